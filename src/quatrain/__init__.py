@@ -1,0 +1,1 @@
+"""Quatrain exports int4 Llama-family backbones to on-device programs and proves them right."""

@@ -1,0 +1,26 @@
+"""What Quatrain raises when it cannot do what was asked.
+
+The command line prints the message alone and exits with `exit_code`; a traceback is
+shown only under `--debug`.
+"""
+
+
+class QuatrainError(Exception):
+    """Any failure with a message meant for the person who ran the command."""
+
+    exit_code = 1
+
+
+class InputError(QuatrainError):
+    """The request cannot be carried out as given: a file, a tensor or an option is wrong.
+
+    The message names the thing, says what was found and what was expected, and what to do.
+    """
+
+    exit_code = 2
+
+
+class CheckFailed(QuatrainError):
+    """The request was carried out and what it checks does not hold."""
+
+    exit_code = 1

@@ -1,0 +1,90 @@
+"""Outputs that are whole or absent."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from quatrain.errors import InputError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path`; on success flush it and rename it to `path`.
+
+    On any exception, KeyboardInterrupt included, the sibling is removed and what stood at
+    `path` before is left as it was. Raises `InputError` where the folder cannot be written
+    or the disk is full.
+    """
+    path = Path(path)
+    with _explained(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+    temporary = Path(name)
+    try:
+        with _explained(path):
+            yield temporary
+            _publish_file(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling folder of `path`; on success its files are moved into `path`.
+
+    A new `path` appears in one rename. In an existing folder each file is replaced by a
+    rename of its own, and files of other names are left alone.
+    """
+    path = Path(path)
+    with _explained(path):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path}: is a file, expected a folder to write into")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        with _explained(path):
+            yield temporary
+            for file in temporary.iterdir():
+                _flush(file)
+            if path.exists():
+                for file in temporary.iterdir():
+                    file.replace(path / file.name)
+            else:
+                temporary.chmod(0o777 & ~_umask())
+                temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _publish_file(temporary: Path, path: Path) -> None:
+    _flush(temporary)
+    temporary.chmod(0o666 & ~_umask())
+    temporary.replace(path)
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+
+
+def _umask() -> int:
+    # There is no call that only reads it.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn an operating system error about an output into one that names it."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"{path}: cannot be written: {reason}. Nothing was changed; "
+            "choose another place with -o, or free some space."
+        ) from error

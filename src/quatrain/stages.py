@@ -1,0 +1,37 @@
+"""Named stages of a long piece of work: how long each took, and how much memory the process held."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this process has held so far (resident set size, bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@dataclass
+class Stages:
+    """Times named stages, in order, and tells a listener when each begins and ends.
+
+    `listener(name, seconds)` is called with `seconds=None` as a stage begins and with its
+    duration as it ends. `seconds` maps each name to its wall time.
+    """
+
+    listener: Callable[[str, float | None], None] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        if self.listener:
+            self.listener(name, None)
+        start = time.perf_counter()
+        yield
+        spent = time.perf_counter() - start
+        self.seconds[name] = self.seconds.get(name, 0.0) + spent
+        if self.listener:
+            self.listener(name, spent)
