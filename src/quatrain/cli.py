@@ -1,0 +1,51 @@
+"""The `quatrain` command: parses, prints, exits. Each verb lives in `quatrain.commands`."""
+
+import importlib
+import sys
+from collections.abc import Callable
+
+import typer
+
+from quatrain.errors import QuatrainError
+
+VERBS = ("quantize", "export", "run", "logits")
+
+
+def build_app() -> typer.Typer:
+    """The command line with every verb registered, heavy imports left for when one runs."""
+    app = typer.Typer(
+        name="quatrain",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        help="Export int4 Llama-family backbones to on-device programs, and prove them right.",
+    )
+    for verb in VERBS:
+        module = importlib.import_module(f"quatrain.commands.{verb}")
+        app.command(verb)(getattr(module, verb))
+    return app
+
+
+def main() -> None:
+    """Entry point of the installed `quatrain` script."""
+    exit_cleanly(build_app())
+
+
+def exit_cleanly(app: Callable[[], object]) -> None:
+    """Run `app` and leave with its exit code; an error is one message unless `--debug` is given."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing was written", 130)
+    except QuatrainError as error:
+        _fail(str(error), error.exit_code, error)
+    except MemoryError as error:
+        _fail("out of memory; close other programs or use a smaller model", 1, error)
+
+
+def _fail(message: str, exit_code: int, error: BaseException | None = None) -> None:
+    if error is not None and "--debug" in sys.argv:
+        raise error
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(exit_code)
