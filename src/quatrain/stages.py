@@ -1,4 +1,4 @@
-"""Named stages of a long piece of work: how long each took, and how much memory the process held."""
+"""Named stages of a long piece of work: their wall time, and the memory the process held."""
 
 import resource
 import sys

@@ -1,0 +1,16 @@
+"""The quantized layers that stand where a backbone's linears and embedding were.
+
+Their buffers are the pre-quantized layout of a checkpoint, so one state dict loads into
+either activation scheme.
+"""
+
+from quatrain.linear.embedding import QuantizedGroupEmbedding
+from quatrain.linear.int4 import Int8DynActInt4WeightLinear, WeightOnlyInt4Linear
+from quatrain.linear.int8 import Int8DynActInt8WeightLinear
+
+__all__ = [
+    "Int8DynActInt4WeightLinear",
+    "Int8DynActInt8WeightLinear",
+    "QuantizedGroupEmbedding",
+    "WeightOnlyInt4Linear",
+]

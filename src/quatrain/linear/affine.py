@@ -1,0 +1,84 @@
+"""Affine quantization through torchao's operators, called directly.
+
+torchao's Python helpers are wrapped in `torch.no_grad`; each leaves `set_grad_enabled` nodes
+that torch.export then inlines one by one, recompiling the whole graph each time, which makes
+tracing quadratic in depth. The operators below them trace to the same nodes without that.
+"""
+
+import torch
+import torchao.quantization.quant_primitives  # noqa: F401  (registers torch.ops.torchao.*)
+
+INT4_MIN, INT4_MAX = -8, 7
+INT8_MIN, INT8_MAX = -128, 127
+
+
+def cast(activation: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """`activation` in `dtype`; traces to no node where it has that dtype already."""
+    return activation if activation.dtype == dtype else activation.to(dtype)
+
+
+def dequantize_groups(
+    weight: torch.Tensor,
+    scales: torch.Tensor,
+    zeros: torch.Tensor,
+    group_size: int,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """`(weight - zeros) * scales` per group of `group_size` neighbours in a row.
+
+    weight int8 [N, K] holding int4 values, scales and zeros [N, K / group_size];
+    returns [N, K] in `dtype`.
+    """
+    return torch.ops.torchao.dequantize_affine.default(
+        weight,
+        [1, group_size],
+        scales,
+        zeros,
+        torch.int8,
+        INT4_MIN,
+        INT4_MAX,
+        output_dtype=dtype,
+    )
+
+
+def choose_token_qparams(activation: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scale and zero point of asymmetric int8, one pair per token.
+
+    activation [..., T, K]; returns float32 scale and float32 (integer-valued, in [-128, 127])
+    zero point, each [..., T]. The scale is at least `eps`.
+    """
+    return torch.ops.torchao.choose_qparams_affine.default(
+        activation,
+        "ASYMMETRIC",
+        _token_blocks(activation),
+        torch.int8,
+        INT8_MIN,
+        INT8_MAX,
+        eps,
+        torch.float32,
+        torch.float32,
+    )
+
+
+def fake_quantize_tokens(activation: torch.Tensor, eps: float) -> torch.Tensor:
+    """`activation` [..., T, K] rounded to its per-token int8 grid and back, dtype kept."""
+    block = _token_blocks(activation)
+    scale, zero_point = choose_token_qparams(activation, eps)
+    quantized = torch.ops.torchao.quantize_affine.default(
+        activation, block, scale, zero_point, torch.int8, INT8_MIN, INT8_MAX
+    )
+    return torch.ops.torchao.dequantize_affine.default(
+        quantized,
+        block,
+        scale,
+        zero_point,
+        torch.int8,
+        INT8_MIN,
+        INT8_MAX,
+        output_dtype=activation.dtype,
+    )
+
+
+def _token_blocks(activation: torch.Tensor) -> list[int]:
+    """torchao's block size for "one block per token": 1 but in the last dimension."""
+    return [1] * (activation.dim() - 1) + [activation.shape[-1]]

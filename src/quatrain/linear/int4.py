@@ -1,0 +1,98 @@
+"""Linears with int4 group-wise weights, in the two activation schemes.
+
+Both hold the buffers of torchao's `Int8DynActInt4WeightLinear`, so one state dict loads into
+either (the weight-only module is that of ExecuTorch PR 20644). In eager mode each equals
+torchao's result on the same buffers bit for bit.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from quatrain.linear.affine import cast, dequantize_groups, fake_quantize_tokens
+
+
+class Int4Linear(nn.Module):
+    """The buffers that both schemes share; use one of the two classes below.
+
+    Buffers: `weight` int8 [out_features, in_features] holding values in [-8, 7]; `scales` and
+    `zeros` [out_features, in_features / groupsize] in `scales_precision`; `bias`
+    [out_features] in `precision`, or None. The input [..., in_features] is cast to
+    `precision`, the dtype of the result [..., out_features].
+
+    Raises ValueError where in_features is not a multiple of groupsize.
+    """
+
+    weight: torch.Tensor
+    scales: torch.Tensor
+    zeros: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: torch.device | None = None,
+        groupsize: int = 256,
+        precision: torch.dtype = torch.float32,
+        scales_precision: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        if in_features % groupsize:
+            raise ValueError(
+                f"in_features {in_features} is not a multiple of groupsize {groupsize}; "
+                "each row is cut into whole groups"
+            )
+        self.in_features = in_features
+        self.out_features = out_features
+        self.groupsize = groupsize
+        self.precision = precision
+        weight = torch.zeros((out_features, in_features), dtype=torch.int8, device=device)
+        self.register_buffer("weight", weight)
+        groups = (out_features, in_features // groupsize)
+        for name in ("scales", "zeros"):
+            self.register_buffer(name, torch.zeros(groups, dtype=scales_precision, device=device))
+        stored = torch.zeros(out_features, dtype=precision, device=device) if bias else None
+        self.register_buffer("bias", stored)
+        self.frozen_weight: torch.Tensor | None = None
+
+    def dequantized_weight(self) -> torch.Tensor:
+        """The floating-point weight [out_features, in_features] in `precision`."""
+        if self.frozen_weight is not None:
+            return self.frozen_weight
+        return dequantize_groups(
+            self.weight, self.scales, self.zeros, self.groupsize, self.precision
+        )
+
+
+class WeightOnlyInt4Linear(Int4Linear):
+    """`y = x @ dequantize(weight).T + bias`: floating-point activation, int4 weight."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return F.linear(cast(input, self.precision), self.dequantized_weight(), self.bias)
+
+
+class Int8DynActInt4WeightLinear(Int4Linear):
+    """`y = int8(x) @ dequantize(weight).T + bias`: x rounded per token to asymmetric int8.
+
+    The activation's scale and zero point are float32, chosen anew for each token ("8da4w").
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        activation = fake_quantize_tokens(
+            cast(input, self.precision), eps=torch.finfo(torch.float32).eps
+        )
+        return F.linear(activation, self.dequantized_weight(), self.bias)
+
+
+def freeze_weights(module: nn.Module) -> nn.Module:
+    """Dequantize each int4 linear's weight once, for fast eager inference; returns `module`.
+
+    Dequantizing in every forward costs 40 times the matrix product at one token. Results do
+    not change, memory grows by the floating-point weights, and the state dict stays as it was.
+    """
+    for child in module.modules():
+        if isinstance(child, Int4Linear):
+            child.frozen_weight = child.dequantized_weight()
+    return module
