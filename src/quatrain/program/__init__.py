@@ -1,0 +1,18 @@
+"""Reads and writes finished programs (`.pte`), ours or ExecuTorch's own, without torch."""
+
+from quatrain.program.graph import (
+    Constant,
+    Operator,
+    Plain,
+    SymInt,
+    Tensor,
+    Value,
+    ValueList,
+    VulkanGraph,
+)
+from quatrain.program.program import Delegate, Instruction, Method, Program, open_program
+
+__all__ = [
+    "Constant", "Delegate", "Instruction", "Method", "Operator", "Plain", "Program", "SymInt",
+    "Tensor", "Value", "ValueList", "VulkanGraph", "open_program",
+]  # fmt: skip

@@ -1,0 +1,187 @@
+"""A Vulkan delegate's graph as plain data: operators over numbered values, and constants."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from quatrain.errors import InputError
+from quatrain.program.operators import ARGUMENTS, operator_kind
+
+_MAX_DIMS = 8
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor value. `shape` is its upper bound where shapes are dynamic.
+
+    `constant` indexes the graph's constants (None: computed or an input); values of the same
+    `mem_obj_id` share memory (None: its own). dtypes are numpy's names; `staging_dtype` is
+    the type in which the host hands it over.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    constant: int | None = None
+    mem_obj_id: int | None = None
+    storage: str = "default"
+    layout: str = "default"
+    staging_dtype: str = "unset"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements, without padding."""
+        return math.prod(self.shape) * (0 if self.dtype == "unset" else _itemsize(self.dtype))
+
+
+@dataclass(frozen=True)
+class SymInt:
+    """An integer computed as the graph runs; `value` is its initial value."""
+
+    value: int = 0
+
+
+@dataclass(frozen=True)
+class ValueList:
+    """A list of value ids, such as an operator's several outputs, or a shape with a SymInt."""
+
+    items: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A fixed value. `kind`: null int double bool string int_list double_list bool_list."""
+
+    kind: str
+    value: Any = None
+
+
+Value = Tensor | SymInt | ValueList | Plain
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One call: `name` as stored ('aten.add.Tensor'), `args` value ids, the output last."""
+
+    name: str
+    args: tuple[int, ...]
+    node_id: int = 0
+
+    @property
+    def kind(self) -> str:
+        """The name without its overload: 'aten.add', 'et_vk.rms_norm', 'sym_size'."""
+        return operator_kind(self.name)
+
+    @property
+    def named_args(self) -> dict[str, int]:
+        """Argument name -> value id; names as in `operators.ARGUMENTS`, else 'arg0', ..., 'out'."""
+        names = ARGUMENTS.get(self.kind)
+        if names is None or len(names) != len(self.args):
+            names = (*(f"arg{i}" for i in range(len(self.args) - 1)), "out")
+        return dict(zip(names, self.args, strict=True)) if self.args else {}
+
+    @property
+    def out(self) -> int:
+        """The value id of the output (a `ValueList` where there are several)."""
+        return self.args[-1]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Where a constant's bytes are: under `key` in the named data, or at `offset` in the blob."""
+
+    nbytes: int
+    key: str | None
+    offset: int = 0
+
+
+@dataclass
+class VulkanGraph:
+    """A Vulkan delegate's graph. Its lists may be edited; `Program.write` stores the result."""
+
+    operators: list[Operator]
+    values: list[Value]
+    inputs: list[int]
+    outputs: list[int]
+    constants: list[Constant]
+    version: str = "0"
+    storage_override: str = "default"
+    layout_override: str = "default"
+    # Gives a constant's bytes; set by whoever opened the file.
+    fetch: Callable[[Constant], memoryview] = field(
+        default=lambda constant: memoryview(b""), repr=False, compare=False
+    )
+
+    def tensor(self, value_id: int) -> Tensor:
+        """The tensor `value_id`; `InputError` where it is another kind of value."""
+        value = self.values[value_id]
+        if not isinstance(value, Tensor):
+            raise InputError(f"value {value_id} of the graph is {value}, expected a tensor")
+        return value
+
+    def plain(self, value_id: int) -> Any:
+        """The Python value of the fixed value `value_id` (None, int, float, bool, str, list)."""
+        value = self.values[value_id]
+        if not isinstance(value, Plain):
+            raise InputError(f"value {value_id} of the graph is {value}, expected a fixed value")
+        return value.value
+
+    def outputs_of(self, operator: Operator) -> tuple[int, ...]:
+        """The value ids that `operator` writes, in order (a list output flattened)."""
+        value = self.values[operator.out]
+        return value.items if isinstance(value, ValueList) else (operator.out,)
+
+    def constant_key(self, value_id: int) -> str | None:
+        """The named-data key of a constant tensor, None for any other value."""
+        value = self.values[value_id]
+        if not isinstance(value, Tensor) or value.constant is None:
+            return None
+        return self.constants[value.constant].key
+
+    def constant(self, value_id: int) -> np.ndarray:
+        """A read-only view, in the tensor's shape and dtype, of a constant's bytes in the file."""
+        tensor = self.tensor(value_id)
+        if tensor.constant is None:
+            raise InputError(f"value {value_id} of the graph is not a constant")
+        raw = self.fetch(self.constants[tensor.constant])
+        if len(raw) < tensor.nbytes:
+            raise InputError(
+                f"constant {value_id} of the graph: {len(raw)} bytes are stored, "
+                f"{tensor.nbytes} are needed for {tensor.dtype}{list(tensor.shape)}"
+            )
+        view = np.frombuffer(raw[: tensor.nbytes], dtype=tensor.dtype).reshape(tensor.shape)
+        view.flags.writeable = False
+        return view
+
+
+def _itemsize(dtype: str) -> int:
+    return np.dtype(dtype).itemsize
+
+
+def check_graph(graph: VulkanGraph, what: str) -> None:
+    """Refuse, with `InputError`, ids out of range, lists inside lists, and absurd shapes."""
+
+    def require(ok: bool, reason: str) -> None:
+        if not ok:
+            raise InputError(f"{what}: damaged: {reason}")
+
+    count = len(graph.values)
+    for value in graph.values:
+        if isinstance(value, Tensor):
+            require(len(value.shape) <= _MAX_DIMS, f"a tensor of {len(value.shape)} dimensions")
+            require(value.nbytes < 2**48, f"a tensor of shape {list(value.shape)}")
+            if value.constant is not None:
+                require(value.constant < len(graph.constants), "a constant id out of range")
+        elif isinstance(value, ValueList):
+            for item in value.items:
+                require(0 <= item < count, f"value id {item} of {count}")
+                nested = isinstance(graph.values[item], ValueList)
+                require(not nested, "a list of values inside a list of values")
+    for operator in graph.operators:
+        require(bool(operator.args), f"operator {operator.name} has no arguments")
+        for item in operator.args:
+            require(0 <= item < count, f"{operator.name}: value id {item} of {count}")
+    for item in (*graph.inputs, *graph.outputs):
+        require(item < count, f"input or output {item} of {count} values")

@@ -1,0 +1,245 @@
+"""A `.pte` file as an open book: its methods, metadata, delegates and constants.
+
+Layout of the file: a FlatBuffer (`program.fbs`) with an extended header at byte 8, then
+segments at the offsets that the FlatBuffer lists. The file stays memory-mapped: opening
+one reads the FlatBuffers, and constants only when they are asked for.
+Source: `executorch/exir/_serialize/_program.py` and `docs/source/pte-file-format.md`.
+"""
+
+import mmap
+import struct
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from quatrain.errors import InputError
+from quatrain.program.flatbuffer import Record, decode
+from quatrain.program.graph import Constant, VulkanGraph
+from quatrain.program.schema import program_schema
+from quatrain.program.vulkan import is_vulkan_blob, raw_section, read_graph
+
+# At byte 8: magic, header size, FlatBuffer size, where segments begin, size of all segments.
+EXTENDED_HEADER = struct.Struct("<4sIQQQ")
+_INLINE, _SEGMENT = 0, 1  # DataLocation
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One step of a method: `kind` is kernel, delegate, move, jump or free.
+
+    `target` is the operator's full name, or the index of the delegate in `Program.delegates`.
+    """
+
+    kind: str
+    target: str | int
+    args: tuple[int, ...] = ()
+
+
+@dataclass
+class Delegate:
+    """A part of a method that a backend runs; `blob` is a view of its bytes in the file."""
+
+    method: str
+    backend: str
+    blob: memoryview = field(repr=False)
+    compile_specs: dict[str, bytes]
+    graph: VulkanGraph | None = None
+    record: Record = field(repr=False, default_factory=Record)
+
+
+@dataclass
+class Method:
+    """A method of the program; `inputs` and `outputs` describe its values."""
+
+    name: str
+    inputs: list[Record]
+    outputs: list[Record]
+    instructions: list[Instruction]
+
+
+class Program:
+    """An opened `.pte`. `delegates[i].graph` may be edited and the whole written with `write`."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.data = _map_file(self.path)
+        program_size, self.segment_base = self._extended_header()
+        self.root = decode(self.data[:program_size], program_schema(), str(path))
+        self.new_data: dict[str, bytes] = {}
+        self._segment_of_key = {
+            item.key: item.segment_index for item in self.root.named_data or () if item.key
+        }
+        self.delegates = [
+            self._delegate(plan, record)
+            for plan in self.root.execution_plan or ()
+            for record in plan.delegates or ()
+        ]
+        self.methods = self._read_methods()
+        self.metadata = self._read_metadata()
+
+    @cached_property
+    def vulkan(self) -> VulkanGraph:
+        """The graph of the program's only Vulkan delegate; `InputError` where there is not one."""
+        graphs = [delegate.graph for delegate in self.delegates if delegate.graph]
+        if len(graphs) == 1:
+            return graphs[0]
+        backends = sorted({delegate.backend for delegate in self.delegates}) or ["none"]
+        raise InputError(
+            f"{self.path}: has {len(graphs)} Vulkan delegates, expected one "
+            f"(backends found: {', '.join(backends)}). Export it with --backend vulkan."
+        )
+
+    @property
+    def named_data(self) -> list[str]:
+        """The keys of the constants stored beside the FlatBuffer."""
+        return [*self._segment_of_key, *self.new_data]
+
+    def named_bytes(self, key: str) -> memoryview:
+        """A read-only view of the bytes stored under `key`; `InputError` where there are none."""
+        if key in self.new_data:
+            return memoryview(self.new_data[key])
+        if key not in self._segment_of_key:
+            raise InputError(
+                f"{self.path}: the constant {key} is not in the file; it may have been exported "
+                "into a separate .ptd file, which Quatrain does not read"
+            )
+        return self.segment(self._segment_of_key[key])
+
+    def segment(self, index: int) -> memoryview:
+        """A view of segment `index`."""
+        start, size = self.segment_range(index)
+        return self.data[start : start + size]
+
+    def segment_range(self, index: int) -> tuple[int, int]:
+        """Where segment `index` begins in the file, and its size, both in bytes."""
+        segments = self.root.segments or ()
+        if not 0 <= index < len(segments):
+            raise InputError(f"{self.path}: damaged: segment {index} of {len(segments)}")
+        start, size = self.segment_base + segments[index].offset, segments[index].size
+        if start + size > len(self.data):
+            raise InputError(
+                f"{self.path}: cut short: a segment ends at byte {start + size}, "
+                f"the file has {len(self.data)}"
+            )
+        return start, size
+
+    def _extended_header(self) -> tuple[int, int]:
+        """The FlatBuffer's size and where segments begin (0: there are none)."""
+        if len(self.data) < 8 + EXTENDED_HEADER.size or bytes(self.data[8:12]) != b"eh00":
+            return len(self.data), 0
+        _, _, size, base, _ = EXTENDED_HEADER.unpack_from(self.data, 8)
+        if size > len(self.data) or base > len(self.data):
+            raise InputError(
+                f"{self.path}: cut short: its header speaks of {max(size, base)} bytes, "
+                f"the file has {len(self.data)}"
+            )
+        return size, base
+
+    def _delegate(self, plan: Record, record: Record) -> Delegate:
+        blob = self._delegate_blob(record.processed)
+        specs = {spec.key or "": bytes(spec.value or b"") for spec in record.compile_specs or ()}
+        delegate = Delegate(plan.name or "", record.id or "", blob, specs, record=record)
+        if delegate.backend == "VulkanBackend" or is_vulkan_blob(blob):
+            delegate.graph = read_graph(blob, str(self.path))
+            raw = raw_section(blob, str(self.path))
+            delegate.graph.fetch = lambda constant: self._constant_bytes(constant, raw)
+        return delegate
+
+    def _delegate_blob(self, place: Record | None) -> memoryview:
+        if place is None:
+            raise InputError(f"{self.path}: damaged: a delegate without data")
+        if place.location == _SEGMENT:
+            return self.segment(place.index)
+        inline: list[Record] = self.root.backend_delegate_data or []
+        if place.location != _INLINE or place.index >= len(inline):
+            raise InputError(f"{self.path}: damaged: delegate data {place.index} of {len(inline)}")
+        return inline[place.index].data or memoryview(b"")
+
+    def _constant_bytes(self, constant: Constant, raw: memoryview) -> memoryview:
+        if constant.key is not None:
+            return self.named_bytes(constant.key)
+        if constant.offset + constant.nbytes > len(raw):
+            raise InputError(f"{self.path}: damaged: a constant past the end of its delegate")
+        return raw[constant.offset : constant.offset + constant.nbytes]
+
+    def _read_methods(self) -> dict[str, Method]:
+        methods: dict[str, Method] = {}
+        first_delegate = 0
+        for plan in self.root.execution_plan or ():
+            values = [value.val for value in plan.values or ()]
+            methods[plan.name or ""] = Method(
+                name=plan.name or "",
+                inputs=[self._pick(values, i) for i in plan.inputs or ()],
+                outputs=[self._pick(values, i) for i in plan.outputs or ()],
+                instructions=[
+                    self._instruction(plan, step.instr_args, first_delegate)
+                    for chain in plan.chains or ()
+                    for step in chain.instructions or ()
+                ],
+            )
+            first_delegate += len(plan.delegates or ())
+        return methods
+
+    def _instruction(self, plan: Record, step: Record | None, first: int) -> Instruction:
+        if step is None:
+            raise InputError(f"{self.path}: damaged: an empty instruction")
+        args = tuple(getattr(step, "args", None) or ())
+        for item in args:
+            self._pick(plan.values or (), item)
+        match step.table:
+            case "KernelCall":
+                operator = self._pick(plan.operators or (), step.op_index)
+                name = ".".join(part for part in (operator.name, operator.overload) if part)
+                return Instruction("kernel", name.replace("::", "."), args)
+            case "DelegateCall":
+                self._pick(plan.delegates or (), step.delegate_index)
+                return Instruction("delegate", first + step.delegate_index, args)
+            case "MoveCall":
+                return Instruction("move", "", (step.move_from, step.move_to))
+            case "JumpFalseCall":
+                return Instruction("jump", step.destination_instruction)
+            case _:
+                return Instruction("free", "")
+
+    def _pick(self, items: Any, index: int) -> Any:
+        if not 0 <= index < len(items):
+            raise InputError(f"{self.path}: damaged: id {index} of {len(items)}")
+        return items[index]
+
+    def _read_metadata(self) -> dict[str, Any]:
+        """What the methods without inputs and instructions return: one value, or a list."""
+        metadata = {}
+        for method in self.methods.values():
+            if not method.inputs and not method.instructions and method.outputs:
+                values = [_plain(output) for output in method.outputs]
+                metadata[method.name] = values[0] if len(values) == 1 else values
+        return metadata
+
+
+def open_program(path: Path | str) -> Program:
+    """Open the `.pte` file at `path` for reading (and, edited, for writing elsewhere).
+
+    Raises `InputError` where it is missing, not a program, cut short or damaged.
+    """
+    return Program(Path(path))
+
+
+def _map_file(path: Path) -> memoryview:
+    try:
+        with path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except ValueError as error:
+        raise InputError(f"{path}: is empty, expected a .pte program") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _plain(value: Record | None) -> Any:
+    """A constant method's value as Python has it; a tensor stays its record."""
+    names = {"Int": "int_val", "Bool": "bool_val", "Double": "double_val", "String": "string_val"}
+    if value is None or value.table == "Null":
+        return None
+    if value.table in names:
+        return getattr(value, names[value.table])
+    return value.items if value.table.endswith("List") else value
