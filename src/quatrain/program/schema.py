@@ -98,7 +98,7 @@ def _table_fields(
             Field(
                 name=name,
                 kind="vector" if vector else element,
-                type=enum_types.get(type_, type_),
+                type=str(enum_types.get(type_, type_)),
                 slot=slot,
                 element=element if vector else "",
                 default=_default(default, enums.get(type_)),

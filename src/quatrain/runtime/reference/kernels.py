@@ -1,0 +1,156 @@
+"""What each ordinary operator computes; arguments in the order of `program.operators.ARGUMENTS`.
+
+A kernel takes tensors, and Python numbers where the graph has fixed values or symbolic
+integers. It computes floating point in float32: the runner rounds the result to the type that
+the graph declares for the output.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from quatrain.errors import InputError
+
+Kernel = Callable[..., Any]
+
+
+def embedding(weights: torch.Tensor, indices: torch.Tensor, *_: Any) -> torch.Tensor:
+    """weights [V, D], indices [...] -> [..., D]."""
+    check_tokens(indices, weights.shape[0])
+    return F.embedding(indices.long(), weights)
+
+
+def check_tokens(tokens: torch.Tensor, vocab_size: int) -> None:
+    """Refuse token ids that the embedding has no row for."""
+    lowest, highest = int(tokens.min()), int(tokens.max())
+    if lowest < 0 or highest >= vocab_size:
+        wrong = lowest if lowest < 0 else highest
+        raise InputError(f"token id {wrong} is not in the vocabulary, 0 to {vocab_size - 1}")
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """x [..., D] over its root mean square, times weight [D]."""
+    x = x.float()
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight.float()
+
+
+def slice_copy(
+    x: torch.Tensor, dim: int, start: int | None, end: int | None, step: int
+) -> torch.Tensor:
+    """x[start:end:step] along `dim`, with Python's rules for what lies outside."""
+    size = x.shape[dim]
+    begin, stop, _ = slice(start, end).indices(size)
+    if step == 1:
+        return x.narrow(dim, begin, max(0, stop - begin))
+    return x.index_select(dim, torch.arange(begin, stop, step))
+
+
+def squeeze(x: torch.Tensor, dims: Any) -> torch.Tensor:
+    """x without the dimensions `dims` where their size is one."""
+    return x.squeeze(dims if isinstance(dims, int) else tuple(dims))
+
+
+def reduce_mean(x: torch.Tensor, dims: Any, keepdim: bool, *_: Any) -> torch.Tensor:
+    """The mean over `dims`."""
+    return x.float().mean(tuple(dims), keepdim=keepdim)
+
+
+def reduce_sum(x: torch.Tensor, dims: Any, keepdim: bool, *_: Any) -> torch.Tensor:
+    """The sum over `dims`."""
+    return x.float().sum(tuple(dims), keepdim=keepdim)
+
+
+def add(a: Any, b: Any, alpha: Any = 1) -> Any:
+    """a + alpha * b."""
+    return wide(a) + wide(b) if alpha == 1 else wide(a) + alpha * wide(b)
+
+
+def sub(a: Any, b: Any, alpha: Any = 1) -> Any:
+    """a - alpha * b."""
+    return wide(a) - wide(b) if alpha == 1 else wide(a) - alpha * wide(b)
+
+
+def split(x: torch.Tensor, sizes: Any, dim: int) -> tuple[torch.Tensor, ...]:
+    """x cut along `dim` into pieces of `sizes` (one size, or a list of them)."""
+    return torch.split(x, sizes if isinstance(sizes, int) else list(sizes), dim)
+
+
+def softmax(x: torch.Tensor, dim: int, *_: Any) -> torch.Tensor:
+    """Softmax along `dim`."""
+    return torch.softmax(x.float(), dim)
+
+
+def layer_norm(x: torch.Tensor, shape: Any, weight: Any, bias: Any, eps: float) -> Any:
+    """Layer norm over the last dimensions `shape`; mean and 1/std besides."""
+    return torch.native_layer_norm(x.float(), list(shape), wide(weight), wide(bias), eps)
+
+
+def wide(value: Any) -> Any:
+    """A floating-point tensor in float32; anything else as it is."""
+    floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.float() if floating else value
+
+
+def _unary(function: Callable[[torch.Tensor], torch.Tensor]) -> Kernel:
+    return lambda x, *_: function(wide(x))
+
+
+KERNELS: dict[str, Kernel] = {
+    "et_vk.prepack": lambda x: x,
+    "sym_size": lambda x, dim: x.shape[dim],
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "floordiv": lambda a, b: a // b,
+    "et_vk.select_as_symint": lambda x, dim, index: int(x.select(dim, index)),
+    "et_vk.rms_norm": rms_norm,
+    "aten.embedding": embedding,
+    "aten.index_select": lambda x, dim, index: x.index_select(dim, index.long()),
+    "aten.slice_copy": slice_copy,
+    "aten.select_copy": lambda x, dim, index: x.select(dim, index),
+    "aten.view_copy": lambda x, size: x.reshape(size),
+    "aten.expand_copy": lambda x, size, *_: x.expand(size),
+    "aten.repeat": lambda x, repeats: x.repeat(repeats),
+    "aten.permute_copy": lambda x, dims: x.permute(dims),
+    "aten.permute": lambda x, dims: x.permute(dims),
+    "aten.transpose_copy": lambda x, dim0, dim1: x.transpose(dim0, dim1),
+    "aten.t_copy": lambda x: x.t(),
+    "aten.unsqueeze_copy": lambda x, dim: x.unsqueeze(dim),
+    "aten.squeeze_copy": squeeze,
+    "aten.clone": lambda x, *_: x,
+    "aten._to_copy": lambda x, *_: x,
+    "dim_order_ops._to_dim_order_copy": lambda x, *_: x,
+    "dim_order_ops._clone_dim_order": lambda x, *_: x,
+    "aten.cat": lambda tensors, dim=0: torch.cat(tensors, dim),
+    "aten.split_with_sizes_copy": split,
+    "aten.split_copy": split,
+    "aten.full": lambda size, value, *_: torch.full(list(size), value),
+    "aten.where": lambda condition, a, b: torch.where(condition.bool(), wide(a), wide(b)),
+    "aten.add": add,
+    "aten.sub": sub,
+    "aten.mul": lambda a, b: wide(a) * wide(b),
+    "aten.div": lambda a, b, *_: wide(a) / wide(b),
+    "aten.pow": lambda x, exponent: wide(x).pow(exponent),
+    "aten.neg": _unary(torch.neg),
+    "aten.rsqrt": _unary(torch.rsqrt),
+    "aten.sqrt": _unary(torch.sqrt),
+    "aten.exp": _unary(torch.exp),
+    "aten.sin": _unary(torch.sin),
+    "aten.cos": _unary(torch.cos),
+    "aten.tanh": _unary(torch.tanh),
+    "aten.relu": _unary(torch.relu),
+    "aten.silu": _unary(F.silu),
+    "aten.gelu": lambda x, approximate="none": F.gelu(wide(x), approximate=approximate),
+    "aten.sigmoid": _unary(torch.sigmoid),
+    "aten.mean": reduce_mean,
+    "aten.sum": reduce_sum,
+    "aten.amax": lambda x, dims, keepdim=False: x.amax(tuple(dims), keepdim=keepdim),
+    "aten._softmax": softmax,
+    "aten.mm": lambda a, b: wide(a) @ wide(b),
+    "aten.bmm": lambda a, b: wide(a) @ wide(b),
+    "aten.addmm": lambda bias, a, b, *_: wide(bias) + wide(a) @ wide(b),
+    "aten.linear": lambda x, weights, bias: F.linear(wide(x), wide(weights), wide(bias)),
+    "aten.native_layer_norm": layer_norm,
+}

@@ -1,0 +1,122 @@
+"""The quantized operators. Int4 weights are unpacked once, into dense float32 matrices.
+
+Layout of the constants (`executorch/backends/vulkan/patterns/weight_packing_utils.py`):
+packed weights uint8 [N, K/2], value + 8 of the even column in the low nibble and of the odd
+one in the high nibble; scales [K/group, N].
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from quatrain.runtime.reference.kernels import check_tokens
+
+# torchao's default, where the graph does not say: the smallest scale a token may have.
+_EPS = torch.finfo(torch.float32).eps
+
+
+def unpack_int4(packed: torch.Tensor, even_low: bool = True) -> torch.Tensor:
+    """packed uint8 [N, K/2] -> int8 [N, K] in [-8, 7]."""
+    low, high = (packed & 15).to(torch.int8) - 8, (packed >> 4).to(torch.int8) - 8
+    pair = (low, high) if even_low else (high, low)
+    return torch.stack(pair, dim=-1).flatten(-2)
+
+
+def dense_weight(
+    packed: torch.Tensor, scales: torch.Tensor, group_size: int, columns: int
+) -> torch.Tensor:
+    """The float32 weight [N, columns]; rows and columns added as padding are dropped."""
+    weight = unpack_int4(packed).float()
+    rows, padded = weight.shape
+    scales = scales[: padded // group_size, :rows].t().float()  # [N, groups]
+    weight = weight.unflatten(-1, (-1, group_size)) * scales[..., None]
+    return weight.flatten(-2)[:, :columns].contiguous()
+
+
+def linear_weight_only(x: torch.Tensor, dense: torch.Tensor, bias: Any) -> torch.Tensor:
+    """x [..., K] times dense [N, K], plus bias [N] (or longer: padding)."""
+    bias = None if bias is None else bias[: dense.shape[0]].float()
+    return F.linear(x.float(), dense, bias)
+
+
+def linear_dynamic(
+    x: torch.Tensor, scales: torch.Tensor, zero_points: torch.Tensor, dense: torch.Tensor, bias: Any
+) -> torch.Tensor:
+    """As above, x [..., K] first rounded to int8 with one scale and zero point per row [...]."""
+    return linear_weight_only(fake_quantize(x, scales, zero_points), dense, bias)
+
+
+def fake_quantize(x: torch.Tensor, scales: torch.Tensor, zero_points: torch.Tensor) -> torch.Tensor:
+    """torchao's quantize_affine then dequantize_affine to int8, step for step."""
+    scale, zero = scales.float()[..., None], zero_points.float()[..., None]
+    quantized = torch.clamp(torch.round(x.float() * (1.0 / scale)) + zero, -128, 127)
+    return (quantized - zero) * scale
+
+
+def choose_qparams_affine(
+    x: torch.Tensor,
+    mapping_type: str,
+    block_size: Any,
+    target_dtype: Any,
+    quant_min: int,
+    quant_max: int,
+    eps: float | None,
+    *_: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and zero point per row of x [..., K], each [...]: torchao's ASYMMETRIC mapping."""
+    x = x.float()
+    lowest, highest = x.amin(-1).clamp(max=0), x.amax(-1).clamp(min=0)
+    scale = ((highest - lowest) / float(quant_max - quant_min)).clamp(min=eps or _EPS)
+    zero_point = quant_min - torch.round(lowest / scale)
+    return scale, zero_point.clamp(quant_min, quant_max)
+
+
+def embedding_q4gsw(
+    weights: torch.Tensor,
+    scales: torch.Tensor,
+    group_size: int,
+    indices: torch.Tensor,
+    is_linear_weight: bool,
+) -> torch.Tensor:
+    """Rows of an int4 table: weights [V, D/2], scales [V, D/group], indices [...] -> [..., D].
+
+    `is_linear_weight`: packed as a linear's weight (shared with the output layer).
+    """
+    check_tokens(indices, weights.shape[0])
+    rows = indices.long()
+    table = unpack_int4(weights[rows], even_low=is_linear_weight).float()
+    grouped = table.unflatten(-1, (-1, group_size)) * scales[rows].float()[..., None]
+    return grouped.flatten(-2)
+
+
+def weight_int8pack_mm(x: torch.Tensor, weights: torch.Tensor, scales: torch.Tensor) -> Any:
+    """x [M, K] times weights int8 [N, K], each output channel times its scale [N]."""
+    return F.linear(x.float(), weights.float()) * scales.float()
+
+
+def dequantize_affine(
+    x: torch.Tensor, block_size: Any, scale: torch.Tensor, zero_point: torch.Tensor | None, *_: Any
+) -> torch.Tensor:
+    """(x - zero_point) * scale, over blocks of `block_size`."""
+    sizes = [s // b for s, b in zip(x.shape, block_size, strict=True)]
+
+    def spread(values: torch.Tensor) -> torch.Tensor:
+        values = values.float().reshape(sizes)
+        for dim, block in enumerate(block_size):
+            values = values.repeat_interleave(block, dim)
+        return values
+
+    shifted = x.float() if zero_point is None else x.float() - spread(zero_point)
+    return shifted * spread(scale)
+
+
+QUANTIZED_KERNELS: dict[str, Callable[..., Any]] = {
+    "torchao.choose_qparams_affine": choose_qparams_affine,
+    "torchao.dequantize_affine": dequantize_affine,
+    "et_vk.embedding_q4gsw": embedding_q4gsw,
+    "aten._weight_int8pack_mm": weight_int8pack_mm,
+    "et_vk.linear_qcs8w": weight_int8pack_mm,
+    "etvk.linear_qcs8w": weight_int8pack_mm,
+}

@@ -1,0 +1,213 @@
+"""Turns a Vulkan graph into a list of steps, and runs them for each call of `forward`."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quatrain.errors import InputError
+from quatrain.program import Operator, Plain, Program, Tensor, ValueList, VulkanGraph, open_program
+from quatrain.runtime.reference.attention import ATTENTION_KERNELS, MUTATED
+from quatrain.runtime.reference.kernels import KERNELS
+from quatrain.runtime.reference.quantized import (
+    QUANTIZED_KERNELS,
+    dense_weight,
+    linear_dynamic,
+    linear_weight_only,
+)
+
+_KERNELS: dict[str, Callable[..., Any]] = {**KERNELS, **ATTENTION_KERNELS, **QUANTIZED_KERNELS}
+_LINEARS = ("et_vk.linear_q4gsw", "et_vk.linear_dq8ca_q4gsw")
+
+Step = Callable[[list[Any]], None]
+
+
+class ReferenceRunner:
+    """Runs the Vulkan delegate of `program` on the CPU.
+
+    Every int4 weight is unpacked to float32 once (4 bytes per weight, shared where constants
+    are). Raises `InputError` where the program has no single Vulkan delegate, does other work
+    outside it, or holds an operator without a kernel here, named, before anything runs.
+    """
+
+    metadata: dict[str, Any]
+
+    def __init__(self, program: Program | Path | str, threads: int | None = None) -> None:
+        if not isinstance(program, Program):
+            program = open_program(program)
+        if threads:
+            torch.set_num_threads(threads)
+        self.metadata = program.metadata
+        self.graph = program.vulkan
+        _require_only_delegate(program)
+        _require_kernels(self.graph, str(program.path))
+        self._dense: dict[tuple[Any, ...], torch.Tensor] = {}
+        self._values = [self._initial(i) for i in range(len(self.graph.values))]
+        self._steps: list[Step] = []
+        for operator in self.graph.operators:
+            if operator.kind == "et_vk.prepack":
+                self._values[operator.out] = self._values[operator.args[0]]
+            else:
+                self._steps.append(self._step(operator))
+        self._caches = {
+            operator.args[place]: self._values[operator.args[place]]
+            for operator in self.graph.operators
+            for place in MUTATED.get(operator.kind, ())
+        }
+        self.reset()
+
+    def reset(self) -> None:
+        """Put the KV caches back to what the program starts with (zeros)."""
+        for value_id, stored in self._caches.items():
+            self._values[value_id] = stored.clone()
+
+    @torch.inference_mode()
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """One call of the program, such as tokens int64 [1, T] and position int64 [1].
+
+        Returns its output, in the type the program hands out: logits float32 [1, vocab] or
+        [1, T, vocab], or hidden states [1, T, dim]. Raises `InputError` where an input has
+        another rank or size than the program takes.
+        """
+        if len(inputs) != len(self.graph.inputs):
+            raise InputError(f"{len(inputs)} inputs given, the program takes {self._input_names()}")
+        values = self._values
+        for value_id, given in zip(self.graph.inputs, inputs, strict=True):
+            values[value_id] = self._checked_input(self.graph.tensor(value_id), given)
+        for step in self._steps:
+            step(values)
+        outputs = [self._output(i) for i in self.graph.outputs]
+        return outputs[0]
+
+    def _initial(self, value_id: int) -> Any:
+        """What a value holds before the first step: a constant, or a fixed Python value."""
+        value = self.graph.values[value_id]
+        if isinstance(value, Plain):
+            return value.value
+        if isinstance(value, Tensor) and value.constant is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # the view is read-only, as it should
+                return torch.from_numpy(self.graph.constant(value_id))
+        return None
+
+    def _step(self, operator: Operator) -> Step:
+        if operator.kind in _LINEARS:
+            kernel, arguments = self._linear(operator)
+        else:
+            kernel, arguments = _KERNELS[operator.kind], operator.args[:-1]
+        read = self._reader(arguments)
+        targets = self.graph.outputs_of(operator)
+        dtypes = [_torch_dtype(self.graph.values[target]) for target in targets]
+        if isinstance(self.graph.values[operator.out], ValueList):
+
+            def run_many(values: list[Any]) -> None:
+                results = kernel(*read(values))
+                for target, dtype, result in zip(targets, dtypes, results, strict=True):
+                    values[target] = result.to(dtype)
+
+            return run_many
+
+        target, dtype = targets[0], dtypes[0]
+
+        def run_one(values: list[Any]) -> None:
+            result = kernel(*read(values))
+            values[target] = result if dtype is None else result.to(dtype)
+
+        return run_one
+
+    def _reader(self, arguments: tuple[int, ...]) -> Callable[[list[Any]], list[Any]]:
+        """A function that gathers an operator's arguments; lists of values item by item."""
+        lists = {i: v.items for i in arguments if isinstance(v := self.graph.values[i], ValueList)}
+        if not lists:
+            return lambda values: [values[i] for i in arguments]
+        return lambda values: [
+            [values[item] for item in lists[i]] if i in lists else values[i] for i in arguments
+        ]
+
+    def _linear(self, operator: Operator) -> tuple[Callable[..., Any], tuple[int, ...]]:
+        """The kernel of an int4 linear around its dense weight, and the arguments it reads."""
+        names = operator.named_args
+        columns = self.graph.tensor(names["x"]).shape[-1]
+        dense = self._dense_weight(names, columns)
+        if operator.kind == "et_vk.linear_q4gsw":
+            return (lambda x, bias: linear_weight_only(x, dense, bias)), (names["x"], names["bias"])
+        return (
+            lambda x, scales, zeros, bias: linear_dynamic(x, scales, zeros, dense, bias),
+            (names["x"], names["input_scales"], names["input_zero_points"], names["bias"]),
+        )
+
+    def _dense_weight(self, names: dict[str, int], columns: int) -> torch.Tensor:
+        packed, scales = self._values[names["weights"]], self._values[names["weight_scales"]]
+        if packed is None or scales is None:
+            raise InputError("an int4 linear's weights are not constants of the program")
+        group = self.graph.plain(names["group_size"])
+        _check_packing(packed, scales, group, columns)
+        key = (packed.data_ptr(), scales.data_ptr(), tuple(packed.shape), group, columns)
+        if key not in self._dense:
+            self._dense[key] = dense_weight(packed, scales, group, columns)
+        return self._dense[key]
+
+    def _checked_input(self, declared: Tensor, given: torch.Tensor) -> torch.Tensor:
+        fits = given.dim() == len(declared.shape) and all(
+            0 < size <= limit for size, limit in zip(given.shape, declared.shape, strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f"an input of shape {list(given.shape)} does not fit the program, which takes at "
+                f"most {list(declared.shape)}; use a shorter prompt, or feed it in parts"
+            )
+        dtype = _torch_dtype(declared)
+        return given if dtype is None or not dtype.is_floating_point else given.to(dtype)
+
+    def _output(self, value_id: int) -> Any:
+        value = self.graph.values[value_id]
+        result = self._values[value_id]
+        if isinstance(value, Tensor) and value.staging_dtype != "unset":
+            return result.to(getattr(torch, value.staging_dtype))
+        return result
+
+    def _input_names(self) -> str:
+        tensors = [self.graph.tensor(i) for i in self.graph.inputs]
+        return ", ".join(f"{tensor.dtype}{list(tensor.shape)}" for tensor in tensors)
+
+
+def _torch_dtype(value: Any) -> torch.dtype | None:
+    return getattr(torch, value.dtype) if isinstance(value, Tensor) else None
+
+
+def _check_packing(
+    packed: torch.Tensor, scales: torch.Tensor, group_size: int, columns: int
+) -> None:
+    fits = (
+        packed.dim() == scales.dim() == 2
+        and group_size > 0
+        and packed.shape[1] * 2 >= columns
+        and packed.shape[1] * 2 % group_size == 0
+        and scales.shape[0] * group_size >= packed.shape[1] * 2
+        and scales.shape[1] >= packed.shape[0]
+    )
+    if not fits:
+        raise InputError(
+            f"an int4 linear of {columns} inputs has packed weights {list(packed.shape)} and "
+            f"scales {list(scales.shape)} for groups of {group_size}: they do not fit together"
+        )
+
+
+def _require_only_delegate(program: Program) -> None:
+    steps = [step for method in program.methods.values() for step in method.instructions]
+    outside = [str(step.target) for step in steps if step.kind == "kernel"]
+    if outside or len(steps) != 1:
+        found = ", ".join(sorted(set(outside))) or f"{len(steps)} instructions"
+        raise InputError(
+            f"{program.path}: does work outside its Vulkan delegate ({found}); the reference "
+            "runtime runs programs that are one delegate call"
+        )
+
+
+def _require_kernels(graph: VulkanGraph, what: str) -> None:
+    known = {*_KERNELS, *_LINEARS}
+    unknown = sorted({op.name for op in graph.operators if op.kind not in known})
+    if unknown:
+        raise InputError(f"{what}: the reference runtime has no kernel for {', '.join(unknown)}")
