@@ -1,0 +1,127 @@
+"""Opens a checkpoint in the pre-quantized layout: int4 linears, their scales, and the rest.
+
+For a linear F: F.weight int8 [N, K] in [-8, 7]; F.scales [N, K / group_size] floating; F.zeros
+of that shape, all zero, optional; F.bias optional. The output layer: int4 groups, or int8 per
+channel with scales [N] or [N, 1]. The embedding: int4 groups, int8 per channel or per group, or
+floating point without scales.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from quatrain.backbone.config import BackboneConfig, config_from_params, load_params
+from quatrain.checkpoint.formats import only_file, read_tensors
+from quatrain.checkpoint.layout import EMBEDDING, IGNORED, OUTPUT
+from quatrain.checkpoint.structure import check_structure
+from quatrain.checkpoint.tensors import LazyTensors
+from quatrain.checkpoint.values import INT4, check_tensor_values, within
+from quatrain.errors import InputError
+from quatrain.stages import Stages
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An int4 checkpoint whose structure has been checked and whose data has not been read.
+
+    `tensors`: by Meta name, memory-mapped. `params`: the whole params.json. `source`: the file
+    that holds the tensors. `tokenizer_files`: those that lie beside it.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    config: BackboneConfig
+    params: dict[str, Any]
+    group_size: int
+    source: Path
+    tokenizer_files: list[Path]
+
+    @cached_property
+    def embedding_kind(self) -> Literal["int8", "int4", "fp"]:
+        """How the embedding is stored. Grouped integers that params.json does not name are told
+        apart by their values, which reads them."""
+        if f"{EMBEDDING}.scales" not in self.tensors:
+            return "fp"
+        if _per_channel(self.tensors[f"{EMBEDDING}.scales"].shape):
+            return "int8"
+        declared = self._declared("embedding")
+        if declared in ("int4", "int8"):
+            return declared
+        return "int4" if within(self.tensors[f"{EMBEDDING}.weight"], INT4) else "int8"
+
+    @cached_property
+    def output_kind(self) -> Literal["int4", "int8", "fp", "tied"]:
+        """How the output layer is stored; 'tied' where the file has none and the embedding's
+        serves."""
+        if f"{OUTPUT}.weight" not in self.tensors:
+            return "tied"
+        if f"{OUTPUT}.scales" not in self.tensors:
+            return "fp"
+        scales = self.tensors[f"{OUTPUT}.scales"]
+        one_group = self.group_size == self.config.dim and self._declared("output") == "int4"
+        return "int8" if _per_channel(scales.shape) and not one_group else "int4"
+
+    def check_values(self, stages: Stages | None = None) -> None:
+        """Read every tensor once, one at a time, and check what its values must be.
+
+        int4 integers in [-8, 7], scales finite and positive, zeros all zero, floating-point
+        tensors finite. Raises `InputError` naming the first tensor and element that is not.
+        """
+        wide = {
+            f"{module}.weight"
+            for module, kind in ((EMBEDDING, self.embedding_kind), (OUTPUT, self.output_kind))
+            if kind == "int8"
+        }
+        with (stages or Stages())("check the checkpoint's values"):
+            for name in self.tensors:
+                check_tensor_values(
+                    self.tensors[name], name, str(self.source), int4=name not in wide
+                )
+
+    def _declared(self, part: str) -> Any:
+        arguments = self.params.get("quantization_args")
+        return arguments.get(part) if isinstance(arguments, dict) else None
+
+
+def open_checkpoint(path: Path, params: Path | None = None) -> Checkpoint:
+    """Open a checkpoint: a folder, or a `.safetensors` or `.pth` file with its `params`.
+
+    A folder holds model.safetensors, or one .safetensors, .pth or .pt file, and params.json,
+    which a lone file may have beside it too. Reads headers only; the tensors' names, shapes and
+    dtypes are checked against the parameters here, their values by `check_values`. Raises
+    `InputError` naming what does not fit.
+    """
+    path = Path(path)
+    file = path
+    if path.is_dir():
+        file = only_file(path, (".safetensors", ".pth", ".pt"), "model.safetensors")
+    stored = read_tensors(file).stored
+    tensors = LazyTensors(
+        {name: tensor for name, tensor in stored.items() if not IGNORED.fullmatch(name)}
+    )
+    params_path = Path(params) if params else file.with_name("params.json")
+    if not params_path.is_file():
+        raise InputError(
+            f"{params_path}: no such file; {file} needs its params.json beside it or in --params"
+        )
+    values = load_params(params_path)
+    config = config_from_params(values, str(params_path))
+    return Checkpoint(
+        tensors=tensors,
+        config=config,
+        params=values,
+        group_size=check_structure(tensors.stored, config, values, str(file)),
+        source=file,
+        tokenizer_files=[
+            beside for name in _TOKENIZER_FILES if (beside := file.with_name(name)).is_file()
+        ],
+    )
+
+
+def _per_channel(scales_shape: torch.Size) -> bool:
+    return len(scales_shape) == 1 or scales_shape[1] == 1

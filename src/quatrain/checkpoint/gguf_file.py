@@ -1,0 +1,212 @@
+"""Reads GGUF files: metadata and tensor descriptions checked against the file's size.
+
+The format: magic, version, counts; the metadata as typed key-value pairs; each tensor's name,
+dimensions (innermost first), type and offset; then, aligned, the tensors' data. `gguf.GGUFReader`
+loops over lengths that it reads from the file, whatever they are, and takes seconds over a
+vocabulary; this reader refuses a length that the file cannot hold. What a type's blocks mean is
+left to the gguf package.
+"""
+
+import mmap
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from gguf.constants import GGML_QUANT_SIZES
+
+from quatrain.checkpoint.tensors import LazyTensors, StoredTensor
+from quatrain.errors import InputError
+
+READABLE_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
+
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
+_SCALARS |= {12: "d"}
+_STRING, _ARRAY = 8, 9
+_MOST_DIMENSIONS = 4
+_ROWS_AT_ONCE = 1 << 20  # elements dequantized at a time: 4 MB of float32
+
+
+@dataclass(frozen=True)
+class GgufTensor:
+    """One tensor's description: `shape` outermost first, `data` its raw bytes [rows, row bytes]."""
+
+    name: str
+    type_name: str
+    shape: tuple[int, ...]
+    data: np.ndarray
+
+
+@dataclass(frozen=True)
+class GgufFile:
+    """A GGUF file's metadata by key, and its tensors by name, their data memory-mapped.
+
+    A metadata value is an int, float, bool, str, list of str, or a numpy array of numbers.
+    """
+
+    path: Path
+    metadata: dict[str, Any]
+    tensors: dict[str, GgufTensor]
+
+    def float_tensors(self) -> LazyTensors:
+        """The tensors, dequantized to float32 as they are read."""
+        return LazyTensors(
+            {
+                name: StoredTensor(tensor.shape, torch.float32, _dequantizer(tensor))
+                for name, tensor in self.tensors.items()
+            }
+        )
+
+
+def read_gguf(path: Path) -> GgufFile:
+    """Open `path`. Raises `InputError` where it is cut short, damaged, or holds an unread type."""
+    try:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return _parse(path, mapped)
+    except (OSError, ValueError, struct.error) as error:
+        raise InputError(
+            f"{path}: is not a whole GGUF file: {error}. Download it again."
+        ) from error
+
+
+class _Cursor:
+    """Reads little-endian values one after the other, never past the end."""
+
+    def __init__(self, data: mmap.mmap):
+        self.data = data
+        self.position = 0
+
+    def require(self, count: int) -> None:
+        if count > len(self.data) - self.position:
+            raise ValueError(
+                f"it needs {count} bytes at {self.position} and ends at {len(self.data)}"
+            )
+
+    def skip(self, count: int) -> int:
+        """Move on by `count` bytes and return where they began."""
+        self.require(count)
+        start = self.position
+        self.position += count
+        return start
+
+    def scalar(self, code: str) -> Any:
+        return struct.unpack_from(f"<{code}", self.data, self.skip(struct.calcsize(f"<{code}")))[0]
+
+    def string(self) -> str:
+        length = self.scalar("Q")
+        start = self.skip(length)
+        return self.data[start : start + length].decode("utf-8")
+
+    def value(self, kind: int) -> Any:
+        if kind in _SCALARS:
+            return self.scalar(_SCALARS[kind])
+        if kind == _STRING:
+            return self.string()
+        if kind == _ARRAY:
+            return self.array(self.scalar("I"), self.scalar("Q"))
+        raise ValueError(f"its metadata has a value of unknown type {kind}")
+
+    def array(self, kind: int, count: int) -> Any:
+        if kind == _STRING:
+            # Each string takes 8 bytes at least: an impossible count fails before the list grows.
+            self.require(8 * count)
+            return [self.string() for _ in range(count)]
+        if kind not in _SCALARS:
+            raise ValueError(f"its metadata has an array of type {kind}, which is not read")
+        dtype = np.dtype(f"<{_SCALARS[kind]}")
+        start = self.skip(count * dtype.itemsize)
+        return np.frombuffer(self.data, dtype, count, start)
+
+
+def _parse(path: Path, mapped: mmap.mmap) -> GgufFile:
+    cursor = _Cursor(mapped)
+    magic, version = cursor.scalar("4s"), cursor.scalar("I")
+    if magic != b"GGUF" or version not in (2, 3):
+        raise ValueError(f"it starts with {magic!r} version {version}, expected GGUF 2 or 3")
+    tensor_count, metadata_count = cursor.scalar("Q"), cursor.scalar("Q")
+    metadata: dict[str, Any] = {}
+    for _ in range(metadata_count):
+        key = cursor.string()
+        metadata[key] = cursor.value(cursor.scalar("I"))
+    described = [_describe(cursor) for _ in range(tensor_count)]
+
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
+        raise ValueError(f"general.alignment is {alignment!r}, expected a power of two")
+    base = -(-cursor.position // alignment) * alignment
+    tensors: dict[str, GgufTensor] = {}
+    for name, shape, kind, offset in described:
+        if name in tensors:
+            raise ValueError(f"tensor {name} is there twice")
+        tensors[name] = _locate(path, mapped, name, shape, kind, base + offset)
+    return GgufFile(path, metadata, tensors)
+
+
+def _describe(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
+    name = cursor.string()
+    dimensions = cursor.scalar("I")
+    if not 1 <= dimensions <= _MOST_DIMENSIONS:
+        raise ValueError(f"tensor {name} has {dimensions} dimensions")
+    shape = tuple(cursor.scalar("Q") for _ in range(dimensions))[::-1]
+    return name, shape, cursor.scalar("I"), cursor.scalar("Q")
+
+
+def _locate(
+    path: Path, mapped: mmap.mmap, name: str, shape: tuple[int, ...], kind: int, start: int
+) -> GgufTensor:
+    try:
+        ggml_type = gguf.GGMLQuantizationType(kind)
+    except ValueError:
+        raise ValueError(f"tensor {name} has unknown type {kind}") from None
+    if ggml_type.name not in READABLE_TYPES:
+        raise InputError(
+            f"{path}: tensor {name} is {ggml_type.name}, expected one of "
+            f"{', '.join(READABLE_TYPES)}; take the model's F16 or Q8_0 file"
+        )
+    block, block_bytes = GGML_QUANT_SIZES[ggml_type]
+    elements = int(np.prod(shape, dtype=object))
+    if elements == 0 or shape[-1] % block:
+        raise ValueError(f"tensor {name} of shape {list(shape)} does not divide into {block}s")
+    row_bytes = shape[-1] // block * block_bytes
+    nbytes = elements // block * block_bytes
+    if start + nbytes > len(mapped):
+        raise ValueError(
+            f"tensor {name} needs {nbytes} bytes at {start}, the file ends at {len(mapped)}"
+        )
+    data = np.frombuffer(mapped, np.uint8, nbytes, start).reshape(-1, row_bytes)
+    return GgufTensor(name, ggml_type.name, shape, data)
+
+
+def _dequantizer(tensor: GgufTensor) -> Callable[[], torch.Tensor]:
+    def load() -> torch.Tensor:
+        kind = gguf.GGMLQuantizationType[tensor.type_name]
+        values = np.empty((tensor.data.shape[0], tensor.shape[-1]), np.float32)
+        step = max(1, _ROWS_AT_ONCE // tensor.shape[-1])
+        for first in range(0, len(values), step):
+            rows = slice(first, first + step)
+            values[rows] = gguf.quants.dequantize(tensor.data[rows], kind)
+        return torch.from_numpy(values).reshape(tensor.shape)
+
+    return load
+
+
+def q4_0_blocks(tensor: GgufTensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A Q4_0 tensor's own integers, int8 [N, K] in [-8, 7], and scales, float32 [N, K/32].
+
+    Exact: the scales are the file's float16 values, which may be negative. A block is a float16
+    scale and 16 bytes; byte j holds element j in its low half and element j + 16 in its high
+    half, both offset by 8.
+    """
+    blocks = tensor.data.reshape(len(tensor.data), -1, 18)
+    scales = blocks[..., :2].copy().view("<f2")[..., 0].astype(np.float32)
+    packed = blocks[..., 2:]
+    values = np.concatenate((packed & 15, packed >> 4), axis=-1).astype(np.int8) - 8
+    return (
+        torch.from_numpy(values.reshape(len(tensor.data), -1)),
+        torch.from_numpy(scales),
+    )

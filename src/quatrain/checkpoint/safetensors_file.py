@@ -1,0 +1,96 @@
+"""Reads and writes `.safetensors` files, one tensor at a time.
+
+The format: 8 bytes, the header's length; the header, a JSON object of
+`name: {dtype, shape, data_offsets}`; then the tensors' bytes without gaps.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from quatrain.checkpoint.tensors import LazyTensors, StoredTensor
+from quatrain.errors import InputError
+
+_DTYPES = {
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "BOOL": torch.bool,
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+def read_safetensors(path: Path) -> LazyTensors:
+    """The tensors of `path`, memory-mapped. Raises `InputError` where the file is not whole."""
+    try:
+        # Held open for as long as a tensor may be asked for.
+        file = safe_open(path, framework="pt")
+        return LazyTensors({name: _stored(path, file, name) for name in list(file.keys())})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: is not a whole .safetensors file: {error}. Download or write it again."
+        ) from error
+
+
+def _stored(path: Path, file: Any, name: str) -> StoredTensor:
+    header = file.get_slice(name)
+    dtype = _DTYPES.get(header.get_dtype())
+    if dtype is None:
+        raise InputError(
+            f"{path}: {name} has dtype {header.get_dtype()}, "
+            f"expected one of {', '.join(sorted(_DTYPES))}"
+        )
+    return StoredTensor(tuple(header.get_shape()), dtype, lambda: file.get_tensor(name))
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor that is still to be written: its name, dtype and shape."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+
+def write_safetensors(
+    path: Path, specs: list[TensorSpec], tensors: Iterable[tuple[str, torch.Tensor]]
+) -> None:
+    """Write `tensors`, which come in the order of `specs`, holding one at a time in memory.
+
+    The same specs and values give the same bytes.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for spec in specs:
+        offsets = [end, end + spec.nbytes]
+        header[spec.name] = {
+            "dtype": _NAMES[spec.dtype],
+            "shape": list(spec.shape),
+            "data_offsets": offsets,
+        }
+        end = offsets[1]
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)  # keeps the data aligned to 8 bytes
+    with path.open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little"))
+        file.write(encoded)
+        for spec, (name, tensor) in zip(specs, tensors, strict=True):
+            if (name, tensor.dtype, tuple(tensor.shape)) != (spec.name, spec.dtype, spec.shape):
+                raise ValueError(f"{name} {tensor.dtype} {tuple(tensor.shape)} is not {spec}")
+            # A view of its bytes: numpy has no bfloat16.
+            file.write(tensor.contiguous().view(torch.uint8).numpy().data)

@@ -1,0 +1,120 @@
+"""Checks a checkpoint's names, shapes and dtypes against its parameters, from headers alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from quatrain.backbone.config import BackboneConfig
+from quatrain.checkpoint.layout import (
+    EMBEDDING,
+    OUTPUT,
+    check_layer_count,
+    check_names,
+    check_shapes,
+    linear_shapes,
+    vector_shapes,
+)
+from quatrain.checkpoint.tensors import StoredTensor
+from quatrain.errors import InputError
+
+GROUP_SIZES = (32, 64, 128, 256)
+_FLOATING = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def check_structure(
+    stored: Mapping[str, StoredTensor],
+    config: BackboneConfig,
+    params: Mapping[str, Any],
+    source: str,
+) -> int:
+    """The linears' group size. Raises `InputError` naming what does not fit the layout."""
+    check_layer_count(config, stored, source)
+    linears, vectors = linear_shapes(config), vector_shapes(config)
+    table = (config.vocab_size, config.dim)
+    tables = {EMBEDDING: table, OUTPUT: table}
+    required = {f"{EMBEDDING}.weight", *vectors}
+    required |= {f"{name}.{part}" for name in linears for part in ("weight", "scales")}
+    optional = {f"{name}.zeros" for name in (*linears, *tables)}
+    optional |= {f"{EMBEDDING}.scales", f"{OUTPUT}.weight", f"{OUTPUT}.scales"}
+    check_names(stored, required, optional, source)
+    if f"{OUTPUT}.scales" in stored and f"{OUTPUT}.weight" not in stored:
+        raise InputError(f"{source}: {OUTPUT}.scales has no {OUTPUT}.weight beside it")
+
+    matrices = {f"{name}.weight": shape for name, shape in {**linears, **tables}.items()}
+    shapes = {name: tensor.shape for name, tensor in stored.items()}
+    check_shapes(shapes, matrices | vectors, source)
+    for name in vectors:
+        _check_dtype(stored, name, _FLOATING, source)
+
+    group_size = _group_size(stored, next(iter(linears)), params, source)
+    for name, shape in linears.items():
+        _check_quantized(stored, name, [_grouped(shape, group_size)], source)
+    groups = [(shape := table)[0:1], (shape[0], 1), _grouped(table, group_size)]
+    _check_table(stored, OUTPUT, groups, source)
+    _check_table(stored, EMBEDDING, groups + _other_groups(table), source)
+    return group_size
+
+
+def _group_size(
+    stored: Mapping[str, StoredTensor], linear: str, params: Mapping[str, Any], source: str
+) -> int:
+    """What params.json says, or else what the first linear's scales say."""
+    weight, scales = stored[f"{linear}.weight"].shape, stored[f"{linear}.scales"].shape
+    columns = scales[1] if len(scales) == 2 else 0
+    inferred = weight[1] // columns if columns and weight[1] % columns == 0 else None
+    arguments = params.get("quantization_args")
+    declared = arguments.get("group_size") if isinstance(arguments, dict) else None
+    group_size = inferred if declared is None else declared
+    if group_size not in GROUP_SIZES or isinstance(group_size, bool):
+        raise InputError(
+            f"{source}: the group size is {group_size!r} ({linear}.scales has shape "
+            f"{list(scales)}), expected one of {', '.join(map(str, GROUP_SIZES))}"
+        )
+    return group_size
+
+
+def _grouped(shape: tuple[int, int], group_size: int) -> tuple[int, ...]:
+    return (shape[0], shape[1] // group_size) if shape[1] % group_size == 0 else ()
+
+
+def _other_groups(table: tuple[int, int]) -> list[tuple[int, ...]]:
+    """An embedding's groups may be of another size than the linears'."""
+    return [_grouped(table, size) for size in GROUP_SIZES]
+
+
+def _check_table(
+    stored: Mapping[str, StoredTensor], name: str, scales: list[tuple[int, ...]], source: str
+) -> None:
+    """An embedding or output layer: quantized where it has scales, else floating point."""
+    if f"{name}.scales" in stored:
+        _check_quantized(stored, name, scales, source)
+    elif f"{name}.weight" in stored:
+        _check_dtype(stored, f"{name}.weight", _FLOATING, source)
+
+
+def _check_quantized(
+    stored: Mapping[str, StoredTensor], name: str, scales: list[tuple[int, ...]], source: str
+) -> None:
+    """`scales`: the shapes that `name`'s may have, () standing for one that is impossible."""
+    _check_dtype(stored, f"{name}.weight", (torch.int8,), source)
+    _check_dtype(stored, f"{name}.scales", _FLOATING, source)
+    possible = [list(shape) for shape in dict.fromkeys(scales) if shape]
+    for part in ("scales", "zeros"):
+        tensor = stored.get(f"{name}.{part}")
+        if tensor is not None and list(tensor.shape) not in possible:
+            expected = " or ".join(map(str, possible)) or "a group size that divides it"
+            raise InputError(
+                f"{source}: {name}.{part} has shape {list(tensor.shape)}, expected {expected} for "
+                f"a weight of {list(stored[f'{name}.weight'].shape)}; the group size in "
+                "params.json (quantization_args) is not this file's, or the file is damaged"
+            )
+
+
+def _check_dtype(
+    stored: Mapping[str, StoredTensor], name: str, dtypes: tuple[torch.dtype, ...], source: str
+) -> None:
+    if stored[name].dtype not in dtypes:
+        expected = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        found = str(stored[name].dtype).removeprefix("torch.")
+        raise InputError(f"{source}: {name} is {found}, expected {expected}")

@@ -1,0 +1,59 @@
+"""Named tensors that stay in their file until they are asked for."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """What a file's header says about one tensor, and how to read it.
+
+    `shape` and `dtype` are those of the tensor that `load` returns; asking for them touches
+    no data.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    load: Callable[[], torch.Tensor]
+
+
+class LazyTensors(Mapping[str, torch.Tensor]):
+    """A mapping of names to tensors that reads a tensor's bytes only when it is indexed.
+
+    `stored` maps the same names to their shapes and dtypes. Nothing is kept: indexing a name
+    twice loads it twice (a view into the mapped file where the format allows).
+    """
+
+    def __init__(self, stored: Mapping[str, StoredTensor]):
+        self.stored = dict(stored)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self.stored[name].load()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.stored)
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.stored
+
+    def renamed(self, names: Mapping[str, str]) -> "LazyTensors":
+        """The tensors that `names` (old name -> new name) mentions, under their new names."""
+        return LazyTensors({new: self.stored[old] for old, new in names.items()})
+
+    def as_float32(self) -> "LazyTensors":
+        """The same tensors, each converted to float32 as it is read."""
+        return LazyTensors(
+            {
+                name: StoredTensor(tensor.shape, torch.float32, _to_float32(tensor.load))
+                for name, tensor in self.stored.items()
+            }
+        )
+
+
+def _to_float32(load: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    return lambda: load().to(torch.float32)

@@ -1,0 +1,88 @@
+"""`quatrain quantize`: a floating-point model to an int4 checkpoint."""
+
+import dataclasses
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quatrain.commands._common import Debug, Json, human_bytes, print_json, stage_listener
+
+if TYPE_CHECKING:
+    from quatrain.quantize import QuantizeReport
+
+
+class Embedding(StrEnum):
+    int8 = "int8"
+    int4 = "int4"
+    fp = "fp"
+
+
+class OutputLayer(StrEnum):
+    int4 = "int4"
+    int8 = "int8"
+
+
+def quantize(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A GGUF file, a Hugging Face folder (config.json, safetensors), a Meta folder "
+            "(.pth, params.json), or the word smollm2.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="The folder to write.")
+    ],
+    group_size: Annotated[
+        int, typer.Option(help="Weights that share a scale: 32, 64, 128 or 256.")
+    ] = 32,
+    embedding: Annotated[
+        Embedding, typer.Option(help="int8 per row, int4 in groups, or float32.")
+    ] = Embedding.int8,
+    output_layer: Annotated[
+        OutputLayer, typer.Option(help="int4 in groups, or int8 per channel.")
+    ] = OutputLayer.int4,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a floating-point model as an int4 checkpoint: model.safetensors, params.json and
+    the tokenizer.
+
+    Example: `quatrain quantize smollm2 -o smollm2-int4`
+    """
+    from quatrain.quantize import quantize_model
+    from quatrain.smollm2 import fetch_smollm2
+    from quatrain.stages import Stages
+
+    stages = Stages(stage_listener())
+    path = Path(model)
+    if model == "smollm2":
+        with stages("fetch SmolLM2"):
+            path = fetch_smollm2()
+    report = quantize_model(
+        path, output, group_size, embedding.value, output_layer.value, stages=stages
+    )
+    if json:
+        print_json(dataclasses.asdict(report))
+    else:
+        _print_report(report)
+
+
+def _print_report(report: "QuantizeReport") -> None:
+    print(f"{report.output}: {report.tensors} tensors, group size {report.group_size}")
+    print(f"  size      {human_bytes(report.bytes_in)} -> {human_bytes(report.bytes_out)}")
+    for kind, error in report.relative_rms_error.items():
+        print(f"  {kind:<10}{error:.2%} relative RMS error")
+    if report.exact_groups or report.rounded_groups:
+        rounded = sum(report.rounded_groups.values())
+        print(
+            f"  groups    {report.exact_groups} of the source's own int4 groups kept exactly, "
+            f"{rounded} rounded again (their scale was negative)"
+        )
+    if not report.tokenizer:
+        print("  tokenizer none: the model came without a tokenizer.json")
+    seconds = sum(report.seconds.values())
+    print(f"  {seconds:.1f} s, peak memory {human_bytes(report.peak_rss_bytes)}")

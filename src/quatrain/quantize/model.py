@@ -1,0 +1,155 @@
+"""A floating-point model to a checkpoint in the pre-quantized layout, one tensor at a time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from math import sqrt
+from pathlib import Path
+
+import torch
+
+from quatrain.checkpoint.float_model import FloatModel, open_float_model
+from quatrain.checkpoint.safetensors_file import write_safetensors
+from quatrain.errors import InputError
+from quatrain.files import whole_folder
+from quatrain.quantize.groups import quantize_channels, quantize_groups, squared_error
+from quatrain.quantize.plan import Method, Step, plan
+from quatrain.quantize.q4_0 import GROUP_SIZE as Q4_0_GROUP_SIZE
+from quatrain.quantize.q4_0 import positive_scales
+from quatrain.stages import Stages, peak_rss_bytes
+from quatrain.tokenizer import write_json
+
+
+@dataclass
+class QuantizeReport:
+    """What `quantize_model` did.
+
+    `relative_rms_error` per kind (embedding, layers, output): the root of the sum of squared
+    errors over that of squared weights, against the weights as the source held them.
+    `exact_groups` and `rounded_groups`: of the groups that the source held as int4 already
+    (GGUF's Q4_0), how many are kept exactly and, by tensor, how many had to be rounded again.
+    """
+
+    source: str
+    output: str
+    group_size: int
+    tensors: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    relative_rms_error: dict[str, float] = field(default_factory=dict)
+    exact_groups: int = 0
+    rounded_groups: dict[str, int] = field(default_factory=dict)
+    tokenizer: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_rss_bytes: int = 0
+
+
+def quantize_model(
+    model: Path,
+    output: Path,
+    group_size: int = 32,
+    embedding: Method = "int8",
+    output_layer: Method = "int4",
+    stages: Stages | None = None,
+) -> QuantizeReport:
+    """Write `model` (see `open_float_model`) as a pre-quantized checkpoint into folder `output`.
+
+    The linears of the layers become int4 in groups of `group_size`; `embedding` and
+    `output_layer` say how those are stored ('fp' only for the embedding). Writes
+    model.safetensors, params.json and the tokenizer, whole or not at all; the same input gives
+    the same bytes. Holds one tensor in memory at a time. Raises `InputError` where the model
+    cannot be read or does not divide into groups.
+    """
+    stages = stages or Stages()
+    model, output = Path(model), Path(output)
+    if output.exists() and model.exists() and output.resolve() == model.resolve():
+        raise InputError(f"{output}: is the model itself; write the checkpoint to another folder")
+    with stages("open the model"):
+        source = open_float_model(model)
+        steps = plan(source.config, source.tensors, group_size, embedding, output_layer)
+    specs = [spec for step in steps for spec in step.specs(group_size)]
+    report = QuantizeReport(str(model), str(output), group_size, len(specs))
+    with whole_folder(output) as folder:
+        weights = folder / "model.safetensors"
+        with _one_thread():
+            write_safetensors(weights, specs, _quantized(source, steps, report, stages))
+        write_json(
+            folder / "params.json",
+            source.params
+            | {
+                "quantization_args": {
+                    "scheme": "8da4w",
+                    "group_size": group_size,
+                    "embedding": embedding,
+                    "output": output_layer,
+                }
+            },
+        )
+        report.tokenizer = [file.name for file in source.write_tokenizer(folder)]
+        report.bytes_out = sum(file.stat().st_size for file in folder.iterdir())
+    report.bytes_in = _size(model)
+    report.seconds = dict(stages.seconds)
+    report.peak_rss_bytes = peak_rss_bytes()
+    return report
+
+
+def _quantized(
+    model: FloatModel, steps: list[Step], report: QuantizeReport, stages: Stages
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of the checkpoint in order, each made when it is asked for."""
+    for kind, some in groupby(steps, lambda step: step.kind):
+        error = total = 0.0
+        with stages(f"quantize {kind}"):
+            for step in some:
+                weight, tensors = _quantize_step(model, step, report)
+                names = [spec.name for spec in step.specs(report.group_size)]
+                yield from zip(names, tensors, strict=True)
+                if step.method != "fp":
+                    of_step = squared_error(weight, *tensors)
+                    error, total = error + of_step[0], total + of_step[1]
+        report.relative_rms_error[kind] = sqrt(error / total) if total else 0.0
+
+
+def _quantize_step(
+    model: FloatModel, step: Step, report: QuantizeReport
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """(the weight as the source holds it, the tensors that `step` writes)."""
+    weight = model.tensors[step.source]
+    try:
+        if step.method == "fp":
+            if not torch.isfinite(weight).all():
+                raise ValueError("holds a NaN or an infinite value")
+            return weight, (weight,)
+        if step.method == "int8":
+            return weight, quantize_channels(weight)
+        if report.group_size == Q4_0_GROUP_SIZE and step.source in model.int4_blocks:
+            values, scales, rounded = positive_scales(*model.int4_blocks[step.source]())
+            report.exact_groups += scales.numel() - rounded
+            if rounded:
+                report.rounded_groups[step.target] = rounded
+            return weight, (values, scales)
+        return weight, quantize_groups(weight, report.group_size)
+    except ValueError as error:
+        raise InputError(
+            f"{model.source}: {step.source} {error}; the model is damaged, download it again"
+        ) from error
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The work is thousands of operations of some microseconds on a cache-sized block. Handing
+    each to two threads gains little, and where another program wants the second core it costs
+    ten times over: 38 s instead of 4 for SmolLM2."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _size(model: Path) -> int:
+    if model.is_file():
+        return model.stat().st_size
+    return sum(file.stat().st_size for file in model.iterdir() if file.is_file())

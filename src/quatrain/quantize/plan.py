@@ -1,0 +1,83 @@
+"""What becomes of each tensor of a model, decided before any of them is read."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from quatrain.backbone.config import BackboneConfig
+from quatrain.checkpoint.layout import EMBEDDING, OUTPUT, linear_shapes, vector_shapes
+from quatrain.checkpoint.safetensors_file import TensorSpec
+from quatrain.checkpoint.tensors import LazyTensors
+from quatrain.errors import InputError
+
+GROUP_SIZES = (32, 64, 128, 256)
+Method = Literal["int4", "int8", "fp"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One tensor to write: `method` applied to the model's `source`, stored under `target`.
+
+    `kind` groups steps for progress and for the error figures. `shape` is [N, K], or [N] for a
+    norm or a bias.
+    """
+
+    kind: Literal["embedding", "layers", "output"]
+    source: str
+    target: str
+    method: Method
+    shape: tuple[int, ...]
+
+    def specs(self, group_size: int) -> list[TensorSpec]:
+        """The tensors it writes: integers, then their scales."""
+        if self.method == "fp":
+            return [TensorSpec(self.target, torch.float32, self.shape)]
+        rows, columns = self.shape
+        scales = (rows, columns // group_size) if self.method == "int4" else (rows,)
+        return [
+            TensorSpec(self.target, torch.int8, self.shape),
+            TensorSpec(f"{self.target.removesuffix('weight')}scales", torch.float32, scales),
+        ]
+
+
+def plan(
+    config: BackboneConfig,
+    tensors: LazyTensors,
+    group_size: int,
+    embedding: Method,
+    output_layer: Method,
+) -> list[Step]:
+    """The steps in the order they are written: embedding, layers, output.
+
+    An output layer that is tied to the embedding gets integers of its own. Raises `InputError`
+    where the group size is unknown or does not divide a tensor's input features.
+    """
+    if group_size not in GROUP_SIZES:
+        raise InputError(
+            f"group size {group_size} is not supported, expected one of "
+            f"{', '.join(map(str, GROUP_SIZES))}"
+        )
+    table = (config.vocab_size, config.dim)
+    embedding_name, output_name = f"{EMBEDDING}.weight", f"{OUTPUT}.weight"
+    output_source = output_name if output_name in tensors else embedding_name
+    layers = [
+        *(
+            Step("layers", f"{name}.weight", f"{name}.weight", "int4", shape)
+            for name, shape in linear_shapes(config).items()
+        ),
+        *(Step("layers", name, name, "fp", shape) for name, shape in vector_shapes(config).items()),
+    ]
+    steps = [
+        Step("embedding", embedding_name, embedding_name, embedding, table),
+        *layers,
+        Step("output", output_source, output_name, output_layer, table),
+    ]
+    for step in steps:
+        if step.method == "int4" and step.shape[1] % group_size:
+            fitting = [str(size) for size in GROUP_SIZES if step.shape[1] % size == 0]
+            raise InputError(
+                f"{step.source} has {step.shape[1]} input features, not a multiple of the group "
+                f"size {group_size}; group sizes that divide it: {', '.join(fitting) or 'none'}"
+            )
+    return steps
