@@ -34,16 +34,16 @@ class Attention(nn.Module):
         self.attend = CachedAttention(config)
 
     def forward(
-        self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, start: int
+        self, x: torch.Tensor, angles: tuple[torch.Tensor, ...], start: int
     ) -> torch.Tensor:
-        """x [1, T, dim]; cos and sin from `Rope`; returns [1, T, dim]."""
+        """x [1, T, dim]; `angles` from `Rope`, for `rotary`; returns [1, T, dim]."""
         _, length, _ = x.shape
         q = self.wq(x).view(1, length, -1, self.head_dim)
         k = self.wk(x).view(1, length, -1, self.head_dim)
         v = self.wv(x).view(1, length, -1, self.head_dim)
         if self.use_qk_norm and self.norm_before_rope:
             q, k = self.q_norm_fn(q), self.k_norm_fn(k)
-        q, k = self.rotary(q, k, cos, sin)
+        q, k = self.rotary(q, k, *angles)
         if self.use_qk_norm and not self.norm_before_rope:
             q, k = self.q_norm_fn(q), self.k_norm_fn(k)
         attended = self.attend(q, k, v, start)

@@ -1,5 +1,7 @@
 """A Llama-family decoder, in Meta's parameter names, with its KV cache inside."""
 
+from typing import cast
+
 import torch
 from torch import nn
 
@@ -22,9 +24,9 @@ class Block(nn.Module):
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
 
     def forward(
-        self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, start: int
+        self, x: torch.Tensor, angles: tuple[torch.Tensor, ...], start: int
     ) -> torch.Tensor:
-        x = x + self.attention(self.attention_norm(x), cos, sin, start)
+        x = x + self.attention(self.attention_norm(x), angles, start)
         return x + self.feed_forward(self.ffn_norm(x))
 
 
@@ -59,7 +61,7 @@ class Backbone(nn.Module):
         """
         # Read once and handed down as a number: one .item() a layer would make one
         # unbacked symbol a layer in the traced program.
-        start = int(input_pos[0].item())
+        start = cast(int, input_pos[0].item())
         hidden = self.hidden(tokens, start)
         return hidden if self.output is None else self.output(hidden[:, -1, :])
 
@@ -69,9 +71,9 @@ class Backbone(nn.Module):
         length = x.shape[1]
         torch._check(start >= 0)
         torch._check(start + length <= self.config.max_seq_len)
-        cos, sin = self.rope(start, length)
+        angles = self.rope(start, length)
         for layer in self.layers:
-            x = layer(x, cos, sin, start)
+            x = layer(x, angles, start)
         return self.norm(x)
 
     def reset(self) -> None:

@@ -20,6 +20,7 @@ class Rope(nn.Module):
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
+        self.half_split = config.use_hf_rope
         frequencies = _frequencies(config)
         angles = torch.outer(torch.arange(config.max_seq_len, device="cpu").float(), frequencies)
         if config.use_hf_rope:

@@ -1,0 +1,127 @@
+"""From named tensors to a backbone that runs, in either activation scheme."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.model import Backbone
+from quatrain.errors import InputError
+from quatrain.linear.int4 import Int4Linear
+from quatrain.linear.int8 import Int8DynActInt8WeightLinear
+from quatrain.transform.pre_quantization import (
+    sanitize_checkpoint_from_pre_quantization,
+    transform_embedding_for_pre_quantization,
+    transform_linear_for_pre_quantization,
+    transform_output_linear_for_pre_quantization,
+)
+
+Scheme = Literal["8da4w", "weight-only"]
+
+
+def build_backbone(
+    config: BackboneConfig,
+    tensors: Mapping[str, torch.Tensor],
+    scheme: Scheme = "8da4w",
+    *,
+    group_size: int = 32,
+    max_seq_len: int | None = None,
+    embedding_input: bool = False,
+    hidden_output: bool = False,
+) -> Backbone:
+    """A float32 `Backbone` on the given tensors, its linears in `scheme`.
+
+    `tensors` is in the pre-quantized layout (see DESIGN), or floating point throughout, in
+    which case `scheme` and `group_size` have nothing to act on. int8 tensors are used as they
+    are, memory-mapped if they were; floating ones are converted to float32 where they are not.
+    The mapping itself and its tensors are left unchanged.
+
+    `max_seq_len` is the context to make room for (the config's unless given). Raises
+    `InputError` where a tensor is missing, left over, or does not fit the config.
+    """
+    config = replace(config, max_seq_len=max_seq_len or config.max_seq_len)
+    state = _state_for(config, tensors, embedding_input, hidden_output)
+    with torch.device("meta"):
+        backbone = Backbone(config, embedding_input, hidden_output)
+    if _is_int8_output(state):
+        transform_output_linear_for_pre_quantization(backbone, state, torch.float32)
+    transform_linear_for_pre_quantization(
+        backbone, state, group_size, torch.float32, weight_only=scheme == "weight-only"
+    )
+    if "tok_embeddings.scales" in state:
+        bit_width, embedding_groups = _embedding_format(state)
+        transform_embedding_for_pre_quantization(
+            backbone, state, torch.float32, bit_width, embedding_groups
+        )
+    _fill_zero_points(backbone, state)
+    _load(backbone, state)
+    return backbone.eval().requires_grad_(False)
+
+
+def _state_for(
+    config: BackboneConfig,
+    tensors: Mapping[str, torch.Tensor],
+    embedding_input: bool,
+    hidden_output: bool,
+) -> dict[str, torch.Tensor]:
+    """The tensors that this backbone has a place for, floating ones in float32."""
+    unused = ("tok_embeddings.",) * embedding_input + ("output.",) * hidden_output
+    state = {}
+    for name in tensors:
+        if not name.startswith(unused):
+            tensor = tensors[name]
+            state[name] = tensor.float() if tensor.is_floating_point() else tensor
+    if not hidden_output and "output.weight" not in state:
+        # Tied: the output multiplies by the embedding table.
+        for part in ("weight", "scales"):
+            if f"tok_embeddings.{part}" in tensors:
+                tied = tensors[f"tok_embeddings.{part}"]
+                state[f"output.{part}"] = tied.float() if tied.is_floating_point() else tied
+    sanitize_checkpoint_from_pre_quantization(state)
+    return _with_columns(state)
+
+
+def _with_columns(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Give int4 scales back the group dimension that sanitizing drops at one group a row."""
+    for name, tensor in state.items():
+        linear = name.removesuffix(".scales")
+        if linear != name and linear not in ("output", "tok_embeddings") and tensor.dim() == 1:
+            state[name] = tensor.unsqueeze(1)
+    return state
+
+
+def _is_int8_output(state: Mapping[str, torch.Tensor]) -> bool:
+    return "output.scales" in state and state["output.scales"].dim() == 1
+
+
+def _embedding_format(state: Mapping[str, torch.Tensor]) -> tuple[int, int | None]:
+    """The embedding's bit width, by the range of its values, and its group size, if any."""
+    weight, scales = state["tok_embeddings.weight"], state["tok_embeddings.scales"]
+    low, high = (int(bound) for bound in weight.aminmax())
+    bit_width = 4 if low >= -8 and high <= 7 else 8
+    return bit_width, weight.shape[1] // scales.shape[1] if scales.dim() == 2 else None
+
+
+def _fill_zero_points(backbone: Backbone, state: dict[str, torch.Tensor]) -> None:
+    """Give each quantized linear its all-zero zero points: one stored number, seen as many."""
+    for name, module in backbone.named_modules():
+        if isinstance(module, Int4Linear | Int8DynActInt8WeightLinear):
+            state[f"{name}.zeros"] = torch.zeros(1).expand(module.scales.shape)
+    state.pop("tok_embeddings.zeros", None)
+
+
+def _load(backbone: Backbone, state: dict[str, torch.Tensor]) -> None:
+    try:
+        missing, unexpected = backbone.load_state_dict(state, strict=False, assign=True)
+    except RuntimeError as error:
+        # torch lists every mismatch; the first line after its heading names one tensor.
+        detail = str(error).splitlines()[1].strip()
+        raise InputError(f"the tensors do not fit params.json: {detail}") from error
+    if missing:
+        raise InputError(f"{missing[0]}: is missing from the checkpoint; params.json asks for it")
+    if unexpected:
+        raise InputError(
+            f"{unexpected[0]}: has no place in the backbone that params.json describes"
+        )

@@ -1,0 +1,148 @@
+"""Backbone parts that trace to one operator each, where a backend has that operator.
+
+ExecuTorch fuses its own traced patterns into these; calling them directly gives the same
+graph and leaves nothing to a pattern that might not match.
+"""
+
+import executorch.backends.vulkan.custom_ops_lib  # noqa: F401  (registers torch.ops.et_vk.*)
+import torch
+import torch.nn.functional as F
+from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  (torch.ops.llama.*)
+from torch import nn
+
+from quatrain.backbone.kv_cache import CachedAttention
+from quatrain.backbone.norm import RMSNorm
+from quatrain.backbone.rope import HalfSplitRotary, InterleavedRotary, Rope
+from quatrain.linear.affine import INT4_MAX, INT4_MIN
+from quatrain.linear.embedding import QuantizedGroupEmbedding
+
+
+class SdpaWithKvCache(nn.Module):
+    """`CachedAttention` as `llama::sdpa_with_kv_cache`; holds the same two caches."""
+
+    def __init__(self, attend: CachedAttention) -> None:
+        super().__init__()
+        self.register_buffer("k_cache", attend.k_cache)
+        self.register_buffer("v_cache", attend.v_cache)
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        # 1 stands for seq_len, which the operator reads off the query instead.
+        return torch.ops.llama.sdpa_with_kv_cache.default(
+            q, k, v, self.k_cache, self.v_cache, start, 1, None, 0.0, True, None
+        )
+
+
+class VulkanRMSNorm(nn.Module):
+    """`RMSNorm` as `et_vk::rms_norm`."""
+
+    def __init__(self, norm: RMSNorm) -> None:
+        super().__init__()
+        self.weight = norm.weight
+        self.eps = norm.eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.et_vk.rms_norm.default(x, self.weight, self.eps)
+
+
+class VulkanInterleavedRotary(nn.Module):
+    """`InterleavedRotary` as `et_vk::apply_rotary_emb`."""
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.ops.et_vk.apply_rotary_emb.default(q, k, cos, sin)
+
+
+class VulkanHalfSplitRope(nn.Module):
+    """`Rope` for `et_vk::apply_rotary_emb_hf`, which takes whole tables and the position."""
+
+    def __init__(self, rope: Rope) -> None:
+        super().__init__()
+        self.register_buffer("cos", rope.cos)
+        self.register_buffer("sin", rope.sin)
+
+    def forward(self, start: int, length: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        return self.cos, self.sin, start
+
+
+class VulkanHalfSplitRotary(nn.Module):
+    """`HalfSplitRotary` as `et_vk::apply_rotary_emb_hf`."""
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, start: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.ops.et_vk.apply_rotary_emb_hf.default(q, k, cos, sin, start)
+
+
+class VulkanInt4Embedding(nn.Module):
+    """An int4 embedding in the form that ExecuTorch fuses into `et_vk::embedding_q4gsw`."""
+
+    def __init__(self, embedding: QuantizedGroupEmbedding) -> None:
+        super().__init__()
+        self.register_buffer("weight", embedding.weight)
+        # [vocab, groups], also at one group a row
+        self.register_buffer("scales", embedding.scales.view(embedding.vocab_size, -1))
+        self.group_size = embedding.group_size
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        table = torch.ops.torchao.dequantize_affine.default(
+            self.weight, [1, self.group_size], self.scales, None, torch.int8, INT4_MIN, INT4_MAX
+        )
+        return F.embedding(tokens, table)
+
+
+class BytePerRowEmbedding(nn.Module):
+    """A quantized embedding as ExecuTorch's CPU kernel `quantized_decomposed::embedding_byte`."""
+
+    def __init__(self, embedding: QuantizedGroupEmbedding) -> None:
+        super().__init__()
+        self.register_buffer("weight", embedding.weight)
+        self.register_buffer("scales", embedding.scales)
+        self.dtype = embedding.dtype
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return torch.ops.quantized_decomposed.embedding_byte.dtype(
+            self.weight, self.scales, None, -128, 127, tokens, dtype=self.dtype
+        )
+
+
+def float_embedding(embedding: QuantizedGroupEmbedding) -> nn.Embedding:
+    """The embedding's dequantized table, for a backend without a kernel for the stored form."""
+    return nn.Embedding.from_pretrained(embedding.dequantized_weight(), freeze=True)
+
+
+def to_vulkan_operators(backbone: nn.Module) -> None:
+    """Replace, in place, the parts of a backbone that Vulkan has an operator for."""
+    for parent in list(backbone.modules()):
+        for name, child in list(parent.named_children()):
+            replacement = _vulkan_form(child)
+            if replacement is not None:
+                setattr(parent, name, replacement)
+
+
+def _vulkan_form(part: nn.Module) -> nn.Module | None:
+    if isinstance(part, RMSNorm):
+        return VulkanRMSNorm(part)
+    if isinstance(part, CachedAttention):
+        return SdpaWithKvCache(part)
+    if isinstance(part, InterleavedRotary):
+        return VulkanInterleavedRotary()
+    if isinstance(part, HalfSplitRotary):
+        return VulkanHalfSplitRotary()
+    if isinstance(part, Rope) and part.half_split:
+        return VulkanHalfSplitRope(part)
+    if isinstance(part, QuantizedGroupEmbedding):
+        return VulkanInt4Embedding(part) if part.bit_width == 4 else float_embedding(part)
+    return None
+
+
+def to_cpu_operators(backbone: nn.Module) -> None:
+    """Replace, in place, the parts that ExecuTorch's CPU runtime has one kernel for."""
+    for parent in list(backbone.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, CachedAttention):
+                setattr(parent, name, SdpaWithKvCache(child))
+            elif isinstance(child, QuantizedGroupEmbedding):
+                setattr(parent, name, BytePerRowEmbedding(child))
