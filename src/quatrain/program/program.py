@@ -6,8 +6,10 @@ one reads the FlatBuffers, and constants only when they are asked for.
 Source: `executorch/exir/_serialize/_program.py` and `docs/source/pte-file-format.md`.
 """
 
+import hashlib
 import mmap
-import struct
+import os
+import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +20,8 @@ from quatrain.program.flatbuffer import Record, decode
 from quatrain.program.graph import Constant, VulkanGraph
 from quatrain.program.schema import program_schema
 from quatrain.program.vulkan import is_vulkan_blob, raw_section, read_graph
+from quatrain.program.writer import EXTENDED_HEADER, FileRange, write_program
 
-# At byte 8: magic, header size, FlatBuffer size, where segments begin, size of all segments.
-EXTENDED_HEADER = struct.Struct("<4sIQQQ")
 _INLINE, _SEGMENT = 0, 1  # DataLocation
 
 
@@ -63,10 +64,13 @@ class Program:
 
     def __init__(self, path: Path):
         self.path = Path(path)
-        self.data = _map_file(self.path)
+        self._map = _map_file(self.path)
+        self.data = memoryview(self._map)
         program_size, self.segment_base = self._extended_header()
-        self.root = decode(self.data[:program_size], program_schema(), str(path))
-        self.new_data: dict[str, bytes] = {}
+        self.flatbuffer = self.data[:program_size]
+        self.root = decode(self.flatbuffer, program_schema(), str(path))
+        self._spool = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the program)
+        self.new_data: dict[str, FileRange] = {}
         self._segment_of_key = {
             item.key: item.segment_index for item in self.root.named_data or () if item.key
         }
@@ -98,7 +102,8 @@ class Program:
     def named_bytes(self, key: str) -> memoryview:
         """A read-only view of the bytes stored under `key`; `InputError` where there are none."""
         if key in self.new_data:
-            return memoryview(self.new_data[key])
+            place = self.new_data[key]
+            return memoryview(os.pread(self._spool.fileno(), place.size, place.start))
         if key not in self._segment_of_key:
             raise InputError(
                 f"{self.path}: the constant {key} is not in the file; it may have been exported "
@@ -123,6 +128,33 @@ class Program:
                 f"the file has {len(self.data)}"
             )
         return start, size
+
+    def add_data(self, data: bytes) -> Constant:
+        """Store `data` with the program under the key of its SHA-256, as ExecuTorch does.
+
+        It waits in a temporary file until `write`, which is the only thing that keeps it.
+        """
+        key = hashlib.sha256(data).hexdigest()
+        if key not in self._segment_of_key and key not in self.new_data:
+            start = self._spool.seek(0, 2)
+            self._spool.write(data)
+            self._spool.flush()
+            self.new_data[key] = FileRange(self._spool, start, len(data))
+        return Constant(len(data), key)
+
+    def release_memory(self) -> None:
+        """Let go of the file's pages that were read; they are read again when needed."""
+        if hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+    def write(self, path: Path | str) -> None:
+        """Write the program, edits included, to `path` (whole or not at all).
+
+        Without edits the file is copied byte for byte. Constants that no graph refers to any
+        more are left out; the rest is streamed from file to file. Raises `InputError` where the
+        output cannot be written.
+        """
+        write_program(self, Path(path))
 
     def _extended_header(self) -> tuple[int, int]:
         """The FlatBuffer's size and where segments begin (0: there are none)."""
@@ -225,10 +257,10 @@ def open_program(path: Path | str) -> Program:
     return Program(Path(path))
 
 
-def _map_file(path: Path) -> memoryview:
+def _map_file(path: Path) -> mmap.mmap:
     try:
         with path.open("rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except ValueError as error:
         raise InputError(f"{path}: is empty, expected a .pte program") from error
     except OSError as error:

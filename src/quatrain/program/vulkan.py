@@ -67,6 +67,11 @@ def raw_section(blob: memoryview, what: str) -> memoryview:
     return _sections(blob, what)[1]
 
 
+def raw_section_start(blob: memoryview) -> int:
+    """Where in a delegate's bytes its raw section begins."""
+    return _HEADER.unpack_from(blob)[5]
+
+
 def _sections(blob: memoryview, what: str) -> tuple[memoryview, memoryview]:
     if len(blob) < _HEADER.size or not is_vulkan_blob(blob):
         raise InputError(f"{what}: its delegate does not begin with a VH00 header; damaged")

@@ -1,0 +1,75 @@
+"""How long each value lives, and which values may share memory.
+
+Values of one `mem_obj_id` share one piece of memory in the runtime, so their lives must not
+overlap. An operator's output must not share with its inputs either.
+"""
+
+from dataclasses import dataclass, replace
+
+from quatrain.program.flow import Flow
+from quatrain.program.graph import Tensor, VulkanGraph
+
+
+@dataclass(frozen=True)
+class Life:
+    """The operators, by index, that first write and last read a value (both included)."""
+
+    start: int
+    end: int
+
+    def overlaps(self, other: "Life") -> bool:
+        """Whether both values are needed at the same time."""
+        return self.start <= other.end and other.start <= self.end
+
+
+def lives(graph: VulkanGraph) -> dict[int, Life]:
+    """The life of each tensor that is computed or given; constants live outside of this."""
+    flow = Flow(graph)
+    end_of_run = len(graph.operators)
+    found: dict[int, Life] = {}
+    for value_id, value in enumerate(graph.values):
+        if not isinstance(value, Tensor) or value.constant is not None:
+            continue
+        users = flow.consumers.get(value_id, [])
+        start = -1 if value_id in graph.inputs else flow.producer.get(value_id)
+        if start is None:
+            continue
+        end = end_of_run if value_id in graph.outputs else max([start, *users])
+        found[value_id] = Life(start, end)
+    return found
+
+
+def memory_conflicts(graph: VulkanGraph) -> list[tuple[int, int]]:
+    """Pairs of values that share memory although both are needed at the same time."""
+    groups: dict[int, list[tuple[Life, int]]] = {}
+    for value_id, life in lives(graph).items():
+        mem_obj_id = graph.tensor(value_id).mem_obj_id
+        if mem_obj_id is not None:
+            groups.setdefault(mem_obj_id, []).append((life, value_id))
+    conflicts = []
+    for members in groups.values():
+        members.sort(key=lambda member: member[0].start)
+        latest = members[0]
+        for member in members[1:]:
+            if latest[0].overlaps(member[0]):
+                conflicts.append((latest[1], member[1]))
+            if member[0].end > latest[0].end:
+                latest = member
+    return conflicts
+
+
+def give_memory(graph: VulkanGraph, value_ids: list[int]) -> None:
+    """Give `value_ids` memory shared only among themselves, as few pieces as their lives allow."""
+    ids = [v.mem_obj_id for v in graph.values if isinstance(v, Tensor)]
+    taken = [i for i in ids if i is not None]
+    fresh = max(taken, default=-1) + 1
+    found = lives(graph)
+    free_after: list[int] = []  # per new piece: the last operator that needs it
+    for value_id in sorted(value_ids, key=lambda i: found[i].start):
+        life = found[value_id]
+        piece = next((i for i, end in enumerate(free_after) if end < life.start), None)
+        if piece is None:
+            piece = len(free_after)
+            free_after.append(life.end)
+        free_after[piece] = life.end
+        graph.values[value_id] = replace(graph.tensor(value_id), mem_obj_id=fresh + piece)

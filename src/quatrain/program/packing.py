@@ -1,0 +1,29 @@
+"""The packed int4 weights of a program, as numpy sees them.
+
+Layout: `executorch/backends/vulkan/patterns/weight_packing_utils.py` and `quantized_linear.py`.
+"""
+
+import numpy as np
+
+from quatrain.errors import InputError
+
+_ROWS = 1024  # rows unpacked at a time, so that memory stays small for any weight
+
+
+def group_sums(packed: np.ndarray, group_size: int) -> np.ndarray:
+    """The sum of each group of a packed weight: uint8 [N, K/2] -> int32 [K/group, N].
+
+    N is padded with zeros to a multiple of 8, as the 8da4w kernel reads them. Raises
+    `InputError` where the groups do not fill the rows.
+    """
+    rows, columns = packed.shape[0], packed.shape[1] * 2
+    if group_size < 2 or columns % group_size:
+        raise InputError(f"groups of {group_size} do not fill rows of {columns} int4 weights")
+    sums = np.zeros((columns // group_size, -(-rows // 8) * 8), dtype=np.int32)
+    for first in range(0, rows, _ROWS):
+        block = packed[first : first + _ROWS]
+        # Each byte holds two values plus 8 each: low nibble + high nibble - 16.
+        pairs = (block & 15).astype(np.int16) + (block >> 4) - 16
+        grouped = pairs.reshape(len(block), -1, group_size // 2).sum(axis=2, dtype=np.int32)
+        sums[:, first : first + len(block)] = grouped.T
+    return sums

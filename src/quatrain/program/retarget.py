@@ -1,0 +1,189 @@
+"""Turns the int4 linears of a program from one activation scheme into the other.
+
+Both kernels read the same packed weights and scales. Weight-only needs nothing else; 8da4w
+also needs each row's scale and zero point, which `choose_qparams_affine` computes as the
+program runs, and the sum of each group of weights, which is computed here.
+Source: `executorch/backends/vulkan/patterns/quantized_linear.py`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from quatrain.errors import InputError
+from quatrain.program.compact import compact
+from quatrain.program.graph import Operator, Plain, Tensor, Value, ValueList, VulkanGraph
+from quatrain.program.linears import Linear, find_linears
+from quatrain.program.memory import give_memory
+from quatrain.program.packing import group_sums
+from quatrain.program.program import Program
+
+SCHEMES = ("weight-only", "8da4w")
+ZERO_POINT_DTYPES = ("int8", "float16", "float32")
+_DYNAMIC, _WEIGHT_ONLY = "et_vk.linear_dq8ca_q4gsw", "et_vk.linear_q4gsw"
+_CHOOSE = "torchao.choose_qparams_affine"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which linears to change: those whose layer is among `layers` and that match a pattern.
+
+    `layers` None is every layer and what stands outside them; `patterns` are matched against
+    the role ('q', 'down', 'output') and the name ('layers.3.attention.wq'), `*` allowed.
+    """
+
+    layers: frozenset[int] | None = None
+    patterns: tuple[str, ...] = ("*",)
+
+    def includes(self, linear: Linear) -> bool:
+        """Whether `linear` is selected."""
+        if self.layers is not None and linear.layer not in self.layers:
+            return False
+        names = (linear.role, linear.name)
+        return any(fnmatchcase(name, pattern) for name in names for pattern in self.patterns)
+
+
+def parse_layers(text: str) -> frozenset[int]:
+    """Layer numbers as people write them: '0-3,5'. Raises `InputError` for anything else."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise InputError(f"--layers {text}: expected numbers and ranges such as 0-3,5")
+        numbers.update(range(int(first), int(last if dash else first) + 1))
+    return frozenset(numbers)
+
+
+def retarget(
+    program: Program,
+    scheme: str,
+    selection: Selection | None = None,
+    zero_point_dtype: str = "int8",
+) -> list[Linear]:
+    """Change the selected int4 linears of `program`, in place, to `scheme`; those it changed.
+
+    scheme: 'weight-only' or '8da4w'. zero_point_dtype: the type in which 8da4w keeps its
+    activations' zero points, 'int8' as ExecuTorch exports it, or 'float16' or 'float32' for
+    runtimes that bind a floating-point tensor. Raises `InputError` where nothing is selected,
+    or the program has no int4 linears.
+    """
+    _require(scheme, SCHEMES, "linear scheme")
+    _require(zero_point_dtype, ZERO_POINT_DTYPES, "zero-point type")
+    graph = program.vulkan
+    int4 = [lin for lin in find_linears(graph) if lin.kernel in (_DYNAMIC, _WEIGHT_ONLY)]
+    selected = [linear for linear in int4 if (selection or Selection()).includes(linear)]
+    if not selected:
+        known = sorted({linear.role for linear in int4}) or ["none"]
+        layers = {linear.layer for linear in int4 if linear.layer is not None}
+        raise InputError(
+            f"{program.path}: no int4 linear is selected; it has the roles {', '.join(known)} "
+            f"in {len(layers)} layers"
+        )
+    changing = [linear for linear in selected if linear.scheme != scheme]
+    if scheme == "weight-only":
+        _to_weight_only(graph, changing)
+    else:
+        _to_dynamic(program, graph, changing, zero_point_dtype)
+    compact(graph)
+    return changing
+
+
+def _require(value: str, known: tuple[str, ...], what: str) -> None:
+    if value not in known:
+        raise InputError(f"{value!r} is no {what}; choose one of {', '.join(known)}")
+
+
+def _to_weight_only(graph: VulkanGraph, linears: Iterable[Linear]) -> None:
+    for linear in linears:
+        operator = graph.operators[linear.operator]
+        names = operator.named_args
+        kept = ("x", "weights", "weight_scales", "group_size", "bias", "out")
+        graph.operators[linear.operator] = replace(
+            operator,
+            name=operator.name.replace(_DYNAMIC, _WEIGHT_ONLY),
+            args=tuple(names[name] for name in kept),
+        )
+    remove_unread(graph, _CHOOSE)
+
+
+def remove_unread(graph: VulkanGraph, kind: str) -> None:
+    """Remove the operators of `kind` none of whose outputs is read."""
+    read = {*graph.outputs}
+    for operator in graph.operators:
+        for value_id in operator.args[:-1]:
+            value = graph.values[value_id]
+            read.update(value.items if isinstance(value, ValueList) else (value_id,))
+    graph.operators = [
+        operator
+        for operator in graph.operators
+        if operator.kind != kind or read.intersection(graph.outputs_of(operator))
+    ]
+
+
+def _to_dynamic(
+    program: Program, graph: VulkanGraph, linears: Iterable[Linear], zero_point_dtype: str
+) -> None:
+    chosen: list[int] = []
+    inserted: dict[int, Operator] = {}
+    for linear in linears:
+        operator = graph.operators[linear.operator]
+        names = operator.named_args
+        choose = _choose_qparams(graph, names["x"], zero_point_dtype)
+        scale, zero_point = graph.outputs_of(choose)
+        chosen += [scale, zero_point]
+        inserted[linear.operator] = choose
+        sums = _weight_sums(program, graph, names)
+        args = (names["x"], scale, zero_point, names["weights"], sums)
+        rest = ("weight_scales", "group_size", "bias", "out")
+        graph.operators[linear.operator] = replace(
+            operator,
+            name=operator.name.replace(_WEIGHT_ONLY, _DYNAMIC),
+            args=args + tuple(names[name] for name in rest),
+        )
+    graph.operators = [
+        item
+        for index, operator in enumerate(graph.operators)
+        for item in ((inserted[index], operator) if index in inserted else (operator,))
+    ]
+    give_memory(graph, chosen)
+
+
+def _add(graph: VulkanGraph, value: Value) -> int:
+    graph.values.append(value)
+    return len(graph.values) - 1
+
+
+def _choose_qparams(graph: VulkanGraph, x_id: int, zero_point_dtype: str) -> Operator:
+    """A `choose_qparams_affine` of x [..., K], one scale and zero point per row [...]."""
+    x = graph.tensor(x_id)
+    rows = x.shape[:-1]
+    scale = Tensor(
+        x.dtype, rows, storage="texture3d", layout="width_packed", staging_dtype=x.staging_dtype
+    )
+    zero_point = replace(scale, dtype=zero_point_dtype, staging_dtype=zero_point_dtype)
+    null, no = _add(graph, Plain("null")), _add(graph, Plain("bool", False))
+    return Operator(
+        f"{_CHOOSE}.default",
+        (
+            x_id,
+            _add(graph, Plain("string", "ASYMMETRIC")),
+            _add(graph, Plain("int_list", (*(1 for _ in rows), x.shape[-1]))),
+            null,  # target dtype: the runtime has only int8
+            _add(graph, Plain("int", -128)),
+            _add(graph, Plain("int", 127)),
+            null,  # eps: torchao's default
+            null,
+            null,
+            no,
+            _add(graph, ValueList((_add(graph, scale), _add(graph, zero_point)))),
+        ),
+    )
+
+
+def _weight_sums(program: Program, graph: VulkanGraph, names: dict[str, int]) -> int:
+    """The value of the group sums of a linear's weights, added to the program's constants."""
+    sums = group_sums(graph.constant(names["weights"]), graph.plain(names["group_size"]))
+    program.release_memory()
+    graph.constants.append(program.add_data(sums.tobytes()))
+    constant = len(graph.constants) - 1
+    return _add(graph, Tensor("int32", sums.shape, constant=constant, staging_dtype="int32"))
