@@ -1,0 +1,96 @@
+"""Rotary embedding and attention with a KV cache, as dispatches."""
+
+import math
+
+from quatrain.errors import InputError
+from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Symbol, Traits, ceil_div, dispatch
+
+CHUNK = 64  # positions that one workgroup scores at a time
+SPAN = 256  # positions per split of the context in decode
+
+
+def rope(
+    q: Operand, k: Operand, cosines: Operand, sines: Operand, q_out: Operand, k_out: Operand,
+    start: int | Symbol = 0, halves: bool = False,
+) -> Dispatch:  # fmt: skip
+    """Rotates q [1, T, H, D] and k [1, T, KV, D].
+
+    Interleaved pairs with tables [T, D/2] of these tokens; or, with `halves`, the Hugging Face
+    pairs with whole tables [context, R <= D], read from row `start`.
+    """
+    _, tokens, heads, d = q.shape
+    pairs = (heads + k.shape[2]) * (d // 2)
+    return dispatch(
+        "rope",
+        [q, k, cosines, sines, q_out, k_out],
+        (tokens, start),
+        lambda p: (ceil_div(pairs, 64), p[0], 1),
+        T=q.dtype, D=d, Q_HEADS=heads, K_HEADS=k.shape[2], TABLE=cosines.dtype,
+        HALVES=halves, R=cosines.shape[-1], WORKGROUP=64,
+    )  # fmt: skip
+
+
+def cache_update(
+    k: Operand, v: Operand, k_cache: Operand, v_cache: Operand, start: int | Symbol
+) -> Dispatch:
+    """Writes k and v [1, T, KV, D] into the caches [1, C, KV, D] from position `start`."""
+    width = k.shape[2] * k.shape[3]
+    return dispatch(
+        "cache_update",
+        [k, v, k_cache, v_cache],
+        (k.shape[1], start),
+        lambda p: (ceil_div(width, 64), p[0], 1),
+        T=k.dtype, WIDTH=width, WORKGROUP=64,
+    )  # fmt: skip
+
+
+def attention(
+    q: Operand, k_cache: Operand, v_cache: Operand, y: Operand, parts: Operand,
+    start: int | Symbol, traits: Traits, scale: float | None = None,
+) -> list[Dispatch]:  # fmt: skip
+    """Causal attention of q [1, T, H, D] over positions 0 .. start + T of the caches into y.
+
+    For one token the context is split among workgroups and joined by a second dispatch, through
+    `parts` (see `parts_shape`); for more, each workgroup takes a tile of tokens.
+    """
+    _, tokens, heads, d = q.shape
+    kv_heads = k_cache.shape[2]
+    if heads % kv_heads or d % 8:
+        raise InputError(
+            f"attention with {heads} heads over {kv_heads} KV heads of {d} dimensions: the GPU "
+            "kernel needs a whole number of heads per KV head and a multiple of 8 dimensions. "
+            "Run it with --device reference."
+        )
+    split = tokens == 1
+    ratio = heads // kv_heads
+    tile = 1 if split else max(1, 8 // ratio)
+    constants = dict(
+        T=q.dtype, D=d, KV_HEADS=kv_heads, RATIO=ratio, TOKENS=tile, CHUNK=CHUNK,
+        SCALE=1 / math.sqrt(d) if scale is None else scale, SPREAD=traits.spread, SPLIT=split,
+    )  # fmt: skip
+    if not split:
+        span = k_cache.shape[1] + CHUNK
+        return [
+            dispatch(
+                "attention", [q, k_cache, v_cache, y], (tokens, start, span),
+                lambda p: (kv_heads, ceil_div(p[0], tile), 1), **constants,
+            )
+        ]  # fmt: skip
+    return [
+        dispatch(
+            "attention", [q, k_cache, v_cache, parts], (tokens, start, SPAN),
+            lambda p: (kv_heads, 1, ceil_div(p[0] + p[1], SPAN)), **constants,
+        ),
+        dispatch(
+            "attention_join", [parts, y], (tokens, start, SPAN),
+            lambda p: (ceil_div(p[0] * heads * d, 64), 1, 1),
+            T=y.dtype, D=d, HEADS=heads, WORKGROUP=64,
+        ),
+    ]  # fmt: skip
+
+
+def parts_shape(q: Operand, k_cache: Operand) -> tuple[int, ...]:
+    """The shape of the f32 operand that `attention` needs between its two dispatches."""
+    _, tokens, heads, d = q.shape
+    splits = ceil_div(k_cache.shape[1], SPAN) if tokens == 1 else 0
+    return (splits, tokens * heads, d + 2)

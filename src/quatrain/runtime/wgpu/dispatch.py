@@ -1,0 +1,88 @@
+"""What a dispatch is: a kernel, the constants it is compiled with, and its operands."""
+
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+BYTES = {"f32": 4, "f16": 2, "i32": 4, "u32": 4, "u8": 1}
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What of a device decides which kernel serves.
+
+    `cpu`: the adapter computes on the CPU (llvmpipe), where a load costs one scalar access per
+    lane and there are few cores to fill. `spread`: a value can be handed to the seven
+    neighbours of a lane by subgroup broadcast.
+    """
+
+    cpu: bool
+    spread: bool
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor on the device, contiguous: `key` names its memory, `dtype` is one of `BYTES`."""
+
+    key: Hashable
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The size in bytes, rounded up to the 16 that a kernel's widest load needs."""
+        return max(16, -(-self.count * BYTES[self.dtype] // 16) * 16)
+
+    @property
+    def rows(self) -> int:
+        """The product of all dimensions but the last: tokens, for an activation."""
+        return math.prod(self.shape[:-1])
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A number known only as a step begins: the graph's SymInt value `value_id`."""
+
+    value_id: int
+
+
+Params = tuple[int, int, int, int]
+Grid = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """One dispatch of kernels/`kernel`.wgsl.
+
+    `constants` are compiled in; `params` are the four u32 at binding 0; `operands` are bound
+    from binding 1. `grid` gives the number of workgroups from the resolved params.
+    """
+
+    kernel: str
+    constants: tuple[tuple[str, Any], ...]
+    operands: tuple[Operand, ...]
+    params: tuple[int | Symbol, ...]
+    grid: Callable[[Params], Grid]
+
+
+def dispatch(
+    kernel: str,
+    operands: list[Operand],
+    params: tuple[int | Symbol, ...],
+    grid: Callable[[Params], Grid],
+    **constants: Any,
+) -> Dispatch:
+    """A `Dispatch`, with `params` filled up with zeros to four."""
+    filled = (*params, 0, 0, 0, 0)[:4]
+    return Dispatch(kernel, tuple(constants.items()), tuple(operands), filled, grid)
+
+
+def ceil_div(a: int, b: int) -> int:
+    """`a` / `b` rounded up."""
+    return -(-a // b)

@@ -1,0 +1,17 @@
+// y[i, k] = table[token[i], k]; a token outside the table reads the last row.
+
+alias T = {{ T }};
+const K = {{ K }}u;
+
+@group(0) @binding(0) var<uniform> p: vec4<u32>;  // tokens, -, -, -
+@group(0) @binding(1) var<storage, read> tokens: array<i32>;
+@group(0) @binding(2) var<storage, read> table: array<{{ TABLE }}>;
+@group(0) @binding(3) var<storage, read_write> y: array<T>;
+
+@compute @workgroup_size({{ WORKGROUP }})
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  let k = id.x;
+  if (k >= K || id.y >= p.x) { return; }
+  let row = min(u32(tokens[id.y]), {{ ROWS }}u - 1u);
+  y[id.y * K + k] = T(table[row * K + k]);
+}

@@ -1,0 +1,53 @@
+// int4 linear for groups that are no multiple of 32: one lane per output, one weight at a time.
+// Operands as in linear_rows.wgsl, rows of w padded to WORDS u32.
+
+alias T = {{ T }};
+const N = {{ N }}u;
+const K = {{ K }}u;
+const WORDS = {{ (K + 7) // 8 }}u;
+
+@group(0) @binding(0) var<uniform> p: vec4<u32>;  // M, -, -, -
+@group(0) @binding(1) var<storage, read> w: array<u32>;
+@group(0) @binding(2) var<storage, read> scales: array<{{ W_SCALE }}>;
+@group(0) @binding(3) var<storage, read_write> y: array<T>;
+{% if QUANTIZED %}
+@group(0) @binding(4) var<storage, read> x: array<u32>;
+@group(0) @binding(5) var<storage, read> x_scale: array<{{ X_SCALE }}>;
+@group(0) @binding(6) var<storage, read> x_zero: array<i32>;
+@group(0) @binding(7) var<storage, read> sums: array<i32>;
+{% else %}
+@group(0) @binding(4) var<storage, read> x: array<T>;
+{% endif %}
+{% if BIAS %}
+@group(0) @binding({{ 8 if QUANTIZED else 5 }}) var<storage, read> bias: array<{{ BIAS }}>;
+{% endif %}
+
+fn load_x(m: u32, k: u32) -> f32 {
+{% if QUANTIZED %}
+  // Words come in pairs of the even and the odd k of each eight.
+  let word = x[(m * WORDS + k / 8u) * 2u + k % 2u];
+  return f32(extractBits(i32(word), (k % 8u) / 2u * 8u, 8u));
+{% else %}
+  return f32(x[m * K + k]);
+{% endif %}
+}
+
+@compute @workgroup_size({{ WORKGROUP }})
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  let n = id.x;
+  let m = id.y;
+  if (n >= N || m >= p.x) { return; }
+  var total = 0.0;
+  for (var group = 0u; group < K / {{ GROUP }}u; group++) {
+    var a = 0.0;
+    for (var k = group * {{ GROUP }}u; k < (group + 1u) * {{ GROUP }}u; k++) {
+      let nibble = extractBits(w[n * WORDS + k / 8u], k % 8u * 4u, 4u);
+      a += (f32(nibble) - 8.0) * load_x(m, k);
+    }
+{% if QUANTIZED %}
+    a -= f32(x_zero[m] * sums[group * {{ SUM_STRIDE }}u + n]);
+{% endif %}
+    total += a * f32(scales[group * {{ SCALE_STRIDE }}u + n]);
+  }
+  y[m * N + n] = T(total{% if QUANTIZED %} * f32(x_scale[m]){% endif %}{% if BIAS %} + f32(bias[n]){% endif %});
+}

@@ -1,0 +1,107 @@
+// int4 linear, one lane per output channel: y[m, n] = sum_k x[m, k] * w[n, k] * scale[k/GROUP, n] + bias[n]
+//
+// A lane owns ROWS channels and TOKENS tokens, so each weight is unpacked once per tile and each
+// activation read once per ROWS. With SPREAD, eight lanes load one 32-wide slice of x together
+// and hand it round by subgroup broadcast, which on llvmpipe is 5x cheaper than a load.
+//
+// w       [N, K/32] vec4<u32>: 32 weights, nibble i of a u32 holds w[8j + i] + 8
+// scales  [K/GROUP, SCALE_STRIDE]
+// x       [M, K], or when QUANTIZED int8 [M, K/8] pairs of u32: (k0 k2 k4 k6), (k1 k3 k5 k7)
+// sums    [K/GROUP, SUM_STRIDE] of w over each group, corrects for the zero point
+alias T = {{ T }};
+const N = {{ N }}u;
+const K = {{ K }}u;
+const STEPS = {{ GROUP // 32 }}u;  // 32-wide slices per group
+const STRIDE = {{ (N + ROWS - 1) // ROWS }}u;  // a lane's channels are this far apart
+
+@group(0) @binding(0) var<uniform> p: vec4<u32>;  // M, -, -, -
+@group(0) @binding(1) var<storage, read> w: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> scales: array<{{ W_SCALE }}>;
+@group(0) @binding(3) var<storage, read_write> y: array<T>;
+{% if QUANTIZED %}
+@group(0) @binding(4) var<storage, read> x: array<u32>;
+@group(0) @binding(5) var<storage, read> x_scale: array<{{ X_SCALE }}>;
+@group(0) @binding(6) var<storage, read> x_zero: array<i32>;
+@group(0) @binding(7) var<storage, read> sums: array<i32>;
+{% else %}
+@group(0) @binding(4) var<storage, read> x: array<vec4<T>>;
+{% endif %}
+{% if BIAS %}
+@group(0) @binding({{ 8 if QUANTIZED else 5 }}) var<storage, read> bias: array<{{ BIAS }}>;
+{% endif %}
+
+// Four of x at [m, 32 * slice + 4 * part ...] in the order in which `four` unpacks weights.
+fn load_x(m: u32, slice: u32, part: u32) -> vec4<f32> {
+  return vec4<f32>({{ "unpack4xI8" if QUANTIZED else "" }}(x[m * (K / 4u) + slice * 8u + part]));
+}
+
+fn four(word: u32, half: u32) -> vec4<f32> {
+{% if QUANTIZED %}
+  let bits = (vec4(word) >> (vec4(0u, 8u, 16u, 24u) + 4u * half)) & vec4(15u);
+{% else %}
+  let bits = (vec4(word) >> (vec4(0u, 4u, 8u, 12u) + 16u * half)) & vec4(15u);
+{% endif %}
+  return vec4<f32>(bits) - 8.0;
+}
+
+@compute @workgroup_size({{ WORKGROUP }})
+fn main(@builtin(global_invocation_id) id: vec3<u32>{% if SPREAD %},
+        @builtin(subgroup_invocation_id) lane: u32{% endif %}) {
+  // Lanes past the end repeat the last channel (a broadcast needs every lane) and do not store.
+{% for r in range(ROWS) %}
+  let n{{ r }} = min(id.x + {{ r }}u * STRIDE, N - 1u);
+{% endfor %}
+{% for t in range(TOKENS) %}
+  let m{{ t }} = min(id.y * {{ TOKENS }}u + {{ t }}u, p.x - 1u);
+{% if QUANTIZED %}
+  let zero{{ t }} = f32(x_zero[m{{ t }}]);
+{% endif %}
+{% for r in range(ROWS) %}
+  var y{{ r }}_{{ t }} = 0.0;
+{% endfor %}
+{% endfor %}
+
+  for (var group = 0u; group < K / {{ GROUP }}u; group++) {
+{% for r in range(ROWS) %}{% for t in range(TOKENS) %}
+    var a{{ r }}_{{ t }} = 0.0;
+{% endfor %}{% endfor %}
+    for (var slice = group * STEPS; slice < (group + 1u) * STEPS; slice++) {
+{% for r in range(ROWS) %}
+      let w{{ r }} = w[n{{ r }} * (K / 32u) + slice];
+{% endfor %}
+{% if SPREAD %}{% for t in range(TOKENS) %}
+      let mine{{ t }} = load_x(m{{ t }}, slice, lane & 7u);
+{% endfor %}{% endif %}
+{% for part in range(8) %}
+{% for r in range(ROWS) %}
+      let w{{ r }}_{{ part }} = four(w{{ r }}.{{ "xyzw"[part // 2] }}, {{ part % 2 }}u);
+{% endfor %}
+{% for t in range(TOKENS) %}
+{% if SPREAD %}
+      let x{{ t }}_{{ part }} = subgroupBroadcast(mine{{ t }}, {{ part }}u);
+{% else %}
+      let x{{ t }}_{{ part }} = load_x(m{{ t }}, slice, {{ part }}u);
+{% endif %}
+{% for r in range(ROWS) %}
+      a{{ r }}_{{ t }} += dot(w{{ r }}_{{ part }}, x{{ t }}_{{ part }});
+{% endfor %}
+{% endfor %}
+{% endfor %}
+    }
+{% for r in range(ROWS) %}
+    let s{{ r }} = f32(scales[group * {{ SCALE_STRIDE }}u + n{{ r }}]);
+{% if QUANTIZED %}
+    let sum{{ r }} = f32(sums[group * {{ SUM_STRIDE }}u + n{{ r }}]);
+{% endif %}
+{% for t in range(TOKENS) %}
+    y{{ r }}_{{ t }} += s{{ r }} * {% if QUANTIZED %}(a{{ r }}_{{ t }} - zero{{ t }} * sum{{ r }}){% else %}a{{ r }}_{{ t }}{% endif %};
+{% endfor %}
+{% endfor %}
+  }
+
+{% for r in range(ROWS) %}{% for t in range(TOKENS) %}
+  if (id.x < STRIDE && id.x + {{ r }}u * STRIDE < N && id.y * {{ TOKENS }}u + {{ t }}u < p.x) {
+    y[m{{ t }} * N + n{{ r }}] = T(y{{ r }}_{{ t }}{% if QUANTIZED %} * f32(x_scale[m{{ t }}]){% endif %}{% if BIAS %} + f32(bias[n{{ r }}]){% endif %});
+  }
+{% endfor %}{% endfor %}
+}

@@ -1,0 +1,112 @@
+"""The int4 linears and the quantization of their activations, as dispatches."""
+
+from dataclasses import dataclass
+
+from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Traits, ceil_div, dispatch
+
+# Smallest scale that torchao lets an activation have: the epsilon of its dtype.
+EPSILON = {"f32": 1.1920928955078125e-07, "f16": 0.0009765625}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """An int4 linear's constants, the artifact's own bytes.
+
+    `packed` u8 [N, ceil(K/8)*4]; `scales` [K/group, >= N]; `sums` i32 [K/group, >= N], the sum
+    of the integers of each group, needed by the int8 scheme alone; `bias` [>= N] or None.
+    """
+
+    packed: Operand
+    scales: Operand
+    group: int
+    sums: Operand | None = None
+    bias: Operand | None = None
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """An activation [M, K] in int8: `packed` u32 [M, ceil(K/8)*2], and per row `scale`, `zero`."""
+
+    packed: Operand
+    scale: Operand
+    zero: Operand
+
+
+def choose_qparams(x: Operand, out: Quantized, traits: Traits) -> Dispatch:
+    """Chooses each row's scale and zero point (torchao, asymmetric int8) and packs the row."""
+    k, lanes = x.shape[-1], 32 if traits.cpu else 128
+    return dispatch(
+        "choose_qparams",
+        [x, out.scale, out.zero, out.packed],
+        (x.rows,),
+        lambda p: (p[0], 1, 1),
+        T=x.dtype, K=k, X_SCALE=out.scale.dtype, EPS=EPSILON[x.dtype], WORKGROUP=lanes,
+    )  # fmt: skip
+
+
+def quantize_activation(x: Operand, out: Quantized) -> Dispatch:
+    """Packs x with the scales and zero points that `out` holds already."""
+    words = ceil_div(x.shape[-1], 8)
+    return dispatch(
+        "quantize_activation",
+        [x, out.scale, out.zero, out.packed],
+        (x.rows,),
+        lambda p: (ceil_div(words, 64), p[0], 1),
+        T=x.dtype, K=x.shape[-1], X_SCALE=out.scale.dtype, WORKGROUP=64,
+    )  # fmt: skip
+
+
+def int4_linear(
+    x: Operand, weights: Weights, y: Operand, traits: Traits, int8: Quantized | None = None
+) -> Dispatch:
+    """y [M, N] = x [M, K] @ weights^T, from `int8` instead of x where given.
+
+    The shape and the device choose the kernel: one lane per channel (llvmpipe, and every
+    prefill), several lanes per channel (decode on a GPU), or the plain one for odd groups.
+    """
+    m, k, n = x.rows, x.shape[-1], y.shape[-1]
+    operands = [weights.packed, weights.scales, y, x]
+    constants = {
+        "T": y.dtype, "N": n, "K": k, "GROUP": weights.group, "W_SCALE": weights.scales.dtype,
+        "SCALE_STRIDE": weights.scales.shape[-1],
+        "QUANTIZED": int8 is not None, "BIAS": weights.bias.dtype if weights.bias else "",
+    }  # fmt: skip
+    if int8 is not None:
+        assert weights.sums is not None
+        operands[3:] = [int8.packed, int8.scale, int8.zero, weights.sums]
+        constants |= {"X_SCALE": int8.scale.dtype, "SUM_STRIDE": weights.sums.shape[-1]}
+    if weights.bias is not None:
+        operands.append(weights.bias)
+
+    if weights.group % 32:
+        return dispatch(
+            "linear_any", operands, (m,), lambda p: (ceil_div(n, 64), p[0], 1),
+            **constants, WORKGROUP=64,
+        )  # fmt: skip
+    if m == 1 and not traits.cpu:
+        return _lanes(operands, m, constants)
+    return _rows(operands, m, constants, traits)
+
+
+def _rows(operands: list[Operand], m: int, constants: dict, traits: Traits) -> Dispatch:
+    rows, tokens = (2, 1) if m == 1 else (2, 4)
+    workgroup = 32 if traits.cpu else 64
+    per_row = ceil_div(constants["N"], rows)
+    return dispatch(
+        "linear_rows",
+        operands,
+        (m,),
+        lambda p: (ceil_div(per_row, workgroup), ceil_div(p[0], tokens), 1),
+        **constants, ROWS=rows, TOKENS=tokens, WORKGROUP=workgroup, SPREAD=traits.spread,
+    )  # fmt: skip
+
+
+def _lanes(operands: list[Operand], m: int, constants: dict) -> Dispatch:
+    lanes, workgroup = 16, 64
+    return dispatch(
+        "linear_lanes",
+        operands,
+        (m,),
+        lambda p: (ceil_div(constants["N"], workgroup // lanes), p[0], 1),
+        **constants, LANES=lanes, WORKGROUP=workgroup,
+    )  # fmt: skip

@@ -1,0 +1,122 @@
+"""Rotary embedding, cache update and attention, over shapes that break them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from quatrain.runtime.wgpu.attention import attention, cache_update, parts_shape, rope
+from quatrain.runtime.wgpu.dispatch import Dispatch, Traits
+from quatrain.runtime.wgpu.selftest.bench import Bench, Case
+
+# (tokens, start, context, heads, KV heads, head_dim)
+_SHAPES = [
+    (1, 0, 8, 1, 1, 64),
+    (1, 7, 8, 9, 3, 64),
+    (1, 63, 128, 4, 4, 64),
+    (1, 64, 128, 4, 2, 96),
+    (1, 255, 600, 8, 1, 128),
+    (1, 256, 600, 2, 1, 256),
+    (1, 1500, 1600, 6, 2, 16),
+    (3, 0, 16, 9, 3, 64),
+    (8, 0, 16, 4, 4, 80),
+    (9, 61, 80, 2, 2, 64),
+    (65, 0, 65, 8, 1, 64),
+    (66, 130, 200, 4, 1, 128),
+    (5, 3, 8, 5, 5, 256),
+]
+
+
+def attention_cases(dtype: str) -> Iterator[Case]:
+    """Both rotary embeddings; attention in prefill and decode, by broadcast and without."""
+    for tokens, start, context, heads, kv, d in _SHAPES:
+        shape = f"t{tokens}-s{start}-c{context}-h{heads}-kv{kv}-d{d}"
+        make = _attention(tokens, start, context, heads, kv, d, dtype)
+        yield Case("sdpa_with_kv_cache", shape, dtype, make)
+        if heads <= 4:
+            make = _attention(tokens, start, context, heads, kv, d, dtype, spread=False)
+            yield Case("sdpa_with_kv_cache", f"{shape}-other", dtype, make)
+    for tokens, heads, kv, d in [(1, 1, 1, 64), (3, 9, 3, 64), (65, 4, 1, 80), (2, 2, 2, 256)]:
+        shape = f"t{tokens}-h{heads}-kv{kv}-d{d}"
+        yield Case("apply_rotary_emb", shape, dtype, _rope(tokens, heads, kv, d, dtype))
+        for rotated in (d, d // 2):
+            make = _rope_halves(tokens, heads, kv, d, rotated, dtype)
+            yield Case("apply_rotary_emb_hf", f"{shape}-r{rotated}", dtype, make)
+
+
+def _attention(
+    tokens: int, start: int, context: int, heads: int, kv: int, d: int, dtype: str, spread=True
+):
+    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
+        traits = Traits(bench.traits.cpu, spread and bench.traits.spread)
+        q = bench.normal("q", dtype, 1, tokens, heads, d)
+        k = bench.normal("k", dtype, 1, tokens, kv, d)
+        v = bench.normal("v", dtype, 1, tokens, kv, d)
+        caches = {}
+        for name in ("k_cache", "v_cache"):
+            # What lies past the last token must not matter.
+            filled = bench.rng.standard_normal((1, context, kv, d))
+            filled[:, start:] = np.nan
+            caches[name] = bench.put(name, dtype, filled)
+        y = bench.out("y", dtype, 1, tokens, heads, d)
+        parts = bench.out("parts", "f32", *parts_shape(q, caches["k_cache"]))
+        dispatches = [
+            cache_update(k, v, caches["k_cache"], caches["v_cache"], start),
+            *attention(q, caches["k_cache"], caches["v_cache"], y, parts, start, traits),
+        ]
+        keys = np.concatenate([bench["k_cache"][0, :start], bench["k"][0]])
+        values = np.concatenate([bench["v_cache"][0, :start], bench["v"][0]])
+        return dispatches, {"y": causal_attention(bench["q"][0], keys, values)[None]}
+
+    return make
+
+
+def causal_attention(q: np.ndarray, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """q [T, H, D], keys and values [S, KV, D] with S >= T; the last query sees all of them."""
+    ratio = q.shape[1] // keys.shape[1]
+    keys, values = np.repeat(keys, ratio, axis=1), np.repeat(values, ratio, axis=1)
+    scores = np.einsum("thd,shd->hts", q, keys) / np.sqrt(q.shape[-1])
+    hidden = np.triu(np.ones(scores.shape[1:], bool), k=1 + keys.shape[0] - q.shape[0])
+    scores[:, hidden] = -np.inf
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    return np.einsum("hts,shd->thd", weights, values)
+
+
+def _rope(tokens: int, heads: int, kv: int, d: int, dtype: str):
+    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
+        q = bench.normal("q", dtype, 1, tokens, heads, d)
+        k = bench.normal("k", dtype, 1, tokens, kv, d)
+        angles = bench.rng.uniform(-3, 3, (tokens, d // 2))
+        cosines = bench.put("cos", dtype, np.cos(angles))
+        sines = bench.put("sin", dtype, np.sin(angles))
+        outs = bench.out("q_out", dtype, *q.shape), bench.out("k_out", dtype, *k.shape)
+        turn = bench["cos"] + 1j * bench["sin"]
+        want = {}
+        for name in ("q", "k"):
+            pairs = bench[name][..., ::2] + 1j * bench[name][..., 1::2]
+            turned = pairs * turn[:, None, :]
+            want[f"{name}_out"] = np.stack([turned.real, turned.imag], -1).reshape(
+                bench[name].shape
+            )
+        return [rope(q, k, cosines, sines, *outs)], want
+
+    return make
+
+
+def _rope_halves(tokens: int, heads: int, kv: int, d: int, rotated: int, dtype: str):
+    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
+        start = 5
+        q = bench.normal("q", dtype, 1, tokens, heads, d)
+        k = bench.normal("k", dtype, 1, tokens, kv, d)
+        cosines = bench.normal("cos", dtype, start + tokens + 2, rotated)
+        sines = bench.normal("sin", dtype, start + tokens + 2, rotated)
+        outs = bench.out("q_out", dtype, *q.shape), bench.out("k_out", dtype, *k.shape)
+        cos, sin = (bench[n][start : start + tokens, None, :] for n in ("cos", "sin"))
+        want = {}
+        for name in ("q", "k"):
+            x, rest = bench[name][..., :rotated], bench[name][..., rotated:]
+            swapped = np.concatenate([-x[..., rotated // 2 :], x[..., : rotated // 2]], -1)
+            want[f"{name}_out"] = np.concatenate([x * cos + swapped * sin, rest], -1)
+        return [rope(q, k, cosines, sines, *outs, start=start, halves=True)], want
+
+    return make

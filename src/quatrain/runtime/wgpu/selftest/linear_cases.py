@@ -1,0 +1,141 @@
+"""The int4 linears and the quantization of their activations, over shapes that break them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from quatrain.runtime.wgpu.dispatch import Dispatch, Traits
+from quatrain.runtime.wgpu.linear import (
+    EPSILON,
+    Quantized,
+    Weights,
+    choose_qparams,
+    int4_linear,
+    quantize_activation,
+)
+from quatrain.runtime.wgpu.selftest.bench import Bench, Case
+
+# (M, K, N, group): tokens, inputs, outputs, group.
+_SHAPES = [
+    (1, 32, 1, 32),
+    (1, 64, 7, 32),
+    (1, 576, 192, 32),
+    (1, 96, 257, 32),
+    (1, 512, 130, 256),
+    (1, 1536, 66, 64),
+    (2, 128, 33, 128),
+    (3, 256, 64, 64),
+    (4, 96, 63, 32),
+    (5, 64, 65, 64),
+    (65, 32, 9, 32),  # more tokens than inputs
+    (17, 512, 31, 256),
+    (1, 36, 10, 12),  # K no multiple of 8
+    (3, 100, 5, 20),
+    (2, 36, 9, 36),
+]
+
+
+def linear_cases(dtype: str) -> Iterator[Case]:
+    """Both int4 linears, with and without bias, by every kernel that can serve the shape."""
+    for m, k, n, group in _SHAPES:
+        for int8 in (False, True):
+            name = "linear_dq8ca_q4gsw" if int8 else "linear_q4gsw"
+            for bias in (False, True) if n in (7, 33, 10) else (False,):
+                shape = f"m{m}-k{k}-n{n}-g{group}" + ("-bias" * bias)
+                yield Case(name, shape, dtype, _linear(m, k, n, group, dtype, int8, bias))
+            if m == 1 and group % 32 == 0:
+                shape = f"m{m}-k{k}-n{n}-g{group}-other"
+                make = _linear(m, k, n, group, dtype, int8, False, other=True)
+                yield Case(name, shape, dtype, make)
+    for m, k in [(1, 1), (1, 7), (3, 32), (2, 33), (1, 576), (5, 129), (70, 16)]:
+        yield Case("choose_qparams", f"m{m}-k{k}", dtype, _qparams(m, k, dtype, False))
+        yield Case("quantize_activation", f"m{m}-k{k}", dtype, _qparams(m, k, dtype, True))
+
+
+def _linear(m: int, k: int, n: int, group: int, dtype: str, int8: bool, bias: bool, other=False):
+    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
+        traits = bench.traits
+        if other:  # the kernels that this device would not choose
+            traits = Traits(cpu=not traits.cpu, spread=False)
+        x = bench.normal("x", dtype, m, k)
+        weights, dense = _weights(bench, n, k, group, dtype, bias)
+        y = bench.out("y", dtype, m, n)
+        if not int8:
+            want = bench["x"] @ dense.T + (bench["bias"][:n] if bias else 0)
+            return [int4_linear(x, weights, y, traits)], {"y": want}
+        scale, zero, integers = quantized(bench.arrays["x"])
+        out = _quantized(bench, m, k, dtype)
+        real = scale.astype(np.float64)[:, None] * (integers - zero[:, None])
+        want = real @ dense.T + (bench["bias"][:n] if bias else 0)
+        first = choose_qparams(x, out, traits)
+        return [first, int4_linear(x, weights, y, traits, out)], {"y": want}
+
+    return make
+
+
+def _weights(
+    bench: Bench, n: int, k: int, group: int, dtype: str, bias: bool
+) -> tuple[Weights, np.ndarray]:
+    """Random weights as the artifact stores them, and dense in float64 [N, K]."""
+    integers = bench.rng.integers(-8, 8, (n, k))
+    groups, padded_n = k // group, -(-n // 8) * 8
+    scales = np.full((groups, -(-n // 4) * 4), np.nan)
+    scales[:, :n] = bench.rng.uniform(0.01, 0.1, (groups, n))
+    sums = np.zeros((groups, padded_n))
+    sums[:, :n] = integers.reshape(n, groups, group).sum(-1).T
+    nibbles = np.full((n, -(-k // 8) * 8), 8)
+    nibbles[:, :k] = integers + 8
+    weights = Weights(
+        packed=bench.put("w", "u8", nibbles[:, 1::2] << 4 | nibbles[:, ::2]),
+        scales=bench.put("scales", dtype, scales),
+        group=group,
+        sums=bench.put("sums", "i32", sums),
+        bias=bench.normal("bias", dtype, padded_n) if bias else None,
+    )
+    return weights, integers * np.repeat(bench["scales"][:, :n].T, group, axis=1)
+
+
+def _quantized(bench: Bench, m: int, k: int, dtype: str) -> Quantized:
+    return Quantized(
+        packed=bench.out("packed", "u32", m, -(-k // 8) * 2),
+        scale=bench.out("x_scale", dtype, m),
+        zero=bench.out("x_zero", "i32", m),
+    )
+
+
+def _qparams(m: int, k: int, dtype: str, given: bool):
+    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
+        x = bench.normal("x", dtype, m, k)
+        scale, zero, integers = quantized(bench.arrays["x"])
+        padded = np.zeros((m, -(-k // 8) * 8), np.int8)
+        padded[:, :k] = integers
+        # Pairs of u32: the even and the odd elements of each eight.
+        packed = np.ascontiguousarray(padded.reshape(m, -1, 4, 2).swapaxes(2, 3)).view(np.uint32)
+        out = _quantized(bench, m, k, dtype)
+        want = {"packed": packed.reshape(m, -1)}
+        if given:
+            bench.put("x_scale", dtype, scale)
+            bench.put("x_zero", "i32", zero)
+            return [quantize_activation(x, out)], want
+        want |= {"x_scale": scale.astype(np.float64), "x_zero": zero}
+        return [choose_qparams(x, out, bench.traits)], want
+
+    return make
+
+
+def quantized(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scale, zero point [M] and int8 values [M, K] of x [M, K] as torchao computes them.
+
+    In float32 rather than float64: a value half way between two integers must fall the same way.
+    """
+    dtype = x.dtype.type
+    wide = x.astype(np.float32)
+    low, high = np.minimum(wide.min(1), 0), np.maximum(wide.max(1), 0)
+    eps = np.float32(EPSILON["f16" if dtype is np.float16 else "f32"])
+    scale = np.maximum((high - low) / np.float32(255), eps).astype(dtype)
+    zero = np.clip(-128 - np.round(low / scale.astype(np.float32)), -128, 127)
+    inverse = np.float32(1) / scale.astype(np.float32)
+    integers = np.clip(np.round(wide * inverse[:, None]) + zero[:, None], -128, 127)
+    return scale, zero.astype(np.int64), integers.astype(np.int64)
+
+
