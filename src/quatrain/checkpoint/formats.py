@@ -21,13 +21,13 @@ def format_of(path: Path) -> str:
         return "gguf"
     if start[:4] == b"PK\x03\x04":
         return "pth"
-    if start[:1] == b"\x80" or start[:8] == b"ustar\x0000":
+    if start[8:] == b"{":  # after the header's length, which may be any eight bytes
+        return "safetensors"
+    if start[:1] == b"\x80":
         raise InputError(
             f"{path}: is a bare pickle (PyTorch's format before 1.6, or another program's), which "
             "is not read; save it again with torch.save(state_dict, path) in a current PyTorch"
         )
-    if start[8:] == b"{":
-        return "safetensors"
     raise InputError(
         f"{path}: is neither a .safetensors, a .pth nor a GGUF file (it starts with {start!r}); "
         "it may be cut short or of another format"

@@ -56,13 +56,14 @@ def open_hugging_face_model(folder: Path) -> FloatModel:
         names.pop("lm_head.weight", None)
     params = _params(fields, source, set(names.values()))
     config = config_from_params(params, source)
+    trained_context = _number(fields, "max_position_embeddings", source)
     bos_id, eos_ids = _end_tokens(folder, fields)
     return checked(
         FloatModel(
             source=folder,
             tensors=stored.renamed(names).as_float32(),
             config=config,
-            params=params_of(config, fields.get("max_position_embeddings", 2048), bos_id, eos_ids),
+            params=params_of(config, trained_context, bos_id, eos_ids),
             write_tokenizer=lambda output: copy_tokenizer_files(folder, output, bos_id, eos_ids),
         )
     )
@@ -106,30 +107,29 @@ def _params(fields: dict[str, Any], source: str, names: set[str]) -> dict[str, A
             expected = " or ".join(map(repr, implemented)) or "none"
             raise InputError(f"{source}: {name} is {value!r}, this backbone implements {expected}")
     _refuse_sliding_window(fields, source)
-    context = fields.get("max_position_embeddings")
     params = {
-        "dim": fields.get("hidden_size"),
-        "n_layers": fields.get("num_hidden_layers"),
-        "n_heads": fields.get("num_attention_heads"),
+        "dim": _number(fields, "hidden_size", source),
+        "n_layers": _number(fields, "num_hidden_layers", source),
+        "n_heads": _number(fields, "num_attention_heads", source),
         "n_kv_heads": fields.get("num_key_value_heads"),
         "head_dim": fields.get("head_dim"),
-        "hidden_dim": fields.get("intermediate_size"),
-        "vocab_size": fields.get("vocab_size"),
-        "norm_eps": fields.get("rms_norm_eps", 1e-6),
+        "hidden_dim": _number(fields, "intermediate_size", source),
+        "vocab_size": _number(fields, "vocab_size", source),
+        "norm_eps": _number(fields, "rms_norm_eps", source),
         "use_hf_rope": True,
         "attention_qkv_bias": "layers.0.attention.wq.bias" in names,
         "use_qk_norm": "layers.0.attention.q_norm_fn.weight" in names,
-        "max_seq_len": usual_context(context) if isinstance(context, int) else None,
+        "max_seq_len": usual_context(_number(fields, "max_position_embeddings", source)),
     }
-    if params["hidden_dim"] is None:
-        raise InputError(f"{source}: the field 'intermediate_size' is missing")
     return params | _rope(fields, source)
 
 
 def _refuse_sliding_window(fields: dict[str, Any], source: str) -> None:
-    window = fields.get("sliding_window")
     applies = fields.get("use_sliding_window", fields["model_type"] == "mistral")
-    if window and applies and window < fields.get("max_position_embeddings", window + 1):
+    if not applies or fields.get("sliding_window") is None:
+        return
+    window = _number(fields, "sliding_window", source)
+    if window < _number(fields, "max_position_embeddings", source):
         raise InputError(
             f"{source}: sliding_window is {window}, which this backbone does not implement"
         )
@@ -152,11 +152,20 @@ def _rope(fields: dict[str, Any], source: str) -> dict[str, Any]:
         return params
     return params | {
         "use_scaled_rope": True,
-        "rope_scale_factor": scaling.get("factor"),
-        "low_freq_factor": scaling.get("low_freq_factor"),
-        "high_freq_factor": scaling.get("high_freq_factor"),
-        "original_max_position_embeddings": scaling.get("original_max_position_embeddings"),
+        "rope_scale_factor": _number(scaling, "factor", source),
+        "low_freq_factor": _number(scaling, "low_freq_factor", source),
+        "high_freq_factor": _number(scaling, "high_freq_factor", source),
+        "original_max_position_embeddings": _number(
+            scaling, "original_max_position_embeddings", source
+        ),
     }
+
+
+def _number(fields: dict[str, Any], name: str, source: str) -> Any:
+    value = fields.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InputError(f"{source}: the field '{name}' is {value!r}, expected a number")
+    return value
 
 
 def _end_tokens(folder: Path, fields: dict[str, Any]) -> tuple[int | None, list[int]]:

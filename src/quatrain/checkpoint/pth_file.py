@@ -16,6 +16,9 @@ def read_pth(path: Path) -> LazyTensors:
     Raises `InputError` where the file is damaged, holds anything but tensors by name, would
     run code when loaded, or is in the format before PyTorch 1.6, which cannot be mapped.
     """
+    if path.suffix == ".safetensors":
+        # torch.load goes by the name and would hand it to the other reader.
+        raise InputError(f"{path}: is a .pth file under another name; rename it to .pth")
     _check_container(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

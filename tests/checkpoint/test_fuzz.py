@@ -1,0 +1,117 @@
+"""Damaged files: each opens or is refused with one `InputError`, and neither takes memory."""
+
+import resource
+import tempfile
+from pathlib import Path
+
+import pytest
+import tiny_models as tiny
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from quatrain.checkpoint import open_checkpoint, open_float_model
+from quatrain.errors import InputError
+
+WRITERS = {
+    "safetensors": lambda folder: tiny.write_checkpoint(folder) / "model.safetensors",
+    "pth": lambda folder: tiny.write_checkpoint(folder, file="m.pth") / "m.pth",
+    "params": lambda folder: tiny.write_checkpoint(folder) / "params.json",
+    "gguf": lambda folder: tiny.write_gguf(folder / "m.gguf", tiny.float_tensors(), kind="Q4_0"),
+    "config": lambda folder: tiny.write_hugging_face(folder) / "config.json",
+    "meta": lambda folder: tiny.write_meta(folder) / "consolidated.00.pth",
+}
+FEW = settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def read_all(path: Path) -> None:
+    """Do with `path` what the commands do, down to each tensor's values."""
+    if path.name in ("m.gguf", "config.json", "consolidated.00.pth"):
+        model = open_float_model(path if path.suffix == ".gguf" else path.parent)
+        for name in model.tensors:
+            model.tensors[name].sum()
+        with tempfile.TemporaryDirectory() as folder:
+            model.write_tokenizer(Path(folder))
+    else:
+        checkpoint = open_checkpoint(path.parent if path.suffix == ".json" else path)
+        checkpoint.check_values()
+        assert checkpoint.embedding_kind and checkpoint.output_kind
+
+
+@pytest.fixture(scope="module", params=WRITERS)
+def whole(request, tmp_path_factory):
+    path = WRITERS[request.param](tmp_path_factory.mktemp(request.param))
+    read_all(path)
+    return path, path.read_bytes()
+
+
+def refused_or_read(path: Path, content: bytes) -> None:
+    # A file of its own each time: what was mapped from it before must not change below it.
+    path.unlink()
+    path.write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        read_all(path)
+    except InputError as error:
+        assert str(path.parent) in str(error)
+        assert len(str(error)) < 2000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+@FEW
+@given(data=st.data())
+def test_truncation(whole, data):
+    path, content = whole
+    early = st.integers(0, min(4096, len(content) - 1))
+    length = data.draw(early | st.integers(0, len(content) - 1))
+    refused_or_read(path, content[:length])
+
+
+@FEW
+@given(data=st.data())
+def test_mutation(whole, data):
+    path, content = whole
+    damaged = bytearray(content)
+    # Headers are at the front, or in a zip at the back.
+    near = st.integers(0, min(4096, len(content) - 1))
+    place = near | near.map(lambda back: len(content) - 1 - back) | st.integers(0, len(content) - 1)
+    for position in data.draw(st.lists(place, min_size=1, max_size=8)):
+        damaged[position] = data.draw(st.integers(0, 255) | st.sampled_from((0, 127, 128, 255)))
+    refused_or_read(path, bytes(damaged))
+
+
+@FEW
+@given(data=st.data())
+def test_a_large_number_anywhere(whole, data):
+    """What a length or count becomes when eight bytes of it go wrong together."""
+    path, content = whole
+    position = data.draw(st.integers(0, min(len(content), 20_000) - 8))
+    number = data.draw(st.sampled_from((2**63 - 1, 2**64 - 1, 2**40, 2**31, len(content), 0)))
+    damaged = content[:position] + number.to_bytes(8, "little") + content[position + 8 :]
+    refused_or_read(path, damaged)
+
+
+def test_truncated_files_say_so(tmp_path):
+    for kind, words in {
+        "safetensors": "not a whole .safetensors",
+        "pth": "not a whole .pth",
+        "gguf": "not a whole GGUF",
+    }.items():
+        path = WRITERS[kind](tmp_path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(InputError, match=words):
+            read_all(path)
+
+
+def test_a_tensor_larger_than_its_storage_is_refused(tmp_path):
+    """A pickle may ask for any size; nothing is allocated for it."""
+    tensors = tiny.int4_tensors()
+    path = tiny.write_checkpoint(tmp_path, tensors, file="m.pth") / "m.pth"
+    torch.save(tensors | {"norm.weight": torch.zeros(1).expand(1 << 40)}, path)
+    with pytest.raises(InputError, match=r"norm\.weight has shape"):
+        open_checkpoint(tmp_path)
