@@ -35,7 +35,8 @@ class Linear:
     """One linear: `operator` is its index in the graph, `name` as in Meta's checkpoints.
 
     `scheme`: 8da4w, weight-only, float, ...; `group_size` is None where scales are not grouped.
-    `nbytes` counts its constants as they are stored.
+    `nbytes` counts its constants as they are stored; `weights_key` is its weight's key in the
+    program's named data, equal for equal weights.
     """
 
     operator: int
@@ -49,6 +50,7 @@ class Linear:
     group_size: int | None
     has_bias: bool
     nbytes: int
+    weights_key: str | None
 
 
 def find_linears(graph: VulkanGraph) -> list[Linear]:
@@ -186,6 +188,7 @@ def _describe(graph: VulkanGraph, index: int, layer: int | None, role: str) -> L
         group_size=group,
         has_bias=bias is not None and isinstance(graph.values[bias], Tensor),
         nbytes=sum(constants.values()),
+        weights_key=graph.constant_key(_weight_id(operator)),
     )
 
 

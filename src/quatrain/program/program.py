@@ -71,6 +71,7 @@ class Program:
         self.root = decode(self.flatbuffer, program_schema(), str(path))
         self._spool = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the program)
         self.new_data: dict[str, FileRange] = {}
+        self.dropped_keys: set[str] = set()  # named data to leave out when writing
         self._segment_of_key = {
             item.key: item.segment_index for item in self.root.named_data or () if item.key
         }
@@ -110,6 +111,24 @@ class Program:
                 "into a separate .ptd file, which Quatrain does not read"
             )
         return self.segment(self._segment_of_key[key])
+
+    @property
+    def named_segments(self) -> list[int]:
+        """The segments that hold named data."""
+        return list(self._segment_of_key.values())
+
+    @property
+    def delegate_segments(self) -> set[int]:
+        """The segments that hold delegates."""
+        return {d.record.processed.index for d in self.delegates if self.in_segment(d)}
+
+    def in_segment(self, delegate: Delegate) -> bool:
+        """Whether a delegate's bytes are a segment of their own, not inside the FlatBuffer."""
+        return delegate.record.processed.location == _SEGMENT
+
+    def place_of(self, constant: Constant) -> int | None:
+        """The segment of a constant, None where it lies in its delegate or in another file."""
+        return self._segment_of_key.get(constant.key) if constant.key else None
 
     def segment(self, index: int) -> memoryview:
         """A view of segment `index`."""

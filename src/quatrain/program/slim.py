@@ -1,7 +1,8 @@
 """Removes what a program computes or stores more than once, and nothing else.
 
-Two things are safe, and both keep logits bit for bit: choosing the quantization parameters of
-one activation once for all linears that read it, and storing equal constants once. What is not
+Three things are safe, and keep logits bit for bit: choosing the quantization parameters of one
+activation once for all linears that read it, storing equal constants once, and leaving out
+constants that nothing refers to. What is not
 done, and why, stands in docs/formats.md: KV caches stay constants of their full size, since
 the runtime fills a cache by copying that many bytes from the constant.
 """
@@ -15,13 +16,14 @@ from quatrain.program.graph import Constant, Operator, Plain, VulkanGraph
 from quatrain.program.memory import give_memory
 from quatrain.program.program import Program
 from quatrain.program.retarget import remove_unread
+from quatrain.program.sizes import unused_keys
 
 _CHOOSE = "torchao.choose_qparams_affine"
 
 
 @dataclass(frozen=True)
 class Slimmed:
-    """What `slim` removed: operators, and bytes of constants stored more than once."""
+    """What `slim` removed: operators, and bytes of constants stored twice or never used."""
 
     operators: int
     constant_bytes: int
@@ -31,8 +33,11 @@ def slim(program: Program) -> Slimmed:
     """Slim `program` in place; says what went. See the module's docstring for what it does."""
     graph = program.vulkan
     before = len(graph.operators)
+    unused = unused_keys(program)
+    saved = sum(len(program.named_bytes(key)) for key in unused)
+    program.dropped_keys.update(unused)
     _share_qparams(graph)
-    saved = _share_constants(program, graph)
+    saved += _share_constants(program, graph)
     compact(graph)
     return Slimmed(before - len(graph.operators), saved)
 

@@ -67,13 +67,13 @@ def write_program(program: "Program", path: Path) -> None:
     stored = {id(d): _stored_graph(program, d) for d in program.delegates if d.graph}
     changed = [d for d in program.delegates if d.graph and d.graph != stored[id(d)]]
     now = [d.graph for d in program.delegates if d.graph]
-    dropped = _keys(list(stored.values())) - _keys(now)
+    dropped = program.dropped_keys | (_keys(list(stored.values())) - _keys(now))
     with (
         program.path.open("rb") as source,
         whole_file(path) as temporary,
         temporary.open("wb") as target,
     ):
-        if changed:
+        if changed or dropped:
             _write_layout(program, _lay_out(program, source, changed, dropped), target)
         else:
             _copy(FileRange(source, 0, len(program.data)), target)

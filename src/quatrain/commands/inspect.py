@@ -1,0 +1,179 @@
+"""`quatrain inspect`: what a program is made of, or what differs between two."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quatrain.commands._common import Debug, Json, Model, human_bytes, print_json
+
+if TYPE_CHECKING:
+    from quatrain.program.compare import Comparison, Difference
+    from quatrain.program.linears import Linear
+    from quatrain.program.report import Report
+
+
+def inspect(
+    model: Model,
+    other: Annotated[
+        Path | None,
+        typer.Argument(metavar="[OTHER.PTE]", help="A second program, to compare with the first."),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report as one HTML page.")
+    ] = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what a program is made of: kernels by layer, bytes by kind, and waste.
+
+    Reads any `.pte`, ours or ExecuTorch's own, without its checkpoint. With a second program,
+    shows what differs.
+
+    Example: `quatrain inspect model.pte --html model.html`
+    """
+    from quatrain.errors import InputError
+    from quatrain.program import open_program
+    from quatrain.program.compare import compare
+    from quatrain.program.report import describe
+
+    if other is not None and html is not None:
+        raise InputError("--html shows one program; leave out the second, or use --json")
+    program = open_program(model)
+    report = describe(program)
+    if other is not None:
+        comparison = compare(report, describe(open_program(other)))
+        if json_output:
+            print_json(comparison.as_dict() | {"same": comparison.same})
+        else:
+            _print_comparison(comparison, model, other)
+        return
+    if html is not None:
+        from quatrain.files import whole_file
+        from quatrain.program.page import render_page
+
+        with whole_file(html) as temporary:
+            temporary.write_text(render_page(program), encoding="utf-8")
+    if json_output:
+        print_json(report.as_dict())
+    else:
+        _print_report(report)
+        if html is not None:
+            print(f"\nwritten to {html}")
+
+
+def _print_report(report: "Report") -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.print(f"[bold]{report.path}[/]  {human_bytes(report.nbytes)}")
+    for delegate in report.delegates:
+        size = human_bytes(delegate.nbytes)
+        known = f"{delegate.operators} operators" if delegate.operators else size
+        console.print(f"  {delegate.method}: {delegate.backend}, {known}")
+    outside = ", ".join(f"{count} × {name}" for name, count in report.outside.items())
+    console.print(f"  outside the delegate: {outside or 'nothing'}")
+    shapes = "dynamic shapes" if report.dynamic_shapes else "static shapes"
+    console.print(
+        f"  {report.activation_dtype or 'unknown'} activations, "
+        f"context {report.context_length or 'unknown'}, {shapes}, "
+        f"embedding {report.embedding or 'none'}"
+    )
+    console.print(f"  inputs {', '.join(report.inputs)} → outputs {', '.join(report.outputs)}")
+    if report.linears:
+        console.print(_linear_table(report))
+    console.print(_table("bytes", {k: human_bytes(n) for k, n in report.bytes_by_kind.items()}))
+    for waste in report.waste:
+        console.print(f"waste: {waste.what}, {human_bytes(waste.nbytes)} ({waste.remedy})")
+    if report.metadata:
+        console.print(_table("metadata", {k: str(v) for k, v in report.metadata.items()}))
+
+
+def _linear_table(report: "Report"):
+    """One row per run of equal layers, one column per role; a scheme all share is said once."""
+    from rich.table import Table
+
+    counts = ", ".join(f"{count} {scheme}" for scheme, count in report.schemes.items())
+    groups = sorted({linear.group_size for linear in report.linears if linear.group_size})
+    title = f"linears: {counts}; groups of {', '.join(map(str, groups)) or 'none'}"
+    inside = [linear for linear in report.linears if linear.layer is not None]
+    roles = list(dict.fromkeys(linear.role for linear in inside))
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for layer in sorted({linear.layer for linear in inside if linear.layer is not None}):
+        own = {linear.role: linear for linear in inside if linear.layer == layer}
+        cells = [_cell(own[role], report) if role in own else "" for role in roles]
+        size = human_bytes(sum(linear.nbytes for linear in own.values()))
+        rows.setdefault((*cells, size), []).append(layer)
+    table = Table(title=title, title_justify="left")
+    for heading in ("layer", *roles, "bytes each"):
+        table.add_column(heading, justify="right" if heading == "bytes each" else "left")
+    for cells, layers in rows.items():
+        table.add_row(_ranges(layers), *cells)
+    for linear in report.linears:
+        if linear.layer is None:
+            blank = [""] * max(len(roles) - 1, 0)
+            table.add_row(linear.name, _cell(linear, report), *blank, human_bytes(linear.nbytes))
+    return table
+
+
+def _cell(linear: "Linear", report: "Report") -> str:
+    shape = f"{linear.out_features}×{linear.in_features}"
+    return shape if len(report.schemes) == 1 else f"{shape} {linear.scheme}"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Sorted numbers as people write them: '0-3, 5'."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _merged(differences: list["Difference"]) -> list[tuple[str, str, str]]:
+    """Equal differences of the same linear in several layers, as one: 'layers.0-3.x'."""
+    merged: dict[tuple[str, str, str], list[int]] = {}
+    for difference in differences:
+        head, _, rest = difference.what.partition(".")
+        layer, _, name = rest.partition(".")
+        inside = head == "layers" and layer.isdecimal()
+        key = (name if inside else difference.what, difference.first, difference.second)
+        merged.setdefault(key, []).extend([int(layer)] if inside else [])
+    return [
+        (f"layers {_ranges(layers)}: {name}" if layers else name, first, second)
+        for (name, first, second), layers in merged.items()
+    ]
+
+
+def _table(title: str, rows: dict[str, str]):
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _print_comparison(comparison: "Comparison", first: Path, second: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    sections = {
+        "summary": comparison.summary,
+        "operators": comparison.operators,
+        "bytes": comparison.bytes_by_kind,
+        "linears": comparison.linears,
+    }
+    for title, differences in sections.items():
+        if differences:
+            table = Table("", str(first), str(second), title=title, title_justify="left")
+            for row in _merged(differences):
+                table.add_row(*row)
+            console.print(table)
+    equal, all_ = comparison.equal_weights, comparison.compared_weights
+    console.print(f"{equal} of {all_} linears have the same weights, byte for byte")
+    if comparison.same:
+        console.print("nothing differs")
