@@ -5,3 +5,7 @@ linear.py, attention.py and pointwise.py turn one operator into dispatches of th
 kernels/; lower.py does so for a whole graph; sequence.py gives it memory and records it;
 runner.py runs it. selftest/ proves the kernels.
 """
+
+from quatrain.runtime.wgpu.runner import Timing, WgpuRunner
+
+__all__ = ["Timing", "WgpuRunner"]

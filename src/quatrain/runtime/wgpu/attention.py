@@ -64,10 +64,10 @@ def attention(
     split = tokens == 1
     ratio = heads // kv_heads
     tile = 1 if split else max(1, 8 // ratio)
-    constants = dict(
-        T=q.dtype, D=d, KV_HEADS=kv_heads, RATIO=ratio, TOKENS=tile, CHUNK=CHUNK,
-        SCALE=1 / math.sqrt(d) if scale is None else scale, SPREAD=traits.spread, SPLIT=split,
-    )  # fmt: skip
+    constants = {
+        "T": q.dtype, "D": d, "KV_HEADS": kv_heads, "RATIO": ratio, "TOKENS": tile, "SPLIT": split,
+        "SCALE": scale or 1 / math.sqrt(d), "CHUNK": CHUNK, "SPREAD": traits.spread,
+    }  # fmt: skip
     if not split:
         span = k_cache.shape[1] + CHUNK
         return [

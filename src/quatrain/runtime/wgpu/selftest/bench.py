@@ -51,7 +51,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Case:
-    """One kernel at one shape. `make` gives the dispatches and, by operand, what they must write."""
+    """One kernel at one shape: `make` gives its dispatches and what each output must hold."""
 
     kernel: str
     shape: str

@@ -55,7 +55,8 @@ def pointwise_cases(dtype: str) -> Iterator[Case]:
             make = _elementwise(name, rows * columns, period, dtype)
             yield Case(name, f"n{rows * columns}-b{period}", dtype, make)
     for shape, dim, start, step, length in [
-        ((10, 6), 0, 3, 1, 5), ((1, 9, 65), 1, 8, 1, 1), ((3, 7, 2), 1, 1, 2, 3), ((4, 9), 1, 0, 1, 9),
+        ((10, 6), 0, 3, 1, 5), ((1, 9, 65), 1, 8, 1, 1),
+        ((3, 7, 2), 1, 1, 2, 3), ((4, 9), 1, 0, 1, 9),
     ]:  # fmt: skip
         text = "x".join(map(str, shape)) + f"-d{dim}-{start}-{step}-{length}"
         yield Case("slice", text, dtype, _take(shape, dim, start, step, length, dtype))
