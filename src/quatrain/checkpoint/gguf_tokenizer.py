@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors
 
 from quatrain.errors import InputError
 from quatrain.tokenizer import CONFIG, TOKENIZER, write_json
@@ -37,13 +38,11 @@ def tokenizer_files_from_gguf(metadata: dict[str, Any], source: Path, folder: Pa
             ignore_merges=cut.ignore_merges,
         )
     )
-    if cut.normalizer:
-        tokenizer.normalizer = cut.normalizer
     tokenizer.pre_tokenizer = cut.pre_tokenizer
     tokenizer.decoder = decoders.ByteLevel()
     if add_bos and bos is not None:
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{tokens[bos]} $A", special_tokens=[(tokens[bos], bos)]
+            single=[tokens[bos], "$A"], special_tokens=[(tokens[bos], bos)]
         )
     _mark_special(tokenizer, tokens, metadata.get("tokenizer.ggml.token_type"))
     written = [folder / TOKENIZER, folder / CONFIG]
@@ -53,7 +52,7 @@ def tokenizer_files_from_gguf(metadata: dict[str, Any], source: Path, folder: Pa
         config |= {"bos_token": tokens[bos], "bos_token_id": bos}
     if eos:
         config |= {"eos_token": tokens[eos[0]], "eos_token_id": eos}
-    if "tokenizer.chat_template" in metadata:
+    if isinstance(metadata.get("tokenizer.chat_template"), str):
         config["chat_template"] = metadata["tokenizer.chat_template"]
     config |= {"add_bos_token": bool(add_bos), "clean_up_tokenization_spaces": False}
     write_json(written[1], config)
@@ -106,7 +105,6 @@ class _Cut:
     """How one family cuts text into words before merging, and what goes with it."""
 
     pre_tokenizer: Any
-    normalizer: Any = None
     ignore_merges: bool = False  # a word that is a token is never taken apart
     adds_bos: bool = False
 
@@ -122,7 +120,9 @@ def _pre_tokenizer(metadata: dict[str, Any], source: Path) -> _Cut:
     if name == "llama-bpe":
         return _Cut(_words("{1,3}"), ignore_merges=True, adds_bos=True)
     if name == "qwen2":
-        return _Cut(_words(""), normalizer=normalizers.NFC())
+        # Qwen's own file also composes characters (NFC). llama.cpp does not, and ExecuTorch's
+        # C++ reads "é" wrongly where it is asked to.
+        return _Cut(_words(""))
     raise InputError(
         f"{source}: its tokenizer.ggml.pre is {name!r}, expected gpt-2, smollm, llama-bpe or "
         "qwen2; quantize from the model's Hugging Face folder, which holds a tokenizer.json"
@@ -136,7 +136,7 @@ def _words(digits: str) -> Any:
 
 
 def _mark_special(tokenizer: tokenizers.Tokenizer, tokens: list[str], types: Any) -> None:
-    if types is None:
+    if not isinstance(types, np.ndarray):
         return
     # In one call each: every call rebuilds the matcher.
     tokenizer.add_special_tokens(
