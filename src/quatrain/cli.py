@@ -8,7 +8,7 @@ import typer
 
 from quatrain.errors import QuatrainError
 
-VERBS = ("quantize", "export", "run", "logits")
+VERBS = ("quantize", "export", "run", "logits", "devices", "selftest")
 
 
 def build_app() -> typer.Typer:

@@ -1,6 +1,7 @@
 """Each WGSL kernel against float64, over the shapes that break kernels."""
 
 import pytest
+
 from quatrain.runtime.wgpu.device import Gpu, list_adapters
 from quatrain.runtime.wgpu.selftest import TOLERANCE, Case, all_cases, run_case
 

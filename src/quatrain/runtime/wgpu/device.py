@@ -1,15 +1,18 @@
 """Opens a GPU through WebGPU: adapters, what each offers, pipelines, buffers, clear errors."""
 
 import functools
+import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
 import wgpu
+from wgpu.backends.wgpu_native.extras import set_instance_extras
 
 from quatrain.errors import InputError, QuatrainError
 from quatrain.runtime.wgpu.dispatch import Dispatch, Traits
@@ -38,7 +41,7 @@ class AdapterInfo:
     timestamps: bool
     max_buffer: int
     max_binding: int
-    handle: Any = None
+    handle: Any = field(repr=False)
 
     @property
     def is_cpu(self) -> bool:
@@ -49,6 +52,11 @@ class AdapterInfo:
 @functools.cache
 def list_adapters() -> tuple[AdapterInfo, ...]:
     """The adapters that can run a program, real GPUs first. OpenGL ones are left out."""
+    # Without it the window system's library complains on standard error, window or not.
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
+    # An instance made earlier by someone else is used as it is.
+    with suppress(RuntimeError):
+        set_instance_extras(backends=["Primary"])
     found = [
         AdapterInfo(
             name=adapter.info["device"],

@@ -21,11 +21,15 @@ class Traits:
     spread: bool
 
 
+# What names a piece of memory: ("constant", its key in the file), ("value", its id), ...
+Key = tuple[Hashable, ...]
+
+
 @dataclass(frozen=True)
 class Operand:
     """A tensor on the device, contiguous: `key` names its memory, `dtype` is one of `BYTES`."""
 
-    key: Hashable
+    key: Key
     dtype: str
     shape: tuple[int, ...]
 

@@ -146,11 +146,12 @@ def _slice(to: "Lowering", operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     x, step = to.operand(args["x"]), to.number(args["step"])
     dim = to.number(args["dim"]) % len(x.shape)
-    ends = []
-    for name, default in (("start", 0), ("end", x.shape[dim])):
-        given = isinstance(to.graph.values[args[name]], Plain) and to.plain(args[name]) is None
-        ends.append(default if given else to.number(args[name]))
-    begin, end, step = slice(*ends, step).indices(x.shape[dim])
+
+    def end_of(name: str) -> int | None:
+        absent = isinstance(to.graph.values[args[name]], Plain) and to.plain(args[name]) is None
+        return None if absent else to.number(args[name])
+
+    begin, end, _ = slice(end_of("start"), end_of("end")).indices(x.shape[dim])
     length = len(range(begin, end, step))
     y = to.declare(operator.out, (*x.shape[:dim], length, *x.shape[dim + 1 :]))
     start = begin

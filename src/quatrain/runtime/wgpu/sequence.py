@@ -1,12 +1,12 @@
 """A list of dispatches bound to memory, ready to be encoded again for every step."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from quatrain.runtime.wgpu.device import Gpu, explained
-from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Params, Symbol
+from quatrain.runtime.wgpu.dispatch import Dispatch, Key, Operand, Params, Symbol
 
 Symbols = Mapping[int, int]
 
@@ -18,7 +18,7 @@ class Sequence:
     each `encode`; all others are written once.
     """
 
-    def __init__(self, gpu: Gpu, dispatches: list[Dispatch], memory: Mapping[Hashable, Any]):
+    def __init__(self, gpu: Gpu, dispatches: list[Dispatch], memory: Mapping[Key, Any]):
         self.gpu = gpu
         self.dispatches = dispatches
         # Most dispatches of a step share their params, so they share a slot of the uniform.
@@ -79,15 +79,15 @@ def resolve(params: tuple[int | Symbol, ...], symbols: Symbols) -> Params:
 
 
 def place(
-    dispatches: list[Dispatch], kept: set[Hashable], allocate: Callable[[int], Any]
-) -> dict[Hashable, Any]:
+    dispatches: list[Dispatch], kept: set[Key], allocate: Callable[[int], Any]
+) -> dict[Key, Any]:
     """Buffers for the operands of `dispatches` not in `kept`, reused once no later one reads them.
 
     `allocate` makes a buffer of a number of bytes. Operands whose uses overlap, those of one
     dispatch included, never share memory.
     """
-    operands: dict[Hashable, Operand] = {}
-    last_use: dict[Hashable, int] = {}
+    operands: dict[Key, Operand] = {}
+    last_use: dict[Key, int] = {}
     for i, dispatch in enumerate(dispatches):
         for operand in dispatch.operands:
             if operand.key not in kept:
@@ -96,7 +96,7 @@ def place(
                     operands[operand.key] = operand
                 last_use[operand.key] = i
 
-    memory: dict[Hashable, Any] = {}
+    memory: dict[Key, Any] = {}
     free: list[Any] = []
     for i, dispatch in enumerate(dispatches):
         for key in {o.key: None for o in dispatch.operands if o.key in operands}:

@@ -1,16 +1,61 @@
 """Every kernel against float64 on the CPU: `quatrain selftest`, and tests/kernels."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import chain
 
+from quatrain.errors import InputError, QuatrainError
+from quatrain.runtime.wgpu.device import Gpu
 from quatrain.runtime.wgpu.selftest.attention_cases import attention_cases
 from quatrain.runtime.wgpu.selftest.bench import TOLERANCE, Case, run_case
 from quatrain.runtime.wgpu.selftest.linear_cases import linear_cases
 from quatrain.runtime.wgpu.selftest.pointwise_cases import pointwise_cases
 
-__all__ = ["TOLERANCE", "Case", "all_cases", "run_case"]
+__all__ = ["TOLERANCE", "Case", "KernelResult", "all_cases", "run_case", "run_selftest"]
+
+
+@dataclass
+class KernelResult:
+    """What the cases of one kernel in one storage type gave; `failures` lists the wrong ones."""
+
+    kernel: str
+    dtype: str
+    allowed: float
+    cases: int = 0
+    worst: float = 0.0
+    failures: list[str] = field(default_factory=list)
 
 
 def all_cases(dtype: str) -> Iterator[Case]:
     """All cases for the storage type `dtype`: f32 or f16."""
     return chain(linear_cases(dtype), attention_cases(dtype), pointwise_cases(dtype))
+
+
+def run_selftest(gpu: Gpu, name: str = "") -> list[KernelResult]:
+    """Run the cases of the kernels whose name contains `name`, in fp16 where the GPU offers it.
+
+    A kernel that the driver refuses counts as wrong. Raises `InputError` where no kernel is
+    called so.
+    """
+    results: dict[tuple[str, str], KernelResult] = {}
+    for dtype, allowed in TOLERANCE.items():
+        if dtype == "f16" and not gpu.info.fp16:
+            continue
+        for case in all_cases(dtype):
+            if name not in case.kernel:
+                continue
+            key = (case.kernel, dtype)
+            result = results.setdefault(key, KernelResult(case.kernel, dtype, allowed))
+            result.cases += 1
+            try:
+                error = run_case(gpu, case)
+            except QuatrainError as refused:
+                result.failures.append(f"{case} ({refused})")
+                continue
+            result.worst = max(result.worst, error)
+            if not error < allowed:
+                result.failures.append(str(case))
+    if not results:
+        known = sorted({case.kernel for case in all_cases("f32")})
+        raise InputError(f"no kernel is called {name!r}; there are: {', '.join(known)}")
+    return list(results.values())

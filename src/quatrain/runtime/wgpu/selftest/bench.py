@@ -40,7 +40,7 @@ class Bench:
 
     def out(self, name: str, dtype: str, *shape: int) -> Operand:
         """An operand to be written."""
-        self.operands[name] = Operand(name, dtype, shape)
+        self.operands[name] = Operand((name,), dtype, shape)
         return self.operands[name]
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -72,12 +72,12 @@ def run_case(gpu: Gpu, case: Case, traits: Traits | None = None) -> float:
         if name in bench.arrays:
             raw = bench.arrays[name].reshape(-1).view(np.uint8)
             content[: raw.size] = raw
-        memory[name] = gpu.upload(content, f"the operand {name}")
+        memory[operand.key] = gpu.upload(content, f"the operand {name}")
     encoder = gpu.device.create_command_encoder()
     Sequence(gpu, dispatches, memory).encode(encoder, {})
-    staging = {name: gpu.staging(memory[name].size) for name in expected}
+    staging = {name: gpu.staging(bench.operands[name].nbytes) for name in expected}
     for name, buffer in staging.items():
-        encoder.copy_buffer_to_buffer(memory[name], 0, buffer, 0, buffer.size)
+        encoder.copy_buffer_to_buffer(memory[bench.operands[name].key], 0, buffer, 0, buffer.size)
     with explained(f"running the case {case}"):
         gpu.device.queue.submit([encoder.finish()])
     errors = []

@@ -137,5 +137,3 @@ def quantized(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     inverse = np.float32(1) / scale.astype(np.float32)
     integers = np.clip(np.round(wide * inverse[:, None]) + zero[:, None], -128, 127)
     return scale, zero.astype(np.int64), integers.astype(np.int64)
-
-

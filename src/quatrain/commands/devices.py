@@ -1,0 +1,36 @@
+"""`quatrain devices`: the GPUs that can run a program here, and what each offers."""
+
+import typer
+
+from quatrain.commands._common import Debug, Json, human_bytes, print_json
+
+
+def devices(json: Json = False, debug: Debug = False) -> None:
+    """List the GPU adapters that `--device gpu` can use, best first.
+
+    Give a name, or its number, to `--adapter`. An adapter of kind CPU is a software
+    implementation, such as llvmpipe.
+
+    Example: `quatrain devices`
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from quatrain.runtime.wgpu.device import list_adapters
+
+    adapters = list_adapters()
+    if json:
+        print_json([{k: v for k, v in vars(a).items() if k != "handle"} for a in adapters])
+        return
+    if not adapters:
+        typer.echo(
+            "no adapter found. On Debian, `apt-get install mesa-vulkan-drivers` gives one "
+            "that runs on the CPU; programs also run with --device reference."
+        )
+        return
+    table = Table("", "adapter", "kind", "backend", "driver", "fp16", "subgroups", "largest buffer")
+    for i, a in enumerate(adapters):
+        offers = ["yes" if offered else "no" for offered in (a.fp16, a.subgroups)]
+        size = human_bytes(min(a.max_binding, a.max_buffer))
+        table.add_row(str(i), a.name, a.kind, a.backend, a.driver, *offers, size)
+    Console().print(table)
