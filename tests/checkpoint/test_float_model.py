@@ -225,6 +225,11 @@ def test_extra_tensor_is_named(tmp_path):
         open_float_model(tiny.write_meta(tmp_path, tensors))
 
 
+def test_integers_are_not_a_float_model(tmp_path):
+    with pytest.raises(InputError, match="is int8, expected floating point"):
+        open_float_model(tiny.write_hugging_face(tmp_path, dtype=torch.int8))
+
+
 def test_a_checkpoint_is_not_a_float_model(tmp_path):
     with pytest.raises(InputError, match="quantized already"):
         open_float_model(tiny.write_checkpoint(tmp_path))

@@ -124,7 +124,7 @@ def _open_meta_model(folder: Path) -> FloatModel:
     return checked(
         FloatModel(
             source=folder,
-            tensors=tensors.renamed(kept).as_float32(),
+            tensors=tensors.renamed(kept).as_float32(str(folder)),
             config=config,
             params={**params, **config.to_params()},
             write_tokenizer=lambda output: copy_tokenizer_files(folder, output),

@@ -61,7 +61,7 @@ def open_hugging_face_model(folder: Path) -> FloatModel:
     return checked(
         FloatModel(
             source=folder,
-            tensors=stored.renamed(names).as_float32(),
+            tensors=stored.renamed(names).as_float32(str(folder)),
             config=config,
             params=params_of(config, trained_context, bos_id, eos_ids),
             write_tokenizer=lambda output: copy_tokenizer_files(folder, output, bos_id, eos_ids),

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from quatrain.errors import InputError
+
 
 @dataclass(frozen=True)
 class StoredTensor:
@@ -45,8 +47,19 @@ class LazyTensors(Mapping[str, torch.Tensor]):
         """The tensors that `names` (old name -> new name) mentions, under their new names."""
         return LazyTensors({new: self.stored[old] for old, new in names.items()})
 
-    def as_float32(self) -> "LazyTensors":
-        """The same tensors, each converted to float32 as it is read."""
+    def as_float32(self, source: str) -> "LazyTensors":
+        """The same tensors, each converted to float32 as it is read.
+
+        Raises `InputError`, naming `source`, where one holds integers: what they stand for is not
+        known here.
+        """
+        for name, tensor in self.stored.items():
+            if not tensor.dtype.is_floating_point:
+                found = str(tensor.dtype).removeprefix("torch.")
+                raise InputError(
+                    f"{source}: {name} is {found}, expected floating point; "
+                    "quantize the model that this one was made from"
+                )
         return LazyTensors(
             {
                 name: StoredTensor(tensor.shape, torch.float32, _to_float32(tensor.load))

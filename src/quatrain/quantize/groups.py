@@ -6,10 +6,11 @@ from quatrain.errors import InputError
 
 INT4_MIN, INT4_MAX = -8, 7
 
-# What a group's largest magnitude may become. Whole numbers, so that a group that is already on
-# a grid of 4-bit integers finds that grid again; beyond 7 the largest positive weight is cut off
-# for the sake of the others.
-_LARGEST = (8.0, 7.5, 7.0, 8.5, 9.0, 6.5, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0)
+# What a group's largest magnitude may become. Whole numbers from 1, so that a group that is on a
+# grid of 4-bit integers already finds that grid again, the coarsest first; beyond 7 the largest
+# positive weight is cut off for the sake of the others.
+_LARGEST = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 6.5, 7.0, 7.5, 8.0, 8.5, 9.0)
+_NOTICEABLE = 1 + 1e-6  # a gain beyond float32's own rounding
 
 _ELEMENTS_AT_ONCE = 1 << 18  # of float32: what fits a core's cache
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny  # of the normal numbers
@@ -60,9 +61,9 @@ def quantize_channels(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
 def _quantize(w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Groups w [G, g] to (values float [G, g], scales [G])."""
     largest = _largest_magnitude(w)
-    best_gain = torch.full_like(largest, -1.0)
-    best_scale = torch.empty_like(largest)
-    best_fit = torch.empty_like(largest)
+    best_gain = torch.zeros_like(largest)
+    best_scale = torch.ones_like(largest)
+    best_fit = torch.ones_like(largest)
     for magnitude in _LARGEST:
         scale = _scale(largest, magnitude)
         values = _round(w, scale)
@@ -71,7 +72,7 @@ def _quantize(w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         dot = (w * values).sum(-1)
         norm = values.square_().sum(-1).clamp_(min=1.0)
         gain = dot.square() / norm
-        better = gain > best_gain
+        better = gain > best_gain * _NOTICEABLE
         torch.where(better, gain, best_gain, out=best_gain)
         torch.where(better, scale, best_scale, out=best_scale)
         torch.where(better, dot / norm, best_fit, out=best_fit)

@@ -1,0 +1,199 @@
+"""Whole models to checkpoints: what is written, what it reports, and what it refuses."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import tiny_models as tiny
+import torch
+import typer
+from safetensors.torch import load_file
+
+from quatrain.checkpoint import open_checkpoint
+from quatrain.commands.quantize import quantize
+from quatrain.errors import InputError
+from quatrain.quantize import quantize_channels, quantize_groups, quantize_model
+from quatrain.stages import Stages
+from quatrain.tokenizer import Tokenizer
+
+WQ = "layers.0.attention.wq"
+
+
+def write_model(folder, form, **options):
+    if form == "gguf":
+        folder.mkdir(exist_ok=True)
+        return tiny.write_gguf(folder / "m.gguf", **options)
+    return {"hf": tiny.write_hugging_face, "meta": tiny.write_meta}[form](folder, **options)
+
+
+@pytest.mark.parametrize("kind", ["gguf", "hf", "meta"])
+@pytest.mark.parametrize("embedding", ["int8", "int4", "fp"])
+@pytest.mark.parametrize("output_layer", ["int4", "int8"])
+def test_what_is_written(tmp_path, kind, embedding, output_layer):
+    model = write_model(tmp_path / "m", kind)
+    report = quantize_model(model, tmp_path / "out", 32, embedding, output_layer)
+    checkpoint = open_checkpoint(tmp_path / "out")
+    checkpoint.check_values()
+    assert (checkpoint.embedding_kind, checkpoint.output_kind) == (embedding, output_layer)
+    assert checkpoint.group_size == 32
+    assert checkpoint.config.use_hf_rope == (kind == "hf")
+    assert len(checkpoint.tensors) == report.tensors
+    weights = tiny.float_tensors()
+    for name, method in ((WQ, "int4"), ("tok_embeddings", embedding), ("output", output_layer)):
+        weight = weights[f"{name}.weight"]
+        if method == "fp":
+            assert torch.equal(checkpoint.tensors[f"{name}.weight"], weight)
+            continue
+        wanted = quantize_channels(weight) if method == "int8" else quantize_groups(weight, 32)
+        assert torch.equal(checkpoint.tensors[f"{name}.weight"], wanted[0])
+        assert torch.equal(checkpoint.tensors[f"{name}.scales"], wanted[1])
+    assert torch.equal(checkpoint.tensors["norm.weight"], weights["norm.weight"])
+
+
+def test_the_file_is_one_that_safetensors_reads(tmp_path):
+    quantize_model(write_model(tmp_path / "m", "hf"), tmp_path / "out")
+    loaded = load_file(tmp_path / "out" / "model.safetensors")
+    checkpoint = open_checkpoint(tmp_path / "out")
+    assert set(loaded) == set(checkpoint.tensors)
+    assert all(torch.equal(loaded[name], checkpoint.tensors[name]) for name in loaded)
+    params = json.loads((tmp_path / "out" / "params.json").read_text())
+    assert params["quantization_args"] == {
+        "scheme": "8da4w",
+        "group_size": 32,
+        "embedding": "int8",
+        "output": "int4",
+    }
+    assert params["eos_idx"] == [2, 0]
+
+
+def test_a_tied_output_gets_integers_of_its_own(tmp_path):
+    model = write_model(tmp_path / "m", "gguf", tensors=tiny.float_tensors(tied=True))
+    quantize_model(model, tmp_path / "out")
+    tensors = open_checkpoint(tmp_path / "out").tensors
+    table = tiny.float_tensors()["tok_embeddings.weight"]
+    assert torch.equal(tensors["output.weight"], quantize_groups(table, 32)[0])
+
+
+def test_bias_and_qk_norm_stay_in_floating_point(tmp_path):
+    tensors = tiny.float_tensors(bias=True, qk_norm=True)
+    model = write_model(tmp_path / "m", "hf", tensors=tensors, model_type="qwen3")
+    quantize_model(model, tmp_path / "out")
+    written = open_checkpoint(tmp_path / "out").tensors
+    for name in (f"{WQ}.bias", "layers.1.attention.k_norm_fn.weight"):
+        assert torch.equal(written[name], tensors[name])
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path):
+    model = write_model(tmp_path / "m", "gguf")
+    for name in "ab":
+        quantize_model(model, tmp_path / name)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+    assert len(list((tmp_path / "a").iterdir())) == 4
+
+
+def test_the_tokenizer_travels_along(tmp_path):
+    quantize_model(write_model(tmp_path / "m", "gguf"), tmp_path / "out")
+    files = open_checkpoint(tmp_path / "out").tokenizer_files
+    assert [file.name for file in files] == ["tokenizer.json", "tokenizer_config.json"]
+    tokenizer = Tokenizer.load(files[0])
+    assert tokenizer.decode(tokenizer.encode("hello 123")) == "hello 123"
+
+
+def test_q4_0_is_kept_where_it_can_be(tmp_path):
+    rng = np.random.default_rng(0)
+    positive = rng.integers(-8, 8, (64, 64)), np.abs(rng.normal(size=(64, 2))).astype(np.float16)
+    mixed = rng.integers(-8, 8, (96, 64)), rng.normal(size=(96, 2)).astype(np.float16)
+    w1 = "layers.0.feed_forward.w1"
+    raw = {f"{WQ}.weight": tiny.q4_0_bytes(*positive), f"{w1}.weight": tiny.q4_0_bytes(*mixed)}
+    report = quantize_model(write_model(tmp_path / "m", "gguf", raw=raw), tmp_path / "out")
+    tensors = open_checkpoint(tmp_path / "out").tensors
+    assert np.array_equal(tensors[f"{WQ}.weight"].numpy(), positive[0])
+    assert np.array_equal(tensors[f"{WQ}.scales"].numpy(), positive[1].astype(np.float32))
+    rounded = int(((mixed[1] < 0) & (mixed[0].reshape(96, 2, 32) == -8).any(-1)).sum())
+    assert report.rounded_groups == {f"{w1}.weight": rounded}
+    assert report.exact_groups == 64 * 2 + 96 * 2 - rounded
+
+
+def test_the_report(tmp_path):
+    model = write_model(tmp_path / "m", "gguf", kind="F16")
+    report = quantize_model(model, tmp_path / "out", stages=Stages())
+    assert report.bytes_in == model.stat().st_size
+    assert report.bytes_out == sum(file.stat().st_size for file in (tmp_path / "out").iterdir())
+    assert set(report.relative_rms_error) == {"embedding", "layers", "output"}
+    assert 0.001 < report.relative_rms_error["embedding"] < 0.02
+    assert 0.05 < report.relative_rms_error["layers"] < 0.1
+    assert report.seconds and report.peak_rss_bytes > 0
+    assert report.rounded_groups == {} and report.exact_groups == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"group_size": 48}, "group size 48 is not supported, expected one of 32, 64, 128, 256"),
+        ({"group_size": 64}, r"w2\.weight has 96 input features.*divide it: 32$"),
+    ],
+)
+def test_a_group_size_that_does_not_fit(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        quantize_model(write_model(tmp_path / "m", "hf"), tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", [f"{WQ}.weight", "tok_embeddings.weight", "norm.weight"])
+def test_a_weight_that_is_not_finite_is_named_and_nothing_is_left(tmp_path, name):
+    tensors = tiny.float_tensors()
+    tensors[name].view(-1)[17] = float("nan")
+    model = write_model(tmp_path / "m", "meta", tensors=tensors)
+    with pytest.raises(InputError, match=rf"{name} holds a NaN"):
+        quantize_model(model, tmp_path / "out")
+    assert [file.name for file in tmp_path.iterdir()] == ["m"]
+
+
+def test_an_existing_checkpoint_survives_a_failure(tmp_path):
+    quantize_model(write_model(tmp_path / "m", "hf"), tmp_path / "out")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    tensors = tiny.float_tensors()
+    tensors["norm.weight"][0] = float("inf")
+    with pytest.raises(InputError):
+        quantize_model(write_model(tmp_path / "n", "hf", tensors=tensors), tmp_path / "out")
+    assert before == {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+
+
+def test_the_model_is_not_written_over(tmp_path):
+    model = write_model(tmp_path / "m", "meta")
+    with pytest.raises(InputError, match="is the model itself"):
+        quantize_model(model, model)
+
+
+def test_threads_are_given_back(tmp_path):
+    before = torch.get_num_threads()
+    quantize_model(write_model(tmp_path / "m", "hf"), tmp_path / "out")
+    assert torch.get_num_threads() == before
+
+
+def run(monkeypatch, *arguments):
+    app = typer.Typer()
+    app.command()(quantize)
+    monkeypatch.setattr(sys, "argv", ["quantize", *map(str, arguments)])
+    app(standalone_mode=False)
+
+
+def test_command(tmp_path, monkeypatch, capsys):
+    model = write_model(tmp_path / "m", "gguf", kind="Q4_0")
+    run(monkeypatch, model, "-o", tmp_path / "out", "--embedding", "int4", "--json")
+    said = json.loads(capsys.readouterr().out)
+    assert said["tensors"] == len(open_checkpoint(tmp_path / "out").tensors)
+    assert said["exact_groups"] > 0
+    run(monkeypatch, model, "-o", tmp_path / "out")
+    captured = capsys.readouterr()
+    assert "relative RMS error" in captured.out and "rounded again" in captured.out
+    assert "quantize layers" in captured.err
+
+
+def test_command_takes_the_default_model_by_name(tmp_path, monkeypatch, capsys):
+    model = write_model(tmp_path / "m", "hf")
+    monkeypatch.setattr("quatrain.smollm2.fetch_smollm2", lambda: model)
+    run(monkeypatch, "smollm2", "-o", tmp_path / "out")
+    assert "tokenizer none" in capsys.readouterr().out
