@@ -58,6 +58,9 @@ class VulkanInterleavedRotary(nn.Module):
 class VulkanHalfSplitRope(nn.Module):
     """`Rope` for `et_vk::apply_rotary_emb_hf`, which takes whole tables and the position."""
 
+    cos: torch.Tensor
+    sin: torch.Tensor
+
     def __init__(self, rope: Rope) -> None:
         super().__init__()
         self.register_buffer("cos", rope.cos)

@@ -1,0 +1,126 @@
+"""`quatrain export`: an int4 checkpoint to a program."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quatrain.commands._common import Debug, Json, human_bytes, print_json, stage_listener
+
+if TYPE_CHECKING:
+    from quatrain.export import ExportOptions, ExportReport
+
+
+class Backend(StrEnum):
+    vulkan = "vulkan"
+    xnnpack = "xnnpack"
+
+
+class ActivationDtype(StrEnum):
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+Params = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="params.json, if not beside the checkpoint.")
+]
+WeightOnlyLinear = Annotated[
+    bool,
+    typer.Option(
+        "--weight-only-linear",
+        help="Floating-point activations times dequantized int4 weights, in place of 8da4w's "
+        "dynamic int8 activations. Same checkpoint, another kernel.",
+    ),
+]
+BackendOption = Annotated[Backend, typer.Option(help="What runs the program.")]
+DtypeOption = Annotated[
+    ActivationDtype, typer.Option(help="What the Vulkan delegate computes and stores in.")
+]
+MaxSeqLen = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Context in tokens; default: the model's own, at most 2048.", min=2
+    ),
+]
+EmbeddingInput = Annotated[
+    bool, typer.Option("--embedding-input", help="Take [1, T, dim] embeddings, not tokens.")
+]
+HiddenOutput = Annotated[
+    bool, typer.Option("--hidden-output", help="Give final hidden states, not logits.")
+]
+AllowFallback = Annotated[
+    bool,
+    typer.Option(
+        "--allow-fallback", help="Let a linear without a kernel run dequantized, and say so."
+    ),
+]
+
+
+def export(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="A folder that quatrain quantize wrote, or a .safetensors or .pth file in the "
+            "pre-quantized layout.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="MODEL.PTE", help="The program to write.")
+    ],
+    params: Params = None,
+    weight_only_linear: WeightOnlyLinear = False,
+    backend: BackendOption = Backend.vulkan,
+    activation_dtype: DtypeOption = ActivationDtype.fp32,
+    max_seq_len: MaxSeqLen = None,
+    embedding_input: EmbeddingInput = False,
+    hidden_output: HiddenOutput = False,
+    allow_fallback: AllowFallback = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make the program a phone runs from an int4 checkpoint, in either activation scheme.
+
+    Example: `quatrain export smollm2-int4 -o smollm2.pte --weight-only-linear`
+    """
+    from quatrain.export import ExportOptions
+
+    options = ExportOptions(
+        scheme="weight-only" if weight_only_linear else "8da4w",
+        backend=backend.value,
+        activation_dtype=activation_dtype.value,
+        max_seq_len=max_seq_len,
+        embedding_input=embedding_input,
+        hidden_output=hidden_output,
+        allow_fallback=allow_fallback,
+    )
+    run_export(checkpoint, output, options, params, json)
+
+
+def run_export(
+    checkpoint: Path, output: Path, options: "ExportOptions", params: Path | None, json: bool
+) -> None:
+    """Export with progress on standard error, and print the report."""
+    from quatrain.export import export_checkpoint
+    from quatrain.stages import Stages
+
+    stages = Stages(stage_listener())
+    report = export_checkpoint(checkpoint, output, options, params, stages)
+    if json:
+        print_json(report.as_dict())
+    else:
+        _print_report(report)
+
+
+def _print_report(report: "ExportReport") -> None:
+    from collections import Counter
+
+    seconds = sum(report.seconds.values())
+    print(f"{report.output}: {human_bytes(report.bytes)}, context {report.max_seq_len} tokens")
+    kernels = Counter((row.kernel, row.fallback) for row in report.linears)
+    for (kernel, fallback), count in kernels.items():
+        print(f"  {count:>4} x {kernel}{' (fallback: dequantized)' if fallback else ''}")
+    print(f"  {seconds:.1f} s, peak memory {human_bytes(report.peak_rss_bytes)}")
+    for note in report.notes:
+        print(f"  note: {note}")

@@ -1,0 +1,161 @@
+"""From a checkpoint on disk to a program on disk."""
+
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quatrain.backbone.build import build_backbone
+from quatrain.backbone.model import Backbone
+from quatrain.checkpoint import Checkpoint, open_checkpoint
+from quatrain.errors import InputError
+from quatrain.export.accounting import check_program
+from quatrain.export.kernels import LinearRow, assign_kernels, dequantize_fallbacks
+from quatrain.export.options import DEFAULT_MAX_SEQ_LEN, ExportOptions
+from quatrain.files import whole_file
+from quatrain.linear import QuantizedGroupEmbedding
+from quatrain.linear.int4 import Int4Linear
+from quatrain.stages import Stages, peak_rss_bytes
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export made: `seconds` per stage, sizes in bytes, a row per linear.
+
+    `notes` says, in whole sentences, what the program stores otherwise than the checkpoint.
+    """
+
+    output: Path
+    options: ExportOptions
+    max_seq_len: int
+    bytes: int
+    linears: list[LinearRow]
+    seconds: dict[str, float]
+    peak_rss_bytes: int
+    tokenizer_files: list[Path]
+    notes: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def export_checkpoint(
+    checkpoint: Path,
+    output: Path,
+    options: ExportOptions | None = None,
+    params: Path | None = None,
+    stages: Stages | None = None,
+) -> ExportReport:
+    """Write the program of an int4 checkpoint to `output`, its tokenizer beside it.
+
+    `checkpoint` is a directory, or a file whose `params.json` is beside it or given. Each
+    linear becomes the one kernel of the chosen scheme. Raises `InputError` where the
+    checkpoint or an option is wrong, where a linear has no kernel (unless
+    `allow_fallback`), or where the output cannot be written; nothing half-written remains.
+    """
+    options = options or ExportOptions()
+    stages = stages or Stages()
+    with stages("open the checkpoint"):
+        opened = open_checkpoint(checkpoint, params)
+    opened.check_values(stages)
+    with stages("build the backbone"):
+        backbone, rows = _prepare(opened, options)
+        notes = _notes(backbone, options)
+    with whole_file(output) as temporary:
+        _write_program(backbone, opened, options, temporary, stages)
+        with stages("account for every linear"):
+            check_program(temporary, rows, options)
+    return ExportReport(
+        output=output,
+        options=options,
+        max_seq_len=backbone.config.max_seq_len,
+        bytes=output.stat().st_size,
+        linears=rows,
+        seconds=stages.seconds,
+        peak_rss_bytes=peak_rss_bytes(),
+        tokenizer_files=_bring_tokenizer(opened.tokenizer_files, output),
+        notes=notes,
+    )
+
+
+def _prepare(opened: Checkpoint, options: ExportOptions) -> tuple[Backbone, list[LinearRow]]:
+    longest = opened.config.max_seq_len
+    asked = options.max_seq_len or min(longest, DEFAULT_MAX_SEQ_LEN)
+    if asked > longest:
+        raise InputError(
+            f"--max-seq-len is {asked}, but params.json says the model was trained for a "
+            f"context of {longest}; ask for at most that, or change max_seq_len there"
+        )
+    backbone = build_backbone(
+        opened.config,
+        opened.tensors,
+        options.scheme,
+        group_size=opened.group_size,
+        max_seq_len=asked,
+        embedding_input=options.embedding_input,
+        hidden_output=options.hidden_output,
+    )
+    rows = assign_kernels(backbone, options)
+    dequantize_fallbacks(backbone, rows)
+    return backbone, rows
+
+
+def _write_program(
+    backbone: Backbone, opened: Checkpoint, options: ExportOptions, path: Path, stages: Stages
+) -> None:
+    with stages("import the compiler"):
+        # Imported here: together they take seconds.
+        from quatrain.export.lowering import metadata_methods
+        from quatrain.export.vulkan import lower_to_vulkan
+        from quatrain.export.xnnpack import lower_to_xnnpack
+
+    metadata = metadata_methods(backbone, opened.params)
+    if options.backend == "vulkan":
+        manager = lower_to_vulkan(backbone, options.activation_dtype, metadata, stages)
+    else:
+        manager = lower_to_xnnpack(backbone, metadata, stages)
+    with stages("write"), path.open("wb") as file:
+        manager.write_to_file(file)
+
+
+def _notes(backbone: Backbone, options: ExportOptions) -> list[str]:
+    notes = []
+    embedding = backbone.tok_embeddings
+    if (
+        options.backend == "vulkan"
+        and isinstance(embedding, QuantizedGroupEmbedding)
+        and embedding.bit_width == 8
+    ):
+        notes.append(
+            "The int8 embedding is stored in floating point: ExecuTorch's Vulkan delegate has a "
+            "kernel for int4 and floating-point embeddings only. Quantize with "
+            "--embedding int4 for a program an eighth of that part's size."
+        )
+    if options.backend == "xnnpack":
+        worst = max((_bfloat16_error(part) for part in backbone.modules()), default=0.0)
+        if worst:
+            notes.append(
+                "XNNPACK's int4 kernels store scales in bfloat16: the checkpoint's change by up "
+                f"to {worst:.2%}. Scales that are bfloat16 already, as quatrain quantize "
+                "writes them, do not change."
+            )
+    return notes
+
+
+def _bfloat16_error(part: object) -> float:
+    """How much the largest relative change of a linear's scales in bfloat16 is."""
+    if not isinstance(part, Int4Linear):
+        return 0.0
+    rounded = part.scales.bfloat16().float()
+    return float(((rounded - part.scales) / part.scales).abs().max())
+
+
+def _bring_tokenizer(files: list[Path], output: Path) -> list[Path]:
+    """Copy tokenizer.json and its like to `<stem>.tokenizer.json` beside the program."""
+    brought = []
+    for file in files:
+        target = output.with_name(f"{output.stem}.{file.name}")
+        with whole_file(target) as temporary:
+            shutil.copyfile(file, temporary)
+        brought.append(target)
+    return brought

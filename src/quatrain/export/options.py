@@ -1,0 +1,45 @@
+"""What an export is asked for."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from quatrain.backbone.build import Scheme
+from quatrain.errors import InputError
+
+Backend = Literal["vulkan", "xnnpack"]
+ActivationDtype = Literal["fp32", "fp16"]
+
+DEFAULT_MAX_SEQ_LEN = 2048
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """`max_seq_len` None: the model's own context, at most 2048 tokens.
+
+    `allow_fallback` lets a linear without a kernel for its stored form run dequantized, in
+    floating point; without it such a linear is an error.
+    """
+
+    scheme: Scheme = "8da4w"
+    backend: Backend = "vulkan"
+    activation_dtype: ActivationDtype = "fp32"
+    max_seq_len: int | None = None
+    embedding_input: bool = False
+    hidden_output: bool = False
+    allow_fallback: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("scheme", self.scheme, ("8da4w", "weight-only")),
+            ("backend", self.backend, ("vulkan", "xnnpack")),
+            ("activation dtype", self.activation_dtype, ("fp32", "fp16")),
+        ):
+            if value not in allowed:
+                raise InputError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
+        if self.backend == "xnnpack" and self.activation_dtype == "fp16":
+            raise InputError(
+                "--activation-dtype fp16 is for the Vulkan backend; ExecuTorch's CPU attention "
+                "and int4 kernels are built for fp32. Leave it out, or use --backend vulkan."
+            )
+        if self.max_seq_len is not None and self.max_seq_len < 2:
+            raise InputError(f"--max-seq-len is {self.max_seq_len}, expected 2 or more")

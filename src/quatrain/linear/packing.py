@@ -1,0 +1,20 @@
+"""int4 values as the kernels store them: two in a byte."""
+
+import torch
+
+_ROWS_AT_ONCE = 4096
+
+
+def pack_int4(weight: torch.Tensor) -> torch.Tensor:
+    """int8 [N, K] holding values in [-8, 7], K even, to uint8 [N, K / 2].
+
+    A byte holds its odd column + 8 in the high half and its even column + 8 in the low half.
+    ExecuTorch's Vulkan kernels (`patterns/weight_packing_utils.py`) and XNNPACK's group-wise
+    ones (`operators/node_visitor.py`) share this layout. Values are not checked.
+    """
+    packed = torch.empty((weight.shape[0], weight.shape[1] // 2), dtype=torch.uint8)
+    for first in range(0, weight.shape[0], _ROWS_AT_ONCE):
+        # A memory-mapped weight is read block by block. +8 cannot overflow uint8's wrap-around.
+        block = weight[first : first + _ROWS_AT_ONCE].view(torch.uint8) + 8
+        packed[first : first + _ROWS_AT_ONCE] = (block[:, 1::2] << 4) | block[:, ::2]
+    return packed
