@@ -128,6 +128,13 @@ class VulkanGraph:
             raise InputError(f"value {value_id} of the graph is {value}, expected a fixed value")
         return value.value
 
+    def integer(self, value_id: int) -> int:
+        """The fixed integer `value_id`; `InputError` where it is another kind of value."""
+        value = self.plain(value_id)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise InputError(f"value {value_id} of the graph is {value!r}, expected an integer")
+        return value
+
     def outputs_of(self, operator: Operator) -> tuple[int, ...]:
         """The value ids that `operator` writes, in order (a list output flattened)."""
         value = self.values[operator.out]

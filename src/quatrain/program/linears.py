@@ -175,7 +175,7 @@ def _describe(graph: VulkanGraph, index: int, layer: int | None, role: str) -> L
         for value in (graph.values[i] for i in operator.args)
         if isinstance(value, Tensor) and value.constant is not None
     }
-    group = graph.plain(names["group_size"]) if "group_size" in names else None
+    group = graph.integer(names["group_size"]) if "group_size" in names else None
     return Linear(
         operator=index,
         name=_linear_name(index, layer, role),

@@ -16,6 +16,8 @@ def group_sums(packed: np.ndarray, group_size: int) -> np.ndarray:
     N is padded with zeros to a multiple of 8, as the 8da4w kernel reads them. Raises
     `InputError` where the groups do not fill the rows.
     """
+    if packed.ndim != 2 or packed.dtype != np.uint8:
+        raise InputError(f"a packed weight is {packed.dtype}{list(packed.shape)}, not uint8 [N, K]")
     rows, columns = packed.shape[0], packed.shape[1] * 2
     if group_size < 2 or columns % group_size:
         raise InputError(f"groups of {group_size} do not fill rows of {columns} int4 weights")

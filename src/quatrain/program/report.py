@@ -132,8 +132,9 @@ def _embedding(graph: VulkanGraph) -> str | None:
     for operator in graph.operators:
         names = operator.named_args
         if operator.kind == "et_vk.embedding_q4gsw":
-            rows, half = graph.tensor(names["weights"]).shape
-            return f"int4 [{rows}, {half * 2}], groups of {graph.plain(names['group_size'])}"
+            shape = graph.tensor(names["weights"]).shape
+            groups = graph.integer(names["group_size"])
+            return f"int4 [{shape[0]}, {shape[-1] * 2}], groups of {groups}" if shape else None
         if operator.kind == "aten.embedding":
             weight = graph.tensor(names["weights"])
             if weight.constant is not None:

@@ -182,7 +182,7 @@ def _choose_qparams(graph: VulkanGraph, x_id: int, zero_point_dtype: str) -> Ope
 
 def _weight_sums(program: Program, graph: VulkanGraph, names: dict[str, int]) -> int:
     """The value of the group sums of a linear's weights, added to the program's constants."""
-    sums = group_sums(graph.constant(names["weights"]), graph.plain(names["group_size"]))
+    sums = group_sums(graph.constant(names["weights"]), graph.integer(names["group_size"]))
     program.release_memory()
     graph.constants.append(program.add_data(sums.tobytes()))
     constant = len(graph.constants) - 1

@@ -39,6 +39,7 @@ class ReferenceRunner:
             program = open_program(program)
         if threads:
             torch.set_num_threads(threads)
+        self.path = program.path
         self.metadata = program.metadata
         self.graph = program.vulkan
         _require_only_delegate(program)
@@ -46,11 +47,13 @@ class ReferenceRunner:
         self._dense: dict[tuple[Any, ...], torch.Tensor] = {}
         self._values = [self._initial(i) for i in range(len(self.graph.values))]
         self._steps: list[Step] = []
-        for operator in self.graph.operators:
+        self._step_names: list[str] = []
+        for index, operator in enumerate(self.graph.operators):
             if operator.kind == "et_vk.prepack":
                 self._values[operator.out] = self._values[operator.args[0]]
             else:
                 self._steps.append(self._step(operator))
+                self._step_names.append(f"operator {index}, {operator.name},")
         self._caches = {
             operator.args[place]: self._values[operator.args[place]]
             for operator in self.graph.operators
@@ -76,8 +79,14 @@ class ReferenceRunner:
         values = self._values
         for value_id, given in zip(self.graph.inputs, inputs, strict=True):
             values[value_id] = self._checked_input(self.graph.tensor(value_id), given)
-        for step in self._steps:
-            step(values)
+        done = 0
+        try:
+            for step in self._steps:
+                step(values)
+                done += 1
+        except (RuntimeError, IndexError, TypeError, ValueError, AttributeError) as error:
+            name = self._step_names[done]
+            raise InputError(f"{self.path}: {name} cannot be computed: {error}") from error
         outputs = [self._output(i) for i in self.graph.outputs]
         return outputs[0]
 
@@ -140,9 +149,9 @@ class ReferenceRunner:
 
     def _dense_weight(self, names: dict[str, int], columns: int) -> torch.Tensor:
         packed, scales = self._values[names["weights"]], self._values[names["weight_scales"]]
-        if packed is None or scales is None:
+        if not isinstance(packed, torch.Tensor) or not isinstance(scales, torch.Tensor):
             raise InputError("an int4 linear's weights are not constants of the program")
-        group = self.graph.plain(names["group_size"])
+        group = self.graph.integer(names["group_size"])
         _check_packing(packed, scales, group, columns)
         key = (packed.data_ptr(), scales.data_ptr(), tuple(packed.shape), group, columns)
         if key not in self._dense:
@@ -174,7 +183,8 @@ class ReferenceRunner:
 
 
 def _torch_dtype(value: Any) -> torch.dtype | None:
-    return getattr(torch, value.dtype) if isinstance(value, Tensor) else None
+    known = isinstance(value, Tensor) and value.dtype != "unset"
+    return getattr(torch, value.dtype) if known else None
 
 
 def _check_packing(

@@ -1,0 +1,104 @@
+"""Damaged programs: an error that says so, never a crash, a hang or gigabytes.
+
+`QUATRAIN_FUZZ=50000 pytest tests/program/test_fuzz.py` runs longer than the default.
+"""
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from program_support import ARTIFACTS, VULKAN, artifact
+
+from quatrain.errors import InputError
+from quatrain.program import open_program
+from quatrain.program.memory import memory_conflicts
+from quatrain.program.report import describe
+from quatrain.program.retarget import retarget
+from quatrain.runtime.reference import ReferenceRunner
+from quatrain.stages import peak_rss_bytes
+
+MUTATIONS = int(os.environ.get("QUATRAIN_FUZZ", "400"))
+SLOWEST = 5.0  # seconds that one file may take, on a busy machine
+ODD_NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFF0)
+
+
+def mutate(data: bytes, blob: tuple[int, int], rng: random.Random) -> bytes:
+    """`data` with a few things wrong in its FlatBuffers, or cut short."""
+    changed = bytearray(data)
+    start, size = blob if rng.random() < 0.6 else (0, 9216)
+    for _ in range(rng.choice((1, 1, 1, 2, 4, 8))):
+        at = start + rng.randrange(min(size, len(changed) - start))
+        kind = rng.randrange(5)
+        if kind == 0:
+            changed[at] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            changed[at] = rng.randrange(256)
+        elif kind == 2:
+            at -= at % 4
+            changed[at : at + 4] = rng.choice(ODD_NUMBERS).to_bytes(4, "little")
+        elif kind == 3:
+            length = rng.randrange(1, 64)
+            source = start + rng.randrange(min(size, len(changed) - start))
+            changed[at : at + length] = changed[source : source + length]
+        else:
+            at -= at % 4
+            number = int.from_bytes(changed[at : at + 4], "little") + rng.randrange(-16, 17)
+            changed[at : at + 4] = (number % 2**32).to_bytes(4, "little")
+    if rng.random() < 0.05:
+        del changed[rng.randrange(len(changed)) :]
+    return bytes(changed)
+
+
+def use(path: Path, output: Path) -> None:
+    """Everything that reads a program, writes one or runs one."""
+    program = open_program(path)
+    describe(program)
+    graph = program.vulkan
+    memory_conflicts(graph)
+    retarget(program, "weight-only")
+    retarget(program, "8da4w")
+    program.write(output)
+    runner = ReferenceRunner(path)
+    runner.forward(torch.tensor([[1, 2, 3]]), torch.tensor([0]))
+
+
+def test_mutated_programs_are_refused_or_read(tmp_path: Path) -> None:
+    rng = random.Random(int(os.environ.get("QUATRAIN_FUZZ_SEED", "0")))
+    sources = []
+    for name in [*VULKAN, "peer-xnnpack-8da4w"]:
+        program = open_program(artifact(name))
+        place = program.segment_range(next(iter(program.delegate_segments)))
+        sources.append((artifact(name).read_bytes(), place))
+    before = peak_rss_bytes()
+    refused = 0
+    for number in range(MUTATIONS):
+        data, blob = rng.choice(sources)
+        path = tmp_path / "mutated.pte"
+        path.write_bytes(mutate(data, blob, rng))
+        begun = time.perf_counter()
+        try:
+            use(path, tmp_path / "output.pte")
+        except InputError:
+            refused += 1
+        except Exception as error:
+            kept = Path(os.environ.get("QUATRAIN_FUZZ_KEEP", str(tmp_path))) / f"bad-{number}.pte"
+            kept.write_bytes(path.read_bytes())
+            raise AssertionError(f"mutation {number}, kept as {kept}") from error
+        assert time.perf_counter() - begun < SLOWEST, f"mutation {number} took too long"
+    assert peak_rss_bytes() - before < 500e6
+    print(f"{MUTATIONS} mutations, {refused} refused")
+
+
+@pytest.mark.parametrize("name", ["peer-8da4w-fp32", "peer-xnnpack-8da4w"])
+def test_truncation_anywhere_is_refused(name: str, tmp_path: Path) -> None:
+    data = (ARTIFACTS / f"{name}.pte").read_bytes()
+    path = tmp_path / "cut.pte"
+    for length in [0, 1, 7, 8, 39, 40, *range(64, len(data) - 1, len(data) // 60), len(data) - 1]:
+        path.write_bytes(data[:length])
+        with pytest.raises(InputError):
+            program = open_program(path)
+            for key in program.named_data:
+                program.named_bytes(key)
