@@ -1,6 +1,7 @@
 """Model files -> named tensors: floating-point models of every format, int4 checkpoints."""
 
 from quatrain.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from quatrain.checkpoint.float_model import FloatModel, open_float_model
+from quatrain.checkpoint.float_model import FloatModel
+from quatrain.checkpoint.open_model import open_float_model
 
 __all__ = ["Checkpoint", "FloatModel", "open_checkpoint", "open_float_model"]

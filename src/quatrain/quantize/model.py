@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from quatrain.checkpoint.float_model import FloatModel, open_float_model
+from quatrain.checkpoint.float_model import FloatModel
+from quatrain.checkpoint.open_model import open_float_model
 from quatrain.checkpoint.safetensors_file import write_safetensors
 from quatrain.errors import InputError
 from quatrain.files import whole_folder

@@ -1,0 +1,37 @@
+"""Opens a Meta folder: one .pth (or .safetensors) file and params.json."""
+
+from pathlib import Path
+
+from quatrain.backbone.config import config_from_params, load_params
+from quatrain.checkpoint.float_model import FloatModel, checked
+from quatrain.checkpoint.formats import only_file, read_tensors
+from quatrain.checkpoint.layout import EMBEDDING, IGNORED
+from quatrain.errors import InputError
+from quatrain.tokenizer import copy_tokenizer_files
+
+
+def open_meta_model(folder: Path) -> FloatModel:
+    """Open the folder of a Meta model as a `FloatModel`; its tensors have their names already."""
+    params_path = folder / "params.json"
+    params = load_params(params_path)
+    tensors = read_tensors(only_file(folder, (".pth", ".pt", ".safetensors")))
+    if any(name.endswith(".scales") for name in tensors):
+        raise InputError(
+            f"{folder}: is quantized already (it has .scales tensors); "
+            "export it, or quantize the floating-point model it came from"
+        )
+    vocabulary = params.get("vocab_size")
+    if (vocabulary is None or vocabulary == -1) and f"{EMBEDDING}.weight" in tensors:
+        # Llama 2's params.json leaves it to the tokenizer.
+        params["vocab_size"] = tensors.stored[f"{EMBEDDING}.weight"].shape[0]
+    config = config_from_params(params, str(params_path))
+    kept = {name: name for name in tensors if not IGNORED.fullmatch(name)}
+    return checked(
+        FloatModel(
+            source=folder,
+            tensors=tensors.renamed(kept).as_float32(str(folder)),
+            config=config,
+            params={**params, **config.to_params()},
+            write_tokenizer=lambda output: copy_tokenizer_files(folder, output),
+        )
+    )
