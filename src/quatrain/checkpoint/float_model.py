@@ -16,7 +16,6 @@ from quatrain.checkpoint.layout import (
     float_shapes,
 )
 from quatrain.checkpoint.tensors import LazyTensors
-from quatrain.errors import InputError
 
 # The context that a params.json asks for unless its model was trained on less: a KV cache for
 # all that a model can take is rarely wanted on a phone. `max_context_len` states the rest.

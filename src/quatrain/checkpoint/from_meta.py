@@ -20,10 +20,10 @@ def open_meta_model(folder: Path) -> FloatModel:
             f"{folder}: is quantized already (it has .scales tensors); "
             "export it, or quantize the floating-point model it came from"
         )
-    vocabulary = params.get("vocab_size")
-    if (vocabulary is None or vocabulary == -1) and f"{EMBEDDING}.weight" in tensors:
+    embedding = tensors.stored.get(f"{EMBEDDING}.weight")
+    if params.get("vocab_size") in (None, -1) and embedding and len(embedding.shape) == 2:
         # Llama 2's params.json leaves it to the tokenizer.
-        params["vocab_size"] = tensors.stored[f"{EMBEDDING}.weight"].shape[0]
+        params["vocab_size"] = embedding.shape[0]
     config = config_from_params(params, str(params_path))
     kept = {name: name for name in tensors if not IGNORED.fullmatch(name)}
     return checked(

@@ -21,6 +21,7 @@ from quatrain.errors import InputError
 
 EMBEDDING = "tok_embeddings"
 OUTPUT = "output"
+GROUP_SIZES = (32, 64, 128, 256)  # of int4 weights that share a scale: those the kernels take
 
 # Buffers that some files carry and every model computes for itself.
 IGNORED = re.compile(r"rope\.freqs|.*\.rotary_emb\.inv_freq")

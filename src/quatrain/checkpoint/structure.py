@@ -8,6 +8,7 @@ import torch
 from quatrain.backbone.config import BackboneConfig
 from quatrain.checkpoint.layout import (
     EMBEDDING,
+    GROUP_SIZES,
     OUTPUT,
     check_layer_count,
     check_names,
@@ -18,7 +19,6 @@ from quatrain.checkpoint.layout import (
 from quatrain.checkpoint.tensors import StoredTensor
 from quatrain.errors import InputError
 
-GROUP_SIZES = (32, 64, 128, 256)
 _FLOATING = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -50,9 +50,11 @@ def check_structure(
     group_size = _group_size(stored, next(iter(linears)), params, source)
     for name, shape in linears.items():
         _check_quantized(stored, name, [_grouped(shape, group_size)], source)
-    groups = [(shape := table)[0:1], (shape[0], 1), _grouped(table, group_size)]
-    _check_table(stored, OUTPUT, groups, source)
-    _check_table(stored, EMBEDDING, groups + _other_groups(table), source)
+    per_channel = [(config.vocab_size,), (config.vocab_size, 1)]
+    _check_table(stored, OUTPUT, [*per_channel, _grouped(table, group_size)], source)
+    # An embedding's groups may be of another size than the linears'.
+    any_groups = [_grouped(table, size) for size in GROUP_SIZES]
+    _check_table(stored, EMBEDDING, per_channel + any_groups, source)
     return group_size
 
 
@@ -76,11 +78,6 @@ def _group_size(
 
 def _grouped(shape: tuple[int, int], group_size: int) -> tuple[int, ...]:
     return (shape[0], shape[1] // group_size) if shape[1] % group_size == 0 else ()
-
-
-def _other_groups(table: tuple[int, int]) -> list[tuple[int, ...]]:
-    """An embedding's groups may be of another size than the linears'."""
-    return [_grouped(table, size) for size in GROUP_SIZES]
 
 
 def _check_table(

@@ -6,12 +6,11 @@ from typing import Literal
 import torch
 
 from quatrain.backbone.config import BackboneConfig
-from quatrain.checkpoint.layout import EMBEDDING, OUTPUT, linear_shapes, vector_shapes
+from quatrain.checkpoint.layout import EMBEDDING, GROUP_SIZES, OUTPUT, linear_shapes, vector_shapes
 from quatrain.checkpoint.safetensors_file import TensorSpec
 from quatrain.checkpoint.tensors import LazyTensors
 from quatrain.errors import InputError
 
-GROUP_SIZES = (32, 64, 128, 256)
 Method = Literal["int4", "int8", "fp"]
 
 
