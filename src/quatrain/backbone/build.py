@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import torch
 
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone
+from quatrain.checkpoint import open_checkpoint
 from quatrain.errors import InputError
-from quatrain.linear.int4 import Int4Linear
+from quatrain.linear.int4 import Int4Linear, freeze_weights
 from quatrain.linear.int8 import Int8DynActInt8WeightLinear
 from quatrain.transform.pre_quantization import (
     sanitize_checkpoint_from_pre_quantization,
@@ -58,6 +60,15 @@ def build_backbone(
     _fill_zero_points(backbone, state)
     _load(backbone, state)
     return backbone.eval().requires_grad_(False)
+
+
+def load_eager(checkpoint: Path, scheme: Scheme = "8da4w") -> Backbone:
+    """The eager backbone of a checkpoint on disk, its weights dequantized once for speed."""
+    opened = open_checkpoint(checkpoint)
+    opened.check_values()
+    backbone = build_backbone(opened.config, opened.tensors, scheme, group_size=opened.group_size)
+    freeze_weights(backbone)
+    return backbone
 
 
 def _state_for(

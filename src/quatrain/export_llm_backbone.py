@@ -1,0 +1,70 @@
+"""`export_llm_backbone`: the exporter under the name and flags of ExecuTorch PR 20644."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quatrain.cli import exit_cleanly
+from quatrain.commands._common import Debug, Json
+from quatrain.commands.export import (
+    ActivationDtype,
+    AllowFallback,
+    Backend,
+    BackendOption,
+    DtypeOption,
+    EmbeddingInput,
+    HiddenOutput,
+    MaxSeqLen,
+    Params,
+    WeightOnlyLinear,
+    export,
+)
+
+
+def export_llm_backbone(
+    checkpoint: Annotated[
+        Path, typer.Option(metavar="FILE", help="A .pth or .safetensors file, or a folder.")
+    ],
+    output: Annotated[Path, typer.Option(metavar="MODEL.PTE", help="The program to write.")],
+    params: Params = None,
+    weight_only_linear: WeightOnlyLinear = False,
+    backend: BackendOption = Backend.vulkan,
+    activation_dtype: DtypeOption = ActivationDtype.fp32,
+    max_seq_len: MaxSeqLen = None,
+    embedding_input: EmbeddingInput = False,
+    hidden_output: HiddenOutput = False,
+    allow_fallback: AllowFallback = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make the program a phone runs from an int4 checkpoint; as `quatrain export`.
+
+    Example: `export_llm_backbone --checkpoint c.pth --params p.json --output m.pte
+    --weight-only-linear`
+    """
+    export(
+        checkpoint,
+        output,
+        params=params,
+        weight_only_linear=weight_only_linear,
+        backend=backend,
+        activation_dtype=activation_dtype,
+        max_seq_len=max_seq_len,
+        embedding_input=embedding_input,
+        hidden_output=hidden_output,
+        allow_fallback=allow_fallback,
+        json=json,
+        debug=debug,
+    )
+
+
+def main() -> None:
+    """Entry point of the installed script `export_llm_backbone`."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(export_llm_backbone)
+    exit_cleanly(app)
+
+
+if __name__ == "__main__":
+    main()

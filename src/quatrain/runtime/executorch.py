@@ -1,0 +1,84 @@
+"""Runs a program on the ExecuTorch runtime of the installed wheel: the CPU backends."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quatrain.errors import InputError
+from quatrain.program import Program, open_program
+
+
+class ExecutorchRunner:
+    """Runs the method `forward` of a program whose delegates this wheel registers.
+
+    Raises `InputError` where it does not register one, or where the program cannot be loaded.
+    """
+
+    metadata: dict[str, Any]
+
+    def __init__(self, program: Program | Path | str) -> None:
+        if not isinstance(program, Program):
+            program = open_program(program)
+        self.metadata = program.metadata
+        self.path = program.path
+        with _native_output_held_back():
+            # These register the KV cache attention and the quantized embedding kernels.
+            from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
+            from executorch.runtime import Runtime
+
+            runtime = Runtime.get()
+            _require_backends(program, runtime.backend_registry.registered_backend_names)
+            try:
+                self._program = runtime.load_program(self.path)
+                self._method = self._program.load_method("forward")
+            except RuntimeError as error:
+                raise InputError(
+                    f"{self.path}: the ExecuTorch runtime cannot load it: {error}"
+                ) from error
+        if self._method is None:
+            raise InputError(f"{self.path}: has no method 'forward'")
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """One call, such as tokens int64 [1, T] and position int64 [1]; returns its output."""
+        assert self._method is not None
+        return self._method.execute(list(inputs))[0].clone()
+
+    def reset(self) -> None:
+        """Forget the context, by loading the method anew."""
+        self._method = self._program.load_method("forward")
+
+
+def _require_backends(program: Program, registered: Any) -> None:
+    needed = {delegate.backend for delegate in program.delegates}
+    missing = sorted(needed - set(registered))
+    if missing:
+        raise InputError(
+            f"{program.path}: needs {', '.join(missing)}, which the installed ExecuTorch does not "
+            f"have (it has {', '.join(sorted(registered))}). A Vulkan program runs here with "
+            "--device reference or gpu."
+        )
+
+
+@contextmanager
+def _native_output_held_back() -> Iterator[None]:
+    """Keep what native code prints to standard error, and show it only if loading fails."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(saved, 2)
+            held.seek(0)
+            sys.stderr.write(held.read().decode(errors="replace"))
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -1,0 +1,124 @@
+"""Text generation over anything that maps tokens and a position to logits."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+
+from quatrain.errors import InputError
+
+
+class Runner(Protocol):
+    """A model with its KV cache: a program on some runtime, or an eager backbone."""
+
+    def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
+        """tokens int64 [1, T] at positions input_pos[0] onwards; the last one's logits [1, V]."""
+        ...
+
+    def reset(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Generation:
+    """`tokens` that were generated (end-of-sequence not among them), and how fast."""
+
+    prompt: list[int]
+    tokens: list[int]
+    stopped: Literal["end of sequence", "length", "context"]
+    prefill_seconds: float
+    decode_seconds: float
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        return len(self.prompt) / self.prefill_seconds
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        """Of the steps after the first token, which the prefill gives; 0 where there were none."""
+        steps = len(self.tokens) - 1 + (self.stopped == "end of sequence")
+        return steps / self.decode_seconds if steps > 0 and self.decode_seconds else 0.0
+
+
+@torch.inference_mode()
+def generate(
+    runner: Runner,
+    prompt: Sequence[int],
+    *,
+    context: int,
+    max_new_tokens: int = 256,
+    eos_ids: Sequence[int] = (),
+    temperature: float = 0.0,
+    seed: int = 0,
+    on_token: Callable[[int], None] | None = None,
+) -> Generation:
+    """Continue `prompt` until an end-of-sequence token, `max_new_tokens`, or a full context.
+
+    `temperature` 0 takes the most likely token; above it, tokens are sampled from
+    softmax(logits / temperature) with `seed`. `on_token` sees each as it comes. Raises
+    `InputError` where the prompt is empty or leaves no room in `context`.
+    """
+    prompt = list(prompt)
+    check_prompt(prompt, context)
+    choose = _sampler(temperature, seed)
+    runner.reset()
+
+    start = time.perf_counter()
+    token = choose(runner.forward(torch.tensor([prompt]), torch.tensor([0])))
+    prefilled = time.perf_counter()
+    tokens: list[int] = []
+    stopped: Literal["end of sequence", "length", "context"] = "length"
+    while len(tokens) < max_new_tokens:
+        if token in eos_ids:
+            stopped = "end of sequence"
+            break
+        tokens.append(token)
+        if on_token:
+            on_token(token)
+        if len(tokens) == max_new_tokens:
+            break
+        position = len(prompt) + len(tokens) - 1
+        if position >= context:
+            stopped = "context"
+            break
+        token = choose(runner.forward(torch.tensor([[token]]), torch.tensor([position])))
+    return Generation(prompt, tokens, stopped, prefilled - start, time.perf_counter() - prefilled)
+
+
+@torch.inference_mode()
+def step_logits(runner: Runner, tokens: Sequence[int], context: int) -> torch.Tensor:
+    """The logits after each of `tokens`, float32 [T, vocab_size], one decode step a token."""
+    tokens = list(tokens)
+    check_prompt(tokens, context)
+    runner.reset()
+    rows = [
+        runner.forward(torch.tensor([[token]]), torch.tensor([position])).reshape(-1).float()
+        for position, token in enumerate(tokens)
+    ]
+    return torch.stack(rows)
+
+
+def check_prompt(tokens: Sequence[int], context: int) -> None:
+    """Refuse an empty prompt, and one longer than `context`, with `InputError`."""
+    if not tokens:
+        raise InputError("the prompt has no tokens; give some text")
+    if len(tokens) > context:
+        raise InputError(
+            f"the prompt has {len(tokens)} tokens, the program's context holds {context}; "
+            "shorten it, or export with a larger --max-seq-len"
+        )
+
+
+def _sampler(temperature: float, seed: int) -> Callable[[torch.Tensor], int]:
+    if temperature < 0:
+        raise InputError(f"temperature is {temperature}, expected 0 or more")
+    generator = torch.Generator().manual_seed(seed)
+
+    def choose(logits: torch.Tensor) -> int:
+        row = logits.reshape(-1).float()
+        if temperature == 0:
+            return int(row.argmax())
+        return int(torch.multinomial(torch.softmax(row / temperature, -1), 1, generator=generator))
+
+    return choose
