@@ -26,9 +26,12 @@ def retarget(
         ),
     ] = "*",
     zero_point_dtype: Annotated[
-        str,
-        typer.Option(metavar="TYPE", help="Of 8da4w activations: int8, float16 or float32."),
-    ] = "int8",
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="Of 8da4w activations: int8 (for new ones), float16 or float32.",
+        ),
+    ] = None,
     slim: Annotated[
         bool,
         typer.Option("--slim", help="Compute and store nothing twice; results stay the same."),

@@ -58,17 +58,18 @@ def retarget(
     program: Program,
     scheme: str,
     selection: Selection | None = None,
-    zero_point_dtype: str = "int8",
+    zero_point_dtype: str | None = None,
 ) -> list[Linear]:
     """Change the selected int4 linears of `program`, in place, to `scheme`; those it changed.
 
     scheme: 'weight-only' or '8da4w'. zero_point_dtype: the type in which 8da4w keeps its
-    activations' zero points, 'int8' as ExecuTorch exports it, or 'float16' or 'float32' for
-    runtimes that bind a floating-point tensor. Raises `InputError` where nothing is selected,
-    or the program has no int4 linears.
+    activations' zero points, of linears that are 8da4w already too: 'int8' as ExecuTorch
+    exports it, or 'float16' or 'float32' for runtimes that bind a floating-point tensor;
+    None leaves those there are, and is int8 for new ones. Raises `InputError` where nothing
+    is selected, or the program has no int4 linears.
     """
     _require(scheme, SCHEMES, "linear scheme")
-    _require(zero_point_dtype, ZERO_POINT_DTYPES, "zero-point type")
+    _require(zero_point_dtype or "int8", ZERO_POINT_DTYPES, "zero-point type")
     graph = program.vulkan
     int4 = [lin for lin in find_linears(graph) if lin.kernel in (_DYNAMIC, _WEIGHT_ONLY)]
     selected = [linear for linear in int4 if (selection or Selection()).includes(linear)]
@@ -83,7 +84,9 @@ def retarget(
     if scheme == "weight-only":
         _to_weight_only(graph, changing)
     else:
-        _to_dynamic(program, graph, changing, zero_point_dtype)
+        if zero_point_dtype:
+            _set_zero_points(graph, selected, zero_point_dtype)
+        _to_dynamic(program, graph, changing, zero_point_dtype or "int8")
     compact(graph)
     return changing
 
@@ -148,6 +151,14 @@ def _to_dynamic(
     give_memory(graph, chosen)
 
 
+def _set_zero_points(graph: VulkanGraph, linears: Iterable[Linear], dtype: str) -> None:
+    for linear in linears:
+        value_id = graph.operators[linear.operator].named_args.get("input_zero_points")
+        if value_id is not None:
+            zero_point = graph.tensor(value_id)
+            graph.values[value_id] = replace(zero_point, dtype=dtype, staging_dtype=dtype)
+
+
 def _add(graph: VulkanGraph, value: Value) -> int:
     graph.values.append(value)
     return len(graph.values) - 1
@@ -156,6 +167,8 @@ def _add(graph: VulkanGraph, value: Value) -> int:
 def _choose_qparams(graph: VulkanGraph, x_id: int, zero_point_dtype: str) -> Operator:
     """A `choose_qparams_affine` of x [..., K], one scale and zero point per row [...]."""
     x = graph.tensor(x_id)
+    if len(x.shape) < 2:
+        raise InputError(f"an int4 linear reads a tensor of shape {list(x.shape)}, without rows")
     rows = x.shape[:-1]
     scale = Tensor(
         x.dtype, rows, storage="texture3d", layout="width_packed", staging_dtype=x.staging_dtype

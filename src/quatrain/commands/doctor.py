@@ -1,0 +1,80 @@
+"""`quatrain doctor`: known defects that a program would meet on a device."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quatrain.commands._common import Debug, Json, Model, print_json
+
+if TYPE_CHECKING:
+    from quatrain.devices import Finding
+
+
+def doctor(
+    model: Model,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Such as mali-g715; without it, every known device."),
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(metavar="1.3", help="ExecuTorch version on the device; without it, any."),
+    ] = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check a Vulkan program against known defects of the runtime and limits of devices.
+
+    Says what was found, where, how sure it is, and what fixes it. Exits 1 where a defect
+    applies; what is only possible does not count.
+
+    Example: `quatrain doctor model.pte --device mali-g715 --runtime 1.3`
+    """
+    from quatrain.devices import examine, find_device
+    from quatrain.devices.catalogue import release
+    from quatrain.program import open_program
+
+    profile = find_device(device) if device else None
+    if runtime:
+        release(runtime)
+    findings = examine(open_program(model), profile, runtime)
+    failed = any(finding.applies for finding in findings)
+    if json_output:
+        print_json(
+            {
+                "model": model,
+                "device": device,
+                "runtime": runtime,
+                "ok": not failed,
+                "findings": [finding.as_dict() for finding in findings],
+            }
+        )
+    else:
+        _print_findings(findings, device, runtime)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_findings(findings: "list[Finding]", device: str | None, runtime: str | None) -> None:
+    from rich.console import Console
+
+    console = Console()
+    where = f"{device or 'any known device'}, runtime {runtime or 'unknown'}"
+    applying = [finding for finding in findings if finding.applies]
+    console.print(f"{len(applying)} known defects apply ({where})")
+    for finding in findings:
+        colour = {"certain": "red", "conditional": "yellow"}.get(finding.certainty, "dim")
+        fixed = f"fixed in {finding.fixed_in}" if finding.fixed_in else "no fixed release known"
+        console.print(
+            f"\n[{colour} bold]{finding.certainty}[/] [bold]{finding.hazard}[/] ({fixed})"
+        )
+        console.print(f"  {finding.title}: {finding.consequence}", highlight=False)
+        if finding.condition:
+            console.print(f"  condition: {finding.condition}", highlight=False)
+        console.print(f"  devices: {', '.join(finding.devices) or 'every GPU'}", highlight=False)
+        shown = finding.places[:4]
+        more = len(finding.places) - len(shown)
+        rest = f"; and {more} more" if more else ""
+        console.print(f"  where: {'; '.join(shown)}{rest}", highlight=False)
+        console.print(f"  fix: {finding.remedy}", highlight=False, soft_wrap=True)
+        console.print(f"  source: {finding.source}", highlight=False, soft_wrap=True)

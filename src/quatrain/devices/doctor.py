@@ -1,0 +1,114 @@
+"""Which known defects a program meets, on which devices, and what to do about each."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from quatrain.devices.catalogue import Device, Hazard, load_devices, load_hazards
+from quatrain.devices.triggers import DEVICE_TRIGGERS, TRIGGERS, Place
+from quatrain.errors import InputError
+from quatrain.program import Program
+
+_ORDER = ("certain", "conditional", "possible")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One hazard that the program meets.
+
+    `certainty`: 'certain' (it will happen), 'conditional' (it depends on `condition`), or
+    'possible' (the program or the profile cannot tell). `devices` are ids of profiles, empty
+    for every GPU; `places` say where in the program.
+    """
+
+    hazard: str
+    title: str
+    certainty: str
+    condition: str | None
+    places: list[str]
+    devices: list[str]
+    fixed_in: str | None
+    consequence: str
+    remedy: str
+    source: str
+
+    @property
+    def applies(self) -> bool:
+        """Whether it counts as a failed check: a mere possibility does not."""
+        return self.certainty != "possible"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The finding as plain data, ready for JSON."""
+        return asdict(self) | {"applies": self.applies}
+
+
+def examine(
+    program: Program, device: Device | None = None, runtime: str | None = None
+) -> list[Finding]:
+    """The hazards that `program` meets, the surest first.
+
+    Without `device`, on any profiled device; without `runtime` (a release such as '1.3'), in
+    any. Raises `InputError` where the program has no Vulkan delegate, to which alone the
+    catalogue applies.
+    """
+    graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
+    if not graphs:
+        backends = sorted({delegate.backend for delegate in program.delegates}) or ["none"]
+        raise InputError(
+            f"{program.path}: has no Vulkan delegate (its backends: {', '.join(backends)}); "
+            "the catalogue of defects is that of the Vulkan runtime"
+        )
+    devices = [device] if device else list(load_devices())
+    found: list[Finding] = []
+    for hazard in load_hazards():
+        if hazard.affects_runtime(runtime):
+            found += _examine_hazard(program, hazard, devices)
+    return sorted(found, key=lambda finding: _ORDER.index(finding.certainty))
+
+
+def _examine_hazard(program: Program, hazard: Hazard, devices: list[Device]) -> list[Finding]:
+    """At most one finding per certainty, over all devices that have it."""
+    fired: dict[str, list[Place]] = {}
+
+    def fire(device: Device) -> list[Place]:
+        """The trigger's places, looked for once where they do not depend on the device."""
+        key = device.id if hazard.trigger in DEVICE_TRIGGERS else ""
+        if key not in fired:
+            graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
+            trigger = TRIGGERS[hazard.trigger]
+            fired[key] = [place for graph in graphs for place in trigger(program, graph, device)]
+        return fired[key]
+
+    places: dict[str, dict[str, None]] = {}
+    affected: dict[str, list[str]] = {}
+    for device, certainty in _devices_with(hazard, devices):
+        for place in fire(device):
+            level = _weaker(certainty, place)
+            places.setdefault(level, {})[place.where] = None
+            if device.id not in affected.setdefault(level, []):
+                affected[level].append(device.id)
+    everywhere = len(devices) == len(load_devices())
+    return [
+        Finding(
+            hazard=hazard.id,
+            title=hazard.title,
+            certainty=level,
+            condition=hazard.condition,
+            places=list(where),
+            devices=[] if everywhere and len(affected[level]) == len(devices) else affected[level],
+            fixed_in=hazard.fixed_in,
+            consequence=hazard.consequence,
+            remedy=hazard.remedy.format(model=program.path),
+            source=hazard.source,
+        )
+        for level, where in places.items()
+    ]
+
+
+def _devices_with(hazard: Hazard, devices: list[Device]) -> list[tuple[Device, str]]:
+    pairs = [(device, hazard.certainty_on(device)) for device in devices]
+    return [(device, certainty) for device, certainty in pairs if certainty is not None]
+
+
+def _weaker(certainty: str, place: Place) -> str:
+    """The less sure of a hazard's certainty and a place's own."""
+    return max((certainty, place.certainty or certainty), key=_ORDER.index)
