@@ -89,7 +89,8 @@ def int4_linear(
 
 
 def _rows(operands: list[Operand], m: int, constants: dict, traits: Traits) -> Dispatch:
-    rows, tokens = (2, 1) if m == 1 else (2, 4)
+    # Measured on llvmpipe: two channels per lane, and eight tokens once there are as many.
+    rows, tokens = 2, 1 if m == 1 else 4 if m <= 4 else 8
     workgroup = 32 if traits.cpu else 64
     per_row = ceil_div(constants["N"], rows)
     return dispatch(

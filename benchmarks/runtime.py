@@ -1,0 +1,147 @@
+"""Decode and prefill speed of Vulkan programs on this machine's GPU, against the CPU reference.
+
+    python benchmarks/runtime.py model-8da4w.pte model-weight-only.pte --json runtime.json
+
+Every figure is a median. Per-operator times come from timestamp queries, one compute pass per
+dispatch, so their sum is more than a step takes; shares are what they are for. Bytes per second
+count the packed weights and scales that one decoded token reads.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quatrain.program import VulkanGraph
+from quatrain.runtime.reference import ReferenceRunner
+from quatrain.runtime.wgpu import WgpuRunner
+from quatrain.runtime.wgpu.device import Gpu
+
+COPIED = 64 << 20  # bytes of the device copy that weights are compared with
+
+
+def main() -> None:
+    """Measure each program given, print a table, and write JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("programs", nargs="+", type=Path)
+    parser.add_argument("--adapter", help="name or number from `quatrain devices`")
+    parser.add_argument("--prompt", type=int, default=128, help="tokens of the prompt")
+    parser.add_argument("--tokens", type=int, default=32, help="decoded tokens")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+
+    rows, operators = [], {}
+    for path in options.programs:
+        runner = WgpuRunner(path, options.adapter)
+        gpu = measure(runner, options.prompt, options.tokens)
+        gpu |= {"program": path.name, "runtime": f"wgpu, {runner.gpu.info.name}"}
+        gpu["weight_gb_per_s"] = weight_bytes(runner.graph) * gpu["decode_tokens_per_s"] / 1e9
+        gpu["copy_gb_per_s"] = copy_speed(runner.gpu)
+        operators[path.name] = profile(runner, options.prompt)
+        gpu["linear_share"] = linear_share(operators[path.name])
+        reference = measure(ReferenceRunner(path), options.prompt, max(4, options.tokens // 4))
+        rows += [gpu, reference | {"program": path.name, "runtime": "reference, CPU"}]
+
+    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads")
+    print(f"{'program':<34}{'runtime':<42}{'decode tok/s':>13}{'prefill tok/s':>14}{'linears':>9}")
+    for row in rows:
+        share = f"{row['linear_share']:.0%}" if "linear_share" in row else ""
+        speeds = f"{row['decode_tokens_per_s']:>13.2f}{row['prefill_tokens_per_s']:>14.1f}"
+        print(f"{row['program']:<34}{row['runtime']:<42}{speeds}{share:>9}")
+        if "weight_gb_per_s" in row:
+            speeds = (row["weight_gb_per_s"], row["copy_gb_per_s"])
+            print("    weights {:.2f} GB/s, device copy {:.1f} GB/s".format(*speeds))
+    for name, times in operators.items():
+        print(f"\n{name}: one decoded token, by operator")
+        for operator, (count, milliseconds) in times.items():
+            print(f"    {operator:<40}{count:>5} {milliseconds:>9.2f} ms")
+    if options.json:
+        machine = {"processor": platform.processor(), "threads": torch.get_num_threads()}
+        report = {
+            "machine": machine,
+            "options": vars(options),
+            "rows": rows,
+            "operators": operators,
+        }
+        options.json.write_text(json.dumps(report, indent=2, default=str) + "\n")
+
+
+def measure(runner: Any, prompt: int, tokens: int) -> dict[str, float]:
+    """Tokens per second of `runner`: a prompt of `prompt` tokens, then one token at a time."""
+    text = torch.arange(prompt)[None] % 50
+    prefill = [timed(lambda: runner.forward(text, torch.tensor([0]))) for _ in range(3)]
+    decode = [
+        timed(lambda at=at: runner.forward(torch.tensor([[7]]), torch.tensor([at])))
+        for at in range(prompt, prompt + tokens)
+    ]
+    return {
+        "prefill_tokens_per_s": prompt / statistics.median(prefill[1:]),
+        "decode_tokens_per_s": 1 / statistics.median(decode),
+        "first_prefill_s": prefill[0],
+    }
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds that `call` took."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def profile(runner: WgpuRunner, position: int) -> dict[str, tuple[int, float]]:
+    """Operator -> (dispatches, milliseconds) of one decoded token; the median of three runs."""
+    runs = []
+    for _ in range(3):
+        total: dict[str, list[float]] = defaultdict(lambda: [0, 0.0])
+        for timing in runner.profile(torch.tensor([[7]]), torch.tensor([position])):
+            total[timing.operator][0] += 1
+            total[timing.operator][1] += timing.nanoseconds / 1e6
+        runs.append(total)
+    merged = {
+        name: (int(runs[0][name][0]), statistics.median(run[name][1] for run in runs))
+        for name in runs[0]
+    }
+    return dict(sorted(merged.items(), key=lambda item: -item[1][1]))
+
+
+def linear_share(times: dict[str, tuple[int, float]]) -> float:
+    """The part of a step that the linears take."""
+    linears = sum(ms for name, (_, ms) in times.items() if "linear" in name)
+    return linears / sum(ms for _, ms in times.values())
+
+
+def weight_bytes(graph: VulkanGraph) -> int:
+    """Bytes of packed weights and scales that one decoded token reads."""
+    total = 0
+    for operator in graph.operators:
+        if "linear" in operator.kind:
+            args = operator.named_args
+            total += sum(graph.tensor(args[name]).nbytes for name in ("weights", "weight_scales"))
+    return total
+
+
+def copy_speed(gpu: Gpu) -> float:
+    """GB per second of a copy from buffer to buffer, as read plus written bytes."""
+    source, target = gpu.buffer(COPIED, "a copy"), gpu.buffer(COPIED, "a copy")
+    staging = gpu.staging(16)
+
+    def copy() -> None:
+        encoder = gpu.device.create_command_encoder()
+        encoder.copy_buffer_to_buffer(source, 0, target, 0, COPIED)
+        encoder.copy_buffer_to_buffer(target, 0, staging, 0, 16)
+        gpu.device.queue.submit([encoder.finish()])
+        gpu.read(staging, "uint8")
+
+    copy()
+    return 2 * COPIED / statistics.median(timed(copy) for _ in range(5)) / 1e9
+
+
+if __name__ == "__main__":
+    main()
