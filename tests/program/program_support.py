@@ -39,6 +39,7 @@ class GraphMaker:
     def __init__(self) -> None:
         self.graph = VulkanGraph([], [], [], [], [])
         self.data: dict[str, bytes] = {}
+        self.sizes: dict[str, int] = {}
 
     def add(self, value: Value) -> int:
         self.graph.values.append(value)
@@ -49,6 +50,9 @@ class GraphMaker:
 
     def tensor(self, dtype: str, *shape: int, **more: object) -> int:
         return self.add(Tensor(dtype, shape, staging_dtype=dtype, **more))  # type: ignore
+
+    def add_shape(self, *sizes: int) -> int:
+        return self.plain("int_list", sizes)
 
     def input(self, dtype: str, *shape: int) -> int:
         value = self.tensor(dtype, *shape)
@@ -62,20 +66,37 @@ class GraphMaker:
         place = len(self.graph.constants) - 1
         return self.tensor(str(array.dtype), *array.shape, constant=place)
 
+    def hole(self, dtype: str, *shape: int) -> int:
+        """A constant of zeros that takes no room on disk."""
+        key = f"constant_{len(self.data)}"
+        self.data[key] = b""
+        self.sizes[key] = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        self.graph.constants.append(Constant(self.sizes[key], key))
+        return self.tensor(dtype, *shape, constant=len(self.graph.constants) - 1)
+
     def call(self, name: str, *args: int) -> None:
         self.graph.operators.append(Operator(name, args))
 
     def save(self, path: Path, outputs: Iterable[int]) -> Path:
         self.graph.outputs = list(outputs)
-        return write_new_program(path, self.graph, self.data)
+        return write_new_program(path, self.graph, self.data, self.sizes)
 
 
-def write_new_program(path: Path, graph: VulkanGraph, data: dict[str, bytes]) -> Path:
-    """A `.pte` with one method that is one call of `graph`."""
+def write_new_program(
+    path: Path,
+    graph: VulkanGraph,
+    data: dict[str, bytes],
+    sizes: dict[str, int] | None = None,
+) -> Path:
+    """A `.pte` with one method that is one call of `graph`.
+
+    `sizes` gives some of `data` more bytes than are written: a hole in the file.
+    """
     blob = write_graph(graph, 0)
     pieces = [blob, *data.values()]
-    offsets = np.cumsum([0, *(-(-len(piece) // 128) * 128 for piece in pieces)])
-    root = _root(len(graph.inputs), len(graph.outputs), list(data), pieces, offsets)
+    lengths = [len(blob), *((sizes or {}).get(key, len(piece)) for key, piece in data.items())]
+    offsets = np.cumsum([0, *(-(-length // 128) * 128 for length in lengths)])
+    root = _root(len(graph.inputs), len(graph.outputs), list(data), lengths, offsets)
     body = encode(root, program_schema())
     size = len(body) + 32
     base = -(-size // 128) * 128
@@ -86,11 +107,12 @@ def write_new_program(path: Path, graph: VulkanGraph, data: dict[str, bytes]) ->
         for piece, offset in zip(pieces, offsets, strict=False):
             file.seek(base + int(offset))
             file.write(piece)
+        file.truncate(base + int(offsets[len(pieces) - 1]) + lengths[-1])
     return path
 
 
 def _root(
-    inputs: int, outputs: int, keys: list[str], pieces: list[bytes], offsets: np.ndarray
+    inputs: int, outputs: int, keys: list[str], lengths: list[int], offsets: np.ndarray
 ) -> Record:
     count = inputs + outputs
     call = Record(table="DelegateCall", delegate_index=0, args=list(range(count)))
@@ -125,8 +147,8 @@ def _root(
         constant_buffer=[],
         backend_delegate_data=[],
         segments=[
-            Record(table="DataSegment", offset=int(offset), size=len(piece))
-            for piece, offset in zip(pieces, offsets, strict=False)
+            Record(table="DataSegment", offset=int(offset), size=length)
+            for length, offset in zip(lengths, offsets, strict=False)
         ],
         constant_segment=None,
         mutable_data_segments=None,

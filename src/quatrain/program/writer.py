@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 EXTENDED_HEADER = struct.Struct("<4sIQQQ")
 _CHUNK = 8 << 20
 _HEADER_SPACE = 32
-_SMALLEST_ALIGNMENT, _LARGEST_ALIGNMENT = 128, 16384
+_ALIGNMENT, _SMALLEST_PAGE, _LARGEST_PAGE = 128, 4096, 16384
 
 
 @dataclass(frozen=True)
@@ -173,11 +173,11 @@ def _with_header(body: bytes, size: int, base: int, segments_size: int) -> bytes
 
 
 def _alignment(program: "Program") -> int:
-    """The alignment that the input's segments keep, as a power of two."""
+    """The alignment of segments: ExecuTorch's default, or pages where the input has those."""
     places = [program.segment_base, *(record.offset for record in program.root.segments or ())]
     common = math.gcd(*places)
-    found = common & -common
-    return min(max(found, _SMALLEST_ALIGNMENT), _LARGEST_ALIGNMENT)
+    found = min(common & -common, _LARGEST_PAGE)
+    return found if found >= _SMALLEST_PAGE else _ALIGNMENT
 
 
 def _aligned(offset: int, alignment: int) -> int:

@@ -64,6 +64,8 @@ class ReferenceRunner:
     def reset(self) -> None:
         """Put the KV caches back to what the program starts with (zeros)."""
         for value_id, stored in self._caches.items():
+            if not isinstance(stored, torch.Tensor):
+                raise InputError(f"{self.path}: the KV cache, value {value_id}, is no constant")
             self._values[value_id] = stored.clone()
 
     @torch.inference_mode()
@@ -168,7 +170,7 @@ class ReferenceRunner:
                 f"most {list(declared.shape)}; use a shorter prompt, or feed it in parts"
             )
         dtype = _torch_dtype(declared)
-        return given if dtype is None or not dtype.is_floating_point else given.to(dtype)
+        return given.to(dtype) if dtype is not None and dtype.is_floating_point else given
 
     def _output(self, value_id: int) -> Any:
         value = self.graph.values[value_id]

@@ -1,0 +1,115 @@
+"""`quatrain inspect` and `quatrain retarget`, as a user runs them, and the HTML page."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import typer
+from program_support import artifact
+from typer.testing import CliRunner, Result
+
+from quatrain.commands.inspect import inspect
+from quatrain.commands.retarget import retarget
+from quatrain.errors import InputError
+from quatrain.program import open_program
+from quatrain.program.page import render_page
+
+DYNAMIC, WEIGHT_ONLY = artifact("peer-8da4w-fp32"), artifact("peer-weight-only-fp32")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def run(command, *arguments: object) -> Result:
+    app = typer.Typer()
+    app.command()(command)
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "120"})
+
+
+def test_inspect_prints_a_report() -> None:
+    done = run(inspect, DYNAMIC)
+    assert done.exit_code == 0
+    for text in ("VulkanBackend", "15 8da4w; groups of 32", "0-1", "int4 weights", "context 32"):
+        assert text in done.output
+    assert "outside the delegate: nothing" in done.output
+
+
+def test_inspect_as_json() -> None:
+    found = json.loads(run(inspect, DYNAMIC, "--json").output)
+    assert len(found["linears"]) == 15
+    assert found["linears"][0]["kernel"] == "et_vk.linear_dq8ca_q4gsw"
+    assert sum(found["bytes_by_kind"].values()) == found["nbytes"]
+
+
+def test_inspect_compares_two() -> None:
+    done = run(inspect, DYNAMIC, WEIGHT_ONLY)
+    assert done.exit_code == 0
+    assert "layers 0-1: attention.wq" in done.output
+    assert "15 of 15 linears have the same weights" in done.output
+    found = json.loads(run(inspect, DYNAMIC, DYNAMIC, "--json").output)
+    assert found["same"] is True
+    assert "nothing differs" in run(inspect, DYNAMIC, DYNAMIC).output
+
+
+def test_inspect_refuses_html_of_two(tmp_path: Path) -> None:
+    done = run(inspect, DYNAMIC, WEIGHT_ONLY, "--html", tmp_path / "x.html")
+    assert isinstance(done.exception, InputError)
+
+
+def test_retarget_and_slim(tmp_path: Path) -> None:
+    output = tmp_path / "out.pte"
+    done = run(retarget, DYNAMIC, "--linear-scheme", "weight-only", "-o", output)
+    assert done.exit_code == 0 and "15 linears changed to weight-only" in done.output
+    assert open_program(output).vulkan
+    options = ("--layers", "0", "--linears", "q, down", "--slim", "--json")
+    done = run(retarget, DYNAMIC, "--linear-scheme", "weight-only", "-o", output, *options)
+    found = json.loads(done.output)
+    assert found["changed"] == ["layers.0.attention.wq", "layers.0.feed_forward.w2"]
+    assert found["bytes_after"] == output.stat().st_size < found["bytes_before"]
+    done = run(retarget, DYNAMIC, "--slim", "-o", output)
+    assert "6 operators" in done.output
+    assert isinstance(run(retarget, DYNAMIC, "-o", output).exception, InputError)
+
+
+@pytest.mark.parametrize("command", [inspect, retarget])
+def test_help_shows_an_example(command) -> None:
+    assert "Example:" in run(command, "--help").output
+
+
+def test_the_page_is_self_contained() -> None:
+    page = render_page(open_program(artifact("peer-8da4w-fp16-emb4")))
+    for outside in ("http://", "https://", "src=", "@import", "<script", "url("):
+        assert outside not in page
+    assert page.count('class="cell"') == 15
+    assert page.count("<details") >= 3
+
+
+def test_the_page_of_another_backend_renders() -> None:
+    assert "XnnpackBackend" in render_page(open_program(artifact("peer-xnnpack-8da4w")))
+
+
+CHROMIUM_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install)")
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
+    html, picture = tmp_path / "page.html", tmp_path / "page.png"
+    assert run(inspect, artifact("peer-8da4w-fp16-emb4"), "--html", html).exit_code == 0
+    common = [str(CHROMIUM), *CHROMIUM_FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]
+    options = {"capture_output": True, "text": True, "timeout": 120, "env": os.environ}
+    shot = [*common, "--window-size=1100,1400", f"--screenshot={picture}", html.as_uri()]
+    subprocess.run(shot, check=True, **options)
+    assert picture.read_bytes()[:4] == b"\x89PNG" and picture.stat().st_size > 20_000
+    dom = subprocess.run([*common, "--dump-dom", html.as_uri()], check=True, **options).stdout
+    for wanted in ('id="sizes"', 'id="map"', 'id="chain"', "layers.1.feed_forward.w2"):
+        assert wanted in dom

@@ -1,0 +1,58 @@
+"""What `inspect` says, as data."""
+
+import json
+
+import pytest
+from program_support import ARTIFACTS, artifact
+
+from quatrain.program import open_program
+from quatrain.program.compare import compare
+from quatrain.program.report import Report, describe
+
+EVERY = sorted(path.stem for path in ARTIFACTS.glob("*.pte"))
+
+
+def report(name: str) -> Report:
+    return describe(open_program(artifact(name)))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_byte_is_accounted_for(name: str) -> None:
+    found = report(name)
+    assert sum(found.bytes_by_kind.values()) == artifact(name).stat().st_size
+    json.dumps(found.as_dict())
+
+
+def test_what_a_report_holds() -> None:
+    found = report("peer-8da4w-fp16-emb4")
+    assert found.schemes == {"8da4w": 15}
+    assert (found.layers, found.context_length, found.dynamic_shapes) == (2, 32, True)
+    assert found.activation_dtype == "float16"
+    assert found.embedding == "int4 [64, 64], groups of 32"
+    assert found.inputs == ["int32[1, 31]", "int32[1]"]
+    assert found.outputs == ["float32[1, 64]"]
+    assert found.outside == {}
+    assert found.delegates[0].backend == "VulkanBackend"
+    assert {w.what for w in found.waste} == {"KV caches stored as zeros"}
+    # 7 linears of 2 layers: 4096 + 2 * 2048 + 4096 + 3 * 6144 values in nibbles.
+    assert found.bytes_by_kind["int4 weights"] == 2 * (4096 + 2 * 2048 + 4096 + 3 * 6144) // 2
+
+
+def test_a_program_of_another_backend() -> None:
+    found = report("peer-xnnpack-8da4w")
+    assert found.outside["llama.custom_sdpa.out"] == 2
+    assert found.linears == [] and found.waste == []
+    assert all(delegate.operators is None for delegate in found.delegates)
+
+
+def test_comparing_shows_what_differs() -> None:
+    found = compare(report("peer-8da4w-fp32"), report("peer-weight-only-fp32"))
+    assert not found.same
+    assert len(found.linears) == 15
+    assert found.linears[0].what == "layers.0.attention.wq"
+    assert found.linears[0].first == "8da4w 64×64, groups of 32"
+    assert found.linears[0].second == "weight-only 64×64, groups of 32"
+    assert (found.equal_weights, found.compared_weights) == (15, 15)
+    assert {d.what for d in found.summary} == {"bytes", "linear schemes"}
+    same = compare(report("peer-8da4w-fp32"), report("peer-8da4w-fp32"))
+    assert same.same

@@ -1,0 +1,39 @@
+"""Constants stored twice or never used."""
+
+from pathlib import Path
+
+import numpy as np
+from program_support import GraphMaker
+
+from quatrain.program import open_program
+from quatrain.program.report import describe
+from quatrain.program.slim import slim
+
+
+def _wasteful(tmp_path: Path) -> Path:
+    maker = GraphMaker()
+    array = np.arange(1000, dtype=np.float32)
+    first, second = maker.constant(array), maker.constant(array.copy())
+    maker.data["nobody_asks"] = bytes(500)
+    out = maker.tensor("float32", 1000)
+    maker.call("aten.mul.Tensor", first, second, out)
+    return maker.save(tmp_path / "wasteful.pte", [out])
+
+
+def test_equal_constants_are_stored_once_and_unused_ones_go(tmp_path: Path) -> None:
+    program = open_program(_wasteful(tmp_path))
+    waste = {w.what: w.nbytes for w in describe(program).waste}
+    assert waste == {
+        "constants stored more than once": 4000,
+        "constants that nothing uses": 500,
+    }
+    assert slim(program).constant_bytes == 4500
+    program.write(tmp_path / "slim.pte")
+    slimmed = open_program(tmp_path / "slim.pte")
+    assert len(slimmed.named_data) == 1
+    assert describe(slimmed).waste == []
+    graph = slimmed.vulkan
+    a, b = (graph.constant(i) for i in graph.operators[0].args[:2])
+    assert np.array_equal(a, np.arange(1000)) and np.array_equal(a, b)
+    # Two values still: a runtime before 1.3 frees a value's constant after its first prepack.
+    assert graph.operators[0].args[0] != graph.operators[0].args[1]
