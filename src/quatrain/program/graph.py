@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from quatrain.errors import InputError
-from quatrain.program.operators import ARGUMENTS, operator_kind
+from quatrain.program.operators import STRICT, argument_names, operator_kind
 
 _MAX_DIMS = 8
 
@@ -77,8 +77,8 @@ class Operator:
     @property
     def named_args(self) -> dict[str, int]:
         """Argument name -> value id; names as in `operators.ARGUMENTS`, else 'arg0', ..., 'out'."""
-        names = ARGUMENTS.get(self.kind)
-        if names is None or len(names) != len(self.args):
+        names = argument_names(self.kind, len(self.args))
+        if names is None:
             names = (*(f"arg{i}" for i in range(len(self.args) - 1)), "out")
         return dict(zip(names, self.args, strict=True)) if self.args else {}
 
@@ -188,6 +188,11 @@ def check_graph(graph: VulkanGraph, what: str) -> None:
                 require(not nested, "a list of values inside a list of values")
     for operator in graph.operators:
         require(bool(operator.args), f"operator {operator.name} has no arguments")
+        known = argument_names(operator.kind, len(operator.args)) is not None
+        require(
+            known or operator.kind not in STRICT,
+            f"{operator.name} with {len(operator.args)} arguments",
+        )
         for item in operator.args:
             require(0 <= item < count, f"{operator.name}: value id {item} of {count}")
     for item in (*graph.inputs, *graph.outputs):

@@ -94,6 +94,24 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     }.items()
 }
 
+# The same, as earlier exporters called them.
+EARLIER_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "et_vk.embedding_q4gsw": ("weights", "weight_scales", "group_size", "indices", "out"),
+}
+
+# Operators that are of no use to anyone with other arguments than these.
+STRICT = {
+    "et_vk.linear_q4gsw",
+    "et_vk.linear_dq8ca_q4gsw",
+    "et_vk.embedding_q4gsw",
+    "torchao.choose_qparams_affine",
+    "sdpa_with_kv_cache",
+    "custom_sdpa",
+    "et_vk.sdpa",
+    "update_cache",
+    "aten.embedding",
+}
+
 _NAMESPACES = ("aten", "et_vk", "torchao", "quantized_decomposed", "dim_order_ops", "llama")
 
 # The int4 linears, by activation scheme.
@@ -101,6 +119,14 @@ LINEAR_SCHEMES = {
     "et_vk.linear_dq8ca_q4gsw": "8da4w",
     "et_vk.linear_q4gsw": "weight-only",
 }
+
+
+def argument_names(kind: str, count: int) -> tuple[str, ...] | None:
+    """The names of `count` arguments of an operator; None where they are not known."""
+    for table in (ARGUMENTS, EARLIER_ARGUMENTS):
+        if len(table.get(kind, ())) == count:
+            return table[kind]
+    return None
 
 
 def operator_kind(name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from quatrain.errors import InputError
+from quatrain.runtime.reference.kernels import check_positions
 
 # The arguments that an operator writes to, by position.
 MUTATED = {"sdpa_with_kv_cache": (3, 4), "update_cache": (1,)}
@@ -34,6 +34,7 @@ def apply_rotary_emb_hf(
     start_pos: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rotate halves (Hugging Face's order). freqs [context, R], R <= D rotated channels."""
+    check_positions(start_pos, start_pos + xq.shape[1], freqs_cos.shape[0])
     positions = slice(start_pos, start_pos + xq.shape[1])
     cos, sin = freqs_cos[positions].float()[:, None, :], freqs_sin[positions].float()[:, None, :]
     return _rotate_halves(xq, cos, sin), _rotate_halves(xk, cos, sin)
@@ -48,13 +49,9 @@ def _rotate_halves(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tor
 
 def update_cache(value: torch.Tensor, cache: torch.Tensor, start_pos: int) -> torch.Tensor:
     """Write value [B, T, H, D] into cache [B, context, H, D] at `start_pos`; the cache."""
-    length, context = value.shape[1], cache.shape[1]
-    if start_pos < 0 or start_pos + length > context:
-        raise InputError(
-            f"positions {start_pos} to {start_pos + length - 1} do not fit the program's "
-            f"context of {context} tokens; use a shorter prompt or export a longer --max-seq-len"
-        )
-    cache[:, start_pos : start_pos + length] = value
+    end = start_pos + value.shape[1]
+    check_positions(start_pos, end, cache.shape[1])
+    cache[:, start_pos:end] = value
     return cache
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from quatrain.errors import InputError
 
 Kernel = Callable[..., Any]
+_TO_THE_END = 2**31 - 1  # ends from here on are how exporters write "no end"
 
 
 def embedding(weights: torch.Tensor, indices: torch.Tensor, *_: Any) -> torch.Tensor:
@@ -30,6 +31,15 @@ def check_tokens(tokens: torch.Tensor, vocab_size: int) -> None:
         raise InputError(f"token id {wrong} is not in the vocabulary, 0 to {vocab_size - 1}")
 
 
+def check_positions(start: int, end: int, context: int) -> None:
+    """Refuse positions from `start` up to `end` (not included) beyond the program's context."""
+    if start < 0 or end > context:
+        raise InputError(
+            f"positions {start} to {end - 1} do not fit the program's context of {context} "
+            "tokens; use a shorter prompt or export a longer --max-seq-len"
+        )
+
+
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """x [..., D] over its root mean square, times weight [D]."""
     x = x.float()
@@ -39,8 +49,14 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 def slice_copy(
     x: torch.Tensor, dim: int, start: int | None, end: int | None, step: int
 ) -> torch.Tensor:
-    """x[start:end:step] along `dim`, with Python's rules for what lies outside."""
+    """x[start:end:step] along `dim`, with Python's rules for what lies outside.
+
+    Only an end past the table that is no stand-in for "the last" is refused: rows of a rotary
+    embedding that do not exist.
+    """
     size = x.shape[dim]
+    if start is not None and end is not None and start >= 0 and size < end < _TO_THE_END:
+        check_positions(start, end, size)
     begin, stop, _ = slice(start, end).indices(size)
     if step == 1:
         return x.narrow(dim, begin, max(0, stop - begin))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from quatrain.runtime.reference.kernels import check_tokens
 
 # torchao's default, where the graph does not say: the smallest scale a token may have.
-_EPS = torch.finfo(torch.float32).eps
+_SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
 
 def unpack_int4(packed: torch.Tensor, even_low: bool = True) -> torch.Tensor:
@@ -68,7 +68,8 @@ def choose_qparams_affine(
     """Scale and zero point per row of x [..., K], each [...]: torchao's ASYMMETRIC mapping."""
     x = x.float()
     lowest, highest = x.amin(-1).clamp(max=0), x.amax(-1).clamp(min=0)
-    scale = ((highest - lowest) / float(quant_max - quant_min)).clamp(min=eps or _EPS)
+    smallest = _SMALLEST_SCALE if eps is None else eps
+    scale = ((highest - lowest) / float(quant_max - quant_min)).clamp(min=smallest)
     zero_point = quant_min - torch.round(lowest / scale)
     return scale, zero_point.clamp(quant_min, quant_max)
 
@@ -78,7 +79,7 @@ def embedding_q4gsw(
     scales: torch.Tensor,
     group_size: int,
     indices: torch.Tensor,
-    is_linear_weight: bool,
+    is_linear_weight: bool = False,
 ) -> torch.Tensor:
     """Rows of an int4 table: weights [V, D/2], scales [V, D/group], indices [...] -> [..., D].
 

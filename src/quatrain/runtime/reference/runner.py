@@ -9,6 +9,7 @@ import torch
 
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, VulkanGraph, open_program
+from quatrain.runtime.faults import check_fault, faulty_linear_dynamic
 from quatrain.runtime.reference.attention import ATTENTION_KERNELS, MUTATED
 from quatrain.runtime.reference.kernels import KERNELS
 from quatrain.runtime.reference.quantized import (
@@ -27,6 +28,7 @@ Step = Callable[[list[Any]], None]
 class ReferenceRunner:
     """Runs the Vulkan delegate of `program` on the CPU.
 
+    `emulate` computes what a defect of `quatrain.runtime.faults` computes.
     Every int4 weight is unpacked to float32 once (4 bytes per weight, shared where constants
     are). Raises `InputError` where the program has no single Vulkan delegate, does other work
     outside it, or holds an operator without a kernel here, named, before anything runs.
@@ -34,7 +36,14 @@ class ReferenceRunner:
 
     metadata: dict[str, Any]
 
-    def __init__(self, program: Program | Path | str, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        program: Program | Path | str,
+        threads: int | None = None,
+        emulate: str | None = None,
+    ) -> None:
+        check_fault(emulate)
+        self._fault = emulate
         if not isinstance(program, Program):
             program = open_program(program)
         if threads:
@@ -144,10 +153,15 @@ class ReferenceRunner:
         dense = self._dense_weight(names, columns)
         if operator.kind == "et_vk.linear_q4gsw":
             return (lambda x, bias: linear_weight_only(x, dense, bias)), (names["x"], names["bias"])
-        return (
-            lambda x, scales, zeros, bias: linear_dynamic(x, scales, zeros, dense, bias),
-            (names["x"], names["input_scales"], names["input_zero_points"], names["bias"]),
-        )
+        arguments = ("x", "input_scales", "input_zero_points", "bias")
+        fault, group = self._fault, self.graph.plain(names["group_size"])
+
+        def linear(x: Any, scales: Any, zeros: Any, bias: Any) -> torch.Tensor:
+            if fault is not None:
+                return faulty_linear_dynamic(fault, x, scales, zeros, dense, bias, group)
+            return linear_dynamic(x, scales, zeros, dense, bias)
+
+        return linear, tuple(names[name] for name in arguments)
 
     def _dense_weight(self, names: dict[str, int], columns: int) -> torch.Tensor:
         packed, scales = self._values[names["weights"]], self._values[names["weight_scales"]]
