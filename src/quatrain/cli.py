@@ -8,7 +8,17 @@ import typer
 
 from quatrain.errors import QuatrainError
 
-VERBS = ("quantize", "export", "run", "logits", "devices", "selftest")
+VERBS = (
+    "quantize",
+    "export",
+    "run",
+    "logits",
+    "inspect",
+    "retarget",
+    "doctor",
+    "devices",
+    "selftest",
+)
 
 
 def build_app() -> typer.Typer:
