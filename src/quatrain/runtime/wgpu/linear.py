@@ -2,10 +2,17 @@
 
 from dataclasses import dataclass
 
+from quatrain.runtime.faults import sums_capacity
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Traits, ceil_div, dispatch
 
-# Smallest scale that torchao lets an activation have: the epsilon of its dtype.
-EPSILON = {"f32": 1.1920928955078125e-07, "f16": 0.0009765625}
+# torchao's smallest scale of an activation where the graph does not give one.
+EPSILON = 1.1920928955078125e-07
+
+# WGSL of what reads back of a zero point `chosen`, by defect (see quatrain.runtime.faults).
+_READ_ZERO = {
+    "dq8ca-zp-binding-float": "select(chosen, chosen - 8388608.0, chosen < 0.0)",
+    "dq8ca-zp-binding-int8": "select(127.0, -128.0, chosen < 0.0)",
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,9 @@ class Quantized:
     zero: Operand
 
 
-def choose_qparams(x: Operand, out: Quantized, traits: Traits) -> Dispatch:
+def choose_qparams(
+    x: Operand, out: Quantized, traits: Traits, eps: float | None = None, fault: str | None = None
+) -> Dispatch:
     """Chooses each row's scale and zero point (torchao, asymmetric int8) and packs the row."""
     k, lanes = x.shape[-1], 32 if traits.cpu else 128
     return dispatch(
@@ -40,7 +49,8 @@ def choose_qparams(x: Operand, out: Quantized, traits: Traits) -> Dispatch:
         [x, out.scale, out.zero, out.packed],
         (x.rows,),
         lambda p: (p[0], 1, 1),
-        T=x.dtype, K=k, X_SCALE=out.scale.dtype, EPS=EPSILON[x.dtype], WORKGROUP=lanes,
+        T=x.dtype, K=k, X_SCALE=out.scale.dtype, EPS=eps or EPSILON,
+        READ_ZERO=_READ_ZERO.get(fault or "", "chosen"), WORKGROUP=lanes,
     )  # fmt: skip
 
 
@@ -57,8 +67,9 @@ def quantize_activation(x: Operand, out: Quantized) -> Dispatch:
 
 
 def int4_linear(
-    x: Operand, weights: Weights, y: Operand, traits: Traits, int8: Quantized | None = None
-) -> Dispatch:
+    x: Operand, weights: Weights, y: Operand, traits: Traits, int8: Quantized | None = None,
+    fault: str | None = None,
+) -> Dispatch:  # fmt: skip
     """y [M, N] = x [M, K] @ weights^T, from `int8` instead of x where given.
 
     The shape and the device choose the kernel: one lane per channel (llvmpipe, and every
@@ -70,11 +81,14 @@ def int4_linear(
         "T": y.dtype, "N": n, "K": k, "GROUP": weights.group, "W_SCALE": weights.scales.dtype,
         "SCALE_STRIDE": weights.scales.shape[-1],
         "QUANTIZED": int8 is not None, "BIAS": weights.bias.dtype if weights.bias else "",
+        "CAPACITY": 0,
     }  # fmt: skip
     if int8 is not None:
         assert weights.sums is not None
         operands[3:] = [int8.packed, int8.scale, int8.zero, weights.sums]
         constants |= {"X_SCALE": int8.scale.dtype, "SUM_STRIDE": weights.sums.shape[-1]}
+        if fault == "dq8ca-m-gt-k":
+            constants["CAPACITY"] = sums_capacity(k, weights.group, x.dtype == "f16")
     if weights.bias is not None:
         operands.append(weights.bias)
 

@@ -48,9 +48,13 @@ def lower(
     inputs: Mapping[int, np.ndarray],
     traits: Traits,
     fp16: bool,
+    fault: str | None = None,
 ) -> Lowered:
-    """Dispatches for `operators` (the graph's, fused) at the shapes of `inputs`."""
-    lowering = Lowering(graph, traits, fp16, inputs)
+    """Dispatches for `operators` (the graph's, fused) at the shapes of `inputs`.
+
+    `fault` is a defect to emulate, from `quatrain.runtime.faults`.
+    """
+    lowering = Lowering(graph, traits, fp16, inputs, fault)
     for operator in operators:
         lowering.lower(operator)
     return lowering.result
@@ -66,12 +70,18 @@ class Lowering:
     """What the functions in operators.py read and add to while a graph is lowered."""
 
     def __init__(
-        self, graph: VulkanGraph, traits: Traits, fp16: bool, inputs: Mapping[int, np.ndarray]
+        self,
+        graph: VulkanGraph,
+        traits: Traits,
+        fp16: bool,
+        inputs: Mapping[int, np.ndarray],
+        fault: str | None,
     ):
         self.graph = graph
         self.traits = traits
         self.fp16 = fp16
         self.inputs = inputs
+        self.fault = fault
         self.result = Lowered()
         # Quantized activations by the tensor, or by the tensor and the parameters, they are of.
         self.quantized: dict[Any, Quantized] = {}

@@ -89,7 +89,8 @@ def _choose_qparams(to: "Lowering", operator: Operator) -> list[Dispatch]:
     to.result.operands[zero_id] = zero
     packed = Operand(("packed", operator.out), "u32", (x.rows, -(-k // 8) * 2))
     to.quantized[x.key] = linear.Quantized(packed, scale, zero)
-    return [linear.choose_qparams(x, to.quantized[x.key], to.traits)]
+    eps = to.plain(args["eps"])
+    return [linear.choose_qparams(x, to.quantized[x.key], to.traits, eps, to.fault)]
 
 
 def _linear(to: "Lowering", operator: Operator) -> list[Dispatch]:
@@ -114,7 +115,7 @@ def _linear(to: "Lowering", operator: Operator) -> list[Dispatch]:
         shape = (x.rows, -(-x.shape[-1] // 8) * 2)
         quantized = linear.Quantized(Operand(("packed", operator.out), "u32", shape), scale, zero)
         made = [linear.quantize_activation(x, quantized)]
-    return [*made, linear.int4_linear(x, weights, y, to.traits, quantized)]
+    return [*made, linear.int4_linear(x, weights, y, to.traits, quantized, to.fault)]
 
 
 def _unary(to: "Lowering", operator: Operator) -> list[Dispatch]:

@@ -10,6 +10,7 @@ import wgpu
 
 from quatrain.errors import InputError
 from quatrain.program import Program, Tensor, open_program
+from quatrain.runtime.faults import check_fault
 from quatrain.runtime.wgpu.device import Gpu, explained
 from quatrain.runtime.wgpu.dispatch import Operand
 from quatrain.runtime.wgpu.fuse import fuse
@@ -50,13 +51,20 @@ class WgpuRunner:
     """Runs the Vulkan delegate of `program` on the GPU `adapter` (its name or index; the best).
 
     Constants are uploaded once, from the memory-mapped file; the KV caches stay on the GPU.
+    `emulate` computes what a defect of `quatrain.runtime.faults` computes.
     Raises `InputError`, before anything runs, for an operator without a kernel, for a program
     that does other work beside its delegate, and for a GPU whose limits are too small.
     """
 
     metadata: dict[str, Any]
 
-    def __init__(self, program: Program | Path | str, adapter: str | None = None) -> None:
+    def __init__(
+        self,
+        program: Program | Path | str,
+        adapter: str | None = None,
+        emulate: str | None = None,
+    ) -> None:
+        check_fault(emulate)
         if not isinstance(program, Program):
             program = open_program(program)
         self.metadata = program.metadata
@@ -69,6 +77,7 @@ class WgpuRunner:
                 "use --device reference"
             )
         self.gpu = Gpu(adapter)
+        self._fault = emulate
         self._operators = fuse(self.graph)
         self._plans: dict[Any, _Plan] = {}
         self._kept: dict[Any, Any] = {}  # constants and caches
@@ -186,7 +195,8 @@ class WgpuRunner:
         return self._plans[key], given
 
     def _make_plan(self, given: dict[int, np.ndarray]) -> _Plan:
-        lowered = lower(self.graph, self._operators, given, self.gpu.traits, self.gpu.info.fp16)
+        traits, fp16 = self.gpu.traits, self.gpu.info.fp16
+        lowered = lower(self.graph, self._operators, given, traits, fp16, self._fault)
         output = lowered.operands[self.graph.outputs[0]]
         # Inputs are written before a step and outputs read after it: they share with nothing.
         own = {lowered.operands[i].key: lowered.operands[i] for i in given} | {output.key: output}

@@ -1,6 +1,8 @@
 // Per-token asymmetric int8 parameters as torchao's choose_qparams_affine gives them, and the
 // quantized token packed for the int4 linears. One workgroup per row of x [M, K].
 //
+// READ_ZERO is `chosen`, or what a defect under emulation makes of it.
+//
 // scale = max((max(x, 0) - min(x, 0)) / 255, EPS); zero = clamp(-128 - round(min / scale))
 // packed  [M, ceil(K/8)] pairs of u32: int8 of (k0 k2 k4 k6), (k1 k3 k5 k7)
 
@@ -40,15 +42,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
   }
   workgroupBarrier();
-  // Rounded to the stored type first: the zero point and the integers follow the stored scale.
-  let stored = {{ X_SCALE }}(max((highs[0] - lows[0]) / 255.0, {{ EPS }}));
-  let scale = f32(stored);
-  let zero = clamp(-128.0 - round(lows[0] / scale), -128.0, 127.0);
+  let exact = max((highs[0] - lows[0]) / 255.0, {{ EPS }});
+  let chosen = clamp(-128.0 - round(lows[0] / exact), -128.0, 127.0);
+  let zero = {{ READ_ZERO }};
+  // The integers follow the scale as it is stored.
+  let stored = {{ X_SCALE }}(exact);
   if (lane == 0u) {
     x_scale[m] = stored;
     x_zero[m] = i32(zero);
   }
   for (var j = lane; j < WORDS; j += LANES) {
-    packed[m * WORDS + j] = quantize_word(m, j, 1.0 / scale, zero);
+    packed[m * WORDS + j] = quantize_word(m, j, 1.0 / f32(stored), zero);
   }
 }

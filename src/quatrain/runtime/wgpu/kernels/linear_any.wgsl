@@ -45,7 +45,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
       a += (f32(nibble) - 8.0) * load_x(m, k);
     }
 {% if QUANTIZED %}
-    a -= f32(x_zero[m] * sums[group * {{ SUM_STRIDE }}u + n]);
+    if (true{% if CAPACITY %} && group * ((p.x + 3u) / 4u) + m / 4u < {{ CAPACITY }}u{% endif %}) {
+      a -= f32(x_zero[m]) * f32(sums[group * {{ SUM_STRIDE }}u + n]);
+    }
 {% endif %}
     total += a * f32(scales[group * {{ SCALE_STRIDE }}u + n]);
   }

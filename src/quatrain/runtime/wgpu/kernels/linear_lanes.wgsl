@@ -36,8 +36,9 @@ fn word_product(word: u32, m: u32, n: u32, j: u32) -> f32 {
   let q = x[m * WORDS + j];
   var total = dot4I8Packed(word & 0x0f0f0f0fu, q.x) + dot4I8Packed((word >> 4u) & 0x0f0f0f0fu, q.y);
   total -= 8 * (dot4I8Packed(q.x, ONES) + dot4I8Packed(q.y, ONES));
-  if (j % PER_GROUP == 0u) {
-    total -= x_zero[m] * sums[j / PER_GROUP * {{ SUM_STRIDE }}u + n];
+  let group = j / PER_GROUP;
+  if (j % PER_GROUP == 0u{% if CAPACITY %} && group * ((p.x + 3u) / 4u) + m / 4u < {{ CAPACITY }}u{% endif %}) {
+    return f32(total) - f32(x_zero[m]) * f32(sums[group * {{ SUM_STRIDE }}u + n]);
   }
   return f32(total);
 }

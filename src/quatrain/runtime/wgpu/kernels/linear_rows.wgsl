@@ -7,7 +7,8 @@
 // w       [N, K/32] vec4<u32>: 32 weights, nibble i of a u32 holds w[8j + i] + 8
 // scales  [K/GROUP, SCALE_STRIDE]
 // x       [M, K], or when QUANTIZED int8 [M, K/8] pairs of u32: (k0 k2 k4 k6), (k1 k3 k5 k7)
-// sums    [K/GROUP, SUM_STRIDE] of w over each group, corrects for the zero point
+// sums    [K/GROUP, SUM_STRIDE] of w over each group, corrects for the zero point; under emulation
+//         of dq8ca-m-gt-k only within CAPACITY blocks of four rows
 alias T = {{ T }};
 const N = {{ N }}u;
 const K = {{ K }}u;
@@ -88,13 +89,16 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>{% if SPREAD %},
 {% endfor %}
 {% endfor %}
     }
+{% if QUANTIZED %}{% for t in range(TOKENS) %}
+    let kept{{ t }} = {% if CAPACITY %}select(0.0, zero{{ t }}, group * ((p.x + 3u) / 4u) + m{{ t }} / 4u < {{ CAPACITY }}u){% else %}zero{{ t }}{% endif %};
+{% endfor %}{% endif %}
 {% for r in range(ROWS) %}
     let s{{ r }} = f32(scales[group * {{ SCALE_STRIDE }}u + n{{ r }}]);
 {% if QUANTIZED %}
     let sum{{ r }} = f32(sums[group * {{ SUM_STRIDE }}u + n{{ r }}]);
 {% endif %}
 {% for t in range(TOKENS) %}
-    y{{ r }}_{{ t }} += s{{ r }} * {% if QUANTIZED %}(a{{ r }}_{{ t }} - zero{{ t }} * sum{{ r }}){% else %}a{{ r }}_{{ t }}{% endif %};
+    y{{ r }}_{{ t }} += s{{ r }} * {% if QUANTIZED %}(a{{ r }}_{{ t }} - kept{{ t }} * sum{{ r }}){% else %}a{{ r }}_{{ t }}{% endif %};
 {% endfor %}
 {% endfor %}
   }

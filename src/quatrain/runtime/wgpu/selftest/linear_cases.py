@@ -128,12 +128,11 @@ def quantized(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     In float32 rather than float64: a value half way between two integers must fall the same way.
     """
-    dtype = x.dtype.type
     wide = x.astype(np.float32)
     low, high = np.minimum(wide.min(1), 0), np.maximum(wide.max(1), 0)
-    eps = np.float32(EPSILON["f16" if dtype is np.float16 else "f32"])
-    scale = np.maximum((high - low) / np.float32(255), eps).astype(dtype)
-    zero = np.clip(-128 - np.round(low / scale.astype(np.float32)), -128, 127)
+    exact = np.maximum((high - low) / np.float32(255), np.float32(EPSILON))
+    zero = np.clip(-128 - np.round(low / exact), -128, 127)
+    scale = exact.astype(x.dtype)
     inverse = np.float32(1) / scale.astype(np.float32)
     integers = np.clip(np.round(wide * inverse[:, None]) + zero[:, None], -128, 127)
     return scale, zero.astype(np.int64), integers.astype(np.int64)
