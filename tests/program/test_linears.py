@@ -79,3 +79,12 @@ def test_a_memory_conflict_is_seen() -> None:
     maker.call("aten.mul.Tensor", first, second, out)
     maker.graph.outputs = [out]
     assert memory_conflicts(maker.graph) == [(first, second)]
+
+
+def test_a_graph_that_runs_in_a_circle_is_read(tmp_path: Path) -> None:
+    maker = GraphMaker()
+    q, null = maker.tensor("float32", 1, 1, 1, 8), maker.plain("null")
+    out = maker.tensor("float32", 1, 1, 1, 8)
+    maker.call("aten.clone.default", q, null, q)
+    maker.call("et_vk.sdpa.default", q, q, q, null, null, out)
+    assert find_linears(open_program(maker.save(tmp_path / "circle.pte", [out])).vulkan) == []

@@ -68,13 +68,14 @@ def _is_linear(graph: VulkanGraph, operator: Operator) -> bool:
     if operator.kind not in _OTHER_LINEARS:
         return False
     weight = graph.values[_weight_id(operator)]
-    flow_constant = isinstance(weight, Tensor) and weight.constant is not None
-    return flow_constant or operator.kind not in ("aten.mm", "aten.addmm")
+    constant = isinstance(weight, Tensor) and weight.constant is not None
+    return constant or operator.kind not in ("aten.mm", "aten.addmm")
 
 
 def _weight_id(operator: Operator) -> int:
     names = operator.named_args
-    return names.get("weights", names.get("b", operator.args[1]))
+    named = [names[name] for name in ("weights", "b") if name in names]
+    return (*named, *operator.args[1:2], *operator.args)[0]
 
 
 class _Places:
@@ -85,12 +86,12 @@ class _Places:
         self.linears = linears
         self.found: dict[int, tuple[int | None, str]] = {}
         layer = -1
-        for index, operator in enumerate(flow.graph.operators):
+        for operator in flow.graph.operators:
             if operator.kind in _ATTENTION:
                 layer += 1
                 self._attention(operator, layer)
             elif operator.kind in _ACTIVATIONS and layer >= 0:
-                self._feed_forward(index, operator, layer)
+                self._feed_forward(operator, layer)
         self._output()
 
     def of(self, index: int) -> tuple[int | None, str]:
@@ -113,19 +114,18 @@ class _Places:
     def _through_rotary(self, value: int) -> int:
         """The value that a rotary embedding turned into `value`; it handles q and k at once."""
         graph = self.flow.graph
-        index = self.flow.producer.get(value)
-        while index is not None:
+        seen: set[int] = set()  # a damaged graph may run in a circle
+        while (index := self.flow.producer.get(value)) is not None:
             operator = graph.operators[index]
             if operator.kind.startswith("et_vk.apply_rotary_emb"):
                 return operator.args[graph.outputs_of(operator).index(value)]
-            if len(operator.args) < 2:
+            if index in self.linears or index in seen:
                 break
-            value, index = operator.args[0], self.flow.producer.get(operator.args[0])
-            if index in self.linears:
-                break
+            seen.add(index)
+            value = operator.args[0]
         return value
 
-    def _feed_forward(self, index: int, operator: Operator, layer: int) -> None:
+    def _feed_forward(self, operator: Operator, layer: int) -> None:
         """`down(activation(gate) * up)`, where `activation` may be x * sigmoid(x)."""
         gate = self._sources(operator.args[0])
         product = self._multiplication(operator.out)
@@ -156,11 +156,8 @@ class _Places:
     def _output(self) -> None:
         """The unnamed linears that reach the program's outputs without meeting another."""
         outputs = self.flow.graph.outputs
-        last = [i for i in self._sources_of_outputs(outputs) if i not in self.found]
-        self._name(last, None, "output")
-
-    def _sources_of_outputs(self, outputs: list[int]) -> list[int]:
-        return self.flow.upstream(outputs, lambda index: index in self.linears)
+        last = self.flow.upstream(outputs, lambda index: index in self.linears)
+        self._name([index for index in last if index not in self.found], None, "output")
 
 
 def _describe(graph: VulkanGraph, index: int, layer: int | None, role: str) -> Linear:
