@@ -1,7 +1,7 @@
 """Turns a Vulkan graph into a list of steps, and runs them for each call of `forward`."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,14 @@ class ReferenceRunner:
         self._dense: dict[tuple[Any, ...], torch.Tensor] = {}
         self._values = [self._initial(i) for i in range(len(self.graph.values))]
         self._steps: list[Step] = []
+        self._targets: list[tuple[int, ...]] = []  # what each step writes
         self._step_names: list[str] = []
         for index, operator in enumerate(self.graph.operators):
             if operator.kind == "et_vk.prepack":
                 self._values[operator.out] = self._values[operator.args[0]]
             else:
                 self._steps.append(self._step(operator))
+                self._targets.append(self.graph.outputs_of(operator))
                 self._step_names.append(f"operator {index}, {operator.name},")
         self._caches = {
             operator.args[place]: self._values[operator.args[place]]
@@ -77,7 +79,6 @@ class ReferenceRunner:
                 raise InputError(f"{self.path}: the KV cache, value {value_id}, is no constant")
             self._values[value_id] = stored.clone()
 
-    @torch.inference_mode()
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """One call of the program, such as tokens int64 [1, T] and position int64 [1].
 
@@ -85,6 +86,17 @@ class ReferenceRunner:
         [1, T, vocab], or hidden states [1, T, dim]. Raises `InputError` where an input has
         another rank or size than the program takes.
         """
+        return self.trace((), lambda value_id, computed: computed, *inputs)
+
+    @torch.inference_mode()
+    def trace(
+        self,
+        wanted: Collection[int],
+        observe: Callable[[int, torch.Tensor], torch.Tensor],
+        *inputs: torch.Tensor,
+    ) -> torch.Tensor:
+        """As `forward`, but the value of each id in `wanted` becomes what `observe(id, value)`
+        returns as soon as it is computed."""
         if len(inputs) != len(self.graph.inputs):
             raise InputError(f"{len(inputs)} inputs given, the program takes {self._input_names()}")
         values = self._values
@@ -92,9 +104,12 @@ class ReferenceRunner:
             values[value_id] = self._checked_input(self.graph.tensor(value_id), given)
         done = 0
         try:
-            for step in self._steps:
+            for step, targets in zip(self._steps, self._targets, strict=True):
                 step(values)
                 done += 1
+                for target in targets:
+                    if target in wanted:
+                        values[target] = observe(target, values[target])
         except (RuntimeError, IndexError, TypeError, ValueError, AttributeError) as error:
             name = self._step_names[done]
             raise InputError(f"{self.path}: {name} cannot be computed: {error}") from error

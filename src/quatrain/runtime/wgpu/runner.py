@@ -1,5 +1,6 @@
 """Runs a Vulkan program on a GPU: one submit per step, results alone read back."""
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 import wgpu
 
 from quatrain.errors import InputError
-from quatrain.program import Program, Tensor, open_program
+from quatrain.program import Operator, Program, Tensor, open_program
 from quatrain.runtime.faults import check_fault
 from quatrain.runtime.wgpu.device import Gpu, explained
 from quatrain.runtime.wgpu.dispatch import Operand
@@ -18,6 +19,7 @@ from quatrain.runtime.wgpu.lower import Lowered, lower, unsupported
 from quatrain.runtime.wgpu.pointwise import argmax
 from quatrain.runtime.wgpu.sequence import Sequence, place
 from quatrain.runtime.wgpu.symbols import SYMBOL_KINDS, symbol_of
+from quatrain.runtime.wgpu.trace import read_operand, trace_operators, write_operand
 
 _NUMPY = {"f32": np.float32, "f16": np.float16, "i32": np.int32}
 _TOKEN = Operand(("token",), "u32", (1,))
@@ -134,6 +136,37 @@ class WgpuRunner:
             for dispatch, origin, (begin, end) in made
         ]
 
+    def trace(
+        self,
+        wanted: Collection[int],
+        observe: Callable[[int, torch.Tensor], torch.Tensor],
+        *inputs: torch.Tensor,
+    ) -> torch.Tensor:
+        """As `forward`, but the value of each id in `wanted` becomes what `observe(id, value)`
+        returns as soon as it is computed. Nothing is fused and no memory reused: it is slow."""
+        given = self._given(inputs)
+        operators = self.graph.operators
+        lowered = self._lower(operators, given)
+        memory: dict[Any, Any] = {}
+        for value_id, operand in lowered.operands.items():
+            if operand.key[0] in ("constant", "cache"):
+                memory[operand.key] = self._keep(value_id, operand)
+        memory |= place(
+            lowered.dispatches, set(memory), lambda n: self.gpu.buffer(n, "a result"), reuse=False
+        )
+        for value_id, array in given.items():
+            operand = lowered.operands[value_id]
+            if operand.key in memory:
+                data = np.ascontiguousarray(array, _NUMPY[operand.dtype])
+                write_operand(self.gpu, memory[operand.key], data)
+        steps = [
+            (op, () if op.kind in SYMBOL_KINDS else self.graph.outputs_of(op)) for op in operators
+        ]
+        symbols = self._symbols(lowered, given)
+        trace_operators(self.gpu, lowered, steps, memory, symbols, wanted, observe)
+        output = lowered.operands[self.graph.outputs[0]]
+        return read_operand(self.gpu, memory[output.key], output).to(self._output_dtype())
+
     def _submit(
         self,
         plan: _Plan,
@@ -142,13 +175,13 @@ class WgpuRunner:
         pick: bool = False,
         queries: Any = None,
     ) -> None:
-        symbols = self._symbols(plan, given)
+        symbols = self._symbols(plan.lowered, given)
         queue = self.gpu.device.queue
         for value_id, array in given.items():
             operand = plan.lowered.operands[value_id]
             if operand.key in plan.memory:
                 data = np.ascontiguousarray(array, _NUMPY[operand.dtype])
-                queue.write_buffer(plan.memory[operand.key], 0, _whole_words(data))
+                write_operand(self.gpu, plan.memory[operand.key], data)
         with explained("running a step"):
             encoder = self.gpu.device.create_command_encoder()
             plan.graph.encode(encoder, symbols, queries)
@@ -159,15 +192,15 @@ class WgpuRunner:
                 encoder.copy_buffer_to_buffer(source, 0, staging, 0, staging.size)
             queue.submit([encoder.finish()])
 
-    def _symbols(self, plan: _Plan, given: dict[int, np.ndarray]) -> dict[int, int]:
+    def _symbols(self, lowered: Lowered, given: dict[int, np.ndarray]) -> dict[int, int]:
         """The step's symbols; `InputError` where a position passes the program's context."""
         symbols: dict[int, int] = {}
-        operands = plan.lowered.operands
+        operands = lowered.operands
         for op in self._operators:
             if op.kind in SYMBOL_KINDS:
                 shape = lambda value_id: operands[value_id].shape  # noqa: E731
                 symbols[op.out] = symbol_of(self.graph, op, symbols, shape, given)
-        for symbol, length, limit in plan.lowered.bounds:
+        for symbol, length, limit in lowered.bounds:
             start = symbols[symbol]
             if start < 0 or start + length > limit:
                 raise InputError(
@@ -180,13 +213,8 @@ class WgpuRunner:
         self, inputs: tuple[torch.Tensor | np.ndarray, ...]
     ) -> tuple[_Plan, dict[int, np.ndarray]]:
         """The plan for the shapes of `inputs`, made if need be, and the inputs by value id."""
-        arrays = [x.numpy() if isinstance(x, torch.Tensor) else np.asarray(x) for x in inputs]
-        if len(arrays) != len(self.graph.inputs):
-            raise InputError(
-                f"{len(arrays)} inputs given, the program takes {len(self.graph.inputs)}"
-            )
-        given = dict(zip(self.graph.inputs, arrays, strict=True))
-        key = tuple(array.shape for array in arrays)
+        given = self._given(inputs)
+        key = tuple(array.shape for array in given.values())
         if key not in self._plans:
             while len(self._plans) >= _PLANS_KEPT:
                 self._plans.pop(next(iter(self._plans)))
@@ -194,9 +222,21 @@ class WgpuRunner:
         self._plans[key] = self._plans.pop(key)  # most recently used last
         return self._plans[key], given
 
-    def _make_plan(self, given: dict[int, np.ndarray]) -> _Plan:
+    def _given(self, inputs: tuple[torch.Tensor | np.ndarray, ...]) -> dict[int, np.ndarray]:
+        """The inputs by value id."""
+        arrays = [x.numpy() if isinstance(x, torch.Tensor) else np.asarray(x) for x in inputs]
+        if len(arrays) != len(self.graph.inputs):
+            raise InputError(
+                f"{len(arrays)} inputs given, the program takes {len(self.graph.inputs)}"
+            )
+        return dict(zip(self.graph.inputs, arrays, strict=True))
+
+    def _lower(self, operators: list[Operator], given: dict[int, np.ndarray]) -> Lowered:
         traits, fp16 = self.gpu.traits, self.gpu.info.fp16
-        lowered = lower(self.graph, self._operators, given, traits, fp16, self._fault)
+        return lower(self.graph, operators, given, traits, fp16, self._fault)
+
+    def _make_plan(self, given: dict[int, np.ndarray]) -> _Plan:
+        lowered = self._lower(self._operators, given)
         output = lowered.operands[self.graph.outputs[0]]
         # Inputs are written before a step and outputs read after it: they share with nothing.
         own = {lowered.operands[i].key: lowered.operands[i] for i in given} | {output.key: output}
@@ -246,12 +286,6 @@ class WgpuRunner:
 def _as_rows(output: Operand) -> Operand:
     """Logits of any rank as rows [M, vocab]."""
     return Operand(output.key, output.dtype, (output.rows, output.shape[-1]))
-
-
-def _whole_words(data: np.ndarray) -> np.ndarray:
-    """`data` as bytes, padded to the multiple of four that a write to a buffer takes."""
-    raw = data.reshape(-1).view(np.uint8)
-    return raw if raw.size % 4 == 0 else np.pad(raw, (0, -raw.size % 4))
 
 
 def _require_only_delegate(program: Program) -> None:

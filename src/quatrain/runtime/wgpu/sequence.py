@@ -79,12 +79,15 @@ def resolve(params: tuple[int | Symbol, ...], symbols: Symbols) -> Params:
 
 
 def place(
-    dispatches: list[Dispatch], kept: set[Key], allocate: Callable[[int], Any]
+    dispatches: list[Dispatch],
+    kept: set[Key],
+    allocate: Callable[[int], Any],
+    reuse: bool = True,
 ) -> dict[Key, Any]:
     """Buffers for the operands of `dispatches` not in `kept`, reused once no later one reads them.
 
     `allocate` makes a buffer of a number of bytes. Operands whose uses overlap, those of one
-    dispatch included, never share memory.
+    dispatch included, never share memory; without `reuse`, none do.
     """
     operands: dict[Key, Operand] = {}
     last_use: dict[Key, int] = {}
@@ -110,6 +113,6 @@ def place(
                 free.remove(best)
             memory[key] = best if best is not None else allocate(size)
         for key in {o.key: None for o in dispatch.operands if o.key in operands}:
-            if last_use[key] == i:
+            if reuse and last_use[key] == i:
                 free.append(memory[key])
     return memory

@@ -1,0 +1,103 @@
+"""Logits of a program against those of its eager backbone, over prefill and decode."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from quatrain.backbone.model import Backbone
+from quatrain.runtime.generate import Runner
+from quatrain.verify.walk import relative_error
+
+_NUDGE = 1e-6  # relative change of the embedding that stands for rounding
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How close two models' logits are over some prompts, each continued by the first's choice.
+
+    `logits_error`: the largest relative error of a step. `top1_agreement`: the part of steps
+    with the same most likely token. `kl`: the mean divergence in nats. `first_difference`: the
+    generated token at which greedy decoding parts, of all prompts the earliest; None: never.
+    """
+
+    logits_error: float
+    top1_agreement: float
+    kl: float
+    first_difference: int | None
+
+
+@torch.inference_mode()
+def greedy_logits(
+    runner: Runner, prompt: Sequence[int], follow: Sequence[int]
+) -> list[torch.Tensor]:
+    """The logits [V] after `prompt`, then after each token of `follow`."""
+    runner.reset()
+    rows = [runner.forward(torch.tensor([list(prompt)]), torch.tensor([0]))]
+    for i, token in enumerate(follow):
+        rows.append(runner.forward(torch.tensor([[token]]), torch.tensor([len(prompt) + i])))
+    return [row.reshape(-1, row.shape[-1])[-1].float() for row in rows]
+
+
+@torch.inference_mode()
+def continue_greedily(
+    backbone: Runner, prompt: Sequence[int], count: int
+) -> tuple[list[int], list[torch.Tensor]]:
+    """`count` tokens that `backbone` finds most likely, and the logits [V] of each."""
+    rows = greedy_logits(backbone, prompt, [])
+    tokens = [int(rows[0].argmax())]
+    while len(tokens) < count:
+        at = torch.tensor([len(prompt) + len(tokens) - 1])
+        rows.append(backbone.forward(torch.tensor([[tokens[-1]]]), at).reshape(-1).float())
+        tokens.append(int(rows[-1].argmax()))
+    return tokens, rows
+
+
+def compare_logits(expected: list[list[torch.Tensor]], found: list[list[torch.Tensor]]) -> Parity:
+    """`expected` and `found`: per prompt, the logits [V] of each step."""
+    pairs = [
+        [(want, got) for want, got in zip(wants, gots, strict=True)]
+        for wants, gots in zip(expected, found, strict=True)
+    ]
+    flat = [pair for prompt in pairs for pair in prompt]
+    same = [[bool(w.argmax() == g.argmax()) for w, g in prompt] for prompt in pairs]
+    parted = [agree.index(False) for agree in same if False in agree]
+    return Parity(
+        logits_error=max(relative_error(got, want) for want, got in flat),
+        top1_agreement=sum(map(sum, same)) / len(flat),
+        kl=sum(divergence(want, got) for want, got in flat) / len(flat),
+        first_difference=min(parted, default=None),
+    )
+
+
+def divergence(expected: torch.Tensor, found: torch.Tensor) -> float:
+    """KL(expected || found) in nats, of the distributions with these logits [V]."""
+    if not bool(torch.isfinite(found).all()):
+        return math.inf
+    want, got = F.log_softmax(expected.double(), -1), F.log_softmax(found.double(), -1)
+    return float((want.exp() * (want - got)).sum().clamp(min=0))
+
+
+def rounding_floor(
+    backbone: Backbone, prompts: list[list[int]], follows: list[list[int]],
+    expected: list[list[torch.Tensor]], nudge: float = _NUDGE,
+) -> Parity:  # fmt: skip
+    """What the backbone's logits change by when its embedding changes by `nudge`, relatively.
+
+    No runtime that rounds in another order can be asked to come closer. In 8da4w it is large:
+    a value at a rounding boundary becomes another int8, and later layers amplify that.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def shake(_module: object, _given: object, result: torch.Tensor) -> torch.Tensor:
+        return result * (1 + nudge * torch.randn(result.shape, generator=generator))
+
+    assert backbone.tok_embeddings is not None
+    handle = backbone.tok_embeddings.register_forward_hook(shake)
+    try:
+        found = [greedy_logits(backbone, p, f) for p, f in zip(prompts, follows, strict=True)]
+    finally:
+        handle.remove()
+    return compare_logits(expected, found)
