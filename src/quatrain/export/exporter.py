@@ -11,7 +11,11 @@ from quatrain.checkpoint import Checkpoint, open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export.accounting import check_program
 from quatrain.export.kernels import LinearRow, assign_kernels, dequantize_fallbacks
+from quatrain.export.metadata import metadata_methods
 from quatrain.export.options import DEFAULT_MAX_SEQ_LEN, ExportOptions
+from quatrain.export.stamp import IrregularGraph
+from quatrain.export.stamped import write_stamped_program
+from quatrain.export.template import LAYERS
 from quatrain.files import whole_file
 from quatrain.linear import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
@@ -62,7 +66,7 @@ def export_checkpoint(
         backbone, rows = _prepare(opened, options)
         notes = _notes(backbone, options)
     with whole_file(output) as temporary:
-        _write_program(backbone, opened, options, temporary, stages)
+        notes += _write_program(backbone, opened, options, temporary, stages)
         with stages("account for every linear"):
             check_program(temporary, rows, options)
     return ExportReport(
@@ -102,20 +106,29 @@ def _prepare(opened: Checkpoint, options: ExportOptions) -> tuple[Backbone, list
 
 def _write_program(
     backbone: Backbone, opened: Checkpoint, options: ExportOptions, path: Path, stages: Stages
-) -> None:
-    with stages("import the compiler"):
-        # Imported here: together they take seconds.
-        from quatrain.export.lowering import metadata_methods
-        from quatrain.export.vulkan import lower_to_vulkan
-        from quatrain.export.xnnpack import lower_to_xnnpack
-
+) -> list[str]:
+    """Write the program; returns what there is to say about how."""
+    # The compiler takes seconds to import, so only the way that needs it imports it.
+    if options.backend == "xnnpack":
+        with stages("import the compiler"):
+            from quatrain.export.xnnpack import write_xnnpack_program
+        write_xnnpack_program(backbone, metadata_methods(backbone, opened.params), path, stages)
+        return []
+    with stages("import the operators"):
+        from quatrain.export.operators import to_vulkan_operators
     metadata = metadata_methods(backbone, opened.params)
-    if options.backend == "vulkan":
-        manager = lower_to_vulkan(backbone, options.activation_dtype, metadata, stages)
-    else:
-        manager = lower_to_xnnpack(backbone, metadata, stages)
-    with stages("write"), path.open("wb") as file:
-        manager.write_to_file(file)
+    to_vulkan_operators(backbone)
+    irregular = f"there are fewer than {LAYERS}"
+    if len(backbone.layers) >= LAYERS:
+        try:
+            write_stamped_program(backbone, options.activation_dtype, metadata, path, stages)
+            return []
+        except IrregularGraph as error:
+            irregular = str(error)
+    with stages("import the compiler"):
+        from quatrain.export.vulkan import write_vulkan_program
+    write_vulkan_program(backbone, options.activation_dtype, metadata, path, stages)
+    return [f"Every layer was lowered by itself, which takes longer: {irregular}."]
 
 
 def _notes(backbone: Backbone, options: ExportOptions) -> list[str]:

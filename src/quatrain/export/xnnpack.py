@@ -7,6 +7,7 @@ their own constants in it; lowering 211 linears costs what lowering 5 does.
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,6 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
 from executorch.exir import to_edge, to_edge_transform_and_lower
 from executorch.exir._serialize._named_data_store import NamedDataStore
 from executorch.exir.lowered_backend_module import LoweredBackendModule
-from executorch.exir.program import ExecutorchProgramManager
 from torch import nn
 
 from quatrain.backbone.model import Backbone
@@ -34,10 +34,10 @@ _ALIGNMENT = 16  # bytes; XNNPACK's CONSTANT_TENSOR_ALIGNMENT in ExecuTorch
 Linear = Int4Linear | Int8DynActInt8WeightLinear | nn.Linear
 
 
-def lower_to_xnnpack(
-    backbone: Backbone, metadata: dict[str, Any], stages: Stages
-) -> ExecutorchProgramManager:
-    """Lower every linear into a delegate, then the rest; `backbone` is used up by it."""
+def write_xnnpack_program(
+    backbone: Backbone, metadata: dict[str, Any], path: Path, stages: Stages
+) -> None:
+    """Lower every linear into a delegate, then the rest, and write; `backbone` is used up."""
     with stages("lower linears to XNNPACK"), quiet():
         _delegate_linears(backbone)
     with stages("trace"):
@@ -45,7 +45,9 @@ def lower_to_xnnpack(
         program = trace(backbone)
     with stages("lower the rest"), quiet():
         edge = to_edge(program, constant_methods=metadata, compile_config=EDGE_CONFIG)
-        return edge.to_executorch(EXECUTORCH_CONFIG)
+        manager = edge.to_executorch(EXECUTORCH_CONFIG)
+    with stages("write"), path.open("wb") as file:
+        manager.write_to_file(file)
 
 
 class DelegatedLinear(nn.Module):

@@ -18,3 +18,15 @@ def pack_int4(weight: torch.Tensor) -> torch.Tensor:
         block = weight[first : first + _ROWS_AT_ONCE].view(torch.uint8) + 8
         packed[first : first + _ROWS_AT_ONCE] = (block[:, 1::2] << 4) | block[:, ::2]
     return packed
+
+
+def group_sums(weight: torch.Tensor, group_size: int) -> torch.Tensor:
+    """The sum of each group of int4 values: int8 [N, K] to int32 [K / group_size, N].
+
+    What a dynamic-activation kernel multiplies by the activation's zero point.
+    """
+    sums = torch.empty((weight.shape[1] // group_size, weight.shape[0]), dtype=torch.int32)
+    for first in range(0, weight.shape[0], _ROWS_AT_ONCE):
+        block = weight[first : first + _ROWS_AT_ONCE].unflatten(1, (-1, group_size))
+        sums[:, first : first + _ROWS_AT_ONCE] = block.sum(-1, dtype=torch.int32).T
+    return sums

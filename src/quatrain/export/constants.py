@@ -1,0 +1,59 @@
+"""The constants of a Vulkan program as their kernels read them, from a backbone's tensors.
+
+A constant is known by a key `form:tensor`, such as `packed:layers.3.attention.wq.weight`.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from quatrain.errors import QuatrainError
+from quatrain.linear.packing import group_sums, pack_int4
+from quatrain.program import Tensor
+
+_DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "int32": torch.int32,
+    "int8": torch.int8,
+    "uint8": torch.uint8,
+}
+
+
+def constant_bytes(
+    form: str, tensor: torch.Tensor, like: Tensor, group_size: int | None = None
+) -> bytes:
+    """The bytes of a constant of shape and dtype `like`.
+
+    `form`: "packed" int4 weight [N, K] -> uint8 [N, K/2]; "sums" of each group of one ->
+    int32 [K/group, N padded to 8]; "transposed" scales [N, groups] -> [groups, N]; "plain":
+    the tensor as it is. Rows are padded with zeros to the width of `like`, and floating-point
+    values clamped to its dtype, as ExecuTorch's Vulkan lowering does.
+    """
+    if form == "packed":
+        laid_out = pack_int4(tensor)
+    elif form == "sums":
+        assert group_size is not None
+        laid_out = group_sums(tensor, group_size)
+    elif form == "transposed":
+        laid_out = tensor.T
+    else:
+        laid_out = tensor
+    laid_out = _as_dtype(laid_out.detach(), _DTYPES[like.dtype])
+    missing = like.shape[-1] - laid_out.shape[-1]
+    if missing > 0:
+        laid_out = F.pad(laid_out, (0, missing))
+    if tuple(laid_out.shape) != like.shape:
+        raise QuatrainError(
+            f"a {form} constant has shape {list(laid_out.shape)}, the program expects "
+            f"{list(like.shape)}"
+        )
+    return laid_out.contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _as_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    if tensor.dtype == dtype:
+        return tensor
+    if dtype.is_floating_point:
+        limits = torch.finfo(dtype)
+        tensor = tensor.clamp(limits.min, limits.max)
+    return tensor.to(dtype)

@@ -1,0 +1,30 @@
+"""What a program says about itself."""
+
+from typing import Any
+
+from quatrain.backbone.model import Backbone
+
+
+def metadata_methods(backbone: Backbone, params: dict[str, Any]) -> dict[str, Any]:
+    """The constant methods by which ExecuTorch's `TextLLMRunner` learns about a program.
+
+    Source: `extension/llm/runner/constants.h` and `llm_runner_helper.cpp` in ExecuTorch.
+    """
+    config = backbone.config
+    eos = params.get("eos_idx", [])
+    methods: dict[str, Any] = {
+        "get_max_seq_len": config.max_seq_len,
+        "get_max_context_len": config.max_seq_len,
+        "get_vocab_size": config.vocab_size,
+        "get_n_layers": config.n_layers,
+        "use_kv_cache": True,
+        "use_sdpa_with_kv_cache": True,
+        "enable_dynamic_shape": True,
+        "quatrain_embedding_input": backbone.tok_embeddings is None,
+        "quatrain_hidden_output": backbone.output is None,
+    }
+    if params.get("bos_idx") is not None:
+        methods["get_bos_id"] = params["bos_idx"]
+    if eos:
+        methods["get_eos_ids"] = list(eos) if isinstance(eos, list) else [eos]
+    return methods

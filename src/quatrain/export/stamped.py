@@ -1,0 +1,70 @@
+"""Writes a Vulkan program by stamping layers, the weights going straight into the file."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from quatrain.backbone.model import Backbone
+from quatrain.export.constants import constant_bytes
+from quatrain.export.options import ActivationDtype
+from quatrain.export.stamp import stamp_layers
+from quatrain.export.template import backbone_tensors, template_for
+from quatrain.program import Tensor, VulkanGraph, open_program
+from quatrain.program.operators import LINEAR_SCHEMES
+from quatrain.stages import Stages
+
+_WORKERS = 2
+_AHEAD = 4  # constants laid out but not yet written, at most
+
+
+def write_stamped_program(
+    backbone: Backbone,
+    activation_dtype: ActivationDtype,
+    metadata: dict[str, Any],
+    path: Path,
+    stages: Stages,
+) -> None:
+    """Write the program of `backbone`, whose parts are Vulkan operators already.
+
+    Raises `IrregularGraph` where its layers are not copies of each other, before anything is
+    written.
+    """
+    template = open_program(template_for(backbone, activation_dtype, metadata, stages))
+    with stages("stamp the layers"):
+        graph = stamp_layers(template.vulkan, len(backbone.layers))
+        template.delegates[0].graph = graph
+    with stages("pack the weights"):
+        tensors = backbone_tensors(backbone)
+        shapes = _shapes(graph)
+        groups = _group_sizes(graph)
+
+        def lay_out(index: int) -> bytes:
+            form, _, name = (graph.constants[index].key or "").partition(":")
+            return constant_bytes(form, tensors[name], shapes[index], groups.get(index))
+
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            order = range(len(graph.constants))
+            graph.constants = [template.add_data(data) for data in pool.map(lay_out, order)]
+    with stages("write"):
+        template.write(path)
+
+
+def _shapes(graph: VulkanGraph) -> dict[int, Tensor]:
+    """A tensor of the graph for each constant, by its index."""
+    return {
+        value.constant: value
+        for value in graph.values
+        if isinstance(value, Tensor) and value.constant is not None
+    }
+
+
+def _group_sizes(graph: VulkanGraph) -> dict[int, int]:
+    """The group size of each group-sum constant, by its index."""
+    sizes = {}
+    for operator in graph.operators:
+        arguments = operator.named_args
+        if operator.kind in LINEAR_SCHEMES and "weight_sums" in arguments:
+            sums = graph.tensor(arguments["weight_sums"])
+            assert sums.constant is not None
+            sizes[sums.constant] = graph.plain(arguments["group_size"])
+    return sizes
