@@ -61,9 +61,9 @@ def stamp_layers(graph: VulkanGraph, depth: int) -> VulkanGraph:
 
 
 def canonical(graph: VulkanGraph) -> VulkanGraph:
-    """The same graph with values and constants numbered in order of first use.
+    """The same graph with values, constants and memory objects numbered in order of first use.
 
-    Two graphs that compute the same by the same operators become equal.
+    Two graphs that compute the same, by the same operators in the same memory, become equal.
     """
     order: dict[int, int] = {}
 
@@ -80,7 +80,8 @@ def canonical(graph: VulkanGraph) -> VulkanGraph:
         for value_id in operator.args:
             visit(value_id)
     constants: dict[int, int] = {}
-    values = [_renumbered(graph.values[old], order, constants) for old in order]
+    memory: dict[int, int] = {}
+    values = [_renumbered(graph.values[old], order, constants, memory) for old in order]
     return replace(
         graph,
         operators=[
@@ -93,11 +94,15 @@ def canonical(graph: VulkanGraph) -> VulkanGraph:
     )
 
 
-def _renumbered(value: Value, order: dict[int, int], constants: dict[int, int]) -> Value:
+def _renumbered(
+    value: Value, order: dict[int, int], constants: dict[int, int], memory: dict[int, int]
+) -> Value:
     if isinstance(value, ValueList):
         return ValueList(tuple(order[i] for i in value.items))
     if isinstance(value, Tensor) and value.constant is not None:
-        return replace(value, constant=constants.setdefault(value.constant, len(constants)))
+        value = replace(value, constant=constants.setdefault(value.constant, len(constants)))
+    if isinstance(value, Tensor) and value.mem_obj_id is not None:
+        value = replace(value, mem_obj_id=memory.setdefault(value.mem_obj_id, len(memory)))
     return value
 
 
@@ -135,6 +140,12 @@ def _require_steady(graph: VulkanGraph, middle: _Span, last: _Span) -> None:
             raise IrregularGraph(
                 f"{operator.name} after a layer uses its inner value {graph.values[value_id]}"
             )
+
+
+def _free_memory(graph: VulkanGraph) -> int:
+    """A memory object id that no value of `graph` has."""
+    taken = (value.mem_obj_id for value in graph.values if isinstance(value, Tensor))
+    return 1 + max((memory for memory in taken if memory is not None), default=-1)
 
 
 class _Copier:
@@ -180,7 +191,10 @@ class _Copier:
             return value_id
         renamed = Constant(constant.nbytes, key.replace(self.original, self.name))
         self.graph.constants.append(renamed)
-        return self._add(replace(value, constant=len(self.graph.constants) - 1))
+        copied = replace(value, constant=len(self.graph.constants) - 1)
+        if value.mem_obj_id is not None:  # a KV cache has memory of its own in every layer
+            copied = replace(copied, mem_obj_id=_free_memory(self.graph))
+        return self._add(copied)
 
     def _add(self, value: Value) -> int:
         self.graph.values.append(value)
