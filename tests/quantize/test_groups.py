@@ -51,7 +51,8 @@ def test_in_range_and_no_worse_than_plain_rounding(case):
     assert bool((scales > 0).all()) and bool(scales.isfinite().all())
 
     largest = weight.abs().view(*scales.shape, group_size).amax(-1)
-    plain_scales = torch.where(largest > 0, largest / 7.5, 1.0)
+    assert torch.equal(scales, scales.bfloat16().float())
+    plain_scales = torch.where(largest > 0, largest / 7.5, 1.0).bfloat16().float()
     plain = (weight.view(*scales.shape, -1) / plain_scales[..., None]).round().clamp(-8, 7)
     plain = plain.to(torch.int8).view(weight.shape)
     found = errors(weight, values, scales, group_size)
@@ -70,10 +71,10 @@ def test_the_same_weights_give_the_same_integers(case):
     group_size=st.sampled_from((32, 64)),
     largest=st.integers(1, 8),
     seed=st.integers(0, 2**31),
-    scale=st.integers(1, 2047).map(lambda mantissa: mantissa * 2.0**-16),
+    scale=st.integers(1, 255).map(lambda mantissa: mantissa * 2.0**-16),
 )
 def test_weights_on_a_grid_come_back_exactly(group_size, largest, seed, scale):
-    """Integers in [-8, 7] times a float16 scale."""
+    """Integers in [-8, 7] times a bfloat16 scale."""
     generator = torch.Generator().manual_seed(seed)
     low, high = -largest, min(largest, 7)
     integers = torch.randint(low, high + 1, (3, group_size), generator=generator)

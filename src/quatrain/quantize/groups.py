@@ -20,10 +20,12 @@ def quantize_groups(weight: torch.Tensor, group_size: int) -> tuple[torch.Tensor
     """Round each group of `group_size` neighbours in a row to symmetric int4.
 
     `weight` is floating [N, K]. Returns int8 [N, K] in [-8, 7] and positive float32 scales
-    [N, K / group_size]; integers times scale approximates the weight. Of a dozen scales per
-    group, each improved by least squares, the one of the least squared error is taken: never
-    worse than largest magnitude / 7.5. Deterministic. Raises `InputError` where K is not a
-    multiple of `group_size`, and `ValueError` where a weight is not finite.
+    [N, K / group_size]; integers times scale approximates the weight. The scales are values of
+    bfloat16, as XNNPACK's kernels store them, so that every backend computes with the same.
+    Of a dozen scales per group, each improved by least squares, the one of the least squared
+    error is taken: never worse than largest magnitude / 7.5, in bfloat16. Deterministic.
+    Raises `InputError` where K is not a multiple of `group_size`, and `ValueError` where a
+    weight is not finite.
     """
     rows, columns = weight.shape
     if columns % group_size:
@@ -78,12 +80,12 @@ def _quantize(w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         torch.where(better, dot / norm, best_fit, out=best_fit)
 
     # The gain is a difference of large numbers; the last choice is by the error itself.
-    chosen, error = _scale(largest, 7.5), None
-    for candidate in (chosen, best_fit, best_scale):
-        candidate = candidate.clamp(min=_SMALLEST_SCALE)
+    chosen, error = largest, None
+    for candidate in (_scale(largest, 7.5), best_fit, best_scale):
+        candidate = candidate.clamp(min=_SMALLEST_SCALE).bfloat16().float()
         found = (w - _round(w, candidate) * candidate[:, None]).square_().sum(-1)
         if error is None:
-            error = found
+            chosen, error = candidate, found
             continue
         better = found < error
         chosen = torch.where(better, candidate, chosen)
