@@ -30,7 +30,7 @@ def run(command, *arguments: object) -> Result:
 def test_inspect_prints_a_report() -> None:
     done = run(inspect, DYNAMIC)
     assert done.exit_code == 0
-    for text in ("VulkanBackend", "15 8da4w; groups of 32", "0-1", "int4 weights", "context 32"):
+    for text in ("VulkanBackend", "linears: 15 8da4w", "0-1", "int4 weights", "context 32"):
         assert text in done.output
     assert "outside the delegate: nothing" in done.output
 

@@ -1,6 +1,7 @@
 """What `inspect` says, as data."""
 
 import json
+from pathlib import Path
 
 import pytest
 from program_support import ARTIFACTS, artifact
@@ -56,3 +57,13 @@ def test_comparing_shows_what_differs() -> None:
     assert {d.what for d in found.summary} == {"bytes", "linear schemes"}
     same = compare(report("peer-8da4w-fp32"), report("peer-8da4w-fp32"))
     assert same.same
+
+
+def test_constants_in_another_file_do_not_stop_a_report(tmp_path: Path) -> None:
+    program = open_program(artifact("peer-8da4w-fp32"))
+    program.dropped_keys.update(program.named_data)
+    program.write(tmp_path / "external.pte")
+    found = describe(open_program(tmp_path / "external.pte"))
+    assert len(found.linears) == 15
+    assert set(found.bytes_by_kind) <= {"graph", "padding"}
+    assert sum(found.bytes_by_kind.values()) == found.nbytes

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from program_support import GraphMaker
 
 from quatrain.program import open_program
@@ -37,3 +38,22 @@ def test_equal_constants_are_stored_once_and_unused_ones_go(tmp_path: Path) -> N
     assert np.array_equal(a, np.arange(1000)) and np.array_equal(a, b)
     # Two values still: a runtime before 1.3 frees a value's constant after its first prepack.
     assert graph.operators[0].args[0] != graph.operators[0].args[1]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_embedding_that_the_output_layer_repeats_is_waste(tied: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.integers(-8, 8, (32, 64))
+    packed = ((values[:, 1::2] + 8) << 4 | (values[:, ::2] + 8)).astype(np.uint8)
+    table = values * 0.5 if tied else rng.normal(size=(32, 64))
+    maker = GraphMaker()
+    tokens = maker.input("int32", 1, 4)
+    weights = maker.constant(table.astype(np.float32))
+    no, one = maker.plain("bool", False), maker.plain("int", -1)
+    rows, logits = maker.tensor("float32", 1, 4, 64), maker.tensor("float32", 1, 4, 32)
+    maker.call("aten.embedding.default", weights, tokens, one, no, no, rows)
+    output, scales = maker.constant(packed), maker.constant(np.full((2, 32), 0.5, np.float32))
+    group, null = maker.plain("int", 32), maker.plain("null")
+    maker.call("et_vk.linear_q4gsw.default", rows, output, scales, group, null, logits)
+    report = describe(open_program(maker.save(tmp_path / "tied.pte", [logits])))
+    assert [waste.nbytes for waste in report.waste] == ([32 * 64 * 4] if tied else [])

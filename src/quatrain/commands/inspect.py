@@ -9,7 +9,6 @@ from quatrain.commands._common import Debug, Json, Model, human_bytes, print_jso
 
 if TYPE_CHECKING:
     from quatrain.program.compare import Comparison, Difference
-    from quatrain.program.linears import Linear
     from quatrain.program.report import Report
 
 
@@ -90,35 +89,23 @@ def _print_report(report: "Report") -> None:
 
 
 def _linear_table(report: "Report"):
-    """One row per run of equal layers, one column per role; a scheme all share is said once."""
+    """One row per role, shape and kernel, with the layers that have it."""
     from rich.table import Table
 
     counts = ", ".join(f"{count} {scheme}" for scheme, count in report.schemes.items())
-    groups = sorted({linear.group_size for linear in report.linears if linear.group_size})
-    title = f"linears: {counts}; groups of {', '.join(map(str, groups)) or 'none'}"
-    inside = [linear for linear in report.linears if linear.layer is not None]
-    roles = list(dict.fromkeys(linear.role for linear in inside))
     rows: dict[tuple[str, ...], list[int]] = {}
-    for layer in sorted({linear.layer for linear in inside if linear.layer is not None}):
-        own = {linear.role: linear for linear in inside if linear.layer == layer}
-        cells = [_cell(own[role], report) if role in own else "" for role in roles]
-        size = human_bytes(sum(linear.nbytes for linear in own.values()))
-        rows.setdefault((*cells, size), []).append(layer)
-    table = Table(title=title, title_justify="left")
-    for heading in ("layer", *roles, "bytes each"):
+    for linear in report.linears:
+        shape = f"{linear.out_features}×{linear.in_features}"
+        group = str(linear.group_size or "")
+        role = linear.name if linear.layer is None else linear.role
+        key = (role, shape, linear.scheme, group, human_bytes(linear.nbytes))
+        rows.setdefault(key, []).extend([] if linear.layer is None else [linear.layer])
+    table = Table(title=f"linears: {counts}", title_justify="left")
+    for heading in ("layers", "role", "shape", "scheme", "group", "bytes each"):
         table.add_column(heading, justify="right" if heading == "bytes each" else "left")
     for cells, layers in rows.items():
         table.add_row(_ranges(layers), *cells)
-    for linear in report.linears:
-        if linear.layer is None:
-            blank = [""] * max(len(roles) - 1, 0)
-            table.add_row(linear.name, _cell(linear, report), *blank, human_bytes(linear.nbytes))
     return table
-
-
-def _cell(linear: "Linear", report: "Report") -> str:
-    shape = f"{linear.out_features}×{linear.in_features}"
-    return shape if len(report.schemes) == 1 else f"{shape} {linear.scheme}"
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -10,7 +10,8 @@ from quatrain.program.graph import (
     ValueList,
     VulkanGraph,
 )
-from quatrain.program.program import Delegate, Instruction, Method, Program, open_program
+from quatrain.program.methods import Instruction, Method
+from quatrain.program.program import Delegate, Program, open_program
 
 __all__ = [
     "Constant", "Delegate", "Instruction", "Method", "Operator", "Plain", "Program", "SymInt",

@@ -10,6 +10,14 @@ from quatrain.errors import InputError
 _ROWS = 1024  # rows unpacked at a time, so that memory stays small for any weight
 
 
+def dequantized_rows(packed: np.ndarray, scales: np.ndarray, rows: slice) -> np.ndarray:
+    """Some rows of a linear's weight: uint8 [N, K/2], scales [K/group, N] -> float32 [rows, K]."""
+    block = packed[rows]
+    values = np.stack((block & 15, block >> 4), axis=-1).reshape(len(block), -1).astype(np.float32)
+    groups = scales[:, rows].T.astype(np.float32)
+    return (values - 8) * np.repeat(groups, values.shape[1] // groups.shape[1], axis=1)
+
+
 def group_sums(packed: np.ndarray, group_size: int) -> np.ndarray:
     """The sum of each group of a packed weight: uint8 [N, K/2] -> int32 [K/group, N].
 

@@ -13,28 +13,17 @@ import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from quatrain.errors import InputError
 from quatrain.program.flatbuffer import Record, decode
 from quatrain.program.graph import Constant, VulkanGraph
+from quatrain.program.methods import read_metadata, read_methods
 from quatrain.program.schema import program_schema
 from quatrain.program.vulkan import is_vulkan_blob, raw_section, read_graph
 from quatrain.program.writer import EXTENDED_HEADER, FileRange, write_program
 
 _INLINE, _SEGMENT = 0, 1  # DataLocation
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """One step of a method: `kind` is kernel, delegate, move, jump or free.
-
-    `target` is the operator's full name, or the index of the delegate in `Program.delegates`.
-    """
-
-    kind: str
-    target: str | int
-    args: tuple[int, ...] = ()
 
 
 @dataclass
@@ -49,16 +38,6 @@ class Delegate:
     record: Record = field(repr=False, default_factory=Record)
 
 
-@dataclass
-class Method:
-    """A method of the program; `inputs` and `outputs` describe its values."""
-
-    name: str
-    inputs: list[Record]
-    outputs: list[Record]
-    instructions: list[Instruction]
-
-
 class Program:
     """An opened `.pte`. `delegates[i].graph` may be edited and the whole written with `write`."""
 
@@ -69,7 +48,6 @@ class Program:
         program_size, self.segment_base = self._extended_header()
         self.flatbuffer = self.data[:program_size]
         self.root = decode(self.flatbuffer, program_schema(), str(path))
-        self._spool = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the program)
         self.new_data: dict[str, FileRange] = {}
         self.dropped_keys: set[str] = set()  # named data to leave out when writing
         self._segment_of_key = {
@@ -80,8 +58,13 @@ class Program:
             for plan in self.root.execution_plan or ()
             for record in plan.delegates or ()
         ]
-        self.methods = self._read_methods()
-        self.metadata = self._read_metadata()
+        self.methods = read_methods(self.root, str(path))
+        self.metadata = read_metadata(self.methods)
+
+    @cached_property
+    def _spool(self) -> IO[bytes]:
+        """Holds what `add_data` was given, for as long as the program is open."""
+        return tempfile.TemporaryFile()
 
     @cached_property
     def vulkan(self) -> VulkanGraph:
@@ -129,6 +112,11 @@ class Program:
     def place_of(self, constant: Constant) -> int | None:
         """The segment of a constant, None where it lies in its delegate or in another file."""
         return self._segment_of_key.get(constant.key) if constant.key else None
+
+    def holds(self, constant: Constant) -> bool:
+        """Whether a constant's bytes are in this file, not in a `.ptd` beside it."""
+        key = constant.key
+        return key is None or key in self._segment_of_key or key in self.new_data
 
     def segment(self, index: int) -> memoryview:
         """A view of segment `index`."""
@@ -214,59 +202,6 @@ class Program:
             raise InputError(f"{self.path}: damaged: a constant past the end of its delegate")
         return raw[constant.offset : constant.offset + constant.nbytes]
 
-    def _read_methods(self) -> dict[str, Method]:
-        methods: dict[str, Method] = {}
-        first_delegate = 0
-        for plan in self.root.execution_plan or ():
-            values = [value.val for value in plan.values or ()]
-            methods[plan.name or ""] = Method(
-                name=plan.name or "",
-                inputs=[self._pick(values, i) for i in plan.inputs or ()],
-                outputs=[self._pick(values, i) for i in plan.outputs or ()],
-                instructions=[
-                    self._instruction(plan, step.instr_args, first_delegate)
-                    for chain in plan.chains or ()
-                    for step in chain.instructions or ()
-                ],
-            )
-            first_delegate += len(plan.delegates or ())
-        return methods
-
-    def _instruction(self, plan: Record, step: Record | None, first: int) -> Instruction:
-        if step is None:
-            raise InputError(f"{self.path}: damaged: an empty instruction")
-        args = tuple(getattr(step, "args", None) or ())
-        for item in args:
-            self._pick(plan.values or (), item)
-        match step.table:
-            case "KernelCall":
-                operator = self._pick(plan.operators or (), step.op_index)
-                name = ".".join(part for part in (operator.name, operator.overload) if part)
-                return Instruction("kernel", name.replace("::", "."), args)
-            case "DelegateCall":
-                self._pick(plan.delegates or (), step.delegate_index)
-                return Instruction("delegate", first + step.delegate_index, args)
-            case "MoveCall":
-                return Instruction("move", "", (step.move_from, step.move_to))
-            case "JumpFalseCall":
-                return Instruction("jump", step.destination_instruction)
-            case _:
-                return Instruction("free", "")
-
-    def _pick(self, items: Any, index: int) -> Any:
-        if not 0 <= index < len(items):
-            raise InputError(f"{self.path}: damaged: id {index} of {len(items)}")
-        return items[index]
-
-    def _read_metadata(self) -> dict[str, Any]:
-        """What the methods without inputs and instructions return: one value, or a list."""
-        metadata = {}
-        for method in self.methods.values():
-            if not method.inputs and not method.instructions and method.outputs:
-                values = [_plain(output) for output in method.outputs]
-                metadata[method.name] = values[0] if len(values) == 1 else values
-        return metadata
-
 
 def open_program(path: Path | str) -> Program:
     """Open the `.pte` file at `path` for reading (and, edited, for writing elsewhere).
@@ -284,13 +219,3 @@ def _map_file(path: Path) -> mmap.mmap:
         raise InputError(f"{path}: is empty, expected a .pte program") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _plain(value: Record | None) -> Any:
-    """A constant method's value as Python has it; a tensor stays its record."""
-    names = {"Int": "int_val", "Bool": "bool_val", "Double": "double_val", "String": "string_val"}
-    if value is None or value.table == "Null":
-        return None
-    if value.table in names:
-        return getattr(value, names[value.table])
-    return value.items if value.table.endswith("List") else value

@@ -92,7 +92,7 @@ def describe(program: Program) -> Report:
         operators=dict(Counter(op.kind for op in graph.operators).most_common()) if graph else {},
         linears=linears,
         bytes_by_kind=bytes_by_kind(program, graph, linears),
-        waste=find_waste(program, graph) if graph else [],
+        waste=find_waste(program, graph, linears) if graph else [],
     )
 
 

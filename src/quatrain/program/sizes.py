@@ -8,6 +8,7 @@ import numpy as np
 
 from quatrain.program.graph import Constant, Tensor, VulkanGraph
 from quatrain.program.linears import Linear
+from quatrain.program.packing import dequantized_rows
 from quatrain.program.program import Program
 
 # The constants that an operator writes to: the KV caches.
@@ -52,6 +53,8 @@ def bytes_by_kind(
     counted: set[int] = set()
     for constant, kind in kinds.items():
         place = program.place_of(constant)
+        if not program.holds(constant):
+            continue
         if place is None or place not in counted:
             sizes[kind] += constant.nbytes if place is None else program.segment_range(place)[1]
             counted.update(() if place is None else (place,))
@@ -103,9 +106,10 @@ def _linear_kind(linear: Linear, argument: str) -> str:
     return f"int4 {part}"
 
 
-def find_waste(program: Program, graph: VulkanGraph) -> list[Waste]:
+def find_waste(program: Program, graph: VulkanGraph, linears: list[Linear]) -> list[Waste]:
     """The bytes that `graph`'s program could do without, by reason."""
     found = [
+        _tied_embedding(program, graph, linears),
         _zero_caches(program, graph),
         _stored_twice(program),
         _wide_constants(graph),
@@ -114,9 +118,47 @@ def find_waste(program: Program, graph: VulkanGraph) -> list[Waste]:
     return [waste for waste in found if waste.nbytes > 0]
 
 
+def _tied_embedding(program: Program, graph: VulkanGraph, linears: list[Linear]) -> Waste:
+    """A floating-point embedding of which the int4 output layer is a second copy."""
+    embedding = next((op for op in graph.operators if op.kind == "aten.embedding"), None)
+    output = next((lin for lin in linears if lin.role == "output" and lin.group_size), None)
+    total = 0
+    if embedding is not None and output is not None:
+        names = graph.operators[output.operator].named_args
+        ids = (embedding.named_args["weights"], names["weights"], names["weight_scales"])
+        if all(_is_stored(program, graph, i) for i in ids):
+            table, weights, scales = (graph.constant(i) for i in ids)
+            total = table.nbytes if _same_rows(table, weights, scales) else 0
+            program.release_memory()
+    return Waste(
+        "a floating-point embedding beside the same matrix in the int4 output layer",
+        total,
+        "quatrain quantize --embedding int4, then export again",
+    )
+
+
+def _is_stored(program: Program, graph: VulkanGraph, value_id: int) -> bool:
+    value = graph.values[value_id]
+    constant = value.constant if isinstance(value, Tensor) else None
+    return constant is not None and program.holds(graph.constants[constant])
+
+
+def _same_rows(table: np.ndarray, weights: np.ndarray, scales: np.ndarray) -> bool:
+    """Whether the first rows of both are alike, up to what rounding to int4 costs."""
+    shaped = table.ndim == weights.ndim == scales.ndim == 2 and 0 not in scales.shape
+    if not shaped or table.shape != (weights.shape[0], 2 * weights.shape[1]):
+        return False
+    if table.shape[1] % scales.shape[0] or scales.shape[1] < table.shape[0]:
+        return False
+    sample = slice(0, 64)
+    first = table[sample].astype(np.float64)
+    error = np.linalg.norm(dequantized_rows(weights, scales, sample) - first)
+    return bool(error < 0.3 * np.linalg.norm(first))
+
+
 def _zero_caches(program: Program, graph: VulkanGraph) -> Waste:
     caches = {graph.constants[graph.tensor(i).constant or 0]: i for i in cache_values(graph)}
-    zero = [c for c, i in caches.items() if _is_zero(program, graph, i)]
+    zero = [c for c, i in caches.items() if program.holds(c) and _is_zero(program, graph, i)]
     return Waste(
         "KV caches stored as zeros",
         sum(constant.nbytes for constant in zero),

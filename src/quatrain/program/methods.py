@@ -1,0 +1,98 @@
+"""The methods of a program: what each takes, does and returns, and what it says about itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from quatrain.errors import InputError
+from quatrain.program.flatbuffer import Record
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One step of a method: `kind` is kernel, delegate, move, jump or free.
+
+    `target` is the operator's full name, or the index of the delegate in `Program.delegates`.
+    """
+
+    kind: str
+    target: str | int
+    args: tuple[int, ...] = ()
+
+
+@dataclass
+class Method:
+    """A method of the program; `inputs` and `outputs` describe its values."""
+
+    name: str
+    inputs: list[Record]
+    outputs: list[Record]
+    instructions: list[Instruction]
+
+
+def read_methods(root: Record, what: str) -> dict[str, Method]:
+    """The methods of the decoded program `root`; `InputError` naming `what` where ids are wrong."""
+    methods: dict[str, Method] = {}
+    first_delegate = 0
+    for plan in root.execution_plan or ():
+        values = [value.val for value in plan.values or ()]
+        methods[plan.name or ""] = Method(
+            name=plan.name or "",
+            inputs=[_pick(values, i, what) for i in plan.inputs or ()],
+            outputs=[_pick(values, i, what) for i in plan.outputs or ()],
+            instructions=[
+                _instruction(plan, step.instr_args, first_delegate, what)
+                for chain in plan.chains or ()
+                for step in chain.instructions or ()
+            ],
+        )
+        first_delegate += len(plan.delegates or ())
+    return methods
+
+
+def _instruction(plan: Record, step: Record | None, first: int, what: str) -> Instruction:
+    if step is None:
+        raise InputError(f"{what}: damaged: an empty instruction")
+    args = tuple(getattr(step, "args", None) or ())
+    for item in args:
+        _pick(plan.values or (), item, what)
+    match step.table:
+        case "KernelCall":
+            operator = _pick(plan.operators or (), step.op_index, what)
+            name = ".".join(part for part in (operator.name, operator.overload) if part)
+            return Instruction("kernel", name.replace("::", "."), args)
+        case "DelegateCall":
+            _pick(plan.delegates or (), step.delegate_index, what)
+            return Instruction("delegate", first + step.delegate_index, args)
+        case "MoveCall":
+            return Instruction("move", "", (step.move_from, step.move_to))
+        case "JumpFalseCall":
+            return Instruction("jump", step.destination_instruction)
+        case _:
+            return Instruction("free", "")
+
+
+def _pick(items: Sequence[Any], index: int, what: str) -> Any:
+    if not 0 <= index < len(items):
+        raise InputError(f"{what}: damaged: id {index} of {len(items)}")
+    return items[index]
+
+
+def read_metadata(methods: dict[str, Method]) -> dict[str, Any]:
+    """What the methods without inputs and instructions return: one value, or a list."""
+    metadata = {}
+    for method in methods.values():
+        if not method.inputs and not method.instructions and method.outputs:
+            values = [_plain(output) for output in method.outputs]
+            metadata[method.name] = values[0] if len(values) == 1 else values
+    return metadata
+
+
+def _plain(value: Record | None) -> Any:
+    """A constant method's value as Python has it; a tensor stays its record."""
+    names = {"Int": "int_val", "Bool": "bool_val", "Double": "double_val", "String": "string_val"}
+    if value is None or value.table == "Null":
+        return None
+    if value.table in names:
+        return getattr(value, names[value.table])
+    return value.items if value.table.endswith("List") else value
