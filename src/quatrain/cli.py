@@ -18,6 +18,7 @@ VERBS = (
     "doctor",
     "devices",
     "selftest",
+    "verify",
 )
 
 

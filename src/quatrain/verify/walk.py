@@ -17,7 +17,7 @@ from quatrain.program import VulkanGraph
 from quatrain.verify.points import Point, eager_values, find_points
 
 # Largest relative error of a point, by the type in which the program keeps activations.
-TOLERANCE = {"float32": 1e-3, "float16": 2e-2}
+TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 
 
 class TracingRunner(Protocol):

@@ -1,0 +1,83 @@
+"""`quatrain verify`: prove that a program computes what its checkpoint means."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quatrain.commands._common import Debug, Json, Model, print_json, stage_listener
+
+if TYPE_CHECKING:
+    from quatrain.verify.verify import VerifyReport
+
+
+def verify(
+    model: Model,
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="The int4 checkpoint it was made from.")
+    ],
+    device: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="reference or gpu; may be given twice. Default: both."),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="Text to compare on; may be repeated.")
+    ] = None,
+    new_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Decoded per prompt.")] = 12,
+    emulate: Annotated[
+        str | None,
+        typer.Option(metavar="HAZARD", help="Give the device a known defect, to see it found."),
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compare a Vulkan program with its checkpoint: packed bytes, logits, every operator.
+
+    Exits with 1 where it does not compute what the checkpoint means, and names the first
+    operator and layer that is wrong.
+
+    Example: `quatrain verify smollm2.pte smollm2-int4`
+    """
+    from quatrain.errors import CheckFailed
+    from quatrain.runtime.wgpu.device import list_adapters
+    from quatrain.stages import Stages
+    from quatrain.verify.verify import PROMPTS, verify_program
+
+    devices = tuple(device or (("reference", "gpu") if list_adapters() else ("reference",)))
+    report = verify_program(
+        model,
+        checkpoint,
+        devices,
+        tuple(prompt or PROMPTS),
+        new_tokens,
+        emulate,
+        Stages(stage_listener()),
+    )
+    if json:
+        print_json(report.as_dict())
+    else:
+        _print_report(report)
+    if not report.passed:
+        raise CheckFailed(f"{model}: does not compute what {checkpoint} means")
+
+
+def _print_report(report: "VerifyReport") -> None:
+    wrong = [check for check in report.packed if check.problem]
+    right = len(report.packed) - len(wrong)
+    linears = f"{right} of {len(report.packed)} linears hold the checkpoint's bytes"
+    print(f"{report.program}: {report.scheme}, {linears}")
+    for check in wrong:
+        print(f"  {check.linear}: {check.problem}")
+    rows = [("rounding alone", report.floor), *((c.device, c.parity) for c in report.devices)]
+    print(f"  {'':<16}{'logits error':>14}{'same top-1':>12}{'KL, nats':>12}{'first differs':>16}")
+    for name, p in rows:
+        parted = "never" if p.first_difference is None else f"token {p.first_difference + 1}"
+        print(
+            f"  {name:<16}{p.logits_error:>14.2e}{p.top1_agreement:>12.1%}{p.kl:>12.2e}{parted:>16}"
+        )
+    for check in report.devices:
+        w = check.walk
+        print(f"  {check.device}: {w.points} points walked, the worst off by {w.worst:.1e}")
+        for problem in check.problems:
+            print(f"    {problem}")
+    print("passed" if report.passed else "FAILED")

@@ -1,0 +1,1 @@
+"""Proves programs: against their checkpoint, against known defects, and by what they write."""

@@ -1,0 +1,166 @@
+"""`quatrain verify` passes right programs, and names the layer of each planted error."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quatrain.errors import InputError
+from quatrain.program import Operator, Plain, Program, SymInt, VulkanGraph
+from quatrain.program.linears import find_linears
+from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.verify.verify import VerifyReport, verify_program
+
+from .conftest import TEXT, Tiny
+
+DEVICES = ("reference", "gpu") if list_adapters() else ("reference",)
+
+
+def _verify(tiny: Tiny, program: Path, devices: tuple[str, ...] = DEVICES) -> VerifyReport:
+    return verify_program(program, tiny.checkpoint, devices, (TEXT,), new_tokens=4)
+
+
+@pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])
+def test_a_right_program_passes_on_every_device(tiny: Tiny, scheme: str) -> None:
+    report = _verify(tiny, tiny.programs[scheme])
+    assert report.passed and report.scheme == scheme
+    assert len(report.packed) == 15
+    for check in report.devices:
+        # Two layers: embedding, norms, linears, rotations, attention, activation, output.
+        assert check.walk.points >= 30
+        assert check.walk.worst < 1e-5
+
+
+def _linear(graph: VulkanGraph, name: str) -> dict[str, int]:
+    index = next(linear.operator for linear in find_linears(graph) if linear.name == name)
+    return graph.operators[index].named_args
+
+
+def _change(program: Program, value_id: int, change: Callable[[np.ndarray], None]) -> None:
+    graph = program.vulkan
+    array = graph.constant(value_id).copy()
+    change(array)
+    constant = graph.tensor(value_id).constant
+    assert constant is not None
+    graph.constants[constant] = program.add_data(array.tobytes())
+
+
+def swapped_nibble(program: Program) -> None:
+    def swap(packed: np.ndarray) -> None:
+        different = np.argwhere(packed & 15 != packed >> 4)[0]
+        byte = packed[tuple(different)]
+        packed[tuple(different)] = byte << 4 | byte >> 4
+
+    _change(program, _linear(program.vulkan, "layers.1.attention.wk")["weights"], swap)
+
+
+def wrong_scale(program: Program) -> None:
+    def double(scales: np.ndarray) -> None:
+        scales[1, 7] *= 2
+
+    names = _linear(program.vulkan, "layers.0.feed_forward.w3")
+    _change(program, names["weight_scales"], double)
+
+
+def missing_residual(program: Program) -> None:
+    """Layer 1's feed-forward gets attention's result without the stream it is added to."""
+    graph = program.vulkan
+    additions = [i for i, op in enumerate(graph.operators) if op.kind == "aten.add"]
+    place = additions[2]  # two a layer: after attention, after feed-forward
+    a, b, _, out = graph.operators[place].args
+    producer = next(op for op in graph.operators if b in graph.outputs_of(op))
+    attended = b if "linear" in producer.kind or "view" in producer.kind else a
+    graph.values.append(Plain("null"))
+    graph.operators[place] = Operator("aten.clone.default", (attended, len(graph.values) - 1, out))
+
+
+def wrong_rope_base(program: Program) -> None:
+    graph = program.vulkan
+    slices = [op for op in graph.operators if op.kind == "aten.slice_copy"]
+    source = {op.out: op.args[0] for op in graph.operators if op.kind == "et_vk.prepack"}
+    frequencies = 20000.0 ** (-np.arange(0, 16, 2, dtype=np.float32) / 16)
+    for op, function in zip(slices[:2], (np.cos, np.sin), strict=True):
+
+        def fill(table: np.ndarray, function=function) -> None:
+            angles = np.arange(len(table), dtype=np.float32)[:, None] * frequencies
+            table[:] = function(angles)
+
+        table = op.named_args["x"]
+        _change(program, source.get(table, table), fill)
+
+
+def off_by_one_position(program: Program) -> None:
+    graph = program.vulkan
+    first = next(i for i, op in enumerate(graph.operators) if op.kind == "aten.slice_copy")
+    start, end = (graph.operators[first].named_args[name] for name in ("start", "end"))
+    one = len(graph.values)
+    graph.values += [Plain("int", 1), SymInt(), SymInt()]
+    shifted = {start: one + 1, end: one + 2}
+    for i, op in enumerate(graph.operators):
+        if op.kind == "aten.slice_copy":
+            graph.operators[i] = Operator(op.name, tuple(shifted.get(arg, arg) for arg in op.args))
+    graph.operators[first:first] = [
+        Operator("add", (start, one, one + 1)),
+        Operator("add", (end, one, one + 2)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("plant", "layer", "operator"),
+    [
+        (swapped_nibble, 1, "linear layers.1.attention.wk"),
+        (wrong_scale, 0, "linear layers.0.feed_forward.w3"),
+        (missing_residual, 1, "residual addition"),
+        (wrong_rope_base, 0, "rotary embedding"),
+        (off_by_one_position, 0, "rotary embedding"),
+    ],
+)
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_planted_error_is_traced_to_its_layer(
+    tiny: Tiny,
+    tmp_path: Path,
+    device: str,
+    plant: Callable[[Program], None],
+    layer: int,
+    operator: str,
+) -> None:
+    program = tiny.open("8da4w")
+    plant(program)
+    wrong = tmp_path / "wrong.pte"
+    program.write(wrong)
+    shutil.copy(tiny.checkpoint / "tokenizer.json", tmp_path / "tokenizer.json")
+    report = _verify(tiny, wrong, (device,))
+    assert not report.passed
+    first = report.devices[0].walk.first
+    assert first is not None
+    assert first.layer == layer and first.operator.startswith(operator)
+    differing = [check.linear for check in report.packed if check.problem]
+    in_bytes = plant in (swapped_nibble, wrong_scale)
+    assert differing == ([operator.removeprefix("linear ")] if in_bytes else [])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_emulated_defect_fails_8da4w_and_spares_weight_only(tiny: Tiny, device: str) -> None:
+    def run(scheme: str) -> VerifyReport:
+        return verify_program(
+            tiny.programs[scheme], tiny.checkpoint, (device,), (TEXT,), 4,
+            emulate="dq8ca-zp-binding-float",
+        )  # fmt: skip
+
+    broken = run("8da4w")
+    assert not broken.passed and broken.devices[0].walk.first is not None
+    assert broken.devices[0].walk.first.operator == "linear layers.0.attention.wq"
+    assert run("weight-only").passed
+
+
+def test_wrong_requests_are_refused(tiny: Tiny) -> None:
+    with pytest.raises(InputError, match="expected reference or gpu"):
+        _verify(tiny, tiny.programs["8da4w"], ("phone",))
+    with pytest.raises(InputError, match="cannot be emulated"):
+        verify_program(
+            tiny.programs["8da4w"], tiny.checkpoint, ("reference",), (TEXT,), 4, emulate="fire"
+        )
+    with pytest.raises(InputError, match="one token"):
+        verify_program(tiny.programs["8da4w"], tiny.checkpoint, ("reference",), ("w1",), 4)
