@@ -6,6 +6,7 @@
 import os
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from program_support import ARTIFACTS, VULKAN, artifact
 
 from quatrain.errors import InputError
-from quatrain.program import open_program
+from quatrain.program import Tensor, open_program
 from quatrain.program.memory import memory_conflicts
 from quatrain.program.report import describe
 from quatrain.program.retarget import retarget
@@ -52,6 +53,36 @@ def mutate(data: bytes, blob: tuple[int, int], rng: random.Random) -> bytes:
     return bytes(changed)
 
 
+def rewire(source: Path, output: Path, rng: random.Random) -> None:
+    """Write `source` with a few operators and values exchanged: well-formed, but nonsense."""
+    program = open_program(source)
+    graph = program.vulkan
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        place = rng.randrange(len(graph.operators))
+        operator = graph.operators[place]
+        kind = rng.randrange(6)
+        if kind == 0:
+            args = list(operator.args)
+            args[rng.randrange(len(args))] = rng.randrange(len(graph.values))
+            graph.operators[place] = replace(operator, args=tuple(args))
+        elif kind == 1:
+            graph.operators[place] = replace(operator, name=rng.choice(graph.operators).name)
+        elif kind == 2:
+            del graph.operators[place]
+        elif kind == 3:
+            graph.operators.insert(rng.randrange(len(graph.operators)), operator)
+        elif kind == 4:
+            value_id = rng.randrange(len(graph.values))
+            graph.values[value_id] = rng.choice(graph.values)
+        else:
+            tensors = [i for i, v in enumerate(graph.values) if isinstance(v, Tensor)]
+            value_id = rng.choice(tensors)
+            shape = list(graph.tensor(value_id).shape)
+            shape.insert(rng.randrange(len(shape) + 1), rng.choice((0, 1, 3, 2**20)))
+            graph.values[value_id] = replace(graph.tensor(value_id), shape=tuple(shape[-4:]))
+    program.write(output)
+
+
 def use(path: Path, output: Path) -> None:
     """Everything that reads a program, writes one or runs one."""
     program = open_program(path)
@@ -65,19 +96,35 @@ def use(path: Path, output: Path) -> None:
     runner.forward(torch.tensor([[1, 2, 3]]), torch.tensor([0]))
 
 
-def test_mutated_programs_are_refused_or_read(tmp_path: Path) -> None:
-    rng = random.Random(int(os.environ.get("QUATRAIN_FUZZ_SEED", "0")))
+Sources = list[tuple[bytes, tuple[int, int]]]
+
+
+def read_sources() -> Sources:
+    """Every small program, and where in it its first delegate lies."""
     sources = []
     for name in [*VULKAN, "peer-xnnpack-8da4w"]:
         program = open_program(artifact(name))
         place = program.segment_range(next(iter(program.delegate_segments)))
         sources.append((artifact(name).read_bytes(), place))
+    return sources
+
+
+def damage(path: Path, sources: Sources, rng: random.Random) -> None:
+    """Write a damaged program to `path`: two in three at the level of bytes."""
+    if rng.random() < 0.33:
+        rewire(artifact(rng.choice(VULKAN)), path, rng)
+    else:
+        path.write_bytes(mutate(*rng.choice(sources), rng))
+
+
+def test_mutated_programs_are_refused_or_read(tmp_path: Path) -> None:
+    rng = random.Random(int(os.environ.get("QUATRAIN_FUZZ_SEED", "0")))
+    sources = read_sources()
     before = peak_rss_bytes()
     refused = 0
     for number in range(MUTATIONS):
-        data, blob = rng.choice(sources)
         path = tmp_path / "mutated.pte"
-        path.write_bytes(mutate(data, blob, rng))
+        damage(path, sources, rng)
         begun = time.perf_counter()
         try:
             use(path, tmp_path / "output.pte")
