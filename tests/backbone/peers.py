@@ -1,0 +1,74 @@
+"""Tiny random models of transformers, saved as their own writers do, and how far we are off."""
+
+from pathlib import Path
+
+import torch
+import transformers
+
+from quatrain.backbone.build import build_backbone
+from quatrain.backbone.model import Backbone
+from quatrain.checkpoint import open_float_model
+
+TOLERANCE = 1e-5
+TINY = {
+    "vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+def random_model(kind: str, seed: int = 0, **fields) -> transformers.PreTrainedModel:
+    """A model of `{kind}ForCausalLM` with random weights, norms and biases included."""
+    # Of models that also see, the text half has a configuration of its own.
+    prefix = f"{kind}Text" if hasattr(transformers, f"{kind}TextConfig") else kind
+    config = getattr(transformers, f"{prefix}Config")
+    torch.manual_seed(seed)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config(**{**TINY, **fields}))
+    for parameter in model.parameters():
+        # Far enough from the usual 0 and 1 that a weight left out or misplaced shows.
+        spread = 0.3 if parameter.dim() == 1 else parameter.shape[-1] ** -0.5
+        torch.nn.init.normal_(parameter, 1.0 if parameter.dim() == 1 else 0.0, spread)
+    return model.eval().requires_grad_(False)
+
+
+def saved(model: transformers.PreTrainedModel, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    return folder
+
+
+def backbone_of(folder: Path, **options) -> Backbone:
+    opened = open_float_model(folder)
+    return build_backbone(opened.config, opened.tensors, **options)
+
+
+def random_tokens(length: int, vocab_size: int = 96) -> torch.Tensor:
+    return torch.randint(vocab_size, (1, length), generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+@torch.no_grad()
+def prefill_then_decode(backbone: Backbone, inputs: torch.Tensor, prefill: int) -> torch.Tensor:
+    """What `backbone` gives for each call: the first `prefill` tokens at once, then one by one.
+
+    Logits [1, 1 + rest, vocab_size], or hidden states of all tokens [1, T, dim].
+    """
+    backbone.reset()
+    results = [backbone(inputs[:, :prefill], torch.tensor([0]))]
+    for position in range(prefill, inputs.shape[1]):
+        step = inputs[:, position : position + 1]
+        results.append(backbone(step, torch.tensor([position])))
+    return torch.cat(results, dim=1) if backbone.output is None else torch.stack(results, dim=1)
+
+
+def assert_parity(model: transformers.PreTrainedModel, folder: Path, length: int = 24) -> None:
+    """Logits of prefill and of each decode step, from tokens, within `TOLERANCE`."""
+    tokens = random_tokens(length, model.config.vocab_size)
+    theirs = model(tokens).logits
+    backbone = backbone_of(saved(model, folder))
+    for prefill in (1, length // 2, length):
+        ours = prefill_then_decode(backbone, tokens, prefill)
+        assert relative_error(ours, theirs[:, prefill - 1 :]) < TOLERANCE, f"prefill of {prefill}"
