@@ -1,0 +1,58 @@
+# make demo   the whole way on a real model
+# make test   everything that must hold
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test vulkan browser bench clean
+
+demo: $(VENV)/.installed vulkan
+	$(BIN)/python -m quatrain.demo
+
+test: $(VENV)/.installed-test vulkan browser
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+bench: $(VENV)/.installed-bench vulkan
+	$(BIN)/python benchmarks/export.py
+	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/runtime.py
+
+# torch first and by its exact version: asked for through another package, pip may take a
+# newer one, with gigabytes of CUDA.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed"'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	touch $@
+
+# A Vulkan device: Mesa's llvmpipe runs it on the CPU where there is no GPU.
+vulkan:
+	@ls /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json >/dev/null 2>&1 \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	     && apt-get -qq update && apt-get -qq install -y --no-install-recommends \
+	        mesa-vulkan-drivers libvulkan1 >/dev/null; } \
+	|| echo "No Vulkan driver found. For --device gpu install one (on Debian or Ubuntu:" \
+	        "apt-get install mesa-vulkan-drivers libvulkan1). Going on with the CPU reference."
+
+# A browser, for the test of the page that quatrain inspect --html writes.
+browser:
+	@command -v chromium >/dev/null \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	     && apt-get -qq update && apt-get -qq install -y --no-install-recommends \
+	        chromium >/dev/null; } \
+	|| echo "No chromium found: the test of the HTML report will be skipped."
+
+clean:
+	rm -rf $(VENV)
