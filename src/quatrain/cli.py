@@ -19,6 +19,7 @@ VERBS = (
     "devices",
     "selftest",
     "verify",
+    "diagnose",
 )
 
 

@@ -1,0 +1,55 @@
+"""`quatrain diagnose`: which layers a defect of the 8da4w kernel would hit."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quatrain.commands._common import Debug, Json, print_json
+from quatrain.errors import InputError
+
+
+def diagnose(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="An int4 checkpoint or a Vulkan program.")
+    ],
+    text: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Text to run. Default: three sentences.")
+    ] = None,
+    heat_map: Annotated[
+        Path | None, typer.Option(metavar="OUT.PNG", help="Draw layers by linear.")
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show, per linear, how its activations look in int8: zero points, ranges, outliers.
+
+    Negative zero points are what the hazard dq8ca-zp-binding-float garbles; outliers are what
+    costs the other values their resolution.
+
+    Example: `quatrain diagnose smollm2-int4 --heat-map layers.png`
+    """
+    from quatrain.verify.diagnose import DEFAULT_TEXT, draw
+    from quatrain.verify.diagnose import diagnose as run
+
+    try:
+        words = text.read_text(encoding="utf-8") if text else DEFAULT_TEXT
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{text}: cannot be read as text: {error}") from error
+    activities = run(model, words)
+    if heat_map:
+        draw(activities, heat_map)
+    if json:
+        print_json({"linears": [asdict(activity) for activity in activities]})
+        return
+    columns = f"{'zero pt < 0':>12}{'lowest':>10}{'highest':>10}{'outlier':>9}{'clipped':>9}"
+    print(f"{'linear':<32}{columns}{'to zero':>9}")
+    for a in activities:
+        shares = f"{a.outlier:>8.0f}x{a.clipped:>9.2%}{a.to_zero:>9.1%}"
+        ranges = f"{a.negative_zero_points:>12.0%}{a.lowest:>10.2f}{a.highest:>10.2f}"
+        print(f"{a.linear:<32}{ranges}{shares}")
+    negative = sum(a.negative_zero_points for a in activities) / max(1, len(activities))
+    print(f"{len(activities)} linears; {negative:.0%} of all zero points are negative")
+    if heat_map:
+        print(f"{heat_map}: heat map")

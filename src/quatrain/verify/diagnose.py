@@ -1,0 +1,157 @@
+"""What the activations of each int4 linear look like to an 8da4w kernel, on given text.
+
+It shows an engineer which layers a defect of the kernel would hit (negative zero points are
+what `dq8ca-zp-binding-float` turns into garbage) and where outliers cost int8 its resolution.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from quatrain.backbone.build import load_eager
+from quatrain.errors import InputError
+from quatrain.linear.affine import INT8_MAX, INT8_MIN, choose_token_qparams
+from quatrain.linear.int4 import Int4Linear
+from quatrain.program import open_program
+from quatrain.program.linears import META_NAMES, find_linears
+from quatrain.runtime.generate import check_prompt
+from quatrain.runtime.load import find_tokenizer
+from quatrain.runtime.reference import ReferenceRunner
+from quatrain.tokenizer import Tokenizer
+
+DEFAULT_TEXT = (
+    "Free software is a matter of liberty, not price. To install a package, open a terminal, "
+    "type apt install and the name of the package, and press Enter. The sea was calm that "
+    "morning, and 3 ships lay at anchor; by 10:45 the first of them had set sail for Lisbon."
+)
+
+
+@dataclass(frozen=True)
+class Activity:
+    """The input of one linear over some tokens, as asymmetric int8 per token sees it.
+
+    Shares are of 1. `negative_zero_points`: of tokens. `outlier`: the largest magnitude over the
+    root mean square. `clipped`: of values that int8 cuts off. `to_zero`: of values that round
+    to the zero point, although they are not zero.
+    """
+
+    linear: str
+    negative_zero_points: float
+    lowest: float
+    highest: float
+    outlier: float
+    clipped: float
+    to_zero: float
+
+
+def diagnose(model: Path, text: str = DEFAULT_TEXT) -> list[Activity]:
+    """The activity of each int4 linear of `model`, a program or a checkpoint, on `text`.
+
+    A checkpoint runs eagerly as 8da4w, a program on the CPU reference in its own scheme. Raises
+    `InputError` where the text is empty or longer than the context.
+    """
+    if model.is_dir() or model.suffix in (".safetensors", ".pth", ".pt"):
+        inputs = _eager_inputs(model, text)
+    else:
+        inputs = _program_inputs(model, text)
+    return [activity(name, x) for name, x in inputs.items()]
+
+
+@torch.inference_mode()
+def activity(name: str, x: torch.Tensor) -> Activity:
+    """The `Activity` of a linear `name` with input x [..., K]."""
+    x = x.reshape(-1, x.shape[-1]).float()
+    scale, zero = choose_token_qparams(x, torch.finfo(torch.float32).eps)
+    integers = torch.round(x * (1.0 / scale[:, None])) + zero[:, None]
+    return Activity(
+        linear=name,
+        negative_zero_points=float((zero < 0).float().mean()),
+        lowest=float(x.min()),
+        highest=float(x.max()),
+        outlier=float(x.abs().max() / x.square().mean().sqrt().clamp(min=1e-30)),
+        clipped=float(((integers < INT8_MIN) | (integers > INT8_MAX)).float().mean()),
+        to_zero=float(((integers == zero[:, None]) & (x != 0)).float().mean()),
+    )
+
+
+def _eager_inputs(checkpoint: Path, text: str) -> dict[str, torch.Tensor]:
+    backbone = load_eager(checkpoint)
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    tokens = _encode(folder / "model", text, backbone.config.max_seq_len)
+    inputs: dict[str, torch.Tensor] = {}
+
+    def keep(name: str) -> Callable:
+        return lambda _module, given, _result: inputs.__setitem__(name, given[0].clone())
+
+    for name, module in backbone.named_modules():
+        if isinstance(module, Int4Linear):
+            module.register_forward_hook(keep(name))
+    with torch.inference_mode():
+        backbone(torch.tensor([tokens]), torch.tensor([0]))
+    return inputs
+
+
+def _program_inputs(path: Path, text: str) -> dict[str, torch.Tensor]:
+    program = open_program(path)
+    runner = ReferenceRunner(program)
+    graph = program.vulkan
+    context = int(program.metadata.get("get_max_context_len", 1 << 30))
+    tokens = _encode(path, text, min(context, graph.tensor(graph.inputs[0]).shape[1]))
+    readers: dict[int, list[str]] = {}
+    for linear in find_linears(graph):
+        if linear.group_size is not None:
+            x = graph.operators[linear.operator].named_args["x"]
+            readers.setdefault(x, []).append(linear.name)
+    inputs: dict[str, torch.Tensor] = {}
+
+    def observe(value_id: int, computed: torch.Tensor) -> torch.Tensor:
+        inputs.update(dict.fromkeys(readers[value_id], computed.clone()))
+        return computed
+
+    runner.trace(readers, observe, torch.tensor([tokens]), torch.tensor([0]))
+    return inputs
+
+
+def _encode(beside: Path, text: str, context: int) -> list[int]:
+    tokens = Tokenizer.load(find_tokenizer(beside)).encode(text)
+    check_prompt(tokens, context)
+    return tokens
+
+
+def draw(activities: list[Activity], path: Path) -> None:
+    """Write a heat map (PNG) of layers by linear: negative zero points, and outliers.
+
+    Raises `InputError` where matplotlib is not installed or no linear belongs to a layer.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("a heat map needs matplotlib: pip install 'quatrain[bench]'") from error
+    from quatrain.files import whole_file
+
+    places = {a.linear: a for a in activities if a.linear.startswith("layers.")}
+    if not places:
+        raise InputError("no linear belongs to a layer; there is nothing to draw")
+    layers = 1 + max(int(name.split(".")[1]) for name in places)
+    figure = Figure(figsize=(max(6.0, 0.3 * layers + 2), 5), layout="constrained")
+    panels = (
+        ("tokens with a negative zero point", lambda a: a.negative_zero_points, 0.0, 1.0),
+        ("largest magnitude / root mean square", lambda a: a.outlier, 0.0, None),
+    )
+    for axes, (title, pick, low, high) in zip(figure.subplots(2, 1), panels, strict=True):
+        rows = [
+            [
+                pick(places[name]) if (name := f"layers.{i}.{role}") in places else float("nan")
+                for i in range(layers)
+            ]
+            for role in META_NAMES.values()
+        ]
+        image = axes.imshow(rows, aspect="auto", cmap="magma", vmin=low, vmax=high)
+        axes.set_yticks(range(len(rows)), list(META_NAMES))
+        axes.set_xlabel("layer")
+        axes.set_title(title)
+        figure.colorbar(image, ax=axes)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})

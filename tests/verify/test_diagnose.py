@@ -1,0 +1,49 @@
+"""`quatrain diagnose`: the same figures from a checkpoint and from its program."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from quatrain.errors import InputError
+from quatrain.verify.diagnose import activity, diagnose, draw
+
+from .conftest import TEXT, Tiny
+
+
+def test_a_program_shows_what_its_checkpoint_shows(tiny: Tiny) -> None:
+    eager = {a.linear: a for a in diagnose(tiny.checkpoint, TEXT)}
+    program = {a.linear: a for a in diagnose(tiny.programs["8da4w"], TEXT)}
+    assert len(program) == 15 and program.keys() == eager.keys()
+    for name, found in program.items():
+        assert found.negative_zero_points == pytest.approx(eager[name].negative_zero_points)
+        assert found.highest == pytest.approx(eager[name].highest, rel=1e-4)
+        assert found.outlier == pytest.approx(eager[name].outlier, rel=1e-4)
+
+
+def test_figures_of_a_known_activation() -> None:
+    # Zero points: -128 - round(low / scale), negative where the range leans to the positive.
+    x = torch.tensor([[0.0, 0.1, 0.2, 10.0], [-10.0, -0.2, 0.1, 0.0]])
+    found = activity("linear", x)
+    assert found.negative_zero_points == 0.5
+    assert (found.lowest, found.highest) == (-10.0, 10.0)
+    assert found.clipped == 0
+    assert found.to_zero == 0
+    coarse = activity("linear", torch.tensor([[0.001, -0.001, 0.002, 100.0]]))
+    assert coarse.to_zero == 0.75 and coarse.outlier == pytest.approx(2.0, rel=1e-3)
+
+
+def test_heat_map_is_a_png(tiny: Tiny, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    draw(diagnose(tiny.programs["8da4w"], TEXT), tmp_path / "map.png")
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bad_requests_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no tokens"):
+        diagnose(tiny.programs["8da4w"], "")
+    with pytest.raises(InputError, match="65 tokens"):
+        diagnose(tiny.programs["8da4w"], "w1 " * 65)
+    with pytest.raises(InputError, match="nothing to draw"):
+        pytest.importorskip("matplotlib")
+        draw([], tmp_path / "map.png")
