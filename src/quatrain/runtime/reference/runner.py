@@ -113,8 +113,7 @@ class ReferenceRunner:
         except (RuntimeError, IndexError, TypeError, ValueError, AttributeError) as error:
             name = self._step_names[done]
             raise InputError(f"{self.path}: {name} cannot be computed: {error}") from error
-        outputs = [self._output(i) for i in self.graph.outputs]
-        return outputs[0]
+        return self._output(self.graph.outputs[0])
 
     def _initial(self, value_id: int) -> Any:
         """What a value holds before the first step: a constant, or a fixed Python value."""
@@ -204,6 +203,8 @@ class ReferenceRunner:
     def _output(self, value_id: int) -> Any:
         value = self.graph.values[value_id]
         result = self._values[value_id]
+        if not isinstance(result, torch.Tensor):
+            raise InputError(f"{self.path}: its output, value {value_id}, is never computed")
         if isinstance(value, Tensor) and value.staging_dtype != "unset":
             return result.to(getattr(torch, value.staging_dtype))
         return result
@@ -239,6 +240,8 @@ def _check_packing(
 def _require_only_delegate(program: Program) -> None:
     steps = [step for method in program.methods.values() for step in method.instructions]
     outside = [str(step.target) for step in steps if step.kind == "kernel"]
+    if not program.vulkan.outputs:
+        raise InputError(f"{program.path}: its delegate has no outputs")
     if outside or len(steps) != 1:
         found = ", ".join(sorted(set(outside))) or f"{len(steps)} instructions"
         raise InputError(
