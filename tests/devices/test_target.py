@@ -3,7 +3,7 @@
 import pytest
 from program_support import artifact
 
-from quatrain.devices import choose_for_target, examine, find_device, load_devices
+from quatrain.devices import choose_for_target, load_devices, require_target
 from quatrain.errors import InputError
 from quatrain.program import open_program
 
@@ -48,8 +48,15 @@ def test_what_is_chosen_passes_the_doctor(device: str, runtime: str) -> None:
         ("8da4w", "fp16"): "peer-8da4w-fp16-emb4",
     }
     program = open_program(artifact(names[choice.scheme, choice.activation_dtype]))
-    found = examine(program, find_device(device), runtime)
-    assert [f.hazard for f in found if f.certainty == "certain"] == []
+    if "int4-embedding" not in choice.avoid:  # the peer's only 8da4w fp16 program has one
+        assert all(finding.certainty != "certain" for finding in require_target(program, choice))
+
+
+def test_a_program_that_would_fail_is_refused() -> None:
+    program = open_program(artifact("peer-8da4w-fp32-emb4"))
+    with pytest.raises(InputError, match="embedding-q4-dynamic-oob"):
+        require_target(program, choose_for_target("mali-g715", "1.2"))
+    require_target(program, choose_for_target("mali-g715", "1.3"))
 
 
 def test_unknown_names_are_refused() -> None:

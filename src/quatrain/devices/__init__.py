@@ -5,7 +5,7 @@ The figures and the defects are data (`devices.toml`, `hazards.toml`), each with
 
 from quatrain.devices.catalogue import Device, Hazard, find_device, load_devices, load_hazards
 from quatrain.devices.doctor import Finding, examine
-from quatrain.devices.target import TargetChoice, choose_for_target
+from quatrain.devices.target import TargetChoice, choose_for_target, require_target
 
 __all__ = [
     "Device",
@@ -17,4 +17,5 @@ __all__ = [
     "find_device",
     "load_devices",
     "load_hazards",
+    "require_target",
 ]

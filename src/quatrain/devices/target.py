@@ -4,7 +4,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from quatrain.devices.catalogue import Device, Hazard, find_device, load_hazards, release
+from quatrain.devices.doctor import Finding, examine
 from quatrain.devices.triggers import SURE_IMAGE
+from quatrain.errors import InputError
+from quatrain.program import Program
 
 _DYNAMIC_LINEAR = "et_vk.linear_dq8ca_q4gsw"
 
@@ -129,3 +132,22 @@ def _text(hazard: Hazard) -> str:
     fixed = f", fixed in runtime {hazard.fixed_in}" if hazard.fixed_in else ""
     condition = f" ({hazard.condition})" if hazard.condition else ""
     return f"{hazard.id}: {hazard.title}{condition}{fixed}"
+
+
+def require_target(program: Program, choice: TargetChoice) -> list[Finding]:
+    """Refuse a program that would certainly fail on the chosen target.
+
+    Raises `InputError` naming each certain finding of the doctor's, its places and remedy;
+    returns the findings that are only conditional or possible.
+    """
+    found = examine(program, find_device(choice.device), choice.runtime)
+    certain = [finding for finding in found if finding.certainty == "certain"]
+    if certain:
+        lines = [
+            f"{finding.hazard}: {finding.title} ({finding.places[0]}): {finding.consequence}; "
+            f"{finding.remedy}"
+            for finding in certain
+        ]
+        where = f"{choice.device}, runtime {choice.runtime or 'unknown'}"
+        raise InputError(f"{program.path}: would fail on {where}: " + "; ".join(lines))
+    return found
