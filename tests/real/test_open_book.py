@@ -1,0 +1,86 @@
+"""SmolLM2's programs, opened, retargeted and slimmed."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from quatrain.program import open_program
+from quatrain.program.memory import memory_conflicts
+from quatrain.program.report import describe
+from quatrain.program.retarget import retarget
+from quatrain.program.slim import slim
+from quatrain.runtime.reference import ReferenceRunner
+
+pytestmark = pytest.mark.real
+OTHER = {"8da4w": "weight-only", "weight-only": "8da4w"}
+
+
+def greedy(path: Path, steps: int = 8) -> torch.Tensor:
+    """Logits [1 + steps, vocab] of a prompt of 16 tokens and what greedily follows."""
+    runner = ReferenceRunner(path)
+    rows = [runner.forward(torch.arange(100, 116)[None], torch.tensor([0]))]
+    for step in range(steps):
+        rows.append(runner.forward(rows[-1].argmax(-1)[None], torch.tensor([16 + step])))
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])
+def test_retargeted_equals_exported_bit_for_bit(
+    scheme: str, smollm2_programs: dict[str, Path], tmp_path: Path
+) -> None:
+    program = open_program(smollm2_programs[scheme])
+    assert len(retarget(program, OTHER[scheme])) == 211
+    program.write(tmp_path / "other.pte")
+    assert memory_conflicts(program.vulkan) == []
+    exported = smollm2_programs[OTHER[scheme]]
+    assert set(open_program(tmp_path / "other.pte").named_data) == set(
+        open_program(exported).named_data
+    )
+    assert greedy(tmp_path / "other.pte").equal(greedy(exported))
+
+
+def test_slim_computes_121_of_211_qparams(
+    smollm2_programs: dict[str, Path], tmp_path: Path
+) -> None:
+    program = open_program(smollm2_programs["8da4w"])
+    kinds = [operator.kind for operator in program.vulkan.operators]
+    before = kinds.count("torchao.choose_qparams_affine")
+    removed = slim(program)
+    assert (before, before - removed.operators) == (211, 121)
+    program.write(tmp_path / "slim.pte")
+    assert greedy(tmp_path / "slim.pte").equal(greedy(smollm2_programs["8da4w"]))
+
+
+@pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])
+def test_retargeting_takes_seconds(
+    scheme: str, smollm2_programs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Three seconds on an idle machine; other tests may run beside this one."""
+    command = [
+        sys.executable, "-c", "from quatrain.cli import main; main()", "retarget",
+        str(smollm2_programs[scheme]), "--linear-scheme", OTHER[scheme],
+        "-o", str(tmp_path / "out.pte"),
+    ]  # fmt: skip
+    begun = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    assert time.perf_counter() - begun < 9
+
+
+def test_opening_for_inspection_takes_under_two_seconds(smollm2_programs: dict[str, Path]) -> None:
+    begun = time.perf_counter()
+    report = describe(open_program(smollm2_programs["8da4w"]))
+    assert time.perf_counter() - begun < 2
+    assert report.schemes == {"8da4w": 211}
+    assert (report.layers, report.context_length, report.outside) == (30, 512, {})
+    assert sum(report.bytes_by_kind.values()) == report.nbytes
+
+
+def test_an_unedited_program_keeps_its_bytes(
+    smollm2_programs: dict[str, Path], tmp_path: Path
+) -> None:
+    open_program(smollm2_programs["8da4w"]).write(tmp_path / "same.pte")
+    assert (tmp_path / "same.pte").read_bytes() == smollm2_programs["8da4w"].read_bytes()
