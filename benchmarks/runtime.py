@@ -12,7 +12,6 @@ import json
 import platform
 import statistics
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from quatrain.program import VulkanGraph
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.device import Gpu
+from quatrain.runtime.wgpu.profile import by_operator
 
 COPIED = 64 << 20  # bytes of the device copy that weights are compared with
 
@@ -97,16 +97,11 @@ def timed(call: Callable[[], Any]) -> float:
 
 def profile(runner: WgpuRunner, position: int) -> dict[str, tuple[int, float]]:
     """Operator -> (dispatches, milliseconds) of one decoded token; the median of three runs."""
-    runs = []
-    for _ in range(3):
-        total: dict[str, list[float]] = defaultdict(lambda: [0, 0.0])
-        for timing in runner.profile(torch.tensor([[7]]), torch.tensor([position])):
-            total[timing.operator][0] += 1
-            total[timing.operator][1] += timing.nanoseconds / 1e6
-        runs.append(total)
+    inputs = torch.tensor([[7]]), torch.tensor([position])
+    runs = [{t.operator: t for t in by_operator(runner.profile(*inputs))} for _ in range(3)]
     merged = {
-        name: (int(runs[0][name][0]), statistics.median(run[name][1] for run in runs))
-        for name in runs[0]
+        name: (time.dispatches, statistics.median(run[name].milliseconds for run in runs))
+        for name, time in runs[0].items()
     }
     return dict(sorted(merged.items(), key=lambda item: -item[1][1]))
 

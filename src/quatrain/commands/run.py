@@ -1,6 +1,7 @@
 """`quatrain run`: generate text with a program, on this machine."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from quatrain.errors import InputError
 
 if TYPE_CHECKING:
     from quatrain.runtime.generate import Generation
+    from quatrain.runtime.wgpu.profile import OperatorTime
     from quatrain.tokenizer import Tokenizer
 
 
@@ -32,18 +34,30 @@ def run(
     device: Annotated[
         str, typer.Option(metavar="NAME", help="auto, gpu, reference or executorch.")
     ] = "auto",
+    emulate: Annotated[
+        str | None,
+        typer.Option(metavar="HAZARD", help="Compute what a known defect computes (see doctor)."),
+    ] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TRACE.JSON",
+            help="Time one decode step on the GPU by operator; write a Chrome trace.",
+        ),
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Stream the text a program generates, then how fast it was.
+    """Stream the text a program generates, then how fast it was, and whether it looks garbled.
 
     Example: `quatrain run smollm2.pte --chat --prompt "Why is the sky blue?"`
     """
     from quatrain.runtime.generate import generate
     from quatrain.runtime.load import find_tokenizer, load_runner
     from quatrain.tokenizer import Tokenizer
+    from quatrain.verify.health import WatchedRunner, judge
 
-    runner, runtime = load_runner(model, device)
+    runner, runtime = load_runner(model, device, emulate)
     for option in ("embedding_input", "hidden_output"):
         if runner.metadata.get(f"quatrain_{option}"):
             raise InputError(
@@ -58,8 +72,9 @@ def run(
         if not json:
             print(stream.push(token), end="", flush=True)
 
+    watched = WatchedRunner(runner)
     generation = generate(
-        runner,
+        watched,
         tokens,
         context=int(runner.metadata.get("get_max_context_len", 1 << 30)),
         max_new_tokens=max_new_tokens,
@@ -68,11 +83,33 @@ def run(
         seed=seed,
         on_token=show,
     )
+    health = judge(generation.tokens, watched.entropies, generation.stopped)
+    times = _profile(runner, len(tokens), profile) if profile else []
     if json:
-        print_json(_summary(generation, words, runtime))
-    else:
-        print(stream.finish())
-        _print_speed(generation, runtime)
+        operators = {"operators": [asdict(time) for time in times]} if profile else {}
+        summary = _summary(generation, words, runtime)
+        print_json(summary | {"health": asdict(health)} | operators)
+        return
+    print(stream.finish())
+    _print_speed(generation, runtime)
+    for problem in health.problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    for time in times:
+        print(f"  {time.operator:<40}{time.dispatches:>5}{time.milliseconds:>9.2f} ms")
+
+
+def _profile(runner: object, position: int, trace: Path) -> "list[OperatorTime]":
+    """The time of each operator in one decode step, which is also written as a Chrome trace."""
+    import torch
+
+    from quatrain.runtime.wgpu import WgpuRunner
+    from quatrain.runtime.wgpu.profile import by_operator, write_chrome_trace
+
+    if not isinstance(runner, WgpuRunner):
+        raise InputError("--profile times GPU kernels; use it with --device gpu")
+    timings = runner.profile(torch.tensor([[1]]), torch.tensor([position]))
+    write_chrome_trace(timings, trace)
+    return by_operator(timings)
 
 
 def _encode(words: "Tokenizer", prompt: str, chat: bool) -> list[int]:

@@ -16,28 +16,46 @@ class ProgramRunner(Runner, Protocol):
     metadata: dict[str, Any]
 
 
-def load_runner(path: Path, device: str = "auto") -> tuple[ProgramRunner, str]:
+def load_runner(
+    path: Path, device: str = "auto", emulate: str | None = None
+) -> tuple[ProgramRunner, str]:
     """A runner for the program at `path`, and the name of the runtime it runs on.
 
-    "auto": the CPU reference for a Vulkan program, ExecuTorch for any other. Raises
-    `InputError` where `device` is unknown or cannot run this program.
+    "auto": for a Vulkan program a GPU (a software one decodes several times faster than the
+    reference does), or the CPU reference where there is none or it lacks a kernel; ExecuTorch
+    for any other program. `emulate` is a defect of `quatrain.runtime.faults` to compute with.
+    Raises `InputError` where `device` is unknown or cannot run this program.
     """
     if device not in DEVICES:
         raise InputError(f"--device is {device!r}, expected one of {', '.join(DEVICES)}")
     program = open_program(path)
-    if device == "auto":
-        device = "reference" if _is_vulkan(program) else "executorch"
+    if not _is_vulkan(program) and device == "auto":
+        device = "executorch"
     if device == "executorch":
+        if emulate:
+            raise InputError("--emulate works with --device gpu and reference")
         from quatrain.runtime.executorch import ExecutorchRunner
 
         return ExecutorchRunner(program), "executorch"
     if device == "gpu":
-        from quatrain.runtime.wgpu import WgpuRunner
-
-        return WgpuRunner(program), "gpu"
+        return _gpu_runner(program, emulate)
+    if device == "auto":
+        try:
+            return _gpu_runner(program, emulate)
+        except InputError:
+            pass  # no adapter, or no kernel for an operator that the reference may have
     from quatrain.runtime.reference import ReferenceRunner
 
-    return ReferenceRunner(program), "reference"
+    return ReferenceRunner(program, emulate=emulate), "reference"
+
+
+def _gpu_runner(program: Program, emulate: str | None) -> tuple[ProgramRunner, str]:
+    try:
+        from quatrain.runtime.wgpu import WgpuRunner
+    except ImportError as error:
+        raise InputError(f"--device gpu needs wgpu: pip install wgpu ({error})") from error
+    runner = WgpuRunner(program, emulate=emulate)
+    return runner, f"gpu, {runner.gpu.info.name}"
 
 
 def _is_vulkan(program: Program) -> bool:

@@ -41,11 +41,15 @@ class _Plan:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long one dispatch took on the GPU. `operator` is its name in the graph."""
+    """One dispatch on the GPU: when it began, since the step did, and how long it took.
+
+    `operator` is its name in the graph; `shape` that of its first operand.
+    """
 
     operator: str
     kernel: str
     shape: tuple[int, ...]
+    begin: int  # nanoseconds
     nanoseconds: int
 
 
@@ -132,7 +136,13 @@ class WgpuRunner:
         ticks = self.gpu.read(staging, "uint64").astype(np.int64).reshape(-1, 2)
         made = zip(plan.lowered.dispatches, plan.lowered.origins, ticks, strict=True)
         return [
-            Timing(origin.name, dispatch.kernel, dispatch.operands[0].shape, int(end - begin))
+            Timing(
+                operator=origin.name,
+                kernel=dispatch.kernel,
+                shape=dispatch.operands[0].shape,
+                begin=int(begin - ticks[0][0]),
+                nanoseconds=int(end - begin),
+            )
             for dispatch, origin, (begin, end) in made
         ]
 

@@ -1,0 +1,97 @@
+"""Whether generated text looks like a model at work, or like a broken kernel.
+
+The thresholds were set on 100 generations of SmolLM2 (tests/verify/generations.json): 50 healthy
+ones of both schemes, and 50 garbled by the emulated defects.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from quatrain.runtime.generate import Runner
+
+_FEWEST = 8  # tokens that a judgement needs
+_LONGEST_RUN = 6  # the same token so often in a row
+_FEWEST_DISTINCT = 0.35  # of the tokens; text that loops has fewer
+_LOOP_SPAN = 48  # tokens after which few distinct ones are no accident
+_FLAT = 6.0  # nats of mean entropy; 49152 equally likely tokens have 10.8
+
+
+@dataclass(frozen=True)
+class Health:
+    """Measures of one generation, and its `problems` as whole sentences (none: healthy).
+
+    `longest_run`: of one token in a row. `distinct`: different tokens as a share of all.
+    `mean_entropy`: of the next-token distribution, in nats, over the steps with finite logits.
+    """
+
+    tokens: int
+    longest_run: int
+    distinct: float
+    mean_entropy: float
+    nonfinite_steps: int
+    problems: list[str] = field(default_factory=list)
+
+
+class WatchedRunner:
+    """A runner that notes the entropy of each of its outputs, for `judge`."""
+
+    def __init__(self, runner: Runner):
+        self.runner = runner
+        self.entropies: list[float] = []  # NaN where logits were not finite
+
+    def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
+        """The runner's logits for `tokens` at `input_pos`."""
+        logits = self.runner.forward(tokens, input_pos)
+        self.entropies.append(entropy(logits.reshape(-1, logits.shape[-1])[-1]))
+        return logits
+
+    def reset(self) -> None:
+        """Forget the context, and the entropies."""
+        self.runner.reset()
+        self.entropies.clear()
+
+
+def entropy(logits: torch.Tensor) -> float:
+    """The entropy in nats of softmax(logits [V]); NaN where a logit is not finite."""
+    if not bool(torch.isfinite(logits).all()):
+        return float("nan")
+    logs = torch.log_softmax(logits.double(), -1)
+    return float(-(logs.exp() * logs).sum())
+
+
+def judge(
+    tokens: Sequence[int],
+    entropies: Sequence[float],
+    stopped: Literal["end of sequence", "length", "context"],
+) -> Health:
+    """The health of the generated `tokens`; `entropies` of the steps that chose them."""
+    finite = [value for value in entropies if value == value]
+    bad_steps = len(entropies) - len(finite)
+    mean = sum(finite) / len(finite) if finite else float("nan")
+    run = _longest_run(tokens)
+    distinct = len(set(tokens)) / len(tokens) if tokens else 1.0
+    problems = []
+    if bad_steps:
+        problems.append(f"{bad_steps} of {len(entropies)} steps gave logits that are not finite")
+    if len(tokens) >= _FEWEST and run >= _LONGEST_RUN:
+        problems.append(f"one token stands {run} times in a row")
+    if len(tokens) >= _LOOP_SPAN and distinct < _FEWEST_DISTINCT:
+        ending = "" if stopped == "end of sequence" else " and does not end"
+        problems.append(f"the text loops{ending}: {distinct:.0%} of its tokens are distinct")
+    if len(entropies) >= _FEWEST and mean > _FLAT:
+        problems.append(
+            f"the model is undecided at every step ({mean:.1f} nats on average): noise, not text"
+        )
+    return Health(len(tokens), run, distinct, mean, bad_steps, problems)
+
+
+def _longest_run(tokens: Sequence[int]) -> int:
+    longest = current = 0
+    last = None
+    for token in tokens:
+        current = current + 1 if token == last else 1
+        longest, last = max(longest, current), token
+    return longest
