@@ -1,0 +1,81 @@
+"""`quatrain devices`, `selftest`, and the device options of `run` on a GPU."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from quatrain.cli import build_app
+from quatrain.errors import CheckFailed, InputError
+from quatrain.runtime.load import load_runner
+from quatrain.runtime.wgpu import Timing, selftest
+from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.runtime.wgpu.profile import by_operator, write_chrome_trace
+
+FOLDER = Path(__file__).parents[1] / "program" / "artifacts"
+
+needs_gpu = pytest.mark.skipif(
+    not list_adapters(),
+    reason="no Vulkan adapter: apt-get install mesa-vulkan-drivers gives a software one",
+)
+
+
+def _run(*arguments: str) -> str:
+    result = CliRunner().invoke(build_app(), arguments, catch_exceptions=False)
+    return result.stdout
+
+
+@needs_gpu
+def test_devices_lists_what_each_offers() -> None:
+    found = json.loads(_run("devices", "--json"))
+    assert found and {"name", "kind", "backend", "fp16", "max_binding"} <= found[0].keys()
+    assert found[0]["name"].split()[0] in _run("devices")
+
+
+@needs_gpu
+def test_selftest_runs_one_kernel() -> None:
+    report = json.loads(_run("selftest", "--kernel", "rms_norm", "--json"))
+    assert report["passed"]
+    assert {result["kernel"] for result in report["kernels"]} == {"rms_norm"}
+    assert all(result["worst"] < result["allowed"] for result in report["kernels"])
+
+
+@needs_gpu
+def test_selftest_fails_on_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "run_case", lambda gpu, case: float("inf"))
+    with pytest.raises(CheckFailed, match="cases are wrong"):
+        _run("selftest", "--kernel", "argmax")
+    with pytest.raises(InputError, match="no kernel is called 'convolution'"):
+        _run("selftest", "--kernel", "convolution")
+
+
+@needs_gpu
+def test_auto_takes_the_gpu_and_says_which() -> None:
+    _, runtime = load_runner(FOLDER / "peer-8da4w-fp32.pte")
+    assert runtime == f"gpu, {list_adapters()[0].name}"
+    _, runtime = load_runner(FOLDER / "peer-8da4w-fp32.pte", "reference")
+    assert runtime == "reference"
+
+
+def test_auto_without_an_adapter_is_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quatrain.runtime.wgpu.device.list_adapters", lambda: ())
+    _, runtime = load_runner(FOLDER / "peer-8da4w-fp32.pte")
+    assert runtime == "reference"
+    with pytest.raises(InputError, match="mesa-vulkan-drivers"):
+        load_runner(FOLDER / "peer-8da4w-fp32.pte", "gpu")
+
+
+def test_a_profile_adds_up_and_traces(tmp_path: Path) -> None:
+    timings = [
+        Timing("aten.add", "elementwise", (1, 8), 0, 1000),
+        Timing("et_vk.linear", "linear_rows", (8, 4), 1500, 5000),
+        Timing("aten.add", "elementwise", (1, 8), 7000, 2000),
+    ]
+    first, second = by_operator(timings)
+    assert (first.operator, first.dispatches) == ("et_vk.linear", 1)
+    assert (second.operator, second.dispatches, second.milliseconds) == ("aten.add", 2, 0.003)
+    write_chrome_trace(timings, tmp_path / "trace.json")
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert [event["ts"] for event in events] == [0, 1.5, 7]
+    assert [event["dur"] for event in events] == [1, 5, 2]
