@@ -28,7 +28,8 @@ class ExecutorchRunner:
         self.metadata = program.metadata
         self.path = program.path
         with _native_output_held_back():
-            # These register the KV cache attention and the quantized embedding kernels.
+            # These register the quantized embedding and the KV cache attention kernels.
+            import executorch.kernels.quantized  # noqa: F401
             from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
             from executorch.runtime import Runtime
 

@@ -1,0 +1,152 @@
+"""Programs compute what the eager backbone does, and every linear is accounted for."""
+
+import pytest
+import torch
+from tiny_checkpoint import write_checkpoint
+
+from quatrain.backbone.build import build_backbone
+from quatrain.checkpoint import open_checkpoint
+from quatrain.errors import InputError
+from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.program import open_program
+from quatrain.runtime.load import load_runner
+
+TOKENS = torch.tensor([[3, 17, 90, 4, 55]])
+QWEN_LIKE = {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True}
+CASES = {
+    "vulkan 8da4w": (ExportOptions(), {}),
+    "vulkan weight-only": (ExportOptions(scheme="weight-only"), {"embedding": "int4"}),
+    "vulkan qwen-like": (ExportOptions(), QWEN_LIKE),
+    "vulkan embedding to hidden": (
+        ExportOptions(embedding_input=True, hidden_output=True), {},
+    ),
+    "vulkan int8 output, allowed": (ExportOptions(allow_fallback=True), {"output": "int8"}),
+    "xnnpack 8da4w": (ExportOptions(backend="xnnpack"), {"n_layers": 2}),
+    "xnnpack qwen-like, int8 output": (
+        ExportOptions(backend="xnnpack"), {"n_layers": 2, "output": "int8", **QWEN_LIKE},
+    ),
+    "xnnpack weight-only, allowed": (
+        ExportOptions(backend="xnnpack", scheme="weight-only", allow_fallback=True),
+        {"n_layers": 1, "embedding": "int4"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_prefill_and_decode_equal_eager(case, tmp_path):
+    options, shape = CASES[case]
+    checkpoint = write_checkpoint(tmp_path / "c", **shape)
+    report = export_checkpoint(checkpoint, tmp_path / "m.pte", options)
+    opened = open_checkpoint(checkpoint)
+    eager = build_backbone(
+        opened.config,
+        opened.tensors,
+        options.scheme,
+        embedding_input=options.embedding_input,
+        hidden_output=options.hidden_output,
+    )
+    exported, _ = load_runner(tmp_path / "m.pte")
+    inputs = TOKENS
+    if options.embedding_input:
+        inputs = torch.randn(1, 5, 64, generator=torch.Generator().manual_seed(0))
+    for part, start in ((inputs[:, :4], 0), (inputs[:, 4:], 4)):
+        expected = eager(part, torch.tensor([start]))
+        found = exported.forward(part, torch.tensor([start]))
+        assert found.shape == expected.shape
+        error = (found - expected).abs().max() / expected.abs().max()
+        assert error < 1e-5, f"at position {start}"
+    assert len(report.linears) == 7 * opened.config.n_layers + (not options.hidden_output)
+    assert [row.name for row in report.linears if row.fallback] == _expected_fallbacks(
+        case, report.linears
+    )
+
+
+def _expected_fallbacks(case, rows):
+    if "weight-only, allowed" in case:
+        return [row.name for row in rows]
+    return ["output"] if "int8 output, allowed" in case else []
+
+
+def test_a_whole_backbone_is_one_delegate_call(tmp_path):
+    export_checkpoint(write_checkpoint(tmp_path / "c"), tmp_path / "m.pte")
+    program = open_program(tmp_path / "m.pte")
+    assert [step.kind for step in program.methods["forward"].instructions] == ["delegate"]
+
+
+def test_the_state_of_the_checkpoint_serves_both_schemes_unchanged(tmp_path):
+    opened = open_checkpoint(write_checkpoint(tmp_path / "c"))
+    state = dict(opened.tensors)
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    results = [
+        build_backbone(opened.config, state, scheme)(TOKENS, torch.tensor([0]))
+        for scheme in ("8da4w", "weight-only")
+    ]
+    assert not torch.equal(*results)
+    assert state.keys() == before.keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in before.items())
+
+
+def test_metadata_for_the_text_runner(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "c", bos_idx=1, eos_idx=[2, 5])
+    export_checkpoint(checkpoint, tmp_path / "m.pte", ExportOptions(max_seq_len=32))
+    metadata = open_program(tmp_path / "m.pte").metadata
+    expected = {
+        "get_bos_id": 1,
+        "get_eos_ids": [2, 5],
+        "get_max_seq_len": 32,
+        "get_max_context_len": 32,
+        "get_vocab_size": 128,
+        "use_kv_cache": True,
+        "use_sdpa_with_kv_cache": True,
+        "enable_dynamic_shape": True,
+    }
+    assert {name: metadata[name] for name in expected} == expected
+
+
+def test_scales_that_xnnpack_rounds_are_mentioned(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    checkpoint = write_checkpoint(tmp_path / "c", n_layers=1)
+    file = checkpoint / "model.safetensors"
+    tensors = load_file(file)
+    tensors["output.scales"] *= 1.001
+    save_file(tensors, file)
+    report = export_checkpoint(checkpoint, tmp_path / "m.pte", ExportOptions(backend="xnnpack"))
+    assert any("bfloat16" in note for note in report.notes)
+
+
+REFUSED = {
+    "int8 output on Vulkan": (
+        ExportOptions(), {"output": "int8"},
+        r"^output: .*no kernel for an int8 per-channel weight.*--output-layer int4",
+    ),
+    "weight-only on XNNPACK": (
+        ExportOptions(backend="xnnpack", scheme="weight-only"), {},
+        r"layers\.0\.attention\.wq and 28 more: XNNPACK .* no int4 group-wise kernel",
+    ),
+    "a longer context than the model's": (
+        ExportOptions(max_seq_len=65), {}, "--max-seq-len is 65, but .* context of 64",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_exported_is_refused_by_name(case, tmp_path):
+    options, shape, message = REFUSED[case]
+    checkpoint = write_checkpoint(tmp_path / "c", **shape)
+    with pytest.raises(InputError, match=message):
+        export_checkpoint(checkpoint, tmp_path / "m.pte", options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "metal"}, "backend is 'metal', expected one of vulkan, xnnpack"),
+        ({"backend": "xnnpack", "activation_dtype": "fp16"}, "fp16 is for the Vulkan backend"),
+        ({"max_seq_len": 1}, "--max-seq-len is 1, expected 2 or more"),
+    ],
+)
+def test_options_that_make_no_sense(options, message):
+    with pytest.raises(InputError, match=message):
+        ExportOptions(**options)

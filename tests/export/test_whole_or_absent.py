@@ -1,0 +1,81 @@
+"""An export that fails leaves no half-written file, and what stood there stands."""
+
+import errno
+from pathlib import Path
+
+import pytest
+from tiny_checkpoint import write_checkpoint
+
+from quatrain import files
+from quatrain.errors import InputError
+from quatrain.export import export_checkpoint, exporter
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with a checkpoint and an older program in it."""
+    write_checkpoint(tmp_path / "c")
+    (tmp_path / "m.pte").write_bytes(b"older")
+    return tmp_path
+
+
+def unchanged(place: Path) -> bool:
+    names = sorted(path.name for path in place.iterdir())
+    return names == ["c", "m.pte"] and (place / "m.pte").read_bytes() == b"older"
+
+
+def test_interrupted(place, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(exporter, "write_stamped_program", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        export_checkpoint(place / "c", place / "m.pte")
+    assert unchanged(place)
+
+
+def test_disk_full(place, monkeypatch):
+    def full(*arguments):
+        arguments[3].write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(exporter, "write_stamped_program", full)
+    with pytest.raises(InputError, match=r"m\.pte: cannot be written: No space left on device"):
+        export_checkpoint(place / "c", place / "m.pte")
+    assert unchanged(place)
+
+
+def test_no_such_folder(place):
+    with pytest.raises(InputError, match=r"nowhere/m\.pte: cannot be written: No such file"):
+        export_checkpoint(place / "c", place / "nowhere" / "m.pte")
+
+
+def test_the_output_is_a_folder(place):
+    (place / "folder").mkdir()
+    with (
+        pytest.raises(InputError, match="cannot be written: Is a directory"),
+        files.whole_file(place / "folder") as temporary,
+    ):
+        temporary.write_bytes(b"x")
+    assert sorted(path.name for path in place.iterdir()) == ["c", "folder", "m.pte"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(ZeroDivisionError), files.whole_folder(tmp_path / "f") as temporary:
+        (temporary / "a").write_text("half")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+    with files.whole_folder(tmp_path / "f") as temporary:
+        (temporary / "a").write_text("whole")
+    assert (tmp_path / "f" / "a").read_text() == "whole"
+
+
+def test_files_in_an_existing_folder_are_replaced_one_by_one(tmp_path):
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "other").write_text("kept")
+    with files.whole_folder(tmp_path) as temporary:
+        (temporary / "a").write_text("new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "a": "new",
+        "other": "kept",
+    }
