@@ -43,6 +43,12 @@ def read_safetensors(path: Path) -> LazyTensors:
         ) from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The free-form metadata in the header of `path`."""
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
 def _stored(path: Path, file: Any, name: str) -> StoredTensor:
     header = file.get_slice(name)
     dtype = _DTYPES.get(header.get_dtype())

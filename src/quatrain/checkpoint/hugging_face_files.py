@@ -1,0 +1,57 @@
+"""The tensors of a Hugging Face folder, in one file or in shards, safetensors or pickled."""
+
+from pathlib import Path
+
+from quatrain.backbone.config import load_params
+from quatrain.checkpoint.formats import format_of, only_file, read_tensors
+from quatrain.checkpoint.safetensors_file import read_metadata
+from quatrain.checkpoint.tensors import LazyTensors
+from quatrain.errors import InputError
+
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+
+
+def tensor_files(folder: Path) -> list[Path]:
+    """The files that hold the folder's tensors: one, or those that an index names.
+
+    Raises `InputError` where an index names a file that is missing or outside the folder.
+    """
+    for name in _INDEXES:
+        if (folder / name).is_file():
+            return _shards(folder, folder / name)
+    for suffixes, preferred in (
+        ((".safetensors",), "model.safetensors"),
+        ((".bin", ".pth", ".pt"), "pytorch_model.bin"),
+    ):
+        if any(file.suffix in suffixes for file in folder.iterdir()):
+            return [only_file(folder, suffixes, preferred)]
+    return [only_file(folder, _SUFFIXES)]  # says what was expected
+
+
+def read_folder(folder: Path) -> tuple[LazyTensors, dict[str, str]]:
+    """The tensors of all the folder's files by name, memory-mapped, and their headers' metadata."""
+    merged, metadata = {}, {}
+    for file in tensor_files(folder):
+        found = read_tensors(file).stored
+        twice = sorted(merged.keys() & found.keys())
+        if twice:
+            raise InputError(f"{file}: holds {twice[0]}, which another shard holds too")
+        merged |= found
+        if format_of(file) == "safetensors":
+            metadata |= read_metadata(file)
+    return LazyTensors(merged), metadata
+
+
+def _shards(folder: Path, index: Path) -> list[Path]:
+    weight_map = load_params(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise InputError(f"{index}: has no 'weight_map' of tensor names to files")
+    shards = sorted(set(map(str, weight_map.values())))
+    for shard in shards:
+        if Path(shard).name != shard or not (folder / shard).is_file():
+            raise InputError(
+                f"{index}: names the file {shard!r}, which is not in the folder; "
+                "download the model's missing files"
+            )
+    return [folder / shard for shard in shards]

@@ -1,0 +1,30 @@
+"""Hugging Face's tensor names in Meta's."""
+
+import re
+
+_NAMES = {
+    "model.embed_tokens": "tok_embeddings",
+    "model.norm": "norm",
+    "lm_head": "output",
+    "self_attn.q_proj": "attention.wq",
+    "self_attn.k_proj": "attention.wk",
+    "self_attn.v_proj": "attention.wv",
+    "self_attn.o_proj": "attention.wo",
+    "self_attn.q_norm": "attention.q_norm_fn",
+    "self_attn.k_norm": "attention.k_norm_fn",
+    "mlp.gate_proj": "feed_forward.w1",
+    "mlp.down_proj": "feed_forward.w2",
+    "mlp.up_proj": "feed_forward.w3",
+    "input_layernorm": "attention_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
+_NAME = re.compile(r"(?:model\.layers\.(\d+)\.)?([\w.]+)\.(weight|bias|scales|zeros)")
+
+
+def meta_name(name: str) -> str:
+    """`name` in Meta's naming, or itself where it is not known."""
+    match = _NAME.fullmatch(name)
+    if not match or match[2] not in _NAMES:
+        return name  # reported by name, later
+    layer = f"layers.{match[1]}." if match[1] else ""
+    return f"{layer}{_NAMES[match[2]]}.{match[3]}"
