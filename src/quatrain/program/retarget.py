@@ -48,9 +48,10 @@ def parse_layers(text: str) -> frozenset[int]:
     numbers: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        end = last if dash else first
+        if not first.isdecimal() or not end.isdecimal() or len(end) > 4:
             raise InputError(f"--layers {text}: expected numbers and ranges such as 0-3,5")
-        numbers.update(range(int(first), int(last if dash else first) + 1))
+        numbers.update(range(int(first), int(end) + 1))
     return frozenset(numbers)
 
 

@@ -2,9 +2,9 @@
 
 Three things are safe, and keep logits bit for bit: choosing the quantization parameters of one
 activation once for all linears that read it, storing equal constants once, and leaving out
-constants that nothing refers to. What is not
-done, and why, stands in docs/formats.md: KV caches stay constants of their full size, since
-the runtime fills a cache by copying that many bytes from the constant.
+constants that nothing refers to. What is not done, and why, stands in docs/formats.md: KV caches
+stay constants of their full size, since the runtime fills a cache by copying that many bytes
+from the constant.
 """
 
 import hashlib
@@ -79,7 +79,7 @@ def _share_constants(program: Program, graph: VulkanGraph) -> int:
     its first prepack (PR 18906), which is safe only while no two prepacks share a value.
     """
     by_size: dict[int, list[Constant]] = {}
-    for constant in graph.constants:
+    for constant in filter(program.holds, graph.constants):
         if constant not in by_size.setdefault(constant.nbytes, []):
             by_size[constant.nbytes].append(constant)
     same: dict[Constant, Constant] = {}
