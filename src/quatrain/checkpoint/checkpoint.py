@@ -1,4 +1,4 @@
-"""Opens a checkpoint in the pre-quantized layout: int4 linears, their scales, and the rest.
+"""A checkpoint in the pre-quantized layout: int4 linears, their scales, and the rest.
 
 For a linear F: F.weight int8 [N, K] in [-8, 7]; F.scales [N, K / group_size] floating; F.zeros
 of that shape, all zero, optional; F.bias optional. The output layer: int4 groups, or int8 per
@@ -14,13 +14,11 @@ from typing import Any, Literal
 
 import torch
 
-from quatrain.backbone.config import BackboneConfig, config_from_params, load_params
-from quatrain.checkpoint.formats import only_file, read_tensors
-from quatrain.checkpoint.layout import EMBEDDING, IGNORED, OUTPUT
+from quatrain.backbone.config import BackboneConfig, config_from_params
+from quatrain.checkpoint.layout import EMBEDDING, OUTPUT
 from quatrain.checkpoint.structure import check_structure
 from quatrain.checkpoint.tensors import LazyTensors
 from quatrain.checkpoint.values import INT4, check_tensor_values, within
-from quatrain.errors import InputError
 from quatrain.stages import Stages
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -30,8 +28,9 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 class Checkpoint:
     """An int4 checkpoint whose structure has been checked and whose data has not been read.
 
-    `tensors`: by Meta name, memory-mapped. `params`: the whole params.json. `source`: the file
-    that holds the tensors. `tokenizer_files`: those that lie beside it.
+    `tensors`: by Meta name, memory-mapped, or repacked as they are read. `params`: the whole
+    params.json. `source`: the file or folder that holds the tensors. `tokenizer_files`: those
+    that lie beside them.
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -88,37 +87,26 @@ class Checkpoint:
         return arguments.get(part) if isinstance(arguments, dict) else None
 
 
-def open_checkpoint(path: Path, params: Path | None = None) -> Checkpoint:
-    """Open a checkpoint: a folder, or a `.safetensors` or `.pth` file with its `params`.
+def checked_checkpoint(
+    tensors: LazyTensors, params: dict[str, Any], source: Path, folder: Path, params_path: Path
+) -> Checkpoint:
+    """The checkpoint of `tensors`, whose names, shapes and dtypes fit `params`.
 
-    A folder holds model.safetensors, or one .safetensors, .pth or .pt file, and params.json,
-    which a lone file may have beside it too. Reads headers only; the tensors' names, shapes and
-    dtypes are checked against the parameters here, their values by `check_values`. Raises
-    `InputError` naming what does not fit.
+    `source` and `params_path` are named in errors; the tokenizer is looked for in `folder`.
+    Raises `InputError` where something does not fit.
     """
-    path = Path(path)
-    file = path
-    if path.is_dir():
-        file = only_file(path, (".safetensors", ".pth", ".pt"), "model.safetensors")
-    stored = read_tensors(file).stored
-    tensors = LazyTensors(
-        {name: tensor for name, tensor in stored.items() if not IGNORED.fullmatch(name)}
-    )
-    params_path = Path(params) if params else file.with_name("params.json")
-    if not params_path.is_file():
-        raise InputError(
-            f"{params_path}: no such file; {file} needs its params.json beside it or in --params"
-        )
-    values = load_params(params_path)
-    config = config_from_params(values, str(params_path))
+    config = config_from_params(params, str(params_path))
+    group_size = check_structure(tensors.stored, config, params, str(source))
+    arguments = params.get("quantization_args")
+    stated = arguments if isinstance(arguments, dict) else {"scheme": "8da4w"}
     return Checkpoint(
         tensors=tensors,
         config=config,
-        params=values,
-        group_size=check_structure(tensors.stored, config, values, str(file)),
-        source=file,
+        params={**params, "quantization_args": {**stated, "group_size": group_size}},
+        group_size=group_size,
+        source=source,
         tokenizer_files=[
-            beside for name in _TOKENIZER_FILES if (beside := file.with_name(name)).is_file()
+            beside for name in _TOKENIZER_FILES if (beside := folder / name).is_file()
         ],
     )
 

@@ -9,11 +9,14 @@ import torch
 
 from quatrain.backbone.config import BackboneConfig
 from quatrain.checkpoint.layout import (
+    EMBEDDING,
     OUTPUT,
     check_layer_count,
     check_names,
     check_shapes,
+    check_tables,
     float_shapes,
+    optional_tables,
 )
 from quatrain.checkpoint.tensors import LazyTensors
 
@@ -49,9 +52,12 @@ def checked(model: FloatModel) -> FloatModel:
     source, stored = str(model.source), model.tensors.stored
     check_layer_count(model.config, stored, source)
     expected = float_shapes(model.config)
-    optional = {f"{OUTPUT}.weight"}
-    check_names(stored, set(expected) - optional, optional, source)
-    check_shapes({name: tensor.shape for name, tensor in stored.items()}, expected, source)
+    optional = {f"{name}.weight" for name in optional_tables(model.config)}
+    tables = {f"{EMBEDDING}.weight", f"{OUTPUT}.weight"}
+    check_names(stored, set(expected) | tables - optional, optional, source)
+    shapes = {name: tensor.shape for name, tensor in stored.items()}
+    check_shapes(shapes, expected, source)
+    check_tables(shapes, model.config, source)
     return model
 
 

@@ -1,22 +1,18 @@
-"""The names and shapes of a Llama-family model's tensors, in Meta's naming.
+"""A checkpoint's tensors held against what its parameters ask for.
 
-tok_embeddings.weight                       [vocab_size, dim]
-layers.{i}.attention.wq.weight              [n_heads * head_dim, dim]
-layers.{i}.attention.{wk,wv}.weight         [n_kv_heads * head_dim, dim]
-layers.{i}.attention.wo.weight              [dim, n_heads * head_dim]
-layers.{i}.attention.{wq,wk,wv}.bias        with attention_qkv_bias
-layers.{i}.attention.{q,k}_norm_fn.weight   [head_dim], with use_qk_norm
-layers.{i}.feed_forward.{w1,w3}.weight      [hidden_dim, dim] (gate, up)
-layers.{i}.feed_forward.w2.weight           [dim, hidden_dim] (down)
-layers.{i}.{attention_norm,ffn_norm}.weight [dim]
-norm.weight                                 [dim]
-output.weight                               [vocab_size, dim]; absent where it is tied
+The names and shapes are those of `quatrain.backbone.tensors`.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.tensors import (
+    embedding_shapes,
+    linear_shapes,
+    output_shapes,
+    vector_shapes,
+)
 from quatrain.errors import InputError
 
 EMBEDDING = "tok_embeddings"
@@ -29,51 +25,20 @@ IGNORED = re.compile(r"rope\.freqs|.*\.rotary_emb\.inv_freq")
 _LAYER = re.compile(r"layers\.(\d+)\.")
 
 
-def linear_shapes(config: BackboneConfig) -> dict[str, tuple[int, int]]:
-    """Each linear of the layers, by module name, with its [output, input] features."""
-    queries = config.n_heads * config.head_dim
-    keys = config.n_kv_heads * config.head_dim
-    one_layer = {
-        "attention.wq": (queries, config.dim),
-        "attention.wk": (keys, config.dim),
-        "attention.wv": (keys, config.dim),
-        "attention.wo": (config.dim, queries),
-        "feed_forward.w1": (config.hidden_dim, config.dim),
-        "feed_forward.w2": (config.dim, config.hidden_dim),
-        "feed_forward.w3": (config.hidden_dim, config.dim),
-    }
-    return {
-        f"layers.{layer}.{name}": shape
-        for layer in range(config.n_layers)
-        for name, shape in one_layer.items()
-    }
-
-
-def vector_shapes(config: BackboneConfig) -> dict[str, tuple[int]]:
-    """Each norm weight and bias, by tensor name: what stays in floating point."""
-    one_layer = {"attention_norm.weight": config.dim, "ffn_norm.weight": config.dim}
-    if config.attention_qkv_bias:
-        one_layer["attention.wq.bias"] = config.n_heads * config.head_dim
-        one_layer["attention.wk.bias"] = config.n_kv_heads * config.head_dim
-        one_layer["attention.wv.bias"] = config.n_kv_heads * config.head_dim
-    if config.use_qk_norm:
-        one_layer["attention.q_norm_fn.weight"] = config.head_dim
-        one_layer["attention.k_norm_fn.weight"] = config.head_dim
-    shapes = {
-        f"layers.{layer}.{name}": (size,)
-        for layer in range(config.n_layers)
-        for name, size in one_layer.items()
-    }
-    return shapes | {"norm.weight": (config.dim,)}
-
-
 def float_shapes(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
-    """Every tensor of the floating-point model by name, the optional `output.weight` included."""
-    matrices = linear_shapes(config) | {
-        EMBEDDING: (config.vocab_size, config.dim),
-        OUTPUT: (config.vocab_size, config.dim),
-    }
-    return {f"{name}.weight": shape for name, shape in matrices.items()} | vector_shapes(config)
+    """Every tensor of the layers and norms of a floating-point model, by name."""
+    matrices = {f"{name}.weight": shape for name, shape in linear_shapes(config).items()}
+    return matrices | vector_shapes(config)
+
+
+def table_shapes(config: BackboneConfig) -> dict[str, list[tuple[int, int]]]:
+    """The shapes that the embedding's and the output's weight may have, by module name."""
+    return {EMBEDDING: embedding_shapes(config), OUTPUT: output_shapes(config)}
+
+
+def optional_tables(config: BackboneConfig) -> set[str]:
+    """The tables that a file may lack: a tied output, and those the backbone does not apply."""
+    return {OUTPUT} if config.apply_embedding else {EMBEDDING, OUTPUT}
 
 
 def check_layer_count(config: BackboneConfig, names: Iterable[str], source: str) -> None:
@@ -114,11 +79,27 @@ def check_shapes(
 ) -> None:
     """Raise `InputError` naming the first tensor of `expected` whose shape in `found` differs."""
     for name, shape in expected.items():
-        if name in found and tuple(found[name]) != shape:
-            raise InputError(
-                f"{source}: {name} has shape {list(found[name])}, expected {list(shape)} "
-                "from the model's parameters; give the params.json that belongs to this file"
-            )
+        _check_shape(found, name, [shape], source)
+
+
+def check_tables(found: Mapping[str, tuple[int, ...]], config: BackboneConfig, source: str) -> None:
+    """Raise `InputError` where the embedding or the output in `found` has an impossible shape."""
+    for name, shapes in table_shapes(config).items():
+        _check_shape(found, f"{name}.weight", shapes, source)
+
+
+def _check_shape(
+    found: Mapping[str, tuple[int, ...]],
+    name: str,
+    shapes: Sequence[tuple[int, ...]],
+    source: str,
+) -> None:
+    if name in found and tuple(found[name]) not in shapes:
+        expected = " or ".join(str(list(shape)) for shape in shapes)
+        raise InputError(
+            f"{source}: {name} has shape {list(found[name])}, expected {expected} "
+            "from the model's parameters; give the params.json that belongs to this file"
+        )
 
 
 def _listed(names: list[str]) -> str:

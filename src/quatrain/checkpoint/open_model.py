@@ -7,15 +7,18 @@ from quatrain.checkpoint.formats import format_of
 from quatrain.checkpoint.from_gguf import open_gguf_model
 from quatrain.checkpoint.from_hugging_face import open_hugging_face_model
 from quatrain.checkpoint.from_meta import open_meta_model
+from quatrain.checkpoint.hub import local_path
 from quatrain.errors import InputError
 
 
-def open_float_model(path: Path) -> FloatModel:
-    """Open a GGUF file, a Hugging Face safetensors folder, or a Meta folder (.pth + params.json).
+def open_float_model(path: Path | str) -> FloatModel:
+    """Open a GGUF file, a Hugging Face folder, a Meta folder (.pth + params.json), or
+    `hf://owner/name`.
 
     Reads headers and parameters only. Raises `InputError` where the model is damaged, of an
     architecture that the backbone does not implement, or does not fit its own parameters.
     """
+    path = local_path(path)
     if not path.is_dir():
         if format_of(path) == "gguf":
             return open_gguf_model(path)

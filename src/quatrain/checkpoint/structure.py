@@ -13,7 +13,9 @@ from quatrain.checkpoint.layout import (
     check_layer_count,
     check_names,
     check_shapes,
+    check_tables,
     linear_shapes,
+    optional_tables,
     vector_shapes,
 )
 from quatrain.checkpoint.tensors import StoredTensor
@@ -31,30 +33,29 @@ def check_structure(
     """The linears' group size. Raises `InputError` naming what does not fit the layout."""
     check_layer_count(config, stored, source)
     linears, vectors = linear_shapes(config), vector_shapes(config)
-    table = (config.vocab_size, config.dim)
-    tables = {EMBEDDING: table, OUTPUT: table}
-    required = {f"{EMBEDDING}.weight", *vectors}
+    tables = {EMBEDDING, OUTPUT}
+    required = {f"{name}.weight" for name in tables - optional_tables(config)} | set(vectors)
     required |= {f"{name}.{part}" for name in linears for part in ("weight", "scales")}
     optional = {f"{name}.zeros" for name in (*linears, *tables)}
-    optional |= {f"{EMBEDDING}.scales", f"{OUTPUT}.weight", f"{OUTPUT}.scales"}
-    check_names(stored, required, optional, source)
-    if f"{OUTPUT}.scales" in stored and f"{OUTPUT}.weight" not in stored:
-        raise InputError(f"{source}: {OUTPUT}.scales has no {OUTPUT}.weight beside it")
+    optional |= {f"{name}.{part}" for name in tables for part in ("weight", "scales")}
+    check_names(stored, required, optional - required, source)
+    for name in sorted(tables):
+        if f"{name}.scales" in stored and f"{name}.weight" not in stored:
+            raise InputError(f"{source}: {name}.scales has no {name}.weight beside it")
 
-    matrices = {f"{name}.weight": shape for name, shape in {**linears, **tables}.items()}
+    matrices = {f"{name}.weight": shape for name, shape in linears.items()}
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     check_shapes(shapes, matrices | vectors, source)
+    check_tables(shapes, config, source)
     for name in vectors:
         _check_dtype(stored, name, _FLOATING, source)
 
     group_size = _group_size(stored, next(iter(linears)), params, source)
     for name, shape in linears.items():
         _check_quantized(stored, name, [_grouped(shape, group_size)], source)
-    per_channel = [(config.vocab_size,), (config.vocab_size, 1)]
-    _check_table(stored, OUTPUT, [*per_channel, _grouped(table, group_size)], source)
+    _check_table(stored, OUTPUT, [group_size], source)
     # An embedding's groups may be of another size than the linears'.
-    any_groups = [_grouped(table, size) for size in GROUP_SIZES]
-    _check_table(stored, EMBEDDING, per_channel + any_groups, source)
+    _check_table(stored, EMBEDDING, list(GROUP_SIZES), source)
     return group_size
 
 
@@ -76,15 +77,19 @@ def _group_size(
     return group_size
 
 
-def _grouped(shape: tuple[int, int], group_size: int) -> tuple[int, ...]:
-    return (shape[0], shape[1] // group_size) if shape[1] % group_size == 0 else ()
+def _grouped(shape: tuple[int, ...], group_size: int) -> tuple[int, ...]:
+    """The shape of the scales of a weight [..., K]; () where K is not a whole number of groups."""
+    return (*shape[:-1], shape[-1] // group_size) if shape[-1] % group_size == 0 else ()
 
 
 def _check_table(
-    stored: Mapping[str, StoredTensor], name: str, scales: list[tuple[int, ...]], source: str
+    stored: Mapping[str, StoredTensor], name: str, group_sizes: list[int], source: str
 ) -> None:
-    """An embedding or output layer: quantized where it has scales, else floating point."""
+    """An embedding or output layer: quantized where it has scales, per channel or in groups of
+    one of `group_sizes`, else floating point."""
     if f"{name}.scales" in stored:
+        shape = stored[f"{name}.weight"].shape
+        scales = [(shape[0],), (shape[0], 1), *(_grouped(shape, size) for size in group_sizes)]
         _check_quantized(stored, name, scales, source)
     elif f"{name}.weight" in stored:
         _check_dtype(stored, f"{name}.weight", _FLOATING, source)

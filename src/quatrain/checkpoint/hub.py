@@ -1,0 +1,47 @@
+"""`hf://owner/name`: a model on the Hugging Face hub, as a folder on this machine."""
+
+import re
+from pathlib import Path
+
+from quatrain.errors import InputError
+
+# A pathlib.Path has made one slash of two by the time it arrives.
+_HUB = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+_WANTED = ("*.safetensors", "*.bin", "*.pth", "*.json", "*.jinja", "tokenizer.model")
+
+
+def local_path(path: Path | str) -> Path:
+    """`path` itself, or the folder that `hf://owner/name` or `hf://owner/name@revision` names.
+
+    What is in huggingface_hub's cache is used as it is when the hub cannot be reached. Raises
+    `InputError` where the model is neither there nor to be had, or huggingface_hub is not
+    installed.
+    """
+    text = str(path)
+    if not text.startswith("hf:/"):
+        return Path(path)
+    match = _HUB.fullmatch(text)
+    if not match:
+        raise InputError(f"{text}: expected hf://owner/name or hf://owner/name@revision")
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError:
+        raise InputError(
+            f"{text}: needs the package huggingface_hub; run `pip install huggingface_hub`, or "
+            "give a folder"
+        ) from None
+    try:
+        return Path(
+            snapshot_download(
+                match[1],
+                revision=match[2],
+                allow_patterns=list(_WANTED),
+                ignore_patterns=["*/*"],
+            )
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"{text}: cannot be fetched and is not in the local cache: {first_line}"
+        ) from error
