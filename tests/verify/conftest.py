@@ -44,6 +44,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     tokenizer.save(str(checkpoint / "tokenizer.json"))
+    template = "{% for message in messages %}w1 {{ message.content }}{% endfor %}"
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
     programs = {scheme: folder / f"{scheme}.pte" for scheme in ("8da4w", "weight-only")}
     export_checkpoint(checkpoint, programs["8da4w"], ExportOptions())
     # Retargeting takes no time; exporting again takes as long as all tests here.

@@ -85,6 +85,7 @@ class WgpuRunner:
         self.gpu = Gpu(adapter)
         self._fault = emulate
         self._operators = fuse(self.graph)
+        self._symbol_operators = [op for op in self.graph.operators if op.kind in SYMBOL_KINDS]
         self._plans: dict[Any, _Plan] = {}
         self._kept: dict[Any, Any] = {}  # constants and caches
 
@@ -206,10 +207,9 @@ class WgpuRunner:
         """The step's symbols; `InputError` where a position passes the program's context."""
         symbols: dict[int, int] = {}
         operands = lowered.operands
-        for op in self._operators:
-            if op.kind in SYMBOL_KINDS:
-                shape = lambda value_id: operands[value_id].shape  # noqa: E731
-                symbols[op.out] = symbol_of(self.graph, op, symbols, shape, given)
+        for op in self._symbol_operators:
+            shape = lambda value_id: operands[value_id].shape  # noqa: E731
+            symbols[op.out] = symbol_of(self.graph, op, symbols, shape, given)
         for symbol, length, limit in lowered.bounds:
             start = symbols[symbol]
             if start < 0 or start + length > limit:
