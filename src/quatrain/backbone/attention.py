@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.config import BackboneConfig, Layer
 from quatrain.backbone.kv_cache import CachedAttention
 from quatrain.backbone.norm import RMSNorm
 from quatrain.backbone.rope import rotary_for
@@ -12,39 +12,113 @@ from quatrain.backbone.rope import rotary_for
 class Attention(nn.Module):
     """Queries, keys and values, rotated, attended over the KV cache, projected back.
 
-    Optional bias on the three projections, and optional RMS norm of each query and key head
-    before or after the rotation (Qwen 2 and 3).
+    What a layer has beside that, its `Layer` and the config say: bias on the three projections,
+    RMS norm of each query and key head before or after the rotation (Qwen 3, Llama 4), no
+    rotation, queries that grow with their position, another layer's keys and values, a norm and
+    a gate on what each head attended to.
     """
 
-    def __init__(self, config: BackboneConfig) -> None:
+    def __init__(self, config: BackboneConfig, layer: Layer) -> None:
         super().__init__()
         self.head_dim = config.head_dim
         queries = config.n_heads * config.head_dim
         keys = config.n_kv_heads * config.head_dim
+        owns_keys = layer.donor is None
         self.wq = nn.Linear(config.dim, queries, bias=config.attention_qkv_bias)
-        self.wk = nn.Linear(config.dim, keys, bias=config.attention_qkv_bias)
-        self.wv = nn.Linear(config.dim, keys, bias=config.attention_qkv_bias)
+        if owns_keys:
+            self.wk = nn.Linear(config.dim, keys, bias=config.attention_qkv_bias)
+            self.wv = nn.Linear(config.dim, keys, bias=config.attention_qkv_bias)
         self.wo = nn.Linear(queries, config.dim, bias=False)
-        self.use_qk_norm = config.use_qk_norm
         self.norm_before_rope = config.qk_norm_before_rope
-        if config.use_qk_norm:
-            self.q_norm_fn = RMSNorm(config.head_dim, config.norm_eps)
-            self.k_norm_fn = RMSNorm(config.head_dim, config.norm_eps)
-        self.rotary = rotary_for(config)
-        self.attend = CachedAttention(config)
+        self.q_norm_fn = self.k_norm_fn = None
+        if layer.qk_norm:
+            self.q_norm_fn = RMSNorm(config.head_dim, config.norm_eps, config.qk_norm_affine)
+            if owns_keys:
+                self.k_norm_fn = RMSNorm(config.head_dim, config.norm_eps, config.qk_norm_affine)
+        self.rotary = rotary_for(config) if layer.rope != "none" else None
+        self.temperature = PositionTemperature(config) if layer.temperature else None
+        self.query_factor = _query_factor(config, layer)
+        self.attend = CachedAttention(config, layer) if owns_keys else None
+        self.o_norm = (
+            RMSNorm(config.head_dim, config.norm_eps, affine=False)
+            if config.use_attn_o_norm
+            else None
+        )
+        self.og = nn.Linear(config.dim, queries, bias=False) if config.use_attn_o_gate else None
 
     def forward(
-        self, x: torch.Tensor, angles: tuple[torch.Tensor, ...], start: int
+        self,
+        x: torch.Tensor,
+        angles: tuple[torch.Tensor, ...],
+        start: int,
+        donor: CachedAttention | None = None,
     ) -> torch.Tensor:
-        """x [1, T, dim]; `angles` from `Rope`, for `rotary`; returns [1, T, dim]."""
+        """x [1, T, dim]; `angles` from `Rope`, for `rotary`; `donor` the attention of the layer
+        whose keys and values this one reads, where it has none; returns [1, T, dim]."""
         _, length, _ = x.shape
         q = self.wq(x).view(1, length, -1, self.head_dim)
-        k = self.wk(x).view(1, length, -1, self.head_dim)
-        v = self.wv(x).view(1, length, -1, self.head_dim)
-        if self.use_qk_norm and self.norm_before_rope:
-            q, k = self.q_norm_fn(q), self.k_norm_fn(k)
-        q, k = self.rotary(q, k, *angles)
-        if self.use_qk_norm and not self.norm_before_rope:
-            q, k = self.q_norm_fn(q), self.k_norm_fn(k)
-        attended = self.attend(q, k, v, start)
-        return self.wo(attended.reshape(1, length, -1))
+        if self.attend is None:
+            assert donor is not None
+            # The rotation takes a pair, so a query without a key goes with itself.
+            q, _ = self._normed_and_rotated(q, q, angles)
+            attended = donor.read(self._scaled(q, start), start)
+        else:
+            k = self.wk(x).view(1, length, -1, self.head_dim)
+            v = self.wv(x).view(1, length, -1, self.head_dim)
+            q, k = self._normed_and_rotated(q, k, angles)
+            attended = self.attend(self._scaled(q, start), k, v, start)
+        if self.o_norm is not None:
+            attended = self.o_norm(attended)
+        attended = attended.reshape(1, length, -1)
+        if self.og is not None:
+            attended = torch.sigmoid(self.og(x)) * attended
+        return self.wo(attended)
+
+    def _normed_and_rotated(
+        self, q: torch.Tensor, k: torch.Tensor, angles: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.norm_before_rope:
+            q, k = self._normed(q, k)
+        if self.rotary is not None:
+            q, k = self.rotary(q, k, *angles)
+        return (q, k) if self.norm_before_rope else self._normed(q, k)
+
+    def _normed(self, q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return (
+            q if self.q_norm_fn is None else self.q_norm_fn(q),
+            k if self.k_norm_fn is None else self.k_norm_fn(k),
+        )
+
+    def _scaled(self, q: torch.Tensor, start: int) -> torch.Tensor:
+        if self.query_factor != 1.0:
+            q = q * self.query_factor
+        return q if self.temperature is None else q * self.temperature(start, q.shape[1])
+
+
+class PositionTemperature(nn.Module):
+    """By what the query at each position is multiplied where there is no rotation (Llama 4).
+
+    `1 + attn_scale * ln(1 + floor((position + 1) / floor_scale))`, the scalable softmax of
+    Nakanishi (2025), "Scalable-Softmax Is Superior for Attention".
+    """
+
+    factors: torch.Tensor
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        positions = torch.arange(config.max_seq_len, device="cpu").float()
+        steps = torch.floor((positions + 1.0) / config.floor_scale)
+        factors = torch.log1p(steps) * config.attn_scale + 1.0
+        self.register_buffer("factors", factors[:, None, None], persistent=False)
+
+    def forward(self, start: int, length: int) -> torch.Tensor:
+        """The factors [T, 1, 1] of positions start .. start + length - 1."""
+        return self.factors.narrow(0, start, length)
+
+
+def _query_factor(config: BackboneConfig, layer: Layer) -> float:
+    """One number for all that scales queries, since softmax divides by sqrt(head_dim) anyhow."""
+    factor = config.scale_query_by if layer.qk_norm else 1.0
+    if config.attention_multiplier is not None:
+        factor *= config.attention_multiplier * config.head_dim**0.5
+    return factor

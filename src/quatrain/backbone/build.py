@@ -9,6 +9,7 @@ import torch
 
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone
+from quatrain.backbone.vocabulary import kept_rows
 from quatrain.checkpoint import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.linear.int4 import Int4Linear, freeze_weights
@@ -40,10 +41,14 @@ def build_backbone(
     are, memory-mapped if they were; floating ones are converted to float32 where they are not.
     The mapping itself and its tensors are left unchanged.
 
-    `max_seq_len` is the context to make room for (the config's unless given). Raises
-    `InputError` where a tensor is missing, left over, or does not fit the config.
+    `max_seq_len` is the context to make room for (the config's unless given). Embeddings are
+    its input, or hidden states its output, where the config says so too. Tables of the whole
+    vocabulary are cut to the config's pruning maps. Raises `InputError` where a tensor is
+    missing, left over, or does not fit the config.
     """
     config = replace(config, max_seq_len=max_seq_len or config.max_seq_len)
+    embedding_input = embedding_input or not config.apply_embedding
+    hidden_output = hidden_output or not config.apply_output
     state = _state_for(config, tensors, embedding_input, hidden_output)
     with torch.device("meta"):
         backbone = Backbone(config, embedding_input, hidden_output)
@@ -78,20 +83,42 @@ def _state_for(
     hidden_output: bool,
 ) -> dict[str, torch.Tensor]:
     """The tensors that this backbone has a place for, floating ones in float32."""
-    unused = ("tok_embeddings.",) * embedding_input + ("output.",) * hidden_output
+    unused = ("tok_embeddings.",) * embedding_input
+    unused += ("output.", "output_intermediate.") * hidden_output
     state = {}
     for name in tensors:
         if not name.startswith(unused):
-            tensor = tensors[name]
-            state[name] = tensor.float() if tensor.is_floating_point() else tensor
+            state[name] = _as_float32(tensors[name])
     if not hidden_output and "output.weight" not in state:
         # Tied: the output multiplies by the embedding table.
         for part in ("weight", "scales"):
             if f"tok_embeddings.{part}" in tensors:
-                tied = tensors[f"tok_embeddings.{part}"]
-                state[f"output.{part}"] = tied.float() if tied.is_floating_point() else tied
+                state[f"output.{part}"] = _as_float32(tensors[f"tok_embeddings.{part}"])
+    for name in list(state):
+        if name.startswith("tok_embeddings."):
+            state[name] = kept_rows(state[name], config.input_prune_map, config.vocab_size)
+        elif name.startswith("output."):
+            state[name] = kept_rows(state[name], config.output_prune_map, config.vocab_size)
+    state = _experts_apart(state)
     sanitize_checkpoint_from_pre_quantization(state)
     return _with_columns(state)
+
+
+def _as_float32(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _experts_apart(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`...experts.w1.weight` [E, N, K] as `...experts.0.w1.weight` [N, K] and so on: views."""
+    apart = {}
+    for name, tensor in state.items():
+        before, experts, rest = name.partition(".experts.")
+        if experts and not rest[0].isdigit():
+            for index in range(tensor.shape[0]):
+                apart[f"{before}.experts.{index}.{rest}"] = tensor[index]
+        else:
+            apart[name] = tensor
+    return apart
 
 
 def _with_columns(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

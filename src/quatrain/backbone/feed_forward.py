@@ -1,4 +1,6 @@
-"""The SwiGLU feed-forward block (Shazeer, 2020)."""
+"""The gated feed-forward block (Shazeer, 2020), alone and as a mixture of experts."""
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -6,15 +8,23 @@ from torch import nn
 
 from quatrain.backbone.config import BackboneConfig
 
+_ACTIVATIONS = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_approx": partial(F.gelu, approximate="tanh"),
+}
+
 
 class FeedForward(nn.Module):
-    """`w2(silu(w1(x)) * w3(x))`: x [1, T, dim] through hidden_dim and back."""
+    """`w2(act(w1(x)) * w3(x))`: x [1, T, dim] through hidden_dim and back."""
 
-    def __init__(self, config: BackboneConfig) -> None:
+    def __init__(self, config: BackboneConfig, hidden_dim: int | None = None) -> None:
         super().__init__()
-        self.w1 = nn.Linear(config.dim, config.hidden_dim, bias=False)
-        self.w2 = nn.Linear(config.hidden_dim, config.dim, bias=False)
-        self.w3 = nn.Linear(config.dim, config.hidden_dim, bias=False)
+        hidden_dim = hidden_dim or config.hidden_dim
+        self.w1 = nn.Linear(config.dim, hidden_dim, bias=False)
+        self.w2 = nn.Linear(hidden_dim, config.dim, bias=False)
+        self.w3 = nn.Linear(config.dim, hidden_dim, bias=False)
+        self.activate = _ACTIVATIONS[config.act_fn]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+        return self.w2(self.activate(self.w1(x)) * self.w3(x))

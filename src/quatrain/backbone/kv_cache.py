@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.config import BackboneConfig, Layer
 
 
 class CachedAttention(nn.Module):
@@ -17,8 +17,12 @@ class CachedAttention(nn.Module):
     k_cache: torch.Tensor
     v_cache: torch.Tensor
 
-    def __init__(self, config: BackboneConfig, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, config: BackboneConfig, layer: Layer, dtype: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
+        self.reach = layer.reach
+        self.soft_cap = config.attn_logit_softcapping
         shape = (1, config.max_seq_len, config.n_kv_heads, config.head_dim)
         for name in ("k_cache", "v_cache"):
             # On the CPU even where the module is built on the meta device: never loaded.
@@ -30,20 +34,64 @@ class CachedAttention(nn.Module):
     ) -> torch.Tensor:
         """q [1, T, n_heads, head_dim], k and v [1, T, n_kv_heads, head_dim], `start` the
         position of the first of the T tokens; returns [1, T, n_heads, head_dim]."""
-        length = q.shape[1]
-        end = start + length
+        end = start + q.shape[1]
         self.k_cache[:, start:end] = k
         self.v_cache[:, start:end] = v
+        return self.read(q, start)
+
+    def read(self, q: torch.Tensor, start: int) -> torch.Tensor:
+        """The attention of q as `forward` gives it, over what the cache holds already."""
+        length = q.shape[1]
+        end = start + length
+        keys, values = self.k_cache[:, :end], self.v_cache[:, :end]
         mask = None
-        if length > 1:
-            # Token start + i sees positions 0 .. start + i.
-            mask = torch.ones(length, end, dtype=torch.bool).tril(diagonal=start)
+        if length > 1 or self.reach is not None:
+            mask = visible(start, length, self.reach)
+        if self.soft_cap is not None:
+            return capped_attention(q, keys, values, mask, self.soft_cap)
         # To [1, heads, tokens, head_dim], the layout of torch's attention, and back.
         attended = F.scaled_dot_product_attention(
             q.transpose(1, 2),
-            self.k_cache[:, :end].transpose(1, 2),
-            self.v_cache[:, :end].transpose(1, 2),
+            keys.transpose(1, 2),
+            values.transpose(1, 2),
             attn_mask=mask,
             enable_gqa=True,
         )
         return attended.transpose(1, 2)
+
+
+def visible(start: int, length: int, reach: tuple[str, int] | None) -> torch.Tensor:
+    """Which of positions 0 .. start + length - 1 (columns) each of the `length` tokens from
+    `start` on (rows) attends to: bool [length, start + length]. `reach` is a `Layer`'s."""
+    tokens = torch.arange(start, start + length)[:, None]
+    positions = torch.arange(start + length)[None, :]
+    mask = positions <= tokens
+    if reach is None:
+        return mask
+    kind, size = reach
+    if kind == "window":
+        return mask & (positions > tokens - size)
+    return mask & (positions // size == tokens // size)
+
+
+def capped_attention(
+    q: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    cap: float,
+) -> torch.Tensor:
+    """Attention whose logits are `cap * tanh(logits / cap)` (Gemma 2).
+
+    q [1, T, H, D]; keys and values [1, S, Hkv, D]; mask bool [T, S]; returns [1, T, H, D].
+    """
+    groups = q.shape[2] // keys.shape[2]
+    # Heads first: q [H, T, D], keys and values [H, S, D], each key head for `groups` of q.
+    heads = q[0].transpose(0, 1)
+    keys = keys[0].transpose(0, 1).repeat_interleave(groups, dim=0)
+    values = values[0].transpose(0, 1).repeat_interleave(groups, dim=0)
+    logits = torch.tanh(heads @ keys.transpose(1, 2) * (q.shape[-1] ** -0.5 / cap)) * cap
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -torch.inf)
+    attended = torch.softmax(logits, dim=-1) @ values
+    return attended.transpose(0, 1).unsqueeze(0)

@@ -6,34 +6,76 @@ import torch
 from torch import nn
 
 from quatrain.backbone.attention import Attention
-from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.config import BackboneConfig, Layer
 from quatrain.backbone.feed_forward import FeedForward
 from quatrain.backbone.kv_cache import CachedAttention
-from quatrain.backbone.norm import RMSNorm
+from quatrain.backbone.moe import MixtureOfExperts
+from quatrain.backbone.norm import InputScaledNorm, RMSNorm
+from quatrain.backbone.residual import GatedResidual
 from quatrain.backbone.rope import Rope
+from quatrain.backbone.vocabulary import ExpandLogits, embedding_rows, output_rows
 
 
 class Block(nn.Module):
     """One layer: attention and feed-forward, each on a normed copy of the residual stream."""
 
-    def __init__(self, config: BackboneConfig) -> None:
+    def __init__(self, config: BackboneConfig, layer: Layer) -> None:
         super().__init__()
-        self.attention = Attention(config)
-        self.feed_forward = FeedForward(config)
+        self.rope = layer.rope
+        self.attention = Attention(config, layer)
+        self.feed_forward = MixtureOfExperts(config) if layer.moe else FeedForward(config)
         self.attention_norm = RMSNorm(config.dim, config.norm_eps)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
+        self.post_attention_norm, self.post_ffn_norm = _post_norms(config)
+        self.residual_multiplier = config.residual_multiplier
+        self.add_attn = GatedResidual(config.dim) if config.use_residual_gate else None
+        self.add_ffn = GatedResidual(config.dim) if config.use_residual_gate else None
 
     def forward(
-        self, x: torch.Tensor, angles: tuple[torch.Tensor, ...], start: int
+        self,
+        x: torch.Tensor,
+        angles: tuple[torch.Tensor, ...],
+        start: int,
+        donor: CachedAttention | None = None,
     ) -> torch.Tensor:
-        x = x + self.attention(self.attention_norm(x), angles, start)
-        return x + self.feed_forward(self.ffn_norm(x))
+        """x [1, T, dim] and the rest as for `Attention`; returns [1, T, dim]."""
+        branch = self.attention(self.attention_norm(x), angles, start, donor)
+        x = self._add(x, branch, self.post_attention_norm, self.add_attn)
+        branch = self.feed_forward(self.ffn_norm(x))
+        return self._add(x, branch, self.post_ffn_norm, self.add_ffn)
+
+    def _add(
+        self,
+        x: torch.Tensor,
+        branch: torch.Tensor,
+        norm: nn.Module | None,
+        residual: nn.Module | None,
+    ) -> torch.Tensor:
+        if norm is not None:
+            branch = norm(branch)
+        if self.residual_multiplier != 1.0:
+            branch = branch * self.residual_multiplier
+        return x + branch if residual is None else residual(x, branch)
+
+
+def _post_norms(config: BackboneConfig) -> tuple[nn.Module | None, nn.Module | None]:
+    """The norms of what attention and feed-forward give, before it joins the stream."""
+    attention = feed_forward = None
+    if config.use_residual_gate or config.post_attention_norm:
+        attention = RMSNorm(config.dim, config.norm_eps, affine=config.post_attention_norm)
+    if config.use_ffn_learnable_scales:
+        feed_forward = InputScaledNorm(config.dim, config.norm_eps)
+    elif config.post_ffn_norm:
+        feed_forward = RMSNorm(config.dim, config.norm_eps)
+    return attention, feed_forward
 
 
 class Backbone(nn.Module):
     """Prefill of any length and decode in one module.
 
-    `embedding_input`: takes [1, T, dim] embeddings in place of token ids (no tok_embeddings).
+    `embedding_input`: takes [1, T, dim] embeddings in place of token ids (no tok_embeddings),
+    as the layers see them: what params.json does to embeddings, such as normalizing or scaling
+    them, is then their maker's part.
     `hidden_output`: gives the final normed hidden states (no output linear).
     """
 
@@ -42,39 +84,79 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.tok_embeddings = (
-            None if embedding_input else nn.Embedding(config.vocab_size, config.dim)
-        )
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        plans = [config.layer(index) for index in range(config.n_layers)]
+        self.tok_embeddings = self.tok_norm = None
+        if not embedding_input:
+            self.tok_embeddings = nn.Embedding(embedding_rows(config), config.dim)
+            if config.normalize_tok_embeddings:
+                self.tok_norm = RMSNorm(config.dim, config.norm_eps, affine=False)
+        self.layers = nn.ModuleList(Block(config, plan) for plan in plans)
+        self.donors = [plan.donor for plan in plans]
         self.norm = RMSNorm(config.dim, config.norm_eps)
-        self.output = (
-            None if hidden_output else nn.Linear(config.dim, config.vocab_size, bias=False)
-        )
+        self.output = self.output_intermediate = self.expand = None
+        if not hidden_output:
+            width = config.output_linear_intermediate_dim
+            if width:
+                self.output_intermediate = nn.Linear(config.dim, width, bias=False)
+            self.output = nn.Linear(width or config.dim, output_rows(config), bias=False)
+            if config.output_prune_map is not None:
+                self.expand = ExpandLogits(config.output_prune_map, config.vocab_size)
         self.rope = Rope(config)
+        has_local = any(plan.rope == "local" for plan in plans)
+        self.local_rope = Rope(config, local=True) if has_local else None
 
     def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor) -> torch.Tensor:
         """tokens int64 [1, T] (or embeddings [1, T, dim]) at positions input_pos[0] onwards.
 
-        input_pos int64 [1]. Returns the last token's logits [1, vocab_size], or with
-        `hidden_output` every token's hidden state [1, T, dim]. The cache must hold the
-        positions before; input_pos[0] + T may not exceed max_seq_len.
+        With `input_prune_map` a token is the row that the map gives a token id. input_pos int64
+        [1]. Returns the last token's logits [1, vocab_size], -inf for what `output_prune_map`
+        leaves out; with `hidden_output` every token's hidden state [1, T, dim]. The cache must
+        hold the positions before; input_pos[0] + T may not exceed max_seq_len.
         """
         # Read once and handed down as a number: one .item() a layer would make one
         # unbacked symbol a layer in the traced program.
         start = cast(int, input_pos[0].item())
         hidden = self.hidden(tokens, start)
-        return hidden if self.output is None else self.output(hidden[:, -1, :])
+        return hidden if self.output is None else self.logits(hidden[:, -1, :])
 
     def hidden(self, tokens: torch.Tensor, start: int) -> torch.Tensor:
         """The normed hidden states [1, T, dim] of T tokens from position `start` onwards."""
-        x = tokens if self.tok_embeddings is None else self.tok_embeddings(tokens)
+        x = self.embed(tokens)
         length = x.shape[1]
         torch._check(start >= 0)
         torch._check(start + length <= self.config.max_seq_len)
         angles = self.rope(start, length)
-        for layer in self.layers:
-            x = layer(x, angles, start)
+        local = angles if self.local_rope is None else self.local_rope(start, length)
+        for layer, donor in zip(self.layers, self.donors, strict=True):
+            cache = None if donor is None else self._cache_of(donor)
+            x = layer(x, local if layer.rope == "local" else angles, start, cache)
         return self.norm(x)
+
+    def _cache_of(self, layer: int) -> CachedAttention:
+        return cast(Block, self.layers[layer]).attention.attend  # type: ignore[return-value]
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """What the first layer sees, [1, T, dim]."""
+        if self.tok_embeddings is None:
+            return tokens
+        x = self.tok_embeddings(tokens)
+        if self.tok_norm is not None:
+            x = self.tok_norm(x)
+        factor = self.config.embedding_scale_factor
+        return x if factor == 1.0 else x * factor
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The logits [..., vocab_size] of normed hidden states [..., dim]."""
+        if self.output_intermediate is not None:
+            hidden = self.output_intermediate(hidden)
+        assert self.output is not None
+        logits = self.output(hidden)
+        if self.config.logits_scaling != 1.0:
+            logits = logits * (1.0 / self.config.logits_scaling)
+        cap = self.config.output_soft_cap_temp
+        if cap is not None:
+            logits = torch.tanh(logits * (1.0 / cap)) * cap
+        return logits if self.expand is None else self.expand(logits)
 
     def reset(self) -> None:
         """Forget the context: zero every KV cache."""

@@ -11,22 +11,29 @@ from quatrain.backbone.config import BackboneConfig
 class Rope(nn.Module):
     """The cosines and sines of every position of the context, float32.
 
-    Each table is [max_seq_len, head_dim / 2] for the interleaved layout; for the half-split
-    layout the same columns stand twice, [max_seq_len, head_dim].
+    Each table is [max_seq_len, rotated / 2] for the interleaved layout; for the half-split
+    layout the same columns stand twice, [max_seq_len, rotated]; `rotated` is head_dim times
+    `partial_rotary_factor`. `local`: the tables of sliding-window layers.
     """
 
     cos: torch.Tensor
     sin: torch.Tensor
 
-    def __init__(self, config: BackboneConfig) -> None:
+    def __init__(self, config: BackboneConfig, local: bool = False) -> None:
         super().__init__()
         self.half_split = config.use_hf_rope
-        frequencies = _frequencies(config)
+        theta = config.rope_theta
+        if local and config.local_rope_theta:
+            theta = config.local_rope_theta
+        frequencies = _frequencies(config, theta)
+        if not local:
+            frequencies = _scaled(frequencies, config)
         angles = torch.outer(torch.arange(config.max_seq_len, device="cpu").float(), frequencies)
         if config.use_hf_rope:
             angles = torch.cat((angles, angles), dim=-1)
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
+        factor = 1.0 if local else config.rope_scaling_attention_factor
+        for name, table in (("cos", angles.cos()), ("sin", angles.sin())):
+            self.register_buffer(name, table if factor == 1.0 else table * factor, persistent=False)
 
     def forward(self, start: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The rows of positions start .. start + length - 1 of both tables."""
@@ -46,9 +53,10 @@ class InterleavedRotary(nn.Module):
 
 
 class HalfSplitRotary(nn.Module):
-    """Rotates element i of a head with element i + head_dim / 2: Hugging Face's layout.
+    """Rotates element i of a head with element i + rotated / 2: Hugging Face's layout.
 
-    q [1, T, n_heads, head_dim], k [1, T, n_kv_heads, head_dim], cos and sin [T, head_dim].
+    q [1, T, n_heads, head_dim], k [1, T, n_kv_heads, head_dim], cos and sin [T, rotated]. The
+    channels of a head from `rotated` on stay as they are.
     """
 
     def forward(
@@ -71,16 +79,33 @@ def _rotate_pairs(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torc
 
 def _rotate_halves(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     wide = x.float()
-    first, second = wide.chunk(2, dim=-1)
-    turned = wide * cos.unsqueeze(1) + torch.cat((-second, first), dim=-1) * sin.unsqueeze(1)
+    rotated = cos.shape[-1]
+    turning = wide[..., :rotated] if rotated < x.shape[-1] else wide
+    first, second = turning.chunk(2, dim=-1)
+    turned = turning * cos.unsqueeze(1) + torch.cat((-second, first), dim=-1) * sin.unsqueeze(1)
+    if rotated < x.shape[-1]:
+        turned = torch.cat((turned, wide[..., rotated:]), dim=-1)
     return turned.to(x.dtype)
 
 
-def _frequencies(config: BackboneConfig) -> torch.Tensor:
-    """Radians per position for each of the head_dim / 2 planes, float32."""
-    exponents = torch.arange(0, config.head_dim, 2, device="cpu").float() / config.head_dim
-    frequencies = 1.0 / config.rope_theta**exponents
-    return _llama3_scaled(frequencies, config) if config.use_scaled_rope else frequencies
+def _frequencies(config: BackboneConfig, theta: float) -> torch.Tensor:
+    """Radians per position for each of the rotated / 2 planes, float32."""
+    rotated = int(config.head_dim * config.partial_rotary_factor)
+    exponents = torch.arange(0, rotated, 2, device="cpu").float() / rotated
+    return 1.0 / theta**exponents
+
+
+def _scaled(frequencies: torch.Tensor, config: BackboneConfig) -> torch.Tensor:
+    """What the config's scaling for long contexts, if any, makes of `frequencies`."""
+    if config.use_scaled_rope:
+        return _llama3_scaled(frequencies, config)
+    if config.rope_scaling_long_factor is not None:
+        # LongRoPE (Ding et al., 2024) has divisors for contexts up to the one of pretraining
+        # and for longer ones. One program serves one context: chosen by what it makes room for.
+        long = config.max_seq_len > config.original_max_position_embeddings
+        divisors = config.rope_scaling_long_factor if long else config.rope_scaling_short_factor
+        return frequencies / torch.tensor(divisors, device="cpu")
+    return frequencies / config.rope_linear_factor
 
 
 def _llama3_scaled(frequencies: torch.Tensor, config: BackboneConfig) -> torch.Tensor:

@@ -19,15 +19,15 @@ _SMALLEST_SCALE = torch.finfo(torch.float32).tiny  # of the normal numbers
 def quantize_groups(weight: torch.Tensor, group_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Round each group of `group_size` neighbours in a row to symmetric int4.
 
-    `weight` is floating [N, K]. Returns int8 [N, K] in [-8, 7] and positive float32 scales
-    [N, K / group_size]; integers times scale approximates the weight. The scales are values of
+    `weight` is floating [..., K]. Returns int8 [..., K] in [-8, 7] and positive float32 scales
+    [..., K / group_size]; integers times scale approximates the weight. The scales are values of
     bfloat16, as XNNPACK's kernels store them, so that every backend computes with the same.
     Of a dozen scales per group, each improved by least squares, the one of the least squared
     error is taken: never worse than largest magnitude / 7.5, in bfloat16. Deterministic.
     Raises `InputError` where K is not a multiple of `group_size`, and `ValueError` where a
     weight is not finite.
     """
-    rows, columns = weight.shape
+    *rows, columns = weight.shape
     if columns % group_size:
         raise InputError(
             f"has {columns} input features, not a multiple of the group size {group_size}; "
@@ -40,7 +40,7 @@ def quantize_groups(weight: torch.Tensor, group_size: int) -> tuple[torch.Tensor
     for first in range(0, len(groups), step):
         part = slice(first, first + step)
         values[part], scales[part] = _quantize(groups[part].float())
-    return values.view(rows, columns), scales.view(rows, -1)
+    return values.view(weight.shape), scales.view(*rows, -1)
 
 
 def quantize_channels(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -114,9 +114,10 @@ def _round(w: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 def squared_error(
     weight: torch.Tensor, values: torch.Tensor, scales: torch.Tensor
 ) -> tuple[float, float]:
-    """(sum of squared differences, sum of squared weights) of `weight` [N, K] against its
-    integers [N, K] times scales, [N] or [N, groups]."""
+    """(sum of squared differences, sum of squared weights) of `weight` [..., K] against its
+    integers [..., K] times scales, [...] or [..., groups]."""
     error = total = 0.0
+    weight, values = weight.flatten(0, -2), values.flatten(0, -2)
     groups = scales.view(len(weight), -1, 1)  # [N, groups, 1]
     step = max(1, _ELEMENTS_AT_ONCE // weight.shape[1])
     for first in range(0, len(weight), step):

@@ -18,8 +18,8 @@ Method = Literal["int4", "int8", "fp"]
 class Step:
     """One tensor to write: `method` applied to the model's `source`, stored under `target`.
 
-    `kind` groups steps for progress and for the error figures. `shape` is [N, K], or [N] for a
-    norm or a bias.
+    `kind` groups steps for progress and for the error figures. `shape` is [N, K], [experts, N, K]
+    for the linears of a mixture of experts, or [N] for a norm or a bias.
     """
 
     kind: Literal["embedding", "layers", "output"]
@@ -32,8 +32,8 @@ class Step:
         """The tensors it writes: integers, then their scales."""
         if self.method == "fp":
             return [TensorSpec(self.target, torch.float32, self.shape)]
-        rows, columns = self.shape
-        scales = (rows, columns // group_size) if self.method == "int4" else (rows,)
+        *rows, columns = self.shape
+        scales = (*rows, columns // group_size) if self.method == "int4" else tuple(rows)
         return [
             TensorSpec(self.target, torch.int8, self.shape),
             TensorSpec(f"{self.target.removesuffix('weight')}scales", torch.float32, scales),
@@ -57,26 +57,26 @@ def plan(
             f"group size {group_size} is not supported, expected one of "
             f"{', '.join(map(str, GROUP_SIZES))}"
         )
-    table = (config.vocab_size, config.dim)
     embedding_name, output_name = f"{EMBEDDING}.weight", f"{OUTPUT}.weight"
     output_source = output_name if output_name in tensors else embedding_name
-    layers = [
+    steps = [
         *(
             Step("layers", f"{name}.weight", f"{name}.weight", "int4", shape)
             for name, shape in linear_shapes(config).items()
         ),
         *(Step("layers", name, name, "fp", shape) for name, shape in vector_shapes(config).items()),
     ]
-    steps = [
-        Step("embedding", embedding_name, embedding_name, embedding, table),
-        *layers,
-        Step("output", output_source, output_name, output_layer, table),
-    ]
+    if embedding_name in tensors and config.apply_embedding:
+        shape = tensors.stored[embedding_name].shape
+        steps.insert(0, Step("embedding", embedding_name, embedding_name, embedding, shape))
+    if output_source in tensors and config.apply_output:
+        shape = tensors.stored[output_source].shape
+        steps.append(Step("output", output_source, output_name, output_layer, shape))
     for step in steps:
-        if step.method == "int4" and step.shape[1] % group_size:
-            fitting = [str(size) for size in GROUP_SIZES if step.shape[1] % size == 0]
+        if step.method == "int4" and step.shape[-1] % group_size:
+            fitting = [str(size) for size in GROUP_SIZES if step.shape[-1] % size == 0]
             raise InputError(
-                f"{step.source} has {step.shape[1]} input features, not a multiple of the group "
+                f"{step.source} has {step.shape[-1]} input features, not a multiple of the group "
                 f"size {group_size}; group sizes that divide it: {', '.join(fitting) or 'none'}"
             )
     return steps

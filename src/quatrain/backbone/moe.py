@@ -1,0 +1,46 @@
+"""The mixture of experts of Llama 4 (Meta, 2025)."""
+
+import torch
+from torch import nn
+
+from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.feed_forward import FeedForward
+
+
+class MixtureOfExperts(nn.Module):
+    """A shared expert for every token, and the few of the others that its router picks.
+
+    x [1, T, dim] goes to each expert multiplied by its score: the sigmoid of the router's logit
+    for the `num_activated_experts` largest, 0 for the rest. An expert has no bias, so that it
+    answers 0 to 0: **all are computed**, for every token, at num_experts times the work of one.
+    That is what a graph without branches can do, on a GPU as well. A checkpoint holds w1, w2 and
+    w3 of all experts as one tensor each, [num_experts, N, K].
+    """
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.activated = config.num_activated_experts
+        self.router = nn.Linear(config.dim, config.num_experts, bias=False)
+        self.experts = nn.ModuleList(
+            FeedForward(config, config.expert_dim) for _ in range(config.num_experts)
+        )
+        self.shared_expert = FeedForward(config, config.expert_dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = self.scores(x)
+        result = self.shared_expert(x)
+        for index, expert in enumerate(self.experts):
+            result = result + expert(x * scores[..., index : index + 1])
+        return result
+
+    def scores(self, x: torch.Tensor) -> torch.Tensor:
+        """What each expert's input is multiplied by: [1, T, num_experts], 0 for those not
+        picked. Experts whose logits are equal are picked together."""
+        logits = self.router(x)
+        # The k-th largest logit, by k - 1 times hiding the largest: Vulkan has no top-k.
+        rest = logits
+        for _ in range(self.activated - 1):
+            largest = rest.amax(-1, keepdim=True)
+            rest = torch.where(rest >= largest, torch.full_like(rest, -torch.inf), rest)
+        picked = logits >= rest.amax(-1, keepdim=True)
+        return torch.where(picked, torch.sigmoid(logits), torch.zeros_like(logits))
