@@ -1,0 +1,135 @@
+"""Tiny models of ExecuTorch's `llama_transformer`, with the knobs of its ModelArgs turned."""
+
+import json
+from pathlib import Path
+
+import torch
+from executorch.examples.models.llama.llama_transformer import construct_transformer
+from executorch.examples.models.llama.model_args import ModelArgs
+from executorch.examples.models.llama.source_transformation.prune_vocab import (
+    prune_input_vocab,
+    prune_output_vocab,
+)
+
+TINY = {
+    "dim": 64, "n_layers": 4, "n_heads": 4, "n_kv_heads": 2, "vocab_size": 96, "hidden_dim": 96,
+    "norm_eps": 1e-5, "rope_theta": 10000.0, "max_seq_len": 64,
+}  # fmt: skip
+KEPT = {row: 3 * row + 1 for row in range(32)}
+# Each knob by itself; where one needs another, with it.
+KNOBS = {
+    "apply_embedding": {"apply_embedding": False},
+    "apply_output": {"apply_output": False},
+    "normalize_tok_embeddings": {"normalize_tok_embeddings": True},
+    "qk_norm": {"use_qk_norm": True, "qk_norm_before_rope": False},
+    "qk_norm_affine": {"use_qk_norm": True, "qk_norm_before_rope": True, "qk_norm_affine": False},
+    "scale_query_by": {"use_qk_norm": True, "qk_norm_before_rope": True, "scale_query_by": 1.7},
+    "use_attn_o_gate": {"use_attn_o_gate": True},
+    "use_attn_o_norm": {"use_attn_o_norm": True},
+    "use_residual_gate": {"use_residual_gate": True},
+    "use_ffn_learnable_scales": {"use_ffn_learnable_scales": True},
+    "no_rope_layer_interval": {"no_rope_layer_interval": 2},
+    "output_soft_cap_temp": {"output_soft_cap_temp": 1.5},
+    "output_linear_intermediate_dim": {"output_linear_intermediate_dim": 32},
+    "num_kv_shared_layers": {"num_kv_shared_layers": 2},
+    "embedding_scale_factor": {"embedding_scale_factor": 3.0},
+    "input_prune_map": {"input_prune_map": KEPT},
+    "output_prune_map": {"output_prune_map": KEPT},
+}
+ALL = {
+    name: value
+    for fields in KNOBS.values()
+    for name, value in fields.items()
+    if name not in ("apply_embedding", "apply_output")
+}
+NOT_IN_STATE = ("k_cache", "v_cache", "mask", "freqs_")
+
+
+def random_state(peer: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Random weights for `peer`, put into it: gates and norms far from where they start."""
+    torch.manual_seed(0)
+    for name, parameter in peer.named_parameters():
+        if name.endswith(".gate"):
+            torch.nn.init.normal_(parameter, 0.0, 0.3)
+        elif parameter.dim() == 1:
+            torch.nn.init.normal_(parameter, 1.0, 0.3)
+        else:
+            torch.nn.init.normal_(parameter, 0.0, parameter.shape[-1] ** -0.5)
+    state = peer.eval().requires_grad_(False).state_dict()
+    return {n: t.clone() for n, t in state.items() if not any(p in n for p in NOT_IN_STATE)}
+
+
+class Peer:
+    """ExecuTorch's model with `fields`, decoding step by step.
+
+    Of the names that its ModelArgs has and this version of the model does not implement, each is
+    put on from outside, in a way that the model's own parts allow.
+    """
+
+    def __init__(self, fields: dict) -> None:
+        self.fields = fields
+        arguments = {"qk_norm_before_rope": True, **TINY, **fields}
+        arguments["max_context_len"] = arguments["max_seq_len"]
+        maps = {name: arguments.pop(name, None) for name in ("input_prune_map", "output_prune_map")}
+        args = ModelArgs(**arguments, use_kv_cache=True, generate_full_logits=True)
+        self.model = construct_transformer(args)
+        state = random_state(self.model)
+        self.model.load_state_dict(self._implement(state), strict=False)
+        self.state = state
+        if maps["input_prune_map"]:
+            prune_input_vocab(self.model, maps["input_prune_map"])
+        if maps["output_prune_map"]:
+            prune_output_vocab(self.model, maps["output_prune_map"])
+            self.model.output_prune_map = maps["output_prune_map"]
+
+    def _implement(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The peer's weights; `state` becomes what a checkpoint with these fields holds."""
+        inside, fields = dict(state), self.fields
+        table = state.get("tok_embeddings.weight")
+        if fields.get("normalize_tok_embeddings"):
+            rms = (table.pow(2).mean(-1, keepdim=True) + TINY["norm_eps"]).sqrt()
+            inside["tok_embeddings.weight"] = table = table / rms
+        if fields.get("embedding_scale_factor"):
+            inside["tok_embeddings.weight"] = table * fields["embedding_scale_factor"]
+        width = fields.get("output_linear_intermediate_dim")
+        if width:
+            state["output_intermediate.weight"] = torch.randn(width, TINY["dim"]) / 8
+            state["output.weight"] = torch.randn(TINY["vocab_size"], width) / 6
+            inside["output.weight"] = state["output.weight"] @ state["output_intermediate.weight"]
+        interval = fields.get("no_rope_layer_interval")
+        for index, layer in enumerate(self.model.layers):
+            if interval and (index + 1) % interval == 0:
+                layer.attention.rope = NoRope()
+        return inside
+
+    @torch.no_grad()
+    def steps(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What it gives for each token of `inputs` [1, T] or [1, T, dim], one by one: [1, T, N].
+
+        Decoding is where all its layers run: in a prefill it leaves out those that share keys.
+        """
+        results = []
+        for position in range(inputs.shape[1]):
+            given = inputs[:, position : position + 1]
+            options = {"input_pos": torch.tensor([position])}
+            pair = {"h": given} if given.dim() == 3 else {"tokens": given}
+            result = self.model(attn_options=options, **pair)
+            results.append(result[0] if isinstance(result, tuple) else result)
+        logits = torch.cat(results, dim=1)
+        cap = self.fields.get("output_soft_cap_temp")
+        if cap is None:
+            return logits
+        return torch.where(logits.isfinite(), cap * torch.tanh(logits / cap), logits)
+
+
+class NoRope(torch.nn.Module):
+    def forward(self, q, k, cos, sin):
+        return q, k
+
+
+def write_meta_folder(folder: Path, fields: dict, state: dict[str, torch.Tensor]) -> Path:
+    """A floating-point model as Meta releases one: consolidated.00.pth and params.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(state, folder / "consolidated.00.pth")
+    (folder / "params.json").write_text(json.dumps({**TINY, **fields}))
+    return folder

@@ -1,0 +1,81 @@
+"""The knobs of ExecuTorch's ModelArgs against ExecuTorch's own eager model."""
+
+import pytest
+import torch
+from knobs import ALL, KNOBS, TINY, Peer, write_meta_folder
+from peers import TOLERANCE, backbone_of, prefill_then_decode, relative_error
+
+from quatrain.backbone.config import config_from_params
+from quatrain.errors import InputError
+
+LENGTH = 12
+
+
+def _inputs(fields: dict) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    if fields.get("apply_embedding", True):
+        rows = len(fields.get("input_prune_map") or range(TINY["vocab_size"]))
+        return torch.randint(rows, (1, LENGTH), generator=generator)
+    return torch.randn(1, LENGTH, TINY["dim"], generator=generator)
+
+
+def _assert_equal(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    finite = torch.isfinite(theirs)
+    assert torch.equal(torch.isfinite(ours), finite)
+    assert relative_error(ours[finite], theirs[finite]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", [*KNOBS, "all together"])
+def test_each_knob_equals_executorch(name, tmp_path):
+    fields = KNOBS.get(name, ALL)
+    peer, inputs = Peer(fields), _inputs(fields)
+    theirs = peer.steps(inputs)
+    backbone = backbone_of(write_meta_folder(tmp_path, fields, peer.state))
+    hidden = backbone.output is None
+    for prefill in (1, 5, LENGTH):
+        ours = prefill_then_decode(backbone, inputs, prefill)
+        _assert_equal(ours, theirs if hidden else theirs[:, prefill - 1 :])
+
+
+def test_pruned_tables_load_like_whole_ones(tmp_path):
+    fields = KNOBS["input_prune_map"] | KNOBS["output_prune_map"]
+    state, inputs = Peer(fields).state, _inputs(fields)
+    whole = backbone_of(write_meta_folder(tmp_path / "whole", fields, state))
+    rows = torch.tensor(list(fields["input_prune_map"].values()))
+    for name in ("tok_embeddings.weight", "output.weight"):
+        state[name] = state[name][rows]
+    pruned = backbone_of(write_meta_folder(tmp_path / "pruned", fields, state))
+    expected = prefill_then_decode(whole, inputs, 5)
+    assert torch.equal(prefill_then_decode(pruned, inputs, 5), expected)
+    left_out = [t for t in range(TINY["vocab_size"]) if t not in fields["input_prune_map"].values()]
+    assert torch.isneginf(expected[..., left_out]).all()
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"scale_query_by": 2.0}, "needs use_qk_norm"),
+        ({"num_kv_shared_layers": 4}, "leaves no layer with keys"),
+        ({"output_prune_map": {"0": 96}}, "names token 96"),
+        ({"output_prune_map": {"1": 3}}, "rows 0, 1, 2"),
+        ({"output_prune_map": {"0": 3, "1": 3}}, "the same token"),
+        ({"input_prune_map": [3, 4]}, "expected an object"),
+        ({"layer_types": ["full_attention"]}, "layer_types has 1 entries"),
+        ({"layer_types": ["other"] * 4}, "expected one of 'full_attention'"),
+        ({"act_fn": "relu"}, "expected one of 'silu'"),
+        ({"partial_rotary_factor": 0.5}, "is for use_hf_rope"),
+        ({"use_hf_rope": True, "partial_rotary_factor": 1.5}, "rotates 24 channels"),
+        ({"use_ffn_learnable_scales": True, "post_ffn_norm": True}, "two norms in one place"),
+        ({"use_residual_gate": "yes"}, "expected a bool"),
+        ({"num_kv_shared_layers": -1}, "positive finite"),
+        ({"use_q_gate": True}, "use_q_gate is not a field"),
+    ],
+)
+def test_contradictions_are_refused(fields, message):
+    with pytest.raises(InputError, match=message):
+        config_from_params({**TINY, **fields}, "params.json")
+
+
+def test_params_survive_a_round_trip():
+    config = config_from_params({**TINY, **ALL}, "params.json")
+    assert config_from_params(config.to_params(), "params.json") == config
