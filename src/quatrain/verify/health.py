@@ -13,22 +13,28 @@ import torch
 from quatrain.runtime.generate import Runner
 
 _FEWEST = 8  # tokens that a judgement needs
-_LONGEST_RUN = 6  # the same token so often in a row
-_FEWEST_DISTINCT = 0.35  # of the tokens; text that loops has fewer
+_LONGEST_RUN = 6  # one token so often in a row
+_NEAR = 3  # a token is a near repeat of one so few places before
+_NEAR_REPEATS = 0.12  # as a share of all tokens, while the model is undecided
+_UNDECIDED = 2.0  # nats of mean entropy
 _LOOP_SPAN = 48  # tokens after which few distinct ones are no accident
-_FLAT = 6.0  # nats of mean entropy; 49152 equally likely tokens have 10.8
+_FEWEST_DISTINCT = 0.25  # as a share of all tokens
+_FLAT = 7.0  # nats; 49152 equally likely tokens have 10.8
+_COLLAPSED = 0.005  # nats
 
 
 @dataclass(frozen=True)
 class Health:
     """Measures of one generation, and its `problems` as whole sentences (none: healthy).
 
-    `longest_run`: of one token in a row. `distinct`: different tokens as a share of all.
+    `longest_run`: of one token in a row. `near_repeats`: the share of tokens that stand among
+    the three before. `distinct`: different tokens as a share of all.
     `mean_entropy`: of the next-token distribution, in nats, over the steps with finite logits.
     """
 
     tokens: int
     longest_run: int
+    near_repeats: float
     distinct: float
     mean_entropy: float
     nonfinite_steps: int
@@ -73,19 +79,31 @@ def judge(
     mean = sum(finite) / len(finite) if finite else float("nan")
     run = _longest_run(tokens)
     distinct = len(set(tokens)) / len(tokens) if tokens else 1.0
+    near = _near_repeats(tokens)
+    enough = len(tokens) >= _FEWEST
     problems = []
     if bad_steps:
         problems.append(f"{bad_steps} of {len(entropies)} steps gave logits that are not finite")
-    if len(tokens) >= _FEWEST and run >= _LONGEST_RUN:
+    if enough and run >= _LONGEST_RUN:
         problems.append(f"one token stands {run} times in a row")
+    if enough and near > _NEAR_REPEATS and mean > _UNDECIDED:
+        problems.append(
+            f"{near:.0%} of the tokens repeat one just before, with nothing else likely either "
+            f"({mean:.1f} nats on average): noise, not text"
+        )
     if len(tokens) >= _LOOP_SPAN and distinct < _FEWEST_DISTINCT:
         ending = "" if stopped == "end of sequence" else " and does not end"
         problems.append(f"the text loops{ending}: {distinct:.0%} of its tokens are distinct")
-    if len(entropies) >= _FEWEST and mean > _FLAT:
-        problems.append(
-            f"the model is undecided at every step ({mean:.1f} nats on average): noise, not text"
-        )
-    return Health(len(tokens), run, distinct, mean, bad_steps, problems)
+    if enough and mean > _FLAT:
+        problems.append(f"every token is about as likely ({mean:.1f} nats on average)")
+    if enough and mean < _COLLAPSED:
+        problems.append(f"the model is certain of every token ({mean:.4f} nats on average)")
+    return Health(len(tokens), run, near, distinct, mean, bad_steps, problems)
+
+
+def _near_repeats(tokens: Sequence[int]) -> float:
+    near = sum(token in tokens[max(0, i - _NEAR) : i] for i, token in enumerate(tokens))
+    return near / max(1, len(tokens))
 
 
 def _longest_run(tokens: Sequence[int]) -> int:
