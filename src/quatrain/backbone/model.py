@@ -22,6 +22,7 @@ class Block(nn.Module):
     def __init__(self, config: BackboneConfig, layer: Layer) -> None:
         super().__init__()
         self.rope = layer.rope
+        self.donor = layer.donor
         self.attention = Attention(config, layer)
         self.feed_forward = MixtureOfExperts(config) if layer.moe else FeedForward(config)
         self.attention_norm = RMSNorm(config.dim, config.norm_eps)
@@ -91,7 +92,6 @@ class Backbone(nn.Module):
             if config.normalize_tok_embeddings:
                 self.tok_norm = RMSNorm(config.dim, config.norm_eps, affine=False)
         self.layers = nn.ModuleList(Block(config, plan) for plan in plans)
-        self.donors = [plan.donor for plan in plans]
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.output = self.output_intermediate = self.expand = None
         if not hidden_output:
@@ -127,8 +127,8 @@ class Backbone(nn.Module):
         torch._check(start + length <= self.config.max_seq_len)
         angles = self.rope(start, length)
         local = angles if self.local_rope is None else self.local_rope(start, length)
-        for layer, donor in zip(self.layers, self.donors, strict=True):
-            cache = None if donor is None else self._cache_of(donor)
+        for layer in self.layers:
+            cache = None if layer.donor is None else self._cache_of(cast(int, layer.donor))
             x = layer(x, local if layer.rope == "local" else angles, start, cache)
         return self.norm(x)
 

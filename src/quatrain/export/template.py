@@ -37,8 +37,12 @@ def template_for(
     """The template program for `backbone`, whose parts are Vulkan operators already.
 
     Taken from the cache, or made and put there. Raises `IrregularGraph` where a constant of
-    the lowered program cannot be told.
+    the lowered program cannot be told, or where layers are of several kinds: the three that are
+    lowered would not stand for all.
     """
+    config = backbone.config
+    if len({config.layer(index) for index in range(1, config.n_layers)}) > 1:
+        raise IrregularGraph("its layers are of several kinds")
     path = _cache_folder() / f"{_fingerprint(backbone, activation_dtype, metadata)}.pte"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
