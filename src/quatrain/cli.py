@@ -10,6 +10,7 @@ from quatrain.errors import QuatrainError
 
 VERBS = (
     "quantize",
+    "convert",
     "export",
     "run",
     "logits",

@@ -152,7 +152,6 @@ def test_another_scaling_in_gguf_is_refused(tmp_path):
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "yarn"),
         ({"rope_scaling": [1]}, "rope_scaling"),
         ({"rope_scaling": {"rope_type": "llama3"}}, "'factor' is None"),
-        ({"model_type": "mistral", "sliding_window": 128}, "sliding_window is 128"),
         ({"sliding_window": 128, "use_sliding_window": True}, "sliding_window is 128"),
         ({"intermediate_size": None}, "intermediate_size"),
         ({"hidden_size": None}, "hidden_size"),

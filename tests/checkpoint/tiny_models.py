@@ -38,7 +38,7 @@ HUGGING_FACE = {
     "eos_token_id": [2, 0],
 }
 
-_HF_NAMES = {
+HF_NAMES = {
     "tok_embeddings": "model.embed_tokens",
     "norm": "model.norm",
     "output": "lm_head",
@@ -103,7 +103,7 @@ def float_tensors(bias=False, qk_norm=False, tied=False) -> dict[str, torch.Tens
     return tensors
 
 
-def _renamed(name: str, names: dict[str, str], layers: str) -> str:
+def renamed(name: str, names: dict[str, str], layers: str) -> str:
     module, _, part = name.rpartition(".")
     if module.startswith("layers."):
         _, layer, inner = module.split(".", 2)
@@ -116,14 +116,20 @@ def write_hugging_face(folder: Path, tensors=None, shards=1, dtype=torch.float32
     folder.mkdir(parents=True, exist_ok=True)
     tensors = float_tensors() if tensors is None else tensors
     named = {
-        _renamed(name, _HF_NAMES, "model.layers"): tensor.to(dtype)
+        renamed(name, HF_NAMES, "model.layers"): tensor.to(dtype)
         for name, tensor in tensors.items()
     }
     config = {key: value for key, value in {**HUGGING_FACE, **fields}.items() if value is not None}
     (folder / "config.json").write_text(json.dumps(config))
+    save_shards(named, folder, shards)
+    return folder
+
+
+def save_shards(named: dict[str, torch.Tensor], folder: Path, shards: int) -> None:
+    """model.safetensors, or several files and their index."""
     if shards == 1:
         save_file(named, folder / "model.safetensors")
-        return folder
+        return
     weight_map = {}
     for shard in range(shards):
         file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
@@ -131,7 +137,6 @@ def write_hugging_face(folder: Path, tensors=None, shards=1, dtype=torch.float32
         save_file(part, folder / file)
         weight_map |= dict.fromkeys(part, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    return folder
 
 
 def write_meta(folder: Path, tensors=None, **params) -> Path:
@@ -174,7 +179,7 @@ def write_gguf(
     if tokenizer:
         write_tokenizer_metadata(writer, tokenizer)
     for name, tensor in tensors.items():
-        gguf_name = _renamed(name, _GGUF_NAMES, "blk")
+        gguf_name = renamed(name, _GGUF_NAMES, "blk")
         values = tensor.numpy()
         wanted = gguf.GGMLQuantizationType[kind if tensor.ndim == 2 else "F32"]
         if raw and name in raw:

@@ -6,7 +6,6 @@ channel with scales [N] or [N, 1]. The embedding: int4 groups, int8 per channel 
 floating point without scales.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +32,7 @@ class Checkpoint:
     that lie beside them.
     """
 
-    tensors: Mapping[str, torch.Tensor]
+    tensors: LazyTensors
     config: BackboneConfig
     params: dict[str, Any]
     group_size: int
@@ -71,16 +70,18 @@ class Checkpoint:
         int4 integers in [-8, 7], scales finite and positive, zeros all zero, floating-point
         tensors finite. Raises `InputError` naming the first tensor and element that is not.
         """
-        wide = {
-            f"{module}.weight"
-            for module, kind in ((EMBEDDING, self.embedding_kind), (OUTPUT, self.output_kind))
-            if kind == "int8"
-        }
         with (stages or Stages())("check the checkpoint's values"):
             for name in self.tensors:
-                check_tensor_values(
-                    self.tensors[name], name, str(self.source), int4=name not in wide
-                )
+                self.check_tensor(name, self.tensors[name])
+
+    def check_tensor(self, name: str, tensor: torch.Tensor) -> None:
+        """What `check_values` does, for the one `tensor` of that `name`."""
+        check_tensor_values(tensor, name, str(self.source), int4=name not in self._int8_weights)
+
+    @cached_property
+    def _int8_weights(self) -> set[str]:
+        kinds = ((EMBEDDING, self.embedding_kind), (OUTPUT, self.output_kind))
+        return {f"{module}.weight" for module, kind in kinds if kind == "int8"}
 
     def _declared(self, part: str) -> Any:
         arguments = self.params.get("quantization_args")

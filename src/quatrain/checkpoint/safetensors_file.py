@@ -80,6 +80,16 @@ def write_safetensors(
 
     The same specs and values give the same bytes.
     """
+    with path.open("wb") as file:
+        file.write(encoded_header(specs))
+        for spec, (name, tensor) in zip(specs, tensors, strict=True):
+            if name != spec.name:
+                raise ValueError(f"{name} is not {spec}")
+            file.write(encoded_tensor(spec, tensor))
+
+
+def encoded_header(specs: list[TensorSpec]) -> bytes:
+    """All that comes before the first tensor's bytes."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for spec in specs:
@@ -92,11 +102,12 @@ def write_safetensors(
         end = offsets[1]
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)  # keeps the data aligned to 8 bytes
-    with path.open("wb") as file:
-        file.write(len(encoded).to_bytes(8, "little"))
-        file.write(encoded)
-        for spec, (name, tensor) in zip(specs, tensors, strict=True):
-            if (name, tensor.dtype, tuple(tensor.shape)) != (spec.name, spec.dtype, spec.shape):
-                raise ValueError(f"{name} {tensor.dtype} {tuple(tensor.shape)} is not {spec}")
-            # A view of its bytes: numpy has no bfloat16.
-            file.write(tensor.contiguous().view(torch.uint8).numpy().data)
+    return len(encoded).to_bytes(8, "little") + encoded
+
+
+def encoded_tensor(spec: TensorSpec, tensor: torch.Tensor) -> memoryview:
+    """The bytes of `tensor`, which must be as `spec` says."""
+    if (tensor.dtype, tuple(tensor.shape)) != (spec.dtype, spec.shape):
+        raise ValueError(f"{tensor.dtype} {tuple(tensor.shape)} is not {spec}")
+    # A view of its bytes: numpy has no bfloat16.
+    return tensor.contiguous().view(torch.uint8).numpy().data

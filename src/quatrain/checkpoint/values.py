@@ -15,7 +15,14 @@ def check_tensor_values(tensor: torch.Tensor, name: str, source: str, int4: bool
     part = name.rpartition(".")[2]
     if part == "zeros":
         # The q4 kernels ignore zero points without a word.
-        _require(tensor == 0, tensor, name, source, "0: only symmetric quantization is supported")
+        _require(
+            tensor == 0,
+            tensor,
+            name,
+            source,
+            "0: only symmetric quantization is supported "
+            "(quatrain convert --requantize-asymmetric rounds it anew)",
+        )
     elif part == "scales":
         _require(
             (tensor > 0) & torch.isfinite(tensor), tensor, name, source, "a positive finite scale"

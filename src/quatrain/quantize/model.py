@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from quatrain.checkpoint.float_model import FloatModel
+from quatrain.checkpoint.hub import local_path
 from quatrain.checkpoint.open_model import open_float_model
 from quatrain.checkpoint.safetensors_file import write_safetensors
 from quatrain.errors import InputError
@@ -47,7 +48,7 @@ class QuantizeReport:
 
 
 def quantize_model(
-    model: Path,
+    model: Path | str,
     output: Path,
     group_size: int = 32,
     embedding: Method = "int8",
@@ -63,7 +64,7 @@ def quantize_model(
     cannot be read or does not divide into groups.
     """
     stages = stages or Stages()
-    model, output = Path(model), Path(output)
+    model, output = local_path(model), Path(output)
     if output.exists() and model.exists() and output.resolve() == model.resolve():
         raise InputError(f"{output}: is the model itself; write the checkpoint to another folder")
     with stages("open the model"):
@@ -73,7 +74,7 @@ def quantize_model(
     report = QuantizeReport(str(model), str(output), group_size, len(specs))
     with whole_folder(output) as folder:
         weights = folder / "model.safetensors"
-        with _one_thread():
+        with one_thread():
             write_safetensors(weights, specs, _quantized(source, steps, report, stages))
         write_json(
             folder / "params.json",
@@ -103,7 +104,7 @@ def _quantized(
         error = total = 0.0
         with stages(f"quantize {kind}"):
             for step in some:
-                weight, tensors = _quantize_step(model, step, report)
+                weight, tensors = quantize_step(model, step, report)
                 names = [spec.name for spec in step.specs(report.group_size)]
                 yield from zip(names, tensors, strict=True)
                 if step.method != "fp":
@@ -112,10 +113,13 @@ def _quantized(
         report.relative_rms_error[kind] = sqrt(error / total) if total else 0.0
 
 
-def _quantize_step(
+def quantize_step(
     model: FloatModel, step: Step, report: QuantizeReport
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    """(the weight as the source holds it, the tensors that `step` writes)."""
+    """(the weight as the source holds it, the tensors that `step` writes).
+
+    Counts in `report` the groups that were int4 already.
+    """
     weight = model.tensors[step.source]
     try:
         if step.method == "fp":
@@ -138,7 +142,7 @@ def _quantize_step(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """The work is thousands of operations of some microseconds on a cache-sized block. Handing
     each to two threads gains little, and where another program wants the second core it costs
     ten times over: 38 s instead of 4 for SmolLM2."""

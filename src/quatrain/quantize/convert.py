@@ -1,0 +1,203 @@
+"""Any model or checkpoint to the pre-quantized safetensors layout."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from quatrain.checkpoint import Checkpoint, FloatModel, open_checkpoint, open_float_model
+from quatrain.checkpoint.hub import local_path
+from quatrain.checkpoint.safetensors_file import encoded_header, encoded_tensor
+from quatrain.checkpoint.source_files import is_quantized, source_files
+from quatrain.errors import InputError
+from quatrain.quantize.model import one_thread
+from quatrain.quantize.pieces import Piece, Table, pieces_of_checkpoint, pieces_of_model
+from quatrain.quantize.requantize import Requantization
+from quatrain.quantize.resumable import ResumableFile, publish, sha256_of, working_folder
+from quatrain.stages import Stages, peak_rss_bytes
+from quatrain.tokenizer import copy_tokenizer_files, write_json
+
+MANIFEST = "quatrain_manifest.json"
+
+# The mapped pages of what was read count as memory until the source is opened anew.
+_BYTES_BETWEEN_OPENINGS = 128 << 20
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """`embedding` and `output_layer`: 'keep' leaves a quantized source's as they are, and gives a
+    floating-point source's int8 and int4. `group_size` is for floating-point sources alone.
+    `requantize_asymmetric` rounds anew the linears that the layout cannot hold."""
+
+    group_size: int = 32
+    embedding: Table = "keep"
+    output_layer: Table = "keep"
+    requantize_asymmetric: bool = False
+
+
+@dataclass
+class ConvertReport:
+    """What `convert_model` did. `rounded`: how many matrices are not exactly the source's, and
+    `relative_rms_error` how far those are from it. `resumed_at`: tensors found already written."""
+
+    source: str
+    output: str
+    group_size: int
+    tensors: int
+    resumed_at: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    rounded: int = 0
+    relative_rms_error: float = 0.0
+    tokenizer: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_rss_bytes: int = 0
+
+
+def convert_model(
+    source: Path | str,
+    output: Path,
+    options: ConvertOptions | None = None,
+    params: Path | None = None,
+    stages: Stages | None = None,
+) -> ConvertReport:
+    """Write `source`, whatever `open_checkpoint` or `open_float_model` opens, to folder `output`.
+
+    Writes model.safetensors, params.json, the tokenizer, and quatrain_manifest.json with the
+    SHA-256 of every source file and of the result. Integers and scales that the layout can hold
+    are the source's own. Holds one tensor in memory at a time. An interrupted conversion goes on
+    where it was when it is asked for again; `output` appears when it is whole. Raises
+    `InputError` where the source cannot be read or the output cannot be written.
+    """
+    options, stages = options or ConvertOptions(), stages or Stages()
+    source, output = local_path(source), Path(output)
+    if output.exists() and (not output.is_dir() or output.resolve() == source.resolve()):
+        raise InputError(f"{output}: is a file or the source itself; name another folder")
+    changes = Requantization()
+
+    def open_source() -> Checkpoint | FloatModel:
+        if is_quantized(source):
+            again = changes if options.requantize_asymmetric else None
+            return open_checkpoint(source, params, again)
+        return open_float_model(source)
+
+    with stages("open the source"):
+        opened = open_source()
+        pieces, arguments = _pieces(opened, options, changes)
+    with stages("digest the source"):
+        files = [
+            {"name": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file).hexdigest()}
+            for file in source_files(source, params)
+        ]
+    specs = [spec for piece in pieces for spec in piece.specs]
+    report = ConvertReport(str(source), str(output), arguments["group_size"], len(specs))
+    header = encoded_header(specs)
+    key = hashlib.sha256(header + json.dumps([files, asdict(options)]).encode()).hexdigest()
+    try:
+        folder = working_folder(output)
+        try:
+            digest, report.bytes_out = _write(
+                folder, key, header, pieces, open_source, changes, report, stages
+            )
+        except InputError:
+            shutil.rmtree(folder, ignore_errors=True)  # the same again would fail the same way
+            raise
+        report.rounded = len(changes.errors)
+        report.relative_rms_error = changes.relative_rms_error()
+        report.tokenizer = _write_tokenizer(opened, folder)
+        write_json(folder / "params.json", opened.params | {"quantization_args": arguments})
+        write_json(folder / MANIFEST, _manifest(report, files, options, digest))
+        publish(folder, output)
+    except OSError as error:
+        raise InputError(
+            f"{output}: cannot be written: {error.strerror or error}. Free some space or choose "
+            "another place, and run it again: it goes on where it was."
+        ) from error
+    report.bytes_in = sum(file["bytes"] for file in files)
+    report.seconds = dict(stages.seconds)
+    report.peak_rss_bytes = peak_rss_bytes()
+    return report
+
+
+def _pieces(
+    opened: Checkpoint | FloatModel, options: ConvertOptions, changes: Requantization
+) -> tuple[list[Piece], dict[str, Any]]:
+    if isinstance(opened, Checkpoint):
+        return pieces_of_checkpoint(opened, options.embedding, options.output_layer, changes)
+    return pieces_of_model(
+        opened, options.group_size, options.embedding, options.output_layer, changes
+    )
+
+
+def _write(
+    folder: Path,
+    key: str,
+    header: bytes,
+    pieces: list[Piece],
+    open_source: Callable[[], Checkpoint | FloatModel],
+    changes: Requantization,
+    report: ConvertReport,
+    stages: Stages,
+) -> tuple[str, int]:
+    """Write the pieces that are not there yet; returns the file's SHA-256 and size."""
+    file = ResumableFile(folder, key)
+    changes.errors |= {name: tuple(error) for name, error in file.carried.items()}
+    report.resumed_at = sum(len(piece.specs) for piece in pieces[: max(0, file.done - 1)])
+    try:
+        with stages("write the tensors"), one_thread():
+            if file.done == 0:
+                file.append([header], changes.errors)
+            opened, since = open_source(), 0
+            for piece in pieces[file.done - 1 :]:
+                if since >= _BYTES_BETWEEN_OPENINGS:
+                    opened, since = open_source(), 0
+                tensors = piece.make(opened)
+                chunks = (
+                    encoded_tensor(spec, tensor)
+                    for spec, tensor in zip(piece.specs, tensors, strict=True)
+                )
+                file.append(chunks, changes.errors)
+                since += sum(spec.nbytes for spec in piece.specs)
+    except BaseException:
+        file.leave(changes.errors)
+        raise
+    return file.finish()
+
+
+def _write_tokenizer(opened: Checkpoint | FloatModel, folder: Path) -> list[str]:
+    if isinstance(opened, FloatModel):
+        return [file.name for file in opened.write_tokenizer(folder)]
+    if not opened.tokenizer_files:
+        return []
+    eos = opened.params.get("eos_idx", [])
+    written = copy_tokenizer_files(
+        opened.tokenizer_files[0].parent,
+        folder,
+        opened.params.get("bos_idx"),
+        eos if isinstance(eos, list) else [eos],
+    )
+    return [file.name for file in written]
+
+
+def _manifest(
+    report: ConvertReport, files: list[dict[str, Any]], options: ConvertOptions, digest: str
+) -> dict[str, Any]:
+    """What was made of what; nothing in it depends on where or when."""
+    return {
+        "quatrain": version("quatrain"),
+        "source": files,
+        "options": asdict(options),
+        "rounded": {
+            "tensors": report.rounded,
+            "relative_rms_error": float(f"{report.relative_rms_error:.6g}"),
+        },
+        "output": {
+            "name": "model.safetensors",
+            "bytes": report.bytes_out,
+            "sha256": digest,
+        },
+    }

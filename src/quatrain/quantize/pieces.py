@@ -1,0 +1,124 @@
+"""What a converted checkpoint is written from, piece by piece, each made when its turn comes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from quatrain.checkpoint import Checkpoint, FloatModel
+from quatrain.checkpoint.layout import EMBEDDING, OUTPUT
+from quatrain.checkpoint.safetensors_file import TensorSpec
+from quatrain.checkpoint.tensors import StoredTensor
+from quatrain.errors import InputError
+from quatrain.quantize.groups import quantize_channels, squared_error
+from quatrain.quantize.model import QuantizeReport, quantize_step
+from quatrain.quantize.plan import Step, plan
+from quatrain.quantize.requantize import Requantization
+
+Table = Literal["keep", "int8", "int4", "fp"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Tensors that are written together: one of the source's, or the integers and scales of one.
+
+    `make(source)` gives them in the order of `specs`; `source` is what was opened last, so that a
+    piece holds on to nothing.
+    """
+
+    specs: list[TensorSpec]
+    make: Callable[[Any], list[torch.Tensor]]
+
+
+def pieces_of_model(
+    model: FloatModel,
+    group_size: int,
+    embedding: Table,
+    output_layer: Table,
+    changes: Requantization,
+) -> tuple[list[Piece], dict[str, Any]]:
+    """(a floating-point model rounded as `quantize_model` rounds it, its quantization_args)."""
+    embedding = "int8" if embedding == "keep" else embedding
+    output_layer = "int4" if output_layer == "keep" else output_layer
+    report = QuantizeReport("", "", group_size)
+
+    def piece(step: Step) -> Piece:
+        def make(source: FloatModel) -> list[torch.Tensor]:
+            weight, tensors = quantize_step(source, step, report)
+            if step.method != "fp":
+                changes.errors[step.target] = squared_error(weight, *tensors)
+            return list(tensors)
+
+        return Piece(step.specs(group_size), make)
+
+    steps = plan(model.config, model.tensors, group_size, embedding, output_layer)
+    arguments = {"scheme": "8da4w", "group_size": group_size}
+    return [piece(step) for step in steps], arguments | {
+        "embedding": embedding,
+        "output": output_layer,
+    }
+
+
+def pieces_of_checkpoint(
+    checkpoint: Checkpoint, embedding: Table, output_layer: Table, changes: Requantization
+) -> tuple[list[Piece], dict[str, Any]]:
+    """(a quantized checkpoint's own tensors, its quantization_args).
+
+    Zero points are left out: they must be zero, and are where the checkpoint was requantized.
+    A table in floating point is rounded where `embedding` or `output_layer` says so.
+    """
+    kinds = {"embedding": checkpoint.embedding_kind, "output": checkpoint.output_kind}
+    tables: dict[str, Table] = {f"{EMBEDDING}.weight": embedding, f"{OUTPUT}.weight": output_layer}
+    pieces = []
+    for name, stored in checkpoint.tensors.stored.items():
+        asked = tables.get(name, "keep")
+        kind = kinds["embedding" if name.startswith(EMBEDDING) else "output"]
+        if asked in ("keep", kind):
+            pieces.append(_kept(name, stored))
+        elif kind == "fp":
+            pieces.append(_rounded(name, stored, asked, checkpoint.group_size, changes))
+        else:
+            raise InputError(
+                f"{checkpoint.source}: {name} is {kind} already; leave out the option that asks "
+                f"for {asked}, or convert the floating-point model"
+            )
+    arguments = dict(checkpoint.params["quantization_args"])
+    for part, asked in (("embedding", embedding), ("output", output_layer)):
+        arguments[part] = kinds[part] if asked == "keep" else asked
+    return pieces, arguments
+
+
+def _kept(name: str, stored: StoredTensor) -> Piece:
+    def make(source: Checkpoint) -> list[torch.Tensor]:
+        tensor = source.tensors[name]
+        source.check_tensor(name, tensor)
+        return [tensor]
+
+    # Zeros are read and checked, and not written.
+    specs = [] if name.endswith(".zeros") else [TensorSpec(name, stored.dtype, stored.shape)]
+    return Piece(specs, lambda source: make(source)[: len(specs)])
+
+
+def _rounded(
+    name: str, stored: StoredTensor, method: Table, group_size: int, changes: Requantization
+) -> Piece:
+    shape = stored.shape
+    step = Step("output", name, name, "int8" if method == "int8" else "int4", shape)
+    if method == "int4" and shape[-1] % group_size:
+        raise InputError(
+            f"{name} has {shape[-1]} columns, not a multiple of the group size {group_size}"
+        )
+
+    def make(source: Checkpoint) -> list[torch.Tensor]:
+        weight = source.tensors[name].float()
+        try:
+            if method == "int4":
+                return list(changes(name, weight, group_size))
+            rounded = quantize_channels(weight)
+        except ValueError as error:
+            raise InputError(f"{source.source}: {name} {error}; the file is damaged") from error
+        changes.errors[name] = squared_error(weight, *rounded)
+        return list(rounded)
+
+    return Piece(step.specs(group_size), make)

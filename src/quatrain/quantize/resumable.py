@@ -1,0 +1,120 @@
+"""A large file written in steps, which an interruption does not undo."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+_BYTES_BETWEEN_NOTES = 64 << 20
+
+
+class ResumableFile:
+    """Appends to `folder/model.safetensors` and notes beside it how far it has come.
+
+    `key` stands for everything the content follows from: what was written under another key, or
+    is not what was noted, is thrown away. A note is taken only when the bytes before it are on
+    the disk. `done` steps are whole in the file; `carried` is what the caller noted with them.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.path = folder / "model.safetensors"
+        self._note = folder / "progress.json"
+        self._key = key
+        self.done = 0
+        self.carried: dict[str, Any] = {}
+        self._unnoted = 0
+        self._digest = hashlib.sha256()
+        self._whole = self._digest.copy()  # of the steps that are done
+        size = self._resume()
+        self._size = size
+        self._file = self.path.open("r+b" if size else "wb")
+        self._file.truncate(size)
+        self._file.seek(size)
+
+    def append(self, chunks: Iterable[Any], carried: dict[str, Any]) -> None:
+        """Write one step's bytes; `carried` is kept with the note that comes after it."""
+        for chunk in chunks:
+            self._file.write(chunk)
+            self._digest.update(chunk)
+            self._unnoted += memoryview(chunk).nbytes
+        self.done += 1
+        self._size, self._whole = self._file.tell(), self._digest.copy()
+        if self._unnoted >= _BYTES_BETWEEN_NOTES:
+            self._take_note(carried)
+
+    def finish(self) -> tuple[str, int]:
+        """Close the file and remove the note; returns the file's SHA-256 and size in bytes."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._note.unlink(missing_ok=True)
+        return self._whole.hexdigest(), self._size
+
+    def leave(self, carried: dict[str, Any]) -> None:
+        """Close the file, so that another time goes on from the last step that is done."""
+        with suppress(OSError):  # a full disk, which is why it is left
+            self._take_note(carried)
+        with suppress(OSError):
+            self._file.close()
+
+    def _take_note(self, carried: dict[str, Any]) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        note = {
+            "key": self._key,
+            "done": self.done,
+            "bytes": self._size,
+            "sha256": self._whole.hexdigest(),
+            "carried": carried,
+        }
+        temporary = self._note.with_suffix(".tmp")
+        temporary.write_text(json.dumps(note))
+        temporary.replace(self._note)
+        self._unnoted = 0
+
+    def _resume(self) -> int:
+        """How many bytes of an earlier attempt stand."""
+        try:
+            note = json.loads(self._note.read_text())
+            if note["key"] != self._key:
+                return 0
+            digest = sha256_of(self.path, note["bytes"])
+            if digest.hexdigest() != note["sha256"]:
+                return 0
+            self._digest, self._whole = digest, digest.copy()
+            self.done, self.carried = note["done"], note["carried"]
+            return note["bytes"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+
+
+def sha256_of(path: Path, length: int | None = None) -> "hashlib._Hash":
+    """The running digest of the first `length` bytes of `path`, or of all."""
+    digest = hashlib.sha256()
+    left = path.stat().st_size if length is None else length
+    with path.open("rb") as file:
+        while left > 0 and (chunk := file.read(min(left, 1 << 20))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest
+
+
+def working_folder(output: Path) -> Path:
+    """The folder beside `output` in which an unfinished conversion waits."""
+    folder = output.with_name(f".{output.name}.converting")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def publish(folder: Path, output: Path) -> None:
+    """Move what is in `folder` to `output`, which appears in one rename where it is new."""
+    if not output.exists():
+        folder.rename(output)
+        return
+    for file in folder.iterdir():
+        file.replace(output / file.name)
+    shutil.rmtree(folder)

@@ -1,0 +1,252 @@
+"""`convert_model`: every source in one layout, exactly, in little memory, interrupted or not."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import pytest
+import quantized_folders as folders
+import tiny_models as tiny
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from quatrain.checkpoint import open_checkpoint
+from quatrain.cli import build_app
+from quatrain.errors import InputError
+from quatrain.quantize import ConvertOptions, convert_model, quantize_model
+from quatrain.quantize.resumable import ResumableFile
+
+WQ = "layers.0.attention.wq"
+
+
+def sources(folder):
+    """name -> a source that is quantized already."""
+    return {
+        "layout": tiny.write_checkpoint(folder / "layout"),
+        "pth": tiny.write_checkpoint(folder / "pth", file="m.pth") / "m.pth",
+        "gptq": folders.write_quantized(folder / "gptq", "gptq", shards=2),
+        "awq": folders.write_quantized(folder / "awq", "awq"),
+        "compressed": folders.write_quantized(folder / "ct", "compressed-tensors"),
+        "torchao": folders.write_torchao(folder / "torchao")[0],
+        "pickled": folders.write_torchao(folder / "pickled", pickled=True)[0],
+    }
+
+
+def test_quantized_sources_keep_every_bit(tmp_path):
+    for name, source in sources(tmp_path).items():
+        output = tmp_path / f"{name}-out"
+        report = convert_model(source, output)
+        assert report.rounded == 0
+        before, after = open_checkpoint(source), open_checkpoint(output)
+        after.check_values()
+        written = load_file(output / "model.safetensors")
+        assert set(written) == {key for key in before.tensors if not key.endswith(".zeros")}
+        for key, tensor in written.items():
+            assert (
+                torch.equal(tensor, before.tensors[key])
+                and tensor.dtype == before.tensors[key].dtype
+            )
+        assert after.config == before.config
+        assert (after.embedding_kind, after.output_kind) == (
+            before.embedding_kind,
+            before.output_kind,
+        )
+        assert not list(tmp_path.glob(".*"))
+
+
+def test_float_sources_are_what_quantize_writes(tmp_path):
+    for name, source in {
+        "gguf": tiny.write_gguf(tmp_path / "m.gguf", kind="Q4_0"),
+        "hf": tiny.write_hugging_face(tmp_path / "hf", shards=2),
+        "meta": tiny.write_meta(tmp_path / "meta"),
+    }.items():
+        quantize_model(source, tmp_path / f"{name}-quantized")
+        report = convert_model(source, tmp_path / f"{name}-converted")
+        assert report.rounded == 16 and 0 < report.relative_rms_error < 0.2
+        for file in ("model.safetensors", "params.json"):
+            written = (tmp_path / f"{name}-converted" / file).read_bytes()
+            assert written == (tmp_path / f"{name}-quantized" / file).read_bytes()
+
+
+def test_the_result_loads_into_torchao(tmp_path):
+    from torchao.quantization.linear_quant_modules import Int8DynActInt4WeightLinear
+
+    convert_model(folders.write_quantized(tmp_path / "in", "gptq"), tmp_path / "out")
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    linear = Int8DynActInt4WeightLinear(64, 64, bias=False, groupsize=32)
+    state = {part: tensors[f"{WQ}.{part}"] for part in ("weight", "scales")}
+    linear.load_state_dict(state | {"zeros": torch.zeros(64, 2)})
+    assert linear(torch.ones(1, 64)).isfinite().all()
+
+
+def test_manifest(tmp_path):
+    source = folders.write_quantized(tmp_path / "in", "awq", shards=2)
+    (source / "tokenizer.json").write_text("{}")
+    convert_model(source, tmp_path / "a")
+    convert_model(source, tmp_path / "b")
+    manifest = (tmp_path / "a" / "quatrain_manifest.json").read_text()
+    assert manifest == (tmp_path / "b" / "quatrain_manifest.json").read_text()
+    said = json.loads(manifest)
+    assert [file["name"] for file in said["source"]] == [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "config.json",
+    ]
+    for file in said["source"]:
+        content = (source / file["name"]).read_bytes()
+        assert file["sha256"] == hashlib.sha256(content).hexdigest()
+        assert file["bytes"] == len(content)
+    written = (tmp_path / "a" / "model.safetensors").read_bytes()
+    assert said["output"]["sha256"] == hashlib.sha256(written).hexdigest()
+    assert said["output"]["bytes"] == len(written)
+    assert (tmp_path / "a" / "tokenizer.json").read_text() == "{}"
+
+
+def test_tables_are_rounded_where_asked(tmp_path):
+    source = folders.write_quantized(tmp_path / "in", "gptq")
+    options = ConvertOptions(embedding="int8", output_layer="int4")
+    report = convert_model(source, tmp_path / "out", options)
+    assert report.rounded == 2
+    checkpoint = open_checkpoint(tmp_path / "out")
+    checkpoint.check_values()
+    assert (checkpoint.embedding_kind, checkpoint.output_kind) == ("int8", "int4")
+    with pytest.raises(InputError, match=r"tok_embeddings\.weight is int8 already"):
+        convert_model(tmp_path / "out", tmp_path / "again", ConvertOptions(embedding="int4"))
+
+
+def test_asymmetric(tmp_path):
+    zeros = {WQ: torch.ones(64, 2)}
+    source = folders.write_quantized(tmp_path / "in", "awq", zeros=zeros)
+    with pytest.raises(InputError, match=r"zeros.*requantize-asymmetric"):
+        convert_model(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
+    report = convert_model(source, tmp_path / "out", ConvertOptions(requantize_asymmetric=True))
+    assert report.rounded == 1 and 0 < report.relative_rms_error < 0.2
+    manifest = json.loads((tmp_path / "out" / "quatrain_manifest.json").read_text())
+    assert manifest["rounded"]["tensors"] == 1
+    open_checkpoint(tmp_path / "out").check_values()
+
+
+class Interrupted(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 2, 7, 21])
+def test_an_interrupted_conversion_goes_on(tmp_path, monkeypatch, stop_after):
+    zeros = {WQ: torch.ones(64, 2)}
+    source = folders.write_quantized(tmp_path / "in", "gptq", zeros=zeros)
+    options = ConvertOptions(requantize_asymmetric=True, output_layer="int8")
+    convert_model(source, tmp_path / "whole", options)
+
+    append = ResumableFile.append
+    steps = []
+
+    def failing(self, chunks, carried):
+        if len(steps) == stop_after:
+            self._file.write(b"half a step")
+            raise Interrupted
+        steps.append(None)
+        append(self, chunks, carried)
+
+    monkeypatch.setattr(ResumableFile, "append", failing)
+    with pytest.raises(Interrupted):
+        convert_model(source, tmp_path / "out", options)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(ResumableFile, "append", append)
+    report = convert_model(source, tmp_path / "out", options)
+    assert (report.resumed_at > 0) == (stop_after > 1)
+    for file in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+    assert {file.name for file in tmp_path.iterdir()} == {"in", "whole", "out"}
+
+
+def test_what_was_written_of_another_source_is_thrown_away(tmp_path, monkeypatch):
+    source = folders.write_quantized(tmp_path / "in", "gptq")
+    append = ResumableFile.append
+
+    def failing(self, chunks, carried):
+        if self.done == 9:
+            raise Interrupted
+        append(self, chunks, carried)
+
+    monkeypatch.setattr(ResumableFile, "append", failing)
+    with pytest.raises(Interrupted):
+        convert_model(source, tmp_path / "out")
+    monkeypatch.setattr(ResumableFile, "append", append)
+    partial = tmp_path / ".out.converting" / "model.safetensors"
+    damaged = bytearray(partial.read_bytes())
+    damaged[-1] ^= 1
+    partial.write_bytes(damaged)
+    assert convert_model(source, tmp_path / "out").resumed_at == 0
+    open_checkpoint(tmp_path / "out").check_values()
+
+
+def test_an_output_that_cannot_be_written(tmp_path):
+    source = tiny.write_checkpoint(tmp_path / "in")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file"):
+        convert_model(source, tmp_path / "file")
+    with pytest.raises(InputError, match="cannot be written"):
+        convert_model(source, tmp_path / "file" / "out")
+    with pytest.raises(InputError, match="source itself"):
+        convert_model(source, source)
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+from quatrain.quantize import convert_model
+from quatrain.stages import peak_rss_bytes
+import quatrain.checkpoint.int4_from_hugging_face, torch
+before = peak_rss_bytes()
+report = convert_model(Path(sys.argv[1]), Path(sys.argv[2]))
+print(report.peak_rss_bytes - before, report.bytes_out)
+"""
+
+
+@pytest.mark.parametrize("form", ["pth", "safetensors"])
+def test_memory_does_not_grow_with_the_source(tmp_path, form, monkeypatch):
+    """A 340 MB checkpoint: less than it is held at any time."""
+    rows, columns, layers = 4096, 2048, 8
+    params = tiny.PARAMS | {"dim": columns, "hidden_dim": rows, "n_layers": layers}
+    params |= {"n_heads": 16, "n_kv_heads": 2, "head_dim": 128, "vocab_size": 64}
+    shapes = {
+        "attention.wq": (2048, columns),
+        "attention.wk": (256, columns),
+        "attention.wv": (256, columns),
+        "attention.wo": (columns, 2048),
+        "feed_forward.w1": (rows, columns),
+        "feed_forward.w2": (columns, rows),
+        "feed_forward.w3": (rows, columns),
+    }
+    tensors = {
+        "tok_embeddings.weight": torch.zeros(64, columns),
+        "norm.weight": torch.ones(columns),
+    }
+    for layer in range(layers):
+        for name in ("attention_norm", "ffn_norm"):
+            tensors[f"layers.{layer}.{name}.weight"] = torch.ones(columns)
+        for name, shape in shapes.items():
+            tensors[f"layers.{layer}.{name}.weight"] = torch.ones(shape, dtype=torch.int8)
+            tensors[f"layers.{layer}.{name}.scales"] = torch.ones(shape[0], shape[1] // 32)
+    file = "m.pth" if form == "pth" else "model.safetensors"
+    source = tiny.write_checkpoint(tmp_path / "in", tensors, file, **params)
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(source), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    grown, written = map(int, done.stdout.split())
+    assert written > 300e6
+    assert grown < 250e6, f"grew by {grown / 1e6:.0f} MB for {written / 1e6:.0f} MB"
+
+
+def test_command(tmp_path):
+    source = folders.write_quantized(tmp_path / "in", "gptq")
+    arguments = ["convert", str(source), str(tmp_path / "out"), "--output-layer", "int4", "--json"]
+    done = CliRunner().invoke(build_app(), arguments)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["rounded"] == 1
