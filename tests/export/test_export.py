@@ -8,6 +8,7 @@ from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.export.kernels import dequantize_fallbacks
 from quatrain.program import open_program
 from quatrain.runtime.load import load_runner
 
@@ -45,6 +46,7 @@ def test_prefill_and_decode_equal_eager(case, tmp_path):
         embedding_input=options.embedding_input,
         hidden_output=options.hidden_output,
     )
+    dequantize_fallbacks(eager, report.linears)
     exported, _ = load_runner(tmp_path / "m.pte")
     inputs = TOKENS
     if options.embedding_input:

@@ -1,16 +1,21 @@
 """Stamped programs equal fully lowered ones, operator for operator and byte for byte."""
 
 import pytest
+import torch
+from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
+from executorch.exir import to_edge_transform_and_lower
 from tiny_checkpoint import write_checkpoint
 
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.export.lowering import EDGE_CONFIG, EXECUTORCH_CONFIG, quiet, trace
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.operators import to_vulkan_operators
 from quatrain.export.stamp import canonical
 from quatrain.export.vulkan import write_vulkan_program
 from quatrain.program import open_program
+from quatrain.runtime.reference import ReferenceRunner
 from quatrain.stages import Stages
 
 QWEN_LIKE = {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True}
@@ -23,6 +28,22 @@ CASES = {
 }  # fmt: skip
 
 
+def build(checkpoint, options):
+    """The backbone as the exporter has it before lowering, and the program's metadata."""
+    opened = open_checkpoint(checkpoint)
+    backbone = build_backbone(opened.config, opened.tensors, options.scheme)
+    metadata = metadata_methods(backbone, opened.params)
+    to_vulkan_operators(backbone)
+    return backbone, metadata
+
+
+def same_constants(one, other):
+    # Keys are digests of the bytes, so equal constants are the same bytes.
+    assert set(one.named_data) == set(other.named_data)
+    for key in one.named_data:
+        assert one.named_bytes(key) == other.named_bytes(key)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_stamped_equals_lowered_in_full(case, tmp_path):
     options, depth, embedding, params = CASES[case]
@@ -30,20 +51,51 @@ def test_stamped_equals_lowered_in_full(case, tmp_path):
     report = export_checkpoint(checkpoint, tmp_path / "stamped.pte", options)
     assert not [note for note in report.notes if "lowered by itself" in note]
 
-    opened = open_checkpoint(checkpoint)
-    backbone = build_backbone(opened.config, opened.tensors, options.scheme)
-    metadata = metadata_methods(backbone, opened.params)
-    to_vulkan_operators(backbone)
+    backbone, metadata = build(checkpoint, options)
     full = tmp_path / "full.pte"
     write_vulkan_program(backbone, options.activation_dtype, metadata, full, Stages())
-
     stamped, lowered = open_program(tmp_path / "stamped.pte"), open_program(full)
     assert canonical(stamped.vulkan) == canonical(lowered.vulkan)
     assert stamped.metadata == lowered.metadata
-    # Keys are digests of the bytes, so equal constants are the same bytes.
-    assert set(stamped.named_data) == set(lowered.named_data)
-    for key in stamped.named_data:
-        assert stamped.named_bytes(key) == lowered.named_bytes(key)
+    same_constants(stamped, lowered)
+
+
+def lower_eager_linears(backbone, path):
+    """Let ExecuTorch find and fuse the linears itself, in the graph of the eager modules."""
+    with quiet():
+        edge = to_edge_transform_and_lower(
+            trace(backbone), partitioner=[VulkanPartitioner({})], compile_config=EDGE_CONFIG
+        )
+        with path.open("wb") as file:
+            edge.to_executorch(EXECUTORCH_CONFIG).write_to_file(file)
+
+
+@pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])
+def test_equals_what_executorch_fuses_itself(scheme, tmp_path):
+    options = ExportOptions(scheme=scheme)
+    checkpoint = write_checkpoint(tmp_path / "c", n_layers=3, attention_qkv_bias=True)
+    export_checkpoint(checkpoint, tmp_path / "ours.pte", options)
+    lower_eager_linears(build(checkpoint, options)[0], tmp_path / "theirs.pte")
+    ours, theirs = (open_program(tmp_path / f"{name}.pte") for name in ("ours", "theirs"))
+    same_constants(ours, theirs)
+    if scheme == "8da4w":
+        assert canonical(ours.vulkan) == canonical(theirs.vulkan)
+    else:
+        # Theirs gives each product its own shape once more; nothing else differs.
+        chains = [
+            [operator.name for operator in program.vulkan.operators if not is_view(operator)]
+            for program in (ours, theirs)
+        ]
+        assert chains[0] == chains[1]
+    logits = [
+        ReferenceRunner(program).forward(torch.tensor([[5, 6, 7]]), torch.tensor([0]))
+        for program in (ours, theirs)
+    ]
+    assert torch.equal(*logits)
+
+
+def is_view(operator):
+    return operator.kind == "aten.view_copy"
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):

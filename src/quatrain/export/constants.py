@@ -39,6 +39,8 @@ def constant_bytes(
     else:
         laid_out = tensor
     laid_out = _as_dtype(laid_out.detach(), _DTYPES[like.dtype])
+    if laid_out.dim() < len(like.shape):  # scales [V] of one group a row, stored as [V, 1]
+        laid_out = laid_out.unsqueeze(-1)
     missing = like.shape[-1] - laid_out.shape[-1]
     if missing > 0:
         laid_out = F.pad(laid_out, (0, missing))

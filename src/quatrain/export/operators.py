@@ -6,14 +6,12 @@ graph and leaves nothing to a pattern that might not match.
 
 import executorch.backends.vulkan.custom_ops_lib  # noqa: F401  (registers torch.ops.et_vk.*)
 import torch
-import torch.nn.functional as F
 from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  (torch.ops.llama.*)
 from torch import nn
 
 from quatrain.backbone.kv_cache import CachedAttention
 from quatrain.backbone.norm import RMSNorm
 from quatrain.backbone.rope import HalfSplitRotary, InterleavedRotary, Rope
-from quatrain.linear.affine import INT4_MAX, INT4_MIN
 from quatrain.linear.embedding import QuantizedGroupEmbedding
 
 
@@ -79,23 +77,6 @@ class VulkanHalfSplitRotary(nn.Module):
         return torch.ops.et_vk.apply_rotary_emb_hf.default(q, k, cos, sin, start)
 
 
-class VulkanInt4Embedding(nn.Module):
-    """An int4 embedding in the form that ExecuTorch fuses into `et_vk::embedding_q4gsw`."""
-
-    def __init__(self, embedding: QuantizedGroupEmbedding) -> None:
-        super().__init__()
-        self.register_buffer("weight", embedding.weight)
-        # [vocab, groups], also at one group a row
-        self.register_buffer("scales", embedding.scales.view(embedding.vocab_size, -1))
-        self.group_size = embedding.group_size
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        table = torch.ops.torchao.dequantize_affine.default(
-            self.weight, [1, self.group_size], self.scales, None, torch.int8, INT4_MIN, INT4_MAX
-        )
-        return F.embedding(tokens, table)
-
-
 class BytePerRowEmbedding(nn.Module):
     """A quantized embedding as ExecuTorch's CPU kernel `quantized_decomposed::embedding_byte`."""
 
@@ -117,7 +98,8 @@ def float_embedding(embedding: QuantizedGroupEmbedding) -> nn.Embedding:
 
 
 def to_vulkan_operators(backbone: nn.Module) -> None:
-    """Replace, in place, the parts of a backbone that Vulkan has an operator for."""
+    """Replace, in place, the parts of a backbone that Vulkan has an operator for, but for its
+    int4 layers (see `export.packed`)."""
     for parent in list(backbone.modules()):
         for name, child in list(parent.named_children()):
             replacement = _vulkan_form(child)
@@ -136,8 +118,8 @@ def _vulkan_form(part: nn.Module) -> nn.Module | None:
         return VulkanHalfSplitRotary()
     if isinstance(part, Rope) and part.half_split:
         return VulkanHalfSplitRope(part)
-    if isinstance(part, QuantizedGroupEmbedding):
-        return VulkanInt4Embedding(part) if part.bit_width == 4 else float_embedding(part)
+    if isinstance(part, QuantizedGroupEmbedding) and part.bit_width == 8:
+        return float_embedding(part)
     return None
 
 

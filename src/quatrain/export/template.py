@@ -11,9 +11,11 @@ import hashlib
 import importlib.metadata
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,11 +23,10 @@ from quatrain.backbone.model import Backbone
 from quatrain.export.options import ActivationDtype
 from quatrain.export.stamp import IrregularGraph
 from quatrain.files import whole_file
-from quatrain.program import Constant, Operator, Program, Tensor, open_program
+from quatrain.program import Constant, Program, Tensor, open_program
 from quatrain.stages import Stages
 
 LAYERS = 3  # the first, the last, and one between to copy
-_DIGITS = 8  # of a tensor's number, in base 8: what the first int4 values of a row can hold
 
 
 def template_for(
@@ -59,15 +60,16 @@ def _make(
     stages: Stages,
 ) -> None:
     with stages("import the compiler"):
+        from quatrain.export.packed import pack_int4_layers
         from quatrain.export.vulkan import lower_to_vulkan
 
-    twin, names = _twin(backbone)
+    twin, keys = _twin(backbone, pack_int4_layers)
     manager = lower_to_vulkan(twin, activation_dtype, metadata, stages)
     with stages("name its constants"):
         with path.open("wb") as file:
             manager.write_to_file(file)
         program = open_program(path)
-        _name_constants(program, names)
+        _name_constants(program, keys)
         program.write(path)
 
 
@@ -105,71 +107,62 @@ def backbone_tensors(backbone: Backbone) -> dict[str, torch.Tensor]:
     return _tensors(backbone)
 
 
-def _twin(backbone: Backbone) -> tuple[Backbone, dict[int, str]]:
-    """Three layers of `backbone` on numbered tensors, and the name that each number stands for."""
+def _twin(backbone: Backbone, pack: Callable[[nn.Module], None]) -> tuple[Backbone, list[str]]:
+    """Three layers of `backbone` on numbered tensors, and the key that each number stands for."""
     skeleton = copy.copy(backbone)
     skeleton._modules = dict(backbone._modules)
     skeleton.layers = nn.ModuleList(list(backbone.layers)[:LAYERS])
-    memo: dict[int, Any] = {}
-    names = {}
-    for number, (name, tensor) in enumerate(_tensors(skeleton).items(), start=1):
-        numbered = _numbered(tensor, number)
+    # A deep copy with every tensor replaced by one that takes no memory.
+    memo: dict[int, Any] = {id(t): _hollow(t) for t in _tensors(skeleton).values()}
+    twin = copy.deepcopy(skeleton, memo)
+    pack(twin)
+    keys: list[str] = []
+    for name, tensor in _tensors(twin).items():
+        path, _, buffer = name.rpartition(".")
+        form, _, part = _sources(twin, path).get(buffer, f"plain:{buffer}").partition(":")
+        keys.append(f"{form}:{path}.{part}")
+        numbered = _numbered(tensor, len(keys))
         if isinstance(tensor, nn.Parameter):
             numbered = nn.Parameter(numbered, requires_grad=False)
-        memo[id(tensor)] = numbered
-        names[number] = name
-    return copy.deepcopy(skeleton, memo), names
+        setattr(twin.get_submodule(path), buffer, numbered)
+    return twin, keys
+
+
+def _sources(twin: nn.Module, path: str) -> dict[str, str]:
+    return getattr(twin.get_submodule(path), "sources", {})
+
+
+def _hollow(tensor: torch.Tensor) -> torch.Tensor:
+    zeros = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+    return nn.Parameter(zeros, requires_grad=False) if isinstance(tensor, nn.Parameter) else zeros
 
 
 def _numbered(tensor: torch.Tensor, number: int) -> torch.Tensor:
-    """Zeros like `tensor` with `number` at the beginning, in a form that packing keeps."""
+    """Zeros like `tensor` that begin with `number`: exact in half precision, two bytes of uint8."""
     numbered = torch.zeros(tensor.shape, dtype=tensor.dtype)
-    if tensor.dtype == torch.int8:
-        numbered.view(-1)[:_DIGITS] = torch.tensor(
-            [number >> 3 * digit & 7 for digit in range(_DIGITS)], dtype=torch.int8
-        )
-    else:
-        numbered.view(-1)[0] = number
+    digits = [number & 255, number >> 8] if tensor.dtype == torch.uint8 else [number]
+    numbered.view(-1)[: len(digits)] = torch.tensor(digits, dtype=tensor.dtype)
     return numbered
 
 
-def _name_constants(program: Program, names: dict[int, str]) -> None:
-    """Key each constant of the program by what it holds: `form:tensor`; drop their data."""
-    graph = program.vulkan
-    keys: dict[int, str] = {}
-    for operator in graph.operators:
-        arguments = operator.named_args
-        for argument, value_id in arguments.items():
-            value = graph.values[value_id]
-            if isinstance(value, Tensor) and value.constant is not None:
-                source = arguments["weights"] if argument == "weight_sums" else value_id
-                name = names.get(_number_in(program, source))
-                if name is None:
-                    raise IrregularGraph(f"a constant of {operator.name} has an unknown source")
-                keys[value.constant] = f"{_form(operator, argument, value)}:{name}"
-    if len(keys) != len(graph.constants):
-        raise IrregularGraph(f"{len(graph.constants) - len(keys)} constants are used by nothing")
-    graph.constants = [
-        Constant(constant.nbytes, keys[index]) for index, constant in enumerate(graph.constants)
-    ]
-
-
-def _form(operator: Operator, argument: str, value: Tensor) -> str:
-    if argument == "weight_sums":
-        return "sums"
-    if value.dtype == "uint8":
-        return "packed"
-    linear = operator.kind in ("et_vk.linear_q4gsw", "et_vk.linear_dq8ca_q4gsw")
-    return "transposed" if linear and argument == "weight_scales" else "plain"
-
-
-def _number_in(program: Program, value_id: int) -> int:
-    """The number that `_numbered` put into the tensor this constant was made of."""
-    flat = program.vulkan.constant(value_id).reshape(-1)
-    if flat.dtype == "uint8":
-        # Two int4 values plus 8 in a byte, the even column in the low half.
-        halves = [
-            half - 8 for byte in flat[: _DIGITS // 2].tolist() for half in (byte & 15, byte >> 4)
-        ]
-        return sum(digit << 3 * place for place, digit in enumerate(halves))
+def _number_in(constant: np.ndarray) -> int:
+    """The number that `_numbered` put into the tensor that became `constant`."""
+    flat = constant.reshape(-1)
+    if flat.dtype == np.uint8:
+        return int(flat[0]) + (int(flat[1]) << 8)
     return int(flat[0])
+
+
+def _name_constants(program: Program, keys: list[str]) -> None:
+    """Key each constant of the program by what it holds, `form:tensor`, and drop its data."""
+    graph = program.vulkan
+    named = list(graph.constants)
+    for value_id, value in enumerate(graph.values):
+        if isinstance(value, Tensor) and value.constant is not None:
+            number = _number_in(graph.constant(value_id))
+            if not 1 <= number <= len(keys):
+                raise IrregularGraph(f"a constant of shape {list(value.shape)} came from nowhere")
+            named[value.constant] = Constant(
+                graph.constants[value.constant].nbytes, keys[number - 1]
+            )
+    graph.constants = named
