@@ -14,6 +14,10 @@ from quatrain.checkpoint import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.linear.int4 import Int4Linear, freeze_weights
 from quatrain.linear.int8 import Int8DynActInt8WeightLinear
+from quatrain.transform.adaptation import (
+    transform_down_projection_for_spinquant,
+    transform_linear_for_lora_after_quantization,
+)
 from quatrain.transform.pre_quantization import (
     sanitize_checkpoint_from_pre_quantization,
     transform_embedding_for_pre_quantization,
@@ -57,6 +61,9 @@ def build_backbone(
     transform_linear_for_pre_quantization(
         backbone, state, group_size, torch.float32, weight_only=scheme == "weight-only"
     )
+    transform_linear_for_lora_after_quantization(backbone, state)
+    if config.use_spin_quant:
+        transform_down_projection_for_spinquant(backbone)
     if "tok_embeddings.scales" in state:
         bit_width, embedding_groups = _embedding_format(state)
         transform_embedding_for_pre_quantization(

@@ -92,6 +92,7 @@ class BackboneConfig:
 
     # Feed-forward and residual stream.
     act_fn: Literal["silu", "gelu", "gelu_approx"] = "silu"
+    use_spin_quant: bool = False  # a Hadamard rotation before each w2
     post_attention_norm: bool = False
     post_ffn_norm: bool = False
     use_ffn_learnable_scales: bool = False
