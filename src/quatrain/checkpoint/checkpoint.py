@@ -3,7 +3,8 @@
 For a linear F: F.weight int8 [N, K] in [-8, 7]; F.scales [N, K / group_size] floating; F.zeros
 of that shape, all zero, optional; F.bias optional. The output layer: int4 groups, or int8 per
 channel with scales [N] or [N, 1]. The embedding: int4 groups, int8 per channel or per group, or
-floating point without scales.
+floating point without scales. A linear may have a LoRA adaptor: F.adaptor.A.weight [rank, K] and
+F.adaptor.B.weight [N, rank], floating, its scale in B.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 
 from quatrain.backbone.config import BackboneConfig, config_from_params
 from quatrain.checkpoint.layout import EMBEDDING, OUTPUT
+from quatrain.checkpoint.meta_adaptations import config_params
 from quatrain.checkpoint.structure import check_structure
 from quatrain.checkpoint.tensors import LazyTensors
 from quatrain.checkpoint.values import INT4, check_tensor_values, within
@@ -96,7 +98,7 @@ def checked_checkpoint(
     `source` and `params_path` are named in errors; the tokenizer is looked for in `folder`.
     Raises `InputError` where something does not fit.
     """
-    config = config_from_params(params, str(params_path))
+    config = config_from_params(config_params(params), str(params_path))
     group_size = check_structure(tensors.stored, config, params, str(source))
     arguments = params.get("quantization_args")
     stated = arguments if isinstance(arguments, dict) else {"scheme": "8da4w"}

@@ -1,4 +1,5 @@
-"""Opens a checkpoint in Meta's names: the pre-quantized layout, or torchao's tensors."""
+"""Opens a checkpoint in Meta's names: the pre-quantized layout, Meta's own releases in it, or
+torchao's tensors."""
 
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from quatrain.checkpoint.formats import format_of, only_file, read_tensors
 from quatrain.checkpoint.grouped import RoundAgain
 from quatrain.checkpoint.int4_from_hugging_face import quantized_tensors
 from quatrain.checkpoint.layout import IGNORED
+from quatrain.checkpoint.meta_adaptations import with_folded_scale
 from quatrain.checkpoint.safetensors_file import read_metadata
 from quatrain.checkpoint.torchao_tensors import PARTS
 from quatrain.errors import InputError
@@ -33,4 +35,5 @@ def open_meta_checkpoint(
     if any(name.endswith(PARTS) for name in tensors):
         metadata = read_metadata(file) if format_of(file) == "safetensors" else {}
         tensors = quantized_tensors(tensors, metadata, None, str(file), round_again)
-    return checked_checkpoint(tensors, load_params(params_path), file, file.parent, params_path)
+    tensors, values = with_folded_scale(tensors, load_params(params_path), str(file))
+    return checked_checkpoint(tensors, values, file, file.parent, params_path)

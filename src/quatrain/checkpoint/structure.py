@@ -38,6 +38,7 @@ def check_structure(
     required |= {f"{name}.{part}" for name in linears for part in ("weight", "scales")}
     optional = {f"{name}.zeros" for name in (*linears, *tables)}
     optional |= {f"{name}.{part}" for name in tables for part in ("weight", "scales")}
+    optional |= {f"{name}.adaptor.{part}.weight" for name in linears for part in "AB"}
     check_names(stored, required, optional - required, source)
     for name in sorted(tables):
         if f"{name}.scales" in stored and f"{name}.weight" not in stored:
@@ -53,6 +54,7 @@ def check_structure(
     group_size = _group_size(stored, next(iter(linears)), params, source)
     for name, shape in linears.items():
         _check_quantized(stored, name, [_grouped(shape, group_size)], source)
+        _check_adaptor(stored, name, shape, source)
     _check_table(stored, OUTPUT, [group_size], source)
     # An embedding's groups may be of another size than the linears'.
     _check_table(stored, EMBEDDING, list(GROUP_SIZES), source)
@@ -111,6 +113,24 @@ def _check_quantized(
                 f"a weight of {list(stored[f'{name}.weight'].shape)}; the group size in "
                 "params.json (quantization_args) is not this file's, or the file is damaged"
             )
+
+
+def _check_adaptor(
+    stored: Mapping[str, StoredTensor], name: str, shape: tuple[int, ...], source: str
+) -> None:
+    """A linear [N, K] may have A [rank, K] and B [N, rank], both or neither."""
+    a, b = (stored.get(f"{name}.adaptor.{part}.weight") for part in "AB")
+    if a is None and b is None:
+        return
+    found = [list(part.shape) if part else None for part in (a, b)]
+    rank = a.shape[0] if a and len(a.shape) == 2 else 0
+    if not rank or found != [[rank, shape[-1]], [shape[0], rank]]:
+        raise InputError(
+            f"{source}: {name}.adaptor has A {found[0]} and B {found[1]}, expected "
+            f"[rank, {shape[-1]}] and [{shape[0]}, rank]"
+        )
+    for part in "AB":
+        _check_dtype(stored, f"{name}.adaptor.{part}.weight", _FLOATING, source)
 
 
 def _check_dtype(
