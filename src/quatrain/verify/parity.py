@@ -11,8 +11,6 @@ from quatrain.backbone.model import Backbone
 from quatrain.runtime.generate import Runner
 from quatrain.verify.walk import relative_error
 
-_NUDGE = 1e-6  # relative change of the embedding that stands for rounding
-
 
 @dataclass(frozen=True)
 class Parity:
@@ -82,7 +80,7 @@ def divergence(expected: torch.Tensor, found: torch.Tensor) -> float:
 
 def rounding_floor(
     backbone: Backbone, prompts: list[list[int]], follows: list[list[int]],
-    expected: list[list[torch.Tensor]], nudge: float = _NUDGE,
+    expected: list[list[torch.Tensor]], nudge: float,
 ) -> Parity:  # fmt: skip
     """What the backbone's logits change by when its embedding changes by `nudge`, relatively.
 
