@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from quatrain.backbone.config import config_from_params, load_params
+from quatrain.checkpoint.families import family_of
+from quatrain.checkpoint.families.family import number
 from quatrain.checkpoint.float_model import FloatModel, checked, params_of
-from quatrain.checkpoint.hugging_face_config import end_tokens, number, params_of_config
+from quatrain.checkpoint.hugging_face_config import end_tokens, params_of_config
 from quatrain.checkpoint.hugging_face_files import read_folder
 from quatrain.checkpoint.hugging_face_names import meta_name
 from quatrain.checkpoint.layout import IGNORED
@@ -25,7 +27,10 @@ def open_hugging_face_model(folder: Path) -> FloatModel:
             f"export it, or run `quatrain convert {folder} DIR`"
         )
     stored, _ = read_folder(folder)
-    names = {name: meta_name(name) for name in stored if not IGNORED.fullmatch(name)}
+    family = family_of(fields, source)
+    if family.tensors is not None:
+        stored = family.tensors(stored, fields, source)
+    names = {name: meta_name(name, family.names) for name in stored if not IGNORED.fullmatch(name)}
     if fields.get("tie_word_embeddings"):
         names.pop("lm_head.weight", None)
     params = params_of_config(fields, source, set(names.values()))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from quatrain.backbone.config import config_from_params, load_params
+from quatrain.checkpoint.families.llama4_meta import is_llama4, llama4_params, llama4_tensors
 from quatrain.checkpoint.float_model import FloatModel, checked
 from quatrain.checkpoint.formats import only_file, read_tensors
 from quatrain.checkpoint.layout import EMBEDDING, IGNORED
@@ -20,6 +21,9 @@ def open_meta_model(folder: Path) -> FloatModel:
             f"{folder}: is quantized already (it has .scales tensors); "
             "export it, or quantize the floating-point model it came from"
         )
+    if is_llama4(params):
+        tensors = llama4_tensors(tensors, params, str(folder))
+        params = llama4_params(params, tensors, str(params_path))
     embedding = tensors.stored.get(f"{EMBEDDING}.weight")
     if params.get("vocab_size") in (None, -1) and embedding and len(embedding.shape) == 2:
         # Llama 2's params.json leaves it to the tokenizer.

@@ -1,6 +1,8 @@
 """Hugging Face's tensor names in Meta's."""
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
 _NAMES = {
     "model.embed_tokens": "tok_embeddings",
@@ -21,10 +23,12 @@ _NAMES = {
 _NAME = re.compile(r"(?:model\.layers\.(\d+)\.)?([\w.]+)\.(weight|bias|scales|zeros)")
 
 
-def meta_name(name: str) -> str:
-    """`name` in Meta's naming, or itself where it is not known."""
+def meta_name(name: str, others: Mapping[str, str] = MappingProxyType({})) -> str:
+    """`name` in Meta's naming, or itself where it is not known. `others`: the names that its
+    family has besides, or for something else."""
     match = _NAME.fullmatch(name)
-    if not match or match[2] not in _NAMES:
+    known = {**_NAMES, **others}
+    if not match or match[2] not in known:
         return name  # reported by name, later
     layer = f"layers.{match[1]}." if match[1] else ""
-    return f"{layer}{_NAMES[match[2]]}.{match[3]}"
+    return f"{layer}{known[match[2]]}.{match[3]}"

@@ -8,9 +8,11 @@ from typing import Any
 from quatrain.backbone.config import config_from_params, load_params
 from quatrain.checkpoint import awq, compressed_tensors, gptq, torchao_tensors
 from quatrain.checkpoint.checkpoint import Checkpoint, checked_checkpoint
+from quatrain.checkpoint.families import family_of
+from quatrain.checkpoint.families.family import number
 from quatrain.checkpoint.float_model import params_of
 from quatrain.checkpoint.grouped import GroupedLinear, RoundAgain, in_layout
-from quatrain.checkpoint.hugging_face_config import end_tokens, number, params_of_config
+from quatrain.checkpoint.hugging_face_config import end_tokens, params_of_config
 from quatrain.checkpoint.hugging_face_files import read_folder
 from quatrain.checkpoint.hugging_face_names import meta_name
 from quatrain.checkpoint.layout import IGNORED
@@ -50,6 +52,11 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     """
     source = str(folder / "config.json")
     fields = load_params(folder / "config.json")
+    if family_of(fields, source).tensors is not None:
+        raise InputError(
+            f"{folder}: is a quantized {fields['model_type']}, whose tensors are laid out "
+            "otherwise; quantize the floating-point model that it was made from"
+        )
     stored, metadata = read_folder(folder)
     kept = LazyTensors(
         {

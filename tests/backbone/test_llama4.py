@@ -1,0 +1,131 @@
+"""The Llama 4 text model against transformers' Llama4ForCausalLM, and in Meta's own layout."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peers import (
+    TOLERANCE,
+    assert_parity,
+    backbone_of,
+    prefill_then_decode,
+    random_model,
+    random_tokens,
+    relative_error,
+    saved,
+)
+
+from quatrain.backbone.build import load_eager
+from quatrain.quantize.model import quantize_model
+
+TINY = {
+    "num_hidden_layers": 4, "head_dim": 16, "intermediate_size": 64, "intermediate_size_mlp": 96,
+    "num_local_experts": 4, "num_experts_per_tok": 1, "interleave_moe_layer_step": 2,
+    "no_rope_layer_interval": 4, "attention_chunk_size": 128, "floor_scale": 8192,
+    "pad_token_id": 0, "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
+}  # fmt: skip
+MODELS = {
+    "dense only": {"moe_layers": []},
+    "mixture of experts in every other layer": {},
+    "two experts a token, in every layer": {
+        "num_experts_per_tok": 2, "interleave_moe_layer_step": 1,
+    },
+    "chunk boundary crossed": {"attention_chunk_size": 8},
+    "temperature scale crossed": {"floor_scale": 4, "attn_scale": 0.3},
+    "no QK norm, every layer rotated, tied": {
+        "use_qk_norm": False, "no_rope_layers": [1, 1, 1, 1], "tie_word_embeddings": True,
+    },
+    "all at once": {
+        "attention_chunk_size": 8, "floor_scale": 4, "num_experts_per_tok": 3,
+    },
+}  # fmt: skip
+
+
+def llama4(**fields):
+    return random_model("Llama4", **{**TINY, **fields})
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_llama4_equals_transformers(name, tmp_path):
+    assert_parity(llama4(**MODELS[name]), tmp_path, length=24)
+
+
+@pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])
+def test_experts_of_int4_stand_for_what_they_were_rounded_to(scheme, tmp_path):
+    """A checkpoint holds [experts, N, K]; the backbone computes with the same numbers."""
+    folder = saved(llama4(attention_chunk_size=8, floor_scale=4), tmp_path / "model")
+    quantize_model(folder, tmp_path / "int4", embedding="fp")
+    quantized = load_eager(tmp_path / "int4", scheme)
+    floating = backbone_of(folder)
+    state = floating.state_dict()
+    for name, module in quantized.named_modules():
+        if hasattr(module, "dequantized_weight"):
+            state[f"{name}.weight"].copy_(module.dequantized_weight())
+    tokens = random_tokens(20)
+    ours = prefill_then_decode(quantized, tokens, 7)
+    # What is left is the rounding of activations, where there is any.
+    tolerance = 0.1 if scheme == "8da4w" else TOLERANCE
+    assert relative_error(ours, prefill_then_decode(floating, tokens, 7)) < tolerance
+    experts = quantized.layers[1].feed_forward.experts
+    assert len(experts) == 4 and experts[3].w2.weight.shape == (64, 64)
+
+
+def test_meta_layout(tmp_path):
+    """Fused projections, experts as [experts * K, N]: Meta's names and params.json."""
+    model = llama4(attention_chunk_size=8)
+    folder = saved(model, tmp_path / "hub")
+    expected = prefill_then_decode(backbone_of(folder), random_tokens(20), 7)
+    meta = _write_meta(tmp_path / "meta", model.state_dict())
+    ours = prefill_then_decode(backbone_of(meta), random_tokens(20), 7)
+    assert torch.equal(ours, expected)
+
+
+def _write_meta(folder: Path, hub: dict[str, torch.Tensor]) -> Path:
+    state = {
+        "tok_embeddings.weight": hub["model.embed_tokens.weight"],
+        "norm.weight": hub["model.norm.weight"],
+        "output.weight": hub["lm_head.weight"],
+    }
+    for layer in range(4):
+        theirs, ours = f"model.layers.{layer}", f"layers.{layer}"
+        qkv = [hub[f"{theirs}.self_attn.{part}_proj.weight"] for part in "qkv"]
+        norm = hub[f"{theirs}.post_attention_layernorm.weight"]
+        state |= {
+            f"{ours}.attention.wqkv.weight": torch.cat(qkv),
+            f"{ours}.attention.wqkv.layer_norm_weight": hub[f"{theirs}.input_layernorm.weight"],
+            f"{ours}.attention.wo.weight": hub[f"{theirs}.self_attn.o_proj.weight"],
+        }
+        theirs, ours = f"{theirs}.feed_forward", f"{ours}.feed_forward"
+        if layer % 2 == 0:
+            gate_up = [hub[f"{theirs}.{part}_proj.weight"] for part in ("gate", "up")]
+            state |= {
+                f"{ours}.mlp.layer_norm_weight": norm,
+                f"{ours}.mlp.fc1_weight": torch.cat(gate_up),
+                f"{ours}.mlp.fc2_weight": hub[f"{theirs}.down_proj.weight"],
+            }
+            continue
+        gate, up = hub[f"{theirs}.experts.gate_up_proj"].chunk(2, dim=-1)
+        state |= {
+            f"{ours}.norm.weight": norm,
+            f"{ours}.router_DE": hub[f"{theirs}.router.weight"].T.contiguous(),
+            f"{ours}.experts.moe_w_in_eD_F": gate.reshape(-1, 64),
+            f"{ours}.experts.moe_w_swiglu_eD_F": up.reshape(-1, 64),
+            f"{ours}.experts.moe_w_out_eF_D": hub[f"{theirs}.experts.down_proj"].reshape(-1, 64),
+            f"{ours}.w_in_shared_FD.weight": hub[f"{theirs}.shared_expert.gate_proj.weight"],
+            f"{ours}.w_swiglu_FD.weight": hub[f"{theirs}.shared_expert.up_proj.weight"],
+            f"{ours}.w_out_shared_DF.weight": hub[f"{theirs}.shared_expert.down_proj.weight"],
+        }
+    folder.mkdir()
+    torch.save(state, folder / "consolidated.00.pth")
+    params = {
+        "dim": 64, "n_layers": 4, "n_heads": 4, "n_kv_heads": 2, "head_dim": 16, "vocab_size": 96,
+        "norm_eps": 1e-5, "rope_theta": 500000.0, "use_scaled_rope": False, "multiple_of": 2048,
+        "ffn_exp": 4.0, "ffn_dim_multiplier": 1.2, "nope_layer_interval": 4, "use_qk_norm": True,
+        "attention_chunk_size": 8, "attn_temperature_tuning": True, "floor_scale": 8192.0,
+        "attn_scale": 0.1, "max_seq_len": 64,
+        "moe_args": {"num_experts": 4, "top_k": 1, "interleave_moe_layer_step": 2,
+                     "capacity_factor": 1.0, "auto_scale_F": True},
+    }  # fmt: skip
+    (folder / "params.json").write_text(json.dumps(params))
+    return folder
