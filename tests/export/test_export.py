@@ -22,7 +22,6 @@ CASES = {
         ExportOptions(embedding_input=True, hidden_output=True), {},
     ),
     "vulkan int8 output, allowed": (ExportOptions(allow_fallback=True), {"output": "int8"}),
-    "xnnpack 8da4w": (ExportOptions(backend="xnnpack"), {"n_layers": 2}),
     "xnnpack qwen-like, int8 output": (
         ExportOptions(backend="xnnpack"), {"n_layers": 2, "output": "int8", **QWEN_LIKE},
     ),
