@@ -1,0 +1,115 @@
+"""SmolLM2: the exported programs say what the eager quantized backbone says."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from quatrain.backbone.build import build_backbone, load_eager
+from quatrain.checkpoint import open_checkpoint
+from quatrain.program import open_program
+from quatrain.runtime.generate import Generation, Runner, generate, step_logits
+from quatrain.runtime.load import find_tokenizer, load_runner
+from quatrain.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.real
+
+PROMPTS = (
+    "Why is the sky blue?",
+    "Write a short poem about the sea.",
+    "List three uses of a paper clip.",
+    "Translate 'good morning' into French.",
+    "def fibonacci(n):",
+)
+NEW_TOKENS = 64
+
+
+def words_of(program: Path) -> Tokenizer:
+    return Tokenizer.load(find_tokenizer(program))
+
+
+def chat_tokens(words: Tokenizer, prompt: str) -> list[int]:
+    text = words.apply_chat([{"role": "user", "content": prompt}])
+    return words.encode(text, add_special_tokens=False)
+
+
+def greedy(runner: Runner, tokens: list[int], eos_ids: list[int]) -> Generation:
+    return generate(runner, tokens, context=512, max_new_tokens=NEW_TOKENS, eos_ids=eos_ids)
+
+
+@pytest.fixture(scope="module")
+def eager(smollm2_checkpoint: Path):
+    """The eager backbone of each scheme, made when first asked for."""
+    made = {}
+
+    def get(scheme: str) -> Runner:
+        if scheme not in made:
+            made.clear()  # half a gigabyte each
+            made[scheme] = load_eager(smollm2_checkpoint, scheme)
+        return made[scheme]
+
+    return get
+
+
+@pytest.mark.parametrize("name", ["8da4w", "8da4w-xnnpack", "weight-only"])
+def test_the_same_tokens_and_logits_as_eager(name, smollm2_programs, eager):
+    path = smollm2_programs[name]
+    program, _ = load_runner(path)
+    scheme = name.removesuffix("-xnnpack")
+    model, words = eager(scheme), words_of(path)
+    for prompt in PROMPTS:
+        tokens = chat_tokens(words, prompt)
+        expected = greedy(model, tokens, words.eos_ids)
+        found = greedy(program, tokens, words.eos_ids)
+        assert found.tokens == expected.tokens, prompt
+        assert found.stopped == expected.stopped
+        assert len(expected.tokens) > 5 or expected.stopped == "end of sequence"
+    tokens = chat_tokens(words, PROMPTS[0])[:16]
+    expected, found = step_logits(model, tokens, 512), step_logits(program, tokens, 512)
+    assert (found - expected).abs().max() < 1e-3 * expected.abs().max()
+
+
+def test_all_211_linears_are_the_schemes_kernel(smollm2_programs):
+    for scheme, kernel in (
+        ("8da4w", "et_vk.linear_dq8ca_q4gsw"),
+        ("weight-only", "et_vk.linear_q4gsw"),
+    ):
+        program = open_program(smollm2_programs[scheme])
+        assert [s.kind for s in program.methods["forward"].instructions] == ["delegate"]
+        kinds = [operator.kind for operator in program.vulkan.operators]
+        assert kinds.count(kernel) == 211
+        assert not any("linear" in kind and kind != kernel for kind in kinds)
+
+
+def test_one_state_serves_both_schemes_and_stays_as_it_was(smollm2_checkpoint):
+    opened = open_checkpoint(smollm2_checkpoint)
+    state = dict(opened.tensors)
+    sums = {name: tensor.double().sum() for name, tensor in state.items()}
+    tokens = torch.tensor([[1, 2, 3, 4]])
+    results = [
+        build_backbone(opened.config, state, scheme)(tokens, torch.tensor([0]))
+        for scheme in ("8da4w", "weight-only")
+    ]
+    assert not torch.equal(*results)
+    for name, tensor in opened.tensors.items():
+        assert torch.equal(state[name], tensor)
+        assert state[name].double().sum() == sums[name]
+
+
+def test_executorchs_own_runner_generates_the_same_text(smollm2_programs):
+    from executorch.extension.llm.runner import GenerationConfig, TextLLMRunner
+
+    path = smollm2_programs["8da4w-xnnpack"]
+    words, tokenizer = words_of(path), find_tokenizer(path)
+    prompt = words.apply_chat([{"role": "user", "content": PROMPTS[0]}])
+    runner, _ = load_runner(path)
+    ours = greedy(runner, words.encode(prompt, add_special_tokens=False), words.eos_ids)
+
+    theirs = TextLLMRunner(str(path), str(tokenizer))
+    pieces: list[str] = []
+    config = GenerationConfig(echo=False, max_new_tokens=NEW_TOKENS, temperature=0.0)
+    theirs.generate(prompt, config, pieces.append)
+    text = "".join(pieces)
+    for token in ("<|im_end|>", "<|endoftext|>"):
+        text = text.removesuffix(token)
+    assert text == words.decode(ours.tokens)
