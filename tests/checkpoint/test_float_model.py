@@ -1,14 +1,17 @@
 """Floating-point models of every format come out the same, and what cannot is refused."""
 
 import json
+from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 import tiny_models as tiny
 import torch
+from safetensors.torch import load_file
 
 from quatrain.checkpoint import open_float_model
+from quatrain.checkpoint.gguf_file import read_gguf
 from quatrain.errors import InputError
 
 
@@ -65,7 +68,7 @@ def test_qwen_shapes(tmp_path):
         assert model.config.attention_qkv_bias
 
 
-@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"])
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
 def test_gguf_types_dequantize_as_the_gguf_package_does(tmp_path, kind):
     path = tiny.write_gguf(tmp_path / "model.gguf", kind=kind)
     tensors = open_float_model(path).tensors
@@ -74,6 +77,23 @@ def test_gguf_types_dequantize_as_the_gguf_package_does(tmp_path, kind):
         if stored.name == "blk.1.ffn_up.weight":
             found = tensors["layers.1.feed_forward.w3.weight"].numpy()
             assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"])
+def test_k_quants_read_as_ggml_reads_them(tmp_path, kind):
+    """Blocks that ggml itself wrote (see written_elsewhere/make_k_quants.py)."""
+    made = load_file(Path(__file__).with_name("written_elsewhere") / "k_quants.safetensors")
+    path = tmp_path / "m.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    packed = made[f"{kind}.packed"].numpy()
+    writer.add_tensor("blk.0.ffn_up.weight", packed, raw_dtype=gguf.GGMLQuantizationType[kind])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = read_gguf(path).float_tensors()["blk.0.ffn_up.weight"]
+    assert found.shape == (4, 512)
+    assert torch.allclose(found, made[f"{kind}.read"], rtol=1e-6, atol=1e-7)
 
 
 def test_q4_0_integers_are_the_files_own(tmp_path):
@@ -198,13 +218,15 @@ def test_unsupported_gguf_type_is_named(tmp_path):
     path = tmp_path / "m.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_tensor(
-        "token_embd.weight", np.zeros((4, 144), np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q4_K
+        "token_embd.weight",
+        np.zeros((4, 136), np.uint8),
+        raw_dtype=gguf.GGMLQuantizationType.IQ4_XS,
     )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(InputError, match=r"token_embd\.weight is Q4_K, expected one of F32"):
+    with pytest.raises(InputError, match=r"token_embd\.weight is IQ4_XS, expected one of F32"):
         open_float_model(path)
 
 
