@@ -1,17 +1,25 @@
 """Damaged files: each opens or is refused with one `InputError`, and neither takes memory."""
 
+import io
+import os
 import resource
 import tempfile
+import zipfile
 from pathlib import Path
 
 import pytest
+import quantized_folders as folders
+import test_meta_releases as releases
 import tiny_models as tiny
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quatrain.checkpoint import open_checkpoint, open_float_model
+from quatrain.checkpoint.gguf_file import read_gguf
+from quatrain.checkpoint.source_files import is_quantized
 from quatrain.errors import InputError
+from quatrain.quantize.requantize import Requantization
 
 WRITERS = {
     "safetensors": lambda folder: tiny.write_checkpoint(folder) / "model.safetensors",
@@ -20,9 +28,30 @@ WRITERS = {
     "gguf": lambda folder: tiny.write_gguf(folder / "m.gguf", tiny.float_tensors(), kind="Q4_0"),
     "config": lambda folder: tiny.write_hugging_face(folder) / "config.json",
     "meta": lambda folder: tiny.write_meta(folder) / "consolidated.00.pth",
+    "gptq": lambda folder: folders.write_quantized(folder, "gptq") / "model.safetensors",
+    "awq": lambda folder: folders.write_quantized(folder, "awq") / "model.safetensors",
+    "quantization_config": lambda folder: (
+        folders.write_quantized(folder, "compressed-tensors") / "config.json"
+    ),
+    "index": lambda folder: (
+        folders.write_quantized(folder, "gptq", shards=2) / "model.safetensors.index.json"
+    ),
+    "torchao": lambda folder: folders.write_torchao(folder)[0] / "model.safetensors",
+    "torchao pickle": lambda folder: (
+        folders.write_torchao(folder, pickled=True)[0] / "pytorch_model.bin"
+    ),
+    "qlora": lambda folder: (
+        releases.write_release(folder, releases.release_tensors(True), **releases.LORA)
+        / "consolidated.00.pth"
+    ),
+    "qlora params": lambda folder: (
+        releases.write_release(folder, releases.release_tensors(True), **releases.LORA)
+        / "params.json"
+    ),
+    "k-quants": lambda folder: tiny.write_k_quants(folder / "k.gguf"),
 }
 FEW = settings(
-    max_examples=60,
+    max_examples=int(os.environ.get("QUATRAIN_FUZZ", 60)),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -31,16 +60,29 @@ FEW = settings(
 
 def read_all(path: Path) -> None:
     """Do with `path` what the commands do, down to each tensor's values."""
-    if path.name in ("m.gguf", "config.json", "consolidated.00.pth"):
-        model = open_float_model(path if path.suffix == ".gguf" else path.parent)
-        for name in model.tensors:
-            model.tensors[name].sum()
-        with tempfile.TemporaryDirectory() as folder:
-            model.write_tokenizer(Path(folder))
-    else:
-        checkpoint = open_checkpoint(path.parent if path.suffix == ".json" else path)
-        checkpoint.check_values()
-        assert checkpoint.embedding_kind and checkpoint.output_kind
+    if path.name == "k.gguf":
+        tensors = read_gguf(path).float_tensors()
+        for name in tensors:
+            tensors[name].sum()
+        return
+    source = path if path.suffix == ".gguf" else path.parent
+    if is_quantized(source):
+        read_checkpoint(source)
+        return
+    model = open_float_model(source)
+    for name in model.tensors:
+        model.tensors[name].sum()
+    with tempfile.TemporaryDirectory() as folder:
+        model.write_tokenizer(Path(folder))
+
+
+def read_checkpoint(source: Path) -> None:
+    checkpoint = open_checkpoint(source)
+    checkpoint.check_values()
+    assert checkpoint.embedding_kind and checkpoint.output_kind
+    again = open_checkpoint(source, round_again=Requantization())
+    for name in again.tensors:
+        again.tensors[name].sum()
 
 
 @pytest.fixture(scope="module", params=WRITERS)
@@ -102,7 +144,8 @@ def test_truncated_files_say_so(tmp_path):
         "pth": "not a whole .pth",
         "gguf": "not a whole GGUF",
     }.items():
-        path = WRITERS[kind](tmp_path)
+        (tmp_path / kind).mkdir()
+        path = WRITERS[kind](tmp_path / kind)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         with pytest.raises(InputError, match=words):
             read_all(path)
@@ -115,3 +158,28 @@ def test_a_tensor_larger_than_its_storage_is_refused(tmp_path):
     torch.save(tensors | {"norm.weight": torch.zeros(1).expand(1 << 40)}, path)
     with pytest.raises(InputError, match=r"norm\.weight has shape"):
         open_checkpoint(tmp_path)
+
+
+@pytest.fixture(scope="module", params=["qlora", "torchao pickle"])
+def archive_parts(request, tmp_path_factory):
+    """(the path of a .pth, its parts by name)."""
+    path = WRITERS[request.param](tmp_path_factory.mktemp("archive"))
+    with zipfile.ZipFile(path) as archive:
+        return path, {part.filename: archive.read(part) for part in archive.infolist()}
+
+
+@FEW
+@given(data=st.data())
+def test_a_mutated_pickle_in_a_whole_archive(archive_parts, data):
+    """An archive whose checksums are right again, as an attacker's would be."""
+    path, parts = archive_parts
+    (name,) = [name for name in parts if name.endswith("data.pkl")]
+    damaged = bytearray(parts[name])
+    places = st.integers(0, len(damaged) - 1)
+    for position in data.draw(st.lists(places, min_size=1, max_size=4)):
+        damaged[position] = data.draw(st.integers(0, 255))
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
+        for part, whole in parts.items():
+            archive.writestr(part, bytes(damaged) if part == name else whole)
+    refused_or_read(path, content.getvalue())

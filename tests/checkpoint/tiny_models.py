@@ -6,7 +6,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from quatrain.quantize import quantize_channels, quantize_groups
 
@@ -189,6 +189,20 @@ def write_gguf(
         writer.add_tensor(gguf_name, packed, raw_dtype=wanted)
     for name, tensor in (extra or {}).items():
         writer.add_tensor(name, tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def write_k_quants(path: Path) -> Path:
+    """A GGUF of one Q4_K and one Q6_K tensor, the blocks ggml's own."""
+    made = load_file(Path(__file__).with_name("written_elsewhere") / "k_quants.safetensors")
+    writer = gguf.GGUFWriter(path, "llama")
+    for kind in ("Q4_K", "Q6_K"):
+        packed = made[f"{kind}.packed"].numpy()
+        writer.add_tensor(f"blk.0.{kind}", packed, raw_dtype=gguf.GGMLQuantizationType[kind])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

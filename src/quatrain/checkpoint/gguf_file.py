@@ -191,7 +191,8 @@ def _dequantizer(tensor: GgufTensor) -> Callable[[], torch.Tensor]:
         step = max(1, _ROWS_AT_ONCE // tensor.shape[-1])
         for first in range(0, len(values), step):
             rows = slice(first, first + step)
-            values[rows] = gguf.quants.dequantize(tensor.data[rows], kind)
+            with np.errstate(all="ignore"):  # a damaged scale's NaN is refused by who reads it
+                values[rows] = gguf.quants.dequantize(tensor.data[rows], kind)
         return torch.from_numpy(values).reshape(tensor.shape)
 
     return load

@@ -92,6 +92,9 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo], size: int) -> Non
                 f"or larger than the file's {size} bytes; the file is damaged, download it again"
             )
     names = [member.filename for member in members]
+    for name in names:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise InputError(f"{path}: its part {name!r} leads out of the archive; do not trust it")
     if len(set(names)) != len(names):
         raise InputError(f"{path}: two of its parts have one name; the file is damaged")
 
