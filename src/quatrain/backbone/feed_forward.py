@@ -8,8 +8,15 @@ from torch import nn
 
 from quatrain.backbone.config import BackboneConfig
 
+
+def silu(x: torch.Tensor) -> torch.Tensor:
+    """`x * sigmoid(x)` in two steps, as programs compute it: F.silu rounds otherwise, and with
+    dynamic int8 activations one changed rounding changes all that follows."""
+    return x * torch.sigmoid(x)
+
+
 _ACTIVATIONS = {
-    "silu": F.silu,
+    "silu": silu,
     "gelu": F.gelu,
     "gelu_approx": partial(F.gelu, approximate="tanh"),
 }
