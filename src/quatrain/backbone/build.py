@@ -57,7 +57,8 @@ def build_backbone(
     with torch.device("meta"):
         backbone = Backbone(config, embedding_input, hidden_output)
     if _is_int8_output(state):
-        transform_output_linear_for_pre_quantization(backbone, state, torch.float32)
+        output = {name: tensor for name, tensor in state.items() if name.startswith("output.")}
+        transform_output_linear_for_pre_quantization(backbone, output, torch.float32)
     transform_linear_for_pre_quantization(
         backbone, state, group_size, torch.float32, weight_only=scheme == "weight-only"
     )

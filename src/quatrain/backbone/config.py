@@ -23,7 +23,8 @@ class Layer:
 
     `reach`: of the positions up to a token's own, which it attends to: all (None), those less
     than `size` back ("window", size), or those in its own block of `size` ("chunk", size).
-    `donor`: the layer whose keys and values it reads instead of making its own.
+    `donor`: the layer whose keys and values it reads instead of making its own; `lends`: whether
+    others read its.
     """
 
     rope: Literal["global", "local", "none"]
@@ -31,6 +32,7 @@ class Layer:
     temperature: bool
     reach: tuple[Literal["window", "chunk"], int] | None
     donor: int | None
+    lends: bool
     moe: bool
 
 
@@ -145,6 +147,7 @@ class BackboneConfig:
             and self.max_seq_len >= self.floor_scale,
             reach=self._reach(slides, has_rope),
             donor=first_shared - 1 if index >= first_shared else None,
+            lends=index == first_shared - 1 and self.num_kv_shared_layers > 0,
             moe=self.num_experts > 0 and (index + 1) % self.interleave_moe_layer_step == 0,
         )
 

@@ -22,6 +22,7 @@ class CachedAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.reach = layer.reach
+        self.lends = layer.lends
         self.soft_cap = config.attn_logit_softcapping
         shape = (1, config.max_seq_len, config.n_kv_heads, config.head_dim)
         for name in ("k_cache", "v_cache"):

@@ -68,7 +68,7 @@ def export_checkpoint(
     with whole_file(output) as temporary:
         notes += _write_program(backbone, opened, options, temporary, stages)
         with stages("account for every linear"):
-            check_program(temporary, rows, options)
+            check_program(temporary, rows, options, backbone)
     return ExportReport(
         output=output,
         options=options,

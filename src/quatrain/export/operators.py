@@ -11,6 +11,7 @@ from torch import nn
 
 from quatrain.backbone.kv_cache import CachedAttention
 from quatrain.backbone.norm import RMSNorm
+from quatrain.backbone.residual import FixedResidual, GatedResidual
 from quatrain.backbone.rope import HalfSplitRotary, InterleavedRotary, Rope
 from quatrain.linear.embedding import QuantizedGroupEmbedding
 
@@ -29,6 +30,29 @@ class SdpaWithKvCache(nn.Module):
         # 1 stands for seq_len, which the operator reads off the query instead.
         return torch.ops.llama.sdpa_with_kv_cache.default(
             q, k, v, self.k_cache, self.v_cache, start, 1, None, 0.0, True, None
+        )
+
+
+class SharedCacheSdpa(nn.Module):
+    """`CachedAttention` whose caches other layers read too, as `llama::update_cache` and
+    `llama::custom_sdpa`: the operator that does both keeps its caches to itself on Vulkan."""
+
+    def __init__(self, attend: CachedAttention) -> None:
+        super().__init__()
+        self.register_buffer("k_cache", attend.k_cache)
+        self.register_buffer("v_cache", attend.v_cache)
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        torch.ops.llama.update_cache.default(k, self.k_cache, start)
+        torch.ops.llama.update_cache.default(v, self.v_cache, start)
+        return self.read(q, start)
+
+    def read(self, q: torch.Tensor, start: int) -> torch.Tensor:
+        """Attention over what the caches hold already, for a layer without keys of its own."""
+        return torch.ops.llama.custom_sdpa.default(
+            q, self.k_cache, self.v_cache, start, None, 0.0, True, None
         )
 
 
@@ -110,8 +134,10 @@ def to_vulkan_operators(backbone: nn.Module) -> None:
 def _vulkan_form(part: nn.Module) -> nn.Module | None:
     if isinstance(part, RMSNorm):
         return VulkanRMSNorm(part)
+    if isinstance(part, GatedResidual):
+        return FixedResidual(part)
     if isinstance(part, CachedAttention):
-        return SdpaWithKvCache(part)
+        return _attention_operators(part)
     if isinstance(part, InterleavedRotary):
         return VulkanInterleavedRotary()
     if isinstance(part, HalfSplitRotary):
@@ -123,11 +149,17 @@ def _vulkan_form(part: nn.Module) -> nn.Module | None:
     return None
 
 
+def _attention_operators(attend: CachedAttention) -> nn.Module:
+    return SharedCacheSdpa(attend) if attend.lends else SdpaWithKvCache(attend)
+
+
 def to_cpu_operators(backbone: nn.Module) -> None:
     """Replace, in place, the parts that ExecuTorch's CPU runtime has one kernel for."""
     for parent in list(backbone.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, CachedAttention):
-                setattr(parent, name, SdpaWithKvCache(child))
+                setattr(parent, name, _attention_operators(child))
+            elif isinstance(child, GatedResidual):
+                setattr(parent, name, FixedResidual(child))
             elif isinstance(child, QuantizedGroupEmbedding):
                 setattr(parent, name, BytePerRowEmbedding(child))

@@ -96,7 +96,8 @@ def ready_for_packed_layers() -> Iterator[None]:
 
     It checks a linear's dtypes on the unfused graph, where weights are not packed yet, and
     before each partition compiles examples of rotary embeddings to look for, which takes
-    seconds and finds nothing here.
+    seconds and finds nothing here. Nor is there attention to fuse with the update of its cache:
+    one without is a layer's that reads another's cache.
     """
     edge: Any = exir_ops.edge
     linears = [
@@ -109,7 +110,7 @@ def ready_for_packed_layers() -> Iterator[None]:
     try:
         for features in linears:
             features.inputs_dtypes = any_dtype.inputs_dtypes
-        for name in ("export_llama_rope", "hf_rope"):
+        for name in ("export_llama_rope", "hf_rope", "causal_sdpa"):
             pattern_registry.fusable_patterns.pop(name, None)
         yield
     finally:
