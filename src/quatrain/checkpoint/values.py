@@ -1,10 +1,13 @@
 """Checks the values of a checkpoint's tensors: what their names promise."""
 
+from collections.abc import Callable
+
 import torch
 
 from quatrain.errors import InputError
 
 INT4 = (-8, 7)
+_ELEMENTS_AT_ONCE = 1 << 20  # what a check needs beside the tensor is a few megabytes
 
 
 def check_tensor_values(tensor: torch.Tensor, name: str, source: str, int4: bool) -> None:
@@ -15,23 +18,25 @@ def check_tensor_values(tensor: torch.Tensor, name: str, source: str, int4: bool
     part = name.rpartition(".")[2]
     if part == "zeros":
         # The q4 kernels ignore zero points without a word.
+        expected = (
+            "0: only symmetric quantization is supported "
+            "(quatrain convert --requantize-asymmetric rounds it anew)"
+        )
+        _require(lambda x: x == 0, tensor, name, source, expected)
+    elif part == "scales":
         _require(
-            tensor == 0,
+            lambda x: (x > 0) & torch.isfinite(x), tensor, name, source, "a positive finite scale"
+        )
+    elif tensor.is_floating_point():
+        _require(torch.isfinite, tensor, name, source, "a finite value")
+    elif int4 and not within(tensor, INT4):
+        _require(
+            lambda x: (x >= INT4[0]) & (x <= INT4[1]),
             tensor,
             name,
             source,
-            "0: only symmetric quantization is supported "
-            "(quatrain convert --requantize-asymmetric rounds it anew)",
+            "an int4 value in [-8, 7]",
         )
-    elif part == "scales":
-        _require(
-            (tensor > 0) & torch.isfinite(tensor), tensor, name, source, "a positive finite scale"
-        )
-    elif tensor.is_floating_point():
-        _require(torch.isfinite(tensor), tensor, name, source, "a finite value")
-    elif int4 and not within(tensor, INT4):
-        inside = (tensor >= INT4[0]) & (tensor <= INT4[1])
-        _require(inside, tensor, name, source, "an int4 value in [-8, 7]")
 
 
 def within(tensor: torch.Tensor, bounds: tuple[int, int]) -> bool:
@@ -41,14 +46,27 @@ def within(tensor: torch.Tensor, bounds: tuple[int, int]) -> bool:
 
 
 def _require(
-    holds: torch.Tensor, tensor: torch.Tensor, name: str, source: str, expected: str
+    holds: Callable[[torch.Tensor], torch.Tensor],
+    tensor: torch.Tensor,
+    name: str,
+    source: str,
+    expected: str,
 ) -> None:
-    if bool(holds.all()):
-        return
-    bad = (~holds).nonzero()
-    index = bad[0].tolist()
-    raise InputError(
-        f"{source}: {name}{index} is {tensor[tuple(index)].item():g}, expected {expected}; "
-        f"{len(bad)} of {tensor.numel()} elements are not. Write the checkpoint again from its "
-        "source."
-    )
+    """Refuse a tensor of which `holds`, elementwise, is not true throughout."""
+    rows = tensor.unsqueeze(0) if tensor.dim() == 0 else tensor
+    step = max(1, _ELEMENTS_AT_ONCE * len(rows) // max(1, rows.numel()))
+    wrong, first_wrong = 0, None
+    for first in range(0, len(rows), step):
+        bad = ~holds(rows[first : first + step])
+        if not bool(bad.any()):
+            continue
+        if first_wrong is None:
+            index = bad.nonzero()[0].tolist()
+            first_wrong = [index[0] + first, *index[1:]]
+        wrong += int(bad.sum())
+    if first_wrong is not None:
+        raise InputError(
+            f"{source}: {name}{first_wrong} is {rows[tuple(first_wrong)].item():g}, expected "
+            f"{expected}; {wrong} of {tensor.numel()} elements are not. Write the checkpoint "
+            "again from its source."
+        )

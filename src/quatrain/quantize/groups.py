@@ -122,7 +122,7 @@ def squared_error(
     step = max(1, _ELEMENTS_AT_ONCE // weight.shape[1])
     for first in range(0, len(weight), step):
         rows = slice(first, first + step)
-        w, scale = weight[rows], groups[rows]
+        w, scale = weight[rows].float(), groups[rows]
         dequantized = values[rows].view(len(w), scale.shape[1], -1) * scale
         error += float((w - dequantized.view_as(w)).square_().sum())
         total += float(w.square().sum())

@@ -111,7 +111,7 @@ def _rounded(
         )
 
     def make(source: Checkpoint) -> list[torch.Tensor]:
-        weight = source.tensors[name].float()
+        weight = source.tensors[name]
         try:
             if method == "int4":
                 return list(changes(name, weight, group_size))
