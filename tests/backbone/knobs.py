@@ -30,7 +30,7 @@ KNOBS = {
     "use_ffn_learnable_scales": {"use_ffn_learnable_scales": True},
     "no_rope_layer_interval": {"no_rope_layer_interval": 2},
     "output_soft_cap_temp": {"output_soft_cap_temp": 1.5},
-    "output_linear_intermediate_dim": {"output_linear_intermediate_dim": 32},
+    "output_linear_intermediate_dim": {"output_linear_intermediate_dim": 64},
     "num_kv_shared_layers": {"num_kv_shared_layers": 2},
     "embedding_scale_factor": {"embedding_scale_factor": 3.0},
     "input_prune_map": {"input_prune_map": KEPT},

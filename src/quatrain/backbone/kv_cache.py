@@ -47,7 +47,7 @@ class CachedAttention(nn.Module):
         keys, values = self.k_cache[:, :end], self.v_cache[:, :end]
         mask = None
         if length > 1 or self.reach is not None:
-            mask = visible(start, length, self.reach)
+            mask = visible(start, length, end, self.reach)
         if self.soft_cap is not None:
             return capped_attention(q, keys, values, mask, self.soft_cap)
         # To [1, heads, tokens, head_dim], the layout of torch's attention, and back.
@@ -61,18 +61,18 @@ class CachedAttention(nn.Module):
         return attended.transpose(1, 2)
 
 
-def visible(start: int, length: int, reach: tuple[str, int] | None) -> torch.Tensor:
-    """Which of positions 0 .. start + length - 1 (columns) each of the `length` tokens from
-    `start` on (rows) attends to: bool [length, start + length]. `reach` is a `Layer`'s."""
-    tokens = torch.arange(start, start + length)[:, None]
-    positions = torch.arange(start + length)[None, :]
-    mask = positions <= tokens
+def visible(start: int, length: int, positions: int, reach: tuple[str, int] | None) -> torch.Tensor:
+    """Which of the first `positions` (columns) each of the `length` tokens from `start` on
+    (rows) attends to: bool [length, positions]. `reach` is a `Layer`'s."""
+    tokens = (start + torch.arange(length))[:, None]
+    columns = torch.arange(positions)[None, :]
+    mask = columns <= tokens
     if reach is None:
         return mask
     kind, size = reach
     if kind == "window":
-        return mask & (positions > tokens - size)
-    return mask & (positions // size == tokens // size)
+        return mask & (columns > tokens - size)
+    return mask & (columns // size == tokens // size)
 
 
 def capped_attention(
@@ -87,12 +87,11 @@ def capped_attention(
     q [1, T, H, D]; keys and values [1, S, Hkv, D]; mask bool [T, S]; returns [1, T, H, D].
     """
     groups = q.shape[2] // keys.shape[2]
-    # Heads first: q [H, T, D], keys and values [H, S, D], each key head for `groups` of q.
-    heads = q[0].transpose(0, 1)
-    keys = keys[0].transpose(0, 1).repeat_interleave(groups, dim=0)
-    values = values[0].transpose(0, 1).repeat_interleave(groups, dim=0)
-    logits = torch.tanh(heads @ keys.transpose(1, 2) * (q.shape[-1] ** -0.5 / cap)) * cap
+    # Key heads first, then the queries that share one: [Hkv, groups, T, D] and [Hkv, 1, S, D].
+    heads = q[0].transpose(0, 1).unflatten(0, (-1, groups))
+    keys, values = keys[0].transpose(0, 1).unsqueeze(1), values[0].transpose(0, 1).unsqueeze(1)
+    logits = torch.tanh(heads @ keys.transpose(2, 3) * (q.shape[-1] ** -0.5 / cap)) * cap
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf)
     attended = torch.softmax(logits, dim=-1) @ values
-    return attended.transpose(0, 1).unsqueeze(0)
+    return attended.flatten(0, 1).transpose(0, 1).unsqueeze(0)

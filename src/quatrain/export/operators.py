@@ -9,10 +9,11 @@ import torch
 from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  (torch.ops.llama.*)
 from torch import nn
 
-from quatrain.backbone.kv_cache import CachedAttention
+from quatrain.backbone.kv_cache import CachedAttention, capped_attention, visible
 from quatrain.backbone.norm import RMSNorm
 from quatrain.backbone.residual import FixedResidual, GatedResidual
 from quatrain.backbone.rope import HalfSplitRotary, InterleavedRotary, Rope
+from quatrain.errors import InputError
 from quatrain.linear.embedding import QuantizedGroupEmbedding
 
 
@@ -33,14 +34,21 @@ class SdpaWithKvCache(nn.Module):
         )
 
 
-class SharedCacheSdpa(nn.Module):
-    """`CachedAttention` whose caches other layers read too, as `llama::update_cache` and
-    `llama::custom_sdpa`: the operator that does both keeps its caches to itself on Vulkan."""
+class OwnCacheSdpa(nn.Module):
+    """`CachedAttention` whose caches are tensors of their own, which `llama::update_cache` writes.
+
+    For caches that other layers read too (the operator that does both keeps its caches to itself
+    on Vulkan), and for what that operator does not compute: a window, a chunk, a soft cap.
+    """
+
+    k_cache: torch.Tensor
+    v_cache: torch.Tensor
 
     def __init__(self, attend: CachedAttention) -> None:
         super().__init__()
         self.register_buffer("k_cache", attend.k_cache)
         self.register_buffer("v_cache", attend.v_cache)
+        self.reach, self.soft_cap = attend.reach, attend.soft_cap
 
     def forward(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int
@@ -51,8 +59,21 @@ class SharedCacheSdpa(nn.Module):
 
     def read(self, q: torch.Tensor, start: int) -> torch.Tensor:
         """Attention over what the caches hold already, for a layer without keys of its own."""
+        if self.reach is None and self.soft_cap is None:
+            return torch.ops.llama.custom_sdpa.default(
+                q, self.k_cache, self.v_cache, start, None, 0.0, True, None
+            )
+        length = q.shape[1]
+        if self.soft_cap is not None:
+            end = start + length
+            mask = visible(start, length, end, self.reach)
+            keys, values = self.k_cache.narrow(1, 0, end), self.v_cache.narrow(1, 0, end)
+            return capped_attention(q, keys, values, mask, self.soft_cap)
+        # With a mask the operator goes over the whole cache.
+        mask = visible(start, length, self.k_cache.shape[1], self.reach)
+        added = torch.where(mask, 0.0, -torch.inf)
         return torch.ops.llama.custom_sdpa.default(
-            q, self.k_cache, self.v_cache, start, None, 0.0, True, None
+            q, self.k_cache, self.v_cache, start, added, 0.0, False, None
         )
 
 
@@ -137,7 +158,7 @@ def _vulkan_form(part: nn.Module) -> nn.Module | None:
     if isinstance(part, GatedResidual):
         return FixedResidual(part)
     if isinstance(part, CachedAttention):
-        return _attention_operators(part)
+        return _vulkan_attention(part)
     if isinstance(part, InterleavedRotary):
         return VulkanInterleavedRotary()
     if isinstance(part, HalfSplitRotary):
@@ -149,8 +170,26 @@ def _vulkan_form(part: nn.Module) -> nn.Module | None:
     return None
 
 
-def _attention_operators(attend: CachedAttention) -> nn.Module:
-    return SharedCacheSdpa(attend) if attend.lends else SdpaWithKvCache(attend)
+def _vulkan_attention(attend: CachedAttention) -> nn.Module:
+    """Raises `InputError` for attention that ExecuTorch's Vulkan delegate does not compute."""
+    if attend.soft_cap is not None:
+        raise InputError(
+            "attn_logit_softcapping: attention in ExecuTorch's Vulkan delegate has no soft cap; "
+            "use --backend xnnpack"
+        )
+    if attend.reach is not None:
+        kind, size = attend.reach
+        raise InputError(
+            f"layers attend to a {kind} of {size} tokens, and attention in ExecuTorch's Vulkan "
+            f"delegate takes no mask. A context of up to {size} needs none: --max-seq-len {size}; "
+            "or use --backend xnnpack"
+        )
+    return OwnCacheSdpa(attend) if attend.lends else SdpaWithKvCache(attend)
+
+
+def _cpu_attention(attend: CachedAttention) -> nn.Module:
+    plain = attend.reach is None and attend.soft_cap is None and not attend.lends
+    return SdpaWithKvCache(attend) if plain else OwnCacheSdpa(attend)
 
 
 def to_cpu_operators(backbone: nn.Module) -> None:
@@ -158,7 +197,7 @@ def to_cpu_operators(backbone: nn.Module) -> None:
     for parent in list(backbone.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, CachedAttention):
-                setattr(parent, name, _attention_operators(child))
+                setattr(parent, name, _cpu_attention(child))
             elif isinstance(child, GatedResidual):
                 setattr(parent, name, FixedResidual(child))
             elif isinstance(child, QuantizedGroupEmbedding):

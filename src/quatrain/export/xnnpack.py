@@ -66,8 +66,8 @@ def _delegate_linears(backbone: Backbone) -> None:
     longest = backbone.config.max_seq_len
     for name, linear in list(backbone.named_modules()):
         if isinstance(linear, Linear):
-            # The output linear sees the last token alone: [1, dim].
-            tokens = None if name == "output" else longest
+            # The output layer sees the last token alone: [1, dim].
+            tokens = None if name in ("output", "output_intermediate") else longest
             shape = _shape_of(linear, tokens)
             if shape not in templates:
                 templates[shape] = _lower_template(linear, tokens)
