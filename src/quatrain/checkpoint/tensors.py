@@ -21,6 +21,16 @@ class StoredTensor:
     load: Callable[[], torch.Tensor]
 
 
+@dataclass(frozen=True)
+class AsFloat32:
+    """Loads what `original` does, converted: for a caller that wants the one or the other."""
+
+    original: Callable[[], torch.Tensor]
+
+    def __call__(self) -> torch.Tensor:
+        return self.original().to(torch.float32)
+
+
 class LazyTensors(Mapping[str, torch.Tensor]):
     """A mapping of names to tensors that reads a tensor's bytes only when it is indexed.
 
@@ -43,6 +53,11 @@ class LazyTensors(Mapping[str, torch.Tensor]):
     def __contains__(self, name: object) -> bool:
         return name in self.stored
 
+    def unconverted(self, name: str) -> torch.Tensor:
+        """The tensor in its file's own dtype: no copy of it, for work that goes block by block."""
+        load = self.stored[name].load
+        return load.original() if isinstance(load, AsFloat32) else load()
+
     def renamed(self, names: Mapping[str, str]) -> "LazyTensors":
         """The tensors that `names` (old name -> new name) mentions, under their new names."""
         return LazyTensors({new: self.stored[old] for old, new in names.items()})
@@ -62,11 +77,7 @@ class LazyTensors(Mapping[str, torch.Tensor]):
                 )
         return LazyTensors(
             {
-                name: StoredTensor(tensor.shape, torch.float32, _to_float32(tensor.load))
+                name: StoredTensor(tensor.shape, torch.float32, AsFloat32(tensor.load))
                 for name, tensor in self.stored.items()
             }
         )
-
-
-def _to_float32(load: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-    return lambda: load().to(torch.float32)

@@ -120,9 +120,10 @@ def quantize_step(
 
     Counts in `report` the groups that were int4 already.
     """
-    weight = model.tensors[step.source]
+    weight = model.tensors.unconverted(step.source)
     try:
         if step.method == "fp":
+            weight = weight.float()
             if not torch.isfinite(weight).all():
                 raise ValueError("holds a NaN or an infinite value")
             return weight, (weight,)
