@@ -83,6 +83,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         "aten.amax": "x dims keepdim out",
         "aten._softmax": "x dim half_to_float out",
         "aten.full": "size fill_value dtype layout device pin_memory out",
+        "aten.full_like": "x fill_value dtype layout device pin_memory memory_format out",
+        "aten.ge": "a b out",
         "aten.index_select": "x dim index out",
         "aten.where": "condition a b out",
         "aten.mm": "a b out",

@@ -143,6 +143,8 @@ KERNELS: dict[str, Kernel] = {
     "aten.split_with_sizes_copy": split,
     "aten.split_copy": split,
     "aten.full": lambda size, value, *_: torch.full(list(size), value),
+    "aten.full_like": lambda x, value, *_: torch.full(x.shape, value),
+    "aten.ge": lambda a, b: wide(a) >= wide(b),
     "aten.where": lambda condition, a, b: torch.where(condition.bool(), wide(a), wide(b)),
     "aten.add": add,
     "aten.sub": sub,
