@@ -7,6 +7,7 @@ import torch
 
 from quatrain.backbone.build import build_backbone, load_eager
 from quatrain.checkpoint import open_checkpoint
+from quatrain.linear.int4 import freeze_weights
 from quatrain.program import open_program
 from quatrain.runtime.generate import Generation, Runner, generate, step_logits
 from quatrain.runtime.load import find_tokenizer, load_runner
@@ -51,11 +52,10 @@ def eager(smollm2_checkpoint: Path):
     return get
 
 
-@pytest.mark.parametrize("name", ["8da4w", "8da4w-xnnpack", "weight-only"])
-def test_the_same_tokens_and_logits_as_eager(name, smollm2_programs, eager):
-    path = smollm2_programs[name]
-    program, _ = load_runner(path)
-    scheme = name.removesuffix("-xnnpack")
+@pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])
+def test_the_same_tokens_and_logits_as_eager(scheme, smollm2_programs, eager):
+    path = smollm2_programs[scheme]
+    program, _ = load_runner(path, "reference")
     model, words = eager(scheme), words_of(path)
     for prompt in PROMPTS:
         tokens = chat_tokens(words, prompt)
@@ -67,6 +67,38 @@ def test_the_same_tokens_and_logits_as_eager(name, smollm2_programs, eager):
     tokens = chat_tokens(words, PROMPTS[0])[:16]
     expected, found = step_logits(model, tokens, 512), step_logits(program, tokens, 512)
     assert (found - expected).abs().max() < 1e-3 * expected.abs().max()
+
+
+def forced_logits(runner: Runner, prompt: list[int], answer: list[int]) -> torch.Tensor:
+    """The logits [len(answer) + 1, vocab] after the prompt and after each token of `answer`."""
+    runner.reset()
+    rows = [runner.forward(torch.tensor([prompt]), torch.tensor([0]))]
+    for index, token in enumerate(answer):
+        position = torch.tensor([len(prompt) + index])
+        rows.append(runner.forward(torch.tensor([[token]]), position))
+    return torch.cat(rows)
+
+
+@torch.inference_mode()
+def test_xnnpack_differs_from_eager_by_rounding_alone(smollm2_programs, smollm2_checkpoint, eager):
+    """XNNPACK adds in another order. Under 8da4w one bit more or less moves an activation to the
+    next int8, and that everything after it, so text is not compared: logits are, on the same
+    tokens, with what a millionth more or less in the embedding does to eager itself."""
+    program, _ = load_runner(smollm2_programs["8da4w-xnnpack"])
+    model, words = eager("8da4w"), words_of(smollm2_programs["8da4w-xnnpack"])
+    opened = open_checkpoint(smollm2_checkpoint)
+    tensors = dict(opened.tensors)
+    tensors["tok_embeddings.scales"] = tensors["tok_embeddings.scales"] * (1 + 1e-6)
+    nudged = freeze_weights(build_backbone(opened.config, tensors, "8da4w"))
+    for prompt in PROMPTS[:2]:
+        tokens = chat_tokens(words, prompt)
+        answer = greedy(model, tokens, words.eos_ids).tokens[:24]
+        expected = forced_logits(model, tokens, answer)
+        floor = (forced_logits(nudged, tokens, answer) - expected).norm(dim=-1)
+        error = (forced_logits(program, tokens, answer) - expected).norm(dim=-1)
+        assert error.median() < 2 * floor.median()
+        agree = forced_logits(program, tokens, answer).argmax(-1) == expected.argmax(-1)
+        assert agree.float().mean() > 0.75
 
 
 def test_all_211_linears_are_the_schemes_kernel(smollm2_programs):
