@@ -1,12 +1,12 @@
-"""Opens a Meta folder: one .pth (or .safetensors) file and params.json."""
+"""Opens a Meta folder: one .pth (or .safetensors) file or several shards, and params.json."""
 
 from pathlib import Path
 
 from quatrain.backbone.config import config_from_params, load_params
 from quatrain.checkpoint.families.llama4_meta import is_llama4, llama4_params, llama4_tensors
 from quatrain.checkpoint.float_model import FloatModel, checked
-from quatrain.checkpoint.formats import only_file, read_tensors
 from quatrain.checkpoint.layout import EMBEDDING, IGNORED
+from quatrain.checkpoint.meta_shards import read_meta_files
 from quatrain.errors import InputError
 from quatrain.tokenizer import copy_tokenizer_files
 
@@ -15,7 +15,7 @@ def open_meta_model(folder: Path) -> FloatModel:
     """Open the folder of a Meta model as a `FloatModel`; its tensors have their names already."""
     params_path = folder / "params.json"
     params = load_params(params_path)
-    tensors = read_tensors(only_file(folder, (".pth", ".pt", ".safetensors")))
+    tensors = read_meta_files(folder, params.get("dim"))
     if any(name.endswith(".scales") for name in tensors):
         raise InputError(
             f"{folder}: is quantized already (it has .scales tensors); "

@@ -6,7 +6,7 @@ from pathlib import Path
 from quatrain.errors import InputError
 
 # A pathlib.Path has made one slash of two by the time it arrives.
-_HUB = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+_HUB = re.compile(r"hf:/{1,2}(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
 _WANTED = ("*.safetensors", "*.bin", "*.pth", "*.json", "*.jinja", "tokenizer.model")
 
 
