@@ -80,9 +80,12 @@ class OwnCacheSdpa(nn.Module):
 class VulkanRMSNorm(nn.Module):
     """`RMSNorm` as `et_vk::rms_norm`."""
 
+    weight: torch.Tensor
+
     def __init__(self, norm: RMSNorm) -> None:
         super().__init__()
-        self.weight = norm.weight
+        # A buffer whether it was a parameter or not: the exporter knows tensors by their names.
+        self.register_buffer("weight", norm.weight.detach())
         self.eps = norm.eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
