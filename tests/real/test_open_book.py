@@ -1,8 +1,5 @@
 """SmolLM2's programs, opened, retargeted and slimmed."""
 
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -55,25 +52,8 @@ def test_slim_computes_121_of_211_qparams(
     assert greedy(tmp_path / "slim.pte").equal(greedy(smollm2_programs["8da4w"]))
 
 
-@pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])
-def test_retargeting_takes_seconds(
-    scheme: str, smollm2_programs: dict[str, Path], tmp_path: Path
-) -> None:
-    """Three seconds on an idle machine; other tests may run beside this one."""
-    command = [
-        sys.executable, "-c", "from quatrain.cli import main; main()", "retarget",
-        str(smollm2_programs[scheme]), "--linear-scheme", OTHER[scheme],
-        "-o", str(tmp_path / "out.pte"),
-    ]  # fmt: skip
-    begun = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
-    assert time.perf_counter() - begun < 9
-
-
-def test_opening_for_inspection_takes_under_two_seconds(smollm2_programs: dict[str, Path]) -> None:
-    begun = time.perf_counter()
+def test_every_linear_and_every_byte_is_reported(smollm2_programs: dict[str, Path]) -> None:
     report = describe(open_program(smollm2_programs["8da4w"]))
-    assert time.perf_counter() - begun < 2
     assert report.schemes == {"8da4w": 211}
     assert (report.layers, report.context_length, report.outside) == (30, 512, {})
     assert sum(report.bytes_by_kind.values()) == report.nbytes
