@@ -29,7 +29,7 @@ def quantize(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A GGUF file, a Hugging Face folder (config.json, safetensors), a Meta folder "
+            help="A GGUF file, a Hugging Face folder or hf://owner/name, a Meta folder "
             "(.pth, params.json), or the word smollm2.",
         ),
     ],
