@@ -133,6 +133,12 @@ def _write_program(
 
 def _notes(backbone: Backbone, options: ExportOptions) -> list[str]:
     notes = []
+    experts, picked = backbone.config.num_experts, backbone.config.num_activated_experts
+    if experts > picked:
+        notes.append(
+            f"All {experts} experts of a layer are computed for every token, {experts / picked:g} "
+            f"times the work of the {picked} that its router picks: a delegate has no branches."
+        )
     embedding = backbone.tok_embeddings
     if (
         options.backend == "vulkan"

@@ -1,0 +1,93 @@
+"""Programs of backbones that are no plain Llama compute what those do, on both backends."""
+
+import pytest
+import torch
+from knobs import ALL, TINY, Peer, write_meta_folder
+from peers import random_model, relative_error, saved
+from test_llama4 import TINY as LLAMA4
+
+from quatrain.backbone.build import load_eager
+from quatrain.errors import InputError
+from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.program import open_program
+from quatrain.quantize.model import quantize_model
+from quatrain.runtime.load import load_runner
+
+VULKAN, WEIGHT_ONLY = ExportOptions(), ExportOptions(scheme="weight-only")
+XNNPACK = ExportOptions(backend="xnnpack")
+# Two layers that have, between them, all that Llama 4 has; 8 tokens to a chunk where that counts.
+SMALL_LLAMA4 = {
+    **LLAMA4, "num_hidden_layers": 2, "no_rope_layer_interval": 2, "num_experts_per_tok": 2,
+    "floor_scale": 4,
+}  # fmt: skip
+WINDOWED = {"sliding_window": 8, "head_dim": 16, "query_pre_attn_scalar": 24,
+            "num_hidden_layers": 2}  # fmt: skip
+LENGTH, PREFILL = 14, 6
+
+
+@pytest.fixture(scope="module")
+def knobs(tmp_path_factory):
+    """A checkpoint with every knob turned."""
+    folder = tmp_path_factory.mktemp("knobs")
+    write_meta_folder(folder / "model", ALL, Peer(ALL).state)
+    quantize_model(folder / "model", folder / "int4", embedding="int4")
+    return folder / "int4"
+
+
+def _hub_checkpoint(folder, kind, fields):
+    saved(random_model(kind, **fields), folder / "model")
+    quantize_model(folder / "model", folder / "int4", embedding="int4")
+    return folder / "int4"
+
+
+def _assert_program_equals_eager(checkpoint, options, path, vocab_size=96, tolerance=1e-5):
+    report = export_checkpoint(checkpoint, path, options)
+    device = "reference" if options.backend == "vulkan" else "executorch"
+    exported, _ = load_runner(path, device)
+    eager = load_eager(checkpoint, options.scheme)
+    tokens = torch.randint(vocab_size, (1, LENGTH), generator=torch.Generator().manual_seed(2))
+    for start, end in [(0, PREFILL), *((i, i + 1) for i in range(PREFILL, LENGTH))]:
+        position = torch.tensor([start])
+        expected = eager(tokens[:, start:end], position)
+        found = exported.forward(tokens[:, start:end], position)
+        finite = torch.isfinite(expected)
+        assert torch.equal(torch.isfinite(found), finite)
+        assert relative_error(found[finite], expected[finite]) < tolerance, f"at {start}"
+    return report
+
+
+@pytest.mark.parametrize("options", [VULKAN, WEIGHT_ONLY, XNNPACK], ids=str)
+def test_all_knobs_together(options, knobs, tmp_path):
+    rows = len(ALL["input_prune_map"])
+    report = _assert_program_equals_eager(knobs, options, tmp_path / "m.pte", rows)
+    # q, k, v, o, gate of the output, and three of feed-forward; two layers have no k and v.
+    assert len(report.linears) == 8 * TINY["n_layers"] - 4 + 2
+
+
+def test_llama4_on_vulkan_is_one_delegate(tmp_path):
+    checkpoint = _hub_checkpoint(tmp_path, "Llama4", SMALL_LLAMA4)
+    report = _assert_program_equals_eager(checkpoint, VULKAN, tmp_path / "m.pte")
+    assert any("All 4 experts" in note for note in report.notes)
+    names = [row.name for row in report.linears]
+    assert "layers.1.feed_forward.experts.3.w2" in names
+    assert len(names) == 2 * 4 + 3 + 5 * 3 + 1 + 1  # attention, dense, experts, router, output
+    assert len(open_program(tmp_path / "m.pte").delegates) == 1
+
+
+def test_llama4_with_chunks_on_xnnpack(tmp_path):
+    fields = {**SMALL_LLAMA4, "attention_chunk_size": 8}
+    checkpoint = _hub_checkpoint(tmp_path, "Llama4", fields)
+    _assert_program_equals_eager(checkpoint, XNNPACK, tmp_path / "m.pte")
+    with pytest.raises(InputError, match=r"chunk of 8 tokens.*--max-seq-len 8"):
+        export_checkpoint(checkpoint, tmp_path / "vulkan.pte", VULKAN)
+    assert not (tmp_path / "vulkan.pte").exists()
+
+
+def test_soft_caps_and_windows_on_xnnpack(tmp_path):
+    checkpoint = _hub_checkpoint(tmp_path, "Gemma2", WINDOWED)
+    # In floating point: tanh and gelu differ in the last bit, and rounding activations to int8
+    # would make a step of that.
+    options = ExportOptions(backend="xnnpack", scheme="weight-only", allow_fallback=True)
+    _assert_program_equals_eager(checkpoint, options, tmp_path / "m.pte")
+    with pytest.raises(InputError, match=r"no soft cap; use --backend xnnpack"):
+        export_checkpoint(checkpoint, tmp_path / "vulkan.pte", VULKAN)
