@@ -18,7 +18,6 @@ test: $(VENV)/.installed-test vulkan browser
 bench: $(VENV)/.installed-bench vulkan
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/decode.py
-	$(BIN)/python benchmarks/runtime.py
 
 # torch first and by its exact version: asked for through another package, pip may take a
 # newer one, with gigabytes of CUDA.

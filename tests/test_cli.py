@@ -1,0 +1,121 @@
+"""The command line: exit codes, one message per error, help that teaches."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quatrain.cli import VERBS
+
+ROOT = Path(__file__).parents[1]
+
+
+def quatrain(*arguments, module="quatrain") -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)], capture_output=True, text=True,
+        env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
+    )  # fmt: skip
+
+
+def refused(*arguments, module="quatrain") -> str:
+    """The one message of a call that is the user's mistake."""
+    done = quatrain(*arguments, module=module)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_an_example_and_the_common_options(verb):
+    shown = quatrain(verb, "--help")
+    assert shown.returncode == 0
+    assert "Example" in shown.stdout
+    assert "--json" in shown.stdout
+    assert "--debug" in shown.stdout
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from quatrain.cli import build_app; build_app(); "
+        "print(*[m for m in ('torch', 'executorch', 'numpy', 'wgpu') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+MISTAKES = {
+    "export, no such checkpoint": (
+        ["export", "nowhere", "-o", "m.pte"], "nowhere",
+    ),
+    "export, the folder of the output is missing": (
+        ["export", "{checkpoint}", "-o", "{folder}/no/m.pte"], "cannot be written",
+    ),
+    "quantize, no such model": (["quantize", "nowhere.gguf", "-o", "c"], "nowhere.gguf"),
+    "run, no such program": (["run", "nowhere.pte", "--prompt", "x"], "nowhere.pte"),
+    "run, not a program": (["run", "{checkpoint}/params.json", "--prompt", "x"], "params.json"),
+    "logits, words for tokens": (
+        ["logits", "{checkpoint}", "--tokens", "a,b", "-o", "{folder}/o.npy"], "--tokens is 'a,b'",
+    ),
+    "logits, no such token": (
+        ["logits", "{checkpoint}", "--tokens", "1,999", "-o", "{folder}/o.npy"],
+        "999 is not a token",
+    ),
+    "logits, longer than the context": (
+        ["logits", "{checkpoint}", "--tokens", ",".join(["1"] * 65), "-o", "{folder}/o.npy"],
+        "65 tokens, the program's context holds 64",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    sys.path.insert(0, str(ROOT / "tests" / "export"))
+    from tiny_checkpoint import write_checkpoint
+
+    return write_checkpoint(tmp_path_factory.mktemp("cli") / "c")
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_message_and_exit_code_2(name, checkpoint, tmp_path):
+    arguments, message = MISTAKES[name]
+    places = {"checkpoint": checkpoint, "folder": tmp_path}
+    assert message in refused(*(text.format(**places) for text in arguments))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback():
+    done = quatrain("export", "nowhere", "-o", "m.pte", "--debug")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+def test_the_seeds_script_exports_like_the_verb(checkpoint, tmp_path):
+    seed = quatrain(
+        "--checkpoint", checkpoint / "model.safetensors", "--params", checkpoint / "params.json",
+        "--output", tmp_path / "seed.pte", "--weight-only-linear", "--json",
+        module="quatrain.export_llm_backbone",
+    )  # fmt: skip
+    assert seed.returncode == 0, seed.stderr
+    report = json.loads(seed.stdout)
+    assert {row["kernel"] for row in report["linears"]} == {"et_vk.linear_q4gsw"}
+    assert len(report["linears"]) == 29
+    assert report["bytes"] == (tmp_path / "seed.pte").stat().st_size
+    assert report["seconds"] and report["peak_rss_bytes"] > 0
+    verb = quatrain("export", checkpoint, "-o", tmp_path / "verb.pte", "--weight-only-linear")
+    assert verb.returncode == 0, verb.stderr
+    assert (tmp_path / "verb.pte").read_bytes() == (tmp_path / "seed.pte").read_bytes()
+    assert "29 x et_vk.linear_q4gsw" in verb.stdout
+
+
+def test_logits_of_a_checkpoint(checkpoint, tmp_path):
+    import numpy as np
+
+    done = quatrain("logits", checkpoint, "--tokens", "1,2,3", "-o", tmp_path / "o.npy")
+    assert done.returncode == 0, done.stderr
+    rows = np.load(tmp_path / "o.npy")
+    assert rows.shape == (3, 128) and rows.dtype == np.float32
