@@ -5,6 +5,7 @@ from pathlib import Path
 from quatrain.backbone.config import config_from_params, load_params
 from quatrain.checkpoint.families import family_of
 from quatrain.checkpoint.families.family import number
+from quatrain.checkpoint.families.multimodal import text_fields, text_tensors
 from quatrain.checkpoint.float_model import FloatModel, checked, params_of
 from quatrain.checkpoint.hugging_face_config import end_tokens, params_of_config
 from quatrain.checkpoint.hugging_face_files import read_folder
@@ -20,13 +21,13 @@ def open_hugging_face_model(folder: Path) -> FloatModel:
     The rows of Q and K stay in Hugging Face's half-split order, which `use_hf_rope` states.
     """
     source = str(folder / "config.json")
-    fields = load_params(folder / "config.json")
+    fields = text_fields(load_params(folder / "config.json"))
     if fields.get("quantization_config") is not None:
         raise InputError(
             f"{folder}: is quantized already (config.json has a quantization_config); "
             f"export it, or run `quatrain convert {folder} DIR`"
         )
-    stored, _ = read_folder(folder)
+    stored = text_tensors(read_folder(folder)[0])
     family = family_of(fields, source)
     if family.tensors is not None:
         stored = family.tensors(stored, fields, source)
