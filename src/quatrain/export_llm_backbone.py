@@ -8,7 +8,6 @@ import typer
 from quatrain.cli import exit_cleanly
 from quatrain.commands._common import Debug, Json
 from quatrain.commands.export import (
-    ActivationDtype,
     AllowFallback,
     Backend,
     BackendOption,
@@ -17,6 +16,8 @@ from quatrain.commands.export import (
     HiddenOutput,
     MaxSeqLen,
     Params,
+    Runtime,
+    Target,
     WeightOnlyLinear,
     export,
 )
@@ -30,11 +31,13 @@ def export_llm_backbone(
     params: Params = None,
     weight_only_linear: WeightOnlyLinear = False,
     backend: BackendOption = Backend.vulkan,
-    activation_dtype: DtypeOption = ActivationDtype.fp32,
+    activation_dtype: DtypeOption = None,
     max_seq_len: MaxSeqLen = None,
     embedding_input: EmbeddingInput = False,
     hidden_output: HiddenOutput = False,
     allow_fallback: AllowFallback = False,
+    target: Target = None,
+    runtime: Runtime = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -54,6 +57,8 @@ def export_llm_backbone(
         embedding_input=embedding_input,
         hidden_output=hidden_output,
         allow_fallback=allow_fallback,
+        target=target,
+        runtime=runtime,
         json=json,
         debug=debug,
     )

@@ -6,6 +6,7 @@ from tiny_checkpoint import write_checkpoint
 
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_checkpoint
+from quatrain.devices import choose_for_target
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.kernels import dequantize_fallbacks
@@ -151,3 +152,16 @@ def test_what_cannot_be_exported_is_refused_by_name(case, tmp_path):
 def test_options_that_make_no_sense(options, message):
     with pytest.raises(InputError, match=message):
         ExportOptions(**options)
+
+
+def test_a_target_chooses_scheme_dtype_and_limits_and_refuses_what_fails_there(tmp_path):
+    choice = choose_for_target("mali-g715", "1.3")
+    options = ExportOptions(
+        scheme=choice.scheme, activation_dtype=choice.activation_dtype, target=choice
+    )
+    checkpoint = write_checkpoint(tmp_path / "c")
+    report = export_checkpoint(checkpoint, tmp_path / "m.pte", options)
+    assert {row.kernel for row in report.linears} == {"et_vk.linear_q4gsw"}
+    with pytest.raises(InputError, match=r"would fail on mali-g715, runtime 1\.3: dq8ca-"):
+        export_checkpoint(checkpoint, tmp_path / "bad.pte", ExportOptions(target=choice))
+    assert not (tmp_path / "bad.pte").exists()

@@ -53,7 +53,7 @@ def test_stamped_equals_lowered_in_full(case, tmp_path):
 
     backbone, metadata = build(checkpoint, options)
     full = tmp_path / "full.pte"
-    write_vulkan_program(backbone, options.activation_dtype, metadata, full, Stages())
+    write_vulkan_program(backbone, options.compile_options, metadata, full, Stages())
     stamped, lowered = open_program(tmp_path / "stamped.pte"), open_program(full)
     assert canonical(stamped.vulkan) == canonical(lowered.vulkan)
     assert stamped.metadata == lowered.metadata

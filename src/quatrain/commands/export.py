@@ -1,5 +1,6 @@
 """`quatrain export`: an int4 checkpoint to a program."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quatrain.commands._common import Debug, Json, human_bytes, print_json, stage_listener
+from quatrain.errors import InputError
 
 if TYPE_CHECKING:
+    from quatrain.devices import TargetChoice
     from quatrain.export import ExportOptions, ExportReport
 
 
@@ -35,7 +38,22 @@ WeightOnlyLinear = Annotated[
 ]
 BackendOption = Annotated[Backend, typer.Option(help="What runs the program.")]
 DtypeOption = Annotated[
-    ActivationDtype, typer.Option(help="What the Vulkan delegate computes and stores in.")
+    ActivationDtype | None,
+    typer.Option(
+        help="What the Vulkan delegate computes and stores in; default fp32, or the target's."
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DEVICE",
+        help="Choose scheme, dtype and limits for a GPU, such as mali-g715, say why, and refuse "
+        "what would fail there.",
+    ),
+]
+Runtime = Annotated[
+    str | None,
+    typer.Option(metavar="VERSION", help="The ExecuTorch release in the app, such as 1.3."),
 ]
 MaxSeqLen = Annotated[
     int | None,
@@ -72,11 +90,13 @@ def export(
     params: Params = None,
     weight_only_linear: WeightOnlyLinear = False,
     backend: BackendOption = Backend.vulkan,
-    activation_dtype: DtypeOption = ActivationDtype.fp32,
+    activation_dtype: DtypeOption = None,
     max_seq_len: MaxSeqLen = None,
     embedding_input: EmbeddingInput = False,
     hidden_output: HiddenOutput = False,
     allow_fallback: AllowFallback = False,
+    target: Target = None,
+    runtime: Runtime = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -86,16 +106,34 @@ def export(
     """
     from quatrain.export import ExportOptions
 
+    choice = _choice(target, runtime)
+    weight_only = weight_only_linear or (choice is not None and choice.scheme == "weight-only")
+    dtype = activation_dtype.value if activation_dtype else choice and choice.activation_dtype
     options = ExportOptions(
-        scheme="weight-only" if weight_only_linear else "8da4w",
+        scheme="weight-only" if weight_only else "8da4w",
         backend=backend.value,
-        activation_dtype=activation_dtype.value,
+        activation_dtype="fp16" if dtype == "fp16" else "fp32",
+        target=choice,
         max_seq_len=max_seq_len,
         embedding_input=embedding_input,
         hidden_output=hidden_output,
         allow_fallback=allow_fallback,
     )
     run_export(checkpoint, output, options, params, json)
+
+
+def _choice(target: str | None, runtime: str | None) -> "TargetChoice | None":
+    """What suits the target, its reasons printed on standard error."""
+    from quatrain.devices import choose_for_target
+
+    if target is None:
+        if runtime is not None:
+            raise InputError("--runtime says nothing without --target; name the device")
+        return None
+    choice = choose_for_target(target, runtime)
+    for reason in choice.reasons:
+        print(f"  {target}: {reason}", file=sys.stderr)
+    return choice
 
 
 def run_export(

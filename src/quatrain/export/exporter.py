@@ -8,6 +8,7 @@ from typing import Any
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint import Checkpoint, open_checkpoint
+from quatrain.devices import require_target
 from quatrain.errors import InputError
 from quatrain.export.accounting import check_program
 from quatrain.export.kernels import LinearRow, assign_kernels, dequantize_fallbacks
@@ -19,6 +20,7 @@ from quatrain.export.template import LAYERS
 from quatrain.files import whole_file
 from quatrain.linear import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
+from quatrain.program import open_program
 from quatrain.stages import Stages, peak_rss_bytes
 
 
@@ -69,6 +71,8 @@ def export_checkpoint(
         notes += _write_program(backbone, opened, options, temporary, stages)
         with stages("account for every linear"):
             check_program(temporary, rows, options, backbone)
+            if options.target is not None:
+                require_target(open_program(temporary), options.target)
     return ExportReport(
         output=output,
         options=options,
@@ -121,13 +125,13 @@ def _write_program(
     irregular = f"there are fewer than {LAYERS}"
     if len(backbone.layers) >= LAYERS:
         try:
-            write_stamped_program(backbone, options.activation_dtype, metadata, path, stages)
+            write_stamped_program(backbone, options.compile_options, metadata, path, stages)
             return []
         except IrregularGraph as error:
             irregular = str(error)
     with stages("import the compiler"):
         from quatrain.export.vulkan import write_vulkan_program
-    write_vulkan_program(backbone, options.activation_dtype, metadata, path, stages)
+    write_vulkan_program(backbone, options.compile_options, metadata, path, stages)
     return [f"Every layer was lowered by itself, which takes longer: {irregular}."]
 
 

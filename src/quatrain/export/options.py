@@ -1,9 +1,10 @@
 """What an export is asked for."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from quatrain.backbone.build import Scheme
+from quatrain.devices import TargetChoice
 from quatrain.errors import InputError
 
 Backend = Literal["vulkan", "xnnpack"]
@@ -16,8 +17,9 @@ DEFAULT_MAX_SEQ_LEN = 2048
 class ExportOptions:
     """`max_seq_len` None: the model's own context, at most 2048 tokens.
 
-    `allow_fallback` lets a linear without a kernel for its stored form run dequantized, in
-    floating point; without it such a linear is an error.
+    `target`, from `quatrain.devices.choose_for_target`, adds its limits, and refuses a program
+    that would fail there. `allow_fallback` lets a linear without a kernel for its stored form
+    run dequantized, in floating point; without it such a linear is an error.
     """
 
     scheme: Scheme = "8da4w"
@@ -27,6 +29,13 @@ class ExportOptions:
     embedding_input: bool = False
     hidden_output: bool = False
     allow_fallback: bool = False
+    target: TargetChoice | None = None
+
+    @property
+    def compile_options(self) -> dict[str, Any]:
+        """What ExecuTorch's Vulkan partitioner is asked for."""
+        limits = self.target.partitioner if self.target else {}
+        return {"force_fp16": self.activation_dtype == "fp16", **limits}
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -40,6 +49,11 @@ class ExportOptions:
             raise InputError(
                 "--activation-dtype fp16 is for the Vulkan backend; ExecuTorch's CPU attention "
                 "and int4 kernels are built for fp32. Leave it out, or use --backend vulkan."
+            )
+        if self.backend != "vulkan" and self.target is not None:
+            raise InputError(
+                f"--target {self.target.device} is a GPU, but the backend is {self.backend}; "
+                "leave one of them out"
             )
         if self.max_seq_len is not None and self.max_seq_len < 2:
             raise InputError(f"--max-seq-len is {self.max_seq_len}, expected 2 or more")

@@ -6,7 +6,6 @@ from typing import Any
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.constants import constant_bytes
-from quatrain.export.options import ActivationDtype
 from quatrain.export.stamp import stamp_layers
 from quatrain.export.template import backbone_tensors, template_for
 from quatrain.program import Tensor, VulkanGraph, open_program
@@ -19,7 +18,7 @@ _AHEAD = 4  # constants laid out but not yet written, at most
 
 def write_stamped_program(
     backbone: Backbone,
-    activation_dtype: ActivationDtype,
+    compile_options: dict[str, Any],
     metadata: dict[str, Any],
     path: Path,
     stages: Stages,
@@ -29,7 +28,7 @@ def write_stamped_program(
     Raises `IrregularGraph` where its layers are not copies of each other, before anything is
     written.
     """
-    template = open_program(template_for(backbone, activation_dtype, metadata, stages))
+    template = open_program(template_for(backbone, compile_options, metadata, stages))
     with stages("stamp the layers"):
         graph = stamp_layers(template.vulkan, len(backbone.layers))
         template.delegates[0].graph = graph

@@ -20,7 +20,6 @@ import torch
 from torch import nn
 
 from quatrain.backbone.model import Backbone
-from quatrain.export.options import ActivationDtype
 from quatrain.export.stamp import IrregularGraph
 from quatrain.files import whole_file
 from quatrain.program import Constant, Program, Tensor, open_program
@@ -31,7 +30,7 @@ LAYERS = 3  # the first, the last, and one between to copy
 
 def template_for(
     backbone: Backbone,
-    activation_dtype: ActivationDtype,
+    compile_options: dict[str, Any],
     metadata: dict[str, Any],
     stages: Stages,
 ) -> Path:
@@ -44,17 +43,17 @@ def template_for(
     config = backbone.config
     if len({config.layer(index) for index in range(1, config.n_layers)}) > 1:
         raise IrregularGraph("its layers are of several kinds")
-    path = _cache_folder() / f"{_fingerprint(backbone, activation_dtype, metadata)}.pte"
+    path = _cache_folder() / f"{_fingerprint(backbone, compile_options, metadata)}.pte"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
-            _make(backbone, activation_dtype, metadata, temporary, stages)
+            _make(backbone, compile_options, metadata, temporary, stages)
     return path
 
 
 def _make(
     backbone: Backbone,
-    activation_dtype: ActivationDtype,
+    compile_options: dict[str, Any],
     metadata: dict[str, Any],
     path: Path,
     stages: Stages,
@@ -64,7 +63,7 @@ def _make(
         from quatrain.export.vulkan import lower_to_vulkan
 
     twin, keys = _twin(backbone, pack_int4_layers)
-    manager = lower_to_vulkan(twin, activation_dtype, metadata, stages)
+    manager = lower_to_vulkan(twin, compile_options, metadata, stages)
     with stages("name its constants"):
         with path.open("wb") as file:
             manager.write_to_file(file)
@@ -80,7 +79,9 @@ def _cache_folder() -> Path:
     return Path(root) / "templates"
 
 
-def _fingerprint(backbone: Backbone, dtype: ActivationDtype, metadata: dict[str, Any]) -> str:
+def _fingerprint(
+    backbone: Backbone, compile_options: dict[str, Any], metadata: dict[str, Any]
+) -> str:
     """A digest of all that a template depends on: shapes, options, versions, our own code."""
     tensors = {name: [str(t.dtype), *t.shape] for name, t in _tensors(backbone).items()}
     versions = {
@@ -92,7 +93,7 @@ def _fingerprint(backbone: Backbone, dtype: ActivationDtype, metadata: dict[str,
         for source in sorted((package / folder).glob("*.py")):
             code.update(source.read_bytes())
     described = [
-        backbone.config.to_params(), tensors, str(backbone), dtype, metadata, versions,
+        backbone.config.to_params(), tensors, str(backbone), compile_options, metadata, versions,
         code.hexdigest(),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
