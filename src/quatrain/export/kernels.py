@@ -11,6 +11,7 @@ from quatrain.linear import (
     Int8DynActInt8WeightLinear,
     WeightOnlyInt4Linear,
 )
+from quatrain.linear.adapted import Hadamard
 from quatrain.linear.int4 import Int4Linear
 
 # (backend, what the checkpoint holds) -> the kernel that computes it.
@@ -58,6 +59,11 @@ def assign_kernels(backbone: nn.Module, options: ExportOptions) -> list[LinearRo
     """
     rows, stuck = [], []
     for name, module in backbone.named_modules():
+        if isinstance(module, Hadamard):
+            raise InputError(
+                f"{name}: a program cannot hold SpinQuant's online rotation yet; `quatrain logits` "
+                "runs this checkpoint, or export one that was made without it"
+            )
         if isinstance(module, Int4Linear | Int8DynActInt8WeightLinear | nn.Linear):
             place = (options.backend, type(module))
             kernel = _KERNELS.get(place)

@@ -140,14 +140,9 @@ class BytePerRowEmbedding(nn.Module):
         )
 
 
-def float_embedding(embedding: QuantizedGroupEmbedding) -> nn.Embedding:
-    """The embedding's dequantized table, for a backend without a kernel for the stored form."""
-    return nn.Embedding.from_pretrained(embedding.dequantized_weight(), freeze=True)
-
-
 def to_vulkan_operators(backbone: nn.Module) -> None:
     """Replace, in place, the parts of a backbone that Vulkan has an operator for, but for its
-    int4 layers (see `export.packed`)."""
+    quantized layers (see `export.packed`)."""
     for parent in list(backbone.modules()):
         for name, child in list(parent.named_children()):
             replacement = _vulkan_form(child)
@@ -168,8 +163,6 @@ def _vulkan_form(part: nn.Module) -> nn.Module | None:
         return VulkanHalfSplitRotary()
     if isinstance(part, Rope) and part.half_split:
         return VulkanHalfSplitRope(part)
-    if isinstance(part, QuantizedGroupEmbedding) and part.bit_width == 8:
-        return float_embedding(part)
     return None
 
 

@@ -1,4 +1,4 @@
-"""int4 layers as the Vulkan operators that they become, on constants as those are stored.
+"""Quantized layers as the Vulkan operators that they become, on constants as those are stored.
 
 Traced like this a linear is one operator on packed weights, in place of a dequantization and a
 matrix product for ExecuTorch to find and fuse; lowering takes a quarter of the time. That the
@@ -80,14 +80,31 @@ class PackedEmbedding(nn.Module):
         )
 
 
-def pack_int4_layers(module: nn.Module) -> None:
-    """Replace, in place, every int4 linear and embedding below `module` by its packed form."""
+class DequantizedEmbedding(nn.Module):
+    """An int8 embedding as a floating-point table [vocab_size, dim], which Vulkan has a kernel
+    for."""
+
+    weight: torch.Tensor
+    sources: ClassVar[dict[str, str]] = {"weight": "dequantized:weight"}
+
+    def __init__(self, embedding: QuantizedGroupEmbedding) -> None:
+        super().__init__()
+        self.register_buffer("weight", embedding.dequantized_weight())
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return F.embedding(tokens, self.weight)
+
+
+def pack_layers(module: nn.Module) -> None:
+    """Replace, in place, each int4 linear and quantized embedding below `module` by the form in
+    which Vulkan's kernels take it."""
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, Int4Linear):
                 setattr(parent, name, PackedLinear(child))
-            elif isinstance(child, QuantizedGroupEmbedding) and child.bit_width == 4:
-                setattr(parent, name, PackedEmbedding(child))
+            elif isinstance(child, QuantizedGroupEmbedding):
+                packed = PackedEmbedding if child.bit_width == 4 else DequantizedEmbedding
+                setattr(parent, name, packed(child))
 
 
 @contextmanager

@@ -39,6 +39,9 @@ def write_stamped_program(
 
         def lay_out(index: int) -> bytes:
             form, _, name = (graph.constants[index].key or "").partition(":")
+            if form == "dequantized":
+                embedding: Any = backbone.get_submodule(name.rpartition(".")[0])
+                return constant_bytes("plain", embedding.dequantized_weight(), shapes[index])
             return constant_bytes(form, tensors[name], shapes[index], groups.get(index))
 
         with ThreadPoolExecutor(_WORKERS) as pool:

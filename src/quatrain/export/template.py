@@ -59,10 +59,10 @@ def _make(
     stages: Stages,
 ) -> None:
     with stages("import the compiler"):
-        from quatrain.export.packed import pack_int4_layers
+        from quatrain.export.packed import pack_layers
         from quatrain.export.vulkan import lower_to_vulkan
 
-    twin, keys = _twin(backbone, pack_int4_layers)
+    twin, keys = _twin(backbone, pack_layers)
     manager = lower_to_vulkan(twin, compile_options, metadata, stages)
     with stages("name its constants"):
         with path.open("wb") as file:

@@ -9,7 +9,7 @@ from executorch.exir.program import ExecutorchProgramManager
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.lowering import EDGE_CONFIG, EXECUTORCH_CONFIG, quiet, trace
-from quatrain.export.packed import pack_int4_layers, ready_for_packed_layers
+from quatrain.export.packed import pack_layers, ready_for_packed_layers
 from quatrain.stages import Stages
 
 
@@ -41,7 +41,7 @@ def write_vulkan_program(
     stages: Stages,
 ) -> None:
     """Lower `backbone` layer by layer and write it: the long way, for any backbone."""
-    pack_int4_layers(backbone)
+    pack_layers(backbone)
     manager = lower_to_vulkan(backbone, compile_options, metadata, stages)
     with stages("write"), path.open("wb") as file:
         manager.write_to_file(file)

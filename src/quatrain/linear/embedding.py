@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+_ROWS_AT_ONCE = 4096
+
 
 class QuantizedGroupEmbedding(nn.Module):
     """Looks up rows and scales them: `y = weight[tokens] * scales[tokens]` per group.
@@ -57,4 +59,7 @@ class QuantizedGroupEmbedding(nn.Module):
 
     def dequantized_weight(self) -> torch.Tensor:
         """The whole table [vocab_size, embedding_dim] in `dtype`."""
-        return self(torch.arange(self.vocab_size, device=self.weight.device))
+        table = torch.empty((self.vocab_size, self.embedding_dim), dtype=self.dtype)
+        for rows in torch.arange(self.vocab_size).split(_ROWS_AT_ONCE):
+            table[rows] = self(rows)
+        return table
