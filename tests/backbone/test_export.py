@@ -22,6 +22,7 @@ SMALL_LLAMA4 = {
 }  # fmt: skip
 WINDOWED = {"sliding_window": 8, "head_dim": 16, "query_pre_attn_scalar": 24,
             "num_hidden_layers": 2}  # fmt: skip
+UNLIKE = ("no_rope_layer_interval", "num_kv_shared_layers")  # knobs that tell layers apart
 LENGTH, PREFILL = 14, 6
 
 
@@ -62,6 +63,16 @@ def test_all_knobs_together(options, knobs, tmp_path):
     report = _assert_program_equals_eager(knobs, options, tmp_path / "m.pte", rows)
     # q, k, v, o, gate of the output, and three of feed-forward; two layers have no k and v.
     assert len(report.linears) == 8 * TINY["n_layers"] - 4 + 2
+
+
+def test_knobs_that_all_layers_share_are_stamped(tmp_path):
+    """Layers that are alike are copies of one another, constants and all."""
+    alike = {name: value for name, value in ALL.items() if name not in UNLIKE}
+    write_meta_folder(tmp_path / "model", alike | {"residual_multiplier": 0.5}, Peer(alike).state)
+    quantize_model(tmp_path / "model", tmp_path / "int4", embedding="int4")
+    rows = len(ALL["input_prune_map"])
+    report = _assert_program_equals_eager(tmp_path / "int4", VULKAN, tmp_path / "m.pte", rows)
+    assert not report.notes
 
 
 def test_llama4_on_vulkan_is_one_delegate(tmp_path):

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from quatrain.backbone.config import BackboneConfig, Layer
+from quatrain.backbone.factor import factor_or_none
 from quatrain.backbone.kv_cache import CachedAttention
 from quatrain.backbone.norm import RMSNorm
 from quatrain.backbone.rope import rotary_for
@@ -37,7 +38,7 @@ class Attention(nn.Module):
                 self.k_norm_fn = RMSNorm(config.head_dim, config.norm_eps, config.qk_norm_affine)
         self.rotary = rotary_for(config) if layer.rope != "none" else None
         self.temperature = PositionTemperature(config) if layer.temperature else None
-        self.query_factor = _query_factor(config, layer)
+        self.scale_query = factor_or_none(_query_factor(config, layer))
         self.attend = CachedAttention(config, layer) if owns_keys else None
         self.o_norm = (
             RMSNorm(config.head_dim, config.norm_eps, affine=False)
@@ -90,8 +91,8 @@ class Attention(nn.Module):
         )
 
     def _scaled(self, q: torch.Tensor, start: int) -> torch.Tensor:
-        if self.query_factor != 1.0:
-            q = q * self.query_factor
+        if self.scale_query is not None:
+            q = self.scale_query(q)
         return q if self.temperature is None else q * self.temperature(start, q.shape[1])
 
 

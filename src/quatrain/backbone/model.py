@@ -7,6 +7,7 @@ from torch import nn
 
 from quatrain.backbone.attention import Attention
 from quatrain.backbone.config import BackboneConfig, Layer
+from quatrain.backbone.factor import SoftCap, factor_or_none
 from quatrain.backbone.feed_forward import FeedForward
 from quatrain.backbone.kv_cache import CachedAttention
 from quatrain.backbone.moe import MixtureOfExperts
@@ -28,7 +29,7 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(config.dim, config.norm_eps)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
         self.post_attention_norm, self.post_ffn_norm = _post_norms(config)
-        self.residual_multiplier = config.residual_multiplier
+        self.scale_branch = factor_or_none(config.residual_multiplier)
         self.add_attn = GatedResidual(config.dim) if config.use_residual_gate else None
         self.add_ffn = GatedResidual(config.dim) if config.use_residual_gate else None
 
@@ -54,8 +55,8 @@ class Block(nn.Module):
     ) -> torch.Tensor:
         if norm is not None:
             branch = norm(branch)
-        if self.residual_multiplier != 1.0:
-            branch = branch * self.residual_multiplier
+        if self.scale_branch is not None:
+            branch = self.scale_branch(branch)
         return x + branch if residual is None else residual(x, branch)
 
 
@@ -86,19 +87,24 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         plans = [config.layer(index) for index in range(config.n_layers)]
-        self.tok_embeddings = self.tok_norm = None
+        self.tok_embeddings = self.tok_norm = self.scale_embedding = None
         if not embedding_input:
             self.tok_embeddings = nn.Embedding(embedding_rows(config), config.dim)
             if config.normalize_tok_embeddings:
                 self.tok_norm = RMSNorm(config.dim, config.norm_eps, affine=False)
+            self.scale_embedding = factor_or_none(config.embedding_scale_factor)
         self.layers = nn.ModuleList(Block(config, plan) for plan in plans)
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.output = self.output_intermediate = self.expand = None
+        self.scale_logits = self.cap_logits = None
         if not hidden_output:
             width = config.output_linear_intermediate_dim
             if width:
                 self.output_intermediate = nn.Linear(config.dim, width, bias=False)
             self.output = nn.Linear(width or config.dim, output_rows(config), bias=False)
+            self.scale_logits = factor_or_none(1.0 / config.logits_scaling)
+            if config.output_soft_cap_temp is not None:
+                self.cap_logits = SoftCap(config.output_soft_cap_temp)
             if config.output_prune_map is not None:
                 self.expand = ExpandLogits(config.output_prune_map, config.vocab_size)
         self.rope = Rope(config)
@@ -142,8 +148,7 @@ class Backbone(nn.Module):
         x = self.tok_embeddings(tokens)
         if self.tok_norm is not None:
             x = self.tok_norm(x)
-        factor = self.config.embedding_scale_factor
-        return x if factor == 1.0 else x * factor
+        return x if self.scale_embedding is None else self.scale_embedding(x)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """The logits [..., vocab_size] of normed hidden states [..., dim]."""
@@ -151,11 +156,10 @@ class Backbone(nn.Module):
             hidden = self.output_intermediate(hidden)
         assert self.output is not None
         logits = self.output(hidden)
-        if self.config.logits_scaling != 1.0:
-            logits = logits * (1.0 / self.config.logits_scaling)
-        cap = self.config.output_soft_cap_temp
-        if cap is not None:
-            logits = torch.tanh(logits * (1.0 / cap)) * cap
+        if self.scale_logits is not None:
+            logits = self.scale_logits(logits)
+        if self.cap_logits is not None:
+            logits = self.cap_logits(logits)
         return logits if self.expand is None else self.expand(logits)
 
     def reset(self) -> None:

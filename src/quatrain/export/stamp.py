@@ -39,19 +39,20 @@ def stamp_layers(graph: VulkanGraph, depth: int) -> VulkanGraph:
     """
     middle, last = _middle_and_last(graph)
     _require_steady(graph, middle, last)
+    before, prepacked = _without_prepacks_of_layers(graph, graph.operators[: middle.first])
     result = replace(
         graph,
-        operators=graph.operators[: middle.first],
+        operators=before,
         values=list(graph.values),
         constants=list(graph.constants),
     )
     entry = middle.entry
     for layer in range(1, depth - 1):
-        copier = _Copier(result, {middle.entry: entry}, "layers.1.", f"layers.{layer}.")
+        copier = _Copier(result, {middle.entry: entry}, "layers.1.", f"layers.{layer}.", prepacked)
         for operator in graph.operators[middle.first : middle.end]:
             result.operators.append(copier.copy(operator))
         entry = copier.place(last.entry)
-    copier = _Copier(result, {last.entry: entry}, "layers.2.", f"layers.{depth - 1}.")
+    copier = _Copier(result, {last.entry: entry}, "layers.2.", f"layers.{depth - 1}.", prepacked)
     result.operators += [copier.copy(operator) for operator in graph.operators[last.first :]]
     result.outputs = [copier.place(value_id) for value_id in graph.outputs]
     conflicts = memory_conflicts(result)
@@ -142,6 +143,26 @@ def _require_steady(graph: VulkanGraph, middle: _Span, last: _Span) -> None:
             )
 
 
+def _without_prepacks_of_layers(
+    graph: VulkanGraph, operators: list[Operator]
+) -> tuple[list[Operator], dict[int, Operator]]:
+    """`operators`, which run before the second layer, without those that lay out constants of
+    it and of the third; and these, by the value they make. Layers make theirs anew.
+
+    Raises `IrregularGraph` where anything else there uses such a constant.
+    """
+    kept, prepacked = [], {}
+    for operator in operators:
+        keys = [graph.constant_key(value_id) or "" for value_id in operator.args]
+        if not any(f"layers.{layer}." in key for key in keys for layer in (1, 2)):
+            kept.append(operator)
+        elif operator.kind == "et_vk.prepack":
+            prepacked[operator.out] = operator
+        else:
+            raise IrregularGraph(f"{operator.name} uses a layer's constant before the layer")
+    return kept, prepacked
+
+
 def _free_memory(graph: VulkanGraph) -> int:
     """A memory object id that no value of `graph` has."""
     taken = (value.mem_obj_id for value in graph.values if isinstance(value, Tensor))
@@ -152,14 +173,23 @@ class _Copier:
     """Copies operators into `graph`, with the values that are theirs alone.
 
     `mapped` says what stands in for a value of the original; constants whose key contains
-    `original` get `name` in its place.
+    `original` get `name` in its place. `prepacked`: the operators that lay out constants of
+    layers, by the value they make; one is copied where its value is used.
     """
 
-    def __init__(self, graph: VulkanGraph, mapped: dict[int, int], original: str, name: str):
+    def __init__(
+        self,
+        graph: VulkanGraph,
+        mapped: dict[int, int],
+        original: str,
+        name: str,
+        prepacked: dict[int, Operator],
+    ):
         self.graph = graph
         self.mapped = mapped
         self.original = original
         self.name = name
+        self.prepacked = dict(prepacked)
         self.computed: set[int] = set()
 
     def copy(self, operator: Operator) -> Operator:
@@ -169,6 +199,8 @@ class _Copier:
 
     def place(self, value_id: int) -> int:
         """The id that the value `value_id` of the original has in the copy."""
+        if value_id in self.prepacked:
+            self.graph.operators.append(self.copy(self.prepacked.pop(value_id)))
         if value_id not in self.mapped:
             self.mapped[value_id] = self._copied(value_id, self.graph.values[value_id])
         return self.mapped[value_id]
