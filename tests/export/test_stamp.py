@@ -73,7 +73,9 @@ def lower_eager_linears(backbone, path):
 @pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])
 def test_equals_what_executorch_fuses_itself(scheme, tmp_path):
     options = ExportOptions(scheme=scheme)
-    checkpoint = write_checkpoint(tmp_path / "c", n_layers=3, attention_qkv_bias=True)
+    checkpoint = write_checkpoint(
+        tmp_path / "c", embedding="fp", n_layers=3, attention_qkv_bias=True
+    )
     export_checkpoint(checkpoint, tmp_path / "ours.pte", options)
     lower_eager_linears(build(checkpoint, options)[0], tmp_path / "theirs.pte")
     ours, theirs = (open_program(tmp_path / f"{name}.pte") for name in ("ours", "theirs"))
