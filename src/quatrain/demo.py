@@ -34,7 +34,7 @@ VARIANTS = (
 
 def main() -> None:
     """Fetch, quantize, export each variant, run each, and print the table."""
-    console = Console()
+    console = Console(width=max(120, Console().width))
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="quatrain-demo-") as folder:
         checkpoint = Path(folder) / "checkpoint"
@@ -99,7 +99,7 @@ def _unquantized_text() -> str:
 def _table(made: list[tuple[Variant, dict[str, Any], dict[str, Any]]]) -> Table:
     table = Table(title="SmolLM2-135M, one int4 checkpoint")
     for heading in ("scheme", "backend", "its linears became", "runs here on"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     for heading in ("size MB", "export s", "peak MB", "decode tokens/s"):
         table.add_column(heading, justify="right")
     for variant, report, run in made:
@@ -110,7 +110,7 @@ def _table(made: list[tuple[Variant, dict[str, Any], dict[str, Any]]]) -> Table:
             variant.scheme,
             variant.backend,
             ", ".join(f"{count} x {kernel}" for kernel, count in kernels.items()),
-            run["runtime"],
+            run["runtime"].partition(" (")[0],
             f"{report['bytes'] / 1e6:.1f}",
             f"{sum(report['seconds'].values()):.1f}",
             f"{report['peak_rss_bytes'] / 1e6:.0f}",
