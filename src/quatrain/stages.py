@@ -6,10 +6,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 def peak_rss_bytes() -> int:
-    """The most memory this process has held so far (resident set size, bytes)."""
+    """The most memory this process has held so far (resident set size, bytes).
+
+    Linux's `ru_maxrss` starts at the size of the process that launched this one; the
+    high-water mark of the address space, `VmHWM` of `proc_pid_status(5)`, does not.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -1,0 +1,23 @@
+"""Named stages and the memory they report."""
+
+import subprocess
+import sys
+
+from quatrain.stages import Stages, peak_rss_bytes
+
+
+def test_peak_memory_is_this_process_own_and_not_that_of_its_launcher():
+    ballast = bytearray(b"x" * 300_000_000)
+    code = "from quatrain.stages import peak_rss_bytes; print(peak_rss_bytes())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert peak_rss_bytes() > len(ballast) > int(done.stdout) > 1_000_000
+
+
+def test_a_stage_entered_twice_adds_up_and_tells_its_listener():
+    heard = []
+    stages = Stages(lambda name, seconds: heard.append((name, seconds is None)))
+    for _ in range(2):
+        with stages("pack"):
+            pass
+    assert heard == [("pack", True), ("pack", False)] * 2
+    assert list(stages.seconds) == ["pack"]
