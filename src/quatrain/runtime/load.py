@@ -1,11 +1,15 @@
 """Picks the runtime for a program, and finds the tokenizer beside it."""
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
+from quatrain.runtime.choose import KeptSpeeds, decode_seconds, reference_fits
 from quatrain.runtime.generate import Runner
+
+if TYPE_CHECKING:
+    from quatrain.runtime.wgpu import WgpuRunner
 
 DEVICES = ("auto", "gpu", "reference", "executorch")
 
@@ -17,19 +21,21 @@ class ProgramRunner(Runner, Protocol):
 
 
 def load_runner(
-    path: Path, device: str = "auto", emulate: str | None = None
+    program: Program | Path, device: str = "auto", emulate: str | None = None
 ) -> tuple[ProgramRunner, str]:
-    """A runner for the program at `path`, and the name of the runtime it runs on.
+    """A runner for `program`, or the one at that path, and the name of the runtime it runs on.
 
-    "auto": for a Vulkan program a GPU (a software one decodes several times faster than the
-    reference does), or the CPU reference where there is none or it lacks a kernel; ExecuTorch
-    for any other program. `emulate` is a defect of `quatrain.runtime.faults` to compute with.
-    Raises `InputError` where `device` is unknown or cannot run this program.
+    "auto": for a Vulkan program a real GPU; without one the software GPU or the CPU reference,
+    whichever measured faster, and the name says so; ExecuTorch for any other program. `emulate`
+    is a defect of `quatrain.runtime.faults` to compute with. A program that was edited in memory
+    runs as edited, except on ExecuTorch, which reads its file. Raises `InputError` where `device`
+    is unknown or cannot run this program.
     """
     if device not in DEVICES:
         raise InputError(f"--device is {device!r}, expected one of {', '.join(DEVICES)}")
-    program = open_program(path)
-    if not _is_vulkan(program) and device == "auto":
+    if not isinstance(program, Program):
+        program = open_program(program)
+    if not is_vulkan(program) and device == "auto":
         device = "executorch"
     if device == "executorch":
         if emulate:
@@ -38,28 +44,80 @@ def load_runner(
 
         return ExecutorchRunner(program), "executorch"
     if device == "gpu":
-        return _gpu_runner(program, emulate)
+        runner = _gpu_runner(program, emulate)
+        return runner, _gpu_name(runner)
     if device == "auto":
+        return _automatic(program, emulate)
+    return _reference_runner(program, emulate), "reference"
+
+
+def _automatic(program: Program, emulate: str | None) -> tuple[ProgramRunner, str]:
+    """The real GPU, else the faster of the software one and the reference."""
+    try:
+        gpu = _gpu_runner(program, emulate)
+    except InputError as error:  # no adapter, or no kernel for an operator
+        reason = str(error).removeprefix(f"{program.path}: ").partition(";")[0].partition(":")[0]
+        return _reference_runner(program, emulate), f"reference ({reason})"
+    info = gpu.gpu.info
+    if not info.is_cpu or not reference_fits(program.vulkan):
+        return gpu, _gpu_name(gpu)
+    seconds = _measured(program, gpu)
+    if seconds is None:
+        return gpu, _gpu_name(gpu)
+    ours, theirs = f"{1 / seconds['reference']:.1f}", f"{1 / seconds['gpu']:.1f}"
+    if seconds["reference"] < seconds["gpu"]:
+        named = f"reference (measured {ours} tokens/s, {info.name} {theirs})"
+        return _reference_runner(program, emulate), named
+    return gpu, f"{_gpu_name(gpu)} (measured {theirs} tokens/s, the reference {ours})"
+
+
+def _measured(program: Program, gpu: "WgpuRunner") -> dict[str, float] | None:
+    """Seconds per decode step on "gpu" and "reference", from the cache where they were measured
+    before; None where the reference lacks an operator."""
+    info = gpu.gpu.info
+    kept = KeptSpeeds(program.vulkan, f"{info.name} {info.driver}")
+    seconds = kept.read()
+    if seconds is None:
         try:
-            return _gpu_runner(program, emulate)
+            reference = _reference_runner(program, None)
         except InputError:
-            pass  # no adapter, or no kernel for an operator that the reference may have
+            return None
+        seconds = {"gpu": decode_seconds(gpu), "reference": decode_seconds(reference)}
+        kept.write(seconds)
+    return seconds
+
+
+def _reference_runner(program: Program, emulate: str | None) -> ProgramRunner:
     from quatrain.runtime.reference import ReferenceRunner
 
-    return ReferenceRunner(program, emulate=emulate), "reference"
+    return ReferenceRunner(program, emulate=emulate)
 
 
-def _gpu_runner(program: Program, emulate: str | None) -> tuple[ProgramRunner, str]:
+def _gpu_runner(program: Program, emulate: str | None) -> "WgpuRunner":
     try:
         from quatrain.runtime.wgpu import WgpuRunner
     except ImportError as error:
         raise InputError(f"--device gpu needs wgpu: pip install wgpu ({error})") from error
-    runner = WgpuRunner(program, emulate=emulate)
-    return runner, f"gpu, {runner.gpu.info.name}"
+    return WgpuRunner(program, emulate=emulate)
 
 
-def _is_vulkan(program: Program) -> bool:
+def _gpu_name(runner: "WgpuRunner") -> str:
+    return f"gpu, {runner.gpu.info.name}"
+
+
+def is_vulkan(program: Program) -> bool:
+    """Whether `program` holds a Vulkan delegate."""
     return any(delegate.graph is not None for delegate in program.delegates)
+
+
+def require_tokens_to_logits(program: Path, metadata: dict[str, Any], verb: str) -> None:
+    """Refuse, for `verb`, a program that takes embeddings or gives hidden states."""
+    for option in ("embedding_input", "hidden_output"):
+        if metadata.get(f"quatrain_{option}"):
+            raise InputError(
+                f"{program}: was exported with --{option.replace('_', '-')}; {verb} takes "
+                "programs from tokens to logits (others run from Python, quatrain.runtime)"
+            )
 
 
 def find_tokenizer(program: Path) -> Path:
@@ -69,5 +127,5 @@ def find_tokenizer(program: Path) -> Path:
             return program.parent / name
     raise InputError(
         f"{program}: no tokenizer beside it ({program.stem}.tokenizer.json or tokenizer.json); "
-        "give one with --tokenizer"
+        "copy the model's tokenizer.json there, or give it to `quatrain run` with --tokenizer"
     )

@@ -1,0 +1,127 @@
+"""Which runtime `--device auto` takes, and why."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from quatrain.errors import InputError
+from quatrain.runtime import load
+from quatrain.runtime.choose import KeptSpeeds
+from quatrain.runtime.load import load_runner, require_tokens_to_logits
+from quatrain.runtime.wgpu.device import list_adapters
+
+FOLDER = Path(__file__).parents[1] / "program" / "artifacts"
+VULKAN, XNNPACK = FOLDER / "peer-8da4w-fp32.pte", FOLDER / "peer-xnnpack-8da4w.pte"
+
+needs_gpu = pytest.mark.skipif(
+    not list_adapters(),
+    reason="no Vulkan adapter: apt-get install mesa-vulkan-drivers gives a software one",
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("QUATRAIN_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def _pretend(monkeypatch: pytest.MonkeyPatch, gpu: float, reference: float) -> list[str]:
+    """Let the runtimes take so many seconds a step; returns which were timed."""
+    timed = []
+
+    def decode_seconds(runner: object) -> float:
+        timed.append(type(runner).__name__)
+        return gpu if timed[-1] == "WgpuRunner" else reference
+
+    monkeypatch.setattr(load, "decode_seconds", decode_seconds)
+    return timed
+
+
+@needs_gpu
+@pytest.mark.parametrize(
+    ("gpu", "reference", "chosen"), [(0.5, 0.25, "ReferenceRunner"), (0.1, 0.2, "WgpuRunner")]
+)
+def test_the_faster_of_software_gpu_and_reference_is_taken_and_kept(
+    gpu: float, reference: float, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not list_adapters()[0].is_cpu:
+        pytest.skip("a real GPU is taken without a measurement")
+    timed = _pretend(monkeypatch, gpu, reference)
+    runner, runtime = load_runner(VULKAN)
+    assert type(runner).__name__ == chosen
+    assert f"{1 / gpu:.1f}" in runtime and f"{1 / reference:.1f}" in runtime
+    assert runtime.startswith("reference" if chosen == "ReferenceRunner" else "gpu, ")
+    assert load_runner(VULKAN)[1] == runtime
+    assert timed == ["WgpuRunner", "ReferenceRunner"]
+
+
+@needs_gpu
+def test_steps_are_really_timed(cache: Path) -> None:
+    if not list_adapters()[0].is_cpu:
+        pytest.skip("a real GPU is taken without a measurement")
+    _, runtime = load_runner(VULKAN)
+    assert "measured" in runtime
+    kept = json.loads(next(cache.glob("speeds/*.json")).read_text())
+    assert 0 < kept["gpu"] < 10 and 0 < kept["reference"] < 10
+
+
+def test_damaged_speeds_are_measured_again(cache: Path) -> None:
+    graph = load.open_program(VULKAN).vulkan
+    kept = KeptSpeeds(graph, "an adapter")
+    assert kept.read() is None
+    kept.write({"gpu": 1.0, "reference": 2.0})
+    assert kept.read() == {"gpu": 1.0, "reference": 2.0}
+    assert KeptSpeeds(graph, "another").read() is None
+    kept.path.write_text('{"gpu": "fast"}')
+    assert kept.read() is None
+
+
+@needs_gpu
+def test_a_real_gpu_and_a_reference_that_does_not_fit_need_no_measurement(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timed = _pretend(monkeypatch, 1.0, 0.1)
+    monkeypatch.setattr(load, "reference_fits", lambda graph: False)
+    assert load_runner(VULKAN)[1] == f"gpu, {list_adapters()[0].name}"
+    assert timed == []
+
+
+def test_without_an_adapter_it_is_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quatrain.runtime.wgpu.device.list_adapters", lambda: ())
+    assert load_runner(VULKAN)[1] == "reference (no GPU adapter was found)"
+    with pytest.raises(InputError, match="mesa-vulkan-drivers"):
+        load_runner(VULKAN, "gpu")
+    assert load_runner(VULKAN, "reference")[1] == "reference"
+
+
+@needs_gpu
+def test_an_operator_without_a_gpu_kernel_is_named_in_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("quatrain.runtime.wgpu.runner.unsupported", lambda operators: ["aten.foo"])
+    expected = "reference (the GPU runtime has no kernel for aten.foo)"
+    assert load_runner(VULKAN)[1] == expected
+
+
+def test_other_programs_run_on_executorch() -> None:
+    assert load_runner(XNNPACK)[1] == "executorch"
+    with pytest.raises(InputError, match="--emulate works with"):
+        load_runner(XNNPACK, emulate="dq8ca-zp-binding-float")
+    with pytest.raises(InputError, match="expected one of auto, gpu"):
+        load_runner(XNNPACK, "phone")
+
+
+def test_executorch_says_what_it_lacks_for_a_vulkan_program() -> None:
+    from executorch.runtime import Runtime
+
+    if "VulkanBackend" in Runtime.get().backend_registry.registered_backend_names:
+        assert load_runner(VULKAN, "executorch")[1] == "executorch"
+    else:
+        with pytest.raises(InputError, match=r"needs VulkanBackend.*--device reference or gpu"):
+            load_runner(VULKAN, "executorch")
+
+
+def test_a_program_of_hidden_states_is_refused_by_verb() -> None:
+    with pytest.raises(InputError, match=r"exported with --hidden-output; run takes"):
+        require_tokens_to_logits(VULKAN, {"quatrain_hidden_output": True}, "run")
