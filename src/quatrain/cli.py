@@ -20,6 +20,7 @@ VERBS = (
     "devices",
     "selftest",
     "verify",
+    "evaluate",
     "diagnose",
 )
 

@@ -56,6 +56,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny(checkpoint, programs)
 
 
+@pytest.fixture(scope="session")
+def tiny_xnnpack(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same checkpoint's XNNPACK program, 8da4w."""
+    program = tmp_path_factory.mktemp("xnnpack") / "model.pte"
+    export_checkpoint(tiny.checkpoint, program, ExportOptions(backend="xnnpack"))
+    return program
+
+
 def _tensors() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
 

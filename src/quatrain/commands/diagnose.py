@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, print_json
-from quatrain.errors import InputError
+from quatrain.commands._common import Debug, Json, print_json, read_text
 
 
 def diagnose(
@@ -33,10 +32,7 @@ def diagnose(
     from quatrain.verify.diagnose import DEFAULT_TEXT, draw
     from quatrain.verify.diagnose import diagnose as run
 
-    try:
-        words = text.read_text(encoding="utf-8") if text else DEFAULT_TEXT
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{text}: cannot be read as text: {error}") from error
+    words = read_text(text) if text else DEFAULT_TEXT
     activities = run(model, words)
     if heat_map:
         draw(activities, heat_map)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, print_json
+from quatrain.commands._common import Debug, Device, Json, print_json
 from quatrain.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ def logits(
     tokens: Annotated[str, typer.Option(metavar="1,2,3", help="Token ids, comma-separated.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.NPY")],
     scheme: Annotated[Scheme, typer.Option(help="For a checkpoint: the scheme.")] = Scheme.dynamic,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, gpu, reference or executorch.")
-    ] = "auto",
+    device: Device = "auto",
     json: Json = False,
     debug: Debug = False,
 ) -> None:

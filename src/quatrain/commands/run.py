@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, Model, print_json
+from quatrain.commands._common import Debug, Device, Emulate, Json, Model, print_json
 from quatrain.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,13 +31,8 @@ def run(
         float, typer.Option(metavar="T", min=0.0, help="0: always the most likely token.")
     ] = 0.0,
     seed: Annotated[int, typer.Option(metavar="S", help="For a temperature above 0.")] = 0,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, gpu, reference or executorch.")
-    ] = "auto",
-    emulate: Annotated[
-        str | None,
-        typer.Option(metavar="HAZARD", help="Compute what a known defect computes (see doctor)."),
-    ] = None,
+    device: Device = "auto",
+    emulate: Emulate = None,
     profile: Annotated[
         Path | None,
         typer.Option(
@@ -53,17 +48,16 @@ def run(
     Example: `quatrain run smollm2.pte --chat --prompt "Why is the sky blue?"`
     """
     from quatrain.runtime.generate import generate
-    from quatrain.runtime.load import find_tokenizer, load_runner
+    from quatrain.runtime.load import (
+        find_tokenizer,
+        load_runner,
+        require_tokens_to_logits,
+    )
     from quatrain.tokenizer import Tokenizer
     from quatrain.verify.health import WatchedRunner, judge
 
     runner, runtime = load_runner(model, device, emulate)
-    for option in ("embedding_input", "hidden_output"):
-        if runner.metadata.get(f"quatrain_{option}"):
-            raise InputError(
-                f"{model}: was exported with --{option.replace('_', '-')}, so it does not go from "
-                "tokens to tokens; call it from Python (quatrain.runtime)"
-            )
+    require_tokens_to_logits(model, runner.metadata, "run")
     words = Tokenizer.load(tokenizer or find_tokenizer(model))
     tokens = _encode(words, prompt, chat)
     stream = words.stream()

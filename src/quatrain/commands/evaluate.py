@@ -1,0 +1,101 @@
+"""`quatrain evaluate`: how well models predict a text, and how far apart they are."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quatrain.commands._common import Debug, Device, Emulate, Json, print_json, read_text
+
+if TYPE_CHECKING:
+    from quatrain.verify.evaluate import Evaluation, Progress
+
+
+class Scheme(StrEnum):
+    dynamic = "8da4w"
+    weight_only = "weight-only"
+
+
+def evaluate(
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL...", help="Programs and int4 checkpoints.")
+    ],
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL", help="Compare with it. Default: the first of several."),
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Default: a story that comes with Quatrain.")
+    ] = None,
+    tokens: Annotated[
+        int, typer.Option(metavar="N", min=2, help="How much of the text to read.")
+    ] = 512,
+    scheme: Annotated[Scheme, typer.Option(help="For checkpoints: the scheme.")] = Scheme.dynamic,
+    device: Device = "auto",
+    emulate: Emulate = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure perplexity, and against the first model KL divergence and top-1 agreement.
+
+    The story is long enough to tell broken from whole and to compare two programs; for a figure
+    to quote, give a long text and a large --tokens.
+
+    Example: `quatrain evaluate smollm2.pte --reference smollm2-int4`
+    """
+    from quatrain.verify.evaluate import DEFAULT_TEXT
+    from quatrain.verify.evaluate import evaluate as run
+
+    words = read_text(text or DEFAULT_TEXT)
+    paths = models if reference is None else [reference, *models]
+    with _progress_bars() as progress:
+        found = run(paths, words, tokens, device, emulate, scheme.value, progress)
+    if json:
+        print_json({"text": text or "built-in", "models": [asdict(one) for one in found]})
+    else:
+        _print_table(found)
+
+
+def _print_table(found: "list[Evaluation]") -> None:
+    width = max(len(one.model.name) for one in found) + 2
+    columns = f"{'perplexity':>20}{'KL, nats':>11}{'same top-1':>12}{'tokens/s':>10}"
+    print(f"{'':<{width}}{columns}  runtime")
+    for one in found:
+        speed = f"{one.predicted / one.seconds:.1f}"
+        distance = f"{'':>11}{'':>12}"
+        if one.against_first is not None:
+            distance = f"{one.against_first.kl:>11.2e}{one.against_first.top1_agreement:>12.1%}"
+        measures = f"{_perplexity(one):>20}{distance}{speed:>10}"
+        print(f"{one.model.name:<{width}}{measures}  {one.runtime}")
+    print(f"{found[0].predicted} tokens predicted")
+
+
+def _perplexity(one: "Evaluation") -> str:
+    """With its standard error; a broken model's can be beyond all numbers."""
+    if one.perplexity < 1e6:
+        return f"{one.perplexity:.2f} +- {one.perplexity * one.loss_error:.2f}"
+    return f"e^{one.loss:.0f}"
+
+
+@contextmanager
+def _progress_bars() -> "Iterator[Progress]":
+    """A bar per model on standard error, with the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+        tasks = {}
+
+        def show(model: Path, done: int, total: int) -> None:
+            if model not in tasks:
+                tasks[model] = bars.add_task(model.name, total=total)
+            bars.update(tasks[model], completed=done)
+
+        yield show

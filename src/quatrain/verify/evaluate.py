@@ -1,0 +1,164 @@
+"""How well models predict a text, and how far their predictions are from the first one's."""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from quatrain.backbone.build import Scheme
+from quatrain.errors import InputError
+from quatrain.runtime.faults import check_fault
+from quatrain.runtime.load import find_tokenizer
+from quatrain.tokenizer import Tokenizer
+from quatrain.verify.subjects import Subject, open_subject
+from quatrain.verify.windows import window_logits
+
+DEFAULT_TEXT = Path(__file__).with_name("evaluate.txt")
+_CONTEXT = 512  # tokens read from an empty context on, where all models have room for them
+
+Progress = Callable[[Path, int, int], None]  # (model, tokens done, tokens in all)
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How far a model is from the first: the mean KL(first || it) in nats, and the part of
+    positions with the same most likely token."""
+
+    kl: float
+    top1_agreement: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one model gave. `predicted` tokens cost it `loss` nats each on average, with a
+    standard error of `loss_error`; `against_first` is None for the first model itself."""
+
+    model: Path
+    runtime: str
+    predicted: int
+    loss: float
+    loss_error: float
+    perplexity: float
+    seconds: float
+    against_first: Divergence | None
+
+
+def evaluate(
+    models: Sequence[Path],
+    text: str,
+    tokens: int = 512,
+    device: str = "auto",
+    emulate: str | None = None,
+    scheme: Scheme = "8da4w",
+    progress: Progress = lambda model, done, total: None,
+) -> list[Evaluation]:
+    """Measure programs and int4 checkpoints on the first `tokens` tokens of `text`.
+
+    Each piece of 512 tokens, or of as many as all contexts hold, is read from an empty context,
+    and all its tokens but the first are predicted. The tokenizer is the first model's. `device`
+    and `emulate` are for programs, as in `load_runner`; checkpoints run eagerly, in `scheme`.
+    Raises `InputError` where a model, its tokenizer or the text cannot be used.
+    """
+    check_fault(emulate)
+    subjects = [open_subject(model, device, emulate, scheme) for model in models]
+    first = subjects[0]
+    for other in subjects[1:]:
+        if other.vocab_size != first.vocab_size:
+            raise InputError(
+                f"{other.path}: has a vocabulary of {other.vocab_size} tokens, {first.path} of "
+                f"{first.vocab_size}; only models of one vocabulary can be compared"
+            )
+    pieces = _pieces(first, text, tokens, min(_CONTEXT, *(s.context for s in subjects)))
+    if len(subjects) == 1:
+        return [_measure(first, pieces, None, progress)]
+    with tempfile.TemporaryDirectory(prefix="quatrain-") as folder:
+        # In a file: 4096 tokens of a vocabulary of 128,000 are 2 GB.
+        shape = sum(map(len, pieces)), first.vocab_size
+        file = str(Path(folder) / "log-probabilities")
+        kept = torch.from_file(file, shared=True, size=math.prod(shape)).view(shape)
+        found = [_measure(first, pieces, _Keep(kept), progress)]
+        return found + [_measure(other, pieces, _Compare(kept), progress) for other in subjects[1:]]
+
+
+class _Keep:
+    """Notes the first model's log-probabilities, float32 [tokens, V]."""
+
+    def __init__(self, kept: torch.Tensor):
+        self.kept = kept
+
+    def see(self, at: int, logs: torch.Tensor) -> None:
+        self.kept[at : at + len(logs)] = logs
+
+    def result(self) -> None:
+        return None
+
+
+class _Compare:
+    """Compares another model's log-probabilities with those kept."""
+
+    def __init__(self, kept: torch.Tensor):
+        self.kept = kept
+        self.divergence = 0.0
+        self.same = self.seen = 0
+
+    def see(self, at: int, logs: torch.Tensor) -> None:
+        want = self.kept[at : at + len(logs)]
+        terms = want.exp() * (want - logs)
+        # What the first model rules out (-inf, a pruned token) adds nothing.
+        self.divergence += float(terms.masked_fill(want.isneginf(), 0).double().sum())
+        self.same += int((want.argmax(-1) == logs.argmax(-1)).sum())
+        self.seen += len(logs)
+
+    def result(self) -> Divergence:
+        kl = self.divergence / self.seen
+        return Divergence(max(0.0, kl) if math.isfinite(kl) else math.inf, self.same / self.seen)
+
+
+def _pieces(subject: Subject, text: str, tokens: int, length: int) -> list[list[int]]:
+    ids = Tokenizer.load(find_tokenizer(subject.beside)).encode(text)[:tokens]
+    pieces = [ids[at : at + length] for at in range(0, len(ids), length)]
+    pieces = [piece for piece in pieces if len(piece) > 1]
+    if not pieces:
+        raise InputError("the text has fewer than two tokens; there is nothing to predict")
+    return pieces
+
+
+def _measure(
+    subject: Subject, pieces: list[list[int]], witness: _Keep | _Compare | None, progress: Progress
+) -> Evaluation:
+    runner, runtime = subject.load()
+    losses: list[torch.Tensor] = []
+    done, total = 0, sum(map(len, pieces))
+    begun = time.perf_counter()
+    for piece in pieces:
+        at = 0
+        for rows in window_logits(runner, piece, subject.window):
+            logs = torch.log_softmax(rows, -1)
+            targets = torch.tensor(piece[at + 1 : at + 1 + len(logs)], dtype=torch.int64)
+            losses.append(-logs[torch.arange(len(targets)), targets])
+            if witness is not None:
+                witness.see(done, logs)
+            at, done = at + len(logs), done + len(logs)
+            progress(subject.path, done, total)
+    seconds = time.perf_counter() - begun
+    return _summary(subject.path, runtime, torch.cat(losses).double(), seconds, witness)
+
+
+def _summary(
+    path: Path, runtime: str, losses: torch.Tensor, seconds: float, witness: _Keep | _Compare | None
+) -> Evaluation:
+    loss = float(losses.mean())
+    return Evaluation(
+        model=path,
+        runtime=runtime,
+        predicted=len(losses),
+        loss=loss,
+        loss_error=float(losses.std() / math.sqrt(len(losses))) if len(losses) > 1 else math.nan,
+        perplexity=float(losses.mean().exp()),
+        seconds=seconds,
+        against_first=None if witness is None else witness.result(),
+    )

@@ -1,0 +1,44 @@
+"""The logits after every token of a text, window by window, as fast as a model gives them."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from quatrain.backbone.model import Backbone
+from quatrain.runtime.generate import Runner
+
+WINDOW = 64  # tokens of a call: 64 rows of 128,000 logits are 33 MB
+
+
+class EveryPosition:
+    """An eager backbone as a runner that gives the logits [1, T, V] of all T tokens of a call."""
+
+    def __init__(self, backbone: Backbone):
+        self.backbone = backbone
+
+    def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
+        """tokens int64 [1, T] at positions input_pos[0] onwards; float32 [1, T, V]."""
+        return self.backbone.logits(self.backbone.hidden(tokens, int(input_pos[0])))
+
+    def reset(self) -> None:
+        """Forget the context."""
+        self.backbone.reset()
+
+
+@torch.inference_mode()
+def window_logits(runner: Runner, tokens: Sequence[int], window: int) -> Iterator[torch.Tensor]:
+    """The logits after each of `tokens`, in order, as float32 [n, V] pieces with n <= `window`.
+
+    A runner that gives the last token's logits alone is asked for one token at a time.
+    """
+    runner.reset()
+    at = 0
+    while at < len(tokens):
+        piece = tokens[at : at + window]
+        rows = runner.forward(torch.tensor([list(piece)]), torch.tensor([at]))
+        rows = rows.reshape(-1, rows.shape[-1]).float()
+        if len(rows) < len(piece):
+            window = 1
+            continue
+        yield rows
+        at += len(piece)

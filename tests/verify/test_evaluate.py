@@ -1,0 +1,125 @@
+"""Perplexity and divergence, against the same figures from the eager backbone's own logits."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from quatrain.backbone.build import load_eager
+from quatrain.cli import build_app
+from quatrain.errors import InputError
+from quatrain.runtime.generate import step_logits
+from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.verify.evaluate import Divergence, evaluate
+
+from .conftest import Tiny
+
+TOKENS = [(i * 37 + i * i) % 96 for i in range(100)]  # longer than the context of 64
+TEXT = " ".join(f"w{token}" for token in TOKENS)
+FAULT = "dq8ca-zp-binding-float"
+DEVICES = ("reference", "gpu") if list_adapters() else ("reference",)
+
+
+def _eager_logits(tiny: Tiny, scheme: str) -> torch.Tensor:
+    """One step a token, the context emptied after 64."""
+    eager = load_eager(tiny.checkpoint, scheme)
+    pieces = TOKENS[:64], TOKENS[64:]
+    return torch.cat([step_logits(eager, piece, 64) for piece in pieces])
+
+
+def _perplexity(logits: torch.Tensor) -> float:
+    logs = torch.log_softmax(logits.double(), -1)
+    places = [i for i in range(99) if i != 63]
+    return math.exp(-sum(float(logs[i, TOKENS[i + 1]]) for i in places) / len(places))
+
+
+@pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_program_and_its_checkpoint_are_as_good(tiny: Tiny, scheme: str, device: str) -> None:
+    models = [tiny.checkpoint, tiny.programs[scheme]]
+    eager, program = evaluate(models, TEXT, device=device, scheme=scheme)
+    assert eager.predicted == program.predicted == 98
+    assert eager.runtime == f"eager, {scheme}" and eager.against_first is None
+    expected = _perplexity(_eager_logits(tiny, scheme))
+    # In 8da4w a sum that rounds the other way, as in a step of another length, moves an int8.
+    rounding = 1e-2 if scheme == "8da4w" else 1e-5
+    assert eager.perplexity == pytest.approx(expected, rel=rounding)
+    assert program.perplexity == pytest.approx(expected, rel=rounding)
+    assert program.loss == pytest.approx(math.log(program.perplexity))
+    assert program.against_first is not None
+    assert program.against_first.kl < rounding and program.against_first.top1_agreement > 0.9
+
+
+def test_divergence_is_what_its_definition_says(tiny: Tiny) -> None:
+    models = [tiny.programs["8da4w"], tiny.programs["weight-only"]]
+    _, other = evaluate(models, TEXT, device="reference")
+    want = torch.log_softmax(_eager_logits(tiny, "8da4w").double(), -1)
+    got = torch.log_softmax(_eager_logits(tiny, "weight-only").double(), -1)
+    kl = float((want.exp() * (want - got)).sum(-1).mean())
+    same = float((want.argmax(-1) == got.argmax(-1)).double().mean())
+    assert other.against_first is not None
+    assert other.against_first.kl == pytest.approx(kl, rel=0.1)
+    assert other.against_first.top1_agreement == pytest.approx(same, abs=0.05)
+
+
+def test_a_model_against_itself(tiny: Tiny) -> None:
+    model = tiny.programs["weight-only"]
+    _, same = evaluate([model, model], TEXT, tokens=20, device="reference")
+    assert same.predicted == 19
+    assert same.against_first == Divergence(0.0, 1.0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_emulated_defect_changes_8da4w_and_spares_weight_only(tiny: Tiny, device: str) -> None:
+    models = [tiny.programs["8da4w"], tiny.programs["weight-only"]]
+    whole = evaluate(models, TEXT, 40, device)
+    broken = evaluate(models, TEXT, 40, device, FAULT)
+    assert broken[0].loss != whole[0].loss  # random weights have no perplexity to lose
+    assert broken[1].loss == whole[1].loss
+    eager, program = evaluate([tiny.checkpoint, models[0]], TEXT, 40, device, FAULT)
+    assert eager.loss == pytest.approx(whole[0].loss, rel=1e-2)  # a checkpoint has no kernels
+    assert program.against_first is not None and program.against_first.kl > 0.1
+
+
+def test_an_xnnpack_program_runs_on_executorch(tiny_xnnpack: Path, tiny: Tiny) -> None:
+    eager, program = evaluate([tiny.checkpoint, tiny_xnnpack], TEXT)
+    assert program.runtime == "executorch"
+    assert program.perplexity == pytest.approx(eager.perplexity, rel=0.05)
+    with pytest.raises(InputError, match="--emulate works with"):
+        evaluate([tiny_xnnpack], TEXT, emulate=FAULT)
+
+
+def _run(*arguments: object) -> str:
+    words = ["evaluate", *map(str, arguments), "--device", "reference"]
+    return CliRunner().invoke(build_app(), words, catch_exceptions=False).stdout
+
+
+def test_the_verb_prints_a_table_and_json(tiny: Tiny, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT)
+    arguments = (tiny.programs["8da4w"], "--reference", tiny.checkpoint, "--text", text)
+    table = _run(*arguments)
+    assert "checkpoint" in table and "8da4w.pte" in table and "98 tokens predicted" in table
+    found = json.loads(_run(*arguments, "--json"))["models"]
+    assert [Path(one["model"]) for one in found] == [tiny.checkpoint, tiny.programs["8da4w"]]
+    assert found[0]["against_first"] is None and found[1]["against_first"]["kl"] < 1e-2
+
+
+def test_the_built_in_text_is_read_without_one(tiny: Tiny) -> None:
+    found = json.loads(_run(tiny.programs["8da4w"], "--tokens", 30, "--json"))
+    assert found["text"] == "built-in" and found["models"][0]["predicted"] == 29
+
+
+def test_wrong_requests_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny.programs["8da4w"]
+    with pytest.raises(InputError, match="fewer than two tokens"):
+        evaluate([model], "w1")
+    with pytest.raises(InputError, match="cannot be emulated"):
+        evaluate([model], TEXT, emulate="fire")
+    with pytest.raises(InputError, match="cannot be read as text"):
+        _run(model, "--text", tmp_path / "none.txt")
+    with pytest.raises(InputError, match="only models of one vocabulary"):
+        evaluate([model, Path(__file__).parents[1] / "program/artifacts/peer-8da4w-fp32.pte"], TEXT)
