@@ -10,6 +10,7 @@ from executorch.examples.models.llama.source_transformation.prune_vocab import (
     prune_input_vocab,
     prune_output_vocab,
 )
+from torchao.quantization.utils import per_token_dynamic_quant
 
 TINY = {
     "dim": 64, "n_layers": 4, "n_heads": 4, "n_kv_heads": 2, "vocab_size": 96, "hidden_dim": 96,
@@ -60,47 +61,61 @@ def random_state(peer: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 class Peer:
-    """ExecuTorch's model with `fields`, decoding step by step.
+    """ExecuTorch's model with `fields`, decoding step by step; `state`: its weights, in a
+    checkpoint's names, random ones unless given.
 
     Of the names that its ModelArgs has and this version of the model does not implement, each is
     put on from outside, in a way that the model's own parts allow.
     """
 
-    def __init__(self, fields: dict) -> None:
+    def __init__(self, fields: dict, state: dict[str, torch.Tensor] | None = None) -> None:
         self.fields = fields
         arguments = {"qk_norm_before_rope": True, **TINY, **fields}
         arguments["max_context_len"] = arguments["max_seq_len"]
         maps = {name: arguments.pop(name, None) for name in ("input_prune_map", "output_prune_map")}
+        width = fields.get("output_linear_intermediate_dim")
         args = ModelArgs(**arguments, use_kv_cache=True, generate_full_logits=True)
         self.model = construct_transformer(args)
-        state = random_state(self.model)
-        self.model.load_state_dict(self._implement(state), strict=False)
-        self.state = state
+        if width:
+            self.model.output = torch.nn.Linear(width, TINY["vocab_size"], bias=False)
+            self.model.output_intermediate = torch.nn.Linear(TINY["dim"], width, bias=False)
+        self.state = random_state(self.model) if state is None else state
+        self.model.load_state_dict(self._inside(), strict=False)
+        self._leave_out_rotations()
         if maps["input_prune_map"]:
             prune_input_vocab(self.model, maps["input_prune_map"])
         if maps["output_prune_map"]:
             prune_output_vocab(self.model, maps["output_prune_map"])
             self.model.output_prune_map = maps["output_prune_map"]
-
-    def _implement(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The peer's weights; `state` becomes what a checkpoint with these fields holds."""
-        inside, fields = dict(state), self.fields
-        table = state.get("tok_embeddings.weight")
-        if fields.get("normalize_tok_embeddings"):
-            rms = (table.pow(2).mean(-1, keepdim=True) + TINY["norm_eps"]).sqrt()
-            inside["tok_embeddings.weight"] = table = table / rms
-        if fields.get("embedding_scale_factor"):
-            inside["tok_embeddings.weight"] = table * fields["embedding_scale_factor"]
-        width = fields.get("output_linear_intermediate_dim")
         if width:
-            state["output_intermediate.weight"] = torch.randn(width, TINY["dim"]) / 8
-            state["output.weight"] = torch.randn(TINY["vocab_size"], width) / 6
-            inside["output.weight"] = state["output.weight"] @ state["output_intermediate.weight"]
-        interval = fields.get("no_rope_layer_interval")
+            self.model.output = torch.nn.Sequential(
+                self.model.output_intermediate, self.model.output
+            )
+
+    def _inside(self) -> dict[str, torch.Tensor]:
+        """The state with what `fields` do to embeddings done to their table."""
+        inside, fields = dict(self.state), self.fields
+        table = inside.get("tok_embeddings.weight")
+        if fields.get("normalize_tok_embeddings"):
+            table = table / (table.pow(2).mean(-1, keepdim=True) + TINY["norm_eps"]).sqrt()
+        if table is not None:
+            inside["tok_embeddings.weight"] = table * fields.get("embedding_scale_factor", 1.0)
+        return inside
+
+    def _leave_out_rotations(self) -> None:
+        interval = self.fields.get("no_rope_layer_interval")
         for index, layer in enumerate(self.model.layers):
             if interval and (index + 1) % interval == 0:
                 layer.attention.rope = NoRope()
-        return inside
+
+    def round_activations(self) -> "Peer":
+        """Round what each linear receives to int8 by token, as torchao's 8da4w linear does."""
+        for module in self.model.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.register_forward_pre_hook(
+                    lambda _, x: per_token_dynamic_quant(x[0], eps=torch.finfo(torch.float32).eps)
+                )
+        return self
 
     @torch.no_grad()
     def steps(self, inputs: torch.Tensor) -> torch.Tensor:

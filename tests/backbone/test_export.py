@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from knobs import ALL, TINY, Peer, write_meta_folder
+from knobs import ALL, Peer, write_meta_folder
 from peers import random_model, relative_error, saved
 from test_llama4 import TINY as LLAMA4
 
@@ -13,8 +13,9 @@ from quatrain.program import open_program
 from quatrain.quantize.model import quantize_model
 from quatrain.runtime.load import load_runner
 
-VULKAN, WEIGHT_ONLY = ExportOptions(), ExportOptions(scheme="weight-only")
-XNNPACK = ExportOptions(backend="xnnpack")
+pytestmark = pytest.mark.usefixtures("linears_lowered_once")
+
+VULKAN, XNNPACK = ExportOptions(), ExportOptions(backend="xnnpack")
 # Two layers that have, between them, all that Llama 4 has; 8 tokens to a chunk where that counts.
 SMALL_LLAMA4 = {
     **LLAMA4, "num_hidden_layers": 2, "no_rope_layer_interval": 2, "num_experts_per_tok": 2,
@@ -24,15 +25,6 @@ WINDOWED = {"sliding_window": 8, "head_dim": 16, "query_pre_attn_scalar": 24,
             "num_hidden_layers": 2}  # fmt: skip
 UNLIKE = ("no_rope_layer_interval", "num_kv_shared_layers")  # knobs that tell layers apart
 LENGTH, PREFILL = 14, 6
-
-
-@pytest.fixture(scope="module")
-def knobs(tmp_path_factory):
-    """A checkpoint with every knob turned."""
-    folder = tmp_path_factory.mktemp("knobs")
-    write_meta_folder(folder / "model", ALL, Peer(ALL).state)
-    quantize_model(folder / "model", folder / "int4", embedding="int4")
-    return folder / "int4"
 
 
 def _hub_checkpoint(folder, kind, fields):
@@ -55,14 +47,6 @@ def _assert_program_equals_eager(checkpoint, options, path, vocab_size=96, toler
         assert torch.equal(torch.isfinite(found), finite)
         assert relative_error(found[finite], expected[finite]) < tolerance, f"at {start}"
     return report
-
-
-@pytest.mark.parametrize("options", [VULKAN, WEIGHT_ONLY, XNNPACK], ids=str)
-def test_all_knobs_together(options, knobs, tmp_path):
-    rows = len(ALL["input_prune_map"])
-    report = _assert_program_equals_eager(knobs, options, tmp_path / "m.pte", rows)
-    # q, k, v, o, gate of the output, and three of feed-forward; two layers have no k and v.
-    assert len(report.linears) == 8 * TINY["n_layers"] - 4 + 2
 
 
 def test_knobs_that_all_layers_share_are_stamped(tmp_path):
