@@ -11,7 +11,7 @@ from quatrain.linear import (
     Int8DynActInt8WeightLinear,
     WeightOnlyInt4Linear,
 )
-from quatrain.linear.adapted import Hadamard
+from quatrain.linear.adapted import to_fast_hadamard
 from quatrain.linear.int4 import Int4Linear
 
 # (backend, what the checkpoint holds) -> the kernel that computes it.
@@ -52,18 +52,18 @@ class LinearRow:
 
 
 def assign_kernels(backbone: nn.Module, options: ExportOptions) -> list[LinearRow]:
-    """A row for each linear of `backbone`, in module order; nothing is changed.
+    """A row for each linear of `backbone`, in module order.
+
+    SpinQuant's rotations, linears otherwise, become an operator where the backend has one; else
+    nothing is changed.
 
     Raises `InputError` naming the linears that no kernel computes as stored, and why, unless
     `options.allow_fallback`.
     """
+    if options.backend == "xnnpack":
+        to_fast_hadamard(backbone)
     rows, stuck = [], []
     for name, module in backbone.named_modules():
-        if isinstance(module, Hadamard):
-            raise InputError(
-                f"{name}: a program cannot hold SpinQuant's online rotation yet; `quatrain logits` "
-                "runs this checkpoint, or export one that was made without it"
-            )
         if isinstance(module, Int4Linear | Int8DynActInt8WeightLinear | nn.Linear):
             place = (options.backend, type(module))
             kernel = _KERNELS.get(place)
