@@ -198,14 +198,22 @@ def test_a_window_as_long_as_the_context_does_not_apply(tmp_path):
     [
         ({"rope.scaling.type": "yarn"}, "rope.scaling.type is 'yarn'"),
         ({"expert_count": 8}, "expert_count is 8"),
-        ({"rope.dimension_count": 8}, "partial rotary"),
-        ({"attention.sliding_window": 64}, "sliding window of 64"),
+        ({"rope.dimension_count": 8}, "expected the head dimension 16"),
+        ({"attention.scale": 0.5}, "attention.scale is 0.5"),
         ({"attention.key_length": 32}, "shape"),
+        ({"attention.key_length": 0}, "key_length is 0, expected one or more"),
     ],
 )
 def test_unsupported_gguf_metadata_is_named(tmp_path, metadata, message):
     with pytest.raises(InputError, match=message):
         open_float_model(tiny.write_gguf(tmp_path / "m.gguf", metadata=metadata))
+
+
+def test_a_window_that_no_model_of_its_kind_has_is_named(tmp_path):
+    window = {"attention.sliding_window": 64}
+    path = tiny.write_gguf(tmp_path / "m.gguf", architecture="qwen2", metadata=window)
+    with pytest.raises(InputError, match="sliding_window is 64, which is not implemented"):
+        open_float_model(path)
 
 
 def test_unsupported_gguf_architecture_is_named(tmp_path):

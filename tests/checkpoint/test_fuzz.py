@@ -26,6 +26,8 @@ WRITERS = {
     "pth": lambda folder: tiny.write_checkpoint(folder, file="m.pth") / "m.pth",
     "params": lambda folder: tiny.write_checkpoint(folder) / "params.json",
     "gguf": lambda folder: tiny.write_gguf(folder / "m.gguf", tiny.float_tensors(), kind="Q4_0"),
+    "gguf gemma2": lambda folder: tiny.write_gguf_gemma2(folder / "m.gguf"),
+    "gguf phi3": lambda folder: tiny.write_gguf_phi3(folder / "m.gguf"),
     "config": lambda folder: tiny.write_hugging_face(folder) / "config.json",
     "meta": lambda folder: tiny.write_meta(folder) / "consolidated.00.pth",
     "gptq": lambda folder: folders.write_quantized(folder, "gptq") / "model.safetensors",

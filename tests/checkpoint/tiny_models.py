@@ -196,6 +196,35 @@ def write_gguf(
     return path
 
 
+def write_gguf_gemma2(path: Path) -> Path:
+    """A GGUF with norms behind attention and feed-forward, a window and soft caps."""
+    norms = {
+        f"blk.{layer}.post_{part}_norm.weight": torch.ones(64)
+        for layer in range(2)
+        for part in ("attention", "ffw")
+    }
+    figures = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
+    figures |= {"attention.sliding_window": 64}
+    return write_gguf(path, float_tensors(tied=True), "gemma2", metadata=figures, extra=norms)
+
+
+def write_gguf_phi3(path: Path) -> Path:
+    """A GGUF whose Q, K and V are one tensor, gate and up another, with LongRoPE."""
+    tensors = float_tensors(tied=True)
+    fused = {f"rope_factors_{which}.weight": torch.ones(6) for which in ("short", "long")}
+    for layer in range(2):
+        at = f"layers.{layer}"
+        qkv = [tensors.pop(f"{at}.attention.w{part}.weight") for part in "qkv"]
+        gate_up = [tensors.pop(f"{at}.feed_forward.w{part}.weight") for part in "13"]
+        fused |= {
+            f"blk.{layer}.attn_qkv.weight": torch.cat(qkv),
+            f"blk.{layer}.ffn_up.weight": torch.cat(gate_up),
+        }
+    figures = {"rope.dimension_count": 12, "rope.scaling.original_context_length": 64}
+    figures |= {"attention.sliding_window": 0}
+    return write_gguf(path, tensors, "phi3", metadata=figures, extra=fused)
+
+
 def write_k_quants(path: Path) -> Path:
     """A GGUF of one Q4_K and one Q6_K tensor, the blocks ggml's own."""
     made = load_file(Path(__file__).with_name("written_elsewhere") / "k_quants.safetensors")
