@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, Program, SymInt, VulkanGraph
 from quatrain.program.linears import find_linears
+from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu.device import list_adapters
 from quatrain.verify.verify import VerifyReport, verify_program
 
@@ -156,7 +158,9 @@ def test_an_emulated_defect_fails_8da4w_and_spares_weight_only(tiny: Tiny, devic
 
 
 def test_wrong_requests_are_refused(tiny: Tiny) -> None:
-    with pytest.raises(InputError, match="expected reference or gpu"):
+    with pytest.raises(
+        InputError, match="--device phone: expected auto, reference, gpu, executorch"
+    ):
         _verify(tiny, tiny.programs["8da4w"], ("phone",))
     with pytest.raises(InputError, match="cannot be emulated"):
         verify_program(
@@ -164,3 +168,41 @@ def test_wrong_requests_are_refused(tiny: Tiny) -> None:
         )
     with pytest.raises(InputError, match="one token"):
         verify_program(tiny.programs["8da4w"], tiny.checkpoint, ("reference",), ("w1",), 4)
+
+
+def test_an_xnnpack_program_is_verified_by_its_logits(tiny: Tiny, tiny_xnnpack: Path) -> None:
+    report = _verify(tiny, tiny_xnnpack, ("auto",))
+    assert report.passed and report.packed == []
+    (check,) = report.devices
+    assert check.device == "executorch" and check.walk is None
+    assert 0 < check.parity.logits_error <= report.allowed_error
+
+
+def test_an_xnnpack_program_of_other_weights_fails(
+    tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "checkpoint"
+    shutil.copytree(tiny.checkpoint, other)
+    tensors = load_file(other / "model.safetensors")
+    tensors["layers.1.attention.wo.scales"] *= 1.5
+    save_file(tensors, other / "model.safetensors")
+    report = verify_program(tiny_xnnpack, other, ("executorch",), (TEXT,), 4)
+    assert not report.passed
+    assert "rounding explains" in report.devices[0].problems[0]
+
+
+def test_auto_is_every_device_that_can_run_the_program(tiny: Tiny) -> None:
+    report = _verify(tiny, tiny.programs["weight-only"], ("auto",))
+    assert tuple(check.device for check in report.devices) == DEVICES
+
+
+def test_a_vulkan_program_on_executorch_needs_its_backend(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tiny.programs["weight-only"]
+    with pytest.raises(InputError, match="needs VulkanBackend"):
+        _verify(tiny, program, ("executorch",))
+    # Where it is registered, here by the reference in its place, logits are compared.
+    monkeypatch.setattr("quatrain.runtime.executorch.ExecutorchRunner", ReferenceRunner)
+    report = _verify(tiny, program, ("executorch",))
+    assert report.passed and len(report.packed) == 15 and report.devices[0].walk is None

@@ -18,7 +18,10 @@ def verify(
     ],
     device: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="reference or gpu; may be given twice. Default: both."),
+        typer.Option(
+            metavar="NAME",
+            help="reference, gpu or executorch; may be repeated. Default: auto, all that run it.",
+        ),
     ] = None,
     prompt: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="Text to compare on; may be repeated.")
@@ -31,23 +34,21 @@ def verify(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Compare a Vulkan program with its checkpoint: packed bytes, logits, every operator.
+    """Compare a program with its checkpoint: packed bytes, logits, every operator.
 
     Exits with 1 where it does not compute what the checkpoint means, and names the first
-    operator and layer that is wrong.
+    operator and layer that is wrong. On ExecuTorch (XNNPACK programs) logits alone are compared.
 
     Example: `quatrain verify smollm2.pte smollm2-int4`
     """
     from quatrain.errors import CheckFailed
-    from quatrain.runtime.wgpu.device import list_adapters
     from quatrain.stages import Stages
     from quatrain.verify.verify import PROMPTS, verify_program
 
-    devices = tuple(device or (("reference", "gpu") if list_adapters() else ("reference",)))
     report = verify_program(
         model,
         checkpoint,
-        devices,
+        tuple(device or ("auto",)),
         tuple(prompt or PROMPTS),
         new_tokens,
         emulate,
@@ -65,6 +66,8 @@ def _print_report(report: "VerifyReport") -> None:
     wrong = [check for check in report.packed if check.problem]
     right = len(report.packed) - len(wrong)
     linears = f"{right} of {len(report.packed)} linears hold the checkpoint's bytes"
+    if not report.packed:
+        linears = "its delegates do not show their linears"
     print(f"{report.program}: {report.scheme}, {linears}")
     for check in wrong:
         print(f"  {check.linear}: {check.problem}")
@@ -76,8 +79,9 @@ def _print_report(report: "VerifyReport") -> None:
             f"  {name:<16}{p.logits_error:>14.2e}{p.top1_agreement:>12.1%}{p.kl:>12.2e}{parted:>16}"
         )
     for check in report.devices:
-        w = check.walk
-        print(f"  {check.device}: {w.points} points walked, the worst off by {w.worst:.1e}")
+        if check.walk is not None:
+            points = f"{check.walk.points} points walked, the worst off by {check.walk.worst:.1e}"
+            print(f"  {check.device}: {points}")
         for problem in check.problems:
             print(f"    {problem}")
     print("passed" if report.passed else "FAILED")

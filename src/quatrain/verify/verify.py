@@ -1,20 +1,31 @@
-"""Proves that a Vulkan program computes what its checkpoint means."""
+"""Proves that a program computes what its checkpoint means.
+
+Of a Vulkan program everything can be seen: packed constants, each operator's result, logits. A
+delegate that ExecuTorch runs shows its logits alone.
+"""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from quatrain.backbone.build import build_backbone
+from quatrain.backbone.model import Backbone
 from quatrain.checkpoint import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.linear.int4 import freeze_weights
 from quatrain.program import Program, open_program
-from quatrain.program.linears import find_linears
 from quatrain.runtime.faults import check_fault
-from quatrain.runtime.generate import check_prompt
-from quatrain.runtime.load import find_tokenizer
+from quatrain.runtime.generate import Runner, check_prompt
+from quatrain.runtime.load import (
+    find_tokenizer,
+    is_vulkan,
+    load_runner,
+    require_tokens_to_logits,
+)
+from quatrain.runtime.wgpu.device import list_adapters
 from quatrain.stages import Stages
 from quatrain.tokenizer import Tokenizer
+from quatrain.verify.described import describe
 from quatrain.verify.packed import PackedCheck, check_packed
 from quatrain.verify.parity import (
     Parity,
@@ -23,34 +34,36 @@ from quatrain.verify.parity import (
     greedy_logits,
     rounding_floor,
 )
-from quatrain.verify.walk import TOLERANCE, Walk, walk
+from quatrain.verify.walk import TOLERANCE, TracingRunner, Walk, walk
 
-DEVICES = ("reference", "gpu")
+DEVICES = ("reference", "gpu", "executorch")
 PROMPTS = (
     "The capital of France is Paris, and the capital of Italy is",
     "To install a package on Debian, open a terminal and type",
 )
 # Logits may differ by this much, or by so many times what rounding alone does to them.
-_LOGITS_ERROR = {"float32": 1e-3, "float16": 5e-2}
+_LOGITS_ERROR = {"float32": 1e-3, "float16": 5e-2, "bfloat16 scales": 1e-3}
 # Relative change of the embedding that stands for rounding in each type.
-_NUDGE = {"float32": 1e-6, "float16": 5e-4}
+_NUDGE = {"float32": 1e-6, "float16": 5e-4, "bfloat16 scales": 2e-3}
 _FLOORS = 4.0
+_DIVERGENCE = 1e-3  # nats beyond as many floors, where logits are all that can be compared
 
 
 @dataclass(frozen=True)
 class DeviceCheck:
-    """What one device gave. `problems` are whole sentences; empty where the program is right."""
+    """What one device gave. `walk` is None where it shows no values between (ExecuTorch).
+    `problems` are whole sentences; empty where the program is right."""
 
     device: str
     parity: Parity
-    walk: Walk
+    walk: Walk | None
     problems: list[str]
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """`packed`: a check per int4 linear. `floor`: how far rounding alone moves the logits.
-    `allowed_error`: of the logits. `passed`: nothing was found."""
+    """`packed`: a check per int4 linear of a Vulkan program. `floor`: how far rounding alone moves
+    the logits. `allowed_error`: of the logits. `passed`: nothing was found."""
 
     program: Path
     checkpoint: Path
@@ -73,7 +86,7 @@ class VerifyReport:
 def verify_program(
     program: Path,
     checkpoint: Path,
-    devices: tuple[str, ...] = ("reference",),
+    devices: tuple[str, ...] = ("auto",),
     prompts: tuple[str, ...] = PROMPTS,
     new_tokens: int = 12,
     emulate: str | None = None,
@@ -81,74 +94,80 @@ def verify_program(
 ) -> VerifyReport:
     """Compare the program with the eager backbone of its checkpoint, in the program's scheme.
 
-    Packed constants must be the checkpoint's. On each device ("reference", "gpu"): every point
-    of a walk must be within tolerance, and the logits of `prompts`, each continued by
+    A Vulkan program's packed constants must be the checkpoint's. On each device ("reference",
+    "gpu", "executorch", or "auto" for all that can run it here): every point of a walk must be
+    within tolerance, where the device shows it, and the logits of `prompts`, each continued by
     `new_tokens` greedy ones, must be as close as rounding allows. `emulate` names a defect that
     the device is to have. Raises `InputError` for a wrong request.
     """
     stages = stages or Stages()
     check_fault(emulate)
-    unknown = [device for device in devices if device not in DEVICES]
-    if unknown or not devices:
-        raise InputError(f"--device {unknown or 'none'}: expected {' or '.join(DEVICES)}")
     with stages("open the program and the checkpoint"):
         opened, source = open_program(program), open_checkpoint(checkpoint)
-        scheme, dtype, context = _describe(opened)
+        require_tokens_to_logits(program, opened.metadata, "verify")
+        devices = _devices(devices, opened)
+        scheme, dtype, context = describe(opened)
+        texts = _encode(prompts, program, context - new_tokens)
+        if "executorch" in devices:  # refused now rather than after all else
+            load_runner(opened, "executorch", emulate)
     with stages("compare packed weights"):
-        packed = check_packed(opened.vulkan, source.tensors, source.group_size)
+        vulkan = opened.vulkan if is_vulkan(opened) else None
+        packed = check_packed(vulkan, source.tensors, source.group_size) if vulkan else []
     with stages("build the eager backbone"):
         backbone = build_backbone(
             source.config, source.tensors, "weight-only" if scheme == "weight-only" else "8da4w",
             group_size=source.group_size, max_seq_len=context,
         )  # fmt: skip
         freeze_weights(backbone)
-    texts = _encode(prompts, program, context - new_tokens)
     with stages("run the eager backbone"):
-        continued = [continue_greedily(backbone, text, new_tokens) for text in texts]
-        follows, expected = (
-            [tokens[:-1] for tokens, _ in continued],
-            [rows for _, rows in continued],
-        )
-        floor = rounding_floor(backbone, texts, follows, expected, _NUDGE[dtype])
+        eager = _Eager(backbone, texts, new_tokens)
+        floor = rounding_floor(backbone, texts, eager.follows, eager.logits, _NUDGE[dtype])
     allowed = max(_LOGITS_ERROR[dtype], _FLOORS * floor.logits_error)
     checks = []
     for device in devices:
+        runner, _ = load_runner(opened, device, emulate)
         with stages(f"run on {device}"):
-            runner = _runner(opened, device, emulate)
-            found = [greedy_logits(runner, p, f) for p, f in zip(texts, follows, strict=True)]
-        with stages(f"walk on {device}"):
-            walked = walk(runner, backbone, texts[0], TOLERANCE[dtype])
-        parity = compare_logits(expected, found)
-        checks.append(DeviceCheck(device, parity, walked, _problems(parity, walked, allowed)))
+            parity = eager.compare(runner)
+        walked = None
+        if device != "executorch":
+            with stages(f"walk on {device}"):
+                tracing = cast(TracingRunner, runner)
+                walked = walk(tracing, backbone, texts[0], TOLERANCE[dtype])
+        problems = _problems(parity, allowed)
+        if walked is None:
+            problems += _divergence_problems(parity, floor)
+        elif walked.first is not None:
+            problems.insert(0, str(walked.first))
+        checks.append(DeviceCheck(device, parity, walked, problems))
     return VerifyReport(program, checkpoint, scheme, packed, floor, allowed, checks, stages.seconds)
 
 
-def _describe(program: Program) -> tuple[str, str, int]:
-    """(scheme, activation type, context) of a program that goes from tokens to logits."""
-    graph = program.vulkan
-    for option in ("embedding_input", "hidden_output"):
-        if program.metadata.get(f"quatrain_{option}"):
-            raise InputError(
-                f"{program.path}: was exported with --{option.replace('_', '-')}; verify takes "
-                "programs from tokens to logits"
-            )
-    schemes = {linear.scheme for linear in find_linears(graph) if linear.group_size is not None}
-    if len(schemes) != 1:
-        raise InputError(
-            f"{program.path}: its int4 linears are {' and '.join(sorted(schemes)) or 'none'}; "
-            "verify compares programs of one scheme"
-        )
-    dtype = graph.tensor(graph.outputs[0]).dtype
-    context = int(program.metadata.get("get_max_context_len", 0)) or _cache_length(program)
-    return schemes.pop(), "float16" if dtype == "float16" else "float32", context
+class _Eager:
+    """What the eager backbone makes of each prompt: the tokens that follow it greedily, all but
+    the last, and the logits [V] of each step."""
+
+    def __init__(self, backbone: Backbone, texts: list[list[int]], new_tokens: int):
+        self.texts = texts
+        continued = [continue_greedily(backbone, text, new_tokens) for text in texts]
+        self.follows = [tokens[:-1] for tokens, _ in continued]
+        self.logits = [rows for _, rows in continued]
+
+    def compare(self, runner: Runner) -> Parity:
+        """The logits of `runner` for the same tokens."""
+        pairs = zip(self.texts, self.follows, strict=True)
+        return compare_logits(self.logits, [greedy_logits(runner, p, f) for p, f in pairs])
 
 
-def _cache_length(program: Program) -> int:
-    graph = program.vulkan
-    for operator in graph.operators:
-        if operator.kind == "sdpa_with_kv_cache":
-            return graph.tensor(operator.named_args["k_cache"]).shape[1]
-    raise InputError(f"{program.path}: has no attention with a KV cache")
+def _devices(asked: tuple[str, ...], program: Program) -> tuple[str, ...]:
+    unknown = [device for device in asked if device not in (*DEVICES, "auto")]
+    if unknown or not asked:
+        expected = ", ".join(("auto", *DEVICES))
+        raise InputError(f"--device {unknown[0] if unknown else 'none'}: expected {expected}")
+    if "auto" not in asked:
+        return asked
+    if not is_vulkan(program):
+        return ("executorch",)
+    return ("reference", "gpu") if list_adapters() else ("reference",)
 
 
 def _encode(prompts: tuple[str, ...], program: Path, room: int) -> list[list[int]]:
@@ -161,23 +180,18 @@ def _encode(prompts: tuple[str, ...], program: Path, room: int) -> list[list[int
     return encoded
 
 
-def _runner(program: Program, device: str, emulate: str | None) -> Any:
-    if device == "gpu":
-        from quatrain.runtime.wgpu import WgpuRunner
+def _problems(parity: Parity, allowed: float) -> list[str]:
+    if parity.logits_error <= allowed:
+        return []
+    return [
+        f"the logits differ by {parity.logits_error:.2g}, relatively; rounding explains up "
+        f"to {allowed:.2g}"
+    ]
 
-        return WgpuRunner(program, emulate=emulate)
-    from quatrain.runtime.reference import ReferenceRunner
 
-    return ReferenceRunner(program, emulate=emulate)
-
-
-def _problems(parity: Parity, walked: Walk, allowed: float) -> list[str]:
-    problems = []
-    if walked.first is not None:
-        problems.append(str(walked.first))
-    if not parity.logits_error <= allowed:
-        problems.append(
-            f"the logits differ by {parity.logits_error:.2g}, relatively; rounding explains up "
-            f"to {allowed:.2g}"
-        )
-    return problems
+def _divergence_problems(parity: Parity, floor: Parity) -> list[str]:
+    """Without a walk: in 8da4w rounding moves logits far, but the distributions stay close."""
+    allowed = _FLOORS * floor.kl + _DIVERGENCE
+    if parity.kl <= allowed:
+        return []
+    return [f"the divergence is {parity.kl:.2g} nats; rounding explains up to {allowed:.2g}"]

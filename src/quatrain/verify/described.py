@@ -1,0 +1,37 @@
+"""What `verify` must know of a program before it builds the eager backbone beside it."""
+
+from quatrain.errors import InputError
+from quatrain.program import Program
+from quatrain.program.linears import find_linears
+from quatrain.runtime.load import is_vulkan
+
+
+def describe(program: Program) -> tuple[str, str, int]:
+    """(scheme, what rounds, context) of a program; `InputError` where it has no such thing.
+
+    What rounds is the type of activations, "float32" or "float16", or "bfloat16 scales": an
+    XNNPACK program computes in float32 and holds the weights' scales in bfloat16. It is 8da4w,
+    since XNNPACK has no weight-only int4 linear.
+    """
+    stated = int(program.metadata.get("get_max_context_len", 0))
+    if not is_vulkan(program):
+        if not stated:
+            raise InputError(f"{program.path}: lacks the constant method get_max_context_len")
+        return "8da4w", "bfloat16 scales", stated
+    graph = program.vulkan
+    schemes = {linear.scheme for linear in find_linears(graph) if linear.group_size is not None}
+    if len(schemes) != 1:
+        raise InputError(
+            f"{program.path}: its int4 linears are {' and '.join(sorted(schemes)) or 'none'}; "
+            "verify compares programs of one scheme"
+        )
+    dtype = graph.tensor(graph.outputs[0]).dtype
+    return schemes.pop(), "float16" if dtype == "float16" else "float32", stated or _cache(program)
+
+
+def _cache(program: Program) -> int:
+    graph = program.vulkan
+    for operator in graph.operators:
+        if operator.kind == "sdpa_with_kv_cache":
+            return graph.tensor(operator.named_args["k_cache"]).shape[1]
+    raise InputError(f"{program.path}: has no attention with a KV cache")
