@@ -10,6 +10,7 @@ from quatrain.checkpoint import awq, compressed_tensors, gptq, torchao_tensors
 from quatrain.checkpoint.checkpoint import Checkpoint, checked_checkpoint
 from quatrain.checkpoint.families import family_of
 from quatrain.checkpoint.families.family import number
+from quatrain.checkpoint.families.multimodal import text_fields, text_tensors
 from quatrain.checkpoint.float_model import params_of
 from quatrain.checkpoint.grouped import GroupedLinear, RoundAgain, in_layout
 from quatrain.checkpoint.hugging_face_config import end_tokens, params_of_config
@@ -47,21 +48,18 @@ _FORMATS = {
 def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -> Checkpoint:
     """Open a folder whose config.json names a quantization, or whose tensors are torchao's.
 
-    Values and scales are the file's own, repacked as they are read. Raises `InputError` where
-    the folder is in floating point, or quantized in a way that the layout cannot hold.
+    Values and scales are the file's own, repacked as they are read; of a model that also sees,
+    the text model's. Raises `InputError` where the folder is in floating point, or quantized in a
+    way that the layout cannot hold.
     """
     source = str(folder / "config.json")
-    fields = load_params(folder / "config.json")
-    if family_of(fields, source).tensors is not None:
-        raise InputError(
-            f"{folder}: is a quantized {fields['model_type']}, whose tensors are laid out "
-            "otherwise; quantize the floating-point model that it was made from"
-        )
+    fields = text_fields(load_params(folder / "config.json"))
+    family = family_of(fields, source)
     stored, metadata = read_folder(folder)
     kept = LazyTensors(
         {
             name: tensor
-            for name, tensor in stored.stored.items()
+            for name, tensor in text_tensors(stored).stored.items()
             if not IGNORED.fullmatch(name)
             and not (fields.get("tie_word_embeddings") and name == "lm_head.weight")
         }
@@ -69,7 +67,9 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     tensors = quantized_tensors(
         kept, metadata, fields.get("quantization_config"), str(folder), round_again
     )
-    tensors = tensors.renamed({name: meta_name(name) for name in tensors})
+    if family.tensors is not None:
+        tensors = family.tensors(tensors, fields, source)
+    tensors = tensors.renamed({name: meta_name(name, family.names) for name in tensors})
     params = params_of_config(fields, source, set(tensors))
     config = config_from_params(params, source)
     trained_context = number(fields, "max_position_embeddings", source)

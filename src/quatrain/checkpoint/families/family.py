@@ -20,8 +20,9 @@ def no_params(fields: Fields, source: str) -> dict[str, Any]:
 class Family:
     """`params(fields, source)`: of config.json's fields, those of params.json that are not read
     for every family, in place of what was read. `names`: of its tensors' modules, those called
-    otherwise, to Meta's. `tensors(stored, fields, source)`: its floating-point tensors, cut or
-    changed where Meta's naming has them otherwise, under Hugging Face names still.
+    otherwise, to Meta's. `tensors(stored, fields, source)`: its tensors, cut or changed where
+    Meta's naming has them otherwise, under Hugging Face names still; a quantized matrix F is
+    F.weight, F.scales and perhaps F.zeros by then.
     `activations`: the values of `hidden_act` that are implemented, to those of `act_fn`."""
 
     params: Callable[[Fields, str], dict[str, Any]] = no_params

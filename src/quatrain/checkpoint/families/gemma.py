@@ -3,6 +3,8 @@
 
 from typing import Any
 
+import torch
+
 from quatrain.checkpoint.families.family import Family, Fields, layer_count, number
 from quatrain.checkpoint.families.rope import rope_params
 from quatrain.checkpoint.tensors import LazyTensors, StoredTensor
@@ -27,7 +29,7 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
 
 
 def _plus_one(tensor: StoredTensor) -> StoredTensor:
-    return StoredTensor(tensor.shape, tensor.dtype, lambda: tensor.load().float() + 1.0)
+    return StoredTensor(tensor.shape, torch.float32, lambda: tensor.load().float() + 1.0)
 
 
 def _params(fields: Fields, source: str, pattern: int) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+import torch
+
 from quatrain.checkpoint.families.family import Family, Fields, interval_of, layer_count, number
 from quatrain.checkpoint.tensors import LazyTensors, StoredTensor
 from quatrain.errors import InputError
@@ -20,6 +22,7 @@ _NAMES = {
     "feed_forward.router": "feed_forward.router",
 }
 _EXPERTS = re.compile(r"(.*\.experts)\.(gate_up_proj|down_proj)")
+_EXPERT = re.compile(r"(.*\.experts)\.(\d+)\.(\w+_proj\.(?:weight|scales|zeros))")
 
 
 def _params(fields: Fields, source: str) -> dict[str, Any]:
@@ -71,9 +74,10 @@ def _experts(fields: Fields, layers: int, source: str) -> dict[str, Any]:
 
 
 def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
-    """Experts as [experts, N, K], gate and up apart: the hub has them as [experts, K, N]."""
+    """Experts as [experts, N, K], gate and up apart: the hub has them as [experts, K, N], or,
+    where they were quantized, one by one."""
     apart: dict[str, StoredTensor] = {}
-    for name, tensor in stored.stored.items():
+    for name, tensor in _stacked(stored, source).stored.items():
         match = _EXPERTS.fullmatch(name)
         if not match:
             apart[name] = tensor
@@ -84,6 +88,29 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
             apart[f"{match[1]}.gate_proj.weight"] = _turned(tensor, 0, half)
             apart[f"{match[1]}.up_proj.weight"] = _turned(tensor, half, half)
     return LazyTensors(apart)
+
+
+def _stacked(stored: LazyTensors, source: str) -> LazyTensors:
+    """`...experts.0.gate_proj.weight` [N, K] and so on as `...experts.gate_proj.weight`."""
+    stacked: dict[str, StoredTensor] = {}
+    experts: dict[str, dict[int, StoredTensor]] = {}
+    for name, tensor in stored.stored.items():
+        match = _EXPERT.fullmatch(name)
+        if match:
+            experts.setdefault(f"{match[1]}.{match[3]}", {})[int(match[2])] = tensor
+        else:
+            stacked[name] = tensor
+    for name, parts in experts.items():
+        kinds = {(part.shape, part.dtype) for part in parts.values()}
+        if sorted(parts) != list(range(len(parts))) or len(kinds) != 1:
+            raise InputError(f"{source}: the experts of {name} are incomplete, or not alike")
+        stacked[name] = _stack([parts[index] for index in range(len(parts))])
+    return LazyTensors(stacked)
+
+
+def _stack(parts: list[StoredTensor]) -> StoredTensor:
+    shape = (len(parts), *parts[0].shape)
+    return StoredTensor(shape, parts[0].dtype, lambda: torch.stack([part.load() for part in parts]))
 
 
 def _turned(tensor: StoredTensor, first: int, count: int) -> StoredTensor:

@@ -8,7 +8,8 @@ from quatrain.checkpoint.families.family import Family, Fields, number, sliding_
 from quatrain.checkpoint.tensors import LazyTensors, StoredTensor
 from quatrain.errors import InputError
 
-_FUSED = re.compile(r"(.*)\.(qkv_proj|gate_up_proj)\.weight")
+# A quantized matrix is cut as a floating-point one is: by rows, which its scales have too.
+_FUSED = re.compile(r"(.*)\.(qkv_proj|gate_up_proj)\.(weight|scales|zeros)")
 
 
 def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
@@ -34,7 +35,7 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
             )
         first = 0
         for part, count in rows.items():
-            apart[f"{match[1]}.{part}.weight"] = _rows(tensor, first, count)
+            apart[f"{match[1]}.{part}.{match[3]}"] = _rows(tensor, first, count)
             first += count
     return LazyTensors(apart)
 
