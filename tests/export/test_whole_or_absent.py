@@ -28,7 +28,7 @@ def test_interrupted(place, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(exporter, "write_stamped_program", interrupt)
+    monkeypatch.setattr(exporter, "write_stamped_vulkan_program", interrupt)
     with pytest.raises(KeyboardInterrupt):
         export_checkpoint(place / "c", place / "m.pte")
     assert unchanged(place)
@@ -39,7 +39,7 @@ def test_disk_full(place, monkeypatch):
         arguments[3].write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(exporter, "write_stamped_program", full)
+    monkeypatch.setattr(exporter, "write_stamped_vulkan_program", full)
     with pytest.raises(InputError, match=r"m\.pte: cannot be written: No space left on device"):
         export_checkpoint(place / "c", place / "m.pte")
     assert unchanged(place)

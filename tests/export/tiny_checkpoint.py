@@ -21,7 +21,10 @@ PARAMS = {
 
 
 def write_checkpoint(folder: Path, embedding: str = "int8", output: str = "int4", **params) -> Path:
-    """Write `model.safetensors` and `params.json`; `params` replace those above."""
+    """Write `model.safetensors` and `params.json`; `params` replace those above.
+
+    `output` "tied": the output layer is the embedding's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     params = PARAMS | params
     (folder / "params.json").write_text(json.dumps(params))
@@ -44,7 +47,8 @@ def _tensors(params: dict, embedding: str, output: str) -> dict[str, torch.Tenso
         tensors[f"{name}.weight"], tensors[f"{name}.scales"] = quantized
 
     add("tok_embeddings", vocab, dim, embedding)
-    add("output", vocab, dim, output)
+    if output != "tied":
+        add("output", vocab, dim, output)
     for layer in range(params["n_layers"]):
         at = f"layers.{layer}."
         for name, rows in (("wq", params["n_heads"]), ("wk", params["n_kv_heads"])):

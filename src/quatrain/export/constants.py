@@ -1,4 +1,4 @@
-"""The constants of a Vulkan program as their kernels read them, from a backbone's tensors.
+"""The constants of a program as its kernels read them, from a backbone's tensors.
 
 A constant is known by a key `form:tensor`, such as `packed:layers.3.attention.wq.weight`.
 """
@@ -49,7 +49,23 @@ def constant_bytes(
             f"a {form} constant has shape {list(laid_out.shape)}, the program expects "
             f"{list(like.shape)}"
         )
-    return laid_out.contiguous().view(torch.uint8).numpy().tobytes()
+    return _bytes(laid_out)
+
+
+def xnnpack_bytes(form: str, tensor: torch.Tensor) -> bytes:
+    """The bytes of a constant of ExecuTorch's CPU runtime.
+
+    `form`: "packed" int4 weight [N, K] -> uint8 [N, K/2]; "bfloat16" and "float32": the tensor in
+    that dtype; "plain": the tensor as it is.
+    """
+    if form == "packed":
+        return _bytes(pack_int4(tensor))
+    dtypes = {"bfloat16": torch.bfloat16, "float32": torch.float32, "plain": tensor.dtype}
+    return _bytes(tensor.detach().to(dtypes[form]))
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def _as_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

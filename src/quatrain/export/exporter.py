@@ -11,12 +11,13 @@ from quatrain.checkpoint import Checkpoint, open_checkpoint
 from quatrain.devices import require_target
 from quatrain.errors import InputError
 from quatrain.export.accounting import check_program
+from quatrain.export.irregular import IrregularGraph
 from quatrain.export.kernels import LinearRow, assign_kernels, dequantize_fallbacks
 from quatrain.export.metadata import metadata_methods
+from quatrain.export.operators import to_cpu_operators, to_vulkan_operators
 from quatrain.export.options import DEFAULT_MAX_SEQ_LEN, ExportOptions
-from quatrain.export.stamp import IrregularGraph
-from quatrain.export.stamped import write_stamped_program
-from quatrain.export.template import LAYERS
+from quatrain.export.stamped_vulkan import write_stamped_vulkan_program
+from quatrain.export.stamped_xnnpack import write_stamped_xnnpack_program
 from quatrain.files import whole_file
 from quatrain.linear import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
@@ -112,27 +113,51 @@ def _write_program(
     backbone: Backbone, opened: Checkpoint, options: ExportOptions, path: Path, stages: Stages
 ) -> list[str]:
     """Write the program; returns what there is to say about how."""
-    # The compiler takes seconds to import, so only the way that needs it imports it.
-    if options.backend == "xnnpack":
+    metadata = metadata_methods(backbone, opened.params)
+    write = _write_vulkan if options.backend == "vulkan" else _write_xnnpack
+    try:
+        write(backbone, options, metadata, path, stages, stamped=True)
+    except IrregularGraph as error:
+        write(backbone, options, metadata, path, stages, stamped=False)
+        return [f"Every layer was lowered by itself, which takes longer: {error}."]
+    return []
+
+
+# The compiler takes seconds to import, so only the way that needs it imports it.
+
+
+def _write_vulkan(
+    backbone: Backbone,
+    options: ExportOptions,
+    metadata: dict[str, Any],
+    path: Path,
+    stages: Stages,
+    stamped: bool,
+) -> None:
+    if stamped:
+        to_vulkan_operators(backbone)
+        write_stamped_vulkan_program(backbone, options.compile_options, metadata, path, stages)
+    else:
+        with stages("import the compiler"):
+            from quatrain.export.vulkan import write_vulkan_program
+        write_vulkan_program(backbone, options.compile_options, metadata, path, stages)
+
+
+def _write_xnnpack(
+    backbone: Backbone,
+    options: ExportOptions,
+    metadata: dict[str, Any],
+    path: Path,
+    stages: Stages,
+    stamped: bool,
+) -> None:
+    if stamped:
+        to_cpu_operators(backbone)
+        write_stamped_xnnpack_program(backbone, metadata, path, stages)
+    else:
         with stages("import the compiler"):
             from quatrain.export.xnnpack import write_xnnpack_program
-        write_xnnpack_program(backbone, metadata_methods(backbone, opened.params), path, stages)
-        return []
-    with stages("import the operators"):
-        from quatrain.export.operators import to_vulkan_operators
-    metadata = metadata_methods(backbone, opened.params)
-    to_vulkan_operators(backbone)
-    irregular = f"there are fewer than {LAYERS}"
-    if len(backbone.layers) >= LAYERS:
-        try:
-            write_stamped_program(backbone, options.compile_options, metadata, path, stages)
-            return []
-        except IrregularGraph as error:
-            irregular = str(error)
-    with stages("import the compiler"):
-        from quatrain.export.vulkan import write_vulkan_program
-    write_vulkan_program(backbone, options.compile_options, metadata, path, stages)
-    return [f"Every layer was lowered by itself, which takes longer: {irregular}."]
+        write_xnnpack_program(backbone, metadata, path, stages)
 
 
 def _notes(backbone: Backbone, options: ExportOptions) -> list[str]:

@@ -5,8 +5,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import executorch.backends.vulkan.custom_ops_lib  # noqa: F401  (registers torch.ops.et_vk.*)
 import torch
 from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig
+from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  (torch.ops.llama.*)
 
 from quatrain.backbone.model import Backbone
 

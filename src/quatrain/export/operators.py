@@ -1,12 +1,11 @@
 """Backbone parts that trace to one operator each, where a backend has that operator.
 
 ExecuTorch fuses its own traced patterns into these; calling them directly gives the same
-graph and leaves nothing to a pattern that might not match.
+graph and leaves nothing to a pattern that might not match. The operators are registered by
+`export.lowering`, which alone calls these parts: to know their tensors needs no compiler.
 """
 
-import executorch.backends.vulkan.custom_ops_lib  # noqa: F401  (registers torch.ops.et_vk.*)
 import torch
-from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  (torch.ops.llama.*)
 from torch import nn
 
 from quatrain.backbone.kv_cache import CachedAttention, capped_attention, visible
@@ -14,7 +13,6 @@ from quatrain.backbone.norm import RMSNorm
 from quatrain.backbone.residual import FixedResidual, GatedResidual
 from quatrain.backbone.rope import HalfSplitRotary, InterleavedRotary, Rope
 from quatrain.errors import InputError
-from quatrain.linear.embedding import QuantizedGroupEmbedding
 
 
 class SdpaWithKvCache(nn.Module):
@@ -125,21 +123,6 @@ class VulkanHalfSplitRotary(nn.Module):
         return torch.ops.et_vk.apply_rotary_emb_hf.default(q, k, cos, sin, start)
 
 
-class BytePerRowEmbedding(nn.Module):
-    """A quantized embedding as ExecuTorch's CPU kernel `quantized_decomposed::embedding_byte`."""
-
-    def __init__(self, embedding: QuantizedGroupEmbedding) -> None:
-        super().__init__()
-        self.register_buffer("weight", embedding.weight)
-        self.register_buffer("scales", embedding.scales)
-        self.dtype = embedding.dtype
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return torch.ops.quantized_decomposed.embedding_byte.dtype(
-            self.weight, self.scales, None, -128, 127, tokens, dtype=self.dtype
-        )
-
-
 def to_vulkan_operators(backbone: nn.Module) -> None:
     """Replace, in place, the parts of a backbone that Vulkan has an operator for, but for its
     quantized layers (see `export.packed`)."""
@@ -189,12 +172,11 @@ def _cpu_attention(attend: CachedAttention) -> nn.Module:
 
 
 def to_cpu_operators(backbone: nn.Module) -> None:
-    """Replace, in place, the parts that ExecuTorch's CPU runtime has one kernel for."""
+    """Replace, in place, the parts that ExecuTorch's CPU runtime has one kernel for, but for
+    quantized layers (see `export.xnnpack_linears` and `export.cpu_embedding`)."""
     for parent in list(backbone.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, CachedAttention):
                 setattr(parent, name, _cpu_attention(child))
             elif isinstance(child, GatedResidual):
                 setattr(parent, name, FixedResidual(child))
-            elif isinstance(child, QuantizedGroupEmbedding):
-                setattr(parent, name, BytePerRowEmbedding(child))

@@ -9,16 +9,12 @@ every layer gives.
 
 from dataclasses import dataclass, replace
 
-from quatrain.errors import QuatrainError
+from quatrain.export.irregular import IrregularGraph
 from quatrain.program import Constant, Operator, Plain, Tensor, Value, ValueList, VulkanGraph
 from quatrain.program.memory import memory_conflicts
 
 # Fixed values that a graph holds once however often they are used.
 _SHARED_KINDS = ("int", "double", "bool")
-
-
-class IrregularGraph(QuatrainError):
-    """The lowered layers are not copies of each other, so they cannot be stamped."""
 
 
 @dataclass(frozen=True)

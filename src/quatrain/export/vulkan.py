@@ -5,32 +5,11 @@ from typing import Any
 
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 from executorch.exir import to_edge
-from executorch.exir.program import ExecutorchProgramManager
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.lowering import EDGE_CONFIG, EXECUTORCH_CONFIG, quiet, trace
 from quatrain.export.packed import pack_layers, ready_for_packed_layers
 from quatrain.stages import Stages
-
-
-def lower_to_vulkan(
-    backbone: Backbone,
-    compile_options: dict[str, Any],
-    metadata: dict[str, Any],
-    stages: Stages,
-) -> ExecutorchProgramManager:
-    """Trace and lower every layer of `backbone`, whose parts are Vulkan operators already, its
-    int4 layers packed.
-
-    `compile_options` are those of ExecuTorch's Vulkan partitioner. With "force_fp16" the
-    delegate computes and stores in half precision; the program's inputs and outputs stay float32.
-    """
-    with stages("trace"):
-        program = trace(backbone)
-    with stages("lower to Vulkan"), quiet(), ready_for_packed_layers():
-        edge = to_edge(program, constant_methods=metadata, compile_config=EDGE_CONFIG)
-        delegated = edge.to_backend(VulkanPartitioner(compile_options))
-        return delegated.to_executorch(EXECUTORCH_CONFIG)
 
 
 def write_vulkan_program(
@@ -42,6 +21,27 @@ def write_vulkan_program(
 ) -> None:
     """Lower `backbone` layer by layer and write it: the long way, for any backbone."""
     pack_layers(backbone)
-    manager = lower_to_vulkan(backbone, compile_options, metadata, stages)
+    write_lowered(backbone, compile_options, metadata, path, stages)
+
+
+def write_lowered(
+    backbone: Backbone,
+    compile_options: dict[str, Any],
+    metadata: dict[str, Any],
+    path: Path,
+    stages: Stages,
+) -> None:
+    """Trace, lower and write every layer of `backbone`, whose parts are Vulkan operators already,
+    its quantized layers packed.
+
+    `compile_options` are those of ExecuTorch's Vulkan partitioner. With "force_fp16" the
+    delegate computes and stores in half precision; the program's inputs and outputs stay float32.
+    """
+    with stages("trace"):
+        program = trace(backbone)
+    with stages("lower to Vulkan"), quiet(), ready_for_packed_layers():
+        edge = to_edge(program, constant_methods=metadata, compile_config=EDGE_CONFIG)
+        delegated = edge.to_backend(VulkanPartitioner(compile_options))
+        manager = delegated.to_executorch(EXECUTORCH_CONFIG)
     with stages("write"), path.open("wb") as file:
         manager.write_to_file(file)

@@ -47,14 +47,23 @@ class Segment:
         return sum(len(part) for part in self.parts)
 
 
+@dataclass(frozen=True)
+class SharedSegment:
+    """`size` bytes of another segment, `offset` bytes into it, which are not written again."""
+
+    segment: int
+    offset: int
+    size: int
+
+
 @dataclass
-class _Layout:
+class Layout:
     """The new program: its root record and the segments that it refers to by index."""
 
     root: Record
-    segments: list[Segment] = field(default_factory=list)
+    segments: list[Segment | SharedSegment] = field(default_factory=list)
 
-    def add(self, segment: Segment) -> int:
+    def add(self, segment: Segment | SharedSegment) -> int:
         self.segments.append(segment)
         return len(self.segments) - 1
 
@@ -74,7 +83,8 @@ def write_program(program: "Program", path: Path) -> None:
         temporary.open("wb") as target,
     ):
         if changed or dropped:
-            _write_layout(program, _lay_out(program, source, changed, dropped), target)
+            layout = _lay_out(program, source, changed, dropped)
+            write_layout(layout, target, _alignment(program))
         else:
             _copy(FileRange(source, 0, len(program.data)), target)
         target.truncate()
@@ -90,9 +100,9 @@ def _keys(graphs: list[VulkanGraph]) -> set[str]:
 
 def _lay_out(
     program: "Program", source: IO[bytes], changed: list["Delegate"], dropped: set[str]
-) -> _Layout:
+) -> Layout:
     """The new root and segments: those of `changed` delegates rebuilt, `dropped` keys left out."""
-    layout = _Layout(decode(program.flatbuffer, program_schema(), str(program.path)))
+    layout = Layout(decode(program.flatbuffer, program_schema(), str(program.path)))
     moved: dict[int, int] = {}
 
     def kept(index: int) -> int:
@@ -123,7 +133,7 @@ def _lay_out(
 
 
 def _store_blob(
-    program: "Program", source: IO[bytes], delegate: "Delegate", record: Record, layout: _Layout
+    program: "Program", source: IO[bytes], delegate: "Delegate", record: Record, layout: Layout
 ) -> None:
     """Put the rebuilt bytes of `delegate` where the old ones were: a segment, or inline."""
     if delegate.graph is None:
@@ -140,13 +150,16 @@ def _store_blob(
     record.processed.index = layout.add(Segment(parts))
 
 
-def _write_layout(program: "Program", layout: _Layout, target: IO[bytes]) -> None:
-    alignment = _alignment(program)
+def write_layout(layout: Layout, target: IO[bytes], alignment: int = _ALIGNMENT) -> None:
+    """Write a whole program to `target`, each segment at a multiple of `alignment` bytes."""
     offset, records = 0, []
     for segment in layout.segments:
-        offset = _aligned(offset, alignment)
-        records.append(Record(table="DataSegment", offset=offset, size=segment.size))
-        offset += segment.size
+        if isinstance(segment, SharedSegment):
+            start = records[segment.segment].offset + segment.offset
+        else:
+            start = _aligned(offset, alignment)
+            offset = start + segment.size
+        records.append(Record(table="DataSegment", offset=start, size=segment.size))
     layout.root.segments = records
     body = encode(layout.root, program_schema())
     if not records:
@@ -156,12 +169,13 @@ def _write_layout(program: "Program", layout: _Layout, target: IO[bytes]) -> Non
     base = _aligned(size, alignment)
     target.write(_with_header(body, size, base, offset))
     for record, segment in zip(records, layout.segments, strict=True):
-        target.seek(base + record.offset)
-        for part in segment.parts:
-            if isinstance(part, FileRange):
-                _copy(part, target)
-            else:
-                target.write(part)
+        if isinstance(segment, Segment):
+            target.seek(base + record.offset)
+            for part in segment.parts:
+                if isinstance(part, FileRange):
+                    _copy(part, target)
+                else:
+                    target.write(part)
 
 
 def _with_header(body: bytes, size: int, base: int, segments_size: int) -> bytes:

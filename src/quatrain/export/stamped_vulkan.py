@@ -1,22 +1,20 @@
 """Writes a Vulkan program by stamping layers, the weights going straight into the file."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.constants import constant_bytes
+from quatrain.export.in_parallel import in_order
 from quatrain.export.stamp import stamp_layers
-from quatrain.export.template import backbone_tensors, template_for
+from quatrain.export.template import tensors_of
+from quatrain.export.vulkan_template import vulkan_template
 from quatrain.program import Tensor, VulkanGraph, open_program
 from quatrain.program.operators import LINEAR_SCHEMES
 from quatrain.stages import Stages
 
-_WORKERS = 2
-_AHEAD = 4  # constants laid out but not yet written, at most
 
-
-def write_stamped_program(
+def write_stamped_vulkan_program(
     backbone: Backbone,
     compile_options: dict[str, Any],
     metadata: dict[str, Any],
@@ -28,12 +26,12 @@ def write_stamped_program(
     Raises `IrregularGraph` where its layers are not copies of each other, before anything is
     written.
     """
-    template = open_program(template_for(backbone, compile_options, metadata, stages))
+    template = open_program(vulkan_template(backbone, compile_options, metadata, stages))
     with stages("stamp the layers"):
         graph = stamp_layers(template.vulkan, len(backbone.layers))
         template.delegates[0].graph = graph
     with stages("pack the weights"):
-        tensors = backbone_tensors(backbone)
+        tensors = tensors_of(backbone)
         shapes = _shapes(graph)
         groups = _group_sizes(graph)
 
@@ -44,9 +42,8 @@ def write_stamped_program(
                 return constant_bytes("plain", embedding.dequantized_weight(), shapes[index])
             return constant_bytes(form, tensors[name], shapes[index], groups.get(index))
 
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            order = range(len(graph.constants))
-            graph.constants = [template.add_data(data) for data in pool.map(lay_out, order)]
+        order = range(len(graph.constants))
+        graph.constants = [template.add_data(data) for data in in_order(lay_out, order)]
     with stages("write"):
         template.write(path)
 

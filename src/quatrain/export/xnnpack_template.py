@@ -1,0 +1,22 @@
+"""The XNNPACK program of three layers, each constant known by the tensor it came from."""
+
+from pathlib import Path
+from typing import Any
+
+from quatrain.backbone.model import Backbone
+from quatrain.export.template import cached_template
+from quatrain.stages import Stages
+
+
+def xnnpack_template(backbone: Backbone, metadata: dict[str, Any], stages: Stages) -> Path:
+    """The template for `backbone`, whose parts are CPU operators already.
+
+    Raises `IrregularGraph` where the layers do not allow for one.
+    """
+
+    def make(twin: Backbone, path: Path) -> None:
+        with stages("import the compiler"):
+            from quatrain.export.xnnpack import write_named_program
+        write_named_program(twin, metadata, path, stages)
+
+    return cached_template(backbone, {"backend": "xnnpack", "metadata": metadata}, make)
