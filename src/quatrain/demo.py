@@ -33,7 +33,10 @@ VARIANTS = (
 
 
 def main() -> None:
-    """Fetch, quantize, export each variant, run each, and print the table."""
+    """Fetch, quantize, export each variant, run each, and print the table.
+
+    Exits with 1 where a program's text is not healthy (`quatrain.verify.health`).
+    """
     console = Console(width=max(120, Console().width))
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="quatrain-demo-") as folder:
@@ -59,8 +62,11 @@ def main() -> None:
     console.print(f"[bold]unquantized:[/bold] {reference}\n", highlight=False)
     for variant, _, run in made:
         name = f"{variant.scheme}, {variant.backend}"
-        console.print(f"[bold]{name}:[/bold] {run['text']}\n", highlight=False)
+        console.print(f"[bold]{name}:[/bold] {run['text']}", highlight=False)
+        console.print(f"({'; '.join(run['health']['problems']) or 'healthy'})\n", highlight=False)
     console.print(f"{time.perf_counter() - started:.0f} s in all")
+    if any(run["health"]["problems"] for _, _, run in made):
+        sys.exit("error: what a program wrote does not look like text")
 
 
 def _quatrain(*arguments: Any) -> dict[str, Any]:

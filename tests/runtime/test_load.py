@@ -8,7 +8,7 @@ import pytest
 from quatrain.errors import InputError
 from quatrain.runtime import load
 from quatrain.runtime.choose import KeptSpeeds
-from quatrain.runtime.load import load_runner, require_tokens_to_logits
+from quatrain.runtime.load import eos_ids, load_runner, require_tokens_to_logits
 from quatrain.runtime.wgpu.device import list_adapters
 
 FOLDER = Path(__file__).parents[1] / "program" / "artifacts"
@@ -125,3 +125,9 @@ def test_executorch_says_what_it_lacks_for_a_vulkan_program() -> None:
 def test_a_program_of_hidden_states_is_refused_by_verb() -> None:
     with pytest.raises(InputError, match=r"exported with --hidden-output; run takes"):
         require_tokens_to_logits(VULKAN, {"quatrain_hidden_output": True}, "run")
+
+
+def test_one_end_of_sequence_token_is_stored_as_a_number() -> None:
+    assert eos_ids({"get_eos_ids": 2}) == [2]
+    assert eos_ids({"get_eos_ids": [2, 7]}) == [2, 7]
+    assert eos_ids({}) == []

@@ -49,6 +49,7 @@ def run(
     """
     from quatrain.runtime.generate import generate
     from quatrain.runtime.load import (
+        eos_ids,
         find_tokenizer,
         load_runner,
         require_tokens_to_logits,
@@ -72,7 +73,7 @@ def run(
         tokens,
         context=int(runner.metadata.get("get_max_context_len", 1 << 30)),
         max_new_tokens=max_new_tokens,
-        eos_ids=words.eos_ids or list(runner.metadata.get("get_eos_ids", [])),
+        eos_ids=words.eos_ids or eos_ids(runner.metadata),
         temperature=temperature,
         seed=seed,
         on_token=show,

@@ -120,6 +120,12 @@ def require_tokens_to_logits(program: Path, metadata: dict[str, Any], verb: str)
             )
 
 
+def eos_ids(metadata: dict[str, Any]) -> list[int]:
+    """The end-of-sequence tokens that a program names itself, maybe none."""
+    found = metadata.get("get_eos_ids", [])
+    return list(found) if isinstance(found, list | tuple) else [int(found)]
+
+
 def find_tokenizer(program: Path) -> Path:
     """The tokenizer beside `program`: `<stem>.tokenizer.json`, else `tokenizer.json`."""
     for name in (f"{program.stem}.tokenizer.json", "tokenizer.json"):
