@@ -24,6 +24,7 @@ CASES = {
     "weight-only, biases, query and key norm, int4 embedding": (
         ExportOptions(scheme="weight-only"), 4, "int4", QWEN_LIKE,
     ),
+    "plain weight-only": (ExportOptions(scheme="weight-only"), 5, "int8", {}),
     "8da4w in fp16": (ExportOptions(activation_dtype="fp16"), 4, "int4", {}),
 }  # fmt: skip
 
@@ -91,6 +92,16 @@ def test_equals_what_executorch_fuses_itself(scheme, tmp_path):
         for program in (ours, theirs)
     ]
     assert torch.equal(*logits)
+
+
+def test_one_template_serves_both_schemes_and_other_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUATRAIN_CACHE", str(tmp_path / "cache"))
+    export_checkpoint(write_checkpoint(tmp_path / "a"), tmp_path / "a.pte")
+    for scheme in ("8da4w", "weight-only"):
+        checkpoint = write_checkpoint(tmp_path / scheme, seed=1)
+        report = export_checkpoint(checkpoint, tmp_path / "b.pte", ExportOptions(scheme=scheme))
+        assert "lower to Vulkan" not in report.seconds
+    assert len(list((tmp_path / "cache" / "templates").iterdir())) == 1
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):

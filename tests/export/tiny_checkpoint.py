@@ -20,7 +20,9 @@ PARAMS = {
 }
 
 
-def write_checkpoint(folder: Path, embedding: str = "int8", output: str = "int4", **params) -> Path:
+def write_checkpoint(
+    folder: Path, embedding: str = "int8", output: str = "int4", seed: int = 0, **params
+) -> Path:
     """Write `model.safetensors` and `params.json`; `params` replace those above.
 
     `output` "tied": the output layer is the embedding's.
@@ -28,12 +30,12 @@ def write_checkpoint(folder: Path, embedding: str = "int8", output: str = "int4"
     folder.mkdir(parents=True, exist_ok=True)
     params = PARAMS | params
     (folder / "params.json").write_text(json.dumps(params))
-    save_file(_tensors(params, embedding, output), folder / "model.safetensors")
+    save_file(_tensors(params, embedding, output, seed), folder / "model.safetensors")
     return folder
 
 
-def _tensors(params: dict, embedding: str, output: str) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
+def _tensors(params: dict, embedding: str, output: str, seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
     dim, hidden, vocab = params["dim"], params["hidden_dim"], params["vocab_size"]
     head = dim // params["n_heads"]
     tensors = {"norm.weight": 1 + _random(generator, dim)}

@@ -163,7 +163,7 @@ def _write_xnnpack(
 def _notes(backbone: Backbone, options: ExportOptions) -> list[str]:
     notes = []
     experts, picked = backbone.config.num_experts, backbone.config.num_activated_experts
-    if experts > picked:
+    if options.backend == "vulkan" and experts > picked:
         notes.append(
             f"All {experts} experts of a layer are computed for every token, {experts / picked:g} "
             f"times the work of the {picked} that its router picks: a delegate has no branches."

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 
 from torch import nn
 
+from quatrain.backbone.moe import skip_experts
 from quatrain.errors import InputError
 from quatrain.export.options import ExportOptions
 from quatrain.linear import (
@@ -54,14 +55,15 @@ class LinearRow:
 def assign_kernels(backbone: nn.Module, options: ExportOptions) -> list[LinearRow]:
     """A row for each linear of `backbone`, in module order.
 
-    SpinQuant's rotations, linears otherwise, become an operator where the backend has one; else
-    nothing is changed.
+    Changed is this alone, where the backend has more than linears: SpinQuant's rotations,
+    linears otherwise, become one operator, and experts that are not picked are skipped.
 
     Raises `InputError` naming the linears that no kernel computes as stored, and why, unless
     `options.allow_fallback`.
     """
     if options.backend == "xnnpack":
         to_fast_hadamard(backbone)
+        skip_experts(backbone)
     rows, stuck = [], []
     for name, module in backbone.named_modules():
         if isinstance(module, Int4Linear | Int8DynActInt8WeightLinear | nn.Linear):

@@ -38,10 +38,10 @@ class PackedLinear(nn.Module):
         "bias": "plain:bias",
     }
 
-    def __init__(self, linear: Int4Linear) -> None:
+    def __init__(self, linear: Int4Linear, dynamic: bool) -> None:
         super().__init__()
         self.group_size = linear.groupsize
-        self.dynamic = isinstance(linear, Int8DynActInt4WeightLinear)
+        self.dynamic = dynamic
         self.register_buffer("packed", pack_int4(linear.weight))
         if self.dynamic:
             self.register_buffer("sums", _padded(group_sums(linear.weight, self.group_size), 8))
@@ -95,13 +95,14 @@ class DequantizedEmbedding(nn.Module):
         return F.embedding(tokens, self.weight)
 
 
-def pack_layers(module: nn.Module) -> None:
+def pack_layers(module: nn.Module, dynamic: bool = False) -> None:
     """Replace, in place, each int4 linear and quantized embedding below `module` by the form in
-    which Vulkan's kernels take it."""
+    which Vulkan's kernels take it; with `dynamic`, every linear by that of 8da4w."""
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, Int4Linear):
-                setattr(parent, name, PackedLinear(child))
+                is_dynamic = isinstance(child, Int8DynActInt4WeightLinear)
+                setattr(parent, name, PackedLinear(child, dynamic or is_dynamic))
             elif isinstance(child, QuantizedGroupEmbedding):
                 packed = PackedEmbedding if child.bit_width == 4 else DequantizedEmbedding
                 setattr(parent, name, packed(child))

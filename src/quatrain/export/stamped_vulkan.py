@@ -9,7 +9,7 @@ from quatrain.export.in_parallel import in_order
 from quatrain.export.stamp import stamp_layers
 from quatrain.export.template import tensors_of
 from quatrain.export.vulkan_template import vulkan_template
-from quatrain.program import Tensor, VulkanGraph, open_program
+from quatrain.program import Tensor, VulkanGraph
 from quatrain.program.operators import LINEAR_SCHEMES
 from quatrain.stages import Stages
 
@@ -26,7 +26,7 @@ def write_stamped_vulkan_program(
     Raises `IrregularGraph` where its layers are not copies of each other, before anything is
     written.
     """
-    template = open_program(vulkan_template(backbone, compile_options, metadata, stages))
+    template = vulkan_template(backbone, compile_options, metadata, stages)
     with stages("stamp the layers"):
         graph = stamp_layers(template.vulkan, len(backbone.layers))
         template.delegates[0].graph = graph

@@ -10,7 +10,7 @@ from quatrain.export.in_parallel import in_order
 from quatrain.export.stamp_plan import Renaming, name_of, stamp_plan
 from quatrain.export.template import tensors_of
 from quatrain.export.xnnpack_template import xnnpack_template
-from quatrain.program import Program, open_program
+from quatrain.program import Program
 from quatrain.program.flatbuffer import Record
 from quatrain.program.writer import FileRange, Layout, Segment, SharedSegment, write_layout
 from quatrain.stages import Stages
@@ -27,7 +27,7 @@ def write_stamped_xnnpack_program(
     Raises `IrregularGraph` where its layers are not copies of each other, before anything is
     written.
     """
-    template = open_program(xnnpack_template(backbone, metadata, stages))
+    template = xnnpack_template(backbone, metadata, stages)
     plan = template.root.execution_plan[0]
     with stages("stamp the layers"):
         delegates = [

@@ -30,8 +30,8 @@ def cached_template(
     """The template program for `backbone`, whose parts are operators already.
 
     Taken from the cache, or made by `make` of the twin and put there. `settings` is all that it
-    depends on besides the architecture. Raises `IrregularGraph` where layers are of several
-    kinds: the three that are lowered would not stand for all.
+    depends on besides config, tensors and versions. Raises `IrregularGraph` where layers are few
+    or of several kinds: the three that are lowered would not stand for all.
     """
     config = backbone.config
     if config.n_layers < LAYERS:
@@ -78,7 +78,7 @@ def _fingerprint(backbone: Backbone, settings: dict[str, Any]) -> str:
         for source in sorted((package / folder).glob("*.py")):
             code.update(source.read_bytes())
     described = [
-        backbone.config.to_params(), tensors, str(backbone), settings, versions, code.hexdigest(),
+        backbone.config.to_params(), tensors, settings, versions, code.hexdigest(),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 

@@ -1,7 +1,8 @@
 """The Vulkan program of three layers, each constant known by the tensor it came from.
 
 Each tensor of the twin holds nothing but a number, which says in the lowered graph which tensor
-a constant was.
+a constant was. One template serves both schemes: 8da4w is lowered, and weight-only is the same
+graph without the activations' quantization (`program.retarget`).
 """
 
 from pathlib import Path
@@ -14,14 +15,16 @@ from torch import nn
 from quatrain.backbone.model import Backbone
 from quatrain.export.irregular import IrregularGraph
 from quatrain.export.template import cached_template, source_of, tensors_of
+from quatrain.linear import Int8DynActInt4WeightLinear, WeightOnlyInt4Linear
 from quatrain.program import Constant, Program, Tensor, open_program
+from quatrain.program.retarget import retarget
 from quatrain.stages import Stages
 
 
 def vulkan_template(
     backbone: Backbone, compile_options: dict[str, Any], metadata: dict[str, Any], stages: Stages
-) -> Path:
-    """The template for `backbone`, whose parts are Vulkan operators already.
+) -> Program:
+    """The template for `backbone`, whose parts are Vulkan operators already, in its scheme.
 
     Raises `IrregularGraph` where a constant of the lowered program cannot be told, or where the
     layers do not allow for one.
@@ -31,7 +34,7 @@ def vulkan_template(
         with stages("import the compiler"):
             from quatrain.export.packed import pack_layers
             from quatrain.export.vulkan import write_lowered
-        pack_layers(twin)
+        pack_layers(twin, dynamic=True)
         keys = _number_tensors(twin)
         write_lowered(twin, compile_options, metadata, path, stages)
         with stages("name its constants"):
@@ -39,8 +42,19 @@ def vulkan_template(
             _name_constants(program, keys)
             program.write(path)
 
-    settings = {"backend": "vulkan", "compile options": compile_options, "metadata": metadata}
-    return cached_template(backbone, settings, make)
+    structure = str(backbone).replace(
+        WeightOnlyInt4Linear.__name__, Int8DynActInt4WeightLinear.__name__
+    )
+    settings = {
+        "backend": "vulkan",
+        "compile options": compile_options,
+        "metadata": metadata,
+        "structure": structure,
+    }
+    template = open_program(cached_template(backbone, settings, make))
+    if any(isinstance(part, WeightOnlyInt4Linear) for part in backbone.modules()):
+        retarget(template, "weight-only")
+    return template
 
 
 def _number_tensors(twin: Backbone) -> list[str]:

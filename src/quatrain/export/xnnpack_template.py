@@ -5,10 +5,11 @@ from typing import Any
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.template import cached_template
+from quatrain.program import Program, open_program
 from quatrain.stages import Stages
 
 
-def xnnpack_template(backbone: Backbone, metadata: dict[str, Any], stages: Stages) -> Path:
+def xnnpack_template(backbone: Backbone, metadata: dict[str, Any], stages: Stages) -> Program:
     """The template for `backbone`, whose parts are CPU operators already.
 
     Raises `IrregularGraph` where the layers do not allow for one.
@@ -19,4 +20,5 @@ def xnnpack_template(backbone: Backbone, metadata: dict[str, Any], stages: Stage
             from quatrain.export.xnnpack import write_named_program
         write_named_program(twin, metadata, path, stages)
 
-    return cached_template(backbone, {"backend": "xnnpack", "metadata": metadata}, make)
+    settings = {"backend": "xnnpack", "metadata": metadata, "structure": str(backbone)}
+    return open_program(cached_template(backbone, settings, make))
