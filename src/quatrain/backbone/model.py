@@ -89,7 +89,9 @@ class Backbone(nn.Module):
         plans = [config.layer(index) for index in range(config.n_layers)]
         self.tok_embeddings = self.tok_norm = self.scale_embedding = None
         if not embedding_input:
-            self.tok_embeddings = nn.Embedding(embedding_rows(config), config.dim)
+            # Of an empty table: to draw a random one on the meta device imports the compiler.
+            table = torch.empty(embedding_rows(config), config.dim)
+            self.tok_embeddings = nn.Embedding.from_pretrained(table, freeze=False)
             if config.normalize_tok_embeddings:
                 self.tok_norm = RMSNorm(config.dim, config.norm_eps, affine=False)
             self.scale_embedding = factor_or_none(config.embedding_scale_factor)

@@ -5,11 +5,19 @@ that torch.export then inlines one by one, recompiling the whole graph each time
 tracing quadratic in depth. The operators below them trace to the same nodes without that.
 """
 
+from typing import Any
+
 import torch
-import torchao.quantization.quant_primitives  # noqa: F401  (registers torch.ops.torchao.*)
 
 INT4_MIN, INT4_MAX = -8, 7
 INT8_MIN, INT8_MAX = -128, 127
+
+
+def _torchao() -> Any:
+    """torchao's operators, registered on first use: that import takes longer than an export."""
+    import torchao.quantization.quant_primitives  # noqa: F401
+
+    return torch.ops.torchao
 
 
 def cast(activation: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -29,7 +37,7 @@ def dequantize_groups(
     weight int8 [N, K] holding int4 values, scales and zeros [N, K / group_size];
     returns [N, K] in `dtype`.
     """
-    return torch.ops.torchao.dequantize_affine.default(
+    return _torchao().dequantize_affine.default(
         weight,
         [1, group_size],
         scales,
@@ -47,7 +55,7 @@ def choose_token_qparams(activation: torch.Tensor, eps: float) -> tuple[torch.Te
     activation [..., T, K]; returns float32 scale and float32 (integer-valued, in [-128, 127])
     zero point, each [..., T]. The scale is at least `eps`.
     """
-    return torch.ops.torchao.choose_qparams_affine.default(
+    return _torchao().choose_qparams_affine.default(
         activation,
         "ASYMMETRIC",
         _token_blocks(activation),
@@ -64,10 +72,10 @@ def fake_quantize_tokens(activation: torch.Tensor, eps: float) -> torch.Tensor:
     """`activation` [..., T, K] rounded to its per-token int8 grid and back, dtype kept."""
     block = _token_blocks(activation)
     scale, zero_point = choose_token_qparams(activation, eps)
-    quantized = torch.ops.torchao.quantize_affine.default(
+    quantized = _torchao().quantize_affine.default(
         activation, block, scale, zero_point, torch.int8, INT8_MIN, INT8_MAX
     )
-    return torch.ops.torchao.dequantize_affine.default(
+    return _torchao().dequantize_affine.default(
         quantized,
         block,
         scale,
