@@ -13,8 +13,6 @@ from quatrain.program import open_program
 from quatrain.quantize.model import quantize_model
 from quatrain.runtime.load import load_runner
 
-pytestmark = pytest.mark.usefixtures("linears_lowered_once")
-
 VULKAN, XNNPACK = ExportOptions(), ExportOptions(backend="xnnpack")
 # Two layers that have, between them, all that Llama 4 has; 8 tokens to a chunk where that counts.
 SMALL_LLAMA4 = {
@@ -70,9 +68,14 @@ def test_llama4_on_vulkan_is_one_delegate(tmp_path):
 
 
 def test_llama4_with_chunks_on_xnnpack(tmp_path):
-    fields = {**SMALL_LLAMA4, "attention_chunk_size": 8}
+    fields = {**SMALL_LLAMA4, "attention_chunk_size": 8, "num_experts_per_tok": 1,
+              "num_local_experts": 2}  # fmt: skip
     checkpoint = _hub_checkpoint(tmp_path, "Llama4", fields)
-    _assert_program_equals_eager(checkpoint, XNNPACK, tmp_path / "m.pte")
+    report = _assert_program_equals_eager(checkpoint, XNNPACK, tmp_path / "m.pte")
+    assert not any("experts" in note for note in report.notes)
+    # One way around each expert, and its end.
+    steps = open_program(tmp_path / "m.pte").methods["forward"].instructions
+    assert sum(step.kind == "jump" for step in steps) >= 2
     with pytest.raises(InputError, match=r"chunk of 8 tokens.*--max-seq-len 8"):
         export_checkpoint(checkpoint, tmp_path / "vulkan.pte", VULKAN)
     assert not (tmp_path / "vulkan.pte").exists()

@@ -12,8 +12,6 @@ from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.quantize.model import quantize_model
 from quatrain.runtime.load import load_runner
 
-pytestmark = pytest.mark.usefixtures("linears_lowered_once")
-
 # All linears of one shape, and one layer where that will do: a second or two a program, not ten.
 SMALL = {"n_layers": 1, "n_kv_heads": 4, "hidden_dim": 64, "max_seq_len": 32}
 TWO_LAYERS = {"n_layers": 2, "num_kv_shared_layers": 1}

@@ -12,14 +12,16 @@ class MixtureOfExperts(nn.Module):
 
     x [1, T, dim] goes to each expert multiplied by its score: the sigmoid of the router's logit
     for the `num_activated_experts` largest, 0 for the rest. An expert has no bias, so that it
-    answers 0 to 0: **all are computed**, for every token, at num_experts times the work of one.
-    That is what a graph without branches can do, on a GPU as well. A checkpoint holds w1, w2 and
-    w3 of all experts as one tensor each, [num_experts, N, K].
+    answers 0 to 0: **all are computed**, for every token, at num_experts times the work of one,
+    which is what a graph without branches can do. `skips_experts`: those that no token of a call
+    picks are left out, for a runtime that has branches. A checkpoint holds w1, w2 and w3 of all
+    experts as one tensor each, [num_experts, N, K].
     """
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.activated = config.num_activated_experts
+        self.skips_experts = False
         self.router = nn.Linear(config.dim, config.num_experts, bias=False)
         self.experts = nn.ModuleList(
             FeedForward(config, config.expert_dim) for _ in range(config.num_experts)
@@ -30,7 +32,9 @@ class MixtureOfExperts(nn.Module):
         scores = self.scores(x)
         result = self.shared_expert(x)
         for index, expert in enumerate(self.experts):
-            result = result + expert(x * scores[..., index : index + 1])
+            score = scores[..., index : index + 1]
+            answer = _if_picked if self.skips_experts else _always
+            result = result + answer(expert, x, score)
         return result
 
     def scores(self, x: torch.Tensor) -> torch.Tensor:
@@ -44,3 +48,27 @@ class MixtureOfExperts(nn.Module):
             rest = torch.where(rest >= largest, torch.full_like(rest, -torch.inf), rest)
         picked = logits >= rest.amax(-1, keepdim=True)
         return torch.where(picked, torch.sigmoid(logits), torch.zeros_like(logits))
+
+
+def skip_experts(module: nn.Module) -> None:
+    """Let each mixture of experts below `module` leave out experts that no token picks.
+
+    For tracing: run eagerly, each branch would be compiled first.
+    """
+    for mixture in module.modules():
+        if isinstance(mixture, MixtureOfExperts):
+            mixture.skips_experts = True
+
+
+def _always(expert: nn.Module, x: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+    return expert(x * score)
+
+
+def _if_picked(expert: nn.Module, x: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+    # Neither branch may hand on an operand: ExecuTorch would leave it where it is.
+    return torch.cond(
+        score.amax() > 0,
+        lambda x, score: expert(x * score),
+        lambda x, score: torch.zeros_like(x),
+        (x, score),
+    )
