@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from quatrain.verify.health import WatchedRunner, entropy, judge
+from quatrain.verify.health import WatchedRunner, entropy, judge, judge_logits
 
 RECORDED = json.loads((Path(__file__).parent / "generations.json").read_text())
 
@@ -70,3 +70,9 @@ def test_a_watched_runner_notes_entropies() -> None:
     runner.reset()
     assert runner.entropies == []
     assert entropy(torch.tensor([100.0, 0.0])) == pytest.approx(0, abs=1e-6)
+
+
+def test_logits_are_judged_by_their_most_likely_tokens() -> None:
+    same = [torch.eye(8)[3]] * 9
+    assert "times in a row" in judge_logits(same).problems[0]
+    assert judge_logits([torch.eye(16)[i] for i in range(9)]).problems == []

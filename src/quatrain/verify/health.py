@@ -102,6 +102,12 @@ def judge(
     return Health(len(tokens), run, near, distinct, mean, bad_steps, problems)
 
 
+def judge_logits(rows: Sequence[torch.Tensor]) -> Health:
+    """The health of taking the most likely token at each step; `rows` are the steps' logits [V]."""
+    tokens = [int(row.argmax()) for row in rows]
+    return judge(tokens, [entropy(row) for row in rows], "length")
+
+
 def _repeats(tokens: Sequence[int], places: int) -> float:
     """The share of tokens that stand among the `places` before them."""
     repeats = sum(token in tokens[max(0, i - places) : i] for i, token in enumerate(tokens))

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint import open_checkpoint
@@ -34,6 +36,7 @@ from quatrain.verify.parity import (
     greedy_logits,
     rounding_floor,
 )
+from quatrain.verify.problems import divergence_problems, health_problems, logits_problems
 from quatrain.verify.walk import TOLERANCE, TracingRunner, Walk, walk
 
 DEVICES = ("reference", "gpu", "executorch")
@@ -127,15 +130,16 @@ def verify_program(
     for device in devices:
         runner, _ = load_runner(opened, device, emulate)
         with stages(f"run on {device}"):
-            parity = eager.compare(runner)
+            logits = eager.followed_by(runner)
+        parity = compare_logits(eager.logits, logits)
         walked = None
         if device != "executorch":
             with stages(f"walk on {device}"):
                 tracing = cast(TracingRunner, runner)
                 walked = walk(tracing, backbone, texts[0], TOLERANCE[dtype])
-        problems = _problems(parity, allowed)
+        problems = logits_problems(parity, allowed) + health_problems(eager.logits, logits)
         if walked is None:
-            problems += _divergence_problems(parity, floor)
+            problems += divergence_problems(parity, _FLOORS * floor.kl + _DIVERGENCE)
         elif walked.first is not None:
             problems.insert(0, str(walked.first))
         checks.append(DeviceCheck(device, parity, walked, problems))
@@ -152,10 +156,10 @@ class _Eager:
         self.follows = [tokens[:-1] for tokens, _ in continued]
         self.logits = [rows for _, rows in continued]
 
-    def compare(self, runner: Runner) -> Parity:
+    def followed_by(self, runner: Runner) -> list[list[torch.Tensor]]:
         """The logits of `runner` for the same tokens."""
         pairs = zip(self.texts, self.follows, strict=True)
-        return compare_logits(self.logits, [greedy_logits(runner, p, f) for p, f in pairs])
+        return [greedy_logits(runner, prompt, follow) for prompt, follow in pairs]
 
 
 def _devices(asked: tuple[str, ...], program: Program) -> tuple[str, ...]:
@@ -178,20 +182,3 @@ def _encode(prompts: tuple[str, ...], program: Path, room: int) -> list[list[int
         if len(tokens) < 2:
             raise InputError("a prompt of one token has no prefill to verify; give a longer one")
     return encoded
-
-
-def _problems(parity: Parity, allowed: float) -> list[str]:
-    if parity.logits_error <= allowed:
-        return []
-    return [
-        f"the logits differ by {parity.logits_error:.2g}, relatively; rounding explains up "
-        f"to {allowed:.2g}"
-    ]
-
-
-def _divergence_problems(parity: Parity, floor: Parity) -> list[str]:
-    """Without a walk: in 8da4w rounding moves logits far, but the distributions stay close."""
-    allowed = _FLOORS * floor.kl + _DIVERGENCE
-    if parity.kl <= allowed:
-        return []
-    return [f"the divergence is {parity.kl:.2g} nats; rounding explains up to {allowed:.2g}"]

@@ -1,0 +1,41 @@
+"""What is wrong with a program's logits beside its eager backbone's, as whole sentences."""
+
+import torch
+
+from quatrain.verify.health import judge_logits
+from quatrain.verify.parity import Parity
+
+
+def logits_problems(parity: Parity, allowed: float) -> list[str]:
+    """Where the relative error is beyond `allowed`."""
+    if parity.logits_error <= allowed:
+        return []
+    return [
+        f"the logits differ by {parity.logits_error:.2g}, relatively; rounding explains up "
+        f"to {allowed:.2g}"
+    ]
+
+
+def divergence_problems(parity: Parity, allowed: float) -> list[str]:
+    """Where the mean divergence is beyond `allowed` nats.
+
+    It is what tells in 8da4w without a walk: rounding moves the logits far there, but leaves the
+    distributions close.
+    """
+    if parity.kl <= allowed:
+        return []
+    return [f"the divergence is {parity.kl:.2g} nats; rounding explains up to {allowed:.2g}"]
+
+
+def health_problems(
+    expected: list[list[torch.Tensor]], found: list[list[torch.Tensor]]
+) -> list[str]:
+    """What the choices of `found` suffer from where those of `expected` are healthy; both are
+    the logits [V] of each step, per prompt."""
+    pairs = zip(expected, found, strict=True)
+    return [
+        f"after prompt {number}: {problem}"
+        for number, (wants, gots) in enumerate(pairs, 1)
+        if not judge_logits(wants).problems
+        for problem in judge_logits(gots).problems
+    ]
