@@ -1,6 +1,10 @@
 """Decode and prefill speed of Vulkan programs on this machine's GPU, against the CPU reference.
 
     python benchmarks/runtime.py model-8da4w.pte model-weight-only.pte --json runtime.json
+    python benchmarks/runtime.py ... --peer     llama.cpp beside them
+
+The peer runs the GGUF file that SmolLM2 comes in (Q4_1) through llama-cpp-python, on a GPU, such
+as llvmpipe, where it was built for Vulkan, else on the CPU; the table says which.
 
 Every figure is a median. CPU time per token tells more than wall time where other programs run
 on the same cores and the adapter computes on them (llvmpipe). Per-operator times come from
@@ -10,6 +14,7 @@ reads.
 """
 
 import argparse
+import importlib.util
 import json
 import platform
 import statistics
@@ -25,6 +30,7 @@ from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.device import Gpu
 from quatrain.runtime.wgpu.profile import by_operator
+from quatrain.smollm2 import fetch_smollm2
 
 COPIED = 64 << 20  # bytes of the device copy that weights are compared with
 
@@ -36,8 +42,11 @@ def main() -> None:
     parser.add_argument("--adapter", help="name or number from `quatrain devices`")
     parser.add_argument("--prompt", type=int, default=128, help="tokens of the prompt")
     parser.add_argument("--tokens", type=int, default=32, help="decoded tokens")
+    parser.add_argument("--peer", action="store_true", help="measure llama.cpp as well")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.peer and not importlib.util.find_spec("llama_cpp"):
+        parser.error("--peer needs llama-cpp-python: pip install llama-cpp-python")
 
     rows, operators = [], {}
     for path in options.programs:
@@ -50,6 +59,10 @@ def main() -> None:
         gpu["linear_share"] = linear_share(operators[path.name])
         reference = measure(ReferenceRunner(path), options.prompt, max(4, options.tokens // 4))
         rows += [gpu, reference | {"program": path.name, "runtime": "reference, CPU"}]
+    if options.peer:
+        peer = LlamaCpp(options.prompt + options.tokens)
+        row = measure(peer, options.prompt, options.tokens)
+        rows.append(row | {"program": "SmolLM2-135M, Q4_1", "runtime": peer.name})
 
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads")
     heads = f"{'decode tok/s':>13}{'CPU ms/tok':>12}{'prefill tok/s':>14}{'linears':>9}"
@@ -94,6 +107,30 @@ def measure(runner: Any, prompt: int, tokens: int) -> dict[str, float]:
         "decode_cpu_ms_per_token": (time.process_time() - busy) / tokens * 1e3,
         "first_prefill_s": prefill[0],
     }
+
+
+class LlamaCpp:
+    """llama.cpp on SmolLM2's GGUF file, behind the `forward` that `measure` calls."""
+
+    def __init__(self, context: int):
+        import llama_cpp
+
+        offloads = llama_cpp.llama_supports_gpu_offload()
+        self.name = f"llama.cpp {llama_cpp.__version__}, {'GPU' if offloads else 'CPU'}"
+        self.model = llama_cpp.Llama(
+            str(fetch_smollm2()),
+            n_ctx=context,
+            n_gpu_layers=-1 if offloads else 0,
+            n_threads=torch.get_num_threads(),
+            n_threads_batch=torch.get_num_threads(),
+            verbose=False,
+        )
+
+    def forward(self, tokens: torch.Tensor, position: torch.Tensor) -> None:
+        """Evaluate tokens [1, T] from position[0] on."""
+        if int(position[0]) == 0:
+            self.model.reset()
+        self.model.eval(tokens[0].tolist())
 
 
 def timed(call: Callable[[], Any]) -> float:

@@ -12,7 +12,8 @@ from quatrain.program import Operator, open_program
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.device import Gpu, explained, list_adapters, pick_adapter
-from quatrain.runtime.wgpu.dispatch import Operand, dispatch
+from quatrain.runtime.wgpu.dispatch import Operand, Traits, dispatch
+from quatrain.runtime.wgpu.linear import Weights, int4_linear
 from quatrain.runtime.wgpu.sequence import place
 
 FOLDER = Path(__file__).parents[1] / "program" / "artifacts"
@@ -186,3 +187,16 @@ def test_numbers_survive_upload() -> None:
     encoder.copy_buffer_to_buffer(buffer, 0, staging, 0, 16)
     gpu.device.queue.submit([encoder.finish()])
     assert gpu.read(staging, "uint8")[:7].tolist() == data.tolist()
+
+
+@pytest.mark.parametrize(("channels", "kernel"), [(262140, "lanes"), (262144, "rows")])
+def test_no_grid_is_wider_than_a_gpu_takes(channels: int, kernel: str) -> None:
+    def operand(dtype: str, *shape: int) -> Operand:
+        return Operand((dtype, shape), dtype, shape)
+
+    weights = Weights(operand("u8", channels, 16), operand("f32", 1, channels), 32)
+    made = int4_linear(
+        operand("f32", 1, 32), weights, operand("f32", 1, channels), Traits(False, True)
+    )
+    assert made.kernel == f"linear_{kernel}"
+    assert max(made.grid((1, 0, 0, 0))) <= 65535

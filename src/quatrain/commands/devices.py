@@ -9,7 +9,7 @@ def devices(json: Json = False, debug: Debug = False) -> None:
     """List the GPU adapters that `--device gpu` can use, best first.
 
     Give a name, or its number, to `--adapter`. An adapter of kind CPU is a software
-    implementation, such as llvmpipe.
+    implementation, such as llvmpipe. `run --profile` needs timestamps.
 
     Example: `quatrain devices`
     """
@@ -28,9 +28,9 @@ def devices(json: Json = False, debug: Debug = False) -> None:
             "that runs on the CPU; programs also run with --device reference."
         )
         return
-    table = Table("", "adapter", "kind", "backend", "driver", "fp16", "subgroups", "largest buffer")
+    table = Table("", "adapter", "kind", "backend", "driver", "offers", "largest buffer")
     for i, a in enumerate(adapters):
-        offers = ["yes" if offered else "no" for offered in (a.fp16, a.subgroups)]
+        offered = [name for name in ("fp16", "subgroups", "timestamps") if getattr(a, name)]
         size = human_bytes(min(a.max_binding, a.max_buffer))
-        table.add_row(str(i), a.name, a.kind, a.backend, a.driver, *offers, size)
+        table.add_row(str(i), a.name, a.kind, a.backend, a.driver, "\n".join(offered), size)
     Console().print(table)

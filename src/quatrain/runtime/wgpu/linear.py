@@ -8,6 +8,9 @@ from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Traits, ceil_div, 
 # torchao's smallest scale of an activation where the graph does not give one.
 EPSILON = 1.1920928955078125e-07
 
+MOST_WORKGROUPS = 65535  # along one dimension of a grid
+_LANES_CHANNELS = 4  # output channels of a workgroup of linear_lanes.wgsl
+
 # WGSL of what reads back of a zero point `chosen`, by defect (see quatrain.runtime.faults).
 _READ_ZERO = {
     "dq8ca-zp-binding-float": "select(chosen, chosen - 8388608.0, chosen < 0.0)",
@@ -97,7 +100,7 @@ def int4_linear(
             "linear_any", operands, (m,), lambda p: (ceil_div(n, 64), p[0], 1),
             **constants, WORKGROUP=64,
         )  # fmt: skip
-    if m == 1 and not traits.cpu:
+    if m == 1 and not traits.cpu and ceil_div(n, _LANES_CHANNELS) <= MOST_WORKGROUPS:
         return _lanes(operands, m, constants)
     return _rows(operands, m, constants, traits)
 
@@ -117,11 +120,11 @@ def _rows(operands: list[Operand], m: int, constants: dict, traits: Traits) -> D
 
 
 def _lanes(operands: list[Operand], m: int, constants: dict) -> Dispatch:
-    lanes, workgroup = 16, 64
+    lanes, workgroup = 16, 16 * _LANES_CHANNELS
     return dispatch(
         "linear_lanes",
         operands,
         (m,),
-        lambda p: (ceil_div(constants["N"], workgroup // lanes), p[0], 1),
+        lambda p: (ceil_div(constants["N"], _LANES_CHANNELS), p[0], 1),
         **constants, LANES=lanes, WORKGROUP=workgroup,
     )  # fmt: skip
