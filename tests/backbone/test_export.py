@@ -10,6 +10,7 @@ from quatrain.backbone.build import load_eager
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.program import open_program
+from quatrain.program.linears import find_linears
 from quatrain.quantize.model import quantize_model
 from quatrain.runtime.load import load_runner
 
@@ -64,7 +65,9 @@ def test_llama4_on_vulkan_is_one_delegate(tmp_path):
     names = [row.name for row in report.linears]
     assert "layers.1.feed_forward.experts.3.w2" in names
     assert len(names) == 2 * 4 + 3 + 5 * 3 + 1 + 1  # attention, dense, experts, router, output
-    assert len(open_program(tmp_path / "m.pte").delegates) == 1
+    program = open_program(tmp_path / "m.pte")
+    assert len(program.delegates) == 1
+    assert {linear.name for linear in find_linears(program.vulkan)} == set(names)
 
 
 def test_llama4_with_chunks_on_xnnpack(tmp_path):

@@ -9,6 +9,8 @@ from peers import prefill_then_decode, relative_error
 from quatrain.backbone.build import load_eager
 from quatrain.checkpoint import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.program import open_program
+from quatrain.program.linears import find_linears
 from quatrain.quantize.model import quantize_model
 from quatrain.runtime.load import load_runner
 
@@ -54,7 +56,10 @@ def checkpoint_of(tmp_path_factory):
 def test_program_equals_eager_and_executorch(case, program, checkpoint_of, tmp_path):
     fields, options, checkpoint = CASES[case], PROGRAMS[program], checkpoint_of(case)
     inputs = _inputs(fields)
-    export_checkpoint(checkpoint, tmp_path / "m.pte", options)
+    report = export_checkpoint(checkpoint, tmp_path / "m.pte", options)
+    if options.backend == "vulkan":
+        linears = find_linears(open_program(tmp_path / "m.pte").vulkan)
+        assert {row.name for row in report.linears} == {linear.name for linear in linears}
     device = "reference" if options.backend == "vulkan" else "executorch"
     found = _called(load_runner(tmp_path / "m.pte", device)[0], inputs)
     eager = prefill_then_decode(load_eager(checkpoint, options.scheme), inputs, PREFILL)

@@ -9,6 +9,7 @@ from quatrain.checkpoint import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.kernels import dequantize_fallbacks
 from quatrain.program import open_program
+from quatrain.program.linears import find_linears
 from quatrain.runtime.load import load_runner
 
 TOKENS = torch.tensor([[5, 9, 200, 33, 7, 61]])
@@ -44,4 +45,7 @@ def test_program_equals_eager(release, program, tmp_path):
     beside = {"qlora": 2 * 7 * 2, "spinquant": 0 if options.backend == "xnnpack" else 2 * 2}
     assert len(report.linears) == 2 * 7 + 1 + beside[release]
     if options.backend == "vulkan":
-        assert len(open_program(tmp_path / "m.pte").delegates) == 1
+        program = open_program(tmp_path / "m.pte")
+        assert len(program.delegates) == 1
+        shapes = {linear.name: linear.in_features for linear in find_linears(program.vulkan)}
+        assert shapes["layers.1.feed_forward.w2"] == releases.HIDDEN
