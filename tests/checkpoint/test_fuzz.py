@@ -32,6 +32,13 @@ WRITERS = {
     "meta": lambda folder: tiny.write_meta(folder) / "consolidated.00.pth",
     "gptq": lambda folder: folders.write_quantized(folder, "gptq") / "model.safetensors",
     "awq": lambda folder: folders.write_quantized(folder, "awq") / "model.safetensors",
+    "compressed-tensors": lambda folder: (
+        folders.write_quantized(folder, "compressed-tensors") / "model.safetensors"
+    ),
+    "spinquant params": lambda folder: (
+        releases.write_release(folder, releases.release_tensors(), **releases.SPINQUANT)
+        / "params.json"
+    ),
     "quantization_config": lambda folder: (
         folders.write_quantized(folder, "compressed-tensors") / "config.json"
     ),
