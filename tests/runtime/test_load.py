@@ -30,7 +30,7 @@ def _pretend(monkeypatch: pytest.MonkeyPatch, gpu: float, reference: float) -> l
     """Let the runtimes take so many seconds a step; returns which were timed."""
     timed = []
 
-    def decode_seconds(runner: object) -> float:
+    def decode_seconds(runner: object, one: object) -> float:
         timed.append(type(runner).__name__)
         return gpu if timed[-1] == "WgpuRunner" else reference
 

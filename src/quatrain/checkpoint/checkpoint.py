@@ -16,6 +16,7 @@ import torch
 
 from quatrain.backbone.config import BackboneConfig, config_from_params
 from quatrain.checkpoint.layout import EMBEDDING, OUTPUT
+from quatrain.checkpoint.mapped import was_read
 from quatrain.checkpoint.meta_adaptations import config_params
 from quatrain.checkpoint.structure import check_structure
 from quatrain.checkpoint.tensors import LazyTensors
@@ -52,7 +53,10 @@ class Checkpoint:
         declared = self._declared("embedding")
         if declared in ("int4", "int8"):
             return declared
-        return "int4" if within(self.tensors[f"{EMBEDDING}.weight"], INT4) else "int8"
+        weight = self.tensors[f"{EMBEDDING}.weight"]
+        fits = within(weight, INT4)
+        was_read(weight.nbytes)
+        return "int4" if fits else "int8"
 
     @cached_property
     def output_kind(self) -> Literal["int4", "int8", "fp", "tied"]:
@@ -74,7 +78,9 @@ class Checkpoint:
         """
         with (stages or Stages())("check the checkpoint's values"):
             for name in self.tensors:
-                self.check_tensor(name, self.tensors[name])
+                tensor = self.tensors[name]
+                self.check_tensor(name, tensor)
+                was_read(tensor.nbytes)
 
     def check_tensor(self, name: str, tensor: torch.Tensor) -> None:
         """What `check_values` does, for the one `tensor` of that `name`."""

@@ -5,6 +5,9 @@ The format: 8 bytes, the header's length; the header, a JSON object of
 """
 
 import json
+import math
+import mmap
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from quatrain.checkpoint.mapped import map_file
 from quatrain.checkpoint.tensors import LazyTensors, StoredTensor
 from quatrain.errors import InputError
 
@@ -34,9 +38,14 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 def read_safetensors(path: Path) -> LazyTensors:
     """The tensors of `path`, memory-mapped. Raises `InputError` where the file is not whole."""
     try:
-        # Held open for as long as a tensor may be asked for.
-        file = safe_open(path, framework="pt")
-        return LazyTensors({name: _stored(path, file, name) for name in list(file.keys())})
+        with safe_open(path, framework="pt") as file:  # checks the header, and it the file
+            names = list(file.keys())
+        mapped = map_file(path)
+        start = 8 + int.from_bytes(mapped[:8], "little")
+        header = json.loads(mapped[8:start])
+        return LazyTensors(
+            {name: _stored(path, mapped, start, name, header[name]) for name in names}
+        )
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{path}: is not a whole .safetensors file: {error}. Download or write it again."
@@ -49,15 +58,26 @@ def read_metadata(path: Path) -> dict[str, str]:
         return dict(file.metadata() or {})
 
 
-def _stored(path: Path, file: Any, name: str) -> StoredTensor:
-    header = file.get_slice(name)
-    dtype = _DTYPES.get(header.get_dtype())
+def _stored(
+    path: Path, mapped: mmap.mmap, start: int, name: str, header: dict[str, Any]
+) -> StoredTensor:
+    dtype, shape = _DTYPES.get(header["dtype"]), tuple(header["shape"])
     if dtype is None:
         raise InputError(
-            f"{path}: {name} has dtype {header.get_dtype()}, "
+            f"{path}: {name} has dtype {header['dtype']}, "
             f"expected one of {', '.join(sorted(_DTYPES))}"
         )
-    return StoredTensor(tuple(header.get_shape()), dtype, lambda: file.get_tensor(name))
+    offset, count = start + header["data_offsets"][0], math.prod(shape)
+
+    def load() -> torch.Tensor:
+        if count == 0:
+            return torch.empty(shape, dtype=dtype)
+        with warnings.catch_warnings():
+            # That it cannot be written to, which nobody does to a checkpoint.
+            warnings.simplefilter("ignore")
+            return torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset).view(shape)
+
+    return StoredTensor(shape, dtype, load)
 
 
 @dataclass(frozen=True)

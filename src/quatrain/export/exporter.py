@@ -8,6 +8,7 @@ from typing import Any
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint import Checkpoint, open_checkpoint
+from quatrain.checkpoint.mapped import release_mapped
 from quatrain.devices import require_target
 from quatrain.errors import InputError
 from quatrain.export.accounting import check_program
@@ -68,6 +69,7 @@ def export_checkpoint(
     with stages("build the backbone"):
         backbone, rows = _prepare(opened, options)
         notes = _notes(backbone, options)
+        release_mapped()
     with whole_file(output) as temporary:
         notes += _write_program(backbone, opened, options, temporary, stages)
         with stages("account for every linear"):

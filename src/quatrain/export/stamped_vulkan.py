@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.backbone.model import Backbone
+from quatrain.checkpoint.mapped import was_read
 from quatrain.export.constants import constant_bytes
 from quatrain.export.in_parallel import in_order
 from quatrain.export.stamp import stamp_layers
 from quatrain.export.template import tensors_of
 from quatrain.export.vulkan_template import vulkan_template
-from quatrain.program import Tensor, VulkanGraph
+from quatrain.program import Constant, Program, Tensor, VulkanGraph
 from quatrain.program.operators import LINEAR_SCHEMES
 from quatrain.stages import Stages
 
@@ -43,9 +44,14 @@ def write_stamped_vulkan_program(
             return constant_bytes(form, tensors[name], shapes[index], groups.get(index))
 
         order = range(len(graph.constants))
-        graph.constants = [template.add_data(data) for data in in_order(lay_out, order)]
+        graph.constants = [_stored(template, data) for data in in_order(lay_out, order)]
     with stages("write"):
         template.write(path)
+
+
+def _stored(template: Program, data: bytes) -> Constant:
+    was_read(2 * len(data))  # a packed weight is half of what it was made of
+    return template.add_data(data)
 
 
 def _shapes(graph: VulkanGraph) -> dict[int, Tensor]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.backbone.model import Backbone
+from quatrain.checkpoint.mapped import was_read
 from quatrain.export.constants import xnnpack_bytes
 from quatrain.export.cpu_embedding import NibbleEmbedding
 from quatrain.export.in_parallel import in_order
@@ -98,7 +99,10 @@ def _packed(
         form, _, tensor = name.partition(":")
         return xnnpack_bytes(form, tensors[tensor])
 
-    keys = [template.add_data(data).key or "" for data in in_order(lay_out, names)]
+    keys = []
+    for data in in_order(lay_out, names):
+        keys.append(template.add_data(data).key or "")
+        was_read(2 * len(data))  # a packed weight is half of what it was made of
     return {name: (key, template.new_data[key]) for name, key in zip(names, keys, strict=True)}
 
 

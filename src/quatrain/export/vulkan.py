@@ -5,6 +5,7 @@ from typing import Any
 
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 from executorch.exir import to_edge
+from executorch.exir.lowered_backend_module import LoweredBackendModule
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.lowering import EDGE_CONFIG, EXECUTORCH_CONFIG, quiet, trace
@@ -45,3 +46,7 @@ def write_lowered(
         manager = delegated.to_executorch(EXECUTORCH_CONFIG)
     with stages("write"), path.open("wb") as file:
         manager.write_to_file(file)
+    # ExecuTorch's passes live as long as the process, and hold on to what they lowered last.
+    for part in manager.exported_program().graph_module.modules():
+        if isinstance(part, LoweredBackendModule) and part.named_data_store_output is not None:
+            part.named_data_store_output.buffers.clear()

@@ -37,6 +37,8 @@ def vulkan_template(
         pack_layers(twin, dynamic=True)
         keys = _number_tensors(twin)
         write_lowered(twin, compile_options, metadata, path, stages)
+        for tensor in tensors_of(twin).values():
+            tensor.untyped_storage().resize_(0)  # ExecuTorch's passes hold on to the program
         with stages("name its constants"):
             program = open_program(path)
             _name_constants(program, keys)

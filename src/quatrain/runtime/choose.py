@@ -16,22 +16,29 @@ import torch
 
 from quatrain.errors import InputError
 from quatrain.files import cache_folder, whole_file
-from quatrain.program import Tensor, VulkanGraph
+from quatrain.program import Program, Tensor, VulkanGraph
 from quatrain.runtime.generate import Runner
 
 _STEPS = 5
 
 
 @torch.inference_mode()
-def decode_seconds(runner: Runner) -> float:
-    """The median time of a decode step, after one that warms `runner` up; it is reset after."""
+def decode_seconds(runner: Runner, one: torch.Tensor) -> float:
+    """The median time of a decode step of `one` token (or its embedding [1, 1, dim]), after a
+    step that warms `runner` up; it is reset after."""
     times = []
-    for position in range(_STEPS + 1):
+    for _ in range(_STEPS + 1):
         begun = time.perf_counter()
-        runner.forward(torch.tensor([[0]]), torch.tensor([position]))
+        runner.forward(one, torch.tensor([0]))
         times.append(time.perf_counter() - begun)
     runner.reset()
     return statistics.median(times[1:])
+
+
+def one_token(program: Program) -> torch.Tensor:
+    """What a decode step of `program` takes: a token int64 [1, 1], or embeddings [1, 1, dim]."""
+    sizes = program.methods["forward"].inputs[0].sizes
+    return torch.zeros(1, 1, sizes[2]) if len(sizes) == 3 else torch.tensor([[0]])
 
 
 class KeptSpeeds:

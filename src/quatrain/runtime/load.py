@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
-from quatrain.runtime.choose import KeptSpeeds, decode_seconds, reference_fits
+from quatrain.runtime.choose import KeptSpeeds, decode_seconds, one_token, reference_fits
 from quatrain.runtime.generate import Runner
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def _measured(program: Program, gpu: "WgpuRunner") -> dict[str, float] | None:
             reference = _reference_runner(program, None)
         except InputError:
             return None
-        seconds = {"gpu": decode_seconds(gpu), "reference": decode_seconds(reference)}
+        one = one_token(program)
+        seconds = {"gpu": decode_seconds(gpu, one), "reference": decode_seconds(reference, one)}
         kept.write(seconds)
     return seconds
 

@@ -1,0 +1,43 @@
+"""Memory-mapped files whose pages do not pile up.
+
+Every page of a mapping that was read counts as memory of the process until it is let go of,
+though the system could take it back: over a checkpoint's weights that adds up to all of them.
+"""
+
+import mmap
+import weakref
+from pathlib import Path
+
+_AT_MOST = 128 << 20  # bytes read between two releases
+
+_open: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+_read = 0
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """The whole of a file, read-only; OSError or ValueError where there is nothing to map."""
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    _open.add(mapped)
+    return mapped
+
+
+def was_read(nbytes: int) -> None:
+    """Say that `nbytes` of mapped tensors have been read and are not needed for now.
+
+    Once that comes to 128 MiB the pages of all mapped files are let go of.
+    """
+    global _read
+    _read += nbytes
+    if _read >= _AT_MOST:
+        release_mapped()
+
+
+def release_mapped() -> None:
+    """Let go of the pages of all mapped files. Tensors in them stay valid: what is needed again
+    is read again."""
+    global _read
+    _read = 0
+    if hasattr(mmap, "MADV_DONTNEED"):
+        for mapped in list(_open):
+            mapped.madvise(mmap.MADV_DONTNEED)
