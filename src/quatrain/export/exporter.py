@@ -106,6 +106,8 @@ def _prepare(opened: Checkpoint, options: ExportOptions) -> tuple[Backbone, list
         embedding_input=options.embedding_input,
         hidden_output=options.hidden_output,
     )
+    to_operators = to_vulkan_operators if options.backend == "vulkan" else to_cpu_operators
+    to_operators(backbone)
     rows = assign_kernels(backbone, options)
     dequantize_fallbacks(backbone, rows)
     return backbone, rows
@@ -116,50 +118,25 @@ def _write_program(
 ) -> list[str]:
     """Write the program; returns what there is to say about how."""
     metadata = metadata_methods(backbone, opened.params)
-    write = _write_vulkan if options.backend == "vulkan" else _write_xnnpack
+    vulkan = options.backend == "vulkan"
     try:
-        write(backbone, options, metadata, path, stages, stamped=True)
+        if vulkan:
+            write_stamped_vulkan_program(backbone, options.compile_options, metadata, path, stages)
+        else:
+            write_stamped_xnnpack_program(backbone, metadata, path, stages)
+        return []
     except IrregularGraph as error:
-        write(backbone, options, metadata, path, stages, stamped=False)
-        return [f"Every layer was lowered by itself, which takes longer: {error}."]
-    return []
-
-
-# The compiler takes seconds to import, so only the way that needs it imports it.
-
-
-def _write_vulkan(
-    backbone: Backbone,
-    options: ExportOptions,
-    metadata: dict[str, Any],
-    path: Path,
-    stages: Stages,
-    stamped: bool,
-) -> None:
-    if stamped:
-        to_vulkan_operators(backbone)
-        write_stamped_vulkan_program(backbone, options.compile_options, metadata, path, stages)
-    else:
+        reason = str(error)
+    # The compiler takes seconds to import, so only the way that needs it imports it.
+    if vulkan:
         with stages("import the compiler"):
             from quatrain.export.vulkan import write_vulkan_program
         write_vulkan_program(backbone, options.compile_options, metadata, path, stages)
-
-
-def _write_xnnpack(
-    backbone: Backbone,
-    options: ExportOptions,
-    metadata: dict[str, Any],
-    path: Path,
-    stages: Stages,
-    stamped: bool,
-) -> None:
-    if stamped:
-        to_cpu_operators(backbone)
-        write_stamped_xnnpack_program(backbone, metadata, path, stages)
     else:
         with stages("import the compiler"):
             from quatrain.export.xnnpack import write_xnnpack_program
         write_xnnpack_program(backbone, metadata, path, stages)
+    return [f"Every layer was lowered by itself, which takes longer: {reason}."]
 
 
 def _notes(backbone: Backbone, options: ExportOptions) -> list[str]:

@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 
 from torch import nn
 
-from quatrain.backbone.moe import skip_experts
 from quatrain.errors import InputError
 from quatrain.export.options import ExportOptions
 from quatrain.linear import (
@@ -12,7 +11,6 @@ from quatrain.linear import (
     Int8DynActInt8WeightLinear,
     WeightOnlyInt4Linear,
 )
-from quatrain.linear.adapted import to_fast_hadamard
 from quatrain.linear.int4 import Int4Linear
 
 # (backend, what the checkpoint holds) -> the kernel that computes it.
@@ -55,15 +53,9 @@ class LinearRow:
 def assign_kernels(backbone: nn.Module, options: ExportOptions) -> list[LinearRow]:
     """A row for each linear of `backbone`, in module order.
 
-    Changed is this alone, where the backend has more than linears: SpinQuant's rotations,
-    linears otherwise, become one operator, and experts that are not picked are skipped.
-
     Raises `InputError` naming the linears that no kernel computes as stored, and why, unless
     `options.allow_fallback`.
     """
-    if options.backend == "xnnpack":
-        to_fast_hadamard(backbone)
-        skip_experts(backbone)
     rows, stuck = [], []
     for name, module in backbone.named_modules():
         if isinstance(module, Int4Linear | Int8DynActInt8WeightLinear | nn.Linear):

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from quatrain.backbone.kv_cache import CachedAttention, capped_attention, visible
+from quatrain.backbone.moe import skip_experts
 from quatrain.backbone.norm import RMSNorm
 from quatrain.backbone.residual import FixedResidual, GatedResidual
 from quatrain.backbone.rope import HalfSplitRotary, InterleavedRotary, Rope
 from quatrain.errors import InputError
+from quatrain.linear.adapted import to_fast_hadamard
 
 
 class SdpaWithKvCache(nn.Module):
@@ -173,7 +175,12 @@ def _cpu_attention(attend: CachedAttention) -> nn.Module:
 
 def to_cpu_operators(backbone: nn.Module) -> None:
     """Replace, in place, the parts that ExecuTorch's CPU runtime has one kernel for, but for
-    quantized layers (see `export.xnnpack_linears` and `export.cpu_embedding`)."""
+    quantized layers (see `export.xnnpack_linears` and `export.cpu_embedding`).
+
+    SpinQuant's rotations become one operator, and experts that no token picks are skipped.
+    """
+    to_fast_hadamard(backbone)
+    skip_experts(backbone)
     for parent in list(backbone.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, CachedAttention):

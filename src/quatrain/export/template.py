@@ -9,7 +9,6 @@ import copy
 import hashlib
 import importlib.metadata
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torch import nn
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.irregular import IrregularGraph
-from quatrain.files import whole_file
+from quatrain.files import cache_folder, whole_file
 
 LAYERS = 3  # the first, the last, and one between to copy
 
@@ -38,7 +37,7 @@ def cached_template(
         raise IrregularGraph(f"there are fewer than {LAYERS}")
     if len({config.layer(index) for index in range(1, config.n_layers)}) > 1:
         raise IrregularGraph("its layers are of several kinds")
-    path = _cache_folder() / f"{_fingerprint(backbone, settings)}.pte"
+    path = cache_folder() / "templates" / f"{_fingerprint(backbone, settings)}.pte"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
@@ -57,13 +56,6 @@ def source_of(module: nn.Module, tensor: str) -> str:
     sources = getattr(module.get_submodule(path), "sources", {})
     form, _, part = sources.get(buffer, f"plain:{buffer}").partition(":")
     return f"{form}:{path}.{part}"
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("QUATRAIN_CACHE")
-    if root is None:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "quatrain"
-    return Path(root) / "templates"
 
 
 def _fingerprint(backbone: Backbone, settings: dict[str, Any]) -> str:

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.backbone.model import Backbone
+from quatrain.backbone.moe import MixtureOfExperts
+from quatrain.export.irregular import IrregularGraph
 from quatrain.export.template import cached_template
 from quatrain.program import Program, open_program
 from quatrain.stages import Stages
@@ -14,6 +16,8 @@ def xnnpack_template(backbone: Backbone, metadata: dict[str, Any], stages: Stage
 
     Raises `IrregularGraph` where the layers do not allow for one.
     """
+    if any(isinstance(part, MixtureOfExperts) for part in backbone.modules()):
+        raise IrregularGraph("experts are branches, which go to instructions by number")
 
     def make(twin: Backbone, path: Path) -> None:
         with stages("import the compiler"):
