@@ -21,3 +21,14 @@ def test_a_stage_entered_twice_adds_up_and_tells_its_listener():
             pass
     assert heard == [("pack", True), ("pack", False)] * 2
     assert list(stages.seconds) == ["pack"]
+
+
+def test_a_stage_says_how_far_it_is_and_what_is_left():
+    heard = []
+    stages = Stages(progress=lambda *what: heard.append(what))
+    with stages("pack") as advance:
+        advance(0.0)
+        advance(0.5)
+        advance(1.0)
+    assert [(name, fraction) for name, fraction, _ in heard] == [("pack", 0.5), ("pack", 1.0)]
+    assert heard[0][2] > heard[1][2] == 0.0

@@ -29,18 +29,27 @@ class Stages:
     """Times named stages, in order, and tells a listener when each begins and ends.
 
     `listener(name, seconds)` is called with `seconds=None` as a stage begins and with its
-    duration as it ends. `seconds` maps each name to its wall time.
+    duration as it ends; `progress(name, fraction, seconds_left)` as a stage gets on that says
+    how far it is. `seconds` maps each name to its wall time.
     """
 
     listener: Callable[[str, float | None], None] | None = None
+    progress: Callable[[str, float, float], None] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
+    def __call__(self, name: str) -> Iterator[Callable[[float], None]]:
+        """Time a stage. What it gives is to be called with the fraction that is done."""
         if self.listener:
             self.listener(name, None)
         start = time.perf_counter()
-        yield
+
+        def advance(fraction: float) -> None:
+            if self.progress and fraction > 0:
+                spent = time.perf_counter() - start
+                self.progress(name, fraction, spent * (1 - fraction) / fraction)
+
+        yield advance
         spent = time.perf_counter() - start
         self.seconds[name] = self.seconds.get(name, 0.0) + spent
         if self.listener:

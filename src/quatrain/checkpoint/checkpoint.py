@@ -76,8 +76,9 @@ class Checkpoint:
         int4 integers in [-8, 7], scales finite and positive, zeros all zero, floating-point
         tensors finite. Raises `InputError` naming the first tensor and element that is not.
         """
-        with (stages or Stages())("check the checkpoint's values"):
-            for name in self.tensors:
+        with (stages or Stages())("check the checkpoint's values") as advance:
+            for index, name in enumerate(self.tensors):
+                advance(index / len(self.tensors))
                 tensor = self.tensors[name]
                 self.check_tensor(name, tensor)
                 was_read(tensor.nbytes)

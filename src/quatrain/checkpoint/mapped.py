@@ -6,26 +6,44 @@ though the system could take it back: over a checkpoint's weights that adds up t
 
 import mmap
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _AT_MOST = 128 << 20  # bytes read between two releases
 
-_open: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+_releasing = False
+_released: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 _read = 0
 
 
 def map_file(path: Path) -> mmap.mmap:
-    """The whole of a file, read-only; OSError or ValueError where there is nothing to map."""
+    """The whole of a file; what is written to the memory does not reach it.
+
+    Raises OSError or ValueError where there is nothing to map.
+    """
     with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    _open.add(mapped)
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    if _releasing:
+        _released.add(mapped)
     return mapped
+
+
+@contextmanager
+def only_read() -> Iterator[None]:
+    """Files mapped in here are only read, so that their pages may be let go of at any time."""
+    global _releasing
+    before, _releasing = _releasing, True
+    try:
+        yield
+    finally:
+        _releasing = before
 
 
 def was_read(nbytes: int) -> None:
     """Say that `nbytes` of mapped tensors have been read and are not needed for now.
 
-    Once that comes to 128 MiB the pages of all mapped files are let go of.
+    Once that comes to 128 MiB the pages of all files mapped in `only_read` are let go of.
     """
     global _read
     _read += nbytes
@@ -34,10 +52,10 @@ def was_read(nbytes: int) -> None:
 
 
 def release_mapped() -> None:
-    """Let go of the pages of all mapped files. Tensors in them stay valid: what is needed again
-    is read again."""
+    """Let go of the pages of all files mapped in `only_read`. Tensors in them stay valid: what
+    is needed again is read again."""
     global _read
     _read = 0
     if hasattr(mmap, "MADV_DONTNEED"):
-        for mapped in list(_open):
+        for mapped in list(_released):
             mapped.madvise(mmap.MADV_DONTNEED)

@@ -7,7 +7,6 @@ The format: 8 bytes, the header's length; the header, a JSON object of
 import json
 import math
 import mmap
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,10 +71,7 @@ def _stored(
     def load() -> torch.Tensor:
         if count == 0:
             return torch.empty(shape, dtype=dtype)
-        with warnings.catch_warnings():
-            # That it cannot be written to, which nobody does to a checkpoint.
-            warnings.simplefilter("ignore")
-            return torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset).view(shape)
+        return torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset).view(shape)
 
     return StoredTensor(shape, dtype, load)
 

@@ -3,13 +3,16 @@
 import json
 import math
 import sys
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from quatrain.errors import InputError
+from quatrain.stages import Stages
+
+_BETWEEN_SHOWS = 0.2  # seconds between two lines of progress
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the whole traceback.")]
@@ -47,21 +50,29 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read as text: {error}") from error
 
 
-def stage_listener() -> Callable[[str, float | None], None]:
-    """A listener for `quatrain.stages.Stages`: a line per stage on standard error.
+def shown_stages() -> Stages:
+    """Stages that show themselves on standard error: a line for each as it ends.
 
-    On a terminal the running stage is shown as it starts and its time is filled in.
+    On a terminal the running stage is shown as it starts, and, where it says how far it is, how
+    long it will still take; its time is filled in at the end.
     """
     terminal = sys.stderr.isatty()
+    shown = 0.0
 
     def listen(name: str, seconds: float | None) -> None:
-        if seconds is None:
-            if terminal:
-                print(f"  {name} ...", end="\r", file=sys.stderr, flush=True)
-        else:
-            print(f"  {name:<34}{seconds:8.1f} s", file=sys.stderr, flush=True)
+        if seconds is not None:
+            print(f"  {name:<34}{seconds:8.1f} s{' ' * 20 * terminal}", file=sys.stderr, flush=True)
+        elif terminal:
+            print(f"  {name} ...", end="\r", file=sys.stderr, flush=True)
 
-    return listen
+    def progress(name: str, fraction: float, left: float) -> None:
+        nonlocal shown
+        if time.monotonic() - shown > _BETWEEN_SHOWS:
+            shown = time.monotonic()
+            text = f"  {name:<34}{fraction:8.0%}, {left:.0f} s left   "
+            print(text, end="\r", file=sys.stderr, flush=True)
+
+    return Stages(listen, progress if terminal else None)
 
 
 def human_bytes(count: int) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, human_bytes, print_json, stage_listener
+from quatrain.commands._common import Debug, Json, human_bytes, print_json, shown_stages
 
 if TYPE_CHECKING:
     from quatrain.quantize import ConvertReport
@@ -66,7 +66,6 @@ def convert(
     Example: `quatrain convert hf://owner/llama-gptq llama-int4 --output-layer int4`
     """
     from quatrain.quantize import ConvertOptions, convert_model
-    from quatrain.stages import Stages
 
     options = ConvertOptions(
         group_size=group_size,
@@ -74,7 +73,7 @@ def convert(
         output_layer=output_layer.value,
         requantize_asymmetric=requantize_asymmetric,
     )
-    report = convert_model(source, output, options, params, Stages(stage_listener()))
+    report = convert_model(source, output, options, params, shown_stages())
     if json:
         print_json(dataclasses.asdict(report))
     else:

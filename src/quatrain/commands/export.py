@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, human_bytes, print_json, stage_listener
+from quatrain.commands._common import Debug, Json, human_bytes, print_json, shown_stages
 from quatrain.errors import InputError
 
 if TYPE_CHECKING:
@@ -141,9 +141,8 @@ def run_export(
 ) -> None:
     """Export with progress on standard error, and print the report."""
     from quatrain.export import export_checkpoint
-    from quatrain.stages import Stages
 
-    stages = Stages(stage_listener())
+    stages = shown_stages()
     report = export_checkpoint(checkpoint, output, options, params, stages)
     if json:
         print_json(report.as_dict())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, human_bytes, print_json, stage_listener
+from quatrain.commands._common import Debug, Json, human_bytes, print_json, shown_stages
 
 if TYPE_CHECKING:
     from quatrain.quantize import QuantizeReport
@@ -55,9 +55,8 @@ def quantize(
     """
     from quatrain.quantize import quantize_model
     from quatrain.smollm2 import fetch_smollm2
-    from quatrain.stages import Stages
 
-    stages = Stages(stage_listener())
+    stages = shown_stages()
     path = Path(model)
     if model == "smollm2":
         with stages("fetch SmolLM2"):

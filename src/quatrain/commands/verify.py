@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, Model, print_json, stage_listener
+from quatrain.commands._common import Debug, Json, Model, print_json, shown_stages
 
 if TYPE_CHECKING:
     from quatrain.verify.verify import VerifyReport
@@ -42,7 +42,6 @@ def verify(
     Example: `quatrain verify smollm2.pte smollm2-int4`
     """
     from quatrain.errors import CheckFailed
-    from quatrain.stages import Stages
     from quatrain.verify.verify import PROMPTS, verify_program
 
     report = verify_program(
@@ -52,7 +51,7 @@ def verify(
         tuple(prompt or PROMPTS),
         new_tokens,
         emulate,
-        Stages(stage_listener()),
+        shown_stages(),
     )
     if json:
         print_json(report.as_dict())

@@ -8,7 +8,7 @@ from typing import Any
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint import Checkpoint, open_checkpoint
-from quatrain.checkpoint.mapped import release_mapped
+from quatrain.checkpoint.mapped import only_read, release_mapped
 from quatrain.devices import require_target
 from quatrain.errors import InputError
 from quatrain.export.accounting import check_program
@@ -63,7 +63,7 @@ def export_checkpoint(
     """
     options = options or ExportOptions()
     stages = stages or Stages()
-    with stages("open the checkpoint"):
+    with stages("open the checkpoint"), only_read():
         opened = open_checkpoint(checkpoint, params)
     opened.check_values(stages)
     with stages("build the backbone"):

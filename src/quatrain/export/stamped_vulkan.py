@@ -10,7 +10,7 @@ from quatrain.export.in_parallel import in_order
 from quatrain.export.stamp import stamp_layers
 from quatrain.export.template import tensors_of
 from quatrain.export.vulkan_template import vulkan_template
-from quatrain.program import Constant, Program, Tensor, VulkanGraph
+from quatrain.program import Tensor, VulkanGraph
 from quatrain.program.operators import LINEAR_SCHEMES
 from quatrain.stages import Stages
 
@@ -31,7 +31,7 @@ def write_stamped_vulkan_program(
     with stages("stamp the layers"):
         graph = stamp_layers(template.vulkan, len(backbone.layers))
         template.delegates[0].graph = graph
-    with stages("pack the weights"):
+    with stages("pack the weights") as advance:
         tensors = tensors_of(backbone)
         shapes = _shapes(graph)
         groups = _group_sizes(graph)
@@ -43,15 +43,15 @@ def write_stamped_vulkan_program(
                 return constant_bytes("plain", embedding.dequantized_weight(), shapes[index])
             return constant_bytes(form, tensors[name], shapes[index], groups.get(index))
 
-        order = range(len(graph.constants))
-        graph.constants = [_stored(template, data) for data in in_order(lay_out, order)]
+        total = len(graph.constants)
+        stored = []
+        for data in in_order(lay_out, range(total)):
+            stored.append(template.add_data(data))
+            was_read(2 * len(data))  # a packed weight is half of what it was made of
+            advance(len(stored) / total)
+        graph.constants = stored
     with stages("write"):
         template.write(path)
-
-
-def _stored(template: Program, data: bytes) -> Constant:
-    was_read(2 * len(data))  # a packed weight is half of what it was made of
-    return template.add_data(data)
 
 
 def _shapes(graph: VulkanGraph) -> dict[int, Tensor]:

@@ -1,5 +1,6 @@
 """Writes an XNNPACK program by stamping layers, the weights going straight into the file."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ def write_stamped_xnnpack_program(
             _Delegate(template, renaming) for renaming in stamp_plan(plan, len(backbone.layers))
         ]
         constants = _take_names(plan)
-    with stages("pack the weights"):
+    with stages("pack the weights") as advance:
         names = {name for delegate in delegates for name in delegate.names.values()}
-        data = _packed(backbone, sorted(names | set(constants.values())), template)
+        data = _packed(backbone, sorted(names | set(constants.values())), template, advance)
     with stages("write"), path.open("wb") as target:
         layout = Layout(template.root)
         shared = _add_constants(layout, template, constants, data)
@@ -90,7 +91,7 @@ def _take_names(plan: Record) -> dict[int, str]:
 
 
 def _packed(
-    backbone: Backbone, names: list[str], template: Program
+    backbone: Backbone, names: list[str], template: Program, advance: Callable[[float], None]
 ) -> dict[str, tuple[str, FileRange]]:
     """Lay out the tensors of those names: the SHA-256 of each one's bytes, and where they wait."""
     tensors = tensors_of(backbone)
@@ -103,6 +104,7 @@ def _packed(
     for data in in_order(lay_out, names):
         keys.append(template.add_data(data).key or "")
         was_read(2 * len(data))  # a packed weight is half of what it was made of
+        advance(len(keys) / len(names))
     return {name: (key, template.new_data[key]) for name, key in zip(names, keys, strict=True)}
 
 
