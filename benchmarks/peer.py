@@ -13,17 +13,23 @@ from quatrain.smollm2 import fetch_smollm2
 CONTEXT = 512
 
 
-def write_peer_checkpoint(folder: Path) -> None:
-    """SmolLM2 in floating point as the peer reads it: a Meta `.pth` and its params.json."""
+def write_peer_checkpoint(folder: Path, layers: int | None = None) -> None:
+    """SmolLM2, or its first `layers`, in floating point as the peer reads it: a Meta `.pth` and
+    its params.json."""
     model = open_float_model(fetch_smollm2())
-    tensors = {name: model.tensors[name].clone() for name in model.tensors}
+    kept = range(layers or model.config.n_layers)
+    tensors = {
+        name: model.tensors[name].clone()
+        for name in model.tensors
+        if not name.startswith("layers.") or int(name.split(".")[1]) in kept
+    }
     tensors.setdefault("output.weight", tensors["tok_embeddings.weight"])
     torch.save(tensors, folder / "model.pth")
     names = (
         "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "vocab_size", "hidden_dim",
         "norm_eps", "rope_theta",
     )  # fmt: skip
-    params = {name: getattr(model.config, name) for name in names}
+    params = {name: getattr(model.config, name) for name in names} | {"n_layers": len(kept)}
     (folder / "params.json").write_text(json.dumps(params))
 
 

@@ -1,5 +1,6 @@
 """The command line: exit codes, one message per error, help that teaches."""
 
+import errno
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from quatrain.cli import VERBS
+from quatrain.cli import VERBS, exit_cleanly
 
 ROOT = Path(__file__).parents[1]
 
@@ -119,3 +120,29 @@ def test_logits_of_a_checkpoint(checkpoint, tmp_path):
     assert done.returncode == 0, done.stderr
     rows = np.load(tmp_path / "o.npy")
     assert rows.shape == (3, 128) and rows.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_out_of_memory_is_one_line(error, capsys):
+    def fail():
+        raise error
+
+    with pytest.raises(SystemExit) as left:
+        exit_cleanly(fail)
+    assert left.value.code == 1
+    assert capsys.readouterr().err.startswith("error: out of memory; close other programs")
+
+
+def test_other_errors_of_the_system_are_not_taken_for_it():
+    def fail():
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        exit_cleanly(fail)

@@ -1,5 +1,6 @@
 """The `quatrain` command: parses, prints, exits. Each verb lives in `quatrain.commands`."""
 
+import errno
 import importlib
 import sys
 from collections.abc import Callable
@@ -54,8 +55,17 @@ def exit_cleanly(app: Callable[[], object]) -> None:
         _fail("interrupted; nothing was written", 130)
     except QuatrainError as error:
         _fail(str(error), error.exit_code, error)
-    except MemoryError as error:
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
         _fail("out of memory; close other programs or use a smaller model", 1, error)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Python, the system and torch each have their own error for it."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def _fail(message: str, exit_code: int, error: BaseException | None = None) -> None:
