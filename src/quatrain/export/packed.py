@@ -115,7 +115,8 @@ def ready_for_packed_layers() -> Iterator[None]:
     It checks a linear's dtypes on the unfused graph, where weights are not packed yet, and
     before each partition compiles examples of rotary embeddings to look for, which takes
     seconds and finds nothing here. Nor is there attention to fuse with the update of its cache:
-    one without is a layer's that reads another's cache.
+    one without is a layer's that reads another's cache. And each pass would ask the Python of
+    torchao's quantization for the shapes of its results, a quarter of all that lowering takes.
     """
     edge: Any = exir_ops.edge
     linears = [
@@ -130,11 +131,29 @@ def ready_for_packed_layers() -> Iterator[None]:
             features.inputs_dtypes = any_dtype.inputs_dtypes
         for name in ("export_llama_rope", "hf_rope", "causal_sdpa"):
             pattern_registry.fusable_patterns.pop(name, None)
-        yield
+        with _shapes_of_token_qparams():
+            yield
     finally:
         for features, saved in zip(linears, dtypes, strict=True):
             features.inputs_dtypes = saved
         pattern_registry.fusable_patterns.update(patterns)
+
+
+@contextmanager
+def _shapes_of_token_qparams() -> Iterator[None]:
+    """Let `torchao::choose_qparams_affine` of tokens x [..., K] answer with empty results [...].
+
+    torch takes no shape function for an operator that is defined as other operators, so that
+    the definition itself is replaced; nothing computes values while this holds.
+    """
+
+    def empty(x: torch.Tensor, *_: object, **__: object) -> tuple[torch.Tensor, torch.Tensor]:
+        return x.new_empty(x.shape[:-1]), x.new_empty(x.shape[:-1])
+
+    with torch.library._scoped_library("torchao", "IMPL") as library:
+        name, key = "choose_qparams_affine", "CompositeImplicitAutograd"
+        library.impl(name, empty, key, allow_override=True)
+        yield
 
 
 def _padded(tensor: torch.Tensor, multiple: int) -> torch.Tensor:
