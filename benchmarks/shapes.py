@@ -2,7 +2,7 @@
 
     python benchmarks/shapes.py                 30, 60 and 120 layers, and the 1B shape
     python benchmarks/shapes.py --8b            and the 8B shape: 9 GB of checkpoint on disk
-    python benchmarks/shapes.py --peer          and the peer at 5, 10 and 20 layers of SmolLM2
+    python benchmarks/shapes.py --peer          and the peer at 5 and 10 layers of SmolLM2
 
 Each figure is the median over processes that start with an empty template cache.
 """
@@ -21,7 +21,7 @@ from random_checkpoint import SHAPES, parameters, write_random_checkpoint
 
 RESULTS = Path(__file__).parent / "results" / "shapes.json"
 DEPTHS = (30, 60, 120)
-PEER_DEPTHS = (5, 10, 20)
+PEER_DEPTHS = (5, 10)
 
 
 def main() -> None:

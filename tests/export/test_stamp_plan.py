@@ -4,14 +4,24 @@ import hashlib
 
 import pytest
 import torch
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
+    XnnpackDynamicallyQuantizedPartitioner,
+    XnnpackPartitioner,
+)
+from executorch.exir import to_edge_transform_and_lower
+from executorch.exir.lowered_backend_module import LoweredBackendModule
 from tiny_checkpoint import write_checkpoint
+from torch import nn
 
 from quatrain.backbone.build import build_backbone, load_eager
 from quatrain.checkpoint import open_checkpoint
-from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.export import ExportOptions, export_checkpoint, xnnpack_linears
+from quatrain.export.lowering import EDGE_CONFIG, quiet
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.operators import to_cpu_operators
 from quatrain.export.xnnpack import write_xnnpack_program
+from quatrain.export.xnnpack_linears import Shape
+from quatrain.linear import Int8DynActInt4WeightLinear, Int8DynActInt8WeightLinear
 from quatrain.program import open_program
 from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.stages import Stages
@@ -130,3 +140,26 @@ def test_layers_of_several_kinds_are_lowered_in_full_and_said_so(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "c", n_layers=4, no_rope_layer_interval=2)
     report = export_checkpoint(checkpoint, tmp_path / "m.pte", XNNPACK)
     assert any("its layers are of several kinds" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    "kind", [Int8DynActInt4WeightLinear, Int8DynActInt8WeightLinear, nn.Linear]
+)
+def test_a_linear_of_the_most_tokens_is_that_of_any_number(kind):
+    """Its delegate, equal byte for byte to one that ExecuTorch lowers for 1 to 40 tokens."""
+    group = 32 if kind is Int8DynActInt4WeightLinear else None
+    shape = Shape(kind, 48, 64, group, has_bias=False, tokens=40)
+    like = xnnpack_linears._random_linear(shape)
+    tokens = torch.export.Dim("tokens", min=1, max=40)
+    with torch.no_grad(), quiet():
+        program = torch.export.export(like, (torch.zeros(1, 3, 64),), dynamic_shapes=({1: tokens},))
+        partitioner = (
+            XnnpackPartitioner() if kind is nn.Linear else XnnpackDynamicallyQuantizedPartitioner()
+        )
+        edge = to_edge_transform_and_lower(
+            program, partitioner=[partitioner], compile_config=EDGE_CONFIG
+        )
+    parts = edge.exported_program().graph_module.modules()
+    (lowered,) = [part for part in parts if isinstance(part, LoweredBackendModule)]
+    ours = xnnpack_linears._lowered(shape).lowered
+    assert ours.processed_bytes == lowered.processed_bytes
