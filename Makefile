@@ -17,6 +17,7 @@ test: $(VENV)/.installed-test vulkan browser
 
 bench: $(VENV)/.installed-bench vulkan
 	$(BIN)/python benchmarks/export.py
+	$(BIN)/python benchmarks/shapes.py
 	$(BIN)/python benchmarks/decode.py
 
 # torch first and by its exact version: asked for through another package, pip may take a

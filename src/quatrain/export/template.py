@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -56,6 +57,12 @@ def source_of(module: nn.Module, tensor: str) -> str:
     sources = getattr(module.get_submodule(path), "sources", {})
     form, _, part = sources.get(buffer, f"plain:{buffer}").partition(":")
     return f"{form}:{path}.{part}"
+
+
+def untouched_zeros(like: torch.Tensor) -> torch.Tensor:
+    """Zeros of the shape and dtype of `like`, which take no memory until they are written to."""
+    bytes_ = np.zeros(like.numel() * like.element_size(), dtype=np.uint8)
+    return torch.from_numpy(bytes_).view(like.dtype).view(like.shape)
 
 
 def _fingerprint(backbone: Backbone, settings: dict[str, Any]) -> str:

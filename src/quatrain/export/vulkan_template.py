@@ -14,7 +14,7 @@ from torch import nn
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.irregular import IrregularGraph
-from quatrain.export.template import cached_template, source_of, tensors_of
+from quatrain.export.template import cached_template, source_of, tensors_of, untouched_zeros
 from quatrain.linear import Int8DynActInt4WeightLinear, WeightOnlyInt4Linear
 from quatrain.program import Constant, Program, Tensor, open_program
 from quatrain.program.retarget import retarget
@@ -37,8 +37,6 @@ def vulkan_template(
         pack_layers(twin, dynamic=True)
         keys = _number_tensors(twin)
         write_lowered(twin, compile_options, metadata, path, stages)
-        for tensor in tensors_of(twin).values():
-            tensor.untyped_storage().resize_(0)  # ExecuTorch's passes hold on to the program
         with stages("name its constants"):
             program = open_program(path)
             _name_constants(program, keys)
@@ -74,7 +72,7 @@ def _number_tensors(twin: Backbone) -> list[str]:
 
 def _numbered(tensor: torch.Tensor, number: int) -> torch.Tensor:
     """Zeros like `tensor` that begin with `number`: exact in half precision, two bytes of uint8."""
-    numbered = torch.zeros(tensor.shape, dtype=tensor.dtype)
+    numbered = untouched_zeros(tensor)
     digits = [number & 255, number >> 8] if tensor.dtype == torch.uint8 else [number]
     numbered.view(-1)[: len(digits)] = torch.tensor(digits, dtype=tensor.dtype)
     return numbered

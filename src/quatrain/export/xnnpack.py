@@ -4,14 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from executorch.exir import ExecutorchBackendConfig, to_edge
 from torch import nn
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.cpu_embedding import to_cpu_embedding
 from quatrain.export.lowering import EDGE_CONFIG, EXECUTORCH_CONFIG, quiet, trace
-from quatrain.export.template import tensors_of
+from quatrain.export.template import tensors_of, untouched_zeros
 from quatrain.export.xnnpack_linears import delegate_linears
 from quatrain.stages import Stages
 
@@ -40,7 +39,7 @@ def write_named_program(
     to_cpu_embedding(backbone)
     for name, tensor in tensors_of(backbone).items():
         part, _, own = name.rpartition(".")
-        zeros = torch.zeros(tensor.shape, dtype=tensor.dtype)
+        zeros = untouched_zeros(tensor)
         is_parameter = isinstance(tensor, nn.Parameter)
         setattr(
             backbone.get_submodule(part),
