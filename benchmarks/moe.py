@@ -18,9 +18,10 @@ from torch import nn
 from measure import machine, print_table, write_json
 from quatrain.backbone.config import config_from_params
 from quatrain.backbone.moe import MixtureOfExperts, skip_experts
-from quatrain.export.lowering import EDGE_CONFIG, quiet
+from quatrain.export.lowering import EDGE_CONFIG
 from quatrain.export.xnnpack_linears import delegate_linears
 from quatrain.linear import Int8DynActInt4WeightLinear
+from quatrain.quiet import quiet
 
 PARAMS = {
     "dim": 512, "hidden_dim": 1024, "num_experts": 16, "num_activated_experts": 1,

@@ -9,12 +9,13 @@ from tiny_checkpoint import write_checkpoint
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
-from quatrain.export.lowering import EDGE_CONFIG, EXECUTORCH_CONFIG, quiet, trace
+from quatrain.export.lowering import EDGE_CONFIG, EXECUTORCH_CONFIG, trace
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.operators import to_vulkan_operators
 from quatrain.export.stamp import canonical
 from quatrain.export.vulkan import write_vulkan_program
 from quatrain.program import open_program
+from quatrain.quiet import quiet
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.stages import Stages
 

@@ -16,13 +16,14 @@ from torch import nn
 from quatrain.backbone.build import build_backbone, load_eager
 from quatrain.checkpoint import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint, xnnpack_linears
-from quatrain.export.lowering import EDGE_CONFIG, quiet
+from quatrain.export.lowering import EDGE_CONFIG
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.operators import to_cpu_operators
 from quatrain.export.xnnpack import write_xnnpack_program
 from quatrain.export.xnnpack_linears import Shape
 from quatrain.linear import Int8DynActInt4WeightLinear, Int8DynActInt8WeightLinear
 from quatrain.program import open_program
+from quatrain.quiet import quiet
 from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.stages import Stages
 

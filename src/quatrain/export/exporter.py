@@ -23,6 +23,7 @@ from quatrain.files import whole_file
 from quatrain.linear import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program import open_program
+from quatrain.quiet import quiet
 from quatrain.stages import Stages, peak_rss_bytes
 
 
@@ -129,11 +130,11 @@ def _write_program(
         reason = str(error)
     # The compiler takes seconds to import, so only the way that needs it imports it.
     if vulkan:
-        with stages("import the compiler"):
+        with stages("import the compiler"), quiet():
             from quatrain.export.vulkan import write_vulkan_program
         write_vulkan_program(backbone, options.compile_options, metadata, path, stages)
     else:
-        with stages("import the compiler"):
+        with stages("import the compiler"), quiet():
             from quatrain.export.xnnpack import write_xnnpack_program
         write_xnnpack_program(backbone, metadata, path, stages)
     return [f"Every layer was lowered by itself, which takes longer: {reason}."]

@@ -1,16 +1,12 @@
 """Tracing, and what both backends ask of ExecuTorch's lowering."""
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import executorch.backends.vulkan.custom_ops_lib  # noqa: F401  (registers torch.ops.et_vk.*)
 import torch
 from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig
 from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  (torch.ops.llama.*)
 
 from quatrain.backbone.model import Backbone
+from quatrain.quiet import quiet
 
 # The graphs are right by construction; the verifier would only re-interpret them.
 EDGE_CONFIG = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True)
@@ -31,16 +27,3 @@ def trace(backbone: Backbone) -> torch.export.ExportedProgram:
             (example, torch.zeros(1, dtype=torch.long)),
             dynamic_shapes=({1: tokens}, {}),
         )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back the progress notes that torch and executorch log and warn while lowering."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)

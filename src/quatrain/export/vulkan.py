@@ -8,8 +8,9 @@ from executorch.exir import to_edge
 from executorch.exir.lowered_backend_module import LoweredBackendModule
 
 from quatrain.backbone.model import Backbone
-from quatrain.export.lowering import EDGE_CONFIG, EXECUTORCH_CONFIG, quiet, trace
+from quatrain.export.lowering import EDGE_CONFIG, EXECUTORCH_CONFIG, trace
 from quatrain.export.packed import pack_layers, ready_for_packed_layers
+from quatrain.quiet import quiet
 from quatrain.stages import Stages
 
 

@@ -18,6 +18,7 @@ from quatrain.export.template import cached_template, source_of, tensors_of, unt
 from quatrain.linear import Int8DynActInt4WeightLinear, WeightOnlyInt4Linear
 from quatrain.program import Constant, Program, Tensor, open_program
 from quatrain.program.retarget import retarget
+from quatrain.quiet import quiet
 from quatrain.stages import Stages
 
 
@@ -31,7 +32,7 @@ def vulkan_template(
     """
 
     def make(twin: Backbone, path: Path) -> None:
-        with stages("import the compiler"):
+        with stages("import the compiler"), quiet():
             from quatrain.export.packed import pack_layers
             from quatrain.export.vulkan import write_lowered
         pack_layers(twin, dynamic=True)

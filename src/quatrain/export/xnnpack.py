@@ -9,9 +9,10 @@ from torch import nn
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.cpu_embedding import to_cpu_embedding
-from quatrain.export.lowering import EDGE_CONFIG, EXECUTORCH_CONFIG, quiet, trace
+from quatrain.export.lowering import EDGE_CONFIG, EXECUTORCH_CONFIG, trace
 from quatrain.export.template import tensors_of, untouched_zeros
 from quatrain.export.xnnpack_linears import delegate_linears
+from quatrain.quiet import quiet
 from quatrain.stages import Stages
 
 

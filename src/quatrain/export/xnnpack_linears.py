@@ -24,9 +24,10 @@ from torch import nn
 from quatrain.backbone.model import Backbone
 from quatrain.errors import QuatrainError
 from quatrain.export.constants import xnnpack_bytes
-from quatrain.export.lowering import EDGE_CONFIG, quiet
+from quatrain.export.lowering import EDGE_CONFIG
 from quatrain.linear import Int8DynActInt8WeightLinear
 from quatrain.linear.int4 import Int4Linear
+from quatrain.quiet import quiet
 
 _ALIGNMENT = 16  # bytes; XNNPACK's CONSTANT_TENSOR_ALIGNMENT in ExecuTorch
 

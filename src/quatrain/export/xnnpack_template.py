@@ -8,6 +8,7 @@ from quatrain.backbone.moe import MixtureOfExperts
 from quatrain.export.irregular import IrregularGraph
 from quatrain.export.template import cached_template
 from quatrain.program import Program, open_program
+from quatrain.quiet import quiet
 from quatrain.stages import Stages
 
 
@@ -20,7 +21,7 @@ def xnnpack_template(backbone: Backbone, metadata: dict[str, Any], stages: Stage
         raise IrregularGraph("experts are branches, which go to instructions by number")
 
     def make(twin: Backbone, path: Path) -> None:
-        with stages("import the compiler"):
+        with stages("import the compiler"), quiet():
             from quatrain.export.xnnpack import write_named_program
         write_named_program(twin, metadata, path, stages)
 

@@ -5,9 +5,12 @@ that torch.export then inlines one by one, recompiling the whole graph each time
 tracing quadratic in depth. The operators below them trace to the same nodes without that.
 """
 
+import sys
 from typing import Any
 
 import torch
+
+from quatrain.quiet import quiet
 
 INT4_MIN, INT4_MAX = -8, 7
 INT8_MIN, INT8_MAX = -128, 127
@@ -15,8 +18,9 @@ INT8_MIN, INT8_MAX = -128, 127
 
 def _torchao() -> Any:
     """torchao's operators, registered on first use: that import takes longer than an export."""
-    import torchao.quantization.quant_primitives  # noqa: F401
-
+    if "torchao.quantization.quant_primitives" not in sys.modules:
+        with quiet():
+            import torchao.quantization.quant_primitives  # noqa: F401
     return torch.ops.torchao
 
 
