@@ -25,10 +25,13 @@ class Run:
 
 
 def measure(command: list[str], log: Path) -> Run:
-    """Run `command` to its end, output into `log`, with the kernel's own accounting of it."""
+    """Run `command` to its end, output into `log`, with the kernel's own accounting of it.
+
+    It runs in the log's folder: the peer leaves its own logs where it is started.
+    """
     begun = time.perf_counter()
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent)
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     wall = time.perf_counter() - begun
