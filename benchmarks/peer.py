@@ -1,7 +1,6 @@
 """Runs the peer: ExecuTorch's own exporter, `executorch.extension.llm.export.export_llm`."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -58,9 +57,3 @@ def peer_command(folder: Path, backend: str, output: Path) -> list[str]:
         sys.executable, "-m", "executorch.extension.llm.export.export_llm",
         *(f"{name}={value}" for name, value in options.items()),
     ]  # fmt: skip
-
-
-def export_with_peer(backend: str, output: Path, work: Path) -> None:
-    """Run the peer's exporter; raises CalledProcessError where it fails."""
-    write_peer_checkpoint(work)
-    subprocess.run(peer_command(work, backend, output), check=True, cwd=work)

@@ -79,3 +79,10 @@ def test_files_in_an_existing_folder_are_replaced_one_by_one(tmp_path):
         "a": "new",
         "other": "kept",
     }
+
+
+def test_a_cache_that_cannot_be_made(place, monkeypatch):
+    monkeypatch.setenv("QUATRAIN_CACHE", str(place / "c" / "params.json"))
+    with pytest.raises(InputError, match=r"the cache cannot be made: .*set QUATRAIN_CACHE"):
+        export_checkpoint(place / "c", place / "m.pte")
+    assert unchanged(place)

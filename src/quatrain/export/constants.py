@@ -3,12 +3,19 @@
 A constant is known by a key `form:tensor`, such as `packed:layers.3.attention.wq.weight`.
 """
 
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 
+from quatrain.checkpoint.mapped import was_read
 from quatrain.errors import QuatrainError
+from quatrain.export.in_parallel import in_order
 from quatrain.linear.packing import group_sums, pack_int4
-from quatrain.program import Tensor
+from quatrain.program import Constant, Program, Tensor
+
+_Item = TypeVar("_Item")
 
 _DTYPES = {
     "float32": torch.float32,
@@ -62,6 +69,25 @@ def xnnpack_bytes(form: str, tensor: torch.Tensor) -> bytes:
         return _bytes(pack_int4(tensor))
     dtypes = {"bfloat16": torch.bfloat16, "float32": torch.float32, "plain": tensor.dtype}
     return _bytes(tensor.detach().to(dtypes[form]))
+
+
+def store_constants(
+    program: Program,
+    lay_out: Callable[[_Item], bytes],
+    items: Sequence[_Item],
+    advance: Callable[[float], None],
+) -> list[Constant]:
+    """Store `lay_out` of each item, computed on all cores, with `program`; in the items' order.
+
+    `advance` is told the fraction that is done; pages of the checkpoint that were read are let go
+    of on the way.
+    """
+    stored: list[Constant] = []
+    for data in in_order(lay_out, items):
+        stored.append(program.add_data(data))
+        was_read(2 * len(data))  # a packed weight is half of what it was made of
+        advance(len(stored) / len(items))
+    return stored
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:

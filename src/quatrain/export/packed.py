@@ -116,7 +116,7 @@ def ready_for_packed_layers() -> Iterator[None]:
     before each partition compiles examples of rotary embeddings to look for, which takes
     seconds and finds nothing here. Nor is there attention to fuse with the update of its cache:
     one without is a layer's that reads another's cache. And each pass would ask the Python of
-    torchao's quantization for the shapes of its results, a quarter of all that lowering takes.
+    torchao's quantization for the shapes of its results, which takes seconds.
     """
     edge: Any = exir_ops.edge
     linears = [

@@ -4,9 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.backbone.model import Backbone
-from quatrain.checkpoint.mapped import was_read
-from quatrain.export.constants import constant_bytes
-from quatrain.export.in_parallel import in_order
+from quatrain.export.constants import constant_bytes, store_constants
 from quatrain.export.stamp import stamp_layers
 from quatrain.export.template import tensors_of
 from quatrain.export.vulkan_template import vulkan_template
@@ -43,13 +41,8 @@ def write_stamped_vulkan_program(
                 return constant_bytes("plain", embedding.dequantized_weight(), shapes[index])
             return constant_bytes(form, tensors[name], shapes[index], groups.get(index))
 
-        total = len(graph.constants)
-        stored = []
-        for data in in_order(lay_out, range(total)):
-            stored.append(template.add_data(data))
-            was_read(2 * len(data))  # a packed weight is half of what it was made of
-            advance(len(stored) / total)
-        graph.constants = stored
+        order = range(len(graph.constants))
+        graph.constants = store_constants(template, lay_out, order, advance)
     with stages("write"):
         template.write(path)
 

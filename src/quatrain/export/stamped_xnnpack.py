@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.backbone.model import Backbone
-from quatrain.checkpoint.mapped import was_read
-from quatrain.export.constants import xnnpack_bytes
+from quatrain.export.constants import store_constants, xnnpack_bytes
 from quatrain.export.cpu_embedding import NibbleEmbedding
-from quatrain.export.in_parallel import in_order
 from quatrain.export.stamp_plan import Renaming, name_of, stamp_plan
 from quatrain.export.template import tensors_of
 from quatrain.export.xnnpack_template import xnnpack_template
@@ -100,11 +98,8 @@ def _packed(
         form, _, tensor = name.partition(":")
         return xnnpack_bytes(form, tensors[tensor])
 
-    keys = []
-    for data in in_order(lay_out, names):
-        keys.append(template.add_data(data).key or "")
-        was_read(2 * len(data))  # a packed weight is half of what it was made of
-        advance(len(keys) / len(names))
+    stored = store_constants(template, lay_out, names, advance)
+    keys = [constant.key or "" for constant in stored]
     return {name: (key, template.new_data[key]) for name, key in zip(names, keys, strict=True)}
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from quatrain.backbone.model import Backbone
+from quatrain.errors import InputError
 from quatrain.export.irregular import IrregularGraph
 from quatrain.files import cache_folder, whole_file
 
@@ -40,10 +41,20 @@ def cached_template(
         raise IrregularGraph("its layers are of several kinds")
     path = cache_folder() / "templates" / f"{_fingerprint(backbone, settings)}.pte"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         with whole_file(path) as temporary:
             make(_hollow_twin(backbone), temporary)
     return path
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the cache cannot be made: {error.strerror}; "
+            "set QUATRAIN_CACHE to a folder that can be written to"
+        ) from error
 
 
 def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -73,8 +73,8 @@ class Hadamard(nn.Module):
 
 
 class FastHadamard(nn.Module):
-    """`Hadamard` as `llama::fast_hadamard_transform`, which ExecuTorch's CPU runtime has: for
-    8192 features 13 us a token, where the two linears take 65 us there.
+    """`Hadamard` as `llama::fast_hadamard_transform`, which ExecuTorch's CPU runtime has, and
+    computes faster than the two linears.
 
     Whoever calls it registers the operator: `executorch.extension.llm.custom_ops.custom_ops`.
     """

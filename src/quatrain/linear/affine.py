@@ -17,7 +17,7 @@ INT8_MIN, INT8_MAX = -128, 127
 
 
 def _torchao() -> Any:
-    """torchao's operators, registered on first use: that import takes longer than an export."""
+    """torchao's operators, registered on first use: importing it takes seconds."""
     if "torchao.quantization.quant_primitives" not in sys.modules:
         with quiet():
             import torchao.quantization.quant_primitives  # noqa: F401
