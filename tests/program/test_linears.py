@@ -64,6 +64,25 @@ def test_roles_come_from_dataflow_not_from_order(tmp_path: Path) -> None:
     assert {lin.role: lin.operator for lin in find_linears(graph)} == made
 
 
+def test_linears_in_a_circle_have_an_end() -> None:
+    """As in a damaged program: what looks like a rotation before `down` feeds itself."""
+    maker = GraphMaker()
+    x, null = maker.input("float32", 1, 8), maker.plain("null")
+    weight = maker.constant(np.ones((8, 8), dtype=np.float32))
+    gate, silu, product, turned = (maker.tensor("float32", 1, 8) for _ in range(4))
+    piece = maker.tensor("float32", 1, 4)
+    maker.call("et_vk.sdpa.default", x, x, x, null, null, x)
+    maker.call("aten.linear.default", x, weight, null, gate)
+    maker.call("aten.silu.default", gate, silu)
+    maker.call("aten.mul.Tensor", silu, gate, product)
+    for source in (product, turned):
+        maker.call("aten.view_copy.default", source, maker.add_shape(1, 4), piece)
+    maker.call("aten.linear.default", piece, weight, null, turned)
+    maker.graph.outputs = [turned]
+    roles = {linear.role for linear in find_linears(maker.graph)}
+    assert "rotation" in roles and "down" not in roles
+
+
 @pytest.mark.parametrize("name", VULKAN)
 def test_the_peers_memory_plan_has_no_conflicts(name: str) -> None:
     assert memory_conflicts(open_program(artifact(name)).vulkan) == []

@@ -127,7 +127,11 @@ class Places:
         operators, tensor = self.flow.graph.operators, self.flow.graph.tensor
         width = tensor(value).shape[-1]
         down = self._targets(value)
+        seen: set[int] = set()  # a damaged graph may run in a circle
         while down and tensor(operators[down[0]].args[0]).shape[-1] != width:
+            if down[0] in seen:
+                return []
+            seen.add(down[0])
             self._name(down, layer, "rotation")
             down = self._targets(operators[down[0]].out)
         return down
