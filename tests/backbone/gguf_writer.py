@@ -12,8 +12,11 @@ _INTERLEAVED = ("llama", "granite", "smollm3")
 _GEMMA = ("gemma2", "gemma3")
 
 
-def write_gguf(path: Path, model: transformers.PreTrainedModel, architecture: str) -> Path:
-    """`model` with float32 tensors, without a tokenizer."""
+def write_gguf(
+    path: Path, model: transformers.PreTrainedModel, architecture: str, q4_0: dict | None = None
+) -> Path:
+    """`model` with float32 tensors, without a tokenizer. `q4_0`: GGUF name -> blocks to use
+    instead, uint8 [..., bytes of a row]."""
     config = model.config
     writer = gguf.GGUFWriter(path, architecture)
     _write_metadata(writer, config, architecture)
@@ -22,7 +25,10 @@ def write_gguf(path: Path, model: transformers.PreTrainedModel, architecture: st
     for name, tensor in _changed(model, architecture).items():
         found = names.get_name(name, try_suffixes=(".weight", ".bias"))
         assert found is not None, name
-        writer.add_tensor(found, tensor.float().contiguous().numpy())
+        if q4_0 and found in q4_0:
+            writer.add_tensor(found, q4_0[found], raw_dtype=gguf.GGMLQuantizationType.Q4_0)
+        else:
+            writer.add_tensor(found, tensor.float().contiguous().numpy())
     for which in ("short", "long"):
         divisors = (config.rope_parameters or {}).get(f"{which}_factor")
         if divisors:

@@ -1,5 +1,6 @@
 """Every architecture that is read from GGUF against its model in transformers."""
 
+import numpy as np
 import pytest
 import torch
 from gguf_writer import write_gguf
@@ -16,6 +17,8 @@ from test_llama4 import TINY as LLAMA4
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_float_model
 from quatrain.errors import InputError
+from quatrain.quantize.model import QuantizeReport, quantize_step
+from quatrain.quantize.plan import plan
 
 # A GGUF does not say by what a Gemma scales its queries: its head dimension, but in the largest.
 SCALED = {"query_pre_attn_scalar": 16}
@@ -57,3 +60,41 @@ def test_fused_rows_that_do_not_add_up(tmp_path):
     path = write_gguf(tmp_path / "m.gguf", model, "phi3")
     with pytest.raises(InputError, match=r"blk\.1\.attn_qkv\.weight has 127 rows, expected 128"):
         open_float_model(path)
+
+
+def q4_0_experts(seed, experts, rows, columns):
+    """(blocks as the format lays them out, the integers and scales that they hold)"""
+    rng = np.random.default_rng(seed)
+    values = rng.integers(-8, 8, (experts, rows, columns)).astype(np.int8)
+    scales = rng.uniform(0.01, 0.1, (experts, rows, columns // 32)).astype(np.float16)
+    offset = (values + 8).astype(np.uint8).reshape(experts, rows, -1, 32)
+    halves = offset[..., :16] | offset[..., 16:] << 4
+    blocks = np.concatenate((scales[..., None].view(np.uint8), halves), axis=-1)
+    return blocks.reshape(experts, rows, -1), values, scales
+
+
+def test_q4_0_experts_are_kept(tmp_path):
+    """Integers and scales of [experts, N, K] are the file's own, none rounded again."""
+    shapes = {"gate": (96, 64), "up": (96, 64), "down": (64, 96)}
+    made = {
+        f"blk.{layer}.ffn_{part}_exps.weight": q4_0_experts(layer * 3 + index, 4, *shape)
+        for layer in (1, 3)
+        for index, (part, shape) in enumerate(shapes.items())
+    }
+    q4_0 = {name: blocks for name, (blocks, _, _) in made.items()}
+    model = random_model("Llama4", **{**LLAMA4, "intermediate_size": 96})
+    path = write_gguf(tmp_path / "m.gguf", model, "llama4", q4_0)
+    opened, report = open_float_model(path), QuantizeReport("", "", 32)
+    steps = plan(opened.config, opened.tensors, 32, "fp", "fp")
+    kept = {
+        step.source: quantize_step(opened, step, report)[1]
+        for step in steps
+        if ".experts." in step.source
+    }
+    for name, (_, values, scales) in made.items():
+        layer, part = name.removesuffix("_exps.weight").removeprefix("blk.").split(".ffn_")
+        ours = {"gate": "w1", "up": "w3", "down": "w2"}[part]
+        integers, found = kept[f"layers.{layer}.feed_forward.experts.{ours}.weight"]
+        assert np.array_equal(integers.numpy(), values)
+        assert np.array_equal(found.numpy(), scales.astype(np.float32))
+    assert report.exact_groups == 2 * 4 * (96 * 2 * 2 + 64 * 3) and not report.rounded_groups

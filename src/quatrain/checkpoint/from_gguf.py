@@ -53,7 +53,7 @@ def open_gguf_model(path: Path) -> FloatModel:
             int4_blocks={
                 names[name]: lambda tensor=tensor: q4_0_blocks(tensor)
                 for name, tensor in file.tensors.items()
-                if tensor.type_name == "Q4_0" and len(tensor.shape) == 2 and name in names
+                if tensor.type_name == "Q4_0" and len(tensor.shape) > 1 and name in names
             },
         )
     )

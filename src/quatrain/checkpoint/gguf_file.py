@@ -199,7 +199,7 @@ def _dequantizer(tensor: GgufTensor) -> Callable[[], torch.Tensor]:
 
 
 def q4_0_blocks(tensor: GgufTensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A Q4_0 tensor's own integers, int8 [N, K] in [-8, 7], and scales, float32 [N, K/32].
+    """A Q4_0 tensor's own integers, int8 [..., K] in [-8, 7], and scales, float32 [..., K/32].
 
     Exact: the scales are the file's float16 values, which may be negative. A block is a float16
     scale and 16 bytes; byte j holds element j in its low half and element j + 16 in its high
@@ -210,6 +210,6 @@ def q4_0_blocks(tensor: GgufTensor) -> tuple[torch.Tensor, torch.Tensor]:
     packed = blocks[..., 2:]
     values = np.concatenate((packed & 15, packed >> 4), axis=-1).astype(np.int8) - 8
     return (
-        torch.from_numpy(values.reshape(len(tensor.data), -1)),
-        torch.from_numpy(scales),
+        torch.from_numpy(values.reshape(tensor.shape)),
+        torch.from_numpy(scales.reshape(*tensor.shape[:-1], -1)),
     )

@@ -21,7 +21,7 @@ def positive_scales(
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Make the scales of Q4_0's blocks positive.
 
-    `values` int8 [N, K] in [-8, 7], `scales` float32 [N, K/32] of any sign. Returns both in the
+    `values` int8 [..., K] in [-8, 7], `scales` float32 [..., K/32] of any sign. Returns both in the
     layout, and how many groups had to be rounded again. Raises `ValueError` where a scale is not
     finite.
     """
