@@ -13,6 +13,7 @@ from quatrain.program import open_program
 from quatrain.program.linears import find_linears
 from quatrain.quantize.model import quantize_model
 from quatrain.runtime.load import load_runner
+from quatrain.runtime.wgpu.device import list_adapters
 
 VULKAN, XNNPACK = ExportOptions(), ExportOptions(backend="xnnpack")
 # Two layers that have, between them, all that Llama 4 has; 8 tokens to a chunk where that counts.
@@ -34,17 +35,21 @@ def _hub_checkpoint(folder, kind, fields):
 
 def _assert_program_equals_eager(checkpoint, options, path, vocab_size=96, tolerance=1e-5):
     report = export_checkpoint(checkpoint, path, options)
-    device = "reference" if options.backend == "vulkan" else "executorch"
-    exported, _ = load_runner(path, device)
+    devices = ["executorch"]
+    if options.backend == "vulkan":
+        devices = ["reference", "gpu"] if list_adapters() else ["reference"]
+    runners = [load_runner(path, device)[0] for device in devices]
     eager = load_eager(checkpoint, options.scheme)
     tokens = torch.randint(vocab_size, (1, LENGTH), generator=torch.Generator().manual_seed(2))
     for start, end in [(0, PREFILL), *((i, i + 1) for i in range(PREFILL, LENGTH))]:
         position = torch.tensor([start])
         expected = eager(tokens[:, start:end], position)
-        found = exported.forward(tokens[:, start:end], position)
         finite = torch.isfinite(expected)
-        assert torch.equal(torch.isfinite(found), finite)
-        assert relative_error(found[finite], expected[finite]) < tolerance, f"at {start}"
+        for runner in runners:
+            found = runner.forward(tokens[:, start:end], position)
+            assert torch.equal(torch.isfinite(found), finite)
+            error = relative_error(found[finite], expected[finite])
+            assert error < tolerance, f"{runner} at {start}"
     return report
 
 

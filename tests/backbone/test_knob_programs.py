@@ -13,6 +13,7 @@ from quatrain.program import open_program
 from quatrain.program.linears import find_linears
 from quatrain.quantize.model import quantize_model
 from quatrain.runtime.load import load_runner
+from quatrain.runtime.wgpu.device import list_adapters
 
 # All linears of one shape, and one layer where that will do: a second or two a program, not ten.
 SMALL = {"n_layers": 1, "n_kv_heads": 4, "hidden_dim": 64, "max_seq_len": 32}
@@ -62,6 +63,8 @@ def test_program_equals_eager_and_executorch(case, program, checkpoint_of, tmp_p
         assert {row.name for row in report.linears} == {linear.name for linear in linears}
     device = "reference" if options.backend == "vulkan" else "executorch"
     found = _called(load_runner(tmp_path / "m.pte", device)[0], inputs)
+    if options.backend == "vulkan":
+        _check_gpu(tmp_path / "m.pte", inputs, found, options.scheme)
     eager = prefill_then_decode(load_eager(checkpoint, options.scheme), inputs, PREFILL)
     peer = Peer(fields, _dequantized(checkpoint))
     if options.scheme == "8da4w":
@@ -70,6 +73,13 @@ def test_program_equals_eager_and_executorch(case, program, checkpoint_of, tmp_p
     theirs = theirs[:, PREFILL - 1 :] if fields.get("apply_output", True) else theirs
     assert _error(found, eager) < TOLERANCE
     assert _error(found, theirs) < (ONE_STEP if options.scheme == "8da4w" else TOLERANCE)
+
+
+def _check_gpu(program, inputs, found, scheme):
+    """The GPU runtime computes what the reference runtime `found`."""
+    if list_adapters():
+        on_gpu = _called(load_runner(program, "gpu")[0], inputs)
+        assert _error(on_gpu, found) < (ONE_STEP if scheme == "8da4w" else TOLERANCE)
 
 
 def _inputs(fields):

@@ -11,6 +11,7 @@ from quatrain.export.kernels import dequantize_fallbacks
 from quatrain.program import open_program
 from quatrain.program.linears import find_linears
 from quatrain.runtime.load import load_runner
+from quatrain.runtime.wgpu.device import list_adapters
 
 TOKENS = torch.tensor([[5, 9, 200, 33, 7, 61]])
 RELEASES = {"qlora": releases.LORA, "spinquant": releases.SPINQUANT}
@@ -32,14 +33,13 @@ def test_program_equals_eager(release, program, tmp_path):
     opened = open_checkpoint(folder)
     eager = build_backbone(opened.config, opened.tensors, options.scheme, max_seq_len=32)
     dequantize_fallbacks(eager, report.linears)
-    exported, _ = load_runner(
-        tmp_path / "m.pte", "reference" if options.backend == "vulkan" else "executorch"
-    )
+    runners = [load_runner(tmp_path / "m.pte", device)[0] for device in _devices(options.backend)]
     for start, end in ((0, 4), (4, 5), (5, 6)):
         expected = eager(TOKENS[:, start:end], torch.tensor([start]))
-        found = exported.forward(TOKENS[:, start:end], torch.tensor([start]))
-        error = (found - expected).abs().max() / expected.abs().max()
-        assert error < 1e-5, f"at {start}"
+        for runner in runners:
+            found = runner.forward(TOKENS[:, start:end], torch.tensor([start]))
+            error = (found - expected).abs().max() / expected.abs().max()
+            assert error < 1e-5, f"{runner} at {start}"
     # Seven linears a layer and the output; beside each of the seven A and B, or in each down
     # projection the two factors of the rotation, which is one operator on the CPU.
     beside = {"qlora": 2 * 7 * 2, "spinquant": 0 if options.backend == "xnnpack" else 2 * 2}
@@ -49,3 +49,9 @@ def test_program_equals_eager(release, program, tmp_path):
         assert len(program.delegates) == 1
         shapes = {linear.name: linear.in_features for linear in find_linears(program.vulkan)}
         assert shapes["layers.1.feed_forward.w2"] == releases.HIDDEN
+
+
+def _devices(backend):
+    if backend == "xnnpack":
+        return ["executorch"]
+    return ["reference", "gpu"] if list_adapters() else ["reference"]

@@ -6,7 +6,7 @@ from quatrain.errors import InputError
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Symbol, Traits, ceil_div, dispatch
 
 CHUNK = 64  # positions that one workgroup scores at a time
-SPAN = 256  # positions per split of the context in decode
+MOST_SPLITS = 64  # of the context in decode
 
 
 def rope(
@@ -62,6 +62,7 @@ def attention(
             "Run it with --device reference."
         )
     split = tokens == 1
+    span = _span(k_cache)
     ratio = heads // kv_heads
     tile = 1 if split else max(1, 8 // ratio)
     constants = {
@@ -69,20 +70,20 @@ def attention(
         "SCALE": scale or 1 / math.sqrt(d), "CHUNK": CHUNK, "SPREAD": traits.spread,
     }  # fmt: skip
     if not split:
-        span = k_cache.shape[1] + CHUNK
+        whole = k_cache.shape[1] + CHUNK
         return [
             dispatch(
-                "attention", [q, k_cache, v_cache, y], (tokens, start, span),
+                "attention", [q, k_cache, v_cache, y], (tokens, start, whole),
                 lambda p: (kv_heads, ceil_div(p[0], tile), 1), **constants,
             )
         ]  # fmt: skip
     return [
         dispatch(
-            "attention", [q, k_cache, v_cache, parts], (tokens, start, SPAN),
-            lambda p: (kv_heads, 1, ceil_div(p[0] + p[1], SPAN)), **constants,
+            "attention", [q, k_cache, v_cache, parts], (tokens, start, span),
+            lambda p: (kv_heads, 1, ceil_div(p[0] + p[1], span)), **constants,
         ),
         dispatch(
-            "attention_join", [parts, y], (tokens, start, SPAN),
+            "attention_join", [parts, y], (tokens, start, span),
             lambda p: (ceil_div(p[0] * heads * d, 64), 1, 1),
             T=y.dtype, D=d, HEADS=heads, WORKGROUP=64,
         ),
@@ -92,5 +93,11 @@ def attention(
 def parts_shape(q: Operand, k_cache: Operand) -> tuple[int, ...]:
     """The shape of the f32 operand that `attention` needs between its two dispatches."""
     _, tokens, heads, d = q.shape
-    splits = ceil_div(k_cache.shape[1], SPAN) if tokens == 1 else 0
+    splits = ceil_div(k_cache.shape[1], _span(k_cache)) if tokens == 1 else 0
     return (splits, tokens * heads, d + 2)
+
+
+def _span(k_cache: Operand) -> int:
+    """Positions per split: one chunk, so that few KV heads still fill the device, unless that
+    makes more splits than are quick to join."""
+    return CHUNK * ceil_div(k_cache.shape[1], CHUNK * MOST_SPLITS)

@@ -90,3 +90,9 @@ def dispatch(
 def ceil_div(a: int, b: int) -> int:
     """`a` / `b` rounded up."""
     return -(-a // b)
+
+
+def spread_grid(groups: int) -> Grid:
+    """At least `groups` workgroups over two dimensions: one ends at 65535."""
+    wide = max(1, min(groups, 32768))
+    return wide, ceil_div(groups, wide), 1

@@ -105,6 +105,18 @@ def int4_linear(
     return _rows(operands, m, constants, traits)
 
 
+def float_linear(x: Operand, weight: Operand, bias: Operand | None, y: Operand) -> Dispatch:
+    """y [..., N] = x [..., K] @ weight [N, K]^T + bias [N], all floating point."""
+    n, k = weight.shape
+    return dispatch(
+        "linear_float",
+        [x, weight, y] + ([bias] if bias else []),
+        (x.rows,),
+        lambda p: (ceil_div(n, 64), p[0], 1),
+        T=y.dtype, N=n, K=k, WEIGHT=weight.dtype, BIAS=bias.dtype if bias else "", WORKGROUP=64,
+    )  # fmt: skip
+
+
 def _rows(operands: list[Operand], m: int, constants: dict, traits: Traits) -> Dispatch:
     # Measured on llvmpipe: two channels per lane, and eight tokens once there are as many.
     rows, tokens = 2, 1 if m == 1 else 4 if m <= 4 else 8

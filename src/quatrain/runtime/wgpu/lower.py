@@ -15,7 +15,7 @@ from quatrain.runtime.wgpu.symbols import SYMBOL_KINDS, number, symbol_of
 
 _DTYPES = {
     "float32": "f32", "float16": "f16", "int32": "i32", "int64": "i32", "int8": "i32",
-    "uint8": "u8",
+    "uint8": "u8", "bool": "i32",
 }  # fmt: skip
 
 
@@ -134,6 +134,10 @@ class Lowering:
     def alias(self, operator: Operator, x: Operand, shape: tuple[int, ...]) -> None:
         """Let the output be x's memory seen in another shape."""
         self.result.operands[operator.out] = replace(x, shape=tuple(shape))
+
+    def has_tensor(self, value_id: int) -> bool:
+        """Whether an optional argument, such as a bias, is given."""
+        return not isinstance(self.graph.values[value_id], Plain)
 
     def plain(self, value_id: int) -> Any:
         """A fixed value."""

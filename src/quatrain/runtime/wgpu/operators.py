@@ -1,15 +1,17 @@
-"""One function per operator of a Vulkan graph: its operands, its output's shape, its kernel."""
+"""One function per operator of a Vulkan graph: its operands, its output's shape, its kernel.
+
+Element-wise operators and those that change shapes are in shape_operators.py."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from quatrain.errors import InputError
-from quatrain.program import Operator, Plain, ValueList
+from quatrain.program import Operator
 from quatrain.runtime.wgpu import attention, linear, pointwise
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand
+from quatrain.runtime.wgpu.movement import put
+from quatrain.runtime.wgpu.shape_operators import SHAPE_HANDLERS
 
 if TYPE_CHECKING:
     from quatrain.runtime.wgpu.lower import Lowering
@@ -54,16 +56,26 @@ def _attention(to: "Lowering", operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     if to.plain(args["attn_mask"]) is not None or not to.plain(args["is_causal"]):
         raise InputError(f"{operator.name} with a mask of its own: use --device reference")
-    q, k, v = (to.operand(args[name]) for name in ("q", "k", "v"))
-    k_cache, v_cache = to.cache(args["k_cache"]), to.cache(args["v_cache"])
+    q = to.operand(args["q"])
+    updates = "k_cache" in args  # else k and v are the caches
+    names = ("k_cache", "v_cache") if updates else ("k", "v")
+    k_cache, v_cache = (to.cache(args[name]) for name in names)
     y = to.declare(operator.out, q.shape)
     parts = Operand(("parts", operator.out), "f32", attention.parts_shape(q, k_cache))
     start = to.bounded(args["start_pos"], q.shape[1], k_cache.shape[1])
     scale = to.plain(args["scale"])
-    return [
-        attention.cache_update(k, v, k_cache, v_cache, start),
-        *attention.attention(q, k_cache, v_cache, y, parts, start, to.traits, scale),
-    ]
+    made = []
+    if updates:
+        k, v = to.operand(args["k"]), to.operand(args["v"])
+        made = [attention.cache_update(k, v, k_cache, v_cache, start)]
+    return made + attention.attention(q, k_cache, v_cache, y, parts, start, to.traits, scale)
+
+
+def _update_cache(to: "Lowering", operator: Operator) -> list[Dispatch]:
+    args = operator.named_args
+    value, cache = to.operand(args["value"]), to.cache(args["cache"])
+    start = to.bounded(args["start_pos"], value.shape[1], cache.shape[1])
+    return [put(value, 1, start, cache)]
 
 
 def _choose_qparams(to: "Lowering", operator: Operator) -> list[Dispatch]:
@@ -97,7 +109,7 @@ def _linear(to: "Lowering", operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     x, packed = to.operand(args["x"]), to.operand(args["weights"])
     int8 = operator.kind == "et_vk.linear_dq8ca_q4gsw"
-    has_bias = not isinstance(to.graph.values[args["bias"]], Plain)
+    has_bias = to.has_tensor(args["bias"])
     weights = linear.Weights(
         packed=packed,
         scales=to.operand(args["weight_scales"]),
@@ -118,92 +130,13 @@ def _linear(to: "Lowering", operator: Operator) -> list[Dispatch]:
     return [*made, linear.int4_linear(x, weights, y, to.traits, quantized, to.fault)]
 
 
-def _unary(to: "Lowering", operator: Operator) -> list[Dispatch]:
-    x = to.operand(operator.args[0])
-    y = to.declare(operator.out, x.shape)
-    return [pointwise.elementwise(pointwise.UNARY[operator.kind], x, None, y)]
-
-
-def _binary(to: "Lowering", operator: Operator) -> list[Dispatch]:
-    expression = pointwise.BINARY[operator.kind]
+def _float_linear(to: "Lowering", operator: Operator) -> list[Dispatch]:
     args = operator.named_args
-    a, b = (to.operand(args.get(name, operator.args[i])) for i, name in enumerate("ab"))
-    if "alpha" in args and to.plain(args["alpha"]) != 1:
-        expression = expression.replace("b", f"{float(to.plain(args['alpha']))} * b")
-    if b.count > a.count and operator.kind in ("aten.add", "aten.mul"):
-        a, b = b, a
-    trailing = a.shape[len(a.shape) - len(b.shape) :]
-    repeats = next((i for i, size in enumerate(b.shape) if size != 1), len(b.shape))
-    if len(b.shape) > len(a.shape) or b.shape[repeats:] != trailing[repeats:]:
-        raise InputError(
-            f"{operator.name} of {list(a.shape)} and {list(b.shape)}: the GPU kernel repeats its "
-            "second operand along leading dimensions only. Use --device reference."
-        )
-    y = to.declare(operator.out, a.shape)
-    return [pointwise.elementwise(expression, a, b, y)]
-
-
-def _slice(to: "Lowering", operator: Operator) -> list[Dispatch]:
-    args = operator.named_args
-    x, step = to.operand(args["x"]), to.number(args["step"])
-    dim = to.number(args["dim"]) % len(x.shape)
-
-    def end_of(name: str) -> int | None:
-        absent = isinstance(to.graph.values[args[name]], Plain) and to.plain(args[name]) is None
-        return None if absent else to.number(args[name])
-
-    begin, end, _ = slice(end_of("start"), end_of("end")).indices(x.shape[dim])
-    length = len(range(begin, end, step))
-    y = to.declare(operator.out, (*x.shape[:dim], length, *x.shape[dim + 1 :]))
-    start = begin
-    if not isinstance(to.graph.values[args["start"]], Plain):
-        start = to.bounded(args["start"], length * step, x.shape[dim])
-    return [pointwise.take(x, dim, start, step, y)]
-
-
-def _select(to: "Lowering", operator: Operator) -> list[Dispatch]:
-    args = operator.named_args
-    x = to.operand(args["x"])
-    dim = to.number(args["dim"]) % len(x.shape)
-    index = to.number(args["index"]) % x.shape[dim]
-    y = to.declare(operator.out, (*x.shape[:dim], *x.shape[dim + 1 :]))
-    if y.count == x.count:
-        return to.alias(operator, x, y.shape) or []
-    return [pointwise.take(x, dim, index, 1, y)]
-
-
-def _view(to: "Lowering", operator: Operator) -> None:
-    args = operator.named_args
-    x = to.operand(args["x"])
-    size = to.graph.values[args["size"]]
-    if isinstance(size, ValueList):
-        shape = [to.number(item) for item in size.items]
-    else:
-        shape = list(to.plain(args["size"]))
-    if -1 in shape:
-        rest = -int(np.prod(shape))
-        shape[shape.index(-1)] = x.count // max(1, rest)
-    if int(np.prod(shape)) != x.count:
-        raise InputError(f"{operator.name} of {list(x.shape)} as {shape}: another size")
-    to.alias(operator, x, tuple(shape))
-
-
-def _same(to: "Lowering", operator: Operator) -> None:
-    x = to.operand(operator.args[0])
-    to.alias(operator, x, x.shape)
-
-
-def _reshaped(to: "Lowering", operator: Operator) -> None:
-    """squeeze, unsqueeze: the rank is the declared one, sizes of 1 come and go."""
-    x = to.operand(operator.args[0])
-    dims = to.plain(operator.args[1])
-    shape = list(x.shape)
-    if operator.kind == "aten.unsqueeze_copy":
-        shape.insert(dims % (len(shape) + 1), 1)
-    else:
-        wanted = {d % len(shape) for d in ([dims] if isinstance(dims, int) else dims)}
-        shape = [size for i, size in enumerate(shape) if not (i in wanted and size == 1)]
-    to.alias(operator, x, tuple(shape))
+    x, weight = to.operand(args["x"]), to.operand(args["weights"])
+    has_bias = to.has_tensor(args["bias"])
+    bias = to.operand(args["bias"]) if has_bias else None
+    y = to.declare(operator.out, (*x.shape[:-1], weight.shape[0]))
+    return [linear.float_linear(x, weight, bias, y)]
 
 
 HANDLERS: dict[str, Callable[["Lowering", Operator], list[Dispatch] | None]] = {
@@ -213,17 +146,11 @@ HANDLERS: dict[str, Callable[["Lowering", Operator], list[Dispatch] | None]] = {
     "et_vk.apply_rotary_emb": _rope,
     "et_vk.apply_rotary_emb_hf": _rope,
     "sdpa_with_kv_cache": _attention,
+    "custom_sdpa": _attention,
+    "update_cache": _update_cache,
     "torchao.choose_qparams_affine": _choose_qparams,
     "et_vk.linear_q4gsw": _linear,
     "et_vk.linear_dq8ca_q4gsw": _linear,
-    "aten.slice_copy": _slice,
-    "aten.select_copy": _select,
-    "aten.view_copy": _view,
-    "aten.clone": _same,
-    "dim_order_ops._clone_dim_order": _same,
-    "et_vk.prepack": _same,
-    "aten.unsqueeze_copy": _reshaped,
-    "aten.squeeze_copy": _reshaped,
-    **dict.fromkeys(pointwise.UNARY, _unary),
-    **dict.fromkeys(pointwise.BINARY, _binary),
+    "aten.linear": _float_linear,
+    **SHAPE_HANDLERS,
 }

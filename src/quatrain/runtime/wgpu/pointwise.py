@@ -1,10 +1,18 @@
-"""Embedding, norm, element-wise and shape operators, and argmax, as dispatches."""
+"""Embedding, norm, element-wise operators and reductions, as dispatches."""
 
 import math
 
-from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Symbol, Traits, ceil_div, dispatch
+from quatrain.errors import InputError
+from quatrain.runtime.wgpu.dispatch import (
+    Dispatch,
+    Operand,
+    Traits,
+    ceil_div,
+    dispatch,
+    spread_grid,
+)
 
-# WGSL of each element-wise operator over f32 `a` (and `b`).
+# WGSL of each element-wise operator over f32 `a`, `b` and `c`.
 UNARY = {
     "aten.sigmoid": "1.0 / (1.0 + exp(-a))",
     "aten.silu": "a / (1.0 + exp(-a))",
@@ -20,8 +28,17 @@ BINARY = {
     "aten.sub": "a - b",
     "aten.mul": "a * b",
     "aten.div": "a / b",
+    "aten.ge": "select(0.0, 1.0, a >= b)",
     "silu_mul": "a / (1.0 + exp(-a)) * b",
 }
+WHERE = "select(c, b, a != 0.0)"
+# Reductions over the last dimension: first value, how the next is joined, how it ends.
+REDUCTIONS = {
+    "aten.amax": ("-3.4e38", "max(sum, value)", "sum"),
+    "aten.sum": ("0.0", "sum + value", "sum"),
+    "aten.mean": ("0.0", "sum + value", "sum / f32(K)"),
+}
+_LOWEST = 3.4e38  # stands for infinity, which WGSL has no literal for
 
 
 def embedding(tokens: Operand, table: Operand, y: Operand) -> Dispatch:
@@ -59,26 +76,49 @@ def rms_norm(x: Operand, weight: Operand, eps: float, y: Operand, traits: Traits
     )  # fmt: skip
 
 
-def elementwise(expression: str, a: Operand, b: Operand | None, y: Operand) -> Dispatch:
-    """y = `expression` of a and b; b is as large as a, or repeats along its leading dimensions."""
-    period = b.count if b else 1
-    groups = ceil_div(a.count, 64)
-    wide = min(groups, 32768)  # one dimension of a grid ends at 65535
+def elementwise(expression: str, y: Operand, *inputs: Operand) -> Dispatch:
+    """y = `expression` of up to three inputs a, b, c, each of which broadcasts to y's shape.
+
+    Raises `InputError` where an input repeats in the middle: only its leading and trailing
+    dimensions may be absent or 1 where y's are not.
+    """
+    placed = [_repeats(x, y) for x in inputs]
+    described = tuple(
+        (name, x.dtype, inner, x.count * inner < y.count)
+        for name, x, inner in zip("abc", inputs, placed, strict=False)
+    )
     return dispatch(
-        "elementwise", [a, b, y] if b else [a, y], (a.count, period, wide),
-        lambda p: (wide, ceil_div(groups, wide), 1),
-        T=y.dtype, A=a.dtype, B=b.dtype if b else "", EXPRESSION=expression, WORKGROUP=64,
+        "elementwise", [*inputs, y], (y.count, *(x.count for x in inputs)),
+        lambda p: spread_grid(ceil_div(p[0], 64)),
+        T=y.dtype, INPUTS=described, EXPRESSION=expression, WORKGROUP=64,
     )  # fmt: skip
 
 
-def take(x: Operand, dim: int, start: int | Symbol, step: int, y: Operand) -> Dispatch:
-    """y = x[start :: step] along `dim`, as long as y is there (1 for a select)."""
-    outer, inner = math.prod(x.shape[:dim]), math.prod(x.shape[dim + 1 :])
-    length = y.count // (outer * inner)
+def _repeats(x: Operand, y: Operand) -> int:
+    """How many neighbours in y take the same element of x."""
+    shape = (1,) * (len(y.shape) - len(x.shape)) + x.shape
+    last = max((i for i, size in enumerate(shape) if size != 1), default=-1)
+    first = next((i for i, size in enumerate(shape) if size != 1), len(shape))
+    if len(shape) > len(y.shape) or shape[first : last + 1] != y.shape[first : last + 1]:
+        raise InputError(
+            f"an element-wise operator on {list(x.shape)} and {list(y.shape)}: the GPU kernel "
+            "repeats leading and trailing dimensions only. Use --device reference."
+        )
+    return math.prod(y.shape[last + 1 :]) if x.count > 1 else 1
+
+
+def literal(value: float) -> str:
+    """`value` in WGSL; an infinity becomes the largest number."""
+    return repr(float(max(-_LOWEST, min(_LOWEST, value))))
+
+
+def reduction(kind: str, x: Operand, y: Operand) -> Dispatch:
+    """y = `kind`, one of `REDUCTIONS`, of x over as many last dimensions as y lacks or has at 1."""
+    first, join, finish = REDUCTIONS[kind]
     return dispatch(
-        "slice", [x, y], (outer * length, length, start),
-        lambda p: (ceil_div(inner, 64), p[0], 1),
-        T=x.dtype, INNER=inner, SIZE=x.shape[dim], STEP=step, WORKGROUP=64,
+        "reduce", [x, y], (y.count,), lambda p: (ceil_div(p[0], 64), 1, 1),
+        T=y.dtype, X=x.dtype, K=x.count // y.count, FIRST=first, JOIN=join, FINISH=finish,
+        WORKGROUP=64,
     )  # fmt: skip
 
 

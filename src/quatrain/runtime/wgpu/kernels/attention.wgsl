@@ -51,7 +51,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 {% for r in range(ROWS) %}
     var s{{ r }} = 0.0;
 {% endfor %}
-    for (var d = 0u; d < D; d += 8u) {
+    // Eight lanes without a position to score have nothing to load.
+    let depth = select(0u, D, chunk + (lane & ~7u) < end);
+    for (var d = 0u; d < depth; d += 8u) {
       let low = vec4<f32>(keys[key + d / 4u]);
       let high = vec4<f32>(keys[key + d / 4u + 1u]);
 {% for r in range(ROWS) %}

@@ -9,6 +9,7 @@ from quatrain.runtime.wgpu.device import Gpu
 from quatrain.runtime.wgpu.selftest.attention_cases import attention_cases
 from quatrain.runtime.wgpu.selftest.bench import TOLERANCE, Case, run_case
 from quatrain.runtime.wgpu.selftest.linear_cases import linear_cases
+from quatrain.runtime.wgpu.selftest.movement_cases import movement_cases
 from quatrain.runtime.wgpu.selftest.pointwise_cases import pointwise_cases
 
 __all__ = ["TOLERANCE", "Case", "KernelResult", "all_cases", "run_case", "run_selftest"]
@@ -28,7 +29,8 @@ class KernelResult:
 
 def all_cases(dtype: str) -> Iterator[Case]:
     """All cases for the storage type `dtype`: f32 or f16."""
-    return chain(linear_cases(dtype), attention_cases(dtype), pointwise_cases(dtype))
+    cases = (linear_cases, attention_cases, pointwise_cases, movement_cases)
+    return chain.from_iterable(make(dtype) for make in cases)
 
 
 def run_selftest(gpu: Gpu, name: str = "") -> list[KernelResult]:

@@ -1,4 +1,4 @@
-"""The int4 linears and the quantization of their activations, over shapes that break them."""
+"""The linears and the quantization of their activations, over shapes that break them."""
 
 from collections.abc import Iterator
 
@@ -10,6 +10,7 @@ from quatrain.runtime.wgpu.linear import (
     Quantized,
     Weights,
     choose_qparams,
+    float_linear,
     int4_linear,
     quantize_activation,
 )
@@ -47,6 +48,10 @@ def linear_cases(dtype: str) -> Iterator[Case]:
                 shape = f"m{m}-k{k}-n{n}-g{group}-other"
                 make = _linear(m, k, n, group, dtype, int8, False, other=True)
                 yield Case(name, shape, dtype, make)
+    for m, k, n in [(1, 1, 1), (1, 576, 65), (3, 7, 66), (66, 33, 5)]:
+        for bias in (False, True):
+            shape = f"m{m}-k{k}-n{n}" + ("-bias" * bias)
+            yield Case("linear", shape, dtype, _float_linear(m, k, n, dtype, bias))
     for m, k in [(1, 1), (1, 7), (3, 32), (2, 33), (1, 576), (5, 129), (70, 16)]:
         yield Case("choose_qparams", f"m{m}-k{k}", dtype, _qparams(m, k, dtype, False))
         yield Case("quantize_activation", f"m{m}-k{k}", dtype, _qparams(m, k, dtype, True))
@@ -69,6 +74,17 @@ def _linear(m: int, k: int, n: int, group: int, dtype: str, int8: bool, bias: bo
         want = real @ dense.T + (bench["bias"][:n] if bias else 0)
         first = choose_qparams(x, out, traits)
         return [first, int4_linear(x, weights, y, traits, out)], {"y": want}
+
+    return make
+
+
+def _float_linear(m: int, k: int, n: int, dtype: str, bias: bool):
+    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
+        x, weight = bench.normal("x", dtype, m, k), bench.normal("weight", dtype, n, k)
+        added = bench.normal("bias", dtype, n) if bias else None
+        y = bench.out("y", dtype, m, n)
+        want = bench["x"] @ bench["weight"].T + (bench["bias"] if bias else 0)
+        return [float_linear(x, weight, added, y)], {"y": want}
 
     return make
 

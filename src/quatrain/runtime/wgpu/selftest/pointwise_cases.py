@@ -1,4 +1,4 @@
-"""Embedding, norm, element-wise and shape operators, and argmax, over shapes that break them."""
+"""Embedding, norm, element-wise operators, reductions and argmax, over shapes that break them."""
 
 from collections.abc import Iterator
 
@@ -7,13 +7,16 @@ import numpy as np
 from quatrain.runtime.wgpu.dispatch import Dispatch
 from quatrain.runtime.wgpu.pointwise import (
     BINARY,
+    REDUCTIONS,
     UNARY,
+    WHERE,
     argmax,
     elementwise,
     embedding,
     embedding_int4,
+    literal,
+    reduction,
     rms_norm,
-    take,
 )
 from quatrain.runtime.wgpu.selftest.bench import Bench, Case
 
@@ -30,7 +33,11 @@ _FUNCTIONS = {
     "aten.sub": lambda a, b: a - b,
     "aten.mul": lambda a, b: a * b,
     "aten.div": lambda a, b: a / b,
+    "aten.ge": lambda a, b: a >= b,
     "silu_mul": lambda a, b: a / (1 + np.exp(-a)) * b,
+    "aten.amax": lambda a: a.max(-1),
+    "aten.sum": lambda a: a.sum(-1),
+    "aten.mean": lambda a: a.mean(-1),
 }
 _POSITIVE = ("aten.sqrt", "aten.rsqrt", "aten.div")
 
@@ -49,17 +56,17 @@ def pointwise_cases(dtype: str) -> Iterator[Case]:
         yield Case("rms_norm", f"m{m}-k{k}", dtype, _rms_norm(m, k, dtype))
     for name in UNARY:
         for count in (1, 65):
-            yield Case(name, f"n{count}", dtype, _elementwise(name, count, None, dtype))
+            yield Case(name, f"n{count}", dtype, _unary(name, count, dtype))
     for name in BINARY:
-        for rows, columns, period in [(1, 1, 1), (3, 43, 129), (5, 64, 64), (2, 33, 1)]:
-            make = _elementwise(name, rows * columns, period, dtype)
-            yield Case(name, f"n{rows * columns}-b{period}", dtype, make)
-    for shape, dim, start, step, length in [
-        ((10, 6), 0, 3, 1, 5), ((1, 9, 65), 1, 8, 1, 1),
-        ((3, 7, 2), 1, 1, 2, 3), ((4, 9), 1, 0, 1, 9),
-    ]:  # fmt: skip
-        text = "x".join(map(str, shape)) + f"-d{dim}-{start}-{step}-{length}"
-        yield Case("slice", text, dtype, _take(shape, dim, start, step, length, dtype))
+        for a, b in [((1,), (1,)), ((3, 43), (3, 43)), ((5, 64), (64,)), ((2, 33), (1, 1)),
+                     ((1, 7), (3, 7)), ((4, 3, 5), (3, 1)), ((1, 9, 1), (9, 70))]:  # fmt: skip
+            shape = " ".join("x".join(map(str, each)) for each in (a, b))
+            yield Case(name, shape, dtype, _binary(name, a, b, dtype))
+    for rows, k in [(1, 1), (3, 65), (66, 4)]:
+        yield Case("aten.where", f"m{rows}-k{k}", dtype, _where(rows, k, dtype))
+        for name in REDUCTIONS:
+            yield Case(name, f"m{rows}-k{k}", dtype, _reduction(name, rows, k, dtype))
+    yield Case("aten.full_like", "n65", dtype, _full_like(65, dtype))
     for rows, size in [(1, 1), (2, 255), (3, 257), (1, 49152)]:
         yield Case("argmax", f"m{rows}-n{size}", dtype, _argmax(rows, size, dtype))
 
@@ -100,28 +107,56 @@ def _rms_norm(m: int, k: int, dtype: str):
     return make
 
 
-def _elementwise(name: str, count: int, period: int | None, dtype: str):
-    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        def numbers(size: int) -> np.ndarray:
-            drawn = bench.rng.standard_normal(size)
-            return np.abs(drawn) + 0.1 if name in _POSITIVE else drawn
+def _numbers(bench: Bench, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    drawn = bench.rng.standard_normal(shape)
+    return np.abs(drawn) + 0.1 if name in _POSITIVE else drawn
 
-        a = bench.put("a", dtype, numbers(count))
-        b = bench.put("b", dtype, numbers(period)) if period else None
+
+def _unary(name: str, count: int, dtype: str):
+    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
+        a = bench.put("a", dtype, _numbers(bench, name, (count,)))
         y = bench.out("y", dtype, count)
-        inputs = [bench["a"]] + ([np.resize(bench["b"], count)] if b else [])
-        want = _FUNCTIONS[name](*inputs)
-        return [elementwise((BINARY if b else UNARY)[name], a, b, y)], {"y": want}
+        return [elementwise(UNARY[name], y, a)], {"y": _FUNCTIONS[name](bench["a"])}
 
     return make
 
 
-def _take(shape: tuple[int, ...], dim: int, start: int, step: int, length: int, dtype: str):
+def _binary(name: str, a_shape: tuple[int, ...], b_shape: tuple[int, ...], dtype: str):
     def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        x = bench.normal("x", dtype, *shape)
-        taken = bench["x"].take(range(start, start + step * length, step), axis=dim)
-        y = bench.out("y", dtype, *taken.shape)
-        return [take(x, dim, start, step, y)], {"y": taken}
+        a = bench.put("a", dtype, _numbers(bench, name, a_shape))
+        b = bench.put("b", dtype, _numbers(bench, name, b_shape))
+        want = _FUNCTIONS[name](bench["a"], bench["b"])
+        y = bench.out("y", dtype, *want.shape)
+        return [elementwise(BINARY[name], y, a, b)], {"y": want}
+
+    return make
+
+
+def _where(rows: int, k: int, dtype: str):
+    """The condition per row, as integers; one number for wherever it does not hold."""
+
+    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
+        condition = bench.put("condition", "i32", bench.rng.integers(0, 2, (rows, 1)))
+        a, b = bench.normal("a", dtype, rows, k), bench.normal("b", dtype, 1)
+        y = bench.out("y", dtype, rows, k)
+        want = np.where(bench["condition"] != 0, bench["a"], bench["b"])
+        return [elementwise(WHERE, y, condition, a, b)], {"y": want}
+
+    return make
+
+
+def _full_like(count: int, dtype: str):
+    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
+        y = bench.out("y", dtype, count)
+        return [elementwise(literal(-0.375), y)], {"y": np.full(count, -0.375)}
+
+    return make
+
+
+def _reduction(name: str, rows: int, k: int, dtype: str):
+    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
+        x, y = bench.normal("x", dtype, rows, k), bench.out("y", dtype, rows, 1)
+        return [reduction(name, x, y)], {"y": _FUNCTIONS[name](bench["x"])[:, None]}
 
     return make
 
