@@ -125,10 +125,10 @@ class Places:
         """The linear that takes `value`; on the way to it SpinQuant's rotation, whose linears
         take it in pieces."""
         operators, tensor = self.flow.graph.operators, self.flow.graph.tensor
-        width = tensor(value).shape[-1]
+        width = tensor(value).shape[-1:]
         down = self._targets(value)
         seen: set[int] = set()  # a damaged graph may run in a circle
-        while down and tensor(operators[down[0]].args[0]).shape[-1] != width:
+        while down and tensor(operators[down[0]].args[0]).shape[-1:] != width:
             if down[0] in seen:
                 return []
             seen.add(down[0])
