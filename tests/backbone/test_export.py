@@ -16,6 +16,7 @@ from quatrain.runtime.load import load_runner
 from quatrain.runtime.wgpu.device import list_adapters
 
 VULKAN, XNNPACK = ExportOptions(), ExportOptions(backend="xnnpack")
+VULKAN_FLOAT = ExportOptions(scheme="weight-only")
 # Two layers that have, between them, all that Llama 4 has; 8 tokens to a chunk where that counts.
 SMALL_LLAMA4 = {
     **LLAMA4, "num_hidden_layers": 2, "no_rope_layer_interval": 2, "num_experts_per_tok": 2,
@@ -73,6 +74,16 @@ def test_llama4_on_vulkan_is_one_delegate(tmp_path):
     program = open_program(tmp_path / "m.pte")
     assert len(program.delegates) == 1
     assert {linear.name for linear in find_linears(program.vulkan)} == set(names)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [("Gemma3", {}), ("Phi3", {"partial_rotary_factor": 0.75, "pad_token_id": None})],
+)
+def test_families_on_vulkan(kind, fields, tmp_path):
+    """A gelu for a silu; a rotary embedding of only part of each head."""
+    checkpoint = _hub_checkpoint(tmp_path, kind, {"num_hidden_layers": 2, **fields})
+    _assert_program_equals_eager(checkpoint, VULKAN_FLOAT, tmp_path / "m.pte")
 
 
 def test_llama4_with_chunks_on_xnnpack(tmp_path):

@@ -22,6 +22,10 @@ UNARY = {
     "aten.rsqrt": "inverseSqrt(a)",
     "aten.tanh": "tanh(clamp(a, -15.0, 15.0))",
     "aten.relu": "max(a, 0.0)",
+    # The approximation by tanh (Hendrycks and Gimpel, arXiv 1606.08415), as Vulkan's own.
+    "aten.gelu": (
+        "0.5 * a * (1.0 + tanh(clamp(0.7978845608 * (a + 0.044715 * a * a * a), -15.0, 15.0)))"
+    ),
 }
 BINARY = {
     "aten.add": "a + b",

@@ -35,6 +35,16 @@ def _elementwise(to: "Lowering", operator: Operator) -> list[Dispatch]:
     return [elementwise(expression, y, *inputs)]
 
 
+def _gelu(to: "Lowering", operator: Operator) -> list[Dispatch]:
+    approximate = to.plain(operator.named_args["approximate"])
+    if approximate != "tanh":
+        raise InputError(
+            f"{operator.name} without the approximation by tanh ({approximate!r}): the GPU kernel "
+            "knows that one only, as ExecuTorch's own. Use --device reference."
+        )
+    return _elementwise(to, operator)
+
+
 def _broadcast(inputs: list[Operand]) -> tuple[int, ...]:
     """The shape that all inputs broadcast to: along each dimension the size that is not 1."""
     columns = zip_longest(*(reversed(x.shape) for x in inputs), fillvalue=1)
@@ -174,5 +184,6 @@ SHAPE_HANDLERS: dict[str, Callable[["Lowering", Operator], list[Dispatch] | None
     "aten.squeeze_copy": _reshaped,
     "aten.full_like": _full_like,
     **dict.fromkeys([*UNARY, *BINARY, "aten.where"], _elementwise),
+    "aten.gelu": _gelu,
     **dict.fromkeys(REDUCTIONS, _reduce),
 }

@@ -29,6 +29,7 @@ _FUNCTIONS = {
     "aten.rsqrt": lambda a: 1 / np.sqrt(a),
     "aten.tanh": np.tanh,
     "aten.relu": lambda a: np.maximum(a, 0),
+    "aten.gelu": lambda a: a / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (a + 0.044715 * a**3))),
     "aten.add": lambda a, b: a + b,
     "aten.sub": lambda a, b: a - b,
     "aten.mul": lambda a, b: a * b,
