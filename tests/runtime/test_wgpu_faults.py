@@ -13,9 +13,11 @@ from quatrain.runtime.reference.quantized import dense_weight
 from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.device import Gpu, list_adapters
 from quatrain.runtime.wgpu.dispatch import Dispatch, Traits
-from quatrain.runtime.wgpu.linear import choose_qparams, int4_linear
+from quatrain.runtime.wgpu.linear import int4_linear
+from quatrain.runtime.wgpu.rows import Row
 from quatrain.runtime.wgpu.selftest.bench import Bench, Case, run_case
-from quatrain.runtime.wgpu.selftest.linear_cases import _quantized, _weights, quantized
+from quatrain.runtime.wgpu.selftest.linear_cases import _weights
+from quatrain.runtime.wgpu.selftest.row_cases import int8_operands, quantized
 
 FOLDER = Path(__file__).parents[1] / "program" / "artifacts"
 TOKENS = torch.tensor([[3, 17, 40, 9, 22, 61, 5, 33, 12]])
@@ -66,9 +68,9 @@ def test_each_kernel_makes_the_same_mistake_as_the_reference(fault: str, kernel:
             None,
             group,
         )
-        out = _quantized(bench, m, k, "f32")
+        out = int8_operands(bench, m, k, "f32")
         dispatches = [
-            choose_qparams(x, out, traits, fault=fault),
+            Row(x, quantized=out).dispatch(traits, fault),
             int4_linear(x, weights, y, traits, out, fault),
         ]
         return dispatches, {"y": want.numpy()}

@@ -1,21 +1,13 @@
-"""The int4 linears and the quantization of their activations, as dispatches."""
+"""Linears as dispatches: int4 ones in both schemes, and floating-point ones."""
 
 from dataclasses import dataclass
 
 from quatrain.runtime.faults import sums_capacity
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Traits, ceil_div, dispatch
-
-# torchao's smallest scale of an activation where the graph does not give one.
-EPSILON = 1.1920928955078125e-07
+from quatrain.runtime.wgpu.rows import Quantized
 
 MOST_WORKGROUPS = 65535  # along one dimension of a grid
 _LANES_CHANNELS = 4  # output channels of a workgroup of linear_lanes.wgsl
-
-# WGSL of what reads back of a zero point `chosen`, by defect (see quatrain.runtime.faults).
-_READ_ZERO = {
-    "dq8ca-zp-binding-float": "select(chosen, chosen - 8388608.0, chosen < 0.0)",
-    "dq8ca-zp-binding-int8": "select(127.0, -128.0, chosen < 0.0)",
-}
 
 
 @dataclass(frozen=True)
@@ -31,42 +23,6 @@ class Weights:
     group: int
     sums: Operand | None = None
     bias: Operand | None = None
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """An activation [M, K] in int8: `packed` u32 [M, ceil(K/8)*2], and per row `scale`, `zero`."""
-
-    packed: Operand
-    scale: Operand
-    zero: Operand
-
-
-def choose_qparams(
-    x: Operand, out: Quantized, traits: Traits, eps: float | None = None, fault: str | None = None
-) -> Dispatch:
-    """Chooses each row's scale and zero point (torchao, asymmetric int8) and packs the row."""
-    k, lanes = x.shape[-1], 32 if traits.cpu else 128
-    return dispatch(
-        "choose_qparams",
-        [x, out.scale, out.zero, out.packed],
-        (x.rows,),
-        lambda p: (p[0], 1, 1),
-        T=x.dtype, K=k, X_SCALE=out.scale.dtype, EPS=eps or EPSILON,
-        READ_ZERO=_READ_ZERO.get(fault or "", "chosen"), WORKGROUP=lanes,
-    )  # fmt: skip
-
-
-def quantize_activation(x: Operand, out: Quantized) -> Dispatch:
-    """Packs x with the scales and zero points that `out` holds already."""
-    words = ceil_div(x.shape[-1], 8)
-    return dispatch(
-        "quantize_activation",
-        [x, out.scale, out.zero, out.packed],
-        (x.rows,),
-        lambda p: (ceil_div(words, 64), p[0], 1),
-        T=x.dtype, K=x.shape[-1], X_SCALE=out.scale.dtype, WORKGROUP=64,
-    )  # fmt: skip
 
 
 def int4_linear(

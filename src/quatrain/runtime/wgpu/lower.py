@@ -9,14 +9,19 @@ import numpy as np
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, VulkanGraph
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Symbol, Traits
-from quatrain.runtime.wgpu.linear import Quantized
 from quatrain.runtime.wgpu.operators import HANDLERS
+from quatrain.runtime.wgpu.pointwise import BINARY
+from quatrain.runtime.wgpu.rows import Join, Quantized, Row
 from quatrain.runtime.wgpu.symbols import SYMBOL_KINDS, number, symbol_of
 
 _DTYPES = {
     "float32": "f32", "float16": "f16", "int32": "i32", "int64": "i32", "int8": "i32",
     "uint8": "u8", "bool": "i32",
 }  # fmt: skip
+
+
+# What joins two activations into one that is normalized or quantized next.
+_MAKERS = (BINARY["aten.add"], BINARY["silu_mul"])
 
 
 @dataclass
@@ -49,12 +54,14 @@ def lower(
     traits: Traits,
     fp16: bool,
     fault: str | None = None,
+    join: bool = True,
 ) -> Lowered:
     """Dispatches for `operators` (the graph's, fused) at the shapes of `inputs`.
 
-    `fault` is a defect to emulate, from `quatrain.runtime.faults`.
+    `fault` is a defect to emulate, from `quatrain.runtime.faults`. Without `join`, each operator
+    has dispatches of its own.
     """
-    lowering = Lowering(graph, traits, fp16, inputs, fault)
+    lowering = Lowering(graph, traits, fp16, inputs, fault, join)
     for operator in operators:
         lowering.lower(operator)
     return lowering.result
@@ -76,12 +83,15 @@ class Lowering:
         fp16: bool,
         inputs: Mapping[int, np.ndarray],
         fault: str | None,
+        join: bool,
     ):
         self.graph = graph
         self.traits = traits
         self.fp16 = fp16
         self.inputs = inputs
         self.fault = fault
+        self.join = join
+        self._rows: dict[int, Row] = {}  # by the place of their dispatch
         self.result = Lowered()
         # Quantized activations by the tensor, or by the tensor and the parameters, they are of.
         self.quantized: dict[Any, Quantized] = {}
@@ -98,6 +108,36 @@ class Lowering:
         made = HANDLERS[operator.kind](self, operator) or []
         self.result.dispatches += made
         self.result.origins += [operator] * len(made)
+
+    def add_row(self, row: Row) -> Dispatch:
+        """The dispatch of `row`, which takes the place of the one before it if that only makes
+        the row: a sum, a gated activation, or a norm that is now to be quantized."""
+        before = self._maker(row.x) if self.join else None
+        if before is not None:
+            self.result.dispatches.pop()
+            self.result.origins.pop()
+            if isinstance(before, Join):
+                row = replace(row, join=before)
+            else:
+                row = replace(before, quantized=row.quantized)
+        self._rows[len(self.result.dispatches)] = row
+        return row.dispatch(self.traits, self.fault)
+
+    def _maker(self, x: Operand) -> Join | Row | None:
+        """What the last dispatch does, if that makes `x` and can be joined with what follows."""
+        place = len(self.result.dispatches) - 1
+        last = self.result.dispatches[-1] if place >= 0 else None
+        if last is None:
+            return None
+        if last.kernel == "row":
+            row = self._rows[place]
+            return row if row.norm and row.norm.y.key == x.key and not row.quantized else None
+        expression = dict(last.constants).get("EXPRESSION")
+        if last.kernel != "elementwise" or expression not in _MAKERS:
+            return None
+        a, b, y = last.operands
+        whole = a.count == b.count == y.count
+        return Join(expression, a, b) if whole and y.key == x.key else None
 
     def operand(self, value_id: int) -> Operand:
         """The memory of a tensor that was computed, given or is a constant."""

@@ -11,6 +11,7 @@ from quatrain.program import Operator
 from quatrain.runtime.wgpu import attention, linear, pointwise
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand
 from quatrain.runtime.wgpu.movement import put
+from quatrain.runtime.wgpu.rows import EPSILON, Norm, Quantized, Row, quantize_activation
 from quatrain.runtime.wgpu.shape_operators import SHAPE_HANDLERS
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def _rms_norm(to: "Lowering", operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     x, weight = to.operand(args["x"]), to.operand(args["weight"])
     y = to.declare(operator.out, x.shape)
-    return [pointwise.rms_norm(x, weight, to.plain(args["eps"]), y, to.traits)]
+    return [to.add_row(Row(x, norm=Norm(weight, to.plain(args["eps"]), y)))]
 
 
 def _rope(to: "Lowering", operator: Operator) -> list[Dispatch]:
@@ -100,9 +101,9 @@ def _choose_qparams(to: "Lowering", operator: Operator) -> list[Dispatch]:
     zero = replace(to.declare(zero_id, x.shape[:-1]), dtype="i32")
     to.result.operands[zero_id] = zero
     packed = Operand(("packed", operator.out), "u32", (x.rows, -(-k // 8) * 2))
-    to.quantized[x.key] = linear.Quantized(packed, scale, zero)
-    eps = to.plain(args["eps"])
-    return [linear.choose_qparams(x, to.quantized[x.key], to.traits, eps, to.fault)]
+    quantized = Quantized(packed, scale, zero, to.plain(args["eps"]) or EPSILON)
+    to.quantized[x.key] = quantized
+    return [to.add_row(Row(x, quantized=quantized))]
 
 
 def _linear(to: "Lowering", operator: Operator) -> list[Dispatch]:
@@ -125,8 +126,8 @@ def _linear(to: "Lowering", operator: Operator) -> list[Dispatch]:
     made = []
     if quantized is None or (quantized.scale.key, quantized.zero.key) != (scale.key, zero.key):
         shape = (x.rows, -(-x.shape[-1] // 8) * 2)
-        quantized = linear.Quantized(Operand(("packed", operator.out), "u32", shape), scale, zero)
-        made = [linear.quantize_activation(x, quantized)]
+        quantized = Quantized(Operand(("packed", operator.out), "u32", shape), scale, zero)
+        made = [quantize_activation(x, quantized)]
     return [*made, linear.int4_linear(x, weights, y, to.traits, quantized, to.fault)]
 
 

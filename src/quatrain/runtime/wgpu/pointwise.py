@@ -1,4 +1,4 @@
-"""Embedding, norm, element-wise operators and reductions, as dispatches."""
+"""Embeddings, element-wise operators and reductions, as dispatches."""
 
 import math
 
@@ -6,7 +6,6 @@ from quatrain.errors import InputError
 from quatrain.runtime.wgpu.dispatch import (
     Dispatch,
     Operand,
-    Traits,
     ceil_div,
     dispatch,
     spread_grid,
@@ -68,15 +67,6 @@ def embedding_int4(
         lambda p: (ceil_div(k, 64), p[0], 1),
         T=y.dtype, K=k, ROWS=rows, GROUP=group, W_SCALE=scales.dtype, EVEN_LOW=even_low,
         WORKGROUP=64,
-    )  # fmt: skip
-
-
-def rms_norm(x: Operand, weight: Operand, eps: float, y: Operand, traits: Traits) -> Dispatch:
-    """y = x / sqrt(mean(x^2) + eps) * weight over the last dimension, computed in f32."""
-    return dispatch(
-        "rms_norm", [x, weight, y], (x.rows,), lambda p: (p[0], 1, 1),
-        T=x.dtype, K=x.shape[-1], WEIGHT=weight.dtype, EPS=eps,
-        WORKGROUP=32 if traits.cpu else 128,
     )  # fmt: skip
 
 

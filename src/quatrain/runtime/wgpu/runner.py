@@ -157,7 +157,7 @@ class WgpuRunner:
         returns as soon as it is computed. Nothing is fused and no memory reused: it is slow."""
         given = self._given(inputs)
         operators = self.graph.operators
-        lowered = self._lower(operators, given)
+        lowered = self._lower(operators, given, join=False)
         memory: dict[Any, Any] = {}
         for value_id, operand in lowered.operands.items():
             if operand.key[0] in ("constant", "cache"):
@@ -241,9 +241,11 @@ class WgpuRunner:
             )
         return dict(zip(self.graph.inputs, arrays, strict=True))
 
-    def _lower(self, operators: list[Operator], given: dict[int, np.ndarray]) -> Lowered:
+    def _lower(
+        self, operators: list[Operator], given: dict[int, np.ndarray], join: bool = True
+    ) -> Lowered:
         traits, fp16 = self.gpu.traits, self.gpu.info.fp16
-        return lower(self.graph, operators, given, traits, fp16, self._fault)
+        return lower(self.graph, operators, given, traits, fp16, self._fault, join)
 
     def _make_plan(self, given: dict[int, np.ndarray]) -> _Plan:
         lowered = self._lower(self._operators, given)

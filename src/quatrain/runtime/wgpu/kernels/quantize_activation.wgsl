@@ -1,4 +1,4 @@
-// Packs x [M, K] to int8 with parameters chosen elsewhere; the layout is choose_qparams.wgsl's.
+// Packs x [M, K] to int8 with parameters chosen elsewhere; the layout is row.wgsl's.
 
 alias T = {{ T }};
 const K = {{ K }}u;
@@ -10,7 +10,7 @@ const WORDS = {{ (K + 7) // 8 }}u;
 @group(0) @binding(3) var<storage, read> x_zero: array<i32>;
 @group(0) @binding(4) var<storage, read_write> packed: array<vec2<u32>>;
 
-{% include "quantize_word.wgsl" %}
+{% with SOURCE = "x" %}{% include "quantize_word.wgsl" %}{% endwith %}
 
 @compute @workgroup_size({{ WORKGROUP }})
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {

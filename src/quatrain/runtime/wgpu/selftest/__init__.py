@@ -11,6 +11,7 @@ from quatrain.runtime.wgpu.selftest.bench import TOLERANCE, Case, run_case
 from quatrain.runtime.wgpu.selftest.linear_cases import linear_cases
 from quatrain.runtime.wgpu.selftest.movement_cases import movement_cases
 from quatrain.runtime.wgpu.selftest.pointwise_cases import pointwise_cases
+from quatrain.runtime.wgpu.selftest.row_cases import row_cases
 
 __all__ = ["TOLERANCE", "Case", "KernelResult", "all_cases", "run_case", "run_selftest"]
 
@@ -29,7 +30,7 @@ class KernelResult:
 
 def all_cases(dtype: str) -> Iterator[Case]:
     """All cases for the storage type `dtype`: f32 or f16."""
-    cases = (linear_cases, attention_cases, pointwise_cases, movement_cases)
+    cases = (linear_cases, row_cases, attention_cases, pointwise_cases, movement_cases)
     return chain.from_iterable(make(dtype) for make in cases)
 
 

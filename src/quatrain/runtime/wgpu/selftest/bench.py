@@ -82,7 +82,8 @@ def run_case(gpu: Gpu, case: Case, traits: Traits | None = None) -> float:
         gpu.device.queue.submit([encoder.finish()])
     errors = []
     for name, want in expected.items():
-        got = gpu.read(staging[name], np.dtype(NUMPY[bench.operands[name].dtype]).name)
+        dtype = np.int8 if want.dtype == np.int8 else NUMPY[bench.operands[name].dtype]
+        got = gpu.read(staging[name], np.dtype(dtype).name)
         errors.append(squared_error(got[: want.size].reshape(want.shape), want))
     return max(errors)
 

@@ -1,20 +1,14 @@
-"""The linears and the quantization of their activations, over shapes that break them."""
+"""The linears, over shapes that break them."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
 from quatrain.runtime.wgpu.dispatch import Dispatch, Traits
-from quatrain.runtime.wgpu.linear import (
-    EPSILON,
-    Quantized,
-    Weights,
-    choose_qparams,
-    float_linear,
-    int4_linear,
-    quantize_activation,
-)
+from quatrain.runtime.wgpu.linear import Weights, float_linear, int4_linear
+from quatrain.runtime.wgpu.rows import Row
 from quatrain.runtime.wgpu.selftest.bench import Bench, Case
+from quatrain.runtime.wgpu.selftest.row_cases import int8_operands, quantized
 
 # (M, K, N, group): tokens, inputs, outputs, group.
 _SHAPES = [
@@ -52,9 +46,6 @@ def linear_cases(dtype: str) -> Iterator[Case]:
         for bias in (False, True):
             shape = f"m{m}-k{k}-n{n}" + ("-bias" * bias)
             yield Case("linear", shape, dtype, _float_linear(m, k, n, dtype, bias))
-    for m, k in [(1, 1), (1, 7), (3, 32), (2, 33), (1, 576), (5, 129), (70, 16)]:
-        yield Case("choose_qparams", f"m{m}-k{k}", dtype, _qparams(m, k, dtype, False))
-        yield Case("quantize_activation", f"m{m}-k{k}", dtype, _qparams(m, k, dtype, True))
 
 
 def _linear(m: int, k: int, n: int, group: int, dtype: str, int8: bool, bias: bool, other=False):
@@ -69,10 +60,10 @@ def _linear(m: int, k: int, n: int, group: int, dtype: str, int8: bool, bias: bo
             want = bench["x"] @ dense.T + (bench["bias"][:n] if bias else 0)
             return [int4_linear(x, weights, y, traits)], {"y": want}
         scale, zero, integers = quantized(bench.arrays["x"])
-        out = _quantized(bench, m, k, dtype)
+        out = int8_operands(bench, m, k, dtype)
         real = scale.astype(np.float64)[:, None] * (integers - zero[:, None])
         want = real @ dense.T + (bench["bias"][:n] if bias else 0)
-        first = choose_qparams(x, out, traits)
+        first = Row(x, quantized=out).dispatch(traits)
         return [first, int4_linear(x, weights, y, traits, out)], {"y": want}
 
     return make
@@ -109,46 +100,3 @@ def _weights(
         bias=bench.normal("bias", dtype, padded_n) if bias else None,
     )
     return weights, integers * np.repeat(bench["scales"][:, :n].T, group, axis=1)
-
-
-def _quantized(bench: Bench, m: int, k: int, dtype: str) -> Quantized:
-    return Quantized(
-        packed=bench.out("packed", "u32", m, -(-k // 8) * 2),
-        scale=bench.out("x_scale", dtype, m),
-        zero=bench.out("x_zero", "i32", m),
-    )
-
-
-def _qparams(m: int, k: int, dtype: str, given: bool):
-    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        x = bench.normal("x", dtype, m, k)
-        scale, zero, integers = quantized(bench.arrays["x"])
-        padded = np.zeros((m, -(-k // 8) * 8), np.int8)
-        padded[:, :k] = integers
-        # Pairs of u32: the even and the odd elements of each eight.
-        packed = np.ascontiguousarray(padded.reshape(m, -1, 4, 2).swapaxes(2, 3)).view(np.uint32)
-        out = _quantized(bench, m, k, dtype)
-        want = {"packed": packed.reshape(m, -1)}
-        if given:
-            bench.put("x_scale", dtype, scale)
-            bench.put("x_zero", "i32", zero)
-            return [quantize_activation(x, out)], want
-        want |= {"x_scale": scale.astype(np.float64), "x_zero": zero}
-        return [choose_qparams(x, out, bench.traits)], want
-
-    return make
-
-
-def quantized(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scale, zero point [M] and int8 values [M, K] of x [M, K] as torchao computes them.
-
-    In float32 rather than float64: a value half way between two integers must fall the same way.
-    """
-    wide = x.astype(np.float32)
-    low, high = np.minimum(wide.min(1), 0), np.maximum(wide.max(1), 0)
-    exact = np.maximum((high - low) / np.float32(255), np.float32(EPSILON))
-    zero = np.clip(-128 - np.round(low / exact), -128, 127)
-    scale = exact.astype(x.dtype)
-    inverse = np.float32(1) / scale.astype(np.float32)
-    integers = np.clip(np.round(wide * inverse[:, None]) + zero[:, None], -128, 127)
-    return scale, zero.astype(np.int64), integers.astype(np.int64)

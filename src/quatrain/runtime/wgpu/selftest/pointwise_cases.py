@@ -1,4 +1,4 @@
-"""Embedding, norm, element-wise operators, reductions and argmax, over shapes that break them."""
+"""Embeddings, element-wise operators, reductions and argmax, over shapes that break them."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,6 @@ from quatrain.runtime.wgpu.pointwise import (
     embedding_int4,
     literal,
     reduction,
-    rms_norm,
 )
 from quatrain.runtime.wgpu.selftest.bench import Bench, Case
 
@@ -53,8 +52,6 @@ def pointwise_cases(dtype: str) -> Iterator[Case]:
             shape = f"n{count}-k{k}-g{group}" + ("-shared" * even_low)
             make = _embedding_int4(count, k, group, even_low, dtype)
             yield Case("embedding_q4gsw", shape, dtype, make)
-    for m, k in [(1, 1), (1, 576), (2, 31), (3, 33), (65, 128), (1, 2049)]:
-        yield Case("rms_norm", f"m{m}-k{k}", dtype, _rms_norm(m, k, dtype))
     for name in UNARY:
         for count in (1, 65):
             yield Case(name, f"n{count}", dtype, _unary(name, count, dtype))
@@ -93,17 +90,6 @@ def _embedding_int4(count: int, k: int, group: int, even_low: bool, dtype: str):
         dense = (nibbles - 8) * np.repeat(bench["scales"], group, axis=1)
         dispatches = [embedding_int4(tokens, table, scales, y, group, even_low)]
         return dispatches, {"y": dense[bench["tokens"]]}
-
-    return make
-
-
-def _rms_norm(m: int, k: int, dtype: str):
-    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        x, weight = bench.normal("x", dtype, m, k), bench.normal("weight", dtype, k)
-        y = bench.out("y", dtype, m, k)
-        mean = np.square(bench["x"]).mean(-1, keepdims=True)
-        want = bench["x"] / np.sqrt(mean + 1e-5) * bench["weight"]
-        return [rms_norm(x, weight, 1e-5, y, bench.traits)], {"y": want}
 
     return make
 

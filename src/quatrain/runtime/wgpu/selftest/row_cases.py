@@ -1,0 +1,106 @@
+"""Norms and the quantization of activations, joined and apart, over shapes that break them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from quatrain.runtime.wgpu.dispatch import Dispatch
+from quatrain.runtime.wgpu.pointwise import BINARY
+from quatrain.runtime.wgpu.rows import EPSILON, Join, Norm, Quantized, Row, quantize_activation
+from quatrain.runtime.wgpu.selftest.bench import NUMPY, Bench, Case
+
+# (M, K): tokens, channels.
+_SHAPES = [(1, 1), (1, 7), (2, 31), (3, 33), (1, 576), (5, 129), (70, 16), (1, 2049)]
+_JOINED = {
+    "aten.add": lambda a, b: a + b,
+    "silu_mul": lambda a, b: a / (1 + np.exp(-a)) * b,
+}
+
+
+def row_cases(dtype: str) -> Iterator[Case]:
+    """Each step alone, and all that may be joined with it."""
+    for m, k in _SHAPES:
+        shape = f"m{m}-k{k}"
+        yield Case("rms_norm", shape, dtype, _row(m, k, dtype, norm=True))
+        yield Case("rms_norm", f"{shape}-sum", dtype, _row(m, k, dtype, "aten.add", norm=True))
+        yield Case("choose_qparams", shape, dtype, _row(m, k, dtype, int8=True))
+        yield Case("quantize_activation", shape, dtype, _given(m, k, dtype))
+    # Where what is quantized is computed here, one integer of many may fall the other way.
+    for m, k in [(1, 2049), (70, 64)]:
+        shape = f"m{m}-k{k}"
+        make = _row(m, k, dtype, "silu_mul", int8=True)
+        yield Case("choose_qparams", f"{shape}-gated", dtype, make)
+        for join in ("", "aten.add"):
+            make = _row(m, k, dtype, join, norm=True, int8=True)
+            yield Case("choose_qparams", f"{shape}-norm" + "-sum" * bool(join), dtype, make)
+
+
+def _row(m: int, k: int, dtype: str, join: str = "", norm: bool = False, int8: bool = False):
+    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
+        want: dict[str, np.ndarray] = {}
+        made = None
+        if join:
+            made = Join(BINARY[join], *(bench.normal(name, dtype, m, k) for name in "ab"))
+            x = bench.out("x", dtype, m, k)
+            last = want["x"] = _JOINED[join](bench["a"], bench["b"])
+        else:
+            x = bench.normal("x", dtype, m, k)
+            last = bench["x"]
+        normed = None
+        if norm:
+            weight = bench.normal("weight", dtype, k)
+            normed = Norm(weight, 1e-5, bench.out("y", dtype, m, k))
+            mean = np.square(last).mean(-1, keepdims=True)
+            last = want["y"] = last / np.sqrt(mean + 1e-5) * bench["weight"]
+        out = None
+        if int8:
+            out = int8_operands(bench, m, k, dtype)
+            scale, zero, integers = quantized(last.astype(NUMPY[dtype]))
+            want |= {"packed": _packed(integers), "x_scale": scale, "x_zero": zero}
+        return [Row(x, made, normed, out).dispatch(bench.traits)], want
+
+    return make
+
+
+def _given(m: int, k: int, dtype: str):
+    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
+        x = bench.normal("x", dtype, m, k)
+        scale, zero, integers = quantized(bench.arrays["x"])
+        out = int8_operands(bench, m, k, dtype)
+        bench.put("x_scale", dtype, scale)
+        bench.put("x_zero", "i32", zero)
+        return [quantize_activation(x, out)], {"packed": _packed(integers)}
+
+    return make
+
+
+def int8_operands(bench: Bench, m: int, k: int, dtype: str) -> Quantized:
+    """Operands for x [m, k] in int8, to be written."""
+    return Quantized(
+        packed=bench.out("packed", "u32", m, -(-k // 8) * 2),
+        scale=bench.out("x_scale", dtype, m),
+        zero=bench.out("x_zero", "i32", m),
+    )
+
+
+def _packed(integers: np.ndarray) -> np.ndarray:
+    """int8 [M, K] in the order of the kernels: of each eight, the even and then the odd ones."""
+    m, k = integers.shape
+    padded = np.zeros((m, -(-k // 8) * 8), np.int8)
+    padded[:, :k] = integers
+    return padded.reshape(m, -1, 4, 2).swapaxes(2, 3).reshape(m, -1)
+
+
+def quantized(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scale, zero point [M] and int8 values [M, K] of x [M, K] as torchao computes them.
+
+    In float32 rather than float64: a value half way between two integers must fall the same way.
+    """
+    wide = x.astype(np.float32)
+    low, high = np.minimum(wide.min(1), 0), np.maximum(wide.max(1), 0)
+    exact = np.maximum((high - low) / np.float32(255), np.float32(EPSILON))
+    zero = np.clip(-128 - np.round(low / exact), -128, 127)
+    scale = exact.astype(x.dtype)
+    inverse = np.float32(1) / scale.astype(np.float32)
+    integers = np.clip(np.round(wide * inverse[:, None]) + zero[:, None], -128, 127)
+    return scale, zero.astype(np.int64), integers.astype(np.int64)
