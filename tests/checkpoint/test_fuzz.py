@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 import quantized_folders as folders
+import sentencepiece_models as spm
 import test_meta_releases as releases
 import tiny_models as tiny
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sentencepiece import SentencePieceProcessor
 
 from quatrain.checkpoint import open_checkpoint, open_float_model
 from quatrain.checkpoint.gguf_file import read_gguf
+from quatrain.checkpoint.gguf_tokenizer import tokenizer_files_from_gguf
 from quatrain.checkpoint.source_files import is_quantized
 from quatrain.errors import InputError
 from quatrain.quantize.requantize import Requantization
@@ -26,6 +29,9 @@ WRITERS = {
     "pth": lambda folder: tiny.write_checkpoint(folder, file="m.pth") / "m.pth",
     "params": lambda folder: tiny.write_checkpoint(folder) / "params.json",
     "gguf": lambda folder: tiny.write_gguf(folder / "m.gguf", tiny.float_tensors(), kind="Q4_0"),
+    "gguf sentencepiece": lambda folder: spm.write_gguf(
+        folder / "t.gguf", SentencePieceProcessor(model_proto=spm.trained("small"))
+    ),
     "gguf gemma2": lambda folder: tiny.write_gguf_gemma2(folder / "m.gguf"),
     "gguf phi3": lambda folder: tiny.write_gguf_phi3(folder / "m.gguf"),
     "config": lambda folder: tiny.write_hugging_face(folder) / "config.json",
@@ -73,6 +79,10 @@ def read_all(path: Path) -> None:
         tensors = read_gguf(path).float_tensors()
         for name in tensors:
             tensors[name].sum()
+        return
+    if path.name == "t.gguf":
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer_files_from_gguf(read_gguf(path).metadata, path, Path(folder))
         return
     source = path if path.suffix == ".gguf" else path.parent
     if is_quantized(source):
