@@ -44,7 +44,7 @@ KINDS = {
         "eos_piece": "<eos>",
         "bos_piece": "<bos>",
     },
-    "small": {"vocab_size": 500},
+    "small": {"vocab_size": 600},
     # Pieces that reach across spaces, and long runs of one character.
     "across": {"split_by_whitespace": False, "split_digits": False, "max_sentencepiece_length": 32},
 }
