@@ -135,7 +135,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 {% endfor %}
   }
   workgroupBarrier();
-  if (mine > 0u) { return; }
 {% for r in range(ROWS) %}
 {% for g in range(1, GROUPS) %}
   sum{{ r }}_0 += sums[{{ (g * ROWS + r) * (D // 4) }}u + place];
@@ -143,6 +142,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 {% endfor %}
 {% endfor %}
 {% endif %}
+  if (mine > 0u) { return; }
 {% for r in range(ROWS) %}
   if (token + {{ r // RATIO }}u < p.x) {
 {% if SPLIT %}
