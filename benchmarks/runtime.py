@@ -3,19 +3,21 @@
     python benchmarks/runtime.py model-8da4w.pte model-weight-only.pte --json runtime.json
     python benchmarks/runtime.py ... --peer     llama.cpp beside them
 
-The peer runs the GGUF file that SmolLM2 comes in (Q4_1) through llama-cpp-python, on a GPU, such
-as llvmpipe, where it was built for Vulkan, else on the CPU; the table says which.
+The peer runs the GGUF file that SmolLM2 comes in (Q4_1) through llama-cpp-python: on its first
+Vulkan device, llvmpipe included, where it was built with Vulkan, and on the CPU.
 
 Every figure is a median. CPU time per token tells more than wall time where other programs run
-on the same cores and the adapter computes on them (llvmpipe). Per-operator times come from
-timestamp queries, one compute pass per dispatch, so their sum is more than a step takes; shares
-are what they are for. Bytes per second count the packed weights and scales that one decoded token
-reads.
+on the same cores and the adapter computes on them (llvmpipe). The linears' share is that of a
+step's time on the GPU which is gone when they are left out of it. Per-operator times come from
+timestamp queries, one compute pass per dispatch, which on llvmpipe adds some 20 microseconds to
+each: their sum is more than a step takes. Bytes per second count the packed weights and scales
+that one decoded token reads.
 """
 
 import argparse
 import importlib.util
 import json
+import os
 import platform
 import statistics
 import time
@@ -30,6 +32,7 @@ from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.device import Gpu
 from quatrain.runtime.wgpu.profile import by_operator
+from quatrain.runtime.wgpu.sequence import Sequence
 from quatrain.smollm2 import fetch_smollm2
 
 COPIED = 64 << 20  # bytes of the device copy that weights are compared with
@@ -56,13 +59,11 @@ def main() -> None:
         gpu["weight_gb_per_s"] = weight_bytes(runner.graph) * gpu["decode_tokens_per_s"] / 1e9
         gpu["copy_gb_per_s"] = copy_speed(runner.gpu)
         operators[path.name] = profile(runner, options.prompt)
-        gpu["linear_share"] = linear_share(operators[path.name])
+        gpu["linear_share"] = linear_share(runner, options.prompt)
         reference = measure(ReferenceRunner(path), options.prompt, max(4, options.tokens // 4))
         rows += [gpu, reference | {"program": path.name, "runtime": "reference, CPU"}]
     if options.peer:
-        peer = LlamaCpp(options.prompt + options.tokens)
-        row = measure(peer, options.prompt, options.tokens)
-        rows.append(row | {"program": "SmolLM2-135M, Q4_1", "runtime": peer.name})
+        rows += llama_cpp_rows(options.prompt, options.tokens)
 
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads")
     heads = f"{'decode tok/s':>13}{'CPU ms/tok':>12}{'prefill tok/s':>14}{'linears':>9}"
@@ -109,18 +110,33 @@ def measure(runner: Any, prompt: int, tokens: int) -> dict[str, float]:
     }
 
 
+def llama_cpp_rows(prompt: int, tokens: int) -> list[dict[str, Any]]:
+    """llama.cpp on the GPU, where it was built with Vulkan, and on the CPU."""
+    # Without this, it passes over devices that compute on the CPU, such as llvmpipe.
+    os.environ.setdefault("GGML_VK_VISIBLE_DEVICES", "0")
+    import llama_cpp
+
+    places = [True, False] if llama_cpp.llama_supports_gpu_offload() else [False]
+    name = f"llama.cpp {llama_cpp.__version__}"
+    return [
+        measure(LlamaCpp(prompt + tokens, gpu), prompt, tokens)
+        | {"program": "SmolLM2-135M, Q4_1", "runtime": f"{name}, {'GPU' if gpu else 'CPU'}"}
+        for gpu in places
+    ]
+
+
 class LlamaCpp:
     """llama.cpp on SmolLM2's GGUF file, behind the `forward` that `measure` calls."""
 
-    def __init__(self, context: int):
+    def __init__(self, context: int, gpu: bool):
         import llama_cpp
 
-        offloads = llama_cpp.llama_supports_gpu_offload()
-        self.name = f"llama.cpp {llama_cpp.__version__}, {'GPU' if offloads else 'CPU'}"
         self.model = llama_cpp.Llama(
             str(fetch_smollm2()),
             n_ctx=context,
-            n_gpu_layers=-1 if offloads else 0,
+            n_gpu_layers=-1 if gpu else 0,
+            offload_kqv=gpu,
+            op_offload=gpu,
             n_threads=torch.get_num_threads(),
             n_threads_batch=torch.get_num_threads(),
             verbose=False,
@@ -151,10 +167,28 @@ def profile(runner: WgpuRunner, position: int) -> dict[str, tuple[int, float]]:
     return dict(sorted(merged.items(), key=lambda item: -item[1][1]))
 
 
-def linear_share(times: dict[str, tuple[int, float]]) -> float:
-    """The part of a step that the linears take."""
-    linears = sum(ms for name, (_, ms) in times.items() if "linear" in name)
-    return linears / sum(ms for _, ms in times.values())
+def linear_share(runner: WgpuRunner, position: int) -> float:
+    """The part of a decode step's time on the GPU that goes when the linears are left out."""
+    plan, given = runner.plan((torch.tensor([[7]]), torch.tensor([position])))
+    symbols, gpu = runner.symbols(plan.lowered, given), runner.gpu
+
+    def step(sequence: Sequence) -> float:
+        encoder = gpu.device.create_command_encoder()
+        sequence.encode(encoder, symbols)
+        encoder.copy_buffer_to_buffer(plan.memory[plan.output.key], 0, plan.staging, 0, 16)
+        commands = encoder.finish()
+
+        def run() -> None:
+            gpu.device.queue.submit([commands])
+            gpu.read(plan.staging, "uint8")
+
+        return timed(run)
+
+    rest = [d for d in plan.lowered.dispatches if not d.kernel.startswith("linear")]
+    without = Sequence(gpu, rest, plan.memory)
+    pairs = [(step(plan.graph), step(without)) for _ in range(20)]
+    whole, left = (statistics.median(times) for times in zip(*pairs, strict=True))
+    return 1 - left / whole
 
 
 def weight_bytes(graph: VulkanGraph) -> int:

@@ -27,7 +27,7 @@ _PLANS_KEPT = 4  # input shapes whose memory and bind groups are kept at hand
 
 
 @dataclass
-class _Plan:
+class Plan:
     """All that one set of input shapes needs, ready to be encoded."""
 
     lowered: Lowered
@@ -86,7 +86,7 @@ class WgpuRunner:
         self._fault = emulate
         self._operators = fuse(self.graph)
         self._symbol_operators = [op for op in self.graph.operators if op.kind in SYMBOL_KINDS]
-        self._plans: dict[Any, _Plan] = {}
+        self._plans: dict[Any, Plan] = {}
         self._kept: dict[Any, Any] = {}  # constants and caches
 
     def reset(self) -> None:
@@ -104,7 +104,7 @@ class WgpuRunner:
         [1, T, vocab]. Raises `InputError` where an input does not fit the program, and
         `QuatrainError` where the GPU fails.
         """
-        plan, given = self._plan(inputs)
+        plan, given = self.plan(inputs)
         self._submit(plan, given, [(plan.output, plan.staging)])
         dtype = np.dtype(_NUMPY[plan.output.dtype]).name
         flat = self.gpu.read(plan.staging, dtype)[: plan.output.count]
@@ -112,7 +112,7 @@ class WgpuRunner:
 
     def greedy_step(self, token: int, position: int) -> int:
         """The most likely token after `token` at `position`; four bytes are read back."""
-        plan, given = self._plan((np.array([[token]]), np.array([position])))
+        plan, given = self.plan((np.array([[token]]), np.array([position])))
         self._submit(plan, given, [(_TOKEN, plan.token)], pick=True)
         return int(self.gpu.read(plan.token, "uint32")[0])
 
@@ -123,7 +123,7 @@ class WgpuRunner:
         """
         if not self.gpu.info.timestamps:
             raise InputError(f"{self.gpu.info.name} has no timestamp queries to profile with")
-        plan, given = self._plan(inputs)
+        plan, given = self.plan(inputs)
         count = 2 * len(plan.lowered.dispatches)
         queries = self.gpu.device.create_query_set(type="timestamp", count=count)
         self._submit(plan, given, [], queries=queries)
@@ -173,20 +173,20 @@ class WgpuRunner:
         steps = [
             (op, () if op.kind in SYMBOL_KINDS else self.graph.outputs_of(op)) for op in operators
         ]
-        symbols = self._symbols(lowered, given)
+        symbols = self.symbols(lowered, given)
         trace_operators(self.gpu, lowered, steps, memory, symbols, wanted, observe)
         output = lowered.operands[self.graph.outputs[0]]
         return read_operand(self.gpu, memory[output.key], output).to(self._output_dtype())
 
     def _submit(
         self,
-        plan: _Plan,
+        plan: Plan,
         given: dict[int, np.ndarray],
         results: list[tuple[Operand, Any]],
         pick: bool = False,
         queries: Any = None,
     ) -> None:
-        symbols = self._symbols(plan.lowered, given)
+        symbols = self.symbols(plan.lowered, given)
         queue = self.gpu.device.queue
         for value_id, array in given.items():
             operand = plan.lowered.operands[value_id]
@@ -203,7 +203,7 @@ class WgpuRunner:
                 encoder.copy_buffer_to_buffer(source, 0, staging, 0, staging.size)
             queue.submit([encoder.finish()])
 
-    def _symbols(self, lowered: Lowered, given: dict[int, np.ndarray]) -> dict[int, int]:
+    def symbols(self, lowered: Lowered, given: dict[int, np.ndarray]) -> dict[int, int]:
         """The step's symbols; `InputError` where a position passes the program's context."""
         symbols: dict[int, int] = {}
         operands = lowered.operands
@@ -219,9 +219,9 @@ class WgpuRunner:
                 )
         return symbols
 
-    def _plan(
+    def plan(
         self, inputs: tuple[torch.Tensor | np.ndarray, ...]
-    ) -> tuple[_Plan, dict[int, np.ndarray]]:
+    ) -> tuple[Plan, dict[int, np.ndarray]]:
         """The plan for the shapes of `inputs`, made if need be, and the inputs by value id."""
         given = self._given(inputs)
         key = tuple(array.shape for array in given.values())
@@ -247,7 +247,7 @@ class WgpuRunner:
         traits, fp16 = self.gpu.traits, self.gpu.info.fp16
         return lower(self.graph, operators, given, traits, fp16, self._fault, join)
 
-    def _make_plan(self, given: dict[int, np.ndarray]) -> _Plan:
+    def _make_plan(self, given: dict[int, np.ndarray]) -> Plan:
         lowered = self._lower(self._operators, given)
         output = lowered.operands[self.graph.outputs[0]]
         # Inputs are written before a step and outputs read after it: they share with nothing.
@@ -264,7 +264,7 @@ class WgpuRunner:
         memory |= place(lowered.dispatches, set(memory), lambda n: self.gpu.buffer(n, "a result"))
         memory[_TOKEN.key] = self.gpu.buffer(16, "the token")
         last = _as_rows(output)
-        return _Plan(
+        return Plan(
             lowered=lowered,
             memory=memory,
             graph=Sequence(self.gpu, lowered.dispatches, memory),
