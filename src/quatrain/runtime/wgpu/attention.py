@@ -1,6 +1,7 @@
 """Rotary embedding and attention with a KV cache, as dispatches."""
 
 import math
+from dataclasses import dataclass
 
 from quatrain.errors import InputError
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Symbol, Traits, ceil_div, dispatch
@@ -9,24 +10,36 @@ CHUNK = 64  # positions that one workgroup scores at a time
 MOST_SPLITS = 64  # of the context in decode
 
 
+@dataclass(frozen=True)
+class Caches:
+    """The values v [1, T, KV, D] to keep beside the keys, in `v_cache` [1, C, KV, D], and the
+    position `start` of the first of both."""
+
+    v: Operand
+    v_cache: Operand
+    start: int | Symbol
+
+
 def rope(
     q: Operand, k: Operand, cosines: Operand, sines: Operand, q_out: Operand, k_out: Operand,
-    start: int | Symbol = 0, halves: bool = False,
+    table: int | Symbol = 0, halves: bool = False, caches: Caches | None = None,
 ) -> Dispatch:  # fmt: skip
-    """Rotates q [1, T, H, D] and k [1, T, KV, D].
+    """Rotates q [1, T, H, D] and k [1, T, KV, D] into q_out and k_out.
 
     Interleaved pairs with tables [T, D/2] of these tokens; or, with `halves`, the Hugging Face
-    pairs with whole tables [context, R <= D], read from row `start`.
+    pairs with whole tables [context, R <= D], read from row `table`. With `caches`, k_out is the
+    cache of the keys.
     """
     _, tokens, heads, d = q.shape
-    pairs = (heads + k.shape[2]) * (d // 2)
+    pairs = (heads + k.shape[2] * (2 if caches else 1)) * (d // 2)
+    written = [q, k, cosines, sines, q_out, k_out] + ([caches.v, caches.v_cache] if caches else [])
     return dispatch(
         "rope",
-        [q, k, cosines, sines, q_out, k_out],
-        (tokens, start),
+        written,
+        (tokens, table, caches.start if caches else 0),
         lambda p: (ceil_div(pairs, 64), p[0], 1),
         T=q.dtype, D=d, Q_HEADS=heads, K_HEADS=k.shape[2], TABLE=cosines.dtype,
-        HALVES=halves, R=cosines.shape[-1], WORKGROUP=64,
+        HALVES=halves, R=cosines.shape[-1], CACHE=caches is not None, WORKGROUP=64,
     )  # fmt: skip
 
 

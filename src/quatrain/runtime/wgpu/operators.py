@@ -49,8 +49,20 @@ def _rope(to: "Lowering", operator: Operator) -> list[Dispatch]:
     tables = to.operand(args["freqs_cos"]), to.operand(args["freqs_sin"])
     if operator.kind == "et_vk.apply_rotary_emb":
         return [attention.rope(q, k, *tables, q_out, k_out)]
-    start = to.bounded(args["start_pos"], q.shape[1], tables[0].shape[0])
-    return [attention.rope(q, k, *tables, q_out, k_out, start=start, halves=True)]
+    table = to.bounded(args["start_pos"], q.shape[1], tables[0].shape[0])
+    return [attention.rope(q, k, *tables, q_out, k_out, table, halves=True)]
+
+
+def _rope_update(to: "Lowering", operator: Operator) -> list[Dispatch]:
+    """See `fuse.fuse`; a Hugging Face rotary embedding has the position among its arguments."""
+    *rotary, v_id, k_cache_id, v_cache_id, start_id, q_id = operator.args
+    q, k, cosines, sines = (to.operand(value_id) for value_id in rotary[:4])
+    v, k_cache, v_cache = to.operand(v_id), to.cache(k_cache_id), to.cache(v_cache_id)
+    q_out = to.declare(q_id, q.shape)
+    caches = attention.Caches(v, v_cache, to.bounded(start_id, q.shape[1], k_cache.shape[1]))
+    halves = len(rotary) > 4
+    table = to.bounded(rotary[4], q.shape[1], cosines.shape[0]) if halves else 0
+    return [attention.rope(q, k, cosines, sines, q_out, k_cache, table, halves, caches)]
 
 
 def _attention(to: "Lowering", operator: Operator) -> list[Dispatch]:
@@ -146,6 +158,7 @@ HANDLERS: dict[str, Callable[["Lowering", Operator], list[Dispatch] | None]] = {
     "et_vk.rms_norm": _rms_norm,
     "et_vk.apply_rotary_emb": _rope,
     "et_vk.apply_rotary_emb_hf": _rope,
+    "rope_update": _rope_update,
     "sdpa_with_kv_cache": _attention,
     "custom_sdpa": _attention,
     "update_cache": _update_cache,

@@ -135,14 +135,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 {% endfor %}
   }
   workgroupBarrier();
+  if (mine > 0u) { return; }
 {% for r in range(ROWS) %}
 {% for g in range(1, GROUPS) %}
   sum{{ r }}_0 += sums[{{ (g * ROWS + r) * (D // 4) }}u + place];
   weight{{ r }} += weights[{{ g * ROWS + r }}u];
 {% endfor %}
 {% endfor %}
-{% endif %}
+{% else %}
   if (mine > 0u) { return; }
+{% endif %}
 {% for r in range(ROWS) %}
   if (token + {{ r // RATIO }}u < p.x) {
 {% if SPLIT %}

@@ -1,4 +1,5 @@
-// Rotates q [M, Q_HEADS, D] and k [M, K_HEADS, D] by the angles of their tokens.
+// Rotates q [M, Q_HEADS, D] and k [M, K_HEADS, D] by the angles of their tokens. With CACHE, k goes
+// to its KV cache [context, K_HEADS, D], and v [M, K_HEADS, D] with it, as it is.
 //
 // Interleaved (Meta): pairs (2i, 2i+1), tables [M, D/2].
 // HALVES (Hugging Face): pairs (i, i + R/2) of the first R dimensions, the rest passes through;
@@ -10,13 +11,17 @@ const Q_HEADS = {{ Q_HEADS }}u;
 const K_HEADS = {{ K_HEADS }}u;
 const PAIRS = {{ D // 2 }}u;
 
-@group(0) @binding(0) var<uniform> p: vec4<u32>;  // M, start, -, -
+@group(0) @binding(0) var<uniform> p: vec4<u32>;  // M, row in the tables, row in the caches, -
 @group(0) @binding(1) var<storage, read> q: array<T>;
 @group(0) @binding(2) var<storage, read> k: array<T>;
 @group(0) @binding(3) var<storage, read> cosines: array<{{ TABLE }}>;
 @group(0) @binding(4) var<storage, read> sines: array<{{ TABLE }}>;
 @group(0) @binding(5) var<storage, read_write> q_out: array<T>;
 @group(0) @binding(6) var<storage, read_write> k_out: array<T>;
+{% if CACHE %}
+@group(0) @binding(7) var<storage, read> v: array<T>;
+@group(0) @binding(8) var<storage, read_write> v_out: array<T>;
+{% endif %}
 
 struct Turn { first: u32, second: u32, from_first: vec2<f32>, from_second: vec2<f32> }
 
@@ -43,7 +48,15 @@ fn turn_of(m: u32, i: u32) -> Turn {
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let m = id.y;
   let head = id.x / PAIRS;
-  if (head >= Q_HEADS + K_HEADS || m >= p.x) { return; }
+  if (head >= Q_HEADS + {{ 2 if CACHE else 1 }}u * K_HEADS || m >= p.x) { return; }
+{% if CACHE %}
+  if (head >= Q_HEADS + K_HEADS) {
+    let at = (head - Q_HEADS - K_HEADS) * D + id.x % PAIRS * 2u;
+    v_out[(p.z + m) * K_HEADS * D + at] = v[m * K_HEADS * D + at];
+    v_out[(p.z + m) * K_HEADS * D + at + 1u] = v[m * K_HEADS * D + at + 1u];
+    return;
+  }
+{% endif %}
   let turn = turn_of(m, id.x % PAIRS);
   if (head < Q_HEADS) {
     let at = (m * Q_HEADS + head) * D;
@@ -53,7 +66,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   } else {
     let at = (m * K_HEADS + head - Q_HEADS) * D;
     let pair = vec2<f32>(f32(k[at + turn.first]), f32(k[at + turn.second]));
-    k_out[at + turn.first] = T(dot(pair, turn.from_first));
-    k_out[at + turn.second] = T(dot(pair, turn.from_second));
+    let goal = at + p.z * K_HEADS * D;
+    k_out[goal + turn.first] = T(dot(pair, turn.from_first));
+    k_out[goal + turn.second] = T(dot(pair, turn.from_second));
   }
 }

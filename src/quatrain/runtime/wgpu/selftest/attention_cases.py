@@ -1,11 +1,12 @@
 """Rotary embedding, cache update and attention, over shapes that break them."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from quatrain.runtime.wgpu.attention import attention, cache_update, parts_shape, rope
-from quatrain.runtime.wgpu.dispatch import Dispatch, Traits
+from quatrain.runtime.wgpu.attention import Caches, attention, cache_update, parts_shape, rope
+from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Traits
 from quatrain.runtime.wgpu.selftest.bench import Bench, Case
 
 # (tokens, start, context, heads, KV heads, head_dim)
@@ -44,10 +45,13 @@ def attention_cases(dtype: str) -> Iterator[Case]:
             yield Case("sdpa_with_kv_cache", f"{shape}-other", dtype, make)
     for tokens, heads, kv, d in [(1, 1, 1, 64), (3, 9, 3, 64), (65, 4, 1, 80), (2, 2, 2, 256)]:
         shape = f"t{tokens}-h{heads}-kv{kv}-d{d}"
-        yield Case("apply_rotary_emb", shape, dtype, _rope(tokens, heads, kv, d, dtype))
-        for rotated in (d, d // 2):
-            make = _rope_halves(tokens, heads, kv, d, rotated, dtype)
-            yield Case("apply_rotary_emb_hf", f"{shape}-r{rotated}", dtype, make)
+        for start in (None, 0, 3):
+            to = shape + ("" if start is None else f"-cache{start}")
+            make = _rope(tokens, heads, kv, d, dtype, start)
+            yield Case("apply_rotary_emb", to, dtype, make)
+            for rotated in (d, d // 2):
+                make = _rope_halves(tokens, heads, kv, d, rotated, dtype, start)
+                yield Case("apply_rotary_emb_hf", f"{to}-r{rotated}", dtype, make)
 
 
 def _attention(
@@ -89,14 +93,15 @@ def causal_attention(q: np.ndarray, keys: np.ndarray, values: np.ndarray) -> np.
     return np.einsum("hts,shd->thd", weights, values)
 
 
-def _rope(tokens: int, heads: int, kv: int, d: int, dtype: str):
+def _rope(tokens: int, heads: int, kv: int, d: int, dtype: str, start: int | None = None):
+    """With `start`, into a cache from that position on, the values beside the keys."""
+
     def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
         q = bench.normal("q", dtype, 1, tokens, heads, d)
         k = bench.normal("k", dtype, 1, tokens, kv, d)
         angles = bench.rng.uniform(-3, 3, (tokens, d // 2))
         cosines = bench.put("cos", dtype, np.cos(angles))
         sines = bench.put("sin", dtype, np.sin(angles))
-        outs = bench.out("q_out", dtype, *q.shape), bench.out("k_out", dtype, *k.shape)
         turn = bench["cos"] + 1j * bench["sin"]
         want = {}
         for name in ("q", "k"):
@@ -105,25 +110,47 @@ def _rope(tokens: int, heads: int, kv: int, d: int, dtype: str):
             want[f"{name}_out"] = np.stack([turned.real, turned.imag], -1).reshape(
                 bench[name].shape
             )
-        return [rope(q, k, cosines, sines, *outs)], want
+        made, want = _into(bench, q, k, want, dtype, start)
+        return [rope(q, k, cosines, sines, **made)], want
 
     return make
 
 
-def _rope_halves(tokens: int, heads: int, kv: int, d: int, rotated: int, dtype: str):
+def _rope_halves(
+    tokens: int, heads: int, kv: int, d: int, rotated: int, dtype: str, start: int | None = None
+):
     def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        start = 5
+        table = 5
         q = bench.normal("q", dtype, 1, tokens, heads, d)
         k = bench.normal("k", dtype, 1, tokens, kv, d)
-        cosines = bench.normal("cos", dtype, start + tokens + 2, rotated)
-        sines = bench.normal("sin", dtype, start + tokens + 2, rotated)
-        outs = bench.out("q_out", dtype, *q.shape), bench.out("k_out", dtype, *k.shape)
-        cos, sin = (bench[n][start : start + tokens, None, :] for n in ("cos", "sin"))
+        cosines = bench.normal("cos", dtype, table + tokens + 2, rotated)
+        sines = bench.normal("sin", dtype, table + tokens + 2, rotated)
+        cos, sin = (bench[n][table : table + tokens, None, :] for n in ("cos", "sin"))
         want = {}
         for name in ("q", "k"):
             x, rest = bench[name][..., :rotated], bench[name][..., rotated:]
             swapped = np.concatenate([-x[..., rotated // 2 :], x[..., : rotated // 2]], -1)
             want[f"{name}_out"] = np.concatenate([x * cos + swapped * sin, rest], -1)
-        return [rope(q, k, cosines, sines, *outs, start=start, halves=True)], want
+        made, want = _into(bench, q, k, want, dtype, start)
+        return [rope(q, k, cosines, sines, **made, table=table, halves=True)], want
 
     return make
+
+
+def _into(
+    bench: Bench, q: Operand, k: Operand, want: dict[str, np.ndarray], dtype: str,
+    start: int | None,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:  # fmt: skip
+    """Where `rope` writes to, and what must be there; other rows of a cache stay as they were."""
+    outs = {"q_out": bench.out("q_out", dtype, *q.shape)}
+    if start is None:
+        return outs | {"k_out": bench.out("k_out", dtype, *k.shape)}, want
+    _, tokens, kv, d = k.shape
+    shape = (1, start + tokens + 1, kv, d)
+    v = bench.normal("v", dtype, 1, tokens, kv, d)
+    outs["k_out"] = bench.normal("k_out", dtype, *shape)
+    v_cache = bench.normal("v_cache", dtype, *shape)
+    for name, rows in (("k_out", want["k_out"]), ("v_cache", bench["v"])):
+        want[name] = bench[name].copy()
+        want[name][:, start : start + tokens] = rows
+    return {**outs, "caches": Caches(v, v_cache, start)}, want
