@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import sentencepiece
 import sentencepiece_models as models
+import torch
 from cpp_tokenizer import cpp_tokenizer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from quatrain.checkpoint.gguf_file import read_gguf
-from quatrain.checkpoint.gguf_tokenizer import tokenizer_files_from_gguf
+from quatrain.checkpoint.gguf_tokenizer import eos_ids, tokenizer_files_from_gguf
 from quatrain.errors import InputError
+from quatrain.runtime.generate import generate
 from quatrain.tokenizer import Tokenizer
 
 SPACE = "▁"
@@ -111,6 +113,45 @@ def test_special_tokens_are_found_whole(tmp_path, llama):
     assert (ours.bos_id, ours.eos_ids) == (bos, [eos])
     # What only looks like a byte is text.
     assert ours.encode("<0x41>", add_special_tokens=False) == llama.encode("<0x41>")
+
+
+GEMMA_TEMPLATE = (
+    "{% for m in messages %}<start_of_turn>{{ m.role }}\n{{ m.content }}<end_of_turn>\n{% endfor %}"
+    "<start_of_turn>model\n"
+)
+
+
+def test_a_chat_stops_where_the_template_ends_a_turn(tmp_path):
+    """Gemma's file states the end of a text, and no end of a turn."""
+    model = processor(models.trained("gemma"))
+    path = models.write_gguf(tmp_path / "m.gguf", model, models.GEMMA_SYMBOLS, prefix=False)
+    metadata = read_gguf(path).metadata | {"tokenizer.chat_template": GEMMA_TEMPLATE}
+    assert not any("eot" in key for key in metadata)
+    tokenizer_files_from_gguf(metadata, path, tmp_path)
+    words = Tokenizer.load(tmp_path / "tokenizer.json")
+    end = words.model.token_to_id("<end_of_turn>")
+    assert words.eos_ids == [model.eos_id(), end] == eos_ids(metadata)
+
+    prompt = words.encode(words.apply_chat([{"role": "user", "content": "hello"}]))
+    answer = [*words.encode("a stanza", add_special_tokens=False), end]
+    runner = Recites(answer + prompt, len(words.model.get_vocab()))
+    found = generate(runner, prompt, context=99, max_new_tokens=50, eos_ids=words.eos_ids)
+    assert found.tokens == answer[:-1]
+
+
+class Recites:
+    """A runner whose next token is always the next of `tokens`."""
+
+    def __init__(self, tokens, vocab_size):
+        self.left, self.vocab_size = list(tokens), vocab_size
+
+    def reset(self):
+        pass
+
+    def forward(self, tokens, input_pos):
+        logits = torch.zeros(1, self.vocab_size)
+        logits[0, self.left.pop(0)] = 1.0
+        return logits
 
 
 @pytest.mark.parametrize("add_bos", [None, True, False])

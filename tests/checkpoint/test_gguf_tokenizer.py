@@ -207,6 +207,24 @@ def test_every_end_token_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "changes", "found"),
+    [
+        ("<|im_end|>", {}, [2, 3]),  # user-defined, as token 3 of the file is
+        ("<|end|>", {"eos_token_id": None}, [3]),
+        ("<|eom_id|>", {"eot_token_id": 0}, [0, 2, 3]),
+        ("<|im_end|>", {"eot_token_id": 0}, [0, 2]),  # stated otherwise
+        ("<|im_end|>", {"token_type": None}, [2]),  # a piece of text that happens to look so
+        ("<|im_start|>", {}, [2]),
+    ],
+)
+def test_ends_that_a_file_does_not_state_are_known_by_their_text(tmp_path, text, changes, found):
+    metadata = metadata_of(tmp_path, "smollm", **changes)
+    metadata["tokenizer.ggml.tokens"][3] = text
+    tokenizer_files_from_gguf(metadata, tmp_path, tmp_path)
+    assert Tokenizer.load(tmp_path / "tokenizer.json").eos_ids == found
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"pre": "falcon"}, "tokenizer.ggml.pre is 'falcon', expected one of gpt-2, smollm"),

@@ -262,7 +262,7 @@ def write_tokenizer_metadata(writer: gguf.GGUFWriter, pre: str, **values) -> Non
         "e r",
         "t h",
     ]
-    tokens = ["<|end|>", "<|start|>", "<|stop|>", "<user>", *byte_alphabet()]
+    tokens = ["<|pad|>", "<|start|>", "<|stop|>", "<user>", *byte_alphabet()]
     tokens += [merge.replace(" ", "") for merge in merges]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)

@@ -7,15 +7,33 @@ SentencePiece BPE, which it calls llama.
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import processors
 
 from quatrain.checkpoint.gguf_byte_level import byte_level_tokenizer
 from quatrain.checkpoint.gguf_sentencepiece import sentencepiece_tokenizer
-from quatrain.checkpoint.gguf_vocabulary import GgufVocabulary
+from quatrain.checkpoint.gguf_vocabulary import CONTROL, USER_DEFINED, GgufVocabulary
 from quatrain.errors import InputError
 from quatrain.tokenizer import CONFIG, TOKENIZER, write_json
 
 _MAKERS = {"gpt2": byte_level_tokenizer, "llama": sentencepiece_tokenizer}
+
+# The tokens that end a text, a turn or a message: the key that states each, and the texts to know
+# it by where a file does not, as those of many chat models do not. <|endoftext|> is not among
+# them: it ends documents, and files of models that end turns with it state it as the end of text.
+_ENDS: dict[str, tuple[str, ...]] = {
+    "eos_token_id": (),
+    "eot_token_id": (
+        "<|eot_id|>",  # Llama 3
+        "<|eot|>",  # Llama 4
+        "<|im_end|>",  # Qwen, SmolLM
+        "<|end|>",  # Phi
+        "<end_of_turn>",  # Gemma
+        "<|end_of_text|>",  # Granite; Llama's end of text
+        "<end_of_utterance>",  # SmolVLM
+    ),
+    "eom_token_id": ("<|eom_id|>", "<|eom|>"),  # Llama 3 and 4
+}
 
 
 def tokenizer_files_from_gguf(metadata: dict[str, Any], source: Path, folder: Path) -> list[Path]:
@@ -56,9 +74,20 @@ def tokenizer_files_from_gguf(metadata: dict[str, Any], source: Path, folder: Pa
 
 def eos_ids(metadata: dict[str, Any]) -> list[int]:
     """The tokens that end a text, a turn or a message, the end of text first."""
-    keys = ("eos_token_id", "eot_token_id", "eom_token_id")
-    found = (metadata.get(f"tokenizer.ggml.{key}") for key in keys)
-    return list(dict.fromkeys(token for token in found if isinstance(token, int)))
+    found: list[int] = []
+    for key, texts in _ENDS.items():
+        stated = metadata.get(f"tokenizer.ggml.{key}")
+        found += [stated] if isinstance(stated, int) else _special_tokens(metadata, texts)
+    return list(dict.fromkeys(found))
+
+
+def _special_tokens(metadata: dict[str, Any], texts: tuple[str, ...]) -> list[int]:
+    """The control and user-defined tokens that are one of `texts`."""
+    tokens, types = (metadata.get(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type"))
+    if not (isinstance(tokens, list) and isinstance(types, np.ndarray)):
+        return []
+    special = np.flatnonzero(np.isin(types[: len(tokens)], (CONTROL, USER_DEFINED)))
+    return [int(index) for index in special if tokens[index] in texts]
 
 
 def _around(
