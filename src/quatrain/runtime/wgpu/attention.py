@@ -63,8 +63,8 @@ def attention(
 ) -> list[Dispatch]:  # fmt: skip
     """Causal attention of q [1, T, H, D] over positions 0 .. start + T of the caches into y.
 
-    For one token the context is split among workgroups and joined by a second dispatch, through
-    `parts` (see `parts_shape`); for more, each workgroup takes a tile of tokens.
+    For one token a long context is split among workgroups and joined by a second dispatch,
+    through `parts` (see `parts_shape`); for more, each workgroup takes a tile of tokens.
     """
     _, tokens, heads, d = q.shape
     kv_heads = k_cache.shape[2]
@@ -75,7 +75,7 @@ def attention(
             "Run it with --device reference."
         )
     split = tokens == 1
-    span = _span(k_cache)
+    span = _span(k_cache, traits)
     ratio = heads // kv_heads
     tile = 1 if split else max(1, 8 // ratio)
     constants = {
@@ -92,25 +92,26 @@ def attention(
         ]  # fmt: skip
     return [
         dispatch(
-            "attention", [q, k_cache, v_cache, parts], (tokens, start, span),
+            "attention", [q, k_cache, v_cache, y, parts], (tokens, start, span),
             lambda p: (kv_heads, 1, ceil_div(p[0] + p[1], span)), **constants,
         ),
         dispatch(
             "attention_join", [parts, y], (tokens, start, span),
-            lambda p: (ceil_div(p[0] * heads * d, 64), 1, 1),
+            lambda p: (ceil_div(p[0] * heads * d, 64) if p[0] + p[1] > span else 0, 1, 1),
             T=y.dtype, D=d, HEADS=heads, WORKGROUP=64,
         ),
     ]  # fmt: skip
 
 
-def parts_shape(q: Operand, k_cache: Operand) -> tuple[int, ...]:
+def parts_shape(q: Operand, k_cache: Operand, traits: Traits) -> tuple[int, ...]:
     """The shape of the f32 operand that `attention` needs between its two dispatches."""
     _, tokens, heads, d = q.shape
-    splits = ceil_div(k_cache.shape[1], _span(k_cache)) if tokens == 1 else 0
+    splits = ceil_div(k_cache.shape[1], _span(k_cache, traits)) if tokens == 1 else 0
     return (splits, tokens * heads, d + 2)
 
 
-def _span(k_cache: Operand) -> int:
-    """Positions per split: one chunk, so that few KV heads still fill the device, unless that
-    makes more splits than are quick to join."""
-    return CHUNK * ceil_div(k_cache.shape[1], CHUNK * MOST_SPLITS)
+def _span(k_cache: Operand, traits: Traits) -> int:
+    """Positions per split: one chunk, so that few KV heads still fill a GPU, or several on the
+    few cores of a CPU; more where that makes more splits than are quick to join."""
+    chunks = ceil_div(k_cache.shape[1], CHUNK * MOST_SPLITS)
+    return CHUNK * max(4 if traits.cpu else 1, chunks)

@@ -74,7 +74,7 @@ def _attention(to: "Lowering", operator: Operator) -> list[Dispatch]:
     names = ("k_cache", "v_cache") if updates else ("k", "v")
     k_cache, v_cache = (to.cache(args[name]) for name in names)
     y = to.declare(operator.out, q.shape)
-    parts = Operand(("parts", operator.out), "f32", attention.parts_shape(q, k_cache))
+    parts = Operand(("parts", operator.out), "f32", attention.parts_shape(q, k_cache, to.traits))
     start = to.bounded(args["start_pos"], q.shape[1], k_cache.shape[1])
     scale = to.plain(args["scale"])
     made = []

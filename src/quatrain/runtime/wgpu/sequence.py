@@ -48,13 +48,16 @@ class Sequence:
         self.gpu.device.queue.write_buffer(self._uniform, 0, self._table)
         work, last = None, None
         for i, dispatch in enumerate(self.dispatches):
+            grid = dispatch.grid(resolved[self._slot[i]])
+            if not all(grid) and queries is None:
+                continue  # nothing to join, in a short context
             if work is None or queries is not None:
                 work, last = encoder.begin_compute_pass(**_timed(queries, i)), None
             if self._pipelines[i] is not last:
                 last = self._pipelines[i]
                 work.set_pipeline(last)
             work.set_bind_group(0, self._groups[i])
-            work.dispatch_workgroups(*dispatch.grid(resolved[self._slot[i]]))
+            work.dispatch_workgroups(*grid)
             if queries is not None:
                 work.end()
         if work is not None and queries is None:

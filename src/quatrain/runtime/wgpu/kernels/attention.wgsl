@@ -4,8 +4,8 @@
 // that keys and values are read once for all query heads that share them. For each chunk of
 // CHUNK positions: a lane scores one position against every row; then it sums the values of four
 // dimensions over every GROUPS-th position. What the groups summed is joined at the end.
-// SPLIT (decode): each workgroup covers `span` positions and leaves (sum, max, weight) per row
-// for attention_join.wgsl. Otherwise (prefill) it covers all of them and writes the result.
+// A workgroup covers `span` positions. Where that is all of them it writes the result; else, which
+// only SPLIT (decode) may be, it leaves (sum, max, weight) per row for attention_join.wgsl.
 //
 // q, y [tokens, KV_HEADS * RATIO, D]; caches [context, KV_HEADS, D]
 // Source: FlashAttention-2 (arXiv 2307.08691) and its split over the context for decoding.
@@ -25,7 +25,10 @@ const CHUNK = {{ CHUNK }}u;  // also the workgroup's size
 @group(0) @binding(1) var<storage, read> q: array<T>;
 @group(0) @binding(2) var<storage, read> keys: array<vec4<T>>;
 @group(0) @binding(3) var<storage, read> values: array<vec4<T>>;
-@group(0) @binding(4) var<storage, read_write> y: array<{{ "f32" if SPLIT else "T" }}>;
+@group(0) @binding(4) var<storage, read_write> y: array<T>;
+{% if SPLIT %}
+@group(0) @binding(5) var<storage, read_write> parts: array<f32>;
+{% endif %}
 
 // Four rows' scores of a position lie together: [CHUNK, QUADS].
 var<workgroup> scores: array<vec4<f32>, {{ CHUNK * QUADS }}>;
@@ -36,7 +39,8 @@ var<workgroup> weights: array<f32, {{ JOINED }}>;
 {% endif %}
 
 @compute @workgroup_size({{ CHUNK }})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32{% if SPREAD %},
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32{% if SPREAD %},
         @builtin(subgroup_invocation_id) sub: u32{% endif %}) {
   let kv_head = group.x;
   let token = group.y * {{ TOKENS }}u;
@@ -149,19 +153,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   if (token + {{ r // RATIO }}u < p.x) {
 {% if SPLIT %}
     let part{{ r }} = (group.z * p.x * HEADS + row{{ r }}) * {{ D + 2 }}u;
-    if (lane == 0u) {
-      y[part{{ r }} + {{ D }}u] = max{{ r }};
-      y[part{{ r }} + {{ D + 1 }}u] = weight{{ r }};
+    if (groups.z > 1u && lane == 0u) {
+      parts[part{{ r }} + {{ D }}u] = max{{ r }};
+      parts[part{{ r }} + {{ D + 1 }}u] = weight{{ r }};
     }
 {% endif %}
 {% for e in range(PER_LANE) %}
-{% set first = "(place + %du)" % (e * CHUNK) %}
-    if ({{ first }} < D4) {
+    let d{{ r }}_{{ e }} = (place + {{ e * CHUNK }}u) * 4u;
+    if (d{{ r }}_{{ e }} < {{ D }}u) {
 {% for i in range(4) %}
+      let result{{ i }} = sum{{ r }}_{{ e }}.{{ "xyzw"[i] }};
 {% if SPLIT %}
-      y[part{{ r }} + {{ first }} * 4u + {{ i }}u] = sum{{ r }}_{{ e }}.{{ "xyzw"[i] }};
+      if (groups.z > 1u) { parts[part{{ r }} + d{{ r }}_{{ e }} + {{ i }}u] = result{{ i }}; }
+      else { y[row{{ r }} * {{ D }}u + d{{ r }}_{{ e }} + {{ i }}u] = T(result{{ i }} / weight{{ r }}); }
 {% else %}
-      y[row{{ r }} * D4 * 4u + {{ first }} * 4u + {{ i }}u] = T(sum{{ r }}_{{ e }}.{{ "xyzw"[i] }} / weight{{ r }});
+      y[row{{ r }} * {{ D }}u + d{{ r }}_{{ e }} + {{ i }}u] = T(result{{ i }} / weight{{ r }});
 {% endif %}
 {% endfor %}
     }

@@ -58,7 +58,8 @@ def _attention(
     tokens: int, start: int, context: int, heads: int, kv: int, d: int, dtype: str, spread=True
 ):
     def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        traits = Traits(bench.traits.cpu, spread and bench.traits.spread)
+        # Otherwise in the splits of another kind of device, too.
+        traits = bench.traits if spread else Traits(not bench.traits.cpu, spread=False)
         q = bench.normal("q", dtype, 1, tokens, heads, d)
         k = bench.normal("k", dtype, 1, tokens, kv, d)
         v = bench.normal("v", dtype, 1, tokens, kv, d)
@@ -69,7 +70,7 @@ def _attention(
             filled[:, start:] = np.nan
             caches[name] = bench.put(name, dtype, filled)
         y = bench.out("y", dtype, 1, tokens, heads, d)
-        parts = bench.out("parts", "f32", *parts_shape(q, caches["k_cache"]))
+        parts = bench.out("parts", "f32", *parts_shape(q, caches["k_cache"], traits))
         dispatches = [
             cache_update(k, v, caches["k_cache"], caches["v_cache"], start),
             *attention(q, caches["k_cache"], caches["v_cache"], y, parts, start, traits),
