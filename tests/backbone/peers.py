@@ -64,11 +64,12 @@ def prefill_then_decode(backbone: Backbone, inputs: torch.Tensor, prefill: int) 
     return torch.cat(results, dim=1) if backbone.output is None else torch.stack(results, dim=1)
 
 
-def assert_parity(model: transformers.PreTrainedModel, folder: Path, length: int = 24) -> None:
-    """Logits of prefill and of each decode step, from tokens, within `TOLERANCE`."""
+def parity_error(model: transformers.PreTrainedModel, folder: Path, length: int = 24) -> float:
+    """The largest relative error of logits, from tokens: of prefills and of each decode step."""
     tokens = random_tokens(length, model.config.vocab_size)
     theirs = model(tokens).logits
     backbone = backbone_of(saved(model, folder))
-    for prefill in (1, length // 2, length):
-        ours = prefill_then_decode(backbone, tokens, prefill)
-        assert relative_error(ours, theirs[:, prefill - 1 :]) < TOLERANCE, f"prefill of {prefill}"
+    return max(
+        relative_error(prefill_then_decode(backbone, tokens, prefill), theirs[:, prefill - 1 :])
+        for prefill in (1, length // 2, length)
+    )
