@@ -131,7 +131,9 @@ class Lowering:
             return None
         if last.kernel == "row":
             row = self._rows[place]
-            return row if row.norm and row.norm.y.key == x.key and not row.quantized else None
+            made = row.norm.y if row.norm and not row.quantized else None
+            # Norms of heads are not joined: x then is their memory, seen as rows of tokens.
+            return row if made and (made.key, made.rows) == (x.key, x.rows) else None
         expression = dict(last.constants).get("EXPRESSION")
         if last.kernel != "elementwise" or expression not in _MAKERS:
             return None
