@@ -34,6 +34,8 @@ KNOBS = {
     "output_linear_intermediate_dim": {"output_linear_intermediate_dim": 64},
     "num_kv_shared_layers": {"num_kv_shared_layers": 2},
     "embedding_scale_factor": {"embedding_scale_factor": 3.0},
+    "attention_multiplier": {"attention_multiplier": 0.4},
+    "residual_multiplier": {"residual_multiplier": 0.6},
     "input_prune_map": {"input_prune_map": KEPT},
     "output_prune_map": {"output_prune_map": KEPT},
 }
@@ -82,6 +84,7 @@ class Peer:
         self.state = random_state(self.model) if state is None else state
         self.model.load_state_dict(self._inside(), strict=False)
         self._leave_out_rotations()
+        self._multiply()
         if maps["input_prune_map"]:
             prune_input_vocab(self.model, maps["input_prune_map"])
         if maps["output_prune_map"]:
@@ -107,6 +110,27 @@ class Peer:
         for index, layer in enumerate(self.model.layers):
             if interval and (index + 1) % interval == 0:
                 layer.attention.rope = NoRope()
+
+    def _multiply(self) -> None:
+        """Attention scores by `attention_multiplier`, what joins the stream by the residual's."""
+        attention = self.fields.get("attention_multiplier")
+        residual = self.fields.get("residual_multiplier", 1.0)
+        for layer in self.model.layers:
+            if attention:
+                queries = attention * layer.attention.head_dim**0.5
+                layer.attention.rope = ScaledQueries(layer.attention.rope, queries)
+            # After the norm of a branch, where it has one.
+            for part in (
+                getattr(layer, "post_attn_norm", layer.attention),
+                getattr(layer, "post_ffn_norm", layer.feed_forward),
+            ):
+                part.register_forward_hook(
+                    lambda _, __, result: (
+                        (result[0] * residual, *result[1:])
+                        if isinstance(result, tuple)
+                        else result * residual
+                    )
+                )
 
     def round_activations(self) -> "Peer":
         """Round what each linear receives to int8 by token, as torchao's 8da4w linear does."""
@@ -140,6 +164,16 @@ class Peer:
 class NoRope(torch.nn.Module):
     def forward(self, q, k, cos, sin):
         return q, k
+
+
+class ScaledQueries(torch.nn.Module):
+    def __init__(self, rope, factor):
+        super().__init__()
+        self.rope, self.factor = rope, factor
+
+    def forward(self, q, k, cos, sin):
+        q, k = self.rope.forward(q, k, cos, sin)
+        return q * self.factor, k
 
 
 def write_meta_folder(folder: Path, fields: dict, state: dict[str, torch.Tensor]) -> Path:
