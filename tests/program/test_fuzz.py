@@ -8,21 +8,27 @@ import os
 import random
 import shutil
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from program_support import ARTIFACTS, VULKAN, artifact
 
 from quatrain.errors import InputError
-from quatrain.program import Tensor, open_program
+from quatrain.program import Tensor, VulkanGraph, open_program
 from quatrain.program.memory import memory_conflicts
 from quatrain.program.report import describe
 from quatrain.program.retarget import retarget
 from quatrain.runtime.reference import ReferenceRunner
+from quatrain.runtime.wgpu.dispatch import Traits
+from quatrain.runtime.wgpu.fuse import fuse
+from quatrain.runtime.wgpu.lower import lower, unsupported
+from quatrain.runtime.wgpu.sequence import resolve
 from quatrain.stages import peak_rss_bytes
 
 MUTATIONS = int(os.environ.get("QUATRAIN_FUZZ", "300"))
@@ -96,8 +102,21 @@ def use(path: Path, output: Path) -> None:
     retarget(program, "weight-only")
     retarget(program, "8da4w")
     program.write(output)
+    with suppress(InputError):
+        plan_for_gpu(graph)
     runner = ReferenceRunner(path)
     runner.forward(torch.tensor([[1, 2, 3]]), torch.tensor([0]))
+
+
+def plan_for_gpu(graph: VulkanGraph) -> None:
+    """All that the GPU runtime makes of a graph before it needs a GPU."""
+    if unsupported(graph.operators):
+        return
+    inputs = dict(zip(graph.inputs, (np.array([[1, 2, 3]]), np.array([0])), strict=False))
+    device = Traits(cpu=True, spread=True)
+    lower(graph, graph.operators, inputs, device, fp16=False, join=False)
+    for dispatch in lower(graph, fuse(graph), inputs, device, fp16=False).dispatches:
+        dispatch.grid(resolve(dispatch.params, defaultdict(int)))
 
 
 Sources = list[tuple[bytes, tuple[int, int]]]

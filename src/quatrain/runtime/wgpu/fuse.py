@@ -32,7 +32,7 @@ def fuse(graph: VulkanGraph) -> list[Operator]:
 
 def _gates(graph: VulkanGraph, reader: dict[int, Operator]) -> Iterator[Fusion]:
     for sigmoid in graph.operators:
-        if sigmoid.kind != "aten.sigmoid":
+        if sigmoid.kind != "aten.sigmoid" or len(sigmoid.args) != 2:
             continue
         x, gate = sigmoid.args
         silu = reader.get(gate)
@@ -52,7 +52,10 @@ def _rotations(graph: VulkanGraph, reader: dict[int, Operator]) -> Iterator[Fusi
     for rotary in graph.operators:
         if not rotary.kind.startswith("et_vk.apply_rotary_emb"):
             continue
-        q, k = graph.outputs_of(rotary)
+        rotated = graph.outputs_of(rotary)
+        if len(rotated) != 2:
+            continue
+        q, k = rotated
         attention = reader.get(q)
         if (
             attention is None

@@ -59,11 +59,17 @@ def lower(
     """Dispatches for `operators` (the graph's, fused) at the shapes of `inputs`.
 
     `fault` is a defect to emulate, from `quatrain.runtime.faults`. Without `join`, each operator
-    has dispatches of its own.
+    has dispatches of its own. Raises `InputError` for an operator that cannot be computed, such
+    as one of a damaged program.
     """
     lowering = Lowering(graph, traits, fp16, inputs, fault, join)
     for operator in operators:
-        lowering.lower(operator)
+        try:
+            lowering.lower(operator)
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            raise InputError(
+                f"{operator.name} cannot be computed: {type(error).__name__}: {error}"
+            ) from error
     return lowering.result
 
 

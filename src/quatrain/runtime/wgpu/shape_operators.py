@@ -112,7 +112,8 @@ def _index_select(to: "Lowering", operator: Operator) -> list[Dispatch]:
 def _cat(to: "Lowering", operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     listed = to.graph.values[args["tensors"]]
-    assert isinstance(listed, ValueList)
+    if not isinstance(listed, ValueList):
+        raise InputError(f"{operator.name} of {listed}, expected a list of tensors")
     parts = [to.operand(value_id) for value_id in listed.items]
     shape = list(parts[0].shape)
     dim = to.number(args["dim"]) % len(shape)
