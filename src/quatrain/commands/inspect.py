@@ -66,10 +66,8 @@ def _print_report(report: "Report") -> None:
 
     console = Console()
     console.print(f"[bold]{report.path}[/]  {human_bytes(report.nbytes)}")
-    for delegate in report.delegates:
-        size = human_bytes(delegate.nbytes)
-        known = f"{delegate.operators} operators" if delegate.operators else size
-        console.print(f"  {delegate.method}: {delegate.backend}, {known}")
+    for line in _delegate_lines(report):
+        console.print(f"  {line}")
     outside = ", ".join(f"{count} × {name}" for name, count in report.outside.items())
     console.print(f"  outside the delegate: {outside or 'nothing'}")
     shapes = "dynamic shapes" if report.dynamic_shapes else "static shapes"
@@ -78,7 +76,10 @@ def _print_report(report: "Report") -> None:
         f"context {report.context_length or 'unknown'}, {shapes}, "
         f"embedding {report.embedding or 'none'}"
     )
-    console.print(f"  inputs {', '.join(report.inputs)} → outputs {', '.join(report.outputs)}")
+    if report.inputs:
+        console.print(f"  inputs {', '.join(report.inputs)} → outputs {', '.join(report.outputs)}")
+    for line in _expert_lines(report):
+        console.print(f"  {line}")
     if report.linears:
         console.print(_linear_table(report))
     console.print(_table("bytes", {k: human_bytes(n) for k, n in report.bytes_by_kind.items()}))
@@ -86,6 +87,35 @@ def _print_report(report: "Report") -> None:
         console.print(f"waste: {waste.what}, {human_bytes(waste.nbytes)} ({waste.remedy})")
     if report.metadata:
         console.print(_table("metadata", {k: str(v) for k, v in report.metadata.items()}))
+
+
+def _delegate_lines(report: "Report") -> list[str]:
+    """One a delegate, or for all of one backend where its format is not read."""
+    lines, sizes = [], {}
+    for delegate in report.delegates:
+        kind = f"{delegate.method}: {delegate.backend}"
+        if delegate.operators:
+            lines.append(f"{kind}, {delegate.operators} operators")
+        else:
+            sizes.setdefault(kind, []).append(delegate.nbytes)
+    for kind, found in sizes.items():
+        count = f" × {len(found)}" if len(found) > 1 else ""
+        lines.append(f"{kind}{count}, {human_bytes(sum(found))}")
+    return lines
+
+
+def _expert_lines(report: "Report") -> list[str]:
+    """How mixtures of experts are computed."""
+    layers: dict[int, list[int]] = {}
+    for layer, count in report.experts.items():
+        layers.setdefault(count, []).append(layer)
+    lines = [
+        f"{count} experts in layers {_ranges(which)}, all computed for every token"
+        for count, which in layers.items()
+    ]
+    if report.jumps:
+        lines.append(f"{report.jumps} jumps: experts that no token of a call picks are skipped")
+    return lines
 
 
 def _linear_table(report: "Report"):
@@ -103,8 +133,10 @@ def _linear_table(report: "Report"):
     table = Table(title=f"linears: {counts}", title_justify="left")
     for heading in ("layers", "role", "shape", "scheme", "group", "bytes each"):
         table.add_column(heading, justify="right" if heading == "bytes each" else "left")
-    for cells, layers in rows.items():
-        table.add_row(_ranges(layers), *cells)
+    for (role, *cells), layers in rows.items():
+        distinct = sorted(set(layers))
+        each = len(layers) // max(len(distinct), 1)  # experts
+        table.add_row(_ranges(distinct), f"{each} × {role}" if each > 1 else role, *cells)
     return table
 
 

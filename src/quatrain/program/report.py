@@ -38,6 +38,8 @@ class Report:
     context_length: int | None
     dynamic_shapes: bool
     layers: int
+    experts: dict[int, int]  # of each layer with a mixture, all computed for every token
+    jumps: int  # around what a call does not need, as experts that no token picks
     embedding: str | None
     operators: dict[str, int]
     linears: list[Linear]
@@ -88,6 +90,12 @@ def describe(program: Program) -> Report:
         context_length=context_length(program, graph),
         dynamic_shapes=_dynamic(program, graph),
         layers=len({linear.layer for linear in linears if linear.layer is not None}),
+        experts=_experts(linears),
+        jumps=sum(
+            step.kind == "jump"
+            for method in program.methods.values()
+            for step in method.instructions
+        ),
         embedding=_embedding(graph) if graph else None,
         operators=dict(Counter(op.kind for op in graph.operators).most_common()) if graph else {},
         linears=linears,
@@ -119,6 +127,16 @@ def _dynamic(program: Program, graph: VulkanGraph | None) -> bool:
     asked = any(any(d.compile_specs.get("require_dynamic_shapes", b"")) for d in program.delegates)
     symbolic = graph is not None and any(op.kind == "sym_size" for op in graph.operators)
     return asked or symbolic or program.metadata.get("enable_dynamic_shape") is True
+
+
+def _experts(linears: list[Linear]) -> dict[int, int]:
+    """How many experts each layer computes that has any."""
+    found = {
+        (linear.layer, block.partition(".")[0])
+        for linear in linears
+        if linear.layer is not None and (block := linear.name.partition(".experts.")[2])
+    }
+    return dict(sorted(Counter(layer for layer, _ in found).items()))
 
 
 def _signature(graph: VulkanGraph, value_id: int) -> str:
