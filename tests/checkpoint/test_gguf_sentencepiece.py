@@ -8,7 +8,7 @@ import sentencepiece
 import sentencepiece_models as models
 import torch
 from cpp_tokenizer import cpp_tokenizer
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from quatrain.checkpoint.gguf_file import read_gguf
@@ -60,6 +60,8 @@ def both(request, tmp_path_factory):
 @example(f"{SPACE}a {SPACE}{SPACE} b")
 def test_same_tokens_and_text_as_sentencepiece(both, text):
     model, ours, cpp = both
+    # Written out in a text, control tokens become themselves; sentencepiece reads their letters.
+    assume(not any(name in text for name in ("<s>", "</s>", "<unk>", "<pad>", "<bos>", "<eos>")))
     if model.piece_to_id("<table>") != model.unk_id():
         # sentencepiece looks for user-defined pieces after spaces have become this, we before: it
         # takes two of these for two spaces.
