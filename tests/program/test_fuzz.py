@@ -19,11 +19,14 @@ import pytest
 import torch
 from program_support import ARTIFACTS, VULKAN, artifact
 
+from quatrain.devices.doctor import examine
 from quatrain.errors import InputError
 from quatrain.program import Tensor, VulkanGraph, open_program
 from quatrain.program.memory import memory_conflicts
+from quatrain.program.page import render_page
 from quatrain.program.report import describe
 from quatrain.program.retarget import retarget
+from quatrain.program.slim import slim
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu.dispatch import Traits
 from quatrain.runtime.wgpu.fuse import fuse
@@ -99,6 +102,9 @@ def use(path: Path, output: Path) -> None:
     describe(program)
     graph = program.vulkan
     memory_conflicts(graph)
+    render_page(program)
+    examine(program)
+    slim(open_program(path))
     retarget(program, "weight-only")
     retarget(program, "8da4w")
     program.write(output)

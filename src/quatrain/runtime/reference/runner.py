@@ -9,6 +9,7 @@ import torch
 
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, VulkanGraph, open_program
+from quatrain.runtime.computing import computing
 from quatrain.runtime.faults import check_fault, faulty_linear_dynamic
 from quatrain.runtime.reference.attention import ATTENTION_KERNELS, MUTATED
 from quatrain.runtime.reference.kernels import KERNELS
@@ -62,7 +63,8 @@ class ReferenceRunner:
             if operator.kind == "et_vk.prepack":
                 self._values[operator.out] = self._values[operator.args[0]]
             else:
-                self._steps.append(self._step(operator))
+                with computing(f"{self.path}: operator {index}, {operator.name},"):
+                    self._steps.append(self._step(operator))
                 self._targets.append(self.graph.outputs_of(operator))
                 self._step_names.append(f"operator {index}, {operator.name},")
         self._caches = {

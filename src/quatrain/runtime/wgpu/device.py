@@ -93,6 +93,12 @@ def pick_adapter(name: str | None = None) -> AdapterInfo:
     raise InputError(f"no GPU adapter is called {name!r}; there are: {known}")
 
 
+def _reason(error: Exception) -> str:
+    """The last line that is not part of a compiler's drawing: it says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines[::-1] if line and line[0].isalpha()), str(error))
+
+
 @contextmanager
 def explained(doing: str) -> Iterator[None]:
     """Turn a GPU's error while `doing` something into one with a suggestion."""
@@ -104,9 +110,6 @@ def explained(doing: str) -> Iterator[None]:
             "with a smaller --max-seq-len, or use --device reference"
         ) from error
     except (wgpu.GPUError, RuntimeError) as error:
-        # The last line that is not part of the compiler's drawing says what is wrong.
-        lines = [line.strip() for line in str(error).splitlines()]
-        reason = next((line for line in lines[::-1] if line and line[0].isalpha()), str(error))
         lost = "lost" in str(error).lower()
         advice = (
             "the driver reset or the GPU hung: run `quatrain selftest` to see which kernel it "
@@ -115,7 +118,7 @@ def explained(doing: str) -> Iterator[None]:
             else "run `quatrain selftest`, update the driver"
         )
         raise QuatrainError(
-            f"the GPU {'was lost' if lost else 'failed'} while {doing}: {reason}; "
+            f"the GPU {'was lost' if lost else 'failed'} while {doing}: {_reason(error)}; "
             f"{advice}, or use --device reference"
         ) from error
 
@@ -144,7 +147,14 @@ class Gpu:
         key = (dispatch.kernel, dispatch.constants)
         if key not in self._pipelines:
             with explained(f"compiling the kernel {dispatch.kernel}"):
-                self._pipelines[key] = self.compile(render(*key))
+                try:
+                    self._pipelines[key] = self.compile(render(*key))
+                except wgpu.GPUValidationError as error:
+                    types = ", ".join(operand.dtype for operand in dispatch.operands)
+                    raise InputError(
+                        f"no kernel {dispatch.kernel} of {types}: {_reason(error)}; is the "
+                        "program damaged? Where it is not, use --device reference"
+                    ) from error
         return self._pipelines[key]
 
     def compile(self, code: str) -> Any:
@@ -167,7 +177,8 @@ class Gpu:
         self._check_size(size, what)
         with explained(f"uploading {what}"):
             buffer = self.device.create_buffer(size=size, usage=_STORAGE, mapped_at_creation=True)
-            buffer.write_mapped(source)
+            if source.nbytes:
+                buffer.write_mapped(source)
             buffer.unmap()
             return buffer
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, VulkanGraph
+from quatrain.runtime.computing import computing
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Symbol, Traits
 from quatrain.runtime.wgpu.operators import HANDLERS
 from quatrain.runtime.wgpu.pointwise import BINARY
@@ -64,12 +65,8 @@ def lower(
     """
     lowering = Lowering(graph, traits, fp16, inputs, fault, join)
     for operator in operators:
-        try:
+        with computing(operator.name):
             lowering.lower(operator)
-        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-            raise InputError(
-                f"{operator.name} cannot be computed: {type(error).__name__}: {error}"
-            ) from error
     return lowering.result
 
 
@@ -202,5 +199,7 @@ class Lowering:
         """
         if isinstance(self.graph.values[value_id], Plain):
             return self.plain(value_id)
+        if value_id not in self.result.symbols:
+            raise InputError(f"value {value_id} of the graph, a position, is never computed")
         self.result.bounds.add((value_id, length, limit))
         return Symbol(value_id)

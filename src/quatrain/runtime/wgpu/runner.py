@@ -11,6 +11,7 @@ import wgpu
 
 from quatrain.errors import InputError
 from quatrain.program import Operator, Program, Tensor, open_program
+from quatrain.runtime.computing import computing
 from quatrain.runtime.faults import check_fault
 from quatrain.runtime.wgpu.device import Gpu, explained
 from quatrain.runtime.wgpu.dispatch import Operand
@@ -209,7 +210,8 @@ class WgpuRunner:
         operands = lowered.operands
         for op in self._symbol_operators:
             shape = lambda value_id: operands[value_id].shape  # noqa: E731
-            symbols[op.out] = symbol_of(self.graph, op, symbols, shape, given)
+            with computing(op.name):
+                symbols[op.out] = symbol_of(self.graph, op, symbols, shape, given)
         for symbol, length, limit in lowered.bounds:
             start = symbols[symbol]
             if start < 0 or start + length > limit:
