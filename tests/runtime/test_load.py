@@ -131,3 +131,17 @@ def test_one_end_of_sequence_token_is_stored_as_a_number() -> None:
     assert eos_ids({"get_eos_ids": 2}) == [2]
     assert eos_ids({"get_eos_ids": [2, 7]}) == [2, 7]
     assert eos_ids({}) == []
+
+
+@needs_gpu
+def test_a_gpu_can_be_named() -> None:
+    name = list_adapters()[0].name
+    assert load_runner(VULKAN, f"gpu:{name}")[1] == f"gpu, {name}"
+    with pytest.raises(InputError, match="no GPU adapter is called"):
+        load_runner(VULKAN, "gpu:no such card")
+
+
+@pytest.mark.parametrize("device", ["gpu:", "reference:0", "cuda", ""])
+def test_an_unknown_device_is_refused_with_those_there_are(device: str) -> None:
+    with pytest.raises(InputError, match="expected one of auto, gpu, reference, executorch"):
+        load_runner(VULKAN, device)

@@ -62,3 +62,19 @@ def test_a_profile_adds_up_and_traces(tmp_path: Path) -> None:
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert [event["ts"] for event in events] == [0, 1.5, 7]
     assert [event["dur"] for event in events] == [1, 5, 2]
+
+
+@pytest.mark.parametrize(
+    ("device", "trace", "message"),
+    [
+        ("reference", "trace.json", "times GPU kernels"),
+        pytest.param("auto", "no folder/trace.json", "there is no folder", marks=needs_gpu),
+    ],
+)
+def test_a_profile_that_cannot_be_made_is_refused_before_anything_runs(
+    device: str, trace: str, message: str, tmp_path: Path
+) -> None:
+    program = FOLDER / "peer-8da4w-fp32.pte"
+    asked = ("run", str(program), "--prompt", "x", "--device", device)
+    with pytest.raises(InputError, match=message):  # sooner than that it has no tokenizer
+        _run(*asked, "--profile", str(tmp_path / trace))

@@ -47,6 +47,14 @@ def test_the_beginning_of_a_stutter_is_enough(length: int) -> None:
                 assert begun.problems
 
 
+def test_no_beginning_of_a_healthy_text_is_suspect() -> None:
+    for recorded in (RECORDED, HELD_OUT):
+        for one in recorded["healthy"]:
+            for length in range(1, len(one["tokens"])):
+                begun = judge(one["tokens"][:length], one["entropies"][:length], "length")
+                assert not begun.problems, length
+
+
 def _words(count: int) -> list[int]:
     return [(i * 37) % 1009 for i in range(count)]
 
@@ -61,8 +69,9 @@ def test_each_problem_is_named() -> None:
     assert "2 of 8 steps" in judge(_words(8), [nan, nan, *calm[:6]], "length").problems[0]
     assert "as likely" in judge(_words(64), [9.0] * 64, "length").problems[0]
     assert "certain" in judge(_words(64), [0.0] * 64, "end of sequence").problems[0]
-    noise = [7, 8, 7, 9, 7, 7, 12, 7, 13, 14]
-    assert "noise" in judge(noise, [3.0] * 10, "length").problems[0]
+    noise = [7, 8, 7, 9, 7, 7, 12, 7, 13, 14, 15, 16] * 2
+    assert "noise" in judge(noise, [3.0] * 24, "length").problems[0]
+    assert judge(noise[:12], [3.0] * 12, "length").problems == []
 
 
 def test_a_short_answer_is_never_suspect() -> None:

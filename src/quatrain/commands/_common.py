@@ -19,7 +19,12 @@ Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the whol
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL.PTE", help="A program that ExecuTorch can load.")
 ]
-Device = Annotated[str, typer.Option(metavar="NAME", help="auto, gpu, reference or executorch.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="auto, gpu (gpu:NAME, see `devices`), reference or executorch."
+    ),
+]
 Emulate = Annotated[
     str | None,
     typer.Option(metavar="HAZARD", help="Compute what a known defect computes (see doctor)."),

@@ -8,8 +8,8 @@ from quatrain.commands._common import Debug, Json, human_bytes, print_json
 def devices(json: Json = False, debug: Debug = False) -> None:
     """List the GPU adapters that `--device gpu` can use, best first.
 
-    Give a name, or its number, to `--adapter`. An adapter of kind CPU is a software
-    implementation, such as llvmpipe. `run --profile` needs timestamps.
+    Choose one by its name or number: `run --device gpu:1`, `selftest --adapter 1`. An adapter of
+    kind CPU is a software implementation, such as llvmpipe. `run --profile` needs timestamps.
 
     Example: `quatrain devices`
     """

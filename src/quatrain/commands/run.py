@@ -3,7 +3,7 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,6 +12,8 @@ from quatrain.errors import InputError
 
 if TYPE_CHECKING:
     from quatrain.runtime.generate import Generation
+    from quatrain.runtime.load import ProgramRunner
+    from quatrain.runtime.wgpu import WgpuRunner
     from quatrain.runtime.wgpu.profile import OperatorTime
     from quatrain.tokenizer import Tokenizer
 
@@ -57,7 +59,11 @@ def run(
     from quatrain.tokenizer import Tokenizer
     from quatrain.verify.health import WatchedRunner, judge
 
+    if profile and device == "auto":
+        device = "gpu"  # where alone kernels can be timed
     runner, runtime = load_runner(model, device, emulate)
+    if profile:
+        _check_profile(runner, profile)
     require_tokens_to_logits(model, runner.metadata, "run")
     words = Tokenizer.load(tokenizer or find_tokenizer(model))
     tokens = _encode(words, prompt, chat)
@@ -79,7 +85,7 @@ def run(
         on_token=show,
     )
     health = judge(generation.tokens, watched.entropies, generation.stopped)
-    times = _profile(runner, len(tokens), profile) if profile else []
+    times = _profile(cast("WgpuRunner", runner), len(tokens), profile) if profile else []
     if json:
         operators = {"operators": [asdict(time) for time in times]} if profile else {}
         summary = _summary(generation, words, runtime)
@@ -93,15 +99,24 @@ def run(
         print(f"  {time.operator:<40}{time.dispatches:>5}{time.milliseconds:>9.2f} ms")
 
 
-def _profile(runner: object, position: int, trace: Path) -> "list[OperatorTime]":
-    """The time of each operator in one decode step, which is also written as a Chrome trace."""
-    import torch
-
+def _check_profile(runner: "ProgramRunner", trace: Path) -> None:
+    """Refuse, before anything is generated, what could not be timed or written after it."""
     from quatrain.runtime.wgpu import WgpuRunner
-    from quatrain.runtime.wgpu.profile import by_operator, write_chrome_trace
 
     if not isinstance(runner, WgpuRunner):
         raise InputError("--profile times GPU kernels; use it with --device gpu")
+    if not runner.gpu.info.timestamps:
+        raise InputError(f"{runner.gpu.info.name} has no timestamp queries to profile with")
+    if not trace.parent.is_dir():
+        raise InputError(f"--profile {trace}: there is no folder {trace.parent}")
+
+
+def _profile(runner: "WgpuRunner", position: int, trace: Path) -> "list[OperatorTime]":
+    """The time of each operator in one decode step, which is also written as a Chrome trace."""
+    import torch
+
+    from quatrain.runtime.wgpu.profile import by_operator, write_chrome_trace
+
     timings = runner.profile(torch.tensor([[1]]), torch.tensor([position]))
     write_chrome_trace(timings, trace)
     return by_operator(timings)

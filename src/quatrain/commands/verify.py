@@ -20,7 +20,8 @@ def verify(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="reference, gpu or executorch; may be repeated. Default: auto, all that run it.",
+            help="reference, gpu (gpu:NAME, see `devices`) or executorch; may be repeated. "
+            "Default: auto, all that run it.",
         ),
     ] = None,
     prompt: Annotated[

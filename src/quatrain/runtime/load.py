@@ -26,13 +26,12 @@ def load_runner(
     """A runner for `program`, or the one at that path, and the name of the runtime it runs on.
 
     "auto": for a Vulkan program a real GPU; without one the software GPU or the CPU reference,
-    whichever measured faster, and the name says so; ExecuTorch for any other program. `emulate`
-    is a defect of `quatrain.runtime.faults` to compute with. A program that was edited in memory
-    runs as edited, except on ExecuTorch, which reads its file. Raises `InputError` where `device`
-    is unknown or cannot run this program.
+    whichever measured faster, and the name says so; ExecuTorch for any other program. "gpu:NAME"
+    is the GPU of that name or number. `emulate` is a defect of `quatrain.runtime.faults` to
+    compute with. A program that was edited in memory runs as edited, except on ExecuTorch, which
+    reads its file. Raises `InputError` where `device` is unknown or cannot run this program.
     """
-    if device not in DEVICES:
-        raise InputError(f"--device is {device!r}, expected one of {', '.join(DEVICES)}")
+    device, adapter = check_device(device)
     if not isinstance(program, Program):
         program = open_program(program)
     if not is_vulkan(program) and device == "auto":
@@ -44,11 +43,23 @@ def load_runner(
 
         return ExecutorchRunner(program), "executorch"
     if device == "gpu":
-        runner = _gpu_runner(program, emulate)
+        runner = _gpu_runner(program, emulate, adapter)
         return runner, _gpu_name(runner)
     if device == "auto":
         return _automatic(program, emulate)
     return _reference_runner(program, emulate), "reference"
+
+
+def check_device(device: str) -> tuple[str, str | None]:
+    """`device` without the adapter that it may name, and that. `InputError` for an unknown one."""
+    kind, colon, adapter = device.partition(":")
+    if kind not in DEVICES or (colon and (kind != "gpu" or not adapter)):
+        expected = ", ".join(DEVICES)
+        raise InputError(
+            f"--device is {device!r}, expected one of {expected}, or gpu:NAME with the name or "
+            "number of an adapter from `quatrain devices`"
+        )
+    return kind, adapter or None
 
 
 def _automatic(program: Program, emulate: str | None) -> tuple[ProgramRunner, str]:
@@ -94,12 +105,12 @@ def _reference_runner(program: Program, emulate: str | None) -> ProgramRunner:
     return ReferenceRunner(program, emulate=emulate)
 
 
-def _gpu_runner(program: Program, emulate: str | None) -> "WgpuRunner":
+def _gpu_runner(program: Program, emulate: str | None, adapter: str | None = None) -> "WgpuRunner":
     try:
         from quatrain.runtime.wgpu import WgpuRunner
     except ImportError as error:
         raise InputError(f"--device gpu needs wgpu: pip install wgpu ({error})") from error
-    return WgpuRunner(program, emulate=emulate)
+    return WgpuRunner(program, adapter, emulate)
 
 
 def _gpu_name(runner: "WgpuRunner") -> str:
@@ -134,5 +145,5 @@ def find_tokenizer(program: Path) -> Path:
             return program.parent / name
     raise InputError(
         f"{program}: no tokenizer beside it ({program.stem}.tokenizer.json or tokenizer.json); "
-        "copy the model's tokenizer.json there, or give it to `quatrain run` with --tokenizer"
+        "copy the model's tokenizer.json there (`quatrain run` takes it as --tokenizer, too)"
     )

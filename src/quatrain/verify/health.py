@@ -24,6 +24,7 @@ _STUTTER = 0.44
 # Noise: shares of tokens that repeat a near one, and the very last one, while the model is
 # undecided (nats of mean entropy).
 _NEAR_REPEATS, _INSTANT_REPEATS, _UNDECIDED = 0.14, 0.03, 2.0
+_NOISE_SPAN = 24  # tokens that these shares need: of a shorter text, one repeat is a large part
 _LOOP_SPAN = 48  # tokens after which few distinct ones are no accident
 _FEWEST_DISTINCT = 0.25  # as a share of all tokens
 _FLAT = 7.0  # nats; 49152 equally likely tokens have 10.8
@@ -95,7 +96,12 @@ def judge(
         problems.append(f"one token stands {run} times in a row")
     if enough and near > _STUTTER:
         problems.append(f"{near:.0%} of the tokens repeat one just before")
-    elif enough and near > _NEAR_REPEATS and instant > _INSTANT_REPEATS and mean > _UNDECIDED:
+    elif (
+        len(tokens) >= _NOISE_SPAN
+        and near > _NEAR_REPEATS
+        and instant > _INSTANT_REPEATS
+        and mean > _UNDECIDED
+    ):
         problems.append(
             f"{near:.0%} of the tokens repeat one just before, with nothing else likely either "
             f"({mean:.1f} nats on average): noise, not text"

@@ -19,6 +19,7 @@ from quatrain.program import Program, open_program
 from quatrain.runtime.faults import check_fault
 from quatrain.runtime.generate import Runner, check_prompt
 from quatrain.runtime.load import (
+    check_device,
     find_tokenizer,
     is_vulkan,
     load_runner,
@@ -39,7 +40,6 @@ from quatrain.verify.parity import (
 from quatrain.verify.problems import divergence_problems, health_problems, logits_problems
 from quatrain.verify.walk import TOLERANCE, TracingRunner, Walk, walk
 
-DEVICES = ("reference", "gpu", "executorch")
 PROMPTS = (
     "The capital of France is Paris, and the capital of Italy is",
     "To install a package on Debian, open a terminal and type",
@@ -110,9 +110,10 @@ def verify_program(
         require_tokens_to_logits(program, opened.metadata, "verify")
         devices = _devices(devices, opened)
         scheme, dtype, context = describe(opened)
-        texts = _encode(prompts, program, context - new_tokens)
-        if "executorch" in devices:  # refused now rather than after all else
-            load_runner(opened, "executorch", emulate)
+        texts = _encode(prompts, program, context, new_tokens)
+        for device in devices:  # refused now rather than after all else
+            if device != "reference":
+                load_runner(opened, device, emulate)
     with stages("compare packed weights"):
         vulkan = opened.vulkan if is_vulkan(opened) else None
         packed = check_packed(vulkan, source.tensors, source.group_size) if vulkan else []
@@ -163,20 +164,43 @@ class _Eager:
 
 
 def _devices(asked: tuple[str, ...], program: Program) -> tuple[str, ...]:
-    unknown = [device for device in asked if device not in (*DEVICES, "auto")]
-    if unknown or not asked:
-        expected = ", ".join(("auto", *DEVICES))
-        raise InputError(f"--device {unknown[0] if unknown else 'none'}: expected {expected}")
-    if "auto" not in asked:
-        return asked
+    """`asked`, each once, with all that can run `program` here for "auto"."""
+    named = [name for device in asked for name in _named(device, program)]
+    if not named:
+        raise InputError("no --device is given; leave it out for all that run the program")
+    return tuple(dict.fromkeys(named))
+
+
+def _named(device: str, program: Program) -> list[str]:
+    kind, _ = check_device(device)
+    if kind != "auto":
+        return [device]
     if not is_vulkan(program):
-        return ("executorch",)
-    return ("reference", "gpu") if list_adapters() else ("reference",)
+        return ["executorch"]
+    return ["reference", "gpu"] if _runs_on_gpu(program) else ["reference"]
 
 
-def _encode(prompts: tuple[str, ...], program: Path, room: int) -> list[list[int]]:
+def _runs_on_gpu(program: Program) -> bool:
+    if not list_adapters():
+        return False
+    try:
+        load_runner(program, "gpu")
+    except InputError:  # an operator without a kernel, or a limit of the adapter
+        return False
+    return True
+
+
+def _encode(
+    prompts: tuple[str, ...], program: Path, context: int, new_tokens: int
+) -> list[list[int]]:
+    room = context - new_tokens
     tokenizer = Tokenizer.load(find_tokenizer(program))
     encoded = [tokenizer.encode(prompt) for prompt in prompts]
+    if room < 2:
+        raise InputError(
+            f"--new-tokens leaves no room for a prompt in the program's context of {context} "
+            "tokens; ask for fewer"
+        )
     for tokens in encoded:
         check_prompt(tokens, room)
         if len(tokens) < 2:
