@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, Program, SymInt, VulkanGraph
 from quatrain.program.linears import find_linears
+from quatrain.program.retarget import Selection, retarget
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.runtime.wgpu.operators import HANDLERS
 from quatrain.verify.verify import VerifyReport, verify_program
 
 from .conftest import TEXT, Tiny
@@ -154,18 +156,34 @@ def test_an_emulated_defect_fails_8da4w_and_spares_weight_only(tiny: Tiny, devic
     broken = run("8da4w")
     assert not broken.passed and broken.devices[0].walk.first is not None
     assert broken.devices[0].walk.first.operator == "linear layers.0.attention.wq"
-    assert run("weight-only").passed
+    spared = run("weight-only")
+    assert spared.passed and "changed nothing here" in spared.note
+    assert not broken.note
+
+
+def test_a_mixed_program_is_verified_linear_by_linear(tiny: Tiny, tmp_path: Path) -> None:
+    program = tiny.open("8da4w")
+    retarget(program, "weight-only", Selection(layers=frozenset({0}), patterns=("*",)))
+    program.write(tmp_path / "mixed.pte")
+    shutil.copy(tiny.checkpoint / "tokenizer.json", tmp_path / "tokenizer.json")
+    report = _verify(tiny, tmp_path / "mixed.pte")
+    assert report.passed and report.scheme == "mixed"
+    assert max(check.walk.worst for check in report.devices) < 1e-5
+    # Not that its linears were taken for 8da4w ones: a wrong scale in either kind is seen.
+    wrong_scale(program)
+    program.write(tmp_path / "mixed.pte")
+    assert not _verify(tiny, tmp_path / "mixed.pte").passed
 
 
 def test_wrong_requests_are_refused(tiny: Tiny) -> None:
-    with pytest.raises(
-        InputError, match="--device phone: expected auto, reference, gpu, executorch"
-    ):
+    with pytest.raises(InputError, match="'phone', expected one of auto, gpu, reference"):
         _verify(tiny, tiny.programs["8da4w"], ("phone",))
     with pytest.raises(InputError, match="cannot be emulated"):
         verify_program(
             tiny.programs["8da4w"], tiny.checkpoint, ("reference",), (TEXT,), 4, emulate="fire"
         )
+    with pytest.raises(InputError, match="--new-tokens leaves no room"):
+        verify_program(tiny.programs["8da4w"], tiny.checkpoint, ("reference",), (TEXT,), 4000)
     with pytest.raises(InputError, match="one token"):
         verify_program(tiny.programs["8da4w"], tiny.checkpoint, ("reference",), ("w1",), 4)
 
@@ -194,6 +212,14 @@ def test_an_xnnpack_program_of_other_weights_fails(
 def test_auto_is_every_device_that_can_run_the_program(tiny: Tiny) -> None:
     report = _verify(tiny, tiny.programs["weight-only"], ("auto",))
     assert tuple(check.device for check in report.devices) == DEVICES
+
+
+def test_auto_leaves_out_a_gpu_that_lacks_a_kernel(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(HANDLERS, "et_vk.rms_norm")
+    report = _verify(tiny, tiny.programs["weight-only"], ("auto",))
+    assert [check.device for check in report.devices] == ["reference"]
 
 
 def test_a_vulkan_program_on_executorch_needs_its_backend(

@@ -66,6 +66,8 @@ def _open(model: Path, scheme: str, device: str) -> "tuple[Runner, int, int]":
     if model.is_dir() or model.suffix in (".safetensors", ".pth", ".pt"):
         from quatrain.backbone.build import load_eager
 
+        if device != "auto":
+            raise InputError(f"--device {device} is for programs; a checkpoint runs eagerly")
         backbone = load_eager(model, "weight-only" if scheme == "weight-only" else "8da4w")
         return backbone, backbone.config.max_seq_len, backbone.config.vocab_size
     from quatrain.runtime.load import load_runner

@@ -85,3 +85,5 @@ def _print_report(report: "VerifyReport") -> None:
         for problem in check.problems:
             print(f"    {problem}")
     print("passed" if report.passed else "FAILED")
+    if report.note:
+        print(f"note: {report.note}")

@@ -86,6 +86,16 @@ class Int8DynActInt4WeightLinear(Int4Linear):
         return F.linear(activation, self.dequantized_weight(), self.bias)
 
 
+def without_activation_rounding(linear: Int4Linear) -> WeightOnlyInt4Linear:
+    """The weight-only linear on the buffers of `linear`, which are shared, not copied."""
+    twin = WeightOnlyInt4Linear(
+        linear.in_features, linear.out_features, linear.bias is not None, torch.device("meta"),
+        linear.groupsize, linear.precision, linear.scales.dtype,
+    )  # fmt: skip
+    twin.load_state_dict(linear.state_dict(), assign=True)
+    return twin
+
+
 def freeze_weights(module: nn.Module) -> nn.Module:
     """Dequantize each int4 linear's weight once, for fast eager inference; returns `module`.
 

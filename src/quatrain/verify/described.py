@@ -1,7 +1,9 @@
 """What `verify` must know of a program before it builds the eager backbone beside it."""
 
+from quatrain.backbone.model import Backbone
 from quatrain.errors import InputError
-from quatrain.program import Program
+from quatrain.linear.int4 import Int4Linear, without_activation_rounding
+from quatrain.program import Program, VulkanGraph
 from quatrain.program.linears import find_linears
 from quatrain.runtime.load import is_vulkan
 
@@ -9,6 +11,7 @@ from quatrain.runtime.load import is_vulkan
 def describe(program: Program) -> tuple[str, str, int]:
     """(scheme, what rounds, context) of a program; `InputError` where it has no such thing.
 
+    The scheme is "mixed" where some of its int4 linears have the one and some the other.
     What rounds is the type of activations, "float32" or "float16", or "bfloat16 scales": an
     XNNPACK program computes in float32 and holds the weights' scales in bfloat16. It is 8da4w,
     since XNNPACK has no weight-only int4 linear.
@@ -20,13 +23,20 @@ def describe(program: Program) -> tuple[str, str, int]:
         return "8da4w", "bfloat16 scales", stated
     graph = program.vulkan
     schemes = {linear.scheme for linear in find_linears(graph) if linear.group_size is not None}
-    if len(schemes) != 1:
-        raise InputError(
-            f"{program.path}: its int4 linears are {' and '.join(sorted(schemes)) or 'none'}; "
-            "verify compares programs of one scheme"
-        )
+    if not schemes:
+        raise InputError(f"{program.path}: has no int4 linear to verify")
+    scheme = schemes.pop() if len(schemes) == 1 else "mixed"
     dtype = graph.tensor(graph.outputs[0]).dtype
-    return schemes.pop(), "float16" if dtype == "float16" else "float32", stated or _cache(program)
+    return scheme, "float16" if dtype == "float16" else "float32", stated or _cache(program)
+
+
+def match_schemes(backbone: Backbone, graph: VulkanGraph) -> None:
+    """Make weight-only, in an 8da4w `backbone`, the linears that are so in a mixed program."""
+    for linear in find_linears(graph):
+        if linear.scheme == "weight-only" and linear.name is not None:
+            module = backbone.get_submodule(linear.name)
+            if isinstance(module, Int4Linear):
+                backbone.set_submodule(linear.name, without_activation_rounding(module))
 
 
 def _cache(program: Program) -> int:

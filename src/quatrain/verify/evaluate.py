@@ -14,7 +14,7 @@ from quatrain.errors import InputError
 from quatrain.runtime.faults import check_fault
 from quatrain.runtime.load import find_tokenizer
 from quatrain.tokenizer import Tokenizer
-from quatrain.verify.subjects import Subject, open_subject
+from quatrain.verify.subjects import Subject, is_checkpoint, open_subject
 from quatrain.verify.windows import window_logits
 
 DEFAULT_TEXT = Path(__file__).with_name("evaluate.txt")
@@ -64,6 +64,8 @@ def evaluate(
     Raises `InputError` where a model, its tokenizer or the text cannot be used.
     """
     check_fault(emulate)
+    if all(map(is_checkpoint, models)) and (emulate or device != "auto"):
+        raise InputError("--device and --emulate are for programs, and none is given")
     subjects = [open_subject(model, device, emulate, scheme) for model in models]
     first = subjects[0]
     for other in subjects[1:]:
