@@ -7,7 +7,6 @@ import pytest
 from program_support import ARTIFACTS, artifact
 
 from quatrain.program import open_program
-from quatrain.program.compare import compare
 from quatrain.program.report import Report, describe
 
 EVERY = sorted(path.stem for path in ARTIFACTS.glob("*.pte"))
@@ -44,19 +43,6 @@ def test_a_program_of_another_backend() -> None:
     assert found.outside["llama.custom_sdpa.out"] == 2
     assert found.linears == [] and found.waste == []
     assert all(delegate.operators is None for delegate in found.delegates)
-
-
-def test_comparing_shows_what_differs() -> None:
-    found = compare(report("peer-8da4w-fp32"), report("peer-weight-only-fp32"))
-    assert not found.same
-    assert len(found.linears) == 15
-    assert found.linears[0].what == "layers.0.attention.wq"
-    assert found.linears[0].first == "8da4w 64×64, groups of 32"
-    assert found.linears[0].second == "weight-only 64×64, groups of 32"
-    assert (found.equal_weights, found.compared_weights) == (15, 15)
-    assert {d.what for d in found.summary} == {"bytes", "linear schemes"}
-    same = compare(report("peer-8da4w-fp32"), report("peer-8da4w-fp32"))
-    assert same.same
 
 
 def test_constants_in_another_file_do_not_stop_a_report(tmp_path: Path) -> None:

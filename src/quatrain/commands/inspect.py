@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from quatrain.program.compare import Comparison, Difference
     from quatrain.program.report import Report
 
+_MOST_ROWS = 60  # of one table of differences
+
 
 def inspect(
     model: Model,
@@ -39,14 +41,14 @@ def inspect(
     if other is not None and html is not None:
         raise InputError("--html shows one program; leave out the second, or use --json")
     program = open_program(model)
-    report = describe(program)
     if other is not None:
-        comparison = compare(report, describe(open_program(other)))
+        comparison = compare(program, open_program(other))
         if json_output:
-            print_json(comparison.as_dict() | {"same": comparison.same})
+            print_json(comparison.as_dict())
         else:
             _print_comparison(comparison, model, other)
         return
+    report = describe(program)
     if html is not None:
         from quatrain.files import whole_file
         from quatrain.program.page import render_page
@@ -177,22 +179,36 @@ def _table(title: str, rows: dict[str, str]):
 
 def _print_comparison(comparison: "Comparison", first: Path, second: Path) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
     sections = {
         "summary": comparison.summary,
+        "outside the delegates": comparison.outside,
         "operators": comparison.operators,
+        "operators, by place": comparison.steps,
         "bytes": comparison.bytes_by_kind,
         "linears": comparison.linears,
+        "constants": comparison.constants,
     }
     for title, differences in sections.items():
         if differences:
             table = Table("", str(first), str(second), title=title, title_justify="left")
-            for row in _merged(differences):
-                table.add_row(*row)
+            rows = _merged(differences)
+            for row in rows[:_MOST_ROWS]:
+                table.add_row(*map(escape, row))
             console.print(table)
-    equal, all_ = comparison.equal_weights, comparison.compared_weights
-    console.print(f"{equal} of {all_} linears have the same weights, byte for byte")
+            if len(rows) > _MOST_ROWS:
+                console.print(f"and {len(rows) - _MOST_ROWS} more; --json lists all")
+    if comparison.compared_weights:
+        equal, all_ = comparison.equal_weights, comparison.compared_weights
+        console.print(f"{equal} of {all_} linears have the same weights, byte for byte")
+    if comparison.hidden:
+        console.print(_hidden_line(comparison.hidden))
     if comparison.same:
         console.print("nothing differs")
+
+
+def _hidden_line(backends: list[str]) -> str:
+    return f"what is inside {' and '.join(backends)} delegates is not shown"

@@ -13,7 +13,7 @@ from quatrain.program.graph import Operator, Tensor, VulkanGraph
 from quatrain.program.operators import LINEAR_SCHEMES
 from quatrain.program.places import META_NAMES, Place, Places
 
-__all__ = ["META_NAMES", "Linear", "find_linears"]
+__all__ = ["META_NAMES", "Linear", "find_linears", "weight_id"]
 
 _OTHER_LINEARS = {
     "aten.linear": "float",
@@ -31,6 +31,7 @@ class Linear:
     """One linear: `operator` is its index in the graph, `name` as in Meta's checkpoints.
 
     `scheme`: 8da4w, weight-only, float, ...; `group_size` is None where scales are not grouped.
+    `zero_points` is the type of an 8da4w linear's activations' zero points.
     `nbytes` counts its constants as they are stored; `weights_key` is its weight's key in the
     program's named data, equal for equal weights.
     """
@@ -45,6 +46,7 @@ class Linear:
     in_features: int
     group_size: int | None
     has_bias: bool
+    zero_points: str | None
     nbytes: int
     weights_key: str | None
 
@@ -63,12 +65,13 @@ def _is_linear(graph: VulkanGraph, operator: Operator) -> bool:
         return True
     if operator.kind not in _OTHER_LINEARS:
         return False
-    weight = graph.values[_weight_id(operator)]
+    weight = graph.values[weight_id(operator)]
     constant = isinstance(weight, Tensor) and weight.constant is not None
     return constant or operator.kind not in ("aten.mm", "aten.addmm")
 
 
-def _weight_id(operator: Operator) -> int:
+def weight_id(operator: Operator) -> int:
+    """The value id of a linear's weight."""
     names = operator.named_args
     named = [names[name] for name in ("weights", "b") if name in names]
     return (*named, *operator.args[1:2], *operator.args)[0]
@@ -77,7 +80,7 @@ def _weight_id(operator: Operator) -> int:
 def _describe(graph: VulkanGraph, index: int, place: Place) -> Linear:
     operator = graph.operators[index]
     names = operator.named_args
-    weight = graph.tensor(_weight_id(operator))
+    weight = graph.tensor(weight_id(operator))
     x = graph.tensor(names.get("x", names.get("a", operator.args[0])))
     out = graph.tensor(operator.out)
     bias = names.get("bias")
@@ -87,6 +90,7 @@ def _describe(graph: VulkanGraph, index: int, place: Place) -> Linear:
         if isinstance(value, Tensor) and value.constant is not None
     }
     group = graph.integer(names["group_size"]) if "group_size" in names else None
+    zero_points = names.get("input_zero_points")
     return Linear(
         operator=index,
         name=place.name or f"operator_{index}",
@@ -98,6 +102,7 @@ def _describe(graph: VulkanGraph, index: int, place: Place) -> Linear:
         in_features=x.shape[-1] if x.shape else 0,
         group_size=group,
         has_bias=bias is not None and isinstance(graph.values[bias], Tensor),
+        zero_points=graph.tensor(zero_points).dtype if zero_points is not None else None,
         nbytes=sum(constants.values()),
-        weights_key=graph.constant_key(_weight_id(operator)),
+        weights_key=graph.constant_key(weight_id(operator)),
     )

@@ -8,7 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from quatrain.program.graph import Operator, ValueList, VulkanGraph
 from quatrain.program.linears import Linear
 from quatrain.program.program import Program
-from quatrain.program.report import Report, describe, tensor_text
+from quatrain.program.report import Report, describe, only_graph, tensor_text
 
 _ROLES = ("q", "k", "v", "qkv", "o", "gate", "up", "gateup", "down")
 # One colour per scheme, in the page's kernel map.
@@ -38,8 +38,7 @@ class Group:
 def render_page(program: Program) -> str:
     """The page for `program`, as HTML text."""
     report = describe(program)
-    graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
-    graph = graphs[0] if len(graphs) == 1 else None
+    graph = only_graph(program)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["size"] = _size
     source = files("quatrain.program").joinpath("page.html").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -58,8 +59,7 @@ class Report:
 
 def describe(program: Program) -> Report:
     """The report on `program`; a program without a Vulkan delegate has no linears in it."""
-    graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
-    graph = graphs[0] if len(graphs) == 1 else None
+    graph = only_graph(program)
     linears = find_linears(graph) if graph else []
     return Report(
         path=str(program.path),
@@ -102,6 +102,27 @@ def describe(program: Program) -> Report:
         bytes_by_kind=bytes_by_kind(program, graph, linears),
         waste=find_waste(program, graph, linears) if graph else [],
     )
+
+
+def only_graph(program: Program) -> VulkanGraph | None:
+    """The graph of the program's Vulkan delegate; None where there is none, or several."""
+    graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
+    return graphs[0] if len(graphs) == 1 else None
+
+
+def hidden_backends(report: Report) -> list[str]:
+    """The backends whose delegates are not read."""
+    return list(dict.fromkeys(d.backend for d in report.delegates if d.operators is None))
+
+
+def backends_text(report: Report) -> str:
+    """Such as '211 × XnnpackBackend'."""
+    return counts_text(Counter(delegate.backend for delegate in report.delegates)) or "none"
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Such as '30 × aten.mul, 1 × aten.add'."""
+    return ", ".join(f"{count} × {name}" for name, count in counts.items())
 
 
 def activation_dtype(graph: VulkanGraph) -> str | None:
