@@ -1,6 +1,6 @@
-"""Lets the tests of this folder import `program_support` of tests/program."""
+"""Lets the tests of this folder import the helpers of tests/program and tests/export."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "program"))
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("program", "export")]

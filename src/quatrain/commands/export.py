@@ -11,7 +11,6 @@ from quatrain.commands._common import Debug, Json, human_bytes, print_json, show
 from quatrain.errors import InputError
 
 if TYPE_CHECKING:
-    from quatrain.devices import TargetChoice
     from quatrain.export import ExportOptions, ExportReport
 
 
@@ -104,36 +103,34 @@ def export(
 
     Example: `quatrain export smollm2-int4 -o smollm2.pte --weight-only-linear`
     """
-    from quatrain.export import ExportOptions
+    from dataclasses import replace
 
-    choice = _choice(target, runtime)
-    weight_only = weight_only_linear or (choice is not None and choice.scheme == "weight-only")
-    dtype = activation_dtype.value if activation_dtype else choice and choice.activation_dtype
+    from quatrain.devices import choose_for_target
+    from quatrain.export import ExportOptions, plan
+
+    scheme = "weight-only" if weight_only_linear else "8da4w"
+    asked_dtype = activation_dtype.value if activation_dtype else None
+    choice = None
+    if target is not None:
+        asked_scheme = scheme if weight_only_linear else None
+        planned = plan(checkpoint, params, max_seq_len)
+        planned = replace(planned, scheme=asked_scheme, activation_dtype=asked_dtype)
+        choice = choose_for_target(target, runtime, planned)
+    elif runtime is not None:
+        raise InputError("--runtime says nothing without --target; name the device")
     options = ExportOptions(
-        scheme="weight-only" if weight_only else "8da4w",
+        scheme=choice.scheme if choice else scheme,
         backend=backend.value,
-        activation_dtype="fp16" if dtype == "fp16" else "fp32",
+        activation_dtype=choice.activation_dtype if choice else asked_dtype or "fp32",
         target=choice,
         max_seq_len=max_seq_len,
         embedding_input=embedding_input,
         hidden_output=hidden_output,
         allow_fallback=allow_fallback,
     )
-    run_export(checkpoint, output, options, params, json)
-
-
-def _choice(target: str | None, runtime: str | None) -> "TargetChoice | None":
-    """What suits the target, its reasons printed on standard error."""
-    from quatrain.devices import choose_for_target
-
-    if target is None:
-        if runtime is not None:
-            raise InputError("--runtime says nothing without --target; name the device")
-        return None
-    choice = choose_for_target(target, runtime)
-    for reason in choice.reasons:
+    for reason in choice.reasons if choice else ():
         print(f"  {target}: {reason}", file=sys.stderr)
-    return choice
+    run_export(checkpoint, output, options, params, json)
 
 
 def run_export(

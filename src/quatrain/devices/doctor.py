@@ -1,6 +1,7 @@
 """Which known defects a program meets, on which devices, and what to do about each."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from quatrain.devices.catalogue import Device, Hazard, load_devices, load_hazards
@@ -42,13 +43,16 @@ class Finding:
 
 
 def examine(
-    program: Program, device: Device | None = None, runtime: str | None = None
+    program: Program,
+    device: Device | None = None,
+    runtime: str | None = None,
+    name: Path | None = None,
 ) -> list[Finding]:
     """The hazards that `program` meets, the surest first.
 
     Without `device`, on any profiled device; without `runtime` (a release such as '1.3'), in
-    any. Raises `InputError` where the program has no Vulkan delegate, to which alone the
-    catalogue applies.
+    any. Remedies call the program by its path, or by `name`. Raises `InputError` where the
+    program has no Vulkan delegate, to which alone the catalogue applies.
     """
     graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
     if not graphs:
@@ -61,11 +65,13 @@ def examine(
     found: list[Finding] = []
     for hazard in load_hazards():
         if hazard.affects_runtime(runtime):
-            found += _examine_hazard(program, hazard, devices)
+            found += _examine_hazard(program, hazard, devices, name or program.path)
     return sorted(found, key=lambda finding: _ORDER.index(finding.certainty))
 
 
-def _examine_hazard(program: Program, hazard: Hazard, devices: list[Device]) -> list[Finding]:
+def _examine_hazard(
+    program: Program, hazard: Hazard, devices: list[Device], name: Path
+) -> list[Finding]:
     """At most one finding per certainty, over all devices that have it."""
     fired: dict[str, list[Place]] = {}
 
@@ -97,7 +103,7 @@ def _examine_hazard(program: Program, hazard: Hazard, devices: list[Device]) -> 
             devices=[] if everywhere and len(affected[level]) == len(devices) else affected[level],
             fixed_in=hazard.fixed_in,
             consequence=hazard.consequence,
-            remedy=hazard.remedy.format(model=program.path),
+            remedy=hazard.remedy.format(model=name),
             source=hazard.source,
         )
         for level, where in places.items()

@@ -1,15 +1,34 @@
 """What to export for a device and a runtime, from the same data that the doctor uses."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from quatrain.devices.catalogue import Device, Hazard, find_device, load_hazards, release
-from quatrain.devices.doctor import Finding, examine
-from quatrain.devices.triggers import SURE_IMAGE
+from quatrain.devices.doctor import examine
+from quatrain.devices.triggers import SURE_IMAGE, rows_that_sums_hold
 from quatrain.errors import InputError
 from quatrain.program import Program
 
+Scheme = Literal["8da4w", "weight-only"]
+Dtype = Literal["fp32", "fp16"]
+
 _DYNAMIC_LINEAR = "et_vk.linear_dq8ca_q4gsw"
+_ITEM_SIZE = {"fp16": 2, "fp32": 4}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is known of a program before it is made; None is what is not.
+
+    `scheme` and `activation_dtype` where somebody asked for them, `rows` the longest prompt,
+    `channels` the inputs of the narrowest int4 linear.
+    """
+
+    scheme: Scheme | None = None
+    activation_dtype: Dtype | None = None
+    rows: int | None = None
+    channels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -18,29 +37,38 @@ class TargetChoice:
 
     `scheme` is '8da4w' or 'weight-only', `activation_dtype` 'fp32' or 'fp16'; `partitioner`
     holds options for ExecuTorch's Vulkan partitioner (texture_limits in texels, buffer_limit
-    in bytes); `avoid` names what the export must not contain ('int4-embedding',
-    'shared-constants', 'weight-only-int8'); `reasons` are sentences for people.
+    in bytes); `avoid` says of what the export must not contain ('int4-embedding') why not;
+    `reasons` are sentences for people.
     """
 
     device: str
     runtime: str | None
-    scheme: str
-    activation_dtype: str
+    scheme: Scheme
+    activation_dtype: Dtype
     partitioner: dict[str, Any] = field(default_factory=dict)
-    avoid: list[str] = field(default_factory=list)
+    avoid: dict[str, str] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The device and the runtime, for people."""
+        return _name(self.device, self.runtime)
 
     def as_dict(self) -> dict[str, Any]:
         """The choice as plain data, ready for JSON."""
         return asdict(self)
 
 
-def choose_for_target(device: str, runtime: str | None = None) -> TargetChoice:
+def choose_for_target(
+    device: str, runtime: str | None = None, planned: Planned | None = None
+) -> TargetChoice:
     """The scheme, types and limits for `device` (a profile's id) and `runtime` (such as '1.3').
 
-    An unknown runtime may have every defect. Raises `InputError` for an unknown device or a
-    malformed version. What it chooses meets no certain finding of the doctor's.
+    8da4w, unless the doctor would find that a defect of its kernel applies to the `planned`
+    program. An unknown runtime may have every defect. Raises `InputError` for an unknown
+    device or a malformed version.
     """
+    planned = planned or Planned()
     profile = find_device(device)
     if runtime is not None:
         release(runtime)
@@ -51,8 +79,10 @@ def choose_for_target(device: str, runtime: str | None = None) -> TargetChoice:
         and hazard.certainty_on(profile) in ("certain", "conditional")
     ]
     reasons: list[str] = []
-    scheme = _scheme(profile, hazards, reasons)
-    dtype = _activation_dtype(profile, hazards, scheme, reasons)
+    dtypes = _activation_dtypes(profile, planned, reasons)
+    scheme, dtype = _scheme(_name(profile.id, runtime), hazards, dtypes, planned, reasons)
+    if dtype == "fp16" and not planned.activation_dtype:
+        reasons.append(f"fp16: {profile.sources['fp16']}")
     return TargetChoice(
         device=profile.id,
         runtime=runtime,
@@ -64,37 +94,67 @@ def choose_for_target(device: str, runtime: str | None = None) -> TargetChoice:
     )
 
 
-def _scheme(profile: Device, hazards: list[Hazard], reasons: list[str]) -> str:
-    against = [hazard for hazard in hazards if _DYNAMIC_LINEAR in hazard.operators]
-    here = [hazard for hazard in against if hazard.families]
-    if here:
-        reasons += [f"weight-only: {_text(hazard)}" for hazard in here]
-        return "weight-only"
-    if not profile.int8_dot_product and against:
-        reasons += [f"weight-only: {_text(hazard)}" for hazard in against]
-        reasons.append(
-            f"8da4w would have to make up for that, but no source says that {profile.name} "
-            "multiplies int8 in hardware"
-        )
-        return "weight-only"
-    reasons.append(f"8da4w: no defect of its kernel is known to be specific to {profile.name}")
-    reasons += [f"note: {_text(hazard)}" for hazard in against]
-    return "8da4w"
-
-
-def _activation_dtype(
-    profile: Device, hazards: list[Hazard], scheme: str, reasons: list[str]
-) -> str:
+def _activation_dtypes(profile: Device, planned: Planned, reasons: list[str]) -> list[Dtype]:
+    """What the device computes in, the best first."""
+    if planned.activation_dtype:
+        reasons.append(f"{planned.activation_dtype}: as asked for with --activation-dtype")
+        return [planned.activation_dtype]
     if not profile.fp16:
         known = "has none" if profile.fp16 is False else "no source says that it is supported"
         reasons.append(f"fp32: of float16 arithmetic on {profile.name}, {known}")
-        return "fp32"
-    against = [hazard for hazard in hazards if hazard.id == "dq8ca-zp-binding-int8"]
-    if scheme == "8da4w" and against:
-        reasons += [f"fp32: {_text(hazard)}" for hazard in against]
-        return "fp32"
-    reasons.append(f"fp16: {profile.sources['fp16']}")
-    return "fp16"
+        return ["fp32"]
+    return ["fp16", "fp32"]
+
+
+def _scheme(
+    where: str, hazards: list[Hazard], dtypes: list[Dtype], planned: Planned, reasons: list[str]
+) -> tuple[Scheme, Dtype]:
+    """The scheme and one of `dtypes`: 8da4w in the first in which it meets none of `hazards`."""
+    if planned.scheme == "weight-only":
+        reasons.append("weight-only: as asked for with --weight-only-linear")
+        return "weight-only", dtypes[0]
+    against = {dtype: _against_8da4w(hazards, dtype, planned) for dtype in dtypes}
+    for dtype in dtypes:
+        if not against[dtype]:
+            reasons += [f"fp32: in fp16, {_text(hazard)}" for hazard in against[dtypes[0]]]
+            reasons.append(f"8da4w: in {dtype} no known defect of its kernel applies on {where}")
+            return "8da4w", dtype
+    reasons += [f"weight-only: {_text(hazard)}" for hazard in against[dtypes[0]]]
+    ways = [way for dtype, met in against.items() if (way := _way_to_8da4w(met, dtype, planned))]
+    reasons += [f"8da4w would do {way}" for way in ways[:1]]
+    return "weight-only", dtypes[0]
+
+
+def _against_8da4w(hazards: list[Hazard], dtype: str, planned: Planned) -> list[Hazard]:
+    """The hazards that an 8da4w program in `dtype` meets; its zero points are never int8."""
+    return [
+        hazard
+        for hazard in hazards
+        if _DYNAMIC_LINEAR in hazard.operators
+        and hazard.trigger != "zero_points_int8_in_fp16"
+        and (hazard.trigger != "more_rows_than_sums" or not _sums_hold(dtype, planned))
+    ]
+
+
+def _sums_hold(dtype: str, planned: Planned) -> bool:
+    """Whether no prompt is longer than what the group-sum buffer of every linear holds."""
+    if planned.rows is None or planned.channels is None:
+        return False
+    return planned.rows <= rows_that_sums_hold(planned.channels, _ITEM_SIZE[dtype])
+
+
+def _way_to_8da4w(met: list[Hazard], dtype: str, planned: Planned) -> str | None:
+    """What to do otherwise for an 8da4w program in `dtype` that only one hazard is against."""
+    triggers = {hazard.trigger for hazard in met}
+    if triggers == {"more_rows_than_sums"} and planned.channels is not None:
+        limit = rows_that_sums_hold(planned.channels, _ITEM_SIZE[dtype])
+        return f"in {dtype} with --max-seq-len {limit} or less" if limit > 1 else None
+    if triggers == {"zero_points_float"} and dtype == "fp32":
+        return (
+            "with int8 zero points: export without --target, then quatrain retarget MODEL "
+            "--linear-scheme 8da4w --zero-point-dtype int8 -o fixed.pte"
+        )
+    return None
 
 
 def _limits(profile: Device, reasons: list[str]) -> dict[str, Any]:
@@ -117,15 +177,13 @@ def _limits(profile: Device, reasons: list[str]) -> dict[str, Any]:
     return limits
 
 
-def _avoid(hazards: list[Hazard], reasons: list[str]) -> list[str]:
-    parts = {
-        "embedding-q4-dynamic-oob": "int4-embedding",
-        "shared-constant-uaf": "shared-constants",
-        "qcs8w-missing-shader": "weight-only-int8",
+def _avoid(hazards: list[Hazard], reasons: list[str]) -> dict[str, str]:
+    named = [hazard for hazard in hazards if hazard.id == "embedding-q4-dynamic-oob"]
+    reasons += [f"no int4 embedding: {_text(hazard)}" for hazard in named]
+    return {
+        "int4-embedding": f"{hazard.id}: {hazard.title}: {hazard.consequence}; {hazard.remedy}"
+        for hazard in named
     }
-    named = [hazard for hazard in hazards if hazard.id in parts]
-    reasons += [f"no {parts[hazard.id]}: {_text(hazard)}" for hazard in named]
-    return [parts[hazard.id] for hazard in named]
 
 
 def _text(hazard: Hazard) -> str:
@@ -134,20 +192,21 @@ def _text(hazard: Hazard) -> str:
     return f"{hazard.id}: {hazard.title}{condition}{fixed}"
 
 
-def require_target(program: Program, choice: TargetChoice) -> list[Finding]:
-    """Refuse a program that would certainly fail on the chosen target.
+def _name(device: str, runtime: str | None) -> str:
+    return f"{device}, runtime {runtime or 'unknown'}"
 
-    Raises `InputError` naming each certain finding of the doctor's, its places and remedy;
-    returns the findings that are only conditional or possible.
+
+def require_target(program: Program, choice: TargetChoice, output: Path) -> None:
+    """Refuse a program, to be called `output`, to which the doctor finds that a defect applies.
+
+    Raises `InputError` naming each such finding, its first place and its remedy.
     """
-    found = examine(program, find_device(choice.device), choice.runtime)
-    certain = [finding for finding in found if finding.certainty == "certain"]
-    if certain:
-        lines = [
-            f"{finding.hazard}: {finding.title} ({finding.places[0]}): {finding.consequence}; "
-            f"{finding.remedy}"
-            for finding in certain
-        ]
-        where = f"{choice.device}, runtime {choice.runtime or 'unknown'}"
-        raise InputError(f"{program.path}: would fail on {where}: " + "; ".join(lines))
-    return found
+    found = examine(program, find_device(choice.device), choice.runtime, output)
+    lines = [
+        f"{finding.hazard}: {finding.title} ({finding.places[0]}): {finding.consequence}; "
+        f"{finding.remedy}"
+        for finding in found
+        if finding.applies
+    ]
+    if lines:
+        raise InputError(f"{output}: would fail on {choice.name}: " + "; ".join(lines))

@@ -56,19 +56,24 @@ def _zero_points(graph: VulkanGraph, dtypes: tuple[str, ...]) -> list[Place]:
 
 
 def more_rows_than_sums(program: Program, graph: VulkanGraph, device: Device | None) -> list[Place]:
-    """Dynamic int4 linears that may see more rows than their scratch buffer holds.
-
-    The buffer has K elements per group in the output's type, the kernel needs M of int32
-    (issue 21423): it holds while 4 * M <= itemsize * K.
-    """
+    """Dynamic int4 linears that may see more rows than their scratch buffer holds."""
     places = []
     for name, operator in _dynamic_linears(graph):
         x = graph.tensor(operator.named_args["x"])
         rows, channels = math.prod(x.shape[:-1]), x.shape[-1]
-        limit = channels * np.dtype(graph.tensor(operator.out).dtype).itemsize // 4
+        limit = rows_that_sums_hold(channels, np.dtype(graph.tensor(operator.out).dtype).itemsize)
         if rows > limit:
             places.append(Place(f"{name}: up to {rows} rows, wrong beyond {limit}"))
     return places
+
+
+def rows_that_sums_hold(channels: int, itemsize: int) -> int:
+    """How many rows M the group-sum buffer of a dynamic int4 linear of K `channels` is enough for.
+
+    It has K elements per group in the output's type, the kernel needs M of int32 (issue 21423):
+    it holds while 4 * M <= itemsize * K.
+    """
+    return channels * itemsize // 4
 
 
 def _dynamic_linears(graph: VulkanGraph) -> list[tuple[str, Operator]]:

@@ -1,15 +1,19 @@
 """From a checkpoint on disk to a program on disk."""
 
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from quatrain.backbone.build import build_backbone
+from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint import Checkpoint, open_checkpoint
 from quatrain.checkpoint.mapped import only_read, release_mapped
-from quatrain.devices import require_target
+from quatrain.devices import Planned, require_target
 from quatrain.errors import InputError
 from quatrain.export.accounting import check_program
 from quatrain.export.irregular import IrregularGraph
@@ -66,6 +70,7 @@ def export_checkpoint(
     stages = stages or Stages()
     with stages("open the checkpoint"), only_read():
         opened = open_checkpoint(checkpoint, params)
+    _refuse_avoided(opened, options)
     opened.check_values(stages)
     with stages("build the backbone"):
         backbone, rows = _prepare(opened, options)
@@ -76,7 +81,7 @@ def export_checkpoint(
         with stages("account for every linear"):
             check_program(temporary, rows, options, backbone)
             if options.target is not None:
-                require_target(open_program(temporary), options.target)
+                require_target(open_program(temporary), options.target, output)
     return ExportReport(
         output=output,
         options=options,
@@ -90,20 +95,44 @@ def export_checkpoint(
     )
 
 
-def _prepare(opened: Checkpoint, options: ExportOptions) -> tuple[Backbone, list[LinearRow]]:
-    longest = opened.config.max_seq_len
-    asked = options.max_seq_len or min(longest, DEFAULT_MAX_SEQ_LEN)
-    if asked > longest:
+def plan(checkpoint: Path, params: Path | None = None, max_seq_len: int | None = None) -> Planned:
+    """What decides on defects of the program of `checkpoint`, known without reading its tensors."""
+    config = open_checkpoint(checkpoint, params).config
+    rows = _max_seq_len(config, max_seq_len)
+    with torch.device("meta"):
+        backbone = Backbone(replace(config, max_seq_len=rows))
+    linears = [part for part in backbone.modules() if isinstance(part, nn.Linear)]
+    return Planned(rows=rows, channels=min(linear.in_features for linear in linears))
+
+
+def _max_seq_len(config: BackboneConfig, asked: int | None) -> int:
+    longest = config.max_seq_len
+    if asked is not None and asked > longest:
         raise InputError(
             f"--max-seq-len is {asked}, but params.json says the model was trained for a "
             f"context of {longest}; ask for at most that, or change max_seq_len there"
         )
+    return asked or min(longest, DEFAULT_MAX_SEQ_LEN)
+
+
+def _refuse_avoided(opened: Checkpoint, options: ExportOptions) -> None:
+    """Raise `InputError` where the checkpoint has what the target must not be given."""
+    target = options.target
+    if target is None or options.embedding_input or not opened.config.apply_embedding:
+        return
+    if "int4-embedding" in target.avoid and opened.embedding_kind == "int4":
+        raise InputError(
+            f"{opened.source}: would fail on {target.name}: {target.avoid['int4-embedding']}"
+        )
+
+
+def _prepare(opened: Checkpoint, options: ExportOptions) -> tuple[Backbone, list[LinearRow]]:
     backbone = build_backbone(
         opened.config,
         opened.tensors,
         options.scheme,
         group_size=opened.group_size,
-        max_seq_len=asked,
+        max_seq_len=_max_seq_len(opened.config, options.max_seq_len),
         embedding_input=options.embedding_input,
         hidden_output=options.hidden_output,
     )

@@ -45,15 +45,15 @@ class ExportOptions:
         ):
             if value not in allowed:
                 raise InputError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
+        if self.backend != "vulkan" and self.target is not None:
+            raise InputError(
+                f"--target {self.target.device} is a GPU, for the Vulkan backend, but --backend "
+                f"is {self.backend}; leave one of them out"
+            )
         if self.backend == "xnnpack" and self.activation_dtype == "fp16":
             raise InputError(
                 "--activation-dtype fp16 is for the Vulkan backend; ExecuTorch's CPU attention "
                 "and int4 kernels are built for fp32. Leave it out, or use --backend vulkan."
-            )
-        if self.backend != "vulkan" and self.target is not None:
-            raise InputError(
-                f"--target {self.target.device} is a GPU, but the backend is {self.backend}; "
-                "leave one of them out"
             )
         if self.max_seq_len is not None and self.max_seq_len < 2:
             raise InputError(f"--max-seq-len is {self.max_seq_len}, expected 2 or more")
