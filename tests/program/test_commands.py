@@ -72,6 +72,49 @@ def test_retarget_and_slim(tmp_path: Path) -> None:
     assert isinstance(run(retarget, DYNAMIC, "-o", output).exception, InputError)
 
 
+def test_retarget_says_what_became_of_zero_points(tmp_path: Path) -> None:
+    options = ("--linear-scheme", "8da4w", "--zero-point-dtype", "float32", "-o")
+    done = run(retarget, DYNAMIC, *options, tmp_path / "out.pte")
+    assert "0 linears changed to 8da4w, the zero points of 15 others to float32" in done.output
+    found = json.loads(run(retarget, DYNAMIC, *options, tmp_path / "out.pte", "--json").output)
+    assert len(found["changed"]) == 15 and found["zero_point_dtype"] == "float32"
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--layers", "1"), ("--linears", "q"), ("--zero-point-dtype", "int8")],
+)
+def test_slim_alone_takes_no_selection(option: tuple[str, str], tmp_path: Path) -> None:
+    done = run(retarget, DYNAMIC, "--slim", *option, "-o", tmp_path / "out.pte")
+    assert "say what --linear-scheme changes" in str(done.exception)
+    assert not (tmp_path / "out.pte").exists()
+
+
+def test_retarget_brings_the_tokenizer(tmp_path: Path) -> None:
+    for folder in ("named", "plain", "other", "none"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(DYNAMIC, tmp_path / folder / "model.pte")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "named" / f"model.{name}").write_text(f"own {name}")
+        (tmp_path / "named" / name).write_text("of another program")
+        (tmp_path / "plain" / name).write_text(f"shared {name}")
+
+    def brought(folder: str, output: str) -> dict[str, str]:
+        done = run(
+            retarget, tmp_path / folder / "model.pte", "--slim", "-o", tmp_path / output, "--json"
+        )
+        files = [Path(file) for file in json.loads(done.output)["tokenizer_files"]]
+        return {str(file.relative_to(tmp_path)): file.read_text() for file in files}
+
+    for folder, text in (("named", "own"), ("plain", "shared")):
+        assert brought(folder, "other/new.pte") == {
+            f"other/new.{name}": f"{text} {name}"
+            for name in ("tokenizer.json", "tokenizer_config.json")
+        }
+    assert brought("named", "named/new.pte")["named/new.tokenizer.json"] == "own tokenizer.json"
+    assert brought("named", "named/model.pte") == brought("none", "other/bare.pte") == {}
+
+
 @pytest.mark.parametrize("command", [inspect, retarget])
 def test_help_shows_an_example(command) -> None:
     assert "Example:" in run(command, "--help").output

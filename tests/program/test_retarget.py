@@ -104,6 +104,18 @@ def test_the_zero_points_type_is_selectable_and_does_not_change_logits(
         assert run_tokens(output).equal(run_tokens(artifact("peer-8da4w-fp32")))
 
 
+def test_linears_whose_zero_points_change_count_as_changed() -> None:
+    program = open_program(artifact("peer-8da4w-fp32"))
+    assert retarget(program, "8da4w", zero_point_dtype="int8") == []
+    assert len(retarget(program, "8da4w", Selection(frozenset([1])), "float32")) == 7
+    assert len(retarget(program, "8da4w", zero_point_dtype="float32")) == 8
+    assert {linear.zero_points for linear in find_linears(program.vulkan)} == {"float32"}
+    retarget(program, "weight-only", Selection(frozenset([0])))
+    changed = retarget(program, "8da4w", zero_point_dtype="int8")
+    assert [linear.scheme for linear in changed] == ["weight-only"] * 7 + ["8da4w"] * 8
+    assert {linear.zero_points for linear in find_linears(program.vulkan)} == {"int8"}
+
+
 @pytest.mark.parametrize("name", DYNAMIC)
 def test_slim_shares_qparams_and_keeps_logits(name: str, tmp_path: Path) -> None:
     program = open_program(artifact(name))
@@ -127,8 +139,17 @@ def test_slimming_a_retargeted_program_shares_what_was_inserted(tmp_path: Path) 
 
 def test_bad_requests_are_refused() -> None:
     program = open_program(artifact("peer-8da4w-fp32"))
-    with pytest.raises(InputError, match="no int4 linear is selected; it has the roles"):
-        retarget(program, "weight-only", Selection(frozenset([9])))
+    for selection, message in (
+        (Selection(frozenset(range(99))), "has no layer 2; its layers are 0-1"),
+        (Selection(patterns=("q", "zzz")), "matches 'zzz'; the roles are q, k, v, o, gate"),
+        (Selection(frozenset([0]), ("output",)), "of the layers given matches output"),
+    ):
+        with pytest.raises(InputError, match=message):
+            retarget(program, "weight-only", selection)
+    with pytest.raises(InputError, match="weight-only linears have no zero points"):
+        retarget(program, "weight-only", zero_point_dtype="int8")
+    with pytest.raises(InputError, match="2-1 is reversed; write 1-2"):
+        parse_layers("0,2-1")
     with pytest.raises(InputError, match="is no linear scheme"):
         retarget(program, "4da8w")
     with pytest.raises(InputError, match="is no zero-point type"):

@@ -1,11 +1,15 @@
 """`quatrain retarget`: the other activation scheme, from the artifact alone."""
 
+import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quatrain.commands._common import Debug, Json, Model, human_bytes, print_json
+
+if TYPE_CHECKING:
+    from quatrain.program.linears import Linear
 
 
 def retarget(
@@ -19,17 +23,19 @@ def retarget(
         str | None, typer.Option(metavar="0-3,5", help="Only the linears of these layers.")
     ] = None,
     linears: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="PATTERNS",
             help="Only linears whose role or name matches, such as 'q,k,v' or '*.wo'.",
         ),
-    ] = "*",
+    ] = None,
     zero_point_dtype: Annotated[
         str | None,
         typer.Option(
             metavar="TYPE",
-            help="Of 8da4w activations: int8 (for new ones), float16 or float32.",
+            help="Of 8da4w activations' zero points: int8 (as in ExecuTorch's own exports; "
+            "what new ones get), float16 or float32 (as in Quatrain's). Changes the zero points "
+            "of linears that are 8da4w already too.",
         ),
     ] = None,
     slim: Annotated[
@@ -42,7 +48,8 @@ def retarget(
     """Turn a finished Vulkan program from one activation scheme into the other.
 
     Works on the artifact alone, ours or ExecuTorch's own: weights and scales stay as they are,
-    byte for byte. With `--layers` or `--linears` only some linears change.
+    byte for byte. With `--layers` or `--linears` only some linears change. A tokenizer beside
+    the program is copied beside the output.
 
     Example: `quatrain retarget model.pte --linear-scheme weight-only -o model-wo.pte`
     """
@@ -54,16 +61,22 @@ def retarget(
 
     if linear_scheme is None and not slim:
         raise InputError("nothing to do: give --linear-scheme weight-only or 8da4w, or --slim")
+    if linear_scheme is None and (layers, linears, zero_point_dtype) != (None, None, None):
+        raise InputError(
+            "--layers, --linears and --zero-point-dtype say what --linear-scheme changes; "
+            "give it too, or leave them out: --slim is for the whole program"
+        )
     program = open_program(model)
-    selection = Selection(
-        layers=parse_layers(layers) if layers is not None else None,
-        patterns=tuple(part.strip() for part in linears.split(",")),
-    )
     changed = []
     if linear_scheme is not None:
+        selection = Selection(
+            layers=parse_layers(layers) if layers is not None else None,
+            patterns=tuple(part.strip() for part in (linears or "*").split(",")),
+        )
         changed = change_scheme(program, linear_scheme, selection, zero_point_dtype)
     slimmed = make_slim(program) if slim else None
     program.write(output)
+    brought = _bring_tokenizer(model, output)
     before, after = len(program.data), output.stat().st_size
     if json_output:
         print_json(
@@ -71,16 +84,44 @@ def retarget(
                 "output": output,
                 "changed": [linear.name for linear in changed],
                 "linear_scheme": linear_scheme,
+                "zero_point_dtype": zero_point_dtype,
                 "bytes_before": before,
                 "bytes_after": after,
                 "removed_operators": slimmed.operators if slimmed else 0,
                 "removed_constant_bytes": slimmed.constant_bytes if slimmed else 0,
+                "tokenizer_files": brought,
             }
         )
         return
     if linear_scheme is not None:
-        print(f"{len(changed)} linears changed to {linear_scheme}")
+        print(_changes(changed, linear_scheme, zero_point_dtype))
     if slimmed:
         saved = human_bytes(slimmed.constant_bytes)
         print(f"{slimmed.operators} operators and {saved} of constants removed")
     print(f"{output}: {human_bytes(after)}, was {human_bytes(before)}")
+
+
+def _changes(changed: list["Linear"], scheme: str, zero_point_dtype: str | None) -> str:
+    """What was done to `changed`, which are as they were before."""
+    other = sum(linear.scheme != scheme for linear in changed)
+    text = f"{other} linears changed to {scheme}"
+    if zero_point_dtype:
+        text += f", the zero points of {len(changed) - other} others to {zero_point_dtype}"
+    return text
+
+
+def _bring_tokenizer(model: Path, output: Path) -> list[Path]:
+    """Copy the tokenizer beside `model` to `<stem>.tokenizer.json` and its like of `output`."""
+    from quatrain.files import whole_file
+    from quatrain.tokenizer import CONFIG, TOKENIZER
+
+    own = model.with_name(f"{model.stem}.{TOKENIZER}").is_file()
+    brought = []
+    for name in (TOKENIZER, CONFIG):
+        source = model.with_name(f"{model.stem}.{name}" if own else name)
+        target = output.with_name(f"{output.stem}.{name}")
+        if source.is_file() and target.resolve() != source.resolve():
+            with whole_file(target) as temporary:
+                shutil.copyfile(source, temporary)
+            brought.append(target)
+    return brought

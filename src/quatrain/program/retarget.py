@@ -51,6 +51,8 @@ def parse_layers(text: str) -> frozenset[int]:
         end = last if dash else first
         if not first.isdecimal() or not end.isdecimal() or len(end) > 4:
             raise InputError(f"--layers {text}: expected numbers and ranges such as 0-3,5")
+        if int(first) > int(end):
+            raise InputError(f"--layers {text}: {part.strip()} is reversed; write {end}-{first}")
         numbers.update(range(int(first), int(end) + 1))
     return frozenset(numbers)
 
@@ -61,35 +63,70 @@ def retarget(
     selection: Selection | None = None,
     zero_point_dtype: str | None = None,
 ) -> list[Linear]:
-    """Change the selected int4 linears of `program`, in place, to `scheme`; those it changed.
+    """Change the selected int4 linears of `program`, in place, to `scheme`.
 
     scheme: 'weight-only' or '8da4w'. zero_point_dtype: the type in which 8da4w keeps its
-    activations' zero points, of linears that are 8da4w already too: 'int8' as ExecuTorch
-    exports it, or 'float16' or 'float32' for runtimes that bind a floating-point tensor;
-    None leaves those there are, and is int8 for new ones. Raises `InputError` where nothing
-    is selected, or the program has no int4 linears.
+    activations' zero points, of linears that are 8da4w already too; None leaves those there
+    are, and is int8 for new ones. int8 is what ExecuTorch's own export of this scheme writes;
+    `quatrain export` writes the activations' type, float32 or float16.
+
+    Returns the linears that it changed, as they were. Raises `InputError` where a layer or a
+    pattern names nothing, nothing is selected, or the program has no int4 linears.
     """
     _require(scheme, SCHEMES, "linear scheme")
     _require(zero_point_dtype or "int8", ZERO_POINT_DTYPES, "zero-point type")
-    graph = program.vulkan
-    int4 = [lin for lin in find_linears(graph) if lin.kernel in (_DYNAMIC, _WEIGHT_ONLY)]
-    selected = [linear for linear in int4 if (selection or Selection()).includes(linear)]
-    if not selected:
-        known = sorted({linear.role for linear in int4}) or ["none"]
-        layers = {linear.layer for linear in int4 if linear.layer is not None}
+    if zero_point_dtype and scheme == "weight-only":
         raise InputError(
-            f"{program.path}: no int4 linear is selected; it has the roles {', '.join(known)} "
-            f"in {len(layers)} layers"
+            f"--zero-point-dtype {zero_point_dtype}: weight-only linears have no zero points; "
+            "it goes with --linear-scheme 8da4w"
         )
+    graph = program.vulkan
+    selected = _select(program, selection or Selection())
     changing = [linear for linear in selected if linear.scheme != scheme]
+    retyped = [
+        linear
+        for linear in selected
+        if zero_point_dtype and linear.zero_points not in (None, zero_point_dtype)
+    ]
     if scheme == "weight-only":
         _to_weight_only(graph, changing)
     else:
-        if zero_point_dtype:
-            _set_zero_points(graph, selected, zero_point_dtype)
-        _to_dynamic(program, graph, changing, zero_point_dtype or "int8")
+        new = zero_point_dtype or "int8"
+        _set_zero_points(graph, retyped, new)
+        _to_dynamic(program, graph, changing, new)
     compact(graph)
-    return changing
+    return changing + retyped
+
+
+def _select(program: Program, selection: Selection) -> list[Linear]:
+    """The selected int4 linears; `InputError` where a part of the selection names nothing."""
+    linears = find_linears(program.vulkan)
+    int4 = [linear for linear in linears if linear.kernel in (_DYNAMIC, _WEIGHT_ONLY)]
+    if not int4:
+        raise InputError(
+            f"{program.path}: has no int4 linears, of which alone there are two schemes"
+        )
+    layers = {linear.layer for linear in linears if linear.layer is not None}
+    unknown = sorted((selection.layers or frozenset()) - layers)
+    if unknown:
+        raise InputError(
+            f"{program.path}: has no layer {unknown[0]}; "
+            + (f"its layers are {min(layers)}-{max(layers)}" if layers else "none is known")
+        )
+    roles = ", ".join(dict.fromkeys(linear.role for linear in int4))
+    for pattern in selection.patterns:
+        if not any(Selection(patterns=(pattern,)).includes(linear) for linear in int4):
+            raise InputError(
+                f"{program.path}: no int4 linear matches {pattern!r}; the roles are {roles}, "
+                f"and the names like {int4[0].name}"
+            )
+    selected = [linear for linear in int4 if selection.includes(linear)]
+    if not selected:
+        raise InputError(
+            f"{program.path}: no int4 linear of the layers given matches "
+            f"{', '.join(selection.patterns)}; the roles are {roles}"
+        )
+    return selected
 
 
 def _require(value: str, known: tuple[str, ...], what: str) -> None:
@@ -154,10 +191,9 @@ def _to_dynamic(
 
 def _set_zero_points(graph: VulkanGraph, linears: Iterable[Linear], dtype: str) -> None:
     for linear in linears:
-        value_id = graph.operators[linear.operator].named_args.get("input_zero_points")
-        if value_id is not None:
-            zero_point = graph.tensor(value_id)
-            graph.values[value_id] = replace(zero_point, dtype=dtype, staging_dtype=dtype)
+        value_id = graph.operators[linear.operator].named_args["input_zero_points"]
+        zero_point = graph.tensor(value_id)
+        graph.values[value_id] = replace(zero_point, dtype=dtype, staging_dtype=dtype)
 
 
 def _add(graph: VulkanGraph, value: Value) -> int:
