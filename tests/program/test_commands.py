@@ -30,7 +30,13 @@ def run(command, *arguments: object) -> Result:
 def test_inspect_prints_a_report() -> None:
     done = run(inspect, DYNAMIC)
     assert done.exit_code == 0
-    for text in ("VulkanBackend", "linears: 15 8da4w", "0-1", "int4 weights", "context 32"):
+    for text in (
+        "VulkanBackend",
+        "linears: 15 8da4w (int8 zero points)",
+        "0-1",
+        "int4 weights",
+        "context 32",
+    ):
         assert text in done.output
     assert "outside the delegate: nothing" in done.output
 
@@ -50,6 +56,28 @@ def test_inspect_compares_two() -> None:
     found = json.loads(run(inspect, DYNAMIC, DYNAMIC, "--json").output)
     assert found["same"] is True
     assert "nothing differs" in run(inspect, DYNAMIC, DYNAMIC).output
+
+
+def test_inspect_of_another_backend_says_what_it_does_not_show() -> None:
+    path = artifact("peer-xnnpack-8da4w")
+    done = run(inspect, path)
+    assert len(open_program(path).delegates) == 9
+    assert "forward: 9 XnnpackBackend delegates" in done.output
+    assert done.output.count("XnnpackBackend delegates") == 3  # the bytes, and the sentence
+    assert "with their weights" in done.output and "weights of XnnpackBackend" in done.output
+    assert "what is inside XnnpackBackend delegates is not shown" in done.output
+    for misleading in ("unknown", "not used by a delegate", "embedding none", "linears"):
+        assert misleading not in done.output
+
+
+def test_inspect_compares_backends() -> None:
+    for pair in ((DYNAMIC, "xnnpack"), ("xnnpack", DYNAMIC)):
+        paths = [artifact("peer-xnnpack-8da4w") if path == "xnnpack" else path for path in pair]
+        done = run(inspect, *paths)
+        assert "9 × XnnpackBackend" in done.output and "1 × VulkanBackend" in done.output
+        assert done.output.count("XnnpackBackend") <= 4
+        for misleading in ("linears", "None", "[]", "{", "absent"):
+            assert misleading not in done.output
 
 
 def test_inspect_refuses_html_of_two(tmp_path: Path) -> None:

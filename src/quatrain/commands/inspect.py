@@ -66,20 +66,24 @@ def inspect(
 def _print_report(report: "Report") -> None:
     from rich.console import Console
 
+    from quatrain.program.report import counts_text, hidden_backends
+
     console = Console()
     console.print(f"[bold]{report.path}[/]  {human_bytes(report.nbytes)}")
     for line in _delegate_lines(report):
         console.print(f"  {line}")
-    outside = ", ".join(f"{count} × {name}" for name, count in report.outside.items())
-    console.print(f"  outside the delegate: {outside or 'nothing'}")
-    shapes = "dynamic shapes" if report.dynamic_shapes else "static shapes"
-    console.print(
-        f"  {report.activation_dtype or 'unknown'} activations, "
-        f"context {report.context_length or 'unknown'}, {shapes}, "
-        f"embedding {report.embedding or 'none'}"
-    )
+    console.print(f"  outside the delegate: {counts_text(report.outside) or 'nothing'}")
+    if report.activation_dtype:
+        console.print(
+            f"  {report.activation_dtype} activations, {_context(report)}, "
+            f"embedding {report.embedding or 'none'}"
+        )
+    else:
+        console.print(f"  {_context(report)}")
     if report.inputs:
         console.print(f"  inputs {', '.join(report.inputs)} → outputs {', '.join(report.outputs)}")
+    if hidden := hidden_backends(report):
+        console.print(f"  {_hidden_line(hidden)}")
     for line in _expert_lines(report):
         console.print(f"  {line}")
     if report.linears:
@@ -93,17 +97,25 @@ def _print_report(report: "Report") -> None:
 
 def _delegate_lines(report: "Report") -> list[str]:
     """One a delegate, or for all of one backend where its format is not read."""
-    lines, sizes = [], {}
+    lines: list[str] = []
+    sizes: dict[tuple[str, str], list[int]] = {}
     for delegate in report.delegates:
-        kind = f"{delegate.method}: {delegate.backend}"
-        if delegate.operators:
-            lines.append(f"{kind}, {delegate.operators} operators")
+        if delegate.operators is not None:
+            method, backend = delegate.method, delegate.backend
+            lines.append(f"{method}: {backend}, {delegate.operators} operators")
         else:
-            sizes.setdefault(kind, []).append(delegate.nbytes)
-    for kind, found in sizes.items():
-        count = f" × {len(found)}" if len(found) > 1 else ""
-        lines.append(f"{kind}{count}, {human_bytes(sum(found))}")
+            sizes.setdefault((delegate.method, delegate.backend), []).append(delegate.nbytes)
+    for (method, backend), found in sizes.items():
+        weights = report.bytes_by_kind.get(f"weights of {backend}", 0)
+        size = human_bytes(sum(found) + weights)
+        many = f"{len(found)} {backend} delegates" if len(found) > 1 else backend
+        lines.append(f"{method}: {many}, {size}" + (" with their weights" if weights else ""))
     return lines
+
+
+def _context(report: "Report") -> str:
+    shapes = "dynamic shapes" if report.dynamic_shapes else "static shapes"
+    return f"context {report.context_length or 'unknown'}, {shapes}"
 
 
 def _expert_lines(report: "Report") -> list[str]:
@@ -125,6 +137,9 @@ def _linear_table(report: "Report"):
     from rich.table import Table
 
     counts = ", ".join(f"{count} {scheme}" for scheme, count in report.schemes.items())
+    zero_points = sorted({linear.zero_points for linear in report.linears if linear.zero_points})
+    if zero_points:
+        counts += f" ({' and '.join(zero_points)} zero points)"
     rows: dict[tuple[str, ...], list[int]] = {}
     for linear in report.linears:
         shape = f"{linear.out_features}×{linear.in_features}"

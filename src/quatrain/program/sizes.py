@@ -58,12 +58,17 @@ def bytes_by_kind(
         if place is None or place not in counted:
             sizes[kind] += constant.nbytes if place is None else program.segment_range(place)[1]
             counted.update(() if place is None else (place,))
+    hidden = " and ".join(sorted({d.backend for d in program.delegates if d.graph is None}))
+    named = set(program.named_segments)
     for index in range(len(program.root.segments or ())):
         if index not in counted and index not in program.delegate_segments:
-            sizes["not used by a delegate"] += program.segment_range(index)[1]
+            kind = "constants outside the delegates"
+            if index in named:
+                kind = f"weights of {hidden}" if hidden else "not used by a delegate"
+            sizes[kind] += program.segment_range(index)[1]
     inline = sum(constant.nbytes for constant in kinds if constant.key is None)
     blobs = sum(len(d.blob) for d in program.delegates if program.in_segment(d))
-    label = "graph" if graph else "delegates"
+    label = "graph" if graph else f"{hidden} delegates"
     sizes[label] += blobs - inline + (len(program.flatbuffer) if graph else 0)
     if not graph:
         sizes["graph"] += len(program.flatbuffer)
