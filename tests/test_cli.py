@@ -146,3 +146,17 @@ def test_other_errors_of_the_system_are_not_taken_for_it():
 
     with pytest.raises(OSError, match="Input/output"):
         exit_cleanly(fail)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["devices"], ["devices", "--json"]])
+def test_an_output_that_is_full_or_closed_is_no_traceback(arguments):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "quatrain", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    expected = "error: the output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, expected)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "")

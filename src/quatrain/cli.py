@@ -2,8 +2,10 @@
 
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Callable
+from typing import TypeGuard
 
 import typer
 
@@ -50,15 +52,24 @@ def main() -> None:
 def exit_cleanly(app: Callable[[], object]) -> None:
     """Run `app` and leave with its exit code; an error is one message unless `--debug` is given."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            # Flush here, where a failure is seen, rather than as Python ends.
+            print(end="", flush=True)
     except KeyboardInterrupt:
         _fail("interrupted; nothing was written", 130)
     except QuatrainError as error:
         _fail(str(error), error.exit_code, error)
     except (MemoryError, OSError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if _is_out_of_memory(error):
+            _fail("out of memory; close other programs or use a smaller model", 1, error)
+        if not _is_full_or_closed_stream(error):
             raise
-        _fail("out of memory; close other programs or use a smaller model", 1, error)
+        _forget_output()
+        if error.errno == errno.EPIPE:
+            sys.exit(1)
+        _fail(f"the output cannot be written: {error.strerror}", 2, error)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -66,6 +77,20 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
+def _is_full_or_closed_stream(error: BaseException) -> TypeGuard[OSError]:
+    """Whether writing to the standard output failed; an error of a file would name the file."""
+    return (
+        isinstance(error, OSError)
+        and error.filename is None
+        and error.errno in (errno.ENOSPC, errno.EPIPE)
+    )
+
+
+def _forget_output() -> None:
+    """Send what is still to be written to the standard output nowhere: Python will try again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, exit_code: int, error: BaseException | None = None) -> None:
