@@ -227,6 +227,38 @@ def test_an_unknown_limit_is_only_possible(tmp_path: Path) -> None:
     assert "4097 texels" in findings(image, "llvmpipe", "1.5")["buffer-limit"].places[0]
 
 
+def constant_of(kind: str) -> Make:
+    """A program that reads a constant of 256 MiB by one operator."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x, out = maker.input("int32", 1), maker.tensor("float32", 1, 64)
+        weight = maker.constant(np.zeros((2**14, 2**12), dtype=np.float32))
+        null, false = maker.plain("null"), maker.plain("bool", False)
+        rest = {"aten.embedding.default": (null, false, false), "aten.linear.default": (null,)}
+        first = (weight, x) if "embedding" in kind else (x, weight)
+        maker.call(kind, *first, *rest[kind], out)
+        return maker.save(folder / "constant.pte", [out])
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "remedy", "not_its"),
+    [
+        (huge(4 * 4097, "texture3d"), "export again with --target", "quantize"),
+        (huge(2**26, "buffer"), "shorter --max-seq-len", "quantize"),
+        (constant_of("aten.embedding.default"), "--embedding int4", "--max-seq-len"),
+        (constant_of("aten.linear.default"), "--output-layer int4", "--max-seq-len"),
+    ],
+)
+def test_the_remedy_for_a_tensor_too_large_fits_it(
+    make: Make, remedy: str, not_its: str, tmp_path: Path
+) -> None:
+    found = findings(make(tmp_path), "llvmpipe", "1.5")["buffer-limit"]
+    assert remedy in found.remedy and not_its not in found.remedy
+
+
 def test_image_extents() -> None:
     shape = (2, 8, 6, 10)
     assert image_extents(Tensor("float32", shape, layout="width_packed")) == (3, 6, 16)
@@ -266,8 +298,20 @@ def test_the_command_says_what_where_and_how_to_fix(tmp_path: Path) -> None:
     assert json.loads(done.output)["ok"] is True
 
 
+def test_int8_zero_points_keep_8da4w_where_it_would_fail(tmp_path: Path) -> None:
+    sick = dynamic_zero_points("float32")(tmp_path)
+    found = findings(sick, "mali-g715", "1.3")["dq8ca-zp-binding-float"]
+    assert f"{sick} --linear-scheme 8da4w --zero-point-dtype int8 -o fixed.pte" in found.remedy
+    program = open_program(sick)
+    retarget(program, "8da4w", zero_point_dtype="int8")
+    program.write(sick)
+    assert run(sick, "--device", "mali-g715", "--runtime", "1.3").exit_code == 0
+
+
 def test_the_command_refuses_what_it_does_not_know() -> None:
-    for options in (("--device", "mali-g9"), ("--runtime", "newest")):
+    for options in (
+        ("--device", "mali-g9"), ("--device", ""), ("--runtime", "newest"), ("--runtime", ""),
+    ):  # fmt: skip
         assert isinstance(run(artifact("peer-8da4w-fp32"), *options).exception, InputError)
     assert isinstance(run(artifact("peer-xnnpack-8da4w")).exception, InputError)
     assert "Example:" in run("--help").output

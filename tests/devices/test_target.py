@@ -54,9 +54,9 @@ def test_fp16_only_where_a_source_says_so() -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Exports a checkpoint of 64 channels as chosen, each kind of program once."""
+    """Exports a checkpoint of 64 channels and many tokens as chosen, each kind of program once."""
     folder = tmp_path_factory.mktemp("target")
-    checkpoint = write_checkpoint(folder / "c", max_seq_len=128)
+    checkpoint = write_checkpoint(folder / "c", max_seq_len=128, vocab_size=16384)
 
     def make(device: str, runtime: str | None, max_seq_len: int):
         choice = choose_for_target(device, runtime, plan(checkpoint, None, max_seq_len))
@@ -82,6 +82,7 @@ def test_what_is_chosen_passes_the_doctor(made, device, runtime, max_seq_len) ->
     _, program = made(device, runtime, max_seq_len)
     found = examine(program, find_device(device), runtime)
     assert [finding.hazard for finding in found if finding.applies] == []
+    assert "buffer-limit" not in [finding.hazard for finding in found]
 
 
 def test_8da4w_where_no_prompt_is_longer_than_the_sums_hold(made) -> None:

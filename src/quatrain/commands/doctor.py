@@ -34,8 +34,8 @@ def doctor(
     from quatrain.devices.catalogue import release
     from quatrain.program import open_program
 
-    profile = find_device(device) if device else None
-    if runtime:
+    profile = find_device(device) if device is not None else None
+    if runtime is not None:
         release(runtime)
     findings = examine(open_program(model), profile, runtime)
     failed = any(finding.applies for finding in findings)

@@ -86,10 +86,13 @@ def _examine_hazard(
 
     places: dict[str, dict[str, None]] = {}
     affected: dict[str, list[str]] = {}
+    remedies: dict[str, dict[str, None]] = {}
     for device, certainty in _devices_with(hazard, devices):
         for place in fire(device):
             level = _weaker(certainty, place)
             places.setdefault(level, {})[place.where] = None
+            remedy = (place.remedy or hazard.remedy).format(model=name)
+            remedies.setdefault(level, {})[remedy] = None
             if device.id not in affected.setdefault(level, []):
                 affected[level].append(device.id)
     everywhere = len(devices) == len(load_devices())
@@ -103,7 +106,7 @@ def _examine_hazard(
             devices=[] if everywhere and len(affected[level]) == len(devices) else affected[level],
             fixed_in=hazard.fixed_in,
             consequence=hazard.consequence,
-            remedy=hazard.remedy.format(model=name),
+            remedy="; ".join(remedies[level]),
             source=hazard.source,
         )
         for level, where in places.items()

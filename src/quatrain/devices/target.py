@@ -158,7 +158,7 @@ def _way_to_8da4w(met: list[Hazard], dtype: str, planned: Planned) -> str | None
 
 
 def _limits(profile: Device, reasons: list[str]) -> dict[str, Any]:
-    """Limits that are known; small images where a desktop's are not."""
+    """Limits that are known; for images, else a size that is sure."""
     limits: dict[str, Any] = {}
     if profile.max_storage_buffer:
         limits["buffer_limit"] = profile.max_storage_buffer
@@ -171,9 +171,12 @@ def _limits(profile: Device, reasons: list[str]) -> dict[str, Any]:
         reasons.append(
             f"images up to {profile.max_image_3d} texels: {profile.sources['max_image_3d']}"
         )
-    elif "desktop" in profile.families:
+    else:
         limits["texture_limits"] = (SURE_IMAGE,) * 3
-        reasons.append(f"images up to {SURE_IMAGE} texels: ExecuTorch's limit for desktops")
+        reasons.append(
+            f"images up to {SURE_IMAGE} texels, larger tensors in buffers: ExecuTorch's "
+            f"conservative limit, since no source gives that of {profile.name}"
+        )
     return limits
 
 

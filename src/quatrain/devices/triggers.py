@@ -15,6 +15,7 @@ from quatrain.devices.catalogue import Device
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.program.linears import find_linears
 from quatrain.program.report import activation_dtype
+from quatrain.program.sizes import cache_values
 
 # What a device whose figure is unknown surely has: the Vulkan specification's minimum for
 # buffers, ExecuTorch's conservative limit (`small_texture_limits`) for images.
@@ -26,11 +27,15 @@ _BLOCK = 1 << 22  # elements of a constant looked at together
 
 @dataclass(frozen=True)
 class Place:
-    """Where a trigger fires; `certainty` overrides the hazard's where this place is less sure."""
+    """Where a trigger fires; `certainty` overrides the hazard's where this place is less sure,
+    `remedy` where it needs another."""
 
     where: str
     certainty: str | None = None
+    remedy: str | None = None
 
+
+_IN_A_BUFFER = "export again with --target DEVICE, which keeps so large a tensor in a buffer"
 
 Trigger = Callable[[Program, VulkanGraph, Device | None], list[Place]]
 
@@ -185,15 +190,29 @@ def beyond_device_limits(
     for value_id, value in enumerate(graph.values):
         if not isinstance(value, Tensor):
             continue
-        largest = max(image_extents(value))
+        where = f"value {value_id}, {_text(graph, value_id)}"
         if value.storage == "texture3d" and value.constant is None:
+            largest = max(image_extents(value))
             if largest > (image or SURE_IMAGE):
-                where = f"value {value_id}, {_text(graph, value_id)}: an image of {largest} texels"
-                places.append(Place(where, None if image else "possible"))
+                where += f": an image of {largest} texels"
+                places.append(Place(where, None if image else "possible", _IN_A_BUFFER))
         elif value.nbytes > (buffer or SURE_STORAGE_BUFFER):
-            where = f"value {value_id}, {_text(graph, value_id)}: {value.nbytes} bytes"
-            places.append(Place(where, None if buffer else "possible"))
+            where += f": {value.nbytes} bytes"
+            remedy = _smaller_buffer(graph, value_id)
+            places.append(Place(where, None if buffer else "possible", remedy))
     return places
+
+
+def _smaller_buffer(graph: VulkanGraph, value_id: int) -> str | None:
+    """What makes a tensor smaller; None where nothing in the program does."""
+    if not _is_constant(graph, value_id) or value_id in cache_values(graph):
+        return "export again with a shorter --max-seq-len"
+    readers = {operator.kind for operator in graph.operators if value_id in operator.args[:-1]}
+    if "aten.embedding" in readers:
+        return "quantize with --embedding int4 and export again"
+    if readers & {"aten.linear", "aten.mm", "aten.addmm"}:
+        return "quantize with --output-layer int4 and export again"
+    return None
 
 
 def image_extents(tensor: Tensor) -> tuple[int, int, int]:
