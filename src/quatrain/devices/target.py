@@ -181,12 +181,11 @@ def _limits(profile: Device, reasons: list[str]) -> dict[str, Any]:
 
 
 def _avoid(hazards: list[Hazard], reasons: list[str]) -> dict[str, str]:
-    named = [hazard for hazard in hazards if hazard.id == "embedding-q4-dynamic-oob"]
-    reasons += [f"no int4 embedding: {_text(hazard)}" for hazard in named]
-    return {
-        "int4-embedding": f"{hazard.id}: {hazard.title}: {hazard.consequence}; {hazard.remedy}"
-        for hazard in named
-    }
+    hazard = next((h for h in hazards if h.id == "embedding-q4-dynamic-oob"), None)
+    if hazard is None:
+        return {}
+    reasons.append(f"no int4 embedding: {_text(hazard)}")
+    return {"int4-embedding": f"{hazard.id}: {hazard.title}: {hazard.consequence}; {hazard.remedy}"}
 
 
 def _text(hazard: Hazard) -> str:
