@@ -5,14 +5,20 @@ from contextlib import contextmanager
 
 from quatrain.errors import InputError
 
+# What Python and torch raise where an operator's arguments do not fit.
+UNFIT = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
+
+
+def cannot_compute(what: str, error: Exception) -> InputError:
+    """The `InputError` that says of `what` why it cannot be computed."""
+    reason = f"{type(error).__name__}: {error}"
+    return InputError(f"{what} cannot be computed: {reason}; is the program damaged?")
+
 
 @contextmanager
 def computing(what: str) -> Iterator[None]:
-    """Turn what Python raises where an operator's arguments do not fit into an `InputError`."""
+    """Turn an error of `UNFIT` into an `InputError` that names `what`."""
     try:
         yield
-    except (
-        LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError,
-    ) as error:  # fmt: skip
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"{what} cannot be computed: {reason}; is the program damaged?") from error
+    except UNFIT as error:
+        raise cannot_compute(what, error) from error

@@ -110,12 +110,9 @@ def verify_program(
     with stages("open the program and the checkpoint"):
         opened, source = open_program(program), open_checkpoint(checkpoint)
         require_tokens_to_logits(program, opened.metadata, "verify")
-        devices = _devices(devices, opened)
+        ready = _open_devices(devices, opened, emulate)
         scheme, dtype, context = describe(opened)
         texts = _encode(prompts, program, context, new_tokens)
-        for device in devices:  # refused now rather than after all else
-            if device != "reference":
-                load_runner(opened, device, emulate)
     with stages("compare packed weights"):
         vulkan = opened.vulkan if is_vulkan(opened) else None
         packed = check_packed(vulkan, source.tensors, source.group_size) if vulkan else []
@@ -132,8 +129,8 @@ def verify_program(
         floor = rounding_floor(backbone, texts, eager.follows, eager.logits, _NUDGE[dtype])
     allowed = max(_LOGITS_ERROR[dtype], _FLOORS * floor.logits_error)
     checks = []
-    for device in devices:
-        runner, _ = load_runner(opened, device, emulate)
+    for device, opened_runner in ready.items():
+        runner = opened_runner or load_runner(opened, device, emulate)[0]
         with stages(f"run on {device}"):
             logits = eager.followed_by(runner)
         parity = compare_logits(eager.logits, logits)
@@ -178,31 +175,36 @@ class _Eager:
         return [greedy_logits(runner, prompt, follow) for prompt, follow in pairs]
 
 
-def _devices(asked: tuple[str, ...], program: Program) -> tuple[str, ...]:
-    """`asked`, each once, with all that can run `program` here for "auto"."""
-    named = [name for device in asked for name in _named(device, program)]
-    if not named:
+def _open_devices(
+    asked: tuple[str, ...], program: Program, emulate: str | None
+) -> dict[str, Runner | None]:
+    """The runner on each device of `asked`, with all that can run `program` here for "auto".
+
+    So that one which cannot is refused before all else. None for the reference, which holds the
+    weights dequantized: it is loaded when it is its turn.
+    """
+    found: dict[str, Runner | None] = {}
+    for device in asked:
+        if check_device(device)[0] == "auto":
+            found |= _open_all(program, emulate)
+        elif device == "reference":
+            found[device] = None
+        elif device not in found:
+            found[device] = load_runner(program, device, emulate)[0]
+    if not found:
         raise InputError("no --device is given; leave it out for all that run the program")
-    return tuple(dict.fromkeys(named))
+    return found
 
 
-def _named(device: str, program: Program) -> list[str]:
-    kind, _ = check_device(device)
-    if kind != "auto":
-        return [device]
+def _open_all(program: Program, emulate: str | None) -> dict[str, Runner | None]:
     if not is_vulkan(program):
-        return ["executorch"]
-    return ["reference", "gpu"] if _runs_on_gpu(program) else ["reference"]
-
-
-def _runs_on_gpu(program: Program) -> bool:
+        return {"executorch": load_runner(program, "executorch", emulate)[0]}
     if not list_adapters():
-        return False
+        return {"reference": None}
     try:
-        load_runner(program, "gpu")
+        return {"reference": None, "gpu": load_runner(program, "gpu", emulate)[0]}
     except InputError:  # an operator without a kernel, or a limit of the adapter
-        return False
-    return True
+        return {"reference": None}
 
 
 def _encode(

@@ -9,7 +9,7 @@ import torch
 
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, VulkanGraph, open_program
-from quatrain.runtime.computing import computing
+from quatrain.runtime.computing import UNFIT, cannot_compute, computing
 from quatrain.runtime.faults import check_fault, faulty_linear_dynamic
 from quatrain.runtime.reference.attention import ATTENTION_KERNELS, MUTATED
 from quatrain.runtime.reference.kernels import KERNELS
@@ -63,10 +63,11 @@ class ReferenceRunner:
             if operator.kind == "et_vk.prepack":
                 self._values[operator.out] = self._values[operator.args[0]]
             else:
-                with computing(f"{self.path}: operator {index}, {operator.name},"):
+                name = f"{self.path}: operator {index}, {operator.name},"
+                with computing(name):
                     self._steps.append(self._step(operator))
                 self._targets.append(self.graph.outputs_of(operator))
-                self._step_names.append(f"operator {index}, {operator.name},")
+                self._step_names.append(name)
         self._caches = {
             operator.args[place]: self._values[operator.args[place]]
             for operator in self.graph.operators
@@ -112,9 +113,8 @@ class ReferenceRunner:
                 for target in targets:
                     if target in wanted:
                         values[target] = observe(target, values[target])
-        except (RuntimeError, IndexError, TypeError, ValueError, AttributeError) as error:
-            name = self._step_names[done]
-            raise InputError(f"{self.path}: {name} cannot be computed: {error}") from error
+        except UNFIT as error:
+            raise cannot_compute(self._step_names[done], error) from error
         return self._output(self.graph.outputs[0])
 
     def _initial(self, value_id: int) -> Any:
