@@ -9,8 +9,8 @@ Vulkan device, llvmpipe included, where it was built with Vulkan, and on the CPU
 Every figure is a median. CPU time per token tells more than wall time where other programs run
 on the same cores and the adapter computes on them (llvmpipe). The linears' share is that of a
 step's time on the GPU which is gone when they are left out of it. Per-operator times come from
-timestamp queries, one compute pass per dispatch, which on llvmpipe adds some 20 microseconds to
-each: their sum is more than a step takes. Bytes per second count the packed weights and scales
+timestamp queries, one compute pass per dispatch, which adds to each: their sum is more than a step
+takes. Bytes per second count the packed weights and scales
 that one decoded token reads.
 """
 

@@ -55,6 +55,13 @@ def test_no_beginning_of_a_healthy_text_is_suspect() -> None:
                 assert not begun.problems, length
 
 
+@pytest.mark.parametrize(("length", "caught"), [(8, 81), (24, 99)])
+def test_how_many_garbled_texts_are_caught_by_their_beginning(length: int, caught: int) -> None:
+    garbled = RECORDED["garbled"] + HELD_OUT["garbled"]
+    begun = (judge(g["tokens"][:length], g["entropies"][:length], "length") for g in garbled)
+    assert sum(bool(health.problems) for health in begun) == caught
+
+
 def _words(count: int) -> list[int]:
     return [(i * 37) % 1009 for i in range(count)]
 
