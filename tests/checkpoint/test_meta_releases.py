@@ -37,13 +37,17 @@ def release_tensors(adaptors=False):
             tensors[f"{linear}.weight"] = torch.randint(
                 -8, 8, shape, dtype=torch.int8, generator=generator
             )
-            tensors[f"{linear}.scales"] = torch.rand((shape[0], shape[1] // 32)) * 0.02 + 0.001
+            scales = torch.rand((shape[0], shape[1] // 32), generator=generator)
+            tensors[f"{linear}.scales"] = scales * 0.02 + 0.001
     for name in list(tensors):
         if name.endswith(".scales") and name.startswith("layers."):
             linear = name.removesuffix(".scales")
             rows, columns = tensors[f"{linear}.weight"].shape
             if adaptors:
-                a, b = torch.randn(16, columns) * 0.02, torch.randn(rows, 16) * 0.02
+                a, b = (
+                    torch.randn(shape, generator=generator) * 0.02
+                    for shape in ((16, columns), (rows, 16))
+                )
                 tensors |= {f"{linear}.adaptor.A.weight": a, f"{linear}.adaptor.B.weight": b}
     tensors = {
         name: tensor.bfloat16() if tensor.is_floating_point() else tensor

@@ -72,7 +72,7 @@ _GGUF_NAMES = {
 }
 
 
-def float_tensors(bias=False, qk_norm=False, tied=False) -> dict[str, torch.Tensor]:
+def float_tensors(bias=False, qk_norm=False, tied=False, layers=2) -> dict[str, torch.Tensor]:
     """Random float32 tensors of PARAMS' shapes, by Meta name."""
     generator = torch.Generator().manual_seed(0)
 
@@ -82,7 +82,7 @@ def float_tensors(bias=False, qk_norm=False, tied=False) -> dict[str, torch.Tens
     tensors = {"tok_embeddings.weight": random(272, 64), "norm.weight": random(64)}
     if not tied:
         tensors["output.weight"] = random(272, 64)
-    for layer in range(2):
+    for layer in range(layers):
         shapes = {
             "attention.wq.weight": (64, 64),
             "attention.wk.weight": (32, 64),
@@ -164,7 +164,7 @@ def write_gguf(
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(512)
     writer.add_embedding_length(64)
-    writer.add_block_count(2)
+    writer.add_block_count(sum(name.endswith(".ffn_norm.weight") for name in tensors) or 2)
     writer.add_feed_forward_length(96)
     writer.add_head_count(4)
     writer.add_head_count_kv(2)

@@ -58,7 +58,7 @@ def test_quantized_sources_keep_every_bit(tmp_path):
 
 def test_float_sources_are_what_quantize_writes(tmp_path):
     for name, source in {
-        "gguf": tiny.write_gguf(tmp_path / "m.gguf", kind="Q4_0"),
+        "gguf": tiny.write_gguf(tmp_path / "m.gguf", kind="Q8_0"),
         "hf": tiny.write_hugging_face(tmp_path / "hf", shards=2),
         "meta": tiny.write_meta(tmp_path / "meta"),
     }.items():

@@ -101,7 +101,7 @@ def test_the_tokenizer_travels_along(tmp_path):
     assert tokenizer.decode(tokenizer.encode("hello 123")) == "hello 123"
 
 
-def test_q4_0_is_kept_where_it_can_be(tmp_path):
+def test_q4_0_is_kept(tmp_path):
     rng = np.random.default_rng(0)
     positive = rng.integers(-8, 8, (64, 64)), np.abs(rng.normal(size=(64, 2))).astype(np.float16)
     mixed = rng.integers(-8, 8, (96, 64)), rng.normal(size=(96, 2)).astype(np.float16)
@@ -111,9 +111,14 @@ def test_q4_0_is_kept_where_it_can_be(tmp_path):
     tensors = open_checkpoint(tmp_path / "out").tensors
     assert np.array_equal(tensors[f"{WQ}.weight"].numpy(), positive[0])
     assert np.array_equal(tensors[f"{WQ}.scales"].numpy(), positive[1].astype(np.float32))
-    rounded = int(((mixed[1] < 0) & (mixed[0].reshape(96, 2, 32) == -8).any(-1)).sum())
-    assert report.rounded_groups == {f"{w1}.weight": rounded}
-    assert report.exact_groups == 64 * 2 + 96 * 2 - rounded
+    values, scales = tensors[f"{w1}.weight"].numpy(), tensors[f"{w1}.scales"].numpy()
+    assert np.array_equal(
+        values.reshape(96, 2, 32) * scales[..., None],
+        mixed[0].reshape(96, 2, 32) * mixed[1].astype(np.float32)[..., None],
+    )
+    assert report.exact_groups == 64 * 2 + 96 * 2
+    negative = (mixed[1] < 0) & (mixed[0].reshape(96, 2, 32) == -8).any(-1)
+    assert report.negative_scales == int(negative.sum())
 
 
 def test_the_report(tmp_path):
@@ -125,7 +130,7 @@ def test_the_report(tmp_path):
     assert 0.001 < report.relative_rms_error["embedding"] < 0.02
     assert 0.05 < report.relative_rms_error["layers"] < 0.1
     assert report.seconds and report.peak_rss_bytes > 0
-    assert report.rounded_groups == {} and report.exact_groups == 0
+    assert report.exact_groups == report.negative_scales == 0
 
 
 @pytest.mark.parametrize(
@@ -182,13 +187,14 @@ def run(monkeypatch, *arguments):
 
 def test_command(tmp_path, monkeypatch, capsys):
     model = write_model(tmp_path / "m", "gguf", kind="Q4_0")
-    run(monkeypatch, model, "-o", tmp_path / "out", "--embedding", "int4", "--json")
+    run(monkeypatch, model, "-o", tmp_path / "out", "--json")
     said = json.loads(capsys.readouterr().out)
     assert said["tensors"] == len(open_checkpoint(tmp_path / "out").tensors)
     assert said["exact_groups"] > 0
     run(monkeypatch, model, "-o", tmp_path / "out")
     captured = capsys.readouterr()
-    assert "relative RMS error" in captured.out and "rounded again" in captured.out
+    assert "relative RMS error" in captured.out and "kept exactly" in captured.out
+    assert "export for XNNPACK rounds those again" in captured.out
     assert "quantize layers" in captured.err
 
 

@@ -73,7 +73,7 @@ class Checkpoint:
     def check_values(self, stages: Stages | None = None) -> None:
         """Read every tensor once, one at a time, and check what its values must be.
 
-        int4 integers in [-8, 7], scales finite and positive, zeros all zero, floating-point
+        int4 integers in [-8, 7], scales finite and not 0, zeros all zero, floating-point
         tensors finite. Raises `InputError` naming the first tensor and element that is not.
         """
         with (stages or Stages())("check the checkpoint's values") as advance:
@@ -85,12 +85,13 @@ class Checkpoint:
 
     def check_tensor(self, name: str, tensor: torch.Tensor) -> None:
         """What `check_values` does, for the one `tensor` of that `name`."""
-        check_tensor_values(tensor, name, str(self.source), int4=name not in self._int8_weights)
+        int4 = name.rpartition(".")[0] not in self._int8_modules
+        check_tensor_values(tensor, name, str(self.source), int4)
 
     @cached_property
-    def _int8_weights(self) -> set[str]:
+    def _int8_modules(self) -> set[str]:
         kinds = ((EMBEDDING, self.embedding_kind), (OUTPUT, self.output_kind))
-        return {f"{module}.weight" for module, kind in kinds if kind == "int8"}
+        return {module for module, kind in kinds if kind == "int8"}
 
     def _declared(self, part: str) -> Any:
         arguments = self.params.get("quantization_args")

@@ -13,7 +13,8 @@ _ELEMENTS_AT_ONCE = 1 << 20  # what a check needs beside the tensor is a few meg
 def check_tensor_values(tensor: torch.Tensor, name: str, source: str, int4: bool) -> None:
     """Raise `InputError` where an element of `tensor` is not what `name` says it is.
 
-    `int4`: whether an integer weight must lie in [-8, 7] rather than fill its int8.
+    `int4`: whether integers lie in [-8, 7], and their scales may be negative, as half of those in
+    GGUF's Q4_0 are; others fill their int8.
     """
     part = name.rpartition(".")[2]
     if part == "zeros":
@@ -23,6 +24,10 @@ def check_tensor_values(tensor: torch.Tensor, name: str, source: str, int4: bool
             "(quatrain convert --requantize-asymmetric rounds it anew)"
         )
         _require(lambda x: x == 0, tensor, name, source, expected)
+    elif part == "scales" and int4:
+        _require(
+            lambda x: (x != 0) & torch.isfinite(x), tensor, name, source, "a finite scale, not 0"
+        )
     elif part == "scales":
         _require(
             lambda x: (x > 0) & torch.isfinite(x), tensor, name, source, "a positive finite scale"

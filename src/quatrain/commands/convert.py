@@ -44,7 +44,10 @@ def convert(
     ] = 32,
     embedding: Annotated[
         Table,
-        typer.Option(help="keep: as the source has it; int8 for a floating-point source."),
+        typer.Option(
+            help="keep: as the source has it; int8 for a floating-point source (int4 where a GGUF "
+            "file has it as Q4_0)."
+        ),
     ] = Table.keep,
     output_layer: Annotated[
         OutputTable,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 class Embedding(StrEnum):
+    keep = "keep"
     int8 = "int8"
     int4 = "int4"
     fp = "fp"
@@ -40,8 +41,12 @@ def quantize(
         int, typer.Option(help="Weights that share a scale: 32, 64, 128 or 256.")
     ] = 32,
     embedding: Annotated[
-        Embedding, typer.Option(help="int8 per row, int4 in groups, or float32.")
-    ] = Embedding.int8,
+        Embedding,
+        typer.Option(
+            help="int8 per row, int4 in groups, or float32. keep: int4 where a GGUF file has it as "
+            "Q4_0, else int8."
+        ),
+    ] = Embedding.keep,
     output_layer: Annotated[
         OutputLayer, typer.Option(help="int4 in groups, or int8 per channel.")
     ] = OutputLayer.int4,
@@ -75,11 +80,12 @@ def _print_report(report: "QuantizeReport") -> None:
     print(f"  size      {human_bytes(report.bytes_in)} -> {human_bytes(report.bytes_out)}")
     for kind, error in report.relative_rms_error.items():
         print(f"  {kind:<10}{error:.2%} relative RMS error")
-    if report.exact_groups or report.rounded_groups:
-        rounded = sum(report.rounded_groups.values())
+    if report.exact_groups:
+        print(f"  groups    {report.exact_groups} are the source's own int4, kept exactly")
+    if report.negative_scales:
         print(
-            f"  groups    {report.exact_groups} of the source's own int4 groups kept exactly, "
-            f"{rounded} rounded again (their scale was negative)"
+            f"            {report.negative_scales} of them have a negative scale, which Vulkan's "
+            "kernels take and XNNPACK's do not: export for XNNPACK rounds those again"
         )
     if not report.tokenizer:
         print("  tokenizer none: the model came without a tokenizer.json")

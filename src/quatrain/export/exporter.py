@@ -27,6 +27,7 @@ from quatrain.files import whole_file
 from quatrain.linear import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program import open_program
+from quatrain.quantize.positive_scales import RoundedAgain, make_scales_positive
 from quatrain.quiet import quiet
 from quatrain.stages import Stages, peak_rss_bytes
 
@@ -73,8 +74,8 @@ def export_checkpoint(
     _refuse_avoided(opened, options)
     opened.check_values(stages)
     with stages("build the backbone"):
-        backbone, rows = _prepare(opened, options)
-        notes = _notes(backbone, options)
+        backbone, rows, rounded = _prepare(opened, options)
+        notes = _notes(backbone, options, rounded)
         release_mapped()
     with whole_file(output) as temporary:
         notes += _write_program(backbone, opened, options, temporary, stages)
@@ -126,7 +127,9 @@ def _refuse_avoided(opened: Checkpoint, options: ExportOptions) -> None:
         )
 
 
-def _prepare(opened: Checkpoint, options: ExportOptions) -> tuple[Backbone, list[LinearRow]]:
+def _prepare(
+    opened: Checkpoint, options: ExportOptions
+) -> tuple[Backbone, list[LinearRow], RoundedAgain]:
     backbone = build_backbone(
         opened.config,
         opened.tensors,
@@ -136,11 +139,13 @@ def _prepare(opened: Checkpoint, options: ExportOptions) -> tuple[Backbone, list
         embedding_input=options.embedding_input,
         hidden_output=options.hidden_output,
     )
-    to_operators = to_vulkan_operators if options.backend == "vulkan" else to_cpu_operators
+    vulkan = options.backend == "vulkan"
+    to_operators = to_vulkan_operators if vulkan else to_cpu_operators
     to_operators(backbone)
     rows = assign_kernels(backbone, options)
     dequantize_fallbacks(backbone, rows)
-    return backbone, rows
+    rounded = RoundedAgain() if vulkan else make_scales_positive(backbone)
+    return backbone, rows, rounded
 
 
 def _write_program(
@@ -169,7 +174,7 @@ def _write_program(
     return [f"Every layer was lowered by itself, which takes longer: {reason}."]
 
 
-def _notes(backbone: Backbone, options: ExportOptions) -> list[str]:
+def _notes(backbone: Backbone, options: ExportOptions, rounded: RoundedAgain) -> list[str]:
     notes = []
     experts, picked = backbone.config.num_experts, backbone.config.num_activated_experts
     if options.backend == "vulkan" and experts > picked:
@@ -188,6 +193,8 @@ def _notes(backbone: Backbone, options: ExportOptions) -> list[str]:
             "kernel for int4 and floating-point embeddings only. Quantize with "
             "--embedding int4 for a program an eighth of that part's size."
         )
+    if rounded.rounded:
+        notes.append(f"{rounded}.")
     if options.backend == "xnnpack":
         worst = max((_bfloat16_error(part) for part in backbone.modules()), default=0.0)
         if worst:

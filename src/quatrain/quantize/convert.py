@@ -15,7 +15,8 @@ from quatrain.checkpoint.safetensors_file import encoded_header, encoded_tensor
 from quatrain.checkpoint.source_files import is_quantized, source_files
 from quatrain.errors import InputError
 from quatrain.quantize.model import one_thread
-from quatrain.quantize.pieces import Piece, Table, pieces_of_checkpoint, pieces_of_model
+from quatrain.quantize.pieces import Piece, pieces_of_checkpoint, pieces_of_model
+from quatrain.quantize.plan import Table
 from quatrain.quantize.requantize import Requantization
 from quatrain.quantize.resumable import ResumableFile, publish, sha256_of, working_folder
 from quatrain.stages import Stages, peak_rss_bytes
@@ -30,7 +31,7 @@ _BYTES_BETWEEN_OPENINGS = 128 << 20
 @dataclass(frozen=True)
 class ConvertOptions:
     """`embedding` and `output_layer`: 'keep' leaves a quantized source's as they are, and gives a
-    floating-point source's int8 and int4. `group_size` is for floating-point sources alone.
+    floating-point source's what `plan` does. `group_size` is for floating-point sources alone.
     `requantize_asymmetric` rounds anew the linears that the layout cannot hold."""
 
     group_size: int = 32

@@ -16,9 +16,9 @@ from quatrain.checkpoint.safetensors_file import write_safetensors
 from quatrain.errors import InputError
 from quatrain.files import whole_folder
 from quatrain.quantize.groups import quantize_channels, quantize_groups, squared_error
-from quatrain.quantize.plan import Method, Step, plan
+from quatrain.quantize.plan import Step, Table, plan
 from quatrain.quantize.q4_0 import GROUP_SIZE as Q4_0_GROUP_SIZE
-from quatrain.quantize.q4_0 import positive_scales
+from quatrain.quantize.q4_0 import layout_of_q4_0
 from quatrain.stages import Stages, peak_rss_bytes
 from quatrain.tokenizer import write_json
 
@@ -29,8 +29,8 @@ class QuantizeReport:
 
     `relative_rms_error` per kind (embedding, layers, output): the root of the sum of squared
     errors over that of squared weights, against the weights as the source held them.
-    `exact_groups` and `rounded_groups`: of the groups that the source held as int4 already
-    (GGUF's Q4_0), how many are kept exactly and, by tensor, how many had to be rounded again.
+    `exact_groups`: how many groups the source held as int4 already (GGUF's Q4_0), which are kept
+    exactly; `negative_scales`: how many of those have a negative scale.
     """
 
     source: str
@@ -41,7 +41,7 @@ class QuantizeReport:
     bytes_out: int = 0
     relative_rms_error: dict[str, float] = field(default_factory=dict)
     exact_groups: int = 0
-    rounded_groups: dict[str, int] = field(default_factory=dict)
+    negative_scales: int = 0
     tokenizer: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     peak_rss_bytes: int = 0
@@ -51,14 +51,14 @@ def quantize_model(
     model: Path | str,
     output: Path,
     group_size: int = 32,
-    embedding: Method = "int8",
-    output_layer: Method = "int4",
+    embedding: Table = "keep",
+    output_layer: Table = "keep",
     stages: Stages | None = None,
 ) -> QuantizeReport:
     """Write `model` (see `open_float_model`) as a pre-quantized checkpoint into folder `output`.
 
     The linears of the layers become int4 in groups of `group_size`; `embedding` and
-    `output_layer` say how those are stored ('fp' only for the embedding). Writes
+    `output_layer` say how those are stored ('fp' only for the embedding; see `plan`). Writes
     model.safetensors, params.json and the tokenizer, whole or not at all; the same input gives
     the same bytes. Holds one tensor in memory at a time. Raises `InputError` where the model
     cannot be read or does not divide into groups.
@@ -69,7 +69,7 @@ def quantize_model(
         raise InputError(f"{output}: is the model itself; write the checkpoint to another folder")
     with stages("open the model"):
         source = open_float_model(model)
-        steps = plan(source.config, source.tensors, group_size, embedding, output_layer)
+        steps, arguments = plan(source, group_size, embedding, output_layer)
     specs = [spec for step in steps for spec in step.specs(group_size)]
     report = QuantizeReport(str(model), str(output), group_size, len(specs))
     with whole_folder(output) as folder:
@@ -78,15 +78,7 @@ def quantize_model(
             write_safetensors(weights, specs, _quantized(source, steps, report, stages))
         write_json(
             folder / "params.json",
-            source.params
-            | {
-                "quantization_args": {
-                    "scheme": "8da4w",
-                    "group_size": group_size,
-                    "embedding": embedding,
-                    "output": output_layer,
-                }
-            },
+            source.params | {"quantization_args": arguments},
         )
         report.tokenizer = [file.name for file in source.write_tokenizer(folder)]
         report.bytes_out = sum(file.stat().st_size for file in folder.iterdir())
@@ -130,10 +122,9 @@ def quantize_step(
         if step.method == "int8":
             return weight, quantize_channels(weight)
         if report.group_size == Q4_0_GROUP_SIZE and step.source in model.int4_blocks:
-            values, scales, rounded = positive_scales(*model.int4_blocks[step.source]())
-            report.exact_groups += scales.numel() - rounded
-            if rounded:
-                report.rounded_groups[step.target] = rounded
+            values, scales = layout_of_q4_0(*model.int4_blocks[step.source]())
+            report.exact_groups += scales.numel()
+            report.negative_scales += int((scales < 0).sum())
             return weight, (values, scales)
         return weight, quantize_groups(weight, report.group_size)
     except ValueError as error:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -13,10 +13,8 @@ from quatrain.checkpoint.tensors import StoredTensor
 from quatrain.errors import InputError
 from quatrain.quantize.groups import quantize_channels, squared_error
 from quatrain.quantize.model import QuantizeReport, quantize_step
-from quatrain.quantize.plan import Step, plan
+from quatrain.quantize.plan import Step, Table, plan
 from quatrain.quantize.requantize import Requantization
-
-Table = Literal["keep", "int8", "int4", "fp"]
 
 
 @dataclass(frozen=True)
@@ -39,25 +37,19 @@ def pieces_of_model(
     changes: Requantization,
 ) -> tuple[list[Piece], dict[str, Any]]:
     """(a floating-point model rounded as `quantize_model` rounds it, its quantization_args)."""
-    embedding = "int8" if embedding == "keep" else embedding
-    output_layer = "int4" if output_layer == "keep" else output_layer
     report = QuantizeReport("", "", group_size)
 
     def piece(step: Step) -> Piece:
         def make(source: FloatModel) -> list[torch.Tensor]:
             weight, tensors = quantize_step(source, step, report)
             if step.method != "fp":
-                changes.errors[step.target] = squared_error(weight, *tensors)
+                changes.note(step.target, squared_error(weight, *tensors))
             return list(tensors)
 
         return Piece(step.specs(group_size), make)
 
-    steps = plan(model.config, model.tensors, group_size, embedding, output_layer)
-    arguments = {"scheme": "8da4w", "group_size": group_size}
-    return [piece(step) for step in steps], arguments | {
-        "embedding": embedding,
-        "output": output_layer,
-    }
+    steps, arguments = plan(model, group_size, embedding, output_layer)
+    return [piece(step) for step in steps], arguments
 
 
 def pieces_of_checkpoint(
@@ -118,7 +110,7 @@ def _rounded(
             rounded = quantize_channels(weight)
         except ValueError as error:
             raise InputError(f"{source.source}: {name} {error}; the file is damaged") from error
-        changes.errors[name] = squared_error(weight, *rounded)
+        changes.note(name, squared_error(weight, *rounded))
         return list(rounded)
 
     return Piece(step.specs(group_size), make)

@@ -1,17 +1,18 @@
 """What becomes of each tensor of a model, decided before any of them is read."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from quatrain.backbone.config import BackboneConfig
+from quatrain.checkpoint import FloatModel
 from quatrain.checkpoint.layout import EMBEDDING, GROUP_SIZES, OUTPUT, linear_shapes, vector_shapes
 from quatrain.checkpoint.safetensors_file import TensorSpec
-from quatrain.checkpoint.tensors import LazyTensors
 from quatrain.errors import InputError
+from quatrain.quantize.q4_0 import GROUP_SIZE as Q4_0_GROUP_SIZE
 
 Method = Literal["int4", "int8", "fp"]
+Table = Literal["keep", "int4", "int8", "fp"]
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,17 @@ class Step:
 
 
 def plan(
-    config: BackboneConfig,
-    tensors: LazyTensors,
-    group_size: int,
-    embedding: Method,
-    output_layer: Method,
-) -> list[Step]:
-    """The steps in the order they are written: embedding, layers, output.
+    model: FloatModel, group_size: int, embedding: Table, output_layer: Table
+) -> tuple[list[Step], dict[str, Any]]:
+    """(the steps in the order they are written: embedding, layers, output; the quantization_args
+    that say so).
 
-    An output layer that is tied to the embedding gets integers of its own. Raises `InputError`
-    where the group size is unknown or does not divide a tensor's input features.
+    'keep' is int4 for the output layer. For the embedding it is int4 where the file holds it as
+    int4 in such groups already, and int8 elsewhere. An output layer that is tied to the embedding
+    gets integers of its own. Raises `InputError` where the group size is unknown or does not divide
+    a tensor's input features.
     """
+    config, tensors = model.config, model.tensors
     if group_size not in GROUP_SIZES:
         raise InputError(
             f"group size {group_size} is not supported, expected one of "
@@ -59,6 +60,11 @@ def plan(
         )
     embedding_name, output_name = f"{EMBEDDING}.weight", f"{OUTPUT}.weight"
     output_source = output_name if output_name in tensors else embedding_name
+    if embedding == "keep":
+        int4 = embedding_name in model.int4_blocks and group_size == Q4_0_GROUP_SIZE
+        embedding = "int4" if int4 else "int8"
+    if output_layer == "keep":
+        output_layer = "int4"
     steps = [
         *(
             Step("layers", f"{name}.weight", f"{name}.weight", "int4", shape)
@@ -79,4 +85,9 @@ def plan(
                 f"{step.source} has {step.shape[-1]} input features, not a multiple of the group "
                 f"size {group_size}; group sizes that divide it: {', '.join(fitting) or 'none'}"
             )
-    return steps
+    return steps, {
+        "scheme": "8da4w",
+        "group_size": group_size,
+        "embedding": embedding,
+        "output": output_layer,
+    }

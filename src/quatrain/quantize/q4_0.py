@@ -1,45 +1,34 @@
-"""A GGUF Q4_0 tensor in the pre-quantized layout, exactly wherever the layout can say it.
+"""A GGUF Q4_0 tensor in the pre-quantized layout, exactly.
 
 Q4_0 is symmetric int4 in groups of 32, as the layout is, but its scale carries the sign of the
-group's extreme weight, which is always the integer -8. The layout, like the kernels that read
-it, takes positive scales only. So of the groups with a negative scale
-
-- one without a -8 is kept exactly: integers and scale change sign together;
-- one with a -8 would need a +8, which int4 does not have: it is rounded again, like any other
-  weights. No other grid of sixteen levels holds all its values, so nothing exact exists.
+group's extreme weight, which is always the integer -8. So about half of what ggml writes has a
+negative scale. Where a positive one can say the same it does, for kernels that want no other
+(XNNPACK's): integers and scale change sign together. A group with a -8 would need a +8, which int4
+does not have, and keeps its negative scale.
 """
 
 import torch
 
-from quatrain.quantize.groups import INT4_MIN, quantize_groups
+from quatrain.quantize.groups import INT4_MIN
 
 GROUP_SIZE = 32
 
 
-def positive_scales(
-    values: torch.Tensor, scales: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Make the scales of Q4_0's blocks positive.
+def layout_of_q4_0(values: torch.Tensor, scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Q4_0's blocks as the layout has them: the same weights, scales positive where they can be.
 
-    `values` int8 [..., K] in [-8, 7], `scales` float32 [..., K/32] of any sign. Returns both in the
-    layout, and how many groups had to be rounded again. Raises `ValueError` where a scale is not
-    finite.
+    `values` int8 [..., K] in [-8, 7], `scales` float32 [..., K/32] of any sign. A scale of 0
+    becomes 1 and its integers 0. Raises `ValueError` where a scale is not finite.
     """
     if not torch.isfinite(scales).all():
         raise ValueError("holds a NaN or an infinite scale")
     groups = values.view(-1, GROUP_SIZE).clone()
     scale = scales.reshape(-1).clone()
-    negative = scale < 0
-    rounded = negative & (groups == INT4_MIN).any(dim=-1)
-    flipped = negative & ~rounded
+    flipped = (scale < 0) & ~(groups == INT4_MIN).any(dim=-1)
     zero = scale == 0
 
     groups[zero] = 0
     scale[zero] = 1.0
     groups[flipped] = -groups[flipped]
     scale[flipped] = -scale[flipped]
-    if rounded.any():
-        weights = groups[rounded] * scale[rounded, None]
-        groups[rounded], new_scale = quantize_groups(weights, GROUP_SIZE)
-        scale[rounded] = new_scale[:, 0]
-    return groups.view_as(values), scale.view_as(scales), int(rounded.sum())
+    return groups.view_as(values), scale.view_as(scales)

@@ -23,8 +23,14 @@ class Requantization:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`quantize_groups` of `weight` [N, K], its error noted under `name`."""
         rounded = quantize_groups(weight, group_size)
-        self.errors[name] = squared_error(weight, *rounded)
+        self.note(name, squared_error(weight, *rounded))
         return rounded
+
+    def note(self, name: str, error: tuple[float, float]) -> None:
+        """Count the tensor `name`, whose (squared changes, squared weights) are `error`, unless
+        nothing changed."""
+        if error[0]:
+            self.errors[name] = error
 
     def relative_rms_error(self) -> float:
         """The change of all the tensors that were rounded anew, relative to their weights."""

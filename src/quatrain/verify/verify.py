@@ -16,6 +16,7 @@ from quatrain.checkpoint import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.linear.int4 import freeze_weights
 from quatrain.program import Program, open_program
+from quatrain.quantize.positive_scales import RoundedAgain, make_scales_positive
 from quatrain.runtime.faults import check_fault
 from quatrain.runtime.generate import Runner, check_prompt
 from quatrain.runtime.load import (
@@ -123,6 +124,7 @@ def verify_program(
         )  # fmt: skip
         if vulkan and scheme == "mixed":
             match_schemes(backbone, vulkan)
+        rounded = RoundedAgain() if vulkan else make_scales_positive(backbone)
         freeze_weights(backbone)
     with stages("run the eager backbone"):
         eager = _Eager(backbone, texts, new_tokens)
@@ -148,7 +150,11 @@ def verify_program(
     report = VerifyReport(
         program, checkpoint, scheme, packed, floor, allowed, checks, stages.seconds
     )
-    return replace(report, note=_unseen(emulate)) if emulate and report.passed else report
+    if emulate and report.passed:
+        return replace(report, note=_unseen(emulate))
+    if rounded.rounded:
+        return replace(report, note=f"{rounded}. The backbone beside it was rounded alike")
+    return report
 
 
 def _unseen(fault: str) -> str:

@@ -1,0 +1,109 @@
+"""A Q4_0 file as ggml writes it, all the way: weights stay the file's, or it is said."""
+
+import gguf
+import pytest
+import tiny_models as tiny
+import torch
+from safetensors.torch import load_file
+
+from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open_model import open_float_model
+from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.quantize import ConvertOptions, convert_model, quantize_model
+from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.verify.verify import verify_program
+
+LAYERS = 4  # so that the middle ones are stamped
+INT4 = ("tok_embeddings", "output", "attention.w", "feed_forward.w")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    tensors = tiny.float_tensors(layers=LAYERS)
+    return tiny.write_gguf(tmp_path_factory.mktemp("gguf") / "m.gguf", tensors, kind="Q4_0")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("int4") / "c"
+    report = quantize_model(model, folder)
+    assert 0.3 < report.negative_scales / report.exact_groups < 0.7
+    assert set(report.relative_rms_error.values()) == {0.0}
+    return folder
+
+
+def assert_the_files_own(model, checkpoint):
+    """Each matrix is what the gguf package makes of the file's, bit for bit."""
+    source, opened = open_float_model(model), open_checkpoint(checkpoint)
+    opened.check_values()
+    linears = [name for name in source.tensors if any(part in name for part in INT4)]
+    assert len(linears) == 2 + LAYERS * 7
+    assert (opened.embedding_kind, opened.output_kind) == ("int4", "int4")
+    for name in linears:
+        values, scales = opened.tensors[name], opened.tensors[name.replace("weight", "scales")]
+        found = (values.view(*scales.shape, 32) * scales[..., None]).view(values.shape)
+        assert torch.equal(found, source.tensors[name]), name
+
+
+def test_quantize_keeps_every_weight(model, checkpoint):
+    assert_the_files_own(model, checkpoint)
+
+
+def test_what_is_read_is_what_the_gguf_package_reads(model):
+    source = open_float_model(model).tensors
+    tensor = next(t for t in gguf.GGUFReader(model).tensors if t.name == "blk.1.ffn_down.weight")
+    expected = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+    assert torch.equal(source["layers.1.feed_forward.w2.weight"], torch.from_numpy(expected))
+
+
+def test_convert_keeps_every_weight_and_says_so(model, checkpoint, tmp_path):
+    report = convert_model(model, tmp_path / "c")
+    assert report.rounded == 0
+    assert_the_files_own(model, tmp_path / "c")
+    ours, theirs = (
+        load_file(folder / "model.safetensors") for folder in (tmp_path / "c", checkpoint)
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_other_groups_or_an_int8_embedding_are_rounded_and_counted(model, tmp_path):
+    assert convert_model(model, tmp_path / "a", ConvertOptions(embedding="int8")).rounded == 1
+    report = quantize_model(model, tmp_path / "b", embedding="int8")
+    assert report.relative_rms_error["embedding"] > 0
+    assert report.relative_rms_error["layers"] == 0
+
+
+def test_torchao_reads_the_same_weights(model, checkpoint):
+    from torchao.quantization.linear_quant_modules import Int8DynActInt4WeightLinear
+    from torchao.quantization.quant_primitives import dequantize_affine
+
+    name = "layers.0.attention.wo"
+    stored = open_checkpoint(checkpoint).tensors
+    theirs = Int8DynActInt4WeightLinear(64, 64, bias=False, groupsize=32)
+    tensors = {"weight": stored[f"{name}.weight"], "scales": stored[f"{name}.scales"]}
+    theirs.load_state_dict(tensors | {"zeros": torch.zeros(64, 2)})
+    assert bool((theirs.scales < 0).any())
+    weight = dequantize_affine(theirs.weight, (1, 32), theirs.scales, None, torch.int8, -8, 7)
+    assert torch.equal(weight, open_float_model(model).tensors[f"{name}.weight"])
+
+
+@pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])
+def test_vulkan_programs_hold_the_files_weights(checkpoint, tmp_path, scheme):
+    program = tmp_path / "m.pte"
+    report = export_checkpoint(checkpoint, program, ExportOptions(scheme=scheme))
+    assert not report.notes
+    devices = ("reference", "gpu") if list_adapters() else ("reference",)
+    verified = verify_program(program, checkpoint, devices, ("hello 123",), new_tokens=4)
+    assert verified.passed and not verified.note
+    assert len(verified.packed) == 1 + LAYERS * 7  # integers, sums and scales equal, by verify's own reading
+    assert all(check.walk.worst < 1e-5 for check in verified.devices)
+
+
+def test_xnnpack_says_what_it_rounds_and_computes_that(checkpoint, tmp_path):
+    program = tmp_path / "m.pte"
+    report = export_checkpoint(checkpoint, program, ExportOptions(backend="xnnpack"))
+    (note,) = [note for note in report.notes if "positive scales only" in note]
+    assert "are rounded again" in note and "relative RMS" in note
+    verified = verify_program(program, checkpoint, ("executorch",), ("hello 123",), new_tokens=4)
+    assert verified.passed
+    assert "positive scales only" in verified.note
