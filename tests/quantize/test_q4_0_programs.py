@@ -95,7 +95,8 @@ def test_vulkan_programs_hold_the_files_weights(checkpoint, tmp_path, scheme):
     devices = ("reference", "gpu") if list_adapters() else ("reference",)
     verified = verify_program(program, checkpoint, devices, ("hello 123",), new_tokens=4)
     assert verified.passed and not verified.note
-    assert len(verified.packed) == 1 + LAYERS * 7  # integers, sums and scales equal, by verify's own reading
+    # By verify's own reading, integers, sums and scales are equal.
+    assert len(verified.packed) == 1 + LAYERS * 7
     assert all(check.walk.worst < 1e-5 for check in verified.devices)
 
 
