@@ -3,8 +3,8 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from quatrain.errors import InputError
@@ -57,6 +57,18 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def whole_copies(sources: Mapping[Path, Path]) -> Iterator[None]:
+    """Copy each value to its key; the copies appear where the block ends well.
+
+    What the block writes is not there without them: a full disk shows before it.
+    """
+    with ExitStack() as stack:
+        for target, source in sources.items():
+            shutil.copyfile(source, stack.enter_context(whole_file(target)))
+        yield
 
 
 def cache_folder() -> Path:

@@ -45,6 +45,30 @@ def test_disk_full(place, monkeypatch):
     assert unchanged(place)
 
 
+def test_disk_full_at_the_tokenizer(place, monkeypatch):
+    (place / "c" / "tokenizer.json").write_text("{}")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.shutil, "copyfile", full)
+    with pytest.raises(InputError, match=r"m\.tokenizer\.json: cannot be written: No space left"):
+        export_checkpoint(place / "c", place / "m.pte")
+    assert unchanged(place)
+
+
+def test_disk_full_at_the_program_leaves_no_tokenizer(place, monkeypatch):
+    (place / "c" / "tokenizer.json").write_text("{}")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(exporter, "write_stamped_vulkan_program", full)
+    with pytest.raises(InputError, match=r"m\.pte: cannot be written: No space left"):
+        export_checkpoint(place / "c", place / "m.pte")
+    assert unchanged(place)
+
+
 def test_no_such_folder(place):
     with pytest.raises(InputError, match=r"nowhere/m\.pte: cannot be written: No such file"):
         export_checkpoint(place / "c", place / "nowhere" / "m.pte")

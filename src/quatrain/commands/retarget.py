@@ -1,6 +1,5 @@
 """`quatrain retarget`: the other activation scheme, from the artifact alone."""
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,6 +53,7 @@ def retarget(
     Example: `quatrain retarget model.pte --linear-scheme weight-only -o model-wo.pte`
     """
     from quatrain.errors import InputError
+    from quatrain.files import whole_copies
     from quatrain.program import open_program
     from quatrain.program.retarget import Selection, parse_layers
     from quatrain.program.retarget import retarget as change_scheme
@@ -75,8 +75,9 @@ def retarget(
         )
         changed = change_scheme(program, linear_scheme, selection, zero_point_dtype)
     slimmed = make_slim(program) if slim else None
-    program.write(output)
-    brought = _bring_tokenizer(model, output)
+    tokenizer = _tokenizer_copies(model, output)
+    with whole_copies(tokenizer):
+        program.write(output)
     before, after = len(program.data), output.stat().st_size
     if json_output:
         print_json(
@@ -89,7 +90,7 @@ def retarget(
                 "bytes_after": after,
                 "removed_operators": slimmed.operators if slimmed else 0,
                 "removed_constant_bytes": slimmed.constant_bytes if slimmed else 0,
-                "tokenizer_files": brought,
+                "tokenizer_files": list(tokenizer),
             }
         )
         return
@@ -110,18 +111,16 @@ def _changes(changed: list["Linear"], scheme: str, zero_point_dtype: str | None)
     return text
 
 
-def _bring_tokenizer(model: Path, output: Path) -> list[Path]:
-    """Copy the tokenizer beside `model` to `<stem>.tokenizer.json` and its like of `output`."""
-    from quatrain.files import whole_file
+def _tokenizer_copies(model: Path, output: Path) -> dict[Path, Path]:
+    """`<stem>.tokenizer.json` and its like of `output`, each with the file beside `model` that it
+    is a copy of."""
     from quatrain.tokenizer import CONFIG, TOKENIZER
 
     own = model.with_name(f"{model.stem}.{TOKENIZER}").is_file()
-    brought = []
+    copies = {}
     for name in (TOKENIZER, CONFIG):
         source = model.with_name(f"{model.stem}.{name}" if own else name)
         target = output.with_name(f"{output.stem}.{name}")
         if source.is_file() and target.resolve() != source.resolve():
-            with whole_file(target) as temporary:
-                shutil.copyfile(source, temporary)
-            brought.append(target)
-    return brought
+            copies[target] = source
+    return copies

@@ -1,6 +1,5 @@
 """From a checkpoint on disk to a program on disk."""
 
-import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from quatrain.export.operators import to_cpu_operators, to_vulkan_operators
 from quatrain.export.options import DEFAULT_MAX_SEQ_LEN, ExportOptions
 from quatrain.export.stamped_vulkan import write_stamped_vulkan_program
 from quatrain.export.stamped_xnnpack import write_stamped_xnnpack_program
-from quatrain.files import whole_file
+from quatrain.files import whole_copies, whole_file
 from quatrain.linear import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program import open_program
@@ -77,7 +76,8 @@ def export_checkpoint(
         backbone, rows, rounded = _prepare(opened, options)
         notes = _notes(backbone, options, rounded)
         release_mapped()
-    with whole_file(output) as temporary:
+    tokenizer = {_beside(output, file): file for file in opened.tokenizer_files}
+    with whole_copies(tokenizer), whole_file(output) as temporary:
         notes += _write_program(backbone, opened, options, temporary, stages)
         with stages("account for every linear"):
             check_program(temporary, rows, options, backbone)
@@ -91,7 +91,7 @@ def export_checkpoint(
         linears=rows,
         seconds=stages.seconds,
         peak_rss_bytes=peak_rss_bytes(),
-        tokenizer_files=_bring_tokenizer(opened.tokenizer_files, output),
+        tokenizer_files=list(tokenizer),
         notes=notes,
     )
 
@@ -214,12 +214,6 @@ def _bfloat16_error(part: object) -> float:
     return float(((rounded - part.scales) / part.scales).abs().max())
 
 
-def _bring_tokenizer(files: list[Path], output: Path) -> list[Path]:
-    """Copy tokenizer.json and its like to `<stem>.tokenizer.json` beside the program."""
-    brought = []
-    for file in files:
-        target = output.with_name(f"{output.stem}.{file.name}")
-        with whole_file(target) as temporary:
-            shutil.copyfile(file, temporary)
-        brought.append(target)
-    return brought
+def _beside(output: Path, file: Path) -> Path:
+    """Where the program's own copy of tokenizer.json or its like lies."""
+    return output.with_name(f"{output.stem}.{file.name}")
