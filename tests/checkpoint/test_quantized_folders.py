@@ -6,6 +6,7 @@ import pytest
 import quantized_folders as folders
 import tiny_models as tiny
 import torch
+from safetensors.torch import load_file, save_file
 
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_checkpoint, open_float_model
@@ -70,8 +71,6 @@ def test_asymmetric_is_refused_or_rounded_again(tmp_path, method):
 def test_act_order_is_refused_or_rounded_again(tmp_path):
     folder = folders.write_quantized(tmp_path, "gptq", settings={"desc_act": True})
     open_checkpoint(folder).check_values()  # its groups are in order all the same
-    from safetensors.torch import load_file, save_file
-
     file = folder / "model.safetensors"
     tensors = load_file(file)
     name = "model.layers.0.self_attn.q_proj"
@@ -171,7 +170,6 @@ def test_torchao_after_qat_convert(tmp_path):
 def test_another_torchao_type_is_named(tmp_path):
     folder, _ = folders.write_torchao(tmp_path, embedding=False)
     from safetensors import safe_open
-    from safetensors.torch import load_file, save_file
 
     file = folder / "model.safetensors"
     with safe_open(file, "pt") as opened:
@@ -231,3 +229,99 @@ def test_torchao_as_transformers_saves_it(tmp_path):
     assert torch.equal(checkpoint.tensors[f"{WQ}.weight"], weight.qdata)
     assert torch.equal(checkpoint.tensors[f"{WQ}.scales"], weight.scale)
     assert (checkpoint.embedding_kind, checkpoint.output_kind) == ("fp", "fp")
+
+
+def _torchao_folder(tmp_path, width=512, hidden=1024, linears=None, tables=None):
+    """A tiny transformers Llama whose linears and tables are quantized by torchao as asked."""
+    from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
+    from torchao.quantization import quantize_
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    fields = tiny.HUGGING_FACE | {"hidden_size": width, "intermediate_size": hidden}
+    settings = {name: value for name, value in fields.items() if name != "model_type"}
+    model = LlamaForCausalLM(LlamaConfig(**settings)).to(torch.bfloat16)
+    quantize_(model, linears, lambda m, name: isinstance(m, torch.nn.Linear) and "lm_" not in name)
+    if tables:
+        is_table = (torch.nn.Embedding, torch.nn.Linear)
+        quantize_(model.model, tables, lambda m, name: isinstance(m, is_table) and "emb" in name)
+        quantize_(model, tables, lambda m, name: name == "lm_head")
+    flat, metadata = flatten_tensor_state_dict(
+        {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    )
+    save_file({name: part.clone() for name, part in flat.items()},
+              tmp_path / "model.safetensors", metadata)  # fmt: skip
+    fields["quantization_config"] = {"quant_method": "torchao"}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    return {name: tensor.detach() for name, tensor in model.state_dict().items()}
+
+
+def test_torchao_int8_tables_stay_per_row(tmp_path):
+    from torchao.quantization import IntxWeightOnlyConfig, PerAxis, PerGroup
+
+    int4 = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))
+    int8 = IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=PerAxis(0))
+    state = _torchao_folder(tmp_path, linears=int4, tables=int8)
+    checkpoint = open_checkpoint(tmp_path)
+    checkpoint.check_values()
+    assert (checkpoint.embedding_kind, checkpoint.output_kind) == ("int8", "int8")
+    for ours, theirs in (("tok_embeddings", "model.embed_tokens"), ("output", "lm_head")):
+        assert torch.equal(checkpoint.tensors[f"{ours}.weight"], state[f"{theirs}.weight"].qdata)
+        assert checkpoint.tensors[f"{ours}.scales"].shape == (272, 1)
+
+
+def test_torchao_asymmetric_int8_stays_int8(tmp_path):
+    from torchao.quantization import IntxWeightOnlyConfig, MappingType, PerAxis, PerGroup
+
+    int4 = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))
+    int8 = IntxWeightOnlyConfig(
+        weight_dtype=torch.int8, granularity=PerAxis(0), mapping_type=MappingType.ASYMMETRIC
+    )
+    state = _torchao_folder(tmp_path, linears=int4, tables=int8)
+    requantization = Requantization()
+    checkpoint = open_checkpoint(tmp_path, round_again=requantization)
+    checkpoint.check_values()
+    assert (checkpoint.embedding_kind, checkpoint.output_kind) == ("int8", "int8")
+    assert 0 < requantization.relative_rms_error() < 0.01
+    weight = state["model.embed_tokens.weight"].dequantize().float()
+    ours = checkpoint.tensors["tok_embeddings.weight"] * checkpoint.tensors["tok_embeddings.scales"]
+    assert float((ours - weight).norm() / weight.norm()) < 0.02
+
+
+@pytest.mark.parametrize(("width", "hidden", "size"), [(896, 4864, 128), (128, 256, 128)])
+def test_channel_wise_linears_of_several_widths(tmp_path, width, hidden, size):
+    """Qwen 2.5 0.5B's widths, whose largest group sizes differ; and rows that are one group."""
+    from torchao.quantization import IntxWeightOnlyConfig, PerAxis
+
+    int4 = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerAxis(0))
+    state = _torchao_folder(tmp_path, width, hidden, int4)
+    checkpoint = open_checkpoint(tmp_path)
+    checkpoint.check_values()
+    assert checkpoint.group_size == size
+    scales = checkpoint.tensors["layers.0.feed_forward.w2.scales"]
+    of_row = state["model.layers.0.mlp.down_proj.weight"].scale
+    assert torch.equal(scales, of_row.expand(-1, hidden // size))
+
+
+def test_asymmetric_in_the_layout_itself(tmp_path):
+    tensors = tiny.int4_tensors()
+    zeros = torch.zeros_like(tensors[f"{WQ}.scales"])
+    zeros[0, 1] = 3
+    tensors[f"{WQ}.zeros"] = zeros
+    folder = tiny.write_checkpoint(tmp_path, tensors)
+    with pytest.raises(InputError, match=rf"{WQ}\.zeros\[0, 1\] is 3.*requantize-asymmetric"):
+        open_checkpoint(folder).check_values()
+    requantization = Requantization()
+    checkpoint = open_checkpoint(folder, round_again=requantization)
+    checkpoint.check_values()
+    assert set(requantization.errors) == {WQ}
+    shape = (64, 2, 32)
+    weight = (tensors[f"{WQ}.weight"].view(shape) - zeros[..., None]) * tensors[f"{WQ}.scales"][
+        ..., None
+    ]
+    ours = (
+        checkpoint.tensors[f"{WQ}.weight"].view(shape)
+        * checkpoint.tensors[f"{WQ}.scales"][..., None]
+    )
+    assert float((ours - weight).norm() / weight.norm()) < 0.1
+    w1 = "layers.0.feed_forward.w1.weight"
+    assert torch.equal(checkpoint.tensors[w1], tensors[w1])

@@ -13,8 +13,11 @@ from quatrain.checkpoint.layout import GROUP_SIZES
 from quatrain.checkpoint.tensors import LazyTensors, StoredTensor
 from quatrain.errors import InputError
 
-# (linear's name, weight float32 [N, K], group size) -> int8 [N, K], float32 scales [N, K / size]
-RoundAgain = Callable[[str, torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
+# Some rows of a weight [N, K], floating.
+RowsOf = Callable[[slice], torch.Tensor]
+# (linear's name, its rows, shape [N, K], group size) -> int8 [N, K], float32 scales
+# [N, K / group size]; without a group size int8 by row, with scales [N].
+RoundAgain = Callable[[str, RowsOf, tuple[int, ...], int | None], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class GroupedLinear:
     `values` gives int8 [N, K]; `scales` [N, G] in `scales_dtype`; `zeros`, where the file has
     them, [N, G] of the values' kind, 0 for a symmetric group; `group_of`, where the file has it,
     int64 [K]: the group of each input feature, `arange(K) // (K / G)` unless it is act-order.
+    `int8`: the values are no int4 ones, which an embedding or output layer may have.
     """
 
     shape: tuple[int, int]
@@ -33,6 +37,7 @@ class GroupedLinear:
     scales: Callable[[], torch.Tensor]
     zeros: Callable[[], torch.Tensor] | None = None
     group_of: Callable[[], torch.Tensor] | None = None
+    int8: bool = False
 
 
 def in_layout(
@@ -40,22 +45,43 @@ def in_layout(
 ) -> LazyTensors:
     """The linears as `F.weight` int8 [N, K], `F.scales` [N, G] and, where stored, `F.zeros`.
 
-    Values and scales are the file's own. One group a row is written as several of the same scale
-    where no kernel takes a group as long as the row. An act-order linear is refused when it is
+    Values and scales are the file's own. One group a row of int4 is written as several of the same
+    scale, since no kernel takes a group as long as a row. An act-order linear is refused when it is
     read; one that is asymmetric shows its `zeros`, which `Checkpoint.check_values` refuses. With
     `round_again` both are dequantized and rounded by it, symmetrically, when they are read.
     """
     stored: dict[str, StoredTensor] = {}
+    row_group_size = _row_group_size(linears)
     for name, linear in linears.items():
+        groups = linear.groups
+        if groups == 1 and not linear.int8 and row_group_size:
+            groups = linear.shape[1] // row_group_size
         if round_again is not None and (linear.zeros or linear.group_of):
-            stored |= _rounded_again(name, linear, source, round_again)
+            stored |= _rounded_again(name, linear, groups, source, round_again)
         else:
-            stored |= _as_they_are(name, linear, source)
+            stored |= _as_they_are(name, linear, groups, source)
     return LazyTensors(stored)
 
 
-def _as_they_are(name: str, linear: GroupedLinear, source: str) -> dict[str, StoredTensor]:
-    groups = _groups_to_write(linear)
+def _row_group_size(linears: Mapping[str, GroupedLinear]) -> int | None:
+    """The group size in which matrices of one group a row are written: one for all of them, and
+    that of the layers' others where there are such; None where none divides their rows."""
+    int4 = {name: linear for name, linear in linears.items() if not linear.int8}
+    rows = [linear.shape[1] for linear in int4.values() if linear.groups == 1]
+    others = {
+        linear.shape[1] // linear.groups
+        for name, linear in int4.items()
+        if linear.groups > 1 and "layers." in name
+    }
+    fitting = [
+        size for size in others or GROUP_SIZES if all(columns % size == 0 for columns in rows)
+    ]
+    return max(fitting, default=None)
+
+
+def _as_they_are(
+    name: str, linear: GroupedLinear, groups: int, source: str
+) -> dict[str, StoredTensor]:
     shape = (linear.shape[0], groups)
 
     def weight() -> torch.Tensor:
@@ -83,9 +109,9 @@ def _as_they_are(name: str, linear: GroupedLinear, source: str) -> dict[str, Sto
 
 
 def _rounded_again(
-    name: str, linear: GroupedLinear, source: str, round_again: RoundAgain
+    name: str, linear: GroupedLinear, groups: int, source: str, round_again: RoundAgain
 ) -> dict[str, StoredTensor]:
-    groups = _groups_to_write(linear)
+    group_size = None if linear.int8 else linear.shape[1] // groups
     held: list[torch.Tensor] = []
 
     def make() -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,11 +119,12 @@ def _rounded_again(
         zeros = linear.zeros().float() if linear.zeros else torch.zeros_like(scales)
         if not zeros.any() and not _is_act_order(linear):
             return linear.values(), _spread(scales, groups)
-        weight = _dequantized(linear, scales, zeros)
+        rows = _dequantized_rows(linear, scales, zeros)
         try:
-            return round_again(name, weight, linear.shape[1] // groups)
+            values, scales = round_again(name, rows, linear.shape, group_size)
         except ValueError as error:
             raise InputError(f"{source}: {name} {error}; the file is damaged") from error
+        return values, _spread(scales.view(linear.shape[0], -1), groups)
 
     def weight() -> torch.Tensor:
         # The scales are asked for next, and belong to these values: made once, held till then.
@@ -114,15 +141,20 @@ def _rounded_again(
     }
 
 
-def _dequantized(linear: GroupedLinear, scales: torch.Tensor, zeros: torch.Tensor) -> torch.Tensor:
-    """float32 [N, K] from scales and zeros [N, G]."""
+def _dequantized_rows(linear: GroupedLinear, scales: torch.Tensor, zeros: torch.Tensor) -> RowsOf:
+    """Rows of the float32 [N, K] that scales and zeros [N, G] make of the values."""
     columns = linear.shape[1]
     group_of = (
         linear.group_of()
         if linear.group_of
         else torch.arange(columns) // (columns // linear.groups)
     )
-    return (linear.values().float() - zeros[:, group_of]) * scales[:, group_of]
+    values = linear.values()
+
+    def rows_of(rows: slice) -> torch.Tensor:
+        return (values[rows].float() - zeros[rows][:, group_of]) * scales[rows][:, group_of]
+
+    return rows_of
 
 
 def _is_act_order(linear: GroupedLinear) -> bool:
@@ -131,15 +163,6 @@ def _is_act_order(linear: GroupedLinear) -> bool:
     columns = linear.shape[1]
     in_order = torch.arange(columns) // max(1, columns // linear.groups)
     return not torch.equal(linear.group_of(), in_order)
-
-
-def _groups_to_write(linear: GroupedLinear) -> int:
-    """The file's groups, or more of them where one spans a whole row and is too long."""
-    columns = linear.shape[1]
-    if linear.groups != 1 or columns in GROUP_SIZES:
-        return linear.groups
-    fitting = [size for size in GROUP_SIZES if columns % size == 0]
-    return columns // max(fitting) if fitting else 1
 
 
 def _spread(per_group: torch.Tensor, groups: int) -> torch.Tensor:

@@ -6,12 +6,14 @@ from pathlib import Path
 from quatrain.backbone.config import load_params
 from quatrain.checkpoint.checkpoint import Checkpoint, checked_checkpoint
 from quatrain.checkpoint.formats import format_of, only_file, read_tensors
-from quatrain.checkpoint.grouped import RoundAgain
+from quatrain.checkpoint.grouped import GroupedLinear, RoundAgain, in_layout
 from quatrain.checkpoint.int4_from_hugging_face import quantized_tensors
-from quatrain.checkpoint.layout import IGNORED
+from quatrain.checkpoint.layout import EMBEDDING, IGNORED, OUTPUT
 from quatrain.checkpoint.meta_adaptations import with_folded_scale
 from quatrain.checkpoint.safetensors_file import read_metadata
+from quatrain.checkpoint.tensors import LazyTensors
 from quatrain.checkpoint.torchao_tensors import PARTS
+from quatrain.checkpoint.values import INT4, within
 from quatrain.errors import InputError
 
 
@@ -35,5 +37,41 @@ def open_meta_checkpoint(
     if any(name.endswith(PARTS) for name in tensors):
         metadata = read_metadata(file) if format_of(file) == "safetensors" else {}
         tensors = quantized_tensors(tensors, metadata, None, str(file), round_again)
+    elif round_again is not None:
+        tensors = _symmetric(tensors, str(file), round_again)
     tensors, values = with_folded_scale(tensors, load_params(params_path), str(file))
     return checked_checkpoint(tensors, values, file, file.parent, params_path)
+
+
+def _symmetric(tensors: LazyTensors, source: str, round_again: RoundAgain) -> LazyTensors:
+    """`tensors` in the layout, the matrices with zero points rounded where those are not 0."""
+    linears = {
+        name.removesuffix(".zeros"): linear
+        for name in tensors
+        if name.endswith(".zeros") and (linear := _with_zeros(tensors, name.removesuffix(".zeros")))
+    }
+    rounded = in_layout(linears, source, round_again).stored
+    kept = {name: stored for name, stored in tensors.stored.items() if name[:-6] not in linears}
+    return LazyTensors(kept | rounded)
+
+
+def _with_zeros(tensors: LazyTensors, name: str) -> GroupedLinear | None:
+    """The matrix `name` [N, K] and its zero points; None where their shapes are another's, which
+    is refused with the rest of the structure."""
+    weight, scales = (tensors.stored.get(f"{name}.{part}") for part in ("weight", "scales"))
+    zeros = tensors.stored[f"{name}.zeros"]
+    if not weight or not scales or len(weight.shape) != 2 or scales.shape != zeros.shape:
+        return None
+    rows, columns = weight.shape
+    groups = scales.shape[1] if len(scales.shape) == 2 else 1
+    if scales.shape[:1] != (rows,) or not groups or columns % groups:
+        return None
+    return GroupedLinear(
+        shape=(rows, columns),
+        groups=groups,
+        scales_dtype=scales.dtype,
+        values=weight.load,
+        scales=lambda: scales.load().view(rows, groups),
+        zeros=lambda: zeros.load().view(rows, groups),
+        int8=name in (EMBEDDING, OUTPUT) and not within(weight.load(), INT4),
+    )

@@ -15,6 +15,7 @@ import torch
 from quatrain.checkpoint.grouped import GroupedLinear
 from quatrain.checkpoint.int32_packing import expect_shape
 from quatrain.checkpoint.tensors import StoredTensor
+from quatrain.checkpoint.values import INT4, within
 from quatrain.errors import InputError
 
 PARTS = ("_weight_qdata", "_weight_scale", "_weight_zero_point")
@@ -64,4 +65,6 @@ def torchao_linear(
         values=qdata.load,
         scales=scale.load,
         zeros=zero_point.load if zero_point is not None else None,
+        # A layer's linears are int4; of an embedding and an output layer the values tell.
+        int8="layers." not in name and not within(qdata.load(), INT4),
     )

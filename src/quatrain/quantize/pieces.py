@@ -11,7 +11,7 @@ from quatrain.checkpoint.layout import EMBEDDING, OUTPUT
 from quatrain.checkpoint.safetensors_file import TensorSpec
 from quatrain.checkpoint.tensors import StoredTensor
 from quatrain.errors import InputError
-from quatrain.quantize.groups import quantize_channels, squared_error
+from quatrain.quantize.groups import squared_error
 from quatrain.quantize.model import QuantizeReport, quantize_step
 from quatrain.quantize.plan import Step, Table, plan
 from quatrain.quantize.requantize import Requantization
@@ -105,12 +105,9 @@ def _rounded(
     def make(source: Checkpoint) -> list[torch.Tensor]:
         weight = source.tensors[name]
         try:
-            if method == "int4":
-                return list(changes(name, weight, group_size))
-            rounded = quantize_channels(weight)
+            size = group_size if method == "int4" else None
+            return list(changes(name, weight.__getitem__, shape, size))
         except ValueError as error:
             raise InputError(f"{source.source}: {name} {error}; the file is damaged") from error
-        changes.note(name, squared_error(weight, *rounded))
-        return list(rounded)
 
     return Piece(step.specs(group_size), make)
