@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -32,11 +32,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling folder of `path`; on success its files are moved into `path`.
+def whole_folder(path: Path, own: Collection[str] = ()) -> Iterator[Path]:
+    """Yield a temporary sibling folder of `path`; on success `publish_folder` moves it there.
 
-    A new `path` appears in one rename. In an existing folder each file is replaced by a
-    rename of its own, and files of other names are left alone.
+    Raises `InputError` where `path` is a file, its folder cannot be written or the disk is full.
     """
     path = Path(path)
     with _explained(path):
@@ -47,16 +46,30 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         with _explained(path):
             yield temporary
-            for file in temporary.iterdir():
-                _flush(file)
-            if path.exists():
-                for file in temporary.iterdir():
-                    file.replace(path / file.name)
-            else:
-                temporary.chmod(0o777 & ~_umask())
-                temporary.rename(path)
+            publish_folder(temporary, path, own)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def publish_folder(folder: Path, path: Path, own: Collection[str] = ()) -> None:
+    """Flush the files in `folder` and move them to `path`, on the same disk.
+
+    A new `path` appears in one rename. In an existing folder each file is replaced by a rename of
+    its own; those of the names `own` that `folder` lacks are removed, and others are left alone.
+    Raises OSError.
+    """
+    for file in folder.iterdir():
+        _flush(file)
+    if not path.exists():
+        folder.chmod(0o777 & ~_umask())
+        folder.rename(path)
+        return
+    for name in own:
+        if not (folder / name).exists():
+            (path / name).unlink(missing_ok=True)
+    for file in folder.iterdir():
+        file.replace(path / file.name)
+    folder.rmdir()
 
 
 @contextmanager

@@ -166,12 +166,6 @@ def test_an_existing_checkpoint_survives_a_failure(tmp_path):
     assert before == {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
 
 
-def test_the_model_is_not_written_over(tmp_path):
-    model = write_model(tmp_path / "m", "meta")
-    with pytest.raises(InputError, match="is the model itself"):
-        quantize_model(model, model)
-
-
 def test_threads_are_given_back(tmp_path):
     before = torch.get_num_threads()
     quantize_model(write_model(tmp_path / "m", "hf"), tmp_path / "out")

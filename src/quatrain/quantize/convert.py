@@ -14,15 +14,15 @@ from quatrain.checkpoint.hub import local_path
 from quatrain.checkpoint.safetensors_file import encoded_header, encoded_tensor
 from quatrain.checkpoint.source_files import is_quantized, source_files
 from quatrain.errors import InputError
+from quatrain.files import publish_folder
 from quatrain.quantize.model import one_thread
+from quatrain.quantize.output_folder import MANIFEST, OWN_FILES, PARAMS, WEIGHTS, output_folder
 from quatrain.quantize.pieces import Piece, pieces_of_checkpoint, pieces_of_model
 from quatrain.quantize.plan import Table
 from quatrain.quantize.requantize import Requantization
-from quatrain.quantize.resumable import ResumableFile, publish, sha256_of, working_folder
+from quatrain.quantize.resumable import ResumableFile, sha256_of, working_folder
 from quatrain.stages import Stages, peak_rss_bytes
 from quatrain.tokenizer import copy_tokenizer_files, write_json
-
-MANIFEST = "quatrain_manifest.json"
 
 # The mapped pages of what was read count as memory until the source is opened anew.
 _BYTES_BETWEEN_OPENINGS = 128 << 20
@@ -71,13 +71,12 @@ def convert_model(
     Writes model.safetensors, params.json, the tokenizer, and quatrain_manifest.json with the
     SHA-256 of every source file and of the result. Integers and scales that the layout can hold
     are the source's own. Holds one tensor in memory at a time. An interrupted conversion goes on
-    where it was when it is asked for again; `output` appears when it is whole. Raises
-    `InputError` where the source cannot be read or the output cannot be written.
+    where it was when it is asked for again; `output` appears when it is whole. An earlier
+    checkpoint there is replaced, its tokenizer too. Raises `InputError` where the source cannot be
+    read, or the output cannot be written or holds something else (see `output_folder`).
     """
     options, stages = options or ConvertOptions(), stages or Stages()
-    source, output = local_path(source), Path(output)
-    if output.exists() and (not output.is_dir() or output.resolve() == source.resolve()):
-        raise InputError(f"{output}: is a file or the source itself; name another folder")
+    source, target = local_path(source), Path(output)
     changes = Requantization()
 
     def open_source() -> Checkpoint | FloatModel:
@@ -89,17 +88,20 @@ def convert_model(
     with stages("open the source"):
         opened = open_source()
         pieces, arguments = _pieces(opened, options, changes)
+        read = source_files(source, params)
+        output = output_folder(target, read)
     with stages("digest the source"):
         files = [
             {"name": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file).hexdigest()}
-            for file in source_files(source, params)
+            for file in read
         ]
     specs = [spec for piece in pieces for spec in piece.specs]
-    report = ConvertReport(str(source), str(output), arguments["group_size"], len(specs))
+    report = ConvertReport(str(source), str(target), arguments["group_size"], len(specs))
     header = encoded_header(specs)
     key = hashlib.sha256(header + json.dumps([files, asdict(options)]).encode()).hexdigest()
     try:
         folder = working_folder(output)
+        folder.mkdir(parents=True, exist_ok=True)
         try:
             digest, report.bytes_out = _write(
                 folder, key, header, pieces, open_source, changes, report, stages
@@ -110,12 +112,12 @@ def convert_model(
         report.rounded = len(changes.errors)
         report.relative_rms_error = changes.relative_rms_error()
         report.tokenizer = _write_tokenizer(opened, folder)
-        write_json(folder / "params.json", opened.params | {"quantization_args": arguments})
+        write_json(folder / PARAMS, opened.params | {"quantization_args": arguments})
         write_json(folder / MANIFEST, _manifest(report, files, options, digest))
-        publish(folder, output)
+        publish_folder(folder, output, OWN_FILES)
     except OSError as error:
         raise InputError(
-            f"{output}: cannot be written: {error.strerror or error}. Free some space or choose "
+            f"{target}: cannot be written: {error.strerror or error}. Free some space or choose "
             "another place, and run it again: it goes on where it was."
         ) from error
     report.bytes_in = sum(file["bytes"] for file in files)
@@ -197,7 +199,7 @@ def _manifest(
             "relative_rms_error": float(f"{report.relative_rms_error:.6g}"),
         },
         "output": {
-            "name": "model.safetensors",
+            "name": WEIGHTS,
             "bytes": report.bytes_out,
             "sha256": digest,
         },

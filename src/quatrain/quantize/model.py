@@ -13,9 +13,11 @@ from quatrain.checkpoint.float_model import FloatModel
 from quatrain.checkpoint.hub import local_path
 from quatrain.checkpoint.open_model import open_float_model
 from quatrain.checkpoint.safetensors_file import write_safetensors
+from quatrain.checkpoint.source_files import source_files
 from quatrain.errors import InputError
 from quatrain.files import whole_folder
 from quatrain.quantize.groups import quantize_channels, quantize_groups, squared_error
+from quatrain.quantize.output_folder import OWN_FILES, PARAMS, WEIGHTS, output_folder
 from quatrain.quantize.plan import Step, Table, plan
 from quatrain.quantize.q4_0 import GROUP_SIZE as Q4_0_GROUP_SIZE
 from quatrain.quantize.q4_0 import layout_of_q4_0
@@ -60,24 +62,23 @@ def quantize_model(
     The linears of the layers become int4 in groups of `group_size`; `embedding` and
     `output_layer` say how those are stored ('fp' only for the embedding; see `plan`). Writes
     model.safetensors, params.json and the tokenizer, whole or not at all; the same input gives
-    the same bytes. Holds one tensor in memory at a time. Raises `InputError` where the model
-    cannot be read or does not divide into groups.
+    the same bytes. Holds one tensor in memory at a time. An earlier checkpoint in `output` is
+    replaced, its tokenizer too. Raises `InputError` where the model cannot be read or does not
+    divide into groups, or `output` holds something else (see `output_folder`).
     """
     stages = stages or Stages()
-    model, output = local_path(model), Path(output)
-    if output.exists() and model.exists() and output.resolve() == model.resolve():
-        raise InputError(f"{output}: is the model itself; write the checkpoint to another folder")
+    model, target = local_path(model), Path(output)
     with stages("open the model"):
         source = open_float_model(model)
         steps, arguments = plan(source, group_size, embedding, output_layer)
+        output = output_folder(target, source_files(model, None))
     specs = [spec for step in steps for spec in step.specs(group_size)]
-    report = QuantizeReport(str(model), str(output), group_size, len(specs))
-    with whole_folder(output) as folder:
-        weights = folder / "model.safetensors"
+    report = QuantizeReport(str(model), str(target), group_size, len(specs))
+    with whole_folder(output, OWN_FILES) as folder:
         with one_thread():
-            write_safetensors(weights, specs, _quantized(source, steps, report, stages))
+            write_safetensors(folder / WEIGHTS, specs, _quantized(source, steps, report, stages))
         write_json(
-            folder / "params.json",
+            folder / PARAMS,
             source.params | {"quantization_args": arguments},
         )
         report.tokenizer = [file.name for file in source.write_tokenizer(folder)]

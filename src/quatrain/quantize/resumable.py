@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -104,17 +103,5 @@ def sha256_of(path: Path, length: int | None = None) -> "hashlib._Hash":
 
 
 def working_folder(output: Path) -> Path:
-    """The folder beside `output` in which an unfinished conversion waits."""
-    folder = output.with_name(f".{output.name}.converting")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def publish(folder: Path, output: Path) -> None:
-    """Move what is in `folder` to `output`, which appears in one rename where it is new."""
-    if not output.exists():
-        folder.rename(output)
-        return
-    for file in folder.iterdir():
-        file.replace(output / file.name)
-    shutil.rmtree(folder)
+    """The folder beside `output`, an absolute path, in which an unfinished conversion waits."""
+    return output.parent / f".{output.name}.converting"

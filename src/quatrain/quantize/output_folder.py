@@ -1,0 +1,56 @@
+"""The folder that a checkpoint is written to: what it may hold already, and what of that goes."""
+
+import os
+from pathlib import Path
+
+from quatrain.errors import InputError
+from quatrain.tokenizer import CONFIG, TOKENIZER
+
+WEIGHTS, PARAMS, MANIFEST = "model.safetensors", "params.json", "quatrain_manifest.json"
+
+# All that a checkpoint of Quatrain's consists of. Where a new one lacks a file that an earlier one
+# had, that file goes: a tokenizer of other weights is worse than none.
+OWN_FILES = (WEIGHTS, PARAMS, TOKENIZER, CONFIG, MANIFEST)
+
+_OTHER_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".index.json")
+
+
+def output_folder(output: Path, sources: list[Path]) -> Path:
+    """`output` as an absolute path without links, where a checkpoint made of `sources` may go.
+
+    That is a folder that is new, holds no model, or holds an earlier checkpoint of Quatrain's,
+    which will be replaced. Raises `InputError` where it is a file or a link to nothing, where one
+    of `sources` lies in it, or where it holds another model.
+    """
+    if output.is_symlink() and not output.exists():
+        raise InputError(
+            f"{output}: is a link to {output.readlink()}, which is not there; make that folder, "
+            "or name another one"
+        )
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file, expected a folder to write into")
+    folder = Path(os.path.realpath(output))
+    for file in sources:
+        if folder in (file.parent.resolve(), file.resolve().parent):
+            raise InputError(
+                f"{output}: holds the source itself ({file.name}), which is never written over; "
+                "name another folder"
+            )
+    others = _files_of_another_model(folder) if folder.is_dir() else []
+    if others:
+        raise InputError(
+            f"{output}: holds another model ({others[0]}), which would be broken by what is "
+            "written; name another folder"
+        )
+    return folder
+
+
+def _files_of_another_model(folder: Path) -> list[str]:
+    """The names of weights, indexes and configurations that are not a checkpoint of Quatrain's."""
+    names = sorted(file.name for file in folder.iterdir())
+    own = WEIGHTS if PARAMS in names else ""
+    return [
+        name
+        for name in names
+        if name == "config.json" or (name.endswith(_OTHER_WEIGHTS) and name != own)
+    ]
