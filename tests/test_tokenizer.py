@@ -139,3 +139,18 @@ def test_copied_files_carry_the_template_and_all_end_tokens(tmp_path):
     tokenizer = Tokenizer.load(target / "tokenizer.json")
     assert tokenizer.eos_ids == [3, 257]
     assert tokenizer.chat_template == "{{ messages }}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("chat_template.jinja", b"\xff\xfe", r"chat_template\.jinja: cannot be read as UTF-8"),
+        ("tokenizer_config.json", b'{"a": "\\ud800"}', "half of a surrogate pair"),
+    ],
+)
+def test_texts_that_are_no_unicode(tmp_path, name, content, message):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        copy_tokenizer_files(tmp_path, tmp_path / "out")

@@ -138,7 +138,10 @@ def copy_tokenizer_files(
     config = _read_object(source / CONFIG) if (source / CONFIG).is_file() else {}
     template = source / "chat_template.jinja"  # where transformers 5 keeps it
     if template.is_file():
-        config["chat_template"] = template.read_text(encoding="utf-8")
+        try:
+            config["chat_template"] = template.read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            raise InputError(f"{template}: cannot be read as UTF-8 text: {error}") from error
     if eos_ids:
         config["eos_token_id"] = eos_ids
     if bos_id is not None:
@@ -150,8 +153,17 @@ def copy_tokenizer_files(
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as the JSON file `path`, the same bytes for the same value."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write `value` as the JSON file `path`, the same bytes for the same value.
+
+    Raises `InputError` where a string in it has no UTF-8.
+    """
+    try:
+        path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{path.name}: its source holds half of a surrogate pair ({error.object[error.start]!r}"
+            "), which is no character; write that file again"
+        ) from error
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -127,3 +127,26 @@ def test_a_tensor_in_two_shards(tmp_path):
     second.write_bytes(first.read_bytes())
     with pytest.raises(InputError, match="another shard holds too"):
         open_checkpoint(folder)
+
+
+def test_a_tensor_that_repeats_its_bytes(tmp_path):
+    """A few kilobytes that would be written out as half a gigabyte."""
+    tensors = tiny.float_tensors()
+    tensors["tok_embeddings.weight"] = torch.zeros(1, 64).expand(2_000_000, 64)
+    folder = tiny.write_meta(tmp_path, tensors=tensors, vocab_size=2_000_000)
+    with pytest.raises(InputError, match=r"tok_embeddings\.weight repeats 256 bytes to 512000000"):
+        open_float_model(folder)
+
+
+def test_many_tensors_of_the_same_bytes(tmp_path):
+    one = torch.zeros(1000, 64, dtype=torch.int8)
+    tensors = tiny.int4_tensors() | {f"layers.0.{index}.weight": one for index in range(50)}
+    folder = tiny.write_checkpoint(tmp_path, tensors, "m.pth")
+    with pytest.raises(InputError, match=r"its tensors hold \d+ bytes, the file \d+"):
+        open_checkpoint(folder)
+
+
+def test_a_tied_output_may_be_the_embeddings_bytes(tmp_path):
+    tensors = tiny.float_tensors(tied=True)
+    tensors["output.weight"] = tensors["tok_embeddings.weight"]
+    open_float_model(tiny.write_meta(tmp_path, tensors=tensors))

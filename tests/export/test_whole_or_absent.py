@@ -1,6 +1,7 @@
 """An export that fails leaves no half-written file, and what stood there stands."""
 
 import errno
+import json
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,21 @@ def test_disk_full_at_the_program_leaves_no_tokenizer(place, monkeypatch):
     with pytest.raises(InputError, match=r"m\.pte: cannot be written: No space left"):
         export_checkpoint(place / "c", place / "m.pte")
     assert unchanged(place)
+
+
+def test_the_tokenizer_beside_a_program_has_its_template_and_ends(tmp_path):
+    """As in a Hugging Face folder, where they lie in other files."""
+    write_checkpoint(tmp_path / "c")
+    (tmp_path / "c" / "tokenizer.json").write_text("{}")
+    (tmp_path / "c" / "chat_template.jinja").write_text("{{ messages }}")
+    params = json.loads((tmp_path / "c" / "params.json").read_text())
+    (tmp_path / "c" / "params.json").write_text(json.dumps(params | {"eos_idx": [2, 0]}))
+    report = export_checkpoint(tmp_path / "c", tmp_path / "m.pte")
+    assert [file.name for file in report.tokenizer_files] == [
+        "m.tokenizer.json", "m.tokenizer_config.json",
+    ]  # fmt: skip
+    config = json.loads((tmp_path / "m.tokenizer_config.json").read_text())
+    assert config == {"chat_template": "{{ messages }}", "eos_token_id": [2, 0]}
 
 
 def test_no_such_folder(place):

@@ -22,6 +22,7 @@ from quatrain.checkpoint.structure import check_structure
 from quatrain.checkpoint.tensors import LazyTensors
 from quatrain.checkpoint.values import INT4, check_tensor_values, within
 from quatrain.stages import Stages
+from quatrain.tokenizer import copy_tokenizer_files
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -82,6 +83,19 @@ class Checkpoint:
                 tensor = self.tensors[name]
                 self.check_tensor(name, tensor)
                 was_read(tensor.nbytes)
+
+    def write_tokenizer(self, folder: Path) -> list[Path]:
+        """Write tokenizer.json and tokenizer_config.json, which states the chat template and the
+        ids that begin and end a text, to `folder`; returns what it wrote, nothing without one."""
+        if not self.tokenizer_files:
+            return []
+        eos = self.params.get("eos_idx", [])
+        return copy_tokenizer_files(
+            self.tokenizer_files[0].parent,
+            folder,
+            self.params.get("bos_idx"),
+            eos if isinstance(eos, list) else [eos],
+        )
 
     def check_tensor(self, name: str, tensor: torch.Tensor) -> None:
         """What `check_values` does, for the one `tensor` of that `name`."""

@@ -29,6 +29,8 @@ _NAMES = re.compile(
     | torch\ (\w+Storage|Size|Tensor|device|strided|bool|bfloat16|float\d+|u?int\d+)""",
     re.VERBOSE,
 )
+# How often the file's bytes may appear among its tensors: a tied output is the embedding's again.
+_MOST_TIES = 4
 _TORCHAO_NAMES = re.compile(
     rf"torchao\.quantization {TYPE}|torchao\.quantization\.quantize_\.workflows\.intx\.\w+ \w+"
 )
@@ -137,6 +139,12 @@ def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:
         for part, tensor in _parts(name, value).items():
             _check_plain(path, part, tensor)
             tensors[part] = tensor
+    total, size = sum(tensor.nbytes for tensor in tensors.values()), path.stat().st_size
+    if total > _MOST_TIES * size:
+        raise InputError(
+            f"{path}: its tensors hold {total} bytes, the file {size}; it is damaged or made to "
+            "fill your disk, do not trust it"
+        )
     return tensors
 
 
@@ -165,6 +173,11 @@ def _check_plain(path: Path, name: str, tensor: torch.Tensor) -> None:
             f"{path}: {name} is not a plain tensor ({type(tensor).__name__}, layout "
             f"{tensor.layout}, device {tensor.device}); save the model's state dict with dense "
             "tensors"
+        )
+    stored = tensor.untyped_storage().nbytes()
+    if tensor.nbytes > stored:
+        raise InputError(
+            f"{path}: {name} repeats {stored} bytes to {tensor.nbytes}; save it with .contiguous()"
         )
 
 

@@ -1,7 +1,10 @@
 """From a checkpoint on disk to a program on disk."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -76,8 +79,7 @@ def export_checkpoint(
         backbone, rows, rounded = _prepare(opened, options)
         notes = _notes(backbone, options, rounded)
         release_mapped()
-    tokenizer = {_beside(output, file): file for file in opened.tokenizer_files}
-    with whole_copies(tokenizer), whole_file(output) as temporary:
+    with _tokenizer_beside(output, opened) as tokenizer, whole_file(output) as temporary:
         notes += _write_program(backbone, opened, options, temporary, stages)
         with stages("account for every linear"):
             check_program(temporary, rows, options, backbone)
@@ -91,7 +93,7 @@ def export_checkpoint(
         linears=rows,
         seconds=stages.seconds,
         peak_rss_bytes=peak_rss_bytes(),
-        tokenizer_files=list(tokenizer),
+        tokenizer_files=tokenizer,
         notes=notes,
     )
 
@@ -214,6 +216,12 @@ def _bfloat16_error(part: object) -> float:
     return float(((rounded - part.scales) / part.scales).abs().max())
 
 
-def _beside(output: Path, file: Path) -> Path:
-    """Where the program's own copy of tokenizer.json or its like lies."""
-    return output.with_name(f"{output.stem}.{file.name}")
+@contextmanager
+def _tokenizer_beside(output: Path, opened: Checkpoint) -> Iterator[list[Path]]:
+    """The checkpoint's tokenizer as `<stem>.tokenizer.json` and its like, which appear beside the
+    program once the block ends well."""
+    with TemporaryDirectory(prefix="quatrain.") as made:
+        files = opened.write_tokenizer(Path(made))
+        copies = {output.with_name(f"{output.stem}.{file.name}"): file for file in files}
+        with whole_copies(copies):
+            yield list(copies)
