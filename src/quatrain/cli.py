@@ -57,7 +57,10 @@ def exit_cleanly(app: Callable[[], object]) -> None:
         finally:
             # Flush here, where a failure is seen, rather than as Python ends.
             print(end="", flush=True)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as error:
+        # typer makes the one the other, with this code.
+        if isinstance(error, SystemExit) and error.code != 130:
+            raise
         _fail("interrupted; nothing was written", 130)
     except QuatrainError as error:
         _fail(str(error), error.exit_code, error)

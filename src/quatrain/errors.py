@@ -20,6 +20,12 @@ class InputError(QuatrainError):
     exit_code = 2
 
 
+class Interrupted(QuatrainError):
+    """The person stopped it, and something is left of it: the message says what."""
+
+    exit_code = 130
+
+
 class CheckFailed(QuatrainError):
     """The request was carried out and what it checks does not hold."""
 

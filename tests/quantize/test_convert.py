@@ -83,7 +83,9 @@ def test_the_result_loads_into_torchao(tmp_path):
 
 def test_manifest(tmp_path):
     source = folders.write_quantized(tmp_path / "in", "awq", shards=2)
-    (source / "tokenizer.json").write_text("{}")
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        (source / name).write_text("{}")
+    (source / "chat_template.jinja").write_text("{{ messages }}")
     convert_model(source, tmp_path / "a")
     convert_model(source, tmp_path / "b")
     manifest = (tmp_path / "a" / "quatrain_manifest.json").read_text()
@@ -92,7 +94,12 @@ def test_manifest(tmp_path):
     assert [file["name"] for file in said["source"]] == [
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
         "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
     ]
     for file in said["source"]:
         content = (source / file["name"]).read_bytes()
@@ -102,6 +109,45 @@ def test_manifest(tmp_path):
     assert said["output"]["sha256"] == hashlib.sha256(written).hexdigest()
     assert said["output"]["bytes"] == len(written)
     assert (tmp_path / "a" / "tokenizer.json").read_text() == "{}"
+
+
+def test_the_manifest_names_what_lies_beside_a_file(tmp_path):
+    source = tiny.write_checkpoint(tmp_path / "in", file="m.pth")
+    (source / "tokenizer.json").write_text("{}")
+    convert_model(source / "m.pth", tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "quatrain_manifest.json").read_text())
+    names = [file["name"] for file in manifest["source"]]
+    assert names == ["m.pth", "params.json", "tokenizer.json"]
+    assert manifest["options"]["group_size"] == 32
+
+
+def test_options_that_could_not_be_followed_are_refused(tmp_path):
+    quantized = folders.write_quantized(tmp_path / "in", "gptq")
+    with pytest.raises(InputError, match=r"--group-size 64: .* already, in groups of 32"):
+        convert_model(quantized, tmp_path / "out", ConvertOptions(group_size=64))
+    convert_model(quantized, tmp_path / "out", ConvertOptions(group_size=32))
+    model = tiny.write_meta(tmp_path / "meta")
+    with pytest.raises(InputError, match=r"--params .*is in floating point"):
+        convert_model(model, tmp_path / "other", params=model / "params.json")
+    with pytest.raises(InputError, match="give the folder"):
+        convert_model(model / "consolidated.00.pth", tmp_path / "other")
+    safetensors = tiny.write_hugging_face(tmp_path / "hf") / "model.safetensors"
+    with pytest.raises(InputError, match="give the folder"):
+        convert_model(safetensors, tmp_path / "other")
+    with pytest.raises(InputError, match="group size 0 is not supported"):
+        convert_model(model, tmp_path / "other", ConvertOptions(group_size=0))
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("pre", ["of-no-known-kind", None])
+def test_a_tokenizer_that_cannot_be_read_shows_before_the_work(tmp_path, monkeypatch, pre):
+    source = tiny.write_gguf(tmp_path / "m.gguf", tokenizer=pre)
+    for step in ("quatrain.quantize.pieces", "quatrain.quantize.model"):
+        monkeypatch.setattr(f"{step}.quantize_step", lambda *_: pytest.fail("a tensor was made"))
+    for write in (convert_model, quantize_model):
+        with pytest.raises(InputError, match="tokenizer"):
+            write(source, tmp_path / "out")
+        assert [file.name for file in tmp_path.iterdir()] == ["m.gguf"]
 
 
 def test_tables_are_rounded_where_asked(tmp_path):
@@ -162,8 +208,7 @@ def test_an_interrupted_conversion_goes_on(tmp_path, monkeypatch, stop_after):
     assert {file.name for file in tmp_path.iterdir()} == {"in", "whole", "out"}
 
 
-def test_what_was_written_of_another_source_is_thrown_away(tmp_path, monkeypatch):
-    source = folders.write_quantized(tmp_path / "in", "gptq")
+def interrupted_conversion(monkeypatch, source, output):
     append = ResumableFile.append
 
     def failing(self, chunks, carried):
@@ -171,10 +216,28 @@ def test_what_was_written_of_another_source_is_thrown_away(tmp_path, monkeypatch
             raise Interrupted
         append(self, chunks, carried)
 
-    monkeypatch.setattr(ResumableFile, "append", failing)
-    with pytest.raises(Interrupted):
-        convert_model(source, tmp_path / "out")
-    monkeypatch.setattr(ResumableFile, "append", append)
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        patched.setattr(ResumableFile, "append", failing)
+        convert_model(source, output)
+
+
+def test_what_another_version_wrote_is_thrown_away(tmp_path, monkeypatch):
+    source = folders.write_quantized(tmp_path / "in", "gptq")
+    interrupted_conversion(monkeypatch, source, tmp_path / "out")
+    monkeypatch.setattr("quatrain.quantize.convert.version", lambda _: "0.0.0")
+    assert convert_model(source, tmp_path / "out").resumed_at == 0
+
+
+def test_the_tokenizer_of_another_source_is_thrown_away(tmp_path, monkeypatch):
+    interrupted_conversion(monkeypatch, tiny.write_gguf(tmp_path / "m.gguf"), tmp_path / "out")
+    assert (tmp_path / ".out.converting" / "tokenizer.json").is_file()
+    convert_model(tiny.write_meta(tmp_path / "in"), tmp_path / "out")
+    assert not open_checkpoint(tmp_path / "out").tokenizer_files
+
+
+def test_what_was_written_of_another_source_is_thrown_away(tmp_path, monkeypatch):
+    source = folders.write_quantized(tmp_path / "in", "gptq")
+    interrupted_conversion(monkeypatch, source, tmp_path / "out")
     partial = tmp_path / ".out.converting" / "model.safetensors"
     damaged = bytearray(partial.read_bytes())
     damaged[-1] ^= 1
@@ -240,6 +303,40 @@ def test_memory_does_not_grow_with_the_source(tmp_path, form, monkeypatch):
     grown, written = map(int, done.stdout.split())
     assert written > 300e6
     assert grown < 250e6, f"grew by {grown / 1e6:.0f} MB for {written / 1e6:.0f} MB"
+
+
+CTRL_C = """
+from quatrain.cli import main
+from quatrain.quantize import convert
+from quatrain.quantize.resumable import ResumableFile
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+{patched} = interrupt
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("patched", "said"),
+    [
+        ("ResumableFile.append", "interrupted; the same command goes on where it was, with what"),
+        ("convert.source_files", "interrupted; nothing was written"),
+    ],
+)
+def test_ctrl_c(tmp_path, patched, said):
+    source = folders.write_quantized(tmp_path / "in", "gptq")
+    done = subprocess.run(
+        [sys.executable, "-c", CTRL_C.format(patched=patched), "convert", source, "out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1].startswith(f"error: {said}")
+    kept = tmp_path / ".out.converting"
+    assert kept.exists() == (str(kept) in done.stderr)
 
 
 def test_command(tmp_path):

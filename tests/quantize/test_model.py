@@ -77,7 +77,7 @@ def test_a_tied_output_gets_integers_of_its_own(tmp_path):
 
 def test_bias_and_qk_norm_stay_in_floating_point(tmp_path):
     tensors = tiny.float_tensors(bias=True, qk_norm=True)
-    model = write_model(tmp_path / "m", "hf", tensors=tensors, model_type="qwen3")
+    model = write_model(tmp_path / "m", "hf", tensors=tensors, model_type="qwen3", head_dim=16)
     quantize_model(model, tmp_path / "out")
     written = open_checkpoint(tmp_path / "out").tensors
     for name in (f"{WQ}.bias", "layers.1.attention.k_norm_fn.weight"):

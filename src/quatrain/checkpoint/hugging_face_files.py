@@ -8,7 +8,7 @@ from quatrain.checkpoint.safetensors_file import read_metadata
 from quatrain.checkpoint.tensors import LazyTensors
 from quatrain.errors import InputError
 
-_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
 
@@ -17,7 +17,7 @@ def tensor_files(folder: Path) -> list[Path]:
 
     Raises `InputError` where an index names a file that is missing or outside the folder.
     """
-    for name in _INDEXES:
+    for name in INDEXES:
         if (folder / name).is_file():
             return _shards(folder, folder / name)
     for suffixes, preferred in (

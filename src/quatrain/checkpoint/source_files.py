@@ -4,8 +4,9 @@ from pathlib import Path
 
 from quatrain.backbone.config import load_params
 from quatrain.checkpoint.formats import format_of, only_file, read_tensors
-from quatrain.checkpoint.hugging_face_files import read_folder, tensor_files
+from quatrain.checkpoint.hugging_face_files import INDEXES, read_folder, tensor_files
 from quatrain.checkpoint.torchao_tensors import PARTS
+from quatrain.tokenizer import CONFIG, TOKENIZER
 
 _META_SUFFIXES = (".safetensors", ".pth", ".pt")
 
@@ -16,8 +17,8 @@ def is_quantized(path: Path) -> bool:
     Raises `InputError` where there is nothing to be read.
     """
     if not path.is_dir():
-        return format_of(path) != "gguf"
-    if (path / "config.json").is_file():
+        names = [] if format_of(path) == "gguf" else list(read_tensors(path))
+    elif (path / "config.json").is_file():
         if load_params(path / "config.json").get("quantization_config") is not None:
             return True
         names = list(read_folder(path)[0])
@@ -27,15 +28,28 @@ def is_quantized(path: Path) -> bool:
 
 
 def source_files(path: Path, params: Path | None) -> list[Path]:
-    """The files that decide what `path` is: its tensors', and those that say how to read them."""
+    """The files that decide what is made of `path`: its tensors', those that say how to read them,
+    and its tokenizer's."""
     if not path.is_dir():
-        beside = [params or path.with_name("params.json")] if format_of(path) != "gguf" else []
-        return [path, *beside]
+        if format_of(path) == "gguf":
+            return [path]
+        said = [params or path.with_name("params.json"), *_tokenizer_files(path.parent)]
+        return [path, *said]
     if params is None and (path / "config.json").is_file():
-        generation = path / "generation_config.json"
-        said = [path / "config.json", *([generation] if generation.is_file() else [])]
-        return [*tensor_files(path), *said]
-    return [*_meta_files(path), params or path / "params.json"]
+        indexes = _those_of(path, INDEXES)[:1]  # the first one is read
+        said = _those_of(path, ("config.json", "generation_config.json"))
+        return [*tensor_files(path), *indexes, *said, *_tokenizer_files(path)]
+    return [*_meta_files(path), params or path / "params.json", *_tokenizer_files(path)]
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    """What `copy_tokenizer_files` reads in `folder`."""
+    names = (TOKENIZER, CONFIG, "chat_template.jinja")
+    return _those_of(folder, names) if (folder / TOKENIZER).is_file() else []
+
+
+def _those_of(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def _meta_files(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quatrain.commands._common import Debug, Json, human_bytes, print_json, shown_stages
+from quatrain.errors import Interrupted
 
 if TYPE_CHECKING:
     from quatrain.quantize import ConvertReport
@@ -40,8 +41,9 @@ def convert(
         Path | None, typer.Option(metavar="FILE", help="params.json, if not beside the file.")
     ] = None,
     group_size: Annotated[
-        int, typer.Option(help="For a floating-point source: 32, 64, 128 or 256.")
-    ] = 32,
+        int | None,
+        typer.Option(help="For a floating-point source: 32 (the default), 64, 128 or 256."),
+    ] = None,
     embedding: Annotated[
         Table,
         typer.Option(
@@ -69,6 +71,7 @@ def convert(
     Example: `quatrain convert hf://owner/llama-gptq llama-int4 --output-layer int4`
     """
     from quatrain.quantize import ConvertOptions, convert_model
+    from quatrain.quantize.resumable import working_folder
 
     options = ConvertOptions(
         group_size=group_size,
@@ -76,7 +79,15 @@ def convert(
         output_layer=output_layer.value,
         requantize_asymmetric=requantize_asymmetric,
     )
-    report = convert_model(source, output, options, params, shown_stages())
+    try:
+        report = convert_model(source, output, options, params, shown_stages())
+    except KeyboardInterrupt:
+        kept = working_folder(output)
+        if not kept.exists():
+            raise
+        raise Interrupted(
+            f"interrupted; the same command goes on where it was, with what is kept in {kept}"
+        ) from None
     if json:
         print_json(dataclasses.asdict(report))
     else:

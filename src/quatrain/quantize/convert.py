@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from quatrain.quantize.plan import Table
 from quatrain.quantize.requantize import Requantization
 from quatrain.quantize.resumable import ResumableFile, sha256_of, working_folder
 from quatrain.stages import Stages, peak_rss_bytes
-from quatrain.tokenizer import copy_tokenizer_files, write_json
+from quatrain.tokenizer import CONFIG, TOKENIZER, copy_tokenizer_files, write_json
 
 # The mapped pages of what was read count as memory until the source is opened anew.
 _BYTES_BETWEEN_OPENINGS = 128 << 20
@@ -31,10 +31,11 @@ _BYTES_BETWEEN_OPENINGS = 128 << 20
 @dataclass(frozen=True)
 class ConvertOptions:
     """`embedding` and `output_layer`: 'keep' leaves a quantized source's as they are, and gives a
-    floating-point source's what `plan` does. `group_size` is for floating-point sources alone.
-    `requantize_asymmetric` rounds anew the linears that the layout cannot hold."""
+    floating-point source's what `plan` does. `group_size` can be chosen for floating-point sources
+    alone: None is 32, or a quantized source's own. `requantize_asymmetric` rounds anew the linears
+    that the layout cannot hold."""
 
-    group_size: int = 32
+    group_size: int | None = None
     embedding: Table = "keep"
     output_layer: Table = "keep"
     requantize_asymmetric: bool = False
@@ -77,17 +78,24 @@ def convert_model(
     """
     options, stages = options or ConvertOptions(), stages or Stages()
     source, target = local_path(source), Path(output)
-    changes = Requantization()
+    changes, quantized = Requantization(), is_quantized(source)
+    if params is not None and not quantized:
+        raise InputError(
+            f"--params {params}: {source} is in floating point, whose parameters are those in its "
+            "own folder; put the file there as params.json, or leave out the option"
+        )
+
+    again = changes if options.requantize_asymmetric else None
 
     def open_source() -> Checkpoint | FloatModel:
-        if is_quantized(source):
-            again = changes if options.requantize_asymmetric else None
+        if quantized:
             return open_checkpoint(source, params, again)
         return open_float_model(source)
 
     with stages("open the source"):
         opened = open_source()
         pieces, arguments = _pieces(opened, options, changes)
+        options = replace(options, group_size=arguments["group_size"])
         read = source_files(source, params)
         output = output_folder(target, read)
     with stages("digest the source"):
@@ -98,11 +106,15 @@ def convert_model(
     specs = [spec for piece in pieces for spec in piece.specs]
     report = ConvertReport(str(source), str(target), arguments["group_size"], len(specs))
     header = encoded_header(specs)
-    key = hashlib.sha256(header + json.dumps([files, asdict(options)]).encode()).hexdigest()
+    said = json.dumps([version("quatrain"), files, asdict(options)])
+    key = hashlib.sha256(header + said.encode()).hexdigest()
     try:
         folder = working_folder(output)
         folder.mkdir(parents=True, exist_ok=True)
         try:
+            # What is small comes first: where it cannot be made, that shows at once.
+            report.tokenizer = _write_tokenizer(opened, folder)
+            write_json(folder / PARAMS, opened.params | {"quantization_args": arguments})
             digest, report.bytes_out = _write(
                 folder, key, header, pieces, open_source, changes, report, stages
             )
@@ -111,8 +123,6 @@ def convert_model(
             raise
         report.rounded = len(changes.errors)
         report.relative_rms_error = changes.relative_rms_error()
-        report.tokenizer = _write_tokenizer(opened, folder)
-        write_json(folder / PARAMS, opened.params | {"quantization_args": arguments})
         write_json(folder / MANIFEST, _manifest(report, files, options, digest))
         publish_folder(folder, output, OWN_FILES)
     except OSError as error:
@@ -129,11 +139,16 @@ def convert_model(
 def _pieces(
     opened: Checkpoint | FloatModel, options: ConvertOptions, changes: Requantization
 ) -> tuple[list[Piece], dict[str, Any]]:
+    group_size = options.group_size
     if isinstance(opened, Checkpoint):
+        if group_size not in (None, opened.group_size):
+            raise InputError(
+                f"--group-size {group_size}: {opened.source} is quantized already, in groups of "
+                f"{opened.group_size}; leave out the option, or convert the floating-point model"
+            )
         return pieces_of_checkpoint(opened, options.embedding, options.output_layer, changes)
-    return pieces_of_model(
-        opened, options.group_size, options.embedding, options.output_layer, changes
-    )
+    group_size = 32 if group_size is None else group_size
+    return pieces_of_model(opened, group_size, options.embedding, options.output_layer, changes)
 
 
 def _write(
@@ -172,6 +187,8 @@ def _write(
 
 
 def _write_tokenizer(opened: Checkpoint | FloatModel, folder: Path) -> list[str]:
+    for name in (TOKENIZER, CONFIG):  # of another source, whose conversion was interrupted
+        (folder / name).unlink(missing_ok=True)
     if isinstance(opened, FloatModel):
         return [file.name for file in opened.write_tokenizer(folder)]
     if not opened.tokenizer_files:

@@ -75,13 +75,11 @@ def quantize_model(
     specs = [spec for step in steps for spec in step.specs(group_size)]
     report = QuantizeReport(str(model), str(target), group_size, len(specs))
     with whole_folder(output, OWN_FILES) as folder:
+        # What is small comes first: where it cannot be made, that shows at once.
+        report.tokenizer = [file.name for file in source.write_tokenizer(folder)]
+        write_json(folder / PARAMS, source.params | {"quantization_args": arguments})
         with one_thread():
             write_safetensors(folder / WEIGHTS, specs, _quantized(source, steps, report, stages))
-        write_json(
-            folder / PARAMS,
-            source.params | {"quantization_args": arguments},
-        )
-        report.tokenizer = [file.name for file in source.write_tokenizer(folder)]
         report.bytes_out = sum(file.stat().st_size for file in folder.iterdir())
     report.bytes_in = _size(model)
     report.seconds = dict(stages.seconds)

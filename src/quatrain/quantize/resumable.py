@@ -103,5 +103,6 @@ def sha256_of(path: Path, length: int | None = None) -> "hashlib._Hash":
 
 
 def working_folder(output: Path) -> Path:
-    """The folder beside `output`, an absolute path, in which an unfinished conversion waits."""
+    """The folder beside `output` in which an unfinished conversion waits; it may not exist."""
+    output = Path(os.path.realpath(output))
     return output.parent / f".{output.name}.converting"
