@@ -68,7 +68,7 @@ def test_family_equals_transformers(name, tmp_path):
     [
         ("SmolLM3", {"no_rope_layers": [0, 1, 1], "pad_token_id": 0}, "every n-th layer only"),
         ("Gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
-        ("Llama", {"hidden_act": "relu"}, "hidden_act is 'relu'"),
+        ("Llama", {"hidden_act": "relu"}, "'hidden_act' is 'relu'"),
         ("Llama", {"mlp_bias": True}, "mlp_bias"),
         ("Gpt2", {}, "model_type is 'gpt2'"),
     ],

@@ -24,10 +24,10 @@ def assert_same(tensors, expected):
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_each_format_gives_the_same_tensors(tmp_path, tied):
-    expected = tiny.float_tensors(tied=tied)
+    expected, words = tiny.float_tensors(tied=tied), {"tie_word_embeddings": tied}
     models = [
-        open_float_model(tiny.write_hugging_face(tmp_path / "hf", expected)),
-        open_float_model(tiny.write_hugging_face(tmp_path / "sharded", expected, shards=3)),
+        open_float_model(tiny.write_hugging_face(tmp_path / "hf", expected, **words)),
+        open_float_model(tiny.write_hugging_face(tmp_path / "sharded", expected, 3, **words)),
         open_float_model(tiny.write_meta(tmp_path / "meta", expected)),
         open_float_model(tiny.write_gguf(tmp_path / "model.gguf", expected)),
     ]
@@ -58,7 +58,8 @@ def test_tied_words_ignore_a_stored_head(tmp_path):
 
 def test_qwen_shapes(tmp_path):
     tensors = tiny.float_tensors(bias=True, qk_norm=True)
-    hugging_face = tiny.write_hugging_face(tmp_path / "hf", tensors, model_type="qwen3")
+    fields = {"model_type": "qwen3", "head_dim": 16}
+    hugging_face = tiny.write_hugging_face(tmp_path / "hf", tensors, **fields)
     gguf_file = tiny.write_gguf(tmp_path / "m.gguf", tensors, architecture="qwen3")
     for path in (hugging_face, gguf_file):
         model = open_float_model(path)
@@ -166,7 +167,7 @@ def test_another_scaling_in_gguf_is_refused(tmp_path):
     ("fields", "message"),
     [
         ({"model_type": "gpt_neox"}, "model_type is 'gpt_neox'"),
-        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"hidden_act": "gelu"}, "'hidden_act' is 'gelu'"),
         ({"mlp_bias": True}, "mlp_bias is True"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "yarn"),

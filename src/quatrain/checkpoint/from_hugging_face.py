@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
-from quatrain.backbone.config import config_from_params, load_params
-from quatrain.checkpoint.families import family_of
-from quatrain.checkpoint.families.family import number
-from quatrain.checkpoint.families.multimodal import text_fields, text_tensors
+from quatrain.backbone.config import config_from_params
+from quatrain.checkpoint.families.fields import integer
+from quatrain.checkpoint.families.multimodal import text_tensors
 from quatrain.checkpoint.float_model import FloatModel, checked, params_of
-from quatrain.checkpoint.hugging_face_config import end_tokens, params_of_config
+from quatrain.checkpoint.hugging_face_config import (
+    end_tokens,
+    output_is_tied,
+    params_of_config,
+    read_config,
+)
 from quatrain.checkpoint.hugging_face_files import read_folder
 from quatrain.checkpoint.hugging_face_names import meta_name
 from quatrain.checkpoint.layout import IGNORED
@@ -20,23 +24,21 @@ def open_hugging_face_model(folder: Path) -> FloatModel:
 
     The rows of Q and K stay in Hugging Face's half-split order, which `use_hf_rope` states.
     """
-    source = str(folder / "config.json")
-    fields = text_fields(load_params(folder / "config.json"))
+    fields, family, source = read_config(folder)
     if fields.get("quantization_config") is not None:
         raise InputError(
             f"{folder}: is quantized already (config.json has a quantization_config); "
             f"export it, or run `quatrain convert {folder} DIR`"
         )
     stored = text_tensors(read_folder(folder)[0])
-    family = family_of(fields, source)
     if family.tensors is not None:
         stored = family.tensors(stored, fields, source)
     names = {name: meta_name(name, family.names) for name in stored if not IGNORED.fullmatch(name)}
-    if fields.get("tie_word_embeddings"):
+    if output_is_tied(fields, family, set(names), folder):
         names.pop("lm_head.weight", None)
     params = params_of_config(fields, source, set(names.values()))
     config = config_from_params(params, source)
-    trained_context = number(fields, "max_position_embeddings", source)
+    trained_context = integer(fields, "max_position_embeddings", source)
     bos_id, eos_ids = end_tokens(folder, fields)
     return checked(
         FloatModel(

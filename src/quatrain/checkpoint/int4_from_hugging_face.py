@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quatrain.backbone.config import config_from_params, load_params
+from quatrain.backbone.config import config_from_params
 from quatrain.checkpoint import awq, compressed_tensors, gptq, torchao_tensors
 from quatrain.checkpoint.checkpoint import Checkpoint, checked_checkpoint
-from quatrain.checkpoint.families import family_of
-from quatrain.checkpoint.families.family import number
-from quatrain.checkpoint.families.multimodal import text_fields, text_tensors
+from quatrain.checkpoint.families.fields import integer
+from quatrain.checkpoint.families.multimodal import text_tensors
 from quatrain.checkpoint.float_model import params_of
 from quatrain.checkpoint.grouped import GroupedLinear, RoundAgain, in_layout
-from quatrain.checkpoint.hugging_face_config import end_tokens, params_of_config
+from quatrain.checkpoint.hugging_face_config import (
+    end_tokens,
+    output_is_tied,
+    params_of_config,
+    read_config,
+)
 from quatrain.checkpoint.hugging_face_files import read_folder
 from quatrain.checkpoint.hugging_face_names import meta_name
 from quatrain.checkpoint.layout import IGNORED
@@ -52,16 +56,15 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     the text model's. Raises `InputError` where the folder is in floating point, or quantized in a
     way that the layout cannot hold.
     """
-    source = str(folder / "config.json")
-    fields = text_fields(load_params(folder / "config.json"))
-    family = family_of(fields, source)
+    fields, family, source = read_config(folder)
     stored, metadata = read_folder(folder)
+    stored = text_tensors(stored).stored
+    tied = output_is_tied(fields, family, set(stored), folder)
     kept = LazyTensors(
         {
             name: tensor
-            for name, tensor in text_tensors(stored).stored.items()
-            if not IGNORED.fullmatch(name)
-            and not (fields.get("tie_word_embeddings") and name == "lm_head.weight")
+            for name, tensor in stored.items()
+            if not IGNORED.fullmatch(name) and not (tied and name == "lm_head.weight")
         }
     )
     tensors = quantized_tensors(
@@ -72,7 +75,7 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     tensors = tensors.renamed({name: meta_name(name, family.names) for name in tensors})
     params = params_of_config(fields, source, set(tensors))
     config = config_from_params(params, source)
-    trained_context = number(fields, "max_position_embeddings", source)
+    trained_context = integer(fields, "max_position_embeddings", source)
     bos_id, eos_ids = end_tokens(folder, fields)
     params = params_of(config, trained_context, bos_id, eos_ids)
     return checked_checkpoint(tensors, params, folder, folder, folder / "config.json")

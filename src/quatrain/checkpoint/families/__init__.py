@@ -7,15 +7,15 @@ from quatrain.checkpoint.families.llama import LLAMA
 from quatrain.checkpoint.families.llama4 import LLAMA4
 from quatrain.checkpoint.families.mistral import MISTRAL
 from quatrain.checkpoint.families.phi import PHI
-from quatrain.checkpoint.families.qwen import QWEN
+from quatrain.checkpoint.families.qwen import QWEN2, QWEN3
 from quatrain.checkpoint.families.smollm3 import SMOLLM3
 from quatrain.errors import InputError
 
 FAMILIES: dict[str, Family] = {
     "llama": LLAMA,
     "mistral": MISTRAL,
-    "qwen2": QWEN,
-    "qwen3": QWEN,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
     "phi3": PHI,
     "gemma2": GEMMA2,
     "gemma3_text": GEMMA3,
@@ -28,7 +28,7 @@ FAMILIES: dict[str, Family] = {
 def family_of(fields: dict, source: str) -> Family:
     """The family that config.json's `model_type` names. Raises `InputError` for another."""
     model_type = fields.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise InputError(
             f"{source}: model_type is {model_type!r}, expected one of {', '.join(FAMILIES)}"
         )

@@ -5,11 +5,49 @@ from typing import Any
 
 import torch
 
-from quatrain.checkpoint.families.family import Family, Fields, layer_count, number
-from quatrain.checkpoint.families.rope import rope_params
+from quatrain.checkpoint.families.family import Family
+from quatrain.checkpoint.families.fields import (
+    Fields,
+    flag,
+    integer,
+    integer_or_none,
+    layer_count,
+    number,
+    number_or_none,
+    object_of,
+    refusal,
+)
+from quatrain.checkpoint.families.layers import FULL, SLIDING, layer_types
+from quatrain.checkpoint.families.rope import rope_type, scaled_rope
 from quatrain.checkpoint.tensors import LazyTensors, StoredTensor
 from quatrain.errors import InputError
 
+_DEFAULTS = {
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "vocab_size": 256000,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+}
+# As the part of a model that also sees, a configuration may leave out any of these.
+_DEFAULTS3 = _DEFAULTS | {
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "vocab_size": 262208,
+    "max_position_embeddings": 131072,
+    "rope_theta": 1000000.0,
+    "rope_local_base_freq": 10000.0,
+    "attn_logit_softcapping": None,
+    "final_logit_softcapping": None,
+}
 _NAMES = {
     "post_attention_layernorm": "post_attention_norm",
     "pre_feedforward_layernorm": "ffn_norm",
@@ -33,23 +71,21 @@ def _plus_one(tensor: StoredTensor) -> StoredTensor:
 
 
 def _params(fields: Fields, source: str, pattern: int) -> dict[str, Any]:
-    if fields.get("use_bidirectional_attention"):
+    if flag(fields, "use_bidirectional_attention", source):
         raise InputError(f"{source}: use_bidirectional_attention is not implemented")
-    layers = layer_count(fields, source)
-    pattern = fields.get("sliding_window_pattern") or pattern
-    kinds = fields.get("layer_types") or [
-        "sliding_attention" if (index + 1) % pattern else "full_attention"
-        for index in range(layers)
+    pattern = integer_or_none(fields, "sliding_window_pattern", source) or pattern
+    kinds = layer_types(fields, source) or [
+        SLIDING if (index + 1) % pattern else FULL for index in range(layer_count(fields, source))
     ]
     return {
-        "embedding_scale_factor": number(fields, "hidden_size", source) ** 0.5,
+        "embedding_scale_factor": integer(fields, "hidden_size", source) ** 0.5,
         "attention_multiplier": number(fields, "query_pre_attn_scalar", source) ** -0.5,
         "post_attention_norm": True,
         "post_ffn_norm": True,
-        "sliding_window": number(fields, "sliding_window", source),
+        "sliding_window": integer(fields, "sliding_window", source),
         "layer_types": kinds,
-        "attn_logit_softcapping": fields.get("attn_logit_softcapping"),
-        "output_soft_cap_temp": fields.get("final_logit_softcapping"),
+        "attn_logit_softcapping": number_or_none(fields, "attn_logit_softcapping", source),
+        "output_soft_cap_temp": number_or_none(fields, "final_logit_softcapping", source),
     }
 
 
@@ -58,15 +94,37 @@ def _gemma2(fields: Fields, source: str) -> dict[str, Any]:
 
 
 def _gemma3(fields: Fields, source: str) -> dict[str, Any]:
-    by_layer = fields.get("rope_parameters") or {}
-    if "full_attention" in by_layer:
-        rope = rope_params({"rope_parameters": by_layer["full_attention"]}, source)
-        local = number(by_layer["sliding_attention"], "rope_theta", source)
-    else:  # before transformers 5
-        rope = rope_params({"rope_theta": 1e6, **fields}, source)
-        local = fields.get("rope_local_base_freq", 10000.0)
-    return _params(fields, source, pattern=6) | rope | {"local_rope_theta": local}
+    if fields.get("attn_logit_softcapping") is not None:
+        raise refusal(fields, "attn_logit_softcapping", "null: no Gemma 3 has one", source)
+    return _params(fields, source, pattern=6)
 
 
-GEMMA2 = Family(_gemma2, _NAMES, _tensors, _ACTIVATIONS)
-GEMMA3 = Family(_gemma3, _NAMES, _tensors, _ACTIVATIONS)
+def _gemma3_rope(fields: Fields, source: str) -> dict[str, Any]:
+    """Layers that see all tokens may be scaled, by `rope_scaling` or, since transformers 5, in
+    their part of `rope_parameters`; sliding layers have a frequency base of their own."""
+    by_layer = object_of(fields, "rope_parameters", source)
+    if by_layer.keys() - {FULL, SLIDING}:
+        raise refusal(fields, "rope_parameters", f"'{FULL}' and '{SLIDING}' alone", source)
+    full, sliding = (object_of(by_layer, name, source) for name in (FULL, SLIDING))
+    full = full | object_of(fields, "rope_scaling", source)
+    if rope_type(sliding) != "default" or sliding.get("partial_rotary_factor") not in (None, 1):
+        raise refusal(by_layer, SLIDING, "rope_type 'default' and rope_theta alone", source)
+    if sliding.get("rope_theta") is None:
+        local = number(fields, "rope_local_base_freq", source)
+    else:
+        local = number(sliding, "rope_theta", source)
+    return scaled_rope(fields, full, source) | {"local_rope_theta": local}
+
+
+GEMMA2 = Family(
+    _DEFAULTS, _gemma2, names=_NAMES, tensors=_tensors, activations=_ACTIVATIONS, tied=True
+)
+GEMMA3 = Family(
+    _DEFAULTS3,
+    _gemma3,
+    _gemma3_rope,
+    names=_NAMES,
+    tensors=_tensors,
+    activations=_ACTIVATIONS,
+    tied=True,
+)

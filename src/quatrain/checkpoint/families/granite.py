@@ -2,7 +2,21 @@
 
 from typing import Any
 
-from quatrain.checkpoint.families.family import Family, Fields, number
+from quatrain.checkpoint.families.family import Family
+from quatrain.checkpoint.families.fields import Fields, number
+
+_DEFAULTS = {
+    "num_attention_heads": 32,
+    "vocab_size": 32000,
+    "hidden_act": "silu",
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "embedding_multiplier": 1.0,
+    "attention_multiplier": 1.0,
+    "residual_multiplier": 1.0,
+    "logits_scaling": 1.0,
+}
 
 
 def _params(fields: Fields, source: str) -> dict[str, Any]:
@@ -14,4 +28,4 @@ def _params(fields: Fields, source: str) -> dict[str, Any]:
     }
 
 
-GRANITE = Family(params=_params)
+GRANITE = Family(_DEFAULTS, _params)

@@ -2,12 +2,22 @@
 
 from typing import Any
 
-from quatrain.checkpoint.families.family import Family, Fields, sliding_window
+from quatrain.checkpoint.families.family import Family
+from quatrain.checkpoint.families.fields import Fields, flag
 from quatrain.errors import InputError
+
+_DEFAULTS = {
+    "num_attention_heads": 32,
+    "vocab_size": 32000,
+    "hidden_act": "silu",
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+}
 
 
 def _params(fields: Fields, source: str) -> dict[str, Any]:
-    if fields.get("use_sliding_window") and sliding_window(fields, source):
+    if flag(fields, "use_sliding_window", source) and fields.get("sliding_window") is not None:
         raise InputError(
             f"{source}: sliding_window is {fields['sliding_window']}, which no Llama has; "
             "its model_type may be wrong"
@@ -15,4 +25,4 @@ def _params(fields: Fields, source: str) -> dict[str, Any]:
     return {}
 
 
-LLAMA = Family(params=_params)
+LLAMA = Family(_DEFAULTS, _params)

@@ -5,10 +5,45 @@ from typing import Any
 
 import torch
 
-from quatrain.checkpoint.families.family import Family, Fields, interval_of, layer_count, number
+from quatrain.checkpoint.families.family import Family
+from quatrain.checkpoint.families.fields import (
+    Fields,
+    flag,
+    integer,
+    integer_or_none,
+    integers_or_none,
+    layer_count,
+    number,
+    refusal,
+)
+from quatrain.checkpoint.families.layers import interval_of, is_nth, no_rope_interval
 from quatrain.checkpoint.tensors import LazyTensors, StoredTensor
 from quatrain.errors import InputError
 
+# As the part of a model that also sees, a configuration may leave out any of these.
+_DEFAULTS = {
+    "hidden_size": 5120,
+    "intermediate_size": 8192,
+    "intermediate_size_mlp": 16384,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 40,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 202048,
+    "hidden_act": "silu",
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
+    "num_local_experts": 16,
+    "num_experts_per_tok": 1,
+    "interleave_moe_layer_step": 1,
+    "use_qk_norm": True,
+    "no_rope_layer_interval": 4,
+    "attention_chunk_size": 8192,
+    "attn_temperature_tuning": True,
+    "floor_scale": 8192,
+    "attn_scale": 0.1,
+}
 _NAMES = {
     "feed_forward.gate_proj": "feed_forward.w1",
     "feed_forward.down_proj": "feed_forward.w2",
@@ -26,50 +61,43 @@ _EXPERT = re.compile(r"(.*\.experts)\.(\d+)\.(\w+_proj\.(?:weight|scales|zeros))
 
 
 def _params(fields: Fields, source: str) -> dict[str, Any]:
-    layers = layer_count(fields, source)
-    flags = fields.get("no_rope_layers")  # 1 where there is rotary embedding
-    interval = fields.get("no_rope_layer_interval", 4)
-    if flags:
-        interval = interval_of(flags, 0, "no_rope_layers", source)
-    chunked = ["full_attention" if _without(i, interval) else "chunked_attention"
-               for i in range(layers)]  # fmt: skip
+    interval = no_rope_interval(fields, source)
+    chunked = ["full_attention" if is_nth(index, interval) else "chunked_attention"
+               for index in range(layer_count(fields, source))]  # fmt: skip
     if fields.get("layer_types") not in (None, chunked):
-        raise InputError(
-            f"{source}: layer_types is {fields['layer_types']!r}, expected chunked attention "
-            "where there is rotary embedding"
+        raise refusal(
+            fields, "layer_types", "chunked attention where there is rotary embedding", source
         )
     return {
         "use_hf_rope": False,  # pairs of neighbours, unlike the other families of the hub
         "no_rope_layer_interval": interval,
-        "attention_chunk_size": fields.get("attention_chunk_size"),
-        "use_qk_norm": bool(fields.get("use_qk_norm")),
+        "attention_chunk_size": integer_or_none(fields, "attention_chunk_size", source),
+        "use_qk_norm": flag(fields, "use_qk_norm", source),
         "qk_norm_affine": False,
         "qk_norm_before_rope": False,
         "qk_norm_without_rope": False,
-        "attn_temperature_tuning": bool(fields.get("attn_temperature_tuning")),
-        "floor_scale": fields.get("floor_scale", 8192),
-        "attn_scale": fields.get("attn_scale", 0.1),
-        "hidden_dim": number(fields, "intermediate_size_mlp", source),
-    } | _experts(fields, layers, source)
+        "attn_temperature_tuning": flag(fields, "attn_temperature_tuning", source),
+        "floor_scale": integer(fields, "floor_scale", source),
+        "attn_scale": number(fields, "attn_scale", source),
+        "hidden_dim": integer(fields, "intermediate_size_mlp", source),
+    } | _experts(fields, source)
 
 
-def _without(index: int, interval: int | None) -> bool:
-    return interval is not None and (index + 1) % interval == 0
-
-
-def _experts(fields: Fields, layers: int, source: str) -> dict[str, Any]:
-    step = fields.get("interleave_moe_layer_step", 1)
-    mixed = fields.get("moe_layers")
-    if mixed is not None:
-        flags = [index in mixed for index in range(layers)]
-        step = interval_of(flags, True, "moe_layers", source)
+def _experts(fields: Fields, source: str) -> dict[str, Any]:
+    listed = integers_or_none(fields, "moe_layers", source)
+    if listed is None:
+        step = integer(fields, "interleave_moe_layer_step", source)
+    else:
+        mixed = [index for index in range(layer_count(fields, source)) if index in listed]
+        step = interval_of(mixed, "moe_layers", fields, source)
     if step is None:
         return {}
     return {
-        "num_experts": number(fields, "num_local_experts", source),
-        "num_activated_experts": number(fields, "num_experts_per_tok", source),
+        # What a router has one row for is lost where tensors of one row become vectors.
+        "num_experts": integer(fields, "num_local_experts", source, least=2),
+        "num_activated_experts": integer(fields, "num_experts_per_tok", source),
         "interleave_moe_layer_step": step,
-        "moe_hidden_dim": number(fields, "intermediate_size", source),
+        "moe_hidden_dim": integer(fields, "intermediate_size", source),
     }
 
 
@@ -123,4 +151,4 @@ def _turned(tensor: StoredTensor, first: int, count: int) -> StoredTensor:
     return StoredTensor((experts, count, rows), tensor.dtype, load)
 
 
-LLAMA4 = Family(_params, _NAMES, _tensors)
+LLAMA4 = Family(_DEFAULTS, _params, names=_NAMES, tensors=_tensors)

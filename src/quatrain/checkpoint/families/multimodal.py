@@ -2,7 +2,7 @@
 
 import re
 
-from quatrain.checkpoint.families.family import Fields
+from quatrain.checkpoint.families.fields import Fields, refusal
 from quatrain.checkpoint.tensors import LazyTensors
 
 # Its `model_type` -> its text model's, which the nested configuration may leave out.
@@ -11,13 +11,16 @@ _TEXT = re.compile(r"(?:language_model\.|model\.language_model\.)(.+)")
 _OTHER = re.compile(r"(?:model\.)?(?:vision_model|vision_tower|multi_modal_projector)\..+")
 
 
-def text_fields(fields: Fields) -> Fields:
+def text_fields(fields: Fields, source: str) -> Fields:
     """config.json's fields with those of its text model in place of its own."""
-    nested = fields.get("text_config")
-    if fields.get("model_type") not in _TEXT_TYPES or not isinstance(nested, dict):
+    text_type = _TEXT_TYPES.get(str(fields.get("model_type")))
+    if text_type is None:
         return fields
+    nested = fields.get("text_config")
+    if not isinstance(nested, dict):
+        raise refusal(fields, "text_config", "an object with the text model's fields", source)
     outer = {name: value for name, value in fields.items() if name != "text_config"}
-    return outer | {"model_type": _TEXT_TYPES[fields["model_type"]]} | nested
+    return outer | {"model_type": text_type} | nested
 
 
 def text_tensors(stored: LazyTensors) -> LazyTensors:

@@ -4,19 +4,32 @@ in another."""
 import re
 from typing import Any
 
-from quatrain.checkpoint.families.family import Family, Fields, number, sliding_window
+from quatrain.checkpoint.families.family import Family
+from quatrain.checkpoint.families.fields import Fields, integer, integer_or_none
+from quatrain.checkpoint.families.layers import window_of_all
+from quatrain.checkpoint.families.rope import rope_params
 from quatrain.checkpoint.tensors import LazyTensors, StoredTensor
 from quatrain.errors import InputError
 
+_DEFAULTS = {
+    "num_attention_heads": 32,
+    "vocab_size": 32064,
+    "hidden_act": "silu",
+    "max_position_embeddings": 4096,
+    "original_max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+}
 # A quantized matrix is cut as a floating-point one is: by rows, which its scales have too.
 _FUSED = re.compile(r"(.*)\.(qkv_proj|gate_up_proj)\.(weight|scales|zeros)")
 
 
 def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
-    heads = number(fields, "num_attention_heads", source)
-    keys = fields.get("num_key_value_heads") or heads
-    head_dim = fields.get("head_dim") or number(fields, "hidden_size", source) // heads
-    hidden = number(fields, "intermediate_size", source)
+    heads = integer(fields, "num_attention_heads", source)
+    keys = integer_or_none(fields, "num_key_value_heads", source) or heads
+    head_dim = integer_or_none(fields, "head_dim", source)
+    head_dim = head_dim or integer(fields, "hidden_size", source) // heads
+    hidden = integer(fields, "intermediate_size", source)
     parts = {
         "qkv_proj": {"q_proj": heads * head_dim, "k_proj": keys * head_dim,
                      "v_proj": keys * head_dim},
@@ -45,8 +58,8 @@ def _rows(tensor: StoredTensor, first: int, count: int) -> StoredTensor:
     return StoredTensor(shape, tensor.dtype, lambda: tensor.load()[first : first + count])
 
 
-def _params(fields: Fields, source: str) -> dict[str, Any]:
-    return sliding_window(fields, source)
+def _rope(fields: Fields, source: str) -> dict[str, Any]:
+    return rope_params(fields, source, partial=True)
 
 
-PHI = Family(params=_params, tensors=_tensors)
+PHI = Family(_DEFAULTS, window_of_all, _rope, tensors=_tensors)

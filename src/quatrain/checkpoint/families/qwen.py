@@ -3,11 +3,28 @@ seen from the tensors that are there)."""
 
 from typing import Any
 
-from quatrain.checkpoint.families.family import Family, Fields, sliding_window
+from quatrain.checkpoint.families.family import Family
+from quatrain.checkpoint.families.fields import Fields, integer, layer_count
+from quatrain.checkpoint.families.layers import window_of_some
+
+_DEFAULTS = {
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 151936,
+    "hidden_act": "silu",
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "sliding_window": 4096,
+    "max_window_layers": 28,
+}
 
 
 def _params(fields: Fields, source: str) -> dict[str, Any]:
-    return sliding_window(fields, source) if fields.get("use_sliding_window") else {}
+    first = integer(fields, "max_window_layers", source, least=0)
+    slides = [index >= first for index in range(layer_count(fields, source))]
+    return window_of_some(fields, slides, source)
 
 
-QWEN = Family(params=_params)
+QWEN2 = Family(_DEFAULTS, _params)
+QWEN3 = Family(_DEFAULTS | {"head_dim": 128}, _params)

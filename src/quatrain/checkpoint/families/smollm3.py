@@ -2,13 +2,26 @@
 
 from typing import Any
 
-from quatrain.checkpoint.families.family import Family, Fields, interval_of, sliding_window
+from quatrain.checkpoint.families.family import Family
+from quatrain.checkpoint.families.fields import Fields, layer_count
+from quatrain.checkpoint.families.layers import is_nth, no_rope_interval, window_of_some
+
+_DEFAULTS = {
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "vocab_size": 128256,
+    "hidden_act": "silu",
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 2000000.0,
+    "no_rope_layer_interval": 4,
+}
 
 
 def _params(fields: Fields, source: str) -> dict[str, Any]:
-    flags = fields.get("no_rope_layers") or []  # 1 where there is rotary embedding
-    params = {"no_rope_layer_interval": interval_of(flags, 0, "no_rope_layers", source)}
-    return params | (sliding_window(fields, source) if fields.get("use_sliding_window") else {})
+    interval = no_rope_interval(fields, source)
+    without_rope = [is_nth(index, interval) for index in range(layer_count(fields, source))]
+    return {"no_rope_layer_interval": interval} | window_of_some(fields, without_rope, source)
 
 
-SMOLLM3 = Family(params=_params)
+SMOLLM3 = Family(_DEFAULTS, _params, tied=True)
