@@ -9,13 +9,19 @@ import pytest
 import quantized_folders as folders
 import tiny_models as tiny
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from quatrain.checkpoint import open_checkpoint
 from quatrain.cli import build_app
 from quatrain.errors import InputError
-from quatrain.quantize import ConvertOptions, convert_model, quantize_model
+from quatrain.quantize import (
+    ConvertOptions,
+    convert_model,
+    quantize_channels,
+    quantize_groups,
+    quantize_model,
+)
 from quatrain.quantize.resumable import ResumableFile
 
 WQ = "layers.0.attention.wq"
@@ -160,6 +166,44 @@ def test_tables_are_rounded_where_asked(tmp_path):
     assert (checkpoint.embedding_kind, checkpoint.output_kind) == ("int8", "int4")
     with pytest.raises(InputError, match=r"tok_embeddings\.weight is int8 already"):
         convert_model(tmp_path / "out", tmp_path / "again", ConvertOptions(embedding="int4"))
+
+
+def tied(folder):
+    """`folder`, which holds an output layer of its own, without that."""
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop("lm_head.weight", None)
+    tensors.pop("output.weight", None)
+    tensors.pop("output.scales", None)
+    save_file(tensors, folder / "model.safetensors")
+    config = folder / "config.json"
+    if config.is_file():
+        said = json.loads(config.read_text()) | {"tie_word_embeddings": True}
+        config.write_text(json.dumps(said))
+    return folder
+
+
+@pytest.mark.parametrize("method", ["int4", "int8"])
+def test_a_tied_output_is_rounded_from_the_embedding(tmp_path, method):
+    source = tied(folders.write_quantized(tmp_path / "in", "gptq"))
+    assert convert_model(source, tmp_path / "kept").rounded == 0
+    assert open_checkpoint(tmp_path / "kept").output_kind == "tied"
+    options = ConvertOptions(embedding="int8", output_layer=method)
+    assert convert_model(source, tmp_path / "out", options).rounded == 2
+    checkpoint = open_checkpoint(tmp_path / "out")
+    checkpoint.check_values()
+    assert (checkpoint.embedding_kind, checkpoint.output_kind) == ("int8", method)
+    table = open_checkpoint(source).tensors["tok_embeddings.weight"]
+    wanted = quantize_groups(table, 32) if method == "int4" else quantize_channels(table)
+    for part, expected in zip(("weight", "scales"), wanted, strict=True):
+        assert torch.equal(checkpoint.tensors[f"output.{part}"], expected)
+
+
+def test_a_tied_output_is_not_rounded_from_integers(tmp_path):
+    source = tied(tiny.write_checkpoint(tmp_path / "in"))
+    with pytest.raises(InputError, match="output layer is tied to the embedding, which is not in"):
+        convert_model(source, tmp_path / "out", ConvertOptions(output_layer="int4"))
+    assert not (tmp_path / "out").exists()
+    assert convert_model(source, tmp_path / "out").rounded == 0
 
 
 def test_asymmetric(tmp_path):

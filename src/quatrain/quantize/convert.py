@@ -22,7 +22,7 @@ from quatrain.quantize.plan import Table
 from quatrain.quantize.requantize import Requantization
 from quatrain.quantize.resumable import ResumableFile, sha256_of, working_folder
 from quatrain.stages import Stages, peak_rss_bytes
-from quatrain.tokenizer import CONFIG, TOKENIZER, copy_tokenizer_files, write_json
+from quatrain.tokenizer import CONFIG, TOKENIZER, write_json
 
 # The mapped pages of what was read count as memory until the source is opened anew.
 _BYTES_BETWEEN_OPENINGS = 128 << 20
@@ -189,18 +189,7 @@ def _write(
 def _write_tokenizer(opened: Checkpoint | FloatModel, folder: Path) -> list[str]:
     for name in (TOKENIZER, CONFIG):  # of another source, whose conversion was interrupted
         (folder / name).unlink(missing_ok=True)
-    if isinstance(opened, FloatModel):
-        return [file.name for file in opened.write_tokenizer(folder)]
-    if not opened.tokenizer_files:
-        return []
-    eos = opened.params.get("eos_idx", [])
-    written = copy_tokenizer_files(
-        opened.tokenizer_files[0].parent,
-        folder,
-        opened.params.get("bos_idx"),
-        eos if isinstance(eos, list) else [eos],
-    )
-    return [file.name for file in written]
+    return [file.name for file in opened.write_tokenizer(folder)]
 
 
 def _manifest(

@@ -58,7 +58,9 @@ def pieces_of_checkpoint(
     """(a quantized checkpoint's own tensors, its quantization_args).
 
     Zero points are left out: they must be zero, and are where the checkpoint was requantized.
-    A table in floating point is rounded where `embedding` or `output_layer` says so.
+    A table in floating point is rounded where `embedding` or `output_layer` says so; an output
+    layer that is tied to it then gets integers of its own. Raises `InputError` where a table that
+    is to be rounded is integers already.
     """
     kinds = {"embedding": checkpoint.embedding_kind, "output": checkpoint.output_kind}
     tables: dict[str, Table] = {f"{EMBEDDING}.weight": embedding, f"{OUTPUT}.weight": output_layer}
@@ -69,12 +71,14 @@ def pieces_of_checkpoint(
         if asked in ("keep", kind):
             pieces.append(_kept(name, stored))
         elif kind == "fp":
-            pieces.append(_rounded(name, stored, asked, checkpoint.group_size, changes))
+            pieces.append(_rounded(checkpoint, name, name, asked, changes))
         else:
             raise InputError(
                 f"{checkpoint.source}: {name} is {kind} already; leave out the option that asks "
                 f"for {asked}, or convert the floating-point model"
             )
+    if kinds["output"] == "tied" and output_layer != "keep":
+        pieces.append(_untied(checkpoint, output_layer, changes))
     arguments = dict(checkpoint.params["quantization_args"])
     for part, asked in (("embedding", embedding), ("output", output_layer)):
         arguments[part] = kinds[part] if asked == "keep" else asked
@@ -92,11 +96,24 @@ def _kept(name: str, stored: StoredTensor) -> Piece:
     return Piece(specs, lambda source: make(source)[: len(specs)])
 
 
+def _untied(checkpoint: Checkpoint, method: Table, changes: Requantization) -> Piece:
+    """An output layer of its own, rounded from the embedding that it is tied to."""
+    name = f"{EMBEDDING}.weight"
+    if checkpoint.embedding_kind != "fp" or name not in checkpoint.tensors:
+        raise InputError(
+            f"{checkpoint.source}: its output layer is tied to the embedding, which is not in "
+            "floating point, so no other can be rounded from it; leave out --output-layer, or "
+            "convert the floating-point model"
+        )
+    return _rounded(checkpoint, name, f"{OUTPUT}.weight", method, changes)
+
+
 def _rounded(
-    name: str, stored: StoredTensor, method: Table, group_size: int, changes: Requantization
+    checkpoint: Checkpoint, name: str, target: str, method: Table, changes: Requantization
 ) -> Piece:
-    shape = stored.shape
-    step = Step("output", name, name, "int8" if method == "int8" else "int4", shape)
+    """The checkpoint's table `name` rounded, and stored as `target`."""
+    shape, group_size = checkpoint.tensors.stored[name].shape, checkpoint.group_size
+    step = Step("output", name, target, "int8" if method == "int8" else "int4", shape)
     if method == "int4" and shape[-1] % group_size:
         raise InputError(
             f"{name} has {shape[-1]} columns, not a multiple of the group size {group_size}"
@@ -106,7 +123,7 @@ def _rounded(
         weight = source.tensors[name]
         try:
             size = group_size if method == "int4" else None
-            return list(changes(name, weight.__getitem__, shape, size))
+            return list(changes(target, weight.__getitem__, shape, size))
         except ValueError as error:
             raise InputError(f"{source.source}: {name} {error}; the file is damaged") from error
 
