@@ -17,14 +17,20 @@ TINY = {
     "norm_eps": 1e-5, "rope_theta": 10000.0, "max_seq_len": 64,
 }  # fmt: skip
 KEPT = {row: 3 * row + 1 for row in range(32)}
+LONGROPE = {
+    "use_hf_rope": True, "original_max_position_embeddings": 32,
+    "rope_scaling_short_factor": [1.0] * 8, "rope_scaling_long_factor": [1.0 + i for i in range(8)],
+}  # fmt: skip
 # Each knob by itself; where one needs another, with it.
 KNOBS = {
     "apply_embedding": {"apply_embedding": False},
     "apply_output": {"apply_output": False},
     "normalize_tok_embeddings": {"normalize_tok_embeddings": True},
-    "qk_norm": {"use_qk_norm": True, "qk_norm_before_rope": False},
+    "qk_norm": {"use_qk_norm": True},
     "qk_norm_affine": {"use_qk_norm": True, "qk_norm_before_rope": True, "qk_norm_affine": False},
     "scale_query_by": {"use_qk_norm": True, "qk_norm_before_rope": True, "scale_query_by": 1.7},
+    "longrope": {**LONGROPE, "rope_scaling_attention_factor": 1.2},
+    "longrope by its contexts": {**LONGROPE, "max_position_embeddings": 512},
     "use_attn_o_gate": {"use_attn_o_gate": True},
     "use_attn_o_norm": {"use_attn_o_norm": True},
     "use_residual_gate": {"use_residual_gate": True},
@@ -43,7 +49,7 @@ ALL = {
     name: value
     for fields in KNOBS.values()
     for name, value in fields.items()
-    if name not in ("apply_embedding", "apply_output")
+    if name not in ("apply_embedding", "apply_output", "max_position_embeddings")
 }
 NOT_IN_STATE = ("k_cache", "v_cache", "mask", "freqs_")
 
@@ -72,7 +78,7 @@ class Peer:
 
     def __init__(self, fields: dict, state: dict[str, torch.Tensor] | None = None) -> None:
         self.fields = fields
-        arguments = {"qk_norm_before_rope": True, **TINY, **fields}
+        arguments = {**TINY, **fields}
         arguments["max_context_len"] = arguments["max_seq_len"]
         maps = {name: arguments.pop(name, None) for name in ("input_prune_map", "output_prune_map")}
         width = fields.get("output_linear_intermediate_dim")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from knobs import ALL, KNOBS, TINY, Peer, write_meta_folder
+from knobs import ALL, KNOBS, LONGROPE, TINY, Peer, write_meta_folder
 from peers import TOLERANCE, backbone_of, prefill_then_decode, relative_error
 
 from quatrain.backbone.config import config_from_params
@@ -64,11 +64,12 @@ def test_pruned_tables_load_like_whole_ones(tmp_path):
         ({"layer_types": ["other"] * 4}, "expected one of 'full_attention'"),
         ({"act_fn": "relu"}, "expected one of 'silu'"),
         ({"partial_rotary_factor": 0.5}, "is for use_hf_rope"),
-        ({"use_hf_rope": True, "partial_rotary_factor": 1.5}, "rotates 24 channels"),
+        ({"use_hf_rope": True, "partial_rotary_factor": 1.5}, "expected at most 1"),
         ({"use_ffn_learnable_scales": True, "post_ffn_norm": True}, "two norms in one place"),
         ({"use_residual_gate": "yes"}, "expected a bool"),
         ({"num_kv_shared_layers": -1}, "positive finite"),
         ({"use_q_gate": True}, "use_q_gate is not a field"),
+        ({**LONGROPE}, "rope_scaling_attention_factor is missing; state it"),
     ],
 )
 def test_contradictions_are_refused(fields, message):
@@ -76,6 +77,7 @@ def test_contradictions_are_refused(fields, message):
         config_from_params({**TINY, **fields}, "params.json")
 
 
-def test_params_survive_a_round_trip():
-    config = config_from_params({**TINY, **ALL}, "params.json")
+@pytest.mark.parametrize("fields", [ALL, {**LONGROPE, "rope_scaling_attention_factor": 1.0}])
+def test_params_survive_a_round_trip(fields):
+    config = config_from_params({**TINY, **fields}, "params.json")
     assert config_from_params(config.to_params(), "params.json") == config

@@ -98,6 +98,31 @@ def test_meta_layout(tmp_path):
     assert relative_error(ours, expected) < TOLERANCE
 
 
+def test_meta_shards(tmp_path):
+    """A shard has the fused tensors of its own heads and channels, one after the other."""
+    meta = _write_meta(tmp_path / "meta", llama4(attention_chunk_size=8).state_dict())
+    expected = prefill_then_decode(backbone_of(meta), random_tokens(20), 7)
+    state = torch.load(meta / "consolidated.00.pth")
+    for shard in (0, 1):
+        mine = {name: _of_shard(name, tensor, shard) for name, tensor in state.items()}
+        torch.save(mine, meta / f"consolidated.{shard:02}.pth")
+    ours = prefill_then_decode(backbone_of(meta), random_tokens(20), 7)
+    assert torch.equal(ours, expected)
+
+
+def _of_shard(name: str, tensor: torch.Tensor, shard: int) -> torch.Tensor:
+    """Half of a tensor, as two GPUs have it."""
+    if "norm" in name or "router" in name:
+        return tensor
+    if "wqkv" in name or "fc1" in name:
+        parts = tensor.split([64, 32, 32] if "wqkv" in name else [96, 96])
+        return torch.cat([part.chunk(2)[shard] for part in parts])
+    if "moe_w_out" in name:
+        return tensor.view(4, -1, 64).chunk(2, 1)[shard].reshape(-1, 64)
+    by_columns = ("wo.weight", "fc2_weight", "w_out_shared_DF.weight", "eD_F")
+    return tensor.chunk(2, dim=1 if name.endswith(by_columns) else 0)[shard].clone()
+
+
 def _write_meta(folder: Path, hub: dict[str, torch.Tensor]) -> Path:
     state = {
         "tok_embeddings.weight": hub["model.embed_tokens.weight"],

@@ -6,6 +6,7 @@ serves Quatrain and ExecuTorch's own exporter.
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,8 @@ class BackboneConfig:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_position_embeddings: int = 8192
-    # LongRoPE: a divisor per plane, and the factor on both tables.
+    # LongRoPE: a divisor per plane, and the factor on both tables, which a params.json states
+    # or leaves to its max_position_embeddings.
     rope_scaling_short_factor: tuple[float, ...] | None = None
     rope_scaling_long_factor: tuple[float, ...] | None = None
     rope_scaling_attention_factor: float = 1.0
@@ -168,7 +170,10 @@ class BackboneConfig:
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
-            if name in _ALWAYS_WRITTEN or value != fields[name].default
+            if name in _ALWAYS_WRITTEN
+            or value != fields[name].default
+            # A LongRoPE without it has a factor that follows from its contexts.
+            or (name == _ATTENTION_FACTOR and self.rope_scaling_long_factor is not None)
         }
 
 
@@ -178,6 +183,8 @@ _ALWAYS_WRITTEN = {
     "high_freq_factor", "original_max_position_embeddings", "attention_qkv_bias", "use_qk_norm",
     "qk_norm_before_rope", "max_seq_len",
 }  # fmt: skip
+
+_ATTENTION_FACTOR = "rope_scaling_attention_factor"
 
 # Other names that the same fields have in ExecuTorch's ModelArgs.
 _ALIASES = {
@@ -194,6 +201,7 @@ _FIELDS_READ_ELSEWHERE = {
     "multiple_of",
     "max_batch_size",
     "max_context_len",
+    "max_position_embeddings",
     "model_parallel_size",
     "_comment",
 }
@@ -207,7 +215,7 @@ def config_from_params(params: dict[str, Any], source: str) -> BackboneConfig:
     Raises `InputError` where a field is missing, of the wrong type, not positive,
     inconsistent with another, or not one this backbone implements.
     """
-    params = {_ALIASES.get(name, name): value for name, value in params.items()}
+    params = _by_one_name(params, source)
     known = {field.name: field for field in dataclasses.fields(BackboneConfig)}
     unknown = sorted(set(params) - set(known) - _FIELDS_READ_ELSEWHERE)
     if unknown:
@@ -224,6 +232,7 @@ def config_from_params(params: dict[str, Any], source: str) -> BackboneConfig:
         for name, field in known.items()
         if params.get(name) is not None
     }
+    _check_read_elsewhere(params, source)
     values.setdefault("n_kv_heads", values["n_heads"])
     if "head_dim" not in values:
         if values["dim"] % values["n_heads"]:
@@ -233,7 +242,9 @@ def config_from_params(params: dict[str, Any], source: str) -> BackboneConfig:
             )
         values["head_dim"] = values["dim"] // values["n_heads"]
     if "hidden_dim" not in values:
-        values["hidden_dim"] = _hidden_dim(params, values["dim"])
+        values["hidden_dim"] = _hidden_dim(params, values["dim"], source)
+    if "rope_scaling_long_factor" in values and _ATTENTION_FACTOR not in values:
+        values[_ATTENTION_FACTOR] = _attention_factor(params, source)
     config = BackboneConfig(**values)
     for problem in _contradictions(config):
         raise InputError(f"{source}: {problem}")
@@ -246,20 +257,70 @@ def load_params(path: Path) -> dict[str, Any]:
         params = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; a checkpoint needs its params.json") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(params, dict):
         raise InputError(f"{path}: holds a {type(params).__name__}, expected a JSON object")
     return params
 
 
-def _hidden_dim(params: dict[str, Any], dim: int) -> int:
+def _by_one_name(params: dict[str, Any], source: str) -> dict[str, Any]:
+    """`params` without aliases. Raises `InputError` where two names of a field disagree."""
+    named = {name: value for name, value in params.items() if name not in _ALIASES}
+    for alias, name in _ALIASES.items():
+        value = params.get(alias)
+        if value is None:
+            continue
+        if named.get(name) not in (None, value):
+            raise InputError(
+                f"{source}: {alias} is {value!r} and {name} is {named[name]!r}, "
+                "two names of one field; remove one of them"
+            )
+        named[name] = value
+    return named
+
+
+def _check_read_elsewhere(params: dict[str, Any], source: str) -> None:
+    """Raise `InputError` where a field that others read is not what they take it for."""
+    end = tuple[int, ...] if isinstance(params.get("eos_idx"), list) else int
+    for name, kind in (
+        ("bos_idx", int),
+        ("eos_idx", end),
+        ("max_context_len", int),
+        ("max_position_embeddings", int),
+    ):
+        if params.get(name) is not None:
+            typed_value(name, params[name], kind, source, zero=name.endswith("_idx"))
+
+
+def _hidden_dim(params: dict[str, Any], dim: int, source: str) -> int:
     """SwiGLU's hidden width where params.json does not state it: Meta's rule, 2/3 of 4 dim
     times the multiplier, rounded up to a multiple of `multiple_of` (256 unless stated)."""
-    hidden = int(2 * (4 * dim) / 3)
-    hidden = int((params.get("ffn_dim_multiplier") or 1.0) * hidden)
-    multiple = params.get("multiple_of") or 256
-    return -(-hidden // multiple) * multiple
+    stated = {"ffn_dim_multiplier": 1.0, "multiple_of": 256}
+    for name, default in stated.items():
+        if params.get(name) is not None:
+            stated[name] = typed_value(name, params[name], type(default), source)
+    hidden = stated["ffn_dim_multiplier"] * int(2 * (4 * dim) / 3)
+    if not math.isfinite(hidden):
+        raise InputError(
+            f"{source}: ffn_dim_multiplier is {stated['ffn_dim_multiplier']!r}, which no model has"
+        )
+    multiple = int(stated["multiple_of"])
+    return -(-int(hidden) // multiple) * multiple
+
+
+def _attention_factor(params: dict[str, Any], source: str) -> float:
+    """LongRoPE's factor where params.json does not state it, as ExecuTorch has it:
+    sqrt(1 + ln(s) / ln(original context)) for a context s times as long."""
+    longest = params.get("max_position_embeddings")
+    original = params.get("original_max_position_embeddings")
+    if longest is None or original is None or original < 2:
+        raise InputError(
+            f"{source}: {_ATTENTION_FACTOR} is missing; state it (1.0 leaves the rotary tables as "
+            "they are), or max_position_embeddings and original_max_position_embeddings, "
+            f"from which it follows (they are {longest!r} and {original!r})"
+        )
+    return math.sqrt(1 + math.log(max(longest / original, 1.0)) / math.log(original))
 
 
 def _contradictions(config: BackboneConfig) -> Iterator[str]:
@@ -268,8 +329,10 @@ def _contradictions(config: BackboneConfig) -> Iterator[str]:
         yield f"n_heads {config.n_heads} is not a multiple of n_kv_heads {config.n_kv_heads}"
     if config.head_dim % 2:
         yield f"head_dim {config.head_dim} is odd; rotary embedding needs even"
+    if config.partial_rotary_factor > 1:
+        yield f"partial_rotary_factor is {config.partial_rotary_factor}, expected at most 1"
     rotated = int(config.head_dim * config.partial_rotary_factor)
-    if not 0 < rotated <= config.head_dim or rotated % 2:
+    if not rotated or rotated % 2:
         yield f"partial_rotary_factor {config.partial_rotary_factor} rotates {rotated} channels"
     if rotated < config.head_dim and not config.use_hf_rope:
         yield "partial_rotary_factor is for use_hf_rope"

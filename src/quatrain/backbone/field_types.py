@@ -1,9 +1,12 @@
 """Reads one field of a `params.json`: a JSON value as the Python type that the field has."""
 
+import sys
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from quatrain.errors import InputError
+
+_LARGEST = 2**63 - 1
 
 
 def typed_value(name: str, value: Any, kind: Any, source: str, zero: bool = False) -> Any:
@@ -23,7 +26,7 @@ def typed_value(name: str, value: Any, kind: Any, source: str, zero: bool = Fals
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise InputError(f"{source}: '{name}' is {value!r}, expected a list")
-        return tuple(typed_value(name, item, get_args(kind)[0], source) for item in value)
+        return tuple(typed_value(name, item, get_args(kind)[0], source, zero) for item in value)
     if origin is dict:
         return _token_map(name, value, source)
     if kind is bool:
@@ -37,7 +40,9 @@ def _number(name: str, value: Any, kind: Any, source: str, zero: bool) -> Any:
     allowed = int if kind is int else int | float
     if not isinstance(value, allowed) or isinstance(value, bool):
         raise InputError(f"{source}: '{name}' is {value!r}, expected a {kind.__name__}")
-    if not 0 < value < float("inf") and not (zero and value == 0):
+    # Integers as Python has them, of any size, would overflow where they are multiplied.
+    largest = _LARGEST if isinstance(value, int) else sys.float_info.max
+    if not 0 < value <= largest and not (zero and value == 0):
         raise InputError(f"{source}: '{name}' is {value!r}, expected a positive finite number")
     return kind(value)
 

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from quatrain.backbone.config import config_from_params, load_params
+from quatrain.backbone.config import config_from_params
 from quatrain.checkpoint.families.llama4_meta import is_llama4, llama4_params, llama4_tensors
 from quatrain.checkpoint.float_model import FloatModel, checked
 from quatrain.checkpoint.layout import EMBEDDING, IGNORED
+from quatrain.checkpoint.meta_params import read_meta_params, with_meta_defaults
 from quatrain.checkpoint.meta_shards import read_meta_files
+from quatrain.checkpoint.tensors import LazyTensors
 from quatrain.errors import InputError
 from quatrain.tokenizer import copy_tokenizer_files
 
@@ -14,20 +16,25 @@ from quatrain.tokenizer import copy_tokenizer_files
 def open_meta_model(folder: Path) -> FloatModel:
     """Open the folder of a Meta model as a `FloatModel`; its tensors have their names already."""
     params_path = folder / "params.json"
-    params = load_params(params_path)
-    tensors = read_meta_files(folder, params.get("dim"))
+    params = read_meta_params(params_path)
+    llama4 = is_llama4(params)
+
+    def renamed(stored: LazyTensors) -> LazyTensors:
+        return llama4_tensors(stored, params, str(folder)) if llama4 else stored
+
+    tensors = read_meta_files(folder, params.get("dim"), renamed)
     if any(name.endswith(".scales") for name in tensors):
         raise InputError(
             f"{folder}: is quantized already (it has .scales tensors); "
             "export it, or quantize the floating-point model it came from"
         )
-    if is_llama4(params):
-        tensors = llama4_tensors(tensors, params, str(folder))
+    if llama4:
         params = llama4_params(params, tensors, str(params_path))
     embedding = tensors.stored.get(f"{EMBEDDING}.weight")
     if params.get("vocab_size") in (None, -1) and embedding and len(embedding.shape) == 2:
         # Llama 2's params.json leaves it to the tokenizer.
         params["vocab_size"] = embedding.shape[0]
+    params = with_meta_defaults(params)
     config = config_from_params(params, str(params_path))
     kept = {name: name for name in tensors if not IGNORED.fullmatch(name)}
     return checked(

@@ -3,13 +3,13 @@ torchao's tensors."""
 
 from pathlib import Path
 
-from quatrain.backbone.config import load_params
 from quatrain.checkpoint.checkpoint import Checkpoint, checked_checkpoint
 from quatrain.checkpoint.formats import format_of, only_file, read_tensors
 from quatrain.checkpoint.grouped import GroupedLinear, RoundAgain, in_layout
 from quatrain.checkpoint.int4_from_hugging_face import quantized_tensors
 from quatrain.checkpoint.layout import EMBEDDING, IGNORED, OUTPUT
 from quatrain.checkpoint.meta_adaptations import with_folded_scale
+from quatrain.checkpoint.meta_params import read_meta_params, with_meta_defaults
 from quatrain.checkpoint.safetensors_file import read_metadata
 from quatrain.checkpoint.tensors import LazyTensors
 from quatrain.checkpoint.torchao_tensors import PARTS
@@ -39,7 +39,8 @@ def open_meta_checkpoint(
         tensors = quantized_tensors(tensors, metadata, None, str(file), round_again)
     elif round_again is not None:
         tensors = _symmetric(tensors, str(file), round_again)
-    tensors, values = with_folded_scale(tensors, load_params(params_path), str(file))
+    values = with_meta_defaults(read_meta_params(params_path))
+    tensors, values = with_folded_scale(tensors, values, str(file))
     return checked_checkpoint(tensors, values, file, file.parent, params_path)
 
 

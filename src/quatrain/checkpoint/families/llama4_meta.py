@@ -1,6 +1,8 @@
 """The Llama 4 text model as Meta releases it: its params.json and its fused tensors.
 
-Names and layouts are those that `models/llama4` of github.com/meta-llama/llama-models loads.
+Names and layouts are those that `models/llama4` of github.com/meta-llama/llama-models loads. A
+shard of a model has every fused tensor for its own slice, so it is taken apart before shards are
+joined.
 """
 
 import re
@@ -9,6 +11,7 @@ from typing import Any
 
 import torch
 
+from quatrain.backbone.field_types import typed_value
 from quatrain.checkpoint.tensors import LazyTensors, StoredTensor
 from quatrain.errors import InputError
 
@@ -31,12 +34,23 @@ _UNUSED = re.compile(
     r".*\.(global_gate_stats_3E|running_gate_stats_3E|expert_activation_DE|_extra_state)"
     r"|(vision|speech)_\w+\..*"
 )
+# What Meta's code takes for figures that a params.json leaves out, as Scout's does.
+_DEFAULTS = {
+    "rope_theta": 500000.0,
+    "rope_scale_factor": 16.0,
+    "high_freq_factor": 1.0,
+}
 _LAYER = re.compile(r"(layers\.\d+)\.(.+)")
 # Fields that our own come from, and those that shapes of tensors say better.
 _MOE_FIELDS = {
     "num_experts": "num_experts",
     "top_k": "num_activated_experts",
     "interleave_moe_layer_step": "interleave_moe_layer_step",
+}
+_RENAMED_FIELDS = {
+    "nope_layer_interval": "no_rope_layer_interval",
+    "rope_scaling_factor": "rope_scale_factor",
+    "rope_high_freq_factor": "high_freq_factor",
 }
 _MOE_UNUSED = {"capacity_factor", "auto_scale_F"}
 _UNUSED_FIELDS = {
@@ -53,29 +67,38 @@ def is_llama4(params: dict[str, Any]) -> bool:
     return "nope_layer_interval" in params or "moe_args" in params
 
 
+def _moe_args(params: dict[str, Any], source: str) -> dict[str, Any]:
+    """`moe_args`, {} where there are none. Raises `InputError` where it is not as expected."""
+    moe = params.get("moe_args")
+    if not isinstance(moe, dict | None):
+        raise InputError(f"{source}: moe_args is {moe!r}, expected an object or null")
+    unknown = set(moe or {}) - set(_MOE_FIELDS) - _MOE_UNUSED
+    if unknown:
+        raise InputError(f"{source}: moe_args has {', '.join(sorted(unknown))}, not implemented")
+    return moe or {}
+
+
 def llama4_params(params: dict[str, Any], tensors: LazyTensors, source: str) -> dict[str, Any]:
     """Meta's fields in those of the backbone; widths are those of `tensors` (Meta names)."""
     params = {name: value for name, value in params.items() if name not in _UNUSED_FIELDS}
-    moe = params.pop("moe_args", None) or {}
-    unknown = set(moe) - set(_MOE_FIELDS) - _MOE_UNUSED
-    if unknown:
-        raise InputError(f"{source}: moe_args has {', '.join(sorted(unknown))}, not implemented")
+    moe = _moe_args(params, source)
+    params.pop("moe_args", None)
     params |= {ours: moe[theirs] for theirs, ours in _MOE_FIELDS.items() if theirs in moe}
-    for theirs, ours in (
-        ("nope_layer_interval", "no_rope_layer_interval"),
-        ("rope_scaling_factor", "rope_scale_factor"),
-        ("rope_high_freq_factor", "high_freq_factor"),
-    ):
-        if params.get(theirs) is not None:
-            params[ours] = params[theirs]
-        params.pop(theirs, None)
-    if float(params.get("floor_scale", 1)).is_integer():
-        params["floor_scale"] = int(params.get("floor_scale", 8192))
+    for theirs, ours in _RENAMED_FIELDS.items():
+        value = params.pop(theirs, None)
+        if value is not None:
+            params[ours] = value
+    scale = params.get("floor_scale")
+    if isinstance(scale, float) and scale.is_integer():
+        params["floor_scale"] = int(scale)
+    for name, default in _DEFAULTS.items():
+        if params.get(name) is None:
+            params[name] = default
     for name, tensor in tensors.stored.items():
         if name.endswith("feed_forward.w1.weight"):
-            params["hidden_dim"] = tensor.shape[0]
+            params["hidden_dim"] = next(iter(tensor.shape), None)
         elif name.endswith("shared_expert.w1.weight"):
-            params["moe_hidden_dim"] = tensor.shape[0]
+            params["moe_hidden_dim"] = next(iter(tensor.shape), None)
     return params | {
         "hidden_dim": params.get("hidden_dim") or params.get("moe_hidden_dim"),
         "qk_norm_affine": False,
@@ -86,6 +109,7 @@ def llama4_params(params: dict[str, Any], tensors: LazyTensors, source: str) -> 
 
 def llama4_tensors(stored: LazyTensors, params: dict[str, Any], source: str) -> LazyTensors:
     """The tensors under the backbone's names, fused ones apart and experts as [experts, N, K]."""
+    heads, keys, experts = _counts(params, source)
     result: dict[str, StoredTensor] = {}
     for name, tensor in stored.stored.items():
         if _UNUSED.fullmatch(name):
@@ -93,49 +117,61 @@ def llama4_tensors(stored: LazyTensors, params: dict[str, Any], source: str) -> 
         match = _LAYER.fullmatch(name)
         layer, part = (match[1], match[2]) if match else ("", name)
         if part in _EXPERTS:
-            result[f"{layer}.{_EXPERTS[part]}"] = _experts(tensor, params, source)
+            _check_rows(name, tensor, experts, "num_experts in moe_args", source)
+            result[f"{layer}.{_EXPERTS[part]}"] = _experts(tensor, experts)
         elif part == "feed_forward.router_DE":
+            _check_rows(name, tensor, 1, "", source)
             shape = (tensor.shape[1], tensor.shape[0])
             result[f"{layer}.feed_forward.router.weight"] = _with(tensor, shape, _transposed)
-        elif part in ("attention.wqkv.weight", "feed_forward.mlp.fc1_weight"):
-            result |= _apart(tensor, layer, part, params)
+        elif part == "attention.wqkv.weight":
+            parts = {"attention.wq": heads, "attention.wk": keys, "attention.wv": keys}
+            _check_rows(name, tensor, heads + 2 * keys, "heads of queries, keys, values", source)
+            result |= _apart(tensor, layer, parts)
+        elif part == "feed_forward.mlp.fc1_weight":
+            _check_rows(name, tensor, 2, "halves", source)
+            result |= _apart(tensor, layer, {"feed_forward.w1": 1, "feed_forward.w3": 1})
         else:
             result[f"{layer}.{_RENAMED.get(part, part)}" if match else name] = tensor
     return LazyTensors(result)
 
 
-def _apart(
-    tensor: StoredTensor, layer: str, part: str, params: dict[str, Any]
-) -> dict[str, StoredTensor]:
-    """The linears whose rows lie one after the other in `tensor`."""
-    if part == "feed_forward.mlp.fc1_weight":
-        rows = {"feed_forward.w1": tensor.shape[0] // 2, "feed_forward.w3": tensor.shape[0] // 2}
-    else:
-        heads, keys = params["n_heads"], params.get("n_kv_heads") or params["n_heads"]
-        head_dim = tensor.shape[0] // (heads + 2 * keys)
-        rows = {
-            "attention.wq": heads * head_dim,
-            "attention.wk": keys * head_dim,
-            "attention.wv": keys * head_dim,
-        }
-    apart, first = {}, 0
-    for name, count in rows.items():
-        shape = (count, *tensor.shape[1:])
-        apart[f"{layer}.{name}.weight"] = _with(
-            tensor, shape, lambda whole, first=first, count=count: whole[first : first + count]
+def _counts(params: dict[str, Any], source: str) -> tuple[int, int, int]:
+    """The numbers of heads, of key heads, and of experts, for which 1 stands where none are."""
+    heads = typed_value("n_heads", params.get("n_heads"), int, source)
+    keys = heads
+    if params.get("n_kv_heads") is not None:
+        keys = typed_value("n_kv_heads", params["n_kv_heads"], int, source)
+    experts = _moe_args(params, source).get("num_experts")
+    if experts is not None:
+        experts = typed_value("num_experts", experts, int, source, zero=True)
+    return heads, keys, experts or 1
+
+
+def _check_rows(name: str, tensor: StoredTensor, count: int, what: str, source: str) -> None:
+    """Raise `InputError` where `tensor` is no matrix whose rows divide into `count`."""
+    if len(tensor.shape) != 2 or tensor.shape[0] % count:
+        rows = f" whose rows divide into {count} ({what})" if count > 1 else ""
+        raise InputError(
+            f"{source}: {name} has shape {list(tensor.shape)}, expected a matrix{rows}; "
+            "give the params.json that belongs to this file"
         )
-        first += count
+
+
+def _apart(tensor: StoredTensor, layer: str, parts: dict[str, int]) -> dict[str, StoredTensor]:
+    """The linears whose rows lie one after the other in `tensor`, each as many shares of them."""
+    share = tensor.shape[0] // sum(parts.values())
+    apart, first = {}, 0
+    for name, shares in parts.items():
+        rows = slice(first, first + shares * share)
+        apart[f"{layer}.{name}.weight"] = _with(
+            tensor, (shares * share, tensor.shape[1]), lambda whole, rows=rows: whole[rows]
+        )
+        first = rows.stop
     return apart
 
 
-def _experts(tensor: StoredTensor, params: dict[str, Any], source: str) -> StoredTensor:
+def _experts(tensor: StoredTensor, count: int) -> StoredTensor:
     """[experts * K, N] as [experts, N, K]."""
-    moe = params.get("moe_args") or {}
-    count = moe.get("num_experts") or 0
-    if count < 1 or tensor.shape[0] % count:
-        raise InputError(
-            f"{source}: holds experts of {list(tensor.shape)}, moe_args says num_experts {count}"
-        )
     columns = tensor.shape[0] // count
     return _with(
         tensor,

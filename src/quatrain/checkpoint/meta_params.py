@@ -1,0 +1,45 @@
+"""Meta's params.json, with what it means where it leaves a field out.
+
+`quatrain.backbone.config` reads the fields that are there; what Meta's `llama_models` and
+ExecuTorch's `examples/models/llama` take for one that is not is stated here, so that a checkpoint
+made from such a file states it too.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from quatrain.backbone.config import load_params
+from quatrain.errors import InputError
+
+# Llama 3.1 and 3.2 both say `use_scaled_rope` alone, for a factor of 8 and of 32. Their widths
+# tell them apart: of 3.2's 1B and 3B, which also a pruned Llama Guard has, and 4096 and up.
+_LLAMA_32_WIDTHS = (2048, 3072)
+
+
+def read_meta_params(path: Path) -> dict[str, Any]:
+    """The object in `path`. Raises `InputError` where it is none, or `quantization_args` are not
+    what they are read as."""
+    params = load_params(path)
+    arguments = params.get("quantization_args")
+    if not isinstance(arguments, dict | None):
+        raise InputError(
+            f"{path}: quantization_args is {arguments!r}, expected an object or null; "
+            "remove it if the model is not quantized"
+        )
+    spinquant = (arguments or {}).get("spinquant")
+    if not isinstance(spinquant, bool | None):
+        raise InputError(
+            f"{path}: quantization_args has spinquant {spinquant!r}, expected true, false or null"
+        )
+    return params
+
+
+def with_meta_defaults(params: dict[str, Any]) -> dict[str, Any]:
+    """`params` that also states what it means by leaving a field out."""
+    defaults: dict[str, Any] = {}
+    if params.get("use_scaled_rope") is True:
+        defaults["rope_scale_factor"] = 32 if params.get("dim") in _LLAMA_32_WIDTHS else 8
+    if params.get("use_qk_norm") is True:
+        defaults["qk_norm_before_rope"] = False
+    absent = {name: value for name, value in defaults.items() if params.get(name) is None}
+    return params | absent
