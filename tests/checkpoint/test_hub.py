@@ -7,6 +7,7 @@ import sys
 import pytest
 import quantized_folders as folders
 import tiny_models as tiny
+from huggingface_hub.utils import filter_repo_objects
 
 from quatrain.checkpoint.hub import local_path
 from quatrain.errors import InputError
@@ -44,6 +45,35 @@ def test_quantized_and_floating_models_come_from_the_cache(tmp_path):
     assert done.returncode == 0, done.stderr
     for folder in ("a", "b"):
         assert (tmp_path / folder / "model.safetensors").is_file()
+
+
+SAFETENSORS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "fetched"),
+    [
+        ([*SAFETENSORS, "consolidated.00.pth", "pytorch_model.bin"], SAFETENSORS),
+        (["model.safetensors", "consolidated.safetensors"], ["model.safetensors"]),
+        (["consolidated.safetensors"], ["consolidated.safetensors"]),
+        (["consolidated.00.pth", "consolidated.01.pth"],) * 2,
+        (["pytorch_model.bin"],) * 2,
+    ],
+)
+def test_one_form_of_the_weights_is_fetched(tmp_path, monkeypatch, weights, fetched):
+    said = ["params.json", "tokenizer.json"]
+    there = [*weights, *said, "README.md", "original/consolidated.00.pth"]
+
+    def download(name, revision, allow_patterns, ignore_patterns):
+        for file in filter_repo_objects(
+            there, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
+        ):
+            (tmp_path / file).write_text("")
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert local_path("hf://someone/model") == tmp_path
+    assert {file.name for file in tmp_path.iterdir()} == {*fetched, *said}
 
 
 def test_what_is_not_there_is_one_error(tmp_path):

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import gguf
 import pytest
 import quantized_folders as folders
 import tiny_models as tiny
@@ -154,6 +155,20 @@ def test_a_tokenizer_that_cannot_be_read_shows_before_the_work(tmp_path, monkeyp
         with pytest.raises(InputError, match="tokenizer"):
             write(source, tmp_path / "out")
         assert [file.name for file in tmp_path.iterdir()] == ["m.gguf"]
+
+
+def test_a_part_of_a_split_gguf(tmp_path):
+    """The second part has no metadata of the model's."""
+    writer = gguf.GGUFWriter(tmp_path / "m-00002-of-00003.gguf", "llama")
+    for key, value in {"split.no": 1, "split.count": 3}.items():
+        writer.add_uint16(key, value)
+    writer.add_tensor("blk.1.attn_norm.weight", torch.ones(64).numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(InputError, match="is part 2 of 3 of a split model; join them"):
+        convert_model(tmp_path / "m-00002-of-00003.gguf", tmp_path / "out")
 
 
 def test_tables_are_rounded_where_asked(tmp_path):

@@ -135,6 +135,12 @@ def _parse(path: Path, mapped: mmap.mmap) -> GgufFile:
     for _ in range(metadata_count):
         key = cursor.string()
         metadata[key] = cursor.value(cursor.scalar("I"))
+    part, parts = metadata.get("split.no"), metadata.get("split.count")
+    if isinstance(part, int) and isinstance(parts, int) and parts > 1:
+        raise InputError(
+            f"{path}: is part {part + 1} of {parts} of a split model; join "
+            "them with `llama-gguf-split --merge FIRST_PART WHOLE.gguf` and give the whole"
+        )
     described = [_describe(cursor) for _ in range(tensor_count)]
 
     alignment = metadata.get("general.alignment", 32)

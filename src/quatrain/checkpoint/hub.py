@@ -7,13 +7,17 @@ from quatrain.errors import InputError
 
 # A pathlib.Path has made one slash of two by the time it arrives.
 _HUB = re.compile(r"hf:/{1,2}(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
-_WANTED = ("*.safetensors", "*.bin", "*.pth", "*.json", "*.jinja", "tokenizer.model")
+_WANTED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
+# Other forms of the same weights, which many repositories hold beside model*.safetensors: together
+# they are twice or three times the download.
+_MODEL, _META, _PICKLED = "model*.safetensors", "consolidated*", ("*.bin", "*.pth")
 
 
 def local_path(path: Path | str) -> Path:
     """`path` itself, or the folder that `hf://owner/name` or `hf://owner/name@revision` names.
 
-    What is in huggingface_hub's cache is used as it is when the hub cannot be reached. Raises
+    Where the repository has model*.safetensors, other forms of the weights are not fetched. What
+    is in huggingface_hub's cache is used as it is when the hub cannot be reached. Raises
     `InputError` where the model is neither there nor to be had, or huggingface_hub is not
     installed.
     """
@@ -31,15 +35,19 @@ def local_path(path: Path | str) -> Path:
             f"{text}: needs the package huggingface_hub; run `pip install huggingface_hub`, or "
             "give a folder"
         ) from None
-    try:
-        return Path(
-            snapshot_download(
-                match[1],
-                revision=match[2],
-                allow_patterns=list(_WANTED),
-                ignore_patterns=["*/*"],
-            )
+
+    def fetch(*wanted: str, unwanted: tuple[str, ...] = ()) -> Path:
+        folder = snapshot_download(
+            match[1],
+            revision=match[2],
+            allow_patterns=list(wanted),
+            ignore_patterns=["*/*", *unwanted],
         )
+        return Path(folder)
+
+    try:
+        folder = fetch(*_WANTED, unwanted=(_META,))
+        return folder if any(folder.glob(_MODEL)) else fetch(*_WANTED, *_PICKLED)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise InputError(
