@@ -4,11 +4,15 @@ import pytest
 import torch
 from knobs import ALL, KNOBS, LONGROPE, TINY, Peer, write_meta_folder
 from peers import TOLERANCE, backbone_of, prefill_then_decode, relative_error
+from safetensors.torch import load_file, save_file
 
+from quatrain.backbone.build import load_eager
 from quatrain.backbone.config import config_from_params
 from quatrain.errors import InputError
+from quatrain.quantize.model import quantize_model
 
 LENGTH = 12
+SHARED = {"num_kv_shared_layers": 2, "sliding_window": 8, "local_rope_theta": 100.0}
 
 
 def _inputs(fields: dict) -> torch.Tensor:
@@ -51,6 +55,51 @@ def test_pruned_tables_load_like_whole_ones(tmp_path):
     assert torch.isneginf(expected[..., left_out]).all()
 
 
+PRUNED = [row * 3 + 1 for row in range(32)]
+OUTPUTS = {
+    "in the same order": PRUNED,
+    "in another order": PRUNED[::-1],
+    "some of them": PRUNED[5:20],
+}
+
+
+@pytest.mark.parametrize("kept", OUTPUTS)
+def test_a_tied_table_that_is_cut_is_the_output_by_token(kept, tmp_path):
+    """Rows of the embedding are rows of the output for the tokens they stand for."""
+    fields = {
+        "input_prune_map": dict(enumerate(PRUNED)),
+        "output_prune_map": dict(enumerate(OUTPUTS[kept])),
+    }
+    state, inputs = Peer({}).state, _inputs(fields)
+    del state["output.weight"]
+    expected = _opened_both_ways(tmp_path / "whole", fields, state, inputs)
+    state["tok_embeddings.weight"] = state["tok_embeddings.weight"][torch.tensor(PRUNED)]
+    found = _opened_both_ways(tmp_path / "cut", fields, state, inputs)
+    for ours, theirs in zip(found, expected, strict=True):
+        _assert_equal(ours, theirs)
+
+
+def _opened_both_ways(folder, fields, state, inputs):
+    """Logits of the floating-point model; and of its int4 checkpoint, tied as well."""
+    write_meta_folder(folder / "model", fields, state)
+    quantize_model(folder / "model", folder / "int4", embedding="fp")
+    tensors = load_file(folder / "int4" / "model.safetensors")
+    tied = {name: part for name, part in tensors.items() if not name.startswith("output")}
+    save_file(tied, folder / "int4" / "model.safetensors")
+    backbones = [backbone_of(folder / "model"), load_eager(folder / "int4", "weight-only")]
+    return [prefill_then_decode(backbone, inputs, 5) for backbone in backbones]
+
+
+@pytest.mark.parametrize("output", [None, dict(enumerate([*PRUNED, 0]))])
+def test_a_tied_table_that_was_cut_too_far(output, tmp_path):
+    fields = {"input_prune_map": dict(enumerate(PRUNED)), "output_prune_map": output}
+    state = Peer({}).state
+    del state["output.weight"]
+    state["tok_embeddings.weight"] = state["tok_embeddings.weight"][torch.tensor(PRUNED)]
+    with pytest.raises(InputError, match="has no row for token 0 of the output"):
+        backbone_of(write_meta_folder(tmp_path, fields, state))
+
+
 @pytest.mark.parametrize(
     "fields, message",
     [
@@ -69,6 +118,15 @@ def test_pruned_tables_load_like_whole_ones(tmp_path):
         ({"use_residual_gate": "yes"}, "expected a bool"),
         ({"num_kv_shared_layers": -1}, "positive finite"),
         ({"use_q_gate": True}, "use_q_gate is not a field"),
+        ({"input_prune_map": {str(row): 95 - row for row in range(96)}}, "in another order"),
+        (
+            {**SHARED, "layer_types": ["full_attention"] * 3 + ["sliding_attention"]},
+            "lets layer 3, of sliding_attention, read the keys of layer 1, of full_attention",
+        ),
+        (
+            {**SHARED, "no_rope_layer_interval": 4, "attention_chunk_size": 8},
+            "which attention_chunk_size limits for one kind alone",
+        ),
         ({**LONGROPE}, "rope_scaling_attention_factor is missing; state it"),
     ],
 )

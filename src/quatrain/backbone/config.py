@@ -358,3 +358,36 @@ def _contradictions(config: BackboneConfig) -> Iterator[str]:
         tokens = getattr(config, name)
         if tokens is not None and max(tokens.values()) >= config.vocab_size:
             yield f"{name} names token {max(tokens.values())}, vocab_size is {config.vocab_size}"
+        if tokens is not None and len(tokens) == config.vocab_size and not _is_identity(tokens):
+            # Whether a table of so many rows is in that order already, nothing would tell.
+            yield f"{name} has all of {config.vocab_size} tokens in another order than their ids"
+    yield from _unlike_donor(config)
+
+
+def _is_identity(tokens: dict[int, int]) -> bool:
+    return all(row == token for row, token in tokens.items())
+
+
+def _unlike_donor(config: BackboneConfig) -> Iterator[str]:
+    """Layers that read another's keys, and attend to other positions or rotate otherwise."""
+    donor = config.n_layers - config.num_kv_shared_layers - 1
+    if donor == config.n_layers - 1:
+        return
+    kinds = config.layer_types
+    if config.sliding_window is not None and kinds is not None:
+        for index in range(donor + 1, config.n_layers):
+            if kinds[index] != kinds[donor]:
+                yield (
+                    f"num_kv_shared_layers {config.num_kv_shared_layers} lets layer {index}, of "
+                    f"{kinds[index]}, read the keys of layer {donor}, of {kinds[donor]}; expected "
+                    "layers of one kind"
+                )
+    interval = config.no_rope_layer_interval
+    if config.attention_chunk_size is not None and interval is not None:
+        without = config.n_layers // interval - donor // interval
+        if 0 < without < config.n_layers - donor:
+            yield (
+                f"num_kv_shared_layers {config.num_kv_shared_layers} lets layers with and without "
+                f"rotary embedding (no_rope_layer_interval {interval}) read the same keys, which "
+                "attention_chunk_size limits for one kind alone"
+            )

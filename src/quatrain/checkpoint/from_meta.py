@@ -1,5 +1,6 @@
 """Opens a Meta folder: one .pth (or .safetensors) file or several shards, and params.json."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from quatrain.backbone.config import config_from_params
@@ -7,6 +8,7 @@ from quatrain.checkpoint.families.llama4_meta import is_llama4, llama4_params, l
 from quatrain.checkpoint.float_model import FloatModel, checked
 from quatrain.checkpoint.layout import EMBEDDING, IGNORED
 from quatrain.checkpoint.meta_params import read_meta_params, with_meta_defaults
+from quatrain.checkpoint.meta_pruned import with_own_output
 from quatrain.checkpoint.meta_shards import read_meta_files
 from quatrain.checkpoint.tensors import LazyTensors
 from quatrain.errors import InputError
@@ -37,7 +39,7 @@ def open_meta_model(folder: Path) -> FloatModel:
     params = with_meta_defaults(params)
     config = config_from_params(params, str(params_path))
     kept = {name: name for name in tensors if not IGNORED.fullmatch(name)}
-    return checked(
+    model = checked(
         FloatModel(
             source=folder,
             tensors=tensors.renamed(kept).as_float32(str(folder)),
@@ -46,3 +48,4 @@ def open_meta_model(folder: Path) -> FloatModel:
             write_tokenizer=lambda output: copy_tokenizer_files(folder, output),
         )
     )
+    return replace(model, tensors=with_own_output(model.tensors, config, str(folder)))

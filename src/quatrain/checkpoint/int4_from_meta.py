@@ -1,6 +1,7 @@
 """Opens a checkpoint in Meta's names: the pre-quantized layout, Meta's own releases in it, or
 torchao's tensors."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from quatrain.checkpoint.checkpoint import Checkpoint, checked_checkpoint
@@ -10,6 +11,7 @@ from quatrain.checkpoint.int4_from_hugging_face import quantized_tensors
 from quatrain.checkpoint.layout import EMBEDDING, IGNORED, OUTPUT
 from quatrain.checkpoint.meta_adaptations import with_folded_scale
 from quatrain.checkpoint.meta_params import read_meta_params, with_meta_defaults
+from quatrain.checkpoint.meta_pruned import with_own_output
 from quatrain.checkpoint.safetensors_file import read_metadata
 from quatrain.checkpoint.tensors import LazyTensors
 from quatrain.checkpoint.torchao_tensors import PARTS
@@ -41,7 +43,8 @@ def open_meta_checkpoint(
         tensors = _symmetric(tensors, str(file), round_again)
     values = with_meta_defaults(read_meta_params(params_path))
     tensors, values = with_folded_scale(tensors, values, str(file))
-    return checked_checkpoint(tensors, values, file, file.parent, params_path)
+    opened = checked_checkpoint(tensors, values, file, file.parent, params_path)
+    return replace(opened, tensors=with_own_output(opened.tensors, opened.config, str(file)))
 
 
 def _symmetric(tensors: LazyTensors, source: str, round_again: RoundAgain) -> LazyTensors:
