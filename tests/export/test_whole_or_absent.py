@@ -85,6 +85,12 @@ def test_the_tokenizer_beside_a_program_has_its_template_and_ends(tmp_path):
     assert config == {"chat_template": "{{ messages }}", "eos_token_id": [2, 0]}
 
 
+def test_an_earlier_tokenizer_is_spoken_of(place):
+    (place / "m.tokenizer.json").write_text("{}")
+    report = export_checkpoint(place / "c", place / "m.pte")
+    assert any("m.tokenizer.json, which lies beside" in note for note in report.notes)
+
+
 def test_no_such_folder(place):
     with pytest.raises(InputError, match=r"nowhere/m\.pte: cannot be written: No such file"):
         export_checkpoint(place / "c", place / "nowhere" / "m.pte")

@@ -179,3 +179,12 @@ def test_a_constant_kept_in_another_file_is_named(tmp_path: Path) -> None:
     program = open_program(maker.save(tmp_path / "external.pte", maker.graph.outputs))
     with pytest.raises(InputError, match="constant_0 is not in the file"):
         program.vulkan.constant(value)
+
+
+@pytest.mark.parametrize("name", ["peer-8da4w-fp32", "peer-xnnpack-8da4w"])
+def test_a_program_that_lacks_its_end_is_refused_when_opened(name: str, tmp_path: Path) -> None:
+    data = artifact(name).read_bytes()
+    for missing in (1, 1000, len(data) // 2):
+        (tmp_path / "m.pte").write_bytes(data[:-missing])
+        with pytest.raises(InputError, match="cut short"):
+            open_program(tmp_path / "m.pte")

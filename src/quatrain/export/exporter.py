@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from quatrain.backbone.build import build_backbone
-from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint import Checkpoint, open_checkpoint
 from quatrain.checkpoint.mapped import only_read, release_mapped
@@ -32,6 +31,7 @@ from quatrain.program import open_program
 from quatrain.quantize.positive_scales import RoundedAgain, make_scales_positive
 from quatrain.quiet import quiet
 from quatrain.stages import Stages, peak_rss_bytes
+from quatrain.tokenizer import TOKENIZER
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ def export_checkpoint(
             check_program(temporary, rows, options, backbone)
             if options.target is not None:
                 require_target(open_program(temporary), options.target, output)
+    notes += _stale_tokenizer(output, tokenizer)
     return ExportReport(
         output=output,
         options=options,
@@ -100,22 +101,25 @@ def export_checkpoint(
 
 def plan(checkpoint: Path, params: Path | None = None, max_seq_len: int | None = None) -> Planned:
     """What decides on defects of the program of `checkpoint`, known without reading its tensors."""
-    config = open_checkpoint(checkpoint, params).config
-    rows = _max_seq_len(config, max_seq_len)
+    opened = open_checkpoint(checkpoint, params)
+    rows = _max_seq_len(opened, max_seq_len)
     with torch.device("meta"):
-        backbone = Backbone(replace(config, max_seq_len=rows))
+        backbone = Backbone(replace(opened.config, max_seq_len=rows))
     linears = [part for part in backbone.modules() if isinstance(part, nn.Linear)]
     return Planned(rows=rows, channels=min(linear.in_features for linear in linears))
 
 
-def _max_seq_len(config: BackboneConfig, asked: int | None) -> int:
-    longest = config.max_seq_len
+def _max_seq_len(opened: Checkpoint, asked: int | None) -> int:
+    """The context to export: `max_seq_len` is what a model has unless asked for another, up to
+    `max_context_len`, what it was trained for."""
+    usual = opened.config.max_seq_len
+    longest = max(usual, opened.params.get("max_context_len") or 0)
     if asked is not None and asked > longest:
         raise InputError(
             f"--max-seq-len is {asked}, but params.json says the model was trained for a "
-            f"context of {longest}; ask for at most that, or change max_seq_len there"
+            f"context of {longest}; ask for at most that, or change max_context_len there"
         )
-    return asked or min(longest, DEFAULT_MAX_SEQ_LEN)
+    return asked or min(usual, DEFAULT_MAX_SEQ_LEN)
 
 
 def _refuse_avoided(opened: Checkpoint, options: ExportOptions) -> None:
@@ -137,7 +141,7 @@ def _prepare(
         opened.tensors,
         options.scheme,
         group_size=opened.group_size,
-        max_seq_len=_max_seq_len(opened.config, options.max_seq_len),
+        max_seq_len=_max_seq_len(opened, options.max_seq_len),
         embedding_input=options.embedding_input,
         hidden_output=options.hidden_output,
     )
@@ -214,6 +218,17 @@ def _bfloat16_error(part: object) -> float:
         return 0.0
     rounded = part.scales.bfloat16().float()
     return float(((rounded - part.scales) / part.scales).abs().max())
+
+
+def _stale_tokenizer(output: Path, brought: list[Path]) -> list[str]:
+    """What there is to say where none was brought and an earlier one lies beside the program."""
+    earlier = output.with_name(f"{output.stem}.{TOKENIZER}")
+    if brought or not earlier.is_file():
+        return []
+    return [
+        f"The checkpoint came without a tokenizer: {earlier.name}, which lies beside the program "
+        "from before, is what it will be run with. Delete it if it is another model's."
+    ]
 
 
 @contextmanager

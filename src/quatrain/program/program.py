@@ -48,6 +48,8 @@ class Program:
         program_size, self.segment_base = self._extended_header()
         self.flatbuffer = self.data[:program_size]
         self.root = decode(self.flatbuffer, program_schema(), str(path))
+        for index in range(len(self.root.segments or ())):
+            self.segment_range(index)  # refuses a file that was cut short, read or not
         self.new_data: dict[str, FileRange] = {}
         self.dropped_keys: set[str] = set()  # named data to leave out when writing
         self._segment_of_key = {
