@@ -10,6 +10,7 @@ from quatrain.checkpoint.hugging_face_config import (
     end_tokens,
     output_is_tied,
     params_of_config,
+    quantization_settings,
     read_config,
 )
 from quatrain.checkpoint.hugging_face_files import read_folder
@@ -25,12 +26,12 @@ def open_hugging_face_model(folder: Path) -> FloatModel:
     The rows of Q and K stay in Hugging Face's half-split order, which `use_hf_rope` states.
     """
     fields, family, source = read_config(folder)
-    if fields.get("quantization_config") is not None:
-        raise InputError(
-            f"{folder}: is quantized already (config.json has a quantization_config); "
-            f"export it, or run `quatrain convert {folder} DIR`"
-        )
     stored = text_tensors(read_folder(folder)[0])
+    if quantization_settings(fields, stored, folder) is not None:
+        raise InputError(
+            f"{folder}: is quantized already (by its quantization_config, or quantize_config."
+            f"json); export it, or run `quatrain convert {folder} DIR`"
+        )
     if family.tensors is not None:
         stored = family.tensors(stored, fields, source)
     names = {name: meta_name(name, family.names) for name in stored if not IGNORED.fullmatch(name)}

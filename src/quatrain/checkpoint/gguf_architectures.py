@@ -97,6 +97,8 @@ def _granite(metadata: GgufMetadata) -> Params:
 
 def _llama4(metadata: GgufMetadata) -> Params:
     experts = metadata.number("expert_count", 0)
+    if experts == 1:
+        raise metadata.refuse("expert_count", "expected 0, or 2 or more experts")
     params: Params = {
         "qk_norm_affine": False,
         "qk_norm_before_rope": False,

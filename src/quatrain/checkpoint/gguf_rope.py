@@ -39,6 +39,10 @@ def _longrope(metadata: GgufMetadata) -> dict[str, Any]:
     missing = [name for name in LONGROPE_FACTORS.values() if name not in tensors]
     if missing:
         raise InputError(f"{metadata.file.path}: tensor {missing[0]} is missing")
+    for name in LONGROPE_FACTORS.values():
+        shape = list(tensors.stored[name].shape)
+        if len(shape) != 1:
+            raise InputError(f"{metadata.file.path}: {name} has shape {shape}, expected [channels]")
     divisors = {
         f"rope_scaling_{which}_factor": [float(f"{x:.7g}") for x in tensors[name].tolist()]
         for which, name in LONGROPE_FACTORS.items()

@@ -23,7 +23,7 @@ def local_path(path: Path | str) -> Path:
     """
     text = str(path)
     if not text.startswith("hf:/"):
-        return Path(path)
+        return _possible(Path(path))
     match = _HUB.fullmatch(text)
     if not match:
         raise InputError(f"{text}: expected hf://owner/name or hf://owner/name@revision")
@@ -53,3 +53,15 @@ def local_path(path: Path | str) -> Path:
         raise InputError(
             f"{text}: cannot be fetched and is not in the local cache: {first_line}"
         ) from error
+
+
+def _possible(path: Path) -> Path:
+    """`path`, which may be missing. Raises `InputError` where the system refuses to look."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return path  # said by what opens it
+    except (OSError, ValueError) as error:  # too long, no permission; a null character
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{str(path)[:300]!r}: cannot be read: {reason}") from error
+    return path

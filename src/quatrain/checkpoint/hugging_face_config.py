@@ -1,5 +1,6 @@
 """What a Hugging Face config.json says about a model, in the fields of a params.json."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,25 @@ def output_is_tied(fields: Fields, family: Family, names: set[str], folder: Path
             "download the model's missing files, or correct its config.json"
         )
     return tied
+
+
+def quantization_settings(fields: Fields, names: Iterable[str], folder: Path) -> Any:
+    """config.json's quantization_config, or what an older AutoGPTQ wrote into a file of its own;
+    None where the tensors `names` are not a quantizer's.
+
+    Raises `InputError` where they are, and nothing says how they were made.
+    """
+    settings = fields.get("quantization_config")
+    if settings is not None or not any(name.endswith(".qweight") for name in names):
+        return settings
+    older = folder / "quantize_config.json"
+    if older.is_file():
+        return {"quant_method": "gptq"} | load_params(older)
+    raise InputError(
+        f"{folder}: holds quantized tensors (.qweight), config.json has no quantization_config, "
+        "and there is no quantize_config.json; download that file, or add the quantizer's "
+        "settings to config.json"
+    )
 
 
 def end_tokens(folder: Path, fields: Fields) -> tuple[int | None, list[int]]:

@@ -9,23 +9,24 @@ from quatrain.checkpoint.tensors import LazyTensors
 from quatrain.errors import InputError
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_WHOLE = ("model.safetensors", "pytorch_model.bin")
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
 
 def tensor_files(folder: Path) -> list[Path]:
     """The files that hold the folder's tensors: one, or those that an index names.
 
-    Raises `InputError` where an index names a file that is missing or outside the folder.
+    A whole file comes before an index beside it, and safetensors before pickled files. Raises
+    `InputError` where an index names a file that is missing or outside the folder.
     """
-    for name in INDEXES:
-        if (folder / name).is_file():
-            return _shards(folder, folder / name)
-    for suffixes, preferred in (
-        ((".safetensors",), "model.safetensors"),
-        ((".bin", ".pth", ".pt"), "pytorch_model.bin"),
-    ):
+    for whole, index in zip(_WHOLE, INDEXES, strict=True):
+        if (folder / whole).is_file():
+            return [folder / whole]
+        if (folder / index).is_file():
+            return _shards(folder, folder / index)
+    for suffixes in ((".safetensors",), (".bin", ".pth", ".pt")):
         if any(file.suffix in suffixes for file in folder.iterdir()):
-            return [only_file(folder, suffixes, preferred)]
+            return [only_file(folder, suffixes)]
     return [only_file(folder, _SUFFIXES)]  # says what was expected
 
 
@@ -48,10 +49,11 @@ def _shards(folder: Path, index: Path) -> list[Path]:
     if not isinstance(weight_map, dict):
         raise InputError(f"{index}: has no 'weight_map' of tensor names to files")
     shards = sorted(set(map(str, weight_map.values())))
+    there = {file.name for file in folder.iterdir() if file.is_file()}
     for shard in shards:
-        if Path(shard).name != shard or not (folder / shard).is_file():
+        if shard not in there:
             raise InputError(
-                f"{index}: names the file {shard!r}, which is not in the folder; "
+                f"{index}: names the file {shard[:300]!r}, which is not in the folder; "
                 "download the model's missing files"
             )
     return [folder / shard for shard in shards]

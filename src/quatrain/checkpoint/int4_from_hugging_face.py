@@ -16,6 +16,7 @@ from quatrain.checkpoint.hugging_face_config import (
     end_tokens,
     output_is_tied,
     params_of_config,
+    quantization_settings,
     read_config,
 )
 from quatrain.checkpoint.hugging_face_files import read_folder
@@ -67,9 +68,8 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
             if not IGNORED.fullmatch(name) and not (tied and name == "lm_head.weight")
         }
     )
-    tensors = quantized_tensors(
-        kept, metadata, fields.get("quantization_config"), str(folder), round_again
-    )
+    settings = quantization_settings(fields, kept, folder)
+    tensors = quantized_tensors(kept, metadata, settings, str(folder), round_again)
     if family.tensors is not None:
         tensors = family.tensors(tensors, fields, source)
     tensors = tensors.renamed({name: meta_name(name, family.names) for name in tensors})

@@ -22,6 +22,8 @@ GROUP_SIZES = (32, 64, 128, 256)  # of int4 weights that share a scale: those th
 # Buffers that some files carry and every model computes for itself.
 IGNORED = re.compile(r"rope\.freqs|.*\.rotary_emb\.inv_freq")
 
+# A checkpoint's parameters are in params.json or config.json, a GGUF file's in itself.
+_WHOSE_PARAMETERS = "the file is incomplete, or its parameters are another model's"
 _LAYER = re.compile(r"layers\.(\d+)\.")
 
 
@@ -51,7 +53,7 @@ def check_layer_count(config: BackboneConfig, names: Iterable[str], source: str)
     if len(layers) != config.n_layers:
         raise InputError(
             f"{source}: holds {len(layers)} layers, its parameters say n_layers is "
-            f"{config.n_layers}; give the params.json that belongs to this file"
+            f"{config.n_layers}; {_WHOSE_PARAMETERS}"
         )
 
 
@@ -62,10 +64,7 @@ def check_names(
     present = {name for name in found if not IGNORED.fullmatch(name)}
     missing = sorted(set(required) - present)
     if missing:
-        raise InputError(
-            f"{source}: {_listed(missing)} missing; the file is incomplete, "
-            "or its params.json belongs to another model"
-        )
+        raise InputError(f"{source}: {_listed(missing)} missing; {_WHOSE_PARAMETERS}")
     extra = sorted(present - set(required) - set(optional))
     if extra:
         raise InputError(
@@ -98,7 +97,7 @@ def _check_shape(
         expected = " or ".join(str(list(shape)) for shape in shapes)
         raise InputError(
             f"{source}: {name} has shape {list(found[name])}, expected {expected} "
-            "from the model's parameters; give the params.json that belongs to this file"
+            f"from the model's parameters; {_WHOSE_PARAMETERS}"
         )
 
 

@@ -37,7 +37,8 @@ def source_files(path: Path, params: Path | None) -> list[Path]:
         return [path, *said]
     if params is None and (path / "config.json").is_file():
         indexes = _those_of(path, INDEXES)[:1]  # the first one is read
-        said = _those_of(path, ("config.json", "generation_config.json"))
+        names = ("config.json", "generation_config.json", "quantize_config.json")
+        said = _those_of(path, names)
         return [*tensor_files(path), *indexes, *said, *_tokenizer_files(path)]
     return [*_meta_files(path), params or path / "params.json", *_tokenizer_files(path)]
 

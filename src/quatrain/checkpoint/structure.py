@@ -110,8 +110,9 @@ def _check_quantized(
             expected = " or ".join(map(str, possible)) or "a group size that divides it"
             raise InputError(
                 f"{source}: {name}.{part} has shape {list(tensor.shape)}, expected {expected} for "
-                f"a weight of {list(stored[f'{name}.weight'].shape)}; the group size in "
-                "params.json (quantization_args) is not this file's, or the file is damaged"
+                f"a weight of {list(stored[f'{name}.weight'].shape)}; a file has one group size, "
+                "that of params.json's quantization_args where there is one and else of its first "
+                "linear: those are another file's, or this one is damaged"
             )
 
 
