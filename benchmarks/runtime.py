@@ -18,7 +18,6 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from typing import Any
 
 import torch
 
+from measure import machine
 from quatrain.program import VulkanGraph
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu import WgpuRunner
@@ -51,7 +51,7 @@ def main() -> None:
     if options.peer and not importlib.util.find_spec("llama_cpp"):
         parser.error("--peer needs llama-cpp-python: pip install llama-cpp-python")
 
-    rows, operators = [], {}
+    rows, operators, where = [], {}, machine()
     for path in options.programs:
         runner = WgpuRunner(path, options.adapter)
         gpu = measure(runner, options.prompt, options.tokens)
@@ -65,7 +65,7 @@ def main() -> None:
     if options.peer:
         rows += llama_cpp_rows(options.prompt, options.tokens)
 
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads")
+    print(f"{where['cpu']}, {torch.get_num_threads()} threads")
     heads = f"{'decode tok/s':>13}{'CPU ms/tok':>12}{'prefill tok/s':>14}{'linears':>9}"
     print(f"{'program':<34}{'runtime':<42}{heads}")
     for row in rows:
@@ -83,9 +83,8 @@ def main() -> None:
         for operator, (count, milliseconds) in times.items():
             print(f"    {operator:<40}{count:>5} {milliseconds:>9.2f} ms")
     if options.json:
-        machine = {"processor": platform.processor(), "threads": torch.get_num_threads()}
         report = {
-            "machine": machine,
+            "machine": where,
             "options": vars(options),
             "rows": rows,
             "operators": operators,
