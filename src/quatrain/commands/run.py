@@ -30,9 +30,11 @@ def run(
     ] = False,
     max_new_tokens: Annotated[int, typer.Option(metavar="N", min=1)] = 256,
     temperature: Annotated[
-        float, typer.Option(metavar="T", min=0.0, help="0: always the most likely token.")
+        float, typer.Option(metavar="T", help="0: always the most likely token.")
     ] = 0.0,
-    seed: Annotated[int, typer.Option(metavar="S", help="For a temperature above 0.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="S", help="For a temperature above 0: from 0 to 2^64 - 1.")
+    ] = 0,
     device: Device = "auto",
     emulate: Emulate = None,
     profile: Annotated[
@@ -49,7 +51,7 @@ def run(
 
     Example: `quatrain run smollm2.pte --chat --prompt "Why is the sky blue?"`
     """
-    from quatrain.runtime.generate import generate
+    from quatrain.runtime.generate import check_sampling, generate
     from quatrain.runtime.load import (
         eos_ids,
         find_tokenizer,
@@ -59,6 +61,7 @@ def run(
     from quatrain.tokenizer import Tokenizer
     from quatrain.verify.health import WatchedRunner, judge
 
+    check_sampling(temperature, seed)
     if profile and device == "auto":
         device = "gpu"  # where alone kernels can be timed
     runner, runtime = load_runner(model, device, emulate)

@@ -1,5 +1,6 @@
 """Text generation over anything that maps tokens and a position to logits."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def generate(
 
     `temperature` 0 takes the most likely token; above it, tokens are sampled from
     softmax(logits / temperature) with `seed`. `on_token` sees each as it comes. Raises
-    `InputError` where the prompt is empty or leaves no room in `context`.
+    `InputError` where the prompt is empty or leaves no room in `context`, and as `check_sampling`.
     """
     prompt = list(prompt)
     check_prompt(prompt, context)
@@ -110,15 +111,26 @@ def check_prompt(tokens: Sequence[int], context: int) -> None:
         )
 
 
+def check_sampling(temperature: float, seed: int) -> None:
+    """Refuse, with `InputError`, what cannot be sampled with."""
+    if not 0 <= temperature < math.inf:
+        raise InputError(f"--temperature is {temperature}, expected a number of 0 or more")
+    if not 0 <= seed < 2**64:
+        raise InputError(f"--seed is {seed}, expected an integer from 0 to 2^64 - 1")
+
+
 def _sampler(temperature: float, seed: int) -> Callable[[torch.Tensor], int]:
-    if temperature < 0:
-        raise InputError(f"temperature is {temperature}, expected 0 or more")
+    check_sampling(temperature, seed)
     generator = torch.Generator().manual_seed(seed)
 
     def choose(logits: torch.Tensor) -> int:
-        row = logits.reshape(-1).float()
+        row = logits.reshape(-1).double()
         if temperature == 0:
             return int(row.argmax())
-        return int(torch.multinomial(torch.softmax(row / temperature, -1), 1, generator=generator))
+        # From the largest down: a small temperature makes the others -inf, and none NaN.
+        weights = torch.softmax((row - row.max()) / temperature, -1)
+        if weights.isnan().any():  # of a broken model
+            return int(row.argmax())
+        return int(torch.multinomial(weights, 1, generator=generator))
 
     return choose

@@ -1,0 +1,59 @@
+"""How the next token is chosen."""
+
+import math
+
+import pytest
+import torch
+
+from quatrain.errors import InputError
+from quatrain.runtime.generate import generate
+
+
+class _Fixed:
+    """A runner that gives the same logits each time."""
+
+    def __init__(self, *logits: float):
+        self.logits = torch.tensor([logits])
+
+    def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
+        return self.logits
+
+    def reset(self) -> None: ...
+
+
+def _chosen(runner: _Fixed, temperature: float, seed: int = 0, count: int = 50) -> list[int]:
+    return generate(
+        runner, [1], context=100, max_new_tokens=count, temperature=temperature, seed=seed
+    ).tokens
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-320, 1e-3])
+def test_a_tiny_temperature_is_the_most_likely_token(temperature: float) -> None:
+    assert set(_chosen(_Fixed(-1.0, 30.0, 29.0, -math.inf), temperature)) == {1}
+
+
+def test_a_temperature_samples_from_the_softmax() -> None:
+    tokens = _chosen(_Fixed(0.0, math.log(3) / 2, -math.inf), 0.5, count=90)
+    assert 0.6 < tokens.count(1) / 90 < 0.9 and 2 not in tokens
+    assert len(set(_chosen(_Fixed(3.0, -2.0), 1e300))) == 2
+
+
+def test_logits_of_a_broken_model_are_no_traceback() -> None:
+    assert len(_chosen(_Fixed(0.0, math.nan), 1.0)) == 50
+
+
+@pytest.mark.parametrize(
+    ("temperature", "seed", "message"),
+    [
+        (math.inf, 0, "--temperature is inf, expected a number of 0 or more"),
+        (math.nan, 0, "--temperature is nan"),
+        (-1.0, 0, "--temperature is -1"),
+        (1.0, 10**23, r"--seed is 100000000000000000000000, expected .* 0 to 2\^64 - 1"),
+        (0.0, -1, "--seed is -1"),
+    ],
+)
+def test_what_cannot_be_sampled_with_is_refused(
+    temperature: float, seed: int, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        _chosen(_Fixed(0.0, 1.0), temperature, seed)
