@@ -364,6 +364,25 @@ def test_memory_does_not_grow_with_the_source(tmp_path, form, monkeypatch):
     assert grown < 250e6, f"grew by {grown / 1e6:.0f} MB for {written / 1e6:.0f} MB"
 
 
+@pytest.mark.parametrize("kind", ["Q4_0", "Q8_0"])
+@pytest.mark.parametrize("write", ["convert_model", "quantize_model"])
+def test_a_gguf_table_is_never_in_memory_as_floats(tmp_path, kind, write):
+    """33.5 million elements, twice: 134 MB in float32, 34 MB as the integers that are written."""
+    tensors = tiny.float_tensors(tied=True)
+    table = torch.randn(1 << 12, 64, generator=torch.Generator().manual_seed(0))
+    tensors["tok_embeddings.weight"] = table.repeat(1 << 7, 1)
+    source = tiny.write_gguf(tmp_path / "m.gguf", tensors, kind=kind)
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY.replace("convert_model", write), source, tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    grown, written = map(int, done.stdout.split())
+    assert written > 67e6
+    assert grown < 160e6, f"grew by {grown / 1e6:.0f} MB"
+
+
 CTRL_C = """
 from quatrain.cli import main
 from quatrain.quantize import convert

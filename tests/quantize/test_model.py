@@ -11,6 +11,7 @@ import typer
 from safetensors.torch import load_file
 
 from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open_model import open_float_model
 from quatrain.commands.quantize import quantize
 from quatrain.errors import InputError
 from quatrain.quantize import quantize_channels, quantize_groups, quantize_model
@@ -119,6 +120,23 @@ def test_q4_0_is_kept(tmp_path):
     assert report.exact_groups == 64 * 2 + 96 * 2
     negative = (mixed[1] < 0) & (mixed[0].reshape(96, 2, 32) == -8).any(-1)
     assert report.negative_scales == int(negative.sum())
+
+
+def test_what_is_kept_counts_among_the_weights(tmp_path):
+    """The error of the layers is relative to all of their weights, Q4_0's own too."""
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(-8, 8, (64, 64)), rng.normal(size=(64, 2)).astype(np.float16)
+    raw = {f"{WQ}.weight": tiny.q4_0_bytes(*blocks)}
+    model = write_model(tmp_path / "m", "gguf", raw=raw)
+    report = quantize_model(model, tmp_path / "out")
+    source, written = open_float_model(model).tensors, open_checkpoint(tmp_path / "out").tensors
+    error = total = 0.0
+    for name in [name for name in written if name.startswith("layers") and "scales" in name]:
+        weight, scales = name.replace("scales", "weight"), written[name]
+        values = written[weight].view(*scales.shape, 32) * scales[..., None]
+        error += float((source[weight] - values.flatten(1)).square().sum())
+        total += float(source[weight].square().sum())
+    assert report.relative_rms_error["layers"] == pytest.approx((error / total) ** 0.5, rel=1e-5)
 
 
 def test_the_report(tmp_path):

@@ -9,7 +9,7 @@ left to the gguf package.
 
 import mmap
 import struct
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from gguf.constants import GGML_QUANT_SIZES
 
-from quatrain.checkpoint.tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.mapped import map_file
+from quatrain.checkpoint.tensors import LazyTensors, MadeByRows, StoredTensor
 from quatrain.errors import InputError
 
 _LEGACY_QUANTS = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
@@ -30,7 +31,7 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 _SCALARS |= {12: "d"}
 _STRING, _ARRAY = 8, 9
 _MOST_DIMENSIONS = 4
-_ROWS_AT_ONCE = 1 << 20  # elements dequantized at a time: 4 MB of float32
+_ELEMENTS_AT_ONCE = 1 << 20  # unpacked at a time: 4 MB of float32
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,7 @@ class GgufFile:
 def read_gguf(path: Path) -> GgufFile:
     """Open `path`. Raises `InputError` where it is cut short, damaged, or holds an unread type."""
     try:
-        with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return _parse(path, mapped)
+        return _parse(path, map_file(path))
     except (OSError, ValueError, struct.error) as error:
         raise InputError(
             f"{path}: is not a whole GGUF file: {error}. Download it again."
@@ -190,18 +189,24 @@ def _locate(
     return GgufTensor(name, ggml_type.name, shape, data)
 
 
-def _dequantizer(tensor: GgufTensor) -> Callable[[], torch.Tensor]:
-    def load() -> torch.Tensor:
-        kind = gguf.GGMLQuantizationType[tensor.type_name]
-        values = np.empty((tensor.data.shape[0], tensor.shape[-1]), np.float32)
-        step = max(1, _ROWS_AT_ONCE // tensor.shape[-1])
-        for first in range(0, len(values), step):
-            rows = slice(first, first + step)
-            with np.errstate(all="ignore"):  # a damaged scale's NaN is refused by who reads it
-                values[rows] = gguf.quants.dequantize(tensor.data[rows], kind)
-        return torch.from_numpy(values).reshape(tensor.shape)
+def _dequantizer(tensor: GgufTensor) -> MadeByRows:
+    kind = gguf.GGMLQuantizationType[tensor.type_name]
 
-    return load
+    def rows(wanted: slice) -> torch.Tensor:
+        packed = tensor.data[wanted]
+        values = np.empty((len(packed), tensor.shape[-1]), np.float32)
+        for some in _blocks_of_rows(values):
+            with np.errstate(all="ignore"):  # a damaged scale's NaN is refused by who reads it
+                values[some] = gguf.quants.dequantize(packed[some], kind)
+        return torch.from_numpy(values)
+
+    return MadeByRows(tensor.shape, rows)
+
+
+def _blocks_of_rows(matrix: np.ndarray) -> Iterator[slice]:
+    """The rows of `matrix`, as many at a time as fit a core's cache."""
+    step = max(1, _ELEMENTS_AT_ONCE // matrix.shape[-1])
+    return (slice(first, first + step) for first in range(0, len(matrix), step))
 
 
 def q4_0_blocks(tensor: GgufTensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -213,8 +218,12 @@ def q4_0_blocks(tensor: GgufTensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     blocks = tensor.data.reshape(len(tensor.data), -1, 18)
     scales = blocks[..., :2].copy().view("<f2")[..., 0].astype(np.float32)
-    packed = blocks[..., 2:]
-    values = np.concatenate((packed & 15, packed >> 4), axis=-1).astype(np.int8) - 8
+    values = np.empty((len(blocks), tensor.shape[-1]), np.int8)
+    for some in _blocks_of_rows(values):
+        packed = blocks[some, :, 2:]
+        halves = values[some].reshape(*packed.shape[:2], 2, 16)
+        halves[:, :, 0], halves[:, :, 1] = packed & 15, packed >> 4
+        halves -= 8
     return (
         torch.from_numpy(values.reshape(tensor.shape)),
         torch.from_numpy(scales.reshape(*tensor.shape[:-1], -1)),

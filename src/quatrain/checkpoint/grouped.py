@@ -10,11 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from quatrain.checkpoint.layout import GROUP_SIZES
-from quatrain.checkpoint.tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.tensors import LazyTensors, RowsOf, StoredTensor
 from quatrain.errors import InputError
 
-# Some rows of a weight [N, K], floating.
-RowsOf = Callable[[slice], torch.Tensor]
 # (linear's name, its rows, shape [N, K], group size) -> int8 [N, K], float32 scales
 # [N, K / group size]; without a group size int8 by row, with scales [N].
 RoundAgain = Callable[[str, RowsOf, tuple[int, ...], int | None], tuple[torch.Tensor, torch.Tensor]]

@@ -7,6 +7,9 @@ import torch
 
 from quatrain.errors import InputError
 
+# Some rows of a floating-point tensor [..., K], [n, K]: all dimensions but the last count as one.
+RowsOf = Callable[[slice], torch.Tensor]
+
 
 @dataclass(frozen=True)
 class StoredTensor:
@@ -29,6 +32,17 @@ class AsFloat32:
 
     def __call__(self) -> torch.Tensor:
         return self.original().to(torch.float32)
+
+
+@dataclass(frozen=True)
+class MadeByRows:
+    """Loads a tensor that is not in its file as it is, whole or some of its rows."""
+
+    shape: tuple[int, ...]
+    rows: RowsOf
+
+    def __call__(self) -> torch.Tensor:
+        return self.rows(slice(None)).reshape(self.shape)
 
 
 class LazyTensors(Mapping[str, torch.Tensor]):
@@ -57,6 +71,14 @@ class LazyTensors(Mapping[str, torch.Tensor]):
         """The tensor in its file's own dtype: no copy of it, for work that goes block by block."""
         load = self.stored[name].load
         return load.original() if isinstance(load, AsFloat32) else load()
+
+    def rows_of(self, name: str) -> RowsOf:
+        """What gives some rows of the tensor `name`, in its file's own dtype: no copy of the whole,
+        for work that goes block by block."""
+        load = self.stored[name].load
+        if isinstance(load, MadeByRows):
+            return load.rows
+        return self.unconverted(name).flatten(0, -2).__getitem__
 
     def renamed(self, names: Mapping[str, str]) -> "LazyTensors":
         """The tensors that `names` (old name -> new name) mentions, under their new names."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -173,17 +173,19 @@ def _write(
             for piece in pieces[file.done - 1 :]:
                 if since >= _BYTES_BETWEEN_OPENINGS:
                     opened, since = open_source(), 0
-                tensors = piece.make(opened)
-                chunks = (
-                    encoded_tensor(spec, tensor)
-                    for spec, tensor in zip(piece.specs, tensors, strict=True)
-                )
-                file.append(chunks, changes.errors)
+                file.append(_chunks(piece, opened), changes.errors)
                 since += sum(spec.nbytes for spec in piece.specs)
     except BaseException:
         file.leave(changes.errors)
         raise
     return file.finish()
+
+
+def _chunks(piece: Piece, opened: Checkpoint | FloatModel) -> Iterator[memoryview]:
+    """The bytes of the piece's tensors, which nothing holds on to once they are written."""
+    tensors = piece.make(opened)
+    for spec, tensor in zip(piece.specs, tensors, strict=True):
+        yield encoded_tensor(spec, tensor)
 
 
 def _write_tokenizer(opened: Checkpoint | FloatModel, folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import torch
 
+from quatrain.checkpoint.tensors import RowsOf
 from quatrain.errors import InputError
 
 INT4_MIN, INT4_MAX = -8, 7
@@ -13,6 +14,7 @@ _LARGEST = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 6.5, 7.0, 7.5, 8.0, 8.5, 9.0)
 _NOTICEABLE = 1 + 1e-6  # a gain beyond float32's own rounding
 
 _ELEMENTS_AT_ONCE = 1 << 18  # of float32: what fits a core's cache
+_ELEMENTS_READ = 1 << 20  # of float32: what is held of a weight that is made as it is read
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny  # of the normal numbers
 
 
@@ -58,6 +60,29 @@ def quantize_channels(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
         values[part] = (rows / scale[:, None]).round_().clamp_(-127, 127)
         scales[part] = scale
     return values, scales
+
+
+def quantize_rows(
+    rows_of: RowsOf, shape: tuple[int, ...], group_size: int | None
+) -> tuple[tuple[float, float], tuple[torch.Tensor, torch.Tensor]]:
+    """(its `squared_error`, `quantize_groups` of the weight of that `shape`), or
+    `quantize_channels` where there is no group size: some rows at a time, the whole never in
+    memory."""
+    *rows, columns = shape
+    values = torch.empty(shape, dtype=torch.int8)
+    scales = torch.empty((*rows, columns // group_size) if group_size else tuple(rows))
+    flat_values = values.view(-1, columns)
+    flat_scales = scales.view(len(flat_values), -1)
+    error = total = 0.0
+    step = max(1, _ELEMENTS_READ // columns)
+    for first in range(0, len(flat_values), step):
+        part = slice(first, first + step)
+        weight = rows_of(part)
+        rounded = quantize_groups(weight, group_size) if group_size else quantize_channels(weight)
+        flat_values[part], flat_scales[part] = rounded[0], rounded[1].view(len(weight), -1)
+        of_part = squared_error(weight, *rounded)
+        error, total = error + of_part[0], total + of_part[1]
+    return (error, total), (values, scales)
 
 
 def _quantize(w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

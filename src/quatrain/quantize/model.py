@@ -11,16 +11,17 @@ import torch
 
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.checkpoint.hub import local_path
+from quatrain.checkpoint.mapped import only_read, was_read
 from quatrain.checkpoint.open_model import open_float_model
 from quatrain.checkpoint.safetensors_file import write_safetensors
 from quatrain.checkpoint.source_files import source_files
 from quatrain.errors import InputError
 from quatrain.files import whole_folder
-from quatrain.quantize.groups import quantize_channels, quantize_groups, squared_error
+from quatrain.quantize.groups import quantize_rows
 from quatrain.quantize.output_folder import OWN_FILES, PARAMS, WEIGHTS, output_folder
 from quatrain.quantize.plan import Step, Table, plan
 from quatrain.quantize.q4_0 import GROUP_SIZE as Q4_0_GROUP_SIZE
-from quatrain.quantize.q4_0 import layout_of_q4_0
+from quatrain.quantize.q4_0 import make_layout_of_q4_0
 from quatrain.stages import Stages, peak_rss_bytes
 from quatrain.tokenizer import write_json
 
@@ -68,7 +69,7 @@ def quantize_model(
     """
     stages = stages or Stages()
     model, target = local_path(model), Path(output)
-    with stages("open the model"):
+    with stages("open the model"), only_read():
         source = open_float_model(model)
         steps, arguments = plan(source, group_size, embedding, output_layer)
         output = output_folder(target, source_files(model, None))
@@ -95,37 +96,38 @@ def _quantized(
         error = total = 0.0
         with stages(f"quantize {kind}"):
             for step in some:
-                weight, tensors = quantize_step(model, step, report)
-                names = [spec.name for spec in step.specs(report.group_size)]
-                yield from zip(names, tensors, strict=True)
-                if step.method != "fp":
-                    of_step = squared_error(weight, *tensors)
-                    error, total = error + of_step[0], total + of_step[1]
+                of_step, tensors = quantize_step(model, step, report)
+                error, total = error + of_step[0], total + of_step[1]
+                specs = step.specs(report.group_size)
+                yield from zip((spec.name for spec in specs), tensors, strict=True)
+                del tensors  # while the next one is made
+                was_read(sum(spec.nbytes for spec in specs))
         report.relative_rms_error[kind] = sqrt(error / total) if total else 0.0
 
 
 def quantize_step(
     model: FloatModel, step: Step, report: QuantizeReport
-) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    """(the weight as the source holds it, the tensors that `step` writes).
+) -> tuple[tuple[float, float], tuple[torch.Tensor, ...]]:
+    """((sum of squared errors, sum of squared weights), the tensors that `step` writes).
 
-    Counts in `report` the groups that were int4 already.
+    Both sums are 0 for a tensor that stays in floating point. Counts in `report` the groups that
+    were int4 already.
     """
-    weight = model.tensors.unconverted(step.source)
+    int4, group_size = step.method == "int4", report.group_size
     try:
         if step.method == "fp":
-            weight = weight.float()
+            weight = model.tensors[step.source]
             if not torch.isfinite(weight).all():
                 raise ValueError("holds a NaN or an infinite value")
-            return weight, (weight,)
-        if step.method == "int8":
-            return weight, quantize_channels(weight)
-        if report.group_size == Q4_0_GROUP_SIZE and step.source in model.int4_blocks:
-            values, scales = layout_of_q4_0(*model.int4_blocks[step.source]())
+            return (0.0, 0.0), (weight,)
+        if int4 and group_size == Q4_0_GROUP_SIZE and step.source in model.int4_blocks:
+            values, scales = model.int4_blocks[step.source]()
+            squared_weights = make_layout_of_q4_0(values, scales)
             report.exact_groups += scales.numel()
             report.negative_scales += int((scales < 0).sum())
-            return weight, (values, scales)
-        return weight, quantize_groups(weight, report.group_size)
+            return (0.0, squared_weights), (values, scales)
+        rows_of = model.tensors.rows_of(step.source)
+        return quantize_rows(rows_of, step.shape, group_size if int4 else None)
     except ValueError as error:
         raise InputError(
             f"{model.source}: {step.source} {error}; the model is damaged, download it again"

@@ -11,7 +11,6 @@ from quatrain.checkpoint.layout import EMBEDDING, OUTPUT
 from quatrain.checkpoint.safetensors_file import TensorSpec
 from quatrain.checkpoint.tensors import StoredTensor
 from quatrain.errors import InputError
-from quatrain.quantize.groups import squared_error
 from quatrain.quantize.model import QuantizeReport, quantize_step
 from quatrain.quantize.plan import Step, Table, plan
 from quatrain.quantize.requantize import Requantization
@@ -41,9 +40,8 @@ def pieces_of_model(
 
     def piece(step: Step) -> Piece:
         def make(source: FloatModel) -> list[torch.Tensor]:
-            weight, tensors = quantize_step(source, step, report)
-            if step.method != "fp":
-                changes.note(step.target, squared_error(weight, *tensors))
+            error, tensors = quantize_step(source, step, report)
+            changes.note(step.target, error)
             return list(tensors)
 
         return Piece(step.specs(group_size), make)

@@ -13,6 +13,25 @@ from quatrain.quantize.groups import INT4_MIN
 
 GROUP_SIZE = 32
 
+_GROUPS_AT_ONCE = 1 << 14  # half a megabyte of integers
+
+
+def make_layout_of_q4_0(values: torch.Tensor, scales: torch.Tensor) -> float:
+    """`layout_of_q4_0` in place, some groups at a time. Returns the sum of squared weights."""
+    squared_weights = 0.0
+    for some, scale in zip(
+        values.view(-1, GROUP_SIZE).split(_GROUPS_AT_ONCE),
+        scales.view(-1, 1).split(_GROUPS_AT_ONCE),
+        strict=True,
+    ):
+        made = layout_of_q4_0(some, scale)
+        some.copy_(made[0])
+        scale.copy_(made[1])
+        # At most 64 each, which int8 holds; summed as int64.
+        squares = some.square().sum(dim=-1, keepdim=True)
+        squared_weights += float((squares * scale.double().square()).sum())
+    return squared_weights
+
 
 def layout_of_q4_0(values: torch.Tensor, scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Q4_0's blocks as the layout has them: the same weights, scales positive where they can be.
