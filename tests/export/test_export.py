@@ -105,6 +105,12 @@ def test_metadata_for_the_text_runner(tmp_path):
     assert {name: metadata[name] for name in expected} == expected
 
 
+def test_token_0_may_end_a_text(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "c", eos_idx=0)
+    export_checkpoint(checkpoint, tmp_path / "m.pte", ExportOptions(max_seq_len=32))
+    assert open_program(tmp_path / "m.pte").metadata["get_eos_ids"] == 0
+
+
 def test_scales_that_xnnpack_rounds_are_mentioned(tmp_path):
     from safetensors.torch import load_file, save_file
 

@@ -11,7 +11,7 @@ def metadata_methods(backbone: Backbone, params: dict[str, Any]) -> dict[str, An
     Source: `extension/llm/runner/constants.h` and `llm_runner_helper.cpp` in ExecuTorch.
     """
     config = backbone.config
-    eos = params.get("eos_idx", [])
+    eos = params.get("eos_idx")
     methods: dict[str, Any] = {
         "get_max_seq_len": config.max_seq_len,
         "get_max_context_len": config.max_seq_len,
@@ -25,6 +25,6 @@ def metadata_methods(backbone: Backbone, params: dict[str, Any]) -> dict[str, An
     }
     if params.get("bos_idx") is not None:
         methods["get_bos_id"] = params["bos_idx"]
-    if eos:
+    if eos not in (None, []):
         methods["get_eos_ids"] = list(eos) if isinstance(eos, list) else [eos]
     return methods

@@ -1,0 +1,66 @@
+"""A program of a longer context than its params.json asks for, as far as its model was trained."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from quatrain.backbone.build import build_backbone
+from quatrain.checkpoint import open_checkpoint
+from quatrain.cli import build_app
+from quatrain.errors import InputError
+from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.runtime.load import load_runner
+from quatrain.verify.evaluate import evaluate
+from quatrain.verify.verify import verify_program
+
+from .conftest import TEXT, Tiny
+
+CONTEXT = 2500
+
+
+@pytest.fixture(scope="module")
+def long(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint, trained for more than the 64 tokens that it asks for."""
+    folder = tmp_path_factory.mktemp("long") / "checkpoint"
+    shutil.copytree(tiny.checkpoint, folder)
+    params = json.loads((folder / "params.json").read_text())
+    (folder / "params.json").write_text(json.dumps(params | {"max_context_len": 4096}))
+    # XNNPACK would round other scales.
+    tensors = load_file(folder / "model.safetensors")
+    scales = {name: t.bfloat16() for name, t in tensors.items() if name.endswith(".scales")}
+    save_file(tensors | scales, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("backend", ["vulkan", "xnnpack"])
+def test_a_longer_context_than_the_usual_one(long: Path, backend: str, tmp_path: Path) -> None:
+    options = ExportOptions(backend=backend, max_seq_len=CONTEXT)  # type: ignore[arg-type]
+    program = tmp_path / "m.pte"
+    assert export_checkpoint(long, program, options).max_seq_len == CONTEXT
+    device = "reference" if backend == "vulkan" else "executorch"
+    runner = load_runner(program, device)[0]
+    opened = open_checkpoint(long)
+    eager = build_backbone(opened.config, opened.tensors, max_seq_len=CONTEXT)
+    for position in (0, 64, 2047, CONTEXT - 1):
+        call = torch.tensor([[7]]), torch.tensor([position])
+        found, expected = runner.forward(*call), eager(*call)
+        assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert verify_program(program, long, (device,), (TEXT,), new_tokens=4).passed
+    # Read from an empty context each, of what both have room for.
+    checkpoint, exported = evaluate([long, program], TEXT, device=device)
+    assert exported.perplexity == pytest.approx(checkpoint.perplexity, rel=1e-2)
+    arguments = ["run", str(program), "--prompt", TEXT, "--max-new-tokens", "80"]
+    result = CliRunner().invoke(build_app(), [*arguments, "--device", device, "--json"])
+    assert result.exit_code == 0 and len(json.loads(result.stdout)["tokens"]) > 64, result.output
+
+
+def test_no_longer_than_it_was_trained_for(long: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is 4097, but .* context of 4096"):
+        export_checkpoint(long, tmp_path / "m.pte", ExportOptions(max_seq_len=4097))
+    report = export_checkpoint(long, tmp_path / "m.pte", ExportOptions())
+    assert report.max_seq_len == 64
