@@ -8,8 +8,9 @@ import pytest
 from quatrain.errors import InputError
 from quatrain.runtime import load
 from quatrain.runtime.choose import KeptSpeeds
-from quatrain.runtime.load import eos_ids, load_runner, require_tokens_to_logits
+from quatrain.runtime.load import eos_ids, find_tokenizer, load_runner, require_tokens_to_logits
 from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.stages import Stages
 
 FOLDER = Path(__file__).parents[1] / "program" / "artifacts"
 VULKAN, XNNPACK = FOLDER / "peer-8da4w-fp32.pte", FOLDER / "peer-xnnpack-8da4w.pte"
@@ -57,11 +58,12 @@ def test_the_faster_of_software_gpu_and_reference_is_taken_and_kept(
 
 
 @needs_gpu
-def test_steps_are_really_timed(cache: Path) -> None:
+def test_steps_are_really_timed_and_that_is_shown(cache: Path) -> None:
     if not list_adapters()[0].is_cpu:
         pytest.skip("a real GPU is taken without a measurement")
-    _, runtime = load_runner(VULKAN)
-    assert "measured" in runtime
+    stages = Stages()
+    _, runtime = load_runner(VULKAN, stages=stages)
+    assert "measured" in runtime and list(stages.seconds) == ["measure which runtime is faster"]
     kept = json.loads(next(cache.glob("speeds/*.json")).read_text())
     assert 0 < kept["gpu"] < 10 and 0 < kept["reference"] < 10
 
@@ -145,3 +147,17 @@ def test_a_gpu_can_be_named() -> None:
 def test_an_unknown_device_is_refused_with_those_there_are(device: str) -> None:
     with pytest.raises(InputError, match="expected one of auto, gpu, reference, executorch"):
         load_runner(VULKAN, device)
+
+
+def test_where_a_tokenizer_is_looked_for(tmp_path: Path) -> None:
+    program, folder = tmp_path / "m.pte", tmp_path / "checkpoint"
+    folder.mkdir()
+    with pytest.raises(
+        InputError, match=r"m\.tokenizer\.json or tokenizer\.json\), none in .*there$"
+    ):
+        find_tokenizer(program, folder)
+    for file in (folder / "tokenizer.json", tmp_path / "tokenizer.json"):
+        file.touch()
+        assert find_tokenizer(program, folder) == file
+    (tmp_path / "m.tokenizer.json").touch()
+    assert find_tokenizer(program, folder).name == "m.tokenizer.json"

@@ -68,7 +68,8 @@ def test_a_profile_adds_up_and_traces(tmp_path: Path) -> None:
     ("device", "trace", "message"),
     [
         ("reference", "trace.json", "times GPU kernels"),
-        pytest.param("auto", "no folder/trace.json", "there is no folder", marks=needs_gpu),
+        ("auto", "no folder/trace.json", "--profile .*: there is no folder"),
+        ("gpu", "", "--profile .*: is a folder"),
     ],
 )
 def test_a_profile_that_cannot_be_made_is_refused_before_anything_runs(
@@ -78,3 +79,8 @@ def test_a_profile_that_cannot_be_made_is_refused_before_anything_runs(
     asked = ("run", str(program), "--prompt", "x", "--device", device)
     with pytest.raises(InputError, match=message):  # sooner than that it has no tokenizer
         _run(*asked, "--profile", str(tmp_path / trace))
+
+
+def test_run_looks_for_the_tokenizer_before_it_opens_a_device() -> None:
+    with pytest.raises(InputError, match="json there, or give one as --tokenizer"):
+        _run("run", str(FOLDER / "peer-8da4w-fp32.pte"), "--prompt", "x", "--device", "phone")

@@ -175,6 +175,11 @@ def test_a_mixed_program_is_verified_linear_by_linear(tiny: Tiny, tmp_path: Path
     assert not _verify(tiny, tmp_path / "mixed.pte").passed
 
 
+def test_the_checkpoints_tokenizer_serves_a_program_without_one(tiny: Tiny, tmp_path: Path) -> None:
+    program = Path(shutil.copy(tiny.programs["weight-only"], tmp_path / "bare.pte"))
+    assert _verify(tiny, program, ("reference",)).passed
+
+
 def test_wrong_requests_are_refused(tiny: Tiny) -> None:
     with pytest.raises(InputError, match="'phone', expected one of auto, gpu, reference"):
         _verify(tiny, tiny.programs["8da4w"], ("phone",))

@@ -55,6 +55,14 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read as text: {error}") from error
 
 
+def check_output(path: Path, option: str) -> None:
+    """Refuse, before any work, a file that could not be written after it."""
+    if path.is_dir():
+        raise InputError(f"{option} {path}: is a folder, expected the name of a file to write")
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path}: cannot be written: there is no folder {path.parent}")
+
+
 def shown_stages() -> Stages:
     """Stages that show themselves on standard error: a line for each as it ends.
 

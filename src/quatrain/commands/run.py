@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from quatrain.commands._common import Debug, Device, Emulate, Json, Model, print_json
+from quatrain.commands._common import (
+    Debug,
+    Device,
+    Emulate,
+    Json,
+    Model,
+    check_output,
+    print_json,
+    shown_stages,
+)
 from quatrain.errors import InputError
 
 if TYPE_CHECKING:
     from quatrain.runtime.generate import Generation
-    from quatrain.runtime.load import ProgramRunner
     from quatrain.runtime.wgpu import WgpuRunner
     from quatrain.runtime.wgpu.profile import OperatorTime
     from quatrain.tokenizer import Tokenizer
@@ -51,25 +59,24 @@ def run(
 
     Example: `quatrain run smollm2.pte --chat --prompt "Why is the sky blue?"`
     """
-    from quatrain.runtime.generate import check_sampling, generate
-    from quatrain.runtime.load import (
-        eos_ids,
-        find_tokenizer,
-        load_runner,
-        require_tokens_to_logits,
-    )
-    from quatrain.tokenizer import Tokenizer
+    from quatrain.program import open_program
+    from quatrain.runtime.generate import check_prompt, check_sampling, generate
+    from quatrain.runtime.load import eos_ids, load_runner, require_tokens_to_logits
     from quatrain.verify.health import WatchedRunner, judge
 
     check_sampling(temperature, seed)
-    if profile and device == "auto":
-        device = "gpu"  # where alone kernels can be timed
-    runner, runtime = load_runner(model, device, emulate)
+    program = open_program(model)
+    require_tokens_to_logits(model, program.metadata, "run")
     if profile:
-        _check_profile(runner, profile)
-    require_tokens_to_logits(model, runner.metadata, "run")
-    words = Tokenizer.load(tokenizer or find_tokenizer(model))
+        device = _device_to_profile(device)
+        check_output(profile, "--profile")
+    words = _tokenizer(model, tokenizer)
     tokens = _encode(words, prompt, chat)
+    context = int(program.metadata.get("get_max_context_len", 1 << 30))
+    check_prompt(tokens, context)
+    runner, runtime = load_runner(program, device, emulate, shown_stages())
+    if profile:
+        _check_timestamps(cast("WgpuRunner", runner))
     stream = words.stream()
 
     def show(token: int) -> None:
@@ -80,7 +87,7 @@ def run(
     generation = generate(
         watched,
         tokens,
-        context=int(runner.metadata.get("get_max_context_len", 1 << 30)),
+        context=context,
         max_new_tokens=max_new_tokens,
         eos_ids=words.eos_ids or eos_ids(runner.metadata),
         temperature=temperature,
@@ -102,16 +109,27 @@ def run(
         print(f"  {time.operator:<40}{time.dispatches:>5}{time.milliseconds:>9.2f} ms")
 
 
-def _check_profile(runner: "ProgramRunner", trace: Path) -> None:
-    """Refuse, before anything is generated, what could not be timed or written after it."""
-    from quatrain.runtime.wgpu import WgpuRunner
+def _device_to_profile(device: str) -> str:
+    """The GPU, where alone kernels can be timed; `InputError` where another device is asked for."""
+    if device.partition(":")[0] not in ("auto", "gpu"):
+        raise InputError(f"--profile times GPU kernels; --device is {device}, expected gpu")
+    return "gpu" if device == "auto" else device
 
-    if not isinstance(runner, WgpuRunner):
-        raise InputError("--profile times GPU kernels; use it with --device gpu")
+
+def _check_timestamps(runner: "WgpuRunner") -> None:
     if not runner.gpu.info.timestamps:
-        raise InputError(f"{runner.gpu.info.name} has no timestamp queries to profile with")
-    if not trace.parent.is_dir():
-        raise InputError(f"--profile {trace}: there is no folder {trace.parent}")
+        raise InputError(f"{runner.gpu.info.name} has no timestamp queries to --profile with")
+
+
+def _tokenizer(model: Path, given: Path | None) -> "Tokenizer":
+    from quatrain.runtime.load import find_tokenizer
+    from quatrain.tokenizer import Tokenizer
+
+    try:
+        file = given or find_tokenizer(model)
+    except InputError as error:
+        raise InputError(f"{error}, or give one as --tokenizer") from error
+    return Tokenizer.load(file)
 
 
 def _profile(runner: "WgpuRunner", position: int, trace: Path) -> "list[OperatorTime]":

@@ -7,6 +7,7 @@ from quatrain.errors import InputError
 from quatrain.program import Program, open_program
 from quatrain.runtime.choose import KeptSpeeds, decode_seconds, one_token, reference_fits
 from quatrain.runtime.generate import Runner
+from quatrain.stages import Stages
 
 if TYPE_CHECKING:
     from quatrain.runtime.wgpu import WgpuRunner
@@ -21,15 +22,19 @@ class ProgramRunner(Runner, Protocol):
 
 
 def load_runner(
-    program: Program | Path, device: str = "auto", emulate: str | None = None
+    program: Program | Path,
+    device: str = "auto",
+    emulate: str | None = None,
+    stages: Stages | None = None,
 ) -> tuple[ProgramRunner, str]:
     """A runner for `program`, or the one at that path, and the name of the runtime it runs on.
 
     "auto": for a Vulkan program a real GPU; without one the software GPU or the CPU reference,
     whichever measured faster, and the name says so; ExecuTorch for any other program. "gpu:NAME"
     is the GPU of that name or number. `emulate` is a defect of `quatrain.runtime.faults` to
-    compute with. A program that was edited in memory runs as edited, except on ExecuTorch, which
-    reads its file. Raises `InputError` where `device` is unknown or cannot run this program.
+    compute with. `stages` hears of the measurement, which is made once and takes a while. A
+    program that was edited in memory runs as edited, except on ExecuTorch, which reads its file.
+    Raises `InputError` where `device` is unknown or cannot run this program.
     """
     device, adapter = check_device(device)
     if not isinstance(program, Program):
@@ -46,7 +51,7 @@ def load_runner(
         runner = _gpu_runner(program, emulate, adapter)
         return runner, _gpu_name(runner)
     if device == "auto":
-        return _automatic(program, emulate)
+        return _automatic(program, emulate, stages or Stages())
     return _reference_runner(program, emulate), "reference"
 
 
@@ -62,7 +67,7 @@ def check_device(device: str) -> tuple[str, str | None]:
     return kind, adapter or None
 
 
-def _automatic(program: Program, emulate: str | None) -> tuple[ProgramRunner, str]:
+def _automatic(program: Program, emulate: str | None, stages: Stages) -> tuple[ProgramRunner, str]:
     """The real GPU, else the faster of the software one and the reference."""
     try:
         gpu = _gpu_runner(program, emulate)
@@ -72,7 +77,7 @@ def _automatic(program: Program, emulate: str | None) -> tuple[ProgramRunner, st
     info = gpu.gpu.info
     if not info.is_cpu or not reference_fits(program.vulkan):
         return gpu, _gpu_name(gpu)
-    seconds = _measured(program, gpu)
+    seconds = _measured(program, gpu, stages)
     if seconds is None:
         return gpu, _gpu_name(gpu)
     ours, theirs = f"{1 / seconds['reference']:.1f}", f"{1 / seconds['gpu']:.1f}"
@@ -82,19 +87,20 @@ def _automatic(program: Program, emulate: str | None) -> tuple[ProgramRunner, st
     return gpu, f"{_gpu_name(gpu)} (measured {theirs} tokens/s, the reference {ours})"
 
 
-def _measured(program: Program, gpu: "WgpuRunner") -> dict[str, float] | None:
+def _measured(program: Program, gpu: "WgpuRunner", stages: Stages) -> dict[str, float] | None:
     """Seconds per decode step on "gpu" and "reference", from the cache where they were measured
     before; None where the reference lacks an operator."""
     info = gpu.gpu.info
     kept = KeptSpeeds(program.vulkan, f"{info.name} {info.driver}")
     seconds = kept.read()
     if seconds is None:
-        try:
-            reference = _reference_runner(program, None)
-        except InputError:
-            return None
         one = one_token(program)
-        seconds = {"gpu": decode_seconds(gpu, one), "reference": decode_seconds(reference, one)}
+        with stages("measure which runtime is faster"):
+            try:
+                reference = _reference_runner(program, None)
+            except InputError:
+                return None
+            seconds = {"gpu": decode_seconds(gpu, one), "reference": decode_seconds(reference, one)}
         kept.write(seconds)
     return seconds
 
@@ -138,12 +144,15 @@ def eos_ids(metadata: dict[str, Any]) -> list[int]:
     return list(found) if isinstance(found, list | tuple) else [int(found)]
 
 
-def find_tokenizer(program: Path) -> Path:
-    """The tokenizer beside `program`: `<stem>.tokenizer.json`, else `tokenizer.json`."""
-    for name in (f"{program.stem}.tokenizer.json", "tokenizer.json"):
-        if (program.parent / name).is_file():
-            return program.parent / name
+def find_tokenizer(model: Path, *folders: Path) -> Path:
+    """The tokenizer beside `model`, `<stem>.tokenizer.json` or else tokenizer.json, or the
+    tokenizer.json of the first of `folders` that has one."""
+    own = model.with_name(f"{model.stem}.tokenizer.json")
+    for file in (own, *(folder / "tokenizer.json" for folder in (model.parent, *folders))):
+        if file.is_file():
+            return file
+    elsewhere = "".join(f", none in {folder}" for folder in folders)
     raise InputError(
-        f"{program}: no tokenizer beside it ({program.stem}.tokenizer.json or tokenizer.json); "
-        "copy the model's tokenizer.json there (`quatrain run` takes it as --tokenizer, too)"
+        f"{model}: no tokenizer beside it ({own.name} or tokenizer.json){elsewhere}; "
+        "copy the model's tokenizer.json there"
     )

@@ -103,8 +103,9 @@ def verify_program(
     A Vulkan program's packed constants must be the checkpoint's. On each device ("reference",
     "gpu", "executorch", or "auto" for all that can run it here): every point of a walk must be
     within tolerance, where the device shows it, and the logits of `prompts`, each continued by
-    `new_tokens` greedy ones, must be as close as rounding allows. `emulate` names a defect that
-    the device is to have. Raises `InputError` for a wrong request.
+    `new_tokens` greedy ones, must be as close as rounding allows. The tokenizer is the program's,
+    or else the checkpoint's. `emulate` names a defect that the device is to have. Raises
+    `InputError` for a wrong request.
     """
     stages = stages or Stages()
     check_fault(emulate)
@@ -113,7 +114,9 @@ def verify_program(
         require_tokens_to_logits(program, opened.metadata, "verify")
         ready = _open_devices(devices, opened, emulate)
         scheme, dtype, context = describe(opened)
-        texts = _encode(prompts, program, context, new_tokens)
+        folder = source.source if source.source.is_dir() else source.source.parent
+        tokenizer = Tokenizer.load(find_tokenizer(program, folder))
+        texts = _encode(prompts, tokenizer, context, new_tokens)
     with stages("compare packed weights"):
         vulkan = opened.vulkan if is_vulkan(opened) else None
         packed = check_packed(vulkan, source.tensors, source.group_size) if vulkan else []
@@ -214,10 +217,9 @@ def _open_all(program: Program, emulate: str | None) -> dict[str, Runner | None]
 
 
 def _encode(
-    prompts: tuple[str, ...], program: Path, context: int, new_tokens: int
+    prompts: tuple[str, ...], tokenizer: Tokenizer, context: int, new_tokens: int
 ) -> list[list[int]]:
     room = context - new_tokens
-    tokenizer = Tokenizer.load(find_tokenizer(program))
     encoded = [tokenizer.encode(prompt) for prompt in prompts]
     if room < 2:
         raise InputError(
