@@ -128,6 +128,14 @@ def test_the_manifest_names_what_lies_beside_a_file(tmp_path):
     assert manifest["options"]["group_size"] == 32
 
 
+def test_the_manifest_names_no_index_that_is_not_read(tmp_path):
+    source = tiny.write_hugging_face(tmp_path / "in")
+    (source / "model.safetensors.index.json").write_text("{}")
+    convert_model(source, tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "quatrain_manifest.json").read_text())
+    assert [file["name"] for file in manifest["source"]] == ["model.safetensors", "config.json"]
+
+
 def test_options_that_could_not_be_followed_are_refused(tmp_path):
     quantized = folders.write_quantized(tmp_path / "in", "gptq")
     with pytest.raises(InputError, match=r"--group-size 64: .* already, in groups of 32"):

@@ -36,10 +36,12 @@ def source_files(path: Path, params: Path | None) -> list[Path]:
         said = [params or path.with_name("params.json"), *_tokenizer_files(path.parent)]
         return [path, *said]
     if params is None and (path / "config.json").is_file():
-        indexes = _those_of(path, INDEXES)[:1]  # the first one is read
+        tensors = tensor_files(path)
+        # The first index is read, and none beside a whole file.
+        indexes = _those_of(path, INDEXES)[:1] if len(tensors) > 1 else []
         names = ("config.json", "generation_config.json", "quantize_config.json")
         said = _those_of(path, names)
-        return [*tensor_files(path), *indexes, *said, *_tokenizer_files(path)]
+        return [*tensors, *indexes, *said, *_tokenizer_files(path)]
     return [*_meta_files(path), params or path / "params.json", *_tokenizer_files(path)]
 
 
