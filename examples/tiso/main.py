@@ -15,10 +15,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from speak import Speaker, Speech
 from task import LENGTH, random_text, spoken
-from train import train
 
 from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.quiet import quiet
 from quatrain.runtime.load import load_runner
+
+with quiet():  # torchao warns of what it lacks
+    from train import train
 
 DEFECT = "dq8ca-zp-binding-float"  # Mali-G710 and G715: negative zero points misread
 RUNS = (("8da4w", None), ("8da4w", DEFECT), ("weight-only", None), ("weight-only", DEFECT))
@@ -32,7 +35,8 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--texts", type=int, default=16)
     options = parser.parse_args(arguments)
 
-    losses = train(options.output / "checkpoint", options.steps)
+    with quiet():
+        losses = train(options.output / "checkpoint", options.steps)
     print(f"trained {options.steps} steps, loss {losses[0]:.2f} to {losses[-1]:.4f}")
     texts = random_text(options.texts, torch.Generator().manual_seed(1))
     expected = spoken(texts).tolist()

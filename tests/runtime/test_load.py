@@ -1,6 +1,7 @@
 """Which runtime `--device auto` takes, and why."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from quatrain.errors import InputError
 from quatrain.runtime import load
 from quatrain.runtime.choose import KeptSpeeds
+from quatrain.runtime.executorch import _native_output_held_back
 from quatrain.runtime.load import eos_ids, find_tokenizer, load_runner, require_tokens_to_logits
 from quatrain.runtime.wgpu.device import list_adapters
 from quatrain.stages import Stages
@@ -122,6 +124,17 @@ def test_executorch_says_what_it_lacks_for_a_vulkan_program() -> None:
     else:
         with pytest.raises(InputError, match=r"needs VulkanBackend.*--device reference or gpu"):
             load_runner(VULKAN, "executorch")
+
+
+def test_a_refusal_is_not_preceded_by_what_was_printed_meanwhile(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for error in (InputError("no"), ZeroDivisionError()):
+        with pytest.raises(type(error)), _native_output_held_back():
+            os.write(2, b"a native library's note")
+            raise error
+        shown = capfd.readouterr().err
+        assert shown == ("" if isinstance(error, InputError) else "a native library's note")
 
 
 def test_a_program_of_hidden_states_is_refused_by_verb() -> None:

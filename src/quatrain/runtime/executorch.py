@@ -12,6 +12,7 @@ import torch
 
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
+from quatrain.quiet import quiet
 
 
 class ExecutorchRunner:
@@ -27,7 +28,7 @@ class ExecutorchRunner:
             program = open_program(program)
         self.metadata = program.metadata
         self.path = program.path
-        with _native_output_held_back():
+        with _native_output_held_back(), quiet():
             # These register the quantized embedding and the KV cache attention kernels.
             import executorch.kernels.quantized  # noqa: F401
             from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
@@ -68,13 +69,16 @@ def _require_backends(program: Program, registered: Any) -> None:
 
 @contextmanager
 def _native_output_held_back() -> Iterator[None]:
-    """Keep what native code prints to standard error, and show it only if loading fails."""
+    """Keep what native code prints to standard error, and show it only where an unforeseen error
+    needs explaining: an `InputError` says all itself."""
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
+        except InputError:
+            raise
         except BaseException:
             os.dup2(saved, 2)
             held.seek(0)
