@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from knobs import TINY as KNOBS_TINY
 from peers import (
     TOLERANCE,
     backbone_of,
@@ -18,6 +19,8 @@ from peers import (
 from safetensors.torch import load_file, save_file
 
 from quatrain.backbone.build import load_eager
+from quatrain.backbone.config import config_from_params
+from quatrain.backbone.moe import MixtureOfExperts
 from quatrain.quantize.model import quantize_model
 
 TINY = {
@@ -50,6 +53,33 @@ def llama4(**fields):
 @pytest.mark.parametrize("name", MODELS)
 def test_llama4_equals_transformers(name, tmp_path):
     assert parity_error(llama4(**MODELS[name]), tmp_path) < TOLERANCE
+
+
+def test_of_equal_experts_the_first_is_picked(tmp_path, monkeypatch):
+    """A router with two equal rows, by a top-k that keeps their order, which torch's does not."""
+
+    def topk(x, k, dim=-1):
+        return [part.narrow(dim, 0, k) for part in x.sort(dim=dim, descending=True, stable=True)]
+
+    monkeypatch.setattr(torch, "topk", topk)
+    model = llama4(interleave_moe_layer_step=1)
+    for name, parameter in model.named_parameters():
+        if name.endswith("router.weight"):
+            parameter[1] = parameter[0]
+    assert parity_error(model, tmp_path) < TOLERANCE
+
+
+@pytest.mark.parametrize("activated", [1, 2, 3])
+def test_as_many_experts_as_asked_for(activated):
+    fields = {"num_experts": 16, "num_activated_experts": activated}
+    mixture = MixtureOfExperts(config_from_params({**KNOBS_TINY, **fields}, "params.json"))
+    with torch.no_grad():
+        mixture.router.weight.normal_(0.0, 0.1)
+        equal = [2, 3, 5, 7, 11, 13]
+        mixture.router.weight[equal] = mixture.router.weight[2].clone()
+        picked = mixture.scores(torch.randn(1, 200, 64)) > 0
+    assert (picked.sum(-1) == activated).all()
+    assert picked[..., equal[activated - 1]].any() and not picked[..., equal[activated:]].any()
 
 
 @pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])

@@ -18,11 +18,15 @@ class MixtureOfExperts(nn.Module):
     experts as one tensor each, [num_experts, N, K].
     """
 
+    places_from_the_end: torch.Tensor
+
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.activated = config.num_activated_experts
         self.skips_experts = False
         self.router = nn.Linear(config.dim, config.num_experts, bias=False)
+        places = torch.arange(config.num_experts, 0, -1, device="cpu").float()
+        self.register_buffer("places_from_the_end", places, persistent=False)
         self.experts = nn.ModuleList(
             FeedForward(config, config.expert_dim) for _ in range(config.num_experts)
         )
@@ -39,15 +43,18 @@ class MixtureOfExperts(nn.Module):
 
     def scores(self, x: torch.Tensor) -> torch.Tensor:
         """What each expert's input is multiplied by: [1, T, num_experts], 0 for those not
-        picked. Experts whose logits are equal are picked together."""
+        picked. Of experts whose logits are equal the first is."""
         logits = self.router(x)
-        # The k-th largest logit, by k - 1 times hiding the largest: Vulkan has no top-k.
-        rest = logits
-        for _ in range(self.activated - 1):
-            largest = rest.amax(-1, keepdim=True)
-            rest = torch.where(rest >= largest, torch.full_like(rest, -torch.inf), rest)
-        picked = logits >= rest.amax(-1, keepdim=True)
-        return torch.where(picked, torch.sigmoid(logits), torch.zeros_like(logits))
+        none, one = torch.zeros_like(logits), torch.ones_like(logits)
+        rest, scores, all_scores = logits, none, torch.sigmoid(logits)
+        # Vulkan has no top-k: k times the first of the largest, which is then hidden.
+        for _ in range(self.activated):
+            largest = rest >= rest.amax(-1, keepdim=True)
+            places = torch.where(largest, one, none) * self.places_from_the_end
+            first = places >= places.amax(-1, keepdim=True)
+            scores = torch.where(first, all_scores, scores)
+            rest = torch.where(first, torch.full_like(rest, -torch.inf), rest)
+        return scores
 
 
 def skip_experts(module: nn.Module) -> None:
