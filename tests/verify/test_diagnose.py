@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.verify.diagnose import activity, diagnose, draw
 
@@ -39,8 +41,32 @@ def test_heat_map_is_a_png(tiny: Tiny, tmp_path: Path) -> None:
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_its_own_text_is_cut_to_the_context(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quatrain.verify.diagnose.DEFAULT_TEXT", "w1 " * 65)
+    assert len(diagnose(tiny.programs["8da4w"])) == len(diagnose(tiny.checkpoint)) == 15
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "message"),
+    [
+        ("map.jpg", "", r"ends in \.png"),
+        ("map.png", "matplotlib", "pip install matplotlib$"),
+        ("no/map.png", "", "--heat-map .*there is no folder"),
+    ],
+)
+def test_a_heat_map_that_cannot_be_drawn_is_refused_before_anything_runs(
+    name: str, missing: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "quatrain.verify.diagnose.find_spec", lambda package: None if package == missing else 1
+    )
+    asked = ["diagnose", "no model", "--heat-map", str(tmp_path / name)]
+    with pytest.raises(InputError, match=message):
+        CliRunner().invoke(build_app(), asked, catch_exceptions=False)
+
+
 def test_bad_requests_are_refused(tiny: Tiny, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no tokens"):
+    with pytest.raises(InputError, match=r"--text\) has no tokens"):
         diagnose(tiny.programs["8da4w"], "")
     with pytest.raises(InputError, match="65 tokens"):
         diagnose(tiny.programs["8da4w"], "w1 " * 65)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -113,10 +114,20 @@ def test_the_built_in_text_is_read_without_one(tiny: Tiny) -> None:
     assert found["text"] == "built-in" and found["models"][0]["predicted"] == 29
 
 
+def test_models_of_one_name_are_told_apart(tiny: Tiny, tmp_path: Path) -> None:
+    again = Path(shutil.copy(tiny.programs["8da4w"], tmp_path))
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT)
+    table = _run(tiny.programs["8da4w"], again, "--text", text, "--tokens", 5)
+    assert f"\n{again} " in table and f"\n{tiny.programs['8da4w']} " in table
+
+
 def test_wrong_requests_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     model = tiny.programs["8da4w"]
     with pytest.raises(InputError, match="fewer than two tokens"):
         evaluate([model], "w1")
+    with pytest.raises(InputError, match="--scheme is for checkpoints, and none is given"):
+        _run(model, "--scheme", "8da4w")
     with pytest.raises(InputError, match="cannot be emulated"):
         evaluate([model], TEXT, emulate="fire")
     with pytest.raises(InputError, match="cannot be read as text"):

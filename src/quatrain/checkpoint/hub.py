@@ -5,8 +5,7 @@ from pathlib import Path
 
 from quatrain.errors import InputError
 
-# A pathlib.Path has made one slash of two by the time it arrives.
-_HUB = re.compile(r"hf:/{1,2}(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
+_HUB = re.compile(r"hf://(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 # Other forms of the same weights, which many repositories hold beside model*.safetensors: together
 # they are twice or three times the download.
@@ -24,6 +23,8 @@ def local_path(path: Path | str) -> Path:
     text = str(path)
     if not text.startswith("hf:/"):
         return _possible(Path(path))
+    # A pathlib.Path has made one slash of two by the time it arrives.
+    text = re.sub("^hf:/{1,2}", "hf://", text)
     match = _HUB.fullmatch(text)
     if not match:
         raise InputError(f"{text}: expected hf://owner/name or hf://owner/name@revision")

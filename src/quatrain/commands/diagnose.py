@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, print_json, read_text
+from quatrain.commands._common import (
+    Debug,
+    Json,
+    check_output,
+    print_json,
+    read_text,
+    shown_stages,
+)
 
 
 def diagnose(
@@ -29,11 +36,13 @@ def diagnose(
 
     Example: `quatrain diagnose smollm2-int4 --heat-map layers.png`
     """
-    from quatrain.verify.diagnose import DEFAULT_TEXT, draw
+    from quatrain.verify.diagnose import check_drawable, draw
     from quatrain.verify.diagnose import diagnose as run
 
-    words = read_text(text) if text else DEFAULT_TEXT
-    activities = run(model, words)
+    if heat_map:
+        check_output(heat_map, "--heat-map")
+        check_drawable(heat_map)
+    activities = run(model, read_text(text) if text else None, shown_stages())
     if heat_map:
         draw(activities, heat_map)
     if json:

@@ -35,7 +35,9 @@ def evaluate(
     tokens: Annotated[
         int, typer.Option(metavar="N", min=2, help="How much of the text to read.")
     ] = 512,
-    scheme: Annotated[Scheme, typer.Option(help="For checkpoints: the scheme.")] = Scheme.dynamic,
+    scheme: Annotated[
+        Scheme | None, typer.Option(help="For checkpoints: how they run; default 8da4w.")
+    ] = None,
     device: Device = "auto",
     emulate: Emulate = None,
     json: Json = False,
@@ -53,16 +55,25 @@ def evaluate(
 
     words = read_text(text or DEFAULT_TEXT)
     paths = models if reference is None else [reference, *models]
-    with _progress_bars() as progress:
-        found = run(paths, words, tokens, device, emulate, scheme.value, progress)
+    labels = _labels(paths)
+    with _progress_bars(labels) as progress:
+        found = run(
+            paths, words, tokens, device, emulate, scheme.value if scheme else None, progress
+        )
     if json:
         print_json({"text": text or "built-in", "models": [asdict(one) for one in found]})
     else:
-        _print_table(found)
+        _print_table(found, labels)
 
 
-def _print_table(found: "list[Evaluation]") -> None:
-    width = max(len(one.model.name) for one in found) + 2
+def _labels(paths: list[Path]) -> dict[Path, str]:
+    """What to call each model: its name, or its whole path where another has that name."""
+    names = [path.name for path in set(paths)]
+    return {path: path.name if names.count(path.name) == 1 else str(path) for path in paths}
+
+
+def _print_table(found: "list[Evaluation]", labels: dict[Path, str]) -> None:
+    width = max(map(len, labels.values())) + 2
     columns = f"{'perplexity':>20}{'KL, nats':>11}{'same top-1':>12}{'tokens/s':>10}"
     print(f"{'':<{width}}{columns}  runtime")
     for one in found:
@@ -71,7 +82,7 @@ def _print_table(found: "list[Evaluation]") -> None:
         if one.against_first is not None:
             distance = f"{one.against_first.kl:>11.2e}{one.against_first.top1_agreement:>12.1%}"
         measures = f"{_perplexity(one):>20}{distance}{speed:>10}"
-        print(f"{one.model.name:<{width}}{measures}  {one.runtime}")
+        print(f"{labels[one.model]:<{width}}{measures}  {one.runtime}")
     print(f"{found[0].predicted} tokens predicted")
 
 
@@ -83,7 +94,7 @@ def _perplexity(one: "Evaluation") -> str:
 
 
 @contextmanager
-def _progress_bars() -> "Iterator[Progress]":
+def _progress_bars(labels: dict[Path, str]) -> "Iterator[Progress]":
     """A bar per model on standard error, with the time left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -95,7 +106,7 @@ def _progress_bars() -> "Iterator[Progress]":
 
         def show(model: Path, done: int, total: int) -> None:
             if model not in tasks:
-                tasks[model] = bars.add_task(model.name, total=total)
+                tasks[model] = bars.add_task(labels[model], total=total)
             bars.update(tasks[model], completed=done)
 
         yield show

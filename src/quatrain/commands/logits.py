@@ -2,15 +2,22 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from quatrain.commands._common import Debug, Device, Json, print_json
+from quatrain.commands._common import (
+    Debug,
+    Device,
+    Json,
+    check_output,
+    print_json,
+    shown_stages,
+)
 from quatrain.errors import InputError
 
 if TYPE_CHECKING:
-    from quatrain.runtime.generate import Runner
+    import numpy as np
 
 
 class Scheme(StrEnum):
@@ -25,7 +32,9 @@ def logits(
     ],
     tokens: Annotated[str, typer.Option(metavar="1,2,3", help="Token ids, comma-separated.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.NPY")],
-    scheme: Annotated[Scheme, typer.Option(help="For a checkpoint: the scheme.")] = Scheme.dynamic,
+    scheme: Annotated[
+        Scheme | None, typer.Option(help="For a checkpoint: how it runs; default 8da4w.")
+    ] = None,
     device: Device = "auto",
     json: Json = False,
     debug: Debug = False,
@@ -37,14 +46,10 @@ def logits(
     import numpy as np
 
     from quatrain.files import whole_file
-    from quatrain.runtime.generate import step_logits
 
     ids = _token_ids(tokens)
-    runner, context, vocab_size = _open(model, scheme.value, device)
-    wrong = [token for token in ids if not 0 <= token < vocab_size]
-    if wrong:
-        raise InputError(f"--tokens: {wrong[0]} is not a token; ids go from 0 to {vocab_size - 1}")
-    rows = step_logits(runner, ids, context).numpy()
+    check_output(output, "-o")
+    rows = _logits(model, ids, scheme.value if scheme else None, device)
     with whole_file(output) as temporary, temporary.open("wb") as file:
         np.save(file, rows)
     if json:
@@ -61,17 +66,35 @@ def _token_ids(tokens: str) -> list[int]:
         raise InputError(f"--tokens is {tokens!r}, expected ids such as 1,2,3") from None
 
 
-def _open(model: Path, scheme: str, device: str) -> "tuple[Runner, int, int]":
-    """(runner, context, vocabulary size) of a program or a checkpoint."""
-    if model.is_dir() or model.suffix in (".safetensors", ".pth", ".pt"):
-        from quatrain.backbone.build import load_eager
+def _logits(
+    model: Path, ids: list[int], scheme: Literal["8da4w", "weight-only"] | None, device: str
+) -> "np.ndarray":
+    """float32 [T, vocab_size], a block of tokens at a time where the model takes blocks."""
+    import torch
 
-        if device != "auto":
-            raise InputError(f"--device {device} is for programs; a checkpoint runs eagerly")
-        backbone = load_eager(model, "weight-only" if scheme == "weight-only" else "8da4w")
-        return backbone, backbone.config.max_seq_len, backbone.config.vocab_size
-    from quatrain.runtime.load import load_runner
+    from quatrain.runtime.generate import check_prompt
+    from quatrain.verify.subjects import is_checkpoint, open_subject
+    from quatrain.verify.windows import window_logits
 
-    runner, _ = load_runner(model, device)
-    context = int(runner.metadata.get("get_max_context_len", 1 << 30))
-    return runner, context, int(runner.metadata.get("get_vocab_size", 1 << 30))
+    if is_checkpoint(model) and device != "auto":
+        raise InputError(f"--device {device} is for programs; a checkpoint runs eagerly")
+    if scheme and not is_checkpoint(model):
+        raise InputError(
+            f"--scheme {scheme} is for checkpoints; {model} is a program and has its own, which "
+            "`quatrain retarget` changes"
+        )
+    stages = shown_stages()
+    subject = open_subject(model, device, None, scheme or "8da4w", "logits", stages)
+    wrong = [token for token in ids if not 0 <= token < subject.vocab_size]
+    if wrong:
+        largest = subject.vocab_size - 1
+        raise InputError(f"--tokens: {wrong[0]} is not a token; ids go from 0 to {largest}")
+    check_prompt(ids, subject.context)
+    with stages("load the model"):
+        runner, _ = subject.load()
+    pieces: list[torch.Tensor] = []
+    with stages("compute the logits") as advance:
+        for rows in window_logits(runner, ids, subject.window):
+            pieces.append(rows)
+            advance(sum(map(len, pieces)) / len(ids))
+    return torch.cat(pieces).numpy()

@@ -6,6 +6,7 @@ what `dq8ca-zp-binding-float` turns into garbage) and where outliers cost int8 i
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -17,9 +18,11 @@ from quatrain.linear.int4 import Int4Linear
 from quatrain.program import open_program
 from quatrain.program.linears import META_NAMES, find_linears
 from quatrain.runtime.generate import check_prompt
-from quatrain.runtime.load import find_tokenizer
+from quatrain.runtime.load import find_tokenizer, require_tokens_to_logits
 from quatrain.runtime.reference import ReferenceRunner
+from quatrain.stages import Stages
 from quatrain.tokenizer import Tokenizer
+from quatrain.verify.subjects import is_checkpoint, open_subject
 
 DEFAULT_TEXT = (
     "Free software is a matter of liberty, not price. To install a package, open a terminal, "
@@ -46,16 +49,15 @@ class Activity:
     to_zero: float
 
 
-def diagnose(model: Path, text: str = DEFAULT_TEXT) -> list[Activity]:
-    """The activity of each int4 linear of `model`, a program or a checkpoint, on `text`.
+def diagnose(model: Path, text: str | None = None, stages: Stages | None = None) -> list[Activity]:
+    """The activity of each int4 linear of `model`, a program or a checkpoint, on `text`, or on as
+    much of `DEFAULT_TEXT` as its context holds.
 
     A checkpoint runs eagerly as 8da4w, a program on the CPU reference in its own scheme. Raises
     `InputError` where the text is empty or longer than the context.
     """
-    if model.is_dir() or model.suffix in (".safetensors", ".pth", ".pt"):
-        inputs = _eager_inputs(model, text)
-    else:
-        inputs = _program_inputs(model, text)
+    look = _eager_inputs if is_checkpoint(model) else _program_inputs
+    inputs = look(model, text, stages or Stages())
     return [activity(name, x) for name, x in inputs.items()]
 
 
@@ -76,10 +78,11 @@ def activity(name: str, x: torch.Tensor) -> Activity:
     )
 
 
-def _eager_inputs(checkpoint: Path, text: str) -> dict[str, torch.Tensor]:
-    backbone = load_eager(checkpoint)
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    tokens = _encode(folder / "model", text, backbone.config.max_seq_len)
+def _eager_inputs(path: Path, text: str | None, stages: Stages) -> dict[str, torch.Tensor]:
+    with stages("load the model"):
+        subject = open_subject(path, "auto", None, "8da4w", "diagnose", stages)
+        tokens = _encode(subject.beside, text, subject.context)
+        backbone = load_eager(path)
     inputs: dict[str, torch.Tensor] = {}
 
     def keep(name: str) -> Callable:
@@ -88,17 +91,19 @@ def _eager_inputs(checkpoint: Path, text: str) -> dict[str, torch.Tensor]:
     for name, module in backbone.named_modules():
         if isinstance(module, Int4Linear):
             module.register_forward_hook(keep(name))
-    with torch.inference_mode():
+    with stages("run the text"), torch.inference_mode():
         backbone(torch.tensor([tokens]), torch.tensor([0]))
     return inputs
 
 
-def _program_inputs(path: Path, text: str) -> dict[str, torch.Tensor]:
-    program = open_program(path)
-    runner = ReferenceRunner(program)
-    graph = program.vulkan
-    context = int(program.metadata.get("get_max_context_len", 1 << 30))
-    tokens = _encode(path, text, min(context, graph.tensor(graph.inputs[0]).shape[1]))
+def _program_inputs(path: Path, text: str | None, stages: Stages) -> dict[str, torch.Tensor]:
+    with stages("load the model"):
+        program = open_program(path)
+        require_tokens_to_logits(path, program.metadata, "diagnose")
+        graph = program.vulkan
+        context = int(program.metadata.get("get_max_context_len", 1 << 30))
+        tokens = _encode(path, text, min(context, graph.tensor(graph.inputs[0]).shape[1]))
+        runner = ReferenceRunner(program)
     readers: dict[int, list[str]] = {}
     for linear in find_linears(graph):
         if linear.group_size is not None:
@@ -110,25 +115,38 @@ def _program_inputs(path: Path, text: str) -> dict[str, torch.Tensor]:
         inputs.update(dict.fromkeys(readers[value_id], computed.clone()))
         return computed
 
-    runner.trace(readers, observe, torch.tensor([tokens]), torch.tensor([0]))
+    with stages("run the text"):
+        runner.trace(readers, observe, torch.tensor([tokens]), torch.tensor([0]))
     return inputs
 
 
-def _encode(beside: Path, text: str, context: int) -> list[int]:
-    tokens = Tokenizer.load(find_tokenizer(beside)).encode(text)
+def _encode(beside: Path, text: str | None, context: int) -> list[int]:
+    tokenizer = Tokenizer.load(find_tokenizer(beside))
+    if text is None:
+        return tokenizer.encode(DEFAULT_TEXT)[:context]
+    tokens = tokenizer.encode(text)
+    if not tokens:
+        raise InputError("the text (--text) has no tokens; there is nothing to run")
     check_prompt(tokens, context)
     return tokens
+
+
+def check_drawable(path: Path) -> None:
+    """Refuse, with `InputError`, a heat map that `draw` cannot write as `path`."""
+    if path.suffix.lower() != ".png":
+        raise InputError(f"--heat-map {path}: is written as PNG; give it a name that ends in .png")
+    if find_spec("matplotlib") is None:
+        raise InputError("--heat-map needs matplotlib: pip install matplotlib")
 
 
 def draw(activities: list[Activity], path: Path) -> None:
     """Write a heat map (PNG) of layers by linear: negative zero points, and outliers.
 
-    Raises `InputError` where matplotlib is not installed or no linear belongs to a layer.
+    Raises `InputError` as `check_drawable`, and where no linear belongs to a layer.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("a heat map needs matplotlib: pip install 'quatrain[bench]'") from error
+    check_drawable(path)
+    from matplotlib.figure import Figure
+
     from quatrain.files import whole_file
 
     places = {a.linear: a for a in activities if a.linear.startswith("layers.")}

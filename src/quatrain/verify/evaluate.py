@@ -13,6 +13,7 @@ from quatrain.backbone.build import Scheme
 from quatrain.errors import InputError
 from quatrain.runtime.faults import check_fault
 from quatrain.runtime.load import find_tokenizer
+from quatrain.stages import Stages
 from quatrain.tokenizer import Tokenizer
 from quatrain.verify.subjects import Subject, is_checkpoint, open_subject
 from quatrain.verify.windows import window_logits
@@ -53,20 +54,29 @@ def evaluate(
     tokens: int = 512,
     device: str = "auto",
     emulate: str | None = None,
-    scheme: Scheme = "8da4w",
+    scheme: Scheme | None = None,
     progress: Progress = lambda model, done, total: None,
 ) -> list[Evaluation]:
     """Measure programs and int4 checkpoints on the first `tokens` tokens of `text`.
 
     Each piece of 512 tokens, or of as many as all contexts hold, is read from an empty context,
     and all its tokens but the first are predicted. The tokenizer is the first model's. `device`
-    and `emulate` are for programs, as in `load_runner`; checkpoints run eagerly, in `scheme`.
+    and `emulate` are for programs, as in `load_runner`; checkpoints run eagerly, in `scheme` or as
+    8da4w.
     Raises `InputError` where a model, its tokenizer or the text cannot be used.
     """
     check_fault(emulate)
     if all(map(is_checkpoint, models)) and (emulate or device != "auto"):
         raise InputError("--device and --emulate are for programs, and none is given")
-    subjects = [open_subject(model, device, emulate, scheme) for model in models]
+    if scheme and not any(map(is_checkpoint, models)):
+        raise InputError(
+            "--scheme is for checkpoints, and none is given; a program has its own, which "
+            "`quatrain retarget` changes"
+        )
+    subjects = [
+        open_subject(model, device, emulate, scheme or "8da4w", "evaluate", Stages())
+        for model in models
+    ]
     first = subjects[0]
     for other in subjects[1:]:
         if other.vocab_size != first.vocab_size:
@@ -125,16 +135,17 @@ def _pieces(subject: Subject, text: str, tokens: int, length: int) -> list[list[
     pieces = [ids[at : at + length] for at in range(0, len(ids), length)]
     pieces = [piece for piece in pieces if len(piece) > 1]
     if not pieces:
-        raise InputError("the text has fewer than two tokens; there is nothing to predict")
+        raise InputError("the text (--text) has fewer than two tokens; there is nothing to predict")
     return pieces
 
 
 def _measure(
     subject: Subject, pieces: list[list[int]], witness: _Keep | _Compare | None, progress: Progress
 ) -> Evaluation:
+    done, total = 0, sum(map(len, pieces))
+    progress(subject.path, done, total)  # before loading, which can take as long
     runner, runtime = subject.load()
     losses: list[torch.Tensor] = []
-    done, total = 0, sum(map(len, pieces))
     begun = time.perf_counter()
     for piece in pieces:
         at = 0

@@ -11,7 +11,10 @@ from quatrain.program import open_program
 from quatrain.program.positions import give_every_position
 from quatrain.runtime.generate import Runner
 from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
+from quatrain.stages import Stages
 from quatrain.verify.windows import WINDOW, EveryPosition
+
+_PROGRAM = b"ET12"  # at byte 4 of every .pte file
 
 
 @dataclass(frozen=True)
@@ -31,26 +34,42 @@ class Subject:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether `path` names a checkpoint rather than a program."""
-    return path.is_dir() or path.suffix in (".safetensors", ".pth", ".pt")
+    """Whether `path` is for `open_checkpoint` rather than for `open_program`, by its content.
+
+    What only calls itself .pte is for the latter, which says what is wrong with it.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(8)[4:] != _PROGRAM and path.suffix != ".pte"
+    except OSError:  # a folder, hf://owner/name, or nothing
+        return path.is_dir() or path.suffix != ".pte"
 
 
-def open_subject(path: Path, device: str, emulate: str | None, scheme: Scheme) -> Subject:
+def open_subject(
+    path: Path, device: str, emulate: str | None, scheme: Scheme, verb: str, stages: Stages
+) -> Subject:
     """`device` and `emulate` are for a program, `scheme` is for a checkpoint.
 
-    Raises `InputError` where `path` is neither, or does not go from tokens to logits.
+    Raises `InputError` where `path` is neither, or does not go from tokens to logits, which `verb`
+    needs.
     """
     if is_checkpoint(path):
-        return _checkpoint(path, scheme)
-    return _program(path, device, emulate)
+        return _checkpoint(path, scheme, verb)
+    return _program(path, device, emulate, verb, stages)
 
 
-def _checkpoint(path: Path, scheme: Scheme) -> Subject:
-    config = open_checkpoint(path).config
-    folder = path if path.is_dir() else path.parent
+def _checkpoint(path: Path, scheme: Scheme, verb: str) -> Subject:
+    opened = open_checkpoint(path)
+    config, source = opened.config, opened.source
+    if not (config.apply_embedding and config.apply_output):
+        part = "output" if config.apply_embedding else "embedding"
+        raise InputError(
+            f"{path}: has no {part} layer (apply_{part} is false); {verb} takes models from "
+            "tokens to logits (others run from Python, quatrain.backbone)"
+        )
     return Subject(
         path=path,
-        beside=folder / "checkpoint",
+        beside=source / "model.safetensors" if source.is_dir() else source,
         vocab_size=config.vocab_size,
         context=config.max_seq_len,
         window=WINDOW,
@@ -58,13 +77,13 @@ def _checkpoint(path: Path, scheme: Scheme) -> Subject:
     )
 
 
-def _program(path: Path, device: str, emulate: str | None) -> Subject:
+def _program(path: Path, device: str, emulate: str | None, verb: str, stages: Stages) -> Subject:
     program = open_program(path)
     metadata = program.metadata
-    require_tokens_to_logits(path, metadata, "evaluate")
+    require_tokens_to_logits(path, metadata, verb)
     missing = {"get_vocab_size", "get_max_context_len"} - metadata.keys()
     if missing:
-        raise InputError(f"{path}: lacks the constant method {min(missing)}, needed to evaluate it")
+        raise InputError(f"{path}: lacks the constant method {min(missing)}, which {verb} needs")
     if is_vulkan(program):
         give_every_position(program.vulkan)
     longest = int(metadata.get("get_max_seq_len", 1)) if metadata.get("enable_dynamic_shape") else 1
@@ -74,5 +93,5 @@ def _program(path: Path, device: str, emulate: str | None) -> Subject:
         vocab_size=int(metadata["get_vocab_size"]),
         context=int(metadata["get_max_context_len"]),
         window=min(WINDOW, longest),
-        load=lambda: load_runner(program, device, emulate),
+        load=lambda: load_runner(program, device, emulate, stages),
     )
