@@ -43,11 +43,11 @@ class GgufVocabulary:
         return value if isinstance(value, bool) else default
 
     def strings(self, key: str) -> list[str]:
-        """The list `key`. Raises `InputError` where it is not one."""
+        """The list of texts `key`. Raises `InputError` where it is not one."""
         value = self.get(key)
-        if not isinstance(value, list):
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
             raise InputError(
-                f"{self.source}: has no list tokenizer.ggml.{key}; the file is damaged"
+                f"{self.source}: has no list of texts tokenizer.ggml.{key}; the file is damaged"
             )
         return value
 
