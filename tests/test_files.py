@@ -1,10 +1,13 @@
 """What is kept between runs, and where."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from quatrain.files import cache_folder
+from quatrain.errors import InputError
+from quatrain.files import cache_folder, whole_file
 
 
 @pytest.mark.parametrize(
@@ -21,3 +24,17 @@ def test_where_the_cache_is(monkeypatch, variables, expected):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert cache_folder() == Path(expected)
+
+
+def test_the_advice_fits_the_reason(tmp_path):
+    with (
+        pytest.raises(InputError, match=r"\(there is no folder .*no\).* changed; choose another"),
+        whole_file(tmp_path / "no" / "file"),
+    ):
+        pass
+    with (
+        pytest.raises(InputError, match=r"No space left on device.*; free some space, or choose"),
+        whole_file(tmp_path / "file"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not list(tmp_path.iterdir())

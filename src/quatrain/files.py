@@ -1,5 +1,6 @@
 """Outputs that are whole or absent, and the folder for what is kept between runs."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -118,7 +119,10 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
+        if not path.parent.is_dir():
+            reason += f" (there is no folder {path.parent})"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "free some space, or choose another place" if full else "choose another place"
         raise InputError(
-            f"{path}: cannot be written: {reason}. Nothing was changed; "
-            "choose another place with -o, or free some space."
+            f"{path}: cannot be written: {reason}. Nothing was changed; {advice}."
         ) from error

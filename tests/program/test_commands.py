@@ -108,14 +108,24 @@ def test_retarget_says_what_became_of_zero_points(tmp_path: Path) -> None:
     assert len(found["changed"]) == 15 and found["zero_point_dtype"] == "float32"
 
 
+@pytest.mark.parametrize("slim", [(), ("--slim",)])
 @pytest.mark.parametrize(
     "option",
     [("--layers", "1"), ("--linears", "q"), ("--zero-point-dtype", "int8")],
 )
-def test_slim_alone_takes_no_selection(option: tuple[str, str], tmp_path: Path) -> None:
-    done = run(retarget, DYNAMIC, "--slim", *option, "-o", tmp_path / "out.pte")
-    assert "say what --linear-scheme changes" in str(done.exception)
+def test_a_selection_needs_a_scheme(
+    option: tuple[str, str], slim: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = run(retarget, DYNAMIC, *slim, *option, "-o", tmp_path / "out.pte")
+    assert f"{option[0]} says what --linear-scheme changes" in str(done.exception)
     assert not (tmp_path / "out.pte").exists()
+
+
+def test_an_output_is_looked_at_before_the_program() -> None:
+    done = run(inspect, "no program", "--html", "no folder/page.html")
+    assert "--html no folder/page.html: cannot be written: there is no" in str(done.exception)
+    done = run(retarget, "no program", "--slim", "-o", "/")
+    assert "-o /: is a folder" in str(done.exception)
 
 
 def test_retarget_brings_the_tokenizer(tmp_path: Path) -> None:

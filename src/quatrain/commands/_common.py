@@ -25,9 +25,14 @@ Device = Annotated[
         metavar="NAME", help="auto, gpu (gpu:NAME, see `devices`), reference or executorch."
     ),
 ]
+# Of `quatrain.runtime.faults`, which takes torch to import.
+EMULABLE = "dq8ca-zp-binding-float, dq8ca-zp-binding-int8 or dq8ca-m-gt-k"
 Emulate = Annotated[
     str | None,
-    typer.Option(metavar="HAZARD", help="Compute what a known defect computes (see doctor)."),
+    typer.Option(
+        metavar="HAZARD",
+        help=f"Compute 8da4w as a phone with a known defect does: {EMULABLE} (docs/devices.md).",
+    ),
 ]
 
 
@@ -61,6 +66,15 @@ def check_output(path: Path, option: str) -> None:
         raise InputError(f"{option} {path}: is a folder, expected the name of a file to write")
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: cannot be written: there is no folder {path.parent}")
+
+
+def check_no_word(model: Path | str, verb: str) -> None:
+    """Refuse the word that `quantize` takes for a model where `verb` takes none."""
+    if str(model) == "smollm2" and not Path(model).exists():
+        raise InputError(
+            "smollm2: is a word for `quantize` alone, and nothing here is called so; run `quatrain "
+            f"quantize smollm2 -o smollm2-int4` and {verb} smollm2-int4"
+        )
 
 
 def shown_stages() -> Stages:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, human_bytes, print_json, shown_stages
+from quatrain.commands._common import (
+    Debug,
+    Json,
+    check_no_word,
+    human_bytes,
+    print_json,
+    shown_stages,
+)
 from quatrain.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -73,6 +80,7 @@ def convert(
     from quatrain.quantize import ConvertOptions, convert_model
     from quatrain.quantize.resumable import working_folder
 
+    check_no_word(source, "convert")
     options = ConvertOptions(
         group_size=group_size,
         embedding=embedding.value,

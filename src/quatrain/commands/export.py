@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, human_bytes, print_json, shown_stages
+from quatrain.commands._common import (
+    Debug,
+    Json,
+    check_no_word,
+    check_output,
+    human_bytes,
+    print_json,
+    shown_stages,
+)
 from quatrain.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +55,7 @@ Target = Annotated[
     typer.Option(
         metavar="DEVICE",
         help="Choose scheme, dtype and limits for a GPU, such as mali-g715, say why, and refuse "
-        "what would fail there.",
+        "what would fail there. An unknown name is answered with all that are known.",
     ),
 ]
 Runtime = Annotated[
@@ -105,13 +113,16 @@ def export(
     """
     from dataclasses import replace
 
-    from quatrain.devices import choose_for_target
+    from quatrain.devices import choose_for_target, find_device
     from quatrain.export import ExportOptions, plan
 
+    check_output(output, "-o")
+    check_no_word(checkpoint, "export")
     scheme = "weight-only" if weight_only_linear else "8da4w"
     asked_dtype = activation_dtype.value if activation_dtype else None
     choice = None
     if target is not None:
+        find_device(target)  # an unknown one is refused before the checkpoint is opened
         asked_scheme = scheme if weight_only_linear else None
         planned = plan(checkpoint, params, max_seq_len)
         planned = replace(planned, scheme=asked_scheme, activation_dtype=asked_dtype)

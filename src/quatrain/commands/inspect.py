@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, Model, human_bytes, print_json
+from quatrain.commands._common import (
+    Debug,
+    Json,
+    Model,
+    check_output,
+    human_bytes,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from quatrain.program.compare import Comparison, Difference
@@ -40,6 +47,8 @@ def inspect(
 
     if other is not None and html is not None:
         raise InputError("--html shows one program; leave out the second, or use --json")
+    if html is not None:
+        check_output(html, "--html")
     program = open_program(model)
     if other is not None:
         comparison = compare(program, open_program(other))

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, Model, human_bytes, print_json
+from quatrain.commands._common import (
+    Debug,
+    Json,
+    Model,
+    check_output,
+    human_bytes,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from quatrain.program.linears import Linear
@@ -59,13 +66,16 @@ def retarget(
     from quatrain.program.retarget import retarget as change_scheme
     from quatrain.program.slim import slim as make_slim
 
+    options = {"--layers": layers, "--linears": linears, "--zero-point-dtype": zero_point_dtype}
+    given = [name for name, value in options.items() if value is not None]
+    if linear_scheme is None and given:
+        raise InputError(
+            f"{' and '.join(given)} {'say' if len(given) > 1 else 'says'} what --linear-scheme "
+            "changes: give it too, weight-only or 8da4w (--slim is for the whole program)"
+        )
     if linear_scheme is None and not slim:
         raise InputError("nothing to do: give --linear-scheme weight-only or 8da4w, or --slim")
-    if linear_scheme is None and (layers, linears, zero_point_dtype) != (None, None, None):
-        raise InputError(
-            "--layers, --linears and --zero-point-dtype say what --linear-scheme changes; "
-            "give it too, or leave them out: --slim is for the whole program"
-        )
+    check_output(output, "-o")
     program = open_program(model)
     changed = []
     if linear_scheme is not None:

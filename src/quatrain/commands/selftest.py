@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, print_json
+from quatrain.commands._common import Debug, Json, print_json, shown_stages
 
 Adapter = Annotated[
     str | None, typer.Option(help="Name or number of a GPU, from `quatrain devices`.")
@@ -34,7 +34,7 @@ def selftest(
     from quatrain.runtime.wgpu.selftest import run_selftest
 
     gpu = Gpu(adapter)
-    results = run_selftest(gpu, kernel or "")
+    results = run_selftest(gpu, kernel or "", shown_stages())
     failed = [shape for result in results for shape in result.failures]
     if json:
         kernels = [asdict(result) for result in results]

@@ -12,6 +12,7 @@ from quatrain.runtime.wgpu.selftest.linear_cases import linear_cases
 from quatrain.runtime.wgpu.selftest.movement_cases import movement_cases
 from quatrain.runtime.wgpu.selftest.pointwise_cases import pointwise_cases
 from quatrain.runtime.wgpu.selftest.row_cases import row_cases
+from quatrain.stages import Stages
 
 __all__ = ["TOLERANCE", "Case", "KernelResult", "all_cases", "run_case", "run_selftest"]
 
@@ -34,21 +35,23 @@ def all_cases(dtype: str) -> Iterator[Case]:
     return chain.from_iterable(make(dtype) for make in cases)
 
 
-def run_selftest(gpu: Gpu, name: str = "") -> list[KernelResult]:
+def run_selftest(gpu: Gpu, name: str = "", stages: Stages | None = None) -> list[KernelResult]:
     """Run the cases of the kernels whose name contains `name`, in fp16 where the GPU offers it.
 
     A kernel that the driver refuses counts as wrong. Raises `InputError` where no kernel is
     called so.
     """
+    dtypes = [dtype for dtype in TOLERANCE if dtype != "f16" or gpu.info.fp16]
+    cases = [case for dtype in dtypes for case in all_cases(dtype) if name in case.kernel]
+    if not cases:
+        known = sorted({case.kernel for case in all_cases("f32")})
+        raise InputError(f"no kernel is called {name!r}; there are: {', '.join(known)}")
     results: dict[tuple[str, str], KernelResult] = {}
-    for dtype, allowed in TOLERANCE.items():
-        if dtype == "f16" and not gpu.info.fp16:
-            continue
-        for case in all_cases(dtype):
-            if name not in case.kernel:
-                continue
-            key = (case.kernel, dtype)
-            result = results.setdefault(key, KernelResult(case.kernel, dtype, allowed))
+    with (stages or Stages())("run the kernels") as advance:
+        for done, case in enumerate(cases):
+            advance(done / len(cases))
+            key, allowed = (case.kernel, case.dtype), TOLERANCE[case.dtype]
+            result = results.setdefault(key, KernelResult(*key, allowed))
             result.cases += 1
             try:
                 error = run_case(gpu, case)
@@ -58,7 +61,4 @@ def run_selftest(gpu: Gpu, name: str = "") -> list[KernelResult]:
             result.worst = max(result.worst, error)
             if not error < allowed:
                 result.failures.append(str(case))
-    if not results:
-        known = sorted({case.kernel for case in all_cases("f32")})
-        raise InputError(f"no kernel is called {name!r}; there are: {', '.join(known)}")
     return list(results.values())
