@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -33,11 +35,36 @@ def refused(*arguments, module="quatrain") -> str:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_shows_an_example_and_the_common_options(verb):
-    shown = quatrain(verb, "--help")
+    shown = quatrain(verb, "-h")
     assert shown.returncode == 0
     assert "Example" in shown.stdout
     assert "--json" in shown.stdout
     assert "--debug" in shown.stdout
+
+
+def test_the_version_and_all_verbs_are_shown():
+    assert quatrain("--version").stdout == f"quatrain {version('quatrain')}\n"
+    shown = quatrain("--help").stdout
+    assert "Export int4" in shown and all(f" {verb} " in shown for verb in VERBS)
+
+
+def test_help_names_the_defects_that_can_be_emulated():
+    from quatrain.runtime.faults import FAULTS
+
+    for verb in ("run", "verify", "evaluate"):
+        shown = " ".join(quatrain(verb, "--help").stdout.replace("│", " ").split())
+        assert f"{', '.join(list(FAULTS)[:2])} or {list(FAULTS)[2]}" in shown
+
+
+def test_a_closed_standard_error_is_no_crash(checkpoint, tmp_path):
+    output = tmp_path / "m.pte"
+    for streams, arguments, code in (
+        ("2>&-", ["export", str(checkpoint), "-o", str(output)], 0),
+        (">&- 2>&-", ["export", "nowhere", "-o", str(output)], 2),
+    ):
+        command = shlex.join([sys.executable, "-m", "quatrain", *arguments])
+        assert subprocess.run(f"{command} {streams}", shell=True).returncode == code
+    assert output.is_file()
 
 
 def test_help_imports_nothing_heavy():
@@ -54,7 +81,18 @@ MISTAKES = {
         ["export", "nowhere", "-o", "m.pte"], "nowhere",
     ),
     "export, the folder of the output is missing": (
-        ["export", "{checkpoint}", "-o", "{folder}/no/m.pte"], "cannot be written",
+        ["export", "nowhere", "-o", "{folder}/no/m.pte"], "m.pte: cannot be written: there is no",
+    ),
+    "export, the output is a folder": (["export", "nowhere", "-o", "{folder}"], "is a folder"),
+    "export, a word of quantize's": (
+        ["export", "smollm2", "-o", "m.pte"], "run `quatrain quantize smollm2 -o smollm2-int4`",
+    ),
+    "convert, a word of quantize's": (["convert", "smollm2", "c"], "run `quatrain quantize"),
+    "export, an unknown target": (
+        ["export", "nowhere", "-o", "m.pte", "--target", "list"], "known are mali-g610",
+    ),
+    "logits, the folder of the output is missing": (
+        ["logits", "nowhere", "--tokens", "1", "-o", "{folder}/no/o.npy"], "there is no folder",
     ),
     "quantize, no such model": (["quantize", "nowhere.gguf", "-o", "c"], "nowhere.gguf"),
     "run, no such program": (["run", "nowhere.pte", "--prompt", "x"], "nowhere.pte"),

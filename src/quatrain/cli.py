@@ -2,10 +2,11 @@
 
 import errno
 import importlib
+import importlib.metadata
 import os
 import sys
 from collections.abc import Callable
-from typing import TypeGuard
+from typing import Annotated, TypeGuard
 
 import typer
 
@@ -36,16 +37,36 @@ def build_app() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
         help="Export int4 Llama-family backbones to on-device programs, and prove them right.",
     )
+    app.callback()(_options)
     for verb in VERBS:
         module = importlib.import_module(f"quatrain.commands.{verb}")
         app.command(verb)(getattr(module, verb))
     return app
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"quatrain {importlib.metadata.version('quatrain')}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_show_version, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """What `quatrain` takes before a verb."""
+
+
 def main() -> None:
     """Entry point of the installed `quatrain` script."""
+    _open_closed_streams()
     exit_cleanly(build_app())
 
 
@@ -73,6 +94,18 @@ def exit_cleanly(app: Callable[[], object]) -> None:
         if error.errno == errno.EPIPE:
             sys.exit(1)
         _fail(f"the output cannot be written: {error.strerror}", 2, error)
+
+
+def _open_closed_streams() -> None:
+    """Send what goes to a stream that was closed (`2>&-`) nowhere.
+
+    Otherwise Python has None in its place, and the next file to be opened gets its number, and with
+    it what native code prints.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # It gets the lowest free number, thus the stream's own.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

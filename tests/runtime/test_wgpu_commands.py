@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 from quatrain.cli import build_app
 from quatrain.errors import CheckFailed, InputError
 from quatrain.runtime.wgpu import Timing, selftest
-from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.runtime.wgpu.device import Gpu, list_adapters
 from quatrain.runtime.wgpu.profile import by_operator, write_chrome_trace
+from quatrain.stages import Stages
 
 FOLDER = Path(__file__).parents[1] / "program" / "artifacts"
 
@@ -27,7 +28,7 @@ def _run(*arguments: str) -> str:
 
 @needs_gpu
 def test_devices_lists_what_each_offers() -> None:
-    found = json.loads(_run("devices", "--json"))
+    found = json.loads(_run("devices", "--json"))["adapters"]
     assert found and {"name", "kind", "backend", "fp16", "max_binding"} <= found[0].keys()
     assert found[0]["name"].split()[0] in _run("devices")
 
@@ -38,6 +39,15 @@ def test_selftest_runs_one_kernel() -> None:
     assert report["passed"]
     assert {result["kernel"] for result in report["kernels"]} == {"rms_norm"}
     assert all(result["worst"] < result["allowed"] for result in report["kernels"])
+
+
+@needs_gpu
+def test_selftest_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "run_case", lambda gpu, case: 0.0)
+    told: list[float] = []
+    stages = Stages(progress=lambda name, fraction, left: told.append(fraction))
+    (result,) = selftest.run_selftest(Gpu(), "rms_norm", stages)[:1]
+    assert result.cases > 2 and told == sorted(told) and 0 < told[0] < told[-1] < 1
 
 
 @needs_gpu

@@ -20,7 +20,8 @@ def devices(json: Json = False, debug: Debug = False) -> None:
 
     adapters = list_adapters()
     if json:
-        print_json([{k: v for k, v in vars(a).items() if k != "handle"} for a in adapters])
+        shown = [{k: v for k, v in vars(a).items() if k != "handle"} for a in adapters]
+        print_json({"adapters": shown})
         return
     if not adapters:
         typer.echo(

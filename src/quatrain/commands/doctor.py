@@ -14,7 +14,11 @@ def doctor(
     model: Model,
     device: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Such as mali-g715; without it, every known device."),
+        typer.Option(
+            metavar="ID",
+            help="Such as mali-g715; without it, every known device. An unknown id is answered "
+            "with all that are known.",
+        ),
     ] = None,
     runtime: Annotated[
         str | None,

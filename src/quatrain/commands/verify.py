@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, Model, print_json, shown_stages
+from quatrain.commands._common import Debug, Emulate, Json, Model, print_json, shown_stages
 
 if TYPE_CHECKING:
     from quatrain.verify.verify import VerifyReport
@@ -28,10 +28,7 @@ def verify(
         list[str] | None, typer.Option(metavar="TEXT", help="Text to compare on; may be repeated.")
     ] = None,
     new_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Decoded per prompt.")] = 12,
-    emulate: Annotated[
-        str | None,
-        typer.Option(metavar="HAZARD", help="Give the device a known defect, to see it found."),
-    ] = None,
+    emulate: Emulate = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
