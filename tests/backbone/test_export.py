@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from knobs import ALL, Peer, write_meta_folder
+from knobs import ALL, LONGROPE, Peer, write_meta_folder
 from peers import random_model, relative_error, saved
 from test_llama4 import TINY as LLAMA4
 from typer.testing import CliRunner
@@ -63,7 +63,7 @@ def test_knobs_that_all_layers_share_are_stamped(tmp_path):
     quantize_model(tmp_path / "model", tmp_path / "int4", embedding="int4")
     rows = len(ALL["input_prune_map"])
     report = _assert_program_equals_eager(tmp_path / "int4", VULKAN, tmp_path / "m.pte", rows)
-    assert not report.notes
+    assert not any("lowered by itself" in note for note in report.notes)
 
 
 def _inspected(program):
@@ -92,6 +92,16 @@ def test_families_on_vulkan(kind, fields, tmp_path):
     """A gelu for a silu; a rotary embedding of only part of each head."""
     checkpoint = _hub_checkpoint(tmp_path, kind, {"num_hidden_layers": 2, **fields})
     _assert_program_equals_eager(checkpoint, VULKAN_FLOAT, tmp_path / "m.pte")
+
+
+@pytest.mark.parametrize(("context", "factors"), [(32, "short"), (33, "long")])
+def test_the_factors_of_longrope_are_noted(context, factors, tmp_path):
+    fields = {"rope_scaling_attention_factor": 1.2, **LONGROPE}
+    write_meta_folder(tmp_path / "model", fields, Peer(fields).state)
+    quantize_model(tmp_path / "model", tmp_path / "int4")
+    options = ExportOptions(max_seq_len=context)
+    report = export_checkpoint(tmp_path / "int4", tmp_path / "m.pte", options)
+    assert any(f"LongRoPE's {factors} factors" in note for note in report.notes)
 
 
 def test_llama4_with_chunks_on_xnnpack(tmp_path):

@@ -75,7 +75,7 @@ class BackboneConfig:
     # Attention.
     attention_qkv_bias: bool = False
     use_qk_norm: bool = False
-    qk_norm_before_rope: bool = True
+    qk_norm_before_rope: bool = True  # a params.json that leaves it out means False
     qk_norm_affine: bool = True
     qk_norm_without_rope: bool = True  # also where a layer has no rotary embedding
     scale_query_by: float = 1.0  # after its norm
@@ -127,6 +127,14 @@ class BackboneConfig:
     def expert_dim(self) -> int:
         """The hidden width of an expert."""
         return self.moe_hidden_dim or self.hidden_dim
+
+    @property
+    def longrope(self) -> Literal["short", "long"] | None:
+        """The divisors that rotations have, of LongRoPE's (Ding et al., 2024) for contexts up to
+        that of pretraining and for longer ones; one program serves one context."""
+        if self.rope_scaling_long_factor is None:
+            return None
+        return "long" if self.max_seq_len > self.original_max_position_embeddings else "short"
 
     def layer(self, index: int) -> Layer:
         """What is particular to layer `index`."""

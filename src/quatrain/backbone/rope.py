@@ -99,10 +99,8 @@ def _scaled(frequencies: torch.Tensor, config: BackboneConfig) -> torch.Tensor:
     """What the config's scaling for long contexts, if any, makes of `frequencies`."""
     if config.use_scaled_rope:
         return _llama3_scaled(frequencies, config)
-    if config.rope_scaling_long_factor is not None:
-        # LongRoPE (Ding et al., 2024) has divisors for contexts up to the one of pretraining
-        # and for longer ones. One program serves one context: chosen by what it makes room for.
-        long = config.max_seq_len > config.original_max_position_embeddings
+    if config.longrope is not None:
+        long = config.longrope == "long"
         divisors = config.rope_scaling_long_factor if long else config.rope_scaling_short_factor
         return frequencies / torch.tensor(divisors, device="cpu")
     return frequencies / config.rope_linear_factor

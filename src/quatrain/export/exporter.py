@@ -188,6 +188,13 @@ def _notes(backbone: Backbone, options: ExportOptions, rounded: RoundedAgain) ->
             f"All {experts} experts of a layer are computed for every token, {experts / picked:g} "
             f"times the work of the {picked} that its router picks: a delegate has no branches."
         )
+    if backbone.config.longrope is not None:
+        notes.append(
+            f"LongRoPE's {backbone.config.longrope} factors: the context of "
+            f"{backbone.config.max_seq_len} tokens is "
+            f"{'longer' if backbone.config.longrope == 'long' else 'no longer'} than that of "
+            f"pretraining, {backbone.config.original_max_position_embeddings}."
+        )
     embedding = backbone.tok_embeddings
     if (
         options.backend == "vulkan"
