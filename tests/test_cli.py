@@ -186,6 +186,26 @@ def test_other_errors_of_the_system_are_not_taken_for_it():
         exit_cleanly(fail)
 
 
+def test_ctrl_c_in_a_destructor_is_not_lost():
+    code = """
+import time
+from quatrain import cli
+
+class Released:
+    def __del__(self):
+        raise KeyboardInterrupt
+
+def work():
+    Released()
+    time.sleep(60)
+
+cli.build_app = lambda: work
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted; nothing was written\n")
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["devices"], ["devices", "--json"]])
 def test_an_output_that_is_full_or_closed_is_no_traceback(arguments):
     with Path("/dev/full").open("w") as full:

@@ -1,10 +1,12 @@
 """The `quatrain` command: parses, prints, exits. Each verb lives in `quatrain.commands`."""
 
+import _thread
 import errno
 import importlib
 import importlib.metadata
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Annotated, TypeGuard
 
@@ -66,12 +68,13 @@ def _options(
 
 def main() -> None:
     """Entry point of the installed `quatrain` script."""
-    _open_closed_streams()
+    sys.unraisablehook = _interrupt_again
     exit_cleanly(build_app())
 
 
 def exit_cleanly(app: Callable[[], object]) -> None:
     """Run `app` and leave with its exit code; an error is one message unless `--debug` is given."""
+    _open_closed_streams()
     try:
         try:
             app()
@@ -94,6 +97,14 @@ def exit_cleanly(app: Callable[[], object]) -> None:
         if error.errno == errno.EPIPE:
             sys.exit(1)
         _fail(f"the output cannot be written: {error.strerror}", 2, error)
+
+
+def _interrupt_again(ignored: "sys.UnraisableHookArgs") -> None:
+    """Ctrl-C in a destructor, such as one of wgpu's, is ignored by Python: have it once more."""
+    if ignored.exc_type is KeyboardInterrupt:
+        threading.Timer(0.01, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(ignored)
 
 
 def _open_closed_streams() -> None:
