@@ -127,6 +127,11 @@ class TextStream:
         return self._tokenizer.decode(self._context + self._held)[len(before) :]
 
 
+def beside(program: Path, name: str) -> Path:
+    """Where the own copy of the file `name`, a tokenizer's, of the program `program` lies."""
+    return program.with_name(f"{program.stem}.{name}")
+
+
 def copy_tokenizer_files(
     source: Path, folder: Path, bos_id: int | None = None, eos_ids: list[int] | None = None
 ) -> list[Path]:

@@ -25,6 +25,10 @@ def unchanged(place: Path) -> bool:
     return names == ["c", "m.pte"] and (place / "m.pte").read_bytes() == b"older"
 
 
+def no_space(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_interrupted(place, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -38,7 +42,7 @@ def test_interrupted(place, monkeypatch):
 def test_disk_full(place, monkeypatch):
     def full(*arguments):
         arguments[3].write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+        no_space()
 
     monkeypatch.setattr(exporter, "write_stamped_vulkan_program", full)
     with pytest.raises(InputError, match=r"m\.pte: cannot be written: No space left on device"):
@@ -49,10 +53,7 @@ def test_disk_full(place, monkeypatch):
 def test_disk_full_at_the_tokenizer(place, monkeypatch):
     (place / "c" / "tokenizer.json").write_text("{}")
 
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(files.shutil, "copyfile", full)
+    monkeypatch.setattr(files.shutil, "copyfile", no_space)
     with pytest.raises(InputError, match=r"m\.tokenizer\.json: cannot be written: No space left"):
         export_checkpoint(place / "c", place / "m.pte")
     assert unchanged(place)
@@ -61,10 +62,7 @@ def test_disk_full_at_the_tokenizer(place, monkeypatch):
 def test_disk_full_at_the_program_leaves_no_tokenizer(place, monkeypatch):
     (place / "c" / "tokenizer.json").write_text("{}")
 
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(exporter, "write_stamped_vulkan_program", full)
+    monkeypatch.setattr(exporter, "write_stamped_vulkan_program", no_space)
     with pytest.raises(InputError, match=r"m\.pte: cannot be written: No space left"):
         export_checkpoint(place / "c", place / "m.pte")
     assert unchanged(place)

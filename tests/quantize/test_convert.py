@@ -334,6 +334,18 @@ print(report.peak_rss_bytes - before, report.bytes_out)
 """
 
 
+def grown_and_written(source, output, write="convert_model"):
+    """Bytes that a process of its own grew by, and bytes that it wrote."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY.replace("convert_model", write), source, output],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    grown, written = map(int, done.stdout.split())
+    return grown, written
+
+
 @pytest.mark.parametrize("form", ["pth", "safetensors"])
 def test_memory_does_not_grow_with_the_source(tmp_path, form, monkeypatch):
     """A 340 MB checkpoint: less than it is held at any time."""
@@ -361,13 +373,7 @@ def test_memory_does_not_grow_with_the_source(tmp_path, form, monkeypatch):
             tensors[f"layers.{layer}.{name}.scales"] = torch.ones(shape[0], shape[1] // 32)
     file = "m.pth" if form == "pth" else "model.safetensors"
     source = tiny.write_checkpoint(tmp_path / "in", tensors, file, **params)
-    done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(source), str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    grown, written = map(int, done.stdout.split())
+    grown, written = grown_and_written(source, tmp_path / "out")
     assert written > 300e6
     assert grown < 250e6, f"grew by {grown / 1e6:.0f} MB for {written / 1e6:.0f} MB"
 
@@ -380,13 +386,7 @@ def test_a_gguf_table_is_never_in_memory_as_floats(tmp_path, kind, write):
     table = torch.randn(1 << 12, 64, generator=torch.Generator().manual_seed(0))
     tensors["tok_embeddings.weight"] = table.repeat(1 << 7, 1)
     source = tiny.write_gguf(tmp_path / "m.gguf", tensors, kind=kind)
-    done = subprocess.run(
-        [sys.executable, "-c", MEMORY.replace("convert_model", write), source, tmp_path / "out"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    grown, written = map(int, done.stdout.split())
+    grown, written = grown_and_written(source, tmp_path / "out", write)
     assert written > 67e6
     assert grown < 160e6, f"grew by {grown / 1e6:.0f} MB"
 

@@ -124,13 +124,13 @@ def _changes(changed: list["Linear"], scheme: str, zero_point_dtype: str | None)
 def _tokenizer_copies(model: Path, output: Path) -> dict[Path, Path]:
     """`<stem>.tokenizer.json` and its like of `output`, each with the file beside `model` that it
     is a copy of."""
-    from quatrain.tokenizer import CONFIG, TOKENIZER
+    from quatrain.tokenizer import CONFIG, TOKENIZER, beside
 
-    own = model.with_name(f"{model.stem}.{TOKENIZER}").is_file()
+    own = beside(model, TOKENIZER).is_file()
     copies = {}
     for name in (TOKENIZER, CONFIG):
-        source = model.with_name(f"{model.stem}.{name}" if own else name)
-        target = output.with_name(f"{output.stem}.{name}")
+        source = beside(model, name) if own else model.with_name(name)
+        target = beside(output, name)
         if source.is_file() and target.resolve() != source.resolve():
             copies[target] = source
     return copies

@@ -31,7 +31,7 @@ from quatrain.program import open_program
 from quatrain.quantize.positive_scales import RoundedAgain, make_scales_positive
 from quatrain.quiet import quiet
 from quatrain.stages import Stages, peak_rss_bytes
-from quatrain.tokenizer import TOKENIZER
+from quatrain.tokenizer import TOKENIZER, beside
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def _bfloat16_error(part: object) -> float:
 
 def _stale_tokenizer(output: Path, brought: list[Path]) -> list[str]:
     """What there is to say where none was brought and an earlier one lies beside the program."""
-    earlier = output.with_name(f"{output.stem}.{TOKENIZER}")
+    earlier = beside(output, TOKENIZER)
     if brought or not earlier.is_file():
         return []
     return [
@@ -244,6 +244,6 @@ def _tokenizer_beside(output: Path, opened: Checkpoint) -> Iterator[list[Path]]:
     program once the block ends well."""
     with TemporaryDirectory(prefix="quatrain.") as made:
         files = opened.write_tokenizer(Path(made))
-        copies = {output.with_name(f"{output.stem}.{file.name}"): file for file in files}
+        copies = {beside(output, file.name): file for file in files}
         with whole_copies(copies):
             yield list(copies)

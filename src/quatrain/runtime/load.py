@@ -8,6 +8,7 @@ from quatrain.program import Program, open_program
 from quatrain.runtime.choose import KeptSpeeds, decode_seconds, one_token, reference_fits
 from quatrain.runtime.generate import Runner
 from quatrain.stages import Stages
+from quatrain.tokenizer import TOKENIZER, beside
 
 if TYPE_CHECKING:
     from quatrain.runtime.wgpu import WgpuRunner
@@ -147,8 +148,8 @@ def eos_ids(metadata: dict[str, Any]) -> list[int]:
 def find_tokenizer(model: Path, *folders: Path) -> Path:
     """The tokenizer beside `model`, `<stem>.tokenizer.json` or else tokenizer.json, or the
     tokenizer.json of the first of `folders` that has one."""
-    own = model.with_name(f"{model.stem}.tokenizer.json")
-    for file in (own, *(folder / "tokenizer.json" for folder in (model.parent, *folders))):
+    own = beside(model, TOKENIZER)
+    for file in (own, *(folder / TOKENIZER for folder in (model.parent, *folders))):
         if file.is_file():
             return file
     elsewhere = "".join(f", none in {folder}" for folder in folders)
