@@ -13,11 +13,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from quatrain.files import whole_file
+from quatrain.atomic_files import whole_file
 from quatrain.runtime.generate import generate
 from quatrain.runtime.load import find_tokenizer
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.tokenizer import Tokenizer
+from quatrain.tokenizer.tokenizer import Tokenizer
 from quatrain.verify.health import WatchedRunner, judge
 
 FAULT = "dq8ca-zp-binding-float"
@@ -51,11 +51,11 @@ def main() -> None:
     draw(answers, options.output)
 
 
-def answer(program: Path, title: str, fault: str | None) -> Answer:
+def answer(program: Path, title: str, defect: str | None) -> Answer:
     """The greedy answer to PROMPT."""
     words = Tokenizer.load(find_tokenizer(program))
     chat = words.apply_chat([{"role": "user", "content": PROMPT}])
-    runner = WatchedRunner(ReferenceRunner(program, emulate=fault))
+    runner = WatchedRunner(ReferenceRunner(program, emulate=defect))
     found = generate(
         runner,
         words.encode(chat, add_special_tokens=False),

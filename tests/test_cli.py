@@ -10,10 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from tests.support.tiny_checkpoint import write_checkpoint
 
 from quatrain.cli import VERBS, exit_cleanly
-
-ROOT = Path(__file__).parents[1]
 
 
 def quatrain(*arguments, module="quatrain") -> subprocess.CompletedProcess:
@@ -49,11 +48,11 @@ def test_the_version_and_all_verbs_are_shown():
 
 
 def test_help_names_the_defects_that_can_be_emulated():
-    from quatrain.runtime.faults import FAULTS
+    from quatrain.runtime.defects import EMULATED_DEFECTS
 
     for verb in ("run", "verify", "evaluate"):
         shown = " ".join(quatrain(verb, "--help").stdout.replace("│", " ").split())
-        assert f"{', '.join(list(FAULTS)[:2])} or {list(FAULTS)[2]}" in shown
+        assert f"{', '.join(list(EMULATED_DEFECTS)[:2])} or {list(EMULATED_DEFECTS)[2]}" in shown
 
 
 def test_a_closed_standard_error_is_no_crash(checkpoint, tmp_path):
@@ -113,9 +112,6 @@ MISTAKES = {
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    sys.path.insert(0, str(ROOT / "tests" / "export"))
-    from tiny_checkpoint import write_checkpoint
-
     return write_checkpoint(tmp_path_factory.mktemp("cli") / "c")
 
 

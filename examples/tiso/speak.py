@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from task import CODEC_SIZE, FIRST_CODE, KEPT_CODES, LENGTH, START, STOP
 
-from quatrain.backbone.vocabulary import ExpandLogits
+from quatrain.backbone.pruned_vocabulary import ExpandLogits
 from quatrain.runtime.generate import Runner
 
 LONGEST = 3 * LENGTH  # codes, before a runaway is cut off

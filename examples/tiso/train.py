@@ -17,7 +17,7 @@ from torchao.quantization.qat.linear import Int8DynActInt4WeightQATQuantizer
 from quatrain.backbone.config import config_from_params
 from quatrain.backbone.kv_cache import visible
 from quatrain.backbone.model import Backbone, Block
-from quatrain.backbone.vocabulary import kept_rows
+from quatrain.backbone.pruned_vocabulary import kept_rows
 
 GROUP_SIZE = 32
 BATCH = 16

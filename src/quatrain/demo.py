@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from quatrain.int4 import Scheme
+
 PROMPT = "Explain in two sentences why the sky is blue."
 NEW_TOKENS = 60
 
@@ -26,9 +28,9 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("8da4w", "vulkan", ()),
-    Variant("weight-only", "vulkan", ("--weight-only-linear",)),
-    Variant("8da4w", "xnnpack", ("--backend", "xnnpack")),
+    Variant(Scheme.DYNAMIC_INT8, "vulkan", ()),
+    Variant(Scheme.WEIGHT_ONLY, "vulkan", ("--weight-only-linear",)),
+    Variant(Scheme.DYNAMIC_INT8, "xnnpack", ("--backend", "xnnpack")),
 )
 
 
@@ -84,7 +86,7 @@ def _unquantized_text() -> str:
     from quatrain.checkpoint import open_float_model
     from quatrain.runtime.generate import generate
     from quatrain.smollm2 import fetch_smollm2
-    from quatrain.tokenizer import Tokenizer
+    from quatrain.tokenizer.tokenizer import Tokenizer
 
     model = open_float_model(fetch_smollm2())
     with tempfile.TemporaryDirectory() as folder:

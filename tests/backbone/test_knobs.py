@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from knobs import ALL, KNOBS, LONGROPE, TINY, Peer, write_meta_folder
-from peers import TOLERANCE, backbone_of, prefill_then_decode, relative_error
 from safetensors.torch import load_file, save_file
+from tests.support.knobs import ALL, KNOBS, LONGROPE, TINY, Peer, write_meta_folder
+from tests.support.peers import TOLERANCE, backbone_of, prefill_then_decode, relative_error
 
-from quatrain.backbone.build import load_eager
 from quatrain.backbone.config import config_from_params
 from quatrain.errors import InputError
 from quatrain.quantize.model import quantize_model
+from quatrain.verify.eager import load_eager
 
 LENGTH = 12
 SHARED = {"num_kv_shared_layers": 2, "sliding_window": 8, "local_rope_theta": 100.0}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from peers import (
+from tests.support.peers import (
     TOLERANCE,
     backbone_of,
     parity_error,

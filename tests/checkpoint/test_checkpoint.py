@@ -4,8 +4,8 @@ import math
 import pickle
 
 import pytest
-import tiny_models as tiny
 import torch
+from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint import open_checkpoint
 from quatrain.errors import InputError

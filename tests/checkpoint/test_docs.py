@@ -2,16 +2,16 @@
 
 import re
 import shlex
-from pathlib import Path
 
-import quantized_folders as folders
-import tiny_models as tiny
 import torch
+from tests.support import quantized_folders as folders
+from tests.support import tiny_models as tiny
+from tests.support.paths import DOCS
 from typer.testing import CliRunner
 
 from quatrain.cli import build_app
 
-PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"
+PAGE = DOCS / "checkpoints.md"
 
 
 def test_commands_run(tmp_path, monkeypatch):

@@ -1,17 +1,17 @@
 """Floating-point models of every format come out the same, and what cannot is refused."""
 
 import json
-from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
-import tiny_models as tiny
 import torch
 from safetensors.torch import load_file
+from tests.support import tiny_models as tiny
+from tests.support.paths import WRITTEN_ELSEWHERE
 
 from quatrain.checkpoint import open_float_model
-from quatrain.checkpoint.gguf_file import read_gguf
+from quatrain.checkpoint.gguf.file import read_gguf
 from quatrain.errors import InputError
 
 
@@ -83,7 +83,7 @@ def test_gguf_types_dequantize_as_the_gguf_package_does(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"])
 def test_k_quants_read_as_ggml_reads_them(tmp_path, kind):
     """Blocks that ggml itself wrote (see written_elsewhere/make_k_quants.py)."""
-    made = load_file(Path(__file__).with_name("written_elsewhere") / "k_quants.safetensors")
+    made = load_file(WRITTEN_ELSEWHERE / "k_quants.safetensors")
     path = tmp_path / "m.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     packed = made[f"{kind}.packed"].numpy()

@@ -8,21 +8,21 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import quantized_folders as folders
-import sentencepiece_models as spm
-import test_meta_releases as releases
-import tiny_models as tiny
+import tests.checkpoint.meta.test_meta_releases as releases
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
+from tests.support import quantized_folders as folders
+from tests.support import sentencepiece_models as spm
+from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint import open_checkpoint, open_float_model
-from quatrain.checkpoint.gguf_file import read_gguf
-from quatrain.checkpoint.gguf_tokenizer import tokenizer_files_from_gguf
+from quatrain.checkpoint.gguf.file import read_gguf
 from quatrain.checkpoint.source_files import is_quantized
 from quatrain.errors import InputError
 from quatrain.quantize.requantize import Requantization
+from quatrain.tokenizer.from_gguf import tokenizer_files_from_gguf
 
 WRITERS = {
     "safetensors": lambda folder: tiny.write_checkpoint(folder) / "model.safetensors",

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from tiny_checkpoint import write_checkpoint
+from tests.support.tiny_checkpoint import write_checkpoint
 
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_checkpoint
-from quatrain.devices import choose_for_target
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
-from quatrain.export.kernels import dequantize_fallbacks
+from quatrain.export.kernel_assignment import dequantize_fallbacks
 from quatrain.program import open_program
 from quatrain.runtime.load import load_runner
+from quatrain.targets import choose_for_target
 
 TOKENS = torch.tensor([[3, 17, 90, 4, 55]])
 QWEN_LIKE = {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True}

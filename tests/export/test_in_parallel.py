@@ -6,10 +6,10 @@ import threading
 import time
 
 import pytest
-from tiny_checkpoint import write_checkpoint
+from tests.support.tiny_checkpoint import write_checkpoint
 
 from quatrain.export import ExportOptions, export_checkpoint, in_parallel
-from quatrain.export.in_parallel import in_order
+from quatrain.export.parallel import in_order
 
 EXPORT = "from quatrain.cli import main; main()"
 

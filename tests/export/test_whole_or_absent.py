@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_checkpoint import write_checkpoint
+from tests.support.tiny_checkpoint import write_checkpoint
 
 from quatrain import files
 from quatrain.errors import InputError

@@ -23,8 +23,8 @@ from executorch.examples.models.llama.source_transformation.quantize import (
 )
 from executorch.extension.llm.export.builder import DType
 from executorch.extension.llm.export.config.llm_config import DtypeOverride, LlmConfig
+from tests.support.paths import ARTIFACTS as FOLDER
 
-FOLDER = Path(__file__).parent / "artifacts"
 TOKENS = [3, 17, 40, 9, 22, 61, 5, 33, 12]
 PROMPT = 6
 CONTEXT = 32

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import typer
-from program_support import artifact
+from tests.support.programs import artifact
 from typer.testing import CliRunner, Result
 
 from quatrain.commands.inspect import inspect
 from quatrain.commands.retarget import retarget
 from quatrain.errors import InputError
 from quatrain.program import open_program
-from quatrain.program.page import render_page
+from quatrain.program.inspect.html import render_page
 
 DYNAMIC, WEIGHT_ONLY = artifact("peer-8da4w-fp32"), artifact("peer-weight-only-fp32")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

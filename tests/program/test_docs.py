@@ -6,12 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from program_support import artifact
+from tests.support.paths import DOCS
+from tests.support.programs import artifact
 from typer.testing import CliRunner
 
 from quatrain.cli import build_app
-
-DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.mark.parametrize("page", ["formats.md", "devices.md"])

@@ -17,22 +17,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from program_support import ARTIFACTS, VULKAN, artifact
+from tests.support.programs import ARTIFACTS, VULKAN, artifact
 
-from quatrain.devices.doctor import examine
 from quatrain.errors import InputError
 from quatrain.program import Tensor, VulkanGraph, open_program
+from quatrain.program.edit.retarget import retarget
+from quatrain.program.edit.slim import slim
+from quatrain.program.inspect.html import render_page
+from quatrain.program.inspect.report import describe
 from quatrain.program.memory import memory_conflicts
-from quatrain.program.page import render_page
-from quatrain.program.report import describe
-from quatrain.program.retarget import retarget
-from quatrain.program.slim import slim
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu.dispatch import Traits
 from quatrain.runtime.wgpu.fuse import fuse
 from quatrain.runtime.wgpu.lower import lower, unsupported
 from quatrain.runtime.wgpu.sequence import resolve
 from quatrain.stages import peak_rss_bytes
+from quatrain.targets.doctor import examine
 
 MUTATIONS = int(os.environ.get("QUATRAIN_FUZZ", "300"))
 SLOWEST = 5.0  # seconds that one file may take, on a busy machine

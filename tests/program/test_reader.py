@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from program_support import VULKAN, GraphMaker, artifact, write_new_program
+from tests.support.programs import VULKAN, GraphMaker, artifact, write_new_program
 
 from quatrain.errors import InputError
 from quatrain.program import Plain, SymInt, Tensor, ValueList, open_program
@@ -113,7 +113,7 @@ def test_a_program_of_another_backend_opens_too() -> None:
 
 def test_reading_needs_no_torch() -> None:
     code = (
-        "import sys, quatrain; from quatrain.program.report import describe; "
+        "import sys, quatrain; from quatrain.program.inspect.report import describe; "
         f"describe(quatrain.open_program({str(artifact('peer-8da4w-fp32'))!r})); "
         "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'executorch')])"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from program_support import ARTIFACTS, VULKAN, GraphMaker, artifact, run_tokens
+from tests.support.programs import ARTIFACTS, VULKAN, GraphMaker, artifact, run_tokens
 
 from quatrain.errors import InputError
 from quatrain.program import Constant, Plain, open_program
@@ -104,7 +104,7 @@ def test_nothing_half_written_remains(tmp_path: Path) -> None:
 BIG = """
 import sys
 from quatrain.program import open_program
-from quatrain.program.retarget import Selection, retarget
+from quatrain.program.edit.retarget import Selection, retarget
 from quatrain.stages import peak_rss_bytes
 source, output = sys.argv[1:]
 program = open_program(source)

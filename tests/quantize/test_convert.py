@@ -7,10 +7,10 @@ import sys
 
 import gguf
 import pytest
-import quantized_folders as folders
-import tiny_models as tiny
 import torch
 from safetensors.torch import load_file, save_file
+from tests.support import quantized_folders as folders
+from tests.support import tiny_models as tiny
 from typer.testing import CliRunner
 
 from quatrain.checkpoint import open_checkpoint
@@ -157,8 +157,10 @@ def test_options_that_could_not_be_followed_are_refused(tmp_path):
 @pytest.mark.parametrize("pre", ["of-no-known-kind", None])
 def test_a_tokenizer_that_cannot_be_read_shows_before_the_work(tmp_path, monkeypatch, pre):
     source = tiny.write_gguf(tmp_path / "m.gguf", tokenizer=pre)
-    for step in ("quatrain.quantize.pieces", "quatrain.quantize.model"):
-        monkeypatch.setattr(f"{step}.quantize_step", lambda *_: pytest.fail("a tensor was made"))
+    for module in ("quatrain.quantize.output_tensors", "quatrain.quantize.model"):
+        monkeypatch.setattr(
+            f"{module}.quantize_tensor", lambda *_: pytest.fail("a tensor was made")
+        )
     for write in (convert_model, quantize_model):
         with pytest.raises(InputError, match="tokenizer"):
             write(source, tmp_path / "out")
@@ -254,13 +256,13 @@ def test_an_interrupted_conversion_goes_on(tmp_path, monkeypatch, stop_after):
     convert_model(source, tmp_path / "whole", options)
 
     append = ResumableFile.append
-    steps = []
+    plans = []
 
     def failing(self, chunks, carried):
-        if len(steps) == stop_after:
+        if len(plans) == stop_after:
             self._file.write(b"half a step")
             raise Interrupted
-        steps.append(None)
+        plans.append(None)
         append(self, chunks, carried)
 
     monkeypatch.setattr(ResumableFile, "append", failing)
@@ -327,7 +329,7 @@ import sys
 from pathlib import Path
 from quatrain.quantize import convert_model
 from quatrain.stages import peak_rss_bytes
-import quatrain.checkpoint.int4_from_hugging_face, torch
+import quatrain.checkpoint.hugging_face.quantized, torch
 before = peak_rss_bytes()
 report = convert_model(Path(sys.argv[1]), Path(sys.argv[2]))
 print(report.peak_rss_bytes - before, report.bytes_out)

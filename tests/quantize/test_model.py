@@ -5,10 +5,10 @@ import sys
 
 import numpy as np
 import pytest
-import tiny_models as tiny
 import torch
 import typer
 from safetensors.torch import load_file
+from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint import open_checkpoint
 from quatrain.checkpoint.open_model import open_float_model
@@ -16,7 +16,7 @@ from quatrain.commands.quantize import quantize
 from quatrain.errors import InputError
 from quatrain.quantize import quantize_channels, quantize_groups, quantize_model
 from quatrain.stages import Stages
-from quatrain.tokenizer import Tokenizer
+from quatrain.tokenizer.tokenizer import Tokenizer
 
 WQ = "layers.0.attention.wq"
 

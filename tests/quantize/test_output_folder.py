@@ -1,8 +1,8 @@
 """Where a checkpoint may go: never over what it is made of, nor into another model's folder."""
 
 import pytest
-import quantized_folders as folders
-import tiny_models as tiny
+from tests.support import quantized_folders as folders
+from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint import open_checkpoint
 from quatrain.errors import InputError

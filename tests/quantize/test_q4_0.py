@@ -3,10 +3,10 @@
 import gguf
 import numpy as np
 import pytest
-import tiny_models as tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support import tiny_models as tiny
 
 from quatrain.linear.int4 import WeightOnlyInt4Linear
 from quatrain.quantize.positive_scales import make_scales_positive, positive_scales

@@ -2,9 +2,9 @@
 
 import gguf
 import pytest
-import tiny_models as tiny
 import torch
 from safetensors.torch import load_file
+from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint import open_checkpoint
 from quatrain.checkpoint.open_model import open_float_model

@@ -1,6 +1,5 @@
 """SmolLM2-135M, quantized and exported once for all tests of this folder."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,9 +8,6 @@ from filelock import FileLock
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.quantize import quantize_model
 from quatrain.smollm2 import fetch_smollm2
-
-# The writers of small files, to write large ones with.
-sys.path.append(str(Path(__file__).parents[1] / "checkpoint"))
 
 
 @pytest.fixture(scope="session")

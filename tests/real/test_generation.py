@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from quatrain.backbone.build import build_backbone, load_eager
+from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_checkpoint
 from quatrain.linear.int4 import freeze_weights
 from quatrain.program import open_program
 from quatrain.runtime.generate import Generation, Runner, generate, step_logits
 from quatrain.runtime.load import find_tokenizer, load_runner
-from quatrain.tokenizer import Tokenizer
+from quatrain.tokenizer.tokenizer import Tokenizer
+from quatrain.verify.eager import load_eager
 
 pytestmark = pytest.mark.real
 

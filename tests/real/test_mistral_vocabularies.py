@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece
-import sentencepiece_models as models
 import tiktoken
-import tiny_models as tiny
-from cpp_tokenizer import cpp_tokenizer
+from tests.support import sentencepiece_models as models
+from tests.support import tiny_models as tiny
+from tests.support.cpp_tokenizer import cpp_tokenizer
 
-from quatrain.checkpoint.gguf_file import read_gguf
-from quatrain.checkpoint.gguf_tokenizer import tokenizer_files_from_gguf
-from quatrain.files import cache_folder, whole_folder
-from quatrain.tokenizer import Tokenizer
+from quatrain.atomic_files import cache_folder, whole_folder
+from quatrain.checkpoint.gguf.file import read_gguf
+from quatrain.tokenizer.from_gguf import tokenizer_files_from_gguf
+from quatrain.tokenizer.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.real
 PACKAGE = "mistral-common==1.13.1"

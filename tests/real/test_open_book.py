@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from quatrain.program import open_program
+from quatrain.program.edit.retarget import retarget
+from quatrain.program.edit.slim import slim
+from quatrain.program.inspect.report import describe
 from quatrain.program.memory import memory_conflicts
-from quatrain.program.report import describe
-from quatrain.program.retarget import retarget
-from quatrain.program.slim import slim
 from quatrain.runtime.reference import ReferenceRunner
 
 pytestmark = pytest.mark.real

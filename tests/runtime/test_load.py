@@ -5,16 +5,16 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.support.paths import ARTIFACTS as FOLDER
 
 from quatrain.errors import InputError
 from quatrain.runtime import load
-from quatrain.runtime.choose import KeptSpeeds
 from quatrain.runtime.executorch import _native_output_held_back
 from quatrain.runtime.load import eos_ids, find_tokenizer, load_runner, require_tokens_to_logits
+from quatrain.runtime.speed import KeptSpeeds
 from quatrain.runtime.wgpu.device import list_adapters
 from quatrain.stages import Stages
 
-FOLDER = Path(__file__).parents[1] / "program" / "artifacts"
 VULKAN, XNNPACK = FOLDER / "peer-8da4w-fp32.pte", FOLDER / "peer-xnnpack-8da4w.pte"
 
 needs_gpu = pytest.mark.skipif(

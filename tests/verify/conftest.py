@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.program import Program, open_program
-from quatrain.program.retarget import retarget
+from quatrain.program.edit.retarget import retarget
 
 PARAMS = {
     "dim": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "vocab_size": 96, "hidden_dim": 96,

@@ -17,10 +17,10 @@ from pathlib import Path
 from quatrain.runtime.generate import generate
 from quatrain.runtime.load import find_tokenizer
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.tokenizer import Tokenizer
+from quatrain.tokenizer.tokenizer import Tokenizer
 from quatrain.verify.health import WatchedRunner
 
-FAULTS = ("dq8ca-zp-binding-float", "dq8ca-zp-binding-int8")
+EMULATED_DEFECTS = ("dq8ca-zp-binding-float", "dq8ca-zp-binding-int8")
 TEMPERATURES = (0.0, 0.5, 1.0)
 LENGTHS = (96, 24, 48)
 PROMPTS = (
@@ -53,7 +53,9 @@ def main() -> None:
     words = Tokenizer.load(find_tokenizer(dynamic))
     both = enumerate((dynamic, weight_only))
     intact = chain.from_iterable(record(path, None, words, i) for i, path in both)
-    broken = chain.from_iterable(record(dynamic, name, words, i) for i, name in enumerate(FAULTS))
+    broken = chain.from_iterable(
+        record(dynamic, name, words, i) for i, name in enumerate(EMULATED_DEFECTS)
+    )
     kinds = {"intact": list(intact), "garbled": list(broken)}
     lists = [
         f'"{kind}": [\n' + ",\n".join(map(json.dumps, all_)) + "\n]" for kind, all_ in kinds.items()
@@ -61,14 +63,14 @@ def main() -> None:
     output.write_text("{\n" + ",\n".join(lists) + "\n}\n")
 
 
-def record(program: Path, fault: str | None, words: Tokenizer, start: int) -> list[dict]:
+def record(program: Path, defect: str | None, words: Tokenizer, start: int) -> list[dict]:
     """The answers of `program` under `fault` to every second prompt."""
-    runner = WatchedRunner(ReferenceRunner(program, emulate=fault))
-    return [answer(runner, program, fault, words, i) for i in range(start, len(PROMPTS), 2)]
+    runner = WatchedRunner(ReferenceRunner(program, emulate=defect))
+    return [answer(runner, program, defect, words, i) for i in range(start, len(PROMPTS), 2)]
 
 
 def answer(
-    runner: WatchedRunner, program: Path, fault: str | None, words: Tokenizer, number: int
+    runner: WatchedRunner, program: Path, defect: str | None, words: Tokenizer, number: int
 ) -> dict:
     temperature = TEMPERATURES[number // 2 % 3]
     chat = words.apply_chat([{"role": "user", "content": PROMPTS[number]}])
@@ -81,11 +83,11 @@ def answer(
         temperature=temperature,
         seed=1000 + number,
     )
-    print(number, fault, generation.stopped, words.decode(generation.tokens)[:60], flush=True)
+    print(number, defect, generation.stopped, words.decode(generation.tokens)[:60], flush=True)
     return {
         "prompt": PROMPTS[number],
         "program": program.name,
-        "fault": fault,
+        "fault": defect,
         "temperature": temperature,
         "stopped": generation.stopped,
         "tokens": generation.tokens,

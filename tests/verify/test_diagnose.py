@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.verify.conftest import TEXT, Tiny
 from typer.testing import CliRunner
 
 from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.verify.diagnose import activity, diagnose, draw
-
-from .conftest import TEXT, Tiny
 
 
 def test_a_program_shows_what_its_checkpoint_shows(tiny: Tiny) -> None:

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.paths import ARTIFACTS
+from tests.verify.conftest import Tiny
 from typer.testing import CliRunner
 
-from quatrain.backbone.build import load_eager
 from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.runtime.generate import step_logits
 from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.verify.eager import load_eager
 from quatrain.verify.evaluate import Divergence, evaluate
-
-from .conftest import Tiny
 
 TOKENS = [(i * 37 + i * i) % 96 for i in range(100)]  # longer than the context of 64
 TEXT = " ".join(f"w{token}" for token in TOKENS)
@@ -133,4 +133,4 @@ def test_wrong_requests_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as text"):
         _run(model, "--text", tmp_path / "none.txt")
     with pytest.raises(InputError, match="only models of one vocabulary"):
-        evaluate([model, Path(__file__).parents[1] / "program/artifacts/peer-8da4w-fp32.pte"], TEXT)
+        evaluate([model, ARTIFACTS / "peer-8da4w-fp32.pte"], TEXT)

@@ -5,15 +5,15 @@ import shlex
 from pathlib import Path
 
 import pytest
+from tests.support.paths import DOCS
+from tests.verify.conftest import Tiny
 from typer.testing import CliRunner
 
 from quatrain.cli import build_app
 from quatrain.errors import CheckFailed
 from quatrain.runtime.wgpu.device import list_adapters
 
-from .conftest import Tiny
-
-PAGE = Path(__file__).parents[2] / "docs" / "gpu.md"
+PAGE = DOCS / "gpu.md"
 BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("quatrain")]
 

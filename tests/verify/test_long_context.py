@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.verify.conftest import TEXT, Tiny
 from typer.testing import CliRunner
 
 from quatrain.backbone.build import build_backbone
@@ -17,8 +18,6 @@ from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.runtime.load import load_runner
 from quatrain.verify.evaluate import evaluate
 from quatrain.verify.verify import verify_program
-
-from .conftest import TEXT, Tiny
 
 CONTEXT = 2500
 

@@ -7,17 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
+from tests.verify.conftest import TEXT, Tiny
 
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, Program, SymInt, VulkanGraph
-from quatrain.program.linears import find_linears
-from quatrain.program.retarget import Selection, retarget
+from quatrain.program.edit.retarget import Selection, retarget
+from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu.device import list_adapters
 from quatrain.runtime.wgpu.operators import HANDLERS
 from quatrain.verify.verify import VerifyReport, verify_program
-
-from .conftest import TEXT, Tiny
 
 DEVICES = ("reference", "gpu") if list_adapters() else ("reference",)
 
@@ -33,8 +32,8 @@ def test_a_right_program_passes_on_every_device(tiny: Tiny, scheme: str) -> None
     assert len(report.packed) == 15
     for check in report.devices:
         # Two layers: embedding, norms, linears, rotations, attention, activation, output.
-        assert check.walk.points >= 30
-        assert check.walk.worst < 1e-5
+        assert check.layerwise.probes >= 30
+        assert check.layerwise.worst < 1e-5
 
 
 def _linear(graph: VulkanGraph, name: str) -> dict[str, int]:
@@ -137,7 +136,7 @@ def test_a_planted_error_is_traced_to_its_layer(
     shutil.copy(tiny.checkpoint / "tokenizer.json", tmp_path / "tokenizer.json")
     report = _verify(tiny, wrong, (device,))
     assert not report.passed
-    first = report.devices[0].walk.first
+    first = report.devices[0].layerwise.first
     assert first is not None
     assert first.layer == layer and first.operator.startswith(operator)
     differing = [check.linear for check in report.packed if check.problem]
@@ -154,8 +153,8 @@ def test_an_emulated_defect_fails_8da4w_and_spares_weight_only(tiny: Tiny, devic
         )  # fmt: skip
 
     broken = run("8da4w")
-    assert not broken.passed and broken.devices[0].walk.first is not None
-    assert broken.devices[0].walk.first.operator == "linear layers.0.attention.wq"
+    assert not broken.passed and broken.devices[0].layerwise.first is not None
+    assert broken.devices[0].layerwise.first.operator == "linear layers.0.attention.wq"
     spared = run("weight-only")
     assert spared.passed and "changed nothing here" in spared.note
     assert not broken.note
@@ -168,7 +167,7 @@ def test_a_mixed_program_is_verified_linear_by_linear(tiny: Tiny, tmp_path: Path
     shutil.copy(tiny.checkpoint / "tokenizer.json", tmp_path / "tokenizer.json")
     report = _verify(tiny, tmp_path / "mixed.pte")
     assert report.passed and report.scheme == "mixed"
-    assert max(check.walk.worst for check in report.devices) < 1e-5
+    assert max(check.layerwise.worst for check in report.devices) < 1e-5
     # Not that its linears were taken for 8da4w ones: a wrong scale in either kind is seen.
     wrong_scale(program)
     program.write(tmp_path / "mixed.pte")
@@ -197,7 +196,7 @@ def test_an_xnnpack_program_is_verified_by_its_logits(tiny: Tiny, tiny_xnnpack: 
     report = _verify(tiny, tiny_xnnpack, ("auto",))
     assert report.passed and report.packed == []
     (check,) = report.devices
-    assert check.device == "executorch" and check.walk is None
+    assert check.device == "executorch" and check.layerwise is None
     assert 0 < check.parity.logits_error <= report.allowed_error
 
 
@@ -236,4 +235,4 @@ def test_a_vulkan_program_on_executorch_needs_its_backend(
     # Where it is registered, here by the reference in its place, logits are compared.
     monkeypatch.setattr("quatrain.runtime.executorch.ExecutorchRunner", ReferenceRunner)
     report = _verify(tiny, program, ("executorch",))
-    assert report.passed and len(report.packed) == 15 and report.devices[0].walk is None
+    assert report.passed and len(report.packed) == 15 and report.devices[0].layerwise is None

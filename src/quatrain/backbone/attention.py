@@ -4,10 +4,10 @@ import torch
 from torch import nn
 
 from quatrain.backbone.config import BackboneConfig, Layer
-from quatrain.backbone.factor import factor_or_none
 from quatrain.backbone.kv_cache import CachedAttention
 from quatrain.backbone.norm import RMSNorm
 from quatrain.backbone.rope import rotary_for
+from quatrain.backbone.scaling import factor_or_none
 
 
 class Attention(nn.Module):
@@ -24,7 +24,7 @@ class Attention(nn.Module):
         self.head_dim = config.head_dim
         queries = config.n_heads * config.head_dim
         keys = config.n_kv_heads * config.head_dim
-        owns_keys = layer.donor is None
+        owns_keys = layer.kv_source is None
         self.wq = nn.Linear(config.dim, queries, bias=config.attention_qkv_bias)
         if owns_keys:
             self.wk = nn.Linear(config.dim, keys, bias=config.attention_qkv_bias)
@@ -52,17 +52,17 @@ class Attention(nn.Module):
         x: torch.Tensor,
         angles: tuple[torch.Tensor, ...],
         start: int,
-        donor: CachedAttention | None = None,
+        kv_source: CachedAttention | None = None,
     ) -> torch.Tensor:
         """x [1, T, dim]; `angles` from `Rope`, for `rotary`; `donor` the attention of the layer
         whose keys and values this one reads, where it has none; returns [1, T, dim]."""
         _, length, _ = x.shape
         q = self.wq(x).view(1, length, -1, self.head_dim)
         if self.attend is None:
-            assert donor is not None
+            assert kv_source is not None
             # The rotation takes a pair, so a query without a key goes with itself.
             q, _ = self._normed_and_rotated(q, q, angles)
-            attended = donor.read(self._scaled(q, start), start)
+            attended = kv_source.read(self._scaled(q, start), start)
         else:
             k = self.wk(x).view(1, length, -1, self.head_dim)
             v = self.wv(x).view(1, length, -1, self.head_dim)

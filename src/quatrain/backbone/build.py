@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Literal
 
 import torch
 
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone
-from quatrain.backbone.vocabulary import kept_rows
-from quatrain.checkpoint import open_checkpoint
-from quatrain.checkpoint.values import INT4, within
+from quatrain.backbone.pruned_vocabulary import kept_rows
 from quatrain.errors import InputError
-from quatrain.linear.int4 import Int4Linear, freeze_weights
+from quatrain.int4 import Scheme
+from quatrain.linear.int4 import Int4Linear
 from quatrain.linear.int8 import Int8DynActInt8WeightLinear
+from quatrain.linear.packing import is_int4
 from quatrain.transform.adaptation import (
     transform_down_projection_for_spinquant,
     transform_linear_for_lora_after_quantization,
@@ -26,13 +24,11 @@ from quatrain.transform.pre_quantization import (
     transform_output_linear_for_pre_quantization,
 )
 
-Scheme = Literal["8da4w", "weight-only"]
-
 
 def build_backbone(
     config: BackboneConfig,
     tensors: Mapping[str, torch.Tensor],
-    scheme: Scheme = "8da4w",
+    scheme: Scheme = Scheme.DYNAMIC_INT8,
     *,
     group_size: int = 32,
     max_seq_len: int | None = None,
@@ -61,7 +57,7 @@ def build_backbone(
         output = {name: tensor for name, tensor in state.items() if name.startswith("output.")}
         transform_output_linear_for_pre_quantization(backbone, output, torch.float32)
     transform_linear_for_pre_quantization(
-        backbone, state, group_size, torch.float32, weight_only=scheme == "weight-only"
+        backbone, state, group_size, torch.float32, weight_only=scheme == Scheme.WEIGHT_ONLY
     )
     transform_linear_for_lora_after_quantization(backbone, state)
     if config.use_spin_quant:
@@ -74,15 +70,6 @@ def build_backbone(
     _fill_zero_points(backbone, state)
     _load(backbone, state)
     return backbone.eval().requires_grad_(False)
-
-
-def load_eager(checkpoint: Path, scheme: Scheme = "8da4w") -> Backbone:
-    """The eager backbone of a checkpoint on disk, its weights dequantized once for speed."""
-    opened = open_checkpoint(checkpoint)
-    opened.check_values()
-    backbone = build_backbone(opened.config, opened.tensors, scheme, group_size=opened.group_size)
-    freeze_weights(backbone)
-    return backbone
 
 
 def _state_for(
@@ -146,7 +133,7 @@ def _is_int8_output(state: Mapping[str, torch.Tensor]) -> bool:
 def _embedding_format(state: Mapping[str, torch.Tensor]) -> tuple[int, int | None]:
     """The embedding's bit width, by the range of its values, and its group size, if any."""
     weight, scales = state["tok_embeddings.weight"], state["tok_embeddings.scales"]
-    bit_width = 4 if within(weight, INT4) else 8
+    bit_width = 4 if is_int4(weight) else 8
     return bit_width, weight.shape[1] // scales.shape[1] if scales.dim() == 2 else None
 
 

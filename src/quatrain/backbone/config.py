@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from quatrain.backbone.field_types import typed_value
+from quatrain.backbone.param_types import typed_value
 from quatrain.errors import InputError
 
 LayerType = Literal["full_attention", "sliding_attention"]
@@ -31,9 +31,9 @@ class Layer:
     rope: Literal["global", "local", "none"]
     qk_norm: bool
     temperature: bool
-    reach: tuple[Literal["window", "chunk"], int] | None
-    donor: int | None
-    lends: bool
+    attention_window: tuple[Literal["window", "chunk"], int] | None
+    kv_source: int | None
+    shares_kv: bool
     moe: bool
 
 
@@ -155,13 +155,15 @@ class BackboneConfig:
             temperature=self.attn_temperature_tuning
             and not has_rope
             and self.max_seq_len >= self.floor_scale,
-            reach=self._reach(slides, has_rope),
-            donor=first_shared - 1 if index >= first_shared else None,
-            lends=index == first_shared - 1 and self.num_kv_shared_layers > 0,
+            attention_window=self._attention_window(slides, has_rope),
+            kv_source=first_shared - 1 if index >= first_shared else None,
+            shares_kv=index == first_shared - 1 and self.num_kv_shared_layers > 0,
             moe=self.num_experts > 0 and (index + 1) % self.interleave_moe_layer_step == 0,
         )
 
-    def _reach(self, slides: bool, has_rope: bool) -> tuple[Literal["window", "chunk"], int] | None:
+    def _attention_window(
+        self, slides: bool, has_rope: bool
+    ) -> tuple[Literal["window", "chunk"], int] | None:
         """Only what the context is long enough to notice."""
         if slides and self.sliding_window is not None and self.sliding_window < self.max_seq_len:
             return "window", self.sliding_window
@@ -369,31 +371,31 @@ def _contradictions(config: BackboneConfig) -> Iterator[str]:
         if tokens is not None and len(tokens) == config.vocab_size and not _is_identity(tokens):
             # Whether a table of so many rows is in that order already, nothing would tell.
             yield f"{name} has all of {config.vocab_size} tokens in another order than their ids"
-    yield from _unlike_donor(config)
+    yield from _unlike_kv_source(config)
 
 
 def _is_identity(tokens: dict[int, int]) -> bool:
     return all(row == token for row, token in tokens.items())
 
 
-def _unlike_donor(config: BackboneConfig) -> Iterator[str]:
+def _unlike_kv_source(config: BackboneConfig) -> Iterator[str]:
     """Layers that read another's keys, and attend to other positions or rotate otherwise."""
-    donor = config.n_layers - config.num_kv_shared_layers - 1
-    if donor == config.n_layers - 1:
+    kv_source = config.n_layers - config.num_kv_shared_layers - 1
+    if kv_source == config.n_layers - 1:
         return
     kinds = config.layer_types
     if config.sliding_window is not None and kinds is not None:
-        for index in range(donor + 1, config.n_layers):
-            if kinds[index] != kinds[donor]:
+        for index in range(kv_source + 1, config.n_layers):
+            if kinds[index] != kinds[kv_source]:
                 yield (
                     f"num_kv_shared_layers {config.num_kv_shared_layers} lets layer {index}, of "
-                    f"{kinds[index]}, read the keys of layer {donor}, of {kinds[donor]}; expected "
-                    "layers of one kind"
+                    f"{kinds[index]}, read the keys of layer {kv_source}, of {kinds[kv_source]}; "
+                    "expected layers of one kind"
                 )
     interval = config.no_rope_layer_interval
     if config.attention_chunk_size is not None and interval is not None:
-        without = config.n_layers // interval - donor // interval
-        if 0 < without < config.n_layers - donor:
+        without = config.n_layers // interval - kv_source // interval
+        if 0 < without < config.n_layers - kv_source:
             yield (
                 f"num_kv_shared_layers {config.num_kv_shared_layers} lets layers with and without "
                 f"rotary embedding (no_rope_layer_interval {interval}) read the same keys, which "

@@ -21,8 +21,8 @@ class CachedAttention(nn.Module):
         self, config: BackboneConfig, layer: Layer, dtype: torch.dtype = torch.float32
     ) -> None:
         super().__init__()
-        self.reach = layer.reach
-        self.lends = layer.lends
+        self.attention_window = layer.attention_window
+        self.shares_kv = layer.shares_kv
         self.soft_cap = config.attn_logit_softcapping
         shape = (1, config.max_seq_len, config.n_kv_heads, config.head_dim)
         for name in ("k_cache", "v_cache"):
@@ -46,8 +46,8 @@ class CachedAttention(nn.Module):
         end = start + length
         keys, values = self.k_cache[:, :end], self.v_cache[:, :end]
         mask = None
-        if length > 1 or self.reach is not None:
-            mask = visible(start, length, end, self.reach)
+        if length > 1 or self.attention_window is not None:
+            mask = visible(start, length, end, self.attention_window)
         if self.soft_cap is not None:
             return capped_attention(q, keys, values, mask, self.soft_cap)
         # To [1, heads, tokens, head_dim], the layout of torch's attention, and back.
@@ -61,15 +61,17 @@ class CachedAttention(nn.Module):
         return attended.transpose(1, 2)
 
 
-def visible(start: int, length: int, positions: int, reach: tuple[str, int] | None) -> torch.Tensor:
+def visible(
+    start: int, length: int, positions: int, attention_window: tuple[str, int] | None
+) -> torch.Tensor:
     """Which of the first `positions` (columns) each of the `length` tokens from `start` on
     (rows) attends to: bool [length, positions]. `reach` is a `Layer`'s."""
     tokens = (start + torch.arange(length))[:, None]
     columns = torch.arange(positions)[None, :]
     mask = columns <= tokens
-    if reach is None:
+    if attention_window is None:
         return mask
-    kind, size = reach
+    kind, size = attention_window
     if kind == "window":
         return mask & (columns > tokens - size)
     return mask & (columns // size == tokens // size)

@@ -7,14 +7,14 @@ from torch import nn
 
 from quatrain.backbone.attention import Attention
 from quatrain.backbone.config import BackboneConfig, Layer
-from quatrain.backbone.factor import SoftCap, factor_or_none
 from quatrain.backbone.feed_forward import FeedForward
 from quatrain.backbone.kv_cache import CachedAttention
 from quatrain.backbone.moe import MixtureOfExperts
 from quatrain.backbone.norm import InputScaledNorm, RMSNorm
+from quatrain.backbone.pruned_vocabulary import ExpandLogits, embedding_rows, output_rows
 from quatrain.backbone.residual import GatedResidual
 from quatrain.backbone.rope import Rope
-from quatrain.backbone.vocabulary import ExpandLogits, embedding_rows, output_rows
+from quatrain.backbone.scaling import SoftCap, factor_or_none
 
 
 class Block(nn.Module):
@@ -23,7 +23,7 @@ class Block(nn.Module):
     def __init__(self, config: BackboneConfig, layer: Layer) -> None:
         super().__init__()
         self.rope = layer.rope
-        self.donor = layer.donor
+        self.kv_source = layer.kv_source
         self.attention = Attention(config, layer)
         self.feed_forward = MixtureOfExperts(config) if layer.moe else FeedForward(config)
         self.attention_norm = RMSNorm(config.dim, config.norm_eps)
@@ -38,10 +38,10 @@ class Block(nn.Module):
         x: torch.Tensor,
         angles: tuple[torch.Tensor, ...],
         start: int,
-        donor: CachedAttention | None = None,
+        kv_source: CachedAttention | None = None,
     ) -> torch.Tensor:
         """x [1, T, dim] and the rest as for `Attention`; returns [1, T, dim]."""
-        branch = self.attention(self.attention_norm(x), angles, start, donor)
+        branch = self.attention(self.attention_norm(x), angles, start, kv_source)
         x = self._add(x, branch, self.post_attention_norm, self.add_attn)
         branch = self.feed_forward(self.ffn_norm(x))
         return self._add(x, branch, self.post_ffn_norm, self.add_ffn)
@@ -136,7 +136,7 @@ class Backbone(nn.Module):
         angles = self.rope(start, length)
         local = angles if self.local_rope is None else self.local_rope(start, length)
         for layer in self.layers:
-            cache = None if layer.donor is None else self._cache_of(cast(int, layer.donor))
+            cache = None if layer.kv_source is None else self._cache_of(cast(int, layer.kv_source))
             x = layer(x, local if layer.rope == "local" else angles, start, cache)
         return self.norm(x)
 

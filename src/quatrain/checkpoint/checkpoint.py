@@ -15,14 +15,16 @@ from typing import Any, Literal
 import torch
 
 from quatrain.backbone.config import BackboneConfig, config_from_params
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.files.memory_map import was_read
 from quatrain.checkpoint.layout import EMBEDDING, OUTPUT
-from quatrain.checkpoint.mapped import was_read
-from quatrain.checkpoint.meta_adaptations import config_params
+from quatrain.checkpoint.meta.adaptations import config_params
 from quatrain.checkpoint.structure import check_structure
-from quatrain.checkpoint.tensors import LazyTensors
-from quatrain.checkpoint.values import INT4, check_tensor_values, within
+from quatrain.checkpoint.values import check_tensor_values
+from quatrain.int4 import Scheme
+from quatrain.linear.packing import is_int4
 from quatrain.stages import Stages
-from quatrain.tokenizer import copy_tokenizer_files
+from quatrain.tokenizer.tokenizer import copy_tokenizer_files
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -55,7 +57,7 @@ class Checkpoint:
         if declared in ("int4", "int8"):
             return declared
         weight = self.tensors[f"{EMBEDDING}.weight"]
-        fits = within(weight, INT4)
+        fits = is_int4(weight)
         was_read(weight.nbytes)
         return "int4" if fits else "int8"
 
@@ -123,7 +125,7 @@ def checked_checkpoint(
     config = config_from_params(config_params(params), str(params_path))
     group_size = check_structure(tensors.stored, config, params, str(source))
     arguments = params.get("quantization_args")
-    stated = arguments if isinstance(arguments, dict) else {"scheme": "8da4w"}
+    stated = arguments if isinstance(arguments, dict) else {"scheme": Scheme.DYNAMIC_INT8}
     return Checkpoint(
         tensors=tensors,
         config=config,

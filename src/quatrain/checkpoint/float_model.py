@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from quatrain.backbone.config import BackboneConfig
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.layout import (
     EMBEDDING,
     OUTPUT,
@@ -18,7 +19,6 @@ from quatrain.checkpoint.layout import (
     float_shapes,
     optional_tables,
 )
-from quatrain.checkpoint.tensors import LazyTensors
 
 # The context that a params.json asks for unless its model was trained on less: a KV cache for
 # all that a model can take is rarely wanted on a phone. `max_context_len` states the rest.

@@ -1,13 +1,13 @@
 """A checkpoint's tensors held against what its parameters ask for.
 
-The names and shapes are those of `quatrain.backbone.tensors`.
+The names and shapes are those of `quatrain.backbone.tensor_shapes`.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from quatrain.backbone.config import BackboneConfig
-from quatrain.backbone.tensors import (
+from quatrain.backbone.tensor_shapes import (
     embedding_shapes,
     linear_shapes,
     output_shapes,
@@ -17,7 +17,6 @@ from quatrain.errors import InputError
 
 EMBEDDING = "tok_embeddings"
 OUTPUT = "output"
-GROUP_SIZES = (32, 64, 128, 256)  # of int4 weights that share a scale: those the kernels take
 
 # Buffers that some files carry and every model computes for itself.
 IGNORED = re.compile(r"rope\.freqs|.*\.rotary_emb\.inv_freq")

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from quatrain.checkpoint.checkpoint import Checkpoint
-from quatrain.checkpoint.grouped import RoundAgain
-from quatrain.checkpoint.hub import local_path
-from quatrain.checkpoint.int4_from_hugging_face import open_hugging_face_checkpoint
-from quatrain.checkpoint.int4_from_meta import open_meta_checkpoint
+from quatrain.checkpoint.files.hub import local_path
+from quatrain.checkpoint.hugging_face.quantized import open_hugging_face_checkpoint
+from quatrain.checkpoint.meta.quantized import open_meta_checkpoint
+from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
 
 
 def open_checkpoint(

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from quatrain.checkpoint.files.formats import format_of
+from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.float_model import FloatModel
-from quatrain.checkpoint.formats import format_of
-from quatrain.checkpoint.from_gguf import open_gguf_model
-from quatrain.checkpoint.from_hugging_face import open_hugging_face_model
-from quatrain.checkpoint.from_meta import open_meta_model
-from quatrain.checkpoint.hub import local_path
+from quatrain.checkpoint.gguf.model import open_gguf_model
+from quatrain.checkpoint.hugging_face.float_model import open_hugging_face_model
+from quatrain.checkpoint.meta.float_model import open_meta_model
 from quatrain.errors import InputError
 
 

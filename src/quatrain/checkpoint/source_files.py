@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from quatrain.backbone.config import load_params
-from quatrain.checkpoint.formats import format_of, only_file, read_tensors
-from quatrain.checkpoint.hugging_face_files import INDEXES, read_folder, tensor_files
-from quatrain.checkpoint.torchao_tensors import PARTS
-from quatrain.tokenizer import CONFIG, TOKENIZER
+from quatrain.checkpoint.files.formats import format_of, only_file, read_tensors
+from quatrain.checkpoint.hugging_face.folder import INDEXES, read_folder, tensor_files
+from quatrain.checkpoint.quantizers.torchao import PARTS
+from quatrain.tokenizer.tokenizer import CONFIG, TOKENIZER
 
 _META_SUFFIXES = (".safetensors", ".pth", ".pt")
 

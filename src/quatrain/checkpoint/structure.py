@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from quatrain.backbone.config import BackboneConfig
+from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.layout import (
     EMBEDDING,
-    GROUP_SIZES,
     OUTPUT,
     check_layer_count,
     check_names,
@@ -18,8 +18,8 @@ from quatrain.checkpoint.layout import (
     optional_tables,
     vector_shapes,
 )
-from quatrain.checkpoint.tensors import StoredTensor
 from quatrain.errors import InputError
+from quatrain.int4 import GROUP_SIZES
 
 _FLOATING = (torch.float32, torch.float16, torch.bfloat16)
 

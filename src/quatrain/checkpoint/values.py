@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 
 from quatrain.errors import InputError
+from quatrain.int4 import INT4_MAX, INT4_MIN
+from quatrain.linear.packing import is_int4
 
-INT4 = (-8, 7)
 _ELEMENTS_AT_ONCE = 1 << 20  # what a check needs beside the tensor is a few megabytes
 
 
@@ -34,21 +35,14 @@ def check_tensor_values(tensor: torch.Tensor, name: str, source: str, int4: bool
         )
     elif tensor.is_floating_point():
         _require(torch.isfinite, tensor, name, source, "a finite value")
-    elif int4 and not within(tensor, INT4):
+    elif int4 and not is_int4(tensor):
         _require(
-            lambda x: (x >= INT4[0]) & (x <= INT4[1]),
+            lambda x: (x >= INT4_MIN) & (x <= INT4_MAX),
             tensor,
             name,
             source,
             "an int4 value in [-8, 7]",
         )
-
-
-def within(tensor: torch.Tensor, bounds: tuple[int, int]) -> bool:
-    """Whether all of an integer tensor lies within `bounds`, both ends included."""
-    # numpy's int8 minimum is much faster than torch's.
-    values = tensor.numpy()
-    return bool(bounds[0] <= values.min() and values.max() <= bounds[1])
 
 
 def _require(

@@ -25,7 +25,7 @@ Device = Annotated[
         metavar="NAME", help="auto, gpu (gpu:NAME, see `devices`), reference or executorch."
     ),
 ]
-# Of `quatrain.runtime.faults`, which takes torch to import.
+# Of `quatrain.runtime.defects`, which takes torch to import.
 EMULABLE = "dq8ca-zp-binding-float, dq8ca-zp-binding-int8 or dq8ca-m-gt-k"
 Emulate = Annotated[
     str | None,

@@ -7,7 +7,7 @@ import typer
 from quatrain.commands._common import Debug, Json, Model, print_json
 
 if TYPE_CHECKING:
-    from quatrain.devices import Finding
+    from quatrain.targets import Finding
 
 
 def doctor(
@@ -34,9 +34,9 @@ def doctor(
 
     Example: `quatrain doctor model.pte --device mali-g715 --runtime 1.3`
     """
-    from quatrain.devices import examine, find_device
-    from quatrain.devices.catalogue import release
     from quatrain.program import open_program
+    from quatrain.targets import examine, find_device
+    from quatrain.targets.catalogue import release
 
     profile = find_device(device) if device is not None else None
     if runtime is not None:

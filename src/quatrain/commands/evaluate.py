@@ -4,21 +4,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quatrain.commands._common import Debug, Device, Emulate, Json, print_json, read_text
+from quatrain.int4 import Scheme
 
 if TYPE_CHECKING:
     from quatrain.verify.evaluate import Evaluation, Progress
-
-
-class Scheme(StrEnum):
-    dynamic = "8da4w"
-    weight_only = "weight-only"
 
 
 def evaluate(
@@ -57,9 +52,7 @@ def evaluate(
     paths = models if reference is None else [reference, *models]
     labels = _labels(paths)
     with _progress_bars(labels) as progress:
-        found = run(
-            paths, words, tokens, device, emulate, scheme.value if scheme else None, progress
-        )
+        found = run(paths, words, tokens, device, emulate, scheme, progress)
     if json:
         print_json({"text": text or "built-in", "models": [asdict(one) for one in found]})
     else:

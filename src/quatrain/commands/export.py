@@ -17,6 +17,7 @@ from quatrain.commands._common import (
     shown_stages,
 )
 from quatrain.errors import InputError
+from quatrain.int4 import Scheme
 
 if TYPE_CHECKING:
     from quatrain.export import ExportOptions, ExportReport
@@ -113,12 +114,12 @@ def export(
     """
     from dataclasses import replace
 
-    from quatrain.devices import choose_for_target, find_device
     from quatrain.export import ExportOptions, plan
+    from quatrain.targets import choose_for_target, find_device
 
     check_output(output, "-o")
     check_no_word(checkpoint, "export")
-    scheme = "weight-only" if weight_only_linear else "8da4w"
+    scheme = Scheme.WEIGHT_ONLY if weight_only_linear else Scheme.DYNAMIC_INT8
     asked_dtype = activation_dtype.value if activation_dtype else None
     choice = None
     if target is not None:

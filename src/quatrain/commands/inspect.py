@@ -15,8 +15,8 @@ from quatrain.commands._common import (
 )
 
 if TYPE_CHECKING:
-    from quatrain.program.compare import Comparison, Difference
-    from quatrain.program.report import Report
+    from quatrain.program.inspect.diff import Comparison, Difference
+    from quatrain.program.inspect.report import Report
 
 _MOST_ROWS = 60  # of one table of differences
 
@@ -42,8 +42,8 @@ def inspect(
     """
     from quatrain.errors import InputError
     from quatrain.program import open_program
-    from quatrain.program.compare import compare
-    from quatrain.program.report import describe
+    from quatrain.program.inspect.diff import compare
+    from quatrain.program.inspect.report import describe
 
     if other is not None and html is not None:
         raise InputError("--html shows one program; leave out the second, or use --json")
@@ -59,8 +59,8 @@ def inspect(
         return
     report = describe(program)
     if html is not None:
-        from quatrain.files import whole_file
-        from quatrain.program.page import render_page
+        from quatrain.atomic_files import whole_file
+        from quatrain.program.inspect.html import render_page
 
         with whole_file(html) as temporary:
             temporary.write_text(render_page(program), encoding="utf-8")
@@ -75,7 +75,7 @@ def inspect(
 def _print_report(report: "Report") -> None:
     from rich.console import Console
 
-    from quatrain.program.report import counts_text, hidden_backends
+    from quatrain.program.inspect.report import counts_text, hidden_backends
 
     console = Console()
     console.print(f"[bold]{report.path}[/]  {human_bytes(report.nbytes)}")

@@ -1,8 +1,7 @@
 """`quatrain logits`: the numbers behind the text, for comparison."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,14 +14,10 @@ from quatrain.commands._common import (
     shown_stages,
 )
 from quatrain.errors import InputError
+from quatrain.int4 import Scheme
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-class Scheme(StrEnum):
-    dynamic = "8da4w"
-    weight_only = "weight-only"
 
 
 def logits(
@@ -45,11 +40,11 @@ def logits(
     """
     import numpy as np
 
-    from quatrain.files import whole_file
+    from quatrain.atomic_files import whole_file
 
     ids = _token_ids(tokens)
     check_output(output, "-o")
-    rows = _logits(model, ids, scheme.value if scheme else None, device)
+    rows = _logits(model, ids, scheme, device)
     with whole_file(output) as temporary, temporary.open("wb") as file:
         np.save(file, rows)
     if json:
@@ -66,14 +61,12 @@ def _token_ids(tokens: str) -> list[int]:
         raise InputError(f"--tokens is {tokens!r}, expected ids such as 1,2,3") from None
 
 
-def _logits(
-    model: Path, ids: list[int], scheme: Literal["8da4w", "weight-only"] | None, device: str
-) -> "np.ndarray":
+def _logits(model: Path, ids: list[int], scheme: Scheme | None, device: str) -> "np.ndarray":
     """float32 [T, vocab_size], a block of tokens at a time where the model takes blocks."""
     import torch
 
     from quatrain.runtime.generate import check_prompt
-    from quatrain.verify.subjects import is_checkpoint, open_subject
+    from quatrain.verify.evaluated_models import is_checkpoint, open_evaluated_model
     from quatrain.verify.windows import window_logits
 
     if is_checkpoint(model) and device != "auto":
@@ -84,17 +77,19 @@ def _logits(
             "`quatrain retarget` changes"
         )
     stages = shown_stages()
-    subject = open_subject(model, device, None, scheme or "8da4w", "logits", stages)
-    wrong = [token for token in ids if not 0 <= token < subject.vocab_size]
+    evaluated = open_evaluated_model(
+        model, device, None, scheme or Scheme.DYNAMIC_INT8, "logits", stages
+    )
+    wrong = [token for token in ids if not 0 <= token < evaluated.vocab_size]
     if wrong:
-        largest = subject.vocab_size - 1
+        largest = evaluated.vocab_size - 1
         raise InputError(f"--tokens: {wrong[0]} is not a token; ids go from 0 to {largest}")
-    check_prompt(ids, subject.context)
+    check_prompt(ids, evaluated.context)
     with stages("load the model"):
-        runner, _ = subject.load()
+        runner, _ = evaluated.load()
     pieces: list[torch.Tensor] = []
     with stages("compute the logits") as advance:
-        for rows in window_logits(runner, ids, subject.window):
+        for rows in window_logits(runner, ids, evaluated.window):
             pieces.append(rows)
             advance(sum(map(len, pieces)) / len(ids))
     return torch.cat(pieces).numpy()

@@ -15,7 +15,7 @@ from quatrain.commands._common import (
 )
 
 if TYPE_CHECKING:
-    from quatrain.program.linears import Linear
+    from quatrain.program.inspect.linears import Linear
 
 
 def retarget(
@@ -59,12 +59,12 @@ def retarget(
 
     Example: `quatrain retarget model.pte --linear-scheme weight-only -o model-wo.pte`
     """
+    from quatrain.atomic_files import whole_copies
     from quatrain.errors import InputError
-    from quatrain.files import whole_copies
     from quatrain.program import open_program
-    from quatrain.program.retarget import Selection, parse_layers
-    from quatrain.program.retarget import retarget as change_scheme
-    from quatrain.program.slim import slim as make_slim
+    from quatrain.program.edit.retarget import Selection, parse_layers
+    from quatrain.program.edit.retarget import retarget as change_scheme
+    from quatrain.program.edit.slim import slim as make_slim
 
     options = {"--layers": layers, "--linears": linears, "--zero-point-dtype": zero_point_dtype}
     given = [name for name, value in options.items() if value is not None]
@@ -124,7 +124,7 @@ def _changes(changed: list["Linear"], scheme: str, zero_point_dtype: str | None)
 def _tokenizer_copies(model: Path, output: Path) -> dict[Path, Path]:
     """`<stem>.tokenizer.json` and its like of `output`, each with the file beside `model` that it
     is a copy of."""
-    from quatrain.tokenizer import CONFIG, TOKENIZER, beside
+    from quatrain.tokenizer.tokenizer import CONFIG, TOKENIZER, beside
 
     own = beside(model, TOKENIZER).is_file()
     copies = {}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from quatrain.runtime.generate import Generation
     from quatrain.runtime.wgpu import WgpuRunner
     from quatrain.runtime.wgpu.profile import OperatorTime
-    from quatrain.tokenizer import Tokenizer
+    from quatrain.tokenizer.tokenizer import Tokenizer
 
 
 def run(
@@ -123,7 +123,7 @@ def _check_timestamps(runner: "WgpuRunner") -> None:
 
 def _tokenizer(model: Path, given: Path | None) -> "Tokenizer":
     from quatrain.runtime.load import find_tokenizer
-    from quatrain.tokenizer import Tokenizer
+    from quatrain.tokenizer.tokenizer import Tokenizer
 
     try:
         file = given or find_tokenizer(model)

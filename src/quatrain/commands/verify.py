@@ -76,9 +76,10 @@ def _print_report(report: "VerifyReport") -> None:
             f"  {name:<16}{p.logits_error:>14.2e}{p.top1_agreement:>12.1%}{p.kl:>12.2e}{parted:>16}"
         )
     for check in report.devices:
-        if check.walk is not None:
-            points = f"{check.walk.points} points walked, the worst off by {check.walk.worst:.1e}"
-            print(f"  {check.device}: {points}")
+        if check.layerwise is not None:
+            compared = check.layerwise
+            probes = f"{compared.probes} points walked, the worst off by {compared.worst:.1e}"
+            print(f"  {check.device}: {probes}")
         for problem in check.problems:
             print(f"    {problem}")
     print("passed" if report.passed else "FAILED")

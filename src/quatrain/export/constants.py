@@ -9,9 +9,9 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 
-from quatrain.checkpoint.mapped import was_read
+from quatrain.checkpoint.files.memory_map import was_read
 from quatrain.errors import QuatrainError
-from quatrain.export.in_parallel import in_order
+from quatrain.export.parallel import in_order
 from quatrain.linear.packing import group_sums, pack_int4
 from quatrain.program import Constant, Program, Tensor
 

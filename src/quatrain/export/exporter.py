@@ -10,28 +10,28 @@ from typing import Any
 import torch
 from torch import nn
 
+from quatrain.atomic_files import whole_copies, whole_file
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint import Checkpoint, open_checkpoint
-from quatrain.checkpoint.mapped import only_read, release_mapped
-from quatrain.devices import Planned, require_target
+from quatrain.checkpoint.files.memory_map import only_read, release_mapped
 from quatrain.errors import InputError
-from quatrain.export.accounting import check_program
-from quatrain.export.irregular import IrregularGraph
-from quatrain.export.kernels import LinearRow, assign_kernels, dequantize_fallbacks
+from quatrain.export.kernel_assignment import LinearRow, assign_kernels, dequantize_fallbacks
+from quatrain.export.kernel_check import check_program
 from quatrain.export.metadata import metadata_methods
-from quatrain.export.operators import to_cpu_operators, to_vulkan_operators
+from quatrain.export.operator_modules import to_cpu_operators, to_vulkan_operators
 from quatrain.export.options import DEFAULT_MAX_SEQ_LEN, ExportOptions
-from quatrain.export.stamped_vulkan import write_stamped_vulkan_program
-from quatrain.export.stamped_xnnpack import write_stamped_xnnpack_program
-from quatrain.files import whole_copies, whole_file
+from quatrain.export.vulkan.replicated_program import write_replicated_vulkan_program
+from quatrain.export.xnnpack.replicated_program import write_replicated_xnnpack_program
 from quatrain.linear import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program import open_program
+from quatrain.program.edit.irregular import IrregularGraph
 from quatrain.quantize.positive_scales import RoundedAgain, make_scales_positive
 from quatrain.quiet import quiet
 from quatrain.stages import Stages, peak_rss_bytes
-from quatrain.tokenizer import TOKENIZER, beside
+from quatrain.targets import Planned, require_target
+from quatrain.tokenizer.tokenizer import TOKENIZER, beside
 
 
 @dataclass(frozen=True)
@@ -162,20 +162,22 @@ def _write_program(
     vulkan = options.backend == "vulkan"
     try:
         if vulkan:
-            write_stamped_vulkan_program(backbone, options.compile_options, metadata, path, stages)
+            write_replicated_vulkan_program(
+                backbone, options.compile_options, metadata, path, stages
+            )
         else:
-            write_stamped_xnnpack_program(backbone, metadata, path, stages)
+            write_replicated_xnnpack_program(backbone, metadata, path, stages)
         return []
     except IrregularGraph as error:
         reason = str(error)
     # The compiler takes seconds to import, so only the way that needs it imports it.
     if vulkan:
         with stages("import the compiler"), quiet():
-            from quatrain.export.vulkan import write_vulkan_program
+            from quatrain.export.vulkan.lowering import write_vulkan_program
         write_vulkan_program(backbone, options.compile_options, metadata, path, stages)
     else:
         with stages("import the compiler"), quiet():
-            from quatrain.export.xnnpack import write_xnnpack_program
+            from quatrain.export.xnnpack.lowering import write_xnnpack_program
         write_xnnpack_program(backbone, metadata, path, stages)
     return [f"Every layer was lowered by itself, which takes longer: {reason}."]
 

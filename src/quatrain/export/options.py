@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from quatrain.backbone.build import Scheme
-from quatrain.devices import TargetChoice
 from quatrain.errors import InputError
+from quatrain.int4 import Scheme
+from quatrain.targets import TargetChoice
 
 Backend = Literal["vulkan", "xnnpack"]
 ActivationDtype = Literal["fp32", "fp16"]
@@ -17,12 +17,12 @@ DEFAULT_MAX_SEQ_LEN = 2048
 class ExportOptions:
     """`max_seq_len` None: the model's own context, at most 2048 tokens.
 
-    `target`, from `quatrain.devices.choose_for_target`, adds its limits, and refuses a program
+    `target`, from `quatrain.targets.choose_for_target`, adds its limits, and refuses a program
     that would fail there. `allow_fallback` lets a linear without a kernel for its stored form
     run dequantized, in floating point; without it such a linear is an error.
     """
 
-    scheme: Scheme = "8da4w"
+    scheme: Scheme = Scheme.DYNAMIC_INT8
     backend: Backend = "vulkan"
     activation_dtype: ActivationDtype = "fp32"
     max_seq_len: int | None = None
@@ -39,7 +39,7 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
-            ("scheme", self.scheme, ("8da4w", "weight-only")),
+            ("scheme", self.scheme, tuple(Scheme)),
             ("backend", self.backend, ("vulkan", "xnnpack")),
             ("activation dtype", self.activation_dtype, ("fp32", "fp16")),
         ):

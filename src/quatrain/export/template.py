@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from quatrain.atomic_files import cache_folder, whole_file
 from quatrain.backbone.model import Backbone
 from quatrain.errors import InputError
-from quatrain.export.irregular import IrregularGraph
-from quatrain.files import cache_folder, whole_file
+from quatrain.program.edit.irregular import IrregularGraph
 
 LAYERS = 3  # the first, the last, and one between to copy
 

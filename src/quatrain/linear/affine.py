@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from quatrain.int4 import INT4_MAX, INT4_MIN
 from quatrain.quiet import quiet
 
-INT4_MIN, INT4_MAX = -8, 7
 INT8_MIN, INT8_MAX = -128, 127
 
 

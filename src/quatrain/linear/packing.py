@@ -2,7 +2,16 @@
 
 import torch
 
+from quatrain.int4 import INT4_MAX, INT4_MIN
+
 _ROWS_AT_ONCE = 4096
+
+
+def is_int4(tensor: torch.Tensor) -> bool:
+    """Whether all of an int8 tensor lies in [-8, 7]."""
+    # numpy's int8 minimum is much faster than torch's.
+    values = tensor.numpy()
+    return bool(values.min() >= INT4_MIN and values.max() <= INT4_MAX)
 
 
 def pack_int4(weight: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Reads and writes finished programs (`.pte`), ours or ExecuTorch's own, without torch."""
 
+from quatrain.program.container import Delegate, Program, open_program
 from quatrain.program.graph import (
     Constant,
     Operator,
@@ -11,7 +12,6 @@ from quatrain.program.graph import (
     VulkanGraph,
 )
 from quatrain.program.methods import Instruction, Method
-from quatrain.program.program import Delegate, Program, open_program
 
 __all__ = [
     "Constant", "Delegate", "Instruction", "Method", "Operator", "Plain", "Program", "SymInt",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from quatrain.errors import InputError
-from quatrain.program.operators import STRICT, argument_names, operator_kind
+from quatrain.program.operator_schemas import STRICT, argument_names, operator_kind
 
 _MAX_DIMS = 8
 

@@ -6,7 +6,7 @@ overlap. An operator's output must not share with its inputs either.
 
 from dataclasses import dataclass, replace
 
-from quatrain.program.flow import Flow
+from quatrain.program.def_use import DefUse
 from quatrain.program.graph import Tensor, VulkanGraph
 
 
@@ -24,14 +24,14 @@ class Life:
 
 def lives(graph: VulkanGraph) -> dict[int, Life]:
     """The life of each tensor that is computed or given; constants live outside of this."""
-    flow = Flow(graph)
+    def_use = DefUse(graph)
     end_of_run = len(graph.operators)
     found: dict[int, Life] = {}
     for value_id, value in enumerate(graph.values):
         if not isinstance(value, Tensor) or value.constant is not None:
             continue
-        users = flow.consumers.get(value_id, [])
-        start = -1 if value_id in graph.inputs else flow.producer.get(value_id)
+        users = def_use.consumers.get(value_id, [])
+        start = -1 if value_id in graph.inputs else def_use.producer.get(value_id)
         if start is None:
             continue
         end = end_of_run if value_id in graph.outputs else max([start, *users])

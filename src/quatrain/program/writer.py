@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from quatrain.atomic_files import whole_file
 from quatrain.errors import InputError
-from quatrain.files import whole_file
 from quatrain.program.flatbuffer import Record, decode, encode
 from quatrain.program.graph import VulkanGraph
 from quatrain.program.schema import program_schema
-from quatrain.program.vulkan import raw_section, raw_section_start, read_graph, write_graph
+from quatrain.program.vulkan_delegate import raw_section, raw_section_start, read_graph, write_graph
 
 if TYPE_CHECKING:
-    from quatrain.program.program import Delegate, Program
+    from quatrain.program.container import Delegate, Program
 
 # At byte 8: magic, header size, FlatBuffer size, where segments begin, size of all segments.
 EXTENDED_HEADER = struct.Struct("<4sIQQQ")

@@ -9,20 +9,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from quatrain.atomic_files import publish_folder
 from quatrain.checkpoint import Checkpoint, FloatModel, open_checkpoint, open_float_model
-from quatrain.checkpoint.hub import local_path
-from quatrain.checkpoint.safetensors_file import encoded_header, encoded_tensor
+from quatrain.checkpoint.files.hub import local_path
+from quatrain.checkpoint.files.safetensors import encoded_header, encoded_tensor
 from quatrain.checkpoint.source_files import is_quantized, source_files
 from quatrain.errors import InputError
-from quatrain.files import publish_folder
 from quatrain.quantize.model import one_thread
 from quatrain.quantize.output_folder import MANIFEST, OWN_FILES, PARAMS, WEIGHTS, output_folder
-from quatrain.quantize.pieces import Piece, pieces_of_checkpoint, pieces_of_model
-from quatrain.quantize.plan import Table
+from quatrain.quantize.output_tensors import OutputTensors, tensors_of_checkpoint, tensors_of_model
+from quatrain.quantize.plan import EmbeddingFormat
 from quatrain.quantize.requantize import Requantization
 from quatrain.quantize.resumable import ResumableFile, sha256_of, working_folder
 from quatrain.stages import Stages, peak_rss_bytes
-from quatrain.tokenizer import CONFIG, TOKENIZER, write_json
+from quatrain.tokenizer.tokenizer import CONFIG, TOKENIZER, write_json
 
 # The mapped pages of what was read count as memory until the source is opened anew.
 _BYTES_BETWEEN_OPENINGS = 128 << 20
@@ -36,8 +36,8 @@ class ConvertOptions:
     that the layout cannot hold."""
 
     group_size: int | None = None
-    embedding: Table = "keep"
-    output_layer: Table = "keep"
+    embedding: EmbeddingFormat = "keep"
+    output_layer: EmbeddingFormat = "keep"
     requantize_asymmetric: bool = False
 
 
@@ -94,7 +94,7 @@ def convert_model(
 
     with stages("open the source"):
         opened = open_source()
-        pieces, arguments = _pieces(opened, options, changes)
+        pieces, arguments = _output_tensors(opened, options, changes)
         options = replace(options, group_size=arguments["group_size"])
         read = source_files(source, params)
         output = output_folder(target, read)
@@ -103,7 +103,7 @@ def convert_model(
             {"name": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file).hexdigest()}
             for file in read
         ]
-    specs = [spec for piece in pieces for spec in piece.specs]
+    specs = [spec for output_tensors in pieces for spec in output_tensors.specs]
     report = ConvertReport(str(source), str(target), arguments["group_size"], len(specs))
     header = encoded_header(specs)
     said = json.dumps([version("quatrain"), files, asdict(options)])
@@ -136,9 +136,9 @@ def convert_model(
     return report
 
 
-def _pieces(
+def _output_tensors(
     opened: Checkpoint | FloatModel, options: ConvertOptions, changes: Requantization
-) -> tuple[list[Piece], dict[str, Any]]:
+) -> tuple[list[OutputTensors], dict[str, Any]]:
     group_size = options.group_size
     if isinstance(opened, Checkpoint):
         if group_size not in (None, opened.group_size):
@@ -146,16 +146,16 @@ def _pieces(
                 f"--group-size {group_size}: {opened.source} is quantized already, in groups of "
                 f"{opened.group_size}; leave out the option, or convert the floating-point model"
             )
-        return pieces_of_checkpoint(opened, options.embedding, options.output_layer, changes)
+        return tensors_of_checkpoint(opened, options.embedding, options.output_layer, changes)
     group_size = 32 if group_size is None else group_size
-    return pieces_of_model(opened, group_size, options.embedding, options.output_layer, changes)
+    return tensors_of_model(opened, group_size, options.embedding, options.output_layer, changes)
 
 
 def _write(
     folder: Path,
     key: str,
     header: bytes,
-    pieces: list[Piece],
+    pieces: list[OutputTensors],
     open_source: Callable[[], Checkpoint | FloatModel],
     changes: Requantization,
     report: ConvertReport,
@@ -164,27 +164,29 @@ def _write(
     """Write the pieces that are not there yet; returns the file's SHA-256 and size."""
     file = ResumableFile(folder, key)
     changes.errors |= {name: tuple(error) for name, error in file.carried.items()}
-    report.resumed_at = sum(len(piece.specs) for piece in pieces[: max(0, file.done - 1)])
+    report.resumed_at = sum(
+        len(output_tensors.specs) for output_tensors in pieces[: max(0, file.done - 1)]
+    )
     try:
         with stages("write the tensors"), one_thread():
             if file.done == 0:
                 file.append([header], changes.errors)
             opened, since = open_source(), 0
-            for piece in pieces[file.done - 1 :]:
+            for output_tensors in pieces[file.done - 1 :]:
                 if since >= _BYTES_BETWEEN_OPENINGS:
                     opened, since = open_source(), 0
-                file.append(_chunks(piece, opened), changes.errors)
-                since += sum(spec.nbytes for spec in piece.specs)
+                file.append(_chunks(output_tensors, opened), changes.errors)
+                since += sum(spec.nbytes for spec in output_tensors.specs)
     except BaseException:
         file.leave(changes.errors)
         raise
     return file.finish()
 
 
-def _chunks(piece: Piece, opened: Checkpoint | FloatModel) -> Iterator[memoryview]:
+def _chunks(output_tensors: OutputTensors, opened: Checkpoint | FloatModel) -> Iterator[memoryview]:
     """The bytes of the piece's tensors, which nothing holds on to once they are written."""
-    tensors = piece.make(opened)
-    for spec, tensor in zip(piece.specs, tensors, strict=True):
+    tensors = output_tensors.make(opened)
+    for spec, tensor in zip(output_tensors.specs, tensors, strict=True):
         yield encoded_tensor(spec, tensor)
 
 

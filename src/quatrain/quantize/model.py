@@ -9,21 +9,21 @@ from pathlib import Path
 
 import torch
 
+from quatrain.atomic_files import whole_folder
+from quatrain.checkpoint.files.hub import local_path
+from quatrain.checkpoint.files.memory_map import only_read, was_read
+from quatrain.checkpoint.files.safetensors import write_safetensors
 from quatrain.checkpoint.float_model import FloatModel
-from quatrain.checkpoint.hub import local_path
-from quatrain.checkpoint.mapped import only_read, was_read
 from quatrain.checkpoint.open_model import open_float_model
-from quatrain.checkpoint.safetensors_file import write_safetensors
 from quatrain.checkpoint.source_files import source_files
 from quatrain.errors import InputError
-from quatrain.files import whole_folder
-from quatrain.quantize.groups import quantize_rows
 from quatrain.quantize.output_folder import OWN_FILES, PARAMS, WEIGHTS, output_folder
-from quatrain.quantize.plan import Step, Table, plan
+from quatrain.quantize.plan import EmbeddingFormat, TensorPlan, plan
 from quatrain.quantize.q4_0 import GROUP_SIZE as Q4_0_GROUP_SIZE
 from quatrain.quantize.q4_0 import make_layout_of_q4_0
+from quatrain.quantize.round_to_nearest import quantize_rows
 from quatrain.stages import Stages, peak_rss_bytes
-from quatrain.tokenizer import write_json
+from quatrain.tokenizer.tokenizer import write_json
 
 
 @dataclass
@@ -54,8 +54,8 @@ def quantize_model(
     model: Path | str,
     output: Path,
     group_size: int = 32,
-    embedding: Table = "keep",
-    output_layer: Table = "keep",
+    embedding: EmbeddingFormat = "keep",
+    output_layer: EmbeddingFormat = "keep",
     stages: Stages | None = None,
 ) -> QuantizeReport:
     """Write `model` (see `open_float_model`) as a pre-quantized checkpoint into folder `output`.
@@ -71,16 +71,16 @@ def quantize_model(
     model, target = local_path(model), Path(output)
     with stages("open the model"), only_read():
         source = open_float_model(model)
-        steps, arguments = plan(source, group_size, embedding, output_layer)
+        plans, arguments = plan(source, group_size, embedding, output_layer)
         output = output_folder(target, source_files(model, None))
-    specs = [spec for step in steps for spec in step.specs(group_size)]
+    specs = [spec for tensor_plan in plans for spec in tensor_plan.specs(group_size)]
     report = QuantizeReport(str(model), str(target), group_size, len(specs))
     with whole_folder(output, OWN_FILES) as folder:
         # What is small comes first: where it cannot be made, that shows at once.
         report.tokenizer = [file.name for file in source.write_tokenizer(folder)]
         write_json(folder / PARAMS, source.params | {"quantization_args": arguments})
         with one_thread():
-            write_safetensors(folder / WEIGHTS, specs, _quantized(source, steps, report, stages))
+            write_safetensors(folder / WEIGHTS, specs, _quantized(source, plans, report, stages))
         report.bytes_out = sum(file.stat().st_size for file in folder.iterdir())
     report.bytes_in = _size(model)
     report.seconds = dict(stages.seconds)
@@ -89,48 +89,48 @@ def quantize_model(
 
 
 def _quantized(
-    model: FloatModel, steps: list[Step], report: QuantizeReport, stages: Stages
+    model: FloatModel, plans: list[TensorPlan], report: QuantizeReport, stages: Stages
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors of the checkpoint in order, each made when it is asked for."""
-    for kind, some in groupby(steps, lambda step: step.kind):
+    for kind, some in groupby(plans, lambda tensor_plan: tensor_plan.kind):
         error = total = 0.0
         with stages(f"quantize {kind}"):
-            for step in some:
-                of_step, tensors = quantize_step(model, step, report)
+            for tensor_plan in some:
+                of_step, tensors = quantize_tensor(model, tensor_plan, report)
                 error, total = error + of_step[0], total + of_step[1]
-                specs = step.specs(report.group_size)
+                specs = tensor_plan.specs(report.group_size)
                 yield from zip((spec.name for spec in specs), tensors, strict=True)
                 del tensors  # while the next one is made
                 was_read(sum(spec.nbytes for spec in specs))
         report.relative_rms_error[kind] = sqrt(error / total) if total else 0.0
 
 
-def quantize_step(
-    model: FloatModel, step: Step, report: QuantizeReport
+def quantize_tensor(
+    model: FloatModel, tensor_plan: TensorPlan, report: QuantizeReport
 ) -> tuple[tuple[float, float], tuple[torch.Tensor, ...]]:
     """((sum of squared errors, sum of squared weights), the tensors that `step` writes).
 
     Both sums are 0 for a tensor that stays in floating point. Counts in `report` the groups that
     were int4 already.
     """
-    int4, group_size = step.method == "int4", report.group_size
+    int4, group_size = tensor_plan.method == "int4", report.group_size
     try:
-        if step.method == "fp":
-            weight = model.tensors[step.source]
+        if tensor_plan.method == "fp":
+            weight = model.tensors[tensor_plan.source]
             if not torch.isfinite(weight).all():
                 raise ValueError("holds a NaN or an infinite value")
             return (0.0, 0.0), (weight,)
-        if int4 and group_size == Q4_0_GROUP_SIZE and step.source in model.int4_blocks:
-            values, scales = model.int4_blocks[step.source]()
+        if int4 and group_size == Q4_0_GROUP_SIZE and tensor_plan.source in model.int4_blocks:
+            values, scales = model.int4_blocks[tensor_plan.source]()
             squared_weights = make_layout_of_q4_0(values, scales)
             report.exact_groups += scales.numel()
             report.negative_scales += int((scales < 0).sum())
             return (0.0, squared_weights), (values, scales)
-        rows_of = model.tensors.rows_of(step.source)
-        return quantize_rows(rows_of, step.shape, group_size if int4 else None)
+        rows_of = model.tensors.rows_of(tensor_plan.source)
+        return quantize_rows(rows_of, tensor_plan.shape, group_size if int4 else None)
     except ValueError as error:
         raise InputError(
-            f"{model.source}: {step.source} {error}; the model is damaged, download it again"
+            f"{model.source}: {tensor_plan.source} {error}; the model is damaged, download it again"
         ) from error
 
 

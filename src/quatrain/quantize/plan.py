@@ -6,17 +6,18 @@ from typing import Any, Literal
 import torch
 
 from quatrain.checkpoint import FloatModel
-from quatrain.checkpoint.layout import EMBEDDING, GROUP_SIZES, OUTPUT, linear_shapes, vector_shapes
-from quatrain.checkpoint.safetensors_file import TensorSpec
+from quatrain.checkpoint.files.safetensors import TensorSpec
+from quatrain.checkpoint.layout import EMBEDDING, OUTPUT, linear_shapes, vector_shapes
 from quatrain.errors import InputError
+from quatrain.int4 import GROUP_SIZES, Scheme
 from quatrain.quantize.q4_0 import GROUP_SIZE as Q4_0_GROUP_SIZE
 
 Method = Literal["int4", "int8", "fp"]
-Table = Literal["keep", "int4", "int8", "fp"]
+EmbeddingFormat = Literal["keep", "int4", "int8", "fp"]
 
 
 @dataclass(frozen=True)
-class Step:
+class TensorPlan:
     """One tensor to write: `method` applied to the model's `source`, stored under `target`.
 
     `kind` groups steps for progress and for the error figures. `shape` is [N, K], [experts, N, K]
@@ -42,8 +43,8 @@ class Step:
 
 
 def plan(
-    model: FloatModel, group_size: int, embedding: Table, output_layer: Table
-) -> tuple[list[Step], dict[str, Any]]:
+    model: FloatModel, group_size: int, embedding: EmbeddingFormat, output_layer: EmbeddingFormat
+) -> tuple[list[TensorPlan], dict[str, Any]]:
     """(the steps in the order they are written: embedding, layers, output; the quantization_args
     that say so).
 
@@ -65,28 +66,32 @@ def plan(
         embedding = "int4" if int4 else "int8"
     if output_layer == "keep":
         output_layer = "int4"
-    steps = [
+    plans = [
         *(
-            Step("layers", f"{name}.weight", f"{name}.weight", "int4", shape)
+            TensorPlan("layers", f"{name}.weight", f"{name}.weight", "int4", shape)
             for name, shape in linear_shapes(config).items()
         ),
-        *(Step("layers", name, name, "fp", shape) for name, shape in vector_shapes(config).items()),
+        *(
+            TensorPlan("layers", name, name, "fp", shape)
+            for name, shape in vector_shapes(config).items()
+        ),
     ]
     if embedding_name in tensors and config.apply_embedding:
         shape = tensors.stored[embedding_name].shape
-        steps.insert(0, Step("embedding", embedding_name, embedding_name, embedding, shape))
+        plans.insert(0, TensorPlan("embedding", embedding_name, embedding_name, embedding, shape))
     if output_source in tensors and config.apply_output:
         shape = tensors.stored[output_source].shape
-        steps.append(Step("output", output_source, output_name, output_layer, shape))
-    for step in steps:
-        if step.method == "int4" and step.shape[-1] % group_size:
-            fitting = [str(size) for size in GROUP_SIZES if step.shape[-1] % size == 0]
+        plans.append(TensorPlan("output", output_source, output_name, output_layer, shape))
+    for tensor_plan in plans:
+        if tensor_plan.method == "int4" and tensor_plan.shape[-1] % group_size:
+            fitting = [str(size) for size in GROUP_SIZES if tensor_plan.shape[-1] % size == 0]
             raise InputError(
-                f"{step.source} has {step.shape[-1]} input features, not a multiple of the group "
-                f"size {group_size}; group sizes that divide it: {', '.join(fitting) or 'none'}"
+                f"{tensor_plan.source} has {tensor_plan.shape[-1]} input features, not a multiple "
+                f"of the group size {group_size}; group sizes that divide it: "
+                f"{', '.join(fitting) or 'none'}"
             )
-    return steps, {
-        "scheme": "8da4w",
+    return plans, {
+        "scheme": Scheme.DYNAMIC_INT8,
         "group_size": group_size,
         "embedding": embedding,
         "output": output_layer,

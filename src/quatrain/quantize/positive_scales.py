@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from quatrain.linear.int4 import Int4Linear
-from quatrain.quantize.groups import quantize_groups, squared_error
+from quatrain.quantize.round_to_nearest import quantize_groups, squared_error
 
 
 @dataclass

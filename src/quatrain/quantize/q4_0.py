@@ -9,7 +9,7 @@ does not have, and keeps its negative scale.
 
 import torch
 
-from quatrain.quantize.groups import INT4_MIN
+from quatrain.int4 import INT4_MIN
 
 GROUP_SIZE = 32
 

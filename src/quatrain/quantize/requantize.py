@@ -5,8 +5,8 @@ from math import sqrt
 
 import torch
 
-from quatrain.checkpoint.tensors import RowsOf
-from quatrain.quantize.groups import quantize_rows
+from quatrain.checkpoint.files.lazy_tensors import RowsOf
+from quatrain.quantize.round_to_nearest import quantize_rows
 
 
 @dataclass

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
-from quatrain.runtime.choose import KeptSpeeds, decode_seconds, one_token, reference_fits
 from quatrain.runtime.generate import Runner
+from quatrain.runtime.speed import KeptSpeeds, decode_seconds, one_token, reference_fits
 from quatrain.stages import Stages
-from quatrain.tokenizer import TOKENIZER, beside
+from quatrain.tokenizer.tokenizer import TOKENIZER, beside
 
 if TYPE_CHECKING:
     from quatrain.runtime.wgpu import WgpuRunner
@@ -32,7 +32,7 @@ def load_runner(
 
     "auto": for a Vulkan program a real GPU; without one the software GPU or the CPU reference,
     whichever measured faster, and the name says so; ExecuTorch for any other program. "gpu:NAME"
-    is the GPU of that name or number. `emulate` is a defect of `quatrain.runtime.faults` to
+    is the GPU of that name or number. `emulate` is a defect of `quatrain.runtime.defects` to
     compute with. `stages` hears of the measurement, which is made once and takes a while. A
     program that was edited in memory runs as edited, except on ExecuTorch, which reads its file.
     Raises `InputError` where `device` is unknown or cannot run this program.

@@ -12,14 +12,13 @@ import torch
 from torch import nn
 
 from quatrain.errors import InputError
+from quatrain.int4 import GROUP_SIZES
 from quatrain.linear import (
     Int8DynActInt4WeightLinear,
     Int8DynActInt8WeightLinear,
     QuantizedGroupEmbedding,
     WeightOnlyInt4Linear,
 )
-
-GROUP_SIZES = (32, 64, 128, 256)
 
 
 def transform_linear_for_pre_quantization(

@@ -11,18 +11,19 @@ from pathlib import Path
 
 import torch
 
-from quatrain.backbone.build import load_eager
 from quatrain.errors import InputError
+from quatrain.int4 import Scheme
 from quatrain.linear.affine import INT8_MAX, INT8_MIN, choose_token_qparams
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program import open_program
-from quatrain.program.linears import META_NAMES, find_linears
+from quatrain.program.inspect.linears import META_NAMES, find_linears
 from quatrain.runtime.generate import check_prompt
 from quatrain.runtime.load import find_tokenizer, require_tokens_to_logits
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.stages import Stages
-from quatrain.tokenizer import Tokenizer
-from quatrain.verify.subjects import is_checkpoint, open_subject
+from quatrain.tokenizer.tokenizer import Tokenizer
+from quatrain.verify.eager import load_eager
+from quatrain.verify.evaluated_models import is_checkpoint, open_evaluated_model
 
 DEFAULT_TEXT = (
     "Free software is a matter of liberty, not price. To install a package, open a terminal, "
@@ -80,8 +81,10 @@ def activity(name: str, x: torch.Tensor) -> Activity:
 
 def _eager_inputs(path: Path, text: str | None, stages: Stages) -> dict[str, torch.Tensor]:
     with stages("load the model"):
-        subject = open_subject(path, "auto", None, "8da4w", "diagnose", stages)
-        tokens = _encode(subject.beside, text, subject.context)
+        evaluated = open_evaluated_model(
+            path, "auto", None, Scheme.DYNAMIC_INT8, "diagnose", stages
+        )
+        tokens = _encode(evaluated.beside, text, evaluated.context)
         backbone = load_eager(path)
     inputs: dict[str, torch.Tensor] = {}
 
@@ -147,7 +150,7 @@ def draw(activities: list[Activity], path: Path) -> None:
     check_drawable(path)
     from matplotlib.figure import Figure
 
-    from quatrain.files import whole_file
+    from quatrain.atomic_files import whole_file
 
     places = {a.linear: a for a in activities if a.linear.startswith("layers.")}
     if not places:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from quatrain.backbone.build import Scheme
 from quatrain.errors import InputError
-from quatrain.runtime.faults import check_fault
+from quatrain.int4 import Scheme
+from quatrain.runtime.defects import check_defect
 from quatrain.runtime.load import find_tokenizer
 from quatrain.stages import Stages
-from quatrain.tokenizer import Tokenizer
-from quatrain.verify.subjects import Subject, is_checkpoint, open_subject
+from quatrain.tokenizer.tokenizer import Tokenizer
+from quatrain.verify.evaluated_models import EvaluatedModel, is_checkpoint, open_evaluated_model
 from quatrain.verify.windows import window_logits
 
 DEFAULT_TEXT = Path(__file__).with_name("evaluate.txt")
@@ -65,7 +65,7 @@ def evaluate(
     8da4w.
     Raises `InputError` where a model, its tokenizer or the text cannot be used.
     """
-    check_fault(emulate)
+    check_defect(emulate)
     if all(map(is_checkpoint, models)) and (emulate or device != "auto"):
         raise InputError("--device and --emulate are for programs, and none is given")
     if scheme and not any(map(is_checkpoint, models)):
@@ -74,7 +74,9 @@ def evaluate(
             "`quatrain retarget` changes"
         )
     subjects = [
-        open_subject(model, device, emulate, scheme or "8da4w", "evaluate", Stages())
+        open_evaluated_model(
+            model, device, emulate, scheme or Scheme.DYNAMIC_INT8, "evaluate", Stages()
+        )
         for model in models
     ]
     first = subjects[0]
@@ -130,8 +132,8 @@ class _Compare:
         return Divergence(max(0.0, kl) if math.isfinite(kl) else math.inf, self.same / self.seen)
 
 
-def _pieces(subject: Subject, text: str, tokens: int, length: int) -> list[list[int]]:
-    ids = Tokenizer.load(find_tokenizer(subject.beside)).encode(text)[:tokens]
+def _pieces(evaluated: EvaluatedModel, text: str, tokens: int, length: int) -> list[list[int]]:
+    ids = Tokenizer.load(find_tokenizer(evaluated.beside)).encode(text)[:tokens]
     pieces = [ids[at : at + length] for at in range(0, len(ids), length)]
     pieces = [piece for piece in pieces if len(piece) > 1]
     if not pieces:
@@ -140,25 +142,28 @@ def _pieces(subject: Subject, text: str, tokens: int, length: int) -> list[list[
 
 
 def _measure(
-    subject: Subject, pieces: list[list[int]], witness: _Keep | _Compare | None, progress: Progress
+    evaluated: EvaluatedModel,
+    pieces: list[list[int]],
+    witness: _Keep | _Compare | None,
+    progress: Progress,
 ) -> Evaluation:
     done, total = 0, sum(map(len, pieces))
-    progress(subject.path, done, total)  # before loading, which can take as long
-    runner, runtime = subject.load()
+    progress(evaluated.path, done, total)  # before loading, which can take as long
+    runner, runtime = evaluated.load()
     losses: list[torch.Tensor] = []
     begun = time.perf_counter()
     for piece in pieces:
         at = 0
-        for rows in window_logits(runner, piece, subject.window):
+        for rows in window_logits(runner, piece, evaluated.window):
             logs = torch.log_softmax(rows, -1)
             targets = torch.tensor(piece[at + 1 : at + 1 + len(logs)], dtype=torch.int64)
             losses.append(-logs[torch.arange(len(targets)), targets])
             if witness is not None:
                 witness.see(done, logs)
             at, done = at + len(logs), done + len(logs)
-            progress(subject.path, done, total)
+            progress(evaluated.path, done, total)
     seconds = time.perf_counter() - begun
-    return _summary(subject.path, runtime, torch.cat(losses).double(), seconds, witness)
+    return _summary(evaluated.path, runtime, torch.cat(losses).double(), seconds, witness)
 
 
 def _summary(

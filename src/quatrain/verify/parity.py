@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from quatrain.backbone.model import Backbone
 from quatrain.runtime.generate import Runner
-from quatrain.verify.walk import relative_error
+from quatrain.verify.layerwise import relative_error
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint import open_checkpoint
 from quatrain.errors import InputError
+from quatrain.int4 import Scheme
 from quatrain.linear.int4 import freeze_weights
 from quatrain.program import Program, open_program
 from quatrain.quantize.positive_scales import RoundedAgain, make_scales_positive
-from quatrain.runtime.faults import check_fault
+from quatrain.runtime.defects import check_defect
 from quatrain.runtime.generate import Runner, check_prompt
 from quatrain.runtime.load import (
     check_device,
@@ -28,9 +29,15 @@ from quatrain.runtime.load import (
 )
 from quatrain.runtime.wgpu.device import list_adapters
 from quatrain.stages import Stages
-from quatrain.tokenizer import Tokenizer
-from quatrain.verify.described import describe, match_schemes
-from quatrain.verify.packed import PackedCheck, check_packed
+from quatrain.tokenizer.tokenizer import Tokenizer
+from quatrain.verify.layerwise import (
+    TOLERANCE,
+    LayerwiseComparison,
+    TracingRunner,
+    compare_layerwise,
+)
+from quatrain.verify.logits_checks import divergence_problems, health_problems, logits_problems
+from quatrain.verify.packed_constants import PackedCheck, check_packed
 from quatrain.verify.parity import (
     Parity,
     compare_logits,
@@ -38,8 +45,7 @@ from quatrain.verify.parity import (
     greedy_logits,
     rounding_floor,
 )
-from quatrain.verify.problems import divergence_problems, health_problems, logits_problems
-from quatrain.verify.walk import TOLERANCE, TracingRunner, Walk, walk
+from quatrain.verify.program_info import describe, match_schemes
 
 PROMPTS = (
     "The capital of France is Paris, and the capital of Italy is",
@@ -60,7 +66,7 @@ class DeviceCheck:
 
     device: str
     parity: Parity
-    walk: Walk | None
+    layerwise: LayerwiseComparison | None
     problems: list[str]
 
 
@@ -108,7 +114,7 @@ def verify_program(
     `InputError` for a wrong request.
     """
     stages = stages or Stages()
-    check_fault(emulate)
+    check_defect(emulate)
     with stages("open the program and the checkpoint"):
         opened, source = open_program(program), open_checkpoint(checkpoint)
         require_tokens_to_logits(program, opened.metadata, "verify")
@@ -122,7 +128,9 @@ def verify_program(
         packed = check_packed(vulkan, source.tensors, source.group_size) if vulkan else []
     with stages("build the eager backbone"):
         backbone = build_backbone(
-            source.config, source.tensors, "weight-only" if scheme == "weight-only" else "8da4w",
+            source.config,
+            source.tensors,
+            Scheme.DYNAMIC_INT8 if scheme == "mixed" else Scheme(scheme),
             group_size=source.group_size, max_seq_len=context,
         )  # fmt: skip
         if vulkan and scheme == "mixed":
@@ -143,7 +151,7 @@ def verify_program(
         if device != "executorch":
             with stages(f"walk on {device}"):
                 tracing = cast(TracingRunner, runner)
-                walked = walk(tracing, backbone, texts[0], TOLERANCE[dtype])
+                walked = compare_layerwise(tracing, backbone, texts[0], TOLERANCE[dtype])
         problems = logits_problems(parity, allowed) + health_problems(eager.logits, logits)
         if walked is None:
             problems += divergence_problems(parity, _FLOORS * floor.kl + _DIVERGENCE)
@@ -160,10 +168,10 @@ def verify_program(
     return report
 
 
-def _unseen(fault: str) -> str:
+def _unseen(defect: str) -> str:
     """Why a program passes although the device was given a defect."""
     return (
-        f"{fault} changed nothing here. It concerns 8da4w linears alone, and dq8ca-m-gt-k those "
+        f"{defect} changed nothing here. It concerns 8da4w linears alone, and dq8ca-m-gt-k those "
         "only that meet a --prompt of more tokens than they have inputs"
     )
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from quatrain.checkpoint.families.fields import Fields
-from quatrain.checkpoint.families.rope import rope_params
-from quatrain.checkpoint.tensors import LazyTensors
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.hugging_face.fields import Fields
+from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
 
 
 def no_params(fields: Fields, source: str) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from quatrain.checkpoint.families.family import Family
-from quatrain.checkpoint.families.fields import (
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.hugging_face.fields import (
     Fields,
     flag,
     integer,
@@ -17,9 +18,8 @@ from quatrain.checkpoint.families.fields import (
     object_of,
     refusal,
 )
-from quatrain.checkpoint.families.layers import FULL, SLIDING, layer_types
-from quatrain.checkpoint.families.rope import rope_type, scaled_rope
-from quatrain.checkpoint.tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.hugging_face.layer_types import FULL, SLIDING, layer_types
+from quatrain.checkpoint.hugging_face.rope_parameters import rope_type, scaled_rope
 from quatrain.errors import InputError
 
 _DEFAULTS = {

@@ -3,7 +3,7 @@
 from typing import Any
 
 from quatrain.checkpoint.families.family import Family
-from quatrain.checkpoint.families.fields import Fields, flag
+from quatrain.checkpoint.hugging_face.fields import Fields, flag
 from quatrain.errors import InputError
 
 _DEFAULTS = {

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from quatrain.checkpoint.families.family import Family
-from quatrain.checkpoint.families.fields import (
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.hugging_face.fields import (
     Fields,
     flag,
     integer,
@@ -16,8 +17,7 @@ from quatrain.checkpoint.families.fields import (
     number,
     refusal,
 )
-from quatrain.checkpoint.families.layers import interval_of, is_nth, no_rope_interval
-from quatrain.checkpoint.tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.hugging_face.layer_types import interval_of, is_nth, no_rope_interval
 from quatrain.errors import InputError
 
 # As the part of a model that also sees, a configuration may leave out any of these.

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from quatrain.backbone.field_types import typed_value
-from quatrain.checkpoint.tensors import LazyTensors, StoredTensor
+from quatrain.backbone.param_types import typed_value
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.errors import InputError
 
 _RENAMED = {

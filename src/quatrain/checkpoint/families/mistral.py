@@ -1,7 +1,7 @@
 """Mistral: every layer sees the last `sliding_window` tokens only."""
 
 from quatrain.checkpoint.families.family import Family
-from quatrain.checkpoint.families.layers import window_of_all
+from quatrain.checkpoint.hugging_face.layer_types import window_of_all
 
 _DEFAULTS = {
     "num_attention_heads": 32,

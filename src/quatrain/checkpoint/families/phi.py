@@ -5,10 +5,10 @@ import re
 from typing import Any
 
 from quatrain.checkpoint.families.family import Family
-from quatrain.checkpoint.families.fields import Fields, integer, integer_or_none
-from quatrain.checkpoint.families.layers import window_of_all
-from quatrain.checkpoint.families.rope import rope_params
-from quatrain.checkpoint.tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.hugging_face.fields import Fields, integer, integer_or_none
+from quatrain.checkpoint.hugging_face.layer_types import window_of_all
+from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
 from quatrain.errors import InputError
 
 _DEFAULTS = {

@@ -4,8 +4,8 @@ seen from the tensors that are there)."""
 from typing import Any
 
 from quatrain.checkpoint.families.family import Family
-from quatrain.checkpoint.families.fields import Fields, integer, layer_count
-from quatrain.checkpoint.families.layers import window_of_some
+from quatrain.checkpoint.hugging_face.fields import Fields, integer, layer_count
+from quatrain.checkpoint.hugging_face.layer_types import window_of_some
 
 _DEFAULTS = {
     "num_attention_heads": 32,

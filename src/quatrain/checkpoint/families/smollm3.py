@@ -3,8 +3,8 @@
 from typing import Any
 
 from quatrain.checkpoint.families.family import Family
-from quatrain.checkpoint.families.fields import Fields, layer_count
-from quatrain.checkpoint.families.layers import is_nth, no_rope_interval, window_of_some
+from quatrain.checkpoint.hugging_face.fields import Fields, layer_count
+from quatrain.checkpoint.hugging_face.layer_types import is_nth, no_rope_interval, window_of_some
 
 _DEFAULTS = {
     "num_attention_heads": 16,

@@ -9,8 +9,8 @@ import torch
 
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, VulkanGraph, open_program
-from quatrain.runtime.computing import UNFIT, cannot_compute, computing
-from quatrain.runtime.faults import check_fault, faulty_linear_dynamic
+from quatrain.runtime.defects import check_defect, defective_linear_dynamic
+from quatrain.runtime.operator_errors import UNFIT, cannot_compute, computing
 from quatrain.runtime.reference.attention import ATTENTION_KERNELS, MUTATED
 from quatrain.runtime.reference.kernels import KERNELS
 from quatrain.runtime.reference.quantized import (
@@ -29,7 +29,7 @@ Step = Callable[[list[Any]], None]
 class ReferenceRunner:
     """Runs the Vulkan delegate of `program` on the CPU.
 
-    `emulate` computes what a defect of `quatrain.runtime.faults` computes.
+    `emulate` computes what a defect of `quatrain.runtime.defects` computes.
     Every int4 weight is unpacked to float32 once (4 bytes per weight, shared where constants
     are). Raises `InputError` where the program has no single Vulkan delegate, does other work
     outside it, or holds an operator without a kernel here, named, before anything runs.
@@ -43,7 +43,7 @@ class ReferenceRunner:
         threads: int | None = None,
         emulate: str | None = None,
     ) -> None:
-        check_fault(emulate)
+        check_defect(emulate)
         self._fault = emulate
         if not isinstance(program, Program):
             program = open_program(program)
@@ -170,11 +170,11 @@ class ReferenceRunner:
         if operator.kind == "et_vk.linear_q4gsw":
             return (lambda x, bias: linear_weight_only(x, dense, bias)), (names["x"], names["bias"])
         arguments = ("x", "input_scales", "input_zero_points", "bias")
-        fault, group = self._fault, self.graph.plain(names["group_size"])
+        defect, group = self._fault, self.graph.plain(names["group_size"])
 
         def linear(x: Any, scales: Any, zeros: Any, bias: Any) -> torch.Tensor:
-            if fault is not None:
-                return faulty_linear_dynamic(fault, x, scales, zeros, dense, bias, group)
+            if defect is not None:
+                return defective_linear_dynamic(defect, x, scales, zeros, dense, bias, group)
             return linear_dynamic(x, scales, zeros, dense, bias)
 
         return linear, tuple(names[name] for name in arguments)

@@ -8,7 +8,7 @@ import numpy as np
 
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, VulkanGraph
-from quatrain.runtime.computing import computing
+from quatrain.runtime.operator_errors import computing
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Symbol, Traits
 from quatrain.runtime.wgpu.operators import HANDLERS
 from quatrain.runtime.wgpu.pointwise import BINARY
@@ -54,16 +54,16 @@ def lower(
     inputs: Mapping[int, np.ndarray],
     traits: Traits,
     fp16: bool,
-    fault: str | None = None,
+    defect: str | None = None,
     join: bool = True,
 ) -> Lowered:
     """Dispatches for `operators` (the graph's, fused) at the shapes of `inputs`.
 
-    `fault` is a defect to emulate, from `quatrain.runtime.faults`. Without `join`, each operator
+    `fault` is a defect to emulate, from `quatrain.runtime.defects`. Without `join`, each operator
     has dispatches of its own. Raises `InputError` for an operator that cannot be computed, such
     as one of a damaged program.
     """
-    lowering = Lowering(graph, traits, fp16, inputs, fault, join)
+    lowering = Lowering(graph, traits, fp16, inputs, defect, join)
     for operator in operators:
         with computing(operator.name):
             lowering.lower(operator)
@@ -85,14 +85,14 @@ class Lowering:
         traits: Traits,
         fp16: bool,
         inputs: Mapping[int, np.ndarray],
-        fault: str | None,
+        defect: str | None,
         join: bool,
     ):
         self.graph = graph
         self.traits = traits
         self.fp16 = fp16
         self.inputs = inputs
-        self.fault = fault
+        self.defect = defect
         self.join = join
         self._rows: dict[int, Row] = {}  # by the place of their dispatch
         self.result = Lowered()
@@ -124,7 +124,7 @@ class Lowering:
             else:
                 row = replace(before, quantized=row.quantized)
         self._rows[len(self.result.dispatches)] = row
-        return row.dispatch(self.traits, self.fault)
+        return row.dispatch(self.traits, self.defect)
 
     def _maker(self, x: Operand) -> Join | Row | None:
         """What the last dispatch does, if that makes `x` and can be joined with what follows."""

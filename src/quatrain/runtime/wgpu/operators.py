@@ -140,7 +140,7 @@ def _linear(to: "Lowering", operator: Operator) -> list[Dispatch]:
         shape = (x.rows, -(-x.shape[-1] // 8) * 2)
         quantized = Quantized(Operand(("packed", operator.out), "u32", shape), scale, zero)
         made = [quantize_activation(x, quantized)]
-    return [*made, linear.int4_linear(x, weights, y, to.traits, quantized, to.fault)]
+    return [*made, linear.int4_linear(x, weights, y, to.traits, quantized, to.defect)]
 
 
 def _float_linear(to: "Lowering", operator: Operator) -> list[Dispatch]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from quatrain.files import whole_file
+from quatrain.atomic_files import whole_file
 from quatrain.runtime.wgpu.runner import Timing
 
 

@@ -11,7 +11,7 @@ from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Traits, ceil_div, 
 # torchao's smallest scale of an activation where the graph does not give one.
 EPSILON = 1.1920928955078125e-07
 
-# WGSL of what reads back of a zero point `chosen`, by defect (see quatrain.runtime.faults).
+# WGSL of what reads back of a zero point `chosen`, by defect (see quatrain.runtime.defects).
 _READ_ZERO = {
     "dq8ca-zp-binding-float": "select(chosen, chosen - 8388608.0, chosen < 0.0)",
     "dq8ca-zp-binding-int8": "select(127.0, -128.0, chosen < 0.0)",
@@ -59,7 +59,7 @@ class Row:
     norm: Norm | None = None
     quantized: Quantized | None = None
 
-    def dispatch(self, traits: Traits, fault: str | None = None) -> Dispatch:
+    def dispatch(self, traits: Traits, defect: str | None = None) -> Dispatch:
         """One workgroup per row. `fault` is a defect to emulate."""
         join, norm, quantized = self.join, self.norm, self.quantized
         x = self.x
@@ -87,7 +87,7 @@ class Row:
             ]
             constants |= {
                 "X_SCALE": quantized.scale.dtype, "SMALLEST": quantized.smallest,
-                "READ_ZERO": _READ_ZERO.get(fault or "", "chosen"),
+                "READ_ZERO": _READ_ZERO.get(defect or "", "chosen"),
             }  # fmt: skip
         return dispatch(
             "row",

@@ -11,8 +11,8 @@ import wgpu
 
 from quatrain.errors import InputError
 from quatrain.program import Operator, Program, Tensor, open_program
-from quatrain.runtime.computing import computing
-from quatrain.runtime.faults import check_fault
+from quatrain.runtime.defects import check_defect
+from quatrain.runtime.operator_errors import computing
 from quatrain.runtime.wgpu.device import Gpu, explained
 from quatrain.runtime.wgpu.dispatch import Operand
 from quatrain.runtime.wgpu.fuse import fuse
@@ -58,7 +58,7 @@ class WgpuRunner:
     """Runs the Vulkan delegate of `program` on the GPU `adapter` (its name or index; the best).
 
     Constants are uploaded once, from the memory-mapped file; the KV caches stay on the GPU.
-    `emulate` computes what a defect of `quatrain.runtime.faults` computes.
+    `emulate` computes what a defect of `quatrain.runtime.defects` computes.
     Raises `InputError`, before anything runs, for an operator without a kernel, for a program
     that does other work beside its delegate, and for a GPU whose limits are too small.
     """
@@ -71,7 +71,7 @@ class WgpuRunner:
         adapter: str | None = None,
         emulate: str | None = None,
     ) -> None:
-        check_fault(emulate)
+        check_defect(emulate)
         if not isinstance(program, Program):
             program = open_program(program)
         self.metadata = program.metadata

@@ -1,0 +1,111 @@
+"""The names and shapes of a backbone's tensors as a checkpoint holds them, in Meta's naming.
+
+layers.{i}.attention.wq.weight              [n_heads * head_dim, dim]
+layers.{i}.attention.{wk,wv}.weight         [n_kv_heads * head_dim, dim], unless it has a donor
+layers.{i}.attention.wo.weight              [dim, n_heads * head_dim]
+layers.{i}.attention.og.weight              [n_heads * head_dim, dim], with use_attn_o_gate
+layers.{i}.attention.{wq,wk,wv}.bias        with attention_qkv_bias
+layers.{i}.attention.{q,k}_norm_fn.weight   [head_dim], with use_qk_norm and qk_norm_affine
+layers.{i}.feed_forward.{w1,w3}.weight      [hidden_dim, dim] (gate, up)
+layers.{i}.feed_forward.w2.weight           [dim, hidden_dim] (down)
+  in a mixture of experts, in place of these three:
+layers.{i}.feed_forward.experts.{w1,w3}.weight   [num_experts, expert_dim, dim]
+layers.{i}.feed_forward.experts.w2.weight        [num_experts, dim, expert_dim]
+layers.{i}.feed_forward.shared_expert.{w1,w2,w3}.weight   the same without [num_experts]
+layers.{i}.feed_forward.router.weight       [num_experts, dim], floating point
+layers.{i}.{attention_norm,ffn_norm}.weight [dim]
+layers.{i}.post_attention_norm.weight       [dim], with post_attention_norm
+layers.{i}.post_ffn_norm.weight             [dim], with post_ffn_norm or use_ffn_learnable_scales
+layers.{i}.{add_attn,add_ffn}.gate          [dim], with use_residual_gate
+norm.weight                                 [dim]
+output_intermediate.weight                  [output_linear_intermediate_dim, dim]
+tok_embeddings.weight                       [vocab_size, dim], or the rows of input_prune_map
+output.weight                               [vocab_size, dim or the intermediate dim], or the
+                                            rows of output_prune_map; absent where it is tied
+"""
+
+from quatrain.backbone.config import BackboneConfig, Layer
+from quatrain.backbone.pruned_vocabulary import embedding_rows, output_rows
+
+
+def linear_shapes(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
+    """Each quantized linear but the output, by module name: [N, K], or [experts, N, K]."""
+    shapes = {
+        f"layers.{index}.{name}": shape
+        for index in range(config.n_layers)
+        for name, shape in _layer_linears(config, config.layer(index)).items()
+    }
+    if config.apply_output and config.output_linear_intermediate_dim:
+        shapes["output_intermediate"] = (config.output_linear_intermediate_dim, config.dim)
+    return shapes
+
+
+def vector_shapes(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
+    """Each tensor that stays in floating point, by name: norms, biases, gates and routers."""
+    shapes = {
+        f"layers.{index}.{name}": shape
+        for index in range(config.n_layers)
+        for name, shape in _layer_vectors(config, config.layer(index)).items()
+    }
+    return shapes | {"norm.weight": (config.dim,)}
+
+
+def embedding_shapes(config: BackboneConfig) -> list[tuple[int, int]]:
+    """The shapes that `tok_embeddings.weight` may have: whole, or pruned already."""
+    rows = dict.fromkeys((config.vocab_size, embedding_rows(config)))
+    return [(count, config.dim) for count in rows]
+
+
+def output_shapes(config: BackboneConfig) -> list[tuple[int, int]]:
+    """The shapes that `output.weight` may have: whole, or pruned already."""
+    width = config.output_linear_intermediate_dim or config.dim
+    return [(count, width) for count in dict.fromkeys((config.vocab_size, output_rows(config)))]
+
+
+def _layer_linears(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
+    queries, keys = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    shapes: dict[str, tuple[int, ...]] = {"attention.wq": (queries, config.dim)}
+    if layer.kv_source is None:
+        shapes["attention.wk"] = shapes["attention.wv"] = (keys, config.dim)
+    shapes["attention.wo"] = (config.dim, queries)
+    if config.use_attn_o_gate:
+        shapes["attention.og"] = (queries, config.dim)
+    if not layer.moe:
+        return shapes | _feed_forward("feed_forward", config.dim, config.hidden_dim)
+    one = _feed_forward("feed_forward.experts", config.dim, config.expert_dim)
+    shared = _feed_forward("feed_forward.shared_expert", config.dim, config.expert_dim)
+    return shapes | {name: (config.num_experts, *shape) for name, shape in one.items()} | shared
+
+
+def _feed_forward(path: str, dim: int, hidden_dim: int) -> dict[str, tuple[int, ...]]:
+    return {
+        f"{path}.w1": (hidden_dim, dim),
+        f"{path}.w2": (dim, hidden_dim),
+        f"{path}.w3": (hidden_dim, dim),
+    }
+
+
+def _layer_vectors(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
+    stream = (config.dim,)
+    shapes: dict[str, tuple[int, ...]] = {
+        "attention_norm.weight": stream,
+        "ffn_norm.weight": stream,
+    }
+    if config.attention_qkv_bias:
+        shapes["attention.wq.bias"] = (config.n_heads * config.head_dim,)
+        if layer.kv_source is None:
+            keys = (config.n_kv_heads * config.head_dim,)
+            shapes["attention.wk.bias"] = shapes["attention.wv.bias"] = keys
+    if layer.qk_norm and config.qk_norm_affine:
+        shapes["attention.q_norm_fn.weight"] = (config.head_dim,)
+        if layer.kv_source is None:
+            shapes["attention.k_norm_fn.weight"] = (config.head_dim,)
+    if config.post_attention_norm:
+        shapes["post_attention_norm.weight"] = stream
+    if config.post_ffn_norm or config.use_ffn_learnable_scales:
+        shapes["post_ffn_norm.weight"] = stream
+    if config.use_residual_gate:
+        shapes["add_attn.gate"] = shapes["add_ffn.gate"] = stream
+    if layer.moe:
+        shapes["feed_forward.router.weight"] = (config.num_experts, config.dim)
+    return shapes

@@ -1,0 +1,230 @@
+"""Reads GGUF files: metadata and tensor descriptions checked against the file's size.
+
+The format: magic, version, counts; the metadata as typed key-value pairs; each tensor's name,
+dimensions (innermost first), type and offset; then, aligned, the tensors' data. `gguf.GGUFReader`
+loops over lengths that it reads from the file, whatever they are, and takes seconds over a
+vocabulary; this reader refuses a length that the file cannot hold. What a type's blocks mean is
+left to the gguf package.
+"""
+
+import mmap
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from gguf.constants import GGML_QUANT_SIZES
+
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, StoredTensor
+from quatrain.checkpoint.files.memory_map import map_file
+from quatrain.errors import InputError
+
+_LEGACY_QUANTS = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
+_K_QUANTS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+READABLE_TYPES = ("F32", "F16", "BF16", *_LEGACY_QUANTS, *_K_QUANTS)
+
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
+_SCALARS |= {12: "d"}
+_STRING, _ARRAY = 8, 9
+_MOST_DIMENSIONS = 4
+_ELEMENTS_AT_ONCE = 1 << 20  # unpacked at a time: 4 MB of float32
+
+
+@dataclass(frozen=True)
+class GgufTensor:
+    """One tensor's description: `shape` outermost first, `data` its raw bytes [rows, row bytes]."""
+
+    name: str
+    type_name: str
+    shape: tuple[int, ...]
+    data: np.ndarray
+
+
+@dataclass(frozen=True)
+class GgufFile:
+    """A GGUF file's metadata by key, and its tensors by name, their data memory-mapped.
+
+    A metadata value is an int, float, bool, str, list of str, or a numpy array of numbers.
+    """
+
+    path: Path
+    metadata: dict[str, Any]
+    tensors: dict[str, GgufTensor]
+
+    def float_tensors(self) -> LazyTensors:
+        """The tensors, dequantized to float32 as they are read."""
+        return LazyTensors(
+            {
+                name: StoredTensor(tensor.shape, torch.float32, _dequantizer(tensor))
+                for name, tensor in self.tensors.items()
+            }
+        )
+
+
+def read_gguf(path: Path) -> GgufFile:
+    """Open `path`. Raises `InputError` where it is cut short, damaged, or holds an unread type."""
+    try:
+        return _parse(path, map_file(path))
+    except (OSError, ValueError, struct.error) as error:
+        raise InputError(
+            f"{path}: is not a whole GGUF file: {error}. Download it again."
+        ) from error
+
+
+class _Cursor:
+    """Reads little-endian values one after the other, never past the end."""
+
+    def __init__(self, data: mmap.mmap):
+        self.data = data
+        self.position = 0
+
+    def require(self, count: int) -> None:
+        if count > len(self.data) - self.position:
+            raise ValueError(
+                f"it needs {count} bytes at {self.position} and ends at {len(self.data)}"
+            )
+
+    def skip(self, count: int) -> int:
+        """Move on by `count` bytes and return where they began."""
+        self.require(count)
+        start = self.position
+        self.position += count
+        return start
+
+    def scalar(self, code: str) -> Any:
+        return struct.unpack_from(f"<{code}", self.data, self.skip(struct.calcsize(f"<{code}")))[0]
+
+    def string(self) -> str:
+        length = self.scalar("Q")
+        start = self.skip(length)
+        return self.data[start : start + length].decode("utf-8")
+
+    def value(self, kind: int) -> Any:
+        if kind in _SCALARS:
+            return self.scalar(_SCALARS[kind])
+        if kind == _STRING:
+            return self.string()
+        if kind == _ARRAY:
+            return self.array(self.scalar("I"), self.scalar("Q"))
+        raise ValueError(f"its metadata has a value of unknown type {kind}")
+
+    def array(self, kind: int, count: int) -> Any:
+        if kind == _STRING:
+            # Each string takes 8 bytes at least: an impossible count fails before the list grows.
+            self.require(8 * count)
+            return [self.string() for _ in range(count)]
+        if kind not in _SCALARS:
+            raise ValueError(f"its metadata has an array of type {kind}, which is not read")
+        dtype = np.dtype(f"<{_SCALARS[kind]}")
+        start = self.skip(count * dtype.itemsize)
+        return np.frombuffer(self.data, dtype, count, start)
+
+
+def _parse(path: Path, mapped: mmap.mmap) -> GgufFile:
+    cursor = _Cursor(mapped)
+    magic, version = cursor.scalar("4s"), cursor.scalar("I")
+    if magic != b"GGUF" or version not in (2, 3):
+        raise ValueError(f"it starts with {magic!r} version {version}, expected GGUF 2 or 3")
+    tensor_count, metadata_count = cursor.scalar("Q"), cursor.scalar("Q")
+    metadata: dict[str, Any] = {}
+    for _ in range(metadata_count):
+        key = cursor.string()
+        metadata[key] = cursor.value(cursor.scalar("I"))
+    part, parts = metadata.get("split.no"), metadata.get("split.count")
+    if isinstance(part, int) and isinstance(parts, int) and parts > 1:
+        raise InputError(
+            f"{path}: is part {part + 1} of {parts} of a split model; join "
+            "them with `llama-gguf-split --merge FIRST_PART WHOLE.gguf` and give the whole"
+        )
+    described = [_describe(cursor) for _ in range(tensor_count)]
+
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
+        raise ValueError(f"general.alignment is {alignment!r}, expected a power of two")
+    base = -(-cursor.position // alignment) * alignment
+    tensors: dict[str, GgufTensor] = {}
+    for name, shape, kind, offset in described:
+        if name in tensors:
+            raise ValueError(f"tensor {name} is there twice")
+        tensors[name] = _locate(path, mapped, name, shape, kind, base + offset)
+    return GgufFile(path, metadata, tensors)
+
+
+def _describe(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
+    name = cursor.string()
+    dimensions = cursor.scalar("I")
+    if not 1 <= dimensions <= _MOST_DIMENSIONS:
+        raise ValueError(f"tensor {name} has {dimensions} dimensions")
+    shape = tuple(cursor.scalar("Q") for _ in range(dimensions))[::-1]
+    return name, shape, cursor.scalar("I"), cursor.scalar("Q")
+
+
+def _locate(
+    path: Path, mapped: mmap.mmap, name: str, shape: tuple[int, ...], kind: int, start: int
+) -> GgufTensor:
+    try:
+        ggml_type = gguf.GGMLQuantizationType(kind)
+    except ValueError:
+        raise ValueError(f"tensor {name} has unknown type {kind}") from None
+    if ggml_type.name not in READABLE_TYPES:
+        raise InputError(
+            f"{path}: tensor {name} is {ggml_type.name}, expected one of "
+            f"{', '.join(READABLE_TYPES)}; take the model's F16 or Q8_0 file"
+        )
+    block, block_bytes = GGML_QUANT_SIZES[ggml_type]
+    elements = int(np.prod(shape, dtype=object))
+    if elements == 0 or shape[-1] % block:
+        raise ValueError(f"tensor {name} of shape {list(shape)} does not divide into {block}s")
+    row_bytes = shape[-1] // block * block_bytes
+    nbytes = elements // block * block_bytes
+    if start + nbytes > len(mapped):
+        raise ValueError(
+            f"tensor {name} needs {nbytes} bytes at {start}, the file ends at {len(mapped)}"
+        )
+    data = np.frombuffer(mapped, np.uint8, nbytes, start).reshape(-1, row_bytes)
+    return GgufTensor(name, ggml_type.name, shape, data)
+
+
+def _dequantizer(tensor: GgufTensor) -> MadeByRows:
+    kind = gguf.GGMLQuantizationType[tensor.type_name]
+
+    def rows(wanted: slice) -> torch.Tensor:
+        packed = tensor.data[wanted]
+        values = np.empty((len(packed), tensor.shape[-1]), np.float32)
+        for some in _blocks_of_rows(values):
+            with np.errstate(all="ignore"):  # a damaged scale's NaN is refused by who reads it
+                values[some] = gguf.quants.dequantize(packed[some], kind)
+        return torch.from_numpy(values)
+
+    return MadeByRows(tensor.shape, rows)
+
+
+def _blocks_of_rows(matrix: np.ndarray) -> Iterator[slice]:
+    """The rows of `matrix`, as many at a time as fit a core's cache."""
+    step = max(1, _ELEMENTS_AT_ONCE // matrix.shape[-1])
+    return (slice(first, first + step) for first in range(0, len(matrix), step))
+
+
+def q4_0_blocks(tensor: GgufTensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A Q4_0 tensor's own integers, int8 [..., K] in [-8, 7], and scales, float32 [..., K/32].
+
+    Exact: the scales are the file's float16 values, which may be negative. A block is a float16
+    scale and 16 bytes; byte j holds element j in its low half and element j + 16 in its high
+    half, both offset by 8.
+    """
+    blocks = tensor.data.reshape(len(tensor.data), -1, 18)
+    scales = blocks[..., :2].copy().view("<f2")[..., 0].astype(np.float32)
+    values = np.empty((len(blocks), tensor.shape[-1]), np.int8)
+    for some in _blocks_of_rows(values):
+        packed = blocks[some, :, 2:]
+        halves = values[some].reshape(*packed.shape[:2], 2, 16)
+        halves[:, :, 0], halves[:, :, 1] = packed & 15, packed >> 4
+        halves -= 8
+    return (
+        torch.from_numpy(values.reshape(tensor.shape)),
+        torch.from_numpy(scales.reshape(*tensor.shape[:-1], -1)),
+    )

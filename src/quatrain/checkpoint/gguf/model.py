@@ -1,0 +1,123 @@
+"""Opens a GGUF model: its metadata and tensors in Meta's naming."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from quatrain.backbone.config import config_from_params
+from quatrain.checkpoint.float_model import FloatModel, checked, params_of, usual_context
+from quatrain.checkpoint.gguf.architectures import ARCHITECTURES, Architecture, meta_name
+from quatrain.checkpoint.gguf.file import GgufFile, GgufTensor, q4_0_blocks, read_gguf
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.gguf.rope_scaling import LLAMA3_FACTORS, LONGROPE_FACTORS, rope_scaling
+from quatrain.errors import InputError
+from quatrain.tokenizer.from_gguf import eos_ids, tokenizer_files_from_gguf
+
+_ROPE_FACTORS = {LLAMA3_FACTORS, *LONGROPE_FACTORS.values()}
+# Metadata that changes what the model computes and that is not implemented for every
+# architecture, with the values that change nothing.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "expert_count": (0,),
+    "attention.scale": (0.0,),
+    "attention.clamp_kqv": (0.0,),
+    "logit_scale": (0.0, 1.0),
+    "residual_scale": (0.0, 1.0),
+    "embedding_scale": (0.0, 1.0),
+}
+
+
+def open_gguf_model(path: Path) -> FloatModel:
+    """Open the GGUF file `path` as a `FloatModel`."""
+    file = read_gguf(path)
+    metadata = GgufMetadata(file)
+    architecture = ARCHITECTURES.get(metadata.architecture)
+    if architecture is None:
+        raise InputError(
+            f"{path}: its architecture is {metadata.architecture}, "
+            f"expected one of {', '.join(ARCHITECTURES)}"
+        )
+    _check_metadata(metadata, architecture)
+    file = _with_parts_apart(file, architecture.fused(metadata))
+    names = {name: meta_name(name, architecture) for name in file.tensors.keys() - _ROPE_FACTORS}
+    params = _params(file, metadata, architecture, set(names.values()))
+    config = config_from_params(params, str(path))
+    trained_context = metadata.number("context_length", 2048)
+    bos_id = file.metadata.get("tokenizer.ggml.bos_token_id")
+    return checked(
+        FloatModel(
+            source=path,
+            tensors=file.float_tensors().renamed(names),
+            config=config,
+            params=params_of(config, trained_context, bos_id, eos_ids(file.metadata)),
+            write_tokenizer=lambda folder: tokenizer_files_from_gguf(file.metadata, path, folder),
+            int4_blocks={
+                names[name]: lambda tensor=tensor: q4_0_blocks(tensor)
+                for name, tensor in file.tensors.items()
+                if tensor.type_name == "Q4_0" and len(tensor.shape) > 1 and name in names
+            },
+        )
+    )
+
+
+def _check_metadata(metadata: GgufMetadata, architecture: Architecture) -> None:
+    """Raise `InputError` for a figure that this architecture's reading leaves out."""
+    for key, neutral in _NEUTRAL.items():
+        value = metadata.get(key)
+        if key not in architecture.reads and value is not None and value not in neutral:
+            raise metadata.refuse(key, "which this backbone does not implement")
+    head_dim = metadata.head_dim()
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if key not in architecture.reads and metadata.number(key, head_dim) != head_dim:
+            raise metadata.refuse(
+                key, f"expected the head dimension {head_dim}; no other is implemented"
+            )
+
+
+def _with_parts_apart(file: GgufFile, fused: dict[str, dict[str, int]]) -> GgufFile:
+    """`file` with each tensor that is several in one as those: views of its rows."""
+    tensors: dict[str, GgufTensor] = {}
+    for name, tensor in file.tensors.items():
+        place, _, module = name.removesuffix(".weight").rpartition(".")
+        parts = fused.get(module)
+        if parts is None:
+            tensors[name] = tensor
+            continue
+        if tensor.shape[0] != sum(parts.values()):
+            raise InputError(
+                f"{file.path}: {name} has {tensor.shape[0]} rows, expected {sum(parts.values())}"
+            )
+        first = 0
+        for part, rows in parts.items():
+            data = tensor.data[first : first + rows]
+            named = f"{place}.{part}.weight"
+            tensors[named] = GgufTensor(named, tensor.type_name, (rows, *tensor.shape[1:]), data)
+            first += rows
+    return replace(file, tensors=tensors)
+
+
+def _params(
+    file: GgufFile, metadata: GgufMetadata, architecture: Architecture, names: set[str]
+) -> dict[str, Any]:
+    embedding = file.tensors.get("token_embd.weight")
+    if embedding is None:
+        raise InputError(f"{file.path}: tensor token_embd.weight is missing")
+    own = architecture.params(metadata)
+    if metadata.window() and "sliding_window" not in own and "attention_chunk_size" not in own:
+        raise metadata.refuse("attention.sliding_window", "which is not implemented for it")
+    heads = metadata.number("attention.head_count")
+    params = {
+        "dim": metadata.number("embedding_length"),
+        "n_layers": metadata.number("block_count"),
+        "n_heads": heads,
+        "n_kv_heads": metadata.number("attention.head_count_kv", heads),
+        "head_dim": metadata.head_dim(),
+        "hidden_dim": metadata.number("feed_forward_length"),
+        "vocab_size": embedding.shape[0],
+        "norm_eps": metadata.decimal("attention.layer_norm_rms_epsilon"),
+        "rope_theta": metadata.decimal("rope.freq_base", 10000.0),
+        "use_hf_rope": architecture.half_split,
+        "attention_qkv_bias": "layers.0.attention.wq.bias" in names,
+        "use_qk_norm": "layers.0.attention.q_norm_fn.weight" in names,
+        "max_seq_len": usual_context(metadata.number("context_length", 2048)),
+    }
+    return params | rope_scaling(metadata) | own

@@ -1,0 +1,88 @@
+"""Scalings of the rotary embedding, as a GGUF file holds them: as divisors of frequencies."""
+
+from typing import Any
+
+import torch
+
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.errors import InputError
+
+LLAMA3_FACTORS = "rope_freqs.weight"
+LONGROPE_FACTORS = {
+    "short": "rope_factors_short.weight",
+    "long": "rope_factors_long.weight",
+}
+# (low_freq_factor, high_freq_factor) of Llama 3.1 to 3.3, and of Llama 4.
+_LLAMA3_BOUNDS = ((1.0, 4.0), (1.0, 1.0))
+
+
+def rope_scaling(metadata: GgufMetadata) -> dict[str, Any]:
+    """The fields of params.json for what scales `metadata`'s rotary embedding, if anything does.
+
+    Raises `InputError` where that is none of those that are implemented.
+    """
+    if LLAMA3_FACTORS in metadata.file.tensors:
+        return _llama3_scaling(metadata)
+    if LONGROPE_FACTORS["long"] in metadata.file.tensors:
+        return _longrope(metadata)
+    kind = metadata.get("rope.scaling.type")
+    if kind == "linear":
+        return {"rope_linear_factor": metadata.number("rope.scaling.factor")}
+    if kind not in (None, "none") or metadata.number("rope.scale_linear", 1.0) != 1.0:
+        key = "rope.scale_linear" if kind in (None, "none") else "rope.scaling.type"
+        raise metadata.refuse(key, "which this backbone does not implement")
+    return {}
+
+
+def _longrope(metadata: GgufMetadata) -> dict[str, Any]:
+    tensors = metadata.file.float_tensors()
+    missing = [name for name in LONGROPE_FACTORS.values() if name not in tensors]
+    if missing:
+        raise InputError(f"{metadata.file.path}: tensor {missing[0]} is missing")
+    for name in LONGROPE_FACTORS.values():
+        shape = list(tensors.stored[name].shape)
+        if len(shape) != 1:
+            raise InputError(f"{metadata.file.path}: {name} has shape {shape}, expected [channels]")
+    divisors = {
+        f"rope_scaling_{which}_factor": [float(f"{x:.7g}") for x in tensors[name].tolist()]
+        for which, name in LONGROPE_FACTORS.items()
+    }
+    return divisors | {
+        "rope_scaling_attention_factor": metadata.number("rope.scaling.attn_factor", 1.0),
+        "original_max_position_embeddings": metadata.number("rope.scaling.original_context_length"),
+    }
+
+
+def _llama3_scaling(metadata: GgufMetadata) -> dict[str, Any]:
+    """Llama 3.1's frequency scaling, recognised from the divisors that a GGUF holds instead.
+
+    `rope_freqs.weight` [head_dim/2] is 1 for the short wavelengths and the scale factor for the
+    long ones. The other figures are those of every Llama; where the divisors do not follow from
+    them the model is refused.
+    """
+    found = metadata.file.float_tensors()[LLAMA3_FACTORS].double()
+    theta, head_dim = metadata.decimal("rope.freq_base", 10000.0), metadata.head_dim()
+    for low, high in _LLAMA3_BOUNDS:
+        scaling = {
+            "use_scaled_rope": True,
+            "rope_scale_factor": float(found.max()),
+            "low_freq_factor": low,
+            "high_freq_factor": high,
+            "original_max_position_embeddings": 8192,
+        }
+        expected = _llama3_divisors(scaling, theta, head_dim)
+        if found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3):
+            return scaling
+    raise InputError(
+        f"{metadata.file.path}: {LLAMA3_FACTORS} is not Llama 3.1's frequency scaling, "
+        "and no other is implemented; use the model's Hugging Face folder"
+    )
+
+
+def _llama3_divisors(scaling: dict[str, Any], theta: float, head_dim: int) -> torch.Tensor:
+    frequencies = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    turns = scaling["original_max_position_embeddings"] * frequencies / (2 * torch.pi)
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    between = (turns - low) / (high - low) if high > low else (turns > low).double()
+    smooth = between.clamp(0, 1)
+    return 1 / (smooth + (1 - smooth) / scaling["rope_scale_factor"])

@@ -1,0 +1,117 @@
+"""What a Hugging Face config.json says about a model, in the fields of a params.json."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from quatrain.backbone.config import load_params
+from quatrain.checkpoint.families import Family, family_of
+from quatrain.checkpoint.float_model import usual_context
+from quatrain.checkpoint.hugging_face.fields import (
+    Fields,
+    flag,
+    integer,
+    integer_or_none,
+    number,
+    refusal,
+)
+from quatrain.checkpoint.hugging_face.multimodal import text_fields
+from quatrain.errors import InputError
+
+
+def read_config(folder: Path) -> tuple[Fields, Family, str]:
+    """(the fields of `folder`'s config.json and, where it leaves one out, its family's default;
+    that family; the file's name for errors). Of a model that also sees: its text model's."""
+    source = str(folder / "config.json")
+    fields = text_fields(load_params(folder / "config.json"), source)
+    family = family_of(fields, source)
+    return {**family.defaults, **fields}, family, source
+
+
+def params_of_config(fields: Fields, source: str, names: set[str]) -> dict[str, Any]:
+    """The params of config.json's `fields`, for a model that holds the Meta tensors `names`.
+
+    Raises `InputError`, naming `source`, where the backbone does not implement one.
+    """
+    family = family_of(fields, source)
+    if flag(fields, "mlp_bias", source):
+        raise InputError(f"{source}: mlp_bias is True, which this backbone does not implement")
+    params = {
+        "dim": integer(fields, "hidden_size", source),
+        "n_layers": integer(fields, "num_hidden_layers", source),
+        "n_heads": integer(fields, "num_attention_heads", source),
+        "n_kv_heads": integer_or_none(fields, "num_key_value_heads", source),
+        "head_dim": integer_or_none(fields, "head_dim", source),
+        "hidden_dim": integer(fields, "intermediate_size", source),
+        "vocab_size": integer(fields, "vocab_size", source),
+        "norm_eps": number(fields, "rms_norm_eps", source),
+        "act_fn": _activation(fields, family, source),
+        "use_hf_rope": True,
+        "attention_qkv_bias": "layers.0.attention.wq.bias" in names,
+        "use_qk_norm": "layers.0.attention.q_norm_fn.weight" in names,
+        "max_seq_len": usual_context(integer(fields, "max_position_embeddings", source)),
+    }
+    return params | family.rope(fields, source) | family.params(fields, source)
+
+
+def _activation(fields: Fields, family: Family, source: str) -> str:
+    name = "hidden_activation" if "hidden_activation" in family.defaults else "hidden_act"
+    activation = fields.get(name)
+    if not isinstance(activation, str) or activation not in family.activations:
+        raise refusal(fields, name, " or ".join(map(repr, family.activations)), source)
+    return family.activations[activation]
+
+
+def output_is_tied(fields: Fields, family: Family, names: set[str], folder: Path) -> bool:
+    """Whether the embedding serves as the output layer too, of a model of the tensors `names`.
+
+    Raises `InputError` where it does not, and there is no output layer either.
+    """
+    has_output = any(name.startswith("lm_head.") for name in names)
+    if fields.get("tie_word_embeddings") is None:
+        tied = family.tied and not has_output
+    else:
+        tied = flag(fields, "tie_word_embeddings", str(folder / "config.json"))
+    if not tied and not has_output:
+        raise InputError(
+            f"{folder}: tensor lm_head.weight is missing, and the output layer is not tied to the "
+            "embedding (tie_word_embeddings is false, or left out and false for this model_type); "
+            "download the model's missing files, or correct its config.json"
+        )
+    return tied
+
+
+def quantization_settings(fields: Fields, names: Iterable[str], folder: Path) -> Any:
+    """config.json's quantization_config, or what an older AutoGPTQ wrote into a file of its own;
+    None where the tensors `names` are not a quantizer's.
+
+    Raises `InputError` where they are, and nothing says how they were made.
+    """
+    settings = fields.get("quantization_config")
+    if settings is not None or not any(name.endswith(".qweight") for name in names):
+        return settings
+    older = folder / "quantize_config.json"
+    if older.is_file():
+        return {"quant_method": "gptq"} | load_params(older)
+    raise InputError(
+        f"{folder}: holds quantized tensors (.qweight), config.json has no quantization_config, "
+        "and there is no quantize_config.json; download that file, or add the quantizer's "
+        "settings to config.json"
+    )
+
+
+def end_tokens(folder: Path, fields: Fields) -> tuple[int | None, list[int]]:
+    """The ids that begin and end a text: generation_config.json's, where it says."""
+    generation = folder / "generation_config.json"
+    said = {**fields, **(load_params(generation) if generation.is_file() else {})}
+    bos_ids = _tokens(said, "bos_token_id", str(folder))
+    return bos_ids[0] if bos_ids else None, _tokens(said, "eos_token_id", str(folder))
+
+
+def _tokens(fields: Fields, name: str, source: str) -> list[int]:
+    """The field `name`, a token id, several, or null. Some files have -1 for none."""
+    value = fields.get(name)
+    tokens = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(token, int) and not isinstance(token, bool) for token in tokens):
+        raise refusal(fields, name, "a token id, a list of them, or null", source)
+    return [token for token in tokens if token >= 0]

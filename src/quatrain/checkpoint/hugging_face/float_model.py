@@ -1,0 +1,52 @@
+"""Opens a Hugging Face folder (config.json, *.safetensors or *.bin) in floating point."""
+
+from pathlib import Path
+
+from quatrain.backbone.config import config_from_params
+from quatrain.checkpoint.float_model import FloatModel, checked, params_of
+from quatrain.checkpoint.hugging_face.config import (
+    end_tokens,
+    output_is_tied,
+    params_of_config,
+    quantization_settings,
+    read_config,
+)
+from quatrain.checkpoint.hugging_face.fields import integer
+from quatrain.checkpoint.hugging_face.folder import read_folder
+from quatrain.checkpoint.hugging_face.multimodal import text_tensors
+from quatrain.checkpoint.hugging_face.tensor_names import meta_name
+from quatrain.checkpoint.layout import IGNORED
+from quatrain.errors import InputError
+from quatrain.tokenizer.tokenizer import copy_tokenizer_files
+
+
+def open_hugging_face_model(folder: Path) -> FloatModel:
+    """Open the folder of a Hugging Face model as a `FloatModel`.
+
+    The rows of Q and K stay in Hugging Face's half-split order, which `use_hf_rope` states.
+    """
+    fields, family, source = read_config(folder)
+    stored = text_tensors(read_folder(folder)[0])
+    if quantization_settings(fields, stored, folder) is not None:
+        raise InputError(
+            f"{folder}: is quantized already (by its quantization_config, or quantize_config."
+            f"json); export it, or run `quatrain convert {folder} DIR`"
+        )
+    if family.tensors is not None:
+        stored = family.tensors(stored, fields, source)
+    names = {name: meta_name(name, family.names) for name in stored if not IGNORED.fullmatch(name)}
+    if output_is_tied(fields, family, set(names), folder):
+        names.pop("lm_head.weight", None)
+    params = params_of_config(fields, source, set(names.values()))
+    config = config_from_params(params, source)
+    trained_context = integer(fields, "max_position_embeddings", source)
+    bos_id, eos_ids = end_tokens(folder, fields)
+    return checked(
+        FloatModel(
+            source=folder,
+            tensors=stored.renamed(names).as_float32(str(folder)),
+            config=config,
+            params=params_of(config, trained_context, bos_id, eos_ids),
+            write_tokenizer=lambda output: copy_tokenizer_files(folder, output, bos_id, eos_ids),
+        )
+    )

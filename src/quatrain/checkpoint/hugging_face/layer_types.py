@@ -1,0 +1,89 @@
+"""Which layers of a model have a sliding window, or no rotary embedding."""
+
+from typing import Any
+
+from quatrain.checkpoint.hugging_face.fields import (
+    Fields,
+    flag,
+    integer,
+    integer_or_none,
+    integers_or_none,
+    layer_count,
+    refusal,
+)
+from quatrain.errors import InputError
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+def window_of_all(fields: Fields, source: str) -> dict[str, Any]:
+    """The window of a family in which every layer has one, or none does."""
+    window = integer_or_none(fields, "sliding_window", source)
+    if window is None:
+        return {}
+    if FULL in (layer_types(fields, source) or []):
+        raise refusal(fields, "layer_types", f"'{SLIDING}' in every layer of such a model", source)
+    return {"sliding_window": window}
+
+
+def window_of_some(fields: Fields, slides: list[bool], source: str) -> dict[str, Any]:
+    """The window of a family in which some layers have one, if `use_sliding_window`: those that
+    layer_types names, or, where config.json has none, those of `slides`."""
+    used = flag(fields, "use_sliding_window", source)
+    window = integer_or_none(fields, "sliding_window", source) if used else None
+    kinds = layer_types(fields, source)
+    if kinds is None:
+        kinds = [SLIDING if window and layer else FULL for layer in slides]
+    if SLIDING not in kinds:
+        return {}
+    if window is None:
+        raise InputError(
+            f"{source}: layer_types has sliding layers, and sliding_window and "
+            "use_sliding_window give them no window; state both, or full_attention"
+        )
+    return {"sliding_window": window, "layer_types": kinds}
+
+
+def layer_types(fields: Fields, source: str) -> list[str] | None:
+    """config.json's layer_types, one for each layer, or None where it has none."""
+    kinds, layers = fields.get("layer_types"), layer_count(fields, source)
+    if kinds is None:
+        return None
+    if not isinstance(kinds, list) or len(kinds) != layers or not _all_known(kinds):
+        expected = f"{layers} of '{FULL}' and '{SLIDING}'; nothing else is implemented"
+        raise refusal(fields, "layer_types", expected, source)
+    return kinds
+
+
+def no_rope_interval(fields: Fields, source: str) -> int | None:
+    """The n for which every n-th layer goes without rotary embedding; None where none does."""
+    layers = layer_count(fields, source)
+    rotated = integers_or_none(fields, "no_rope_layers", source)  # by layer, despite its name
+    if not rotated:
+        return integer(fields, "no_rope_layer_interval", source)
+    if len(rotated) < layers:
+        raise refusal(fields, "no_rope_layers", f"an entry for each of {layers} layers", source)
+    without = [index for index in range(layers) if not rotated[index]]
+    return interval_of(without, "no_rope_layers", fields, source)
+
+
+def is_nth(index: int, interval: int | None) -> bool:
+    """Whether layer `index` is one of every `interval`-th."""
+    return interval is not None and (index + 1) % interval == 0
+
+
+def interval_of(places: list[int], name: str, fields: Fields, source: str) -> int | None:
+    """The n for which `places` are every n-th layer and no other; None where there are none.
+
+    Raises `InputError`, with the field `name` that said so, where there is no such n.
+    """
+    if not places:
+        return None
+    interval = places[0] + 1
+    if places != [index for index in range(layer_count(fields, source)) if is_nth(index, interval)]:
+        raise refusal(fields, name, "every n-th layer only, which is implemented", source)
+    return interval
+
+
+def _all_known(kinds: list[Any]) -> bool:
+    return all(kind in (FULL, SLIDING) for kind in kinds)

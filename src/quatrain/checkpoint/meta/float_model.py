@@ -1,0 +1,51 @@
+"""Opens a Meta folder: one .pth (or .safetensors) file or several shards, and params.json."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from quatrain.backbone.config import config_from_params
+from quatrain.checkpoint.families.llama4_meta import is_llama4, llama4_params, llama4_tensors
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.float_model import FloatModel, checked
+from quatrain.checkpoint.layout import EMBEDDING, IGNORED
+from quatrain.checkpoint.meta.params import read_meta_params, with_meta_defaults
+from quatrain.checkpoint.meta.pruned_output import with_own_output
+from quatrain.checkpoint.meta.shards import read_meta_files
+from quatrain.errors import InputError
+from quatrain.tokenizer.tokenizer import copy_tokenizer_files
+
+
+def open_meta_model(folder: Path) -> FloatModel:
+    """Open the folder of a Meta model as a `FloatModel`; its tensors have their names already."""
+    params_path = folder / "params.json"
+    params = read_meta_params(params_path)
+    llama4 = is_llama4(params)
+
+    def renamed(stored: LazyTensors) -> LazyTensors:
+        return llama4_tensors(stored, params, str(folder)) if llama4 else stored
+
+    tensors = read_meta_files(folder, params.get("dim"), renamed)
+    if any(name.endswith(".scales") for name in tensors):
+        raise InputError(
+            f"{folder}: is quantized already (it has .scales tensors); "
+            "export it, or quantize the floating-point model it came from"
+        )
+    if llama4:
+        params = llama4_params(params, tensors, str(params_path))
+    embedding = tensors.stored.get(f"{EMBEDDING}.weight")
+    if params.get("vocab_size") in (None, -1) and embedding and len(embedding.shape) == 2:
+        # Llama 2's params.json leaves it to the tokenizer.
+        params["vocab_size"] = embedding.shape[0]
+    params = with_meta_defaults(params)
+    config = config_from_params(params, str(params_path))
+    kept = {name: name for name in tensors if not IGNORED.fullmatch(name)}
+    model = checked(
+        FloatModel(
+            source=folder,
+            tensors=tensors.renamed(kept).as_float32(str(folder)),
+            config=config,
+            params={**params, **config.to_params()},
+            write_tokenizer=lambda output: copy_tokenizer_files(folder, output),
+        )
+    )
+    return replace(model, tensors=with_own_output(model.tensors, config, str(folder)))

@@ -1,0 +1,81 @@
+"""Opens a checkpoint in Meta's names: the pre-quantized layout, Meta's own releases in it, or
+torchao's tensors."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from quatrain.checkpoint.checkpoint import Checkpoint, checked_checkpoint
+from quatrain.checkpoint.files.formats import format_of, only_file, read_tensors
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.files.safetensors import read_metadata
+from quatrain.checkpoint.hugging_face.quantized import quantized_tensors
+from quatrain.checkpoint.layout import EMBEDDING, IGNORED, OUTPUT
+from quatrain.checkpoint.meta.adaptations import with_folded_scale
+from quatrain.checkpoint.meta.params import read_meta_params, with_meta_defaults
+from quatrain.checkpoint.meta.pruned_output import with_own_output
+from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear, RoundAgain, in_layout
+from quatrain.checkpoint.quantizers.torchao import PARTS
+from quatrain.errors import InputError
+from quatrain.linear.packing import is_int4
+
+
+def open_meta_checkpoint(
+    path: Path, params: Path | None, round_again: RoundAgain | None
+) -> Checkpoint:
+    """Open a folder, or a .safetensors or .pth file, and its params.json.
+
+    A folder holds model.safetensors, or one .safetensors, .pth or .pt file.
+    """
+    file = path
+    if path.is_dir():
+        file = only_file(path, (".safetensors", ".pth", ".pt"), "model.safetensors")
+    stored = read_tensors(file)
+    params_path = Path(params) if params else file.with_name("params.json")
+    if not params_path.is_file():
+        raise InputError(
+            f"{params_path}: no such file; {file} needs its params.json beside it or in --params"
+        )
+    tensors = stored.renamed({name: name for name in stored if not IGNORED.fullmatch(name)})
+    if any(name.endswith(PARTS) for name in tensors):
+        metadata = read_metadata(file) if format_of(file) == "safetensors" else {}
+        tensors = quantized_tensors(tensors, metadata, None, str(file), round_again)
+    elif round_again is not None:
+        tensors = _symmetric(tensors, str(file), round_again)
+    values = with_meta_defaults(read_meta_params(params_path))
+    tensors, values = with_folded_scale(tensors, values, str(file))
+    opened = checked_checkpoint(tensors, values, file, file.parent, params_path)
+    return replace(opened, tensors=with_own_output(opened.tensors, opened.config, str(file)))
+
+
+def _symmetric(tensors: LazyTensors, source: str, round_again: RoundAgain) -> LazyTensors:
+    """`tensors` in the layout, the matrices with zero points rounded where those are not 0."""
+    linears = {
+        name.removesuffix(".zeros"): linear
+        for name in tensors
+        if name.endswith(".zeros") and (linear := _with_zeros(tensors, name.removesuffix(".zeros")))
+    }
+    rounded = in_layout(linears, source, round_again).stored
+    kept = {name: stored for name, stored in tensors.stored.items() if name[:-6] not in linears}
+    return LazyTensors(kept | rounded)
+
+
+def _with_zeros(tensors: LazyTensors, name: str) -> GroupedLinear | None:
+    """The matrix `name` [N, K] and its zero points; None where their shapes are another's, which
+    is refused with the rest of the structure."""
+    weight, scales = (tensors.stored.get(f"{name}.{part}") for part in ("weight", "scales"))
+    zeros = tensors.stored[f"{name}.zeros"]
+    if not weight or not scales or len(weight.shape) != 2 or scales.shape != zeros.shape:
+        return None
+    rows, columns = weight.shape
+    groups = scales.shape[1] if len(scales.shape) == 2 else 1
+    if scales.shape[:1] != (rows,) or not groups or columns % groups:
+        return None
+    return GroupedLinear(
+        shape=(rows, columns),
+        groups=groups,
+        scales_dtype=scales.dtype,
+        values=weight.load,
+        scales=lambda: scales.load().view(rows, groups),
+        zeros=lambda: zeros.load().view(rows, groups),
+        int8=name in (EMBEDDING, OUTPUT) and not is_int4(weight.load()),
+    )

@@ -1,0 +1,57 @@
+"""Reads AWQ linears in the "gemm" version that AutoAWQ writes (Lin et al., 2023).
+
+For a linear F with weight [N, K] and G groups:
+F.qweight int32 [K, N/8]   eight output features a word, in the order below
+F.qzeros  int32 [G, N/8]   the same packing
+F.scales  float [G, N]
+weight = scale * (number - zero), the numbers 0 to 15; symmetric files have every zero at 8.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from quatrain.checkpoint.files.lazy_tensors import StoredTensor
+from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
+from quatrain.checkpoint.quantizers.int32_packing import expect_shape, int32_matrix, unpack_columns
+from quatrain.errors import InputError
+
+PARTS = ("qweight", "qzeros", "scales")
+_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the feature in each nibble, lowest first
+
+
+def awq_linear(
+    parts: Mapping[str, StoredTensor], settings: Mapping[str, Any], name: str, source: str
+) -> GroupedLinear:
+    """The linear `name` from its stored `PARTS`; `settings` is the quantization_config."""
+    bits = settings.get("bits", settings.get("w_bit"))
+    version = str(settings.get("version", settings.get("format", "gemm"))).lower()
+    if bits != 4 or version != "gemm":
+        raise InputError(
+            f"{source}: its quantization_config has bits {bits!r} and version {version!r}, "
+            "expected 4 and 'gemm'"
+        )
+    columns, words = int32_matrix(parts["qweight"], f"{name}.qweight", source)
+    rows = words * 8
+    groups = parts["scales"].shape[0] if parts["scales"].shape else 0
+    if not groups or columns % groups:
+        raise InputError(
+            f"{source}: {name}.scales has {groups} groups for {columns} input features"
+        )
+    expect_shape(parts["scales"], (groups, rows), f"{name}.scales", source, floating=True)
+    expect_shape(parts["qzeros"], (groups, words), f"{name}.qzeros", source)
+    int32_matrix(parts["qzeros"], f"{name}.qzeros", source)
+    return GroupedLinear(
+        shape=(rows, columns),
+        groups=groups,
+        scales_dtype=parts["scales"].dtype,
+        values=lambda: _transposed(parts["qweight"]),
+        scales=lambda: parts["scales"].load().t().contiguous(),
+        zeros=lambda: _transposed(parts["qzeros"]),
+    )
+
+
+def _transposed(stored: StoredTensor) -> torch.Tensor:
+    """int32 [R, N/8] to int8 [N, R]."""
+    return unpack_columns(stored.load(), _ORDER).t().contiguous()

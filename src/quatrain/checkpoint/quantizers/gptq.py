@@ -1,0 +1,78 @@
+"""Reads GPTQ linears as AutoGPTQ and GPTQModel write them (Frantar et al., 2022).
+
+For a linear F with weight [N, K] and G groups:
+F.qweight int32 [K/8, N]   eight input features a word, the first in the low bits
+F.qzeros  int32 [G, N/8]   eight output features a word; format "gptq" stores zero - 1 (the
+                           AutoGPTQ kernels add it), "gptq_v2" (GPTQModel) the zero itself
+F.scales  float [G, N]
+F.g_idx   int32 [K]        the group of each input feature
+weight = scale * (number - zero), the numbers 0 to 15; symmetric files have every zero at 8.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from quatrain.checkpoint.files.lazy_tensors import StoredTensor
+from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
+from quatrain.checkpoint.quantizers.int32_packing import expect_shape, int32_matrix, unpack_columns
+from quatrain.errors import InputError
+
+PARTS = ("qweight", "qzeros", "scales", "g_idx")
+_ONES = 0x11111111
+
+
+def gptq_linear(
+    parts: Mapping[str, StoredTensor], settings: Mapping[str, Any], name: str, source: str
+) -> GroupedLinear:
+    """The linear `name` from its stored `PARTS`; `settings` is the quantization_config."""
+    if settings.get("bits") != 4:
+        raise InputError(
+            f"{source}: its quantization_config has bits {settings.get('bits')!r}, expected 4"
+        )
+    written_as = settings.get("checkpoint_format", settings.get("format", "gptq"))
+    if written_as not in ("gptq", "gptq_v2"):
+        raise InputError(
+            f"{source}: its GPTQ format is {written_as!r}, expected 'gptq' or 'gptq_v2'"
+        )
+    words, rows = int32_matrix(parts["qweight"], f"{name}.qweight", source)
+    columns = words * 8
+    groups = parts["scales"].shape[0] if parts["scales"].shape else 0
+    if not groups or columns % groups:
+        raise InputError(
+            f"{source}: {name}.scales has {groups} groups for {columns} input features"
+        )
+    expect_shape(parts["scales"], (groups, rows), f"{name}.scales", source, floating=True)
+    expect_shape(parts["qzeros"], (groups, rows // 8), f"{name}.qzeros", source)
+    int32_matrix(parts["qzeros"], f"{name}.qzeros", source)
+    group_of = parts.get("g_idx")
+    if group_of is not None:
+        expect_shape(group_of, (columns,), f"{name}.g_idx", source)
+
+    def values() -> torch.Tensor:
+        # [K/8, N] words -> [N, K/8] -> [N, K]
+        return unpack_columns(parts["qweight"].load().t())
+
+    def zeros() -> torch.Tensor:
+        words = parts["qzeros"].load()  # [G, N/8]
+        if written_as == "gptq":
+            words = words + _ONES  # all eight at once, as GPTQModel took it away
+        return unpack_columns(words).t().contiguous()
+
+    def groups_of_columns() -> torch.Tensor:
+        assert group_of is not None
+        found = group_of.load().long()
+        if int(found.min()) < 0 or int(found.max()) >= groups:
+            raise InputError(f"{source}: {name}.g_idx names a group outside 0 to {groups - 1}")
+        return found
+
+    return GroupedLinear(
+        shape=(rows, columns),
+        groups=groups,
+        scales_dtype=parts["scales"].dtype,
+        values=values,
+        scales=lambda: parts["scales"].load().t().contiguous(),
+        zeros=zeros,
+        group_of=groups_of_columns if group_of is not None else None,
+    )

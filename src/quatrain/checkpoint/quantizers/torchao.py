@@ -1,0 +1,70 @@
+"""Reads torchao's `IntxUnpackedToInt8Tensor`, what its int4 configs and its QAT convert make.
+
+`Int8DynamicActivationIntxWeightConfig` and `IntxWeightOnlyConfig` (torchao 0.12 and later) hold a
+weight [N, K] as qdata int8 [N, K], scale [N, G] and zero_point [N, G]. A safetensors file keeps
+the three as `F._weight_qdata`, `F._weight_scale`, `F._weight_zero_point` and says the type in its
+metadata (`torchao.prototype.safetensors`); a pickled state dict is taken apart in the same names.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from quatrain.checkpoint.files.lazy_tensors import StoredTensor
+from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
+from quatrain.checkpoint.quantizers.int32_packing import expect_shape
+from quatrain.errors import InputError
+from quatrain.linear.packing import is_int4
+
+PARTS = ("_weight_qdata", "_weight_scale", "_weight_zero_point")
+TYPE = "IntxUnpackedToInt8Tensor"
+
+
+def check_metadata(metadata: Mapping[str, str], source: str) -> None:
+    """Raise `InputError` where a safetensors header names a tensor of another torchao type."""
+    for name, described in metadata.items():
+        try:
+            description = json.loads(described) if described.startswith("{") else {}
+        except (ValueError, RecursionError):
+            continue  # metadata of other programs is theirs
+        kind = description.get("_type", "Tensor")
+        if kind not in (TYPE, "Tensor"):
+            raise InputError(
+                f"{source}: {name} is a torchao {kind}, expected {TYPE}; quantize with "
+                "Int8DynamicActivationIntxWeightConfig or IntxWeightOnlyConfig, weight_dtype int4"
+            )
+
+
+def torchao_linear(
+    parts: Mapping[str, StoredTensor], settings: Mapping[str, Any], name: str, source: str
+) -> GroupedLinear:
+    """The matrix `name` (a linear or an embedding) from its stored `PARTS`."""
+    qdata, scale = parts["_weight_qdata"], parts["_weight_scale"]
+    if qdata.dtype != torch.int8 or len(qdata.shape) != 2 or 0 in qdata.shape:
+        raise InputError(
+            f"{source}: {name}._weight_qdata is {qdata.dtype} {list(qdata.shape)}, expected an "
+            "int8 matrix"
+        )
+    rows, columns = qdata.shape
+    groups = scale.shape[1] if len(scale.shape) == 2 else 0
+    if not groups or columns % groups:
+        raise InputError(
+            f"{source}: {name}._weight_scale has shape {list(scale.shape)} for a weight of "
+            f"{[rows, columns]}"
+        )
+    expect_shape(scale, (rows, groups), f"{name}._weight_scale", source, floating=True)
+    zero_point = parts.get("_weight_zero_point")
+    if zero_point is not None:
+        expect_shape(zero_point, (rows, groups), f"{name}._weight_zero_point", source)
+    return GroupedLinear(
+        shape=(rows, columns),
+        groups=groups,
+        scales_dtype=scale.dtype,
+        values=qdata.load,
+        scales=scale.load,
+        zeros=zero_point.load if zero_point is not None else None,
+        # A layer's linears are int4; of an embedding and an output layer the values tell.
+        int8="layers." not in name and not is_int4(qdata.load()),
+    )

@@ -1,0 +1,100 @@
+"""No silent fallback: what the finished program holds, held against what was planned."""
+
+import hashlib
+from pathlib import Path
+
+from torch import nn
+
+from quatrain.errors import QuatrainError
+from quatrain.export.kernel_assignment import LinearRow
+from quatrain.export.options import ExportOptions
+from quatrain.linear.int4 import Int4Linear
+from quatrain.linear.packing import pack_int4
+from quatrain.program import Program, open_program
+from quatrain.program.inspect.linears import Linear, find_linears
+
+
+def check_program(
+    path: Path, rows: list[LinearRow], options: ExportOptions, backbone: nn.Module
+) -> None:
+    """Read the program at `path` and find each linear of `rows` in the kernel it names.
+
+    `backbone` is what a Vulkan program was made of. Raises `QuatrainError` naming the first
+    linear that is elsewhere, and any operator that was left outside the Vulkan delegate.
+    """
+    program = open_program(path)
+    if options.backend == "vulkan":
+        _check_vulkan(program, rows, backbone)
+    else:
+        _check_xnnpack(program, rows, backbone)
+
+
+def _check_vulkan(program: Program, rows: list[LinearRow], backbone: nn.Module) -> None:
+    instructions = program.methods["forward"].instructions
+    outside = sorted({str(step.target) for step in instructions if step.kind == "kernel"})
+    if outside or len(program.delegates) != 1:
+        raise QuatrainError(
+            f"the backbone became {len(program.delegates)} Vulkan delegates with "
+            f"{', '.join(outside) or 'nothing'} between them, expected one delegate. "
+            "This is a defect of Quatrain or a change in executorch; please report it."
+        )
+    linears = find_linears(program.vulkan)
+    named = {linear.name: linear for linear in linears}
+    if len(named) == len(linears) == len(rows) and all(
+        row.name in named and _is_kernel_of(named[row.name], row) for row in rows
+    ):
+        return
+    # Where layers are not a plain Llama's, names read off the graph are guesses; weights are not.
+    for row in rows:
+        weights = _stored_weights(backbone.get_submodule(row.name))
+        for linear in linears:
+            if _is_kernel_of(linear, row) and weights in (None, linear.weights_key):
+                linears.remove(linear)
+                break
+        else:
+            raise QuatrainError(
+                f"{row.name}: no {row.kernel} ({row.out_features}, {row.in_features}) of the "
+                "program has its weights"
+            )
+    if linears:
+        extra = sorted(linear.name for linear in linears)
+        raise QuatrainError(f"the program has linears that the backbone has not: {extra}")
+
+
+def _is_kernel_of(linear: Linear, row: LinearRow) -> bool:
+    shape = (linear.out_features, linear.in_features)
+    return linear.kernel == row.kernel and shape == (row.out_features, row.in_features)
+
+
+def _stored_weights(part: nn.Module) -> str | None:
+    """The key under which a program stores an int4 linear's weights, the SHA-256 of their packed
+    bytes; None for a floating-point one, whose layout is the lowering's choice."""
+    if isinstance(part, Int4Linear):
+        packed = pack_int4(part.weight)
+    else:
+        packed = dict(part.named_buffers()).get("packed")
+    if packed is None:
+        return None
+    return hashlib.sha256(packed.contiguous().numpy().tobytes()).hexdigest()
+
+
+def _check_xnnpack(program: Program, rows: list[LinearRow], backbone: nn.Module) -> None:
+    """Every linear is one delegate of its own, so their numbers agree."""
+    backends = [delegate.backend for delegate in program.delegates]
+    if backends != ["XnnpackBackend"] * len(rows):
+        raise QuatrainError(
+            f"{len(rows)} linears became {len(backends)} delegates of {sorted(set(backends))}, "
+            "expected one XnnpackBackend delegate each"
+        )
+    capped = any(getattr(part, "soft_cap", None) is not None for part in backbone.modules())
+    # Attention with a soft cap has no operator of its own, so that its products stand there.
+    of_attention = ("aten::bmm.out", "aten.bmm.out") if capped else ()
+    products = [
+        step.target
+        for step in program.methods["forward"].instructions
+        if step.kind == "kernel"
+        and "mm" in str(step.target).split("::")[-1]
+        and step.target not in of_attention
+    ]
+    if products:
+        raise QuatrainError(f"matrix products were left outside the delegates: {products}")

@@ -1,0 +1,53 @@
+"""A backbone as one Vulkan delegate."""
+
+from pathlib import Path
+from typing import Any
+
+from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
+from executorch.exir import to_edge
+from executorch.exir.lowered_backend_module import LoweredBackendModule
+
+from quatrain.backbone.model import Backbone
+from quatrain.export.lowering import EDGE_CONFIG, EXECUTORCH_CONFIG, trace
+from quatrain.export.vulkan.packed_layers import pack_layers, ready_for_packed_layers
+from quatrain.quiet import quiet
+from quatrain.stages import Stages
+
+
+def write_vulkan_program(
+    backbone: Backbone,
+    compile_options: dict[str, Any],
+    metadata: dict[str, Any],
+    path: Path,
+    stages: Stages,
+) -> None:
+    """Lower `backbone` layer by layer and write it: the long way, for any backbone."""
+    pack_layers(backbone)
+    write_lowered(backbone, compile_options, metadata, path, stages)
+
+
+def write_lowered(
+    backbone: Backbone,
+    compile_options: dict[str, Any],
+    metadata: dict[str, Any],
+    path: Path,
+    stages: Stages,
+) -> None:
+    """Trace, lower and write every layer of `backbone`, whose parts are Vulkan operators already,
+    its quantized layers packed.
+
+    `compile_options` are those of ExecuTorch's Vulkan partitioner. With "force_fp16" the
+    delegate computes and stores in half precision; the program's inputs and outputs stay float32.
+    """
+    with stages("trace"):
+        program = trace(backbone)
+    with stages("lower to Vulkan"), quiet(), ready_for_packed_layers():
+        edge = to_edge(program, constant_methods=metadata, compile_config=EDGE_CONFIG)
+        delegated = edge.to_backend(VulkanPartitioner(compile_options))
+        manager = delegated.to_executorch(EXECUTORCH_CONFIG)
+    with stages("write"), path.open("wb") as file:
+        manager.write_to_file(file)
+    # ExecuTorch's passes live as long as the process, and hold on to what they lowered last.
+    for part in manager.exported_program().graph_module.modules():
+        if isinstance(part, LoweredBackendModule) and part.named_data_store_output is not None:
+            part.named_data_store_output.buffers.clear()

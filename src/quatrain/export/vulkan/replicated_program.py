@@ -1,0 +1,68 @@
+"""Writes a Vulkan program by stamping layers, the weights going straight into the file."""
+
+from pathlib import Path
+from typing import Any
+
+from quatrain.backbone.model import Backbone
+from quatrain.export.constants import constant_bytes, store_constants
+from quatrain.export.template import tensors_of
+from quatrain.export.vulkan.layer_template import vulkan_template
+from quatrain.program import Tensor, VulkanGraph
+from quatrain.program.edit.replicated_layers import replicate_layers
+from quatrain.program.operator_schemas import LINEAR_SCHEMES
+from quatrain.stages import Stages
+
+
+def write_replicated_vulkan_program(
+    backbone: Backbone,
+    compile_options: dict[str, Any],
+    metadata: dict[str, Any],
+    path: Path,
+    stages: Stages,
+) -> None:
+    """Write the program of `backbone`, whose parts are Vulkan operators already.
+
+    Raises `IrregularGraph` where its layers are not copies of each other, before anything is
+    written.
+    """
+    template = vulkan_template(backbone, compile_options, metadata, stages)
+    with stages("stamp the layers"):
+        graph = replicate_layers(template.vulkan, len(backbone.layers))
+        template.delegates[0].graph = graph
+    with stages("pack the weights") as advance:
+        tensors = tensors_of(backbone)
+        shapes = _shapes(graph)
+        groups = _group_sizes(graph)
+
+        def lay_out(index: int) -> bytes:
+            form, _, name = (graph.constants[index].key or "").partition(":")
+            if form == "dequantized":
+                embedding: Any = backbone.get_submodule(name.rpartition(".")[0])
+                return constant_bytes("plain", embedding.dequantized_weight(), shapes[index])
+            return constant_bytes(form, tensors[name], shapes[index], groups.get(index))
+
+        order = range(len(graph.constants))
+        graph.constants = store_constants(template, lay_out, order, advance)
+    with stages("write"):
+        template.write(path)
+
+
+def _shapes(graph: VulkanGraph) -> dict[int, Tensor]:
+    """A tensor of the graph for each constant, by its index."""
+    return {
+        value.constant: value
+        for value in graph.values
+        if isinstance(value, Tensor) and value.constant is not None
+    }
+
+
+def _group_sizes(graph: VulkanGraph) -> dict[int, int]:
+    """The group size of each group-sum constant, by its index."""
+    sizes = {}
+    for operator in graph.operators:
+        arguments = operator.named_args
+        if operator.kind in LINEAR_SCHEMES and "weight_sums" in arguments:
+            sums = graph.tensor(arguments["weight_sums"])
+            assert sums.constant is not None
+            sizes[sums.constant] = graph.plain(arguments["group_size"])
+    return sizes

@@ -1,0 +1,29 @@
+"""The XNNPACK program of three layers, each constant known by the tensor it came from."""
+
+from pathlib import Path
+from typing import Any
+
+from quatrain.backbone.model import Backbone
+from quatrain.backbone.moe import MixtureOfExperts
+from quatrain.export.template import cached_template
+from quatrain.program import Program, open_program
+from quatrain.program.edit.irregular import IrregularGraph
+from quatrain.quiet import quiet
+from quatrain.stages import Stages
+
+
+def xnnpack_template(backbone: Backbone, metadata: dict[str, Any], stages: Stages) -> Program:
+    """The template for `backbone`, whose parts are CPU operators already.
+
+    Raises `IrregularGraph` where the layers do not allow for one.
+    """
+    if any(isinstance(part, MixtureOfExperts) for part in backbone.modules()):
+        raise IrregularGraph("experts are branches, which go to instructions by number")
+
+    def make(twin: Backbone, path: Path) -> None:
+        with stages("import the compiler"), quiet():
+            from quatrain.export.xnnpack.lowering import write_named_program
+        write_named_program(twin, metadata, path, stages)
+
+    settings = {"backend": "xnnpack", "metadata": metadata, "structure": str(backbone)}
+    return open_program(cached_template(backbone, settings, make))

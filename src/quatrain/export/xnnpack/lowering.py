@@ -1,0 +1,68 @@
+"""A backbone for ExecuTorch's CPU runtime: XNNPACK delegates for the linears."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from executorch.exir import ExecutorchBackendConfig, to_edge
+from torch import nn
+
+from quatrain.backbone.model import Backbone
+from quatrain.export.lowering import EDGE_CONFIG, EXECUTORCH_CONFIG, trace
+from quatrain.export.template import tensors_of, untouched_zeros
+from quatrain.export.xnnpack.delegated_linears import delegate_linears
+from quatrain.export.xnnpack.embedding import to_cpu_embedding
+from quatrain.quiet import quiet
+from quatrain.stages import Stages
+
+
+def write_xnnpack_program(
+    backbone: Backbone, metadata: dict[str, Any], path: Path, stages: Stages
+) -> None:
+    """Lower `backbone`, whose parts are CPU operators already, layer by layer and write it: the
+    long way, for any backbone."""
+    with stages("lower linears to XNNPACK"):
+        delegate_linears(backbone)
+    to_cpu_embedding(backbone)
+    write_lowered(backbone, metadata, path, stages)
+
+
+def write_named_program(
+    backbone: Backbone, metadata: dict[str, Any], path: Path, stages: Stages
+) -> None:
+    """The same with the names of its tensors in place of their values.
+
+    A delegate's constants are their names (see `delegate_linears`); those of the program itself
+    are external ones, whose names ExecuTorch keeps.
+    """
+    with stages("lower linears to XNNPACK"):
+        delegate_linears(backbone, by_name=True)
+    to_cpu_embedding(backbone)
+    for name, tensor in tensors_of(backbone).items():
+        part, _, own = name.rpartition(".")
+        zeros = untouched_zeros(tensor)
+        is_parameter = isinstance(tensor, nn.Parameter)
+        setattr(
+            backbone.get_submodule(part),
+            own,
+            nn.Parameter(zeros, requires_grad=False) if is_parameter else zeros,
+        )
+    named = replace(EXECUTORCH_CONFIG, external_constants=True, emit_mutable_buffer_names=True)
+    write_lowered(backbone, metadata, path, stages, named)
+
+
+def write_lowered(
+    backbone: Backbone,
+    metadata: dict[str, Any],
+    path: Path,
+    stages: Stages,
+    config: ExecutorchBackendConfig = EXECUTORCH_CONFIG,
+) -> None:
+    """Trace, lower and write `backbone`, whose linears are delegates already."""
+    with stages("trace"):
+        program = trace(backbone)
+    with stages("lower the rest"), quiet():
+        edge = to_edge(program, constant_methods=metadata, compile_config=EDGE_CONFIG)
+        manager = edge.to_executorch(config)
+    with stages("write"), path.open("wb") as file:
+        manager.write_to_file(file)

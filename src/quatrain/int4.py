@@ -1,0 +1,14 @@
+"""What int4 means everywhere here: its range, its groups, and the two activation schemes."""
+
+from enum import StrEnum
+
+INT4_MIN, INT4_MAX = -8, 7
+# Weights that share a scale: the sizes that the kernels take.
+GROUP_SIZES = (32, 64, 128, 256)
+
+
+class Scheme(StrEnum):
+    """What an int4 linear multiplies its weights with; the values are what users write."""
+
+    DYNAMIC_INT8 = "8da4w"  # activations quantized per token to int8, as the program runs
+    WEIGHT_ONLY = "weight-only"  # floating-point activations, dequantized weights

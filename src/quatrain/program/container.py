@@ -1,0 +1,223 @@
+"""A `.pte` file as an open book: its methods, metadata, delegates and constants.
+
+Layout of the file: a FlatBuffer (`program.fbs`) with an extended header at byte 8, then
+segments at the offsets that the FlatBuffer lists. The file stays memory-mapped: opening
+one reads the FlatBuffers, and constants only when they are asked for.
+Source: `executorch/exir/_serialize/_program.py` and `docs/source/pte-file-format.md`.
+"""
+
+import hashlib
+import mmap
+import os
+import tempfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import IO
+
+from quatrain.errors import InputError
+from quatrain.program.flatbuffer import Record, decode
+from quatrain.program.graph import Constant, VulkanGraph
+from quatrain.program.methods import read_metadata, read_methods
+from quatrain.program.schema import program_schema
+from quatrain.program.vulkan_delegate import is_vulkan_blob, raw_section, read_graph
+from quatrain.program.writer import EXTENDED_HEADER, FileRange, write_program
+
+_INLINE, _SEGMENT = 0, 1  # DataLocation
+
+
+@dataclass
+class Delegate:
+    """A part of a method that a backend runs; `blob` is a view of its bytes in the file."""
+
+    method: str
+    backend: str
+    blob: memoryview = field(repr=False)
+    compile_specs: dict[str, bytes]
+    graph: VulkanGraph | None = None
+    record: Record = field(repr=False, default_factory=Record)
+
+
+class Program:
+    """An opened `.pte`. `delegates[i].graph` may be edited and the whole written with `write`."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self._map = _map_file(self.path)
+        self.data = memoryview(self._map)
+        program_size, self.segment_base = self._extended_header()
+        self.flatbuffer = self.data[:program_size]
+        self.root = decode(self.flatbuffer, program_schema(), str(path))
+        for index in range(len(self.root.segments or ())):
+            self.segment_range(index)  # refuses a file that was cut short, read or not
+        self.new_data: dict[str, FileRange] = {}
+        self.dropped_keys: set[str] = set()  # named data to leave out when writing
+        self._segment_of_key = {
+            item.key: item.segment_index for item in self.root.named_data or () if item.key
+        }
+        self.delegates = [
+            self._delegate(plan, record)
+            for plan in self.root.execution_plan or ()
+            for record in plan.delegates or ()
+        ]
+        self.methods = read_methods(self.root, str(path))
+        self.metadata = read_metadata(self.methods)
+
+    @cached_property
+    def _spool(self) -> IO[bytes]:
+        """Holds what `add_data` was given, for as long as the program is open."""
+        return tempfile.TemporaryFile()
+
+    @cached_property
+    def vulkan(self) -> VulkanGraph:
+        """The graph of the program's only Vulkan delegate; `InputError` where there is not one."""
+        graphs = [delegate.graph for delegate in self.delegates if delegate.graph]
+        if len(graphs) == 1:
+            return graphs[0]
+        backends = sorted({delegate.backend for delegate in self.delegates}) or ["none"]
+        raise InputError(
+            f"{self.path}: has {len(graphs)} Vulkan delegates, expected one "
+            f"(backends found: {', '.join(backends)}). Export it with --backend vulkan."
+        )
+
+    @property
+    def named_data(self) -> list[str]:
+        """The keys of the constants stored beside the FlatBuffer."""
+        return [*self._segment_of_key, *self.new_data]
+
+    def named_bytes(self, key: str) -> memoryview:
+        """A read-only view of the bytes stored under `key`; `InputError` where there are none."""
+        if key in self.new_data:
+            place = self.new_data[key]
+            return memoryview(os.pread(self._spool.fileno(), place.size, place.start))
+        if key not in self._segment_of_key:
+            raise InputError(
+                f"{self.path}: the constant {key} is not in the file; it may have been exported "
+                "into a separate .ptd file, which Quatrain does not read"
+            )
+        return self.segment(self._segment_of_key[key])
+
+    @property
+    def named_segments(self) -> list[int]:
+        """The segments that hold named data."""
+        return list(self._segment_of_key.values())
+
+    @property
+    def delegate_segments(self) -> set[int]:
+        """The segments that hold delegates."""
+        return {d.record.processed.index for d in self.delegates if self.in_segment(d)}
+
+    def in_segment(self, delegate: Delegate) -> bool:
+        """Whether a delegate's bytes are a segment of their own, not inside the FlatBuffer."""
+        return delegate.record.processed.location == _SEGMENT
+
+    def place_of(self, constant: Constant) -> int | None:
+        """The segment of a constant, None where it lies in its delegate or in another file."""
+        return self._segment_of_key.get(constant.key) if constant.key else None
+
+    def holds(self, constant: Constant) -> bool:
+        """Whether a constant's bytes are in this file, not in a `.ptd` beside it."""
+        key = constant.key
+        return key is None or key in self._segment_of_key or key in self.new_data
+
+    def segment(self, index: int) -> memoryview:
+        """A view of segment `index`."""
+        start, size = self.segment_range(index)
+        return self.data[start : start + size]
+
+    def segment_range(self, index: int) -> tuple[int, int]:
+        """Where segment `index` begins in the file, and its size, both in bytes."""
+        segments = self.root.segments or ()
+        if not 0 <= index < len(segments):
+            raise InputError(f"{self.path}: damaged: segment {index} of {len(segments)}")
+        start, size = self.segment_base + segments[index].offset, segments[index].size
+        if start + size > len(self.data):
+            raise InputError(
+                f"{self.path}: cut short: a segment ends at byte {start + size}, "
+                f"the file has {len(self.data)}"
+            )
+        return start, size
+
+    def add_data(self, data: bytes) -> Constant:
+        """Store `data` with the program under the key of its SHA-256, as ExecuTorch does.
+
+        It waits in a temporary file until `write`, which is the only thing that keeps it.
+        """
+        key = hashlib.sha256(data).hexdigest()
+        if key not in self._segment_of_key and key not in self.new_data:
+            start = self._spool.seek(0, 2)
+            self._spool.write(data)
+            self._spool.flush()
+            self.new_data[key] = FileRange(self._spool, start, len(data))
+        return Constant(len(data), key)
+
+    def release_memory(self) -> None:
+        """Let go of the file's pages that were read; they are read again when needed."""
+        if hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+    def write(self, path: Path | str) -> None:
+        """Write the program, edits included, to `path` (whole or not at all).
+
+        Without edits the file is copied byte for byte. Constants that no graph refers to any
+        more are left out; the rest is streamed from file to file. Raises `InputError` where the
+        output cannot be written.
+        """
+        write_program(self, Path(path))
+
+    def _extended_header(self) -> tuple[int, int]:
+        """The FlatBuffer's size and where segments begin (0: there are none)."""
+        if len(self.data) < 8 + EXTENDED_HEADER.size or bytes(self.data[8:12]) != b"eh00":
+            return len(self.data), 0
+        _, _, size, base, _ = EXTENDED_HEADER.unpack_from(self.data, 8)
+        if size > len(self.data) or base > len(self.data):
+            raise InputError(
+                f"{self.path}: cut short: its header speaks of {max(size, base)} bytes, "
+                f"the file has {len(self.data)}"
+            )
+        return size, base
+
+    def _delegate(self, plan: Record, record: Record) -> Delegate:
+        blob = self._delegate_blob(record.processed)
+        specs = {spec.key or "": bytes(spec.value or b"") for spec in record.compile_specs or ()}
+        delegate = Delegate(plan.name or "", record.id or "", blob, specs, record=record)
+        if delegate.backend == "VulkanBackend" or is_vulkan_blob(blob):
+            delegate.graph = read_graph(blob, str(self.path))
+            raw = raw_section(blob, str(self.path))
+            delegate.graph.fetch = lambda constant: self._constant_bytes(constant, raw)
+        return delegate
+
+    def _delegate_blob(self, place: Record | None) -> memoryview:
+        if place is None:
+            raise InputError(f"{self.path}: damaged: a delegate without data")
+        if place.location == _SEGMENT:
+            return self.segment(place.index)
+        inline: list[Record] = self.root.backend_delegate_data or []
+        if place.location != _INLINE or place.index >= len(inline):
+            raise InputError(f"{self.path}: damaged: delegate data {place.index} of {len(inline)}")
+        return inline[place.index].data or memoryview(b"")
+
+    def _constant_bytes(self, constant: Constant, raw: memoryview) -> memoryview:
+        if constant.key is not None:
+            return self.named_bytes(constant.key)
+        if constant.offset + constant.nbytes > len(raw):
+            raise InputError(f"{self.path}: damaged: a constant past the end of its delegate")
+        return raw[constant.offset : constant.offset + constant.nbytes]
+
+
+def open_program(path: Path | str) -> Program:
+    """Open the `.pte` file at `path` for reading (and, edited, for writing elsewhere).
+
+    Raises `InputError` where it is missing, not a program, cut short or damaged.
+    """
+    return Program(Path(path))
+
+
+def _map_file(path: Path) -> mmap.mmap:
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError as error:
+        raise InputError(f"{path}: is empty, expected a .pte program") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error

@@ -1,0 +1,72 @@
+"""Which operator makes a value and which use it: the edges of a graph."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from quatrain.program.graph import Operator, ValueList, VulkanGraph
+
+
+class DefUse:
+    """The producers and consumers of a graph's values, by operator index."""
+
+    def __init__(self, graph: VulkanGraph):
+        self.graph = graph
+        self.producer: dict[int, int] = {}
+        self.consumers: dict[int, list[int]] = defaultdict(list)
+        for index, operator in enumerate(graph.operators):
+            for value in self.inputs_of(operator):
+                self.consumers[value].append(index)
+            for value in graph.outputs_of(operator):
+                self.producer[value] = index
+
+    def inputs_of(self, operator: Operator) -> list[int]:
+        """The value ids that `operator` reads, lists flattened."""
+        ids: list[int] = []
+        for value_id in operator.args[:-1]:
+            value = self.graph.values[value_id]
+            ids.extend(value.items if isinstance(value, ValueList) else (value_id,))
+        return ids
+
+    def upstream(self, values: Iterable[int], stop: Callable[[int], bool]) -> list[int]:
+        """The nearest operators, in order, that `values` come from and for which `stop` holds."""
+        return self._search(
+            [self.producer[value] for value in values if value in self.producer],
+            lambda index: [
+                self.producer[value]
+                for value in self.inputs_of(self.graph.operators[index])
+                if value in self.producer
+            ],
+            stop,
+        )
+
+    def downstream(self, values: Iterable[int], stop: Callable[[int], bool]) -> list[int]:
+        """The nearest operators, in order, that `values` go to and for which `stop` holds."""
+        return self._search(
+            [user for value in values for user in self.consumers.get(value, ())],
+            lambda index: [
+                user
+                for value in self.graph.outputs_of(self.graph.operators[index])
+                for user in self.consumers.get(value, ())
+            ],
+            stop,
+        )
+
+    def _search(
+        self,
+        start: list[int],
+        neighbours: Callable[[int], list[int]],
+        stop: Callable[[int], bool],
+    ) -> list[int]:
+        seen: set[int] = set()
+        found: set[int] = set()
+        waiting = list(start)
+        while waiting:
+            index = waiting.pop()
+            if index in seen:
+                continue
+            seen.add(index)
+            if stop(index):
+                found.add(index)
+            else:
+                waiting.extend(neighbours(index))
+        return sorted(found)

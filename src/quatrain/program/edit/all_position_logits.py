@@ -1,0 +1,73 @@
+"""Lets a Vulkan program give the logits of every position, where it gives the last one's alone.
+
+A program for a phone takes the last token of a prompt before its output linear, since generation
+needs no other. Measuring a text needs all of them; without this it would take a step a token.
+"""
+
+from dataclasses import replace
+
+from quatrain.program.graph import Operator, Plain, VulkanGraph
+from quatrain.program.operator_schemas import LINEAR_SCHEMES
+
+_QPARAMS = "torchao.choose_qparams_affine"
+# Operators that treat each token by itself, whatever the dimensions before the last.
+_PER_TOKEN = {
+    *LINEAR_SCHEMES, _QPARAMS, "et_vk.rms_norm", "aten.linear", "aten.mul", "aten.div", "aten.tanh",
+}  # fmt: skip
+
+
+def give_all_position_logits(graph: VulkanGraph) -> bool:
+    """Edit `graph` so that its output is the logits [1, T, V] of all T tokens of a call.
+
+    False, and nothing changed, unless it takes the last token of [1, T, D] and from there to
+    its output treats each token by itself.
+    """
+    place = _last_token_taken(graph)
+    if place is None:
+        return False
+    select, tail = graph.operators[place], graph.operators[place + 1 :]
+    affected = {select.out}
+    for operator in tail:
+        if affected.intersection(operator.args[:-1]):
+            if operator.kind not in _PER_TOKEN:
+                return False
+            affected.update(graph.outputs_of(operator))
+    every, length = select.args[0], graph.tensor(select.args[0]).shape[1]
+    for value_id in affected - {select.out}:
+        tensor = graph.tensor(value_id)
+        shape = (tensor.shape[0], length, *tensor.shape[1:])
+        graph.values[value_id] = replace(tensor, shape=shape)
+    graph.operators[place:] = [
+        _reading_every(graph, operator, select.out, every)
+        if affected.intersection(operator.args[:-1])
+        else operator
+        for operator in tail
+    ]
+    return True
+
+
+def _last_token_taken(graph: VulkanGraph) -> int | None:
+    """The index of the last `select_copy`, if it is of [1, T, D] along T at -1."""
+    for index in reversed(range(len(graph.operators))):
+        operator = graph.operators[index]
+        if operator.kind == "aten.select_copy":
+            args = operator.named_args
+            rank = len(graph.tensor(args["x"]).shape)
+            return index if rank == 3 and _plain(graph, args) == (1, -1) else None
+    return None
+
+
+def _plain(graph: VulkanGraph, args: dict[str, int]) -> tuple:
+    values = [graph.values[args[name]] for name in ("dim", "index")]
+    return tuple(value.value if isinstance(value, Plain) else None for value in values)
+
+
+def _reading_every(graph: VulkanGraph, operator: Operator, last: int, every: int) -> Operator:
+    """`operator` with `every` for `last`; quantization parameters are still one per token."""
+    args = [every if arg == last else arg for arg in operator.args]
+    if operator.kind == _QPARAMS:
+        place = list(operator.named_args).index("block_size")
+        block = graph.plain(operator.args[place])
+        args[place] = len(graph.values)
+        graph.values.append(Plain("int_list", (1, *block)))
+    return replace(operator, args=tuple(args))

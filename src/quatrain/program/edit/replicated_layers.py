@@ -1,0 +1,229 @@
+"""From the Vulkan graph of a backbone of three layers to that of one of any depth.
+
+All layers of a backbone compute the same with other constants. ExecuTorch lowers three of
+them: the first, which may also compute what all share, the last, after which memory is free
+for other things, and one between, which is then copied for every layer between, with new value
+ids and the names of its own constants. The result equals, operator for operator, what lowering
+every layer gives.
+"""
+
+from dataclasses import dataclass, replace
+
+from quatrain.program import Constant, Operator, Plain, Tensor, Value, ValueList, VulkanGraph
+from quatrain.program.edit.irregular import IrregularGraph
+from quatrain.program.memory import memory_conflicts
+
+# Fixed values that a graph holds once however often they are used.
+_SHARED_KINDS = ("int", "double", "bool")
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Operators first .. end - 1 of a graph: one layer, whose input is the value `entry`."""
+
+    first: int
+    end: int
+    entry: int
+
+
+def replicate_layers(graph: VulkanGraph, depth: int) -> VulkanGraph:
+    """The graph of `depth` layers (3 or more) from a graph of three.
+
+    Constants are known by their keys: one whose key contains `layers.1.` belongs to the second
+    layer. In the result the keys name each layer's own. Raises `IrregularGraph` where the
+    second layer does not hand on its result as it received its input, or hands on more.
+    """
+    middle, last = _middle_and_last(graph)
+    _require_steady(graph, middle, last)
+    before, prepacked = _without_prepacks_of_layers(graph, graph.operators[: middle.first])
+    result = replace(
+        graph,
+        operators=before,
+        values=list(graph.values),
+        constants=list(graph.constants),
+    )
+    entry = middle.entry
+    for layer in range(1, depth - 1):
+        copier = _Copier(result, {middle.entry: entry}, "layers.1.", f"layers.{layer}.", prepacked)
+        for operator in graph.operators[middle.first : middle.end]:
+            result.operators.append(copier.copy(operator))
+        entry = copier.place(last.entry)
+    copier = _Copier(result, {last.entry: entry}, "layers.2.", f"layers.{depth - 1}.", prepacked)
+    result.operators += [copier.copy(operator) for operator in graph.operators[last.first :]]
+    result.outputs = [copier.place(value_id) for value_id in graph.outputs]
+    conflicts = memory_conflicts(result)
+    if conflicts:
+        raise IrregularGraph(f"stamped layers share memory while in use: values {conflicts[0]}")
+    return canonical(result)
+
+
+def canonical(graph: VulkanGraph) -> VulkanGraph:
+    """The same graph with values, constants and memory objects numbered in order of first use.
+
+    Two graphs that compute the same, by the same operators in the same memory, become equal.
+    """
+    order: dict[int, int] = {}
+
+    def visit(value_id: int) -> None:
+        value = graph.values[value_id]
+        if isinstance(value, ValueList):
+            for item in value.items:
+                order.setdefault(item, len(order))
+        order.setdefault(value_id, len(order))
+
+    for value_id in graph.inputs:
+        visit(value_id)
+    for operator in graph.operators:
+        for value_id in operator.args:
+            visit(value_id)
+    constants: dict[int, int] = {}
+    memory: dict[int, int] = {}
+    values = [_renumbered(graph.values[old], order, constants, memory) for old in order]
+    return replace(
+        graph,
+        operators=[
+            replace(op, args=tuple(order[i] for i in op.args), node_id=0) for op in graph.operators
+        ],
+        values=values,
+        inputs=[order[i] for i in graph.inputs],
+        outputs=[order[i] for i in graph.outputs],
+        constants=[graph.constants[old] for old in constants],
+    )
+
+
+def _renumbered(
+    value: Value, order: dict[int, int], constants: dict[int, int], memory: dict[int, int]
+) -> Value:
+    if isinstance(value, ValueList):
+        return ValueList(tuple(order[i] for i in value.items))
+    if isinstance(value, Tensor) and value.constant is not None:
+        value = replace(value, constant=constants.setdefault(value.constant, len(constants)))
+    if isinstance(value, Tensor) and value.mem_obj_id is not None:
+        value = replace(value, mem_obj_id=memory.setdefault(value.mem_obj_id, len(memory)))
+    return value
+
+
+def _middle_and_last(graph: VulkanGraph) -> tuple[_Span, _Span]:
+    """The second and third layer: each begins with the norm of its attention's input."""
+    starts = [_user_of(graph, f"layers.{layer}.attention_norm.weight") for layer in (1, 2)]
+    end = _user_of(graph, "norm.weight")
+    entries = [graph.operators[start].args[0] for start in starts]
+    return _Span(starts[0], starts[1], entries[0]), _Span(starts[1], end, entries[1])
+
+
+def _user_of(graph: VulkanGraph, tensor: str) -> int:
+    for index, operator in enumerate(graph.operators):
+        for value_id in operator.args:
+            key = graph.constant_key(value_id)
+            if key is not None and key.partition(":")[2] == tensor:
+                return index
+    raise IrregularGraph(f"no operator of the lowered graph uses {tensor}")
+
+
+def _require_steady(graph: VulkanGraph, middle: _Span, last: _Span) -> None:
+    """A layer's input and output must be alike, memory included, for layers to follow on, and
+    nothing else that it computes may be used after it."""
+    if graph.values[middle.entry] != graph.values[last.entry]:
+        raise IrregularGraph(
+            f"a layer receives {graph.values[middle.entry]} and hands on {graph.values[last.entry]}"
+        )
+    computed = {
+        value_id
+        for operator in graph.operators[middle.first : middle.end]
+        for value_id in graph.outputs_of(operator)
+    }
+    for operator in graph.operators[last.first :]:
+        for value_id in computed.intersection(operator.args) - {last.entry}:
+            raise IrregularGraph(
+                f"{operator.name} after a layer uses its inner value {graph.values[value_id]}"
+            )
+
+
+def _without_prepacks_of_layers(
+    graph: VulkanGraph, operators: list[Operator]
+) -> tuple[list[Operator], dict[int, Operator]]:
+    """`operators`, which run before the second layer, without those that lay out constants of
+    it and of the third; and these, by the value they make. Layers make theirs anew.
+
+    Raises `IrregularGraph` where anything else there uses such a constant.
+    """
+    kept, prepacked = [], {}
+    for operator in operators:
+        keys = [graph.constant_key(value_id) or "" for value_id in operator.args]
+        if not any(f"layers.{layer}." in key for key in keys for layer in (1, 2)):
+            kept.append(operator)
+        elif operator.kind == "et_vk.prepack":
+            prepacked[operator.out] = operator
+        else:
+            raise IrregularGraph(f"{operator.name} uses a layer's constant before the layer")
+    return kept, prepacked
+
+
+def _free_memory(graph: VulkanGraph) -> int:
+    """A memory object id that no value of `graph` has."""
+    taken = (value.mem_obj_id for value in graph.values if isinstance(value, Tensor))
+    return 1 + max((memory for memory in taken if memory is not None), default=-1)
+
+
+class _Copier:
+    """Copies operators into `graph`, with the values that are theirs alone.
+
+    `mapped` says what stands in for a value of the original; constants whose key contains
+    `original` get `name` in its place. `prepacked`: the operators that lay out constants of
+    layers, by the value they make; one is copied where its value is used.
+    """
+
+    def __init__(
+        self,
+        graph: VulkanGraph,
+        mapped: dict[int, int],
+        original: str,
+        name: str,
+        prepacked: dict[int, Operator],
+    ):
+        self.graph = graph
+        self.mapped = mapped
+        self.original = original
+        self.name = name
+        self.prepacked = dict(prepacked)
+        self.computed: set[int] = set()
+
+    def copy(self, operator: Operator) -> Operator:
+        """A copy of `operator`; its outputs are new values."""
+        self.computed.update(self.graph.outputs_of(operator))
+        return replace(operator, args=tuple(self.place(i) for i in operator.args))
+
+    def place(self, value_id: int) -> int:
+        """The id that the value `value_id` of the original has in the copy."""
+        if value_id in self.prepacked:
+            self.graph.operators.append(self.copy(self.prepacked.pop(value_id)))
+        if value_id not in self.mapped:
+            self.mapped[value_id] = self._copied(value_id, self.graph.values[value_id])
+        return self.mapped[value_id]
+
+    def _copied(self, value_id: int, value: Value) -> int:
+        if isinstance(value, ValueList):
+            return self._add(ValueList(tuple(self.place(i) for i in value.items)))
+        if isinstance(value, Plain) and value.kind not in _SHARED_KINDS:
+            return self._add(value)
+        if isinstance(value, Tensor) and value.constant is not None:
+            return self._constant(value_id, value, value.constant)
+        if value_id in self.computed:
+            return self._add(value)
+        return value_id  # made before: the position, the rotary tables' rows
+
+    def _constant(self, value_id: int, value: Tensor, index: int) -> int:
+        constant = self.graph.constants[index]
+        key = constant.key or ""
+        if self.original not in key:
+            return value_id
+        renamed = Constant(constant.nbytes, key.replace(self.original, self.name))
+        self.graph.constants.append(renamed)
+        copied = replace(value, constant=len(self.graph.constants) - 1)
+        if value.mem_obj_id is not None:  # a KV cache has memory of its own in every layer
+            copied = replace(copied, mem_obj_id=_free_memory(self.graph))
+        return self._add(copied)
+
+    def _add(self, value: Value) -> int:
+        self.graph.values.append(value)
+        return len(self.graph.values) - 1

@@ -1,0 +1,240 @@
+"""Turns the int4 linears of a program from one activation scheme into the other.
+
+Both kernels read the same packed weights and scales. Weight-only needs nothing else; 8da4w
+also needs each row's scale and zero point, which `choose_qparams_affine` computes as the
+program runs, and the sum of each group of weights, which is computed here.
+Source: `executorch/backends/vulkan/patterns/quantized_linear.py`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from quatrain.errors import InputError
+from quatrain.int4 import Scheme
+from quatrain.program.container import Program
+from quatrain.program.edit.compact import compact
+from quatrain.program.graph import Operator, Plain, Tensor, Value, ValueList, VulkanGraph
+from quatrain.program.inspect.linears import Linear, find_linears
+from quatrain.program.memory import give_memory
+from quatrain.program.packed_weights import group_sums
+
+ZERO_POINT_DTYPES = ("int8", "float16", "float32")
+_DYNAMIC, _WEIGHT_ONLY = "et_vk.linear_dq8ca_q4gsw", "et_vk.linear_q4gsw"
+_CHOOSE = "torchao.choose_qparams_affine"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which linears to change: those whose layer is among `layers` and that match a pattern.
+
+    `layers` None is every layer and what stands outside them; `patterns` are matched against
+    the role ('q', 'down', 'output') and the name ('layers.3.attention.wq'), `*` allowed.
+    """
+
+    layers: frozenset[int] | None = None
+    patterns: tuple[str, ...] = ("*",)
+
+    def includes(self, linear: Linear) -> bool:
+        """Whether `linear` is selected."""
+        if self.layers is not None and linear.layer not in self.layers:
+            return False
+        names = (linear.role, linear.name)
+        return any(fnmatchcase(name, pattern) for name in names for pattern in self.patterns)
+
+
+def parse_layers(text: str) -> frozenset[int]:
+    """Layer numbers as people write them: '0-3,5'. Raises `InputError` for anything else."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        end = last if dash else first
+        if not first.isdecimal() or not end.isdecimal() or len(end) > 4:
+            raise InputError(f"--layers {text}: expected numbers and ranges such as 0-3,5")
+        if int(first) > int(end):
+            raise InputError(f"--layers {text}: {part.strip()} is reversed; write {end}-{first}")
+        numbers.update(range(int(first), int(end) + 1))
+    return frozenset(numbers)
+
+
+def retarget(
+    program: Program,
+    scheme: Scheme | str,
+    selection: Selection | None = None,
+    zero_point_dtype: str | None = None,
+) -> list[Linear]:
+    """Change the selected int4 linears of `program`, in place, to `scheme`.
+
+    zero_point_dtype: the type in which 8da4w keeps its
+    activations' zero points, of linears that are 8da4w already too; None leaves those there
+    are, and is int8 for new ones. int8 is what ExecuTorch's own export of this scheme writes;
+    `quatrain export` writes the activations' type, float32 or float16.
+
+    Returns the linears that it changed, as they were. Raises `InputError` where a layer or a
+    pattern names nothing, nothing is selected, or the program has no int4 linears.
+    """
+    _require(scheme, tuple(Scheme), "linear scheme")
+    scheme = Scheme(scheme)
+    _require(zero_point_dtype or "int8", ZERO_POINT_DTYPES, "zero-point type")
+    if zero_point_dtype and scheme == Scheme.WEIGHT_ONLY:
+        raise InputError(
+            f"--zero-point-dtype {zero_point_dtype}: weight-only linears have no zero points; "
+            "it goes with --linear-scheme 8da4w"
+        )
+    graph = program.vulkan
+    selected = _select(program, selection or Selection())
+    changing = [linear for linear in selected if linear.scheme != scheme]
+    retyped = [
+        linear
+        for linear in selected
+        if zero_point_dtype and linear.zero_points not in (None, zero_point_dtype)
+    ]
+    if scheme == Scheme.WEIGHT_ONLY:
+        _to_weight_only(graph, changing)
+    else:
+        new = zero_point_dtype or "int8"
+        _set_zero_points(graph, retyped, new)
+        _to_dynamic(program, graph, changing, new)
+    compact(graph)
+    return changing + retyped
+
+
+def _select(program: Program, selection: Selection) -> list[Linear]:
+    """The selected int4 linears; `InputError` where a part of the selection names nothing."""
+    linears = find_linears(program.vulkan)
+    int4 = [linear for linear in linears if linear.kernel in (_DYNAMIC, _WEIGHT_ONLY)]
+    if not int4:
+        raise InputError(
+            f"{program.path}: has no int4 linears, of which alone there are two schemes"
+        )
+    layers = {linear.layer for linear in linears if linear.layer is not None}
+    unknown = sorted((selection.layers or frozenset()) - layers)
+    if unknown:
+        raise InputError(
+            f"{program.path}: has no layer {unknown[0]}; "
+            + (f"its layers are {min(layers)}-{max(layers)}" if layers else "none is known")
+        )
+    roles = ", ".join(dict.fromkeys(linear.role for linear in int4))
+    for pattern in selection.patterns:
+        if not any(Selection(patterns=(pattern,)).includes(linear) for linear in int4):
+            raise InputError(
+                f"{program.path}: no int4 linear matches {pattern!r}; the roles are {roles}, "
+                f"and the names like {int4[0].name}"
+            )
+    selected = [linear for linear in int4 if selection.includes(linear)]
+    if not selected:
+        raise InputError(
+            f"{program.path}: no int4 linear of the layers given matches "
+            f"{', '.join(selection.patterns)}; the roles are {roles}"
+        )
+    return selected
+
+
+def _require(value: str, known: tuple[str, ...], what: str) -> None:
+    if value not in known:
+        raise InputError(f"{value!r} is no {what}; choose one of {', '.join(known)}")
+
+
+def _to_weight_only(graph: VulkanGraph, linears: Iterable[Linear]) -> None:
+    for linear in linears:
+        operator = graph.operators[linear.operator]
+        names = operator.named_args
+        kept = ("x", "weights", "weight_scales", "group_size", "bias", "out")
+        graph.operators[linear.operator] = replace(
+            operator,
+            name=operator.name.replace(_DYNAMIC, _WEIGHT_ONLY),
+            args=tuple(names[name] for name in kept),
+        )
+    remove_unread(graph, _CHOOSE)
+
+
+def remove_unread(graph: VulkanGraph, kind: str) -> None:
+    """Remove the operators of `kind` none of whose outputs is read."""
+    read = {*graph.outputs}
+    for operator in graph.operators:
+        for value_id in operator.args[:-1]:
+            value = graph.values[value_id]
+            read.update(value.items if isinstance(value, ValueList) else (value_id,))
+    graph.operators = [
+        operator
+        for operator in graph.operators
+        if operator.kind != kind or read.intersection(graph.outputs_of(operator))
+    ]
+
+
+def _to_dynamic(
+    program: Program, graph: VulkanGraph, linears: Iterable[Linear], zero_point_dtype: str
+) -> None:
+    chosen: list[int] = []
+    inserted: dict[int, Operator] = {}
+    for linear in linears:
+        operator = graph.operators[linear.operator]
+        names = operator.named_args
+        choose = _choose_qparams(graph, names["x"], zero_point_dtype)
+        scale, zero_point = graph.outputs_of(choose)
+        chosen += [scale, zero_point]
+        inserted[linear.operator] = choose
+        sums = _weight_sums(program, graph, names)
+        args = (names["x"], scale, zero_point, names["weights"], sums)
+        rest = ("weight_scales", "group_size", "bias", "out")
+        graph.operators[linear.operator] = replace(
+            operator,
+            name=operator.name.replace(_WEIGHT_ONLY, _DYNAMIC),
+            args=args + tuple(names[name] for name in rest),
+        )
+    graph.operators = [
+        item
+        for index, operator in enumerate(graph.operators)
+        for item in ((inserted[index], operator) if index in inserted else (operator,))
+    ]
+    give_memory(graph, chosen)
+
+
+def _set_zero_points(graph: VulkanGraph, linears: Iterable[Linear], dtype: str) -> None:
+    for linear in linears:
+        value_id = graph.operators[linear.operator].named_args["input_zero_points"]
+        zero_point = graph.tensor(value_id)
+        graph.values[value_id] = replace(zero_point, dtype=dtype, staging_dtype=dtype)
+
+
+def _add(graph: VulkanGraph, value: Value) -> int:
+    graph.values.append(value)
+    return len(graph.values) - 1
+
+
+def _choose_qparams(graph: VulkanGraph, x_id: int, zero_point_dtype: str) -> Operator:
+    """A `choose_qparams_affine` of x [..., K], one scale and zero point per row [...]."""
+    x = graph.tensor(x_id)
+    if len(x.shape) < 2:
+        raise InputError(f"an int4 linear reads a tensor of shape {list(x.shape)}, without rows")
+    rows = x.shape[:-1]
+    scale = Tensor(
+        x.dtype, rows, storage="texture3d", layout="width_packed", staging_dtype=x.staging_dtype
+    )
+    zero_point = replace(scale, dtype=zero_point_dtype, staging_dtype=zero_point_dtype)
+    null, no = _add(graph, Plain("null")), _add(graph, Plain("bool", False))
+    return Operator(
+        f"{_CHOOSE}.default",
+        (
+            x_id,
+            _add(graph, Plain("string", "ASYMMETRIC")),
+            _add(graph, Plain("int_list", (*(1 for _ in rows), x.shape[-1]))),
+            null,  # target dtype: the runtime has only int8
+            _add(graph, Plain("int", -128)),
+            _add(graph, Plain("int", 127)),
+            null,  # eps: torchao's default
+            null,
+            null,
+            no,
+            _add(graph, ValueList((_add(graph, scale), _add(graph, zero_point)))),
+        ),
+    )
+
+
+def _weight_sums(program: Program, graph: VulkanGraph, names: dict[str, int]) -> int:
+    """The value of the group sums of a linear's weights, added to the program's constants."""
+    sums = group_sums(graph.constant(names["weights"]), graph.integer(names["group_size"]))
+    program.release_memory()
+    graph.constants.append(program.add_data(sums.tobytes()))
+    constant = len(graph.constants) - 1
+    return _add(graph, Tensor("int32", sums.shape, constant=constant, staging_dtype="int32"))

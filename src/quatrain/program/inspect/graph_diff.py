@@ -1,0 +1,229 @@
+"""What differs between two graphs, operator by operator: fixed arguments, types and constants.
+
+Each graph is cut into pieces that end with a linear. Pieces that lead to the same linear are laid
+side by side, and in them the operators of the same kind, in order.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from quatrain.program.container import Program
+from quatrain.program.graph import Constant, Operator, Plain, SymInt, Tensor, ValueList, VulkanGraph
+from quatrain.program.inspect.linears import Linear
+
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that differs; `first` and `second` say what each program has."""
+
+    what: str
+    first: str
+    second: str
+
+
+@dataclass
+class _Piece:
+    """What leads to the linears of one name, and those linears (mostly one)."""
+
+    before: list[Operator] = field(default_factory=list)
+    linears: list[Operator] = field(default_factory=list)
+
+
+@dataclass
+class GraphSide:
+    """One of the two programs: its Vulkan graph and the linears in it."""
+
+    program: Program
+    graph: VulkanGraph
+    linears: list[Linear]
+
+    def pieces(self) -> dict[str, _Piece]:
+        """The graph's pieces by the name of their linear; '' for what follows the last."""
+        found: dict[str, _Piece] = {}
+        start = 0
+        for linear in self.linears:
+            piece = found.setdefault(linear.name, _Piece())
+            piece.before += self.graph.operators[start : linear.operator]
+            piece.linears.append(self.graph.operators[linear.operator])
+            start = linear.operator + 1
+        found[""] = _Piece(self.graph.operators[start:])
+        return found
+
+
+@dataclass
+class GraphDiff:
+    """Lays `first` beside `second`; `operators` and `constants` are the differences found."""
+
+    first: GraphSide
+    second: GraphSide
+    operators: list[Difference] = field(default_factory=list)
+    constants: list[Difference] = field(default_factory=list)
+    _equal: dict[tuple[Constant, Constant], bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        one, two = self.first.pieces(), self.second.pieces()
+        for name in {**one, **two}:
+            a, b = one.get(name, _Piece()), two.get(name, _Piece())
+            seen: Counter[str] = Counter()
+            for pair in _aligned(a.before, b.before):
+                kind = next(operator.kind for operator in pair if operator)
+                seen[kind] += 1
+                self._compare(_place(name, kind, seen[kind]), *pair)
+            for pair in zip_longest(a.linears, b.linears):
+                self._compare(name, *pair)
+
+    def same_constant(self, first: int, second: int) -> bool:
+        """Whether two values are constants of the same bytes; each pair is read once."""
+        a, b = _constant(self.first.graph, first), _constant(self.second.graph, second)
+        if a is None or b is None:
+            return False
+        if (a, b) not in self._equal:
+            self._equal[a, b] = self._same_bytes(a, b)
+        return self._equal[a, b]
+
+    def _same_bytes(self, a: Constant, b: Constant) -> bool:
+        one, two = self.first.program, self.second.program
+        if not (one.holds(a) and two.holds(b)):  # in a .ptd beside the program
+            return a == b
+        same = same_bytes(self.first.graph.fetch(a), self.second.graph.fetch(b))
+        one.release_memory()
+        two.release_memory()
+        return same
+
+    def _compare(self, place: str, a: Operator | None, b: Operator | None) -> None:
+        if a is None or b is None:
+            texts = ("absent" if a is None else "present", "absent" if b is None else "present")
+            self.operators.append(Difference(place, *texts))
+            return
+        one, two = a.named_args, b.named_args
+        differing: list[tuple[str, str]] = []
+        if a.kind == b.kind and (a.name, one.keys()) != (b.name, two.keys()):
+            differing.append((f"{a.name}({', '.join(one)})", f"{b.name}({', '.join(two)})"))
+        for name in [name for name in one if name in two]:
+            ids = one[name], two[name]
+            texts = _text(self.first.graph, ids[0]), _text(self.second.graph, ids[1])
+            if _constant(self.first.graph, ids[0]) and _constant(self.second.graph, ids[1]):
+                if texts[0] != texts[1]:
+                    self.constants.append(Difference(f"{place}, {name}", *texts))
+                elif not self.same_constant(*ids):
+                    other = f"{texts[1]}, other bytes"
+                    self.constants.append(Difference(f"{place}, {name}", texts[0], other))
+            elif texts[0] != texts[1]:
+                differing.append((f"{name} {texts[0]}", f"{name} {texts[1]}"))
+        if differing:
+            texts = [", ".join(pair[side] for pair in differing) for side in (0, 1)]
+            self.operators.append(Difference(place, *texts))
+
+    def same_order(self) -> bool:
+        """Whether both run the same operators in the same order."""
+        names = [[op.name for op in side.graph.operators] for side in (self.first, self.second)]
+        return names[0] == names[1]
+
+    def same_connections(self) -> bool:
+        """Whether the operators of both, the same in order, read each other's values alike."""
+        return _connections(self.first.graph) == _connections(self.second.graph)
+
+    def same_memory(self) -> bool:
+        """Whether graphs connected alike place their values alike in memory."""
+        return _memory(self.first.graph) == _memory(self.second.graph)
+
+
+def same_bytes(first: memoryview, second: memoryview) -> bool:
+    """Whether two views hold the same bytes; compared in pieces, so that no copy is made."""
+    if len(first) != len(second):
+        return False
+    a, b = np.frombuffer(first, np.uint8), np.frombuffer(second, np.uint8)
+    return all(
+        np.array_equal(a[i : i + _CHUNK], b[i : i + _CHUNK]) for i in range(0, len(a), _CHUNK)
+    )
+
+
+def _aligned(
+    first: list[Operator], second: list[Operator]
+) -> Iterator[tuple[Operator | None, Operator | None]]:
+    """Pairs of operators of the same kind in order; None where only one side has one."""
+    one, two = [op.kind for op in first], [op.kind for op in second]
+    if one == two:
+        yield from zip(first, second, strict=True)
+        return
+    for tag, a, b, c, d in SequenceMatcher(None, one, two, autojunk=False).get_opcodes():
+        if tag == "equal":
+            yield from zip(first[a:b], second[c:d], strict=True)
+        else:
+            yield from ((operator, None) for operator in first[a:b])
+            yield from ((None, operator) for operator in second[c:d])
+
+
+def _place(linear: str, kind: str, count: int) -> str:
+    """Such as 'layers.3.et_vk.rms_norm before attention.wq'; `count` tells one from another."""
+    which = f"{kind} {count}" if count > 1 else kind
+    if not linear:
+        return f"{which} after the last linear"
+    head, _, rest = linear.partition(".")
+    layer, _, name = rest.partition(".")
+    if head == "layers":
+        return f"layers.{layer}.{which} before {name}"
+    return f"{which} before {linear}"
+
+
+def _constant(graph: VulkanGraph, value_id: int) -> Constant | None:
+    value = graph.values[value_id]
+    if not isinstance(value, Tensor) or value.constant is None:
+        return None
+    return graph.constants[value.constant]
+
+
+def _text(graph: VulkanGraph, value_id: int) -> str:
+    value = graph.values[value_id]
+    if isinstance(value, Tensor):
+        text = f"{value.dtype}[{'×'.join(map(str, value.shape))}]"
+        return text if value.constant is None else f"{text} constant"
+    if isinstance(value, ValueList):
+        return f"({', '.join(_text(graph, item) for item in value.items)})"
+    if isinstance(value, SymInt):
+        return f"computed, at first {value.value}"
+    return "none" if value.value is None else str(value.value)
+
+
+def _connections(graph: VulkanGraph) -> list[Any]:
+    """Which values go in, are read and written in turn, and come out, numbered by first use."""
+    numbers = _numbers(graph)
+
+    def number(value_id: int) -> Any:
+        value = graph.values[value_id]
+        if isinstance(value, ValueList):
+            return tuple(number(item) for item in value.items)
+        return numbers.get(value_id)
+
+    used = [[*op.args] for op in graph.operators]
+    return [[number(i) for i in ids] for ids in (graph.inputs, *used, graph.outputs)]
+
+
+def _numbers(graph: VulkanGraph) -> dict[int, int]:
+    """A number for each tensor and symbolic integer, in the order of their first use."""
+    numbers: dict[int, int] = {}
+    for i in (*graph.inputs, *(i for op in graph.operators for i in op.args), *graph.outputs):
+        value = graph.values[i]
+        for item in value.items if isinstance(value, ValueList) else (i,):
+            if not isinstance(graph.values[item], Plain):
+                numbers.setdefault(item, len(numbers))
+    return numbers
+
+
+def _memory(graph: VulkanGraph) -> list[Any]:
+    """How each tensor is kept, and which share memory; values and memory by first use."""
+    shared: dict[int | None, int] = {}
+    tensors = [v for i in _numbers(graph) if isinstance(v := graph.values[i], Tensor)]
+    return [graph.storage_override, graph.layout_override] + [
+        (v.storage, v.layout, v.staging_dtype == v.dtype or v.staging_dtype)
+        + (() if v.mem_obj_id is None else (shared.setdefault(v.mem_obj_id, len(shared)),))
+        for v in tensors
+    ]

@@ -1,0 +1,108 @@
+"""A report as one self-contained HTML page: no script, no font and no picture from elsewhere."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+
+from quatrain.int4 import Scheme
+from quatrain.program.container import Program
+from quatrain.program.graph import Operator, ValueList, VulkanGraph
+from quatrain.program.inspect.linears import Linear
+from quatrain.program.inspect.report import Report, describe, only_graph, tensor_text
+
+_ROLES = ("q", "k", "v", "qkv", "o", "gate", "up", "gateup", "down")
+# One colour per scheme, in the page's kernel map.
+_COLOURS = {
+    Scheme.DYNAMIC_INT8: "#2f6fdb", Scheme.WEIGHT_ONLY: "#1a936f", "float": "#b5651d",
+    "weight-only int8": "#7d5ba6", "static int8": "#a63d57",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One bar of the size chart; `share` is in percent of the file."""
+
+    kind: str
+    nbytes: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """A run of operators of the chain, under one heading."""
+
+    title: str
+    lines: list[tuple[int, str, str, str]]  # index, operator, inputs, output
+
+
+def render_page(program: Program) -> str:
+    """The page for `program`, as HTML text."""
+    report = describe(program)
+    graph = only_graph(program)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["size"] = _size
+    source = files("quatrain.program.inspect").joinpath("page.html").read_text(encoding="utf-8")
+    return environment.from_string(source).render(
+        report=report,
+        name=program.path.name,
+        slices=_slices(report),
+        roles=[role for role in _ROLES if any(lin.role == role for lin in report.linears)],
+        layers=_layers(report),
+        elsewhere=[linear for linear in report.linears if linear.layer is None],
+        colours=_COLOURS,
+        groups=_groups(graph, report.linears) if graph else [],
+    )
+
+
+def _size(count: int) -> str:
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count} B"
+
+
+def _slices(report: Report) -> list[Slice]:
+    total = max(report.nbytes, 1)
+    return [Slice(k, n, round(100 * n / total, 2)) for k, n in report.bytes_by_kind.items()]
+
+
+def _layers(report: Report) -> dict[int, dict[str, Linear]]:
+    layers: dict[int, dict[str, Linear]] = {}
+    for linear in report.linears:
+        if linear.layer is not None:
+            layers.setdefault(linear.layer, {})[linear.role] = linear
+    return dict(sorted(layers.items()))
+
+
+def _groups(graph: VulkanGraph, linears: list[Linear]) -> list[Group]:
+    """The chain cut by layer: an operator belongs to the next linear that runs."""
+    groups: list[Group] = []
+    following = iter(linears)
+    linear = next(following, None)
+    for index, operator in enumerate(graph.operators):
+        title = _title(linear)
+        if not groups or groups[-1].title != title:
+            groups.append(Group(title, []))
+        groups[-1].lines.append(_line(graph, index, operator))
+        while linear is not None and linear.operator <= index:
+            linear = next(following, None)
+    return groups
+
+
+def _title(linear: Linear | None) -> str:
+    if linear is None:
+        return "after the last linear"
+    return "output" if linear.layer is None else f"layer {linear.layer}"
+
+
+def _line(graph: VulkanGraph, index: int, operator: Operator) -> tuple[int, str, str, str]:
+    texts = [tensor_text(graph, value_id) for value_id in operator.args[:-1]]
+    value = graph.values[operator.out]
+    outputs = value.items if isinstance(value, ValueList) else (operator.out,)
+    return (
+        index,
+        operator.kind,
+        ", ".join(text for text in texts if text),
+        ", ".join(filter(None, (tensor_text(graph, i) for i in outputs))) or "integer",
+    )

@@ -1,0 +1,177 @@
+"""Where in the model each linear of a graph stands, from the computation around it."""
+
+from dataclasses import dataclass, replace
+
+from quatrain.program.def_use import DefUse
+from quatrain.program.graph import Operator
+
+_ATTENTION = {"sdpa_with_kv_cache", "custom_sdpa", "et_vk.sdpa"}
+_ACTIVATIONS = {"aten.sigmoid", "aten.silu", "aten.gelu"}
+# Role -> the parameter's name in Meta's checkpoints.
+META_NAMES = {
+    "q": "attention.wq", "k": "attention.wk", "v": "attention.wv", "o": "attention.wo",
+    "gate": "feed_forward.w1", "up": "feed_forward.w3", "down": "feed_forward.w2",
+}  # fmt: skip
+_OTHER_NAMES = {
+    "output gate": "attention.og", "router": "feed_forward.router",
+    "rotation": "feed_forward.w2.rotation",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LinearRole:
+    """A linear's layer and role. `block`: where in a mixture of experts it is, such as
+    experts.3 or shared_expert."""
+
+    layer: int | None = None
+    role: str = "other"
+    block: str = ""
+
+    @property
+    def name(self) -> str | None:
+        """The parameter's name in Meta's checkpoints; None where it has none."""
+        if self.layer is None:
+            return None if self.role == "other" else self.role
+        role = self.role.rpartition(" ")[2] if self.block else self.role
+        name = {**META_NAMES, **_OTHER_NAMES}.get(role, role)
+        if self.block:
+            name = name.replace("feed_forward", f"feed_forward.{self.block}")
+        return f"layers.{self.layer}.{name}"
+
+
+class LinearRoles:
+    """The place of each linear, from where attention and gated activations stand."""
+
+    def __init__(self, def_use: DefUse, linears: set[int]):
+        self.def_use = def_use
+        self.linears = linears
+        self.found: dict[int, LinearRole] = {}
+        # Layer -> its gated blocks, in order: the linears of each.
+        self.blocks: dict[int, list[list[int]]] = {}
+        layer = -1
+        for operator in def_use.graph.operators:
+            if operator.kind in _ATTENTION:
+                layer += 1
+                self._attention(operator, layer)
+            elif operator.kind in _ACTIVATIONS and layer >= 0:
+                self._feed_forward(operator, layer)
+        for layer, blocks in self.blocks.items():
+            if len(blocks) > 1:
+                self._experts(layer, blocks)
+        self._output()
+
+    def of(self, index: int) -> LinearRole:
+        return self.found.get(index, LinearRole())
+
+    def _name(self, indices: list[int], layer: int | None, role: str) -> None:
+        """Give `indices` their role; one that serves several ('qkv' in one) gets both names."""
+        for index in indices:
+            place = self.of(index)
+            if index not in self.found:
+                self.found[index] = LinearRole(layer, role)
+            elif place.layer == layer and role not in place.role:
+                self.found[index] = replace(place, role=place.role + role)
+
+    def _attention(self, operator: Operator, layer: int) -> None:
+        names = operator.named_args
+        for role in ("q", "k", "v"):
+            value = self._written_to(names[role])
+            self._name(self._sources(self._through_rotary(value)), layer, role)
+        self._name(self._targets(operator.out), layer, "o")
+
+    def _written_to(self, cache: int) -> int:
+        """The value that another operator writes to `cache`; without one, `cache` itself."""
+        for index in self.def_use.consumers.get(cache, ()):
+            operator = self.def_use.graph.operators[index]
+            if operator.kind == "update_cache" and operator.args[1] == cache:
+                return operator.args[0]
+        return cache
+
+    def _through_rotary(self, value: int) -> int:
+        """The value that a rotary embedding turned into `value`; it handles q and k at once."""
+        graph = self.def_use.graph
+        seen: set[int] = set()  # a damaged graph may run in a circle
+        while (index := self.def_use.producer.get(value)) is not None:
+            operator = graph.operators[index]
+            if operator.kind.startswith("et_vk.apply_rotary_emb"):
+                return operator.args[graph.outputs_of(operator).index(value)]
+            if index in self.linears or index in seen:
+                break
+            seen.add(index)
+            value = operator.args[0]
+        return value
+
+    def _feed_forward(self, operator: Operator, layer: int) -> None:
+        """`down(activation(gate) * up)`, where `activation` may be x * sigmoid(x)."""
+        gate = self._sources(operator.args[0])
+        product = self._multiplication(operator.out)
+        if operator.kind == "aten.sigmoid" and product is not None:
+            gated = self._targets(self.def_use.graph.operators[product].out)
+            if gated and self.of(gated[0]).role == "o":
+                self._name(gate, self.of(gated[0]).layer, "output gate")
+                return
+            product = self._multiplication(self.def_use.graph.operators[product].out)
+        if product is None:
+            return
+        factors = self.def_use.graph.operators[product].args[:2]
+        up = [i for factor in factors for i in self._sources(factor) if i not in gate]
+        self._name(gate, layer, "gate")
+        self._name(up, layer, "up")
+        down = self._down(self.def_use.graph.operators[product].out, layer)
+        self._name(down, layer, "down")
+        self.blocks.setdefault(layer, []).append([*gate, *up, *down])
+
+    def _down(self, value: int, layer: int) -> list[int]:
+        """The linear that takes `value`; on the way to it SpinQuant's rotation, whose linears
+        take it in pieces."""
+        operators, tensor = self.def_use.graph.operators, self.def_use.graph.tensor
+        width = tensor(value).shape[-1:]
+        down = self._targets(value)
+        seen: set[int] = set()  # a damaged graph may run in a circle
+        while down and tensor(operators[down[0]].args[0]).shape[-1:] != width:
+            if down[0] in seen:
+                return []
+            seen.add(down[0])
+            self._name(down, layer, "rotation")
+            down = self._targets(operators[down[0]].out)
+        return down
+
+    def _multiplication(self, value: int) -> int | None:
+        """The multiplication that `value` goes into, if that is its next computation."""
+        graph = self.def_use.graph
+        found = self.def_use.downstream(
+            [value], lambda i: graph.operators[i].kind == "aten.mul" or i in self.linears
+        )
+        return found[0] if found and found[0] not in self.linears else None
+
+    def _sources(self, value: int) -> list[int]:
+        return self.def_use.upstream([value], lambda index: index in self.linears)
+
+    def _targets(self, value: int) -> list[int]:
+        return self.def_use.downstream([value], lambda index: index in self.linears)[:1]
+
+    def _experts(self, layer: int, blocks: list[list[int]]) -> None:
+        """Several gated blocks in one layer: experts where a router scores the block's input."""
+        experts = 0
+        for block in blocks:
+            x = self.def_use.graph.operators[block[0]].args[0]
+            routers = [i for i in self._sources(x) if self.of(i).role in ("other", "router")]
+            self._name(routers, layer, "router")
+            kind, place = (
+                ("expert", f"experts.{experts}") if routers else ("shared", "shared_expert")
+            )
+            experts += bool(routers)
+            for index in block:
+                found = self.of(index)
+                self.found[index] = LinearRole(layer, f"{kind} {found.role}", place)
+
+    def _output(self) -> None:
+        """The unnamed linears that reach the program's outputs without meeting another."""
+        outputs = self.def_use.graph.outputs
+        last = self.def_use.upstream(outputs, lambda index: index in self.linears)
+        outputs = [index for index in last if index not in self.found]
+        self._name(outputs, None, "output")
+        for index in outputs:
+            before = self._sources(self.def_use.graph.operators[index].args[0])
+            unnamed = [index for index in before if index not in self.found]
+            self._name(unnamed, None, "output_intermediate")

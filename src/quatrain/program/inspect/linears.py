@@ -1,0 +1,108 @@
+"""The linears of a program's graph, by layer and role, found from the graph alone.
+
+A program does not say which linear is which. The shape of the computation does: an attention
+operator's query, key and value come from three linears, its result goes into a fourth; a gated
+activation (`silu(gate(x)) * up(x)`) names the other three; the linear that reaches the
+program's output without meeting another is the output layer (see `linear_roles`).
+"""
+
+from dataclasses import dataclass
+
+from quatrain.program.def_use import DefUse
+from quatrain.program.graph import Operator, Tensor, VulkanGraph
+from quatrain.program.inspect.linear_roles import META_NAMES, LinearRole, LinearRoles
+from quatrain.program.operator_schemas import LINEAR_SCHEMES
+
+__all__ = ["META_NAMES", "Linear", "find_linears", "weight_id"]
+
+_OTHER_LINEARS = {
+    "aten.linear": "float",
+    "aten.mm": "float",
+    "aten.addmm": "float",
+    "et_vk.linear_qcs4w": "weight-only",
+    "aten._weight_int8pack_mm": "weight-only int8",
+    "et_vk.linear_qcs8w": "weight-only int8",
+    "et_vk.linear_q8ta_q8csw": "static int8",
+}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One linear: `operator` is its index in the graph, `name` as in Meta's checkpoints.
+
+    `scheme`: 8da4w, weight-only, float, ...; `group_size` is None where scales are not grouped.
+    `zero_points` is the type of an 8da4w linear's activations' zero points.
+    `nbytes` counts its constants as they are stored; `weights_key` is its weight's key in the
+    program's named data, equal for equal weights.
+    """
+
+    operator: int
+    name: str
+    layer: int | None
+    role: str
+    kernel: str
+    scheme: str
+    out_features: int
+    in_features: int
+    group_size: int | None
+    has_bias: bool
+    zero_points: str | None
+    nbytes: int
+    weights_key: str | None
+
+
+def find_linears(graph: VulkanGraph) -> list[Linear]:
+    """Every linear of `graph`, in the order in which they run."""
+    def_use = DefUse(graph)
+    indices = [i for i, op in enumerate(graph.operators) if _is_linear(graph, op)]
+    places = LinearRoles(def_use, set(indices))
+    return [_describe(graph, index, places.of(index)) for index in indices]
+
+
+def _is_linear(graph: VulkanGraph, operator: Operator) -> bool:
+    """Whether `operator` is a matrix product with a constant weight."""
+    if operator.kind in LINEAR_SCHEMES:
+        return True
+    if operator.kind not in _OTHER_LINEARS:
+        return False
+    weight = graph.values[weight_id(operator)]
+    constant = isinstance(weight, Tensor) and weight.constant is not None
+    return constant or operator.kind not in ("aten.mm", "aten.addmm")
+
+
+def weight_id(operator: Operator) -> int:
+    """The value id of a linear's weight."""
+    names = operator.named_args
+    named = [names[name] for name in ("weights", "b") if name in names]
+    return (*named, *operator.args[1:2], *operator.args)[0]
+
+
+def _describe(graph: VulkanGraph, index: int, place: LinearRole) -> Linear:
+    operator = graph.operators[index]
+    names = operator.named_args
+    weight = graph.tensor(weight_id(operator))
+    x = graph.tensor(names.get("x", names.get("a", operator.args[0])))
+    out = graph.tensor(operator.out)
+    bias = names.get("bias")
+    constants = {
+        value.constant: graph.constants[value.constant].nbytes
+        for value in (graph.values[i] for i in operator.args)
+        if isinstance(value, Tensor) and value.constant is not None
+    }
+    group = graph.integer(names["group_size"]) if "group_size" in names else None
+    zero_points = names.get("input_zero_points")
+    return Linear(
+        operator=index,
+        name=place.name or f"operator_{index}",
+        layer=place.layer,
+        role=place.role,
+        kernel=operator.kind,
+        scheme=LINEAR_SCHEMES.get(operator.kind) or _OTHER_LINEARS[operator.kind],
+        out_features=out.shape[-1] if out.shape else weight.shape[0],
+        in_features=x.shape[-1] if x.shape else 0,
+        group_size=group,
+        has_bias=bias is not None and isinstance(graph.values[bias], Tensor),
+        zero_points=graph.tensor(zero_points).dtype if zero_points is not None else None,
+        nbytes=sum(constants.values()),
+        weights_key=graph.constant_key(weight_id(operator)),
+    )

@@ -1,0 +1,191 @@
+"""What a program is made of: its linears, its bytes by kind, and what it wastes."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from quatrain.program.container import Program
+from quatrain.program.graph import Tensor, VulkanGraph
+from quatrain.program.inspect.linears import Linear, find_linears
+from quatrain.program.inspect.sizes import Waste, bytes_by_kind, cache_values, find_waste
+
+
+@dataclass(frozen=True)
+class DelegateSummary:
+    """One part of the program that a backend runs."""
+
+    backend: str
+    method: str
+    operators: int | None  # None where the backend's format is not read
+    nbytes: int
+    options: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything `quatrain inspect` shows; `as_dict` is its JSON."""
+
+    path: str
+    nbytes: int
+    methods: list[str]
+    metadata: dict[str, Any]
+    delegates: list[DelegateSummary]
+    outside: dict[str, int]  # operators outside any delegate -> how often
+    inputs: list[str]
+    outputs: list[str]
+    activation_dtype: str | None
+    context_length: int | None
+    dynamic_shapes: bool
+    layers: int
+    experts: dict[int, int]  # of each layer with a mixture, all computed for every token
+    jumps: int  # around what a call does not need, as experts that no token picks
+    embedding: str | None
+    operators: dict[str, int]
+    linears: list[Linear]
+    bytes_by_kind: dict[str, int]
+    waste: list[Waste]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain data, ready for JSON."""
+        return asdict(self)
+
+    @property
+    def schemes(self) -> dict[str, int]:
+        """How many linears compute in which scheme."""
+        return dict(Counter(linear.scheme for linear in self.linears))
+
+
+def describe(program: Program) -> Report:
+    """The report on `program`; a program without a Vulkan delegate has no linears in it."""
+    graph = only_graph(program)
+    linears = find_linears(graph) if graph else []
+    return Report(
+        path=str(program.path),
+        nbytes=len(program.data),
+        methods=list(program.methods),
+        metadata=program.metadata,
+        delegates=[
+            DelegateSummary(
+                backend=delegate.backend,
+                method=delegate.method,
+                operators=len(delegate.graph.operators) if delegate.graph else None,
+                nbytes=len(delegate.blob),
+                options={key: value.hex() for key, value in delegate.compile_specs.items()},
+            )
+            for delegate in program.delegates
+        ],
+        outside=dict(
+            Counter(
+                str(step.target)
+                for method in program.methods.values()
+                for step in method.instructions
+                if step.kind == "kernel"
+            )
+        ),
+        inputs=[_signature(graph, i) for i in graph.inputs] if graph else [],
+        outputs=[_signature(graph, i) for i in graph.outputs] if graph else [],
+        activation_dtype=activation_dtype(graph) if graph else None,
+        context_length=context_length(program, graph),
+        dynamic_shapes=_dynamic(program, graph),
+        layers=len({linear.layer for linear in linears if linear.layer is not None}),
+        experts=_experts(linears),
+        jumps=sum(
+            step.kind == "jump"
+            for method in program.methods.values()
+            for step in method.instructions
+        ),
+        embedding=_embedding(graph) if graph else None,
+        operators=dict(Counter(op.kind for op in graph.operators).most_common()) if graph else {},
+        linears=linears,
+        bytes_by_kind=bytes_by_kind(program, graph, linears),
+        waste=find_waste(program, graph, linears) if graph else [],
+    )
+
+
+def only_graph(program: Program) -> VulkanGraph | None:
+    """The graph of the program's Vulkan delegate; None where there is none, or several."""
+    graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
+    return graphs[0] if len(graphs) == 1 else None
+
+
+def hidden_backends(report: Report) -> list[str]:
+    """The backends whose delegates are not read."""
+    return list(dict.fromkeys(d.backend for d in report.delegates if d.operators is None))
+
+
+def backends_text(report: Report) -> str:
+    """Such as '211 × XnnpackBackend'."""
+    return counts_text(Counter(delegate.backend for delegate in report.delegates)) or "none"
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Such as '30 × aten.mul, 1 × aten.add'."""
+    return ", ".join(f"{count} × {name}" for name, count in counts.items())
+
+
+def activation_dtype(graph: VulkanGraph) -> str | None:
+    """The type most floating-point values are computed in."""
+    counts = Counter(
+        value.dtype
+        for value in graph.values
+        if isinstance(value, Tensor) and value.constant is None and value.dtype.startswith("float")
+    )
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def context_length(program: Program, graph: VulkanGraph | None) -> int | None:
+    """How many tokens the KV cache holds: from the metadata, else from the cache's shape."""
+    for name in ("get_max_context_len", "get_max_seq_len"):
+        if isinstance(program.metadata.get(name), int):
+            return program.metadata[name]
+    caches = [graph.tensor(i) for i in cache_values(graph)] if graph else []
+    return caches[0].shape[1] if caches and len(caches[0].shape) == 4 else None
+
+
+def _dynamic(program: Program, graph: VulkanGraph | None) -> bool:
+    asked = any(any(d.compile_specs.get("require_dynamic_shapes", b"")) for d in program.delegates)
+    symbolic = graph is not None and any(op.kind == "sym_size" for op in graph.operators)
+    return asked or symbolic or program.metadata.get("enable_dynamic_shape") is True
+
+
+def _experts(linears: list[Linear]) -> dict[int, int]:
+    """How many experts each layer computes that has any."""
+    found = {
+        (linear.layer, block.partition(".")[0])
+        for linear in linears
+        if linear.layer is not None and (block := linear.name.partition(".experts.")[2])
+    }
+    return dict(sorted(Counter(layer for layer, _ in found).items()))
+
+
+def _signature(graph: VulkanGraph, value_id: int) -> str:
+    value = graph.values[value_id]
+    if isinstance(value, Tensor):
+        return f"{value.staging_dtype}{list(value.shape)}"
+    return type(value).__name__
+
+
+def _embedding(graph: VulkanGraph) -> str | None:
+    for operator in graph.operators:
+        names = operator.named_args
+        if operator.kind == "et_vk.embedding_q4gsw":
+            shape = graph.tensor(names["weights"]).shape
+            groups = graph.integer(names["group_size"])
+            return f"int4 [{shape[0]}, {shape[-1] * 2}], groups of {groups}" if shape else None
+        if operator.kind == "aten.embedding":
+            weight = graph.tensor(names["weights"])
+            if weight.constant is not None:
+                return f"{weight.dtype} {list(weight.shape)}"
+    return None
+
+
+def tensor_text(graph: VulkanGraph, value_id: int) -> str:
+    """A value in a few characters, for lists of operators."""
+    value = graph.values[value_id]
+    if isinstance(value, Tensor):
+        short = value.dtype.replace("float", "f").replace("uint", "u").replace("int", "i")
+        mark = "·const" if value.constant is not None else ""
+        return f"{short}[{'×'.join(map(str, value.shape)) or math.nan}]{mark}"
+    return ""

@@ -1,0 +1,222 @@
+"""Where a program's bytes go, and which of them it could do without."""
+
+import hashlib
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from quatrain.program.container import Program
+from quatrain.program.graph import Constant, Tensor, VulkanGraph
+from quatrain.program.inspect.linears import Linear
+from quatrain.program.packed_weights import dequantized_rows
+
+# The constants that an operator writes to: the KV caches.
+_CACHE_ARGUMENTS = {"sdpa_with_kv_cache": ("k_cache", "v_cache"), "update_cache": ("cache",)}
+_EMBEDDINGS = ("aten.embedding", "et_vk.embedding_q4gsw")
+_LINEAR_PARTS = {
+    "weights": "weights", "b": "weights", "weight_scales": "scales",
+    "weight_sums": "group sums", "bias": "bias",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Waste:
+    """Bytes that are stored without need: what, how many, and what would help."""
+
+    what: str
+    nbytes: int
+    remedy: str
+
+
+def cache_values(graph: VulkanGraph) -> list[int]:
+    """The value ids of the KV caches that start as constants."""
+    found = []
+    for operator in graph.operators:
+        for name in _CACHE_ARGUMENTS.get(operator.kind, ()):
+            value_id = operator.named_args.get(name)
+            value = graph.values[value_id] if value_id is not None else None
+            if isinstance(value, Tensor) and value.constant is not None:
+                found.append(value_id)
+    return list(dict.fromkeys(found))
+
+
+def bytes_by_kind(
+    program: Program, graph: VulkanGraph | None, linears: list[Linear]
+) -> dict[str, int]:
+    """Every byte of the file by what it is for, largest first; the sum is the file's size.
+
+    A constant that several values share counts once, for the first of its uses.
+    """
+    sizes: dict[str, int] = defaultdict(int)
+    kinds = _constant_kinds(graph, linears) if graph else {}
+    counted: set[int] = set()
+    for constant, kind in kinds.items():
+        place = program.place_of(constant)
+        if not program.holds(constant):
+            continue
+        if place is None or place not in counted:
+            sizes[kind] += constant.nbytes if place is None else program.segment_range(place)[1]
+            counted.update(() if place is None else (place,))
+    hidden = " and ".join(sorted({d.backend for d in program.delegates if d.graph is None}))
+    named = set(program.named_segments)
+    for index in range(len(program.root.segments or ())):
+        if index not in counted and index not in program.delegate_segments:
+            kind = "constants outside the delegates"
+            if index in named:
+                kind = f"weights of {hidden}" if hidden else "not used by a delegate"
+            sizes[kind] += program.segment_range(index)[1]
+    inline = sum(constant.nbytes for constant in kinds if constant.key is None)
+    blobs = sum(len(d.blob) for d in program.delegates if program.in_segment(d))
+    label = "graph" if graph else f"{hidden} delegates"
+    sizes[label] += blobs - inline + (len(program.flatbuffer) if graph else 0)
+    if not graph:
+        sizes["graph"] += len(program.flatbuffer)
+    sizes["padding"] += len(program.data) - sum(sizes.values())
+    ordered = sorted(sizes.items(), key=lambda item: -item[1])
+    return {kind: size for kind, size in ordered if size > 0}
+
+
+def _constant_kinds(graph: VulkanGraph, linears: list[Linear]) -> dict[Constant, str]:
+    """What each constant is for, by the operator that reads it."""
+    by_operator = {linear.operator: linear for linear in linears}
+    caches = set(cache_values(graph))
+    kinds: dict[Constant, str] = {}
+    for index, operator in enumerate(graph.operators):
+        for name, value_id in operator.named_args.items():
+            value = graph.values[value_id]
+            if not isinstance(value, Tensor) or value.constant is None:
+                continue
+            kind = "other"
+            if value_id in caches:
+                kind = "KV cache"
+            elif operator.kind in _EMBEDDINGS:
+                kind = "embedding"
+            elif index in by_operator:
+                kind = _linear_kind(by_operator[index], name)
+            elif operator.kind in ("et_vk.rms_norm", "aten.native_layer_norm"):
+                kind = "norms"
+            kinds.setdefault(graph.constants[value.constant], kind)
+    for constant in graph.constants:
+        kinds.setdefault(constant, "other")
+    return kinds
+
+
+def _linear_kind(linear: Linear, argument: str) -> str:
+    part = _LINEAR_PARTS.get(argument, "weights")
+    if linear.role == "output":
+        return "output layer"
+    if linear.group_size is None:
+        return f"linears, {linear.scheme}"
+    return f"int4 {part}"
+
+
+def find_waste(program: Program, graph: VulkanGraph, linears: list[Linear]) -> list[Waste]:
+    """The bytes that `graph`'s program could do without, by reason."""
+    found = [
+        _tied_embedding(program, graph, linears),
+        _zero_caches(program, graph),
+        _stored_twice(program),
+        _wide_constants(graph),
+        _unused_data(program),
+    ]
+    return [waste for waste in found if waste.nbytes > 0]
+
+
+def _tied_embedding(program: Program, graph: VulkanGraph, linears: list[Linear]) -> Waste:
+    """A floating-point embedding of which the int4 output layer is a second copy."""
+    embedding = next((op for op in graph.operators if op.kind == "aten.embedding"), None)
+    output = next((lin for lin in linears if lin.role == "output" and lin.group_size), None)
+    total = 0
+    if embedding is not None and output is not None:
+        names = graph.operators[output.operator].named_args
+        ids = (embedding.named_args["weights"], names["weights"], names["weight_scales"])
+        if all(_is_stored(program, graph, i) for i in ids):
+            table, weights, scales = (graph.constant(i) for i in ids)
+            total = table.nbytes if _same_rows(table, weights, scales) else 0
+            program.release_memory()
+    return Waste(
+        "a floating-point embedding beside the same matrix in the int4 output layer",
+        total,
+        "quatrain quantize --embedding int4, then export again",
+    )
+
+
+def _is_stored(program: Program, graph: VulkanGraph, value_id: int) -> bool:
+    value = graph.values[value_id]
+    constant = value.constant if isinstance(value, Tensor) else None
+    return constant is not None and program.holds(graph.constants[constant])
+
+
+def _same_rows(table: np.ndarray, weights: np.ndarray, scales: np.ndarray) -> bool:
+    """Whether the first rows of both are alike, up to what rounding to int4 costs."""
+    shaped = table.ndim == weights.ndim == scales.ndim == 2 and 0 not in scales.shape
+    if not shaped or table.shape != (weights.shape[0], 2 * weights.shape[1]):
+        return False
+    if table.shape[1] % scales.shape[0] or scales.shape[1] < table.shape[0]:
+        return False
+    sample = slice(0, 64)
+    first = table[sample].astype(np.float64)
+    error = np.linalg.norm(dequantized_rows(weights, scales, sample) - first)
+    return bool(error < 0.3 * np.linalg.norm(first))
+
+
+def _zero_caches(program: Program, graph: VulkanGraph) -> Waste:
+    caches = {graph.constants[graph.tensor(i).constant or 0]: i for i in cache_values(graph)}
+    zero = [c for c, i in caches.items() if program.holds(c) and _is_zero(program, graph, i)]
+    return Waste(
+        "KV caches stored as zeros",
+        sum(constant.nbytes for constant in zero),
+        "none that every runtime accepts; see docs/formats.md",
+    )
+
+
+def _is_zero(program: Program, graph: VulkanGraph, value_id: int) -> bool:
+    zero = not np.any(graph.constant(value_id))
+    program.release_memory()
+    return zero
+
+
+def _stored_twice(program: Program) -> Waste:
+    """Segments with equal content; only those of equal size are read."""
+    by_size: dict[int, list[int]] = defaultdict(list)
+    for index in sorted(set(program.named_segments)):
+        by_size[program.segment_range(index)[1]].append(index)
+    total = 0
+    for size, indices in by_size.items():
+        if len(indices) > 1 and size:
+            # The first bytes tell most of them apart without reading all.
+            heads = defaultdict(list)
+            for index in indices:
+                heads[bytes(program.segment(index)[:4096])].append(index)
+            alike = [group for group in heads.values() if len(group) > 1]
+            for group in alike:
+                digests = {hashlib.sha256(program.segment(i)).digest() for i in group}
+                total += size * (len(group) - len(digests))
+                program.release_memory()
+    return Waste("constants stored more than once", total, "quatrain retarget --slim")
+
+
+def _wide_constants(graph: VulkanGraph) -> Waste:
+    """float32 constants of a program that computes in float16: half of them is not needed."""
+    computed = [v.dtype for v in graph.values if isinstance(v, Tensor) and v.constant is None]
+    narrow = computed.count("float16") > computed.count("float32")
+    wide = {
+        graph.constants[v.constant]
+        for v in graph.values
+        if isinstance(v, Tensor) and v.constant is not None and v.dtype == "float32"
+    }
+    total = sum(constant.nbytes for constant in wide) // 2 if narrow else 0
+    return Waste("float32 constants where float16 runs", total, "export --activation-dtype fp16")
+
+
+def _unused_data(program: Program) -> Waste:
+    total = sum(len(program.named_bytes(key)) for key in unused_keys(program))
+    return Waste("constants that nothing uses", total, "quatrain retarget --slim")
+
+
+def unused_keys(program: Program) -> list[str]:
+    """The named data that no delegate refers to; none where a delegate cannot be read."""
+    graphs = [delegate.graph for delegate in program.delegates]
+    used = {constant.key for graph in graphs if graph for constant in graph.constants}
+    return [key for key in program.named_data if key not in used] if all(graphs) else []

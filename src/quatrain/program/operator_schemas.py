@@ -1,0 +1,144 @@
+"""The names of each Vulkan operator's arguments, by position, its outputs last.
+
+Source: the operators' schemas in ATen, torchao and `executorch/backends/vulkan`
+(`custom_ops_lib.py`) of ExecuTorch 1.5; a delegate graph stores the values alone.
+"""
+
+from quatrain.int4 import Scheme
+
+ARGUMENTS: dict[str, tuple[str, ...]] = {
+    kind: tuple(names.split())
+    for kind, names in {
+        "et_vk.prepack": "x out",
+        "sym_size": "x dim out",
+        "add": "a b out",
+        "sub": "a b out",
+        "mul": "a b out",
+        "floordiv": "a b out",
+        "et_vk.select_as_symint": "x dim index out",
+        "et_vk.rms_norm": "x weight eps out",
+        "et_vk.apply_rotary_emb": "xq xk freqs_cos freqs_sin out",
+        "et_vk.apply_rotary_emb_hf": "xq xk freqs_cos freqs_sin start_pos out",
+        "et_vk.linear_q4gsw": "x weights weight_scales group_size bias out",
+        "et_vk.linear_dq8ca_q4gsw": (
+            "x input_scales input_zero_points weights weight_sums weight_scales group_size bias out"
+        ),
+        "et_vk.linear_qcs4w": "x weights weight_scales out",
+        "et_vk.linear_q8ta_q8csw": (
+            "x input_scale input_zero_point weights weight_sums weight_scales bias out"
+        ),
+        "et_vk.embedding_q4gsw": ("weights weight_scales group_size indices is_linear_weight out"),
+        "et_vk.sdpa": "q k v attn_mask scale out",
+        "torchao.choose_qparams_affine": (
+            "x mapping_type block_size target_dtype quant_min quant_max eps "
+            "scale_dtype zero_point_dtype keepdim out"
+        ),
+        "torchao.quantize_affine": (
+            "x block_size scale zero_point output_dtype quant_min quant_max out"
+        ),
+        "torchao.dequantize_affine": (
+            "x block_size scale zero_point input_dtype quant_min quant_max output_dtype out"
+        ),
+        "sdpa_with_kv_cache": (
+            "q k v k_cache v_cache start_pos seq_len attn_mask dropout_p is_causal scale out"
+        ),
+        "update_cache": "value cache start_pos out",
+        "custom_sdpa": "q k v start_pos attn_mask dropout_p is_causal scale out",
+        "aten.embedding": "weights indices padding_idx scale_grad_by_freq sparse out",
+        "aten.slice_copy": "x dim start end step out",
+        "aten.select_copy": "x dim index out",
+        "aten.view_copy": "x size out",
+        "aten.expand_copy": "x size implicit out",
+        "aten.repeat": "x repeats out",
+        "aten.permute_copy": "x dims out",
+        "aten.permute": "x dims out",
+        "aten.transpose_copy": "x dim0 dim1 out",
+        "aten.t_copy": "x out",
+        "aten.unsqueeze_copy": "x dim out",
+        "aten.squeeze_copy": "x dims out",
+        "aten.clone": "x memory_format out",
+        "aten._to_copy": "x dtype layout device pin_memory non_blocking memory_format out",
+        "dim_order_ops._to_dim_order_copy": "x dtype layout device pin_memory non_blocking "
+        "dim_order out",
+        "dim_order_ops._clone_dim_order": "x non_blocking dim_order out",
+        "aten.cat": "tensors dim out",
+        "aten.split_with_sizes_copy": "x split_sizes dim out",
+        "aten.split_copy": "x split_size dim out",
+        "aten.add": "a b alpha out",
+        "aten.sub": "a b alpha out",
+        "aten.mul": "a b out",
+        "aten.div": "a b out",
+        "aten.pow": "x exponent out",
+        "aten.neg": "x out",
+        "aten.rsqrt": "x out",
+        "aten.sqrt": "x out",
+        "aten.exp": "x out",
+        "aten.sin": "x out",
+        "aten.cos": "x out",
+        "aten.tanh": "x out",
+        "aten.relu": "x out",
+        "aten.silu": "x out",
+        "aten.gelu": "x approximate out",
+        "aten.sigmoid": "x out",
+        "aten.mean": "x dims keepdim dtype out",
+        "aten.sum": "x dims keepdim dtype out",
+        "aten.amax": "x dims keepdim out",
+        "aten._softmax": "x dim half_to_float out",
+        "aten.full": "size fill_value dtype layout device pin_memory out",
+        "aten.full_like": "x fill_value dtype layout device pin_memory memory_format out",
+        "aten.ge": "a b out",
+        "aten.index_select": "x dim index out",
+        "aten.where": "condition a b out",
+        "aten.mm": "a b out",
+        "aten.bmm": "a b out",
+        "aten.addmm": "bias a b beta alpha out",
+        "aten.linear": "x weights bias out",
+        "aten._weight_int8pack_mm": "x weights weight_scales out",
+        "aten.native_layer_norm": "x normalized_shape weight bias eps out",
+    }.items()
+}
+
+# The same, as earlier exporters called them.
+EARLIER_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "et_vk.embedding_q4gsw": ("weights", "weight_scales", "group_size", "indices", "out"),
+}
+
+# Operators that are of no use to anyone with other arguments than these.
+STRICT = {
+    "et_vk.linear_q4gsw",
+    "et_vk.linear_dq8ca_q4gsw",
+    "et_vk.embedding_q4gsw",
+    "torchao.choose_qparams_affine",
+    "sdpa_with_kv_cache",
+    "custom_sdpa",
+    "et_vk.sdpa",
+    "update_cache",
+    "aten.embedding",
+}
+
+_NAMESPACES = ("aten", "et_vk", "torchao", "quantized_decomposed", "dim_order_ops", "llama")
+
+# The int4 linears, by activation scheme.
+LINEAR_SCHEMES = {
+    "et_vk.linear_dq8ca_q4gsw": Scheme.DYNAMIC_INT8,
+    "et_vk.linear_q4gsw": Scheme.WEIGHT_ONLY,
+}
+
+
+def argument_names(kind: str, count: int) -> tuple[str, ...] | None:
+    """The names of `count` arguments of an operator; None where they are not known."""
+    for table in (ARGUMENTS, EARLIER_ARGUMENTS):
+        if len(table.get(kind, ())) == count:
+            return table[kind]
+    return None
+
+
+def operator_kind(name: str) -> str:
+    """`name` without its overload: 'aten.add.Tensor' -> 'aten.add', 'sym_size.int' -> 'sym_size'.
+
+    The `llama` namespace is dropped, as Vulkan graphs do by themselves.
+    """
+    parts = name.split(".")
+    if parts[0] == "llama":
+        parts = parts[1:]
+    return ".".join(parts[:2]) if parts[0] in _NAMESPACES else parts[0]

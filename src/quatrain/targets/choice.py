@@ -1,0 +1,214 @@
+"""What to export for a device and a runtime, from the same data that the doctor uses."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from quatrain.errors import InputError
+from quatrain.int4 import Scheme
+from quatrain.program import Program
+from quatrain.targets.catalogue import Defect, Device, find_device, load_defects, release
+from quatrain.targets.doctor import examine
+from quatrain.targets.triggers import SURE_IMAGE, rows_that_sums_hold
+
+Dtype = Literal["fp32", "fp16"]
+
+_DYNAMIC_LINEAR = "et_vk.linear_dq8ca_q4gsw"
+_ITEM_SIZE = {"fp16": 2, "fp32": 4}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is known of a program before it is made; None is what is not.
+
+    `scheme` and `activation_dtype` where somebody asked for them, `rows` the longest prompt,
+    `channels` the inputs of the narrowest int4 linear.
+    """
+
+    scheme: Scheme | None = None
+    activation_dtype: Dtype | None = None
+    rows: int | None = None
+    channels: int | None = None
+
+
+@dataclass(frozen=True)
+class TargetChoice:
+    """How to export for a target, and why.
+
+    `activation_dtype` is 'fp32' or 'fp16'; `partitioner`
+    holds options for ExecuTorch's Vulkan partitioner (texture_limits in texels, buffer_limit
+    in bytes); `avoid` says of what the export must not contain ('int4-embedding') why not;
+    `reasons` are sentences for people.
+    """
+
+    device: str
+    runtime: str | None
+    scheme: Scheme
+    activation_dtype: Dtype
+    partitioner: dict[str, Any] = field(default_factory=dict)
+    avoid: dict[str, str] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The device and the runtime, for people."""
+        return _name(self.device, self.runtime)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The choice as plain data, ready for JSON."""
+        return asdict(self)
+
+
+def choose_for_target(
+    device: str, runtime: str | None = None, planned: Planned | None = None
+) -> TargetChoice:
+    """The scheme, types and limits for `device` (a profile's id) and `runtime` (such as '1.3').
+
+    8da4w, unless the doctor would find that a defect of its kernel applies to the `planned`
+    program. An unknown runtime may have every defect. Raises `InputError` for an unknown
+    device or a malformed version.
+    """
+    planned = planned or Planned()
+    profile = find_device(device)
+    if runtime is not None:
+        release(runtime)
+    defects = [
+        hazard
+        for hazard in load_defects()
+        if hazard.affects_runtime(runtime)
+        and hazard.certainty_on(profile) in ("certain", "conditional")
+    ]
+    reasons: list[str] = []
+    dtypes = _activation_dtypes(profile, planned, reasons)
+    scheme, dtype = _scheme(_name(profile.id, runtime), defects, dtypes, planned, reasons)
+    if dtype == "fp16" and not planned.activation_dtype:
+        reasons.append(f"fp16: {profile.sources['fp16']}")
+    return TargetChoice(
+        device=profile.id,
+        runtime=runtime,
+        scheme=scheme,
+        activation_dtype=dtype,
+        partitioner=_limits(profile, reasons),
+        avoid=_avoid(defects, reasons),
+        reasons=reasons,
+    )
+
+
+def _activation_dtypes(profile: Device, planned: Planned, reasons: list[str]) -> list[Dtype]:
+    """What the device computes in, the best first."""
+    if planned.activation_dtype:
+        reasons.append(f"{planned.activation_dtype}: as asked for with --activation-dtype")
+        return [planned.activation_dtype]
+    if not profile.fp16:
+        known = "has none" if profile.fp16 is False else "no source says that it is supported"
+        reasons.append(f"fp32: of float16 arithmetic on {profile.name}, {known}")
+        return ["fp32"]
+    return ["fp16", "fp32"]
+
+
+def _scheme(
+    where: str, defects: list[Defect], dtypes: list[Dtype], planned: Planned, reasons: list[str]
+) -> tuple[Scheme, Dtype]:
+    """The scheme and one of `dtypes`: 8da4w in the first in which it meets none of `hazards`."""
+    if planned.scheme == Scheme.WEIGHT_ONLY:
+        reasons.append("weight-only: as asked for with --weight-only-linear")
+        return Scheme.WEIGHT_ONLY, dtypes[0]
+    against = {dtype: _against_8da4w(defects, dtype, planned) for dtype in dtypes}
+    for dtype in dtypes:
+        if not against[dtype]:
+            reasons += [f"fp32: in fp16, {_text(hazard)}" for hazard in against[dtypes[0]]]
+            reasons.append(f"8da4w: in {dtype} no known defect of its kernel applies on {where}")
+            return Scheme.DYNAMIC_INT8, dtype
+    reasons += [f"weight-only: {_text(hazard)}" for hazard in against[dtypes[0]]]
+    ways = [way for dtype, met in against.items() if (way := _way_to_8da4w(met, dtype, planned))]
+    reasons += [f"8da4w would do {way}" for way in ways[:1]]
+    return Scheme.WEIGHT_ONLY, dtypes[0]
+
+
+def _against_8da4w(defects: list[Defect], dtype: str, planned: Planned) -> list[Defect]:
+    """The hazards that an 8da4w program in `dtype` meets; its zero points are never int8."""
+    return [
+        hazard
+        for hazard in defects
+        if _DYNAMIC_LINEAR in hazard.operators
+        and hazard.trigger != "zero_points_int8_in_fp16"
+        and (hazard.trigger != "more_rows_than_sums" or not _sums_hold(dtype, planned))
+    ]
+
+
+def _sums_hold(dtype: str, planned: Planned) -> bool:
+    """Whether no prompt is longer than what the group-sum buffer of every linear holds."""
+    if planned.rows is None or planned.channels is None:
+        return False
+    return planned.rows <= rows_that_sums_hold(planned.channels, _ITEM_SIZE[dtype])
+
+
+def _way_to_8da4w(met: list[Defect], dtype: str, planned: Planned) -> str | None:
+    """What to do otherwise for an 8da4w program in `dtype` that only one hazard is against."""
+    triggers = {hazard.trigger for hazard in met}
+    if triggers == {"more_rows_than_sums"} and planned.channels is not None:
+        limit = rows_that_sums_hold(planned.channels, _ITEM_SIZE[dtype])
+        return f"in {dtype} with --max-seq-len {limit} or less" if limit > 1 else None
+    if triggers == {"zero_points_float"} and dtype == "fp32":
+        return (
+            "with int8 zero points: export without --target, then quatrain retarget MODEL "
+            "--linear-scheme 8da4w --zero-point-dtype int8 -o fixed.pte"
+        )
+    return None
+
+
+def _limits(profile: Device, reasons: list[str]) -> dict[str, Any]:
+    """Limits that are known; for images, else a size that is sure."""
+    limits: dict[str, Any] = {}
+    if profile.max_storage_buffer:
+        limits["buffer_limit"] = profile.max_storage_buffer
+        reasons.append(
+            f"buffers up to {profile.max_storage_buffer} bytes: "
+            f"{profile.sources['max_storage_buffer']}"
+        )
+    if profile.max_image_3d:
+        limits["texture_limits"] = (profile.max_image_3d,) * 3
+        reasons.append(
+            f"images up to {profile.max_image_3d} texels: {profile.sources['max_image_3d']}"
+        )
+    else:
+        limits["texture_limits"] = (SURE_IMAGE,) * 3
+        reasons.append(
+            f"images up to {SURE_IMAGE} texels, larger tensors in buffers: ExecuTorch's "
+            f"conservative limit, since no source gives that of {profile.name}"
+        )
+    return limits
+
+
+def _avoid(defects: list[Defect], reasons: list[str]) -> dict[str, str]:
+    hazard = next((h for h in defects if h.id == "embedding-q4-dynamic-oob"), None)
+    if hazard is None:
+        return {}
+    reasons.append(f"no int4 embedding: {_text(hazard)}")
+    return {"int4-embedding": f"{hazard.id}: {hazard.title}: {hazard.consequence}; {hazard.remedy}"}
+
+
+def _text(hazard: Defect) -> str:
+    fixed = f", fixed in runtime {hazard.fixed_in}" if hazard.fixed_in else ""
+    condition = f" ({hazard.condition})" if hazard.condition else ""
+    return f"{hazard.id}: {hazard.title}{condition}{fixed}"
+
+
+def _name(device: str, runtime: str | None) -> str:
+    return f"{device}, runtime {runtime or 'unknown'}"
+
+
+def require_target(program: Program, choice: TargetChoice, output: Path) -> None:
+    """Refuse a program, to be called `output`, to which the doctor finds that a defect applies.
+
+    Raises `InputError` naming each such finding, its first place and its remedy.
+    """
+    found = examine(program, find_device(choice.device), choice.runtime, output)
+    lines = [
+        f"{finding.hazard}: {finding.title} ({finding.places[0]}): {finding.consequence}; "
+        f"{finding.remedy}"
+        for finding in found
+        if finding.applies
+    ]
+    if lines:
+        raise InputError(f"{output}: would fail on {choice.name}: " + "; ".join(lines))

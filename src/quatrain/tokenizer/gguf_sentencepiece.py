@@ -1,0 +1,113 @@
+"""SentencePiece BPE (Llama 2, Mistral, Phi-3, Gemma) from a GGUF file, as a `tokenizers.Tokenizer`.
+
+SentencePiece knows no merges: it joins, over and over, those two neighbours whose joint piece has
+the best score. `tokenizers` wants pairs in order. They are all the ways to put a piece together
+from two others, the best-scored piece's first.
+"""
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, normalizers
+
+from quatrain.errors import InputError
+from quatrain.tokenizer.gguf_vocabulary import (
+    NORMAL,
+    UNKNOWN,
+    USER_DEFINED,
+    GgufVocabulary,
+    mark_special,
+)
+
+_SPACE = "▁"  # what stands for a space in a piece
+_BYTES = {f"<0x{byte:02X}>": byte for byte in range(256)}
+# Phi-3's tokenizer.json drops white space after every other special token, llama.cpp with it; the
+# files say nothing of it. A chat template writes a line break there.
+_PHI3_KEEPS_SPACES_AFTER = {"<unk>", "<s>", "<|endoftext|>"}
+
+
+def sentencepiece_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Tokenizer, bool]:
+    """The tokenizer, and True: these families are trained with a beginning-of-text token.
+
+    Raises `InputError` where scores, types, the bytes or the unknown token are missing.
+    """
+    types, scores = vocabulary.numbers("token_type"), vocabulary.numbers("scores")
+    tokens = [
+        # They are found in the text as it came, where a space is a space.
+        token.replace(_SPACE, " ") if kind == USER_DEFINED else token
+        for token, kind in zip(vocabulary.tokens, types, strict=True)
+    ]
+    _require_bytes(vocabulary, tokens)
+    # Only these come about by joining: the others are found whole before it, or are bytes.
+    pieces = {
+        token: index
+        for index, (token, kind) in enumerate(zip(tokens, types, strict=True))
+        if kind == NORMAL and token not in _BYTES
+    }
+    _name_characters(tokens, pieces)
+    tokenizer = tokenizers.Tokenizer(
+        models.BPE(
+            vocab=vocabulary.ids(tokens),
+            merges=_merges(pieces, scores),
+            unk_token=tokens[_unknown_id(vocabulary, types)],
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    prefix = vocabulary.flag("add_space_prefix", True)
+    spaces = normalizers.Replace(" ", _SPACE)
+    back = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    if prefix:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces])
+        back.append(decoders.Strip(" ", 1, 0))
+    else:
+        tokenizer.normalizer = spaces
+    tokenizer.decoder = decoders.Sequence(back)
+    phi3 = vocabulary.metadata.get("general.architecture") == "phi3"
+    mark_special(tokenizer, tokens, types, _PHI3_KEEPS_SPACES_AFTER if phi3 else None)
+    return tokenizer, True
+
+
+def _require_bytes(vocabulary: GgufVocabulary, tokens: list[str]) -> None:
+    missing = sorted(_BYTES.keys() - set(tokens))
+    if missing:
+        raise InputError(
+            f"{vocabulary.source}: tokenizer.ggml.tokens lacks {len(missing)} of the 256 bytes, "
+            f"{missing[0]} first; a text with other characters could not be written in it. "
+            "The file is damaged"
+        )
+
+
+def _unknown_id(vocabulary: GgufVocabulary, types: np.ndarray) -> int:
+    stated, typed = vocabulary.get("unknown_token_id"), np.flatnonzero(types == UNKNOWN)
+    if stated is None and not len(typed):
+        raise InputError(
+            f"{vocabulary.source}: has no unknown token, expected tokenizer.ggml.unknown_token_id "
+            f"or one of type {UNKNOWN}; the file is damaged"
+        )
+    return int(typed[0] if stated is None else stated)
+
+
+def _name_characters(tokens: list[str], pieces: dict[str, int]) -> None:
+    """Make each ASCII character that pieces contain, and that is none itself, one in its byte's
+    place.
+
+    Gemma has pieces of several tabs, and a single tab only as a byte. SentencePiece joins what is
+    no piece itself; `tokenizers` does not.
+    """
+    wanted = {character for piece in pieces for character in piece}.difference(tokens)
+    for index, token in enumerate(tokens):
+        character = chr(_BYTES.get(token, 128))
+        if character in wanted and character.isascii():
+            tokens[index] = character
+            pieces[character] = index
+
+
+def _merges(pieces: dict[str, int], scores: np.ndarray) -> list[tuple[str, str]]:
+    score = scores.astype(np.float64).tolist()
+    ranked = sorted(pieces.items(), key=lambda entry: (-score[entry[1]], entry[1]))
+    return [
+        (piece[:cut], piece[cut:])
+        for piece, _ in ranked
+        for cut in range(1, len(piece))
+        if piece[:cut] in pieces and piece[cut:] in pieces
+    ]

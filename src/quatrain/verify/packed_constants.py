@@ -1,0 +1,94 @@
+"""A program's int4 constants against the checkpoint's integers and scales, linear by linear."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from quatrain.program import VulkanGraph
+from quatrain.program.inspect.linears import Linear, find_linears
+from quatrain.program.packed_weights import group_sums
+
+
+@dataclass(frozen=True)
+class PackedCheck:
+    """What one linear's constants gave; `problem` is None where they are the checkpoint's."""
+
+    linear: str
+    problem: str | None
+
+
+def check_packed(
+    graph: VulkanGraph, tensors: Mapping[str, torch.Tensor], group_size: int
+) -> list[PackedCheck]:
+    """Compare each int4 linear of `graph` with `tensors`, in the pre-quantized layout.
+
+    Integers and sums must be equal; scales equal once rounded to the program's type. A linear
+    that the checkpoint does not hold, or that was not recognised, is a problem too.
+    """
+    return [
+        PackedCheck(linear.name, _problem(graph, linear, tensors, group_size))
+        for linear in find_linears(graph)
+        if linear.group_size is not None
+    ]
+
+
+def _problem(
+    graph: VulkanGraph, linear: Linear, tensors: Mapping[str, torch.Tensor], group_size: int
+) -> str | None:
+    source = linear.name
+    if source == "output" and "output.weight" not in tensors:
+        source = "tok_embeddings"  # tied
+    if f"{source}.scales" not in tensors:
+        return f"the checkpoint has no {source}.scales"
+    if linear.group_size != group_size:
+        return f"groups of {linear.group_size}, the checkpoint has {group_size}"
+    weight = tensors[f"{source}.weight"].numpy()
+    scales = tensors[f"{source}.scales"].float().reshape(weight.shape[0], -1).numpy()
+    names = graph.operators[linear.operator].named_args
+    packed = graph.constant(names["weights"])
+    return (
+        _integers(packed, weight)
+        or _scales(graph.constant(names["weight_scales"]), scales)
+        or _sums(graph, names, packed, group_size)
+    )
+
+
+def _integers(packed: np.ndarray, weight: np.ndarray) -> str | None:
+    rows, columns = weight.shape
+    if packed.shape[0] != rows or packed.shape[1] * 2 < columns:
+        return f"packed weights {list(packed.shape)} for {list(weight.shape)} integers"
+    # Low nibble: the even column's value + 8; high nibble: the odd one's.
+    found = np.stack([packed & 15, packed >> 4], axis=-1).reshape(rows, -1).astype(np.int8) - 8
+    return _first_difference("weight", found[:, :columns], weight)
+
+
+def _scales(stored: np.ndarray, scales: np.ndarray) -> str | None:
+    groups = scales.shape[1]
+    if stored.shape[0] != groups or stored.shape[1] < scales.shape[0]:
+        return f"scales {list(stored.shape)} for {list(scales.shape[::-1])} groups and rows"
+    return _first_difference("scale", stored[:, : scales.shape[0]].T, scales.astype(stored.dtype))
+
+
+def _sums(
+    graph: VulkanGraph, names: Mapping[str, int], packed: np.ndarray, group_size: int
+) -> str | None:
+    if "weight_sums" not in names:
+        return None
+    return _first_difference(
+        "group sum", graph.constant(names["weight_sums"]), group_sums(packed, group_size)
+    )
+
+
+def _first_difference(what: str, found: np.ndarray, expected: np.ndarray) -> str | None:
+    if found.shape != expected.shape:
+        return f"{what}s {list(found.shape)}, expected {list(expected.shape)}"
+    wrong = np.argwhere(found != expected)
+    if not len(wrong):
+        return None
+    at = tuple(wrong[0])
+    return (
+        f"{len(wrong)} {what}{'s differ' if len(wrong) > 1 else ' differs'}, the first at "
+        f"{[int(i) for i in at]}: {found[at]}, the checkpoint has {expected[at]}"
+    )

@@ -1,0 +1,99 @@
+"""Where a program and its eager backbone can be compared: the same value on both sides."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from quatrain.backbone.model import Backbone
+from quatrain.program import VulkanGraph
+from quatrain.program.def_use import DefUse
+from quatrain.program.inspect.linears import META_NAMES, find_linears
+
+_NORM = "et_vk.rms_norm"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A value `value_id` of the graph that must equal what the backbone has at `name`.
+
+    `name` is a module's path with .in or .out; `layer` is None outside the layers; `blame` says
+    what computed it from the points before.
+    """
+
+    value_id: int
+    name: str
+    layer: int | None
+    blame: str
+
+
+def find_probes(graph: VulkanGraph) -> list[Probe]:
+    """The points of `graph`, in the order in which they are computed.
+
+    Values that the graph does not show (a norm left in parts, say) have no point: an error in
+    them appears at the next one.
+    """
+    def_use = DefUse(graph)
+    probes = [*_linear_probes(graph, def_use), *_attention_probes(graph)]
+    made = {probe.value_id: probe for probe in reversed(probes)}  # one point per value
+    return sorted(made.values(), key=lambda probe: def_use.producer.get(probe.value_id, -1))
+
+
+def _linear_probes(graph: VulkanGraph, def_use: DefUse) -> Iterator[Probe]:
+    for linear in find_linears(graph):
+        operator = graph.operators[linear.operator]
+        x, layer = operator.named_args["x"], linear.layer
+        if linear.role in ("q", "gate", "output"):
+            norm = {"q": "attention_norm", "gate": "ffn_norm", "output": "norm"}[linear.role]
+            name = norm if layer is None else f"layers.{layer}.{norm}"
+            producers = def_use.upstream([x], lambda i: graph.operators[i].kind == _NORM)
+            if len(producers) == 1:
+                normed = graph.operators[producers[0]]
+                before = "embedding" if layer == 0 and linear.role == "q" else "residual addition"
+                yield Probe(normed.named_args["x"], f"{name}.in", layer, before)
+                yield Probe(normed.out, f"{name}.out", layer, f"RMS norm {norm}")
+        if linear.role in ("down", "o"):
+            blame = "gated activation" if linear.role == "down" else "attention over the KV cache"
+            yield Probe(x, f"{linear.name}.in", layer, blame)
+        if linear.role in META_NAMES or linear.role == "output":
+            yield Probe(operator.out, f"{linear.name}.out", layer, f"linear {linear.name}")
+
+
+def _attention_probes(graph: VulkanGraph) -> Iterator[Probe]:
+    attentions = [op for op in graph.operators if op.kind == "sdpa_with_kv_cache"]
+    for layer, operator in enumerate(attentions):
+        for name in ("q", "k"):
+            what = f"rotary embedding of {'queries' if name == 'q' else 'keys'}"
+            path = f"layers.{layer}.attention.attend.{name}"
+            yield Probe(operator.named_args[name], path, layer, what)
+
+
+@torch.inference_mode()
+def eager_values(
+    backbone: Backbone, tokens: torch.Tensor, position: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """What the backbone has at each point's name, for one call of it."""
+    values: dict[str, torch.Tensor] = {}
+
+    def watch(path: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def record(_module: nn.Module, given: tuple, result: torch.Tensor) -> None:
+            values[f"{path}.in"], values[f"{path}.out"] = given[0].clone(), result.clone()
+            if path.endswith(".attend"):
+                values[f"{path}.q"], values[f"{path}.k"] = given[0].clone(), given[1].clone()
+
+        return module.register_forward_hook(record)
+
+    watched = [
+        (path, module)
+        for path, module in backbone.named_modules()
+        if path.endswith(("norm", ".attend", ".wq", ".wk", ".wv", ".wo", ".w1", ".w2", ".w3"))
+        or path == "output"
+    ]
+    handles = [watch(path, module) for path, module in watched]
+    try:
+        backbone(tokens, position)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return values

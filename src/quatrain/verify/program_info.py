@@ -1,0 +1,48 @@
+"""What `verify` must know of a program before it builds the eager backbone beside it."""
+
+from quatrain.backbone.model import Backbone
+from quatrain.errors import InputError
+from quatrain.int4 import Scheme
+from quatrain.linear.int4 import Int4Linear, without_activation_rounding
+from quatrain.program import Program, VulkanGraph
+from quatrain.program.inspect.linears import find_linears
+from quatrain.runtime.load import is_vulkan
+
+
+def describe(program: Program) -> tuple[str, str, int]:
+    """(scheme, what rounds, context) of a program; `InputError` where it has no such thing.
+
+    The scheme is "mixed" where some of its int4 linears have the one and some the other.
+    What rounds is the type of activations, "float32" or "float16", or "bfloat16 scales": an
+    XNNPACK program computes in float32 and holds the weights' scales in bfloat16. It is 8da4w,
+    since XNNPACK has no weight-only int4 linear.
+    """
+    stated = int(program.metadata.get("get_max_context_len", 0))
+    if not is_vulkan(program):
+        if not stated:
+            raise InputError(f"{program.path}: lacks the constant method get_max_context_len")
+        return Scheme.DYNAMIC_INT8, "bfloat16 scales", stated
+    graph = program.vulkan
+    schemes = {linear.scheme for linear in find_linears(graph) if linear.group_size is not None}
+    if not schemes:
+        raise InputError(f"{program.path}: has no int4 linear to verify")
+    scheme = schemes.pop() if len(schemes) == 1 else "mixed"
+    dtype = graph.tensor(graph.outputs[0]).dtype
+    return scheme, "float16" if dtype == "float16" else "float32", stated or _cache(program)
+
+
+def match_schemes(backbone: Backbone, graph: VulkanGraph) -> None:
+    """Make weight-only, in an 8da4w `backbone`, the linears that are so in a mixed program."""
+    for linear in find_linears(graph):
+        if linear.scheme == Scheme.WEIGHT_ONLY and linear.name is not None:
+            module = backbone.get_submodule(linear.name)
+            if isinstance(module, Int4Linear):
+                backbone.set_submodule(linear.name, without_activation_rounding(module))
+
+
+def _cache(program: Program) -> int:
+    graph = program.vulkan
+    for operator in graph.operators:
+        if operator.kind == "sdpa_with_kv_cache":
+            return graph.tensor(operator.named_args["k_cache"]).shape[1]
+    raise InputError(f"{program.path}: has no attention with a KV cache")

@@ -1,0 +1,177 @@
+"""What a config.json leaves out is what transformers' configuration class has for it."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from tests.checkpoint.families.test_families import GEMMA
+from tests.checkpoint.families.test_llama4 import TINY as LLAMA4
+from tests.support.peers import (
+    TINY,
+    TOLERANCE,
+    backbone_of,
+    parity_error,
+    prefill_then_decode,
+    random_model,
+    random_tokens,
+    relative_error,
+    saved,
+)
+from transformers import AutoConfig, Gemma3Config, Gemma3ForConditionalGeneration
+
+from quatrain.checkpoint import open_float_model
+from quatrain.checkpoint.families import FAMILIES
+from quatrain.checkpoint.hugging_face.config import params_of_config
+from quatrain.errors import InputError
+
+# Stated by every config.json that is not the part of another.
+SIZES = {"hidden_size", "intermediate_size", "num_hidden_layers"}
+GEMMA3_THETA = {"rope_theta": "global", "rope_local_base_freq": "local"}
+
+
+class Recorded(dict):
+    """Fields of a config.json, and which of them were asked for."""
+
+    def __init__(self, fields):
+        super().__init__(fields)
+        self.asked = set()
+
+    def get(self, name, default=None):
+        self.asked.add(name)
+        return super().get(name, default)
+
+    def __or__(self, other):  # what is asked of the two together is asked of both
+        together = Recorded(dict(self) | dict(other))
+        together.asked = self.asked
+        return together
+
+
+def class_default(kind, name):
+    if name in GEMMA3_THETA:
+        theta = kind.default_theta
+        return theta.get(GEMMA3_THETA[name]) if isinstance(theta, dict) else theta
+    return {field.name: field.default for field in dataclasses.fields(kind)}.get(name)
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_defaults_are_those_of_transformers(model_type):
+    family, kind = FAMILIES[model_type], type(AutoConfig.for_model(model_type))
+    assert family.tied is class_default(kind, "tie_word_embeddings")
+    for name, value in family.defaults.items():
+        assert class_default(kind, name) == value, name
+    sizes = {name: class_default(kind, name) for name in SIZES}
+    fields = Recorded({**sizes, **family.defaults, "model_type": model_type})
+    params_of_config(fields, "config.json", set())
+    for name in fields.asked - set(family.defaults) - SIZES - {"rope_local_base_freq"}:
+        assert class_default(kind, name) in (None, False, model_type), name
+
+
+def change(folder, drop=(), **fields):
+    """Drop fields of config.json and replace others."""
+    config = json.loads((folder / "config.json").read_text())
+    config = {name: value for name, value in config.items() if name not in drop} | fields
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def error_without(kind, fields, drop, folder, **changed):
+    """How far we are off a model whose config.json leaves out the fields `drop`."""
+    model = random_model(kind, **fields)
+    tokens = random_tokens(30, model.config.vocab_size)
+    ours = prefill_then_decode(
+        backbone_of(change(saved(model, folder), drop, **changed)), tokens, 9
+    )
+    return relative_error(ours, model(tokens).logits[:, 8:])
+
+
+SMOLLM3 = {"num_hidden_layers": 5, "pad_token_id": 0}
+LEFT_OUT = {
+    "SmolLM3's layers without rotation": ("SmolLM3", SMOLLM3, ["no_rope_layers"], {}),
+    "SmolLM3's layers without rotation, null": (
+        "SmolLM3", SMOLLM3, ["no_rope_layer_interval"],
+        {"no_rope_layers": None},
+    ),
+    "SmolLM3's frequency base": ("SmolLM3", SMOLLM3, ["rope_parameters"], {}),
+    "SmolLM3's sliding layers": (
+        "SmolLM3", {**SMOLLM3, "use_sliding_window": True, "sliding_window": 8},
+        ["layer_types"], {},
+    ),
+    "Llama 4's figures": (
+        "Llama4", {**LLAMA4, "floor_scale": 8192},
+        ["use_qk_norm", "attn_temperature_tuning", "rope_parameters", "floor_scale",
+         "attn_scale", "no_rope_layers", "layer_types", "moe_layers"],
+        {},
+    ),
+    "Granite's multipliers": ("Granite", {}, ["logits_scaling", "attention_multiplier"], {}),
+    "Qwen 3's sliding layers": (
+        "Qwen3", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2},
+        ["layer_types"], {},
+    ),
+    "Qwen 2.5's sliding layers, of which there are none": (
+        "Qwen2", {"use_sliding_window": True, "sliding_window": 8},
+        ["layer_types", "max_window_layers"], {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_what_is_left_out_equals_transformers(name, tmp_path):
+    kind, fields, drop, changed = LEFT_OUT[name]
+    assert error_without(kind, fields, drop, tmp_path, **changed) < TOLERANCE
+
+
+def test_mistral_without_a_window_field_has_the_default(tmp_path):
+    folder = saved(random_model("Mistral", sliding_window=None), tmp_path)
+    assert open_float_model(folder).config.sliding_window is None
+    assert open_float_model(change(folder, ["sliding_window"])).config.sliding_window == 4096
+
+
+def test_gemma3_as_the_hub_has_it(tmp_path):
+    """The text part of Gemma 3 4B to 27B states its differences from the class alone."""
+    text = {
+        "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 7, "sliding_window": 8,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+    }  # fmt: skip
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2,
+              "num_hidden_layers": 1, "image_size": 28, "patch_size": 14}  # fmt: skip
+    torch.manual_seed(0)
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    model = Gemma3ForConditionalGeneration(config).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, 0.0, min(0.3, parameter.shape[-1] ** -0.5))
+    text |= {"model_type": "gemma3_text"}
+    folder = change(saved(model, tmp_path), text_config=text)
+    tokens = random_tokens(24, 200)
+    ours = prefill_then_decode(backbone_of(folder), tokens, 9)
+    assert relative_error(ours, model(input_ids=tokens).logits[:, 8:]) < TOLERANCE
+    assert open_float_model(folder).config.rope_linear_factor == 8.0
+
+
+@pytest.mark.parametrize("kind", ["Mistral", "Qwen2", "Gemma3"])
+def test_a_window_as_long_as_the_trained_context_stays(kind, tmp_path):
+    """A program for a longer context needs it."""
+    fields = {"use_sliding_window": True, "max_window_layers": 0} if kind == "Qwen2" else {}
+    fields |= GEMMA if kind == "Gemma3" else {}
+    model = random_model(kind, **{**fields, "sliding_window": TINY["max_position_embeddings"]})
+    tokens = random_tokens(90)
+    backbone = backbone_of(saved(model, tmp_path), max_seq_len=100)
+    ours = prefill_then_decode(backbone, tokens, 17)
+    assert relative_error(ours, model(tokens).logits[:, 16:]) < 2 * TOLERANCE
+
+
+@pytest.mark.parametrize("stated", [False, None])
+def test_an_output_layer_that_is_missing(stated, tmp_path):
+    folder = saved(random_model("Llama", tie_word_embeddings=True), tmp_path)
+    drop = ["tie_word_embeddings"] if stated is None else []
+    change(folder, drop, **({} if stated is None else {"tie_word_embeddings": stated}))
+    with pytest.raises(InputError, match=r"lm_head\.weight is missing.*not tied"):
+        open_float_model(folder)
+
+
+def test_tied_by_default(tmp_path):
+    model = random_model("Gemma2", **GEMMA, tie_word_embeddings=True)
+    model.set_attn_implementation("eager")
+    assert parity_error(model, tmp_path) < TOLERANCE
+    change(tmp_path, ["tie_word_embeddings"])
+    assert "output.weight" not in open_float_model(tmp_path).tensors

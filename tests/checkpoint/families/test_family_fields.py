@@ -1,0 +1,123 @@
+"""Whatever a field of config.json is, the model opens or one error says what is wrong with it."""
+
+import json
+import re
+import time
+
+import pytest
+from tests.checkpoint.families.test_families import FAMILIES
+from tests.checkpoint.families.test_family_defaults import change
+from tests.checkpoint.families.test_llama4 import TINY as LLAMA4
+from tests.support.peers import random_model, saved
+
+from quatrain.checkpoint import open_float_model
+from quatrain.errors import InputError
+
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 16, "rope_theta": 500000.0}  # fmt: skip
+MODELS = {
+    **FAMILIES,
+    "llama": ("Llama", {"rope_parameters": LLAMA3}),
+    "qwen3": ("Qwen3", {"use_sliding_window": True, "sliding_window": 8}),
+    "llama4": ("Llama4", LLAMA4),
+}
+WRONG = [None, "x", "4", [], [[1]], [0.5], {}, {"a": {}}, {"full_attention": 1}, -1, 0, 1, 0.5, 1e9,
+         10**9, 10**400, float("nan"), float("inf"), True, [None] * 4, ["x"] * 4]  # fmt: skip
+# Read where a file has them, which files of transformers 5 do not.
+OLDER = {"rope_scaling": None, "rope_theta": 10000.0, "sliding_window_pattern": None,
+         "rope_local_base_freq": 10000.0, "moe_layers": None, "no_rope_layers": None,
+         "original_max_position_embeddings": None, "use_bidirectional_attention": None,
+         "partial_rotary_factor": None}  # fmt: skip
+
+
+def with_one_wrong(fields):
+    """(where, `fields` with one value replaced), for each place at any depth and each of WRONG."""
+    for name, value in fields.items():
+        for wrong in WRONG:
+            yield [name], {**fields, name: wrong}
+        if isinstance(value, dict):
+            for place, inner in with_one_wrong(value):
+                yield [name, *place], {**fields, name: inner}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_wrong_value_is_one_error_or_none(name, tmp_path):
+    kind, fields = MODELS[name]
+    path = saved(random_model(kind, **fields), tmp_path) / "config.json"
+    config = json.loads(path.read_text())
+    start, count = time.monotonic(), 0
+    for place, wrong in with_one_wrong(OLDER | config):
+        path.write_text(json.dumps(wrong))
+        count += 1
+        try:
+            open_float_model(tmp_path)
+        except InputError as error:
+            assert len(str(error)) < 2000, place
+        except Exception as error:
+            raise AssertionError(f"{place}: {json.dumps(wrong)[:2000]}") from error
+    assert time.monotonic() - start < count * 0.1
+
+
+REFUSED = [
+    ("Llama", {"partial_rotary_factor": 0.5}, "'partial_rotary_factor' is 0.5, expected 1 in"),
+    ("Llama", {"rope_scaling": {"type": "linear", "factor": 4.0}}, "ask for different rotary"),
+    ("Llama", {"rope_parameters": {"full_attention": {"rope_theta": 5e5}}}, "for some layers"),
+    ("Llama", {"tie_word_embeddings": "no"}, "'tie_word_embeddings' is 'no', expected true or"),
+    ("Mistral", {"layer_types": ["full_attention"] * 3}, "'sliding_attention' in every layer"),
+    ("Qwen3", {"layer_types": ["linear_attention"] * 3}, "nothing else is implemented"),
+    ("Qwen3", {"layer_types": ["sliding_attention"] * 3}, "give them no window"),
+    ("Gemma3", {"attn_logit_softcapping": 50.0}, "expected null: no Gemma 3 has one"),
+    ("Gemma3", {"rope_parameters": {"rope_theta": 1e6}}, "'full_attention' and 'sliding_att"),
+    ("Gemma3", {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 4.0}}},
+     "'sliding_attention' is {.*linear.*}, expected rope_type 'default'"),
+    ("Gemma3", {"rope_parameters": {"sliding_attention": {"partial_rotary_factor": 0.5}}},
+     "'sliding_attention' is {.*0.5}, expected rope_type 'default'"),
+    ("Phi3", {"rope_scaling": {
+        "type": "longrope", "short_factor": [1.0] * 8, "long_factor": [1.0] * 8,
+        "original_max_position_embeddings": 16}}, "is 4096 .* and 16 in the rotary"),
+    ("Llama4", {"moe_layers": [0, 3]}, r"'moe_layers' is \[0, 3\], expected every n-th layer"),
+    ("Llama4", {"num_local_experts": 1}, "'num_local_experts' is 1, expected a whole number from"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind, fields, message", REFUSED)
+def test_what_would_be_computed_otherwise_is_refused(kind, fields, message, tmp_path):
+    shape = LLAMA4 if kind == "Llama4" else {"pad_token_id": 0} if kind == "Phi3" else {}
+    drop = ["rope_parameters"] if kind == "Phi3" else []
+    change(saved(random_model(kind, **shape), tmp_path), drop, **fields)
+    with pytest.raises(InputError, match=message):
+        open_float_model(tmp_path)
+
+
+def test_gemma3_sliding_layers_have_their_usual_base_where_none_is_stated(tmp_path):
+    saved(random_model("Gemma3", query_pre_attn_scalar=24, sliding_window=8, head_dim=16), tmp_path)
+    change(tmp_path, rope_parameters={"full_attention": {"rope_theta": 5e5}})
+    config = open_float_model(tmp_path).config
+    assert (config.rope_theta, config.local_rope_theta) == (5e5, 10000.0)
+
+
+def test_rope_stated_twice_and_alike(tmp_path):
+    saved(random_model("Llama", rope_parameters=LLAMA3), tmp_path)
+    older = {name: value for name, value in LLAMA3.items() if name != "rope_theta"}
+    change(tmp_path, rope_scaling=older, rope_theta=500000.0)
+    assert open_float_model(tmp_path).config.rope_scale_factor == 8.0
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_an_end_token_that_is_none(file, tmp_path):
+    saved(random_model("Llama"), tmp_path)
+    (tmp_path / "generation_config.json").write_text("{}")
+    fields = json.loads((tmp_path / file).read_text()) | {"eos_token_id": [2, "x"]}
+    (tmp_path / file).write_text(json.dumps(fields))
+    with pytest.raises(InputError, match=r"'eos_token_id' is \[2, 'x'\], expected a token id"):
+        open_float_model(tmp_path)
+
+
+def test_deeply_nested(tmp_path):
+    path = saved(random_model("Llama"), tmp_path) / "config.json"
+    whole = path.read_text()
+    for depth in (500, 800, 900, 950, 200_000):
+        nested = "[" * depth + "]" * depth
+        path.write_text(re.sub(r'"hidden_act": "silu"', f'"hidden_act": {nested}', whole))
+        with pytest.raises(InputError):
+            open_float_model(tmp_path)

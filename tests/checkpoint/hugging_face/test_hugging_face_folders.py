@@ -1,0 +1,118 @@
+"""Which files of a Hugging Face folder are read, and what is said where they do not fit."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.support import quantized_folders as folders
+from tests.support import tiny_models as tiny
+
+from quatrain.checkpoint import open_checkpoint, open_float_model
+from quatrain.checkpoint.source_files import is_quantized, source_files
+from quatrain.errors import InputError
+
+MISSING = json.dumps({"weight_map": {"a": "pytorch_model-00001-of-00002.bin"}})
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_whole_file_comes_before_an_index(suffix, tmp_path):
+    folder = tiny.write_hugging_face(tmp_path)
+    if suffix == "bin":
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    else:
+        (folder / "model.safetensors.index.json").write_text(MISSING)
+    (folder / "pytorch_model.bin.index.json").write_text(MISSING)
+    name = "layers.0.attention.wq.weight"
+    assert torch.equal(open_float_model(folder).tensors[name], tiny.float_tensors()[name])
+
+
+@pytest.mark.parametrize("file", ["a" * 5000, "x\0y", "", ".", "../config.json", None])
+def test_an_index_that_names_no_file_of_the_folder(file, tmp_path):
+    folder = tiny.write_hugging_face(tmp_path, shards=2)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": file}}))
+    with pytest.raises(InputError, match="is not in the folder") as caught:
+        open_float_model(folder)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("path", ["a" * 5000, "x\0y", "x/" + "a" * 300])
+def test_a_path_that_cannot_be(path, tmp_path):
+    for opened in (open_float_model, open_checkpoint):
+        with pytest.raises(InputError, match=r"cannot be read|no such file") as caught:
+            opened(tmp_path / path)
+        assert len(str(caught.value)) < 1000
+
+
+def change(folder, **fields):
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | fields))
+    return folder
+
+
+@pytest.mark.parametrize("settings", [{}, {"quant_method": "gptq", "checkpoint_format": "gptq"}])
+def test_settings_of_an_older_autogptq(settings, tmp_path):
+    folder = folders.write_quantized(tmp_path / "new", "gptq")
+    expected = open_checkpoint(folder)
+    change(folder, quantization_config=None)
+    older = {"bits": 4, "group_size": folders.GROUP, "desc_act": False, "sym": True, **settings}
+    (folder / "quantize_config.json").write_text(json.dumps(older))
+    assert is_quantized(folder)
+    assert folder / "quantize_config.json" in source_files(folder, None)
+    found = open_checkpoint(folder)
+    assert set(found.tensors) == set(expected.tensors)
+    for name in expected.tensors:
+        assert torch.equal(found.tensors[name], expected.tensors[name])
+    with pytest.raises(InputError, match="is quantized already"):
+        open_float_model(folder)
+
+
+def test_quantized_tensors_that_nothing_explains(tmp_path):
+    folder = change(folders.write_quantized(tmp_path, "gptq"), quantization_config=None)
+    for opened in (open_checkpoint, open_float_model):
+        with pytest.raises(InputError, match=r"config\.json has no quantization_config"):
+            opened(folder)
+
+
+def test_a_quantized_folder_without_its_output_layer(tmp_path):
+    folder = folders.write_quantized(tmp_path, "gptq")
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop("lm_head.weight")
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"lm_head\.weight is missing.*not tied"):
+        open_checkpoint(folder)
+    assert open_checkpoint(change(folder, tie_word_embeddings=True)).output_kind == "tied"
+
+
+def test_nothing_is_said_of_a_params_json_that_there_is_none_of(tmp_path):
+    sources = [
+        tiny.write_hugging_face(tmp_path / "a", num_hidden_layers=3),
+        tiny.write_hugging_face(tmp_path / "b", intermediate_size=128),
+        tiny.write_hugging_face(
+            tmp_path / "c", tiny.float_tensors() | {"norm.weight": torch.ones(3)}
+        ),
+        tiny.write_gguf(tmp_path / "d.gguf", metadata={"attention.key_length": 32}),
+    ]
+    for source in sources:
+        with pytest.raises(InputError, match="its parameters are another model's") as caught:
+            open_float_model(source)
+        assert "params.json" not in str(caught.value)
+
+
+def test_longrope_factors_of_a_wrong_shape(tmp_path):
+    extra = dict.fromkeys(
+        ("rope_factors_short.weight", "rope_factors_long.weight"), torch.ones(2, 8)
+    )
+    figures = {"rope.scaling.original_context_length": 64}
+    path = tiny.write_gguf(tmp_path / "m.gguf", extra=extra, metadata=figures)
+    with pytest.raises(InputError, match=r"rope_factors_short\.weight has shape \[2, 8\]"):
+        open_float_model(path)
+
+
+def test_a_gguf_mixture_of_one_expert(tmp_path):
+    figures = {"expert_count": 1, "expert_used_count": 1}
+    path = tiny.write_gguf(tmp_path / "m.gguf", architecture="llama4", metadata=figures)
+    with pytest.raises(InputError, match="expert_count is 1, expected 0, or 2 or more experts"):
+        open_float_model(path)

@@ -1,0 +1,161 @@
+"""Meta's quantized Llama 3.2 layouts, QLoRA and SpinQuant, against ExecuTorch's own loading.
+
+The releases are gated; these small files follow their layout: names, dtypes and params.json as
+ExecuTorch's exporter and Meta's llama_models read them.
+"""
+
+import json
+
+import pytest
+import torch
+from tests.support import tiny_models as tiny
+
+from quatrain.backbone.build import build_backbone
+from quatrain.checkpoint import open_checkpoint
+from quatrain.errors import InputError
+from quatrain.quantize import convert_model
+
+HIDDEN = 128  # a power of two, as 8192 is
+PARAMS = tiny.PARAMS | {
+    "hidden_dim": None,
+    "ffn_dim_multiplier": 0.75,
+    "multiple_of": 64,
+    "use_scaled_rope": True,
+    "quantization_args": {"scheme": "int4_weight_int8_dynamic_activation", "group_size": 32},
+}
+LORA = {"lora_args": {"rank": 16, "scale": 2.0}}
+SPINQUANT = {"quantization_args": PARAMS["quantization_args"] | {"spinquant": True}}
+
+
+def release_tensors(adaptors=False):
+    """bfloat16 scales and norms, int8 embedding and output with scales [N, 1]."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = tiny.int4_tensors(embedding="int8", output="int8")
+    for layer in range(2):
+        for name, shape in (("w1", (HIDDEN, 64)), ("w2", (64, HIDDEN)), ("w3", (HIDDEN, 64))):
+            linear = f"layers.{layer}.feed_forward.{name}"
+            tensors[f"{linear}.weight"] = torch.randint(
+                -8, 8, shape, dtype=torch.int8, generator=generator
+            )
+            scales = torch.rand((shape[0], shape[1] // 32), generator=generator)
+            tensors[f"{linear}.scales"] = scales * 0.02 + 0.001
+    for name in list(tensors):
+        if name.endswith(".scales") and name.startswith("layers."):
+            linear = name.removesuffix(".scales")
+            rows, columns = tensors[f"{linear}.weight"].shape
+            if adaptors:
+                a, b = (
+                    torch.randn(shape, generator=generator) * 0.02
+                    for shape in ((16, columns), (rows, 16))
+                )
+                tensors |= {f"{linear}.adaptor.A.weight": a, f"{linear}.adaptor.B.weight": b}
+    tensors = {
+        name: tensor.bfloat16() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }
+    for table in ("tok_embeddings", "output"):
+        tensors[f"{table}.scales"] = tensors[f"{table}.scales"].reshape(-1, 1)
+    return tensors
+
+
+def write_release(folder, tensors, **params):
+    return tiny.write_checkpoint(folder, tensors, "consolidated.00.pth", **PARAMS | params)
+
+
+def peer_logits(tensors, lora=False, spinquant=False):
+    """ExecuTorch's own model and transformations on the same tensors, in float32."""
+    from executorch.examples.models.llama.llama_transformer import construct_transformer
+    from executorch.examples.models.llama.model_args import ModelArgs
+    from executorch.examples.models.llama.source_transformation import lora as peer_lora
+    from executorch.examples.models.llama.source_transformation import pre_quantization as peer
+    from executorch.examples.models.llama.source_transformation import spin_quant
+    from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
+
+    fields = {name: value for name, value in PARAMS.items() if name != "quantization_args"}
+    model = construct_transformer(
+        ModelArgs(**fields | {"hidden_dim": HIDDEN}, max_seq_len=32, max_context_len=32)
+    )
+    checkpoint = {
+        name: tensor if "adaptor" in name or not tensor.is_floating_point() else tensor.float()
+        for name, tensor in tensors.items()
+    }
+    peer.sanitize_checkpoint_from_pre_quantization(checkpoint)
+    peer.transform_output_linear_for_pre_quantization(model, checkpoint, torch.float32)
+    peer.transform_linear_for_pre_quantization(model, checkpoint, 32, torch.float32)
+    peer.transform_embedding_for_pre_quantization(model, checkpoint, torch.float32, 8, 0)
+    if lora:
+        peer_lora.transform_linear_for_lora_after_quantization(model, checkpoint, 16)
+    missing, unexpected = model.load_state_dict(checkpoint, strict=False)
+    assert not unexpected and all("zeros" in name or "freqs" in name for name in missing)
+    if spinquant:
+        spin_quant.inject_fast_hadamard_transform_native_for_spin_quant(model)
+    for name, buffer in model.named_buffers():
+        if name.endswith("zeros"):
+            buffer.zero_()
+    with torch.no_grad():
+        return model.float().eval()(torch.tensor([[5, 9, 200, 33]]))[0]
+
+
+@pytest.mark.parametrize("kind", ["plain", "qlora", "spinquant"])
+def test_logits_are_executorchs(tmp_path, kind):
+    tensors = release_tensors(adaptors=kind == "qlora")
+    params = {"plain": {}, "qlora": LORA, "spinquant": SPINQUANT}[kind]
+    checkpoint = open_checkpoint(write_release(tmp_path / "a", tensors, **params))
+    checkpoint.check_values()
+    assert (checkpoint.embedding_kind, checkpoint.output_kind) == ("int8", "int8")
+    expected = peer_logits(tensors, lora=kind == "qlora", spinquant=kind == "spinquant")
+    convert_model(tmp_path / "a", tmp_path / "b")
+    for opened in (checkpoint, open_checkpoint(tmp_path / "b")):
+        backbone = build_backbone(opened.config, opened.tensors, group_size=32, max_seq_len=32)
+        with torch.no_grad():
+            found = backbone(torch.tensor([[5, 9, 200, 33]]), torch.tensor([0]))
+        error = (found - expected.view(found.shape)).abs().max() / expected.abs().max()
+        assert error < 1e-5, float(error)
+
+
+def test_each_adaptation_changes_the_logits():
+    plain = peer_logits(release_tensors())
+    assert not torch.allclose(plain, peer_logits(release_tensors(), spinquant=True), rtol=0.01)
+
+
+def test_scales_keep_their_dtype(tmp_path):
+    checkpoint = open_checkpoint(write_release(tmp_path, release_tensors()))
+    assert checkpoint.tensors["layers.0.attention.wq.scales"].dtype == torch.bfloat16
+
+
+def without(tensors, name):
+    return {key: tensor for key, tensor in tensors.items() if key != name}
+
+
+WQ = "layers.0.attention.wq"
+
+
+@pytest.mark.parametrize(
+    ("change", "params", "message"),
+    [
+        (None, {}, "lora_args in params.json is None"),
+        (None, {"lora_args": {"rank": 8, "scale": 2.0}}, "the rank is 8"),
+        (None, {"lora_args": {"rank": "16", "scale": 2.0}}, "expected a rank and a scale"),
+        (None, {"lora_args": {"rank": 16, "scale": float("inf")}}, "expected a rank and a scale"),
+        (f"{WQ}.adaptor.B.weight", LORA, rf"{WQ}\.adaptor has A \[16, 64\] and B None"),
+    ],
+)
+def test_adaptors_that_do_not_fit(tmp_path, change, params, message):
+    tensors = without(release_tensors(adaptors=True), change)
+    with pytest.raises(InputError, match=message):
+        open_checkpoint(write_release(tmp_path, tensors, **params))
+
+
+def test_lora_args_without_adaptors(tmp_path):
+    with pytest.raises(InputError, match="has no adaptors"):
+        open_checkpoint(write_release(tmp_path, release_tensors(), **LORA))
+
+
+def test_spinquant_of_a_width_without_a_rotation(tmp_path):
+    folder = tiny.write_checkpoint(tmp_path)
+    params = json.loads((folder / "params.json").read_text())
+    params["quantization_args"]["spinquant"] = True
+    (folder / "params.json").write_text(json.dumps(params))
+    opened = open_checkpoint(folder)
+    with pytest.raises(InputError, match="96 is not a power of two"):
+        build_backbone(opened.config, opened.tensors, group_size=32)

@@ -1,0 +1,48 @@
+"""Meta's model-parallel shards are joined to the tensors they were cut from."""
+
+import pytest
+import torch
+from tests.support import tiny_models as tiny
+
+from quatrain.checkpoint import open_float_model
+from quatrain.errors import InputError
+
+
+def write_meta_shards(folder, count, embedding_axis):
+    """As Meta's model parallelism slices a model."""
+    folder = tiny.write_meta(folder)
+    (folder / "consolidated.00.pth").unlink()
+    shards = [{} for _ in range(count)]
+    for name, tensor in tiny.float_tensors().items():
+        by_columns = name.endswith(("wo.weight", "w2.weight"))
+        axis = embedding_axis if name.startswith("tok") else int(by_columns)
+        slices = tensor.chunk(count, axis) if tensor.dim() == 2 else [tensor] * count
+        for shard, part in zip(shards, slices, strict=True):
+            shard[name] = part.clone()
+    for index, shard in enumerate(shards):
+        torch.save(shard, folder / f"consolidated.{index:02}.pth")
+    return folder
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("embedding_axis", [0, 1])
+def test_meta_shards(tmp_path, count, embedding_axis):
+    folder = write_meta_shards(tmp_path, count, embedding_axis)
+    tensors, expected = open_float_model(folder).tensors, tiny.float_tensors()
+    assert set(tensors) == set(expected)
+    for name, tensor in expected.items():
+        assert torch.equal(tensors[name], tensor), name
+
+
+def test_a_missing_meta_shard_is_named(tmp_path):
+    folder = write_meta_shards(tmp_path, 4, 0)
+    (folder / "consolidated.01.pth").unlink()
+    with pytest.raises(InputError, match=r"expected consolidated\.00\.pth, consolidated\.01"):
+        open_float_model(folder)
+
+
+def test_a_shard_of_another_model_is_named(tmp_path):
+    folder = write_meta_shards(tmp_path, 2, 0)
+    torch.save({"norm.weight": torch.ones(64)}, folder / "consolidated.01.pth")
+    with pytest.raises(InputError, match="is not in every shard"):
+        open_float_model(folder)

@@ -1,0 +1,129 @@
+"""Programs of backbones that are no plain Llama compute what those do, on both backends."""
+
+import pytest
+import torch
+from tests.checkpoint.families.test_llama4 import TINY as LLAMA4
+from tests.support.knobs import ALL, LONGROPE, Peer, write_meta_folder
+from tests.support.peers import random_model, relative_error, saved
+from typer.testing import CliRunner
+
+from quatrain.cli import build_app
+from quatrain.errors import InputError
+from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.program import open_program
+from quatrain.program.inspect.linears import find_linears
+from quatrain.quantize.model import quantize_model
+from quatrain.runtime.load import load_runner
+from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.verify.eager import load_eager
+
+VULKAN, XNNPACK = ExportOptions(), ExportOptions(backend="xnnpack")
+VULKAN_FLOAT = ExportOptions(scheme="weight-only")
+# Two layers that have, between them, all that Llama 4 has; 8 tokens to a chunk where that counts.
+SMALL_LLAMA4 = {
+    **LLAMA4, "num_hidden_layers": 2, "no_rope_layer_interval": 2, "num_experts_per_tok": 2,
+    "floor_scale": 4,
+}  # fmt: skip
+WINDOWED = {"sliding_window": 8, "head_dim": 16, "query_pre_attn_scalar": 24,
+            "num_hidden_layers": 2}  # fmt: skip
+UNLIKE = ("no_rope_layer_interval", "num_kv_shared_layers")  # knobs that tell layers apart
+LENGTH, PREFILL = 14, 6
+
+
+def _hub_checkpoint(folder, kind, fields):
+    saved(random_model(kind, **fields), folder / "model")
+    quantize_model(folder / "model", folder / "int4", embedding="int4")
+    return folder / "int4"
+
+
+def _assert_program_equals_eager(checkpoint, options, path, vocab_size=96, tolerance=1e-5):
+    report = export_checkpoint(checkpoint, path, options)
+    devices = ["executorch"]
+    if options.backend == "vulkan":
+        devices = ["reference", "gpu"] if list_adapters() else ["reference"]
+    runners = [load_runner(path, device)[0] for device in devices]
+    eager = load_eager(checkpoint, options.scheme)
+    tokens = torch.randint(vocab_size, (1, LENGTH), generator=torch.Generator().manual_seed(2))
+    for start, end in [(0, PREFILL), *((i, i + 1) for i in range(PREFILL, LENGTH))]:
+        position = torch.tensor([start])
+        expected = eager(tokens[:, start:end], position)
+        finite = torch.isfinite(expected)
+        for runner in runners:
+            found = runner.forward(tokens[:, start:end], position)
+            assert torch.equal(torch.isfinite(found), finite)
+            error = relative_error(found[finite], expected[finite])
+            assert error < tolerance, f"{runner} at {start}"
+    return report
+
+
+def test_knobs_that_all_layers_share_are_stamped(tmp_path):
+    """Layers that are alike are copies of one another, constants and all."""
+    alike = {name: value for name, value in ALL.items() if name not in UNLIKE}
+    write_meta_folder(tmp_path / "model", alike | {"residual_multiplier": 0.5}, Peer(alike).state)
+    quantize_model(tmp_path / "model", tmp_path / "int4", embedding="int4")
+    rows = len(ALL["input_prune_map"])
+    report = _assert_program_equals_eager(tmp_path / "int4", VULKAN, tmp_path / "m.pte", rows)
+    assert not any("lowered by itself" in note for note in report.notes)
+
+
+def _inspected(program):
+    return CliRunner().invoke(build_app(), ["inspect", str(program)]).output
+
+
+def test_llama4_on_vulkan_is_one_delegate(tmp_path):
+    checkpoint = _hub_checkpoint(tmp_path, "Llama4", SMALL_LLAMA4)
+    report = _assert_program_equals_eager(checkpoint, VULKAN, tmp_path / "m.pte")
+    assert any("All 4 experts" in note for note in report.notes)
+    names = [row.name for row in report.linears]
+    assert "layers.1.feed_forward.experts.3.w2" in names
+    assert len(names) == 2 * 4 + 3 + 5 * 3 + 1 + 1  # attention, dense, experts, router, output
+    program = open_program(tmp_path / "m.pte")
+    assert len(program.delegates) == 1
+    shown = _inspected(tmp_path / "m.pte")
+    assert "4 experts in layers 1, all computed" in shown and "4 × expert gate" in shown
+    assert {linear.name for linear in find_linears(program.vulkan)} == set(names)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [("Gemma3", {}), ("Phi3", {"partial_rotary_factor": 0.75, "pad_token_id": None})],
+)
+def test_families_on_vulkan(kind, fields, tmp_path):
+    """A gelu for a silu; a rotary embedding of only part of each head."""
+    checkpoint = _hub_checkpoint(tmp_path, kind, {"num_hidden_layers": 2, **fields})
+    _assert_program_equals_eager(checkpoint, VULKAN_FLOAT, tmp_path / "m.pte")
+
+
+@pytest.mark.parametrize(("context", "factors"), [(32, "short"), (33, "long")])
+def test_the_factors_of_longrope_are_noted(context, factors, tmp_path):
+    fields = {"rope_scaling_attention_factor": 1.2, **LONGROPE}
+    write_meta_folder(tmp_path / "model", fields, Peer(fields).state)
+    quantize_model(tmp_path / "model", tmp_path / "int4")
+    options = ExportOptions(max_seq_len=context)
+    report = export_checkpoint(tmp_path / "int4", tmp_path / "m.pte", options)
+    assert any(f"LongRoPE's {factors} factors" in note for note in report.notes)
+
+
+def test_llama4_with_chunks_on_xnnpack(tmp_path):
+    fields = {**SMALL_LLAMA4, "attention_chunk_size": 8, "num_experts_per_tok": 1,
+              "num_local_experts": 2}  # fmt: skip
+    checkpoint = _hub_checkpoint(tmp_path, "Llama4", fields)
+    report = _assert_program_equals_eager(checkpoint, XNNPACK, tmp_path / "m.pte")
+    assert not any("All 2 experts" in note for note in report.notes)
+    # One way around each expert, and its end.
+    shown = _inspected(tmp_path / "m.pte")
+    assert "4 jumps: experts that no token of a call picks are skipped" in shown
+    assert " XnnpackBackend delegates, " in shown
+    with pytest.raises(InputError, match=r"chunk of 8 tokens.*--max-seq-len 8"):
+        export_checkpoint(checkpoint, tmp_path / "vulkan.pte", VULKAN)
+    assert not (tmp_path / "vulkan.pte").exists()
+
+
+def test_soft_caps_and_windows_on_xnnpack(tmp_path):
+    checkpoint = _hub_checkpoint(tmp_path, "Gemma2", WINDOWED)
+    # In floating point: tanh and gelu differ in the last bit, and rounding activations to int8
+    # would make a step of that.
+    options = ExportOptions(backend="xnnpack", scheme="weight-only", allow_fallback=True)
+    _assert_program_equals_eager(checkpoint, options, tmp_path / "m.pte")
+    with pytest.raises(InputError, match=r"no soft cap; use --backend xnnpack"):
+        export_checkpoint(checkpoint, tmp_path / "vulkan.pte", VULKAN)

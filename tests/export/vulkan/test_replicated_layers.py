@@ -1,0 +1,119 @@
+"""Stamped programs equal fully lowered ones, operator for operator and byte for byte."""
+
+import pytest
+import torch
+from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
+from executorch.exir import to_edge_transform_and_lower
+from tests.support.tiny_checkpoint import write_checkpoint
+
+from quatrain.backbone.build import build_backbone
+from quatrain.checkpoint import open_checkpoint
+from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.export.lowering import EDGE_CONFIG, EXECUTORCH_CONFIG, trace
+from quatrain.export.metadata import metadata_methods
+from quatrain.export.operator_modules import to_vulkan_operators
+from quatrain.export.vulkan.lowering import write_vulkan_program
+from quatrain.program import open_program
+from quatrain.program.edit.replicated_layers import canonical
+from quatrain.quiet import quiet
+from quatrain.runtime.reference import ReferenceRunner
+from quatrain.stages import Stages
+
+QWEN_LIKE = {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True}
+CASES = {
+    "plain 8da4w": (ExportOptions(), 5, "int8", {}),
+    "weight-only, biases, query and key norm, int4 embedding": (
+        ExportOptions(scheme="weight-only"), 4, "int4", QWEN_LIKE,
+    ),
+    "plain weight-only": (ExportOptions(scheme="weight-only"), 5, "int8", {}),
+    "8da4w in fp16": (ExportOptions(activation_dtype="fp16"), 4, "int4", {}),
+}  # fmt: skip
+
+
+def build(checkpoint, options):
+    """The backbone as the exporter has it before lowering, and the program's metadata."""
+    opened = open_checkpoint(checkpoint)
+    backbone = build_backbone(opened.config, opened.tensors, options.scheme)
+    metadata = metadata_methods(backbone, opened.params)
+    to_vulkan_operators(backbone)
+    return backbone, metadata
+
+
+def same_constants(one, other):
+    # Keys are digests of the bytes, so equal constants are the same bytes.
+    assert set(one.named_data) == set(other.named_data)
+    for key in one.named_data:
+        assert one.named_bytes(key) == other.named_bytes(key)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_stamped_equals_lowered_in_full(case, tmp_path):
+    options, depth, embedding, params = CASES[case]
+    checkpoint = write_checkpoint(tmp_path / "c", embedding=embedding, n_layers=depth, **params)
+    report = export_checkpoint(checkpoint, tmp_path / "stamped.pte", options)
+    assert not [note for note in report.notes if "lowered by itself" in note]
+
+    backbone, metadata = build(checkpoint, options)
+    full = tmp_path / "full.pte"
+    write_vulkan_program(backbone, options.compile_options, metadata, full, Stages())
+    stamped, lowered = open_program(tmp_path / "stamped.pte"), open_program(full)
+    assert canonical(stamped.vulkan) == canonical(lowered.vulkan)
+    assert stamped.metadata == lowered.metadata
+    same_constants(stamped, lowered)
+
+
+def lower_eager_linears(backbone, path):
+    """Let ExecuTorch find and fuse the linears itself, in the graph of the eager modules."""
+    with quiet():
+        edge = to_edge_transform_and_lower(
+            trace(backbone), partitioner=[VulkanPartitioner({})], compile_config=EDGE_CONFIG
+        )
+        with path.open("wb") as file:
+            edge.to_executorch(EXECUTORCH_CONFIG).write_to_file(file)
+
+
+@pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])
+def test_equals_what_executorch_fuses_itself(scheme, tmp_path):
+    options = ExportOptions(scheme=scheme)
+    checkpoint = write_checkpoint(
+        tmp_path / "c", embedding="fp", n_layers=3, attention_qkv_bias=True
+    )
+    export_checkpoint(checkpoint, tmp_path / "ours.pte", options)
+    lower_eager_linears(build(checkpoint, options)[0], tmp_path / "theirs.pte")
+    ours, theirs = (open_program(tmp_path / f"{name}.pte") for name in ("ours", "theirs"))
+    same_constants(ours, theirs)
+    # Theirs views some products in the shape that they have already; nothing else differs.
+    chains = [
+        [op.name for op in program.vulkan.operators if op.kind != "aten.view_copy"]
+        for program in (ours, theirs)
+    ]
+    assert chains[0] == chains[1]
+    logits = [
+        ReferenceRunner(program).forward(torch.tensor([[5, 6, 7]]), torch.tensor([0]))
+        for program in (ours, theirs)
+    ]
+    assert torch.equal(*logits)
+
+
+def test_one_template_serves_both_schemes_and_other_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUATRAIN_CACHE", str(tmp_path / "cache"))
+    export_checkpoint(write_checkpoint(tmp_path / "a"), tmp_path / "a.pte")
+    for scheme in ("8da4w", "weight-only"):
+        checkpoint = write_checkpoint(tmp_path / scheme, seed=1)
+        report = export_checkpoint(checkpoint, tmp_path / "b.pte", ExportOptions(scheme=scheme))
+        assert "lower to Vulkan" not in report.seconds
+    assert len(list((tmp_path / "cache" / "templates").iterdir())) == 1
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "c")
+    for name in ("a.pte", "b.pte"):
+        export_checkpoint(checkpoint, tmp_path / name)
+    assert (tmp_path / "a.pte").read_bytes() == (tmp_path / "b.pte").read_bytes()
+
+
+def test_two_layers_are_lowered_in_full_and_said_so(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "c", n_layers=2)
+    report = export_checkpoint(checkpoint, tmp_path / "m.pte")
+    assert any("Every layer was lowered by itself" in note for note in report.notes)
+    assert {row.kernel for row in report.linears} == {"et_vk.linear_dq8ca_q4gsw"}

@@ -1,0 +1,167 @@
+"""Stamped CPU programs equal fully lowered ones, instruction for instruction, byte for byte."""
+
+import hashlib
+
+import pytest
+import torch
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
+    XnnpackDynamicallyQuantizedPartitioner,
+    XnnpackPartitioner,
+)
+from executorch.exir import to_edge_transform_and_lower
+from executorch.exir.lowered_backend_module import LoweredBackendModule
+from tests.support.tiny_checkpoint import write_checkpoint
+from torch import nn
+
+from quatrain.backbone.build import build_backbone
+from quatrain.checkpoint import open_checkpoint
+from quatrain.export import ExportOptions, export_checkpoint, xnnpack_linears
+from quatrain.export.lowering import EDGE_CONFIG
+from quatrain.export.metadata import metadata_methods
+from quatrain.export.operator_modules import to_cpu_operators
+from quatrain.export.xnnpack.delegated_linears import Shape
+from quatrain.export.xnnpack.lowering import write_xnnpack_program
+from quatrain.linear import Int8DynActInt4WeightLinear, Int8DynActInt8WeightLinear
+from quatrain.program import open_program
+from quatrain.quiet import quiet
+from quatrain.runtime.executorch import ExecutorchRunner
+from quatrain.stages import Stages
+from quatrain.verify.eager import load_eager
+
+XNNPACK = ExportOptions(backend="xnnpack")
+QWEN_LIKE = {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True}
+CASES = {
+    "int8 embedding": (5, "int8", "int4", {}),
+    "tied int4 embedding": (6, "int4", "tied", {}),
+    "biases, query and key norm, int8 output": (4, "int8", "int8", QWEN_LIKE),
+}
+
+
+class Described:
+    """A program's instructions with what their arguments are, not how they are numbered.
+
+    A computed value is the instruction that wrote it last: a call writes its last argument.
+    """
+
+    def __init__(self, path):
+        self.program = open_program(path)
+        self.root = self.program.root
+        self.plan = self.root.execution_plan[0]
+        self.written = {i: ("input", n) for n, i in enumerate(self.plan.inputs)}
+        self.steps = []
+        for step in self.plan.chains[0].instructions:
+            call = step.instr_args
+            what = self.operator(call) if call.table == "KernelCall" else self.delegate(call)
+            self.written.pop(call.args[-1], None)  # what it held before does not matter
+            self.steps.append((what, [self.value(i) for i in call.args]))
+            self.written[call.args[-1]] = len(self.steps)
+
+    def operator(self, call):
+        operator = self.plan.operators[call.op_index]
+        return operator.name, operator.overload
+
+    def delegate(self, call):
+        record = self.plan.delegates[call.delegate_index]
+        return record.id, bytes(self.program.segment(record.processed.index))
+
+    def value(self, value_id):
+        value = self.plan.values[value_id].val
+        if value is None or value.table == "Null":
+            return None
+        if value.table.endswith("List"):
+            return [self.value(i) for i in value.items]
+        fields = vars(value).copy()
+        if value.table == "Tensor":
+            index = fields.pop("data_buffer_idx")
+            place = fields.pop("allocation_info")
+            fields["planned"] = place is not None
+            if index:
+                start = self.root.constant_segment.offsets[index]
+                data = self.program.segment(self.root.constant_segment.segment_index)
+                size = torch.Size(value.sizes).numel() * {1: 1, 6: 4, 0: 1}[value.scalar_type]
+                fields["data"] = hashlib.sha256(data[start : start + size]).hexdigest()
+        return fields, self.written.get(value_id)
+
+
+def lower_in_full(checkpoint, path):
+    opened = open_checkpoint(checkpoint)
+    backbone = build_backbone(opened.config, opened.tensors, "8da4w")
+    metadata = metadata_methods(backbone, opened.params)
+    to_cpu_operators(backbone)
+    write_xnnpack_program(backbone, metadata, path, Stages())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_stamped_equals_lowered_in_full(case, tmp_path):
+    depth, embedding, output, params = CASES[case]
+    checkpoint = write_checkpoint(
+        tmp_path / "c", embedding=embedding, output=output, n_layers=depth, **params
+    )
+    report = export_checkpoint(checkpoint, tmp_path / "stamped.pte", XNNPACK)
+    assert not [note for note in report.notes if "lowered by itself" in note]
+    lower_in_full(checkpoint, tmp_path / "full.pte")
+    stamped, full = (Described(tmp_path / f"{name}.pte") for name in ("stamped", "full"))
+    assert stamped.steps == full.steps
+    assert stamped.plan.non_const_buffer_sizes <= full.plan.non_const_buffer_sizes
+    assert stamped.program.metadata == full.program.metadata
+    assert set(stamped.program.named_data) == set(full.program.named_data)
+    for key in full.program.named_data:
+        assert stamped.program.named_bytes(key) == full.program.named_bytes(key)
+    same_logits(tmp_path, load_eager(checkpoint, "8da4w"))
+
+
+def same_logits(folder, eager):
+    """Equal bit for bit to the fully lowered program's; near eager, whose linears round alike."""
+    runners = [ExecutorchRunner(folder / f"{name}.pte") for name in ("stamped", "full")]
+    for tokens, start in ([5, 6, 7, 8], 0), ([9], 4), ([10, 11], 5):
+        inputs = torch.tensor([tokens]), torch.tensor([start])
+        ours, theirs = (runner.forward(*inputs) for runner in runners)
+        assert torch.equal(ours, theirs)
+        torch.testing.assert_close(ours, eager(*inputs), rtol=1e-4, atol=1e-4)
+
+
+def test_a_tied_output_layer_shares_the_bytes_of_an_int4_embedding(tmp_path):
+    sizes = []
+    for output in ("tied", "int4"):
+        checkpoint = write_checkpoint(tmp_path / output, embedding="int4", output=output)
+        path = tmp_path / f"{output}.pte"
+        export_checkpoint(checkpoint, path, XNNPACK)
+        sizes.append(path.stat().st_size)
+    packed = 128 * 64 // 2
+    assert packed <= sizes[1] - sizes[0] < packed + 1024
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "c", embedding="int4")
+    for name in ("a.pte", "b.pte"):
+        export_checkpoint(checkpoint, tmp_path / name, XNNPACK)
+    assert (tmp_path / "a.pte").read_bytes() == (tmp_path / "b.pte").read_bytes()
+
+
+def test_layers_of_several_kinds_are_lowered_in_full_and_said_so(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "c", n_layers=4, no_rope_layer_interval=2)
+    report = export_checkpoint(checkpoint, tmp_path / "m.pte", XNNPACK)
+    assert any("its layers are of several kinds" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    "kind", [Int8DynActInt4WeightLinear, Int8DynActInt8WeightLinear, nn.Linear]
+)
+def test_a_linear_of_the_most_tokens_is_that_of_any_number(kind):
+    """Its delegate, equal byte for byte to one that ExecuTorch lowers for 1 to 40 tokens."""
+    group = 32 if kind is Int8DynActInt4WeightLinear else None
+    shape = Shape(kind, 48, 64, group, has_bias=False, tokens=40)
+    like = xnnpack_linears._random_linear(shape)
+    tokens = torch.export.Dim("tokens", min=1, max=40)
+    with torch.no_grad(), quiet():
+        program = torch.export.export(like, (torch.zeros(1, 3, 64),), dynamic_shapes=({1: tokens},))
+        partitioner = (
+            XnnpackPartitioner() if kind is nn.Linear else XnnpackDynamicallyQuantizedPartitioner()
+        )
+        edge = to_edge_transform_and_lower(
+            program, partitioner=[partitioner], compile_config=EDGE_CONFIG
+        )
+    parts = edge.exported_program().graph_module.modules()
+    (lowered,) = [part for part in parts if isinstance(part, LoweredBackendModule)]
+    ours = xnnpack_linears._lowered(shape).lowered
+    assert ours.processed_bytes == lowered.processed_bytes

@@ -1,0 +1,44 @@
+"""A program edited to give every position's logits gives what it gives one step at a time."""
+
+import pytest
+import torch
+from tests.support.paths import ARTIFACTS as FOLDER
+
+from quatrain.program import Operator, open_program
+from quatrain.program.edit.all_position_logits import give_all_position_logits
+from quatrain.runtime.generate import step_logits
+from quatrain.runtime.reference import ReferenceRunner
+from quatrain.runtime.wgpu import WgpuRunner
+from quatrain.runtime.wgpu.device import list_adapters
+
+PROGRAMS = sorted(path.name for path in FOLDER.glob("peer-*.pte") if "xnnpack" not in path.name)
+TOKENS = [3, 17, 40, 9, 22, 61, 5]
+RUNNERS = [ReferenceRunner, WgpuRunner] if list_adapters() else [ReferenceRunner]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_one_call_equals_as_many_steps(name: str) -> None:
+    program = open_program(FOLDER / name)
+    expected = step_logits(ReferenceRunner(program), TOKENS, 32)
+    assert give_all_position_logits(program.vulkan)
+    tolerance = 2e-2 if "fp16" in name else 1e-5
+    for runner in RUNNERS:
+        found = runner(program).forward(torch.tensor([TOKENS]), torch.tensor([0]))
+        assert found.shape == (1, len(TOKENS), expected.shape[1])
+        error = (found[0].float() - expected).norm() / expected.norm()
+        assert error < tolerance
+
+
+def test_another_ending_is_left_as_it_is() -> None:
+    graph = open_program(FOLDER / PROGRAMS[0]).vulkan
+    last = graph.operators[-1]
+    graph.operators[-1] = Operator("aten.view_copy.default", last.args[:1] + last.args[-2:])
+    operators, values = list(graph.operators), list(graph.values)
+    assert not give_all_position_logits(graph)
+    assert (graph.operators, graph.values) == (operators, values)
+
+
+def test_no_choice_of_the_last_token_is_left_as_it_is() -> None:
+    graph = open_program(FOLDER / PROGRAMS[0]).vulkan
+    graph.operators = [op for op in graph.operators if op.kind != "aten.select_copy"]
+    assert not give_all_position_logits(graph)

@@ -1,0 +1,162 @@
+"""From one scheme to the other and back: bit-identical logits, nothing left over."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.support.programs import artifact, run_tokens
+
+from quatrain.errors import InputError
+from quatrain.program import open_program
+from quatrain.program.edit.retarget import Selection, parse_layers, retarget
+from quatrain.program.edit.slim import slim
+from quatrain.program.inspect.linears import find_linears
+from quatrain.program.memory import memory_conflicts
+from quatrain.program.packed_weights import group_sums
+
+DYNAMIC = [
+    "peer-8da4w-fp32", "peer-8da4w-fp32-emb4", "peer-8da4w-fp16-emb4", "peer-qwen-8da4w-fp32",
+]  # fmt: skip
+
+
+def changed(source: Path, output: Path, scheme: str, **options) -> Path:
+    program = open_program(source)
+    retarget(program, scheme, **options)
+    assert memory_conflicts(program.vulkan) == []
+    program.write(output)
+    assert open_program(output).vulkan == program.vulkan
+    return output
+
+
+def kinds(path: Path) -> set[str]:
+    return {operator.kind for operator in open_program(path).vulkan.operators}
+
+
+def test_8da4w_becomes_the_weight_only_program_that_the_checkpoint_gives(tmp_path: Path) -> None:
+    output = changed(artifact("peer-8da4w-fp32"), tmp_path / "wo.pte", "weight-only")
+    assert run_tokens(output).equal(run_tokens(artifact("peer-weight-only-fp32")))
+    keys = set(open_program(output).named_data)
+    assert keys == set(open_program(artifact("peer-weight-only-fp32")).named_data)
+
+
+def test_weight_only_becomes_the_8da4w_program_that_the_checkpoint_gives(tmp_path: Path) -> None:
+    output = changed(artifact("peer-weight-only-fp32"), tmp_path / "dyn.pte", "8da4w")
+    assert run_tokens(output).equal(run_tokens(artifact("peer-8da4w-fp32")))
+    keys = set(open_program(output).named_data)
+    assert keys == set(open_program(artifact("peer-8da4w-fp32")).named_data)
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_there_and_back_gives_the_originals_logits(name: str, tmp_path: Path) -> None:
+    there = changed(artifact(name), tmp_path / "there.pte", "weight-only")
+    assert kinds(there).isdisjoint({"torchao.choose_qparams_affine", "et_vk.linear_dq8ca_q4gsw"})
+    assert there.stat().st_size < artifact(name).stat().st_size
+    back = changed(there, tmp_path / "back.pte", "8da4w")
+    assert run_tokens(back).equal(run_tokens(artifact(name)))
+    assert not run_tokens(back).equal(run_tokens(there))
+    again = changed(back, tmp_path / "again.pte", "weight-only")
+    assert again.read_bytes() == there.read_bytes()
+
+
+def test_a_fp16_weight_only_program_becomes_8da4w(tmp_path: Path) -> None:
+    output = changed(artifact("peer-weight-only-fp16"), tmp_path / "dyn.pte", "8da4w")
+    graph = open_program(output).vulkan
+    linear = next(op for op in graph.operators if op.kind == "et_vk.linear_dq8ca_q4gsw")
+    assert graph.tensor(linear.named_args["input_scales"]).dtype == "float16"
+    assert graph.tensor(linear.named_args["input_zero_points"]).dtype == "int8"
+    assert bool(torch.isfinite(run_tokens(output)).all())
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_group_sums_equal_those_of_the_peer(name: str) -> None:
+    graph = open_program(artifact(name)).vulkan
+    for linear in find_linears(graph):
+        names = graph.operators[linear.operator].named_args
+        sums = group_sums(graph.constant(names["weights"]), linear.group_size or 0)
+        assert np.array_equal(sums, graph.constant(names["weight_sums"]))
+
+
+def test_layers_and_linears_make_a_mixed_program(tmp_path: Path) -> None:
+    selection = Selection(parse_layers("1"), ("q", "*.w2"))
+    source, output = artifact("peer-8da4w-fp32"), tmp_path / "mixed.pte"
+    changed(source, output, "weight-only", selection=selection)
+    linears = find_linears(open_program(output).vulkan)
+    weight_only = [lin.name for lin in linears if lin.scheme == "weight-only"]
+    assert weight_only == ["layers.1.attention.wq", "layers.1.feed_forward.w2"]
+    logits = run_tokens(output)
+    assert not logits.equal(run_tokens(source))
+    assert logits.isclose(run_tokens(source), rtol=0.2, atol=0.5).all()
+    back = changed(output, tmp_path / "back.pte", "8da4w")
+    assert run_tokens(back).equal(run_tokens(source))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float16", "float32"])
+def test_the_zero_points_type_is_selectable_and_does_not_change_logits(
+    dtype: str, tmp_path: Path
+) -> None:
+    for name in ("peer-weight-only-fp32", "peer-8da4w-fp32"):
+        output = changed(artifact(name), tmp_path / "x.pte", "8da4w", zero_point_dtype=dtype)
+        graph = open_program(output).vulkan
+        linears = [op for op in graph.operators if op.kind == "et_vk.linear_dq8ca_q4gsw"]
+        found = {graph.tensor(op.named_args["input_zero_points"]).dtype for op in linears}
+        assert found == {dtype}
+        assert run_tokens(output).equal(run_tokens(artifact("peer-8da4w-fp32")))
+
+
+def test_linears_whose_zero_points_change_count_as_changed() -> None:
+    program = open_program(artifact("peer-8da4w-fp32"))
+    assert retarget(program, "8da4w", zero_point_dtype="int8") == []
+    assert len(retarget(program, "8da4w", Selection(frozenset([1])), "float32")) == 7
+    assert len(retarget(program, "8da4w", zero_point_dtype="float32")) == 8
+    assert {linear.zero_points for linear in find_linears(program.vulkan)} == {"float32"}
+    retarget(program, "weight-only", Selection(frozenset([0])))
+    changed = retarget(program, "8da4w", zero_point_dtype="int8")
+    assert [linear.scheme for linear in changed] == ["weight-only"] * 7 + ["8da4w"] * 8
+    assert {linear.zero_points for linear in find_linears(program.vulkan)} == {"int8"}
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_slim_shares_qparams_and_keeps_logits(name: str, tmp_path: Path) -> None:
+    program = open_program(artifact(name))
+    before = sum(op.kind == "torchao.choose_qparams_affine" for op in program.vulkan.operators)
+    removed = slim(program)
+    layers = (before - 1) // 7
+    assert removed.operators == 3 * layers  # k, v with q, and up with gate
+    assert memory_conflicts(program.vulkan) == []
+    program.write(tmp_path / "slim.pte")
+    assert run_tokens(tmp_path / "slim.pte").equal(run_tokens(artifact(name)))
+    assert slim(open_program(tmp_path / "slim.pte")).operators == 0
+
+
+def test_slimming_a_retargeted_program_shares_what_was_inserted(tmp_path: Path) -> None:
+    dynamic = changed(artifact("peer-weight-only-fp32"), tmp_path / "dyn.pte", "8da4w")
+    program = open_program(dynamic)
+    assert slim(program).operators == 6
+    program.write(tmp_path / "slim.pte")
+    assert run_tokens(tmp_path / "slim.pte").equal(run_tokens(artifact("peer-8da4w-fp32")))
+
+
+def test_bad_requests_are_refused() -> None:
+    program = open_program(artifact("peer-8da4w-fp32"))
+    for selection, message in (
+        (Selection(frozenset(range(99))), "has no layer 2; its layers are 0-1"),
+        (Selection(patterns=("q", "zzz")), "matches 'zzz'; the roles are q, k, v, o, gate"),
+        (Selection(frozenset([0]), ("output",)), "of the layers given matches output"),
+    ):
+        with pytest.raises(InputError, match=message):
+            retarget(program, "weight-only", selection)
+    with pytest.raises(InputError, match="weight-only linears have no zero points"):
+        retarget(program, "weight-only", zero_point_dtype="int8")
+    with pytest.raises(InputError, match="2-1 is reversed; write 1-2"):
+        parse_layers("0,2-1")
+    with pytest.raises(InputError, match="is no linear scheme"):
+        retarget(program, "4da8w")
+    with pytest.raises(InputError, match="is no zero-point type"):
+        retarget(program, "8da4w", zero_point_dtype="int4")
+    with pytest.raises(InputError, match="Vulkan delegates"):
+        retarget(open_program(artifact("peer-xnnpack-8da4w")), "8da4w")
+    for text in ("", "a", "1-", "-3", "1,,2", "0-99999999999"):
+        with pytest.raises(InputError, match="expected numbers and ranges"):
+            parse_layers(text)
+    assert parse_layers("0-2, 5") == {0, 1, 2, 5}

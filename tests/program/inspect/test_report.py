@@ -1,0 +1,55 @@
+"""What `inspect` says, as data."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.support.programs import ARTIFACTS, artifact
+
+from quatrain.program import open_program
+from quatrain.program.inspect.report import Report, describe
+
+EVERY = sorted(path.stem for path in ARTIFACTS.glob("*.pte"))
+
+
+def report(name: str) -> Report:
+    return describe(open_program(artifact(name)))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_byte_is_accounted_for(name: str) -> None:
+    found = report(name)
+    assert sum(found.bytes_by_kind.values()) == artifact(name).stat().st_size
+    json.dumps(found.as_dict())
+
+
+def test_what_a_report_holds() -> None:
+    found = report("peer-8da4w-fp16-emb4")
+    assert found.schemes == {"8da4w": 15}
+    assert (found.layers, found.context_length, found.dynamic_shapes) == (2, 32, True)
+    assert found.activation_dtype == "float16"
+    assert found.embedding == "int4 [64, 64], groups of 32"
+    assert found.inputs == ["int32[1, 31]", "int32[1]"]
+    assert found.outputs == ["float32[1, 64]"]
+    assert found.outside == {}
+    assert found.delegates[0].backend == "VulkanBackend"
+    assert {w.what for w in found.waste} == {"KV caches stored as zeros"}
+    # 7 linears of 2 layers: 4096 + 2 * 2048 + 4096 + 3 * 6144 values in nibbles.
+    assert found.bytes_by_kind["int4 weights"] == 2 * (4096 + 2 * 2048 + 4096 + 3 * 6144) // 2
+
+
+def test_a_program_of_another_backend() -> None:
+    found = report("peer-xnnpack-8da4w")
+    assert found.outside["llama.custom_sdpa.out"] == 2
+    assert found.linears == [] and found.waste == []
+    assert all(delegate.operators is None for delegate in found.delegates)
+
+
+def test_constants_in_another_file_do_not_stop_a_report(tmp_path: Path) -> None:
+    program = open_program(artifact("peer-8da4w-fp32"))
+    program.dropped_keys.update(program.named_data)
+    program.write(tmp_path / "external.pte")
+    found = describe(open_program(tmp_path / "external.pte"))
+    assert len(found.linears) == 15
+    assert set(found.bytes_by_kind) <= {"graph", "padding"}
+    assert sum(found.bytes_by_kind.values()) == found.nbytes

@@ -1,0 +1,105 @@
+"""Emulated defects: the GPU and the reference compute the same wrong thing, where it is wrong."""
+
+import numpy as np
+import pytest
+import torch
+from tests.support.paths import ARTIFACTS as FOLDER
+
+from quatrain.errors import InputError
+from quatrain.runtime.defects import EMULATED_DEFECTS, defective_linear_dynamic
+from quatrain.runtime.reference import ReferenceRunner
+from quatrain.runtime.reference.quantized import dense_weight
+from quatrain.runtime.wgpu import WgpuRunner
+from quatrain.runtime.wgpu.device import Gpu, list_adapters
+from quatrain.runtime.wgpu.dispatch import Dispatch, Traits
+from quatrain.runtime.wgpu.linear import int4_linear
+from quatrain.runtime.wgpu.rows import Row
+from quatrain.runtime.wgpu.selftest.bench import Bench, Case, run_case
+from quatrain.runtime.wgpu.selftest.linear_cases import _weights
+from quatrain.runtime.wgpu.selftest.row_cases import int8_operands, quantized
+
+TOKENS = torch.tensor([[3, 17, 40, 9, 22, 61, 5, 33, 12]])
+START = torch.tensor([0])
+
+pytestmark = pytest.mark.skipif(
+    not list_adapters(),
+    reason="no Vulkan adapter: apt-get install mesa-vulkan-drivers gives a software one",
+)
+
+
+def _error(got: torch.Tensor, want: torch.Tensor) -> float:
+    return float((got - want).norm() / want.norm())
+
+
+@pytest.mark.parametrize("fault", ["dq8ca-zp-binding-float", "dq8ca-zp-binding-int8"])
+def test_8da4w_is_garbled_and_weight_only_untouched(defect: str) -> None:
+    broken, whole = FOLDER / "peer-8da4w-fp32.pte", FOLDER / "peer-weight-only-fp32.pte"
+    for runner in (ReferenceRunner, WgpuRunner):
+        right = runner(broken).forward(TOKENS, START)
+        assert _error(runner(broken, emulate=defect).forward(TOKENS, START), right) > 0.3
+        untouched = runner(whole, emulate=defect).forward(TOKENS, START)
+        assert torch.equal(untouched, runner(whole).forward(TOKENS, START))
+
+
+@pytest.mark.parametrize("kernel", ["rows", "lanes", "any"])
+@pytest.mark.parametrize("fault", list(EMULATED_DEFECTS))
+def test_each_kernel_makes_the_same_mistake_as_the_reference(defect: str, kernel: str) -> None:
+    """M = 70 rows of K = 32 or 36 channels: past the undersized buffer of sums."""
+    k, group = (36, 12) if kernel == "any" else (32, 32)
+    m, n = (1 if kernel == "lanes" else 70), 9
+
+    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
+        traits = Traits(cpu=kernel != "lanes", spread=bench.traits.spread)
+        x = bench.normal("x", "f32", m, k)
+        weights, _ = _weights(bench, n, k, group, "f32", False)
+        y = bench.out("y", "f32", m, n)
+        scale, zero, _ = quantized(bench.arrays["x"])
+        packed, scales = (torch.from_numpy(bench.arrays[name]) for name in ("w", "scales"))
+        if k % 8:
+            packed = packed[:, : k // 2]
+        want = defective_linear_dynamic(
+            defect,
+            torch.from_numpy(bench.arrays["x"]),
+            torch.from_numpy(scale),
+            torch.from_numpy(zero),
+            dense_weight(packed, scales, group, k),
+            None,
+            group,
+        )
+        out = int8_operands(bench, m, k, "f32")
+        dispatches = [
+            Row(x, quantized=out).dispatch(traits, defect),
+            int4_linear(x, weights, y, traits, out, defect),
+        ]
+        return dispatches, {"y": want.numpy()}
+
+    assert run_case(Gpu(), Case("faulty", f"{defect}-{kernel}", "f32", make)) < 1e-6
+
+
+def test_rows_within_the_buffer_of_sums_are_right() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(256, 128, generator=generator)
+    dense = torch.randn(8, 128, generator=generator)
+    scale, zero, integers = quantized(x.numpy())
+    right = torch.from_numpy(scale)[:, None] * torch.from_numpy(integers - zero[:, None]) @ dense.T
+    got = defective_linear_dynamic(
+        "dq8ca-m-gt-k", x, torch.from_numpy(scale), torch.from_numpy(zero), dense, None, 32
+    )
+    # 4 groups hold 128 blocks of 4 rows; 2 groups of all 64 blocks fit.
+    assert _error(got, right.float()) > 0.1
+    short = defective_linear_dynamic(
+        "dq8ca-m-gt-k",
+        x[:128],
+        torch.from_numpy(scale[:128]),
+        torch.from_numpy(zero[:128]),
+        dense,
+        None,
+        32,
+    )
+    assert _error(short, right[:128].float()) < 1e-6
+
+
+def test_an_unknown_defect_is_refused_with_those_there_are() -> None:
+    for runner in (ReferenceRunner, WgpuRunner):
+        with pytest.raises(InputError, match="known are: dq8ca-zp-binding-float"):
+            runner(FOLDER / "peer-8da4w-fp32.pte", emulate="buffer-limit")

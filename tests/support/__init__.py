@@ -1,0 +1,1 @@
+"""What tests share: writers of tiny models and programs, and references to hold them against."""

@@ -1,0 +1,11 @@
+"""Where things are that tests read."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+EXAMPLES = ROOT / "examples"
+# Programs that ExecuTorch's own exporter wrote, with what they compute (make_artifacts.py).
+ARTIFACTS = ROOT / "tests" / "program" / "artifacts"
+# Checkpoints that other tools wrote, with the scripts that made them.
+WRITTEN_ELSEWHERE = ROOT / "tests" / "checkpoint" / "written_elsewhere"

@@ -1,0 +1,157 @@
+"""What to export for a device and a runtime."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+from tests.support.programs import artifact
+from tests.support.tiny_checkpoint import write_checkpoint
+from typer.testing import CliRunner
+
+from quatrain.commands.export import export
+from quatrain.errors import InputError
+from quatrain.export import ExportOptions, export_checkpoint, plan
+from quatrain.program import open_program
+from quatrain.stages import Stages
+from quatrain.targets import (
+    Planned,
+    choose_for_target,
+    examine,
+    find_device,
+    load_devices,
+    require_target,
+)
+
+
+def test_a_valhall_mali_before_the_fix_gets_weight_only() -> None:
+    choice = choose_for_target("mali-g715", "1.3")
+    assert choice.scheme == "weight-only"
+    assert any("dq8ca-zp-binding-float" in reason for reason in choice.reasons)
+    assert choose_for_target("mali-g715", "1.5").scheme == "8da4w"
+    assert choose_for_target("mali-g715").scheme == "weight-only"  # any runtime: the worst
+
+
+def test_the_int4_embedding_is_avoided_where_it_crashes() -> None:
+    assert "int4-embedding" in choose_for_target("mali-g610", "1.2").avoid
+    assert "int4-embedding" not in choose_for_target("mali-g610", "1.3").avoid
+    assert "int4-embedding" not in choose_for_target("adreno-8xx", "1.2").avoid
+
+
+def test_figures_become_partitioner_options() -> None:
+    choice = choose_for_target("llvmpipe", "1.5")
+    assert choice.partitioner == {
+        "buffer_limit": 134217728,
+        "texture_limits": (4096, 4096, 4096),
+    }
+    assert choose_for_target("desktop", "1.5").partitioner["texture_limits"] == (2048,) * 3
+
+
+def test_fp16_only_where_a_source_says_so() -> None:
+    assert choose_for_target("adreno-8xx", "1.5").activation_dtype == "fp16"
+    assert choose_for_target("xclipse", "1.5").activation_dtype == "fp32"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Exports a checkpoint of 64 channels and many tokens as chosen, each kind of program once."""
+    folder = tmp_path_factory.mktemp("target")
+    checkpoint = write_checkpoint(folder / "c", max_seq_len=128, vocab_size=16384)
+
+    def make(device: str, runtime: str | None, max_seq_len: int):
+        choice = choose_for_target(device, runtime, plan(checkpoint, None, max_seq_len))
+        kind = (choice.scheme, choice.activation_dtype, choice.partitioner, max_seq_len)
+        path = folder / f"{'-'.join(re.findall('[a-z0-9]+', str(kind)))}.pte"
+        options = ExportOptions(
+            scheme=choice.scheme,
+            activation_dtype=choice.activation_dtype,
+            target=choice,
+            max_seq_len=max_seq_len,
+        )
+        if not path.exists():
+            export_checkpoint(checkpoint, path, options)
+        return choice, open_program(path)
+
+    return make
+
+
+@pytest.mark.parametrize("device", [device.id for device in load_devices()])
+@pytest.mark.parametrize("runtime", ["1.2", "1.3", "1.4", "1.5", None])
+@pytest.mark.parametrize("max_seq_len", [48, 128])
+def test_what_is_chosen_passes_the_doctor(made, device, runtime, max_seq_len) -> None:
+    _, program = made(device, runtime, max_seq_len)
+    found = examine(program, find_device(device), runtime)
+    assert [finding.hazard for finding in found if finding.applies] == []
+    assert "buffer-limit" not in [finding.hazard for finding in found]
+
+
+def test_8da4w_where_no_prompt_is_longer_than_the_sums_hold(made) -> None:
+    chosen = {
+        (runtime, length): made("adreno-8xx", runtime, length)[0]
+        for runtime in ("1.4", "1.5")
+        for length in (32, 48, 128)
+    }
+    assert {key: (made.scheme, made.activation_dtype) for key, made in chosen.items()} == {
+        ("1.4", 32): ("8da4w", "fp16"),
+        ("1.4", 48): ("8da4w", "fp32"),
+        ("1.4", 128): ("weight-only", "fp16"),
+        ("1.5", 32): ("8da4w", "fp16"),
+        ("1.5", 48): ("8da4w", "fp16"),
+        ("1.5", 128): ("8da4w", "fp16"),
+    }
+    reasons = chosen["1.4", 128].reasons
+    assert any("weight-only: dq8ca-m-gt-k" in reason for reason in reasons)
+    assert any("--max-seq-len 32 or less" in reason for reason in reasons)
+
+
+def test_what_was_asked_for_is_the_reason() -> None:
+    asked = Planned(scheme="weight-only", activation_dtype="fp32")
+    choice = choose_for_target("mali-g715", "1.5", asked)
+    assert (choice.scheme, choice.activation_dtype) == ("weight-only", "fp32")
+    assert not any("8da4w" in reason for reason in choice.reasons)
+    assert any("--weight-only-linear" in reason for reason in choice.reasons)
+
+
+def test_a_program_that_would_fail_is_refused_by_the_name_it_was_to_have() -> None:
+    program = open_program(artifact("peer-8da4w-fp32-emb4"))
+    with pytest.raises(InputError, match=r"^asked\.pte: would fail.*embedding-q4-dynamic-oob"):
+        require_target(program, choose_for_target("mali-g715", "1.2"), Path("asked.pte"))
+    require_target(program, choose_for_target("mali-g715", "1.3"), Path("asked.pte"))
+
+
+def test_the_doctors_conditional_findings_are_refused_too(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "c", max_seq_len=128)
+    options = ExportOptions(target=choose_for_target("mali-g720", "1.4"))
+    with pytest.raises(InputError) as refused:
+        export_checkpoint(checkpoint, tmp_path / "g.pte", options)
+    message = str(refused.value)
+    assert message.startswith(f"{tmp_path}/g.pte: would fail on mali-g720, runtime 1.4: dq8ca-m-")
+    assert f"quatrain retarget {tmp_path}/g.pte " in message
+    assert ".tmp" not in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c"]
+
+
+def test_an_int4_embedding_to_avoid_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "c", embedding="int4")
+    options = ExportOptions(target=choose_for_target("mali-g610", "1.2"), scheme="weight-only")
+    stages = Stages()
+    with pytest.raises(InputError, match=r"would fail on mali-g610.*oob.*--embedding int8"):
+        export_checkpoint(checkpoint, tmp_path / "g.pte", options, stages=stages)
+    assert set(stages.seconds) == {"open the checkpoint"}
+
+
+def test_a_target_is_for_the_vulkan_backend(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "c")
+    asked = [checkpoint, "-o", "g.pte", "--target", "mali-g715", "--backend", "xnnpack"]
+    app = typer.Typer()
+    app.command()(export)
+    done = CliRunner().invoke(app, [str(argument) for argument in asked])
+    assert "--target mali-g715 is a GPU, for the Vulkan backend" in str(done.exception)
+    assert done.output == ""  # no reasons for a choice that nobody gets
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(InputError, match="no profile of a device"):
+        choose_for_target("mali-t604")
+    with pytest.raises(InputError, match="no ExecuTorch version"):
+        choose_for_target("mali-g715", "latest")

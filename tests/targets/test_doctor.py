@@ -1,0 +1,317 @@
+"""For each hazard one program that has it and one that does not."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from tests.support.programs import GraphMaker, artifact
+from typer.testing import CliRunner, Result
+
+from quatrain.commands.doctor import doctor
+from quatrain.errors import InputError
+from quatrain.program import Tensor, open_program
+from quatrain.program.edit.retarget import retarget
+from quatrain.targets import Finding, examine, find_device, load_defects, load_devices
+from quatrain.targets.triggers import TRIGGERS, image_extents
+
+Make = Callable[[Path], Path]
+
+
+def peer(name: str) -> Make:
+    return lambda folder: artifact(name)
+
+
+def dynamic_zero_points(dtype: str) -> Make:
+    def make(folder: Path) -> Path:
+        program = open_program(artifact("peer-8da4w-fp32"))
+        retarget(program, "8da4w", zero_point_dtype=dtype)
+        program.write(folder / f"{dtype}.pte")
+        return folder / f"{dtype}.pte"
+
+    return make
+
+
+def rows(count: int) -> Make:
+    """A dynamic int4 linear of 64 inputs that may see `count` rows."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x = maker.input("float32", 1, count, 64)
+        weights = maker.constant(np.zeros((8, 32), dtype=np.uint8))
+        scales = maker.constant(np.ones((2, 8), dtype=np.float32))
+        out = maker.tensor("float32", 1, count, 8)
+        group, null = maker.plain("int", 32), maker.plain("null")
+        maker.call("et_vk.linear_q4gsw.default", x, weights, scales, group, null, out)
+        path = maker.save(folder / "rows.pte", [out])
+        program = open_program(path)
+        retarget(program, "8da4w")
+        program.write(path)
+        return path
+
+    return make
+
+
+def prepacks(times: int) -> Make:
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        constant = maker.constant(np.ones(4, dtype=np.float32))
+        outs = [maker.tensor("float32", 4) for _ in range(times)]
+        for out in outs:
+            maker.call("et_vk.prepack.default", constant, out)
+        return maker.save(folder / "prepacks.pte", outs)
+
+    return make
+
+
+def norm(dtype: str) -> Make:
+    """RMS norm in parts: mean(x * x), rsqrt."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x = maker.input(dtype, 1, 8)
+        square, mean, root = (maker.tensor(dtype, 1, size) for size in (8, 1, 1))
+        maker.call("aten.mul.Tensor", x, x, square)
+        dims, keep = maker.plain("int_list", (-1,)), maker.plain("bool", True)
+        maker.call("aten.mean.dim", square, dims, keep, maker.plain("null"), mean)
+        maker.call("aten.rsqrt.default", mean, root)
+        return maker.save(folder / f"norm-{dtype}.pte", [root])
+
+    return make
+
+
+def mask(value: float, dtype: str = "float16") -> Make:
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x, out = maker.input("float16", 4), maker.tensor("float16", 4)
+        with np.errstate(over="ignore"):
+            constant = maker.constant(np.full(4, value).astype(dtype))
+        maker.call("aten.add.Tensor", x, constant, maker.plain("int", 1), out)
+        return maker.save(folder / "mask.pte", [out])
+
+    return make
+
+
+def linear(name: str, dtype: str, weight_dtype: str) -> Make:
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x, out = maker.input(dtype, 1, 8), maker.tensor(dtype, 1, 8)
+        weight = maker.constant(np.ones((8, 8)).astype(weight_dtype))
+        last = maker.constant(np.ones(8, dtype=np.float32))
+        maker.call(name, x, weight, last if "int8" in name else maker.plain("null"), out)
+        return maker.save(folder / "linear.pte", [out])
+
+    return make
+
+
+def huge(elements: int, storage: str) -> Make:
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x = maker.input("float32", 1)
+        out = maker.tensor("float32", 1, elements, storage=storage)
+        maker.call("aten.sigmoid.default", x, out)
+        return maker.save(folder / "huge.pte", [out])
+
+    return make
+
+
+# hazard, the device and runtime to ask about, a program that has it, one that does not
+CASES: list[tuple[str, str, str, Make, Make]] = [
+    ("dq8ca-zp-binding-float", "mali-g715", "1.3", dynamic_zero_points("float32"),
+     peer("peer-8da4w-fp32")),
+    ("dq8ca-zp-binding-int8", "mali-g715", "1.3", peer("peer-8da4w-fp16-emb4"),
+     peer("peer-8da4w-fp32")),
+    ("dq8ca-m-gt-k", "adreno-7xx", "1.4", rows(65), rows(64)),
+    ("embedding-q4-dynamic-oob", "mali-g710", "1.2", peer("peer-8da4w-fp32-emb4"),
+     peer("peer-8da4w-fp32")),
+    ("shared-constant-uaf", "desktop", "1.2", prepacks(2), prepacks(1)),
+    ("rms-norm-fp16-overflow", "adreno-8xx", "1.2", norm("float16"), norm("float32")),
+    ("fp16-constant-overflow", "mali-g715", "1.5", mask(-1e5), mask(-6e4)),
+    ("no-16bit-storage", "no-16bit", "1.2", linear("aten.linear.default", "float16", "float16"),
+     linear("aten.linear.default", "float32", "float32")),
+    ("adreno740-block-index", "adreno-740", "1.2", prepacks(1), peer("peer-xnnpack-8da4w")),
+    ("qcs8w-missing-shader", "adreno-8xx", "1.5",
+     linear("aten._weight_int8pack_mm.default", "float32", "int8"),
+     linear("aten.linear.default", "float32", "float32")),
+    ("buffer-limit", "llvmpipe", "1.5", huge(2**26, "buffer"), huge(2**25, "buffer")),
+    ("partial-delegation", "llvmpipe", "1.5", peer("partial"), peer("peer-8da4w-fp32")),
+]  # fmt: skip
+
+
+@pytest.fixture
+def partial(tmp_path: Path) -> Path:
+    """A program whose method calls its delegate twice."""
+    from quatrain.program.flatbuffer import encode
+    from quatrain.program.schema import program_schema
+
+    path = prepacks(1)(tmp_path)
+    program = open_program(path)
+    chain = program.root.execution_plan[0].chains[0]
+    chain.instructions = chain.instructions * 2
+    body = encode(program.root, program_schema())
+    data = bytearray(path.read_bytes())
+    base = program.segment_base
+    segments = data[base:]
+    size = len(body) + 32
+    new_base = -(-size // 128) * 128
+    header = (
+        b"eh00" + (32).to_bytes(4, "little") + size.to_bytes(8, "little")
+        + new_base.to_bytes(8, "little") + len(segments).to_bytes(8, "little")
+    )  # fmt: skip
+    root = (int.from_bytes(body[:4], "little") + 32).to_bytes(4, "little")
+    head = root + body[4:8] + header + body[8:]
+    path.write_bytes(head + bytes(new_base - len(head)) + segments)
+    return path
+
+
+def findings(path: Path, device: str, runtime: str | None) -> dict[str, Finding]:
+    if device == "no-16bit":
+        profile = replace(find_device("desktop"), storage_16bit=False)
+    else:
+        profile = find_device(device)
+    try:
+        return {f.hazard: f for f in examine(open_program(path), profile, runtime)}
+    except InputError:
+        return {}  # no Vulkan delegate, and so none of its runtime's defects
+
+
+@pytest.mark.parametrize(("hazard", "device", "runtime", "has", "lacks"), CASES)
+def test_each_hazard_is_found_where_it_is(
+    hazard: str, device: str, runtime: str, has: Make, lacks: Make, tmp_path: Path, partial: Path
+) -> None:
+    sick = partial if hazard == "partial-delegation" else has(tmp_path)
+    found = findings(sick, device, runtime)
+    assert hazard in found, list(found)
+    assert found[hazard].places and found[hazard].remedy and found[hazard].source
+    assert hazard not in findings(lacks(tmp_path), device, runtime)
+
+
+def test_every_hazard_has_a_case_and_a_trigger() -> None:
+    assert {hazard.id for hazard in load_defects()} == {case[0] for case in CASES}
+    assert {hazard.trigger for hazard in load_defects()} == set(TRIGGERS)
+
+
+FIXED = {hazard.id: hazard.fixed_in for hazard in load_defects() if hazard.fixed_in}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[0] in FIXED], ids=lambda c: c[0])
+def test_a_fixed_runtime_is_not_blamed(
+    case: tuple[str, str, str, Make, Make], tmp_path: Path
+) -> None:
+    hazard, device, _, has, _ = case
+    sick = has(tmp_path)
+    assert hazard not in findings(sick, device, FIXED[hazard])
+    assert hazard in findings(sick, device, None)
+
+
+def test_only_the_devices_concerned_are_blamed(tmp_path: Path) -> None:
+    sick = dynamic_zero_points("float16")(tmp_path)
+    assert "dq8ca-zp-binding-float" not in findings(sick, "adreno-8xx", "1.3")
+    suspected = findings(sick, "mali-g720", "1.3")["dq8ca-zp-binding-float"]
+    assert suspected.certainty == "possible" and not suspected.applies
+    everywhere = [f for f in examine(open_program(sick), None, "1.3") if f.hazard.endswith("float")]
+    assert [(f.certainty, f.devices) for f in everywhere] == [
+        ("certain", ["mali-g610", "mali-g710", "mali-g715"]),
+        ("possible", ["mali-g720"]),
+    ]
+
+
+def test_an_unknown_limit_is_only_possible(tmp_path: Path) -> None:
+    sick = huge(2**26, "buffer")(tmp_path)
+    assert findings(sick, "xclipse", "1.5")["buffer-limit"].certainty == "possible"
+    assert findings(sick, "llvmpipe", "1.5")["buffer-limit"].certainty == "certain"
+    image = huge(4 * 4096 + 1, "texture3d")(tmp_path)
+    assert "4097 texels" in findings(image, "llvmpipe", "1.5")["buffer-limit"].places[0]
+
+
+def constant_of(kind: str) -> Make:
+    """A program that reads a constant of 256 MiB by one operator."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x, out = maker.input("int32", 1), maker.tensor("float32", 1, 64)
+        weight = maker.constant(np.zeros((2**14, 2**12), dtype=np.float32))
+        null, false = maker.plain("null"), maker.plain("bool", False)
+        rest = {"aten.embedding.default": (null, false, false), "aten.linear.default": (null,)}
+        first = (weight, x) if "embedding" in kind else (x, weight)
+        maker.call(kind, *first, *rest[kind], out)
+        return maker.save(folder / "constant.pte", [out])
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "remedy", "not_its"),
+    [
+        (huge(4 * 4097, "texture3d"), "export again with --target", "quantize"),
+        (huge(2**26, "buffer"), "shorter --max-seq-len", "quantize"),
+        (constant_of("aten.embedding.default"), "--embedding int4", "--max-seq-len"),
+        (constant_of("aten.linear.default"), "--output-layer int4", "--max-seq-len"),
+    ],
+)
+def test_the_remedy_for_a_tensor_too_large_fits_it(
+    make: Make, remedy: str, not_its: str, tmp_path: Path
+) -> None:
+    found = findings(make(tmp_path), "llvmpipe", "1.5")["buffer-limit"]
+    assert remedy in found.remedy and not_its not in found.remedy
+
+
+def test_image_extents() -> None:
+    shape = (2, 8, 6, 10)
+    assert image_extents(Tensor("float32", shape, layout="width_packed")) == (3, 6, 16)
+    assert image_extents(Tensor("float32", shape, layout="height_packed")) == (10, 2, 16)
+    assert image_extents(Tensor("float32", shape, layout="channels_packed")) == (10, 6, 4)
+
+
+def test_every_figure_has_its_source() -> None:
+    names = (
+        "vulkan", "fp16", "storage_16bit", "int8_dot_product", "subgroup_size",
+        "max_storage_buffer", "max_image_2d", "max_image_3d",
+    )  # fmt: skip
+    for device in load_devices():
+        known = {name for name in names if getattr(device, name) is not None}
+        assert known == set(device.sources), device.id
+
+
+def run(*arguments: object) -> Result:
+    app = typer.Typer()
+    app.command()(doctor)
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "100"})
+
+
+def test_the_command_says_what_where_and_how_to_fix(tmp_path: Path) -> None:
+    sick = dynamic_zero_points("float32")(tmp_path)
+    done = run(sick, "--device", "mali-g715", "--runtime", "1.3")
+    assert done.exit_code == 1
+    for text in ("dq8ca-zp-binding-float", "certain", "layers.0.attention.wq", "and 11 more"):
+        assert text in done.output
+    fixed = tmp_path / "fixed.pte"
+    assert f"quatrain retarget {sick} --linear-scheme weight-only" in done.output
+    program = open_program(sick)
+    retarget(program, "weight-only")
+    program.write(fixed)
+    done = run(fixed, "--device", "mali-g715", "--runtime", "1.3", "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.output)["ok"] is True
+
+
+def test_int8_zero_points_keep_8da4w_where_it_would_fail(tmp_path: Path) -> None:
+    sick = dynamic_zero_points("float32")(tmp_path)
+    found = findings(sick, "mali-g715", "1.3")["dq8ca-zp-binding-float"]
+    assert f"{sick} --linear-scheme 8da4w --zero-point-dtype int8 -o fixed.pte" in found.remedy
+    program = open_program(sick)
+    retarget(program, "8da4w", zero_point_dtype="int8")
+    program.write(sick)
+    assert run(sick, "--device", "mali-g715", "--runtime", "1.3").exit_code == 0
+
+
+def test_the_command_refuses_what_it_does_not_know() -> None:
+    for options in (
+        ("--device", "mali-g9"), ("--device", ""), ("--runtime", "newest"), ("--runtime", ""),
+    ):  # fmt: skip
+        assert isinstance(run(artifact("peer-8da4w-fp32"), *options).exception, InputError)
+    assert isinstance(run(artifact("peer-xnnpack-8da4w")).exception, InputError)
+    assert "Example:" in run("--help").output

@@ -1,0 +1,40 @@
+"""What is kept between runs, and where."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from quatrain.atomic_files import cache_folder, whole_file
+from quatrain.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"QUATRAIN_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "/a"),
+        ({"XDG_CACHE_HOME": "/b"}, "/b/quatrain"),
+        ({"HOME": "/c"}, "/c/.cache/quatrain"),
+    ],
+)
+def test_where_the_cache_is(monkeypatch, variables, expected):
+    for name in ("QUATRAIN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == Path(expected)
+
+
+def test_the_advice_fits_the_reason(tmp_path):
+    with (
+        pytest.raises(InputError, match=r"\(there is no folder .*no\).* changed; choose another"),
+        whole_file(tmp_path / "no" / "file"),
+    ):
+        pass
+    with (
+        pytest.raises(InputError, match=r"No space left on device.*; free some space, or choose"),
+        whole_file(tmp_path / "file"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not list(tmp_path.iterdir())

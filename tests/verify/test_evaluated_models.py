@@ -1,0 +1,71 @@
+"""Programs and checkpoints are told apart by what they hold, whatever they are called."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.verify.conftest import Tiny
+from typer.testing import CliRunner
+
+from quatrain.cli import build_app
+from quatrain.errors import InputError
+from quatrain.runtime.generate import step_logits
+from quatrain.verify.eager import load_eager
+from quatrain.verify.evaluated_models import is_checkpoint
+
+TOKENS = [1, 90, 17, 4, 33]
+
+
+def _logits(model: Path, *options: str) -> np.ndarray:
+    out = model.parent / "out.npy"
+    words = ["logits", str(model), "--tokens", ",".join(map(str, TOKENS)), "-o", str(out)]
+    CliRunner().invoke(build_app(), [*words, *options], catch_exceptions=False)
+    return np.load(out)
+
+
+@pytest.mark.parametrize("name", ["model.pte", "model.pt", "model"])
+def test_logits_of_a_program(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    program = Path(shutil.copy(tiny.programs["weight-only"], tmp_path / name))
+    found = _logits(program, "--device", "reference")
+    expected = step_logits(load_eager(tiny.checkpoint, "weight-only"), TOKENS, 64)
+    assert found.dtype == np.float32
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_logits_of_a_checkpoint_of_another_name(tiny: Tiny, tmp_path: Path) -> None:
+    shutil.copy(tiny.checkpoint / "params.json", tmp_path)
+    file = Path(shutil.copy(tiny.checkpoint / "model.safetensors", tmp_path / "model.weights"))
+    expected = step_logits(load_eager(tiny.checkpoint, "weight-only"), TOKENS, 64)
+    found = torch.from_numpy(_logits(file, "--scheme", "weight-only"))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_neither_gets_the_message_of_what_it_may_be(tmp_path: Path) -> None:
+    for name, start, message in (
+        ("m.gguf", b"GGUF", "run `quatrain quantize"),
+        ("m.pte", b"<html>: not found", "another kind of file"),
+        ("m", b"<html>: not found", "neither a .safetensors"),
+    ):
+        file = tmp_path / name
+        file.write_bytes(start)
+        with pytest.raises(InputError, match=message):
+            _logits(file)
+    assert is_checkpoint(Path("hf://owner/name")) and not is_checkpoint(Path("nowhere.pte"))
+
+
+def test_what_only_the_other_takes_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(InputError, match=r"--scheme 8da4w is for checkpoints; .*retarget"):
+        _logits(tiny.programs["8da4w"], "--scheme", "8da4w")
+    with pytest.raises(InputError, match="--device gpu is for programs"):
+        _logits(tiny.checkpoint, "--device", "gpu")
+
+
+def test_a_model_without_its_table_is_refused_by_verb(tiny: Tiny, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny.checkpoint, tmp_path / "checkpoint"))
+    params = json.loads((folder / "params.json").read_text()) | {"apply_embedding": False}
+    (folder / "params.json").write_text(json.dumps(params))
+    with pytest.raises(InputError, match=r"no embedding layer .* logits takes"):
+        _logits(folder)
