@@ -17,7 +17,7 @@ from tests.support.peers import (
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_float_model
 from quatrain.errors import InputError
-from quatrain.quantize.model import QuantizeReport, quantize_step
+from quatrain.quantize.model import QuantizeReport, quantize_tensor
 from quatrain.quantize.plan import plan
 
 # A GGUF does not say by what a Gemma scales its queries: its head dimension, but in the largest.
@@ -90,7 +90,7 @@ def test_q4_0_experts_are_kept(tmp_path):
     opened, report = open_float_model(path), QuantizeReport("", "", 32)
     steps, _ = plan(opened, 32, "fp", "fp")
     kept = {
-        step.source: quantize_step(opened, step, report)[1]
+        step.source: quantize_tensor(opened, step, report)[1]
         for step in steps
         if ".experts." in step.source
     }
