@@ -8,7 +8,7 @@ import time
 import pytest
 from tests.support.tiny_checkpoint import write_checkpoint
 
-from quatrain.export import ExportOptions, export_checkpoint, in_parallel
+from quatrain.export import ExportOptions, export_checkpoint, parallel
 from quatrain.export.parallel import in_order
 
 EXPORT = "from quatrain.cli import main; main()"
@@ -39,7 +39,7 @@ def test_the_number_of_cores_does_not_change_the_program(backend, tmp_path, monk
     checkpoint = write_checkpoint(tmp_path / "c")
     programs = []
     for cores in (1, 7):
-        monkeypatch.setattr(in_parallel.os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(parallel.os, "cpu_count", lambda cores=cores: cores)
         export_checkpoint(checkpoint, tmp_path / "m.pte", ExportOptions(backend=backend))
         programs.append((tmp_path / "m.pte").read_bytes())
     assert programs[0] == programs[1]

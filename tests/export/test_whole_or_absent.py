@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.support.tiny_checkpoint import write_checkpoint
 
-from quatrain import files
+from quatrain import atomic_files
 from quatrain.errors import InputError
 from quatrain.export import export_checkpoint, exporter
 
@@ -53,7 +53,7 @@ def test_disk_full(place, monkeypatch):
 def test_disk_full_at_the_tokenizer(place, monkeypatch):
     (place / "c" / "tokenizer.json").write_text("{}")
 
-    monkeypatch.setattr(files.shutil, "copyfile", no_space)
+    monkeypatch.setattr(atomic_files.shutil, "copyfile", no_space)
     with pytest.raises(InputError, match=r"m\.tokenizer\.json: cannot be written: No space left"):
         export_checkpoint(place / "c", place / "m.pte")
     assert unchanged(place)
@@ -98,18 +98,18 @@ def test_the_output_is_a_folder(place):
     (place / "folder").mkdir()
     with (
         pytest.raises(InputError, match="cannot be written: Is a directory"),
-        files.whole_file(place / "folder") as temporary,
+        atomic_files.whole_file(place / "folder") as temporary,
     ):
         temporary.write_bytes(b"x")
     assert sorted(path.name for path in place.iterdir()) == ["c", "folder", "m.pte"]
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(ZeroDivisionError), files.whole_folder(tmp_path / "f") as temporary:
+    with pytest.raises(ZeroDivisionError), atomic_files.whole_folder(tmp_path / "f") as temporary:
         (temporary / "a").write_text("half")
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
-    with files.whole_folder(tmp_path / "f") as temporary:
+    with atomic_files.whole_folder(tmp_path / "f") as temporary:
         (temporary / "a").write_text("whole")
     assert (tmp_path / "f" / "a").read_text() == "whole"
 
@@ -117,7 +117,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 def test_files_in_an_existing_folder_are_replaced_one_by_one(tmp_path):
     (tmp_path / "a").write_text("old")
     (tmp_path / "other").write_text("kept")
-    with files.whole_folder(tmp_path) as temporary:
+    with atomic_files.whole_folder(tmp_path) as temporary:
         (temporary / "a").write_text("new")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
         "a": "new",

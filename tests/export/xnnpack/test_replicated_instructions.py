@@ -15,10 +15,11 @@ from torch import nn
 
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_checkpoint
-from quatrain.export import ExportOptions, export_checkpoint, xnnpack_linears
+from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.lowering import EDGE_CONFIG
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.operator_modules import to_cpu_operators
+from quatrain.export.xnnpack import delegated_linears
 from quatrain.export.xnnpack.delegated_linears import Shape
 from quatrain.export.xnnpack.lowering import write_xnnpack_program
 from quatrain.linear import Int8DynActInt4WeightLinear, Int8DynActInt8WeightLinear
@@ -151,7 +152,7 @@ def test_a_linear_of_the_most_tokens_is_that_of_any_number(kind):
     """Its delegate, equal byte for byte to one that ExecuTorch lowers for 1 to 40 tokens."""
     group = 32 if kind is Int8DynActInt4WeightLinear else None
     shape = Shape(kind, 48, 64, group, has_bias=False, tokens=40)
-    like = xnnpack_linears._random_linear(shape)
+    like = delegated_linears._random_linear(shape)
     tokens = torch.export.Dim("tokens", min=1, max=40)
     with torch.no_grad(), quiet():
         program = torch.export.export(like, (torch.zeros(1, 3, 64),), dynamic_shapes=({1: tokens},))
@@ -163,5 +164,5 @@ def test_a_linear_of_the_most_tokens_is_that_of_any_number(kind):
         )
     parts = edge.exported_program().graph_module.modules()
     (lowered,) = [part for part in parts if isinstance(part, LoweredBackendModule)]
-    ours = xnnpack_linears._lowered(shape).lowered
+    ours = delegated_linears._lowered(shape).lowered
     assert ours.processed_bytes == lowered.processed_bytes

@@ -31,7 +31,7 @@ def _error(got: torch.Tensor, want: torch.Tensor) -> float:
     return float((got - want).norm() / want.norm())
 
 
-@pytest.mark.parametrize("fault", ["dq8ca-zp-binding-float", "dq8ca-zp-binding-int8"])
+@pytest.mark.parametrize("defect", ["dq8ca-zp-binding-float", "dq8ca-zp-binding-int8"])
 def test_8da4w_is_garbled_and_weight_only_untouched(defect: str) -> None:
     broken, whole = FOLDER / "peer-8da4w-fp32.pte", FOLDER / "peer-weight-only-fp32.pte"
     for runner in (ReferenceRunner, WgpuRunner):
@@ -42,7 +42,7 @@ def test_8da4w_is_garbled_and_weight_only_untouched(defect: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", ["rows", "lanes", "any"])
-@pytest.mark.parametrize("fault", list(EMULATED_DEFECTS))
+@pytest.mark.parametrize("defect", list(EMULATED_DEFECTS))
 def test_each_kernel_makes_the_same_mistake_as_the_reference(defect: str, kernel: str) -> None:
     """M = 70 rows of K = 32 or 36 channels: past the undersized buffer of sums."""
     k, group = (36, 12) if kernel == "any" else (32, 32)
