@@ -16,7 +16,7 @@ from measure import machine, print_table, write_json
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.quantize import quantize_model
 from quatrain.smollm2 import fetch_smollm2
-from quatrain.verify.evaluate import DEFAULT_TEXT, evaluate
+from quatrain.verify.evaluate import DEFAULT_TEXT, evaluate_models
 
 RESULTS = Path(__file__).parent / "results" / "q4_0.json"
 
@@ -31,7 +31,7 @@ def main() -> None:
             options = ExportOptions(backend=backend, max_seq_len=512)
             report = export_checkpoint(work / "c", work / f"{backend}.pte", options)
             notes += report.notes
-            eager, program = evaluate([work / "c", report.output], text, device=device)
+            eager, program = evaluate_models([work / "c", report.output], text, device=device)
             assert program.against_first is not None
             rows |= {
                 "checkpoint, eager 8da4w": {"perplexity": eager.perplexity},

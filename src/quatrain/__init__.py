@@ -1,17 +1,66 @@
-"""Quatrain exports int4 Llama-family backbones to on-device programs and proves them right."""
+"""Quatrain exports int4 Llama-family backbones to on-device programs and proves them right.
 
-from typing import TYPE_CHECKING, Any
+The names in `__all__` are the library. Each is imported from its module when it is first used, so
+that `import quatrain` takes no time and a program can be read without torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from quatrain.checkpoint import Checkpoint, FloatModel, open_checkpoint, open_float_model
+    from quatrain.errors import InputError, QuatrainError
+    from quatrain.export import ExportOptions, ExportReport, export_checkpoint
+    from quatrain.int4 import Scheme
     from quatrain.program import Program, open_program
+    from quatrain.quantize import (
+        ConvertOptions,
+        ConvertReport,
+        QuantizeReport,
+        convert_model,
+        quantize_model,
+    )
+    from quatrain.runtime.generate import Generation, Runner, generate
+    from quatrain.runtime.load import find_tokenizer, load_runner
+    from quatrain.tokenizer.tokenizer import Tokenizer
+    from quatrain.verify.evaluate import Divergence, Evaluation, evaluate_models
+    from quatrain.verify.verify import VerifyReport, verify_program
 
-__all__ = ["Program", "open_program"]
+__all__ = [
+    "Checkpoint", "ConvertOptions", "ConvertReport", "Divergence", "Evaluation", "ExportOptions",
+    "ExportReport", "FloatModel", "Generation", "InputError", "Program", "QuantizeReport",
+    "QuatrainError", "Runner", "Scheme", "Tokenizer", "VerifyReport", "convert_model",
+    "evaluate_models", "export_checkpoint", "find_tokenizer", "generate", "load_runner",
+    "open_checkpoint", "open_float_model", "open_program", "quantize_model", "verify_program",
+]  # fmt: skip
+
+_NAMES_OF_MODULE = {
+    "quatrain.checkpoint": ("Checkpoint", "FloatModel", "open_checkpoint", "open_float_model"),
+    "quatrain.errors": ("InputError", "QuatrainError"),
+    "quatrain.export": ("ExportOptions", "ExportReport", "export_checkpoint"),
+    "quatrain.int4": ("Scheme",),
+    "quatrain.program": ("Program", "open_program"),
+    "quatrain.quantize": (
+        "ConvertOptions", "ConvertReport", "QuantizeReport", "convert_model", "quantize_model",
+    ),
+    "quatrain.runtime.generate": ("Generation", "Runner", "generate"),
+    "quatrain.runtime.load": ("find_tokenizer", "load_runner"),
+    "quatrain.tokenizer.tokenizer": ("Tokenizer",),
+    "quatrain.verify.evaluate": ("Divergence", "Evaluation", "evaluate_models"),
+    "quatrain.verify.verify": ("VerifyReport", "verify_program"),
+}  # fmt: skip
+_MODULE_OF_NAME = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    """Import what this package offers when it is first used: `import quatrain` stays instant."""
-    if name in __all__:
-        import quatrain.program
+def __dir__() -> list[str]:
+    return __all__
 
-        return getattr(quatrain.program, name)
-    raise AttributeError(f"module 'quatrain' has no attribute {name!r}")
+
+if not TYPE_CHECKING:  # for a type checker it would make every name valid
+
+    def __getattr__(name):
+        if name not in _MODULE_OF_NAME:
+            raise AttributeError(f"module 'quatrain' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_MODULE_OF_NAME[name]), name)
+        globals()[name] = value
+        return value

@@ -16,7 +16,7 @@ from quatrain.errors import InputError
 from quatrain.runtime.generate import step_logits
 from quatrain.runtime.wgpu.device import list_adapters
 from quatrain.verify.eager import load_eager
-from quatrain.verify.evaluate import Divergence, evaluate
+from quatrain.verify.evaluate import Divergence, evaluate_models
 
 TOKENS = [(i * 37 + i * i) % 96 for i in range(100)]  # longer than the context of 64
 TEXT = " ".join(f"w{token}" for token in TOKENS)
@@ -41,7 +41,7 @@ def _perplexity(logits: torch.Tensor) -> float:
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_program_and_its_checkpoint_are_as_good(tiny: Tiny, scheme: str, device: str) -> None:
     models = [tiny.checkpoint, tiny.programs[scheme]]
-    eager, program = evaluate(models, TEXT, device=device, scheme=scheme)
+    eager, program = evaluate_models(models, TEXT, device=device, scheme=scheme)
     assert eager.predicted == program.predicted == 98
     assert eager.runtime == f"eager, {scheme}" and eager.against_first is None
     expected = _perplexity(_eager_logits(tiny, scheme))
@@ -56,7 +56,7 @@ def test_a_program_and_its_checkpoint_are_as_good(tiny: Tiny, scheme: str, devic
 
 def test_divergence_is_what_its_definition_says(tiny: Tiny) -> None:
     models = [tiny.programs["8da4w"], tiny.programs["weight-only"]]
-    _, other = evaluate(models, TEXT, device="reference")
+    _, other = evaluate_models(models, TEXT, device="reference")
     want = torch.log_softmax(_eager_logits(tiny, "8da4w").double(), -1)
     got = torch.log_softmax(_eager_logits(tiny, "weight-only").double(), -1)
     kl = float((want.exp() * (want - got)).sum(-1).mean())
@@ -68,7 +68,7 @@ def test_divergence_is_what_its_definition_says(tiny: Tiny) -> None:
 
 def test_a_model_against_itself(tiny: Tiny) -> None:
     model = tiny.programs["weight-only"]
-    _, same = evaluate([model, model], TEXT, tokens=20, device="reference")
+    _, same = evaluate_models([model, model], TEXT, tokens=20, device="reference")
     assert same.predicted == 19
     assert same.against_first == Divergence(0.0, 1.0)
 
@@ -76,21 +76,21 @@ def test_a_model_against_itself(tiny: Tiny) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 def test_an_emulated_defect_changes_8da4w_and_spares_weight_only(tiny: Tiny, device: str) -> None:
     models = [tiny.programs["8da4w"], tiny.programs["weight-only"]]
-    whole = evaluate(models, TEXT, 40, device)
-    broken = evaluate(models, TEXT, 40, device, FAULT)
+    whole = evaluate_models(models, TEXT, 40, device)
+    broken = evaluate_models(models, TEXT, 40, device, FAULT)
     assert broken[0].loss != whole[0].loss  # random weights have no perplexity to lose
     assert broken[1].loss == whole[1].loss
-    eager, program = evaluate([tiny.checkpoint, models[0]], TEXT, 40, device, FAULT)
+    eager, program = evaluate_models([tiny.checkpoint, models[0]], TEXT, 40, device, FAULT)
     assert eager.loss == pytest.approx(whole[0].loss, rel=1e-2)  # a checkpoint has no kernels
     assert program.against_first is not None and program.against_first.kl > 0.1
 
 
 def test_an_xnnpack_program_runs_on_executorch(tiny_xnnpack: Path, tiny: Tiny) -> None:
-    eager, program = evaluate([tiny.checkpoint, tiny_xnnpack], TEXT)
+    eager, program = evaluate_models([tiny.checkpoint, tiny_xnnpack], TEXT)
     assert program.runtime == "executorch"
     assert program.perplexity == pytest.approx(eager.perplexity, rel=0.05)
     with pytest.raises(InputError, match="--emulate works with"):
-        evaluate([tiny_xnnpack], TEXT, emulate=FAULT)
+        evaluate_models([tiny_xnnpack], TEXT, emulate=FAULT)
 
 
 def _run(*arguments: object) -> str:
@@ -125,12 +125,12 @@ def test_models_of_one_name_are_told_apart(tiny: Tiny, tmp_path: Path) -> None:
 def test_wrong_requests_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     model = tiny.programs["8da4w"]
     with pytest.raises(InputError, match="fewer than two tokens"):
-        evaluate([model], "w1")
+        evaluate_models([model], "w1")
     with pytest.raises(InputError, match="--scheme is for checkpoints, and none is given"):
         _run(model, "--scheme", "8da4w")
     with pytest.raises(InputError, match="cannot be emulated"):
-        evaluate([model], TEXT, emulate="fire")
+        evaluate_models([model], TEXT, emulate="fire")
     with pytest.raises(InputError, match="cannot be read as text"):
         _run(model, "--text", tmp_path / "none.txt")
     with pytest.raises(InputError, match="only models of one vocabulary"):
-        evaluate([model, ARTIFACTS / "peer-8da4w-fp32.pte"], TEXT)
+        evaluate_models([model, ARTIFACTS / "peer-8da4w-fp32.pte"], TEXT)

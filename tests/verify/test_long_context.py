@@ -16,7 +16,7 @@ from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.runtime.load import load_runner
-from quatrain.verify.evaluate import evaluate
+from quatrain.verify.evaluate import evaluate_models
 from quatrain.verify.verify import verify_program
 
 CONTEXT = 2500
@@ -51,7 +51,7 @@ def test_a_longer_context_than_the_usual_one(long: Path, backend: str, tmp_path:
         assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
     assert verify_program(program, long, (device,), (TEXT,), new_tokens=4).passed
     # Read from an empty context each, of what both have room for.
-    checkpoint, exported = evaluate([long, program], TEXT, device=device)
+    checkpoint, exported = evaluate_models([long, program], TEXT, device=device)
     assert exported.perplexity == pytest.approx(checkpoint.perplexity, rel=1e-2)
     arguments = ["run", str(program), "--prompt", TEXT, "--max-new-tokens", "80"]
     result = CliRunner().invoke(build_app(), [*arguments, "--device", device, "--json"])

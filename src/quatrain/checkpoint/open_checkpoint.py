@@ -10,7 +10,7 @@ from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
 
 
 def open_checkpoint(
-    path: Path | str, params: Path | None = None, round_again: RoundAgain | None = None
+    path: Path | str, params: Path | str | None = None, round_again: RoundAgain | None = None
 ) -> Checkpoint:
     """Open a quantized checkpoint as the pre-quantized layout.
 

@@ -45,14 +45,13 @@ def evaluate(
 
     Example: `quatrain evaluate smollm2.pte --reference smollm2-int4`
     """
-    from quatrain.verify.evaluate import DEFAULT_TEXT
-    from quatrain.verify.evaluate import evaluate as run
+    from quatrain.verify.evaluate import DEFAULT_TEXT, evaluate_models
 
     words = read_text(text or DEFAULT_TEXT)
     paths = models if reference is None else [reference, *models]
     labels = _labels(paths)
     with _progress_bars(labels) as progress:
-        found = run(paths, words, tokens, device, emulate, scheme, progress)
+        found = evaluate_models(paths, words, tokens, device, emulate, scheme, progress)
     if json:
         print_json({"text": text or "built-in", "models": [asdict(one) for one in found]})
     else:

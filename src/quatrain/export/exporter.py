@@ -56,10 +56,10 @@ class ExportReport:
 
 
 def export_checkpoint(
-    checkpoint: Path,
-    output: Path,
+    checkpoint: Path | str,
+    output: Path | str,
     options: ExportOptions | None = None,
-    params: Path | None = None,
+    params: Path | str | None = None,
     stages: Stages | None = None,
 ) -> ExportReport:
     """Write the program of an int4 checkpoint to `output`, its tokenizer beside it.
@@ -69,8 +69,7 @@ def export_checkpoint(
     checkpoint or an option is wrong, where a linear has no kernel (unless
     `allow_fallback`), or where the output cannot be written; nothing half-written remains.
     """
-    options = options or ExportOptions()
-    stages = stages or Stages()
+    output, options, stages = Path(output), options or ExportOptions(), stages or Stages()
     with stages("open the checkpoint"), only_read():
         opened = open_checkpoint(checkpoint, params)
     _refuse_avoided(opened, options)
@@ -99,7 +98,9 @@ def export_checkpoint(
     )
 
 
-def plan(checkpoint: Path, params: Path | None = None, max_seq_len: int | None = None) -> Planned:
+def plan(
+    checkpoint: Path | str, params: Path | str | None = None, max_seq_len: int | None = None
+) -> Planned:
     """What decides on defects of the program of `checkpoint`, known without reading its tensors."""
     opened = open_checkpoint(checkpoint, params)
     rows = _max_seq_len(opened, max_seq_len)

@@ -62,9 +62,9 @@ class ConvertReport:
 
 def convert_model(
     source: Path | str,
-    output: Path,
+    output: Path | str,
     options: ConvertOptions | None = None,
-    params: Path | None = None,
+    params: Path | str | None = None,
     stages: Stages | None = None,
 ) -> ConvertReport:
     """Write `source`, whatever `open_checkpoint` or `open_float_model` opens, to folder `output`.
@@ -78,6 +78,7 @@ def convert_model(
     """
     options, stages = options or ConvertOptions(), stages or Stages()
     source, target = local_path(source), Path(output)
+    params = None if params is None else Path(params)
     changes, quantized = Requantization(), is_quantized(source)
     if params is not None and not quantized:
         raise InputError(

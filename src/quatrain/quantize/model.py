@@ -52,7 +52,7 @@ class QuantizeReport:
 
 def quantize_model(
     model: Path | str,
-    output: Path,
+    output: Path | str,
     group_size: int = 32,
     embedding: EmbeddingFormat = "keep",
     output_layer: EmbeddingFormat = "keep",

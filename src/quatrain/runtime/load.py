@@ -23,7 +23,7 @@ class ProgramRunner(Runner, Protocol):
 
 
 def load_runner(
-    program: Program | Path,
+    program: Program | Path | str,
     device: str = "auto",
     emulate: str | None = None,
     stages: Stages | None = None,
@@ -145,9 +145,10 @@ def eos_ids(metadata: dict[str, Any]) -> list[int]:
     return list(found) if isinstance(found, list | tuple) else [int(found)]
 
 
-def find_tokenizer(model: Path, *folders: Path) -> Path:
+def find_tokenizer(model: Path | str, *folders: Path) -> Path:
     """The tokenizer beside `model`, `<stem>.tokenizer.json` or else tokenizer.json, or the
     tokenizer.json of the first of `folders` that has one."""
+    model = Path(model)
     own = beside(model, TOKENIZER)
     for file in (own, *(folder / TOKENIZER for folder in (model.parent, *folders))):
         if file.is_file():

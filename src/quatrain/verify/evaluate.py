@@ -48,8 +48,8 @@ class Evaluation:
     against_first: Divergence | None
 
 
-def evaluate(
-    models: Sequence[Path],
+def evaluate_models(
+    models: Sequence[Path | str],
     text: str,
     tokens: int = 512,
     device: str = "auto",
@@ -66,18 +66,19 @@ def evaluate(
     Raises `InputError` where a model, its tokenizer or the text cannot be used.
     """
     check_defect(emulate)
-    if all(map(is_checkpoint, models)) and (emulate or device != "auto"):
+    paths = [Path(model) for model in models]
+    if all(map(is_checkpoint, paths)) and (emulate or device != "auto"):
         raise InputError("--device and --emulate are for programs, and none is given")
-    if scheme and not any(map(is_checkpoint, models)):
+    if scheme and not any(map(is_checkpoint, paths)):
         raise InputError(
             "--scheme is for checkpoints, and none is given; a program has its own, which "
             "`quatrain retarget` changes"
         )
     subjects = [
         open_evaluated_model(
-            model, device, emulate, scheme or Scheme.DYNAMIC_INT8, "evaluate", Stages()
+            path, device, emulate, scheme or Scheme.DYNAMIC_INT8, "evaluate", Stages()
         )
-        for model in models
+        for path in paths
     ]
     first = subjects[0]
     for other in subjects[1:]:

@@ -96,8 +96,8 @@ class VerifyReport:
 
 
 def verify_program(
-    program: Path,
-    checkpoint: Path,
+    program: Path | str,
+    checkpoint: Path | str,
     devices: tuple[str, ...] = ("auto",),
     prompts: tuple[str, ...] = PROMPTS,
     new_tokens: int = 12,
@@ -113,7 +113,7 @@ def verify_program(
     or else the checkpoint's. `emulate` names a defect that the device is to have. Raises
     `InputError` for a wrong request.
     """
-    stages = stages or Stages()
+    program, checkpoint, stages = Path(program), Path(checkpoint), stages or Stages()
     check_defect(emulate)
     with stages("open the program and the checkpoint"):
         opened, source = open_program(program), open_checkpoint(checkpoint)

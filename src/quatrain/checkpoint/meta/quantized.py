@@ -20,7 +20,7 @@ from quatrain.linear.packing import is_int4
 
 
 def open_meta_checkpoint(
-    path: Path, params: Path | None, round_again: RoundAgain | None
+    path: Path, params: Path | str | None, round_again: RoundAgain | None
 ) -> Checkpoint:
     """Open a folder, or a .safetensors or .pth file, and its params.json.
 

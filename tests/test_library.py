@@ -1,0 +1,95 @@
+"""`import quatrain`: what it shows, how little it imports, and that a type checker agrees."""
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from tests.support.paths import ROOT
+from tests.support.programs import artifact
+
+import quatrain
+
+# Every name of `__all__`, with the types that a caller gets; and one name that there is not.
+USES = """
+from pathlib import Path
+from typing import assert_type
+
+import quatrain
+from quatrain import (
+    Checkpoint, ConvertOptions, ConvertReport, Divergence, Evaluation, ExportOptions, ExportReport,
+    FloatModel, Generation, InputError, Program, QuantizeReport, QuatrainError, Runner, Scheme,
+    Tokenizer, VerifyReport,
+)
+
+assert_type(quatrain.open_float_model("m.gguf"), FloatModel)
+assert_type(quatrain.open_checkpoint("c"), Checkpoint)
+assert_type(quatrain.quantize_model("m.gguf", "c"), QuantizeReport)
+assert_type(quatrain.convert_model("m", "c", ConvertOptions(embedding="int4")), ConvertReport)
+options = ExportOptions(scheme=Scheme.WEIGHT_ONLY, backend="vulkan")
+assert_type(quatrain.export_checkpoint("c", "m.pte", options), ExportReport)
+assert_type(quatrain.open_program("m.pte"), Program)
+assert_type(quatrain.find_tokenizer("m.pte"), Path)
+runner, runtime = quatrain.load_runner("m.pte", "reference")
+generation = quatrain.generate(runner, Tokenizer.load("t").encode("x"), context=64)
+assert_type(generation, Generation)
+assert_type(quatrain.verify_program("m.pte", "c"), VerifyReport)
+evaluations = quatrain.evaluate_models(["m.pte", Path("c")], "text")
+assert_type(evaluations, list[Evaluation])
+assert_type(evaluations[0].against_first, Divergence | None)
+def run(runner: Runner) -> None: ...
+run(runner)
+error: QuatrainError = InputError("wrong")
+quatrain.no_such_name  # pyright: ignore[reportAttributeAccessIssue]
+quatrain.quantize_model(7, "c")  # pyright: ignore[reportArgumentType]
+"""
+
+
+def _imported_by(code: str) -> str:
+    """Which of the packages that take seconds to import are there after `code`."""
+    heavy = ("torch", "executorch", "numpy", "tokenizers", "wgpu", "typer")
+    code = f"import sys; {code}; print(*(name for name in {heavy} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_importing_it_imports_nothing_heavy() -> None:
+    assert _imported_by("import quatrain; dir(quatrain); quatrain.InputError") == ""
+
+
+def test_a_program_is_read_without_torch() -> None:
+    code = f"import quatrain; quatrain.open_program({str(artifact('peer-8da4w-fp32'))!r})"
+    assert "torch" not in _imported_by(code).split()
+
+
+def test_every_name_is_there_and_no_other() -> None:
+    assert dir(quatrain) == sorted(quatrain.__all__)
+    for name in quatrain.__all__:
+        value = getattr(quatrain, name)
+        assert value.__name__ == name
+        assert value.__doc__, name
+    with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
+        exec("quatrain.no_such_name", {"quatrain": quatrain})
+
+
+def test_a_type_checker_sees_the_same(tmp_path: Path) -> None:
+    assert all(name in USES for name in quatrain.__all__)
+    (tmp_path / "uses.py").write_text(USES)
+    settings = {
+        "extraPaths": [str(ROOT / "src")],
+        "typeCheckingMode": "standard",
+        "reportUnnecessaryTypeIgnoreComment": "error",
+    }
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_its_types_are_shipped() -> None:
+    assert Path(quatrain.__file__).with_name("py.typed").is_file()
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        data = tomllib.load(file)["tool"]["setuptools"]["package-data"]["quatrain"]
+    assert "py.typed" in data
