@@ -41,6 +41,12 @@ def test_help_shows_an_example_and_the_common_options(verb):
     assert "--debug" in shown.stdout
 
 
+@pytest.mark.parametrize("arguments", [[], *([verb] for verb in VERBS)])
+def test_help_shows_flags_without_a_type(arguments):
+    shown = quatrain(*arguments, "--help").stdout
+    assert "<bool>" not in shown and "--help" in shown
+
+
 def test_the_version_and_all_verbs_are_shown():
     assert quatrain("--version").stdout == f"quatrain {version('quatrain')}\n"
     shown = quatrain("--help").stdout

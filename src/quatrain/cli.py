@@ -12,6 +12,7 @@ from typing import Annotated, TypeGuard
 
 import typer
 
+from quatrain.commands._plain_flags import PlainCommand, PlainGroup
 from quatrain.errors import QuatrainError
 
 VERBS = (
@@ -35,8 +36,8 @@ def build_app() -> typer.Typer:
     """The command line with every verb registered, heavy imports left for when one runs."""
     app = typer.Typer(
         name="quatrain",
+        cls=PlainGroup,
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -45,7 +46,7 @@ def build_app() -> typer.Typer:
     app.callback()(_options)
     for verb in VERBS:
         module = importlib.import_module(f"quatrain.commands.{verb}")
-        app.command(verb)(getattr(module, verb))
+        app.command(verb, cls=PlainCommand)(getattr(module, verb))
     return app
 
 

@@ -7,6 +7,7 @@ import typer
 
 from quatrain.cli import exit_cleanly
 from quatrain.commands._common import Debug, Json
+from quatrain.commands._plain_flags import PlainCommand
 from quatrain.commands.export import (
     AllowFallback,
     Backend,
@@ -66,8 +67,8 @@ def export_llm_backbone(
 
 def main() -> None:
     """Entry point of the installed script `export_llm_backbone`."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(export_llm_backbone)
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command(cls=PlainCommand)(export_llm_backbone)
     exit_cleanly(app)
 
 

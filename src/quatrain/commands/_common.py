@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,23 @@ from quatrain.stages import Stages
 
 _BETWEEN_SHOWS = 0.2  # seconds between two lines of progress
 
+
+def one_of(*values: object) -> Callable[[], list[str]]:
+    """For an option's `autocompletion`: what a shell offers."""
+    return lambda: [str(value) for value in values]
+
+
+def known_targets() -> list[tuple[str, str]]:
+    """The ids of the phone GPUs that are known, each with its name."""
+    from quatrain.targets.catalogue import load_devices
+
+    return [(device.id, device.name) for device in load_devices()]
+
+
+# Of `quatrain.runtime`, which takes torch to import.
+DEVICES = ("auto", "gpu", "reference", "executorch")
+EMULABLE = ("dq8ca-zp-binding-float", "dq8ca-zp-binding-int8", "dq8ca-m-gt-k")
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the whole traceback.")]
 Model = Annotated[
@@ -22,16 +40,18 @@ Model = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        metavar="NAME", help="auto, gpu (gpu:NAME, see `devices`), reference or executorch."
+        metavar="NAME",
+        help="auto, gpu (gpu:NAME, see `devices`), reference or executorch.",
+        autocompletion=one_of(*DEVICES),
     ),
 ]
-# Of `quatrain.runtime.defects`, which takes torch to import.
-EMULABLE = "dq8ca-zp-binding-float, dq8ca-zp-binding-int8 or dq8ca-m-gt-k"
 Emulate = Annotated[
     str | None,
     typer.Option(
         metavar="HAZARD",
-        help=f"Compute 8da4w as a phone with a known defect does: {EMULABLE} (docs/devices.md).",
+        help="Compute 8da4w as a phone with a known defect does: "
+        f"{', '.join(EMULABLE[:-1])} or {EMULABLE[-1]} (docs/devices.md).",
+        autocompletion=one_of(*EMULABLE),
     ),
 ]
 

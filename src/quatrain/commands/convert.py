@@ -12,10 +12,12 @@ from quatrain.commands._common import (
     Json,
     check_no_word,
     human_bytes,
+    one_of,
     print_json,
     shown_stages,
 )
 from quatrain.errors import Interrupted
+from quatrain.int4 import GROUP_SIZES
 
 if TYPE_CHECKING:
     from quatrain.quantize import ConvertReport
@@ -49,7 +51,10 @@ def convert(
     ] = None,
     group_size: Annotated[
         int | None,
-        typer.Option(help="For a floating-point source: 32 (the default), 64, 128 or 256."),
+        typer.Option(
+            help="For a floating-point source: 32 (the default), 64, 128 or 256.",
+            autocompletion=one_of(*GROUP_SIZES),
+        ),
     ] = None,
     embedding: Annotated[
         Table,

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, Model, print_json
+from quatrain.commands._common import Debug, Json, Model, known_targets, print_json
 
 if TYPE_CHECKING:
     from quatrain.targets import Finding
@@ -18,6 +18,7 @@ def doctor(
             metavar="ID",
             help="Such as mali-g715; without it, every known device. An unknown id is answered "
             "with all that are known.",
+            autocompletion=known_targets,
         ),
     ] = None,
     runtime: Annotated[

@@ -13,6 +13,7 @@ from quatrain.commands._common import (
     check_no_word,
     check_output,
     human_bytes,
+    known_targets,
     print_json,
     shown_stages,
 )
@@ -57,6 +58,7 @@ Target = Annotated[
         metavar="DEVICE",
         help="Choose scheme, dtype and limits for a GPU, such as mali-g715, say why, and refuse "
         "what would fail there. An unknown name is answered with all that are known.",
+        autocompletion=known_targets,
     ),
 ]
 Runtime = Annotated[

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, human_bytes, print_json, shown_stages
+from quatrain.commands._common import Debug, Json, human_bytes, one_of, print_json, shown_stages
+from quatrain.int4 import GROUP_SIZES
 
 if TYPE_CHECKING:
     from quatrain.quantize import QuantizeReport
@@ -38,7 +39,11 @@ def quantize(
         Path, typer.Option("-o", "--output", metavar="DIR", help="The folder to write.")
     ],
     group_size: Annotated[
-        int, typer.Option(help="Weights that share a scale: 32, 64, 128 or 256.")
+        int,
+        typer.Option(
+            help="Weights that share a scale: 32, 64, 128 or 256.",
+            autocompletion=one_of(*GROUP_SIZES),
+        ),
     ] = 32,
     embedding: Annotated[
         Embedding,

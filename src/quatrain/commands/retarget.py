@@ -11,8 +11,10 @@ from quatrain.commands._common import (
     Model,
     check_output,
     human_bytes,
+    one_of,
     print_json,
 )
+from quatrain.int4 import Scheme
 
 if TYPE_CHECKING:
     from quatrain.program.inspect.linears import Linear
@@ -23,7 +25,11 @@ def retarget(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.PTE")],
     linear_scheme: Annotated[
         str | None,
-        typer.Option(metavar="SCHEME", help="weight-only or 8da4w, for the selected linears."),
+        typer.Option(
+            metavar="SCHEME",
+            help="weight-only or 8da4w, for the selected linears.",
+            autocompletion=one_of(*Scheme),
+        ),
     ] = None,
     layers: Annotated[
         str | None, typer.Option(metavar="0-3,5", help="Only the linears of these layers.")
@@ -42,6 +48,7 @@ def retarget(
             help="Of 8da4w activations' zero points: int8 (as in ExecuTorch's own exports; "
             "what new ones get), float16 or float32 (as in Quatrain's). Changes the zero points "
             "of linears that are 8da4w already too.",
+            autocompletion=one_of("int8", "float16", "float32"),
         ),
     ] = None,
     slim: Annotated[

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Emulate, Json, Model, print_json, shown_stages
+from quatrain.commands._common import (
+    DEVICES,
+    Debug,
+    Emulate,
+    Json,
+    Model,
+    one_of,
+    print_json,
+    shown_stages,
+)
 
 if TYPE_CHECKING:
     from quatrain.verify.verify import VerifyReport
@@ -22,6 +31,7 @@ def verify(
             metavar="NAME",
             help="reference, gpu (gpu:NAME, see `devices`) or executorch; may be repeated. "
             "Default: auto, all that run it.",
+            autocompletion=one_of(*DEVICES),
         ),
     ] = None,
     prompt: Annotated[
