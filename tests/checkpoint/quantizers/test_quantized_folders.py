@@ -90,6 +90,19 @@ def test_act_order_is_refused_or_rounded_again(tmp_path):
     assert set(requantization.errors) == {name}
 
 
+@pytest.mark.parametrize("order", [("weight", "scales"), ("scales", "weight", "scales", "weight")])
+def test_what_is_rounded_again_hangs_on_no_order_of_reading(tmp_path, order):
+    folder = folders.write_quantized(tmp_path, "gptq", zeros=ASYMMETRIC)
+    once, requantization = Requantization(), Requantization()
+    expected = open_checkpoint(folder, round_again=once).tensors
+    weight, scales = expected[f"{WQ}.weight"], expected[f"{WQ}.scales"]
+    found = open_checkpoint(folder, round_again=requantization).tensors
+    for part in order:
+        tensor = found[f"{WQ}.{part}"]
+        assert torch.equal(tensor, weight if part == "weight" else scales)
+    assert requantization.errors == once.errors
+
+
 def test_one_group_a_row_is_written_as_several(tmp_path):
     """compressed-tensors' channel strategy, on rows that no kernel takes as one group."""
     linear = folders.pack_compressed(torch.ones(8, 1024, dtype=torch.int8), torch.ones(8, 1))

@@ -14,7 +14,8 @@ from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES
 
 # (linear's name, its rows, shape [N, K], group size) -> int8 [N, K], float32 scales
-# [N, K / group size]; without a group size int8 by row, with scales [N].
+# [N, K / group size]; without a group size int8 by row, with scales [N]. The same linear may be
+# given more than once, and must give the same.
 RoundAgain = Callable[[str, RowsOf, tuple[int, ...], int | None], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -110,7 +111,7 @@ def _rounded_again(
     name: str, linear: GroupedLinear, groups: int, source: str, round_again: RoundAgain
 ) -> dict[str, StoredTensor]:
     group_size = None if linear.int8 else linear.shape[1] // groups
-    held: list[torch.Tensor] = []
+    kept_scales: list[torch.Tensor] = []  # once they are made: an eighth of the values' bytes
 
     def make() -> tuple[torch.Tensor, torch.Tensor]:
         scales = linear.scales().float()
@@ -125,13 +126,14 @@ def _rounded_again(
         return values, _spread(scales.view(linear.shape[0], -1), groups)
 
     def weight() -> torch.Tensor:
-        # The scales are asked for next, and belong to these values: made once, held till then.
-        values, scales = make()
-        held[:] = [scales]
+        values, made = make()
+        kept_scales[:] = [made]
         return values
 
     def scales() -> torch.Tensor:
-        return held.pop() if held else make()[1]
+        if not kept_scales:
+            kept_scales[:] = [make()[1]]
+        return kept_scales[0]
 
     return {
         f"{name}.weight": StoredTensor(linear.shape, torch.int8, weight),
