@@ -1,35 +1,68 @@
-"""The model families of the Hugging Face hub, by `model_type`: one file each."""
+"""The model families: one file (or folder) each, found by what it defines.
 
-from quatrain.checkpoint.families.family import Family
-from quatrain.checkpoint.families.gemma import GEMMA2, GEMMA3
-from quatrain.checkpoint.families.granite import GRANITE
-from quatrain.checkpoint.families.llama import LLAMA
-from quatrain.checkpoint.families.llama4 import LLAMA4
-from quatrain.checkpoint.families.mistral import MISTRAL
-from quatrain.checkpoint.families.phi import PHI
-from quatrain.checkpoint.families.qwen import QWEN2, QWEN3
-from quatrain.checkpoint.families.smollm3 import SMOLLM3
+A module of this package that has a `Family` is all that there is to a family: nothing lists them.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from typing import Any
+
+from quatrain.checkpoint.families.family import (
+    Family,
+    GgufReading,
+    HuggingFaceReading,
+    MetaReading,
+)
 from quatrain.errors import InputError
 
-FAMILIES: dict[str, Family] = {
-    "llama": LLAMA,
-    "mistral": MISTRAL,
-    "qwen2": QWEN2,
-    "qwen3": QWEN3,
-    "phi3": PHI,
-    "gemma2": GEMMA2,
-    "gemma3_text": GEMMA3,
-    "granite": GRANITE,
-    "smollm3": SMOLLM3,
-    "llama4_text": LLAMA4,
+
+def _defined() -> Iterator[Family]:
+    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, Family):
+                yield value
+
+
+FAMILIES = tuple(_defined())
+
+_BY_MODEL_TYPE = {family.hugging_face.model_type: family.hugging_face for family in FAMILIES}
+_BY_ARCHITECTURE = {family.gguf.architecture: family.gguf for family in FAMILIES if family.gguf}
+_META = [family.meta for family in FAMILIES if family.meta]
+_TEXT_MODELS = {
+    reading.part_of: reading.model_type for reading in _BY_MODEL_TYPE.values() if reading.part_of
 }
 
 
-def family_of(fields: dict, source: str) -> Family:
-    """The family that config.json's `model_type` names. Raises `InputError` for another."""
+def hugging_face_reading(fields: dict[str, Any], source: str) -> HuggingFaceReading:
+    """The reading that config.json's `model_type` names. Raises `InputError`, naming `source`,
+    for another."""
     model_type = fields.get("model_type")
-    if not isinstance(model_type, str) or model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in _BY_MODEL_TYPE:
         raise InputError(
-            f"{source}: model_type is {model_type!r}, expected one of {', '.join(FAMILIES)}"
+            f"{source}: model_type is {model_type!r}, expected one of {', '.join(_BY_MODEL_TYPE)}"
         )
-    return FAMILIES[model_type]
+    return _BY_MODEL_TYPE[model_type]
+
+
+def text_model_type(model_type: Any) -> str | None:
+    """The `model_type` of the text model that is part of one of `model_type`, if one is."""
+    return _TEXT_MODELS.get(str(model_type))
+
+
+def gguf_reading(architecture: str, source: str) -> GgufReading:
+    """The reading of a GGUF file of `architecture`. Raises `InputError`, naming `source`, for
+    another."""
+    reading = _BY_ARCHITECTURE.get(architecture)
+    if reading is None:
+        raise InputError(
+            f"{source}: its architecture is {architecture}, "
+            f"expected one of {', '.join(_BY_ARCHITECTURE)}"
+        )
+    return reading
+
+
+def meta_reading(params: dict[str, Any]) -> MetaReading:
+    """The reading of a params.json: of the family whose `marks` it has, or of all others."""
+    marked = [reading for reading in _META if reading.marks & params.keys()]
+    return (marked or [reading for reading in _META if not reading.marks])[0]

@@ -1,22 +1,27 @@
-"""What sets one model family of the Hugging Face hub apart from a plain Llama."""
+"""What is known of a model family: how each kind of file that holds one is read.
+
+Everything is told apart from a plain Llama: a reading states what its files have otherwise, in the
+fields of a params.json (see `quatrain.backbone.config`) and in Meta's tensor names.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
 
-
-def no_params(fields: Fields, source: str) -> dict[str, Any]:
-    """A family whose config.json says nothing that a plain Llama's would not."""
-    return {}
+Params = dict[str, Any]  # fields of a params.json
 
 
 @dataclass(frozen=True)
-class Family:
-    """`defaults`: what config.json's fields are where it leaves them out, as transformers'
+class HuggingFaceReading:
+    """A folder of the Hugging Face hub: config.json and tensors.
+
+    `model_type`: what config.json calls the family; `part_of`: what one calls it whose text model
+    this is. `defaults`: what config.json's fields are where it leaves them out, as transformers'
     configuration of that `model_type` has them. The sizes that every config.json states are not
     among them, except where it may be the part of another that states differences only.
     `params(fields, source)`: of config.json's fields, those of params.json that are not read
@@ -28,12 +33,61 @@ class Family:
     `tied`: whether the embedding serves as a missing output layer where config.json does not
     say."""
 
+    model_type: str
     defaults: Mapping[str, Any]
-    params: Callable[[Fields, str], dict[str, Any]] = no_params
-    rope: Callable[[Fields, str], dict[str, Any]] = rope_params
+    part_of: str | None = None
+    params: Callable[[Fields, str], Params] = lambda fields, source: {}
+    rope: Callable[[Fields, str], Params] = rope_params
     names: Mapping[str, str] = field(default_factory=dict)
     tensors: Callable[[LazyTensors, Fields, str], LazyTensors] | None = None
     activations: Mapping[str, str] = field(
         default_factory=lambda: {"silu": "silu", "swish": "silu"}
     )
     tied: bool = False
+
+
+@dataclass(frozen=True)
+class GgufReading:
+    """A GGUF file: metadata and tensors.
+
+    Keys, names and what they mean are those of llama.cpp's converter and loader. Where these fix a
+    figure for an architecture and write none into the file, `params` fixes it as well.
+
+    `architecture`: the file's general.architecture. `half_split`: whether its Q and K rows are in
+    that order (interleaved otherwise). `params(metadata)`: fields of params.json beyond a plain
+    Llama's. `names`: of its tensors, those called otherwise, to Meta's. `fused(metadata)`: of each
+    tensor that is several in one, the parts' names and rows. `reads`: keys that would be refused
+    where nothing reads them."""
+
+    architecture: str
+    half_split: bool
+    params: Callable[[GgufMetadata], Params] = lambda metadata: {}
+    names: Mapping[str, str] = field(default_factory=dict)
+    fused: Callable[[GgufMetadata], dict[str, dict[str, int]]] = lambda metadata: {}
+    reads: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class MetaReading:
+    """A folder of Meta's: params.json and tensors.
+
+    `marks`: fields that no other family's params.json has; without any, it is that of all others.
+    `defaults(params)`: what it means by fields that it leaves out. `tensors(stored, params,
+    source)`: the tensors of a file or of a shard under the backbone's names. `params(params,
+    tensors, source)`: its fields in the backbone's; `tensors` is what the other made of them."""
+
+    marks: frozenset[str] = frozenset()
+    defaults: Callable[[Params], Params] = lambda params: {}
+    tensors: Callable[[LazyTensors, Params, str], LazyTensors] = lambda stored, params, source: (
+        stored
+    )
+    params: Callable[[Params, LazyTensors, str], Params] = lambda params, tensors, source: params
+
+
+@dataclass(frozen=True)
+class Family:
+    """A reading for each kind of file that the family comes in."""
+
+    hugging_face: HuggingFaceReading
+    gguf: GgufReading | None = None
+    meta: MetaReading | None = None

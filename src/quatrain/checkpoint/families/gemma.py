@@ -1,12 +1,11 @@
 """Gemma 2 and the text model of Gemma 3: norms after attention and feed-forward too, soft caps
 (Gemma 2), QK norm and another rotary embedding in sliding-window layers (Gemma 3)."""
 
-from typing import Any
-
 import torch
 
-from quatrain.checkpoint.families.family import Family
+from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
     flag,
@@ -53,6 +52,7 @@ _NAMES = {
     "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffn_norm",
 }
+_GGUF_NAMES = {"post_attention_norm": "post_attention_norm", "post_ffw_norm": "post_ffn_norm"}
 _ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_approx", "gelu": "gelu"}
 
 
@@ -70,7 +70,7 @@ def _plus_one(tensor: StoredTensor) -> StoredTensor:
     return StoredTensor(tensor.shape, torch.float32, lambda: tensor.load().float() + 1.0)
 
 
-def _params(fields: Fields, source: str, pattern: int) -> dict[str, Any]:
+def _params(fields: Fields, source: str, pattern: int) -> Params:
     if flag(fields, "use_bidirectional_attention", source):
         raise InputError(f"{source}: use_bidirectional_attention is not implemented")
     pattern = integer_or_none(fields, "sliding_window_pattern", source) or pattern
@@ -89,17 +89,17 @@ def _params(fields: Fields, source: str, pattern: int) -> dict[str, Any]:
     }
 
 
-def _gemma2(fields: Fields, source: str) -> dict[str, Any]:
+def _gemma2(fields: Fields, source: str) -> Params:
     return _params(fields, source, pattern=2)
 
 
-def _gemma3(fields: Fields, source: str) -> dict[str, Any]:
+def _gemma3(fields: Fields, source: str) -> Params:
     if fields.get("attn_logit_softcapping") is not None:
         raise refusal(fields, "attn_logit_softcapping", "null: no Gemma 3 has one", source)
     return _params(fields, source, pattern=6)
 
 
-def _gemma3_rope(fields: Fields, source: str) -> dict[str, Any]:
+def _gemma3_rope(fields: Fields, source: str) -> Params:
     """Layers that see all tokens may be scaled, by `rope_scaling` or, since transformers 5, in
     their part of `rope_parameters`; sliding layers have a frequency base of their own."""
     by_layer = object_of(fields, "rope_parameters", source)
@@ -116,15 +116,62 @@ def _gemma3_rope(fields: Fields, source: str) -> dict[str, Any]:
     return scaled_rope(fields, full, source) | {"local_rope_theta": local}
 
 
+def _gguf_params(metadata: GgufMetadata, period: int, largest: int) -> Params:
+    """`period`: every such layer sees all tokens. The model of `largest` layers scales queries
+    by dim / heads in place of the head dimension."""
+    pattern = metadata.get("attention.sliding_window_pattern")
+    period = pattern if isinstance(pattern, int) and pattern > 0 else period
+    layers, dim = metadata.count("block_count"), metadata.count("embedding_length")
+    width = metadata.head_dim()
+    if layers == largest:
+        width = dim // metadata.count("attention.head_count")
+    # Layers are counted in the file, too; an absurd count is refused when they are.
+    count = min(layers, len(metadata.file.tensors))
+    return {
+        "act_fn": "gelu_approx",
+        "embedding_scale_factor": dim**0.5,
+        "attention_multiplier": width**-0.5,
+        "post_attention_norm": True,
+        "post_ffn_norm": True,
+        "attn_logit_softcapping": metadata.get("attn_logit_softcapping"),
+        "output_soft_cap_temp": metadata.get("final_logit_softcapping"),
+        "sliding_window": metadata.number("attention.sliding_window"),
+        "layer_types": [SLIDING if (index + 1) % period else FULL for index in range(count)],
+    }
+
+
+def _gguf_gemma2(metadata: GgufMetadata) -> Params:
+    return _gguf_params(metadata, period=2, largest=46)
+
+
+def _gguf_gemma3(metadata: GgufMetadata) -> Params:
+    local = metadata.decimal("rope.freq_base_swa", 10000.0)
+    return _gguf_params(metadata, period=6, largest=62) | {"local_rope_theta": local}
+
+
 GEMMA2 = Family(
-    _DEFAULTS, _gemma2, names=_NAMES, tensors=_tensors, activations=_ACTIVATIONS, tied=True
+    hugging_face=HuggingFaceReading(
+        model_type="gemma2",
+        defaults=_DEFAULTS,
+        params=_gemma2,
+        names=_NAMES,
+        tensors=_tensors,
+        activations=_ACTIVATIONS,
+        tied=True,
+    ),
+    gguf=GgufReading("gemma2", half_split=True, params=_gguf_gemma2, names=_GGUF_NAMES),
 )
 GEMMA3 = Family(
-    _DEFAULTS3,
-    _gemma3,
-    _gemma3_rope,
-    names=_NAMES,
-    tensors=_tensors,
-    activations=_ACTIVATIONS,
-    tied=True,
+    hugging_face=HuggingFaceReading(
+        model_type="gemma3_text",
+        part_of="gemma3",
+        defaults=_DEFAULTS3,
+        params=_gemma3,
+        rope=_gemma3_rope,
+        names=_NAMES,
+        tensors=_tensors,
+        activations=_ACTIVATIONS,
+        tied=True,
+    ),
+    gguf=GgufReading("gemma3", half_split=True, params=_gguf_gemma3, names=_GGUF_NAMES),
 )

@@ -1,25 +1,11 @@
 """Granite 3 dense: four multipliers (maximal update parametrization)."""
 
-from typing import Any
-
-from quatrain.checkpoint.families.family import Family
+from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields, number
 
-_DEFAULTS = {
-    "num_attention_heads": 32,
-    "vocab_size": 32000,
-    "hidden_act": "silu",
-    "max_position_embeddings": 2048,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 10000.0,
-    "embedding_multiplier": 1.0,
-    "attention_multiplier": 1.0,
-    "residual_multiplier": 1.0,
-    "logits_scaling": 1.0,
-}
 
-
-def _params(fields: Fields, source: str) -> dict[str, Any]:
+def _params(fields: Fields, source: str) -> Params:
     return {
         "embedding_scale_factor": number(fields, "embedding_multiplier", source),
         "attention_multiplier": number(fields, "attention_multiplier", source),
@@ -28,4 +14,36 @@ def _params(fields: Fields, source: str) -> dict[str, Any]:
     }
 
 
-GRANITE = Family(_DEFAULTS, _params)
+def _gguf_params(metadata: GgufMetadata) -> Params:
+    return {
+        "embedding_scale_factor": metadata.decimal("embedding_scale", 1.0),
+        "attention_multiplier": metadata.decimal("attention.scale", 0.0) or None,
+        "residual_multiplier": metadata.decimal("residual_scale", 1.0),
+        "logits_scaling": metadata.decimal("logit_scale"),
+    }
+
+
+GRANITE = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="granite",
+        defaults={
+            "num_attention_heads": 32,
+            "vocab_size": 32000,
+            "hidden_act": "silu",
+            "max_position_embeddings": 2048,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10000.0,
+            "embedding_multiplier": 1.0,
+            "attention_multiplier": 1.0,
+            "residual_multiplier": 1.0,
+            "logits_scaling": 1.0,
+        },
+        params=_params,
+    ),
+    gguf=GgufReading(
+        "granite",
+        half_split=False,
+        params=_gguf_params,
+        reads=frozenset({"attention.scale", "logit_scale", "residual_scale", "embedding_scale"}),
+    ),
+)

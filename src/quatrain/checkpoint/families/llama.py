@@ -1,22 +1,23 @@
 """Llama 2, 3, 3.1, 3.2 and SmolLM2: what all others are told apart from."""
 
-from typing import Any
-
-from quatrain.checkpoint.families.family import Family
+from quatrain.checkpoint.families.family import (
+    Family,
+    GgufReading,
+    HuggingFaceReading,
+    MetaReading,
+    Params,
+)
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields, flag
 from quatrain.errors import InputError
 
-_DEFAULTS = {
-    "num_attention_heads": 32,
-    "vocab_size": 32000,
-    "hidden_act": "silu",
-    "max_position_embeddings": 2048,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 10000.0,
-}
+# Meta's params.json of Llama 3.1 and 3.2 both say `use_scaled_rope` alone, for a factor of 8 and
+# of 32. Their widths tell them apart: of 3.2's 1B and 3B, which also a pruned Llama Guard has, and
+# 4096 and up.
+_LLAMA_32_WIDTHS = (2048, 3072)
 
 
-def _params(fields: Fields, source: str) -> dict[str, Any]:
+def _params(fields: Fields, source: str) -> Params:
     if flag(fields, "use_sliding_window", source) and fields.get("sliding_window") is not None:
         raise InputError(
             f"{source}: sliding_window is {fields['sliding_window']}, which no Llama has; "
@@ -25,4 +26,26 @@ def _params(fields: Fields, source: str) -> dict[str, Any]:
     return {}
 
 
-LLAMA = Family(_DEFAULTS, _params)
+def _meta_defaults(params: Params) -> Params:
+    if params.get("use_scaled_rope") is not True:
+        return {}
+    return {"rope_scale_factor": 32 if params.get("dim") in _LLAMA_32_WIDTHS else 8}
+
+
+LLAMA = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="llama",
+        defaults={
+            "num_attention_heads": 32,
+            "vocab_size": 32000,
+            "hidden_act": "silu",
+            "max_position_embeddings": 2048,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10000.0,
+        },
+        params=_params,
+    ),
+    # GGUF calls a Mistral a llama, too: every layer has its window.
+    gguf=GgufReading("llama", half_split=False, params=GgufMetadata.window_of_all),
+    meta=MetaReading(defaults=_meta_defaults),
+)

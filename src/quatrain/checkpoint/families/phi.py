@@ -2,24 +2,15 @@
 in another."""
 
 import re
-from typing import Any
 
-from quatrain.checkpoint.families.family import Family
+from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields, integer, integer_or_none
 from quatrain.checkpoint.hugging_face.layer_types import window_of_all
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
 from quatrain.errors import InputError
 
-_DEFAULTS = {
-    "num_attention_heads": 32,
-    "vocab_size": 32064,
-    "hidden_act": "silu",
-    "max_position_embeddings": 4096,
-    "original_max_position_embeddings": 4096,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 10000.0,
-}
 # A quantized matrix is cut as a floating-point one is: by rows, which its scales have too.
 _FUSED = re.compile(r"(.*)\.(qkv_proj|gate_up_proj)\.(weight|scales|zeros)")
 
@@ -58,8 +49,47 @@ def _rows(tensor: StoredTensor, first: int, count: int) -> StoredTensor:
     return StoredTensor(shape, tensor.dtype, lambda: tensor.load()[first : first + count])
 
 
-def _rope(fields: Fields, source: str) -> dict[str, Any]:
+def _rope(fields: Fields, source: str) -> Params:
     return rope_params(fields, source, partial=True)
 
 
-PHI = Family(_DEFAULTS, window_of_all, _rope, tensors=_tensors)
+def _gguf_params(metadata: GgufMetadata) -> Params:
+    rotated = metadata.number("rope.dimension_count", metadata.head_dim())
+    return {"partial_rotary_factor": rotated / metadata.head_dim()} | metadata.window_of_all()
+
+
+def _gguf_fused(metadata: GgufMetadata) -> dict[str, dict[str, int]]:
+    heads = metadata.count("attention.head_count")
+    queries = heads * metadata.head_dim()
+    keys = metadata.count("attention.head_count_kv", heads) * metadata.head_dim()
+    hidden = metadata.count("feed_forward_length")
+    return {
+        "attn_qkv": {"attn_q": queries, "attn_k": keys, "attn_v": keys},
+        "ffn_up": {"ffn_gate": hidden, "ffn_up": hidden},
+    }
+
+
+PHI = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="phi3",
+        defaults={
+            "num_attention_heads": 32,
+            "vocab_size": 32064,
+            "hidden_act": "silu",
+            "max_position_embeddings": 4096,
+            "original_max_position_embeddings": 4096,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 10000.0,
+        },
+        params=window_of_all,
+        rope=_rope,
+        tensors=_tensors,
+    ),
+    gguf=GgufReading(
+        "phi3",
+        half_split=True,
+        params=_gguf_params,
+        fused=_gguf_fused,
+        reads=frozenset({"rope.dimension_count"}),
+    ),
+)

@@ -1,9 +1,7 @@
 """Qwen 2.5 and Qwen 3, dense: bias on Q, K and V, or RMS norm of each query and key head (both
 seen from the tensors that are there)."""
 
-from typing import Any
-
-from quatrain.checkpoint.families.family import Family
+from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.hugging_face.fields import Fields, integer, layer_count
 from quatrain.checkpoint.hugging_face.layer_types import window_of_some
 
@@ -20,11 +18,17 @@ _DEFAULTS = {
 }
 
 
-def _params(fields: Fields, source: str) -> dict[str, Any]:
+def _params(fields: Fields, source: str) -> Params:
     first = integer(fields, "max_window_layers", source, least=0)
     slides = [index >= first for index in range(layer_count(fields, source))]
     return window_of_some(fields, slides, source)
 
 
-QWEN2 = Family(_DEFAULTS, _params)
-QWEN3 = Family(_DEFAULTS | {"head_dim": 128}, _params)
+QWEN2 = Family(
+    hugging_face=HuggingFaceReading("qwen2", _DEFAULTS, params=_params),
+    gguf=GgufReading("qwen2", half_split=True),
+)
+QWEN3 = Family(
+    hugging_face=HuggingFaceReading("qwen3", _DEFAULTS | {"head_dim": 128}, params=_params),
+    gguf=GgufReading("qwen3", half_split=True),
+)

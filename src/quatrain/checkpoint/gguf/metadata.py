@@ -51,6 +51,12 @@ class GgufMetadata:
         window = self.number("attention.sliding_window", 0)
         return window if 0 < window < self.number("context_length", 2048) else None
 
+    def window_of_all(self) -> dict[str, Any]:
+        """The window, as a field of params.json, of a family in which every layer has one, or
+        none does."""
+        window = self.window()
+        return {"sliding_window": window} if window else {}
+
     def refuse(self, key: str, reason: str) -> InputError:
         """The error for a value of `key` that changes what the model computes."""
         return InputError(

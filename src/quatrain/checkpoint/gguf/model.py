@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.backbone.config import config_from_params
+from quatrain.checkpoint.families import gguf_reading
+from quatrain.checkpoint.families.family import GgufReading
 from quatrain.checkpoint.float_model import FloatModel, checked, params_of, usual_context
-from quatrain.checkpoint.gguf.architectures import ARCHITECTURES, Architecture, meta_name
 from quatrain.checkpoint.gguf.file import GgufFile, GgufTensor, q4_0_blocks, read_gguf
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.rope_scaling import LLAMA3_FACTORS, LONGROPE_FACTORS, rope_scaling
+from quatrain.checkpoint.gguf.tensor_names import meta_name
 from quatrain.errors import InputError
 from quatrain.tokenizer.from_gguf import eos_ids, tokenizer_files_from_gguf
 
@@ -30,16 +32,11 @@ def open_gguf_model(path: Path) -> FloatModel:
     """Open the GGUF file `path` as a `FloatModel`."""
     file = read_gguf(path)
     metadata = GgufMetadata(file)
-    architecture = ARCHITECTURES.get(metadata.architecture)
-    if architecture is None:
-        raise InputError(
-            f"{path}: its architecture is {metadata.architecture}, "
-            f"expected one of {', '.join(ARCHITECTURES)}"
-        )
-    _check_metadata(metadata, architecture)
-    file = _with_parts_apart(file, architecture.fused(metadata))
-    names = {name: meta_name(name, architecture) for name in file.tensors.keys() - _ROPE_FACTORS}
-    params = _params(file, metadata, architecture, set(names.values()))
+    reading = gguf_reading(metadata.architecture, str(path))
+    _check_metadata(metadata, reading)
+    file = _with_parts_apart(file, reading.fused(metadata))
+    names = {name: meta_name(name, reading.names) for name in file.tensors.keys() - _ROPE_FACTORS}
+    params = _params(file, metadata, reading, set(names.values()))
     config = config_from_params(params, str(path))
     trained_context = metadata.number("context_length", 2048)
     bos_id = file.metadata.get("tokenizer.ggml.bos_token_id")
@@ -59,15 +56,15 @@ def open_gguf_model(path: Path) -> FloatModel:
     )
 
 
-def _check_metadata(metadata: GgufMetadata, architecture: Architecture) -> None:
-    """Raise `InputError` for a figure that this architecture's reading leaves out."""
+def _check_metadata(metadata: GgufMetadata, reading: GgufReading) -> None:
+    """Raise `InputError` for a figure that the family's reading leaves out."""
     for key, neutral in _NEUTRAL.items():
         value = metadata.get(key)
-        if key not in architecture.reads and value is not None and value not in neutral:
+        if key not in reading.reads and value is not None and value not in neutral:
             raise metadata.refuse(key, "which this backbone does not implement")
     head_dim = metadata.head_dim()
     for key in ("attention.value_length", "rope.dimension_count"):
-        if key not in architecture.reads and metadata.number(key, head_dim) != head_dim:
+        if key not in reading.reads and metadata.number(key, head_dim) != head_dim:
             raise metadata.refuse(
                 key, f"expected the head dimension {head_dim}; no other is implemented"
             )
@@ -96,12 +93,12 @@ def _with_parts_apart(file: GgufFile, fused: dict[str, dict[str, int]]) -> GgufF
 
 
 def _params(
-    file: GgufFile, metadata: GgufMetadata, architecture: Architecture, names: set[str]
+    file: GgufFile, metadata: GgufMetadata, reading: GgufReading, names: set[str]
 ) -> dict[str, Any]:
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None:
         raise InputError(f"{file.path}: tensor token_embd.weight is missing")
-    own = architecture.params(metadata)
+    own = reading.params(metadata)
     if metadata.window() and "sliding_window" not in own and "attention_chunk_size" not in own:
         raise metadata.refuse("attention.sliding_window", "which is not implemented for it")
     heads = metadata.number("attention.head_count")
@@ -115,7 +112,7 @@ def _params(
         "vocab_size": embedding.shape[0],
         "norm_eps": metadata.decimal("attention.layer_norm_rms_epsilon"),
         "rope_theta": metadata.decimal("rope.freq_base", 10000.0),
-        "use_hf_rope": architecture.half_split,
+        "use_hf_rope": reading.half_split,
         "attention_qkv_bias": "layers.0.attention.wq.bias" in names,
         "use_qk_norm": "layers.0.attention.q_norm_fn.weight" in names,
         "max_seq_len": usual_context(metadata.number("context_length", 2048)),

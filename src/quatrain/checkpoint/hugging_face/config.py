@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.backbone.config import load_params
-from quatrain.checkpoint.families import Family, family_of
+from quatrain.checkpoint.families import hugging_face_reading
+from quatrain.checkpoint.families.family import HuggingFaceReading
 from quatrain.checkpoint.float_model import usual_context
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
@@ -19,13 +20,14 @@ from quatrain.checkpoint.hugging_face.multimodal import text_fields
 from quatrain.errors import InputError
 
 
-def read_config(folder: Path) -> tuple[Fields, Family, str]:
+def read_config(folder: Path) -> tuple[Fields, HuggingFaceReading, str]:
     """(the fields of `folder`'s config.json and, where it leaves one out, its family's default;
-    that family; the file's name for errors). Of a model that also sees: its text model's."""
+    that family's reading; the file's name for errors). Of a model that also sees: its text
+    model's."""
     source = str(folder / "config.json")
     fields = text_fields(load_params(folder / "config.json"), source)
-    family = family_of(fields, source)
-    return {**family.defaults, **fields}, family, source
+    reading = hugging_face_reading(fields, source)
+    return {**reading.defaults, **fields}, reading, source
 
 
 def params_of_config(fields: Fields, source: str, names: set[str]) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def params_of_config(fields: Fields, source: str, names: set[str]) -> dict[str, 
 
     Raises `InputError`, naming `source`, where the backbone does not implement one.
     """
-    family = family_of(fields, source)
+    reading = hugging_face_reading(fields, source)
     if flag(fields, "mlp_bias", source):
         raise InputError(f"{source}: mlp_bias is True, which this backbone does not implement")
     params = {
@@ -45,31 +47,33 @@ def params_of_config(fields: Fields, source: str, names: set[str]) -> dict[str, 
         "hidden_dim": integer(fields, "intermediate_size", source),
         "vocab_size": integer(fields, "vocab_size", source),
         "norm_eps": number(fields, "rms_norm_eps", source),
-        "act_fn": _activation(fields, family, source),
+        "act_fn": _activation(fields, reading, source),
         "use_hf_rope": True,
         "attention_qkv_bias": "layers.0.attention.wq.bias" in names,
         "use_qk_norm": "layers.0.attention.q_norm_fn.weight" in names,
         "max_seq_len": usual_context(integer(fields, "max_position_embeddings", source)),
     }
-    return params | family.rope(fields, source) | family.params(fields, source)
+    return params | reading.rope(fields, source) | reading.params(fields, source)
 
 
-def _activation(fields: Fields, family: Family, source: str) -> str:
-    name = "hidden_activation" if "hidden_activation" in family.defaults else "hidden_act"
+def _activation(fields: Fields, reading: HuggingFaceReading, source: str) -> str:
+    name = "hidden_activation" if "hidden_activation" in reading.defaults else "hidden_act"
     activation = fields.get(name)
-    if not isinstance(activation, str) or activation not in family.activations:
-        raise refusal(fields, name, " or ".join(map(repr, family.activations)), source)
-    return family.activations[activation]
+    if not isinstance(activation, str) or activation not in reading.activations:
+        raise refusal(fields, name, " or ".join(map(repr, reading.activations)), source)
+    return reading.activations[activation]
 
 
-def output_is_tied(fields: Fields, family: Family, names: set[str], folder: Path) -> bool:
+def output_is_tied(
+    fields: Fields, reading: HuggingFaceReading, names: set[str], folder: Path
+) -> bool:
     """Whether the embedding serves as the output layer too, of a model of the tensors `names`.
 
     Raises `InputError` where it does not, and there is no output layer either.
     """
     has_output = any(name.startswith("lm_head.") for name in names)
     if fields.get("tie_word_embeddings") is None:
-        tied = family.tied and not has_output
+        tied = reading.tied and not has_output
     else:
         tied = flag(fields, "tie_word_embeddings", str(folder / "config.json"))
     if not tied and not has_output:

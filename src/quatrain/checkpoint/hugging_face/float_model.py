@@ -25,17 +25,17 @@ def open_hugging_face_model(folder: Path) -> FloatModel:
 
     The rows of Q and K stay in Hugging Face's half-split order, which `use_hf_rope` states.
     """
-    fields, family, source = read_config(folder)
+    fields, reading, source = read_config(folder)
     stored = text_tensors(read_folder(folder)[0])
     if quantization_settings(fields, stored, folder) is not None:
         raise InputError(
             f"{folder}: is quantized already (by its quantization_config, or quantize_config."
             f"json); export it, or run `quatrain convert {folder} DIR`"
         )
-    if family.tensors is not None:
-        stored = family.tensors(stored, fields, source)
-    names = {name: meta_name(name, family.names) for name in stored if not IGNORED.fullmatch(name)}
-    if output_is_tied(fields, family, set(names), folder):
+    if reading.tensors is not None:
+        stored = reading.tensors(stored, fields, source)
+    names = {name: meta_name(name, reading.names) for name in stored if not IGNORED.fullmatch(name)}
+    if output_is_tied(fields, reading, set(names), folder):
         names.pop("lm_head.weight", None)
     params = params_of_config(fields, source, set(names.values()))
     config = config_from_params(params, source)

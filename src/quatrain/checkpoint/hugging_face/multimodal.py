@@ -1,26 +1,25 @@
-"""The text model inside a model that also sees: Llama 4 and Gemma 3 as the hub has them."""
+"""The text model inside a model that also sees, as the hub has Llama 4 and Gemma 3."""
 
 import re
 
+from quatrain.checkpoint.families import text_model_type
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.hugging_face.fields import Fields, refusal
 
-# Its `model_type` -> its text model's, which the nested configuration may leave out.
-_TEXT_TYPES = {"llama4": "llama4_text", "gemma3": "gemma3_text"}
 _TEXT = re.compile(r"(?:language_model\.|model\.language_model\.)(.+)")
 _OTHER = re.compile(r"(?:model\.)?(?:vision_model|vision_tower|multi_modal_projector)\..+")
 
 
 def text_fields(fields: Fields, source: str) -> Fields:
     """config.json's fields with those of its text model in place of its own."""
-    text_type = _TEXT_TYPES.get(str(fields.get("model_type")))
+    text_type = text_model_type(fields.get("model_type"))
     if text_type is None:
         return fields
     nested = fields.get("text_config")
     if not isinstance(nested, dict):
         raise refusal(fields, "text_config", "an object with the text model's fields", source)
     outer = {name: value for name, value in fields.items() if name != "text_config"}
-    return outer | {"model_type": text_type} | nested
+    return outer | {"model_type": text_type} | nested  # which may leave it out
 
 
 def text_tensors(stored: LazyTensors) -> LazyTensors:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from quatrain.backbone.config import config_from_params
-from quatrain.checkpoint.families.llama4_meta import is_llama4, llama4_params, llama4_tensors
+from quatrain.checkpoint.families import meta_reading
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.float_model import FloatModel, checked
 from quatrain.checkpoint.layout import EMBEDDING, IGNORED
@@ -19,10 +19,10 @@ def open_meta_model(folder: Path) -> FloatModel:
     """Open the folder of a Meta model as a `FloatModel`; its tensors have their names already."""
     params_path = folder / "params.json"
     params = read_meta_params(params_path)
-    llama4 = is_llama4(params)
+    reading = meta_reading(params)
 
     def renamed(stored: LazyTensors) -> LazyTensors:
-        return llama4_tensors(stored, params, str(folder)) if llama4 else stored
+        return reading.tensors(stored, params, str(folder))
 
     tensors = read_meta_files(folder, params.get("dim"), renamed)
     if any(name.endswith(".scales") for name in tensors):
@@ -30,8 +30,7 @@ def open_meta_model(folder: Path) -> FloatModel:
             f"{folder}: is quantized already (it has .scales tensors); "
             "export it, or quantize the floating-point model it came from"
         )
-    if llama4:
-        params = llama4_params(params, tensors, str(params_path))
+    params = reading.params(params, tensors, str(params_path))
     embedding = tensors.stored.get(f"{EMBEDDING}.weight")
     if params.get("vocab_size") in (None, -1) and embedding and len(embedding.shape) == 2:
         # Llama 2's params.json leaves it to the tokenizer.

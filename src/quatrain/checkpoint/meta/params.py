@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.backbone.config import load_params
+from quatrain.checkpoint.families import meta_reading
 from quatrain.errors import InputError
-
-# Llama 3.1 and 3.2 both say `use_scaled_rope` alone, for a factor of 8 and of 32. Their widths
-# tell them apart: of 3.2's 1B and 3B, which also a pruned Llama Guard has, and 4096 and up.
-_LLAMA_32_WIDTHS = (2048, 3072)
 
 
 def read_meta_params(path: Path) -> dict[str, Any]:
@@ -36,9 +33,7 @@ def read_meta_params(path: Path) -> dict[str, Any]:
 
 def with_meta_defaults(params: dict[str, Any]) -> dict[str, Any]:
     """`params` that also states what it means by leaving a field out."""
-    defaults: dict[str, Any] = {}
-    if params.get("use_scaled_rope") is True:
-        defaults["rope_scale_factor"] = 32 if params.get("dim") in _LLAMA_32_WIDTHS else 8
+    defaults = meta_reading(params).defaults(params)
     if params.get("use_qk_norm") is True:
         defaults["qk_norm_before_rope"] = False
     absent = {name: value for name, value in defaults.items() if params.get(name) is None}

@@ -1,11 +1,10 @@
-"""The Llama 4 text model, as the Hugging Face hub has it."""
+"""Llama 4 as the Hugging Face hub has it."""
 
 import re
-from typing import Any
 
 import torch
 
-from quatrain.checkpoint.families.family import Family
+from quatrain.checkpoint.families.family import HuggingFaceReading, Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
@@ -60,7 +59,7 @@ _EXPERTS = re.compile(r"(.*\.experts)\.(gate_up_proj|down_proj)")
 _EXPERT = re.compile(r"(.*\.experts)\.(\d+)\.(\w+_proj\.(?:weight|scales|zeros))")
 
 
-def _params(fields: Fields, source: str) -> dict[str, Any]:
+def _params(fields: Fields, source: str) -> Params:
     interval = no_rope_interval(fields, source)
     chunked = ["full_attention" if is_nth(index, interval) else "chunked_attention"
                for index in range(layer_count(fields, source))]  # fmt: skip
@@ -83,7 +82,7 @@ def _params(fields: Fields, source: str) -> dict[str, Any]:
     } | _experts(fields, source)
 
 
-def _experts(fields: Fields, source: str) -> dict[str, Any]:
+def _experts(fields: Fields, source: str) -> Params:
     listed = integers_or_none(fields, "moe_layers", source)
     if listed is None:
         step = integer(fields, "interleave_moe_layer_step", source)
@@ -145,10 +144,17 @@ def _turned(tensor: StoredTensor, first: int, count: int) -> StoredTensor:
     """Columns first .. first + count - 1 of [experts, K, N], as [experts, count, K]."""
     experts, rows, _ = tensor.shape
 
-    def load() -> Any:
+    def load() -> torch.Tensor:
         return tensor.load()[..., first : first + count].transpose(1, 2).contiguous()
 
     return StoredTensor((experts, count, rows), tensor.dtype, load)
 
 
-LLAMA4 = Family(_DEFAULTS, _params, names=_NAMES, tensors=_tensors)
+HUGGING_FACE = HuggingFaceReading(
+    model_type="llama4_text",
+    part_of="llama4",
+    defaults=_DEFAULTS,
+    params=_params,
+    names=_NAMES,
+    tensors=_tensors,
+)

@@ -1,4 +1,4 @@
-"""The Llama 4 text model as Meta releases it: its params.json and its fused tensors.
+"""Llama 4 as Meta releases it: its params.json and its fused tensors.
 
 Names and layouts are those that `models/llama4` of github.com/meta-llama/llama-models loads. A
 shard of a model has every fused tensor for its own slice, so it is taken apart before shards are
@@ -7,11 +7,11 @@ joined.
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from quatrain.backbone.param_types import typed_value
+from quatrain.checkpoint.families.family import MetaReading, Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.errors import InputError
 
@@ -62,12 +62,7 @@ _UNUSED_FIELDS = {
 }
 
 
-def is_llama4(params: dict[str, Any]) -> bool:
-    """Whether a params.json is one of Meta's Llama 4."""
-    return "nope_layer_interval" in params or "moe_args" in params
-
-
-def _moe_args(params: dict[str, Any], source: str) -> dict[str, Any]:
+def _moe_args(params: Params, source: str) -> Params:
     """`moe_args`, {} where there are none. Raises `InputError` where it is not as expected."""
     moe = params.get("moe_args")
     if not isinstance(moe, dict | None):
@@ -78,7 +73,7 @@ def _moe_args(params: dict[str, Any], source: str) -> dict[str, Any]:
     return moe or {}
 
 
-def llama4_params(params: dict[str, Any], tensors: LazyTensors, source: str) -> dict[str, Any]:
+def _params(params: Params, tensors: LazyTensors, source: str) -> Params:
     """Meta's fields in those of the backbone; widths are those of `tensors` (Meta names)."""
     params = {name: value for name, value in params.items() if name not in _UNUSED_FIELDS}
     moe = _moe_args(params, source)
@@ -107,7 +102,7 @@ def llama4_params(params: dict[str, Any], tensors: LazyTensors, source: str) -> 
     }
 
 
-def llama4_tensors(stored: LazyTensors, params: dict[str, Any], source: str) -> LazyTensors:
+def _tensors(stored: LazyTensors, params: Params, source: str) -> LazyTensors:
     """The tensors under the backbone's names, fused ones apart and experts as [experts, N, K]."""
     heads, keys, experts = _counts(params, source)
     result: dict[str, StoredTensor] = {}
@@ -135,7 +130,7 @@ def llama4_tensors(stored: LazyTensors, params: dict[str, Any], source: str) -> 
     return LazyTensors(result)
 
 
-def _counts(params: dict[str, Any], source: str) -> tuple[int, int, int]:
+def _counts(params: Params, source: str) -> tuple[int, int, int]:
     """The numbers of heads, of key heads, and of experts, for which 1 stands where none are."""
     heads = typed_value("n_heads", params.get("n_heads"), int, source)
     keys = heads
@@ -188,3 +183,8 @@ def _with(
     tensor: StoredTensor, shape: tuple[int, ...], change: Callable[[torch.Tensor], torch.Tensor]
 ) -> StoredTensor:
     return StoredTensor(shape, tensor.dtype, lambda: change(tensor.load()))
+
+
+META = MetaReading(
+    marks=frozenset({"nope_layer_interval", "moe_args"}), tensors=_tensors, params=_params
+)

@@ -1,0 +1,41 @@
+"""Llama 4 in GGUF files."""
+
+from quatrain.checkpoint.families.family import GgufReading, Params
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
+
+_NAMES = {
+    f"ffn_{part}{suffix}": f"feed_forward.{place}.{ours}"
+    for part, ours in (("gate", "w1"), ("down", "w2"), ("up", "w3"))
+    for suffix, place in (("_exps", "experts"), ("_shexp", "shared_expert"))
+} | {"ffn_gate_inp": "feed_forward.router"}
+
+
+def _params(metadata: GgufMetadata) -> Params:
+    experts = metadata.number("expert_count", 0)
+    if experts == 1:
+        raise metadata.refuse("expert_count", "expected 0, or 2 or more experts")
+    params: Params = {
+        "qk_norm_affine": False,
+        "qk_norm_before_rope": False,
+        "qk_norm_without_rope": False,
+        "use_qk_norm": experts != 128,  # Maverick has none
+    }
+    if metadata.get("attention.sliding_window") != 0:
+        params |= {
+            "no_rope_layer_interval": 4,
+            "attention_chunk_size": 8192,
+            "attn_temperature_tuning": True,
+        }
+    if experts:
+        params |= {
+            "num_experts": experts,
+            "num_activated_experts": metadata.number("expert_used_count"),
+            "interleave_moe_layer_step": metadata.number("interleave_moe_layer_step", 1),
+            "moe_hidden_dim": metadata.number("expert_feed_forward_length"),
+        }
+    return params
+
+
+GGUF = GgufReading(
+    "llama4", half_split=False, params=_params, names=_NAMES, reads=frozenset({"expert_count"})
+)

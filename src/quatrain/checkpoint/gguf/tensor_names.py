@@ -1,0 +1,33 @@
+"""GGUF's tensor names, as llama.cpp has them, in Meta's."""
+
+import re
+from collections.abc import Mapping
+
+_NAMES = {
+    "token_embd": "tok_embeddings",
+    "output_norm": "norm",
+    "output": "output",
+    "attn_q": "attention.wq",
+    "attn_k": "attention.wk",
+    "attn_v": "attention.wv",
+    "attn_output": "attention.wo",
+    "attn_q_norm": "attention.q_norm_fn",
+    "attn_k_norm": "attention.k_norm_fn",
+    "attn_norm": "attention_norm",
+    "ffn_norm": "ffn_norm",
+    "ffn_gate": "feed_forward.w1",
+    "ffn_down": "feed_forward.w2",
+    "ffn_up": "feed_forward.w3",
+}
+_NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)")
+
+
+def meta_name(name: str, others: Mapping[str, str]) -> str:
+    """`name` in Meta's naming, or itself where it is not known: it is reported later. `others`:
+    the names that its family has besides."""
+    match = _NAME.fullmatch(name)
+    known = {**_NAMES, **others}
+    if not match or match[2] not in known:
+        return name
+    layer = f"layers.{match[1]}." if match[1] else ""
+    return f"{layer}{known[match[2]]}.{match[3]}"
