@@ -185,7 +185,7 @@ def linear_share(runner: WgpuRunner, position: int) -> float:
 
     rest = [d for d in plan.lowered.dispatches if not d.kernel.startswith("linear")]
     without = Sequence(gpu, rest, plan.memory)
-    pairs = [(step(plan.graph), step(without)) for _ in range(20)]
+    pairs = [(step(plan.sequence), step(without)) for _ in range(20)]
     whole, left = (statistics.median(times) for times in zip(*pairs, strict=True))
     return 1 - left / whole
 

@@ -54,11 +54,11 @@ def test_the_version_and_all_verbs_are_shown():
 
 
 def test_help_names_the_defects_that_can_be_emulated():
-    from quatrain.runtime.defects import EMULATED_DEFECTS
+    from quatrain.runtime.defects import EmulatedDefect
 
     for verb in ("run", "verify", "evaluate"):
         shown = " ".join(quatrain(verb, "--help").stdout.replace("│", " ").split())
-        assert f"{', '.join(list(EMULATED_DEFECTS)[:2])} or {list(EMULATED_DEFECTS)[2]}" in shown
+        assert f"{', '.join(list(EmulatedDefect)[:2])} or {list(EmulatedDefect)[2]}" in shown
 
 
 def test_a_closed_standard_error_is_no_crash(checkpoint, tmp_path):

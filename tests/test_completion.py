@@ -40,12 +40,12 @@ def test_options() -> None:
 
 
 def test_values() -> None:
-    from quatrain.runtime.defects import EMULATED_DEFECTS
-    from quatrain.runtime.load import DEVICES
+    from quatrain.runtime.defects import EmulatedDefect
+    from quatrain.runtime.devices import DEVICES
 
     assert complete("quatrain run m.pte --device ") == list(DEVICES)
     assert complete("quatrain verify m.pte c --device ") == list(DEVICES)
-    assert complete("quatrain run m.pte --emulate ") == list(EMULATED_DEFECTS)
+    assert complete("quatrain run m.pte --emulate ") == list(EmulatedDefect)
     assert complete("quatrain export c --backend x") == ["xnnpack"]
     assert complete("quatrain export c --target mali-g71") == ["mali-g710", "mali-g715"]
     assert complete("quatrain doctor m.pte --device llv") == ["llvmpipe"]

@@ -14,7 +14,7 @@ from quatrain.program import open_program
 from quatrain.program.inspect.linears import find_linears
 from quatrain.quantize.model import quantize_model
 from quatrain.runtime.load import load_runner
-from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.verify.eager import load_eager
 
 VULKAN, XNNPACK = ExportOptions(), ExportOptions(backend="xnnpack")
@@ -41,7 +41,7 @@ def _assert_program_equals_eager(checkpoint, options, path, vocab_size=96, toler
     devices = ["executorch"]
     if options.backend == "vulkan":
         devices = ["reference", "gpu"] if list_adapters() else ["reference"]
-    runners = [load_runner(path, device)[0] for device in devices]
+    runners = [load_runner(path, device) for device in devices]
     eager = load_eager(checkpoint, options.scheme)
     tokens = torch.randint(vocab_size, (1, LENGTH), generator=torch.Generator().manual_seed(2))
     for start, end in [(0, PREFILL), *((i, i + 1) for i in range(PREFILL, LENGTH))]:

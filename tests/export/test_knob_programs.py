@@ -12,7 +12,7 @@ from quatrain.program import open_program
 from quatrain.program.inspect.linears import find_linears
 from quatrain.quantize.model import quantize_model
 from quatrain.runtime.load import load_runner
-from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.verify.eager import load_eager
 
 # All linears of one shape, and one layer where that will do: a second or two a program, not ten.
@@ -62,7 +62,7 @@ def test_program_equals_eager_and_executorch(case, program, checkpoint_of, tmp_p
         linears = find_linears(open_program(tmp_path / "m.pte").vulkan)
         assert {row.name for row in report.linears} == {linear.name for linear in linears}
     device = "reference" if options.backend == "vulkan" else "executorch"
-    found = _called(load_runner(tmp_path / "m.pte", device)[0], inputs)
+    found = _called(load_runner(tmp_path / "m.pte", device), inputs)
     if options.backend == "vulkan":
         _check_gpu(tmp_path / "m.pte", inputs, found, options.scheme)
     eager = prefill_then_decode(load_eager(checkpoint, options.scheme), inputs, PREFILL)
@@ -78,7 +78,7 @@ def test_program_equals_eager_and_executorch(case, program, checkpoint_of, tmp_p
 def _check_gpu(program, inputs, found, scheme):
     """The GPU runtime computes what the reference runtime `found`."""
     if list_adapters():
-        on_gpu = _called(load_runner(program, "gpu")[0], inputs)
+        on_gpu = _called(load_runner(program, "gpu"), inputs)
         assert _error(on_gpu, found) < (ONE_STEP if scheme == "8da4w" else TOLERANCE)
 
 

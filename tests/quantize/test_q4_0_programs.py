@@ -10,7 +10,7 @@ from quatrain.checkpoint import open_checkpoint
 from quatrain.checkpoint.open_model import open_float_model
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.quantize import ConvertOptions, convert_model, quantize_model
-from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.verify.verify import verify_program
 
 LAYERS = 4  # so that the middle ones are stamped

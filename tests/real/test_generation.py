@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.logits import step_logits
 
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_checkpoint
 from quatrain.linear.int4 import freeze_weights
 from quatrain.program import open_program
-from quatrain.runtime.generate import Generation, Runner, generate, step_logits
+from quatrain.runtime.generate import Generation, Runner, generate
 from quatrain.runtime.load import find_tokenizer, load_runner
 from quatrain.tokenizer.tokenizer import Tokenizer
 from quatrain.verify.eager import load_eager
@@ -56,7 +57,7 @@ def eager(smollm2_checkpoint: Path):
 @pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])
 def test_the_same_tokens_and_logits_as_eager(scheme, smollm2_programs, eager):
     path = smollm2_programs[scheme]
-    program, _ = load_runner(path, "reference")
+    program = load_runner(path, "reference")
     model, words = eager(scheme), words_of(path)
     for prompt in PROMPTS:
         tokens = chat_tokens(words, prompt)
@@ -66,7 +67,7 @@ def test_the_same_tokens_and_logits_as_eager(scheme, smollm2_programs, eager):
         assert found.stopped == expected.stopped
         assert len(expected.tokens) > 5 or expected.stopped == "end of sequence"
     tokens = chat_tokens(words, PROMPTS[0])[:16]
-    expected, found = step_logits(model, tokens, 512), step_logits(program, tokens, 512)
+    expected, found = step_logits(model, tokens), step_logits(program, tokens)
     assert (found - expected).abs().max() < 1e-3 * expected.abs().max()
 
 
@@ -85,7 +86,7 @@ def test_xnnpack_differs_from_eager_by_rounding_alone(smollm2_programs, smollm2_
     """XNNPACK adds in another order. Under 8da4w one bit more or less moves an activation to the
     next int8, and that everything after it, so text is not compared: logits are, on the same
     tokens, with what a millionth more or less in the embedding does to eager itself."""
-    program, _ = load_runner(smollm2_programs["8da4w-xnnpack"])
+    program = load_runner(smollm2_programs["8da4w-xnnpack"])
     model, words = eager("8da4w"), words_of(smollm2_programs["8da4w-xnnpack"])
     opened = open_checkpoint(smollm2_checkpoint)
     tensors = dict(opened.tensors)
@@ -135,7 +136,7 @@ def test_executorchs_own_runner_generates_the_same_text(smollm2_programs):
     path = smollm2_programs["8da4w-xnnpack"]
     words, tokenizer = words_of(path), find_tokenizer(path)
     prompt = words.apply_chat([{"role": "user", "content": PROMPTS[0]}])
-    runner, _ = load_runner(path)
+    runner = load_runner(path)
     ours = greedy(runner, words.encode(prompt, add_special_tokens=False), words.eos_ids)
 
     theirs = TextLLMRunner(str(path), str(tokenizer))

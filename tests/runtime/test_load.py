@@ -12,7 +12,7 @@ from quatrain.runtime import load
 from quatrain.runtime.executorch import _native_output_held_back
 from quatrain.runtime.load import eos_ids, find_tokenizer, load_runner, require_tokens_to_logits
 from quatrain.runtime.speed import KeptSpeeds
-from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.stages import Stages
 
 VULKAN, XNNPACK = FOLDER / "peer-8da4w-fp32.pte", FOLDER / "peer-xnnpack-8da4w.pte"
@@ -51,11 +51,12 @@ def test_the_faster_of_software_gpu_and_reference_is_taken_and_kept(
     if not list_adapters()[0].is_cpu:
         pytest.skip("a real GPU is taken without a measurement")
     timed = _pretend(monkeypatch, gpu, reference)
-    runner, runtime = load_runner(VULKAN)
+    runner = load_runner(VULKAN)
+    runtime = runner.device
     assert type(runner).__name__ == chosen
     assert f"{1 / gpu:.1f}" in runtime and f"{1 / reference:.1f}" in runtime
     assert runtime.startswith("reference" if chosen == "ReferenceRunner" else "gpu, ")
-    assert load_runner(VULKAN)[1] == runtime
+    assert load_runner(VULKAN).device == runtime
     assert timed == ["WgpuRunner", "ReferenceRunner"]
 
 
@@ -64,7 +65,7 @@ def test_steps_are_really_timed_and_that_is_shown(cache: Path) -> None:
     if not list_adapters()[0].is_cpu:
         pytest.skip("a real GPU is taken without a measurement")
     stages = Stages()
-    _, runtime = load_runner(VULKAN, stages=stages)
+    runtime = load_runner(VULKAN, stages=stages).device
     assert "measured" in runtime and list(stages.seconds) == ["measure which runtime is faster"]
     kept = json.loads(next(cache.glob("speeds/*.json")).read_text())
     assert 0 < kept["gpu"] < 10 and 0 < kept["reference"] < 10
@@ -87,16 +88,16 @@ def test_a_real_gpu_and_a_reference_that_does_not_fit_need_no_measurement(
 ) -> None:
     timed = _pretend(monkeypatch, 1.0, 0.1)
     monkeypatch.setattr(load, "reference_fits", lambda graph: False)
-    assert load_runner(VULKAN)[1] == f"gpu, {list_adapters()[0].name}"
+    assert load_runner(VULKAN).device == f"gpu, {list_adapters()[0].name}"
     assert timed == []
 
 
 def test_without_an_adapter_it_is_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quatrain.runtime.wgpu.device.list_adapters", lambda: ())
-    assert load_runner(VULKAN)[1] == "reference (no GPU adapter was found)"
+    monkeypatch.setattr("quatrain.runtime.wgpu.adapters.list_adapters", lambda: ())
+    assert load_runner(VULKAN).device == "reference (no GPU adapter was found)"
     with pytest.raises(InputError, match="mesa-vulkan-drivers"):
         load_runner(VULKAN, "gpu")
-    assert load_runner(VULKAN, "reference")[1] == "reference"
+    assert load_runner(VULKAN, "reference").device == "reference"
 
 
 @needs_gpu
@@ -105,11 +106,11 @@ def test_an_operator_without_a_gpu_kernel_is_named_in_the_reason(
 ) -> None:
     monkeypatch.setattr("quatrain.runtime.wgpu.runner.unsupported", lambda operators: ["aten.foo"])
     expected = "reference (the GPU runtime has no kernel for aten.foo)"
-    assert load_runner(VULKAN)[1] == expected
+    assert load_runner(VULKAN).device == expected
 
 
 def test_other_programs_run_on_executorch() -> None:
-    assert load_runner(XNNPACK)[1] == "executorch"
+    assert load_runner(XNNPACK).device == "executorch"
     with pytest.raises(InputError, match="--emulate works with"):
         load_runner(XNNPACK, emulate="dq8ca-zp-binding-float")
     with pytest.raises(InputError, match="expected one of auto, gpu"):
@@ -120,7 +121,7 @@ def test_executorch_says_what_it_lacks_for_a_vulkan_program() -> None:
     from executorch.runtime import Runtime
 
     if "VulkanBackend" in Runtime.get().backend_registry.registered_backend_names:
-        assert load_runner(VULKAN, "executorch")[1] == "executorch"
+        assert load_runner(VULKAN, "executorch").device == "executorch"
     else:
         with pytest.raises(InputError, match=r"needs VulkanBackend.*--device reference or gpu"):
             load_runner(VULKAN, "executorch")
@@ -151,7 +152,7 @@ def test_one_end_of_sequence_token_is_stored_as_a_number() -> None:
 @needs_gpu
 def test_a_gpu_can_be_named() -> None:
     name = list_adapters()[0].name
-    assert load_runner(VULKAN, f"gpu:{name}")[1] == f"gpu, {name}"
+    assert load_runner(VULKAN, f"gpu:{name}").device == f"gpu, {name}"
     with pytest.raises(InputError, match="no GPU adapter is called"):
         load_runner(VULKAN, "gpu:no such card")
 

@@ -14,13 +14,14 @@ import sys
 from itertools import chain
 from pathlib import Path
 
+from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.generate import generate
 from quatrain.runtime.load import find_tokenizer
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.tokenizer.tokenizer import Tokenizer
 from quatrain.verify.health import WatchedRunner
 
-EMULATED_DEFECTS = ("dq8ca-zp-binding-float", "dq8ca-zp-binding-int8")
+GARBLING = (EmulatedDefect.FLOAT_ZERO_POINTS, EmulatedDefect.INT8_ZERO_POINTS)
 TEMPERATURES = (0.0, 0.5, 1.0)
 LENGTHS = (96, 24, 48)
 PROMPTS = (
@@ -53,9 +54,7 @@ def main() -> None:
     words = Tokenizer.load(find_tokenizer(dynamic))
     both = enumerate((dynamic, weight_only))
     intact = chain.from_iterable(record(path, None, words, i) for i, path in both)
-    broken = chain.from_iterable(
-        record(dynamic, name, words, i) for i, name in enumerate(EMULATED_DEFECTS)
-    )
+    broken = chain.from_iterable(record(dynamic, name, words, i) for i, name in enumerate(GARBLING))
     kinds = {"intact": list(intact), "garbled": list(broken)}
     lists = [
         f'"{kind}": [\n' + ",\n".join(map(json.dumps, all_)) + "\n]" for kind, all_ in kinds.items()

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.logits import step_logits
 from tests.support.paths import ARTIFACTS
 from tests.verify.conftest import Tiny
 from typer.testing import CliRunner
 
 from quatrain.cli import build_app
 from quatrain.errors import InputError
-from quatrain.runtime.generate import step_logits
-from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.verify.eager import load_eager
 from quatrain.verify.evaluate import Divergence, evaluate_models
 
@@ -28,7 +28,7 @@ def _eager_logits(tiny: Tiny, scheme: str) -> torch.Tensor:
     """One step a token, the context emptied after 64."""
     eager = load_eager(tiny.checkpoint, scheme)
     pieces = TOKENS[:64], TOKENS[64:]
-    return torch.cat([step_logits(eager, piece, 64) for piece in pieces])
+    return torch.cat([step_logits(eager, piece) for piece in pieces])
 
 
 def _perplexity(logits: torch.Tensor) -> float:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.support.logits import step_logits
 from tests.verify.conftest import Tiny
 from typer.testing import CliRunner
 
 from quatrain.cli import build_app
 from quatrain.errors import InputError
-from quatrain.runtime.generate import step_logits
 from quatrain.verify.eager import load_eager
 from quatrain.verify.evaluated_models import is_checkpoint
 
@@ -30,7 +30,7 @@ def _logits(model: Path, *options: str) -> np.ndarray:
 def test_logits_of_a_program(tiny: Tiny, tmp_path: Path, name: str) -> None:
     program = Path(shutil.copy(tiny.programs["weight-only"], tmp_path / name))
     found = _logits(program, "--device", "reference")
-    expected = step_logits(load_eager(tiny.checkpoint, "weight-only"), TOKENS, 64)
+    expected = step_logits(load_eager(tiny.checkpoint, "weight-only"), TOKENS)
     assert found.dtype == np.float32
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-4)
 
@@ -38,7 +38,7 @@ def test_logits_of_a_program(tiny: Tiny, tmp_path: Path, name: str) -> None:
 def test_logits_of_a_checkpoint_of_another_name(tiny: Tiny, tmp_path: Path) -> None:
     shutil.copy(tiny.checkpoint / "params.json", tmp_path)
     file = Path(shutil.copy(tiny.checkpoint / "model.safetensors", tmp_path / "model.weights"))
-    expected = step_logits(load_eager(tiny.checkpoint, "weight-only"), TOKENS, 64)
+    expected = step_logits(load_eager(tiny.checkpoint, "weight-only"), TOKENS)
     found = torch.from_numpy(_logits(file, "--scheme", "weight-only"))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from quatrain.cli import build_app
 from quatrain.errors import CheckFailed
-from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.runtime.wgpu.adapters import list_adapters
 
 PAGE = DOCS / "gpu.md"
 BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
@@ -26,7 +26,7 @@ def test_command_runs(
     places = {"model.pte": str(tiny.programs["8da4w"]), "CHECKPOINT": str(tiny.checkpoint)}
     words = [places.get(word, word) for word in shlex.split(command)[1:]]
     if words[0] == "selftest":
-        words += ["--kernel", "argmax"]  # all of them run in tests/kernels
+        words += ["--kernel", "permute"]  # all of them run in tests/kernels
     if words[0] == "run":
         words += ["--max-new-tokens", "9"]
     if "--heat-map" in words:

@@ -42,7 +42,7 @@ def test_a_longer_context_than_the_usual_one(long: Path, backend: str, tmp_path:
     program = tmp_path / "m.pte"
     assert export_checkpoint(long, program, options).max_seq_len == CONTEXT
     device = "reference" if backend == "vulkan" else "executorch"
-    runner = load_runner(program, device)[0]
+    runner = load_runner(program, device)
     opened = open_checkpoint(long)
     eager = build_backbone(opened.config, opened.tensors, max_seq_len=CONTEXT)
     for position in (0, 64, 2047, CONTEXT - 1):

@@ -14,7 +14,7 @@ from quatrain.program import Operator, Plain, Program, SymInt, VulkanGraph
 from quatrain.program.edit.retarget import Selection, retarget
 from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.runtime.wgpu.operators import HANDLERS
 from quatrain.verify.verify import VerifyReport, verify_program
 

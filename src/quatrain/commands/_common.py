@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from quatrain.errors import InputError
+from quatrain.runtime.defects import EmulatedDefect
+from quatrain.runtime.devices import DEVICES
 from quatrain.stages import Stages
 
 _BETWEEN_SHOWS = 0.2  # seconds between two lines of progress
@@ -28,9 +30,7 @@ def known_targets() -> list[tuple[str, str]]:
     return [(device.id, device.name) for device in load_devices()]
 
 
-# Of `quatrain.runtime`, which takes torch to import.
-DEVICES = ("auto", "gpu", "reference", "executorch")
-EMULABLE = ("dq8ca-zp-binding-float", "dq8ca-zp-binding-int8", "dq8ca-m-gt-k")
+_DEFECTS = tuple(EmulatedDefect)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the whole traceback.")]
@@ -50,8 +50,8 @@ Emulate = Annotated[
     typer.Option(
         metavar="HAZARD",
         help="Compute 8da4w as a phone with a known defect does: "
-        f"{', '.join(EMULABLE[:-1])} or {EMULABLE[-1]} (docs/devices.md).",
-        autocompletion=one_of(*EMULABLE),
+        f"{', '.join(_DEFECTS[:-1])} or {_DEFECTS[-1]} (docs/devices.md).",
+        autocompletion=one_of(*_DEFECTS),
     ),
 ]
 

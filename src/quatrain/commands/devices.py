@@ -16,7 +16,7 @@ def devices(json: Json = False, debug: Debug = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from quatrain.runtime.wgpu.device import list_adapters
+    from quatrain.runtime.wgpu.adapters import list_adapters
 
     adapters = list_adapters()
     if json:

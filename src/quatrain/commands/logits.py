@@ -86,7 +86,7 @@ def _logits(model: Path, ids: list[int], scheme: Scheme | None, device: str) -> 
         raise InputError(f"--tokens: {wrong[0]} is not a token; ids go from 0 to {largest}")
     check_prompt(ids, evaluated.context)
     with stages("load the model"):
-        runner, _ = evaluated.load()
+        runner = evaluated.load()
     pieces: list[torch.Tensor] = []
     with stages("compute the logits") as advance:
         for rows in window_logits(runner, ids, evaluated.window):

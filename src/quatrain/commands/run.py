@@ -74,7 +74,7 @@ def run(
     tokens = _encode(words, prompt, chat)
     context = int(program.metadata.get("get_max_context_len", 1 << 30))
     check_prompt(tokens, context)
-    runner, runtime = load_runner(program, device, emulate, shown_stages())
+    runner = load_runner(program, device, emulate, shown_stages())
     if profile:
         _check_timestamps(cast("WgpuRunner", runner))
     stream = words.stream()
@@ -98,11 +98,11 @@ def run(
     times = _profile(cast("WgpuRunner", runner), len(tokens), profile) if profile else []
     if json:
         operators = {"operators": [asdict(time) for time in times]} if profile else {}
-        summary = _summary(generation, words, runtime)
+        summary = _summary(generation, words, runner.device)
         print_json(summary | {"health": asdict(health)} | operators)
         return
     print(stream.finish())
-    _print_speed(generation, runtime)
+    _print_speed(generation, runner.device)
     for problem in health.problems:
         print(f"warning: {problem}", file=sys.stderr)
     for time in times:

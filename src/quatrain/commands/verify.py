@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quatrain.commands._common import (
-    DEVICES,
     Debug,
     Emulate,
     Json,
@@ -15,6 +14,7 @@ from quatrain.commands._common import (
     print_json,
     shown_stages,
 )
+from quatrain.runtime.devices import DEVICES
 
 if TYPE_CHECKING:
     from quatrain.verify.verify import VerifyReport

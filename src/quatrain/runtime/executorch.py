@@ -21,11 +21,10 @@ class ExecutorchRunner:
     Raises `InputError` where it does not register one, or where the program cannot be loaded.
     """
 
-    metadata: dict[str, Any]
-
     def __init__(self, program: Program | Path | str) -> None:
         if not isinstance(program, Program):
             program = open_program(program)
+        self.device = "executorch"
         self.metadata = program.metadata
         self.path = program.path
         with _native_output_held_back(), quiet():

@@ -18,7 +18,15 @@ class Runner(Protocol):
         """tokens int64 [1, T] at positions input_pos[0] onwards; the last one's logits [1, V]."""
         ...
 
-    def reset(self) -> None: ...
+    def reset(self) -> None:
+        """Forget the context."""
+        ...
+
+
+class NamedRunner(Runner, Protocol):
+    """A `Runner` that knows what it runs on, in words for people."""
+
+    device: str
 
 
 @dataclass(frozen=True)
@@ -85,19 +93,6 @@ def generate(
             break
         token = choose(runner.forward(torch.tensor([[token]]), torch.tensor([position])))
     return Generation(prompt, tokens, stopped, prefilled - start, time.perf_counter() - prefilled)
-
-
-@torch.inference_mode()
-def step_logits(runner: Runner, tokens: Sequence[int], context: int) -> torch.Tensor:
-    """The logits after each of `tokens`, float32 [T, vocab_size], one decode step a token."""
-    tokens = list(tokens)
-    check_prompt(tokens, context)
-    runner.reset()
-    rows = [
-        runner.forward(torch.tensor([[token]]), torch.tensor([position])).reshape(-1).float()
-        for position, token in enumerate(tokens)
-    ]
-    return torch.stack(rows)
 
 
 def check_prompt(tokens: Sequence[int], context: int) -> None:

@@ -5,19 +5,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
-from quatrain.runtime.generate import Runner
+from quatrain.runtime.defects import emulated_defect
+from quatrain.runtime.devices import parse_device
+from quatrain.runtime.generate import NamedRunner
+from quatrain.runtime.one_delegate import require_only_delegate
 from quatrain.runtime.speed import KeptSpeeds, decode_seconds, one_token, reference_fits
+from quatrain.runtime.unavailable import RuntimeUnavailable
 from quatrain.stages import Stages
 from quatrain.tokenizer.tokenizer import TOKENIZER, beside
 
 if TYPE_CHECKING:
     from quatrain.runtime.wgpu import WgpuRunner
 
-DEVICES = ("auto", "gpu", "reference", "executorch")
 
-
-class ProgramRunner(Runner, Protocol):
-    """A `Runner` that knows its program's constant methods."""
+class ProgramRunner(NamedRunner, Protocol):
+    """A `NamedRunner` that knows its program's constant methods."""
 
     metadata: dict[str, Any]
 
@@ -27,17 +29,18 @@ def load_runner(
     device: str = "auto",
     emulate: str | None = None,
     stages: Stages | None = None,
-) -> tuple[ProgramRunner, str]:
-    """A runner for `program`, or the one at that path, and the name of the runtime it runs on.
+) -> ProgramRunner:
+    """A runner for `program`, or the one at that path; its `device` says what it runs on.
 
     "auto": for a Vulkan program a real GPU; without one the software GPU or the CPU reference,
-    whichever measured faster, and the name says so; ExecuTorch for any other program. "gpu:NAME"
+    whichever measured faster, and `device` says so; ExecuTorch for any other program. "gpu:NAME"
     is the GPU of that name or number. `emulate` is a defect of `quatrain.runtime.defects` to
     compute with. `stages` hears of the measurement, which is made once and takes a while. A
     program that was edited in memory runs as edited, except on ExecuTorch, which reads its file.
     Raises `InputError` where `device` is unknown or cannot run this program.
     """
-    device, adapter = check_device(device)
+    device, adapter = parse_device(device)
+    emulated_defect(emulate)
     if not isinstance(program, Program):
         program = open_program(program)
     if not is_vulkan(program) and device == "auto":
@@ -47,45 +50,35 @@ def load_runner(
             raise InputError("--emulate works with --device gpu and reference")
         from quatrain.runtime.executorch import ExecutorchRunner
 
-        return ExecutorchRunner(program), "executorch"
+        return ExecutorchRunner(program)
     if device == "gpu":
-        runner = _gpu_runner(program, emulate, adapter)
-        return runner, _gpu_name(runner)
+        return _gpu_runner(program, emulate, adapter)
     if device == "auto":
         return _automatic(program, emulate, stages or Stages())
-    return _reference_runner(program, emulate), "reference"
+    return _reference_runner(program, emulate)
 
 
-def check_device(device: str) -> tuple[str, str | None]:
-    """`device` without the adapter that it may name, and that. `InputError` for an unknown one."""
-    kind, colon, adapter = device.partition(":")
-    if kind not in DEVICES or (colon and (kind != "gpu" or not adapter)):
-        expected = ", ".join(DEVICES)
-        raise InputError(
-            f"--device is {device!r}, expected one of {expected}, or gpu:NAME with the name or "
-            "number of an adapter from `quatrain devices`"
-        )
-    return kind, adapter or None
-
-
-def _automatic(program: Program, emulate: str | None, stages: Stages) -> tuple[ProgramRunner, str]:
+def _automatic(program: Program, emulate: str | None, stages: Stages) -> ProgramRunner:
     """The real GPU, else the faster of the software one and the reference."""
+    require_only_delegate(program, "reference runtime")
     try:
         gpu = _gpu_runner(program, emulate)
-    except InputError as error:  # no adapter, or no kernel for an operator
-        reason = str(error).removeprefix(f"{program.path}: ").partition(";")[0].partition(":")[0]
-        return _reference_runner(program, emulate), f"reference ({reason})"
-    info = gpu.gpu.info
-    if not info.is_cpu or not reference_fits(program.vulkan):
-        return gpu, _gpu_name(gpu)
+    except RuntimeUnavailable as error:
+        reference = _reference_runner(program, emulate)
+        reference.device += f" ({error.reason})"
+        return reference
+    if not gpu.gpu.info.is_cpu or not reference_fits(program.vulkan):
+        return gpu
     seconds = _measured(program, gpu, stages)
     if seconds is None:
-        return gpu, _gpu_name(gpu)
+        return gpu
     ours, theirs = f"{1 / seconds['reference']:.1f}", f"{1 / seconds['gpu']:.1f}"
     if seconds["reference"] < seconds["gpu"]:
-        named = f"reference (measured {ours} tokens/s, {info.name} {theirs})"
-        return _reference_runner(program, emulate), named
-    return gpu, f"{_gpu_name(gpu)} (measured {theirs} tokens/s, the reference {ours})"
+        reference = _reference_runner(program, emulate)
+        reference.device += f" (measured {ours} tokens/s, {gpu.gpu.info.name} {theirs})"
+        return reference
+    gpu.device += f" (measured {theirs} tokens/s, the reference {ours})"
+    return gpu
 
 
 def _measured(program: Program, gpu: "WgpuRunner", stages: Stages) -> dict[str, float] | None:
@@ -116,12 +109,9 @@ def _gpu_runner(program: Program, emulate: str | None, adapter: str | None = Non
     try:
         from quatrain.runtime.wgpu import WgpuRunner
     except ImportError as error:
-        raise InputError(f"--device gpu needs wgpu: pip install wgpu ({error})") from error
+        reason = "--device gpu needs wgpu"
+        raise RuntimeUnavailable(f"{reason}: pip install wgpu ({error})", reason) from error
     return WgpuRunner(program, adapter, emulate)
-
-
-def _gpu_name(runner: "WgpuRunner") -> str:
-    return f"gpu, {runner.gpu.info.name}"
 
 
 def is_vulkan(program: Program) -> bool:

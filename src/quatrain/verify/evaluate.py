@@ -11,7 +11,7 @@ import torch
 
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
-from quatrain.runtime.defects import check_defect
+from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.load import find_tokenizer
 from quatrain.stages import Stages
 from quatrain.tokenizer.tokenizer import Tokenizer
@@ -65,7 +65,7 @@ def evaluate_models(
     8da4w.
     Raises `InputError` where a model, its tokenizer or the text cannot be used.
     """
-    check_defect(emulate)
+    emulated_defect(emulate)
     paths = [Path(model) for model in models]
     if all(map(is_checkpoint, paths)) and (emulate or device != "auto"):
         raise InputError("--device and --emulate are for programs, and none is given")
@@ -150,7 +150,7 @@ def _measure(
 ) -> Evaluation:
     done, total = 0, sum(map(len, pieces))
     progress(evaluated.path, done, total)  # before loading, which can take as long
-    runner, runtime = evaluated.load()
+    runner = evaluated.load()
     losses: list[torch.Tensor] = []
     begun = time.perf_counter()
     for piece in pieces:
@@ -164,7 +164,7 @@ def _measure(
             at, done = at + len(logs), done + len(logs)
             progress(evaluated.path, done, total)
     seconds = time.perf_counter() - begun
-    return _summary(evaluated.path, runtime, torch.cat(losses).double(), seconds, witness)
+    return _summary(evaluated.path, runner.device, torch.cat(losses).double(), seconds, witness)
 
 
 def _summary(

@@ -9,7 +9,7 @@ from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
 from quatrain.program.edit.all_position_logits import give_all_position_logits
-from quatrain.runtime.generate import Runner
+from quatrain.runtime.generate import NamedRunner
 from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.stages import Stages
 from quatrain.verify.eager import load_eager
@@ -23,7 +23,7 @@ class EvaluatedModel:
     """A model that was looked at but not loaded yet.
 
     `beside`: a path beside which its tokenizer lies. `context` and `window`: tokens that its
-    cache holds and that one call may have. `load` gives a runner and its runtime's name.
+    cache holds and that one call may have. `load` gives a runner.
     """
 
     path: Path
@@ -31,7 +31,7 @@ class EvaluatedModel:
     vocab_size: int
     context: int
     window: int
-    load: Callable[[], tuple[Runner, str]]
+    load: Callable[[], NamedRunner]
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -74,7 +74,7 @@ def _checkpoint(path: Path, scheme: Scheme, verb: str) -> EvaluatedModel:
         vocab_size=config.vocab_size,
         context=config.max_seq_len,
         window=WINDOW,
-        load=lambda: (EveryPosition(load_eager(path, scheme)), f"eager, {scheme}"),
+        load=lambda: EveryPosition(load_eager(path, scheme), f"eager, {scheme}"),
     )
 
 

@@ -18,16 +18,16 @@ from quatrain.int4 import Scheme
 from quatrain.linear.int4 import freeze_weights
 from quatrain.program import Program, open_program
 from quatrain.quantize.positive_scales import RoundedAgain, make_scales_positive
-from quatrain.runtime.defects import check_defect
+from quatrain.runtime.defects import emulated_defect
+from quatrain.runtime.devices import parse_device
 from quatrain.runtime.generate import Runner, check_prompt
 from quatrain.runtime.load import (
-    check_device,
     find_tokenizer,
     is_vulkan,
     load_runner,
     require_tokens_to_logits,
 )
-from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.stages import Stages
 from quatrain.tokenizer.tokenizer import Tokenizer
 from quatrain.verify.layerwise import (
@@ -114,7 +114,7 @@ def verify_program(
     `InputError` for a wrong request.
     """
     program, checkpoint, stages = Path(program), Path(checkpoint), stages or Stages()
-    check_defect(emulate)
+    emulated_defect(emulate)
     with stages("open the program and the checkpoint"):
         opened, source = open_program(program), open_checkpoint(checkpoint)
         require_tokens_to_logits(program, opened.metadata, "verify")
@@ -143,7 +143,7 @@ def verify_program(
     allowed = max(_LOGITS_ERROR[dtype], _FLOORS * floor.logits_error)
     checks = []
     for device, opened_runner in ready.items():
-        runner = opened_runner or load_runner(opened, device, emulate)[0]
+        runner = opened_runner or load_runner(opened, device, emulate)
         with stages(f"run on {device}"):
             logits = eager.followed_by(runner)
         parity = compare_logits(eager.logits, logits)
@@ -202,12 +202,12 @@ def _open_devices(
     """
     found: dict[str, Runner | None] = {}
     for device in asked:
-        if check_device(device)[0] == "auto":
+        if parse_device(device)[0] == "auto":
             found |= _open_all(program, emulate)
         elif device == "reference":
             found[device] = None
         elif device not in found:
-            found[device] = load_runner(program, device, emulate)[0]
+            found[device] = load_runner(program, device, emulate)
     if not found:
         raise InputError("no --device is given; leave it out for all that run the program")
     return found
@@ -215,11 +215,11 @@ def _open_devices(
 
 def _open_all(program: Program, emulate: str | None) -> dict[str, Runner | None]:
     if not is_vulkan(program):
-        return {"executorch": load_runner(program, "executorch", emulate)[0]}
+        return {"executorch": load_runner(program, "executorch", emulate)}
     if not list_adapters():
         return {"reference": None}
     try:
-        return {"reference": None, "gpu": load_runner(program, "gpu", emulate)[0]}
+        return {"reference": None, "gpu": load_runner(program, "gpu", emulate)}
     except InputError:  # an operator without a kernel, or a limit of the adapter
         return {"reference": None}
 

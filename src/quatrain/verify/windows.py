@@ -13,8 +13,9 @@ WINDOW = 64  # tokens of a call: 64 rows of 128,000 logits are 33 MB
 class EveryPosition:
     """An eager backbone as a runner that gives the logits [1, T, V] of all T tokens of a call."""
 
-    def __init__(self, backbone: Backbone):
+    def __init__(self, backbone: Backbone, device: str):
         self.backbone = backbone
+        self.device = device
 
     def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
         """tokens int64 [1, T] at positions input_pos[0] onwards; float32 [1, T, V]."""

@@ -11,7 +11,7 @@ from quatrain.export.kernel_assignment import dequantize_fallbacks
 from quatrain.program import open_program
 from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.load import load_runner
-from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.runtime.wgpu.adapters import list_adapters
 
 TOKENS = torch.tensor([[5, 9, 200, 33, 7, 61]])
 RELEASES = {"qlora": releases.LORA, "spinquant": releases.SPINQUANT}
@@ -33,7 +33,7 @@ def test_program_equals_eager(release, program, tmp_path):
     opened = open_checkpoint(folder)
     eager = build_backbone(opened.config, opened.tensors, options.scheme, max_seq_len=32)
     dequantize_fallbacks(eager, report.linears)
-    runners = [load_runner(tmp_path / "m.pte", device)[0] for device in _devices(options.backend)]
+    runners = [load_runner(tmp_path / "m.pte", device) for device in _devices(options.backend)]
     for start, end in ((0, 4), (4, 5), (5, 6)):
         expected = eager(TOKENS[:, start:end], torch.tensor([start]))
         for runner in runners:

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
+from tests.support.logits import step_logits
 from tests.support.paths import ARTIFACTS as FOLDER
 
 from quatrain.program import Operator, open_program
 from quatrain.program.edit.all_position_logits import give_all_position_logits
-from quatrain.runtime.generate import step_logits
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu import WgpuRunner
-from quatrain.runtime.wgpu.device import list_adapters
+from quatrain.runtime.wgpu.adapters import list_adapters
 
 PROGRAMS = sorted(path.name for path in FOLDER.glob("peer-*.pte") if "xnnpack" not in path.name)
 TOKENS = [3, 17, 40, 9, 22, 61, 5]
@@ -19,7 +19,7 @@ RUNNERS = [ReferenceRunner, WgpuRunner] if list_adapters() else [ReferenceRunner
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_one_call_equals_as_many_steps(name: str) -> None:
     program = open_program(FOLDER / name)
-    expected = step_logits(ReferenceRunner(program), TOKENS, 32)
+    expected = step_logits(ReferenceRunner(program), TOKENS)
     assert give_all_position_logits(program.vulkan)
     tolerance = 2e-2 if "fp16" in name else 1e-5
     for runner in RUNNERS:

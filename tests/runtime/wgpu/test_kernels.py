@@ -2,7 +2,8 @@
 
 import pytest
 
-from quatrain.runtime.wgpu.device import Gpu, list_adapters
+from quatrain.runtime.wgpu.adapters import list_adapters
+from quatrain.runtime.wgpu.device import Gpu
 from quatrain.runtime.wgpu.selftest import TOLERANCE, Case, all_cases, run_case
 
 

@@ -12,10 +12,11 @@ from quatrain.errors import InputError, QuatrainError
 from quatrain.program import Operator, open_program
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu import WgpuRunner
-from quatrain.runtime.wgpu.device import Gpu, explained, list_adapters, pick_adapter
+from quatrain.runtime.wgpu.adapters import list_adapters, pick_adapter
+from quatrain.runtime.wgpu.buffers import assign_buffers
+from quatrain.runtime.wgpu.device import Gpu, explained
 from quatrain.runtime.wgpu.dispatch import Operand, Traits, dispatch
 from quatrain.runtime.wgpu.linear import Weights, int4_linear
-from quatrain.runtime.wgpu.sequence import place
 
 ARTIFACTS = sorted(path for path in FOLDER.glob("*.pte") if "xnnpack" not in path.stem)
 PLAIN = next(path for path in ARTIFACTS if path.stem == "peer-8da4w-fp32")
@@ -51,14 +52,6 @@ def test_prefill_and_decode_equal_the_reference(path: Path) -> None:
 
 
 @needs_gpu
-def test_greedy_step_picks_what_the_logits_say() -> None:
-    runner = WgpuRunner(PLAIN)
-    runner.forward(torch.tensor([[5, 6, 7]]), at(0))
-    expected = int(runner.forward(torch.tensor([[8]]), at(3)).argmax())
-    assert runner.greedy_step(8, 3) == expected
-
-
-@needs_gpu
 def test_reset_forgets() -> None:
     runner = WgpuRunner(PLAIN)
     fresh = runner.forward(torch.tensor([[3]]), at(4))
@@ -71,10 +64,10 @@ def test_reset_forgets() -> None:
 @needs_gpu
 def test_steps_reuse_pipelines_and_bind_groups() -> None:
     runner = WgpuRunner(PLAIN)
-    runner.greedy_step(1, 0)
+    runner.forward(torch.tensor([[1]]), at(0))
     plans, pipelines = dict(runner._plans), dict(runner.gpu._pipelines)
     for position in range(1, 4):
-        runner.greedy_step(1, position)
+        runner.forward(torch.tensor([[1]]), at(position))
     assert runner._plans == plans and runner.gpu._pipelines == pipelines
 
 
@@ -102,7 +95,7 @@ def test_unknown_operator_is_refused_by_name_before_anything_runs() -> None:
 def test_past_the_context_is_refused() -> None:
     runner = WgpuRunner(PLAIN)
     with pytest.raises(InputError, match="do not fit the program's context"):
-        runner.greedy_step(1, 10_000)
+        runner.forward(torch.tensor([[1]]), at(10_000))
     with pytest.raises(InputError, match="shorter prompt"):
         runner.forward(torch.zeros(1, 10_000, dtype=torch.int64), at(0))
     with pytest.raises(InputError, match="takes 2"):
@@ -116,7 +109,7 @@ def test_unknown_adapter_is_refused_with_what_there_is() -> None:
 
 
 def test_no_adapter_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quatrain.runtime.wgpu.device.list_adapters", lambda: ())
+    monkeypatch.setattr("quatrain.runtime.wgpu.adapters.list_adapters", lambda: ())
     with pytest.raises(InputError, match="mesa-vulkan-drivers"):
         pick_adapter()
 
@@ -162,7 +155,7 @@ def test_memory_is_reused_but_never_within_a_dispatch() -> None:
         made.append(Memory(size))
         return made[-1]
 
-    memory = place(chain, set(), allocate)
+    memory = assign_buffers(chain, set(), allocate)
     assert len(made) == 2
     for step in chain:
         assert len({id(memory[operand.key]) for operand in step.operands}) == 2
@@ -171,10 +164,12 @@ def test_memory_is_reused_but_never_within_a_dispatch() -> None:
 @needs_gpu
 def test_constants_are_uploaded_once() -> None:
     runner = WgpuRunner(PLAIN)
-    runner.greedy_step(1, 0)
-    before = {key: id(buffer) for key, buffer in runner._kept.items()}
+    runner.forward(torch.tensor([[1]]), at(0))
+    before = {key: id(buffer) for key, buffer in runner._resident._buffers.items()}
     runner.forward(torch.tensor([[1, 2, 3]]), at(1))
-    assert {key: id(buffer) for key, buffer in runner._kept.items() if key in before} == before
+    assert {
+        key: id(buffer) for key, buffer in runner._resident._buffers.items() if key in before
+    } == before
 
 
 def test_numbers_survive_upload() -> None:

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from quatrain.cli import build_app
 from quatrain.errors import CheckFailed, InputError
 from quatrain.runtime.wgpu import Timing, selftest
-from quatrain.runtime.wgpu.device import Gpu, list_adapters
+from quatrain.runtime.wgpu.adapters import list_adapters
+from quatrain.runtime.wgpu.device import Gpu
 from quatrain.runtime.wgpu.profile import by_operator, write_chrome_trace
 from quatrain.stages import Stages
 
@@ -53,7 +54,7 @@ def test_selftest_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_selftest_fails_on_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest, "run_case", lambda gpu, case: float("inf"))
     with pytest.raises(CheckFailed, match="cases are wrong"):
-        _run("selftest", "--kernel", "argmax")
+        _run("selftest", "--kernel", "embedding")
     with pytest.raises(InputError, match="no kernel is called 'convolution'"):
         _run("selftest", "--kernel", "convolution")
 

@@ -6,11 +6,13 @@ import torch
 from tests.support.paths import ARTIFACTS as FOLDER
 
 from quatrain.errors import InputError
-from quatrain.runtime.defects import EMULATED_DEFECTS, defective_linear_dynamic
+from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.reference import ReferenceRunner
+from quatrain.runtime.reference.defective_linear import defective_linear_dynamic
 from quatrain.runtime.reference.quantized import dense_weight
 from quatrain.runtime.wgpu import WgpuRunner
-from quatrain.runtime.wgpu.device import Gpu, list_adapters
+from quatrain.runtime.wgpu.adapters import list_adapters
+from quatrain.runtime.wgpu.device import Gpu
 from quatrain.runtime.wgpu.dispatch import Dispatch, Traits
 from quatrain.runtime.wgpu.linear import int4_linear
 from quatrain.runtime.wgpu.rows import Row
@@ -42,8 +44,10 @@ def test_8da4w_is_garbled_and_weight_only_untouched(defect: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", ["rows", "lanes", "any"])
-@pytest.mark.parametrize("defect", list(EMULATED_DEFECTS))
-def test_each_kernel_makes_the_same_mistake_as_the_reference(defect: str, kernel: str) -> None:
+@pytest.mark.parametrize("defect", list(EmulatedDefect))
+def test_each_kernel_makes_the_same_mistake_as_the_reference(
+    defect: EmulatedDefect, kernel: str
+) -> None:
     """M = 70 rows of K = 32 or 36 channels: past the undersized buffer of sums."""
     k, group = (36, 12) if kernel == "any" else (32, 32)
     m, n = (1 if kernel == "lanes" else 70), 9
@@ -73,7 +77,7 @@ def test_each_kernel_makes_the_same_mistake_as_the_reference(defect: str, kernel
         ]
         return dispatches, {"y": want.numpy()}
 
-    assert run_case(Gpu(), Case("faulty", f"{defect}-{kernel}", "f32", make)) < 1e-6
+    assert run_case(Gpu(), Case("defective", f"{defect}-{kernel}", "f32", make)) < 1e-6
 
 
 def test_rows_within_the_buffer_of_sums_are_right() -> None:
@@ -83,12 +87,18 @@ def test_rows_within_the_buffer_of_sums_are_right() -> None:
     scale, zero, integers = quantized(x.numpy())
     right = torch.from_numpy(scale)[:, None] * torch.from_numpy(integers - zero[:, None]) @ dense.T
     got = defective_linear_dynamic(
-        "dq8ca-m-gt-k", x, torch.from_numpy(scale), torch.from_numpy(zero), dense, None, 32
+        EmulatedDefect.MORE_ROWS_THAN_SUMS,
+        x,
+        torch.from_numpy(scale),
+        torch.from_numpy(zero),
+        dense,
+        None,
+        32,
     )
     # 4 groups hold 128 blocks of 4 rows; 2 groups of all 64 blocks fit.
     assert _error(got, right.float()) > 0.1
     short = defective_linear_dynamic(
-        "dq8ca-m-gt-k",
+        EmulatedDefect.MORE_ROWS_THAN_SUMS,
         x[:128],
         torch.from_numpy(scale[:128]),
         torch.from_numpy(zero[:128]),

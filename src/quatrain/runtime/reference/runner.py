@@ -9,19 +9,16 @@ import torch
 
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, VulkanGraph, open_program
-from quatrain.runtime.defects import check_defect, defective_linear_dynamic
+from quatrain.program.operator_schemas import LINEAR_SCHEMES
+from quatrain.runtime.defects import emulated_defect
+from quatrain.runtime.one_delegate import require_only_delegate
 from quatrain.runtime.operator_errors import UNFIT, cannot_compute, computing
 from quatrain.runtime.reference.attention import ATTENTION_KERNELS, MUTATED
+from quatrain.runtime.reference.int4_linears import Int4Linears
 from quatrain.runtime.reference.kernels import KERNELS
-from quatrain.runtime.reference.quantized import (
-    QUANTIZED_KERNELS,
-    dense_weight,
-    linear_dynamic,
-    linear_weight_only,
-)
+from quatrain.runtime.reference.quantized import QUANTIZED_KERNELS
 
 _KERNELS: dict[str, Callable[..., Any]] = {**KERNELS, **ATTENTION_KERNELS, **QUANTIZED_KERNELS}
-_LINEARS = ("et_vk.linear_q4gsw", "et_vk.linear_dq8ca_q4gsw")
 
 Step = Callable[[list[Any]], None]
 
@@ -35,43 +32,27 @@ class ReferenceRunner:
     outside it, or holds an operator without a kernel here, named, before anything runs.
     """
 
-    metadata: dict[str, Any]
-
-    def __init__(
-        self,
-        program: Program | Path | str,
-        threads: int | None = None,
-        emulate: str | None = None,
-    ) -> None:
-        check_defect(emulate)
-        self._fault = emulate
+    def __init__(self, program: Program | Path | str, emulate: str | None = None) -> None:
+        defect = emulated_defect(emulate)
         if not isinstance(program, Program):
             program = open_program(program)
-        if threads:
-            torch.set_num_threads(threads)
+        self.device = "reference"
         self.path = program.path
         self.metadata = program.metadata
         self.graph = program.vulkan
-        _require_only_delegate(program)
+        require_only_delegate(program, "reference runtime")
         _require_kernels(self.graph, str(program.path))
-        self._dense: dict[tuple[Any, ...], torch.Tensor] = {}
+        self._linears = Int4Linears(self.graph, defect)
         self._values = [self._initial(i) for i in range(len(self.graph.values))]
         self._steps: list[Step] = []
         self._targets: list[tuple[int, ...]] = []  # what each step writes
         self._step_names: list[str] = []
         for index, operator in enumerate(self.graph.operators):
-            if operator.kind == "et_vk.prepack":
-                self._values[operator.out] = self._values[operator.args[0]]
-            else:
-                name = f"{self.path}: operator {index}, {operator.name},"
-                with computing(name):
-                    self._steps.append(self._step(operator))
-                self._targets.append(self.graph.outputs_of(operator))
-                self._step_names.append(name)
+            self._add_step(index, operator)
         self._caches = {
-            operator.args[place]: self._values[operator.args[place]]
+            operator.args[argument]: self._values[operator.args[argument]]
             for operator in self.graph.operators
-            for place in MUTATED.get(operator.kind, ())
+            for argument in MUTATED.get(operator.kind, ())
         }
         self.reset()
 
@@ -128,9 +109,19 @@ class ReferenceRunner:
                 return torch.from_numpy(self.graph.constant(value_id))
         return None
 
+    def _add_step(self, index: int, operator: Operator) -> None:
+        if operator.kind == "et_vk.prepack":
+            self._values[operator.out] = self._values[operator.args[0]]
+            return
+        name = f"{self.path}: operator {index}, {operator.name},"
+        with computing(name):
+            self._steps.append(self._step(operator))
+        self._targets.append(self.graph.outputs_of(operator))
+        self._step_names.append(name)
+
     def _step(self, operator: Operator) -> Step:
-        if operator.kind in _LINEARS:
-            kernel, arguments = self._linear(operator)
+        if operator.kind in LINEAR_SCHEMES:
+            kernel, arguments = self._linears.kernel(operator, self._values)
         else:
             kernel, arguments = _KERNELS[operator.kind], operator.args[:-1]
         read = self._reader(arguments)
@@ -161,34 +152,6 @@ class ReferenceRunner:
         return lambda values: [
             [values[item] for item in lists[i]] if i in lists else values[i] for i in arguments
         ]
-
-    def _linear(self, operator: Operator) -> tuple[Callable[..., Any], tuple[int, ...]]:
-        """The kernel of an int4 linear around its dense weight, and the arguments it reads."""
-        names = operator.named_args
-        columns = self.graph.tensor(names["x"]).shape[-1]
-        dense = self._dense_weight(names, columns)
-        if operator.kind == "et_vk.linear_q4gsw":
-            return (lambda x, bias: linear_weight_only(x, dense, bias)), (names["x"], names["bias"])
-        arguments = ("x", "input_scales", "input_zero_points", "bias")
-        defect, group = self._fault, self.graph.plain(names["group_size"])
-
-        def linear(x: Any, scales: Any, zeros: Any, bias: Any) -> torch.Tensor:
-            if defect is not None:
-                return defective_linear_dynamic(defect, x, scales, zeros, dense, bias, group)
-            return linear_dynamic(x, scales, zeros, dense, bias)
-
-        return linear, tuple(names[name] for name in arguments)
-
-    def _dense_weight(self, names: dict[str, int], columns: int) -> torch.Tensor:
-        packed, scales = self._values[names["weights"]], self._values[names["weight_scales"]]
-        if not isinstance(packed, torch.Tensor) or not isinstance(scales, torch.Tensor):
-            raise InputError("an int4 linear's weights are not constants of the program")
-        group = self.graph.integer(names["group_size"])
-        _check_packing(packed, scales, group, columns)
-        key = (packed.data_ptr(), scales.data_ptr(), tuple(packed.shape), group, columns)
-        if key not in self._dense:
-            self._dense[key] = dense_weight(packed, scales, group, columns)
-        return self._dense[key]
 
     def _checked_input(self, declared: Tensor, given: torch.Tensor) -> torch.Tensor:
         fits = given.dim() == len(declared.shape) and all(
@@ -221,39 +184,8 @@ def _torch_dtype(value: Any) -> torch.dtype | None:
     return getattr(torch, value.dtype) if known else None
 
 
-def _check_packing(
-    packed: torch.Tensor, scales: torch.Tensor, group_size: int, columns: int
-) -> None:
-    fits = (
-        packed.dim() == scales.dim() == 2
-        and group_size > 0
-        and packed.shape[1] * 2 >= columns
-        and packed.shape[1] * 2 % group_size == 0
-        and scales.shape[0] * group_size >= packed.shape[1] * 2
-        and scales.shape[1] >= packed.shape[0]
-    )
-    if not fits:
-        raise InputError(
-            f"an int4 linear of {columns} inputs has packed weights {list(packed.shape)} and "
-            f"scales {list(scales.shape)} for groups of {group_size}: they do not fit together"
-        )
-
-
-def _require_only_delegate(program: Program) -> None:
-    steps = [step for method in program.methods.values() for step in method.instructions]
-    outside = [str(step.target) for step in steps if step.kind == "kernel"]
-    if not program.vulkan.outputs:
-        raise InputError(f"{program.path}: its delegate has no outputs")
-    if outside or len(steps) != 1:
-        found = ", ".join(sorted(set(outside))) or f"{len(steps)} instructions"
-        raise InputError(
-            f"{program.path}: does work outside its Vulkan delegate ({found}); the reference "
-            "runtime runs programs that are one delegate call"
-        )
-
-
 def _require_kernels(graph: VulkanGraph, what: str) -> None:
-    known = {*_KERNELS, *_LINEARS}
+    known = {*_KERNELS, *LINEAR_SCHEMES}
     unknown = sorted({op.name for op in graph.operators if op.kind not in known})
     if unknown:
         raise InputError(f"{what}: the reference runtime has no kernel for {', '.join(unknown)}")

@@ -2,10 +2,13 @@
 
 device.py opens the adapter and caches pipelines; dispatch.py says what a dispatch is;
 linear.py, attention.py and pointwise.py turn one operator into dispatches of the kernels in
-kernels/; lower.py does so for a whole graph; sequence.py gives it memory and records it;
-runner.py runs it. selftest/ proves the kernels.
+kernels/; lower.py does so for a whole graph, operator by operator (operators.py,
+shape_operators.py), with its state in lowering.py; buffers.py gives it memory, sequence.py records
+it; plan.py holds all that for one set of input shapes; runner.py runs it. selftest/ proves the
+kernels.
 """
 
-from quatrain.runtime.wgpu.runner import Timing, WgpuRunner
+from quatrain.runtime.wgpu.profile import Timing
+from quatrain.runtime.wgpu.runner import WgpuRunner
 
 __all__ = ["Timing", "WgpuRunner"]

@@ -1,20 +1,17 @@
-"""Opens a GPU through WebGPU: adapters, what each offers, pipelines, buffers, clear errors."""
+"""Opens a GPU through WebGPU: pipelines, buffers, clear errors."""
 
-import functools
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
+import numpy.typing as npt
 import wgpu
-from wgpu.backends.wgpu_native.extras import set_instance_extras
 
 from quatrain.errors import InputError, QuatrainError
+from quatrain.runtime.wgpu.adapters import pick_adapter
 from quatrain.runtime.wgpu.dispatch import Dispatch, Traits
 
 _STORAGE = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
@@ -26,71 +23,6 @@ _LIMITS = (
     "max-storage-buffers-per-shader-stage",
     "max-compute-workgroup-storage-size",
 )
-
-
-@dataclass(frozen=True)
-class AdapterInfo:
-    """An adapter as `quatrain devices` lists it. Sizes are bytes."""
-
-    name: str
-    kind: str  # DiscreteGPU, IntegratedGPU, CPU, ...
-    backend: str  # Vulkan, Metal, D3D12
-    driver: str
-    fp16: bool
-    subgroups: bool
-    timestamps: bool
-    max_buffer: int
-    max_binding: int
-    handle: Any = field(repr=False)
-
-    @property
-    def is_cpu(self) -> bool:
-        """Whether the adapter computes on the CPU (llvmpipe, WARP)."""
-        return self.kind == "CPU"
-
-
-@functools.cache
-def list_adapters() -> tuple[AdapterInfo, ...]:
-    """The adapters that can run a program, real GPUs first. OpenGL ones are left out."""
-    # Without it the window system's library complains on standard error, window or not.
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
-    # An instance made earlier by someone else is used as it is.
-    with suppress(RuntimeError):
-        set_instance_extras(backends=["Primary"])
-    found = [
-        AdapterInfo(
-            name=adapter.info["device"],
-            kind=adapter.info["adapter_type"],
-            backend=adapter.info["backend_type"],
-            driver=adapter.info["description"],
-            fp16="shader-f16" in adapter.features,
-            subgroups="subgroup" in adapter.features,
-            timestamps="timestamp-query" in adapter.features,
-            max_buffer=adapter.limits["max-buffer-size"],
-            max_binding=adapter.limits["max-storage-buffer-binding-size"],
-            handle=adapter,
-        )
-        for adapter in wgpu.gpu.enumerate_adapters_sync()
-        if not adapter.info["backend_type"].startswith("OpenGL")
-    ]
-    order = ["DiscreteGPU", "IntegratedGPU", "VirtualGPU", "Unknown", "CPU"]
-    return tuple(sorted(found, key=lambda a: order.index(a.kind) if a.kind in order else 3))
-
-
-def pick_adapter(name: str | None = None) -> AdapterInfo:
-    """The first adapter, or the first whose name or index is `name`. `InputError` if none is."""
-    adapters = list_adapters()
-    if not adapters:
-        raise InputError(
-            "no GPU adapter was found: install a Vulkan driver (on Debian, "
-            "`apt-get install mesa-vulkan-drivers` gives one that runs on the CPU), "
-            "or use --device reference"
-        )
-    for index, adapter in enumerate(adapters):
-        if name is None or name == str(index) or name.lower() in adapter.name.lower():
-            return adapter
-    known = ", ".join(f"{i}: {adapter.name}" for i, adapter in enumerate(adapters))
-    raise InputError(f"no GPU adapter is called {name!r}; there are: {known}")
 
 
 def _reason(error: Exception) -> str:
@@ -200,7 +132,7 @@ class Gpu:
         layout = pipeline.get_bind_group_layout(0)
         return self.device.create_bind_group(layout=layout, entries=entries)
 
-    def read(self, staging: Any, dtype: str) -> np.ndarray:
+    def read(self, staging: Any, dtype: npt.DTypeLike) -> np.ndarray:
         """The content of a staging buffer, once the work submitted before is done."""
         with explained("waiting for the GPU"):
             staging.map_sync("READ")

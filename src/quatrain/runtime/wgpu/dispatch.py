@@ -5,7 +5,13 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
-BYTES = {"f32": 4, "f16": 2, "i32": 4, "u32": 4, "u8": 1}
+import numpy as np
+
+# The types that operands are stored in, in WGSL's names, as numpy has them.
+NUMPY = {
+    "f32": np.dtype("float32"), "f16": np.dtype("float16"), "i32": np.dtype("int32"),
+    "u32": np.dtype("uint32"), "u8": np.dtype("uint8"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ Key = tuple[Hashable, ...]
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor on the device, contiguous: `key` names its memory, `dtype` is one of `BYTES`."""
+    """A tensor on the device, contiguous: `key` names its memory, `dtype` is one of `NUMPY`."""
 
     key: Key
     dtype: str
@@ -41,7 +47,7 @@ class Operand:
     @property
     def nbytes(self) -> int:
         """The size in bytes, rounded up to the 16 that a kernel's widest load needs."""
-        return max(16, -(-self.count * BYTES[self.dtype] // 16) * 16)
+        return max(16, -(-self.count * NUMPY[self.dtype].itemsize // 16) * 16)
 
     @property
     def rows(self) -> int:

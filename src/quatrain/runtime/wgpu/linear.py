@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from quatrain.runtime.defects import sums_capacity
+from quatrain.runtime.defects import EmulatedDefect, sums_capacity
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Traits, ceil_div, dispatch
 from quatrain.runtime.wgpu.rows import Quantized
 
@@ -27,7 +27,7 @@ class Weights:
 
 def int4_linear(
     x: Operand, weights: Weights, y: Operand, traits: Traits, int8: Quantized | None = None,
-    defect: str | None = None,
+    defect: EmulatedDefect | None = None,
 ) -> Dispatch:  # fmt: skip
     """y [M, N] = x [M, K] @ weights^T, from `int8` instead of x where given.
 
@@ -46,7 +46,7 @@ def int4_linear(
         assert weights.sums is not None
         operands[3:] = [int8.packed, int8.scale, int8.zero, weights.sums]
         constants |= {"X_SCALE": int8.scale.dtype, "SUM_STRIDE": weights.sums.shape[-1]}
-        if defect == "dq8ca-m-gt-k":
+        if defect == EmulatedDefect.MORE_ROWS_THAN_SUMS:
             constants["CAPACITY"] = sums_capacity(k, weights.group, x.dtype == "f16")
     if weights.bias is not None:
         operands.append(weights.bias)

@@ -4,28 +4,27 @@ Element-wise operators and those that change shapes are in shape_operators.py.""
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from quatrain.errors import InputError
+from quatrain.int4 import Scheme
 from quatrain.program import Operator
+from quatrain.program.operator_schemas import LINEAR_SCHEMES
 from quatrain.runtime.wgpu import attention, linear, pointwise
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand
+from quatrain.runtime.wgpu.lowering import Lowering
 from quatrain.runtime.wgpu.movement import put
 from quatrain.runtime.wgpu.rows import EPSILON, Norm, Quantized, Row, quantize_activation
 from quatrain.runtime.wgpu.shape_operators import SHAPE_HANDLERS
 
-if TYPE_CHECKING:
-    from quatrain.runtime.wgpu.lower import Lowering
 
-
-def _embedding(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _embedding(to: Lowering, operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     tokens, table = to.operand(args["indices"]), to.operand(args["weights"])
     y = to.declare(operator.out, (*tokens.shape, table.shape[1]))
     return [pointwise.embedding(tokens, table, y)]
 
 
-def _embedding_int4(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _embedding_int4(to: Lowering, operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     tokens, table = to.operand(args["indices"]), to.operand(args["weights"])
     y = to.declare(operator.out, (*tokens.shape, table.shape[1] * 2))
@@ -34,14 +33,14 @@ def _embedding_int4(to: "Lowering", operator: Operator) -> list[Dispatch]:
     return [pointwise.embedding_int4(tokens, table, scales, y, group, even_low)]
 
 
-def _rms_norm(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _rms_norm(to: Lowering, operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     x, weight = to.operand(args["x"]), to.operand(args["weight"])
     y = to.declare(operator.out, x.shape)
     return [to.add_row(Row(x, norm=Norm(weight, to.plain(args["eps"]), y)))]
 
 
-def _rope(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _rope(to: Lowering, operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     q, k = to.operand(args["xq"]), to.operand(args["xk"])
     q_id, k_id = to.graph.outputs_of(operator)
@@ -53,7 +52,7 @@ def _rope(to: "Lowering", operator: Operator) -> list[Dispatch]:
     return [attention.rope(q, k, *tables, q_out, k_out, table, halves=True)]
 
 
-def _rope_update(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _rope_update(to: Lowering, operator: Operator) -> list[Dispatch]:
     """See `fuse.fuse`; a Hugging Face rotary embedding has the position among its arguments."""
     *rotary, v_id, k_cache_id, v_cache_id, start_id, q_id = operator.args
     q, k, cosines, sines = (to.operand(value_id) for value_id in rotary[:4])
@@ -65,7 +64,7 @@ def _rope_update(to: "Lowering", operator: Operator) -> list[Dispatch]:
     return [attention.rope(q, k, cosines, sines, q_out, k_cache, table, halves, caches)]
 
 
-def _attention(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _attention(to: Lowering, operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     if to.plain(args["attn_mask"]) is not None or not to.plain(args["is_causal"]):
         raise InputError(f"{operator.name} with a mask of its own: use --device reference")
@@ -84,14 +83,14 @@ def _attention(to: "Lowering", operator: Operator) -> list[Dispatch]:
     return made + attention.attention(q, k_cache, v_cache, y, parts, start, to.traits, scale)
 
 
-def _update_cache(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _update_cache(to: Lowering, operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     value, cache = to.operand(args["value"]), to.cache(args["cache"])
     start = to.bounded(args["start_pos"], value.shape[1], cache.shape[1])
     return [put(value, 1, start, cache)]
 
 
-def _choose_qparams(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _choose_qparams(to: Lowering, operator: Operator) -> list[Dispatch]:
     """Once per activation: the exporter asks again for each linear that reads it."""
     args = operator.named_args
     x = to.operand(args["x"])
@@ -118,10 +117,10 @@ def _choose_qparams(to: "Lowering", operator: Operator) -> list[Dispatch]:
     return [to.add_row(Row(x, quantized=quantized))]
 
 
-def _linear(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _linear(to: Lowering, operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     x, packed = to.operand(args["x"]), to.operand(args["weights"])
-    int8 = operator.kind == "et_vk.linear_dq8ca_q4gsw"
+    int8 = LINEAR_SCHEMES[operator.kind] == Scheme.DYNAMIC_INT8
     has_bias = to.has_tensor(args["bias"])
     weights = linear.Weights(
         packed=packed,
@@ -143,7 +142,7 @@ def _linear(to: "Lowering", operator: Operator) -> list[Dispatch]:
     return [*made, linear.int4_linear(x, weights, y, to.traits, quantized, to.defect)]
 
 
-def _float_linear(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _float_linear(to: Lowering, operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     x, weight = to.operand(args["x"]), to.operand(args["weights"])
     has_bias = to.has_tensor(args["bias"])
@@ -152,7 +151,7 @@ def _float_linear(to: "Lowering", operator: Operator) -> list[Dispatch]:
     return [linear.float_linear(x, weight, bias, y)]
 
 
-HANDLERS: dict[str, Callable[["Lowering", Operator], list[Dispatch] | None]] = {
+HANDLERS: dict[str, Callable[[Lowering, Operator], list[Dispatch] | None]] = {
     "aten.embedding": _embedding,
     "et_vk.embedding_q4gsw": _embedding_int4,
     "et_vk.rms_norm": _rms_norm,
@@ -163,8 +162,7 @@ HANDLERS: dict[str, Callable[["Lowering", Operator], list[Dispatch] | None]] = {
     "custom_sdpa": _attention,
     "update_cache": _update_cache,
     "torchao.choose_qparams_affine": _choose_qparams,
-    "et_vk.linear_q4gsw": _linear,
-    "et_vk.linear_dq8ca_q4gsw": _linear,
+    **dict.fromkeys(LINEAR_SCHEMES, _linear),
     "aten.linear": _float_linear,
     **SHAPE_HANDLERS,
 }

@@ -114,11 +114,3 @@ def reduction(kind: str, x: Operand, y: Operand) -> Dispatch:
         T=y.dtype, X=x.dtype, K=x.count // y.count, FIRST=first, JOIN=join, FINISH=finish,
         WORKGROUP=64,
     )  # fmt: skip
-
-
-def argmax(logits: Operand, row: int, token: Operand) -> Dispatch:
-    """token [1] u32 = the index of the highest of row `row` of logits [M, V]."""
-    return dispatch(
-        "argmax", [logits, token], (row,), lambda p: (1, 1, 1),
-        T=logits.dtype, SIZE=logits.shape[-1], WORKGROUP=256,
-    )  # fmt: skip

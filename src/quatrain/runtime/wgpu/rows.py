@@ -6,15 +6,16 @@ quantizes it, where the graph asks for these in a row.
 
 from dataclasses import dataclass
 
+from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Traits, ceil_div, dispatch
 
 # torchao's smallest scale of an activation where the graph does not give one.
 EPSILON = 1.1920928955078125e-07
 
-# WGSL of what reads back of a zero point `chosen`, by defect (see quatrain.runtime.defects).
-_READ_ZERO = {
-    "dq8ca-zp-binding-float": "select(chosen, chosen - 8388608.0, chosen < 0.0)",
-    "dq8ca-zp-binding-int8": "select(127.0, -128.0, chosen < 0.0)",
+# WGSL of what reads back of a zero point `chosen`, by the defect that is emulated.
+_READ_ZERO: dict[EmulatedDefect | None, str] = {
+    EmulatedDefect.FLOAT_ZERO_POINTS: "select(chosen, chosen - 8388608.0, chosen < 0.0)",
+    EmulatedDefect.INT8_ZERO_POINTS: "select(127.0, -128.0, chosen < 0.0)",
 }
 
 
@@ -59,8 +60,8 @@ class Row:
     norm: Norm | None = None
     quantized: Quantized | None = None
 
-    def dispatch(self, traits: Traits, defect: str | None = None) -> Dispatch:
-        """One workgroup per row. `fault` is a defect to emulate."""
+    def dispatch(self, traits: Traits, defect: EmulatedDefect | None = None) -> Dispatch:
+        """One workgroup per row. `defect`: one to emulate."""
         join, norm, quantized = self.join, self.norm, self.quantized
         x = self.x
         buffers = [("x", "read_write" if join else "read", x.dtype, x)]
@@ -87,7 +88,7 @@ class Row:
             ]
             constants |= {
                 "X_SCALE": quantized.scale.dtype, "SMALLEST": quantized.smallest,
-                "READ_ZERO": _READ_ZERO.get(defect or "", "chosen"),
+                "READ_ZERO": _READ_ZERO.get(defect, "chosen"),
             }  # fmt: skip
         return dispatch(
             "row",

@@ -1,12 +1,12 @@
 """A list of dispatches bound to memory, ready to be encoded again for every step."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from quatrain.runtime.wgpu.device import Gpu, explained
-from quatrain.runtime.wgpu.dispatch import Dispatch, Key, Operand, Params, Symbol
+from quatrain.runtime.wgpu.dispatch import Dispatch, Key, Params, Symbol
 
 Symbols = Mapping[int, int]
 
@@ -79,43 +79,3 @@ def resolve(params: tuple[int | Symbol, ...], symbols: Symbols) -> Params:
     """`params` as four numbers."""
     a, b, c, d = (symbols[p.value_id] if isinstance(p, Symbol) else p for p in params)
     return a, b, c, d
-
-
-def place(
-    dispatches: list[Dispatch],
-    kept: set[Key],
-    allocate: Callable[[int], Any],
-    reuse: bool = True,
-) -> dict[Key, Any]:
-    """Buffers for the operands of `dispatches` not in `kept`, reused once no later one reads them.
-
-    `allocate` makes a buffer of a number of bytes. Operands whose uses overlap, those of one
-    dispatch included, never share memory; without `reuse`, none do.
-    """
-    operands: dict[Key, Operand] = {}
-    last_use: dict[Key, int] = {}
-    for i, dispatch in enumerate(dispatches):
-        for operand in dispatch.operands:
-            if operand.key not in kept:
-                known = operands.setdefault(operand.key, operand)
-                if operand.nbytes > known.nbytes:
-                    operands[operand.key] = operand
-                last_use[operand.key] = i
-
-    memory: dict[Key, Any] = {}
-    free: list[Any] = []
-    for i, dispatch in enumerate(dispatches):
-        for key in {o.key: None for o in dispatch.operands if o.key in operands}:
-            if key in memory:
-                continue
-            size = operands[key].nbytes
-            # The tightest free buffer that is not wastefully large.
-            fits = [buffer for buffer in free if size <= buffer.size <= 4 * size]
-            best = min(fits, key=lambda buffer: buffer.size, default=None)
-            if best is not None:
-                free.remove(best)
-            memory[key] = best if best is not None else allocate(size)
-        for key in {o.key: None for o in dispatch.operands if o.key in operands}:
-            if reuse and last_use[key] == i:
-                free.append(memory[key])
-    return memory

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from itertools import zip_longest
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, ValueList
 from quatrain.runtime.wgpu import movement
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand
+from quatrain.runtime.wgpu.lowering import Lowering
 from quatrain.runtime.wgpu.pointwise import (
     BINARY,
     REDUCTIONS,
@@ -20,11 +20,8 @@ from quatrain.runtime.wgpu.pointwise import (
     reduction,
 )
 
-if TYPE_CHECKING:
-    from quatrain.runtime.wgpu.lower import Lowering
 
-
-def _elementwise(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _elementwise(to: Lowering, operator: Operator) -> list[Dispatch]:
     kind, args = operator.kind, operator.named_args
     expression = UNARY.get(kind) or BINARY.get(kind) or WHERE
     arity = 1 if kind in UNARY else 2 if kind in BINARY else 3
@@ -35,7 +32,7 @@ def _elementwise(to: "Lowering", operator: Operator) -> list[Dispatch]:
     return [elementwise(expression, y, *inputs)]
 
 
-def _gelu(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _gelu(to: Lowering, operator: Operator) -> list[Dispatch]:
     approximate = to.plain(operator.named_args["approximate"])
     if approximate != "tanh":
         raise InputError(
@@ -52,12 +49,12 @@ def _broadcast(inputs: list[Operand]) -> tuple[int, ...]:
     return tuple(reversed(sizes))
 
 
-def _full_like(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _full_like(to: Lowering, operator: Operator) -> list[Dispatch]:
     y = to.declare(operator.out, to.operand(operator.args[0]).shape)
     return [elementwise(literal(to.plain(operator.args[1])), y)]
 
 
-def _reduce(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _reduce(to: Lowering, operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     x = to.operand(args["x"])
     rank, dims = len(x.shape), to.plain(args["dims"])
@@ -72,7 +69,7 @@ def _reduce(to: "Lowering", operator: Operator) -> list[Dispatch]:
     return [reduction(operator.kind, x, y)]
 
 
-def _slice(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _slice(to: Lowering, operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     x, step = to.operand(args["x"]), to.number(args["step"])
     dim = to.number(args["dim"]) % len(x.shape)
@@ -90,7 +87,7 @@ def _slice(to: "Lowering", operator: Operator) -> list[Dispatch]:
     return [movement.take(x, dim, start, step, y)]
 
 
-def _select(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _select(to: Lowering, operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     x = to.operand(args["x"])
     dim = to.number(args["dim"]) % len(x.shape)
@@ -101,7 +98,7 @@ def _select(to: "Lowering", operator: Operator) -> list[Dispatch]:
     return [movement.take(x, dim, index, 1, to.declare(operator.out, shape))]
 
 
-def _index_select(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _index_select(to: Lowering, operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     x, index = to.operand(args["x"]), to.operand(args["index"])
     dim = to.number(args["dim"]) % len(x.shape)
@@ -109,7 +106,7 @@ def _index_select(to: "Lowering", operator: Operator) -> list[Dispatch]:
     return [movement.gather(x, dim, index, y)]
 
 
-def _cat(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _cat(to: Lowering, operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     listed = to.graph.values[args["tensors"]]
     if not isinstance(listed, ValueList):
@@ -123,7 +120,7 @@ def _cat(to: "Lowering", operator: Operator) -> list[Dispatch]:
     return [movement.put(part, dim, at, y) for part, at in zip(parts, starts, strict=True)]
 
 
-def _permute(to: "Lowering", operator: Operator) -> list[Dispatch]:
+def _permute(to: Lowering, operator: Operator) -> list[Dispatch]:
     x = to.operand(operator.args[0])
     rank = len(x.shape)
     order = list(range(rank))
@@ -136,7 +133,7 @@ def _permute(to: "Lowering", operator: Operator) -> list[Dispatch]:
     return [movement.permute(x, tuple(order), y)]
 
 
-def _view(to: "Lowering", operator: Operator) -> None:
+def _view(to: Lowering, operator: Operator) -> None:
     args = operator.named_args
     x = to.operand(args["x"])
     size = to.graph.values[args["size"]]
@@ -152,12 +149,12 @@ def _view(to: "Lowering", operator: Operator) -> None:
     to.alias(operator, x, tuple(shape))
 
 
-def _same(to: "Lowering", operator: Operator) -> None:
+def _same(to: Lowering, operator: Operator) -> None:
     x = to.operand(operator.args[0])
     to.alias(operator, x, x.shape)
 
 
-def _reshaped(to: "Lowering", operator: Operator) -> None:
+def _reshaped(to: Lowering, operator: Operator) -> None:
     """squeeze, unsqueeze: the rank is the declared one, sizes of 1 come and go."""
     x = to.operand(operator.args[0])
     dims = to.plain(operator.args[1])
@@ -170,7 +167,7 @@ def _reshaped(to: "Lowering", operator: Operator) -> None:
     to.alias(operator, x, tuple(shape))
 
 
-SHAPE_HANDLERS: dict[str, Callable[["Lowering", Operator], list[Dispatch] | None]] = {
+SHAPE_HANDLERS: dict[str, Callable[[Lowering, Operator], list[Dispatch] | None]] = {
     "aten.slice_copy": _slice,
     "aten.select_copy": _select,
     "aten.index_select": _index_select,

@@ -8,11 +8,9 @@ import torch
 
 from quatrain.program import Operator
 from quatrain.runtime.wgpu.device import Gpu, explained
-from quatrain.runtime.wgpu.dispatch import Operand
+from quatrain.runtime.wgpu.dispatch import NUMPY, Operand
 from quatrain.runtime.wgpu.lower import Lowered
 from quatrain.runtime.wgpu.sequence import Sequence
-
-NUMPY = {"f32": "float32", "f16": "float16", "i32": "int32"}
 
 
 def trace_operators(

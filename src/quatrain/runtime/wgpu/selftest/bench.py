@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from quatrain.runtime.wgpu.device import Gpu, explained
-from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Traits
+from quatrain.runtime.wgpu.dispatch import NUMPY, Dispatch, Operand, Traits
 from quatrain.runtime.wgpu.sequence import Sequence
 
-NUMPY = {"f32": np.float32, "f16": np.float16, "i32": np.int32, "u32": np.uint32, "u8": np.uint8}
 # Largest normalized squared error that passes, by storage type.
 TOLERANCE = {"f32": 1e-6, "f16": 1e-4}
 _POISON = 0xFF  # four or two such bytes are a NaN
@@ -82,8 +81,8 @@ def run_case(gpu: Gpu, case: Case, traits: Traits | None = None) -> float:
         gpu.device.queue.submit([encoder.finish()])
     errors = []
     for name, want in expected.items():
-        dtype = np.int8 if want.dtype == np.int8 else NUMPY[bench.operands[name].dtype]
-        got = gpu.read(staging[name], np.dtype(dtype).name)
+        dtype = want.dtype if want.dtype == np.int8 else NUMPY[bench.operands[name].dtype]
+        got = gpu.read(staging[name], dtype)
         errors.append(squared_error(got[: want.size].reshape(want.shape), want))
     return max(errors)
 

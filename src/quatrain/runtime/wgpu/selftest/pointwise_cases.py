@@ -1,4 +1,4 @@
-"""Embeddings, element-wise operators, reductions and argmax, over shapes that break them."""
+"""Embeddings, element-wise operators and reductions, over shapes that break them."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,6 @@ from quatrain.runtime.wgpu.pointwise import (
     REDUCTIONS,
     UNARY,
     WHERE,
-    argmax,
     elementwise,
     embedding,
     embedding_int4,
@@ -65,8 +64,6 @@ def pointwise_cases(dtype: str) -> Iterator[Case]:
         for name in REDUCTIONS:
             yield Case(name, f"m{rows}-k{k}", dtype, _reduction(name, rows, k, dtype))
     yield Case("aten.full_like", "n65", dtype, _full_like(65, dtype))
-    for rows, size in [(1, 1), (2, 255), (3, 257), (1, 49152)]:
-        yield Case("argmax", f"m{rows}-n{size}", dtype, _argmax(rows, size, dtype))
 
 
 def _embedding(count: int, k: int, rows: int, dtype: str):
@@ -144,16 +141,5 @@ def _reduction(name: str, rows: int, k: int, dtype: str):
     def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
         x, y = bench.normal("x", dtype, rows, k), bench.out("y", dtype, rows, 1)
         return [reduction(name, x, y)], {"y": _FUNCTIONS[name](bench["x"])[:, None]}
-
-    return make
-
-
-def _argmax(rows: int, size: int, dtype: str):
-    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        logits = bench.normal("logits", dtype, rows, size)
-        bench.arrays["logits"][-1, [size // 3, size - 1]] = 100  # of equals the first wins
-        token = bench.out("token", "u32", 1)
-        want = np.array([bench["logits"][-1].argmax()])
-        return [argmax(logits, rows - 1, token)], {"token": want}
 
     return make

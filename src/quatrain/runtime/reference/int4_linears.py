@@ -1,0 +1,78 @@
+"""The int4 linears of a graph, each around its weight unpacked to float32."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from quatrain.errors import InputError
+from quatrain.int4 import Scheme
+from quatrain.program import Operator, VulkanGraph
+from quatrain.program.operator_schemas import LINEAR_SCHEMES
+from quatrain.runtime.defects import EmulatedDefect
+from quatrain.runtime.reference.defective_linear import defective_linear_dynamic
+from quatrain.runtime.reference.quantized import dense_weight, linear_dynamic, linear_weight_only
+
+
+class Int4Linears:
+    """Makes the kernels of `graph`'s int4 linears; equal weights are unpacked once.
+
+    `defect`: what the 8da4w ones compute wrongly.
+    """
+
+    def __init__(self, graph: VulkanGraph, defect: EmulatedDefect | None):
+        self.graph = graph
+        self.defect = defect
+        self._dense: dict[tuple[Any, ...], torch.Tensor] = {}
+
+    def kernel(
+        self, operator: Operator, values: Sequence[Any]
+    ) -> tuple[Callable[..., torch.Tensor], tuple[int, ...]]:
+        """The kernel of `operator` and the ids of the arguments that it takes.
+
+        `values` holds the graph's constants by id. Raises `InputError` where those of this linear
+        are none, or do not fit together.
+        """
+        names = operator.named_args
+        dense = self._dense_weight(names, values)
+        if LINEAR_SCHEMES[operator.kind] == Scheme.WEIGHT_ONLY:
+            return (lambda x, bias: linear_weight_only(x, dense, bias)), (names["x"], names["bias"])
+        arguments = ("x", "input_scales", "input_zero_points", "bias")
+        defect, group = self.defect, self.graph.plain(names["group_size"])
+
+        def linear(x: Any, scales: Any, zeros: Any, bias: Any) -> torch.Tensor:
+            if defect is not None:
+                return defective_linear_dynamic(defect, x, scales, zeros, dense, bias, group)
+            return linear_dynamic(x, scales, zeros, dense, bias)
+
+        return linear, tuple(names[name] for name in arguments)
+
+    def _dense_weight(self, names: dict[str, int], values: Sequence[Any]) -> torch.Tensor:
+        columns = self.graph.tensor(names["x"]).shape[-1]
+        packed, scales = values[names["weights"]], values[names["weight_scales"]]
+        if not isinstance(packed, torch.Tensor) or not isinstance(scales, torch.Tensor):
+            raise InputError("an int4 linear's weights are not constants of the program")
+        group = self.graph.integer(names["group_size"])
+        _check_packing(packed, scales, group, columns)
+        key = (packed.data_ptr(), scales.data_ptr(), tuple(packed.shape), group, columns)
+        if key not in self._dense:
+            self._dense[key] = dense_weight(packed, scales, group, columns)
+        return self._dense[key]
+
+
+def _check_packing(
+    packed: torch.Tensor, scales: torch.Tensor, group_size: int, columns: int
+) -> None:
+    fits = (
+        packed.dim() == scales.dim() == 2
+        and group_size > 0
+        and packed.shape[1] * 2 >= columns
+        and packed.shape[1] * 2 % group_size == 0
+        and scales.shape[0] * group_size >= packed.shape[1] * 2
+        and scales.shape[1] >= packed.shape[0]
+    )
+    if not fits:
+        raise InputError(
+            f"an int4 linear of {columns} inputs has packed weights {list(packed.shape)} and "
+            f"scales {list(scales.shape)} for groups of {group_size}: they do not fit together"
+        )

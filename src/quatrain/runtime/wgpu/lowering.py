@@ -1,0 +1,164 @@
+"""The state of a graph that is being lowered: what was made so far, and what its values became."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from quatrain.errors import InputError
+from quatrain.program import Operator, Plain, VulkanGraph
+from quatrain.runtime.defects import EmulatedDefect
+from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Symbol, Traits
+from quatrain.runtime.wgpu.pointwise import BINARY
+from quatrain.runtime.wgpu.rows import Join, Quantized, Row
+from quatrain.runtime.wgpu.symbols import number
+
+_DTYPES = {
+    "float32": "f32", "float16": "f16", "int32": "i32", "int64": "i32", "int8": "i32",
+    "uint8": "u8", "bool": "i32",
+}  # fmt: skip
+
+
+# What joins two activations into one that is normalized or quantized next.
+_MAKERS = (BINARY["aten.add"], BINARY["silu_mul"])
+
+
+@dataclass
+class Lowered:
+    """A graph's dispatches at one set of input shapes.
+
+    `operands` maps value ids to memory; keys are ("constant", key), ("cache", value id) or
+    ("value", value id). `origins` holds, per dispatch, the operator it came from.
+    """
+
+    dispatches: list[Dispatch] = field(default_factory=list)
+    origins: list[Operator] = field(default_factory=list)
+    operands: dict[int, Operand] = field(default_factory=dict)
+    symbols: dict[int, int] = field(default_factory=dict)
+    # (symbol, length, limit): a step is refused where the symbol's value + length > limit.
+    bounds: set[tuple[int, int, int]] = field(default_factory=set)
+
+
+def storage_dtype(dtype: str, fp16: bool) -> str:
+    """How a tensor of the graph is stored; float16 widens where the GPU does not offer it."""
+    if dtype not in _DTYPES:
+        raise InputError(f"the GPU runtime does not hold tensors of {dtype}")
+    return "f32" if dtype == "float16" and not fp16 else _DTYPES[dtype]
+
+
+class Lowering:
+    """What the handlers of operators (operators.py, shape_operators.py) read and add to."""
+
+    def __init__(
+        self,
+        graph: VulkanGraph,
+        traits: Traits,
+        fp16: bool,
+        inputs: Mapping[int, np.ndarray],
+        defect: EmulatedDefect | None,
+        join: bool,
+    ):
+        self.graph = graph
+        self.traits = traits
+        self.fp16 = fp16
+        self.inputs = inputs
+        self.defect = defect
+        self.join = join
+        self._rows: dict[int, Row] = {}  # by the index of their dispatch
+        self.result = Lowered()
+        # Quantized activations by the tensor, or by the tensor and the parameters, they are of.
+        self.quantized: dict[Any, Quantized] = {}
+        for value_id, array in inputs.items():
+            self.declare(value_id, array.shape)
+
+    def add_row(self, row: Row) -> Dispatch:
+        """The dispatch of `row`, which takes the place of the one before it if that only makes
+        the row: a sum, a gated activation, or a norm that is now to be quantized."""
+        before = self._maker(row.x) if self.join else None
+        if before is not None:
+            self.result.dispatches.pop()
+            self.result.origins.pop()
+            if isinstance(before, Join):
+                row = replace(row, join=before)
+            else:
+                row = replace(before, quantized=row.quantized)
+        self._rows[len(self.result.dispatches)] = row
+        return row.dispatch(self.traits, self.defect)
+
+    def _maker(self, x: Operand) -> Join | Row | None:
+        """What the last dispatch does, if that makes `x` and can be joined with what follows."""
+        if not self.result.dispatches:
+            return None
+        last = self.result.dispatches[-1]
+        if last.kernel == "row":
+            row = self._rows[len(self.result.dispatches) - 1]
+            made = row.norm.y if row.norm and not row.quantized else None
+            # Norms of heads are not joined: x then is their memory, seen as rows of tokens.
+            return row if made and (made.key, made.rows) == (x.key, x.rows) else None
+        expression = dict(last.constants).get("EXPRESSION")
+        if last.kernel != "elementwise" or expression not in _MAKERS:
+            return None
+        a, b, y = last.operands
+        whole = a.count == b.count == y.count
+        return Join(expression, a, b) if whole and y.key == x.key else None
+
+    def operand(self, value_id: int) -> Operand:
+        """The memory of a tensor that was computed, given or is a constant."""
+        if value_id not in self.result.operands:
+            tensor = self.graph.tensor(value_id)
+            if tensor.constant is None:
+                raise InputError(f"value {value_id} of the graph is read before it is computed")
+            key = self.graph.constant_key(value_id) or f"offset {tensor.constant}"
+            # Bytes are uploaded as they are, int8 and uint8 included, but halves may widen.
+            dtype = storage_dtype(tensor.dtype, self.fp16)
+            self.result.operands[value_id] = Operand(("constant", key), dtype, tensor.shape)
+        return self.result.operands[value_id]
+
+    def cache(self, value_id: int) -> Operand:
+        """A KV cache: a constant of the graph that the program writes to."""
+        tensor = self.graph.tensor(value_id)
+        dtype = storage_dtype(tensor.dtype, self.fp16)
+        self.result.operands[value_id] = Operand(("cache", value_id), dtype, tensor.shape)
+        return self.result.operands[value_id]
+
+    def declare(self, value_id: int, shape: tuple[int, ...]) -> Operand:
+        """Memory for a result of `shape`."""
+        tensor = self.graph.tensor(value_id)
+        bound = tensor.shape
+        if len(bound) == len(shape) and any(s > b for s, b in zip(shape, bound, strict=True)):
+            raise InputError(
+                f"a tensor of shape {list(shape)} does not fit the program, which takes at most "
+                f"{list(bound)}; use a shorter prompt, or feed it in parts"
+            )
+        dtype = storage_dtype(tensor.dtype, self.fp16)
+        self.result.operands[value_id] = Operand(("value", value_id), dtype, tuple(shape))
+        return self.result.operands[value_id]
+
+    def alias(self, operator: Operator, x: Operand, shape: tuple[int, ...]) -> None:
+        """Let the output be x's memory seen in another shape."""
+        self.result.operands[operator.out] = replace(x, shape=tuple(shape))
+
+    def has_tensor(self, value_id: int) -> bool:
+        """Whether an optional argument, such as a bias, is given."""
+        return not isinstance(self.graph.values[value_id], Plain)
+
+    def plain(self, value_id: int) -> Any:
+        """A fixed value."""
+        return self.graph.plain(value_id)
+
+    def number(self, value_id: int) -> int:
+        """An integer, fixed or symbolic, as it is at these input shapes."""
+        return number(self.graph, value_id, self.result.symbols)
+
+    def bounded(self, value_id: int, length: int, limit: int) -> int | Symbol:
+        """A position for a dispatch's params, from which `length` of `limit` rows are used.
+
+        A fixed one is given as it is; a symbol is filled in, and checked, as a step begins.
+        """
+        if isinstance(self.graph.values[value_id], Plain):
+            return self.plain(value_id)
+        if value_id not in self.result.symbols:
+            raise InputError(f"value {value_id} of the graph, a position, is never computed")
+        self.result.bounds.add((value_id, length, limit))
+        return Symbol(value_id)
