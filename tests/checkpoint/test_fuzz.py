@@ -8,11 +8,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import tests.checkpoint.meta.test_meta_releases as releases
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
+from tests.support import meta_releases as releases
 from tests.support import quantized_folders as folders
 from tests.support import sentencepiece_models as spm
 from tests.support import tiny_models as tiny

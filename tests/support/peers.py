@@ -1,5 +1,7 @@
 """Tiny random models of transformers, saved as their own writers do, and how far we are off."""
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -17,13 +19,17 @@ TINY = {
 }  # fmt: skip
 
 
+def config_class(kind: str) -> type[transformers.PreTrainedConfig]:
+    """The configuration of `{kind}ForCausalLM`: of models that also see, the text half's own."""
+    prefix = f"{kind}Text" if hasattr(transformers, f"{kind}TextConfig") else kind
+    return getattr(transformers, f"{prefix}Config")
+
+
 def random_model(kind: str, seed: int = 0, **fields) -> transformers.PreTrainedModel:
     """A model of `{kind}ForCausalLM` with random weights, norms and biases included."""
-    # Of models that also see, the text half has a configuration of its own.
-    prefix = f"{kind}Text" if hasattr(transformers, f"{kind}TextConfig") else kind
-    config = getattr(transformers, f"{prefix}Config")
     torch.manual_seed(seed)
-    model = getattr(transformers, f"{kind}ForCausalLM")(config(**{**TINY, **fields}))
+    config = config_class(kind)(**{**TINY, **fields})
+    model = getattr(transformers, f"{kind}ForCausalLM")(config)
     for parameter in model.parameters():
         # Far enough from the usual 0 and 1 that a weight left out or misplaced shows.
         spread = 0.3 if parameter.dim() == 1 else parameter.shape[-1] ** -0.5
@@ -33,6 +39,14 @@ def random_model(kind: str, seed: int = 0, **fields) -> transformers.PreTrainedM
 
 def saved(model: transformers.PreTrainedModel, folder: Path) -> Path:
     model.save_pretrained(folder)
+    return folder
+
+
+def change_config(folder: Path, drop: Iterable[str] = (), **fields) -> Path:
+    """Drop fields of config.json and replace others."""
+    config = json.loads((folder / "config.json").read_text())
+    config = {name: value for name, value in config.items() if name not in drop} | fields
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 

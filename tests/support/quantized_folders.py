@@ -74,7 +74,7 @@ SETTINGS = {
         "ignore": ["lm_head"],
     },
 }
-_PACK = {
+PACK = {
     "gptq": pack_gptq,
     "gptq_v2": lambda *linear: pack_gptq(*linear, v2=True),
     "awq": pack_awq,
@@ -119,7 +119,7 @@ def write_quantized(folder: Path, method: str, zeros=None, settings=None, shards
         module = tiny.renamed(f"{name}.x", tiny.HF_NAMES, "model.layers").removesuffix(".x")
         named |= {
             f"{module}.{part}": tensor.contiguous()
-            for part, tensor in _PACK[method](*linear).items()
+            for part, tensor in PACK[method](*linear).items()
         }
     for name, tensor in tensors.items():
         named[tiny.renamed(name, tiny.HF_NAMES, "model.layers")] = tensor

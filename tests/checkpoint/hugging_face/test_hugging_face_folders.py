@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
+from tests.support.peers import change_config
 
 from quatrain.checkpoint import open_checkpoint, open_float_model
 from quatrain.checkpoint.source_files import is_quantized, source_files
@@ -46,17 +47,11 @@ def test_a_path_that_cannot_be(path, tmp_path):
         assert len(str(caught.value)) < 1000
 
 
-def change(folder, **fields):
-    config = folder / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | fields))
-    return folder
-
-
 @pytest.mark.parametrize("settings", [{}, {"quant_method": "gptq", "checkpoint_format": "gptq"}])
 def test_settings_of_an_older_autogptq(settings, tmp_path):
     folder = folders.write_quantized(tmp_path / "new", "gptq")
     expected = open_checkpoint(folder)
-    change(folder, quantization_config=None)
+    change_config(folder, quantization_config=None)
     older = {"bits": 4, "group_size": folders.GROUP, "desc_act": False, "sym": True, **settings}
     (folder / "quantize_config.json").write_text(json.dumps(older))
     assert is_quantized(folder)
@@ -70,7 +65,7 @@ def test_settings_of_an_older_autogptq(settings, tmp_path):
 
 
 def test_quantized_tensors_that_nothing_explains(tmp_path):
-    folder = change(folders.write_quantized(tmp_path, "gptq"), quantization_config=None)
+    folder = change_config(folders.write_quantized(tmp_path, "gptq"), quantization_config=None)
     for opened in (open_checkpoint, open_float_model):
         with pytest.raises(InputError, match=r"config\.json has no quantization_config"):
             opened(folder)
@@ -83,7 +78,7 @@ def test_a_quantized_folder_without_its_output_layer(tmp_path):
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(InputError, match=r"lm_head\.weight is missing.*not tied"):
         open_checkpoint(folder)
-    assert open_checkpoint(change(folder, tie_word_embeddings=True)).output_kind == "tied"
+    assert open_checkpoint(change_config(folder, tie_word_embeddings=True)).output_kind == "tied"
 
 
 def test_nothing_is_said_of_a_params_json_that_there_is_none_of(tmp_path):

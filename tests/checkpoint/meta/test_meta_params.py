@@ -3,10 +3,12 @@
 import json
 
 import pytest
-import tests.checkpoint.families.test_llama4 as llama4
-import tests.checkpoint.meta.test_meta_releases as releases
 import torch
+from tests.checkpoint.families.table import LLAMA4
+from tests.support import meta_releases as releases
 from tests.support import tiny_models as tiny
+from tests.support.meta_folders import write_meta_llama4
+from tests.support.peers import random_model
 
 from quatrain.backbone.config import load_params
 from quatrain.checkpoint import open_checkpoint, open_float_model
@@ -86,7 +88,7 @@ def test_llama4_figures_that_scout_leaves_out(tmp_path, absent):
 
 
 def write_llama4(folder):
-    return llama4._write_meta(folder, llama4.llama4().state_dict())
+    return write_meta_llama4(folder, random_model("Llama4", **LLAMA4))
 
 
 @pytest.mark.parametrize("before", [True, False, ...])

@@ -1,8 +1,8 @@
 """Programs of Meta's QLoRA and SpinQuant layouts compute what the eager backbone does."""
 
 import pytest
-import tests.checkpoint.meta.test_meta_releases as releases
 import torch
+from tests.support import meta_releases as releases
 
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_checkpoint

@@ -5,22 +5,12 @@ import re
 import time
 
 import pytest
-from tests.checkpoint.families.test_families import FAMILIES
-from tests.checkpoint.families.test_family_defaults import change
-from tests.checkpoint.families.test_llama4 import TINY as LLAMA4
-from tests.support.peers import random_model, saved
+from tests.checkpoint.families.table import LLAMA3_ROPE, LLAMA4, ROWS
+from tests.support.peers import change_config, random_model, saved
 
 from quatrain.checkpoint import open_float_model
 from quatrain.errors import InputError
 
-LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-          "original_max_position_embeddings": 16, "rope_theta": 500000.0}  # fmt: skip
-MODELS = {
-    **FAMILIES,
-    "llama": ("Llama", {"rope_parameters": LLAMA3}),
-    "qwen3": ("Qwen3", {"use_sliding_window": True, "sliding_window": 8}),
-    "llama4": ("Llama4", LLAMA4),
-}
 WRONG = [None, "x", "4", [], [[1]], [0.5], {}, {"a": {}}, {"full_attention": 1}, -1, 0, 1, 0.5, 1e9,
          10**9, 10**400, float("nan"), float("inf"), True, [None] * 4, ["x"] * 4]  # fmt: skip
 # Read where a file has them, which files of transformers 5 do not.
@@ -40,10 +30,10 @@ def with_one_wrong(fields):
                 yield [name, *place], {**fields, name: inner}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.fuzzed])
 def test_a_wrong_value_is_one_error_or_none(name, tmp_path):
-    kind, fields = MODELS[name]
-    path = saved(random_model(kind, **fields), tmp_path) / "config.json"
+    model = random_model(ROWS[name].kind, **ROWS[name].fields)
+    path = saved(model, tmp_path) / "config.json"
     config = json.loads(path.read_text())
     start, count = time.monotonic(), 0
     for place, wrong in with_one_wrong(OLDER | config):
@@ -80,26 +70,48 @@ REFUSED = [
 ]  # fmt: skip
 
 
+NOT_IMPLEMENTED = [
+    ("SmolLM3", {"no_rope_layers": [0, 1, 1], "pad_token_id": 0}, "every n-th layer only"),
+    ("Gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+    ("Llama", {"hidden_act": "relu"}, "'hidden_act' is 'relu'"),
+    ("Llama", {"mlp_bias": True}, "mlp_bias"),
+]
+
+
+@pytest.mark.parametrize("kind, fields, message", NOT_IMPLEMENTED)
+def test_what_is_not_implemented_is_refused(kind, fields, message, tmp_path):
+    saved(random_model(kind, **fields), tmp_path)
+    with pytest.raises(InputError, match=message):
+        open_float_model(tmp_path)
+
+
+def test_another_model_type_is_refused(tmp_path):
+    change_config(saved(random_model("Llama"), tmp_path), model_type="gpt2")
+    with pytest.raises(InputError, match="model_type is 'gpt2'"):
+        open_float_model(tmp_path)
+
+
 @pytest.mark.parametrize("kind, fields, message", REFUSED)
 def test_what_would_be_computed_otherwise_is_refused(kind, fields, message, tmp_path):
     shape = LLAMA4 if kind == "Llama4" else {"pad_token_id": 0} if kind == "Phi3" else {}
     drop = ["rope_parameters"] if kind == "Phi3" else []
-    change(saved(random_model(kind, **shape), tmp_path), drop, **fields)
+    change_config(saved(random_model(kind, **shape), tmp_path), drop, **fields)
     with pytest.raises(InputError, match=message):
         open_float_model(tmp_path)
 
 
 def test_gemma3_sliding_layers_have_their_usual_base_where_none_is_stated(tmp_path):
     saved(random_model("Gemma3", query_pre_attn_scalar=24, sliding_window=8, head_dim=16), tmp_path)
-    change(tmp_path, rope_parameters={"full_attention": {"rope_theta": 5e5}})
+    change_config(tmp_path, rope_parameters={"full_attention": {"rope_theta": 5e5}})
     config = open_float_model(tmp_path).config
     assert (config.rope_theta, config.local_rope_theta) == (5e5, 10000.0)
 
 
 def test_rope_stated_twice_and_alike(tmp_path):
-    saved(random_model("Llama", rope_parameters=LLAMA3), tmp_path)
-    older = {name: value for name, value in LLAMA3.items() if name != "rope_theta"}
-    change(tmp_path, rope_scaling=older, rope_theta=500000.0)
+    rope = LLAMA3_ROPE | {"rope_theta": 500000.0}
+    saved(random_model("Llama", rope_parameters=rope), tmp_path)
+    older = {name: value for name, value in rope.items() if name != "rope_theta"}
+    change_config(tmp_path, rope_scaling=older, rope_theta=500000.0)
     assert open_float_model(tmp_path).config.rope_scale_factor == 8.0
 
 

@@ -1,16 +1,15 @@
 """What a config.json leaves out is what transformers' configuration class has for it."""
 
 import dataclasses
-import json
 
 import pytest
 import torch
-from tests.checkpoint.families.test_families import GEMMA
-from tests.checkpoint.families.test_llama4 import TINY as LLAMA4
+from tests.checkpoint.families.table import GEMMA, LLAMA4
 from tests.support.peers import (
     TINY,
     TOLERANCE,
     backbone_of,
+    change_config,
     parity_error,
     prefill_then_decode,
     random_model,
@@ -70,20 +69,12 @@ def test_defaults_are_those_of_transformers(model_type):
         assert class_default(kind, name) in (None, False, model_type), name
 
 
-def change(folder, drop=(), **fields):
-    """Drop fields of config.json and replace others."""
-    config = json.loads((folder / "config.json").read_text())
-    config = {name: value for name, value in config.items() if name not in drop} | fields
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
-
-
 def error_without(kind, fields, drop, folder, **changed):
     """How far we are off a model whose config.json leaves out the fields `drop`."""
     model = random_model(kind, **fields)
     tokens = random_tokens(30, model.config.vocab_size)
     ours = prefill_then_decode(
-        backbone_of(change(saved(model, folder), drop, **changed)), tokens, 9
+        backbone_of(change_config(saved(model, folder), drop, **changed)), tokens, 9
     )
     return relative_error(ours, model(tokens).logits[:, 8:])
 
@@ -127,7 +118,7 @@ def test_what_is_left_out_equals_transformers(name, tmp_path):
 def test_mistral_without_a_window_field_has_the_default(tmp_path):
     folder = saved(random_model("Mistral", sliding_window=None), tmp_path)
     assert open_float_model(folder).config.sliding_window is None
-    assert open_float_model(change(folder, ["sliding_window"])).config.sliding_window == 4096
+    assert open_float_model(change_config(folder, ["sliding_window"])).config.sliding_window == 4096
 
 
 def test_gemma3_as_the_hub_has_it(tmp_path):
@@ -144,7 +135,7 @@ def test_gemma3_as_the_hub_has_it(tmp_path):
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0.0, min(0.3, parameter.shape[-1] ** -0.5))
     text |= {"model_type": "gemma3_text"}
-    folder = change(saved(model, tmp_path), text_config=text)
+    folder = change_config(saved(model, tmp_path), text_config=text)
     tokens = random_tokens(24, 200)
     ours = prefill_then_decode(backbone_of(folder), tokens, 9)
     assert relative_error(ours, model(input_ids=tokens).logits[:, 8:]) < TOLERANCE
@@ -167,7 +158,7 @@ def test_a_window_as_long_as_the_trained_context_stays(kind, tmp_path):
 def test_an_output_layer_that_is_missing(stated, tmp_path):
     folder = saved(random_model("Llama", tie_word_embeddings=True), tmp_path)
     drop = ["tie_word_embeddings"] if stated is None else []
-    change(folder, drop, **({} if stated is None else {"tie_word_embeddings": stated}))
+    change_config(folder, drop, **({} if stated is None else {"tie_word_embeddings": stated}))
     with pytest.raises(InputError, match=r"lm_head\.weight is missing.*not tied"):
         open_float_model(folder)
 
@@ -176,5 +167,5 @@ def test_tied_by_default(tmp_path):
     model = random_model("Gemma2", **GEMMA, tie_word_embeddings=True)
     model.set_attn_implementation("eager")
     assert parity_error(model, tmp_path) < TOLERANCE
-    change(tmp_path, ["tie_word_embeddings"])
+    change_config(tmp_path, ["tie_word_embeddings"])
     assert "output.weight" not in open_float_model(tmp_path).tensors

@@ -1,0 +1,76 @@
+"""How far the model of a row of the table is from transformers, by each of its readings."""
+
+from pathlib import Path
+
+import torch
+from tests.checkpoint.families.table import ROWS, Row
+from tests.support.gguf_writer import write_gguf
+from tests.support.peers import (
+    backbone_of,
+    parity_error,
+    prefill_then_decode,
+    random_model,
+    random_tokens,
+    relative_error,
+    saved,
+)
+from tests.support.quantized_models import write_quantized_model
+from transformers import PreTrainedModel
+
+from quatrain.backbone.build import build_backbone
+from quatrain.backbone.model import Backbone
+from quatrain.checkpoint import open_checkpoint
+from quatrain.int4 import Scheme
+
+
+def model_of(row: Row, **fields) -> PreTrainedModel:
+    """Its model of transformers; `fields` replace the row's."""
+    model = random_model(row.kind, **{**row.fields, **fields})
+    model.set_attn_implementation("eager")  # soft caps are left out of the others
+    return model
+
+
+def float_error(name: str, folder: Path) -> float:
+    """Of the folder that transformers saves."""
+    row = ROWS[name]
+    model = model_of(row)
+    if row.by_context:
+        tokens = random_tokens(40)
+        ours = backbone_of(saved(model, folder))(tokens, torch.tensor([0]))
+        return relative_error(ours, model(tokens).logits[:, -1])
+    return parity_error(model, folder, length=30)
+
+
+def gguf_error(name: str, folder: Path) -> float:
+    row = ROWS[name]
+    assert row.gguf is not None
+    model = model_of(row, **row.gguf.fields)
+    return _error(backbone_of(write_gguf(folder / "m.gguf", model, row.gguf)), model, 30, 13)
+
+
+def meta_error(name: str, folder: Path) -> float:
+    row = ROWS[name]
+    assert row.meta is not None
+    model = model_of(row)
+    return _error(backbone_of(row.meta(folder, model)), model, 20, 7)
+
+
+def quantized_error(name: str, method: str, folder: Path) -> float:
+    """Of a folder of the quantizer `method`, against transformers on the values that it holds."""
+    model = model_of(ROWS[name])
+    return checkpoint_error(write_quantized_model(folder, model, method), model)
+
+
+def checkpoint_error(folder: Path, model: PreTrainedModel) -> float:
+    """How far the checkpoint `folder` is from `model`, both in floating point."""
+    checkpoint = open_checkpoint(folder)
+    checkpoint.check_values()
+    backbone = build_backbone(checkpoint.config, checkpoint.tensors, Scheme.WEIGHT_ONLY)
+    return _error(backbone, model, 24, 9)
+
+
+def _error(backbone: Backbone, model: PreTrainedModel, length: int, prefill: int) -> float:
+    """Of logits: of the first `prefill` of `length` tokens at once, then of each."""
+    tokens = random_tokens(length, model.config.vocab_size)
+    ours = prefill_then_decode(backbone, tokens, prefill)
+    return relative_error(ours, model(tokens).logits[:, prefill - 1 :])

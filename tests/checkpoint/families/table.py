@@ -1,0 +1,187 @@
+"""The families: a row for each variant that is compared with transformers.
+
+What a row has besides its model is a file that is made of that model, opened, and compared with it
+too. Every family has all of those that it can be read from: test_parity.py says so of one that
+has not.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.support.gguf_writer import Conversion
+from tests.support.meta_folders import write_meta_llama, write_meta_llama4
+from tests.support.peers import config_class
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Row:
+    """`documented`: its row in docs/families.md. `kind`: its `{kind}ForCausalLM` in transformers.
+    `fields`: of its configuration, those that are not `peers.TINY`'s. `gguf`: how llama.cpp writes
+    it. `meta`: writes it as Meta does. `quantized`: whether folders that quantizers wrote are
+    compared. `fuzzed`: whether each field of its config.json is tried with wrong values.
+    `by_context`: whether what transformers computes depends on each call's length, so that only
+    whole prefills of one length can be compared."""
+
+    documented: str
+    kind: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    gguf: Conversion | None = None
+    meta: Callable[[Path, PreTrainedModel], Path] | None = None
+    quantized: bool = False
+    fuzzed: bool = False
+    by_context: bool = False
+
+    @property
+    def model_type(self) -> str:
+        return config_class(self.kind).model_type
+
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32, "rope_theta": 10000.0,
+}  # fmt: skip
+LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.75,
+    "short_factor": [1.0, 1.1, 1.3, 1.6, 2.0, 2.5], "long_factor": [2.0, 2.2, 2.6, 3.2, 4.0, 5.0],
+    "original_max_position_embeddings": 32,
+}  # fmt: skip
+PHI4_MINI = {
+    "rope_parameters": LONGROPE, "pad_token_id": 0, "original_max_position_embeddings": 32,
+}  # fmt: skip
+SLIDING = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
+GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 8, "num_hidden_layers": 4}
+LLAMA4 = {
+    "num_hidden_layers": 4, "head_dim": 16, "intermediate_size": 64, "intermediate_size_mlp": 96,
+    "num_local_experts": 4, "num_experts_per_tok": 1, "interleave_moe_layer_step": 2,
+    "no_rope_layer_interval": 4, "attention_chunk_size": 128, "floor_scale": 8192,
+    "pad_token_id": 0, "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
+}  # fmt: skip
+# A GGUF does not say by what a Gemma scales its queries: its head dimension, but in the largest.
+GEMMA_GGUF = {"query_pre_attn_scalar": 16}
+
+
+def llama4_figures(config: Any) -> dict[str, Any]:
+    return {
+        "feed_forward_length": config.intermediate_size_mlp,
+        "expert_feed_forward_length": config.intermediate_size,
+        "expert_count": config.num_local_experts,
+        "expert_used_count": config.num_experts_per_tok,
+        "interleave_moe_layer_step": config.interleave_moe_layer_step,
+    }
+
+
+def phi3_figures(config: Any) -> dict[str, Any]:
+    rope = config.rope_parameters
+    head_dim = config.hidden_size // config.num_attention_heads
+    return {
+        "rope_dimension_count": int(rope["partial_rotary_factor"] * head_dim),
+        "rope_scaling_orig_ctx_len": rope["original_max_position_embeddings"],
+        "rope_scaling_attn_factors": rope.get("attention_factor") or 1.0,
+    }
+
+
+def window(config: Any) -> dict[str, Any]:
+    return {"sliding_window": config.sliding_window}
+
+
+ROWS = {
+    "llama": Row(
+        "Llama 2, 3, SmolLM2", "Llama", quantized=True,
+        gguf=Conversion("llama", interleaved=True), meta=write_meta_llama,
+    ),
+    "llama tied": Row("Llama 2, 3, SmolLM2", "Llama", {"tie_word_embeddings": True}),
+    "llama wide heads": Row("Llama 2, 3, SmolLM2", "Llama", {"head_dim": 32}),
+    "llama 3.1 rope": Row(
+        "Llama 3.1, 3.2", "Llama", {"rope_parameters": LLAMA3_ROPE}, fuzzed=True
+    ),
+    "qwen2": Row("Qwen 2.5", "Qwen2", gguf=Conversion("qwen2"), quantized=True),
+    "qwen2 with sliding layers": Row("Qwen 2.5", "Qwen2", SLIDING, fuzzed=True),
+    "qwen3": Row(
+        "Qwen 3 dense", "Qwen3", {"head_dim": 32}, quantized=True,
+        gguf=Conversion("qwen3", fields={"head_dim": 16}),
+    ),
+    "qwen3 with sliding layers": Row("Qwen 3 dense", "Qwen3", SLIDING, fuzzed=True),
+    "mistral": Row(
+        "Mistral", "Mistral", {"sliding_window": 8}, quantized=True, fuzzed=True,
+        gguf=Conversion("llama", interleaved=True, figures=window),
+    ),
+    "phi4 mini": Row(
+        "Phi-3, Phi-4-mini", "Phi3", PHI4_MINI | {"max_position_embeddings": 32},
+        gguf=Conversion("phi3", figures=phi3_figures), quantized=True, fuzzed=True,
+    ),
+    "phi4 mini, long": Row(
+        "Phi-3, Phi-4-mini", "Phi3", PHI4_MINI | {"max_position_embeddings": 64},
+        fuzzed=True, by_context=True,
+    ),
+    "gemma2": Row(
+        "Gemma 2", "Gemma2", GEMMA | {"tie_word_embeddings": True}, quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "gemma2", norms_plus_one=True, fields=GEMMA_GGUF,
+            figures=lambda config: window(config) | {
+                "attn_logit_softcapping": config.attn_logit_softcapping,
+                "final_logit_softcapping": config.final_logit_softcapping,
+            },
+        ),
+    ),
+    "gemma3": Row(
+        "Gemma 3 text", "Gemma3",
+        GEMMA | {"layer_types": ["sliding_attention", "full_attention"] * 2},
+        quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "gemma3", norms_plus_one=True,
+            fields=GEMMA_GGUF | {"num_hidden_layers": 6, "layer_types": None},
+            figures=lambda config: window(config) | {
+                "rope_freq_base_swa": config.rope_parameters["sliding_attention"]["rope_theta"],
+            },
+        ),
+    ),
+    "granite": Row(
+        "Granite 3 dense", "Granite",
+        {"embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.4,
+         "logits_scaling": 2.5},
+        quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "granite", interleaved=True,
+            figures=lambda config: {
+                "attention_scale": config.attention_multiplier,
+                "embedding_scale": config.embedding_multiplier,
+                "residual_scale": config.residual_multiplier,
+                "logit_scale": config.logits_scaling,
+            },
+        ),
+    ),
+    "smollm3": Row(
+        "SmolLM3", "SmolLM3",
+        {"no_rope_layer_interval": 2, "num_hidden_layers": 4, "pad_token_id": 0},
+        quantized=True, fuzzed=True,
+        gguf=Conversion("smollm3", interleaved=True, fields={"no_rope_layer_interval": 4}),
+    ),
+    "llama4": Row(
+        "Llama 4 text", "Llama4", LLAMA4, gguf=Conversion("llama4", figures=llama4_figures),
+        quantized=True, fuzzed=True,
+    ),
+    "llama4, dense only": Row("Llama 4 text", "Llama4", LLAMA4 | {"moe_layers": []}),
+    "llama4, two experts a token, in every layer": Row(
+        "Llama 4 text", "Llama4",
+        LLAMA4 | {"num_experts_per_tok": 2, "interleave_moe_layer_step": 1},
+    ),
+    "llama4, chunk boundary crossed": Row(
+        "Llama 4 text", "Llama4", LLAMA4 | {"attention_chunk_size": 8}, meta=write_meta_llama4
+    ),
+    "llama4, temperature scale crossed": Row(
+        "Llama 4 text", "Llama4", LLAMA4 | {"floor_scale": 4, "attn_scale": 0.3}
+    ),
+    "llama4, no QK norm, every layer rotated, tied": Row(
+        "Llama 4 text", "Llama4",
+        LLAMA4 | {
+            "use_qk_norm": False, "no_rope_layers": [1, 1, 1, 1], "tie_word_embeddings": True,
+        },
+    ),
+    "llama4, all at once": Row(
+        "Llama 4 text", "Llama4",
+        LLAMA4 | {"attention_chunk_size": 8, "floor_scale": 4, "num_experts_per_tok": 3},
+    ),
+}  # fmt: skip

@@ -1,0 +1,47 @@
+"""Quantized folders of families whose tensors the hub lays out otherwise than Llama's."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.checkpoint.families.parity import checkpoint_error, model_of
+from tests.checkpoint.families.table import ROWS
+from tests.support import quantized_folders as folders
+from tests.support.peers import TOLERANCE
+from tests.support.quantized_models import write_quantized_model
+from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
+from torchao.quantization import IntxWeightOnlyConfig, PerGroup, quantize_
+
+from quatrain.checkpoint import open_checkpoint
+from quatrain.errors import InputError
+
+
+@pytest.mark.parametrize("name", ["phi4 mini", "gemma3"])
+def test_torchao(name, tmp_path):
+    model = model_of(ROWS[name])
+    model.save_pretrained(tmp_path)
+    config = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(folders.GROUP))
+    head = model.lm_head
+    quantize_(model, config, lambda part, _: isinstance(part, torch.nn.Linear) and part is not head)
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    save_file(*flatten_tensor_state_dict(state)[:1], tmp_path / "model.safetensors")
+    assert checkpoint_error(tmp_path, model) < TOLERANCE
+
+
+def test_an_expert_that_is_missing(tmp_path):
+    folder = write_quantized_model(tmp_path, model_of(ROWS["llama4"]), "gptq")
+    file = folder / "model.safetensors"
+    tensors = {n: t for n, t in load_file(file).items() if ".experts.2.gate_proj" not in n}
+    save_file(tensors, file)
+    with pytest.raises(InputError, match=r"experts\.gate_proj\.\w+ are incomplete"):
+        open_checkpoint(folder)
+
+
+def test_experts_that_were_left_in_floating_point(tmp_path):
+    model = model_of(ROWS["llama4"])
+    folder = write_quantized_model(tmp_path, model, "gptq")
+    file = folder / "model.safetensors"
+    tensors = {n: t for n, t in load_file(file).items() if ".experts." not in n}
+    tensors |= {n: t for n, t in model.state_dict().items() if ".experts." in n}
+    save_file(tensors, file)
+    with pytest.raises(InputError, match=r"experts\.w\d"):
+        open_checkpoint(folder)

@@ -1,0 +1,69 @@
+"""Models of transformers as quantizers' folders, and those models on the values they hold."""
+
+import json
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from tests.support import quantized_folders as folders
+
+from quatrain.quantize import quantize_groups
+
+METHODS = ("gptq", "awq", "compressed-tensors")
+
+
+def write_quantized_model(folder: Path, model: transformers.PreTrainedModel, method: str) -> Path:
+    """`model` as a folder of `method`, its linears int4; they become what they were rounded to
+    in `model` itself."""
+    model.save_pretrained(folder)
+    file = folder / "model.safetensors"
+    tensors = _experts_one_by_one(load_file(file))
+    rounded = {}
+    for name in list(tensors):
+        if name.endswith("_proj.weight"):
+            values, scales = quantize_groups(tensors.pop(name), folders.GROUP)
+            groups = values.unflatten(1, (-1, folders.GROUP))
+            rounded[name] = (groups * scales[..., None]).flatten(1)
+            for part, packed in folders.PACK[method](values, scales).items():
+                tensors[name.replace("weight", part)] = packed.contiguous()
+    save_file(tensors, file)
+    config = folder / "config.json"
+    said = json.loads(config.read_text()) | {"quantization_config": folders.SETTINGS[method]}
+    config.write_text(json.dumps(said))
+    _load(model, rounded)
+    return folder
+
+
+def _experts_one_by_one(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Experts as quantizers leave them: a linear each."""
+    apart = {}
+    for name, tensor in tensors.items():
+        module, _, part = name.rpartition(".")
+        if not module.endswith(".experts"):
+            apart[name] = tensor
+            continue
+        for index, expert in enumerate(tensor):
+            turned = expert.t()
+            linears = {part: turned}
+            if part == "gate_up_proj":
+                linears = dict(zip(("gate_proj", "up_proj"), turned.chunk(2), strict=True))
+            for linear, weight in linears.items():
+                apart[f"{module}.{index}.{linear}.weight"] = weight.contiguous()
+    return apart
+
+
+def _load(model: transformers.PreTrainedModel, rounded: dict[str, torch.Tensor]) -> None:
+    """Put the rounded weights into `model`."""
+    state = model.state_dict()
+    for name, weight in rounded.items():
+        module, _, rest = name.partition(".experts.")
+        if not rest:
+            state[name].copy_(weight)
+            continue
+        index, part, _ = rest.split(".")
+        if part == "down_proj":
+            state[f"{module}.experts.down_proj"][int(index)].copy_(weight.t())
+        else:
+            half = state[f"{module}.experts.gate_up_proj"][int(index)].chunk(2, dim=-1)
+            half[part == "up_proj"].copy_(weight.t())
