@@ -15,9 +15,8 @@ from matplotlib.figure import Figure
 
 from quatrain.atomic_files import whole_file
 from quatrain.runtime.generate import generate
-from quatrain.runtime.load import find_tokenizer
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.tokenizer.tokenizer import Tokenizer
+from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.health import WatchedRunner, judge
 
 FAULT = "dq8ca-zp-binding-float"

@@ -13,7 +13,7 @@ from quatrain.checkpoint import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.quantize import quantize_model
 from quatrain.smollm2 import fetch_smollm2
-from quatrain.tokenizer.tokenizer import Tokenizer
+from quatrain.tokenizer import Tokenizer
 
 CONTENT = b"GGUF, as far as this test is concerned" * 100
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         quantize_model,
     )
     from quatrain.runtime.generate import Generation, Runner, generate
-    from quatrain.runtime.load import find_tokenizer, load_runner
-    from quatrain.tokenizer.tokenizer import Tokenizer
+    from quatrain.runtime.load import load_runner
+    from quatrain.tokenizer import Tokenizer, find_tokenizer
     from quatrain.verify.evaluate import Divergence, Evaluation, evaluate_models
     from quatrain.verify.verify import VerifyReport, verify_program
 
@@ -44,8 +44,8 @@ _NAMES_OF_MODULE = {
         "ConvertOptions", "ConvertReport", "QuantizeReport", "convert_model", "quantize_model",
     ),
     "quatrain.runtime.generate": ("Generation", "Runner", "generate"),
-    "quatrain.runtime.load": ("find_tokenizer", "load_runner"),
-    "quatrain.tokenizer.tokenizer": ("Tokenizer",),
+    "quatrain.runtime.load": ("load_runner",),
+    "quatrain.tokenizer": ("Tokenizer", "find_tokenizer"),
     "quatrain.verify.evaluate": ("Divergence", "Evaluation", "evaluate_models"),
     "quatrain.verify.verify": ("VerifyReport", "verify_program"),
 }  # fmt: skip

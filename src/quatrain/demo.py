@@ -86,7 +86,7 @@ def _unquantized_text() -> str:
     from quatrain.checkpoint import open_float_model
     from quatrain.runtime.generate import generate
     from quatrain.smollm2 import fetch_smollm2
-    from quatrain.tokenizer.tokenizer import Tokenizer
+    from quatrain.tokenizer import Tokenizer
 
     model = open_float_model(fetch_smollm2())
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,7 @@ from quatrain.commands.quantize import quantize
 from quatrain.errors import InputError
 from quatrain.quantize import quantize_channels, quantize_groups, quantize_model
 from quatrain.stages import Stages
-from quatrain.tokenizer.tokenizer import Tokenizer
+from quatrain.tokenizer import Tokenizer
 
 WQ = "layers.0.attention.wq"
 

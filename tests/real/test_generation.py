@@ -11,8 +11,8 @@ from quatrain.checkpoint import open_checkpoint
 from quatrain.linear.int4 import freeze_weights
 from quatrain.program import open_program
 from quatrain.runtime.generate import Generation, Runner, generate
-from quatrain.runtime.load import find_tokenizer, load_runner
-from quatrain.tokenizer.tokenizer import Tokenizer
+from quatrain.runtime.load import load_runner
+from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.eager import load_eager
 
 pytestmark = pytest.mark.real

@@ -21,8 +21,8 @@ from tests.support.cpp_tokenizer import cpp_tokenizer
 
 from quatrain.atomic_files import cache_folder, whole_folder
 from quatrain.checkpoint.gguf.file import read_gguf
+from quatrain.tokenizer import Tokenizer
 from quatrain.tokenizer.from_gguf import tokenizer_files_from_gguf
-from quatrain.tokenizer.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.real
 PACKAGE = "mistral-common==1.13.1"

@@ -10,7 +10,7 @@ from tests.support.paths import ARTIFACTS as FOLDER
 from quatrain.errors import InputError
 from quatrain.runtime import load
 from quatrain.runtime.executorch import _native_output_held_back
-from quatrain.runtime.load import eos_ids, find_tokenizer, load_runner, require_tokens_to_logits
+from quatrain.runtime.load import load_runner, require_tokens_to_logits
 from quatrain.runtime.speed import KeptSpeeds
 from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.stages import Stages
@@ -143,12 +143,6 @@ def test_a_program_of_hidden_states_is_refused_by_verb() -> None:
         require_tokens_to_logits(VULKAN, {"quatrain_hidden_output": True}, "run")
 
 
-def test_one_end_of_sequence_token_is_stored_as_a_number() -> None:
-    assert eos_ids({"get_eos_ids": 2}) == [2]
-    assert eos_ids({"get_eos_ids": [2, 7]}) == [2, 7]
-    assert eos_ids({}) == []
-
-
 @needs_gpu
 def test_a_gpu_can_be_named() -> None:
     name = list_adapters()[0].name
@@ -161,17 +155,3 @@ def test_a_gpu_can_be_named() -> None:
 def test_an_unknown_device_is_refused_with_those_there_are(device: str) -> None:
     with pytest.raises(InputError, match="expected one of auto, gpu, reference, executorch"):
         load_runner(VULKAN, device)
-
-
-def test_where_a_tokenizer_is_looked_for(tmp_path: Path) -> None:
-    program, folder = tmp_path / "m.pte", tmp_path / "checkpoint"
-    folder.mkdir()
-    with pytest.raises(
-        InputError, match=r"m\.tokenizer\.json or tokenizer\.json\), none in .*there$"
-    ):
-        find_tokenizer(program, folder)
-    for file in (folder / "tokenizer.json", tmp_path / "tokenizer.json"):
-        file.touch()
-        assert find_tokenizer(program, folder) == file
-    (tmp_path / "m.tokenizer.json").touch()
-    assert find_tokenizer(program, folder).name == "m.tokenizer.json"

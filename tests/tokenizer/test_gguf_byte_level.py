@@ -11,8 +11,8 @@ from tests.support.cpp_tokenizer import cpp_tokenizer
 
 from quatrain.checkpoint.gguf.file import read_gguf
 from quatrain.errors import InputError
+from quatrain.tokenizer import Tokenizer
 from quatrain.tokenizer.from_gguf import tokenizer_files_from_gguf
-from quatrain.tokenizer.tokenizer import Tokenizer
 
 PRES = ["smollm", "llama-bpe", "qwen2", "gpt-2", "gpt-4o", "tekken"]
 # Names of other families that cut text as one of these.

@@ -14,8 +14,9 @@ from tests.support.cpp_tokenizer import cpp_tokenizer
 from quatrain.checkpoint.gguf.file import read_gguf
 from quatrain.errors import InputError
 from quatrain.runtime.generate import generate
-from quatrain.tokenizer.from_gguf import eos_ids, tokenizer_files_from_gguf
-from quatrain.tokenizer.tokenizer import Tokenizer
+from quatrain.tokenizer import Tokenizer
+from quatrain.tokenizer.end_tokens import end_ids_of_gguf
+from quatrain.tokenizer.from_gguf import tokenizer_files_from_gguf
 
 SPACE = "▁"
 PIECES = [
@@ -132,7 +133,7 @@ def test_a_chat_stops_where_the_template_ends_a_turn(tmp_path):
     tokenizer_files_from_gguf(metadata, path, tmp_path)
     words = Tokenizer.load(tmp_path / "tokenizer.json")
     end = words.model.token_to_id("<end_of_turn>")
-    assert words.eos_ids == [model.eos_id(), end] == eos_ids(metadata)
+    assert words.eos_ids == [model.eos_id(), end] == end_ids_of_gguf(metadata)
 
     prompt = words.encode(words.apply_chat([{"role": "user", "content": "hello"}]))
     answer = [*words.encode("a stanza", add_special_tokens=False), end]

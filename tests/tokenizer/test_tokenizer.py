@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
 
 from quatrain.errors import InputError
-from quatrain.tokenizer.tokenizer import Tokenizer, copy_tokenizer_files
+from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
 
 END = "<|end|>"
 

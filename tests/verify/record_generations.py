@@ -16,9 +16,8 @@ from pathlib import Path
 
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.generate import generate
-from quatrain.runtime.load import find_tokenizer
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.tokenizer.tokenizer import Tokenizer
+from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.health import WatchedRunner
 
 GARBLING = (EmulatedDefect.FLOAT_ZERO_POINTS, EmulatedDefect.INT8_ZERO_POINTS)

@@ -5,11 +5,9 @@ serves Quatrain and ExecuTorch's own exporter.
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from quatrain.backbone.param_types import typed_value
@@ -259,19 +257,6 @@ def config_from_params(params: dict[str, Any], source: str) -> BackboneConfig:
     for problem in _contradictions(config):
         raise InputError(f"{source}: {problem}")
     return config
-
-
-def load_params(path: Path) -> dict[str, Any]:
-    """Read the JSON object in `path`. Raises `InputError` where it is missing or not an object."""
-    try:
-        params = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; a checkpoint needs its params.json") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(params, dict):
-        raise InputError(f"{path}: holds a {type(params).__name__}, expected a JSON object")
-    return params
 
 
 def _by_one_name(params: dict[str, Any], source: str) -> dict[str, Any]:

@@ -24,9 +24,8 @@ from quatrain.checkpoint.values import check_tensor_values
 from quatrain.int4 import Scheme
 from quatrain.linear.packing import is_int4
 from quatrain.stages import Stages
-from quatrain.tokenizer.tokenizer import copy_tokenizer_files
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+from quatrain.tokenizer.end_tokens import token_ids
+from quatrain.tokenizer.files import CONFIG, TOKENIZER, copy_tokenizer_files
 
 
 @dataclass(frozen=True)
@@ -91,12 +90,11 @@ class Checkpoint:
         ids that begin and end a text, to `folder`; returns what it wrote, nothing without one."""
         if not self.tokenizer_files:
             return []
-        eos = self.params.get("eos_idx", [])
         return copy_tokenizer_files(
             self.tokenizer_files[0].parent,
             folder,
             self.params.get("bos_idx"),
-            eos if isinstance(eos, list) else [eos],
+            token_ids(self.params.get("eos_idx")),
         )
 
     def check_tensor(self, name: str, tensor: torch.Tensor) -> None:
@@ -133,7 +131,7 @@ def checked_checkpoint(
         group_size=group_size,
         source=source,
         tokenizer_files=[
-            beside for name in _TOKENIZER_FILES if (beside := folder / name).is_file()
+            beside for name in (TOKENIZER, CONFIG) if (beside := folder / name).is_file()
         ],
     )
 

@@ -19,6 +19,7 @@ from quatrain.checkpoint.layout import (
     float_shapes,
     optional_tables,
 )
+from quatrain.tokenizer.end_tokens import eos_idx_of
 
 # The context that a params.json asks for unless its model was trained on less: a KV cache for
 # all that a model can take is rarely wanted on a phone. `max_context_len` states the rest.
@@ -69,7 +70,7 @@ def params_of(
     if bos_id is not None:
         params["bos_idx"] = bos_id
     if eos_ids:
-        params["eos_idx"] = eos_ids[0] if len(eos_ids) == 1 else eos_ids
+        params["eos_idx"] = eos_idx_of(eos_ids)
     return params
 
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from quatrain.backbone.config import load_params
 from quatrain.checkpoint.files.formats import format_of, only_file, read_tensors
 from quatrain.checkpoint.hugging_face.folder import INDEXES, read_folder, tensor_files
 from quatrain.checkpoint.quantizers.torchao import PARTS
-from quatrain.tokenizer.tokenizer import CONFIG, TOKENIZER
+from quatrain.json_files import read_object
+from quatrain.tokenizer.files import tokenizer_files_in
 
 _META_SUFFIXES = (".safetensors", ".pth", ".pt")
 
@@ -19,7 +19,7 @@ def is_quantized(path: Path) -> bool:
     if not path.is_dir():
         names = [] if format_of(path) == "gguf" else list(read_tensors(path))
     elif (path / "config.json").is_file():
-        if load_params(path / "config.json").get("quantization_config") is not None:
+        if read_object(path / "config.json").get("quantization_config") is not None:
             return True
         names = list(read_folder(path)[0])
     else:
@@ -33,7 +33,7 @@ def source_files(path: Path, params: Path | None) -> list[Path]:
     if not path.is_dir():
         if format_of(path) == "gguf":
             return [path]
-        said = [params or path.with_name("params.json"), *_tokenizer_files(path.parent)]
+        said = [params or path.with_name("params.json"), *tokenizer_files_in(path.parent)]
         return [path, *said]
     if params is None and (path / "config.json").is_file():
         tensors = tensor_files(path)
@@ -41,14 +41,8 @@ def source_files(path: Path, params: Path | None) -> list[Path]:
         indexes = _those_of(path, INDEXES)[:1] if len(tensors) > 1 else []
         names = ("config.json", "generation_config.json", "quantize_config.json")
         said = _those_of(path, names)
-        return [*tensors, *indexes, *said, *_tokenizer_files(path)]
-    return [*_meta_files(path), params or path / "params.json", *_tokenizer_files(path)]
-
-
-def _tokenizer_files(folder: Path) -> list[Path]:
-    """What `copy_tokenizer_files` reads in `folder`."""
-    names = (TOKENIZER, CONFIG, "chat_template.jinja")
-    return _those_of(folder, names) if (folder / TOKENIZER).is_file() else []
+        return [*tensors, *indexes, *said, *tokenizer_files_in(path)]
+    return [*_meta_files(path), params or path / "params.json", *tokenizer_files_in(path)]
 
 
 def _those_of(folder: Path, names: tuple[str, ...]) -> list[Path]:

@@ -72,6 +72,7 @@ def retarget(
     from quatrain.program.edit.retarget import Selection, parse_layers
     from quatrain.program.edit.retarget import retarget as change_scheme
     from quatrain.program.edit.slim import slim as make_slim
+    from quatrain.tokenizer.files import copies_for
 
     options = {"--layers": layers, "--linears": linears, "--zero-point-dtype": zero_point_dtype}
     given = [name for name, value in options.items() if value is not None]
@@ -92,7 +93,7 @@ def retarget(
         )
         changed = change_scheme(program, linear_scheme, selection, zero_point_dtype)
     slimmed = make_slim(program) if slim else None
-    tokenizer = _tokenizer_copies(model, output)
+    tokenizer = copies_for(output, model)
     with whole_copies(tokenizer):
         program.write(output)
     before, after = len(program.data), output.stat().st_size
@@ -126,18 +127,3 @@ def _changes(changed: list["Linear"], scheme: str, zero_point_dtype: str | None)
     if zero_point_dtype:
         text += f", the zero points of {len(changed) - other} others to {zero_point_dtype}"
     return text
-
-
-def _tokenizer_copies(model: Path, output: Path) -> dict[Path, Path]:
-    """`<stem>.tokenizer.json` and its like of `output`, each with the file beside `model` that it
-    is a copy of."""
-    from quatrain.tokenizer.tokenizer import CONFIG, TOKENIZER, beside
-
-    own = beside(model, TOKENIZER).is_file()
-    copies = {}
-    for name in (TOKENIZER, CONFIG):
-        source = beside(model, name) if own else model.with_name(name)
-        target = beside(output, name)
-        if source.is_file() and target.resolve() != source.resolve():
-            copies[target] = source
-    return copies

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from quatrain.runtime.generate import Generation
     from quatrain.runtime.wgpu import WgpuRunner
     from quatrain.runtime.wgpu.profile import OperatorTime
-    from quatrain.tokenizer.tokenizer import Tokenizer
+    from quatrain.tokenizer import Tokenizer
 
 
 def run(
@@ -61,7 +61,8 @@ def run(
     """
     from quatrain.program import open_program
     from quatrain.runtime.generate import check_prompt, check_sampling, generate
-    from quatrain.runtime.load import eos_ids, load_runner, require_tokens_to_logits
+    from quatrain.runtime.load import load_runner, require_tokens_to_logits
+    from quatrain.tokenizer import end_ids
     from quatrain.verify.health import WatchedRunner, judge
 
     check_sampling(temperature, seed)
@@ -89,7 +90,7 @@ def run(
         tokens,
         context=context,
         max_new_tokens=max_new_tokens,
-        eos_ids=words.eos_ids or eos_ids(runner.metadata),
+        eos_ids=end_ids(words.eos_ids, runner.metadata),
         temperature=temperature,
         seed=seed,
         on_token=show,
@@ -122,8 +123,7 @@ def _check_timestamps(runner: "WgpuRunner") -> None:
 
 
 def _tokenizer(model: Path, given: Path | None) -> "Tokenizer":
-    from quatrain.runtime.load import find_tokenizer
-    from quatrain.tokenizer.tokenizer import Tokenizer
+    from quatrain.tokenizer import Tokenizer, find_tokenizer
 
     try:
         file = given or find_tokenizer(model)

@@ -1,16 +1,13 @@
 """From a checkpoint on disk to a program on disk."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import nn
 
-from quatrain.atomic_files import whole_copies, whole_file
+from quatrain.atomic_files import whole_file
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint import Checkpoint, open_checkpoint
@@ -31,7 +28,7 @@ from quatrain.quantize.positive_scales import RoundedAgain, make_scales_positive
 from quatrain.quiet import quiet
 from quatrain.stages import Stages, peak_rss_bytes
 from quatrain.targets import Planned, require_target
-from quatrain.tokenizer.tokenizer import TOKENIZER, beside
+from quatrain.tokenizer.files import TOKENIZER, beside, written_beside
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,10 @@ def export_checkpoint(
         backbone, rows, rounded = _prepare(opened, options)
         notes = _notes(backbone, options, rounded)
         release_mapped()
-    with _tokenizer_beside(output, opened) as tokenizer, whole_file(output) as temporary:
+    with (
+        written_beside(output, opened.write_tokenizer) as tokenizer,
+        whole_file(output) as temporary,
+    ):
         notes += _write_program(backbone, opened, options, temporary, stages)
         with stages("account for every linear"):
             check_program(temporary, rows, options, backbone)
@@ -239,14 +239,3 @@ def _stale_tokenizer(output: Path, brought: list[Path]) -> list[str]:
         f"The checkpoint came without a tokenizer: {earlier.name}, which lies beside the program "
         "from before, is what it will be run with. Delete it if it is another model's."
     ]
-
-
-@contextmanager
-def _tokenizer_beside(output: Path, opened: Checkpoint) -> Iterator[list[Path]]:
-    """The checkpoint's tokenizer as `<stem>.tokenizer.json` and its like, which appear beside the
-    program once the block ends well."""
-    with TemporaryDirectory(prefix="quatrain.") as made:
-        files = opened.write_tokenizer(Path(made))
-        copies = {beside(output, file.name): file for file in files}
-        with whole_copies(copies):
-            yield list(copies)

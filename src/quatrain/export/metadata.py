@@ -3,6 +3,7 @@
 from typing import Any
 
 from quatrain.backbone.model import Backbone
+from quatrain.tokenizer.end_tokens import token_ids
 
 
 def metadata_methods(backbone: Backbone, params: dict[str, Any]) -> dict[str, Any]:
@@ -11,7 +12,7 @@ def metadata_methods(backbone: Backbone, params: dict[str, Any]) -> dict[str, An
     Source: `extension/llm/runner/constants.h` and `llm_runner_helper.cpp` in ExecuTorch.
     """
     config = backbone.config
-    eos = params.get("eos_idx")
+    eos_ids = token_ids(params.get("eos_idx"))
     methods: dict[str, Any] = {
         "get_max_seq_len": config.max_seq_len,
         "get_max_context_len": config.max_seq_len,
@@ -25,6 +26,6 @@ def metadata_methods(backbone: Backbone, params: dict[str, Any]) -> dict[str, An
     }
     if params.get("bos_idx") is not None:
         methods["get_bos_id"] = params["bos_idx"]
-    if eos not in (None, []):
-        methods["get_eos_ids"] = list(eos) if isinstance(eos, list) else [eos]
+    if eos_ids:
+        methods["get_eos_ids"] = eos_ids
     return methods

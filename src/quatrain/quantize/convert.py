@@ -15,6 +15,7 @@ from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.files.safetensors import encoded_header, encoded_tensor
 from quatrain.checkpoint.source_files import is_quantized, source_files
 from quatrain.errors import InputError
+from quatrain.json_files import write_json
 from quatrain.quantize.model import one_thread
 from quatrain.quantize.output_folder import MANIFEST, OWN_FILES, PARAMS, WEIGHTS, output_folder
 from quatrain.quantize.output_tensors import OutputTensors, tensors_of_checkpoint, tensors_of_model
@@ -22,7 +23,7 @@ from quatrain.quantize.plan import EmbeddingFormat
 from quatrain.quantize.requantize import Requantization
 from quatrain.quantize.resumable import ResumableFile, sha256_of, working_folder
 from quatrain.stages import Stages, peak_rss_bytes
-from quatrain.tokenizer.tokenizer import CONFIG, TOKENIZER, write_json
+from quatrain.tokenizer.files import CONFIG, TOKENIZER
 
 # The mapped pages of what was read count as memory until the source is opened anew.
 _BYTES_BETWEEN_OPENINGS = 128 << 20

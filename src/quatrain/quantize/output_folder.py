@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from quatrain.errors import InputError
-from quatrain.tokenizer.tokenizer import CONFIG, TOKENIZER
+from quatrain.tokenizer.files import CONFIG, TOKENIZER
 
 WEIGHTS, PARAMS, MANIFEST = "model.safetensors", "params.json", "quatrain_manifest.json"
 

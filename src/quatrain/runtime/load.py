@@ -1,4 +1,4 @@
-"""Picks the runtime for a program, and finds the tokenizer beside it."""
+"""Picks the runtime for a program."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,7 +12,6 @@ from quatrain.runtime.one_delegate import require_only_delegate
 from quatrain.runtime.speed import KeptSpeeds, decode_seconds, one_token, reference_fits
 from quatrain.runtime.unavailable import RuntimeUnavailable
 from quatrain.stages import Stages
-from quatrain.tokenizer.tokenizer import TOKENIZER, beside
 
 if TYPE_CHECKING:
     from quatrain.runtime.wgpu import WgpuRunner
@@ -127,24 +126,3 @@ def require_tokens_to_logits(program: Path, metadata: dict[str, Any], verb: str)
                 f"{program}: was exported with --{option.replace('_', '-')}; {verb} takes "
                 "programs from tokens to logits (others run from Python, quatrain.runtime)"
             )
-
-
-def eos_ids(metadata: dict[str, Any]) -> list[int]:
-    """The end-of-sequence tokens that a program names itself, maybe none."""
-    found = metadata.get("get_eos_ids", [])
-    return list(found) if isinstance(found, list | tuple) else [int(found)]
-
-
-def find_tokenizer(model: Path | str, *folders: Path) -> Path:
-    """The tokenizer beside `model`, `<stem>.tokenizer.json` or else tokenizer.json, or the
-    tokenizer.json of the first of `folders` that has one."""
-    model = Path(model)
-    own = beside(model, TOKENIZER)
-    for file in (own, *(folder / TOKENIZER for folder in (model.parent, *folders))):
-        if file.is_file():
-            return file
-    elsewhere = "".join(f", none in {folder}" for folder in folders)
-    raise InputError(
-        f"{model}: no tokenizer beside it ({own.name} or tokenizer.json){elsewhere}; "
-        "copy the model's tokenizer.json there"
-    )

@@ -7,33 +7,17 @@ SentencePiece BPE, which it calls llama.
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tokenizers import processors
 
 from quatrain.errors import InputError
-from quatrain.tokenizer.gguf_byte_level import byte_level_tokenizer
-from quatrain.tokenizer.gguf_sentencepiece import sentencepiece_tokenizer
-from quatrain.tokenizer.gguf_vocabulary import CONTROL, USER_DEFINED, GgufVocabulary
-from quatrain.tokenizer.tokenizer import CONFIG, TOKENIZER, write_json
+from quatrain.json_files import write_json
+from quatrain.tokenizer.end_tokens import end_ids_of_gguf
+from quatrain.tokenizer.files import CONFIG, TOKENIZER
+from quatrain.tokenizer.gguf.byte_level import byte_level_tokenizer
+from quatrain.tokenizer.gguf.sentencepiece import sentencepiece_tokenizer
+from quatrain.tokenizer.gguf.vocabulary import GgufVocabulary
 
 _MAKERS = {"gpt2": byte_level_tokenizer, "llama": sentencepiece_tokenizer}
-
-# The tokens that end a text, a turn or a message: the key that states each, and the texts to know
-# it by where a file does not, as those of many chat models do not. <|endoftext|> is not among
-# them: it ends documents, and files of models that end turns with it state it as the end of text.
-_ENDS: dict[str, tuple[str, ...]] = {
-    "eos_token_id": (),
-    "eot_token_id": (
-        "<|eot_id|>",  # Llama 3
-        "<|eot|>",  # Llama 4
-        "<|im_end|>",  # Qwen, SmolLM
-        "<|end|>",  # Phi
-        "<end_of_turn>",  # Gemma
-        "<|end_of_text|>",  # Granite; Llama's end of text
-        "<end_of_utterance>",  # SmolVLM
-    ),
-    "eom_token_id": ("<|eom_id|>", "<|eom|>"),  # Llama 3 and 4
-}
 
 
 def tokenizer_files_from_gguf(metadata: dict[str, Any], source: Path, folder: Path) -> list[Path]:
@@ -52,7 +36,7 @@ def tokenizer_files_from_gguf(metadata: dict[str, Any], source: Path, folder: Pa
         )
     vocabulary = GgufVocabulary(metadata, source)
     tokenizer, adds_bos = make(vocabulary)
-    bos, eos = vocabulary.get("bos_token_id"), eos_ids(metadata)
+    bos, eos = vocabulary.get("bos_token_id"), end_ids_of_gguf(metadata)
     first = [bos] if bos is not None and vocabulary.flag("add_bos_token", adds_bos) else []
     last = eos[:1] if vocabulary.flag("add_eos_token", False) else []
     if first or last:
@@ -70,24 +54,6 @@ def tokenizer_files_from_gguf(metadata: dict[str, Any], source: Path, folder: Pa
     config |= {"add_bos_token": bool(first), "clean_up_tokenization_spaces": False}
     write_json(written[1], config)
     return written
-
-
-def eos_ids(metadata: dict[str, Any]) -> list[int]:
-    """The tokens that end a text, a turn or a message, the end of text first."""
-    found: list[int] = []
-    for key, texts in _ENDS.items():
-        stated = metadata.get(f"tokenizer.ggml.{key}")
-        found += [stated] if isinstance(stated, int) else _special_tokens(metadata, texts)
-    return list(dict.fromkeys(found))
-
-
-def _special_tokens(metadata: dict[str, Any], texts: tuple[str, ...]) -> list[int]:
-    """The control and user-defined tokens that are one of `texts`."""
-    tokens, types = (metadata.get(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type"))
-    if not (isinstance(tokens, list) and isinstance(types, np.ndarray)):
-        return []
-    special = np.flatnonzero(np.isin(types[: len(tokens)], (CONTROL, USER_DEFINED)))
-    return [int(index) for index in special if tokens[index] in texts]
 
 
 def _around(

@@ -18,10 +18,10 @@ from quatrain.linear.int4 import Int4Linear
 from quatrain.program import open_program
 from quatrain.program.inspect.linears import META_NAMES, find_linears
 from quatrain.runtime.generate import check_prompt
-from quatrain.runtime.load import find_tokenizer, require_tokens_to_logits
+from quatrain.runtime.load import require_tokens_to_logits
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.stages import Stages
-from quatrain.tokenizer.tokenizer import Tokenizer
+from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.eager import load_eager
 from quatrain.verify.evaluated_models import is_checkpoint, open_evaluated_model
 

@@ -12,9 +12,8 @@ import torch
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.runtime.defects import emulated_defect
-from quatrain.runtime.load import find_tokenizer
 from quatrain.stages import Stages
-from quatrain.tokenizer.tokenizer import Tokenizer
+from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.evaluated_models import EvaluatedModel, is_checkpoint, open_evaluated_model
 from quatrain.verify.windows import window_logits
 

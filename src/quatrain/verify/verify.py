@@ -22,14 +22,13 @@ from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.devices import parse_device
 from quatrain.runtime.generate import Runner, check_prompt
 from quatrain.runtime.load import (
-    find_tokenizer,
     is_vulkan,
     load_runner,
     require_tokens_to_logits,
 )
 from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.stages import Stages
-from quatrain.tokenizer.tokenizer import Tokenizer
+from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.layerwise import (
     TOLERANCE,
     LayerwiseComparison,

@@ -10,9 +10,9 @@ from tests.support import tiny_models as tiny
 from tests.support.meta_folders import write_meta_llama4
 from tests.support.peers import random_model
 
-from quatrain.backbone.config import load_params
 from quatrain.checkpoint import open_checkpoint, open_float_model
 from quatrain.errors import InputError
+from quatrain.json_files import read_object
 from quatrain.quantize import convert_model, quantize_model
 
 SCALED = {"use_scaled_rope": True, "rope_theta": 500000.0}
@@ -51,13 +51,13 @@ def test_scaled_rope_without_a_factor_is_that_of_the_width(tmp_path, dim, factor
     assert open_float_model(folder).config.rope_scale_factor == factor
     # Written out in what is made of it, so that it says the same to everyone.
     quantize_model(folder, tmp_path / "int4")
-    assert load_params(tmp_path / "int4" / "params.json")["rope_scale_factor"] == factor
+    assert read_object(tmp_path / "int4" / "params.json")["rope_scale_factor"] == factor
     # Meta's int4 releases leave it out, too.
     change(tmp_path / "int4", rope_scale_factor=...)
     convert_model(tmp_path / "int4", tmp_path / "again")
     for made in ("int4", "again"):
         assert open_checkpoint(tmp_path / made).config.rope_scale_factor == factor
-    assert load_params(tmp_path / "again" / "params.json")["rope_scale_factor"] == factor
+    assert read_object(tmp_path / "again" / "params.json")["rope_scale_factor"] == factor
 
 
 def test_a_stated_factor_is_kept(tmp_path):
@@ -99,7 +99,7 @@ def test_qk_norm_is_after_the_rotation_unless_stated(tmp_path, before):
     folder, expected = change(folder, qk_norm_before_rope=before), before is True
     assert open_float_model(folder).config.qk_norm_before_rope == expected
     quantize_model(folder, tmp_path / "int4")
-    assert load_params(tmp_path / "int4" / "params.json")["qk_norm_before_rope"] == expected
+    assert read_object(tmp_path / "int4" / "params.json")["qk_norm_before_rope"] == expected
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.rope_scaling import LLAMA3_FACTORS, LONGROPE_FACTORS, rope_scaling
 from quatrain.checkpoint.gguf.tensor_names import meta_name
 from quatrain.errors import InputError
-from quatrain.tokenizer.from_gguf import eos_ids, tokenizer_files_from_gguf
+from quatrain.tokenizer.end_tokens import end_ids_of_gguf
+from quatrain.tokenizer.from_gguf import tokenizer_files_from_gguf
 
 _ROPE_FACTORS = {LLAMA3_FACTORS, *LONGROPE_FACTORS.values()}
 # Metadata that changes what the model computes and that is not implemented for every
@@ -45,7 +46,7 @@ def open_gguf_model(path: Path) -> FloatModel:
             source=path,
             tensors=file.float_tensors().renamed(names),
             config=config,
-            params=params_of(config, trained_context, bos_id, eos_ids(file.metadata)),
+            params=params_of(config, trained_context, bos_id, end_ids_of_gguf(file.metadata)),
             write_tokenizer=lambda folder: tokenizer_files_from_gguf(file.metadata, path, folder),
             int4_blocks={
                 names[name]: lambda tensor=tensor: q4_0_blocks(tensor)

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from quatrain.backbone.config import load_params
 from quatrain.checkpoint.families import hugging_face_reading
 from quatrain.checkpoint.families.family import HuggingFaceReading
 from quatrain.checkpoint.float_model import usual_context
@@ -18,6 +17,7 @@ from quatrain.checkpoint.hugging_face.fields import (
 )
 from quatrain.checkpoint.hugging_face.multimodal import text_fields
 from quatrain.errors import InputError
+from quatrain.json_files import read_object
 
 
 def read_config(folder: Path) -> tuple[Fields, HuggingFaceReading, str]:
@@ -25,7 +25,7 @@ def read_config(folder: Path) -> tuple[Fields, HuggingFaceReading, str]:
     that family's reading; the file's name for errors). Of a model that also sees: its text
     model's."""
     source = str(folder / "config.json")
-    fields = text_fields(load_params(folder / "config.json"), source)
+    fields = text_fields(read_object(folder / "config.json"), source)
     reading = hugging_face_reading(fields, source)
     return {**reading.defaults, **fields}, reading, source
 
@@ -96,7 +96,7 @@ def quantization_settings(fields: Fields, names: Iterable[str], folder: Path) ->
         return settings
     older = folder / "quantize_config.json"
     if older.is_file():
-        return {"quant_method": "gptq"} | load_params(older)
+        return {"quant_method": "gptq"} | read_object(older)
     raise InputError(
         f"{folder}: holds quantized tensors (.qweight), config.json has no quantization_config, "
         "and there is no quantize_config.json; download that file, or add the quantizer's "
@@ -107,7 +107,7 @@ def quantization_settings(fields: Fields, names: Iterable[str], folder: Path) ->
 def end_tokens(folder: Path, fields: Fields) -> tuple[int | None, list[int]]:
     """The ids that begin and end a text: generation_config.json's, where it says."""
     generation = folder / "generation_config.json"
-    said = {**fields, **(load_params(generation) if generation.is_file() else {})}
+    said = {**fields, **(read_object(generation) if generation.is_file() else {})}
     bos_ids = _tokens(said, "bos_token_id", str(folder))
     return bos_ids[0] if bos_ids else None, _tokens(said, "eos_token_id", str(folder))
 

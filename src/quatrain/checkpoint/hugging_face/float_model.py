@@ -17,7 +17,7 @@ from quatrain.checkpoint.hugging_face.multimodal import text_tensors
 from quatrain.checkpoint.hugging_face.tensor_names import meta_name
 from quatrain.checkpoint.layout import IGNORED
 from quatrain.errors import InputError
-from quatrain.tokenizer.tokenizer import copy_tokenizer_files
+from quatrain.tokenizer.files import copy_tokenizer_files
 
 
 def open_hugging_face_model(folder: Path) -> FloatModel:

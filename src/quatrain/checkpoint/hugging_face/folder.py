@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from quatrain.backbone.config import load_params
 from quatrain.checkpoint.files.formats import format_of, only_file, read_tensors
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.files.safetensors import read_metadata
 from quatrain.errors import InputError
+from quatrain.json_files import read_object
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
@@ -45,7 +45,7 @@ def read_folder(folder: Path) -> tuple[LazyTensors, dict[str, str]]:
 
 
 def _shards(folder: Path, index: Path) -> list[Path]:
-    weight_map = load_params(index).get("weight_map")
+    weight_map = read_object(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise InputError(f"{index}: has no 'weight_map' of tensor names to files")
     shards = sorted(set(map(str, weight_map.values())))

@@ -12,7 +12,7 @@ from quatrain.checkpoint.meta.params import read_meta_params, with_meta_defaults
 from quatrain.checkpoint.meta.pruned_output import with_own_output
 from quatrain.checkpoint.meta.shards import read_meta_files
 from quatrain.errors import InputError
-from quatrain.tokenizer.tokenizer import copy_tokenizer_files
+from quatrain.tokenizer.files import copy_tokenizer_files
 
 
 def open_meta_model(folder: Path) -> FloatModel:

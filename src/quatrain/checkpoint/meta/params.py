@@ -8,15 +8,15 @@ made from such a file states it too.
 from pathlib import Path
 from typing import Any
 
-from quatrain.backbone.config import load_params
 from quatrain.checkpoint.families import meta_reading
 from quatrain.errors import InputError
+from quatrain.json_files import read_object
 
 
 def read_meta_params(path: Path) -> dict[str, Any]:
     """The object in `path`. Raises `InputError` where it is none, or `quantization_args` are not
     what they are read as."""
-    params = load_params(path)
+    params = read_object(path)
     arguments = params.get("quantization_args")
     if not isinstance(arguments, dict | None):
         raise InputError(

@@ -13,7 +13,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers
 
 from quatrain.errors import InputError
-from quatrain.tokenizer.gguf_vocabulary import GgufVocabulary, mark_special
+from quatrain.tokenizer.gguf.vocabulary import GgufVocabulary, mark_special
 
 # Words with a case of their own inside (`fooBar` is two), as GPT-4o and Mistral's Tekken cut them.
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"

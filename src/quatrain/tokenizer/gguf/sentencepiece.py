@@ -10,7 +10,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers
 
 from quatrain.errors import InputError
-from quatrain.tokenizer.gguf_vocabulary import (
+from quatrain.tokenizer.gguf.vocabulary import (
     NORMAL,
     UNKNOWN,
     USER_DEFINED,

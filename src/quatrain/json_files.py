@@ -1,0 +1,33 @@
+"""JSON objects in files: read with an error that says what is wrong, written the same each time."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from quatrain.errors import InputError
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`. Raises `InputError` where there is none, or it is another kind
+    of value."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: holds a {type(value).__name__}, expected a JSON object")
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as the JSON file `path`, the same bytes for the same value.
+
+    Raises `InputError` where a string in it has no UTF-8.
+    """
+    try:
+        path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{path.name}: its source holds half of a surrogate pair ({error.object[error.start]!r}"
+            "), which is no character; write that file again"
+        ) from error

@@ -1,0 +1,22 @@
+"""A tokenizer is found where it lies, and copied beside a program."""
+
+from pathlib import Path
+
+import pytest
+
+from quatrain.errors import InputError
+from quatrain.tokenizer import find_tokenizer
+
+
+def test_where_a_tokenizer_is_looked_for(tmp_path: Path) -> None:
+    program, folder = tmp_path / "m.pte", tmp_path / "checkpoint"
+    folder.mkdir()
+    with pytest.raises(
+        InputError, match=r"m\.tokenizer\.json or tokenizer\.json\), none in .*there$"
+    ):
+        find_tokenizer(program, folder)
+    for file in (folder / "tokenizer.json", tmp_path / "tokenizer.json"):
+        file.touch()
+        assert find_tokenizer(program, folder) == file
+    (tmp_path / "m.tokenizer.json").touch()
+    assert find_tokenizer(program, folder).name == "m.tokenizer.json"
