@@ -1,10 +1,11 @@
 # make demo   the whole way on a real model
 # make test   everything that must hold
+# make docs   the documentation as a site, in site/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test vulkan browser bench clean
+.PHONY: demo test docs vulkan browser bench clean
 
 demo: $(VENV)/.installed vulkan
 	$(BIN)/python -m quatrain.demo
@@ -14,6 +15,9 @@ test: $(VENV)/.installed-test vulkan browser
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(VENV)/.installed-bench vulkan
 	$(BIN)/python benchmarks/export.py
@@ -33,7 +37,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
-$(VENV)/.installed-bench: $(VENV)/.installed
+$(VENV)/.installed-docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@
 
@@ -55,4 +62,4 @@ browser:
 	|| echo "No chromium found: the test of the HTML report will be skipped."
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) site

@@ -20,7 +20,7 @@ from typing import assert_type
 import quatrain
 from quatrain import (
     Checkpoint, ConvertOptions, ConvertReport, Divergence, Evaluation, ExportOptions, ExportReport,
-    FloatModel, Generation, InputError, Program, QuantizeReport, QuatrainError, Runner, Scheme,
+    FloatModel, Generation, InputError, Program, ProgramRunner, QuantizeReport, QuatrainError, Runner, Scheme,
     Tokenizer, VerifyReport,
 )
 
@@ -33,6 +33,7 @@ assert_type(quatrain.export_checkpoint("c", "m.pte", options), ExportReport)
 assert_type(quatrain.open_program("m.pte"), Program)
 assert_type(quatrain.find_tokenizer("m.pte"), Path)
 runner = quatrain.load_runner("m.pte", "reference")
+assert_type(runner, ProgramRunner)
 generation = quatrain.generate(runner, Tokenizer.load("t").encode("x"), context=64)
 assert_type(generation, Generation)
 assert_type(quatrain.verify_program("m.pte", "c"), VerifyReport)

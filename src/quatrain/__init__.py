@@ -21,17 +21,18 @@ if TYPE_CHECKING:
         quantize_model,
     )
     from quatrain.runtime.generate import Generation, Runner, generate
-    from quatrain.runtime.load import load_runner
+    from quatrain.runtime.load import ProgramRunner, load_runner
     from quatrain.tokenizer import Tokenizer, find_tokenizer
     from quatrain.verify.evaluate import Divergence, Evaluation, evaluate_models
     from quatrain.verify.verify import VerifyReport, verify_program
 
 __all__ = [
     "Checkpoint", "ConvertOptions", "ConvertReport", "Divergence", "Evaluation", "ExportOptions",
-    "ExportReport", "FloatModel", "Generation", "InputError", "Program", "QuantizeReport",
-    "QuatrainError", "Runner", "Scheme", "Tokenizer", "VerifyReport", "convert_model",
-    "evaluate_models", "export_checkpoint", "find_tokenizer", "generate", "load_runner",
-    "open_checkpoint", "open_float_model", "open_program", "quantize_model", "verify_program",
+    "ExportReport", "FloatModel", "Generation", "InputError", "Program", "ProgramRunner",
+    "QuantizeReport", "QuatrainError", "Runner", "Scheme", "Tokenizer", "VerifyReport",
+    "convert_model", "evaluate_models", "export_checkpoint", "find_tokenizer", "generate",
+    "load_runner", "open_checkpoint", "open_float_model", "open_program", "quantize_model",
+    "verify_program",
 ]  # fmt: skip
 
 _NAMES_OF_MODULE = {
@@ -44,7 +45,7 @@ _NAMES_OF_MODULE = {
         "ConvertOptions", "ConvertReport", "QuantizeReport", "convert_model", "quantize_model",
     ),
     "quatrain.runtime.generate": ("Generation", "Runner", "generate"),
-    "quatrain.runtime.load": ("load_runner",),
+    "quatrain.runtime.load": ("ProgramRunner", "load_runner"),
     "quatrain.tokenizer": ("Tokenizer", "find_tokenizer"),
     "quatrain.verify.evaluate": ("Divergence", "Evaluation", "evaluate_models"),
     "quatrain.verify.verify": ("VerifyReport", "verify_program"),

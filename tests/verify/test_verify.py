@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 from tests.verify.conftest import TEXT, Tiny
+from typer.testing import CliRunner
 
-from quatrain.errors import InputError
+from quatrain.cli import build_app
+from quatrain.errors import CheckFailed, InputError
 from quatrain.program import Operator, Plain, Program, SymInt, VulkanGraph
 from quatrain.program.edit.retarget import Selection, retarget
 from quatrain.program.inspect.linears import find_linears
@@ -158,6 +160,14 @@ def test_an_emulated_defect_fails_8da4w_and_spares_weight_only(tiny: Tiny, devic
     spared = run("weight-only")
     assert spared.passed and "changed nothing here" in spared.note
     assert not broken.note
+
+
+def test_the_verb_exits_with_one_on_a_defect(tiny: Tiny) -> None:
+    words = ["verify", str(tiny.programs["8da4w"]), str(tiny.checkpoint), "--device", "reference",
+             "--new-tokens", "3", "--emulate", "dq8ca-zp-binding-int8"]  # fmt: skip
+    with pytest.raises(CheckFailed, match="does not compute"):
+        CliRunner().invoke(build_app(), words, catch_exceptions=False)
+    assert CheckFailed.exit_code == 1
 
 
 def test_a_mixed_program_is_verified_linear_by_linear(tiny: Tiny, tmp_path: Path) -> None:
