@@ -20,8 +20,8 @@ from typing import assert_type
 import quatrain
 from quatrain import (
     Checkpoint, ConvertOptions, ConvertReport, Divergence, Evaluation, ExportOptions, ExportReport,
-    FloatModel, Generation, InputError, Program, ProgramRunner, QuantizeReport, QuatrainError, Runner, Scheme,
-    Tokenizer, VerifyReport,
+    FloatModel, Generation, InputError, Program, ProgramRunner, QuantizeReport, QuatrainError,
+    Runner, Scheme, Tokenizer, VerifyReport,
 )
 
 assert_type(quatrain.open_float_model("m.gguf"), FloatModel)
