@@ -69,7 +69,8 @@ def _run_command(words: list[str], folder: Path) -> tuple[int, str]:
     if program == "quatrain":
         return _in_bash(words, folder)
     if program == "make":
-        return _execute(["make", "-n", *arguments], ROOT)
+        code, shown = _execute(["make", "-n", *arguments], ROOT)
+        return code or int("warning" in shown), shown
     if program == "pip":
         return _check_requirements(arguments)
     if program == "python" and arguments[:2] == ["-m", "pytest"]:
