@@ -1,5 +1,6 @@
 """Tiny random models of transformers, saved as their own writers do, and how far we are off."""
 
+import copy
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,6 +36,12 @@ def random_model(kind: str, seed: int = 0, **fields) -> transformers.PreTrainedM
         spread = 0.3 if parameter.dim() == 1 else parameter.shape[-1] ** -0.5
         torch.nn.init.normal_(parameter, 1.0 if parameter.dim() == 1 else 0.0, spread)
     return model.eval().requires_grad_(False)
+
+
+def exact_logits(model: transformers.PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
+    """`model`'s logits [1, T, vocab_size] in float64, so that what differs is our rounding alone:
+    that of transformers in float32 is as large, and on some processors three times as large."""
+    return copy.deepcopy(model).double()(tokens).logits
 
 
 def saved(model: transformers.PreTrainedModel, folder: Path) -> Path:
@@ -81,7 +88,7 @@ def prefill_then_decode(backbone: Backbone, inputs: torch.Tensor, prefill: int) 
 def parity_error(model: transformers.PreTrainedModel, folder: Path, length: int = 24) -> float:
     """The largest relative error of logits, from tokens: of prefills and of each decode step."""
     tokens = random_tokens(length, model.config.vocab_size)
-    theirs = model(tokens).logits
+    theirs = exact_logits(model, tokens)
     backbone = backbone_of(saved(model, folder))
     return max(
         relative_error(prefill_then_decode(backbone, tokens, prefill), theirs[:, prefill - 1 :])

@@ -7,6 +7,7 @@ from tests.checkpoint.families.table import ROWS, Row
 from tests.support.gguf_writer import write_gguf
 from tests.support.peers import (
     backbone_of,
+    exact_logits,
     parity_error,
     prefill_then_decode,
     random_model,
@@ -37,7 +38,7 @@ def float_error(name: str, folder: Path) -> float:
     if row.by_context:
         tokens = random_tokens(40)
         ours = backbone_of(saved(model, folder))(tokens, torch.tensor([0]))
-        return relative_error(ours, model(tokens).logits[:, -1])
+        return relative_error(ours, exact_logits(model, tokens)[:, -1])
     return parity_error(model, folder, length=30)
 
 
@@ -73,4 +74,4 @@ def _error(backbone: Backbone, model: PreTrainedModel, length: int, prefill: int
     """Of logits: of the first `prefill` of `length` tokens at once, then of each."""
     tokens = random_tokens(length, model.config.vocab_size)
     ours = prefill_then_decode(backbone, tokens, prefill)
-    return relative_error(ours, model(tokens).logits[:, prefill - 1 :])
+    return relative_error(ours, exact_logits(model, tokens)[:, prefill - 1 :])

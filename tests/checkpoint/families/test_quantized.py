@@ -20,10 +20,12 @@ def test_torchao(name, tmp_path):
     model = model_of(ROWS[name])
     model.save_pretrained(tmp_path)
     config = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(folders.GROUP))
-    head = model.lm_head
-    quantize_(model, config, lambda part, _: isinstance(part, torch.nn.Linear) and part is not head)
+    linears = [part for part in model.model.modules() if isinstance(part, torch.nn.Linear)]
+    quantize_(model, config, lambda part, _: part in linears)
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     save_file(*flatten_tensor_state_dict(state)[:1], tmp_path / "model.safetensors")
+    for linear in linears:
+        linear.weight = torch.nn.Parameter(linear.weight.dequantize(), requires_grad=False)
     assert checkpoint_error(tmp_path, model) < TOLERANCE
 
 
