@@ -1,4 +1,4 @@
-"""What to export for a device and a runtime."""
+"""What to export for a GPU and a runtime."""
 
 import re
 from pathlib import Path
@@ -15,11 +15,11 @@ from quatrain.export import ExportOptions, export_checkpoint, plan
 from quatrain.program import open_program
 from quatrain.stages import Stages
 from quatrain.targets import (
-    Planned,
+    PlannedProgram,
     choose_for_target,
     examine,
-    find_device,
-    load_devices,
+    find_gpu,
+    load_gpus,
     require_target,
 )
 
@@ -58,8 +58,8 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("target")
     checkpoint = write_checkpoint(folder / "c", max_seq_len=128, vocab_size=16384)
 
-    def make(device: str, runtime: str | None, max_seq_len: int):
-        choice = choose_for_target(device, runtime, plan(checkpoint, None, max_seq_len))
+    def make(gpu: str, runtime: str | None, max_seq_len: int):
+        choice = choose_for_target(gpu, runtime, plan(checkpoint, None, max_seq_len))
         kind = (choice.scheme, choice.activation_dtype, choice.partitioner, max_seq_len)
         path = folder / f"{'-'.join(re.findall('[a-z0-9]+', str(kind)))}.pte"
         options = ExportOptions(
@@ -75,14 +75,14 @@ def made(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("device", [device.id for device in load_devices()])
+@pytest.mark.parametrize("gpu", [gpu.id for gpu in load_gpus()])
 @pytest.mark.parametrize("runtime", ["1.2", "1.3", "1.4", "1.5", None])
 @pytest.mark.parametrize("max_seq_len", [48, 128])
-def test_what_is_chosen_passes_the_doctor(made, device, runtime, max_seq_len) -> None:
-    _, program = made(device, runtime, max_seq_len)
-    found = examine(program, find_device(device), runtime)
-    assert [finding.hazard for finding in found if finding.applies] == []
-    assert "buffer-limit" not in [finding.hazard for finding in found]
+def test_what_is_chosen_passes_the_doctor(made, gpu, runtime, max_seq_len) -> None:
+    _, program = made(gpu, runtime, max_seq_len)
+    found = examine(program, find_gpu(gpu), runtime)
+    assert [finding.defect for finding in found if finding.applies] == []
+    assert "buffer-limit" not in [finding.defect for finding in found]
 
 
 def test_8da4w_where_no_prompt_is_longer_than_the_sums_hold(made) -> None:
@@ -105,7 +105,7 @@ def test_8da4w_where_no_prompt_is_longer_than_the_sums_hold(made) -> None:
 
 
 def test_what_was_asked_for_is_the_reason() -> None:
-    asked = Planned(scheme="weight-only", activation_dtype="fp32")
+    asked = PlannedProgram(scheme="weight-only", activation_dtype="fp32")
     choice = choose_for_target("mali-g715", "1.5", asked)
     assert (choice.scheme, choice.activation_dtype) == ("weight-only", "fp32")
     assert not any("8da4w" in reason for reason in choice.reasons)

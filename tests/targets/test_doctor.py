@@ -1,4 +1,4 @@
-"""For each hazard one program that has it and one that does not."""
+"""For each defect one program that has it and one that does not."""
 
 import json
 from collections.abc import Callable
@@ -15,8 +15,10 @@ from quatrain.commands.doctor import doctor
 from quatrain.errors import InputError
 from quatrain.program import Tensor, open_program
 from quatrain.program.edit.retarget import retarget
-from quatrain.targets import Finding, examine, find_device, load_defects, load_devices
-from quatrain.targets.triggers import TRIGGERS, image_extents
+from quatrain.runtime.defects import EmulatedDefect
+from quatrain.targets import Finding, examine, find_gpu, load_defects, load_gpus
+from quatrain.targets.limits import image_extents
+from quatrain.targets.triggers import TRIGGERS
 
 Make = Callable[[Path], Path]
 
@@ -118,7 +120,7 @@ def huge(elements: int, storage: str) -> Make:
     return make
 
 
-# hazard, the device and runtime to ask about, a program that has it, one that does not
+# defect, the GPU and runtime to ask about, a program that has it, one that does not
 CASES: list[tuple[str, str, str, Make, Make]] = [
     ("dq8ca-zp-binding-float", "mali-g715", "1.3", dynamic_zero_points("float32"),
      peer("peer-8da4w-fp32")),
@@ -167,53 +169,57 @@ def partial(tmp_path: Path) -> Path:
     return path
 
 
-def findings(path: Path, device: str, runtime: str | None) -> dict[str, Finding]:
-    if device == "no-16bit":
-        profile = replace(find_device("desktop"), storage_16bit=False)
+def findings(path: Path, gpu: str, runtime: str | None) -> dict[str, Finding]:
+    if gpu == "no-16bit":
+        profile = replace(find_gpu("desktop"), storage_16bit=False)
     else:
-        profile = find_device(device)
+        profile = find_gpu(gpu)
     try:
-        return {f.hazard: f for f in examine(open_program(path), profile, runtime)}
+        return {f.defect: f for f in examine(open_program(path), profile, runtime)}
     except InputError:
         return {}  # no Vulkan delegate, and so none of its runtime's defects
 
 
-@pytest.mark.parametrize(("hazard", "device", "runtime", "has", "lacks"), CASES)
-def test_each_hazard_is_found_where_it_is(
-    hazard: str, device: str, runtime: str, has: Make, lacks: Make, tmp_path: Path, partial: Path
+@pytest.mark.parametrize(("defect", "gpu", "runtime", "has", "lacks"), CASES)
+def test_each_defect_is_found_where_it_is(
+    defect: str, gpu: str, runtime: str, has: Make, lacks: Make, tmp_path: Path, partial: Path
 ) -> None:
-    sick = partial if hazard == "partial-delegation" else has(tmp_path)
-    found = findings(sick, device, runtime)
-    assert hazard in found, list(found)
-    assert found[hazard].places and found[hazard].remedy and found[hazard].source
-    assert hazard not in findings(lacks(tmp_path), device, runtime)
+    sick = partial if defect == "partial-delegation" else has(tmp_path)
+    found = findings(sick, gpu, runtime)
+    assert defect in found, list(found)
+    assert found[defect].occurrences and found[defect].remedy and found[defect].source
+    assert defect not in findings(lacks(tmp_path), gpu, runtime)
 
 
-def test_every_hazard_has_a_case_and_a_trigger() -> None:
-    assert {hazard.id for hazard in load_defects()} == {case[0] for case in CASES}
-    assert {hazard.trigger for hazard in load_defects()} == set(TRIGGERS)
+def test_every_defect_has_a_case_and_a_trigger() -> None:
+    assert {defect.id for defect in load_defects()} == {case[0] for case in CASES}
+    assert {defect.trigger for defect in load_defects()} == set(TRIGGERS)
 
 
-FIXED = {hazard.id: hazard.fixed_in for hazard in load_defects() if hazard.fixed_in}
+def test_every_emulated_defect_is_a_known_one() -> None:
+    assert set(EmulatedDefect) < {defect.id for defect in load_defects()}
+
+
+FIXED = {defect.id: defect.fixed_in for defect in load_defects() if defect.fixed_in}
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case[0] in FIXED], ids=lambda c: c[0])
 def test_a_fixed_runtime_is_not_blamed(
     case: tuple[str, str, str, Make, Make], tmp_path: Path
 ) -> None:
-    hazard, device, _, has, _ = case
+    defect, gpu, _, has, _ = case
     sick = has(tmp_path)
-    assert hazard not in findings(sick, device, FIXED[hazard])
-    assert hazard in findings(sick, device, None)
+    assert defect not in findings(sick, gpu, FIXED[defect])
+    assert defect in findings(sick, gpu, None)
 
 
-def test_only_the_devices_concerned_are_blamed(tmp_path: Path) -> None:
+def test_only_the_gpus_concerned_are_blamed(tmp_path: Path) -> None:
     sick = dynamic_zero_points("float16")(tmp_path)
     assert "dq8ca-zp-binding-float" not in findings(sick, "adreno-8xx", "1.3")
     suspected = findings(sick, "mali-g720", "1.3")["dq8ca-zp-binding-float"]
     assert suspected.certainty == "possible" and not suspected.applies
-    everywhere = [f for f in examine(open_program(sick), None, "1.3") if f.hazard.endswith("float")]
-    assert [(f.certainty, f.devices) for f in everywhere] == [
+    everywhere = [f for f in examine(open_program(sick), None, "1.3") if f.defect.endswith("float")]
+    assert [(f.certainty, f.gpus) for f in everywhere] == [
         ("certain", ["mali-g610", "mali-g710", "mali-g715"]),
         ("possible", ["mali-g720"]),
     ]
@@ -224,7 +230,7 @@ def test_an_unknown_limit_is_only_possible(tmp_path: Path) -> None:
     assert findings(sick, "xclipse", "1.5")["buffer-limit"].certainty == "possible"
     assert findings(sick, "llvmpipe", "1.5")["buffer-limit"].certainty == "certain"
     image = huge(4 * 4096 + 1, "texture3d")(tmp_path)
-    assert "4097 texels" in findings(image, "llvmpipe", "1.5")["buffer-limit"].places[0]
+    assert "4097 texels" in findings(image, "llvmpipe", "1.5")["buffer-limit"].occurrences[0]
 
 
 def constant_of(kind: str) -> Make:
@@ -271,9 +277,9 @@ def test_every_figure_has_its_source() -> None:
         "vulkan", "fp16", "storage_16bit", "int8_dot_product", "subgroup_size",
         "max_storage_buffer", "max_image_2d", "max_image_3d",
     )  # fmt: skip
-    for device in load_devices():
-        known = {name for name in names if getattr(device, name) is not None}
-        assert known == set(device.sources), device.id
+    for gpu in load_gpus():
+        known = {name for name in names if getattr(gpu, name) is not None}
+        assert known == set(gpu.sources), gpu.id
 
 
 def run(*arguments: object) -> Result:

@@ -25,9 +25,9 @@ def one_of(*values: object) -> Callable[[], list[str]]:
 
 def known_targets() -> list[tuple[str, str]]:
     """The ids of the phone GPUs that are known, each with its name."""
-    from quatrain.targets.catalogue import load_devices
+    from quatrain.targets.catalogue import load_gpus
 
-    return [(device.id, device.name) for device in load_devices()]
+    return [(gpu.id, gpu.name) for gpu in load_gpus()]
 
 
 _DEFECTS = tuple(EmulatedDefect)

@@ -7,7 +7,7 @@ import typer
 from quatrain.commands._common import Debug, Json, Model, known_targets, print_json
 
 if TYPE_CHECKING:
-    from quatrain.targets import Finding
+    from quatrain.targets import Examination
 
 
 def doctor(
@@ -35,50 +35,36 @@ def doctor(
 
     Example: `quatrain doctor model.pte --device mali-g715 --runtime 1.3`
     """
-    from quatrain.program import open_program
-    from quatrain.targets import examine, find_device
-    from quatrain.targets.catalogue import release
+    from quatrain.targets import examine_file
 
-    profile = find_device(device) if device is not None else None
-    if runtime is not None:
-        release(runtime)
-    findings = examine(open_program(model), profile, runtime)
-    failed = any(finding.applies for finding in findings)
+    examination = examine_file(model, device, runtime)
     if json_output:
-        print_json(
-            {
-                "model": model,
-                "device": device,
-                "runtime": runtime,
-                "ok": not failed,
-                "findings": [finding.as_dict() for finding in findings],
-            }
-        )
+        print_json(examination.as_dict())
     else:
-        _print_findings(findings, device, runtime)
-    if failed:
+        _print_findings(examination)
+    if not examination.ok:
         raise typer.Exit(1)
 
 
-def _print_findings(findings: "list[Finding]", device: str | None, runtime: str | None) -> None:
+def _print_findings(examination: "Examination") -> None:
     from rich.console import Console
 
     console = Console()
-    where = f"{device or 'any known device'}, runtime {runtime or 'unknown'}"
-    applying = [finding for finding in findings if finding.applies]
+    where = f"{examination.gpu or 'any known device'}, runtime {examination.runtime or 'unknown'}"
+    applying = [finding for finding in examination.findings if finding.applies]
     console.print(f"{len(applying)} known defects apply ({where})")
-    for finding in findings:
+    for finding in examination.findings:
         colour = {"certain": "red", "conditional": "yellow"}.get(finding.certainty, "dim")
         fixed = f"fixed in {finding.fixed_in}" if finding.fixed_in else "no fixed release known"
         console.print(
-            f"\n[{colour} bold]{finding.certainty}[/] [bold]{finding.hazard}[/] ({fixed})"
+            f"\n[{colour} bold]{finding.certainty}[/] [bold]{finding.defect}[/] ({fixed})"
         )
         console.print(f"  {finding.title}: {finding.consequence}", highlight=False)
         if finding.condition:
             console.print(f"  condition: {finding.condition}", highlight=False)
-        console.print(f"  devices: {', '.join(finding.devices) or 'every GPU'}", highlight=False)
-        shown = finding.places[:4]
-        more = len(finding.places) - len(shown)
+        console.print(f"  devices: {', '.join(finding.gpus) or 'every GPU'}", highlight=False)
+        shown = finding.occurrences[:4]
+        more = len(finding.occurrences) - len(shown)
         rest = f"; and {more} more" if more else ""
         console.print(f"  where: {'; '.join(shown)}{rest}", highlight=False)
         console.print(f"  fix: {finding.remedy}", highlight=False, soft_wrap=True)

@@ -117,7 +117,7 @@ def export(
     from dataclasses import replace
 
     from quatrain.export import ExportOptions, plan
-    from quatrain.targets import choose_for_target, find_device
+    from quatrain.targets import choose_for_target, find_gpu
 
     check_output(output, "-o")
     check_no_word(checkpoint, "export")
@@ -125,7 +125,7 @@ def export(
     asked_dtype = activation_dtype.value if activation_dtype else None
     choice = None
     if target is not None:
-        find_device(target)  # an unknown one is refused before the checkpoint is opened
+        find_gpu(target)  # an unknown one is refused before the checkpoint is opened
         asked_scheme = scheme if weight_only_linear else None
         planned = plan(checkpoint, params, max_seq_len)
         planned = replace(planned, scheme=asked_scheme, activation_dtype=asked_dtype)

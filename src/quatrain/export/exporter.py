@@ -27,7 +27,7 @@ from quatrain.program.edit.irregular import IrregularGraph
 from quatrain.quantize.positive_scales import RoundedAgain, make_scales_positive
 from quatrain.quiet import quiet
 from quatrain.stages import Stages, peak_rss_bytes
-from quatrain.targets import Planned, require_target
+from quatrain.targets import PlannedProgram, require_target
 from quatrain.tokenizer.files import TOKENIZER, beside, written_beside
 
 
@@ -100,14 +100,14 @@ def export_checkpoint(
 
 def plan(
     checkpoint: Path | str, params: Path | str | None = None, max_seq_len: int | None = None
-) -> Planned:
+) -> PlannedProgram:
     """What decides on defects of the program of `checkpoint`, known without reading its tensors."""
     opened = open_checkpoint(checkpoint, params)
     rows = _max_seq_len(opened, max_seq_len)
     with torch.device("meta"):
         backbone = Backbone(replace(opened.config, max_seq_len=rows))
     linears = [part for part in backbone.modules() if isinstance(part, nn.Linear)]
-    return Planned(rows=rows, channels=min(linear.in_features for linear in linears))
+    return PlannedProgram(rows=rows, channels=min(linear.in_features for linear in linears))
 
 
 def _max_seq_len(opened: Checkpoint, asked: int | None) -> int:

@@ -47,7 +47,7 @@ class ExportOptions:
                 raise InputError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
         if self.backend != "vulkan" and self.target is not None:
             raise InputError(
-                f"--target {self.target.device} is a GPU, for the Vulkan backend, but --backend "
+                f"--target {self.target.gpu} is a GPU, for the Vulkan backend, but --backend "
                 f"is {self.backend}; leave one of them out"
             )
         if self.backend == "xnnpack" and self.activation_dtype == "fp16":

@@ -1,22 +1,24 @@
 """GPU profiles and known defects of the Vulkan runtime, and what they mean for a program.
 
-The figures and the defects are data (`devices.toml`, `hazards.toml`), each with its source.
+The figures and the defects are data (`gpus.toml`, `defects.toml`), each with its source.
 """
 
-from quatrain.targets.catalogue import Defect, Device, find_device, load_defects, load_devices
-from quatrain.targets.choice import Planned, TargetChoice, choose_for_target, require_target
-from quatrain.targets.doctor import Finding, examine
+from quatrain.targets.catalogue import Defect, GpuProfile, find_gpu, load_defects, load_gpus
+from quatrain.targets.choice import PlannedProgram, TargetChoice, choose_for_target, require_target
+from quatrain.targets.doctor import Examination, Finding, examine, examine_file
 
 __all__ = [
     "Defect",
-    "Device",
+    "Examination",
     "Finding",
-    "Planned",
+    "GpuProfile",
+    "PlannedProgram",
     "TargetChoice",
     "choose_for_target",
     "examine",
-    "find_device",
+    "examine_file",
+    "find_gpu",
     "load_defects",
-    "load_devices",
+    "load_gpus",
     "require_target",
 ]

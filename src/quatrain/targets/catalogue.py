@@ -1,4 +1,4 @@
-"""Loads the device profiles and the hazard catalogue from their TOML files."""
+"""Loads the profiles of GPUs and the catalogue of defects from their TOML files."""
 
 import tomllib
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from quatrain.errors import InputError
 
 
 @dataclass(frozen=True)
-class Device:
+class GpuProfile:
     """A GPU, or a family of them; None is a figure that no source gives.
 
     `max_storage_buffer` is in bytes, `max_image_2d` and `max_image_3d` in texels; `sources`
@@ -58,11 +58,11 @@ class Defect:
             return True
         return release(runtime) < release(self.fixed_in)
 
-    def certainty_on(self, device: Device) -> str | None:
-        """How sure the defect is on `device`, given that its trigger fires; None: not there."""
-        if not self.families or set(self.families) & set(device.families):
+    def certainty_on(self, gpu: GpuProfile) -> str | None:
+        """How sure the defect is on `gpu`, given that its trigger fires; None: not there."""
+        if not self.families or set(self.families) & set(gpu.families):
             return self.certainty
-        return "possible" if set(self.suspected) & set(device.families) else None
+        return "possible" if set(self.suspected) & set(gpu.families) else None
 
 
 def release(version: str) -> tuple[int, int]:
@@ -82,21 +82,21 @@ def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def load_devices() -> tuple[Device, ...]:
-    """Every device profile, in the file's order."""
-    return tuple(Device(**_tuples(entry)) for entry in _load("devices.toml")["device"])
+def load_gpus() -> tuple[GpuProfile, ...]:
+    """Every profile of a GPU, in the file's order."""
+    return tuple(GpuProfile(**_tuples(entry)) for entry in _load("gpus.toml")["gpu"])
 
 
 @cache
 def load_defects() -> tuple[Defect, ...]:
-    """Every hazard, in the file's order."""
-    return tuple(Defect(**_tuples(entry)) for entry in _load("defects.toml")["hazard"])
+    """Every defect, in the file's order."""
+    return tuple(Defect(**_tuples(entry)) for entry in _load("defects.toml")["defect"])
 
 
-def find_device(name: str) -> Device:
+def find_gpu(name: str) -> GpuProfile:
     """The profile with this id; `InputError` listing the ids there are."""
-    for device in load_devices():
-        if device.id == name.lower():
-            return device
-    known = ", ".join(device.id for device in load_devices())
+    for gpu in load_gpus():
+        if gpu.id == name.lower():
+            return gpu
+    known = ", ".join(gpu.id for gpu in load_gpus())
     raise InputError(f"no profile of a device {name!r}; known are {known}")

@@ -1,4 +1,4 @@
-"""What to export for a device and a runtime, from the same data that the doctor uses."""
+"""What to export for a GPU and a runtime, from the same data that the doctor uses."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -7,9 +7,10 @@ from typing import Any, Literal
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import Program
-from quatrain.targets.catalogue import Defect, Device, find_device, load_defects, release
+from quatrain.targets.catalogue import Defect, GpuProfile, find_gpu, load_defects, release
 from quatrain.targets.doctor import examine
-from quatrain.targets.triggers import SURE_IMAGE, rows_that_sums_hold
+from quatrain.targets.limits import SURE_IMAGE
+from quatrain.targets.triggers import rows_that_sums_hold
 
 Dtype = Literal["fp32", "fp16"]
 
@@ -18,7 +19,7 @@ _ITEM_SIZE = {"fp16": 2, "fp32": 4}
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedProgram:
     """What is known of a program before it is made; None is what is not.
 
     `scheme` and `activation_dtype` where somebody asked for them, `rows` the longest prompt,
@@ -41,7 +42,7 @@ class TargetChoice:
     `reasons` are sentences for people.
     """
 
-    device: str
+    gpu: str
     runtime: str | None
     scheme: Scheme
     activation_dtype: Dtype
@@ -51,32 +52,33 @@ class TargetChoice:
 
     @property
     def name(self) -> str:
-        """The device and the runtime, for people."""
-        return _name(self.device, self.runtime)
+        """The GPU and the runtime, for people."""
+        return _name(self.gpu, self.runtime)
 
     def as_dict(self) -> dict[str, Any]:
-        """The choice as plain data, ready for JSON."""
-        return asdict(self)
+        """The choice as plain data, ready for JSON, where the GPU is the "device"."""
+        fields = asdict(self)
+        return {"device": fields.pop("gpu"), **fields}
 
 
 def choose_for_target(
-    device: str, runtime: str | None = None, planned: Planned | None = None
+    gpu: str, runtime: str | None = None, planned: PlannedProgram | None = None
 ) -> TargetChoice:
-    """The scheme, types and limits for `device` (a profile's id) and `runtime` (such as '1.3').
+    """The scheme, types and limits for `gpu` (a profile's id) and `runtime` (such as '1.3').
 
     8da4w, unless the doctor would find that a defect of its kernel applies to the `planned`
     program. An unknown runtime may have every defect. Raises `InputError` for an unknown
-    device or a malformed version.
+    GPU or a malformed version.
     """
-    planned = planned or Planned()
-    profile = find_device(device)
+    planned = planned or PlannedProgram()
+    profile = find_gpu(gpu)
     if runtime is not None:
         release(runtime)
     defects = [
-        hazard
-        for hazard in load_defects()
-        if hazard.affects_runtime(runtime)
-        and hazard.certainty_on(profile) in ("certain", "conditional")
+        defect
+        for defect in load_defects()
+        if defect.affects_runtime(runtime)
+        and defect.certainty_on(profile) in ("certain", "conditional")
     ]
     reasons: list[str] = []
     dtypes = _activation_dtypes(profile, planned, reasons)
@@ -84,7 +86,7 @@ def choose_for_target(
     if dtype == "fp16" and not planned.activation_dtype:
         reasons.append(f"fp16: {profile.sources['fp16']}")
     return TargetChoice(
-        device=profile.id,
+        gpu=profile.id,
         runtime=runtime,
         scheme=scheme,
         activation_dtype=dtype,
@@ -94,8 +96,10 @@ def choose_for_target(
     )
 
 
-def _activation_dtypes(profile: Device, planned: Planned, reasons: list[str]) -> list[Dtype]:
-    """What the device computes in, the best first."""
+def _activation_dtypes(
+    profile: GpuProfile, planned: PlannedProgram, reasons: list[str]
+) -> list[Dtype]:
+    """What the GPU computes in, the best first."""
     if planned.activation_dtype:
         reasons.append(f"{planned.activation_dtype}: as asked for with --activation-dtype")
         return [planned.activation_dtype]
@@ -107,45 +111,49 @@ def _activation_dtypes(profile: Device, planned: Planned, reasons: list[str]) ->
 
 
 def _scheme(
-    where: str, defects: list[Defect], dtypes: list[Dtype], planned: Planned, reasons: list[str]
+    where: str,
+    defects: list[Defect],
+    dtypes: list[Dtype],
+    planned: PlannedProgram,
+    reasons: list[str],
 ) -> tuple[Scheme, Dtype]:
-    """The scheme and one of `dtypes`: 8da4w in the first in which it meets none of `hazards`."""
+    """The scheme and one of `dtypes`: 8da4w in the first in which it meets none of `defects`."""
     if planned.scheme == Scheme.WEIGHT_ONLY:
         reasons.append("weight-only: as asked for with --weight-only-linear")
         return Scheme.WEIGHT_ONLY, dtypes[0]
     against = {dtype: _against_8da4w(defects, dtype, planned) for dtype in dtypes}
     for dtype in dtypes:
         if not against[dtype]:
-            reasons += [f"fp32: in fp16, {_text(hazard)}" for hazard in against[dtypes[0]]]
+            reasons += [f"fp32: in fp16, {_text(defect)}" for defect in against[dtypes[0]]]
             reasons.append(f"8da4w: in {dtype} no known defect of its kernel applies on {where}")
             return Scheme.DYNAMIC_INT8, dtype
-    reasons += [f"weight-only: {_text(hazard)}" for hazard in against[dtypes[0]]]
+    reasons += [f"weight-only: {_text(defect)}" for defect in against[dtypes[0]]]
     ways = [way for dtype, met in against.items() if (way := _way_to_8da4w(met, dtype, planned))]
     reasons += [f"8da4w would do {way}" for way in ways[:1]]
     return Scheme.WEIGHT_ONLY, dtypes[0]
 
 
-def _against_8da4w(defects: list[Defect], dtype: str, planned: Planned) -> list[Defect]:
-    """The hazards that an 8da4w program in `dtype` meets; its zero points are never int8."""
+def _against_8da4w(defects: list[Defect], dtype: str, planned: PlannedProgram) -> list[Defect]:
+    """The defects that an 8da4w program in `dtype` meets; its zero points are never int8."""
     return [
-        hazard
-        for hazard in defects
-        if _DYNAMIC_LINEAR in hazard.operators
-        and hazard.trigger != "zero_points_int8_in_fp16"
-        and (hazard.trigger != "more_rows_than_sums" or not _sums_hold(dtype, planned))
+        defect
+        for defect in defects
+        if _DYNAMIC_LINEAR in defect.operators
+        and defect.trigger != "zero_points_int8_in_fp16"
+        and (defect.trigger != "more_rows_than_sums" or not _sums_hold(dtype, planned))
     ]
 
 
-def _sums_hold(dtype: str, planned: Planned) -> bool:
+def _sums_hold(dtype: str, planned: PlannedProgram) -> bool:
     """Whether no prompt is longer than what the group-sum buffer of every linear holds."""
     if planned.rows is None or planned.channels is None:
         return False
     return planned.rows <= rows_that_sums_hold(planned.channels, _ITEM_SIZE[dtype])
 
 
-def _way_to_8da4w(met: list[Defect], dtype: str, planned: Planned) -> str | None:
-    """What to do otherwise for an 8da4w program in `dtype` that only one hazard is against."""
-    triggers = {hazard.trigger for hazard in met}
+def _way_to_8da4w(met: list[Defect], dtype: str, planned: PlannedProgram) -> str | None:
+    """What to do otherwise for an 8da4w program in `dtype` that only one defect is against."""
+    triggers = {defect.trigger for defect in met}
     if triggers == {"more_rows_than_sums"} and planned.channels is not None:
         limit = rows_that_sums_hold(planned.channels, _ITEM_SIZE[dtype])
         return f"in {dtype} with --max-seq-len {limit} or less" if limit > 1 else None
@@ -157,7 +165,7 @@ def _way_to_8da4w(met: list[Defect], dtype: str, planned: Planned) -> str | None
     return None
 
 
-def _limits(profile: Device, reasons: list[str]) -> dict[str, Any]:
+def _limits(profile: GpuProfile, reasons: list[str]) -> dict[str, Any]:
     """Limits that are known; for images, else a size that is sure."""
     limits: dict[str, Any] = {}
     if profile.max_storage_buffer:
@@ -181,31 +189,31 @@ def _limits(profile: Device, reasons: list[str]) -> dict[str, Any]:
 
 
 def _avoid(defects: list[Defect], reasons: list[str]) -> dict[str, str]:
-    hazard = next((h for h in defects if h.id == "embedding-q4-dynamic-oob"), None)
-    if hazard is None:
+    defect = next((h for h in defects if h.id == "embedding-q4-dynamic-oob"), None)
+    if defect is None:
         return {}
-    reasons.append(f"no int4 embedding: {_text(hazard)}")
-    return {"int4-embedding": f"{hazard.id}: {hazard.title}: {hazard.consequence}; {hazard.remedy}"}
+    reasons.append(f"no int4 embedding: {_text(defect)}")
+    return {"int4-embedding": f"{defect.id}: {defect.title}: {defect.consequence}; {defect.remedy}"}
 
 
-def _text(hazard: Defect) -> str:
-    fixed = f", fixed in runtime {hazard.fixed_in}" if hazard.fixed_in else ""
-    condition = f" ({hazard.condition})" if hazard.condition else ""
-    return f"{hazard.id}: {hazard.title}{condition}{fixed}"
+def _text(defect: Defect) -> str:
+    fixed = f", fixed in runtime {defect.fixed_in}" if defect.fixed_in else ""
+    condition = f" ({defect.condition})" if defect.condition else ""
+    return f"{defect.id}: {defect.title}{condition}{fixed}"
 
 
-def _name(device: str, runtime: str | None) -> str:
-    return f"{device}, runtime {runtime or 'unknown'}"
+def _name(gpu: str, runtime: str | None) -> str:
+    return f"{gpu}, runtime {runtime or 'unknown'}"
 
 
 def require_target(program: Program, choice: TargetChoice, output: Path) -> None:
     """Refuse a program, to be called `output`, to which the doctor finds that a defect applies.
 
-    Raises `InputError` naming each such finding, its first place and its remedy.
+    Raises `InputError` naming each such finding, its first occurrence and its remedy.
     """
-    found = examine(program, find_device(choice.device), choice.runtime, output)
+    found = examine(program, find_gpu(choice.gpu), choice.runtime, output)
     lines = [
-        f"{finding.hazard}: {finding.title} ({finding.places[0]}): {finding.consequence}; "
+        f"{finding.defect}: {finding.title} ({finding.occurrences[0]}): {finding.consequence}; "
         f"{finding.remedy}"
         for finding in found
         if finding.applies

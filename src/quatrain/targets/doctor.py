@@ -1,32 +1,39 @@
-"""Which known defects a program meets, on which devices, and what to do about each."""
+"""Which known defects a program meets, on which GPUs, and what to do about each."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from quatrain.errors import InputError
-from quatrain.program import Program
-from quatrain.targets.catalogue import Defect, Device, load_defects, load_devices
-from quatrain.targets.triggers import DEVICE_TRIGGERS, TRIGGERS, Occurrence
+from quatrain.program import Program, open_program
+from quatrain.targets.catalogue import (
+    Defect,
+    GpuProfile,
+    find_gpu,
+    load_defects,
+    load_gpus,
+    release,
+)
+from quatrain.targets.triggers import GPU_TRIGGERS, TRIGGERS, Occurrence
 
 _ORDER = ("certain", "conditional", "possible")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One hazard that the program meets.
+    """One defect that the program meets.
 
     `certainty`: 'certain' (it will happen), 'conditional' (it depends on `condition`), or
-    'possible' (the program or the profile cannot tell). `devices` are ids of profiles, empty
-    for every GPU; `places` say where in the program.
+    'possible' (the program or the profile cannot tell). `gpus` are ids of profiles, empty
+    for every GPU; `occurrences` say where in the program.
     """
 
-    hazard: str
+    defect: str
     title: str
     certainty: str
     condition: str | None
-    places: list[str]
-    devices: list[str]
+    occurrences: list[str]
+    gpus: list[str]
     fixed_in: str | None
     consequence: str
     remedy: str
@@ -38,19 +45,58 @@ class Finding:
         return self.certainty != "possible"
 
     def as_dict(self) -> dict[str, Any]:
-        """The finding as plain data, ready for JSON."""
-        return asdict(self) | {"applies": self.applies}
+        """The finding as plain data, ready for JSON, in the words of the command line."""
+        names = {"defect": "hazard", "occurrences": "places", "gpus": "devices"}
+        fields = {names.get(name, name): value for name, value in asdict(self).items()}
+        return fields | {"applies": self.applies}
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What the doctor found in the program `model`, for a GPU (a profile's id) and a release of
+    the runtime; None for any."""
+
+    model: Path
+    gpu: str | None
+    runtime: str | None
+    findings: list[Finding]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no known defect applies."""
+        return not any(finding.applies for finding in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The examination as plain data, ready for JSON, where the GPU is the "device"."""
+        return {
+            "model": self.model,
+            "device": self.gpu,
+            "runtime": self.runtime,
+            "ok": self.ok,
+            "findings": [finding.as_dict() for finding in self.findings],
+        }
+
+
+def examine_file(model: Path, gpu: str | None = None, runtime: str | None = None) -> Examination:
+    """`examine` the program at `model` for the GPU whose profile has the id `gpu`.
+
+    Raises `InputError` for an unknown GPU, a malformed version, and as `open_program`.
+    """
+    profile = find_gpu(gpu) if gpu is not None else None
+    if runtime is not None:
+        release(runtime)
+    return Examination(model, gpu, runtime, examine(open_program(model), profile, runtime))
 
 
 def examine(
     program: Program,
-    device: Device | None = None,
+    gpu: GpuProfile | None = None,
     runtime: str | None = None,
     name: Path | None = None,
 ) -> list[Finding]:
-    """The hazards that `program` meets, the surest first.
+    """The defects that `program` meets, the surest first.
 
-    Without `device`, on any profiled device; without `runtime` (a release such as '1.3'), in
+    Without `gpu`, on any that has a profile; without `runtime` (a release such as '1.3'), in
     any. Remedies call the program by its path, or by `name`. Raises `InputError` where the
     program has no Vulkan delegate, to which alone the catalogue applies.
     """
@@ -61,65 +107,65 @@ def examine(
             f"{program.path}: has no Vulkan delegate (its backends: {', '.join(backends)}); "
             "the catalogue of defects is that of the Vulkan runtime"
         )
-    devices = [device] if device else list(load_devices())
+    gpus = [gpu] if gpu else list(load_gpus())
     found: list[Finding] = []
-    for hazard in load_defects():
-        if hazard.affects_runtime(runtime):
-            found += _examine_defect(program, hazard, devices, name or program.path)
+    for defect in load_defects():
+        if defect.affects_runtime(runtime):
+            found += _examine_defect(program, defect, gpus, name or program.path)
     return sorted(found, key=lambda finding: _ORDER.index(finding.certainty))
 
 
 def _examine_defect(
-    program: Program, hazard: Defect, devices: list[Device], name: Path
+    program: Program, defect: Defect, gpus: list[GpuProfile], name: Path
 ) -> list[Finding]:
-    """At most one finding per certainty, over all devices that have it."""
+    """At most one finding per certainty, over all GPUs that have it."""
     fired: dict[str, list[Occurrence]] = {}
 
-    def fire(device: Device) -> list[Occurrence]:
-        """The trigger's places, looked for once where they do not depend on the device."""
-        key = device.id if hazard.trigger in DEVICE_TRIGGERS else ""
+    def fire(gpu: GpuProfile) -> list[Occurrence]:
+        """What the trigger finds, looked for once where that does not depend on the GPU."""
+        key = gpu.id if defect.trigger in GPU_TRIGGERS else ""
         if key not in fired:
             graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
-            trigger = TRIGGERS[hazard.trigger]
+            trigger = TRIGGERS[defect.trigger]
             fired[key] = [
-                occurrence for graph in graphs for occurrence in trigger(program, graph, device)
+                occurrence for graph in graphs for occurrence in trigger(program, graph, gpu)
             ]
         return fired[key]
 
-    places: dict[str, dict[str, None]] = {}
+    occurrences: dict[str, dict[str, None]] = {}
     affected: dict[str, list[str]] = {}
     remedies: dict[str, dict[str, None]] = {}
-    for device, certainty in _devices_with(hazard, devices):
-        for occurrence in fire(device):
+    for gpu, certainty in _gpus_with(defect, gpus):
+        for occurrence in fire(gpu):
             level = _weaker(certainty, occurrence)
-            places.setdefault(level, {})[occurrence.where] = None
-            remedy = (occurrence.remedy or hazard.remedy).format(model=name)
+            occurrences.setdefault(level, {})[occurrence.where] = None
+            remedy = (occurrence.remedy or defect.remedy).format(model=name)
             remedies.setdefault(level, {})[remedy] = None
-            if device.id not in affected.setdefault(level, []):
-                affected[level].append(device.id)
-    everywhere = len(devices) == len(load_devices())
+            if gpu.id not in affected.setdefault(level, []):
+                affected[level].append(gpu.id)
+    everywhere = len(gpus) == len(load_gpus())
     return [
         Finding(
-            hazard=hazard.id,
-            title=hazard.title,
+            defect=defect.id,
+            title=defect.title,
             certainty=level,
-            condition=hazard.condition,
-            places=list(where),
-            devices=[] if everywhere and len(affected[level]) == len(devices) else affected[level],
-            fixed_in=hazard.fixed_in,
-            consequence=hazard.consequence,
+            condition=defect.condition,
+            occurrences=list(where),
+            gpus=[] if everywhere and len(affected[level]) == len(gpus) else affected[level],
+            fixed_in=defect.fixed_in,
+            consequence=defect.consequence,
             remedy="; ".join(remedies[level]),
-            source=hazard.source,
+            source=defect.source,
         )
-        for level, where in places.items()
+        for level, where in occurrences.items()
     ]
 
 
-def _devices_with(hazard: Defect, devices: list[Device]) -> list[tuple[Device, str]]:
-    pairs = [(device, hazard.certainty_on(device)) for device in devices]
-    return [(device, certainty) for device, certainty in pairs if certainty is not None]
+def _gpus_with(defect: Defect, gpus: list[GpuProfile]) -> list[tuple[GpuProfile, str]]:
+    pairs = [(gpu, defect.certainty_on(gpu)) for gpu in gpus]
+    return [(gpu, certainty) for gpu, certainty in pairs if certainty is not None]
 
 
 def _weaker(certainty: str, occurrence: Occurrence) -> str:
-    """The less sure of a hazard's certainty and a place's own."""
+    """The less sure of a defect's certainty and an occurrence's own."""
     return max((certainty, occurrence.certainty or certainty), key=_ORDER.index)

@@ -1,0 +1,62 @@
+"""What is larger than a GPU can bind: buffers and images."""
+
+from quatrain.program import Program, Tensor, VulkanGraph
+from quatrain.program.inspect.sizes import cache_values
+from quatrain.targets.catalogue import GpuProfile
+from quatrain.targets.occurrence import Occurrence, is_constant, tensor_text
+
+# What a GPU whose figure is unknown surely has: the Vulkan specification's minimum for
+# buffers, ExecuTorch's conservative limit (`small_texture_limits`) for images.
+SURE_STORAGE_BUFFER = 2**27
+SURE_IMAGE = 2048
+_IN_A_BUFFER = "export again with --target DEVICE, which keeps so large a tensor in a buffer"
+
+
+def beyond_gpu_limits(
+    program: Program, graph: VulkanGraph, gpu: GpuProfile | None
+) -> list[Occurrence]:
+    """Tensors larger than a storage buffer or an image may be on `gpu`.
+
+    Where a figure is unknown, what exceeds the sure minimum is possible, not certain.
+    """
+    buffer = gpu.max_storage_buffer if gpu else None
+    image = gpu.max_image_3d if gpu else None
+    occurrences = []
+    for value_id, value in enumerate(graph.values):
+        if not isinstance(value, Tensor):
+            continue
+        where = f"value {value_id}, {tensor_text(graph, value_id)}"
+        if value.storage == "texture3d" and value.constant is None:
+            largest = max(image_extents(value))
+            if largest > (image or SURE_IMAGE):
+                where += f": an image of {largest} texels"
+                occurrences.append(Occurrence(where, None if image else "possible", _IN_A_BUFFER))
+        elif value.nbytes > (buffer or SURE_STORAGE_BUFFER):
+            where += f": {value.nbytes} bytes"
+            remedy = _smaller_buffer(graph, value_id)
+            occurrences.append(Occurrence(where, None if buffer else "possible", remedy))
+    return occurrences
+
+
+def _smaller_buffer(graph: VulkanGraph, value_id: int) -> str | None:
+    """What makes a tensor smaller; None where nothing in the program does."""
+    if not is_constant(graph, value_id) or value_id in cache_values(graph):
+        return "export again with a shorter --max-seq-len"
+    readers = {operator.kind for operator in graph.operators if value_id in operator.args[:-1]}
+    if "aten.embedding" in readers:
+        return "quantize with --embedding int4 and export again"
+    if readers & {"aten.linear", "aten.mm", "aten.addmm"}:
+        return "quantize with --output-layer int4 and export again"
+    return None
+
+
+def image_extents(tensor: Tensor) -> tuple[int, int, int]:
+    """Width, height and depth of a 3-D image that holds `tensor`, four elements to a texel."""
+    batch, channels, height, width = ((1,) * 4 + tensor.shape)[-4:]
+    match tensor.layout:
+        case "channels_packed":
+            return width, height, -(-channels // 4) * batch
+        case "height_packed":
+            return width, -(-height // 4), channels * batch
+        case _:
+            return -(-width // 4), height, channels * batch

@@ -1,0 +1,32 @@
+"""Where in a program a defect is triggered."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from quatrain.program import Program, Tensor, VulkanGraph
+from quatrain.targets.catalogue import GpuProfile
+
+
+@dataclass(frozen=True)
+class Occurrence:
+    """Where a trigger fires; `certainty` overrides the defect's where this one is less sure,
+    `remedy` where it needs another."""
+
+    where: str
+    certainty: str | None = None
+    remedy: str | None = None
+
+
+Trigger = Callable[[Program, VulkanGraph, GpuProfile | None], list[Occurrence]]
+
+
+def is_constant(graph: VulkanGraph, value_id: int) -> bool:
+    """Whether the value is a constant tensor."""
+    value = graph.values[value_id]
+    return isinstance(value, Tensor) and value.constant is not None
+
+
+def tensor_text(graph: VulkanGraph, value_id: int) -> str:
+    """A tensor's type and shape, for people."""
+    tensor = graph.tensor(value_id)
+    return f"{tensor.dtype}{list(tensor.shape)}"
