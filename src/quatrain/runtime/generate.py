@@ -15,7 +15,15 @@ class Runner(Protocol):
     """A model with its KV cache: a program on some runtime, or an eager backbone."""
 
     def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
-        """tokens int64 [1, T] at positions input_pos[0] onwards; the last one's logits [1, V]."""
+        """Take tokens in, and give the logits after the last of them.
+
+        Args:
+            tokens: int64 [1, T].
+            input_pos: int64 [1], the position of the first of them in the context.
+
+        Returns:
+            Floating-point logits [1, vocabulary].
+        """
         ...
 
     def reset(self) -> None:
@@ -31,7 +39,15 @@ class NamedRunner(Runner, Protocol):
 
 @dataclass(frozen=True)
 class Generation:
-    """`tokens` that were generated (end-of-sequence not among them), and how fast."""
+    """What `generate` gave, and how fast.
+
+    Attributes:
+        prompt: The tokens that it continued.
+        tokens: Those that it generated, the end-of-sequence token not among them.
+        stopped: By an end-of-sequence token, by `max_new_tokens`, or because the context was full.
+        prefill_seconds: How long the prompt took, and with it the first token.
+        decode_seconds: How long all others took.
+    """
 
     prompt: list[int]
     tokens: list[int]
@@ -41,11 +57,12 @@ class Generation:
 
     @property
     def prefill_tokens_per_second(self) -> float:
+        """Tokens of the prompt per second."""
         return len(self.prompt) / self.prefill_seconds
 
     @property
     def decode_tokens_per_second(self) -> float:
-        """Of the steps after the first token, which the prefill gives; 0 where there were none."""
+        """Steps per second after the first token, which the prefill gives; 0 without any."""
         steps = len(self.tokens) - 1 + (self.stopped == "end of sequence")
         return steps / self.decode_seconds if steps > 0 and self.decode_seconds else 0.0
 
@@ -64,9 +81,21 @@ def generate(
 ) -> Generation:
     """Continue `prompt` until an end-of-sequence token, `max_new_tokens`, or a full context.
 
-    `temperature` 0 takes the most likely token; above it, tokens are sampled from
-    softmax(logits / temperature) with `seed`. `on_token` sees each as it comes. Raises
-    `InputError` where the prompt is empty or leaves no room in `context`, and as `check_sampling`.
+    Args:
+        runner: The model, from `load_runner`; its context is forgotten first.
+        prompt: Token ids, one or more.
+        context: How many tokens its KV cache holds: `metadata["get_max_context_len"]` of a
+            program's runner.
+        max_new_tokens: How many to generate at most.
+        eos_ids: The tokens that end a text, such as `Tokenizer.eos_ids`.
+        temperature: 0 takes the most likely token; above it, tokens are sampled from
+            softmax(logits / temperature).
+        seed: For sampling, from 0 to 2^64 - 1.
+        on_token: Called with each token as it comes.
+
+    Raises:
+        InputError: Where the prompt is empty or longer than `context`, or `temperature` or
+            `seed` cannot be sampled with.
     """
     prompt = list(prompt)
     check_prompt(prompt, context)

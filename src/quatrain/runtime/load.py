@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 class ProgramRunner(NamedRunner, Protocol):
-    """A `NamedRunner` that knows its program's constant methods."""
+    """A program on some runtime: a `Runner` that knows its program's constant methods.
+
+    Attributes:
+        device: What it runs on, in words for people.
+        metadata: What each constant method of the program returns, such as `get_max_context_len`
+            (tokens), `get_vocab_size` and `get_eos_ids`.
+    """
 
     metadata: dict[str, Any]
 
@@ -29,14 +35,20 @@ def load_runner(
     emulate: str | None = None,
     stages: Stages | None = None,
 ) -> ProgramRunner:
-    """A runner for `program`, or the one at that path; its `device` says what it runs on.
+    """Load a program into a runtime of this machine.
 
-    "auto": for a Vulkan program a real GPU; without one the software GPU or the CPU reference,
-    whichever measured faster, and `device` says so; ExecuTorch for any other program. "gpu:NAME"
-    is the GPU of that name or number. `emulate` is a defect of `quatrain.runtime.defects` to
-    compute with. `stages` hears of the measurement, which is made once and takes a while. A
-    program that was edited in memory runs as edited, except on ExecuTorch, which reads its file.
-    Raises `InputError` where `device` is unknown or cannot run this program.
+    A program that was edited in memory runs as edited, except on ExecuTorch, which reads its file.
+
+    Args:
+        program: An opened program, or a path to one.
+        device: "reference", "gpu", "gpu:NAME" (the GPU of that name or number), "executorch", or
+            "auto": for a Vulkan program a real GPU; without one the software GPU or the CPU
+            reference, whichever measured faster; ExecuTorch for any other program.
+        emulate: The id of a defect to compute with, of `quatrain.runtime.defects`.
+        stages: Hears of the measurement, which is made once and takes a while.
+
+    Raises:
+        InputError: Where `device` is unknown or cannot run this program, or the program is damaged.
     """
     device, adapter = parse_device(device)
     emulated_defect(emulate)

@@ -30,10 +30,14 @@ def beside(program: Path, name: str) -> Path:
 
 
 def find_tokenizer(model: Path | str, *folders: Path) -> Path:
-    """The tokenizer beside `model`, `<stem>.tokenizer.json` or else tokenizer.json, or the
-    tokenizer.json of the first of `folders` that has one.
+    """Find the tokenizer.json that goes with a program.
 
-    Raises `InputError` where there is none.
+    Args:
+        model: The program; `<stem>.tokenizer.json` beside it, else tokenizer.json, is its own.
+        folders: Where to look for a tokenizer.json next, in order.
+
+    Raises:
+        InputError: Where there is none.
     """
     model = Path(model)
     own = beside(model, TOKENIZER)

@@ -15,8 +15,10 @@ from quatrain.tokenizer.files import CONFIG, config_beside
 class Tokenizer:
     """A Hugging Face tokenizer with what generation needs beside it.
 
-    `bos_id`: the token that begins a text, or None. `eos_ids`: the tokens that end one, maybe
-    none. `chat_template`: a Jinja template, or None.
+    Attributes:
+        bos_id: The token that begins a text, or None.
+        eos_ids: The tokens that end one, maybe none.
+        chat_template: A Jinja template, or None.
     """
 
     def __init__(self, model: tokenizers.Tokenizer, config: dict[str, Any], source: str):
@@ -30,10 +32,14 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":
-        """Read the tokenizer.json `path`, and `*tokenizer_config.json` of the same prefix beside
-        it (for `model.tokenizer.json`, `model.tokenizer_config.json`) where there is one.
+        """Read a tokenizer.json, and the tokenizer_config.json beside it.
 
-        Raises `InputError` where either is damaged or `path` is missing.
+        Args:
+            path: The tokenizer.json. `*tokenizer_config.json` of the same prefix is read where
+                there is one: for `model.tokenizer.json`, `model.tokenizer_config.json`.
+
+        Raises:
+            InputError: Where `path` is missing, or either file is damaged.
         """
         path = Path(path)
         try:
@@ -47,10 +53,12 @@ class Tokenizer:
         return cls(model, config, str(path))
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """The ids of `text`; special tokens written out in it (`<|im_end|>`) become themselves.
+        """The ids of a text.
 
-        `add_special_tokens` puts the beginning-of-text token before it where the model was
-        trained so. Not for the text of `apply_chat`, whose template writes its own.
+        Args:
+            text: Special tokens written out in it (`<|im_end|>`) become themselves.
+            add_special_tokens: Put the beginning-of-text token before it where the model was
+                trained so. Not for the text of `apply_chat`, whose template writes its own.
         """
         return self.model.encode(text, add_special_tokens=add_special_tokens).ids
 
@@ -63,9 +71,13 @@ class Tokenizer:
         return TextStream(self)
 
     def apply_chat(self, messages: list[dict[str, Any]]) -> str:
-        """The prompt for `messages` ({"role": ..., "content": ...}), ready for the answer.
+        """The prompt that asks for the answer to a conversation.
 
-        Raises `InputError` where the model has no chat template or it refuses the messages.
+        Args:
+            messages: Each {"role": "user", "system" or "assistant", "content": a text}.
+
+        Raises:
+            InputError: Where the model has no chat template, or it refuses the messages.
         """
         if self.chat_template is None:
             raise InputError(

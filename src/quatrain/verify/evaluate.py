@@ -25,8 +25,12 @@ Progress = Callable[[Path, int, int], None]  # (model, tokens done, tokens in al
 
 @dataclass(frozen=True)
 class Divergence:
-    """How far a model is from the first: the mean KL(first || it) in nats, and the part of
-    positions with the same most likely token."""
+    """How far a model is from the first.
+
+    Attributes:
+        kl: The mean KL(first || it) over the positions, in nats.
+        top1_agreement: The part of positions, 0 to 1, with the same most likely token.
+    """
 
     kl: float
     top1_agreement: float
@@ -34,8 +38,18 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one model gave. `predicted` tokens cost it `loss` nats each on average, with a
-    standard error of `loss_error`; `against_first` is None for the first model itself."""
+    """How well one model predicted a text.
+
+    Attributes:
+        model: The model's path.
+        runtime: What it ran on, in words for people.
+        predicted: How many tokens it predicted.
+        loss: What each cost it on average, in nats.
+        loss_error: The standard error of `loss`.
+        perplexity: e to the power of `loss`.
+        seconds: How long it took, loading not included.
+        against_first: How far it is from the first model; None for the first itself.
+    """
 
     model: Path
     runtime: str
@@ -56,13 +70,25 @@ def evaluate_models(
     scheme: Scheme | None = None,
     progress: Progress = lambda model, done, total: None,
 ) -> list[Evaluation]:
-    """Measure programs and int4 checkpoints on the first `tokens` tokens of `text`.
+    """Measure programs and int4 checkpoints on a text, and how far they are from the first.
 
     Each piece of 512 tokens, or of as many as all contexts hold, is read from an empty context,
-    and all its tokens but the first are predicted. The tokenizer is the first model's. `device`
-    and `emulate` are for programs, as in `load_runner`; checkpoints run eagerly, in `scheme` or as
-    8da4w.
-    Raises `InputError` where a model, its tokenizer or the text cannot be used.
+    and all its tokens but the first are predicted. The tokenizer is the first model's.
+
+    Args:
+        models: Paths of programs, on some runtime, and of int4 checkpoints, which run eagerly.
+        text: What to predict.
+        tokens: How many of its tokens to read, from the first on.
+        device: For programs, as in `load_runner`.
+        emulate: For programs, as in `load_runner`.
+        scheme: For checkpoints; None is 8da4w.
+        progress: Called with a model's path, the tokens that are done, and all.
+
+    Returns:
+        One for each model, in their order.
+
+    Raises:
+        InputError: Where a model, its tokenizer or the text cannot be used, or vocabularies differ.
     """
     emulated_defect(emulate)
     paths = [Path(model) for model in models]

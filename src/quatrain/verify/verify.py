@@ -71,9 +71,19 @@ class DeviceCheck:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """`packed`: a check per int4 linear of a Vulkan program. `floor`: how far rounding alone moves
-    the logits. `allowed_error`: of the logits. `passed`: nothing was found. `note`: what a reader
-    of the verdict should know."""
+    """Whether a program computes what its checkpoint means.
+
+    Attributes:
+        program: The program's path.
+        checkpoint: The checkpoint's path.
+        scheme: "8da4w", "weight-only", or "mixed" where its linears differ.
+        packed: A check for each int4 linear of a Vulkan program.
+        floor: How far rounding alone moves the logits.
+        allowed_error: The relative error that the logits may have.
+        devices: What each device gave.
+        seconds: Wall time by stage.
+        note: What a reader of the verdict should know.
+    """
 
     program: Path
     checkpoint: Path
@@ -87,6 +97,7 @@ class VerifyReport:
 
     @property
     def passed(self) -> bool:
+        """Whether nothing was found."""
         return not any(p.problem for p in self.packed) and not any(d.problems for d in self.devices)
 
     def as_dict(self) -> dict[str, Any]:
@@ -103,14 +114,23 @@ def verify_program(
     emulate: str | None = None,
     stages: Stages | None = None,
 ) -> VerifyReport:
-    """Compare the program with the eager backbone of its checkpoint, in the program's scheme.
+    """Compare a program with the eager backbone of its checkpoint, in the program's scheme.
 
-    A Vulkan program's packed constants must be the checkpoint's. On each device ("reference",
-    "gpu", "executorch", or "auto" for all that can run it here): every point of a walk must be
-    within tolerance, where the device shows it, and the logits of `prompts`, each continued by
-    `new_tokens` greedy ones, must be as close as rounding allows. The tokenizer is the program's,
-    or else the checkpoint's. `emulate` names a defect that the device is to have. Raises
-    `InputError` for a wrong request.
+    A Vulkan program's packed constants must be the checkpoint's. On each device every value that
+    both sides know must be within tolerance, where the device shows it, and the logits must be as
+    close as rounding allows. The tokenizer is the program's, or else the checkpoint's.
+
+    Args:
+        program: A .pte file.
+        checkpoint: What it was made from, as `open_checkpoint` takes it.
+        devices: As in `load_runner`; "auto" is all that can run it here.
+        prompts: Texts to compare on, of two tokens or more.
+        new_tokens: How many greedy tokens follow each prompt.
+        emulate: The id of a defect that the devices are to have.
+        stages: Hears of each stage.
+
+    Raises:
+        InputError: For a wrong request. What the program computes wrongly is in the report.
     """
     program, checkpoint, stages = Path(program), Path(checkpoint), stages or Stages()
     emulated_defect(emulate)
