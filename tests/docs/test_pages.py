@@ -4,13 +4,14 @@ import pkgutil
 import re
 import shlex
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 import typer
 from tests.checkpoint.families.table import ROWS
 from tests.support.paths import DOCS, ROOT
 from tests.support.peers import TOLERANCE
-from tests.support.snippets import PAGES
+from tests.support.snippets import PAGES, snippets
 
 from quatrain.cli import VERBS, build_app
 
@@ -52,6 +53,14 @@ def test_modules_that_are_named_are_there(page: Path) -> None:
     for code in inline_code(page):
         if re.fullmatch(r"quatrain(\.\w+)+", code):
             assert pkgutil.resolve_name(code), f"{page.name}: {code}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_is_quoted_stands_in_its_file(page: Path) -> None:
+    for snippet in snippets(page):
+        if snippet.quoted:
+            whole = (ROOT / snippet.quoted).read_text(encoding="utf-8")
+            assert snippet.text in whole or indent(snippet.text, " " * 4) in whole, snippet.line
 
 
 def test_every_row_of_families_is_measured() -> None:

@@ -1,7 +1,8 @@
 """The fenced snippets of the documentation, and what runs them.
 
 A fence says what becomes of it: `sh` and `python` are run by the tests, one page's in order and in
-one folder; `console` and `kotlin` belong on another machine; `text` is shown.
+one folder; `console` and `kotlin` belong on another machine; `text` is shown. One with a
+`title="a/file"` quotes that file.
 """
 
 import os
@@ -24,16 +25,17 @@ from quatrain.cli import build_app
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 RUN = ("sh", "python")
 SHOWN = ("console", "kotlin", "text")
-_FENCE = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", re.M | re.S)
+_FENCE = re.compile(r'^( *)```(\S*)(?: title="(\S+)")?[^\n]*\n(.*?)^\1```$', re.M | re.S)
 
 
 @dataclass(frozen=True)
 class Snippet:
-    """A fenced block of `page`, which begins at `line`."""
+    """A fenced block of `page`, which begins at `line`; `quoted`: the file that it is part of."""
 
     page: Path
     line: int
     language: str
+    quoted: str | None
     text: str
 
 
@@ -41,7 +43,13 @@ def snippets(page: Path) -> list[Snippet]:
     """All fenced blocks of a page, in order."""
     text = page.read_text(encoding="utf-8")
     return [
-        Snippet(page, text.count("\n", 0, found.start()) + 1, found[2], textwrap.dedent(found[3]))
+        Snippet(
+            page,
+            line=text.count("\n", 0, found.start()) + 1,
+            language=found[2],
+            quoted=found[3],
+            text=textwrap.dedent(found[4]),
+        )
         for found in _FENCE.finditer(text)
     ]
 
