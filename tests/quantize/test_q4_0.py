@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import tiny_models as tiny
 
+from quatrain.export.xnnpack.positive_scales import make_scales_positive, positive_scales
 from quatrain.linear.int4 import WeightOnlyInt4Linear
-from quatrain.quantize.positive_scales import make_scales_positive, positive_scales
-from quatrain.quantize.q4_0 import layout_of_q4_0
+from quatrain.quantize.methods.q4_0 import layout_of_q4_0
 
 
 def blocks_of(seed, least=-8, rows=8, groups=3):

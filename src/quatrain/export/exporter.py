@@ -19,12 +19,12 @@ from quatrain.export.metadata import metadata_methods
 from quatrain.export.operator_modules import to_cpu_operators, to_vulkan_operators
 from quatrain.export.options import DEFAULT_MAX_SEQ_LEN, ExportOptions
 from quatrain.export.vulkan.replicated_program import write_replicated_vulkan_program
+from quatrain.export.xnnpack.positive_scales import RoundedAgain, make_scales_positive
 from quatrain.export.xnnpack.replicated_program import write_replicated_xnnpack_program
 from quatrain.linear import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program import open_program
 from quatrain.program.edit.irregular import IrregularGraph
-from quatrain.quantize.positive_scales import RoundedAgain, make_scales_positive
 from quatrain.quiet import quiet
 from quatrain.stages import Stages, peak_rss_bytes
 from quatrain.targets import PlannedProgram, require_target

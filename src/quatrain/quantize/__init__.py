@@ -1,8 +1,8 @@
 """Floating-point models to int4 checkpoints, and other programs' checkpoints to this layout."""
 
 from quatrain.quantize.convert import ConvertOptions, ConvertReport, convert_model
+from quatrain.quantize.methods.round_to_nearest import quantize_channels, quantize_groups
 from quatrain.quantize.model import QuantizeReport, quantize_model
-from quatrain.quantize.round_to_nearest import quantize_channels, quantize_groups
 
 __all__ = [
     "ConvertOptions",

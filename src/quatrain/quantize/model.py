@@ -18,11 +18,11 @@ from quatrain.checkpoint.open_model import open_float_model
 from quatrain.checkpoint.source_files import source_files
 from quatrain.errors import InputError
 from quatrain.json_files import write_json
+from quatrain.quantize.methods.q4_0 import GROUP_SIZE as Q4_0_GROUP_SIZE
+from quatrain.quantize.methods.q4_0 import make_layout_of_q4_0
+from quatrain.quantize.methods.round_to_nearest import quantize_rows
 from quatrain.quantize.output_folder import OWN_FILES, PARAMS, WEIGHTS, output_folder
 from quatrain.quantize.plan import EmbeddingFormat, TensorPlan, plan
-from quatrain.quantize.q4_0 import GROUP_SIZE as Q4_0_GROUP_SIZE
-from quatrain.quantize.q4_0 import make_layout_of_q4_0
-from quatrain.quantize.round_to_nearest import quantize_rows
 from quatrain.stages import Stages, peak_rss_bytes
 
 

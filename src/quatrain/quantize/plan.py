@@ -10,7 +10,7 @@ from quatrain.checkpoint.files.safetensors import TensorSpec
 from quatrain.checkpoint.layout import EMBEDDING, OUTPUT, linear_shapes, vector_shapes
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES, Scheme
-from quatrain.quantize.q4_0 import GROUP_SIZE as Q4_0_GROUP_SIZE
+from quatrain.quantize.methods.q4_0 import GROUP_SIZE as Q4_0_GROUP_SIZE
 
 Method = Literal["int4", "int8", "fp"]
 EmbeddingFormat = Literal["keep", "int4", "int8", "fp"]

@@ -6,7 +6,7 @@ from math import sqrt
 import torch
 
 from quatrain.checkpoint.files.lazy_tensors import RowsOf
-from quatrain.quantize.round_to_nearest import quantize_rows
+from quatrain.quantize.methods.round_to_nearest import quantize_rows
 
 
 @dataclass

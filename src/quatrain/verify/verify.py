@@ -14,10 +14,10 @@ from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint import open_checkpoint
 from quatrain.errors import InputError
+from quatrain.export.xnnpack.positive_scales import RoundedAgain, make_scales_positive
 from quatrain.int4 import Scheme
 from quatrain.linear.int4 import freeze_weights
 from quatrain.program import Program, open_program
-from quatrain.quantize.positive_scales import RoundedAgain, make_scales_positive
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.devices import parse_device
 from quatrain.runtime.generate import Runner, check_prompt

@@ -37,9 +37,9 @@ def quantize_groups(weight: torch.Tensor, group_size: int) -> tuple[torch.Tensor
     groups = weight.reshape(-1, group_size)
     values = torch.empty(groups.shape, dtype=torch.int8)
     scales = torch.empty(len(groups), dtype=torch.float32)
-    tensor_plan = max(1, _ELEMENTS_AT_ONCE // group_size)
-    for first in range(0, len(groups), tensor_plan):
-        part = slice(first, first + tensor_plan)
+    at_once = max(1, _ELEMENTS_AT_ONCE // group_size)
+    for first in range(0, len(groups), at_once):
+        part = slice(first, first + at_once)
         values[part], scales[part] = _quantize(groups[part].float())
     return values.view(weight.shape), scales.view(*rows, -1)
 
@@ -51,9 +51,9 @@ def quantize_channels(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     """
     values = torch.empty(weight.shape, dtype=torch.int8)
     scales = torch.empty(len(weight), dtype=torch.float32)
-    tensor_plan = max(1, _ELEMENTS_AT_ONCE // weight.shape[1])
-    for first in range(0, len(weight), tensor_plan):
-        part = slice(first, first + tensor_plan)
+    at_once = max(1, _ELEMENTS_AT_ONCE // weight.shape[1])
+    for first in range(0, len(weight), at_once):
+        part = slice(first, first + at_once)
         rows = weight[part].float()
         scale = _scale(_largest_magnitude(rows), 127.0)
         values[part] = (rows / scale[:, None]).round_().clamp_(-127, 127)
@@ -73,9 +73,9 @@ def quantize_rows(
     flat_values = values.view(-1, columns)
     flat_scales = scales.view(len(flat_values), -1)
     error = total = 0.0
-    tensor_plan = max(1, _ELEMENTS_READ // columns)
-    for first in range(0, len(flat_values), tensor_plan):
-        part = slice(first, first + tensor_plan)
+    at_once = max(1, _ELEMENTS_READ // columns)
+    for first in range(0, len(flat_values), at_once):
+        part = slice(first, first + at_once)
         weight = rows_of(part)
         rounded = quantize_groups(weight, group_size) if group_size else quantize_channels(weight)
         flat_values[part], flat_scales[part] = rounded[0], rounded[1].view(len(weight), -1)
@@ -143,9 +143,9 @@ def squared_error(
     error = total = 0.0
     weight, values = weight.flatten(0, -2), values.flatten(0, -2)
     groups = scales.view(len(weight), -1, 1)  # [N, groups, 1]
-    tensor_plan = max(1, _ELEMENTS_AT_ONCE // weight.shape[1])
-    for first in range(0, len(weight), tensor_plan):
-        rows = slice(first, first + tensor_plan)
+    at_once = max(1, _ELEMENTS_AT_ONCE // weight.shape[1])
+    for first in range(0, len(weight), at_once):
+        rows = slice(first, first + at_once)
         w, scale = weight[rows].float(), groups[rows]
         dequantized = values[rows].view(len(w), scale.shape[1], -1) * scale
         error += float((w - dequantized.view_as(w)).square_().sum())

@@ -1,8 +1,8 @@
 """Int4 linears for kernels that take positive scales only, as XNNPACK's do.
 
-Some checkpoints have groups with a negative scale (see `quantize.q4_0`). One of those with a -8
-holds eight times its scale's magnitude, which no positive scale says together with its other
-values: it is rounded again, and how many were, and what that changed, is counted.
+Some checkpoints have groups with a negative scale (see `quatrain.quantize.methods.q4_0`). One of
+those with a -8 holds eight times its scale's magnitude, which no positive scale says together with
+its other values: it is rounded again, and how many were, and what that changed, is counted.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from quatrain.linear.int4 import Int4Linear
-from quatrain.quantize.round_to_nearest import quantize_groups, squared_error
+from quatrain.quantize.methods.round_to_nearest import quantize_groups, squared_error
 
 
 @dataclass
