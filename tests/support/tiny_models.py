@@ -39,6 +39,15 @@ HUGGING_FACE = {
     "eos_token_id": [2, 0],
 }
 
+# Of Llama 3.2, in config.json.
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
 HF_NAMES = {
     "tok_embeddings": "model.embed_tokens",
     "norm": "model.norm",

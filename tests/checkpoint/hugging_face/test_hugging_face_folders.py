@@ -96,18 +96,12 @@ def test_nothing_is_said_of_a_params_json_that_there_is_none_of(tmp_path):
         assert "params.json" not in str(caught.value)
 
 
-def test_longrope_factors_of_a_wrong_shape(tmp_path):
-    extra = dict.fromkeys(
-        ("rope_factors_short.weight", "rope_factors_long.weight"), torch.ones(2, 8)
-    )
-    figures = {"rope.scaling.original_context_length": 64}
-    path = tiny.write_gguf(tmp_path / "m.gguf", extra=extra, metadata=figures)
-    with pytest.raises(InputError, match=r"rope_factors_short\.weight has shape \[2, 8\]"):
-        open_float_model(path)
-
-
-def test_a_gguf_mixture_of_one_expert(tmp_path):
-    figures = {"expert_count": 1, "expert_used_count": 1}
-    path = tiny.write_gguf(tmp_path / "m.gguf", architecture="llama4", metadata=figures)
-    with pytest.raises(InputError, match="expert_count is 1, expected 0, or 2 or more experts"):
-        open_float_model(path)
+def test_a_shard_that_is_missing_or_elsewhere_is_named(tmp_path):
+    folder = tiny.write_hugging_face(tmp_path / "m", shards=2)
+    (folder / "model-00002-of-00002.safetensors").rename(tmp_path / "away.safetensors")
+    with pytest.raises(InputError, match="model-00002-of-00002"):
+        open_float_model(folder)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"x": "../away.safetensors"}}))
+    with pytest.raises(InputError, match="not in the folder"):
+        open_float_model(folder)

@@ -35,7 +35,7 @@ def open_gguf_model(path: Path) -> FloatModel:
     metadata = GgufMetadata(file)
     reading = gguf_reading(metadata.architecture, str(path))
     _check_metadata(metadata, reading)
-    file = _with_parts_apart(file, reading.fused(metadata))
+    file = _with_fused_apart(file, reading.fused(metadata))
     names = {name: meta_name(name, reading.names) for name in file.tensors.keys() - _ROPE_FACTORS}
     params = _params(file, metadata, reading, set(names.values()))
     config = config_from_params(params, str(path))
@@ -71,11 +71,11 @@ def _check_metadata(metadata: GgufMetadata, reading: GgufReading) -> None:
             )
 
 
-def _with_parts_apart(file: GgufFile, fused: dict[str, dict[str, int]]) -> GgufFile:
+def _with_fused_apart(file: GgufFile, fused: dict[str, dict[str, int]]) -> GgufFile:
     """`file` with each tensor that is several in one as those: views of its rows."""
     tensors: dict[str, GgufTensor] = {}
     for name, tensor in file.tensors.items():
-        place, _, module = name.removesuffix(".weight").rpartition(".")
+        block, _, module = name.removesuffix(".weight").rpartition(".")
         parts = fused.get(module)
         if parts is None:
             tensors[name] = tensor
@@ -87,7 +87,7 @@ def _with_parts_apart(file: GgufFile, fused: dict[str, dict[str, int]]) -> GgufF
         first = 0
         for part, rows in parts.items():
             data = tensor.data[first : first + rows]
-            named = f"{place}.{part}.weight"
+            named = f"{block}.{part}.weight"
             tensors[named] = GgufTensor(named, tensor.type_name, (rows, *tensor.shape[1:]), data)
             first += rows
     return replace(file, tensors=tensors)

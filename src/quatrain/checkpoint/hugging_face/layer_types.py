@@ -72,15 +72,16 @@ def is_nth(index: int, interval: int | None) -> bool:
     return interval is not None and (index + 1) % interval == 0
 
 
-def interval_of(places: list[int], name: str, fields: Fields, source: str) -> int | None:
-    """The n for which `places` are every n-th layer and no other; None where there are none.
+def interval_of(indices: list[int], name: str, fields: Fields, source: str) -> int | None:
+    """The n for which `indices` are every n-th layer and no other; None where there are none.
 
     Raises `InputError`, with the field `name` that said so, where there is no such n.
     """
-    if not places:
+    if not indices:
         return None
-    interval = places[0] + 1
-    if places != [index for index in range(layer_count(fields, source)) if is_nth(index, interval)]:
+    interval = indices[0] + 1
+    layers = range(layer_count(fields, source))
+    if indices != [index for index in layers if is_nth(index, interval)]:
         raise refusal(fields, name, "every n-th layer only, which is implemented", source)
     return interval
 

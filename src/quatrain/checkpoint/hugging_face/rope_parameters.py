@@ -112,8 +112,8 @@ def _longrope(fields: Fields, scaling: Fields, source: str) -> dict[str, Any]:
 def _original_context(fields: Fields, scaling: Fields, source: str) -> int:
     """The context of pretraining, which is stated beside the scaling, in it, or in both."""
     name = "original_max_position_embeddings"
-    places = [place for place in (fields, scaling) if place.get(name) is not None]
-    stated = {integer(place, name, source, least=2) for place in places or [scaling]}
+    stating = [one for one in (fields, scaling) if one.get(name) is not None]
+    stated = {integer(one, name, source, least=2) for one in stating or [scaling]}
     if len(stated) > 1:
         raise InputError(
             f"{source}: {name} is {fields[name]} (as stated, or as it is where nothing is) and "

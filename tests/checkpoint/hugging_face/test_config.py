@@ -1,0 +1,60 @@
+"""What config.json says of a model, and what is refused in it."""
+
+import pytest
+from tests.support import tiny_models as tiny
+
+from quatrain.checkpoint import open_float_model
+from quatrain.errors import InputError
+
+
+@pytest.mark.parametrize("field", ["rope_scaling", "rope_parameters"])
+def test_llama3_scaling_from_config(tmp_path, field):
+    fields = {field: tiny.LLAMA3_ROPE | {"rope_theta": 500000.0}, "rope_theta": None}
+    config = open_float_model(tiny.write_hugging_face(tmp_path, **fields)).config
+    assert config.use_scaled_rope
+    assert config.rope_scale_factor == 32.0
+    assert config.rope_theta == 500000.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model_type": "gpt_neox"}, "model_type is 'gpt_neox'"),
+        ({"hidden_act": "gelu"}, "'hidden_act' is 'gelu'"),
+        ({"mlp_bias": True}, "mlp_bias is True"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "yarn"),
+        ({"rope_scaling": [1]}, "rope_scaling"),
+        ({"rope_scaling": {"rope_type": "llama3"}}, "'factor' is None"),
+        ({"sliding_window": 128, "use_sliding_window": True}, "sliding_window is 128"),
+        ({"intermediate_size": None}, "intermediate_size"),
+        ({"hidden_size": None}, "hidden_size"),
+        ({"hidden_size": "64"}, "hidden_size"),
+        ({"head_dim": "16"}, "head_dim"),
+        ({"num_hidden_layers": 3}, "n_layers is 3"),
+        ({"num_hidden_layers": 10**12}, "n_layers"),
+        ({"intermediate_size": 128}, "expected \\[128, 64\\]"),
+        ({"max_position_embeddings": "many"}, "max_position_embeddings"),
+    ],
+)
+def test_unsupported_config_is_named(tmp_path, fields, message):
+    with pytest.raises(InputError, match=message):
+        open_float_model(tiny.write_hugging_face(tmp_path, **fields))
+
+
+def test_a_window_as_long_as_the_context_does_not_apply(tmp_path):
+    folder = tiny.write_hugging_face(tmp_path, model_type="mistral", sliding_window=512)
+    assert open_float_model(folder).config.dim == 64
+
+
+def test_tied_words_ignore_a_stored_head(tmp_path):
+    folder = tiny.write_hugging_face(tmp_path, tie_word_embeddings=True)
+    assert "output.weight" not in open_float_model(folder).tensors
+
+
+def test_end_tokens_and_context(tmp_path):
+    model = open_float_model(tiny.write_hugging_face(tmp_path))
+    assert model.params["bos_idx"] == 1
+    assert model.params["eos_idx"] == [2, 0]
+    assert model.params["max_context_len"] == 512
+    assert model.config.max_seq_len == 512
