@@ -17,12 +17,17 @@ from itertools import chain
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from tests.support.paths import DOCS, ROOT
+from tests.support.paths import DOCS, EXAMPLES, ROOT
 from typer.testing import CliRunner
 
 from quatrain.cli import build_app
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(DOCS.rglob("*.md")),
+    *sorted(EXAMPLES.rglob("*.md")),
+]
 RUN = ("sh", "python")
 SHOWN = ("console", "kotlin", "text")
 _FENCE = re.compile(r'^( *)```(\S*)(?: title="(\S+)")?[^\n]*\n(.*?)^\1```$', re.M | re.S)
