@@ -1,5 +1,7 @@
 """What every test shares."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,3 +11,10 @@ def same_random_numbers() -> None:
     """In 8da4w a rounding that falls the other way is a step of int8, which one random input in
     many meets: the same inputs every time."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all workers of this run share, for `made_once`."""
+    base = tmp_path_factory.getbasetemp()
+    return (base if worker_id == "master" else base.parent) / "shared"

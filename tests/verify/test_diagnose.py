@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.verify.conftest import TEXT, Tiny
+from tests.support.tiny_programs import TEXT, Tiny
 from typer.testing import CliRunner
 
 from quatrain.cli import build_app

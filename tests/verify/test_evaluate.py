@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.support.logits import step_logits
 from tests.support.paths import ARTIFACTS
-from tests.verify.conftest import Tiny
+from tests.support.tiny_programs import Tiny
 from typer.testing import CliRunner
 
 from quatrain.cli import build_app

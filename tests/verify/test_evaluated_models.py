@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tests.support.logits import step_logits
-from tests.verify.conftest import Tiny
+from tests.support.tiny_programs import Tiny
 from typer.testing import CliRunner
 
 from quatrain.cli import build_app

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.verify.conftest import TEXT, Tiny
+from tests.support.tiny_programs import TEXT, Tiny
 from typer.testing import CliRunner
 
 from quatrain.backbone.build import build_backbone

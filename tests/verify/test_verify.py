@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
-from tests.verify.conftest import TEXT, Tiny
+from tests.support.tiny_programs import TEXT, Tiny
 from typer.testing import CliRunner
 
 from quatrain.cli import build_app
