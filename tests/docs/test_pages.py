@@ -25,7 +25,7 @@ def inline_code(page: Path) -> list[str]:
     return _CODE.findall(text)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_are_named_are_there(page: Path) -> None:
     for code in inline_code(page):
         if code.split("/")[0] not in _FOLDERS or " " in code:
@@ -34,7 +34,7 @@ def test_files_that_are_named_are_there(page: Path) -> None:
         assert list(ROOT.glob(path)), f"{page.name}: there is no {path}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_that_are_named_have_these_options(page: Path) -> None:
     group = typer.main.get_command(build_app())
     for code in inline_code(page):
@@ -48,14 +48,14 @@ def test_commands_that_are_named_have_these_options(page: Path) -> None:
         assert asked <= known | {"--help"}, f"{page.name}: {code}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_modules_that_are_named_are_there(page: Path) -> None:
     for code in inline_code(page):
         if re.fullmatch(r"quatrain(\.\w+)+", code):
             assert pkgutil.resolve_name(code), f"{page.name}: {code}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_is_quoted_stands_in_its_file(page: Path) -> None:
     for snippet in snippets(page):
         if snippet.quoted:
