@@ -33,7 +33,7 @@ def test_interrupted(place, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(exporter, "write_replicated_vulkan_program", interrupt)
+    monkeypatch.setattr(exporter, "write_vulkan_program_from_template", interrupt)
     with pytest.raises(KeyboardInterrupt):
         export_checkpoint(place / "c", place / "m.pte")
     assert unchanged(place)
@@ -41,10 +41,10 @@ def test_interrupted(place, monkeypatch):
 
 def test_disk_full(place, monkeypatch):
     def full(*arguments):
-        arguments[3].write_bytes(b"half")
+        arguments[4].write_bytes(b"half")
         no_space()
 
-    monkeypatch.setattr(exporter, "write_replicated_vulkan_program", full)
+    monkeypatch.setattr(exporter, "write_vulkan_program_from_template", full)
     with pytest.raises(InputError, match=r"m\.pte: cannot be written: No space left on device"):
         export_checkpoint(place / "c", place / "m.pte")
     assert unchanged(place)
@@ -62,7 +62,7 @@ def test_disk_full_at_the_tokenizer(place, monkeypatch):
 def test_disk_full_at_the_program_leaves_no_tokenizer(place, monkeypatch):
     (place / "c" / "tokenizer.json").write_text("{}")
 
-    monkeypatch.setattr(exporter, "write_replicated_vulkan_program", no_space)
+    monkeypatch.setattr(exporter, "write_vulkan_program_from_template", no_space)
     with pytest.raises(InputError, match=r"m\.pte: cannot be written: No space left"):
         export_checkpoint(place / "c", place / "m.pte")
     assert unchanged(place)

@@ -1,6 +1,6 @@
 """The constants of a program as its kernels read them, from a backbone's tensors.
 
-A constant is known by a key `form:tensor`, such as `packed:layers.3.attention.wq.weight`.
+What a constant stands for is a `ConstantSource`: a tensor of the backbone and the form it takes.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,12 +8,14 @@ from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from quatrain.checkpoint.files.memory_map import was_read
 from quatrain.errors import QuatrainError
 from quatrain.export.parallel import in_order
 from quatrain.linear.packing import group_sums, pack_int4
 from quatrain.program import Constant, Program, Tensor
+from quatrain.program.edit.constant_source import ConstantSource, Form
 
 _Item = TypeVar("_Item")
 
@@ -26,22 +28,38 @@ _DTYPES = {
 }
 
 
+def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Every tensor of `module` by the name that sources of constants use."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def source_of(module: nn.Module, tensor: str) -> ConstantSource:
+    """What the tensor of that name below `module` is made of.
+
+    A module that holds tensors in another form than the backbone's says so in `sources`: its
+    tensor -> the source, whose tensor is one of the module that it took the place of.
+    """
+    path, _, own = tensor.rpartition(".")
+    sources = getattr(module.get_submodule(path), "sources", {})
+    return sources.get(own, ConstantSource(Form.PLAIN, own)).below(path)
+
+
 def constant_bytes(
-    form: str, tensor: torch.Tensor, like: Tensor, group_size: int | None = None
+    form: Form, tensor: torch.Tensor, like: Tensor, group_size: int | None = None
 ) -> bytes:
     """The bytes of a constant of shape and dtype `like`.
 
-    `form`: "packed" int4 weight [N, K] -> uint8 [N, K/2]; "sums" of each group of one ->
-    int32 [K/group, N padded to 8]; "transposed" scales [N, groups] -> [groups, N]; "plain":
-    the tensor as it is. Rows are padded with zeros to the width of `like`, and floating-point
-    values clamped to its dtype, as ExecuTorch's Vulkan lowering does.
+    PACKED: int4 weight [N, K] -> uint8 [N, K/2]; SUMS of each group of one -> int32 [K/group, N
+    padded to 8]; TRANSPOSED: scales [N, groups] -> [groups, N]; PLAIN: the tensor as it is. Rows
+    are padded with zeros to the width of `like`, and floating-point values clamped to its dtype,
+    as ExecuTorch's Vulkan lowering does.
     """
-    if form == "packed":
+    if form == Form.PACKED:
         laid_out = pack_int4(tensor)
-    elif form == "sums":
+    elif form == Form.SUMS:
         assert group_size is not None
         laid_out = group_sums(tensor, group_size)
-    elif form == "transposed":
+    elif form == Form.TRANSPOSED:
         laid_out = tensor.T
     else:
         laid_out = tensor
@@ -59,15 +77,17 @@ def constant_bytes(
     return _bytes(laid_out)
 
 
-def xnnpack_bytes(form: str, tensor: torch.Tensor) -> bytes:
+def xnnpack_bytes(form: Form, tensor: torch.Tensor) -> bytes:
     """The bytes of a constant of ExecuTorch's CPU runtime.
 
-    `form`: "packed" int4 weight [N, K] -> uint8 [N, K/2]; "bfloat16" and "float32": the tensor in
-    that dtype; "plain": the tensor as it is.
+    PACKED: int4 weight [N, K] -> uint8 [N, K/2]; BFLOAT16 and FLOAT32: the tensor in that dtype;
+    PLAIN: the tensor as it is.
     """
-    if form == "packed":
+    if form == Form.PACKED:
         return _bytes(pack_int4(tensor))
-    dtypes = {"bfloat16": torch.bfloat16, "float32": torch.float32, "plain": tensor.dtype}
+    dtypes = {
+        Form.BFLOAT16: torch.bfloat16, Form.FLOAT32: torch.float32, Form.PLAIN: tensor.dtype,
+    }  # fmt: skip
     return _bytes(tensor.detach().to(dtypes[form]))
 
 

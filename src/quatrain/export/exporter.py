@@ -16,15 +16,16 @@ from quatrain.errors import InputError
 from quatrain.export.kernel_assignment import LinearRow, assign_kernels, dequantize_fallbacks
 from quatrain.export.kernel_check import check_program
 from quatrain.export.metadata import metadata_methods
-from quatrain.export.operator_modules import to_cpu_operators, to_vulkan_operators
 from quatrain.export.options import DEFAULT_MAX_SEQ_LEN, ExportOptions
-from quatrain.export.vulkan.replicated_program import write_replicated_vulkan_program
+from quatrain.export.vulkan.operator_modules import to_vulkan_operators
+from quatrain.export.vulkan.program_from_template import write_vulkan_program_from_template
+from quatrain.export.xnnpack.operator_modules import to_cpu_operators
 from quatrain.export.xnnpack.positive_scales import RoundedAgain, make_scales_positive
-from quatrain.export.xnnpack.replicated_program import write_replicated_xnnpack_program
+from quatrain.export.xnnpack.program_from_template import write_xnnpack_program_from_template
 from quatrain.linear import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program import open_program
-from quatrain.program.edit.irregular import IrregularGraph
+from quatrain.program.edit.replicated_layers import IrregularGraph
 from quatrain.quiet import quiet
 from quatrain.stages import Stages, peak_rss_bytes
 from quatrain.targets import PlannedProgram, require_target
@@ -163,11 +164,11 @@ def _write_program(
     vulkan = options.backend == "vulkan"
     try:
         if vulkan:
-            write_replicated_vulkan_program(
-                backbone, options.compile_options, metadata, path, stages
+            write_vulkan_program_from_template(
+                backbone, options.scheme, options.compile_options, metadata, path, stages
             )
         else:
-            write_replicated_xnnpack_program(backbone, metadata, path, stages)
+            write_xnnpack_program_from_template(backbone, metadata, path, stages)
         return []
     except IrregularGraph as error:
         reason = str(error)

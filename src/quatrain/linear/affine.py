@@ -5,23 +5,12 @@ that torch.export then inlines one by one, recompiling the whole graph each time
 tracing quadratic in depth. The operators below them trace to the same nodes without that.
 """
 
-import sys
-from typing import Any
-
 import torch
 
 from quatrain.int4 import INT4_MAX, INT4_MIN
-from quatrain.quiet import quiet
+from quatrain.linear.private_operators import torchao_operators
 
 INT8_MIN, INT8_MAX = -128, 127
-
-
-def _torchao() -> Any:
-    """torchao's operators, registered on first use: importing it takes seconds."""
-    if "torchao.quantization.quant_primitives" not in sys.modules:
-        with quiet():
-            import torchao.quantization.quant_primitives  # noqa: F401
-    return torch.ops.torchao
 
 
 def cast(activation: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -41,7 +30,7 @@ def dequantize_groups(
     weight int8 [N, K] holding int4 values, scales and zeros [N, K / group_size];
     returns [N, K] in `dtype`.
     """
-    return _torchao().dequantize_affine.default(
+    return torchao_operators().dequantize_affine.default(
         weight,
         [1, group_size],
         scales,
@@ -59,7 +48,7 @@ def choose_token_qparams(activation: torch.Tensor, eps: float) -> tuple[torch.Te
     activation [..., T, K]; returns float32 scale and float32 (integer-valued, in [-128, 127])
     zero point, each [..., T]. The scale is at least `eps`.
     """
-    return _torchao().choose_qparams_affine.default(
+    return torchao_operators().choose_qparams_affine.default(
         activation,
         "ASYMMETRIC",
         _token_blocks(activation),
@@ -76,10 +65,10 @@ def fake_quantize_tokens(activation: torch.Tensor, eps: float) -> torch.Tensor:
     """`activation` [..., T, K] rounded to its per-token int8 grid and back, dtype kept."""
     block = _token_blocks(activation)
     scale, zero_point = choose_token_qparams(activation, eps)
-    quantized = _torchao().quantize_affine.default(
+    quantized = torchao_operators().quantize_affine.default(
         activation, block, scale, zero_point, torch.int8, INT8_MIN, INT8_MAX
     )
-    return _torchao().dequantize_affine.default(
+    return torchao_operators().dequantize_affine.default(
         quantized,
         block,
         scale,

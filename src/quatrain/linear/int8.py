@@ -1,11 +1,11 @@
 """The output linear with int8 per-channel weights and dynamic int8 activations ("8da8w")."""
 
 import torch
-import torch.ao.quantization.fx._decomposed
 import torch.nn.functional as F
 from torch import nn
 
 from quatrain.linear.affine import INT8_MAX, INT8_MIN, cast, fake_quantize_tokens
+from quatrain.linear.private_operators import quantized_decomposed
 
 
 class Int8DynActInt8WeightLinear(nn.Module):
@@ -43,7 +43,7 @@ class Int8DynActInt8WeightLinear(nn.Module):
 
     def dequantized_weight(self) -> torch.Tensor:
         """The floating-point weight [out_features, in_features] in `precision`."""
-        return torch.ops.quantized_decomposed.dequantize_per_channel.default(
+        return quantized_decomposed.dequantize_per_channel.default(
             self.weight,
             self.scales,
             self.zeros,

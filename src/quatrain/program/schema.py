@@ -4,13 +4,11 @@ Covers what ExecuTorch's schemas use: tables, enums, unions, vectors, defaults, 
 Source of the grammar: https://flatbuffers.dev/grammar/
 """
 
-import importlib.util
 import re
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-from quatrain.errors import InputError
+from quatrain.executorch_wheel import program_schema_text, vulkan_schema_text
 
 # FlatBuffers type -> struct format character (little-endian is added where it is used).
 SCALARS = {
@@ -130,19 +128,10 @@ def _default(text: str, enum: dict[str, int] | None) -> bool | int | float:
 @cache
 def program_schema() -> Schema:
     """The schema of the `.pte` container (`exir/_serialize/program.fbs` of the wheel)."""
-    folder = "exir/_serialize/"
-    return parse_schema(_wheel_text(folder + "scalar_type.fbs", folder + "program.fbs"))
+    return parse_schema(program_schema_text())
 
 
 @cache
 def vulkan_schema() -> Schema:
     """The schema of a Vulkan delegate (`backends/vulkan/serialization/schema.fbs`)."""
-    return parse_schema(_wheel_text("backends/vulkan/serialization/schema.fbs"))
-
-
-def _wheel_text(*names: str) -> str:
-    spec = importlib.util.find_spec("executorch")
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError("executorch is not installed: pip install executorch==1.5.1")
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+    return parse_schema(vulkan_schema_text())

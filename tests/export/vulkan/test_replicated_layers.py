@@ -9,10 +9,11 @@ from tests.support.tiny_checkpoint import write_checkpoint
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
-from quatrain.export.lowering import EDGE_CONFIG, EXECUTORCH_CONFIG, trace
+from quatrain.export.executorch_internals import EDGE_CONFIG
 from quatrain.export.metadata import metadata_methods
-from quatrain.export.operator_modules import to_vulkan_operators
+from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
 from quatrain.export.vulkan.lowering import write_vulkan_program
+from quatrain.export.vulkan.operator_modules import to_vulkan_operators
 from quatrain.program import open_program
 from quatrain.program.edit.replicated_layers import canonical
 from quatrain.quiet import quiet

@@ -16,12 +16,12 @@ from torch import nn
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
-from quatrain.export.lowering import EDGE_CONFIG
+from quatrain.export.executorch_internals import EDGE_CONFIG
 from quatrain.export.metadata import metadata_methods
-from quatrain.export.operator_modules import to_cpu_operators
 from quatrain.export.xnnpack import delegated_linears
 from quatrain.export.xnnpack.delegated_linears import Shape
 from quatrain.export.xnnpack.lowering import write_xnnpack_program
+from quatrain.export.xnnpack.operator_modules import to_cpu_operators
 from quatrain.linear import Int8DynActInt4WeightLinear, Int8DynActInt8WeightLinear
 from quatrain.program import open_program
 from quatrain.quiet import quiet

@@ -2,31 +2,35 @@
 
 Each tensor of the twin holds nothing but a number, which says in the lowered graph which tensor
 a constant was. One template serves both schemes: 8da4w is lowered, and weight-only is the same
-graph without the activations' quantization (`program.retarget`).
+graph without the activations' quantization (`program.edit.retarget`).
 """
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
 from quatrain.backbone.model import Backbone
-from quatrain.export.template import cached_template, source_of, tensors_of, untouched_zeros
+from quatrain.export.constants import source_of, tensors_of
+from quatrain.export.template import cached_template
+from quatrain.export.vulkan.numbered_tensors import numbered, read_number
 from quatrain.int4 import Scheme
-from quatrain.linear import Int8DynActInt4WeightLinear, WeightOnlyInt4Linear
 from quatrain.program import Constant, Program, Tensor, open_program
-from quatrain.program.edit.irregular import IrregularGraph
+from quatrain.program.edit.constant_source import ConstantSource
+from quatrain.program.edit.replicated_layers import IrregularGraph
 from quatrain.program.edit.retarget import retarget
 from quatrain.quiet import quiet
 from quatrain.stages import Stages
 
 
 def vulkan_template(
-    backbone: Backbone, compile_options: dict[str, Any], metadata: dict[str, Any], stages: Stages
+    backbone: Backbone,
+    scheme: Scheme,
+    compile_options: dict[str, Any],
+    metadata: dict[str, Any],
+    stages: Stages,
 ) -> Program:
-    """The template for `backbone`, whose parts are Vulkan operators already, in its scheme.
+    """The template for `backbone`, whose parts are Vulkan operators already, in `scheme`.
 
     Raises `IrregularGraph` where a constant of the lowered program cannot be told, or where the
     layers do not allow for one.
@@ -37,67 +41,46 @@ def vulkan_template(
             from quatrain.export.vulkan.lowering import write_lowered
             from quatrain.export.vulkan.packed_layers import pack_layers
         pack_layers(twin, dynamic=True)
-        keys = _number_tensors(twin)
+        sources = _number_tensors(twin)
         write_lowered(twin, compile_options, metadata, path, stages)
         with stages("name its constants"):
             program = open_program(path)
-            _name_constants(program, keys)
+            _name_constants(program, sources)
             program.write(path)
 
-    structure = str(backbone).replace(
-        WeightOnlyInt4Linear.__name__, Int8DynActInt4WeightLinear.__name__
-    )
-    settings = {
-        "backend": "vulkan",
-        "compile options": compile_options,
-        "metadata": metadata,
-        "structure": structure,
-    }
-    template = open_program(cached_template(backbone, settings, make))
-    if any(isinstance(part, WeightOnlyInt4Linear) for part in backbone.modules()):
-        retarget(template, Scheme.WEIGHT_ONLY)
+    settings = {"backend": "vulkan", "compile options": compile_options, "metadata": metadata}
+    template = open_program(cached_template(backbone, Scheme.DYNAMIC_INT8, settings, make))
+    if scheme == Scheme.WEIGHT_ONLY:
+        retarget(template, scheme)
     return template
 
 
-def _number_tensors(twin: Backbone) -> list[str]:
-    """Number the tensors of `twin`; what tensor `number - 1` is made of."""
-    keys: list[str] = []
-    for name, tensor in tensors_of(twin).items():
-        path, _, buffer = name.rpartition(".")
-        keys.append(source_of(twin, name))
-        numbered = _numbered(tensor, len(keys))
+def _number_tensors(twin: Backbone) -> list[ConstantSource]:
+    """Number the tensors of `twin` from 1; what each is made of, in the order of the numbers."""
+    # The smallest first: they have room for small numbers only.
+    tensors = sorted(tensors_of(twin).items(), key=lambda item: item[1].numel())
+    sources = []
+    for name, tensor in tensors:
+        path, _, own = name.rpartition(".")
+        sources.append(source_of(twin, name))
+        replacement = numbered(tensor, len(sources))
+        if replacement is None:
+            raise IrregularGraph(f"{name} has too few elements for the number {len(sources)}")
         if isinstance(tensor, nn.Parameter):
-            numbered = nn.Parameter(numbered, requires_grad=False)
-        setattr(twin.get_submodule(path), buffer, numbered)
-    return keys
+            replacement = nn.Parameter(replacement, requires_grad=False)
+        setattr(twin.get_submodule(path), own, replacement)
+    return sources
 
 
-def _numbered(tensor: torch.Tensor, number: int) -> torch.Tensor:
-    """Zeros like `tensor` that begin with `number`: exact in half precision, two bytes of uint8."""
-    numbered = untouched_zeros(tensor)
-    digits = [number & 255, number >> 8] if tensor.dtype == torch.uint8 else [number]
-    numbered.view(-1)[: len(digits)] = torch.tensor(digits, dtype=tensor.dtype)
-    return numbered
-
-
-def _number_in(constant: np.ndarray) -> int:
-    """The number that `_numbered` put into the tensor that became `constant`."""
-    flat = constant.reshape(-1)
-    if flat.dtype == np.uint8:
-        return int(flat[0]) + (int(flat[1]) << 8)
-    return int(flat[0])
-
-
-def _name_constants(program: Program, keys: list[str]) -> None:
-    """Key each constant of the program by what it holds, `form:tensor`, and drop its data."""
+def _name_constants(program: Program, sources: list[ConstantSource]) -> None:
+    """Key each constant of the program by what it stands for, and drop its data."""
     graph = program.vulkan
     named = list(graph.constants)
     for value_id, value in enumerate(graph.values):
         if isinstance(value, Tensor) and value.constant is not None:
-            number = _number_in(graph.constant(value_id))
-            if not 1 <= number <= len(keys):
+            number = read_number(graph.constant(value_id))
+            if number is None or number > len(sources):
                 raise IrregularGraph(f"a constant of shape {list(value.shape)} came from nowhere")
-            named[value.constant] = Constant(
-                graph.constants[value.constant].nbytes, keys[number - 1]
-            )
+            nbytes = graph.constants[value.constant].nbytes
+            named[value.constant] = Constant(nbytes, sources[number - 1].key)
     graph.constants = named

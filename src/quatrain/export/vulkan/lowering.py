@@ -5,11 +5,16 @@ from typing import Any
 
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 from executorch.exir import to_edge
-from executorch.exir.lowered_backend_module import LoweredBackendModule
 
 from quatrain.backbone.model import Backbone
-from quatrain.export.lowering import EDGE_CONFIG, EXECUTORCH_CONFIG, trace
-from quatrain.export.vulkan.packed_layers import pack_layers, ready_for_packed_layers
+from quatrain.export.executorch_internals import (
+    EDGE_CONFIG,
+    forget_constants,
+    partitioner_takes_packed_layers,
+    shapes_of_vulkan_operators,
+)
+from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
+from quatrain.export.vulkan.packed_layers import pack_layers
 from quatrain.quiet import quiet
 from quatrain.stages import Stages
 
@@ -41,13 +46,15 @@ def write_lowered(
     """
     with stages("trace"):
         program = trace(backbone)
-    with stages("lower to Vulkan"), quiet(), ready_for_packed_layers():
+    with (
+        stages("lower to Vulkan"),
+        quiet(),
+        shapes_of_vulkan_operators(),
+        partitioner_takes_packed_layers(),
+    ):
         edge = to_edge(program, constant_methods=metadata, compile_config=EDGE_CONFIG)
         delegated = edge.to_backend(VulkanPartitioner(compile_options))
         manager = delegated.to_executorch(EXECUTORCH_CONFIG)
     with stages("write"), path.open("wb") as file:
         manager.write_to_file(file)
-    # ExecuTorch's passes live as long as the process, and hold on to what they lowered last.
-    for part in manager.exported_program().graph_module.modules():
-        if isinstance(part, LoweredBackendModule) and part.named_data_store_output is not None:
-            part.named_data_store_output.buffers.clear()
+    forget_constants(manager)

@@ -5,11 +5,9 @@ is lowered, with random weights, and its delegate is copied for the others with 
 their own constants in it; lowering 211 linears costs what lowering 5 does.
 """
 
-import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
@@ -17,19 +15,22 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
     XnnpackPartitioner,
 )
 from executorch.exir import to_edge_transform_and_lower
-from executorch.exir._serialize._named_data_store import NamedDataStore, NamedDataStoreOutput
-from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch import nn
 
 from quatrain.backbone.model import Backbone
-from quatrain.errors import QuatrainError
+from quatrain.executorch_wheel import changed
 from quatrain.export.constants import xnnpack_bytes
-from quatrain.export.lowering import EDGE_CONFIG
+from quatrain.export.executorch_internals import (
+    EDGE_CONFIG,
+    LoweredBackendModule,
+    copied_delegate,
+    lowered_parts,
+)
+from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, constant_key, with_keys
 from quatrain.linear import Int8DynActInt8WeightLinear
 from quatrain.linear.int4 import Int4Linear
+from quatrain.program.edit.constant_source import ConstantSource, Form
 from quatrain.quiet import quiet
-
-_ALIGNMENT = 16  # bytes; XNNPACK's CONSTANT_TENSOR_ALIGNMENT in ExecuTorch
 
 Linear = Int4Linear | Int8DynActInt8WeightLinear | nn.Linear
 
@@ -59,8 +60,7 @@ class Shape(NamedTuple):
 def delegate_linears(backbone: Backbone, by_name: bool = False) -> None:
     """Replace, in place, every linear by its delegate.
 
-    With `by_name` a delegate holds, in place of each constant, the constant's name as
-    `export.constants` has it, such as `packed:layers.0.attention.wq.weight`.
+    With `by_name` a delegate holds, in place of each constant, the key of its `ConstantSource`.
     """
     longest = backbone.config.max_seq_len
     for name, linear in list(backbone.named_modules()):
@@ -80,35 +80,6 @@ def _shape_of(linear: Linear, tokens: int | None) -> Shape:
     return Shape(type(linear), linear.out_features, linear.in_features, group, has_bias, tokens)
 
 
-def _delegate(
-    template: LoweredBackendModule, blob: bytes, constants: NamedDataStoreOutput
-) -> LoweredBackendModule:
-    """`template` with another blob and constants, cheap to ask for the shape of its result.
-
-    Each of the compiler's passes asks that of every delegate, which ExecuTorch answers by
-    unpacking and interpreting the graph it was lowered from: at 211 linears, minutes.
-    """
-    shapes: Any = _LinearShapes(template.original_module)
-    delegate = LoweredBackendModule(
-        shapes, template.backend_id, blob, template.compile_specs, constants
-    )
-    # Passes copy graphs with all in them; nothing in this one changes.
-    delegate.__deepcopy__ = lambda memo: delegate  # type: ignore[method-assign]
-    return delegate
-
-
-class _LinearShapes:
-    """Stands for the program of a linear: its graph, and a module that gives its result's shape."""
-
-    def __init__(self, program: torch.export.ExportedProgram) -> None:
-        self.graph = program.graph
-        results: Any = program.graph.output_node().args[0]
-        self.out_features = results[0].meta["val"].shape[-1]
-
-    def module(self) -> Callable[[torch.Tensor], list[torch.Tensor]]:
-        return lambda x: [x.new_empty((*x.shape[:-1], self.out_features))]
-
-
 @dataclass
 class _Template:
     """A lowered linear and the keys of its constants, in the order of `_parts`."""
@@ -118,14 +89,9 @@ class _Template:
 
     def for_constants(self, constants: list[tuple[str, bytes]]) -> LoweredBackendModule:
         """The same delegate with other constants: (key prefix, bytes), each under its hash."""
-        store = NamedDataStore()
-        blob = self.lowered.processed_bytes
-        for old, (prefix, data) in zip(self.keys, constants, strict=True):
-            new = prefix + hashlib.sha256(data).hexdigest()
-            # Keys are hexadecimal digests of one length, so the flatbuffer keeps its offsets.
-            blob = blob.replace(old.encode(), new.encode())
-            store.add_named_data(new, data, alignment=_ALIGNMENT)
-        return _delegate(self.lowered, blob, store.get_named_data_store_output())
+        stored = [(constant_key(data, prefix), data) for prefix, data in constants]
+        keys = dict(zip(self.keys, (key for key, _ in stored), strict=True))
+        return copied_delegate(self.lowered, with_keys(self.lowered.processed_bytes, keys), stored)
 
 
 @cache
@@ -147,16 +113,15 @@ def _lowered(shape: Shape) -> _Template:
             program, partitioner=[partitioner], compile_config=EDGE_CONFIG
         )
     graph = edge.exported_program().graph_module
-    lowered = [part for part in graph.modules() if isinstance(part, LoweredBackendModule)]
+    lowered = lowered_parts(graph)
     calls = [node for node in graph.graph.nodes if node.op == "call_function"]
-    keys = [prefix + hashlib.sha256(data).hexdigest() for prefix, data in _constants_of(like)]
+    keys = [constant_key(data, prefix) for prefix, data in _constants_of(like)]
     # One delegate call and the getitem that takes its result: nothing is left outside.
     whole = len(lowered) == 1 and len(calls) == 2
-    if not whole or any(key.encode() not in lowered[0].processed_bytes for key in keys):
-        raise QuatrainError(
-            f"XNNPACK did not take a linear of {shape.rows} x {shape.columns} as one delegate "
-            "with its constants; this version of executorch lowers it otherwise"
-        )
+    if not whole or any(lowered[0].processed_bytes.count(key.encode()) != 1 for key in keys):
+        what = f"XNNPACK's lowering of a linear of {shape.rows} x {shape.columns}"
+        found = f"{len(lowered)} delegates in {len(calls)} calls"
+        raise changed("executorch", what, found, "one delegate with its constants, in 2 calls")
     return _Template(lowered[0], keys)
 
 
@@ -180,27 +145,28 @@ def _random_linear(shape: Shape) -> Linear:
     return like
 
 
-def _parts(linear: Linear) -> list[tuple[str, str, str]]:
-    """What XNNPACK's serializer stores of a linear: (key prefix, form, part)."""
+def _parts(linear: Linear) -> list[tuple[str, ConstantSource]]:
+    """What XNNPACK's serializer stores of a linear: (key prefix, form and tensor of the linear)."""
     if isinstance(linear, Int4Linear):
         # XNNPACK's group-wise kernels take bfloat16 scales.
-        parts = [("", "packed", "weight"), ("scale_", "bfloat16", "scales")]
+        forms = [("", Form.PACKED, "weight"), (SCALES_PREFIX, Form.BFLOAT16, "scales")]
     elif isinstance(linear, Int8DynActInt8WeightLinear):
-        parts = [("", "plain", "weight"), ("scale_", "plain", "scales")]
+        forms = [("", Form.PLAIN, "weight"), (SCALES_PREFIX, Form.PLAIN, "scales")]
     else:
-        parts = [("", "plain", "weight")]
-    has_bias = getattr(linear, "bias", None) is not None
-    return parts + ([("", "float32", "bias")] if has_bias else [])
+        forms = [("", Form.PLAIN, "weight")]
+    if getattr(linear, "bias", None) is not None:
+        forms.append(("", Form.FLOAT32, "bias"))
+    return [(prefix, ConstantSource(form, tensor)) for prefix, form, tensor in forms]
 
 
-def _names_of(linear: Linear, name: str) -> list[tuple[str, bytes]]:
-    """The names of the constants of the linear `name`: (key prefix, name)."""
-    return [(prefix, f"{form}:{name}.{part}".encode()) for prefix, form, part in _parts(linear)]
+def _names_of(linear: Linear, path: str) -> list[tuple[str, bytes]]:
+    """The names of the constants of the linear at `path`: (key prefix, name)."""
+    return [(prefix, source.below(path).key.encode()) for prefix, source in _parts(linear)]
 
 
 def _constants_of(linear: Linear) -> list[tuple[str, bytes]]:
     """A linear's constants: (key prefix, bytes)."""
     return [
-        (prefix, xnnpack_bytes(form, getattr(linear, part)))
-        for prefix, form, part in _parts(linear)
+        (prefix, xnnpack_bytes(source.form, getattr(linear, source.tensor)))
+        for prefix, source in _parts(linear)
     ]

@@ -7,6 +7,7 @@ from torch import nn
 
 from quatrain.linear.embedding import QuantizedGroupEmbedding
 from quatrain.linear.packing import pack_int4
+from quatrain.program.edit.constant_source import ConstantSource, Form
 
 
 class ByteEmbedding(nn.Module):
@@ -35,7 +36,7 @@ class NibbleEmbedding(nn.Module):
     kernel reads each byte's halves the other way round, which is put right on the rows it gives.
     """
 
-    sources: ClassVar[dict[str, str]] = {"packed": "packed:weight"}
+    sources: ClassVar[dict[str, ConstantSource]] = {"packed": ConstantSource(Form.PACKED, "weight")}
 
     def __init__(self, embedding: QuantizedGroupEmbedding) -> None:
         super().__init__()

@@ -6,8 +6,9 @@ from typing import Any
 from quatrain.backbone.model import Backbone
 from quatrain.backbone.moe import MixtureOfExperts
 from quatrain.export.template import cached_template
+from quatrain.int4 import Scheme
 from quatrain.program import Program, open_program
-from quatrain.program.edit.irregular import IrregularGraph
+from quatrain.program.edit.replicated_layers import IrregularGraph
 from quatrain.quiet import quiet
 from quatrain.stages import Stages
 
@@ -25,5 +26,5 @@ def xnnpack_template(backbone: Backbone, metadata: dict[str, Any], stages: Stage
             from quatrain.export.xnnpack.lowering import write_named_program
         write_named_program(twin, metadata, path, stages)
 
-    settings = {"backend": "xnnpack", "metadata": metadata, "structure": str(backbone)}
-    return open_program(cached_template(backbone, settings, make))
+    settings = {"backend": "xnnpack", "metadata": metadata}
+    return open_program(cached_template(backbone, Scheme.DYNAMIC_INT8, settings, make))

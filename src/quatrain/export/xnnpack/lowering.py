@@ -8,8 +8,10 @@ from executorch.exir import ExecutorchBackendConfig, to_edge
 from torch import nn
 
 from quatrain.backbone.model import Backbone
-from quatrain.export.lowering import EDGE_CONFIG, EXECUTORCH_CONFIG, trace
-from quatrain.export.template import tensors_of, untouched_zeros
+from quatrain.export.constants import tensors_of
+from quatrain.export.executorch_internals import EDGE_CONFIG
+from quatrain.export.template import untouched_zeros
+from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
 from quatrain.export.xnnpack.delegated_linears import delegate_linears
 from quatrain.export.xnnpack.embedding import to_cpu_embedding
 from quatrain.quiet import quiet

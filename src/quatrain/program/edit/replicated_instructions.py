@@ -1,6 +1,6 @@
 """From the instructions of a CPU program of three layers to those of one of any depth.
 
-The counterpart of `export.stamp` for ExecuTorch's own list of instructions. The second layer's
+The counterpart of `replicated_layers` for ExecuTorch's own list of instructions. The second layer's
 are repeated for every layer between the first and the last, on the same values: a layer's are
 free again when the next begins. Only delegates, constants and KV caches are each layer's own.
 """
@@ -9,7 +9,8 @@ import copy
 import math
 from dataclasses import dataclass
 
-from quatrain.program.edit.irregular import IrregularGraph
+from quatrain.program.edit.constant_source import ConstantSource, in_layer, layer_of
+from quatrain.program.edit.replicated_layers import IrregularGraph
 from quatrain.program.flatbuffer import Record
 
 _ALIGNMENT = 16  # of a tensor in memory, bytes; ExecuTorch's own
@@ -18,15 +19,15 @@ _ITEM_SIZES = {5: 2, 6: 4}  # ScalarType -> bytes, of what a KV cache may be: ha
 
 @dataclass(frozen=True)
 class Renaming:
-    """A delegate of the template, and the layer that it becomes: `layers.1.` to `layers.7.`."""
+    """A delegate of the template, and the layer `to` that it becomes where it is of `layer`."""
 
     delegate: int
-    old: str = ""
-    new: str = ""
+    layer: int = 0
+    to: int = 0
 
-    def of(self, name: str) -> str:
-        """The name that the tensor `name` has in the result."""
-        return name.replace(self.old, self.new) if self.old else name
+    def of(self, source: ConstantSource) -> ConstantSource:
+        """What a constant that stands for `source` in the template stands for in the result."""
+        return source.moved(self.layer, self.to)
 
 
 @dataclass(frozen=True)
@@ -45,30 +46,28 @@ def replicate_instructions(plan: Record, depth: int) -> list[Renaming]:
     where the second layer does not hand on its result as, and in the memory in which, it
     received its input, or hands on more.
     """
-    flow = _Flow(plan)
-    middle, last = flow.layer_starts()
-    flow.require_steady(middle, last)
-    steps = flow.steps
-    stamped, renamings = [], []
+    uses = _Uses(plan)
+    middle, last = uses.layer_starts()
+    uses.require_steady(middle, last)
+    given = uses.instructions
+    result, renamings = [], []
 
-    def add(steps: list[Record], old: str = "", new: str = "") -> None:
-        for step in steps:
-            call = step.instr_args
+    def add(instructions: list[Record], layer: int = 0, to: int = 0) -> None:
+        for instruction in instructions:
+            call = instruction.instr_args
             if call.table == "DelegateCall":
                 call = copy.copy(call)
-                renamings.append(Renaming(call.delegate_index, old, new))
+                renamings.append(Renaming(call.delegate_index, layer, to))
                 call.delegate_index = len(renamings) - 1
-            stamped.append(Record(table="Instruction", instr_args=call))
+            result.append(Record(table="Instruction", instr_args=call))
 
-    add(steps[: last.index])
+    add(given[: last.index])
     for layer in range(2, depth - 1):
-        copier = _Copier(plan, f"layers.{layer}.", {middle.entry: last.entry})
-        copies = [copier.copy(step) for step in steps[middle.index : last.index]]
-        add(copies, "layers.1.", copier.name)
-    name = f"layers.{depth - 1}."
-    add(steps[last.index :], "layers.2.", name)
-    _rename_constants(plan, "layers.2.", name, flow.first_use, last.index)
-    plan.chains[0].instructions = stamped
+        copier = _Copier(plan, layer, {middle.entry: last.entry})
+        add([copier.copy(one) for one in given[middle.index : last.index]], 1, layer)
+    add(given[last.index :], 2, depth - 1)
+    _rename_constants(plan, depth - 1, uses.first_use, last.index)
+    plan.chains[0].instructions = result
     plan.delegates = [copy.copy(plan.delegates[renaming.delegate]) for renaming in renamings]
     return renamings
 
@@ -81,39 +80,38 @@ def name_of(value: Record) -> str:
     return tensor.extra_tensor_info.fully_qualified_name or ""
 
 
-def _rename_constants(
-    plan: Record, old: str, new: str, first_use: dict[int, int], start: int
-) -> None:
+def _rename_constants(plan: Record, layer: int, first_use: dict[int, int], start: int) -> None:
+    """Make the third layer's constants, first used at instruction `start` or later, `layer`'s."""
     for value_id, first in first_use.items():
         value = plan.values[value_id]
-        if first >= start and old in name_of(value):
+        if first >= start and layer_of(name_of(value)) == 2:
             named = value.val.extra_tensor_info
-            named.fully_qualified_name = named.fully_qualified_name.replace(old, new)
+            named.fully_qualified_name = in_layer(named.fully_qualified_name, layer)
 
 
-class _Flow:
+class _Uses:
     """Which instructions of a plan use which values."""
 
     def __init__(self, plan: Record) -> None:
         self.plan = plan
         if len(plan.chains) != 1:
             raise IrregularGraph(f"the program has {len(plan.chains)} chains of instructions")
-        self.steps: list[Record] = plan.chains[0].instructions
-        kinds = {step.instr_args.table for step in self.steps}
+        self.instructions: list[Record] = plan.chains[0].instructions
+        kinds = {one.instr_args.table for one in self.instructions}
         if not kinds <= {"KernelCall", "DelegateCall"}:
             raise IrregularGraph(f"the program has {', '.join(sorted(kinds))}")
         self.first_use: dict[int, int] = dict.fromkeys(plan.inputs, -1)
         self.last_use: dict[int, int] = {}
-        for index, step in enumerate(self.steps):
-            for value_id in self.values_of(step):
+        for index, instruction in enumerate(self.instructions):
+            for value_id in self.values_of(instruction):
                 self.first_use.setdefault(value_id, index)
                 self.last_use[value_id] = index
-        self.last_use.update(dict.fromkeys(plan.outputs, len(self.steps)))
+        self.last_use.update(dict.fromkeys(plan.outputs, len(self.instructions)))
 
-    def values_of(self, step: Record) -> set[int]:
+    def values_of(self, instruction: Record) -> set[int]:
         """What a call takes and gives, members of lists too."""
-        values = set(step.instr_args.args)
-        for value_id in step.instr_args.args:
+        values = set(instruction.instr_args.args)
+        for value_id in instruction.instr_args.args:
             values.update(_members(self.plan, value_id))
         return values
 
@@ -156,8 +154,8 @@ class _Flow:
             raise IrregularGraph(
                 f"a layer receives {values[middle.entry]} and hands on {values[last.entry]}"
             )
-        for step in self.steps[last.index :]:
-            for value_id in self.values_of(step) - {last.entry}:
+        for instruction in self.instructions[last.index :]:
+            for value_id in self.values_of(instruction) - {last.entry}:
                 if middle.index <= self.first_use[value_id] < last.index:
                     raise IrregularGraph(f"what follows a layer uses its inner value {value_id}")
 
@@ -170,18 +168,18 @@ def _members(plan: Record, value_id: int) -> list[int]:
 
 
 class _Copier:
-    """Copies the second layer's calls for the layer called `name`, such as `layers.2.`.
+    """Copies the second layer's calls for layer `layer`.
 
     `mapped`: value -> what stands in for it; grows by the layer's own constants and caches.
     """
 
-    def __init__(self, plan: Record, name: str, mapped: dict[int, int]) -> None:
+    def __init__(self, plan: Record, layer: int, mapped: dict[int, int]) -> None:
         self.plan = plan
-        self.name = name
+        self.layer = layer
         self.mapped = mapped
 
-    def copy(self, step: Record) -> Record:
-        call = copy.copy(step.instr_args)
+    def copy(self, instruction: Record) -> Record:
+        call = copy.copy(instruction.instr_args)
         call.args = [self._place(i) for i in call.args]
         return Record(table="Instruction", instr_args=call)
 
@@ -191,7 +189,7 @@ class _Copier:
         value = self.plan.values[value_id]
         members = _members(self.plan, value_id)
         placed = [self._place(i) for i in members]
-        if "layers.1." in name_of(value):
+        if layer_of(name_of(value)) == 1:
             self.mapped[value_id] = self._add(self._renamed(value.val))
         elif placed != members:
             items = copy.copy(value.val)
@@ -206,7 +204,7 @@ class _Copier:
     def _renamed(self, tensor: Record) -> Record:
         """`tensor` of the second layer as this layer's; a KV cache with memory of its own."""
         tensor, named = copy.copy(tensor), copy.copy(tensor.extra_tensor_info)
-        named.fully_qualified_name = named.fully_qualified_name.replace("layers.1.", self.name)
+        named.fully_qualified_name = in_layer(named.fully_qualified_name, self.layer)
         tensor.extra_tensor_info = named
         if tensor.allocation_info is not None:
             tensor.allocation_info = self._more_memory(tensor)

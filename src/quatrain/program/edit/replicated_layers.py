@@ -9,12 +9,17 @@ every layer gives.
 
 from dataclasses import dataclass, replace
 
+from quatrain.errors import QuatrainError
 from quatrain.program import Constant, Operator, Plain, Tensor, Value, ValueList, VulkanGraph
-from quatrain.program.edit.irregular import IrregularGraph
+from quatrain.program.edit.constant_source import ConstantSource
 from quatrain.program.memory import memory_conflicts
 
 # Fixed values that a graph holds once however often they are used.
 _SHARED_KINDS = ("int", "double", "bool")
+
+
+class IrregularGraph(QuatrainError):
+    """The lowered layers are not copies of each other, so one cannot stand for the others."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,9 @@ class _Span:
 def replicate_layers(graph: VulkanGraph, depth: int) -> VulkanGraph:
     """The graph of `depth` layers (3 or more) from a graph of three.
 
-    Constants are known by their keys: one whose key contains `layers.1.` belongs to the second
-    layer. In the result the keys name each layer's own. Raises `IrregularGraph` where the
-    second layer does not hand on its result as it received its input, or hands on more.
+    The keys of its constants are those of `ConstantSource`s, which say to which layer one belongs;
+    in the result they name each layer's own. Raises `IrregularGraph` where the second layer does
+    not hand on its result as it received its input, or hands on more.
     """
     middle, last = _middle_and_last(graph)
     _require_steady(graph, middle, last)
@@ -44,11 +49,11 @@ def replicate_layers(graph: VulkanGraph, depth: int) -> VulkanGraph:
     )
     entry = middle.entry
     for layer in range(1, depth - 1):
-        copier = _Copier(result, {middle.entry: entry}, "layers.1.", f"layers.{layer}.", prepacked)
+        copier = _Copier(result, {middle.entry: entry}, 1, layer, prepacked)
         for operator in graph.operators[middle.first : middle.end]:
             result.operators.append(copier.copy(operator))
         entry = copier.place(last.entry)
-    copier = _Copier(result, {last.entry: entry}, "layers.2.", f"layers.{depth - 1}.", prepacked)
+    copier = _Copier(result, {last.entry: entry}, 2, depth - 1, prepacked)
     result.operators += [copier.copy(operator) for operator in graph.operators[last.first :]]
     result.outputs = [copier.place(value_id) for value_id in graph.outputs]
     conflicts = memory_conflicts(result)
@@ -114,10 +119,16 @@ def _middle_and_last(graph: VulkanGraph) -> tuple[_Span, _Span]:
 def _user_of(graph: VulkanGraph, tensor: str) -> int:
     for index, operator in enumerate(graph.operators):
         for value_id in operator.args:
-            key = graph.constant_key(value_id)
-            if key is not None and key.partition(":")[2] == tensor:
+            source = _source(graph, value_id)
+            if source is not None and source.tensor == tensor:
                 return index
     raise IrregularGraph(f"no operator of the lowered graph uses {tensor}")
+
+
+def _source(graph: VulkanGraph, value_id: int) -> ConstantSource | None:
+    """What a constant of `graph` stands for, None for any other value."""
+    key = graph.constant_key(value_id)
+    return None if key is None else ConstantSource.from_key(key)
 
 
 def _require_steady(graph: VulkanGraph, middle: _Span, last: _Span) -> None:
@@ -149,8 +160,8 @@ def _without_prepacks_of_layers(
     """
     kept, prepacked = [], {}
     for operator in operators:
-        keys = [graph.constant_key(value_id) or "" for value_id in operator.args]
-        if not any(f"layers.{layer}." in key for key in keys for layer in (1, 2)):
+        sources = [_source(graph, value_id) for value_id in operator.args]
+        if not any(source and source.layer in (1, 2) for source in sources):
             kept.append(operator)
         elif operator.kind == "et_vk.prepack":
             prepacked[operator.out] = operator
@@ -168,23 +179,23 @@ def _free_memory(graph: VulkanGraph) -> int:
 class _Copier:
     """Copies operators into `graph`, with the values that are theirs alone.
 
-    `mapped` says what stands in for a value of the original; constants whose key contains
-    `original` get `name` in its place. `prepacked`: the operators that lay out constants of
-    layers, by the value they make; one is copied where its value is used.
+    `mapped` says what stands in for a value of the original; constants of layer `original` become
+    those of `layer`. `prepacked`: the operators that lay out constants of layers, by the value
+    they make; one is copied where its value is used.
     """
 
     def __init__(
         self,
         graph: VulkanGraph,
         mapped: dict[int, int],
-        original: str,
-        name: str,
+        original: int,
+        layer: int,
         prepacked: dict[int, Operator],
     ):
         self.graph = graph
         self.mapped = mapped
         self.original = original
-        self.name = name
+        self.layer = layer
         self.prepacked = dict(prepacked)
         self.computed: set[int] = set()
 
@@ -213,12 +224,11 @@ class _Copier:
         return value_id  # made before: the position, the rotary tables' rows
 
     def _constant(self, value_id: int, value: Tensor, index: int) -> int:
-        constant = self.graph.constants[index]
-        key = constant.key or ""
-        if self.original not in key:
+        source = _source(self.graph, value_id)
+        if source is None or source.layer != self.original:
             return value_id
-        renamed = Constant(constant.nbytes, key.replace(self.original, self.name))
-        self.graph.constants.append(renamed)
+        own = source.moved(self.original, self.layer)
+        self.graph.constants.append(Constant(self.graph.constants[index].nbytes, own.key))
         copied = replace(value, constant=len(self.graph.constants) - 1)
         if value.mem_obj_id is not None:  # a KV cache has memory of its own in every layer
             copied = replace(copied, mem_obj_id=_free_memory(self.graph))

@@ -1,20 +1,22 @@
-"""Writes a Vulkan program by stamping layers, the weights going straight into the file."""
+"""Writes a Vulkan program from its layer template, the weights going straight into the file."""
 
 from pathlib import Path
 from typing import Any
 
 from quatrain.backbone.model import Backbone
-from quatrain.export.constants import constant_bytes, store_constants
-from quatrain.export.template import tensors_of
+from quatrain.export.constants import constant_bytes, store_constants, tensors_of
 from quatrain.export.vulkan.layer_template import vulkan_template
+from quatrain.int4 import Scheme
 from quatrain.program import Tensor, VulkanGraph
+from quatrain.program.edit.constant_source import ConstantSource, Form
 from quatrain.program.edit.replicated_layers import replicate_layers
 from quatrain.program.operator_schemas import LINEAR_SCHEMES
 from quatrain.stages import Stages
 
 
-def write_replicated_vulkan_program(
+def write_vulkan_program_from_template(
     backbone: Backbone,
+    scheme: Scheme,
     compile_options: dict[str, Any],
     metadata: dict[str, Any],
     path: Path,
@@ -25,7 +27,7 @@ def write_replicated_vulkan_program(
     Raises `IrregularGraph` where its layers are not copies of each other, before anything is
     written.
     """
-    template = vulkan_template(backbone, compile_options, metadata, stages)
+    template = vulkan_template(backbone, scheme, compile_options, metadata, stages)
     with stages("stamp the layers"):
         graph = replicate_layers(template.vulkan, len(backbone.layers))
         template.delegates[0].graph = graph
@@ -35,11 +37,12 @@ def write_replicated_vulkan_program(
         groups = _group_sizes(graph)
 
         def lay_out(index: int) -> bytes:
-            form, _, name = (graph.constants[index].key or "").partition(":")
-            if form == "dequantized":
-                embedding: Any = backbone.get_submodule(name.rpartition(".")[0])
-                return constant_bytes("plain", embedding.dequantized_weight(), shapes[index])
-            return constant_bytes(form, tensors[name], shapes[index], groups.get(index))
+            source = ConstantSource.from_key(graph.constants[index].key or "")
+            if source.form == Form.DEQUANTIZED:
+                embedding: Any = backbone.get_submodule(source.tensor.rpartition(".")[0])
+                return constant_bytes(Form.PLAIN, embedding.dequantized_weight(), shapes[index])
+            tensor = tensors[source.tensor]
+            return constant_bytes(source.form, tensor, shapes[index], groups.get(index))
 
         order = range(len(graph.constants))
         graph.constants = store_constants(template, lay_out, order, advance)

@@ -1,15 +1,12 @@
-"""Tracing, and what both backends ask of ExecuTorch's lowering."""
+"""The graph of a backbone, as both backends lower it."""
 
-import executorch.backends.vulkan.custom_ops_lib  # noqa: F401  (registers torch.ops.et_vk.*)
 import torch
-from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig
-from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  (torch.ops.llama.*)
+from executorch.exir import ExecutorchBackendConfig
 
 from quatrain.backbone.model import Backbone
+from quatrain.export.executorch_internals import shapes_of_vulkan_operators
 from quatrain.quiet import quiet
 
-# The graphs are right by construction; the verifier would only re-interpret them.
-EDGE_CONFIG = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True)
 EXECUTORCH_CONFIG = ExecutorchBackendConfig()
 
 
@@ -21,7 +18,7 @@ def trace(backbone: Backbone) -> torch.export.ExportedProgram:
     else:
         example = torch.zeros(1, 3, dtype=torch.long)
     tokens = torch.export.Dim("tokens", min=1, max=config.max_seq_len)
-    with torch.no_grad(), quiet():
+    with torch.no_grad(), quiet(), shapes_of_vulkan_operators():
         return torch.export.export(
             backbone,
             (example, torch.zeros(1, dtype=torch.long)),

@@ -1,25 +1,28 @@
-"""Writes an XNNPACK program by stamping layers, the weights going straight into the file."""
+"""Writes an XNNPACK program from its layer template, the weights going straight into the file."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from quatrain.backbone.model import Backbone
-from quatrain.export.constants import store_constants, xnnpack_bytes
-from quatrain.export.template import tensors_of
+from quatrain.export.constants import store_constants, tensors_of, xnnpack_bytes
+from quatrain.export.xnnpack.delegate_keys import DIGEST_LENGTH, with_keys
 from quatrain.export.xnnpack.embedding import NibbleEmbedding
 from quatrain.export.xnnpack.layer_template import xnnpack_template
 from quatrain.program import Program
+from quatrain.program.edit.constant_source import ConstantSource, Form
 from quatrain.program.edit.replicated_instructions import Renaming, name_of, replicate_instructions
 from quatrain.program.flatbuffer import Record
 from quatrain.program.writer import FileRange, Layout, Segment, SharedSegment, write_layout
 from quatrain.stages import Stages
 
 _ALIGNMENT = 128  # of each constant in the file, bytes, as segments have it
-_DIGEST = 64  # characters of a key that are the SHA-256 of its data
+
+# Where laid-out constants wait to be written: the SHA-256 of each one's bytes, and the bytes.
+_Data = dict[ConstantSource, tuple[str, FileRange]]
 
 
-def write_replicated_xnnpack_program(
+def write_xnnpack_program_from_template(
     backbone: Backbone, metadata: dict[str, Any], path: Path, stages: Stages
 ) -> None:
     """Write the program of `backbone`, whose parts are CPU operators already.
@@ -34,10 +37,10 @@ def write_replicated_xnnpack_program(
             _Delegate(template, renaming)
             for renaming in replicate_instructions(plan, len(backbone.layers))
         ]
-        constants = _take_names(plan)
+        constants = _take_sources(plan)
     with stages("pack the weights") as advance:
-        names = {name for delegate in delegates for name in delegate.names.values()}
-        data = _packed(backbone, sorted(names | set(constants.values())), template, advance)
+        sources = {source for delegate in delegates for source in delegate.sources.values()}
+        data = _packed(backbone, sorted(sources | set(constants.values())), template, advance)
     with stages("write"), path.open("wb") as target:
         layout = Layout(template.root)
         shared = _add_constants(layout, template, constants, data)
@@ -52,63 +55,64 @@ def write_replicated_xnnpack_program(
 
 
 class _Delegate:
-    """A delegate of the result: the template's whose copy it is, and its constants' names."""
+    """A delegate of the result: the template's whose copy it is, and its constants' sources."""
 
     def __init__(self, template: Program, renaming: Renaming) -> None:
         self.original = bytes(template.delegates[renaming.delegate].blob)
-        # The key in the template -> the name `form:tensor` of what the result stores.
-        self.names = {
-            key: renaming.of(bytes(template.named_bytes(key)).decode())
+        # The key in the template -> what the result stores in that place.
+        self.sources = {
+            key: renaming.of(ConstantSource.from_key(bytes(template.named_bytes(key)).decode()))
             for key in template.named_data
             if key.encode() in self.original
         }
 
-    def keys(self, data: dict[str, tuple[str, FileRange]]) -> dict[str, str]:
+    def keys(self, data: _Data) -> dict[str, str]:
         """The key in the template -> the key of the data that the result stores."""
-        return {old: old[:-_DIGEST] + data[name][0] for old, name in self.names.items()}
+        return {old: old[:-DIGEST_LENGTH] + data[source][0] for old, source in self.sources.items()}
 
-    def blob(self, data: dict[str, tuple[str, FileRange]]) -> bytes:
+    def blob(self, data: _Data) -> bytes:
         """The bytes of the delegate, with the keys of its own constants."""
-        blob = self.original
-        for old, new in self.keys(data).items():
-            blob = blob.replace(old.encode(), new.encode())
-        return blob
+        return with_keys(self.original, self.keys(data))
 
 
-def _take_names(plan: Record) -> dict[int, str]:
-    """The name `form:tensor` of each constant of `plan`, by its value; tensors lose theirs."""
-    names = {}
+def _take_sources(plan: Record) -> dict[int, ConstantSource]:
+    """What each constant of `plan` stands for, by its value; tensors lose their names."""
+    sources = {}
     for value_id, value in enumerate(plan.values):
         name = name_of(value)
         if name:
             value.val.extra_tensor_info = None
         if name and value.val.allocation_info is None:  # else it is a KV cache
-            path, _, part = name.rpartition(".")
-            form, _, part = NibbleEmbedding.sources.get(part, f"plain:{part}").partition(":")
-            names[value_id] = f"{form}:{path}.{part}"
-    return names
+            path, _, own = name.rpartition(".")
+            source = NibbleEmbedding.sources.get(own, ConstantSource(Form.PLAIN, own))
+            sources[value_id] = source.below(path)
+    return sources
 
 
 def _packed(
-    backbone: Backbone, names: list[str], template: Program, advance: Callable[[float], None]
-) -> dict[str, tuple[str, FileRange]]:
-    """Lay out the tensors of those names: the SHA-256 of each one's bytes, and where they wait."""
+    backbone: Backbone,
+    sources: list[ConstantSource],
+    template: Program,
+    advance: Callable[[float], None],
+) -> _Data:
+    """Lay out the constants of those sources."""
     tensors = tensors_of(backbone)
 
-    def lay_out(name: str) -> bytes:
-        form, _, tensor = name.partition(":")
-        return xnnpack_bytes(form, tensors[tensor])
+    def lay_out(source: ConstantSource) -> bytes:
+        return xnnpack_bytes(source.form, tensors[source.tensor])
 
-    stored = store_constants(template, lay_out, names, advance)
+    stored = store_constants(template, lay_out, sources, advance)
     keys = [constant.key or "" for constant in stored]
-    return {name: (key, template.new_data[key]) for name, key in zip(names, keys, strict=True)}
+    return {
+        source: (key, template.new_data[key]) for source, key in zip(sources, keys, strict=True)
+    }
 
 
 def _add_constants(
     layout: Layout,
     template: Program,
-    constants: dict[int, str],
-    data: dict[str, tuple[str, FileRange]],
+    constants: dict[int, ConstantSource],
+    data: _Data,
 ) -> dict[str, SharedSegment]:
     """Add the segment of the program's constants: the template's own, which are literals, then
     those of `constants`. Returns where each piece of data in it lies, by its digest."""
@@ -117,8 +121,8 @@ def _add_constants(
     size = len(parts[0])
     index_of: dict[str, int] = {}
     shared: dict[str, SharedSegment] = {}
-    for value_id, name in constants.items():
-        digest, where = data[name]
+    for value_id, source in constants.items():
+        digest, where = data[source]
         if digest not in index_of:
             padding = -size % _ALIGNMENT
             parts += [bytes(padding), where]
@@ -134,7 +138,7 @@ def _add_constants(
 def _add_named_data(
     layout: Layout,
     delegates: list[_Delegate],
-    data: dict[str, tuple[str, FileRange]],
+    data: _Data,
     shared: dict[str, SharedSegment],
 ) -> None:
     """Store the delegates' constants, each once: a tied output layer's with the embedding's."""
@@ -142,7 +146,7 @@ def _add_named_data(
     keys = {key: None for delegate in delegates for key in delegate.keys(data).values()}
     named = []
     for key in keys:
-        digest = key[-_DIGEST:]
+        digest = key[-DIGEST_LENGTH:]
         index = layout.add(shared.get(digest, segments[digest]))
         named.append(Record(table="NamedData", key=key, segment_index=index))
     layout.root.named_data = named

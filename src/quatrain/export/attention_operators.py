@@ -1,0 +1,71 @@
+"""Attention over a KV cache as the operators that both backends have for it.
+
+ExecuTorch fuses its own traced patterns into these; calling them directly gives the same graph and
+leaves nothing to a pattern that might not match. The operators are registered by
+`export.tracing`, which alone calls these parts: to know their tensors needs no compiler.
+"""
+
+import torch
+from torch import nn
+
+from quatrain.backbone.kv_cache import CachedAttention, capped_attention, visible
+
+
+class SdpaWithKvCache(nn.Module):
+    """`CachedAttention` as `llama::sdpa_with_kv_cache`; holds the same two caches."""
+
+    def __init__(self, attend: CachedAttention) -> None:
+        super().__init__()
+        self.register_buffer("k_cache", attend.k_cache)
+        self.register_buffer("v_cache", attend.v_cache)
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        # 1 stands for seq_len, which the operator reads off the query instead.
+        return torch.ops.llama.sdpa_with_kv_cache.default(
+            q, k, v, self.k_cache, self.v_cache, start, 1, None, 0.0, True, None
+        )
+
+
+class OwnCacheSdpa(nn.Module):
+    """`CachedAttention` whose caches are tensors of their own, which `llama::update_cache` writes.
+
+    For caches that other layers read too (the operator that does both keeps its caches to itself
+    on Vulkan), and for what that operator does not compute: a window, a chunk, a soft cap.
+    """
+
+    k_cache: torch.Tensor
+    v_cache: torch.Tensor
+
+    def __init__(self, attend: CachedAttention) -> None:
+        super().__init__()
+        self.register_buffer("k_cache", attend.k_cache)
+        self.register_buffer("v_cache", attend.v_cache)
+        self.attention_window, self.soft_cap = attend.attention_window, attend.soft_cap
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        torch.ops.llama.update_cache.default(k, self.k_cache, start)
+        torch.ops.llama.update_cache.default(v, self.v_cache, start)
+        return self.read(q, start)
+
+    def read(self, q: torch.Tensor, start: int) -> torch.Tensor:
+        """Attention over what the caches hold already, for a layer without keys of its own."""
+        if self.attention_window is None and self.soft_cap is None:
+            return torch.ops.llama.custom_sdpa.default(
+                q, self.k_cache, self.v_cache, start, None, 0.0, True, None
+            )
+        length = q.shape[1]
+        if self.soft_cap is not None:
+            end = start + length
+            mask = visible(start, length, end, self.attention_window)
+            keys, values = self.k_cache.narrow(1, 0, end), self.v_cache.narrow(1, 0, end)
+            return capped_attention(q, keys, values, mask, self.soft_cap)
+        # With a mask the operator goes over the whole cache.
+        mask = visible(start, length, self.k_cache.shape[1], self.attention_window)
+        added = torch.where(mask, 0.0, -torch.inf)
+        return torch.ops.llama.custom_sdpa.default(
+            q, self.k_cache, self.v_cache, start, added, 0.0, False, None
+        )

@@ -1,0 +1,242 @@
+"""Every private API of ExecuTorch, torch and torchao that exporting leans on, and nowhere else.
+
+Each part below says what it is for and what breaks without it. What it finds changed it refuses
+with a `QuatrainError` that names the version found and the one expected; what it changes in
+others' tables it puts back. Three things that need not, or must not, import ExecuTorch are told
+of in modules of their own: `quatrain.executorch_wheel` (the schemas inside the wheel),
+`quatrain.linear.private_operators` (the operators that the eager layers call), and
+`quatrain.export.xnnpack.delegate_keys` (the keys in the bytes of an XNNPACK delegate).
+
+To move to another release: docs/contributing/move-to-a-new-executorch-release.md.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import executorch.backends.vulkan.custom_ops_lib  # noqa: F401
+import torch
+from executorch.backends.vulkan.op_registry import vulkan_supported_ops
+from executorch.backends.vulkan.patterns import pattern_registry
+from executorch.exir import EdgeCompileConfig, ExecutorchProgramManager
+from executorch.exir._serialize._named_data_store import NamedDataStore
+from executorch.exir.dialects._ops import ops as exir_ops
+from executorch.exir.lowered_backend_module import LoweredBackendModule
+from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
+from torch import nn
+
+from quatrain.executorch_wheel import changed
+from quatrain.linear.private_operators import check_arguments, torchao_operators
+
+# The modules `custom_ops_lib` and `custom_ops` above register `torch.ops.et_vk.*` and
+# `torch.ops.llama.*`, which a backbone's parts are traced as; ExecuTorch has no public name for
+# them. `executorch.exir` registers `quantized_decomposed::embedding_byte` and `embedding_4bit`
+# likewise. Without them no backbone is traced.
+
+# Private fields of the config. The graphs are right by construction; the verifier would only
+# re-interpret them. And with dim-order operators in place of `aten._to_copy`, the Vulkan
+# partitioner would leave casts outside the delegate, which `export.kernel_check` refuses.
+EDGE_CONFIG = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True)
+
+
+def _like_rows(x: torch.Tensor, packed: torch.Tensor) -> torch.Tensor:
+    return x.new_empty((*x.shape[:-1], packed.shape[0]))
+
+
+# Operator of `torch.ops.et_vk` -> its arguments, and a function from them to empty results.
+_VULKAN_OPERATORS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "linear_q4gsw": (
+        "self weights weight_scales group_size bias",
+        lambda x, packed, *_: _like_rows(x, packed),
+    ),
+    "linear_dq8ca_q4gsw": (
+        "input input_scales input_zp weights weight_sums weight_scales group_size bias",
+        lambda x, scale, zero, packed, *_: _like_rows(x, packed),
+    ),
+    "embedding_q4gsw": (
+        "weight weight_scales group_size indices is_linear_weight",
+        lambda packed, scales, group, tokens, *_: scales.new_empty(
+            (*tokens.shape, packed.shape[1] * 2)
+        ),
+    ),
+    "rms_norm": ("x weight eps", lambda x, *_: torch.empty_like(x)),
+    "apply_rotary_emb": (
+        "xq xk freqs_cos freqs_sin",
+        lambda q, k, *_: (torch.empty_like(q), torch.empty_like(k)),
+    ),
+    "apply_rotary_emb_hf": (
+        "xq xk freqs_cos freqs_sin start_pos",
+        lambda q, k, *_: (torch.empty_like(q), torch.empty_like(k)),
+    ),
+}
+
+
+@contextmanager
+def shapes_of_vulkan_operators() -> Iterator[None]:
+    """Give the operators in `torch.ops.et_vk` that a backbone is traced as functions that give
+    the shapes of their results.
+
+    ExecuTorch has none: tracing and every pass would run the operators' Python decompositions on
+    symbolic shapes, a hundred times slower, with the same result.
+    """
+    for name, (arguments, _) in _VULKAN_OPERATORS.items():
+        check_arguments("executorch", getattr(torch.ops.et_vk, name).default, arguments)
+    shapes = {name: shape for name, (_, shape) in _VULKAN_OPERATORS.items()}
+    with _implementations("et_vk", shapes, "Meta"):
+        yield
+
+
+@contextmanager
+def _implementations(
+    namespace: str, functions: dict[str, Callable[..., Any]], key: str
+) -> Iterator[None]:
+    """Register `functions`, by operator, with torch's dispatcher under `key`, and take them back.
+
+    Without `_scoped_library` they would stay. Without clearing `_dispatch_cache` what traces the
+    operators later in this process would look for a function that is gone.
+    """
+    try:
+        with torch.library._scoped_library(namespace, "IMPL") as library:
+            for name, function in functions.items():
+                library.impl(name, function, key, allow_override=True)
+            yield
+    finally:
+        for name in functions:
+            getattr(getattr(torch.ops, namespace), name).default._dispatch_cache.clear()
+
+
+@contextmanager
+def partitioner_takes_packed_layers() -> Iterator[None]:
+    """Let ExecuTorch's Vulkan partitioner take graphs whose linears are its own operators already.
+
+    It registers those operators with the dtypes of a linear before it is fused: without other
+    ones it would leave packed weights outside the delegate. The rest saves seconds a program.
+    """
+    with ExitStack() as stack:
+        for context in (_any_dtypes, _fewer_patterns, _shapes_of_token_qparams):
+            stack.enter_context(context())
+        yield
+
+
+@contextmanager
+def _any_dtypes() -> Iterator[None]:
+    """Let the partitioner's registry take packed linears of any dtypes."""
+    edge: Any = exir_ops.edge
+    taken = [edge.et_vk.linear_q4gsw.default, edge.et_vk.linear_dq8ca_q4gsw.default]
+    any_dtypes = edge.torchao.choose_qparams_affine.default
+    for operator in (*taken, any_dtypes):
+        if not hasattr(vulkan_supported_ops.get(operator), "inputs_dtypes"):
+            what = f"{operator} in executorch.backends.vulkan.op_registry"
+            raise changed("executorch", what, "no entry", "one with inputs_dtypes")
+    before = {operator: vulkan_supported_ops[operator].inputs_dtypes for operator in taken}
+    try:
+        for operator in taken:
+            vulkan_supported_ops[operator].inputs_dtypes = vulkan_supported_ops[
+                any_dtypes
+            ].inputs_dtypes
+        yield
+    finally:
+        for operator, dtypes in before.items():
+            vulkan_supported_ops[operator].inputs_dtypes = dtypes
+
+
+# Rotary embeddings, whose examples the partitioner compiles before each partition, which takes
+# seconds and finds nothing here; and attention to be fused with the update of its cache: one
+# without an update is a layer's that reads another's cache.
+_PATTERNS = ("export_llama_rope", "hf_rope", "causal_sdpa")
+
+
+@contextmanager
+def _fewer_patterns() -> Iterator[None]:
+    """Take from the partitioner the patterns of `_PATTERNS`, which it would look for in vain."""
+    patterns = pattern_registry.fusable_patterns
+    missing = [name for name in _PATTERNS if name not in patterns]
+    if missing:
+        what = "fusable_patterns in executorch.backends.vulkan.patterns"
+        raise changed("executorch", what, f"no {', '.join(missing)}", ", ".join(_PATTERNS))
+    before = dict(patterns)
+    try:
+        for name in _PATTERNS:
+            del patterns[name]
+        yield
+    finally:
+        patterns.clear()
+        patterns.update(before)
+
+
+@contextmanager
+def _shapes_of_token_qparams() -> Iterator[None]:
+    """Let `torchao::choose_qparams_affine` of tokens x [..., K] answer with empty results [...].
+
+    Each pass would ask the Python of torchao's quantization for their shapes, which takes seconds.
+    torch takes no shape function for an operator that is defined as other operators, so that the
+    definition itself is replaced; nothing computes values while this holds.
+    """
+
+    def empty(x: torch.Tensor, *_: object, **__: object) -> tuple[torch.Tensor, torch.Tensor]:
+        return x.new_empty(x.shape[:-1]), x.new_empty(x.shape[:-1])
+
+    key = "CompositeImplicitAutograd"
+    name = torchao_operators().choose_qparams_affine.default.name()
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(name, key):
+        raise changed("torchao", f"{name} of torchao", "a kernel of its own", f"a {key} one")
+    with _implementations("torchao", {name.partition("::")[2]: empty}, key):
+        yield
+
+
+def lowered_parts(graph: nn.Module) -> list[LoweredBackendModule]:
+    """The delegates of a lowered graph."""
+    return [part for part in graph.modules() if isinstance(part, LoweredBackendModule)]
+
+
+def forget_constants(manager: ExecutorchProgramManager) -> None:
+    """Drop the bytes of the delegates' constants of a program that has been written.
+
+    ExecuTorch's passes live as long as the process, and hold on to what they lowered last: an
+    export in a process that has made one before would need the memory of both.
+    """
+    for part in lowered_parts(manager.exported_program().graph_module):
+        if part.named_data_store_output is not None:
+            part.named_data_store_output.buffers.clear()
+
+
+def copied_delegate(
+    template: LoweredBackendModule, blob: bytes, constants: list[tuple[str, bytes]]
+) -> LoweredBackendModule:
+    """The delegate `template`, a linear, with other bytes and constants: (key, bytes) each.
+
+    Cheap to copy and to ask for the shape of its result. Each of the compiler's passes asks that
+    of every delegate, which ExecuTorch answers by unpacking and interpreting the graph it was
+    lowered from: at 211 linears, minutes. It leans on the constructor of `LoweredBackendModule`,
+    whose subclass torch would not take for one; on what the passes ask of its `original_module`;
+    and on `NamedDataStore`, in which a delegate hands over its constants.
+    """
+    expected = "edge_program backend_id processed_bytes compile_specs named_data_store_output"
+    found = " ".join(inspect.signature(LoweredBackendModule).parameters)
+    if found != expected:
+        raise changed("executorch", "LoweredBackendModule", f"({found})", f"({expected})")
+    store = NamedDataStore()
+    for key, data in constants:
+        store.add_named_data(key, data, alignment=_XNNPACK_ALIGNMENT)
+    program: Any = _LinearShapes(template.original_module)
+    specs, stored = template.compile_specs, store.get_named_data_store_output()
+    delegate = LoweredBackendModule(program, template.backend_id, blob, specs, stored)
+    # Passes copy graphs with all in them; nothing in this one changes.
+    delegate.__deepcopy__ = lambda memo: delegate  # type: ignore[method-assign]
+    return delegate
+
+
+_XNNPACK_ALIGNMENT = 16  # bytes; XNNPACK's CONSTANT_TENSOR_ALIGNMENT in ExecuTorch
+
+
+class _LinearShapes:
+    """Stands for the program of a linear: its graph, and a module that gives its result's shape."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        self.graph = program.graph
+        results: Any = program.graph.output_node().args[0]
+        self.out_features = results[0].meta["val"].shape[-1]
+
+    def module(self) -> Callable[[torch.Tensor], list[torch.Tensor]]:
+        return lambda x: [x.new_empty((*x.shape[:-1], self.out_features))]

@@ -1,0 +1,102 @@
+"""Backbone parts that trace to one Vulkan operator each, as `export.attention_operators`' do."""
+
+import torch
+from torch import nn
+
+from quatrain.backbone.kv_cache import CachedAttention
+from quatrain.backbone.norm import RMSNorm
+from quatrain.backbone.residual import FixedResidual, GatedResidual
+from quatrain.backbone.rope import HalfSplitRotary, InterleavedRotary, Rope
+from quatrain.errors import InputError
+from quatrain.export.attention_operators import OwnCacheSdpa, SdpaWithKvCache
+
+
+class VulkanRMSNorm(nn.Module):
+    """`RMSNorm` as `et_vk::rms_norm`."""
+
+    weight: torch.Tensor
+
+    def __init__(self, norm: RMSNorm) -> None:
+        super().__init__()
+        # A buffer whether it was a parameter or not: the exporter knows tensors by their names.
+        self.register_buffer("weight", norm.weight.detach())
+        self.eps = norm.eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.et_vk.rms_norm.default(x, self.weight, self.eps)
+
+
+class VulkanInterleavedRotary(nn.Module):
+    """`InterleavedRotary` as `et_vk::apply_rotary_emb`."""
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.ops.et_vk.apply_rotary_emb.default(q, k, cos, sin)
+
+
+class VulkanHalfSplitRope(nn.Module):
+    """`Rope` for `et_vk::apply_rotary_emb_hf`, which takes whole tables and the position."""
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+    def __init__(self, rope: Rope) -> None:
+        super().__init__()
+        self.register_buffer("cos", rope.cos)
+        self.register_buffer("sin", rope.sin)
+
+    def forward(self, start: int, length: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        return self.cos, self.sin, start
+
+
+class VulkanHalfSplitRotary(nn.Module):
+    """`HalfSplitRotary` as `et_vk::apply_rotary_emb_hf`."""
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, start: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.ops.et_vk.apply_rotary_emb_hf.default(q, k, cos, sin, start)
+
+
+def to_vulkan_operators(backbone: nn.Module) -> None:
+    """Replace, in place, the parts of a backbone that Vulkan has an operator for, but for its
+    quantized layers (see `packed_layers`)."""
+    for parent in list(backbone.modules()):
+        for name, child in list(parent.named_children()):
+            replacement = _vulkan_form(child)
+            if replacement is not None:
+                setattr(parent, name, replacement)
+
+
+def _vulkan_form(part: nn.Module) -> nn.Module | None:
+    if isinstance(part, RMSNorm):
+        return VulkanRMSNorm(part)
+    if isinstance(part, GatedResidual):
+        return FixedResidual(part)
+    if isinstance(part, CachedAttention):
+        return _vulkan_attention(part)
+    if isinstance(part, InterleavedRotary):
+        return VulkanInterleavedRotary()
+    if isinstance(part, HalfSplitRotary):
+        return VulkanHalfSplitRotary()
+    if isinstance(part, Rope) and part.half_split:
+        return VulkanHalfSplitRope(part)
+    return None
+
+
+def _vulkan_attention(attend: CachedAttention) -> nn.Module:
+    """Raises `InputError` for attention that ExecuTorch's Vulkan delegate does not compute."""
+    if attend.soft_cap is not None:
+        raise InputError(
+            "attn_logit_softcapping: attention in ExecuTorch's Vulkan delegate has no soft cap; "
+            "use --backend xnnpack"
+        )
+    if attend.attention_window is not None:
+        kind, size = attend.attention_window
+        raise InputError(
+            f"layers attend to a {kind} of {size} tokens, and attention in ExecuTorch's Vulkan "
+            f"delegate takes no mask. A context of up to {size} needs none: --max-seq-len {size}; "
+            "or use --backend xnnpack"
+        )
+    return OwnCacheSdpa(attend) if attend.shares_kv else SdpaWithKvCache(attend)

@@ -1,0 +1,30 @@
+"""Backbone parts that trace to one operator of ExecuTorch's CPU runtime each."""
+
+from torch import nn
+
+from quatrain.backbone.kv_cache import CachedAttention
+from quatrain.backbone.moe import skip_experts
+from quatrain.backbone.residual import FixedResidual, GatedResidual
+from quatrain.export.attention_operators import OwnCacheSdpa, SdpaWithKvCache
+from quatrain.linear.adapted import to_fast_hadamard
+
+
+def to_cpu_operators(backbone: nn.Module) -> None:
+    """Replace, in place, the parts that ExecuTorch's CPU runtime has one kernel for, but for
+    quantized layers (see `delegated_linears` and `embedding`).
+
+    SpinQuant's rotations become one operator, and experts that no token picks are skipped.
+    """
+    to_fast_hadamard(backbone)
+    skip_experts(backbone)
+    for parent in list(backbone.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, CachedAttention):
+                setattr(parent, name, _cpu_attention(child))
+            elif isinstance(child, GatedResidual):
+                setattr(parent, name, FixedResidual(child))
+
+
+def _cpu_attention(attend: CachedAttention) -> nn.Module:
+    plain = attend.attention_window is None and attend.soft_cap is None and not attend.shares_kv
+    return SdpaWithKvCache(attend) if plain else OwnCacheSdpa(attend)

@@ -1,0 +1,122 @@
+"""What is private to ExecuTorch, torch and torchao is as expected, or one message says that not;
+what we change of theirs is put back."""
+
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from executorch.backends.vulkan.op_registry import vulkan_supported_ops
+from executorch.backends.vulkan.patterns import pattern_registry
+from executorch.exir.dialects._ops import ops as exir_ops
+from torch import nn
+
+from quatrain import executorch_wheel
+from quatrain.errors import QuatrainError
+from quatrain.executorch_wheel import VERSIONS
+from quatrain.export import executorch_internals as internals
+from quatrain.linear import private_operators
+
+EXECUTORCH = rf"executorch \S+ is installed, .* written for {VERSIONS['executorch']}: pip install"
+TORCHAO = rf"torchao \S+ is installed, .* written for {VERSIONS['torchao']}: pip install"
+
+
+class Norm(nn.Module):
+    """Asks the dispatcher for the shape of a Vulkan operator's result, where it is traced."""
+
+    def forward(self, x):
+        return torch.ops.et_vk.rms_norm.default(x, torch.ones(4), 1e-5)
+
+
+def trace_norm():
+    tokens = torch.export.Dim("tokens", min=1, max=9)
+    traced = torch.export.export(Norm(), (torch.ones(2, 4),), dynamic_shapes=({0: tokens},))
+    return [str(node.target) for node in traced.run_decompositions({}).graph.nodes]
+
+
+def theirs():
+    """Their tables that we change for a while."""
+    linears = [
+        vulkan_supported_ops[getattr(exir_ops.edge.et_vk, name).default].inputs_dtypes
+        for name in ("linear_q4gsw", "linear_dq8ca_q4gsw")
+    ]
+    return linears, list(pattern_registry.fusable_patterns.items())
+
+
+def test_all_is_put_back_after_an_error():
+    before, traced = theirs(), trace_norm()
+    qparams = private_operators.torchao_operators().choose_qparams_affine.default
+    tokens = torch.linspace(-1, 1, 8).view(2, 4)
+    asked = (tokens, "ASYMMETRIC", [1, 4], torch.int8, -128, 127, 1e-6)
+    computed = qparams(*asked)
+    with (
+        pytest.raises(ZeroDivisionError),
+        internals.shapes_of_vulkan_operators(),
+        internals.partitioner_takes_packed_layers(),
+    ):
+        assert theirs() != before
+        assert trace_norm() == traced
+        raise ZeroDivisionError
+    assert theirs() == before
+    assert trace_norm() == traced
+    assert all(torch.equal(*pair) for pair in zip(qparams(*asked), computed, strict=True))
+
+
+def entered(context):
+    with context():
+        pass
+
+
+def other_arguments(monkeypatch, name):
+    """An operator of et_vk with an argument more than it had."""
+    arguments, shape = internals._VULKAN_OPERATORS[name]
+    monkeypatch.setitem(internals._VULKAN_OPERATORS, name, (arguments + " more", shape))
+
+
+def test_an_operator_with_other_arguments(monkeypatch):
+    other_arguments(monkeypatch, "rms_norm")
+    message = rf"et_vk\.rms_norm\.default: found \(x weight eps\), expected .*more\)\. {EXECUTORCH}"
+    with pytest.raises(QuatrainError, match=message):
+        entered(internals.shapes_of_vulkan_operators)
+
+
+def test_a_pattern_that_is_gone(monkeypatch):
+    monkeypatch.delitem(pattern_registry.fusable_patterns, "hf_rope")
+    with pytest.raises(
+        QuatrainError, match=rf"fusable_patterns .* found no hf_rope, .*{EXECUTORCH}"
+    ):
+        entered(internals.partitioner_takes_packed_layers)
+
+
+def test_an_operator_that_is_not_registered(monkeypatch):
+    monkeypatch.delitem(vulkan_supported_ops, exir_ops.edge.et_vk.linear_q4gsw.default)
+    with pytest.raises(QuatrainError, match=rf"op_registry: found no entry, .*{EXECUTORCH}"):
+        entered(internals.partitioner_takes_packed_layers)
+
+
+def test_a_delegate_that_is_built_otherwise(monkeypatch):
+    monkeypatch.setattr(internals, "LoweredBackendModule", lambda edge_program, blob: None)
+    with pytest.raises(
+        QuatrainError, match=rf"Module: found \(edge_program blob\), .*{EXECUTORCH}"
+    ):
+        internals.copied_delegate(SimpleNamespace(), b"", [])
+
+
+def test_an_operator_of_torchao_with_other_arguments(monkeypatch):
+    monkeypatch.setitem(private_operators._ARGUMENTS, "quantize_affine", "input")
+    private_operators.torchao_operators.cache_clear()
+    with pytest.raises(QuatrainError, match=rf"torchao\.quantize_affine.*{TORCHAO}"):
+        private_operators.torchao_operators()
+
+
+def test_a_schema_that_has_moved():
+    with pytest.raises(QuatrainError, match=rf"nowhere\.fbs of the wheel: .*{EXECUTORCH}"):
+        executorch_wheel._text("nowhere.fbs")
+
+
+def test_the_versions_are_those_that_are_asked_for():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    asked = dict(line.split("==") for line in project["project"]["dependencies"] if "==" in line)
+    assert asked.items() <= VERSIONS.items()
+    assert executorch_wheel.installed_versions().keys() == VERSIONS.keys()
