@@ -19,7 +19,8 @@ PACKAGE = Path(quatrain.__file__).parent
 # What the compiler's way imports besides, which decides no byte of a template: files to tensors,
 # and what shows, words or keeps an export.
 NO_BYTES = (
-    "checkpoint", "tokenizer", "quantize", "targets", "atomic_files", "errors", "quiet", "stages",
+    "checkpoint", "tokenizer", "quantize", "targets", "atomic_files", "errors", "json_files",
+    "quiet", "stages",
 )  # fmt: skip
 
 
