@@ -31,6 +31,7 @@ assert_type(quatrain.convert_model("m", "c", ConvertOptions(embedding="int4")), 
 options = ExportOptions(scheme=Scheme.WEIGHT_ONLY, backend="vulkan")
 assert_type(quatrain.export_checkpoint("c", "m.pte", options), ExportReport)
 assert_type(quatrain.open_program("m.pte"), Program)
+quatrain.write_program(quatrain.open_program("m.pte"), "copy.pte")
 assert_type(quatrain.find_tokenizer("m.pte"), Path)
 runner = quatrain.load_runner("m.pte", "reference")
 assert_type(runner, ProgramRunner)

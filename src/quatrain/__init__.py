@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from quatrain.errors import InputError, QuatrainError
     from quatrain.export import ExportOptions, ExportReport, export_checkpoint
     from quatrain.int4 import Scheme
-    from quatrain.program import Program, open_program
+    from quatrain.program import Program, open_program, write_program
     from quatrain.quantize import (
         ConvertOptions,
         ConvertReport,
@@ -32,7 +32,7 @@ __all__ = [
     "QuantizeReport", "QuatrainError", "Runner", "Scheme", "Tokenizer", "VerifyReport",
     "convert_model", "evaluate_models", "export_checkpoint", "find_tokenizer", "generate",
     "load_runner", "open_checkpoint", "open_float_model", "open_program", "quantize_model",
-    "verify_program",
+    "verify_program", "write_program",
 ]  # fmt: skip
 
 _NAMES_OF_MODULE = {
@@ -40,7 +40,7 @@ _NAMES_OF_MODULE = {
     "quatrain.errors": ("InputError", "QuatrainError"),
     "quatrain.export": ("ExportOptions", "ExportReport", "export_checkpoint"),
     "quatrain.int4": ("Scheme",),
-    "quatrain.program": ("Program", "open_program"),
+    "quatrain.program": ("Program", "open_program", "write_program"),
     "quatrain.quantize": (
         "ConvertOptions", "ConvertReport", "QuantizeReport", "convert_model", "quantize_model",
     ),

@@ -15,7 +15,7 @@ from tests.support import tiny_models as tiny
 from tests.support.paths import ROOT
 from tests.support.snippets import PAGES, RUN, SHOWN, run_shell, snippets
 
-from quatrain import export_checkpoint, open_program, quantize_model
+from quatrain import export_checkpoint, open_program, quantize_model, write_program
 from quatrain.program.edit.retarget import retarget
 from quatrain.runtime.wgpu.adapters import list_adapters
 
@@ -47,7 +47,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     export_checkpoint(folder / "my-model-int4", folder / "model.pte")
     program = open_program(folder / "model.pte")
     retarget(program, "weight-only")
-    program.write(folder / "other.pte")
+    write_program(program, folder / "other.pte")
     return folder
 
 

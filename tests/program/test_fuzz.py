@@ -20,11 +20,11 @@ import torch
 from tests.support.programs import ARTIFACTS, VULKAN, artifact
 
 from quatrain.errors import InputError
-from quatrain.program import Tensor, VulkanGraph, open_program
+from quatrain.program import Tensor, VulkanGraph, open_program, write_program
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.edit.slim import slim
 from quatrain.program.inspect.html import render_page
-from quatrain.program.inspect.report import describe
+from quatrain.program.inspect.report import inspect_program
 from quatrain.program.memory import memory_conflicts
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu.dispatch import Traits
@@ -93,13 +93,13 @@ def rewire(source: Path, output: Path, rng: random.Random) -> None:
             shape = list(graph.tensor(value_id).shape)
             shape.insert(rng.randrange(len(shape) + 1), rng.choice((0, 1, 3, 2**20)))
             graph.values[value_id] = replace(graph.tensor(value_id), shape=tuple(shape[-4:]))
-    program.write(output)
+    write_program(program, output)
 
 
 def use(path: Path, output: Path) -> None:
     """Everything that reads a program, writes one or runs one."""
     program = open_program(path)
-    describe(program)
+    inspect_program(program)
     graph = program.vulkan
     memory_conflicts(graph)
     render_page(program)
@@ -107,7 +107,7 @@ def use(path: Path, output: Path) -> None:
     slim(open_program(path))
     retarget(program, "weight-only")
     retarget(program, "8da4w")
-    program.write(output)
+    write_program(program, output)
     with suppress(InputError):
         plan_for_gpu(graph)
     runner = ReferenceRunner(path)

@@ -113,8 +113,8 @@ def test_a_program_of_another_backend_opens_too() -> None:
 
 def test_reading_needs_no_torch() -> None:
     code = (
-        "import sys, quatrain; from quatrain.program.inspect.report import describe; "
-        f"describe(quatrain.open_program({str(artifact('peer-8da4w-fp32'))!r})); "
+        "import sys, quatrain; from quatrain.program.inspect.report import inspect_program; "
+        f"inspect_program(quatrain.open_program({str(artifact('peer-8da4w-fp32'))!r})); "
         "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'executorch')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

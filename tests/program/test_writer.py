@@ -9,7 +9,7 @@ import pytest
 from tests.support.programs import ARTIFACTS, VULKAN, GraphMaker, artifact, run_tokens
 
 from quatrain.errors import InputError
-from quatrain.program import Constant, Plain, open_program
+from quatrain.program import Constant, Plain, open_program, write_program
 
 EVERY = sorted(path.stem for path in ARTIFACTS.glob("*.pte"))
 
@@ -17,7 +17,7 @@ EVERY = sorted(path.stem for path in ARTIFACTS.glob("*.pte"))
 @pytest.mark.parametrize("name", EVERY)
 def test_an_unedited_program_keeps_its_bytes(name: str, tmp_path: Path) -> None:
     output = tmp_path / "same.pte"
-    open_program(artifact(name)).write(output)
+    write_program(open_program(artifact(name)), output)
     assert output.read_bytes() == artifact(name).read_bytes()
 
 
@@ -25,10 +25,10 @@ def _laid_out_anew(source: Path, output: Path) -> Path:
     """Edit and undo, so that every FlatBuffer is encoded again."""
     program = open_program(source)
     program.vulkan.values.append(Plain("int", 7))
-    program.write(output)
+    write_program(program, output)
     program = open_program(output)
     program.vulkan.values.pop()
-    program.write(output)
+    write_program(program, output)
     return output
 
 
@@ -69,7 +69,7 @@ def test_constants_inside_the_delegate_are_kept(tmp_path: Path) -> None:
     path = _with_raw_section(maker.save(tmp_path / "old.pte", [out]), raw)
     edited = open_program(path)
     edited.vulkan.values.append(Plain("int", 7))
-    edited.write(tmp_path / "edited.pte")
+    write_program(edited, tmp_path / "edited.pte")
     for each in (path, tmp_path / "edited.pte"):
         graph = open_program(each).vulkan
         assert graph.constant(second).tolist() == [4, 5, 6, 7]
@@ -94,22 +94,22 @@ def test_nothing_half_written_remains(tmp_path: Path) -> None:
     program = open_program(artifact("peer-8da4w-fp32"))
     program.vulkan.values.append(Plain("no such kind", 7))
     with pytest.raises(KeyError):
-        program.write(kept)
+        write_program(program, kept)
     assert kept.read_bytes() == b"precious"
     assert list(tmp_path.iterdir()) == [kept]
     with pytest.raises(InputError, match="cannot be written"):
-        open_program(artifact("peer-8da4w-fp32")).write(tmp_path / "absent" / "x.pte")
+        write_program(open_program(artifact("peer-8da4w-fp32")), tmp_path / "absent" / "x.pte")
 
 
 BIG = """
 import sys
-from quatrain.program import open_program
+from quatrain.program import open_program, write_program
 from quatrain.program.edit.retarget import Selection, retarget
 from quatrain.stages import peak_rss_bytes
 source, output = sys.argv[1:]
 program = open_program(source)
 assert len(retarget(program, "8da4w", Selection(patterns=("operator_?",)))) == 10
-program.write(output)
+write_program(program, output)
 print(peak_rss_bytes())
 """
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from quatrain.program import open_program
+from quatrain.program import open_program, write_program
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.edit.slim import slim
-from quatrain.program.inspect.report import describe
+from quatrain.program.inspect.report import inspect_program
 from quatrain.program.memory import memory_conflicts
 from quatrain.runtime.reference import ReferenceRunner
 
@@ -31,7 +31,7 @@ def test_retargeted_equals_exported_bit_for_bit(
 ) -> None:
     program = open_program(smollm2_programs[scheme])
     assert len(retarget(program, OTHER[scheme])) == 211
-    program.write(tmp_path / "other.pte")
+    write_program(program, tmp_path / "other.pte")
     assert memory_conflicts(program.vulkan) == []
     exported = smollm2_programs[OTHER[scheme]]
     assert set(open_program(tmp_path / "other.pte").named_data) == set(
@@ -48,12 +48,12 @@ def test_slim_computes_121_of_211_qparams(
     before = kinds.count("torchao.choose_qparams_affine")
     removed = slim(program)
     assert (before, before - removed.operators) == (211, 121)
-    program.write(tmp_path / "slim.pte")
+    write_program(program, tmp_path / "slim.pte")
     assert greedy(tmp_path / "slim.pte").equal(greedy(smollm2_programs["8da4w"]))
 
 
 def test_every_linear_and_every_byte_is_reported(smollm2_programs: dict[str, Path]) -> None:
-    report = describe(open_program(smollm2_programs["8da4w"]))
+    report = inspect_program(open_program(smollm2_programs["8da4w"]))
     assert report.schemes == {"8da4w": 211}
     assert (report.layers, report.context_length, report.outside) == (30, 512, {})
     assert sum(report.bytes_by_kind.values()) == report.nbytes
@@ -62,5 +62,5 @@ def test_every_linear_and_every_byte_is_reported(smollm2_programs: dict[str, Pat
 def test_an_unedited_program_keeps_its_bytes(
     smollm2_programs: dict[str, Path], tmp_path: Path
 ) -> None:
-    open_program(smollm2_programs["8da4w"]).write(tmp_path / "same.pte")
+    write_program(open_program(smollm2_programs["8da4w"]), tmp_path / "same.pte")
     assert (tmp_path / "same.pte").read_bytes() == smollm2_programs["8da4w"].read_bytes()

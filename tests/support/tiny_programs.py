@@ -9,7 +9,7 @@ import tokenizers
 from tests.support.tiny_checkpoint import write_checkpoint
 
 from quatrain.export import export_checkpoint
-from quatrain.program import Program, open_program
+from quatrain.program import Program, open_program, write_program
 from quatrain.program.edit.retarget import retarget
 
 TEXT = " ".join(f"w{i}" for i in (5, 17, 40, 9, 22, 61, 33))
@@ -42,7 +42,7 @@ def write_tiny(folder: Path) -> None:
     # Retargeting takes no time; exporting again takes as long as all tests that read them.
     program = tiny.open("8da4w")
     retarget(program, "weight-only")
-    program.write(tiny.programs["weight-only"])
+    write_program(program, tiny.programs["weight-only"])
     shutil.copy(tiny.checkpoint / "tokenizer.json", folder / "tokenizer.json")
 
 

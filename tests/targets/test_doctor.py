@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from quatrain.commands.doctor import doctor
 from quatrain.errors import InputError
-from quatrain.program import Tensor, open_program
+from quatrain.program import Tensor, open_program, write_program
 from quatrain.program.edit.retarget import retarget
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.targets import Finding, examine, find_gpu, load_defects, load_gpus
@@ -31,7 +31,7 @@ def dynamic_zero_points(dtype: str) -> Make:
     def make(folder: Path) -> Path:
         program = open_program(artifact("peer-8da4w-fp32"))
         retarget(program, "8da4w", zero_point_dtype=dtype)
-        program.write(folder / f"{dtype}.pte")
+        write_program(program, folder / f"{dtype}.pte")
         return folder / f"{dtype}.pte"
 
     return make
@@ -51,7 +51,7 @@ def rows(count: int) -> Make:
         path = maker.save(folder / "rows.pte", [out])
         program = open_program(path)
         retarget(program, "8da4w")
-        program.write(path)
+        write_program(program, path)
         return path
 
     return make
@@ -298,7 +298,7 @@ def test_the_command_says_what_where_and_how_to_fix(tmp_path: Path) -> None:
     assert f"quatrain retarget {sick} --linear-scheme weight-only" in done.output
     program = open_program(sick)
     retarget(program, "weight-only")
-    program.write(fixed)
+    write_program(program, fixed)
     done = run(fixed, "--device", "mali-g715", "--runtime", "1.3", "--json")
     assert done.exit_code == 0
     assert json.loads(done.output)["ok"] is True
@@ -310,7 +310,7 @@ def test_int8_zero_points_keep_8da4w_where_it_would_fail(tmp_path: Path) -> None
     assert f"{sick} --linear-scheme 8da4w --zero-point-dtype int8 -o fixed.pte" in found.remedy
     program = open_program(sick)
     retarget(program, "8da4w", zero_point_dtype="int8")
-    program.write(sick)
+    write_program(program, sick)
     assert run(sick, "--device", "mali-g715", "--runtime", "1.3").exit_code == 0
 
 

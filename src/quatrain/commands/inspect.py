@@ -15,8 +15,8 @@ from quatrain.commands._common import (
 )
 
 if TYPE_CHECKING:
-    from quatrain.program.inspect.diff import Comparison, Difference
-    from quatrain.program.inspect.report import Report
+    from quatrain.program.inspect.diff import Difference, ProgramDiff
+    from quatrain.program.inspect.report import ProgramReport
 
 _MOST_ROWS = 60  # of one table of differences
 
@@ -42,8 +42,8 @@ def inspect(
     """
     from quatrain.errors import InputError
     from quatrain.program import open_program
-    from quatrain.program.inspect.diff import compare
-    from quatrain.program.inspect.report import describe
+    from quatrain.program.inspect.diff import diff_programs
+    from quatrain.program.inspect.report import inspect_program
 
     if other is not None and html is not None:
         raise InputError("--html shows one program; leave out the second, or use --json")
@@ -51,13 +51,13 @@ def inspect(
         check_output(html, "--html")
     program = open_program(model)
     if other is not None:
-        comparison = compare(program, open_program(other))
+        diff = diff_programs(program, open_program(other))
         if json_output:
-            print_json(comparison.as_dict())
+            print_json(diff.as_dict())
         else:
-            _print_comparison(comparison, model, other)
+            _print_diff(diff, model, other)
         return
-    report = describe(program)
+    report = inspect_program(program)
     if html is not None:
         from quatrain.atomic_files import whole_file
         from quatrain.program.inspect.html import render_page
@@ -72,7 +72,7 @@ def inspect(
             print(f"\nwritten to {html}")
 
 
-def _print_report(report: "Report") -> None:
+def _print_report(report: "ProgramReport") -> None:
     from rich.console import Console
 
     from quatrain.program.inspect.report import counts_text, hidden_backends
@@ -104,7 +104,7 @@ def _print_report(report: "Report") -> None:
         console.print(_table("metadata", {k: str(v) for k, v in report.metadata.items()}))
 
 
-def _delegate_lines(report: "Report") -> list[str]:
+def _delegate_lines(report: "ProgramReport") -> list[str]:
     """One a delegate, or for all of one backend where its format is not read."""
     lines: list[str] = []
     sizes: dict[tuple[str, str], list[int]] = {}
@@ -122,12 +122,12 @@ def _delegate_lines(report: "Report") -> list[str]:
     return lines
 
 
-def _context(report: "Report") -> str:
+def _context(report: "ProgramReport") -> str:
     shapes = "dynamic shapes" if report.dynamic_shapes else "static shapes"
     return f"context {report.context_length or 'unknown'}, {shapes}"
 
 
-def _expert_lines(report: "Report") -> list[str]:
+def _expert_lines(report: "ProgramReport") -> list[str]:
     """How mixtures of experts are computed."""
     layers: dict[int, list[int]] = {}
     for layer, count in report.experts.items():
@@ -141,7 +141,7 @@ def _expert_lines(report: "Report") -> list[str]:
     return lines
 
 
-def _linear_table(report: "Report"):
+def _linear_table(report: "ProgramReport"):
     """One row per role, shape and kernel, with the layers that have it."""
     from rich.table import Table
 
@@ -201,20 +201,20 @@ def _table(title: str, rows: dict[str, str]):
     return table
 
 
-def _print_comparison(comparison: "Comparison", first: Path, second: Path) -> None:
+def _print_diff(diff: "ProgramDiff", first: Path, second: Path) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console()
     sections = {
-        "summary": comparison.summary,
-        "outside the delegates": comparison.outside,
-        "operators": comparison.operators,
-        "operators, by place": comparison.steps,
-        "bytes": comparison.bytes_by_kind,
-        "linears": comparison.linears,
-        "constants": comparison.constants,
+        "summary": diff.summary,
+        "outside the delegates": diff.outside,
+        "operators": diff.operators,
+        "operators, by place": diff.calls,
+        "bytes": diff.bytes_by_kind,
+        "linears": diff.linears,
+        "constants": diff.constants,
     }
     for title, differences in sections.items():
         if differences:
@@ -225,12 +225,12 @@ def _print_comparison(comparison: "Comparison", first: Path, second: Path) -> No
             console.print(table)
             if len(rows) > _MOST_ROWS:
                 console.print(f"and {len(rows) - _MOST_ROWS} more; --json lists all")
-    if comparison.compared_weights:
-        equal, all_ = comparison.equal_weights, comparison.compared_weights
+    if diff.compared_weights:
+        equal, all_ = diff.equal_weights, diff.compared_weights
         console.print(f"{equal} of {all_} linears have the same weights, byte for byte")
-    if comparison.hidden:
-        console.print(_hidden_line(comparison.hidden))
-    if comparison.same:
+    if diff.hidden:
+        console.print(_hidden_line(diff.hidden))
+    if diff.same:
         console.print("nothing differs")
 
 

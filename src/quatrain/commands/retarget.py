@@ -68,7 +68,7 @@ def retarget(
     """
     from quatrain.atomic_files import whole_copies
     from quatrain.errors import InputError
-    from quatrain.program import open_program
+    from quatrain.program import open_program, write_program
     from quatrain.program.edit.retarget import Selection, parse_layers
     from quatrain.program.edit.retarget import retarget as change_scheme
     from quatrain.program.edit.slim import slim as make_slim
@@ -95,7 +95,7 @@ def retarget(
     slimmed = make_slim(program) if slim else None
     tokenizer = copies_for(output, model)
     with whole_copies(tokenizer):
-        program.write(output)
+        write_program(program, output)
     before, after = len(program.data), output.stat().st_size
     if json_output:
         print_json(

@@ -12,8 +12,9 @@ from quatrain.program.graph import (
     VulkanGraph,
 )
 from quatrain.program.methods import Instruction, Method
+from quatrain.program.writer import write_program
 
 __all__ = [
     "Constant", "Delegate", "Instruction", "Method", "Operator", "Plain", "Program", "SymInt",
-    "Tensor", "Value", "ValueList", "VulkanGraph", "open_program",
+    "Tensor", "Value", "ValueList", "VulkanGraph", "open_program", "write_program",
 ]  # fmt: skip

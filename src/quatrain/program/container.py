@@ -10,6 +10,7 @@ import hashlib
 import mmap
 import os
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +19,10 @@ from typing import IO
 from quatrain.errors import InputError
 from quatrain.program.flatbuffer import Record, decode
 from quatrain.program.graph import Constant, VulkanGraph
-from quatrain.program.methods import read_metadata, read_methods
+from quatrain.program.methods import Instruction, read_metadata, read_methods
 from quatrain.program.schema import program_schema
+from quatrain.program.segments import EXTENDED_HEADER, FileRange
 from quatrain.program.vulkan_delegate import is_vulkan_blob, raw_section, read_graph
-from quatrain.program.writer import EXTENDED_HEADER, FileRange, write_program
 
 _INLINE, _SEGMENT = 0, 1  # DataLocation
 
@@ -39,7 +40,7 @@ class Delegate:
 
 
 class Program:
-    """An opened `.pte`. `delegates[i].graph` may be edited and the whole written with `write`."""
+    """An opened `.pte`. `delegates[i].graph` may be edited; `write_program` writes the whole."""
 
     def __init__(self, path: Path):
         self.path = Path(path)
@@ -81,6 +82,15 @@ class Program:
         )
 
     @property
+    def instructions(self) -> list[Instruction]:
+        """Those of all methods, in order."""
+        return [each for method in self.methods.values() for each in method.instructions]
+
+    def calls_outside_delegates(self) -> dict[str, int]:
+        """The operators that methods call outside of any delegate, and how often each."""
+        return dict(Counter(str(i.target) for i in self.instructions if i.kind == "kernel"))
+
+    @property
     def named_data(self) -> list[str]:
         """The keys of the constants stored beside the FlatBuffer."""
         return [*self._segment_of_key, *self.new_data]
@@ -88,8 +98,8 @@ class Program:
     def named_bytes(self, key: str) -> memoryview:
         """A read-only view of the bytes stored under `key`; `InputError` where there are none."""
         if key in self.new_data:
-            place = self.new_data[key]
-            return memoryview(os.pread(self._spool.fileno(), place.size, place.start))
+            stored = self.new_data[key]
+            return memoryview(os.pread(self._spool.fileno(), stored.size, stored.start))
         if key not in self._segment_of_key:
             raise InputError(
                 f"{self.path}: the constant {key} is not in the file; it may have been exported "
@@ -111,7 +121,7 @@ class Program:
         """Whether a delegate's bytes are a segment of their own, not inside the FlatBuffer."""
         return delegate.record.processed.location == _SEGMENT
 
-    def place_of(self, constant: Constant) -> int | None:
+    def segment_of(self, constant: Constant) -> int | None:
         """The segment of a constant, None where it lies in its delegate or in another file."""
         return self._segment_of_key.get(constant.key) if constant.key else None
 
@@ -141,7 +151,7 @@ class Program:
     def add_data(self, data: bytes) -> Constant:
         """Store `data` with the program under the key of its SHA-256, as ExecuTorch does.
 
-        It waits in a temporary file until `write`, which is the only thing that keeps it.
+        It waits in a temporary file until `write_program`, which is the only thing that keeps it.
         """
         key = hashlib.sha256(data).hexdigest()
         if key not in self._segment_of_key and key not in self.new_data:
@@ -155,15 +165,6 @@ class Program:
         """Let go of the file's pages that were read; they are read again when needed."""
         if hasattr(self._map, "madvise"):
             self._map.madvise(mmap.MADV_DONTNEED)
-
-    def write(self, path: Path | str) -> None:
-        """Write the program, edits included, to `path` (whole or not at all).
-
-        Without edits the file is copied byte for byte. Constants that no graph refers to any
-        more are left out; the rest is streamed from file to file. Raises `InputError` where the
-        output cannot be written.
-        """
-        write_program(self, Path(path))
 
     def _extended_header(self) -> tuple[int, int]:
         """The FlatBuffer's size and where segments begin (0: there are none)."""
@@ -187,15 +188,15 @@ class Program:
             delegate.graph.fetch = lambda constant: self._constant_bytes(constant, raw)
         return delegate
 
-    def _delegate_blob(self, place: Record | None) -> memoryview:
-        if place is None:
+    def _delegate_blob(self, data: Record | None) -> memoryview:
+        if data is None:
             raise InputError(f"{self.path}: damaged: a delegate without data")
-        if place.location == _SEGMENT:
-            return self.segment(place.index)
+        if data.location == _SEGMENT:
+            return self.segment(data.index)
         inline: list[Record] = self.root.backend_delegate_data or []
-        if place.location != _INLINE or place.index >= len(inline):
-            raise InputError(f"{self.path}: damaged: delegate data {place.index} of {len(inline)}")
-        return inline[place.index].data or memoryview(b"")
+        if data.location != _INLINE or data.index >= len(inline):
+            raise InputError(f"{self.path}: damaged: delegate data {data.index} of {len(inline)}")
+        return inline[data.index].data or memoryview(b"")
 
     def _constant_bytes(self, constant: Constant, raw: memoryview) -> memoryview:
         if constant.key is not None:

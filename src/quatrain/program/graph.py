@@ -99,7 +99,7 @@ class Constant:
 
 @dataclass
 class VulkanGraph:
-    """A Vulkan delegate's graph. Its lists may be edited; `Program.write` stores the result."""
+    """A Vulkan delegate's graph. Its lists may be edited; `write_program` stores the result."""
 
     operators: list[Operator]
     values: list[Value]

@@ -1,6 +1,6 @@
-"""How long each value lives, and which values may share memory.
+"""The live range of each value, and which values may share memory.
 
-Values of one `mem_obj_id` share one piece of memory in the runtime, so their lives must not
+Values of one `mem_obj_id` share one memory object in the runtime, so their live ranges must not
 overlap. An operator's output must not share with its inputs either.
 """
 
@@ -11,22 +11,22 @@ from quatrain.program.graph import Tensor, VulkanGraph
 
 
 @dataclass(frozen=True)
-class Life:
+class LiveRange:
     """The operators, by index, that first write and last read a value (both included)."""
 
     start: int
     end: int
 
-    def overlaps(self, other: "Life") -> bool:
+    def overlaps(self, other: "LiveRange") -> bool:
         """Whether both values are needed at the same time."""
         return self.start <= other.end and other.start <= self.end
 
 
-def lives(graph: VulkanGraph) -> dict[int, Life]:
-    """The life of each tensor that is computed or given; constants live outside of this."""
+def live_ranges(graph: VulkanGraph) -> dict[int, LiveRange]:
+    """Of each tensor that is computed or given; constants live outside of this."""
     def_use = DefUse(graph)
     end_of_run = len(graph.operators)
-    found: dict[int, Life] = {}
+    found: dict[int, LiveRange] = {}
     for value_id, value in enumerate(graph.values):
         if not isinstance(value, Tensor) or value.constant is not None:
             continue
@@ -35,17 +35,17 @@ def lives(graph: VulkanGraph) -> dict[int, Life]:
         if start is None:
             continue
         end = end_of_run if value_id in graph.outputs else max([start, *users])
-        found[value_id] = Life(start, end)
+        found[value_id] = LiveRange(start, end)
     return found
 
 
 def memory_conflicts(graph: VulkanGraph) -> list[tuple[int, int]]:
     """Pairs of values that share memory although both are needed at the same time."""
-    groups: dict[int, list[tuple[Life, int]]] = {}
-    for value_id, life in lives(graph).items():
+    groups: dict[int, list[tuple[LiveRange, int]]] = {}
+    for value_id, live in live_ranges(graph).items():
         mem_obj_id = graph.tensor(value_id).mem_obj_id
         if mem_obj_id is not None:
-            groups.setdefault(mem_obj_id, []).append((life, value_id))
+            groups.setdefault(mem_obj_id, []).append((live, value_id))
     conflicts = []
     for members in groups.values():
         members.sort(key=lambda member: member[0].start)
@@ -58,18 +58,18 @@ def memory_conflicts(graph: VulkanGraph) -> list[tuple[int, int]]:
     return conflicts
 
 
-def give_memory(graph: VulkanGraph, value_ids: list[int]) -> None:
-    """Give `value_ids` memory shared only among themselves, as few pieces as their lives allow."""
+def assign_memory(graph: VulkanGraph, value_ids: list[int]) -> None:
+    """Give `value_ids` memory objects of their own, as few as their live ranges allow."""
     ids = [v.mem_obj_id for v in graph.values if isinstance(v, Tensor)]
     taken = [i for i in ids if i is not None]
     fresh = max(taken, default=-1) + 1
-    found = lives(graph)
-    free_after: list[int] = []  # per new piece: the last operator that needs it
+    found = live_ranges(graph)
+    free_after: list[int] = []  # per new object: the last operator that needs it
     for value_id in sorted(value_ids, key=lambda i: found[i].start):
-        life = found[value_id]
-        piece = next((i for i, end in enumerate(free_after) if end < life.start), None)
-        if piece is None:
-            piece = len(free_after)
-            free_after.append(life.end)
-        free_after[piece] = life.end
-        graph.values[value_id] = replace(graph.tensor(value_id), mem_obj_id=fresh + piece)
+        live = found[value_id]
+        index = next((i for i, end in enumerate(free_after) if end < live.start), None)
+        if index is None:
+            index = len(free_after)
+            free_after.append(live.end)
+        free_after[index] = live.end
+        graph.values[value_id] = replace(graph.tensor(value_id), mem_obj_id=fresh + index)

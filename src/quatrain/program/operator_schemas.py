@@ -4,8 +4,6 @@ Source: the operators' schemas in ATen, torchao and `executorch/backends/vulkan`
 (`custom_ops_lib.py`) of ExecuTorch 1.5; a delegate graph stores the values alone.
 """
 
-from quatrain.int4 import Scheme
-
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     kind: tuple(names.split())
     for kind, names in {
@@ -117,12 +115,6 @@ STRICT = {
 }
 
 _NAMESPACES = ("aten", "et_vk", "torchao", "quantized_decomposed", "dim_order_ops", "llama")
-
-# The int4 linears, by activation scheme.
-LINEAR_SCHEMES = {
-    "et_vk.linear_dq8ca_q4gsw": Scheme.DYNAMIC_INT8,
-    "et_vk.linear_q4gsw": Scheme.WEIGHT_ONLY,
-}
 
 
 def argument_names(kind: str, count: int) -> tuple[str, ...] | None:

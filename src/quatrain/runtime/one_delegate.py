@@ -8,12 +8,9 @@ def require_only_delegate(program: Program, runtime: str) -> None:
     """Refuse, for `runtime`, a program that does work outside its only Vulkan delegate."""
     if not program.vulkan.outputs:
         raise InputError(f"{program.path}: its delegate has no outputs")
-    instructions = [
-        instruction for method in program.methods.values() for instruction in method.instructions
-    ]
-    outside = sorted({str(each.target) for each in instructions if each.kind == "kernel"})
-    if outside or len(instructions) != 1:
-        found = ", ".join(outside) or f"{len(instructions)} instructions"
+    outside = program.calls_outside_delegates()
+    if outside or len(program.instructions) != 1:
+        found = ", ".join(sorted(outside)) or f"{len(program.instructions)} instructions"
         raise InputError(
             f"{program.path}: does work outside its Vulkan delegate ({found}); the {runtime} "
             "runs programs that are one delegate call"

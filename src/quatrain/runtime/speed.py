@@ -17,6 +17,7 @@ import torch
 from quatrain.atomic_files import cache_folder, whole_file
 from quatrain.errors import InputError
 from quatrain.program import Program, Tensor, VulkanGraph
+from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.runtime.generate import Runner
 
 _STEPS = 5
@@ -75,7 +76,7 @@ def reference_fits(graph: VulkanGraph) -> bool:
     packed = {
         operator.named_args["weights"]
         for operator in graph.operators
-        if operator.kind in ("et_vk.linear_q4gsw", "et_vk.linear_dq8ca_q4gsw")
+        if operator.kind in INT4_LINEARS
     }
     dense = sum(8 * graph.tensor(value_id).nbytes for value_id in packed)
     return dense < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import Program
+from quatrain.program.linear_kernels import DYNAMIC_LINEAR
 from quatrain.targets.catalogue import Defect, GpuProfile, find_gpu, load_defects, release
 from quatrain.targets.doctor import examine
 from quatrain.targets.limits import SURE_IMAGE
@@ -14,7 +15,6 @@ from quatrain.targets.triggers import rows_that_sums_hold
 
 Dtype = Literal["fp32", "fp16"]
 
-_DYNAMIC_LINEAR = "et_vk.linear_dq8ca_q4gsw"
 _ITEM_SIZE = {"fp16": 2, "fp32": 4}
 
 
@@ -138,7 +138,7 @@ def _against_8da4w(defects: list[Defect], dtype: str, planned: PlannedProgram) -
     return [
         defect
         for defect in defects
-        if _DYNAMIC_LINEAR in defect.operators
+        if DYNAMIC_LINEAR in defect.operators
         and defect.trigger != "zero_points_int8_in_fp16"
         and (defect.trigger != "more_rows_than_sums" or not _sums_hold(dtype, planned))
     ]

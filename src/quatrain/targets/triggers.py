@@ -12,6 +12,7 @@ import numpy as np
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.inspect.report import activation_dtype
+from quatrain.program.linear_kernels import DYNAMIC_LINEAR, OtherScheme
 from quatrain.targets.catalogue import GpuProfile
 from quatrain.targets.limits import beyond_gpu_limits
 from quatrain.targets.occurrence import Occurrence, Trigger, is_constant, tensor_text
@@ -69,7 +70,7 @@ def _dynamic_linears(graph: VulkanGraph) -> list[tuple[str, Operator]]:
     return [
         (linear.name, graph.operators[linear.operator])
         for linear in find_linears(graph)
-        if linear.kernel == "et_vk.linear_dq8ca_q4gsw"
+        if linear.kernel == DYNAMIC_LINEAR
     ]
 
 
@@ -144,7 +145,7 @@ def fp16_weights_without_16bit_storage(
     return [
         Occurrence(linear.name, None if lacking else "possible")
         for linear in find_linears(graph)
-        if linear.scheme == "float"
+        if linear.scheme == OtherScheme.FLOAT
         and graph.tensor(graph.operators[linear.operator].out).dtype == "float16"
     ]
 
@@ -167,10 +168,9 @@ def work_outside_delegate(
     program: Program, graph: VulkanGraph, gpu: GpuProfile | None
 ) -> list[Occurrence]:
     """Operators outside the delegate, or more than one delegate call."""
-    steps = [step for method in program.methods.values() for step in method.instructions]
-    kernels = Counter(str(step.target) for step in steps if step.kind == "kernel")
-    occurrences = [Occurrence(f"{name}, {count} times") for name, count in kernels.items()]
-    calls = sum(step.kind == "delegate" for step in steps)
+    outside = program.calls_outside_delegates()
+    occurrences = [Occurrence(f"{name}, {count} times") for name, count in outside.items()]
+    calls = sum(instruction.kind == "delegate" for instruction in program.instructions)
     return occurrences + ([Occurrence(f"{calls} delegate calls")] if calls > 1 else [])
 
 

@@ -1,34 +1,58 @@
 """What `verify` must know of a program before it builds the eager backbone beside it."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 from quatrain.backbone.model import Backbone
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.linear.int4 import Int4Linear, without_activation_rounding
 from quatrain.program import Program, VulkanGraph
 from quatrain.program.inspect.linears import find_linears
+from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.runtime.load import is_vulkan
 
+Rounding = Literal["float32", "float16", "bfloat16 scales"]
 
-def describe(program: Program) -> tuple[str, str, int]:
-    """(scheme, what rounds, context) of a program; `InputError` where it has no such thing.
 
-    The scheme is "mixed" where some of its int4 linears have the one and some the other.
-    What rounds is the type of activations, "float32" or "float16", or "bfloat16 scales": an
-    XNNPACK program computes in float32 and holds the weights' scales in bfloat16. It is 8da4w,
-    since XNNPACK has no weight-only int4 linear.
+@dataclass(frozen=True)
+class ProgramInfo:
+    """`scheme` is None where some of the int4 linears have the one and some the other.
+
+    `rounding`: the type of activations, "float32" or "float16", or "bfloat16 scales": an XNNPACK
+    program computes in float32 and holds the weights' scales in bfloat16. `context`: the tokens
+    that the KV cache holds.
+    """
+
+    scheme: Scheme | None
+    rounding: Rounding
+    context: int
+
+    @property
+    def scheme_name(self) -> str:
+        """The scheme for people; "mixed" where there are both."""
+        return self.scheme or "mixed"
+
+
+def program_info(program: Program) -> ProgramInfo:
+    """What `program` says of itself; `InputError` where it has no such thing.
+
+    An XNNPACK program is 8da4w, since XNNPACK has no weight-only int4 linear.
     """
     stated = int(program.metadata.get("get_max_context_len", 0))
     if not is_vulkan(program):
         if not stated:
             raise InputError(f"{program.path}: lacks the constant method get_max_context_len")
-        return Scheme.DYNAMIC_INT8, "bfloat16 scales", stated
+        return ProgramInfo(Scheme.DYNAMIC_INT8, "bfloat16 scales", stated)
     graph = program.vulkan
-    schemes = {linear.scheme for linear in find_linears(graph) if linear.group_size is not None}
+    schemes = {INT4_LINEARS[op.kind] for op in graph.operators if op.kind in INT4_LINEARS}
     if not schemes:
         raise InputError(f"{program.path}: has no int4 linear to verify")
-    scheme = schemes.pop() if len(schemes) == 1 else "mixed"
-    dtype = graph.tensor(graph.outputs[0]).dtype
-    return scheme, "float16" if dtype == "float16" else "float32", stated or _cache(program)
+    return ProgramInfo(
+        scheme=schemes.pop() if len(schemes) == 1 else None,
+        rounding="float16" if graph.tensor(graph.outputs[0]).dtype == "float16" else "float32",
+        context=stated or _cache_length(program),
+    )
 
 
 def match_schemes(backbone: Backbone, graph: VulkanGraph) -> None:
@@ -40,7 +64,7 @@ def match_schemes(backbone: Backbone, graph: VulkanGraph) -> None:
                 backbone.set_submodule(linear.name, without_activation_rounding(module))
 
 
-def _cache(program: Program) -> int:
+def _cache_length(program: Program) -> int:
     graph = program.vulkan
     for operator in graph.operators:
         if operator.kind == "sdpa_with_kv_cache":

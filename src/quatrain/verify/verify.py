@@ -44,7 +44,7 @@ from quatrain.verify.parity import (
     greedy_logits,
     rounding_floor,
 )
-from quatrain.verify.program_info import describe, match_schemes
+from quatrain.verify.program_info import match_schemes, program_info
 
 PROMPTS = (
     "The capital of France is Paris, and the capital of Italy is",
@@ -138,10 +138,10 @@ def verify_program(
         opened, source = open_program(program), open_checkpoint(checkpoint)
         require_tokens_to_logits(program, opened.metadata, "verify")
         ready = _open_devices(devices, opened, emulate)
-        scheme, dtype, context = describe(opened)
+        info = program_info(opened)
         folder = source.source if source.source.is_dir() else source.source.parent
         tokenizer = Tokenizer.load(find_tokenizer(program, folder))
-        texts = _encode(prompts, tokenizer, context, new_tokens)
+        texts = _encode(prompts, tokenizer, info.context, new_tokens)
     with stages("compare packed weights"):
         vulkan = opened.vulkan if is_vulkan(opened) else None
         packed = check_packed(vulkan, source.tensors, source.group_size) if vulkan else []
@@ -149,17 +149,17 @@ def verify_program(
         backbone = build_backbone(
             source.config,
             source.tensors,
-            Scheme.DYNAMIC_INT8 if scheme == "mixed" else Scheme(scheme),
-            group_size=source.group_size, max_seq_len=context,
+            info.scheme or Scheme.DYNAMIC_INT8,
+            group_size=source.group_size, max_seq_len=info.context,
         )  # fmt: skip
-        if vulkan and scheme == "mixed":
+        if vulkan and info.scheme is None:
             match_schemes(backbone, vulkan)
         rounded = RoundedAgain() if vulkan else make_scales_positive(backbone)
         freeze_weights(backbone)
     with stages("run the eager backbone"):
         eager = _Eager(backbone, texts, new_tokens)
-        floor = rounding_floor(backbone, texts, eager.follows, eager.logits, _NUDGE[dtype])
-    allowed = max(_LOGITS_ERROR[dtype], _FLOORS * floor.logits_error)
+        floor = rounding_floor(backbone, texts, eager.follows, eager.logits, _NUDGE[info.rounding])
+    allowed = max(_LOGITS_ERROR[info.rounding], _FLOORS * floor.logits_error)
     checks = []
     for device, opened_runner in ready.items():
         runner = opened_runner or load_runner(opened, device, emulate)
@@ -170,7 +170,7 @@ def verify_program(
         if device != "executorch":
             with stages(f"walk on {device}"):
                 tracing = cast(TracingRunner, runner)
-                walked = compare_layerwise(tracing, backbone, texts[0], TOLERANCE[dtype])
+                walked = compare_layerwise(tracing, backbone, texts[0], TOLERANCE[info.rounding])
         problems = logits_problems(parity, allowed) + health_problems(eager.logits, logits)
         if walked is None:
             problems += divergence_problems(parity, _FLOORS * floor.kl + _DIVERGENCE)
@@ -178,7 +178,7 @@ def verify_program(
             problems.insert(0, str(walked.first))
         checks.append(DeviceCheck(device, parity, walked, problems))
     report = VerifyReport(
-        program, checkpoint, scheme, packed, floor, allowed, checks, stages.seconds
+        program, checkpoint, info.scheme_name, packed, floor, allowed, checks, stages.seconds
     )
     if emulate and report.passed:
         return replace(report, note=_unseen(emulate))

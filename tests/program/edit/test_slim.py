@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tests.support.programs import GraphMaker
 
-from quatrain.program import open_program
+from quatrain.program import open_program, write_program
 from quatrain.program.edit.slim import slim
-from quatrain.program.inspect.report import describe
+from quatrain.program.inspect.report import inspect_program
 
 
 def _wasteful(tmp_path: Path) -> Path:
@@ -23,16 +23,16 @@ def _wasteful(tmp_path: Path) -> Path:
 
 def test_equal_constants_are_stored_once_and_unused_ones_go(tmp_path: Path) -> None:
     program = open_program(_wasteful(tmp_path))
-    waste = {w.what: w.nbytes for w in describe(program).waste}
+    waste = {w.what: w.nbytes for w in inspect_program(program).waste}
     assert waste == {
         "constants stored more than once": 4000,
         "constants that nothing uses": 500,
     }
     assert slim(program).constant_bytes == 4500
-    program.write(tmp_path / "slim.pte")
+    write_program(program, tmp_path / "slim.pte")
     slimmed = open_program(tmp_path / "slim.pte")
     assert len(slimmed.named_data) == 1
-    assert describe(slimmed).waste == []
+    assert inspect_program(slimmed).waste == []
     graph = slimmed.vulkan
     a, b = (graph.constant(i) for i in graph.operators[0].args[:2])
     assert np.array_equal(a, np.arange(1000)) and np.array_equal(a, b)
@@ -55,5 +55,5 @@ def test_an_embedding_that_the_output_layer_repeats_is_waste(tied: bool, tmp_pat
     output, scales = maker.constant(packed), maker.constant(np.full((2, 32), 0.5, np.float32))
     group, null = maker.plain("int", 32), maker.plain("null")
     maker.call("et_vk.linear_q4gsw.default", rows, output, scales, group, null, logits)
-    report = describe(open_program(maker.save(tmp_path / "tied.pte", [logits])))
+    report = inspect_program(open_program(maker.save(tmp_path / "tied.pte", [logits])))
     assert [waste.nbytes for waste in report.waste] == ([32 * 64 * 4] if tied else [])

@@ -1,4 +1,4 @@
-"""Whatever two programs compute differently, `compare` names; equal ones it calls equal."""
+"""Whatever two programs compute differently, `diff_programs` names; equal ones it calls equal."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 from tests.support.programs import ARTIFACTS, GraphMaker, artifact
 
-from quatrain.program import Program, open_program
+from quatrain.program import Program, open_program, write_program
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.edit.slim import slim
 from quatrain.program.graph import Operator, Plain
-from quatrain.program.inspect.diff import Comparison, compare
+from quatrain.program.inspect.diff import ProgramDiff, diff_programs
 
 EVERY = sorted(path.stem for path in ARTIFACTS.glob("*.pte"))
 SOURCE = artifact("peer-8da4w-fp32")
 
 
-def after(edit: Callable[[Program], object], folder: Path, source: Path = SOURCE) -> Comparison:
+def after(edit: Callable[[Program], object], folder: Path, source: Path = SOURCE) -> ProgramDiff:
     """`source` compared with what `edit` makes of it; both ways must find as much."""
     program = open_program(source)
     edit(program)
-    program.write(folder / "edited.pte")
-    there = compare(open_program(source), open_program(folder / "edited.pte"))
-    back = compare(open_program(folder / "edited.pte"), open_program(source))
-    assert (len(there.steps), len(there.constants)) == (len(back.steps), len(back.constants))
+    write_program(program, folder / "edited.pte")
+    there = diff_programs(open_program(source), open_program(folder / "edited.pte"))
+    back = diff_programs(open_program(folder / "edited.pte"), open_program(source))
+    assert (len(there.calls), len(there.constants)) == (len(back.calls), len(back.constants))
     return there
 
 
@@ -56,12 +56,14 @@ def test_the_type_of_zero_points(tmp_path: Path) -> None:
     assert len(found.linears) == 15
     assert found.linears[0].first == "8da4w 64×64, groups of 32, int8 zero points"
     assert found.linears[0].second == "8da4w 64×64, groups of 32, float32 zero points"
-    assert found.steps[0].what == "layers.0.torchao.choose_qparams_affine before attention.wq"
-    assert found.steps[0].second.endswith("float32[1×31])")
+    assert found.calls[0].what == "layers.0.torchao.choose_qparams_affine before attention.wq"
+    assert found.calls[0].second.endswith("float32[1×31])")
 
 
 def test_the_two_schemes_of_one_checkpoint() -> None:
-    found = compare(*(open_program(artifact(f"peer-{x}-fp32")) for x in ("8da4w", "weight-only")))
+    found = diff_programs(
+        *(open_program(artifact(f"peer-{x}-fp32")) for x in ("8da4w", "weight-only"))
+    )
     assert len(found.linears) == 15
     assert found.linears[0].what == "layers.0.attention.wq"
     assert found.linears[0].first == "8da4w 64×64, groups of 32, int8 zero points"
@@ -89,7 +91,7 @@ def test_one_bit_of_one_constant(
     found = after(lambda p: change_constant(p, kind, argument, number), tmp_path)
     assert [difference.what for difference in found.constants] == [what]
     assert found.constants[0].second == f"{found.constants[0].first}, other bytes"
-    assert not found.same and found.steps == found.linears == []
+    assert not found.same and found.calls == found.linears == []
     assert found.equal_weights == (14 if argument == "weights" and "linear" in kind else 15)
 
 
@@ -101,7 +103,7 @@ def test_bytes_that_are_not_what_their_key_says(tmp_path: Path) -> None:
     data = bytearray(SOURCE.read_bytes())
     data[start] ^= 1
     (tmp_path / "patched.pte").write_bytes(data)
-    found = compare(program, open_program(tmp_path / "patched.pte"))
+    found = diff_programs(program, open_program(tmp_path / "patched.pte"))
     assert [difference.what for difference in found.constants] == ["layers.0.attention.wq, weights"]
 
 
@@ -114,7 +116,7 @@ def test_a_fixed_argument(tmp_path: Path) -> None:
         graph.operators[index] = replace(operator, args=args)
 
     found = after(edit, tmp_path)
-    assert [(d.what, d.second) for d in found.steps] == [
+    assert [(d.what, d.second) for d in found.calls] == [
         ("layers.0.et_vk.rms_norm before feed_forward.w1", "eps 0.5")
     ]
 
@@ -126,7 +128,7 @@ def test_an_operator_more(tmp_path: Path) -> None:
         graph.operators.insert(index + 1, Operator("aten.relu.default", (norm.out, norm.out)))
 
     found = after(edit, tmp_path)
-    assert [(d.what, d.first, d.second) for d in found.steps] == [
+    assert [(d.what, d.first, d.second) for d in found.calls] == [
         ("layers.0.aten.relu before feed_forward.w1", "absent", "present")
     ]
 
@@ -154,12 +156,12 @@ def test_connections_and_memory(tmp_path: Path) -> None:
     ):
         found = after(edit, tmp_path)
         assert [d.second for d in found.summary if d.what != "bytes"] == [second], edit
-        assert not found.same and found.steps == found.constants == []
+        assert not found.same and found.calls == found.constants == []
 
 
 def test_slimming_shows_the_operators_that_went(tmp_path: Path) -> None:
     found = after(slim, tmp_path)
-    gone = [d.what for d in found.steps if d.second == "absent"]
+    gone = [d.what for d in found.calls if d.second == "absent"]
     kind = "torchao.choose_qparams_affine before"
     assert gone[:3] == [
         f"layers.0.{kind} {x}" for x in ("attention.wk", "attention.wv", "feed_forward.w3")
@@ -180,7 +182,7 @@ def test_what_is_inside_an_unread_delegate_is_compared_as_bytes(tmp_path: Path) 
         data = bytearray(source.read_bytes())
         data[start + size - 1] ^= 1
         (tmp_path / "patched.pte").write_bytes(data)
-        found = compare(program, open_program(tmp_path / "patched.pte"))
+        found = diff_programs(program, open_program(tmp_path / "patched.pte"))
         assert [d.what for d in found.summary] == [what]
         assert found.hidden == ["XnnpackBackend"]
 
@@ -201,6 +203,6 @@ def test_graphs_without_linears(tmp_path: Path) -> None:
         x, out = maker.input("float32", 4), maker.tensor("float32", 4)
         maker.call("aten.mul.Tensor", x, maker.constant(np.full(4, number, np.float32)), out)
         paths.append(maker.save(tmp_path / f"{name}.pte", [out]))
-    found = compare(*map(open_program, paths))
+    found = diff_programs(*map(open_program, paths))
     assert [d.what for d in found.constants] == ["aten.mul after the last linear, b"]
-    assert found.steps == []
+    assert found.calls == []

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from tests.support.programs import ARTIFACTS, artifact
 
-from quatrain.program import open_program
-from quatrain.program.inspect.report import Report, describe
+from quatrain.program import open_program, write_program
+from quatrain.program.inspect.report import ProgramReport, inspect_program
 
 EVERY = sorted(path.stem for path in ARTIFACTS.glob("*.pte"))
 
 
-def report(name: str) -> Report:
-    return describe(open_program(artifact(name)))
+def report(name: str) -> ProgramReport:
+    return inspect_program(open_program(artifact(name)))
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -48,8 +48,8 @@ def test_a_program_of_another_backend() -> None:
 def test_constants_in_another_file_do_not_stop_a_report(tmp_path: Path) -> None:
     program = open_program(artifact("peer-8da4w-fp32"))
     program.dropped_keys.update(program.named_data)
-    program.write(tmp_path / "external.pte")
-    found = describe(open_program(tmp_path / "external.pte"))
+    write_program(program, tmp_path / "external.pte")
+    found = inspect_program(open_program(tmp_path / "external.pte"))
     assert len(found.linears) == 15
     assert set(found.bytes_by_kind) <= {"graph", "padding"}
     assert sum(found.bytes_by_kind.values()) == found.nbytes

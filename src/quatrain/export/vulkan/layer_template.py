@@ -15,7 +15,7 @@ from quatrain.export.constants import source_of, tensors_of
 from quatrain.export.template import cached_template
 from quatrain.export.vulkan.numbered_tensors import numbered, read_number
 from quatrain.int4 import Scheme
-from quatrain.program import Constant, Program, Tensor, open_program
+from quatrain.program import Constant, Program, Tensor, open_program, write_program
 from quatrain.program.edit.constant_source import ConstantSource
 from quatrain.program.edit.replicated_layers import IrregularGraph
 from quatrain.program.edit.retarget import retarget
@@ -46,7 +46,7 @@ def vulkan_template(
         with stages("name its constants"):
             program = open_program(path)
             _name_constants(program, sources)
-            program.write(path)
+            write_program(program, path)
 
     settings = {"backend": "vulkan", "compile options": compile_options, "metadata": metadata}
     template = open_program(cached_template(backbone, Scheme.DYNAMIC_INT8, settings, make))

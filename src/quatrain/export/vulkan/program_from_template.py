@@ -7,10 +7,10 @@ from quatrain.backbone.model import Backbone
 from quatrain.export.constants import constant_bytes, store_constants, tensors_of
 from quatrain.export.vulkan.layer_template import vulkan_template
 from quatrain.int4 import Scheme
-from quatrain.program import Tensor, VulkanGraph
+from quatrain.program import Tensor, VulkanGraph, write_program
 from quatrain.program.edit.constant_source import ConstantSource, Form
 from quatrain.program.edit.replicated_layers import replicate_layers
-from quatrain.program.operator_schemas import LINEAR_SCHEMES
+from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.stages import Stages
 
 
@@ -47,7 +47,7 @@ def write_vulkan_program_from_template(
         order = range(len(graph.constants))
         graph.constants = store_constants(template, lay_out, order, advance)
     with stages("write"):
-        template.write(path)
+        write_program(template, path)
 
 
 def _shapes(graph: VulkanGraph) -> dict[int, Tensor]:
@@ -64,7 +64,7 @@ def _group_sizes(graph: VulkanGraph) -> dict[int, int]:
     sizes = {}
     for operator in graph.operators:
         arguments = operator.named_args
-        if operator.kind in LINEAR_SCHEMES and "weight_sums" in arguments:
+        if operator.kind in INT4_LINEARS and "weight_sums" in arguments:
             sums = graph.tensor(arguments["weight_sums"])
             assert sums.constant is not None
             sizes[sums.constant] = graph.plain(arguments["group_size"])

@@ -13,7 +13,7 @@ from quatrain.program import Program
 from quatrain.program.edit.constant_source import ConstantSource, Form
 from quatrain.program.edit.replicated_instructions import Renaming, name_of, replicate_instructions
 from quatrain.program.flatbuffer import Record
-from quatrain.program.writer import FileRange, Layout, Segment, SharedSegment, write_layout
+from quatrain.program.segments import FileRange, Layout, Segment, SharedSegment, write_layout
 from quatrain.stages import Stages
 
 _ALIGNMENT = 128  # of each constant in the file, bytes, as segments have it

@@ -7,12 +7,12 @@ needs no other. Measuring a text needs all of them; without this it would take a
 from dataclasses import replace
 
 from quatrain.program.graph import Operator, Plain, VulkanGraph
-from quatrain.program.operator_schemas import LINEAR_SCHEMES
+from quatrain.program.linear_kernels import CHOOSE_QPARAMS, INT4_LINEARS
 
-_QPARAMS = "torchao.choose_qparams_affine"
 # Operators that treat each token by itself, whatever the dimensions before the last.
 _PER_TOKEN = {
-    *LINEAR_SCHEMES, _QPARAMS, "et_vk.rms_norm", "aten.linear", "aten.mul", "aten.div", "aten.tanh",
+    *INT4_LINEARS, CHOOSE_QPARAMS, "et_vk.rms_norm",
+    "aten.linear", "aten.mul", "aten.div", "aten.tanh",
 }  # fmt: skip
 
 
@@ -22,10 +22,10 @@ def give_all_position_logits(graph: VulkanGraph) -> bool:
     False, and nothing changed, unless it takes the last token of [1, T, D] and from there to
     its output treats each token by itself.
     """
-    place = _last_token_taken(graph)
-    if place is None:
+    index = _last_token_taken(graph)
+    if index is None:
         return False
-    select, tail = graph.operators[place], graph.operators[place + 1 :]
+    select, tail = graph.operators[index], graph.operators[index + 1 :]
     affected = {select.out}
     for operator in tail:
         if affected.intersection(operator.args[:-1]):
@@ -37,7 +37,7 @@ def give_all_position_logits(graph: VulkanGraph) -> bool:
         tensor = graph.tensor(value_id)
         shape = (tensor.shape[0], length, *tensor.shape[1:])
         graph.values[value_id] = replace(tensor, shape=shape)
-    graph.operators[place:] = [
+    graph.operators[index:] = [
         _reading_every(graph, operator, select.out, every)
         if affected.intersection(operator.args[:-1])
         else operator
@@ -65,9 +65,9 @@ def _plain(graph: VulkanGraph, args: dict[str, int]) -> tuple:
 def _reading_every(graph: VulkanGraph, operator: Operator, last: int, every: int) -> Operator:
     """`operator` with `every` for `last`; quantization parameters are still one per token."""
     args = [every if arg == last else arg for arg in operator.args]
-    if operator.kind == _QPARAMS:
-        place = list(operator.named_args).index("block_size")
-        block = graph.plain(operator.args[place])
-        args[place] = len(graph.values)
+    if operator.kind == CHOOSE_QPARAMS:
+        argument = list(operator.named_args).index("block_size")
+        block = graph.plain(operator.args[argument])
+        args[argument] = len(graph.values)
         graph.values.append(Plain("int_list", (1, *block)))
     return replace(operator, args=tuple(args))

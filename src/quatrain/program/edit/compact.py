@@ -52,3 +52,17 @@ def _compact_memory(graph: VulkanGraph) -> None:
         else v
         for v in graph.values
     ]
+
+
+def remove_unread(graph: VulkanGraph, kind: str) -> None:
+    """Remove the operators of `kind` none of whose outputs is read."""
+    read = {*graph.outputs}
+    for operator in graph.operators:
+        for value_id in operator.args[:-1]:
+            value = graph.values[value_id]
+            read.update(value.items if isinstance(value, ValueList) else (value_id,))
+    graph.operators = [
+        operator
+        for operator in graph.operators
+        if operator.kind != kind or read.intersection(graph.outputs_of(operator))
+    ]

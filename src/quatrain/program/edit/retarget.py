@@ -13,15 +13,19 @@ from fnmatch import fnmatchcase
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program.container import Program
-from quatrain.program.edit.compact import compact
+from quatrain.program.edit.compact import compact, remove_unread
 from quatrain.program.graph import Operator, Plain, Tensor, Value, ValueList, VulkanGraph
 from quatrain.program.inspect.linears import Linear, find_linears
-from quatrain.program.memory import give_memory
+from quatrain.program.linear_kernels import (
+    CHOOSE_QPARAMS,
+    DYNAMIC_LINEAR,
+    INT4_LINEARS,
+    WEIGHT_ONLY_LINEAR,
+)
+from quatrain.program.memory import assign_memory
 from quatrain.program.packed_weights import group_sums
 
 ZERO_POINT_DTYPES = ("int8", "float16", "float32")
-_DYNAMIC, _WEIGHT_ONLY = "et_vk.linear_dq8ca_q4gsw", "et_vk.linear_q4gsw"
-_CHOOSE = "torchao.choose_qparams_affine"
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,10 @@ def retarget(
 ) -> list[Linear]:
     """Change the selected int4 linears of `program`, in place, to `scheme`.
 
-    zero_point_dtype: the type in which 8da4w keeps its
-    activations' zero points, of linears that are 8da4w already too; None leaves those there
-    are, and is int8 for new ones. int8 is what ExecuTorch's own export of this scheme writes;
-    `quatrain export` writes the activations' type, float32 or float16.
+    zero_point_dtype: the type in which 8da4w keeps its activations' zero points, of linears that
+    are 8da4w already too; None leaves those there are, and is int8 for new ones. int8 is what
+    ExecuTorch's own export of this scheme writes; `quatrain export` writes the activations' type,
+    float32 or float16.
 
     Returns the linears that it changed, as they were. Raises `InputError` where a layer or a
     pattern names nothing, nothing is selected, or the program has no int4 linears.
@@ -102,7 +106,7 @@ def retarget(
 def _select(program: Program, selection: Selection) -> list[Linear]:
     """The selected int4 linears; `InputError` where a part of the selection names nothing."""
     linears = find_linears(program.vulkan)
-    int4 = [linear for linear in linears if linear.kernel in (_DYNAMIC, _WEIGHT_ONLY)]
+    int4 = [linear for linear in linears if linear.kernel in INT4_LINEARS]
     if not int4:
         raise InputError(
             f"{program.path}: has no int4 linears, of which alone there are two schemes"
@@ -142,24 +146,10 @@ def _to_weight_only(graph: VulkanGraph, linears: Iterable[Linear]) -> None:
         kept = ("x", "weights", "weight_scales", "group_size", "bias", "out")
         graph.operators[linear.operator] = replace(
             operator,
-            name=operator.name.replace(_DYNAMIC, _WEIGHT_ONLY),
+            name=operator.name.replace(DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR),
             args=tuple(names[name] for name in kept),
         )
-    remove_unread(graph, _CHOOSE)
-
-
-def remove_unread(graph: VulkanGraph, kind: str) -> None:
-    """Remove the operators of `kind` none of whose outputs is read."""
-    read = {*graph.outputs}
-    for operator in graph.operators:
-        for value_id in operator.args[:-1]:
-            value = graph.values[value_id]
-            read.update(value.items if isinstance(value, ValueList) else (value_id,))
-    graph.operators = [
-        operator
-        for operator in graph.operators
-        if operator.kind != kind or read.intersection(graph.outputs_of(operator))
-    ]
+    remove_unread(graph, CHOOSE_QPARAMS)
 
 
 def _to_dynamic(
@@ -179,7 +169,7 @@ def _to_dynamic(
         rest = ("weight_scales", "group_size", "bias", "out")
         graph.operators[linear.operator] = replace(
             operator,
-            name=operator.name.replace(_WEIGHT_ONLY, _DYNAMIC),
+            name=operator.name.replace(WEIGHT_ONLY_LINEAR, DYNAMIC_LINEAR),
             args=args + tuple(names[name] for name in rest),
         )
     graph.operators = [
@@ -187,7 +177,7 @@ def _to_dynamic(
         for index, operator in enumerate(graph.operators)
         for item in ((inserted[index], operator) if index in inserted else (operator,))
     ]
-    give_memory(graph, chosen)
+    assign_memory(graph, chosen)
 
 
 def _set_zero_points(graph: VulkanGraph, linears: Iterable[Linear], dtype: str) -> None:
@@ -214,7 +204,7 @@ def _choose_qparams(graph: VulkanGraph, x_id: int, zero_point_dtype: str) -> Ope
     zero_point = replace(scale, dtype=zero_point_dtype, staging_dtype=zero_point_dtype)
     null, no = _add(graph, Plain("null")), _add(graph, Plain("bool", False))
     return Operator(
-        f"{_CHOOSE}.default",
+        f"{CHOOSE_QPARAMS}.default",
         (
             x_id,
             _add(graph, Plain("string", "ASYMMETRIC")),

@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from quatrain.program.container import Program
-from quatrain.program.edit.compact import compact
-from quatrain.program.edit.retarget import remove_unread
+from quatrain.program.edit.compact import compact, remove_unread
 from quatrain.program.graph import Constant, Operator, Plain, VulkanGraph
 from quatrain.program.inspect.sizes import unused_keys
-from quatrain.program.memory import give_memory
-
-_CHOOSE = "torchao.choose_qparams_affine"
+from quatrain.program.linear_kernels import CHOOSE_QPARAMS
+from quatrain.program.memory import assign_memory
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def _share_qparams(graph: VulkanGraph) -> None:
     first: dict[Any, tuple[int, ...]] = {}
     substitute: dict[int, int] = {}
     for operator in graph.operators:
-        if operator.kind == _CHOOSE:
+        if operator.kind == CHOOSE_QPARAMS:
             outputs = graph.outputs_of(operator)
             kept = first.setdefault(_qparams_key(graph, operator), outputs)
             substitute.update(zip(outputs, kept, strict=True))
@@ -56,12 +54,12 @@ def _share_qparams(graph: VulkanGraph) -> None:
         return
     graph.operators = [
         operator
-        if operator.kind == _CHOOSE
+        if operator.kind == CHOOSE_QPARAMS
         else replace(operator, args=tuple(substitute.get(i, i) for i in operator.args))
         for operator in graph.operators
     ]
-    remove_unread(graph, _CHOOSE)
-    give_memory(graph, sorted(shared))  # they live longer now; what they shared may be in use
+    remove_unread(graph, CHOOSE_QPARAMS)
+    assign_memory(graph, sorted(shared))  # they live longer now; what they shared may be in use
 
 
 def _qparams_key(graph: VulkanGraph, operator: Operator) -> Any:
@@ -73,7 +71,7 @@ def _qparams_key(graph: VulkanGraph, operator: Operator) -> Any:
 
 
 def _share_constants(program: Program, graph: VulkanGraph) -> int:
-    """Point equal constants of equal size to one place in the file; the bytes saved.
+    """Point equal constants of equal size to one segment of the file; the bytes saved.
 
     Values stay apart, each with its own constant: a runtime before 1.3 frees a constant after
     its first prepack (PR 18906), which is safe only while no two prepacks share a value.

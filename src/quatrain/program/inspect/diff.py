@@ -7,24 +7,24 @@ from quatrain.program.container import Program
 from quatrain.program.inspect.graph_diff import Difference, GraphDiff, GraphSide, same_bytes
 from quatrain.program.inspect.linears import Linear, weight_id
 from quatrain.program.inspect.report import (
-    Report,
+    ProgramReport,
     backends_text,
     counts_text,
-    describe,
     hidden_backends,
+    inspect_program,
     only_graph,
 )
 
-__all__ = ["Comparison", "Difference", "compare"]
+__all__ = ["Difference", "ProgramDiff", "diff_programs"]
 
 
 @dataclass
-class Comparison:
+class ProgramDiff:
     """Everything that differs between two programs; empty lists where nothing does.
 
-    `operators` and `outside` count kinds, in the delegate and outside it; `steps` are the
-    operators' types and fixed arguments, by place, `constants` what they hold. `hidden`:
-    the backends whose insides are not read, and so only compared byte by byte.
+    `operators` and `outside` count kinds, in the delegate and outside it; `calls` are the types
+    and fixed arguments of each operator in turn, `constants` what they hold. `hidden`: the
+    backends whose insides are not read, and so only compared byte by byte.
     """
 
     summary: list[Difference]
@@ -32,50 +32,51 @@ class Comparison:
     bytes_by_kind: list[Difference]
     hidden: list[str]
     operators: list[Difference] = field(default_factory=list)
-    steps: list[Difference] = field(default_factory=list)
+    calls: list[Difference] = field(default_factory=list)
     linears: list[Difference] = field(default_factory=list)
     constants: list[Difference] = field(default_factory=list)
     equal_weights: int = 0
     compared_weights: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """The comparison as plain data, ready for JSON."""
-        return asdict(self) | {"same": self.same}
+        """The differences as plain data, ready for JSON, where `calls` are the "steps"."""
+        fields = {"steps" if name == "calls" else name: v for name, v in asdict(self).items()}
+        return fields | {"same": self.same}
 
     @property
     def same(self) -> bool:
         """Whether nothing differs."""
         found = (self.summary, self.outside, self.bytes_by_kind, self.operators)
-        return not any((*found, self.steps, self.linears, self.constants))
+        return not any((*found, self.calls, self.linears, self.constants))
 
 
-def compare(first: Program, second: Program) -> Comparison:
+def diff_programs(first: Program, second: Program) -> ProgramDiff:
     """The differences between two programs; operators are matched by layer and role.
 
     Constants are equal where their bytes are. What is not a Vulkan graph is compared as bytes.
     """
-    one, two = describe(first), describe(second)
-    comparison = Comparison(
+    one, two = inspect_program(first), inspect_program(second)
+    diff = ProgramDiff(
         summary=_summary(one, two),
         outside=_by_key(one.outside, two.outside),
         bytes_by_kind=_by_key(one.bytes_by_kind, two.bytes_by_kind),
         hidden=sorted({*hidden_backends(one), *hidden_backends(two)}),
     )
-    graphs = only_graph(first), only_graph(second)
-    if graphs[0] and graphs[1]:
-        sides = GraphSide(first, graphs[0], one.linears), GraphSide(second, graphs[1], two.linears)
-        comparison.operators = _by_key(one.operators, two.operators)
-        _compare_graphs(comparison, GraphDiff(*sides))
+    a, b = only_graph(first), only_graph(second)
+    if a and b:
+        sides = GraphSide(first, a, one.linears), GraphSide(second, b, two.linears)
+        diff.operators = _by_key(one.operators, two.operators)
+        _compare_graphs(diff, GraphDiff(*sides))
     if backends_text(one) == backends_text(two):
-        comparison.summary += _compare_rest(first, second)
-    if not comparison.outside and _calls(first) != _calls(second):
-        comparison.summary.append(
+        diff.summary += _compare_rest(first, second)
+    if not diff.outside and _calls(first) != _calls(second):
+        diff.summary.append(
             Difference("calls outside the delegates", "these", "other values, arguments or order")
         )
-    return comparison
+    return diff
 
 
-def _summary(first: Report, second: Report) -> list[Difference]:
+def _summary(first: ProgramReport, second: ProgramReport) -> list[Difference]:
     rows = {
         "bytes": (first.nbytes, second.nbytes),
         "backends": (backends_text(first), backends_text(second)),
@@ -96,32 +97,32 @@ def _summary(first: Report, second: Report) -> list[Difference]:
     return [_difference(what, *pair) for what, pair in rows.items() if pair[0] != pair[1]]
 
 
-def _compare_graphs(comparison: Comparison, steps: GraphDiff) -> None:
-    comparison.steps, comparison.constants = steps.operators, steps.constants
-    one = {linear.name: linear for linear in steps.first.linears}
-    two = {linear.name: linear for linear in steps.second.linears}
-    comparison.linears = [
+def _compare_graphs(diff: ProgramDiff, graphs: GraphDiff) -> None:
+    diff.calls, diff.constants = graphs.operators, graphs.constants
+    one = {linear.name: linear for linear in graphs.first.linears}
+    two = {linear.name: linear for linear in graphs.second.linears}
+    diff.linears = [
         Difference(name, _text(one.get(name)), _text(two.get(name)))
         for name in {**one, **two}
         if _text(one.get(name)) != _text(two.get(name))
     ]
     both = [(one[name], two[name]) for name in one if name in two]
-    comparison.compared_weights = len(both)
-    comparison.equal_weights = sum(_same_weights(steps, *pair) for pair in both)
-    if not steps.same_order():
-        if not comparison.steps:
-            comparison.summary.append(Difference("operators", "this order", "another order"))
-    elif not steps.same_connections():
+    diff.compared_weights = len(both)
+    diff.equal_weights = sum(_same_weights(graphs, *pair) for pair in both)
+    if not graphs.same_order():
+        if not diff.calls:
+            diff.summary.append(Difference("operators", "this order", "another order"))
+    elif not graphs.same_connections():
         other = "connected in another way"
-        comparison.summary.append(Difference("operators", "connected as here", other))
-    elif not steps.same_memory():
-        comparison.summary.append(Difference("memory of values", "this plan", "another plan"))
+        diff.summary.append(Difference("operators", "connected as here", other))
+    elif not graphs.same_memory():
+        diff.summary.append(Difference("memory of values", "this plan", "another plan"))
 
 
-def _same_weights(steps: GraphDiff, first: Linear, second: Linear) -> bool:
-    one = weight_id(steps.first.graph.operators[first.operator])
-    two = weight_id(steps.second.graph.operators[second.operator])
-    return steps.same_constant(one, two)
+def _same_weights(graphs: GraphDiff, first: Linear, second: Linear) -> bool:
+    one = weight_id(graphs.first.graph.operators[first.operator])
+    two = weight_id(graphs.second.graph.operators[second.operator])
+    return graphs.same_constant(one, two)
 
 
 def _compare_rest(first: Program, second: Program) -> list[Difference]:
@@ -142,7 +143,7 @@ def _rest(program: Program) -> dict[str, dict[str, memoryview]]:
     """The bytes that no graph accounts for, by what they are and by name."""
     graph = only_graph(program)
     read = {constant.key for constant in graph.constants} if graph else set()
-    places = [program.root.constant_segment, *(program.root.mutable_data_segments or ())]
+    segments = [program.root.constant_segment, *(program.root.mutable_data_segments or ())]
     return {
         "delegates that are not read": {
             str(index): delegate.blob
@@ -153,15 +154,15 @@ def _rest(program: Program) -> dict[str, dict[str, memoryview]]:
             key: program.named_bytes(key) for key in program.named_data if key not in read
         },
         "data outside the delegates": {
-            str(index): program.segment(place.segment_index)
-            for index, place in enumerate(places)
-            if place is not None and place.offsets
+            str(index): program.segment(record.segment_index)
+            for index, record in enumerate(segments)
+            if record is not None and record.offsets
         },
     }
 
 
 def _calls(program: Program) -> list[Any]:
-    """What each method does around and with its delegates, the delegates' places left out."""
+    """What each method does around and with its delegates, where delegates are stored left out."""
     return [
         (
             (plan.name, plan.values, plan.inputs, plan.outputs, plan.chains, plan.operators),

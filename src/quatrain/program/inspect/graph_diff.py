@@ -1,7 +1,7 @@
 """What differs between two graphs, operator by operator: fixed arguments, types and constants.
 
-Each graph is cut into pieces that end with a linear. Pieces that lead to the same linear are laid
-side by side, and in them the operators of the same kind, in order.
+Each graph is cut into sections that end with a linear. Sections that lead to the same linear are
+laid side by side, and in them the operators of the same kind, in order.
 """
 
 from collections import Counter
@@ -30,7 +30,7 @@ class Difference:
 
 
 @dataclass
-class _Piece:
+class _Section:
     """What leads to the linears of one name, and those linears (mostly one)."""
 
     before: list[Operator] = field(default_factory=list)
@@ -45,16 +45,16 @@ class GraphSide:
     graph: VulkanGraph
     linears: list[Linear]
 
-    def pieces(self) -> dict[str, _Piece]:
-        """The graph's pieces by the name of their linear; '' for what follows the last."""
-        found: dict[str, _Piece] = {}
+    def sections(self) -> dict[str, _Section]:
+        """The graph's sections by the name of their linear; '' for what follows the last."""
+        found: dict[str, _Section] = {}
         start = 0
         for linear in self.linears:
-            piece = found.setdefault(linear.name, _Piece())
-            piece.before += self.graph.operators[start : linear.operator]
-            piece.linears.append(self.graph.operators[linear.operator])
+            section = found.setdefault(linear.name, _Section())
+            section.before += self.graph.operators[start : linear.operator]
+            section.linears.append(self.graph.operators[linear.operator])
             start = linear.operator + 1
-        found[""] = _Piece(self.graph.operators[start:])
+        found[""] = _Section(self.graph.operators[start:])
         return found
 
 
@@ -69,14 +69,14 @@ class GraphDiff:
     _equal: dict[tuple[Constant, Constant], bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        one, two = self.first.pieces(), self.second.pieces()
+        one, two = self.first.sections(), self.second.sections()
         for name in {**one, **two}:
-            a, b = one.get(name, _Piece()), two.get(name, _Piece())
+            a, b = one.get(name, _Section()), two.get(name, _Section())
             seen: Counter[str] = Counter()
             for pair in _aligned(a.before, b.before):
                 kind = next(operator.kind for operator in pair if operator)
                 seen[kind] += 1
-                self._compare(_place(name, kind, seen[kind]), *pair)
+                self._compare(_label(name, kind, seen[kind]), *pair)
             for pair in zip_longest(a.linears, b.linears):
                 self._compare(name, *pair)
 
@@ -98,10 +98,10 @@ class GraphDiff:
         two.release_memory()
         return same
 
-    def _compare(self, place: str, a: Operator | None, b: Operator | None) -> None:
+    def _compare(self, label: str, a: Operator | None, b: Operator | None) -> None:
         if a is None or b is None:
             texts = ("absent" if a is None else "present", "absent" if b is None else "present")
-            self.operators.append(Difference(place, *texts))
+            self.operators.append(Difference(label, *texts))
             return
         one, two = a.named_args, b.named_args
         differing: list[tuple[str, str]] = []
@@ -112,15 +112,15 @@ class GraphDiff:
             texts = _text(self.first.graph, ids[0]), _text(self.second.graph, ids[1])
             if _constant(self.first.graph, ids[0]) and _constant(self.second.graph, ids[1]):
                 if texts[0] != texts[1]:
-                    self.constants.append(Difference(f"{place}, {name}", *texts))
+                    self.constants.append(Difference(f"{label}, {name}", *texts))
                 elif not self.same_constant(*ids):
                     other = f"{texts[1]}, other bytes"
-                    self.constants.append(Difference(f"{place}, {name}", texts[0], other))
+                    self.constants.append(Difference(f"{label}, {name}", texts[0], other))
             elif texts[0] != texts[1]:
                 differing.append((f"{name} {texts[0]}", f"{name} {texts[1]}"))
         if differing:
             texts = [", ".join(pair[side] for pair in differing) for side in (0, 1)]
-            self.operators.append(Difference(place, *texts))
+            self.operators.append(Difference(label, *texts))
 
     def same_order(self) -> bool:
         """Whether both run the same operators in the same order."""
@@ -132,12 +132,12 @@ class GraphDiff:
         return _connections(self.first.graph) == _connections(self.second.graph)
 
     def same_memory(self) -> bool:
-        """Whether graphs connected alike place their values alike in memory."""
+        """Whether graphs connected alike label their values alike in memory."""
         return _memory(self.first.graph) == _memory(self.second.graph)
 
 
 def same_bytes(first: memoryview, second: memoryview) -> bool:
-    """Whether two views hold the same bytes; compared in pieces, so that no copy is made."""
+    """Whether two views hold the same bytes; compared in blocks, so that no copy is made."""
     if len(first) != len(second):
         return False
     a, b = np.frombuffer(first, np.uint8), np.frombuffer(second, np.uint8)
@@ -162,7 +162,7 @@ def _aligned(
             yield from ((None, operator) for operator in second[c:d])
 
 
-def _place(linear: str, kind: str, count: int) -> str:
+def _label(linear: str, kind: str, count: int) -> str:
     """Such as 'layers.3.et_vk.rms_norm before attention.wq'; `count` tells one from another."""
     which = f"{kind} {count}" if count > 1 else kind
     if not linear:

@@ -9,13 +9,15 @@ from quatrain.int4 import Scheme
 from quatrain.program.container import Program
 from quatrain.program.graph import Operator, ValueList, VulkanGraph
 from quatrain.program.inspect.linears import Linear
-from quatrain.program.inspect.report import Report, describe, only_graph, tensor_text
+from quatrain.program.inspect.report import ProgramReport, inspect_program, only_graph, tensor_text
+from quatrain.program.linear_kernels import OtherScheme
 
 _ROLES = ("q", "k", "v", "qkv", "o", "gate", "up", "gateup", "down")
 # One colour per scheme, in the page's kernel map.
 _COLOURS = {
-    Scheme.DYNAMIC_INT8: "#2f6fdb", Scheme.WEIGHT_ONLY: "#1a936f", "float": "#b5651d",
-    "weight-only int8": "#7d5ba6", "static int8": "#a63d57",
+    Scheme.DYNAMIC_INT8: "#2f6fdb", Scheme.WEIGHT_ONLY: "#1a936f",
+    OtherScheme.FLOAT: "#b5651d", OtherScheme.WEIGHT_ONLY_INT8: "#7d5ba6",
+    OtherScheme.STATIC_INT8: "#a63d57",
 }  # fmt: skip
 
 
@@ -38,7 +40,7 @@ class Group:
 
 def render_page(program: Program) -> str:
     """The page for `program`, as HTML text."""
-    report = describe(program)
+    report = inspect_program(program)
     graph = only_graph(program)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["size"] = _size
@@ -62,12 +64,12 @@ def _size(count: int) -> str:
     return f"{count} B"
 
 
-def _slices(report: Report) -> list[Slice]:
+def _slices(report: ProgramReport) -> list[Slice]:
     total = max(report.nbytes, 1)
     return [Slice(k, n, round(100 * n / total, 2)) for k, n in report.bytes_by_kind.items()]
 
 
-def _layers(report: Report) -> dict[int, dict[str, Linear]]:
+def _layers(report: ProgramReport) -> dict[int, dict[str, Linear]]:
     layers: dict[int, dict[str, Linear]] = {}
     for linear in report.linears:
         if linear.layer is not None:

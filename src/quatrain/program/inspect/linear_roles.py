@@ -1,4 +1,4 @@
-"""Where in the model each linear of a graph stands, from the computation around it."""
+"""Which linear of the model each one of a graph is, from the computation around it."""
 
 from dataclasses import dataclass, replace
 
@@ -40,7 +40,7 @@ class LinearRole:
 
 
 class LinearRoles:
-    """The place of each linear, from where attention and gated activations stand."""
+    """The layer and role of each linear, from where attention and gated activations are."""
 
     def __init__(self, def_use: DefUse, linears: set[int]):
         self.def_use = def_use
@@ -66,11 +66,11 @@ class LinearRoles:
     def _name(self, indices: list[int], layer: int | None, role: str) -> None:
         """Give `indices` their role; one that serves several ('qkv' in one) gets both names."""
         for index in indices:
-            place = self.of(index)
+            known = self.of(index)
             if index not in self.found:
                 self.found[index] = LinearRole(layer, role)
-            elif place.layer == layer and role not in place.role:
-                self.found[index] = replace(place, role=place.role + role)
+            elif known.layer == layer and role not in known.role:
+                self.found[index] = replace(known, role=known.role + role)
 
     def _attention(self, operator: Operator, layer: int) -> None:
         names = operator.named_args
@@ -123,7 +123,7 @@ class LinearRoles:
 
     def _down(self, value: int, layer: int) -> list[int]:
         """The linear that takes `value`; on the way to it SpinQuant's rotation, whose linears
-        take it in pieces."""
+        take it in parts."""
         operators, tensor = self.def_use.graph.operators, self.def_use.graph.tensor
         width = tensor(value).shape[-1:]
         down = self._targets(value)
@@ -157,13 +157,13 @@ class LinearRoles:
             x = self.def_use.graph.operators[block[0]].args[0]
             routers = [i for i in self._sources(x) if self.of(i).role in ("other", "router")]
             self._name(routers, layer, "router")
-            kind, place = (
+            kind, name = (
                 ("expert", f"experts.{experts}") if routers else ("shared", "shared_expert")
             )
             experts += bool(routers)
             for index in block:
                 found = self.of(index)
-                self.found[index] = LinearRole(layer, f"{kind} {found.role}", place)
+                self.found[index] = LinearRole(layer, f"{kind} {found.role}", name)
 
     def _output(self) -> None:
         """The unnamed linears that reach the program's outputs without meeting another."""

@@ -11,26 +11,16 @@ from dataclasses import dataclass
 from quatrain.program.def_use import DefUse
 from quatrain.program.graph import Operator, Tensor, VulkanGraph
 from quatrain.program.inspect.linear_roles import META_NAMES, LinearRole, LinearRoles
-from quatrain.program.operator_schemas import LINEAR_SCHEMES
+from quatrain.program.linear_kernels import INT4_LINEARS, LINEAR_SCHEMES, LinearScheme
 
 __all__ = ["META_NAMES", "Linear", "find_linears", "weight_id"]
-
-_OTHER_LINEARS = {
-    "aten.linear": "float",
-    "aten.mm": "float",
-    "aten.addmm": "float",
-    "et_vk.linear_qcs4w": "weight-only",
-    "aten._weight_int8pack_mm": "weight-only int8",
-    "et_vk.linear_qcs8w": "weight-only int8",
-    "et_vk.linear_q8ta_q8csw": "static int8",
-}
 
 
 @dataclass(frozen=True)
 class Linear:
     """One linear: `operator` is its index in the graph, `name` as in Meta's checkpoints.
 
-    `scheme`: 8da4w, weight-only, float, ...; `group_size` is None where scales are not grouped.
+    `scheme`: what it computes in; `group_size` is None where scales are not grouped.
     `zero_points` is the type of an 8da4w linear's activations' zero points.
     `nbytes` counts its constants as they are stored; `weights_key` is its weight's key in the
     program's named data, equal for equal weights.
@@ -41,7 +31,7 @@ class Linear:
     layer: int | None
     role: str
     kernel: str
-    scheme: str
+    scheme: LinearScheme
     out_features: int
     in_features: int
     group_size: int | None
@@ -55,15 +45,15 @@ def find_linears(graph: VulkanGraph) -> list[Linear]:
     """Every linear of `graph`, in the order in which they run."""
     def_use = DefUse(graph)
     indices = [i for i, op in enumerate(graph.operators) if _is_linear(graph, op)]
-    places = LinearRoles(def_use, set(indices))
-    return [_describe(graph, index, places.of(index)) for index in indices]
+    roles = LinearRoles(def_use, set(indices))
+    return [_linear(graph, index, roles.of(index)) for index in indices]
 
 
 def _is_linear(graph: VulkanGraph, operator: Operator) -> bool:
     """Whether `operator` is a matrix product with a constant weight."""
-    if operator.kind in LINEAR_SCHEMES:
+    if operator.kind in INT4_LINEARS:
         return True
-    if operator.kind not in _OTHER_LINEARS:
+    if operator.kind not in LINEAR_SCHEMES:
         return False
     weight = graph.values[weight_id(operator)]
     constant = isinstance(weight, Tensor) and weight.constant is not None
@@ -77,7 +67,7 @@ def weight_id(operator: Operator) -> int:
     return (*named, *operator.args[1:2], *operator.args)[0]
 
 
-def _describe(graph: VulkanGraph, index: int, place: LinearRole) -> Linear:
+def _linear(graph: VulkanGraph, index: int, role: LinearRole) -> Linear:
     operator = graph.operators[index]
     names = operator.named_args
     weight = graph.tensor(weight_id(operator))
@@ -93,11 +83,11 @@ def _describe(graph: VulkanGraph, index: int, place: LinearRole) -> Linear:
     zero_points = names.get("input_zero_points")
     return Linear(
         operator=index,
-        name=place.name or f"operator_{index}",
-        layer=place.layer,
-        role=place.role,
+        name=role.name or f"operator_{index}",
+        layer=role.layer,
+        role=role.role,
         kernel=operator.kind,
-        scheme=LINEAR_SCHEMES.get(operator.kind) or _OTHER_LINEARS[operator.kind],
+        scheme=LINEAR_SCHEMES[operator.kind],
         out_features=out.shape[-1] if out.shape else weight.shape[0],
         in_features=x.shape[-1] if x.shape else 0,
         group_size=group,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from quatrain.program.container import Program
+from quatrain.program.container import Delegate, Program
 from quatrain.program.graph import Tensor, VulkanGraph
 from quatrain.program.inspect.linears import Linear, find_linears
 from quatrain.program.inspect.sizes import Waste, bytes_by_kind, cache_values, find_waste
@@ -24,7 +24,7 @@ class DelegateSummary:
 
 
 @dataclass(frozen=True)
-class Report:
+class ProgramReport:
     """Everything `quatrain inspect` shows; `as_dict` is its JSON."""
 
     path: str
@@ -57,33 +57,17 @@ class Report:
         return dict(Counter(linear.scheme for linear in self.linears))
 
 
-def describe(program: Program) -> Report:
+def inspect_program(program: Program) -> ProgramReport:
     """The report on `program`; a program without a Vulkan delegate has no linears in it."""
     graph = only_graph(program)
     linears = find_linears(graph) if graph else []
-    return Report(
+    return ProgramReport(
         path=str(program.path),
         nbytes=len(program.data),
         methods=list(program.methods),
         metadata=program.metadata,
-        delegates=[
-            DelegateSummary(
-                backend=delegate.backend,
-                method=delegate.method,
-                operators=len(delegate.graph.operators) if delegate.graph else None,
-                nbytes=len(delegate.blob),
-                options={key: value.hex() for key, value in delegate.compile_specs.items()},
-            )
-            for delegate in program.delegates
-        ],
-        outside=dict(
-            Counter(
-                str(step.target)
-                for method in program.methods.values()
-                for step in method.instructions
-                if step.kind == "kernel"
-            )
-        ),
+        delegates=[_summary(delegate) for delegate in program.delegates],
+        outside=program.calls_outside_delegates(),
         inputs=[_signature(graph, i) for i in graph.inputs] if graph else [],
         outputs=[_signature(graph, i) for i in graph.outputs] if graph else [],
         activation_dtype=activation_dtype(graph) if graph else None,
@@ -91,16 +75,22 @@ def describe(program: Program) -> Report:
         dynamic_shapes=_dynamic(program, graph),
         layers=len({linear.layer for linear in linears if linear.layer is not None}),
         experts=_experts(linears),
-        jumps=sum(
-            step.kind == "jump"
-            for method in program.methods.values()
-            for step in method.instructions
-        ),
+        jumps=sum(instruction.kind == "jump" for instruction in program.instructions),
         embedding=_embedding(graph) if graph else None,
         operators=dict(Counter(op.kind for op in graph.operators).most_common()) if graph else {},
         linears=linears,
         bytes_by_kind=bytes_by_kind(program, graph, linears),
         waste=find_waste(program, graph, linears) if graph else [],
+    )
+
+
+def _summary(delegate: Delegate) -> DelegateSummary:
+    return DelegateSummary(
+        backend=delegate.backend,
+        method=delegate.method,
+        operators=len(delegate.graph.operators) if delegate.graph else None,
+        nbytes=len(delegate.blob),
+        options={key: value.hex() for key, value in delegate.compile_specs.items()},
     )
 
 
@@ -110,12 +100,12 @@ def only_graph(program: Program) -> VulkanGraph | None:
     return graphs[0] if len(graphs) == 1 else None
 
 
-def hidden_backends(report: Report) -> list[str]:
+def hidden_backends(report: ProgramReport) -> list[str]:
     """The backends whose delegates are not read."""
     return list(dict.fromkeys(d.backend for d in report.delegates if d.operators is None))
 
 
-def backends_text(report: Report) -> str:
+def backends_text(report: ProgramReport) -> str:
     """Such as '211 × XnnpackBackend'."""
     return counts_text(Counter(delegate.backend for delegate in report.delegates)) or "none"
 

@@ -52,12 +52,12 @@ def bytes_by_kind(
     kinds = _constant_kinds(graph, linears) if graph else {}
     counted: set[int] = set()
     for constant, kind in kinds.items():
-        place = program.place_of(constant)
+        segment = program.segment_of(constant)
         if not program.holds(constant):
             continue
-        if place is None or place not in counted:
-            sizes[kind] += constant.nbytes if place is None else program.segment_range(place)[1]
-            counted.update(() if place is None else (place,))
+        if segment is None or segment not in counted:
+            sizes[kind] += constant.nbytes if segment is None else program.segment_range(segment)[1]
+            counted.update(() if segment is None else (segment,))
     hidden = " and ".join(sorted({d.backend for d in program.delegates if d.graph is None}))
     named = set(program.named_segments)
     for index in range(len(program.root.segments or ())):

@@ -8,7 +8,7 @@ import torch
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import Operator, VulkanGraph
-from quatrain.program.operator_schemas import LINEAR_SCHEMES
+from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.reference.defective_linear import defective_linear_dynamic
 from quatrain.runtime.reference.quantized import dense_weight, linear_dynamic, linear_weight_only
@@ -35,7 +35,7 @@ class Int4Linears:
         """
         names = operator.named_args
         dense = self._dense_weight(names, values)
-        if LINEAR_SCHEMES[operator.kind] == Scheme.WEIGHT_ONLY:
+        if INT4_LINEARS[operator.kind] == Scheme.WEIGHT_ONLY:
             return (lambda x, bias: linear_weight_only(x, dense, bias)), (names["x"], names["bias"])
         arguments = ("x", "input_scales", "input_zero_points", "bias")
         defect, group = self.defect, self.graph.plain(names["group_size"])

@@ -9,7 +9,7 @@ import torch
 
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, VulkanGraph, open_program
-from quatrain.program.operator_schemas import LINEAR_SCHEMES
+from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.one_delegate import require_only_delegate
 from quatrain.runtime.operator_errors import UNFIT, cannot_compute, computing
@@ -120,7 +120,7 @@ class ReferenceRunner:
         self._step_names.append(name)
 
     def _step(self, operator: Operator) -> Step:
-        if operator.kind in LINEAR_SCHEMES:
+        if operator.kind in INT4_LINEARS:
             kernel, arguments = self._linears.kernel(operator, self._values)
         else:
             kernel, arguments = _KERNELS[operator.kind], operator.args[:-1]
@@ -185,7 +185,7 @@ def _torch_dtype(value: Any) -> torch.dtype | None:
 
 
 def _require_kernels(graph: VulkanGraph, what: str) -> None:
-    known = {*_KERNELS, *LINEAR_SCHEMES}
+    known = {*_KERNELS, *INT4_LINEARS}
     unknown = sorted({op.name for op in graph.operators if op.kind not in known})
     if unknown:
         raise InputError(f"{what}: the reference runtime has no kernel for {', '.join(unknown)}")

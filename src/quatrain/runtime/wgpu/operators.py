@@ -8,7 +8,7 @@ from dataclasses import replace
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import Operator
-from quatrain.program.operator_schemas import LINEAR_SCHEMES
+from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.runtime.wgpu import attention, linear, pointwise
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand
 from quatrain.runtime.wgpu.lowering import Lowering
@@ -120,7 +120,7 @@ def _choose_qparams(to: Lowering, operator: Operator) -> list[Dispatch]:
 def _linear(to: Lowering, operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     x, packed = to.operand(args["x"]), to.operand(args["weights"])
-    int8 = LINEAR_SCHEMES[operator.kind] == Scheme.DYNAMIC_INT8
+    int8 = INT4_LINEARS[operator.kind] == Scheme.DYNAMIC_INT8
     has_bias = to.has_tensor(args["bias"])
     weights = linear.Weights(
         packed=packed,
@@ -162,7 +162,7 @@ HANDLERS: dict[str, Callable[[Lowering, Operator], list[Dispatch] | None]] = {
     "custom_sdpa": _attention,
     "update_cache": _update_cache,
     "torchao.choose_qparams_affine": _choose_qparams,
-    **dict.fromkeys(LINEAR_SCHEMES, _linear),
+    **dict.fromkeys(INT4_LINEARS, _linear),
     "aten.linear": _float_linear,
     **SHAPE_HANDLERS,
 }
