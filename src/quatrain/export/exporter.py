@@ -34,9 +34,18 @@ from quatrain.tokenizer.files import TOKENIZER, beside, written_beside
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export made: `seconds` per stage, sizes in bytes, a row per linear.
+    """What an export made.
 
-    `notes` says, in whole sentences, what the program stores otherwise than the checkpoint.
+    Attributes:
+        output: The program's path.
+        options: What was asked for.
+        max_seq_len: The program's context, in tokens.
+        bytes: The program's size.
+        linears: A row per linear: its name and the kernel that computes it.
+        seconds: Wall time by stage.
+        peak_rss_bytes: The most memory that the process has held so far.
+        tokenizer_files: What was written beside the program.
+        notes: In whole sentences, what the program stores or does otherwise than the checkpoint.
     """
 
     output: Path
@@ -50,6 +59,7 @@ class ExportReport:
     notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
+        """The report as plain data, ready for JSON."""
         return asdict(self)
 
 
@@ -60,12 +70,20 @@ def export_checkpoint(
     params: Path | str | None = None,
     stages: Stages | None = None,
 ) -> ExportReport:
-    """Write the program of an int4 checkpoint to `output`, its tokenizer beside it.
+    """Write the program of an int4 checkpoint, its tokenizer beside it.
 
-    `checkpoint` is a directory, or a file whose `params.json` is beside it or given. Each
-    linear becomes the one kernel of the chosen scheme. Raises `InputError` where the
-    checkpoint or an option is wrong, where a linear has no kernel (unless
-    `allow_fallback`), or where the output cannot be written; nothing half-written remains.
+    Each linear becomes the one kernel of the chosen scheme. Nothing half-written remains.
+
+    Args:
+        checkpoint: As `open_checkpoint` takes it.
+        output: The .pte file to write; `<stem>.tokenizer.json` appears beside it.
+        options: None is the defaults: 8da4w, Vulkan, fp32.
+        params: The params.json of a checkpoint that is a file, where it is not beside it.
+        stages: Hears of each stage.
+
+    Raises:
+        InputError: Where the checkpoint or an option is wrong, a linear has no kernel (unless
+            `options.allow_fallback`), or the output cannot be written.
     """
     output, options, stages = Path(output), options or ExportOptions(), stages or Stages()
     with stages("open the checkpoint"), only_read():

@@ -15,11 +15,23 @@ DEFAULT_MAX_SEQ_LEN = 2048
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """`max_seq_len` None: the model's own context, at most 2048 tokens.
+    """What kind of program to make.
 
-    `target`, from `quatrain.targets.choose_for_target`, adds its limits, and refuses a program
-    that would fail there. `allow_fallback` lets a linear without a kernel for its stored form
-    run dequantized, in floating point; without it such a linear is an error.
+    Attributes:
+        scheme: What int4 linears multiply their weights with.
+        backend: "vulkan" for GPUs, "xnnpack" for CPUs.
+        activation_dtype: What the Vulkan delegate computes and stores in, "fp32" or "fp16".
+        max_seq_len: The context in tokens, 2 or more; None is the model's own, at most 2048.
+        embedding_input: Take embeddings, floating-point [1, T, dim], in place of tokens.
+        hidden_output: Give each token's final hidden state, floating-point [1, T, dim], in place
+            of logits.
+        allow_fallback: Let a linear without a kernel for its stored form run dequantized, in
+            floating point; without this such a linear is an error.
+        target: From `quatrain.targets.choose_for_target`: adds its limits, and refuses a program
+            that would fail there.
+
+    Raises:
+        InputError: Where a value is not one of these, or they contradict each other.
     """
 
     scheme: Scheme = Scheme.DYNAMIC_INT8

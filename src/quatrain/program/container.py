@@ -207,9 +207,14 @@ class Program:
 
 
 def open_program(path: Path | str) -> Program:
-    """Open the `.pte` file at `path` for reading (and, edited, for writing elsewhere).
+    """Open a program for reading, and, edited, for writing elsewhere.
 
-    Raises `InputError` where it is missing, not a program, cut short or damaged.
+    Args:
+        path: A .pte file, ours or ExecuTorch's own. It stays memory-mapped: constants are read
+            when they are asked for.
+
+    Raises:
+        InputError: Where it is missing, not a program, cut short or damaged.
     """
     return Program(Path(path))
 

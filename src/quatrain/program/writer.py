@@ -23,11 +23,17 @@ _SMALLEST_PAGE, _LARGEST_PAGE = 4096, 16384
 
 
 def write_program(program: Program, path: Path | str) -> None:
-    """Write `program`, edits included, to `path`, whole or not at all.
+    """Write a program, edits included, whole or not at all.
 
     Without edits the file is copied byte for byte. Else the FlatBuffers are encoded anew, constants
     that no graph refers to any more are left out, and the rest is streamed from file to file.
-    Raises `InputError` where the output cannot be written or the input was cut short meanwhile.
+
+    Args:
+        program: From `open_program`; the graphs of its delegates may have been edited.
+        path: The .pte file to write.
+
+    Raises:
+        InputError: Where the output cannot be written, or the input was cut short meanwhile.
     """
     stored = {id(d): _stored_graph(program, d) for d in program.delegates if d.graph}
     changed = [d for d in program.delegates if d.graph and d.graph != stored[id(d)]]
