@@ -4,11 +4,13 @@ import pytest
 import torch
 from tests.support.tiny_checkpoint import write_checkpoint
 
+from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.kernel_assignment import dequantize_fallbacks
+from quatrain.linear.int4 import compute_as
 from quatrain.program import open_program
 from quatrain.runtime.load import load_runner
 from quatrain.targets import choose_for_target
@@ -46,6 +48,7 @@ def test_prefill_and_decode_equal_eager(case, tmp_path):
         embedding_input=options.embedding_input,
         hidden_output=options.hidden_output,
     )
+    compute_as(eager, ARITHMETIC_OF[options.backend])
     dequantize_fallbacks(eager, report.linears)
     exported = load_runner(tmp_path / "m.pte")
     inputs = TOKENS

@@ -7,6 +7,7 @@ from tests.support.knobs import ALL, LONGROPE, Peer, write_meta_folder
 from tests.support.peers import random_model, relative_error, saved
 from typer.testing import CliRunner
 
+from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
@@ -42,7 +43,7 @@ def _assert_program_equals_eager(checkpoint, options, path, vocab_size=96, toler
     if options.backend == "vulkan":
         devices = ["reference", "gpu"] if list_adapters() else ["reference"]
     runners = [load_runner(path, device) for device in devices]
-    eager = load_eager(checkpoint, options.scheme)
+    eager = load_eager(checkpoint, options.scheme, ARITHMETIC_OF[options.backend])
     tokens = torch.randint(vocab_size, (1, LENGTH), generator=torch.Generator().manual_seed(2))
     for start, end in [(0, PREFILL), *((i, i + 1) for i in range(PREFILL, LENGTH))]:
         position = torch.tensor([start])

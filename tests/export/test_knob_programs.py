@@ -6,6 +6,7 @@ import torch
 from tests.support.knobs import ALL, KNOBS, TINY, Peer, write_meta_folder
 from tests.support.peers import prefill_then_decode, relative_error
 
+from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.checkpoint import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.program import open_program
@@ -65,10 +66,12 @@ def test_program_equals_eager_and_executorch(case, program, checkpoint_of, tmp_p
     found = _called(load_runner(tmp_path / "m.pte", device), inputs)
     if options.backend == "vulkan":
         _check_gpu(tmp_path / "m.pte", inputs, found, options.scheme)
-    eager = prefill_then_decode(load_eager(checkpoint, options.scheme), inputs, PREFILL)
+    eager = prefill_then_decode(
+        load_eager(checkpoint, options.scheme, ARITHMETIC_OF[options.backend]), inputs, PREFILL
+    )
     peer = Peer(fields, _dequantized(checkpoint))
     if options.scheme == "8da4w":
-        peer.round_activations()
+        peer.round_activations(PREFILL if options.backend == "vulkan" else None)
     theirs = peer.steps(inputs)
     theirs = theirs[:, PREFILL - 1 :] if fields.get("apply_output", True) else theirs
     assert _error(found, eager) < TOLERANCE

@@ -138,13 +138,21 @@ class Peer:
                     )
                 )
 
-    def round_activations(self) -> "Peer":
-        """Round what each linear receives to int8 by token, as torchao's 8da4w linear does."""
-        for module in self.model.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.register_forward_pre_hook(
-                    lambda _, x: per_token_dynamic_quant(x[0], eps=torch.finfo(torch.float32).eps)
-                )
+    def round_activations(self, prompt: int | None = None) -> "Peer":
+        """Round what each linear receives to int8 by token, as torchao's 8da4w linear does.
+
+        `prompt`: of that many first tokens alone, and not before the output layer: as the Vulkan
+        runtime does that reads these in one call and the others one by one.
+        """
+
+        def rounded(_module: torch.nn.Module, x: tuple) -> torch.Tensor | None:
+            if prompt is not None and self.position >= prompt:
+                return None
+            return per_token_dynamic_quant(x[0], eps=torch.finfo(torch.float32).eps)
+
+        for name, module in self.model.named_modules():
+            if isinstance(module, torch.nn.Linear) and (prompt is None or "output" not in name):
+                module.register_forward_pre_hook(rounded)
         return self
 
     @torch.no_grad()
@@ -155,6 +163,7 @@ class Peer:
         """
         results = []
         for position in range(inputs.shape[1]):
+            self.position = position
             given = inputs[:, position : position + 1]
             options = {"input_pos": torch.tensor([position])}
             pair = {"h": given} if given.dim() == 3 else {"tokens": given}

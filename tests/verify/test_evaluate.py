@@ -12,6 +12,7 @@ from tests.support.paths import ARTIFACTS
 from tests.support.tiny_programs import Tiny
 from typer.testing import CliRunner
 
+from quatrain.backbone.model import Backbone
 from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.runtime.wgpu.adapters import list_adapters
@@ -25,10 +26,25 @@ DEVICES = ("reference", "gpu") if list_adapters() else ("reference",)
 
 
 def _eager_logits(tiny: Tiny, scheme: str) -> torch.Tensor:
-    """One step a token, the context emptied after 64."""
+    """One step a token, the context emptied after 64; in 8da4w, which a step computes otherwise,
+    the last logits of one prompt a token."""
     eager = load_eager(tiny.checkpoint, scheme)
     pieces = TOKENS[:64], TOKENS[64:]
-    return torch.cat([step_logits(eager, piece) for piece in pieces])
+    if scheme == "weight-only":
+        return torch.cat([step_logits(eager, piece) for piece in pieces])
+    prompts = [piece[:length] for piece in pieces for length in range(1, len(piece) + 1)]
+    return torch.cat([_prefill(eager, prompt) for prompt in prompts])
+
+
+@torch.inference_mode()
+def _prefill(eager: Backbone, prompt: list[int]) -> torch.Tensor:
+    """The logits [1, V] after the prompt. One of a single token is read as the first of two, since
+    it would be a step of decode."""
+    eager.reset()
+    if len(prompt) > 1:
+        return eager(torch.tensor([prompt]), torch.tensor([0]))
+    hidden = eager.hidden(torch.tensor([[*prompt, 0]]), 0)
+    return eager.logits(hidden[:, 0])
 
 
 def _perplexity(logits: torch.Tensor) -> float:
@@ -134,3 +150,27 @@ def test_wrong_requests_are_refused(tiny: Tiny, tmp_path: Path) -> None:
         _run(model, "--text", tmp_path / "none.txt")
     with pytest.raises(InputError, match="only models of one vocabulary"):
         evaluate_models([model, ARTIFACTS / "peer-8da4w-fp32.pte"], TEXT)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_8da4w_is_measured_as_it_prefills_and_as_it_decodes(tiny: Tiny, device: str) -> None:
+    """A phone computes decoded tokens on floating-point activations, as weight-only does."""
+    models = [tiny.checkpoint, tiny.programs["8da4w"], tiny.programs["weight-only"]]
+    checkpoint, dynamic, weight_only = evaluate_models(models, TEXT, device=device)
+    assert (dynamic.regime, weight_only.regime, weight_only.decode) == ("prefill", None, None)
+    assert dynamic.decode is not None and checkpoint.decode is not None
+    assert dynamic.decode.regime == "decode"
+    assert dynamic.decode.loss == pytest.approx(weight_only.loss, rel=1e-6)
+    assert dynamic.loss != pytest.approx(weight_only.loss, rel=1e-6)
+    # Each regime is held against the checkpoint's own.
+    assert dynamic.decode.against_first is not None and dynamic.decode.against_first.kl < 1e-7
+    table = _run(*models, "--device", device, "--tokens", 40)
+    assert table.count(" prefill") >= 2 and table.count(" decode") >= 2
+
+
+def test_a_checkpoint_beside_an_xnnpack_program_quantizes_every_row(
+    tiny: Tiny, tiny_xnnpack: Path
+) -> None:
+    checkpoint, program = evaluate_models([tiny.checkpoint, tiny_xnnpack], TEXT)
+    assert checkpoint.runtime == "eager, 8da4w as on XNNPACK"
+    assert checkpoint.decode is None and program.decode is None

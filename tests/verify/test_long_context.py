@@ -10,11 +10,13 @@ from safetensors.torch import load_file, save_file
 from tests.support.tiny_programs import TEXT, Tiny
 from typer.testing import CliRunner
 
+from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_checkpoint
 from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.linear.int4 import compute_as
 from quatrain.runtime.load import load_runner
 from quatrain.verify.evaluate import evaluate_models
 from quatrain.verify.verify import verify_program
@@ -45,6 +47,7 @@ def test_a_longer_context_than_the_usual_one(long: Path, backend: str, tmp_path:
     runner = load_runner(program, device)
     opened = open_checkpoint(long)
     eager = build_backbone(opened.config, opened.tensors, max_seq_len=CONTEXT)
+    compute_as(eager, ARITHMETIC_OF[backend])
     for position in (0, 64, 2047, CONTEXT - 1):
         call = torch.tensor([[7]]), torch.tensor([position])
         found, expected = runner.forward(*call), eager(*call)

@@ -65,17 +65,25 @@ def _labels(paths: list[Path]) -> dict[Path, str]:
 
 
 def _print_table(found: "list[Evaluation]", labels: dict[Path, str]) -> None:
+    rows = [row for one in found for row in (one, one.decode) if row is not None]
+    regimes = any(row.regime for row in rows)
     width = max(map(len, labels.values())) + 2
     columns = f"{'perplexity':>20}{'KL, nats':>11}{'same top-1':>12}{'tokens/s':>10}"
-    print(f"{'':<{width}}{columns}  runtime")
-    for one in found:
-        speed = f"{one.predicted / one.seconds:.1f}"
+    print(f"{'':<{width + 8 * regimes}}{columns}  runtime")
+    for row in rows:
+        name = f"{labels[row.model]:<{width}}" + f"{row.regime or '':<8}" * regimes
+        speed = f"{row.predicted / row.seconds:.1f}"
         distance = f"{'':>11}{'':>12}"
-        if one.against_first is not None:
-            distance = f"{one.against_first.kl:>11.2e}{one.against_first.top1_agreement:>12.1%}"
-        measures = f"{_perplexity(one):>20}{distance}{speed:>10}"
-        print(f"{labels[one.model]:<{width}}{measures}  {one.runtime}")
+        if row.against_first is not None:
+            distance = f"{row.against_first.kl:>11.2e}{row.against_first.top1_agreement:>12.1%}"
+        measures = f"{_perplexity(row):>20}{distance}{speed:>10}"
+        print(f"{name}{measures}  {row.runtime}")
     print(f"{found[0].predicted} tokens predicted")
+    if regimes:
+        print(
+            "8da4w on a phone's GPU quantizes activations in prefill alone: a prompt is read as in "
+            "the first of its rows, text is written as in the second"
+        )
 
 
 def _perplexity(one: "Evaluation") -> str:

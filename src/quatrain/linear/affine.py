@@ -80,6 +80,34 @@ def fake_quantize_tokens(activation: torch.Tensor, eps: float) -> torch.Tensor:
     )
 
 
+def choose_row_qparams(
+    rows: torch.Tensor, smallest_scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scale and zero point of asymmetric int8 per row, as Vulkan's choose_qparams has them.
+
+    rows float32 [..., K]; returns float32 scale and float32 (integer-valued, in [-128, 127]) zero
+    point, each [...]. A scale below `smallest_scale` becomes that, but the zero point stays the
+    row's own. Source: `ops/glsl/choose_qparams_per_row.glsl` of ExecuTorch's Vulkan runtime.
+    """
+    lowest, highest = rows.amin(-1).clamp(max=0), rows.amax(-1).clamp(min=0)
+    scale = (highest - lowest) / float(INT8_MAX - INT8_MIN)
+    scale = torch.where(scale > 0, scale, 0.1)
+    # Of the range's two ends the farther one, measured in scales, gives the zero point.
+    low, high = lowest / scale, highest / scale
+    from_lowest = -INT8_MIN + low < INT8_MAX - high
+    zero_point = torch.where(from_lowest, INT8_MIN - low, INT8_MAX - high)
+    return scale.clamp(min=smallest_scale), zero_point.round().clamp(INT8_MIN, INT8_MAX)
+
+
+def fake_quantize_rows(activation: torch.Tensor, smallest_scale: float) -> torch.Tensor:
+    """`activation` [..., K] rounded to its per-row int8 grid and back as Vulkan does it."""
+    scale, zero_point = (
+        values[..., None] for values in choose_row_qparams(activation, smallest_scale)
+    )
+    quantized = torch.round(activation * (1.0 / scale)) + zero_point
+    return (quantized.clamp(INT8_MIN, INT8_MAX) - zero_point) * scale
+
+
 def _token_blocks(activation: torch.Tensor) -> list[int]:
     """torchao's block size for "one block per token": 1 but in the last dimension."""
     return [1] * (activation.dim() - 1) + [activation.shape[-1]]

@@ -5,11 +5,19 @@ either (the weight-only module is that of ExecuTorch PR 20644). In eager mode ea
 torchao's result on the same buffers bit for bit.
 """
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from quatrain.linear.affine import cast, dequantize_groups, fake_quantize_tokens
+from quatrain.arithmetic import XNNPACK_ARITHMETIC, Arithmetic
+from quatrain.linear.affine import (
+    cast,
+    dequantize_groups,
+    fake_quantize_rows,
+    fake_quantize_tokens,
+)
 
 
 class Int4Linear(nn.Module):
@@ -77,13 +85,33 @@ class Int8DynActInt4WeightLinear(Int4Linear):
     """`y = int8(x) @ dequantize(weight).T + bias`: x rounded per token to asymmetric int8.
 
     The activation's scale and zero point are float32, chosen anew for each token ("8da4w").
+    `arithmetic` is that of torchao and XNNPACK_ARITHMETIC unless `compute_as` changes it.
     """
 
+    arithmetic: Arithmetic = XNNPACK_ARITHMETIC
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        activation = fake_quantize_tokens(
-            cast(input, self.precision), eps=torch.finfo(torch.float32).eps
-        )
+        activation = cast(input, self.precision)
+        if self.arithmetic is XNNPACK_ARITHMETIC:
+            activation = fake_quantize_tokens(activation, eps=XNNPACK_ARITHMETIC.smallest_scale)
+        elif self.arithmetic.quantizes(activation.numel() // self.in_features):
+            activation = fake_quantize_rows(activation, self.arithmetic.smallest_scale)
         return F.linear(activation, self.dequantized_weight(), self.bias)
+
+
+def compute_as(module: nn.Module, arithmetic: Arithmetic) -> nn.Module:
+    """Let each 8da4w linear of `module` compute in `arithmetic`; returns `module`.
+
+    The output layer, `output`, sees one row at a time on a phone, however many it is given here.
+    """
+    for name, child in module.named_modules():
+        if isinstance(child, Int8DynActInt4WeightLinear):
+            last_token_alone = name in ("output", "output_intermediate")
+            unquantized = last_token_alone and not arithmetic.quantizes(rows=1)
+            child.arithmetic = (
+                replace(arithmetic, least_quantized_rows=None) if unquantized else arithmetic
+            )
+    return module
 
 
 def without_activation_rounding(linear: Int4Linear) -> WeightOnlyInt4Linear:

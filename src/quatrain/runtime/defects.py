@@ -1,8 +1,10 @@
-"""The known defects of the phone's int4 linear that the runtimes here can emulate.
+"""The known defects of the phone's kernels that the runtimes here can emulate.
 
-All concern `et_vk.linear_dq8ca_q4gsw`, the 8da4w linear; weight-only programs meet none of them.
-A defect is emulated whether or not the program would trigger it, to show what it does. What the
-broken kernel computes stands in `reference/defective_linear.py` and in `wgpu/rows.py`.
+Those that begin with dq8ca concern `et_vk.linear_dq8ca_q4gsw`, the 8da4w linear, in the calls in
+which it quantizes activations (see `quatrain.arithmetic`); weight-only programs meet none of them.
+They are emulated whether or not the program would trigger them, to show what they do, the others
+where the program has the trigger. What the broken kernels compute stands in
+`reference/defective_kernels.py` and in `wgpu`.
 """
 
 import math
@@ -17,6 +19,8 @@ class EmulatedDefect(StrEnum):
     FLOAT_ZERO_POINTS = "dq8ca-zp-binding-float"
     INT8_ZERO_POINTS = "dq8ca-zp-binding-int8"
     MORE_ROWS_THAN_SUMS = "dq8ca-m-gt-k"
+    GROUP_SUMS = "dq8ca-group-sums"
+    HEIGHT_PACKED_EMBEDDING = "embedding-height-packed"
 
     @property
     def effect(self) -> str:
@@ -29,6 +33,12 @@ _EFFECTS = {
     EmulatedDefect.INT8_ZERO_POINTS: "zero points saturate to -128 or 127",
     EmulatedDefect.MORE_ROWS_THAN_SUMS: (
         "the zero-point correction is lost past the end of a buffer sized by K"
+    ),
+    EmulatedDefect.GROUP_SUMS: (
+        "sums of activations over groups above 128 count their first part twice"
+    ),
+    EmulatedDefect.HEIGHT_PACKED_EMBEDDING: (
+        "of each four tokens the first one's embedding serves all four"
     ),
 }
 
@@ -50,3 +60,16 @@ def sums_capacity(columns: int, group_size: int, fp16: bool) -> int:
     is half as long again. Source: https://github.com/pytorch/executorch/issues/21423
     """
     return (columns // group_size) * math.ceil(columns / 4) // (2 if fp16 else 1)
+
+
+def sum_multiplicity(group_size: int) -> list[int]:
+    """How often the packing shader counts each four neighbours of a group in the group's sum.
+
+    32 workers, or 16 for groups below 128, take every 32nd (16th) four; from one to the next a
+    worker adds its sum to itself. So all counts are 1 up to groups of 128, but for 65 to 127.
+    Source: `ops/glsl/quantize_and_pack_4h4w_with_group_sums.glsl` and, for the workers,
+    `pick_quantize_and_pack_4h4w_with_group_sums_shader` of ExecuTorch's Vulkan runtime.
+    """
+    workers = 32 if group_size >= 128 else 16
+    blocks = group_size // 4
+    return [2 ** ((blocks - 1 - block) // workers) for block in range(blocks)]

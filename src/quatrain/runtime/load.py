@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
 from quatrain.runtime.defects import emulated_defect
@@ -34,6 +35,7 @@ def load_runner(
     device: str = "auto",
     emulate: str | None = None,
     stages: Stages | None = None,
+    arithmetic: Arithmetic = VULKAN_ARITHMETIC,
 ) -> ProgramRunner:
     """Load a program into a runtime of this machine.
 
@@ -46,6 +48,7 @@ def load_runner(
             reference, whichever measured faster; ExecuTorch for any other program.
         emulate: The id of a defect to compute with, of `quatrain.runtime.defects`.
         stages: Hears of the measurement, which is made once and takes a while.
+        arithmetic: How a Vulkan program's 8da4w linears are computed.
 
     Raises:
         InputError: Where `device` is unknown or cannot run this program, or the program is damaged.
@@ -63,19 +66,21 @@ def load_runner(
 
         return ExecutorchRunner(program)
     if device == "gpu":
-        return _gpu_runner(program, emulate, adapter)
+        return _gpu_runner(program, emulate, arithmetic, adapter)
     if device == "auto":
-        return _automatic(program, emulate, stages or Stages())
-    return _reference_runner(program, emulate)
+        return _automatic(program, emulate, arithmetic, stages or Stages())
+    return _reference_runner(program, emulate, arithmetic)
 
 
-def _automatic(program: Program, emulate: str | None, stages: Stages) -> ProgramRunner:
+def _automatic(
+    program: Program, emulate: str | None, arithmetic: Arithmetic, stages: Stages
+) -> ProgramRunner:
     """The real GPU, else the faster of the software one and the reference."""
     require_only_delegate(program, "reference runtime")
     try:
-        gpu = _gpu_runner(program, emulate)
+        gpu = _gpu_runner(program, emulate, arithmetic)
     except RuntimeUnavailable as error:
-        reference = _reference_runner(program, emulate)
+        reference = _reference_runner(program, emulate, arithmetic)
         reference.device += f" ({error.reason})"
         return reference
     if not gpu.gpu.info.is_cpu or not reference_fits(program.vulkan):
@@ -85,7 +90,7 @@ def _automatic(program: Program, emulate: str | None, stages: Stages) -> Program
         return gpu
     ours, theirs = f"{1 / seconds['reference']:.1f}", f"{1 / seconds['gpu']:.1f}"
     if seconds["reference"] < seconds["gpu"]:
-        reference = _reference_runner(program, emulate)
+        reference = _reference_runner(program, emulate, arithmetic)
         reference.device += f" (measured {ours} tokens/s, {gpu.gpu.info.name} {theirs})"
         return reference
     gpu.device += f" (measured {theirs} tokens/s, the reference {ours})"
@@ -102,7 +107,7 @@ def _measured(program: Program, gpu: "WgpuRunner", stages: Stages) -> dict[str, 
         one = one_token(program)
         with stages("measure which runtime is faster"):
             try:
-                reference = _reference_runner(program, None)
+                reference = _reference_runner(program, None, VULKAN_ARITHMETIC)
             except InputError:
                 return None
             seconds = {"gpu": decode_seconds(gpu, one), "reference": decode_seconds(reference, one)}
@@ -110,19 +115,23 @@ def _measured(program: Program, gpu: "WgpuRunner", stages: Stages) -> dict[str, 
     return seconds
 
 
-def _reference_runner(program: Program, emulate: str | None) -> ProgramRunner:
+def _reference_runner(
+    program: Program, emulate: str | None, arithmetic: Arithmetic
+) -> ProgramRunner:
     from quatrain.runtime.reference import ReferenceRunner
 
-    return ReferenceRunner(program, emulate=emulate)
+    return ReferenceRunner(program, emulate, arithmetic)
 
 
-def _gpu_runner(program: Program, emulate: str | None, adapter: str | None = None) -> "WgpuRunner":
+def _gpu_runner(
+    program: Program, emulate: str | None, arithmetic: Arithmetic, adapter: str | None = None
+) -> "WgpuRunner":
     try:
         from quatrain.runtime.wgpu import WgpuRunner
     except ImportError as error:
         reason = "--device gpu needs wgpu"
         raise RuntimeUnavailable(f"{reason}: pip install wgpu ({error})", reason) from error
-    return WgpuRunner(program, adapter, emulate)
+    return WgpuRunner(program, adapter, emulate, arithmetic)
 
 
 def is_vulkan(program: Program) -> bool:

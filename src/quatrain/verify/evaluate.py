@@ -1,39 +1,35 @@
 """How well models predict a text, and how far their predictions are from the first one's."""
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from quatrain.arithmetic import VULKAN_ARITHMETIC, XNNPACK_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
+from quatrain.program import open_program
 from quatrain.runtime.defects import emulated_defect
+from quatrain.runtime.generate import NamedRunner
+from quatrain.runtime.load import is_vulkan
 from quatrain.stages import Stages
 from quatrain.tokenizer import Tokenizer, find_tokenizer
-from quatrain.verify.evaluated_models import EvaluatedModel, is_checkpoint, open_evaluated_model
+from quatrain.verify.divergence import Compared, Divergence, FirstModel, Kept
+from quatrain.verify.evaluated_models import (
+    EvaluatedModel,
+    Regime,
+    is_checkpoint,
+    open_evaluated_model,
+)
 from quatrain.verify.windows import window_logits
 
 DEFAULT_TEXT = Path(__file__).with_name("evaluate.txt")
 _CONTEXT = 512  # tokens read from an empty context on, where all models have room for them
 
 Progress = Callable[[Path, int, int], None]  # (model, tokens done, tokens in all)
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """How far a model is from the first.
-
-    Attributes:
-        kl: The mean KL(first || it) over the positions, in nats.
-        top1_agreement: The part of positions, 0 to 1, with the same most likely token.
-    """
-
-    kl: float
-    top1_agreement: float
 
 
 @dataclass(frozen=True)
@@ -49,6 +45,10 @@ class Evaluation:
         perplexity: e to the power of `loss`.
         seconds: How long it took, loading not included.
         against_first: How far it is from the first model; None for the first itself.
+        regime: Of a model that computes a prompt otherwise than tokens one by one, which of the two
+            this is; None where there is no difference.
+        decode: Beside the figures of such a model's prefill those that users live with: each token
+            predicted as it decodes.
     """
 
     model: Path
@@ -59,6 +59,8 @@ class Evaluation:
     perplexity: float
     seconds: float
     against_first: Divergence | None
+    regime: Regime | None = None
+    decode: "Evaluation | None" = None
 
 
 def evaluate_models(
@@ -73,7 +75,9 @@ def evaluate_models(
     """Measure programs and int4 checkpoints on a text, and how far they are from the first.
 
     Each piece of 512 tokens, or of as many as all contexts hold, is read from an empty context,
-    and all its tokens but the first are predicted. The tokenizer is the first model's.
+    and all its tokens but the first are predicted. An 8da4w model of Vulkan's is measured twice, as
+    it prefills and as it decodes, each against the first model's like where that has it too. The
+    tokenizer is the first model's.
 
     Args:
         models: Paths of programs, on some runtime, and of int4 checkpoints, which run eagerly.
@@ -99,63 +103,52 @@ def evaluate_models(
             "--scheme is for checkpoints, and none is given; a program has its own, which "
             "`quatrain retarget` changes"
         )
-    subjects = [
+    as_on = _arithmetic(paths)
+    evaluated = [
         open_evaluated_model(
-            path, device, emulate, scheme or Scheme.DYNAMIC_INT8, "evaluate", Stages()
+            path, device, emulate, scheme or Scheme.DYNAMIC_INT8, "evaluate", Stages(), as_on
         )
         for path in paths
     ]
-    first = subjects[0]
-    for other in subjects[1:]:
+    _require_one_vocabulary(evaluated)
+    pieces = _pieces(evaluated[0], text, tokens, min(_CONTEXT, *(e.context for e in evaluated)))
+    with FirstModel(evaluated, pieces) as first:
+        return [_both_regimes(model, pieces, first, progress) for model in evaluated]
+
+
+def _arithmetic(paths: Sequence[Path]) -> Arithmetic:
+    """What checkpoints are computed in: as the programs beside them; Vulkan's where there are
+    several kinds, or none."""
+    programs = [open_program(path) for path in paths if not is_checkpoint(path)]
+    return (
+        XNNPACK_ARITHMETIC if programs and not any(map(is_vulkan, programs)) else VULKAN_ARITHMETIC
+    )
+
+
+def _require_one_vocabulary(evaluated: Sequence[EvaluatedModel]) -> None:
+    first = evaluated[0]
+    for other in evaluated[1:]:
         if other.vocab_size != first.vocab_size:
             raise InputError(
                 f"{other.path}: has a vocabulary of {other.vocab_size} tokens, {first.path} of "
                 f"{first.vocab_size}; only models of one vocabulary can be compared"
             )
-    pieces = _pieces(first, text, tokens, min(_CONTEXT, *(s.context for s in subjects)))
-    if len(subjects) == 1:
-        return [_measure(first, pieces, None, progress)]
-    with tempfile.TemporaryDirectory(prefix="quatrain-") as folder:
-        # In a file: 4096 tokens of a vocabulary of 128,000 are 2 GB.
-        shape = sum(map(len, pieces)), first.vocab_size
-        file = str(Path(folder) / "log-probabilities")
-        kept = torch.from_file(file, shared=True, size=math.prod(shape)).view(shape)
-        found = [_measure(first, pieces, _Keep(kept), progress)]
-        return found + [_measure(other, pieces, _Compare(kept), progress) for other in subjects[1:]]
 
 
-class _Keep:
-    """Notes the first model's log-probabilities, float32 [tokens, V]."""
-
-    def __init__(self, kept: torch.Tensor):
-        self.kept = kept
-
-    def see(self, at: int, logs: torch.Tensor) -> None:
-        self.kept[at : at + len(logs)] = logs
-
-    def result(self) -> None:
-        return None
-
-
-class _Compare:
-    """Compares another model's log-probabilities with those kept."""
-
-    def __init__(self, kept: torch.Tensor):
-        self.kept = kept
-        self.divergence = 0.0
-        self.same = self.seen = 0
-
-    def see(self, at: int, logs: torch.Tensor) -> None:
-        want = self.kept[at : at + len(logs)]
-        terms = want.exp() * (want - logs)
-        # What the first model rules out (-inf, a pruned token) adds nothing.
-        self.divergence += float(terms.masked_fill(want.isneginf(), 0).double().sum())
-        self.same += int((want.argmax(-1) == logs.argmax(-1)).sum())
-        self.seen += len(logs)
-
-    def result(self) -> Divergence:
-        kl = self.divergence / self.seen
-        return Divergence(max(0.0, kl) if math.isfinite(kl) else math.inf, self.same / self.seen)
+def _both_regimes(
+    evaluated: EvaluatedModel,
+    pieces: list[list[int]],
+    first: FirstModel,
+    progress: Progress,
+) -> Evaluation:
+    regime = evaluated.regime
+    found = _measure(evaluated, evaluated.load, pieces, first.next(regime), progress)
+    found = replace(found, regime=regime)
+    if evaluated.load_decode is None:
+        return found
+    listener = first.next("decode")
+    decode = _measure(evaluated, evaluated.load_decode, pieces, listener, progress)
+    return replace(found, decode=replace(decode, regime="decode"))
 
 
 def _pieces(evaluated: EvaluatedModel, text: str, tokens: int, length: int) -> list[list[int]]:
@@ -169,13 +162,14 @@ def _pieces(evaluated: EvaluatedModel, text: str, tokens: int, length: int) -> l
 
 def _measure(
     evaluated: EvaluatedModel,
+    load: Callable[[], NamedRunner],
     pieces: list[list[int]],
-    witness: _Keep | _Compare | None,
+    listener: Kept | Compared | None,
     progress: Progress,
 ) -> Evaluation:
     done, total = 0, sum(map(len, pieces))
     progress(evaluated.path, done, total)  # before loading, which can take as long
-    runner = evaluated.load()
+    runner = load()
     losses: list[torch.Tensor] = []
     begun = time.perf_counter()
     for piece in pieces:
@@ -184,16 +178,16 @@ def _measure(
             logs = torch.log_softmax(rows, -1)
             targets = torch.tensor(piece[at + 1 : at + 1 + len(logs)], dtype=torch.int64)
             losses.append(-logs[torch.arange(len(targets)), targets])
-            if witness is not None:
-                witness.see(done, logs)
+            if listener is not None:
+                listener.see(done, logs)
             at, done = at + len(logs), done + len(logs)
             progress(evaluated.path, done, total)
     seconds = time.perf_counter() - begun
-    return _summary(evaluated.path, runner.device, torch.cat(losses).double(), seconds, witness)
+    return _summary(evaluated.path, runner.device, torch.cat(losses).double(), seconds, listener)
 
 
 def _summary(
-    path: Path, runtime: str, losses: torch.Tensor, seconds: float, witness: _Keep | _Compare | None
+    path: Path, runtime: str, losses: torch.Tensor, seconds: float, listener: Kept | Compared | None
 ) -> Evaluation:
     loss = float(losses.mean())
     return Evaluation(
@@ -204,5 +198,5 @@ def _summary(
         loss_error=float(losses.std() / math.sqrt(len(losses))) if len(losses) > 1 else math.nan,
         perplexity=float(losses.mean().exp()),
         seconds=seconds,
-        against_first=None if witness is None else witness.result(),
+        against_first=None if listener is None else listener.result(),
     )

@@ -3,17 +3,23 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.checkpoint import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
-from quatrain.program import open_program
+from quatrain.program import Program, open_program
 from quatrain.program.edit.all_position_logits import give_all_position_logits
+from quatrain.program.edit.retarget import retarget
+from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.generate import NamedRunner
 from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.stages import Stages
 from quatrain.verify.eager import load_eager
 from quatrain.verify.windows import WINDOW, EveryPosition
+
+Regime = Literal["prefill", "decode"]
 
 _PROGRAM = b"ET12"  # at byte 4 of every .pte file
 
@@ -24,6 +30,10 @@ class EvaluatedModel:
 
     `beside`: a path beside which its tokenizer lies. `context` and `window`: tokens that its
     cache holds and that one call may have. `load` gives a runner.
+
+    An 8da4w model on Vulkan computes a prompt otherwise than tokens one by one
+    (`quatrain.arithmetic`): `regime` says which of the two the runner computes a text in, and
+    `load_decode` gives one for the other. Both are None where there is no difference.
     """
 
     path: Path
@@ -32,6 +42,8 @@ class EvaluatedModel:
     context: int
     window: int
     load: Callable[[], NamedRunner]
+    regime: Regime | None = None
+    load_decode: Callable[[], NamedRunner] | None = None
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -47,19 +59,26 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def open_evaluated_model(
-    path: Path, device: str, emulate: str | None, scheme: Scheme, verb: str, stages: Stages
+    path: Path,
+    device: str,
+    emulate: str | None,
+    scheme: Scheme,
+    verb: str,
+    stages: Stages,
+    arithmetic: Arithmetic = VULKAN_ARITHMETIC,
 ) -> EvaluatedModel:
-    """`device` and `emulate` are for a program, `scheme` is for a checkpoint.
+    """`device` and `emulate` are for a program, `scheme` is for a checkpoint; `arithmetic` is that
+    of a Vulkan program or a checkpoint.
 
     Raises `InputError` where `path` is neither, or does not go from tokens to logits, which `verb`
     needs.
     """
     if is_checkpoint(path):
-        return _checkpoint(path, scheme, verb)
-    return _program(path, device, emulate, verb, stages)
+        return _checkpoint(path, scheme, verb, arithmetic)
+    return _program(path, device, emulate, verb, stages, arithmetic)
 
 
-def _checkpoint(path: Path, scheme: Scheme, verb: str) -> EvaluatedModel:
+def _checkpoint(path: Path, scheme: Scheme, verb: str, arithmetic: Arithmetic) -> EvaluatedModel:
     opened = open_checkpoint(path)
     config, source = opened.config, opened.source
     if not (config.apply_embedding and config.apply_output):
@@ -68,18 +87,31 @@ def _checkpoint(path: Path, scheme: Scheme, verb: str) -> EvaluatedModel:
             f"{path}: has no {part} layer (apply_{part} is false); {verb} takes models from "
             "tokens to logits (others run from Python, quatrain.backbone)"
         )
+    two_regimes = scheme == Scheme.DYNAMIC_INT8 and _has_two_regimes(arithmetic)
+    name = f"eager, {scheme}" + f" as on {arithmetic.name}" * (arithmetic != VULKAN_ARITHMETIC)
     return EvaluatedModel(
         path=path,
         beside=source / "model.safetensors" if source.is_dir() else source,
         vocab_size=config.vocab_size,
         context=config.max_seq_len,
         window=WINDOW,
-        load=lambda: EveryPosition(load_eager(path, scheme), f"eager, {scheme}"),
+        load=lambda: EveryPosition(load_eager(path, scheme, arithmetic), name),
+        regime="prefill" if two_regimes else None,
+        load_decode=(
+            (lambda: EveryPosition(load_eager(path, Scheme.WEIGHT_ONLY), name))
+            if two_regimes
+            else None
+        ),
     )
 
 
 def _program(
-    path: Path, device: str, emulate: str | None, verb: str, stages: Stages
+    path: Path,
+    device: str,
+    emulate: str | None,
+    verb: str,
+    stages: Stages,
+    arithmetic: Arithmetic,
 ) -> EvaluatedModel:
     program = open_program(path)
     metadata = program.metadata
@@ -87,14 +119,39 @@ def _program(
     missing = {"get_vocab_size", "get_max_context_len"} - metadata.keys()
     if missing:
         raise InputError(f"{path}: lacks the constant method {min(missing)}, which {verb} needs")
-    if is_vulkan(program):
-        give_all_position_logits(program.vulkan)
     longest = int(metadata.get("get_max_seq_len", 1)) if metadata.get("enable_dynamic_shape") else 1
+    regime: Regime | None = None
+    if is_vulkan(program):
+        in_blocks = give_all_position_logits(program.vulkan) and longest > 1
+        if _is_dynamic(program) and _has_two_regimes(arithmetic):
+            regime = "prefill" if in_blocks else "decode"
     return EvaluatedModel(
         path=path,
         beside=path,
         vocab_size=int(metadata["get_vocab_size"]),
         context=int(metadata["get_max_context_len"]),
         window=min(WINDOW, longest),
-        load=lambda: load_runner(program, device, emulate, stages),
+        load=lambda: load_runner(program, device, emulate, stages, arithmetic),
+        regime=regime,
+        load_decode=(
+            (lambda: load_runner(_decoding(path), device, emulate, stages))
+            if regime == "prefill"
+            else None
+        ),
     )
+
+
+def _has_two_regimes(arithmetic: Arithmetic) -> bool:
+    return arithmetic.quantizes(rows=2) and not arithmetic.quantizes(rows=1)
+
+
+def _is_dynamic(program: Program) -> bool:
+    return any(linear.scheme == Scheme.DYNAMIC_INT8 for linear in find_linears(program.vulkan))
+
+
+def _decoding(path: Path) -> Program:
+    """The program as it computes one token at a time, for as many at once as it takes."""
+    program = open_program(path)
+    retarget(program, Scheme.WEIGHT_ONLY)
+    give_all_position_logits(program.vulkan)
+    return program

@@ -10,13 +10,14 @@ from typing import Any, cast
 
 import torch
 
+from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export.xnnpack.positive_scales import RoundedAgain, make_scales_positive
 from quatrain.int4 import Scheme
-from quatrain.linear.int4 import freeze_weights
+from quatrain.linear.int4 import compute_as, freeze_weights
 from quatrain.program import Program, open_program
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.devices import parse_device
@@ -155,6 +156,7 @@ def verify_program(
         if vulkan and info.scheme is None:
             match_schemes(backbone, vulkan)
         rounded = RoundedAgain() if vulkan else make_scales_positive(backbone)
+        compute_as(backbone, ARITHMETIC_OF["vulkan" if vulkan else "xnnpack"])
         freeze_weights(backbone)
     with stages("run the eager backbone"):
         eager = _Eager(backbone, texts, new_tokens)

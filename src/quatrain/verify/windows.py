@@ -30,12 +30,15 @@ class EveryPosition:
 def window_logits(runner: Runner, tokens: Sequence[int], window: int) -> Iterator[torch.Tensor]:
     """The logits after each of `tokens`, in order, as float32 [n, V] pieces with n <= `window`.
 
-    A runner that gives the last token's logits alone is asked for one token at a time.
+    A runner that gives the last token's logits alone is asked for one token at a time. Otherwise no
+    piece is a single token, unless the text is: on a phone that would be a step of decode, which
+    computes 8da4w otherwise (`quatrain.arithmetic`).
     """
     runner.reset()
     at = 0
     while at < len(tokens):
-        piece = tokens[at : at + window]
+        one_would_be_left = len(tokens) - at == window + 1 and window > 2
+        piece = tokens[at : at + window - one_would_be_left]
         rows = runner.forward(torch.tensor([list(piece)]), torch.tensor([at]))
         rows = rows.reshape(-1, rows.shape[-1]).float()
         if len(rows) < len(piece):

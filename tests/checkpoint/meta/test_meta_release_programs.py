@@ -4,10 +4,12 @@ import pytest
 import torch
 from tests.support import meta_releases as releases
 
+from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.kernel_assignment import dequantize_fallbacks
+from quatrain.linear.int4 import compute_as
 from quatrain.program import open_program
 from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.load import load_runner
@@ -32,6 +34,7 @@ def test_program_equals_eager(release, program, tmp_path):
     report = export_checkpoint(folder, tmp_path / "m.pte", options)
     opened = open_checkpoint(folder)
     eager = build_backbone(opened.config, opened.tensors, options.scheme, max_seq_len=32)
+    compute_as(eager, ARITHMETIC_OF[options.backend])
     dequantize_fallbacks(eager, report.linears)
     runners = [load_runner(tmp_path / "m.pte", device) for device in _devices(options.backend)]
     for start, end in ((0, 4), (4, 5), (5, 6)):

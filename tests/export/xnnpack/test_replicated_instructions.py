@@ -13,6 +13,7 @@ from executorch.exir.lowered_backend_module import LoweredBackendModule
 from tests.support.tiny_checkpoint import write_checkpoint
 from torch import nn
 
+from quatrain.arithmetic import XNNPACK_ARITHMETIC
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
@@ -108,7 +109,7 @@ def test_stamped_equals_lowered_in_full(case, tmp_path):
     assert set(stamped.program.named_data) == set(full.program.named_data)
     for key in full.program.named_data:
         assert stamped.program.named_bytes(key) == full.program.named_bytes(key)
-    same_logits(tmp_path, load_eager(checkpoint, "8da4w"))
+    same_logits(tmp_path, load_eager(checkpoint, "8da4w", XNNPACK_ARITHMETIC))
 
 
 def same_logits(folder, eager):

@@ -8,12 +8,12 @@ from tests.support.paths import ARTIFACTS as FOLDER
 from quatrain.errors import InputError
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.runtime.reference.defective_linear import defective_linear_dynamic
+from quatrain.runtime.reference.defective_kernels import defective_linear_dynamic
 from quatrain.runtime.reference.quantized import dense_weight
 from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.runtime.wgpu.device import Gpu
-from quatrain.runtime.wgpu.dispatch import Dispatch, Traits
+from quatrain.runtime.wgpu.dispatch import Dispatch
 from quatrain.runtime.wgpu.linear import int4_linear
 from quatrain.runtime.wgpu.rows import Row
 from quatrain.runtime.wgpu.selftest.bench import Bench, Case, run_case
@@ -43,17 +43,19 @@ def test_8da4w_is_garbled_and_weight_only_untouched(defect: str) -> None:
         assert torch.equal(untouched, runner(whole).forward(TOKENS, START))
 
 
-@pytest.mark.parametrize("kernel", ["rows", "lanes", "any"])
-@pytest.mark.parametrize("defect", list(EmulatedDefect))
+@pytest.mark.parametrize("kernel", ["rows", "any"])
+@pytest.mark.parametrize("defect", [d for d in EmulatedDefect if d.startswith("dq8ca")])
 def test_each_kernel_makes_the_same_mistake_as_the_reference(
     defect: EmulatedDefect, kernel: str
 ) -> None:
-    """M = 70 rows of K = 32 or 36 channels: past the undersized buffer of sums."""
+    """M = 70 rows of K = 32 or 36 channels: past the undersized buffer of sums. Groups of 68 and
+    256: summed by a worker in more than one round."""
     k, group = (36, 12) if kernel == "any" else (32, 32)
-    m, n = (1 if kernel == "lanes" else 70), 9
+    if defect == EmulatedDefect.GROUP_SUMS:
+        k, group = (136, 68) if kernel == "any" else (512, 256)
+    m, n = 70, 9
 
     def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        traits = Traits(cpu=kernel != "lanes", spread=bench.traits.spread)
         x = bench.normal("x", "f32", m, k)
         weights, _ = _weights(bench, n, k, group, "f32", False)
         y = bench.out("y", "f32", m, n)
@@ -68,12 +70,13 @@ def test_each_kernel_makes_the_same_mistake_as_the_reference(
             torch.from_numpy(zero),
             dense_weight(packed, scales, group, k),
             None,
+            scales,
             group,
         )
         out = int8_operands(bench, m, k, "f32")
         dispatches = [
-            Row(x, quantized=out).dispatch(traits, defect),
-            int4_linear(x, weights, y, traits, out, defect),
+            Row(x, quantized=out).dispatch(bench.traits, defect),
+            int4_linear(x, weights, y, bench.traits, out, defect),
         ]
         return dispatches, {"y": want.numpy()}
 
@@ -93,6 +96,7 @@ def test_rows_within_the_buffer_of_sums_are_right() -> None:
         torch.from_numpy(zero),
         dense,
         None,
+        torch.ones(4, 8),
         32,
     )
     # 4 groups hold 128 blocks of 4 rows; 2 groups of all 64 blocks fit.
@@ -104,6 +108,7 @@ def test_rows_within_the_buffer_of_sums_are_right() -> None:
         torch.from_numpy(zero[:128]),
         dense,
         None,
+        torch.ones(4, 8),
         32,
     )
     assert _error(short, right[:128].float()) < 1e-6

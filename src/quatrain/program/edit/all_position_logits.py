@@ -2,11 +2,17 @@
 
 A program for a phone takes the last token of a prompt before its output linear, since generation
 needs no other. Measuring a text needs all of them; without this it would take a step a token.
+
+An 8da4w output linear becomes weight-only: the phone gives it one row at a time, which it computes
+so (`quatrain.arithmetic`), and with all rows of a text it would quantize them.
 """
 
 from dataclasses import replace
 
-from quatrain.program.graph import Operator, Plain, VulkanGraph
+from quatrain.int4 import Scheme
+from quatrain.program.edit.retarget import to_weight_only
+from quatrain.program.graph import Plain, VulkanGraph
+from quatrain.program.inspect.linears import find_linears
 from quatrain.program.linear_kernels import CHOOSE_QPARAMS, INT4_LINEARS
 
 # Operators that treat each token by itself, whatever the dimensions before the last.
@@ -25,25 +31,35 @@ def give_all_position_logits(graph: VulkanGraph) -> bool:
     index = _last_token_taken(graph)
     if index is None:
         return False
+    affected = _computed_from(graph, index)
+    if affected is None:
+        return False
+    after = [linear for linear in find_linears(graph) if linear.operator > index]
+    to_weight_only(graph, [linear for linear in after if linear.scheme == Scheme.DYNAMIC_INT8])
     select, tail = graph.operators[index], graph.operators[index + 1 :]
-    affected = {select.out}
-    for operator in tail:
-        if affected.intersection(operator.args[:-1]):
-            if operator.kind not in _PER_TOKEN:
-                return False
-            affected.update(graph.outputs_of(operator))
+    affected &= {value for operator in tail for value in graph.outputs_of(operator)}
     every, length = select.args[0], graph.tensor(select.args[0]).shape[1]
-    for value_id in affected - {select.out}:
+    for value_id in affected:
         tensor = graph.tensor(value_id)
         shape = (tensor.shape[0], length, *tensor.shape[1:])
         graph.values[value_id] = replace(tensor, shape=shape)
     graph.operators[index:] = [
-        _reading_every(graph, operator, select.out, every)
-        if affected.intersection(operator.args[:-1])
-        else operator
+        replace(operator, args=tuple(every if arg == select.out else arg for arg in operator.args))
         for operator in tail
     ]
     return True
+
+
+def _computed_from(graph: VulkanGraph, place: int) -> set[int] | None:
+    """What the operators after the one at `place` make of its result; None where one of them does
+    not treat each token by itself."""
+    affected = {graph.operators[place].out}
+    for operator in graph.operators[place + 1 :]:
+        if affected.intersection(operator.args[:-1]):
+            if operator.kind not in _PER_TOKEN:
+                return None
+            affected.update(graph.outputs_of(operator))
+    return affected
 
 
 def _last_token_taken(graph: VulkanGraph) -> int | None:
@@ -60,14 +76,3 @@ def _last_token_taken(graph: VulkanGraph) -> int | None:
 def _plain(graph: VulkanGraph, args: dict[str, int]) -> tuple:
     values = [graph.values[args[name]] for name in ("dim", "index")]
     return tuple(value.value if isinstance(value, Plain) else None for value in values)
-
-
-def _reading_every(graph: VulkanGraph, operator: Operator, last: int, every: int) -> Operator:
-    """`operator` with `every` for `last`; quantization parameters are still one per token."""
-    args = [every if arg == last else arg for arg in operator.args]
-    if operator.kind == CHOOSE_QPARAMS:
-        argument = list(operator.named_args).index("block_size")
-        block = graph.plain(operator.args[argument])
-        args[argument] = len(graph.values)
-        graph.values.append(Plain("int_list", (1, *block)))
-    return replace(operator, args=tuple(args))

@@ -94,7 +94,7 @@ def retarget(
         if zero_point_dtype and linear.zero_points not in (None, zero_point_dtype)
     ]
     if scheme == Scheme.WEIGHT_ONLY:
-        _to_weight_only(graph, changing)
+        to_weight_only(graph, changing)
     else:
         new = zero_point_dtype or "int8"
         _set_zero_points(graph, retyped, new)
@@ -139,7 +139,8 @@ def _require(value: str, known: tuple[str, ...], what: str) -> None:
         raise InputError(f"{value!r} is no {what}; choose one of {', '.join(known)}")
 
 
-def _to_weight_only(graph: VulkanGraph, linears: Iterable[Linear]) -> None:
+def to_weight_only(graph: VulkanGraph, linears: Iterable[Linear]) -> None:
+    """Make 8da4w `linears` of `graph` weight-only, and choose no parameters that they read."""
     for linear in linears:
         operator = graph.operators[linear.operator]
         names = operator.named_args

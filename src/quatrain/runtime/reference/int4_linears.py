@@ -5,23 +5,27 @@ from typing import Any
 
 import torch
 
+from quatrain.arithmetic import Arithmetic
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import Operator, VulkanGraph
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.runtime.defects import EmulatedDefect
-from quatrain.runtime.reference.defective_linear import defective_linear_dynamic
+from quatrain.runtime.reference.defective_kernels import defective_linear_dynamic
 from quatrain.runtime.reference.quantized import dense_weight, linear_dynamic, linear_weight_only
 
 
 class Int4Linears:
     """Makes the kernels of `graph`'s int4 linears; equal weights are unpacked once.
 
-    `defect`: what the 8da4w ones compute wrongly.
+    `arithmetic`: how the 8da4w ones are computed. `defect`: what they compute wrongly.
     """
 
-    def __init__(self, graph: VulkanGraph, defect: EmulatedDefect | None):
+    def __init__(
+        self, graph: VulkanGraph, arithmetic: Arithmetic, defect: EmulatedDefect | None
+    ) -> None:
         self.graph = graph
+        self.arithmetic = arithmetic
         self.defect = defect
         self._dense: dict[tuple[Any, ...], torch.Tensor] = {}
 
@@ -39,10 +43,15 @@ class Int4Linears:
             return (lambda x, bias: linear_weight_only(x, dense, bias)), (names["x"], names["bias"])
         arguments = ("x", "input_scales", "input_zero_points", "bias")
         defect, group = self.defect, self.graph.plain(names["group_size"])
+        weight_scales, columns = values[names["weight_scales"]], dense.shape[1]
 
         def linear(x: Any, scales: Any, zeros: Any, bias: Any) -> torch.Tensor:
+            if not self.arithmetic.quantizes(rows=x.numel() // columns):
+                return linear_weight_only(x, dense, bias)
             if defect is not None:
-                return defective_linear_dynamic(defect, x, scales, zeros, dense, bias, group)
+                return defective_linear_dynamic(
+                    defect, x, scales, zeros, dense, bias, weight_scales, group
+                )
             return linear_dynamic(x, scales, zeros, dense, bias)
 
         return linear, tuple(names[name] for name in arguments)

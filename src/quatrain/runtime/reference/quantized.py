@@ -11,10 +11,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from quatrain.arithmetic import VULKAN_ARITHMETIC
+from quatrain.errors import InputError
+from quatrain.linear.affine import INT8_MAX, INT8_MIN, choose_row_qparams
 from quatrain.runtime.reference.kernels import check_tokens
-
-# torchao's default, where the graph does not say: the smallest scale a token may have.
-_SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
 
 def unpack_int4(packed: torch.Tensor, even_low: bool = True) -> torch.Tensor:
@@ -65,13 +65,13 @@ def choose_qparams_affine(
     eps: float | None,
     *_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale and zero point per row of x [..., K], each [...]: torchao's ASYMMETRIC mapping."""
-    x = x.float()
-    lowest, highest = x.amin(-1).clamp(max=0), x.amax(-1).clamp(min=0)
-    smallest = _SMALLEST_SCALE if eps is None else eps
-    scale = ((highest - lowest) / float(quant_max - quant_min)).clamp(min=smallest)
-    zero_point = quant_min - torch.round(lowest / scale)
-    return scale, zero_point.clamp(quant_min, quant_max)
+    """Scale and zero point per row of x [..., K], each [...], asymmetric.
+
+    As Vulkan's shader has them, which reads of the graph only the bounds: `choose_row_qparams`.
+    """
+    if (quant_min, quant_max) != (INT8_MIN, INT8_MAX):
+        raise InputError(f"quantizes to [{quant_min}, {quant_max}], expected [-128, 127]")
+    return choose_row_qparams(x.float(), VULKAN_ARITHMETIC.smallest_scale)
 
 
 def embedding_q4gsw(

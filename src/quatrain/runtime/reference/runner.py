@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 
+from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, VulkanGraph, open_program
 from quatrain.program.linear_kernels import INT4_LINEARS
-from quatrain.runtime.defects import emulated_defect
+from quatrain.runtime.defects import EmulatedDefect, emulated_defect
 from quatrain.runtime.one_delegate import require_only_delegate
 from quatrain.runtime.operator_errors import UNFIT, cannot_compute, computing
 from quatrain.runtime.reference.attention import ATTENTION_KERNELS, MUTATED
+from quatrain.runtime.reference.defective_kernels import embedding_of_first_in_four
 from quatrain.runtime.reference.int4_linears import Int4Linears
 from quatrain.runtime.reference.kernels import KERNELS
 from quatrain.runtime.reference.quantized import QUANTIZED_KERNELS
@@ -26,14 +28,20 @@ Step = Callable[[list[Any]], None]
 class ReferenceRunner:
     """Runs the Vulkan delegate of `program` on the CPU.
 
-    `emulate` computes what a defect of `quatrain.runtime.defects` computes.
+    `emulate` computes what a defect of `quatrain.runtime.defects` computes; `arithmetic` says how
+    8da4w linears are computed.
     Every int4 weight is unpacked to float32 once (4 bytes per weight, shared where constants
     are). Raises `InputError` where the program has no single Vulkan delegate, does other work
     outside it, or holds an operator without a kernel here, named, before anything runs.
     """
 
-    def __init__(self, program: Program | Path | str, emulate: str | None = None) -> None:
-        defect = emulated_defect(emulate)
+    def __init__(
+        self,
+        program: Program | Path | str,
+        emulate: str | None = None,
+        arithmetic: Arithmetic = VULKAN_ARITHMETIC,
+    ) -> None:
+        self._defect = emulated_defect(emulate)
         if not isinstance(program, Program):
             program = open_program(program)
         self.device = "reference"
@@ -42,7 +50,7 @@ class ReferenceRunner:
         self.graph = program.vulkan
         require_only_delegate(program, "reference runtime")
         _require_kernels(self.graph, str(program.path))
-        self._linears = Int4Linears(self.graph, defect)
+        self._linears = Int4Linears(self.graph, arithmetic, self._defect)
         self._values = [self._initial(i) for i in range(len(self.graph.values))]
         self._steps: list[Step] = []
         self._targets: list[tuple[int, ...]] = []  # what each step writes
@@ -122,6 +130,9 @@ class ReferenceRunner:
     def _step(self, operator: Operator) -> Step:
         if operator.kind in INT4_LINEARS:
             kernel, arguments = self._linears.kernel(operator, self._values)
+        elif self._is_misread_embedding(operator):
+            names = operator.named_args
+            kernel, arguments = embedding_of_first_in_four, (names["weights"], names["indices"])
         else:
             kernel, arguments = _KERNELS[operator.kind], operator.args[:-1]
         read = self._reader(arguments)
@@ -152,6 +163,13 @@ class ReferenceRunner:
         return lambda values: [
             [values[item] for item in lists[i]] if i in lists else values[i] for i in arguments
         ]
+
+    def _is_misread_embedding(self, operator: Operator) -> bool:
+        return (
+            self._defect == EmulatedDefect.HEIGHT_PACKED_EMBEDDING
+            and operator.kind == "aten.embedding"
+            and self.graph.tensor(operator.out).layout == "height_packed"
+        )
 
     def _checked_input(self, declared: Tensor, given: torch.Tensor) -> torch.Tensor:
         fits = given.dim() == len(declared.shape) and all(

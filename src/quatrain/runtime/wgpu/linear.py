@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from quatrain.runtime.defects import EmulatedDefect, sums_capacity
+from quatrain.runtime.defects import EmulatedDefect, sum_multiplicity, sums_capacity
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Traits, ceil_div, dispatch
 from quatrain.runtime.wgpu.rows import Quantized
 
@@ -40,7 +40,7 @@ def int4_linear(
         "T": y.dtype, "N": n, "K": k, "GROUP": weights.group, "W_SCALE": weights.scales.dtype,
         "SCALE_STRIDE": weights.scales.shape[-1],
         "QUANTIZED": int8 is not None, "BIAS": weights.bias.dtype if weights.bias else "",
-        "CAPACITY": 0,
+        "CAPACITY": 0, "SUM_COUNTS": (),
     }  # fmt: skip
     if int8 is not None:
         assert weights.sums is not None
@@ -48,6 +48,8 @@ def int4_linear(
         constants |= {"X_SCALE": int8.scale.dtype, "SUM_STRIDE": weights.sums.shape[-1]}
         if defect == EmulatedDefect.MORE_ROWS_THAN_SUMS:
             constants["CAPACITY"] = sums_capacity(k, weights.group, x.dtype == "f16")
+        elif defect == EmulatedDefect.GROUP_SUMS:
+            constants["SUM_COUNTS"] = tuple(map(float, sum_multiplicity(weights.group)))
     if weights.bias is not None:
         operands.append(weights.bias)
 
@@ -56,7 +58,8 @@ def int4_linear(
             "linear_any", operands, (m,), lambda p: (ceil_div(n, 64), p[0], 1),
             **constants, WORKGROUP=64,
         )  # fmt: skip
-    if m == 1 and not traits.cpu and ceil_div(n, _LANES_CHANNELS) <= MOST_WORKGROUPS:
+    fits = ceil_div(n, _LANES_CHANNELS) <= MOST_WORKGROUPS
+    if m == 1 and int8 is None and fits and not traits.cpu:
         return _lanes(operands, m, constants)
     return _rows(operands, m, constants, traits)
 

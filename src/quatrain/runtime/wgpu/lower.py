@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from quatrain.arithmetic import Arithmetic
 from quatrain.program import Operator, VulkanGraph
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.operator_errors import computing
@@ -19,15 +20,17 @@ def lower(
     inputs: Mapping[int, np.ndarray],
     traits: Traits,
     fp16: bool,
+    arithmetic: Arithmetic,
     defect: EmulatedDefect | None = None,
     join: bool = True,
 ) -> Lowered:
     """Dispatches for `operators` (the graph's, fused) at the shapes of `inputs`.
 
-    `defect`: one to emulate. Without `join`, each operator has dispatches of its own. Raises
-    `InputError` for an operator that cannot be computed, such as one of a damaged program.
+    `arithmetic`: of 8da4w linears. `defect`: one to emulate. Without `join`, each operator has
+    dispatches of its own. Raises `InputError` for an operator that cannot be computed, such as one
+    of a damaged program.
     """
-    lowering = Lowering(graph, traits, fp16, inputs, defect, join)
+    lowering = Lowering(graph, traits, fp16, inputs, arithmetic, defect, join)
     for operator in operators:
         with computing(operator.name):
             _lower(lowering, operator)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from quatrain.arithmetic import Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, VulkanGraph
 from quatrain.runtime.defects import EmulatedDefect
@@ -56,6 +57,7 @@ class Lowering:
         traits: Traits,
         fp16: bool,
         inputs: Mapping[int, np.ndarray],
+        arithmetic: Arithmetic,
         defect: EmulatedDefect | None,
         join: bool,
     ):
@@ -63,6 +65,7 @@ class Lowering:
         self.traits = traits
         self.fp16 = fp16
         self.inputs = inputs
+        self.arithmetic = arithmetic
         self.defect = defect
         self.join = join
         self._rows: dict[int, Row] = {}  # by the index of their dispatch

@@ -9,11 +9,12 @@ from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import Operator
 from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.wgpu import attention, linear, pointwise
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand
 from quatrain.runtime.wgpu.lowering import Lowering
 from quatrain.runtime.wgpu.movement import put
-from quatrain.runtime.wgpu.rows import EPSILON, Norm, Quantized, Row, quantize_activation
+from quatrain.runtime.wgpu.rows import Norm, Quantized, Row, quantize_activation
 from quatrain.runtime.wgpu.shape_operators import SHAPE_HANDLERS
 
 
@@ -21,7 +22,10 @@ def _embedding(to: Lowering, operator: Operator) -> list[Dispatch]:
     args = operator.named_args
     tokens, table = to.operand(args["indices"]), to.operand(args["weights"])
     y = to.declare(operator.out, (*tokens.shape, table.shape[1]))
-    return [pointwise.embedding(tokens, table, y)]
+    misread = to.defect == EmulatedDefect.HEIGHT_PACKED_EMBEDDING and (
+        to.graph.tensor(operator.out).layout == "height_packed"
+    )
+    return [pointwise.embedding(tokens, table, y, misread)]
 
 
 def _embedding_int4(to: Lowering, operator: Operator) -> list[Dispatch]:
@@ -103,6 +107,8 @@ def _choose_qparams(to: Lowering, operator: Operator) -> list[Dispatch]:
             f"{operator.name} asks for {found}; the GPU kernel knows asymmetric int8 per token, "
             f"{wanted}. Use --device reference."
         )
+    if not to.arithmetic.quantizes(x.rows):
+        return []  # nothing reads them
     scale_id, zero_id = to.graph.outputs_of(operator)
     known = to.quantized.get(x.key)
     if known is not None:
@@ -112,7 +118,7 @@ def _choose_qparams(to: Lowering, operator: Operator) -> list[Dispatch]:
     zero = replace(to.declare(zero_id, x.shape[:-1]), dtype="i32")
     to.result.operands[zero_id] = zero
     packed = Operand(("packed", operator.out), "u32", (x.rows, -(-k // 8) * 2))
-    quantized = Quantized(packed, scale, zero, to.plain(args["eps"]) or EPSILON)
+    quantized = Quantized(packed, scale, zero)
     to.quantized[x.key] = quantized
     return [to.add_row(Row(x, quantized=quantized))]
 
@@ -130,7 +136,7 @@ def _linear(to: Lowering, operator: Operator) -> list[Dispatch]:
         bias=to.operand(args["bias"]) if has_bias else None,
     )
     y = to.declare(operator.out, (*x.shape[:-1], packed.shape[0]))
-    if not int8:
+    if not int8 or not to.arithmetic.quantizes(x.rows):
         return [linear.int4_linear(x, weights, y, to.traits)]
     scale, zero = to.operand(args["input_scales"]), to.operand(args["input_zero_points"])
     quantized = to.quantized.get(x.key)

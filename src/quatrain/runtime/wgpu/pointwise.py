@@ -44,13 +44,16 @@ REDUCTIONS = {
 _LOWEST = 3.4e38  # stands for infinity, which WGSL has no literal for
 
 
-def embedding(tokens: Operand, table: Operand, y: Operand) -> Dispatch:
-    """y [..., K] = table [V, K] at i32 `tokens`; one outside the table reads its last row."""
+def embedding(tokens: Operand, table: Operand, y: Operand, first_in_four: bool = False) -> Dispatch:
+    """y [..., K] = table [V, K] at i32 `tokens`; one outside the table reads its last row.
+
+    `first_in_four` emulates the defect embedding-height-packed.
+    """
     rows, k = table.shape
     return dispatch(
         "embedding", [tokens, table, y], (tokens.count,),
         lambda p: (ceil_div(k, 64), p[0], 1),
-        T=y.dtype, K=k, ROWS=rows, TABLE=table.dtype, WORKGROUP=64,
+        T=y.dtype, K=k, ROWS=rows, TABLE=table.dtype, FIRST_IN_FOUR=first_in_four, WORKGROUP=64,
     )  # fmt: skip
 
 

@@ -6,11 +6,9 @@ quantizes it, where the graph asks for these in a row.
 
 from dataclasses import dataclass
 
+from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Traits, ceil_div, dispatch
-
-# torchao's smallest scale of an activation where the graph does not give one.
-EPSILON = 1.1920928955078125e-07
 
 # WGSL of what reads back of a zero point `chosen`, by the defect that is emulated.
 _READ_ZERO: dict[EmulatedDefect | None, str] = {
@@ -39,15 +37,11 @@ class Norm:
 
 @dataclass(frozen=True)
 class Quantized:
-    """An activation [M, K] in int8: `packed` u32 [M, ceil(K/8)*2], and per row `scale`, `zero`.
-
-    `smallest` is the least that a scale may be.
-    """
+    """An activation [M, K] in int8: `packed` u32 [M, ceil(K/8)*2], and per row `scale`, `zero`."""
 
     packed: Operand
     scale: Operand
     zero: Operand
-    smallest: float = EPSILON
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,7 @@ class Row:
                 ("packed", "read_write", "vec2<u32>", quantized.packed),
             ]
             constants |= {
-                "X_SCALE": quantized.scale.dtype, "SMALLEST": quantized.smallest,
+                "X_SCALE": quantized.scale.dtype, "SMALLEST": VULKAN_ARITHMETIC.smallest_scale,
                 "READ_ZERO": _READ_ZERO.get(defect, "chosen"),
             }  # fmt: skip
         return dispatch(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Operator, Program, Tensor, open_program
 from quatrain.runtime.defects import emulated_defect
@@ -31,7 +32,8 @@ class WgpuRunner:
     """Runs the Vulkan delegate of `program` on the GPU `adapter` (its name or index; the best).
 
     Constants are uploaded once, from the memory-mapped file; the KV caches stay on the GPU.
-    `emulate` computes what a defect of `quatrain.runtime.defects` computes.
+    `emulate` computes what a defect of `quatrain.runtime.defects` computes; `arithmetic` says how
+    8da4w linears are computed.
     Raises `InputError`, before anything runs, for a program that does other work beside its
     delegate, and `RuntimeUnavailable` for an operator without a kernel or where there is no GPU.
     """
@@ -41,7 +43,9 @@ class WgpuRunner:
         program: Program | Path | str,
         adapter: str | None = None,
         emulate: str | None = None,
+        arithmetic: Arithmetic = VULKAN_ARITHMETIC,
     ) -> None:
+        self._arithmetic = arithmetic
         self._defect = emulated_defect(emulate)
         if not isinstance(program, Program):
             program = open_program(program)
@@ -171,7 +175,9 @@ class WgpuRunner:
         self, operators: list[Operator], given: dict[int, np.ndarray], join: bool = True
     ) -> Lowered:
         traits, fp16 = self.gpu.traits, self.gpu.info.fp16
-        return lower(self.graph, operators, given, traits, fp16, self._defect, join)
+        return lower(
+            self.graph, operators, given, traits, fp16, self._arithmetic, self._defect, join
+        )
 
     def _make_plan(self, given: dict[int, np.ndarray]) -> Plan:
         lowered = self._lower(self._operators, given)

@@ -32,6 +32,11 @@ fn load_x(m: u32, k: u32) -> f32 {
 {% endif %}
 }
 
+{% if SUM_COUNTS %}
+// Emulates dq8ca-group-sums: 8 is taken off as often as the group's sum counts a four.
+const SUM_COUNTS = array<f32, {{ SUM_COUNTS | length }}>({{ SUM_COUNTS | join(", ") }});
+{% endif %}
+
 @compute @workgroup_size({{ WORKGROUP }})
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let n = id.x;
@@ -42,7 +47,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     var a = 0.0;
     for (var k = group * {{ GROUP }}u; k < (group + 1u) * {{ GROUP }}u; k++) {
       let nibble = extractBits(w[n * WORDS + k / 8u], k % 8u * 4u, 4u);
-      a += (f32(nibble) - 8.0) * load_x(m, k);
+      a += (f32(nibble) - 8.0{% if SUM_COUNTS %} * SUM_COUNTS[k % {{ GROUP }}u / 4u]{% endif %}) * load_x(m, k);
     }
 {% if QUANTIZED %}
     if (true{% if CAPACITY %} && group * ((p.x + 3u) / 4u) + m / 4u < {{ CAPACITY }}u{% endif %}) {

@@ -36,13 +36,18 @@ fn load_x(m: u32, slice: u32, part: u32) -> vec4<f32> {
   return vec4<f32>({{ "unpack4xI8" if QUANTIZED else "" }}(x[m * (K / 4u) + slice * 8u + part]));
 }
 
-fn four(word: u32, half: u32) -> vec4<f32> {
+{% if SUM_COUNTS %}
+// Emulates dq8ca-group-sums: 8 is taken off as often as the group's sum counts a slice.
+const SUM_COUNTS = array<f32, STEPS>({{ SUM_COUNTS[::8] | join(", ") }});
+{% endif %}
+
+fn four(word: u32, half: u32{% if SUM_COUNTS %}, slice: u32{% endif %}) -> vec4<f32> {
 {% if QUANTIZED %}
   let bits = (vec4(word) >> (vec4(0u, 8u, 16u, 24u) + 4u * half)) & vec4(15u);
 {% else %}
   let bits = (vec4(word) >> (vec4(0u, 4u, 8u, 12u) + 16u * half)) & vec4(15u);
 {% endif %}
-  return vec4<f32>(bits) - 8.0;
+  return vec4<f32>(bits) - 8.0{% if SUM_COUNTS %} * SUM_COUNTS[slice % STEPS]{% endif %};
 }
 
 @compute @workgroup_size({{ WORKGROUP }})
@@ -75,7 +80,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>{% if SPREAD %},
 {% endfor %}{% endif %}
 {% for part in range(8) %}
 {% for r in range(ROWS) %}
-      let w{{ r }}_{{ part }} = four(w{{ r }}.{{ "xyzw"[part // 2] }}, {{ part % 2 }}u);
+      let w{{ r }}_{{ part }} = four(w{{ r }}.{{ "xyzw"[part // 2] }}, {{ part % 2 }}u{% if SUM_COUNTS %}, slice{% endif %});
 {% endfor %}
 {% for t in range(TOKENS) %}
 {% if SPREAD %}

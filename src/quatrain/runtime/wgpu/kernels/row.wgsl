@@ -2,9 +2,11 @@
 //
 // JOIN      x = JOIN of a and b, kept
 // NORM      y = x / sqrt(mean(x^2) + EPS) * weight
-// QUANTIZE  y, or x without NORM, as torchao's choose_qparams_affine does per token:
-//           scale = max((max(v, 0) - min(v, 0)) / 255, SMALLEST)
-//           zero = clamp(-128 - round(min / scale)), as READ_ZERO, which a defect may change
+// QUANTIZE  y, or x without NORM, as the Vulkan runtime's choose_qparams does per token:
+//           exact = (max(v, 0) - min(v, 0)) / 255, 0.1 for a row of zeros
+//           zero = clamp(round(-128 - min / exact)), or from the other end where that is farther,
+//                  as READ_ZERO, which a defect may change
+//           scale = max(exact, SMALLEST)
 //           packed [M, ceil(K/8)] pairs of u32: int8 of (k0 k2 k4 k6), (k1 k3 k5 k7)
 
 alias T = {{ T }};
@@ -78,11 +80,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   }
   storageBarrier();  // the row was written by other lanes
   workgroupBarrier();
-  let exact = max((highs[0] - lows[0]) / 255.0, {{ SMALLEST }});
-  let chosen = clamp(-128.0 - round(lows[0] / exact), -128.0, 127.0);
+  let range = (highs[0] - lows[0]) / 255.0;
+  let exact = select(0.1, range, range > 0.0);
+  let below = lows[0] / exact;
+  let above = highs[0] / exact;
+  let end = select(127.0 - above, -128.0 - below, 128.0 + below < 127.0 - above);
+  let chosen = clamp(round(end), -128.0, 127.0);
   let zero = {{ READ_ZERO }};
   // The integers follow the scale as it is stored.
-  let stored = {{ X_SCALE }}(exact);
+  let stored = {{ X_SCALE }}(max(exact, {{ SMALLEST }}));
   if (lane == 0u) {
     x_scale[m] = stored;
     x_zero[m] = i32(zero);

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.runtime.wgpu.dispatch import Dispatch
 from quatrain.runtime.wgpu.pointwise import BINARY
-from quatrain.runtime.wgpu.rows import EPSILON, Join, Norm, Quantized, Row, quantize_activation
+from quatrain.runtime.wgpu.rows import Join, Norm, Quantized, Row, quantize_activation
 from quatrain.runtime.wgpu.selftest.bench import NUMPY, Bench, Case
 
 # (M, K): tokens, channels.
@@ -92,15 +93,18 @@ def _packed(integers: np.ndarray) -> np.ndarray:
 
 
 def quantized(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scale, zero point [M] and int8 values [M, K] of x [M, K] as torchao computes them.
+    """Scale, zero point [M] and int8 values [M, K] of x [M, K] as the Vulkan runtime has them.
 
     In float32 rather than float64: a value half way between two integers must fall the same way.
     """
     wide = x.astype(np.float32)
     low, high = np.minimum(wide.min(1), 0), np.maximum(wide.max(1), 0)
-    exact = np.maximum((high - low) / np.float32(255), np.float32(EPSILON))
-    zero = np.clip(-128 - np.round(low / exact), -128, 127)
-    scale = exact.astype(x.dtype)
+    exact = (high - low) / np.float32(255)
+    exact = np.where(exact > 0, exact, np.float32(0.1))
+    below, above = low / exact, high / exact
+    end = np.where(128 + below < 127 - above, -128 - below, 127 - above)
+    zero = np.clip(np.round(end), -128, 127)
+    scale = np.maximum(exact, np.float32(VULKAN_ARITHMETIC.smallest_scale)).astype(x.dtype)
     inverse = np.float32(1) / scale.astype(np.float32)
     integers = np.clip(np.round(wide * inverse[:, None]) + zero[:, None], -128, 127)
     return scale, zero.astype(np.int64), integers.astype(np.int64)

@@ -1,0 +1,41 @@
+"""Which arithmetic a runtime gives an 8da4w linear: integers, or floating-point activations.
+
+ExecuTorch's Vulkan delegate quantizes activations only in calls of two rows or more: a linear
+with one row takes a kernel that multiplies the floating-point activation with dequantized
+weights, as weight-only does. So decode never quantizes activations, nor does the output layer,
+which sees the last token alone; on a GPU without integer dot products no linear does.
+XNNPACK quantizes every row. Sources: `is_gemv` and `pick_linear_dqa_qw_shader` in
+`backends/vulkan/runtime/graph/ops/impl/QuantizedLinear.cpp`, and `SMALL_SCALE_THRESHOLD` in
+`ops/glsl/choose_qparams_per_row.glsl`, of ExecuTorch 1.0 to 1.5; held against what the real
+runtime computes by tests/runtime/test_conformance.py.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a runtime computes 8da4w linears; `name` is for people.
+
+    `least_quantized_rows`: the fewest rows (tokens of a call) from which on activations are
+    quantized to int8; None: never. `smallest_scale`: of an activation's int8; a row that needs a
+    smaller one is rounded with this, its zero point being that of its own range.
+    """
+
+    name: str
+    least_quantized_rows: int | None
+    smallest_scale: float
+
+    def quantizes(self, rows: int) -> bool:
+        """Whether an 8da4w linear quantizes an activation of `rows` rows."""
+        return self.least_quantized_rows is not None and rows >= self.least_quantized_rows
+
+
+# torchao's smallest scale, that of float32.
+XNNPACK_ARITHMETIC = Arithmetic("XNNPACK", 1, 1.1920928955078125e-07)
+VULKAN_ARITHMETIC = Arithmetic("Vulkan", 2, 6.1e-5)
+VULKAN_WITHOUT_DOT_PRODUCTS = Arithmetic(
+    "Vulkan without integer dot products", None, VULKAN_ARITHMETIC.smallest_scale
+)
+# By the backend that a program was exported for.
+ARITHMETIC_OF = {"vulkan": VULKAN_ARITHMETIC, "xnnpack": XNNPACK_ARITHMETIC}
