@@ -10,7 +10,7 @@ of ExecuTorch 1.5; `ops/glsl/embedding_texture.glsl` of its runtime.
 from dataclasses import replace
 
 from quatrain.program.graph import Operator, Plain, Tensor, VulkanGraph
-from quatrain.program.memory import give_memory
+from quatrain.program.memory import assign_memory
 
 _WIDTH_PACKED = "width_packed"
 
@@ -70,4 +70,4 @@ def _keep_for_others(graph: VulkanGraph, embedding: Operator, before: Tensor) ->
     place = next(i for i, operator in enumerate(graph.operators) if operator is embedding)
     clone = Operator("aten.clone.default", (embedding.out, memory_format, copy))
     graph.operators.insert(place + 1, clone)
-    give_memory(graph, [copy])
+    assign_memory(graph, [copy])
