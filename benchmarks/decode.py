@@ -19,7 +19,7 @@ import torch
 
 from measure import machine, print_table, write_json
 from quatrain.export import ExportOptions, export_checkpoint
-from quatrain.quantize import quantize_model
+from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.smollm2 import fetch_smollm2
 

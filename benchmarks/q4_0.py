@@ -14,7 +14,7 @@ import gguf
 
 from measure import machine, print_table, write_json
 from quatrain.export import ExportOptions, export_checkpoint
-from quatrain.quantize import quantize_model
+from quatrain.quantize.pipeline import quantize_model
 from quatrain.smollm2 import fetch_smollm2
 from quatrain.verify.evaluate import DEFAULT_TEXT, evaluate_models
 

@@ -13,13 +13,8 @@ if TYPE_CHECKING:
     from quatrain.export import ExportOptions, ExportReport, export_checkpoint
     from quatrain.int4 import Scheme
     from quatrain.program import Program, open_program, write_program
-    from quatrain.quantize import (
-        ConvertOptions,
-        ConvertReport,
-        QuantizeReport,
-        convert_model,
-        quantize_model,
-    )
+    from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
+    from quatrain.quantize.report import QuantizeReport
     from quatrain.runtime.generate import Generation, Runner, generate
     from quatrain.runtime.load import ProgramRunner, load_runner
     from quatrain.tokenizer import Tokenizer, find_tokenizer
@@ -27,12 +22,12 @@ if TYPE_CHECKING:
     from quatrain.verify.verify import VerifyReport, verify_program
 
 __all__ = [
-    "Checkpoint", "ConvertOptions", "ConvertReport", "Divergence", "Evaluation", "ExportOptions",
-    "ExportReport", "FloatModel", "Generation", "InputError", "Program", "ProgramRunner",
-    "QuantizeReport", "QuatrainError", "Runner", "Scheme", "Tokenizer", "VerifyReport",
-    "convert_model", "evaluate_models", "export_checkpoint", "find_tokenizer", "generate",
-    "load_runner", "open_checkpoint", "open_float_model", "open_program", "quantize_model",
-    "verify_program", "write_program",
+    "Checkpoint", "ConvertOptions", "Divergence", "Evaluation", "ExportOptions", "ExportReport",
+    "FloatModel", "Generation", "InputError", "Program", "ProgramRunner", "QuantizeReport",
+    "QuatrainError", "Runner", "Scheme", "Tokenizer", "VerifyReport", "convert_model",
+    "evaluate_models", "export_checkpoint", "find_tokenizer", "generate", "load_runner",
+    "open_checkpoint", "open_float_model", "open_program", "quantize_model", "verify_program",
+    "write_program",
 ]  # fmt: skip
 
 _NAMES_OF_MODULE = {
@@ -41,9 +36,8 @@ _NAMES_OF_MODULE = {
     "quatrain.export": ("ExportOptions", "ExportReport", "export_checkpoint"),
     "quatrain.int4": ("Scheme",),
     "quatrain.program": ("Program", "open_program", "write_program"),
-    "quatrain.quantize": (
-        "ConvertOptions", "ConvertReport", "QuantizeReport", "convert_model", "quantize_model",
-    ),
+    "quatrain.quantize.pipeline": ("ConvertOptions", "convert_model", "quantize_model"),
+    "quatrain.quantize.report": ("QuantizeReport",),
     "quatrain.runtime.generate": ("Generation", "Runner", "generate"),
     "quatrain.runtime.load": ("ProgramRunner", "load_runner"),
     "quatrain.tokenizer": ("Tokenizer", "find_tokenizer"),

@@ -8,7 +8,7 @@ from tests.support.peers import TOLERANCE, backbone_of, prefill_then_decode, rel
 
 from quatrain.backbone.config import config_from_params
 from quatrain.errors import InputError
-from quatrain.quantize.model import quantize_model
+from quatrain.quantize.pipeline import quantize_model
 from quatrain.verify.eager import load_eager
 
 LENGTH = 12

@@ -13,7 +13,7 @@ from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.program import open_program
 from quatrain.program.inspect.linears import find_linears
-from quatrain.quantize.model import quantize_model
+from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.load import load_runner
 from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.verify.eager import load_eager

@@ -16,13 +16,8 @@ from typer.testing import CliRunner
 from quatrain.checkpoint import open_checkpoint
 from quatrain.cli import build_app
 from quatrain.errors import InputError
-from quatrain.quantize import (
-    ConvertOptions,
-    convert_model,
-    quantize_channels,
-    quantize_groups,
-    quantize_model,
-)
+from quatrain.quantize.methods.round_to_nearest import quantize_channels, quantize_groups
+from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
 from quatrain.quantize.resumable import ResumableFile
 
 WQ = "layers.0.attention.wq"
@@ -157,10 +152,9 @@ def test_options_that_could_not_be_followed_are_refused(tmp_path):
 @pytest.mark.parametrize("pre", ["of-no-known-kind", None])
 def test_a_tokenizer_that_cannot_be_read_shows_before_the_work(tmp_path, monkeypatch, pre):
     source = tiny.write_gguf(tmp_path / "m.gguf", tokenizer=pre)
-    for module in ("quatrain.quantize.output_tensors", "quatrain.quantize.model"):
-        monkeypatch.setattr(
-            f"{module}.quantize_tensor", lambda *_: pytest.fail("a tensor was made")
-        )
+    monkeypatch.setattr(
+        "quatrain.quantize.writer.quantize_tensor", lambda *_: pytest.fail("a tensor was made")
+    )
     for write in (convert_model, quantize_model):
         with pytest.raises(InputError, match="tokenizer"):
             write(source, tmp_path / "out")
@@ -293,7 +287,7 @@ def interrupted_conversion(monkeypatch, source, output):
 def test_what_another_version_wrote_is_thrown_away(tmp_path, monkeypatch):
     source = folders.write_quantized(tmp_path / "in", "gptq")
     interrupted_conversion(monkeypatch, source, tmp_path / "out")
-    monkeypatch.setattr("quatrain.quantize.convert.version", lambda _: "0.0.0")
+    monkeypatch.setattr("quatrain.quantize.pipeline.version", lambda _: "0.0.0")
     assert convert_model(source, tmp_path / "out").resumed_at == 0
 
 
@@ -327,7 +321,7 @@ def test_an_output_that_cannot_be_written(tmp_path):
 MEMORY = """
 import sys
 from pathlib import Path
-from quatrain.quantize import convert_model
+from quatrain.quantize.pipeline import convert_model
 from quatrain.stages import peak_rss_bytes
 import quatrain.checkpoint.hugging_face.quantized, torch
 before = peak_rss_bytes()
@@ -395,7 +389,7 @@ def test_a_gguf_table_is_never_in_memory_as_floats(tmp_path, kind, write):
 
 CTRL_C = """
 from quatrain.cli import main
-from quatrain.quantize import convert
+from quatrain.quantize import pipeline
 from quatrain.quantize.resumable import ResumableFile
 
 def interrupt(*_):
@@ -410,7 +404,7 @@ main()
     ("patched", "said"),
     [
         ("ResumableFile.append", "interrupted; the same command goes on where it was, with what"),
-        ("convert.source_files", "interrupted; nothing was written"),
+        ("pipeline.source_files", "interrupted; nothing was written"),
     ],
 )
 def test_ctrl_c(tmp_path, patched, said):

@@ -14,7 +14,8 @@ from quatrain.checkpoint import open_checkpoint
 from quatrain.checkpoint.open_model import open_float_model
 from quatrain.commands.quantize import quantize
 from quatrain.errors import InputError
-from quatrain.quantize import quantize_channels, quantize_groups, quantize_model
+from quatrain.quantize.methods.round_to_nearest import quantize_channels, quantize_groups
+from quatrain.quantize.pipeline import quantize_model
 from quatrain.stages import Stages
 from quatrain.tokenizer import Tokenizer
 
@@ -136,7 +137,9 @@ def test_what_is_kept_counts_among_the_weights(tmp_path):
         values = written[weight].view(*scales.shape, 32) * scales[..., None]
         error += float((source[weight] - values.flatten(1)).square().sum())
         total += float(source[weight].square().sum())
-    assert report.relative_rms_error["layers"] == pytest.approx((error / total) ** 0.5, rel=1e-5)
+    assert report.relative_rms_error_by_part["layers"] == pytest.approx(
+        (error / total) ** 0.5, rel=1e-5
+    )
 
 
 def test_the_report(tmp_path):
@@ -144,9 +147,9 @@ def test_the_report(tmp_path):
     report = quantize_model(model, tmp_path / "out", stages=Stages())
     assert report.bytes_in == model.stat().st_size
     assert report.bytes_out == sum(file.stat().st_size for file in (tmp_path / "out").iterdir())
-    assert set(report.relative_rms_error) == {"embedding", "layers", "output"}
-    assert 0.001 < report.relative_rms_error["embedding"] < 0.02
-    assert 0.05 < report.relative_rms_error["layers"] < 0.1
+    assert set(report.relative_rms_error_by_part) == {"embedding", "layers", "output"}
+    assert 0.001 < report.relative_rms_error_by_part["embedding"] < 0.02
+    assert 0.05 < report.relative_rms_error_by_part["layers"] < 0.1
     assert report.seconds and report.peak_rss_bytes > 0
     assert report.exact_groups == report.negative_scales == 0
 

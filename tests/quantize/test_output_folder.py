@@ -6,7 +6,7 @@ from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint import open_checkpoint
 from quatrain.errors import InputError
-from quatrain.quantize import convert_model, quantize_model
+from quatrain.quantize.pipeline import convert_model, quantize_model
 
 WRITERS = pytest.mark.parametrize("write", [convert_model, quantize_model])
 OWN = {"model.safetensors", "params.json", "tokenizer.json", "tokenizer_config.json"}

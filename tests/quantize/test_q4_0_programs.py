@@ -9,7 +9,7 @@ from tests.support import tiny_models as tiny
 from quatrain.checkpoint import open_checkpoint
 from quatrain.checkpoint.open_model import open_float_model
 from quatrain.export import ExportOptions, export_checkpoint
-from quatrain.quantize import ConvertOptions, convert_model, quantize_model
+from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
 from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.verify.verify import verify_program
 
@@ -28,7 +28,7 @@ def checkpoint(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("int4") / "c"
     report = quantize_model(model, folder)
     assert 0.3 < report.negative_scales / report.exact_groups < 0.7
-    assert set(report.relative_rms_error.values()) == {0.0}
+    assert set(report.relative_rms_error_by_part.values()) == {0.0}
     return folder
 
 
@@ -69,8 +69,8 @@ def test_convert_keeps_every_weight_and_says_so(model, checkpoint, tmp_path):
 def test_other_groups_or_an_int8_embedding_are_rounded_and_counted(model, tmp_path):
     assert convert_model(model, tmp_path / "a", ConvertOptions(embedding="int8")).rounded == 1
     report = quantize_model(model, tmp_path / "b", embedding="int8")
-    assert report.relative_rms_error["embedding"] > 0
-    assert report.relative_rms_error["layers"] == 0
+    assert report.relative_rms_error_by_part["embedding"] > 0
+    assert report.relative_rms_error_by_part["layers"] == 0
 
 
 def test_torchao_reads_the_same_weights(model, checkpoint):
@@ -97,7 +97,7 @@ def test_vulkan_programs_hold_the_files_weights(checkpoint, tmp_path, scheme):
     assert verified.passed and not verified.note
     # By verify's own reading, integers, sums and scales are equal.
     assert len(verified.packed) == 1 + LAYERS * 7
-    assert all(check.walk.worst < 1e-5 for check in verified.devices)
+    assert all(check.layerwise.worst < 1e-5 for check in verified.devices)
 
 
 def test_xnnpack_says_what_it_rounds_and_computes_that(checkpoint, tmp_path):

@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quatrain.errors import InputError
-from quatrain.quantize import quantize_channels, quantize_groups
-from quatrain.quantize.methods.round_to_nearest import squared_error
+from quatrain.quantize.methods.round_to_nearest import (
+    quantize_channels,
+    quantize_groups,
+    squared_error,
+)
 
 FAST = settings(max_examples=60, deadline=None)
 

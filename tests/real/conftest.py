@@ -6,7 +6,7 @@ import pytest
 from filelock import FileLock
 
 from quatrain.export import ExportOptions, export_checkpoint
-from quatrain.quantize import quantize_model
+from quatrain.quantize.pipeline import quantize_model
 from quatrain.smollm2 import fetch_smollm2
 
 

@@ -8,7 +8,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tests.support import quantized_folders as folders
 
-from quatrain.quantize import quantize_groups
+from quatrain.quantize.methods.round_to_nearest import quantize_groups
 
 METHODS = ("gptq", "awq", "compressed-tensors")
 

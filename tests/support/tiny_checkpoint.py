@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from quatrain.quantize import quantize_channels, quantize_groups
+from quatrain.quantize.methods.round_to_nearest import quantize_channels, quantize_groups
 
 PARAMS = {
     "dim": 64,

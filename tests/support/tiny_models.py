@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.support.paths import WRITTEN_ELSEWHERE
 
-from quatrain.quantize import quantize_channels, quantize_groups
+from quatrain.quantize.methods.round_to_nearest import quantize_channels, quantize_groups
 
 PARAMS = {
     "dim": 64,

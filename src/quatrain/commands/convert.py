@@ -1,6 +1,6 @@
 """`quatrain convert`: any model or checkpoint to the pre-quantized safetensors layout."""
 
-import dataclasses
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,64 +16,72 @@ from quatrain.commands._common import (
     print_json,
     shown_stages,
 )
+from quatrain.commands.quantize import EmbeddingFormat
 from quatrain.errors import Interrupted
 from quatrain.int4 import GROUP_SIZES
 
 if TYPE_CHECKING:
-    from quatrain.quantize import ConvertReport
+    from quatrain.quantize.report import QuantizeReport
+
+_JSON_KEYS = (
+    "source", "output", "group_size", "tensors", "resumed_at", "bytes_in", "bytes_out", "rounded",
+    "relative_rms_error", "tokenizer", "seconds", "peak_rss_bytes",
+)  # fmt: skip
 
 
-class Table(StrEnum):
+class OutputFormat(StrEnum):
     keep = "keep"
     int8 = "int8"
     int4 = "int4"
-    fp = "fp"
 
 
-class OutputTable(StrEnum):
-    keep = "keep"
-    int8 = "int8"
-    int4 = "int4"
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="IN",
+        help="A checkpoint of torchao, GPTQ, AWQ, compressed-tensors or Meta, a model in "
+        "floating point, a GGUF file, or hf://owner/name.",
+    ),
+]
+Output = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")]
+Params = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="params.json, if not beside the file.")
+]
+GroupSize = Annotated[
+    int | None,
+    typer.Option(
+        help="For a floating-point source: 32 (the default), 64, 128 or 256.",
+        autocompletion=one_of(*GROUP_SIZES),
+    ),
+]
+Embedding = Annotated[
+    EmbeddingFormat,
+    typer.Option(
+        help="keep: as the source has it; int8 for a floating-point source (int4 where a GGUF "
+        "file has it as Q4_0)."
+    ),
+]
+OutputLayer = Annotated[
+    OutputFormat,
+    typer.Option(help="keep: as the source has it; int4 for a floating-point source."),
+]
+RequantizeAsymmetric = Annotated[
+    bool,
+    typer.Option(
+        "--requantize-asymmetric",
+        help="Round asymmetric and act-order linears anew, and say what that costs.",
+    ),
+]
 
 
 def convert(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="IN",
-            help="A checkpoint of torchao, GPTQ, AWQ, compressed-tensors or Meta, a model in "
-            "floating point, a GGUF file, or hf://owner/name.",
-        ),
-    ],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
-    params: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="params.json, if not beside the file.")
-    ] = None,
-    group_size: Annotated[
-        int | None,
-        typer.Option(
-            help="For a floating-point source: 32 (the default), 64, 128 or 256.",
-            autocompletion=one_of(*GROUP_SIZES),
-        ),
-    ] = None,
-    embedding: Annotated[
-        Table,
-        typer.Option(
-            help="keep: as the source has it; int8 for a floating-point source (int4 where a GGUF "
-            "file has it as Q4_0)."
-        ),
-    ] = Table.keep,
-    output_layer: Annotated[
-        OutputTable,
-        typer.Option(help="keep: as the source has it; int4 for a floating-point source."),
-    ] = OutputTable.keep,
-    requantize_asymmetric: Annotated[
-        bool,
-        typer.Option(
-            "--requantize-asymmetric",
-            help="Round asymmetric and act-order linears anew, and say what that costs.",
-        ),
-    ] = False,
+    source: Source,
+    output: Output,
+    params: Params = None,
+    group_size: GroupSize = None,
+    embedding: Embedding = EmbeddingFormat.keep,
+    output_layer: OutputLayer = OutputFormat.keep,
+    requantize_asymmetric: RequantizeAsymmetric = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -82,16 +90,15 @@ def convert(
 
     Example: `quatrain convert hf://owner/llama-gptq llama-int4 --output-layer int4`
     """
-    from quatrain.quantize import ConvertOptions, convert_model
-    from quatrain.quantize.resumable import working_folder
+    from quatrain.quantize.arguments import check_arguments
 
     check_no_word(source, "convert")
-    options = ConvertOptions(
-        group_size=group_size,
-        embedding=embedding.value,
-        output_layer=output_layer.value,
-        requantize_asymmetric=requantize_asymmetric,
-    )
+    check_arguments(source, output, group_size, params)
+
+    from quatrain.quantize.pipeline import ConvertOptions, convert_model
+    from quatrain.quantize.resumable import working_folder
+
+    options = ConvertOptions(group_size, embedding.value, output_layer.value, requantize_asymmetric)
     try:
         report = convert_model(source, output, options, params, shown_stages())
     except KeyboardInterrupt:
@@ -102,14 +109,16 @@ def convert(
             f"interrupted; the same command goes on where it was, with what is kept in {kept}"
         ) from None
     if json:
-        print_json(dataclasses.asdict(report))
+        # This verb's bytes_out is the weights' alone.
+        said = asdict(report) | {"bytes_out": report.weights_bytes}
+        print_json({key: said[key] for key in _JSON_KEYS})
     else:
         _print_report(report)
 
 
-def _print_report(report: "ConvertReport") -> None:
+def _print_report(report: "QuantizeReport") -> None:
     print(f"{report.output}: {report.tensors} tensors, group size {report.group_size}")
-    print(f"  size      {human_bytes(report.bytes_in)} -> {human_bytes(report.bytes_out)}")
+    print(f"  size      {human_bytes(report.bytes_in)} -> {human_bytes(report.weights_bytes)}")
     if report.resumed_at:
         print(f"  resumed   {report.resumed_at} tensors were there already")
     if report.rounded:

@@ -1,6 +1,6 @@
 """`quatrain quantize`: a floating-point model to an int4 checkpoint."""
 
-import dataclasses
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,50 +11,58 @@ from quatrain.commands._common import Debug, Json, human_bytes, one_of, print_js
 from quatrain.int4 import GROUP_SIZES
 
 if TYPE_CHECKING:
-    from quatrain.quantize import QuantizeReport
+    from quatrain.quantize.report import QuantizeReport
+
+_JSON_KEYS = (
+    "source", "output", "group_size", "tensors", "bytes_in", "bytes_out", "relative_rms_error",
+    "exact_groups", "negative_scales", "tokenizer", "seconds", "peak_rss_bytes",
+)  # fmt: skip
 
 
-class Embedding(StrEnum):
+class EmbeddingFormat(StrEnum):
     keep = "keep"
     int8 = "int8"
     int4 = "int4"
     fp = "fp"
 
 
-class OutputLayer(StrEnum):
+class OutputFormat(StrEnum):
     int4 = "int4"
     int8 = "int8"
 
 
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A GGUF file, a Hugging Face folder or hf://owner/name, a Meta folder "
+        "(.pth, params.json), or the word smollm2.",
+    ),
+]
+Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder to write.")]
+GroupSize = Annotated[
+    int,
+    typer.Option(
+        help="Weights that share a scale: 32, 64, 128 or 256.",
+        autocompletion=one_of(*GROUP_SIZES),
+    ),
+]
+Embedding = Annotated[
+    EmbeddingFormat,
+    typer.Option(
+        help="int8 per row, int4 in groups, or float32. keep: int4 where a GGUF file has it as "
+        "Q4_0, else int8."
+    ),
+]
+OutputLayer = Annotated[OutputFormat, typer.Option(help="int4 in groups, or int8 per channel.")]
+
+
 def quantize(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="A GGUF file, a Hugging Face folder or hf://owner/name, a Meta folder "
-            "(.pth, params.json), or the word smollm2.",
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", help="The folder to write.")
-    ],
-    group_size: Annotated[
-        int,
-        typer.Option(
-            help="Weights that share a scale: 32, 64, 128 or 256.",
-            autocompletion=one_of(*GROUP_SIZES),
-        ),
-    ] = 32,
-    embedding: Annotated[
-        Embedding,
-        typer.Option(
-            help="int8 per row, int4 in groups, or float32. keep: int4 where a GGUF file has it as "
-            "Q4_0, else int8."
-        ),
-    ] = Embedding.keep,
-    output_layer: Annotated[
-        OutputLayer, typer.Option(help="int4 in groups, or int8 per channel.")
-    ] = OutputLayer.int4,
+    model: Model,
+    output: Output,
+    group_size: GroupSize = 32,
+    embedding: Embedding = EmbeddingFormat.keep,
+    output_layer: OutputLayer = OutputFormat.int4,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -63,7 +71,11 @@ def quantize(
 
     Example: `quatrain quantize smollm2 -o smollm2-int4`
     """
-    from quatrain.quantize import quantize_model
+    from quatrain.quantize.arguments import check_arguments
+
+    check_arguments(model, output, group_size)
+
+    from quatrain.quantize.pipeline import quantize_model
     from quatrain.smollm2 import fetch_smollm2
 
     stages = shown_stages()
@@ -75,7 +87,8 @@ def quantize(
         path, output, group_size, embedding.value, output_layer.value, stages=stages
     )
     if json:
-        print_json(dataclasses.asdict(report))
+        said = asdict(report) | {"relative_rms_error": report.relative_rms_error_by_part}
+        print_json({key: said[key] for key in _JSON_KEYS})
     else:
         _print_report(report)
 
@@ -83,7 +96,7 @@ def quantize(
 def _print_report(report: "QuantizeReport") -> None:
     print(f"{report.output}: {report.tensors} tensors, group size {report.group_size}")
     print(f"  size      {human_bytes(report.bytes_in)} -> {human_bytes(report.bytes_out)}")
-    for kind, error in report.relative_rms_error.items():
+    for kind, error in report.relative_rms_error_by_part.items():
         print(f"  {kind:<10}{error:.2%} relative RMS error")
     if report.exact_groups:
         print(f"  groups    {report.exact_groups} are the source's own int4, kept exactly")

@@ -1,15 +1,5 @@
-"""Floating-point models to int4 checkpoints, and other programs' checkpoints to this layout."""
+"""Floating-point models to int4 checkpoints, and other programs' checkpoints to this layout.
 
-from quatrain.quantize.convert import ConvertOptions, ConvertReport, convert_model
-from quatrain.quantize.methods.round_to_nearest import quantize_channels, quantize_groups
-from quatrain.quantize.model import QuantizeReport, quantize_model
-
-__all__ = [
-    "ConvertOptions",
-    "ConvertReport",
-    "QuantizeReport",
-    "convert_model",
-    "quantize_channels",
-    "quantize_groups",
-    "quantize_model",
-]
+`pipeline` is the way from one to the other, `methods` the ways from weights to integers. Imports
+nothing, so that arguments are checked (`arguments`) before torch is there.
+"""

@@ -15,6 +15,17 @@ OWN_FILES = (WEIGHTS, PARAMS, TOKENIZER, CONFIG, MANIFEST)
 _OTHER_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".index.json")
 
 
+def check_output_folder(output: Path, named: list[Path]) -> None:
+    """Raise `InputError` where no checkpoint may go to `output`, from what is there alone.
+
+    `named`: the source, and its parameters, as the user names them. Where one lies in `output`,
+    `output_folder` says so, which knows the files that are read.
+    """
+    folder = _resolved(output)
+    if not any(folder in (path.resolve(), *_folders_of(path)) for path in named):
+        _check_no_other_model(output, folder)
+
+
 def output_folder(output: Path, sources: list[Path]) -> Path:
     """`output` as an absolute path without links, where a checkpoint made of `sources` may go.
 
@@ -22,6 +33,19 @@ def output_folder(output: Path, sources: list[Path]) -> Path:
     which will be replaced. Raises `InputError` where it is a file or a link to nothing, where one
     of `sources` lies in it, or where it holds another model.
     """
+    folder = _resolved(output)
+    for file in sources:
+        if folder in _folders_of(file):
+            raise InputError(
+                f"{output}: holds the source itself ({file.name}), which is never written over; "
+                "name another folder"
+            )
+    _check_no_other_model(output, folder)
+    return folder
+
+
+def _resolved(output: Path) -> Path:
+    """`output` without links. Raises `InputError` where it is a file or a link to nothing."""
     if output.is_symlink() and not output.exists():
         raise InputError(
             f"{output}: is a link to {output.readlink()}, which is not there; make that folder, "
@@ -29,20 +53,21 @@ def output_folder(output: Path, sources: list[Path]) -> Path:
         )
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file, expected a folder to write into")
-    folder = Path(os.path.realpath(output))
-    for file in sources:
-        if folder in (file.parent.resolve(), file.resolve().parent):
-            raise InputError(
-                f"{output}: holds the source itself ({file.name}), which is never written over; "
-                "name another folder"
-            )
+    return Path(os.path.realpath(output))
+
+
+def _folders_of(file: Path) -> tuple[Path, Path]:
+    """Where `file` lies, and where it does if it is a link."""
+    return file.parent.resolve(), file.resolve().parent
+
+
+def _check_no_other_model(output: Path, folder: Path) -> None:
     others = _files_of_another_model(folder) if folder.is_dir() else []
     if others:
         raise InputError(
             f"{output}: holds another model ({others[0]}), which would be broken by what is "
             "written; name another folder"
         )
-    return folder
 
 
 def _files_of_another_model(folder: Path) -> list[str]:

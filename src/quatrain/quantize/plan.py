@@ -1,98 +1,81 @@
-"""What becomes of each tensor of a model, decided before any of them is read."""
+"""What becomes of each tensor of a source, as data: decided before any of them is read."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
-from quatrain.checkpoint import FloatModel
+from quatrain.checkpoint import Checkpoint, FloatModel
 from quatrain.checkpoint.files.safetensors import TensorSpec
-from quatrain.checkpoint.layout import EMBEDDING, OUTPUT, linear_shapes, vector_shapes
-from quatrain.errors import InputError
-from quatrain.int4 import GROUP_SIZES, Scheme
-from quatrain.quantize.methods.q4_0 import GROUP_SIZE as Q4_0_GROUP_SIZE
 
-Method = Literal["int4", "int8", "fp"]
+Source = FloatModel | Checkpoint
+Part = Literal["embedding", "layers", "output"]
+MethodName = Literal["rtn", "q4_0", "stored"]
+# What an option asks for. 'keep': as the source has it, or what is usual (see `plan_model`).
 EmbeddingFormat = Literal["keep", "int4", "int8", "fp"]
+OutputFormat = Literal["keep", "int4", "int8"]
 
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """One tensor to write: `method` applied to the model's `source`, stored under `target`.
+    """What `method`, a key of `METHODS`, is to make of the source's tensor `source`.
 
-    `kind` groups steps for progress and for the error figures. `shape` is [N, K], [experts, N, K]
-    for the linears of a mixture of experts, or [N] for a norm or a bias.
+    `part` groups tensors for progress and for the error figures. `specs`: what is written,
+    integers and then their scales, or the tensor as it is, or nothing. `group_size`: weights that
+    share a scale, None where a row does or where there is none.
     """
 
-    kind: Literal["embedding", "layers", "output"]
+    part: Part
     source: str
-    target: str
-    method: Method
-    shape: tuple[int, ...]
+    method: MethodName
+    specs: tuple[TensorSpec, ...]
+    group_size: int | None = None
 
-    def specs(self, group_size: int) -> list[TensorSpec]:
-        """The tensors it writes: integers, then their scales."""
-        if self.method == "fp":
-            return [TensorSpec(self.target, torch.float32, self.shape)]
-        *rows, columns = self.shape
-        scales = (*rows, columns // group_size) if self.method == "int4" else tuple(rows)
-        return [
-            TensorSpec(self.target, torch.int8, self.shape),
-            TensorSpec(f"{self.target.removesuffix('weight')}scales", torch.float32, scales),
-        ]
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[N, K]; [experts, N, K] for the linears of a mixture of experts; [N] for a vector."""
+        return self.specs[0].shape
+
+    @property
+    def target(self) -> str:
+        """The name of what is written first."""
+        return self.specs[0].name
 
 
-def plan(
-    model: FloatModel, group_size: int, embedding: EmbeddingFormat, output_layer: EmbeddingFormat
-) -> tuple[list[TensorPlan], dict[str, Any]]:
-    """(the steps in the order they are written: embedding, layers, output; the quantization_args
-    that say so).
+@dataclass(frozen=True)
+class Plan:
+    """A whole checkpoint: its tensors in the order of the file, and params.json's
+    quantization_args, which say how they are stored."""
 
-    'keep' is int4 for the output layer. For the embedding it is int4 where the file holds it as
-    int4 in such groups already, and int8 elsewhere. An output layer that is tied to the embedding
-    gets integers of its own. Raises `InputError` where the group size is unknown or does not divide
-    a tensor's input features.
+    tensors: list[TensorPlan]
+    quantization_args: dict[str, Any]
+
+    @property
+    def group_size(self) -> int:
+        return self.quantization_args["group_size"]
+
+    @property
+    def specs(self) -> list[TensorSpec]:
+        """All that is written, in order."""
+        return [spec for tensor in self.tensors for spec in tensor.specs]
+
+
+def integers(
+    part: Part,
+    names: tuple[str, str],
+    shape: tuple[int, ...],
+    group_size: int | None,
+    method: MethodName = "rtn",
+) -> TensorPlan:
+    """The plan for int4 in groups, or int8 by row where there is no `group_size`.
+
+    `names`: of the source's tensor, and of the integers. `group_size` divides the rows.
     """
-    config, tensors = model.config, model.tensors
-    if group_size not in GROUP_SIZES:
-        raise InputError(
-            f"group size {group_size} is not supported, expected one of "
-            f"{', '.join(map(str, GROUP_SIZES))}"
-        )
-    embedding_name, output_name = f"{EMBEDDING}.weight", f"{OUTPUT}.weight"
-    output_source = output_name if output_name in tensors else embedding_name
-    if embedding == "keep":
-        int4 = embedding_name in model.int4_blocks and group_size == Q4_0_GROUP_SIZE
-        embedding = "int4" if int4 else "int8"
-    if output_layer == "keep":
-        output_layer = "int4"
-    plans = [
-        *(
-            TensorPlan("layers", f"{name}.weight", f"{name}.weight", "int4", shape)
-            for name, shape in linear_shapes(config).items()
-        ),
-        *(
-            TensorPlan("layers", name, name, "fp", shape)
-            for name, shape in vector_shapes(config).items()
-        ),
-    ]
-    if embedding_name in tensors and config.apply_embedding:
-        shape = tensors.stored[embedding_name].shape
-        plans.insert(0, TensorPlan("embedding", embedding_name, embedding_name, embedding, shape))
-    if output_source in tensors and config.apply_output:
-        shape = tensors.stored[output_source].shape
-        plans.append(TensorPlan("output", output_source, output_name, output_layer, shape))
-    for tensor_plan in plans:
-        if tensor_plan.method == "int4" and tensor_plan.shape[-1] % group_size:
-            fitting = [str(size) for size in GROUP_SIZES if tensor_plan.shape[-1] % size == 0]
-            raise InputError(
-                f"{tensor_plan.source} has {tensor_plan.shape[-1]} input features, not a multiple "
-                f"of the group size {group_size}; group sizes that divide it: "
-                f"{', '.join(fitting) or 'none'}"
-            )
-    return plans, {
-        "scheme": Scheme.DYNAMIC_INT8,
-        "group_size": group_size,
-        "embedding": embedding,
-        "output": output_layer,
-    }
+    source, target = names
+    *rows, columns = shape
+    scales = (*rows, columns // group_size) if group_size else tuple(rows)
+    specs = (
+        TensorSpec(target, torch.int8, shape),
+        TensorSpec(f"{target.removesuffix('weight')}scales", torch.float32, scales),
+    )
+    return TensorPlan(part, source, method, specs, group_size)

@@ -1,27 +1,55 @@
-"""A large file written in steps, which an interruption does not undo."""
+"""A folder with a large file written in steps, which an interruption does not undo."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+import shutil
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from quatrain.atomic_files import publish_folder
+from quatrain.errors import InputError
 
 _BYTES_BETWEEN_NOTES = 64 << 20
 
 
+@contextmanager
+def resumable_folder(output: Path, own: Collection[str]) -> Iterator[Path]:
+    """Yield the folder in which `output` is made; on success `publish_folder` moves it there.
+
+    Where the block is left by an interruption or a full disk the folder stays, for another attempt
+    to go on with; by an `InputError` it goes: the same again would fail the same way. Raises
+    `InputError` where something cannot be written.
+    """
+    folder = working_folder(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            yield folder
+        except InputError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        publish_folder(folder, Path(os.path.realpath(output)), own)
+    except OSError as error:
+        raise InputError(
+            f"{output}: cannot be written: {error.strerror or error}. Free some space or choose "
+            "another place, and run it again: it goes on where it was."
+        ) from error
+
+
 class ResumableFile:
-    """Appends to `folder/model.safetensors` and notes beside it how far it has come.
+    """Appends to the file `path` and notes in progress.json beside it how far it has come.
 
     `key` stands for everything the content follows from: what was written under another key, or
     is not what was noted, is thrown away. A note is taken only when the bytes before it are on
     the disk. `done` steps are whole in the file; `carried` is what the caller noted with them.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self.path = folder / "model.safetensors"
-        self._note = folder / "progress.json"
+    def __init__(self, path: Path, key: str) -> None:
+        self.path = path
+        self._note = path.with_name("progress.json")
         self._key = key
         self.done = 0
         self.carried: dict[str, Any] = {}

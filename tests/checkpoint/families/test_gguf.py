@@ -9,8 +9,8 @@ from tests.support.gguf_writer import write_gguf
 
 from quatrain.checkpoint import open_float_model
 from quatrain.errors import InputError
-from quatrain.quantize.model import QuantizeReport, quantize_tensor
-from quatrain.quantize.plan import plan
+from quatrain.quantize.methods import quantize_tensor
+from quatrain.quantize.plan_model import plan_model
 
 
 def test_fused_rows_that_do_not_add_up(tmp_path):
@@ -46,17 +46,17 @@ def test_q4_0_experts_are_kept(tmp_path):
     row = ROWS["llama4"]
     model = model_of(row, intermediate_size=96)
     path = write_gguf(tmp_path / "m.gguf", model, row.gguf, q4_0)
-    opened, report = open_float_model(path), QuantizeReport("", "", 32)
-    steps, _ = plan(opened, 32, "fp", "fp")
+    opened = open_float_model(path)
     kept = {
-        step.source: quantize_tensor(opened, step, report)[1]
-        for step in steps
-        if ".experts." in step.source
+        tensor.source: quantize_tensor(opened, tensor)
+        for tensor in plan_model(opened, 32, "fp", "int8").tensors
+        if ".experts." in tensor.source
     }
     for name, (_, values, scales) in made.items():
         layer, part = name.removesuffix("_exps.weight").removeprefix("blk.").split(".ffn_")
         ours = {"gate": "w1", "up": "w3", "down": "w2"}[part]
-        integers, found = kept[f"layers.{layer}.feed_forward.experts.{ours}.weight"]
+        integers, found = kept[f"layers.{layer}.feed_forward.experts.{ours}.weight"].tensors
         assert np.array_equal(integers.numpy(), values)
         assert np.array_equal(found.numpy(), scales.astype(np.float32))
-    assert report.exact_groups == 2 * 4 * (96 * 2 * 2 + 64 * 3)
+    exact_groups = sum(tensor.error.exact_groups for tensor in kept.values())
+    assert exact_groups == 2 * 4 * (96 * 2 * 2 + 64 * 3)

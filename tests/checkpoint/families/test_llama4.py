@@ -21,7 +21,7 @@ from tests.support.peers import (
 
 from quatrain.backbone.config import config_from_params
 from quatrain.backbone.moe import MixtureOfExperts
-from quatrain.quantize.model import quantize_model
+from quatrain.quantize.pipeline import quantize_model
 from quatrain.verify.eager import load_eager
 
 

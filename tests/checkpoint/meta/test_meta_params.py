@@ -13,7 +13,7 @@ from tests.support.peers import random_model
 from quatrain.checkpoint import open_checkpoint, open_float_model
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
-from quatrain.quantize import convert_model, quantize_model
+from quatrain.quantize.pipeline import convert_model, quantize_model
 
 SCALED = {"use_scaled_rope": True, "rope_theta": 500000.0}
 WRONG = (

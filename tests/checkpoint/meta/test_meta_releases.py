@@ -17,7 +17,7 @@ from tests.support.meta_releases import (
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint import open_checkpoint
 from quatrain.errors import InputError
-from quatrain.quantize import convert_model
+from quatrain.quantize.pipeline import convert_model
 
 
 def peer_logits(tensors, lora=False, spinquant=False):

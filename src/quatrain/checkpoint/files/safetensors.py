@@ -7,7 +7,6 @@ The format: 8 bytes, the header's length; the header, a JSON object of
 import json
 import math
 import mmap
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,21 +86,6 @@ class TensorSpec:
     @property
     def nbytes(self) -> int:
         return torch.Size(self.shape).numel() * self.dtype.itemsize
-
-
-def write_safetensors(
-    path: Path, specs: list[TensorSpec], tensors: Iterable[tuple[str, torch.Tensor]]
-) -> None:
-    """Write `tensors`, which come in the order of `specs`, holding one at a time in memory.
-
-    The same specs and values give the same bytes.
-    """
-    with path.open("wb") as file:
-        file.write(encoded_header(specs))
-        for spec, (name, tensor) in zip(specs, tensors, strict=True):
-            if name != spec.name:
-                raise ValueError(f"{name} is not {spec}")
-            file.write(encoded_tensor(spec, tensor))
 
 
 def encoded_header(specs: list[TensorSpec]) -> bytes:

@@ -1,0 +1,36 @@
+"""The ways from a source's tensor to the tensors that are written, each in a file of its own."""
+
+from collections.abc import Callable
+from typing import Any
+
+from quatrain.checkpoint import Checkpoint
+from quatrain.errors import InputError
+from quatrain.quantize.methods.q4_0 import keep_q4_0
+from quatrain.quantize.methods.round_to_nearest import round_to_nearest
+from quatrain.quantize.methods.stored import keep_stored
+from quatrain.quantize.plan import MethodName, Source, TensorPlan
+from quatrain.quantize.quantized_tensor import QuantizedTensor
+
+# (the source, the plan of one of its tensors) -> what is written for that. Called for each tensor
+# once, in the order of the plan; the source may be another one each time, opened anew, so a method
+# that keeps something between two tensors keeps nothing of the source's.
+Method = Callable[[Any, TensorPlan], QuantizedTensor]
+
+METHODS: dict[MethodName, Method] = {
+    "rtn": round_to_nearest,
+    "q4_0": keep_q4_0,
+    "stored": keep_stored,
+}
+
+
+def quantize_tensor(source: Source, tensor: TensorPlan) -> QuantizedTensor:
+    """What `tensor.method` makes of it. Raises `InputError` where its values are damaged."""
+    try:
+        return METHODS[tensor.method](source, tensor)
+    except ValueError as error:
+        remedy = (
+            "the file is damaged"
+            if isinstance(source, Checkpoint)
+            else "the model is damaged, download it again"
+        )
+        raise InputError(f"{source.source}: {tensor.source} {error}; {remedy}") from error

@@ -9,28 +9,26 @@ does not have, and keeps its negative scale.
 
 import torch
 
+from quatrain.checkpoint import FloatModel
 from quatrain.int4 import INT4_MIN
+from quatrain.quantize.plan import TensorPlan
+from quatrain.quantize.quantized_tensor import QuantizedTensor, RoundingError
 
 GROUP_SIZE = 32
 
 _GROUPS_AT_ONCE = 1 << 14  # half a megabyte of integers
 
 
-def make_layout_of_q4_0(values: torch.Tensor, scales: torch.Tensor) -> float:
-    """`layout_of_q4_0` in place, some groups at a time. Returns the sum of squared weights."""
-    squared_weights = 0.0
-    for some, scale in zip(
-        values.view(-1, GROUP_SIZE).split(_GROUPS_AT_ONCE),
-        scales.view(-1, 1).split(_GROUPS_AT_ONCE),
-        strict=True,
-    ):
-        made = layout_of_q4_0(some, scale)
-        some.copy_(made[0])
-        scale.copy_(made[1])
-        # At most 64 each, which int8 holds; summed as int64.
-        squares = some.square().sum(dim=-1, keepdim=True)
-        squared_weights += float((squares * scale.double().square()).sum())
-    return squared_weights
+def keep_q4_0(source: FloatModel, tensor: TensorPlan) -> QuantizedTensor:
+    """The file's own integers and scales, in groups of 32 (see `layout_of_q4_0`).
+
+    Raises `ValueError` where a scale is not finite.
+    """
+    values, scales = source.int4_blocks[tensor.source]()
+    squared_weight = _make_layout(values, scales)
+    negative_scales = int((scales < 0).sum())
+    error = RoundingError(0.0, squared_weight, scales.numel(), negative_scales)
+    return QuantizedTensor((values, scales), error)
 
 
 def layout_of_q4_0(values: torch.Tensor, scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,3 +49,20 @@ def layout_of_q4_0(values: torch.Tensor, scales: torch.Tensor) -> tuple[torch.Te
     groups[flipped] = -groups[flipped]
     scale[flipped] = -scale[flipped]
     return groups.view_as(values), scale.view_as(scales)
+
+
+def _make_layout(values: torch.Tensor, scales: torch.Tensor) -> float:
+    """`layout_of_q4_0` in place, some groups at a time. Returns the sum of squared weights."""
+    squared_weight = 0.0
+    for groups, scale in zip(
+        values.view(-1, GROUP_SIZE).split(_GROUPS_AT_ONCE),
+        scales.view(-1, 1).split(_GROUPS_AT_ONCE),
+        strict=True,
+    ):
+        made = layout_of_q4_0(groups, scale)
+        groups.copy_(made[0])
+        scale.copy_(made[1])
+        # At most 64 each, which int8 holds; summed as int64.
+        squares = groups.square().sum(dim=-1, keepdim=True)
+        squared_weight += float((squares * scale.double().square()).sum())
+    return squared_weight

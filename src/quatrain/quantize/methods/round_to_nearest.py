@@ -1,10 +1,12 @@
-"""Weights to integers: the numerical part of quantization, and nothing else."""
+"""Round to nearest: each group by itself, with the scale that leaves the least squared error."""
 
 import torch
 
 from quatrain.checkpoint.files.lazy_tensors import RowsOf
 from quatrain.errors import InputError
 from quatrain.int4 import INT4_MAX, INT4_MIN
+from quatrain.quantize.plan import Source, TensorPlan
+from quatrain.quantize.quantized_tensor import QuantizedTensor, RoundingError
 
 # What a group's largest magnitude may become. Whole numbers from 1, so that a group that is on a
 # grid of 4-bit integers already finds that grid again, the coarsest first; beyond 7 the largest
@@ -15,6 +17,14 @@ _NOTICEABLE = 1 + 1e-6  # a gain beyond float32's own rounding
 _ELEMENTS_AT_ONCE = 1 << 18  # of float32: what fits a core's cache
 _ELEMENTS_READ = 1 << 20  # of float32: what is held of a weight that is made as it is read
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny  # of the normal numbers
+
+
+def round_to_nearest(source: Source, tensor: TensorPlan) -> QuantizedTensor:
+    """The tensor in int4 groups, or in int8 by row where the plan has no group size.
+
+    Raises `ValueError` where a weight is not finite.
+    """
+    return quantize_rows(source.tensors.rows_of(tensor.source), tensor.shape, tensor.group_size)
 
 
 def quantize_groups(weight: torch.Tensor, group_size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,10 +73,9 @@ def quantize_channels(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
 
 def quantize_rows(
     rows_of: RowsOf, shape: tuple[int, ...], group_size: int | None
-) -> tuple[tuple[float, float], tuple[torch.Tensor, torch.Tensor]]:
-    """(its `squared_error`, `quantize_groups` of the weight of that `shape`), or
-    `quantize_channels` where there is no group size: some rows at a time, the whole never in
-    memory."""
+) -> QuantizedTensor:
+    """`quantize_groups` of the weight of that `shape` [..., K], or `quantize_channels` where there
+    is no group size: some rows at a time, the whole never in memory."""
     *rows, columns = shape
     values = torch.empty(shape, dtype=torch.int8)
     scales = torch.empty((*rows, columns // group_size) if group_size else tuple(rows))
@@ -81,7 +90,7 @@ def quantize_rows(
         flat_values[part], flat_scales[part] = rounded[0], rounded[1].view(len(weight), -1)
         of_part = squared_error(weight, *rounded)
         error, total = error + of_part[0], total + of_part[1]
-    return (error, total), (values, scales)
+    return QuantizedTensor((values, scales), RoundingError(error, total))
 
 
 def _quantize(w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,20 @@
+"""Tensors that are written as the source stores them: the source's own integers, norms, biases."""
+
+import torch
+
+from quatrain.checkpoint import Checkpoint
+from quatrain.quantize.plan import Source, TensorPlan
+from quatrain.quantize.quantized_tensor import QuantizedTensor
+
+
+def keep_stored(source: Source, tensor: TensorPlan) -> QuantizedTensor:
+    """The tensor itself, its values checked; or none, where the plan only has it checked.
+
+    Raises `ValueError` or `InputError` where a value is not what it must be.
+    """
+    stored = source.tensors[tensor.source]
+    if isinstance(source, Checkpoint):
+        source.check_tensor(tensor.source, stored)
+    elif not torch.isfinite(stored).all():
+        raise ValueError("holds a NaN or an infinite value")
+    return QuantizedTensor((stored,)[: len(tensor.specs)], None)
