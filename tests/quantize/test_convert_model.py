@@ -1,9 +1,7 @@
-"""`convert_model`: every source in one layout, exactly, in little memory, interrupted or not."""
+"""`convert_model`: every source in one layout, exactly; its options, its manifest."""
 
 import hashlib
 import json
-import subprocess
-import sys
 
 import gguf
 import pytest
@@ -18,7 +16,6 @@ from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.quantize.methods.round_to_nearest import quantize_channels, quantize_groups
 from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
-from quatrain.quantize.resumable import ResumableFile
 
 WQ = "layers.0.attention.wq"
 
@@ -236,189 +233,6 @@ def test_asymmetric(tmp_path):
     manifest = json.loads((tmp_path / "out" / "quatrain_manifest.json").read_text())
     assert manifest["rounded"]["tensors"] == 1
     open_checkpoint(tmp_path / "out").check_values()
-
-
-class Interrupted(BaseException):
-    pass
-
-
-@pytest.mark.parametrize("stop_after", [0, 1, 2, 7, 21])
-def test_an_interrupted_conversion_goes_on(tmp_path, monkeypatch, stop_after):
-    zeros = {WQ: torch.ones(64, 2)}
-    source = folders.write_quantized(tmp_path / "in", "gptq", zeros=zeros)
-    options = ConvertOptions(requantize_asymmetric=True, output_layer="int8")
-    convert_model(source, tmp_path / "whole", options)
-
-    append = ResumableFile.append
-    plans = []
-
-    def failing(self, chunks, carried):
-        if len(plans) == stop_after:
-            self._file.write(b"half a step")
-            raise Interrupted
-        plans.append(None)
-        append(self, chunks, carried)
-
-    monkeypatch.setattr(ResumableFile, "append", failing)
-    with pytest.raises(Interrupted):
-        convert_model(source, tmp_path / "out", options)
-    assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(ResumableFile, "append", append)
-    report = convert_model(source, tmp_path / "out", options)
-    assert (report.resumed_at > 0) == (stop_after > 1)
-    for file in (tmp_path / "whole").iterdir():
-        assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
-    assert {file.name for file in tmp_path.iterdir()} == {"in", "whole", "out"}
-
-
-def interrupted_conversion(monkeypatch, source, output):
-    append = ResumableFile.append
-
-    def failing(self, chunks, carried):
-        if self.done == 9:
-            raise Interrupted
-        append(self, chunks, carried)
-
-    with monkeypatch.context() as patched, pytest.raises(Interrupted):
-        patched.setattr(ResumableFile, "append", failing)
-        convert_model(source, output)
-
-
-def test_what_another_version_wrote_is_thrown_away(tmp_path, monkeypatch):
-    source = folders.write_quantized(tmp_path / "in", "gptq")
-    interrupted_conversion(monkeypatch, source, tmp_path / "out")
-    monkeypatch.setattr("quatrain.quantize.pipeline.version", lambda _: "0.0.0")
-    assert convert_model(source, tmp_path / "out").resumed_at == 0
-
-
-def test_the_tokenizer_of_another_source_is_thrown_away(tmp_path, monkeypatch):
-    interrupted_conversion(monkeypatch, tiny.write_gguf(tmp_path / "m.gguf"), tmp_path / "out")
-    assert (tmp_path / ".out.converting" / "tokenizer.json").is_file()
-    convert_model(tiny.write_meta(tmp_path / "in"), tmp_path / "out")
-    assert not open_checkpoint(tmp_path / "out").tokenizer_files
-
-
-def test_what_was_written_of_another_source_is_thrown_away(tmp_path, monkeypatch):
-    source = folders.write_quantized(tmp_path / "in", "gptq")
-    interrupted_conversion(monkeypatch, source, tmp_path / "out")
-    partial = tmp_path / ".out.converting" / "model.safetensors"
-    damaged = bytearray(partial.read_bytes())
-    damaged[-1] ^= 1
-    partial.write_bytes(damaged)
-    assert convert_model(source, tmp_path / "out").resumed_at == 0
-    open_checkpoint(tmp_path / "out").check_values()
-
-
-def test_an_output_that_cannot_be_written(tmp_path):
-    source = tiny.write_checkpoint(tmp_path / "in")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file"):
-        convert_model(source, tmp_path / "file")
-    with pytest.raises(InputError, match="cannot be written"):
-        convert_model(source, tmp_path / "file" / "out")
-
-
-MEMORY = """
-import sys
-from pathlib import Path
-from quatrain.quantize.pipeline import convert_model
-from quatrain.stages import peak_rss_bytes
-import quatrain.checkpoint.hugging_face.quantized, torch
-before = peak_rss_bytes()
-report = convert_model(Path(sys.argv[1]), Path(sys.argv[2]))
-print(report.peak_rss_bytes - before, report.bytes_out)
-"""
-
-
-def grown_and_written(source, output, write="convert_model"):
-    """Bytes that a process of its own grew by, and bytes that it wrote."""
-    done = subprocess.run(
-        [sys.executable, "-c", MEMORY.replace("convert_model", write), source, output],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    grown, written = map(int, done.stdout.split())
-    return grown, written
-
-
-@pytest.mark.parametrize("form", ["pth", "safetensors"])
-def test_memory_does_not_grow_with_the_source(tmp_path, form, monkeypatch):
-    """A 340 MB checkpoint: less than it is held at any time."""
-    rows, columns, layers = 4096, 2048, 8
-    params = tiny.PARAMS | {"dim": columns, "hidden_dim": rows, "n_layers": layers}
-    params |= {"n_heads": 16, "n_kv_heads": 2, "head_dim": 128, "vocab_size": 64}
-    shapes = {
-        "attention.wq": (2048, columns),
-        "attention.wk": (256, columns),
-        "attention.wv": (256, columns),
-        "attention.wo": (columns, 2048),
-        "feed_forward.w1": (rows, columns),
-        "feed_forward.w2": (columns, rows),
-        "feed_forward.w3": (rows, columns),
-    }
-    tensors = {
-        "tok_embeddings.weight": torch.zeros(64, columns),
-        "norm.weight": torch.ones(columns),
-    }
-    for layer in range(layers):
-        for name in ("attention_norm", "ffn_norm"):
-            tensors[f"layers.{layer}.{name}.weight"] = torch.ones(columns)
-        for name, shape in shapes.items():
-            tensors[f"layers.{layer}.{name}.weight"] = torch.ones(shape, dtype=torch.int8)
-            tensors[f"layers.{layer}.{name}.scales"] = torch.ones(shape[0], shape[1] // 32)
-    file = "m.pth" if form == "pth" else "model.safetensors"
-    source = tiny.write_checkpoint(tmp_path / "in", tensors, file, **params)
-    grown, written = grown_and_written(source, tmp_path / "out")
-    assert written > 300e6
-    assert grown < 250e6, f"grew by {grown / 1e6:.0f} MB for {written / 1e6:.0f} MB"
-
-
-@pytest.mark.parametrize("kind", ["Q4_0", "Q8_0"])
-@pytest.mark.parametrize("write", ["convert_model", "quantize_model"])
-def test_a_gguf_table_is_never_in_memory_as_floats(tmp_path, kind, write):
-    """33.5 million elements, twice: 134 MB in float32, 34 MB as the integers that are written."""
-    tensors = tiny.float_tensors(tied=True)
-    table = torch.randn(1 << 12, 64, generator=torch.Generator().manual_seed(0))
-    tensors["tok_embeddings.weight"] = table.repeat(1 << 7, 1)
-    source = tiny.write_gguf(tmp_path / "m.gguf", tensors, kind=kind)
-    grown, written = grown_and_written(source, tmp_path / "out", write)
-    assert written > 67e6
-    assert grown < 160e6, f"grew by {grown / 1e6:.0f} MB"
-
-
-CTRL_C = """
-from quatrain.cli import main
-from quatrain.quantize import pipeline
-from quatrain.quantize.resumable import ResumableFile
-
-def interrupt(*_):
-    raise KeyboardInterrupt
-
-{patched} = interrupt
-main()
-"""
-
-
-@pytest.mark.parametrize(
-    ("patched", "said"),
-    [
-        ("ResumableFile.append", "interrupted; the same command goes on where it was, with what"),
-        ("pipeline.source_files", "interrupted; nothing was written"),
-    ],
-)
-def test_ctrl_c(tmp_path, patched, said):
-    source = folders.write_quantized(tmp_path / "in", "gptq")
-    done = subprocess.run(
-        [sys.executable, "-c", CTRL_C.format(patched=patched), "convert", source, "out"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 130
-    assert done.stderr.splitlines()[-1].startswith(f"error: {said}")
-    kept = tmp_path / ".out.converting"
-    assert kept.exists() == (str(kept) in done.stderr)
 
 
 def test_command(tmp_path):

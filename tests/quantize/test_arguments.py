@@ -1,0 +1,65 @@
+"""What can be refused at once is: before anything is fetched, opened or imported."""
+
+import subprocess
+import sys
+
+import pytest
+from tests.support import tiny_models as tiny
+from typer.testing import CliRunner
+
+from quatrain.cli import build_app
+from quatrain.errors import InputError
+from quatrain.quantize.arguments import check_arguments
+from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
+
+# message -> (output, group size)
+MISTAKES = {
+    "group size 48 is not supported, expected one of 32, 64, 128, 256": ("out", 48),
+    "is a file, expected a folder": ("file", 32),
+    "is a link to": ("link", 32),
+    "holds another model (config.json)": ("other", 32),
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Holds outputs that cannot be; nothing may be fetched or opened."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    tiny.write_hugging_face(tmp_path / "other")
+    for module in ("smollm2.fetch_smollm2", "quantize.pipeline.local_path"):
+        monkeypatch.setattr(f"quatrain.{module}", lambda *_: pytest.fail("it is fetched"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def said_by(verb, *arguments):
+    error = CliRunner().invoke(build_app(), [verb, *arguments]).exception
+    assert isinstance(error, InputError)
+    return str(error)
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_before_anything_is_fetched(folder, message):
+    output, group_size = MISTAKES[message]
+    options = ("--group-size", str(group_size))
+    assert message in said_by("quantize", "smollm2", "-o", output, *options)
+    assert message in said_by("convert", "hf://owner/name", output, *options)
+    with pytest.raises(InputError) as caught:
+        quantize_model("hf://owner/name", output, group_size)
+    assert message in str(caught.value)
+    with pytest.raises(InputError) as caught:
+        convert_model("hf://owner/name", output, ConvertOptions(group_size=group_size))
+    assert message in str(caught.value)
+
+
+def test_a_source_in_the_output_is_named_when_its_files_are_known(tmp_path):
+    source = tiny.write_hugging_face(tmp_path / "m")
+    check_arguments(source, source, 32)
+    with pytest.raises(InputError, match=r"holds the source itself \(model\.safetensors\)"):
+        quantize_model(source, source)
+
+
+def test_torch_is_not_imported_for_it():
+    code = "import sys, quatrain.quantize.arguments; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
