@@ -1,4 +1,4 @@
-"""`quatrain retarget`: the other activation scheme, from the artifact alone."""
+"""`quatrain retarget`: the other activation scheme, repairs and less waste, from the artifact."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -55,20 +55,29 @@ def retarget(
         bool,
         typer.Option("--slim", help="Compute and store nothing twice; results stay the same."),
     ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Give embeddings the memory layout that the phone's kernel reads; refused where "
+            "all have it.",
+        ),
+    ] = False,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
     """Turn a finished Vulkan program from one activation scheme into the other.
 
     Works on the artifact alone, ours or ExecuTorch's own: weights and scales stay as they are,
-    byte for byte. With `--layers` or `--linears` only some linears change. A tokenizer beside
-    the program is copied beside the output.
+    byte for byte. With `--layers` or `--linears` only some linears change. `--repair` and
+    `--slim` go with it, or alone. A tokenizer beside the program is copied beside the output.
 
     Example: `quatrain retarget model.pte --linear-scheme weight-only -o model-wo.pte`
     """
     from quatrain.atomic_files import whole_copies
     from quatrain.errors import InputError
     from quatrain.program import open_program, write_program
+    from quatrain.program.edit.embedding_layout import repair_program
     from quatrain.program.edit.retarget import Selection, parse_layers
     from quatrain.program.edit.retarget import retarget as change_scheme
     from quatrain.program.edit.slim import slim as make_slim
@@ -79,12 +88,21 @@ def retarget(
     if linear_scheme is None and given:
         raise InputError(
             f"{' and '.join(given)} {'say' if len(given) > 1 else 'says'} what --linear-scheme "
-            "changes: give it too, weight-only or 8da4w (--slim is for the whole program)"
+            "changes: give it too, weight-only or 8da4w (--slim and --repair are for the whole "
+            "program)"
         )
-    if linear_scheme is None and not slim:
-        raise InputError("nothing to do: give --linear-scheme weight-only or 8da4w, or --slim")
+    if linear_scheme is None and not slim and not repair:
+        raise InputError(
+            "nothing to do: give --linear-scheme weight-only or 8da4w, --slim or --repair"
+        )
     check_output(output, "-o")
     program = open_program(model)
+    repaired = repair_program(program) if repair else 0
+    if repair and not repaired:
+        raise InputError(
+            f"{model}: has nothing to repair: the kernel of each of its embeddings reads the "
+            "memory layout that it has; leave --repair out"
+        )
     changed = []
     if linear_scheme is not None:
         selection = Selection(
@@ -104,6 +122,7 @@ def retarget(
                 "changed": [linear.name for linear in changed],
                 "linear_scheme": linear_scheme,
                 "zero_point_dtype": zero_point_dtype,
+                "repaired_embeddings": repaired,
                 "bytes_before": before,
                 "bytes_after": after,
                 "removed_operators": slimmed.operators if slimmed else 0,
@@ -114,6 +133,9 @@ def retarget(
         return
     if linear_scheme is not None:
         print(_changes(changed, linear_scheme, zero_point_dtype))
+    if repaired:
+        what = "embedding" if repaired == 1 else "embeddings"
+        print(f"{repaired} {what} repaired: the memory layout is the one that the kernel reads")
     if slimmed:
         saved = human_bytes(slimmed.constant_bytes)
         print(f"{slimmed.operators} operators and {saved} of constants removed")

@@ -15,6 +15,8 @@ from quatrain.export.executorch_internals import (
 )
 from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
 from quatrain.export.vulkan.packed_layers import pack_layers
+from quatrain.program import open_program, write_program
+from quatrain.program.edit.embedding_layout import repair_program
 from quatrain.quiet import quiet
 from quatrain.stages import Stages
 
@@ -55,6 +57,10 @@ def write_lowered(
         edge = to_edge(program, constant_methods=metadata, compile_config=EDGE_CONFIG)
         delegated = edge.to_backend(VulkanPartitioner(compile_options))
         manager = delegated.to_executorch(EXECUTORCH_CONFIG)
-    with stages("write"), path.open("wb") as file:
-        manager.write_to_file(file)
-    forget_constants(manager)
+    with stages("write"):
+        with path.open("wb") as file:
+            manager.write_to_file(file)
+        forget_constants(manager)
+        lowered = open_program(path)
+        if repair_program(lowered):
+            write_program(lowered, path)

@@ -9,10 +9,17 @@ of ExecuTorch 1.5; `ops/glsl/embedding_texture.glsl` of its runtime.
 
 from dataclasses import replace
 
+from quatrain.program.container import Program
 from quatrain.program.graph import Operator, Plain, Tensor, VulkanGraph
 from quatrain.program.memory import assign_memory
 
 _WIDTH_PACKED = "width_packed"
+
+
+def repair_program(program: Program) -> int:
+    """`repair_embedding_layouts` of every graph of `program`, in place; how many were repaired."""
+    graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
+    return sum(repair_embedding_layouts(graph) for graph in graphs)
 
 
 def misread_embeddings(graph: VulkanGraph) -> list[Operator]:
