@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from quatrain.atomic_files import whole_file
 from quatrain.runtime.generate import generate
+from quatrain.runtime.health import WatchedRunner, judge
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.tokenizer import Tokenizer, find_tokenizer
-from quatrain.verify.health import WatchedRunner, judge
 
 FAULT = "dq8ca-zp-binding-float"
 PROMPT = "Explain in two sentences why the sky is blue."

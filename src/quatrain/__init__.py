@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from quatrain.runtime.generate import Generation, Runner, generate
     from quatrain.runtime.load import ProgramRunner, load_runner
     from quatrain.tokenizer import Tokenizer, find_tokenizer
-    from quatrain.verify.evaluate import Divergence, Evaluation, evaluate_models
+    from quatrain.verify.divergence import Divergence
+    from quatrain.verify.evaluate import Evaluation, evaluate_models
     from quatrain.verify.verify import VerifyReport, verify_program
 
 __all__ = [
@@ -41,7 +42,8 @@ _NAMES_OF_MODULE = {
     "quatrain.runtime.generate": ("Generation", "Runner", "generate"),
     "quatrain.runtime.load": ("ProgramRunner", "load_runner"),
     "quatrain.tokenizer": ("Tokenizer", "find_tokenizer"),
-    "quatrain.verify.evaluate": ("Divergence", "Evaluation", "evaluate_models"),
+    "quatrain.verify.divergence": ("Divergence",),
+    "quatrain.verify.evaluate": ("Evaluation", "evaluate_models"),
     "quatrain.verify.verify": ("VerifyReport", "verify_program"),
 }  # fmt: skip
 _MODULE_OF_NAME = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names}

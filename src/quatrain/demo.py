@@ -37,7 +37,7 @@ VARIANTS = (
 def main() -> None:
     """Fetch, quantize, export each variant, run each, and print the table.
 
-    Exits with 1 where a program's text is not healthy (`quatrain.verify.health`).
+    Exits with 1 where a program's text is not healthy (`quatrain.runtime.health`).
     """
     console = Console(width=max(120, Console().width))
     started = time.perf_counter()

@@ -61,9 +61,9 @@ def run(
     """
     from quatrain.program import open_program
     from quatrain.runtime.generate import check_prompt, check_sampling, generate
+    from quatrain.runtime.health import WatchedRunner, judge
     from quatrain.runtime.load import load_runner, require_tokens_to_logits
     from quatrain.tokenizer import end_ids
-    from quatrain.verify.health import WatchedRunner, judge
 
     check_sampling(temperature, seed)
     program = open_program(model)

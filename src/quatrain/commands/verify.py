@@ -17,7 +17,7 @@ from quatrain.commands._common import (
 from quatrain.runtime.devices import DEVICES
 
 if TYPE_CHECKING:
-    from quatrain.verify.verify import VerifyReport
+    from quatrain.verify.verify_report import VerifyReport
 
 
 def verify(

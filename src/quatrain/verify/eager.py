@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
-from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
+from quatrain.arithmetic import ARITHMETIC_OF, VULKAN_ARITHMETIC, Arithmetic
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint import Checkpoint, open_checkpoint
+from quatrain.export.xnnpack.positive_scales import RoundedAgain, make_scales_positive
 from quatrain.int4 import Scheme
-from quatrain.linear.int4 import compute_as, freeze_weights
+from quatrain.linear.int4 import Int4Linear, compute_as, freeze_weights, without_activation_rounding
+from quatrain.program import VulkanGraph
+from quatrain.program.inspect.linears import find_linears
+from quatrain.verify.program_info import ProgramInfo
 
 
 def load_eager(
@@ -25,3 +29,33 @@ def load_eager(
     compute_as(backbone, arithmetic)
     freeze_weights(backbone)
     return backbone
+
+
+def eager_for_program(
+    checkpoint: Checkpoint, info: ProgramInfo, graph: VulkanGraph | None
+) -> tuple[Backbone, RoundedAgain]:
+    """The backbone of `checkpoint` in the scheme and context of a program; its Vulkan `graph`
+    says which linears of a mixed one have which. What an XNNPACK program rounds, which has no
+    graph, is rounded alike, and told."""
+    backbone = build_backbone(
+        checkpoint.config,
+        checkpoint.tensors,
+        info.scheme or Scheme.DYNAMIC_INT8,
+        group_size=checkpoint.group_size,
+        max_seq_len=info.context,
+    )
+    if graph and info.scheme is None:
+        _match_schemes(backbone, graph)
+    rounded = RoundedAgain() if graph else make_scales_positive(backbone)
+    compute_as(backbone, ARITHMETIC_OF["vulkan" if graph else "xnnpack"])
+    freeze_weights(backbone)
+    return backbone, rounded
+
+
+def _match_schemes(backbone: Backbone, graph: VulkanGraph) -> None:
+    """Make weight-only, in an 8da4w `backbone`, the linears that are so in a mixed program."""
+    for linear in find_linears(graph):
+        if linear.scheme == Scheme.WEIGHT_ONLY and linear.name is not None:
+            module = backbone.get_submodule(linear.name)
+            if isinstance(module, Int4Linear):
+                backbone.set_submodule(linear.name, without_activation_rounding(module))

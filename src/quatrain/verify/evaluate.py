@@ -17,7 +17,7 @@ from quatrain.runtime.generate import NamedRunner
 from quatrain.runtime.load import is_vulkan
 from quatrain.stages import Stages
 from quatrain.tokenizer import Tokenizer, find_tokenizer
-from quatrain.verify.divergence import Compared, Divergence, FirstModel, Kept
+from quatrain.verify.divergence import Comparer, Divergence, FirstModel, Recorder
 from quatrain.verify.evaluated_models import (
     EvaluatedModel,
     Regime,
@@ -74,7 +74,7 @@ def evaluate_models(
 ) -> list[Evaluation]:
     """Measure programs and int4 checkpoints on a text, and how far they are from the first.
 
-    Each piece of 512 tokens, or of as many as all contexts hold, is read from an empty context,
+    Each chunk of 512 tokens, or of as many as all contexts hold, is read from an empty context,
     and all its tokens but the first are predicted. An 8da4w model of Vulkan's is measured twice, as
     it prefills and as it decodes, each against the first model's like where that has it too. The
     tokenizer is the first model's.
@@ -111,9 +111,9 @@ def evaluate_models(
         for path in paths
     ]
     _require_one_vocabulary(evaluated)
-    pieces = _pieces(evaluated[0], text, tokens, min(_CONTEXT, *(e.context for e in evaluated)))
-    with FirstModel(evaluated, pieces) as first:
-        return [_both_regimes(model, pieces, first, progress) for model in evaluated]
+    chunks = _chunks(evaluated[0], text, tokens, min(_CONTEXT, *(e.context for e in evaluated)))
+    with FirstModel(evaluated, chunks) as first:
+        return [_both_regimes(model, chunks, first, progress) for model in evaluated]
 
 
 def _arithmetic(paths: Sequence[Path]) -> Arithmetic:
@@ -137,46 +137,46 @@ def _require_one_vocabulary(evaluated: Sequence[EvaluatedModel]) -> None:
 
 def _both_regimes(
     evaluated: EvaluatedModel,
-    pieces: list[list[int]],
+    chunks: list[list[int]],
     first: FirstModel,
     progress: Progress,
 ) -> Evaluation:
     regime = evaluated.regime
-    found = _measure(evaluated, evaluated.load, pieces, first.next(regime), progress)
+    found = _measure(evaluated, evaluated.load, chunks, first.next(regime), progress)
     found = replace(found, regime=regime)
     if evaluated.load_decode is None:
         return found
     listener = first.next("decode")
-    decode = _measure(evaluated, evaluated.load_decode, pieces, listener, progress)
+    decode = _measure(evaluated, evaluated.load_decode, chunks, listener, progress)
     return replace(found, decode=replace(decode, regime="decode"))
 
 
-def _pieces(evaluated: EvaluatedModel, text: str, tokens: int, length: int) -> list[list[int]]:
+def _chunks(evaluated: EvaluatedModel, text: str, tokens: int, length: int) -> list[list[int]]:
     ids = Tokenizer.load(find_tokenizer(evaluated.beside)).encode(text)[:tokens]
-    pieces = [ids[at : at + length] for at in range(0, len(ids), length)]
-    pieces = [piece for piece in pieces if len(piece) > 1]
-    if not pieces:
+    chunks = [ids[at : at + length] for at in range(0, len(ids), length)]
+    chunks = [chunk for chunk in chunks if len(chunk) > 1]
+    if not chunks:
         raise InputError("the text (--text) has fewer than two tokens; there is nothing to predict")
-    return pieces
+    return chunks
 
 
 def _measure(
     evaluated: EvaluatedModel,
     load: Callable[[], NamedRunner],
-    pieces: list[list[int]],
-    listener: Kept | Compared | None,
+    chunks: list[list[int]],
+    listener: Recorder | Comparer | None,
     progress: Progress,
 ) -> Evaluation:
-    done, total = 0, sum(map(len, pieces))
+    done, total = 0, sum(map(len, chunks))
     progress(evaluated.path, done, total)  # before loading, which can take as long
     runner = load()
     losses: list[torch.Tensor] = []
     begun = time.perf_counter()
-    for piece in pieces:
+    for chunk in chunks:
         at = 0
-        for rows in window_logits(runner, piece, evaluated.window):
+        for rows in window_logits(runner, chunk, evaluated.window):
             logs = torch.log_softmax(rows, -1)
-            targets = torch.tensor(piece[at + 1 : at + 1 + len(logs)], dtype=torch.int64)
+            targets = torch.tensor(chunk[at + 1 : at + 1 + len(logs)], dtype=torch.int64)
             losses.append(-logs[torch.arange(len(targets)), targets])
             if listener is not None:
                 listener.see(done, logs)
@@ -187,7 +187,11 @@ def _measure(
 
 
 def _summary(
-    path: Path, runtime: str, losses: torch.Tensor, seconds: float, listener: Kept | Compared | None
+    path: Path,
+    runtime: str,
+    losses: torch.Tensor,
+    seconds: float,
+    listener: Recorder | Comparer | None,
 ) -> Evaluation:
     loss = float(losses.mean())
     return Evaluation(

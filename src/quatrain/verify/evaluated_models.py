@@ -17,7 +17,7 @@ from quatrain.runtime.generate import NamedRunner
 from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.stages import Stages
 from quatrain.verify.eager import load_eager
-from quatrain.verify.windows import WINDOW, EveryPosition
+from quatrain.verify.windows import WINDOW, AllPositionLogits
 
 Regime = Literal["prefill", "decode"]
 
@@ -95,10 +95,10 @@ def _checkpoint(path: Path, scheme: Scheme, verb: str, arithmetic: Arithmetic) -
         vocab_size=config.vocab_size,
         context=config.max_seq_len,
         window=WINDOW,
-        load=lambda: EveryPosition(load_eager(path, scheme, arithmetic), name),
+        load=lambda: AllPositionLogits(load_eager(path, scheme, arithmetic), name),
         regime="prefill" if two_regimes else None,
         load_decode=(
-            (lambda: EveryPosition(load_eager(path, Scheme.WEIGHT_ONLY), name))
+            (lambda: AllPositionLogits(load_eager(path, Scheme.WEIGHT_ONLY), name))
             if two_regimes
             else None
         ),

@@ -1,14 +1,14 @@
-"""Walks a program point by point beside its eager backbone and names the first that is wrong.
+"""Compares a program with its eager backbone probe by probe, and names the first that is wrong.
 
-Each point starts from the backbone's own values, not the program's, so an error shows where it
+Each probe starts from the backbone's own values, not the program's, so an error shows where it
 is made and nowhere after. It is also what makes 8da4w comparable at all: there a rounding that
 falls the other way changes an int8, and over the layers such changes grow to several percent
 of the logits although every operator is right.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 import torch
 
@@ -16,7 +16,7 @@ from quatrain.backbone.model import Backbone
 from quatrain.program import VulkanGraph
 from quatrain.verify.probes import Probe, eager_values, find_probes
 
-# Largest relative error of a point, by the type in which the program keeps activations.
+# Largest relative error of a probe, by the type in which the program keeps activations.
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 
 
@@ -37,7 +37,7 @@ class TracingRunner(Protocol):
 
 @dataclass(frozen=True)
 class Deviation:
-    """A point that leaves tolerance: relative `error` at `point` in `step` (prefill, decode)."""
+    """A probe that leaves tolerance: relative `error` at `probe` in `step` (prefill, decode)."""
 
     probe: str
     layer: int | None
@@ -46,11 +46,16 @@ class Deviation:
     error: float
 
     def __str__(self) -> str:
-        place = "outside the layers" if self.layer is None else f"layer {self.layer}"
+        layer = "outside the layers" if self.layer is None else f"layer {self.layer}"
         return (
-            f"{self.operator}, {place}, is the first to leave tolerance in {self.step}: "
+            f"{self.operator}, {layer}, is the first to leave tolerance in {self.step}: "
             f"relative error {self.error:.2g} at {self.probe}"
         )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The deviation as plain data, ready for JSON, where the probe is the "point"."""
+        fields = asdict(self)
+        return {"point": fields.pop("probe"), **fields}
 
 
 @dataclass(frozen=True)
@@ -61,17 +66,22 @@ class LayerwiseComparison:
     worst: float
     first: Deviation | None
 
+    def as_dict(self) -> dict[str, Any]:
+        """The comparison as plain data, ready for JSON, where probes are "points"."""
+        first = None if self.first is None else self.first.as_dict()
+        return {"points": self.probes, "worst": self.worst, "first": first}
+
 
 def compare_layerwise(
     runner: TracingRunner, backbone: Backbone, tokens: list[int], tolerance: float
 ) -> LayerwiseComparison:
-    """Compare all points over the prefill of `tokens[:-1]` and the decode step of the last."""
+    """Compare all probes over the prefill of `tokens[:-1]` and the decode step of the last."""
     probes = find_probes(runner.graph)
     worst, first = 0.0, None
     backbone.reset()
     calls = [("prefill", tokens[:-1], 0), ("decode", tokens[-1:], len(tokens) - 1)]
-    for step, piece, position in calls:
-        inputs = torch.tensor([piece]), torch.tensor([position])
+    for step, part, position in calls:
+        inputs = torch.tensor([part]), torch.tensor([position])
         values = eager_values(backbone, *inputs)
         errors = _compare(runner, probes, values, inputs)
         for probe, error in errors:
@@ -87,12 +97,12 @@ def _compare(
     values: dict[str, torch.Tensor],
     inputs: tuple[torch.Tensor, ...],
 ) -> list[tuple[Probe, float]]:
-    """The relative error at each point, in the order of computation."""
-    point_of = {probe.value_id: probe for probe in probes if probe.name in values}
+    """The relative error at each probe, in the order of computation."""
+    probe_of = {probe.value_id: probe for probe in probes if probe.name in values}
     errors: list[tuple[Probe, float]] = []
 
     def observe(value_id: int, computed: torch.Tensor) -> torch.Tensor:
-        probe = point_of[value_id]
+        probe = probe_of[value_id]
         expected = values[probe.name]
         if expected.numel() != computed.numel():
             expected = expected[:, -1]  # the program keeps the last token alone
@@ -100,7 +110,7 @@ def _compare(
         errors.append((probe, relative_error(computed, expected)))
         return expected.to(computed.dtype)
 
-    runner.trace(set(point_of), observe, *inputs)
+    runner.trace(set(probe_of), observe, *inputs)
     return errors
 
 

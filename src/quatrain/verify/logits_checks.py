@@ -2,7 +2,7 @@
 
 import torch
 
-from quatrain.verify.health import judge_logits
+from quatrain.runtime.health import judge_logits
 from quatrain.verify.parity import Parity
 
 
@@ -19,8 +19,8 @@ def logits_problems(parity: Parity, allowed: float) -> list[str]:
 def divergence_problems(parity: Parity, allowed: float) -> list[str]:
     """Where the mean divergence is beyond `allowed` nats.
 
-    It is what tells in 8da4w without a walk: rounding moves the logits far there, but leaves the
-    distributions close.
+    It is what tells in 8da4w where layers cannot be compared: rounding moves the logits far there,
+    but leaves the distributions close.
     """
     if parity.kl <= allowed:
         return []

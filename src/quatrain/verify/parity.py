@@ -53,6 +53,22 @@ def continue_greedily(
     return tokens, rows
 
 
+class EagerLogits:
+    """What the eager backbone makes of each prompt of `texts`: the tokens that follow it greedily,
+    all but the last, and the logits [V] of each step."""
+
+    def __init__(self, backbone: Backbone, texts: list[list[int]], new_tokens: int):
+        self.texts = texts
+        continued = [continue_greedily(backbone, text, new_tokens) for text in texts]
+        self.follows = [tokens[:-1] for tokens, _ in continued]
+        self.logits = [rows for _, rows in continued]
+
+    def followed_by(self, runner: Runner) -> list[list[torch.Tensor]]:
+        """The logits of `runner` for the same tokens."""
+        pairs = zip(self.texts, self.follows, strict=True)
+        return [greedy_logits(runner, prompt, follow) for prompt, follow in pairs]
+
+
 def compare_logits(expected: list[list[torch.Tensor]], found: list[list[torch.Tensor]]) -> Parity:
     """`expected` and `found`: per prompt, the logits [V] of each step."""
     pairs = [

@@ -19,7 +19,7 @@ class Probe:
     """A value `value_id` of the graph that must equal what the backbone has at `name`.
 
     `name` is a module's path with .in or .out; `layer` is None outside the layers; `blame` says
-    what computed it from the points before.
+    what computed it from the probes before.
     """
 
     value_id: int
@@ -29,14 +29,14 @@ class Probe:
 
 
 def find_probes(graph: VulkanGraph) -> list[Probe]:
-    """The points of `graph`, in the order in which they are computed.
+    """The probes of `graph`, in the order in which they are computed.
 
-    Values that the graph does not show (a norm left in parts, say) have no point: an error in
+    Values that the graph does not show (a norm left in parts, say) have no probe: an error in
     them appears at the next one.
     """
     def_use = DefUse(graph)
     probes = [*_linear_probes(graph, def_use), *_attention_probes(graph)]
-    made = {probe.value_id: probe for probe in reversed(probes)}  # one point per value
+    made = {probe.value_id: probe for probe in reversed(probes)}  # one probe per value
     return sorted(made.values(), key=lambda probe: def_use.producer.get(probe.value_id, -1))
 
 
@@ -73,7 +73,7 @@ def _attention_probes(graph: VulkanGraph) -> Iterator[Probe]:
 def eager_values(
     backbone: Backbone, tokens: torch.Tensor, position: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """What the backbone has at each point's name, for one call of it."""
+    """What the backbone has at each probe's name, for one call of it."""
     values: dict[str, torch.Tensor] = {}
 
     def watch(path: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:

@@ -3,12 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from quatrain.backbone.model import Backbone
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
-from quatrain.linear.int4 import Int4Linear, without_activation_rounding
-from quatrain.program import Program, VulkanGraph
-from quatrain.program.inspect.linears import find_linears
+from quatrain.program import Program
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.runtime.load import is_vulkan
 
@@ -53,15 +50,6 @@ def program_info(program: Program) -> ProgramInfo:
         rounding="float16" if graph.tensor(graph.outputs[0]).dtype == "float16" else "float32",
         context=stated or _cache_length(program),
     )
-
-
-def match_schemes(backbone: Backbone, graph: VulkanGraph) -> None:
-    """Make weight-only, in an 8da4w `backbone`, the linears that are so in a mixed program."""
-    for linear in find_linears(graph):
-        if linear.scheme == Scheme.WEIGHT_ONLY and linear.name is not None:
-            module = backbone.get_submodule(linear.name)
-            if isinstance(module, Int4Linear):
-                backbone.set_submodule(linear.name, without_activation_rounding(module))
 
 
 def _cache_length(program: Program) -> int:

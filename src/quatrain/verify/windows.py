@@ -10,7 +10,7 @@ from quatrain.runtime.generate import Runner
 WINDOW = 64  # tokens of a call: 64 rows of 128,000 logits are 33 MB
 
 
-class EveryPosition:
+class AllPositionLogits:
     """An eager backbone as a runner that gives the logits [1, T, V] of all T tokens of a call."""
 
     def __init__(self, backbone: Backbone, device: str):
@@ -28,21 +28,21 @@ class EveryPosition:
 
 @torch.inference_mode()
 def window_logits(runner: Runner, tokens: Sequence[int], window: int) -> Iterator[torch.Tensor]:
-    """The logits after each of `tokens`, in order, as float32 [n, V] pieces with n <= `window`.
+    """The logits after each of `tokens`, in order, as float32 [n, V] with n <= `window`.
 
     A runner that gives the last token's logits alone is asked for one token at a time. Otherwise no
-    piece is a single token, unless the text is: on a phone that would be a step of decode, which
+    call has a single token, unless the text is: on a phone that would be a step of decode, which
     computes 8da4w otherwise (`quatrain.arithmetic`).
     """
     runner.reset()
     at = 0
     while at < len(tokens):
         one_would_be_left = len(tokens) - at == window + 1 and window > 2
-        piece = tokens[at : at + window - one_would_be_left]
-        rows = runner.forward(torch.tensor([list(piece)]), torch.tensor([at]))
+        part = tokens[at : at + window - one_would_be_left]
+        rows = runner.forward(torch.tensor([list(part)]), torch.tensor([at]))
         rows = rows.reshape(-1, rows.shape[-1]).float()
-        if len(rows) < len(piece):
+        if len(rows) < len(part):
             window = 1
             continue
         yield rows
-        at += len(piece)
+        at += len(part)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from quatrain.verify.health import WatchedRunner, entropy, judge, judge_logits
+from quatrain.runtime.health import WatchedRunner, entropy, judge, judge_logits
 
 RECORDED = json.loads((Path(__file__).parent / "generations.json").read_text())
 

@@ -1,6 +1,6 @@
 """Whether generated text looks like a model at work, or like a broken kernel.
 
-The thresholds were set on 103 generations of SmolLM2 (tests/verify/generations.json): 50 healthy
+The thresholds were set on 103 generations of SmolLM2 (tests/runtime/generations.json): 50 healthy
 ones of both schemes, 50 garbled by the emulated defects, and 3 in which the intact model loops. On
 100 others (held_out.json) they raise no false alarm in 47 healthy ones, and catch all 50 garbled
 ones and 2 of 3 loops. At first they caught 44: garbled texts of 24 tokens passed, which is why
@@ -8,7 +8,7 @@ ones and 2 of 3 loops. At first they caught 44: garbled texts of 24 tokens passe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -17,7 +17,7 @@ from quatrain.runtime.generate import Runner
 
 _FEWEST = 8  # tokens that a judgement needs
 _LONGEST_RUN = 6  # one token so often in a row
-_NEAR = 3  # a token is a near repeat of one so few places before
+_NEAR = 3  # a token is a near repeat of one so few tokens before
 # A share of near repeats that no text has, however short: 0.25 in the beginnings, from 8 tokens on,
 # of the healthy ones, 0.62 in those garbled by dq8ca-zp-binding-float.
 _STUTTER = 0.44
@@ -87,33 +87,47 @@ def judge(
     mean = sum(finite) / len(finite) if finite else float("nan")
     run = _longest_run(tokens)
     distinct = len(set(tokens)) / len(tokens) if tokens else 1.0
-    near, instant = _repeats(tokens, _NEAR), _repeats(tokens, 1)
-    enough = len(tokens) >= _FEWEST
+    near = _repeats(tokens, _NEAR)
+    health = Health(len(tokens), run, near, distinct, mean, bad_steps)
     problems = []
     if bad_steps:
         problems.append(f"{bad_steps} of {len(entropies)} steps gave logits that are not finite")
-    if enough and run >= _LONGEST_RUN:
-        problems.append(f"one token stands {run} times in a row")
-    if enough and near > _STUTTER:
+    if len(tokens) >= _FEWEST:
+        problems += _problems(health, _repeats(tokens, 1), ends=stopped == "end of sequence")
+    return replace(health, problems=problems)
+
+
+def _problems(health: Health, instant_repeats: float, ends: bool) -> list[str]:
+    """What the measures say of a text of `_FEWEST` tokens or more.
+
+    `instant_repeats`: the share of tokens that repeat the very last one. `ends`: with an
+    end-of-sequence token.
+    """
+    problems = []
+    near, mean = health.near_repeats, health.mean_entropy
+    if health.longest_run >= _LONGEST_RUN:
+        problems.append(f"one token stands {health.longest_run} times in a row")
+    if near > _STUTTER:
         problems.append(f"{near:.0%} of the tokens repeat one just before")
     elif (
-        len(tokens) >= _NOISE_SPAN
+        health.tokens >= _NOISE_SPAN
         and near > _NEAR_REPEATS
-        and instant > _INSTANT_REPEATS
+        and instant_repeats > _INSTANT_REPEATS
         and mean > _UNDECIDED
     ):
         problems.append(
             f"{near:.0%} of the tokens repeat one just before, with nothing else likely either "
             f"({mean:.1f} nats on average): noise, not text"
         )
-    if len(tokens) >= _LOOP_SPAN and distinct < _FEWEST_DISTINCT:
-        ending = "" if stopped == "end of sequence" else " and does not end"
-        problems.append(f"the text loops{ending}: {distinct:.0%} of its tokens are distinct")
-    if enough and mean > _FLAT:
+    if health.tokens >= _LOOP_SPAN and health.distinct < _FEWEST_DISTINCT:
+        ending = "" if ends else " and does not end"
+        share = f"{health.distinct:.0%}"
+        problems.append(f"the text loops{ending}: {share} of its tokens are distinct")
+    if mean > _FLAT:
         problems.append(f"every token is about as likely ({mean:.1f} nats on average)")
-    if enough and mean < _COLLAPSED:
+    if mean < _COLLAPSED:
         problems.append(f"the model is certain of every token ({mean:.4f} nats on average)")
-    return Health(len(tokens), run, near, distinct, mean, bad_steps, problems)
+    return problems
 
 
 def judge_logits(rows: Sequence[torch.Tensor]) -> Health:
@@ -122,9 +136,9 @@ def judge_logits(rows: Sequence[torch.Tensor]) -> Health:
     return judge(tokens, [entropy(row) for row in rows], "length")
 
 
-def _repeats(tokens: Sequence[int], places: int) -> float:
-    """The share of tokens that stand among the `places` before them."""
-    repeats = sum(token in tokens[max(0, i - places) : i] for i, token in enumerate(tokens))
+def _repeats(tokens: Sequence[int], span: int) -> float:
+    """The share of tokens that stand among the `span` before them."""
+    repeats = sum(token in tokens[max(0, i - span) : i] for i, token in enumerate(tokens))
     return repeats / max(1, len(tokens))
 
 

@@ -1,0 +1,41 @@
+"""The devices that a program is verified on."""
+
+from quatrain.errors import InputError
+from quatrain.program import Program
+from quatrain.runtime.devices import parse_device
+from quatrain.runtime.generate import Runner
+from quatrain.runtime.load import is_vulkan, load_runner
+from quatrain.runtime.unavailable import RuntimeUnavailable
+from quatrain.runtime.wgpu.adapters import list_adapters
+
+
+def open_devices(
+    asked: tuple[str, ...], program: Program, emulate: str | None
+) -> dict[str, Runner | None]:
+    """The runner on each device of `asked`, with all that can run `program` here for "auto".
+
+    One that cannot run it is thus refused before all else. None for the reference, which holds
+    the weights dequantized: it is loaded when it is its turn.
+    """
+    found: dict[str, Runner | None] = {}
+    for device in asked:
+        if parse_device(device)[0] == "auto":
+            found |= _open_all(program, emulate)
+        elif device == "reference":
+            found[device] = None
+        elif device not in found:
+            found[device] = load_runner(program, device, emulate)
+    if not found:
+        raise InputError("no --device is given; leave it out for all that run the program")
+    return found
+
+
+def _open_all(program: Program, emulate: str | None) -> dict[str, Runner | None]:
+    if not is_vulkan(program):
+        return {"executorch": load_runner(program, "executorch", emulate)}
+    if not list_adapters():
+        return {"reference": None}
+    try:
+        return {"reference": None, "gpu": load_runner(program, "gpu", emulate)}
+    except RuntimeUnavailable:  # an operator without a kernel
+        return {"reference": None}
