@@ -60,6 +60,14 @@ def test_a_source_in_the_output_is_named_when_its_files_are_known(tmp_path):
         quantize_model(source, source)
 
 
+def test_a_name_that_the_system_refuses(tmp_path):
+    for name in ("a\0b", "a" * 5000):
+        for write in (quantize_model, convert_model):
+            with pytest.raises(InputError, match="cannot be read"):
+                write(name, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 def test_torch_is_not_imported_for_it():
     code = "import sys, quatrain.quantize.arguments; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,4 +17,6 @@ def check_arguments(
             f"group size {group_size} is not supported, expected one of "
             f"{', '.join(map(str, GROUP_SIZES))}"
         )
-    check_output_folder(Path(output), [Path(path) for path in (source, params) if path])
+    # A name with a null character is none; what opens it says so.
+    named = [Path(path) for path in (source, params) if path and "\0" not in str(path)]
+    check_output_folder(Path(output), named)

@@ -23,7 +23,7 @@ def resumable_folder(output: Path, own: Collection[str]) -> Iterator[Path]:
     to go on with; by an `InputError` it goes: the same again would fail the same way. Raises
     `InputError` where something cannot be written.
     """
-    folder = working_folder(output)
+    path, folder = Path(os.path.realpath(output)), working_folder(output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -31,7 +31,7 @@ def resumable_folder(output: Path, own: Collection[str]) -> Iterator[Path]:
         except InputError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        publish_folder(folder, Path(os.path.realpath(output)), own)
+        publish_folder(folder, path, own)
     except OSError as error:
         raise InputError(
             f"{output}: cannot be written: {error.strerror or error}. Free some space or choose "
