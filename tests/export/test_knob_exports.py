@@ -87,7 +87,7 @@ def test_llama4_on_vulkan_is_one_delegate(tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "fields"),
-    [("Gemma3", {}), ("Phi3", {"partial_rotary_factor": 0.75, "pad_token_id": None})],
+    [("Gemma3", {}), ("Phi3", {"partial_rotary_factor": 0.5, "pad_token_id": None})],
 )
 def test_families_on_vulkan(kind, fields, tmp_path):
     """A gelu for a silu; a rotary embedding of only part of each head."""

@@ -21,7 +21,12 @@ PARAMS = {
 
 
 def write_checkpoint(
-    folder: Path, embedding: str = "int8", output: str = "int4", seed: int = 0, **params
+    folder: Path,
+    embedding: str = "int8",
+    output: str = "int4",
+    seed: int = 0,
+    group_size: int = 32,
+    **params,
 ) -> Path:
     """Write `model.safetensors` and `params.json`; `params` replace those above.
 
@@ -30,11 +35,14 @@ def write_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     params = PARAMS | params
     (folder / "params.json").write_text(json.dumps(params))
-    save_file(_tensors(params, embedding, output, seed), folder / "model.safetensors")
+    tensors = _tensors(params, embedding, output, seed, group_size)
+    save_file(tensors, folder / "model.safetensors")
     return folder
 
 
-def _tensors(params: dict, embedding: str, output: str, seed: int) -> dict[str, torch.Tensor]:
+def _tensors(
+    params: dict, embedding: str, output: str, seed: int, group_size: int
+) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     dim, hidden, vocab = params["dim"], params["hidden_dim"], params["vocab_size"]
     head = dim // params["n_heads"]
@@ -45,7 +53,8 @@ def _tensors(params: dict, embedding: str, output: str, seed: int) -> dict[str, 
         if kind == "fp":
             tensors[f"{name}.weight"] = weight
             return
-        quantized = quantize_groups(weight, 32) if kind == "int4" else quantize_channels(weight)
+        int4 = kind == "int4"
+        quantized = quantize_groups(weight, group_size) if int4 else quantize_channels(weight)
         tensors[f"{name}.weight"], tensors[f"{name}.scales"] = quantized
 
     add("tok_embeddings", vocab, dim, embedding)

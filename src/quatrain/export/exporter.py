@@ -17,6 +17,7 @@ from quatrain.export.kernel_assignment import LinearRow, assign_kernels, dequant
 from quatrain.export.kernel_check import check_program
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.options import DEFAULT_MAX_SEQ_LEN, ExportOptions
+from quatrain.export.vulkan.limits import check_limits
 from quatrain.export.vulkan.operator_modules import to_vulkan_operators
 from quatrain.export.vulkan.program_from_template import write_vulkan_program_from_template
 from quatrain.export.xnnpack.operator_modules import to_cpu_operators
@@ -89,6 +90,8 @@ def export_checkpoint(
     with stages("open the checkpoint"), only_read():
         opened = open_checkpoint(checkpoint, params)
     _refuse_avoided(opened, options)
+    if options.backend == "vulkan":
+        check_limits(opened, options.scheme)
     opened.check_values(stages)
     with stages("build the backbone"):
         backbone, rows, rounded = _prepare(opened, options)
@@ -126,7 +129,8 @@ def plan(
     with torch.device("meta"):
         backbone = Backbone(replace(opened.config, max_seq_len=rows))
     linears = [part for part in backbone.modules() if isinstance(part, nn.Linear)]
-    return PlannedProgram(rows=rows, channels=min(linear.in_features for linear in linears))
+    channels = min(linear.in_features for linear in linears)
+    return PlannedProgram(rows=rows, channels=channels, group_size=opened.group_size)
 
 
 def _max_seq_len(opened: Checkpoint, asked: int | None) -> int:

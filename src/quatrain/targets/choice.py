@@ -7,7 +7,11 @@ from typing import Any, Literal
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import Program
-from quatrain.program.linear_kernels import DYNAMIC_LINEAR
+from quatrain.program.linear_kernels import (
+    DYNAMIC_LINEAR,
+    WRONG_GROUP_SUMS,
+    group_sums_are_right,
+)
 from quatrain.targets.catalogue import Defect, GpuProfile, find_gpu, load_defects, release
 from quatrain.targets.doctor import examine
 from quatrain.targets.limits import SURE_IMAGE
@@ -23,13 +27,14 @@ class PlannedProgram:
     """What is known of a program before it is made; None is what is not.
 
     `scheme` and `activation_dtype` where somebody asked for them, `rows` the longest prompt,
-    `channels` the inputs of the narrowest int4 linear.
+    `channels` the inputs of the narrowest int4 linear, `group_size` of all of them.
     """
 
     scheme: Scheme | None = None
     activation_dtype: Dtype | None = None
     rows: int | None = None
     channels: int | None = None
+    group_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,9 @@ def _scheme(
     """The scheme and one of `dtypes`: 8da4w in the first in which it meets none of `defects`."""
     if planned.scheme == Scheme.WEIGHT_ONLY:
         reasons.append("weight-only: as asked for with --weight-only-linear")
+        return Scheme.WEIGHT_ONLY, dtypes[0]
+    if planned.group_size and not group_sums_are_right(planned.group_size):
+        reasons.append(f"weight-only: groups of {planned.group_size}: {WRONG_GROUP_SUMS}")
         return Scheme.WEIGHT_ONLY, dtypes[0]
     against = {dtype: _against_8da4w(defects, dtype, planned) for dtype in dtypes}
     for dtype in dtypes:

@@ -21,6 +21,8 @@ from quatrain.program.linear_kernels import (
     DYNAMIC_LINEAR,
     INT4_LINEARS,
     WEIGHT_ONLY_LINEAR,
+    WRONG_GROUP_SUMS,
+    group_sums_are_right,
 )
 from quatrain.program.memory import assign_memory
 from quatrain.program.packed_weights import group_sums
@@ -75,7 +77,8 @@ def retarget(
     float32 or float16.
 
     Returns the linears that it changed, as they were. Raises `InputError` where a layer or a
-    pattern names nothing, nothing is selected, or the program has no int4 linears.
+    pattern names nothing, nothing is selected, the program has no int4 linears, or one that would
+    become 8da4w has groups that its kernel sums wrongly.
     """
     _require(scheme, tuple(Scheme), "linear scheme")
     scheme = Scheme(scheme)
@@ -96,6 +99,7 @@ def retarget(
     if scheme == Scheme.WEIGHT_ONLY:
         to_weight_only(graph, changing)
     else:
+        _require_right_groups(program, changing)
         new = zero_point_dtype or "int8"
         _set_zero_points(graph, retyped, new)
         _to_dynamic(program, graph, changing, new)
@@ -137,6 +141,16 @@ def _select(program: Program, selection: Selection) -> list[Linear]:
 def _require(value: str, known: tuple[str, ...], what: str) -> None:
     if value not in known:
         raise InputError(f"{value!r} is no {what}; choose one of {', '.join(known)}")
+
+
+def _require_right_groups(program: Program, linears: list[Linear]) -> None:
+    for linear in linears:
+        if linear.group_size and not group_sums_are_right(linear.group_size):
+            raise InputError(
+                f"{program.path}: {linear.name} has groups of {linear.group_size}, and "
+                f"{WRONG_GROUP_SUMS}. Leave it weight-only, or make the checkpoint again with "
+                "quatrain quantize or convert --group-size 128."
+            )
 
 
 def to_weight_only(graph: VulkanGraph, linears: Iterable[Linear]) -> None:
