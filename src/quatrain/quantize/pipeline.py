@@ -37,10 +37,17 @@ _GROUP_SIZE = 32  # for a source in floating point, unless another is asked for
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """`embedding` and `output_layer`: 'keep' leaves a quantized source's as they are, and gives a
-    floating-point source's what `plan_model` does. `group_size` can be chosen for floating-point
-    sources alone: None is 32, or a quantized source's own. `requantize_asymmetric` rounds anew the
-    linears that the layout cannot hold."""
+    """What `convert_model` is to change.
+
+    Attributes:
+        group_size: Weights of a row that share a scale: 32, 64, 128 or 256, for a source in
+            floating point alone. None is 32, or a quantized source's own.
+        embedding: "int4" in groups, "int8" per row, or "fp"; "keep" is a quantized source's own,
+            and as in `quantize_model` for others.
+        output_layer: "int4" in groups or "int8" per channel; "keep" likewise.
+        requantize_asymmetric: Round anew the linears that the layout cannot hold: those with zero
+            points, and those in act-order.
+    """
 
     group_size: int | None = None
     embedding: EmbeddingFormat = "keep"
@@ -56,14 +63,24 @@ def quantize_model(
     output_layer: OutputFormat = "keep",
     stages: Stages | None = None,
 ) -> QuantizeReport:
-    """Write `model` (see `open_float_model`) as a pre-quantized checkpoint into folder `output`.
+    """Write a floating-point model as an int4 checkpoint.
 
-    The linears of the layers become int4 in groups of `group_size`; `embedding` and
-    `output_layer` say how those are stored (see `plan_model`). Writes model.safetensors,
-    params.json and the tokenizer, whole or not at all; the same input gives the same bytes. Holds
-    one tensor in memory at a time. An earlier checkpoint in `output` is replaced, its tokenizer
-    too. Raises `InputError` where the model cannot be read or does not divide into groups, or
-    `output` holds something else (see `output_folder`).
+    The linears of the layers become int8 [N, K] in [-8, 7], with a float32 scale per group
+    [N, K / group size]. Writes model.safetensors, params.json and the tokenizer, whole or not at
+    all; the same input gives the same bytes. Holds one tensor in memory at a time.
+
+    Args:
+        model: As `open_float_model` takes it.
+        output: The folder to write. An earlier checkpoint there is replaced, its tokenizer too.
+        group_size: Weights of a row that share a scale: 32, 64, 128 or 256.
+        embedding: "int4" in groups, "int8" per row, or "fp"; "keep" is int4 where a GGUF file has
+            it as Q4_0, and int8 elsewhere.
+        output_layer: "int4" in groups or "int8" per channel; "keep" is int4.
+        stages: Hears of each stage.
+
+    Raises:
+        InputError: Where the model cannot be read or does not divide into groups, or `output`
+            cannot be written or holds something else.
     """
     check_arguments(model, output, group_size)
     stages = stages or Stages()
@@ -87,14 +104,24 @@ def convert_model(
     params: Path | str | None = None,
     stages: Stages | None = None,
 ) -> QuantizeReport:
-    """Write `source`, whatever `open_checkpoint` or `open_float_model` opens, to folder `output`.
+    """Write any model or checkpoint in the pre-quantized layout.
 
-    Writes model.safetensors, params.json, the tokenizer, and quatrain_manifest.json with the
-    SHA-256 of every source file and of the result. Integers and scales that the layout can hold
-    are the source's own. Holds one tensor in memory at a time. An interrupted conversion goes on
-    where it was when it is asked for again; `output` appears when it is whole. An earlier
-    checkpoint there is replaced, its tokenizer too. Raises `InputError` where the source cannot be
-    read, or the output cannot be written or holds something else (see `output_folder`).
+    Integers and scales that the layout can hold are the source's own. Writes model.safetensors,
+    params.json, the tokenizer, and quatrain_manifest.json with the SHA-256 of every source file and
+    of the result. Holds one tensor in memory at a time. An interrupted conversion goes on where it
+    was when it is asked for again.
+
+    Args:
+        source: As `open_checkpoint` or `open_float_model` takes it.
+        output: The folder to write, which appears when it is whole. An earlier checkpoint there is
+            replaced, its tokenizer too.
+        options: None changes nothing that the layout can hold.
+        params: The params.json of a checkpoint that is a file, where it is not beside it.
+        stages: Hears of each stage.
+
+    Raises:
+        InputError: Where the source cannot be read, or the output cannot be written or holds
+            something else.
     """
     options, stages, target = options or ConvertOptions(), stages or Stages(), Path(output)
     check_arguments(source, target, options.group_size, params)

@@ -7,15 +7,26 @@ from dataclasses import dataclass
 class QuantizeReport:
     """What `quantize_model` or `convert_model` did.
 
-    `tensors`: how many were written, `resumed_at` of them by an earlier attempt. `bytes_in`: of the
-    source's files that were read; `bytes_out`: of all files written, `weights_bytes` of
-    model.safetensors alone. `rounded`: how many matrices are not exactly the source's, and
-    `relative_rms_error` how far those are from it: the root of the sum of squared errors over that
-    of squared weights. `relative_rms_error_by_part`: the same over all weights of the embedding,
-    the layers and the output, for a source in floating point; empty for others. `exact_groups`: how
-    many groups the source held as int4 already (GGUF's Q4_0), which are kept exactly;
-    `negative_scales`: how many of those have a negative scale. `tokenizer`: the names of its files,
-    none where the source came without. `seconds`: by stage.
+    Attributes:
+        source: The path that was read.
+        output: The folder that was written.
+        group_size: Weights of a row that share a scale.
+        tensors: How many were written.
+        resumed_at: How many of them by an earlier attempt.
+        bytes_in: Of the source's files that were read.
+        bytes_out: Of all files written.
+        weights_bytes: Of model.safetensors alone.
+        rounded: How many matrices are not exactly the source's.
+        relative_rms_error: How far those are from it: the root of the sum of squared errors over
+            that of squared weights.
+        relative_rms_error_by_part: The same over all weights of the embedding, the layers and the
+            output, for a source in floating point; empty for others.
+        exact_groups: How many groups the source held as int4 already (GGUF's Q4_0), which are kept
+            exactly.
+        negative_scales: How many of those have a negative scale.
+        tokenizer: The names of its files, none where the source came without.
+        seconds: Wall time by stage.
+        peak_rss_bytes: The most memory that the process has held so far.
     """
 
     source: str
