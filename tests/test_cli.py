@@ -58,7 +58,8 @@ def test_help_names_the_defects_that_can_be_emulated():
 
     for verb in ("run", "verify", "evaluate"):
         shown = " ".join(quatrain(verb, "--help").stdout.replace("│", " ").split())
-        assert f"{', '.join(list(EmulatedDefect)[:2])} or {list(EmulatedDefect)[2]}" in shown
+        *others, last = EmulatedDefect
+        assert f"{', '.join(others)} or {last}" in shown
 
 
 def test_a_closed_standard_error_is_no_crash(checkpoint, tmp_path):

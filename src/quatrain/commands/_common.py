@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from quatrain.errors import InputError
-from quatrain.runtime.defects import EmulatedDefect
-from quatrain.runtime.devices import DEVICES
+from quatrain.runtime.defects import EmulatedDefect, emulated_defect
+from quatrain.runtime.devices import DEVICES, parse_device
 from quatrain.stages import Stages
 
 _BETWEEN_SHOWS = 0.2  # seconds between two lines of progress
@@ -30,6 +30,21 @@ def known_targets() -> list[tuple[str, str]]:
     return [(gpu.id, gpu.name) for gpu in load_gpus()]
 
 
+def known_device(device: str) -> str:
+    """`device`, refused as it is parsed where no runtime is called so."""
+    parse_device(device)
+    return device
+
+
+def known_devices(devices: list[str] | None) -> list[str] | None:
+    """As `known_device`, where several may be given."""
+    return devices and [known_device(device) for device in devices]
+
+
+def _known_defect(emulate: str | None) -> str | None:
+    return emulated_defect(emulate)
+
+
 _DEFECTS = tuple(EmulatedDefect)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
@@ -43,6 +58,7 @@ Device = Annotated[
         metavar="NAME",
         help="auto, gpu (gpu:NAME, see `devices`), reference or executorch.",
         autocompletion=one_of(*DEVICES),
+        callback=known_device,
     ),
 ]
 Emulate = Annotated[
@@ -52,6 +68,7 @@ Emulate = Annotated[
         help="Compute 8da4w as a phone with a known defect does: "
         f"{', '.join(_DEFECTS[:-1])} or {_DEFECTS[-1]} (docs/devices.md).",
         autocompletion=one_of(*_DEFECTS),
+        callback=_known_defect,
     ),
 ]
 

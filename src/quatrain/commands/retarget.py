@@ -14,10 +14,11 @@ from quatrain.commands._common import (
     one_of,
     print_json,
 )
+from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 
 if TYPE_CHECKING:
-    from quatrain.program.inspect.linears import Linear
+    from quatrain.program.edit.retarget_file import RetargetReport
 
 
 def retarget(
@@ -74,15 +75,30 @@ def retarget(
 
     Example: `quatrain retarget model.pte --linear-scheme weight-only -o model-wo.pte`
     """
-    from quatrain.atomic_files import whole_copies
-    from quatrain.errors import InputError
-    from quatrain.program import open_program, write_program
-    from quatrain.program.edit.embedding_layout import repair_program
+    _check_options(linear_scheme, layers, linears, zero_point_dtype, slim or repair)
+    check_output(output, "-o")
     from quatrain.program.edit.retarget import Selection, parse_layers
-    from quatrain.program.edit.retarget import retarget as change_scheme
-    from quatrain.program.edit.slim import slim as make_slim
-    from quatrain.tokenizer.files import copies_for
+    from quatrain.program.edit.retarget_file import retarget_file
 
+    selection = Selection(
+        layers=parse_layers(layers) if layers is not None else None,
+        patterns=tuple(part.strip() for part in (linears or "*").split(",")),
+    )
+    report = retarget_file(model, output, linear_scheme, selection, zero_point_dtype, slim, repair)
+    if json_output:
+        print_json(report.as_dict())
+    else:
+        _print_report(report)
+
+
+def _check_options(
+    linear_scheme: str | None,
+    layers: str | None,
+    linears: str | None,
+    zero_point_dtype: str | None,
+    whole_program: bool,
+) -> None:
+    """Refuse options that say nothing without another. `whole_program`: --slim or --repair."""
     options = {"--layers": layers, "--linears": linears, "--zero-point-dtype": zero_point_dtype}
     given = [name for name, value in options.items() if value is not None]
     if linear_scheme is None and given:
@@ -91,61 +107,32 @@ def retarget(
             "changes: give it too, weight-only or 8da4w (--slim and --repair are for the whole "
             "program)"
         )
-    if linear_scheme is None and not slim and not repair:
+    if linear_scheme is None and not whole_program:
         raise InputError(
             "nothing to do: give --linear-scheme weight-only or 8da4w, --slim or --repair"
         )
-    check_output(output, "-o")
-    program = open_program(model)
-    repaired = repair_program(program) if repair else 0
-    if repair and not repaired:
-        raise InputError(
-            f"{model}: has nothing to repair: the kernel of each of its embeddings reads the "
-            "memory layout that it has; leave --repair out"
-        )
-    changed = []
-    if linear_scheme is not None:
-        selection = Selection(
-            layers=parse_layers(layers) if layers is not None else None,
-            patterns=tuple(part.strip() for part in (linears or "*").split(",")),
-        )
-        changed = change_scheme(program, linear_scheme, selection, zero_point_dtype)
-    slimmed = make_slim(program) if slim else None
-    tokenizer = copies_for(output, model)
-    with whole_copies(tokenizer):
-        write_program(program, output)
-    before, after = len(program.data), output.stat().st_size
-    if json_output:
-        print_json(
-            {
-                "output": output,
-                "changed": [linear.name for linear in changed],
-                "linear_scheme": linear_scheme,
-                "zero_point_dtype": zero_point_dtype,
-                "repaired_embeddings": repaired,
-                "bytes_before": before,
-                "bytes_after": after,
-                "removed_operators": slimmed.operators if slimmed else 0,
-                "removed_constant_bytes": slimmed.constant_bytes if slimmed else 0,
-                "tokenizer_files": list(tokenizer),
-            }
-        )
-        return
-    if linear_scheme is not None:
-        print(_changes(changed, linear_scheme, zero_point_dtype))
-    if repaired:
-        what = "embedding" if repaired == 1 else "embeddings"
-        print(f"{repaired} {what} repaired: the memory layout is the one that the kernel reads")
-    if slimmed:
-        saved = human_bytes(slimmed.constant_bytes)
-        print(f"{slimmed.operators} operators and {saved} of constants removed")
-    print(f"{output}: {human_bytes(after)}, was {human_bytes(before)}")
 
 
-def _changes(changed: list["Linear"], scheme: str, zero_point_dtype: str | None) -> str:
-    """What was done to `changed`, which are as they were before."""
-    other = sum(linear.scheme != scheme for linear in changed)
-    text = f"{other} linears changed to {scheme}"
-    if zero_point_dtype:
-        text += f", the zero points of {len(changed) - other} others to {zero_point_dtype}"
+def _print_report(report: "RetargetReport") -> None:
+    if report.scheme is not None:
+        print(_changes(report))
+    if report.repaired_embeddings:
+        what = "embedding" if report.repaired_embeddings == 1 else "embeddings"
+        print(
+            f"{report.repaired_embeddings} {what} repaired: the memory layout is the one that the "
+            "kernel reads"
+        )
+    if report.slimmed:
+        saved = human_bytes(report.slimmed.constant_bytes)
+        print(f"{report.slimmed.operators} operators and {saved} of constants removed")
+    sizes = f"{human_bytes(report.bytes_after)}, was {human_bytes(report.bytes_before)}"
+    print(f"{report.output}: {sizes}")
+
+
+def _changes(report: "RetargetReport") -> str:
+    other = sum(linear.scheme != report.scheme for linear in report.changed)
+    text = f"{other} linears changed to {report.scheme}"
+    if report.zero_point_dtype:
+        others = len(report.changed) - other
+        text += f", the zero points of {others} others to {report.zero_point_dtype}"
     return text

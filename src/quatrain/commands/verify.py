@@ -10,6 +10,7 @@ from quatrain.commands._common import (
     Emulate,
     Json,
     Model,
+    known_devices,
     one_of,
     print_json,
     shown_stages,
@@ -32,6 +33,7 @@ def verify(
             help="reference, gpu (gpu:NAME, see `devices`) or executorch; may be repeated. "
             "Default: auto, all that run it.",
             autocompletion=one_of(*DEVICES),
+            callback=known_devices,
         ),
     ] = None,
     prompt: Annotated[

@@ -1,6 +1,5 @@
 """Text generation over anything that maps tokens and a position to logits."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Literal, Protocol
 import torch
 
 from quatrain.errors import InputError
+from quatrain.runtime.sampling import check_sampling
 
 
 class Runner(Protocol):
@@ -133,14 +133,6 @@ def check_prompt(tokens: Sequence[int], context: int) -> None:
             f"the prompt has {len(tokens)} tokens, the program's context holds {context}; "
             "shorten it, or export with a larger --max-seq-len"
         )
-
-
-def check_sampling(temperature: float, seed: int) -> None:
-    """Refuse, with `InputError`, what cannot be sampled with."""
-    if not 0 <= temperature < math.inf:
-        raise InputError(f"--temperature is {temperature}, expected a number of 0 or more")
-    if not 0 <= seed < 2**64:
-        raise InputError(f"--seed is {seed}, expected an integer from 0 to 2^64 - 1")
 
 
 def _sampler(temperature: float, seed: int) -> Callable[[torch.Tensor], int]:

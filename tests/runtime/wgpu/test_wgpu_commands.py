@@ -93,4 +93,4 @@ def test_a_profile_that_cannot_be_made_is_refused_before_anything_runs(
 
 def test_run_looks_for_the_tokenizer_before_it_opens_a_device() -> None:
     with pytest.raises(InputError, match="json there, or give one as --tokenizer"):
-        _run("run", str(FOLDER / "peer-8da4w-fp32.pte"), "--prompt", "x", "--device", "phone")
+        _run("run", str(FOLDER / "peer-8da4w-fp32.pte"), "--prompt", "x", "--device", "gpu:nowhere")

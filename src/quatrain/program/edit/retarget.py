@@ -63,6 +63,18 @@ def parse_layers(text: str) -> frozenset[int]:
     return frozenset(numbers)
 
 
+def parse_scheme(scheme: Scheme | str, zero_point_dtype: str | None = None) -> Scheme:
+    """The scheme called so; `InputError` for an unknown one, or one without such zero points."""
+    _require(scheme, tuple(Scheme), "linear scheme")
+    _require(zero_point_dtype or "int8", ZERO_POINT_DTYPES, "zero-point type")
+    if zero_point_dtype and scheme == Scheme.WEIGHT_ONLY:
+        raise InputError(
+            f"--zero-point-dtype {zero_point_dtype}: weight-only linears have no zero points; "
+            "it goes with --linear-scheme 8da4w"
+        )
+    return Scheme(scheme)
+
+
 def retarget(
     program: Program,
     scheme: Scheme | str,
@@ -80,14 +92,7 @@ def retarget(
     pattern names nothing, nothing is selected, the program has no int4 linears, or one that would
     become 8da4w has groups that its kernel sums wrongly.
     """
-    _require(scheme, tuple(Scheme), "linear scheme")
-    scheme = Scheme(scheme)
-    _require(zero_point_dtype or "int8", ZERO_POINT_DTYPES, "zero-point type")
-    if zero_point_dtype and scheme == Scheme.WEIGHT_ONLY:
-        raise InputError(
-            f"--zero-point-dtype {zero_point_dtype}: weight-only linears have no zero points; "
-            "it goes with --linear-scheme 8da4w"
-        )
+    scheme = parse_scheme(scheme, zero_point_dtype)
     graph = program.vulkan
     selected = _select(program, selection or Selection())
     changing = [linear for linear in selected if linear.scheme != scheme]

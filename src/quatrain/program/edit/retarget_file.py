@@ -1,0 +1,117 @@
+"""`retarget` and what goes with it, from one `.pte` file to another."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quatrain.atomic_files import whole_copies
+from quatrain.errors import InputError
+from quatrain.int4 import Scheme
+from quatrain.program.container import Program, open_program
+from quatrain.program.edit.embedding_layout import repair_program
+from quatrain.program.edit.retarget import Selection, parse_scheme, retarget
+from quatrain.program.edit.slim import Slimmed, slim
+from quatrain.program.inspect.linears import Linear
+from quatrain.program.writer import write_program
+from quatrain.tokenizer.files import copies_for
+
+
+@dataclass(frozen=True)
+class RetargetReport:
+    """What `retarget_file` did.
+
+    Attributes:
+        output: The program that it wrote.
+        changed: The linears that it changed, as they were before.
+        scheme: What they are now; None where no scheme was asked for.
+        zero_point_dtype: What their zero points are now, where that was asked for.
+        repaired_embeddings: How many embeddings got another memory layout.
+        slimmed: What was removed; None where that was not asked for.
+        bytes_before: The size of the program that it read.
+        bytes_after: The size of the one that it wrote.
+        tokenizer_files: The copies that it wrote beside the output.
+    """
+
+    output: Path
+    changed: list[Linear]
+    scheme: Scheme | None
+    zero_point_dtype: str | None
+    repaired_embeddings: int
+    slimmed: Slimmed | None
+    bytes_before: int
+    bytes_after: int
+    tokenizer_files: list[Path]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain data, ready for JSON."""
+        removed = self.slimmed or Slimmed(operators=0, constant_bytes=0)
+        return {
+            "output": self.output,
+            "changed": [linear.name for linear in self.changed],
+            "linear_scheme": self.scheme,
+            "zero_point_dtype": self.zero_point_dtype,
+            "repaired_embeddings": self.repaired_embeddings,
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+            "removed_operators": removed.operators,
+            "removed_constant_bytes": removed.constant_bytes,
+            "tokenizer_files": self.tokenizer_files,
+        }
+
+
+def retarget_file(
+    model: Path,
+    output: Path,
+    scheme: Scheme | str | None = None,
+    selection: Selection | None = None,
+    zero_point_dtype: str | None = None,
+    slim_it: bool = False,
+    repair: bool = False,
+) -> RetargetReport:
+    """Write the Vulkan program `model`, changed, to `output`, with a copy of its tokenizer's files.
+
+    Args:
+        model: A .pte file, ours or ExecuTorch's own.
+        output: The file to write, whole or not at all.
+        scheme: What to `retarget` linears to; None changes none.
+        selection: Which linears.
+        zero_point_dtype: Of the zero points of their activations.
+        slim_it: Compute and store nothing twice.
+        repair: Give embeddings the memory layout that their kernel reads.
+
+    Raises:
+        InputError: As `parse_scheme`, before the program is opened, and as `retarget`; where
+            there is nothing to `repair`; where the output cannot be written.
+    """
+    if scheme is not None:
+        scheme = parse_scheme(scheme, zero_point_dtype)
+    program = open_program(model)
+    repaired = _repair(program) if repair else 0
+    changed = []
+    if scheme is not None:
+        changed = retarget(program, scheme, selection, zero_point_dtype)
+    slimmed = slim(program) if slim_it else None
+    copies = copies_for(output, model)
+    with whole_copies(copies):
+        write_program(program, output)
+    return RetargetReport(
+        output=output,
+        changed=changed,
+        scheme=scheme,
+        zero_point_dtype=zero_point_dtype,
+        repaired_embeddings=repaired,
+        slimmed=slimmed,
+        bytes_before=len(program.data),
+        bytes_after=output.stat().st_size,
+        tokenizer_files=list(copies),
+    )
+
+
+def _repair(program: Program) -> int:
+    repaired = repair_program(program)
+    if not repaired:
+        raise InputError(
+            f"{program.path}: has nothing to repair: the kernel of each of its embeddings reads "
+            "the memory layout that it has; leave --repair out"
+        )
+    return repaired

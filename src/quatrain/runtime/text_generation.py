@@ -1,0 +1,158 @@
+"""Text from a program: its tokenizer, its runtime, and whether what it writes looks like text."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from quatrain.errors import InputError
+from quatrain.program import Program, open_program
+from quatrain.runtime.generate import Generation, check_prompt, generate
+from quatrain.runtime.health import Health, WatchedRunner, judge
+from quatrain.runtime.load import load_runner, require_tokens_to_logits
+from quatrain.runtime.sampling import check_sampling
+from quatrain.stages import Stages
+from quatrain.tokenizer import Tokenizer, end_ids, find_tokenizer
+
+if TYPE_CHECKING:  # a program on another runtime needs no wgpu
+    from quatrain.runtime.wgpu import WgpuRunner
+    from quatrain.runtime.wgpu.profile import OperatorTime
+
+
+@dataclass(frozen=True)
+class TextGeneration:
+    """What `generate_text` gave.
+
+    Attributes:
+        text: The generated text.
+        generation: Its tokens, and how fast they came.
+        device: What the program ran on, in words for people.
+        health: Whether the text looks like a model at work.
+        operators: Where a decode step spends its time, if that was asked for.
+    """
+
+    text: str
+    generation: Generation
+    device: str
+    health: Health
+    operators: "list[OperatorTime] | None" = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The generation as plain data, ready for JSON, where the device is the "runtime"."""
+        generation = self.generation
+        fields = {
+            "text": self.text,
+            "tokens": generation.tokens,
+            "prompt_tokens": generation.prompt,
+            "stopped": generation.stopped,
+            "runtime": self.device,
+            "prefill_tokens_per_second": generation.prefill_tokens_per_second,
+            "decode_tokens_per_second": generation.decode_tokens_per_second,
+            "health": asdict(self.health),
+        }
+        if self.operators is None:
+            return fields
+        return fields | {"operators": [asdict(time) for time in self.operators]}
+
+
+def generate_text(
+    program: Program | Path | str,
+    prompt: str,
+    *,
+    chat: bool = False,
+    tokenizer: Path | None = None,
+    max_new_tokens: int = 256,
+    temperature: float = 0.0,
+    seed: int = 0,
+    device: str = "auto",
+    emulate: str | None = None,
+    profile: Path | None = None,
+    on_text: Callable[[str], None] | None = None,
+    stages: Stages | None = None,
+) -> TextGeneration:
+    """Continue `prompt` with a program from tokens to logits.
+
+    Args:
+        program: An opened program, or the path of a .pte file.
+        prompt: What to continue.
+        chat: Put the prompt into the model's chat template.
+        tokenizer: A tokenizer.json; None is the one beside the program.
+        max_new_tokens: As in `generate`.
+        temperature: As in `generate`.
+        seed: As in `generate`.
+        device: As in `load_runner`.
+        emulate: As in `load_runner`.
+        profile: Where to write a Chrome trace of one decode step on the GPU.
+        on_text: Called with each part of the text as it comes.
+        stages: As in `load_runner`.
+
+    Raises:
+        InputError: Where an argument is wrong, before the program is loaded; and as `load_runner`.
+    """
+    check_sampling(temperature, seed)
+    if profile:
+        device = _device_to_profile(device)
+    if not isinstance(program, Program):
+        program = open_program(program)
+    require_tokens_to_logits(program.path, program.metadata, "run")
+    words = _load_tokenizer(program.path, tokenizer)
+    tokens = _encode(words, prompt, chat)
+    context = int(program.metadata.get("get_max_context_len", 1 << 30))
+    check_prompt(tokens, context)
+    runner = load_runner(program, device, emulate, stages)
+    if profile:
+        _check_timestamps(cast("WgpuRunner", runner))
+    stream, show = words.stream(), on_text or (lambda text: None)
+    watched = WatchedRunner(runner)
+    generation = generate(
+        watched,
+        tokens,
+        context=context,
+        max_new_tokens=max_new_tokens,
+        eos_ids=end_ids(words.eos_ids, runner.metadata),
+        temperature=temperature,
+        seed=seed,
+        on_token=lambda token: show(stream.push(token)),
+    )
+    show(stream.finish())
+    health = judge(generation.tokens, watched.entropies, generation.stopped)
+    times = _profile(cast("WgpuRunner", runner), len(tokens), profile) if profile else None
+    return TextGeneration(words.decode(generation.tokens), generation, runner.device, health, times)
+
+
+def _device_to_profile(device: str) -> str:
+    """The GPU, where alone kernels can be timed; `InputError` where another device is asked for."""
+    if device.partition(":")[0] not in ("auto", "gpu"):
+        raise InputError(f"--profile times GPU kernels; --device is {device}, expected gpu")
+    return "gpu" if device == "auto" else device
+
+
+def _check_timestamps(runner: "WgpuRunner") -> None:
+    if not runner.gpu.info.timestamps:
+        raise InputError(f"{runner.gpu.info.name} has no timestamp queries to --profile with")
+
+
+def _load_tokenizer(program: Path, given: Path | None) -> Tokenizer:
+    try:
+        file = given or find_tokenizer(program)
+    except InputError as error:
+        raise InputError(f"{error}, or give one as --tokenizer") from error
+    return Tokenizer.load(file)
+
+
+def _encode(words: Tokenizer, prompt: str, chat: bool) -> list[int]:
+    if not chat:
+        return words.encode(prompt)
+    text = words.apply_chat([{"role": "user", "content": prompt}])
+    return words.encode(text, add_special_tokens=False)
+
+
+def _profile(runner: "WgpuRunner", position: int, trace: Path) -> "list[OperatorTime]":
+    """The time of each operator in one decode step, which is also written as a Chrome trace."""
+    from quatrain.runtime.wgpu.profile import by_operator, write_chrome_trace
+
+    timings = runner.profile(torch.tensor([[1]]), torch.tensor([position]))
+    write_chrome_trace(timings, trace)
+    return by_operator(timings)
