@@ -4,6 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.downloads import use_new_cache
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # xdist's workers have the cache of what started them
+        use_new_cache(config)
 
 
 @pytest.fixture(autouse=True)

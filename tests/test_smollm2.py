@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.support.downloads import users_cache
 
 from quatrain import smollm2
 from quatrain.checkpoint import open_checkpoint
@@ -102,7 +103,8 @@ def test_smollm2_as_a_checkpoint(tmp_path):
     from pytorch_tokenizers import CppHFTokenizer
     from transformers import AutoTokenizer
 
-    model = fetch_smollm2()
+    with users_cache():
+        model = fetch_smollm2()
     report = quantize_model(model, tmp_path / "out")
     checkpoint = open_checkpoint(tmp_path / "out")
     checkpoint.check_values()

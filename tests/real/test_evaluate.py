@@ -1,23 +1,23 @@
 """SmolLM2's perplexity: alike in both schemes, and what the known defect makes of it."""
 
-from pathlib import Path
-
 import pytest
+from tests.support.smollm2 import SmolLM2
 
 from quatrain.verify.evaluate import DEFAULT_TEXT, evaluate_models
 
 pytestmark = pytest.mark.real
 FAULT = "dq8ca-zp-binding-float"
 TOKENS = 128
+# XNNPACK rounds otherwise, and one token in eight is another's by a hair: 0.87 agree over 128
+# tokens, give or take 0.015, and so 0.8 would be near; over these it is 8 standard deviations off.
+MANY_TOKENS = 384
 
 
-def test_the_defect_ruins_8da4w_and_leaves_weight_only_as_it_is(
-    smollm2_programs: dict[str, Path], smollm2_checkpoint: Path
-) -> None:
+def test_the_defect_ruins_8da4w_and_leaves_weight_only_as_it_is(smollm2: SmolLM2) -> None:
     text = DEFAULT_TEXT.read_text(encoding="utf-8")
-    programs = [smollm2_programs["8da4w"], smollm2_programs["weight-only"]]
+    programs = [smollm2.program("8da4w"), smollm2.program("weight-only")]
     eager, dynamic, weight_only = evaluate_models(
-        [smollm2_checkpoint, *programs], text, TOKENS, "reference"
+        [smollm2.checkpoint, *programs], text, TOKENS, "reference"
     )
     assert dynamic.perplexity == pytest.approx(eager.perplexity, rel=0.02)
     assert weight_only.perplexity == pytest.approx(eager.perplexity, rel=0.15)
@@ -27,12 +27,10 @@ def test_the_defect_ruins_8da4w_and_leaves_weight_only_as_it_is(
     assert untouched.loss == weight_only.loss
 
 
-def test_xnnpack_is_as_good_as_the_checkpoint(
-    smollm2_programs: dict[str, Path], smollm2_checkpoint: Path
-) -> None:
+def test_xnnpack_is_as_good_as_the_checkpoint(smollm2: SmolLM2) -> None:
     text = DEFAULT_TEXT.read_text(encoding="utf-8")
-    models = [smollm2_checkpoint, smollm2_programs["8da4w-xnnpack"]]
-    eager, program = evaluate_models(models, text, TOKENS)
+    models = [smollm2.checkpoint, smollm2.program("8da4w-xnnpack")]
+    eager, program = evaluate_models(models, text, MANY_TOKENS)
     assert program.runtime == "executorch"
     assert program.perplexity == pytest.approx(eager.perplexity, rel=0.1)
     assert program.against_first is not None

