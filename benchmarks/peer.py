@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from quatrain.checkpoint import open_float_model
+from quatrain.checkpoint.open import open_float_model
 from quatrain.smollm2 import fetch_smollm2
 
 CONTEXT = 512

@@ -10,7 +10,7 @@ import pytest
 from tests.support.downloads import users_cache
 
 from quatrain import smollm2
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.smollm2 import fetch_smollm2

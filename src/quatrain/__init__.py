@@ -8,7 +8,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from quatrain.checkpoint import Checkpoint, FloatModel, open_checkpoint, open_float_model
+    from quatrain.checkpoint.checkpoint import Checkpoint
+    from quatrain.checkpoint.float_model import FloatModel
+    from quatrain.checkpoint.open import open_checkpoint, open_float_model
     from quatrain.errors import InputError, QuatrainError
     from quatrain.export import ExportOptions, ExportReport, export_checkpoint
     from quatrain.int4 import Scheme
@@ -32,7 +34,9 @@ __all__ = [
 ]  # fmt: skip
 
 _NAMES_OF_MODULE = {
-    "quatrain.checkpoint": ("Checkpoint", "FloatModel", "open_checkpoint", "open_float_model"),
+    "quatrain.checkpoint.checkpoint": ("Checkpoint",),
+    "quatrain.checkpoint.float_model": ("FloatModel",),
+    "quatrain.checkpoint.open": ("open_checkpoint", "open_float_model"),
     "quatrain.errors": ("InputError", "QuatrainError"),
     "quatrain.export": ("ExportOptions", "ExportReport", "export_checkpoint"),
     "quatrain.int4": ("Scheme",),

@@ -83,7 +83,7 @@ def _quatrain(*arguments: Any) -> dict[str, Any]:
 def _unquantized_text() -> str:
     """What the model says before quantization, greedily, in float32."""
     from quatrain.backbone.build import build_backbone
-    from quatrain.checkpoint import open_float_model
+    from quatrain.checkpoint.open import open_float_model
     from quatrain.runtime.generate import generate
     from quatrain.smollm2 import fetch_smollm2
     from quatrain.tokenizer import Tokenizer

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.support import tiny_models as tiny
 
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 
 WQ = "layers.0.attention.wq"

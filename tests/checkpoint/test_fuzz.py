@@ -17,9 +17,8 @@ from tests.support import quantized_folders as folders
 from tests.support import sentencepiece_models as spm
 from tests.support import tiny_models as tiny
 
-from quatrain.checkpoint import open_checkpoint, open_float_model
 from quatrain.checkpoint.gguf.file import read_gguf
-from quatrain.checkpoint.source_files import is_quantized
+from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
 from quatrain.errors import InputError
 from quatrain.quantize.requantize import Requantization
 from quatrain.tokenizer.from_gguf import tokenizer_files_from_gguf

@@ -6,7 +6,7 @@ from tests.support.tiny_checkpoint import write_checkpoint
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.kernel_assignment import dequantize_fallbacks

@@ -7,7 +7,7 @@ from tests.support.knobs import ALL, KNOBS, TINY, Peer, write_meta_folder
 from tests.support.peers import prefill_then_decode, relative_error
 
 from quatrain.arithmetic import ARITHMETIC_OF
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.program import open_program
 from quatrain.program.inspect.linears import find_linears

@@ -10,7 +10,7 @@ from tests.support.tiny_checkpoint import write_checkpoint
 
 import quatrain
 from quatrain.backbone.build import build_backbone
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export import template_key
 from quatrain.export.template_key import code_digest, module_descriptions
 from quatrain.int4 import Scheme

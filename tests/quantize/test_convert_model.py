@@ -11,7 +11,7 @@ from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
 from typer.testing import CliRunner
 
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.quantize.methods.round_to_nearest import quantize_channels, quantize_groups

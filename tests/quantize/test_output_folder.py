@@ -4,7 +4,7 @@ import pytest
 from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
 
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.quantize.pipeline import convert_model, quantize_model
 

@@ -6,8 +6,7 @@ import torch
 from safetensors.torch import load_file
 from tests.support import tiny_models as tiny
 
-from quatrain.checkpoint import open_checkpoint
-from quatrain.checkpoint.open_model import open_float_model
+from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
 from quatrain.runtime.wgpu.adapters import list_adapters

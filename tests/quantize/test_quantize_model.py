@@ -10,8 +10,7 @@ import typer
 from safetensors.torch import load_file
 from tests.support import tiny_models as tiny
 
-from quatrain.checkpoint import open_checkpoint
-from quatrain.checkpoint.open_model import open_float_model
+from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.commands.quantize import quantize
 from quatrain.errors import InputError
 from quatrain.quantize.methods.round_to_nearest import quantize_channels, quantize_groups

@@ -7,7 +7,7 @@ import torch
 from tests.support.logits import step_logits
 
 from quatrain.backbone.build import build_backbone
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.program import open_program
 from quatrain.runtime.generate import Generation, Runner, generate
 from quatrain.runtime.load import load_runner

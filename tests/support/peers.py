@@ -10,7 +10,7 @@ import transformers
 
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
-from quatrain.checkpoint import open_float_model
+from quatrain.checkpoint.open import open_float_model
 
 TOLERANCE = 1e-5
 TINY = {

@@ -11,10 +11,10 @@ from tests.support.logits import step_logits
 from tests.support.tiny_programs import Tiny
 from typer.testing import CliRunner
 
+from quatrain.checkpoint.open import is_program
 from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.verify.eager import load_eager
-from quatrain.verify.evaluated_models import is_checkpoint
 
 TOKENS = [1, 90, 17, 4, 33]
 
@@ -53,7 +53,7 @@ def test_what_is_neither_gets_the_message_of_what_it_may_be(tmp_path: Path) -> N
         file.write_bytes(start)
         with pytest.raises(InputError, match=message):
             _logits(file)
-    assert is_checkpoint(Path("hf://owner/name")) and not is_checkpoint(Path("nowhere.pte"))
+    assert is_program(Path("nowhere.pte")) and not is_program(Path("hf://owner/name"))
 
 
 def test_what_only_the_other_takes_is_refused(tiny: Tiny) -> None:

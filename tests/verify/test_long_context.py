@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint

@@ -14,13 +14,12 @@ from typing import Any, Literal
 
 import torch
 
-from quatrain.backbone.config import BackboneConfig, config_from_params
+from quatrain.backbone.config import BackboneConfig
+from quatrain.checkpoint.check_structure import check_structure
+from quatrain.checkpoint.check_values import check_tensor_values
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.files.memory_map import was_read
 from quatrain.checkpoint.layout import EMBEDDING, OUTPUT
-from quatrain.checkpoint.meta.adaptations import config_params
-from quatrain.checkpoint.structure import check_structure
-from quatrain.checkpoint.values import check_tensor_values
 from quatrain.int4 import Scheme
 from quatrain.linear.packing import is_int4
 from quatrain.stages import Stages
@@ -113,14 +112,17 @@ class Checkpoint:
 
 
 def checked_checkpoint(
-    tensors: LazyTensors, params: dict[str, Any], source: Path, folder: Path, params_path: Path
+    tensors: LazyTensors,
+    params: dict[str, Any],
+    config: BackboneConfig,
+    source: Path,
+    folder: Path,
 ) -> Checkpoint:
-    """The checkpoint of `tensors`, whose names, shapes and dtypes fit `params`.
+    """The checkpoint of `tensors`, whose names, shapes and dtypes fit `config`, that of `params`.
 
-    `source` and `params_path` are named in errors; the tokenizer is looked for in `folder`.
-    Raises `InputError` where something does not fit.
+    `source` is named in errors; the tokenizer is looked for in `folder`. Raises `InputError` where
+    something does not fit.
     """
-    config = config_from_params(config_params(params), str(params_path))
     group_size = check_structure(tensors.stored, config, params, str(source))
     arguments = params.get("quantization_args")
     stated = arguments if isinstance(arguments, dict) else {"scheme": Scheme.DYNAMIC_INT8}

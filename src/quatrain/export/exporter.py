@@ -10,8 +10,9 @@ from torch import nn
 from quatrain.atomic_files import whole_file
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
-from quatrain.checkpoint import Checkpoint, open_checkpoint
+from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.files.memory_map import only_read, release_mapped
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export.kernel_assignment import LinearRow, assign_kernels, dequantize_fallbacks
 from quatrain.export.kernel_check import check_program

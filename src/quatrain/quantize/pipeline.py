@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.atomic_files import whole_folder
-from quatrain.checkpoint import FloatModel, open_checkpoint, open_float_model
 from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.files.safetensors import encoded_header
-from quatrain.checkpoint.source_files import is_quantized, source_files
+from quatrain.checkpoint.float_model import FloatModel
+from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
+from quatrain.checkpoint.source_files import source_files
 from quatrain.errors import InputError
 from quatrain.json_files import write_json
 from quatrain.quantize.arguments import check_arguments

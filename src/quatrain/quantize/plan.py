@@ -5,8 +5,9 @@ from typing import Any, Literal
 
 import torch
 
-from quatrain.checkpoint import Checkpoint, FloatModel
+from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.files.safetensors import TensorSpec
+from quatrain.checkpoint.float_model import FloatModel
 
 Source = FloatModel | Checkpoint
 Part = Literal["embedding", "layers", "output"]

@@ -1,6 +1,6 @@
 """What becomes of each tensor of a checkpoint that is quantized already."""
 
-from quatrain.checkpoint import Checkpoint
+from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.files.safetensors import TensorSpec
 from quatrain.checkpoint.layout import EMBEDDING, OUTPUT

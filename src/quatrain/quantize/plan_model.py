@@ -2,8 +2,8 @@
 
 import torch
 
-from quatrain.checkpoint import FloatModel
 from quatrain.checkpoint.files.safetensors import TensorSpec
+from quatrain.checkpoint.float_model import FloatModel
 from quatrain.checkpoint.layout import EMBEDDING, OUTPUT, linear_shapes, vector_shapes
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES, Scheme

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from quatrain.checkpoint.open import is_program
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.linear.affine import INT8_MAX, INT8_MIN, choose_token_qparams
@@ -23,7 +24,7 @@ from quatrain.runtime.reference import ReferenceRunner
 from quatrain.stages import Stages
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.eager import load_eager
-from quatrain.verify.evaluated_models import is_checkpoint, open_evaluated_model
+from quatrain.verify.evaluated_models import open_evaluated_model
 
 DEFAULT_TEXT = (
     "Free software is a matter of liberty, not price. To install a package, open a terminal, "
@@ -57,7 +58,7 @@ def diagnose(model: Path, text: str | None = None, stages: Stages | None = None)
     A checkpoint runs eagerly as 8da4w, a program on the CPU reference in its own scheme. Raises
     `InputError` where the text is empty or longer than the context.
     """
-    look = _eager_inputs if is_checkpoint(model) else _program_inputs
+    look = _program_inputs if is_program(model) else _eager_inputs
     inputs = look(model, text, stages or Stages())
     return [activity(name, x) for name, x in inputs.items()]
 

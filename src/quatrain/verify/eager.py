@@ -5,7 +5,8 @@ from pathlib import Path
 from quatrain.arithmetic import ARITHMETIC_OF, VULKAN_ARITHMETIC, Arithmetic
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
-from quatrain.checkpoint import Checkpoint, open_checkpoint
+from quatrain.checkpoint.checkpoint import Checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export.xnnpack.positive_scales import RoundedAgain, make_scales_positive
 from quatrain.int4 import Scheme
 from quatrain.linear.int4 import Int4Linear, compute_as, freeze_weights, without_activation_rounding

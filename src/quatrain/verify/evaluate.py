@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, XNNPACK_ARITHMETIC, Arithmetic
+from quatrain.checkpoint.open import is_program
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
@@ -21,7 +22,6 @@ from quatrain.verify.divergence import Comparer, Divergence, FirstModel, Recorde
 from quatrain.verify.evaluated_models import (
     EvaluatedModel,
     Regime,
-    is_checkpoint,
     open_evaluated_model,
 )
 from quatrain.verify.windows import window_logits
@@ -96,9 +96,9 @@ def evaluate_models(
     """
     emulated_defect(emulate)
     paths = [Path(model) for model in models]
-    if all(map(is_checkpoint, paths)) and (emulate or device != "auto"):
+    if not any(map(is_program, paths)) and (emulate or device != "auto"):
         raise InputError("--device and --emulate are for programs, and none is given")
-    if scheme and not any(map(is_checkpoint, paths)):
+    if scheme and all(map(is_program, paths)):
         raise InputError(
             "--scheme is for checkpoints, and none is given; a program has its own, which "
             "`quatrain retarget` changes"
@@ -119,7 +119,7 @@ def evaluate_models(
 def _arithmetic(paths: Sequence[Path]) -> Arithmetic:
     """What checkpoints are computed in: as the programs beside them; Vulkan's where there are
     several kinds, or none."""
-    programs = [open_program(path) for path in paths if not is_checkpoint(path)]
+    programs = [open_program(path) for path in paths if is_program(path)]
     return (
         XNNPACK_ARITHMETIC if programs and not any(map(is_vulkan, programs)) else VULKAN_ARITHMETIC
     )

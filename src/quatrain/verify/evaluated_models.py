@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import is_program, open_checkpoint
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import Program, open_program
@@ -20,8 +20,6 @@ from quatrain.verify.eager import load_eager
 from quatrain.verify.windows import WINDOW, AllPositionLogits
 
 Regime = Literal["prefill", "decode"]
-
-_PROGRAM = b"ET12"  # at byte 4 of every .pte file
 
 
 @dataclass(frozen=True)
@@ -46,18 +44,6 @@ class EvaluatedModel:
     load_decode: Callable[[], NamedRunner] | None = None
 
 
-def is_checkpoint(path: Path) -> bool:
-    """Whether `path` is for `open_checkpoint` rather than for `open_program`, by its content.
-
-    What only calls itself .pte is for the latter, which says what is wrong with it.
-    """
-    try:
-        with path.open("rb") as file:
-            return file.read(8)[4:] != _PROGRAM and path.suffix != ".pte"
-    except OSError:  # a folder, hf://owner/name, or nothing
-        return path.is_dir() or path.suffix != ".pte"
-
-
 def open_evaluated_model(
     path: Path,
     device: str,
@@ -73,7 +59,7 @@ def open_evaluated_model(
     Raises `InputError` where `path` is neither, or does not go from tokens to logits, which `verb`
     needs.
     """
-    if is_checkpoint(path):
+    if not is_program(path):
         return _checkpoint(path, scheme, verb, arithmetic)
     return _program(path, device, emulate, verb, stages, arithmetic)
 

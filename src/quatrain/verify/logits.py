@@ -7,11 +7,12 @@ import numpy as np
 import torch
 
 from quatrain.atomic_files import whole_file
+from quatrain.checkpoint.open import is_program
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.runtime.generate import check_prompt
 from quatrain.stages import Stages
-from quatrain.verify.evaluated_models import is_checkpoint, open_evaluated_model
+from quatrain.verify.evaluated_models import open_evaluated_model
 from quatrain.verify.windows import window_logits
 
 
@@ -38,9 +39,9 @@ def model_logits(
             the vocabulary, or there are more than the context holds.
     """
     model, stages = Path(model), stages or Stages()
-    if is_checkpoint(model) and device != "auto":
+    if not is_program(model) and device != "auto":
         raise InputError(f"--device {device} is for programs; a checkpoint runs eagerly")
-    if scheme and not is_checkpoint(model):
+    if scheme and is_program(model):
         raise InputError(
             f"--scheme {scheme} is for checkpoints; {model} is a program and has its own, which "
             "`quatrain retarget` changes"

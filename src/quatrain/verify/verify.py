@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import cast
 
 from quatrain.backbone.model import Backbone
-from quatrain.checkpoint import Checkpoint, open_checkpoint
+from quatrain.checkpoint.checkpoint import Checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export.xnnpack.positive_scales import RoundedAgain
 from quatrain.program import Program, VulkanGraph, open_program

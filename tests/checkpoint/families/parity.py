@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.int4 import Scheme
 
 

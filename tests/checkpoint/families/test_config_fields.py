@@ -8,7 +8,7 @@ import pytest
 from tests.checkpoint.families.table import LLAMA3_ROPE, LLAMA4, ROWS
 from tests.support.peers import change_config, random_model, saved
 
-from quatrain.checkpoint import open_float_model
+from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError
 
 WRONG = [None, "x", "4", [], [[1]], [0.5], {}, {"a": {}}, {"full_attention": 1}, -1, 0, 1, 0.5, 1e9,

@@ -20,9 +20,9 @@ from tests.support.peers import (
 )
 from transformers import AutoConfig, Gemma3Config, Gemma3ForConditionalGeneration
 
-from quatrain.checkpoint import open_float_model
 from quatrain.checkpoint.families import FAMILIES
 from quatrain.checkpoint.hugging_face.config import params_of_config
+from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError
 
 # Stated by every config.json that is not the part of another.

@@ -7,7 +7,7 @@ from tests.checkpoint.families.parity import model_of
 from tests.checkpoint.families.table import ROWS
 from tests.support.gguf_writer import write_gguf
 
-from quatrain.checkpoint import open_float_model
+from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError
 from quatrain.quantize.methods import quantize_tensor
 from quatrain.quantize.plan_model import plan_model

@@ -11,7 +11,7 @@ from tests.support.quantized_models import write_quantized_model
 from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
 from torchao.quantization import IntxWeightOnlyConfig, PerGroup, quantize_
 
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 
 

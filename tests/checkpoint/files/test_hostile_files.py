@@ -10,7 +10,7 @@ import torch
 from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
 
-from quatrain.checkpoint import open_checkpoint, open_float_model
+from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError
 
 

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from tests.support import tiny_models as tiny
 from tests.support.paths import WRITTEN_ELSEWHERE
 
-from quatrain.checkpoint import open_float_model
 from quatrain.checkpoint.gguf.file import read_gguf
+from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError
 
 

@@ -3,7 +3,7 @@
 import pytest
 from tests.support import tiny_models as tiny
 
-from quatrain.checkpoint import open_float_model
+from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError
 
 

@@ -9,8 +9,8 @@ from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
 from tests.support.peers import change_config
 
-from quatrain.checkpoint import open_checkpoint, open_float_model
-from quatrain.checkpoint.source_files import is_quantized, source_files
+from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
+from quatrain.checkpoint.source_files import source_files
 from quatrain.errors import InputError
 
 MISSING = json.dumps({"weight_map": {"a": "pytorch_model-00001-of-00002.bin"}})

@@ -10,7 +10,7 @@ from tests.support import tiny_models as tiny
 from tests.support.meta_folders import write_meta_llama4
 from tests.support.peers import random_model
 
-from quatrain.checkpoint import open_checkpoint, open_float_model
+from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
 from quatrain.quantize.pipeline import convert_model, quantize_model

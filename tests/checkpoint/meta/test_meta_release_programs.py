@@ -6,7 +6,7 @@ from tests.support import meta_releases as releases
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.kernel_assignment import dequantize_fallbacks
 from quatrain.linear.int4 import compute_as

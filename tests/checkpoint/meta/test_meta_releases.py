@@ -15,7 +15,7 @@ from tests.support.meta_releases import (
 )
 
 from quatrain.backbone.build import build_backbone
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.quantize.pipeline import convert_model
 

@@ -9,7 +9,7 @@ from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
 
 from quatrain.backbone.build import build_backbone
-from quatrain.checkpoint import open_checkpoint, open_float_model
+from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError
 from quatrain.quantize.quantized_tensor import relative_rms
 from quatrain.quantize.requantize import Requantization
@@ -108,14 +108,14 @@ def test_one_group_a_row_is_written_as_several(tmp_path):
     """compressed-tensors' channel strategy, on rows that no kernel takes as one group."""
     linear = folders.pack_compressed(torch.ones(8, 1024, dtype=torch.int8), torch.ones(8, 1))
     from quatrain.checkpoint.files.lazy_tensors import StoredTensor
-    from quatrain.checkpoint.quantizers.compressed_tensors import compressed_linear
+    from quatrain.checkpoint.quantizers.compressed_tensors import COMPRESSED_TENSORS
     from quatrain.checkpoint.quantizers.grouped_linear import in_layout
 
     stored = {
         name: StoredTensor(tuple(part.shape), part.dtype, lambda part=part: part)
         for name, part in linear.items()
     }
-    tensors = in_layout({"f": compressed_linear(stored, {}, "f", "file")}, "file")
+    tensors = in_layout({"f": COMPRESSED_TENSORS.read(stored, {}, "f", "file")}, "file")
     assert tensors.stored["f.scales"].shape == (8, 4)
     assert torch.equal(tensors["f.scales"], torch.ones(8, 4))
 

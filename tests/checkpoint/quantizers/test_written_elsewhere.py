@@ -7,11 +7,8 @@ from tests.support import quantized_folders as folders
 from tests.support.paths import WRITTEN_ELSEWHERE
 
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
-from quatrain.checkpoint.quantizers.awq import awq_linear
-from quatrain.checkpoint.quantizers.compressed_tensors import compressed_linear
-from quatrain.checkpoint.quantizers.gptq import gptq_linear
+from quatrain.checkpoint.quantizers import QUANTIZERS
 
-READ = {"gptq": gptq_linear, "awq": awq_linear, "compressed-tensors": compressed_linear}
 PACK = {
     "gptq": folders.pack_gptq,
     "awq": folders.pack_awq,
@@ -34,10 +31,10 @@ def read(tensors, method, kind):
         name: StoredTensor(tuple(part.shape), part.dtype, lambda part=part: part)
         for name, part in parts_of(tensors, method, kind).items()
     }
-    return READ[method](stored, folders.SETTINGS[method], "linear", "file")
+    return QUANTIZERS[method].read(stored, folders.SETTINGS[method], "linear", "file")
 
 
-@pytest.mark.parametrize("method", READ)
+@pytest.mark.parametrize("method", PACK)
 @pytest.mark.parametrize("kind", ["symmetric", "asymmetric"])
 def test_weights_are_the_writers(tensors, method, kind):
     linear = read(tensors, method, kind)
@@ -49,7 +46,7 @@ def test_weights_are_the_writers(tensors, method, kind):
     assert torch.equal(weight.view(64, 96), tensors[f"{kind}.weight"])
 
 
-@pytest.mark.parametrize("method", READ)
+@pytest.mark.parametrize("method", PACK)
 @pytest.mark.parametrize("kind", ["symmetric", "asymmetric"])
 def test_the_tests_pack_as_the_writers_do(tensors, method, kind):
     linear = read(tensors, method, kind)

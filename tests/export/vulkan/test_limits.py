@@ -3,7 +3,7 @@
 import pytest
 from tests.support.tiny_checkpoint import write_checkpoint
 
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint, plan
 from quatrain.export.vulkan.limits import check_limits

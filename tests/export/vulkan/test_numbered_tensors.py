@@ -5,7 +5,7 @@ import torch
 from tests.support.tiny_checkpoint import write_checkpoint
 
 from quatrain.backbone.build import build_backbone
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export.vulkan import layer_template
 from quatrain.export.vulkan.numbered_tensors import numbered, read_number
 from quatrain.program.edit.replicated_layers import IrregularGraph

@@ -7,7 +7,7 @@ from executorch.exir import to_edge_transform_and_lower
 from tests.support.tiny_checkpoint import write_checkpoint
 
 from quatrain.backbone.build import build_backbone
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.executorch_internals import EDGE_CONFIG
 from quatrain.export.metadata import metadata_methods

@@ -15,7 +15,7 @@ from torch import nn
 
 from quatrain.arithmetic import XNNPACK_ARITHMETIC
 from quatrain.backbone.build import build_backbone
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.executorch_internals import EDGE_CONFIG
 from quatrain.export.metadata import metadata_methods

@@ -1,28 +1,32 @@
 """Which format a file is in, told from its content: names lie."""
 
+from enum import StrEnum
 from pathlib import Path
 
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors
-from quatrain.checkpoint.files.pth import read_pth
-from quatrain.checkpoint.files.safetensors import read_safetensors
 from quatrain.errors import InputError
 
 
-def format_of(path: Path) -> str:
-    """'gguf', 'pth' or 'safetensors'. Raises `InputError` for a file that is none of them."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file or folder") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+class Form(StrEnum):
+    """What a path is: a file's format, or whose folder it is."""
+
+    PROGRAM = "ExecuTorch program"
+    GGUF = "GGUF file"
+    SAFETENSORS = "safetensors file"
+    PTH = "pth file"
+    HUGGING_FACE = "Hugging Face folder"  # it has a config.json
+    META = "Meta folder"  # any other: params.json beside tensors, as in Quatrain's own checkpoints
+    HUB = "model on the hub"  # hf://owner/name: one of both folders, once it is fetched
+
+
+def form_of_file(path: Path) -> Form:
+    """GGUF, PTH or SAFETENSORS. Raises `InputError` for a file that is none of them."""
+    start = first_bytes(path)
     if start[:4] == b"GGUF":
-        return "gguf"
+        return Form.GGUF
     if start[:4] == b"PK\x03\x04":
-        return "pth"
+        return Form.PTH
     if start[8:] == b"{":  # after the header's length, which may be any eight bytes
-        return "safetensors"
+        return Form.SAFETENSORS
     if start[:1] == b"\x80":
         raise InputError(
             f"{path}: is a bare pickle (PyTorch's format before 1.6, or another program's), which "
@@ -34,15 +38,16 @@ def format_of(path: Path) -> str:
     )
 
 
-def read_tensors(path: Path) -> LazyTensors:
-    """The tensors of a `.safetensors` or `.pth` file, memory-mapped."""
-    kind = format_of(path)
-    if kind == "gguf":
-        raise InputError(
-            f"{path}: is a GGUF model, expected a checkpoint; "
-            f"run `quatrain quantize {path} -o DIR` first"
-        )
-    return read_pth(path) if kind == "pth" else read_safetensors(path)
+def first_bytes(path: Path) -> bytes:
+    """The first nine, by which formats are told apart. Raises `InputError` where the file cannot
+    be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(9)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file or folder") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def only_file(folder: Path, suffixes: tuple[str, ...], preferred: str = "") -> Path:

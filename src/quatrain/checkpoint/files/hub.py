@@ -20,11 +20,9 @@ def local_path(path: Path | str) -> Path:
     `InputError` where the model is neither there nor to be had, or huggingface_hub is not
     installed.
     """
-    text = str(path)
-    if not text.startswith("hf:/"):
-        return _possible(Path(path))
-    # A pathlib.Path has made one slash of two by the time it arrives.
-    text = re.sub("^hf:/{1,2}", "hf://", text)
+    if not is_on_hub(path):
+        return readable(Path(path))
+    text = re.sub("^hf:/{1,2}", "hf://", str(path))
     match = _HUB.fullmatch(text)
     if not match:
         raise InputError(f"{text}: expected hf://owner/name or hf://owner/name@revision")
@@ -56,7 +54,13 @@ def local_path(path: Path | str) -> Path:
         ) from error
 
 
-def _possible(path: Path) -> Path:
+def is_on_hub(path: Path | str) -> bool:
+    """Whether `path` is hf://owner/name."""
+    # A pathlib.Path has made one slash of two by the time it arrives.
+    return str(path).startswith("hf:/")
+
+
+def readable(path: Path) -> Path:
     """`path`, which may be missing. Raises `InputError` where the system refuses to look."""
     try:
         path.stat()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
-from quatrain.checkpoint.quantizers.torchao import PARTS, TYPE
+from quatrain.checkpoint.files.torchao_tensor import TYPE, apart
 from quatrain.errors import InputError
 
 # What the pickle of a state dict may name: containers, tensors, storages and dtypes.
@@ -136,7 +136,7 @@ def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:
                 f"{path}: the entry {name!r} is a {type(value).__name__}, expected a tensor; "
                 "save the model's state dict alone"
             )
-        for part, tensor in _parts(name, value).items():
+        for part, tensor in apart(name, value).items():
             _check_plain(path, part, tensor)
             tensors[part] = tensor
     total, size = sum(tensor.nbytes for tensor in tensors.values()), path.stat().st_size
@@ -146,19 +146,6 @@ def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:
             "fill your disk, do not trust it"
         )
     return tensors
-
-
-def _parts(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
-    """A torchao tensor's three tensors under the names they have in safetensors, or itself."""
-    if type(tensor).__name__ != TYPE:
-        return {name: tensor}
-    module = name.rpartition(".")[0]
-    values = (getattr(tensor, part.removeprefix("_weight_"), None) for part in PARTS)
-    return {
-        f"{module}.{part}": value
-        for part, value in zip(PARTS, values, strict=True)
-        if isinstance(value, torch.Tensor)
-    }
 
 
 def _check_plain(path: Path, name: str, tensor: torch.Tensor) -> None:

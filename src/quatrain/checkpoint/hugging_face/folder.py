@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from quatrain.checkpoint.files.formats import format_of, only_file, read_tensors
+from quatrain.checkpoint.files.formats import only_file
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
-from quatrain.checkpoint.files.safetensors import read_metadata
+from quatrain.checkpoint.files.tensor_file import header_metadata, read_tensors
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
 
-INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
@@ -19,7 +19,7 @@ def tensor_files(folder: Path) -> list[Path]:
     A whole file comes before an index beside it, and safetensors before pickled files. Raises
     `InputError` where an index names a file that is missing or outside the folder.
     """
-    for whole, index in zip(_WHOLE, INDEXES, strict=True):
+    for whole, index in zip(_WHOLE, _INDEXES, strict=True):
         if (folder / whole).is_file():
             return [folder / whole]
         if (folder / index).is_file():
@@ -28,6 +28,15 @@ def tensor_files(folder: Path) -> list[Path]:
         if any(file.suffix in suffixes for file in folder.iterdir()):
             return [only_file(folder, suffixes)]
     return [only_file(folder, _SUFFIXES)]  # says what was expected
+
+
+def source_files(folder: Path) -> list[Path]:
+    """The files that decide what is read of `folder`: the tensors', and those that say how."""
+    tensors = tensor_files(folder)
+    # The first index is read, and none beside a whole file.
+    indexes = _those_there(folder, _INDEXES)[:1] if len(tensors) > 1 else []
+    names = ("config.json", "generation_config.json", "quantize_config.json")
+    return [*tensors, *indexes, *_those_there(folder, names)]
 
 
 def read_folder(folder: Path) -> tuple[LazyTensors, dict[str, str]]:
@@ -39,9 +48,12 @@ def read_folder(folder: Path) -> tuple[LazyTensors, dict[str, str]]:
         if twice:
             raise InputError(f"{file}: holds {twice[0]}, which another shard holds too")
         merged |= found
-        if format_of(file) == "safetensors":
-            metadata |= read_metadata(file)
+        metadata |= header_metadata(file)
     return LazyTensors(merged), metadata
+
+
+def _those_there(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def _shards(folder: Path, index: Path) -> list[Path]:

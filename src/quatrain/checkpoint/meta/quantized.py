@@ -4,17 +4,18 @@ torchao's tensors."""
 from dataclasses import replace
 from pathlib import Path
 
+from quatrain.backbone.config import config_from_params
 from quatrain.checkpoint.checkpoint import Checkpoint, checked_checkpoint
-from quatrain.checkpoint.files.formats import format_of, only_file, read_tensors
+from quatrain.checkpoint.files.formats import only_file
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
-from quatrain.checkpoint.files.safetensors import read_metadata
-from quatrain.checkpoint.hugging_face.quantized import quantized_tensors
+from quatrain.checkpoint.files.tensor_file import header_metadata, read_tensors
 from quatrain.checkpoint.layout import EMBEDDING, IGNORED, OUTPUT
-from quatrain.checkpoint.meta.adaptations import with_folded_scale
+from quatrain.checkpoint.meta.adaptations import config_params, with_folded_scale
 from quatrain.checkpoint.meta.params import read_meta_params, with_meta_defaults
 from quatrain.checkpoint.meta.pruned_output import with_own_output
+from quatrain.checkpoint.quantizers import quantizer_by_names
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear, RoundAgain, in_layout
-from quatrain.checkpoint.quantizers.torchao import PARTS
+from quatrain.checkpoint.quantizers.read import quantized_tensors
 from quatrain.errors import InputError
 from quatrain.linear.packing import is_int4
 
@@ -36,14 +37,14 @@ def open_meta_checkpoint(
             f"{params_path}: no such file; {file} needs its params.json beside it or in --params"
         )
     tensors = stored.renamed({name: name for name in stored if not IGNORED.fullmatch(name)})
-    if any(name.endswith(PARTS) for name in tensors):
-        metadata = read_metadata(file) if format_of(file) == "safetensors" else {}
-        tensors = quantized_tensors(tensors, metadata, None, str(file), round_again)
+    if quantizer_by_names(tensors):
+        tensors = quantized_tensors(tensors, header_metadata(file), None, str(file), round_again)
     elif round_again is not None:
         tensors = _symmetric(tensors, str(file), round_again)
     values = with_meta_defaults(read_meta_params(params_path))
     tensors, values = with_folded_scale(tensors, values, str(file))
-    opened = checked_checkpoint(tensors, values, file, file.parent, params_path)
+    config = config_from_params(config_params(values), str(params_path))
+    opened = checked_checkpoint(tensors, values, config, file, file.parent)
     return replace(opened, tensors=with_own_output(opened.tensors, opened.config, str(file)))
 
 

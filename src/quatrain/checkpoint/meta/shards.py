@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from quatrain.checkpoint.files.formats import only_file, read_tensors
+from quatrain.checkpoint.files.formats import only_file
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.files.tensor_file import read_tensors
 from quatrain.errors import InputError
 
 _SHARDS = "consolidated.[0-9][0-9].pth"
@@ -25,6 +26,12 @@ _BY_ROWS = re.compile(
 )
 _BY_COLUMNS = re.compile(rf"layers\.\d+\.(attention\.wo|{_FEED_FORWARD}w2)\.weight")
 _WHOLE = re.compile(r"(.*\.)?(\w*norm|feed_forward\.router)\.weight|rope\.freqs")
+
+
+def tensor_files(folder: Path) -> list[Path]:
+    """Meta's shards, or the one file there is."""
+    shards = sorted(folder.glob(_SHARDS))
+    return shards or [only_file(folder, (".safetensors", ".pth", ".pt"), "model.safetensors")]
 
 
 def read_meta_files(

@@ -8,23 +8,19 @@ weight = scale * (number - zero), the numbers 0 to 15; symmetric files have ever
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.int32_packing import expect_shape, int32_matrix, unpack_columns
+from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
 from quatrain.errors import InputError
 
-PARTS = ("qweight", "qzeros", "scales")
 _ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the feature in each nibble, lowest first
 
 
-def awq_linear(
-    parts: Mapping[str, StoredTensor], settings: Mapping[str, Any], name: str, source: str
-) -> GroupedLinear:
-    """The linear `name` from its stored `PARTS`; `settings` is the quantization_config."""
+def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
     bits = settings.get("bits", settings.get("w_bit"))
     version = str(settings.get("version", settings.get("format", "gemm"))).lower()
     if bits != 4 or version != "gemm":
@@ -32,6 +28,9 @@ def awq_linear(
             f"{source}: its quantization_config has bits {bits!r} and version {version!r}, "
             "expected 4 and 'gemm'"
         )
+
+
+def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
     columns, words = int32_matrix(parts["qweight"], f"{name}.qweight", source)
     rows = words * 8
     groups = parts["scales"].shape[0] if parts["scales"].shape else 0
@@ -55,3 +54,11 @@ def awq_linear(
 def _transposed(stored: StoredTensor) -> torch.Tensor:
     """int32 [R, N/8] to int8 [N, R]."""
     return unpack_columns(stored.load(), _ORDER).t().contiguous()
+
+
+AWQ = Quantizer(
+    name="awq",
+    required=("qweight", "qzeros", "scales"),
+    check=_check,
+    read=_read,
+)

@@ -9,23 +9,17 @@ F.weight_g_idx      int32 [K]        act-order files only
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
-from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.int32_packing import expect_shape, int32_matrix, unpack_columns
+from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
 from quatrain.errors import InputError
 
-PARTS = ("weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx")
 
-
-def check_settings(settings: Mapping[str, Any], source: str) -> None:
-    """Raise `InputError` where the quantization_config is of a scheme that is not int4 weights.
-
-    `W4A16` alone: activations that were quantized in calibration would be lost in silence.
-    """
+def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
+    """`W4A16` alone: activations that were quantized in calibration would be lost in silence."""
     if settings.get("format") != "pack-quantized":
         raise InputError(
             f"{source}: its compressed-tensors format is {settings.get('format')!r}, "
@@ -47,10 +41,7 @@ def check_settings(settings: Mapping[str, Any], source: str) -> None:
             )
 
 
-def compressed_linear(
-    parts: Mapping[str, StoredTensor], settings: Mapping[str, Any], name: str, source: str
-) -> GroupedLinear:
-    """The linear `name` from its stored `PARTS`."""
+def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
     rows, words = int32_matrix(parts["weight_packed"], f"{name}.weight_packed", source)
     columns = words * 8
     scale = parts["weight_scale"]
@@ -96,3 +87,12 @@ def compressed_linear(
         zeros=zeros if zero_point is not None else None,
         group_of=groups_of_columns if group_of is not None else None,
     )
+
+
+COMPRESSED_TENSORS = Quantizer(
+    name="compressed-tensors",
+    required=("weight_packed", "weight_scale"),
+    optional=("weight_shape", "weight_zero_point", "weight_g_idx"),
+    check=_check,
+    read=_read,
+)

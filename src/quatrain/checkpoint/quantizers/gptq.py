@@ -10,32 +10,29 @@ weight = scale * (number - zero), the numbers 0 to 15; symmetric files have ever
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
-from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.int32_packing import expect_shape, int32_matrix, unpack_columns
+from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
 from quatrain.errors import InputError
 
-PARTS = ("qweight", "qzeros", "scales", "g_idx")
 _ONES = 0x11111111
 
 
-def gptq_linear(
-    parts: Mapping[str, StoredTensor], settings: Mapping[str, Any], name: str, source: str
-) -> GroupedLinear:
-    """The linear `name` from its stored `PARTS`; `settings` is the quantization_config."""
+def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
     if settings.get("bits") != 4:
         raise InputError(
             f"{source}: its quantization_config has bits {settings.get('bits')!r}, expected 4"
         )
-    written_as = settings.get("checkpoint_format", settings.get("format", "gptq"))
-    if written_as not in ("gptq", "gptq_v2"):
+    if _format(settings) not in ("gptq", "gptq_v2"):
         raise InputError(
-            f"{source}: its GPTQ format is {written_as!r}, expected 'gptq' or 'gptq_v2'"
+            f"{source}: its GPTQ format is {_format(settings)!r}, expected 'gptq' or 'gptq_v2'"
         )
+
+
+def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
     words, rows = int32_matrix(parts["qweight"], f"{name}.qweight", source)
     columns = words * 8
     groups = parts["scales"].shape[0] if parts["scales"].shape else 0
@@ -56,7 +53,7 @@ def gptq_linear(
 
     def zeros() -> torch.Tensor:
         words = parts["qzeros"].load()  # [G, N/8]
-        if written_as == "gptq":
+        if _format(settings) == "gptq":
             words = words + _ONES  # all eight at once, as GPTQModel took it away
         return unpack_columns(words).t().contiguous()
 
@@ -76,3 +73,16 @@ def gptq_linear(
         zeros=zeros,
         group_of=groups_of_columns if group_of is not None else None,
     )
+
+
+def _format(settings: Settings) -> object:
+    return settings.get("checkpoint_format", settings.get("format", "gptq"))
+
+
+GPTQ = Quantizer(
+    name="gptq",
+    required=("qweight", "qzeros", "scales"),
+    optional=("g_idx",),
+    check=_check,
+    read=_read,
+)

@@ -1,29 +1,25 @@
 """Reads torchao's `IntxUnpackedToInt8Tensor`, what its int4 configs and its QAT convert make.
 
 `Int8DynamicActivationIntxWeightConfig` and `IntxWeightOnlyConfig` (torchao 0.12 and later) hold a
-weight [N, K] as qdata int8 [N, K], scale [N, G] and zero_point [N, G]. A safetensors file keeps
-the three as `F._weight_qdata`, `F._weight_scale`, `F._weight_zero_point` and says the type in its
-metadata (`torchao.prototype.safetensors`); a pickled state dict is taken apart in the same names.
+weight [N, K] as qdata int8 [N, K], scale [N, G] and zero_point [N, G]. They are stored as
+`F._weight_qdata`, `F._weight_scale` and `F._weight_zero_point` (`files/torchao_tensor.py`).
 """
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
-from quatrain.checkpoint.files.lazy_tensors import StoredTensor
+from quatrain.checkpoint.files.torchao_tensor import PARTS, TYPE
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.int32_packing import expect_shape
+from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
 from quatrain.errors import InputError
 from quatrain.linear.packing import is_int4
 
-PARTS = ("_weight_qdata", "_weight_scale", "_weight_zero_point")
-TYPE = "IntxUnpackedToInt8Tensor"
 
-
-def check_metadata(metadata: Mapping[str, str], source: str) -> None:
-    """Raise `InputError` where a safetensors header names a tensor of another torchao type."""
+def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
+    """A safetensors header names the type of each tensor."""
     for name, described in metadata.items():
         try:
             description = json.loads(described) if described.startswith("{") else {}
@@ -37,10 +33,8 @@ def check_metadata(metadata: Mapping[str, str], source: str) -> None:
             )
 
 
-def torchao_linear(
-    parts: Mapping[str, StoredTensor], settings: Mapping[str, Any], name: str, source: str
-) -> GroupedLinear:
-    """The matrix `name` (a linear or an embedding) from its stored `PARTS`."""
+def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
+    """A linear or an embedding."""
     qdata, scale = parts["_weight_qdata"], parts["_weight_scale"]
     if qdata.dtype != torch.int8 or len(qdata.shape) != 2 or 0 in qdata.shape:
         raise InputError(
@@ -68,3 +62,13 @@ def torchao_linear(
         # A layer's linears are int4; of an embedding and an output layer the values tell.
         int8="layers." not in name and not is_int4(qdata.load()),
     )
+
+
+TORCHAO = Quantizer(
+    name="torchao",
+    required=PARTS[:2],
+    optional=PARTS[2:],
+    check=_check,
+    read=_read,
+    known_by_names=True,
+)

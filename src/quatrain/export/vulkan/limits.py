@@ -1,7 +1,7 @@
 """What ExecuTorch's Vulkan runtime computes wrongly or does not load, refused before the work."""
 
 from quatrain.backbone.config import BackboneConfig
-from quatrain.checkpoint import Checkpoint
+from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program.linear_kernels import WRONG_GROUP_SUMS, group_sums_are_right

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from quatrain.checkpoint import Checkpoint
+from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.errors import InputError
 from quatrain.quantize.methods.q4_0 import keep_q4_0
 from quatrain.quantize.methods.round_to_nearest import round_to_nearest

@@ -9,7 +9,7 @@ does not have, and keeps its negative scale.
 
 import torch
 
-from quatrain.checkpoint import FloatModel
+from quatrain.checkpoint.float_model import FloatModel
 from quatrain.int4 import INT4_MIN
 from quatrain.quantize.plan import TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor, RoundingError

@@ -2,7 +2,7 @@
 
 import torch
 
-from quatrain.checkpoint import Checkpoint
+from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.quantize.plan import Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor
 

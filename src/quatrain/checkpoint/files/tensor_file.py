@@ -1,0 +1,25 @@
+"""A file of tensors, whichever of the two formats it is in."""
+
+from pathlib import Path
+
+from quatrain.checkpoint.files.formats import Form, form_of_file
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.files.pth import read_pth
+from quatrain.checkpoint.files.safetensors import read_metadata, read_safetensors
+from quatrain.errors import InputError
+
+
+def read_tensors(path: Path) -> LazyTensors:
+    """The tensors of a `.safetensors` or `.pth` file, memory-mapped."""
+    form = form_of_file(path)
+    if form is Form.GGUF:
+        raise InputError(
+            f"{path}: is a GGUF model, expected a checkpoint; "
+            f"run `quatrain quantize {path} -o DIR` first"
+        )
+    return read_pth(path) if form is Form.PTH else read_safetensors(path)
+
+
+def header_metadata(path: Path) -> dict[str, str]:
+    """The free-form metadata in a `.safetensors` file's header; a `.pth` file has none."""
+    return read_metadata(path) if form_of_file(path) is Form.SAFETENSORS else {}

@@ -1,0 +1,25 @@
+"""torchao's int4 tensor as it is stored: three plain tensors, under names of their own.
+
+A safetensors file has them apart (`torchao.prototype.safetensors`); a pickle has one object of the
+class, which is taken apart here in the same names. `quatrain.checkpoint.quantizers.torchao` says
+what they mean.
+"""
+
+import torch
+
+TYPE = "IntxUnpackedToInt8Tensor"
+PARTS = ("_weight_qdata", "_weight_scale", "_weight_zero_point")
+
+
+def apart(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The tensors that `tensor`, called `name`, consists of, by name: itself unless it is
+    torchao's."""
+    if type(tensor).__name__ != TYPE:
+        return {name: tensor}
+    module = name.rpartition(".")[0]
+    values = (getattr(tensor, part.removeprefix("_weight_"), None) for part in PARTS)
+    return {
+        f"{module}.{part}": value
+        for part, value in zip(PARTS, values, strict=True)
+        if isinstance(value, torch.Tensor)
+    }

@@ -1,0 +1,136 @@
+"""What is this file or folder? And: open it as what it is.
+
+| it is | `open_checkpoint` | `open_float_model` |
+|---|---|---|
+| a folder with config.json (Hugging Face), or hf://owner/name | quantized | in floating point |
+| another folder, with params.json (Meta, Quatrain) | quantized | in floating point |
+| a .safetensors or .pth file beside params.json | quantized | |
+| a GGUF file | | always |
+
+A program, the third kind, is for `quatrain.program.open_program`. Nothing here takes torch to
+import: it is imported when something is opened.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quatrain.checkpoint.files.formats import Form, first_bytes, form_of_file
+from quatrain.checkpoint.files.hub import is_on_hub, local_path, readable
+from quatrain.errors import InputError
+from quatrain.json_files import read_object
+
+if TYPE_CHECKING:
+    from quatrain.checkpoint.checkpoint import Checkpoint
+    from quatrain.checkpoint.float_model import FloatModel
+    from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
+
+_PROGRAM = b"ET12"  # at byte 4 of every .pte file
+
+
+def detect(path: Path | str) -> Form:
+    """What `path` is, by its content; nothing is fetched.
+
+    Raises `InputError` where there is nothing, or nothing that Quatrain reads.
+    """
+    if is_on_hub(path):
+        return Form.HUB
+    path = readable(Path(path))
+    if path.is_dir():
+        return Form.HUGGING_FACE if (path / "config.json").is_file() else Form.META
+    return Form.PROGRAM if first_bytes(path)[4:8] == _PROGRAM else form_of_file(path)
+
+
+def is_program(path: Path) -> bool:
+    """Whether `path` is for `open_program` rather than for `open_checkpoint`.
+
+    A file that only calls itself .pte is, too: it says there what is wrong with it.
+    """
+    return (path.suffix == ".pte" and not path.is_dir()) or detect(path) is Form.PROGRAM
+
+
+def is_quantized(path: Path) -> bool:
+    """Whether `path` is for `open_checkpoint` rather than for `open_float_model`, from headers.
+
+    Raises `InputError` where there is nothing to be read.
+    """
+    form = detect(path)
+    if form in (Form.GGUF, Form.PROGRAM):
+        return False
+    if form is Form.HUGGING_FACE and (
+        read_object(path / "config.json").get("quantization_config") is not None
+    ):
+        return True
+    from quatrain.checkpoint.files.tensor_file import read_tensors
+    from quatrain.checkpoint.quantizers import quantizer_by_names
+
+    names = [name for file in _tensor_files(path, form) for name in read_tensors(file)]
+    return any(name.endswith(".scales") for name in names) or bool(quantizer_by_names(names))
+
+
+def open_checkpoint(
+    path: Path | str, params: Path | str | None = None, round_again: "RoundAgain | None" = None
+) -> "Checkpoint":
+    """Open a quantized checkpoint as the pre-quantized layout.
+
+    `path` is a folder with params.json and one .safetensors or .pth file in the layout (Meta's
+    official releases are); such a file, its params.json beside it or in `params`; a Hugging Face
+    folder quantized by GPTQ, AWQ, compressed-tensors or torchao; or `hf://owner/name`, such a
+    folder on the hub.
+
+    Reads headers only; names, shapes and dtypes are checked against the parameters here, values
+    by `Checkpoint.check_values`. `round_again` takes the linears that the layout cannot hold,
+    asymmetric or in act-order, which are refused without it. Raises `InputError` naming what
+    does not fit.
+    """
+    path = local_path(path)
+    if params is None and detect(path) is Form.HUGGING_FACE:
+        from quatrain.checkpoint.hugging_face.quantized import open_hugging_face_checkpoint
+
+        return open_hugging_face_checkpoint(path, round_again)
+    from quatrain.checkpoint.meta.quantized import open_meta_checkpoint
+
+    return open_meta_checkpoint(path, params, round_again)
+
+
+def open_float_model(path: Path | str) -> "FloatModel":
+    """Open a GGUF file, a Hugging Face folder, a Meta folder (.pth + params.json), or
+    `hf://owner/name`.
+
+    Reads headers and parameters only. Raises `InputError` where the model is damaged, of an
+    architecture that the backbone does not implement, or does not fit its own parameters.
+    """
+    path = local_path(path)
+    form = detect(path)
+    if form is Form.GGUF:
+        from quatrain.checkpoint.gguf.model import open_gguf_model
+
+        return open_gguf_model(path)
+    if form is Form.HUGGING_FACE:
+        from quatrain.checkpoint.hugging_face.float_model import open_hugging_face_model
+
+        return open_hugging_face_model(path)
+    if form is Form.META and (path / "params.json").is_file():
+        from quatrain.checkpoint.meta.float_model import open_meta_model
+
+        return open_meta_model(path)
+    if form is Form.META:
+        raise InputError(
+            f"{path}: holds neither config.json (Hugging Face) nor params.json (Meta); "
+            "give a model's folder or a GGUF file"
+        )
+    raise InputError(
+        f"{path}: a single file must be GGUF; for .safetensors or .pth give the folder, "
+        "which also says the model's shape (config.json or params.json)"
+    )
+
+
+def _tensor_files(path: Path, form: Form) -> list[Path]:
+    if form is Form.HUGGING_FACE:
+        from quatrain.checkpoint.hugging_face.folder import tensor_files
+
+        return tensor_files(path)
+    if form is Form.META:
+        from quatrain.checkpoint.meta.shards import tensor_files
+
+        return tensor_files(path)
+    return [path]

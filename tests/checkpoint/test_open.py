@@ -1,0 +1,80 @@
+"""What a file or folder is, told by its content."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.support import quantized_folders as folders
+from tests.support import tiny_models as tiny
+
+from quatrain.checkpoint.files.formats import Form
+from quatrain.checkpoint.open import detect, is_program, is_quantized
+from quatrain.errors import InputError
+
+
+def _file(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+# name: (how it is made, what it is, whether it is quantized)
+MADE = {
+    "a GGUF file": (lambda at: tiny.write_gguf(at / "m"), Form.GGUF, False),
+    "a Hugging Face folder": (tiny.write_hugging_face, Form.HUGGING_FACE, False),
+    "a GPTQ folder": (lambda at: folders.write_quantized(at, "gptq"), Form.HUGGING_FACE, True),
+    "torchao's, unsaid": (
+        lambda at: folders.write_torchao(at, settings=False)[0], Form.HUGGING_FACE, True,
+    ),
+    "a Meta folder": (tiny.write_meta, Form.META, False),
+    "a checkpoint": (tiny.write_checkpoint, Form.META, True),
+    "its tensors": (
+        lambda at: tiny.write_checkpoint(at) / "model.safetensors", Form.SAFETENSORS, True,
+    ),
+    "Meta's tensors": (lambda at: tiny.write_meta(at) / "consolidated.00.pth", Form.PTH, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_each_is_told_by_its_content(tmp_path: Path, name: str) -> None:
+    make, form, quantized = MADE[name]
+    path = make(tmp_path)
+    assert (detect(path), is_quantized(path), is_program(path)) == (form, quantized, False)
+
+
+def test_a_program_is_told_by_its_content_or_its_name(tmp_path: Path) -> None:
+    program = _file(tmp_path / "m", b"\x00\x00\x00\x00ET12\x00")
+    assert detect(program) is Form.PROGRAM and is_program(program)
+    assert is_program(_file(tmp_path / "m.pte", b"<html>: not found"))
+
+
+def test_a_model_on_the_hub_is_not_fetched_to_tell() -> None:
+    for name in ("hf://owner/name", Path("hf://owner/name")):
+        assert detect(name) is Form.HUB
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file or folder"),
+        (b"", "neither a .safetensors, a .pth nor a GGUF"),
+        (b"\x80\x02", "a bare pickle"),
+        (b"<html>: not found", "neither a .safetensors, a .pth nor a GGUF"),
+    ],
+)
+def test_what_is_none_of_them_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "m"
+    if content is not None:
+        path.write_bytes(content)
+    for ask in (detect, is_program, is_quantized):
+        with pytest.raises(InputError, match=message):
+            ask(path)
+
+
+def test_telling_takes_no_torch() -> None:
+    """So that options that fit only a program, or only a checkpoint, are checked at once."""
+    code = (
+        "import sys; from quatrain.checkpoint.open import is_program; from pathlib import Path; "
+        "is_program(Path('m.pte')); sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
