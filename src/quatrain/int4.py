@@ -5,6 +5,9 @@ from enum import StrEnum
 INT4_MIN, INT4_MAX = -8, 7
 # Weights that share a scale: the sizes that the kernels take.
 GROUP_SIZES = (32, 64, 128, 256)
+# Output channels that a Vulkan kernel computes together: ExecuTorch 1.4 and later do not load a
+# weight-only linear of another multiple. Source: `impl/Q4gswLinear.cpp` of its Vulkan runtime.
+CHANNELS_TOGETHER = 4
 
 
 class Scheme(StrEnum):

@@ -13,7 +13,7 @@ from torch import nn
 from quatrain.checkpoint.files.memory_map import was_read
 from quatrain.errors import QuatrainError
 from quatrain.export.parallel import in_order
-from quatrain.linear.packing import group_sums, pack_int4
+from quatrain.linear.packing import group_sums, pack_int4, pack_int4_for_vulkan
 from quatrain.program import Constant, Program, Tensor
 from quatrain.program.edit.constant_source import ConstantSource, Form
 
@@ -49,13 +49,13 @@ def constant_bytes(
 ) -> bytes:
     """The bytes of a constant of shape and dtype `like`.
 
-    PACKED: int4 weight [N, K] -> uint8 [N, K/2]; SUMS of each group of one -> int32 [K/group, N
-    padded to 8]; TRANSPOSED: scales [N, groups] -> [groups, N]; PLAIN: the tensor as it is. Rows
-    are padded with zeros to the width of `like`, and floating-point values clamped to its dtype,
-    as ExecuTorch's Vulkan lowering does.
+    PACKED: int4 weight [N, K] -> uint8 [N padded to 4, K/2]; SUMS of each group of one -> int32
+    [K/group, N padded to 8]; TRANSPOSED: scales [N, groups] -> [groups, N]; PLAIN: the tensor as
+    it is. Rows are padded with zeros to the width of `like`, and floating-point values clamped to
+    its dtype, as ExecuTorch's Vulkan lowering does.
     """
     if form == Form.PACKED:
-        laid_out = pack_int4(tensor)
+        laid_out = pack_int4_for_vulkan(tensor)
     elif form == Form.SUMS:
         assert group_size is not None
         laid_out = group_sums(tensor, group_size)

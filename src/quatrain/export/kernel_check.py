@@ -9,7 +9,7 @@ from quatrain.errors import QuatrainError
 from quatrain.export.kernel_assignment import LinearRow
 from quatrain.export.options import ExportOptions
 from quatrain.linear.int4 import Int4Linear
-from quatrain.linear.packing import pack_int4
+from quatrain.linear.packing import pack_int4_for_vulkan
 from quatrain.program import Program, open_program
 from quatrain.program.inspect.linears import Linear, find_linears
 
@@ -70,7 +70,7 @@ def _stored_weights(part: nn.Module) -> str | None:
     """The key under which a program stores an int4 linear's weights, the SHA-256 of their packed
     bytes; None for a floating-point one, whose layout is the lowering's choice."""
     if isinstance(part, Int4Linear):
-        packed = pack_int4(part.weight)
+        packed = pack_int4_for_vulkan(part.weight)
     else:
         packed = dict(part.named_buffers()).get("packed")
     if packed is None:

@@ -1,10 +1,12 @@
 """int4 values as the kernels store them: two in a byte."""
 
 import torch
+import torch.nn.functional as F
 
-from quatrain.int4 import INT4_MAX, INT4_MIN
+from quatrain.int4 import CHANNELS_TOGETHER, INT4_MAX, INT4_MIN
 
 _ROWS_AT_ONCE = 4096
+PACKED_ZEROS = 0x88  # two values of 0
 
 
 def is_int4(tensor: torch.Tensor) -> bool:
@@ -27,6 +29,14 @@ def pack_int4(weight: torch.Tensor) -> torch.Tensor:
         block = weight[first : first + _ROWS_AT_ONCE].view(torch.uint8) + 8
         packed[first : first + _ROWS_AT_ONCE] = (block[:, 1::2] << 4) | block[:, ::2]
     return packed
+
+
+def pack_int4_for_vulkan(weight: torch.Tensor) -> torch.Tensor:
+    """As `pack_int4`, with rows of zeros behind: int8 [N, K] to uint8 [N up to a multiple of 4,
+    K / 2]."""
+    packed = pack_int4(weight)
+    missing = -len(packed) % CHANNELS_TOGETHER
+    return F.pad(packed, (0, 0, 0, missing), value=PACKED_ZEROS) if missing else packed
 
 
 def group_sums(weight: torch.Tensor, group_size: int) -> torch.Tensor:

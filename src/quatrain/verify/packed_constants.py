@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from quatrain.int4 import CHANNELS_TOGETHER
+from quatrain.linear.packing import PACKED_ZEROS
 from quatrain.program import VulkanGraph
 from quatrain.program.inspect.linears import Linear, find_linears
 from quatrain.program.packed_weights import group_sums
@@ -57,8 +59,12 @@ def _problem(
 
 def _integers(packed: np.ndarray, weight: np.ndarray) -> str | None:
     rows, columns = weight.shape
-    if packed.shape[0] != rows or packed.shape[1] * 2 < columns:
+    padding = packed[rows:]
+    if packed.shape[0] < rows or len(padding) >= CHANNELS_TOGETHER or packed.shape[1] * 2 < columns:
         return f"packed weights {list(packed.shape)} for {list(weight.shape)} integers"
+    if (padding != PACKED_ZEROS).any():
+        return f"the {len(padding)} rows of padding behind {rows} are not zeros"
+    packed = packed[:rows]
     # Low nibble: the even column's value + 8; high nibble: the odd one's.
     found = np.stack([packed & 15, packed >> 4], axis=-1).reshape(rows, -1).astype(np.int8) - 8
     return _first_difference("weight", found[:, :columns], weight)

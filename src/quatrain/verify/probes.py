@@ -9,7 +9,7 @@ from torch import nn
 from quatrain.backbone.model import Backbone
 from quatrain.program import VulkanGraph
 from quatrain.program.def_use import DefUse
-from quatrain.program.inspect.linears import META_NAMES, find_linears
+from quatrain.program.inspect.linears import META_NAMES, find_linears, result_id
 
 _NORM = "et_vk.rms_norm"
 
@@ -57,7 +57,8 @@ def _linear_probes(graph: VulkanGraph, def_use: DefUse) -> Iterator[Probe]:
             blame = "gated activation" if linear.role == "down" else "attention over the KV cache"
             yield Probe(x, f"{linear.name}.in", layer, blame)
         if linear.role in META_NAMES or linear.role == "output":
-            yield Probe(operator.out, f"{linear.name}.out", layer, f"linear {linear.name}")
+            result = result_id(def_use, linear.operator)
+            yield Probe(result, f"{linear.name}.out", layer, f"linear {linear.name}")
 
 
 def _attention_probes(graph: VulkanGraph) -> Iterator[Probe]:

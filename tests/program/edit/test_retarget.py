@@ -1,5 +1,6 @@
 """From one scheme to the other and back: bit-identical logits, nothing left over."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +161,17 @@ def test_bad_requests_are_refused() -> None:
         with pytest.raises(InputError, match="expected numbers and ranges"):
             parse_layers(text)
     assert parse_layers("0-2, 5") == {0, 1, 2, 5}
+
+
+def test_output_channels_that_a_phone_does_not_load_weight_only_are_refused() -> None:
+    program = open_program(artifact("peer-8da4w-fp32"))
+    graph = program.vulkan
+    output = find_linears(graph)[-1]
+    weights = graph.operators[output.operator].named_args["weights"]
+    rows, columns = graph.tensor(weights).shape
+    graph.values[weights] = replace(graph.tensor(weights), shape=(rows - 2, columns))
+    before = list(graph.operators)
+    with pytest.raises(InputError, match=rf"output has {rows - 2} output channels.*multiple of 4"):
+        retarget(program, "weight-only")
+    assert graph.operators == before
+    assert len(retarget(program, "weight-only", Selection(patterns=("layers.*",)))) == 14

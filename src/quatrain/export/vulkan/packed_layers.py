@@ -11,18 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.linear import Int8DynActInt4WeightLinear, QuantizedGroupEmbedding
 from quatrain.linear.affine import choose_token_qparams
 from quatrain.linear.int4 import Int4Linear
-from quatrain.linear.packing import group_sums, pack_int4
+from quatrain.linear.packing import group_sums, pack_int4_for_vulkan
 from quatrain.program.edit.constant_source import ConstantSource, Form
 
 
 class PackedLinear(nn.Module):
     """An int4 linear as `et_vk::linear_dq8ca_q4gsw` or `et_vk::linear_q4gsw`.
 
-    Buffers: `packed` uint8 [N, K/2]; `scales` [K/group, N padded to 4]; `bias` [N padded to 4]
-    or None; for dynamic activations `sums` int32 [K/group, N padded to 8].
+    Buffers: `packed` uint8 [N padded to 4, K/2]; `scales` [K/group, N padded to 4]; `bias` [N
+    padded to 4] or None; for dynamic activations `sums` int32 [K/group, N padded to 8]. Where N
+    is no multiple of 4 the operator computes some channels more, which are cut off again.
     """
 
     # Buffer -> what it is made of: a tensor of the linear, in some form.
@@ -37,13 +39,21 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.group_size = linear.groupsize
         self.dynamic = dynamic
-        self.register_buffer("packed", pack_int4(linear.weight))
+        self.out_features = linear.out_features
+        self.register_buffer("packed", pack_int4_for_vulkan(linear.weight))
         if self.dynamic:
             self.register_buffer("sums", _padded(group_sums(linear.weight, self.group_size), 8))
-        self.register_buffer("scales", _padded(linear.scales.T, 4))
-        self.register_buffer("bias", None if linear.bias is None else _padded(linear.bias, 4))
+        self.register_buffer("scales", _padded(linear.scales.T, CHANNELS_TOGETHER))
+        bias = None if linear.bias is None else _padded(linear.bias, CHANNELS_TOGETHER)
+        self.register_buffer("bias", bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self._all_channels(x)
+        if len(self.packed) == self.out_features:
+            return y
+        return torch.ops.aten.slice.Tensor(y, -1, 0, self.out_features)
+
+    def _all_channels(self, x: torch.Tensor) -> torch.Tensor:
         rest = (self.scales, self.group_size, self.bias)
         if not self.dynamic:
             return torch.ops.et_vk.linear_q4gsw.default(x, self.packed, *rest)
@@ -56,7 +66,9 @@ class PackedLinear(nn.Module):
 class PackedEmbedding(nn.Module):
     """An int4 embedding as `et_vk::embedding_q4gsw`.
 
-    Buffers: `packed` uint8 [vocab_size, dim/2], `scales` [vocab_size, dim/group].
+    Buffers: `packed` uint8 [vocab_size padded to 4, dim/2], padded so that a tied output shares
+    it; `scales` [vocab_size, dim/group]. The kernel wants a dim that is a multiple of 32: so it
+    is where linears of groups of 32 or more take it.
     """
 
     sources: ClassVar[dict[str, ConstantSource]] = {
@@ -67,7 +79,7 @@ class PackedEmbedding(nn.Module):
     def __init__(self, embedding: QuantizedGroupEmbedding) -> None:
         super().__init__()
         self.group_size = embedding.group_size
-        self.register_buffer("packed", pack_int4(embedding.weight))
+        self.register_buffer("packed", pack_int4_for_vulkan(embedding.weight))
         scales = embedding.scales.view(embedding.vocab_size, -1)
         self.register_buffer("scales", scales.contiguous())
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from quatrain.int4 import Scheme
 from quatrain.program.edit.retarget import to_weight_only
-from quatrain.program.graph import Plain, VulkanGraph
+from quatrain.program.graph import Operator, Plain, VulkanGraph
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.linear_kernels import CHOOSE_QPARAMS, INT4_LINEARS
 
@@ -56,10 +56,16 @@ def _computed_from(graph: VulkanGraph, place: int) -> set[int] | None:
     affected = {graph.operators[place].out}
     for operator in graph.operators[place + 1 :]:
         if affected.intersection(operator.args[:-1]):
-            if operator.kind not in _PER_TOKEN:
+            if not _is_per_token(graph, operator):
                 return None
             affected.update(graph.outputs_of(operator))
     return affected
+
+
+def _is_per_token(graph: VulkanGraph, operator: Operator) -> bool:
+    if operator.kind == "aten.slice_copy":  # along the last dimension, whichever it will be
+        return graph.values[operator.named_args["dim"]] == Plain("int", -1)
+    return operator.kind in _PER_TOKEN
 
 
 def _last_token_taken(graph: VulkanGraph) -> int | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from quatrain.errors import InputError
-from quatrain.int4 import Scheme
+from quatrain.int4 import CHANNELS_TOGETHER, Scheme
 from quatrain.program.container import Program
 from quatrain.program.edit.compact import compact, remove_unread
 from quatrain.program.graph import Operator, Plain, Tensor, Value, ValueList, VulkanGraph
@@ -89,8 +89,9 @@ def retarget(
     float32 or float16.
 
     Returns the linears that it changed, as they were. Raises `InputError` where a layer or a
-    pattern names nothing, nothing is selected, the program has no int4 linears, or one that would
-    become 8da4w has groups that its kernel sums wrongly.
+    pattern names nothing, nothing is selected, the program has no int4 linears, one that would
+    become 8da4w has groups that its kernel sums wrongly, or one that would become weight-only has
+    output channels that are no multiple of 4.
     """
     scheme = parse_scheme(scheme, zero_point_dtype)
     graph = program.vulkan
@@ -102,6 +103,7 @@ def retarget(
         if zero_point_dtype and linear.zero_points not in (None, zero_point_dtype)
     ]
     if scheme == Scheme.WEIGHT_ONLY:
+        _require_whole_channels(program, changing)
         to_weight_only(graph, changing)
     else:
         _require_right_groups(program, changing)
@@ -155,6 +157,19 @@ def _require_right_groups(program: Program, linears: list[Linear]) -> None:
                 f"{program.path}: {linear.name} has groups of {linear.group_size}, and "
                 f"{WRONG_GROUP_SUMS}. Leave it weight-only, or make the checkpoint again with "
                 "quatrain quantize or convert --group-size 128."
+            )
+
+
+def _require_whole_channels(program: Program, linears: list[Linear]) -> None:
+    graph = program.vulkan
+    for linear in linears:
+        channels = graph.tensor(graph.operators[linear.operator].named_args["weights"]).shape[0]
+        if channels % CHANNELS_TOGETHER:
+            raise InputError(
+                f"{program.path}: {linear.name} has {channels} output channels, and ExecuTorch 1.4 "
+                "and later load weight-only linears with a multiple of 4 alone. Export the "
+                "checkpoint with --weight-only-linear, which fills them up, or leave this linear "
+                "out with --linears."
             )
 
 

@@ -8,18 +8,20 @@ program's output without meeting another is the output layer (see `linear_roles`
 
 from dataclasses import dataclass
 
+from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.program.def_use import DefUse
-from quatrain.program.graph import Operator, Tensor, VulkanGraph
+from quatrain.program.graph import Operator, Plain, Tensor, VulkanGraph
 from quatrain.program.inspect.linear_roles import META_NAMES, LinearRole, LinearRoles
 from quatrain.program.linear_kernels import INT4_LINEARS, LINEAR_SCHEMES, LinearScheme
 
-__all__ = ["META_NAMES", "Linear", "find_linears", "weight_id"]
+__all__ = ["META_NAMES", "Linear", "find_linears", "result_id", "weight_id"]
 
 
 @dataclass(frozen=True)
 class Linear:
     """One linear: `operator` is its index in the graph, `name` as in Meta's checkpoints.
 
+    `out_features` without channels that were added for the kernel and are cut off again.
     `scheme`: what it computes in; `group_size` is None where scales are not grouped.
     `zero_points` is the type of an 8da4w linear's activations' zero points.
     `nbytes` counts its constants as they are stored; `weights_key` is its weight's key in the
@@ -46,7 +48,7 @@ def find_linears(graph: VulkanGraph) -> list[Linear]:
     def_use = DefUse(graph)
     indices = [i for i, op in enumerate(graph.operators) if _is_linear(graph, op)]
     roles = LinearRoles(def_use, set(indices))
-    return [_linear(graph, index, roles.of(index)) for index in indices]
+    return [_linear(def_use, index, roles.of(index)) for index in indices]
 
 
 def _is_linear(graph: VulkanGraph, operator: Operator) -> bool:
@@ -67,12 +69,29 @@ def weight_id(operator: Operator) -> int:
     return (*named, *operator.args[1:2], *operator.args)[0]
 
 
-def _linear(graph: VulkanGraph, index: int, role: LinearRole) -> Linear:
+def result_id(def_use: DefUse, linear: int) -> int:
+    """The value id of what the linear at index `linear` gives, without the channels by which
+    `quatrain export` fills int4 linears up to a multiple of 4: the slice that cuts them off."""
+    graph = def_use.graph
+    operator = graph.operators[linear]
+    users = [graph.operators[index] for index in def_use.consumers.get(operator.out, ())]
+    if operator.kind not in INT4_LINEARS or len(users) != 1 or users[0].kind != "aten.slice_copy":
+        return operator.out
+    cut = users[0]
+    whole, kept = graph.tensor(operator.out).shape, graph.tensor(cut.out).shape
+    start = graph.values[cut.named_args["start"]]
+    from_first = isinstance(start, Plain) and start.value in (None, 0)
+    padding = whole[-1] - kept[-1] if whole[:-1] == kept[:-1] and whole else 0
+    return cut.out if from_first and 0 < padding < CHANNELS_TOGETHER else operator.out
+
+
+def _linear(def_use: DefUse, index: int, role: LinearRole) -> Linear:
+    graph = def_use.graph
     operator = graph.operators[index]
     names = operator.named_args
     weight = graph.tensor(weight_id(operator))
     x = graph.tensor(names.get("x", names.get("a", operator.args[0])))
-    out = graph.tensor(operator.out)
+    out = graph.tensor(result_id(def_use, index))
     bias = names.get("bias")
     constants = {
         value.constant: graph.constants[value.constant].nbytes

@@ -85,7 +85,7 @@ def embedding_q4gsw(
 
     `is_linear_weight`: packed as a linear's weight (shared with the output layer).
     """
-    check_tokens(indices, weights.shape[0])
+    check_tokens(indices, scales.shape[0])  # weights shared with a linear may have more rows
     rows = indices.long()
     table = unpack_int4(weights[rows], even_low=is_linear_weight).float()
     grouped = table.unflatten(-1, (-1, group_size)) * scales[rows].float()[..., None]

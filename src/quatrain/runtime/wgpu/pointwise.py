@@ -60,11 +60,11 @@ def embedding(tokens: Operand, table: Operand, y: Operand, first_in_four: bool =
 def embedding_int4(
     tokens: Operand, table: Operand, scales: Operand, y: Operand, group: int, even_low: bool
 ) -> Dispatch:
-    """y [..., K] from the u8 table [V, K/2] and scales [V, K/group].
+    """y [..., K] from the u8 table [>= V, K/2] and scales [V, K/group].
 
     `even_low`: the table is shared with a linear, whose even elements are the low nibbles.
     """
-    rows, k = table.shape[0], table.shape[1] * 2
+    rows, k = scales.shape[0], table.shape[1] * 2
     return dispatch(
         "embedding_q4gsw", [tokens, table, scales, y], (tokens.count,),
         lambda p: (ceil_div(k, 64), p[0], 1),

@@ -1,0 +1,121 @@
+"""Output channels that are no multiple of 4: filled up, and cut off again."""
+
+import pytest
+import torch
+from tests.support.tiny_checkpoint import write_checkpoint
+
+from quatrain.arithmetic import VULKAN_ARITHMETIC
+from quatrain.backbone.build import build_backbone
+from quatrain.checkpoint import open_checkpoint
+from quatrain.errors import InputError
+from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.int4 import Scheme
+from quatrain.linear.int4 import compute_as
+from quatrain.program import open_program, write_program
+from quatrain.program.edit.all_position_logits import give_all_position_logits
+from quatrain.program.edit.retarget import retarget
+from quatrain.program.inspect.linears import find_linears
+from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.runtime.reference import ReferenceRunner
+from quatrain.runtime.wgpu import WgpuRunner
+from quatrain.runtime.wgpu.adapters import list_adapters
+from quatrain.verify.packed_constants import check_packed
+
+TOKENS = torch.tensor([[3, 17, 90, 96, 4, 55]])
+RUNNERS = [ReferenceRunner, *([WgpuRunner] if list_adapters() else [])]
+# Stamped from a template, and lowered in full.
+CASES = {
+    "97, stamped": (97, 3, Scheme.DYNAMIC_INT8, "int4", "tied"),
+    "98, in full": (98, 2, Scheme.WEIGHT_ONLY, "int4", "tied"),
+    "99, stamped": (99, 3, Scheme.WEIGHT_ONLY, "fp", "int4"),
+    "99, in full": (99, 1, Scheme.DYNAMIC_INT8, "int4", "int4"),
+}
+
+
+@pytest.fixture(params=CASES)
+def made(request, tmp_path):
+    vocab_size, layers, scheme, embedding, output = CASES[request.param]
+    checkpoint = write_checkpoint(
+        tmp_path / "c", embedding, output, vocab_size=vocab_size, n_layers=layers
+    )
+    report = export_checkpoint(checkpoint, tmp_path / "m.pte", ExportOptions(scheme=scheme))
+    return checkpoint, tmp_path / "m.pte", report, scheme
+
+
+def eager_logits(checkpoint, scheme):
+    opened = open_checkpoint(checkpoint)
+    eager = build_backbone(opened.config, opened.tensors, scheme)
+    compute_as(eager, VULKAN_ARITHMETIC)
+    return [eager(part, torch.tensor([start])) for part, start in calls()]
+
+
+def calls():
+    return (TOKENS[:, :4], 0), (TOKENS[:, 4:5], 4), (TOKENS[:, 5:], 5)
+
+
+def assert_equal_eager(path, checkpoint, scheme):
+    expected = eager_logits(checkpoint, scheme)
+    for kind in RUNNERS:
+        runner = kind(path)
+        for (part, start), wanted in zip(calls(), expected, strict=True):
+            found = runner.forward(part, torch.tensor([start]))
+            assert found.shape == wanted.shape
+            error = (found - wanted).abs().max() / wanted.abs().max()
+            assert error < 1e-5, f"{kind.__name__} at position {start}"
+
+
+def test_a_padded_program_equals_eager(made) -> None:
+    checkpoint, path, report, scheme = made
+    opened = open_checkpoint(checkpoint)
+    vocab_size = opened.config.vocab_size
+    assert_equal_eager(path, checkpoint, scheme)
+    program = open_program(path)
+    graph = program.vulkan
+    for operator in graph.operators:
+        if operator.kind in INT4_LINEARS:
+            assert graph.tensor(operator.named_args["weights"]).shape[0] % 4 == 0
+            assert graph.tensor(operator.out).shape[-1] % 4 == 0
+    assert graph.tensor(graph.outputs[0]).shape == (1, vocab_size)
+    output = next(linear for linear in find_linears(graph) if linear.role == "output")
+    assert output.out_features == vocab_size
+    assert next(row for row in report.linears if row.name == "output").out_features == vocab_size
+    checked = check_packed(graph, opened.tensors, opened.group_size)
+    assert len(checked) == len(report.linears)
+    assert [check for check in checked if check.problem] == []
+    embedding = [op for op in graph.operators if op.kind == "et_vk.embedding_q4gsw"]
+    if opened.output_kind == "tied":
+        weights = graph.operators[output.operator].named_args["weights"]
+        table = embedding[0].named_args["weights"]
+        assert graph.constant_key(table) == graph.constant_key(weights)
+    for operator in embedding:
+        assert graph.tensor(operator.named_args["weight_scales"]).shape[0] == vocab_size
+
+
+def test_the_other_scheme_of_a_padded_program_equals_eager(tmp_path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "c", "int4", "tied", vocab_size=97, n_layers=1)
+    export_checkpoint(checkpoint, tmp_path / "m.pte")
+    program = open_program(tmp_path / "m.pte")
+    retarget(program, Scheme.WEIGHT_ONLY)
+    write_program(program, tmp_path / "wo.pte")
+    assert_equal_eager(tmp_path / "wo.pte", checkpoint, Scheme.WEIGHT_ONLY)
+    program = open_program(tmp_path / "wo.pte")
+    retarget(program, Scheme.DYNAMIC_INT8)
+    write_program(program, tmp_path / "back.pte")
+    assert_equal_eager(tmp_path / "back.pte", checkpoint, Scheme.DYNAMIC_INT8)
+    with pytest.raises(InputError, match="97"):
+        ReferenceRunner(tmp_path / "m.pte").forward(torch.tensor([[97]]), torch.tensor([0]))
+
+
+def test_all_positions_of_a_padded_program(tmp_path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "c", vocab_size=98, n_layers=1)
+    options = ExportOptions(scheme=Scheme.WEIGHT_ONLY)
+    export_checkpoint(checkpoint, tmp_path / "m.pte", options)
+    program = open_program(tmp_path / "m.pte")
+    assert give_all_position_logits(program.vulkan)
+    write_program(program, tmp_path / "all.pte")
+    found = ReferenceRunner(tmp_path / "all.pte").forward(TOKENS, torch.tensor([0]))
+    assert found.shape == (1, TOKENS.shape[1], 98)
+    for length in range(1, TOKENS.shape[1] + 1):
+        runner = ReferenceRunner(tmp_path / "m.pte")
+        last = runner.forward(TOKENS[:, :length], torch.tensor([0]))
+        assert torch.allclose(found[:, length - 1], last, rtol=1e-4, atol=1e-4)
