@@ -4,8 +4,9 @@ The names in `__all__` are the library. Each is imported from its module when it
 that `import quatrain` takes no time and a program can be read without torch.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from quatrain.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from quatrain.checkpoint.checkpoint import Checkpoint
@@ -50,7 +51,6 @@ _NAMES_OF_MODULE = {
     "quatrain.verify.evaluate": ("Evaluation", "evaluate_models"),
     "quatrain.verify.verify": ("VerifyReport", "verify_program"),
 }  # fmt: skip
-_MODULE_OF_NAME = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names}
 
 
 def __dir__() -> list[str]:
@@ -58,10 +58,4 @@ def __dir__() -> list[str]:
 
 
 if not TYPE_CHECKING:  # for a type checker it would make every name valid
-
-    def __getattr__(name):
-        if name not in _MODULE_OF_NAME:
-            raise AttributeError(f"module 'quatrain' has no attribute {name!r}")
-        value = getattr(importlib.import_module(_MODULE_OF_NAME[name]), name)
-        globals()[name] = value
-        return value
+    __getattr__ = lazy_names(__name__, _NAMES_OF_MODULE)

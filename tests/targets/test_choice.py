@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from quatrain.commands.export import export
 from quatrain.errors import InputError
-from quatrain.export import ExportOptions, export_checkpoint, plan
+from quatrain.export import ExportOptions, export_checkpoint, plan_program
 from quatrain.program import open_program
 from quatrain.stages import Stages
 from quatrain.targets import (
@@ -59,7 +59,7 @@ def made(tmp_path_factory):
     checkpoint = write_checkpoint(folder / "c", max_seq_len=128, vocab_size=16384)
 
     def make(gpu: str, runtime: str | None, max_seq_len: int):
-        choice = choose_for_target(gpu, runtime, plan(checkpoint, None, max_seq_len))
+        choice = choose_for_target(gpu, runtime, plan_program(checkpoint, None, max_seq_len))
         kind = (choice.scheme, choice.activation_dtype, choice.partitioner, max_seq_len)
         path = folder / f"{'-'.join(re.findall('[a-z0-9]+', str(kind)))}.pte"
         options = ExportOptions(

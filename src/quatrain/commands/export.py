@@ -17,11 +17,10 @@ from quatrain.commands._common import (
     print_json,
     shown_stages,
 )
-from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 
 if TYPE_CHECKING:
-    from quatrain.export import ExportOptions, ExportReport
+    from quatrain.export import ExportReport, ExportRequest
 
 
 class Backend(StrEnum):
@@ -114,47 +113,35 @@ def export(
 
     Example: `quatrain export smollm2-int4 -o smollm2.pte --weight-only-linear`
     """
-    from dataclasses import replace
-
-    from quatrain.export import ExportOptions, plan
-    from quatrain.targets import choose_for_target, find_gpu
-
     check_output(output, "-o")
     check_no_word(checkpoint, "export")
-    scheme = Scheme.WEIGHT_ONLY if weight_only_linear else Scheme.DYNAMIC_INT8
-    asked_dtype = activation_dtype.value if activation_dtype else None
-    choice = None
-    if target is not None:
-        find_gpu(target)  # an unknown one is refused before the checkpoint is opened
-        asked_scheme = scheme if weight_only_linear else None
-        planned = plan(checkpoint, params, max_seq_len)
-        planned = replace(planned, scheme=asked_scheme, activation_dtype=asked_dtype)
-        choice = choose_for_target(target, runtime, planned)
-    elif runtime is not None:
-        raise InputError("--runtime says nothing without --target; name the device")
-    options = ExportOptions(
-        scheme=choice.scheme if choice else scheme,
+    from quatrain.export import ExportRequest
+
+    request = ExportRequest(
+        scheme=Scheme.WEIGHT_ONLY if weight_only_linear else None,
         backend=backend.value,
-        activation_dtype=choice.activation_dtype if choice else asked_dtype or "fp32",
-        target=choice,
+        activation_dtype=activation_dtype.value if activation_dtype else None,
+        target=target,
+        runtime=runtime,
         max_seq_len=max_seq_len,
         embedding_input=embedding_input,
         hidden_output=hidden_output,
         allow_fallback=allow_fallback,
     )
-    for reason in choice.reasons if choice else ():
-        print(f"  {target}: {reason}", file=sys.stderr)
-    run_export(checkpoint, output, options, params, json)
+    run_export(checkpoint, output, request, params, json)
 
 
 def run_export(
-    checkpoint: Path, output: Path, options: "ExportOptions", params: Path | None, json: bool
+    checkpoint: Path, output: Path, request: "ExportRequest", params: Path | None, json: bool
 ) -> None:
     """Export with progress on standard error, and print the report."""
-    from quatrain.export import export_checkpoint
+    from quatrain.export import export_for_target
+
+    def explain(reason: str) -> None:
+        print(f"  {request.target}: {reason}", file=sys.stderr)
 
     stages = shown_stages()
-    report = export_checkpoint(checkpoint, output, options, params, stages)
+    report = export_for_target(checkpoint, output, request, params, stages, explain)
     if json:
         print_json(report.as_dict())
     else:

@@ -1,11 +1,6 @@
 """From a checkpoint on disk to a program on disk."""
 
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
 
 from quatrain.atomic_files import whole_file
 from quatrain.backbone.build import build_backbone
@@ -17,52 +12,21 @@ from quatrain.errors import InputError
 from quatrain.export.kernel_assignment import LinearRow, assign_kernels, dequantize_fallbacks
 from quatrain.export.kernel_check import check_program
 from quatrain.export.metadata import metadata_methods
+from quatrain.export.notes import notes_on, notes_on_tokenizer
 from quatrain.export.options import DEFAULT_MAX_SEQ_LEN, ExportOptions
+from quatrain.export.report import ExportReport
 from quatrain.export.vulkan.limits import check_limits
 from quatrain.export.vulkan.operator_modules import to_vulkan_operators
 from quatrain.export.vulkan.program_from_template import write_vulkan_program_from_template
 from quatrain.export.xnnpack.operator_modules import to_cpu_operators
 from quatrain.export.xnnpack.positive_scales import RoundedAgain, make_scales_positive
 from quatrain.export.xnnpack.program_from_template import write_xnnpack_program_from_template
-from quatrain.linear import QuantizedGroupEmbedding
-from quatrain.linear.int4 import Int4Linear
 from quatrain.program import open_program
 from quatrain.program.edit.replicated_layers import IrregularGraph
 from quatrain.quiet import quiet
 from quatrain.stages import Stages, peak_rss_bytes
-from quatrain.targets import PlannedProgram, require_target
-from quatrain.tokenizer.files import TOKENIZER, beside, written_beside
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What an export made.
-
-    Attributes:
-        output: The program's path.
-        options: What was asked for.
-        max_seq_len: The program's context, in tokens.
-        bytes: The program's size.
-        linears: A row per linear: its name and the kernel that computes it.
-        seconds: Wall time by stage.
-        peak_rss_bytes: The most memory that the process has held so far.
-        tokenizer_files: What was written beside the program.
-        notes: In whole sentences, what the program stores or does otherwise than the checkpoint.
-    """
-
-    output: Path
-    options: ExportOptions
-    max_seq_len: int
-    bytes: int
-    linears: list[LinearRow]
-    seconds: dict[str, float]
-    peak_rss_bytes: int
-    tokenizer_files: list[Path]
-    notes: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as plain data, ready for JSON."""
-        return asdict(self)
+from quatrain.targets import require_target
+from quatrain.tokenizer.files import written_beside
 
 
 def export_checkpoint(
@@ -96,7 +60,7 @@ def export_checkpoint(
     opened.check_values(stages)
     with stages("build the backbone"):
         backbone, rows, rounded = _prepare(opened, options)
-        notes = _notes(backbone, options, rounded)
+        notes = notes_on(backbone, options, rounded)
         release_mapped()
     with (
         written_beside(output, opened.write_tokenizer) as tokenizer,
@@ -107,7 +71,7 @@ def export_checkpoint(
             check_program(temporary, rows, options, backbone)
             if options.target is not None:
                 require_target(open_program(temporary), options.target, output)
-    notes += _stale_tokenizer(output, tokenizer)
+    notes += notes_on_tokenizer(output, tokenizer)
     return ExportReport(
         output=output,
         options=options,
@@ -121,22 +85,9 @@ def export_checkpoint(
     )
 
 
-def plan(
-    checkpoint: Path | str, params: Path | str | None = None, max_seq_len: int | None = None
-) -> PlannedProgram:
-    """What decides on defects of the program of `checkpoint`, known without reading its tensors."""
-    opened = open_checkpoint(checkpoint, params)
-    rows = _max_seq_len(opened, max_seq_len)
-    with torch.device("meta"):
-        backbone = Backbone(replace(opened.config, max_seq_len=rows))
-    linears = [part for part in backbone.modules() if isinstance(part, nn.Linear)]
-    channels = min(linear.in_features for linear in linears)
-    return PlannedProgram(rows=rows, channels=channels, group_size=opened.group_size)
-
-
-def _max_seq_len(opened: Checkpoint, asked: int | None) -> int:
-    """The context to export: `max_seq_len` is what a model has unless asked for another, up to
-    `max_context_len`, what it was trained for."""
+def context_length(opened: Checkpoint, asked: int | None) -> int:
+    """The context to export, in tokens: `max_seq_len` of params.json unless another is asked for,
+    up to `max_context_len`, what the model was trained for."""
     usual = opened.config.max_seq_len
     longest = max(usual, opened.params.get("max_context_len") or 0)
     if asked is not None and asked > longest:
@@ -166,7 +117,7 @@ def _prepare(
         opened.tensors,
         options.scheme,
         group_size=opened.group_size,
-        max_seq_len=_max_seq_len(opened, options.max_seq_len),
+        max_seq_len=context_length(opened, options.max_seq_len),
         embedding_input=options.embedding_input,
         hidden_output=options.hidden_output,
     )
@@ -205,61 +156,3 @@ def _write_program(
             from quatrain.export.xnnpack.lowering import write_xnnpack_program
         write_xnnpack_program(backbone, metadata, path, stages)
     return [f"Every layer was lowered by itself, which takes longer: {reason}."]
-
-
-def _notes(backbone: Backbone, options: ExportOptions, rounded: RoundedAgain) -> list[str]:
-    notes = []
-    experts, picked = backbone.config.num_experts, backbone.config.num_activated_experts
-    if options.backend == "vulkan" and experts > picked:
-        notes.append(
-            f"All {experts} experts of a layer are computed for every token, {experts / picked:g} "
-            f"times the work of the {picked} that its router picks: a delegate has no branches."
-        )
-    if backbone.config.longrope is not None:
-        notes.append(
-            f"LongRoPE's {backbone.config.longrope} factors: the context of "
-            f"{backbone.config.max_seq_len} tokens is "
-            f"{'longer' if backbone.config.longrope == 'long' else 'no longer'} than that of "
-            f"pretraining, {backbone.config.original_max_position_embeddings}."
-        )
-    embedding = backbone.tok_embeddings
-    if (
-        options.backend == "vulkan"
-        and isinstance(embedding, QuantizedGroupEmbedding)
-        and embedding.bit_width == 8
-    ):
-        notes.append(
-            "The int8 embedding is stored in floating point: ExecuTorch's Vulkan delegate has a "
-            "kernel for int4 and floating-point embeddings only. Quantize with "
-            "--embedding int4 for a program an eighth of that part's size."
-        )
-    if rounded.rounded:
-        notes.append(f"{rounded}.")
-    if options.backend == "xnnpack":
-        worst = max((_bfloat16_error(part) for part in backbone.modules()), default=0.0)
-        if worst:
-            notes.append(
-                "XNNPACK's int4 kernels store scales in bfloat16: the checkpoint's change by up "
-                f"to {worst:.2%}. Scales that are bfloat16 already, as quatrain quantize "
-                "writes them, do not change."
-            )
-    return notes
-
-
-def _bfloat16_error(part: object) -> float:
-    """How much the largest relative change of a linear's scales in bfloat16 is."""
-    if not isinstance(part, Int4Linear):
-        return 0.0
-    rounded = part.scales.bfloat16().float()
-    return float(((rounded - part.scales) / part.scales).abs().max())
-
-
-def _stale_tokenizer(output: Path, brought: list[Path]) -> list[str]:
-    """What there is to say where none was brought and an earlier one lies beside the program."""
-    earlier = beside(output, TOKENIZER)
-    if brought or not earlier.is_file():
-        return []
-    return [
-        f"The checkpoint came without a tokenizer: {earlier.name}, which lies beside the program "
-        "from before, is what it will be run with. Delete it if it is another model's."
-    ]

@@ -57,11 +57,8 @@ class ExportOptions:
         ):
             if value not in allowed:
                 raise InputError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
-        if self.backend != "vulkan" and self.target is not None:
-            raise InputError(
-                f"--target {self.target.gpu} is a GPU, for the Vulkan backend, but --backend "
-                f"is {self.backend}; leave one of them out"
-            )
+        if self.target is not None:
+            check_gpu_backend(self.target.gpu, self.backend)
         if self.backend == "xnnpack" and self.activation_dtype == "fp16":
             raise InputError(
                 "--activation-dtype fp16 is for the Vulkan backend; ExecuTorch's CPU attention "
@@ -69,3 +66,12 @@ class ExportOptions:
             )
         if self.max_seq_len is not None and self.max_seq_len < 2:
             raise InputError(f"--max-seq-len is {self.max_seq_len}, expected 2 or more")
+
+
+def check_gpu_backend(target: str, backend: str) -> None:
+    """Raise `InputError` where a program for the GPU `target` would be another backend's."""
+    if backend != "vulkan":
+        raise InputError(
+            f"--target {target} is a GPU, for the Vulkan backend, but --backend is {backend}; "
+            "leave one of them out"
+        )

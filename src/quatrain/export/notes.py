@@ -1,0 +1,88 @@
+"""What there is to say of a program that stores something otherwise than its checkpoint."""
+
+from pathlib import Path
+
+from torch import nn
+
+from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.model import Backbone
+from quatrain.export.options import ExportOptions
+from quatrain.export.xnnpack.positive_scales import RoundedAgain
+from quatrain.linear import QuantizedGroupEmbedding
+from quatrain.linear.int4 import Int4Linear
+from quatrain.tokenizer.files import TOKENIZER, beside
+
+
+def notes_on(backbone: Backbone, options: ExportOptions, rounded: RoundedAgain) -> list[str]:
+    """Whole sentences on the program of `backbone`, whose parts are operators already."""
+    notes = []
+    if options.backend == "vulkan":
+        notes.append(_all_experts(backbone.config))
+    notes.append(_longrope_factors(backbone.config))
+    if options.backend == "vulkan":
+        notes.append(_floating_point_embedding(backbone.tok_embeddings))
+    if rounded.rounded:
+        notes.append(f"{rounded}.")
+    if options.backend == "xnnpack":
+        notes.append(_bfloat16_scales(backbone))
+    return [note for note in notes if note]
+
+
+def notes_on_tokenizer(output: Path, brought: list[Path]) -> list[str]:
+    """What there is to say where none was brought and an earlier one lies beside the program."""
+    earlier = beside(output, TOKENIZER)
+    if brought or not earlier.is_file():
+        return []
+    return [
+        f"The checkpoint came without a tokenizer: {earlier.name}, which lies beside the program "
+        "from before, is what it will be run with. Delete it if it is another model's."
+    ]
+
+
+def _all_experts(config: BackboneConfig) -> str:
+    experts, picked = config.num_experts, config.num_activated_experts
+    if experts <= picked:
+        return ""
+    return (
+        f"All {experts} experts of a layer are computed for every token, {experts / picked:g} "
+        f"times the work of the {picked} that its router picks: a delegate has no branches."
+    )
+
+
+def _longrope_factors(config: BackboneConfig) -> str:
+    if config.longrope is None:
+        return ""
+    return (
+        f"LongRoPE's {config.longrope} factors: the context of {config.max_seq_len} tokens is "
+        f"{'longer' if config.longrope == 'long' else 'no longer'} than that of "
+        f"pretraining, {config.original_max_position_embeddings}."
+    )
+
+
+def _floating_point_embedding(embedding: nn.Module | None) -> str:
+    if not isinstance(embedding, QuantizedGroupEmbedding) or embedding.bit_width != 8:
+        return ""
+    return (
+        "The int8 embedding is stored in floating point: ExecuTorch's Vulkan delegate has a "
+        "kernel for int4 and floating-point embeddings only. Quantize with "
+        "--embedding int4 for a program an eighth of that part's size."
+    )
+
+
+def _bfloat16_scales(backbone: nn.Module) -> str:
+    worst = max((_bfloat16_error(part) for part in backbone.modules()), default=0.0)
+    if not worst:
+        return ""
+    return (
+        "XNNPACK's int4 kernels store scales in bfloat16: the checkpoint's change by up "
+        f"to {worst:.2%}. Scales that are bfloat16 already, as quatrain quantize "
+        "writes them, do not change."
+    )
+
+
+def _bfloat16_error(part: nn.Module) -> float:
+    """The largest relative change of a linear's scales in bfloat16."""
+    if not isinstance(part, Int4Linear):
+        return 0.0
+    rounded = part.scales.bfloat16().float()
+    return float(((rounded - part.scales) / part.scales).abs().max())

@@ -1,0 +1,60 @@
+"""What an export is asked for, before anything is chosen for a target."""
+
+from dataclasses import dataclass
+
+from quatrain.errors import InputError
+from quatrain.export.options import ActivationDtype, Backend, ExportOptions, check_gpu_backend
+from quatrain.int4 import Scheme
+from quatrain.targets import TargetChoice, find_gpu
+from quatrain.targets.catalogue import release
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What kind of program to make, for which target.
+
+    Attributes:
+        scheme: As in `ExportOptions`; None is the target's choice, else 8da4w.
+        backend: As in `ExportOptions`.
+        activation_dtype: As in `ExportOptions`; None is the target's choice, else "fp32".
+        target: The id of a phone's GPU, such as mali-g715.
+        runtime: The ExecuTorch release in the app, such as 1.3.
+        max_seq_len: As in `ExportOptions`, like the rest.
+
+    Raises:
+        InputError: Where a value is not known, or they contradict each other.
+    """
+
+    scheme: Scheme | None = None
+    backend: Backend = "vulkan"
+    activation_dtype: ActivationDtype | None = None
+    target: str | None = None
+    runtime: str | None = None
+    max_seq_len: int | None = None
+    embedding_input: bool = False
+    hidden_output: bool = False
+    allow_fallback: bool = False
+
+    def __post_init__(self) -> None:
+        if self.target is not None:
+            find_gpu(self.target)
+            check_gpu_backend(self.target, self.backend)
+        elif self.runtime is not None:
+            raise InputError("--runtime says nothing without --target; name the device")
+        if self.runtime is not None:
+            release(self.runtime)
+        self.options()
+
+    def options(self, choice: TargetChoice | None = None) -> ExportOptions:
+        """The options to export with, given what was chosen for the target, if there is one."""
+        chosen = choice or self
+        return ExportOptions(
+            scheme=chosen.scheme or Scheme.DYNAMIC_INT8,
+            backend=self.backend,
+            activation_dtype=chosen.activation_dtype or "fp32",
+            target=choice,
+            max_seq_len=self.max_seq_len,
+            embedding_input=self.embedding_input,
+            hidden_output=self.hidden_output,
+            allow_fallback=self.allow_fallback,
+        )
