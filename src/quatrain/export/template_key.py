@@ -16,7 +16,10 @@ from quatrain.linear.int4 import Int4Linear
 
 _PACKAGE = Path(__file__).parents[1]
 # What decides a template's bytes: the modules that are traced, and what lowers and writes them.
-_CODE = ("backbone", "linear", "transform", "export", "program", "int4.py", "executorch_wheel.py")
+_CODE = (
+    "backbone", "linear", "transform", "export", "program", "arithmetic.py", "int4.py",
+    "executorch_wheel.py",
+)  # fmt: skip
 
 
 def template_key(backbone: Backbone, scheme: Scheme, settings: dict[str, Any]) -> str:

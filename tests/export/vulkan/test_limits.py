@@ -5,7 +5,7 @@ from tests.support.tiny_checkpoint import write_checkpoint
 
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
-from quatrain.export import ExportOptions, export_checkpoint, plan
+from quatrain.export import ExportOptions, export_checkpoint, plan_program
 from quatrain.export.vulkan.limits import check_limits
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
@@ -66,7 +66,7 @@ def test_the_cpu_takes_every_group_and_width(tmp_path) -> None:
 
 def test_groups_of_256_are_exported_weight_only_and_stay_so(tmp_path) -> None:
     checkpoint = write_checkpoint(tmp_path / "c", **WIDE)
-    choice = choose_for_target("adreno-740", "1.5", plan(checkpoint))
+    choice = choose_for_target("adreno-740", "1.5", plan_program(checkpoint))
     assert choice.scheme == Scheme.WEIGHT_ONLY
     assert any("groups of 256: 8da4w prefill" in reason for reason in choice.reasons)
     options = ExportOptions(scheme=choice.scheme)
