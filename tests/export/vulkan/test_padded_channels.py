@@ -6,7 +6,7 @@ from tests.support.tiny_checkpoint import write_checkpoint
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.backbone.build import build_backbone
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.int4 import Scheme
@@ -19,6 +19,7 @@ from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.adapters import list_adapters
+from quatrain.targets import examine
 from quatrain.verify.packed_constants import check_packed
 
 TOKENS = torch.tensor([[3, 17, 90, 96, 4, 55]])
@@ -104,6 +105,14 @@ def test_the_other_scheme_of_a_padded_program_equals_eager(tmp_path) -> None:
     assert_equal_eager(tmp_path / "back.pte", checkpoint, Scheme.DYNAMIC_INT8)
     with pytest.raises(InputError, match="97"):
         ReferenceRunner(tmp_path / "m.pte").forward(torch.tensor([[97]]), torch.tensor([0]))
+
+
+def test_the_doctor_finds_padded_channels_right(tmp_path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "c", vocab_size=97, n_layers=1)
+    options = ExportOptions(scheme=Scheme.WEIGHT_ONLY)
+    export_checkpoint(checkpoint, tmp_path / "m.pte", options)
+    found = examine(open_program(tmp_path / "m.pte"))
+    assert [finding.defect for finding in found if "n4" in finding.defect] == []
 
 
 def test_all_positions_of_a_padded_program(tmp_path) -> None:
