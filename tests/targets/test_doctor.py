@@ -9,15 +9,33 @@ import numpy as np
 import pytest
 import typer
 from tests.support.programs import GraphMaker, artifact
+from tests.targets.runtime_cases import (
+    RUNTIME_CASES,
+    dynamic,
+    embedding,
+    measured,
+    weight_only,
+)
 from typer.testing import CliRunner, Result
 
 from quatrain.commands.doctor import doctor
+from quatrain.commands.inspect import inspect
 from quatrain.errors import InputError
 from quatrain.program import Tensor, open_program, write_program
 from quatrain.program.edit.retarget import retarget
 from quatrain.runtime.defects import EmulatedDefect
-from quatrain.targets import Finding, examine, find_gpu, load_defects, load_gpus
+from quatrain.targets import (
+    Finding,
+    examine,
+    examine_file,
+    fatal_findings,
+    find_gpu,
+    load_defects,
+    load_gpus,
+)
+from quatrain.targets.catalogue import load_toml
 from quatrain.targets.limits import image_extents
+from quatrain.targets.runtimes import known_releases, releases_that_know
 from quatrain.targets.triggers import TRIGGERS
 
 Make = Callable[[Path], Path]
@@ -140,6 +158,7 @@ CASES: list[tuple[str, str, str, Make, Make]] = [
      linear("aten.linear.default", "float32", "float32")),
     ("buffer-limit", "llvmpipe", "1.5", huge(2**26, "buffer"), huge(2**25, "buffer")),
     ("partial-delegation", "llvmpipe", "1.5", peer("partial"), peer("peer-8da4w-fp32")),
+    *RUNTIME_CASES,
 ]  # fmt: skip
 
 
@@ -321,3 +340,53 @@ def test_the_command_refuses_what_it_does_not_know() -> None:
         assert isinstance(run(artifact("peer-8da4w-fp32"), *options).exception, InputError)
     assert isinstance(run(artifact("peer-xnnpack-8da4w")).exception, InputError)
     assert "Example:" in run("--help").output
+
+
+def test_what_is_slow_is_said_and_fails_no_check(tmp_path: Path) -> None:
+    slow = weight_only()(tmp_path)
+    done = run(slow, "--device", "mali-g76", "--runtime", "1.3", "--json")
+    assert done.exit_code == 0
+    (found,) = [f for f in json.loads(done.output)["findings"] if f["hazard"] == "mali-q4-tile"]
+    assert (found["kind"], found["certainty"], found["applies"]) == ("slow", "certain", False)
+
+
+def test_a_kernel_that_needs_dot_products_spares_gpus_without(tmp_path: Path) -> None:
+    sick = dynamic(group_size=256)(tmp_path)
+    assert "dq8ca-group-sums" not in findings(sick, "mali-g76", "1.5")
+    assert [finding.defect for finding in fatal_findings(open_program(sick))] == [
+        "dq8ca-group-sums"
+    ]
+
+
+def test_operators_that_a_release_does_not_know_are_named() -> None:
+    program = open_program(measured("llama_d")(Path()))
+    found = {f.defect: f for f in examine(program, None, "1.0")}["unknown-operator"]
+    assert found.kind == "does not load" and found.applies and not found.gpus
+    said = "; ".join(found.occurrences)
+    assert "et_vk.rms_norm.default, which is registered from 1.3 on" in said
+    assert "torchao.choose_qparams_affine.default with 11 arguments, where 10 are read" in said
+    assert releases_that_know(program.vulkan) == ["1.3", "1.4", "1.5"]
+
+
+@pytest.mark.parametrize("release", ["1.9", "0.7", "2.0"])
+def test_an_unknown_release_is_refused_by_name(release: str) -> None:
+    with pytest.raises(InputError, match=f"{release}.*known are 1.0, 1.1, 1.2, 1.3, 1.4, 1.5"):
+        examine_file(artifact("peer-8da4w-fp32"), runtime=release)
+
+
+def test_every_limit_that_names_a_defect_names_a_known_one() -> None:
+    limits = load_toml("runtimes.toml")["limit"]
+    known = {defect.id for defect in load_defects()}
+    assert {limit["defect"] for limit in limits if "defect" in limit} <= known
+    assert all(limit["since"] in known_releases() and limit["source"] for limit in limits)
+
+
+def test_inspect_says_what_fails_on_every_phone(tmp_path: Path) -> None:
+    sick = embedding("height_packed")(tmp_path)
+    app = typer.Typer()
+    app.command()(inspect)
+    shown = CliRunner().invoke(app, [str(sick)], env={"COLUMNS": "200"}).output
+    assert "fails on every phone: embedding-height-packed, wrong" in shown
+    assert "height_packed in texture3d" in shown
+    report = json.loads(CliRunner().invoke(app, [str(sick), "--json"]).output)
+    assert [hazard["hazard"] for hazard in report["hazards"]] == ["embedding-height-packed"]

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,15 @@ from typer.testing import CliRunner
 
 from quatrain.cli import build_app
 from quatrain.errors import CheckFailed, InputError
-from quatrain.program import Operator, Plain, Program, SymInt, VulkanGraph, write_program
+from quatrain.program import (
+    Operator,
+    Plain,
+    Program,
+    SymInt,
+    VulkanGraph,
+    open_program,
+    write_program,
+)
 from quatrain.program.edit.retarget import Selection, retarget
 from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.reference import ReferenceRunner
@@ -36,6 +45,21 @@ def test_a_right_program_passes_on_every_device(tiny: Tiny, scheme: str) -> None
         # Two layers: embedding, norms, linears, rotations, attention, activation, output.
         assert check.layerwise.probes >= 30
         assert check.layerwise.worst < 1e-5
+
+
+def test_a_program_that_fails_on_every_phone_does_not_pass(tiny: Tiny, tmp_path: Path) -> None:
+    program = open_program(tiny.programs["weight-only"])
+    graph = program.vulkan
+    place = next(i for i, op in enumerate(graph.operators) if op.kind == "aten.sigmoid")
+    unregistered = replace(graph.operators[place], name="aten.sigmoid.fast")
+    graph.operators[place] = unregistered
+    write_program(program, tmp_path / "unknown.pte")
+    report = _verify(tiny, tmp_path / "unknown.pte", ("reference",))
+    assert [check.problems for check in report.devices] == [[]] and not report.passed
+    assert [finding.defect for finding in report.fatal] == ["unknown-operator"]
+    hazard = report.as_dict()["hazards"][0]
+    assert hazard["places"] == ["aten.sigmoid.fast, which no release registers"]
+    assert hazard["remedy"]
 
 
 def _linear(graph: VulkanGraph, name: str) -> dict[str, int]:

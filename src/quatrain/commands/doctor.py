@@ -31,7 +31,7 @@ def doctor(
     """Check a Vulkan program against known defects of the runtime and limits of devices.
 
     Says what was found, where, how sure it is, and what fixes it. Exits 1 where a defect
-    applies; what is only possible does not count.
+    applies; what is only possible, or slow, does not count.
 
     Example: `quatrain doctor model.pte --device mali-g715 --runtime 1.3`
     """
@@ -54,10 +54,12 @@ def _print_findings(examination: "Examination") -> None:
     applying = [finding for finding in examination.findings if finding.applies]
     console.print(f"{len(applying)} known defects apply ({where})")
     for finding in examination.findings:
-        colour = {"certain": "red", "conditional": "yellow"}.get(finding.certainty, "dim")
+        colours = {"certain": "red", "conditional": "yellow"} if finding.applies else {}
+        colour = colours.get(finding.certainty, "dim")
         fixed = f"fixed in {finding.fixed_in}" if finding.fixed_in else "no fixed release known"
         console.print(
-            f"\n[{colour} bold]{finding.certainty}[/] [bold]{finding.defect}[/] ({fixed})"
+            f"\n[{colour} bold]{finding.certainty}[/] [bold]{finding.defect}[/] "
+            f"({finding.kind}; {fixed})"
         )
         console.print(f"  {finding.title}: {finding.consequence}", highlight=False)
         if finding.condition:

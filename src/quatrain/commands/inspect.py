@@ -44,6 +44,7 @@ def inspect(
     from quatrain.program import open_program
     from quatrain.program.inspect.diff import diff_programs
     from quatrain.program.inspect.report import inspect_program
+    from quatrain.targets import fatal_findings
 
     if other is not None and html is not None:
         raise InputError("--html shows one program; leave out the second, or use --json")
@@ -58,6 +59,7 @@ def inspect(
             _print_diff(diff, model, other)
         return
     report = inspect_program(program)
+    fatal = fatal_findings(program)
     if html is not None:
         from quatrain.atomic_files import whole_file
         from quatrain.program.inspect.html import render_page
@@ -65,9 +67,11 @@ def inspect(
         with whole_file(html) as temporary:
             temporary.write_text(render_page(program), encoding="utf-8")
     if json_output:
-        print_json(report.as_dict())
+        print_json(report.as_dict() | {"hazards": [finding.as_dict() for finding in fatal]})
     else:
         _print_report(report)
+        for finding in fatal:
+            print(f"fails on every phone: {finding}")
         if html is not None:
             print(f"\nwritten to {html}")
 
@@ -85,7 +89,7 @@ def _print_report(report: "ProgramReport") -> None:
     if report.activation_dtype:
         console.print(
             f"  {report.activation_dtype} activations, {_context(report)}, "
-            f"embedding {report.embedding or 'none'}"
+            f"embedding {_embedding(report)}"
         )
     else:
         console.print(f"  {_context(report)}")
@@ -120,6 +124,11 @@ def _delegate_lines(report: "ProgramReport") -> list[str]:
         many = f"{len(found)} {backend} delegates" if len(found) > 1 else backend
         lines.append(f"{method}: {many}, {size}" + (" with their weights" if weights else ""))
     return lines
+
+
+def _embedding(report: "ProgramReport") -> str:
+    layout = f", {report.embedding_layout}" if report.embedding_layout else ""
+    return f"{report.embedding or 'none'}{layout}"
 
 
 def _context(report: "ProgramReport") -> str:

@@ -47,7 +47,8 @@ def verify(
     """Compare a program with its checkpoint: packed bytes, logits, every operator.
 
     Exits with 1 where it does not compute what the checkpoint means, and names the first
-    operator and layer that is wrong. On ExecuTorch (XNNPACK programs) logits alone are compared.
+    operator and layer that is wrong, or the known defect by which it fails on every phone. On
+    ExecuTorch (XNNPACK programs) logits alone are compared.
 
     Example: `quatrain verify smollm2.pte smollm2-int4`
     """
@@ -67,8 +68,12 @@ def verify(
         print_json(report.as_dict())
     else:
         _print_report(report)
-    if not report.passed:
-        raise CheckFailed(f"{model}: does not compute what {checkpoint} means")
+    if report.passed:
+        return
+    if report.fatal:
+        met = ", ".join(finding.defect for finding in report.fatal)
+        raise CheckFailed(f"{model}: fails on every phone ({met}); {report.fatal[0].remedy}")
+    raise CheckFailed(f"{model}: does not compute what {checkpoint} means")
 
 
 def _print_report(report: "VerifyReport") -> None:
@@ -94,6 +99,8 @@ def _print_report(report: "VerifyReport") -> None:
             print(f"  {check.device}: {probes}")
         for problem in check.problems:
             print(f"    {problem}")
+    for finding in report.fatal:
+        print(f"  {finding}")
     print("passed" if report.passed else "FAILED")
     if report.note:
         print(f"note: {report.note}")

@@ -5,7 +5,7 @@ The figures and the defects are data (`gpus.toml`, `defects.toml`), each with it
 
 from quatrain.targets.catalogue import Defect, GpuProfile, find_gpu, load_defects, load_gpus
 from quatrain.targets.choice import PlannedProgram, TargetChoice, choose_for_target, require_target
-from quatrain.targets.doctor import Examination, Finding, examine, examine_file
+from quatrain.targets.doctor import Examination, Finding, examine, examine_file, fatal_findings
 
 __all__ = [
     "Defect",
@@ -17,6 +17,7 @@ __all__ = [
     "choose_for_target",
     "examine",
     "examine_file",
+    "fatal_findings",
     "find_gpu",
     "load_defects",
     "load_gpus",

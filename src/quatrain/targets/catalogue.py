@@ -35,8 +35,10 @@ class GpuProfile:
 class Defect:
     """A known defect; the fields are explained at the head of `defects.toml`.
 
-    `certainty`: 'certain' where the trigger decides, 'conditional' where it also depends on
-    what `condition` says, 'possible' where the program cannot tell.
+    `kind`: "wrong", "does not load", "slow", or "note" for what one should know. `certainty`:
+    'certain' where the trigger decides, 'conditional' where it also depends on what `condition`
+    says, 'possible' where the program cannot tell. `needs_dot_products`: only GPUs with integer
+    dot products run the kernel.
     """
 
     id: str
@@ -48,21 +50,31 @@ class Defect:
     consequence: str
     remedy: str
     source: str
+    kind: str = "wrong"
+    since: str | None = None
     fixed_in: str | None = None
     certainty: str = "certain"
+    needs_dot_products: bool = False
     condition: str | None = None
 
     def affects_runtime(self, runtime: str | None) -> bool:
         """Whether a runtime of this release line has the defect; an unknown one may."""
-        if runtime is None or self.fixed_in is None:
+        if runtime is None:
             return True
-        return release(runtime) < release(self.fixed_in)
+        line = release(runtime)
+        if self.since is not None and line < release(self.since):
+            return False
+        return self.fixed_in is None or line < release(self.fixed_in)
 
     def certainty_on(self, gpu: GpuProfile) -> str | None:
         """How sure the defect is on `gpu`, given that its trigger fires; None: not there."""
-        if not self.families or set(self.families) & set(gpu.families):
+        if self.needs_dot_products and gpu.int8_dot_product is False:
+            return None
+        if set(self.families) & set(gpu.families):
             return self.certainty
-        return "possible" if set(self.suspected) & set(gpu.families) else None
+        if set(self.suspected) & set(gpu.families):
+            return "possible"
+        return None if self.families or self.suspected else self.certainty
 
 
 def release(version: str) -> tuple[int, int]:
@@ -73,7 +85,9 @@ def release(version: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def _load(name: str) -> dict[str, Any]:
+@cache
+def load_toml(name: str) -> dict[str, Any]:
+    """A data file of this package; not to be changed."""
     return tomllib.loads(files("quatrain.targets").joinpath(name).read_text(encoding="utf-8"))
 
 
@@ -84,13 +98,13 @@ def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
 @cache
 def load_gpus() -> tuple[GpuProfile, ...]:
     """Every profile of a GPU, in the file's order."""
-    return tuple(GpuProfile(**_tuples(entry)) for entry in _load("gpus.toml")["gpu"])
+    return tuple(GpuProfile(**_tuples(entry)) for entry in load_toml("gpus.toml")["gpu"])
 
 
 @cache
 def load_defects() -> tuple[Defect, ...]:
     """Every defect, in the file's order."""
-    return tuple(Defect(**_tuples(entry)) for entry in _load("defects.toml")["defect"])
+    return tuple(Defect(**_tuples(entry)) for entry in load_toml("defects.toml")["defect"])
 
 
 def find_gpu(name: str) -> GpuProfile:

@@ -8,7 +8,6 @@ from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import Program
 from quatrain.program.linear_kernels import (
-    DYNAMIC_LINEAR,
     WRONG_GROUP_SUMS,
     group_sums_are_right,
 )
@@ -146,8 +145,7 @@ def _against_8da4w(defects: list[Defect], dtype: str, planned: PlannedProgram) -
     return [
         defect
         for defect in defects
-        if DYNAMIC_LINEAR in defect.operators
-        and defect.trigger != "zero_points_int8_in_fp16"
+        if defect.trigger in ("zero_points_float", "more_rows_than_sums")
         and (defect.trigger != "more_rows_than_sums" or not _sums_hold(dtype, planned))
     ]
 

@@ -12,28 +12,32 @@ from quatrain.targets.catalogue import (
     find_gpu,
     load_defects,
     load_gpus,
-    release,
 )
-from quatrain.targets.triggers import GPU_TRIGGERS, TRIGGERS, Occurrence
+from quatrain.targets.occurrence import Occurrence, Where
+from quatrain.targets.runtimes import newest_release, require_release
+from quatrain.targets.triggers import GPU_TRIGGERS, TRIGGERS
 
 _ORDER = ("certain", "conditional", "possible")
+_FAILURES = ("wrong", "does not load")
 
 
 @dataclass(frozen=True)
 class Finding:
     """One defect that the program meets.
 
-    `certainty`: 'certain' (it will happen), 'conditional' (it depends on `condition`), or
-    'possible' (the program or the profile cannot tell). `gpus` are ids of profiles, empty
-    for every GPU; `occurrences` say where in the program.
+    `kind`: "wrong", "does not load", "slow" or "note". `certainty`: 'certain' (it will happen),
+    'conditional' (it depends on `condition`), or 'possible' (the program or the profile cannot
+    tell). `gpus` are ids of profiles, empty for every GPU; `occurrences` say where in the program.
     """
 
     defect: str
     title: str
+    kind: str
     certainty: str
     condition: str | None
     occurrences: list[str]
     gpus: list[str]
+    since: str | None
     fixed_in: str | None
     consequence: str
     remedy: str
@@ -41,8 +45,16 @@ class Finding:
 
     @property
     def applies(self) -> bool:
-        """Whether it counts as a failed check: a mere possibility does not."""
-        return self.certainty != "possible"
+        """Whether it counts as a failed check: what is only possible or slow does not."""
+        return self.certainty != "possible" and self.kind in _FAILURES
+
+    def __str__(self) -> str:
+        """One line: what happens, where first, and the remedy."""
+        more = len(self.occurrences) - 1
+        where = self.occurrences[0] + (f" and {more} more" if more else "")
+        return (
+            f"{self.defect}, {self.kind}: {self.title} ({where}): {self.consequence}; {self.remedy}"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The finding as plain data, ready for JSON, in the words of the command line."""
@@ -80,11 +92,11 @@ class Examination:
 def examine_file(model: Path, gpu: str | None = None, runtime: str | None = None) -> Examination:
     """`examine` the program at `model` for the GPU whose profile has the id `gpu`.
 
-    Raises `InputError` for an unknown GPU, a malformed version, and as `open_program`.
+    Raises `InputError` for an unknown GPU, an unknown release, and as `open_program`.
     """
     profile = find_gpu(gpu) if gpu is not None else None
     if runtime is not None:
-        release(runtime)
+        require_release(runtime)
     return Examination(model, gpu, runtime, examine(open_program(model), profile, runtime))
 
 
@@ -111,12 +123,31 @@ def examine(
     found: list[Finding] = []
     for defect in load_defects():
         if defect.affects_runtime(runtime):
-            found += _examine_defect(program, defect, gpus, name or program.path)
-    return sorted(found, key=lambda finding: _ORDER.index(finding.certainty))
+            found += _examine_defect(program, defect, gpus, runtime, name or program.path)
+    return sorted(found, key=lambda one: (not one.applies, _ORDER.index(one.certainty)))
+
+
+def fatal_findings(program: Program) -> list[Finding]:
+    """What makes `program` fail on every GPU with the newest runtime; empty without a Vulkan
+    delegate.
+
+    A defect of a kernel that needs integer dot products counts, though GPUs without them run
+    another.
+    """
+    if not any(delegate.graph for delegate in program.delegates):
+        return []
+    common = {gpu.id for gpu in load_gpus() if gpu.int8_dot_product is not False}
+    return [
+        finding
+        for finding in examine(program, runtime=newest_release())
+        if finding.applies
+        and finding.certainty == "certain"
+        and (not finding.gpus or common <= set(finding.gpus))
+    ]
 
 
 def _examine_defect(
-    program: Program, defect: Defect, gpus: list[GpuProfile], name: Path
+    program: Program, defect: Defect, gpus: list[GpuProfile], runtime: str | None, name: Path
 ) -> list[Finding]:
     """At most one finding per certainty, over all GPUs that have it."""
     fired: dict[str, list[Occurrence]] = {}
@@ -126,9 +157,9 @@ def _examine_defect(
         key = gpu.id if defect.trigger in GPU_TRIGGERS else ""
         if key not in fired:
             graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
-            trigger = TRIGGERS[defect.trigger]
+            trigger, where = TRIGGERS[defect.trigger], Where(gpu, runtime)
             fired[key] = [
-                occurrence for graph in graphs for occurrence in trigger(program, graph, gpu)
+                occurrence for graph in graphs for occurrence in trigger(program, graph, where)
             ]
         return fired[key]
 
@@ -148,10 +179,12 @@ def _examine_defect(
         Finding(
             defect=defect.id,
             title=defect.title,
+            kind=defect.kind,
             certainty=level,
             condition=defect.condition,
             occurrences=list(where),
             gpus=[] if everywhere and len(affected[level]) == len(gpus) else affected[level],
+            since=defect.since,
             fixed_in=defect.fixed_in,
             consequence=defect.consequence,
             remedy="; ".join(remedies[level]),

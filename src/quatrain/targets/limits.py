@@ -2,8 +2,7 @@
 
 from quatrain.program import Program, Tensor, VulkanGraph
 from quatrain.program.inspect.sizes import cache_values
-from quatrain.targets.catalogue import GpuProfile
-from quatrain.targets.occurrence import Occurrence, is_constant, tensor_text
+from quatrain.targets.occurrence import Occurrence, Where, is_constant, tensor_text
 
 # What a GPU whose figure is unknown surely has: the Vulkan specification's minimum for
 # buffers, ExecuTorch's conservative limit (`small_texture_limits`) for images.
@@ -12,29 +11,27 @@ SURE_IMAGE = 2048
 _IN_A_BUFFER = "export again with --target DEVICE, which keeps so large a tensor in a buffer"
 
 
-def beyond_gpu_limits(
-    program: Program, graph: VulkanGraph, gpu: GpuProfile | None
-) -> list[Occurrence]:
-    """Tensors larger than a storage buffer or an image may be on `gpu`.
+def beyond_gpu_limits(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Tensors larger than a storage buffer or an image may be on the GPU.
 
     Where a figure is unknown, what exceeds the sure minimum is possible, not certain.
     """
-    buffer = gpu.max_storage_buffer if gpu else None
-    image = gpu.max_image_3d if gpu else None
+    buffer = where.gpu.max_storage_buffer if where.gpu else None
+    image = where.gpu.max_image_3d if where.gpu else None
     occurrences = []
     for value_id, value in enumerate(graph.values):
         if not isinstance(value, Tensor):
             continue
-        where = f"value {value_id}, {tensor_text(graph, value_id)}"
+        place = f"value {value_id}, {tensor_text(graph, value_id)}"
         if value.storage == "texture3d" and value.constant is None:
             largest = max(image_extents(value))
             if largest > (image or SURE_IMAGE):
-                where += f": an image of {largest} texels"
-                occurrences.append(Occurrence(where, None if image else "possible", _IN_A_BUFFER))
+                place += f": an image of {largest} texels"
+                occurrences.append(Occurrence(place, None if image else "possible", _IN_A_BUFFER))
         elif value.nbytes > (buffer or SURE_STORAGE_BUFFER):
-            where += f": {value.nbytes} bytes"
+            place += f": {value.nbytes} bytes"
             remedy = _smaller_buffer(graph, value_id)
-            occurrences.append(Occurrence(where, None if buffer else "possible", remedy))
+            occurrences.append(Occurrence(place, None if buffer else "possible", remedy))
     return occurrences
 
 

@@ -3,8 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from quatrain.program import Program, Tensor, VulkanGraph
+from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.targets.catalogue import GpuProfile
+
+
+@dataclass(frozen=True)
+class Where:
+    """What a program is asked about: a GPU and a release of the runtime such as '1.3'; None: any
+    of either."""
+
+    gpu: GpuProfile | None = None
+    runtime: str | None = None
 
 
 @dataclass(frozen=True)
@@ -17,7 +26,7 @@ class Occurrence:
     remedy: str | None = None
 
 
-Trigger = Callable[[Program, VulkanGraph, GpuProfile | None], list[Occurrence]]
+Trigger = Callable[[Program, VulkanGraph, Where], list[Occurrence]]
 
 
 def is_constant(graph: VulkanGraph, value_id: int) -> bool:
@@ -30,3 +39,12 @@ def tensor_text(graph: VulkanGraph, value_id: int) -> str:
     """A tensor's type and shape, for people."""
     tensor = graph.tensor(value_id)
     return f"{tensor.dtype}{list(tensor.shape)}"
+
+
+def operators(graph: VulkanGraph, *kinds: str) -> list[tuple[str, Operator]]:
+    """The operators of these kinds, each with where it is, for people."""
+    return [
+        (f"operator {index}, {operator.kind}", operator)
+        for index, operator in enumerate(graph.operators)
+        if operator.kind in kinds
+    ]

@@ -1,7 +1,7 @@
 """Looks for each defect's trigger in a program: where it fires, and how sure that is.
 
-A trigger takes the program, its Vulkan graph and a GPU (None: any), and returns where it fires;
-the empty list where it does not.
+A trigger takes the program, its Vulkan graph, and the GPU and runtime asked about, and returns
+where it fires; the empty list where it does not.
 """
 
 import math
@@ -13,23 +13,28 @@ from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.inspect.report import activation_dtype
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, OtherScheme
-from quatrain.targets.catalogue import GpuProfile
+from quatrain.targets import linear_triggers, operator_triggers
 from quatrain.targets.limits import beyond_gpu_limits
-from quatrain.targets.occurrence import Occurrence, Trigger, is_constant, tensor_text
+from quatrain.targets.occurrence import (
+    Occurrence,
+    Trigger,
+    Where,
+    is_constant,
+    operators,
+    tensor_text,
+)
 
 _FP16_MAX = 65504.0
 _BLOCK = 1 << 22  # elements of a constant looked at together
 
 
-def zero_points_float(
-    program: Program, graph: VulkanGraph, gpu: GpuProfile | None
-) -> list[Occurrence]:
+def zero_points_float(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Dynamic int4 linears whose zero points are float16 or float32."""
     return _zero_points(graph, ("float16", "float32"))
 
 
 def zero_points_int8_in_fp16(
-    program: Program, graph: VulkanGraph, gpu: GpuProfile | None
+    program: Program, graph: VulkanGraph, where: Where
 ) -> list[Occurrence]:
     """Dynamic int4 linears whose zero points are int8 while the activations are float16."""
     return _zero_points(graph, ("int8",)) if activation_dtype(graph) == "float16" else []
@@ -43,9 +48,7 @@ def _zero_points(graph: VulkanGraph, dtypes: tuple[str, ...]) -> list[Occurrence
     ]
 
 
-def more_rows_than_sums(
-    program: Program, graph: VulkanGraph, gpu: GpuProfile | None
-) -> list[Occurrence]:
+def more_rows_than_sums(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Dynamic int4 linears that may see more rows than their scratch buffer holds."""
     occurrences = []
     for name, operator in _dynamic_linears(graph):
@@ -74,18 +77,17 @@ def _dynamic_linears(graph: VulkanGraph) -> list[tuple[str, Operator]]:
     ]
 
 
-def dynamic_int4_embedding(
-    program: Program, graph: VulkanGraph, gpu: GpuProfile | None
-) -> list[Occurrence]:
+def dynamic_int4_embedding(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """An int4 embedding in a program of dynamic sequence length."""
+    found = operators(graph, "et_vk.embedding_q4gsw")
     dynamic = any(op.kind == "sym_size" for op in graph.operators) or any(
         any(d.compile_specs.get("require_dynamic_shapes", b"")) for d in program.delegates
     )
-    return _operators(graph, "et_vk.embedding_q4gsw") if dynamic else []
+    return [Occurrence(place) for place, _ in found] if dynamic else []
 
 
 def constant_prepacked_twice(
-    program: Program, graph: VulkanGraph, gpu: GpuProfile | None
+    program: Program, graph: VulkanGraph, where: Where
 ) -> list[Occurrence]:
     """Constants that more than one operator prepacks: each that reads one does so."""
     readers = Counter(
@@ -101,9 +103,7 @@ def constant_prepacked_twice(
     ]
 
 
-def decomposed_norm_in_fp16(
-    program: Program, graph: VulkanGraph, gpu: GpuProfile | None
-) -> list[Occurrence]:
+def decomposed_norm_in_fp16(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """`rsqrt` of a float16 tensor in a graph that also takes means: RMS norm in parts."""
     if not any(op.kind == "aten.mean" for op in graph.operators):
         return []
@@ -114,9 +114,7 @@ def decomposed_norm_in_fp16(
     ]
 
 
-def constant_beyond_fp16(
-    program: Program, graph: VulkanGraph, gpu: GpuProfile | None
-) -> list[Occurrence]:
+def constant_beyond_fp16(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Floating-point constants of a float16 program with values beyond +-65504."""
     if activation_dtype(graph) != "float16":
         return []
@@ -136,12 +134,13 @@ def _exceeds_fp16(constant: np.ndarray) -> bool:
 
 
 def fp16_weights_without_16bit_storage(
-    program: Program, graph: VulkanGraph, gpu: GpuProfile | None
+    program: Program, graph: VulkanGraph, where: Where
 ) -> list[Occurrence]:
     """Floating-point linears with float16 weights, where 16-bit storage is missing."""
-    if gpu is not None and gpu.storage_16bit:
+    storage = where.gpu.storage_16bit if where.gpu else None
+    if storage:
         return []
-    lacking = gpu is not None and gpu.storage_16bit is False
+    lacking = storage is False
     return [
         Occurrence(linear.name, None if lacking else "possible")
         for linear in find_linears(graph)
@@ -150,36 +149,23 @@ def fp16_weights_without_16bit_storage(
     ]
 
 
-def any_vulkan_program(
-    program: Program, graph: VulkanGraph, gpu: GpuProfile | None
-) -> list[Occurrence]:
+def any_vulkan_program(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Every program: the defect leaves no trace in the graph."""
     return [Occurrence("the whole program")]
 
 
-def weight_only_int8_linear(
-    program: Program, graph: VulkanGraph, gpu: GpuProfile | None
-) -> list[Occurrence]:
+def weight_only_int8_linear(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Linears that lack their shader."""
-    return _operators(graph, "aten._weight_int8pack_mm", "et_vk.linear_qcs8w", "etvk.linear_qcs8w")
+    kinds = ("aten._weight_int8pack_mm", "et_vk.linear_qcs8w", "etvk.linear_qcs8w")
+    return [Occurrence(place) for place, _ in operators(graph, *kinds)]
 
 
-def work_outside_delegate(
-    program: Program, graph: VulkanGraph, gpu: GpuProfile | None
-) -> list[Occurrence]:
+def work_outside_delegate(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Operators outside the delegate, or more than one delegate call."""
     outside = program.calls_outside_delegates()
     occurrences = [Occurrence(f"{name}, {count} times") for name, count in outside.items()]
     calls = sum(instruction.kind == "delegate" for instruction in program.instructions)
     return occurrences + ([Occurrence(f"{calls} delegate calls")] if calls > 1 else [])
-
-
-def _operators(graph: VulkanGraph, *kinds: str) -> list[Occurrence]:
-    return [
-        Occurrence(f"operator {index}, {operator.kind}")
-        for index, operator in enumerate(graph.operators)
-        if operator.kind in kinds
-    ]
 
 
 TRIGGERS: dict[str, Trigger] = {
@@ -197,6 +183,30 @@ TRIGGERS: dict[str, Trigger] = {
         weight_only_int8_linear,
         beyond_gpu_limits,
         work_outside_delegate,
+        linear_triggers.groups_summed_wrongly,
+        linear_triggers.dynamic_linear_of_several_rows,
+        linear_triggers.dynamic_linear,
+        linear_triggers.integer_sums_in_fp16,
+        linear_triggers.odd_zero_points,
+        linear_triggers.weight_only_outputs_not_of_4,
+        linear_triggers.weight_only_of_several_rows,
+        linear_triggers.weight_only_prefill_in_fp16,
+        linear_triggers.int4_linear_with_bias,
+        linear_triggers.many_rows_in_fp32,
+        linear_triggers.activation_scales,
+        operator_triggers.unknown_operator,
+        operator_triggers.embedding_misread,
+        operator_triggers.int4_embedding_width_not_of_32,
+        operator_triggers.rotary_width_not_of_8,
+        operator_triggers.interleaved_rotary_of_odd_fours,
+        operator_triggers.more_key_heads_than_query_heads,
+        operator_triggers.attention_in_buffers_not_of_4,
+        operator_triggers.attention,
+        operator_triggers.gelu,
+        operator_triggers.convolution,
+        operator_triggers.reduction,
+        operator_triggers.selects_computed_places,
+        operator_triggers.textures,
     )
 }
 

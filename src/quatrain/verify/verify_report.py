@@ -1,9 +1,10 @@
 """What `verify_program` found."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from quatrain.targets.doctor import Finding
 from quatrain.verify.layerwise import LayerwiseComparison
 from quatrain.verify.packed_constants import PackedCheck
 from quatrain.verify.parity import Parity
@@ -43,6 +44,7 @@ class VerifyReport:
         devices: What each device gave.
         seconds: Wall time by stage.
         note: What a reader of the verdict should know.
+        fatal: Known defects by which the program fails on every GPU, in the newest runtime.
     """
 
     program: Path
@@ -54,13 +56,20 @@ class VerifyReport:
     devices: list[DeviceCheck]
     seconds: dict[str, float]
     note: str = ""
+    fatal: list[Finding] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
         """Whether nothing was found."""
-        return not any(p.problem for p in self.packed) and not any(d.problems for d in self.devices)
+        problems = [p.problem for p in self.packed] + [d.problems for d in self.devices]
+        return not self.fatal and not any(problems)
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain data, ready for JSON."""
-        devices = [check.as_dict() for check in self.devices]
-        return asdict(self) | {"devices": devices, "passed": self.passed}
+        """The report as plain data, ready for JSON, where fatal defects are "hazards"."""
+        fields = asdict(self)
+        del fields["fatal"]
+        return fields | {
+            "devices": [check.as_dict() for check in self.devices],
+            "hazards": [finding.as_dict() for finding in self.fatal],
+            "passed": self.passed,
+        }

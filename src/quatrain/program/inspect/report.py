@@ -42,6 +42,7 @@ class ProgramReport:
     experts: dict[int, int]  # of each layer with a mixture, all computed for every token
     jumps: int  # around what a call does not need, as experts that no token picks
     embedding: str | None
+    embedding_layout: str | None  # of its result, such as 'width_packed in texture3d'
     operators: dict[str, int]
     linears: list[Linear]
     bytes_by_kind: dict[str, int]
@@ -77,6 +78,7 @@ def inspect_program(program: Program) -> ProgramReport:
         experts=_experts(linears),
         jumps=sum(instruction.kind == "jump" for instruction in program.instructions),
         embedding=_embedding(graph) if graph else None,
+        embedding_layout=_embedding_layout(graph) if graph else None,
         operators=dict(Counter(op.kind for op in graph.operators).most_common()) if graph else {},
         linears=linears,
         bytes_by_kind=bytes_by_kind(program, graph, linears),
@@ -168,6 +170,14 @@ def _embedding(graph: VulkanGraph) -> str | None:
             weight = graph.tensor(names["weights"])
             if weight.constant is not None:
                 return f"{weight.dtype} {list(weight.shape)}"
+    return None
+
+
+def _embedding_layout(graph: VulkanGraph) -> str | None:
+    for operator in graph.operators:
+        if operator.kind in ("et_vk.embedding_q4gsw", "aten.embedding"):
+            result = graph.tensor(operator.out)
+            return f"{result.layout} in {result.storage}"
     return None
 
 

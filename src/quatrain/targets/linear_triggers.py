@@ -1,0 +1,145 @@
+"""Triggers of defects of the linears' kernels."""
+
+import math
+
+from quatrain.program import Operator, Program, Tensor, VulkanGraph
+from quatrain.program.inspect.linears import Linear, find_linears
+from quatrain.program.linear_kernels import (
+    DYNAMIC_LINEAR,
+    WEIGHT_ONLY_LINEAR,
+    OtherScheme,
+    group_sums_are_right,
+)
+from quatrain.targets.occurrence import Occurrence, Where, operators
+
+_FP16_MAX = 65504
+_MANY_ROWS = 1024  # the fewest that an Adreno was seen to compute wrongly
+
+
+def groups_summed_wrongly(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Dynamic int4 linears of several rows with groups of 65 to 127, or above 128."""
+    return [
+        Occurrence(f"{linear.name}: groups of {linear.group_size}")
+        for linear, _ in _of_several_rows(graph, DYNAMIC_LINEAR)
+        if linear.group_size and not group_sums_are_right(linear.group_size)
+    ]
+
+
+def dynamic_linear_of_several_rows(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """Dynamic int4 linears that may quantize activations."""
+    return [Occurrence(linear.name) for linear, _ in _of_several_rows(graph, DYNAMIC_LINEAR)]
+
+
+def dynamic_linear(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Every dynamic int4 linear."""
+    return [Occurrence(linear.name) for linear, _ in _linears(graph, DYNAMIC_LINEAR)]
+
+
+def integer_sums_in_fp16(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Dynamic int4 linears in float16 buffers whose groups' sums could be beyond float16.
+
+    Activations minus their zero point are at most 255, weights at least -8.
+    """
+    return [
+        Occurrence(f"{linear.name}: groups of {linear.group_size}")
+        for linear, operator in _of_several_rows(graph, DYNAMIC_LINEAR)
+        if graph.tensor(operator.out).dtype == "float16"
+        and graph.tensor(operator.out).storage == "buffer"
+        and (linear.group_size or 0) * 255 * 8 > _FP16_MAX
+    ]
+
+
+def odd_zero_points(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Dynamic int4 linears whose zero points are neither int8 nor floating point."""
+    return [
+        Occurrence(f"{linear.name}: {linear.zero_points}")
+        for linear, _ in _linears(graph, DYNAMIC_LINEAR)
+        if linear.zero_points not in ("int8", "float16", "float32")
+    ]
+
+
+def weight_only_outputs_not_of_4(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """Weight-only int4 linears whose output channels are not a multiple of 4."""
+    return [
+        Occurrence(f"{linear.name}: {linear.out_features} output channels")
+        for linear, _ in _linears(graph, WEIGHT_ONLY_LINEAR)
+        if linear.out_features % 4
+    ]
+
+
+def weight_only_of_several_rows(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """Weight-only int4 linears that see prompts."""
+    return [Occurrence(linear.name) for linear, _ in _of_several_rows(graph, WEIGHT_ONLY_LINEAR)]
+
+
+def weight_only_prefill_in_fp16(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """Weight-only int4 linears that see prompts in float16."""
+    return [
+        Occurrence(linear.name)
+        for linear, operator in _of_several_rows(graph, WEIGHT_ONLY_LINEAR)
+        if graph.tensor(operator.out).dtype == "float16"
+    ]
+
+
+def int4_linear_with_bias(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Int4 linears that add a bias."""
+    return [
+        Occurrence(linear.name)
+        for linear in find_linears(graph)
+        if linear.kernel in (DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR) and linear.has_bias
+    ]
+
+
+def many_rows_in_fp32(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Floating-point linears in float32 that may see 1,024 rows or more."""
+    return [
+        Occurrence(f"{linear.name}: up to {rows} rows")
+        for linear in find_linears(graph)
+        if linear.scheme == OtherScheme.FLOAT
+        and graph.tensor(graph.operators[linear.operator].out).dtype == "float32"
+        and (rows := _rows(graph, graph.operators[linear.operator])) >= _MANY_ROWS
+    ]
+
+
+def activation_scales(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Where scales of activations are chosen for linears that read them."""
+    return [
+        Occurrence(f"{place}, read by {readers} linears")
+        for place, operator in operators(graph, "torchao.choose_qparams_affine")
+        if (readers := _readers_of_several_rows(graph, operator))
+    ]
+
+
+def _readers_of_several_rows(graph: VulkanGraph, choosing: Operator) -> int:
+    written = set(graph.outputs_of(choosing))
+    return sum(
+        bool(written & set(operator.args))
+        for _, operator in _of_several_rows(graph, DYNAMIC_LINEAR)
+    )
+
+
+def _linears(graph: VulkanGraph, kernel: str) -> list[tuple[Linear, Operator]]:
+    return [
+        (linear, graph.operators[linear.operator])
+        for linear in find_linears(graph)
+        if linear.kernel == kernel
+    ]
+
+
+def _of_several_rows(graph: VulkanGraph, kernel: str) -> list[tuple[Linear, Operator]]:
+    """Those that a call of several tokens gives several rows: not the output layer."""
+    return [(one, op) for one, op in _linears(graph, kernel) if _rows(graph, op) > 1]
+
+
+def _rows(graph: VulkanGraph, operator: Operator) -> int:
+    """The most rows that a linear may see."""
+    out = graph.values[operator.out]
+    return math.prod(out.shape[:-1]) if isinstance(out, Tensor) else 1

@@ -1,0 +1,141 @@
+"""Triggers of defects of embeddings, rotary embeddings, attention and smaller operators."""
+
+import math
+
+from quatrain.program import Operator, Program, Tensor, VulkanGraph
+from quatrain.program.edit.embedding_layout import misread_embeddings
+from quatrain.targets.occurrence import (
+    Occurrence,
+    Where,
+    is_constant,
+    operators,
+    tensor_text,
+)
+from quatrain.targets.runtimes import newest_release, unknown_operators
+
+_ATTENTION = ("sdpa_with_kv_cache", "custom_sdpa")
+_REDUCTIONS = (
+    "aten.mean", "aten.sum", "aten.amax", "aten.amin", "aten._softmax", "aten.var",
+)  # fmt: skip
+
+
+def unknown_operator(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """What the release does not know: operators, numbers of arguments; none given: the newest."""
+    return [
+        Occurrence(what) for what in unknown_operators(graph, where.runtime or newest_release())
+    ]
+
+
+def embedding_misread(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`aten.embedding` of several tokens with indices or result not width-packed in a texture."""
+    return [
+        Occurrence(
+            f"{_place(graph, operator)}: result {graph.tensor(operator.out).layout} "
+            f"in a {graph.tensor(operator.out).storage}"
+        )
+        for operator in misread_embeddings(graph)
+        if math.prod(graph.tensor(operator.named_args["indices"]).shape) > 1
+    ]
+
+
+def int4_embedding_width_not_of_32(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """Int4 embeddings whose width is not a multiple of 32."""
+    widths = [
+        (place, 2 * graph.tensor(operator.named_args["weights"]).shape[-1])
+        for place, operator in operators(graph, "et_vk.embedding_q4gsw")
+    ]
+    return [Occurrence(f"{place}: width {width}") for place, width in widths if width % 32]
+
+
+def rotary_width_not_of_8(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`apply_rotary_emb_hf` that rotates a number of channels that is not a multiple of 8."""
+    widths = _last(graph, "et_vk.apply_rotary_emb_hf", "freqs_cos")
+    return [Occurrence(f"{place}: rotary width {width}") for place, width in widths if width % 8]
+
+
+def interleaved_rotary_of_odd_fours(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """`apply_rotary_emb` of heads that are a multiple of 4 wide and not of 8."""
+    widths = _last(graph, "et_vk.apply_rotary_emb", "xq")
+    return [Occurrence(f"{place}: heads {wide} wide") for place, wide in widths if wide % 8 == 4]
+
+
+def more_key_heads_than_query_heads(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """`apply_rotary_emb_hf` of more key heads than query heads."""
+    found = []
+    for place, operator in operators(graph, "et_vk.apply_rotary_emb_hf"):
+        queries, keys = (graph.tensor(operator.named_args[x]).shape[-2] for x in ("xq", "xk"))
+        if keys > queries:
+            found.append(Occurrence(f"{place}: {keys} key heads, {queries} query heads"))
+    return found
+
+
+def attention_in_buffers_not_of_4(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """Attention in buffers over heads whose width is not a multiple of 4."""
+    found = []
+    for place, operator in operators(graph, *_ATTENTION):
+        query = graph.tensor(operator.named_args["q"])
+        if query.storage == "buffer" and query.shape[-1] % 4:
+            found.append(Occurrence(f"{place}: heads {query.shape[-1]} wide"))
+    return found
+
+
+def attention(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Attention operators that read a KV cache."""
+    return [Occurrence(place) for place, _ in operators(graph, *_ATTENTION)]
+
+
+def gelu(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`aten.gelu`."""
+    return [Occurrence(place) for place, _ in operators(graph, "aten.gelu")]
+
+
+def convolution(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Convolutions."""
+    kinds = ("aten.convolution", "et_vk.conv_with_clamp", "et_vk.conv2d_gemm")
+    return [Occurrence(place) for place, _ in operators(graph, *kinds)]
+
+
+def reduction(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Sums, means, extremes and softmax as operators of their own."""
+    return [Occurrence(place) for place, _ in operators(graph, *_REDUCTIONS)]
+
+
+def selects_computed_places(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`index_select` by several indices that the graph computes or is given."""
+    return [
+        Occurrence(place)
+        for place, operator in operators(graph, "aten.index_select")
+        if not is_constant(graph, operator.named_args["index"])
+        and math.prod(graph.tensor(operator.named_args["index"]).shape) > 1
+    ]
+
+
+def textures(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Programs that compute in textures."""
+    count = sum(
+        isinstance(value, Tensor) and value.constant is None and value.storage == "texture3d"
+        for value in graph.values
+    )
+    return [Occurrence(f"{count} textures")] if count else []
+
+
+def _last(graph: VulkanGraph, kind: str, argument: str) -> list[tuple[str, int]]:
+    """Where each operator of this kind is, and the last dimension of that argument."""
+    return [
+        (place, graph.tensor(operator.named_args[argument]).shape[-1])
+        for place, operator in operators(graph, kind)
+    ]
+
+
+def _place(graph: VulkanGraph, operator: Operator) -> str:
+    index = next(i for i, other in enumerate(graph.operators) if other is operator)
+    table = tensor_text(graph, operator.named_args["weights"])
+    return f"operator {index}, {operator.kind} of {table}"
