@@ -1,6 +1,7 @@
 """What is private to ExecuTorch, torch and torchao is as expected, or one message says that not;
 what we change of theirs is put back."""
 
+import ast
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,3 +121,45 @@ def test_the_versions_are_those_that_are_asked_for():
     asked = dict(line.split("==") for line in project["project"]["dependencies"] if "==" in line)
     assert asked.items() <= VERSIONS.items()
     assert executorch_wheel.installed_versions().keys() == VERSIONS.keys()
+
+
+# Whose use is documented: what may be imported anywhere.
+PUBLIC = {
+    "executorch.exir", "executorch.runtime", "executorch.kernels.quantized",
+    "executorch.extension.llm.custom_ops",
+    "executorch.backends.vulkan.partitioner.vulkan_partitioner",
+    "executorch.backends.xnnpack.partition.xnnpack_partitioner",
+}  # fmt: skip
+# The modules that hold what is private, each saying why.
+PRIVATE = ("export/executorch_internals.py", "linear/private_operators.py")
+
+
+def private_uses(source: Path):
+    """Lines of `source` that name something private of torch, torchao or ExecuTorch."""
+    theirs = ("torch", "torchao", "executorch")
+    for node in ast.walk(ast.parse(source.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            names = [ast.unparse(node)]
+        for name in names:
+            parts = name.split(".")
+            hidden = any(part.startswith("_") and part != "__version__" for part in parts)
+            internal = parts[0] == "executorch" and not isinstance(node, ast.Attribute)
+            internal = internal and not PUBLIC & {name, name.rpartition(".")[0]}
+            # torch documents `torch._check`.
+            if parts[0] in theirs and (hidden or internal) and name != "torch._check":
+                yield f"{source.name}:{node.lineno}: {name}"
+
+
+def test_what_is_private_is_used_in_the_modules_that_say_so():
+    package = Path(executorch_wheel.__file__).parent
+    found = {
+        file.relative_to(package).as_posix(): list(private_uses(file))
+        for file in package.rglob("*.py")
+    }
+    assert all(found[file] for file in PRIVATE)
+    assert [use for file, uses in found.items() if file not in PRIVATE for use in uses] == []
