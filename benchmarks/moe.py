@@ -16,8 +16,8 @@ from executorch.extension.pybindings.portable_lib import _load_for_executorch_fr
 from torch import nn
 
 from measure import machine, print_table, write_json
-from quatrain.backbone.config import config_from_params
 from quatrain.backbone.moe import MixtureOfExperts, skip_experts
+from quatrain.backbone.params import config_from_params
 from quatrain.export.executorch_internals import EDGE_CONFIG
 from quatrain.export.xnnpack.delegated_linears import delegate_linears
 from quatrain.linear import Int8DynActInt4WeightLinear

@@ -54,7 +54,7 @@ class Attention(nn.Module):
         start: int,
         kv_source: CachedAttention | None = None,
     ) -> torch.Tensor:
-        """x [1, T, dim]; `angles` from `Rope`, for `rotary`; `donor` the attention of the layer
+        """x [1, T, dim]; `angles` from `Rope`, for `rotary`; `kv_source` the attention of the layer
         whose keys and values this one reads, where it has none; returns [1, T, dim]."""
         _, length, _ = x.shape
         q = self.wq(x).view(1, length, -1, self.head_dim)

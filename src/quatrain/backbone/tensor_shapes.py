@@ -1,7 +1,7 @@
 """The names and shapes of a backbone's tensors as a checkpoint holds them, in Meta's naming.
 
 layers.{i}.attention.wq.weight              [n_heads * head_dim, dim]
-layers.{i}.attention.{wk,wv}.weight         [n_kv_heads * head_dim, dim], unless it has a donor
+layers.{i}.attention.{wk,wv}.weight         [n_kv_heads * head_dim, dim], unless it reads another's
 layers.{i}.attention.wo.weight              [dim, n_heads * head_dim]
 layers.{i}.attention.og.weight              [n_heads * head_dim, dim], with use_attn_o_gate
 layers.{i}.attention.{wq,wk,wv}.bias        with attention_qkv_bias

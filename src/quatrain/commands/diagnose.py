@@ -31,7 +31,7 @@ def diagnose(
 ) -> None:
     """Show, per linear, how its activations look in int8: zero points, ranges, outliers.
 
-    Negative zero points are what the hazard dq8ca-zp-binding-float garbles; outliers are what
+    Negative zero points are what the defect dq8ca-zp-binding-float garbles; outliers are what
     costs the other values their resolution.
 
     Example: `quatrain diagnose smollm2-int4 --heat-map layers.png`

@@ -157,8 +157,8 @@ def test_torchao_after_qat_convert(tmp_path):
     from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerGroup, quantize_
     from torchao.quantization.qat import QATConfig
 
-    from quatrain.backbone.config import config_from_params
     from quatrain.backbone.model import Backbone
+    from quatrain.backbone.params import config_from_params
 
     torch.manual_seed(0)
     model = Backbone(config_from_params(tiny.PARAMS, "params.json"))

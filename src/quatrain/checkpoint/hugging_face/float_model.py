@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from quatrain.backbone.config import config_from_params
+from quatrain.backbone.params import config_from_params
 from quatrain.checkpoint.float_model import FloatModel, checked, params_of
 from quatrain.checkpoint.hugging_face.config import (
     end_tokens,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from quatrain.backbone.config import config_from_params
+from quatrain.backbone.params import config_from_params
 from quatrain.checkpoint.checkpoint import Checkpoint, checked_checkpoint
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.float_model import params_of
