@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from quatrain.backbone.model import Backbone
-from quatrain.checkpoint import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export.exporter import context_length, export_checkpoint
 from quatrain.export.report import ExportReport
 from quatrain.export.request import ExportRequest

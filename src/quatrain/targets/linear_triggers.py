@@ -2,6 +2,7 @@
 
 import math
 
+from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.program.inspect.linears import Linear, find_linears
 from quatrain.program.linear_kernels import (
@@ -63,11 +64,15 @@ def odd_zero_points(program: Program, graph: VulkanGraph, where: Where) -> list[
 def weight_only_outputs_not_of_4(
     program: Program, graph: VulkanGraph, where: Where
 ) -> list[Occurrence]:
-    """Weight-only int4 linears whose output channels are not a multiple of 4."""
+    """Weight-only int4 linears whose output channels, padding included, are not a multiple of 4."""
+    channels = [
+        (linear.name, graph.tensor(operator.named_args["weights"]).shape[0])
+        for linear, operator in _linears(graph, WEIGHT_ONLY_LINEAR)
+    ]
     return [
-        Occurrence(f"{linear.name}: {linear.out_features} output channels")
-        for linear, _ in _linears(graph, WEIGHT_ONLY_LINEAR)
-        if linear.out_features % 4
+        Occurrence(f"{name}: {count} output channels")
+        for name, count in channels
+        if count % CHANNELS_TOGETHER
     ]
 
 
