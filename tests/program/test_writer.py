@@ -104,7 +104,8 @@ def test_nothing_half_written_remains(tmp_path: Path) -> None:
 BIG = """
 import sys
 from quatrain.program import open_program, write_program
-from quatrain.program.edit.retarget import Selection, retarget
+from quatrain.program.edit.retarget import retarget
+from quatrain.program.edit.selection import Selection
 from quatrain.stages import peak_rss_bytes
 source, output = sys.argv[1:]
 program = open_program(source)

@@ -22,7 +22,8 @@ from quatrain.program import (
     open_program,
     write_program,
 )
-from quatrain.program.edit.retarget import Selection, retarget
+from quatrain.program.edit.retarget import retarget
+from quatrain.program.edit.selection import Selection
 from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu.adapters import list_adapters

@@ -77,8 +77,8 @@ def retarget(
     """
     _check_options(linear_scheme, layers, linears, zero_point_dtype, slim or repair)
     check_output(output, "-o")
-    from quatrain.program.edit.retarget import Selection, parse_layers
     from quatrain.program.edit.retarget_file import retarget_file
+    from quatrain.program.edit.selection import Selection, parse_layers
 
     selection = Selection(
         layers=parse_layers(layers) if layers is not None else None,

@@ -1,6 +1,7 @@
 """Which known defects a program meets, on which GPUs, and what to do about each."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -146,52 +147,63 @@ def fatal_findings(program: Program) -> list[Finding]:
     ]
 
 
+@dataclass
+class _Level:
+    """What was found at one certainty: each thing once, in order."""
+
+    occurrences: dict[str, None] = field(default_factory=dict)
+    gpus: dict[str, None] = field(default_factory=dict)
+    remedies: dict[str, None] = field(default_factory=dict)
+
+
 def _examine_defect(
     program: Program, defect: Defect, gpus: list[GpuProfile], runtime: str | None, name: Path
 ) -> list[Finding]:
     """At most one finding per certainty, over all GPUs that have it."""
-    fired: dict[str, list[Occurrence]] = {}
-
-    def fire(gpu: GpuProfile) -> list[Occurrence]:
-        """What the trigger finds, looked for once where that does not depend on the GPU."""
-        key = gpu.id if defect.trigger in GPU_TRIGGERS else ""
-        if key not in fired:
-            graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
-            trigger, where = TRIGGERS[defect.trigger], Where(gpu, runtime)
-            fired[key] = [
-                occurrence for graph in graphs for occurrence in trigger(program, graph, where)
-            ]
-        return fired[key]
-
-    occurrences: dict[str, dict[str, None]] = {}
-    affected: dict[str, list[str]] = {}
-    remedies: dict[str, dict[str, None]] = {}
+    levels: dict[str, _Level] = {}
+    occurrences_on = _cached_trigger(program, defect, runtime)
     for gpu, certainty in _gpus_with(defect, gpus):
-        for occurrence in fire(gpu):
-            level = _weaker(certainty, occurrence)
-            occurrences.setdefault(level, {})[occurrence.where] = None
-            remedy = (occurrence.remedy or defect.remedy).format(model=name)
-            remedies.setdefault(level, {})[remedy] = None
-            if gpu.id not in affected.setdefault(level, []):
-                affected[level].append(gpu.id)
-    everywhere = len(gpus) == len(load_gpus())
+        for occurrence in occurrences_on(gpu):
+            level = levels.setdefault(_weaker(certainty, occurrence), _Level())
+            level.occurrences[occurrence.where] = None
+            level.gpus[gpu.id] = None
+            level.remedies[(occurrence.remedy or defect.remedy).format(model=name)] = None
+    every = len(load_gpus())
     return [
         Finding(
             defect=defect.id,
             title=defect.title,
             kind=defect.kind,
-            certainty=level,
+            certainty=certainty,
             condition=defect.condition,
-            occurrences=list(where),
-            gpus=[] if everywhere and len(affected[level]) == len(gpus) else affected[level],
+            occurrences=list(level.occurrences),
+            gpus=[] if len(level.gpus) == every else list(level.gpus),
             since=defect.since,
             fixed_in=defect.fixed_in,
             consequence=defect.consequence,
-            remedy="; ".join(remedies[level]),
+            remedy="; ".join(level.remedies),
             source=defect.source,
         )
-        for level, where in occurrences.items()
+        for certainty, level in levels.items()
     ]
+
+
+def _cached_trigger(
+    program: Program, defect: Defect, runtime: str | None
+) -> Callable[[GpuProfile], list[Occurrence]]:
+    """What the trigger finds, looked for once where that does not depend on the GPU."""
+    graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
+    trigger = TRIGGERS[defect.trigger]
+    found: dict[str, list[Occurrence]] = {}
+
+    def occurrences_on(gpu: GpuProfile) -> list[Occurrence]:
+        key = gpu.id if defect.trigger in GPU_TRIGGERS else ""
+        if key not in found:
+            where = Where(gpu, runtime)
+            found[key] = [each for graph in graphs for each in trigger(program, graph, where)]
+        return found[key]
+
+    return occurrences_on
 
 
 def _gpus_with(defect: Defect, gpus: list[GpuProfile]) -> list[tuple[GpuProfile, str]]:

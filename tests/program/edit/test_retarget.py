@@ -10,7 +10,8 @@ from tests.support.programs import artifact, run_tokens
 
 from quatrain.errors import InputError
 from quatrain.program import open_program, write_program
-from quatrain.program.edit.retarget import Selection, parse_layers, retarget
+from quatrain.program.edit.retarget import retarget
+from quatrain.program.edit.selection import Selection, parse_layers
 from quatrain.program.edit.slim import slim
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.memory import memory_conflicts

@@ -7,19 +7,18 @@ Source: `executorch/backends/vulkan/patterns/quantized_linear.py`.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from dataclasses import replace
 
 from quatrain.errors import InputError
 from quatrain.int4 import CHANNELS_TOGETHER, Scheme
 from quatrain.program.container import Program
 from quatrain.program.edit.compact import compact, remove_unread
+from quatrain.program.edit.selection import Selection, select_linears
 from quatrain.program.graph import Operator, Plain, Tensor, Value, ValueList, VulkanGraph
-from quatrain.program.inspect.linears import Linear, find_linears
+from quatrain.program.inspect.linears import Linear
 from quatrain.program.linear_kernels import (
     CHOOSE_QPARAMS,
     DYNAMIC_LINEAR,
-    INT4_LINEARS,
     WEIGHT_ONLY_LINEAR,
     WRONG_GROUP_SUMS,
     group_sums_are_right,
@@ -28,39 +27,6 @@ from quatrain.program.memory import assign_memory
 from quatrain.program.packed_weights import group_sums
 
 ZERO_POINT_DTYPES = ("int8", "float16", "float32")
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which linears to change: those whose layer is among `layers` and that match a pattern.
-
-    `layers` None is every layer and what stands outside them; `patterns` are matched against
-    the role ('q', 'down', 'output') and the name ('layers.3.attention.wq'), `*` allowed.
-    """
-
-    layers: frozenset[int] | None = None
-    patterns: tuple[str, ...] = ("*",)
-
-    def includes(self, linear: Linear) -> bool:
-        """Whether `linear` is selected."""
-        if self.layers is not None and linear.layer not in self.layers:
-            return False
-        names = (linear.role, linear.name)
-        return any(fnmatchcase(name, pattern) for name in names for pattern in self.patterns)
-
-
-def parse_layers(text: str) -> frozenset[int]:
-    """Layer numbers as people write them: '0-3,5'. Raises `InputError` for anything else."""
-    numbers: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        end = last if dash else first
-        if not first.isdecimal() or not end.isdecimal() or len(end) > 4:
-            raise InputError(f"--layers {text}: expected numbers and ranges such as 0-3,5")
-        if int(first) > int(end):
-            raise InputError(f"--layers {text}: {part.strip()} is reversed; write {end}-{first}")
-        numbers.update(range(int(first), int(end) + 1))
-    return frozenset(numbers)
 
 
 def parse_scheme(scheme: Scheme | str, zero_point_dtype: str | None = None) -> Scheme:
@@ -95,7 +61,7 @@ def retarget(
     """
     scheme = parse_scheme(scheme, zero_point_dtype)
     graph = program.vulkan
-    selected = _select(program, selection or Selection())
+    selected = select_linears(program, selection or Selection())
     changing = [linear for linear in selected if linear.scheme != scheme]
     retyped = [
         linear
@@ -112,37 +78,6 @@ def retarget(
         _to_dynamic(program, graph, changing, new)
     compact(graph)
     return changing + retyped
-
-
-def _select(program: Program, selection: Selection) -> list[Linear]:
-    """The selected int4 linears; `InputError` where a part of the selection names nothing."""
-    linears = find_linears(program.vulkan)
-    int4 = [linear for linear in linears if linear.kernel in INT4_LINEARS]
-    if not int4:
-        raise InputError(
-            f"{program.path}: has no int4 linears, of which alone there are two schemes"
-        )
-    layers = {linear.layer for linear in linears if linear.layer is not None}
-    unknown = sorted((selection.layers or frozenset()) - layers)
-    if unknown:
-        raise InputError(
-            f"{program.path}: has no layer {unknown[0]}; "
-            + (f"its layers are {min(layers)}-{max(layers)}" if layers else "none is known")
-        )
-    roles = ", ".join(dict.fromkeys(linear.role for linear in int4))
-    for pattern in selection.patterns:
-        if not any(Selection(patterns=(pattern,)).includes(linear) for linear in int4):
-            raise InputError(
-                f"{program.path}: no int4 linear matches {pattern!r}; the roles are {roles}, "
-                f"and the names like {int4[0].name}"
-            )
-    selected = [linear for linear in int4 if selection.includes(linear)]
-    if not selected:
-        raise InputError(
-            f"{program.path}: no int4 linear of the layers given matches "
-            f"{', '.join(selection.patterns)}; the roles are {roles}"
-        )
-    return selected
 
 
 def _require(value: str, known: tuple[str, ...], what: str) -> None:

@@ -9,7 +9,8 @@ from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program.container import Program, open_program
 from quatrain.program.edit.embedding_layout import repair_program
-from quatrain.program.edit.retarget import Selection, parse_scheme, retarget
+from quatrain.program.edit.retarget import parse_scheme, retarget
+from quatrain.program.edit.selection import Selection
 from quatrain.program.edit.slim import Slimmed, slim
 from quatrain.program.inspect.linears import Linear
 from quatrain.program.writer import write_program

@@ -1,0 +1,73 @@
+"""Which linears of a program an edit is to change."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from quatrain.errors import InputError
+from quatrain.program.container import Program
+from quatrain.program.inspect.linears import Linear, find_linears
+from quatrain.program.linear_kernels import INT4_LINEARS
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which linears to change: those whose layer is among `layers` and that match a pattern.
+
+    `layers` None is every layer and what stands outside them; `patterns` are matched against
+    the role ('q', 'down', 'output') and the name ('layers.3.attention.wq'), `*` allowed.
+    """
+
+    layers: frozenset[int] | None = None
+    patterns: tuple[str, ...] = ("*",)
+
+    def includes(self, linear: Linear) -> bool:
+        """Whether `linear` is selected."""
+        if self.layers is not None and linear.layer not in self.layers:
+            return False
+        names = (linear.role, linear.name)
+        return any(fnmatchcase(name, pattern) for name in names for pattern in self.patterns)
+
+
+def parse_layers(text: str) -> frozenset[int]:
+    """Layer numbers as people write them: '0-3,5'. Raises `InputError` for anything else."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        end = last if dash else first
+        if not first.isdecimal() or not end.isdecimal() or len(end) > 4:
+            raise InputError(f"--layers {text}: expected numbers and ranges such as 0-3,5")
+        if int(first) > int(end):
+            raise InputError(f"--layers {text}: {part.strip()} is reversed; write {end}-{first}")
+        numbers.update(range(int(first), int(end) + 1))
+    return frozenset(numbers)
+
+
+def select_linears(program: Program, selection: Selection) -> list[Linear]:
+    """The selected int4 linears; `InputError` where a part of the selection names nothing."""
+    linears = find_linears(program.vulkan)
+    int4 = [linear for linear in linears if linear.kernel in INT4_LINEARS]
+    if not int4:
+        raise InputError(
+            f"{program.path}: has no int4 linears, of which alone there are two schemes"
+        )
+    layers = {linear.layer for linear in linears if linear.layer is not None}
+    unknown = sorted((selection.layers or frozenset()) - layers)
+    if unknown:
+        raise InputError(
+            f"{program.path}: has no layer {unknown[0]}; "
+            + (f"its layers are {min(layers)}-{max(layers)}" if layers else "none is known")
+        )
+    roles = ", ".join(dict.fromkeys(linear.role for linear in int4))
+    for pattern in selection.patterns:
+        if not any(Selection(patterns=(pattern,)).includes(linear) for linear in int4):
+            raise InputError(
+                f"{program.path}: no int4 linear matches {pattern!r}; the roles are {roles}, "
+                f"and the names like {int4[0].name}"
+            )
+    selected = [linear for linear in int4 if selection.includes(linear)]
+    if not selected:
+        raise InputError(
+            f"{program.path}: no int4 linear of the layers given matches "
+            f"{', '.join(selection.patterns)}; the roles are {roles}"
+        )
+    return selected
