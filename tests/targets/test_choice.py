@@ -9,6 +9,7 @@ from tests.support.programs import artifact
 from tests.support.tiny_checkpoint import write_checkpoint
 from typer.testing import CliRunner
 
+from quatrain.arithmetic import VULKAN_ARITHMETIC, VULKAN_WITHOUT_DOT_PRODUCTS
 from quatrain.commands.export import export
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint, plan_program
@@ -22,6 +23,8 @@ from quatrain.targets import (
     load_gpus,
     require_target,
 )
+from quatrain.targets.as_on import arithmetic_as_on
+from quatrain.targets.phones import load_phones
 
 
 def test_a_valhall_mali_before_the_fix_gets_weight_only() -> None:
@@ -33,9 +36,38 @@ def test_a_valhall_mali_before_the_fix_gets_weight_only() -> None:
 
 
 def test_the_int4_embedding_is_avoided_where_it_crashes() -> None:
-    assert "int4-embedding" in choose_for_target("mali-g610", "1.2").avoid
+    assert "int4-embedding" in choose_for_target("mali-g610").avoid
     assert "int4-embedding" not in choose_for_target("mali-g610", "1.3").avoid
-    assert "int4-embedding" not in choose_for_target("adreno-8xx", "1.2").avoid
+    assert "int4-embedding" not in choose_for_target("adreno-8xx").avoid
+
+
+@pytest.mark.parametrize("runtime", ["1.0", "1.1", "1.2"])
+def test_a_release_that_lacks_what_is_written_is_refused_with_the_reason(runtime: str) -> None:
+    with pytest.raises(InputError, match=f"{runtime}: does not register et_vk.rms_norm.*1.3 or"):
+        choose_for_target("mali-g715", runtime)
+    with pytest.raises(InputError, match=r"1.9.*known are 1.0"):
+        choose_for_target("mali-g715", "1.9")
+
+
+def test_a_phone_is_its_gpu_and_says_so() -> None:
+    choice = choose_for_target("pixel-8", "1.5")
+    assert choice.gpu == "mali-g715"
+    assert choice.reasons[0].startswith("Google Pixel 8: Google Tensor G3, Mali-G715")
+    assert choice.scheme == choose_for_target("mali-g715", "1.5").scheme
+    with pytest.raises(InputError, match=r"Pixel 6 has a Mali-G78.*no profile"):
+        choose_for_target("pixel-6")
+    with pytest.raises(InputError, match=r"pixel-1'; known are mali-g76, .*the phones pixel-6"):
+        choose_for_target("pixel-1")
+    for phone in load_phones():
+        assert phone.source and (phone.gpu_id is None or find_gpu(phone.gpu_id))
+
+
+def test_as_on_gives_the_arithmetic_of_the_gpu() -> None:
+    assert arithmetic_as_on(None) == arithmetic_as_on("pixel-8@1.3") == VULKAN_ARITHMETIC
+    assert arithmetic_as_on("mali-g76") == VULKAN_WITHOUT_DOT_PRODUCTS
+    for wrong in ("mali-g9", "mali-g715@1.9", "mali-g715@", "@1.3"):
+        with pytest.raises(InputError):
+            arithmetic_as_on(wrong)
 
 
 def test_figures_become_partitioner_options() -> None:
@@ -76,7 +108,7 @@ def made(tmp_path_factory):
 
 
 @pytest.mark.parametrize("gpu", [gpu.id for gpu in load_gpus()])
-@pytest.mark.parametrize("runtime", ["1.2", "1.3", "1.4", "1.5", None])
+@pytest.mark.parametrize("runtime", ["1.3", "1.4", "1.5", None])
 @pytest.mark.parametrize("max_seq_len", [48, 128])
 def test_what_is_chosen_passes_the_doctor(made, gpu, runtime, max_seq_len) -> None:
     _, program = made(gpu, runtime, max_seq_len)
@@ -115,8 +147,9 @@ def test_what_was_asked_for_is_the_reason() -> None:
 def test_a_program_that_would_fail_is_refused_by_the_name_it_was_to_have() -> None:
     program = open_program(artifact("peer-8da4w-fp32-emb4"))
     with pytest.raises(InputError, match=r"^asked\.pte: would fail.*embedding-q4-dynamic-oob"):
-        require_target(program, choose_for_target("mali-g715", "1.2"), Path("asked.pte"))
-    require_target(program, choose_for_target("mali-g715", "1.3"), Path("asked.pte"))
+        require_target(program, choose_for_target("mali-g715"), Path("asked.pte"))
+    fixed = [f.defect for f in examine(program, find_gpu("mali-g715"), "1.3") if f.applies]
+    assert "embedding-q4-dynamic-oob" not in fixed
 
 
 def test_the_doctors_conditional_findings_are_refused_too(tmp_path: Path) -> None:
@@ -133,7 +166,7 @@ def test_the_doctors_conditional_findings_are_refused_too(tmp_path: Path) -> Non
 
 def test_an_int4_embedding_to_avoid_is_refused_before_anything_is_built(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "c", embedding="int4")
-    options = ExportOptions(target=choose_for_target("mali-g610", "1.2"), scheme="weight-only")
+    options = ExportOptions(target=choose_for_target("mali-g610"), scheme="weight-only")
     stages = Stages()
     with pytest.raises(InputError, match=r"would fail on mali-g610.*oob.*--embedding int8"):
         export_checkpoint(checkpoint, tmp_path / "g.pte", options, stages=stages)

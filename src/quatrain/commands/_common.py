@@ -24,10 +24,11 @@ def one_of(*values: object) -> Callable[[], list[str]]:
 
 
 def known_targets() -> list[tuple[str, str]]:
-    """The ids of the phone GPUs that are known, each with its name."""
+    """The ids of the GPUs and phones that are known, each with its name."""
     from quatrain.targets.catalogue import load_gpus
+    from quatrain.targets.phones import load_phones
 
-    return [(gpu.id, gpu.name) for gpu in load_gpus()]
+    return [(one.id, one.name) for one in (*load_gpus(), *load_phones())]
 
 
 def known_device(device: str) -> str:
@@ -69,6 +70,17 @@ Emulate = Annotated[
         f"{', '.join(_DEFECTS[:-1])} or {_DEFECTS[-1]} (docs/devices.md).",
         autocompletion=one_of(*_DEFECTS),
         callback=_known_defect,
+    ),
+]
+
+
+AsOn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="GPU[@RELEASE]",
+        help="Compute 8da4w as that GPU or phone does, such as mali-g76@1.5 or pixel-8: without "
+        "integer dot products it never quantizes activations. Default: a GPU that has them.",
+        autocompletion=known_targets,
     ),
 ]
 

@@ -16,8 +16,8 @@ def doctor(
         str | None,
         typer.Option(
             metavar="ID",
-            help="Such as mali-g715; without it, every known device. An unknown id is answered "
-            "with all that are known.",
+            help="Such as mali-g715 or pixel-8; without it, every known device. An unknown id "
+            "is answered with all that are known.",
             autocompletion=known_targets,
         ),
     ] = None,
@@ -51,6 +51,8 @@ def _print_findings(examination: "Examination") -> None:
 
     console = Console()
     where = f"{examination.gpu or 'any known device'}, runtime {examination.runtime or 'unknown'}"
+    if examination.phone:
+        console.print(str(examination.phone), highlight=False, soft_wrap=True)
     applying = [finding for finding in examination.findings if finding.applies]
     console.print(f"{len(applying)} known defects apply ({where})")
     for finding in examination.findings:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Device, Emulate, Json, print_json, read_text
+from quatrain.commands._common import AsOn, Debug, Device, Emulate, Json, print_json, read_text
 from quatrain.int4 import Scheme
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def evaluate(
     ] = None,
     device: Device = "auto",
     emulate: Emulate = None,
+    as_on: AsOn = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -51,7 +52,7 @@ def evaluate(
     paths = models if reference is None else [reference, *models]
     labels = _labels(paths)
     with _progress_bars(labels) as progress:
-        found = evaluate_models(paths, words, tokens, device, emulate, scheme, progress)
+        found = evaluate_models(paths, words, tokens, device, emulate, scheme, progress, as_on)
     if json:
         print_json({"text": text or "built-in", "models": [asdict(one) for one in found]})
     else:

@@ -55,8 +55,8 @@ Target = Annotated[
     str | None,
     typer.Option(
         metavar="DEVICE",
-        help="Choose scheme, dtype and limits for a GPU, such as mali-g715, say why, and refuse "
-        "what would fail there. An unknown name is answered with all that are known.",
+        help="Choose scheme, dtype and limits for a GPU, such as mali-g715, or a phone, say why, "
+        "and refuse what would fail there. An unknown name is answered with all that are known.",
         autocompletion=known_targets,
     ),
 ]

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from quatrain.commands._common import (
+    AsOn,
     Debug,
     Device,
     Json,
@@ -28,6 +29,7 @@ def logits(
         Scheme | None, typer.Option(help="For a checkpoint: how it runs; default 8da4w.")
     ] = None,
     device: Device = "auto",
+    as_on: AsOn = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -37,9 +39,10 @@ def logits(
     """
     ids = _token_ids(tokens)
     check_output(output, "-o")
+    from quatrain.targets.as_on import arithmetic_as_on
     from quatrain.verify.logits import model_logits, write_logits
 
-    rows = model_logits(model, ids, scheme, device, shown_stages())
+    rows = model_logits(model, ids, scheme, device, shown_stages(), arithmetic_as_on(as_on))
     write_logits(rows, output)
     if json:
         best = rows.argmax(-1).tolist()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quatrain.commands._common import (
+    AsOn,
     Debug,
     Device,
     Emulate,
@@ -41,6 +42,7 @@ def run(
     ] = 0,
     device: Device = "auto",
     emulate: Emulate = None,
+    as_on: AsOn = None,
     profile: Annotated[
         Path | None,
         typer.Option(
@@ -59,6 +61,7 @@ def run(
     if profile:
         check_output(profile, "--profile")
     from quatrain.runtime.text_generation import generate_text
+    from quatrain.targets.as_on import arithmetic_as_on
 
     found = generate_text(
         model,
@@ -73,6 +76,7 @@ def run(
         profile=profile,
         on_text=None if json else lambda text: print(text, end="", flush=True),
         stages=shown_stages(),
+        arithmetic=arithmetic_as_on(as_on),
     )
     if json:
         print_json(found.as_dict())

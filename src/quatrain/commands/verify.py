@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quatrain.commands._common import (
+    AsOn,
     Debug,
     Emulate,
     Json,
@@ -41,6 +42,7 @@ def verify(
     ] = None,
     new_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Decoded per prompt.")] = 12,
     emulate: Emulate = None,
+    as_on: AsOn = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -63,6 +65,7 @@ def verify(
         new_tokens,
         emulate,
         shown_stages(),
+        as_on,
     )
     if json:
         print_json(report.as_dict())

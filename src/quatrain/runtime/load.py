@@ -62,6 +62,8 @@ def load_runner(
     if device == "executorch":
         if emulate:
             raise InputError("--emulate works with --device gpu and reference")
+        if arithmetic != VULKAN_ARITHMETIC:
+            raise InputError("--as-on is for Vulkan programs on --device gpu and reference")
         from quatrain.runtime.executorch import ExecutorchRunner
 
         return ExecutorchRunner(program)

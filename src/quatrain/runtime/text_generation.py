@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
 from quatrain.runtime.generate import Generation, check_prompt, generate
@@ -71,6 +72,7 @@ def generate_text(
     profile: Path | None = None,
     on_text: Callable[[str], None] | None = None,
     stages: Stages | None = None,
+    arithmetic: Arithmetic = VULKAN_ARITHMETIC,
 ) -> TextGeneration:
     """Continue `prompt` with a program from tokens to logits.
 
@@ -87,6 +89,7 @@ def generate_text(
         profile: Where to write a Chrome trace of one decode step on the GPU.
         on_text: Called with each part of the text as it comes.
         stages: As in `load_runner`.
+        arithmetic: As in `load_runner`.
 
     Raises:
         InputError: Where an argument is wrong, before the program is loaded; and as `load_runner`.
@@ -101,7 +104,7 @@ def generate_text(
     tokens = _encode(words, prompt, chat)
     context = int(program.metadata.get("get_max_context_len", 1 << 30))
     check_prompt(tokens, context)
-    runner = load_runner(program, device, emulate, stages)
+    runner = load_runner(program, device, emulate, stages, arithmetic)
     if profile:
         _check_timestamps(cast("WgpuRunner", runner))
     stream, show = words.stream(), on_text or (lambda text: None)

@@ -11,13 +11,17 @@ from quatrain.program.linear_kernels import (
     WRONG_GROUP_SUMS,
     group_sums_are_right,
 )
-from quatrain.targets.catalogue import Defect, GpuProfile, find_gpu, load_defects, release
+from quatrain.targets.catalogue import Defect, GpuProfile, find_gpu, load_defects
 from quatrain.targets.doctor import examine
 from quatrain.targets.limits import SURE_IMAGE
+from quatrain.targets.phones import find_device
+from quatrain.targets.runtimes import registered_operators, require_release
 from quatrain.targets.triggers import rows_that_sums_hold
 
 Dtype = Literal["fp32", "fp16"]
 
+# Operators of every program that is exported for Vulkan.
+_WRITTEN = ("et_vk.rms_norm.default", "et_vk.select_as_symint.default")
 _ITEM_SIZE = {"fp16": 2, "fp32": 4}
 
 
@@ -68,23 +72,23 @@ class TargetChoice:
 def choose_for_target(
     gpu: str, runtime: str | None = None, planned: PlannedProgram | None = None
 ) -> TargetChoice:
-    """The scheme, types and limits for `gpu` (a profile's id) and `runtime` (such as '1.3').
+    """The scheme, types and limits for `gpu` (the id of a GPU or a phone) and `runtime` ('1.3').
 
     8da4w, unless the doctor would find that a defect of its kernel applies to the `planned`
     program. An unknown runtime may have every defect. Raises `InputError` for an unknown
-    GPU or a malformed version.
+    GPU, and for a release that is unknown or cannot run what we write.
     """
     planned = planned or PlannedProgram()
-    profile = find_gpu(gpu)
+    profile, phone = find_device(gpu)
     if runtime is not None:
-        release(runtime)
+        _require_loadable(runtime)
     defects = [
         defect
         for defect in load_defects()
         if defect.affects_runtime(runtime)
         and defect.certainty_on(profile) in ("certain", "conditional")
     ]
-    reasons: list[str] = []
+    reasons: list[str] = [str(phone)] if phone else []
     dtypes = _activation_dtypes(profile, planned, reasons)
     scheme, dtype = _scheme(_name(profile.id, runtime), defects, dtypes, planned, reasons)
     if dtype == "fp16" and not planned.activation_dtype:
@@ -98,6 +102,17 @@ def choose_for_target(
         avoid=_avoid(defects, reasons),
         reasons=reasons,
     )
+
+
+def _require_loadable(runtime: str) -> None:
+    """Refuse a release that does not register what every program has that we write."""
+    require_release(runtime)
+    missing = [name for name in _WRITTEN if not registered_operators()[name].is_in(runtime)]
+    if missing:
+        raise InputError(
+            f"--runtime {runtime}: does not register {', '.join(missing)}, which every exported "
+            "Vulkan program has; ship runtime 1.3 or later, or use --backend xnnpack"
+        )
 
 
 def _activation_dtypes(

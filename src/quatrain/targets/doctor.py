@@ -10,11 +10,11 @@ from quatrain.program import Program, open_program
 from quatrain.targets.catalogue import (
     Defect,
     GpuProfile,
-    find_gpu,
     load_defects,
     load_gpus,
 )
 from quatrain.targets.occurrence import Occurrence, Where
+from quatrain.targets.phones import Phone, find_device
 from quatrain.targets.runtimes import newest_release, require_release
 from quatrain.targets.triggers import GPU_TRIGGERS, TRIGGERS
 
@@ -73,6 +73,7 @@ class Examination:
     gpu: str | None
     runtime: str | None
     findings: list[Finding]
+    phone: Phone | None = None
 
     @property
     def ok(self) -> bool:
@@ -84,6 +85,7 @@ class Examination:
         return {
             "model": self.model,
             "device": self.gpu,
+            "phone": asdict(self.phone) if self.phone else None,
             "runtime": self.runtime,
             "ok": self.ok,
             "findings": [finding.as_dict() for finding in self.findings],
@@ -91,14 +93,15 @@ class Examination:
 
 
 def examine_file(model: Path, gpu: str | None = None, runtime: str | None = None) -> Examination:
-    """`examine` the program at `model` for the GPU whose profile has the id `gpu`.
+    """`examine` the program at `model` for the GPU, or the phone, of the id `gpu`.
 
     Raises `InputError` for an unknown GPU, an unknown release, and as `open_program`.
     """
-    profile = find_gpu(gpu) if gpu is not None else None
+    profile, phone = find_device(gpu) if gpu is not None else (None, None)
     if runtime is not None:
         require_release(runtime)
-    return Examination(model, gpu, runtime, examine(open_program(model), profile, runtime))
+    findings = examine(open_program(model), profile, runtime)
+    return Examination(model, profile.id if profile else None, runtime, findings, phone)
 
 
 def examine(

@@ -33,11 +33,11 @@ def load_eager(
 
 
 def eager_for_program(
-    checkpoint: Checkpoint, info: ProgramInfo, graph: VulkanGraph | None
+    checkpoint: Checkpoint, info: ProgramInfo, graph: VulkanGraph | None, arithmetic: Arithmetic
 ) -> tuple[Backbone, RoundedAgain]:
     """The backbone of `checkpoint` in the scheme and context of a program; its Vulkan `graph`
-    says which linears of a mixed one have which. What an XNNPACK program rounds, which has no
-    graph, is rounded alike, and told."""
+    says which linears of a mixed one have which, and they compute in `arithmetic`.
+    What an XNNPACK program rounds, which has no graph, is rounded alike, and told."""
     backbone = build_backbone(
         checkpoint.config,
         checkpoint.tensors,
@@ -48,7 +48,7 @@ def eager_for_program(
     if graph and info.scheme is None:
         _match_schemes(backbone, graph)
     rounded = RoundedAgain() if graph else make_scales_positive(backbone)
-    compute_as(backbone, ARITHMETIC_OF["vulkan" if graph else "xnnpack"])
+    compute_as(backbone, arithmetic if graph else ARITHMETIC_OF["xnnpack"])
     freeze_weights(backbone)
     return backbone, rounded
 

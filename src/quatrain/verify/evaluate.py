@@ -17,6 +17,7 @@ from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.generate import NamedRunner
 from quatrain.runtime.load import is_vulkan
 from quatrain.stages import Stages
+from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.divergence import Comparer, Divergence, FirstModel, Recorder
 from quatrain.verify.evaluated_models import (
@@ -71,6 +72,7 @@ def evaluate_models(
     emulate: str | None = None,
     scheme: Scheme | None = None,
     progress: Progress = lambda model, done, total: None,
+    as_on: str | None = None,
 ) -> list[Evaluation]:
     """Measure programs and int4 checkpoints on a text, and how far they are from the first.
 
@@ -86,6 +88,7 @@ def evaluate_models(
         device: For programs, as in `load_runner`.
         emulate: For programs, as in `load_runner`.
         scheme: For checkpoints; None is 8da4w.
+        as_on: GPU[@RELEASE] as which 8da4w is computed; None is any with integer dot products.
         progress: Called with a model's path, the tokens that are done, and all.
 
     Returns:
@@ -103,10 +106,10 @@ def evaluate_models(
             "--scheme is for checkpoints, and none is given; a program has its own, which "
             "`quatrain retarget` changes"
         )
-    as_on = _arithmetic(paths)
+    arithmetic = _arithmetic(paths) if as_on is None else arithmetic_as_on(as_on)
     evaluated = [
         open_evaluated_model(
-            path, device, emulate, scheme or Scheme.DYNAMIC_INT8, "evaluate", Stages(), as_on
+            path, device, emulate, scheme or Scheme.DYNAMIC_INT8, "evaluate", Stages(), arithmetic
         )
         for path in paths
     ]

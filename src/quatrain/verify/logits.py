@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.atomic_files import whole_file
 from quatrain.checkpoint.open import is_program
 from quatrain.errors import InputError
@@ -22,6 +23,7 @@ def model_logits(
     scheme: Scheme | None = None,
     device: str = "auto",
     stages: Stages | None = None,
+    arithmetic: Arithmetic = VULKAN_ARITHMETIC,
 ) -> np.ndarray:
     """The logits of `model` after each of `tokens`, float32 [T, vocab_size].
 
@@ -33,6 +35,7 @@ def model_logits(
         scheme: For a checkpoint; None is 8da4w.
         device: For a program, as in `load_runner`.
         stages: Hears of each stage.
+        arithmetic: How 8da4w linears are computed.
 
     Raises:
         InputError: Where `scheme` or `device` is for the other kind of model, a token is not in
@@ -47,7 +50,7 @@ def model_logits(
             "`quatrain retarget` changes"
         )
     evaluated = open_evaluated_model(
-        model, device, None, scheme or Scheme.DYNAMIC_INT8, "logits", stages
+        model, device, None, scheme or Scheme.DYNAMIC_INT8, "logits", stages, arithmetic
     )
     wrong = [token for token in tokens if not 0 <= token < evaluated.vocab_size]
     if wrong:

@@ -1,5 +1,6 @@
 """The devices that a program is verified on."""
 
+from quatrain.arithmetic import Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Program
 from quatrain.runtime.devices import parse_device
@@ -10,7 +11,7 @@ from quatrain.runtime.wgpu.adapters import list_adapters
 
 
 def open_devices(
-    asked: tuple[str, ...], program: Program, emulate: str | None
+    asked: tuple[str, ...], program: Program, emulate: str | None, arithmetic: Arithmetic
 ) -> dict[str, Runner | None]:
     """The runner on each device of `asked`, with all that can run `program` here for "auto".
 
@@ -20,22 +21,27 @@ def open_devices(
     found: dict[str, Runner | None] = {}
     for device in asked:
         if parse_device(device)[0] == "auto":
-            found |= _open_all(program, emulate)
+            found |= _open_all(program, emulate, arithmetic)
         elif device == "reference":
             found[device] = None
         elif device not in found:
-            found[device] = load_runner(program, device, emulate)
+            found[device] = load_runner(program, device, emulate, arithmetic=arithmetic)
     if not found:
         raise InputError("no --device is given; leave it out for all that run the program")
     return found
 
 
-def _open_all(program: Program, emulate: str | None) -> dict[str, Runner | None]:
+def _open_all(
+    program: Program, emulate: str | None, arithmetic: Arithmetic
+) -> dict[str, Runner | None]:
     if not is_vulkan(program):
-        return {"executorch": load_runner(program, "executorch", emulate)}
+        return {"executorch": load_runner(program, "executorch", emulate, arithmetic=arithmetic)}
     if not list_adapters():
         return {"reference": None}
     try:
-        return {"reference": None, "gpu": load_runner(program, "gpu", emulate)}
+        return {
+            "reference": None,
+            "gpu": load_runner(program, "gpu", emulate, arithmetic=arithmetic),
+        }
     except RuntimeUnavailable:  # an operator without a kernel
         return {"reference": None}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from quatrain.arithmetic import Arithmetic
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.open import open_checkpoint
@@ -20,6 +21,7 @@ from quatrain.runtime.generate import Runner, check_prompt
 from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.stages import Stages
 from quatrain.targets import fatal_findings
+from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.eager import eager_for_program
 from quatrain.verify.layerwise import TOLERANCE, TracingRunner, compare_layerwise
@@ -50,6 +52,7 @@ def verify_program(
     new_tokens: int = 12,
     emulate: str | None = None,
     stages: Stages | None = None,
+    as_on: str | None = None,
 ) -> VerifyReport:
     """Compare a program with the eager backbone of its checkpoint, in the program's scheme.
 
@@ -67,16 +70,18 @@ def verify_program(
         new_tokens: How many greedy tokens follow each prompt.
         emulate: The id of a defect that the devices are to have.
         stages: Hears of each stage.
+        as_on: GPU[@RELEASE] as which 8da4w is computed; None is any with integer dot products.
 
     Raises:
         InputError: For a wrong request. What the program computes wrongly is in the report.
     """
     program, checkpoint, stages = Path(program), Path(checkpoint), stages or Stages()
     emulated_defect(emulate)
+    arithmetic = arithmetic_as_on(as_on)
     for device in devices:
         parse_device(device)
     with stages("open the program and the checkpoint"):
-        opened = _open(program, checkpoint, devices, emulate)
+        opened = _open(program, checkpoint, devices, emulate, arithmetic)
         texts = _encode(prompts, opened.tokenizer, opened.info.context, new_tokens)
     source, info = opened.checkpoint, opened.info
     with stages("compare packed weights"):
@@ -84,14 +89,14 @@ def verify_program(
         packed = check_packed(graph, source.tensors, source.group_size) if graph else []
         fatal = fatal_findings(opened.program)
     with stages("build the eager backbone"):
-        backbone, rounded = eager_for_program(source, info, graph)
+        backbone, rounded = eager_for_program(source, info, graph, arithmetic)
     with stages("run the eager backbone"):
         eager = EagerLogits(backbone, texts, new_tokens)
         floor = rounding_floor(backbone, texts, eager.follows, eager.logits, _NUDGE[info.rounding])
     allowed = max(_LOGITS_ERROR[info.rounding], _FLOORS * floor.logits_error)
     checks = []
     for device, runner in opened.runners.items():
-        runner = runner or load_runner(opened.program, device, emulate)
+        runner = runner or load_runner(opened.program, device, emulate, arithmetic=arithmetic)
         check = _check_device(device, runner, backbone, eager, floor, info, allowed, stages)
         checks.append(check)
     report = VerifyReport(
@@ -122,11 +127,15 @@ class _Opened:
 
 
 def _open(
-    program: Path, checkpoint: Path, devices: tuple[str, ...], emulate: str | None
+    program: Path,
+    checkpoint: Path,
+    devices: tuple[str, ...],
+    emulate: str | None,
+    arithmetic: Arithmetic,
 ) -> _Opened:
     opened, source = open_program(program), open_checkpoint(checkpoint)
     require_tokens_to_logits(program, opened.metadata, "verify")
-    runners = open_devices(devices, opened, emulate)
+    runners = open_devices(devices, opened, emulate, arithmetic)
     folder = source.source if source.source.is_dir() else source.source.parent
     return _Opened(
         program=opened,

@@ -1,0 +1,61 @@
+"""Phones by name, from `phones.toml`."""
+
+from dataclasses import dataclass
+from functools import cache
+
+from quatrain.errors import InputError
+from quatrain.targets.catalogue import GpuProfile, find_gpu, load_gpus, load_toml
+
+
+@dataclass(frozen=True)
+class Phone:
+    """A phone; the fields are explained at the head of `phones.toml`."""
+
+    id: str
+    name: str
+    soc: str
+    gpu: str
+    source: str
+    gpu_id: str | None = None
+    driver: str | None = None
+    notes: str | None = None
+
+    def __str__(self) -> str:
+        """What is known of it, in a line."""
+        facts = [f"{self.name}: {self.soc}, {self.gpu}, profile {self.gpu_id}"]
+        facts += [f"driver {self.driver}"] if self.driver else []
+        facts += [self.notes] if self.notes else []
+        return f"{'; '.join(facts)} (source: {self.source})"
+
+
+@cache
+def load_phones() -> tuple[Phone, ...]:
+    """Every phone, in the file's order."""
+    return tuple(Phone(**entry) for entry in load_toml("phones.toml")["phone"])
+
+
+def find_phone(name: str) -> Phone | None:
+    """The phone with this id; None where there is none."""
+    return next((phone for phone in load_phones() if phone.id == name.lower()), None)
+
+
+def find_device(name: str) -> tuple[GpuProfile, Phone | None]:
+    """The GPU's profile of the id of a GPU or of a phone, and the phone.
+
+    Raises `InputError` for an unknown id, and for a phone whose GPU has no profile.
+    """
+    phone = find_phone(name)
+    if phone is None:
+        if any(gpu.id == name.lower() for gpu in load_gpus()):
+            return find_gpu(name), None
+        gpus = ", ".join(gpu.id for gpu in load_gpus())
+        phones = ", ".join(phone.id for phone in load_phones())
+        raise InputError(
+            f"no profile of a device {name!r}; known are {gpus}, and the phones {phones}"
+        )
+    if phone.gpu_id is None:
+        raise InputError(
+            f"{phone.name} has a {phone.gpu} ({phone.soc}), of which there is no profile; "
+            f"known are {', '.join(gpu.id for gpu in load_gpus())}"
+        )
+    return find_gpu(phone.gpu_id), phone
