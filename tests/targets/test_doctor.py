@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from tests.support.paths import ROOT
 from tests.support.programs import GraphMaker, artifact
 from tests.targets.runtime_cases import (
     RUNTIME_CASES,
@@ -390,3 +391,12 @@ def test_inspect_says_what_fails_on_every_phone(tmp_path: Path) -> None:
     assert "height_packed in texture3d" in shown
     report = json.loads(CliRunner().invoke(app, [str(sick), "--json"]).output)
     assert [hazard["hazard"] for hazard in report["hazards"]] == ["embedding-height-packed"]
+
+
+def test_the_page_on_devices_says_which_release_runs_what_and_names_every_defect() -> None:
+    page = (ROOT / "docs" / "devices.md").read_text(encoding="utf-8")
+    knows = releases_that_know(open_program(measured("llama_d")(Path())).vulkan)
+    for version in known_releases():
+        assert f"| {version} | {'yes' if version in knows else 'no'} |" in page
+    for defect in load_defects():
+        assert f"| {defect.id} |" in page
