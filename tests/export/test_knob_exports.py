@@ -57,7 +57,7 @@ def _assert_program_equals_eager(checkpoint, options, path, vocab_size=96, toler
     return report
 
 
-def test_knobs_that_all_layers_share_are_stamped(tmp_path):
+def test_knobs_that_all_layers_share_are_replicated(tmp_path):
     """Layers that are alike are copies of one another, constants and all."""
     alike = {name: value for name, value in ALL.items() if name not in UNLIKE}
     write_meta_folder(tmp_path / "model", alike | {"residual_multiplier": 0.5}, Peer(alike).state)

@@ -1,6 +1,6 @@
 """Which kernel each linear of a backbone becomes, decided before anything is lowered."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -45,9 +45,6 @@ class LinearRow:
     in_features: int
     group_size: int | None
     fallback: bool = False
-
-    def as_dict(self) -> dict:
-        return asdict(self)
 
 
 def assign_kernels(backbone: nn.Module, options: ExportOptions) -> list[LinearRow]:

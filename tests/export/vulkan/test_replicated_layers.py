@@ -1,4 +1,4 @@
-"""Stamped programs equal fully lowered ones, operator for operator and byte for byte."""
+"""Programs from a template equal fully lowered ones, operator for operator and byte for byte."""
 
 import pytest
 import torch
@@ -48,19 +48,19 @@ def same_constants(one, other):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_stamped_equals_lowered_in_full(case, tmp_path):
+def test_replicated_equals_lowered_in_full(case, tmp_path):
     options, depth, embedding, params = CASES[case]
     checkpoint = write_checkpoint(tmp_path / "c", embedding=embedding, n_layers=depth, **params)
-    report = export_checkpoint(checkpoint, tmp_path / "stamped.pte", options)
+    report = export_checkpoint(checkpoint, tmp_path / "replicated.pte", options)
     assert not [note for note in report.notes if "lowered by itself" in note]
 
     backbone, metadata = build(checkpoint, options)
     full = tmp_path / "full.pte"
     write_vulkan_program(backbone, options.compile_options, metadata, full, Stages())
-    stamped, lowered = open_program(tmp_path / "stamped.pte"), open_program(full)
-    assert canonical(stamped.vulkan) == canonical(lowered.vulkan)
-    assert stamped.metadata == lowered.metadata
-    same_constants(stamped, lowered)
+    replicated, lowered = open_program(tmp_path / "replicated.pte"), open_program(full)
+    assert canonical(replicated.vulkan) == canonical(lowered.vulkan)
+    assert replicated.metadata == lowered.metadata
+    same_constants(replicated, lowered)
 
 
 def lower_eager_linears(backbone, path):

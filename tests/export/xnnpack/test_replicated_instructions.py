@@ -1,4 +1,4 @@
-"""Stamped CPU programs equal fully lowered ones, instruction for instruction, byte for byte."""
+"""CPU programs from a template equal fully lowered ones, by instruction and byte for byte."""
 
 import hashlib
 
@@ -94,27 +94,27 @@ def lower_in_full(checkpoint, path):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_stamped_equals_lowered_in_full(case, tmp_path):
+def test_replicated_equals_lowered_in_full(case, tmp_path):
     depth, embedding, output, params = CASES[case]
     checkpoint = write_checkpoint(
         tmp_path / "c", embedding=embedding, output=output, n_layers=depth, **params
     )
-    report = export_checkpoint(checkpoint, tmp_path / "stamped.pte", XNNPACK)
+    report = export_checkpoint(checkpoint, tmp_path / "replicated.pte", XNNPACK)
     assert not [note for note in report.notes if "lowered by itself" in note]
     lower_in_full(checkpoint, tmp_path / "full.pte")
-    stamped, full = (Described(tmp_path / f"{name}.pte") for name in ("stamped", "full"))
-    assert stamped.steps == full.steps
-    assert stamped.plan.non_const_buffer_sizes <= full.plan.non_const_buffer_sizes
-    assert stamped.program.metadata == full.program.metadata
-    assert set(stamped.program.named_data) == set(full.program.named_data)
+    replicated, full = (Described(tmp_path / f"{name}.pte") for name in ("replicated", "full"))
+    assert replicated.steps == full.steps
+    assert replicated.plan.non_const_buffer_sizes <= full.plan.non_const_buffer_sizes
+    assert replicated.program.metadata == full.program.metadata
+    assert set(replicated.program.named_data) == set(full.program.named_data)
     for key in full.program.named_data:
-        assert stamped.program.named_bytes(key) == full.program.named_bytes(key)
+        assert replicated.program.named_bytes(key) == full.program.named_bytes(key)
     same_logits(tmp_path, load_eager(checkpoint, "8da4w", XNNPACK_ARITHMETIC))
 
 
 def same_logits(folder, eager):
     """Equal bit for bit to the fully lowered program's; near eager, whose linears round alike."""
-    runners = [ExecutorchRunner(folder / f"{name}.pte") for name in ("stamped", "full")]
+    runners = [ExecutorchRunner(folder / f"{name}.pte") for name in ("replicated", "full")]
     for tokens, start in ([5, 6, 7, 8], 0), ([9], 4), ([10, 11], 5):
         inputs = torch.tensor([tokens]), torch.tensor([start])
         ours, theirs = (runner.forward(*inputs) for runner in runners)
