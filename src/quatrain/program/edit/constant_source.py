@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from quatrain.errors import QuatrainError
 
-_LAYER = re.compile(r"layers\.(\d+)\.")
+_LAYER = re.compile(r"^layers\.(\d+)\.")
 
 
 class Form(StrEnum):
