@@ -27,6 +27,7 @@ class PackedLinear(nn.Module):
     is no multiple of 4 the operator computes some channels more, which are cut off again.
     """
 
+    packed: torch.Tensor
     # Buffer -> what it is made of: a tensor of the linear, in some form.
     sources: ClassVar[dict[str, ConstantSource]] = {
         "packed": ConstantSource(Form.PACKED, "weight"),
