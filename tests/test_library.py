@@ -21,7 +21,7 @@ import quatrain
 from quatrain import (
     Checkpoint, ConvertOptions, Divergence, Evaluation, ExportOptions, ExportReport,
     FloatModel, Generation, InputError, Program, ProgramRunner, QuantizeReport, QuatrainError,
-    Runner, Scheme, Tokenizer, VerifyReport,
+    Runner, Scheme, TextGeneration, Tokenizer, VerifyReport,
 )
 
 assert_type(quatrain.open_float_model("m.gguf"), FloatModel)
@@ -37,6 +37,7 @@ runner = quatrain.load_runner("m.pte", "reference")
 assert_type(runner, ProgramRunner)
 generation = quatrain.generate(runner, Tokenizer.load("t").encode("x"), context=64)
 assert_type(generation, Generation)
+assert_type(quatrain.generate_text("m.pte", "x"), TextGeneration)
 assert_type(quatrain.verify_program("m.pte", "c"), VerifyReport)
 evaluations = quatrain.evaluate_models(["m.pte", Path("c")], "text")
 assert_type(evaluations, list[Evaluation])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from quatrain.quantize.report import QuantizeReport
     from quatrain.runtime.generate import Generation, Runner, generate
     from quatrain.runtime.load import ProgramRunner, load_runner
+    from quatrain.runtime.text_generation import TextGeneration, generate_text
     from quatrain.tokenizer import Tokenizer, find_tokenizer
     from quatrain.verify.divergence import Divergence
     from quatrain.verify.evaluate import Evaluation, evaluate_models
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Checkpoint", "ConvertOptions", "Divergence", "Evaluation", "ExportOptions", "ExportReport",
     "FloatModel", "Generation", "InputError", "Program", "ProgramRunner", "QuantizeReport",
-    "QuatrainError", "Runner", "Scheme", "Tokenizer", "VerifyReport", "convert_model",
-    "evaluate_models", "export_checkpoint", "find_tokenizer", "generate", "load_runner",
-    "open_checkpoint", "open_float_model", "open_program", "quantize_model", "verify_program",
-    "write_program",
+    "QuatrainError", "Runner", "Scheme", "TextGeneration", "Tokenizer", "VerifyReport",
+    "convert_model", "evaluate_models", "export_checkpoint", "find_tokenizer", "generate",
+    "generate_text", "load_runner", "open_checkpoint", "open_float_model", "open_program",
+    "quantize_model", "verify_program", "write_program",
 ]  # fmt: skip
 
 _NAMES_OF_MODULE = {
@@ -46,6 +47,7 @@ _NAMES_OF_MODULE = {
     "quatrain.quantize.report": ("QuantizeReport",),
     "quatrain.runtime.generate": ("Generation", "Runner", "generate"),
     "quatrain.runtime.load": ("ProgramRunner", "load_runner"),
+    "quatrain.runtime.text_generation": ("TextGeneration", "generate_text"),
     "quatrain.tokenizer": ("Tokenizer", "find_tokenizer"),
     "quatrain.verify.divergence": ("Divergence",),
     "quatrain.verify.evaluate": ("Evaluation", "evaluate_models"),

@@ -31,9 +31,14 @@ from quatrain.tokenizer.files import CONFIG, TOKENIZER, copy_tokenizer_files
 class Checkpoint:
     """An int4 checkpoint whose structure has been checked and whose data has not been read.
 
-    `tensors`: by Meta name, memory-mapped, or repacked as they are read. `params`: the whole
-    params.json. `source`: the file or folder that holds the tensors. `tokenizer_files`: those
-    that lie beside them.
+    Attributes:
+        tensors: By Meta name, memory-mapped, or repacked as they are read: of each int4 linear
+            int8 [N, K] in [-8, 7] and floating-point scales [N, K / group size].
+        config: The backbone's shape.
+        params: The whole params.json.
+        group_size: Weights of a row that share a scale.
+        source: The file or folder that holds the tensors.
+        tokenizer_files: Those that lie beside them.
     """
 
     tensors: LazyTensors

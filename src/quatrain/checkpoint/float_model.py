@@ -30,12 +30,17 @@ _USUAL_CONTEXT = 2048
 class FloatModel:
     """A model before quantization.
 
-    `tensors`: float32 by Meta name (see `quatrain.checkpoint.layout`), read as they are indexed;
-    without `output.weight` where the output layer is tied to the embedding. `params`: what its
-    params.json should say. `int4_blocks`: for a tensor that its file holds as symmetric int4
-    (GGUF's Q4_0), a function returning those integers, int8 [..., K] in [-8, 7], and scales,
-    float32 [..., K/32], which may be negative. `write_tokenizer(folder)` writes tokenizer.json and
-    tokenizer_config.json, or nothing where the model came with none, and returns what it wrote.
+    Attributes:
+        source: The file or folder that it was opened from.
+        tensors: float32 by Meta name (see `quatrain.checkpoint.layout`), read as they are indexed;
+            without `output.weight` where the output layer is tied to the embedding.
+        config: The backbone's shape.
+        params: What its params.json should say.
+        write_tokenizer: Called with a folder, writes tokenizer.json and tokenizer_config.json
+            there, or nothing where the model came with none, and returns what it wrote.
+        int4_blocks: For a tensor that its file holds as symmetric int4 (GGUF's Q4_0), a function
+            that gives those integers, int8 [..., K] in [-8, 7], and scales, float32 [..., K / 32],
+            which may be negative.
     """
 
     source: Path

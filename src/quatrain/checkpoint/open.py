@@ -72,15 +72,20 @@ def open_checkpoint(
 ) -> "Checkpoint":
     """Open a quantized checkpoint as the pre-quantized layout.
 
-    `path` is a folder with params.json and one .safetensors or .pth file in the layout (Meta's
-    official releases are); such a file, its params.json beside it or in `params`; a Hugging Face
-    folder quantized by GPTQ, AWQ, compressed-tensors or torchao; or `hf://owner/name`, such a
-    folder on the hub.
-
     Reads headers only; names, shapes and dtypes are checked against the parameters here, values
-    by `Checkpoint.check_values`. `round_again` takes the linears that the layout cannot hold,
-    asymmetric or in act-order, which are refused without it. Raises `InputError` naming what
-    does not fit.
+    by `Checkpoint.check_values`.
+
+    Args:
+        path: A folder with params.json and one .safetensors or .pth file in the layout (Meta's
+            official releases are); such a file; a Hugging Face folder quantized by GPTQ, AWQ,
+            compressed-tensors or torchao; or `hf://owner/name`, such a folder on the hub.
+        params: The params.json of a file, where it is not beside it.
+        round_again: Takes the linears that the layout cannot hold, asymmetric or in act-order,
+            which are refused without it.
+
+    Raises:
+        InputError: Where there is no checkpoint, or something in it does not fit: the message
+            names it.
     """
     path = local_path(path)
     if params is None and detect(path) is Form.HUGGING_FACE:
@@ -93,11 +98,17 @@ def open_checkpoint(
 
 
 def open_float_model(path: Path | str) -> "FloatModel":
-    """Open a GGUF file, a Hugging Face folder, a Meta folder (.pth + params.json), or
-    `hf://owner/name`.
+    """Open a model in floating point.
 
-    Reads headers and parameters only. Raises `InputError` where the model is damaged, of an
-    architecture that the backbone does not implement, or does not fit its own parameters.
+    Reads headers and parameters only.
+
+    Args:
+        path: A GGUF file, a Hugging Face folder, a Meta folder (.pth and params.json), or
+            `hf://owner/name`.
+
+    Raises:
+        InputError: Where there is no model, or it is damaged, of an architecture that the backbone
+            does not implement, or does not fit its own parameters.
     """
     path = local_path(path)
     form = detect(path)

@@ -63,13 +63,13 @@ def generate_text(
     prompt: str,
     *,
     chat: bool = False,
-    tokenizer: Path | None = None,
+    tokenizer: Path | str | None = None,
     max_new_tokens: int = 256,
     temperature: float = 0.0,
     seed: int = 0,
     device: str = "auto",
     emulate: str | None = None,
-    profile: Path | None = None,
+    profile: Path | str | None = None,
     on_text: Callable[[str], None] | None = None,
     stages: Stages | None = None,
     arithmetic: Arithmetic = VULKAN_ARITHMETIC,
@@ -121,7 +121,7 @@ def generate_text(
     )
     show(stream.finish())
     health = judge(generation.tokens, watched.entropies, generation.stopped)
-    times = _profile(cast("WgpuRunner", runner), len(tokens), profile) if profile else None
+    times = _profile(cast("WgpuRunner", runner), len(tokens), Path(profile)) if profile else None
     return TextGeneration(words.decode(generation.tokens), generation, runner.device, health, times)
 
 
@@ -137,7 +137,7 @@ def _check_timestamps(runner: "WgpuRunner") -> None:
         raise InputError(f"{runner.gpu.info.name} has no timestamp queries to --profile with")
 
 
-def _load_tokenizer(program: Path, given: Path | None) -> Tokenizer:
+def _load_tokenizer(program: Path, given: Path | str | None) -> Tokenizer:
     try:
         file = given or find_tokenizer(program)
     except InputError as error:

@@ -88,8 +88,8 @@ def evaluate_models(
         device: For programs, as in `load_runner`.
         emulate: For programs, as in `load_runner`.
         scheme: For checkpoints; None is 8da4w.
-        as_on: GPU[@RELEASE] as which 8da4w is computed; None is any with integer dot products.
         progress: Called with a model's path, the tokens that are done, and all.
+        as_on: GPU[@RELEASE] as which 8da4w is computed; None is any with integer dot products.
 
     Returns:
         One for each model, in their order.
