@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from tests.support import gguf_files as ggufs
 from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_checkpoint
@@ -77,7 +78,7 @@ def test_tied_output_and_grouped_int8_embedding(tmp_path):
 
 def test_the_layouts_freedoms(tmp_path):
     """Zeros that are zero, scales [N, 1], half-precision scales, bias, QK norm, no stated group."""
-    tensors = tiny.int4_tensors(output="int8", bias=True, qk_norm=True)
+    tensors = tiny.int4_tensors(output="int8", attention_qkv_bias=True, use_qk_norm=True)
     tensors[f"{WQ}.zeros"] = torch.zeros_like(tensors[f"{WQ}.scales"])
     tensors["output.scales"] = tensors["output.scales"].reshape(-1, 1)
     tensors[f"{WQ}.scales"] = tensors[f"{WQ}.scales"].bfloat16()
@@ -194,7 +195,7 @@ def test_several_files_need_a_choice(tmp_path):
 
 
 def test_a_gguf_is_not_a_checkpoint(tmp_path):
-    path = tiny.write_gguf(tmp_path / "model.gguf")
+    path = ggufs.write_gguf(tmp_path / "model.gguf")
     with pytest.raises(InputError, match="quatrain quantize"):
         open_checkpoint(path)
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.support import gguf_files as ggufs
 from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_float_model
@@ -22,7 +23,7 @@ def test_each_format_gives_the_same_tensors(tmp_path, tied):
         open_float_model(tiny.write_hugging_face(tmp_path / "hf", expected, **words)),
         open_float_model(tiny.write_hugging_face(tmp_path / "sharded", expected, 3, **words)),
         open_float_model(tiny.write_meta(tmp_path / "meta", expected)),
-        open_float_model(tiny.write_gguf(tmp_path / "model.gguf", expected)),
+        open_float_model(ggufs.write_gguf(tmp_path / "model.gguf", expected)),
     ]
     for model in models:
         assert_same(model.tensors, expected)
@@ -33,7 +34,7 @@ def test_each_format_gives_the_same_tensors(tmp_path, tied):
 
 def test_names_do_not_decide_the_format(tmp_path):
     expected = tiny.float_tensors()
-    gguf_file = tiny.write_gguf(tmp_path / "model.safetensors", expected)
+    gguf_file = ggufs.write_gguf(tmp_path / "model.safetensors", expected)
     assert_same(open_float_model(gguf_file).tensors, expected)
 
 
@@ -45,10 +46,10 @@ def test_half_precision_is_read_as_float32(tmp_path):
 
 
 def test_qwen_shapes(tmp_path):
-    tensors = tiny.float_tensors(bias=True, qk_norm=True)
+    tensors = tiny.float_tensors(attention_qkv_bias=True, use_qk_norm=True)
     fields = {"model_type": "qwen3", "head_dim": 16}
     hugging_face = tiny.write_hugging_face(tmp_path / "hf", tensors, **fields)
-    gguf_file = tiny.write_gguf(tmp_path / "m.gguf", tensors, architecture="qwen3")
+    gguf_file = ggufs.write_gguf(tmp_path / "m.gguf", tensors, architecture="qwen3")
     for path in (hugging_face, gguf_file):
         model = open_float_model(path)
         assert_same(model.tensors, tensors)

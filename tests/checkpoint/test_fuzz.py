@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
+from tests.support import gguf_files as ggufs
 from tests.support import meta_releases as releases
 from tests.support import quantized_folders as folders
 from tests.support import sentencepiece_models as spm
@@ -27,12 +28,12 @@ WRITERS = {
     "safetensors": lambda folder: tiny.write_checkpoint(folder) / "model.safetensors",
     "pth": lambda folder: tiny.write_checkpoint(folder, file="m.pth") / "m.pth",
     "params": lambda folder: tiny.write_checkpoint(folder) / "params.json",
-    "gguf": lambda folder: tiny.write_gguf(folder / "m.gguf", tiny.float_tensors(), kind="Q4_0"),
+    "gguf": lambda folder: ggufs.write_gguf(folder / "m.gguf", tiny.float_tensors(), kind="Q4_0"),
     "gguf sentencepiece": lambda folder: spm.write_gguf(
         folder / "t.gguf", SentencePieceProcessor(model_proto=spm.trained("small"))
     ),
-    "gguf gemma2": lambda folder: tiny.write_gguf_gemma2(folder / "m.gguf"),
-    "gguf phi3": lambda folder: tiny.write_gguf_phi3(folder / "m.gguf"),
+    "gguf gemma2": lambda folder: ggufs.write_gguf_gemma2(folder / "m.gguf"),
+    "gguf phi3": lambda folder: ggufs.write_gguf_phi3(folder / "m.gguf"),
     "config": lambda folder: tiny.write_hugging_face(folder) / "config.json",
     "meta": lambda folder: tiny.write_meta(folder) / "consolidated.00.pth",
     "gptq": lambda folder: folders.write_quantized(folder, "gptq") / "model.safetensors",
@@ -62,7 +63,9 @@ WRITERS = {
         releases.write_release(folder, releases.release_tensors(True), **releases.LORA)
         / "params.json"
     ),
-    "k-quants": lambda folder: tiny.write_k_quants(folder / "k.gguf"),
+    "k-quants": lambda folder: ggufs.write_k_quants(
+        folder / "k.gguf", {kind: f"blk.0.{kind}" for kind in ("Q4_K", "Q6_K")}
+    ),
 }
 FEW = settings(
     max_examples=int(os.environ.get("QUATRAIN_FUZZ", 60)),

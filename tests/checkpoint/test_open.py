@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support import gguf_files as ggufs
 from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
 
@@ -20,7 +21,7 @@ def _file(path: Path, content: bytes) -> Path:
 
 # name: (how it is made, what it is, whether it is quantized)
 MADE = {
-    "a GGUF file": (lambda at: tiny.write_gguf(at / "m"), Form.GGUF, False),
+    "a GGUF file": (lambda at: ggufs.write_gguf(at / "m"), Form.GGUF, False),
     "a Hugging Face folder": (tiny.write_hugging_face, Form.HUGGING_FACE, False),
     "a GPTQ folder": (lambda at: folders.write_quantized(at, "gptq"), Form.HUGGING_FACE, True),
     "torchao's, unsaid": (

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tokenizers
 import torch
+from tests.support import gguf_files as ggufs
 from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
 from tests.support.paths import ROOT
@@ -30,7 +31,9 @@ NEEDS_A_GPU = ("docs/gpu.md",)
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the pages name: models, their checkpoint and its program in both schemes."""
     folder = tmp_path_factory.mktemp("docs")
-    tiny.write_hugging_face(folder / "my-model", tiny.float_tensors(layers=4), num_hidden_layers=4)
+    tiny.write_hugging_face(
+        folder / "my-model", tiny.float_tensors(n_layers=4), num_hidden_layers=4
+    )
     words = tokenizers.models.WordLevel({f"w{i}": i for i in range(272)}, unk_token="w0")
     tokenizer = tokenizers.Tokenizer(words)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
@@ -38,7 +41,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     template = "{% for message in messages %}w1 {{ message.content }}{% endfor %}"
     config = folder / "my-model/tokenizer_config.json"
     config.write_text(json.dumps({"chat_template": template}))
-    tiny.write_gguf(folder / "model.gguf", kind="Q4_0")
+    ggufs.write_gguf(folder / "model.gguf", kind="Q4_0")
     folders.write_quantized(folder / "llama-gptq", "gptq")
     zeros = {"layers.0.attention.wq": torch.ones(64, 2)}
     folders.write_quantized(folder / "llama-awq", "awq", zeros=zeros)

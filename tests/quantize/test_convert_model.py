@@ -3,10 +3,10 @@
 import hashlib
 import json
 
-import gguf
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.support import gguf_files as ggufs
 from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
 from typer.testing import CliRunner
@@ -57,7 +57,7 @@ def test_quantized_sources_keep_every_bit(tmp_path):
 
 def test_float_sources_are_what_quantize_writes(tmp_path):
     for name, source in {
-        "gguf": tiny.write_gguf(tmp_path / "m.gguf", kind="Q8_0"),
+        "gguf": ggufs.write_gguf(tmp_path / "m.gguf", kind="Q8_0"),
         "hf": tiny.write_hugging_face(tmp_path / "hf", shards=2),
         "meta": tiny.write_meta(tmp_path / "meta"),
     }.items():
@@ -148,7 +148,7 @@ def test_options_that_could_not_be_followed_are_refused(tmp_path):
 
 @pytest.mark.parametrize("pre", ["of-no-known-kind", None])
 def test_a_tokenizer_that_cannot_be_read_shows_before_the_work(tmp_path, monkeypatch, pre):
-    source = tiny.write_gguf(tmp_path / "m.gguf", tokenizer=pre)
+    source = ggufs.write_gguf(tmp_path / "m.gguf", tokenizer=pre)
     monkeypatch.setattr(
         "quatrain.quantize.writer.quantize_tensor", lambda *_: pytest.fail("a tensor was made")
     )
@@ -160,14 +160,10 @@ def test_a_tokenizer_that_cannot_be_read_shows_before_the_work(tmp_path, monkeyp
 
 def test_a_part_of_a_split_gguf(tmp_path):
     """The second part has no metadata of the model's."""
-    writer = gguf.GGUFWriter(tmp_path / "m-00002-of-00003.gguf", "llama")
-    for key, value in {"split.no": 1, "split.count": 3}.items():
-        writer.add_uint16(key, value)
-    writer.add_tensor("blk.1.attn_norm.weight", torch.ones(64).numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    with ggufs.gguf_file(tmp_path / "m-00002-of-00003.gguf") as writer:
+        for key, value in {"split.no": 1, "split.count": 3}.items():
+            writer.add_uint16(key, value)
+        writer.add_tensor("blk.1.attn_norm.weight", torch.ones(64).numpy())
     with pytest.raises(InputError, match="is part 2 of 3 of a split model; join them"):
         convert_model(tmp_path / "m-00002-of-00003.gguf", tmp_path / "out")
 

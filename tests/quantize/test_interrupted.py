@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from tests.support import gguf_files as ggufs
 from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
 
@@ -73,7 +74,7 @@ def test_what_another_version_wrote_is_thrown_away(tmp_path, monkeypatch):
 
 
 def test_the_tokenizer_of_another_source_is_thrown_away(tmp_path, monkeypatch):
-    interrupted_conversion(monkeypatch, tiny.write_gguf(tmp_path / "m.gguf"), tmp_path / "out")
+    interrupted_conversion(monkeypatch, ggufs.write_gguf(tmp_path / "m.gguf"), tmp_path / "out")
     assert (tmp_path / ".out.converting" / "tokenizer.json").is_file()
     convert_model(tiny.write_meta(tmp_path / "in"), tmp_path / "out")
     assert not open_checkpoint(tmp_path / "out").tokenizer_files
@@ -165,7 +166,7 @@ def test_a_full_disk_leaves_nothing_of_what_is_not_gone_on_with(tmp_path, full_d
 
 def test_an_interrupted_report_is_the_whole_ones(tmp_path, full_disk, monkeypatch):
     """What rounding changed before the interruption counts too, and what was kept exactly."""
-    source = tiny.write_gguf(tmp_path / "m.gguf", kind="Q4_0")
+    source = ggufs.write_gguf(tmp_path / "m.gguf", kind="Q4_0")
     options = ConvertOptions(embedding="int8")
     with pytest.raises(InputError, match="No space left"):
         convert_model(source, tmp_path / "out", options)

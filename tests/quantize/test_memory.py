@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from tests.support import gguf_files as ggufs
 from tests.support import tiny_models as tiny
 
 MEMORY = """
@@ -70,7 +71,7 @@ def test_a_gguf_table_is_never_in_memory_as_floats(tmp_path, kind, write):
     tensors = tiny.float_tensors(tied=True)
     table = torch.randn(1 << 12, 64, generator=torch.Generator().manual_seed(0))
     tensors["tok_embeddings.weight"] = table.repeat(1 << 7, 1)
-    source = tiny.write_gguf(tmp_path / "m.gguf", tensors, kind=kind)
+    source = ggufs.write_gguf(tmp_path / "m.gguf", tensors, kind=kind)
     grown, written = grown_and_written(source, tmp_path / "out", write)
     assert written > 67e6
     assert grown < 160e6, f"grew by {grown / 1e6:.0f} MB"

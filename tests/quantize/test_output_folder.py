@@ -1,6 +1,7 @@
 """Where a checkpoint may go: never over what it is made of, nor into another model's folder."""
 
 import pytest
+from tests.support import gguf_files as ggufs
 from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
 
@@ -30,7 +31,7 @@ def test_the_source_is_not_written_over(tmp_path, write):
     assert_refused(write, meta, meta, "holds the source itself")
     (tmp_path / "link").symlink_to(meta)
     assert_refused(write, meta, tmp_path / "link", "holds the source itself")
-    gguf = tiny.write_gguf(meta / "m.gguf")
+    gguf = ggufs.write_gguf(meta / "m.gguf")
     (meta / "consolidated.00.pth").unlink()
     assert_refused(write, gguf, meta, r"holds the source itself \(m\.gguf\)")
 
@@ -70,7 +71,7 @@ def test_another_model_is_not_broken(tmp_path, write, other):
 @WRITERS
 def test_an_earlier_checkpoint_is_replaced_with_its_tokenizer(tmp_path, write):
     output = tmp_path / "out"
-    convert_model(tiny.write_gguf(tmp_path / "m.gguf"), output)
+    convert_model(ggufs.write_gguf(tmp_path / "m.gguf"), output)
     assert {*OWN, "quatrain_manifest.json"} == contents(output).keys()
     (output / "notes.txt").write_text("mine")
     write(tiny.write_meta(tmp_path / "in"), output)

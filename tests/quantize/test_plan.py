@@ -3,8 +3,8 @@
 from typing import get_args
 
 import torch
+from tests.support import gguf_files as ggufs
 from tests.support import quantized_folders as folders
-from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.quantize.methods import METHODS
@@ -18,7 +18,7 @@ def test_every_method_has_a_name():
 
 
 def test_a_model(tmp_path):
-    model = open_float_model(tiny.write_gguf(tmp_path / "m.gguf", kind="Q8_0"))
+    model = open_float_model(ggufs.write_gguf(tmp_path / "m.gguf", kind="Q8_0"))
     plan = plan_model(model, 32, "fp", "int8")
     methods = [(tensor.part, tensor.method, tensor.group_size) for tensor in plan.tensors]
     assert methods[0] == ("embedding", "stored", None)
@@ -29,7 +29,7 @@ def test_a_model(tmp_path):
 
 
 def test_the_files_own_int4_is_kept_in_its_own_groups(tmp_path):
-    model = open_float_model(tiny.write_gguf(tmp_path / "m.gguf", kind="Q4_0"))
+    model = open_float_model(ggufs.write_gguf(tmp_path / "m.gguf", kind="Q4_0"))
     methods = {
         tensor.target: tensor.method for tensor in plan_model(model, 32, "keep", "keep").tensors
     }

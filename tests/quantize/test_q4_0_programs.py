@@ -4,6 +4,7 @@ import gguf
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.support import gguf_files as ggufs
 from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
@@ -18,8 +19,8 @@ INT4 = ("tok_embeddings", "output", "attention.w", "feed_forward.w")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    tensors = tiny.float_tensors(layers=LAYERS)
-    return tiny.write_gguf(tmp_path_factory.mktemp("gguf") / "m.gguf", tensors, kind="Q4_0")
+    tensors = tiny.float_tensors(n_layers=LAYERS)
+    return ggufs.write_gguf(tmp_path_factory.mktemp("gguf") / "m.gguf", tensors, kind="Q4_0")
 
 
 @pytest.fixture(scope="module")

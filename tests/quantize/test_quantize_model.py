@@ -8,6 +8,7 @@ import pytest
 import torch
 import typer
 from safetensors.torch import load_file
+from tests.support import gguf_files as ggufs
 from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
@@ -24,7 +25,7 @@ WQ = "layers.0.attention.wq"
 def write_model(folder, form, **options):
     if form == "gguf":
         folder.mkdir(exist_ok=True)
-        return tiny.write_gguf(folder / "m.gguf", **options)
+        return ggufs.write_gguf(folder / "m.gguf", **options)
     return {"hf": tiny.write_hugging_face, "meta": tiny.write_meta}[form](folder, **options)
 
 
@@ -77,7 +78,7 @@ def test_a_tied_output_gets_integers_of_its_own(tmp_path):
 
 
 def test_bias_and_qk_norm_stay_in_floating_point(tmp_path):
-    tensors = tiny.float_tensors(bias=True, qk_norm=True)
+    tensors = tiny.float_tensors(attention_qkv_bias=True, use_qk_norm=True)
     model = write_model(tmp_path / "m", "hf", tensors=tensors, model_type="qwen3", head_dim=16)
     quantize_model(model, tmp_path / "out")
     written = open_checkpoint(tmp_path / "out").tensors
@@ -107,7 +108,7 @@ def test_q4_0_is_kept(tmp_path):
     positive = rng.integers(-8, 8, (64, 64)), np.abs(rng.normal(size=(64, 2))).astype(np.float16)
     mixed = rng.integers(-8, 8, (96, 64)), rng.normal(size=(96, 2)).astype(np.float16)
     w1 = "layers.0.feed_forward.w1"
-    raw = {f"{WQ}.weight": tiny.q4_0_bytes(*positive), f"{w1}.weight": tiny.q4_0_bytes(*mixed)}
+    raw = {f"{WQ}.weight": ggufs.q4_0_bytes(*positive), f"{w1}.weight": ggufs.q4_0_bytes(*mixed)}
     report = quantize_model(write_model(tmp_path / "m", "gguf", raw=raw), tmp_path / "out")
     tensors = open_checkpoint(tmp_path / "out").tensors
     assert np.array_equal(tensors[f"{WQ}.weight"].numpy(), positive[0])
@@ -126,7 +127,7 @@ def test_what_is_kept_counts_among_the_weights(tmp_path):
     """The error of the layers is relative to all of their weights, Q4_0's own too."""
     rng = np.random.default_rng(0)
     blocks = rng.integers(-8, 8, (64, 64)), rng.normal(size=(64, 2)).astype(np.float16)
-    raw = {f"{WQ}.weight": tiny.q4_0_bytes(*blocks)}
+    raw = {f"{WQ}.weight": ggufs.q4_0_bytes(*blocks)}
     model = write_model(tmp_path / "m", "gguf", raw=raw)
     report = quantize_model(model, tmp_path / "out")
     source, written = open_float_model(model).tensors, open_checkpoint(tmp_path / "out").tensors

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import sentencepiece
 import tiktoken
+from tests.support import gguf_files as ggufs
 from tests.support import sentencepiece_models as models
-from tests.support import tiny_models as tiny
 from tests.support.cpp_tokenizer import cpp_tokenizer
 from tests.support.downloads import users_cache
 
@@ -91,7 +91,7 @@ def test_tekken(vocabularies, tmp_path, name):
         "tekken", pat_str=stated["config"]["pattern"], mergeable_ranks=ranks, special_tokens={}
     )
     special = [f"<SPECIAL_{index}>" for index in range(first)]
-    shown = tiny.byte_alphabet()
+    shown = ggufs.byte_alphabet()
     spelled = {entry: "".join(shown[byte] for byte in entry) for entry in entries}
     metadata = {
         "model": "gpt2",

@@ -5,8 +5,8 @@ import io
 from functools import cache
 from pathlib import Path
 
-import gguf
 import sentencepiece
+from tests.support.gguf_files import gguf_file
 from tests.support.paths import ROOT
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -101,23 +101,19 @@ def write_gguf(
     for index, kind in enumerate(types):
         if kind == USER_DEFINED:
             tokens[index], scores[index] = tokens[index].replace("▁", " "), -1000.0
-    writer = gguf.GGUFWriter(path, architecture)
-    writer.add_tokenizer_model("llama")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list(tokens)
-    writer.add_token_scores(scores)
-    writer.add_token_types(types)
-    writer.add_bos_token_id(model.bos_id())
-    writer.add_eos_token_id(model.eos_id())
-    writer.add_unk_token_id(model.unk_id())
-    if not prefix:
-        writer.add_add_space_prefix(False)
-    if "add_bos" in flags:
-        writer.add_add_bos_token(flags["add_bos"])
-    if "add_eos" in flags:
-        writer.add_add_eos_token(flags["add_eos"])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    with gguf_file(path, architecture) as writer:
+        writer.add_tokenizer_model("llama")
+        writer.add_tokenizer_pre("default")
+        writer.add_token_list(tokens)
+        writer.add_token_scores(scores)
+        writer.add_token_types(types)
+        writer.add_bos_token_id(model.bos_id())
+        writer.add_eos_token_id(model.eos_id())
+        writer.add_unk_token_id(model.unk_id())
+        if not prefix:
+            writer.add_add_space_prefix(False)
+        if "add_bos" in flags:
+            writer.add_add_bos_token(flags["add_bos"])
+        if "add_eos" in flags:
+            writer.add_add_eos_token(flags["add_eos"])
     return path

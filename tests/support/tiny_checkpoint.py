@@ -1,12 +1,10 @@
-"""A small random int4 checkpoint on disk, of any depth and shape."""
+"""A small random int4 checkpoint for exports: deep enough that its layers are replicated."""
 
 import json
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
-
-from quatrain.quantize.methods.round_to_nearest import quantize_channels, quantize_groups
+from tests.support.tiny_models import int4_tensors
 
 PARAMS = {
     "dim": 64,
@@ -35,51 +33,7 @@ def write_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     params = PARAMS | params
     (folder / "params.json").write_text(json.dumps(params))
-    tensors = _tensors(params, embedding, output, seed, group_size)
+    shape = {"head_dim": None} | params
+    tensors = int4_tensors(group_size, embedding, output, seed, **shape)
     save_file(tensors, folder / "model.safetensors")
     return folder
-
-
-def _tensors(
-    params: dict, embedding: str, output: str, seed: int, group_size: int
-) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    dim, hidden, vocab = params["dim"], params["hidden_dim"], params["vocab_size"]
-    head = dim // params["n_heads"]
-    tensors = {"norm.weight": 1 + _random(generator, dim)}
-
-    def add(name: str, rows: int, columns: int, kind: str = "int4") -> None:
-        weight = _random(generator, rows, columns) / columns**0.5 * 10
-        if kind == "fp":
-            tensors[f"{name}.weight"] = weight
-            return
-        int4 = kind == "int4"
-        quantized = quantize_groups(weight, group_size) if int4 else quantize_channels(weight)
-        tensors[f"{name}.weight"], tensors[f"{name}.scales"] = quantized
-
-    add("tok_embeddings", vocab, dim, embedding)
-    if output != "tied":
-        add("output", vocab, dim, output)
-    for layer in range(params["n_layers"]):
-        at = f"layers.{layer}."
-        for name, rows in (("wq", params["n_heads"]), ("wk", params["n_kv_heads"])):
-            add(f"{at}attention.{name}", rows * head, dim)
-        add(f"{at}attention.wv", params["n_kv_heads"] * head, dim)
-        add(f"{at}attention.wo", dim, dim)
-        add(f"{at}feed_forward.w1", hidden, dim)
-        add(f"{at}feed_forward.w2", dim, hidden)
-        add(f"{at}feed_forward.w3", hidden, dim)
-        for name in ("attention_norm", "ffn_norm"):
-            tensors[f"{at}{name}.weight"] = 1 + _random(generator, dim)
-        if params.get("attention_qkv_bias"):
-            for name in ("wq", "wk", "wv"):
-                rows = len(tensors[f"{at}attention.{name}.weight"])
-                tensors[f"{at}attention.{name}.bias"] = _random(generator, rows)
-        if params.get("use_qk_norm"):
-            for name in ("q_norm_fn", "k_norm_fn"):
-                tensors[f"{at}attention.{name}.weight"] = 1 + _random(generator, head)
-    return tensors
-
-
-def _random(generator: torch.Generator, *shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=generator) * 0.1

@@ -6,7 +6,7 @@ import pytest
 import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support import tiny_models as tiny
+from tests.support import gguf_files as ggufs
 from tests.support.cpp_tokenizer import cpp_tokenizer
 
 from quatrain.checkpoint.gguf.file import read_gguf
@@ -27,7 +27,7 @@ ALIKE = {
 
 
 def metadata_of(folder, kind, **changes):
-    path = tiny.write_gguf(folder / f"{kind}.gguf", tokenizer=kind)
+    path = ggufs.write_gguf(folder / f"{kind}.gguf", tokenizer=kind)
     metadata = read_gguf(path).metadata
     for key, value in changes.items():
         if value is None:
@@ -145,7 +145,7 @@ def test_words_are_cut_as_published(tmp_path, monkeypatch, pre):
     tokenizer_files_from_gguf(metadata, tmp_path, tmp_path)
     cutter = Tokenizer.load(tmp_path / "tokenizer.json").model.pre_tokenizer
     pattern = regex.compile(published_pattern(pre, monkeypatch))
-    shown = dict(enumerate(tiny.byte_alphabet()))
+    shown = dict(enumerate(ggufs.byte_alphabet()))
 
     @settings(max_examples=400, deadline=None)
     @given(text=st.lists(st.sampled_from(WORDS) | st.text(max_size=3), max_size=8).map("".join))

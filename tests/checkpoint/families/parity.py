@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from tests.checkpoint.families.table import ROWS, Row
-from tests.support.gguf_writer import write_gguf
+from tests.support.gguf_models import write_gguf_model
 from tests.support.peers import (
     backbone_of,
     exact_logits,
@@ -46,7 +46,7 @@ def gguf_error(name: str, folder: Path) -> float:
     row = ROWS[name]
     assert row.gguf is not None
     model = model_of(row, **row.gguf.fields)
-    return _error(backbone_of(write_gguf(folder / "m.gguf", model, row.gguf)), model, 30, 13)
+    return _error(backbone_of(write_gguf_model(folder / "m.gguf", model, row.gguf)), model, 30, 13)
 
 
 def meta_error(name: str, folder: Path) -> float:

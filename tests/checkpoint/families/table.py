@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.gguf_writer import Conversion
+from tests.support.gguf_models import Conversion
 from tests.support.meta_folders import write_meta_llama, write_meta_llama4
 from tests.support.peers import config_class
 from transformers import PreTrainedModel

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tests.checkpoint.families.parity import model_of
 from tests.checkpoint.families.table import ROWS
-from tests.support.gguf_writer import write_gguf
+from tests.support.gguf_models import write_gguf_model
 
 from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError
@@ -18,7 +18,7 @@ def test_fused_rows_that_do_not_add_up(tmp_path):
     model = model_of(row)
     layer = model.model.layers[1].self_attn
     layer.qkv_proj.weight = torch.nn.Parameter(layer.qkv_proj.weight[:-1], requires_grad=False)
-    path = write_gguf(tmp_path / "m.gguf", model, row.gguf)
+    path = write_gguf_model(tmp_path / "m.gguf", model, row.gguf)
     with pytest.raises(InputError, match=r"blk\.1\.attn_qkv\.weight has 127 rows, expected 128"):
         open_float_model(path)
 
@@ -45,7 +45,7 @@ def test_q4_0_experts_are_kept(tmp_path):
     q4_0 = {name: blocks for name, (blocks, _, _) in made.items()}
     row = ROWS["llama4"]
     model = model_of(row, intermediate_size=96)
-    path = write_gguf(tmp_path / "m.gguf", model, row.gguf, q4_0)
+    path = write_gguf_model(tmp_path / "m.gguf", model, row.gguf, q4_0)
     opened = open_float_model(path)
     kept = {
         tensor.source: quantize_tensor(opened, tensor)

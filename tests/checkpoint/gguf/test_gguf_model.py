@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.support import gguf_files as ggufs
 from tests.support import tiny_models as tiny
 from tests.support.paths import WRITTEN_ELSEWHERE
 
@@ -15,7 +16,7 @@ from quatrain.errors import InputError
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
 def test_gguf_types_dequantize_as_the_gguf_package_does(tmp_path, kind):
-    path = tiny.write_gguf(tmp_path / "model.gguf", kind=kind)
+    path = ggufs.write_gguf(tmp_path / "model.gguf", kind=kind)
     tensors = open_float_model(path).tensors
     for stored in gguf.GGUFReader(path).tensors:
         expected = gguf.quants.dequantize(stored.data, stored.tensor_type)
@@ -28,14 +29,7 @@ def test_gguf_types_dequantize_as_the_gguf_package_does(tmp_path, kind):
 def test_k_quants_read_as_ggml_reads_them(tmp_path, kind):
     """Blocks that ggml itself wrote (see written_elsewhere/make_k_quants.py)."""
     made = load_file(WRITTEN_ELSEWHERE / "k_quants.safetensors")
-    path = tmp_path / "m.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    packed = made[f"{kind}.packed"].numpy()
-    writer.add_tensor("blk.0.ffn_up.weight", packed, raw_dtype=gguf.GGMLQuantizationType[kind])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    path = ggufs.write_k_quants(tmp_path / "m.gguf", {kind: "blk.0.ffn_up.weight"})
     found = read_gguf(path).float_tensors()["blk.0.ffn_up.weight"]
     assert found.shape == (4, 512)
     assert torch.allclose(found, made[f"{kind}.read"], rtol=1e-6, atol=1e-7)
@@ -46,7 +40,7 @@ def test_q4_0_integers_are_the_files_own(tmp_path):
     values = rng.integers(-8, 8, (64, 64))
     scales = rng.normal(size=(64, 2)).astype(np.float16)
     name = "layers.0.attention.wq.weight"
-    path = tiny.write_gguf(tmp_path / "m.gguf", raw={name: tiny.q4_0_bytes(values, scales)})
+    path = ggufs.write_gguf(tmp_path / "m.gguf", raw={name: ggufs.q4_0_bytes(values, scales)})
     model = open_float_model(path)
     found, found_scales = model.int4_blocks[name]()
     assert np.array_equal(found.numpy(), values)
@@ -56,7 +50,7 @@ def test_q4_0_integers_are_the_files_own(tmp_path):
 
 
 def test_q4_0_of_the_gguf_package_round_trips(tmp_path):
-    model = open_float_model(tiny.write_gguf(tmp_path / "m.gguf", kind="Q4_0"))
+    model = open_float_model(ggufs.write_gguf(tmp_path / "m.gguf", kind="Q4_0"))
     for name, blocks in model.int4_blocks.items():
         values, scales = blocks()
         product = (values.view(*scales.shape, 32) * scales[..., None]).view(values.shape)
@@ -78,7 +72,7 @@ def llama3_divisors(theta=500000.0, head_dim=16):
 
 def test_llama3_scaling_from_gguf(tmp_path):
     extra = {"rope_freqs.weight": llama3_divisors()}
-    path = tiny.write_gguf(tmp_path / "m.gguf", metadata={"rope.freq_base": 500000.0}, extra=extra)
+    path = ggufs.write_gguf(tmp_path / "m.gguf", metadata={"rope.freq_base": 500000.0}, extra=extra)
     config = open_float_model(path).config
     assert config.use_scaled_rope
     assert config.rope_scale_factor == pytest.approx(32.0)
@@ -86,7 +80,7 @@ def test_llama3_scaling_from_gguf(tmp_path):
 
 def test_another_scaling_in_gguf_is_refused(tmp_path):
     extra = {"rope_freqs.weight": torch.linspace(1, 4, 8)}
-    path = tiny.write_gguf(tmp_path / "m.gguf", extra=extra)
+    path = ggufs.write_gguf(tmp_path / "m.gguf", extra=extra)
     with pytest.raises(InputError, match=r"rope_freqs\.weight is not Llama 3"):
         open_float_model(path)
 
@@ -104,34 +98,30 @@ def test_another_scaling_in_gguf_is_refused(tmp_path):
 )
 def test_unsupported_gguf_metadata_is_named(tmp_path, metadata, message):
     with pytest.raises(InputError, match=message):
-        open_float_model(tiny.write_gguf(tmp_path / "m.gguf", metadata=metadata))
+        open_float_model(ggufs.write_gguf(tmp_path / "m.gguf", metadata=metadata))
 
 
 def test_a_window_that_no_model_of_its_kind_has_is_named(tmp_path):
     window = {"attention.sliding_window": 64}
-    path = tiny.write_gguf(tmp_path / "m.gguf", architecture="qwen2", metadata=window)
+    path = ggufs.write_gguf(tmp_path / "m.gguf", architecture="qwen2", metadata=window)
     with pytest.raises(InputError, match="sliding_window is 64, which is not implemented"):
         open_float_model(path)
 
 
 def test_unsupported_gguf_architecture_is_named(tmp_path):
-    path = tiny.write_gguf(tmp_path / "m.gguf", architecture="mamba")
+    path = ggufs.write_gguf(tmp_path / "m.gguf", architecture="mamba")
     with pytest.raises(InputError, match=r"mamba, expected one of .*llama, llama4, .*qwen2, qwen3"):
         open_float_model(path)
 
 
 def test_unsupported_gguf_type_is_named(tmp_path):
     path = tmp_path / "m.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_tensor(
-        "token_embd.weight",
-        np.zeros((4, 136), np.uint8),
-        raw_dtype=gguf.GGMLQuantizationType.IQ4_XS,
-    )
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    with ggufs.gguf_file(path) as writer:
+        writer.add_tensor(
+            "token_embd.weight",
+            np.zeros((4, 136), np.uint8),
+            raw_dtype=gguf.GGMLQuantizationType.IQ4_XS,
+        )
     with pytest.raises(InputError, match=r"token_embd\.weight is IQ4_XS, expected one of F32"):
         open_float_model(path)
 
@@ -141,13 +131,13 @@ def test_longrope_factors_of_a_wrong_shape(tmp_path):
         ("rope_factors_short.weight", "rope_factors_long.weight"), torch.ones(2, 8)
     )
     figures = {"rope.scaling.original_context_length": 64}
-    path = tiny.write_gguf(tmp_path / "m.gguf", extra=extra, metadata=figures)
+    path = ggufs.write_gguf(tmp_path / "m.gguf", extra=extra, metadata=figures)
     with pytest.raises(InputError, match=r"rope_factors_short\.weight has shape \[2, 8\]"):
         open_float_model(path)
 
 
 def test_a_gguf_mixture_of_one_expert(tmp_path):
     figures = {"expert_count": 1, "expert_used_count": 1}
-    path = tiny.write_gguf(tmp_path / "m.gguf", architecture="llama4", metadata=figures)
+    path = ggufs.write_gguf(tmp_path / "m.gguf", architecture="llama4", metadata=figures)
     with pytest.raises(InputError, match="expert_count is 1, expected 0, or 2 or more experts"):
         open_float_model(path)

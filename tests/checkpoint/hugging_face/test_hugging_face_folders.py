@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.support import gguf_files as ggufs
 from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
 from tests.support.peers import change_config
@@ -88,7 +89,7 @@ def test_nothing_is_said_of_a_params_json_that_there_is_none_of(tmp_path):
         tiny.write_hugging_face(
             tmp_path / "c", tiny.float_tensors() | {"norm.weight": torch.ones(3)}
         ),
-        tiny.write_gguf(tmp_path / "d.gguf", metadata={"attention.key_length": 32}),
+        ggufs.write_gguf(tmp_path / "d.gguf", metadata={"attention.key_length": 32}),
     ]
     for source in sources:
         with pytest.raises(InputError, match="its parameters are another model's") as caught:

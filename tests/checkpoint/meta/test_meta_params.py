@@ -94,7 +94,7 @@ def write_llama4(folder):
 @pytest.mark.parametrize("before", [True, False, ...])
 def test_qk_norm_is_after_the_rotation_unless_stated(tmp_path, before):
     """As in ExecuTorch's ModelArgs; what Quatrain writes states it."""
-    tensors = tiny.float_tensors(qk_norm=True)
+    tensors = tiny.float_tensors(use_qk_norm=True)
     folder = tiny.write_meta(tmp_path / "meta", tensors, use_qk_norm=True)
     folder, expected = change(folder, qk_norm_before_rope=before), before is True
     assert open_float_model(folder).config.qk_norm_before_rope == expected

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support import tiny_models as tiny
+from tests.support import gguf_files as ggufs
 from tests.support.q4_0_blocks import blocks_of, blocks_of_ggml, weight_of
 
 from quatrain.quantize.methods.q4_0 import layout_of_q4_0
@@ -43,6 +43,6 @@ def test_a_scale_that_is_not_finite(scale):
 
 def test_packing_helper_agrees_with_the_gguf_package():
     values, scales = blocks_of(1)
-    packed = tiny.q4_0_bytes(values.numpy(), scales.numpy())
+    packed = ggufs.q4_0_bytes(values.numpy(), scales.numpy())
     found = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType.Q4_0)
     assert np.array_equal(found, weight_of(values, scales).numpy())

@@ -9,6 +9,7 @@ from typing import Any
 import gguf
 import torch
 import transformers
+from tests.support.gguf_files import gguf_file
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Conversion:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-def write_gguf(
+def write_gguf_model(
     path: Path,
     model: transformers.PreTrainedModel,
     conversion: Conversion,
@@ -37,28 +38,24 @@ def write_gguf(
     """`model` with float32 tensors, without a tokenizer. `q4_0`: GGUF name -> blocks to use
     instead, uint8 [..., bytes of a row]."""
     config = model.config
-    writer = gguf.GGUFWriter(path, conversion.architecture)
-    for name, value in (_figures(config) | conversion.figures(config)).items():
-        if value is not None:
-            getattr(writer, f"add_{name}")(value)
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
     names = gguf.get_tensor_name_map(kinds[conversion.architecture], config.num_hidden_layers)
-    for name, tensor in _changed(model, conversion).items():
-        found = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        assert found is not None, name
-        if q4_0 and found in q4_0:
-            writer.add_tensor(found, q4_0[found], raw_dtype=gguf.GGMLQuantizationType.Q4_0)
-        else:
-            writer.add_tensor(found, tensor.float().contiguous().numpy())
-    for which in ("short", "long"):
-        divisors = (config.rope_parameters or {}).get(f"{which}_factor")
-        if divisors:
-            tensor = torch.tensor(divisors, dtype=torch.float32)
-            writer.add_tensor(f"rope_factors_{which}.weight", tensor.numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    with gguf_file(path, conversion.architecture) as writer:
+        for name, value in (_figures(config) | conversion.figures(config)).items():
+            if value is not None:
+                getattr(writer, f"add_{name}")(value)
+        for name, tensor in _changed(model, conversion).items():
+            found = names.get_name(name, try_suffixes=(".weight", ".bias"))
+            assert found is not None, name
+            if q4_0 and found in q4_0:
+                writer.add_tensor(found, q4_0[found], raw_dtype=gguf.GGMLQuantizationType.Q4_0)
+            else:
+                writer.add_tensor(found, tensor.float().contiguous().numpy())
+        for which in ("short", "long"):
+            divisors = (config.rope_parameters or {}).get(f"{which}_factor")
+            if divisors:
+                tensor = torch.tensor(divisors, dtype=torch.float32)
+                writer.add_tensor(f"rope_factors_{which}.weight", tensor.numpy())
     return path
 
 
