@@ -95,7 +95,7 @@ MISTAKES = {
     ),
     "convert, a word of quantize's": (["convert", "smollm2", "c"], "run `quatrain quantize"),
     "export, an unknown target": (
-        ["export", "nowhere", "-o", "m.pte", "--target", "list"], "known are mali-g610",
+        ["export", "nowhere", "-o", "m.pte", "--target", "list"], "known are mali-g76, mali-g610",
     ),
     "logits, the folder of the output is missing": (
         ["logits", "nowhere", "--tokens", "1", "-o", "{folder}/no/o.npy"], "there is no folder",

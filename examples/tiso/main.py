@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> dict:
         program = options.output / f"{scheme}.pte"
         if not defect:
             export_checkpoint(options.output / "checkpoint", program, ExportOptions(scheme=scheme))
-        runner, _ = load_runner(program, "reference", emulate=defect)
+        runner = load_runner(program, "reference", emulate=defect)
         speaker = Speaker(runner, options.output / "checkpoint" / "host" / "host.safetensors")
         said = [speaker.speak(text) for text in texts]
         name = f"{scheme}, {'with the defect' if defect else 'sound driver'}"

@@ -19,6 +19,7 @@ import pytest
 import torch
 from tests.support.programs import ARTIFACTS, VULKAN, artifact
 
+from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.errors import InputError
 from quatrain.program import Tensor, VulkanGraph, open_program, write_program
 from quatrain.program.edit.retarget import retarget
@@ -120,8 +121,8 @@ def plan_for_gpu(graph: VulkanGraph) -> None:
         return
     inputs = dict(zip(graph.inputs, (np.array([[1, 2, 3]]), np.array([0])), strict=False))
     device = Traits(cpu=True, spread=True)
-    lower(graph, graph.operators, inputs, device, fp16=False, join=False)
-    for dispatch in lower(graph, fuse(graph), inputs, device, fp16=False).dispatches:
+    lower(graph, graph.operators, inputs, device, False, VULKAN_ARITHMETIC, join=False)
+    for dispatch in lower(graph, fuse(graph), inputs, device, False, VULKAN_ARITHMETIC).dispatches:
         dispatch.grid(resolve(dispatch.params, defaultdict(int)))
 
 
