@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from tests.support.made_once import made_once
 from tests.support.programs import artifact
 from tests.support.tiny_checkpoint import write_checkpoint
 from typer.testing import CliRunner
@@ -85,24 +86,25 @@ def test_fp16_only_where_a_source_says_so() -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(shared):
     """Exports a checkpoint of 64 channels and many tokens as chosen, each kind of program once."""
-    folder = tmp_path_factory.mktemp("target")
-    checkpoint = write_checkpoint(folder / "c", max_seq_len=128, vocab_size=16384)
+    shape = {"n_layers": 1, "max_seq_len": 128, "vocab_size": 16384}
+    checkpoint = made_once(shared / "target", lambda folder: write_checkpoint(folder, **shape))
 
     def make(gpu: str, runtime: str | None, max_seq_len: int):
         choice = choose_for_target(gpu, runtime, plan_program(checkpoint, None, max_seq_len))
         kind = (choice.scheme, choice.activation_dtype, choice.partitioner, max_seq_len)
-        path = folder / f"{'-'.join(re.findall('[a-z0-9]+', str(kind)))}.pte"
         options = ExportOptions(
             scheme=choice.scheme,
             activation_dtype=choice.activation_dtype,
             target=choice,
             max_seq_len=max_seq_len,
         )
-        if not path.exists():
-            export_checkpoint(checkpoint, path, options)
-        return choice, open_program(path)
+        folder = made_once(
+            shared / f"target-{'-'.join(re.findall('[a-z0-9]+', str(kind)))}",
+            lambda folder: export_checkpoint(checkpoint, folder / "model.pte", options),
+        )
+        return choice, open_program(folder / "model.pte")
 
     return make
 

@@ -26,7 +26,7 @@ CASES = {
     "weight-only, biases, query and key norm, int4 embedding": (
         ExportOptions(scheme="weight-only"), 4, "int4", QWEN_LIKE,
     ),
-    "plain weight-only": (ExportOptions(scheme="weight-only"), 5, "int8", {}),
+    "plain weight-only": (ExportOptions(scheme="weight-only"), 4, "int8", {}),
     "8da4w in fp16": (ExportOptions(activation_dtype="fp16"), 4, "int4", {}),
 }  # fmt: skip
 

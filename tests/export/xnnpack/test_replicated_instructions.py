@@ -34,7 +34,7 @@ XNNPACK = ExportOptions(backend="xnnpack")
 QWEN_LIKE = {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True}
 CASES = {
     "int8 embedding": (5, "int8", "int4", {}),
-    "tied int4 embedding": (6, "int4", "tied", {}),
+    "tied int4 embedding": (4, "int4", "tied", {}),
     "biases, query and key norm, int8 output": (4, "int8", "int8", QWEN_LIKE),
 }
 
