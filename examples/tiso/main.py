@@ -6,13 +6,9 @@ defect of a phone's driver, and show what is said.
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from speak import Speaker, Speech
 from task import LENGTH, random_text, spoken
 
@@ -27,13 +23,13 @@ DEFECT = "dq8ca-zp-binding-float"  # Mali-G710 and G715: negative zero points mi
 RUNS = (("8da4w", None), ("8da4w", DEFECT), ("weight-only", None), ("weight-only", DEFECT))
 
 
-def main(arguments: list[str] | None = None) -> dict:
-    """Returns, for each run, the share of right codes and of texts that came to an end."""
+def main() -> None:
+    """Writes results.json: for each run the share of right codes and of texts that ended."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--output", type=Path, default=Path("build/tiso"))
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--texts", type=int, default=16)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
 
     with quiet():
         losses = train(options.output / "checkpoint", options.steps)
@@ -59,7 +55,6 @@ def main(arguments: list[str] | None = None) -> dict:
               f"{results[name]['ended']:.0%} of texts came to an end")  # fmt: skip
     (options.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     plot(shown, options.output / "tiso.png")
-    return results
 
 
 def plot(shown: dict[str, Speech], path: Path) -> None:

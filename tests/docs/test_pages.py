@@ -8,7 +8,7 @@ from textwrap import indent
 
 import pytest
 import typer
-from tests.checkpoint.families.table import ROWS
+from tests.support.families import ROWS
 from tests.support.paths import DOCS, ROOT
 from tests.support.peers import TOLERANCE
 from tests.support.snippets import PAGES, snippets

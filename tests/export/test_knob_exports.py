@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.checkpoint.families.table import LLAMA4
+from tests.support.families import LLAMA4
 from tests.support.knobs import ALL, LONGROPE, Peer, write_meta_folder
 from tests.support.peers import random_model, relative_error, saved
 from typer.testing import CliRunner

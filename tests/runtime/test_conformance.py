@@ -11,17 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.support.paths import ROOT
+from tests.support.paths import CONFORMANCE, REAL_RUNTIME
 
 from quatrain.program import Tensor, open_program
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.adapters import list_adapters
 
-FOLDERS = Path(__file__).parent / "conformance", ROOT.parent / "shared" / "real-runtime"
 PROGRAMS = {
     path.stem: path.with_suffix(".pte")
-    for folder in reversed(FOLDERS)
+    for folder in (REAL_RUNTIME, CONFORMANCE)
     for path in sorted(folder.glob("*.npz"))
 }
 # Programs that meet a defect of the runtime that gave the numbers: that is what it computed.

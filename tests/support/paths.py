@@ -9,3 +9,7 @@ EXAMPLES = ROOT / "examples"
 ARTIFACTS = ROOT / "tests" / "program" / "artifacts"
 # Checkpoints that other tools wrote, with the scripts that made them.
 WRITTEN_ELSEWHERE = ROOT / "tests" / "checkpoint" / "written_elsewhere"
+# Programs with the logits that ExecuTorch's own Vulkan runtime gave, and larger ones of them beside
+# the repository, where they are there.
+CONFORMANCE = ROOT / "tests" / "runtime" / "conformance"
+REAL_RUNTIME = ROOT.parent / "shared" / "real-runtime"

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import transformers
-from tests.checkpoint.families.parity import float_error, gguf_error, quantized_error
-from tests.checkpoint.families.table import ROWS
+from tests.support.families import ROWS
+from tests.support.family_errors import float_error, gguf_error, quantized_error
 from tests.support.quantized_models import METHODS
 
 

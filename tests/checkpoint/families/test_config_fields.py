@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from tests.checkpoint.families.table import LLAMA3_ROPE, LLAMA4, ROWS
+from tests.support.families import LLAMA3_ROPE, LLAMA4, ROWS
 from tests.support.peers import change_config, random_model, saved
 
 from quatrain.checkpoint.open import open_float_model

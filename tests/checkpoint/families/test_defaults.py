@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from tests.checkpoint.families.table import GEMMA, LLAMA4
+from tests.support.families import GEMMA, LLAMA4
 from tests.support.peers import (
     TINY,
     TOLERANCE,

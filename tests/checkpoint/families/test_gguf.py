@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from tests.checkpoint.families.parity import model_of
-from tests.checkpoint.families.table import ROWS
+from tests.support.families import ROWS
+from tests.support.family_errors import model_of
 from tests.support.gguf_models import write_gguf_model
 
 from quatrain.checkpoint.open import open_float_model

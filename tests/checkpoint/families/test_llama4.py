@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.checkpoint.families.table import LLAMA4
+from tests.support.families import LLAMA4
 from tests.support.knobs import TINY as KNOBS_TINY
 from tests.support.meta_folders import write_meta_llama4
 from tests.support.peers import (

@@ -1,8 +1,8 @@
 """Every row of the table against its model in transformers, by each of its readings."""
 
 import pytest
-from tests.checkpoint.families.parity import float_error, gguf_error, meta_error, quantized_error
-from tests.checkpoint.families.table import ROWS
+from tests.support.families import ROWS
+from tests.support.family_errors import float_error, gguf_error, meta_error, quantized_error
 from tests.support.peers import TOLERANCE
 from tests.support.quantized_models import METHODS
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.checkpoint.families.parity import checkpoint_error, model_of
-from tests.checkpoint.families.table import ROWS
 from tests.support import quantized_folders as folders
+from tests.support.families import ROWS
+from tests.support.family_errors import checkpoint_error, model_of
 from tests.support.peers import TOLERANCE
 from tests.support.quantized_models import write_quantized_model
 from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict

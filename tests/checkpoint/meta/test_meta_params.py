@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from tests.checkpoint.families.table import LLAMA4
 from tests.support import meta_releases as releases
 from tests.support import tiny_models as tiny
+from tests.support.families import LLAMA4
 from tests.support.meta_folders import write_meta_llama4
 from tests.support.peers import random_model
 

@@ -5,7 +5,7 @@ loaded, from an unpacked archive each:
 
     pip download --no-deps auto-gptq==0.7.1 autoawq==0.2.9    # unpack both into DIR
     pip install --no-deps --target DIR compressed-tensors==0.20.0 loguru
-    python make.py DIR
+    PYTHONPATH=DIR python make.py DIR
 """
 
 import importlib.util
@@ -69,7 +69,6 @@ def awq(folder: Path, weight, scales, zeros) -> dict[str, torch.Tensor]:
 
 
 def compressed(folder: Path, weight, scales, zeros, symmetric) -> dict[str, torch.Tensor]:
-    sys.path.insert(0, str(folder))
     from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 

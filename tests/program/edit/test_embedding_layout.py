@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import typer
-from tests.support.paths import ROOT
+from tests.support.paths import REAL_RUNTIME
 from tests.support.programs import GraphMaker, artifact
 from typer.testing import CliRunner
 
@@ -20,7 +20,7 @@ from quatrain.program import Program, Tensor, open_program, write_program
 from quatrain.program.edit.embedding_layout import misread_embeddings, repair_program
 from quatrain.runtime.reference import ReferenceRunner
 
-REAL = ROOT.parent / "shared" / "real-runtime" / "voc20k_w16.pte"
+REAL = REAL_RUNTIME / "voc20k_w16.pte"
 
 
 def run(*arguments: object):

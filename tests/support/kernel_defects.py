@@ -5,22 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.paths import ROOT
+from tests.support.paths import CONFORMANCE, REAL_RUNTIME
 from tests.support.programs import GraphMaker, artifact
 
 from quatrain.program import ValueList
 
 Make = Callable[[Path], Path]
 
-_CONFORMANCE = ROOT / "tests" / "runtime" / "conformance"
-_REAL = ROOT.parent / "shared" / "real-runtime"
-
 
 def measured(name: str) -> Make:
     """A program that ExecuTorch's own runtime was measured with."""
 
     def make(folder: Path) -> Path:
-        for path in (_CONFORMANCE / f"{name}.pte", _REAL / f"{name}.pte"):
+        for path in (CONFORMANCE / f"{name}.pte", REAL_RUNTIME / f"{name}.pte"):
             if path.exists():
                 return path
         pytest.skip(f"{name}.pte is not here")
@@ -193,7 +190,7 @@ _MEAN = call(
 _CONVOLUTION = call("aten.convolution.default", ("float32", 1, 4, 4, 4), plain=(("null",),) * 8)
 
 # defect, the GPU and runtime to ask about, a program that has it, one that does not
-RUNTIME_CASES: list[tuple[str, str, str, Make, Make]] = [
+KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("unknown-operator", "desktop", "1.2", measured("llama_w"), weight_only()),
     ("embedding-height-packed", "desktop", "1.5", embedding("height_packed"),
      embedding("width_packed")),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from tests.checkpoint.families.table import ROWS, Row
+from tests.support.families import ROWS, Row
 from tests.support.gguf_models import write_gguf_model
 from tests.support.peers import (
     backbone_of,

@@ -1,0 +1,42 @@
+"""What is written of GPUs, defects and releases: sourced, consistent, and what the page says."""
+
+from pathlib import Path
+
+from tests.support.kernel_defects import measured
+from tests.support.paths import DOCS
+
+from quatrain.program import open_program
+from quatrain.runtime.defects import EmulatedDefect
+from quatrain.targets import load_defects, load_gpus
+from quatrain.targets.catalogue import load_toml
+from quatrain.targets.runtimes import known_releases, releases_that_know
+
+
+def test_every_figure_has_its_source() -> None:
+    names = (
+        "vulkan", "fp16", "storage_16bit", "int8_dot_product", "subgroup_size",
+        "max_storage_buffer", "max_image_2d", "max_image_3d",
+    )  # fmt: skip
+    for gpu in load_gpus():
+        known = {name for name in names if getattr(gpu, name) is not None}
+        assert known == set(gpu.sources), gpu.id
+
+
+def test_every_emulated_defect_is_a_known_one() -> None:
+    assert set(EmulatedDefect) < {defect.id for defect in load_defects()}
+
+
+def test_every_limit_that_names_a_defect_names_a_known_one() -> None:
+    limits = load_toml("runtimes.toml")["limit"]
+    known = {defect.id for defect in load_defects()}
+    assert {limit["defect"] for limit in limits if "defect" in limit} <= known
+    assert all(limit["since"] in known_releases() and limit["source"] for limit in limits)
+
+
+def test_the_page_on_devices_says_which_release_runs_what_and_names_every_defect() -> None:
+    page = (DOCS / "devices.md").read_text(encoding="utf-8")
+    knows = releases_that_know(open_program(measured("llama_d")(Path())).vulkan)
+    for version in known_releases():
+        assert f"| {version} | {'yes' if version in knows else 'no'} |" in page
+    for defect in load_defects():
+        assert f"| {defect.id} |" in page

@@ -1,0 +1,91 @@
+"""For each defect one program that has it and one that does not."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.support.driver_defects import DRIVER_CASES, dynamic_zero_points, prepacks
+from tests.support.findings import findings
+from tests.support.kernel_defects import KERNEL_CASES, dynamic
+
+from quatrain.program import open_program
+from quatrain.targets import examine, fatal_findings, load_defects
+from quatrain.targets.triggers import TRIGGERS
+
+Make = Callable[[Path], Path]
+CASES = [*DRIVER_CASES, *KERNEL_CASES]
+
+
+@pytest.fixture
+def partial(tmp_path: Path) -> Path:
+    """A program whose method calls its delegate twice."""
+    from quatrain.program.flatbuffer import encode
+    from quatrain.program.schema import program_schema
+
+    path = prepacks(1)(tmp_path)
+    program = open_program(path)
+    chain = program.root.execution_plan[0].chains[0]
+    chain.instructions = chain.instructions * 2
+    body = encode(program.root, program_schema())
+    data = bytearray(path.read_bytes())
+    base = program.segment_base
+    segments = data[base:]
+    size = len(body) + 32
+    new_base = -(-size // 128) * 128
+    header = (
+        b"eh00" + (32).to_bytes(4, "little") + size.to_bytes(8, "little")
+        + new_base.to_bytes(8, "little") + len(segments).to_bytes(8, "little")
+    )  # fmt: skip
+    root = (int.from_bytes(body[:4], "little") + 32).to_bytes(4, "little")
+    head = root + body[4:8] + header + body[8:]
+    path.write_bytes(head + bytes(new_base - len(head)) + segments)
+    return path
+
+
+@pytest.mark.parametrize(("defect", "gpu", "runtime", "has", "lacks"), CASES)
+def test_each_defect_is_found_where_it_is(
+    defect: str, gpu: str, runtime: str, has: Make, lacks: Make, tmp_path: Path, partial: Path
+) -> None:
+    sick = partial if defect == "partial-delegation" else has(tmp_path)
+    found = findings(sick, gpu, runtime)
+    assert defect in found, list(found)
+    assert found[defect].occurrences and found[defect].remedy and found[defect].source
+    assert defect not in findings(lacks(tmp_path), gpu, runtime)
+
+
+def test_every_defect_has_a_case_and_a_trigger() -> None:
+    assert {defect.id for defect in load_defects()} == {case[0] for case in CASES}
+    assert {defect.trigger for defect in load_defects()} == set(TRIGGERS)
+
+
+FIXED = {defect.id: defect.fixed_in for defect in load_defects() if defect.fixed_in}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[0] in FIXED], ids=lambda c: c[0])
+def test_a_fixed_runtime_is_not_blamed(
+    case: tuple[str, str, str, Make, Make], tmp_path: Path
+) -> None:
+    defect, gpu, _, has, _ = case
+    sick = has(tmp_path)
+    assert defect not in findings(sick, gpu, FIXED[defect])
+    assert defect in findings(sick, gpu, None)
+
+
+def test_only_the_gpus_concerned_are_blamed(tmp_path: Path) -> None:
+    sick = dynamic_zero_points("float16")(tmp_path)
+    assert "dq8ca-zp-binding-float" not in findings(sick, "adreno-8xx", "1.3")
+    suspected = findings(sick, "mali-g720", "1.3")["dq8ca-zp-binding-float"]
+    assert suspected.certainty == "possible" and not suspected.applies
+    everywhere = [f for f in examine(open_program(sick), None, "1.3") if f.defect.endswith("float")]
+    assert [(f.certainty, f.gpus) for f in everywhere] == [
+        ("certain", ["mali-g610", "mali-g710", "mali-g715"]),
+        ("possible", ["mali-g720"]),
+    ]
+
+
+def test_a_kernel_that_needs_dot_products_spares_gpus_without(tmp_path: Path) -> None:
+    sick = dynamic(group_size=256)(tmp_path)
+    assert "dq8ca-group-sums" not in findings(sick, "mali-g76", "1.5")
+    assert [finding.defect for finding in fatal_findings(open_program(sick))] == [
+        "dq8ca-group-sums"
+    ]
