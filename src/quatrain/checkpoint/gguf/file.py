@@ -10,7 +10,9 @@ left to the gguf package.
 import mmap
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,6 @@ from gguf.constants import GGML_QUANT_SIZES
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, StoredTensor
 from quatrain.checkpoint.files.memory_map import map_file
 from quatrain.errors import InputError
-
-_LEGACY_QUANTS = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
-_K_QUANTS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
-READABLE_TYPES = ("F32", "F16", "BF16", *_LEGACY_QUANTS, *_K_QUANTS)
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
 _SCALARS |= {12: "d"}
@@ -73,6 +71,17 @@ def read_gguf(path: Path) -> GgufFile:
         raise InputError(
             f"{path}: is not a whole GGUF file: {error}. Download it again."
         ) from error
+
+
+@cache
+def readable_types() -> list[gguf.GGMLQuantizationType]:
+    """The types that the gguf package dequantizes, found by giving it an empty block of each."""
+    found = []
+    for kind, (_, block_bytes) in GGML_QUANT_SIZES.items():
+        with suppress(NotImplementedError):
+            gguf.quants.dequantize(np.zeros((1, block_bytes), np.uint8), kind)
+            found.append(kind)
+    return found
 
 
 class _Cursor:
@@ -170,10 +179,11 @@ def _locate(
         ggml_type = gguf.GGMLQuantizationType(kind)
     except ValueError:
         raise ValueError(f"tensor {name} has unknown type {kind}") from None
-    if ggml_type.name not in READABLE_TYPES:
+    if ggml_type not in readable_types():
         raise InputError(
             f"{path}: tensor {name} is {ggml_type.name}, expected one of "
-            f"{', '.join(READABLE_TYPES)}; take the model's F16 or Q8_0 file"
+            f"{', '.join(kind.name for kind in readable_types())}; take the model's F16 or Q8_0 "
+            "file"
         )
     block, block_bytes = GGML_QUANT_SIZES[ggml_type]
     elements = int(np.prod(shape, dtype=object))
