@@ -18,7 +18,7 @@ from torch import nn
 from measure import machine, print_table, write_json
 from quatrain.backbone.moe import MixtureOfExperts, skip_experts
 from quatrain.backbone.params import config_from_params
-from quatrain.export.executorch_internals import EDGE_CONFIG
+from quatrain.export.executorch_internals import edge_config
 from quatrain.export.xnnpack.delegated_linears import delegate_linears
 from quatrain.linear import Int8DynActInt4WeightLinear
 from quatrain.quiet import quiet
@@ -91,7 +91,7 @@ def program(module: nn.Module) -> bytes:
         traced = torch.export.export(
             module, (torch.zeros(1, 3, PARAMS["dim"]),), dynamic_shapes=({1: tokens},)
         )
-        return to_edge(traced, compile_config=EDGE_CONFIG).to_executorch().buffer
+        return to_edge(traced, compile_config=edge_config()).to_executorch().buffer
 
 
 def milliseconds(buffer: bytes, tokens: int) -> float:

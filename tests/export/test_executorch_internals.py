@@ -2,6 +2,9 @@
 what we change of theirs is put back."""
 
 import ast
+import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,16 +87,52 @@ def test_an_operator_with_other_arguments(monkeypatch):
 
 def test_a_pattern_that_is_gone(monkeypatch):
     monkeypatch.delitem(pattern_registry.fusable_patterns, "hf_rope")
-    with pytest.raises(
-        QuatrainError, match=rf"fusable_patterns .* found no hf_rope, .*{EXECUTORCH}"
-    ):
+    with pytest.raises(QuatrainError, match=rf"^hf_rope of fusable_patterns .*{EXECUTORCH}"):
         entered(internals.partitioner_takes_packed_layers)
 
 
 def test_an_operator_that_is_not_registered(monkeypatch):
     monkeypatch.delitem(vulkan_supported_ops, exir_ops.edge.et_vk.linear_q4gsw.default)
-    with pytest.raises(QuatrainError, match=rf"op_registry: found no entry, .*{EXECUTORCH}"):
+    with pytest.raises(QuatrainError, match=rf"op_registry: found nothing of .*{EXECUTORCH}"):
         entered(internals.partitioner_takes_packed_layers)
+
+
+@pytest.mark.parametrize(
+    ("holder", "name", "call", "message"),
+    [
+        (torch.library, "_scoped_library", lambda: entered(internals.shapes_of_vulkan_operators),
+         r"torch\.library\._scoped_library: found nothing .* torch 2\.\S+ is installed"),
+        (internals.EdgeCompileConfig, "__dataclass_fields__", internals.edge_config,
+         rf"_check_ir_validity of EdgeCompileConfig: found nothing .*{EXECUTORCH}"),
+    ],
+)  # fmt: skip
+def test_a_private_name_that_is_gone(holder, name, call, message, monkeypatch):
+    if name == "__dataclass_fields__":
+        monkeypatch.setattr(holder, name, {})
+    else:
+        monkeypatch.delattr(holder, name)
+    with pytest.raises(QuatrainError, match=message):
+        call()
+
+
+def test_delegates_whose_constants_lie_elsewhere(monkeypatch):
+    part = SimpleNamespace(named_data_store_output=SimpleNamespace(blobs=[]))
+    monkeypatch.setattr(internals, "lowered_parts", lambda graph: [part])
+    manager = SimpleNamespace(exported_program=lambda: SimpleNamespace(graph_module=None))
+    with pytest.raises(QuatrainError, match=rf"NamedDataStoreOutput\.buffers.*{EXECUTORCH}"):
+        internals.forget_constants(manager)
+
+
+def test_a_module_that_is_gone():
+    program = (
+        "import sys\n"
+        "sys.modules['executorch.exir._serialize._named_data_store'] = None\n"
+        "from quatrain.errors import QuatrainError\n"
+        "try:\n    import quatrain.export.executorch_internals\n"
+        "except QuatrainError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert re.search(rf"_named_data_store.* {EXECUTORCH}", done.stdout), done.stderr
 
 
 def test_a_delegate_that_is_built_otherwise(monkeypatch):

@@ -10,34 +10,52 @@ of in modules of their own: `quatrain.executorch_wheel` (the schemas inside the 
 To move to another release: docs/contributing/move-to-a-new-executorch-release.md.
 """
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import executorch.backends.vulkan.custom_ops_lib  # noqa: F401
 import torch
-from executorch.backends.vulkan.op_registry import vulkan_supported_ops
-from executorch.backends.vulkan.patterns import pattern_registry
-from executorch.exir import EdgeCompileConfig, ExecutorchProgramManager
-from executorch.exir._serialize._named_data_store import NamedDataStore
-from executorch.exir.dialects._ops import ops as exir_ops
-from executorch.exir.lowered_backend_module import LoweredBackendModule
-from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
 from torch import nn
 
 from quatrain.executorch_wheel import changed
 from quatrain.linear.private_operators import check_arguments, torchao_operators
 
-# The modules `custom_ops_lib` and `custom_ops` above register `torch.ops.et_vk.*` and
-# `torch.ops.llama.*`, which a backbone's parts are traced as; ExecuTorch has no public name for
-# them. `executorch.exir` registers `quantized_decomposed::embedding_byte` and `embedding_4bit`
-# likewise. Without them no backbone is traced.
+try:
+    # `custom_ops_lib` and `custom_ops` register `torch.ops.et_vk.*` and `torch.ops.llama.*`, which
+    # a backbone's parts are traced as; ExecuTorch has no public name for them. `executorch.exir`
+    # registers `quantized_decomposed::embedding_byte` and `embedding_4bit` likewise. Without them
+    # no backbone is traced.
+    import executorch.backends.vulkan.custom_ops_lib  # noqa: F401
+    from executorch.backends.vulkan.op_registry import vulkan_supported_ops
+    from executorch.backends.vulkan.patterns import pattern_registry
+    from executorch.exir import EdgeCompileConfig, ExecutorchProgramManager
+    from executorch.exir._serialize._named_data_store import NamedDataStore
+    from executorch.exir.dialects._ops import ops as exir_ops
+    from executorch.exir.lowered_backend_module import LoweredBackendModule
+    from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
+except ImportError as error:
+    raise changed("executorch", "what exporting imports of it", error, "to find it all") from error
 
-# Private fields of the config. The graphs are right by construction; the verifier would only
-# re-interpret them. And with dim-order operators in place of `aten._to_copy`, the Vulkan
-# partitioner would leave casts outside the delegate, which `export.kernel_check` refuses.
-EDGE_CONFIG = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True)
+
+def _require(there: bool, package: str, what: str) -> None:
+    """Raise `QuatrainError` unless `what`, which is private to `package`, is there."""
+    if not there:
+        raise changed(package, what, "nothing of the kind", "it as it was")
+
+
+def edge_config() -> EdgeCompileConfig:
+    """What both backends ask of ExecuTorch's first lowering; two of its private fields.
+
+    The graphs are right by construction; the verifier would only re-interpret them. And with
+    dim-order operators in place of `aten._to_copy`, the Vulkan partitioner would leave casts
+    outside the delegate, which `export.kernel_check` refuses.
+    """
+    fields = {field.name for field in dataclasses.fields(EdgeCompileConfig)}
+    for name in ("_check_ir_validity", "_skip_dim_order"):
+        _require(name in fields, "executorch", f"{name} of EdgeCompileConfig")
+    return EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True)
 
 
 def _like_rows(x: torch.Tensor, packed: torch.Tensor) -> torch.Tensor:
@@ -96,14 +114,18 @@ def _implementations(
     Without `_scoped_library` they would stay. Without clearing `_dispatch_cache` what traces the
     operators later in this process would look for a function that is gone.
     """
+    _require(hasattr(torch.library, "_scoped_library"), "torch", "torch.library._scoped_library")
+    operators = [getattr(getattr(torch.ops, namespace), name).default for name in functions]
+    caches = [getattr(operator, "_dispatch_cache", None) for operator in operators]
+    _require(all(isinstance(c, dict) for c in caches), "torch", "OpOverload._dispatch_cache")
     try:
         with torch.library._scoped_library(namespace, "IMPL") as library:
             for name, function in functions.items():
                 library.impl(name, function, key, allow_override=True)
             yield
     finally:
-        for name in functions:
-            getattr(getattr(torch.ops, namespace), name).default._dispatch_cache.clear()
+        for operator in operators:
+            operator._dispatch_cache.clear()
 
 
 @contextmanager
@@ -126,9 +148,9 @@ def _any_dtypes() -> Iterator[None]:
     taken = [edge.et_vk.linear_q4gsw.default, edge.et_vk.linear_dq8ca_q4gsw.default]
     any_dtypes = edge.torchao.choose_qparams_affine.default
     for operator in (*taken, any_dtypes):
-        if not hasattr(vulkan_supported_ops.get(operator), "inputs_dtypes"):
-            what = f"{operator} in executorch.backends.vulkan.op_registry"
-            raise changed("executorch", what, "no entry", "one with inputs_dtypes")
+        features = vulkan_supported_ops.get(operator)
+        what = f"inputs_dtypes of {operator} in executorch.backends.vulkan.op_registry"
+        _require(hasattr(features, "inputs_dtypes"), "executorch", what)
     before = {operator: vulkan_supported_ops[operator].inputs_dtypes for operator in taken}
     try:
         for operator in taken:
@@ -151,10 +173,9 @@ _PATTERNS = ("export_llama_rope", "hf_rope", "causal_sdpa")
 def _fewer_patterns() -> Iterator[None]:
     """Take from the partitioner the patterns of `_PATTERNS`, which it would look for in vain."""
     patterns = pattern_registry.fusable_patterns
-    missing = [name for name in _PATTERNS if name not in patterns]
-    if missing:
-        what = "fusable_patterns in executorch.backends.vulkan.patterns"
-        raise changed("executorch", what, f"no {', '.join(missing)}", ", ".join(_PATTERNS))
+    for name in _PATTERNS:
+        what = f"{name} of fusable_patterns in executorch.backends.vulkan.patterns"
+        _require(name in patterns, "executorch", what)
     before = dict(patterns)
     try:
         for name in _PATTERNS:
@@ -179,8 +200,8 @@ def _shapes_of_token_qparams() -> Iterator[None]:
 
     key = "CompositeImplicitAutograd"
     name = torchao_operators().choose_qparams_affine.default.name()
-    if not torch._C._dispatch_has_kernel_for_dispatch_key(name, key):
-        raise changed("torchao", f"{name} of torchao", "a kernel of its own", f"a {key} one")
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
+    _require(has_kernel, "torchao", f"the {key} kernel of {name}")
     with _implementations("torchao", {name.partition("::")[2]: empty}, key):
         yield
 
@@ -197,8 +218,11 @@ def forget_constants(manager: ExecutorchProgramManager) -> None:
     export in a process that has made one before would need the memory of both.
     """
     for part in lowered_parts(manager.exported_program().graph_module):
-        if part.named_data_store_output is not None:
-            part.named_data_store_output.buffers.clear()
+        stored = part.named_data_store_output
+        if stored is not None:
+            buffers = getattr(stored, "buffers", None)
+            _require(isinstance(buffers, list), "executorch", "NamedDataStoreOutput.buffers")
+            stored.buffers.clear()
 
 
 def copied_delegate(

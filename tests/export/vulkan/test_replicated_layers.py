@@ -9,7 +9,7 @@ from tests.support.tiny_checkpoint import write_checkpoint
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
-from quatrain.export.executorch_internals import EDGE_CONFIG
+from quatrain.export.executorch_internals import edge_config
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
 from quatrain.export.vulkan.lowering import write_vulkan_program
@@ -67,7 +67,7 @@ def lower_eager_linears(backbone, path):
     """Let ExecuTorch find and fuse the linears itself, in the graph of the eager modules."""
     with quiet():
         edge = to_edge_transform_and_lower(
-            trace(backbone), partitioner=[VulkanPartitioner({})], compile_config=EDGE_CONFIG
+            trace(backbone), partitioner=[VulkanPartitioner({})], compile_config=edge_config()
         )
         with path.open("wb") as file:
             edge.to_executorch(EXECUTORCH_CONFIG).write_to_file(file)

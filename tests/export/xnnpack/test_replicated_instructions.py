@@ -17,7 +17,7 @@ from quatrain.arithmetic import XNNPACK_ARITHMETIC
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
-from quatrain.export.executorch_internals import EDGE_CONFIG
+from quatrain.export.executorch_internals import edge_config
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.xnnpack import delegated_linears
 from quatrain.export.xnnpack.delegated_linears import Shape
@@ -161,7 +161,7 @@ def test_a_linear_of_the_most_tokens_is_that_of_any_number(kind):
             XnnpackPartitioner() if kind is nn.Linear else XnnpackDynamicallyQuantizedPartitioner()
         )
         edge = to_edge_transform_and_lower(
-            program, partitioner=[partitioner], compile_config=EDGE_CONFIG
+            program, partitioner=[partitioner], compile_config=edge_config()
         )
     parts = edge.exported_program().graph_module.modules()
     (lowered,) = [part for part in parts if isinstance(part, LoweredBackendModule)]

@@ -8,7 +8,7 @@ from executorch.exir import to_edge
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.executorch_internals import (
-    EDGE_CONFIG,
+    edge_config,
     forget_constants,
     partitioner_takes_packed_layers,
     shapes_of_vulkan_operators,
@@ -54,7 +54,7 @@ def write_lowered(
         shapes_of_vulkan_operators(),
         partitioner_takes_packed_layers(),
     ):
-        edge = to_edge(program, constant_methods=metadata, compile_config=EDGE_CONFIG)
+        edge = to_edge(program, constant_methods=metadata, compile_config=edge_config())
         delegated = edge.to_backend(VulkanPartitioner(compile_options))
         manager = delegated.to_executorch(EXECUTORCH_CONFIG)
     with stages("write"):

@@ -21,9 +21,9 @@ from quatrain.backbone.model import Backbone
 from quatrain.executorch_wheel import changed
 from quatrain.export.constants import xnnpack_bytes
 from quatrain.export.executorch_internals import (
-    EDGE_CONFIG,
     LoweredBackendModule,
     copied_delegate,
+    edge_config,
     lowered_parts,
 )
 from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, constant_key, with_keys
@@ -110,7 +110,7 @@ def _lowered(shape: Shape) -> _Template:
     with torch.no_grad(), quiet():
         program = torch.export.export(like, (example,))
         edge = to_edge_transform_and_lower(
-            program, partitioner=[partitioner], compile_config=EDGE_CONFIG
+            program, partitioner=[partitioner], compile_config=edge_config()
         )
     graph = edge.exported_program().graph_module
     lowered = lowered_parts(graph)

@@ -9,7 +9,7 @@ from torch import nn
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.constants import tensors_of
-from quatrain.export.executorch_internals import EDGE_CONFIG
+from quatrain.export.executorch_internals import edge_config
 from quatrain.export.template import untouched_zeros
 from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
 from quatrain.export.xnnpack.delegated_linears import delegate_linears
@@ -64,7 +64,7 @@ def write_lowered(
     with stages("trace"):
         program = trace(backbone)
     with stages("lower the rest"), quiet():
-        edge = to_edge(program, constant_methods=metadata, compile_config=EDGE_CONFIG)
+        edge = to_edge(program, constant_methods=metadata, compile_config=edge_config())
         manager = edge.to_executorch(config)
     with stages("write"), path.open("wb") as file:
         manager.write_to_file(file)
