@@ -9,12 +9,13 @@ from typer.testing import CliRunner
 
 from quatrain.cli import build_app
 from quatrain.errors import InputError
-from quatrain.verify.diagnose import activity, diagnose, draw
+from quatrain.verify.diagnose import activation_statistics, diagnose_activations
+from quatrain.verify.heat_map import draw_heat_map
 
 
 def test_a_program_shows_what_its_checkpoint_shows(tiny: Tiny) -> None:
-    eager = {a.linear: a for a in diagnose(tiny.checkpoint, TEXT)}
-    program = {a.linear: a for a in diagnose(tiny.programs["8da4w"], TEXT)}
+    eager = {a.linear: a for a in diagnose_activations(tiny.checkpoint, TEXT)}
+    program = {a.linear: a for a in diagnose_activations(tiny.programs["8da4w"], TEXT)}
     assert len(program) == 15 and program.keys() == eager.keys()
     for name, found in program.items():
         assert found.negative_zero_points == pytest.approx(eager[name].negative_zero_points)
@@ -25,24 +26,25 @@ def test_a_program_shows_what_its_checkpoint_shows(tiny: Tiny) -> None:
 def test_figures_of_a_known_activation() -> None:
     # Zero points: -128 - round(low / scale), negative where the range leans to the positive.
     x = torch.tensor([[0.0, 0.1, 0.2, 10.0], [-10.0, -0.2, 0.1, 0.0]])
-    found = activity("linear", x)
+    found = activation_statistics("linear", x)
     assert found.negative_zero_points == 0.5
     assert (found.lowest, found.highest) == (-10.0, 10.0)
     assert found.clipped == 0
     assert found.to_zero == 0
-    coarse = activity("linear", torch.tensor([[0.001, -0.001, 0.002, 100.0]]))
+    coarse = activation_statistics("linear", torch.tensor([[0.001, -0.001, 0.002, 100.0]]))
     assert coarse.to_zero == 0.75 and coarse.outlier == pytest.approx(2.0, rel=1e-3)
 
 
 def test_heat_map_is_a_png(tiny: Tiny, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    draw(diagnose(tiny.programs["8da4w"], TEXT), tmp_path / "map.png")
+    draw_heat_map(diagnose_activations(tiny.programs["8da4w"], TEXT), tmp_path / "map.png")
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_its_own_text_is_cut_to_the_context(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quatrain.verify.diagnose.DEFAULT_TEXT", "w1 " * 65)
-    assert len(diagnose(tiny.programs["8da4w"])) == len(diagnose(tiny.checkpoint)) == 15
+    for model in (tiny.programs["8da4w"], tiny.checkpoint):
+        assert len(diagnose_activations(model)) == 15
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,7 @@ def test_a_heat_map_that_cannot_be_drawn_is_refused_before_anything_runs(
     name: str, missing: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "quatrain.verify.diagnose.find_spec", lambda package: None if package == missing else 1
+        "quatrain.verify.heat_map.find_spec", lambda package: None if package == missing else 1
     )
     asked = ["diagnose", "no model", "--heat-map", str(tmp_path / name)]
     with pytest.raises(InputError, match=message):
@@ -66,9 +68,9 @@ def test_a_heat_map_that_cannot_be_drawn_is_refused_before_anything_runs(
 
 def test_bad_requests_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--text\) has no tokens"):
-        diagnose(tiny.programs["8da4w"], "")
+        diagnose_activations(tiny.programs["8da4w"], "")
     with pytest.raises(InputError, match="65 tokens"):
-        diagnose(tiny.programs["8da4w"], "w1 " * 65)
+        diagnose_activations(tiny.programs["8da4w"], "w1 " * 65)
     with pytest.raises(InputError, match="nothing to draw"):
         pytest.importorskip("matplotlib")
-        draw([], tmp_path / "map.png")
+        draw_heat_map([], tmp_path / "map.png")

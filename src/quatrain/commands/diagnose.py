@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from quatrain.commands._common import (
     read_text,
     shown_stages,
 )
+
+if TYPE_CHECKING:
+    from quatrain.verify.diagnose import ActivationStatistics
 
 
 def diagnose(
@@ -36,25 +39,30 @@ def diagnose(
 
     Example: `quatrain diagnose smollm2-int4 --heat-map layers.png`
     """
-    from quatrain.verify.diagnose import check_drawable, draw
-    from quatrain.verify.diagnose import diagnose as run
+    from quatrain.verify.heat_map import check_drawable, draw_heat_map
 
     if heat_map:
         check_output(heat_map, "--heat-map")
         check_drawable(heat_map)
-    activities = run(model, read_text(text) if text else None, shown_stages())
+    from quatrain.verify.diagnose import diagnose_activations
+
+    found = diagnose_activations(model, read_text(text) if text else None, shown_stages())
     if heat_map:
-        draw(activities, heat_map)
+        draw_heat_map(found, heat_map)
     if json:
-        print_json({"linears": [asdict(activity) for activity in activities]})
+        print_json({"linears": [asdict(one) for one in found]})
         return
+    _print_table(found)
+    if heat_map:
+        print(f"{heat_map}: heat map")
+
+
+def _print_table(found: "list[ActivationStatistics]") -> None:
     columns = f"{'zero pt < 0':>12}{'lowest':>10}{'highest':>10}{'outlier':>9}{'clipped':>9}"
     print(f"{'linear':<32}{columns}{'to zero':>9}")
-    for a in activities:
+    for a in found:
         shares = f"{a.outlier:>8.0f}x{a.clipped:>9.2%}{a.to_zero:>9.1%}"
         ranges = f"{a.negative_zero_points:>12.0%}{a.lowest:>10.2f}{a.highest:>10.2f}"
         print(f"{a.linear:<32}{ranges}{shares}")
-    negative = sum(a.negative_zero_points for a in activities) / max(1, len(activities))
-    print(f"{len(activities)} linears; {negative:.0%} of all zero points are negative")
-    if heat_map:
-        print(f"{heat_map}: heat map")
+    negative = sum(a.negative_zero_points for a in found) / max(1, len(found))
+    print(f"{len(found)} linears; {negative:.0%} of all zero points are negative")

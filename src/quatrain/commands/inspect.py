@@ -1,24 +1,12 @@
 """`quatrain inspect`: what a program is made of, or what differs between two."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from quatrain.commands._common import (
-    Debug,
-    Json,
-    Model,
-    check_output,
-    human_bytes,
-    print_json,
-)
-
-if TYPE_CHECKING:
-    from quatrain.program.inspect.diff import Difference, ProgramDiff
-    from quatrain.program.inspect.report import ProgramReport
-
-_MOST_ROWS = 60  # of one table of differences
+from quatrain.commands._common import Debug, Json, Model, check_output, print_json
+from quatrain.errors import InputError
 
 
 def inspect(
@@ -40,208 +28,38 @@ def inspect(
 
     Example: `quatrain inspect model.pte --html model.html`
     """
-    from quatrain.errors import InputError
-    from quatrain.program import open_program
-    from quatrain.program.inspect.diff import diff_programs
-    from quatrain.program.inspect.report import inspect_program
-    from quatrain.targets import fatal_findings
-
     if other is not None and html is not None:
         raise InputError("--html shows one program; leave out the second, or use --json")
     if html is not None:
         check_output(html, "--html")
-    program = open_program(model)
-    if other is not None:
-        diff = diff_programs(program, open_program(other))
-        if json_output:
-            print_json(diff.as_dict())
-        else:
-            _print_diff(diff, model, other)
+    if other is None:
+        _inspect(model, html, json_output)
+    else:
+        _compare(model, other, json_output)
+
+
+def _inspect(model: Path, html: Path | None, json: bool) -> None:
+    from quatrain.commands._program_tables import print_report
+    from quatrain.targets.inspection import inspect_file
+
+    inspection = inspect_file(model, html)
+    if json:
+        print_json(inspection.as_dict())
         return
-    report = inspect_program(program)
-    fatal = fatal_findings(program)
+    print_report(inspection.report)
+    for finding in inspection.fatal:
+        print(f"fails on every phone: {finding}")
     if html is not None:
-        from quatrain.atomic_files import whole_file
-        from quatrain.program.inspect.html import render_page
+        print(f"\nwritten to {html}")
 
-        with whole_file(html) as temporary:
-            temporary.write_text(render_page(program), encoding="utf-8")
-    if json_output:
-        print_json(report.as_dict() | {"hazards": [finding.as_dict() for finding in fatal]})
+
+def _compare(model: Path, other: Path, json: bool) -> None:
+    from quatrain.commands._program_tables import print_diff
+    from quatrain.program import open_program
+    from quatrain.program.inspect.diff import diff_programs
+
+    diff = diff_programs(open_program(model), open_program(other))
+    if json:
+        print_json(diff.as_dict())
     else:
-        _print_report(report)
-        for finding in fatal:
-            print(f"fails on every phone: {finding}")
-        if html is not None:
-            print(f"\nwritten to {html}")
-
-
-def _print_report(report: "ProgramReport") -> None:
-    from rich.console import Console
-
-    from quatrain.program.inspect.report import counts_text, hidden_backends
-
-    console = Console()
-    console.print(f"[bold]{report.path}[/]  {human_bytes(report.nbytes)}")
-    for line in _delegate_lines(report):
-        console.print(f"  {line}")
-    console.print(f"  outside the delegate: {counts_text(report.outside) or 'nothing'}")
-    if report.activation_dtype:
-        console.print(
-            f"  {report.activation_dtype} activations, {_context(report)}, "
-            f"embedding {_embedding(report)}"
-        )
-    else:
-        console.print(f"  {_context(report)}")
-    if report.inputs:
-        console.print(f"  inputs {', '.join(report.inputs)} → outputs {', '.join(report.outputs)}")
-    if hidden := hidden_backends(report):
-        console.print(f"  {_hidden_line(hidden)}")
-    for line in _expert_lines(report):
-        console.print(f"  {line}")
-    if report.linears:
-        console.print(_linear_table(report))
-    console.print(_table("bytes", {k: human_bytes(n) for k, n in report.bytes_by_kind.items()}))
-    for waste in report.waste:
-        console.print(f"waste: {waste.what}, {human_bytes(waste.nbytes)} ({waste.remedy})")
-    if report.metadata:
-        console.print(_table("metadata", {k: str(v) for k, v in report.metadata.items()}))
-
-
-def _delegate_lines(report: "ProgramReport") -> list[str]:
-    """One a delegate, or for all of one backend where its format is not read."""
-    lines: list[str] = []
-    sizes: dict[tuple[str, str], list[int]] = {}
-    for delegate in report.delegates:
-        if delegate.operators is not None:
-            method, backend = delegate.method, delegate.backend
-            lines.append(f"{method}: {backend}, {delegate.operators} operators")
-        else:
-            sizes.setdefault((delegate.method, delegate.backend), []).append(delegate.nbytes)
-    for (method, backend), found in sizes.items():
-        weights = report.bytes_by_kind.get(f"weights of {backend}", 0)
-        size = human_bytes(sum(found) + weights)
-        many = f"{len(found)} {backend} delegates" if len(found) > 1 else backend
-        lines.append(f"{method}: {many}, {size}" + (" with their weights" if weights else ""))
-    return lines
-
-
-def _embedding(report: "ProgramReport") -> str:
-    layout = f", {report.embedding_layout}" if report.embedding_layout else ""
-    return f"{report.embedding or 'none'}{layout}"
-
-
-def _context(report: "ProgramReport") -> str:
-    shapes = "dynamic shapes" if report.dynamic_shapes else "static shapes"
-    return f"context {report.context_length or 'unknown'}, {shapes}"
-
-
-def _expert_lines(report: "ProgramReport") -> list[str]:
-    """How mixtures of experts are computed."""
-    layers: dict[int, list[int]] = {}
-    for layer, count in report.experts.items():
-        layers.setdefault(count, []).append(layer)
-    lines = [
-        f"{count} experts in layers {_ranges(which)}, all computed for every token"
-        for count, which in layers.items()
-    ]
-    if report.jumps:
-        lines.append(f"{report.jumps} jumps: experts that no token of a call picks are skipped")
-    return lines
-
-
-def _linear_table(report: "ProgramReport"):
-    """One row per role, shape and kernel, with the layers that have it."""
-    from rich.table import Table
-
-    counts = ", ".join(f"{count} {scheme}" for scheme, count in report.schemes.items())
-    zero_points = sorted({linear.zero_points for linear in report.linears if linear.zero_points})
-    if zero_points:
-        counts += f" ({' and '.join(zero_points)} zero points)"
-    rows: dict[tuple[str, ...], list[int]] = {}
-    for linear in report.linears:
-        shape = f"{linear.out_features}×{linear.in_features}"
-        group = str(linear.group_size or "")
-        role = linear.name if linear.layer is None else linear.role
-        key = (role, shape, linear.scheme, group, human_bytes(linear.nbytes))
-        rows.setdefault(key, []).extend([] if linear.layer is None else [linear.layer])
-    table = Table(title=f"linears: {counts}", title_justify="left")
-    for heading in ("layers", "role", "shape", "scheme", "group", "bytes each"):
-        table.add_column(heading, justify="right" if heading == "bytes each" else "left")
-    for (role, *cells), layers in rows.items():
-        distinct = sorted(set(layers))
-        each = len(layers) // max(len(distinct), 1)  # experts
-        table.add_row(_ranges(distinct), f"{each} × {role}" if each > 1 else role, *cells)
-    return table
-
-
-def _ranges(numbers: list[int]) -> str:
-    """Sorted numbers as people write them: '0-3, 5'."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
-def _merged(differences: list["Difference"]) -> list[tuple[str, str, str]]:
-    """Equal differences of the same linear in several layers, as one: 'layers.0-3.x'."""
-    merged: dict[tuple[str, str, str], list[int]] = {}
-    for difference in differences:
-        head, _, rest = difference.what.partition(".")
-        layer, _, name = rest.partition(".")
-        inside = head == "layers" and layer.isdecimal()
-        key = (name if inside else difference.what, difference.first, difference.second)
-        merged.setdefault(key, []).extend([int(layer)] if inside else [])
-    return [
-        (f"layers {_ranges(layers)}: {name}" if layers else name, first, second)
-        for (name, first, second), layers in merged.items()
-    ]
-
-
-def _table(title: str, rows: dict[str, str]):
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", show_header=False)
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
-
-
-def _print_diff(diff: "ProgramDiff", first: Path, second: Path) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console()
-    sections = {
-        "summary": diff.summary,
-        "outside the delegates": diff.outside,
-        "operators": diff.operators,
-        "operators, by place": diff.calls,
-        "bytes": diff.bytes_by_kind,
-        "linears": diff.linears,
-        "constants": diff.constants,
-    }
-    for title, differences in sections.items():
-        if differences:
-            table = Table("", str(first), str(second), title=title, title_justify="left")
-            rows = _merged(differences)
-            for row in rows[:_MOST_ROWS]:
-                table.add_row(*map(escape, row))
-            console.print(table)
-            if len(rows) > _MOST_ROWS:
-                console.print(f"and {len(rows) - _MOST_ROWS} more; --json lists all")
-    if diff.compared_weights:
-        equal, all_ = diff.equal_weights, diff.compared_weights
-        console.print(f"{equal} of {all_} linears have the same weights, byte for byte")
-    if diff.hidden:
-        console.print(_hidden_line(diff.hidden))
-    if diff.same:
-        console.print("nothing differs")
-
-
-def _hidden_line(backends: list[str]) -> str:
-    return f"what is inside {' and '.join(backends)} delegates is not shown"
+        print_diff(diff, model, other)

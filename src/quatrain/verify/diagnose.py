@@ -6,7 +6,6 @@ what `dq8ca-zp-binding-float` turns into garbage) and where outliers cost int8 i
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from quatrain.int4 import Scheme
 from quatrain.linear.affine import INT8_MAX, INT8_MIN, choose_token_qparams
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program import open_program
-from quatrain.program.inspect.linears import META_NAMES, find_linears
+from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.generate import check_prompt
 from quatrain.runtime.load import require_tokens_to_logits
 from quatrain.runtime.reference import ReferenceRunner
@@ -34,7 +33,7 @@ DEFAULT_TEXT = (
 
 
 @dataclass(frozen=True)
-class Activity:
+class ActivationStatistics:
     """The input of one linear over some tokens, as asymmetric int8 per token sees it.
 
     Shares are of 1. `negative_zero_points`: of tokens. `outlier`: the largest magnitude over the
@@ -51,8 +50,10 @@ class Activity:
     to_zero: float
 
 
-def diagnose(model: Path, text: str | None = None, stages: Stages | None = None) -> list[Activity]:
-    """The activity of each int4 linear of `model`, a program or a checkpoint, on `text`, or on as
+def diagnose_activations(
+    model: Path, text: str | None = None, stages: Stages | None = None
+) -> list[ActivationStatistics]:
+    """The statistics of each int4 linear of `model`, a program or a checkpoint, on `text`, or on as
     much of `DEFAULT_TEXT` as its context holds.
 
     A checkpoint runs eagerly as 8da4w, a program on the CPU reference in its own scheme. Raises
@@ -60,16 +61,16 @@ def diagnose(model: Path, text: str | None = None, stages: Stages | None = None)
     """
     look = _program_inputs if is_program(model) else _eager_inputs
     inputs = look(model, text, stages or Stages())
-    return [activity(name, x) for name, x in inputs.items()]
+    return [activation_statistics(name, x) for name, x in inputs.items()]
 
 
 @torch.inference_mode()
-def activity(name: str, x: torch.Tensor) -> Activity:
-    """The `Activity` of a linear `name` with input x [..., K]."""
+def activation_statistics(name: str, x: torch.Tensor) -> ActivationStatistics:
+    """The statistics of a linear `name` with input x [..., K]."""
     x = x.reshape(-1, x.shape[-1]).float()
     scale, zero = choose_token_qparams(x, torch.finfo(torch.float32).eps)
     integers = torch.round(x * (1.0 / scale[:, None])) + zero[:, None]
-    return Activity(
+    return ActivationStatistics(
         linear=name,
         negative_zero_points=float((zero < 0).float().mean()),
         lowest=float(x.min()),
@@ -133,47 +134,3 @@ def _encode(beside: Path, text: str | None, context: int) -> list[int]:
         raise InputError("the text (--text) has no tokens; there is nothing to run")
     check_prompt(tokens, context)
     return tokens
-
-
-def check_drawable(path: Path) -> None:
-    """Refuse, with `InputError`, a heat map that `draw` cannot write as `path`."""
-    if path.suffix.lower() != ".png":
-        raise InputError(f"--heat-map {path}: is written as PNG; give it a name that ends in .png")
-    if find_spec("matplotlib") is None:
-        raise InputError("--heat-map needs matplotlib: pip install matplotlib")
-
-
-def draw(activities: list[Activity], path: Path) -> None:
-    """Write a heat map (PNG) of layers by linear: negative zero points, and outliers.
-
-    Raises `InputError` as `check_drawable`, and where no linear belongs to a layer.
-    """
-    check_drawable(path)
-    from matplotlib.figure import Figure
-
-    from quatrain.atomic_files import whole_file
-
-    places = {a.linear: a for a in activities if a.linear.startswith("layers.")}
-    if not places:
-        raise InputError("no linear belongs to a layer; there is nothing to draw")
-    layers = 1 + max(int(name.split(".")[1]) for name in places)
-    figure = Figure(figsize=(max(6.0, 0.3 * layers + 2), 5), layout="constrained")
-    panels = (
-        ("tokens with a negative zero point", lambda a: a.negative_zero_points, 0.0, 1.0),
-        ("largest magnitude / root mean square", lambda a: a.outlier, 0.0, None),
-    )
-    for axes, (title, pick, low, high) in zip(figure.subplots(2, 1), panels, strict=True):
-        rows = [
-            [
-                pick(places[name]) if (name := f"layers.{i}.{role}") in places else float("nan")
-                for i in range(layers)
-            ]
-            for role in META_NAMES.values()
-        ]
-        image = axes.imshow(rows, aspect="auto", cmap="magma", vmin=low, vmax=high)
-        axes.set_yticks(range(len(rows)), list(META_NAMES))
-        axes.set_xlabel("layer")
-        axes.set_title(title)
-        figure.colorbar(image, ax=axes)
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
+from quatrain.atomic_files import whole_file
 from quatrain.int4 import Scheme
 from quatrain.program.container import Program
 from quatrain.program.graph import Operator, ValueList, VulkanGraph
@@ -55,6 +57,12 @@ def render_page(program: Program) -> str:
         colours=_COLOURS,
         groups=_groups(graph, report.linears) if graph else [],
     )
+
+
+def write_page(program: Program, path: Path) -> None:
+    """Write the page for `program` to `path`, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(render_page(program), encoding="utf-8")
 
 
 def _size(count: int) -> str:

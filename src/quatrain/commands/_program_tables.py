@@ -1,0 +1,174 @@
+"""How `quatrain inspect` prints a program, and what differs between two."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from quatrain.commands._common import human_bytes
+from quatrain.program.inspect.diff import Difference, ProgramDiff
+from quatrain.program.inspect.report import ProgramReport, counts_text, hidden_backends
+
+_MOST_ROWS = 60  # of one table of differences
+
+
+def print_report(report: ProgramReport) -> None:
+    """Print what a program is made of."""
+    console = Console()
+    console.print(f"[bold]{report.path}[/]  {human_bytes(report.nbytes)}")
+    for line in _delegate_lines(report):
+        console.print(f"  {line}")
+    console.print(f"  outside the delegate: {counts_text(report.outside) or 'nothing'}")
+    if report.activation_dtype:
+        console.print(
+            f"  {report.activation_dtype} activations, {_context(report)}, "
+            f"embedding {_embedding(report)}"
+        )
+    else:
+        console.print(f"  {_context(report)}")
+    if report.inputs:
+        console.print(f"  inputs {', '.join(report.inputs)} → outputs {', '.join(report.outputs)}")
+    if hidden := hidden_backends(report):
+        console.print(f"  {_hidden_line(hidden)}")
+    for line in _expert_lines(report):
+        console.print(f"  {line}")
+    if report.linears:
+        console.print(_linear_table(report))
+    console.print(_table("bytes", {k: human_bytes(n) for k, n in report.bytes_by_kind.items()}))
+    for waste in report.waste:
+        console.print(f"waste: {waste.what}, {human_bytes(waste.nbytes)} ({waste.remedy})")
+    if report.metadata:
+        console.print(_table("metadata", {k: str(v) for k, v in report.metadata.items()}))
+
+
+def _delegate_lines(report: ProgramReport) -> list[str]:
+    """One a delegate, or for all of one backend where its format is not read."""
+    lines: list[str] = []
+    sizes: dict[tuple[str, str], list[int]] = {}
+    for delegate in report.delegates:
+        if delegate.operators is not None:
+            method, backend = delegate.method, delegate.backend
+            lines.append(f"{method}: {backend}, {delegate.operators} operators")
+        else:
+            sizes.setdefault((delegate.method, delegate.backend), []).append(delegate.nbytes)
+    for (method, backend), found in sizes.items():
+        weights = report.bytes_by_kind.get(f"weights of {backend}", 0)
+        size = human_bytes(sum(found) + weights)
+        many = f"{len(found)} {backend} delegates" if len(found) > 1 else backend
+        lines.append(f"{method}: {many}, {size}" + (" with their weights" if weights else ""))
+    return lines
+
+
+def _embedding(report: ProgramReport) -> str:
+    layout = f", {report.embedding_layout}" if report.embedding_layout else ""
+    return f"{report.embedding or 'none'}{layout}"
+
+
+def _context(report: ProgramReport) -> str:
+    shapes = "dynamic shapes" if report.dynamic_shapes else "static shapes"
+    return f"context {report.context_length or 'unknown'}, {shapes}"
+
+
+def _expert_lines(report: ProgramReport) -> list[str]:
+    """How mixtures of experts are computed."""
+    layers: dict[int, list[int]] = {}
+    for layer, count in report.experts.items():
+        layers.setdefault(count, []).append(layer)
+    lines = [
+        f"{count} experts in layers {_ranges(which)}, all computed for every token"
+        for count, which in layers.items()
+    ]
+    if report.jumps:
+        lines.append(f"{report.jumps} jumps: experts that no token of a call picks are skipped")
+    return lines
+
+
+def _linear_table(report: ProgramReport) -> Table:
+    """One row per role, shape and kernel, with the layers that have it."""
+    counts = ", ".join(f"{count} {scheme}" for scheme, count in report.schemes.items())
+    zero_points = sorted({linear.zero_points for linear in report.linears if linear.zero_points})
+    if zero_points:
+        counts += f" ({' and '.join(zero_points)} zero points)"
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for linear in report.linears:
+        shape = f"{linear.out_features}×{linear.in_features}"
+        group = str(linear.group_size or "")
+        role = linear.name if linear.layer is None else linear.role
+        key = (role, shape, linear.scheme, group, human_bytes(linear.nbytes))
+        rows.setdefault(key, []).extend([] if linear.layer is None else [linear.layer])
+    table = Table(title=f"linears: {counts}", title_justify="left")
+    for heading in ("layers", "role", "shape", "scheme", "group", "bytes each"):
+        table.add_column(heading, justify="right" if heading == "bytes each" else "left")
+    for (role, *cells), layers in rows.items():
+        distinct = sorted(set(layers))
+        each = len(layers) // max(len(distinct), 1)  # experts
+        table.add_row(_ranges(distinct), f"{each} × {role}" if each > 1 else role, *cells)
+    return table
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Sorted numbers as people write them: '0-3, 5'."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _merged(differences: list[Difference]) -> list[tuple[str, str, str]]:
+    """Equal differences of the same linear in several layers, as one: 'layers.0-3.x'."""
+    merged: dict[tuple[str, str, str], list[int]] = {}
+    for difference in differences:
+        head, _, rest = difference.what.partition(".")
+        layer, _, name = rest.partition(".")
+        inside = head == "layers" and layer.isdecimal()
+        key = (name if inside else difference.what, difference.first, difference.second)
+        merged.setdefault(key, []).extend([int(layer)] if inside else [])
+    return [
+        (f"layers {_ranges(layers)}: {name}" if layers else name, first, second)
+        for (name, first, second), layers in merged.items()
+    ]
+
+
+def _table(title: str, rows: dict[str, str]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def print_diff(diff: ProgramDiff, first: Path, second: Path) -> None:
+    """Print what differs between the programs at `first` and `second`."""
+    console = Console()
+    sections = {
+        "summary": diff.summary,
+        "outside the delegates": diff.outside,
+        "operators": diff.operators,
+        "operators, by place": diff.calls,
+        "bytes": diff.bytes_by_kind,
+        "linears": diff.linears,
+        "constants": diff.constants,
+    }
+    for title, differences in sections.items():
+        if differences:
+            table = Table("", str(first), str(second), title=title, title_justify="left")
+            rows = _merged(differences)
+            for row in rows[:_MOST_ROWS]:
+                table.add_row(*map(escape, row))
+            console.print(table)
+            if len(rows) > _MOST_ROWS:
+                console.print(f"and {len(rows) - _MOST_ROWS} more; --json lists all")
+    if diff.compared_weights:
+        equal, all_ = diff.equal_weights, diff.compared_weights
+        console.print(f"{equal} of {all_} linears have the same weights, byte for byte")
+    if diff.hidden:
+        console.print(_hidden_line(diff.hidden))
+    if diff.same:
+        console.print("nothing differs")
+
+
+def _hidden_line(backends: list[str]) -> str:
+    return f"what is inside {' and '.join(backends)} delegates is not shown"
