@@ -68,6 +68,10 @@ def test_a_name_that_the_system_refuses(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_torch_is_not_imported_for_it():
-    code = "import sys, quatrain.quantize.arguments; assert 'torch' not in sys.modules"
+def test_torch_is_not_imported_for_it(tmp_path):
+    source = tiny.write_hugging_face(tmp_path / "m")
+    code = (
+        "import sys; from quatrain.quantize.arguments import check_arguments; "
+        f"check_arguments({str(source)!r}, 'out', 32); assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -73,14 +73,15 @@ def quantize(
     """
     from quatrain.quantize.arguments import check_arguments
 
-    check_arguments(model, output, group_size)
+    fetched = model == "smollm2"
+    check_arguments(None if fetched else model, output, group_size)
 
     from quatrain.quantize.pipeline import quantize_model
     from quatrain.smollm2 import fetch_smollm2
 
     stages = shown_stages()
     path = Path(model)
-    if model == "smollm2":
+    if fetched:
         with stages("fetch SmolLM2"):
             path = fetch_smollm2()
     report = quantize_model(

@@ -2,21 +2,30 @@
 
 from pathlib import Path
 
+from quatrain.checkpoint.files.hub import readable
+from quatrain.checkpoint.open import detect
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES
 from quatrain.quantize.output_folder import check_output_folder
 
 
 def check_arguments(
-    source: Path | str, output: Path | str, group_size: int | None, params: Path | str | None = None
+    source: Path | str | None,
+    output: Path | str,
+    group_size: int | None,
+    params: Path | str | None = None,
 ) -> None:
-    """Raise `InputError` for a group size that no kernel takes (None is one to be chosen), and for
-    an `output` that no checkpoint made of `source` and `params` may go to."""
+    """Raise `InputError` where no kernel takes groups of `group_size`, `source` is nothing that is
+    read, or no checkpoint made of `source` and `params` may go to `output`.
+
+    `source` is None where it is still to be fetched, `group_size` where it is to be chosen.
+    """
     if group_size is not None and group_size not in GROUP_SIZES:
         raise InputError(
             f"group size {group_size} is not supported, expected one of "
             f"{', '.join(map(str, GROUP_SIZES))}"
         )
-    # A name with a null character is none; what opens it says so.
-    named = [Path(path) for path in (source, params) if path and "\0" not in str(path)]
+    if source is not None:
+        detect(source)
+    named = [readable(Path(path)) for path in (source, params) if path is not None]
     check_output_folder(Path(output), named)

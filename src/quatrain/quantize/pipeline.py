@@ -6,32 +6,31 @@ turn comes, one writer puts them into a file, and one report says what that chan
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from quatrain.atomic_files import whole_folder
+from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.files.safetensors import encoded_header
-from quatrain.checkpoint.float_model import FloatModel
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
 from quatrain.checkpoint.source_files import source_files
 from quatrain.errors import InputError
 from quatrain.json_files import write_json
 from quatrain.quantize.arguments import check_arguments
-from quatrain.quantize.output_folder import MANIFEST, OWN_FILES, PARAMS, WEIGHTS, output_folder
-from quatrain.quantize.plan import EmbeddingFormat, OutputFormat, Plan, Source
+from quatrain.quantize.opened_source import OpenedSource
+from quatrain.quantize.output_folder import MANIFEST, OWN_FILES, WEIGHTS, output_folder
+from quatrain.quantize.plan import EmbeddingFormat, OutputFormat
 from quatrain.quantize.plan_checkpoint import plan_checkpoint
 from quatrain.quantize.plan_model import plan_model
-from quatrain.quantize.quantized_tensor import RoundingError, relative_rms
-from quatrain.quantize.report import QuantizeReport
+from quatrain.quantize.quantized_tensor import relative_rms
+from quatrain.quantize.report import QuantizeReport, make_report
 from quatrain.quantize.requantize import Requantization
-from quatrain.quantize.resumable import ResumableFile, resumable_folder, sha256_of
-from quatrain.quantize.writer import write_tensors
-from quatrain.stages import Stages, peak_rss_bytes
-from quatrain.tokenizer.files import CONFIG, TOKENIZER
+from quatrain.quantize.resumable import resumable_folder, sha256_of
+from quatrain.quantize.writer import Written, write_checkpoint
+from quatrain.stages import Stages
 
 _GROUP_SIZE = 32  # for a source in floating point, unless another is asked for
 
@@ -87,15 +86,12 @@ def quantize_model(
     stages = stages or Stages()
     path = local_path(model)
     with stages("open the model"):
-        source = open_float_model(path)
-        plan = plan_model(source, group_size, embedding, output_layer)
-        files = source_files(path, None)
-        opened = _Opened(path, files, source, plan, lambda: open_float_model(path))
-        folder = output_folder(Path(output), files)
+        opened = _open_model(path, group_size, embedding, output_layer)
+        folder = output_folder(Path(output), opened.files)
     with whole_folder(folder, OWN_FILES) as temporary:
         # Without a key: the folder is new, there is nothing to go on with.
-        written = _write(opened, temporary, "", stages)
-    return _report(opened, Path(output), written, stages)
+        written = write_checkpoint(opened, temporary, "", stages)
+    return make_report(opened, Path(output), written, stages)
 
 
 def convert_model(
@@ -127,89 +123,61 @@ def convert_model(
     options, stages, target = options or ConvertOptions(), stages or Stages(), Path(output)
     check_arguments(source, target, options.group_size, params)
     with stages("open the source"):
-        opened = _open(local_path(source), None if params is None else Path(params), options)
+        opened = _open_either(local_path(source), Path(params) if params else None, options)
         options = replace(options, group_size=opened.plan.group_size)
         output_folder(target, opened.files)
     with stages("digest the source"):
-        files = [
-            {"name": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file).hexdigest()}
-            for file in opened.files
-        ]
+        files = [_digested(file) for file in opened.files]
     said = json.dumps([version("quatrain"), files, asdict(options)])
     key = hashlib.sha256(encoded_header(opened.plan.specs) + said.encode()).hexdigest()
     with resumable_folder(target, OWN_FILES) as folder:
         with stages("write the tensors"):
-            written = _write(opened, folder, key, Stages())
+            written = write_checkpoint(opened, folder, key, Stages())
         write_json(folder / MANIFEST, _manifest(opened, files, options, written))
-    return _report(opened, target, written, stages)
+    return make_report(opened, target, written, stages)
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """A source and what is to become of it. `files`: those it is read from. `errors`: what
-    rounding changed, noted as it happens."""
-
-    path: Path
-    files: list[Path]
-    source: Source
-    plan: Plan
-    open_again: Callable[[], Source]
-    errors: dict[str, RoundingError] = field(default_factory=dict)
-
-    def rounded(self) -> list[RoundingError]:
-        """Of the matrices that are not exactly the source's."""
-        return [error for error in self.errors.values() if error.squared_error]
+def _open_either(path: Path, params: Path | None, options: ConvertOptions) -> OpenedSource:
+    if is_quantized(path):
+        return _open_checkpoint(path, params, options)
+    if params is not None:
+        raise InputError(
+            f"--params {params}: {path} is in floating point, whose parameters are those in its "
+            "own folder; put the file there as params.json, or leave out the option"
+        )
+    group_size = options.group_size or _GROUP_SIZE
+    return _open_model(path, group_size, options.embedding, options.output_layer)
 
 
-@dataclass(frozen=True)
-class _Written:
-    """`sha256` and `bytes` are of model.safetensors, `tokenizer` the names of its files."""
+def _open_model(
+    path: Path, group_size: int, embedding: EmbeddingFormat, output_layer: OutputFormat
+) -> OpenedSource:
+    model = open_float_model(path)
+    plan = plan_model(model, group_size, embedding, output_layer)
+    files = source_files(path, None)
+    return OpenedSource(path, files, model, plan, lambda: open_float_model(path))
 
-    tokenizer: list[str]
-    resumed_at: int
-    sha256: str
-    bytes: int
 
-
-def _open(path: Path, params: Path | None, options: ConvertOptions) -> _Opened:
-    """The source in floating point or quantized, with its plan."""
-    if not is_quantized(path):
-        if params is not None:
-            raise InputError(
-                f"--params {params}: {path} is in floating point, whose parameters are those in "
-                "its own folder; put the file there as params.json, or leave out the option"
-            )
-        model, group_size = open_float_model(path), options.group_size or _GROUP_SIZE
-        plan = plan_model(model, group_size, options.embedding, options.output_layer)
-        return _Opened(path, source_files(path, None), model, plan, lambda: open_float_model(path))
-
+def _open_checkpoint(path: Path, params: Path | None, options: ConvertOptions) -> OpenedSource:
     requantization = Requantization()
-    round_again = requantization if options.requantize_asymmetric else None
 
-    def open_again() -> Source:
-        return open_checkpoint(path, params, round_again)
+    def open_again() -> Checkpoint:
+        again = requantization if options.requantize_asymmetric else None
+        return open_checkpoint(path, params, again)
 
-    checkpoint = open_checkpoint(path, params, round_again)
+    checkpoint = open_again()
     plan = plan_checkpoint(checkpoint, options.group_size, options.embedding, options.output_layer)
     files = source_files(path, params)
-    return _Opened(path, files, checkpoint, plan, open_again, requantization.errors)
+    return OpenedSource(path, files, checkpoint, plan, open_again, requantization.errors)
 
 
-def _write(opened: _Opened, folder: Path, key: str, stages: Stages) -> _Written:
-    """Write all of the checkpoint but its manifest to `folder`."""
-    # What is small comes first: where it cannot be made, that shows at once.
-    for name in (TOKENIZER, CONFIG):  # of another source, whose conversion was interrupted
-        (folder / name).unlink(missing_ok=True)
-    tokenizer = [file.name for file in opened.source.write_tokenizer(folder)]
-    arguments = {"quantization_args": opened.plan.quantization_args}
-    write_json(folder / PARAMS, opened.source.params | arguments)
-    file = ResumableFile(folder / WEIGHTS, key)
-    resumed_at = write_tensors(file, opened.plan, opened.open_again, opened.errors, stages)
-    return _Written(tokenizer, resumed_at, *file.finish())
+def _digested(file: Path) -> dict[str, Any]:
+    digest = sha256_of(file).hexdigest()
+    return {"name": file.name, "bytes": file.stat().st_size, "sha256": digest}
 
 
 def _manifest(
-    opened: _Opened, files: list[dict[str, Any]], options: ConvertOptions, written: _Written
+    opened: OpenedSource, files: list[dict[str, Any]], options: ConvertOptions, written: Written
 ) -> dict[str, Any]:
     """What was made of what; nothing in it depends on where or when."""
     rounded = opened.rounded()
@@ -223,31 +191,3 @@ def _manifest(
         },
         "output": {"name": WEIGHTS, "bytes": written.bytes, "sha256": written.sha256},
     }
-
-
-def _report(opened: _Opened, output: Path, written: _Written, stages: Stages) -> QuantizeReport:
-    plan, errors, rounded = opened.plan, opened.errors, opened.rounded()
-    parts: dict[str, list[RoundingError]] = {}
-    if isinstance(opened.source, FloatModel):
-        for tensor in plan.tensors:
-            of_part = parts.setdefault(tensor.part, [])
-            of_part += [errors[tensor.target]] if tensor.target in errors else []
-    own = [output / name for name in OWN_FILES]
-    return QuantizeReport(
-        source=str(opened.path),
-        output=str(output),
-        group_size=plan.group_size,
-        tensors=len(plan.specs),
-        resumed_at=written.resumed_at,
-        bytes_in=sum(file.stat().st_size for file in opened.files),
-        bytes_out=sum(file.stat().st_size for file in own if file.is_file()),
-        weights_bytes=written.bytes,
-        rounded=len(rounded),
-        relative_rms_error=relative_rms(rounded),
-        relative_rms_error_by_part={part: relative_rms(of) for part, of in parts.items()},
-        exact_groups=sum(error.exact_groups for error in errors.values()),
-        negative_scales=sum(error.negative_scales for error in errors.values()),
-        tokenizer=written.tokenizer,
-        seconds=dict(stages.seconds),
-        peak_rss_bytes=peak_rss_bytes(),
-    )

@@ -1,6 +1,14 @@
 """What is said about a checkpoint that was written."""
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from quatrain.checkpoint.float_model import FloatModel
+from quatrain.quantize.opened_source import OpenedSource
+from quatrain.quantize.output_folder import OWN_FILES
+from quatrain.quantize.quantized_tensor import RoundingError, relative_rms
+from quatrain.quantize.writer import Written
+from quatrain.stages import Stages, peak_rss_bytes
 
 
 @dataclass(frozen=True)
@@ -45,3 +53,34 @@ class QuantizeReport:
     tokenizer: list[str]
     seconds: dict[str, float]
     peak_rss_bytes: int
+
+
+def make_report(
+    opened: OpenedSource, output: Path, written: Written, stages: Stages
+) -> QuantizeReport:
+    """What there is to say once all of the checkpoint is in `output`."""
+    plan, errors, rounded = opened.plan, opened.errors, opened.rounded()
+    parts: dict[str, list[RoundingError]] = {}
+    if isinstance(opened.source, FloatModel):
+        for tensor in plan.tensors:
+            of_part = parts.setdefault(tensor.part, [])
+            of_part += [errors[tensor.target]] if tensor.target in errors else []
+    own = [output / name for name in OWN_FILES]
+    return QuantizeReport(
+        source=str(opened.path),
+        output=str(output),
+        group_size=plan.group_size,
+        tensors=len(plan.specs),
+        resumed_at=written.resumed_at,
+        bytes_in=sum(file.stat().st_size for file in opened.files),
+        bytes_out=sum(file.stat().st_size for file in own if file.is_file()),
+        weights_bytes=written.bytes,
+        rounded=len(rounded),
+        relative_rms_error=relative_rms(rounded),
+        relative_rms_error_by_part={part: relative_rms(of) for part, of in parts.items()},
+        exact_groups=sum(error.exact_groups for error in errors.values()),
+        negative_scales=sum(error.negative_scales for error in errors.values()),
+        tokenizer=written.tokenizer,
+        seconds=dict(stages.seconds),
+        peak_rss_bytes=peak_rss_bytes(),
+    )

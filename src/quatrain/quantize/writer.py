@@ -1,45 +1,69 @@
-"""Writes a checkpoint's tensors one at a time, going on where an earlier attempt was stopped."""
+"""Writes a checkpoint, its tensors one at a time, and goes on where an earlier attempt stopped."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 import torch
 
 from quatrain.checkpoint.files.safetensors import encoded_header, encoded_tensor
+from quatrain.json_files import write_json
 from quatrain.quantize.methods import quantize_tensor
-from quatrain.quantize.plan import Plan, Source, TensorPlan
+from quatrain.quantize.opened_source import OpenedSource
+from quatrain.quantize.output_folder import PARAMS, WEIGHTS
+from quatrain.quantize.plan import Source, TensorPlan
 from quatrain.quantize.quantized_tensor import RoundingError
 from quatrain.quantize.resumable import ResumableFile
 from quatrain.stages import Stages
+from quatrain.tokenizer.files import CONFIG, TOKENIZER
 
 # The mapped pages of what was read count as memory until the source is opened anew.
 _BYTES_BETWEEN_OPENINGS = 128 << 20
 
 
-def write_tensors(
-    file: ResumableFile,
-    plan: Plan,
-    open_source: Callable[[], Source],
-    errors: dict[str, RoundingError],
-    stages: Stages,
-) -> int:
-    """Write what `file` lacks of the checkpoint; returns how many tensors were there already.
+@dataclass(frozen=True)
+class Written:
+    """`sha256` and `bytes` are of model.safetensors, `tokenizer` the names of its files."""
 
-    Holds one tensor in memory at a time. `errors` gets what rounding changed, by the name of what
-    was written, that of an earlier attempt too. `file` is closed where anything is raised.
+    tokenizer: list[str]
+    resumed_at: int
+    sha256: str
+    bytes: int
+
+
+def write_checkpoint(opened: OpenedSource, folder: Path, key: str, stages: Stages) -> Written:
+    """Write all of the checkpoint but its manifest to `folder`."""
+    # What is small comes first: where it cannot be made, that shows at once.
+    for name in (TOKENIZER, CONFIG):  # of another source, whose conversion was interrupted
+        (folder / name).unlink(missing_ok=True)
+    tokenizer = [file.name for file in opened.source.write_tokenizer(folder)]
+    arguments = {"quantization_args": opened.plan.quantization_args}
+    write_json(folder / PARAMS, opened.source.params | arguments)
+    file = ResumableFile(folder / WEIGHTS, key)
+    resumed_at = _write_tensors(file, opened, stages)
+    return Written(tokenizer, resumed_at, *file.finish())
+
+
+def _write_tensors(file: ResumableFile, opened: OpenedSource, stages: Stages) -> int:
+    """Write what `file` lacks of the tensors; returns how many were there already.
+
+    Holds one tensor in memory at a time. `opened.errors` gets what rounding changed, that of an
+    earlier attempt too. `file` is closed where anything is raised.
     """
+    plan, errors = opened.plan, opened.errors
     errors |= {name: RoundingError(*error) for name, error in file.carried.items()}
     done = max(0, file.done - 1)  # the first step is the header
     try:
         if file.done == 0:
             file.append([encoded_header(plan.specs)], errors)
-        source, since = open_source(), 0
+        source, since = opened.open_again(), 0
         for part, tensors in groupby(plan.tensors[done:], lambda tensor: tensor.part):
             with stages(f"quantize {part}"), one_thread():
                 for tensor in tensors:
                     if since >= _BYTES_BETWEEN_OPENINGS:
-                        source, since = open_source(), 0
+                        source, since = opened.open_again(), 0
                     file.append(_written(source, tensor, errors), errors)
                     since += sum(spec.nbytes for spec in tensor.specs)
     except BaseException:
