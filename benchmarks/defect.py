@@ -19,7 +19,7 @@ from quatrain.runtime.health import WatchedRunner, judge
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 
-FAULT = "dq8ca-zp-binding-float"
+DEFECT = "dq8ca-zp-binding-float"
 PROMPT = "Explain in two sentences why the sky is blue."
 NEW_TOKENS = 56
 WIDTH = 104  # characters of a line
@@ -42,8 +42,8 @@ def main() -> None:
     options = parser.parse_args()
     answers = [
         answer(options.dynamic, "8da4w", None),
-        answer(options.dynamic, f"8da4w, with {FAULT}", FAULT),
-        answer(options.weight_only, f"weight-only, with {FAULT}", FAULT),
+        answer(options.dynamic, f"8da4w, with {DEFECT}", DEFECT),
+        answer(options.weight_only, f"weight-only, with {DEFECT}", DEFECT),
     ]
     for one in answers:
         print(f"{one.title}: {one.text}\n  {'; '.join(one.problems) or 'healthy'}")

@@ -1,4 +1,4 @@
-"""Every public name is described: arguments, what comes back, what is raised, and each field."""
+"""Every public name is documented: arguments, what comes back, what is raised, and each field."""
 
 import griffe
 import pytest
@@ -16,13 +16,13 @@ def package() -> griffe.Object:
     return loaded
 
 
-def _sections(described: griffe.Object, kind: Section) -> list:
-    assert described.docstring, described.path
-    return [one for one in described.docstring.parsed if one.kind is kind]
+def _sections(documented: griffe.Object, kind: Section) -> list:
+    assert documented.docstring, documented.path
+    return [one for one in documented.docstring.parsed if one.kind is kind]
 
 
-def _named(described: griffe.Object, kind: Section) -> list[str]:
-    return [item.name for section in _sections(described, kind) for item in section.value]
+def _named(documented: griffe.Object, kind: Section) -> list[str]:
+    return [item.name for section in _sections(documented, kind) for item in section.value]
 
 
 FUNCTIONS = [name for name in quatrain.__all__ if name[0].islower()]
@@ -40,11 +40,11 @@ def test_a_function_says_what_it_takes_and_raises(package: griffe.Object, name: 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_class_says_what_its_fields_are(package: griffe.Object, name: str) -> None:
-    described = package[name]
+    documented = package[name]
     fields = getattr(getattr(quatrain, name), "__dataclass_fields__", {})
-    assert described.docstring
+    assert documented.docstring
     if fields:
-        assert _named(described, Section.attributes) == list(fields)
+        assert _named(documented, Section.attributes) == list(fields)
 
 
 def _function(package: griffe.Object, name: str) -> griffe.Object:

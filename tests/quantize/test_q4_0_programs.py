@@ -13,7 +13,7 @@ from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_m
 from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.verify.verify import verify_program
 
-LAYERS = 4  # so that the middle ones are stamped
+LAYERS = 4  # so that the middle ones are replicated
 INT4 = ("tok_embeddings", "output", "attention.w", "feed_forward.w")
 
 

@@ -6,7 +6,7 @@ from tests.support.smollm2 import SmolLM2
 from quatrain.verify.evaluate import DEFAULT_TEXT, evaluate_models
 
 pytestmark = pytest.mark.real
-FAULT = "dq8ca-zp-binding-float"
+DEFECT = "dq8ca-zp-binding-float"
 TOKENS = 128
 # XNNPACK rounds otherwise, and one token in eight is another's by a hair: 0.87 agree over 128
 # tokens, give or take 0.015, and so 0.8 would be near; over these it is 8 standard deviations off.
@@ -22,7 +22,7 @@ def test_the_defect_ruins_8da4w_and_leaves_weight_only_as_it_is(smollm2: SmolLM2
     assert dynamic.perplexity == pytest.approx(eager.perplexity, rel=0.02)
     assert weight_only.perplexity == pytest.approx(eager.perplexity, rel=0.15)
     assert 10 < eager.perplexity < 60  # of prose that no model was trained on
-    broken, untouched = evaluate_models(programs, text, TOKENS, "reference", FAULT)
+    broken, untouched = evaluate_models(programs, text, TOKENS, "reference", DEFECT)
     assert not broken.perplexity < 1000 * dynamic.perplexity
     assert untouched.loss == weight_only.loss
 

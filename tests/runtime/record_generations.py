@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def record(program: Path, defect: str | None, words: Tokenizer, start: int) -> list[dict]:
-    """The answers of `program` under `fault` to every second prompt."""
+    """The answers of `program` under `defect` to every second prompt."""
     runner = WatchedRunner(ReferenceRunner(program, emulate=defect))
     return [answer(runner, program, defect, words, i) for i in range(start, len(PROMPTS), 2)]
 
@@ -85,7 +85,7 @@ def answer(
     return {
         "prompt": PROMPTS[number],
         "program": program.name,
-        "fault": defect,
+        "defect": defect,
         "temperature": temperature,
         "stopped": generation.stopped,
         "tokens": generation.tokens,

@@ -42,7 +42,7 @@ def test_held_out_generations_are_told_apart(kind: str, count: int, flagged: int
 def test_the_beginning_of_a_stutter_is_enough(length: int) -> None:
     for recorded in (RECORDED, HELD_OUT):
         for one in recorded["garbled"]:
-            if one["fault"] == "dq8ca-zp-binding-float":
+            if one["defect"] == "dq8ca-zp-binding-float":
                 begun = judge(one["tokens"][:length], one["entropies"][:length], "length")
                 assert begun.problems
 

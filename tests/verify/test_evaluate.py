@@ -21,7 +21,7 @@ from quatrain.verify.evaluate import Divergence, evaluate_models
 
 TOKENS = [(i * 37 + i * i) % 96 for i in range(100)]  # longer than the context of 64
 TEXT = " ".join(f"w{token}" for token in TOKENS)
-FAULT = "dq8ca-zp-binding-float"
+DEFECT = "dq8ca-zp-binding-float"
 DEVICES = ("reference", "gpu") if list_adapters() else ("reference",)
 
 
@@ -93,10 +93,10 @@ def test_a_model_against_itself(tiny: Tiny) -> None:
 def test_an_emulated_defect_changes_8da4w_and_spares_weight_only(tiny: Tiny, device: str) -> None:
     models = [tiny.programs["8da4w"], tiny.programs["weight-only"]]
     whole = evaluate_models(models, TEXT, 40, device)
-    broken = evaluate_models(models, TEXT, 40, device, FAULT)
+    broken = evaluate_models(models, TEXT, 40, device, DEFECT)
     assert broken[0].loss != whole[0].loss  # random weights have no perplexity to lose
     assert broken[1].loss == whole[1].loss
-    eager, program = evaluate_models([tiny.checkpoint, models[0]], TEXT, 40, device, FAULT)
+    eager, program = evaluate_models([tiny.checkpoint, models[0]], TEXT, 40, device, DEFECT)
     assert eager.loss == pytest.approx(whole[0].loss, rel=1e-2)  # a checkpoint has no kernels
     assert program.against_first is not None and program.against_first.kl > 0.1
 
@@ -106,7 +106,7 @@ def test_an_xnnpack_program_runs_on_executorch(tiny_xnnpack: Path, tiny: Tiny) -
     assert program.runtime == "executorch"
     assert program.perplexity == pytest.approx(eager.perplexity, rel=0.05)
     with pytest.raises(InputError, match="--emulate works with"):
-        evaluate_models([tiny_xnnpack], TEXT, emulate=FAULT)
+        evaluate_models([tiny_xnnpack], TEXT, emulate=DEFECT)
 
 
 def _run(*arguments: object) -> str:

@@ -65,7 +65,7 @@ def visible(
     start: int, length: int, positions: int, attention_window: tuple[str, int] | None
 ) -> torch.Tensor:
     """Which of the first `positions` (columns) each of the `length` tokens from `start` on
-    (rows) attends to: bool [length, positions]. `reach` is a `Layer`'s."""
+    (rows) attends to: bool [length, positions]. The window is as in `Layer`."""
     tokens = (start + torch.arange(length))[:, None]
     columns = torch.arange(positions)[None, :]
     mask = columns <= tokens

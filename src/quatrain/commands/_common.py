@@ -65,7 +65,7 @@ Device = Annotated[
 Emulate = Annotated[
     str | None,
     typer.Option(
-        metavar="HAZARD",
+        metavar="DEFECT",
         help="Compute 8da4w as a phone with a known defect does: "
         f"{', '.join(_DEFECTS[:-1])} or {_DEFECTS[-1]} (docs/devices.md).",
         autocompletion=one_of(*_DEFECTS),

@@ -98,7 +98,7 @@ def _print_report(report: "VerifyReport") -> None:
     for check in report.devices:
         if check.layerwise is not None:
             compared = check.layerwise
-            probes = f"{compared.probes} points walked, the worst off by {compared.worst:.1e}"
+            probes = f"{compared.probes} probes compared, the worst off by {compared.worst:.1e}"
             print(f"  {check.device}: {probes}")
         for problem in check.problems:
             print(f"    {problem}")

@@ -158,7 +158,7 @@ def _check_device(
     if device == "executorch":
         problems += divergence_problems(parity, _FLOORS * floor.kl + _DIVERGENCE)
         return DeviceCheck(device, parity, None, problems)
-    with stages(f"walk on {device}"):
+    with stages(f"compare operators on {device}"):
         tracing, tolerance = cast(TracingRunner, runner), TOLERANCE[info.rounding]
         layerwise = compare_layerwise(tracing, backbone, eager.texts[0], tolerance)
     if layerwise.first is not None:

@@ -24,11 +24,11 @@ from quatrain.verify.packed_constants import check_packed
 
 TOKENS = torch.tensor([[3, 17, 90, 96, 4, 55]])
 RUNNERS = [ReferenceRunner, *([WgpuRunner] if list_adapters() else [])]
-# Stamped from a template, and lowered in full.
+# Replicated from a template, and lowered in full.
 CASES = {
-    "97, stamped": (97, 3, Scheme.DYNAMIC_INT8, "int4", "tied"),
+    "97, replicated": (97, 3, Scheme.DYNAMIC_INT8, "int4", "tied"),
     "98, in full": (98, 2, Scheme.WEIGHT_ONLY, "int4", "tied"),
-    "99, stamped": (99, 3, Scheme.WEIGHT_ONLY, "fp", "int4"),
+    "99, replicated": (99, 3, Scheme.WEIGHT_ONLY, "fp", "int4"),
     "99, in full": (99, 1, Scheme.DYNAMIC_INT8, "int4", "int4"),
 }
 

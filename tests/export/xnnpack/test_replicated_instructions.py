@@ -39,7 +39,7 @@ CASES = {
 }
 
 
-class Described:
+class Instructions:
     """A program's instructions with what their arguments are, not how they are numbered.
 
     A computed value is the instruction that wrote it last: a call writes its last argument.
@@ -50,13 +50,13 @@ class Described:
         self.root = self.program.root
         self.plan = self.root.execution_plan[0]
         self.written = {i: ("input", n) for n, i in enumerate(self.plan.inputs)}
-        self.steps = []
+        self.calls = []
         for step in self.plan.chains[0].instructions:
             call = step.instr_args
             what = self.operator(call) if call.table == "KernelCall" else self.delegate(call)
             self.written.pop(call.args[-1], None)  # what it held before does not matter
-            self.steps.append((what, [self.value(i) for i in call.args]))
-            self.written[call.args[-1]] = len(self.steps)
+            self.calls.append((what, [self.value(i) for i in call.args]))
+            self.written[call.args[-1]] = len(self.calls)
 
     def operator(self, call):
         operator = self.plan.operators[call.op_index]
@@ -102,8 +102,8 @@ def test_replicated_equals_lowered_in_full(case, tmp_path):
     report = export_checkpoint(checkpoint, tmp_path / "replicated.pte", XNNPACK)
     assert not [note for note in report.notes if "lowered by itself" in note]
     lower_in_full(checkpoint, tmp_path / "full.pte")
-    replicated, full = (Described(tmp_path / f"{name}.pte") for name in ("replicated", "full"))
-    assert replicated.steps == full.steps
+    replicated, full = (Instructions(tmp_path / f"{name}.pte") for name in ("replicated", "full"))
+    assert replicated.calls == full.calls
     assert replicated.plan.non_const_buffer_sizes <= full.plan.non_const_buffer_sizes
     assert replicated.program.metadata == full.program.metadata
     assert set(replicated.program.named_data) == set(full.program.named_data)

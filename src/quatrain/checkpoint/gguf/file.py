@@ -149,21 +149,21 @@ def _parse(path: Path, mapped: mmap.mmap) -> GgufFile:
             f"{path}: is part {part + 1} of {parts} of a split model; join "
             "them with `llama-gguf-split --merge FIRST_PART WHOLE.gguf` and give the whole"
         )
-    described = [_describe(cursor) for _ in range(tensor_count)]
+    headers = [_tensor_header(cursor) for _ in range(tensor_count)]
 
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
         raise ValueError(f"general.alignment is {alignment!r}, expected a power of two")
     base = -(-cursor.position // alignment) * alignment
     tensors: dict[str, GgufTensor] = {}
-    for name, shape, kind, offset in described:
+    for name, shape, kind, offset in headers:
         if name in tensors:
             raise ValueError(f"tensor {name} is there twice")
         tensors[name] = _locate(path, mapped, name, shape, kind, base + offset)
     return GgufFile(path, metadata, tensors)
 
 
-def _describe(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
+def _tensor_header(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
     name = cursor.string()
     dimensions = cursor.scalar("I")
     if not 1 <= dimensions <= _MOST_DIMENSIONS:

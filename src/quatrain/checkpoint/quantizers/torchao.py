@@ -20,9 +20,9 @@ from quatrain.linear.packing import is_int4
 
 def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
     """A safetensors header names the type of each tensor."""
-    for name, described in metadata.items():
+    for name, text in metadata.items():
         try:
-            description = json.loads(described) if described.startswith("{") else {}
+            description = json.loads(text) if text.startswith("{") else {}
         except (ValueError, RecursionError):
             continue  # metadata of other programs is theirs
         kind = description.get("_type", "Tensor")

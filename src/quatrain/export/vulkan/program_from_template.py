@@ -28,7 +28,7 @@ def write_vulkan_program_from_template(
     written.
     """
     template = vulkan_template(backbone, scheme, compile_options, metadata, stages)
-    with stages("stamp the layers"):
+    with stages("replicate the layers"):
         graph = replicate_layers(template.vulkan, len(backbone.layers))
         template.delegates[0].graph = graph
     with stages("pack the weights") as advance:

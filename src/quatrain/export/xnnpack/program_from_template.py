@@ -32,7 +32,7 @@ def write_xnnpack_program_from_template(
     """
     template = xnnpack_template(backbone, metadata, stages)
     plan = template.root.execution_plan[0]
-    with stages("stamp the layers"):
+    with stages("replicate the layers"):
         delegates = [
             _Delegate(template, renaming)
             for renaming in replicate_instructions(plan, len(backbone.layers))

@@ -58,7 +58,7 @@ def replicate_layers(graph: VulkanGraph, depth: int) -> VulkanGraph:
     result.outputs = [copier.place(value_id) for value_id in graph.outputs]
     conflicts = memory_conflicts(result)
     if conflicts:
-        raise IrregularGraph(f"stamped layers share memory while in use: values {conflicts[0]}")
+        raise IrregularGraph(f"replicated layers share memory while in use: values {conflicts[0]}")
     return canonical(result)
 
 

@@ -48,9 +48,9 @@ def put(x: Operand, dim: int, start: int | Symbol, y: Operand) -> Dispatch:
 
 def permute(x: Operand, dims: tuple[int, ...], y: Operand) -> Dispatch:
     """y = x with dimension `dims[i]` as its i-th."""
-    steps = [math.prod(x.shape[i + 1 :]) for i in range(len(x.shape))]
-    described = tuple((x.shape[dim], steps[dim]) for dim in dims)
+    strides = [math.prod(x.shape[i + 1 :]) for i in range(len(x.shape))]
+    sizes_and_strides = tuple((x.shape[dim], strides[dim]) for dim in dims)
     return dispatch(
         "permute", [x, y], (y.count,), lambda p: spread_grid(ceil_div(p[0], 64)),
-        T=x.dtype, DIMS=described, WORKGROUP=64,
+        T=x.dtype, DIMS=sizes_and_strides, WORKGROUP=64,
     )  # fmt: skip

@@ -79,15 +79,15 @@ def elementwise(expression: str, y: Operand, *inputs: Operand) -> Dispatch:
     Raises `InputError` where an input repeats in the middle: only its leading and trailing
     dimensions may be absent or 1 where y's are not.
     """
-    placed = [_repeats(x, y) for x in inputs]
-    described = tuple(
+    repeats = [_repeats(x, y) for x in inputs]
+    broadcasts = tuple(
         (name, x.dtype, inner, x.count * inner < y.count)
-        for name, x, inner in zip("abc", inputs, placed, strict=False)
+        for name, x, inner in zip("abc", inputs, repeats, strict=False)
     )
     return dispatch(
         "elementwise", [*inputs, y], (y.count, *(x.count for x in inputs)),
         lambda p: spread_grid(ceil_div(p[0], 64)),
-        T=y.dtype, INPUTS=described, EXPRESSION=expression, WORKGROUP=64,
+        T=y.dtype, INPUTS=broadcasts, EXPRESSION=expression, WORKGROUP=64,
     )  # fmt: skip
 
 
