@@ -13,7 +13,8 @@ import torch
 
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
-from quatrain.checkpoint.quantizers.int32_packing import expect_shape, int32_matrix, unpack_columns
+from quatrain.checkpoint.quantizers.groups import groups_of_transposed
+from quatrain.checkpoint.quantizers.int32_packing import int32_matrix, unpack_columns
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
 from quatrain.errors import InputError
 
@@ -32,18 +33,10 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
 
 def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
     columns, words = int32_matrix(parts["qweight"], f"{name}.qweight", source)
-    rows = words * 8
-    groups = parts["scales"].shape[0] if parts["scales"].shape else 0
-    if not groups or columns % groups:
-        raise InputError(
-            f"{source}: {name}.scales has {groups} groups for {columns} input features"
-        )
-    expect_shape(parts["scales"], (groups, rows), f"{name}.scales", source, floating=True)
-    expect_shape(parts["qzeros"], (groups, words), f"{name}.qzeros", source)
-    int32_matrix(parts["qzeros"], f"{name}.qzeros", source)
+    shape = words * 8, columns
     return GroupedLinear(
-        shape=(rows, columns),
-        groups=groups,
+        shape=shape,
+        groups=groups_of_transposed(parts, shape, name, source),
         scales_dtype=parts["scales"].dtype,
         values=lambda: _transposed(parts["qweight"]),
         scales=lambda: parts["scales"].load().t().contiguous(),

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import torch
 
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
+from quatrain.checkpoint.quantizers.groups import group_indices, groups_of_rows
 from quatrain.checkpoint.quantizers.int32_packing import expect_shape, int32_matrix, unpack_columns
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
 from quatrain.errors import InputError
@@ -42,50 +43,37 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
 
 
 def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
-    rows, words = int32_matrix(parts["weight_packed"], f"{name}.weight_packed", source)
-    columns = words * 8
-    scale = parts["weight_scale"]
-    groups = scale.shape[1] if len(scale.shape) == 2 else 0
-    if not groups or columns % groups:
-        raise InputError(
-            f"{source}: {name}.weight_scale has shape {list(scale.shape)} for a weight of "
-            f"{[rows, columns]}"
-        )
-    expect_shape(scale, (rows, groups), f"{name}.weight_scale", source, floating=True)
-    zero_point, group_of = parts.get("weight_zero_point"), parts.get("weight_g_idx")
+    packed, scale = parts["weight_packed"], parts["weight_scale"]
+    rows, words = int32_matrix(packed, f"{name}.weight_packed", source)
+    shape = rows, words * 8
+    groups = groups_of_rows(scale, shape, f"{name}.weight_scale", source)
+    zero_point = parts.get("weight_zero_point")
     if zero_point is not None:
         expect_shape(zero_point, (-(-rows // 8), groups), f"{name}.weight_zero_point", source)
         int32_matrix(zero_point, f"{name}.weight_zero_point", source)
-    if group_of is not None:
-        expect_shape(group_of, (columns,), f"{name}.weight_g_idx", source)
 
     def values() -> torch.Tensor:
         stated = parts["weight_shape"].load().tolist() if "weight_shape" in parts else None
-        if stated not in (None, [rows, columns]):
+        if stated not in (None, list(shape)):
             raise InputError(
-                f"{source}: {name}.weight_shape says {stated}, its words hold {[rows, columns]}"
+                f"{source}: {name}.weight_shape says {stated}, its words hold {list(shape)}"
             )
-        return unpack_columns(parts["weight_packed"].load())
+        return unpack_columns(packed.load())
 
     def zeros() -> torch.Tensor:
         assert zero_point is not None
         return unpack_columns(zero_point.load().t())[:, :rows].t().contiguous()
 
-    def groups_of_columns() -> torch.Tensor:
-        assert group_of is not None
-        found = group_of.load().long()
-        if int(found.min()) < 0 or int(found.max()) >= groups:
-            raise InputError(f"{source}: {name}.weight_g_idx names a group outside the file's")
-        return found
-
     return GroupedLinear(
-        shape=(rows, columns),
+        shape=shape,
         groups=groups,
         scales_dtype=scale.dtype,
         values=values,
         scales=scale.load,
         zeros=zeros if zero_point is not None else None,
-        group_of=groups_of_columns if group_of is not None else None,
+        group_of=group_indices(
+            parts.get("weight_g_idx"), shape[1], groups, f"{name}.weight_g_idx", source
+        ),
     )
 
 

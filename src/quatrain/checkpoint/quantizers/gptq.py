@@ -14,7 +14,8 @@ from collections.abc import Mapping
 import torch
 
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
-from quatrain.checkpoint.quantizers.int32_packing import expect_shape, int32_matrix, unpack_columns
+from quatrain.checkpoint.quantizers.groups import group_indices, groups_of_transposed
+from quatrain.checkpoint.quantizers.int32_packing import int32_matrix, unpack_columns
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
 from quatrain.errors import InputError
 
@@ -34,18 +35,8 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
 
 def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
     words, rows = int32_matrix(parts["qweight"], f"{name}.qweight", source)
-    columns = words * 8
-    groups = parts["scales"].shape[0] if parts["scales"].shape else 0
-    if not groups or columns % groups:
-        raise InputError(
-            f"{source}: {name}.scales has {groups} groups for {columns} input features"
-        )
-    expect_shape(parts["scales"], (groups, rows), f"{name}.scales", source, floating=True)
-    expect_shape(parts["qzeros"], (groups, rows // 8), f"{name}.qzeros", source)
-    int32_matrix(parts["qzeros"], f"{name}.qzeros", source)
-    group_of = parts.get("g_idx")
-    if group_of is not None:
-        expect_shape(group_of, (columns,), f"{name}.g_idx", source)
+    shape = rows, words * 8
+    groups = groups_of_transposed(parts, shape, name, source)
 
     def values() -> torch.Tensor:
         # [K/8, N] words -> [N, K/8] -> [N, K]
@@ -57,21 +48,14 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
             words = words + _ONES  # all eight at once, as GPTQModel took it away
         return unpack_columns(words).t().contiguous()
 
-    def groups_of_columns() -> torch.Tensor:
-        assert group_of is not None
-        found = group_of.load().long()
-        if int(found.min()) < 0 or int(found.max()) >= groups:
-            raise InputError(f"{source}: {name}.g_idx names a group outside 0 to {groups - 1}")
-        return found
-
     return GroupedLinear(
-        shape=(rows, columns),
+        shape=shape,
         groups=groups,
         scales_dtype=parts["scales"].dtype,
         values=values,
         scales=lambda: parts["scales"].load().t().contiguous(),
         zeros=zeros,
-        group_of=groups_of_columns if group_of is not None else None,
+        group_of=group_indices(parts.get("g_idx"), shape[1], groups, f"{name}.g_idx", source),
     )
 
 

@@ -12,6 +12,7 @@ import torch
 
 from quatrain.checkpoint.files.torchao_tensor import PARTS, TYPE
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
+from quatrain.checkpoint.quantizers.groups import groups_of_rows
 from quatrain.checkpoint.quantizers.int32_packing import expect_shape
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
 from quatrain.errors import InputError
@@ -42,13 +43,7 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
             "int8 matrix"
         )
     rows, columns = qdata.shape
-    groups = scale.shape[1] if len(scale.shape) == 2 else 0
-    if not groups or columns % groups:
-        raise InputError(
-            f"{source}: {name}._weight_scale has shape {list(scale.shape)} for a weight of "
-            f"{[rows, columns]}"
-        )
-    expect_shape(scale, (rows, groups), f"{name}._weight_scale", source, floating=True)
+    groups = groups_of_rows(scale, (rows, columns), f"{name}._weight_scale", source)
     zero_point = parts.get("_weight_zero_point")
     if zero_point is not None:
         expect_shape(zero_point, (rows, groups), f"{name}._weight_zero_point", source)
