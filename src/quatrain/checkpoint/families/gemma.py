@@ -1,6 +1,8 @@
 """Gemma 2 and the text model of Gemma 3: norms after attention and feed-forward too, soft caps
 (Gemma 2), QK norm and another rotary embedding in sliding-window layers (Gemma 3)."""
 
+from dataclasses import replace
+
 import torch
 
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
@@ -149,29 +151,28 @@ def _gguf_gemma3(metadata: GgufMetadata) -> Params:
     return _gguf_params(metadata, period=6, largest=62) | {"local_rope_theta": local}
 
 
+_HUGGING_FACE2 = HuggingFaceReading(
+    model_type="gemma2",
+    defaults=_DEFAULTS,
+    params=_gemma2,
+    names=_NAMES,
+    tensors=_tensors,
+    activations=_ACTIVATIONS,
+    tied=True,
+)
+_HUGGING_FACE3 = replace(
+    _HUGGING_FACE2,
+    model_type="gemma3_text",
+    part_of="gemma3",
+    defaults=_DEFAULTS3,
+    params=_gemma3,
+    rope=_gemma3_rope,
+)
 GEMMA2 = Family(
-    hugging_face=HuggingFaceReading(
-        model_type="gemma2",
-        defaults=_DEFAULTS,
-        params=_gemma2,
-        names=_NAMES,
-        tensors=_tensors,
-        activations=_ACTIVATIONS,
-        tied=True,
-    ),
+    hugging_face=_HUGGING_FACE2,
     gguf=GgufReading("gemma2", half_split=True, params=_gguf_gemma2, names=_GGUF_NAMES),
 )
 GEMMA3 = Family(
-    hugging_face=HuggingFaceReading(
-        model_type="gemma3_text",
-        part_of="gemma3",
-        defaults=_DEFAULTS3,
-        params=_gemma3,
-        rope=_gemma3_rope,
-        names=_NAMES,
-        tensors=_tensors,
-        activations=_ACTIVATIONS,
-        tied=True,
-    ),
+    hugging_face=_HUGGING_FACE3,
     gguf=GgufReading("gemma3", half_split=True, params=_gguf_gemma3, names=_GGUF_NAMES),
 )
