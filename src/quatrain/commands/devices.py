@@ -20,8 +20,7 @@ def devices(json: Json = False, debug: Debug = False) -> None:
 
     adapters = list_adapters()
     if json:
-        shown = [{k: v for k, v in vars(a).items() if k != "handle"} for a in adapters]
-        print_json({"adapters": shown})
+        print_json({"adapters": [adapter.as_dict() for adapter in adapters]})
         return
     if not adapters:
         typer.echo(

@@ -39,16 +39,13 @@ def logits(
     """
     ids = _token_ids(tokens)
     check_output(output, "-o")
-    from quatrain.targets.as_on import arithmetic_as_on
-    from quatrain.verify.logits import model_logits, write_logits
+    from quatrain.verify.logits import write_logits
 
-    rows = model_logits(model, ids, scheme, device, shown_stages(), arithmetic_as_on(as_on))
-    write_logits(rows, output)
+    report = write_logits(model, ids, output, scheme, device, as_on, shown_stages())
     if json:
-        best = rows.argmax(-1).tolist()
-        print_json({"output": output, "shape": list(rows.shape), "most_likely_next": best})
+        print_json(report.as_dict())
     else:
-        print(f"{output}: float32 {list(rows.shape)}")
+        print(f"{output}: float32 {list(report.shape)}")
 
 
 def _token_ids(tokens: str) -> list[int]:

@@ -4,7 +4,7 @@ import functools
 import os
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import wgpu
@@ -33,6 +33,11 @@ class AdapterInfo:
     def is_cpu(self) -> bool:
         """Whether the adapter computes on the CPU (llvmpipe, WARP)."""
         return self.kind == "CPU"
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the adapter offers as plain data, ready for JSON; it is opened by its name."""
+        names = [one.name for one in fields(self) if one.name != "handle"]
+        return {name: getattr(self, name) for name in names}
 
 
 @functools.cache

@@ -1,7 +1,6 @@
 """Every kernel against float64 on the CPU: `quatrain selftest`, and tests/kernels."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import chain
 
 from quatrain.errors import InputError, QuatrainError
@@ -11,22 +10,11 @@ from quatrain.runtime.wgpu.selftest.bench import TOLERANCE, Case, run_case
 from quatrain.runtime.wgpu.selftest.linear_cases import linear_cases
 from quatrain.runtime.wgpu.selftest.movement_cases import movement_cases
 from quatrain.runtime.wgpu.selftest.pointwise_cases import pointwise_cases
+from quatrain.runtime.wgpu.selftest.report import KernelResult, SelftestReport
 from quatrain.runtime.wgpu.selftest.row_cases import row_cases
 from quatrain.stages import Stages
 
-__all__ = ["TOLERANCE", "Case", "KernelResult", "all_cases", "run_case", "run_selftest"]
-
-
-@dataclass
-class KernelResult:
-    """What the cases of one kernel in one storage type gave; `failures` lists the wrong ones."""
-
-    kernel: str
-    dtype: str
-    allowed: float
-    cases: int = 0
-    worst: float = 0.0
-    failures: list[str] = field(default_factory=list)
+__all__ = ["TOLERANCE", "Case", "SelftestReport", "all_cases", "run_case", "run_selftest"]
 
 
 def all_cases(dtype: str) -> Iterator[Case]:
@@ -35,30 +23,36 @@ def all_cases(dtype: str) -> Iterator[Case]:
     return chain.from_iterable(make(dtype) for make in cases)
 
 
-def run_selftest(gpu: Gpu, name: str = "", stages: Stages | None = None) -> list[KernelResult]:
-    """Run the cases of the kernels whose name contains `name`, in fp16 where the GPU offers it.
+def run_selftest(
+    adapter: str | None = None, kernel: str = "", stages: Stages | None = None
+) -> SelftestReport:
+    """Run the cases of the kernels whose name contains `kernel` on a GPU, in fp16 where it has it.
 
-    A kernel that the driver refuses counts as wrong. Raises `InputError` where no kernel is
-    called so.
+    `adapter` as in `pick_adapter`. A kernel that the driver refuses counts as wrong. Raises
+    `InputError` where no kernel is called so, and as `pick_adapter`.
     """
+    gpu = Gpu(adapter)
     dtypes = [dtype for dtype in TOLERANCE if dtype != "f16" or gpu.info.fp16]
-    cases = [case for dtype in dtypes for case in all_cases(dtype) if name in case.kernel]
+    cases = [case for dtype in dtypes for case in all_cases(dtype) if kernel in case.kernel]
     if not cases:
         known = sorted({case.kernel for case in all_cases("f32")})
-        raise InputError(f"no kernel is called {name!r}; there are: {', '.join(known)}")
+        raise InputError(f"no kernel is called {kernel!r}; there are: {', '.join(known)}")
     results: dict[tuple[str, str], KernelResult] = {}
     with (stages or Stages())("run the kernels") as advance:
         for done, case in enumerate(cases):
             advance(done / len(cases))
             key, allowed = (case.kernel, case.dtype), TOLERANCE[case.dtype]
-            result = results.setdefault(key, KernelResult(*key, allowed))
-            result.cases += 1
-            try:
-                error = run_case(gpu, case)
-            except QuatrainError as refused:
-                result.failures.append(f"{case} ({refused})")
-                continue
-            result.worst = max(result.worst, error)
-            if not error < allowed:
-                result.failures.append(str(case))
-    return list(results.values())
+            _judge(gpu, case, results.setdefault(key, KernelResult(*key, allowed)))
+    return SelftestReport(gpu.info, list(results.values()))
+
+
+def _judge(gpu: Gpu, case: Case, result: KernelResult) -> None:
+    result.cases += 1
+    try:
+        error = run_case(gpu, case)
+    except QuatrainError as refused:
+        result.failures.append(f"{case} ({refused})")
+        return
+    result.worst = max(result.worst, error)
+    if not error < result.allowed:
+        result.failures.append(str(case))
