@@ -130,6 +130,54 @@ def test_a_mistake_is_one_message_and_exit_code_2(name, checkpoint, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+# What each verb reads, and that is not there: {folder} is, and {file} in it.
+MISSING = [
+    ["quantize", "nowhere.gguf", "-o", "{folder}/c"],
+    ["convert", "nowhere", "{folder}/c"],
+    ["convert", "{folder}", "{folder}/c", "--params", "nowhere.json"],
+    ["export", "nowhere", "-o", "{folder}/m.pte"],
+    ["export", "{folder}", "-o", "{folder}/m.pte", "--params", "nowhere.json"],
+    ["run", "nowhere.pte", "--prompt", "x"],
+    ["run", "{file}", "--prompt", "x", "--tokenizer", "nowhere.json"],
+    ["logits", "nowhere", "--tokens", "1", "-o", "{folder}/o.npy"],
+    ["inspect", "nowhere.pte"],
+    ["retarget", "nowhere.pte", "--slim", "-o", "{folder}/m.pte"],
+    ["doctor", "nowhere.pte"],
+    ["verify", "nowhere.pte", "{folder}"],
+    ["verify", "{file}", "nowhere"],
+    ["evaluate", "{file}", "nowhere.pte"],
+    ["evaluate", "{folder}", "--reference", "nowhere"],
+    ["evaluate", "{folder}", "--text", "nowhere.txt"],
+    ["diagnose", "nowhere"],
+    ["diagnose", "{folder}", "--text", "nowhere.txt"],
+]
+
+
+def test_what_is_missing_is_refused_before_torch_is_imported(tmp_path):
+    (tmp_path / "m.pte").write_bytes(bytes(4) + b"ET12")
+    code = """
+import json, sys
+from quatrain import cli
+for arguments in json.load(sys.stdin):
+    sys.argv = ["quatrain", *arguments]
+    try:
+        cli.main()
+    except SystemExit as left:
+        print(arguments[0], left.code, "torch" in sys.modules)
+"""
+    paths = {"folder": tmp_path, "file": tmp_path / "m.pte"}
+    asked = [[text.format(**paths) for text in arguments] for arguments in MISSING]
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps(asked), capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == [f"{verb} 2 False" for verb, *_ in MISSING], done.stderr
+    messages = done.stderr.splitlines()
+    assert len(messages) == len(MISSING)
+    assert all(message.startswith("error: nowhere") for message in messages), messages
+    assert {verb for verb, *_ in MISSING} == set(VERBS) - {"devices", "selftest"}
+    assert list(tmp_path.iterdir()) == [tmp_path / "m.pte"]
+
+
 def test_debug_shows_the_traceback():
     done = quatrain("export", "nowhere", "-o", "m.pte", "--debug")
     assert done.returncode != 0

@@ -1,4 +1,4 @@
-"""Which arithmetic a runtime gives an 8da4w linear: integers, or floating-point activations.
+"""What a program computes in: its activations' type, and the arithmetic of its 8da4w linears.
 
 ExecuTorch's Vulkan delegate quantizes activations only in calls of two rows or more: a linear
 with one row takes a kernel that multiplies the floating-point activation with dequantized
@@ -11,6 +11,10 @@ runtime computes by tests/runtime/test_conformance.py.
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+Backend = Literal["vulkan", "xnnpack"]
+ActivationDtype = Literal["fp32", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -38,4 +42,7 @@ VULKAN_WITHOUT_DOT_PRODUCTS = Arithmetic(
     "Vulkan without integer dot products", None, VULKAN_ARITHMETIC.smallest_scale
 )
 # By the backend that a program was exported for.
-ARITHMETIC_OF = {"vulkan": VULKAN_ARITHMETIC, "xnnpack": XNNPACK_ARITHMETIC}
+ARITHMETIC_OF: dict[Backend, Arithmetic] = {
+    "vulkan": VULKAN_ARITHMETIC,
+    "xnnpack": XNNPACK_ARITHMETIC,
+}

@@ -10,7 +10,6 @@ from quatrain.commands._common import Debug, Json
 from quatrain.commands._plain_flags import PlainCommand
 from quatrain.commands.export import (
     AllowFallback,
-    Backend,
     BackendOption,
     DtypeOption,
     EmbeddingInput,
@@ -31,7 +30,7 @@ def export_llm_backbone(
     output: Annotated[Path, typer.Option(metavar="MODEL.PTE", help="The program to write.")],
     params: Params = None,
     weight_only_linear: WeightOnlyLinear = False,
-    backend: BackendOption = Backend.vulkan,
+    backend: BackendOption = "vulkan",
     activation_dtype: DtypeOption = None,
     max_seq_len: MaxSeqLen = None,
     embedding_input: EmbeddingInput = False,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from quatrain.checkpoint.open import is_program
 from quatrain.errors import InputError
 from quatrain.runtime.defects import EmulatedDefect, emulated_defect
 from quatrain.runtime.devices import DEVICES, parse_device
@@ -42,6 +43,13 @@ def known_devices(devices: list[str] | None) -> list[str] | None:
     return devices and [known_device(device) for device in devices]
 
 
+def _known_target(as_on: str | None) -> str | None:
+    from quatrain.targets.as_on import arithmetic_as_on
+
+    arithmetic_as_on(as_on)
+    return as_on
+
+
 def _known_defect(emulate: str | None) -> str | None:
     return emulated_defect(emulate)
 
@@ -51,7 +59,8 @@ _DEFECTS = tuple(EmulatedDefect)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the whole traceback.")]
 Model = Annotated[
-    Path, typer.Argument(metavar="MODEL.PTE", help="A program that ExecuTorch can load.")
+    Path,
+    typer.Argument(metavar="MODEL.PTE", help="A program that ExecuTorch can load."),
 ]
 Device = Annotated[
     str,
@@ -72,8 +81,6 @@ Emulate = Annotated[
         callback=_known_defect,
     ),
 ]
-
-
 AsOn = Annotated[
     str | None,
     typer.Option(
@@ -81,6 +88,7 @@ AsOn = Annotated[
         help="Compute 8da4w as that GPU or phone does, such as mali-g76@1.5 or pixel-8: without "
         "integer dot products it never quantizes activations. Default: a GPU that has them.",
         autocompletion=known_targets,
+        callback=_known_target,
     ),
 ]
 
@@ -115,6 +123,19 @@ def check_output(path: Path, option: str) -> None:
         raise InputError(f"{option} {path}: is a folder, expected the name of a file to write")
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: cannot be written: there is no folder {path.parent}")
+
+
+def check_program(model: Path) -> None:
+    """Refuse, before torch is imported, a program that cannot be read."""
+    from quatrain.program.container import map_program
+
+    map_program(model)
+
+
+def check_model(model: Path) -> None:
+    """Refuse, before torch is imported, what is neither a program nor a checkpoint."""
+    if is_program(model):
+        check_program(model)
 
 
 def check_no_word(model: Path | str, verb: str) -> None:

@@ -1,7 +1,6 @@
 """`quatrain convert`: any model or checkpoint to the pre-quantized safetensors layout."""
 
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,14 +10,13 @@ from quatrain.commands._common import (
     Debug,
     Json,
     check_no_word,
-    human_bytes,
     one_of,
     print_json,
     shown_stages,
 )
-from quatrain.commands.quantize import EmbeddingFormat
 from quatrain.errors import Interrupted
 from quatrain.int4 import GROUP_SIZES
+from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat
 
 if TYPE_CHECKING:
     from quatrain.quantize.report import QuantizeReport
@@ -27,12 +25,6 @@ _JSON_KEYS = (
     "source", "output", "group_size", "tensors", "resumed_at", "bytes_in", "bytes_out", "rounded",
     "relative_rms_error", "tokenizer", "seconds", "peak_rss_bytes",
 )  # fmt: skip
-
-
-class OutputFormat(StrEnum):
-    keep = "keep"
-    int8 = "int8"
-    int4 = "int4"
 
 
 Source = Annotated[
@@ -79,8 +71,8 @@ def convert(
     output: Output,
     params: Params = None,
     group_size: GroupSize = None,
-    embedding: Embedding = EmbeddingFormat.keep,
-    output_layer: OutputLayer = OutputFormat.keep,
+    embedding: Embedding = "keep",
+    output_layer: OutputLayer = "keep",
     requantize_asymmetric: RequantizeAsymmetric = False,
     json: Json = False,
     debug: Debug = False,
@@ -95,10 +87,11 @@ def convert(
     check_no_word(source, "convert")
     check_arguments(source, output, group_size, params)
 
+    from quatrain.commands._checkpoint_report import print_checkpoint
     from quatrain.quantize.pipeline import ConvertOptions, convert_model
     from quatrain.quantize.resumable import working_folder
 
-    options = ConvertOptions(group_size, embedding.value, output_layer.value, requantize_asymmetric)
+    options = ConvertOptions(group_size, embedding, output_layer, requantize_asymmetric)
     try:
         report = convert_model(source, output, options, params, shown_stages())
     except KeyboardInterrupt:
@@ -113,22 +106,18 @@ def convert(
         said = asdict(report) | {"bytes_out": report.weights_bytes}
         print_json({key: said[key] for key in _JSON_KEYS})
     else:
-        _print_report(report)
+        print_checkpoint(report, report.weights_bytes, _details(report), "source")
 
 
-def _print_report(report: "QuantizeReport") -> None:
-    print(f"{report.output}: {report.tensors} tensors, group size {report.group_size}")
-    print(f"  size      {human_bytes(report.bytes_in)} -> {human_bytes(report.weights_bytes)}")
+def _details(report: "QuantizeReport") -> list[str]:
+    lines = []
     if report.resumed_at:
-        print(f"  resumed   {report.resumed_at} tensors were there already")
+        lines.append(f"  resumed   {report.resumed_at} tensors were there already")
     if report.rounded:
-        print(
+        lines.append(
             f"  rounded   {report.rounded} matrices, {report.relative_rms_error:.2%} relative RMS "
             "error; the others are the source's own"
         )
     else:
-        print("  rounded   none: integers and scales are the source's own")
-    if not report.tokenizer:
-        print("  tokenizer none: the source came without a tokenizer.json")
-    seconds = sum(report.seconds.values())
-    print(f"  {seconds:.1f} s, peak memory {human_bytes(report.peak_rss_bytes)}")
+        lines.append("  rounded   none: integers and scales are the source's own")
+    return lines

@@ -9,6 +9,7 @@ import typer
 from quatrain.commands._common import (
     Debug,
     Json,
+    check_model,
     check_output,
     print_json,
     read_text,
@@ -44,9 +45,11 @@ def diagnose(
     if heat_map:
         check_output(heat_map, "--heat-map")
         check_drawable(heat_map)
+    words = read_text(text) if text else None
+    check_model(model)
     from quatrain.verify.diagnose import diagnose_activations
 
-    found = diagnose_activations(model, read_text(text) if text else None, shown_stages())
+    found = diagnose_activations(model, words, shown_stages())
     if heat_map:
         draw_heat_map(found, heat_map)
     if json:

@@ -9,30 +9,44 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import AsOn, Debug, Device, Emulate, Json, print_json, read_text
+from quatrain.commands._common import (
+    AsOn,
+    Debug,
+    Device,
+    Emulate,
+    Json,
+    check_model,
+    print_json,
+    read_text,
+)
 from quatrain.int4 import Scheme
 
 if TYPE_CHECKING:
     from quatrain.verify.evaluate import Evaluation, Progress
 
 
+Models = Annotated[
+    list[Path], typer.Argument(metavar="MODEL...", help="Programs and int4 checkpoints.")
+]
+Reference = Annotated[
+    Path | None,
+    typer.Option(metavar="MODEL", help="Compare with it. Default: the first of several."),
+]
+Text = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Default: a story that comes with Quatrain.")
+]
+Tokens = Annotated[int, typer.Option(metavar="N", min=2, help="How much of the text to read.")]
+SchemeOption = Annotated[
+    Scheme | None, typer.Option(help="For checkpoints: how they run; default 8da4w.")
+]
+
+
 def evaluate(
-    models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL...", help="Programs and int4 checkpoints.")
-    ],
-    reference: Annotated[
-        Path | None,
-        typer.Option(metavar="MODEL", help="Compare with it. Default: the first of several."),
-    ] = None,
-    text: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Default: a story that comes with Quatrain.")
-    ] = None,
-    tokens: Annotated[
-        int, typer.Option(metavar="N", min=2, help="How much of the text to read.")
-    ] = 512,
-    scheme: Annotated[
-        Scheme | None, typer.Option(help="For checkpoints: how they run; default 8da4w.")
-    ] = None,
+    models: Models,
+    reference: Reference = None,
+    text: Text = None,
+    tokens: Tokens = 512,
+    scheme: SchemeOption = None,
     device: Device = "auto",
     emulate: Emulate = None,
     as_on: AsOn = None,
@@ -46,10 +60,13 @@ def evaluate(
 
     Example: `quatrain evaluate smollm2.pte --reference smollm2-int4`
     """
+    words = None if text is None else read_text(text)
+    paths = models if reference is None else [reference, *models]
+    for path in paths:
+        check_model(path)
     from quatrain.verify.evaluate import DEFAULT_TEXT, evaluate_models
 
-    words = read_text(text or DEFAULT_TEXT)
-    paths = models if reference is None else [reference, *models]
+    words = read_text(DEFAULT_TEXT) if words is None else words
     labels = _labels(paths)
     with _progress_bars(labels) as progress:
         found = evaluate_models(paths, words, tokens, device, emulate, scheme, progress, as_on)

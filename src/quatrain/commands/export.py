@@ -1,12 +1,13 @@
 """`quatrain export`: an int4 checkpoint to a program."""
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quatrain.arithmetic import ActivationDtype, Backend
+from quatrain.checkpoint.open import detect
 from quatrain.commands._common import (
     Debug,
     Json,
@@ -18,21 +19,23 @@ from quatrain.commands._common import (
     shown_stages,
 )
 from quatrain.int4 import Scheme
+from quatrain.json_files import read_object
 
 if TYPE_CHECKING:
     from quatrain.export import ExportReport, ExportRequest
 
 
-class Backend(StrEnum):
-    vulkan = "vulkan"
-    xnnpack = "xnnpack"
-
-
-class ActivationDtype(StrEnum):
-    fp32 = "fp32"
-    fp16 = "fp16"
-
-
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="A folder that quatrain quantize wrote, or a .safetensors or .pth file in the "
+        "pre-quantized layout.",
+    ),
+]
+Output = Annotated[
+    Path, typer.Option("-o", "--output", metavar="MODEL.PTE", help="The program to write.")
+]
 Params = Annotated[
     Path | None, typer.Option(metavar="FILE", help="params.json, if not beside the checkpoint.")
 ]
@@ -85,20 +88,11 @@ AllowFallback = Annotated[
 
 
 def export(
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(
-            metavar="CHECKPOINT",
-            help="A folder that quatrain quantize wrote, or a .safetensors or .pth file in the "
-            "pre-quantized layout.",
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="MODEL.PTE", help="The program to write.")
-    ],
+    checkpoint: Checkpoint,
+    output: Output,
     params: Params = None,
     weight_only_linear: WeightOnlyLinear = False,
-    backend: BackendOption = Backend.vulkan,
+    backend: BackendOption = "vulkan",
     activation_dtype: DtypeOption = None,
     max_seq_len: MaxSeqLen = None,
     embedding_input: EmbeddingInput = False,
@@ -119,8 +113,8 @@ def export(
 
     request = ExportRequest(
         scheme=Scheme.WEIGHT_ONLY if weight_only_linear else None,
-        backend=backend.value,
-        activation_dtype=activation_dtype.value if activation_dtype else None,
+        backend=backend,
+        activation_dtype=activation_dtype,
         target=target,
         runtime=runtime,
         max_seq_len=max_seq_len,
@@ -128,6 +122,9 @@ def export(
         hidden_output=hidden_output,
         allow_fallback=allow_fallback,
     )
+    detect(checkpoint)
+    if params is not None:
+        read_object(params)
     run_export(checkpoint, output, request, params, json)
 
 

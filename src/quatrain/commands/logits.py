@@ -10,6 +10,7 @@ from quatrain.commands._common import (
     Debug,
     Device,
     Json,
+    check_model,
     check_output,
     print_json,
     shown_stages,
@@ -39,6 +40,7 @@ def logits(
     """
     ids = _token_ids(tokens)
     check_output(output, "-o")
+    check_model(model)
     from quatrain.verify.logits import write_logits
 
     report = write_logits(model, ids, output, scheme, device, as_on, shown_stages())

@@ -1,14 +1,14 @@
 """`quatrain quantize`: a floating-point model to an int4 checkpoint."""
 
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from quatrain.commands._common import Debug, Json, human_bytes, one_of, print_json, shown_stages
+from quatrain.commands._common import Debug, Json, one_of, print_json, shown_stages
 from quatrain.int4 import GROUP_SIZES
+from quatrain.quantize.tensor_formats import EmbeddingFormat
 
 if TYPE_CHECKING:
     from quatrain.quantize.report import QuantizeReport
@@ -17,18 +17,6 @@ _JSON_KEYS = (
     "source", "output", "group_size", "tensors", "bytes_in", "bytes_out", "relative_rms_error",
     "exact_groups", "negative_scales", "tokenizer", "seconds", "peak_rss_bytes",
 )  # fmt: skip
-
-
-class EmbeddingFormat(StrEnum):
-    keep = "keep"
-    int8 = "int8"
-    int4 = "int4"
-    fp = "fp"
-
-
-class OutputFormat(StrEnum):
-    int4 = "int4"
-    int8 = "int8"
 
 
 Model = Annotated[
@@ -54,15 +42,17 @@ Embedding = Annotated[
         "Q4_0, else int8."
     ),
 ]
-OutputLayer = Annotated[OutputFormat, typer.Option(help="int4 in groups, or int8 per channel.")]
+OutputLayer = Annotated[
+    Literal["int4", "int8"], typer.Option(help="int4 in groups, or int8 per channel.")
+]
 
 
 def quantize(
     model: Model,
     output: Output,
     group_size: GroupSize = 32,
-    embedding: Embedding = EmbeddingFormat.keep,
-    output_layer: OutputLayer = OutputFormat.int4,
+    embedding: Embedding = "keep",
+    output_layer: OutputLayer = "int4",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -76,6 +66,7 @@ def quantize(
     fetched = model == "smollm2"
     check_arguments(None if fetched else model, output, group_size)
 
+    from quatrain.commands._checkpoint_report import print_checkpoint
     from quatrain.quantize.pipeline import quantize_model
     from quatrain.smollm2 import fetch_smollm2
 
@@ -84,29 +75,24 @@ def quantize(
     if fetched:
         with stages("fetch SmolLM2"):
             path = fetch_smollm2()
-    report = quantize_model(
-        path, output, group_size, embedding.value, output_layer.value, stages=stages
-    )
+    report = quantize_model(path, output, group_size, embedding, output_layer, stages=stages)
     if json:
         said = asdict(report) | {"relative_rms_error": report.relative_rms_error_by_part}
         print_json({key: said[key] for key in _JSON_KEYS})
     else:
-        _print_report(report)
+        print_checkpoint(report, report.bytes_out, _details(report), "model")
 
 
-def _print_report(report: "QuantizeReport") -> None:
-    print(f"{report.output}: {report.tensors} tensors, group size {report.group_size}")
-    print(f"  size      {human_bytes(report.bytes_in)} -> {human_bytes(report.bytes_out)}")
-    for kind, error in report.relative_rms_error_by_part.items():
-        print(f"  {kind:<10}{error:.2%} relative RMS error")
+def _details(report: "QuantizeReport") -> list[str]:
+    lines = [
+        f"  {kind:<10}{error:.2%} relative RMS error"
+        for kind, error in report.relative_rms_error_by_part.items()
+    ]
     if report.exact_groups:
-        print(f"  groups    {report.exact_groups} are the source's own int4, kept exactly")
+        lines.append(f"  groups    {report.exact_groups} are the source's own int4, kept exactly")
     if report.negative_scales:
-        print(
+        lines.append(
             f"            {report.negative_scales} of them have a negative scale, which Vulkan's "
             "kernels take and XNNPACK's do not: export for XNNPACK rounds those again"
         )
-    if not report.tokenizer:
-        print("  tokenizer none: the model came without a tokenizer.json")
-    seconds = sum(report.seconds.values())
-    print(f"  {seconds:.1f} s, peak memory {human_bytes(report.peak_rss_bytes)}")
+    return lines

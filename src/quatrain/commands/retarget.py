@@ -21,49 +21,58 @@ if TYPE_CHECKING:
     from quatrain.program.edit.retarget_file import RetargetReport
 
 
+Output = Annotated[Path, typer.Option("-o", "--output", metavar="OUT.PTE")]
+LinearScheme = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SCHEME",
+        help="weight-only or 8da4w, for the selected linears.",
+        autocompletion=one_of(*Scheme),
+    ),
+]
+Layers = Annotated[
+    str | None, typer.Option(metavar="0-3,5", help="Only the linears of these layers.")
+]
+Linears = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATTERNS",
+        help="Only linears whose role or name matches, such as 'q,k,v' or '*.wo'.",
+    ),
+]
+ZeroPointDtype = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TYPE",
+        help="Of 8da4w activations' zero points: int8 (as in ExecuTorch's own exports; "
+        "what new ones get), float16 or float32 (as in Quatrain's). Changes the zero points "
+        "of linears that are 8da4w already too.",
+        autocompletion=one_of("int8", "float16", "float32"),
+    ),
+]
+Slim = Annotated[
+    bool,
+    typer.Option("--slim", help="Compute and store nothing twice; results stay the same."),
+]
+Repair = Annotated[
+    bool,
+    typer.Option(
+        "--repair",
+        help="Give embeddings the memory layout that the phone's kernel reads; refused where "
+        "all have it.",
+    ),
+]
+
+
 def retarget(
     model: Model,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.PTE")],
-    linear_scheme: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SCHEME",
-            help="weight-only or 8da4w, for the selected linears.",
-            autocompletion=one_of(*Scheme),
-        ),
-    ] = None,
-    layers: Annotated[
-        str | None, typer.Option(metavar="0-3,5", help="Only the linears of these layers.")
-    ] = None,
-    linears: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATTERNS",
-            help="Only linears whose role or name matches, such as 'q,k,v' or '*.wo'.",
-        ),
-    ] = None,
-    zero_point_dtype: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TYPE",
-            help="Of 8da4w activations' zero points: int8 (as in ExecuTorch's own exports; "
-            "what new ones get), float16 or float32 (as in Quatrain's). Changes the zero points "
-            "of linears that are 8da4w already too.",
-            autocompletion=one_of("int8", "float16", "float32"),
-        ),
-    ] = None,
-    slim: Annotated[
-        bool,
-        typer.Option("--slim", help="Compute and store nothing twice; results stay the same."),
-    ] = False,
-    repair: Annotated[
-        bool,
-        typer.Option(
-            "--repair",
-            help="Give embeddings the memory layout that the phone's kernel reads; refused where "
-            "all have it.",
-        ),
-    ] = False,
+    output: Output,
+    linear_scheme: LinearScheme = None,
+    layers: Layers = None,
+    linears: Linears = None,
+    zero_point_dtype: ZeroPointDtype = None,
+    slim: Slim = False,
+    repair: Repair = False,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -14,6 +14,7 @@ from quatrain.commands._common import (
     Json,
     Model,
     check_output,
+    check_program,
     print_json,
     shown_stages,
 )
@@ -23,33 +24,40 @@ if TYPE_CHECKING:
     from quatrain.runtime.text_generation import TextGeneration
 
 
+Prompt = Annotated[str, typer.Option(metavar="TEXT", help="What to continue.")]
+TokenizerFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="tokenizer.json; default: the one beside the program."),
+]
+Chat = Annotated[
+    bool, typer.Option("--chat", help="Put the prompt into the model's chat template.")
+]
+MaxNewTokens = Annotated[int, typer.Option(metavar="N", min=1)]
+Temperature = Annotated[float, typer.Option(metavar="T", help="0: always the most likely token.")]
+Seed = Annotated[
+    int, typer.Option(metavar="S", help="For a temperature above 0: from 0 to 2^64 - 1.")
+]
+Profile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="TRACE.JSON",
+        help="Time one decode step on the GPU by operator; write a Chrome trace.",
+    ),
+]
+
+
 def run(
     model: Model,
-    prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to continue.")],
-    tokenizer: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="tokenizer.json; default: the one beside the program."),
-    ] = None,
-    chat: Annotated[
-        bool, typer.Option("--chat", help="Put the prompt into the model's chat template.")
-    ] = False,
-    max_new_tokens: Annotated[int, typer.Option(metavar="N", min=1)] = 256,
-    temperature: Annotated[
-        float, typer.Option(metavar="T", help="0: always the most likely token.")
-    ] = 0.0,
-    seed: Annotated[
-        int, typer.Option(metavar="S", help="For a temperature above 0: from 0 to 2^64 - 1.")
-    ] = 0,
+    prompt: Prompt,
+    tokenizer: TokenizerFile = None,
+    chat: Chat = False,
+    max_new_tokens: MaxNewTokens = 256,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
     device: Device = "auto",
     emulate: Emulate = None,
     as_on: AsOn = None,
-    profile: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="TRACE.JSON",
-            help="Time one decode step on the GPU by operator; write a Chrome trace.",
-        ),
-    ] = None,
+    profile: Profile = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -60,24 +68,20 @@ def run(
     check_sampling(temperature, seed)
     if profile:
         check_output(profile, "--profile")
+    check_program(model)
+    if tokenizer:
+        from quatrain.tokenizer.files import require_tokenizer
+
+        require_tokenizer(tokenizer)
     from quatrain.runtime.text_generation import generate_text
     from quatrain.targets.as_on import arithmetic_as_on
 
     found = generate_text(
-        model,
-        prompt,
-        chat=chat,
-        tokenizer=tokenizer,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-        device=device,
-        emulate=emulate,
-        profile=profile,
+        model, prompt, chat=chat, tokenizer=tokenizer, max_new_tokens=max_new_tokens,
+        temperature=temperature, seed=seed, device=device, emulate=emulate, profile=profile,
         on_text=None if json else lambda text: print(text, end="", flush=True),
-        stages=shown_stages(),
-        arithmetic=arithmetic_as_on(as_on),
-    )
+        stages=shown_stages(), arithmetic=arithmetic_as_on(as_on),
+    )  # fmt: skip
     if json:
         print_json(found.as_dict())
     else:

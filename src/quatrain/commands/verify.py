@@ -5,42 +5,51 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quatrain.checkpoint.open import detect
 from quatrain.commands._common import (
     AsOn,
     Debug,
     Emulate,
     Json,
     Model,
+    check_program,
     known_devices,
     one_of,
     print_json,
     shown_stages,
 )
+from quatrain.errors import CheckFailed
 from quatrain.runtime.devices import DEVICES
 
 if TYPE_CHECKING:
     from quatrain.verify.verify_report import VerifyReport
 
 
+Checkpoint = Annotated[
+    Path, typer.Argument(metavar="CHECKPOINT", help="The int4 checkpoint it was made from.")
+]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="reference, gpu (gpu:NAME, see `devices`) or executorch; may be repeated. "
+        "Default: auto, all that run it.",
+        autocompletion=one_of(*DEVICES),
+        callback=known_devices,
+    ),
+]
+Prompts = Annotated[
+    list[str] | None, typer.Option(metavar="TEXT", help="Text to compare on; may be repeated.")
+]
+NewTokens = Annotated[int, typer.Option(metavar="N", min=1, help="Decoded per prompt.")]
+
+
 def verify(
     model: Model,
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="The int4 checkpoint it was made from.")
-    ],
-    device: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="reference, gpu (gpu:NAME, see `devices`) or executorch; may be repeated. "
-            "Default: auto, all that run it.",
-            autocompletion=one_of(*DEVICES),
-            callback=known_devices,
-        ),
-    ] = None,
-    prompt: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="Text to compare on; may be repeated.")
-    ] = None,
-    new_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Decoded per prompt.")] = 12,
+    checkpoint: Checkpoint,
+    device: Devices = None,
+    prompt: Prompts = None,
+    new_tokens: NewTokens = 12,
     emulate: Emulate = None,
     as_on: AsOn = None,
     json: Json = False,
@@ -54,7 +63,8 @@ def verify(
 
     Example: `quatrain verify smollm2.pte smollm2-int4`
     """
-    from quatrain.errors import CheckFailed
+    check_program(model)
+    detect(checkpoint)
     from quatrain.verify.verify import PROMPTS, verify_program
 
     report = verify_program(

@@ -1,14 +1,12 @@
 """What an export is asked for."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, get_args
 
+from quatrain.arithmetic import ActivationDtype, Backend
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.targets import TargetChoice
-
-Backend = Literal["vulkan", "xnnpack"]
-ActivationDtype = Literal["fp32", "fp16"]
 
 DEFAULT_MAX_SEQ_LEN = 2048
 
@@ -52,8 +50,8 @@ class ExportOptions:
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("scheme", self.scheme, tuple(Scheme)),
-            ("backend", self.backend, ("vulkan", "xnnpack")),
-            ("activation dtype", self.activation_dtype, ("fp32", "fp16")),
+            ("backend", self.backend, get_args(Backend)),
+            ("activation dtype", self.activation_dtype, get_args(ActivationDtype)),
         ):
             if value not in allowed:
                 raise InputError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from quatrain.arithmetic import ActivationDtype, Backend
 from quatrain.errors import InputError
-from quatrain.export.options import ActivationDtype, Backend, ExportOptions, check_gpu_backend
+from quatrain.export.options import ExportOptions, check_gpu_backend
 from quatrain.int4 import Scheme
 from quatrain.targets import TargetChoice, find_gpu
 from quatrain.targets.catalogue import release

@@ -44,7 +44,7 @@ class Program:
 
     def __init__(self, path: Path):
         self.path = Path(path)
-        self._map = _map_file(self.path)
+        self._map = map_program(self.path)
         self.data = memoryview(self._map)
         program_size, self.segment_base = self._extended_header()
         self.flatbuffer = self.data[:program_size]
@@ -219,7 +219,8 @@ def open_program(path: Path | str) -> Program:
     return Program(Path(path))
 
 
-def _map_file(path: Path) -> mmap.mmap:
+def map_program(path: Path) -> mmap.mmap:
+    """The bytes of the file. Raises `InputError` where it cannot be read, or is empty."""
     try:
         with path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

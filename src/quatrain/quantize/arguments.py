@@ -6,6 +6,7 @@ from quatrain.checkpoint.files.hub import readable
 from quatrain.checkpoint.open import detect
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES
+from quatrain.json_files import read_object
 from quatrain.quantize.output_folder import check_output_folder
 
 
@@ -16,7 +17,7 @@ def check_arguments(
     params: Path | str | None = None,
 ) -> None:
     """Raise `InputError` where no kernel takes groups of `group_size`, `source` is nothing that is
-    read, or no checkpoint made of `source` and `params` may go to `output`.
+    read, `params` is no JSON object, or no checkpoint made of both may go to `output`.
 
     `source` is None where it is still to be fetched, `group_size` where it is to be chosen.
     """
@@ -27,5 +28,7 @@ def check_arguments(
         )
     if source is not None:
         detect(source)
+    if params is not None:
+        read_object(Path(params))
     named = [readable(Path(path)) for path in (source, params) if path is not None]
     check_output_folder(Path(output), named)

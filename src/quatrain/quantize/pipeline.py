@@ -22,13 +22,13 @@ from quatrain.json_files import write_json
 from quatrain.quantize.arguments import check_arguments
 from quatrain.quantize.opened_source import OpenedSource
 from quatrain.quantize.output_folder import MANIFEST, OWN_FILES, WEIGHTS, output_folder
-from quatrain.quantize.plan import EmbeddingFormat, OutputFormat
 from quatrain.quantize.plan_checkpoint import plan_checkpoint
 from quatrain.quantize.plan_model import plan_model
 from quatrain.quantize.quantized_tensor import relative_rms
 from quatrain.quantize.report import QuantizeReport, make_report
 from quatrain.quantize.requantize import Requantization
 from quatrain.quantize.resumable import resumable_folder, sha256_of
+from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat
 from quatrain.quantize.writer import Written, write_checkpoint
 from quatrain.stages import Stages
 

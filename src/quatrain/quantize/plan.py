@@ -12,9 +12,6 @@ from quatrain.checkpoint.float_model import FloatModel
 Source = FloatModel | Checkpoint
 Part = Literal["embedding", "layers", "output"]
 MethodName = Literal["rtn", "q4_0", "stored"]
-# What an option asks for. 'keep': as the source has it, or what is usual (see `plan_model`).
-EmbeddingFormat = Literal["keep", "int4", "int8", "fp"]
-OutputFormat = Literal["keep", "int4", "int8"]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from quatrain.checkpoint.layout import EMBEDDING, OUTPUT, linear_shapes, vector_
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES, Scheme
 from quatrain.quantize.methods.q4_0 import GROUP_SIZE as Q4_0_GROUP_SIZE
-from quatrain.quantize.plan import EmbeddingFormat, OutputFormat, Part, Plan, TensorPlan, integers
+from quatrain.quantize.plan import Part, Plan, TensorPlan, integers
+from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat
 
 _EMBEDDING, _OUTPUT = f"{EMBEDDING}.weight", f"{OUTPUT}.weight"
 

@@ -97,8 +97,7 @@ def generate_text(
     check_sampling(temperature, seed)
     if profile:
         device = _device_to_profile(device)
-    if not isinstance(program, Program):
-        program = open_program(program)
+    program = program if isinstance(program, Program) else open_program(program)
     require_tokens_to_logits(program.path, program.metadata, "run")
     words = _load_tokenizer(program.path, tokenizer)
     tokens = _encode(words, prompt, chat)
@@ -110,15 +109,10 @@ def generate_text(
     stream, show = words.stream(), on_text or (lambda text: None)
     watched = WatchedRunner(runner)
     generation = generate(
-        watched,
-        tokens,
-        context=context,
-        max_new_tokens=max_new_tokens,
-        eos_ids=end_ids(words.eos_ids, runner.metadata),
-        temperature=temperature,
-        seed=seed,
+        watched, tokens, context=context, max_new_tokens=max_new_tokens,
+        eos_ids=end_ids(words.eos_ids, runner.metadata), temperature=temperature, seed=seed,
         on_token=lambda token: show(stream.push(token)),
-    )
+    )  # fmt: skip
     show(stream.finish())
     health = judge(generation.tokens, watched.entropies, generation.stopped)
     times = _profile(cast("WgpuRunner", runner), len(tokens), Path(profile)) if profile else None

@@ -2,8 +2,9 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from quatrain.arithmetic import ActivationDtype
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import Program
@@ -18,11 +19,9 @@ from quatrain.targets.phones import find_device
 from quatrain.targets.runtimes import registered_operators, require_release
 from quatrain.targets.triggers import rows_that_sums_hold
 
-Dtype = Literal["fp32", "fp16"]
-
 # Operators of every program that is exported for Vulkan.
 _WRITTEN = ("et_vk.rms_norm.default", "et_vk.select_as_symint.default")
-_ITEM_SIZE = {"fp16": 2, "fp32": 4}
+_ITEM_SIZE: dict[ActivationDtype, int] = {"fp16": 2, "fp32": 4}
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class PlannedProgram:
     """
 
     scheme: Scheme | None = None
-    activation_dtype: Dtype | None = None
+    activation_dtype: ActivationDtype | None = None
     rows: int | None = None
     channels: int | None = None
     group_size: int | None = None
@@ -53,7 +52,7 @@ class TargetChoice:
     gpu: str
     runtime: str | None
     scheme: Scheme
-    activation_dtype: Dtype
+    activation_dtype: ActivationDtype
     partitioner: dict[str, Any] = field(default_factory=dict)
     avoid: dict[str, str] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
@@ -117,7 +116,7 @@ def _require_loadable(runtime: str) -> None:
 
 def _activation_dtypes(
     profile: GpuProfile, planned: PlannedProgram, reasons: list[str]
-) -> list[Dtype]:
+) -> list[ActivationDtype]:
     """What the GPU computes in, the best first."""
     if planned.activation_dtype:
         reasons.append(f"{planned.activation_dtype}: as asked for with --activation-dtype")
@@ -132,10 +131,10 @@ def _activation_dtypes(
 def _scheme(
     where: str,
     defects: list[Defect],
-    dtypes: list[Dtype],
+    dtypes: list[ActivationDtype],
     planned: PlannedProgram,
     reasons: list[str],
-) -> tuple[Scheme, Dtype]:
+) -> tuple[Scheme, ActivationDtype]:
     """The scheme and one of `dtypes`: 8da4w in the first in which it meets none of `defects`."""
     if planned.scheme == Scheme.WEIGHT_ONLY:
         reasons.append("weight-only: as asked for with --weight-only-linear")

@@ -29,6 +29,16 @@ def beside(program: Path, name: str) -> Path:
     return program.with_name(f"{program.stem}.{name}")
 
 
+def require_tokenizer(path: Path) -> None:
+    """Raise `InputError` unless the file `path` can be opened."""
+    try:
+        path.open("rb").close()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give the model's tokenizer.json") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: is not a tokenizer.json: {error}") from error
+
+
 def find_tokenizer(model: Path | str, *folders: Path) -> Path:
     """Find the tokenizer.json that goes with a program.
 

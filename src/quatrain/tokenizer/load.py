@@ -9,7 +9,7 @@ from quatrain.errors import InputError
 from quatrain.json_files import read_object
 from quatrain.tokenizer.chat import render, template_of
 from quatrain.tokenizer.end_tokens import end_ids_of_config
-from quatrain.tokenizer.files import CONFIG, config_beside
+from quatrain.tokenizer.files import CONFIG, config_beside, require_tokenizer
 
 
 class Tokenizer:
@@ -42,10 +42,9 @@ class Tokenizer:
             InputError: Where `path` is missing, or either file is damaged.
         """
         path = Path(path)
+        require_tokenizer(path)
         try:
             model = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file; give the model's tokenizer.json") from None
         except Exception as error:  # tokenizers raises bare Exception
             raise InputError(f"{path}: is not a tokenizer.json: {error}") from error
         config_path = config_beside(path)

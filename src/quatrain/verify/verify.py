@@ -100,16 +100,9 @@ def verify_program(
         check = _check_device(device, runner, backbone, eager, floor, info, allowed, stages)
         checks.append(check)
     report = VerifyReport(
-        program,
-        checkpoint,
-        info.scheme_name,
-        packed,
-        floor,
-        allowed,
-        checks,
-        stages.seconds,
+        program, checkpoint, info.scheme_name, packed, floor, allowed, checks, stages.seconds,
         fatal=fatal,
-    )
+    )  # fmt: skip
     return replace(report, note=_note(report.passed, emulate, rounded))
 
 

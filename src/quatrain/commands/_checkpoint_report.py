@@ -1,0 +1,18 @@
+"""How `quantize` and `convert` print the checkpoint that they wrote."""
+
+from quatrain.commands._common import human_bytes
+from quatrain.quantize.report import QuantizeReport
+
+
+def print_checkpoint(
+    report: QuantizeReport, bytes_out: int, details: list[str], read_from: str
+) -> None:
+    """Print `details` between what every checkpoint has; `read_from`: what the source is called."""
+    print(f"{report.output}: {report.tensors} tensors, group size {report.group_size}")
+    print(f"  size      {human_bytes(report.bytes_in)} -> {human_bytes(bytes_out)}")
+    for line in details:
+        print(line)
+    if not report.tokenizer:
+        print(f"  tokenizer none: the {read_from} came without a tokenizer.json")
+    seconds = sum(report.seconds.values())
+    print(f"  {seconds:.1f} s, peak memory {human_bytes(report.peak_rss_bytes)}")

@@ -1,0 +1,9 @@
+"""What the embedding and the output layer of a checkpoint may be asked to be.
+
+"keep": as the source has it, or what is usual (see `plan_model`).
+"""
+
+from typing import Literal
+
+EmbeddingFormat = Literal["keep", "int8", "int4", "fp"]
+OutputFormat = Literal["keep", "int8", "int4"]
