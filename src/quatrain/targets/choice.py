@@ -154,7 +154,9 @@ def _scheme(
     return Scheme.WEIGHT_ONLY, dtypes[0]
 
 
-def _against_8da4w(defects: list[Defect], dtype: str, planned: PlannedProgram) -> list[Defect]:
+def _against_8da4w(
+    defects: list[Defect], dtype: ActivationDtype, planned: PlannedProgram
+) -> list[Defect]:
     """The defects that an 8da4w program in `dtype` meets; its zero points are never int8."""
     return [
         defect
@@ -164,14 +166,14 @@ def _against_8da4w(defects: list[Defect], dtype: str, planned: PlannedProgram) -
     ]
 
 
-def _sums_hold(dtype: str, planned: PlannedProgram) -> bool:
+def _sums_hold(dtype: ActivationDtype, planned: PlannedProgram) -> bool:
     """Whether no prompt is longer than what the group-sum buffer of every linear holds."""
     if planned.rows is None or planned.channels is None:
         return False
     return planned.rows <= rows_that_sums_hold(planned.channels, _ITEM_SIZE[dtype])
 
 
-def _way_to_8da4w(met: list[Defect], dtype: str, planned: PlannedProgram) -> str | None:
+def _way_to_8da4w(met: list[Defect], dtype: ActivationDtype, planned: PlannedProgram) -> str | None:
     """What to do otherwise for an 8da4w program in `dtype` that only one defect is against."""
     triggers = {defect.trigger for defect in met}
     if triggers == {"more_rows_than_sums"} and planned.channels is not None:
