@@ -18,6 +18,9 @@ REFUSED = {
     ),
     "a runtime without a target": ({"runtime": "1.3"}, "--runtime says nothing without --target"),
     "a runtime that is none": ({"target": "mali-g715", "runtime": "new"}, "no ExecuTorch version"),
+    "a runtime that cannot run what is written": (
+        {"target": "pixel-8", "runtime": "1.2"}, "1.2: does not register et_vk.rms_norm",
+    ),
     "half precision on the CPU": (
         {"backend": "xnnpack", "activation_dtype": "fp16"}, "fp16 is for the Vulkan backend",
     ),
@@ -61,7 +64,7 @@ def test_reasons_come_before_the_first_stage(tmp_path):
 
 
 def test_what_is_asked_for_is_not_chosen(tmp_path):
-    asked = ExportRequest(Scheme.WEIGHT_ONLY, activation_dtype="fp32", target="adreno-8xx")
+    asked = ExportRequest(Scheme.WEIGHT_ONLY, activation_dtype="fp32", target="pixel-8")
     report = export_for_target(write_checkpoint(tmp_path / "c"), tmp_path / "m.pte", asked)
     assert report.options.scheme == Scheme.WEIGHT_ONLY
     assert report.options.activation_dtype == "fp32"

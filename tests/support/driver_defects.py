@@ -127,13 +127,13 @@ def constant_of(kind: str) -> Make:
 
 
 # defect, the GPU and runtime to ask about, a program that has it, one that does not
-DRIVER_CASES: list[tuple[str, str, str, Make, Make]] = [
+DRIVER_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("dq8ca-zp-binding-float", "mali-g715", "1.3", dynamic_zero_points("float32"),
      peer("peer-8da4w-fp32")),
     ("dq8ca-zp-binding-int8", "mali-g715", "1.3", peer("peer-8da4w-fp16-emb4"),
      peer("peer-8da4w-fp32")),
     ("dq8ca-m-gt-k", "adreno-7xx", "1.4", rows(65), rows(64)),
-    ("embedding-q4-dynamic-oob", "mali-g710", "1.2", peer("peer-8da4w-fp32-emb4"),
+    ("embedding-q4-dynamic-oob", "mali-g710", None, peer("peer-8da4w-fp32-emb4"),
      peer("peer-8da4w-fp32")),
     ("shared-constant-uaf", "desktop", "1.2", prepacks(2), prepacks(1)),
     ("rms-norm-fp16-overflow", "adreno-8xx", "1.2", norm("float16"), norm("float32")),
@@ -142,7 +142,7 @@ DRIVER_CASES: list[tuple[str, str, str, Make, Make]] = [
      linear("aten.linear.default", "float32", "float32")),
     ("adreno740-block-index", "adreno-740", "1.2", prepacks(1), peer("peer-xnnpack-8da4w")),
     ("qcs8w-missing-shader", "adreno-8xx", "1.5",
-     linear("aten._weight_int8pack_mm.default", "float32", "int8"),
+     linear("aten._weight_int8pack_mm.default", "float16", "int8"),
      linear("aten.linear.default", "float32", "float32")),
     ("buffer-limit", "llvmpipe", "1.5", huge(2**26, "buffer"), huge(2**25, "buffer")),
     ("partial-delegation", "llvmpipe", "1.5", peer("partial"), peer("peer-8da4w-fp32")),

@@ -7,13 +7,14 @@ import pytest
 from tests.support.driver_defects import DRIVER_CASES, dynamic_zero_points, prepacks
 from tests.support.findings import findings
 from tests.support.kernel_defects import KERNEL_CASES, dynamic
+from tests.support.load_checks import LOAD_CHECK_CASES
 
 from quatrain.program import open_program
 from quatrain.targets import examine, fatal_findings, load_defects
 from quatrain.targets.triggers import TRIGGERS
 
 Make = Callable[[Path], Path]
-CASES = [*DRIVER_CASES, *KERNEL_CASES]
+CASES = [*DRIVER_CASES, *KERNEL_CASES, *LOAD_CHECK_CASES]
 
 
 @pytest.fixture
@@ -44,7 +45,13 @@ def partial(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("defect", "gpu", "runtime", "has", "lacks"), CASES)
 def test_each_defect_is_found_where_it_is(
-    defect: str, gpu: str, runtime: str, has: Make, lacks: Make, tmp_path: Path, partial: Path
+    defect: str,
+    gpu: str,
+    runtime: str | None,
+    has: Make,
+    lacks: Make,
+    tmp_path: Path,
+    partial: Path,
 ) -> None:
     sick = partial if defect == "partial-delegation" else has(tmp_path)
     found = findings(sick, gpu, runtime)
@@ -63,7 +70,7 @@ FIXED = {defect.id: defect.fixed_in for defect in load_defects() if defect.fixed
 
 @pytest.mark.parametrize("case", [case for case in CASES if case[0] in FIXED], ids=lambda c: c[0])
 def test_a_fixed_runtime_is_not_blamed(
-    case: tuple[str, str, str, Make, Make], tmp_path: Path
+    case: tuple[str, str, str | None, Make, Make], tmp_path: Path
 ) -> None:
     defect, gpu, _, has, _ = case
     sick = has(tmp_path)

@@ -54,7 +54,6 @@ def export_checkpoint(
     output, options, stages = Path(output), options or ExportOptions(), stages or Stages()
     with stages("open the checkpoint"), only_read():
         opened = open_checkpoint(checkpoint, params)
-    _refuse_avoided(opened, options)
     if options.backend == "vulkan":
         check_limits(opened, options.scheme)
     opened.check_values(stages)
@@ -96,17 +95,6 @@ def context_length(opened: Checkpoint, asked: int | None) -> int:
             f"context of {longest}; ask for at most that, or change max_context_len there"
         )
     return asked or min(usual, DEFAULT_MAX_SEQ_LEN)
-
-
-def _refuse_avoided(opened: Checkpoint, options: ExportOptions) -> None:
-    """Raise `InputError` where the checkpoint has what the target must not be given."""
-    target = options.target
-    if target is None or options.embedding_input or not opened.config.apply_embedding:
-        return
-    if "int4-embedding" in target.avoid and opened.embedding_kind == "int4":
-        raise InputError(
-            f"{opened.source}: would fail on {target.name}: {target.avoid['int4-embedding']}"
-        )
 
 
 def _prepare(

@@ -6,8 +6,9 @@ from quatrain.arithmetic import ActivationDtype, Backend
 from quatrain.errors import InputError
 from quatrain.export.options import ExportOptions, check_gpu_backend
 from quatrain.int4 import Scheme
-from quatrain.targets import TargetChoice, find_gpu
-from quatrain.targets.catalogue import release
+from quatrain.targets import TargetChoice
+from quatrain.targets.phones import find_device
+from quatrain.targets.runtimes import require_loadable
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class ExportRequest:
 
     def __post_init__(self) -> None:
         if self.target is not None:
-            find_gpu(self.target)
+            find_device(self.target)
             check_gpu_backend(self.target, self.backend)
         elif self.runtime is not None:
             raise InputError("--runtime says nothing without --target; name the device")
         if self.runtime is not None:
-            release(self.runtime)
+            require_loadable(self.runtime)
         self.options()
 
     def options(self, choice: TargetChoice | None = None) -> ExportOptions:

@@ -37,3 +37,16 @@ def group_sums(packed: np.ndarray, group_size: int) -> np.ndarray:
         grouped = pairs.reshape(len(block), -1, group_size // 2).sum(axis=2, dtype=np.int32)
         sums[:, first : first + len(block)] = grouped.T
     return sums
+
+
+def largest_one_sided_sum(packed: np.ndarray, group_size: int) -> int:
+    """The largest sum, over the groups of a packed weight uint8 [N, K/2], of a group's positive
+    values or of the magnitudes of its negative ones."""
+    largest = 0
+    for first in range(0, packed.shape[0], _ROWS):
+        block = packed[first : first + _ROWS]
+        values = np.stack((block & 15, block >> 4), axis=-1).reshape(-1, group_size)
+        signed = values.astype(np.int16) - 8
+        for side in (np.maximum(signed, 0), np.maximum(-signed, 0)):
+            largest = max(largest, int(side.sum(axis=1, dtype=np.int32).max(initial=0)))
+    return largest

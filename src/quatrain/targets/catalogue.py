@@ -37,8 +37,9 @@ class Defect:
 
     `kind`: "wrong", "does not load", "slow", or "note" for what one should know. `certainty`:
     'certain' where the trigger decides, 'conditional' where it also depends on what `condition`
-    says, 'possible' where the program cannot tell. `needs_dot_products`: only GPUs with integer
-    dot products run the kernel.
+    says, 'possible' where the program cannot tell. `needs_dot_products`, `lacks_dot_products`:
+    only GPUs with, or without, integer dot products run the kernel. `slows`, `phase`, `factor`,
+    `against` and `measured_on` say of what is slow how slow, in which schemes.
     """
 
     id: str
@@ -55,6 +56,12 @@ class Defect:
     fixed_in: str | None = None
     certainty: str = "certain"
     needs_dot_products: bool = False
+    lacks_dot_products: bool = False
+    slows: tuple[str, ...] = ()
+    phase: str | None = None
+    factor: float | None = None
+    against: str | None = None
+    measured_on: str | None = None
     condition: str | None = None
 
     def affects_runtime(self, runtime: str | None) -> bool:
@@ -69,6 +76,8 @@ class Defect:
     def certainty_on(self, gpu: GpuProfile) -> str | None:
         """How sure the defect is on `gpu`, given that its trigger fires; None: not there."""
         if self.needs_dot_products and gpu.int8_dot_product is False:
+            return None
+        if self.lacks_dot_products and gpu.int8_dot_product is not False:
             return None
         if set(self.families) & set(gpu.families):
             return self.certainty

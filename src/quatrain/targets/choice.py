@@ -14,13 +14,12 @@ from quatrain.program.linear_kernels import (
 )
 from quatrain.targets.catalogue import Defect, GpuProfile, find_gpu, load_defects
 from quatrain.targets.doctor import examine
-from quatrain.targets.limits import SURE_IMAGE
+from quatrain.targets.limits import partitioner_limits
 from quatrain.targets.phones import find_device
-from quatrain.targets.runtimes import registered_operators, require_release
+from quatrain.targets.runtimes import require_loadable
+from quatrain.targets.speed import SpeedFact, slower_scheme, speed_facts
 from quatrain.targets.triggers import rows_that_sums_hold
 
-# Operators of every program that is exported for Vulkan.
-_WRITTEN = ("et_vk.rms_norm.default", "et_vk.select_as_symint.default")
 _ITEM_SIZE: dict[ActivationDtype, int] = {"fp16": 2, "fp32": 4}
 
 
@@ -45,8 +44,7 @@ class TargetChoice:
 
     `activation_dtype` is 'fp32' or 'fp16'; `partitioner`
     holds options for ExecuTorch's Vulkan partitioner (texture_limits in texels, buffer_limit
-    in bytes); `avoid` says of what the export must not contain ('int4-embedding') why not;
-    `reasons` are sentences for people.
+    in bytes); `evidence` is what is known of the speed there; `reasons` are sentences for people.
     """
 
     gpu: str
@@ -54,7 +52,7 @@ class TargetChoice:
     scheme: Scheme
     activation_dtype: ActivationDtype
     partitioner: dict[str, Any] = field(default_factory=dict)
-    avoid: dict[str, str] = field(default_factory=dict)
+    evidence: list[SpeedFact] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
 
     @property
@@ -74,13 +72,14 @@ def choose_for_target(
     """The scheme, types and limits for `gpu` (the id of a GPU or a phone) and `runtime` ('1.3').
 
     8da4w, unless the doctor would find that a defect of its kernel applies to the `planned`
-    program. An unknown runtime may have every defect. Raises `InputError` for an unknown
-    GPU, and for a release that is unknown or cannot run what we write.
+    program, or else it is measured there to be slower than weight-only. An unknown runtime may
+    have every defect. Raises `InputError` for an unknown GPU, and for a release that is unknown
+    or cannot run what we write.
     """
     planned = planned or PlannedProgram()
     profile, phone = find_device(gpu)
     if runtime is not None:
-        _require_loadable(runtime)
+        require_loadable(runtime)
     defects = [
         defect
         for defect in load_defects()
@@ -89,7 +88,9 @@ def choose_for_target(
     ]
     reasons: list[str] = [str(phone)] if phone else []
     dtypes = _activation_dtypes(profile, planned, reasons)
+    facts = speed_facts(profile, runtime)
     scheme, dtype = _scheme(_name(profile.id, runtime), defects, dtypes, planned, reasons)
+    scheme, dtype = _faster(scheme, dtype, facts, dtypes, planned, reasons)
     if dtype == "fp16" and not planned.activation_dtype:
         reasons.append(f"fp16: {profile.sources['fp16']}")
     return TargetChoice(
@@ -97,21 +98,32 @@ def choose_for_target(
         runtime=runtime,
         scheme=scheme,
         activation_dtype=dtype,
-        partitioner=_limits(profile, reasons),
-        avoid=_avoid(defects, reasons),
+        partitioner=partitioner_limits(profile, reasons),
+        evidence=facts,
         reasons=reasons,
     )
 
 
-def _require_loadable(runtime: str) -> None:
-    """Refuse a release that does not register what every program has that we write."""
-    require_release(runtime)
-    missing = [name for name in _WRITTEN if not registered_operators()[name].is_in(runtime)]
-    if missing:
-        raise InputError(
-            f"--runtime {runtime}: does not register {', '.join(missing)}, which every exported "
-            "Vulkan program has; ship runtime 1.3 or later, or use --backend xnnpack"
-        )
+def _faster(
+    scheme: Scheme,
+    dtype: ActivationDtype,
+    facts: list[SpeedFact],
+    dtypes: list[ActivationDtype],
+    planned: PlannedProgram,
+    reasons: list[str],
+) -> tuple[Scheme, ActivationDtype]:
+    """Weight-only in place of an 8da4w that is right, where that is measured to be the slower."""
+    slower = slower_scheme(facts)
+    if scheme == Scheme.DYNAMIC_INT8 and planned.scheme is None:
+        if slower and slower[0] == scheme:
+            reasons.append(f"weight-only all the same: {slower[1].defect}: {slower[1].consequence}")
+            scheme, dtype = Scheme.WEIGHT_ONLY, dtypes[0]
+        elif slower:
+            reasons.append(f"8da4w by speed, too: {slower[1].defect}: {slower[1].consequence}")
+        else:
+            reasons.append("speed: neither scheme is measured to be the slower on this GPU")
+    reasons += [f"known of its speed: {fact}" for fact in facts]
+    return scheme, dtype
 
 
 def _activation_dtypes(
@@ -139,6 +151,9 @@ def _scheme(
     if planned.scheme == Scheme.WEIGHT_ONLY:
         reasons.append("weight-only: as asked for with --weight-only-linear")
         return Scheme.WEIGHT_ONLY, dtypes[0]
+    if planned.scheme == Scheme.DYNAMIC_INT8:
+        reasons.append("8da4w: as asked for")
+        return _asked_8da4w(defects, dtypes, planned)
     if planned.group_size and not group_sums_are_right(planned.group_size):
         reasons.append(f"weight-only: groups of {planned.group_size}: {WRONG_GROUP_SUMS}")
         return Scheme.WEIGHT_ONLY, dtypes[0]
@@ -152,6 +167,14 @@ def _scheme(
     ways = [way for dtype, met in against.items() if (way := _way_to_8da4w(met, dtype, planned))]
     reasons += [f"8da4w would do {way}" for way in ways[:1]]
     return Scheme.WEIGHT_ONLY, dtypes[0]
+
+
+def _asked_8da4w(
+    defects: list[Defect], dtypes: list[ActivationDtype], planned: PlannedProgram
+) -> tuple[Scheme, ActivationDtype]:
+    """8da4w in the first type in which nothing is against it, else in the best: it is examined."""
+    right = [dtype for dtype in dtypes if not _against_8da4w(defects, dtype, planned)]
+    return Scheme.DYNAMIC_INT8, (right or dtypes)[0]
 
 
 def _against_8da4w(
@@ -185,37 +208,6 @@ def _way_to_8da4w(met: list[Defect], dtype: ActivationDtype, planned: PlannedPro
             "--linear-scheme 8da4w --zero-point-dtype int8 -o fixed.pte"
         )
     return None
-
-
-def _limits(profile: GpuProfile, reasons: list[str]) -> dict[str, Any]:
-    """Limits that are known; for images, else a size that is sure."""
-    limits: dict[str, Any] = {}
-    if profile.max_storage_buffer:
-        limits["buffer_limit"] = profile.max_storage_buffer
-        reasons.append(
-            f"buffers up to {profile.max_storage_buffer} bytes: "
-            f"{profile.sources['max_storage_buffer']}"
-        )
-    if profile.max_image_3d:
-        limits["texture_limits"] = (profile.max_image_3d,) * 3
-        reasons.append(
-            f"images up to {profile.max_image_3d} texels: {profile.sources['max_image_3d']}"
-        )
-    else:
-        limits["texture_limits"] = (SURE_IMAGE,) * 3
-        reasons.append(
-            f"images up to {SURE_IMAGE} texels, larger tensors in buffers: ExecuTorch's "
-            f"conservative limit, since no source gives that of {profile.name}"
-        )
-    return limits
-
-
-def _avoid(defects: list[Defect], reasons: list[str]) -> dict[str, str]:
-    defect = next((h for h in defects if h.id == "embedding-q4-dynamic-oob"), None)
-    if defect is None:
-        return {}
-    reasons.append(f"no int4 embedding: {_text(defect)}")
-    return {"int4-embedding": f"{defect.id}: {defect.title}: {defect.consequence}; {defect.remedy}"}
 
 
 def _text(defect: Defect) -> str:

@@ -1,8 +1,12 @@
 """What is larger than a GPU can bind: buffers and images."""
 
+import math
+from typing import Any
+
 from quatrain.program import Program, Tensor, VulkanGraph
 from quatrain.program.inspect.sizes import cache_values
-from quatrain.targets.occurrence import Occurrence, Where, is_constant, tensor_text
+from quatrain.targets.catalogue import GpuProfile
+from quatrain.targets.occurrence import Occurrence, Where, is_constant, operators, tensor_text
 
 # What a GPU whose figure is unknown surely has: the Vulkan specification's minimum for
 # buffers, ExecuTorch's conservative limit (`small_texture_limits`) for images.
@@ -35,6 +39,31 @@ def beyond_gpu_limits(program: Program, graph: VulkanGraph, where: Where) -> lis
     return occurrences
 
 
+def attention_weights_beyond_buffer(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """Attention in buffers whose weights, heads x tokens x context, exceed a storage buffer.
+
+    They are no value of the graph: the runtime makes them, each of the two lengths rounded up
+    to a multiple of 4.
+    """
+    largest = where.gpu.max_storage_buffer if where.gpu else None
+    found = []
+    for place, operator in operators(graph, "sdpa_with_kv_cache", "custom_sdpa"):
+        names = operator.named_args
+        query = graph.tensor(names["q"])
+        cache = graph.values[names["k_cache" if "k_cache" in names else "k"]]
+        if query.storage != "buffer" or not isinstance(cache, Tensor) or len(query.shape) < 3:
+            continue
+        tokens, context = (-(-each.shape[-3] // 4) * 4 for each in (query, cache))
+        itemsize = query.nbytes // math.prod(query.shape)
+        nbytes = query.shape[-2] * tokens * context * itemsize
+        if nbytes > (largest or SURE_STORAGE_BUFFER):
+            said = f"{place}: {nbytes} bytes for calls of {tokens} tokens"
+            found.append(Occurrence(said, None if largest else "possible"))
+    return found
+
+
 def _smaller_buffer(graph: VulkanGraph, value_id: int) -> str | None:
     """What makes a tensor smaller; None where nothing in the program does."""
     if not is_constant(graph, value_id) or value_id in cache_values(graph):
@@ -57,3 +86,27 @@ def image_extents(tensor: Tensor) -> tuple[int, int, int]:
             return width, -(-height // 4), channels * batch
         case _:
             return -(-width // 4), height, channels * batch
+
+
+def partitioner_limits(profile: GpuProfile, reasons: list[str]) -> dict[str, Any]:
+    """Options for ExecuTorch's partitioner: the limits that are known (bytes, texels); for images,
+    else a size that is sure. Says why in `reasons`."""
+    limits: dict[str, Any] = {}
+    if profile.max_storage_buffer:
+        limits["buffer_limit"] = profile.max_storage_buffer
+        reasons.append(
+            f"buffers up to {profile.max_storage_buffer} bytes: "
+            f"{profile.sources['max_storage_buffer']}"
+        )
+    if profile.max_image_3d:
+        limits["texture_limits"] = (profile.max_image_3d,) * 3
+        reasons.append(
+            f"images up to {profile.max_image_3d} texels: {profile.sources['max_image_3d']}"
+        )
+    else:
+        limits["texture_limits"] = (SURE_IMAGE,) * 3
+        reasons.append(
+            f"images up to {SURE_IMAGE} texels, larger tensors in buffers: ExecuTorch's "
+            f"conservative limit, since no source gives that of {profile.name}"
+        )
+    return limits

@@ -7,11 +7,13 @@ from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.program.inspect.linears import Linear, find_linears
 from quatrain.program.linear_kernels import (
     DYNAMIC_LINEAR,
+    INT4_LINEARS,
     WEIGHT_ONLY_LINEAR,
     OtherScheme,
     group_sums_are_right,
 )
-from quatrain.targets.occurrence import Occurrence, Where, operators
+from quatrain.program.packed_weights import largest_one_sided_sum
+from quatrain.targets.occurrence import Occurrence, Where, is_constant, operators
 
 _FP16_MAX = 65504
 _MANY_ROWS = 1024  # the fewest that an Adreno was seen to compute wrongly
@@ -39,17 +41,22 @@ def dynamic_linear(program: Program, graph: VulkanGraph, where: Where) -> list[O
 
 
 def integer_sums_in_fp16(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Dynamic int4 linears in float16 buffers whose groups' sums could be beyond float16.
+    """Dynamic int4 linears in float16 buffers whose weights allow for sums beyond float16.
 
-    Activations minus their zero point are at most 255, weights at least -8.
+    Activations minus their zero point are 0 to 255 or -255 to 0 at the widest, so that a group's
+    sum is at most 255 times the larger of its positive and its negative weights' sums.
     """
-    return [
-        Occurrence(f"{linear.name}: groups of {linear.group_size}")
-        for linear, operator in _of_several_rows(graph, DYNAMIC_LINEAR)
-        if graph.tensor(operator.out).dtype == "float16"
-        and graph.tensor(operator.out).storage == "buffer"
-        and (linear.group_size or 0) * 255 * 8 > _FP16_MAX
-    ]
+    found = []
+    for linear, operator in _of_several_rows(graph, DYNAMIC_LINEAR):
+        out, weights = graph.tensor(operator.out), operator.named_args["weights"]
+        if out.dtype != "float16" or out.storage != "buffer" or not linear.group_size:
+            continue
+        if linear.group_size * 255 * 8 > _FP16_MAX and is_constant(graph, weights):
+            largest = 255 * largest_one_sided_sum(graph.constant(weights), linear.group_size)
+            program.release_memory()
+            if largest > _FP16_MAX:
+                found.append(Occurrence(f"{linear.name}: sums of up to {largest}"))
+    return found
 
 
 def odd_zero_points(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
@@ -81,6 +88,43 @@ def weight_only_of_several_rows(
 ) -> list[Occurrence]:
     """Weight-only int4 linears that see prompts."""
     return [Occurrence(linear.name) for linear, _ in _of_several_rows(graph, WEIGHT_ONLY_LINEAR)]
+
+
+def int4_linear(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Int4 linears of either scheme."""
+    return [
+        Occurrence(linear.name) for linear in find_linears(graph) if linear.kernel in INT4_LINEARS
+    ]
+
+
+def linear_of_several_rows(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Linears that see prompts."""
+    return [
+        Occurrence(linear.name)
+        for linear in find_linears(graph)
+        if _rows(graph, graph.operators[linear.operator]) > 1
+    ]
+
+
+def weight_only_int8_linear(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Linears of int8 weights that lack their shader: certainly in float16, else where the scales
+    do not fit a texture."""
+    kinds = ("aten._weight_int8pack_mm", "et_vk.linear_qcs8w", "etvk.linear_qcs8w")
+    return _without_shader(graph, *kinds)
+
+
+def channel_wise_int4_linear(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """Linears of int4 weights with a scale per channel that lack their shader, as those of int8."""
+    return _without_shader(graph, "et_vk.linear_qcs4w")
+
+
+def _without_shader(graph: VulkanGraph, *kinds: str) -> list[Occurrence]:
+    return [
+        Occurrence(place, None if graph.tensor(operator.out).dtype == "float16" else "possible")
+        for place, operator in operators(graph, *kinds)
+    ]
 
 
 def weight_only_prefill_in_fp16(

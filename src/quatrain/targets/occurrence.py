@@ -48,3 +48,11 @@ def operators(graph: VulkanGraph, *kinds: str) -> list[tuple[str, Operator]]:
         for index, operator in enumerate(graph.operators)
         if operator.kind in kinds
     ]
+
+
+def takes_calls_of_any_length(program: Program, graph: VulkanGraph) -> bool:
+    """Whether the sizes of its tensors change with the call: a decode step has one row."""
+    return any(operator.kind == "sym_size" for operator in graph.operators) or any(
+        any(delegate.compile_specs.get("require_dynamic_shapes", b""))
+        for delegate in program.delegates
+    )

@@ -9,11 +9,14 @@ from quatrain.targets.occurrence import (
     Where,
     is_constant,
     operators,
+    takes_calls_of_any_length,
     tensor_text,
 )
 from quatrain.targets.runtimes import newest_release, unknown_operators
 
 _ATTENTION = ("sdpa_with_kv_cache", "custom_sdpa")
+_COPIES = ("et_vk.prepack", "aten.clone", "aten._to_copy")
+_FEWEST_CHANNELS, _MOST_CHANNELS = 168, 192  # that an Adreno 840 was seen to convolve wrongly
 _REDUCTIONS = (
     "aten.mean", "aten.sum", "aten.amax", "aten.amin", "aten._softmax", "aten.var",
 )  # fmt: skip
@@ -97,15 +100,45 @@ def gelu(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]
     return [Occurrence(place) for place, _ in operators(graph, "aten.gelu")]
 
 
+def gelu_by_erf(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`aten.gelu` that asks for the exact function."""
+    return [
+        Occurrence(place)
+        for place, operator in operators(graph, "aten.gelu")
+        if len(operator.args) > 2 and graph.plain(operator.args[1]) == "none"
+    ]
+
+
 def convolution(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Convolutions."""
+    """Convolutions of 168 to 192 output channels; others are possible, at a low rate."""
     kinds = ("aten.convolution", "et_vk.conv_with_clamp", "et_vk.conv2d_gemm")
-    return [Occurrence(place) for place, _ in operators(graph, *kinds)]
+    found = []
+    for place, operator in operators(graph, *kinds):
+        weight = graph.values[operator.args[1]]
+        channels = weight.shape[0] if isinstance(weight, Tensor) else 0
+        sure = _FEWEST_CHANNELS <= channels <= _MOST_CHANNELS
+        found.append(
+            Occurrence(f"{place}: {channels} output channels", None if sure else "possible")
+        )
+    return found
 
 
 def reduction(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Sums, means, extremes and softmax as operators of their own."""
-    return [Occurrence(place) for place, _ in operators(graph, *_REDUCTIONS)]
+    """Sums, means, extremes and softmax as operators of their own, in textures, where the rows of
+    some call are not a multiple of the four that a group of the shader takes."""
+    any_length = takes_calls_of_any_length(program, graph)
+    found = []
+    for place, operator in operators(graph, *_REDUCTIONS):
+        if len(operator.args) < 3:
+            continue
+        x, dims = graph.tensor(operator.args[0]), graph.plain(operator.args[1])
+        reduced = {
+            dim % len(x.shape) for dim in (dims if isinstance(dims, list | tuple) else [dims])
+        }
+        kept = [size for dim, size in enumerate(x.shape) if dim not in reduced]
+        if x.storage != "buffer" and (any_length or max(kept[-3:], default=1) % 4):
+            found.append(Occurrence(f"{place}: of {list(x.shape)}"))
+    return found
 
 
 def selects_computed_places(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
@@ -113,9 +146,17 @@ def selects_computed_places(program: Program, graph: VulkanGraph, where: Where) 
     return [
         Occurrence(place)
         for place, operator in operators(graph, "aten.index_select")
-        if not is_constant(graph, operator.named_args["index"])
+        if not _is_fixed(graph, operator.named_args["index"])
         and math.prod(graph.tensor(operator.named_args["index"]).shape) > 1
     ]
+
+
+def _is_fixed(graph: VulkanGraph, value_id: int) -> bool:
+    """Whether a tensor is a constant, or a copy of one."""
+    copied_from = {op.out: op.args[0] for op in graph.operators if op.kind in _COPIES}
+    for _ in graph.operators:  # a damaged graph may go in circles
+        value_id = copied_from.get(value_id, value_id)
+    return is_constant(graph, value_id)
 
 
 def textures(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:

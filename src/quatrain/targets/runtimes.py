@@ -7,6 +7,10 @@ from quatrain.errors import InputError
 from quatrain.program import VulkanGraph
 from quatrain.targets.catalogue import load_toml, release
 
+# Operators of every program that is exported for Vulkan, and of most.
+_WRITTEN = ("et_vk.rms_norm.default", "et_vk.select_as_symint.default")
+_OFTEN = ("et_vk.apply_rotary_emb_hf.default", "et_vk.embedding_q4gsw.default")
+
 
 @dataclass(frozen=True)
 class RegisteredOperator:
@@ -25,12 +29,29 @@ class RegisteredOperator:
 
     def is_in(self, runtime: str) -> bool:
         """Whether that release registers it."""
-        line = release(runtime)
-        return release(self.since) <= line and (self.until is None or line <= release(self.until))
+        return _spans(runtime, self.since, self.until)
 
     def arguments_in(self, runtime: str) -> int | None:
         """How many arguments that release reads; None where that is unknown."""
         return self.arguments_by_release.get(release_line(runtime), self.arguments)
+
+
+@dataclass(frozen=True)
+class Shaders:
+    """The shaders of an operator that releases `since` to `until` have: for these storages and
+    types of its result, or of the argument `of`. `source`: their files."""
+
+    operator: str
+    since: str
+    storages: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    source: str
+    until: str | None = None
+    of: str = "out"
+
+    def takes(self, storage: str, dtype: str) -> bool:
+        """Whether there is one for them."""
+        return storage in self.storages and dtype in self.dtypes
 
 
 @cache
@@ -56,11 +77,53 @@ def require_release(version: str) -> None:
         raise InputError(f"nothing is known of ExecuTorch runtime {version!r}; known are {known}")
 
 
+def require_loadable(version: str) -> None:
+    """Refuse, with `InputError`, a release that is not known, and one that does not register what
+    every program has that is exported for Vulkan, naming that and what many have."""
+    require_release(version)
+    lacking = [name for name in _WRITTEN if not registered_operators()[name].is_in(version)]
+    if lacking:
+        often = [name for name in _OFTEN if not registered_operators()[name].is_in(version)]
+        raise InputError(
+            f"--runtime {version}: does not register {', '.join(lacking)}, which every exported "
+            f"Vulkan program has, nor {', '.join(often)}, which most have; ship runtime 1.3 or "
+            "later, or use --backend xnnpack"
+        )
+
+
 @cache
 def registered_operators() -> dict[str, RegisteredOperator]:
     """Every operator that some release registers, by its name with its overload."""
     entries = load_toml("runtimes.toml")["operators"]
     return {entry["name"]: RegisteredOperator(**entry) for entry in entries}
+
+
+def shaders_of(kind: str, runtime: str) -> list[Shaders]:
+    """The shaders that a release has of operators of this kind; empty where nobody looked."""
+    entries = load_toml("runtimes.toml")["shaders"]
+    return [
+        Shaders(**{key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()})
+        for entry in entries
+        if entry["operator"] == kind and _spans(runtime, entry["since"], entry.get("until"))
+    ]
+
+
+def quantizes_activations(rows: str, dot_products: bool, runtime: str) -> bool:
+    """Whether a release quantizes the activations of 8da4w linears in calls of `rows` ("1" or
+    "2.."), on a GPU with or without integer dot products."""
+    return any(
+        path["quantizes"]
+        for path in load_toml("runtimes.toml")["paths"]
+        if path["operator"] == "et_vk.linear_dq8ca_q4gsw"
+        and (path["rows"], path["dot_products"]) == (rows, dot_products)
+        and _spans(runtime, path["since"], path.get("until"))
+    )
+
+
+def _spans(runtime: str, since: str, until: str | None) -> bool:
+    """Whether a release is one of those from `since` to `until` (None: to the newest)."""
+    line = release(runtime)
+    return release(since) <= line and (until is None or line <= release(until))
 
 
 def unknown_operators(graph: VulkanGraph, runtime: str) -> list[str]:

@@ -13,14 +13,15 @@ from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.inspect.report import activation_dtype
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, OtherScheme
-from quatrain.targets import linear_triggers, operator_triggers
-from quatrain.targets.limits import beyond_gpu_limits
+from quatrain.targets import linear_triggers, load_checks, operator_triggers
+from quatrain.targets.limits import attention_weights_beyond_buffer, beyond_gpu_limits
 from quatrain.targets.occurrence import (
     Occurrence,
     Trigger,
     Where,
     is_constant,
     operators,
+    takes_calls_of_any_length,
     tensor_text,
 )
 
@@ -79,11 +80,9 @@ def _dynamic_linears(graph: VulkanGraph) -> list[tuple[str, Operator]]:
 
 def dynamic_int4_embedding(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """An int4 embedding in a program of dynamic sequence length."""
-    found = operators(graph, "et_vk.embedding_q4gsw")
-    dynamic = any(op.kind == "sym_size" for op in graph.operators) or any(
-        any(d.compile_specs.get("require_dynamic_shapes", b"")) for d in program.delegates
-    )
-    return [Occurrence(place) for place, _ in found] if dynamic else []
+    if not takes_calls_of_any_length(program, graph):
+        return []
+    return [Occurrence(place) for place, _ in operators(graph, "et_vk.embedding_q4gsw")]
 
 
 def constant_prepacked_twice(
@@ -154,12 +153,6 @@ def any_vulkan_program(program: Program, graph: VulkanGraph, where: Where) -> li
     return [Occurrence("the whole program")]
 
 
-def weight_only_int8_linear(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Linears that lack their shader."""
-    kinds = ("aten._weight_int8pack_mm", "et_vk.linear_qcs8w", "etvk.linear_qcs8w")
-    return [Occurrence(place) for place, _ in operators(graph, *kinds)]
-
-
 def work_outside_delegate(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Operators outside the delegate, or more than one delegate call."""
     outside = program.calls_outside_delegates()
@@ -180,8 +173,8 @@ TRIGGERS: dict[str, Trigger] = {
         constant_beyond_fp16,
         fp16_weights_without_16bit_storage,
         any_vulkan_program,
-        weight_only_int8_linear,
         beyond_gpu_limits,
+        attention_weights_beyond_buffer,
         work_outside_delegate,
         linear_triggers.groups_summed_wrongly,
         linear_triggers.dynamic_linear_of_several_rows,
@@ -190,6 +183,10 @@ TRIGGERS: dict[str, Trigger] = {
         linear_triggers.odd_zero_points,
         linear_triggers.weight_only_outputs_not_of_4,
         linear_triggers.weight_only_of_several_rows,
+        linear_triggers.linear_of_several_rows,
+        linear_triggers.int4_linear,
+        linear_triggers.weight_only_int8_linear,
+        linear_triggers.channel_wise_int4_linear,
         linear_triggers.weight_only_prefill_in_fp16,
         linear_triggers.int4_linear_with_bias,
         linear_triggers.many_rows_in_fp32,
@@ -203,10 +200,23 @@ TRIGGERS: dict[str, Trigger] = {
         operator_triggers.attention_in_buffers_not_of_4,
         operator_triggers.attention,
         operator_triggers.gelu,
+        operator_triggers.gelu_by_erf,
         operator_triggers.convolution,
         operator_triggers.reduction,
         operator_triggers.selects_computed_places,
         operator_triggers.textures,
+        load_checks.missing_shader,
+        load_checks.inputs_not_of_4,
+        load_checks.scales_of_no_row,
+        load_checks.scales_not_in_a_texture,
+        load_checks.int4_embedding_layout,
+        load_checks.embedding_not_channels_packed,
+        load_checks.rms_norm_layout,
+        load_checks.rotary_tables,
+        load_checks.attention_shapes,
+        load_checks.attention_options,
+        load_checks.position_of_odd_type,
+        load_checks.index_select_layout,
     )
 }
 
@@ -214,4 +224,5 @@ TRIGGERS: dict[str, Trigger] = {
 GPU_TRIGGERS = {
     fp16_weights_without_16bit_storage.__name__,
     beyond_gpu_limits.__name__,
+    attention_weights_beyond_buffer.__name__,
 }

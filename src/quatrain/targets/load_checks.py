@@ -1,0 +1,192 @@
+"""Triggers of what the runtime checks when it loads a program: shapes, layouts, types, options.
+
+Sources: the checks (VK_CHECK_COND, VK_THROW) of ExecuTorch 1.0 to 1.5, by file and line in
+`runtimes.toml`.
+"""
+
+from quatrain.int4 import CHANNELS_TOGETHER
+from quatrain.program import Operator, Plain, Program, Tensor, ValueList, VulkanGraph
+from quatrain.program.linear_kernels import DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
+from quatrain.targets.occurrence import Occurrence, Where, operators
+from quatrain.targets.runtimes import newest_release, shaders_of
+
+ATTENTION = ("sdpa_with_kv_cache", "custom_sdpa")
+# What the runtime stores in another type than the program says.
+_STORED_AS = {"int64": "int32", "bool": "uint8", "float64": "float32"}
+
+
+def missing_shader(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Operators on a storage and type for which the release (none given: the newest) has no
+    shader."""
+    found = []
+    for index, operator in enumerate(graph.operators):
+        built = shaders_of(operator.kind, where.runtime or newest_release())
+        if not built:
+            continue
+        tensor = _tensor(graph, operator, built[0].of)
+        if tensor is None or tensor.storage == "default":
+            continue
+        dtype = _STORED_AS.get(tensor.dtype, tensor.dtype)
+        if not any(one.takes(tensor.storage, dtype) for one in built):
+            what = f"operator {index}, {operator.kind}: {tensor.dtype} in a {tensor.storage}"
+            found.append(Occurrence(what))
+    return found
+
+
+def inputs_not_of_4(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Int4 linears whose input channels are not a multiple of 4."""
+    return [
+        Occurrence(f"{place}: {tensor.shape[-1]} input channels")
+        for place, operator in operators(graph, DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR)
+        if (tensor := _tensor(graph, operator, "x")) and tensor.shape[-1] % CHANNELS_TOGETHER
+    ]
+
+
+def scales_of_no_row(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`choose_qparams_affine` over other blocks than whole rows, or of no contiguous matrix."""
+    found = []
+    for place, operator in operators(graph, "torchao.choose_qparams_affine"):
+        x, block = _tensor(graph, operator, "x"), graph.values[operator.named_args["block_size"]]
+        if x is None:
+            continue
+        if isinstance(block, Plain) and isinstance(block.value, list | tuple):
+            whole_rows = (*(1 for _ in x.shape[:-1]), x.shape[-1])
+            if tuple(block.value)[-len(x.shape) :] != whole_rows:
+                found.append(Occurrence(f"{place}: blocks of {list(block.value)}"))
+        if any(size > 1 for size in x.shape[:-2]):
+            found.append(Occurrence(f"{place}: of {list(x.shape)}"))
+        elif not _width_packed(x) or (x.storage == "buffer" and x.shape[-1] % 4):
+            found.append(Occurrence(f"{place}: {x.shape[-1]} wide, {_layout(x)}"))
+    return found
+
+
+def scales_not_in_a_texture(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Scales or zero points of activations in a buffer, or not width-packed."""
+    found = []
+    for place, operator in operators(graph, "torchao.choose_qparams_affine"):
+        for value_id in graph.outputs_of(operator):
+            tensor = graph.tensor(value_id)
+            if tensor.storage == "buffer" or not _width_packed(tensor):
+                found.append(Occurrence(f"{place}: {_layout(tensor)}"))
+    return found
+
+
+def int4_embedding_layout(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`embedding_q4gsw` with indices or result that are not width-packed."""
+    return _not_packed_along(
+        graph, ("et_vk.embedding_q4gsw",), ("indices", "out"), ("width_packed",)
+    )
+
+
+def embedding_not_channels_packed(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """`aten.embedding` with indices or result that are not channels-packed: 1.0 takes no other."""
+    found = _not_packed_along(graph, ("aten.embedding",), ("indices", "out"), ("channels_packed",))
+    sure = None if where.runtime else "possible"  # what no release is named for is rarely for 1.0
+    return [Occurrence(one.where, sure) for one in found]
+
+
+def rms_norm_layout(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`rms_norm` in textures that are not width-packed."""
+    found = []
+    for place, operator in operators(graph, "et_vk.rms_norm"):
+        tensors = [_tensor(graph, operator, name) for name in ("x", "out")]
+        odd = [t for t in tensors if t and t.storage != "buffer" and not _width_packed(t)]
+        found += [Occurrence(f"{place}: {_layout(tensor)}") for tensor in odd[:1]]
+    return found
+
+
+def rotary_tables(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`apply_rotary_emb_hf` with tables wider than a head, or shorter than the longest call."""
+    found = []
+    for place, operator in operators(graph, "et_vk.apply_rotary_emb_hf"):
+        query, cos = (_tensor(graph, operator, name) for name in ("xq", "freqs_cos"))
+        if query is None or cos is None or len(query.shape) < 3:
+            continue
+        if cos.shape[-1] > query.shape[-1]:
+            found.append(Occurrence(f"{place}: tables {cos.shape[-1]}, heads {query.shape[-1]}"))
+        if cos.shape[-2] < query.shape[-3]:
+            rows, tokens = cos.shape[-2], query.shape[-3]
+            found.append(Occurrence(f"{place}: tables of {rows} rows, calls of {tokens} tokens"))
+    return found
+
+
+def attention_shapes(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Attention of several batches, caches of different shapes, or not width-packed."""
+    found = []
+    for place, operator in operators(graph, *ATTENTION):
+        kind = operator.kind == "sdpa_with_kv_cache"
+        names = ("q", "k_cache", "v_cache") if kind else ("q", "k", "v")
+        query, key, value = (_tensor(graph, operator, name) for name in names)
+        if query is None or key is None or value is None:
+            continue
+        if any(len(t.shape) > 3 and t.shape[-4] != 1 for t in (query, key, value)):
+            found.append(Occurrence(f"{place}: batches of {query.shape[-4]}"))
+        if key.shape != value.shape or query.shape[-1] != key.shape[-1]:
+            shapes = ", ".join(str(list(t.shape)) for t in (query, key, value))
+            found.append(Occurrence(f"{place}: query, keys and values of {shapes}"))
+        if not all(_width_packed(t) for t in (query, key, value)):
+            found.append(Occurrence(f"{place}: {_layout(query)}, caches {_layout(key)}"))
+    return found
+
+
+def attention_options(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Attention with a mask, a scale of its own, dropout, or that is not causal."""
+    found = []
+    for place, operator in operators(graph, *ATTENTION):
+        for name, taken in (
+            ("attn_mask", (None,)),
+            ("scale", (None,)),
+            ("dropout_p", (None, 0)),
+            ("is_causal", (None, True)),
+        ):
+            value = graph.values[operator.named_args[name]]
+            if not isinstance(value, Plain):
+                found.append(Occurrence(f"{place}: {name} is a tensor"))
+            elif value.value not in taken:
+                found.append(Occurrence(f"{place}: {name} is {value.value}"))
+    return found
+
+
+def position_of_odd_type(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`select_as_symint` of what is neither int32 nor int64."""
+    return [
+        Occurrence(f"{place}: {tensor.dtype}")
+        for place, operator in operators(graph, "et_vk.select_as_symint")
+        if (tensor := _tensor(graph, operator, "x")) and tensor.dtype not in ("int32", "int64")
+    ]
+
+
+def index_select_layout(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`index_select` with input, indices or result that are not channels-packed."""
+    return _not_packed_along(
+        graph, ("aten.index_select",), ("x", "index", "out"), ("channels_packed",)
+    )
+
+
+def _not_packed_along(
+    graph: VulkanGraph, kinds: tuple[str, ...], names: tuple[str, ...], taken: tuple[str, ...]
+) -> list[Occurrence]:
+    return [
+        Occurrence(f"{place}: {name} {_layout(tensor)}")
+        for place, operator in operators(graph, *kinds)
+        for name in names
+        if (tensor := _tensor(graph, operator, name)) and tensor.layout not in (*taken, "default")
+    ]
+
+
+def _tensor(graph: VulkanGraph, operator: Operator, name: str) -> Tensor | None:
+    """An operator's argument that is a tensor; of several results the first."""
+    value = graph.values[operator.named_args.get(name, operator.out)]
+    if isinstance(value, ValueList) and value.items:
+        value = graph.values[value.items[0]]
+    return value if isinstance(value, Tensor) else None
+
+
+def _width_packed(tensor: Tensor) -> bool:
+    return tensor.layout in ("width_packed", "default")
+
+
+def _layout(tensor: Tensor) -> str:
+    return f"{tensor.layout} in a {tensor.storage}"

@@ -1,0 +1,203 @@
+"""Programs that a release refuses to load, or has no shader for, beside ones that it takes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tests.support.kernel_defects import Make, on_the_cpu, sigmoid
+from tests.support.programs import GraphMaker
+
+from quatrain.program import Tensor, ValueList
+
+
+@dataclass(frozen=True)
+class T:
+    """A tensor of a program; a constant where `constant` says so."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    storage: str = "texture3d"
+    layout: str = "width_packed"
+    constant: bool = False
+
+    def add_to(self, maker: GraphMaker) -> int:
+        if self.constant:
+            return maker.constant(np.zeros(self.shape, dtype=self.dtype))
+        tensor = Tensor(self.dtype, self.shape, storage=self.storage, layout=self.layout)
+        return maker.add(tensor)
+
+
+Argument = T | tuple | list  # a tensor, a fixed value (kind, value), a list of tensors
+
+
+def call(name: str, *args: Argument) -> Make:
+    """A program of one operator; its arguments, the result last."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        ids = []
+        for arg in args:
+            if isinstance(arg, T):
+                ids.append(arg.add_to(maker))
+            elif isinstance(arg, list):
+                ids.append(maker.add(ValueList(tuple(tensor.add_to(maker) for tensor in arg))))
+            else:
+                ids.append(maker.plain(*arg))
+        outs = [each for arg in args[-1:] for each in ids[-1:] if isinstance(arg, T)]
+        maker.call(name, *ids)
+        return maker.save(folder / "call.pte", outs)
+
+    return make
+
+
+NULL, FALSE = ("null",), ("bool", False)
+
+
+def norm(**more: str) -> Make:
+    x = T((1, 8, 6), **more)
+    return call("et_vk.rms_norm.default", x, T((6,), constant=True), ("double", 1e-5), x)
+
+
+def linear(inputs: int, dynamic: bool = False) -> Make:
+    x, weights = T((1, 8, inputs)), T((8, inputs // 2), "uint8", constant=True)
+    row, scales = T((1, 8)), T((1, 8), constant=True)
+    group, out = ("int", inputs), T((1, 8, 8))
+    if not dynamic:
+        return call("et_vk.linear_q4gsw.default", x, weights, scales, group, NULL, out)
+    sums = T((1, 8), "int32", constant=True)
+    name = "et_vk.linear_dq8ca_q4gsw.default"
+    return call(name, x, row, row, weights, sums, scales, group, NULL, out)
+
+
+def scales(x: T, block: tuple[int, ...], zeros: T = T((1, 8), "int8")) -> Make:
+    plain = (NULL, ("int_list", block), *(NULL for _ in range(7)))
+    outs = [T((1, 8)), zeros]
+    return call("torchao.choose_qparams_affine.default", x, *plain, outs)
+
+
+def float_embedding(layout: str) -> Make:
+    indices, out = T((1, 8), "int32", layout=layout), T((1, 8, 4), layout=layout)
+    table = T((16, 4), constant=True)
+    return call("aten.embedding.default", table, indices, NULL, FALSE, FALSE, out)
+
+
+def int4_embedding(layout: str) -> Make:
+    weights, table_scales = T((16, 16), "uint8", constant=True), T((16, 1), constant=True)
+    indices, out = T((1, 8), "int32", layout=layout), T((1, 8, 32))
+    name = "et_vk.embedding_q4gsw.default"
+    return call(name, weights, table_scales, ("int", 32), indices, FALSE, out)
+
+
+def rotary(rows: int, width: int = 8, storage: str = "texture3d") -> Make:
+    x, table = T((1, 8, 2, 8), storage=storage), T((rows, width))
+    name = "et_vk.apply_rotary_emb_hf.default"
+    return call(name, x, x, table, table, ("int", 0), [x, x])
+
+
+def attention(
+    kind: str = "sdpa_with_kv_cache", cache: T = T((1, 32, 2, 8)), **more: object
+) -> Make:  # fmt: skip
+    """8 tokens, 2 heads of 8; `more` changes the query's fields and the options."""
+    fixed = {
+        "attn_mask": NULL, "dropout_p": ("double", 0.0), "is_causal": ("bool", True),
+        "scale": NULL,
+    }  # fmt: skip
+    options = [more.pop(name, usual) for name, usual in fixed.items()]
+    q = T(**{"shape": (1, 8, 2, 8), **more})  # type: ignore
+    new = [T((1, 8, 2, 8))] * 2 if kind == "sdpa_with_kv_cache" else []
+    place = [("int", 0)] * (2 if new else 1)
+    return call(f"{kind}.default", q, *new, cache, cache, *place, *options, q)  # type: ignore
+
+
+def long_attention(tokens: int, storage: str = "buffer") -> Make:
+    """Attention weights of 8 heads in float32 over a cache of `tokens`, as long as the call."""
+    shape = (1, tokens, 8, 8)
+    return attention(cache=T(shape, storage=storage), shape=shape, storage=storage)
+
+
+def select(layout: str, index_layout: str = "channels_packed") -> Make:
+    x, index = T((1, 8, 4), layout=layout), T((1,), "int32", layout=index_layout)
+    out = T((1, 1, 4), layout=layout)
+    return call("aten.index_select.default", x, ("int", 1), index, out)
+
+
+def position(dtype: str) -> Make:
+    where = ("int", 0)
+    return call("et_vk.select_as_symint.default", T((1,), dtype), where, where, ("int", 0))
+
+
+def cat(dtype: str) -> Make:
+    return call("aten.cat.default", [T((1, 4), dtype)] * 2, ("int", 1), T((1, 8), dtype))
+
+
+def qcs4w(folder: Path) -> Path:
+    x, weights = T((1, 8), "float16"), T((8, 4), "uint8", constant=True)
+    row = T((8,), "float16", constant=True)
+    return call("et_vk.linear_qcs4w.default", x, weights, row, x)(folder)
+
+
+def gelu(approximate: str) -> Make:
+    return call("aten.gelu.default", T((1, 4)), ("string", approximate), T((1, 4)))
+
+
+def convolution(channels: int) -> Make:
+    weight = T((channels, 4, 3, 3), constant=True)
+    rest = (NULL,) * 7
+    return call("aten.convolution.default", T((1, 4, 8, 8)), weight, *rest, T((1, 4, 8, 8)))
+
+
+def mean(rows: int, storage: str = "texture3d") -> Make:
+    x, out = T((1, rows, 8), storage=storage), T((1, rows, 1), storage=storage)
+    dims = ("int_list", (-1,))
+    return call("aten.mean.dim", x, dims, ("bool", True), NULL, out)
+
+
+ROWS = T((1, 8, 64))
+
+# defect, the GPU and runtime to ask about, a program that has it, one that does not
+LOAD_CHECK_CASES: list[tuple[str, str, str | None, Make, Make]] = [
+    ("quantized-linear-k4", "desktop", "1.5", linear(6), linear(8)),
+    ("quantized-linear-k4", "desktop", "1.0", linear(6, dynamic=True), linear(8, dynamic=True)),
+    ("rms-norm-layout", "desktop", "1.3", norm(layout="channels_packed"), norm()),
+    ("rms-norm-layout", "desktop", "1.5", norm(layout="height_packed"),
+     norm(layout="height_packed", storage="buffer")),
+    ("embedding-q4-layout", "desktop", "1.3", int4_embedding("height_packed"),
+     int4_embedding("width_packed")),
+    ("embedding-channels-packed", "desktop", "1.0", float_embedding("width_packed"),
+     float_embedding("channels_packed")),
+    ("rotary-hf-tables", "desktop", "1.3", rotary(4), rotary(8)),
+    ("rotary-hf-tables", "desktop", "1.5", rotary(8, width=16), rotary(16)),
+    ("sdpa-shapes", "desktop", "1.0", attention(shape=(2, 8, 2, 8)), attention()),
+    ("sdpa-shapes", "desktop", "1.5", attention(shape=(1, 8, 2, 16)), attention("custom_sdpa")),
+    ("sdpa-shapes", "desktop", "1.5", attention(layout="height_packed"), attention()),
+    ("sdpa-options", "desktop", "1.0", attention(scale=("double", 0.5)), attention()),
+    ("sdpa-options", "desktop", "1.3", attention(is_causal=("bool", False)), attention()),
+    ("sdpa-options", "desktop", "1.4", attention(dropout_p=("double", 0.1)),
+     attention(dropout_p=NULL)),
+    ("sdpa-options", "desktop", "1.5", attention("custom_sdpa", attn_mask=("int", 1)),
+     attention("custom_sdpa")),
+    ("sdpa-attention-weights", "llvmpipe", "1.5", long_attention(2052), long_attention(2048)),
+    ("sdpa-attention-weights", "llvmpipe", "1.1", long_attention(2052),
+     long_attention(2052, "texture3d")),
+    ("choose-qparams-path", "desktop", "1.1", scales(ROWS, (1, 1, 32)), scales(ROWS, (1, 1, 64))),
+    ("choose-qparams-path", "desktop", "1.5", scales(T((2, 8, 64)), (1, 1, 64)),
+     scales(ROWS, (1, 1, 64))),
+    ("dq8ca-scales-texture", "desktop", "1.5",
+     scales(ROWS, (1, 1, 64), T((1, 8), "int8", storage="buffer")), scales(ROWS, (1, 1, 64))),
+    ("select-as-symint-dtype", "desktop", "1.1", position("float32"), position("int64")),
+    ("index-select-layout", "desktop", "1.5", select("width_packed"), select("channels_packed")),
+    ("index-select-layout", "desktop", "1.0", select("channels_packed", "width_packed"),
+     select("channels_packed")),
+    ("missing-shader", "desktop", "1.5", cat("int8"), cat("int64")),
+    ("missing-shader", "desktop", "1.2", mean(4, "texture2d"), mean(4, "buffer")),
+    ("missing-shader", "desktop", "1.0", mean(4, "buffer"), mean(4)),
+    ("qcs4w-missing-shader", "desktop", "1.5", qcs4w, sigmoid()),
+    ("gelu-approximate", "desktop", "1.5", gelu("none"), gelu("tanh")),
+    ("reduce-barrier", "mali-g76", "1.4", mean(6), mean(8)),
+    ("reduce-barrier", "mali-g76", "1.5", mean(1), mean(1, "buffer")),
+    ("adreno-convolution", "adreno-8xx", "1.5", convolution(176), sigmoid()),
+    ("powervr-c-series", "powervr-cxtp", "1.5", sigmoid(), on_the_cpu),
+    ("mali-q4-tile-8da4w", "mali-g76", "1.5", linear(32, dynamic=True), linear(32)),
+    ("mali-prefill-behind-cpu", "mali-g76", "1.5", linear(32), sigmoid()),
+    ("adreno-decode-behind-cpu", "adreno-8xx", "1.5", linear(32), sigmoid()),
+]  # fmt: skip
