@@ -43,3 +43,5 @@ def test_the_page_on_devices_says_which_release_runs_what_and_names_every_defect
         assert f"| {version} | {'yes' if version in knows else 'no'} |" in page
     for defect in load_defects():
         assert f"| {defect.id} |" in page
+    count = f"{len(load_defects())} defects"
+    assert count in page and count in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
