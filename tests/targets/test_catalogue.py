@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.support.kernel_defects import measured
-from tests.support.paths import DOCS
+from tests.support.paths import DOCS, ROOT
 
 from quatrain.program import open_program
 from quatrain.runtime.defects import EmulatedDefect
