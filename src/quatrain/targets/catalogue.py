@@ -100,20 +100,21 @@ def load_toml(name: str) -> dict[str, Any]:
     return tomllib.loads(files("quatrain.targets").joinpath(name).read_text(encoding="utf-8"))
 
 
-def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
+def as_fields(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of a data file, its lists as tuples."""
     return {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
 
 
 @cache
 def load_gpus() -> tuple[GpuProfile, ...]:
     """Every profile of a GPU, in the file's order."""
-    return tuple(GpuProfile(**_tuples(entry)) for entry in load_toml("gpus.toml")["gpu"])
+    return tuple(GpuProfile(**as_fields(entry)) for entry in load_toml("gpus.toml")["gpu"])
 
 
 @cache
 def load_defects() -> tuple[Defect, ...]:
     """Every defect, in the file's order."""
-    return tuple(Defect(**_tuples(entry)) for entry in load_toml("defects.toml")["defect"])
+    return tuple(Defect(**as_fields(entry)) for entry in load_toml("defects.toml")["defect"])
 
 
 def find_gpu(name: str) -> GpuProfile:

@@ -157,7 +157,9 @@ def _scheme(
     if planned.group_size and not group_sums_are_right(planned.group_size):
         reasons.append(f"weight-only: groups of {planned.group_size}: {WRONG_GROUP_SUMS}")
         return Scheme.WEIGHT_ONLY, dtypes[0]
-    against = {dtype: _against_8da4w(defects, dtype, planned) for dtype in dtypes}
+    against: dict[ActivationDtype, list[Defect]] = {
+        dtype: _against_8da4w(defects, dtype, planned) for dtype in dtypes
+    }
     for dtype in dtypes:
         if not against[dtype]:
             reasons += [f"fp32: in fp16, {_text(defect)}" for defect in against[dtypes[0]]]
@@ -173,7 +175,9 @@ def _asked_8da4w(
     defects: list[Defect], dtypes: list[ActivationDtype], planned: PlannedProgram
 ) -> tuple[Scheme, ActivationDtype]:
     """8da4w in the first type in which nothing is against it, else in the best: it is examined."""
-    right = [dtype for dtype in dtypes if not _against_8da4w(defects, dtype, planned)]
+    right: list[ActivationDtype] = [
+        dtype for dtype in dtypes if not _against_8da4w(defects, dtype, planned)
+    ]
     return Scheme.DYNAMIC_INT8, (right or dtypes)[0]
 
 

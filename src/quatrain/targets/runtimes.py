@@ -5,7 +5,7 @@ from functools import cache
 
 from quatrain.errors import InputError
 from quatrain.program import VulkanGraph
-from quatrain.targets.catalogue import load_toml, release
+from quatrain.targets.catalogue import as_fields, load_toml, release
 
 # Operators of every program that is exported for Vulkan, and of most.
 _WRITTEN = ("et_vk.rms_norm.default", "et_vk.select_as_symint.default")
@@ -100,10 +100,9 @@ def registered_operators() -> dict[str, RegisteredOperator]:
 
 def shaders_of(kind: str, runtime: str) -> list[Shaders]:
     """The shaders that a release has of operators of this kind; empty where nobody looked."""
-    entries = load_toml("runtimes.toml")["shaders"]
     return [
-        Shaders(**{key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()})
-        for entry in entries
+        Shaders(**as_fields(entry))
+        for entry in load_toml("runtimes.toml")["shaders"]
         if entry["operator"] == kind and _spans(runtime, entry["since"], entry.get("until"))
     ]
 
