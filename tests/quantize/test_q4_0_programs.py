@@ -6,11 +6,11 @@ import torch
 from safetensors.torch import load_file
 from tests.support import gguf_files as ggufs
 from tests.support import tiny_models as tiny
+from tests.support.devices import DEVICES_OF
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
-from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.verify.verify import verify_program
 
 LAYERS = 4  # so that the middle ones are replicated
@@ -92,7 +92,7 @@ def test_vulkan_programs_hold_the_files_weights(checkpoint, tmp_path, scheme):
     program = tmp_path / "m.pte"
     report = export_checkpoint(checkpoint, program, ExportOptions(scheme=scheme))
     assert not report.notes
-    devices = ("reference", "gpu") if list_adapters() else ("reference",)
+    devices = DEVICES_OF["vulkan"]
     verified = verify_program(program, checkpoint, devices, ("hello 123",), new_tokens=4)
     assert verified.passed and not verified.note
     # By verify's own reading, integers, sums and scales are equal.

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.support.rounding import nudged
 from tests.support.side_by_side import logits_side_by_side
 from tests.support.sign_flips import FALSE_ALARMS, chance_of_so_low
 from tests.support.smollm2 import PROGRAMS, SmolLM2
@@ -62,22 +63,13 @@ def expected(eager: Backbone, texts: torch.Tensor) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def floor(eager: Backbone, texts: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     """What a nudge leaves as it was."""
-    return unmoved(nudged(eager, texts), expected)
+    return unmoved(nudged_logits(eager, texts), expected)
 
 
-def nudged(eager: Backbone, texts: torch.Tensor) -> torch.Tensor:
+def nudged_logits(eager: Backbone, texts: torch.Tensor) -> torch.Tensor:
     """The logits of `eager` where each element of the embedding is off by a NUDGE or so."""
-    generator = torch.Generator().manual_seed(0)
-
-    def nudge(_module, _given, rows: torch.Tensor) -> torch.Tensor:
-        return rows * (1 + NUDGE * torch.randn(rows.shape, generator=generator))
-
-    assert eager.tok_embeddings is not None
-    handle = eager.tok_embeddings.register_forward_hook(nudge)
-    try:
+    with nudged(eager, NUDGE, torch.Generator().manual_seed(0)):
         return logits_side_by_side(eager, texts)
-    finally:
-        handle.remove()
 
 
 def stepped(runner: Runner, texts: torch.Tensor, prompt: int = 1) -> torch.Tensor:
@@ -146,7 +138,7 @@ def test_after_long_texts_as_much_agrees_as_with_a_nudge(smollm2, tokens, eager)
     texts = tokens[: LONG_TEXTS * LONG].view(LONG_TEXTS, LONG)
     expected, floor = (
         logits[:, PROMPT - 1 :]
-        for logits in (logits_side_by_side(eager, texts), nudged(eager, texts))
+        for logits in (logits_side_by_side(eager, texts), nudged_logits(eager, texts))
     )
     found = stepped(load_runner(smollm2.program("8da4w-xnnpack")), texts, PROMPT)
     agree, agree_nudged = (

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tests.support.paths import CONFORMANCE, REAL_RUNTIME
+from tests.support.rounding import rounding_explains
 
 from quatrain.program import Tensor, open_program
 from quatrain.runtime.reference import ReferenceRunner
@@ -117,8 +118,14 @@ def test_as_the_real_runtime(name: str, runner) -> None:
     opened = runner(program, emulate=DEFECTS.get(name))
     found = logits(opened.forward, recorded, opened.reset)
     half = any(isinstance(v, Tensor) and v.dtype == "float16" for v in opened.graph.values)
-    floor = rounding_floor(program, recorded) if half else {}
-    worst = max(floor.values(), default=0.0)
-    for call, *_, expected in recorded.calls():
-        allowed = _FLOORS * worst if half else STEPS if call.startswith("step") else PREFILL
-        assert relative_error(found[call], expected) < allowed, call
+    worst = max(rounding_floor(program, recorded).values()) if half else 0.0
+    for call, tokens, position, _, expected in recorded.calls():
+        error = relative_error(found[call], expected)
+        if half:
+            assert error < _FLOORS * worst, call
+        elif call.startswith("step"):
+            assert error < STEPS, call
+        elif error >= PREFILL:
+            reference = ReferenceRunner(program, emulate=DEFECTS.get(name))
+            calls = [(position, position + tokens.shape[1])]
+            assert rounding_explains(error, reference, tokens, calls), call

@@ -156,16 +156,18 @@ class Peer:
         return self
 
     @torch.no_grad()
-    def steps(self, inputs: torch.Tensor) -> torch.Tensor:
+    def steps(self, inputs: torch.Tensor, start: int = 0) -> torch.Tensor:
         """What it gives for each token of `inputs` [1, T] or [1, T, dim], one by one: [1, T, N].
+
+        `start` is the position of the first.
 
         Decoding is where all its layers run: in a prefill it leaves out those that share keys.
         """
         results = []
-        for position in range(inputs.shape[1]):
-            self.position = position
-            given = inputs[:, position : position + 1]
-            options = {"input_pos": torch.tensor([position])}
+        for index in range(inputs.shape[1]):
+            self.position = start + index
+            given = inputs[:, index : index + 1]
+            options = {"input_pos": torch.tensor([self.position])}
             pair = {"h": given} if given.dim() == 3 else {"tokens": given}
             result = self.model(attn_options=options, **pair)
             results.append(result[0] if isinstance(result, tuple) else result)
@@ -174,6 +176,14 @@ class Peer:
         if cap is None:
             return logits
         return torch.where(logits.isfinite(), cap * torch.tanh(logits / cap), logits)
+
+    def forward(self, inputs: torch.Tensor, input_pos: torch.Tensor) -> torch.Tensor:
+        """As a `Runner`: logits [1, N] of the last token, or hidden states [1, T, dim] of all."""
+        results = self.steps(inputs, int(input_pos))
+        return results[:, -1] if self.fields.get("apply_output", True) else results
+
+    def reset(self) -> None:
+        """There is nothing to forget: what lies past a position is masked."""
 
 
 class NoRope(torch.nn.Module):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.devices import DEVICES_OF
 from tests.support.logits import step_logits
 from tests.support.paths import ARTIFACTS
 from tests.support.tiny_programs import Tiny
@@ -15,14 +16,13 @@ from typer.testing import CliRunner
 from quatrain.backbone.model import Backbone
 from quatrain.cli import build_app
 from quatrain.errors import InputError
-from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.verify.eager import load_eager
 from quatrain.verify.evaluate import Divergence, evaluate_models
 
 TOKENS = [(i * 37 + i * i) % 96 for i in range(100)]  # longer than the context of 64
 TEXT = " ".join(f"w{token}" for token in TOKENS)
 DEFECT = "dq8ca-zp-binding-float"
-DEVICES = ("reference", "gpu") if list_adapters() else ("reference",)
+DEVICES = DEVICES_OF["vulkan"]
 
 
 def _eager_logits(tiny: Tiny, scheme: str) -> torch.Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
+from tests.support.devices import DEVICES_OF
 from tests.support.tiny_programs import TEXT, Tiny
 from typer.testing import CliRunner
 
@@ -26,11 +27,10 @@ from quatrain.program.edit.retarget import retarget
 from quatrain.program.edit.selection import Selection
 from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.runtime.wgpu.operators import HANDLERS
 from quatrain.verify.verify import VerifyReport, verify_program
 
-DEVICES = ("reference", "gpu") if list_adapters() else ("reference",)
+DEVICES = DEVICES_OF["vulkan"]
 
 
 def _verify(tiny: Tiny, program: Path, devices: tuple[str, ...] = DEVICES) -> VerifyReport:

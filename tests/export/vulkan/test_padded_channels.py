@@ -2,28 +2,26 @@
 
 import pytest
 import torch
+from tests.support.devices import DEVICES_OF
+from tests.support.rounding import assert_equal_but_for_rounding
 from tests.support.tiny_checkpoint import write_checkpoint
 
-from quatrain.arithmetic import VULKAN_ARITHMETIC
-from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.int4 import Scheme
-from quatrain.linear.int4 import compute_as
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.all_position_logits import give_all_position_logits
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.runtime.load import load_runner
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.runtime.wgpu import WgpuRunner
-from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.targets import examine
+from quatrain.verify.eager import load_eager
 from quatrain.verify.packed_constants import check_packed
 
 TOKENS = torch.tensor([[3, 17, 90, 96, 4, 55]])
-RUNNERS = [ReferenceRunner, *([WgpuRunner] if list_adapters() else [])]
 # Replicated from a template, and lowered in full.
 CASES = {
     "97, replicated": (97, 3, Scheme.DYNAMIC_INT8, "int4", "tied"),
@@ -43,26 +41,15 @@ def made(request, tmp_path):
     return checkpoint, tmp_path / "m.pte", report, scheme
 
 
-def eager_logits(checkpoint, scheme):
-    opened = open_checkpoint(checkpoint)
-    eager = build_backbone(opened.config, opened.tensors, scheme)
-    compute_as(eager, VULKAN_ARITHMETIC)
-    return [eager(part, torch.tensor([start])) for part, start in calls()]
-
-
-def calls():
-    return (TOKENS[:, :4], 0), (TOKENS[:, 4:5], 4), (TOKENS[:, 5:], 5)
-
-
 def assert_equal_eager(path, checkpoint, scheme):
-    expected = eager_logits(checkpoint, scheme)
-    for kind in RUNNERS:
-        runner = kind(path)
-        for (part, start), wanted in zip(calls(), expected, strict=True):
-            found = runner.forward(part, torch.tensor([start]))
-            assert found.shape == wanted.shape
-            error = (found - wanted).abs().max() / wanted.abs().max()
-            assert error < 1e-5, f"{kind.__name__} at position {start}"
+    eager = load_eager(checkpoint, scheme)
+
+    def text(generator):
+        return torch.randint(eager.config.vocab_size, (1, 6), generator=generator)
+
+    for device in DEVICES_OF["vulkan"]:
+        runner = load_runner(path, device)
+        assert_equal_but_for_rounding(runner, eager, text, ((0, 4), (4, 5), (5, 6)))
 
 
 def test_a_padded_program_equals_eager(made) -> None:
