@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gguf
 from tests.support.gguf_models import Conversion
 from tests.support.meta_folders import write_meta_llama, write_meta_llama4
 from tests.support.peers import config_class
@@ -43,6 +44,11 @@ LLAMA3_ROPE = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32, "rope_theta": 10000.0,
 }  # fmt: skip
+YARN = {
+    "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16,
+    "rope_theta": 10000.0,
+}  # fmt: skip
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
 LONGROPE = {
     "rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.75,
     "short_factor": [1.0, 1.1, 1.3, 1.6, 2.0, 2.5], "long_factor": [2.0, 2.2, 2.6, 3.2, 4.0, 5.0],
@@ -83,6 +89,15 @@ def phi3_figures(config: Any) -> dict[str, Any]:
     }
 
 
+def yarn_figures(config: Any) -> dict[str, Any]:
+    rope = config.rope_parameters
+    return {
+        "rope_scaling_type": gguf.RopeScalingType.YARN,
+        "rope_scaling_factor": rope["factor"],
+        "rope_scaling_orig_ctx_len": rope["original_max_position_embeddings"],
+    }
+
+
 def window(config: Any) -> dict[str, Any]:
     return {"sliding_window": config.sliding_window}
 
@@ -96,6 +111,25 @@ ROWS = {
     "llama wide heads": Row("Llama 2, 3, SmolLM2", "Llama", {"head_dim": 32}),
     "llama 3.1 rope": Row(
         "Llama 3.1, 3.2", "Llama", {"rope_parameters": LLAMA3_ROPE}, fuzzed=True
+    ),
+    "llama with every bias": Row(
+        "Llama 2, 3, SmolLM2", "Llama", {"attention_bias": True, "mlp_bias": True}, quantized=True,
+        gguf=Conversion("llama", interleaved=True),
+    ),
+    "llama, attention bias alone": Row("Llama 2, 3, SmolLM2", "Llama", {"attention_bias": True}),
+    "llama, dynamic rope": Row("Llama 3.1, 3.2", "Llama", {"rope_parameters": DYNAMIC}),
+    "llama, yarn as DeepSeek scales it": Row(
+        "Llama 3.1, 3.2", "Llama",
+        {"rope_parameters": YARN | {"mscale": 0.7, "mscale_all_dim": 1.2, "truncate": False}},
+    ),
+    "qwen2, yarn": Row(
+        "Qwen 2.5", "Qwen2", {"rope_parameters": YARN}, fuzzed=True,
+        gguf=Conversion("qwen2", figures=yarn_figures),
+    ),
+    "qwen3, yarn of all figures": Row(
+        "Qwen 3 dense", "Qwen3",
+        {"rope_parameters": YARN | {"attention_factor": 1.3, "beta_fast": 4.0, "beta_slow": 0.5}},
+        fuzzed=True,
     ),
     "qwen2": Row("Qwen 2.5", "Qwen2", gguf=Conversion("qwen2"), quantized=True),
     "qwen2 with sliding layers": Row("Qwen 2.5", "Qwen2", SLIDING, fuzzed=True),

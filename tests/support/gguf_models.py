@@ -1,6 +1,7 @@
 """Models of transformers as GGUF files: names by the gguf package, changes as llama.cpp's
 converter makes them."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +88,8 @@ def _changed(
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight" and model.config.tie_word_embeddings:
             continue
-        if name.endswith(("q_proj.weight", "k_proj.weight")) and conversion.interleaved:
+        queries_or_keys = re.search(r"[qk]_proj\.(weight|bias)$", name)
+        if queries_or_keys and conversion.interleaved:
             halves = tensor.unflatten(0, (-1, 2, _head_dim(model.config) // 2))
             tensor = halves.transpose(1, 2).reshape(tensor.shape)
         if name.endswith("norm.weight") and conversion.norms_plus_one:

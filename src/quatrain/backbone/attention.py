@@ -13,7 +13,7 @@ from quatrain.backbone.scaling import factor_or_none
 class Attention(nn.Module):
     """Queries, keys and values, rotated, attended over the KV cache, projected back.
 
-    What a layer has beside that, its `Layer` and the config say: bias on the three projections,
+    What a layer has beside that, its `Layer` and the config say: bias on the four projections,
     RMS norm of each query and key head before or after the rotation (Qwen 3, Llama 4), no
     rotation, queries that grow with their position, another layer's keys and values, a norm and
     a gate on what each head attended to.
@@ -29,7 +29,7 @@ class Attention(nn.Module):
         if owns_keys:
             self.wk = nn.Linear(config.dim, keys, bias=config.attention_qkv_bias)
             self.wv = nn.Linear(config.dim, keys, bias=config.attention_qkv_bias)
-        self.wo = nn.Linear(queries, config.dim, bias=False)
+        self.wo = nn.Linear(queries, config.dim, bias=config.attention_output_bias)
         self.norm_before_rope = config.qk_norm_before_rope
         self.q_norm_fn = self.k_norm_fn = None
         if layer.qk_norm:

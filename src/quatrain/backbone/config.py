@@ -56,8 +56,9 @@ class BackboneConfig:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_position_embeddings: int = 8192
-    # LongRoPE: a divisor per plane, and the factor on both tables, which a params.json states
-    # or leaves to its max_position_embeddings.
+    # LongRoPE, and YaRN as one whose divisors are the same for both: a divisor per plane, and
+    # the factor on both tables, which a params.json states or leaves to its
+    # max_position_embeddings.
     rope_scaling_short_factor: tuple[float, ...] | None = None
     rope_scaling_long_factor: tuple[float, ...] | None = None
     rope_scaling_attention_factor: float = 1.0
@@ -67,6 +68,7 @@ class BackboneConfig:
 
     # Attention.
     attention_qkv_bias: bool = False
+    attention_output_bias: bool = False
     use_qk_norm: bool = False
     qk_norm_before_rope: bool = True  # a params.json that leaves it out means False
     qk_norm_affine: bool = True
@@ -89,6 +91,7 @@ class BackboneConfig:
 
     # Feed-forward and residual stream.
     act_fn: Literal["silu", "gelu", "gelu_approx"] = "silu"
+    feed_forward_bias: bool = False  # of w1, w2 and w3, not of experts
     use_spin_quant: bool = False  # a Hadamard rotation before each w2
     post_attention_norm: bool = False
     post_ffn_norm: bool = False

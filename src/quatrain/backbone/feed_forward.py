@@ -23,14 +23,16 @@ _ACTIVATIONS = {
 
 
 class FeedForward(nn.Module):
-    """`w2(act(w1(x)) * w3(x))`: x [1, T, dim] through hidden_dim and back."""
+    """`w2(act(w1(x)) * w3(x))`: x [1, T, dim] through hidden_dim and back. `hidden_dim`: of an
+    expert, which has no bias."""
 
     def __init__(self, config: BackboneConfig, hidden_dim: int | None = None) -> None:
         super().__init__()
+        bias = config.feed_forward_bias and hidden_dim is None
         hidden_dim = hidden_dim or config.hidden_dim
-        self.w1 = nn.Linear(config.dim, hidden_dim, bias=False)
-        self.w2 = nn.Linear(hidden_dim, config.dim, bias=False)
-        self.w3 = nn.Linear(config.dim, hidden_dim, bias=False)
+        self.w1 = nn.Linear(config.dim, hidden_dim, bias=bias)
+        self.w2 = nn.Linear(hidden_dim, config.dim, bias=bias)
+        self.w3 = nn.Linear(config.dim, hidden_dim, bias=bias)
         self.activate = _ACTIVATIONS[config.act_fn]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -5,9 +5,11 @@ layers.{i}.attention.{wk,wv}.weight         [n_kv_heads * head_dim, dim], unless
 layers.{i}.attention.wo.weight              [dim, n_heads * head_dim]
 layers.{i}.attention.og.weight              [n_heads * head_dim, dim], with use_attn_o_gate
 layers.{i}.attention.{wq,wk,wv}.bias        with attention_qkv_bias
+layers.{i}.attention.wo.bias                with attention_output_bias
 layers.{i}.attention.{q,k}_norm_fn.weight   [head_dim], with use_qk_norm and qk_norm_affine
 layers.{i}.feed_forward.{w1,w3}.weight      [hidden_dim, dim] (gate, up)
 layers.{i}.feed_forward.w2.weight           [dim, hidden_dim] (down)
+layers.{i}.feed_forward.{w1,w2,w3}.bias     with feed_forward_bias
   in a mixture of experts, in place of these three:
 layers.{i}.feed_forward.experts.{w1,w3}.weight   [num_experts, expert_dim, dim]
 layers.{i}.feed_forward.experts.w2.weight        [num_experts, dim, expert_dim]
@@ -96,6 +98,12 @@ def _layer_vectors(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
         if layer.kv_source is None:
             keys = (config.n_kv_heads * config.head_dim,)
             shapes["attention.wk.bias"] = shapes["attention.wv.bias"] = keys
+    if config.attention_output_bias:
+        shapes["attention.wo.bias"] = stream
+    if config.feed_forward_bias and not layer.moe:
+        hidden = (config.hidden_dim,)
+        shapes["feed_forward.w1.bias"] = shapes["feed_forward.w3.bias"] = hidden
+        shapes["feed_forward.w2.bias"] = stream
     if layer.qk_norm and config.qk_norm_affine:
         shapes["attention.q_norm_fn.weight"] = (config.head_dim,)
         if layer.kv_source is None:

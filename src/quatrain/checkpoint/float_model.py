@@ -79,6 +79,16 @@ def params_of(
     return params
 
 
+def bias_params(names: set[str]) -> dict[str, bool]:
+    """The fields of params.json that say which linears have a bias, of a model that holds the
+    tensors `names`: what its first layer has, all must have."""
+    return {
+        "attention_qkv_bias": "layers.0.attention.wq.bias" in names,
+        "attention_output_bias": "layers.0.attention.wo.bias" in names,
+        "feed_forward_bias": "layers.0.feed_forward.w2.bias" in names,
+    }
+
+
 def usual_context(trained_context: int) -> int:
     """The `max_seq_len` to write for a model trained on `trained_context` tokens."""
     return min(trained_context, _USUAL_CONTEXT)

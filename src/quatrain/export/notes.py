@@ -50,7 +50,7 @@ def _all_experts(config: BackboneConfig) -> str:
 
 
 def _longrope_factors(config: BackboneConfig) -> str:
-    if config.longrope is None:
+    if config.rope_scaling_short_factor == config.rope_scaling_long_factor:  # or there are none
         return ""
     return (
         f"LongRoPE's {config.longrope} factors: the context of {config.max_seq_len} tokens is "

@@ -74,7 +74,6 @@ NOT_IMPLEMENTED = [
     ("SmolLM3", {"no_rope_layers": [0, 1, 1], "pad_token_id": 0}, "every n-th layer only"),
     ("Gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
     ("Llama", {"hidden_act": "relu"}, "'hidden_act' is 'relu'"),
-    ("Llama", {"mlp_bias": True}, "mlp_bias"),
 ]
 
 

@@ -108,7 +108,8 @@ def test_another_scaling_in_gguf_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"rope.scaling.type": "yarn"}, "rope.scaling.type is 'yarn'"),
+        ({"rope.scaling.type": "other"}, "rope.scaling.type is 'other'"),
+        ({"rope.scaling.type": "yarn"}, "llama.rope.scaling.factor' is None"),
         ({"expert_count": 8}, "expert_count is 8"),
         ({"rope.dimension_count": 8}, "expected the head dimension 16"),
         ({"attention.scale": 0.5}, "attention.scale is 0.5"),

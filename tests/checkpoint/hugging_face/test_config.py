@@ -21,9 +21,11 @@ def test_llama3_scaling_from_config(tmp_path, field):
     [
         ({"model_type": "gpt_neox"}, "model_type is 'gpt_neox'"),
         ({"hidden_act": "gelu"}, "'hidden_act' is 'gelu'"),
-        ({"mlp_bias": True}, "mlp_bias is True"),
+        ({"mlp_bias": True}, "w1.bias, .* missing"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "yarn"),
+        ({"rope_scaling": {"type": "axial", "factor": 4.0}}, "axial"),
+        ({"rope_scaling": {"type": "yarn", "beta_fast": "32"}}, "'beta_fast' is '32'"),
+        ({"rope_scaling": {"type": "dynamic"}}, "'factor' is None"),
         ({"rope_scaling": [1]}, "rope_scaling"),
         ({"rope_scaling": {"rope_type": "llama3"}}, "'factor' is None"),
         ({"sliding_window": 128, "use_sliding_window": True}, "sliding_window is 128"),

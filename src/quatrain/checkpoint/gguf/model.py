@@ -7,7 +7,13 @@ from typing import Any
 from quatrain.backbone.params import config_from_params
 from quatrain.checkpoint.families import gguf_reading
 from quatrain.checkpoint.families.family import GgufReading
-from quatrain.checkpoint.float_model import FloatModel, checked, params_of, usual_context
+from quatrain.checkpoint.float_model import (
+    FloatModel,
+    bias_params,
+    checked,
+    params_of,
+    usual_context,
+)
 from quatrain.checkpoint.gguf.file import GgufFile, GgufTensor, q4_0_blocks, read_gguf
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.rope_scaling import LLAMA3_FACTORS, LONGROPE_FACTORS, rope_scaling
@@ -114,7 +120,7 @@ def _params(
         "norm_eps": metadata.decimal("attention.layer_norm_rms_epsilon"),
         "rope_theta": metadata.decimal("rope.freq_base", 10000.0),
         "use_hf_rope": reading.half_split,
-        "attention_qkv_bias": "layers.0.attention.wq.bias" in names,
+        **bias_params(names),
         "use_qk_norm": "layers.0.attention.q_norm_fn.weight" in names,
         "max_seq_len": usual_context(metadata.number("context_length", 2048)),
     }

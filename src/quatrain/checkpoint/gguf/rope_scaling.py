@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.yarn import Yarn, attention_scale
 from quatrain.errors import InputError
 
 LLAMA3_FACTORS = "rope_freqs.weight"
@@ -28,10 +29,33 @@ def rope_scaling(metadata: GgufMetadata) -> dict[str, Any]:
     kind = metadata.get("rope.scaling.type")
     if kind == "linear":
         return {"rope_linear_factor": metadata.number("rope.scaling.factor")}
+    if kind == "yarn":
+        return _yarn(metadata)
     if kind not in (None, "none") or metadata.number("rope.scale_linear", 1.0) != 1.0:
         key = "rope.scale_linear" if kind in (None, "none") else "rope.scaling.type"
         raise metadata.refuse(key, "which this backbone does not implement")
     return {}
+
+
+def _yarn(metadata: GgufMetadata) -> dict[str, Any]:
+    """Figures as llama.cpp reads them; its `attn_factor` comes on top of the paper's."""
+    key, factor = "rope.scaling", metadata.number("rope.scaling.factor")
+    if metadata.number(f"{key}.yarn_ext_factor", 1.0) != 1.0:
+        raise metadata.refuse(f"{key}.yarn_ext_factor", "expected 1; no other is implemented")
+    yarn = Yarn(
+        rotated=metadata.count("rope.dimension_count", metadata.head_dim()),
+        theta=metadata.decimal("rope.freq_base", 10000.0),
+        factor=factor,
+        original_context=metadata.count(
+            f"{key}.original_context_length", metadata.get("context_length")
+        ),
+        beta_fast=metadata.decimal(f"{key}.yarn_beta_fast", Yarn.beta_fast),
+        beta_slow=metadata.decimal(f"{key}.yarn_beta_slow", Yarn.beta_slow),
+    )
+    if yarn.theta <= 1 or min(yarn.factor, yarn.beta_fast, yarn.beta_slow) <= 0:
+        raise metadata.refuse(f"{key}.type", f"with figures that no model has: {yarn}")
+    beside = metadata.number(f"{key}.attn_factor", 1.0)
+    return yarn.params(beside * attention_scale(factor))
 
 
 def _longrope(metadata: GgufMetadata) -> dict[str, Any]:

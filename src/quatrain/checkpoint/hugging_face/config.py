@@ -6,7 +6,7 @@ from typing import Any
 
 from quatrain.checkpoint.families import hugging_face_reading
 from quatrain.checkpoint.families.family import HuggingFaceReading
-from quatrain.checkpoint.float_model import usual_context
+from quatrain.checkpoint.float_model import bias_params, usual_context
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
     flag,
@@ -36,8 +36,6 @@ def params_of_config(fields: Fields, source: str, names: set[str]) -> dict[str, 
     Raises `InputError`, naming `source`, where the backbone does not implement one.
     """
     reading = hugging_face_reading(fields, source)
-    if flag(fields, "mlp_bias", source):
-        raise InputError(f"{source}: mlp_bias is True, which this backbone does not implement")
     params = {
         "dim": integer(fields, "hidden_size", source),
         "n_layers": integer(fields, "num_hidden_layers", source),
@@ -49,7 +47,8 @@ def params_of_config(fields: Fields, source: str, names: set[str]) -> dict[str, 
         "norm_eps": number(fields, "rms_norm_eps", source),
         "act_fn": _activation(fields, reading, source),
         "use_hf_rope": True,
-        "attention_qkv_bias": "layers.0.attention.wq.bias" in names,
+        **bias_params(names),
+        **({"feed_forward_bias": True} if flag(fields, "mlp_bias", source) else {}),
         "use_qk_norm": "layers.0.attention.q_norm_fn.weight" in names,
         "max_seq_len": usual_context(integer(fields, "max_position_embeddings", source)),
     }

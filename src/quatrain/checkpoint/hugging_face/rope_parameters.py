@@ -5,14 +5,19 @@ from typing import Any
 
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
+    flag,
     integer,
+    integer_or_none,
     number,
     number_or_none,
     numbers,
     object_of,
     refusal,
 )
+from quatrain.checkpoint.yarn import Yarn, attention_scale
 from quatrain.errors import InputError
+
+_WIDEST_HEAD = 1 << 16
 
 
 def rope_params(fields: Fields, source: str, partial: bool = False) -> dict[str, Any]:
@@ -60,9 +65,14 @@ def scaled_rope(
         return params | _llama3(fields, scaling, source)
     if kind == "longrope":
         return params | _longrope(fields, scaling, source)
-    raise refusal(
-        {"rope_type": kind}, "rope_type", "'default', 'linear', 'llama3' or 'longrope'", source
-    )
+    if kind == "yarn":
+        return params | _yarn(fields, scaling, params, source)
+    if kind == "dynamic":
+        # Up to max_position_embeddings, beyond which nothing is exported, it is the default one.
+        number(scaling, "factor", source)
+        return params
+    expected = "'default', 'linear', 'llama3', 'longrope', 'yarn' or 'dynamic'"
+    raise refusal({"rope_type": kind}, "rope_type", expected, source)
 
 
 def rope_type(scaling: Fields) -> Any:
@@ -107,6 +117,43 @@ def _longrope(fields: Fields, scaling: Fields, source: str) -> dict[str, Any]:
         "rope_scaling_attention_factor": factor,
         "original_max_position_embeddings": original,
     }
+
+
+def _yarn(fields: Fields, scaling: Fields, rope: dict[str, Any], source: str) -> dict[str, Any]:
+    """As transformers reads it: the context of pretraining is the model's own where none is
+    stated, and the factor is that of the two where it is not."""
+    longest = integer(fields, "max_position_embeddings", source)
+    name = "original_max_position_embeddings"
+    stated = scaling.get(name) is not None or fields.get(name) is not None
+    original = _original_context(fields, scaling, source) if stated else longest
+    factor = number_or_none(scaling, "factor", source) or longest / original
+    width = integer_or_none(fields, "head_dim", source) or (
+        integer(fields, "hidden_size", source) // integer(fields, "num_attention_heads", source)
+    )
+    if width > _WIDEST_HEAD:  # before a list of as many entries
+        raise refusal(fields, "head_dim", f"at most {_WIDEST_HEAD}", source)
+    if rope["rope_theta"] <= 1:
+        raise refusal(rope, "rope_theta", "more than 1 for rope_type 'yarn'", source)
+    yarn = Yarn(
+        rotated=int(width * rope["partial_rotary_factor"]),
+        theta=rope["rope_theta"],
+        factor=factor,
+        original_context=original,
+        beta_fast=number_or_none(scaling, "beta_fast", source) or Yarn.beta_fast,
+        beta_slow=number_or_none(scaling, "beta_slow", source) or Yarn.beta_slow,
+        truncate=flag({"truncate": True} | scaling, "truncate", source),
+    )
+    return yarn.params(_stated_attention_factor(scaling, factor, source))
+
+
+def _stated_attention_factor(scaling: Fields, factor: float, source: str) -> float | None:
+    """What both tables are multiplied by, where the checkpoint says so: as it is, or as DeepSeek
+    does, by two weights."""
+    above, below = scaling.get("mscale"), scaling.get("mscale_all_dim")
+    if scaling.get("attention_factor") is not None or not above or not below:
+        return number_or_none(scaling, "attention_factor", source)
+    above, below = (number(scaling, name, source) for name in ("mscale", "mscale_all_dim"))
+    return attention_scale(factor, above) / attention_scale(factor, below)
 
 
 def _original_context(fields: Fields, scaling: Fields, source: str) -> int:
