@@ -17,6 +17,8 @@ from quatrain.runtime.load import load_runner
 from quatrain.targets import choose_for_target
 
 TOKENS = torch.tensor([[3, 17, 90, 4, 55]])
+# Of its linears: XNNPACK lowers one of each.
+ONE_SHAPE = {"n_kv_heads": 4, "hidden_dim": 64}
 QWEN_LIKE = {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True}
 CASES = {
     "vulkan 8da4w": (ExportOptions(), {}),
@@ -31,7 +33,7 @@ CASES = {
     ),
     "xnnpack weight-only, allowed": (
         ExportOptions(backend="xnnpack", scheme="weight-only", allow_fallback=True),
-        {"n_layers": 1, "embedding": "int4"},
+        {"n_layers": 1, "embedding": "int4", **ONE_SHAPE},
     ),
 }  # fmt: skip
 
@@ -118,7 +120,7 @@ def test_token_0_may_end_a_text(tmp_path):
 def test_scales_that_xnnpack_rounds_are_mentioned(tmp_path):
     from safetensors.torch import load_file, save_file
 
-    checkpoint = write_checkpoint(tmp_path / "c", n_layers=1)
+    checkpoint = write_checkpoint(tmp_path / "c", n_layers=1, **ONE_SHAPE)
     file = checkpoint / "model.safetensors"
     tensors = load_file(file)
     tensors["output.scales"] *= 1.001
@@ -169,7 +171,7 @@ def test_a_target_chooses_scheme_dtype_and_limits_and_refuses_what_fails_there(t
     options = ExportOptions(
         scheme=choice.scheme, activation_dtype=choice.activation_dtype, target=choice
     )
-    checkpoint = write_checkpoint(tmp_path / "c")
+    checkpoint = write_checkpoint(tmp_path / "c", n_layers=1)
     report = export_checkpoint(checkpoint, tmp_path / "m.pte", options)
     assert {row.kernel for row in report.linears} == {"et_vk.linear_q4gsw"}
     with pytest.raises(InputError, match=r"would fail on mali-g715, runtime 1\.3: dq8ca-"):

@@ -267,7 +267,7 @@ def test_a_program_that_would_fail_is_refused_by_the_name_it_was_to_have() -> No
 
 
 def test_the_doctors_conditional_findings_are_refused_too(tmp_path: Path) -> None:
-    checkpoint = write_checkpoint(tmp_path / "c", max_seq_len=128)
+    checkpoint = write_checkpoint(tmp_path / "c", n_layers=1, max_seq_len=128)
     options = ExportOptions(target=choose_for_target("mali-g720", "1.4"))
     with pytest.raises(InputError) as refused:
         export_checkpoint(checkpoint, tmp_path / "g.pte", options)

@@ -22,7 +22,7 @@ from quatrain.stages import Stages
 
 QWEN_LIKE = {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True}
 CASES = {
-    "plain 8da4w": (ExportOptions(), 5, "int8", {}),
+    "plain 8da4w": (ExportOptions(), 4, "int8", {}),
     "weight-only, biases, query and key norm, int4 embedding": (
         ExportOptions(scheme="weight-only"), 4, "int4", QWEN_LIKE,
     ),
