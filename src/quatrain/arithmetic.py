@@ -10,7 +10,7 @@ XNNPACK quantizes every row. Sources: `is_gemv` and `pick_linear_dqa_qw_shader` 
 runtime computes by tests/runtime/test_conformance.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Backend = Literal["vulkan", "xnnpack"]
@@ -23,12 +23,14 @@ class Arithmetic:
 
     `least_quantized_rows`: the fewest rows (tokens of a call) from which on activations are
     quantized to int8; None: never. `smallest_scale`: of an activation's int8; a row that needs a
-    smaller one is rounded with this, its zero point being that of its own range.
+    smaller one is rounded with this, its zero point being that of its own range. `asked_for`:
+    whether somebody asked for this one, so that a runtime that computes otherwise must not run.
     """
 
     name: str
     least_quantized_rows: int | None
     smallest_scale: float
+    asked_for: bool = field(default=False, compare=False)
 
     def quantizes(self, rows: int) -> bool:
         """Whether an 8da4w linear quantizes an activation of `rows` rows."""

@@ -150,13 +150,20 @@ def test_a_defect_of_no_tagged_release_avoids_nothing() -> None:
     assert found.certainty == "possible" and "no tagged release has it" in (found.condition or "")
 
 
-@pytest.mark.parametrize("runtime", ["1.0", "1.1", "1.2"])
-def test_a_release_that_lacks_what_is_written_is_refused_with_the_reason(runtime: str) -> None:
-    lacks = f"{runtime}: does not register et_vk.rms_norm.*apply_rotary_emb_hf.*1.3 or"
-    with pytest.raises(InputError, match=lacks):
+@pytest.mark.parametrize(
+    ("runtime", "why"), [("1.0", "no et_vk.select_as_symint"), ("1.1", "issue 17293")]
+)
+def test_a_release_that_nothing_is_exported_for_is_refused(runtime: str, why: str) -> None:
+    with pytest.raises(InputError, match=f"--runtime {runtime}: nothing is exported.*{why}"):
         choose_for_target("mali-g715", runtime)
     with pytest.raises(InputError, match=r"1.9.*known are 1.0"):
         choose_for_target("mali-g715", "1.9")
+
+
+def test_a_release_of_older_operators_gets_fp32() -> None:
+    scheme, said = reasons_of("adreno-8xx", "1.2")
+    assert scheme == "weight-only" and "runtime 1.2 does not register RMS norm" in said
+    assert choose_for_target("adreno-8xx", "1.2").activation_dtype == "fp32"
 
 
 def test_a_phone_is_its_gpu_and_says_so() -> None:

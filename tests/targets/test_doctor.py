@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+import torch
 import typer
 from tests.support.driver_defects import dynamic_zero_points
 from tests.support.findings import findings
@@ -15,6 +17,8 @@ from quatrain.commands.inspect import inspect
 from quatrain.errors import InputError
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.retarget import retarget
+from quatrain.runtime.load import load_runner
+from quatrain.runtime.wgpu.adapters import list_adapters
 
 
 def run(*arguments: object) -> Result:
@@ -75,3 +79,18 @@ def test_inspect_says_what_fails_on_every_phone(tmp_path: Path) -> None:
     assert "height_packed in texture3d" in shown
     report = json.loads(CliRunner().invoke(app, [str(sick), "--json"]).output)
     assert [hazard["hazard"] for hazard in report["hazards"]] == ["embedding-height-packed"]
+
+
+def test_more_tokens_than_the_context_is_a_note_that_says_how_many() -> None:
+    """The phone's runtime gives finite, wrong logits for them; ours refuse them."""
+    path = artifact("peer-8da4w-fp32")
+    note = findings(path, "mali-g715", "1.5")["context-overrun"]
+    context = int(open_program(path).metadata["get_max_context_len"])
+    assert (note.kind, note.applies) == ("note", False)
+    assert note.occurrences[0].endswith(f": {context} tokens")
+    assert "get_max_context_len" in note.remedy and "sdpa_kv_cache_update.glsl:86" in note.source
+    for device in ("reference", "gpu") if list_adapters() else ("reference",):
+        runner = load_runner(path, device)
+        runner.forward(torch.tensor([[1]]), torch.tensor([context - 1]))
+        with pytest.raises(InputError, match=f"{context}"):
+            runner.forward(torch.tensor([[1, 2]]), torch.tensor([context - 1]))

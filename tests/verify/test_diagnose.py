@@ -35,6 +35,17 @@ def test_figures_of_a_known_activation() -> None:
     assert coarse.to_zero == 0.75 and coarse.outlier == pytest.approx(2.0, rel=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["program", "checkpoint"])
+def test_the_output_layer_is_never_quantized_and_the_verb_says_so(tiny: Tiny, kind: str) -> None:
+    model = tiny.programs["8da4w"] if kind == "program" else tiny.checkpoint
+    rounded = {a.linear: a.quantized_in_prefill for a in diagnose_activations(model, TEXT)}
+    assert [name for name, quantized in rounded.items() if not quantized] == ["output"]
+    said = CliRunner().invoke(build_app(), ["diagnose", str(model)]).output
+    assert "rounds them to int8 in prefill alone" in said and "and never in decode" in said
+    assert "never rounded, not in prefill either, as they see one row: output" in said
+    assert not any(a.quantized_in_prefill for a in diagnose_activations(model, "w5"))
+
+
 def test_heat_map_is_a_png(tiny: Tiny, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     draw_heat_map(diagnose_activations(tiny.programs["8da4w"], TEXT), tmp_path / "map.png")

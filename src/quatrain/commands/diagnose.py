@@ -69,3 +69,8 @@ def _print_table(found: "list[ActivationStatistics]") -> None:
         print(f"{a.linear:<32}{ranges}{shares}")
     negative = sum(a.negative_zero_points for a in found) / max(1, len(found))
     print(f"{len(found)} linears; {negative:.0%} of all zero points are negative")
+    print("in 8da4w a phone rounds them to int8 in prefill alone, in calls of two tokens or more,")
+    print("and never in decode")
+    one_row = [a.linear for a in found if not a.quantized_in_prefill]
+    if one_row:
+        print(f"never rounded, not in prefill either, as they see one row: {', '.join(one_row)}")

@@ -21,11 +21,13 @@ from quatrain.export.vulkan.program_from_template import write_vulkan_program_fr
 from quatrain.export.xnnpack.operator_modules import to_cpu_operators
 from quatrain.export.xnnpack.positive_scales import RoundedAgain, make_scales_positive
 from quatrain.export.xnnpack.program_from_template import write_xnnpack_program_from_template
-from quatrain.program import open_program
+from quatrain.program import open_program, write_program
+from quatrain.program.edit.older_operators import write_older_operators
 from quatrain.program.edit.replicated_layers import IrregularGraph
 from quatrain.quiet import quiet
 from quatrain.stages import Stages, peak_rss_bytes
-from quatrain.targets import require_target
+from quatrain.targets import TargetChoice, require_target
+from quatrain.targets.runtimes import needs_older_forms
 from quatrain.tokenizer.files import written_beside
 
 
@@ -68,8 +70,8 @@ def export_checkpoint(
         notes += _write_program(backbone, opened, options, temporary, stages)
         with stages("account for every linear"):
             check_program(temporary, rows, options, backbone)
-            if options.target is not None:
-                require_target(open_program(temporary), options.target, output)
+        if options.target is not None:
+            _fit_to_target(temporary, options.target, output)
     notes += notes_on_tokenizer(output, tokenizer)
     return ExportReport(
         output=output,
@@ -82,6 +84,16 @@ def export_checkpoint(
         tokenizer_files=tokenizer,
         notes=notes,
     )
+
+
+def _fit_to_target(path: Path, target: TargetChoice, output: Path) -> None:
+    """Write the program at `path`, to be called `output`, in what the target's release registers,
+    and refuse one that would fail there."""
+    if target.runtime is not None and needs_older_forms(target.runtime):
+        program = open_program(path)
+        write_older_operators(program)
+        write_program(program, path)
+    require_target(open_program(path), target, output)
 
 
 def context_length(opened: Checkpoint, asked: int | None) -> int:

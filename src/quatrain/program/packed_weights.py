@@ -50,3 +50,20 @@ def largest_one_sided_sum(packed: np.ndarray, group_size: int) -> int:
         for side in (np.maximum(signed, 0), np.maximum(-signed, 0)):
             largest = max(largest, int(side.sum(axis=1, dtype=np.int32).max(initial=0)))
     return largest
+
+
+def embedding_rows(packed: np.ndarray, scales: np.ndarray, even_low: bool) -> np.ndarray:
+    """An int4 table, uint8 [V or more, D/2] with scales [V, D/group], as float32 [V, D].
+
+    `even_low`: whether the low nibble is the even column, as in a linear's weight.
+    """
+    table = np.empty((len(scales), packed.shape[1] * 2), dtype=np.float32)
+    for first in range(0, len(scales), _ROWS):
+        block = packed[first : min(first + _ROWS, len(scales))]
+        nibbles = (block & 15, block >> 4) if even_low else (block >> 4, block & 15)
+        values = np.stack(nibbles, axis=-1).reshape(len(block), -1).astype(np.float32) - 8
+        groups = scales[first : first + len(block)].astype(np.float32)
+        table[first : first + len(block)] = values * np.repeat(
+            groups, values.shape[1] // groups.shape[1], axis=1
+        )
+    return table

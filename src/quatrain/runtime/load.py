@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from quatrain.arithmetic import ARITHMETIC_OF, VULKAN_ARITHMETIC, Arithmetic
+from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
 from quatrain.runtime.defects import emulated_defect
@@ -62,8 +62,11 @@ def load_runner(
     if device == "executorch":
         if emulate:
             raise InputError("--emulate works with --device gpu and reference")
-        if arithmetic not in ARITHMETIC_OF.values():
-            raise InputError("--as-on is for Vulkan programs on --device gpu and reference")
+        if arithmetic.asked_for:
+            raise InputError(
+                f"{program.path}: --as-on is for Vulkan programs on --device gpu and reference; "
+                "ExecuTorch's runtime computes as it does, so leave it out"
+            )
         from quatrain.runtime.executorch import ExecutorchRunner
 
         return ExecutorchRunner(program)

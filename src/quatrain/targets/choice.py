@@ -16,7 +16,7 @@ from quatrain.targets.catalogue import Defect, GpuProfile, find_gpu, load_defect
 from quatrain.targets.doctor import examine
 from quatrain.targets.limits import partitioner_limits
 from quatrain.targets.phones import find_device
-from quatrain.targets.runtimes import require_loadable
+from quatrain.targets.runtimes import needs_older_forms, require_loadable
 from quatrain.targets.speed import SpeedFact, slower_scheme, speed_facts
 from quatrain.targets.triggers import rows_that_sums_hold
 
@@ -88,6 +88,8 @@ def choose_for_target(
     ]
     reasons: list[str] = [str(phone)] if phone else []
     dtypes = _activation_dtypes(profile, planned, reasons)
+    if runtime is not None and needs_older_forms(runtime):
+        dtypes = _in_older_forms(runtime, dtypes, planned, reasons)
     facts = speed_facts(profile, runtime)
     scheme, dtype = _scheme(_name(profile.id, runtime), defects, dtypes, planned, reasons)
     scheme, dtype = _faster(scheme, dtype, facts, dtypes, planned, reasons)
@@ -102,6 +104,18 @@ def choose_for_target(
         evidence=facts,
         reasons=reasons,
     )
+
+
+def _in_older_forms(
+    runtime: str, dtypes: list[ActivationDtype], planned: PlannedProgram, reasons: list[str]
+) -> list[ActivationDtype]:
+    """`dtypes` without float16, in which RMS norm in parts overflows, unless it was asked for."""
+    reasons.append(
+        f"runtime {runtime} does not register RMS norm, rotary embedding in Hugging Face's layout "
+        "and int4 embeddings, which are written in older operators: an int4 embedding in floating "
+        "point, and all in fp32"
+    )
+    return dtypes if planned.activation_dtype else ["fp32"]
 
 
 def _faster(

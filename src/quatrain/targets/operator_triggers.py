@@ -95,6 +95,17 @@ def attention(program: Program, graph: VulkanGraph, where: Where) -> list[Occurr
     return [Occurrence(place) for place, _ in operators(graph, *_ATTENTION)]
 
 
+def context_of_a_cache(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Attention over a KV cache, and how many tokens that holds."""
+    found = []
+    for place, operator in operators(graph, *_ATTENTION):
+        names = operator.named_args
+        cache = graph.values[names["k_cache" if "k_cache" in names else "k"]]
+        room = cache.shape[-3:] if isinstance(cache, Tensor) else ()
+        found.append(Occurrence(f"{place}: {room[0]} tokens" if len(room) == 3 else place))
+    return found
+
+
 def gelu(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """`aten.gelu`."""
     return [Occurrence(place) for place, _ in operators(graph, "aten.gelu")]

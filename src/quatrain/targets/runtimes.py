@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 from quatrain.errors import InputError
 from quatrain.program import VulkanGraph
 from quatrain.targets.catalogue import as_fields, load_toml, release
-
-# Operators of every program that is exported for Vulkan, and of most.
-_WRITTEN = ("et_vk.rms_norm.default", "et_vk.select_as_symint.default")
-_OFTEN = ("et_vk.apply_rotary_emb_hf.default", "et_vk.embedding_q4gsw.default")
 
 
 @dataclass(frozen=True)
@@ -78,17 +75,26 @@ def require_release(version: str) -> None:
 
 
 def require_loadable(version: str) -> None:
-    """Refuse, with `InputError`, a release that is not known, and one that does not register what
-    every program has that is exported for Vulkan, naming that and what many have."""
-    require_release(version)
-    lacking = [name for name in _WRITTEN if not registered_operators()[name].is_in(version)]
-    if lacking:
-        often = [name for name in _OFTEN if not registered_operators()[name].is_in(version)]
+    """Refuse, with `InputError`, a release that is not known, and one that nothing can be exported
+    for, saying why."""
+    refused = _release_entry(version).get("refused")
+    if refused:
         raise InputError(
-            f"--runtime {version}: does not register {', '.join(lacking)}, which every exported "
-            f"Vulkan program has, nor {', '.join(often)}, which most have; ship runtime 1.3 or "
+            f"--runtime {version}: nothing is exported for it: {refused}. Ship runtime 1.2 or "
             "later, or use --backend xnnpack"
         )
+
+
+def needs_older_forms(version: str) -> bool:
+    """Whether programs for a release are written in older operators; `InputError` as
+    `require_release`."""
+    return _release_entry(version).get("older_forms", False)
+
+
+def _release_entry(version: str) -> dict[str, Any]:
+    require_release(version)
+    entries = load_toml("runtimes.toml")["release"]
+    return next(entry for entry in entries if entry["version"] == release_line(version))
 
 
 @cache

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.checkpoint.open import is_program
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
@@ -38,7 +39,9 @@ class ActivationStatistics:
 
     Shares are of 1. `negative_zero_points`: of tokens. `outlier`: the largest magnitude over the
     root mean square. `clipped`: of values that int8 cuts off. `to_zero`: of values that round
-    to the zero point, although they are not zero.
+    to the zero point, although they are not zero. `quantized_in_prefill`: whether a phone rounds
+    this input to int8 in 8da4w: the output layer, which sees one row, never; nor any linear in
+    decode (`quatrain.arithmetic`).
     """
 
     linear: str
@@ -48,6 +51,7 @@ class ActivationStatistics:
     outlier: float
     clipped: float
     to_zero: float
+    quantized_in_prefill: bool
 
 
 def diagnose_activations(
@@ -78,6 +82,7 @@ def activation_statistics(name: str, x: torch.Tensor) -> ActivationStatistics:
         outlier=float(x.abs().max() / x.square().mean().sqrt().clamp(min=1e-30)),
         clipped=float(((integers < INT8_MIN) | (integers > INT8_MAX)).float().mean()),
         to_zero=float(((integers == zero[:, None]) & (x != 0)).float().mean()),
+        quantized_in_prefill=VULKAN_ARITHMETIC.quantizes(len(x)),
     )
 
 

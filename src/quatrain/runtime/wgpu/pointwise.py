@@ -76,13 +76,11 @@ def embedding_int4(
 def elementwise(expression: str, y: Operand, *inputs: Operand) -> Dispatch:
     """y = `expression` of up to three inputs a, b, c, each of which broadcasts to y's shape.
 
-    Raises `InputError` where an input repeats in the middle: only its leading and trailing
-    dimensions may be absent or 1 where y's are not.
+    Raises `InputError` where an input repeats at two places of its middle: its leading and
+    trailing dimensions, and one run of others, may be absent or 1 where y's are not.
     """
-    repeats = [_repeats(x, y) for x in inputs]
     broadcasts = tuple(
-        (name, x.dtype, inner, x.count * inner < y.count)
-        for name, x, inner in zip("abc", inputs, repeats, strict=False)
+        (name, x.dtype, *_index(x, y)) for name, x in zip("abc", inputs, strict=False)
     )
     return dispatch(
         "elementwise", [*inputs, y], (y.count, *(x.count for x in inputs)),
@@ -91,17 +89,26 @@ def elementwise(expression: str, y: Operand, *inputs: Operand) -> Dispatch:
     )  # fmt: skip
 
 
-def _repeats(x: Operand, y: Operand) -> int:
-    """How many neighbours in y take the same element of x."""
+def _index(x: Operand, y: Operand) -> tuple[str, bool]:
+    """Which element of x, in WGSL, goes into element i of y, and whether modulo x's elements."""
     shape = (1,) * (len(y.shape) - len(x.shape)) + x.shape
     last = max((i for i, size in enumerate(shape) if size != 1), default=-1)
     first = next((i for i, size in enumerate(shape) if size != 1), len(shape))
-    if len(shape) > len(y.shape) or shape[first : last + 1] != y.shape[first : last + 1]:
+    repeated = [i for i in range(first, last + 1) if shape[i] != y.shape[i]]
+    inner = math.prod(y.shape[last + 1 :]) if x.count > 1 else 1
+    places = range(repeated[0], repeated[-1] + 1) if repeated else range(0)
+    if len(shape) > len(y.shape) or any(shape[i] != 1 for i in places):
         raise InputError(
             f"an element-wise operator on {list(x.shape)} and {list(y.shape)}: the GPU kernel "
-            "repeats leading and trailing dimensions only. Use --device reference."
+            "repeats leading and trailing dimensions and one run in between. Use --device reference"
         )
-    return math.prod(y.shape[last + 1 :]) if x.count > 1 else 1
+    index = f"i / {inner}u" if inner > 1 else "i"
+    if not repeated:
+        return index, x.count * inner < y.count
+    run = math.prod(shape[repeated[-1] + 1 :])
+    times = math.prod(y.shape[i] for i in places)
+    index = f"({index}) / {run * times}u * {run}u + ({index}) % {run}u"
+    return index, x.count * inner * times < y.count
 
 
 def literal(value: float) -> str:

@@ -1,0 +1,101 @@
+"""`--as-on`: prefill of 8da4w as a GPU without integer dot products computes it, end to end."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tests.support.tiny_programs import TEXT, Tiny
+from typer.testing import CliRunner
+
+from quatrain.arithmetic import VULKAN_ARITHMETIC, VULKAN_WITHOUT_DOT_PRODUCTS
+from quatrain.cli import build_app
+from quatrain.errors import InputError
+from quatrain.program import open_program
+from quatrain.runtime.load import load_runner
+from quatrain.runtime.wgpu.adapters import list_adapters
+from quatrain.targets.as_on import arithmetic_as_on
+from quatrain.targets.runtimes import known_releases, quantizes_activations
+from quatrain.tokenizer import Tokenizer
+from quatrain.verify.eager import load_eager
+from quatrain.verify.evaluate import evaluate_models
+from quatrain.verify.verify import verify_program
+
+DEVICES = ("reference", "gpu") if list_adapters() else ("reference",)
+WITHOUT = "mali-g76"
+
+
+def _tokens(tiny: Tiny) -> torch.Tensor:
+    return torch.tensor([Tokenizer.load(tiny.checkpoint / "tokenizer.json").encode(TEXT)])
+
+
+@torch.inference_mode()
+def _eager_logits(tiny: Tiny, as_on: str | None) -> torch.Tensor:
+    """Of the last position of a prefill."""
+    backbone = load_eager(tiny.checkpoint, arithmetic=arithmetic_as_on(as_on))
+    return backbone(_tokens(tiny), torch.tensor([0])).reshape(-1)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_prefill_differs_as_eager_with_that_arithmetic_does(tiny: Tiny, device: str) -> None:
+    found = {}
+    for as_on in (None, WITHOUT):
+        program = open_program(tiny.programs["8da4w"])
+        runner = load_runner(program, device, arithmetic=arithmetic_as_on(as_on))
+        prefill = runner.forward(_tokens(tiny), torch.tensor([0])).reshape(-1)
+        step = runner.forward(torch.tensor([[5]]), torch.tensor([0])).reshape(-1)
+        found[as_on] = prefill, step
+        torch.testing.assert_close(prefill, _eager_logits(tiny, as_on), rtol=1e-4, atol=1e-4)
+    (usual, usual_step), (without, step) = found[None], found[WITHOUT]
+    assert (usual - without).abs().max() > 1e-3 * usual.abs().max()
+    assert torch.equal(usual_step, step)
+
+
+def test_verify_passes_as_on_either_kind_of_gpu(tiny: Tiny) -> None:
+    program = tiny.programs["8da4w"]
+    for as_on in (None, WITHOUT, "mali-g715@1.3"):
+        report = verify_program(
+            program, tiny.checkpoint, DEVICES, (TEXT,), new_tokens=2, as_on=as_on
+        )
+        assert report.passed, report
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_evaluate_measures_prefill_as_decode_where_nothing_is_quantized(
+    tiny: Tiny, device: str
+) -> None:
+    models = [tiny.programs["8da4w"], tiny.programs["weight-only"]]
+    dynamic, weight_only = evaluate_models(models, TEXT, device=device, as_on=WITHOUT)
+    assert dynamic.loss == pytest.approx(weight_only.loss, rel=1e-6)
+    (usual,) = evaluate_models(models[:1], TEXT, device=device)
+    assert usual.loss != pytest.approx(dynamic.loss, rel=1e-6)
+
+
+def test_run_chooses_the_token_that_eager_chooses_with_that_arithmetic(tiny: Tiny) -> None:
+    for as_on in ((), ("--as-on", WITHOUT)):
+        asked = ["run", str(tiny.programs["8da4w"]), "--prompt", TEXT, "--max-new-tokens", "1"]
+        done = CliRunner().invoke(build_app(), [*asked, "--device", "reference", "--json", *as_on])
+        expected = int(_eager_logits(tiny, as_on[1] if as_on else None).argmax())
+        assert json.loads(done.stdout)["tokens"] == [expected]
+
+
+@pytest.mark.parametrize("as_on", [WITHOUT, "mali-g715", "pixel-8@1.3"])
+def test_executorch_refuses_what_it_cannot_compute_as(
+    tiny_xnnpack: Path, tiny: Tiny, as_on: str
+) -> None:
+    with pytest.raises(InputError, match=r"model\.pte: --as-on is for Vulkan programs"):
+        load_runner(tiny_xnnpack, arithmetic=arithmetic_as_on(as_on))
+    with pytest.raises(InputError, match="--as-on is for Vulkan programs"):
+        evaluate_models([tiny_xnnpack], TEXT, as_on=as_on)
+    with pytest.raises(InputError, match="--as-on is for Vulkan programs"):
+        verify_program(tiny_xnnpack, tiny.checkpoint, ("executorch",), (TEXT,), as_on=as_on)
+
+
+def test_the_data_say_of_every_release_what_the_arithmetics_say() -> None:
+    for release in known_releases():
+        for dot_products, arithmetic in (
+            (True, VULKAN_ARITHMETIC), (False, VULKAN_WITHOUT_DOT_PRODUCTS),
+        ):  # fmt: skip
+            assert not quantizes_activations("1", dot_products, release)
+            assert not arithmetic.quantizes(1)
+            assert quantizes_activations("2..", dot_products, release) == arithmetic.quantizes(2)
