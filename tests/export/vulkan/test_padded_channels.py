@@ -17,7 +17,7 @@ from quatrain.program.inspect.linears import find_linears
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.runtime.load import load_runner
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.targets import examine
+from quatrain.targets import examine, fatal_findings
 from quatrain.verify.eager import load_eager
 from quatrain.verify.packed_constants import check_packed
 
@@ -115,3 +115,16 @@ def test_all_positions_of_a_padded_program(tmp_path) -> None:
         runner = ReferenceRunner(tmp_path / "m.pte")
         last = runner.forward(TOKENS[:, :length], torch.tensor([0]))
         assert torch.allclose(found[:, length - 1], last, rtol=1e-4, atol=1e-4)
+
+
+def test_logits_that_are_copied_from_a_buffer_before_they_are_cut(tmp_path):
+    """In fp16 more logits than a texture's width holds are computed in a buffer: the result is
+    cloned, then cut. Rows of a floating-point embedding, 16,385, are what fp16 once misread."""
+    checkpoint = write_checkpoint(tmp_path / "c", "fp", vocab_size=16385, n_layers=1)
+    options = ExportOptions(scheme=Scheme.WEIGHT_ONLY, activation_dtype="fp16")
+    export_checkpoint(checkpoint, tmp_path / "m.pte", options)
+    program = open_program(tmp_path / "m.pte")
+    assert [linear.out_features for linear in find_linears(program.vulkan)][-1] == 16385
+    assert fatal_findings(program) == []
+    rows = ReferenceRunner(program).forward(TOKENS, torch.tensor([0]))
+    assert rows.numel() == 16385

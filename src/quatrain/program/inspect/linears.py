@@ -71,18 +71,26 @@ def weight_id(operator: Operator) -> int:
 
 def result_id(def_use: DefUse, linear: int) -> int:
     """The value id of what the linear at index `linear` gives, without the channels by which
-    `quatrain export` fills int4 linears up to a multiple of 4: the slice that cuts them off."""
+    `quatrain export` fills int4 linears up to a multiple of 4: the slice that cuts them off, of
+    the result or of its copy into another storage."""
     graph = def_use.graph
     operator = graph.operators[linear]
-    users = [graph.operators[index] for index in def_use.consumers.get(operator.out, ())]
-    if operator.kind not in INT4_LINEARS or len(users) != 1 or users[0].kind != "aten.slice_copy":
+    cut = _only_reader(def_use, operator.out)
+    if cut is not None and cut.kind == "aten.clone":
+        cut = _only_reader(def_use, cut.out)
+    if operator.kind not in INT4_LINEARS or cut is None or cut.kind != "aten.slice_copy":
         return operator.out
-    cut = users[0]
     whole, kept = graph.tensor(operator.out).shape, graph.tensor(cut.out).shape
     start = graph.values[cut.named_args["start"]]
     from_first = isinstance(start, Plain) and start.value in (None, 0)
     padding = whole[-1] - kept[-1] if whole[:-1] == kept[:-1] and whole else 0
     return cut.out if from_first and 0 < padding < CHANNELS_TOGETHER else operator.out
+
+
+def _only_reader(def_use: DefUse, value_id: int) -> Operator | None:
+    """The one operator that reads a value; None where there are more, or none."""
+    users = def_use.consumers.get(value_id, ())
+    return def_use.graph.operators[users[0]] if len(users) == 1 else None
 
 
 def _linear(def_use: DefUse, index: int, role: LinearRole) -> Linear:
