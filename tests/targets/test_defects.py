@@ -10,6 +10,7 @@ from tests.support.kernel_defects import KERNEL_CASES, dynamic
 from tests.support.load_checks import LOAD_CHECK_CASES
 
 from quatrain.program import open_program
+from quatrain.program.linear_kernels import group_sums_are_right
 from quatrain.targets import examine, fatal_findings, load_defects
 from quatrain.targets.triggers import TRIGGERS
 
@@ -96,3 +97,16 @@ def test_a_kernel_that_needs_dot_products_spares_gpus_without(tmp_path: Path) ->
     assert [finding.defect for finding in fatal_findings(open_program(sick))] == [
         "dq8ca-group-sums"
     ]
+
+
+SIZES = {32: True, 64: True, 65: False, 127: False, 128: True, 129: False, 256: False, 512: False}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_groups_are_summed_rightly_or_not_by_their_size(size: int, tmp_path: Path) -> None:
+    """Of two rows or more, in every release, and in a program of that group: 65, 127 and 129 do
+    not divide its inputs."""
+    assert group_sums_are_right(size) is SIZES[size]
+    if size in (32, 64, 128, 256):
+        found = findings(dynamic(group_size=size)(tmp_path), "desktop", "1.5")
+        assert ("dq8ca-group-sums" in found) is not SIZES[size]
