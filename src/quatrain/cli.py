@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import Annotated, TypeGuard
+from typing import Annotated, Any, TypeGuard
 
 import typer
 
@@ -31,6 +31,8 @@ VERBS = (
     "diagnose",
 )
 
+HELP_OPTIONS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+
 
 def build_app() -> typer.Typer:
     """The command line with every verb registered, heavy imports left for when one runs."""
@@ -40,7 +42,7 @@ def build_app() -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=HELP_OPTIONS,
         help="Export int4 Llama-family backbones to on-device programs, and prove them right.",
     )
     app.callback()(_options)

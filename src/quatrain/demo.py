@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,20 @@ from quatrain.int4 import Scheme
 
 PROMPT = "Explain in two sentences why the sky is blue."
 NEW_TOKENS = 60
+FOLDER = Path("demo")  # where the checkpoint and the programs stay
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One program to make: the scheme's name, the backend, and the options of `export`."""
+    """One program to make: its scheme and backend, and the options of `export`."""
 
     scheme: str
     backend: str
     options: tuple[str, ...]
+
+    @property
+    def program(self) -> Path:
+        return FOLDER / f"smollm2-{self.scheme}-{self.backend}.pte"
 
 
 VARIANTS = (
@@ -39,34 +45,34 @@ def main() -> None:
 
     Exits with 1 where a program's text is not healthy (`quatrain.runtime.health`).
     """
-    console = Console(width=max(120, Console().width))
+    console = Console()
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="quatrain-demo-") as folder:
-        checkpoint = Path(folder) / "checkpoint"
-        console.rule("quantize SmolLM2-135M-Instruct")
-        _quatrain("quantize", "smollm2", "-o", checkpoint)
-        made = []
-        for number, variant in enumerate(VARIANTS):
-            console.rule(f"export and run: {variant.scheme}, {variant.backend}")
-            program = Path(folder) / f"model{number}.pte"
-            # A context of 512 tokens is plenty here, and what the peer is measured with.
-            report = _quatrain(
-                "export", checkpoint, "-o", program, "--max-seq-len", 512, *variant.options
-            )
-            run = _quatrain(
-                "run", program, "--chat", "--prompt", PROMPT, "--max-new-tokens", NEW_TOKENS
-            )
-            made.append((variant, report, run))
-        console.rule("the unquantized model")
-        reference = _unquantized_text()
+    checkpoint = FOLDER / "checkpoint"
+    console.rule("quantize SmolLM2-135M-Instruct")
+    quantized = _quatrain("quantize", "smollm2", "-o", checkpoint)
+    for note in quantized["notes"]:
+        console.print(f"note: {note}", highlight=False)
+    made = []
+    for variant in VARIANTS:
+        console.rule(f"export and run: {variant.scheme}, {variant.backend}")
+        # A context of 512 tokens is plenty here, and what the peer is measured with.
+        report = _quatrain(
+            "export", checkpoint, "-o", variant.program, "--max-seq-len", 512, *variant.options
+        )
+        run = _quatrain(
+            "run", variant.program, "--chat", "--prompt", PROMPT, "--max-new-tokens", NEW_TOKENS
+        )
+        made.append((variant, report, run))
+    console.rule("the source itself, a Q4_1 file")
+    reference = _source_text()
     console.print(_table(made))
     console.print(f"\n[bold]{PROMPT}[/bold]\n")
-    console.print(f"[bold]unquantized:[/bold] {reference}\n", highlight=False)
-    for variant, _, run in made:
-        name = f"{variant.scheme}, {variant.backend}"
-        console.print(f"[bold]{name}:[/bold] {run['text']}", highlight=False)
-        console.print(f"({'; '.join(run['health']['problems']) or 'healthy'})\n", highlight=False)
-    console.print(f"{time.perf_counter() - started:.0f} s in all")
+    console.print(f"[bold]the source, in float32:[/bold] {reference}\n", highlight=False)
+    for variant, report, run in made:
+        _print_answer(console, variant, report, run)
+    console.print(f"{time.perf_counter() - started:.0f} s in all. Go on with, for one,")
+    console.print(f"  quatrain inspect {VARIANTS[0].program}", highlight=False)
+    console.print(f"  quatrain verify {VARIANTS[0].program} {checkpoint}", highlight=False)
     if any(run["health"]["problems"] for _, _, run in made):
         sys.exit("error: what a program wrote does not look like text")
 
@@ -80,8 +86,8 @@ def _quatrain(*arguments: Any) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def _unquantized_text() -> str:
-    """What the model says before quantization, greedily, in float32."""
+def _source_text() -> str:
+    """What the source says, its Q4_1 blocks dequantized, greedily, in float32."""
     from quatrain.backbone.build import build_backbone
     from quatrain.checkpoint.open import open_float_model
     from quatrain.runtime.generate import generate
@@ -106,25 +112,32 @@ def _unquantized_text() -> str:
 
 def _table(made: list[tuple[Variant, dict[str, Any], dict[str, Any]]]) -> Table:
     table = Table(title="SmolLM2-135M, one int4 checkpoint")
-    for heading in ("scheme", "backend", "its linears became", "runs here on"):
+    for heading in ("scheme", "backend"):
         table.add_column(heading, no_wrap=True)
     for heading in ("size MB", "export s", "peak MB", "decode tokens/s"):
         table.add_column(heading, justify="right")
+    table.add_column("runs here on")
     for variant, report, run in made:
-        kernels: dict[str, int] = {}
-        for row in report["linears"]:
-            kernels[row["kernel"]] = kernels.get(row["kernel"], 0) + 1
         table.add_row(
             variant.scheme,
             variant.backend,
-            ", ".join(f"{count} x {kernel}" for kernel, count in kernels.items()),
-            run["runtime"].partition(" (")[0],
             f"{report['bytes'] / 1e6:.1f}",
             f"{sum(report['seconds'].values()):.1f}",
             f"{report['peak_rss_bytes'] / 1e6:.0f}",
             f"{run['decode_tokens_per_second']:.1f}",
+            run["runtime"].partition(" (")[0],
         )
     return table
+
+
+def _print_answer(
+    console: Console, variant: Variant, report: dict[str, Any], run: dict[str, Any]
+) -> None:
+    kernels = Counter(row["kernel"] for row in report["linears"])
+    became = ", ".join(f"{count} x {kernel}" for kernel, count in kernels.items())
+    console.print(f"[bold]{variant.program}:[/bold] {run['text']}", highlight=False)
+    health = "; ".join(run["health"]["problems"]) or "healthy"
+    console.print(f"({became}; {health})\n", highlight=False)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,10 @@ class InputError(QuatrainError):
     exit_code = 2
 
 
+class UnknownTokenizer(InputError):
+    """A tokenizer is of a kind that is not read; a model's weights need none."""
+
+
 class Interrupted(QuatrainError):
     """The person stopped it, and something is left of it: the message says what."""
 

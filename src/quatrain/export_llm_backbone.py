@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from quatrain.cli import exit_cleanly
-from quatrain.commands._common import Debug, Json
+from quatrain.cli import HELP_OPTIONS, exit_cleanly
+from quatrain.commands._common import Debug, Json, TokenizerFile
 from quatrain.commands._plain_flags import PlainCommand
 from quatrain.commands.export import (
     AllowFallback,
@@ -38,6 +38,7 @@ def export_llm_backbone(
     allow_fallback: AllowFallback = False,
     target: Target = None,
     runtime: Runtime = None,
+    tokenizer: TokenizerFile = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -59,6 +60,7 @@ def export_llm_backbone(
         allow_fallback=allow_fallback,
         target=target,
         runtime=runtime,
+        tokenizer=tokenizer,
         json=json,
         debug=debug,
     )
@@ -66,7 +68,7 @@ def export_llm_backbone(
 
 def main() -> None:
     """Entry point of the installed script `export_llm_backbone`."""
-    app = typer.Typer(pretty_exceptions_enable=False)
+    app = typer.Typer(pretty_exceptions_enable=False, context_settings=HELP_OPTIONS)
     app.command(cls=PlainCommand)(export_llm_backbone)
     exit_cleanly(app)
 

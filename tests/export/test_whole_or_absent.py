@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.tiny_checkpoint import write_checkpoint
+from tests.support.tokenizer_files import EMPTY_TOKENIZER
 
 from quatrain import atomic_files
 from quatrain.errors import InputError
@@ -51,7 +52,7 @@ def test_disk_full(place, monkeypatch):
 
 
 def test_disk_full_at_the_tokenizer(place, monkeypatch):
-    (place / "c" / "tokenizer.json").write_text("{}")
+    (place / "c" / "tokenizer.json").write_text(EMPTY_TOKENIZER)
 
     monkeypatch.setattr(atomic_files.shutil, "copyfile", no_space)
     with pytest.raises(InputError, match=r"m\.tokenizer\.json: cannot be written: No space left"):
@@ -60,7 +61,7 @@ def test_disk_full_at_the_tokenizer(place, monkeypatch):
 
 
 def test_disk_full_at_the_program_leaves_no_tokenizer(place, monkeypatch):
-    (place / "c" / "tokenizer.json").write_text("{}")
+    (place / "c" / "tokenizer.json").write_text(EMPTY_TOKENIZER)
 
     monkeypatch.setattr(exporter, "write_vulkan_program_from_template", no_space)
     with pytest.raises(InputError, match=r"m\.pte: cannot be written: No space left"):
@@ -71,7 +72,7 @@ def test_disk_full_at_the_program_leaves_no_tokenizer(place, monkeypatch):
 def test_the_tokenizer_beside_a_program_has_its_template_and_ends(tmp_path):
     """As in a Hugging Face folder, where they lie in other files."""
     write_checkpoint(tmp_path / "c")
-    (tmp_path / "c" / "tokenizer.json").write_text("{}")
+    (tmp_path / "c" / "tokenizer.json").write_text(EMPTY_TOKENIZER)
     (tmp_path / "c" / "chat_template.jinja").write_text("{{ messages }}")
     params = json.loads((tmp_path / "c" / "params.json").read_text())
     (tmp_path / "c" / "params.json").write_text(json.dumps(params | {"eos_idx": [2, 0]}))
@@ -84,7 +85,7 @@ def test_the_tokenizer_beside_a_program_has_its_template_and_ends(tmp_path):
 
 
 def test_an_earlier_tokenizer_is_spoken_of(place):
-    (place / "m.tokenizer.json").write_text("{}")
+    (place / "m.tokenizer.json").write_text(EMPTY_TOKENIZER)
     report = export_checkpoint(place / "c", place / "m.pte")
     assert any("m.tokenizer.json, which lies beside" in note for note in report.notes)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -194,3 +195,24 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
     dom = subprocess.run([*common, "--dump-dom", html.as_uri()], check=True, **options).stdout
     for wanted in ('id="sizes"', 'id="map"', 'id="chain"', "layers.1.feed_forward.w2"):
         assert wanted in dom
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install)")
+def test_the_page_fits_a_phone(tmp_path: Path) -> None:
+    """360 pixels wide: nothing but what scrolls by itself is wider."""
+    assert run(inspect, DYNAMIC, "--html", tmp_path / "page.html").exit_code == 0
+    measured = "document.title = frame.contentDocument.documentElement.scrollWidth"
+    (tmp_path / "phone.html").write_text(
+        '<iframe id="frame" src="page.html" style="width: 360px; height: 800px; border: 0">'
+        f"</iframe><script>frame.onload = () => {{ {measured} }}</script>"
+    )
+    command = [
+        str(CHROMIUM), *CHROMIUM_FLAGS, f"--user-data-dir={tmp_path / 'profile'}",
+        "--allow-file-access-from-files", "--virtual-time-budget=5000", "--dump-dom",
+        (tmp_path / "phone.html").as_uri(),
+    ]  # fmt: skip
+    dom = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=120, env=os.environ
+    ).stdout
+    width = re.search(r"<title>(\d+)</title>", dom)
+    assert width and int(width[1]) <= 360

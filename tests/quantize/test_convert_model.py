@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from tests.support import gguf_files as ggufs
 from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
+from tests.support.tokenizer_files import EMPTY_TOKENIZER
 from typer.testing import CliRunner
 
 from quatrain.checkpoint.open import open_checkpoint
@@ -82,8 +83,9 @@ def test_the_result_loads_into_torchao(tmp_path):
 
 def test_manifest(tmp_path):
     source = folders.write_quantized(tmp_path / "in", "awq", shards=2)
-    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+    for name in ("tokenizer_config.json", "generation_config.json"):
         (source / name).write_text("{}")
+    (source / "tokenizer.json").write_text(EMPTY_TOKENIZER)
     (source / "chat_template.jinja").write_text("{{ messages }}")
     convert_model(source, tmp_path / "a")
     convert_model(source, tmp_path / "b")
@@ -107,12 +109,12 @@ def test_manifest(tmp_path):
     written = (tmp_path / "a" / "model.safetensors").read_bytes()
     assert said["output"]["sha256"] == hashlib.sha256(written).hexdigest()
     assert said["output"]["bytes"] == len(written)
-    assert (tmp_path / "a" / "tokenizer.json").read_text() == "{}"
+    assert (tmp_path / "a" / "tokenizer.json").read_text() == EMPTY_TOKENIZER
 
 
 def test_the_manifest_names_what_lies_beside_a_file(tmp_path):
     source = tiny.write_checkpoint(tmp_path / "in", file="m.pth")
-    (source / "tokenizer.json").write_text("{}")
+    (source / "tokenizer.json").write_text(EMPTY_TOKENIZER)
     convert_model(source / "m.pth", tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "quatrain_manifest.json").read_text())
     names = [file["name"] for file in manifest["source"]]
@@ -146,16 +148,30 @@ def test_options_that_could_not_be_followed_are_refused(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize("pre", ["of-no-known-kind", None])
-def test_a_tokenizer_that_cannot_be_read_shows_before_the_work(tmp_path, monkeypatch, pre):
-    source = ggufs.write_gguf(tmp_path / "m.gguf", tokenizer=pre)
+@pytest.mark.parametrize("write", [convert_model, quantize_model])
+def test_a_damaged_tokenizer_shows_before_the_work(tmp_path, monkeypatch, write):
+    source = tiny.write_hugging_face(tmp_path / "in")
+    (source / "tokenizer.json").write_text("{}")
     monkeypatch.setattr(
         "quatrain.quantize.writer.quantize_tensor", lambda *_: pytest.fail("a tensor was made")
     )
-    for write in (convert_model, quantize_model):
-        with pytest.raises(InputError, match="tokenizer"):
-            write(source, tmp_path / "out")
-        assert [file.name for file in tmp_path.iterdir()] == ["m.gguf"]
+    with pytest.raises(InputError, match="tokenizer"):
+        write(source, tmp_path / "out")
+    assert [file.name for file in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("pre", ["of-no-known-kind", None])
+@pytest.mark.parametrize("write", [convert_model, quantize_model])
+def test_weights_convert_without_a_tokenizer_that_is_not_read(tmp_path, write, pre):
+    """And it is said, or another one is given."""
+    source = ggufs.write_gguf(tmp_path / "m.gguf", tokenizer=pre)
+    report = write(source, tmp_path / "out")
+    assert report.tokenizer == [] and "as --tokenizer" in report.notes[-1]
+    given = tmp_path / "tokenizer.json"
+    given.write_text(EMPTY_TOKENIZER)
+    report = write(source, tmp_path / "out", tokenizer=given)
+    assert report.tokenizer == ["tokenizer.json", "tokenizer_config.json"] and not report.notes
+    assert (tmp_path / "out" / "tokenizer.json").read_text() == EMPTY_TOKENIZER
 
 
 def test_a_part_of_a_split_gguf(tmp_path):

@@ -9,8 +9,10 @@ def test_a_program_of_one_end_token_states_it_as_a_number() -> None:
     assert end_ids([], {}) == []
 
 
-def test_a_tokenizer_knows_better_than_its_program() -> None:
-    assert end_ids([5], {"get_eos_ids": [2, 7]}) == [5]
+def test_a_program_ends_here_where_it_ends_on_a_phone() -> None:
+    """Which sees what the program states, and no tokenizer_config.json."""
+    assert end_ids([5], {"get_eos_ids": [2, 7]}) == [2, 7]
+    assert end_ids([5], {}) == [5]
 
 
 def test_params_state_one_as_a_number_and_several_as_a_list() -> None:

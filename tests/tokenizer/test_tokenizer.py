@@ -150,7 +150,7 @@ def test_copied_files_carry_the_template_and_all_end_tokens(tmp_path):
 )
 def test_texts_that_are_no_unicode(tmp_path, name, content, message):
     (tmp_path / "out").mkdir()
-    (tmp_path / "tokenizer.json").write_text("{}")
+    write(tmp_path)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         copy_tokenizer_files(tmp_path, tmp_path / "out")

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
+import torch
 from safetensors.torch import load_file, save_file
 from tests.support.devices import DEVICES_OF
+from tests.support.tiny_checkpoint import write_checkpoint
 from tests.support.tiny_programs import TEXT, Tiny
 from typer.testing import CliRunner
 
@@ -26,6 +29,7 @@ from quatrain.program import (
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.edit.selection import Selection
 from quatrain.program.inspect.linears import find_linears
+from quatrain.runtime.load import load_runner
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu.operators import HANDLERS
 from quatrain.verify.verify import VerifyReport, verify_program
@@ -271,3 +275,36 @@ def test_a_vulkan_program_on_executorch_needs_its_backend(
     monkeypatch.setattr("quatrain.runtime.executorch.ExecutorchRunner", ReferenceRunner)
     report = _verify(tiny, program, ("executorch",))
     assert report.passed and len(report.packed) == 15 and report.devices[0].layerwise is None
+
+
+def test_another_models_checkpoint_is_refused_before_anything_is_computed(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    """Its vocabulary, layers and linears are compared first, whatever its tokenizer is."""
+    others = {"vocab_size": 104, "n_layers": 3, "hidden_dim": 128}
+    for name, size in others.items():
+        other = write_checkpoint(
+            tmp_path / name, embedding="int4", **{"n_layers": 2, "vocab_size": 96, name: size}
+        )
+        with pytest.raises(InputError, match=r"was not made from .*: (its|layers)"):
+            verify_program(tiny.programs["weight-only"], other)
+
+
+def test_a_token_beyond_the_table_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    words = tokenizers.Tokenizer.from_file(str(tiny.checkpoint / "tokenizer.json"))
+    words.add_special_tokens(["<far>"])
+    words.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(InputError, match=r"96 \('<far>'\) is not in the vocabulary, 0 to 95"):
+        verify_program(
+            tiny.programs["weight-only"], tiny.checkpoint, ("reference",), ("w1 <far>",), 4,
+            tokenizer=tmp_path / "tokenizer.json",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("device", (*DEVICES, "executorch"))
+def test_no_runtime_reads_beside_the_table(tiny: Tiny, tiny_xnnpack: Path, device: str) -> None:
+    program = tiny_xnnpack if device == "executorch" else tiny.programs["weight-only"]
+    runner = load_runner(program, device)
+    for token in (96, -1):
+        with pytest.raises(InputError, match=f"token id {token} is not in the vocabulary, 0 to 95"):
+            runner.forward(torch.tensor([[5, token]]), torch.tensor([0]))

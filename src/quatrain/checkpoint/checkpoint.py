@@ -23,8 +23,9 @@ from quatrain.checkpoint.layout import EMBEDDING, OUTPUT
 from quatrain.int4 import Scheme
 from quatrain.linear.packing import is_int4
 from quatrain.stages import Stages
+from quatrain.tokenizer.copies import copy_tokenizer_files
 from quatrain.tokenizer.end_tokens import token_ids
-from quatrain.tokenizer.files import CONFIG, TOKENIZER, copy_tokenizer_files
+from quatrain.tokenizer.files import CONFIG, TOKENIZER
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Checkpoint:
         group_size: Weights of a row that share a scale.
         source: The file or folder that holds the tensors.
         tokenizer_files: Those that lie beside them.
+        notes: In whole sentences, what its files say that is not so.
     """
 
     tensors: LazyTensors
@@ -47,6 +49,7 @@ class Checkpoint:
     group_size: int
     source: Path
     tokenizer_files: list[Path]
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def embedding_kind(self) -> Literal["int8", "int4", "fp"]:

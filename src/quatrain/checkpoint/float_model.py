@@ -41,6 +41,7 @@ class FloatModel:
         int4_blocks: For a tensor that its file holds as symmetric int4 (GGUF's Q4_0), a function
             that gives those integers, int8 [..., K] in [-8, 7], and scales, float32 [..., K / 32],
             which may be negative.
+        notes: In whole sentences, what its files say that is not so.
     """
 
     source: Path
@@ -51,6 +52,7 @@ class FloatModel:
     int4_blocks: Mapping[str, Callable[[], tuple[torch.Tensor, torch.Tensor]]] = field(
         default_factory=dict
     )
+    notes: tuple[str, ...] = ()
 
 
 def checked(model: FloatModel) -> FloatModel:

@@ -18,8 +18,9 @@ from quatrain.errors import InputError
 EMBEDDING = "tok_embeddings"
 OUTPUT = "output"
 
-# Buffers that some files carry and every model computes for itself.
-IGNORED = re.compile(r"rope\.freqs|.*\.rotary_emb\.inv_freq")
+# Buffers that some files carry and every model computes for itself: frequencies, and the causal
+# mask of older attention. With what sees (`hugging_face.multimodal`) all that may go unread.
+IGNORED = re.compile(r"rope\.freqs|.*\.rotary_emb\.inv_freq|.*\.(?:attn|attention)\.masked_bias")
 
 # A checkpoint's parameters are in params.json or config.json, a GGUF file's in itself.
 _WHOSE_PARAMETERS = "the file is incomplete, or its parameters are another model's"

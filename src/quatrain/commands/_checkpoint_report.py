@@ -14,5 +14,7 @@ def print_checkpoint(
         print(line)
     if not report.tokenizer:
         print(f"  tokenizer none: the {read_from} came without a tokenizer.json")
+    for note in report.notes:
+        print(f"  note: {note}")
     seconds = sum(report.seconds.values())
     print(f"  {seconds:.1f} s, peak memory {human_bytes(report.peak_rss_bytes)}")

@@ -81,6 +81,14 @@ Emulate = Annotated[
         callback=_known_defect,
     ),
 ]
+
+TokenizerFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--tokenizer", metavar="FILE", help="tokenizer.json; default: the one beside the model."
+    ),
+]
+
 AsOn = Annotated[
     str | None,
     typer.Option(

@@ -9,6 +9,7 @@ import typer
 from quatrain.commands._common import (
     Debug,
     Json,
+    TokenizerFile,
     check_no_word,
     one_of,
     print_json,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _JSON_KEYS = (
     "source", "output", "group_size", "tensors", "resumed_at", "bytes_in", "bytes_out", "rounded",
-    "relative_rms_error", "tokenizer", "seconds", "peak_rss_bytes",
+    "relative_rms_error", "tokenizer", "notes", "seconds", "peak_rss_bytes",
 )  # fmt: skip
 
 
@@ -74,6 +75,7 @@ def convert(
     embedding: Embedding = "keep",
     output_layer: OutputLayer = "keep",
     requantize_asymmetric: RequantizeAsymmetric = False,
+    tokenizer: TokenizerFile = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -93,7 +95,7 @@ def convert(
 
     options = ConvertOptions(group_size, embedding, output_layer, requantize_asymmetric)
     try:
-        report = convert_model(source, output, options, params, shown_stages())
+        report = convert_model(source, output, options, params, shown_stages(), tokenizer)
     except KeyboardInterrupt:
         kept = working_folder(output)
         if not kept.exists():

@@ -9,6 +9,7 @@ import typer
 from quatrain.commands._common import (
     Debug,
     Json,
+    TokenizerFile,
     check_model,
     check_output,
     print_json,
@@ -30,6 +31,7 @@ def diagnose(
     heat_map: Annotated[
         Path | None, typer.Option(metavar="OUT.PNG", help="Draw layers by linear.")
     ] = None,
+    tokenizer: TokenizerFile = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -49,7 +51,7 @@ def diagnose(
     check_model(model)
     from quatrain.verify.diagnose import diagnose_activations
 
-    found = diagnose_activations(model, words, shown_stages())
+    found = diagnose_activations(model, words, shown_stages(), tokenizer)
     if heat_map:
         draw_heat_map(found, heat_map)
     if json:

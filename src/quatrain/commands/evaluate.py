@@ -15,6 +15,7 @@ from quatrain.commands._common import (
     Device,
     Emulate,
     Json,
+    TokenizerFile,
     check_model,
     print_json,
     read_text,
@@ -50,6 +51,7 @@ def evaluate(
     device: Device = "auto",
     emulate: Emulate = None,
     as_on: AsOn = None,
+    tokenizer: TokenizerFile = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -69,7 +71,9 @@ def evaluate(
     words = read_text(DEFAULT_TEXT) if words is None else words
     labels = _labels(paths)
     with _progress_bars(labels) as progress:
-        found = evaluate_models(paths, words, tokens, device, emulate, scheme, progress, as_on)
+        found = evaluate_models(
+            paths, words, tokens, device, emulate, scheme, progress, as_on, tokenizer
+        )
     if json:
         print_json({"text": text or "built-in", "models": [asdict(one) for one in found]})
     else:

@@ -11,6 +11,7 @@ from quatrain.checkpoint.open import detect
 from quatrain.commands._common import (
     Debug,
     Json,
+    TokenizerFile,
     check_no_word,
     check_output,
     human_bytes,
@@ -100,6 +101,7 @@ def export(
     allow_fallback: AllowFallback = False,
     target: Target = None,
     runtime: Runtime = None,
+    tokenizer: TokenizerFile = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -125,11 +127,20 @@ def export(
     detect(checkpoint)
     if params is not None:
         read_object(params)
-    run_export(checkpoint, output, request, params, json)
+    if tokenizer is not None:
+        from quatrain.tokenizer.files import require_tokenizer
+
+        require_tokenizer(tokenizer)
+    run_export(checkpoint, output, request, params, tokenizer, json)
 
 
 def run_export(
-    checkpoint: Path, output: Path, request: "ExportRequest", params: Path | None, json: bool
+    checkpoint: Path,
+    output: Path,
+    request: "ExportRequest",
+    params: Path | None,
+    tokenizer: Path | None,
+    json: bool,
 ) -> None:
     """Export with progress on standard error, and print the report."""
     from quatrain.export import export_for_target
@@ -138,7 +149,7 @@ def run_export(
         print(f"  {request.target}: {reason}", file=sys.stderr)
 
     stages = shown_stages()
-    report = export_for_target(checkpoint, output, request, params, stages, explain)
+    report = export_for_target(checkpoint, output, request, params, stages, explain, tokenizer)
     if json:
         print_json(report.as_dict())
     else:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from quatrain.commands._common import Debug, Json, one_of, print_json, shown_stages
+from quatrain.commands._common import Debug, Json, TokenizerFile, one_of, print_json, shown_stages
 from quatrain.int4 import GROUP_SIZES
 from quatrain.quantize.tensor_formats import EmbeddingFormat
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _JSON_KEYS = (
     "source", "output", "group_size", "tensors", "bytes_in", "bytes_out", "relative_rms_error",
-    "exact_groups", "negative_scales", "tokenizer", "seconds", "peak_rss_bytes",
+    "exact_groups", "negative_scales", "tokenizer", "notes", "seconds", "peak_rss_bytes",
 )  # fmt: skip
 
 
@@ -53,6 +53,7 @@ def quantize(
     group_size: GroupSize = 32,
     embedding: Embedding = "keep",
     output_layer: OutputLayer = "int4",
+    tokenizer: TokenizerFile = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -75,7 +76,7 @@ def quantize(
     if fetched:
         with stages("fetch SmolLM2"):
             path = fetch_smollm2()
-    report = quantize_model(path, output, group_size, embedding, output_layer, stages=stages)
+    report = quantize_model(path, output, group_size, embedding, output_layer, stages, tokenizer)
     if json:
         said = asdict(report) | {"relative_rms_error": report.relative_rms_error_by_part}
         print_json({key: said[key] for key in _JSON_KEYS})

@@ -6,6 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quatrain.commands._chat import (
+    Chat,
+    ChatTemplate,
+    System,
+    TemplateVar,
+    Tools,
+    chat_options,
+)
 from quatrain.commands._common import (
     AsOn,
     Debug,
@@ -13,6 +21,7 @@ from quatrain.commands._common import (
     Emulate,
     Json,
     Model,
+    TokenizerFile,
     check_output,
     check_program,
     print_json,
@@ -25,13 +34,6 @@ if TYPE_CHECKING:
 
 
 Prompt = Annotated[str, typer.Option(metavar="TEXT", help="What to continue.")]
-TokenizerFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="tokenizer.json; default: the one beside the program."),
-]
-Chat = Annotated[
-    bool, typer.Option("--chat", help="Put the prompt into the model's chat template.")
-]
 MaxNewTokens = Annotated[int, typer.Option(metavar="N", min=1)]
 Temperature = Annotated[float, typer.Option(metavar="T", help="0: always the most likely token.")]
 Seed = Annotated[
@@ -51,6 +53,10 @@ def run(
     prompt: Prompt,
     tokenizer: TokenizerFile = None,
     chat: Chat = False,
+    system: System = None,
+    tools: Tools = None,
+    template_var: TemplateVar = None,
+    chat_template: ChatTemplate = None,
     max_new_tokens: MaxNewTokens = 256,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
@@ -66,6 +72,7 @@ def run(
     Example: `quatrain run smollm2.pte --chat --prompt "Why is the sky blue?"`
     """
     check_sampling(temperature, seed)
+    said = chat_options(chat, system, tools, template_var, chat_template)
     if profile:
         check_output(profile, "--profile")
     check_program(model)
@@ -77,8 +84,9 @@ def run(
     from quatrain.targets.as_on import arithmetic_as_on
 
     found = generate_text(
-        model, prompt, chat=chat, tokenizer=tokenizer, max_new_tokens=max_new_tokens,
-        temperature=temperature, seed=seed, device=device, emulate=emulate, profile=profile,
+        model, prompt, chat=chat, chat_options=said, tokenizer=tokenizer,
+        max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, device=device,
+        emulate=emulate, profile=profile,
         on_text=None if json else lambda text: print(text, end="", flush=True),
         stages=shown_stages(), arithmetic=arithmetic_as_on(as_on),
     )  # fmt: skip

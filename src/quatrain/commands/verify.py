@@ -12,6 +12,7 @@ from quatrain.commands._common import (
     Emulate,
     Json,
     Model,
+    TokenizerFile,
     check_program,
     known_devices,
     one_of,
@@ -52,6 +53,7 @@ def verify(
     new_tokens: NewTokens = 12,
     emulate: Emulate = None,
     as_on: AsOn = None,
+    tokenizer: TokenizerFile = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -76,6 +78,7 @@ def verify(
         emulate,
         shown_stages(),
         as_on,
+        tokenizer,
     )
     if json:
         print_json(report.as_dict())
@@ -115,5 +118,10 @@ def _print_report(report: "VerifyReport") -> None:
     for finding in report.fatal:
         print(f"  {finding}")
     print("passed" if report.passed else "FAILED")
+    if report.passed:
+        print(
+            f"  It computes what {report.checkpoint} means, to rounding. How well that int4\n"
+            "  checkpoint itself does is not said by this; `quatrain evaluate` measures it."
+        )
     if report.note:
         print(f"note: {report.note}")

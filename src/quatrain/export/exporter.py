@@ -1,6 +1,7 @@
 """From a checkpoint on disk to a program on disk."""
 
 from pathlib import Path
+from typing import Any
 
 from quatrain.atomic_files import whole_file
 from quatrain.backbone.build import build_backbone
@@ -8,6 +9,7 @@ from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.files.memory_map import only_read, release_mapped
 from quatrain.checkpoint.open import open_checkpoint
+from quatrain.checkpoint.written_tokenizer import write_tokenizer_of
 from quatrain.errors import InputError
 from quatrain.export.kernel_assignment import LinearRow, assign_kernels, dequantize_fallbacks
 from quatrain.export.kernel_check import check_program
@@ -28,6 +30,7 @@ from quatrain.quiet import quiet
 from quatrain.stages import Stages, peak_rss_bytes
 from quatrain.targets import TargetChoice, require_target
 from quatrain.targets.runtimes import needs_older_forms
+from quatrain.tokenizer.copies import with_end_ids
 from quatrain.tokenizer.files import written_beside
 
 
@@ -37,6 +40,7 @@ def export_checkpoint(
     options: ExportOptions | None = None,
     params: Path | str | None = None,
     stages: Stages | None = None,
+    tokenizer: Path | None = None,
 ) -> ExportReport:
     """Write the program of an int4 checkpoint, its tokenizer beside it.
 
@@ -48,6 +52,7 @@ def export_checkpoint(
         options: None is the defaults: 8da4w, Vulkan, fp32.
         params: The params.json of a checkpoint that is a file, where it is not beside it.
         stages: Hears of each stage.
+        tokenizer: A tokenizer.json to write beside it in place of the checkpoint's own.
 
     Raises:
         InputError: Where the checkpoint or an option is wrong, a linear has no kernel (unless
@@ -61,18 +66,22 @@ def export_checkpoint(
     opened.check_values(stages)
     with stages("build the backbone"):
         backbone, rows, rounded = _prepare(opened, options)
-        notes = notes_on(backbone, options, rounded)
+        notes = [*opened.notes, *notes_on(backbone, options, rounded)]
         release_mapped()
-    with (
-        written_beside(output, opened.write_tokenizer) as tokenizer,
-        whole_file(output) as temporary,
-    ):
-        notes += _write_program(backbone, opened, options, temporary, stages)
+
+    def write_tokenizer(folder: Path) -> list[Path]:
+        written = write_tokenizer_of(opened, folder, tokenizer)
+        notes.extend(written.notes)
+        return written.files
+
+    with written_beside(output, write_tokenizer) as brought, whole_file(output) as temporary:
+        metadata = metadata_methods(backbone, with_end_ids(opened.params, brought.values()))
+        notes += _write_program(backbone, metadata, options, temporary, stages)
         with stages("account for every linear"):
             check_program(temporary, rows, options, backbone)
         if options.target is not None:
             _fit_to_target(temporary, options.target, output)
-    notes += notes_on_tokenizer(output, tokenizer)
+    notes += notes_on_tokenizer(output, list(brought))
     return ExportReport(
         output=output,
         options=options,
@@ -81,7 +90,7 @@ def export_checkpoint(
         linears=rows,
         seconds=stages.seconds,
         peak_rss_bytes=peak_rss_bytes(),
-        tokenizer_files=tokenizer,
+        tokenizer_files=list(brought),
         notes=notes,
     )
 
@@ -131,10 +140,9 @@ def _prepare(
 
 
 def _write_program(
-    backbone: Backbone, opened: Checkpoint, options: ExportOptions, path: Path, stages: Stages
+    backbone: Backbone, metadata: dict[str, Any], options: ExportOptions, path: Path, stages: Stages
 ) -> list[str]:
     """Write the program; returns what there is to say about how."""
-    metadata = metadata_methods(backbone, opened.params)
     vulkan = options.backend == "vulkan"
     try:
         if vulkan:

@@ -23,6 +23,7 @@ def export_for_target(
     params: Path | str | None = None,
     stages: Stages | None = None,
     explain: Callable[[str], None] | None = None,
+    tokenizer: Path | None = None,
 ) -> ExportReport:
     """Write the program of an int4 checkpoint with what its target wants, where one is named.
 
@@ -33,6 +34,7 @@ def export_for_target(
         params: The params.json of a checkpoint that is a file, where it is not beside it.
         stages: Hears of each stage.
         explain: Hears, before the first stage, each reason for what was chosen, a sentence.
+        tokenizer: As in `export_checkpoint`.
 
     Raises:
         InputError: As `export_checkpoint` does.
@@ -42,7 +44,7 @@ def export_for_target(
     if choice and explain:
         for reason in choice.reasons:
             explain(reason)
-    return export_checkpoint(checkpoint, output, options, params, stages)
+    return export_checkpoint(checkpoint, output, options, params, stages, tokenizer)
 
 
 def _choose(

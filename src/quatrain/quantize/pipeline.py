@@ -31,6 +31,7 @@ from quatrain.quantize.resumable import resumable_folder, sha256_of
 from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat
 from quatrain.quantize.writer import Written, write_checkpoint
 from quatrain.stages import Stages
+from quatrain.tokenizer.files import files_of, require_tokenizer
 
 _GROUP_SIZE = 32  # for a source in floating point, unless another is asked for
 
@@ -62,6 +63,7 @@ def quantize_model(
     embedding: EmbeddingFormat = "keep",
     output_layer: OutputFormat = "keep",
     stages: Stages | None = None,
+    tokenizer: Path | None = None,
 ) -> QuantizeReport:
     """Write a floating-point model as an int4 checkpoint.
 
@@ -77,6 +79,7 @@ def quantize_model(
             it as Q4_0, and int8 elsewhere.
         output_layer: "int4" in groups or "int8" per channel; "keep" is int4.
         stages: Hears of each stage.
+        tokenizer: A tokenizer.json to write in place of the source's own.
 
     Raises:
         InputError: Where the model cannot be read or does not divide into groups, or `output`
@@ -87,6 +90,7 @@ def quantize_model(
     path = local_path(model)
     with stages("open the model"):
         opened = _open_model(path, group_size, embedding, output_layer)
+        opened = _with_tokenizer(opened, tokenizer)
         folder = output_folder(Path(output), opened.files)
     with whole_folder(folder, OWN_FILES) as temporary:
         # Without a key: the folder is new, there is nothing to go on with.
@@ -100,6 +104,7 @@ def convert_model(
     options: ConvertOptions | None = None,
     params: Path | str | None = None,
     stages: Stages | None = None,
+    tokenizer: Path | None = None,
 ) -> QuantizeReport:
     """Write any model or checkpoint in the pre-quantized layout.
 
@@ -115,6 +120,7 @@ def convert_model(
         options: None changes nothing that the layout can hold.
         params: The params.json of a checkpoint that is a file, where it is not beside it.
         stages: Hears of each stage.
+        tokenizer: A tokenizer.json to write in place of the source's own.
 
     Raises:
         InputError: Where the source cannot be read, or the output cannot be written or holds
@@ -124,6 +130,7 @@ def convert_model(
     check_arguments(source, target, options.group_size, params)
     with stages("open the source"):
         opened = _open_either(local_path(source), Path(params) if params else None, options)
+        opened = _with_tokenizer(opened, tokenizer)
         options = replace(options, group_size=opened.plan.group_size)
         output_folder(target, opened.files)
     with stages("digest the source"):
@@ -147,6 +154,14 @@ def _open_either(path: Path, params: Path | None, options: ConvertOptions) -> Op
         )
     group_size = options.group_size or _GROUP_SIZE
     return _open_model(path, group_size, options.embedding, options.output_layer)
+
+
+def _with_tokenizer(opened: OpenedSource, tokenizer: Path | None) -> OpenedSource:
+    if tokenizer is None:
+        return opened
+    require_tokenizer(tokenizer)
+    files = [*opened.files, *(file for file in files_of(tokenizer) if file not in opened.files)]
+    return replace(opened, files=files, tokenizer=tokenizer)
 
 
 def _open_model(

@@ -33,6 +33,7 @@ class QuantizeReport:
             exactly.
         negative_scales: How many of those have a negative scale.
         tokenizer: The names of its files, none where the source came without.
+        notes: In whole sentences, what the source says that is not so, or lacks.
         seconds: Wall time by stage.
         peak_rss_bytes: The most memory that the process has held so far.
     """
@@ -51,6 +52,7 @@ class QuantizeReport:
     exact_groups: int
     negative_scales: int
     tokenizer: list[str]
+    notes: list[str]
     seconds: dict[str, float]
     peak_rss_bytes: int
 
@@ -81,6 +83,7 @@ def make_report(
         exact_groups=sum(error.exact_groups for error in errors.values()),
         negative_scales=sum(error.negative_scales for error in errors.values()),
         tokenizer=written.tokenizer,
+        notes=written.notes,
         seconds=dict(stages.seconds),
         peak_rss_bytes=peak_rss_bytes(),
     )

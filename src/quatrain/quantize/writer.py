@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from quatrain.checkpoint.files.safetensors import encoded_header, encoded_tensor
+from quatrain.checkpoint.written_tokenizer import write_tokenizer_of
 from quatrain.json_files import write_json
 from quatrain.quantize.methods import quantize_tensor
 from quatrain.quantize.opened_source import OpenedSource
@@ -17,6 +18,7 @@ from quatrain.quantize.plan import Source, TensorPlan
 from quatrain.quantize.quantized_tensor import RoundingError
 from quatrain.quantize.resumable import ResumableFile
 from quatrain.stages import Stages
+from quatrain.tokenizer.copies import with_end_ids
 from quatrain.tokenizer.files import CONFIG, TOKENIZER
 
 # The mapped pages of what was read count as memory until the source is opened anew.
@@ -25,9 +27,11 @@ _BYTES_BETWEEN_OPENINGS = 128 << 20
 
 @dataclass(frozen=True)
 class Written:
-    """`sha256` and `bytes` are of model.safetensors, `tokenizer` the names of its files."""
+    """`sha256` and `bytes` are of model.safetensors, `tokenizer` the names of its files; `notes`
+    whole sentences on what the source says or lacks."""
 
     tokenizer: list[str]
+    notes: list[str]
     resumed_at: int
     sha256: str
     bytes: int
@@ -38,12 +42,13 @@ def write_checkpoint(opened: OpenedSource, folder: Path, key: str, stages: Stage
     # What is small comes first: where it cannot be made, that shows at once.
     for name in (TOKENIZER, CONFIG):  # of another source, whose conversion was interrupted
         (folder / name).unlink(missing_ok=True)
-    tokenizer = [file.name for file in opened.source.write_tokenizer(folder)]
+    tokenizer = write_tokenizer_of(opened.source, folder, opened.tokenizer)
     arguments = {"quantization_args": opened.plan.quantization_args}
-    write_json(folder / PARAMS, opened.source.params | arguments)
+    write_json(folder / PARAMS, with_end_ids(opened.source.params | arguments, tokenizer.files))
     file = ResumableFile(folder / WEIGHTS, key)
     resumed_at = _write_tensors(file, opened, stages)
-    return Written(tokenizer, resumed_at, *file.finish())
+    names, notes = [file.name for file in tokenizer.files], [*opened.source.notes, *tokenizer.notes]
+    return Written(names, notes, resumed_at, *file.finish())
 
 
 def _write_tensors(file: ResumableFile, opened: OpenedSource, stages: Stages) -> int:

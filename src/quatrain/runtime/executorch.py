@@ -13,6 +13,7 @@ import torch
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
 from quatrain.quiet import quiet
+from quatrain.runtime.token_ids import check_token_ids
 
 
 class ExecutorchRunner:
@@ -27,6 +28,7 @@ class ExecutorchRunner:
         self.device = "executorch"
         self.metadata = program.metadata
         self.path = program.path
+        self._vocab_size = self.metadata.get("get_vocab_size")
         with _native_output_held_back(), quiet():
             # These register the quantized embedding and the KV cache attention kernels.
             import executorch.kernels.quantized  # noqa: F401
@@ -46,8 +48,13 @@ class ExecutorchRunner:
             raise InputError(f"{self.path}: has no method 'forward'")
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """One call, such as tokens int64 [1, T] and position int64 [1]; returns its output."""
+        """One call, such as tokens int64 [1, T] and position int64 [1]; returns its output.
+
+        Raises `InputError` where a token is not in the program's vocabulary.
+        """
         assert self._method is not None
+        if self._vocab_size is not None and not inputs[0].is_floating_point():
+            check_token_ids(inputs[0], self._vocab_size)
         return self._method.execute(list(inputs))[0].clone()
 
     def reset(self) -> None:

@@ -14,8 +14,10 @@ from quatrain.runtime.generate import Generation, check_prompt, generate
 from quatrain.runtime.health import Health, WatchedRunner, judge
 from quatrain.runtime.load import load_runner, require_tokens_to_logits
 from quatrain.runtime.sampling import check_sampling
+from quatrain.runtime.token_ids import check_token_ids
 from quatrain.stages import Stages
-from quatrain.tokenizer import Tokenizer, end_ids, find_tokenizer
+from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
+from quatrain.tokenizer.chat_prompt import ChatOptions, chat_prompt
 
 if TYPE_CHECKING:  # a program on another runtime needs no wgpu
     from quatrain.runtime.wgpu import WgpuRunner
@@ -63,6 +65,7 @@ def generate_text(
     prompt: str,
     *,
     chat: bool = False,
+    chat_options: ChatOptions | None = None,
     tokenizer: Path | str | None = None,
     max_new_tokens: int = 256,
     temperature: float = 0.0,
@@ -80,6 +83,7 @@ def generate_text(
         program: An opened program, or the path of a .pte file.
         prompt: What to continue.
         chat: Put the prompt into the model's chat template.
+        chat_options: What that template is given besides.
         tokenizer: A tokenizer.json; None is the one beside the program.
         max_new_tokens: As in `generate`.
         temperature: As in `generate`.
@@ -99,10 +103,12 @@ def generate_text(
         device = _device_to_profile(device)
     program = program if isinstance(program, Program) else open_program(program)
     require_tokens_to_logits(program.path, program.metadata, "run")
-    words = _load_tokenizer(program.path, tokenizer)
-    tokens = _encode(words, prompt, chat)
+    words = Tokenizer.load(chosen_tokenizer(tokenizer, program.path))
+    tokens = _encode(words, prompt, chat, chat_options)
     context = int(program.metadata.get("get_max_context_len", 1 << 30))
     check_prompt(tokens, context)
+    if "get_vocab_size" in program.metadata:
+        check_token_ids(tokens, program.metadata["get_vocab_size"], words.model.id_to_token)
     runner = load_runner(program, device, emulate, stages, arithmetic)
     if profile:
         _check_timestamps(cast("WgpuRunner", runner))
@@ -131,18 +137,12 @@ def _check_timestamps(runner: "WgpuRunner") -> None:
         raise InputError(f"{runner.gpu.info.name} has no timestamp queries to --profile with")
 
 
-def _load_tokenizer(program: Path, given: Path | str | None) -> Tokenizer:
-    try:
-        file = given or find_tokenizer(program)
-    except InputError as error:
-        raise InputError(f"{error}, or give one as --tokenizer") from error
-    return Tokenizer.load(file)
-
-
-def _encode(words: Tokenizer, prompt: str, chat: bool) -> list[int]:
+def _encode(
+    words: Tokenizer, prompt: str, chat: bool, chat_options: ChatOptions | None
+) -> list[int]:
     if not chat:
         return words.encode(prompt)
-    text = words.apply_chat([{"role": "user", "content": prompt}])
+    text = chat_prompt(words, prompt, chat_options or ChatOptions())
     return words.encode(text, add_special_tokens=False)
 
 

@@ -1,61 +1,151 @@
-"""Chat templates: the Jinja that turns messages into a model's prompt."""
+"""Chat templates: the Jinja that turns messages into a model's prompt, as transformers renders it.
 
+A model has one, or several by name, of which `default` is taken, or `tool_use` where there are
+tools.
+"""
+
+import datetime
 import json
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
 import jinja2.sandbox
 
 from quatrain.errors import InputError
 
+Message = dict[str, Any]
+_REASONING = ("reasoning_content", "thinking", "reasoning")  # what a message calls it, this first
 
-def template_of(config: dict[str, Any]) -> str | None:
-    """The chat template in a tokenizer_config.json, or of several named ones the default."""
-    template = config.get("chat_template")
-    if isinstance(template, list):
-        named = {entry.get("name"): entry for entry in template if isinstance(entry, dict)}
-        template = named.get("default", {}).get("template")
-    return template if isinstance(template, str) else None
+
+def templates_of(stated: Any) -> dict[str, str]:
+    """The templates by name in a `chat_template` field: a text, or several with their names."""
+    if isinstance(stated, str):
+        return {"default": stated}
+    if isinstance(stated, list):
+        stated = {entry.get("name"): entry.get("template") for entry in stated if _is_dict(entry)}
+    if not isinstance(stated, dict):
+        return {}
+    return {
+        name: template
+        for name, template in stated.items()
+        if isinstance(name, str) and isinstance(template, str)
+    }
+
+
+def pick(templates: Mapping[str, str], name: str | None, tools: bool, source: str) -> str:
+    """The template of that `name`, or the one that is meant where it is None.
+
+    Raises `InputError` where there is none, naming those that there are.
+    """
+    if not templates:
+        raise InputError(
+            f"{source}: has no chat template in tokenizer_config.json; this is not a chat model, "
+            "so leave --chat out"
+        )
+    names = [name] if name is not None else ["tool_use", "default"][not tools :]
+    for wanted in names:
+        if wanted in templates:
+            return templates[wanted]
+    raise InputError(
+        f"{source}: has no chat template named {names[-1]!r}, but {', '.join(sorted(templates))}; "
+        "give one of them as --chat-template"
+    )
+
+
+def names_read(template: str, source: str) -> set[str]:
+    """The variables that `template` reads. Raises `InputError` where it is damaged."""
+    try:
+        names = _environment().parse(template).find_all(jinja2.nodes.Name)
+        return {name.name for name in names if name.ctx == "load"}
+    except jinja2.TemplateError as error:
+        raise InputError(f"{source}: its chat template failed: {error}") from error
 
 
 def render(
     template: str,
-    messages: list[dict[str, Any]],
-    bos_token: str | None,
-    eos_token: str | None,
+    messages: list[Message],
+    variables: Mapping[str, Any],
     source: str,
+    tools: list[dict[str, Any]] | None = None,
+    add_generation_prompt: bool = True,
 ) -> str:
-    """The prompt for `messages`, ready for the answer.
+    """The prompt for `messages`, ready for the answer unless `add_generation_prompt` is False.
 
-    Raises `InputError`, naming `source`, where the template is damaged, reaches for Python or
-    refuses the messages.
+    `variables`: what the template sees besides, such as the texts of special tokens. Raises
+    `InputError`, naming `source`, where the template is damaged, reaches for Python or refuses the
+    messages.
     """
+    given = dict(variables) | {
+        "messages": [_plain(message) for message in messages],
+        "tools": tools,
+        "documents": None,
+        "add_generation_prompt": add_generation_prompt,
+    }
     try:
-        return (
-            _environment()
-            .from_string(template)
-            .render(
-                messages=messages,
-                add_generation_prompt=True,
-                bos_token=bos_token or "",
-                eos_token=eos_token or "",
-            )
-        )
-    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        return _environment().from_string(template).render(given)
+    except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
         raise InputError(f"{source}: its chat template failed: {error}") from error
 
 
+def _plain(message: Message) -> Message:
+    """Without fields that are None, and its reasoning under each name that templates read."""
+    message = {key: value for key, value in message.items() if value is not None}
+    reasoning = next((message[key] for key in _REASONING if key in message), None)
+    if reasoning is None:
+        return message
+    return {"thinking": reasoning, **message, "reasoning_content": reasoning}
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}` around what the model writes; only training looks at where that is."""
+
+    tags = {"generation"}  # noqa: RUF012 (as Jinja declares it)
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        # A block of its own, as transformers makes it: what is set inside is not set outside.
+        return jinja2.nodes.CallBlock(self.call_method("_written"), [], [], body).set_lineno(line)
+
+    def _written(self, caller: jinja2.runtime.Macro) -> str:
+        return caller()
+
+
+@cache
 def _environment() -> jinja2.Environment:
     """As chat templates are written for: whitespace trimmed around blocks, no access to Python."""
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
     )
 
     def raise_exception(message: str) -> None:
         raise jinja2.TemplateError(message)
 
+    def tojson(
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | str | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        return json.dumps(
+            value,
+            ensure_ascii=ensure_ascii,
+            indent=indent,
+            separators=separators,
+            sort_keys=sort_keys,
+        )
+
     environment.globals["raise_exception"] = raise_exception
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(
-        value, ensure_ascii=False, indent=indent
-    )
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    environment.filters["tojson"] = tojson
     return environment

@@ -1,11 +1,16 @@
 """Which tokens end a text, a turn or a message, and so end what a model writes.
 
+All that a model's files state count. They are put together where its tokenizer is read or written
+(`Tokenizer.eos_ids`), go from there into params.json and into the program, and what the program
+states is what ends a text, on a phone and here.
+
 | in | they are | read by |
 |---|---|---|
 | config.json, generation_config.json | `eos_token_id` | `quatrain.checkpoint.hugging_face.config` |
 | a GGUF file | `tokenizer.ggml.*_token_id`, or known by their texts | `end_ids_of_gguf` |
 | params.json | `eos_idx` | `token_ids`, `eos_idx_of` the other way |
 | tokenizer_config.json | `eos_token`, `eos_token_id` | `end_ids_of_config` |
+| a chat template | the token that it puts behind an answer | `turn_end` |
 | a program | `get_eos_ids` | `end_ids` |
 """
 
@@ -14,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from quatrain.errors import InputError
+from quatrain.tokenizer.chat import render
 from quatrain.tokenizer.gguf.vocabulary import CONTROL, USER_DEFINED
 
 # What GGUF calls them: the key that states each, and the texts to know it by where a file does
@@ -34,10 +41,31 @@ _GGUF: dict[str, tuple[str, ...]] = {
 }
 
 
+# What stands for an answer while a chat template is looked at.
+_ANSWER = "quatrain"
+
+
 def end_ids(tokenizer_ids: list[int], metadata: Mapping[str, Any]) -> list[int]:
-    """What ends a program's text: its tokenizer's ids where it has any, else those that the
-    program's constant methods `metadata` name; maybe none."""
-    return tokenizer_ids or token_ids(metadata.get("get_eos_ids"))
+    """What ends a program's text: what its constant methods `metadata` name, as on a phone, or
+    else its tokenizer's ids; maybe none."""
+    return token_ids(metadata.get("get_eos_ids")) or tokenizer_ids
+
+
+def turn_end(template: str, variables: Mapping[str, Any], tokens: Mapping[str, int]) -> list[int]:
+    """The one of the special `tokens` (by their texts) that `template` puts right behind an
+    answer; none where it puts something else there, or cannot be rendered.
+
+    `variables`: as in `render`.
+    """
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
+    try:
+        text = render(template, messages, variables, "", add_generation_prompt=False)
+    except InputError:
+        return []  # it says why where a chat is asked for
+    _, found, behind = text.rpartition(_ANSWER)
+    behind = behind.lstrip()
+    ending = [token for token in tokens if token and behind.startswith(token)]
+    return [tokens[max(ending, key=len)]] if found and ending else []
 
 
 def token_ids(stated: Any) -> list[int]:

@@ -10,18 +10,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from quatrain.atomic_files import whole_copies
 from quatrain.errors import InputError
-from quatrain.json_files import read_object, write_json
+from quatrain.json_files import read_object
+from quatrain.tokenizer.named_tokens import with_special_tokens_map
 
 TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
-_TEMPLATE = "chat_template.jinja"  # where transformers 5 keeps the chat template
+_SPECIAL, _ADDED = "special_tokens_map.json", "added_tokens.json"
+# Where the chat template is kept: by transformers 5; several by their names; for a processor.
+_TEMPLATE, _MORE_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
+_PROCESSOR = "chat_template.json"
+_BESIDE = (CONFIG, _SPECIAL, _ADDED, _TEMPLATE, _PROCESSOR)
+# SentencePiece's or tiktoken's, BPE before tokenizer.json, Mistral's.
+_UNREAD = ("tokenizer.model", "vocab.json", "tekken.json")
 
 
-def config_beside(tokenizer: Path) -> Path:
-    """The tokenizer_config.json that goes with `tokenizer`, of the same prefix; it may not be."""
-    return tokenizer.with_name(f"{tokenizer.name.removesuffix(TOKENIZER)}{CONFIG}")
+def sibling(tokenizer: Path, name: str) -> Path:
+    """The file `name` that goes with `tokenizer`, of the same prefix; it may not be."""
+    return tokenizer.with_name(f"{tokenizer.name.removesuffix(TOKENIZER)}{name}")
 
 
 def beside(program: Path, name: str) -> Path:
@@ -61,45 +69,89 @@ def find_tokenizer(model: Path | str, *folders: Path) -> Path:
     )
 
 
+def chosen_tokenizer(given: Path | str | None, model: Path | str, *folders: Path) -> Path:
+    """The tokenizer.json `given` as --tokenizer, or else as `find_tokenizer` finds it.
+
+    Raises `InputError` where there is none.
+    """
+    if given is not None:
+        return Path(given)
+    try:
+        return find_tokenizer(model, *folders)
+    except InputError as error:
+        raise InputError(f"{error}, or give one as --tokenizer") from error
+
+
 def tokenizer_files_in(folder: Path) -> list[Path]:
-    """What `copy_tokenizer_files` reads in `folder`."""
-    names = (TOKENIZER, CONFIG, _TEMPLATE) if (folder / TOKENIZER).is_file() else ()
-    return [folder / name for name in names if (folder / name).is_file()]
+    """The files in `folder` that say what its tokenizer.json is and does; none without it."""
+    return files_of(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else []
 
 
-def copy_tokenizer_files(
-    source: Path, folder: Path, bos_id: int | None = None, eos_ids: list[int] | None = None
-) -> list[Path]:
-    """Copy tokenizer.json from folder `source` to `folder`, with a tokenizer_config.json that
-    holds the chat template and the given ids as well. Returns what it wrote: nothing where
-    `source` has no tokenizer.json."""
-    if not (source / TOKENIZER).is_file():
-        return []
-    config = read_object(source / CONFIG) if (source / CONFIG).is_file() else {}
-    template = source / _TEMPLATE
-    if template.is_file():
-        try:
-            config["chat_template"] = template.read_text(encoding="utf-8")
-        except (OSError, UnicodeError) as error:
-            raise InputError(f"{template}: cannot be read as UTF-8 text: {error}") from error
-    if eos_ids:
-        config["eos_token_id"] = eos_ids
-    if bos_id is not None:
-        config["bos_token_id"] = bos_id
-    written = [folder / TOKENIZER, folder / CONFIG]
-    written[0].write_bytes((source / TOKENIZER).read_bytes())
-    write_json(written[1], config)
-    return written
+def files_of(tokenizer: Path) -> list[Path]:
+    """`tokenizer` and the files beside it that say what it is and does."""
+    named = [sibling(tokenizer, name) for name in _BESIDE]
+    more = _more_templates(tokenizer.parent) if tokenizer.name == TOKENIZER else []
+    return [tokenizer, *(file for file in named if file.is_file()), *more]
+
+
+def unread_vocabularies(folder: Path) -> list[str]:
+    """The files in `folder` that hold a tokenizer in a form that is not read."""
+    return [name for name in _UNREAD if (folder / name).is_file()]
+
+
+def read_config_of(tokenizer: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(what the files beside `tokenizer` say of it, as one tokenizer_config.json; the texts and
+    ids in added_tokens.json).
+
+    Raises `InputError` where one is damaged.
+    """
+    read = [
+        read_object(file) if (file := sibling(tokenizer, name)).is_file() else {}
+        for name in (CONFIG, _SPECIAL, _ADDED, _PROCESSOR)
+    ]
+    config, special, added, processor = read
+    config = with_special_tokens_map(config, special)
+    templates = _templates_in_files(tokenizer)
+    if not templates and "chat_template" not in config and "chat_template" in processor:
+        config["chat_template"] = processor["chat_template"]
+    if templates.keys() == {"default"}:
+        config["chat_template"] = templates["default"]
+    elif templates:
+        config["chat_template"] = [
+            {"name": name, "template": template} for name, template in templates.items()
+        ]
+    return config, added
+
+
+def _templates_in_files(tokenizer: Path) -> dict[str, str]:
+    file = sibling(tokenizer, _TEMPLATE)
+    templates = {"default": _text(file)} if file.is_file() else {}
+    if tokenizer.name == TOKENIZER:
+        templates |= {more.stem: _text(more) for more in _more_templates(tokenizer.parent)}
+    return templates
+
+
+def _more_templates(folder: Path) -> list[Path]:
+    return sorted((folder / _MORE_TEMPLATES).glob("*.jinja"))
+
+
+def _text(template: Path) -> str:
+    try:
+        return template.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"{template}: cannot be read as UTF-8 text: {error}") from error
 
 
 @contextmanager
-def written_beside(program: Path, write: Callable[[Path], list[Path]]) -> Iterator[list[Path]]:
+def written_beside(
+    program: Path, write: Callable[[Path], list[Path]]
+) -> Iterator[dict[Path, Path]]:
     """The files that `write(folder)` writes and returns, as `program`'s own: they appear beside it
-    once the block ends well."""
+    once the block ends well, and until then each is where its value says."""
     with TemporaryDirectory(prefix="quatrain.") as made:
         copies = {beside(program, file.name): file for file in write(Path(made))}
         with whole_copies(copies):
-            yield list(copies)
+            yield copies
 
 
 def copies_for(program: Path, source: Path) -> dict[Path, Path]:

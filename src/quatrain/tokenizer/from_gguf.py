@@ -9,13 +9,14 @@ from typing import Any
 
 from tokenizers import processors
 
-from quatrain.errors import InputError
+from quatrain.errors import InputError, UnknownTokenizer
 from quatrain.json_files import write_json
 from quatrain.tokenizer.end_tokens import end_ids_of_gguf
 from quatrain.tokenizer.files import CONFIG, TOKENIZER
 from quatrain.tokenizer.gguf.byte_level import byte_level_tokenizer
 from quatrain.tokenizer.gguf.sentencepiece import sentencepiece_tokenizer
 from quatrain.tokenizer.gguf.vocabulary import GgufVocabulary
+from quatrain.tokenizer.load import Tokenizer
 
 _MAKERS = {"gpt2": byte_level_tokenizer, "llama": sentencepiece_tokenizer}
 
@@ -23,16 +24,16 @@ _MAKERS = {"gpt2": byte_level_tokenizer, "llama": sentencepiece_tokenizer}
 def tokenizer_files_from_gguf(metadata: dict[str, Any], source: Path, folder: Path) -> list[Path]:
     """Write tokenizer.json and tokenizer_config.json into `folder` and return their paths.
 
-    `metadata` is that of the GGUF file `source`. Raises `InputError` where it holds another kind
-    of tokenizer, is damaged, or cuts words in a way not known here.
+    `metadata` is that of the GGUF file `source`. Raises `UnknownTokenizer` where it holds another
+    kind of tokenizer or cuts words in a way not known here, `InputError` where it is damaged.
     """
     kind = metadata.get("tokenizer.ggml.model")
     make = _MAKERS.get(kind) if isinstance(kind, str) else None
     if make is None:
-        raise InputError(
+        raise UnknownTokenizer(
             f"{source}: its tokenizer is {kind!r}, expected 'gpt2' (byte-level BPE) or 'llama' "
             "(SentencePiece BPE); quantize from the model's Hugging Face folder, which holds a "
-            "tokenizer.json"
+            "tokenizer.json, or give that file as --tokenizer"
         )
     vocabulary = GgufVocabulary(metadata, source)
     tokenizer, adds_bos = make(vocabulary)
@@ -49,11 +50,31 @@ def tokenizer_files_from_gguf(metadata: dict[str, Any], source: Path, folder: Pa
         config |= {"bos_token": tokenizer.id_to_token(bos), "bos_token_id": bos}
     if eos:
         config |= {"eos_token": tokenizer.id_to_token(eos[0]), "eos_token_id": eos}
-    if isinstance(metadata.get("tokenizer.chat_template"), str):
-        config["chat_template"] = metadata["tokenizer.chat_template"]
+    templates = _chat_templates(metadata)
+    if templates:
+        config["chat_template"] = templates
+    ends = list(dict.fromkeys([*eos, *Tokenizer(tokenizer, config, str(source)).eos_ids]))
+    if ends:
+        config["eos_token_id"] = ends
     config |= {"add_bos_token": bool(first), "clean_up_tokenization_spaces": False}
     write_json(written[1], config)
     return written
+
+
+def _chat_templates(metadata: dict[str, Any]) -> str | list[dict[str, str]]:
+    """As a tokenizer_config.json has them: the text of the only one, or each with its name."""
+    key = "tokenizer.chat_template"
+    stated = {name: text for name, text in metadata.items() if isinstance(text, str)}
+    named = {
+        name.removeprefix(f"{key}."): text
+        for name, text in stated.items()
+        if name.startswith(f"{key}.")
+    }
+    default = stated.get(key, "")
+    if not named:
+        return default
+    named = ({"default": default} if default else {}) | named
+    return [{"name": name, "template": text} for name, text in named.items()]
 
 
 def _around(

@@ -1,15 +1,16 @@
-"""Text to tokens and back: a tokenizer.json, and the tokenizer_config.json beside it."""
+"""Text to tokens and back: a tokenizer.json, and what the files beside it say."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
 from quatrain.errors import InputError
-from quatrain.json_files import read_object
-from quatrain.tokenizer.chat import render, template_of
-from quatrain.tokenizer.end_tokens import end_ids_of_config
-from quatrain.tokenizer.files import CONFIG, config_beside, require_tokenizer
+from quatrain.tokenizer.chat import pick, render, templates_of
+from quatrain.tokenizer.end_tokens import end_ids_of_config, turn_end
+from quatrain.tokenizer.files import read_config_of, require_tokenizer
+from quatrain.tokenizer.named_tokens import add_named_tokens, special_texts
 
 
 class Tokenizer:
@@ -17,38 +18,38 @@ class Tokenizer:
 
     Attributes:
         bos_id: The token that begins a text, or None.
-        eos_ids: The tokens that end one, maybe none.
+        eos_ids: The tokens that end one, maybe none: those of tokenizer_config.json, and what the
+            chat template puts behind an answer.
         chat_template: A Jinja template, or None.
+        chat_templates: All of them by name; `chat_template` is `default`.
     """
 
     def __init__(self, model: tokenizers.Tokenizer, config: dict[str, Any], source: str):
         self.model = model
         self.source = source
-        self.bos_token = _token_text(config.get("bos_token"))
-        self.eos_token = _token_text(config.get("eos_token"))
+        self.special_tokens = special_texts(config)
+        self.bos_token = self.special_tokens.get("bos_token")
+        self.eos_token = self.special_tokens.get("eos_token")
         self.bos_id = self._id_of(self.bos_token)
-        self.eos_ids = end_ids_of_config(config, self._id_of(self.eos_token))
-        self.chat_template = template_of(config)
+        self.chat_templates = templates_of(config.get("chat_template"))
+        self.chat_template = self.chat_templates.get("default")
+        self.eos_ids = sorted(
+            {*end_ids_of_config(config, self._id_of(self.eos_token)), *self._turn_end()}
+        )
 
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":
-        """Read a tokenizer.json, and the tokenizer_config.json beside it.
+        """Read a tokenizer.json as transformers' AutoTokenizer does, and the files beside it.
 
         Args:
             path: The tokenizer.json. `*tokenizer_config.json` of the same prefix is read where
-                there is one: for `model.tokenizer.json`, `model.tokenizer_config.json`.
+                there is one: for `model.tokenizer.json`, `model.tokenizer_config.json`; likewise
+                special_tokens_map.json, added_tokens.json and chat templates.
 
         Raises:
-            InputError: Where `path` is missing, or either file is damaged.
+            InputError: Where `path` is missing, or a file is damaged.
         """
-        path = Path(path)
-        require_tokenizer(path)
-        try:
-            model = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise InputError(f"{path}: is not a tokenizer.json: {error}") from error
-        config_path = config_beside(path)
-        config = read_object(config_path) if config_path.is_file() else {}
+        model, config, _ = read_tokenizer(Path(path))
         return cls(model, config, str(path))
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
@@ -69,24 +70,67 @@ class Tokenizer:
         """A decoder that takes one id at a time."""
         return TextStream(self)
 
-    def apply_chat(self, messages: list[dict[str, Any]]) -> str:
-        """The prompt that asks for the answer to a conversation.
+    def apply_chat(
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+        template: str | None = None,
+    ) -> str:
+        """The prompt that asks for the answer to a conversation, as transformers'
+        `apply_chat_template` gives it.
 
         Args:
             messages: Each {"role": "user", "system" or "assistant", "content": a text}.
+            tools: What the model may call, each as a JSON schema.
+            variables: What the template reads besides, such as {"enable_thinking": False}.
+            template: The name of one of several templates; None is `default`, or `tool_use` where
+                there are `tools`.
 
         Raises:
-            InputError: Where the model has no chat template, or it refuses the messages.
+            InputError: Where the model has no such chat template, or it refuses the messages.
         """
-        if self.chat_template is None:
-            raise InputError(
-                f"{self.source}: has no chat template in {CONFIG}; this is not a chat model, "
-                "so leave --chat out"
-            )
-        return render(self.chat_template, messages, self.bos_token, self.eos_token, self.source)
+        text = pick(self.chat_templates, template, tools is not None, self.source)
+        given = self.special_tokens | dict(variables or {})
+        return render(text, messages, given, self.source, tools)
 
     def _id_of(self, token: str | None) -> int | None:
         return None if token is None else self.model.token_to_id(token)
+
+    def _turn_end(self) -> list[int]:
+        if self.chat_template is None:
+            return []
+        added = self.model.get_added_tokens_decoder().items()
+        tokens = {token.content: index for index, token in added}
+        return turn_end(self.chat_template, self.special_tokens, tokens)
+
+
+def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], bool]:
+    """(the tokenizer of the tokenizer.json `path` with every token that is named beside it, which
+    pads and cuts nothing; what those files say, as one tokenizer_config.json; whether the
+    tokenizer is another than `path` alone holds).
+
+    Raises `InputError` where a file is missing or damaged.
+    """
+    require_tokenizer(path)
+    config, added = read_config_of(path)
+    try:
+        model = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise InputError(f"{path}: is not a tokenizer.json: {error}") from error
+    before = _added(model)
+    changed = model.padding is not None or model.truncation is not None
+    add_named_tokens(model, config, added, str(path))
+    model.no_padding()
+    model.no_truncation()
+    # What a tokenizer.json cannot say: special tokens written out in a text are text.
+    model.encode_special_tokens = config.get("split_special_tokens") is True
+    return model, config, changed or _added(model) != before
+
+
+def _added(model: tokenizers.Tokenizer) -> dict[int, str]:
+    return {index: repr(token) for index, token in model.get_added_tokens_decoder().items()}
 
 
 class TextStream:
@@ -119,9 +163,3 @@ class TextStream:
     def _new_text(self) -> str:
         before = self._tokenizer.decode(self._context)
         return self._tokenizer.decode(self._context + self._held)[len(before) :]
-
-
-def _token_text(token: Any) -> str | None:
-    """A token in tokenizer_config.json is its text, or an object around it."""
-    text = token.get("content") if isinstance(token, dict) else token
-    return text if isinstance(text, str) else None

@@ -21,8 +21,9 @@ from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.generate import check_prompt
 from quatrain.runtime.load import require_tokens_to_logits
 from quatrain.runtime.reference import ReferenceRunner
+from quatrain.runtime.token_ids import check_token_ids
 from quatrain.stages import Stages
-from quatrain.tokenizer import Tokenizer, find_tokenizer
+from quatrain.tokenizer import Tokenizer, chosen_tokenizer
 from quatrain.verify.eager import load_eager
 from quatrain.verify.evaluated_models import open_evaluated_model
 
@@ -55,16 +56,20 @@ class ActivationStatistics:
 
 
 def diagnose_activations(
-    model: Path, text: str | None = None, stages: Stages | None = None
+    model: Path,
+    text: str | None = None,
+    stages: Stages | None = None,
+    tokenizer: Path | None = None,
 ) -> list[ActivationStatistics]:
     """The statistics of each int4 linear of `model`, a program or a checkpoint, on `text`, or on as
     much of `DEFAULT_TEXT` as its context holds.
 
+    `tokenizer`: a tokenizer.json; None is the one beside the model.
     A checkpoint runs eagerly as 8da4w, a program on the CPU reference in its own scheme. Raises
     `InputError` where the text is empty or longer than the context.
     """
     look = _program_inputs if is_program(model) else _eager_inputs
-    inputs = look(model, text, stages or Stages())
+    inputs = look(model, text, stages or Stages(), tokenizer)
     return [activation_statistics(name, x) for name, x in inputs.items()]
 
 
@@ -86,12 +91,15 @@ def activation_statistics(name: str, x: torch.Tensor) -> ActivationStatistics:
     )
 
 
-def _eager_inputs(path: Path, text: str | None, stages: Stages) -> dict[str, torch.Tensor]:
+def _eager_inputs(
+    path: Path, text: str | None, stages: Stages, tokenizer: Path | None
+) -> dict[str, torch.Tensor]:
     with stages("load the model"):
         evaluated = open_evaluated_model(
             path, "auto", None, Scheme.DYNAMIC_INT8, "diagnose", stages
         )
-        tokens = _encode(evaluated.beside, text, evaluated.context)
+        words = Tokenizer.load(chosen_tokenizer(tokenizer, evaluated.beside))
+        tokens = _encode(words, text, evaluated.context, evaluated.vocab_size)
         backbone = load_eager(path)
     inputs: dict[str, torch.Tensor] = {}
 
@@ -106,13 +114,18 @@ def _eager_inputs(path: Path, text: str | None, stages: Stages) -> dict[str, tor
     return inputs
 
 
-def _program_inputs(path: Path, text: str | None, stages: Stages) -> dict[str, torch.Tensor]:
+def _program_inputs(
+    path: Path, text: str | None, stages: Stages, tokenizer: Path | None
+) -> dict[str, torch.Tensor]:
     with stages("load the model"):
         program = open_program(path)
         require_tokens_to_logits(path, program.metadata, "diagnose")
         graph = program.vulkan
         context = int(program.metadata.get("get_max_context_len", 1 << 30))
-        tokens = _encode(path, text, min(context, graph.tensor(graph.inputs[0]).shape[1]))
+        longest = min(context, graph.tensor(graph.inputs[0]).shape[1])
+        vocab_size = int(program.metadata.get("get_vocab_size", 1 << 30))
+        words = Tokenizer.load(chosen_tokenizer(tokenizer, path))
+        tokens = _encode(words, text, longest, vocab_size)
         runner = ReferenceRunner(program)
     readers: dict[int, list[str]] = {}
     for linear in find_linears(graph):
@@ -130,11 +143,9 @@ def _program_inputs(path: Path, text: str | None, stages: Stages) -> dict[str, t
     return inputs
 
 
-def _encode(beside: Path, text: str | None, context: int) -> list[int]:
-    tokenizer = Tokenizer.load(find_tokenizer(beside))
-    if text is None:
-        return tokenizer.encode(DEFAULT_TEXT)[:context]
-    tokens = tokenizer.encode(text)
+def _encode(words: Tokenizer, text: str | None, context: int, vocab_size: int) -> list[int]:
+    tokens = words.encode(DEFAULT_TEXT)[:context] if text is None else words.encode(text)
+    check_token_ids(tokens, vocab_size, words.model.id_to_token)
     if not tokens:
         raise InputError("the text (--text) has no tokens; there is nothing to run")
     check_prompt(tokens, context)

@@ -16,9 +16,10 @@ from quatrain.program import open_program
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.generate import NamedRunner
 from quatrain.runtime.load import is_vulkan
+from quatrain.runtime.token_ids import check_token_ids
 from quatrain.stages import Stages
 from quatrain.targets.as_on import arithmetic_as_on
-from quatrain.tokenizer import Tokenizer, find_tokenizer
+from quatrain.tokenizer import Tokenizer, chosen_tokenizer
 from quatrain.verify.divergence import Comparer, Divergence, FirstModel, Recorder
 from quatrain.verify.evaluated_models import (
     EvaluatedModel,
@@ -73,13 +74,13 @@ def evaluate_models(
     scheme: Scheme | None = None,
     progress: Progress = lambda model, done, total: None,
     as_on: str | None = None,
+    tokenizer: Path | str | None = None,
 ) -> list[Evaluation]:
     """Measure programs and int4 checkpoints on a text, and how far they are from the first.
 
     Each chunk of 512 tokens, or of as many as all contexts hold, is read from an empty context,
     and all its tokens but the first are predicted. An 8da4w model of Vulkan's is measured twice, as
-    it prefills and as it decodes, each against the first model's like where that has it too. The
-    tokenizer is the first model's.
+    it prefills and as it decodes, each against the first model's like where that has it too.
 
     Args:
         models: Paths of programs, on some runtime, and of int4 checkpoints, which run eagerly.
@@ -90,6 +91,7 @@ def evaluate_models(
         scheme: For checkpoints; None is 8da4w.
         progress: Called with a model's path, the tokens that are done, and all.
         as_on: GPU[@RELEASE] as which 8da4w is computed; None is any with integer dot products.
+        tokenizer: A tokenizer.json; None is the first model's.
 
     Returns:
         One for each model, in their order.
@@ -114,7 +116,10 @@ def evaluate_models(
         for path in paths
     ]
     _require_one_vocabulary(evaluated)
-    chunks = _chunks(evaluated[0], text, tokens, min(_CONTEXT, *(e.context for e in evaluated)))
+    words = Tokenizer.load(chosen_tokenizer(tokenizer, evaluated[0].beside))
+    ids = words.encode(text)[:tokens]
+    check_token_ids(ids, evaluated[0].vocab_size, words.model.id_to_token)
+    chunks = _chunks(ids, min(_CONTEXT, *(e.context for e in evaluated)))
     with FirstModel(evaluated, chunks) as first:
         return [_both_regimes(model, chunks, first, progress) for model in evaluated]
 
@@ -154,8 +159,7 @@ def _both_regimes(
     return replace(found, decode=replace(decode, regime="decode"))
 
 
-def _chunks(evaluated: EvaluatedModel, text: str, tokens: int, length: int) -> list[list[int]]:
-    ids = Tokenizer.load(find_tokenizer(evaluated.beside)).encode(text)[:tokens]
+def _chunks(ids: list[int], length: int) -> list[list[int]]:
     chunks = [ids[at : at + length] for at in range(0, len(ids), length)]
     chunks = [chunk for chunk in chunks if len(chunk) > 1]
     if not chunks:

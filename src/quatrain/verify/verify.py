@@ -19,10 +19,11 @@ from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.devices import parse_device
 from quatrain.runtime.generate import Runner, check_prompt
 from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
+from quatrain.runtime.token_ids import check_token_ids
 from quatrain.stages import Stages
 from quatrain.targets import fatal_findings
 from quatrain.targets.as_on import arithmetic_as_on
-from quatrain.tokenizer import Tokenizer, find_tokenizer
+from quatrain.tokenizer import Tokenizer, chosen_tokenizer
 from quatrain.verify.eager import eager_for_program
 from quatrain.verify.layerwise import TOLERANCE, TracingRunner, compare_layerwise
 from quatrain.verify.logits_checks import divergence_problems, health_problems, logits_problems
@@ -30,6 +31,7 @@ from quatrain.verify.opened_devices import open_devices
 from quatrain.verify.packed_constants import check_packed
 from quatrain.verify.parity import EagerLogits, Parity, compare_logits, rounding_floor
 from quatrain.verify.program_info import ProgramInfo, program_info
+from quatrain.verify.same_model import require_same_model
 from quatrain.verify.verify_report import DeviceCheck, VerifyReport
 
 PROMPTS = (
@@ -53,14 +55,14 @@ def verify_program(
     emulate: str | None = None,
     stages: Stages | None = None,
     as_on: str | None = None,
+    tokenizer: Path | str | None = None,
 ) -> VerifyReport:
     """Compare a program with the eager backbone of its checkpoint, in the program's scheme.
 
     A Vulkan program's packed constants must be the checkpoint's. On each device every value that
     both sides know must be within tolerance, where the device shows it, and the logits must be as
     close as rounding allows. A defect of the newest release of ExecuTorch's Vulkan runtime that the
-    program meets for certain on every GPU is a problem too. The tokenizer is the program's, or
-    else the checkpoint's.
+    program meets for certain on every GPU is a problem too.
 
     Args:
         program: A .pte file.
@@ -71,6 +73,7 @@ def verify_program(
         emulate: The id of a defect that the devices are to have.
         stages: Hears of each stage.
         as_on: GPU[@RELEASE] as which 8da4w is computed; None is any with integer dot products.
+        tokenizer: A tokenizer.json; None is the program's, or else the checkpoint's.
 
     Raises:
         InputError: For a wrong request. What the program computes wrongly is in the report.
@@ -81,8 +84,8 @@ def verify_program(
     for device in devices:
         parse_device(device)
     with stages("open the program and the checkpoint"):
-        opened = _open(program, checkpoint, devices, emulate, arithmetic)
-        texts = _encode(prompts, opened.tokenizer, opened.info.context, new_tokens)
+        opened = _open(program, checkpoint, devices, emulate, arithmetic, tokenizer)
+        texts = _encode(prompts, opened, new_tokens)
     source, info = opened.checkpoint, opened.info
     with stages("compare packed weights"):
         graph = opened.graph
@@ -125,18 +128,21 @@ def _open(
     devices: tuple[str, ...],
     emulate: str | None,
     arithmetic: Arithmetic,
+    tokenizer: Path | str | None,
 ) -> _Opened:
     opened, source = open_program(program), open_checkpoint(checkpoint)
     require_tokens_to_logits(program, opened.metadata, "verify")
+    graph = opened.vulkan if is_vulkan(opened) else None
+    require_same_model(opened, graph, source)
     runners = open_devices(devices, opened, emulate, arithmetic)
     folder = source.source if source.source.is_dir() else source.source.parent
     return _Opened(
         program=opened,
         checkpoint=source,
-        graph=opened.vulkan if is_vulkan(opened) else None,
+        graph=graph,
         info=program_info(opened),
         runners=runners,
-        tokenizer=Tokenizer.load(find_tokenizer(program, folder)),
+        tokenizer=Tokenizer.load(chosen_tokenizer(tokenizer, program, folder)),
     )
 
 
@@ -169,9 +175,8 @@ def _note(passed: bool, emulate: str | None, rounded: RoundedAgain) -> str:
     return f"{rounded}. The backbone beside it was rounded alike" if rounded.rounded else ""
 
 
-def _encode(
-    prompts: tuple[str, ...], tokenizer: Tokenizer, context: int, new_tokens: int
-) -> list[list[int]]:
+def _encode(prompts: tuple[str, ...], opened: _Opened, new_tokens: int) -> list[list[int]]:
+    context, tokenizer = opened.info.context, opened.tokenizer
     room = context - new_tokens
     encoded = [tokenizer.encode(prompt) for prompt in prompts]
     if room < 2:
@@ -183,4 +188,6 @@ def _encode(
         check_prompt(tokens, room)
         if len(tokens) < 2:
             raise InputError("a prompt of one token has no prefill to verify; give a longer one")
+        vocab_size = opened.checkpoint.config.vocab_size
+        check_token_ids(tokens, vocab_size, tokenizer.model.id_to_token)
     return encoded

@@ -4,7 +4,7 @@ in another."""
 import re
 
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor, put_once
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields, integer, integer_or_none
 from quatrain.checkpoint.hugging_face.layer_types import window_of_all
@@ -30,7 +30,7 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
     for name, tensor in stored.stored.items():
         match = _FUSED.fullmatch(name)
         if not match:
-            apart[name] = tensor
+            put_once(apart, name, tensor, source)
             continue
         rows = parts[match[2]]
         if tensor.shape[0] != sum(rows.values()):
@@ -39,7 +39,8 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
             )
         first = 0
         for part, count in rows.items():
-            apart[f"{match[1]}.{part}.{match[3]}"] = _rows(tensor, first, count)
+            named = f"{match[1]}.{part}.{match[3]}"
+            put_once(apart, named, _rows(tensor, first, count), source)
             first += count
     return LazyTensors(apart)
 

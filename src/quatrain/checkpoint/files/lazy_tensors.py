@@ -45,6 +45,19 @@ class MadeByRows:
         return self.rows(slice(None)).reshape(self.shape)
 
 
+def put_once(
+    tensors: dict[str, StoredTensor], name: str, tensor: StoredTensor, source: str
+) -> None:
+    """Add `tensor` to `tensors`. Raises `InputError` that begins with `source` where another
+    `name` is there."""
+    if name in tensors:
+        raise InputError(
+            f"{source}: tensor {name} is there twice, under two names or whole and in parts; "
+            "remove from the model the one that is not its own"
+        )
+    tensors[name] = tensor
+
+
 class LazyTensors(Mapping[str, torch.Tensor]):
     """A mapping of names to tensors that reads a tensor's bytes only when it is indexed.
 
@@ -81,8 +94,14 @@ class LazyTensors(Mapping[str, torch.Tensor]):
         return self.unconverted(name).flatten(0, -2).__getitem__
 
     def renamed(self, names: Mapping[str, str]) -> "LazyTensors":
-        """The tensors that `names` (old name -> new name) mentions, under their new names."""
-        return LazyTensors({new: self.stored[old] for old, new in names.items()})
+        """The tensors that `names` (old name -> new name) mentions, under their new names.
+
+        Raises `InputError` where two get the same: one of them would go unread.
+        """
+        renamed: dict[str, StoredTensor] = {}
+        for old, new in names.items():
+            put_once(renamed, new, self.stored[old], old)
+        return LazyTensors(renamed)
 
     def as_float32(self, source: str) -> "LazyTensors":
         """The same tensors, each converted to float32 as it is read.

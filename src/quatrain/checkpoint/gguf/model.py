@@ -16,13 +16,13 @@ from quatrain.checkpoint.float_model import (
 )
 from quatrain.checkpoint.gguf.file import GgufFile, GgufTensor, q4_0_blocks, read_gguf
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.gguf.rope_scaling import LLAMA3_FACTORS, LONGROPE_FACTORS, rope_scaling
+from quatrain.checkpoint.gguf.rope_scaling import rope_factors, rope_scaling
 from quatrain.checkpoint.gguf.tensor_names import meta_name
 from quatrain.errors import InputError
 from quatrain.tokenizer.end_tokens import end_ids_of_gguf
 from quatrain.tokenizer.from_gguf import tokenizer_files_from_gguf
 
-_ROPE_FACTORS = {LLAMA3_FACTORS, *LONGROPE_FACTORS.values()}
+_FLOATING = {"F64", "F32", "F16", "BF16"}
 # Metadata that changes what the model computes and that is not implemented for every
 # architecture, with the values that change nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -42,7 +42,8 @@ def open_gguf_model(path: Path) -> FloatModel:
     reading = gguf_reading(metadata.architecture, str(path))
     _check_metadata(metadata, reading)
     file = _with_fused_apart(file, reading.fused(metadata))
-    names = {name: meta_name(name, reading.names) for name in file.tensors.keys() - _ROPE_FACTORS}
+    unnamed = file.tensors.keys() - rope_factors(file.tensors)
+    names = {name: meta_name(name, reading.names) for name in unnamed}
     params = _params(file, metadata, reading, set(names.values()))
     config = config_from_params(params, str(path))
     trained_context = metadata.number("context_length", 2048)
@@ -59,7 +60,20 @@ def open_gguf_model(path: Path) -> FloatModel:
                 for name, tensor in file.tensors.items()
                 if tensor.type_name == "Q4_0" and len(tensor.shape) > 1 and name in names
             },
+            notes=_quantized_already(file),
         )
+    )
+
+
+def _quantized_already(file: GgufFile) -> tuple[str, ...]:
+    """What there is to say where the matrices of `file` are not in floating point."""
+    types = {tensor.type_name for tensor in file.tensors.values() if len(tensor.shape) > 1}
+    rounded = sorted(types - _FLOATING)
+    if not rounded:
+        return ()
+    return (
+        f"The source is not an unquantized model: its matrices are {', '.join(rounded)}. Errors "
+        "are against what those hold, and what they lost already is lost.",
     )
 
 
@@ -94,6 +108,8 @@ def _with_fused_apart(file: GgufFile, fused: dict[str, dict[str, int]]) -> GgufF
         for part, rows in parts.items():
             data = tensor.data[first : first + rows]
             named = f"{block}.{part}.weight"
+            if named in file.tensors:
+                raise InputError(f"{file.path}: holds {named}, and {name}, which has it too")
             tensors[named] = GgufTensor(named, tensor.type_name, (rows, *tensor.shape[1:]), data)
             first += rows
     return replace(file, tensors=tensors)

@@ -1,5 +1,6 @@
 """Scalings of the rotary embedding, as a GGUF file holds them: as divisors of frequencies."""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -15,6 +16,13 @@ LONGROPE_FACTORS = {
 }
 # (low_freq_factor, high_freq_factor) of Llama 3.1 to 3.3, and of Llama 4.
 _LLAMA3_BOUNDS = ((1.0, 4.0), (1.0, 1.0))
+
+
+def rope_factors(names: Collection[str]) -> set[str]:
+    """Those of a file's tensors `names` that `rope_scaling` reads."""
+    if LLAMA3_FACTORS in names:
+        return {LLAMA3_FACTORS}
+    return set(LONGROPE_FACTORS.values()) if LONGROPE_FACTORS["long"] in names else set()
 
 
 def rope_scaling(metadata: GgufMetadata) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from quatrain.checkpoint.hugging_face.fields import integer
 from quatrain.checkpoint.hugging_face.folder import read_folder
 from quatrain.checkpoint.hugging_face.multimodal import text_tensors
 from quatrain.checkpoint.hugging_face.tensor_names import meta_name
+from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED
 from quatrain.errors import InputError
-from quatrain.tokenizer.files import copy_tokenizer_files
+from quatrain.tokenizer.copies import copy_tokenizer_files
 
 
 def open_hugging_face_model(folder: Path) -> FloatModel:
@@ -34,9 +35,10 @@ def open_hugging_face_model(folder: Path) -> FloatModel:
         )
     if reading.tensors is not None:
         stored = reading.tensors(stored, fields, source)
+    notes: tuple[str, ...] = ()
+    if output_is_tied(fields, reading, set(stored), folder):
+        stored, notes = without_tied_output(stored)
     names = {name: meta_name(name, reading.names) for name in stored if not IGNORED.fullmatch(name)}
-    if output_is_tied(fields, reading, set(names), folder):
-        names.pop("lm_head.weight", None)
     params = params_of_config(fields, source, set(names.values()))
     config = config_from_params(params, source)
     trained_context = integer(fields, "max_position_embeddings", source)
@@ -48,5 +50,6 @@ def open_hugging_face_model(folder: Path) -> FloatModel:
             config=config,
             params=params_of(config, trained_context, bos_id, eos_ids),
             write_tokenizer=lambda output: copy_tokenizer_files(folder, output, bos_id, eos_ids),
+            notes=notes,
         )
     )

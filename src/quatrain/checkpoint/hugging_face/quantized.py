@@ -1,10 +1,10 @@
 """Opens a quantized Hugging Face folder, whichever of `quantizers` made it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from quatrain.backbone.params import config_from_params
 from quatrain.checkpoint.checkpoint import Checkpoint, checked_checkpoint
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.float_model import params_of
 from quatrain.checkpoint.hugging_face.config import (
     end_tokens,
@@ -17,6 +17,7 @@ from quatrain.checkpoint.hugging_face.fields import integer
 from quatrain.checkpoint.hugging_face.folder import read_folder
 from quatrain.checkpoint.hugging_face.multimodal import text_tensors
 from quatrain.checkpoint.hugging_face.tensor_names import meta_name
+from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED
 from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
 from quatrain.checkpoint.quantizers.read import quantized_tensors
@@ -31,15 +32,10 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     """
     fields, family, source = read_config(folder)
     stored, metadata = read_folder(folder)
-    stored = text_tensors(stored).stored
-    tied = output_is_tied(fields, family, set(stored), folder)
-    kept = LazyTensors(
-        {
-            name: tensor
-            for name, tensor in stored.items()
-            if not IGNORED.fullmatch(name) and not (tied and name == "lm_head.weight")
-        }
-    )
+    stored, notes = text_tensors(stored), ()
+    if output_is_tied(fields, family, set(stored), folder):
+        stored, notes = without_tied_output(stored)
+    kept = stored.renamed({name: name for name in stored if not IGNORED.fullmatch(name)})
     settings = quantization_settings(fields, kept, folder)
     tensors = quantized_tensors(kept, metadata, settings, str(folder), round_again)
     if family.tensors is not None:
@@ -50,4 +46,4 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     trained_context = integer(fields, "max_position_embeddings", source)
     bos_id, eos_ids = end_tokens(folder, fields)
     params = params_of(config, trained_context, bos_id, eos_ids)
-    return checked_checkpoint(tensors, params, config, folder, folder)
+    return replace(checked_checkpoint(tensors, params, config, folder, folder), notes=notes)

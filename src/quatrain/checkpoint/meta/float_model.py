@@ -12,7 +12,8 @@ from quatrain.checkpoint.meta.params import read_meta_params, with_meta_defaults
 from quatrain.checkpoint.meta.pruned_output import with_own_output
 from quatrain.checkpoint.meta.shards import read_meta_files
 from quatrain.errors import InputError
-from quatrain.tokenizer.files import copy_tokenizer_files
+from quatrain.tokenizer.copies import copy_tokenizer_files
+from quatrain.tokenizer.end_tokens import token_ids
 
 
 def open_meta_model(folder: Path) -> FloatModel:
@@ -44,7 +45,9 @@ def open_meta_model(folder: Path) -> FloatModel:
             tensors=tensors.renamed(kept).as_float32(str(folder)),
             config=config,
             params={**params, **config.to_params()},
-            write_tokenizer=lambda output: copy_tokenizer_files(folder, output),
+            write_tokenizer=lambda output: copy_tokenizer_files(
+                folder, output, params.get("bos_idx"), token_ids(params.get("eos_idx"))
+            ),
         )
     )
     return replace(model, tensors=with_own_output(model.tensors, config, str(folder)))

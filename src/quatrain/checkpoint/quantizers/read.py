@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor, put_once
 from quatrain.checkpoint.quantizers import QUANTIZERS, quantizer_by_names
 from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain, in_layout
 from quatrain.checkpoint.quantizers.quantizer import Quantizer
@@ -46,7 +46,9 @@ def quantized_tensors(
         linears[name] = quantizer.read(parts, settings, name, source)
     if not linears:
         raise InputError(f"{source}: says it is quantized by {method} and holds no such tensor")
-    return LazyTensors(others | in_layout(linears, source, round_again).stored)
+    for name, tensor in in_layout(linears, source, round_again).stored.items():
+        put_once(others, name, tensor, source)
+    return LazyTensors(others)
 
 
 def _by_module(

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from quatrain.errors import InputError
+from quatrain.runtime.token_ids import check_token_ids
 
 Kernel = Callable[..., Any]
 _TO_THE_END = 2**31 - 1  # ends from here on are how exporters write "no end"
@@ -19,16 +20,8 @@ _TO_THE_END = 2**31 - 1  # ends from here on are how exporters write "no end"
 
 def embedding(weights: torch.Tensor, indices: torch.Tensor, *_: Any) -> torch.Tensor:
     """weights [V, D], indices [...] -> [..., D]."""
-    check_tokens(indices, weights.shape[0])
+    check_token_ids(indices, weights.shape[0])
     return F.embedding(indices.long(), weights)
-
-
-def check_tokens(tokens: torch.Tensor, vocab_size: int) -> None:
-    """Refuse token ids that the embedding has no row for."""
-    lowest, highest = int(tokens.min()), int(tokens.max())
-    if lowest < 0 or highest >= vocab_size:
-        wrong = lowest if lowest < 0 else highest
-        raise InputError(f"token id {wrong} is not in the vocabulary, 0 to {vocab_size - 1}")
 
 
 def check_positions(start: int, end: int, context: int) -> None:

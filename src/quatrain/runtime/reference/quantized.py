@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.errors import InputError
 from quatrain.linear.affine import INT8_MAX, INT8_MIN, choose_row_qparams
-from quatrain.runtime.reference.kernels import check_tokens
+from quatrain.runtime.token_ids import check_token_ids
 
 
 def unpack_int4(packed: torch.Tensor, even_low: bool = True) -> torch.Tensor:
@@ -85,7 +85,7 @@ def embedding_q4gsw(
 
     `is_linear_weight`: packed as a linear's weight (shared with the output layer).
     """
-    check_tokens(indices, scales.shape[0])  # weights shared with a linear may have more rows
+    check_token_ids(indices, scales.shape[0])  # weights shared with a linear may have more rows
     rows = indices.long()
     table = unpack_int4(weights[rows], even_low=is_linear_weight).float()
     grouped = table.unflatten(-1, (-1, group_size)) * scales[rows].float()[..., None]

@@ -13,6 +13,7 @@ from quatrain.program import Operator, Program, Tensor, open_program
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.one_delegate import require_only_delegate
 from quatrain.runtime.operator_errors import computing
+from quatrain.runtime.token_ids import check_token_ids, table_rows
 from quatrain.runtime.unavailable import RuntimeUnavailable
 from quatrain.runtime.wgpu.buffers import ResidentBuffers, assign_buffers
 from quatrain.runtime.wgpu.device import Gpu, explained
@@ -51,6 +52,7 @@ class WgpuRunner:
             program = open_program(program)
         self.metadata = program.metadata
         self.graph = program.vulkan
+        self._table_rows = table_rows(self.graph)
         require_only_delegate(program, "GPU runtime")
         missing = unsupported(self.graph.operators)
         if missing:
@@ -169,7 +171,11 @@ class WgpuRunner:
             raise InputError(
                 f"{len(arrays)} inputs given, the program takes {len(self.graph.inputs)}"
             )
-        return dict(zip(self.graph.inputs, arrays, strict=True))
+        given = dict(zip(self.graph.inputs, arrays, strict=True))
+        for value_id, rows in self._table_rows.items():
+            if value_id in given:
+                check_token_ids(given[value_id], rows)
+        return given
 
     def _lower(
         self, operators: list[Operator], given: dict[int, np.ndarray], join: bool = True

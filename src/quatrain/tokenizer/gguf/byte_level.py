@@ -12,7 +12,7 @@ import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers
 
-from quatrain.errors import InputError
+from quatrain.errors import InputError, UnknownTokenizer
 from quatrain.tokenizer.gguf.vocabulary import GgufVocabulary, mark_special
 
 # Words with a case of their own inside (`fooBar` is two), as GPT-4o and Mistral's Tekken cut them.
@@ -72,15 +72,17 @@ _CUTS = {
 def byte_level_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Tokenizer, bool]:
     """The tokenizer, and whether its family was trained with a beginning-of-text token.
 
-    Raises `InputError` where a merge is not one of tokens, or words are cut in a way not known.
+    Raises `InputError` where a merge is not one of tokens, and `UnknownTokenizer` where words are
+    cut in a way not known.
     """
     name = vocabulary.get("pre")
     cut = _CUTS.get(name) if isinstance(name, str) else None
     if cut is None:
-        raise InputError(
+        raise UnknownTokenizer(
             f"{vocabulary.source}: its tokenizer.ggml.pre is {name!r}, expected one of "
             f"{', '.join(_CUTS)}; "
-            "quantize from the model's Hugging Face folder, which holds a tokenizer.json"
+            "quantize from the model's Hugging Face folder, which holds a tokenizer.json, or give "
+            "that file as --tokenizer"
         )
     ids = vocabulary.ids(vocabulary.tokens)
     merges = _merges(vocabulary, ids)

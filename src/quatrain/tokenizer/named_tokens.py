@@ -1,0 +1,126 @@
+"""The tokens that a tokenizer.json may lack and the files beside it name, put in as transformers
+does.
+
+| file | names |
+|---|---|
+| tokenizer_config.json | `added_tokens_decoder`, `bos_token` and so on, `extra_special_tokens` |
+| special_tokens_map.json | `bos_token` and the like; read without `added_tokens_decoder` |
+| added_tokens.json | texts and ids; read without `added_tokens_decoder` |
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken
+
+from quatrain.errors import InputError
+
+# In the order in which those that are new get their ids; others come after them.
+_NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+# Tokens without a name of their own, and what older files call them.
+_EXTRA, _ADDITIONAL = "extra_special_tokens", "additional_special_tokens"
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+def with_special_tokens_map(config: dict[str, Any], special: Mapping[str, Any]) -> dict[str, Any]:
+    """A tokenizer_config.json's `config` with what special_tokens_map.json says, which counts."""
+    if "added_tokens_decoder" in config:
+        return config
+    extra = config.get(_EXTRA)
+    if (_EXTRA in config or _ADDITIONAL in config) and not isinstance(extra, dict):
+        # Under one name, beside which the map's of the older name do not count.
+        config = config | {_EXTRA: extra or config.get(_ADDITIONAL) or []}
+        config.pop(_ADDITIONAL, None)
+        special = {key: value for key, value in special.items() if key != _ADDITIONAL}
+    merged = config | {
+        # Marked as transformers marks a token in a config.
+        key: {"__type": "AddedToken", **value, "special": True} if _is_token(value) else value
+        for key, value in special.items()
+    }
+    if isinstance(special.get(_EXTRA), list):
+        merged[_EXTRA] = [*(config.get(_EXTRA) or []), *special[_EXTRA]]
+    return merged
+
+
+def special_texts(config: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of the tokens that `config` has a name for: `bos_token`, `eos_token`, ..."""
+    named = dict(config)
+    if isinstance(config.get(_EXTRA), dict):
+        named |= config[_EXTRA]
+    names = dict.fromkeys((*(f"{name}_token" for name in _NAMES), *named))
+    texts = {name: token_text(named.get(name)) for name in names if name.endswith("_token")}
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+def token_text(token: Any) -> str | None:
+    """A token in tokenizer_config.json is its text, or an object around it."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None
+
+
+def add_named_tokens(
+    model: tokenizers.Tokenizer, config: Mapping[str, Any], added: Mapping[str, Any], source: str
+) -> None:
+    """Have `model` know every token that `config` or added_tokens.json's `added` (texts and ids)
+    names. Those it knows already get the properties that `config` states.
+
+    Raises `InputError`, naming `source`, where one is no token.
+    """
+    own = model.get_added_tokens_decoder()
+    padding = {} if model.padding is None else {"pad_token": model.padding["pad_token"]}
+    named = special_texts(padding | dict(config))
+    if "added_tokens_decoder" in config:
+        by_id = _by_id(config["added_tokens_decoder"], source)
+    else:
+        by_id = _by_id(_older(config, added), source) | own
+    tokens = [token for _, token in sorted(by_id.items())]
+    known = {token.content for token in (*own.values(), *tokens)}
+    stated = [*(config.get(key, text) for key, text in named.items()), *_extra(config)]
+    for number, one in enumerate(stated):
+        token = _token(one, source)
+        # Of several that differ in their properties alone the last counts.
+        if token.content not in known and one not in stated[:number]:
+            tokens.append(token)
+    for token in tokens:
+        token.special = token.special or token.content in named.values()
+    model.add_tokens(tokens)
+
+
+def _older(config: Mapping[str, Any], added: Mapping[str, Any]) -> dict[Any, Any]:
+    """added_tokens.json's tokens as an `added_tokens_decoder`."""
+    extra = config.get(_EXTRA)
+    listed = extra if isinstance(extra, list) else []
+    special = {*special_texts(config).values(), *map(token_text, listed)}
+    return {
+        index: {"content": text, "special": text in special, "normalized": text not in special}
+        for text, index in added.items()
+    }
+
+
+def _by_id(decoder: Any, source: str) -> dict[int, AddedToken]:
+    try:
+        return {int(index): _token(token, source, False) for index, token in decoder.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{source}: its added tokens are no ids and tokens: {error}") from error
+
+
+def _extra(config: Mapping[str, Any]) -> list[Any]:
+    """The special tokens without a name of their own; older files call them additional."""
+    named = (config.get(name) for name in (_EXTRA, _ADDITIONAL))
+    return next((tokens for tokens in named if tokens and isinstance(tokens, list)), [])
+
+
+def _token(token: Any, source: str, special: bool = True) -> AddedToken:
+    """`token`, a text or an object around it; `special`: where that does not say."""
+    text = token_text(token)
+    if text is None:
+        raise InputError(f"{source}: {token!r} is no token, expected its text or its content")
+    flags = {key: token[key] for key in _FLAGS if key in token} if _is_token(token) else {}
+    if not all(isinstance(value, bool) for value in flags.values()):
+        raise InputError(f"{source}: the token {text!r} has {flags}, expected true and false")
+    return AddedToken(text, **({"special": special} | flags))
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, dict) and "content" in value

@@ -1,0 +1,134 @@
+"""A chat prompt is what transformers' `apply_chat_template` gives, on templates of every kind."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import models
+
+from quatrain.errors import InputError
+from quatrain.tokenizer import Tokenizer
+from quatrain.tokenizer.chat_prompt import ChatOptions, chat_prompt
+
+# What the families' templates are made of, each in one of our own.
+TEMPLATES = {
+    file.stem: file.read_text(encoding="utf-8")
+    for file in sorted(Path(__file__).with_name("chat_templates").glob("*.jinja"))
+}
+TEXT = st.sampled_from(("", " hi ", "</think>x", "<r>a</r>", '"quoted"\t<b>', "é漢")) | st.text(
+    max_size=5
+)
+MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(("system", "user", "assistant", "tool")), "content": TEXT},
+    optional={"reasoning_content": TEXT, "thinking": TEXT, "name": TEXT | st.none()},
+)
+TOOL = {"type": "function", "function": {"name": "now", "parameters": {"type": "object"}}}
+CONFIG = {"bos_token": "<s>", "eos_token": "</s>"}
+
+
+def tokenizer_of(config: dict) -> Tokenizer:
+    model = tokenizers.Tokenizer(models.BPE())
+    model.add_special_tokens(["<s>", "</s>", "<|end|>"])
+    return Tokenizer(model, config, "tokenizer.json")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@settings(deadline=None, max_examples=30)
+@given(
+    messages=st.lists(MESSAGE, min_size=1, max_size=5),
+    tools=st.sampled_from((None, [TOOL], [TOOL, TOOL])),
+    variables=st.fixed_dictionaries(
+        {}, optional={"enable_thinking": st.booleans(), "date_string": TEXT, "reasoning": TEXT}
+    ),
+)
+def test_any_conversation(name, messages, tools, variables):
+    from transformers import PreTrainedTokenizerFast
+
+    ours = tokenizer_of(CONFIG | {"chat_template": TEMPLATES[name]})
+    theirs = PreTrainedTokenizerFast(tokenizer_object=ours.model, **CONFIG)
+    try:
+        expected = theirs.apply_chat_template(
+            messages,
+            tools=tools,
+            chat_template=TEMPLATES[name],
+            tokenize=False,
+            add_generation_prompt=True,
+            **variables,
+        )
+    except Exception as error:
+        with pytest.raises(InputError, match=re.escape(str(error))):
+            ours.apply_chat(messages, tools=tools, variables=variables)
+    else:
+        assert ours.apply_chat(messages, tools=tools, variables=variables) == expected
+
+
+def test_several_templates(tmp_path):
+    """In a list of tokenizer_config.json; in files of their own, which count before it."""
+    from transformers import AutoTokenizer
+
+    tokenizer_of({}).model.save(str(tmp_path / "tokenizer.json"))
+    named = [{"name": name, "template": name} for name in ("default", "tool_use", "rag")]
+    config = {"chat_template": named}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+
+    def texts() -> list[str]:
+        ours = Tokenizer.load(tmp_path / "tokenizer.json")
+        theirs = AutoTokenizer.from_pretrained(tmp_path)
+        found = []
+        for tools, template in ((None, None), ([TOOL], None), (None, "rag"), ([TOOL], "rag")):
+            text = ours.apply_chat(user, tools=tools, template=template)
+            assert text == theirs.apply_chat_template(
+                user, tools=tools, chat_template=template, tokenize=False
+            )
+            found.append(text)
+        return found
+
+    user = [{"role": "user", "content": "hi"}]
+    assert texts() == ["default", "tool_use", "rag", "rag"]
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "rag.jinja").write_text("rag, filed")
+    (tmp_path / "chat_template.jinja").write_text("default, filed")
+    assert texts() == ["default, filed", "default, filed", "rag, filed", "rag, filed"]
+    ours = Tokenizer.load(tmp_path / "tokenizer.json")
+    with pytest.raises(InputError, match="no chat template named 'x', but default, rag"):
+        ours.apply_chat(user, template="x")
+
+
+def test_a_processors_template(tmp_path):
+    tokenizer_of({}).model.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "chat_template.json").write_text('{"chat_template": "its own"}')
+    assert Tokenizer.load(tmp_path / "tokenizer.json").chat_template == "its own"
+
+
+def test_nothing_said_beside_a_prompt_is_ignored():
+    thinking = tokenizer_of(CONFIG | {"chat_template": TEMPLATES["thinking"]})
+    off = chat_prompt(thinking, "hi", ChatOptions(variables={"enable_thinking": False}))
+    assert off.endswith("<think>\n\n</think>\n\n")
+    told = chat_prompt(thinking, "hi", ChatOptions(system="Be brief.", tools=[TOOL]))
+    assert "system\nBe brief." in told and '"name": "now"' in told
+    with pytest.raises(InputError, match=r"enable_thinkin: .*no such variable, but .*enable_think"):
+        chat_prompt(thinking, "hi", ChatOptions(variables={"enable_thinkin": False}))
+    deaf = tokenizer_of({"chat_template": "{{ messages[-1].content }}"})
+    with pytest.raises(InputError, match="takes no tools"):
+        chat_prompt(deaf, "hi", ChatOptions(tools=[TOOL]))
+    with pytest.raises(InputError, match="leaves out a system message"):
+        chat_prompt(deaf, "hi", ChatOptions(system="Be brief."))
+
+
+@pytest.mark.parametrize(
+    ("template", "ends"),
+    [
+        ("{% for m in messages %}{{ m.role }}{{ m.content }}<|end|>\n{% endfor %}", [2]),
+        ("{% for m in messages %}{{ m.content }} {{ eos_token }}{% endfor %}<s>", [1]),
+        ("{% for m in messages %}{{ m.content }}\nUser:{% endfor %}", [1]),
+        ("{{ raise_exception('no') }}", [1]),
+    ],
+)
+def test_a_turn_ends_with_what_the_template_puts_behind_it(template, ends):
+    found = tokenizer_of(CONFIG | {"chat_template": template}).eos_ids
+    assert found == sorted({1, *ends})
