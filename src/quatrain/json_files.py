@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.errors import InputError
+from quatrain.lfs_pointer import refuse_lfs_pointer
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -13,6 +14,7 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
+        refuse_lfs_pointer(path)
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds a {type(value).__name__}, expected a JSON object")

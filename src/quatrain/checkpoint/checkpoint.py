@@ -57,9 +57,10 @@ class Checkpoint:
         apart by their values, which reads them."""
         if f"{EMBEDDING}.scales" not in self.tensors:
             return "fp"
-        if _per_channel(self.tensors[f"{EMBEDDING}.scales"].shape):
-            return "int8"
+        shape = self.tensors.stored[f"{EMBEDDING}.scales"].shape
         declared = self._declared("embedding")
+        if len(shape) == 1 or (shape[1] == 1 and declared is None):
+            return "int8"  # one scale a row, unless a row is said to be one group
         if declared in ("int4", "int8"):
             return declared
         weight = self.tensors[f"{EMBEDDING}.weight"]

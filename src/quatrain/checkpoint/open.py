@@ -14,6 +14,7 @@ import: it is imported when something is opened.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quatrain.checkpoint.files.adapter_folder import adapter_files, base_is_missing
 from quatrain.checkpoint.files.formats import Form, first_bytes, form_of_file
 from quatrain.checkpoint.files.hub import is_on_hub, local_path, readable
 from quatrain.errors import InputError
@@ -54,7 +55,7 @@ def is_quantized(path: Path) -> bool:
     Raises `InputError` where there is nothing to be read.
     """
     form = detect(path)
-    if form in (Form.GGUF, Form.PROGRAM):
+    if form in (Form.GGUF, Form.PROGRAM) or adapter_files(path):
         return False
     if form is Form.HUGGING_FACE and (
         read_object(path / "config.json").get("quantization_config") is not None
@@ -88,6 +89,8 @@ def open_checkpoint(
             names it.
     """
     path = local_path(path)
+    if adapter_files(path):
+        raise base_is_missing(path)
     if params is None and detect(path) is Form.HUGGING_FACE:
         from quatrain.checkpoint.hugging_face.quantized import open_hugging_face_checkpoint
 
@@ -97,20 +100,23 @@ def open_checkpoint(
     return open_meta_checkpoint(path, params, round_again)
 
 
-def open_float_model(path: Path | str) -> "FloatModel":
+def open_float_model(path: Path | str, base: Path | str | None = None) -> "FloatModel":
     """Open a model in floating point.
 
     Reads headers and parameters only.
 
     Args:
         path: A GGUF file, a Hugging Face folder, a Meta folder (.pth and params.json), or
-            `hf://owner/name`.
+            `hf://owner/name`. With a `base` the folder of an adapter for it.
+        base: The Hugging Face model that the adapter in `path` is merged into.
 
     Raises:
         InputError: Where there is no model, or it is damaged, of an architecture that the backbone
             does not implement, or does not fit its own parameters.
     """
     path = local_path(path)
+    if adapter_files(path) or base is not None:
+        return _open_adapted(path, base)
     form = detect(path)
     if form is Form.GGUF:
         from quatrain.checkpoint.gguf.model import open_gguf_model
@@ -133,6 +139,22 @@ def open_float_model(path: Path | str) -> "FloatModel":
         f"{path}: a single file must be GGUF; for .safetensors or .pth give the folder, "
         "which also says the model's shape (config.json or params.json)"
     )
+
+
+def _open_adapted(adapter: Path, base: Path | str | None) -> "FloatModel":
+    if base is None:
+        raise base_is_missing(adapter)
+    if not adapter_files(adapter):
+        raise InputError(
+            f"--base {base}: {adapter} holds no adapter (adapter_config.json and adapter_model."
+            "safetensors alone) that could be merged into it; leave out the option"
+        )
+    folder = local_path(base)
+    if detect(folder) is not Form.HUGGING_FACE:
+        raise InputError(f"--base {base}: is no Hugging Face folder, to which adapters belong")
+    from quatrain.checkpoint.hugging_face.float_model import open_hugging_face_model
+
+    return open_hugging_face_model(folder, adapter)
 
 
 def _tensor_files(path: Path, form: Form) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from quatrain.checkpoint.files.adapter_folder import adapter_files
 from quatrain.checkpoint.files.formats import Form
 from quatrain.checkpoint.hugging_face import folder as hugging_face
 from quatrain.checkpoint.meta import shards as meta
@@ -9,9 +10,11 @@ from quatrain.checkpoint.open import detect
 from quatrain.tokenizer.files import tokenizer_files_in
 
 
-def source_files(path: Path, params: Path | None) -> list[Path]:
+def source_files(path: Path, params: Path | None, base: Path | None = None) -> list[Path]:
     """The files that decide what is made of `path`: its tensors', those that say how to read them,
-    and its tokenizer's."""
+    and its tokenizer's; of an adapter, those of its model `base` too."""
+    if base is not None:
+        return [*adapter_files(path), *tokenizer_files_in(path), *source_files(base, None)]
     form = detect(path)
     if form is Form.GGUF:
         return [path]

@@ -15,6 +15,7 @@ from quatrain.commands._common import (
     print_json,
     shown_stages,
 )
+from quatrain.commands.quantize import Base
 from quatrain.errors import Interrupted
 from quatrain.int4 import GROUP_SIZES
 from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat
@@ -22,9 +23,11 @@ from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat
 if TYPE_CHECKING:
     from quatrain.quantize.report import QuantizeReport
 
+_SHOWN = 4  # names of linears in a line
+
 _JSON_KEYS = (
     "source", "output", "group_size", "tensors", "resumed_at", "bytes_in", "bytes_out", "rounded",
-    "relative_rms_error", "tokenizer", "notes", "seconds", "peak_rss_bytes",
+    "relative_rms_error", "rounded_linears", "tokenizer", "notes", "seconds", "peak_rss_bytes",
 )  # fmt: skip
 
 
@@ -76,6 +79,7 @@ def convert(
     output_layer: OutputLayer = "keep",
     requantize_asymmetric: RequantizeAsymmetric = False,
     tokenizer: TokenizerFile = None,
+    base: Base = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -95,7 +99,7 @@ def convert(
 
     options = ConvertOptions(group_size, embedding, output_layer, requantize_asymmetric)
     try:
-        report = convert_model(source, output, options, params, shown_stages(), tokenizer)
+        report = convert_model(source, output, options, params, shown_stages(), tokenizer, base)
     except KeyboardInterrupt:
         kept = working_folder(output)
         if not kept.exists():
@@ -120,6 +124,20 @@ def _details(report: "QuantizeReport") -> list[str]:
             f"  rounded   {report.rounded} matrices, {report.relative_rms_error:.2%} relative RMS "
             "error; the others are the source's own"
         )
+        lines += _rounded_lines(report)
     else:
         lines.append("  rounded   none: integers and scales are the source's own")
+    return lines
+
+
+def _rounded_lines(report: "QuantizeReport") -> list[str]:
+    """The linears that were rounded, by what they were in the source."""
+    by_kind: dict[str, list[str]] = {}
+    for linear in report.rounded_linears:
+        said = f"{linear.name} ({linear.relative_rms_error:.2%})"
+        by_kind.setdefault(linear.was, []).append(said)
+    lines = []
+    for was, linears in by_kind.items():
+        more = f" and {len(linears) - _SHOWN} more (--json)" if len(linears) > _SHOWN else ""
+        lines.append(f"            {was}: {', '.join(linears[:_SHOWN])}{more}")
     return lines

@@ -42,6 +42,13 @@ Embedding = Annotated[
         "Q4_0, else int8."
     ),
 ]
+Base = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="The Hugging Face model that MODEL, a LoRA adapter, is merged into.",
+    ),
+]
 OutputLayer = Annotated[
     Literal["int4", "int8"], typer.Option(help="int4 in groups, or int8 per channel.")
 ]
@@ -54,6 +61,7 @@ def quantize(
     embedding: Embedding = "keep",
     output_layer: OutputLayer = "int4",
     tokenizer: TokenizerFile = None,
+    base: Base = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -76,7 +84,9 @@ def quantize(
     if fetched:
         with stages("fetch SmolLM2"):
             path = fetch_smollm2()
-    report = quantize_model(path, output, group_size, embedding, output_layer, stages, tokenizer)
+    report = quantize_model(
+        path, output, group_size, embedding, output_layer, stages, tokenizer, base
+    )
     if json:
         said = asdict(report) | {"relative_rms_error": report.relative_rms_error_by_part}
         print_json({key: said[key] for key in _JSON_KEYS})

@@ -25,7 +25,7 @@ from quatrain.quantize.output_folder import MANIFEST, OWN_FILES, WEIGHTS, output
 from quatrain.quantize.plan_checkpoint import plan_checkpoint
 from quatrain.quantize.plan_model import plan_model
 from quatrain.quantize.quantized_tensor import relative_rms
-from quatrain.quantize.report import QuantizeReport, make_report
+from quatrain.quantize.report import QuantizeReport, make_report, rounded_linears
 from quatrain.quantize.requantize import Requantization
 from quatrain.quantize.resumable import resumable_folder, sha256_of
 from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat
@@ -64,6 +64,7 @@ def quantize_model(
     output_layer: OutputFormat = "keep",
     stages: Stages | None = None,
     tokenizer: Path | None = None,
+    base: Path | str | None = None,
 ) -> QuantizeReport:
     """Write a floating-point model as an int4 checkpoint.
 
@@ -80,6 +81,7 @@ def quantize_model(
         output_layer: "int4" in groups or "int8" per channel; "keep" is int4.
         stages: Hears of each stage.
         tokenizer: A tokenizer.json to write in place of the source's own.
+        base: The model that `model`, a LoRA adapter, is merged into.
 
     Raises:
         InputError: Where the model cannot be read or does not divide into groups, or `output`
@@ -89,7 +91,7 @@ def quantize_model(
     stages = stages or Stages()
     path = local_path(model)
     with stages("open the model"):
-        opened = _open_model(path, group_size, embedding, output_layer)
+        opened = _open_model(path, group_size, embedding, output_layer, _local(base))
         opened = _with_tokenizer(opened, tokenizer)
         folder = output_folder(Path(output), opened.files)
     with whole_folder(folder, OWN_FILES) as temporary:
@@ -105,6 +107,7 @@ def convert_model(
     params: Path | str | None = None,
     stages: Stages | None = None,
     tokenizer: Path | None = None,
+    base: Path | str | None = None,
 ) -> QuantizeReport:
     """Write any model or checkpoint in the pre-quantized layout.
 
@@ -121,6 +124,7 @@ def convert_model(
         params: The params.json of a checkpoint that is a file, where it is not beside it.
         stages: Hears of each stage.
         tokenizer: A tokenizer.json to write in place of the source's own.
+        base: The model that `source`, a LoRA adapter, is merged into.
 
     Raises:
         InputError: Where the source cannot be read, or the output cannot be written or holds
@@ -129,7 +133,8 @@ def convert_model(
     options, stages, target = options or ConvertOptions(), stages or Stages(), Path(output)
     check_arguments(source, target, options.group_size, params)
     with stages("open the source"):
-        opened = _open_either(local_path(source), Path(params) if params else None, options)
+        path, params = local_path(source), Path(params) if params else None
+        opened = _open_either(path, params, options, _local(base))
         opened = _with_tokenizer(opened, tokenizer)
         options = replace(options, group_size=opened.plan.group_size)
         output_folder(target, opened.files)
@@ -144,8 +149,14 @@ def convert_model(
     return make_report(opened, target, written, stages)
 
 
-def _open_either(path: Path, params: Path | None, options: ConvertOptions) -> OpenedSource:
-    if is_quantized(path):
+def _local(path: Path | str | None) -> Path | None:
+    return None if path is None else local_path(path)
+
+
+def _open_either(
+    path: Path, params: Path | None, options: ConvertOptions, base: Path | None
+) -> OpenedSource:
+    if base is None and is_quantized(path):
         return _open_checkpoint(path, params, options)
     if params is not None:
         raise InputError(
@@ -153,7 +164,7 @@ def _open_either(path: Path, params: Path | None, options: ConvertOptions) -> Op
             "own folder; put the file there as params.json, or leave out the option"
         )
     group_size = options.group_size or _GROUP_SIZE
-    return _open_model(path, group_size, options.embedding, options.output_layer)
+    return _open_model(path, group_size, options.embedding, options.output_layer, base)
 
 
 def _with_tokenizer(opened: OpenedSource, tokenizer: Path | None) -> OpenedSource:
@@ -165,20 +176,23 @@ def _with_tokenizer(opened: OpenedSource, tokenizer: Path | None) -> OpenedSourc
 
 
 def _open_model(
-    path: Path, group_size: int, embedding: EmbeddingFormat, output_layer: OutputFormat
+    path: Path,
+    group_size: int,
+    embedding: EmbeddingFormat,
+    output_layer: OutputFormat,
+    base: Path | None,
 ) -> OpenedSource:
-    model = open_float_model(path)
+    model = open_float_model(path, base)
     plan = plan_model(model, group_size, embedding, output_layer)
-    files = source_files(path, None)
-    return OpenedSource(path, files, model, plan, lambda: open_float_model(path))
+    files = source_files(path, None, base)
+    return OpenedSource(path, files, model, plan, lambda: open_float_model(path, base))
 
 
 def _open_checkpoint(path: Path, params: Path | None, options: ConvertOptions) -> OpenedSource:
-    requantization = Requantization()
+    requantization = Requantization(options.requantize_asymmetric)
 
     def open_again() -> Checkpoint:
-        again = requantization if options.requantize_asymmetric else None
-        return open_checkpoint(path, params, again)
+        return open_checkpoint(path, params, requantization)
 
     checkpoint = open_again()
     plan = plan_checkpoint(checkpoint, options.group_size, options.embedding, options.output_layer)
@@ -203,6 +217,10 @@ def _manifest(
         "rounded": {
             "tensors": len(rounded),
             "relative_rms_error": float(f"{relative_rms(rounded):.6g}"),
+            "linears": {
+                one.name: {"was": one.was, "relative_rms_error": one.relative_rms_error}
+                for one in rounded_linears(opened)
+            },
         },
         "output": {"name": WEIGHTS, "bytes": written.bytes, "sha256": written.sha256},
     }

@@ -13,12 +13,14 @@ class RoundingError(NamedTuple):
 
     `exact_groups`: how many groups the source held as int4 already (GGUF's Q4_0), which are kept
     exactly; `negative_scales`: how many of those have a negative scale.
+    `why`: what a linear of a quantized source was, that it had to be rounded.
     """
 
     squared_error: float
     squared_weight: float
     exact_groups: int = 0
     negative_scales: int = 0
+    why: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,21 @@ from quatrain.stages import Stages, peak_rss_bytes
 
 
 @dataclass(frozen=True)
+class RoundedLinear:
+    """A linear of a quantized source that is not as the source has it.
+
+    Attributes:
+        name: Its name in the source.
+        was: What it was there: "in floating point", "8 bits", "asymmetric or in act-order".
+        relative_rms_error: How far it is from that.
+    """
+
+    name: str
+    was: str
+    relative_rms_error: float
+
+
+@dataclass(frozen=True)
 class QuantizeReport:
     """What `quantize_model` or `convert_model` did.
 
@@ -32,6 +47,7 @@ class QuantizeReport:
         exact_groups: How many groups the source held as int4 already (GGUF's Q4_0), which are kept
             exactly.
         negative_scales: How many of those have a negative scale.
+        rounded_linears: Of a quantized source, each linear that is not as it was there.
         tokenizer: The names of its files, none where the source came without.
         notes: In whole sentences, what the source says that is not so, or lacks.
         seconds: Wall time by stage.
@@ -51,10 +67,20 @@ class QuantizeReport:
     relative_rms_error_by_part: dict[str, float]
     exact_groups: int
     negative_scales: int
+    rounded_linears: list[RoundedLinear]
     tokenizer: list[str]
     notes: list[str]
     seconds: dict[str, float]
     peak_rss_bytes: int
+
+
+def rounded_linears(opened: OpenedSource) -> list[RoundedLinear]:
+    """The linears of a quantized source that had to be rounded, in the order of their names."""
+    return [
+        RoundedLinear(name, error.why, float(f"{relative_rms([error]):.6g}"))
+        for name, error in sorted(opened.errors.items())
+        if error.why and error.squared_error
+    ]
 
 
 def make_report(
@@ -82,6 +108,7 @@ def make_report(
         relative_rms_error_by_part={part: relative_rms(of) for part, of in parts.items()},
         exact_groups=sum(error.exact_groups for error in errors.values()),
         negative_scales=sum(error.negative_scales for error in errors.values()),
+        rounded_linears=rounded_linears(opened),
         tokenizer=written.tokenizer,
         notes=written.notes,
         seconds=dict(stages.seconds),

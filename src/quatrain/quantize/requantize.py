@@ -13,18 +13,19 @@ from quatrain.quantize.quantized_tensor import RoundingError
 class Requantization:
     """Rounds linears for `open_checkpoint` and notes what that changes.
 
-    `errors`: by linear, against the weights as the source's own integers, zero points and scales
-    have them.
+    `asymmetric`: as in `RoundAgain`. `errors`: by linear, against the weights as the source's own
+    integers, zero points and scales have them.
     """
 
+    asymmetric: bool = True
     errors: dict[str, RoundingError] = field(default_factory=dict)
 
     def __call__(
-        self, name: str, rows_of: RowsOf, shape: tuple[int, ...], group_size: int | None
+        self, name: str, rows_of: RowsOf, shape: tuple[int, ...], group_size: int | None, why: str
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`quantize_rows`, its error noted under `name`."""
         rounded = quantize_rows(rows_of, shape, group_size)
         if rounded.error:
-            self.errors[name] = rounded.error
+            self.errors[name] = rounded.error._replace(why=why)
         values, scales = rounded.tensors
         return values, scales

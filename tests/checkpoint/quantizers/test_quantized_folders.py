@@ -106,13 +106,16 @@ def test_one_group_a_row_is_written_as_several(tmp_path):
     linear = folders.pack_compressed(torch.ones(8, 1024, dtype=torch.int8), torch.ones(8, 1))
     from quatrain.checkpoint.files.lazy_tensors import StoredTensor
     from quatrain.checkpoint.quantizers.compressed_tensors import COMPRESSED_TENSORS
-    from quatrain.checkpoint.quantizers.grouped_linear import in_layout
+    from quatrain.checkpoint.quantizers.in_layout import in_layout
 
     stored = {
         name: StoredTensor(tuple(part.shape), part.dtype, lambda part=part: part)
         for name, part in linear.items()
     }
-    tensors = in_layout({"f": COMPRESSED_TENSORS.read(stored, {}, "f", "file")}, "file")
+    tensors = in_layout(
+        {"f": COMPRESSED_TENSORS.read(stored, folders.SETTINGS["compressed-tensors"], "f", "file")},
+        "file",
+    )
     assert tensors.stored["f.scales"].shape == (8, 4)
     assert torch.equal(tensors["f.scales"], torch.ones(8, 4))
 

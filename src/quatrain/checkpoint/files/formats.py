@@ -4,6 +4,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from quatrain.errors import InputError
+from quatrain.lfs_pointer import refuse_lfs_pointer
 
 
 class Form(StrEnum):
@@ -32,6 +33,7 @@ def form_of_file(path: Path) -> Form:
             f"{path}: is a bare pickle (PyTorch's format before 1.6, or another program's), which "
             "is not read; save it again with torch.save(state_dict, path) in a current PyTorch"
         )
+    refuse_lfs_pointer(path)
     raise InputError(
         f"{path}: is neither a .safetensors, a .pth nor a GGUF file (it starts with {start!r}); "
         "it may be cut short or of another format"

@@ -31,6 +31,8 @@ _NAMES = re.compile(
 )
 # How often the file's bytes may appear among its tensors: a tied output is the embedding's again.
 _MOST_TIES = 4
+# Where training scripts keep the state dict: nanoGPT, llama2.c; Lightning; DeepSpeed, FSDP.
+_NESTED = ("model", "state_dict", "model_state_dict", "module")
 _TORCHAO_NAMES = re.compile(
     rf"torchao\.quantization {TYPE}|torchao\.quantization\.quantize_\.workflows\.intx\.\w+ \w+"
 )
@@ -129,6 +131,7 @@ def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:
         raise InputError(
             f"{path}: holds a {type(content).__name__}, expected a state dict of tensors by name"
         )
+    content = _innermost(path, content)
     tensors = {}
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
@@ -146,6 +149,20 @@ def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:
             "fill your disk, do not trust it"
         )
     return tensors
+
+
+def _innermost(path: Path, content: dict[Any, Any]) -> dict[Any, Any]:
+    """The state dict itself, of a training script's checkpoint, which holds it beside counters, an
+    optimizer's state and the like."""
+    while True:
+        nested = [name for name in _NESTED if isinstance(content.get(name), dict)]
+        if not nested:
+            return content
+        if len(nested) > 1:
+            raise InputError(
+                f"{path}: holds {' and '.join(nested)}, of which one is the model; save that alone"
+            )
+        content = content[nested[0]]
 
 
 def _check_plain(path: Path, name: str, tensor: torch.Tensor) -> None:

@@ -24,6 +24,7 @@ _DTYPES = {
     "I16": torch.int16,
     "I32": torch.int32,
     "I64": torch.int64,
+    "U32": torch.uint32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
     "F32": torch.float32,

@@ -8,6 +8,8 @@ what they mean.
 import torch
 
 TYPE = "IntxUnpackedToInt8Tensor"
+BITS = "_weight_bits"  # of a value, of a tensor that was taken apart here
+DTYPE_BITS = {f"int{bits}": bits for bits in range(1, 9)}  # torchao's target_dtype
 PARTS = ("_weight_qdata", "_weight_scale", "_weight_zero_point")
 
 
@@ -18,8 +20,10 @@ def apart(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
         return {name: tensor}
     module = name.rpartition(".")[0]
     values = (getattr(tensor, part.removeprefix("_weight_"), None) for part in PARTS)
-    return {
+    parts = {
         f"{module}.{part}": value
         for part, value in zip(PARTS, values, strict=True)
         if isinstance(value, torch.Tensor)
     }
+    bits = DTYPE_BITS.get(str(getattr(tensor, "target_dtype", "")).removeprefix("torch."))
+    return parts | ({f"{module}.{BITS}": torch.tensor(bits)} if bits else {})

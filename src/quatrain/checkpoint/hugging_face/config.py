@@ -90,7 +90,8 @@ def quantization_settings(fields: Fields, names: Iterable[str], folder: Path) ->
 
     Raises `InputError` where they are, and nothing says how they were made.
     """
-    settings = fields.get("quantization_config")
+    # MLX states its settings under this name, and often under both.
+    settings = fields.get("quantization_config") or fields.get("quantization")
     if settings is not None or not any(name.endswith(".qweight") for name in names):
         return settings
     older = folder / "quantize_config.json"

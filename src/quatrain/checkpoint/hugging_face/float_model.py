@@ -13,21 +13,26 @@ from quatrain.checkpoint.hugging_face.config import (
 )
 from quatrain.checkpoint.hugging_face.fields import integer
 from quatrain.checkpoint.hugging_face.folder import read_folder
+from quatrain.checkpoint.hugging_face.lora_adapter import with_adapter
 from quatrain.checkpoint.hugging_face.multimodal import text_tensors
 from quatrain.checkpoint.hugging_face.tensor_names import meta_name
 from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED
 from quatrain.errors import InputError
 from quatrain.tokenizer.copies import copy_tokenizer_files
+from quatrain.tokenizer.files import TOKENIZER
 
 
-def open_hugging_face_model(folder: Path) -> FloatModel:
-    """Open the folder of a Hugging Face model as a `FloatModel`.
+def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatModel:
+    """Open the folder of a Hugging Face model as a `FloatModel`, the LoRA adapter in the folder
+    `adapter` merged into it.
 
     The rows of Q and K stay in Hugging Face's half-split order, which `use_hf_rope` states.
     """
     fields, reading, source = read_config(folder)
     stored = text_tensors(read_folder(folder)[0])
+    if adapter is not None:
+        stored = with_adapter(stored, adapter)
     if quantization_settings(fields, stored, folder) is not None:
         raise InputError(
             f"{folder}: is quantized already (by its quantization_config, or quantize_config."
@@ -42,6 +47,7 @@ def open_hugging_face_model(folder: Path) -> FloatModel:
     params = params_of_config(fields, source, set(names.values()))
     config = config_from_params(params, source)
     trained_context = integer(fields, "max_position_embeddings", source)
+    tokens = adapter if adapter is not None and (adapter / TOKENIZER).is_file() else folder
     bos_id, eos_ids = end_tokens(folder, fields)
     return checked(
         FloatModel(
@@ -49,7 +55,7 @@ def open_hugging_face_model(folder: Path) -> FloatModel:
             tensors=stored.renamed(names).as_float32(str(folder)),
             config=config,
             params=params_of(config, trained_context, bos_id, eos_ids),
-            write_tokenizer=lambda output: copy_tokenizer_files(folder, output, bos_id, eos_ids),
+            write_tokenizer=lambda output: copy_tokenizer_files(tokens, output, bos_id, eos_ids),
             notes=notes,
         )
     )

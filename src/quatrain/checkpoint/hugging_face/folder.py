@@ -1,10 +1,12 @@
 """The tensors of a Hugging Face folder, in one file or in shards, safetensors or pickled."""
 
+import re
 from pathlib import Path
 
 from quatrain.checkpoint.files.formats import only_file
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.files.tensor_file import header_metadata, read_tensors
+from quatrain.checkpoint.wrapped_names import unwrapped, with_model_prefix
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
 
@@ -24,10 +26,36 @@ def tensor_files(folder: Path) -> list[Path]:
             return [folder / whole]
         if (folder / index).is_file():
             return _shards(folder, folder / index)
+    numbered = _numbered_shards(folder)
+    if numbered:
+        return numbered
     for suffixes in ((".safetensors",), (".bin", ".pth", ".pt")):
         if any(file.suffix in suffixes for file in folder.iterdir()):
             return [only_file(folder, suffixes)]
     return [only_file(folder, _SUFFIXES)]  # says what was expected
+
+
+def _numbered_shards(folder: Path) -> list[Path]:
+    """model-00001-of-0000N and on, where their index was not downloaded; [] where there are none.
+
+    Raises `InputError` where one is missing.
+    """
+    for suffix in ("safetensors", "bin"):
+        found = {
+            match[0]: int(match[1])
+            for file in folder.iterdir()
+            if (match := re.fullmatch(rf"(?:pytorch_)?model-\d+-of-(\d+)\.{suffix}", file.name))
+        }
+        if not found:
+            continue
+        count = max(found.values())
+        if len(found) != count:
+            raise InputError(
+                f"{folder}: holds {len(found)} of {count} shards ({', '.join(sorted(found)[:4])}); "
+                "download the model's missing files"
+            )
+        return [folder / name for name in sorted(found)]
+    return []
 
 
 def source_files(folder: Path) -> list[Path]:
@@ -49,7 +77,8 @@ def read_folder(folder: Path) -> tuple[LazyTensors, dict[str, str]]:
             raise InputError(f"{file}: holds {twice[0]}, which another shard holds too")
         merged |= found
         metadata |= header_metadata(file)
-    return LazyTensors(merged), metadata
+    named = with_model_prefix(unwrapped(LazyTensors(merged), str(folder)))
+    return named, metadata
 
 
 def _those_there(folder: Path, names: tuple[str, ...]) -> list[Path]:

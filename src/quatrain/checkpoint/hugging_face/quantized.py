@@ -20,7 +20,9 @@ from quatrain.checkpoint.hugging_face.tensor_names import meta_name
 from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED
 from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
+from quatrain.checkpoint.quantizers.left_in_floating_point import with_all_quantized
 from quatrain.checkpoint.quantizers.read import quantized_tensors
+from quatrain.int4 import Scheme
 
 
 def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -> Checkpoint:
@@ -37,13 +39,21 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
         stored, notes = without_tied_output(stored)
     kept = stored.renamed({name: name for name in stored if not IGNORED.fullmatch(name)})
     settings = quantization_settings(fields, kept, folder)
-    tensors = quantized_tensors(kept, metadata, settings, str(folder), round_again)
+    tensors, int4 = quantized_tensors(kept, metadata, settings, str(folder), round_again)
     if family.tensors is not None:
         tensors = family.tensors(tensors, fields, source)
-    tensors = tensors.renamed({name: meta_name(name, family.names) for name in tensors})
+    names = {name: meta_name(name, family.names) for name in tensors}
+    tensors = tensors.renamed(names)
     params = params_of_config(fields, source, set(tensors))
     config = config_from_params(params, source)
+    called = {new: old for old, new in names.items()}
+    tensors = with_all_quantized(tensors, config, str(folder), round_again, called)
     trained_context = integer(fields, "max_position_embeddings", source)
     bos_id, eos_ids = end_tokens(folder, fields)
     params = params_of(config, trained_context, bos_id, eos_ids)
+    params["quantization_args"] = {"scheme": Scheme.DYNAMIC_INT8} | {
+        kind: "int4" if int4[table] else "int8"
+        for kind, table in (("embedding", "model.embed_tokens"), ("output", "lm_head"))
+        if table in int4
+    }
     return replace(checked_checkpoint(tensors, params, config, folder, folder), notes=notes)

@@ -14,8 +14,11 @@ from quatrain.checkpoint.meta.adaptations import config_params, with_folded_scal
 from quatrain.checkpoint.meta.params import read_meta_params, with_meta_defaults
 from quatrain.checkpoint.meta.pruned_output import with_own_output
 from quatrain.checkpoint.quantizers import quantizer_by_names
-from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear, RoundAgain, in_layout
+from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear, RoundAgain
+from quatrain.checkpoint.quantizers.in_layout import in_layout
+from quatrain.checkpoint.quantizers.left_in_floating_point import with_all_quantized
 from quatrain.checkpoint.quantizers.read import quantized_tensors
+from quatrain.checkpoint.wrapped_names import unwrapped
 from quatrain.errors import InputError
 from quatrain.linear.packing import is_int4
 
@@ -30,7 +33,7 @@ def open_meta_checkpoint(
     file = path
     if path.is_dir():
         file = only_file(path, (".safetensors", ".pth", ".pt"), "model.safetensors")
-    stored = read_tensors(file)
+    stored = unwrapped(read_tensors(file), str(file))
     params_path = Path(params) if params else file.with_name("params.json")
     if not params_path.is_file():
         raise InputError(
@@ -38,12 +41,14 @@ def open_meta_checkpoint(
         )
     tensors = stored.renamed({name: name for name in stored if not IGNORED.fullmatch(name)})
     if quantizer_by_names(tensors):
-        tensors = quantized_tensors(tensors, header_metadata(file), None, str(file), round_again)
-    elif round_again is not None:
+        made = quantized_tensors(tensors, header_metadata(file), None, str(file), round_again)
+        tensors = made[0]
+    elif round_again is not None and round_again.asymmetric:
         tensors = _symmetric(tensors, str(file), round_again)
     values = with_meta_defaults(read_meta_params(params_path))
     tensors, values = with_folded_scale(tensors, values, str(file))
     config = config_from_params(config_params(values), str(params_path))
+    tensors = with_all_quantized(tensors, config, str(file), round_again, {})
     opened = checked_checkpoint(tensors, values, config, file, file.parent)
     return replace(opened, tensors=with_own_output(opened.tensors, opened.config, str(file)))
 
@@ -78,5 +83,5 @@ def _with_zeros(tensors: LazyTensors, name: str) -> GroupedLinear | None:
         values=weight.load,
         scales=lambda: scales.load().view(rows, groups),
         zeros=lambda: zeros.load().view(rows, groups),
-        int8=name in (EMBEDDING, OUTPUT) and not is_int4(weight.load()),
+        bits=8 if name in (EMBEDDING, OUTPUT) and not is_int4(weight.load()) else 4,
     )

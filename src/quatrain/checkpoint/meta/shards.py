@@ -17,6 +17,7 @@ import torch
 from quatrain.checkpoint.files.formats import only_file
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.tensor_file import read_tensors
+from quatrain.checkpoint.wrapped_names import unwrapped
 from quatrain.errors import InputError
 
 _SHARDS = "consolidated.[0-9][0-9].pth"
@@ -31,7 +32,7 @@ _WHOLE = re.compile(r"(.*\.)?(\w*norm|feed_forward\.router)\.weight|rope\.freqs"
 def tensor_files(folder: Path) -> list[Path]:
     """Meta's shards, or the one file there is."""
     shards = sorted(folder.glob(_SHARDS))
-    return shards or [only_file(folder, (".safetensors", ".pth", ".pt"), "model.safetensors")]
+    return shards or [_whole_file(folder)]
 
 
 def read_meta_files(
@@ -45,7 +46,8 @@ def read_meta_files(
     """
     shards = sorted(folder.glob(_SHARDS))
     if len(shards) < 2:
-        return renamed(read_tensors(only_file(folder, (".pth", ".pt", ".safetensors"))))
+        file = shards[0] if shards else _whole_file(folder)
+        return renamed(unwrapped(read_tensors(file), str(file)))
     expected = [f"consolidated.{index:02}.pth" for index in range(len(shards))]
     if [shard.name for shard in shards] != expected:
         raise InputError(
@@ -60,6 +62,15 @@ def read_meta_files(
     return LazyTensors(
         {name: _joined(name, [stored[name] for stored in parts], dim, folder) for name in parts[0]}
     )
+
+
+def _whole_file(folder: Path) -> Path:
+    """Quatrain's own, Mistral's (which lies beside shards in Hugging Face's names), or the one
+    there is."""
+    for name in ("model.safetensors", "consolidated.safetensors"):
+        if (folder / name).is_file():
+            return folder / name
+    return only_file(folder, (".pth", ".pt", ".safetensors"))
 
 
 def _joined(name: str, parts: list[StoredTensor], dim: Any, folder: Path) -> StoredTensor:

@@ -2,19 +2,24 @@
 
 from collections.abc import Iterable
 
+from quatrain.checkpoint.quantizers.auto_round import AUTO_ROUND
 from quatrain.checkpoint.quantizers.awq import AWQ
 from quatrain.checkpoint.quantizers.compressed_tensors import COMPRESSED_TENSORS
 from quatrain.checkpoint.quantizers.gptq import GPTQ
+from quatrain.checkpoint.quantizers.mlx import MLX
 from quatrain.checkpoint.quantizers.quantizer import Quantizer
 from quatrain.checkpoint.quantizers.torchao import TORCHAO
 
-QUANTIZERS = {quantizer.name: quantizer for quantizer in (GPTQ, AWQ, COMPRESSED_TENSORS, TORCHAO)}
+_ALL = (GPTQ, AWQ, COMPRESSED_TENSORS, AUTO_ROUND, MLX, TORCHAO)
+QUANTIZERS = {
+    name: quantizer for quantizer in _ALL for name in (quantizer.name, *quantizer.other_names)
+}
 
 
 def quantizer_by_names(names: Iterable[str]) -> Quantizer | None:
     """The quantizer whose tensors are among `names`, where names alone tell that."""
     parts = {name.rpartition(".")[2] for name in names}
-    for quantizer in QUANTIZERS.values():
-        if quantizer.known_by_names and parts & set(quantizer.parts):
+    for quantizer in _ALL:
+        if quantizer.marked_by and quantizer.marked_by in parts:
             return quantizer
     return None

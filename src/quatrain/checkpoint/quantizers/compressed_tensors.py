@@ -1,14 +1,23 @@
-"""Reads linears in compressed-tensors' "pack-quantized" format, as llm-compressor writes W4A16.
+"""Reads linears that compressed-tensors wrote, as llm-compressor makes W4A16 and W4A8.
 
-For a linear F with weight [N, K] and G groups:
-F.weight_packed     int32 [N, K/8]   eight input features a word, the first in the low bits, + 8
-F.weight_scale      float [N, G]
+Format "pack-quantized", for a linear F with weight [N, K] of b bits in G groups, n = 32 // b:
+F.weight_packed     int32 [N, K/n]   n input features a word, the first in the low bits, + 2^(b-1)
 F.weight_shape      int64 [2]        N and K
-F.weight_zero_point int32 [N/8, G]   asymmetric files only: eight output features a word, + 8
+F.weight_zero_point int32 [N/n, G]   asymmetric files only: n output features a word, + 2^(b-1)
+Format "int-quantized" (or "naive-quantized"):
+F.weight            int8 [N, K]
+F.weight_zero_point int8 [N, G]      asymmetric files only
+Both:
+F.weight_scale      float [N, G]
 F.weight_g_idx      int32 [K]        act-order files only
+
+`config_groups` say the bits of each linear, by its name, a pattern or its class, and how its
+activations are quantized: not at all, or per token to int8 as it runs, which is 8da4w.
 """
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -18,51 +27,87 @@ from quatrain.checkpoint.quantizers.int32_packing import expect_shape, int32_mat
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
 from quatrain.errors import InputError
 
+_FORMATS = ("pack-quantized", "int-quantized", "naive-quantized")
+_MIXED = "mixed-precision"  # each group then says its own
+
 
 def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
-    """`W4A16` alone: activations that were quantized in calibration would be lost in silence."""
-    if settings.get("format") != "pack-quantized":
-        raise InputError(
-            f"{source}: its compressed-tensors format is {settings.get('format')!r}, "
-            "expected 'pack-quantized'"
-        )
+    """Activations that were quantized in calibration would be lost in silence."""
     groups = settings.get("config_groups")
     if not isinstance(groups, dict) or not groups:
         raise InputError(f"{source}: its quantization_config has no 'config_groups'")
     for name, group in groups.items():
-        weights = group.get("weights") if isinstance(group, dict) else None
-        if not isinstance(weights, dict) or weights.get("num_bits") != 4:
+        if not isinstance(group, dict):
+            raise InputError(f"{source}: its compressed-tensors group {name!r} is {group!r}")
+        stated = settings.get("format")
+        form = group.get("format") or stated if stated == _MIXED else stated
+        if form not in _FORMATS:
             raise InputError(
-                f"{source}: its compressed-tensors group {name!r} has weights {weights!r}, "
-                "expected 4-bit integers"
+                f"{source}: its compressed-tensors format is {form!r}, expected "
+                f"{', '.join(map(repr, _FORMATS))}"
             )
-        if weights.get("type", "int") != "int" or group.get("input_activations"):
-            raise InputError(
-                f"{source}: its compressed-tensors group {name!r} is not W4A16 with int weights"
-            )
+        _check_group(name, group, source)
+
+
+def _check_group(name: str, group: Mapping[str, Any], source: str) -> None:
+    weights = group.get("weights")
+    if not isinstance(weights, dict) or weights.get("num_bits") not in (2, 4, 8):
+        raise InputError(
+            f"{source}: its compressed-tensors group {name!r} has weights {weights!r}, "
+            "expected 4-bit integers (or 8, or 2)"
+        )
+    if weights.get("type", "int") != "int":
+        raise InputError(
+            f"{source}: its compressed-tensors group {name!r} has weights of type "
+            f"{weights['type']!r}, expected 'int'"
+        )
+    inputs = group.get("input_activations")
+    if not inputs:
+        return
+    expected = {"num_bits": 8, "type": "int", "dynamic": True, "strategy": "token"}
+    if not isinstance(inputs, dict) or any(
+        inputs.get(field, value) != value for field, value in expected.items()
+    ):
+        raise InputError(
+            f"{source}: its compressed-tensors group {name!r} quantizes activations as {inputs!r}, "
+            "expected none (W4A16), or 8-bit integers per token as it runs (W4A8): what was "
+            "calibrated is not read. Quantize the model with scheme W4A16."
+        )
 
 
 def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
-    packed, scale = parts["weight_packed"], parts["weight_scale"]
-    rows, words = int32_matrix(packed, f"{name}.weight_packed", source)
-    shape = rows, words * 8
+    bits = _bits(settings, name, source)
+    packed = "weight_packed" in parts
+    if packed:
+        rows, words = int32_matrix(parts["weight_packed"], f"{name}.weight_packed", source)
+        columns = words * (32 // bits)
+    else:
+        rows, columns = _int8_matrix(parts, name, source)
+    shape = rows, columns
+    scale = parts["weight_scale"]
     groups = groups_of_rows(scale, shape, f"{name}.weight_scale", source)
     zero_point = parts.get("weight_zero_point")
     if zero_point is not None:
-        expect_shape(zero_point, (-(-rows // 8), groups), f"{name}.weight_zero_point", source)
-        int32_matrix(zero_point, f"{name}.weight_zero_point", source)
+        stored_rows = -(-rows * bits // 32) if packed else rows
+        expect_shape(zero_point, (stored_rows, groups), f"{name}.weight_zero_point", source)
+        if packed:
+            int32_matrix(zero_point, f"{name}.weight_zero_point", source)
 
     def values() -> torch.Tensor:
         stated = parts["weight_shape"].load().tolist() if "weight_shape" in parts else None
-        if stated not in (None, list(shape)):
+        if stated not in (None, [rows, columns]):
             raise InputError(
-                f"{source}: {name}.weight_shape says {stated}, its words hold {list(shape)}"
+                f"{source}: {name}.weight_shape says {stated}, its words hold {[rows, columns]}"
             )
-        return unpack_columns(packed.load())
+        if not packed:
+            return parts["weight"].load()
+        return unpack_columns(parts["weight_packed"].load(), bits=bits)
 
     def zeros() -> torch.Tensor:
         assert zero_point is not None
-        return unpack_columns(zero_point.load().t())[:, :rows].t().contiguous()
+        if not packed:
+            return zero_point.load()
+        return unpack_columns(zero_point.load().t(), bits=bits)[:, :rows].t().contiguous()
 
     return GroupedLinear(
         shape=shape,
@@ -72,15 +117,48 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
         scales=scale.load,
         zeros=zeros if zero_point is not None else None,
         group_of=group_indices(
-            parts.get("weight_g_idx"), shape[1], groups, f"{name}.weight_g_idx", source
+            parts.get("weight_g_idx"), columns, groups, f"{name}.weight_g_idx", source
         ),
+        bits=bits,
     )
+
+
+def _int8_matrix(parts: Parts, name: str, source: str) -> tuple[int, int]:
+    weight = parts.get("weight")
+    if weight is None or weight.dtype != torch.int8 or len(weight.shape) != 2:
+        found = "missing" if weight is None else f"{weight.dtype} {list(weight.shape)}"
+        raise InputError(
+            f"{source}: {name}.weight is {found}, expected an int8 matrix, or {name}.weight_packed"
+        )
+    return weight.shape[0], weight.shape[1]
+
+
+def _bits(settings: Settings, name: str, source: str) -> int:
+    """What the group says that `name` belongs to: one that names it or has a pattern for it comes
+    before one for a whole class."""
+    of_class = None
+    for group in settings["config_groups"].values():
+        for target in map(str, group.get("targets") or ()):
+            if target == name or (target.startswith("re:") and _matches(target[3:], name, source)):
+                return group["weights"]["num_bits"]
+            if not target.startswith("re:") and of_class is None:
+                of_class = group["weights"]["num_bits"]
+    return 4 if of_class is None else of_class
+
+
+def _matches(pattern: str, name: str, source: str) -> bool:
+    try:
+        return re.match(pattern, name) is not None
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InputError(
+            f"{source}: its target 're:{pattern[:100]}' is no pattern: {error}"
+        ) from error
 
 
 COMPRESSED_TENSORS = Quantizer(
     name="compressed-tensors",
-    required=("weight_packed", "weight_scale"),
-    optional=("weight_shape", "weight_zero_point", "weight_g_idx"),
+    required=("weight_scale",),
+    optional=("weight_packed", "weight", "weight_shape", "weight_zero_point", "weight_g_idx"),
     check=_check,
     read=_read,
 )

@@ -1,31 +1,34 @@
 """Reads GPTQ linears as AutoGPTQ and GPTQModel write them (Frantar et al., 2022).
 
-For a linear F with weight [N, K] and G groups:
-F.qweight int32 [K/8, N]   eight input features a word, the first in the low bits
-F.qzeros  int32 [G, N/8]   eight output features a word; format "gptq" stores zero - 1 (the
+For a linear F with weight [N, K] of b bits and G groups, n = 32 / b numbers a word:
+F.qweight int32 [K/n, N]   n input features a word, the first in the low bits
+F.qzeros  int32 [G, N/n]   n output features a word; format "gptq" stores zero - 1 (the
                            AutoGPTQ kernels add it), "gptq_v2" (GPTQModel) the zero itself
 F.scales  float [G, N]
 F.g_idx   int32 [K]        the group of each input feature
-weight = scale * (number - zero), the numbers 0 to 15; symmetric files have every zero at 8.
+weight = scale * (number - zero), the numbers 0 to 2^b - 1; symmetric files have every zero in
+their middle. A file's linears may differ in bits (GPTQModel's `dynamic`): their shapes tell.
 """
 
 from collections.abc import Mapping
 
 import torch
 
+from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import group_indices, groups_of_transposed
 from quatrain.checkpoint.quantizers.int32_packing import int32_matrix, unpack_columns
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
 from quatrain.errors import InputError
 
-_ONES = 0x11111111
+_BITS = (4, 8, 2)
 
 
 def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
-    if settings.get("bits") != 4:
+    if settings.get("bits") not in _BITS:
         raise InputError(
-            f"{source}: its quantization_config has bits {settings.get('bits')!r}, expected 4"
+            f"{source}: its quantization_config has bits {settings.get('bits')!r}, expected 4, 8 "
+            "or 2"
         )
     if _format(settings) not in ("gptq", "gptq_v2"):
         raise InputError(
@@ -35,18 +38,20 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
 
 def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
     words, rows = int32_matrix(parts["qweight"], f"{name}.qweight", source)
-    shape = rows, words * 8
-    groups = groups_of_transposed(parts, shape, name, source)
+    bits = _bits(parts["qzeros"], rows, name, source)
+    shape = rows, words * (32 // bits)
+    groups = groups_of_transposed(parts, shape, name, source, bits)
 
     def values() -> torch.Tensor:
-        # [K/8, N] words -> [N, K/8] -> [N, K]
-        return unpack_columns(parts["qweight"].load().t())
+        # [K/n, N] words -> [N, K/n] -> [N, K]
+        return unpack_columns(parts["qweight"].load().t(), bits=bits)
 
     def zeros() -> torch.Tensor:
-        words = parts["qzeros"].load()  # [G, N/8]
+        words = parts["qzeros"].load()  # [G, N/n]
         if _format(settings) == "gptq":
-            words = words + _ONES  # all eight at once, as GPTQModel took it away
-        return unpack_columns(words).t().contiguous()
+            # All of a word at once, as GPTQModel took it away.
+            words = words + sum(1 << shift for shift in range(0, 32, bits))
+        return unpack_columns(words, bits=bits).t().contiguous()
 
     return GroupedLinear(
         shape=shape,
@@ -56,6 +61,19 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
         scales=lambda: parts["scales"].load().t().contiguous(),
         zeros=zeros,
         group_of=group_indices(parts.get("g_idx"), shape[1], groups, f"{name}.g_idx", source),
+        bits=bits,
+    )
+
+
+def _bits(qzeros: StoredTensor, rows: int, name: str, source: str) -> int:
+    """Of a number, by how many of the zero points of N rows share a word."""
+    words = qzeros.shape[1] if len(qzeros.shape) == 2 else 0
+    for bits in _BITS:
+        if words * 32 == rows * bits:
+            return bits
+    raise InputError(
+        f"{source}: {name}.qzeros has shape {list(qzeros.shape)} for {rows} output features, "
+        f"expected {rows * 4 // 32} words of 4 bits a number, or those of 8 or 2 bits"
     )
 
 

@@ -25,9 +25,11 @@ def groups_of_rows(scale: StoredTensor, shape: tuple[int, int], name: str, sourc
     return groups
 
 
-def groups_of_transposed(parts: Parts, shape: tuple[int, int], name: str, source: str) -> int:
-    """G, from F.scales [G, N] and F.qzeros int32 [G, N/8] of the linear F of `shape` [N, K] called
-    `name`, as GPTQ and AWQ both store them.
+def groups_of_transposed(
+    parts: Parts, shape: tuple[int, int], name: str, source: str, bits: int = 4
+) -> int:
+    """G, from F.scales [G, N] and F.qzeros int32 [G, N * bits / 32] of the linear F of `shape`
+    [N, K] called `name`, as GPTQ and AWQ both store them.
 
     Raises `InputError` where they do not fit the weight.
     """
@@ -38,7 +40,7 @@ def groups_of_transposed(parts: Parts, shape: tuple[int, int], name: str, source
             f"{source}: {name}.scales has {groups} groups for {columns} input features"
         )
     expect_shape(parts["scales"], (groups, rows), f"{name}.scales", source, floating=True)
-    expect_shape(parts["qzeros"], (groups, rows // 8), f"{name}.qzeros", source)
+    expect_shape(parts["qzeros"], (groups, rows * bits // 32), f"{name}.qzeros", source)
     int32_matrix(parts["qzeros"], f"{name}.qzeros", source)
     return groups
 

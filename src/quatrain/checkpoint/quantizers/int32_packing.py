@@ -1,31 +1,34 @@
-"""Eight 4-bit numbers in an int32: how GPTQ, AWQ and compressed-tensors pack theirs."""
+"""Numbers of a few bits in an int32: how GPTQ, AWQ and compressed-tensors pack theirs."""
 
 import torch
 
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.errors import InputError
 
-_SHIFTS = torch.arange(0, 32, 4, dtype=torch.int32)
-_IN_ORDER = (0, 1, 2, 3, 4, 5, 6, 7)
 _ELEMENTS_AT_ONCE = 1 << 22
-_MIDDLE = 8  # the unsigned number that stands for 0
 
 
-def unpack_columns(packed: torch.Tensor, order: tuple[int, ...] = _IN_ORDER) -> torch.Tensor:
-    """int32 [R, C] to int8 [R, 8 * C]: the numbers 0 to 15 less 8.
+def unpack_columns(
+    packed: torch.Tensor, order: tuple[int, ...] | None = None, bits: int = 4
+) -> torch.Tensor:
+    """int32 [R, C] to int8 [R, n * C], n numbers of `bits` a word: those less what stands for 0.
 
-    Column 8c + order[i] lies in bits 4i to 4i + 3 of word c.
+    Column n * c + order[i] lies in bits `bits * i` and up of word c; without an order in the i-th.
     """
     rows, words = packed.shape
-    values = torch.empty((rows, words, 8), dtype=torch.int8)
-    # order[i] = j says where nibble i goes, so column j comes from nibble inverse[j].
-    inverse = torch.tensor(order).argsort()
-    shifts = _SHIFTS[inverse]
-    step = max(1, _ELEMENTS_AT_ONCE // max(1, words * 8))
+    count = 32 // bits
+    values = torch.empty((rows, words, count), dtype=torch.int8)
+    shifts = torch.arange(0, count * bits, bits, dtype=torch.int32)
+    if order is not None:
+        # order[i] = j says where number i goes, so column j comes from number inverse[j].
+        shifts = shifts[torch.tensor(order).argsort()]
+    step = max(1, _ELEMENTS_AT_ONCE // max(1, words * count))
+    middle = 1 << (bits - 1)  # the unsigned number that stands for 0
     for first in range(0, rows, step):
         block = packed[first : first + step, :, None]
-        values[first : first + step] = ((block >> shifts) & 15).to(torch.int8) - _MIDDLE
-    return values.view(rows, words * 8)
+        numbers = (block >> shifts) & ((1 << bits) - 1)
+        values[first : first + step] = (numbers - middle).to(torch.int8)
+    return values.view(rows, words * count)
 
 
 def int32_matrix(stored: StoredTensor, name: str, source: str) -> tuple[int, int]:
@@ -34,7 +37,7 @@ def int32_matrix(stored: StoredTensor, name: str, source: str) -> tuple[int, int
         found = str(stored.dtype).removeprefix("torch.")
         raise InputError(
             f"{source}: {name} is {found} {list(stored.shape)}, expected an int32 matrix of "
-            "eight 4-bit numbers a word"
+            "packed numbers"
         )
     return stored.shape[0], stored.shape[1]
 

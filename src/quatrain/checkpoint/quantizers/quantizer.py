@@ -8,6 +8,7 @@ from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 
 Parts = Mapping[str, StoredTensor]  # a linear's stored tensors, by what their names end in
+HEADERS = "headers"
 Settings = Mapping[str, Any]  # config.json's quantization_config
 
 
@@ -19,8 +20,10 @@ class Quantizer:
     tensors end in, after the linear's own. `read(parts, settings, name, source)`: the linear
     `name` from its stored parts; reads no data before the linear's own functions are called.
     `check(settings, metadata, source)`: raises `InputError` where the settings, or the metadata of
-    the files' headers, say something that cannot be read. `known_by_names`: whether its tensors
-    are no other's, so that a file without settings can be told by them.
+    the files' headers, say something that cannot be read; `read` finds that metadata under
+    `HEADERS` of the settings. `other_names`: more values of quant_method that mean it. `marked_by`:
+    a part that no other stores, so that a file without settings can be told by it. `asymmetric`:
+    whether it knows no other groups.
     """
 
     name: str
@@ -28,7 +31,9 @@ class Quantizer:
     read: Callable[[Parts, Settings, str, str], GroupedLinear]
     check: Callable[[Settings, Mapping[str, str], str], None]
     optional: tuple[str, ...] = ()
-    known_by_names: bool = False
+    other_names: tuple[str, ...] = ()
+    marked_by: str = ""
+    asymmetric: bool = False
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -5,8 +5,9 @@ from typing import Any
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor, put_once
 from quatrain.checkpoint.quantizers import QUANTIZERS, quantizer_by_names
-from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain, in_layout
-from quatrain.checkpoint.quantizers.quantizer import Quantizer
+from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
+from quatrain.checkpoint.quantizers.in_layout import in_layout
+from quatrain.checkpoint.quantizers.quantizer import HEADERS, Quantizer
 from quatrain.errors import InputError
 
 
@@ -16,39 +17,59 @@ def quantized_tensors(
     settings: Any,
     source: str,
     round_again: RoundAgain | None,
-) -> LazyTensors:
-    """`stored` with every quantized matrix F as F.weight, F.scales and F.zeros; names are kept.
+) -> tuple[LazyTensors, dict[str, bool]]:
+    """(`stored` with every quantized matrix F as F.weight, F.scales and F.zeros, names kept; for
+    each F whether its file has it in 4 bits or less).
 
     `settings`: config.json's quantization_config, or None, in which case the quantizer may be known
     by the tensors' names. `metadata`: of the files' headers. Raises `InputError`, naming `source`,
     where nothing is quantized, or in a way that is not read.
     """
-    if settings is None and (known := quantizer_by_names(stored)):
-        settings = {"quant_method": known.name}
+    known = quantizer_by_names(stored)
+    if known and (settings is None or (isinstance(settings, dict) and not _method(settings))):
+        settings = {**(settings or {}), "quant_method": known.name}
     if not isinstance(settings, dict):
         raise InputError(
             f"{source}: is a floating-point model (no quantization_config in config.json); "
             f"run `quatrain quantize {source} -o DIR` first"
         )
-    method = settings.get("quant_method")
-    quantizer = QUANTIZERS.get(str(method))
+    quantizer = QUANTIZERS.get(str(_method(settings)))
     if quantizer is None:
         raise InputError(
-            f"{source}: its quant_method is {method!r}, expected one of {', '.join(QUANTIZERS)}"
+            f"{source}: its quant_method is {_method(settings)!r}, expected one of "
+            f"{', '.join(QUANTIZERS)}"
         )
     quantizer.check(settings, metadata, source)
+    if quantizer.asymmetric and not (round_again and round_again.asymmetric):
+        raise InputError(
+            f"{source}: is a model of {quantizer.name.upper()}, whose groups have a zero point "
+            f"each, which the int4 kernels do not know; run `quatrain convert {source} DIR "
+            "--requantize-asymmetric`, which rounds it anew and says what that costs, or quantize "
+            "the model that it was made from"
+        )
     modules, others = _by_module(stored, quantizer)
     linears = {}
     for name, parts in modules.items():
         missing = [part for part in quantizer.required if part not in parts]
         if missing:
             raise InputError(f"{source}: {name}.{missing[0]} is missing, its other parts are there")
-        linears[name] = quantizer.read(parts, settings, name, source)
+        linears[name] = quantizer.read(parts, settings | {HEADERS: metadata}, name, source)
     if not linears:
-        raise InputError(f"{source}: says it is quantized by {method} and holds no such tensor")
-    for name, tensor in in_layout(linears, source, round_again).stored.items():
+        raise InputError(
+            f"{source}: says it is quantized by {quantizer.name} and holds no such tensor"
+        )
+    columns = [
+        tensor.shape[1]
+        for name, tensor in others.items()
+        if "layers." in name and len(tensor.shape) == 2 and ".adaptor." not in name
+    ]
+    for name, tensor in in_layout(linears, source, round_again, columns).stored.items():
         put_once(others, name, tensor, source)
-    return LazyTensors(others)
+    return LazyTensors(others), {name: linear.fits_int4 for name, linear in linears.items()}
+
+
+def _method(settings: Mapping[str, Any]) -> Any:
+    return settings.get("quant_method")
 
 
 def _by_module(
@@ -57,9 +78,14 @@ def _by_module(
     """(the quantized matrices' tensors by module and part, all other tensors by name)."""
     modules: dict[str, dict[str, StoredTensor]] = {}
     others = {}
+    # A weight alone is no quantized one, whose name it may have.
+    split = [name.rpartition(".") for name in stored]
+    quantized = {
+        module for module, _, part in split if part in quantizer.parts and part != "weight"
+    }
     for name, tensor in stored.stored.items():
         module, _, part = name.rpartition(".")
-        if part in quantizer.parts:
+        if part in quantizer.parts and module in quantized:
             modules.setdefault(module, {})[part] = tensor
         else:
             others[name] = tensor

@@ -7,14 +7,15 @@ weight [N, K] as qdata int8 [N, K], scale [N, G] and zero_point [N, G]. They are
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
-from quatrain.checkpoint.files.torchao_tensor import PARTS, TYPE
+from quatrain.checkpoint.files.torchao_tensor import BITS, DTYPE_BITS, PARTS, TYPE
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import groups_of_rows
 from quatrain.checkpoint.quantizers.int32_packing import expect_shape
-from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
+from quatrain.checkpoint.quantizers.quantizer import HEADERS, Parts, Quantizer, Settings
 from quatrain.errors import InputError
 from quatrain.linear.packing import is_int4
 
@@ -22,16 +23,20 @@ from quatrain.linear.packing import is_int4
 def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
     """A safetensors header names the type of each tensor."""
     for name, text in metadata.items():
-        try:
-            description = json.loads(text) if text.startswith("{") else {}
-        except (ValueError, RecursionError):
-            continue  # metadata of other programs is theirs
-        kind = description.get("_type", "Tensor")
+        kind = _description(text).get("_type", "Tensor")
         if kind not in (TYPE, "Tensor"):
             raise InputError(
                 f"{source}: {name} is a torchao {kind}, expected {TYPE}; quantize with "
                 "Int8DynamicActivationIntxWeightConfig or IntxWeightOnlyConfig, weight_dtype int4"
             )
+
+
+def _description(text: str) -> dict[str, Any]:
+    """The object in `text`, or {}: metadata of other programs is theirs."""
+    try:
+        return json.loads(text) if text.startswith("{") else {}
+    except (ValueError, RecursionError):
+        return {}
 
 
 def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
@@ -54,16 +59,28 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
         values=qdata.load,
         scales=scale.load,
         zeros=zero_point.load if zero_point is not None else None,
-        # A layer's linears are int4; of an embedding and an output layer the values tell.
-        int8="layers." not in name and not is_int4(qdata.load()),
+        bits=_bits(parts, settings, name),
     )
+
+
+def _bits(parts: Parts, settings: Settings, name: str) -> int:
+    """What the file says its values were made for. Where it does not, a layer's linears are int4;
+    of an embedding and an output layer the values tell."""
+    said = _description(settings.get(HEADERS, {}).get(f"{name}.weight", "")).get("_data", {})
+    dtype = said.get("target_dtype") if isinstance(said, dict) else None
+    stated = dtype.get("_data") if isinstance(dtype, dict) else None
+    if BITS in parts:
+        return int(parts[BITS].load())
+    if stated in DTYPE_BITS:
+        return DTYPE_BITS[stated]
+    return 4 if "layers." in name or is_int4(parts["_weight_qdata"].load()) else 8
 
 
 TORCHAO = Quantizer(
     name="torchao",
     required=PARTS[:2],
-    optional=PARTS[2:],
+    optional=(*PARTS[2:], BITS),
     check=_check,
     read=_read,
-    known_by_names=True,
+    marked_by=PARTS[0],
 )

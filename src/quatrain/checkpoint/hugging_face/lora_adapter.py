@@ -1,0 +1,122 @@
+"""LoRA adapters as PEFT saves them, merged into the model that they were trained on.
+
+A folder of adapter_config.json and adapter_model.safetensors (or .bin): for a linear F of weight
+[N, K], `base_model.model.F.lora_A.weight` [r, K] and `base_model.model.F.lora_B.weight` [N, r]; for
+an embedding [N, K], `lora_embedding_A` [r, N] and `lora_embedding_B` [K, r]; and whole tensors that
+were trained, under their names. The merged weight is W + s B A with s = lora_alpha / r, or
+lora_alpha / sqrt(r) with `use_rslora` (Hu et al., 2021; Kalajdzievski, 2023).
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quatrain.checkpoint.files.adapter_folder import ADAPTER_CONFIG, adapter_files
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.files.tensor_file import read_tensors
+from quatrain.checkpoint.hugging_face.fields import Fields, flag, number, object_of, refusal
+from quatrain.checkpoint.hugging_face.multimodal import text_tensors
+from quatrain.errors import InputError
+from quatrain.json_files import read_object
+
+_PREFIX = "base_model.model."
+_PART = re.compile(r"(.+)\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B)(?:\.default)?")
+_SAVED = re.compile(r"\.(?:modules_to_save(?:\.default)?|base_layer|original_module)\.")
+# What PEFT can do besides, with the values under which it does nothing.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "use_dora": (None, False),
+    "fan_in_fan_out": (None, False),
+    "megatron_config": (None,),
+    "trainable_token_indices": (None,),
+    "target_parameters": (None, []),
+}
+
+
+def with_adapter(stored: LazyTensors, adapter: Path) -> LazyTensors:
+    """The model's tensors, by Hugging Face name, with `adapter` merged in as they are read.
+
+    Raises `InputError` where the adapter is of another kind than LoRA, or of another model.
+    """
+    source = str(adapter / ADAPTER_CONFIG)
+    fields = read_object(adapter / ADAPTER_CONFIG)
+    if fields.get("peft_type") != "LORA":
+        raise refusal(fields, "peft_type", "'LORA': no other adapter can be merged", source)
+    for name, neutral in _NEUTRAL.items():
+        if fields.get(name) not in neutral:
+            raise refusal(fields, name, f"{neutral[-1]!r}; merge it with peft", source)
+    low_rank, whole = _parts(adapter)
+    merged = dict(stored.stored)
+    for name, tensor in whole.items():
+        _require(stored, name, adapter)
+        merged[name] = tensor
+    for module, parts in low_rank.items():
+        name = f"{module}.weight"
+        _require(stored, name, adapter)
+        merged[name] = _merged(merged[name], parts, _scale(fields, module, parts, source), name)
+    return LazyTensors(merged)
+
+
+def _parts(
+    adapter: Path,
+) -> tuple[dict[str, dict[str, StoredTensor]], dict[str, StoredTensor]]:
+    """(by module the matrices of low rank, by name the tensors that are whole)."""
+    file = adapter_files(adapter)[1]
+    found = read_tensors(file)
+    named = {name: name.removeprefix(_PREFIX).removesuffix(".weight") for name in found}
+    low_rank: dict[str, dict[str, StoredTensor]] = {}
+    whole: dict[str, str] = {}
+    for name, short in named.items():
+        match = _PART.fullmatch(short)
+        if match is None and "lora_" in short:
+            raise InputError(f"{file}: {name} is no matrix of LoRA's; merge it with peft")
+        if match is None:
+            whole[name] = _SAVED.sub(".", name.removeprefix(_PREFIX))
+            continue
+        of_text = text_tensors(LazyTensors({f"{match[1]}.weight": found.stored[name]}))
+        for module in of_text:  # none where it changes what sees, which is left out
+            low_rank.setdefault(module.removesuffix(".weight"), {})[match[2]] = found.stored[name]
+    if not low_rank and not whole:
+        raise InputError(f"{file}: holds no tensor")
+    return low_rank, text_tensors(found.renamed(whole)).stored
+
+
+def _require(stored: LazyTensors, name: str, adapter: Path) -> None:
+    if name not in stored:
+        raise InputError(
+            f"{adapter}: changes {name}, which the model in --base does not have; give the model "
+            "that the adapter was trained on"
+        )
+
+
+def _scale(fields: Fields, module: str, parts: dict[str, StoredTensor], source: str) -> float:
+    """s, of which `alpha_pattern` may say otherwise for some modules; r is the matrices' own."""
+    first = next(iter(parts.values()))
+    rank = min(first.shape) if "lora_A" not in parts else parts["lora_A"].shape[0]
+    alphas = object_of(fields, "alpha_pattern", source)
+    own = next((name for name in alphas if re.match(rf"(.*\.)?({name})$", module)), None)
+    alpha = number(fields, "lora_alpha", source) if own is None else number(alphas, own, source)
+    return alpha / (rank**0.5 if flag(fields, "use_rslora", source) else rank)
+
+
+def _merged(
+    weight: StoredTensor, parts: dict[str, StoredTensor], scale: float, name: str
+) -> StoredTensor:
+    linear = {"lora_A", "lora_B"}
+    if parts.keys() not in (linear, {"lora_embedding_A", "lora_embedding_B"}):
+        raise InputError(f"{name}: the adapter has {', '.join(parts)} of it alone")
+    of_linear = parts.keys() == linear
+    a, b = (parts[f"lora_{'' if of_linear else 'embedding_'}{part}"] for part in "AB")
+    shape = (b.shape[0], a.shape[1]) if of_linear else (a.shape[1], b.shape[0])
+    if tuple(weight.shape) != shape or a.shape[0] != b.shape[1]:
+        raise InputError(
+            f"{name}: the adapter's matrices {list(a.shape)} and {list(b.shape)} do not fit its "
+            f"shape {list(weight.shape)}; give the model that the adapter was trained on"
+        )
+
+    def load() -> torch.Tensor:
+        change = b.load().float() @ a.load().float()
+        return weight.load().float() + scale * (change if of_linear else change.t())
+
+    return StoredTensor(shape, torch.float32, load)

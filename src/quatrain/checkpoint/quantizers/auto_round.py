@@ -1,0 +1,71 @@
+"""Reads AutoRound linears (Cheng et al., 2023), which it packs as GPTQ or as AWQ does.
+
+`packing_format` (formerly `backend`) of its quantization_config says how: "auto_round:auto_gptq" as
+GPTQ with zero - 1 stored, "auto_round" and "auto_round:gptqmodel" as GPTQ with the zero itself,
+"auto_round:auto_awq" as AWQ. (AutoRound's `inference/backend.py`.)
+"""
+
+from collections.abc import Mapping
+
+from quatrain.checkpoint.quantizers.awq import AWQ
+from quatrain.checkpoint.quantizers.gptq import GPTQ
+from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
+from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
+from quatrain.errors import InputError
+
+_OURS = "auto_round:"
+# By what follows that; the exllamav2 of its first releases packed as GPTQ's own exporters did.
+_PACKINGS: dict[str, tuple[Quantizer, str]] = {
+    "auto_gptq": (GPTQ, "gptq"),
+    "gptq": (GPTQ, "gptq"),
+    "": (GPTQ, "gptq_v2"),
+    "auto_round": (GPTQ, "gptq_v2"),
+    "gptqmodel": (GPTQ, "gptq_v2"),
+    "auto_awq": (AWQ, "gemm"),
+    "awq": (AWQ, "gemm"),
+}
+
+
+def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
+    packer, as_theirs = _packing(settings, source)
+    if settings.get("data_type", "int") != "int":
+        raise InputError(
+            f"{source}: its quantization_config has data_type {settings['data_type']!r}, expected "
+            "'int'"
+        )
+    bits, dynamic = settings.get("act_bits") or 16, settings.get("act_dynamic", True)
+    if not isinstance(bits, int) or (bits < 16 and not (bits == 8 and dynamic is True)):
+        raise InputError(
+            f"{source}: it quantizes activations (act_bits {bits!r}, act_dynamic {dynamic!r}), "
+            "expected none, or to 8 bits as it runs"
+        )
+    packer.check(as_theirs, metadata, source)
+
+
+def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
+    packer, as_theirs = _packing(settings, source)
+    return packer.read(parts, as_theirs, name, source)
+
+
+def _packing(settings: Settings, source: str) -> tuple[Quantizer, Settings]:
+    """(who reads it, the settings as that expects them)."""
+    stated = str(settings.get("packing_format") or settings.get("backend") or "auto_round")
+    known = _PACKINGS.get(stated.removeprefix(_OURS))
+    if known is None:
+        expected = ", ".join(_OURS + name for name in _PACKINGS if name)
+        raise InputError(
+            f"{source}: AutoRound packed it as {stated[:100]!r}, expected one of {expected}; "
+            "export it with --format auto_gptq"
+        )
+    packer, form = known
+    return packer, {"bits": settings.get("bits"), "checkpoint_format": form, "version": "gemm"}
+
+
+AUTO_ROUND = Quantizer(
+    name="auto-round",
+    other_names=("intel/auto-round",),
+    required=GPTQ.required,
+    optional=GPTQ.optional,
+    check=_check,
+    read=_read,
+)

@@ -1,0 +1,183 @@
+"""Quantized linears of other programs as the pre-quantized layout has them."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, RowsOf, StoredTensor
+from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear, RoundAgain
+from quatrain.errors import InputError
+from quatrain.int4 import GROUP_SIZES
+
+_USUAL_GROUP_SIZE = 32  # of linears that no group size is known of
+
+
+def in_layout(
+    linears: Mapping[str, GroupedLinear],
+    source: str,
+    round_again: RoundAgain | None = None,
+    floating_columns: Iterable[int] = (),
+) -> LazyTensors:
+    """The linears as `F.weight` int8 [N, K], `F.scales` [N, G] and, where stored, `F.zeros`.
+
+    Values and scales are the file's own. The layers have one group size, the largest that divides
+    all groups of theirs: a wider group is written as several of the same scale. An act-order linear
+    is refused when it is read; one that is asymmetric shows its `zeros`, which
+    `Checkpoint.check_values` refuses. `round_again` rounds those where it takes them, and a layer's
+    linears of more than 4 bits, symmetrically, when they are read; without it the latter raise
+    `InputError`. `floating_columns`: input features of linears that are still to be rounded.
+    """
+    stored: dict[str, StoredTensor] = {}
+    group_size = _group_size(linears, floating_columns)
+    for name, linear in linears.items():
+        groups = linear.groups
+        if (linear.fits_int4 or _is_of_layer(name)) and group_size:
+            groups = linear.shape[1] // group_size
+        elif _only_int8_by_row(name, linear):
+            groups = 1
+        why = _why_rounded(name, linear, round_again)
+        if why and round_again is None:
+            raise InputError(
+                f"{source}: {name} is {why} in a layout of int4; run `quatrain convert {source} "
+                "DIR`, which rounds such linears anew and says what that costs"
+            )
+        if why and round_again is not None:
+            stored |= _rounded_again(name, linear, groups, source, round_again, why)
+        else:
+            stored |= _as_they_are(name, linear, groups, source)
+    return LazyTensors(stored)
+
+
+def _group_size(
+    linears: Mapping[str, GroupedLinear], floating_columns: Iterable[int]
+) -> int | None:
+    """The one group size of the layers: None where none fits, which is refused with the rest of
+    the structure. Of a row that is one group, only its length counts."""
+    layers = {name: linear for name, linear in linears.items() if _is_of_layer(name)}
+    int4 = [linear for linear in (layers or linears).values() if linear.fits_int4]
+    widths = {linear.shape[1] // linear.groups for linear in int4 if linear.groups > 1}
+    if not int4:
+        widths = {_USUAL_GROUP_SIZE}
+    rows = {linear.shape[1] for linear in linears.values() if linear.fits_int4}
+    rows |= {linear.shape[1] for linear in layers.values()}
+    common = math.gcd(*widths, *rows, *floating_columns)
+    return max((size for size in GROUP_SIZES if common % size == 0), default=None)
+
+
+def _is_of_layer(name: str) -> bool:
+    return "layers." in name
+
+
+def _only_int8_by_row(name: str, linear: GroupedLinear) -> bool:
+    """Of an int8 table: whether the layout has it with one scale a row alone."""
+    is_output = name.rpartition(".")[2] in ("lm_head", "output")
+    return not linear.fits_int4 and (is_output or linear.zeros is not None)
+
+
+def _why_rounded(name: str, linear: GroupedLinear, round_again: RoundAgain | None) -> str:
+    """What a linear is that is to be rounded; '' for one that is kept."""
+    in_groups = linear.groups > 1 and _only_int8_by_row(name, linear)
+    if not linear.fits_int4 and (_is_of_layer(name) or in_groups):
+        return f"{linear.bits} bits"
+    takes = round_again is not None and round_again.asymmetric
+    return "asymmetric or in act-order" if takes and (linear.zeros or linear.group_of) else ""
+
+
+def _as_they_are(
+    name: str, linear: GroupedLinear, groups: int, source: str
+) -> dict[str, StoredTensor]:
+    shape = (linear.shape[0], groups)
+
+    def weight() -> torch.Tensor:
+        if _is_act_order(linear):
+            raise InputError(
+                f"{source}: {name} is quantized in act-order (desc_act): its groups are not "
+                "neighbours in a row, which no int4 kernel can read. Convert it with "
+                "--requantize-asymmetric, which rounds it anew and says what that costs, or "
+                "quantize the model with desc_act=False."
+            )
+        return linear.values()
+
+    stored = {
+        f"{name}.weight": StoredTensor(linear.shape, torch.int8, weight),
+        f"{name}.scales": StoredTensor(
+            shape, linear.scales_dtype, lambda: _spread(linear.scales(), groups)
+        ),
+    }
+    if linear.zeros is not None:
+        zeros = linear.zeros
+        stored[f"{name}.zeros"] = StoredTensor(
+            shape, torch.float32, lambda: _spread(zeros().float(), groups)
+        )
+    return stored
+
+
+def _rounded_again(
+    name: str,
+    linear: GroupedLinear,
+    groups: int,
+    source: str,
+    round_again: RoundAgain,
+    why: str,
+) -> dict[str, StoredTensor]:
+    int4 = linear.fits_int4 or _is_of_layer(name)
+    group_size = linear.shape[1] // groups if int4 else None
+    kept_scales: list[torch.Tensor] = []  # once they are made: an eighth of the values' bytes
+
+    def make() -> tuple[torch.Tensor, torch.Tensor]:
+        scales = linear.scales().float()
+        zeros = linear.zeros().float() if linear.zeros else torch.zeros_like(scales)
+        fits = linear.fits_int4 or (not int4 and linear.groups == 1)
+        if fits and not zeros.any() and not _is_act_order(linear):
+            return linear.values(), _spread(scales, groups)
+        rows = _dequantized_rows(linear, scales, zeros)
+        try:
+            values, scales = round_again(name, rows, linear.shape, group_size, why)
+        except ValueError as error:
+            raise InputError(f"{source}: {name} {error}; the file is damaged") from error
+        return values, _spread(scales.view(linear.shape[0], -1), groups)
+
+    def weight() -> torch.Tensor:
+        values, made = make()
+        kept_scales[:] = [made]
+        return values
+
+    def scales() -> torch.Tensor:
+        if not kept_scales:
+            kept_scales[:] = [make()[1]]
+        return kept_scales[0]
+
+    return {
+        f"{name}.weight": StoredTensor(linear.shape, torch.int8, weight),
+        f"{name}.scales": StoredTensor((linear.shape[0], groups), torch.float32, scales),
+    }
+
+
+def _dequantized_rows(linear: GroupedLinear, scales: torch.Tensor, zeros: torch.Tensor) -> RowsOf:
+    """Rows of the float32 [N, K] that scales and zeros [N, G] make of the values."""
+    columns = linear.shape[1]
+    group_of = (
+        linear.group_of()
+        if linear.group_of
+        else torch.arange(columns) // (columns // linear.groups)
+    )
+    values = linear.values()
+
+    def rows_of(rows: slice) -> torch.Tensor:
+        return (values[rows].float() - zeros[rows][:, group_of]) * scales[rows][:, group_of]
+
+    return rows_of
+
+
+def _is_act_order(linear: GroupedLinear) -> bool:
+    if linear.group_of is None:
+        return False
+    columns = linear.shape[1]
+    in_order = torch.arange(columns) // max(1, columns // linear.groups)
+    return not torch.equal(linear.group_of(), in_order)
+
+
+def _spread(per_group: torch.Tensor, groups: int) -> torch.Tensor:
+    """[N, G] to [N, groups], each repeated where there are fewer."""
+    return per_group.repeat_interleave(groups // per_group.shape[1], dim=1)

@@ -1,0 +1,96 @@
+"""Reads MLX's affine quantization (`mlx.nn.quantize`, what mlx-lm writes).
+
+For a matrix F [N, K] of b bits in G groups, an embedding or output layer too:
+F.weight uint32 [N, K * b / 32]   the numbers one after the other, the first in the low bits
+F.scales float  [N, G]
+F.biases float  [N, G]
+weight = scale * number + bias, the numbers 0 to 2^b - 1: a zero point of -bias / scale, which is
+rarely a whole number, so nearly every group has to be rounded anew.
+
+config.json's `quantization` states group_size and bits, and by a module's name what differs.
+"""
+
+from collections.abc import Mapping
+
+import torch
+
+from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
+from quatrain.checkpoint.quantizers.groups import groups_of_rows
+from quatrain.checkpoint.quantizers.int32_packing import expect_shape
+from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
+from quatrain.errors import InputError
+
+_BITS = (2, 3, 4, 5, 6, 8)
+_ROWS_AT_ONCE = 1024
+_NO_STEP = 1e-12  # in place of 0, of a group of equal weights: it leaves the bias alone
+
+
+def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
+    stated = [settings, *(value for value in settings.values() if isinstance(value, dict))]
+    for of_module in stated:
+        mode = of_module.get("mode", "affine")
+        if mode != "affine":
+            raise InputError(
+                f"{source}: is an MLX model in mode {mode!r}, expected 'affine'; take the model "
+                "that it was made from"
+            )
+
+
+def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
+    own = settings.get(name)
+    bits = {**settings, **(own if isinstance(own, dict) else {})}.get("bits")
+    if bits not in _BITS:
+        raise InputError(f"{source}: {name} has {bits!r} bits, expected one of {_BITS}")
+    weight, scales = parts["weight"], parts["scales"]
+    if weight.dtype != torch.uint32 or len(weight.shape) != 2 or weight.shape[1] * 32 % bits:
+        found = str(weight.dtype).removeprefix("torch.")
+        raise InputError(
+            f"{source}: {name}.weight is {found} {list(weight.shape)}, expected a uint32 matrix of "
+            f"{bits}-bit numbers"
+        )
+    rows, columns = weight.shape[0], weight.shape[1] * 32 // bits
+    groups = groups_of_rows(scales, (rows, columns), f"{name}.scales", source)
+    expect_shape(parts["biases"], (rows, groups), f"{name}.biases", source, floating=True)
+    middle = 1 << (bits - 1)
+
+    def steps() -> torch.Tensor:
+        scale = scales.load().float()
+        return torch.where(scale == 0, _NO_STEP, scale)
+
+    def zeros() -> torch.Tensor:
+        return -parts["biases"].load().float() / steps() - middle
+
+    return GroupedLinear(
+        shape=(rows, columns),
+        groups=groups,
+        scales_dtype=torch.float32,
+        values=lambda: _numbers(weight.load(), bits, columns) - middle,
+        scales=steps,
+        zeros=zeros,
+        bits=bits,
+    )
+
+
+def _numbers(words: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
+    """uint32 [N, K * bits / 32] to the numbers, uint8 as int8 [N, K]."""
+    octets = words.view(torch.uint8)
+    if bits == 8:
+        return octets.view(torch.int8)
+    values = torch.empty((len(octets), columns), dtype=torch.int8)
+    weights = 1 << torch.arange(bits, dtype=torch.uint8)
+    for first in range(0, len(octets), _ROWS_AT_ONCE):
+        some = octets[first : first + _ROWS_AT_ONCE]
+        stream = (some[..., None] >> torch.arange(8, dtype=torch.uint8)) & 1  # the lowest first
+        numbers = stream.reshape(len(some), columns, bits) * weights
+        values[first : first + _ROWS_AT_ONCE] = numbers.sum(-1).to(torch.int8)
+    return values
+
+
+MLX = Quantizer(
+    name="mlx",
+    required=("weight", "scales", "biases"),
+    check=_check,
+    read=_read,
+    marked_by="biases",
+    asymmetric=True,
+)

@@ -1,0 +1,57 @@
+"""Tensor names that a wrapper around the model has changed: what the model itself calls them."""
+
+import re
+from collections.abc import Iterable
+
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.errors import InputError
+
+# torch.compile, FSDP and activation checkpointing name a module of their own, anywhere.
+_ANYWHERE = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+# What every name begins with: DDP and DeepSpeed; PEFT.
+_BEFORE_ALL = ("module.", "base_model.model.")
+_ADAPTED = re.compile(r"\.(?:base_layer|lora_[AB])\.")
+_LAYER = re.compile(r"layers\.\d+\.|embed_tokens\.|norm\.weight$")
+
+
+def unwrapped(stored: LazyTensors, source: str) -> LazyTensors:
+    """`stored` under the model's own names. Raises `InputError`, naming `source`, where two tensors
+    get one name, and for a model with an adapter that was not merged into it."""
+    names = {name: _ANYWHERE.sub("", name) for name in stored}
+    while prefix := _common_prefix(names.values()):
+        names = {old: new.removeprefix(prefix) for old, new in names.items()}
+    adapted = next((name for name in stored if _ADAPTED.search(name)), None)
+    if adapted is not None:
+        raise InputError(
+            f"{source}: {adapted} is part of an adapter that is not merged into the model; save "
+            "it with `model.merge_and_unload().save_pretrained(DIR)` of the package peft"
+        )
+    whose: dict[str, str] = {}
+    for old, new in names.items():
+        if new in whose:
+            raise InputError(
+                f"{source}: {whose[new]} and {old} are both the model's {new}; keep one of them"
+            )
+        whose[new] = old
+    return stored.renamed(names)
+
+
+def _common_prefix(names: Iterable[str]) -> str:
+    names = list(names)
+    for prefix in _BEFORE_ALL:
+        if names and all(name.startswith(prefix) for name in names):
+            return prefix
+    # A module that holds the model as `model`: the model's own names begin so only once.
+    inner = [name.removeprefix("model.") for name in names]
+    wraps = any(name.startswith(("model.", "tok_embeddings.", "lm_head.")) for name in inner)
+    return "model." if wraps and all(name.startswith("model.") for name in names) else ""
+
+
+def with_model_prefix(stored: LazyTensors) -> LazyTensors:
+    """`stored`, whose names begin with `model.` where they are those of a Hugging Face model
+    without its output layer (`LlamaModel`), which has none."""
+    if "embed_tokens.weight" not in stored:
+        return stored
+    return stored.renamed(
+        {name: f"model.{name}" if _LAYER.match(name) else name for name in stored}
+    )

@@ -1,0 +1,110 @@
+"""LoRA adapters: merged into their model as PEFT does, or named where that is not given."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.support import tiny_models as tiny
+
+from quatrain.checkpoint.open import open_checkpoint, open_float_model
+from quatrain.errors import InputError
+from quatrain.quantize.pipeline import quantize_model
+
+Q, EMBEDDING = "model.layers.0.self_attn.q_proj", "model.embed_tokens"
+
+
+def matrices() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        f"{Q}.lora_A.weight": (8, 64),
+        f"{Q}.lora_B.weight": (64, 8),
+        f"{EMBEDDING}.lora_embedding_A": (4, 272),
+        f"{EMBEDDING}.lora_embedding_B": (64, 4),
+        "model.norm.weight": (64,),
+    }
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def write_adapter(folder: Path, tensors=None, **fields) -> Path:
+    folder.mkdir()
+    tensors = matrices() if tensors is None else tensors
+    named = {f"base_model.model.{name}": tensor for name, tensor in tensors.items()}
+    save_file(named, folder / "adapter_model.safetensors")
+    said = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "base_model_name_or_path": "a/llama"}
+    (folder / "adapter_config.json").write_text(json.dumps(said | fields))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("fields", "of_query", "of_embedding"),
+    [
+        ({}, 16 / 8, 16 / 4),
+        ({"use_rslora": True}, 16 / 8**0.5, 16 / 4**0.5),
+        ({"alpha_pattern": {"layers.0.self_attn.q_proj": 4}}, 4 / 8, 16 / 4),
+    ],
+)
+def test_merged_weights(tmp_path, fields, of_query, of_embedding):
+    """peft 0.21's `merge_and_unload` of these gave the same, to float32's rounding."""
+    base = tiny.write_hugging_face(tmp_path / "base")
+    adapter, parts = write_adapter(tmp_path / "adapter", **fields), matrices()
+    found, before = open_float_model(adapter, base).tensors, tiny.float_tensors()
+    query, embedding = "layers.0.attention.wq.weight", "tok_embeddings.weight"
+    change = parts[f"{Q}.lora_B.weight"] @ parts[f"{Q}.lora_A.weight"]
+    assert torch.allclose(found[query], before[query] + of_query * change, atol=1e-5)
+    change = parts[f"{EMBEDDING}.lora_embedding_B"] @ parts[f"{EMBEDDING}.lora_embedding_A"]
+    assert torch.allclose(
+        found[embedding], before[embedding] + of_embedding * change.t(), atol=1e-5
+    )
+    assert torch.equal(found["norm.weight"], parts["model.norm.weight"])
+    other = "layers.1.attention.wq.weight"
+    assert torch.equal(found[other], before[other])
+
+
+def test_it_is_quantized_with_its_base(tmp_path):
+    base, adapter = tiny.write_hugging_face(tmp_path / "base"), write_adapter(tmp_path / "adapter")
+    quantize_model(adapter, tmp_path / "out", base=base)
+    open_checkpoint(tmp_path / "out").check_values()
+    with pytest.raises(InputError, match="holds another model"):
+        quantize_model(adapter, base, base=base)
+
+
+def test_without_its_base_it_is_named(tmp_path):
+    adapter = write_adapter(tmp_path / "adapter")
+    for opened in (open_float_model, open_checkpoint):
+        with pytest.raises(InputError, match=r"is an adapter of 'a/llama'.*--base FOLDER"):
+            opened(adapter)
+    (adapter / "config.json").write_text(json.dumps(tiny.HUGGING_FACE))  # the base's, as some have
+    with pytest.raises(InputError, match="is an adapter"):
+        open_float_model(adapter)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"peft_type": "LOHA"}, "'peft_type' is 'LOHA'"),
+        ({"use_dora": True}, "'use_dora' is True"),
+        ({"lora_alpha": "16"}, "'lora_alpha' is '16'"),
+    ],
+)
+def test_what_cannot_be_merged_is_named(tmp_path, fields, message):
+    base = tiny.write_hugging_face(tmp_path / "base")
+    with pytest.raises(InputError, match=message):
+        open_float_model(write_adapter(tmp_path / "adapter", **fields), base)
+
+
+def test_an_adapter_of_another_model(tmp_path):
+    base = tiny.write_hugging_face(tmp_path / "base")
+    wide = {f"{Q}.lora_A.weight": torch.ones(8, 32), f"{Q}.lora_B.weight": torch.ones(64, 8)}
+    with pytest.raises(InputError, match=r"do not fit its shape \[64, 64\]"):
+        open_float_model(write_adapter(tmp_path / "a", wide), base)
+    unknown = {name.replace("q_proj", "qkv"): tensor for name, tensor in wide.items()}
+    with pytest.raises(InputError, match="which the model in --base does not have"):
+        open_float_model(write_adapter(tmp_path / "b", unknown), base)
+
+
+def test_a_base_for_what_is_no_adapter(tmp_path):
+    model = tiny.write_hugging_face(tmp_path / "model")
+    with pytest.raises(InputError, match="holds no adapter"):
+        open_float_model(model, model)

@@ -1,0 +1,324 @@
+"""Folders whose linears are not all int4 alike: some left in floating point, of other bit widths or
+groups; and quantizers that pack as another one does, or have zero points alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.support import quantized_folders as folders
+from tests.support import tiny_models as tiny
+from tests.support.paths import WRITTEN_ELSEWHERE
+from tests.support.peers import change_config
+
+from quatrain.checkpoint.files.lazy_tensors import StoredTensor
+from quatrain.checkpoint.open import is_quantized, open_checkpoint
+from quatrain.checkpoint.quantizers.mlx import MLX
+from quatrain.errors import InputError
+from quatrain.quantize.methods.round_to_nearest import quantize_channels, quantize_groups
+from quatrain.quantize.pipeline import ConvertOptions, convert_model
+from quatrain.quantize.requantize import Requantization
+
+W2, DOWN = "layers.0.feed_forward.w2", "model.layers.0.mlp.down_proj"
+
+
+def symmetric_only() -> Requantization:
+    """What `quatrain convert` rounds without --requantize-asymmetric."""
+    return Requantization(asymmetric=False)
+
+
+def changed(folder: Path, module: str, parts: dict[str, torch.Tensor]) -> Path:
+    """`folder` with other tensors for the linear `module`."""
+    file = folder / "model.safetensors"
+    tensors = {
+        name: tensor
+        for name, tensor in load_file(file).items()
+        if name.rpartition(".")[0] != module
+    }
+    made = {f"{module}.{part}": tensor.contiguous() for part, tensor in parts.items()}
+    save_file(tensors | made, file)
+    return folder
+
+
+def weight_of(checkpoint, name: str) -> torch.Tensor:
+    values, scales = (checkpoint.tensors[f"{name}.{part}"] for part in ("weight", "scales"))
+    return (values.unflatten(1, (scales.shape[1], -1)) * scales[..., None].float()).flatten(1)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "compressed-tensors"])
+def test_a_linear_left_in_floating_point_is_rounded_by_name(tmp_path, method):
+    weight = torch.randn(64, 96, generator=torch.Generator().manual_seed(1)).half()
+    folder = changed(folders.write_quantized(tmp_path / "in", method), DOWN, {"weight": weight})
+    with pytest.raises(InputError, match=rf"{DOWN} is left in floating point.*quatrain convert"):
+        open_checkpoint(folder)
+    checkpoint = open_checkpoint(folder, round_again=symmetric_only())
+    checkpoint.check_values()
+    values, scales = quantize_groups(weight.float(), 32)
+    assert torch.equal(checkpoint.tensors[f"{W2}.weight"], values)
+    assert torch.equal(checkpoint.tensors[f"{W2}.scales"], scales)
+
+    report = convert_model(folder, tmp_path / "out")
+    assert [(one.name, one.was) for one in report.rounded_linears] == [(DOWN, "in floating point")]
+    rounded = (values.unflatten(1, (3, 32)) * scales[..., None]).flatten(1)
+    error = float((rounded - weight).norm() / weight.float().norm())
+    assert report.rounded_linears[0].relative_rms_error == pytest.approx(error, rel=1e-3)
+    manifest = json.loads((tmp_path / "out" / "quatrain_manifest.json").read_text())
+    assert manifest["rounded"]["linears"].keys() == {DOWN}
+
+
+def test_a_linear_that_groups_of_64_do_not_divide(tmp_path):
+    """Why quantizers leave one out: the others' groups become two of 32 each."""
+    expected = folders.expected_tensors()
+    folder = folders.write_quantized(tmp_path, "gptq")
+    for name in folders.layer_linears(expected):
+        values, scales = (expected[f"{name}.{part}"] for part in ("weight", "scales"))
+        module = tiny.renamed(f"{name}.x", tiny.HF_NAMES, "model.layers").removesuffix(".x")
+        wide = {"weight": torch.ones(64, 96).half()}
+        if not name.endswith("w2"):
+            wide = folders.pack_gptq(values, scales[:, :1])
+        changed(folder, module, wide)
+    checkpoint = open_checkpoint(folder, round_again=symmetric_only())
+    checkpoint.check_values()
+    assert checkpoint.group_size == 32
+    name = "layers.1.feed_forward.w1"
+    assert torch.equal(checkpoint.tensors[f"{name}.weight"], expected[f"{name}.weight"])
+    scales = expected[f"{name}.scales"][:, :1].expand(-1, 2)
+    assert torch.equal(checkpoint.tensors[f"{name}.scales"], scales)
+
+
+def eight_bits(method: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """`weight` [N, K] in 8 bits with a scale a row, and what that stands for under "read"."""
+    values, scales = quantize_channels(weight)
+    numbers = values.long() + 128
+    words = (numbers.unflatten(1, (-1, 4)) << torch.arange(0, 32, 8)).sum(-1)
+    words = (words - ((words >> 31) << 32)).int()
+    read = {"read": values * scales[:, None]}
+    if method == "compressed-tensors":
+        shape = torch.tensor(values.shape)
+        return read | {
+            "weight_packed": words, "weight_scale": scales[:, None], "weight_shape": shape,
+        }  # fmt: skip
+    middle = 127 if method == "gptq" else 128
+    zeros = torch.full(
+        (1, len(values) // 4), middle * 0x01010101 - (0 if middle < 128 else 1 << 32)
+    )
+    return read | {
+        "qweight": words.t(), "qzeros": zeros.int(), "scales": scales[None],
+        "g_idx": torch.zeros(weight.shape[1], dtype=torch.int32),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["gptq", "gptq_v2", "compressed-tensors"])
+def test_a_linear_of_8_bits_is_rounded_and_named_so(tmp_path, method):
+    weight = torch.randn(64, 96, generator=torch.Generator().manual_seed(1))
+    parts = eight_bits(method, weight)
+    read = parts.pop("read")
+    folder = changed(folders.write_quantized(tmp_path / "in", method), DOWN, parts)
+    if method == "compressed-tensors":
+        groups = folders.SETTINGS[method]["config_groups"]
+        eight = {"targets": ["re:.*layers[.]0.*down_proj"], "weights": {"num_bits": 8}}
+        settings = {"config_groups": {"group_1": eight, **groups}}
+        change_config(folder, quantization_config=folders.SETTINGS[method] | settings)
+    with pytest.raises(InputError, match=rf"{DOWN} is 8 bits.*quatrain convert"):
+        open_checkpoint(folder)
+    checkpoint = open_checkpoint(folder, round_again=symmetric_only())
+    checkpoint.check_values()
+    expected, scales = quantize_groups(read, 32)
+    assert torch.equal(checkpoint.tensors[f"{W2}.weight"], expected)
+    assert torch.equal(checkpoint.tensors[f"{W2}.scales"], scales)
+    report = convert_model(folder, tmp_path / "out")
+    assert [(one.name, one.was) for one in report.rounded_linears] == [(DOWN, "8 bits")]
+
+
+def test_torchao_linears_of_8_bits_and_in_floating_point(tmp_path):
+    from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
+    from torchao.quantization import IntxWeightOnlyConfig, PerGroup, quantize_
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    fields = {key: value for key, value in tiny.HUGGING_FACE.items() if key != "model_type"}
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**fields))
+    for suffix, dtype in (("down_proj", torch.int8), ("up_proj", torch.int4)):
+        quantize_(
+            model,
+            IntxWeightOnlyConfig(weight_dtype=dtype, granularity=PerGroup(32)),
+            lambda _, name, suffix=suffix: name.endswith(suffix),
+        )
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    for pickled in (True, False):
+        folder = tmp_path / str(pickled)
+        folder.mkdir()
+        if pickled:
+            torch.save(state, folder / "pytorch_model.bin")
+        else:
+            plain, metadata = flatten_tensor_state_dict(state)
+            save_file(plain, folder / "model.safetensors", metadata)
+        (folder / "config.json").write_text(json.dumps(tiny.HUGGING_FACE))
+        with pytest.raises(InputError, match=r"down_proj is 8 bits"):
+            open_checkpoint(folder)
+        checkpoint = open_checkpoint(folder, round_again=symmetric_only())
+        checkpoint.check_values()
+        down = state[f"{DOWN}.weight"].dequantize().float()
+        assert torch.equal(checkpoint.tensors[f"{W2}.weight"], quantize_groups(down, 32)[0])
+        query = state["model.layers.0.self_attn.q_proj.weight"]
+        found = checkpoint.tensors["layers.0.attention.wq.weight"]
+        assert torch.equal(found, quantize_groups(query, 32)[0])
+
+
+def int_quantized(folder: Path, inputs: dict | None) -> Path:
+    """W4A8 as compressed-tensors stores it: the integers as int8."""
+    expected = folders.expected_tensors()
+    folder = folders.write_quantized(folder, "compressed-tensors")
+    for name in folders.layer_linears(expected):
+        module = tiny.renamed(f"{name}.x", tiny.HF_NAMES, "model.layers").removesuffix(".x")
+        parts = {"weight": expected[f"{name}.weight"], "weight_scale": expected[f"{name}.scales"]}
+        changed(folder, module, parts)
+    group = folders.SETTINGS["compressed-tensors"]["config_groups"]["group_0"]
+    settings = {
+        "format": "int-quantized",
+        "config_groups": {"group_0": group | {"input_activations": inputs}},
+    }
+    said = folders.SETTINGS["compressed-tensors"] | settings
+    return change_config(folder, quantization_config=said)
+
+
+PER_TOKEN = {
+    "num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("inputs", [PER_TOKEN, None])
+def test_w4a8_of_compressed_tensors_is_read(tmp_path, inputs):
+    checkpoint = open_checkpoint(int_quantized(tmp_path, inputs))
+    checkpoint.check_values()
+    expected = folders.expected_tensors()
+    assert set(checkpoint.tensors) == set(expected)
+    for name, tensor in expected.items():
+        assert torch.equal(checkpoint.tensors[name], tensor), name
+
+
+def test_activations_that_were_calibrated_are_refused(tmp_path):
+    folder = int_quantized(tmp_path, PER_TOKEN | {"dynamic": False, "strategy": "tensor"})
+    with pytest.raises(InputError, match=r"quantizes activations as .*'tensor'.*W4A16"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("packing", "method"),
+    [
+        ("auto_round:auto_gptq", "gptq"),
+        ("auto_round:gptqmodel", "gptq_v2"),
+        ("auto_round", "gptq_v2"),
+        ("auto_round:auto_awq", "awq"),
+    ],
+)
+@pytest.mark.parametrize("name", ["auto-round", "intel/auto-round"])
+def test_auto_round_is_read_as_it_was_packed(tmp_path, packing, method, name):
+    folder = folders.write_quantized(tmp_path, method)
+    settings = {"quant_method": name, "bits": 4, "group_size": 32, "packing_format": packing}
+    checkpoint = open_checkpoint(change_config(folder, quantization_config=settings))
+    checkpoint.check_values()
+    for expected, tensor in folders.expected_tensors().items():
+        assert torch.equal(checkpoint.tensors[expected], tensor), expected
+
+
+def test_a_packing_of_auto_round_that_is_not_read(tmp_path):
+    folder = folders.write_quantized(tmp_path, "gptq")
+    settings = {"quant_method": "auto-round", "bits": 4, "packing_format": "auto_round:fp8"}
+    with pytest.raises(InputError, match=r"packed it as 'auto_round:fp8'.*auto_gptq"):
+        open_checkpoint(change_config(folder, quantization_config=settings))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+def test_mlx_numbers_are_read_as_mlx_reads_them(bits):
+    made = load_file(WRITTEN_ELSEWHERE / "mlx.safetensors")
+    parts = {
+        name: StoredTensor(tuple(part.shape), part.dtype, lambda part=part: part)
+        for name in MLX.required
+        if (part := made[f"{bits}.{name}"]) is not None
+    }
+    linear = MLX.read(parts, {"bits": bits, "group_size": 64}, "f", "file")
+    assert linear.zeros is not None
+    groups = linear.values().float().view(8, 2, 64) - linear.zeros()[..., None]
+    read = (groups * linear.scales()[..., None]).view(8, 128)
+    assert torch.allclose(read, made[f"{bits}.read"], rtol=1e-5, atol=1e-6)
+
+
+def write_mlx(folder: Path, bits: int = 4) -> tuple[Path, dict[str, torch.Tensor]]:
+    """(a folder as mlx-lm writes one, tied and with its embedding quantized too; what its
+    matrices stand for, by Meta name)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    named, read = {}, {}
+    for name, weight in tiny.float_tensors(tied=True).items():
+        theirs = tiny.renamed(name, tiny.HF_NAMES, "model.layers")
+        if weight.ndim == 1:
+            named[theirs] = weight
+            continue
+        groups = weight.unflatten(1, (-1, 32))
+        low, high = groups.aminmax(dim=-1)
+        scale = (high - low) / (2**bits - 1)
+        numbers = ((groups - low[..., None]) / scale[..., None]).round().long()
+        read[name] = (numbers * scale[..., None] + low[..., None]).flatten(1)
+        words = numbers.view(len(weight), -1, 32 // bits) << torch.arange(0, 32, bits)
+        words = words.sum(-1)
+        module = theirs.removesuffix("weight")
+        named[theirs] = (words - ((words >> 31) << 32)).int().view(torch.uint32)
+        named |= {f"{module}scales": scale, f"{module}biases": low}
+    save_file(named, folder / "model.safetensors", {"format": "mlx"})
+    said = {"quantization": {"group_size": 32, "bits": bits}, "tie_word_embeddings": True}
+    (folder / "config.json").write_text(json.dumps(tiny.HUGGING_FACE | said))
+    return folder, read
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_mlx_is_named_and_rounded_where_that_is_asked_for(tmp_path, bits):
+    folder, read = write_mlx(tmp_path / "in", bits)
+    assert is_quantized(folder)
+    with pytest.raises(InputError, match=r"is a model of MLX.*--requantize-asymmetric"):
+        convert_model(folder, tmp_path / "out")
+    options = ConvertOptions(requantize_asymmetric=True)
+    report = convert_model(folder, tmp_path / "out", options)
+    assert report.rounded == len(read) == 15
+    checkpoint = open_checkpoint(tmp_path / "out")
+    checkpoint.check_values()
+    assert (checkpoint.embedding_kind, checkpoint.output_kind) == (f"int{bits}", "tied")
+    for name, weight in read.items():
+        found = weight_of(checkpoint, name.removesuffix(".weight"))
+        assert float((found - weight).norm() / weight.norm()) < (0.12 if bits == 4 else 0.1)
+
+
+def test_a_mode_of_mlx_that_is_not_read(tmp_path):
+    folder, _ = write_mlx(tmp_path)
+    change_config(folder, quantization={"group_size": 32, "bits": 4, "mode": "mxfp4"})
+    with pytest.raises(InputError, match="MLX model in mode 'mxfp4'"):
+        open_checkpoint(folder, round_again=Requantization())
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "compressed-tensors"])
+def test_a_group_as_wide_as_the_row(tmp_path, method):
+    """group_size -1, on rows of 64 and of 96: 32 divides both."""
+    expected = folders.expected_tensors()
+    folder = folders.write_quantized(tmp_path, method)
+    for name in folders.layer_linears(expected):
+        module = tiny.renamed(f"{name}.x", tiny.HF_NAMES, "model.layers").removesuffix(".x")
+        values, scales = (expected[f"{name}.{part}"] for part in ("weight", "scales"))
+        changed(folder, module, folders.PACK[method](values, scales[:, :1]))
+    checkpoint = open_checkpoint(folder)
+    checkpoint.check_values()
+    assert checkpoint.group_size == 32
+    for name in folders.layer_linears(expected):
+        scales = expected[f"{name}.scales"][:, :1].expand_as(expected[f"{name}.scales"])
+        assert torch.equal(checkpoint.tensors[f"{name}.scales"], scales)
+        assert torch.equal(checkpoint.tensors[f"{name}.weight"], expected[f"{name}.weight"])
+
+
+def test_an_embedding_of_one_int4_group_a_row_is_int4(tmp_path):
+    """[N, 1] scales are int8's by row, unless the checkpoint says that the values are int4."""
+    params = {"dim": 32, "head_dim": 16, "n_heads": 2, "n_kv_heads": 2}
+    tensors = tiny.int4_tensors(embedding="int4", **params)
+    assert tensors["tok_embeddings.scales"].shape == (272, 1)
+    said = {"scheme": "8da4w", "group_size": 32, "embedding": "int4", "output": "int4"}
+    folder = tiny.write_checkpoint(tmp_path, tensors, quantization_args=said, **params)
+    checkpoint = open_checkpoint(folder)
+    assert (checkpoint.embedding_kind, checkpoint.output_kind) == ("int4", "int4")

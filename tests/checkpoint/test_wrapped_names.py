@@ -1,0 +1,129 @@
+"""Models under a wrapper's names, in a training script's checkpoint, or not fetched at all."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.support import tiny_models as tiny
+
+from quatrain.checkpoint.open import open_float_model
+from quatrain.errors import InputError
+
+WQ = "layers.0.attention.wq.weight"
+
+
+def written_with(folder, rename, **fields):
+    """A Hugging Face folder whose tensors are called as `rename` says."""
+    folder = tiny.write_hugging_face(folder, **fields)
+    tensors = load_file(folder / "model.safetensors")
+    save_file({rename(name): w for name, w in tensors.items()}, folder / "model.safetensors")
+    return folder
+
+
+PREFIXES = [
+    "_orig_mod.", "module.", "base_model.model.", "module._orig_mod.", "_fsdp_wrapped_module.",
+    "model.", "language_model.", "base_model.model.module.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_prefixes_of_hugging_face_names(tmp_path, prefix):
+    model = open_float_model(written_with(tmp_path, lambda name: prefix + name))
+    expected = tiny.float_tensors()
+    assert set(model.tensors) == set(expected)
+    assert all(torch.equal(model.tensors[name], tensor) for name, tensor in expected.items())
+
+
+def test_wrappers_within_names(tmp_path):
+    def compiled(name):
+        return name.replace("layers.1.", "layers.1._orig_mod._checkpoint_wrapped_module.")
+
+    model = open_float_model(written_with(tmp_path, compiled))
+    assert set(model.tensors) == set(tiny.float_tensors())
+
+
+def test_a_model_without_its_output_layer(tmp_path):
+    """As `LlamaModel.save_pretrained` writes one, whose output layer is tied."""
+    folder = tiny.write_hugging_face(
+        tmp_path, tiny.float_tensors(tied=True), tie_word_embeddings=True
+    )
+    tensors = load_file(folder / "model.safetensors")
+    bare = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    save_file(bare, folder / "model.safetensors")
+    assert set(open_float_model(folder).tensors) == set(tiny.float_tensors(tied=True))
+
+
+def test_two_names_of_one_tensor(tmp_path):
+    folder = tiny.write_hugging_face(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["_orig_mod.model.norm.weight"] = torch.zeros(64)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"both the model's model\.norm\.weight"):
+        open_float_model(folder)
+
+
+def test_an_adapter_that_was_not_merged(tmp_path):
+    def adapted(name):
+        return f"base_model.model.{name.replace('q_proj.', 'q_proj.base_layer.')}"
+
+    with pytest.raises(InputError, match=r"q_proj\.base_layer.*merge_and_unload"):
+        open_float_model(written_with(tmp_path, adapted))
+
+
+@pytest.mark.parametrize("name", ["model", "state_dict", "model_state_dict", "module"])
+@pytest.mark.parametrize("prefix", ["", "_orig_mod.", "module.", "model."])
+def test_a_training_scripts_checkpoint(tmp_path, name, prefix):
+    tensors = {prefix + name: tensor for name, tensor in tiny.float_tensors().items()}
+    torch.save({name: tensors, "iter_num": 5, "config": {"lr": 1.0}}, tmp_path / "ckpt.pt")
+    (tmp_path / "params.json").write_text(json.dumps(tiny.PARAMS))
+    model = open_float_model(tmp_path)
+    assert torch.equal(model.tensors[WQ], tiny.float_tensors()[WQ])
+
+
+def test_two_models_in_one_checkpoint(tmp_path):
+    tensors = tiny.float_tensors()
+    torch.save({"model": tensors, "state_dict": tensors}, tmp_path / "ckpt.pt")
+    (tmp_path / "params.json").write_text(json.dumps(tiny.PARAMS))
+    with pytest.raises(InputError, match="holds model and state_dict, of which one"):
+        open_float_model(tmp_path)
+
+
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d7a2146' * 8}\nsize 12345\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "config.json"])
+def test_a_git_lfs_pointer_is_named(tmp_path, name):
+    folder = tiny.write_hugging_face(tmp_path)
+    if name.endswith(".bin"):
+        (folder / "model.safetensors").unlink()
+    (folder / name).write_text(POINTER)
+    with pytest.raises(InputError, match=rf"{name}: is a Git LFS pointer.*git lfs pull"):
+        open_float_model(folder)
+
+
+@pytest.mark.parametrize("name", ["m.gguf", "consolidated.00.pth"])
+def test_a_git_lfs_pointer_of_other_formats(tmp_path, name):
+    (tmp_path / "params.json").write_text(json.dumps(tiny.PARAMS))
+    (tmp_path / name).write_text(POINTER)
+    with pytest.raises(InputError, match=rf"{name}: is a Git LFS pointer"):
+        open_float_model(tmp_path / name if name == "m.gguf" else tmp_path)
+
+
+def test_shards_whose_index_is_not_there(tmp_path):
+    folder = tiny.write_hugging_face(tmp_path, shards=3)
+    (folder / "model.safetensors.index.json").unlink()
+    save_file({"other": torch.ones(1)}, folder / "consolidated.safetensors")
+    assert set(open_float_model(folder).tensors) == set(tiny.float_tensors())
+    (folder / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(InputError, match=r"holds 2 of 3 shards"):
+        open_float_model(folder)
+
+
+def test_a_consolidated_file_beside_shards_of_other_names(tmp_path):
+    """Mistral's repositories hold both; without a config.json the consolidated file is read."""
+    folder = tiny.write_hugging_face(tmp_path, shards=2)
+    (folder / "config.json").unlink()
+    save_file(tiny.float_tensors(), folder / "consolidated.safetensors")
+    (folder / "params.json").write_text(json.dumps(tiny.PARAMS))
+    assert torch.equal(open_float_model(folder).tensors[WQ], tiny.float_tensors()[WQ])
