@@ -9,7 +9,7 @@ from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone
 from quatrain.backbone.pruned_vocabulary import kept_rows
 from quatrain.errors import InputError
-from quatrain.int4 import Scheme
+from quatrain.int4 import GROUP_SIZES, Scheme
 from quatrain.linear.int4 import Int4Linear
 from quatrain.linear.int8 import Int8DynActInt8WeightLinear
 from quatrain.linear.packing import is_int4
@@ -50,7 +50,7 @@ def build_backbone(
     config = replace(config, max_seq_len=max_seq_len or config.max_seq_len)
     embedding_input = embedding_input or not config.apply_embedding
     hidden_output = hidden_output or not config.apply_output
-    state = _state_for(config, tensors, embedding_input, hidden_output)
+    state = _state_for(config, tensors, group_size, embedding_input, hidden_output)
     with torch.device("meta"):
         backbone = Backbone(config, embedding_input, hidden_output)
     if _is_int8_output(state):
@@ -75,6 +75,7 @@ def build_backbone(
 def _state_for(
     config: BackboneConfig,
     tensors: Mapping[str, torch.Tensor],
+    group_size: int,
     embedding_input: bool,
     hidden_output: bool,
 ) -> dict[str, torch.Tensor]:
@@ -97,7 +98,7 @@ def _state_for(
             state[name] = kept_rows(state[name], config.output_prune_map, config.vocab_size)
     state = _experts_apart(state)
     sanitize_checkpoint_from_pre_quantization(state)
-    return _with_columns(state)
+    return _with_columns(state, group_size)
 
 
 def _as_float32(tensor: torch.Tensor) -> torch.Tensor:
@@ -117,11 +118,17 @@ def _experts_apart(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return apart
 
 
-def _with_columns(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _with_columns(state: dict[str, torch.Tensor], group_size: int) -> dict[str, torch.Tensor]:
     """Give int4 scales back the group dimension that sanitizing drops at one group a row."""
+    # An embedding's groups may be of another size than the linears'.
+    sizes = {"output": (group_size,), "tok_embeddings": GROUP_SIZES}
     for name, tensor in state.items():
         linear = name.removesuffix(".scales")
-        if linear != name and linear not in ("output", "tok_embeddings") and tensor.dim() == 1:
+        if linear == name or tensor.dim() != 1:
+            continue
+        weight = state[f"{linear}.weight"] if linear in sizes else None
+        # One scale a row of a table is int8's, unless a row is one group of int4.
+        if weight is None or (weight.shape[1] in sizes[linear] and is_int4(weight)):
             state[name] = tensor.unsqueeze(1)
     return state
 

@@ -12,10 +12,12 @@ from tests.support import tiny_models as tiny
 from tests.support.paths import WRITTEN_ELSEWHERE
 from tests.support.peers import change_config
 
+from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.open import is_quantized, open_checkpoint
 from quatrain.checkpoint.quantizers.mlx import MLX
 from quatrain.errors import InputError
+from quatrain.int4 import Scheme
 from quatrain.quantize.methods.round_to_nearest import quantize_channels, quantize_groups
 from quatrain.quantize.pipeline import ConvertOptions, convert_model
 from quatrain.quantize.requantize import Requantization
@@ -322,3 +324,16 @@ def test_an_embedding_of_one_int4_group_a_row_is_int4(tmp_path):
     folder = tiny.write_checkpoint(tmp_path, tensors, quantization_args=said, **params)
     checkpoint = open_checkpoint(folder)
     assert (checkpoint.embedding_kind, checkpoint.output_kind) == ("int4", "int4")
+    # Of which one says it computes weight-only, and computes what the integers stand for.
+    backbone = build_backbone(
+        checkpoint.config, checkpoint.tensors, Scheme.WEIGHT_ONLY, group_size=32
+    )
+    floats = {name: t for name, t in tensors.items() if t.dtype == torch.float32 and t.ndim == 1}
+    for name in tensors:
+        if name.endswith(".scales"):
+            linear = name.removesuffix(".scales")
+            floats[f"{linear}.weight"] = weight_of(checkpoint, linear)
+    expected = build_backbone(checkpoint.config, floats)
+    tokens = torch.tensor([[5, 6, 7]])
+    found = backbone(tokens, torch.tensor([0]))
+    assert torch.allclose(found, expected(tokens, torch.tensor([0])), atol=1e-5)

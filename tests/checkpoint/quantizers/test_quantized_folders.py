@@ -130,7 +130,8 @@ def test_one_group_a_row_is_written_as_several(tmp_path):
         ("awq", {"bits": "4"}, "bits '4'"),
         ("compressed-tensors", {"format": "marlin-24"}, "'marlin-24'"),
         ("compressed-tensors", {"config_groups": []}, "config_groups"),
-        ("compressed-tensors", {"config_groups": {"g": {"weights": {"num_bits": 8}}}}, "4-bit"),
+        ("compressed-tensors", {"config_groups": {"g": {"weights": {"num_bits": 3}}}}, "4-bit"),
+        ("compressed-tensors", {"config_groups": {"g": {"weights": {"num_bits": 8}}}}, "8 bits"),
         ("awq", {"quant_method": "gptq"}, "groups|int32|expected"),
     ],
 )

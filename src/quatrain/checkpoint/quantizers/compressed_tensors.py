@@ -136,14 +136,15 @@ def _int8_matrix(parts: Parts, name: str, source: str) -> tuple[int, int]:
 def _bits(settings: Settings, name: str, source: str) -> int:
     """What the group says that `name` belongs to: one that names it or has a pattern for it comes
     before one for a whole class."""
+    groups = list(settings["config_groups"].values())
     of_class = None
-    for group in settings["config_groups"].values():
+    for group in groups:
         for target in map(str, group.get("targets") or ()):
             if target == name or (target.startswith("re:") and _matches(target[3:], name, source)):
                 return group["weights"]["num_bits"]
             if not target.startswith("re:") and of_class is None:
                 of_class = group["weights"]["num_bits"]
-    return 4 if of_class is None else of_class
+    return groups[0]["weights"]["num_bits"] if of_class is None else of_class
 
 
 def _matches(pattern: str, name: str, source: str) -> bool:
