@@ -9,7 +9,7 @@ from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone
 from quatrain.backbone.pruned_vocabulary import kept_rows
 from quatrain.errors import InputError
-from quatrain.int4 import GROUP_SIZES, Scheme
+from quatrain.int4 import Scheme
 from quatrain.linear.int4 import Int4Linear
 from quatrain.linear.int8 import Int8DynActInt8WeightLinear
 from quatrain.linear.packing import is_int4
@@ -120,15 +120,13 @@ def _experts_apart(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _with_columns(state: dict[str, torch.Tensor], group_size: int) -> dict[str, torch.Tensor]:
     """Give int4 scales back the group dimension that sanitizing drops at one group a row."""
-    # An embedding's groups may be of another size than the linears'.
-    sizes = {"output": (group_size,), "tok_embeddings": GROUP_SIZES}
     for name, tensor in state.items():
         linear = name.removesuffix(".scales")
-        if linear == name or tensor.dim() != 1:
+        if linear == name or linear == "tok_embeddings" or tensor.dim() != 1:
             continue
-        weight = state[f"{linear}.weight"] if linear in sizes else None
-        # One scale a row of a table is int8's, unless a row is one group of int4.
-        if weight is None or (weight.shape[1] in sizes[linear] and is_int4(weight)):
+        weight = state[f"{linear}.weight"] if linear == "output" else None
+        # One scale a row of the output layer is int8's, unless a row is one group of int4.
+        if weight is None or (weight.shape[1] == group_size and is_int4(weight)):
             state[name] = tensor.unsqueeze(1)
     return state
 
