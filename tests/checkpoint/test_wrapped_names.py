@@ -9,6 +9,7 @@ from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError
+from quatrain.quantize.pipeline import quantize_model
 
 WQ = "layers.0.attention.wq.weight"
 
@@ -100,6 +101,14 @@ def test_a_git_lfs_pointer_is_named(tmp_path, name):
     (folder / name).write_text(POINTER)
     with pytest.raises(InputError, match=rf"{name}: is a Git LFS pointer.*git lfs pull"):
         open_float_model(folder)
+
+
+def test_a_tokenizer_that_is_a_git_lfs_pointer(tmp_path):
+    folder = tiny.write_hugging_face(tmp_path / "in")
+    (folder / "tokenizer.json").write_text(POINTER)
+    with pytest.raises(InputError, match=r"tokenizer\.json: is a Git LFS pointer"):
+        quantize_model(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["m.gguf", "consolidated.00.pth"])

@@ -7,14 +7,26 @@ from quatrain.checkpoint.files.formats import Form
 from quatrain.checkpoint.hugging_face import folder as hugging_face
 from quatrain.checkpoint.meta import shards as meta
 from quatrain.checkpoint.open import detect
+from quatrain.lfs_pointer import refuse_lfs_pointer
 from quatrain.tokenizer.files import tokenizer_files_in
 
 
 def source_files(path: Path, params: Path | None, base: Path | None = None) -> list[Path]:
     """The files that decide what is made of `path`: its tensors', those that say how to read them,
-    and its tokenizer's; of an adapter, those of its model `base` too."""
-    if base is not None:
-        return [*adapter_files(path), *tokenizer_files_in(path), *source_files(base, None)]
+    and its tokenizer's; of an adapter, those of its model `base` too.
+
+    Raises `InputError` where one is a Git LFS pointer.
+    """
+    if base is None:
+        files = _files(path, params)
+    else:
+        files = [*adapter_files(path), *tokenizer_files_in(path), *_files(base, None)]
+    for file in files:
+        refuse_lfs_pointer(file)
+    return files
+
+
+def _files(path: Path, params: Path | None) -> list[Path]:
     form = detect(path)
     if form is Form.GGUF:
         return [path]
