@@ -101,6 +101,17 @@ MISTAKES = {
         ["logits", "nowhere", "--tokens", "1", "-o", "{folder}/no/o.npy"], "there is no folder",
     ),
     "quantize, no such model": (["quantize", "nowhere.gguf", "-o", "c"], "nowhere.gguf"),
+    "run, a system message without a chat": (
+        ["run", "nowhere.pte", "--prompt", "x", "--system", "s"], "--system is for a chat template",
+    ),
+    "run, a template variable without a value": (
+        ["run", "nowhere.pte", "--prompt", "x", "--chat", "--template-var", "thinking"],
+        "--template-var thinking: expected NAME=VALUE",
+    ),
+    "run, no list of tools": (
+        ["run", "nowhere.pte", "--prompt", "x", "--chat", "--tools", "{checkpoint}/params.json"],
+        "expected a JSON list of tools",
+    ),
     "run, no such program": (["run", "nowhere.pte", "--prompt", "x"], "nowhere.pte"),
     "run, not a program": (["run", "{checkpoint}/params.json", "--prompt", "x"], "params.json"),
     "logits, words for tokens": (
