@@ -97,7 +97,7 @@ def test_retarget_and_slim(tmp_path: Path) -> None:
     assert found["changed"] == ["layers.0.attention.wq", "layers.0.feed_forward.w2"]
     assert found["bytes_after"] == output.stat().st_size < found["bytes_before"]
     done = run(retarget, DYNAMIC, "--slim", "-o", output)
-    assert "6 operators" in done.output
+    assert "8 operators" in done.output
     assert isinstance(run(retarget, DYNAMIC, "-o", output).exception, InputError)
 
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from quatrain.commands._call_table import call_table
 from quatrain.commands._common import human_bytes
 from quatrain.program.inspect.diff import Difference, ProgramDiff
 from quatrain.program.inspect.report import ProgramReport, counts_text, hidden_backends
@@ -35,6 +36,8 @@ def print_report(report: ProgramReport) -> None:
         console.print(f"  {line}")
     if report.linears:
         console.print(_linear_table(report))
+    if report.calls:
+        console.print(call_table(report.calls))
     console.print(_table("bytes", {k: human_bytes(n) for k, n in report.bytes_by_kind.items()}))
     for waste in report.waste:
         console.print(f"waste: {waste.what}, {human_bytes(waste.nbytes)} ({waste.remedy})")

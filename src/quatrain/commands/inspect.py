@@ -21,7 +21,7 @@ def inspect(
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show what a program is made of: kernels by layer, bytes by kind, and waste.
+    """Show what a program is made of: kernels by layer, dispatches, bytes by kind, waste.
 
     Reads any `.pte`, ours or ExecuTorch's own, without its checkpoint. With a second program,
     shows what differs.

@@ -73,3 +73,31 @@ def assign_memory(graph: VulkanGraph, value_ids: list[int]) -> None:
             free_after.append(live.end)
         free_after[index] = live.end
         graph.values[value_id] = replace(graph.tensor(value_id), mem_obj_id=fresh + index)
+
+
+def reuse_memory(graph: VulkanGraph, value_ids: list[int]) -> None:
+    """Give `value_ids` memory objects that others of their shape and type have, and that are free
+    while these are needed; new ones where there is none."""
+    found = live_ranges(graph)
+    taken: dict[int, list[LiveRange]] = {}
+    forms: dict[int, set[Tensor]] = {}
+    for value_id, live in found.items():
+        tensor = graph.tensor(value_id)
+        if tensor.mem_obj_id is not None:
+            taken.setdefault(tensor.mem_obj_id, []).append(live)
+            forms.setdefault(tensor.mem_obj_id, set()).add(replace(tensor, mem_obj_id=None))
+    homeless = []
+    for value_id in sorted(value_ids, key=lambda i: found[i].start):
+        live, form = found[value_id], replace(graph.tensor(value_id), mem_obj_id=None)
+        free = (
+            memory
+            for memory in sorted(taken)
+            if form in forms[memory] and not any(live.overlaps(other) for other in taken[memory])
+        )
+        memory = next(free, None)
+        if memory is None:
+            homeless.append(value_id)
+            continue
+        taken[memory].append(live)
+        graph.values[value_id] = replace(graph.tensor(value_id), mem_obj_id=memory)
+    assign_memory(graph, homeless)

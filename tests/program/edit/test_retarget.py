@@ -124,19 +124,49 @@ def test_slim_shares_qparams_and_keeps_logits(name: str, tmp_path: Path) -> None
     before = sum(op.kind == "torchao.choose_qparams_affine" for op in program.vulkan.operators)
     removed = slim(program)
     layers = (before - 1) // 7
-    assert removed.operators == 3 * layers  # k, v with q, and up with gate
+    # k, v with q, and up with gate; and a view in the shape that its value has.
+    assert removed.operators == 4 * layers
+    found = sum(op.kind == "torchao.choose_qparams_affine" for op in program.vulkan.operators)
+    assert found == before - 3 * layers
     assert memory_conflicts(program.vulkan) == []
     write_program(program, tmp_path / "slim.pte")
     assert run_tokens(tmp_path / "slim.pte").equal(run_tokens(artifact(name)))
     assert slim(open_program(tmp_path / "slim.pte")).operators == 0
 
 
-def test_slimming_a_retargeted_program_shares_what_was_inserted(tmp_path: Path) -> None:
-    dynamic = changed(artifact("peer-weight-only-fp32"), tmp_path / "dyn.pte", "8da4w")
-    program = open_program(dynamic)
-    assert slim(program).operators == 6
-    write_program(program, tmp_path / "slim.pte")
-    assert run_tokens(tmp_path / "slim.pte").equal(run_tokens(artifact("peer-8da4w-fp32")))
+def qparams_read(program) -> dict[str, tuple[int, ...]]:
+    """Which values of scale and zero point each 8da4w linear reads, by name."""
+    graph = program.vulkan
+    return {
+        linear.name: graph.operators[linear.operator].args[1:3]
+        for linear in find_linears(graph)
+        if linear.scheme == "8da4w"
+    }
+
+
+def test_retargeting_chooses_once_for_all_that_read_one_activation(tmp_path: Path) -> None:
+    program = open_program(changed(artifact("peer-weight-only-fp32"), tmp_path / "d.pte", "8da4w"))
+    read = qparams_read(program)
+    assert len(read) == 15
+    assert len(set(read.values())) == 9  # of the two layers' 14 linears 8, and the output layer's
+    for layer in ("layers.0", "layers.1"):
+        q, k, v = (read[f"{layer}.attention.{name}"] for name in ("wq", "wk", "wv"))
+        assert q == k == v
+        assert read[f"{layer}.feed_forward.w1"] == read[f"{layer}.feed_forward.w3"]
+    slim(program)
+    assert len(set(qparams_read(program).values())) == 9
+
+
+def test_zero_points_of_one_linear_alone_leave_those_it_shared_as_they_are(tmp_path: Path) -> None:
+    program = open_program(changed(artifact("peer-weight-only-fp32"), tmp_path / "d.pte", "8da4w"))
+    retarget(program, "8da4w", Selection(patterns=("layers.0.attention.wk",)), "float32")
+    found = {linear.name: linear.zero_points for linear in find_linears(program.vulkan)}
+    assert [name for name, dtype in found.items() if dtype == "float32"] == [
+        "layers.0.attention.wk"
+    ]
+    assert memory_conflicts(program.vulkan) == []
+    write_program(program, tmp_path / "one.pte")
+    assert run_tokens(tmp_path / "one.pte").equal(run_tokens(artifact("peer-8da4w-fp32")))
 
 
 def test_bad_requests_are_refused() -> None:

@@ -16,7 +16,9 @@ from quatrain.export.executorch_internals import (
 from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
 from quatrain.export.vulkan.packed_layers import pack_layers
 from quatrain.program import open_program, write_program
+from quatrain.program.edit.compact import compact
 from quatrain.program.edit.embedding_layout import repair_program
+from quatrain.program.edit.lean import make_lean
 from quatrain.quiet import quiet
 from quatrain.stages import Stages
 
@@ -62,5 +64,9 @@ def write_lowered(
             manager.write_to_file(file)
         forget_constants(manager)
         lowered = open_program(path)
-        if repair_program(lowered):
-            write_program(lowered, path)
+        repair_program(lowered)
+        for delegate in lowered.delegates:
+            if delegate.graph:
+                make_lean(delegate.graph)
+                compact(delegate.graph)
+        write_program(lowered, path)

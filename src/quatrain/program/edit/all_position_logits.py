@@ -10,6 +10,7 @@ so (`quatrain.arithmetic`), and with all rows of a text it would quantize them.
 from dataclasses import replace
 
 from quatrain.int4 import Scheme
+from quatrain.program.edit.qparams_of_prompts import qparams_slices
 from quatrain.program.edit.retarget import to_weight_only
 from quatrain.program.graph import Operator, Plain, VulkanGraph
 from quatrain.program.inspect.linears import find_linears
@@ -36,6 +37,7 @@ def give_all_position_logits(graph: VulkanGraph) -> bool:
         return False
     after = [linear for linear in find_linears(graph) if linear.operator > index]
     to_weight_only(graph, [linear for linear in after if linear.scheme == Scheme.DYNAMIC_INT8])
+    index = _last_token_taken(graph) or 0  # what chose their parameters is gone
     select, tail = graph.operators[index], graph.operators[index + 1 :]
     affected &= {value for operator in tail for value in graph.outputs_of(operator)}
     every, length = select.args[0], graph.tensor(select.args[0]).shape[1]
@@ -54,8 +56,11 @@ def _computed_from(graph: VulkanGraph, place: int) -> set[int] | None:
     """What the operators after the one at `place` make of its result; None where one of them does
     not treat each token by itself."""
     affected = {graph.operators[place].out}
-    for operator in graph.operators[place + 1 :]:
-        if affected.intersection(operator.args[:-1]):
+    slices = qparams_slices(graph)  # go with the linears that are made weight-only
+    for index, operator in enumerate(graph.operators[place + 1 :], start=place + 1):
+        if index in slices:
+            affected.add(operator.out)
+        elif affected.intersection(operator.args[:-1]):
             if not _is_per_token(graph, operator):
                 return None
             affected.update(graph.outputs_of(operator))

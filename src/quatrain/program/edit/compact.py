@@ -54,15 +54,18 @@ def _compact_memory(graph: VulkanGraph) -> None:
     ]
 
 
-def remove_unread(graph: VulkanGraph, kind: str) -> None:
-    """Remove the operators of `kind` none of whose outputs is read."""
-    read = {*graph.outputs}
-    for operator in graph.operators:
-        for value_id in operator.args[:-1]:
-            value = graph.values[value_id]
-            read.update(value.items if isinstance(value, ValueList) else (value_id,))
-    graph.operators = [
-        operator
-        for operator in graph.operators
-        if operator.kind != kind or read.intersection(graph.outputs_of(operator))
-    ]
+def remove_unread(graph: VulkanGraph, *kinds: str) -> None:
+    """Remove the operators of `kinds` none of whose outputs is read, and what only they read."""
+    before = None
+    while before != len(graph.operators):
+        before = len(graph.operators)
+        read = {*graph.outputs}
+        for operator in graph.operators:
+            for value_id in operator.args[:-1]:
+                value = graph.values[value_id]
+                read.update(value.items if isinstance(value, ValueList) else (value_id,))
+        graph.operators = [
+            operator
+            for operator in graph.operators
+            if operator.kind not in kinds or read.intersection(graph.outputs_of(operator))
+        ]

@@ -12,7 +12,8 @@ from dataclasses import replace
 from quatrain.errors import InputError
 from quatrain.int4 import CHANNELS_TOGETHER, Scheme
 from quatrain.program.container import Program
-from quatrain.program.edit.compact import compact, remove_unread
+from quatrain.program.edit.compact import compact
+from quatrain.program.edit.qparams_of_prompts import choose_sparingly, remove_unread_qparams
 from quatrain.program.edit.selection import Selection, select_linears
 from quatrain.program.graph import Operator, Plain, Tensor, Value, ValueList, VulkanGraph
 from quatrain.program.inspect.linears import Linear
@@ -26,6 +27,7 @@ from quatrain.program.linear_kernels import (
 from quatrain.program.memory import assign_memory
 from quatrain.program.packed_weights import group_sums
 
+_UNCHOSEN = 0  # any value: stands in for parameters that are yet to be chosen
 ZERO_POINT_DTYPES = ("int8", "float16", "float32")
 
 
@@ -74,8 +76,10 @@ def retarget(
     else:
         _require_right_groups(program, changing)
         new = zero_point_dtype or "int8"
-        _set_zero_points(graph, retyped, new)
-        _to_dynamic(program, graph, changing, new)
+        _to_dynamic(program, graph, changing)
+        shared = _set_zero_points(graph, retyped, new)
+        if changing or shared:
+            _choose_qparams_of(graph, [*changing, *shared], new)
     compact(graph)
     return changing + retyped
 
@@ -119,42 +123,64 @@ def to_weight_only(graph: VulkanGraph, linears: Iterable[Linear]) -> None:
             name=operator.name.replace(DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR),
             args=tuple(names[name] for name in kept),
         )
-    remove_unread(graph, CHOOSE_QPARAMS)
+    remove_unread_qparams(graph)
 
 
-def _to_dynamic(
-    program: Program, graph: VulkanGraph, linears: Iterable[Linear], zero_point_dtype: str
-) -> None:
-    chosen: list[int] = []
-    inserted: dict[int, Operator] = {}
+def _to_dynamic(program: Program, graph: VulkanGraph, linears: Iterable[Linear]) -> None:
+    """Make weight-only `linears` 8da4w, their parameters left to `_choose_qparams_of`."""
     for linear in linears:
         operator = graph.operators[linear.operator]
         names = operator.named_args
-        choose = _choose_qparams(graph, names["x"], zero_point_dtype)
-        scale, zero_point = graph.outputs_of(choose)
-        chosen += [scale, zero_point]
-        inserted[linear.operator] = choose
         sums = _weight_sums(program, graph, names)
-        args = (names["x"], scale, zero_point, names["weights"], sums)
+        args = (names["x"], _UNCHOSEN, _UNCHOSEN, names["weights"], sums)
         rest = ("weight_scales", "group_size", "bias", "out")
         graph.operators[linear.operator] = replace(
             operator,
             name=operator.name.replace(WEIGHT_ONLY_LINEAR, DYNAMIC_LINEAR),
             args=args + tuple(names[name] for name in rest),
         )
-    graph.operators = [
-        item
-        for index, operator in enumerate(graph.operators)
-        for item in ((inserted[index], operator) if index in inserted else (operator,))
-    ]
+
+
+def _set_zero_points(graph: VulkanGraph, linears: Iterable[Linear], dtype: str) -> list[Linear]:
+    """Give 8da4w `linears` zero points of `dtype`, but for those, which it returns, whose zero
+    points a linear reads that is none of them."""
+    places = {linear.operator: linear for linear in linears}
+    readers: dict[int, list[int]] = {}
+    for index, operator in enumerate(graph.operators):
+        if operator.kind == DYNAMIC_LINEAR:
+            readers.setdefault(operator.named_args["input_zero_points"], []).append(index)
+    left = []
+    for value_id, found in readers.items():
+        ours = [places[index] for index in found if index in places]
+        if len(ours) == len(found):
+            zero_point = graph.tensor(value_id)
+            graph.values[value_id] = replace(zero_point, dtype=dtype, staging_dtype=dtype)
+        else:
+            left += ours
+    return left
+
+
+def _choose_qparams_of(
+    graph: VulkanGraph, linears: Iterable[Linear], zero_point_dtype: str
+) -> None:
+    """Let 8da4w `linears` read parameters with zero points of that type, chosen once for all that
+    read one activation."""
+    places = {linear.operator for linear in linears}
+    operators, chosen = [], []
+    for index, operator in enumerate(graph.operators):
+        if index in places:
+            choose = _choose_qparams(graph, operator.args[0], zero_point_dtype)
+            scale, zero_point = graph.outputs_of(choose)
+            chosen += [scale, zero_point]
+            operators.append(choose)
+            operator = replace(
+                operator, args=(operator.args[0], scale, zero_point, *operator.args[3:])
+            )
+        operators.append(operator)
+    graph.operators = operators
+    remove_unread_qparams(graph)
     assign_memory(graph, chosen)
-
-
-def _set_zero_points(graph: VulkanGraph, linears: Iterable[Linear], dtype: str) -> None:
-    for linear in linears:
-        value_id = graph.operators[linear.operator].named_args["input_zero_points"]
-        zero_point = graph.tensor(value_id)
-        graph.values[value_id] = replace(zero_point, dtype=dtype, staging_dtype=dtype)
+    choose_sparingly(graph)
 
 
 def _add(graph: VulkanGraph, value: Value) -> int:

@@ -1,22 +1,22 @@
 """Removes what a program computes or stores more than once, and nothing else.
 
-Three things are safe, and keep logits bit for bit: choosing the quantization parameters of one
-activation once for all linears that read it, storing equal constants once, and leaving out
+Safe, and keeping logits bit for bit, are: choosing the quantization parameters of one activation
+once for all linears that read it, and not in decode; leaving out copies that give what they read;
+norming the last token alone where no other is read; storing equal constants once; and leaving out
 constants that nothing refers to. What is not done, and why, stands in docs/formats.md: KV caches
-stay constants of their full size, since the runtime fills a cache by copying that many bytes
-from the constant.
+stay constants of their full size, since the runtime fills a cache by copying that many bytes from
+the constant.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from quatrain.program.container import Program
-from quatrain.program.edit.compact import compact, remove_unread
-from quatrain.program.graph import Constant, Operator, Plain, VulkanGraph
+from quatrain.program.edit.compact import compact
+from quatrain.program.edit.lean import make_lean
+from quatrain.program.edit.qparams_of_prompts import qparams_slices
+from quatrain.program.graph import Constant, VulkanGraph
 from quatrain.program.inspect.sizes import unused_keys
-from quatrain.program.linear_kernels import CHOOSE_QPARAMS
-from quatrain.program.memory import assign_memory
 
 
 @dataclass(frozen=True)
@@ -30,44 +30,20 @@ class Slimmed:
 def slim(program: Program) -> Slimmed:
     """Slim `program` in place; says what went. See the module's docstring for what it does."""
     graph = program.vulkan
-    before = len(graph.operators)
+    before = _computing(graph)
     unused = unused_keys(program)
     saved = sum(len(program.named_bytes(key)) for key in unused)
     program.dropped_keys.update(unused)
-    _share_qparams(graph)
+    make_lean(graph)
     saved += _share_constants(program, graph)
     compact(graph)
-    return Slimmed(before - len(graph.operators), saved)
+    return Slimmed(before - _computing(graph), saved)
 
 
-def _share_qparams(graph: VulkanGraph) -> None:
-    """Let every linear use the first of the equal `choose_qparams` of its input."""
-    first: dict[Any, tuple[int, ...]] = {}
-    substitute: dict[int, int] = {}
-    for operator in graph.operators:
-        if operator.kind == CHOOSE_QPARAMS:
-            outputs = graph.outputs_of(operator)
-            kept = first.setdefault(_qparams_key(graph, operator), outputs)
-            substitute.update(zip(outputs, kept, strict=True))
-    shared = {kept for value, kept in substitute.items() if value != kept}
-    if not shared:
-        return
-    graph.operators = [
-        operator
-        if operator.kind == CHOOSE_QPARAMS
-        else replace(operator, args=tuple(substitute.get(i, i) for i in operator.args))
-        for operator in graph.operators
-    ]
-    remove_unread(graph, CHOOSE_QPARAMS)
-    assign_memory(graph, sorted(shared))  # they live longer now; what they shared may be in use
-
-
-def _qparams_key(graph: VulkanGraph, operator: Operator) -> Any:
-    """What two `choose_qparams` must have in common to give the same result."""
-    settings = tuple(graph.values[i] for i in operator.args[1:-1])
-    outputs = tuple(replace(graph.tensor(i), mem_obj_id=None) for i in graph.outputs_of(operator))
-    fixed = all(isinstance(value, Plain) for value in settings)
-    return (operator.args[0], settings, outputs) if fixed else id(operator)
+def _computing(graph: VulkanGraph) -> int:
+    """How many operators compute: not those that leave out `choose_qparams` in decode."""
+    slices = len(qparams_slices(graph))
+    return sum(op.kind not in ("add", "sub", "floordiv") for op in graph.operators) - slices
 
 
 def _share_constants(program: Program, graph: VulkanGraph) -> int:

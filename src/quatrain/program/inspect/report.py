@@ -8,6 +8,7 @@ from typing import Any
 
 from quatrain.program.container import Delegate, Program
 from quatrain.program.graph import Tensor, VulkanGraph
+from quatrain.program.inspect.dispatches import CallCost, call_costs
 from quatrain.program.inspect.linears import Linear, find_linears
 from quatrain.program.inspect.sizes import Waste, bytes_by_kind, cache_values, find_waste
 
@@ -44,6 +45,7 @@ class ProgramReport:
     embedding: str | None
     embedding_layout: str | None  # of its result, such as 'width_packed in texture3d'
     operators: dict[str, int]
+    calls: list[CallCost]  # a prompt, and the decode step after it
     linears: list[Linear]
     bytes_by_kind: dict[str, int]
     waste: list[Waste]
@@ -80,6 +82,7 @@ def inspect_program(program: Program) -> ProgramReport:
         embedding=_embedding(graph) if graph else None,
         embedding_layout=_embedding_layout(graph) if graph else None,
         operators=dict(Counter(op.kind for op in graph.operators).most_common()) if graph else {},
+        calls=call_costs(graph) if graph else [],
         linears=linears,
         bytes_by_kind=bytes_by_kind(program, graph, linears),
         waste=find_waste(program, graph, linears) if graph else [],

@@ -80,9 +80,14 @@ def _slice(to: Lowering, operator: Operator) -> list[Dispatch]:
 
     begin, end, _ = slice(end_of("start"), end_of("end")).indices(x.shape[dim])
     length = len(range(begin, end, step))
+    fixed = isinstance(to.graph.values[args["start"]], Plain)
+    if fixed and (begin, length) == (0, x.shape[dim]):
+        return to.alias(operator, x, x.shape) or []
     y = to.declare(operator.out, (*x.shape[:dim], length, *x.shape[dim + 1 :]))
+    if y.count == 0:
+        return []
     start = begin
-    if not isinstance(to.graph.values[args["start"]], Plain):
+    if not fixed:
         start = to.bounded(args["start"], length * step, x.shape[dim])
     return [movement.take(x, dim, start, step, y)]
 

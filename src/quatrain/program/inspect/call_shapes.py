@@ -1,0 +1,123 @@
+"""The sizes that a graph's values have in a call of so many tokens; a graph states bounds alone."""
+
+import math
+
+from quatrain.program.graph import Operator, Plain, SymInt, Tensor, ValueList, VulkanGraph
+
+
+class CallShapes:
+    """Of `graph`, in a call of `tokens` tokens whose first is at position `start`.
+
+    `longest`: the most tokens that a call may have; None where all calls have one length. A value
+    counts tokens along its first dimension of that size, if it comes from one that does.
+    """
+
+    def __init__(self, graph: VulkanGraph, tokens: int, start: int = 0) -> None:
+        self.graph = graph
+        self.longest: int | None = None
+        self.tokens, self.start = tokens, start
+        self._numbers: dict[int, int] = {}
+        self._counts: dict[int, tuple[int, int]] = {}  # along which dimension, and how many
+        for operator in graph.operators:
+            if operator.kind == "sym_size" and operator.args[0] in graph.inputs:
+                dim, shape = self._number(operator.args[1]), graph.tensor(operator.args[0]).shape
+                if dim is not None and 0 <= dim < len(shape) and shape[dim] > 1:
+                    self.longest = shape[dim]
+                    break
+        if self.longest is not None:
+            for value_id in graph.inputs:
+                self._count(value_id, tokens)
+            for operator in graph.operators:
+                self._follow(operator)
+
+    def elements(self, value_id: int) -> int:
+        """How many elements the tensor has in the call."""
+        axis, count = self._counts.get(value_id, (None, 1))
+        sizes = enumerate(self.graph.tensor(value_id).shape)
+        return math.prod(count if dim == axis else bound for dim, bound in sizes)
+
+    def nbytes(self, value_id: int) -> int:
+        """The bytes of those elements."""
+        tensor = self.graph.tensor(value_id)
+        bound = math.prod(tensor.shape)
+        return tensor.nbytes * self.elements(value_id) // bound if bound else 0
+
+    def rows(self, value_id: int) -> int:
+        """The rows of a tensor [..., rows, K]: what one call gives a linear."""
+        shape = self.graph.tensor(value_id).shape
+        return self.elements(value_id) // max(1, shape[-1]) if shape else 1
+
+    def count(self, value_id: int) -> int:
+        """How many tokens the tensor holds; 1 where it does not count them."""
+        return self._counts.get(value_id, (None, 1))[1]
+
+    def _axis(self, tensor: Tensor) -> int | None:
+        return next((dim for dim, size in enumerate(tensor.shape) if size == self.longest), None)
+
+    def _count(self, value_id: int, tokens: int) -> None:
+        value = self.graph.values[value_id]
+        axis = self._axis(value) if isinstance(value, Tensor) else None
+        if axis is not None:
+            self._counts[value_id] = axis, tokens
+
+    def _follow(self, operator: Operator) -> None:
+        """Say what the results of `operator` have."""
+        kind, args = operator.kind, operator.args
+        if isinstance(self.graph.values[operator.out], SymInt):
+            self._numbers[operator.out] = self._symbol(operator)
+            return
+        counts = [self._counts[i][1] for i in self._read(operator) if i in self._counts]
+        if kind == "aten.slice_copy":
+            sliced = self._sliced(operator)
+            if sliced is not None:
+                self._counts[operator.out] = sliced
+                return
+        if not counts or (kind == "aten.select_copy" and self._selects_token(args)):
+            return
+        for value_id in self.graph.outputs_of(operator):
+            self._count(value_id, counts[0])
+
+    def _read(self, operator: Operator) -> list[int]:
+        ids: list[int] = []
+        for value_id in operator.args[:-1]:
+            value = self.graph.values[value_id]
+            ids += value.items if isinstance(value, ValueList) else (value_id,)
+        return ids
+
+    def _selects_token(self, args: tuple[int, ...]) -> bool:
+        x = self.graph.tensor(args[0])
+        axis = self._axis(x)
+        return axis is not None and self._number(args[1]) in (axis, axis - len(x.shape))
+
+    def _sliced(self, operator: Operator) -> tuple[int, int] | None:
+        """Along which dimension, and how many, a slice with a computed end takes; None for one
+        with fixed ends."""
+        names = operator.named_args
+        end_id = names.get("end", operator.out)
+        if not isinstance(self.graph.values[end_id], SymInt):
+            return None
+        rank = len(self.graph.tensor(names["x"]).shape)
+        dim, start = (self._number(names[name]) or 0 for name in ("dim", "start"))
+        return dim % max(1, rank), max(0, (self._number(end_id) or 0) - start)
+
+    def _symbol(self, operator: Operator) -> int:
+        kind = operator.kind
+        if kind == "sym_size":
+            return self.tokens
+        if kind == "et_vk.select_as_symint":
+            return self.start
+        a, b = (self._number(operator.args[place]) or 0 for place in (0, -2))
+        match kind:
+            case "sub":
+                return a - b
+            case "mul":
+                return a * b
+            case "floordiv":
+                return a // b if b else 0
+        return a + b
+
+    def _number(self, value_id: int) -> int | None:
+        value = self.graph.values[value_id]
+        if isinstance(value, SymInt):
+            return self._numbers.get(value_id, value.value)
+        return value.value if isinstance(value, Plain) and isinstance(value.value, int) else None

@@ -1,0 +1,75 @@
+"""What a call costs, held against what ExecuTorch's own runtime dispatched.
+
+`MEASURED`: its C++ Vulkan runtime (main of 2026-08-22, on lavapipe) told each shader that it
+encoded, for a prompt of five tokens and for the step after it; of a program as it is, and slimmed.
+"""
+
+import json
+from dataclasses import asdict
+
+import pytest
+from tests.support.paths import ROOT
+from tests.support.programs import VULKAN, artifact
+from typer.testing import CliRunner
+
+from quatrain.cli import app
+from quatrain.program import open_program
+from quatrain.program.edit.slim import slim
+from quatrain.program.inspect.dispatches import COPIES, call_cost, call_costs
+
+CONFORMANCE = ROOT / "tests" / "runtime" / "conformance"
+MEASURED = {"llama_d": ((84, 70), (86, 56))}
+LINEAR = "et_vk.linear_dq8ca_q4gsw"
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_as_many_as_the_runtime_dispatches(name: str) -> None:
+    program = open_program(CONFORMANCE / f"{name}.pte")
+    found = []
+    for _ in range(2):
+        graph = program.vulkan
+        found.append((call_cost(graph, 5, 0).dispatches, call_cost(graph, 1, 5).dispatches))
+        slim(program)
+    assert tuple(found) == MEASURED[name]
+
+
+@pytest.mark.parametrize("name", VULKAN)
+def test_sums_and_calls(name: str) -> None:
+    graph = open_program(artifact(name)).vulkan
+    calls = call_costs(graph)
+    assert [(call.tokens, call.start) for call in calls] == [(30, 0), (1, 30)]  # of 31 at most
+    for call in calls:
+        costs = call.operators.values()
+        assert call.dispatches == sum(cost.dispatches for cost in costs)
+        assert call.nbytes == sum(cost.nbytes for cost in costs)
+        assert call.operators[COPIES].dispatches == 3  # tokens, position, logits
+
+
+def test_the_bytes_of_a_linear_are_its_constants_its_rows_and_its_results() -> None:
+    graph = open_program(artifact("peer-8da4w-fp32")).vulkan
+    first = next(operator for operator in graph.operators if operator.kind == LINEAR)
+    graph.operators = [op for op in graph.operators if op is first or op.kind == "sym_size"]
+    # 64 channels of 64 in groups of 32: weights, scales, a row in and out; sums and the row's
+    # scale and zero point (int8) where it is quantized.
+    weights, scales, sums = 64 * 32, 2 * 64 * 4, 2 * 64 * 4
+    assert call_cost(graph, 1, 0).operators[LINEAR].nbytes == weights + scales + 2 * 64 * 4
+    rows = 5 * (2 * 64 * 4 + 4 + 1)
+    assert call_cost(graph, 5, 0).operators[LINEAR].nbytes == weights + scales + sums + rows
+
+
+def test_attention_reads_as_far_as_it_sees() -> None:
+    graph = open_program(artifact("peer-8da4w-fp32")).vulkan
+    kind = "sdpa_with_kv_cache"
+    early, late = (call_cost(graph, 1, start).operators[kind].nbytes for start in (0, 20))
+    assert late - early == 2 * 20 * (2 * 2 * 16 * 4)  # layers, rows, both caches of two heads
+    end = call_cost(graph, 1, 31).operators[kind].nbytes
+    assert call_cost(graph, 1, 500).operators[kind].nbytes == end  # a cache has no more rows
+
+
+def test_inspect_prints_them() -> None:
+    program = str(artifact("peer-8da4w-fp32"))
+    said = CliRunner().invoke(app, ["inspect", program]).output
+    assert "prompt of 30" in said and "decode at 30" in said
+    told = json.loads(CliRunner().invoke(app, ["inspect", program, "--json"]).output)
+    calls = call_costs(open_program(artifact("peer-8da4w-fp32")).vulkan)
+    assert told["calls"] == json.loads(json.dumps([asdict(call) for call in calls]))
