@@ -46,14 +46,16 @@ def make_programs(work: Path, layers: int) -> dict[str, Path]:
     """The peer's program, that slimmed, and ours of the peer's checkpoint."""
     log = work / "log"
     quatrain = [sys.executable, "-m", "quatrain"]
-    write_peer_checkpoint(work, layers)
+    model = work / "model"
+    model.mkdir()
+    write_peer_checkpoint(model, layers)
     programs = {"peer": work / "peer.pte", "peer, slimmed": work / "slimmed.pte"}
-    measure(peer_command(work, "vulkan", programs["peer"]), log)
+    measure(peer_command(model, "vulkan", programs["peer"]), log)
     slim = ["retarget", str(programs["peer"]), "--slim", "-o", str(programs["peer, slimmed"])]
     measure([*quatrain, *slim], log)
     for embedding in ("fp", "int4"):
         checkpoint, output = work / f"checkpoint-{embedding}", work / f"{embedding}.pte"
-        quantize = ["quantize", str(work / "model.pth"), "-o", str(checkpoint)]
+        quantize = ["quantize", str(model), "-o", str(checkpoint)]
         measure([*quatrain, *quantize, "--embedding", embedding], log)
         export = ["export", str(checkpoint), "-o", str(output), "--max-seq-len", str(CONTEXT)]
         measure([*quatrain, *export], log)
