@@ -17,7 +17,11 @@ from quatrain.program.edit.all_position_logits import give_all_position_logits
 from quatrain.program.edit.compact import compact
 from quatrain.program.edit.idle_copies import remove_idle_copies
 from quatrain.program.edit.lean import make_lean
-from quatrain.program.edit.qparams_of_prompts import choose_sparingly, qparams_slices
+from quatrain.program.edit.qparams_of_prompts import (
+    choose_in_every_call,
+    choose_sparingly,
+    qparams_slices,
+)
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.inspect.dispatches import call_cost
 from quatrain.program.memory import memory_conflicts
@@ -140,6 +144,15 @@ def test_weight_only_has_none_of_it_and_8da4w_has_it_again() -> None:
     assert kinds(program)["aten.slice_copy"] == 2  # the rotary tables'
     retarget(program, "8da4w")
     assert [operator.name for operator in program.vulkan.operators] == sparing
+
+
+def test_runtimes_before_1_3_get_it_without_computing_with_integers() -> None:
+    program, expected = edited("peer-8da4w-fp32"), open_program(artifact("peer-8da4w-fp32"))
+    choose_in_every_call(program.vulkan)
+    assert not {"sub", "floordiv"} & set(kinds(program))
+    assert (kinds(program)[CHOOSE], qparams_slices(program.vulkan)) == (9, set())
+    assert memory_conflicts(program.vulkan) == []
+    assert calls(program, ReferenceRunner).equal(calls(expected, ReferenceRunner))
 
 
 def test_every_positions_logits_can_be_had_of_it() -> None:

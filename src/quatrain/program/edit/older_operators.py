@@ -2,7 +2,8 @@
 
 RMS norm becomes mul, mean, add, rsqrt and two mul; rotary embedding in Hugging Face's layout
 becomes slices of the tables, mul, neg, cat and add; an int4 embedding becomes one of floating
-point; a bias of an int4 linear, which 1.2 reads and never adds, is added after it. Sources:
+point; a bias of an int4 linear, which 1.2 reads and never adds, is added after it; and quantization
+parameters are chosen in decode too, since leaving that out computes with integers. Sources:
 `runtimes.toml`; `impl/BinaryOp.cpp`, `Reduce.cpp`, `Slice.cpp`, `Embedding.cpp` of ExecuTorch 1.2.
 """
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from quatrain.errors import InputError
 from quatrain.program.container import Program
+from quatrain.program.edit.qparams_of_prompts import choose_in_every_call
 from quatrain.program.graph import Operator, Plain, SymInt, Tensor, Value, ValueList, VulkanGraph
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.program.memory import assign_memory
@@ -28,6 +30,7 @@ def write_older_operators(program: Program) -> None:
     """
     for delegate in program.delegates:
         if delegate.graph:
+            choose_in_every_call(delegate.graph)
             _Rewriting(program, delegate.graph).run()
 
 

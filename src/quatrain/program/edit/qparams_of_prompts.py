@@ -38,7 +38,7 @@ def choose_sparingly(graph: VulkanGraph) -> None:
     The latter not where the calls of a program all have one length, where parameters are chosen
     neither for a whole call nor for its last token, or where a runtime before 1.3 may run it.
     """
-    _choose_of_whole_activations(graph)
+    choose_in_every_call(graph)
     share_qparams(graph)
     tokens = _tokens(graph)
     if tokens is None or not any(op.kind in _SINCE_1_3 for op in graph.operators):
@@ -85,8 +85,9 @@ def qparams_slices(graph: VulkanGraph) -> set[int]:
     }
 
 
-def _choose_of_whole_activations(graph: VulkanGraph) -> None:
-    """Undo what `choose_sparingly` did with slices."""
+def choose_in_every_call(graph: VulkanGraph) -> None:
+    """Let `graph` choose its parameters in calls of one token too, as `choose_sparingly` found it:
+    without computing with integers, which runtimes before 1.3 do not."""
     slices = [graph.operators[index] for index in qparams_slices(graph)]
     whole = {operator.out: operator.args[0] for operator in slices}
     graph.operators = [
