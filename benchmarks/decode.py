@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def export_ours(work: Path) -> Path:
-    quantize_model(fetch_smollm2(), work / "c", embedding="int4")
+    quantize_model(fetch_smollm2(), work / "c", embedding="int4", method="rtn")
     options = ExportOptions(backend="xnnpack", max_seq_len=CONTEXT)
     return export_checkpoint(work / "c", work / "ours.pte", options).output
 

@@ -57,6 +57,7 @@ def run_peer(work: Path) -> dict:
 def run_ours(work: Path, runs: int, embedding: str) -> dict:
     quatrain = [sys.executable, "-m", "quatrain"]
     quantize = [*quatrain, "quantize", "smollm2", "-o", str(work / "c"), "--embedding", embedding]
+    quantize += ["--method", "rtn"]
     measure(quantize, work / "ours.log")
     rows = {}
     caches: dict[str, str] = {}  # by backend, as the last cold 8da4w export left it

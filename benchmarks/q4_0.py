@@ -25,7 +25,9 @@ def main() -> None:
     where, text = machine(), DEFAULT_TEXT.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        kept = quantize_model(write_q4_0(fetch_smollm2(), work / "q4_0.gguf"), work / "c")
+        kept = quantize_model(
+            write_q4_0(fetch_smollm2(), work / "q4_0.gguf"), work / "c", method="rtn"
+        )
         notes, rows = [], {}
         for backend, device in (("vulkan", "reference"), ("xnnpack", "executorch")):
             options = ExportOptions(backend=backend, max_seq_len=512)

@@ -36,6 +36,12 @@ class Stages:
     listener: Callable[[str, float | None], None] | None = None
     progress: Callable[[str, float, float], None] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    _running: list[Callable[[float, str], None]] = field(default_factory=list)
+
+    def advance(self, fraction: float, said: str = "") -> None:
+        """Of the stage that runs, the innermost: what part is done, and how it stands."""
+        if self._running:
+            self._running[-1](fraction, said)
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[Callable[[float], None]]:
@@ -44,12 +50,17 @@ class Stages:
             self.listener(name, None)
         start = time.perf_counter()
 
-        def advance(fraction: float) -> None:
+        def advance(fraction: float, said: str = "") -> None:
             if self.progress and fraction > 0:
                 spent = time.perf_counter() - start
-                self.progress(name, fraction, spent * (1 - fraction) / fraction)
+                shown = f"{name}: {said}" if said else name
+                self.progress(shown, fraction, spent * (1 - fraction) / fraction)
 
-        yield advance
+        self._running.append(advance)
+        try:
+            yield advance
+        finally:
+            self._running.pop()
         spent = time.perf_counter() - start
         self.seconds[name] = self.seconds.get(name, 0.0) + spent
         if self.listener:

@@ -46,7 +46,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     zeros = {"layers.0.attention.wq": torch.ones(64, 2)}
     folders.write_quantized(folder / "llama-awq", "awq", zeros=zeros)
     folders.write_torchao(folder / "llama-torchao")
-    quantize_model(folder / "my-model", folder / "my-model-int4", embedding="int4")
+    quantize_model(folder / "my-model", folder / "my-model-int4", embedding="int4", method="rtn")
     export_checkpoint(folder / "my-model-int4", folder / "model.pte")
     program = open_program(folder / "model.pte")
     retarget(program, "weight-only")

@@ -35,7 +35,7 @@ CALLS = ((0, PREFILL), *((at, at + 1) for at in range(PREFILL, LENGTH)))
 
 def _hub_checkpoint(folder, kind, fields):
     saved(random_model(kind, **fields), folder / "model")
-    quantize_model(folder / "model", folder / "int4", embedding="int4")
+    quantize_model(folder / "model", folder / "int4", embedding="int4", method="rtn")
     return folder / "int4"
 
 
@@ -55,7 +55,7 @@ def test_knobs_that_all_layers_share_are_replicated(tmp_path):
     """Layers that are alike are copies of one another, constants and all."""
     alike = {name: value for name, value in ALL.items() if name not in UNLIKE}
     write_meta_folder(tmp_path / "model", alike | {"residual_multiplier": 0.5}, Peer(alike).state)
-    quantize_model(tmp_path / "model", tmp_path / "int4", embedding="int4")
+    quantize_model(tmp_path / "model", tmp_path / "int4", embedding="int4", method="rtn")
     rows = len(ALL["input_prune_map"])
     report = _assert_program_equals_eager(tmp_path / "int4", VULKAN, tmp_path / "m.pte", rows)
     assert not any("lowered by itself" in note for note in report.notes)
@@ -93,7 +93,7 @@ def test_families_on_vulkan(kind, fields, tmp_path):
 def test_the_factors_of_longrope_are_noted(context, factors, tmp_path):
     fields = {"n_layers": 1, "rope_scaling_attention_factor": 1.2, **LONGROPE}
     write_meta_folder(tmp_path / "model", fields, Peer(fields).state)
-    quantize_model(tmp_path / "model", tmp_path / "int4")
+    quantize_model(tmp_path / "model", tmp_path / "int4", method="rtn")
     options = ExportOptions(max_seq_len=context)
     report = export_checkpoint(tmp_path / "int4", tmp_path / "m.pte", options)
     assert any(f"LongRoPE's {factors} factors" in note for note in report.notes)

@@ -44,7 +44,7 @@ def checkpoint_of(shared):
     def make(case):
         def fill(folder):
             write_meta_folder(folder / "model", CASES[case], Peer(CASES[case]).state)
-            quantize_model(folder / "model", folder / "int4", embedding="int4")
+            quantize_model(folder / "model", folder / "int4", embedding="int4", method="rtn")
 
         return made_once(shared / f"knob {case}", fill) / "int4"
 

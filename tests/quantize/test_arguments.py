@@ -46,7 +46,7 @@ def test_before_anything_is_fetched(folder, message):
     assert message in said_by("quantize", "smollm2", "-o", output, *options)
     assert message in said_by("convert", "hf://owner/name", output, *options)
     with pytest.raises(InputError) as caught:
-        quantize_model("hf://owner/name", output, group_size)
+        quantize_model("hf://owner/name", output, group_size, method="rtn")
     assert message in str(caught.value)
     with pytest.raises(InputError) as caught:
         convert_model("hf://owner/name", output, ConvertOptions(group_size=group_size))
@@ -57,7 +57,7 @@ def test_a_source_in_the_output_is_named_when_its_files_are_known(tmp_path):
     source = tiny.write_hugging_face(tmp_path / "m")
     check_arguments(source, source, 32)
     with pytest.raises(InputError, match=r"holds the source itself \(model\.safetensors\)"):
-        quantize_model(source, source)
+        quantize_model(source, source, method="rtn")
 
 
 def test_a_name_that_the_system_refuses(tmp_path):

@@ -160,7 +160,7 @@ def test_a_full_disk_is_gone_on_from(tmp_path, full_disk, monkeypatch):
 def test_a_full_disk_leaves_nothing_of_what_is_not_gone_on_with(tmp_path, full_disk):
     source = tiny.write_meta(tmp_path / "in")
     with pytest.raises(InputError, match=r"cannot be written: No space left.*Nothing was changed"):
-        quantize_model(source, tmp_path / "out")
+        quantize_model(source, tmp_path / "out", method="rtn")
     assert [file.name for file in tmp_path.iterdir()] == ["in"]
 
 

@@ -34,7 +34,7 @@ def write_model(folder, form, **options):
 @pytest.mark.parametrize("output_layer", ["int4", "int8"])
 def test_what_is_written(tmp_path, kind, embedding, output_layer):
     model = write_model(tmp_path / "m", kind)
-    report = quantize_model(model, tmp_path / "out", 32, embedding, output_layer)
+    report = quantize_model(model, tmp_path / "out", 32, embedding, output_layer, method="rtn")
     checkpoint = open_checkpoint(tmp_path / "out")
     checkpoint.check_values()
     assert (checkpoint.embedding_kind, checkpoint.output_kind) == (embedding, output_layer)
@@ -54,7 +54,7 @@ def test_what_is_written(tmp_path, kind, embedding, output_layer):
 
 
 def test_the_file_is_one_that_safetensors_reads(tmp_path):
-    quantize_model(write_model(tmp_path / "m", "hf"), tmp_path / "out")
+    quantize_model(write_model(tmp_path / "m", "hf"), tmp_path / "out", method="rtn")
     loaded = load_file(tmp_path / "out" / "model.safetensors")
     checkpoint = open_checkpoint(tmp_path / "out")
     assert set(loaded) == set(checkpoint.tensors)
@@ -71,7 +71,7 @@ def test_the_file_is_one_that_safetensors_reads(tmp_path):
 
 def test_a_tied_output_gets_integers_of_its_own(tmp_path):
     model = write_model(tmp_path / "m", "gguf", tensors=tiny.float_tensors(tied=True))
-    quantize_model(model, tmp_path / "out")
+    quantize_model(model, tmp_path / "out", method="rtn")
     tensors = open_checkpoint(tmp_path / "out").tensors
     table = tiny.float_tensors()["tok_embeddings.weight"]
     assert torch.equal(tensors["output.weight"], quantize_groups(table, 32)[0])
@@ -80,7 +80,7 @@ def test_a_tied_output_gets_integers_of_its_own(tmp_path):
 def test_bias_and_qk_norm_stay_in_floating_point(tmp_path):
     tensors = tiny.float_tensors(attention_qkv_bias=True, use_qk_norm=True)
     model = write_model(tmp_path / "m", "hf", tensors=tensors, model_type="qwen3", head_dim=16)
-    quantize_model(model, tmp_path / "out")
+    quantize_model(model, tmp_path / "out", method="rtn")
     written = open_checkpoint(tmp_path / "out").tensors
     for name in (f"{WQ}.bias", "layers.1.attention.k_norm_fn.weight"):
         assert torch.equal(written[name], tensors[name])
@@ -89,14 +89,14 @@ def test_bias_and_qk_norm_stay_in_floating_point(tmp_path):
 def test_the_same_model_gives_the_same_bytes(tmp_path):
     model = write_model(tmp_path / "m", "gguf")
     for name in "ab":
-        quantize_model(model, tmp_path / name)
+        quantize_model(model, tmp_path / name, method="rtn")
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
     assert len(list((tmp_path / "a").iterdir())) == 4
 
 
 def test_the_tokenizer_travels_along(tmp_path):
-    quantize_model(write_model(tmp_path / "m", "gguf"), tmp_path / "out")
+    quantize_model(write_model(tmp_path / "m", "gguf"), tmp_path / "out", method="rtn")
     files = open_checkpoint(tmp_path / "out").tokenizer_files
     assert [file.name for file in files] == ["tokenizer.json", "tokenizer_config.json"]
     tokenizer = Tokenizer.load(files[0])
@@ -109,7 +109,9 @@ def test_q4_0_is_kept(tmp_path):
     mixed = rng.integers(-8, 8, (96, 64)), rng.normal(size=(96, 2)).astype(np.float16)
     w1 = "layers.0.feed_forward.w1"
     raw = {f"{WQ}.weight": ggufs.q4_0_bytes(*positive), f"{w1}.weight": ggufs.q4_0_bytes(*mixed)}
-    report = quantize_model(write_model(tmp_path / "m", "gguf", raw=raw), tmp_path / "out")
+    report = quantize_model(
+        write_model(tmp_path / "m", "gguf", raw=raw), tmp_path / "out", method="rtn"
+    )
     tensors = open_checkpoint(tmp_path / "out").tensors
     assert np.array_equal(tensors[f"{WQ}.weight"].numpy(), positive[0])
     assert np.array_equal(tensors[f"{WQ}.scales"].numpy(), positive[1].astype(np.float32))
@@ -129,7 +131,7 @@ def test_what_is_kept_counts_among_the_weights(tmp_path):
     blocks = rng.integers(-8, 8, (64, 64)), rng.normal(size=(64, 2)).astype(np.float16)
     raw = {f"{WQ}.weight": ggufs.q4_0_bytes(*blocks)}
     model = write_model(tmp_path / "m", "gguf", raw=raw)
-    report = quantize_model(model, tmp_path / "out")
+    report = quantize_model(model, tmp_path / "out", method="rtn")
     source, written = open_float_model(model).tensors, open_checkpoint(tmp_path / "out").tensors
     error = total = 0.0
     for name in [name for name in written if name.startswith("layers") and "scales" in name]:
@@ -144,7 +146,7 @@ def test_what_is_kept_counts_among_the_weights(tmp_path):
 
 def test_the_report(tmp_path):
     model = write_model(tmp_path / "m", "gguf", kind="F16")
-    report = quantize_model(model, tmp_path / "out", stages=Stages())
+    report = quantize_model(model, tmp_path / "out", stages=Stages(), method="rtn")
     assert report.bytes_in == model.stat().st_size
     assert report.bytes_out == sum(file.stat().st_size for file in (tmp_path / "out").iterdir())
     assert set(report.relative_rms_error_by_part) == {"embedding", "layers", "output"}
@@ -163,7 +165,7 @@ def test_the_report(tmp_path):
 )
 def test_a_group_size_that_does_not_fit(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        quantize_model(write_model(tmp_path / "m", "hf"), tmp_path / "out", **options)
+        quantize_model(write_model(tmp_path / "m", "hf"), tmp_path / "out", **options, method="rtn")
     assert not (tmp_path / "out").exists()
 
 
@@ -173,30 +175,32 @@ def test_a_weight_that_is_not_finite_is_named_and_nothing_is_left(tmp_path, name
     tensors[name].view(-1)[17] = float("nan")
     model = write_model(tmp_path / "m", "meta", tensors=tensors)
     with pytest.raises(InputError, match=rf"{name} holds a NaN"):
-        quantize_model(model, tmp_path / "out")
+        quantize_model(model, tmp_path / "out", method="rtn")
     assert [file.name for file in tmp_path.iterdir()] == ["m"]
 
 
 def test_an_existing_checkpoint_survives_a_failure(tmp_path):
-    quantize_model(write_model(tmp_path / "m", "hf"), tmp_path / "out")
+    quantize_model(write_model(tmp_path / "m", "hf"), tmp_path / "out", method="rtn")
     before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
     tensors = tiny.float_tensors()
     tensors["norm.weight"][0] = float("inf")
     with pytest.raises(InputError):
-        quantize_model(write_model(tmp_path / "n", "hf", tensors=tensors), tmp_path / "out")
+        quantize_model(
+            write_model(tmp_path / "n", "hf", tensors=tensors), tmp_path / "out", method="rtn"
+        )
     assert before == {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
 
 
 def test_threads_are_given_back(tmp_path):
     before = torch.get_num_threads()
-    quantize_model(write_model(tmp_path / "m", "hf"), tmp_path / "out")
+    quantize_model(write_model(tmp_path / "m", "hf"), tmp_path / "out", method="rtn")
     assert torch.get_num_threads() == before
 
 
 def run(monkeypatch, *arguments):
     app = typer.Typer()
     app.command()(quantize)
-    monkeypatch.setattr(sys, "argv", ["quantize", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", ["quantize", *map(str, arguments), "--method", "rtn"])
     app(standalone_mode=False)
 
 

@@ -29,7 +29,7 @@ class SmolLM2:
         def quantize(folder: Path) -> None:
             with users_cache():
                 model = fetch_smollm2()
-            quantize_model(model, folder, embedding="int4")
+            quantize_model(model, folder, embedding="int4", method="rtn")
 
         return made_once(self._shared / "smollm2", quantize)
 

@@ -54,23 +54,24 @@ class Attention(nn.Module):
         start: int,
         kv_source: CachedAttention | None = None,
     ) -> torch.Tensor:
-        """x [1, T, dim]; `angles` from `Rope`, for `rotary`; `kv_source` the attention of the layer
-        whose keys and values this one reads, where it has none; returns [1, T, dim]."""
-        _, length, _ = x.shape
-        q = self.wq(x).view(1, length, -1, self.head_dim)
+        """x [B, T, dim] (B texts of one length, where the caches have room for as many; 1 in a
+        program); `angles` from `Rope`, for `rotary`; `kv_source` the attention of the layer whose
+        keys and values this one reads, where it has none; returns [B, T, dim]."""
+        texts, length, _ = x.shape
+        q = self.wq(x).view(texts, length, -1, self.head_dim)
         if self.attend is None:
             assert kv_source is not None
             # The rotation takes a pair, so a query without a key goes with itself.
             q, _ = self._normed_and_rotated(q, q, angles)
             attended = kv_source.read(self._scaled(q, start), start)
         else:
-            k = self.wk(x).view(1, length, -1, self.head_dim)
-            v = self.wv(x).view(1, length, -1, self.head_dim)
+            k = self.wk(x).view(texts, length, -1, self.head_dim)
+            v = self.wv(x).view(texts, length, -1, self.head_dim)
             q, k = self._normed_and_rotated(q, k, angles)
             attended = self.attend(self._scaled(q, start), k, v, start)
         if self.o_norm is not None:
             attended = self.o_norm(attended)
-        attended = attended.reshape(1, length, -1)
+        attended = attended.reshape(texts, length, -1)
         if self.og is not None:
             attended = torch.sigmoid(self.og(x)) * attended
         return self.wo(attended)

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from quatrain.backbone.config import BackboneConfig
-from quatrain.backbone.model import Backbone
+from quatrain.backbone.model import Backbone, Block
 from quatrain.backbone.pruned_vocabulary import kept_rows
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
@@ -70,6 +71,22 @@ def build_backbone(
     _fill_zero_points(backbone, state)
     _load(backbone, state)
     return backbone.eval().requires_grad_(False)
+
+
+def load_layer(config: BackboneConfig, index: int, tensors: Mapping[str, torch.Tensor]) -> Block:
+    """Layer `index` in floating point, of the tensors of a whole model: its own are read alone.
+
+    Raises `InputError` as `build_backbone` does.
+    """
+    prefix = f"layers.{index}."
+    own = [name.removeprefix(prefix) for name in tensors if name.startswith(prefix)]
+    state = _experts_apart({name: _as_float32(tensors[prefix + name]) for name in own})
+    with torch.device("meta"):
+        block = Block(config, config.layer(index))
+    _load(block, state)
+    if config.use_spin_quant:
+        transform_down_projection_for_spinquant(block)
+    return block.eval().requires_grad_(False)
 
 
 def _state_for(
@@ -150,9 +167,9 @@ def _fill_zero_points(backbone: Backbone, state: dict[str, torch.Tensor]) -> Non
     state.pop("tok_embeddings.zeros", None)
 
 
-def _load(backbone: Backbone, state: dict[str, torch.Tensor]) -> None:
+def _load(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
     try:
-        missing, unexpected = backbone.load_state_dict(state, strict=False, assign=True)
+        missing, unexpected = module.load_state_dict(state, strict=False, assign=True)
     except RuntimeError as error:
         # torch lists every mismatch; the first line after its heading names one tensor.
         detail = str(error).splitlines()[1].strip()

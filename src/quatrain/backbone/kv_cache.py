@@ -12,6 +12,7 @@ class CachedAttention(nn.Module):
 
     Mutable buffers `k_cache` and `v_cache` [1, max_seq_len, n_kv_heads, head_dim] hold the
     keys and values of positions 0 .. start - 1 when called, 0 .. start + T - 1 afterwards.
+    After `make_room` they, and all that is given, have several texts in place of 1.
     """
 
     k_cache: torch.Tensor
@@ -24,11 +25,17 @@ class CachedAttention(nn.Module):
         self.attention_window = layer.attention_window
         self.shares_kv = layer.shares_kv
         self.soft_cap = config.attn_logit_softcapping
-        shape = (1, config.max_seq_len, config.n_kv_heads, config.head_dim)
+        self.head_shape = config.n_kv_heads, config.head_dim
+        for name in ("k_cache", "v_cache"):
+            self.register_buffer(name, None, persistent=False)
+        self.make_room(1, config.max_seq_len, dtype)
+
+    def make_room(self, texts: int, length: int, dtype: torch.dtype = torch.float32) -> None:
+        """Empty caches, for `texts` texts side by side of up to `length` tokens each."""
         for name in ("k_cache", "v_cache"):
             # On the CPU even where the module is built on the meta device: never loaded.
-            cache = torch.zeros(shape, dtype=dtype, device="cpu")
-            self.register_buffer(name, cache, persistent=False)
+            shape = (texts, length, *self.head_shape)
+            setattr(self, name, torch.zeros(shape, dtype=dtype, device="cpu"))
 
     def forward(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int
@@ -49,7 +56,9 @@ class CachedAttention(nn.Module):
         if length > 1 or self.attention_window is not None:
             mask = visible(start, length, end, self.attention_window)
         if self.soft_cap is not None:
-            return capped_attention(q, keys, values, mask, self.soft_cap)
+            texts = zip(q.split(1), keys.split(1), values.split(1), strict=True)
+            cap = self.soft_cap
+            return torch.cat([capped_attention(*text, mask, cap) for text in texts])
         # To [1, heads, tokens, head_dim], the layout of torch's attention, and back.
         attended = F.scaled_dot_product_attention(
             q.transpose(1, 2),

@@ -40,7 +40,7 @@ class Block(nn.Module):
         start: int,
         kv_source: CachedAttention | None = None,
     ) -> torch.Tensor:
-        """x [1, T, dim] and the rest as for `Attention`; returns [1, T, dim]."""
+        """x [B, T, dim] and the rest as for `Attention`; returns [B, T, dim]."""
         branch = self.attention(self.attention_norm(x), angles, start, kv_source)
         x = self._add(x, branch, self.post_attention_norm, self.add_attn)
         branch = self.feed_forward(self.ffn_norm(x))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from quatrain.commands._common import Debug, Json, TokenizerFile, one_of, print_json, shown_stages
-from quatrain.int4 import GROUP_SIZES
-from quatrain.quantize.tensor_formats import EmbeddingFormat
+from quatrain.int4 import GROUP_SIZES, Scheme
+from quatrain.quantize.tensor_formats import EmbeddingFormat, Rounding
 
 if TYPE_CHECKING:
     from quatrain.quantize.report import QuantizeReport
@@ -38,8 +38,8 @@ GroupSize = Annotated[
 Embedding = Annotated[
     EmbeddingFormat,
     typer.Option(
-        help="int8 per row, int4 in groups, or float32. keep: int4 where a GGUF file has it as "
-        "Q4_0, else int8."
+        help="int8 per row, int4 in groups, or float32. keep: int4 with gptq, and where a GGUF "
+        "file has it as Q4_0; else int8."
     ),
 ]
 Base = Annotated[
@@ -52,6 +52,30 @@ Base = Annotated[
 OutputLayer = Annotated[
     Literal["int4", "int8"], typer.Option(help="int4 in groups, or int8 per channel.")
 ]
+Method = Annotated[
+    Rounding,
+    typer.Option(
+        help="gptq: toward what the floating-point model computes, in minutes. rtn: each weight to "
+        "nearest, in seconds."
+    ),
+]
+For = Annotated[
+    Literal["8da4w", "weight-only", "both"] | None,
+    typer.Option("--for", help="The scheme that gptq rounds for. Default: both."),
+]
+CalibrationText = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--calibration",
+        metavar="FILE",
+        help="Text for gptq, of the kind that the model will meet; may be repeated. Default: a "
+        "mixed text that comes with Quatrain.",
+    ),
+]
+SelfGenerated = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="In place of a text, N tokens that the model itself writes."),
+]
 
 
 def quantize(
@@ -60,6 +84,10 @@ def quantize(
     group_size: GroupSize = 32,
     embedding: Embedding = "keep",
     output_layer: OutputLayer = "int4",
+    method: Method = "gptq",
+    scheme: For = None,
+    calibration: CalibrationText = None,
+    self_generated: SelfGenerated = None,
     tokenizer: TokenizerFile = None,
     base: Base = None,
     json: Json = False,
@@ -76,6 +104,7 @@ def quantize(
     check_arguments(None if fetched else model, output, group_size)
 
     from quatrain.commands._checkpoint_report import print_checkpoint
+    from quatrain.quantize.calibration import Calibration
     from quatrain.quantize.pipeline import quantize_model
     from quatrain.smollm2 import fetch_smollm2
 
@@ -84,8 +113,11 @@ def quantize(
     if fetched:
         with stages("fetch SmolLM2"):
             path = fetch_smollm2()
+    asked = calibration or self_generated is not None or scheme is not None
+    only = None if scheme in (None, "both") else Scheme(scheme)
+    text = Calibration(tuple(calibration or ()), self_generated, only) if asked else None
     report = quantize_model(
-        path, output, group_size, embedding, output_layer, stages, tokenizer, base
+        path, output, group_size, embedding, output_layer, stages, tokenizer, base, method, text
     )
     if json:
         said = asdict(report) | {"relative_rms_error": report.relative_rms_error_by_part}

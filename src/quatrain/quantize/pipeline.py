@@ -20,6 +20,9 @@ from quatrain.checkpoint.source_files import source_files
 from quatrain.errors import InputError
 from quatrain.json_files import write_json
 from quatrain.quantize.arguments import check_arguments
+from quatrain.quantize.calibrated_method import calibrated_method
+from quatrain.quantize.calibration import Calibration
+from quatrain.quantize.methods import METHODS
 from quatrain.quantize.opened_source import OpenedSource
 from quatrain.quantize.output_folder import MANIFEST, OWN_FILES, WEIGHTS, output_folder
 from quatrain.quantize.plan_checkpoint import plan_checkpoint
@@ -28,7 +31,7 @@ from quatrain.quantize.quantized_tensor import relative_rms
 from quatrain.quantize.report import QuantizeReport, make_report, rounded_linears
 from quatrain.quantize.requantize import Requantization
 from quatrain.quantize.resumable import resumable_folder, sha256_of
-from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat
+from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat, Rounding
 from quatrain.quantize.writer import Written, write_checkpoint
 from quatrain.stages import Stages
 from quatrain.tokenizer.files import files_of, require_tokenizer
@@ -65,23 +68,29 @@ def quantize_model(
     stages: Stages | None = None,
     tokenizer: Path | None = None,
     base: Path | str | None = None,
+    method: Rounding = "gptq",
+    calibration: Calibration | None = None,
 ) -> QuantizeReport:
     """Write a floating-point model as an int4 checkpoint.
 
     The linears of the layers become int8 [N, K] in [-8, 7], with a float32 scale per group
     [N, K / group size]. Writes model.safetensors, params.json and the tokenizer, whole or not at
-    all; the same input gives the same bytes. Holds one tensor in memory at a time.
+    all; the same input gives the same bytes. Holds one layer in memory at a time, and what it
+    makes of the calibration text; with "rtn" one tensor.
 
     Args:
         model: As `open_float_model` takes it.
         output: The folder to write. An earlier checkpoint there is replaced, its tokenizer too.
         group_size: Weights of a row that share a scale: 32, 64, 128 or 256.
-        embedding: "int4" in groups, "int8" per row, or "fp"; "keep" is int4 where a GGUF file has
-            it as Q4_0, and int8 elsewhere.
+        embedding: "int4" in groups, "int8" per row, or "fp"; "keep" is int4 with "gptq" and where a
+            GGUF file has it as Q4_0, and int8 elsewhere.
         output_layer: "int4" in groups or "int8" per channel; "keep" is int4.
         stages: Hears of each stage.
         tokenizer: A tokenizer.json to write in place of the source's own.
         base: The model that `model`, a LoRA adapter, is merged into.
+        method: "gptq" rounds toward what the floating-point model computes, in minutes; "rtn" each
+            weight to nearest, in seconds.
+        calibration: For "gptq"; None is the text that ships with Quatrain, for both schemes.
 
     Raises:
         InputError: Where the model cannot be read or does not divide into groups, or `output`
@@ -91,13 +100,17 @@ def quantize_model(
     stages = stages or Stages()
     path = local_path(model)
     with stages("open the model"):
-        opened = _open_model(path, group_size, embedding, output_layer, _local(base))
+        opened = _open_model(path, group_size, embedding, output_layer, _local(base), method)
         opened = _with_tokenizer(opened, tokenizer)
         folder = output_folder(Path(output), opened.files)
+    calibrated = calibrated_method(method, calibration, opened, stages)
+    methods = METHODS if calibrated is None else {**METHODS, method: calibrated}
     with whole_folder(folder, OWN_FILES) as temporary:
         # Without a key: the folder is new, there is nothing to go on with.
-        written = write_checkpoint(opened, temporary, "", stages)
-    return make_report(opened, Path(output), written, stages)
+        written = write_checkpoint(opened, temporary, "", stages, methods)
+    report = make_report(opened, Path(output), written, stages)
+    said = [] if calibrated is None else calibrated.notes()
+    return replace(report, notes=[*report.notes, *said])
 
 
 def convert_model(
@@ -181,9 +194,10 @@ def _open_model(
     embedding: EmbeddingFormat,
     output_layer: OutputFormat,
     base: Path | None,
+    method: Rounding = "rtn",
 ) -> OpenedSource:
     model = open_float_model(path, base)
-    plan = plan_model(model, group_size, embedding, output_layer)
+    plan = plan_model(model, group_size, embedding, output_layer, method)
     files = source_files(path, None, base)
     return OpenedSource(path, files, model, plan, lambda: open_float_model(path, base))
 

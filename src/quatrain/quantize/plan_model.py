@@ -9,40 +9,50 @@ from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES, Scheme
 from quatrain.quantize.methods.q4_0 import GROUP_SIZE as Q4_0_GROUP_SIZE
 from quatrain.quantize.plan import Part, Plan, TensorPlan, integers
-from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat
+from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat, Rounding
 
 _EMBEDDING, _OUTPUT = f"{EMBEDDING}.weight", f"{OUTPUT}.weight"
 
 
 def plan_model(
-    model: FloatModel, group_size: int, embedding: EmbeddingFormat, output_layer: OutputFormat
+    model: FloatModel,
+    group_size: int,
+    embedding: EmbeddingFormat,
+    output_layer: OutputFormat,
+    rounding: Rounding = "rtn",
 ) -> Plan:
     """The plan for embedding, layers and output, in the order in which they are written.
 
     The linears of the layers become int4. 'keep' is int4 for the output layer; for the embedding
-    it is int4 where the file holds it as int4 in such groups already, and int8 elsewhere. An output
-    layer that is tied to the embedding gets integers of its own. Raises `InputError` where the
-    group size does not divide a tensor's input features.
+    it is int4 with gptq and where the file holds it as int4 in such groups already, int8 elsewhere.
+    An output layer that is tied to the embedding gets integers of its own, which with gptq are the
+    embedding's where both are int4. Raises `InputError` where the group size does not divide a
+    tensor's input features.
     """
     if embedding == "keep":
-        embedding = "int4" if _is_q4_0(model, _EMBEDDING, group_size) else "int8"
+        int4 = rounding == "gptq" or _is_q4_0(model, _EMBEDDING, group_size)
+        embedding = "int4" if int4 else "int8"
     if output_layer == "keep":
         output_layer = "int4"
     config, stored = model.config, model.tensors.stored
+    output_source = _OUTPUT if _OUTPUT in stored else _EMBEDDING
+    tied = output_source == _EMBEDDING and config.apply_output and output_layer == "int4"
     tensors: list[TensorPlan] = []
 
-    def add(part: Part, format: EmbeddingFormat, source: str, target: str) -> None:
-        tensors.append(_planned(model, part, format, (source, target), group_size))
+    def add(
+        part: Part, format: EmbeddingFormat, source: str, target: str, method: Rounding
+    ) -> None:
+        tensors.append(_planned(model, part, format, (source, target), group_size, method))
 
     if _EMBEDDING in stored and config.apply_embedding:
-        add("embedding", embedding, _EMBEDDING, _EMBEDDING)
+        add("embedding", embedding, _EMBEDDING, _EMBEDDING, rounding if tied else "rtn")
     for name in linear_shapes(config):
-        add("layers", "int4", f"{name}.weight", f"{name}.weight")
+        in_layer = name.startswith("layers.")
+        add("layers", "int4", f"{name}.weight", f"{name}.weight", rounding if in_layer else "rtn")
     for name in vector_shapes(config):
-        add("layers", "fp", name, name)
-    output_source = _OUTPUT if _OUTPUT in stored else _EMBEDDING
+        add("layers", "fp", name, name, "rtn")
     if output_source in stored and config.apply_output:
-        add("output", output_layer, output_source, _OUTPUT)
+        add("output", output_layer, output_source, _OUTPUT, rounding)
     return Plan(
         tensors,
         {
@@ -55,7 +65,12 @@ def plan_model(
 
 
 def _planned(
-    model: FloatModel, part: Part, format: EmbeddingFormat, names: tuple[str, str], group_size: int
+    model: FloatModel,
+    part: Part,
+    format: EmbeddingFormat,
+    names: tuple[str, str],
+    group_size: int,
+    rounding: Rounding,
 ) -> TensorPlan:
     source, target = names
     shape = model.tensors.stored[source].shape
@@ -69,7 +84,7 @@ def _planned(
             f"{source} has {shape[-1]} input features, not a multiple of the group size "
             f"{group_size}; group sizes that divide it: {', '.join(fitting) or 'none'}"
         )
-    method = "q4_0" if _is_q4_0(model, source, group_size) else "rtn"
+    method = "q4_0" if _is_q4_0(model, source, group_size) else rounding
     return integers(part, names, shape, group_size, method)
 
 

@@ -1,4 +1,4 @@
-"""What the embedding and the output layer of a checkpoint may be asked to be.
+"""What a checkpoint may be asked to be: how its tables are stored, and how weights are rounded.
 
 "keep": as the source has it, or what is usual (see `plan_model`).
 """
@@ -7,3 +7,4 @@ from typing import Literal
 
 EmbeddingFormat = Literal["keep", "int8", "int4", "fp"]
 OutputFormat = Literal["keep", "int8", "int4"]
+Rounding = Literal["gptq", "rtn"]

@@ -1,6 +1,6 @@
 """Writes a checkpoint, its tensors one at a time, and goes on where an earlier attempt stopped."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,10 +11,10 @@ import torch
 from quatrain.checkpoint.files.safetensors import encoded_header, encoded_tensor
 from quatrain.checkpoint.written_tokenizer import write_tokenizer_of
 from quatrain.json_files import write_json
-from quatrain.quantize.methods import quantize_tensor
+from quatrain.quantize.methods import METHODS, Method, quantize_tensor
 from quatrain.quantize.opened_source import OpenedSource
 from quatrain.quantize.output_folder import PARAMS, WEIGHTS
-from quatrain.quantize.plan import Source, TensorPlan
+from quatrain.quantize.plan import MethodName, Source, TensorPlan
 from quatrain.quantize.quantized_tensor import RoundingError
 from quatrain.quantize.resumable import ResumableFile
 from quatrain.stages import Stages
@@ -37,7 +37,13 @@ class Written:
     bytes: int
 
 
-def write_checkpoint(opened: OpenedSource, folder: Path, key: str, stages: Stages) -> Written:
+def write_checkpoint(
+    opened: OpenedSource,
+    folder: Path,
+    key: str,
+    stages: Stages,
+    methods: Mapping[MethodName, Method] = METHODS,
+) -> Written:
     """Write all of the checkpoint but its manifest to `folder`."""
     # What is small comes first: where it cannot be made, that shows at once.
     for name in (TOKENIZER, CONFIG):  # of another source, whose conversion was interrupted
@@ -46,12 +52,17 @@ def write_checkpoint(opened: OpenedSource, folder: Path, key: str, stages: Stage
     arguments = {"quantization_args": opened.plan.quantization_args}
     write_json(folder / PARAMS, with_end_ids(opened.source.params | arguments, tokenizer.files))
     file = ResumableFile(folder / WEIGHTS, key)
-    resumed_at = _write_tensors(file, opened, stages)
+    resumed_at = _write_tensors(file, opened, stages, methods)
     names, notes = [file.name for file in tokenizer.files], [*opened.source.notes, *tokenizer.notes]
     return Written(names, notes, resumed_at, *file.finish())
 
 
-def _write_tensors(file: ResumableFile, opened: OpenedSource, stages: Stages) -> int:
+def _write_tensors(
+    file: ResumableFile,
+    opened: OpenedSource,
+    stages: Stages,
+    methods: Mapping[MethodName, Method],
+) -> int:
     """Write what `file` lacks of the tensors; returns how many were there already.
 
     Holds one tensor in memory at a time. `opened.errors` gets what rounding changed, that of an
@@ -69,7 +80,7 @@ def _write_tensors(file: ResumableFile, opened: OpenedSource, stages: Stages) ->
                 for tensor in tensors:
                     if since >= _BYTES_BETWEEN_OPENINGS:
                         source, since = opened.open_again(), 0
-                    file.append(_written(source, tensor, errors), errors)
+                    file.append(_written(source, tensor, errors, methods), errors)
                     since += sum(spec.nbytes for spec in tensor.specs)
     except BaseException:
         file.leave(errors)
@@ -78,11 +89,14 @@ def _write_tensors(file: ResumableFile, opened: OpenedSource, stages: Stages) ->
 
 
 def _written(
-    source: Source, tensor: TensorPlan, errors: dict[str, RoundingError]
+    source: Source,
+    tensor: TensorPlan,
+    errors: dict[str, RoundingError],
+    methods: Mapping[MethodName, Method],
 ) -> Iterator[memoryview]:
     """The bytes of the tensors, made when they are asked for, which nothing holds on to once they
     are written."""
-    made = quantize_tensor(source, tensor)
+    made = quantize_tensor(source, tensor, methods)
     if made.error is not None:
         errors[tensor.target] = made.error
     for spec, content in zip(tensor.specs, made.tensors, strict=True):

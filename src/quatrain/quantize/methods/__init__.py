@@ -1,15 +1,17 @@
 """The ways from a source's tensor to the tensors that are written, each in a file of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.errors import InputError
+from quatrain.quantize.methods.gptq import Gptq
 from quatrain.quantize.methods.q4_0 import keep_q4_0
 from quatrain.quantize.methods.round_to_nearest import round_to_nearest
 from quatrain.quantize.methods.stored import keep_stored
 from quatrain.quantize.plan import MethodName, Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor
+from quatrain.quantize.tensor_formats import Rounding
 
 # (the source, the plan of one of its tensors) -> what is written for that. Called for each tensor
 # once, in the order of the plan; the source may be another one each time, opened anew, so a method
@@ -22,11 +24,17 @@ METHODS: dict[MethodName, Method] = {
     "stored": keep_stored,
 }
 
+# Those that look at activations: made for one model, and then a `Method`.
+CALIBRATED: dict[Rounding, type[Gptq]] = {"gptq": Gptq}
 
-def quantize_tensor(source: Source, tensor: TensorPlan) -> QuantizedTensor:
-    """What `tensor.method` makes of it. Raises `InputError` where its values are damaged."""
+
+def quantize_tensor(
+    source: Source, tensor: TensorPlan, methods: Mapping[MethodName, Method] = METHODS
+) -> QuantizedTensor:
+    """What `tensor.method` of `methods` makes of it. Raises `InputError` where its values are
+    damaged."""
     try:
-        return METHODS[tensor.method](source, tensor)
+        return methods[tensor.method](source, tensor)
     except ValueError as error:
         remedy = (
             "the file is damaged"

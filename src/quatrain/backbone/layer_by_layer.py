@@ -1,0 +1,63 @@
+"""A backbone in floating point, computed layer by layer: the weights of one are in memory."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+
+from quatrain.backbone.build import build_backbone, load_layer
+from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.kv_cache import CachedAttention
+from quatrain.backbone.model import Block
+from quatrain.backbone.rope import Rope
+
+
+class LayerByLayer:
+    """What a `Backbone` computes for B texts of T tokens each, read side by side.
+
+    `tensors`: a model in floating point by Meta name, read as they are indexed: a layer's when that
+    layer is loaded, which the caller lets go of before the next. `ends`: the backbone without its
+    layers; with `hidden_output` it has no output layer.
+    """
+
+    def __init__(
+        self,
+        config: BackboneConfig,
+        tensors: Mapping[str, torch.Tensor],
+        hidden_output: bool = False,
+    ) -> None:
+        self.config, self.tensors = config, tensors
+        of_ends = {name: tensors[name] for name in tensors if not name.startswith("layers.")}
+        without_layers = replace(config, n_layers=0)
+        self.ends = build_backbone(without_layers, of_ends, hidden_output=hidden_output)
+        self._local_rope = Rope(config, local=True) if config.local_rope_theta else None
+        self._shared: dict[int, CachedAttention] = {}
+
+    def load(self, index: int, texts: int, length: int) -> Block:
+        """Layer `index` with room for `texts` texts of `length` tokens."""
+        block = load_layer(self.config, index, self.tensors)
+        attend = block.attention.attend
+        if attend is not None:
+            attend.make_room(texts, length)
+            if attend.shares_kv:
+                self._shared[index] = attend
+        return block
+
+    def run(self, block: Block, x: torch.Tensor) -> torch.Tensor:
+        """What `block`, which was loaded, makes of the residual stream x [B, T, dim]."""
+        rope = self._local_rope if block.rope == "local" else self.ends.rope
+        assert rope is not None
+        source = None if block.kv_source is None else self._shared[block.kv_source]
+        return block(x, rope(0, x.shape[1]), 0, source)
+
+    @torch.inference_mode()
+    def hidden(
+        self, tokens: torch.Tensor, advance: Callable[[float], None] = lambda fraction: None
+    ) -> torch.Tensor:
+        """The normed hidden states [B, T, dim] of `tokens` int64 [B, T], each text from an empty
+        context; `advance` hears what part of the layers is done."""
+        x = self.ends.embed(tokens)
+        for index in range(self.config.n_layers):
+            x = self.run(self.load(index, *tokens.shape), x)
+            advance((index + 1) / self.config.n_layers)
+        return self.ends.norm(x)

@@ -1,0 +1,131 @@
+"""The text on which a method that looks at activations has the model compute."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from quatrain.backbone.build import build_backbone
+from quatrain.backbone.kv_cache import CachedAttention
+from quatrain.checkpoint.float_model import FloatModel
+from quatrain.errors import InputError
+from quatrain.int4 import Scheme
+from quatrain.stages import Stages
+from quatrain.tokenizer import Tokenizer
+
+DEFAULT_TEXT = Path(__file__).with_name("calibration.txt")
+LENGTH = 256  # tokens of a text, each read from an empty context
+MOST_TOKENS, LEAST_TOKENS = 12_288, 1_024
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a method that looks at activations has the model compute.
+
+    Attributes:
+        files: Texts in UTF-8; none is the text that ships with Quatrain.
+        self_generated: In place of a text, how many tokens the model itself is to write.
+        scheme: For which scheme the checkpoint is made; None is both.
+    """
+
+    files: tuple[Path, ...] = ()
+    self_generated: int | None = None
+    scheme: Scheme | None = None
+
+    def tokens(self, model: FloatModel, stages: Stages) -> torch.Tensor:
+        """Rows of the embedding, int64 [texts, T]. Raises `InputError` where there are none."""
+        if self.files and self.self_generated is not None:
+            raise InputError(
+                "--calibration and --self-generated exclude each other; leave one of them out"
+            )
+        if self.self_generated is None:
+            return tokens_of_files(model, self.files)
+        return tokens_of_itself(model, self.self_generated, stages)
+
+
+def tokens_of_files(model: FloatModel, files: Sequence[Path]) -> torch.Tensor:
+    """The text of `files`, or that which ships with Quatrain, cut into rows of the embedding.
+
+    int64 [texts, T]; of a longer text MOST_TOKENS, in pieces that are spread over it. Where the
+    tokenizer begins a text with a token, each piece does. Raises `InputError` where a file is not
+    text, there is too little, or the model came without a tokenizer.
+    """
+    words = _tokenizer(model)
+    named = ", ".join(map(str, files)) if files else "the calibration text"
+    text = "\n\n".join(_read(file) for file in files or [DEFAULT_TEXT])
+    begin = words.encode("")
+    ids = _known_rows(model, words.encode(text)[len(begin) :])
+    length = min(LENGTH, model.config.max_seq_len) - len(begin)
+    count = len(ids) // length
+    if len(ids) < LEAST_TOKENS:
+        raise InputError(
+            f"{named}: is {len(ids)} tokens, expected {LEAST_TOKENS} at least; give more text with "
+            "--calibration, or use --self-generated 8192, or --method rtn"
+        )
+    kept = min(count, MOST_TOKENS // length)
+    starts = [index * count // kept * length for index in range(kept)]
+    return torch.tensor([begin + ids[start : start + length] for start in starts])
+
+
+def tokens_of_itself(model: FloatModel, count: int, stages: Stages) -> torch.Tensor:
+    """`count` tokens that the model itself writes, int64 [texts, T]: side by side, each drawn
+    from what it predicts, from the token on that begins a text, or from any where none does.
+
+    Raises `InputError` where `count` is too small.
+    """
+    if count < LEAST_TOKENS:
+        raise InputError(
+            f"--self-generated {count}: is too little, expected {LEAST_TOKENS} tokens at least"
+        )
+    config = model.config
+    if config.input_prune_map or config.output_prune_map or not config.apply_output:
+        raise InputError(
+            f"{model.source}: cannot write a text for want of a whole vocabulary; use --calibration"
+        )
+    length = min(LENGTH, config.max_seq_len)
+    texts = max(1, count // length)
+    backbone = build_backbone(config, model.tensors, max_seq_len=length)
+    for module in backbone.modules():
+        if isinstance(module, CachedAttention):
+            module.make_room(texts, length)
+    generator = torch.Generator().manual_seed(_SEED)
+    begin = model.params.get("bos_idx", config.vocab_size)
+    first = torch.randint(config.vocab_size, (texts, 1), generator=generator)
+    rows = [torch.full_like(first, begin) if begin < config.vocab_size else first]
+    with torch.inference_mode(), stages("write the calibration text") as advance:
+        for at in range(length - 1):
+            logits = backbone(rows[-1], torch.tensor([at]))
+            chances = torch.softmax(logits, -1)
+            rows.append(torch.multinomial(chances, 1, generator=generator))
+            advance((at + 1) / (length - 1))
+    return torch.cat(rows, 1)
+
+
+def _tokenizer(model: FloatModel) -> Tokenizer:
+    with tempfile.TemporaryDirectory() as folder:
+        files = model.write_tokenizer(Path(folder))
+        if not files:
+            raise InputError(
+                f"{model.source}: came without a tokenizer, which the calibration text needs; "
+                "use --self-generated 8192, or --method rtn"
+            )
+        return Tokenizer.load(files[0])
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--calibration {file}: cannot be read as text: {error}") from error
+
+
+def _known_rows(model: FloatModel, ids: list[int]) -> list[int]:
+    """The rows of the embedding that it has for `ids`; tokens that were pruned are left out."""
+    kept = model.config.input_prune_map
+    if kept is None:
+        return ids
+    row_of = {token: row for row, token in kept.items()}
+    return [row_of[token] for token in ids if token in row_of]

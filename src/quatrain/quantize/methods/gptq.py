@@ -1,0 +1,178 @@
+"""Second-order rounding, layer by layer, toward what the floating-point model computes.
+
+Of the columns of a weight each is rounded for the least error of the outputs, the errors of the
+former made good by the latter (`second_order`), on the inputs that the layers before it give once
+they are rounded themselves; and before that the weight is moved toward the outputs that the
+floating-point model would have given (`twin_layer`). An embedding that is also the output layer is
+rounded first, for the last hidden states of the floating-point model, and serves as both.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from quatrain.backbone.layer_by_layer import LayerByLayer
+from quatrain.checkpoint.files.lazy_tensors import RowsOf
+from quatrain.errors import InputError
+from quatrain.int4 import Scheme
+from quatrain.quantize.methods.round_to_nearest import quantize_rows, squared_error
+from quatrain.quantize.methods.twin_layer import (
+    LEAST_TOKENS,
+    LinearInputs,
+    Rounded,
+    TwinLayer,
+    dequantized,
+)
+from quatrain.quantize.plan import Plan, Source, TensorPlan
+from quatrain.quantize.quantized_tensor import QuantizedTensor, RoundingError
+from quatrain.stages import Stages
+
+_ROWS_AT_ONCE = 8192  # of a table
+
+
+@dataclass
+class Gptq:
+    """The method for one model, whose tensors are asked for in the order of `plan`.
+
+    Attributes:
+        plan: Of the whole checkpoint: says what else is rounded, and how.
+        tokens: The calibration text as rows of the embedding, int64 [texts, T], each read from an
+            empty context.
+        scheme: For which the checkpoint is made; None is both: every second text calibrates for
+            8da4w.
+        stages: Hears how the work goes on.
+    """
+
+    plan: Plan
+    tokens: torch.Tensor
+    scheme: Scheme | None = None
+    stages: Stages = field(default_factory=Stages)
+
+    def __post_init__(self) -> None:
+        self._planned = {tensor.target: tensor for tensor in self.plan.tensors}
+        self._table: Rounded | None = None  # of an embedding that is the output layer
+        self._layers: LayerByLayer | None = None
+        self._stream = torch.empty(0)  # [2 texts, T, dim], as the two models have it
+        self._next = 0
+        self._few: list[str] = []  # linears that saw too few tokens
+        self._rounded: dict[str, Rounded] = {}  # of the layers up to there, until it is asked for
+
+    @torch.inference_mode()
+    def __call__(self, source: Source, tensor: TensorPlan) -> QuantizedTensor:
+        """Raises `InputError` where what the model computes is not finite."""
+        if self._layers is None:
+            self._layers = self._begin(source)
+        self._layers.tensors = source.tensors
+        if tensor.part == "layers":
+            while self._next <= int(tensor.target.split(".")[1]):
+                self._round_layer(self._layers, source)
+            rounded = self._rounded.pop(tensor.target)
+        else:
+            rounded = self._table or self._round_output(self._layers, source, tensor)
+        return QuantizedTensor(rounded, _error(source.tensors.rows_of(tensor.source), *rounded))
+
+    def notes(self) -> list[str]:
+        """How it was rounded, for people, once all tensors are there."""
+        said = [f"calibrated on {self.tokens.numel()} tokens"]
+        if self._few:
+            said.append(
+                f"{len(self._few)} linears of experts saw fewer than {LEAST_TOKENS} of them and "
+                f"are rounded to nearest: {self._few[0]} is the first"
+            )
+        return said
+
+    def _begin(self, source: Source) -> LayerByLayer:
+        """Round a tied table, and set the residual stream to what both models embed."""
+        layers = LayerByLayer(source.config, source.tensors, hidden_output=True)
+        embedding = self._planned["tok_embeddings.weight"]
+        if embedding.method == "gptq":
+            hidden = layers.hidden(self.tokens, self.stages.advance)
+            inputs = LinearInputs(hidden, hidden, self.plan.group_size)
+            self._table = _round_table(source, embedding, inputs)
+        assert layers.ends.tok_embeddings is not None
+        rows, places = self.tokens.unique(return_inverse=True)
+        exact = layers.ends.tok_embeddings.weight[rows]
+        table = torch.cat([exact, self._seen_rows(embedding, exact, rows)])
+        layers.ends.tok_embeddings = torch.nn.Embedding.from_pretrained(table)
+        self._stream = layers.ends.embed(torch.cat([places, places + len(rows)]))
+        layers.ends.tok_embeddings = None  # lets go of it
+        return layers
+
+    def _seen_rows(
+        self, embedding: TensorPlan, exact: torch.Tensor, rows: torch.Tensor
+    ) -> torch.Tensor:
+        """The embedding's `rows`, `exact` [n, dim], as the quantized model has them."""
+        if self._table is not None:
+            return dequantized(*(part[rows] for part in self._table))
+        if embedding.method != "rtn":
+            return exact  # kept as it is
+        made = quantize_rows(exact.__getitem__, tuple(exact.shape), embedding.group_size)
+        return dequantized(*made.tensors)
+
+    def _round_layer(self, layers: LayerByLayer, source: Source) -> None:
+        texts, length, _ = self._stream.shape
+        block = layers.load(self._next, texts, length)
+        methods = {
+            target.removeprefix(f"layers.{self._next}.").removesuffix(".weight"): tensor.method
+            for target, tensor in self._planned.items()
+            if target.startswith(f"layers.{self._next}.") and len(tensor.shape) > 1
+        }
+        layer = TwinLayer(block, methods, self.plan.group_size, self._int8_texts())
+        try:
+            self._stream = layers.run(block, self._stream)
+        except ValueError as error:
+            raise _damaged(source, f"layers.{self._next}.{layer.current}", error) from error
+        for name, rounded in layer.taken().items():
+            self._rounded[f"layers.{self._next}.{name}.weight"] = rounded
+        self._few += [f"layers.{self._next}.{name}" for name in layer.few]
+        self._next += 1
+        exact, seen = self._stream.chunk(2)
+        error = float((seen - exact).norm() / exact.norm())
+        count = layers.config.n_layers
+        self.stages.advance(self._next / count, f"layer {self._next}, error {error:.1%}")
+
+    def _int8_texts(self) -> torch.Tensor:
+        """Which texts calibrate for 8da4w."""
+        places = torch.arange(len(self.tokens))
+        if self.scheme is None:
+            return places % 2 == 1
+        return torch.full_like(places, self.scheme == Scheme.DYNAMIC_INT8, dtype=torch.bool)
+
+    def _round_output(self, layers: LayerByLayer, source: Source, tensor: TensorPlan) -> Rounded:
+        """An output layer of its own, which sees one row at a time and so no int8."""
+        hidden = layers.ends.norm(self._stream)
+        if "output_intermediate.weight" in source.tensors:
+            hidden = hidden @ source.tensors["output_intermediate.weight"].T
+        inputs = LinearInputs(*hidden.chunk(2), self.plan.group_size)
+        return _round_table(source, tensor, inputs)
+
+
+def _round_table(source: Source, tensor: TensorPlan, inputs: LinearInputs) -> Rounded:
+    """A table [V, K], some rows at a time, for those inputs of an output layer."""
+    rows_of, parts = source.tensors.rows_of(tensor.source), []
+    for first in range(0, tensor.shape[0], _ROWS_AT_ONCE):
+        weight = rows_of(slice(first, first + _ROWS_AT_ONCE)).float()
+        try:
+            parts.append(inputs.second_order.round(inputs.toward_float(weight)))
+        except ValueError as error:
+            raise _damaged(source, "output", error) from error
+    values, scales = zip(*parts, strict=True)
+    return torch.cat(values), torch.cat(scales)
+
+
+def _damaged(source: Source, linear: str, error: ValueError) -> InputError:
+    return InputError(
+        f"{source.source}: {linear} {error} where the model reads the calibration text: it is "
+        "damaged, or overflows; download it again, or use --method rtn, which computes nothing"
+    )
+
+
+def _error(rows_of: RowsOf, values: torch.Tensor, scales: torch.Tensor) -> RoundingError:
+    """Against the weight itself, some rows at a time."""
+    values, scales = values.flatten(0, -2), scales.flatten(0, -2)
+    error = total = 0.0
+    for first in range(0, len(values), _ROWS_AT_ONCE):
+        rows = slice(first, first + _ROWS_AT_ONCE)
+        of_rows = squared_error(rows_of(rows), values[rows], scales[rows])
+        error, total = error + of_rows[0], total + of_rows[1]
+    return RoundingError(error, total)

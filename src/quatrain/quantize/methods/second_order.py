@@ -1,0 +1,147 @@
+"""Rounding to int4 groups for the least error of what a linear computes, not of its weights.
+
+For inputs with second moments H = E[x x^T] the error of a row's outputs is r H r^T, r what rounding
+changed in it. Columns are rounded one by one, each error passed on to the columns not yet rounded
+(GPTQ: Frantar et al., 2022), and then each again, the others being what they became (coordinate
+descent, as in QuantEase: Behdin et al., 2023), with the scales refit.
+
+Everything is held transposed, [K, N]: a column of the weight is a row in memory.
+"""
+
+import torch
+
+from quatrain.int4 import INT4_MAX, INT4_MIN
+
+# What the largest magnitude of a group may become: scales that are tried, beyond 7 clipping it.
+_LARGEST = (6.0, 7.0, 7.5, 8.0, 8.75, 10.0)
+_DAMPING = 0.01  # of H's mean diagonal
+_SWEEPS = 2
+_ROWS_AT_ONCE = 2048
+_SMALLEST_SCALE = torch.finfo(torch.float32).tiny  # of the normal numbers
+
+
+class SecondMoments:
+    """H [K, K] of a linear's inputs, made ready for rounding weights of `group_size`.
+
+    Groups are rounded in the order of their mean second moment, the largest first, and columns
+    within a group likewise; a group stays one of neighbours.
+    """
+
+    def __init__(self, moments: torch.Tensor, group_size: int) -> None:
+        self.group_size = group_size
+        diagonal = moments.diagonal()
+        self.order = _order(diagonal, group_size)
+        ordered = moments.double()[self.order][:, self.order]
+        damping = max(float(diagonal.double().mean()) * _DAMPING, 1e-30)
+        ordered.diagonal().add_(damping)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(ordered))
+        self.moments = ordered.float()
+        # Row j of the upper factor U of H^-1 = U^T U says how column j's error is passed on.
+        self.passed_on = torch.linalg.cholesky(inverse, upper=True).float()
+
+    def round(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`weight` float32 [N, K] as int8 [N, K] in [-8, 7] and positive float32 scales
+        [N, K / group size], values of bfloat16."""
+        values = torch.empty(weight.shape, dtype=torch.int8)
+        scales = torch.empty(len(weight), weight.shape[1] // self.group_size)
+        groups = self.order[:: self.group_size] // self.group_size
+        for first in range(0, len(weight), _ROWS_AT_ONCE):
+            rows = slice(first, first + _ROWS_AT_ONCE)
+            w = weight[rows].float().T[self.order].contiguous()
+            q, s = self._pass_errors_on(w)
+            for _ in range(_SWEEPS):
+                self._sweep(w, q, s)
+            values[rows, self.order] = q.T.to(torch.int8)
+            scales[rows, groups] = s.T
+        return values, scales
+
+    def _blocks(self) -> list[slice]:
+        size = self.group_size
+        return [slice(at, at + size) for at in range(0, len(self.order), size)]
+
+    def _pass_errors_on(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The integers [K, N], in float32, and scales [groups, N]: of several scales for each
+        group that with which it loses least."""
+        w = weight.clone()
+        values, scales = torch.empty_like(w), torch.empty(len(self._blocks()), w.shape[1])
+        for group, block in enumerate(self._blocks()):
+            factor = self.passed_on[block, block]
+            tried = _tried_scales(w[block])  # [C, N]
+            q, errors = _round_block(w[block], tried, factor)
+            best = errors.square().sum(0).argmin(0)  # [N], of errors [g, C, N]
+            chosen = best.expand(len(q), 1, -1)
+            values[block] = q.gather(1, chosen)[:, 0]
+            scales[group] = tried.gather(0, best[None])[0]
+            lost = errors.gather(1, chosen)[:, 0]
+            w[block.stop :].addmm_(self.passed_on[block, block.stop :].T, lost, alpha=-1)
+        return values, scales
+
+    def _sweep(self, weight: torch.Tensor, values: torch.Tensor, scales: torch.Tensor) -> None:
+        """Round each column anew with the others as they are, and refit each group's scale, in
+        place: no step makes r H r^T larger, but for the scale's own rounding."""
+        size = self.group_size
+        pull = self.moments @ (weight - values * scales.repeat_interleave(size, 0))  # H r [K, N]
+        for group, block in enumerate(self._blocks()):
+            q, s = values[block], scales[group]
+            before = q * s
+            _round_again(q, s, pull[block].clone(), self.moments[block, block])
+            moved = before - q * s
+            pull.addmm_(self.moments[:, block], moved)
+            curvature = (q * (self.moments[block, block] @ q)).sum(0)
+            fitted = s + (q * pull[block]).sum(0) / curvature.clamp(min=_SMALLEST_SCALE)
+            fitted = _as_stored(torch.where((curvature > 0) & (fitted > 0), fitted, s))
+            pull.addmm_(self.moments[:, block], q * (s - fitted))
+            scales[group] = fitted
+
+
+def _order(diagonal: torch.Tensor, group_size: int) -> torch.Tensor:
+    groups = diagonal.view(-1, group_size)
+    within = groups.argsort(dim=-1, descending=True, stable=True)
+    columns = within + torch.arange(0, len(diagonal), group_size)[:, None]
+    return columns[groups.mean(-1).argsort(dim=0, descending=True, stable=True)].flatten()
+
+
+def _tried_scales(block: torch.Tensor) -> torch.Tensor:
+    """[C, N] for a group's weights [g, N]."""
+    largest = block.abs().amax(0)
+    largest = torch.where(largest > 0, largest, 1.0)
+    return _as_stored(largest / torch.tensor(_LARGEST)[:, None])
+
+
+def _as_stored(scales: torch.Tensor) -> torch.Tensor:
+    return scales.clamp(min=_SMALLEST_SCALE).bfloat16().float()
+
+
+def _round_block(
+    weight: torch.Tensor, scales: torch.Tensor, factor: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A group [g, N] rounded with each of `scales` [C, N], errors passed on within it by `factor`
+    [g, g]: integers and errors in units of what they cost, [g, C, N] each."""
+    w = weight[:, None].repeat(1, len(scales), 1)
+    values, errors = torch.empty_like(w), torch.empty_like(w)
+    inverse = 1.0 / scales
+    for column in range(len(w)):
+        q = torch.mul(w[column], inverse, out=values[column])
+        q.round_().clamp_(INT4_MIN, INT4_MAX)
+        error = torch.addcmul(w[column], q, scales, value=-1.0, out=errors[column])
+        error.div_(factor[column, column])
+        rest = w[column + 1 :].flatten(1)
+        rest.addr_(factor[column, column + 1 :], error.flatten(), alpha=-1)
+    return values, errors
+
+
+def _round_again(
+    values: torch.Tensor, scale: torch.Tensor, pull: torch.Tensor, moments: torch.Tensor
+) -> None:
+    """One step of coordinate descent for each column of a group: `values` [g, N] in place.
+
+    `pull` [g, N], the group's part of H r, is used up; `moments` [g, g].
+    """
+    inverse = 1.0 / scale
+    for column in range(len(values)):
+        q = values[column]
+        wished = torch.addcmul(q, pull[column], inverse, value=1.0 / float(moments[column, column]))
+        wished.round_().clamp_(INT4_MIN, INT4_MAX)
+        moved = (q - wished).mul_(scale)
+        pull[column + 1 :].addr_(moments[column, column + 1 :], moved)
+        values[column] = wished

@@ -1,0 +1,199 @@
+"""Second-order rounding of whole models: every family comes nearer to floating point."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from tests.checkpoint.families.parity import model_of
+from tests.checkpoint.families.table import ROWS
+from tests.support import gguf_files as ggufs
+from tests.support import tiny_models as tiny
+from tests.support.knobs import KNOBS, Peer, write_meta_folder
+from tests.support.peers import saved
+
+from quatrain.backbone.build import build_backbone
+from quatrain.backbone.layer_by_layer import LayerByLayer
+from quatrain.checkpoint.float_model import FloatModel
+from quatrain.checkpoint.open import open_checkpoint, open_float_model
+from quatrain.commands.quantize import quantize
+from quatrain.errors import InputError
+from quatrain.int4 import Scheme
+from quatrain.quantize.calibration import LENGTH, Calibration, tokens_of_files
+from quatrain.quantize.methods.gptq import Gptq
+from quatrain.quantize.pipeline import quantize_model
+from quatrain.quantize.plan_model import plan_model
+
+OF_ITSELF = Calibration(self_generated=2048, scheme=Scheme.WEIGHT_ONLY)
+NO_TEXT_OF_ITSELF = {"apply_embedding", "apply_output", "input_prune_map", "output_prune_map"}
+
+
+def error(model: FloatModel, checkpoint, tokens: torch.Tensor) -> float:
+    """Of the last hidden states, relative."""
+    exact = LayerByLayer(model.config, model.tensors, hidden_output=True).hidden(tokens)
+    opened = open_checkpoint(checkpoint)
+    rounded = build_backbone(opened.config, opened.tensors, Scheme.WEIGHT_ONLY)
+    found = []
+    for text in tokens:
+        rounded.reset()
+        found.append(rounded.hidden(text[None], 0)[0])
+    return float((torch.stack(found) - exact).norm() / exact.norm())
+
+
+def errors(folder, tmp_path, calibration=OF_ITSELF) -> tuple[float, float]:
+    """After second-order rounding and after rounding to nearest, on another text."""
+    model = open_float_model(folder)
+    quantize_model(folder, tmp_path / "gptq", calibration=calibration)
+    quantize_model(folder, tmp_path / "rtn", embedding="int4", method="rtn")
+    tokens = torch.randint(model.config.vocab_size, (8, 24))
+    return error(model, tmp_path / "gptq", tokens), error(model, tmp_path / "rtn", tokens)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_family_comes_nearer(name, tmp_path):
+    gptq, rtn = errors(saved(model_of(ROWS[name]), tmp_path / "m"), tmp_path)
+    assert gptq < rtn, (gptq, rtn)
+
+
+@pytest.mark.parametrize("name", sorted(KNOBS.keys() - NO_TEXT_OF_ITSELF))
+def test_every_knob_comes_nearer(name, tmp_path):
+    folder = write_meta_folder(tmp_path / "m", KNOBS[name], Peer(KNOBS[name]).state)
+    gptq, rtn = errors(folder, tmp_path)
+    assert gptq < rtn, (gptq, rtn)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """2000 words of which no two neighbours repeat for long."""
+    file = tmp_path / "text.txt"
+    file.write_text(" ".join(str(i * i % 997) for i in range(2000)))
+    return file
+
+
+def test_a_tied_table_is_one_table(tmp_path: Path, text: Path) -> None:
+    tensors = tiny.float_tensors(tied=True)
+    model = ggufs.write_gguf(tmp_path / "m.gguf", tensors)
+    quantize_model(model, tmp_path / "out", calibration=Calibration((text,)))
+    written = open_checkpoint(tmp_path / "out")
+    assert (written.embedding_kind, written.output_kind) == ("int4", "int4")
+    for part in ("weight", "scales"):
+        embedding, output = (
+            written.tensors[f"{name}.{part}"] for name in ("tok_embeddings", "output")
+        )
+        assert torch.equal(embedding, output)
+
+
+def test_int4_of_the_file_is_kept_and_the_rest_made_up_for_it(tmp_path: Path) -> None:
+    model = ggufs.write_gguf(tmp_path / "m.gguf", kind="Q4_0")
+    quantize_model(model, tmp_path / "gptq", embedding="int8", calibration=OF_ITSELF)
+    quantize_model(model, tmp_path / "rtn", embedding="int8", method="rtn")
+    found, kept = (open_checkpoint(tmp_path / name).tensors for name in ("gptq", "rtn"))
+    for name in kept:
+        same = torch.equal(found[name], kept[name])
+        assert same or not name.startswith("layers."), name
+
+
+def test_the_same_request_gives_the_same_bytes(tmp_path: Path, text: Path) -> None:
+    model, threads = ggufs.write_gguf(tmp_path / "m.gguf"), torch.get_num_threads()
+    try:
+        for count, name in ((1, "a"), (2, "b")):
+            torch.set_num_threads(count)
+            quantize_model(model, tmp_path / name, calibration=Calibration((text,)))
+    finally:
+        torch.set_num_threads(threads)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
+
+
+def test_every_second_text_calibrates_for_8da4w(tmp_path: Path) -> None:
+    model = open_float_model(ggufs.write_gguf(tmp_path / "m.gguf"))
+    plan = plan_model(model, 32, "keep", "keep", "gptq")
+    tokens = torch.randint(272, (16, 64))
+    wq = next(tensor for tensor in plan.tensors if tensor.target.endswith("1.attention.wq.weight"))
+    made = {}
+    for scheme in (None, Scheme.DYNAMIC_INT8, Scheme.WEIGHT_ONLY):
+        made[scheme] = Gptq(plan, tokens, scheme)(model, wq).tensors[0]
+    assert not torch.equal(made[None], made[Scheme.DYNAMIC_INT8])
+    assert not torch.equal(made[None], made[Scheme.WEIGHT_ONLY])
+
+
+def test_experts_that_see_too_little_are_said(tmp_path: Path) -> None:
+    folder = saved(model_of(ROWS["llama4"]), tmp_path / "m")
+    model = open_float_model(folder)
+    plan = plan_model(model, 32, "keep", "keep", "gptq")
+    gptq = Gptq(plan, torch.randint(90, (1, 64)), Scheme.WEIGHT_ONLY)
+    for tensor in plan.tensors:
+        if tensor.method == "gptq":
+            gptq(model, tensor)
+    assert "12 linears of experts" in gptq.notes()[1]
+
+
+def test_pieces_are_spread_over_a_long_text(tmp_path: Path, monkeypatch) -> None:
+    model = open_float_model(ggufs.write_gguf(tmp_path / "m.gguf"))
+    monkeypatch.setattr("quatrain.quantize.calibration.MOST_TOKENS", 1024)
+    text = tmp_path / "long.txt"
+    text.write_text("a" * 4096 + "b" * 4096)
+    tokens = tokens_of_files(model, [text])
+    assert tokens.shape == (1024 // LENGTH, LENGTH)
+    assert not torch.equal(tokens[0], tokens[-1])
+
+
+REFUSED = {
+    "too short": (["--calibration", "short.txt"], "short.txt: is 3 tokens, expected 1024 at least"),
+    "not text": (["--calibration", "bytes"], "--calibration bytes: cannot be read as text"),
+    "nothing there": (["--calibration", "none"], "--calibration none: cannot be read as text"),
+    "too few": (["--self-generated", "5"], "--self-generated 5: is too little, expected 1024"),
+    "both": (["--calibration", "bytes", "--self-generated", "2048"], "exclude each other"),
+    "for nearest": (["--method", "rtn", "--for", "8da4w"], "--method rtn looks at weights alone"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_calibrated_with_is_refused(name, tmp_path: Path, monkeypatch) -> None:
+    options, message = REFUSED[name]
+    ggufs.write_gguf(tmp_path / "m.gguf")
+    (tmp_path / "short.txt").write_text("abc")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(file.name for file in tmp_path.iterdir())
+    with pytest.raises(InputError) as refused:
+        run(monkeypatch, "m.gguf", "-o", "out", *options)
+    assert message in str(refused.value)
+    assert sorted(file.name for file in tmp_path.iterdir()) == before
+
+
+def test_a_model_without_a_tokenizer_is_told_what_else_there_is(tmp_path: Path) -> None:
+    model = tiny.write_hugging_face(tmp_path / "m")
+    with pytest.raises(InputError, match=r"without a tokenizer.*--self-generated 8192"):
+        quantize_model(model, tmp_path / "out")
+    assert quantize_model(model, tmp_path / "out", calibration=OF_ITSELF).notes
+
+
+def test_a_model_that_overflows_is_named(tmp_path: Path) -> None:
+    tensors = tiny.float_tensors()
+    tensors["layers.1.feed_forward.w1.weight"] *= 1e30
+    model = tiny.write_meta(tmp_path / "m", tensors)
+    with pytest.raises(
+        InputError, match=r"layers\.1\.feed_forward\.w2 gets inputs that are not finite"
+    ):
+        quantize_model(model, tmp_path / "out", calibration=OF_ITSELF)
+    assert [file.name for file in tmp_path.iterdir()] == ["m"]
+
+
+def run(monkeypatch, *arguments) -> None:
+    app = typer.Typer()
+    app.command()(quantize)
+    monkeypatch.setattr(sys, "argv", ["quantize", *map(str, arguments)])
+    app(standalone_mode=False)
+
+
+def test_the_command_rounds_so_by_default(tmp_path: Path, monkeypatch, capsys, text: Path) -> None:
+    model = ggufs.write_gguf(tmp_path / "m.gguf")
+    run(monkeypatch, model, "-o", tmp_path / "a", "--calibration", text, "--json")
+    said = json.loads(capsys.readouterr().out)
+    assert said["notes"] == ["calibrated on 7680 tokens"]
+    quantize_model(model, tmp_path / "b", calibration=Calibration((text,)))
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
