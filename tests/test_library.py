@@ -19,7 +19,7 @@ from typing import assert_type
 
 import quatrain
 from quatrain import (
-    Checkpoint, ConvertOptions, Divergence, Evaluation, ExportOptions, ExportReport,
+    Calibration, Checkpoint, ConvertOptions, Divergence, Evaluation, ExportOptions, ExportReport,
     FloatModel, Generation, InputError, Program, ProgramRunner, QuantizeReport, QuatrainError,
     Runner, Scheme, TextGeneration, Tokenizer, VerifyReport,
 )
@@ -27,6 +27,8 @@ from quatrain import (
 assert_type(quatrain.open_float_model("m.gguf"), FloatModel)
 assert_type(quatrain.open_checkpoint("c"), Checkpoint)
 assert_type(quatrain.quantize_model("m.gguf", "c"), QuantizeReport)
+assert_type(quatrain.quantize_model("m", "c", method="rtn"), QuantizeReport)
+quatrain.quantize_model("m", "c", calibration=Calibration(self_generated=8192))
 assert_type(quatrain.convert_model("m", "c", ConvertOptions(embedding="int4")), QuantizeReport)
 options = ExportOptions(scheme=Scheme.WEIGHT_ONLY, backend="vulkan")
 assert_type(quatrain.export_checkpoint("c", "m.pte", options), ExportReport)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from quatrain.export import ExportOptions, ExportReport, export_checkpoint
     from quatrain.int4 import Scheme
     from quatrain.program import Program, open_program, write_program
+    from quatrain.quantize.calibration import Calibration
     from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
     from quatrain.quantize.report import QuantizeReport
     from quatrain.runtime.generate import Generation, Runner, generate
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from quatrain.verify.verify import VerifyReport, verify_program
 
 __all__ = [
-    "Checkpoint", "ConvertOptions", "Divergence", "Evaluation", "ExportOptions", "ExportReport",
-    "FloatModel", "Generation", "InputError", "Program", "ProgramRunner", "QuantizeReport",
+    "Calibration", "Checkpoint", "ConvertOptions", "Divergence", "Evaluation", "ExportOptions",
+    "ExportReport", "FloatModel", "Generation", "InputError", "Program", "ProgramRunner", "QuantizeReport",
     "QuatrainError", "Runner", "Scheme", "TextGeneration", "Tokenizer", "VerifyReport",
     "convert_model", "evaluate_models", "export_checkpoint", "find_tokenizer", "generate",
     "generate_text", "load_runner", "open_checkpoint", "open_float_model", "open_program",
@@ -43,6 +44,7 @@ _NAMES_OF_MODULE = {
     "quatrain.export": ("ExportOptions", "ExportReport", "export_checkpoint"),
     "quatrain.int4": ("Scheme",),
     "quatrain.program": ("Program", "open_program", "write_program"),
+    "quatrain.quantize.calibration": ("Calibration",),
     "quatrain.quantize.pipeline": ("ConvertOptions", "convert_model", "quantize_model"),
     "quatrain.quantize.report": ("QuantizeReport",),
     "quatrain.runtime.generate": ("Generation", "Runner", "generate"),

@@ -49,7 +49,7 @@ def main() -> None:
     started = time.perf_counter()
     checkpoint = FOLDER / "checkpoint"
     console.rule("quantize SmolLM2-135M-Instruct")
-    quantized = _quatrain("quantize", "smollm2", "-o", checkpoint)
+    quantized = _quatrain("quantize", "smollm2", "-o", checkpoint, "--method", "rtn")
     for note in quantized["notes"]:
         console.print(f"note: {note}", highlight=False)
     made = []

@@ -7,14 +7,16 @@ from tests.support import gguf_files as ggufs
 from tests.support import quantized_folders as folders
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
-from quatrain.quantize.methods import METHODS
+from quatrain.quantize.methods import CALIBRATED, METHODS
 from quatrain.quantize.plan import MethodName
 from quatrain.quantize.plan_checkpoint import plan_checkpoint
 from quatrain.quantize.plan_model import plan_model
+from quatrain.quantize.tensor_formats import Rounding
 
 
 def test_every_method_has_a_name():
-    assert set(METHODS) == set(get_args(MethodName))
+    assert {*METHODS, *CALIBRATED} == set(get_args(MethodName))
+    assert {*CALIBRATED, "rtn"} == set(get_args(Rounding))
 
 
 def test_a_model(tmp_path):

@@ -1,5 +1,6 @@
 """A floating-point model under one naming, whatever format it came in."""
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from quatrain.checkpoint.layout import (
     float_shapes,
     optional_tables,
 )
+from quatrain.tokenizer import Tokenizer
 from quatrain.tokenizer.end_tokens import eos_idx_of
 
 # The context that a params.json asks for unless its model was trained on less: a KV cache for
@@ -53,6 +55,13 @@ class FloatModel:
         default_factory=dict
     )
     notes: tuple[str, ...] = ()
+
+    def tokenizer(self) -> Tokenizer | None:
+        """Its tokenizer, or None where it came with none. Raises `InputError` where that is
+        damaged."""
+        with tempfile.TemporaryDirectory(prefix="quatrain-") as folder:
+            files = self.write_tokenizer(Path(folder))
+            return Tokenizer.load(files[0]) if files else None
 
 
 def checked(model: FloatModel) -> FloatModel:

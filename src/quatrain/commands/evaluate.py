@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 
 Models = Annotated[
-    list[Path], typer.Argument(metavar="MODEL...", help="Programs and int4 checkpoints.")
+    list[Path],
+    typer.Argument(
+        metavar="MODEL...",
+        help="Programs, int4 checkpoints and floating-point models; the word smollm2 is one.",
+    ),
 ]
 Reference = Annotated[
     Path | None,
@@ -37,6 +41,14 @@ Text = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Default: a story that comes with Quatrain.")
 ]
 Tokens = Annotated[int, typer.Option(metavar="N", min=2, help="How much of the text to read.")]
+Stride = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Let chunks of the text overlap: each begins N tokens after the former. Default: they "
+        "do not.",
+    ),
+]
 SchemeOption = Annotated[
     Scheme | None, typer.Option(help="For checkpoints: how they run; default 8da4w.")
 ]
@@ -47,6 +59,7 @@ def evaluate(
     reference: Reference = None,
     text: Text = None,
     tokens: Tokens = 512,
+    stride: Stride = None,
     scheme: SchemeOption = None,
     device: Device = "auto",
     emulate: Emulate = None,
@@ -55,29 +68,41 @@ def evaluate(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure perplexity, and against the first model KL divergence and top-1 agreement.
+    """Measure perplexity, and against the first model its ratio, KL divergence and top-1 agreement.
 
     The story is long enough to tell broken from whole and to compare two programs; for a figure
     to quote, give a long text and a large --tokens.
 
-    Example: `quatrain evaluate smollm2.pte --reference smollm2-int4`
+    Example: `quatrain evaluate smollm2-int4 smollm2.pte --reference smollm2`
     """
     words = None if text is None else read_text(text)
     paths = models if reference is None else [reference, *models]
     for path in paths:
-        check_model(path)
+        if not _is_fetched(path):
+            check_model(path)
     from quatrain.verify.evaluate import DEFAULT_TEXT, evaluate_models
 
     words = read_text(DEFAULT_TEXT) if words is None else words
+    paths = [_fetched(path) for path in paths]
     labels = _labels(paths)
     with _progress_bars(labels) as progress:
         found = evaluate_models(
-            paths, words, tokens, device, emulate, scheme, progress, as_on, tokenizer
+            paths, words, tokens, device, emulate, scheme, progress, as_on, tokenizer, stride
         )
     if json:
         print_json({"text": text or "built-in", "models": [asdict(one) for one in found]})
     else:
         _print_table(found, labels)
+
+
+def _is_fetched(path: Path) -> bool:
+    return str(path) == "smollm2" and not path.exists()
+
+
+def _fetched(path: Path) -> Path:
+    from quatrain.smollm2 import fetch_smollm2
+
+    return fetch_smollm2() if _is_fetched(path) else path
 
 
 def _labels(paths: list[Path]) -> dict[Path, str]:
@@ -90,15 +115,15 @@ def _print_table(found: "list[Evaluation]", labels: dict[Path, str]) -> None:
     rows = [row for one in found for row in (one, one.decode) if row is not None]
     regimes = any(row.regime for row in rows)
     width = max(map(len, labels.values())) + 2
-    columns = f"{'perplexity':>20}{'KL, nats':>11}{'same top-1':>12}{'tokens/s':>10}"
+    columns = (
+        f"{'perplexity':>20}{'ratio':>18}{'KL, nats':>11}{'same top-1':>12}{'bits/byte':>11}"
+        f"{'tokens/s':>10}"
+    )
     print(f"{'':<{width + 8 * regimes}}{columns}  runtime")
     for row in rows:
         name = f"{labels[row.model]:<{width}}" + f"{row.regime or '':<8}" * regimes
         speed = f"{row.predicted / row.seconds:.1f}"
-        distance = f"{'':>11}{'':>12}"
-        if row.against_first is not None:
-            distance = f"{row.against_first.kl:>11.2e}{row.against_first.top1_agreement:>12.1%}"
-        measures = f"{_perplexity(row):>20}{distance}{speed:>10}"
+        measures = f"{_perplexity(row):>20}{_distance(row)}{row.bits_per_byte:>11.3f}{speed:>10}"
         print(f"{name}{measures}  {row.runtime}")
     print(f"{found[0].predicted} tokens predicted")
     if regimes:
@@ -106,6 +131,17 @@ def _print_table(found: "list[Evaluation]", labels: dict[Path, str]) -> None:
             "8da4w on a phone's GPU quantizes activations in prefill alone: a prompt is read as in "
             "the first of its rows, text is written as in the second"
         )
+
+
+def _distance(one: "Evaluation") -> str:
+    """From the first model, with the standard error of the paired difference."""
+    if one.against_first is None or one.perplexity_ratio is None:
+        return f"{'':>18}{'':>11}{'':>12}"
+    ratio = f"{one.perplexity_ratio:.3f} +- {one.perplexity_ratio_error:.3f}"
+    if one.perplexity_ratio > 1e6:
+        ratio = ""
+    far = one.against_first
+    return f"{ratio:>18}{far.kl:>11.2e}{far.top1_agreement:>12.1%}"
 
 
 def _perplexity(one: "Evaluation") -> str:

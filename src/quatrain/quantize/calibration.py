@@ -1,6 +1,5 @@
 """The text on which a method that looks at activations has the model compute."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,14 +104,13 @@ def tokens_of_itself(model: FloatModel, count: int, stages: Stages) -> torch.Ten
 
 
 def _tokenizer(model: FloatModel) -> Tokenizer:
-    with tempfile.TemporaryDirectory() as folder:
-        files = model.write_tokenizer(Path(folder))
-        if not files:
-            raise InputError(
-                f"{model.source}: came without a tokenizer, which the calibration text needs; "
-                "use --self-generated 8192, or --method rtn"
-            )
-        return Tokenizer.load(files[0])
+    tokenizer = model.tokenizer()
+    if tokenizer is None:
+        raise InputError(
+            f"{model.source}: came without a tokenizer, which the calibration text needs; "
+            "use --self-generated 8192, or --method rtn"
+        )
+    return tokenizer
 
 
 def _read(file: Path) -> str:

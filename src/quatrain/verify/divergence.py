@@ -3,7 +3,7 @@
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -24,53 +24,73 @@ class Divergence:
     top1_agreement: float
 
 
-class Recorder:
-    """Notes the first model's log-probabilities in `kept`, float32 [tokens, V]."""
+@dataclass
+class Kept:
+    """Of the first model: log-probabilities float32 [tokens, V], and what each token that has a
+    successor cost, in the order in which it was seen."""
 
-    def __init__(self, kept: torch.Tensor):
+    logs: torch.Tensor
+    losses: list[torch.Tensor] = field(default_factory=list)
+
+
+class Recorder:
+    """Notes the first model's predictions in `kept`."""
+
+    def __init__(self, kept: Kept):
         self.kept = kept
 
-    def see(self, at: int, logs: torch.Tensor) -> None:
-        """Take those of the tokens from `at` on, float32 [n, V]."""
-        self.kept[at : at + len(logs)] = logs
+    def see(self, at: int, logs: torch.Tensor, losses: torch.Tensor) -> None:
+        """Take those of the tokens from `at` on, float32 [n, V], and what the next ones cost."""
+        self.kept.logs[at : at + len(logs)] = logs
+        self.kept.losses.append(losses)
 
     def result(self) -> None:
         """None: the first model is not compared with itself."""
         return None
 
+    def loss_differences(self) -> None:
+        """None, likewise."""
+        return None
+
 
 class Comparer:
-    """Compares another model's log-probabilities with those in `kept`, float32 [tokens, V]."""
+    """Compares another model's predictions with those in `kept`."""
 
-    def __init__(self, kept: torch.Tensor):
+    def __init__(self, kept: Kept):
         self.kept = kept
         self.divergence = 0.0
         self.same = self.seen = 0
+        self.losses: list[torch.Tensor] = []
 
-    def see(self, at: int, logs: torch.Tensor) -> None:
-        """Take those of the tokens from `at` on, float32 [n, V]."""
-        want = self.kept[at : at + len(logs)]
+    def see(self, at: int, logs: torch.Tensor, losses: torch.Tensor) -> None:
+        """Take those of the tokens from `at` on, float32 [n, V], and what the next ones cost."""
+        want = self.kept.logs[at : at + len(logs)]
         terms = want.exp() * (want - logs)
         # What the first model rules out (-inf, a pruned token) adds nothing.
         self.divergence += float(terms.masked_fill(want.isneginf(), 0).double().sum())
         self.same += int((want.argmax(-1) == logs.argmax(-1)).sum())
         self.seen += len(logs)
+        self.losses.append(losses)
 
     def result(self) -> Divergence:
         """Over all tokens seen."""
         kl = self.divergence / self.seen
         return Divergence(max(0.0, kl) if math.isfinite(kl) else math.inf, self.same / self.seen)
 
+    def loss_differences(self) -> torch.Tensor:
+        """By how much each token cost more than it cost the first model, float64 [n]."""
+        return torch.cat(self.losses).double() - torch.cat(self.kept.losses).double()
+
 
 class FirstModel:
     """Keeps the log-probabilities of the first model, in each of its regimes, in a file, and
     compares those of the others with them."""
 
-    def __init__(self, evaluated: Sequence[EvaluatedModel], chunks: list[list[int]]) -> None:
+    def __init__(self, evaluated: Sequence[EvaluatedModel], tokens: int) -> None:
         self.alone = len(evaluated) == 1
-        self.shape = sum(map(len, chunks)), evaluated[0].vocab_size
+        self.shape = tokens, evaluated[0].vocab_size
         self.own = 1 + (evaluated[0].load_decode is not None)  # rows of the first model to come
-        self.kept: dict[Regime | None, torch.Tensor] = {}
+        self.kept: dict[Regime | None, Kept] = {}
 
     def __enter__(self) -> "FirstModel":
         self.folder = tempfile.TemporaryDirectory(prefix="quatrain-")
@@ -89,6 +109,6 @@ class FirstModel:
         self.own -= 1
         # In a file: 4096 tokens of a vocabulary of 128,000 are 2 GB.
         file = str(Path(self.folder.name) / f"log-probabilities-{self.own}")
-        kept = torch.from_file(file, shared=True, size=math.prod(self.shape)).view(self.shape)
-        self.kept[regime] = kept
+        logs = torch.from_file(file, shared=True, size=math.prod(self.shape)).view(self.shape)
+        kept = self.kept[regime] = Kept(logs)
         return Recorder(kept)

@@ -1,6 +1,5 @@
 """How well models predict a text, and how far their predictions are from the first one's."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +8,8 @@ from pathlib import Path
 import torch
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, XNNPACK_ARITHMETIC, Arithmetic
-from quatrain.checkpoint.open import is_program
+from quatrain.checkpoint.files.hub import local_path
+from quatrain.checkpoint.open import is_program, is_quantized
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
@@ -19,50 +19,21 @@ from quatrain.runtime.load import is_vulkan
 from quatrain.runtime.token_ids import check_token_ids
 from quatrain.stages import Stages
 from quatrain.targets.as_on import arithmetic_as_on
-from quatrain.tokenizer import Tokenizer, chosen_tokenizer
-from quatrain.verify.divergence import Comparer, Divergence, FirstModel, Recorder
+from quatrain.tokenizer import Tokenizer
+from quatrain.verify.divergence import Comparer, FirstModel, Recorder
 from quatrain.verify.evaluated_models import (
     EvaluatedModel,
-    Regime,
+    open_evaluated_float_model,
     open_evaluated_model,
 )
-from quatrain.verify.windows import window_logits
+from quatrain.verify.evaluation import Evaluation, summarize
+from quatrain.verify.float_logits import FloatLogits
+from quatrain.verify.windows import Chunk, cut, window_logits
 
 DEFAULT_TEXT = Path(__file__).with_name("evaluate.txt")
 _CONTEXT = 512  # tokens read from an empty context on, where all models have room for them
 
 Progress = Callable[[Path, int, int], None]  # (model, tokens done, tokens in all)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How well one model predicted a text.
-
-    Attributes:
-        model: The model's path.
-        runtime: What it ran on, in words for people.
-        predicted: How many tokens it predicted.
-        loss: What each cost it on average, in nats.
-        loss_error: The standard error of `loss`.
-        perplexity: e to the power of `loss`.
-        seconds: How long it took, loading not included.
-        against_first: How far it is from the first model; None for the first itself.
-        regime: Of a model that computes a prompt otherwise than tokens one by one, which of the two
-            this is; None where there is no difference.
-        decode: Beside the figures of such a model's prefill those that users live with: each token
-            predicted as it decodes.
-    """
-
-    model: Path
-    runtime: str
-    predicted: int
-    loss: float
-    loss_error: float
-    perplexity: float
-    seconds: float
-    against_first: Divergence | None
-    regime: Regime | None = None
-    decode: "Evaluation | None" = None
 
 
 def evaluate_models(
@@ -75,15 +46,18 @@ def evaluate_models(
     progress: Progress = lambda model, done, total: None,
     as_on: str | None = None,
     tokenizer: Path | str | None = None,
+    stride: int | None = None,
 ) -> list[Evaluation]:
-    """Measure programs and int4 checkpoints on a text, and how far they are from the first.
+    """Measure programs, int4 checkpoints and floating-point models on a text, and how far they are
+    from the first.
 
     Each chunk of 512 tokens, or of as many as all contexts hold, is read from an empty context,
     and all its tokens but the first are predicted. An 8da4w model of Vulkan's is measured twice, as
     it prefills and as it decodes, each against the first model's like where that has it too.
 
     Args:
-        models: Paths of programs, on some runtime, and of int4 checkpoints, which run eagerly.
+        models: Paths of programs, on some runtime; of int4 checkpoints, which run eagerly; and of
+            models in floating point, which are computed layer by layer.
         text: What to predict.
         tokens: How many of its tokens to read, from the first on.
         device: For programs, as in `load_runner`.
@@ -92,6 +66,8 @@ def evaluate_models(
         progress: Called with a model's path, the tokens that are done, and all.
         as_on: GPU[@RELEASE] as which 8da4w is computed; None is any with integer dot products.
         tokenizer: A tokenizer.json; None is the first model's.
+        stride: Let chunks overlap, each beginning so many tokens after the former, and count what
+            the former did not predict: all but the first have more context. None: no overlap.
 
     Returns:
         One for each model, in their order.
@@ -103,25 +79,40 @@ def evaluate_models(
     paths = [Path(model) for model in models]
     if not any(map(is_program, paths)) and (emulate or device != "auto"):
         raise InputError("--device and --emulate are for programs, and none is given")
-    if scheme and all(map(is_program, paths)):
+    if scheme and all(is_program(path) or _is_float(path) for path in paths):
         raise InputError(
             "--scheme is for checkpoints, and none is given; a program has its own, which "
             "`quatrain retarget` changes"
         )
     arithmetic = _arithmetic(paths) if as_on is None else arithmetic_as_on(as_on)
+    chosen = scheme or Scheme.DYNAMIC_INT8
     evaluated = [
-        open_evaluated_model(
-            path, device, emulate, scheme or Scheme.DYNAMIC_INT8, "evaluate", Stages(), arithmetic
-        )
+        open_evaluated_float_model(path, "evaluate")
+        if _is_float(path)
+        else open_evaluated_model(path, device, emulate, chosen, "evaluate", Stages(), arithmetic)
         for path in paths
     ]
     _require_one_vocabulary(evaluated)
-    words = Tokenizer.load(chosen_tokenizer(tokenizer, evaluated[0].beside))
+    words = evaluated[0].read_tokenizer(tokenizer)
     ids = words.encode(text)[:tokens]
     check_token_ids(ids, evaluated[0].vocab_size, words.model.id_to_token)
-    chunks = _chunks(ids, min(_CONTEXT, *(e.context for e in evaluated)))
-    with FirstModel(evaluated, chunks) as first:
-        return [_both_regimes(model, chunks, first, progress) for model in evaluated]
+    context = min(_CONTEXT, *(one.context for one in evaluated))
+    read = _cut_text(words, ids, context, stride)
+    counted = sum(chunk.last - chunk.first for chunk in read.chunks)
+    with FirstModel(evaluated, counted) as first:
+        return [_both_regimes(model, read, first, progress) for model in evaluated]
+
+
+@dataclass(frozen=True)
+class _Text:
+    """`bytes`: of what its `chunks` predict, in UTF-8."""
+
+    chunks: list[Chunk]
+    bytes: int
+
+
+def _is_float(path: Path) -> bool:
+    return not is_program(path) and not is_quantized(local_path(path))
 
 
 def _arithmetic(paths: Sequence[Path]) -> Arithmetic:
@@ -145,69 +136,57 @@ def _require_one_vocabulary(evaluated: Sequence[EvaluatedModel]) -> None:
 
 def _both_regimes(
     evaluated: EvaluatedModel,
-    chunks: list[list[int]],
+    read: _Text,
     first: FirstModel,
     progress: Progress,
 ) -> Evaluation:
     regime = evaluated.regime
-    found = _measure(evaluated, evaluated.load, chunks, first.next(regime), progress)
+    found = _measure(evaluated, evaluated.load, read, first.next(regime), progress)
     found = replace(found, regime=regime)
     if evaluated.load_decode is None:
         return found
     listener = first.next("decode")
-    decode = _measure(evaluated, evaluated.load_decode, chunks, listener, progress)
+    decode = _measure(evaluated, evaluated.load_decode, read, listener, progress)
     return replace(found, decode=replace(decode, regime="decode"))
 
 
-def _chunks(ids: list[int], length: int) -> list[list[int]]:
-    chunks = [ids[at : at + length] for at in range(0, len(ids), length)]
-    chunks = [chunk for chunk in chunks if len(chunk) > 1]
+def _cut_text(tokenizer: Tokenizer, ids: list[int], length: int, stride: int | None) -> _Text:
+    if stride is not None and not 0 < stride < length:
+        raise InputError(
+            f"--stride {stride}: expected 1 to {length - 1}; a chunk has {length} tokens"
+        )
+    chunks = cut(ids, length, stride)
     if not chunks:
         raise InputError("the text (--text) has fewer than two tokens; there is nothing to predict")
-    return chunks
+    predicted = [chunk.ids[chunk.first + 1 : chunk.last + 1] for chunk in chunks]
+    return _Text(chunks, sum(len(tokenizer.decode(ids).encode()) for ids in predicted))
 
 
 def _measure(
     evaluated: EvaluatedModel,
     load: Callable[[], NamedRunner],
-    chunks: list[list[int]],
+    read: _Text,
     listener: Recorder | Comparer | None,
     progress: Progress,
 ) -> Evaluation:
-    done, total = 0, sum(map(len, chunks))
+    done, total = 0, sum(len(chunk.ids) for chunk in read.chunks)
     progress(evaluated.path, done, total)  # before loading, which can take as long
     runner = load()
+    if isinstance(runner, FloatLogits):
+        runner.expect([chunk.ids for chunk in read.chunks])
     losses: list[torch.Tensor] = []
-    begun = time.perf_counter()
-    for chunk in chunks:
+    counted, begun = 0, time.perf_counter()
+    for chunk in read.chunks:
         at = 0
-        for rows in window_logits(runner, chunk, evaluated.window):
-            logs = torch.log_softmax(rows, -1)
-            targets = torch.tensor(chunk[at + 1 : at + 1 + len(logs)], dtype=torch.int64)
+        for rows in window_logits(runner, chunk.ids, evaluated.window):
+            logs = torch.log_softmax(rows[max(0, chunk.first - at) : chunk.last - at], -1)
+            start = max(at, chunk.first) + 1
+            targets = torch.tensor(chunk.ids[start : start + len(logs)], dtype=torch.int64)
             losses.append(-logs[torch.arange(len(targets)), targets])
             if listener is not None:
-                listener.see(done, logs)
-            at, done = at + len(logs), done + len(logs)
+                listener.see(counted, logs, losses[-1])
+            at, done, counted = at + len(rows), done + len(rows), counted + len(logs)
             progress(evaluated.path, done, total)
     seconds = time.perf_counter() - begun
-    return _summary(evaluated.path, runner.device, torch.cat(losses).double(), seconds, listener)
-
-
-def _summary(
-    path: Path,
-    runtime: str,
-    losses: torch.Tensor,
-    seconds: float,
-    listener: Recorder | Comparer | None,
-) -> Evaluation:
-    loss = float(losses.mean())
-    return Evaluation(
-        model=path,
-        runtime=runtime,
-        predicted=len(losses),
-        loss=loss,
-        loss_error=float(losses.std() / math.sqrt(len(losses))) if len(losses) > 1 else math.nan,
-        perplexity=float(losses.mean().exp()),
-        seconds=seconds,
-        against_first=None if listener is None else listener.result(),
-    )
+    measured = torch.cat(losses).double()
+    return summarize(evaluated.path, runner.device, measured, read.bytes, seconds, listener)

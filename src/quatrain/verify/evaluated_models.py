@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
-from quatrain.checkpoint.open import is_program, open_checkpoint
+from quatrain.backbone.config import BackboneConfig
+from quatrain.checkpoint.open import is_program, open_checkpoint, open_float_model
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import Program, open_program
@@ -16,7 +17,9 @@ from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.generate import NamedRunner
 from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.stages import Stages
+from quatrain.tokenizer import Tokenizer, chosen_tokenizer
 from quatrain.verify.eager import load_eager
+from quatrain.verify.float_logits import FloatLogits
 from quatrain.verify.windows import WINDOW, AllPositionLogits
 
 Regime = Literal["prefill", "decode"]
@@ -26,8 +29,8 @@ Regime = Literal["prefill", "decode"]
 class EvaluatedModel:
     """A model that was looked at but not loaded yet.
 
-    `beside`: a path beside which its tokenizer lies. `context` and `window`: tokens that its
-    cache holds and that one call may have. `load` gives a runner.
+    `beside`: a path beside which its tokenizer lies, unless `own_tokenizer` gives it. `context` and
+    `window`: tokens that its cache holds and that one call may have. `load` gives a runner.
 
     An 8da4w model on Vulkan computes a prompt otherwise than tokens one by one
     (`quatrain.arithmetic`): `regime` says which of the two the runner computes a text in, and
@@ -42,6 +45,13 @@ class EvaluatedModel:
     load: Callable[[], NamedRunner]
     regime: Regime | None = None
     load_decode: Callable[[], NamedRunner] | None = None
+    own_tokenizer: Callable[[], Tokenizer] | None = None
+
+    def read_tokenizer(self, given: Path | str | None) -> Tokenizer:
+        """The tokenizer.json `given`, or its own. Raises `InputError` where there is none."""
+        if given is None and self.own_tokenizer is not None:
+            return self.own_tokenizer()
+        return Tokenizer.load(chosen_tokenizer(given, self.beside))
 
 
 def open_evaluated_model(
@@ -64,15 +74,47 @@ def open_evaluated_model(
     return _program(path, device, emulate, verb, stages, arithmetic)
 
 
-def _checkpoint(path: Path, scheme: Scheme, verb: str, arithmetic: Arithmetic) -> EvaluatedModel:
-    opened = open_checkpoint(path)
-    config, source = opened.config, opened.source
+def open_evaluated_float_model(path: Path, verb: str) -> EvaluatedModel:
+    """A model in floating point.
+
+    Raises `InputError` as `open_float_model` does, and where it does not go from tokens to logits.
+    """
+    model = open_float_model(path)
+    _require_both_ends(path, model.config, verb)
+
+    def tokenizer() -> Tokenizer:
+        found = model.tokenizer()
+        if found is None:
+            raise InputError(
+                f"{path}: came without a tokenizer, and {verb} needs the first model's; put a "
+                "tokenizer.json beside it, or name another model first"
+            )
+        return found
+
+    return EvaluatedModel(
+        path=path,
+        beside=path,
+        vocab_size=model.config.vocab_size,
+        context=model.config.max_seq_len,
+        window=WINDOW,
+        load=lambda: FloatLogits(model),
+        own_tokenizer=tokenizer,
+    )
+
+
+def _require_both_ends(path: Path, config: BackboneConfig, verb: str) -> None:
     if not (config.apply_embedding and config.apply_output):
         part = "output" if config.apply_embedding else "embedding"
         raise InputError(
             f"{path}: has no {part} layer (apply_{part} is false); {verb} takes models from "
             "tokens to logits (others run from Python, quatrain.backbone)"
         )
+
+
+def _checkpoint(path: Path, scheme: Scheme, verb: str, arithmetic: Arithmetic) -> EvaluatedModel:
+    opened = open_checkpoint(path)
+    config, source = opened.config, opened.source
+    _require_both_ends(path, config, verb)
     two_regimes = scheme == Scheme.DYNAMIC_INT8 and _has_two_regimes(arithmetic)
     name = f"eager, {scheme}" + f" as on {arithmetic.name}" * (arithmetic != VULKAN_ARITHMETIC)
     return EvaluatedModel(

@@ -1,6 +1,7 @@
 """The logits after every token of a text, window by window, as fast as a model gives them."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -8,6 +9,31 @@ from quatrain.backbone.model import Backbone
 from quatrain.runtime.generate import Runner
 
 WINDOW = 64  # tokens of a call: 64 rows of 128,000 logits are 33 MB
+
+
+class Chunk(NamedTuple):
+    """`ids`, read from an empty context. What is predicted after those from `first` on counts, up
+    to and without `last`."""
+
+    ids: list[int]
+    first: int
+    last: int
+
+
+def cut(ids: list[int], length: int, stride: int | None) -> list[Chunk]:
+    """Chunks of `length` tokens, one after another; with a `stride` each begins so many after the
+    former, and counts what that did not predict, of which it has seen more."""
+    if stride is None:
+        pieces = [ids[at : at + length] for at in range(0, len(ids), length)]
+        return [Chunk(piece, 0, len(piece)) for piece in pieces if len(piece) > 1]
+    chunks: list[Chunk] = []
+    predicted = 0  # the last token that a chunk predicts
+    for at in range(0, len(ids), stride):
+        piece = ids[at : at + length]
+        if at + len(piece) - 1 > predicted:
+            chunks.append(Chunk(piece, predicted - at, len(piece) - 1))
+            predicted = at + len(piece) - 1
+    return chunks
 
 
 class AllPositionLogits:

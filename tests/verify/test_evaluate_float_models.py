@@ -1,0 +1,120 @@
+"""Floating-point models evaluated: transformers' own loss, windows, and what is paired."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import tokenizers
+import torch
+import transformers
+from tests.support.peers import random_model, saved
+from typer.testing import CliRunner
+
+from quatrain.cli import build_app
+from quatrain.errors import InputError
+from quatrain.int4 import Scheme
+from quatrain.quantize.pipeline import quantize_model
+from quatrain.verify.evaluate import evaluate_models
+from quatrain.verify.windows import cut
+
+TOKENS = [(i * 37 + i * i) % 96 for i in range(150)]  # longer than the context of 64
+TEXT = " ".join(f"w{token}" for token in TOKENS)
+
+
+@pytest.fixture(scope="module")
+def peer() -> transformers.PreTrainedModel:
+    return random_model("Llama", tie_word_embeddings=True, max_position_embeddings=64)
+
+
+@pytest.fixture(scope="module")
+def model(peer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = saved(peer, tmp_path_factory.mktemp("float") / "model")
+    words = tokenizers.models.WordLevel({f"w{i}": i for i in range(96)}, unk_token="w0")
+    tokenizer = tokenizers.Tokenizer(words)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def int4(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("float") / "int4"
+    quantize_model(model, folder, method="rtn")
+    return folder
+
+
+@torch.inference_mode()
+def losses(peer: transformers.PreTrainedModel, ids: list[int]) -> torch.Tensor:
+    """By transformers, of each token but the first."""
+    logits = peer(torch.tensor([ids])).logits[0, :-1].double()
+    return torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none")
+
+
+def test_the_loss_is_that_of_transformers(peer, model: Path) -> None:
+    (found,) = evaluate_models([model], TEXT)
+    expected = torch.cat([losses(peer, TOKENS[at : at + 64]) for at in (0, 64, 128)])
+    assert found.predicted == len(expected) == 147
+    assert found.loss == pytest.approx(float(expected.mean()), abs=1e-4)
+    assert found.perplexity == pytest.approx(math.exp(expected.mean()), rel=1e-4)
+    assert found.runtime == "eager, floating point"
+    read = sum(len(" ".join(f"w{i}" for i in TOKENS[at + 1 : at + 64])) for at in (0, 64, 128))
+    bits = float(expected.sum()) / math.log(2)
+    assert found.bits_per_byte == pytest.approx(bits / read, rel=1e-4)
+
+
+@pytest.mark.parametrize("stride", [16, 50, 63])
+def test_with_a_stride_each_token_is_predicted_once_from_more(peer, model, stride: int) -> None:
+    (found,) = evaluate_models([model], TEXT, stride=stride)
+    expected, predicted = [], 0
+    for at in range(0, len(TOKENS), stride):
+        last = min(at + 64, len(TOKENS)) - 1
+        if last > predicted:
+            expected.append(losses(peer, TOKENS[at : last + 1])[predicted - at :])
+            predicted = last
+    assert found.predicted == 149
+    assert found.loss == pytest.approx(float(torch.cat(expected).mean()), abs=1e-4)
+
+
+def test_chunks_count_every_token_once() -> None:
+    for length, stride in ((8, 3), (8, 7), (5, 1)):
+        chunks = cut(list(range(30)), length, stride)
+        predicted = [token for c in chunks for token in c.ids[c.first + 1 : c.last + 1]]
+        assert predicted == list(range(1, 30))
+
+
+def test_a_checkpoint_against_floating_point(peer, model: Path, int4: Path) -> None:
+    """The error is that of the differences, which is far less than that of either loss."""
+    whole, rounded = evaluate_models([model, int4], TEXT, scheme=Scheme.WEIGHT_ONLY)
+    assert whole.perplexity_ratio is None and rounded.perplexity_ratio is not None
+    assert rounded.perplexity_ratio == pytest.approx(math.exp(rounded.loss - whole.loss))
+    assert rounded.perplexity_ratio_error is not None
+    assert 0 < rounded.perplexity_ratio_error < 0.5 * rounded.perplexity * rounded.loss_error
+    assert rounded.against_first is not None and 0 < rounded.against_first.kl < 0.1
+
+
+def test_the_verb_takes_it_as_a_reference(model: Path, int4: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT)
+    words = ["evaluate", int4, "--reference", model, "--text", text, "--scheme", "weight-only"]
+    table = CliRunner().invoke(build_app(), [*map(str, words), "--stride", "32"]).stdout
+    assert "floating point" in table and "ratio" in table and "149 tokens predicted" in table
+    found = json.loads(CliRunner().invoke(build_app(), [*map(str, words), "--json"]).stdout)
+    assert found["models"][1]["perplexity_ratio"] > 0
+
+
+def test_the_word_smollm2_is_one(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setattr("quatrain.smollm2.fetch_smollm2", lambda: model)
+    monkeypatch.chdir(tmp_path)
+    said = CliRunner().invoke(build_app(), ["evaluate", "smollm2", "--tokens", "20", "--json"])
+    assert json.loads(said.stdout)["models"][0]["model"] == str(model)
+
+
+def test_what_cannot_be_evaluated_is_refused(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--stride 64: expected 1 to 63; a chunk has 64 tokens"):
+        evaluate_models([model], TEXT, stride=64)
+    with pytest.raises(InputError, match="--scheme is for checkpoints, and none is given"):
+        evaluate_models([model], TEXT, scheme=Scheme.WEIGHT_ONLY)
+    without = saved(random_model("Llama"), tmp_path / "model")
+    with pytest.raises(InputError, match="came without a tokenizer, and evaluate needs the first"):
+        evaluate_models([without], TEXT)
