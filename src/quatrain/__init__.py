@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Calibration", "Checkpoint", "ConvertOptions", "Divergence", "Evaluation", "ExportOptions",
-    "ExportReport", "FloatModel", "Generation", "InputError", "Program", "ProgramRunner", "QuantizeReport",
-    "QuatrainError", "Runner", "Scheme", "TextGeneration", "Tokenizer", "VerifyReport",
-    "convert_model", "evaluate_models", "export_checkpoint", "find_tokenizer", "generate",
-    "generate_text", "load_runner", "open_checkpoint", "open_float_model", "open_program",
-    "quantize_model", "verify_program", "write_program",
+    "ExportReport", "FloatModel", "Generation", "InputError", "Program", "ProgramRunner",
+    "QuantizeReport", "QuatrainError", "Runner", "Scheme", "TextGeneration", "Tokenizer",
+    "VerifyReport", "convert_model", "evaluate_models", "export_checkpoint", "find_tokenizer",
+    "generate", "generate_text", "load_runner", "open_checkpoint", "open_float_model",
+    "open_program", "quantize_model", "verify_program", "write_program",
 ]  # fmt: skip
 
 _NAMES_OF_MODULE = {

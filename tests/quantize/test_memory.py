@@ -15,15 +15,17 @@ from quatrain.quantize.pipeline import convert_model
 from quatrain.stages import peak_rss_bytes
 import quatrain.checkpoint.hugging_face.quantized, torch
 before = peak_rss_bytes()
-report = convert_model(Path(sys.argv[1]), Path(sys.argv[2]))
+report = convert_model(Path(sys.argv[1]), Path(sys.argv[2]), **OPTIONS)
 print(report.peak_rss_bytes - before, report.bytes_out)
 """
 
 
 def grown_and_written(source, output, write="convert_model"):
     """Bytes that a process of its own grew by, and bytes that it wrote."""
+    options = {"method": "rtn"} if write == "quantize_model" else {}
+    code = MEMORY.replace("convert_model", write).replace("OPTIONS", str(options))
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY.replace("convert_model", write), source, output],
+        [sys.executable, "-c", code, source, output],
         capture_output=True,
         text=True,
         check=True,

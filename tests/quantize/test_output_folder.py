@@ -1,5 +1,7 @@
 """Where a checkpoint may go: never over what it is made of, nor into another model's folder."""
 
+from functools import partial
+
 import pytest
 from tests.support import gguf_files as ggufs
 from tests.support import quantized_folders as folders
@@ -9,7 +11,10 @@ from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.quantize.pipeline import convert_model, quantize_model
 
-WRITERS = pytest.mark.parametrize("write", [convert_model, quantize_model])
+ROUND_TO_NEAREST = partial(quantize_model, method="rtn")
+WRITERS = pytest.mark.parametrize(
+    "write", [convert_model, ROUND_TO_NEAREST], ids=["convert_model", "quantize_model"]
+)
 OWN = {"model.safetensors", "params.json", "tokenizer.json", "tokenizer_config.json"}
 
 

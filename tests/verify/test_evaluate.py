@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from quatrain.backbone.model import Backbone
 from quatrain.cli import build_app
 from quatrain.errors import InputError
+from quatrain.verify.divergence import Divergence
 from quatrain.verify.eager import load_eager
-from quatrain.verify.evaluate import Divergence, evaluate_models
+from quatrain.verify.evaluate import evaluate_models
 
 TOKENS = [(i * 37 + i * i) % 96 for i in range(100)]  # longer than the context of 64
 TEXT = " ".join(f"w{token}" for token in TOKENS)

@@ -49,8 +49,8 @@ class QuantizeReport:
         negative_scales: How many of those have a negative scale.
         rounded_linears: Of a quantized source, each linear that is not as it was there.
         tokenizer: The names of its files, none where the source came without.
-        notes: In whole sentences, what the source says that is not so, or lacks, and what a user should
-            know of how it was rounded.
+        notes: In whole sentences, what the source says that is not so, or lacks, and how it was
+            rounded.
         seconds: Wall time by stage.
         peak_rss_bytes: The most memory that the process has held so far.
     """

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from tests.checkpoint.families.parity import model_of
-from tests.checkpoint.families.table import ROWS
 from tests.support import gguf_files as ggufs
 from tests.support import tiny_models as tiny
+from tests.support.families import ROWS
+from tests.support.family_errors import model_of
 from tests.support.knobs import KNOBS, Peer, write_meta_folder
 from tests.support.peers import saved
 
@@ -127,7 +127,7 @@ def test_experts_that_see_too_little_are_said(tmp_path: Path) -> None:
     for tensor in plan.tensors:
         if tensor.method == "gptq":
             gptq(model, tensor)
-    assert "12 linears of experts" in gptq.notes()[1]
+    assert "24 linears of experts" in gptq.notes()[1]
 
 
 def test_pieces_are_spread_over_a_long_text(tmp_path: Path, monkeypatch) -> None:

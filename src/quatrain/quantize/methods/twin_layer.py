@@ -20,7 +20,7 @@ from quatrain.quantize.methods.round_to_nearest import quantize_groups
 from quatrain.quantize.methods.second_order import SecondMoments
 
 _TOWARD_FLOAT = 0.5  # how much of the difference to the floating-point outputs is made good
-_RIDGE = 0.05  # of H's mean diagonal, in that regression
+_RIDGE = 0.2  # of H's mean diagonal, in that regression
 LEAST_TOKENS = 64  # that a linear must see to be rounded by second moments; an expert may not
 
 Rounded = tuple[torch.Tensor, torch.Tensor]  # int8 [N, K] in [-8, 7], float32 scales [N, K / group]
