@@ -1,11 +1,12 @@
 # make demo   the whole way on a real model
 # make test   everything that must hold
+# make accuracy   SmolLM2 by the default of quantize, in minutes
 # make docs   the documentation as a site, in site/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test docs vulkan browser bench clean
+.PHONY: demo test accuracy docs vulkan browser bench clean
 
 demo: $(VENV)/.installed vulkan
 	$(BIN)/python -m quatrain.demo
@@ -16,6 +17,9 @@ test: $(VENV)/.installed-test vulkan browser
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+accuracy: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests/real/check_accuracy.py
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -1,5 +1,8 @@
 """The method, made for one model, where it is one that looks at activations."""
 
+import os
+from math import prod
+
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import InputError
 from quatrain.quantize.calibration import Calibration
@@ -29,6 +32,7 @@ def calibrated_method(
         calibration = calibration or Calibration()
         with one_thread():  # or another number of them would write another text
             tokens = calibration.tokens(model, stages)
+        _require_memory(model, tokens.numel())
         return CALIBRATED[method](opened.plan, tokens, calibration.scheme, stages)
     if calibration is not None:
         raise InputError(
@@ -36,3 +40,28 @@ def calibrated_method(
             "and --for, or choose --method gptq"
         )
     return None
+
+
+def _require_memory(model: FloatModel, tokens: int) -> None:
+    """Refuse, before the work, what this machine's memory cannot hold: about what is needed."""
+    config = model.config
+    widest = max(config.dim, config.hidden_dim, config.expert_dim)
+    layer = max(
+        sum(
+            prod(tensor.shape)
+            for name, tensor in model.tensors.stored.items()
+            if name.startswith(f"layers.{index}.")
+        )
+        for index in range(config.n_layers)
+    )
+    table = config.vocab_size * config.dim
+    # Both models' activations; a layer's weights, read and rounded; second moments and inverses.
+    floats = 2 * tokens * (4 * config.dim + 4 * widest) + 2 * max(layer, table) + 6 * widest**2
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    needed = 4 * floats
+    if needed > there:
+        raise InputError(
+            f"{model.source}: --method gptq needs about {needed / 1e9:.0f} GB of memory for its "
+            f"layers and {tokens} tokens, of which this machine has {there / 1e9:.0f}; use "
+            "--method rtn"
+        )
