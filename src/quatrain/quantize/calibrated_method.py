@@ -31,7 +31,7 @@ def calibrated_method(
             )
         calibration = calibration or Calibration()
         with one_thread():  # or another number of them would write another text
-            tokens = calibration.tokens(model, stages)
+            tokens = calibration.tokens(model, opened.tokenizer, stages)
         _require_memory(model, tokens.numel())
         return CALIBRATED[method](opened.plan, tokens, calibration.scheme, stages)
     if calibration is not None:

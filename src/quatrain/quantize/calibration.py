@@ -34,25 +34,28 @@ class Calibration:
     self_generated: int | None = None
     scheme: Scheme | None = None
 
-    def tokens(self, model: FloatModel, stages: Stages) -> torch.Tensor:
-        """Rows of the embedding, int64 [texts, T]. Raises `InputError` where there are none."""
+    def tokens(self, model: FloatModel, tokenizer: Path | None, stages: Stages) -> torch.Tensor:
+        """Rows of the embedding, int64 [texts, T]; `tokenizer` in place of the model's own. Raises
+        `InputError` where there are none."""
         if self.files and self.self_generated is not None:
             raise InputError(
                 "--calibration and --self-generated exclude each other; leave one of them out"
             )
         if self.self_generated is None:
-            return tokens_of_files(model, self.files)
+            return tokens_of_files(model, self.files, tokenizer)
         return tokens_of_itself(model, self.self_generated, stages)
 
 
-def tokens_of_files(model: FloatModel, files: Sequence[Path]) -> torch.Tensor:
+def tokens_of_files(
+    model: FloatModel, files: Sequence[Path], tokenizer: Path | None = None
+) -> torch.Tensor:
     """The text of `files`, or that which ships with Quatrain, cut into rows of the embedding.
 
     int64 [texts, T]; of a longer text MOST_TOKENS, in pieces that are spread over it. Where the
     tokenizer begins a text with a token, each piece does. Raises `InputError` where a file is not
     text, there is too little, or the model came without a tokenizer.
     """
-    words = _tokenizer(model)
+    words = Tokenizer.load(tokenizer) if tokenizer else _tokenizer(model)
     named = ", ".join(map(str, files)) if files else "the calibration text"
     text = "\n\n".join(_read(file) for file in files or [DEFAULT_TEXT])
     begin = words.encode("")
@@ -121,9 +124,9 @@ def _read(file: Path) -> str:
 
 
 def _known_rows(model: FloatModel, ids: list[int]) -> list[int]:
-    """The rows of the embedding that it has for `ids`; tokens that were pruned are left out."""
+    """The rows of the embedding that it has for `ids`; tokens without one are left out."""
     kept = model.config.input_prune_map
     if kept is None:
-        return ids
+        return [token for token in ids if token < model.config.vocab_size]
     row_of = {token: row for row, token in kept.items()}
     return [row_of[token] for token in ids if token in row_of]

@@ -202,7 +202,7 @@ def test_the_command_rounds_so_by_default(tmp_path: Path, monkeypatch, capsys, t
     model = ggufs.write_gguf(tmp_path / "m.gguf")
     run(monkeypatch, model, "-o", tmp_path / "a", "--calibration", text, "--json")
     said = json.loads(capsys.readouterr().out)
-    assert said["notes"] == ["calibrated on 7680 tokens"]
+    assert said["notes"] == ["It was calibrated on 7680 tokens."]
     quantize_model(model, tmp_path / "b", calibration=Calibration((text,)))
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name

@@ -73,11 +73,11 @@ class Gptq:
 
     def notes(self) -> list[str]:
         """How it was rounded, for people, once all tensors are there."""
-        said = [f"calibrated on {self.tokens.numel()} tokens"]
+        said = [f"It was calibrated on {self.tokens.numel()} tokens."]
         if self._few:
             said.append(
                 f"{len(self._few)} linears of experts saw fewer than {LEAST_TOKENS} of them and "
-                f"are rounded to nearest: {self._few[0]} is the first"
+                f"are rounded to nearest: {self._few[0]} is the first."
             )
         return said
 
