@@ -104,7 +104,9 @@ def quantize_model(
         opened = _with_tokenizer(opened, tokenizer)
         folder = output_folder(Path(output), opened.files)
     calibrated = calibrated_method(method, calibration, opened, stages)
-    methods = METHODS if calibrated is None else {**METHODS, method: calibrated}
+    methods = dict(METHODS)
+    if calibrated is not None:
+        methods[method] = calibrated
     with whole_folder(folder, OWN_FILES) as temporary:
         # Without a key: the folder is new, there is nothing to go on with.
         written = write_checkpoint(opened, temporary, "", stages, methods)

@@ -143,7 +143,8 @@ class Gptq:
         hidden = layers.ends.norm(self._stream)
         if "output_intermediate.weight" in source.tensors:
             hidden = hidden @ source.tensors["output_intermediate.weight"].T
-        inputs = LinearInputs(*hidden.chunk(2), self.plan.group_size)
+        exact, seen = hidden.chunk(2)
+        inputs = LinearInputs(exact, seen, self.plan.group_size)
         return _round_table(source, tensor, inputs)
 
 
