@@ -107,7 +107,7 @@ def test_a_tokenizer_that_is_a_git_lfs_pointer(tmp_path):
     folder = tiny.write_hugging_face(tmp_path / "in")
     (folder / "tokenizer.json").write_text(POINTER)
     with pytest.raises(InputError, match=r"tokenizer\.json: is a Git LFS pointer"):
-        quantize_model(folder, tmp_path / "out")
+        quantize_model(folder, tmp_path / "out", method="rtn")
     assert not (tmp_path / "out").exists()
 
 

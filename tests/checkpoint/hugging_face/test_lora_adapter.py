@@ -64,10 +64,10 @@ def test_merged_weights(tmp_path, fields, of_query, of_embedding):
 
 def test_it_is_quantized_with_its_base(tmp_path):
     base, adapter = tiny.write_hugging_face(tmp_path / "base"), write_adapter(tmp_path / "adapter")
-    quantize_model(adapter, tmp_path / "out", base=base)
+    quantize_model(adapter, tmp_path / "out", base=base, method="rtn")
     open_checkpoint(tmp_path / "out").check_values()
     with pytest.raises(InputError, match="holds another model"):
-        quantize_model(adapter, base, base=base)
+        quantize_model(adapter, base, base=base, method="rtn")
 
 
 def test_without_its_base_it_is_named(tmp_path):
