@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -19,6 +20,11 @@ from quatrain.quantize.methods.round_to_nearest import quantize_channels, quanti
 from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
 
 WQ = "layers.0.attention.wq"
+WRITERS = pytest.mark.parametrize(
+    "write",
+    [convert_model, partial(quantize_model, method="rtn")],
+    ids=["convert_model", "quantize_model"],
+)
 
 
 def sources(folder):
@@ -148,7 +154,7 @@ def test_options_that_could_not_be_followed_are_refused(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize("write", [convert_model, quantize_model])
+@WRITERS
 def test_a_damaged_tokenizer_shows_before_the_work(tmp_path, monkeypatch, write):
     source = tiny.write_hugging_face(tmp_path / "in")
     (source / "tokenizer.json").write_text("{}")
@@ -161,7 +167,7 @@ def test_a_damaged_tokenizer_shows_before_the_work(tmp_path, monkeypatch, write)
 
 
 @pytest.mark.parametrize("pre", ["of-no-known-kind", None])
-@pytest.mark.parametrize("write", [convert_model, quantize_model])
+@WRITERS
 def test_weights_convert_without_a_tokenizer_that_is_not_read(tmp_path, write, pre):
     """And it is said, or another one is given."""
     source = ggufs.write_gguf(tmp_path / "m.gguf", tokenizer=pre)

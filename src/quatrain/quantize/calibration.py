@@ -9,7 +9,7 @@ import torch
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.kv_cache import CachedAttention
 from quatrain.checkpoint.float_model import FloatModel
-from quatrain.errors import InputError
+from quatrain.errors import InputError, UnknownTokenizer
 from quatrain.int4 import Scheme
 from quatrain.stages import Stages
 from quatrain.tokenizer import Tokenizer
@@ -107,7 +107,10 @@ def tokens_of_itself(model: FloatModel, count: int, stages: Stages) -> torch.Ten
 
 
 def _tokenizer(model: FloatModel) -> Tokenizer:
-    tokenizer = model.tokenizer()
+    try:
+        tokenizer = model.tokenizer()
+    except UnknownTokenizer as error:
+        raise InputError(f"{error}; or use --self-generated 8192, or --method rtn") from error
     if tokenizer is None:
         raise InputError(
             f"{model.source}: came without a tokenizer, which the calibration text needs; "

@@ -169,6 +169,9 @@ def test_a_model_without_a_tokenizer_is_told_what_else_there_is(tmp_path: Path) 
     with pytest.raises(InputError, match=r"without a tokenizer.*--self-generated 8192"):
         quantize_model(model, tmp_path / "out")
     assert quantize_model(model, tmp_path / "out", calibration=OF_ITSELF).notes
+    unknown = ggufs.write_gguf(tmp_path / "m.gguf", tokenizer="of-no-known-kind")
+    with pytest.raises(InputError, match=r"as --tokenizer; or use --self-generated 8192"):
+        quantize_model(unknown, tmp_path / "again")
 
 
 def test_a_model_that_overflows_is_named(tmp_path: Path) -> None:
