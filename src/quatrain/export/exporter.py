@@ -62,7 +62,7 @@ def export_checkpoint(
     with stages("open the checkpoint"), only_read():
         opened = open_checkpoint(checkpoint, params)
     if options.backend == "vulkan":
-        check_limits(opened, options.scheme)
+        check_limits(opened, options, context_length(opened, options.max_seq_len))
     opened.check_values(stages)
     with stages("build the backbone"):
         backbone, rows, rounded = _prepare(opened, options)

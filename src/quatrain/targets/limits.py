@@ -7,6 +7,7 @@ from quatrain.program import Program, Tensor, VulkanGraph
 from quatrain.program.inspect.sizes import cache_values
 from quatrain.targets.catalogue import GpuProfile
 from quatrain.targets.occurrence import Occurrence, Where, is_constant, operators, tensor_text
+from quatrain.targets.runtimes import needs_older_forms
 
 # What a GPU whose figure is unknown surely has: the Vulkan specification's minimum for
 # buffers, ExecuTorch's conservative limit (`small_texture_limits`) for images.
@@ -34,7 +35,7 @@ def beyond_gpu_limits(program: Program, graph: VulkanGraph, where: Where) -> lis
                 occurrences.append(Occurrence(place, None if image else "possible", _IN_A_BUFFER))
         elif value.nbytes > (buffer or SURE_STORAGE_BUFFER):
             place += f": {value.nbytes} bytes"
-            remedy = _smaller_buffer(graph, value_id)
+            remedy = _smaller_buffer(graph, value_id, where.runtime)
             occurrences.append(Occurrence(place, None if buffer else "possible", remedy))
     return occurrences
 
@@ -64,12 +65,14 @@ def attention_weights_beyond_buffer(
     return found
 
 
-def _smaller_buffer(graph: VulkanGraph, value_id: int) -> str | None:
+def _smaller_buffer(graph: VulkanGraph, value_id: int, runtime: str | None) -> str | None:
     """What makes a tensor smaller; None where nothing in the program does."""
     if not is_constant(graph, value_id) or value_id in cache_values(graph):
         return "export again with a shorter --max-seq-len"
     readers = {operator.kind for operator in graph.operators if value_id in operator.args[:-1]}
     if "aten.embedding" in readers:
+        if runtime is not None and needs_older_forms(runtime):
+            return f"quantize with --embedding int4 and export for a runtime later than {runtime}"
         return "quantize with --embedding int4 and export again"
     if readers & {"aten.linear", "aten.mm", "aten.addmm"}:
         return "quantize with --output-layer int4 and export again"

@@ -1,4 +1,8 @@
-"""What the Vulkan runtime computes wrongly or does not load is refused before the work."""
+"""What the Vulkan delegate does not take, and what its runtime computes wrongly or does not load, is
+refused before the work."""
+
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.support.tiny_checkpoint import write_checkpoint
@@ -6,7 +10,7 @@ from tests.support.tiny_checkpoint import write_checkpoint
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint, plan_program
-from quatrain.export.vulkan.limits import check_limits
+from quatrain.export.vulkan.limits import LARGEST_FLOAT_EMBEDDING, check_limits
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
 from quatrain.program.edit.retarget import retarget
@@ -27,6 +31,12 @@ REFUSED = {
     ),
     "heads of 12 in Meta's layout": (
         {"dim": 96, "n_heads": 8}, r"head_dim is 12.*Meta's layout.*multiple of 8.*xnnpack",
+    ),
+    "windows and soft caps": (
+        {"sliding_window": 8, "attn_logit_softcapping": 9.0}, r"no soft cap; use --backend xnnpack",
+    ),
+    "windows": (
+        {"sliding_window": 8}, r"a window of 8 tokens.*--max-seq-len 8; or use --backend xnnpack",
     ),
 }  # fmt: skip
 
@@ -53,7 +63,7 @@ def test_limits_are_refused_before_the_work(case, tmp_path) -> None:
 def test_what_the_runtime_computes_is_not_refused(shape, tmp_path) -> None:
     opened = open_checkpoint(write_checkpoint(tmp_path / "c", **shape))
     for scheme in Scheme:
-        check_limits(opened, scheme)
+        check_limits(opened, ExportOptions(scheme=scheme), 64)
 
 
 def test_the_cpu_takes_every_group_and_width(tmp_path) -> None:
@@ -78,3 +88,50 @@ def test_groups_of_256_are_exported_weight_only_and_stay_so(tmp_path) -> None:
     message = r"m\.pte: layers\.0\.attention\.wq has groups of 256.*Leave it weight-only"
     with pytest.raises(InputError, match=message):
         retarget(program, Scheme.DYNAMIC_INT8)
+
+
+# Gemma 3 270M: a float table of 167,772,160 elements, and a window of 512 tokens.
+GEMMA = {"vocab_size": 262144, "dim": 640, "sliding_window": 512, "max_seq_len": 2048}
+REMEDIES = {
+    "int8": r"262144 x 640, is int8 here and written in floating point.*more than 134217728 "
+    r"elements\. Quantize the model again with --embedding int4; or use --backend xnnpack",
+    "fp": r"is stored in floating point.*quatrain convert --embedding int4; or use --backend",
+}
+
+
+@pytest.mark.parametrize("kind", REMEDIES)
+def test_a_float_embedding_that_the_delegate_does_not_take_is_refused(kind, tmp_path) -> None:
+    opened = open_checkpoint(write_checkpoint(tmp_path / "c", embedding=kind))
+    large = replace(opened, config=replace(opened.config, **GEMMA))
+    with pytest.raises(InputError, match=REMEDIES[kind]):
+        check_limits(large, ExportOptions(), 512)
+    check_limits(large, ExportOptions(embedding_input=True), 512)
+    # All that is wrong is said at once, so that no remedy leads to the next refusal.
+    with pytest.raises(InputError, match=r"--max-seq-len 512.* Besides, .*--embedding int4"):
+        check_limits(large, ExportOptions(), 2048)
+    on_mali = ExportOptions(target=choose_for_target("mali-g715", "1.2"))
+    with pytest.raises(
+        InputError, match=r"later than 1\.2.*--backend xnnpack \(without --target\)"
+    ):
+        check_limits(large, on_mali, 512)
+
+
+def test_an_int4_embedding_of_any_size_is_taken(tmp_path) -> None:
+    opened = open_checkpoint(write_checkpoint(tmp_path / "c", embedding="int4"))
+    check_limits(replace(opened, config=replace(opened.config, **GEMMA)), ExportOptions(), 512)
+
+
+def test_the_partitioner_takes_what_is_said_to_be_the_largest_embedding() -> None:
+    import torch
+    from executorch.backends.vulkan.op_registry import vulkan_supported_ops
+    from executorch.exir.dialects._ops import ops
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    edge: Any = ops.edge
+    takes = vulkan_supported_ops[edge.aten.embedding.default].are_node_inputs_supported_fn
+    for rows, taken in ((LARGEST_FLOAT_EMBEDDING // 64, True), (262144 * 10, False)):
+        graph = torch.fx.Graph()
+        table = graph.placeholder("table")
+        with FakeTensorMode():
+            table.meta["val"] = torch.empty(rows, 64)
+        assert takes(graph.call_function(edge.aten.embedding.default, (table, table))) is taken

@@ -1,26 +1,56 @@
-"""What ExecuTorch's Vulkan runtime computes wrongly or does not load, refused before the work."""
+"""What ExecuTorch's Vulkan delegate does not take, and what its runtime computes wrongly or does
+not load, refused before the work."""
+
+from dataclasses import replace
 
 from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.pruned_vocabulary import embedding_rows
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.errors import InputError
+from quatrain.export.options import ExportOptions
 from quatrain.int4 import Scheme
 from quatrain.program.linear_kernels import WRONG_GROUP_SUMS, group_sums_are_right
+from quatrain.targets.runtimes import needs_older_forms
+
+# Elements of a floating-point embedding that the partitioner takes: `register_embedding` of
+# op_registry.py, DEFAULT_BUFFER_LIMIT of utils.py, ExecuTorch 1.5. int4 ones it does not count.
+LARGEST_FLOAT_EMBEDDING = 128 * 1024 * 1024
 
 
-def check_limits(opened: Checkpoint, scheme: Scheme) -> None:
-    """Raise `InputError` where the Vulkan runtime would not compute `opened` in `scheme`."""
-    if scheme == Scheme.DYNAMIC_INT8 and not group_sums_are_right(opened.group_size):
-        raise InputError(
-            f"{opened.source}: the group size is {opened.group_size}, and {WRONG_GROUP_SUMS}. "
-            "Export with --weight-only-linear, or make the checkpoint again with quatrain "
-            "quantize or convert --group-size 128."
-        )
-    problem = _rotary_problem(opened.config)
-    if problem:
-        raise InputError(f"{opened.source}: {problem}. Use --backend xnnpack.")
+def check_limits(opened: Checkpoint, options: ExportOptions, context: int) -> None:
+    """Raise `InputError`, with all there is, where the Vulkan backend would not take or compute
+    `opened` in a context of so many tokens."""
+    problems = [
+        _group_problem(opened, options),
+        _rotary_problem(opened.config, options),
+        _attention_problem(opened.config, options, context),
+        _embedding_problem(opened, options),
+    ]
+    found = [problem for problem in problems if problem]
+    if found:
+        raise InputError(f"{opened.source}: {' Besides, '.join(found)}")
 
 
-def _rotary_problem(config: BackboneConfig) -> str | None:
+def _on_the_cpu(options: ExportOptions) -> str:
+    """The option that exports for the CPU, and those that must then go."""
+    weight_only = options.scheme == Scheme.WEIGHT_ONLY
+    given = ["--target"] * (options.target is not None)
+    given += ["--weight-only-linear"] * (weight_only and options.target is None)
+    given += ["--activation-dtype"] * (options.activation_dtype == "fp16" and not given)
+    return "--backend xnnpack" + (f" (without {' and '.join(given)})" if given else "")
+
+
+def _group_problem(opened: Checkpoint, options: ExportOptions) -> str | None:
+    if options.scheme != Scheme.DYNAMIC_INT8 or group_sums_are_right(opened.group_size):
+        return None
+    return (
+        f"the group size is {opened.group_size}, and {WRONG_GROUP_SUMS}. "
+        "Export with --weight-only-linear, or make the checkpoint again with quatrain "
+        "quantize or convert --group-size 128."
+    )
+
+
+def _rotary_problem(config: BackboneConfig, options: ExportOptions) -> str | None:
     """Sources: `apply_rotary_emb_hf`, which checks for it, and `rotary_embedding.glsl`, whose
     threads write eight channels or nothing, of ExecuTorch 1.0 to 1.5."""
     if all(config.layer(index).rope == "none" for index in range(config.n_layers)):
@@ -31,11 +61,57 @@ def _rotary_problem(config: BackboneConfig) -> str | None:
             return (
                 f"{rotated} channels of each head are rotated (head_dim {config.head_dim}, "
                 f"partial_rotary_factor {config.partial_rotary_factor:g}), and a phone does not "
-                "load a program with a rotary width that is not a multiple of 8"
+                "load a program with a rotary width that is not a multiple of 8. "
+                f"Use {_on_the_cpu(options)}."
             )
     elif config.head_dim % 8:
         return (
             f"head_dim is {config.head_dim}, and a phone rotates heads in Meta's layout "
-            "(use_hf_rope false) wrongly unless head_dim is a multiple of 8"
+            "(use_hf_rope false) wrongly unless head_dim is a multiple of 8. "
+            f"Use {_on_the_cpu(options)}."
         )
     return None
+
+
+def _attention_problem(config: BackboneConfig, options: ExportOptions, context: int) -> str | None:
+    if config.attn_logit_softcapping is not None:
+        return (
+            "attn_logit_softcapping: attention in ExecuTorch's Vulkan delegate has no soft cap; "
+            f"use {_on_the_cpu(options)}."
+        )
+    layers = replace(config, max_seq_len=context)
+    windows = [layers.layer(index).attention_window for index in range(config.n_layers)]
+    narrowest = min((window for window in windows if window), key=lambda w: w[1], default=None)
+    if narrowest is None:
+        return None
+    kind, size = narrowest
+    return (
+        f"layers attend to a {kind} of {size} tokens, and attention in ExecuTorch's Vulkan "
+        f"delegate takes no mask. A context of up to {size} needs none: --max-seq-len {size}; "
+        f"or use {_on_the_cpu(options)}."
+    )
+
+
+def _embedding_problem(opened: Checkpoint, options: ExportOptions) -> str | None:
+    """A table of so many elements that is, or would be written, in floating point."""
+    config = opened.config
+    if options.embedding_input or not config.apply_embedding:
+        return None
+    rows = embedding_rows(config)
+    if rows * config.dim <= LARGEST_FLOAT_EMBEDDING:
+        return None
+    kind = opened.embedding_kind
+    if kind == "int4":
+        return None
+    stored = "stored" if kind == "fp" else f"{kind} here and written"
+    remedy = "Quantize the model again with --embedding int4"
+    if kind == "fp":
+        remedy = "Convert the checkpoint with quatrain convert --embedding int4"
+    release = options.target.runtime if options.target else None
+    if release is not None and needs_older_forms(release):
+        remedy += f" and ship a runtime later than {release}, which has none in int4"
+    return (
+        f"the embedding, {rows} x {config.dim}, is {stored} in floating point, and "
+        f"ExecuTorch's Vulkan delegate takes none of more than {LARGEST_FLOAT_EMBEDDING} elements. "
+        f"{remedy}; or use {_on_the_cpu(options)}."
+    )

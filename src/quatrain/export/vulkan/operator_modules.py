@@ -7,7 +7,6 @@ from quatrain.backbone.kv_cache import CachedAttention
 from quatrain.backbone.norm import RMSNorm
 from quatrain.backbone.residual import FixedResidual, GatedResidual
 from quatrain.backbone.rope import HalfSplitRotary, InterleavedRotary, Rope
-from quatrain.errors import InputError
 from quatrain.export.attention_operators import OwnCacheSdpa, SdpaWithKvCache
 
 
@@ -75,7 +74,7 @@ def _vulkan_form(part: nn.Module) -> nn.Module | None:
     if isinstance(part, GatedResidual):
         return FixedResidual(part)
     if isinstance(part, CachedAttention):
-        return _vulkan_attention(part)
+        return OwnCacheSdpa(part) if part.shares_kv else SdpaWithKvCache(part)
     if isinstance(part, InterleavedRotary):
         return VulkanInterleavedRotary()
     if isinstance(part, HalfSplitRotary):
@@ -83,20 +82,3 @@ def _vulkan_form(part: nn.Module) -> nn.Module | None:
     if isinstance(part, Rope) and part.half_split:
         return VulkanHalfSplitRope(part)
     return None
-
-
-def _vulkan_attention(attend: CachedAttention) -> nn.Module:
-    """Raises `InputError` for attention that ExecuTorch's Vulkan delegate does not compute."""
-    if attend.soft_cap is not None:
-        raise InputError(
-            "attn_logit_softcapping: attention in ExecuTorch's Vulkan delegate has no soft cap; "
-            "use --backend xnnpack"
-        )
-    if attend.attention_window is not None:
-        kind, size = attend.attention_window
-        raise InputError(
-            f"layers attend to a {kind} of {size} tokens, and attention in ExecuTorch's Vulkan "
-            f"delegate takes no mask. A context of up to {size} needs none: --max-seq-len {size}; "
-            "or use --backend xnnpack"
-        )
-    return OwnCacheSdpa(attend) if attend.shares_kv else SdpaWithKvCache(attend)
