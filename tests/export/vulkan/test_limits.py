@@ -1,4 +1,4 @@
-"""What the Vulkan delegate does not take, and what its runtime computes wrongly or does not load, is
+"""What the Vulkan delegate does not take, and its runtime computes wrongly or does not load, is
 refused before the work."""
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ from quatrain.stages import Stages
 from quatrain.targets import choose_for_target
 
 WIDE = {"dim": 512, "hidden_dim": 512, "group_size": 256, "n_layers": 1}
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "groups of 256 in 8da4w": (
         WIDE,
         r"the group size is 256, and 8da4w prefill, of two rows or more, is wrong on every GPU "
@@ -128,7 +128,7 @@ def test_the_partitioner_takes_what_is_said_to_be_the_largest_embedding() -> Non
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     edge: Any = ops.edge
-    takes = vulkan_supported_ops[edge.aten.embedding.default].are_node_inputs_supported_fn
+    takes: Any = vulkan_supported_ops[edge.aten.embedding.default].are_node_inputs_supported_fn
     for rows, taken in ((LARGEST_FLOAT_EMBEDDING // 64, True), (262144 * 10, False)):
         graph = torch.fx.Graph()
         table = graph.placeholder("table")
