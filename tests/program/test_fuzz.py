@@ -117,7 +117,7 @@ def use(path: Path, output: Path) -> None:
 
 def plan_for_gpu(graph: VulkanGraph) -> None:
     """All that the GPU runtime makes of a graph before it needs a GPU."""
-    if unsupported(graph.operators):
+    if unsupported(graph):
         return
     inputs = dict(zip(graph.inputs, (np.array([[1, 2, 3]]), np.array([0])), strict=False))
     device = Traits(cpu=True, spread=True)

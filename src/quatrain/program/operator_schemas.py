@@ -4,6 +4,8 @@ Source: the operators' schemas in ATen, torchao and `executorch/backends/vulkan`
 (`custom_ops_lib.py`) of ExecuTorch 1.5; a delegate graph stores the values alone.
 """
 
+from typing import Any
+
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     kind: tuple(names.split())
     for kind, names in {
@@ -22,6 +24,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
             "x input_scales input_zero_points weights weight_sums weight_scales group_size bias out"
         ),
         "et_vk.linear_qcs4w": "x weights weight_scales out",
+        "et_vk.linear_qcs8w": "x weights weight_scales out",
         "et_vk.linear_q8ta_q8csw": (
             "x input_scale input_zero_point weights weight_sums weight_scales bias out"
         ),
@@ -101,6 +104,28 @@ EARLIER_ARGUMENTS: dict[str, tuple[str, ...]] = {
     "et_vk.embedding_q4gsw": ("weights", "weight_scales", "group_size", "indices", "out"),
 }
 
+# The same, of another overload.
+_OVERLOAD_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "aten.div": ("a", "b", "rounding_mode", "out"),  # Tensor_mode
+}
+
+# What the schemas say of arguments that a call may leave out. Graphs store None for every dtype.
+DEFAULTS: dict[str, Any] = {
+    name: default
+    for default, names in (
+        (None, "dtype target_dtype output_dtype input_dtype scale_dtype zero_point_dtype"),
+        (None, "layout device pin_memory memory_format dim_order rounding_mode bias attn_mask"),
+        (None, "scale eps quant_min quant_max start end"),
+        (False, "keepdim is_causal implicit non_blocking is_linear_weight"),
+        (False, "scale_grad_by_freq sparse"),
+        (1, "alpha beta step"),
+        (0, "dim dropout_p"),
+        (-1, "padding_idx"),
+        ("none", "approximate"),
+    )
+    for name in names.split()
+}
+
 # Operators that are of no use to anyone with other arguments than these.
 STRICT = {
     "et_vk.linear_q4gsw",
@@ -119,7 +144,7 @@ _NAMESPACES = ("aten", "et_vk", "torchao", "quantized_decomposed", "dim_order_op
 
 def argument_names(kind: str, count: int) -> tuple[str, ...] | None:
     """The names of `count` arguments of an operator; None where they are not known."""
-    for table in (ARGUMENTS, EARLIER_ARGUMENTS):
+    for table in (ARGUMENTS, EARLIER_ARGUMENTS, _OVERLOAD_ARGUMENTS):
         if len(table.get(kind, ())) == count:
             return table[kind]
     return None

@@ -172,7 +172,7 @@ def test_a_row_of_zeros_stays_so() -> None:
 def _chosen(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     choose = QUANTIZED_KERNELS["torchao.choose_qparams_affine"]
     block = (*(1 for _ in x.shape[:-1]), x.shape[-1])
-    return choose(x, "ASYMMETRIC", block, None, -128, 127, None, None, None, False)
+    return choose(x, "ASYMMETRIC", block, -128, 127)
 
 
 def _by_torchao(x: torch.Tensor) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
@@ -222,9 +222,7 @@ def test_attention_over_the_cache() -> None:
     caches = [torch.zeros(1, 12, 2, 16) for _ in range(4)]
     for start, length in ((0, 5), (5, 1), (6, 3)):
         q, k, v = (torch.randn(1, length, heads, 16) for heads in (4, 2, 2))
-        got = ATTENTION_KERNELS["sdpa_with_kv_cache"](
-            q, k, v, *caches[:2], start, 1, None, 0, True, None
-        )
+        got = ATTENTION_KERNELS["sdpa_with_kv_cache"](q, k, v, *caches[:2], start, None, True, None)
         wanted = torch.ops.llama.sdpa_with_kv_cache(
             q, k, v, *caches[2:], start, length, None, 0, True, None
         )

@@ -1,7 +1,6 @@
 """Rotary embedding and attention over the KV cache."""
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,36 +61,33 @@ def sdpa_with_kv_cache(
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
     start_pos: int,
-    seq_len: Any,
     attn_mask: torch.Tensor | None,
-    dropout_p: float,
     is_causal: bool,
     scale: float | None,
 ) -> torch.Tensor:
     """Append k, v to their caches and attend to all up to here.
 
     q [B, T, H, D]; k, v [B, T, Hkv, D]; caches [B, context, Hkv, D]; -> [B, T, H, D].
-    `seq_len` is what was traced; the true length is that of q.
     """
     update_cache(k, k_cache, start_pos)
     update_cache(v, v_cache, start_pos)
-    return custom_sdpa(q, k_cache, v_cache, start_pos, attn_mask, dropout_p, is_causal, scale)
+    return custom_sdpa(q, k_cache, v_cache, start_pos, attn_mask, is_causal, scale)
 
 
 def custom_sdpa(
     q: torch.Tensor,
-    k_cache: torch.Tensor,
-    v_cache: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
     start_pos: int,
     attn_mask: torch.Tensor | None,
-    dropout_p: float,
     is_causal: bool,
     scale: float | None,
 ) -> torch.Tensor:
-    """Causal grouped-query attention of q [B, T, H, D] over the first start_pos + T rows."""
+    """Causal grouped-query attention of q [B, T, H, D] over the first start_pos + T rows of the
+    caches k, v [B, context, Hkv, D]."""
     length, total = q.shape[1], start_pos + q.shape[1]
     # [B, H, T, D] for torch; each key and value head serves H / Hkv query heads.
-    keys, values = (cache[:, :total].transpose(1, 2).float() for cache in (k_cache, v_cache))
+    keys, values = (cache[:, :total].transpose(1, 2).float() for cache in (k, v))
     mask = None
     if attn_mask is not None:
         mask = attn_mask[..., start_pos : start_pos + length, :total].float()

@@ -1,8 +1,9 @@
-"""What each ordinary operator computes; arguments in the order of `program.operators.ARGUMENTS`.
+"""What each ordinary operator computes.
 
-A kernel takes tensors, and Python numbers where the graph has fixed values or symbolic
-integers. It computes floating point in float32: the runner rounds the result to the type that
-the graph declares for the output.
+A kernel's parameters are the arguments that it takes, by their names in
+`program.operator_schemas.ARGUMENTS`; any other has to be at its default. It takes tensors, and
+Python numbers where the graph has fixed values or symbolic integers. It computes floating point in
+float32: the runner rounds the result to the type that the graph declares for the output.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ Kernel = Callable[..., Any]
 _TO_THE_END = 2**31 - 1  # ends from here on are how exporters write "no end"
 
 
-def embedding(weights: torch.Tensor, indices: torch.Tensor, *_: Any) -> torch.Tensor:
+def embedding(weights: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     """weights [V, D], indices [...] -> [..., D]."""
     check_token_ids(indices, weights.shape[0])
     return F.embedding(indices.long(), weights)
@@ -61,12 +62,12 @@ def squeeze(x: torch.Tensor, dims: Any) -> torch.Tensor:
     return x.squeeze(dims if isinstance(dims, int) else tuple(dims))
 
 
-def reduce_mean(x: torch.Tensor, dims: Any, keepdim: bool, *_: Any) -> torch.Tensor:
+def reduce_mean(x: torch.Tensor, dims: Any, keepdim: bool) -> torch.Tensor:
     """The mean over `dims`."""
     return x.float().mean(tuple(dims), keepdim=keepdim)
 
 
-def reduce_sum(x: torch.Tensor, dims: Any, keepdim: bool, *_: Any) -> torch.Tensor:
+def reduce_sum(x: torch.Tensor, dims: Any, keepdim: bool) -> torch.Tensor:
     """The sum over `dims`."""
     return x.float().sum(tuple(dims), keepdim=keepdim)
 
@@ -81,19 +82,31 @@ def sub(a: Any, b: Any, alpha: Any = 1) -> Any:
     return wide(a) - wide(b) if alpha == 1 else wide(a) - alpha * wide(b)
 
 
-def split(x: torch.Tensor, sizes: Any, dim: int) -> tuple[torch.Tensor, ...]:
-    """x cut along `dim` into pieces of `sizes` (one size, or a list of them)."""
-    return torch.split(x, sizes if isinstance(sizes, int) else list(sizes), dim)
+def divide(a: Any, b: Any, rounding_mode: str | None = None) -> Any:
+    """a / b, or the integer below it ("floor") or on the side of zero ("trunc")."""
+    a, b = wide(a), wide(b)
+    return a / b if rounding_mode is None else torch.div(a, b, rounding_mode=rounding_mode)
 
 
-def softmax(x: torch.Tensor, dim: int, *_: Any) -> torch.Tensor:
+def addmm(bias: Any, a: torch.Tensor, b: torch.Tensor, beta: Any, alpha: Any) -> torch.Tensor:
+    """beta * bias + alpha * (a @ b)."""
+    product = wide(a) @ wide(b)
+    return beta * wide(bias) + (product if alpha == 1 else alpha * product)
+
+
+def split_with_sizes(x: torch.Tensor, split_sizes: Any, dim: int) -> tuple[torch.Tensor, ...]:
+    """x cut along `dim` into pieces of `split_sizes`."""
+    return torch.split(x, list(split_sizes), dim)
+
+
+def softmax(x: torch.Tensor, dim: int) -> torch.Tensor:
     """Softmax along `dim`."""
     return torch.softmax(x.float(), dim)
 
 
-def layer_norm(x: torch.Tensor, shape: Any, weight: Any, bias: Any, eps: float) -> Any:
-    """Layer norm over the last dimensions `shape`; mean and 1/std besides."""
-    return torch.native_layer_norm(x.float(), list(shape), wide(weight), wide(bias), eps)
+def layer_norm(x: torch.Tensor, normalized_shape: Any, weight: Any, bias: Any, eps: float) -> Any:
+    """Layer norm over the last dimensions `normalized_shape`; mean and 1/std besides."""
+    return torch.native_layer_norm(x.float(), list(normalized_shape), wide(weight), wide(bias), eps)
 
 
 def wide(value: Any) -> Any:
@@ -103,7 +116,7 @@ def wide(value: Any) -> Any:
 
 
 def _unary(function: Callable[[torch.Tensor], torch.Tensor]) -> Kernel:
-    return lambda x, *_: function(wide(x))
+    return lambda x: function(wide(x))
 
 
 KERNELS: dict[str, Kernel] = {
@@ -120,7 +133,7 @@ KERNELS: dict[str, Kernel] = {
     "aten.slice_copy": slice_copy,
     "aten.select_copy": lambda x, dim, index: x.select(dim, index),
     "aten.view_copy": lambda x, size: x.reshape(size),
-    "aten.expand_copy": lambda x, size, *_: x.expand(size),
+    "aten.expand_copy": lambda x, size: x.expand(size),
     "aten.repeat": lambda x, repeats: x.repeat(repeats),
     "aten.permute_copy": lambda x, dims: x.permute(dims),
     "aten.permute": lambda x, dims: x.permute(dims),
@@ -128,21 +141,21 @@ KERNELS: dict[str, Kernel] = {
     "aten.t_copy": lambda x: x.t(),
     "aten.unsqueeze_copy": lambda x, dim: x.unsqueeze(dim),
     "aten.squeeze_copy": squeeze,
-    "aten.clone": lambda x, *_: x,
-    "aten._to_copy": lambda x, *_: x,
-    "dim_order_ops._to_dim_order_copy": lambda x, *_: x,
-    "dim_order_ops._clone_dim_order": lambda x, *_: x,
+    "aten.clone": lambda x: x,
+    "aten._to_copy": lambda x: x,
+    "dim_order_ops._to_dim_order_copy": lambda x: x,
+    "dim_order_ops._clone_dim_order": lambda x: x,
     "aten.cat": lambda tensors, dim=0: torch.cat(tensors, dim),
-    "aten.split_with_sizes_copy": split,
-    "aten.split_copy": split,
-    "aten.full": lambda size, value, *_: torch.full(list(size), value),
-    "aten.full_like": lambda x, value, *_: torch.full(x.shape, value),
+    "aten.split_with_sizes_copy": split_with_sizes,
+    "aten.split_copy": lambda x, split_size, dim: torch.split(x, split_size, dim),
+    "aten.full": lambda size, fill_value: torch.full(list(size), fill_value),
+    "aten.full_like": lambda x, fill_value: torch.full(x.shape, fill_value),
     "aten.ge": lambda a, b: wide(a) >= wide(b),
     "aten.where": lambda condition, a, b: torch.where(condition.bool(), wide(a), wide(b)),
     "aten.add": add,
     "aten.sub": sub,
     "aten.mul": lambda a, b: wide(a) * wide(b),
-    "aten.div": lambda a, b, *_: wide(a) / wide(b),
+    "aten.div": divide,
     "aten.pow": lambda x, exponent: wide(x).pow(exponent),
     "aten.neg": _unary(torch.neg),
     "aten.rsqrt": _unary(torch.rsqrt),
@@ -161,7 +174,7 @@ KERNELS: dict[str, Kernel] = {
     "aten._softmax": softmax,
     "aten.mm": lambda a, b: wide(a) @ wide(b),
     "aten.bmm": lambda a, b: wide(a) @ wide(b),
-    "aten.addmm": lambda bias, a, b, *_: wide(bias) + wide(a) @ wide(b),
+    "aten.addmm": addmm,
     "aten.linear": lambda x, weights, bias: F.linear(wide(x), wide(weights), wide(bias)),
     "aten.native_layer_norm": layer_norm,
 }

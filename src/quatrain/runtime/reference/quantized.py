@@ -56,49 +56,51 @@ def fake_quantize(x: torch.Tensor, scales: torch.Tensor, zero_points: torch.Tens
 
 
 def choose_qparams_affine(
-    x: torch.Tensor,
-    mapping_type: str,
-    block_size: Any,
-    target_dtype: Any,
-    quant_min: int,
-    quant_max: int,
-    eps: float | None,
-    *_: Any,
+    x: torch.Tensor, mapping_type: str, block_size: Any, quant_min: int, quant_max: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale and zero point per row of x [..., K], each [...], asymmetric.
 
-    As Vulkan's shader has them, which reads of the graph only the bounds: `choose_row_qparams`.
+    As Vulkan's shader has them, which knows no others: `choose_row_qparams`.
     """
     if (quant_min, quant_max) != (INT8_MIN, INT8_MAX):
         raise InputError(f"quantizes to [{quant_min}, {quant_max}], expected [-128, 127]")
+    sizes = [1] * (len(block_size) - 1)
+    if mapping_type != "ASYMMETRIC" or list(block_size[:-1]) != sizes:
+        raise InputError(
+            f"quantizes {mapping_type} over blocks of {list(block_size)}, expected ASYMMETRIC over "
+            "whole rows"
+        )
     return choose_row_qparams(x.float(), VULKAN_ARITHMETIC.smallest_scale)
 
 
 def embedding_q4gsw(
     weights: torch.Tensor,
-    scales: torch.Tensor,
+    weight_scales: torch.Tensor,
     group_size: int,
     indices: torch.Tensor,
     is_linear_weight: bool = False,
 ) -> torch.Tensor:
-    """Rows of an int4 table: weights [V, D/2], scales [V, D/group], indices [...] -> [..., D].
+    """Rows [..., D] at indices [...] of the int4 table weights [V, D/2], weight_scales
+    [V, D/group].
 
     `is_linear_weight`: packed as a linear's weight (shared with the output layer).
     """
-    check_token_ids(indices, scales.shape[0])  # weights shared with a linear may have more rows
+    check_token_ids(
+        indices, weight_scales.shape[0]
+    )  # weights shared with a linear may have more rows
     rows = indices.long()
     table = unpack_int4(weights[rows], even_low=is_linear_weight).float()
-    grouped = table.unflatten(-1, (-1, group_size)) * scales[rows].float()[..., None]
+    grouped = table.unflatten(-1, (-1, group_size)) * weight_scales[rows].float()[..., None]
     return grouped.flatten(-2)
 
 
-def weight_int8pack_mm(x: torch.Tensor, weights: torch.Tensor, scales: torch.Tensor) -> Any:
+def weight_int8pack_mm(x: torch.Tensor, weights: torch.Tensor, weight_scales: torch.Tensor) -> Any:
     """x [M, K] times weights int8 [N, K], each output channel times its scale [N]."""
-    return F.linear(x.float(), weights.float()) * scales.float()
+    return F.linear(x.float(), weights.float()) * weight_scales.float()
 
 
 def dequantize_affine(
-    x: torch.Tensor, block_size: Any, scale: torch.Tensor, zero_point: torch.Tensor | None, *_: Any
+    x: torch.Tensor, block_size: Any, scale: torch.Tensor, zero_point: torch.Tensor | None
 ) -> torch.Tensor:
     """(x - zero_point) * scale, over blocks of `block_size`."""
     sizes = [s // b for s, b in zip(x.shape, block_size, strict=True)]
@@ -119,5 +121,4 @@ QUANTIZED_KERNELS: dict[str, Callable[..., Any]] = {
     "et_vk.embedding_q4gsw": embedding_q4gsw,
     "aten._weight_int8pack_mm": weight_int8pack_mm,
     "et_vk.linear_qcs8w": weight_int8pack_mm,
-    "etvk.linear_qcs8w": weight_int8pack_mm,
 }

@@ -11,9 +11,12 @@ from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, VulkanGraph, open_program
 from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.program.operator_schemas import argument_names
 from quatrain.runtime.defects import EmulatedDefect, emulated_defect
 from quatrain.runtime.one_delegate import require_only_delegate
+from quatrain.runtime.operator_arguments import ignored_arguments, taken
 from quatrain.runtime.operator_errors import UNFIT, cannot_compute, computing
+from quatrain.runtime.reference.aten import aten_kernel
 from quatrain.runtime.reference.attention import ATTENTION_KERNELS, MUTATED
 from quatrain.runtime.reference.defective_kernels import embedding_of_first_in_four
 from quatrain.runtime.reference.int4_linears import Int4Linears
@@ -134,7 +137,7 @@ class ReferenceRunner:
             names = operator.named_args
             kernel, arguments = embedding_of_first_in_four, (names["weights"], names["indices"])
         else:
-            kernel, arguments = _KERNELS[operator.kind], operator.args[:-1]
+            kernel, arguments = _kernel(operator)
         read = self._reader(arguments)
         targets = self.graph.outputs_of(operator)
         dtypes = [_torch_dtype(self.graph.values[target]) for target in targets]
@@ -202,8 +205,29 @@ def _torch_dtype(value: Any) -> torch.dtype | None:
     return getattr(torch, value.dtype) if known else None
 
 
+def _torchs(operator: Operator) -> Callable[..., Any] | None:
+    """Torch's own kernel of an operator, or of an overload, that has none here."""
+    if operator.kind in _KERNELS and argument_names(operator.kind, len(operator.args)):
+        return None
+    return aten_kernel(operator.name, len(operator.args) - 1)
+
+
+def _kernel(operator: Operator) -> tuple[Callable[..., Any], tuple[int, ...]]:
+    """The kernel of `operator`, and the ids of the arguments that it takes."""
+    torchs = _torchs(operator)
+    if torchs is not None:
+        return torchs, operator.args[:-1]
+    kernel = _KERNELS[operator.kind]
+    names = taken(kernel, operator)
+    return lambda *values: kernel(**dict(zip(names, values, strict=True))), tuple(names.values())
+
+
 def _require_kernels(graph: VulkanGraph, what: str) -> None:
     known = {*_KERNELS, *INT4_LINEARS}
-    unknown = sorted({op.name for op in graph.operators if op.kind not in known})
+    own = [operator for operator in graph.operators if _torchs(operator) is None]
+    unknown = sorted({op.name for op in own if op.kind not in known})
     if unknown:
         raise InputError(f"{what}: the reference runtime has no kernel for {', '.join(unknown)}")
+    ignored = ignored_arguments(graph, own, _KERNELS)
+    if ignored:
+        raise InputError(f"{what}: no kernel of the reference runtime takes {', '.join(ignored)}")

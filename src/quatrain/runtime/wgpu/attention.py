@@ -80,7 +80,8 @@ def attention(
     tile = 1 if split else max(1, 8 // ratio)
     constants = {
         "T": q.dtype, "D": d, "KV_HEADS": kv_heads, "RATIO": ratio, "TOKENS": tile, "SPLIT": split,
-        "SCALE": scale or 1 / math.sqrt(d), "CHUNK": CHUNK, "SPREAD": traits.spread,
+        "SCALE": 1 / math.sqrt(d) if scale is None else scale, "CHUNK": CHUNK,
+        "SPREAD": traits.spread,
     }  # fmt: skip
     if not split:
         whole = k_cache.shape[1] + CHUNK

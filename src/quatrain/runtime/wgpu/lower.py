@@ -7,6 +7,7 @@ import numpy as np
 from quatrain.arithmetic import Arithmetic
 from quatrain.program import Operator, VulkanGraph
 from quatrain.runtime.defects import EmulatedDefect
+from quatrain.runtime.operator_arguments import ignored_arguments, taken
 from quatrain.runtime.operator_errors import computing
 from quatrain.runtime.wgpu.dispatch import Traits
 from quatrain.runtime.wgpu.lowering import Lowered, Lowering
@@ -34,6 +35,7 @@ def lower(
     for operator in operators:
         with computing(operator.name):
             _lower(lowering, operator)
+    lowering.operand(graph.outputs[0])  # which may be a constant that no operator reads
     return lowering.result
 
 
@@ -44,12 +46,15 @@ def _lower(to: Lowering, operator: Operator) -> None:
         shape = lambda value_id: to.operand(value_id).shape  # noqa: E731
         symbols[operator.out] = symbol_of(to.graph, operator, symbols, shape, to.inputs)
         return
-    made = HANDLERS[operator.kind](to, operator) or []
+    handler = HANDLERS[operator.kind]
+    made = handler(to, operator, **taken(handler, operator)) or []
     to.result.dispatches += made
     to.result.origins += [operator] * len(made)
 
 
-def unsupported(operators: list[Operator]) -> list[str]:
-    """The names of the operators that no kernel here computes."""
+def unsupported(graph: VulkanGraph) -> list[str]:
+    """The names of the operators, and of their arguments, that no kernel here computes."""
+    operators = graph.operators
     known = {*HANDLERS, *SYMBOL_KINDS}
-    return sorted({op.name for op in operators if op.kind not in known})
+    unknown = sorted({op.name for op in operators if op.kind not in known})
+    return unknown + ignored_arguments(graph, operators, HANDLERS)

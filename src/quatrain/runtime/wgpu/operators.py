@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from quatrain.errors import InputError
-from quatrain.int4 import Scheme
 from quatrain.program import Operator
-from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.program.linear_kernels import DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.wgpu import attention, linear, pointwise
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand
@@ -18,9 +17,8 @@ from quatrain.runtime.wgpu.rows import Norm, Quantized, Row, quantize_activation
 from quatrain.runtime.wgpu.shape_operators import SHAPE_HANDLERS
 
 
-def _embedding(to: Lowering, operator: Operator) -> list[Dispatch]:
-    args = operator.named_args
-    tokens, table = to.operand(args["indices"]), to.operand(args["weights"])
+def _embedding(to: Lowering, operator: Operator, weights: int, indices: int) -> list[Dispatch]:
+    tokens, table = to.operand(indices), to.operand(weights)
     y = to.declare(operator.out, (*tokens.shape, table.shape[1]))
     misread = to.defect == EmulatedDefect.HEIGHT_PACKED_EMBEDDING and (
         to.graph.tensor(operator.out).layout == "height_packed"
@@ -28,31 +26,34 @@ def _embedding(to: Lowering, operator: Operator) -> list[Dispatch]:
     return [pointwise.embedding(tokens, table, y, misread)]
 
 
-def _embedding_int4(to: Lowering, operator: Operator) -> list[Dispatch]:
-    args = operator.named_args
-    tokens, table = to.operand(args["indices"]), to.operand(args["weights"])
+def _embedding_int4(
+    to: Lowering, operator: Operator, weights: int, weight_scales: int, group_size: int,
+    indices: int, is_linear_weight: int,
+) -> list[Dispatch]:  # fmt: skip
+    tokens, table = to.operand(indices), to.operand(weights)
     y = to.declare(operator.out, (*tokens.shape, table.shape[1] * 2))
-    group, even_low = to.plain(args["group_size"]), to.plain(args["is_linear_weight"])
-    scales = to.operand(args["weight_scales"])
+    group, even_low = to.plain(group_size), to.plain(is_linear_weight)
+    scales = to.operand(weight_scales)
     return [pointwise.embedding_int4(tokens, table, scales, y, group, even_low)]
 
 
-def _rms_norm(to: Lowering, operator: Operator) -> list[Dispatch]:
-    args = operator.named_args
-    x, weight = to.operand(args["x"]), to.operand(args["weight"])
-    y = to.declare(operator.out, x.shape)
-    return [to.add_row(Row(x, norm=Norm(weight, to.plain(args["eps"]), y)))]
+def _rms_norm(to: Lowering, operator: Operator, x: int, weight: int, eps: int) -> list[Dispatch]:
+    rows = to.operand(x)
+    y = to.declare(operator.out, rows.shape)
+    return [to.add_row(Row(rows, norm=Norm(to.operand(weight), to.plain(eps), y)))]
 
 
-def _rope(to: Lowering, operator: Operator) -> list[Dispatch]:
-    args = operator.named_args
-    q, k = to.operand(args["xq"]), to.operand(args["xk"])
+def _rope(
+    to: Lowering, operator: Operator, xq: int, xk: int, freqs_cos: int, freqs_sin: int,
+    start_pos: int | None = None,
+) -> list[Dispatch]:  # fmt: skip
+    q, k = to.operand(xq), to.operand(xk)
     q_id, k_id = to.graph.outputs_of(operator)
     q_out, k_out = to.declare(q_id, q.shape), to.declare(k_id, k.shape)
-    tables = to.operand(args["freqs_cos"]), to.operand(args["freqs_sin"])
-    if operator.kind == "et_vk.apply_rotary_emb":
+    tables = to.operand(freqs_cos), to.operand(freqs_sin)
+    if start_pos is None:
         return [attention.rope(q, k, *tables, q_out, k_out)]
-    table = to.bounded(args["start_pos"], q.shape[1], tables[0].shape[0])
+    table = to.bounded(start_pos, q.shape[1], tables[0].shape[0])
     return [attention.rope(q, k, *tables, q_out, k_out, table, halves=True)]
 
 
@@ -68,107 +69,143 @@ def _rope_update(to: Lowering, operator: Operator) -> list[Dispatch]:
     return [attention.rope(q, k, cosines, sines, q_out, k_cache, table, halves, caches)]
 
 
-def _attention(to: Lowering, operator: Operator) -> list[Dispatch]:
-    args = operator.named_args
-    if to.plain(args["attn_mask"]) is not None or not to.plain(args["is_causal"]):
-        raise InputError(f"{operator.name} with a mask of its own: use --device reference")
-    q = to.operand(args["q"])
-    updates = "k_cache" in args  # else k and v are the caches
-    names = ("k_cache", "v_cache") if updates else ("k", "v")
-    k_cache, v_cache = (to.cache(args[name]) for name in names)
-    y = to.declare(operator.out, q.shape)
-    parts = Operand(("parts", operator.out), "f32", attention.parts_shape(q, k_cache, to.traits))
-    start = to.bounded(args["start_pos"], q.shape[1], k_cache.shape[1])
-    scale = to.plain(args["scale"])
-    made = []
-    if updates:
-        k, v = to.operand(args["k"]), to.operand(args["v"])
-        made = [attention.cache_update(k, v, k_cache, v_cache, start)]
-    return made + attention.attention(q, k_cache, v_cache, y, parts, start, to.traits, scale)
+def _attention(
+    to: Lowering, operator: Operator, q: int, k: int, v: int, start_pos: int, is_causal: int,
+    scale: int,
+) -> list[Dispatch]:  # fmt: skip
+    """k and v are the caches."""
+    if not to.plain(is_causal):
+        raise InputError(f"{operator.name} that is not causal: use --device reference")
+    queries, k_cache, v_cache = to.operand(q), to.cache(k), to.cache(v)
+    y = to.declare(operator.out, queries.shape)
+    shape = attention.parts_shape(queries, k_cache, to.traits)
+    parts = Operand(("parts", operator.out), "f32", shape)
+    start = to.bounded(start_pos, queries.shape[1], k_cache.shape[1])
+    return attention.attention(
+        queries, k_cache, v_cache, y, parts, start, to.traits, to.plain(scale)
+    )
 
 
-def _update_cache(to: Lowering, operator: Operator) -> list[Dispatch]:
-    args = operator.named_args
-    value, cache = to.operand(args["value"]), to.cache(args["cache"])
-    start = to.bounded(args["start_pos"], value.shape[1], cache.shape[1])
-    return [put(value, 1, start, cache)]
+def _cached_attention(
+    to: Lowering, operator: Operator, q: int, k: int, v: int, k_cache: int, v_cache: int,
+    start_pos: int, is_causal: int, scale: int,
+) -> list[Dispatch]:  # fmt: skip
+    attended = _attention(to, operator, q, k_cache, v_cache, start_pos, is_causal, scale)
+    caches = to.operand(k_cache), to.operand(v_cache)
+    start = to.bounded(start_pos, to.operand(q).shape[1], caches[0].shape[1])
+    update = attention.cache_update(to.operand(k), to.operand(v), *caches, start)
+    return [update, *attended]
 
 
-def _choose_qparams(to: Lowering, operator: Operator) -> list[Dispatch]:
+def _update_cache(
+    to: Lowering, operator: Operator, value: int, cache: int, start_pos: int
+) -> list[Dispatch]:
+    new, kept = to.operand(value), to.cache(cache)
+    return [put(new, 1, to.bounded(start_pos, new.shape[1], kept.shape[1]), kept)]
+
+
+def _choose_qparams(
+    to: Lowering, operator: Operator, x: int, mapping_type: int, block_size: int,
+    quant_min: int, quant_max: int,
+) -> list[Dispatch]:  # fmt: skip
     """Once per activation: the exporter asks again for each linear that reads it."""
-    args = operator.named_args
-    x = to.operand(args["x"])
+    rows = to.operand(x)
+    _require_int8_per_token(
+        operator, rows, [to.plain(i) for i in (mapping_type, quant_min, quant_max, block_size)]
+    )
+    if not to.arithmetic.quantizes(rows.rows):
+        return []  # nothing reads them
+    scale_id, zero_id = to.graph.outputs_of(operator)
+    known = to.quantized.get(rows.key)
+    if known is not None:
+        to.result.operands[scale_id], to.result.operands[zero_id] = known.scale, known.zero
+        return []
+    scale = to.declare(scale_id, rows.shape[:-1])
+    zero = replace(to.declare(zero_id, rows.shape[:-1]), dtype="i32")
+    to.result.operands[zero_id] = zero
+    packed = Operand(("packed", operator.out), "u32", (rows.rows, -(-rows.shape[-1] // 8) * 2))
+    quantized = Quantized(packed, scale, zero)
+    to.quantized[rows.key] = quantized
+    return [to.add_row(Row(rows, quantized=quantized))]
+
+
+def _require_int8_per_token(operator: Operator, x: Operand, asked: list) -> None:
     k = x.shape[-1]
     wanted = ("ASYMMETRIC", -128, 127, (1,) * (len(x.shape) - 1) + (k,))
-    found = tuple(to.plain(args[name]) for name in ("mapping_type", "quant_min", "quant_max"))
-    found = (*found, tuple(to.plain(args["block_size"])))
+    found = (*asked[:-1], tuple(asked[-1]))
     if found != wanted:
         raise InputError(
             f"{operator.name} asks for {found}; the GPU kernel knows asymmetric int8 per token, "
             f"{wanted}. Use --device reference."
         )
-    if not to.arithmetic.quantizes(x.rows):
-        return []  # nothing reads them
-    scale_id, zero_id = to.graph.outputs_of(operator)
-    known = to.quantized.get(x.key)
-    if known is not None:
-        to.result.operands[scale_id], to.result.operands[zero_id] = known.scale, known.zero
-        return []
-    scale = to.declare(scale_id, x.shape[:-1])
-    zero = replace(to.declare(zero_id, x.shape[:-1]), dtype="i32")
-    to.result.operands[zero_id] = zero
-    packed = Operand(("packed", operator.out), "u32", (x.rows, -(-k // 8) * 2))
-    quantized = Quantized(packed, scale, zero)
-    to.quantized[x.key] = quantized
-    return [to.add_row(Row(x, quantized=quantized))]
 
 
-def _linear(to: Lowering, operator: Operator) -> list[Dispatch]:
-    args = operator.named_args
-    x, packed = to.operand(args["x"]), to.operand(args["weights"])
-    int8 = INT4_LINEARS[operator.kind] == Scheme.DYNAMIC_INT8
-    has_bias = to.has_tensor(args["bias"])
-    weights = linear.Weights(
-        packed=packed,
-        scales=to.operand(args["weight_scales"]),
-        group=to.plain(args["group_size"]),
-        sums=to.operand(args["weight_sums"]) if int8 else None,
-        bias=to.operand(args["bias"]) if has_bias else None,
-    )
-    y = to.declare(operator.out, (*x.shape[:-1], packed.shape[0]))
-    if not int8 or not to.arithmetic.quantizes(x.rows):
-        return [linear.int4_linear(x, weights, y, to.traits)]
-    scale, zero = to.operand(args["input_scales"]), to.operand(args["input_zero_points"])
-    quantized = to.quantized.get(x.key)
+def _weight_only_linear(
+    to: Lowering, operator: Operator, x: int, weights: int, weight_scales: int, group_size: int,
+    bias: int, weight_sums: int | None = None,
+) -> list[Dispatch]:  # fmt: skip
+    int4 = _int4_weights(to, weights, weight_scales, group_size, bias, weight_sums)
+    rows = to.operand(x)
+    y = to.declare(operator.out, (*rows.shape[:-1], int4.packed.shape[0]))
+    return [linear.int4_linear(rows, int4, y, to.traits)]
+
+
+def _dynamic_linear(
+    to: Lowering, operator: Operator, x: int, input_scales: int, input_zero_points: int,
+    weights: int, weight_sums: int, weight_scales: int, group_size: int, bias: int,
+) -> list[Dispatch]:  # fmt: skip
+    rows = to.operand(x)
+    if not to.arithmetic.quantizes(rows.rows):
+        return _weight_only_linear(
+            to, operator, x, weights, weight_scales, group_size, bias, weight_sums
+        )
+    int4 = _int4_weights(to, weights, weight_scales, group_size, bias, weight_sums)
+    y = to.declare(operator.out, (*rows.shape[:-1], int4.packed.shape[0]))
+    scale, zero = to.operand(input_scales), to.operand(input_zero_points)
+    quantized = to.quantized.get(rows.key)
     made = []
     if quantized is None or (quantized.scale.key, quantized.zero.key) != (scale.key, zero.key):
-        shape = (x.rows, -(-x.shape[-1] // 8) * 2)
+        shape = (rows.rows, -(-rows.shape[-1] // 8) * 2)
         quantized = Quantized(Operand(("packed", operator.out), "u32", shape), scale, zero)
-        made = [quantize_activation(x, quantized)]
-    return [*made, linear.int4_linear(x, weights, y, to.traits, quantized, to.defect)]
+        made = [quantize_activation(rows, quantized)]
+    return [*made, linear.int4_linear(rows, int4, y, to.traits, quantized, to.defect)]
 
 
-def _float_linear(to: Lowering, operator: Operator) -> list[Dispatch]:
-    args = operator.named_args
-    x, weight = to.operand(args["x"]), to.operand(args["weights"])
-    has_bias = to.has_tensor(args["bias"])
-    bias = to.operand(args["bias"]) if has_bias else None
-    y = to.declare(operator.out, (*x.shape[:-1], weight.shape[0]))
-    return [linear.float_linear(x, weight, bias, y)]
+def _int4_weights(
+    to: Lowering, packed: int, scales: int, group: int, bias: int, sums: int | None
+) -> linear.Weights:
+    return linear.Weights(
+        packed=to.operand(packed),
+        scales=to.operand(scales),
+        group=to.plain(group),
+        sums=None if sums is None else to.operand(sums),
+        bias=to.operand(bias) if to.has_tensor(bias) else None,
+    )
 
 
-HANDLERS: dict[str, Callable[[Lowering, Operator], list[Dispatch] | None]] = {
+def _float_linear(
+    to: Lowering, operator: Operator, x: int, weights: int, bias: int
+) -> list[Dispatch]:
+    rows, weight = to.operand(x), to.operand(weights)
+    added = to.operand(bias) if to.has_tensor(bias) else None
+    y = to.declare(operator.out, (*rows.shape[:-1], weight.shape[0]))
+    return [linear.float_linear(rows, weight, added, y)]
+
+
+# A handler's parameters after the first two are the arguments that it takes, as value ids.
+HANDLERS: dict[str, Callable[..., list[Dispatch] | None]] = {
     "aten.embedding": _embedding,
     "et_vk.embedding_q4gsw": _embedding_int4,
     "et_vk.rms_norm": _rms_norm,
     "et_vk.apply_rotary_emb": _rope,
     "et_vk.apply_rotary_emb_hf": _rope,
     "rope_update": _rope_update,
-    "sdpa_with_kv_cache": _attention,
+    "sdpa_with_kv_cache": _cached_attention,
     "custom_sdpa": _attention,
     "update_cache": _update_cache,
     "torchao.choose_qparams_affine": _choose_qparams,
-    **dict.fromkeys(INT4_LINEARS, _linear),
+    WEIGHT_ONLY_LINEAR: _weight_only_linear,
+    DYNAMIC_LINEAR: _dynamic_linear,
     "aten.linear": _float_linear,
     **SHAPE_HANDLERS,
 }

@@ -32,15 +32,9 @@ def make_plan(
     """The plan of `lowered`; `inputs` and `output_id` are the graph's, by value id."""
     operands = lowered.operands
     output = operands[output_id]
-    # Inputs are written before a step and outputs read after it: they share with nothing.
-    own = {operands[i].key: operands[i] for i in inputs} | {output.key: output}
-    used = {operand.key for dispatch in lowered.dispatches for operand in dispatch.operands}
-    memory = {
-        key: gpu.buffer(operand.nbytes, "an input or output")
-        for key, operand in own.items()
-        if key in used
-    }
-    memory |= resident.of({i: operand for i, operand in operands.items() if operand.key in used})
+    needed = _used(lowered) | {output.key}
+    memory = own_buffers(gpu, lowered, inputs, output_id)
+    memory |= resident.of({i: operand for i, operand in operands.items() if operand.key in needed})
     memory |= assign_buffers(lowered.dispatches, set(memory), lambda n: gpu.buffer(n, "a result"))
     return Plan(
         lowered=lowered,
@@ -49,6 +43,27 @@ def make_plan(
         output=output,
         staging=gpu.staging(output.nbytes),
     )
+
+
+def own_buffers(
+    gpu: Gpu, lowered: Lowered, inputs: Iterable[int], output_id: int
+) -> dict[Key, Any]:
+    """Buffers, by key, of the inputs that something reads and of the output: inputs are written
+    before a step and outputs read after it, so they share with nothing.
+
+    An output may be an input, or a view of one, which no dispatch touches."""
+    output = lowered.operands[output_id]
+    operands = [*(lowered.operands[i] for i in inputs), output]
+    needed = _used(lowered) | {output.key}
+    return {
+        operand.key: gpu.buffer(operand.nbytes, "an input or output")
+        for operand in operands
+        if operand.key in needed and operand.key[0] == "value"
+    }
+
+
+def _used(lowered: Lowered) -> set[Key]:
+    return {operand.key for dispatch in lowered.dispatches for operand in dispatch.operands}
 
 
 def write_inputs(

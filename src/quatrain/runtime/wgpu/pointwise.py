@@ -31,9 +31,15 @@ BINARY = {
     "aten.sub": "a - b",
     "aten.mul": "a * b",
     "aten.div": "a / b",
+    "floor division": "floor_divide(a, b)",
+    "division toward zero": "select(1.0, -1.0, a / b < 0.0) * floor_divide(abs(a), abs(b))",
     "aten.ge": "select(0.0, 1.0, a >= b)",
     "silu_mul": "a / (1.0 + exp(-a)) * b",
 }
+# The divisions by their `rounding_mode`.
+DIVISIONS = {
+    None: "aten.div", "floor": "floor division", "trunc": "division toward zero"
+}  # fmt: skip
 WHERE = "select(c, b, a != 0.0)"
 # Reductions over the last dimension: first value, how the next is joined, how it ends.
 REDUCTIONS = {

@@ -21,7 +21,7 @@ from quatrain.runtime.wgpu.dispatch import NUMPY
 from quatrain.runtime.wgpu.fuse import fuse
 from quatrain.runtime.wgpu.lower import lower, unsupported
 from quatrain.runtime.wgpu.lowering import Lowered
-from quatrain.runtime.wgpu.plan import Plan, make_plan, write_inputs
+from quatrain.runtime.wgpu.plan import Plan, make_plan, own_buffers, write_inputs
 from quatrain.runtime.wgpu.profile import Timing, new_queries, read_timings
 from quatrain.runtime.wgpu.symbols import SYMBOL_KINDS, symbol_of
 from quatrain.runtime.wgpu.trace import read_operand, trace_operators
@@ -54,7 +54,7 @@ class WgpuRunner:
         self.graph = program.vulkan
         self._table_rows = table_rows(self.graph)
         require_only_delegate(program, "GPU runtime")
-        missing = unsupported(self.graph.operators)
+        missing = unsupported(self.graph)
         if missing:
             reason = f"the GPU runtime has no kernel for {', '.join(missing)}"
             raise RuntimeUnavailable(f"{program.path}: {reason}; use --device reference", reason)
@@ -104,7 +104,8 @@ class WgpuRunner:
         given = self._given(inputs)
         operators = self.graph.operators
         lowered = self._lower(operators, given, join=False)
-        memory = self._resident.of(lowered.operands)
+        memory = own_buffers(self.gpu, lowered, given, self.graph.outputs[0])
+        memory |= self._resident.of(lowered.operands)
         memory |= assign_buffers(
             lowered.dispatches, set(memory), lambda n: self.gpu.buffer(n, "a result"), reuse=False
         )

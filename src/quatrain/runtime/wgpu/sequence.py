@@ -44,7 +44,7 @@ class Sequence:
         each dispatch has a pass of its own and its begin and end are written to it.
         """
         resolved = [resolve(params, symbols) for params in self._params]
-        self._table[: len(resolved), :4] = resolved
+        self._table[: len(resolved), :4] = np.reshape(resolved, (-1, 4))  # there may be none
         self.gpu.device.queue.write_buffer(self._uniform, 0, self._table)
         work, last = None, None
         for i, dispatch in enumerate(self.dispatches):

@@ -12,6 +12,7 @@ from quatrain.runtime.wgpu.dispatch import Dispatch, Operand
 from quatrain.runtime.wgpu.lowering import Lowering
 from quatrain.runtime.wgpu.pointwise import (
     BINARY,
+    DIVISIONS,
     REDUCTIONS,
     UNARY,
     WHERE,
@@ -21,25 +22,52 @@ from quatrain.runtime.wgpu.pointwise import (
 )
 
 
-def _elementwise(to: Lowering, operator: Operator) -> list[Dispatch]:
-    kind, args = operator.kind, operator.named_args
-    expression = UNARY.get(kind) or BINARY.get(kind) or WHERE
-    arity = 1 if kind in UNARY else 2 if kind in BINARY else 3
-    inputs = [to.operand(value_id) for value_id in operator.args[:arity]]
-    if "alpha" in args and to.plain(args["alpha"]) != 1:
-        expression = expression.replace("b", f"{float(to.plain(args['alpha']))} * b")
-    y = to.declare(operator.out, _broadcast(inputs))
-    return [elementwise(expression, y, *inputs)]
+def _elementwise(to: Lowering, operator: Operator, expression: str, *values: int) -> list[Dispatch]:
+    inputs = [to.operand(value_id) for value_id in values]
+    return [elementwise(expression, to.declare(operator.out, _broadcast(inputs)), *inputs)]
 
 
-def _gelu(to: Lowering, operator: Operator) -> list[Dispatch]:
-    approximate = to.plain(operator.named_args["approximate"])
-    if approximate != "tanh":
+def _unary(to: Lowering, operator: Operator, x: int) -> list[Dispatch]:
+    return _elementwise(to, operator, UNARY[operator.kind], x)
+
+
+def _binary(to: Lowering, operator: Operator, a: int, b: int) -> list[Dispatch]:
+    return _elementwise(to, operator, BINARY[operator.kind], a, b)
+
+
+def _sum_or_difference(
+    to: Lowering, operator: Operator, a: int, b: int, alpha: int
+) -> list[Dispatch]:
+    expression, factor = BINARY[operator.kind], to.plain(alpha)
+    if factor != 1:
+        expression = expression.replace("b", f"{float(factor)} * b")
+    return _elementwise(to, operator, expression, a, b)
+
+
+def _divide(
+    to: Lowering, operator: Operator, a: int, b: int, rounding_mode: int | None = None
+) -> list[Dispatch]:
+    mode = None if rounding_mode is None else to.plain(rounding_mode)
+    return _elementwise(to, operator, BINARY[DIVISIONS[mode]], a, b)
+
+
+def _where(to: Lowering, operator: Operator, condition: int, a: int, b: int) -> list[Dispatch]:
+    return _elementwise(to, operator, WHERE, condition, a, b)
+
+
+def _silu_mul(to: Lowering, operator: Operator) -> list[Dispatch]:
+    """See `fuse.fuse`."""
+    return _elementwise(to, operator, BINARY["silu_mul"], *operator.args[:-1])
+
+
+def _gelu(to: Lowering, operator: Operator, x: int, approximate: int) -> list[Dispatch]:
+    mode = to.plain(approximate)
+    if mode != "tanh":
         raise InputError(
-            f"{operator.name} without the approximation by tanh ({approximate!r}): the GPU kernel "
+            f"{operator.name} without the approximation by tanh ({mode!r}): the GPU kernel "
             "knows that one only, as ExecuTorch's own. Use --device reference."
         )
-    return _elementwise(to, operator)
+    return _unary(to, operator, x)
 
 
 def _broadcast(inputs: list[Operand]) -> tuple[int, ...]:
@@ -49,144 +77,148 @@ def _broadcast(inputs: list[Operand]) -> tuple[int, ...]:
     return tuple(reversed(sizes))
 
 
-def _full_like(to: Lowering, operator: Operator) -> list[Dispatch]:
-    y = to.declare(operator.out, to.operand(operator.args[0]).shape)
-    return [elementwise(literal(to.plain(operator.args[1])), y)]
+def _full_like(to: Lowering, operator: Operator, x: int, fill_value: int) -> list[Dispatch]:
+    y = to.declare(operator.out, to.operand(x).shape)
+    return [elementwise(literal(to.plain(fill_value)), y)]
 
 
-def _reduce(to: Lowering, operator: Operator) -> list[Dispatch]:
-    args = operator.named_args
-    x = to.operand(args["x"])
-    rank, dims = len(x.shape), to.plain(args["dims"])
-    dims = sorted(dim % rank for dim in ([dims] if isinstance(dims, int) else dims))
-    if dims != list(range(rank - len(dims), rank)):
+def _reduce(to: Lowering, operator: Operator, x: int, dims: int, keepdim: int) -> list[Dispatch]:
+    whole, over = to.operand(x), to.plain(dims)
+    rank = len(whole.shape)
+    if over is None or over == () or over == []:
+        over = range(rank)
+    reduced = sorted(dim % rank for dim in ([over] if isinstance(over, int) else over))
+    if reduced != list(range(rank - len(reduced), rank)):
         raise InputError(
-            f"{operator.name} over the dimensions {dims} of {rank}: the GPU kernel reduces the "
+            f"{operator.name} over the dimensions {reduced} of {rank}: the GPU kernel reduces the "
             "last ones only. Use --device reference."
         )
-    kept = (1,) * len(dims) if to.plain(args["keepdim"]) else ()
-    y = to.declare(operator.out, (*x.shape[: dims[0]], *kept))
-    return [reduction(operator.kind, x, y)]
+    kept = (1,) * len(reduced) if to.plain(keepdim) else ()
+    y = to.declare(operator.out, (*whole.shape[: rank - len(reduced)], *kept))
+    return [reduction(operator.kind, whole, y)]
 
 
-def _slice(to: Lowering, operator: Operator) -> list[Dispatch]:
-    args = operator.named_args
-    x, step = to.operand(args["x"]), to.number(args["step"])
-    dim = to.number(args["dim"]) % len(x.shape)
+def _slice(
+    to: Lowering, operator: Operator, x: int, dim: int, start: int, end: int, step: int
+) -> list[Dispatch]:
+    whole, stride = to.operand(x), to.number(step)
+    along = to.number(dim) % len(whole.shape)
 
-    def end_of(name: str) -> int | None:
-        absent = isinstance(to.graph.values[args[name]], Plain) and to.plain(args[name]) is None
-        return None if absent else to.number(args[name])
+    def end_of(value_id: int) -> int | None:
+        absent = isinstance(to.graph.values[value_id], Plain) and to.plain(value_id) is None
+        return None if absent else to.number(value_id)
 
-    begin, end, _ = slice(end_of("start"), end_of("end")).indices(x.shape[dim])
-    length = len(range(begin, end, step))
-    fixed = isinstance(to.graph.values[args["start"]], Plain)
-    if fixed and (begin, length) == (0, x.shape[dim]):
-        return to.alias(operator, x, x.shape) or []
-    y = to.declare(operator.out, (*x.shape[:dim], length, *x.shape[dim + 1 :]))
+    begin, stop, _ = slice(end_of(start), end_of(end)).indices(whole.shape[along])
+    length = len(range(begin, stop, stride))
+    fixed = isinstance(to.graph.values[start], Plain)
+    if fixed and (begin, length) == (0, whole.shape[along]):
+        return to.alias(operator, whole, whole.shape) or []
+    y = to.declare(operator.out, (*whole.shape[:along], length, *whole.shape[along + 1 :]))
     if y.count == 0:
         return []
-    start = begin
-    if not fixed:
-        start = to.bounded(args["start"], length * step, x.shape[dim])
-    return [movement.take(x, dim, start, step, y)]
+    first = begin if fixed else to.bounded(start, length * stride, whole.shape[along])
+    return [movement.take(whole, along, first, stride, y)]
 
 
-def _select(to: Lowering, operator: Operator) -> list[Dispatch]:
-    args = operator.named_args
-    x = to.operand(args["x"])
-    dim = to.number(args["dim"]) % len(x.shape)
-    index = to.number(args["index"]) % x.shape[dim]
-    shape = (*x.shape[:dim], *x.shape[dim + 1 :])
-    if x.shape[dim] == 1:
-        return to.alias(operator, x, shape) or []
-    return [movement.take(x, dim, index, 1, to.declare(operator.out, shape))]
+def _select(to: Lowering, operator: Operator, x: int, dim: int, index: int) -> list[Dispatch]:
+    whole = to.operand(x)
+    along = to.number(dim) % len(whole.shape)
+    at = to.number(index) % whole.shape[along]
+    shape = (*whole.shape[:along], *whole.shape[along + 1 :])
+    if whole.shape[along] == 1:
+        return to.alias(operator, whole, shape) or []
+    return [movement.take(whole, along, at, 1, to.declare(operator.out, shape))]
 
 
-def _index_select(to: Lowering, operator: Operator) -> list[Dispatch]:
-    args = operator.named_args
-    x, index = to.operand(args["x"]), to.operand(args["index"])
-    dim = to.number(args["dim"]) % len(x.shape)
-    y = to.declare(operator.out, (*x.shape[:dim], index.count, *x.shape[dim + 1 :]))
-    return [movement.gather(x, dim, index, y)]
+def _index_select(to: Lowering, operator: Operator, x: int, dim: int, index: int) -> list[Dispatch]:
+    whole, places = to.operand(x), to.operand(index)
+    along = to.number(dim) % len(whole.shape)
+    shape = (*whole.shape[:along], places.count, *whole.shape[along + 1 :])
+    return [movement.gather(whole, along, places, to.declare(operator.out, shape))]
 
 
-def _cat(to: Lowering, operator: Operator) -> list[Dispatch]:
-    args = operator.named_args
-    listed = to.graph.values[args["tensors"]]
+def _cat(to: Lowering, operator: Operator, tensors: int, dim: int) -> list[Dispatch]:
+    listed = to.graph.values[tensors]
     if not isinstance(listed, ValueList):
         raise InputError(f"{operator.name} of {listed}, expected a list of tensors")
     parts = [to.operand(value_id) for value_id in listed.items]
     shape = list(parts[0].shape)
-    dim = to.number(args["dim"]) % len(shape)
-    shape[dim] = sum(part.shape[dim] for part in parts)
+    along = to.number(dim) % len(shape)
+    shape[along] = sum(part.shape[along] for part in parts)
     y = to.declare(operator.out, tuple(shape))
-    starts = np.cumsum([0, *(part.shape[dim] for part in parts[:-1])]).tolist()
-    return [movement.put(part, dim, at, y) for part, at in zip(parts, starts, strict=True)]
+    starts = np.cumsum([0, *(part.shape[along] for part in parts[:-1])]).tolist()
+    return [movement.put(part, along, at, y) for part, at in zip(parts, starts, strict=True)]
 
 
-def _permute(to: Lowering, operator: Operator) -> list[Dispatch]:
-    x = to.operand(operator.args[0])
-    rank = len(x.shape)
-    order = list(range(rank))
-    if operator.kind == "aten.permute_copy":
-        order = [dim % rank for dim in to.plain(operator.args[1])]
+def _permute(to: Lowering, operator: Operator, x: int, dims: int) -> list[Dispatch]:
+    whole = to.operand(x)
+    order = tuple(dim % len(whole.shape) for dim in to.plain(dims))
+    y = to.declare(operator.out, tuple(whole.shape[dim] for dim in order))
+    return [movement.permute(whole, order, y)]
+
+
+def _transpose(to: Lowering, operator: Operator, x: int, dim0: int, dim1: int) -> list[Dispatch]:
+    whole = to.operand(x)
+    order = list(range(len(whole.shape)))
+    a, b = (to.number(value_id) % len(order) for value_id in (dim0, dim1))
+    order[a], order[b] = order[b], order[a]
+    y = to.declare(operator.out, tuple(whole.shape[dim] for dim in order))
+    return [movement.permute(whole, tuple(order), y)]
+
+
+def _view(to: Lowering, operator: Operator, x: int, size: int) -> None:
+    whole, sizes = to.operand(x), to.graph.values[size]
+    if isinstance(sizes, ValueList):
+        shape = [to.number(item) for item in sizes.items]
     else:
-        a, b = (to.number(value_id) % rank for value_id in operator.args[1:3])
-        order[a], order[b] = order[b], order[a]
-    y = to.declare(operator.out, tuple(x.shape[dim] for dim in order))
-    return [movement.permute(x, tuple(order), y)]
-
-
-def _view(to: Lowering, operator: Operator) -> None:
-    args = operator.named_args
-    x = to.operand(args["x"])
-    size = to.graph.values[args["size"]]
-    if isinstance(size, ValueList):
-        shape = [to.number(item) for item in size.items]
-    else:
-        shape = list(to.plain(args["size"]))
+        shape = list(to.plain(size))
     if -1 in shape:
         rest = -int(np.prod(shape))
-        shape[shape.index(-1)] = x.count // max(1, rest)
-    if int(np.prod(shape)) != x.count:
-        raise InputError(f"{operator.name} of {list(x.shape)} as {shape}: another size")
-    to.alias(operator, x, tuple(shape))
+        shape[shape.index(-1)] = whole.count // max(1, rest)
+    if int(np.prod(shape)) != whole.count:
+        raise InputError(f"{operator.name} of {list(whole.shape)} as {shape}: another size")
+    to.alias(operator, whole, tuple(shape))
 
 
-def _same(to: Lowering, operator: Operator) -> None:
-    x = to.operand(operator.args[0])
-    to.alias(operator, x, x.shape)
+def _same(to: Lowering, operator: Operator, x: int) -> None:
+    to.alias(operator, to.operand(x), to.operand(x).shape)
 
 
-def _reshaped(to: Lowering, operator: Operator) -> None:
-    """squeeze, unsqueeze: the rank is the declared one, sizes of 1 come and go."""
-    x = to.operand(operator.args[0])
-    dims = to.plain(operator.args[1])
-    shape = list(x.shape)
-    if operator.kind == "aten.unsqueeze_copy":
-        shape.insert(dims % (len(shape) + 1), 1)
-    else:
-        wanted = {d % len(shape) for d in ([dims] if isinstance(dims, int) else dims)}
-        shape = [size for i, size in enumerate(shape) if not (i in wanted and size == 1)]
-    to.alias(operator, x, tuple(shape))
+def _unsqueeze(to: Lowering, operator: Operator, x: int, dim: int) -> None:
+    whole, place = to.operand(x), to.plain(dim)
+    shape = list(whole.shape)
+    shape.insert(place % (len(shape) + 1), 1)
+    to.alias(operator, whole, tuple(shape))
 
 
-SHAPE_HANDLERS: dict[str, Callable[[Lowering, Operator], list[Dispatch] | None]] = {
+def _squeeze(to: Lowering, operator: Operator, x: int, dims: int) -> None:
+    whole, places = to.operand(x), to.plain(dims)
+    rank = len(whole.shape)
+    wanted = {dim % rank for dim in ([places] if isinstance(places, int) else places)}
+    shape = (size for i, size in enumerate(whole.shape) if not (i in wanted and size == 1))
+    to.alias(operator, whole, tuple(shape))
+
+
+SHAPE_HANDLERS: dict[str, Callable[..., list[Dispatch] | None]] = {
     "aten.slice_copy": _slice,
     "aten.select_copy": _select,
     "aten.index_select": _index_select,
     "aten.cat": _cat,
     "aten.permute_copy": _permute,
-    "aten.transpose_copy": _permute,
+    "aten.transpose_copy": _transpose,
     "aten.view_copy": _view,
     "aten.clone": _same,
     "dim_order_ops._clone_dim_order": _same,
     "et_vk.prepack": _same,
-    "aten.unsqueeze_copy": _reshaped,
-    "aten.squeeze_copy": _reshaped,
+    "aten.unsqueeze_copy": _unsqueeze,
+    "aten.squeeze_copy": _squeeze,
     "aten.full_like": _full_like,
-    **dict.fromkeys([*UNARY, *BINARY, "aten.where"], _elementwise),
+    **dict.fromkeys(UNARY, _unary),
+    **dict.fromkeys(("aten.mul", "aten.ge"), _binary),
+    **dict.fromkeys(("aten.add", "aten.sub"), _sum_or_difference),
+    "aten.div": _divide,
+    "aten.where": _where,
+    "silu_mul": _silu_mul,
     "aten.gelu": _gelu,
     **dict.fromkeys(REDUCTIONS, _reduce),
 }

@@ -32,13 +32,15 @@ _FUNCTIONS = {
     "aten.sub": lambda a, b: a - b,
     "aten.mul": lambda a, b: a * b,
     "aten.div": lambda a, b: a / b,
+    "floor division": lambda a, b: np.floor(a / b),
+    "division toward zero": lambda a, b: np.trunc(a / b),
     "aten.ge": lambda a, b: a >= b,
     "silu_mul": lambda a, b: a / (1 + np.exp(-a)) * b,
     "aten.amax": lambda a: a.max(-1),
     "aten.sum": lambda a: a.sum(-1),
     "aten.mean": lambda a: a.mean(-1),
 }
-_POSITIVE = ("aten.sqrt", "aten.rsqrt", "aten.div")
+_POSITIVE = ("aten.sqrt", "aten.rsqrt", "aten.div", "floor division", "division toward zero")
 
 
 def pointwise_cases(dtype: str) -> Iterator[Case]:

@@ -1,0 +1,45 @@
+"""The ATen operators that have no kernel of their own here: torch's, called by their schema.
+
+A Vulkan graph stores a value for each argument of the schema, in its order (ExecuTorch's
+`backends/vulkan/serialization/vulkan_graph_builder.py`): None for every dtype, layout and device.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def aten_kernel(name: str, arguments: int) -> Callable[..., Any] | None:
+    """What computes `name`, such as 'aten.max_pool2d.default', from its `arguments` by position.
+
+    None where torch has no such operator, or one that writes to its arguments or is random.
+    """
+    namespace, _, rest = name.partition(".")
+    kind, _, overload_name = rest.partition(".")
+    overload = getattr(getattr(torch.ops.aten, kind, None), overload_name or "default", None)
+    if namespace != "aten" or overload is None or len(overload._schema.arguments) != arguments:
+        return None
+    if overload._schema.is_mutable or torch.Tag.nondeterministic_seeded in overload.tags:
+        return None
+    by_name = [argument.name for argument in overload._schema.arguments if argument.kwarg_only]
+
+    def call(*values: Any) -> Any:
+        wide = [_wide(value) for value in values]
+        positional = len(wide) - len(by_name)
+        named = dict(zip(by_name, wide[positional:], strict=True))
+        return overload(*wide[:positional], **named)
+
+    return call
+
+
+def _wide(value: Any) -> Any:
+    """Floating point in float32, and the integers that graphs narrow in int64 again: torch takes
+    no others as an index. The runner rounds a result to the type that the graph declares."""
+    if isinstance(value, list):
+        return [_wide(item) for item in value]
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.is_floating_point():
+        return value.float()
+    return value.long() if value.dtype == torch.int32 else value
