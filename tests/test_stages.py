@@ -1,8 +1,13 @@
 """Named stages and the memory they report."""
 
+import contextlib
+import io
 import subprocess
 import sys
+import time
 
+import quatrain.stages as stages_module
+from quatrain.commands._progress import shown_stages
 from quatrain.stages import Stages, peak_rss_bytes
 
 
@@ -32,3 +37,51 @@ def test_a_stage_says_how_far_it_is_and_what_is_left():
         advance(1.0)
     assert [(name, fraction) for name, fraction, _ in heard] == [("pack", 0.5), ("pack", 1.0)]
     assert heard[0][2] > heard[1][2] == 0.0
+
+
+def test_each_second_of_a_silent_stage_is_told_and_none_after_it(monkeypatch):
+    monkeypatch.setattr(stages_module, "TICK", 0.01)
+    heard = []
+    stages = Stages(elapsed=lambda *what: heard.append(what))
+    with contextlib.suppress(ZeroDivisionError), stages("lower to Vulkan"):
+        for _ in range(1000):
+            if heard:
+                break
+            time.sleep(0.01)
+        raise ZeroDivisionError
+    assert heard and heard[0][0] == "lower to Vulkan" and heard[0][1] > 0
+    told = len(heard)
+    time.sleep(0.05)
+    assert len(heard) == told
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_shows_the_seconds_of_the_innermost_silent_stage(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    stages = shown_stages()
+    assert stages.elapsed
+    with stages("load the model"), stages("measure which runtime is faster") as advance:
+        stages.elapsed("load the model", 3.0)
+        stages.elapsed("measure which runtime is faster", 2.0)
+        time.sleep(0.21)
+        advance(0.5)
+        stages.elapsed("measure which runtime is faster", 4.0)
+    shown = [line.strip() for line in terminal.getvalue().splitlines()]
+    assert "measure which runtime is faster          2 s ..." in shown
+    assert any(line.startswith("measure which runtime is faster        50%") for line in shown)
+    assert not any("3 s ..." in line or "4 s ..." in line for line in shown)
+
+
+def test_what_is_no_terminal_gets_a_line_a_stage(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    stages = shown_stages()
+    assert stages.elapsed is None and stages.progress is None
+    with stages("trace"):
+        pass
+    assert stream.getvalue().startswith("  trace ") and stream.getvalue().endswith(" s\n")

@@ -116,7 +116,7 @@ def _table(made: list[tuple[Variant, dict[str, Any], dict[str, Any]]]) -> Table:
         table.add_column(heading, no_wrap=True)
     for heading in ("size MB", "export s", "peak MB", "decode tokens/s"):
         table.add_column(heading, justify="right")
-    table.add_column("runs here on")
+    table.add_column("runs on", no_wrap=True)
     for variant, report, run in made:
         table.add_row(
             variant.scheme,

@@ -2,11 +2,14 @@
 
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+TICK = 1.0  # seconds between two calls of `elapsed`
 
 
 def peak_rss_bytes() -> int:
@@ -30,12 +33,14 @@ class Stages:
 
     `listener(name, seconds)` is called with `seconds=None` as a stage begins and with its
     duration as it ends; `progress(name, fraction, seconds_left)` as a stage gets on that says
-    how far it is. `seconds` maps each name to its wall time.
+    how far it is; `elapsed(name, seconds)` each second while a stage runs, from another thread.
+    `seconds` maps each name to its wall time.
     """
 
     listener: Callable[[str, float | None], None] | None = None
     progress: Callable[[str, float, float], None] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    elapsed: Callable[[str, float], None] | None = None
     _running: list[Callable[[float, str], None]] = field(default_factory=list)
 
     def advance(self, fraction: float, said: str = "") -> None:
@@ -58,10 +63,32 @@ class Stages:
 
         self._running.append(advance)
         try:
-            yield advance
+            with self._ticking(name, start):
+                yield advance
         finally:
             self._running.pop()
         spent = time.perf_counter() - start
         self.seconds[name] = self.seconds.get(name, 0.0) + spent
         if self.listener:
             self.listener(name, spent)
+
+    @contextmanager
+    def _ticking(self, name: str, start: float) -> Iterator[None]:
+        """Call `elapsed` each second; never again once the stage has ended, however it ends."""
+        elapsed = self.elapsed
+        if elapsed is None:
+            yield
+            return
+        ended = threading.Event()
+
+        def tick() -> None:
+            while not ended.wait(TICK):
+                elapsed(name, time.perf_counter() - start)
+
+        thread = threading.Thread(target=tick, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()

@@ -2,16 +2,19 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
+import torch
 from tests.support.paths import ARTIFACTS as FOLDER
 
 from quatrain.errors import InputError
+from quatrain.program.edit.all_position_logits import give_all_position_logits
 from quatrain.runtime import load
 from quatrain.runtime.executorch import _native_output_held_back
 from quatrain.runtime.load import load_runner, require_tokens_to_logits
-from quatrain.runtime.speed import KeptSpeeds
+from quatrain.runtime.speed import KeptSpeeds, decode_seconds
 from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.stages import Stages
 
@@ -61,6 +64,35 @@ def test_the_faster_of_software_gpu_and_reference_is_taken_and_kept(
 
 
 @needs_gpu
+def test_near_a_tie_and_once_measured_it_is_the_reference_and_no_gpu_is_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not list_adapters()[0].is_cpu:
+        pytest.skip("a real GPU is taken without a measurement")
+    _pretend(monkeypatch, gpu=0.19, reference=0.2)
+    runtime = load_runner(VULKAN).device
+    assert runtime.startswith("reference (measured 5.0 tokens/s")
+    monkeypatch.setattr(load, "_gpu_runner", None)
+    assert load_runner(VULKAN).device == runtime
+
+
+def test_a_slow_step_is_timed_twice_at_most() -> None:
+    class Slow:
+        calls = 0
+
+        def forward(self, *inputs: object) -> torch.Tensor:
+            self.calls += 1
+            time.sleep(0.11)
+            return torch.zeros(1)
+
+        def reset(self) -> None: ...
+
+    runner = Slow()
+    assert decode_seconds(runner, torch.tensor([[0]])) >= 0.11
+    assert runner.calls <= 3  # one of them to warm up
+
+
+@needs_gpu
 def test_steps_are_really_timed_and_that_is_shown(cache: Path) -> None:
     if not list_adapters()[0].is_cpu:
         pytest.skip("a real GPU is taken without a measurement")
@@ -78,6 +110,8 @@ def test_damaged_speeds_are_measured_again(cache: Path) -> None:
     kept.write({"gpu": 1.0, "reference": 2.0})
     assert kept.read() == {"gpu": 1.0, "reference": 2.0}
     assert KeptSpeeds(graph, "another").read() is None
+    give_all_position_logits(graph)  # as `logits` and `evaluate` do
+    assert KeptSpeeds(graph, "an adapter").read() == kept.read()
     kept.path.write_text('{"gpu": "fast"}')
     assert kept.read() is None
 

@@ -2,8 +2,6 @@
 
 import json
 import math
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,9 +12,6 @@ from quatrain.checkpoint.open import is_program
 from quatrain.errors import InputError
 from quatrain.runtime.defects import EmulatedDefect, emulated_defect
 from quatrain.runtime.devices import DEVICES, parse_device
-from quatrain.stages import Stages
-
-_BETWEEN_SHOWS = 0.2  # seconds between two lines of progress
 
 
 def one_of(*values: object) -> Callable[[], list[str]]:
@@ -153,31 +148,6 @@ def check_no_word(model: Path | str, verb: str) -> None:
             "smollm2: is a word for `quantize` alone, and nothing here is called so; run `quatrain "
             f"quantize smollm2 -o smollm2-int4` and {verb} smollm2-int4"
         )
-
-
-def shown_stages() -> Stages:
-    """Stages that show themselves on standard error: a line for each as it ends.
-
-    On a terminal the running stage is shown as it starts, and, where it says how far it is, how
-    long it will still take; its time is filled in at the end.
-    """
-    terminal = sys.stderr.isatty()
-    shown = 0.0
-
-    def listen(name: str, seconds: float | None) -> None:
-        if seconds is not None:
-            print(f"  {name:<34}{seconds:8.1f} s{' ' * 20 * terminal}", file=sys.stderr, flush=True)
-        elif terminal:
-            print(f"  {name} ...", end="\r", file=sys.stderr, flush=True)
-
-    def progress(name: str, fraction: float, left: float) -> None:
-        nonlocal shown
-        if time.monotonic() - shown > _BETWEEN_SHOWS:
-            shown = time.monotonic()
-            text = f"  {name:<34}{fraction:8.0%}, {left:.0f} s left   "
-            print(text, end="\r", file=sys.stderr, flush=True)
-
-    return Stages(listen, progress if terminal else None)
 
 
 def human_bytes(count: int) -> str:

@@ -13,8 +13,8 @@ from quatrain.commands._common import (
     check_no_word,
     one_of,
     print_json,
-    shown_stages,
 )
+from quatrain.commands._progress import shown_stages
 from quatrain.commands.quantize import Base
 from quatrain.errors import Interrupted
 from quatrain.int4 import GROUP_SIZES

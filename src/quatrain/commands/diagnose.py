@@ -14,8 +14,8 @@ from quatrain.commands._common import (
     check_output,
     print_json,
     read_text,
-    shown_stages,
 )
+from quatrain.commands._progress import shown_stages
 
 if TYPE_CHECKING:
     from quatrain.verify.diagnose import ActivationStatistics

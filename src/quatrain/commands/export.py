@@ -17,8 +17,8 @@ from quatrain.commands._common import (
     human_bytes,
     known_targets,
     print_json,
-    shown_stages,
 )
+from quatrain.commands._progress import shown_stages
 from quatrain.int4 import Scheme
 from quatrain.json_files import read_object
 

@@ -13,8 +13,8 @@ from quatrain.commands._common import (
     check_model,
     check_output,
     print_json,
-    shown_stages,
 )
+from quatrain.commands._progress import shown_stages
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 

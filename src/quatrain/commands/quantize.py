@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from quatrain.commands._common import Debug, Json, TokenizerFile, one_of, print_json, shown_stages
+from quatrain.commands._common import Debug, Json, TokenizerFile, one_of, print_json
+from quatrain.commands._progress import shown_stages
 from quatrain.int4 import GROUP_SIZES, Scheme
 from quatrain.quantize.tensor_formats import EmbeddingFormat, Rounding
 

@@ -25,8 +25,8 @@ from quatrain.commands._common import (
     check_output,
     check_program,
     print_json,
-    shown_stages,
 )
+from quatrain.commands._progress import shown_stages
 from quatrain.runtime.sampling import check_sampling
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, print_json, shown_stages
+from quatrain.commands._common import Debug, Json, print_json
+from quatrain.commands._progress import shown_stages
 
 if TYPE_CHECKING:
     from quatrain.runtime.wgpu.selftest import SelftestReport

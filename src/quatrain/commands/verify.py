@@ -17,8 +17,8 @@ from quatrain.commands._common import (
     known_devices,
     one_of,
     print_json,
-    shown_stages,
 )
+from quatrain.commands._progress import shown_stages
 from quatrain.errors import CheckFailed
 from quatrain.runtime.devices import DEVICES
 

@@ -10,7 +10,14 @@ from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.devices import parse_device
 from quatrain.runtime.generate import NamedRunner
 from quatrain.runtime.one_delegate import require_only_delegate
-from quatrain.runtime.speed import KeptSpeeds, decode_seconds, one_token, reference_fits
+from quatrain.runtime.speed import (
+    KeptSpeeds,
+    decode_seconds,
+    one_token,
+    prefers_reference,
+    reference_fits,
+    tokens_per_second,
+)
 from quatrain.runtime.unavailable import RuntimeUnavailable
 from quatrain.stages import Stages
 
@@ -44,8 +51,8 @@ def load_runner(
     Args:
         program: An opened program, or a path to one.
         device: "reference", "gpu", "gpu:NAME" (the GPU of that name or number), "executorch", or
-            "auto": for a Vulkan program a real GPU; without one the software GPU or the CPU
-            reference, whichever measured faster; ExecuTorch for any other program.
+            "auto": for a Vulkan program a real GPU; without one the CPU reference, or the software
+            GPU where that measured clearly faster; ExecuTorch for any other program.
         emulate: The id of a defect to compute with, of `quatrain.runtime.defects`.
         stages: Hears of the measurement, which is made once and takes a while.
         arithmetic: How a Vulkan program's 8da4w linears are computed.
@@ -80,44 +87,56 @@ def load_runner(
 def _automatic(
     program: Program, emulate: str | None, arithmetic: Arithmetic, stages: Stages
 ) -> ProgramRunner:
-    """The real GPU, else the faster of the software one and the reference."""
+    """The real GPU, else the reference or the software one, as measured."""
     require_only_delegate(program, "reference runtime")
+    kept = _kept_speeds(program)
+    seconds = kept.read() if kept else None
+    if kept and seconds and prefers_reference(seconds):
+        return _measured_reference(_reference_runner(program, emulate, arithmetic), kept, seconds)
     try:
         gpu = _gpu_runner(program, emulate, arithmetic)
     except RuntimeUnavailable as error:
         reference = _reference_runner(program, emulate, arithmetic)
         reference.device += f" ({error.reason})"
         return reference
-    if not gpu.gpu.info.is_cpu or not reference_fits(program.vulkan):
+    if kept is None:
         return gpu
-    seconds = _measured(program, gpu, stages)
+    reference = None
     if seconds is None:
-        return gpu
-    ours, theirs = f"{1 / seconds['reference']:.1f}", f"{1 / seconds['gpu']:.1f}"
-    if seconds["reference"] < seconds["gpu"]:
-        reference = _reference_runner(program, emulate, arithmetic)
-        reference.device += f" (measured {ours} tokens/s, {gpu.gpu.info.name} {theirs})"
-        return reference
-    gpu.device += f" (measured {theirs} tokens/s, the reference {ours})"
+        with stages("measure which runtime is faster"):
+            try:
+                reference = _reference_runner(program, emulate, arithmetic)
+            except InputError:
+                return gpu
+            one = one_token(program)
+            seconds = {"gpu": decode_seconds(gpu, one), "reference": decode_seconds(reference, one)}
+        kept.write(seconds)
+    if reference and prefers_reference(seconds):
+        return _measured_reference(reference, kept, seconds)
+    rates = tokens_per_second(seconds)
+    gpu.device += f" (measured {rates['gpu']} tokens/s, the reference {rates['reference']})"
     return gpu
 
 
-def _measured(program: Program, gpu: "WgpuRunner", stages: Stages) -> dict[str, float] | None:
-    """Seconds per decode step on "gpu" and "reference", from the cache where they were measured
-    before; None where the reference lacks an operator."""
-    info = gpu.gpu.info
-    kept = KeptSpeeds(program.vulkan, f"{info.name} {info.driver}")
-    seconds = kept.read()
-    if seconds is None:
-        one = one_token(program)
-        with stages("measure which runtime is faster"):
-            try:
-                reference = _reference_runner(program, None, VULKAN_ARITHMETIC)
-            except InputError:
-                return None
-            seconds = {"gpu": decode_seconds(gpu, one), "reference": decode_seconds(reference, one)}
-        kept.write(seconds)
-    return seconds
+def _measured_reference(
+    reference: ProgramRunner, kept: KeptSpeeds, seconds: dict[str, float]
+) -> ProgramRunner:
+    rates = tokens_per_second(seconds)
+    reference.device += f" (measured {rates['reference']} tokens/s, {kept.adapter} {rates['gpu']})"
+    return reference
+
+
+def _kept_speeds(program: Program) -> KeptSpeeds | None:
+    """Where the speeds of `program` on this machine are kept; None where there is nothing to
+    measure: without an adapter, with a real GPU, or where the reference does not fit."""
+    try:
+        from quatrain.runtime.wgpu import adapters
+    except ImportError:
+        return None
+    found = adapters.list_adapters()
+    if not found or not found[0].is_cpu or not reference_fits(program.vulkan):
+        return None
+    return KeptSpeeds(program.vulkan, found[0].name, found[0].driver)
 
 
 def _reference_runner(

@@ -7,7 +7,6 @@ is faster depends on the cores, the driver and the program.
 import hashlib
 import json
 import os
-import statistics
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,19 +20,32 @@ from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.runtime.generate import Runner
 
 _STEPS = 5
+_SECONDS = 0.2  # after which no further step is timed
+_CLEARLY = 1.25  # how much faster the software GPU must be: near a tie, chance decides nothing
 
 
 @torch.inference_mode()
 def decode_seconds(runner: Runner, one: torch.Tensor) -> float:
-    """The median time of a decode step of `one` token (or its embedding [1, 1, dim]), after a
+    """The shortest time of a decode step of `one` token (or its embedding [1, 1, dim]), after a
     step that warms `runner` up; it is reset after."""
-    times = []
-    for _ in range(_STEPS + 1):
+    runner.forward(one, torch.tensor([0]))
+    times: list[float] = []
+    while len(times) < _STEPS and sum(times) < _SECONDS:
         begun = time.perf_counter()
         runner.forward(one, torch.tensor([0]))
         times.append(time.perf_counter() - begun)
     runner.reset()
-    return statistics.median(times[1:])
+    return min(times)
+
+
+def prefers_reference(seconds: dict[str, float]) -> bool:
+    """Whether the reference is to run what takes so long a step on "gpu" and on "reference"."""
+    return seconds["reference"] < seconds["gpu"] * _CLEARLY
+
+
+def tokens_per_second(seconds: dict[str, float]) -> dict[str, str]:
+    """The rates, for people."""
+    return {name: f"{1 / each:.1f}" for name, each in seconds.items()}
 
 
 def one_token(program: Program) -> torch.Tensor:
@@ -45,13 +57,18 @@ def one_token(program: Program) -> torch.Tensor:
 class KeptSpeeds:
     """Seconds per decode step by runtime, in a file of `cache_folder()`.
 
-    The file's name stands for what they depend on: the graph's form, the adapter, the threads.
+    The file's name stands for what they depend on: the constants' shapes, the adapter, the threads.
     """
 
-    def __init__(self, graph: VulkanGraph, adapter: str):
-        kinds = [operator.kind for operator in graph.operators]
-        shapes = [(v.dtype, v.shape) for v in graph.values if isinstance(v, Tensor)]
-        text = repr((kinds, shapes, adapter, torch.get_num_threads()))
+    def __init__(self, graph: VulkanGraph, adapter: str, driver: str = ""):
+        self.adapter = adapter
+        # Not the operators: `logits` and `evaluate` change some, and are to choose as `run` does.
+        constants = [
+            (value.dtype, value.shape)
+            for value in graph.values
+            if isinstance(value, Tensor) and value.constant is not None
+        ]
+        text = repr((constants, f"{adapter} {driver}", torch.get_num_threads()))
         name = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.path: Path = cache_folder() / "speeds" / f"{name}.json"
 

@@ -17,7 +17,7 @@ from quatrain.program.edit.retarget import retarget
 from quatrain.stages import Stages
 from quatrain.targets import choose_for_target
 
-WIDE = {"dim": 512, "hidden_dim": 512, "group_size": 256, "n_layers": 1}
+WIDE: dict[str, Any] = {"dim": 512, "hidden_dim": 512, "group_size": 256, "n_layers": 1}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "groups of 256 in 8da4w": (
         WIDE,

@@ -1,0 +1,57 @@
+"""How stages show themselves on standard error."""
+
+import sys
+import time
+from typing import TextIO
+
+from quatrain.stages import Stages
+
+_BETWEEN_SHOWS = 0.2  # seconds between two lines of progress
+
+
+def shown_stages() -> Stages:
+    """Stages that show themselves on standard error: a line for each as it ends.
+
+    On a terminal the running stage is shown with the seconds that it has taken, or, where it says
+    how far it is, with how long it will still take; its time is filled in at the end.
+    """
+    shown = _Line(sys.stderr)
+    if not shown.terminal:
+        return Stages(shown.listen)
+    return Stages(shown.listen, shown.progress, elapsed=shown.elapsed)
+
+
+class _Line:
+    """The last line of `stream`, that of the running stage."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.terminal = stream, stream.isatty()
+        self.written = 0.0  # when it was written last
+        self.running: list[str] = []  # the innermost last
+        self.silent = True  # whether the running stage has not said how far it is
+
+    def listen(self, name: str, seconds: float | None) -> None:
+        """A stage begins, or has ended after so many `seconds`."""
+        if seconds is None:
+            self.running.append(name)
+            self.silent = True
+            if self.terminal:
+                self._write(f"  {name} ...\r")
+        else:
+            self.running.remove(name)
+            self._write(f"  {name:<34}{seconds:8.1f} s{' ' * 20 * self.terminal}\n")
+
+    def progress(self, name: str, fraction: float, left: float) -> None:
+        """A stage is done by `fraction`, with so many seconds `left`."""
+        self.silent = False
+        if time.monotonic() - self.written > _BETWEEN_SHOWS:
+            self._write(f"  {name:<34}{fraction:8.0%}, {left:.0f} s left   \r")
+
+    def elapsed(self, name: str, seconds: float) -> None:
+        """A stage has taken so many `seconds`; what it says of its progress stands."""
+        if self.silent and self.running[-1:] == [name]:
+            self._write(f"  {name:<34}{seconds:8.0f} s ...        \r")
+
+    def _write(self, line: str) -> None:
+        self.written = time.monotonic()
+        print(line, end="", file=self.stream, flush=True)
