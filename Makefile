@@ -1,12 +1,13 @@
 # make demo   the whole way on a real model
 # make test   everything that must hold
 # make accuracy   SmolLM2 by the default of quantize, in minutes
+# make operators   ExecuTorch's own suite of operators on both runtimes, in 20 minutes
 # make docs   the documentation as a site, in site/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test accuracy docs vulkan browser bench clean
+.PHONY: demo test accuracy operators docs vulkan browser bench clean
 
 demo: $(VENV)/.installed vulkan
 	$(BIN)/python -m quatrain.demo
@@ -20,6 +21,9 @@ test: $(VENV)/.installed-test vulkan browser
 
 accuracy: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/real/check_accuracy.py
+
+operators: $(VENV)/.installed-test vulkan
+	$(BIN)/python -m pytest -q -rP -n 2 tests/runtime/check_executorch_operators.py
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -1,0 +1,44 @@
+"""Operators as ExecuTorch lowers them; all of its suite is check_executorch_operators.py."""
+
+from pathlib import Path
+
+import pytest
+from executorch.backends.vulkan.op_registry import vulkan_supported_ops
+from tests.support.executorch_operators import generate, outcome
+
+from quatrain.program import Operator
+from quatrain.runtime.reference import ReferenceRunner
+from quatrain.runtime.reference.aten import aten_kernel
+from quatrain.runtime.reference.runner import _KERNELS
+from quatrain.runtime.wgpu import WgpuRunner
+from quatrain.runtime.wgpu.adapters import list_adapters
+
+
+@pytest.mark.parametrize(("operator", "case"), [("floor_divide", "2d"), ("argmax", "tie")])
+def test_results_are_those_of_the_suite(operator: str, case: str, tmp_path: Path) -> None:
+    on_gpu = operator == "floor_divide"
+    for entry in generate(operator, case, tmp_path):
+        assert outcome(tmp_path, entry, ReferenceRunner) == "right"
+        if list_adapters():
+            got = outcome(tmp_path, entry, WgpuRunner)
+            assert got == "right" if on_gpu else "has no kernel for aten.argmax" in got
+
+
+def test_the_reference_has_every_aten_operator_that_the_partitioner_takes() -> None:
+    """`copy` never stands in a graph's middle: the partitioner takes it where it does nothing."""
+    lacking = []
+    for operator in vulkan_supported_ops:
+        name = getattr(operator, "__name__", str(operator))
+        if name.startswith("aten."):
+            arguments = len(operator._schema.arguments)
+            own = Operator(name, ()).kind in _KERNELS
+            if not own and aten_kernel(name, arguments) is None:
+                lacking.append(name)
+    assert lacking == []
+
+
+def test_torch_is_asked_for_no_operator_that_is_random_or_writes() -> None:
+    assert aten_kernel("aten.made_up.default", 1) is None
+    assert aten_kernel("aten.relu_.default", 1) is None
+    assert aten_kernel("aten.rand_like.default", 6) is None
+    assert aten_kernel("aten.abs.default", 2) is None
