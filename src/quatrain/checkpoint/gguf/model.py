@@ -108,7 +108,7 @@ def _with_fused_apart(file: GgufFile, fused: dict[str, dict[str, int]]) -> GgufF
         for part, rows in parts.items():
             data = tensor.data[first : first + rows]
             named = f"{block}.{part}.weight"
-            if named in file.tensors:
+            if named != name and named in file.tensors:  # Phi: ffn_up is gate and up
                 raise InputError(f"{file.path}: holds {named}, and {name}, which has it too")
             tensors[named] = GgufTensor(named, tensor.type_name, (rows, *tensor.shape[1:]), data)
             first += rows
