@@ -114,8 +114,8 @@ def _table(made: list[tuple[Variant, dict[str, Any], dict[str, Any]]]) -> Table:
     table = Table(title="SmolLM2-135M, one int4 checkpoint")
     for heading in ("scheme", "backend"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("size MB", "export s", "peak MB", "decode tokens/s"):
-        table.add_column(heading, justify="right")
+    for heading in ("size\nMB", "export\ns", "peak\nMB", "decode\ntokens/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("runs on", no_wrap=True)
     for variant, report, run in made:
         table.add_row(

@@ -58,7 +58,6 @@ def test_the_command_refuses_what_it_does_not_know() -> None:
         ("--device", "mali-g9"), ("--device", ""), ("--runtime", "newest"), ("--runtime", ""),
     ):  # fmt: skip
         assert isinstance(run(artifact("peer-8da4w-fp32"), *options).exception, InputError)
-    assert isinstance(run(artifact("peer-xnnpack-8da4w")).exception, InputError)
     assert "Example:" in run("--help").output
 
 
@@ -94,3 +93,21 @@ def test_more_tokens_than_the_context_is_a_note_that_says_how_many() -> None:
         runner.forward(torch.tensor([[1]]), torch.tensor([context - 1]))
         with pytest.raises(InputError, match=f"{context}"):
             runner.forward(torch.tensor([[1, 2]]), torch.tensor([context - 1]))
+
+
+def test_a_program_for_the_cpu_is_described() -> None:
+    model = artifact("peer-xnnpack-8da4w")
+    done = run(model, "--runtime", "1.3")
+    assert done.exit_code == 0
+    for text in (
+        "XnnpackBackend",
+        "llama.update_cache.out (4)",
+        "No catalogue of XNNPACK's defects",
+    ):
+        assert text in done.output
+    cpu = json.loads(run(model, "--json").output)["cpu"]
+    assert not [name for name in cpu["operators"] if "prim" in name or "sym_size" in name]
+    inside = [delegate.backend for delegate in open_program(model).delegates]
+    assert (cpu["backend"], cpu["delegates"]) == ("XnnpackBackend", len(inside))
+    refused = run(model, "--device", "mali-g715").exception
+    assert isinstance(refused, InputError) and "leave it out" in str(refused)

@@ -8,6 +8,7 @@ from quatrain.commands._common import Debug, Json, Model, known_targets, print_j
 
 if TYPE_CHECKING:
     from quatrain.targets import Examination
+    from quatrain.targets.cpu import CpuExamination
 
 
 def doctor(
@@ -28,10 +29,11 @@ def doctor(
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Check a Vulkan program against known defects of the runtime and limits of devices.
+    """Check a program against known defects of the Vulkan runtime and limits of devices.
 
     Says what was found, where, how sure it is, and what fixes it. Exits 1 where a defect
-    applies; what is only possible, or slow, does not count.
+    applies; what is only possible, or slow, does not count. Of a program for the CPU it says what
+    an app must link, and what is not known.
 
     Example: `quatrain doctor model.pte --device mali-g715 --runtime 1.3`
     """
@@ -40,10 +42,21 @@ def doctor(
     examination = examine_file(model, device, runtime)
     if json_output:
         print_json(examination.as_dict())
+    elif examination.cpu:
+        _print_cpu(examination.cpu)
     else:
         _print_findings(examination)
     if not examination.ok:
         raise typer.Exit(1)
+
+
+def _print_cpu(cpu: "CpuExamination") -> None:
+    print(f"A program for the CPU: {cpu.delegates} calls of {cpu.backend}.")
+    print("None of the known defects is met: they are those of the Vulkan runtime.")
+    if cpu.operators:
+        calls = ", ".join(f"{name} ({count})" for name, count in cpu.operators.items())
+        print(f"Operators outside the delegates, whose kernels the app must link: {calls}")
+    print(cpu.not_known)
 
 
 def _print_findings(examination: "Examination") -> None:

@@ -8,9 +8,13 @@ from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone
 from quatrain.export.options import ExportOptions
 from quatrain.export.xnnpack.positive_scales import RoundedAgain
+from quatrain.int4 import Scheme
 from quatrain.linear import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
+from quatrain.targets.catalogue import load_defects
 from quatrain.tokenizer.files import TOKENIZER, beside
+
+_FLOAT_ZERO_POINTS = "dq8ca-zp-binding-float"
 
 
 def notes_on(backbone: Backbone, options: ExportOptions, rounded: RoundedAgain) -> list[str]:
@@ -18,6 +22,7 @@ def notes_on(backbone: Backbone, options: ExportOptions, rounded: RoundedAgain) 
     notes = []
     if options.backend == "vulkan":
         notes.append(_all_experts(backbone.config))
+        notes.append(_zero_points(options))
     notes.append(_longrope_factors(backbone.config))
     if options.backend == "vulkan":
         notes.append(_floating_point_embedding(backbone.tok_embeddings))
@@ -37,6 +42,20 @@ def notes_on_tokenizer(output: Path, brought: list[Path]) -> list[str]:
         f"The checkpoint came without a tokenizer: {earlier.name}, which lies beside the program "
         "from before, is what it will be run with. Delete it if it is another model's."
     ]
+
+
+def _zero_points(options: ExportOptions) -> str:
+    """What the doctor finds in zero points of the activations' type; for a target it looks."""
+    if options.target is not None or options.scheme != Scheme.DYNAMIC_INT8:
+        return ""
+    defect = next(each for each in load_defects() if each.id == _FLOAT_ZERO_POINTS)
+    as_8da4w = "quatrain retarget MODEL.PTE --linear-scheme 8da4w --zero-point-dtype int8"
+    way = f"or {as_8da4w} -o FIXED.PTE, or " * (options.activation_dtype == "fp32")
+    return (
+        f"On a Mali ({', '.join(defect.families)}) with ExecuTorch before {defect.fixed_in} this "
+        f"8da4w program writes garbage ({defect.id}): export with --target there, {way or 'or '}"
+        "--weight-only-linear."
+    )
 
 
 def _all_experts(config: BackboneConfig) -> str:

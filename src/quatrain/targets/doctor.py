@@ -13,6 +13,7 @@ from quatrain.targets.catalogue import (
     load_defects,
     load_gpus,
 )
+from quatrain.targets.cpu import CpuExamination, examine_for_cpu
 from quatrain.targets.occurrence import Occurrence, Where
 from quatrain.targets.phones import Phone, find_device
 from quatrain.targets.runtimes import newest_release, require_release
@@ -67,13 +68,14 @@ class Finding:
 @dataclass(frozen=True)
 class Examination:
     """What the doctor found in the program `model`, for a GPU (a profile's id) and a release of
-    the runtime; None for any."""
+    the runtime; None for any. `cpu`: what is known of a program that is the CPU's."""
 
     model: Path
     gpu: str | None
     runtime: str | None
     findings: list[Finding]
     phone: Phone | None = None
+    cpu: CpuExamination | None = None
 
     @property
     def ok(self) -> bool:
@@ -89,19 +91,28 @@ class Examination:
             "runtime": self.runtime,
             "ok": self.ok,
             "findings": [finding.as_dict() for finding in self.findings],
-        }
+        } | ({"cpu": asdict(self.cpu)} if self.cpu else {})
 
 
 def examine_file(model: Path, gpu: str | None = None, runtime: str | None = None) -> Examination:
     """`examine` the program at `model` for the GPU, or the phone, of the id `gpu`.
 
-    Raises `InputError` for an unknown GPU, an unknown release, and as `open_program`.
+    A program for the CPU, which meets none of the catalogue's defects, is described. Raises
+    `InputError` for an unknown GPU, or any with such a program, an unknown release, and as
+    `open_program`.
     """
     profile, phone = find_device(gpu) if gpu is not None else (None, None)
     if runtime is not None:
         require_release(runtime)
-    findings = examine(open_program(model), profile, runtime)
-    return Examination(model, profile.id if profile else None, runtime, findings, phone)
+    program = open_program(model)
+    cpu = examine_for_cpu(program)
+    if cpu and gpu is not None:
+        raise InputError(
+            f"--device {gpu} is a GPU, and {model} is a program for the CPU "
+            f"({cpu.backend}); leave it out"
+        )
+    findings = [] if cpu else examine(program, profile, runtime)
+    return Examination(model, profile.id if profile else None, runtime, findings, phone, cpu)
 
 
 def examine(

@@ -14,6 +14,7 @@ from quatrain.export.metadata import metadata_methods
 from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
 from quatrain.export.vulkan.lowering import write_vulkan_program
 from quatrain.export.vulkan.operator_modules import to_vulkan_operators
+from quatrain.int4 import Scheme
 from quatrain.program import open_program
 from quatrain.program.edit.lean import make_lean
 from quatrain.program.edit.replicated_layers import canonical
@@ -54,6 +55,8 @@ def test_replicated_equals_lowered_in_full(case, tmp_path):
     checkpoint = write_checkpoint(tmp_path / "c", embedding=embedding, n_layers=depth, **params)
     report = export_checkpoint(checkpoint, tmp_path / "replicated.pte", options)
     assert not [note for note in report.notes if "lowered by itself" in note]
+    warned = any("before 1.4 this 8da4w program writes garbage" in note for note in report.notes)
+    assert warned == (options.scheme == Scheme.DYNAMIC_INT8)
 
     backbone, metadata = build(checkpoint, options)
     full = tmp_path / "full.pte"
