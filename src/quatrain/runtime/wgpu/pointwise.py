@@ -34,6 +34,13 @@ BINARY = {
     "floor division": "floor_divide(a, b)",
     "division toward zero": "select(1.0, -1.0, a / b < 0.0) * floor_divide(abs(a), abs(b))",
     "aten.ge": "select(0.0, 1.0, a >= b)",
+    "aten.gt": "select(0.0, 1.0, a > b)",
+    "aten.le": "select(0.0, 1.0, a <= b)",
+    "aten.lt": "select(0.0, 1.0, a < b)",
+    "aten.eq": "select(0.0, 1.0, a == b)",
+    "aten.minimum": "min(a, b)",
+    "aten.logical_and": "select(0.0, 1.0, a != 0.0 && b != 0.0)",
+    "aten.logical_or": "select(0.0, 1.0, a != 0.0 || b != 0.0)",
     "silu_mul": "a / (1.0 + exp(-a)) * b",
 }
 # The divisions by their `rounding_mode`.
@@ -44,6 +51,7 @@ WHERE = "select(c, b, a != 0.0)"
 # Reductions over the last dimension: first value, how the next is joined, how it ends.
 REDUCTIONS = {
     "aten.amax": ("-3.4e38", "max(sum, value)", "sum"),
+    "aten.amin": ("3.4e38", "min(sum, value)", "sum"),
     "aten.sum": ("0.0", "sum + value", "sum"),
     "aten.mean": ("0.0", "sum + value", "sum / f32(K)"),
 }

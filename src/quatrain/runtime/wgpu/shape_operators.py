@@ -21,6 +21,12 @@ from quatrain.runtime.wgpu.pointwise import (
     reduction,
 )
 
+# WGSL by the type that a tensor is converted to.
+_CONVERSIONS = {
+    **dict.fromkeys(("float32", "float16", "int32"), "a"),
+    "bool": "select(0.0, 1.0, a != 0.0)",
+}
+
 
 def _elementwise(to: Lowering, operator: Operator, expression: str, *values: int) -> list[Dispatch]:
     inputs = [to.operand(value_id) for value_id in values]
@@ -32,7 +38,10 @@ def _unary(to: Lowering, operator: Operator, x: int) -> list[Dispatch]:
 
 
 def _binary(to: Lowering, operator: Operator, a: int, b: int) -> list[Dispatch]:
-    return _elementwise(to, operator, BINARY[operator.kind], a, b)
+    expression = BINARY[operator.kind]
+    if not to.has_tensor(b):
+        return _elementwise(to, operator, expression.replace("b", literal(to.plain(b))), a)
+    return _elementwise(to, operator, expression, a, b)
 
 
 def _sum_or_difference(
@@ -184,6 +193,17 @@ def _same(to: Lowering, operator: Operator, x: int) -> None:
     to.alias(operator, to.operand(x), to.operand(x).shape)
 
 
+def _converted(to: Lowering, operator: Operator, x: int) -> list[Dispatch]:
+    """x in the type that the graph declares for the output."""
+    source, target = to.graph.tensor(x).dtype, to.graph.tensor(operator.out).dtype
+    whole = to.operand(x)
+    if source == target:
+        return to.alias(operator, whole, whole.shape) or []
+    if source in ("int64", "int8", "uint8") or target not in _CONVERSIONS:
+        raise InputError(f"{operator.name} of {source} to {target}: use --device reference")
+    return _elementwise(to, operator, _CONVERSIONS[target], x)
+
+
 def _unsqueeze(to: Lowering, operator: Operator, x: int, dim: int) -> None:
     whole, place = to.operand(x), to.plain(dim)
     shape = list(whole.shape)
@@ -209,12 +229,14 @@ SHAPE_HANDLERS: dict[str, Callable[..., list[Dispatch] | None]] = {
     "aten.view_copy": _view,
     "aten.clone": _same,
     "dim_order_ops._clone_dim_order": _same,
+    "dim_order_ops._to_dim_order_copy": _converted,
     "et_vk.prepack": _same,
     "aten.unsqueeze_copy": _unsqueeze,
     "aten.squeeze_copy": _squeeze,
     "aten.full_like": _full_like,
     **dict.fromkeys(UNARY, _unary),
-    **dict.fromkeys(("aten.mul", "aten.ge"), _binary),
+    **dict.fromkeys(("aten.mul", "aten.minimum", "aten.logical_and", "aten.logical_or"), _binary),
+    **dict.fromkeys(("aten.ge", "aten.gt", "aten.le", "aten.lt", "aten.eq"), _binary),
     **dict.fromkeys(("aten.add", "aten.sub"), _sum_or_difference),
     "aten.div": _divide,
     "aten.where": _where,
