@@ -19,6 +19,11 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         "et_vk.rms_norm": "x weight eps out",
         "et_vk.apply_rotary_emb": "xq xk freqs_cos freqs_sin out",
         "et_vk.apply_rotary_emb_hf": "xq xk freqs_cos freqs_sin start_pos out",
+        "et_vk.apply_rotary_emb_interleaved": "x freqs_cis out",
+        "et_vk.conv_with_clamp": (
+            "x weights bias stride padding dilation transposed output_padding groups "
+            "output_min output_max out"
+        ),
         "et_vk.linear_q4gsw": "x weights weight_scales group_size bias out",
         "et_vk.linear_dq8ca_q4gsw": (
             "x input_scales input_zero_points weights weight_sums weight_scales group_size bias out"

@@ -216,6 +216,24 @@ def test_rotary_embeddings(et_vk) -> None:
         assert ours.equal(theirs)
 
 
+def test_interleaved_rotary_embedding(et_vk) -> None:
+    x, tables = torch.randn(2, 5, 16), torch.randn(1, 5, 8, 2)
+    got = ATTENTION_KERNELS["et_vk.apply_rotary_emb_interleaved"](x, tables)
+    assert torch.allclose(got, et_vk.apply_rotary_emb_interleaved(x, tables))
+
+
+def test_a_convolution_that_is_clamped(et_vk) -> None:
+    kernel = KERNELS["et_vk.conv_with_clamp"]
+    x, weights, bias = torch.randn(1, 4, 9), torch.randn(6, 2, 3), torch.randn(6)
+    for low, high in ((-0.5, 0.5), (0.0, None), (None, None)):
+        given = (x, weights, bias, [2], [1], [1], False, [0], 2, low, high)
+        if (low, high) == (None, None):
+            want = torch.convolution(*given[:-2])
+        else:
+            want = et_vk.conv_with_clamp(*given)
+        assert kernel(*given).equal(want)
+
+
 def test_attention_over_the_cache() -> None:
     import executorch.extension.llm.custom_ops.custom_ops  # noqa: F401
 

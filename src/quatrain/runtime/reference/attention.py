@@ -25,6 +25,12 @@ def _rotate_pairs(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torc
     return torch.stack(rotated, dim=-1).flatten(-2)
 
 
+def apply_rotary_emb_interleaved(x: torch.Tensor, freqs_cis: torch.Tensor) -> torch.Tensor:
+    """Rotate neighbouring pairs of x [B, N, C] by freqs_cis, N * C / 2 pairs of (cos, sin)."""
+    cos, sin = freqs_cis.float().reshape(x.shape[1], -1, 2).unbind(-1)
+    return _rotate_pairs(x, cos, sin)
+
+
 def apply_rotary_emb_hf(
     xq: torch.Tensor,
     xk: torch.Tensor,
@@ -121,6 +127,7 @@ def sdpa(
 ATTENTION_KERNELS = {
     "et_vk.apply_rotary_emb": apply_rotary_emb,
     "et_vk.apply_rotary_emb_hf": apply_rotary_emb_hf,
+    "et_vk.apply_rotary_emb_interleaved": apply_rotary_emb_interleaved,
     "et_vk.sdpa": sdpa,
     "sdpa_with_kv_cache": sdpa_with_kv_cache,
     "custom_sdpa": custom_sdpa,

@@ -109,6 +109,18 @@ def layer_norm(x: torch.Tensor, normalized_shape: Any, weight: Any, bias: Any, e
     return torch.native_layer_norm(x.float(), list(normalized_shape), wide(weight), wide(bias), eps)
 
 
+def conv_with_clamp(
+    x: Any, weights: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
+    output_padding: Any, groups: int, output_min: float | None, output_max: float | None,
+) -> torch.Tensor:  # fmt: skip
+    """A convolution, or a transposed one, then clamped."""
+    y = torch.convolution(
+        wide(x), wide(weights), wide(bias), list(stride), list(padding), list(dilation),
+        transposed, list(output_padding), groups,
+    )  # fmt: skip
+    return y if output_min is None and output_max is None else y.clamp(output_min, output_max)
+
+
 def wide(value: Any) -> Any:
     """A floating-point tensor in float32; anything else as it is."""
     floating = isinstance(value, torch.Tensor) and value.is_floating_point()
@@ -128,6 +140,7 @@ KERNELS: dict[str, Kernel] = {
     "floordiv": lambda a, b: a // b,
     "et_vk.select_as_symint": lambda x, dim, index: int(x.select(dim, index)),
     "et_vk.rms_norm": rms_norm,
+    "et_vk.conv_with_clamp": conv_with_clamp,
     "aten.embedding": embedding,
     "aten.index_select": lambda x, dim, index: x.index_select(dim, index.long()),
     "aten.slice_copy": slice_copy,
