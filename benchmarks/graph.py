@@ -55,7 +55,7 @@ def make_programs(work: Path, layers: int) -> dict[str, Path]:
     measure([*quatrain, *slim], log)
     for embedding in ("fp", "int4"):
         checkpoint, output = work / f"checkpoint-{embedding}", work / f"{embedding}.pte"
-        quantize = ["quantize", str(model), "-o", str(checkpoint)]
+        quantize = ["quantize", str(model), "-o", str(checkpoint), "--method", "rtn"]
         measure([*quatrain, *quantize, "--embedding", embedding], log)
         export = ["export", str(checkpoint), "-o", str(output), "--max-seq-len", str(CONTEXT)]
         measure([*quatrain, *export], log)
