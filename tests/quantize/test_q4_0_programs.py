@@ -91,7 +91,7 @@ def test_torchao_reads_the_same_weights(model, checkpoint):
 def test_vulkan_programs_hold_the_files_weights(checkpoint, tmp_path, scheme):
     program = tmp_path / "m.pte"
     report = export_checkpoint(checkpoint, program, ExportOptions(scheme=scheme))
-    assert not report.notes
+    assert all(note.startswith("On a Mali") for note in report.notes)  # of no rounding
     devices = DEVICES_OF["vulkan"]
     verified = verify_program(program, checkpoint, devices, ("hello 123",), new_tokens=4)
     assert verified.passed and not verified.note

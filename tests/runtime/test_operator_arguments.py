@@ -22,7 +22,9 @@ FUSED = {"silu_mul", "rope_update"}  # operators of ours: see `quatrain.runtime.
 # Arguments that change nothing of what an operator computes, and why.
 WITHOUT_EFFECT = {
     "non_blocking": "when a copy is made",
-    "dim_order": "how a tensor lies in memory",
+    "dim_order": "how a tensor lies in memory", "memory_format": "how a tensor lies in memory",
+    "layout": "how a tensor lies in memory", "pin_memory": "how a tensor lies in memory",
+    "device": "where a tensor lies, which the runtime decides",
     "half_to_float": "the graph declares the result's type",
     "padding_idx": "gradients", "scale_grad_by_freq": "gradients", "sparse": "gradients",
     "seq_len": "what was traced",

@@ -15,7 +15,7 @@ from quatrain.program.operator_schemas import DEFAULTS, argument_names
 # Arguments that change nothing of what an operator computes, whatever they are.
 _WITHOUT_EFFECT = {
     # Where and how a tensor lies.
-    "non_blocking", "dim_order",
+    "non_blocking", "dim_order", "memory_format", "layout", "device", "pin_memory",
     # The type of a result is the one that the graph declares for it.
     "half_to_float",
     # Of training.
