@@ -54,10 +54,10 @@ OutputLayer = Annotated[
     Literal["int4", "int8"], typer.Option(help="int4 in groups, or int8 per channel.")
 ]
 Method = Annotated[
-    Rounding,
+    Rounding | None,
     typer.Option(
         help="gptq: toward what the floating-point model computes, in minutes. rtn: each weight to "
-        "nearest, in seconds."
+        "nearest, in seconds. Default: gptq, where the model can read or write a text.",
     ),
 ]
 For = Annotated[
@@ -70,7 +70,7 @@ CalibrationText = Annotated[
         "--calibration",
         metavar="FILE",
         help="Text for gptq, of the kind that the model will meet; may be repeated. Default: a "
-        "mixed text that comes with Quatrain.",
+        "mixed text that comes with Quatrain; without a tokenizer, what the model itself writes.",
     ),
 ]
 SelfGenerated = Annotated[
@@ -85,7 +85,7 @@ def quantize(
     group_size: GroupSize = 32,
     embedding: Embedding = "keep",
     output_layer: OutputLayer = "int4",
-    method: Method = "gptq",
+    method: Method = None,
     scheme: For = None,
     calibration: CalibrationText = None,
     self_generated: SelfGenerated = None,

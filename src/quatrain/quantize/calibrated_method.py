@@ -14,6 +14,15 @@ from quatrain.quantize.writer import one_thread
 from quatrain.stages import Stages
 
 
+def usual_method(calibration: Calibration | None, opened: OpenedSource) -> Rounding:
+    """What is best where no method is asked for: "gptq", but where no text can be had."""
+    model = opened.source
+    assert isinstance(model, FloatModel)
+    if calibration is None and Calibration.usual(model, opened.tokenizer) is None:
+        return "rtn"
+    return "gptq"
+
+
 def calibrated_method(
     method: Rounding, calibration: Calibration | None, opened: OpenedSource, stages: Stages
 ) -> Gptq | None:
@@ -29,11 +38,13 @@ def calibrated_method(
                 f"{model.source}: takes embeddings in place of tokens (apply_embedding is false), "
                 "so no text can be read with it; use --method rtn"
             )
-        calibration = calibration or Calibration()
+        usual = Calibration.usual(model, opened.tokenizer)
+        calibration = calibration or usual or Calibration()
         with one_thread():  # or another number of them would write another text
             tokens = calibration.tokens(model, opened.tokenizer, stages)
         _require_memory(model, tokens.numel())
-        return CALIBRATED[method](opened.plan, tokens, calibration.scheme, stages)
+        whose = " that the model wrote itself" if calibration.self_generated else ""
+        return CALIBRATED[method](opened.plan, tokens, calibration.scheme, stages, whose)
     if calibration is not None:
         raise InputError(
             f"--method {method} looks at weights alone; leave out --calibration, --self-generated "

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from quatrain.backbone.build import build_backbone
+from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.kv_cache import CachedAttention
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import InputError, UnknownTokenizer
@@ -17,6 +18,7 @@ from quatrain.tokenizer import Tokenizer
 DEFAULT_TEXT = Path(__file__).with_name("calibration.txt")
 LENGTH = 256  # tokens of a text, each read from an empty context
 MOST_TOKENS, LEAST_TOKENS = 12_288, 1_024
+_USUAL_SELF_GENERATED = 8_192
 _SEED = 0
 
 
@@ -44,6 +46,16 @@ class Calibration:
         if self.self_generated is None:
             return tokens_of_files(model, self.files, tokenizer)
         return tokens_of_itself(model, self.self_generated, stages)
+
+    @staticmethod
+    def usual(model: FloatModel, tokenizer: Path | None) -> "Calibration | None":
+        """Where nothing is asked for: the text that ships with Quatrain; what `model` writes, where
+        it came without a tokenizer; None where it can neither read nor write one."""
+        if not model.config.apply_embedding:
+            return None
+        if tokenizer or _has_tokenizer(model):
+            return Calibration()
+        return Calibration(self_generated=_USUAL_SELF_GENERATED) if _writes(model.config) else None
 
 
 def tokens_of_files(
@@ -83,7 +95,7 @@ def tokens_of_itself(model: FloatModel, count: int, stages: Stages) -> torch.Ten
             f"--self-generated {count}: is too little, expected {LEAST_TOKENS} tokens at least"
         )
     config = model.config
-    if config.input_prune_map or config.output_prune_map or not config.apply_output:
+    if not _writes(config):
         raise InputError(
             f"{model.source}: cannot write a text for want of a whole vocabulary; use --calibration"
         )
@@ -104,6 +116,19 @@ def tokens_of_itself(model: FloatModel, count: int, stages: Stages) -> torch.Ten
             rows.append(torch.multinomial(chances, 1, generator=generator))
             advance((at + 1) / (length - 1))
     return torch.cat(rows, 1)
+
+
+def _writes(config: BackboneConfig) -> bool:
+    """Whether what it predicts is a token of those that it reads."""
+    return not (config.input_prune_map or config.output_prune_map) and config.apply_output
+
+
+def _has_tokenizer(model: FloatModel) -> bool:
+    """Whether it came with a tokenizer that can be read."""
+    try:
+        return model.tokenizer() is not None
+    except UnknownTokenizer:
+        return False
 
 
 def _tokenizer(model: FloatModel) -> Tokenizer:

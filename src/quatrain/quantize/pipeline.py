@@ -20,7 +20,7 @@ from quatrain.checkpoint.source_files import source_files
 from quatrain.errors import InputError
 from quatrain.json_files import write_json
 from quatrain.quantize.arguments import check_arguments
-from quatrain.quantize.calibrated_method import calibrated_method
+from quatrain.quantize.calibrated_method import calibrated_method, usual_method
 from quatrain.quantize.calibration import Calibration
 from quatrain.quantize.methods import METHODS
 from quatrain.quantize.opened_source import OpenedSource
@@ -68,7 +68,7 @@ def quantize_model(
     stages: Stages | None = None,
     tokenizer: Path | None = None,
     base: Path | str | None = None,
-    method: Rounding = "gptq",
+    method: Rounding | None = None,
     calibration: Calibration | None = None,
 ) -> QuantizeReport:
     """Write a floating-point model as an int4 checkpoint.
@@ -89,8 +89,10 @@ def quantize_model(
         tokenizer: A tokenizer.json to write in place of the source's own.
         base: The model that `model`, a LoRA adapter, is merged into.
         method: "gptq" rounds toward what the floating-point model computes, in minutes; "rtn" each
-            weight to nearest, in seconds.
-        calibration: For "gptq"; None is the text that ships with Quatrain, for both schemes.
+            weight to nearest, in seconds. None is "gptq", but "rtn" for a model that can neither
+            read a text nor write one.
+        calibration: For "gptq"; None is the text that ships with Quatrain, or, for a model without
+            a tokenizer, what that writes itself; for both schemes.
 
     Raises:
         InputError: Where the model cannot be read or does not divide into groups, or `output`
@@ -100,18 +102,23 @@ def quantize_model(
     stages = stages or Stages()
     path = local_path(model)
     with stages("open the model"):
-        opened = _open_model(path, group_size, embedding, output_layer, _local(base), method)
-        opened = _with_tokenizer(opened, tokenizer)
+        asked = path, group_size, embedding, output_layer, _local(base)
+        opened = _with_tokenizer(_open_model(*asked, method or "gptq"), tokenizer)
+        rounding = method or usual_method(calibration, opened)
+        if rounding == "rtn":
+            opened = _with_tokenizer(_open_model(*asked, "rtn"), tokenizer)
         folder = output_folder(Path(output), opened.files)
-    calibrated = calibrated_method(method, calibration, opened, stages)
+    calibrated = calibrated_method(rounding, calibration, opened, stages)
     methods = dict(METHODS)
     if calibrated is not None:
-        methods[method] = calibrated
+        methods[rounding] = calibrated
     with whole_folder(folder, OWN_FILES) as temporary:
         # Without a key: the folder is new, there is nothing to go on with.
         written = write_checkpoint(opened, temporary, "", stages, methods)
     report = make_report(opened, Path(output), written, stages)
     said = [] if calibrated is None else calibrated.notes()
+    if rounding != method and calibrated is None:
+        said = ["It was rounded to nearest: it can neither read nor write a text to calibrate on."]
     return replace(report, notes=[*report.notes, *said])
 
 

@@ -164,14 +164,24 @@ def test_what_cannot_be_calibrated_with_is_refused(name, tmp_path: Path, monkeyp
     assert sorted(file.name for file in tmp_path.iterdir()) == before
 
 
-def test_a_model_without_a_tokenizer_is_told_what_else_there_is(tmp_path: Path) -> None:
+def test_a_model_without_a_tokenizer_writes_its_text_itself(tmp_path: Path) -> None:
     model = tiny.write_hugging_face(tmp_path / "m")
-    with pytest.raises(InputError, match=r"without a tokenizer.*--self-generated 8192"):
-        quantize_model(model, tmp_path / "out")
-    assert quantize_model(model, tmp_path / "out", calibration=OF_ITSELF).notes
+    (note,) = quantize_model(model, tmp_path / "out").notes
+    assert note == "It was calibrated on 8192 tokens that the model wrote itself."
     unknown = ggufs.write_gguf(tmp_path / "m.gguf", tokenizer="of-no-known-kind")
-    with pytest.raises(InputError, match=r"as --tokenizer; or use --self-generated 8192"):
-        quantize_model(unknown, tmp_path / "again")
+    assert note in quantize_model(unknown, tmp_path / "again").notes
+    with pytest.raises(InputError, match=r"without a tokenizer.*--self-generated 8192"):
+        quantize_model(model, tmp_path / "out", calibration=Calibration(scheme=Scheme.WEIGHT_ONLY))
+
+
+def test_a_model_that_reads_no_text_is_rounded_to_nearest(tmp_path: Path) -> None:
+    model = tiny.write_meta(tmp_path / "m", apply_embedding=False)
+    assert "rounded to nearest" in quantize_model(model, tmp_path / "out").notes[-1]
+    quantize_model(model, tmp_path / "rtn", method="rtn")
+    for name in ("model.safetensors", "params.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "rtn" / name).read_bytes()
+    with pytest.raises(InputError, match="use --method rtn"):
+        quantize_model(model, tmp_path / "out", method="gptq")
 
 
 def test_a_model_that_overflows_is_named(tmp_path: Path) -> None:

@@ -41,12 +41,14 @@ class Gptq:
         scheme: For which the checkpoint is made; None is both: every second text calibrates for
             8da4w.
         stages: Hears how the work goes on.
+        whose: Said of the tokens in the notes.
     """
 
     plan: Plan
     tokens: torch.Tensor
     scheme: Scheme | None = None
     stages: Stages = field(default_factory=Stages)
+    whose: str = ""
 
     def __post_init__(self) -> None:
         self._planned = {tensor.target: tensor for tensor in self.plan.tensors}
@@ -73,7 +75,7 @@ class Gptq:
 
     def notes(self) -> list[str]:
         """How it was rounded, for people, once all tensors are there."""
-        said = [f"It was calibrated on {self.tokens.numel()} tokens."]
+        said = [f"It was calibrated on {self.tokens.numel()} tokens{self.whose}."]
         if self._few:
             said.append(
                 f"{len(self._few)} linears of experts saw fewer than {LEAST_TOKENS} of them and "
