@@ -38,8 +38,8 @@ def calibrated_method(
                 f"{model.source}: takes embeddings in place of tokens (apply_embedding is false), "
                 "so no text can be read with it; use --method rtn"
             )
-        usual = Calibration.usual(model, opened.tokenizer)
-        calibration = calibration or usual or Calibration()
+        if calibration is None:
+            calibration = Calibration.usual(model, opened.tokenizer) or Calibration()
         with one_thread():  # or another number of them would write another text
             tokens = calibration.tokens(model, opened.tokenizer, stages)
         _require_memory(model, tokens.numel())

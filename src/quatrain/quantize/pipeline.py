@@ -105,7 +105,7 @@ def quantize_model(
         asked = path, group_size, embedding, output_layer, _local(base)
         opened = _with_tokenizer(_open_model(*asked, method or "gptq"), tokenizer)
         rounding = method or usual_method(calibration, opened)
-        if rounding == "rtn":
+        if method is None and rounding == "rtn":  # planned for the other
             opened = _with_tokenizer(_open_model(*asked, "rtn"), tokenizer)
         folder = output_folder(Path(output), opened.files)
     calibrated = calibrated_method(rounding, calibration, opened, stages)
@@ -117,7 +117,7 @@ def quantize_model(
         written = write_checkpoint(opened, temporary, "", stages, methods)
     report = make_report(opened, Path(output), written, stages)
     said = [] if calibrated is None else calibrated.notes()
-    if rounding != method and calibrated is None:
+    if method is None and calibrated is None:
         said = ["It was rounded to nearest: it can neither read nor write a text to calibrate on."]
     return replace(report, notes=[*report.notes, *said])
 
