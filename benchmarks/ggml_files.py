@@ -9,6 +9,8 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 
+from rewritten_gguf import rewritten_gguf
+
 # What llama.cpp takes where rows are not a multiple of the 256 that K-quants need.
 _FALLBACK = {Type.Q4_K: Type.Q5_0, Type.Q6_K: Type.Q8_0}
 
@@ -30,27 +32,14 @@ def q4_k_m(name: str, layers: int) -> Type:
 
 def requantize(model: Path, path: Path, type_of: Callable[[str, int], Type]) -> Path:
     """The GGUF file `model`, its matrices in the types that `type_of` gives (name, layers)."""
-    source, writer = gguf.GGUFReader(model), gguf.GGUFWriter(path, "llama")
-    for field in source.fields.values():
-        if field.name.startswith("GGUF.") or field.name == "general.architecture":
-            continue
-        if field.types[0] == gguf.GGUFValueType.ARRAY:
-            writer.add_array(field.name, field.contents())
-        else:
-            writer.add_key_value(field.name, field.contents(), field.types[0])
-    layers = source.fields["llama.block_count"].contents()
-    for tensor in source.tensors:
-        weight = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        kind = type_of(tensor.name, layers) if weight.ndim == 2 else Type.F32
+
+    def encode(name: str, weight: np.ndarray, layers: int) -> tuple[np.ndarray, Type]:
+        kind = type_of(name, layers) if weight.ndim == 2 else Type.F32
         if kind in _FALLBACK and weight.shape[-1] % 256:
             kind = _FALLBACK[kind]
-        data = weight if kind == Type.F32 else _quantized(weight, kind)
-        writer.add_tensor(tensor.name, data, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+        return (weight if kind == Type.F32 else _quantized(weight, kind)), kind
+
+    return rewritten_gguf(model, path, encode)
 
 
 def is_there() -> bool:

@@ -11,12 +11,15 @@ import tempfile
 from pathlib import Path
 
 import gguf
+import numpy as np
+from gguf import GGMLQuantizationType as Type
 
 from measure import machine, print_table, write_json
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.smollm2 import fetch_smollm2
 from quatrain.verify.evaluate import DEFAULT_TEXT, evaluate_models
+from rewritten_gguf import rewritten_gguf
 
 RESULTS = Path(__file__).parent / "results" / "q4_0.json"
 
@@ -60,23 +63,12 @@ def main() -> None:
 
 def write_q4_0(model: Path, path: Path) -> Path:
     """The GGUF file `model` with its matrices in Q4_0."""
-    source, writer = gguf.GGUFReader(model), gguf.GGUFWriter(path, "llama")
-    for field in source.fields.values():
-        if field.name.startswith("GGUF.") or field.name == "general.architecture":
-            continue
-        if field.types[0] == gguf.GGUFValueType.ARRAY:
-            writer.add_array(field.name, field.contents())
-        else:
-            writer.add_key_value(field.name, field.contents(), field.types[0])
-    for tensor in source.tensors:
-        weight = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        kind = gguf.GGMLQuantizationType["Q4_0" if weight.ndim == 2 else "F32"]
-        writer.add_tensor(tensor.name, gguf.quants.quantize(weight, kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+
+    def encode(name: str, weight: np.ndarray, layers: int) -> tuple[np.ndarray, Type]:
+        kind = Type.Q4_0 if weight.ndim == 2 else Type.F32
+        return gguf.quants.quantize(weight, kind), kind
+
+    return rewritten_gguf(model, path, encode)
 
 
 if __name__ == "__main__":
