@@ -7,7 +7,8 @@ from tests.support import gguf_files as ggufs
 from tests.support import quantized_folders as folders
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
-from quatrain.quantize.methods import CALIBRATED, METHODS
+from quatrain.quantize.calibrated_method import CALIBRATED
+from quatrain.quantize.methods import METHODS
 from quatrain.quantize.plan import MethodName
 from quatrain.quantize.plan_checkpoint import plan_checkpoint
 from quatrain.quantize.plan_model import plan_model

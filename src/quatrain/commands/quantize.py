@@ -8,6 +8,7 @@ import typer
 
 from quatrain.commands._common import Debug, Json, TokenizerFile, one_of, print_json
 from quatrain.commands._progress import shown_stages
+from quatrain.errors import Interrupted
 from quatrain.int4 import GROUP_SIZES, Scheme
 from quatrain.quantize.tensor_formats import EmbeddingFormat, Rounding
 
@@ -39,8 +40,8 @@ GroupSize = Annotated[
 Embedding = Annotated[
     EmbeddingFormat,
     typer.Option(
-        help="int8 per row, int4 in groups, or float32. keep: int4 with gptq, and where a GGUF "
-        "file has it as Q4_0; else int8."
+        help="int8 per row, int4 in groups, or float32. keep: int4, but int8 with rtn unless "
+        "a GGUF file has it as Q4_0."
     ),
 ]
 Base = Annotated[
@@ -56,21 +57,23 @@ OutputLayer = Annotated[
 Method = Annotated[
     Rounding | None,
     typer.Option(
-        help="gptq: toward what the floating-point model computes, in minutes. rtn: each weight to "
-        "nearest, in seconds. Default: gptq, where the model can read or write a text.",
+        help="gptq: toward what the floating-point model computes, in minutes. distill: that, and "
+        "then its scales and norms trained, in less than an hour. rtn: each weight to nearest, in "
+        "seconds. Default: gptq, where the model can read or write a text.",
     ),
 ]
 For = Annotated[
     Literal["8da4w", "weight-only", "both"] | None,
-    typer.Option("--for", help="The scheme that gptq rounds for. Default: both."),
+    typer.Option("--for", help="The scheme that gptq and distill make it for. Default: both."),
 ]
 CalibrationText = Annotated[
     list[Path] | None,
     typer.Option(
         "--calibration",
         metavar="FILE",
-        help="Text for gptq, of the kind that the model will meet; may be repeated. Default: a "
-        "mixed text that comes with Quatrain; without a tokenizer, what the model itself writes.",
+        help="Text for gptq and distill, of the kind that the model will meet; may be repeated. "
+        "Default: a mixed text that comes with Quatrain; without a tokenizer, what the model "
+        "itself writes.",
     ),
 ]
 SelfGenerated = Annotated[
@@ -106,6 +109,7 @@ def quantize(
 
     from quatrain.commands._checkpoint_report import print_checkpoint
     from quatrain.quantize.calibration import Calibration
+    from quatrain.quantize.distill.method import working_folder
     from quatrain.quantize.pipeline import quantize_model
     from quatrain.smollm2 import fetch_smollm2
 
@@ -117,9 +121,17 @@ def quantize(
     asked = calibration or self_generated is not None or scheme is not None
     only = None if scheme in (None, "both") else Scheme(scheme)
     text = Calibration(tuple(calibration or ()), self_generated, only) if asked else None
-    report = quantize_model(
-        path, output, group_size, embedding, output_layer, stages, tokenizer, base, method, text
-    )
+    try:
+        report = quantize_model(
+            path, output, group_size, embedding, output_layer, stages, tokenizer, base, method, text
+        )
+    except KeyboardInterrupt:
+        kept = working_folder(output)
+        if method != "distill" or not kept.exists():
+            raise
+        raise Interrupted(
+            f"interrupted; the same command goes on where it was, with what is kept in {kept}"
+        ) from None
     if json:
         said = asdict(report) | {"relative_rms_error": report.relative_rms_error_by_part}
         print_json({key: said[key] for key in _JSON_KEYS})

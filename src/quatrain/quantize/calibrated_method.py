@@ -6,12 +6,17 @@ from math import prod
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import InputError
 from quatrain.quantize.calibration import Calibration
-from quatrain.quantize.methods import CALIBRATED
+from quatrain.quantize.distill.memory import require_memory
+from quatrain.quantize.distill.method import MOST_TOKENS, Distill
+from quatrain.quantize.distill.training import Recipe
 from quatrain.quantize.methods.gptq import Gptq
 from quatrain.quantize.opened_source import OpenedSource
 from quatrain.quantize.tensor_formats import Rounding
 from quatrain.quantize.writer import one_thread
 from quatrain.stages import Stages
+
+# Those that look at activations: made for one model, and then a `Method`.
+CALIBRATED: dict[Rounding, type[Gptq] | type[Distill]] = {"gptq": Gptq, "distill": Distill}
 
 
 def usual_method(calibration: Calibration | None, opened: OpenedSource) -> Rounding:
@@ -25,7 +30,7 @@ def usual_method(calibration: Calibration | None, opened: OpenedSource) -> Round
 
 def calibrated_method(
     method: Rounding, calibration: Calibration | None, opened: OpenedSource, stages: Stages
-) -> Gptq | None:
+) -> Gptq | Distill | None:
     """The method for a model that was opened; None where it looks at weights alone.
 
     Raises `InputError` where the calibration text cannot be used, or the method has no use for one.
@@ -41,8 +46,12 @@ def calibrated_method(
         if calibration is None:
             calibration = Calibration.usual(model, opened.tokenizer) or Calibration()
         with one_thread():  # or another number of them would write another text
-            tokens = calibration.tokens(model, opened.tokenizer, stages)
-        _require_memory(model, tokens.numel())
+            most = MOST_TOKENS if method == "distill" else None
+            tokens = calibration.tokens(model, opened.tokenizer, stages, most)
+        if method == "distill":
+            require_memory(model, *tokens.shape, Recipe())
+        else:
+            _require_memory(model, tokens.numel())
         whose = " that the model wrote itself" if calibration.self_generated else ""
         return CALIBRATED[method](opened.plan, tokens, calibration.scheme, stages, whose)
     if calibration is not None:

@@ -36,15 +36,17 @@ class Calibration:
     self_generated: int | None = None
     scheme: Scheme | None = None
 
-    def tokens(self, model: FloatModel, tokenizer: Path | None, stages: Stages) -> torch.Tensor:
-        """Rows of the embedding, int64 [texts, T]; `tokenizer` in place of the model's own. Raises
-        `InputError` where there are none."""
+    def tokens(
+        self, model: FloatModel, tokenizer: Path | None, stages: Stages, most: int | None = None
+    ) -> torch.Tensor:
+        """Rows of the embedding, int64 [texts, T], of a longer text `most`; `tokenizer` in place of
+        the model's own. Raises `InputError` where there are none."""
         if self.files and self.self_generated is not None:
             raise InputError(
                 "--calibration and --self-generated exclude each other; leave one of them out"
             )
         if self.self_generated is None:
-            return tokens_of_files(model, self.files, tokenizer)
+            return tokens_of_files(model, self.files, tokenizer, most)
         return tokens_of_itself(model, self.self_generated, stages)
 
     @staticmethod
@@ -59,13 +61,17 @@ class Calibration:
 
 
 def tokens_of_files(
-    model: FloatModel, files: Sequence[Path], tokenizer: Path | None = None
+    model: FloatModel,
+    files: Sequence[Path],
+    tokenizer: Path | None = None,
+    most: int | None = None,
 ) -> torch.Tensor:
     """The text of `files`, or that which ships with Quatrain, cut into rows of the embedding.
 
-    int64 [texts, T]; of a longer text MOST_TOKENS, in pieces that are spread over it. Where the
-    tokenizer begins a text with a token, each piece does. Raises `InputError` where a file is not
-    text, there is too little, or the model came without a tokenizer.
+    int64 [texts, T]; of a longer text `most` tokens (None is MOST_TOKENS), in pieces that are
+    spread over it. Where the tokenizer begins a text with a token, each piece does. Raises
+    `InputError` where a file is not text, there is too little, or the model came without a
+    tokenizer.
     """
     words = Tokenizer.load(tokenizer) if tokenizer else _tokenizer(model)
     named = ", ".join(map(str, files)) if files else "the calibration text"
@@ -79,7 +85,7 @@ def tokens_of_files(
             f"{named}: is {len(ids)} tokens, expected {LEAST_TOKENS} at least; give more text with "
             "--calibration, or use --self-generated 8192, or --method rtn"
         )
-    kept = min(count, MOST_TOKENS // length)
+    kept = min(count, (most or MOST_TOKENS) // length)
     starts = [index * count // kept * length for index in range(kept)]
     return torch.tensor([begin + ids[start : start + length] for start in starts])
 

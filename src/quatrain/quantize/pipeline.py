@@ -6,6 +6,7 @@ turn comes, one writer puts them into a file, and one report says what that chan
 
 import hashlib
 import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +23,9 @@ from quatrain.json_files import write_json
 from quatrain.quantize.arguments import check_arguments
 from quatrain.quantize.calibrated_method import calibrated_method, usual_method
 from quatrain.quantize.calibration import Calibration
+from quatrain.quantize.distill.method import Distill
 from quatrain.quantize.methods import METHODS
+from quatrain.quantize.methods.gptq import Gptq
 from quatrain.quantize.opened_source import OpenedSource
 from quatrain.quantize.output_folder import MANIFEST, OWN_FILES, WEIGHTS, output_folder
 from quatrain.quantize.plan_checkpoint import plan_checkpoint
@@ -82,17 +85,18 @@ def quantize_model(
         model: As `open_float_model` takes it.
         output: The folder to write. An earlier checkpoint there is replaced, its tokenizer too.
         group_size: Weights of a row that share a scale: 32, 64, 128 or 256.
-        embedding: "int4" in groups, "int8" per row, or "fp"; "keep" is int4 with "gptq" and where a
-            GGUF file has it as Q4_0, and int8 elsewhere.
+        embedding: "int4" in groups, "int8" per row, or "fp"; "keep" is int8 with "rtn", but where a
+            GGUF file has it as Q4_0, and int4 elsewhere.
         output_layer: "int4" in groups or "int8" per channel; "keep" is int4.
         stages: Hears of each stage.
         tokenizer: A tokenizer.json to write in place of the source's own.
         base: The model that `model`, a LoRA adapter, is merged into.
-        method: "gptq" rounds toward what the floating-point model computes, in minutes; "rtn" each
-            weight to nearest, in seconds. None is "gptq", but "rtn" for a model that can neither
-            read a text nor write one.
-        calibration: For "gptq"; None is the text that ships with Quatrain, or, for a model without
-            a tokenizer, what that writes itself; for both schemes.
+        method: "gptq" rounds toward what the floating-point model computes, in minutes; "distill"
+            then trains the scales and norms, in less than an hour, and goes on where it was if it
+            was stopped; "rtn" rounds each weight to nearest, in seconds. None is "gptq", but "rtn"
+            for a model that can neither read a text nor write one.
+        calibration: For "gptq" and "distill"; None is the text that ships with Quatrain, or, for a
+            model without a tokenizer, what that writes itself; for both schemes.
 
     Raises:
         InputError: Where the model cannot be read or does not divide into groups, or `output`
@@ -112,7 +116,7 @@ def quantize_model(
     methods = dict(METHODS)
     if calibrated is not None:
         methods[rounding] = calibrated
-    with whole_folder(folder, OWN_FILES) as temporary:
+    with _trained(calibrated, opened, folder), whole_folder(folder, OWN_FILES) as temporary:
         # Without a key: the folder is new, there is nothing to go on with.
         written = write_checkpoint(opened, temporary, "", stages, methods)
     report = make_report(opened, Path(output), written, stages)
@@ -169,6 +173,14 @@ def convert_model(
             written = write_checkpoint(opened, folder, key, Stages())
         write_json(folder / MANIFEST, _manifest(opened, files, options, written))
     return make_report(opened, target, written, stages)
+
+
+def _trained(
+    calibrated: Gptq | Distill | None, opened: OpenedSource, folder: Path
+) -> AbstractContextManager[None]:
+    if isinstance(calibrated, Distill):
+        return calibrated.training(opened, folder)
+    return nullcontext()
 
 
 def _local(path: Path | str | None) -> Path | None:

@@ -24,13 +24,13 @@ def plan_model(
     """The plan for embedding, layers and output, in the order in which they are written.
 
     The linears of the layers become int4. 'keep' is int4 for the output layer; for the embedding
-    it is int4 with gptq and where the file holds it as int4 in such groups already, int8 elsewhere.
-    An output layer that is tied to the embedding gets integers of its own, which with gptq are the
-    embedding's where both are int4. Raises `InputError` where the group size does not divide a
+    it is int4 too, but int8 with rtn, unless the file holds it as int4 in such groups already. An
+    output layer that is tied to the embedding gets integers of its own, which, but with rtn, are
+    the embedding's where both are int4. Raises `InputError` where the group size does not divide a
     tensor's input features.
     """
     if embedding == "keep":
-        int4 = rounding == "gptq" or _is_q4_0(model, _EMBEDDING, group_size)
+        int4 = rounding != "rtn" or _is_q4_0(model, _EMBEDDING, group_size)
         embedding = "int4" if int4 else "int8"
     if output_layer == "keep":
         output_layer = "int4"
@@ -50,7 +50,7 @@ def plan_model(
         in_layer = name.startswith("layers.")
         add("layers", "int4", f"{name}.weight", f"{name}.weight", rounding if in_layer else "rtn")
     for name in vector_shapes(config):
-        add("layers", "fp", name, name, "rtn")
+        add("layers", "fp", name, name, rounding)
     if output_source in stored and config.apply_output:
         add("output", output_layer, output_source, _OUTPUT, rounding)
     return Plan(
@@ -75,7 +75,8 @@ def _planned(
     source, target = names
     shape = model.tensors.stored[source].shape
     if format == "fp":
-        return TensorPlan(part, source, "stored", (TensorSpec(target, torch.float32, shape),))
+        method = "distill" if rounding == "distill" and part == "layers" else "stored"
+        return TensorPlan(part, source, method, (TensorSpec(target, torch.float32, shape),))
     if format == "int8":
         return integers(part, names, shape, None)
     if shape[-1] % group_size:

@@ -23,15 +23,24 @@ def resumable_folder(output: Path, own: Collection[str]) -> Iterator[Path]:
     to go on with; by an `InputError` it goes: the same again would fail the same way. Raises
     `InputError` where something cannot be written.
     """
-    path, folder = Path(os.path.realpath(output)), working_folder(output)
+    with kept_folder(output, working_folder(output)) as folder:
+        yield folder
+        publish_folder(folder, Path(os.path.realpath(output)), own)
+
+
+@contextmanager
+def kept_folder(output: Path, folder: Path) -> Iterator[Path]:
+    """Yield `folder`, where something is made for `output`. It stays where the block is left by an
+    interruption or a full disk, and goes where by an `InputError`.
+
+    Raises `InputError` where something cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            yield folder
-        except InputError:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        publish_folder(folder, path, own)
+        yield folder
+    except InputError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     except OSError as error:
         raise InputError(
             f"{output}: cannot be written: {error.strerror or error}. Free some space or choose "

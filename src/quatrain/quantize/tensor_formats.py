@@ -7,4 +7,4 @@ from typing import Literal
 
 EmbeddingFormat = Literal["keep", "int8", "int4", "fp"]
 OutputFormat = Literal["keep", "int8", "int4"]
-Rounding = Literal["gptq", "rtn"]
+Rounding = Literal["gptq", "distill", "rtn"]

@@ -5,13 +5,11 @@ from typing import Any
 
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.errors import InputError
-from quatrain.quantize.methods.gptq import Gptq
 from quatrain.quantize.methods.q4_0 import keep_q4_0
 from quatrain.quantize.methods.round_to_nearest import round_to_nearest
 from quatrain.quantize.methods.stored import keep_stored
 from quatrain.quantize.plan import MethodName, Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor
-from quatrain.quantize.tensor_formats import Rounding
 
 # (the source, the plan of one of its tensors) -> what is written for that. Called for each tensor
 # once, in the order of the plan; the source may be another one each time, opened anew, so a method
@@ -23,9 +21,6 @@ METHODS: dict[MethodName, Method] = {
     "q4_0": keep_q4_0,
     "stored": keep_stored,
 }
-
-# Those that look at activations: made for one model, and then a `Method`.
-CALIBRATED: dict[Rounding, type[Gptq]] = {"gptq": Gptq}
 
 
 def quantize_tensor(

@@ -71,7 +71,9 @@ class Gptq:
             rounded = self._rounded.pop(tensor.target)
         else:
             rounded = self._table or self._round_output(self._layers, source, tensor)
-        return QuantizedTensor(rounded, _error(source.tensors.rows_of(tensor.source), *rounded))
+        return QuantizedTensor(
+            rounded, rounding_error(source.tensors.rows_of(tensor.source), *rounded)
+        )
 
     def notes(self) -> list[str]:
         """How it was rounded, for people, once all tensors are there."""
@@ -170,7 +172,7 @@ def _damaged(source: Source, linear: str, error: ValueError) -> InputError:
     )
 
 
-def _error(rows_of: RowsOf, values: torch.Tensor, scales: torch.Tensor) -> RoundingError:
+def rounding_error(rows_of: RowsOf, values: torch.Tensor, scales: torch.Tensor) -> RoundingError:
     """Against the weight itself, some rows at a time."""
     values, scales = values.flatten(0, -2), scales.flatten(0, -2)
     error = total = 0.0

@@ -1,0 +1,32 @@
+"""What a training needs, said before it begins."""
+
+import os
+from math import prod
+
+from quatrain.checkpoint.float_model import FloatModel
+from quatrain.errors import InputError
+from quatrain.quantize.distill.training import Recipe
+
+_OF_TORCH = 500e6  # itself, and what it keeps for products
+_COPIES_OF_SCALES = 8  # first, factor, gradient, Adam's two, and what is computed from them
+
+
+def require_memory(model: FloatModel, texts: int, length: int, recipe: Recipe) -> None:
+    """Raise `InputError` where this machine's memory cannot hold about what is needed."""
+    config = model.config
+    weights = sum(prod(tensor.shape) for tensor in model.tensors.stored.values())
+    table = config.vocab_size * config.dim
+    # int8 and, while they are multiplied, bfloat16; the output layer's twice in float32.
+    held = 3 * weights + 8 * table
+    held += 4 * _COPIES_OF_SCALES * weights // 32
+    # Of each token and layer what the gradient needs: some widths in float32 and bfloat16.
+    of_token = config.n_layers * (30 * config.dim + 14 * max(config.hidden_dim, config.expert_dim))
+    held += recipe.at_once * length * of_token + 2 * texts * length * config.dim
+    needed = held + _OF_TORCH
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise InputError(
+            f"{model.source}: --method distill needs about {needed / 1e9:.0f} GB of memory, as the "
+            f"whole model is trained at once, of which this machine has {there / 1e9:.0f}; use "
+            "--method gptq, which holds one layer"
+        )

@@ -1,0 +1,175 @@
+"""Distillation: what `gptq` makes, and then its scales and the model's norms trained end to end, so
+that the quantized model predicts what the floating-point one does (Hinton et al., 2015).
+
+The integers stay those of `gptq`: the file, and what computes it, are as without.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from quatrain.backbone.build import build_backbone
+from quatrain.checkpoint.checkpoint import Checkpoint
+from quatrain.checkpoint.files.safetensors import encoded_header
+from quatrain.checkpoint.float_model import FloatModel
+from quatrain.checkpoint.open import open_checkpoint
+from quatrain.int4 import Scheme
+from quatrain.quantize import calibration
+from quatrain.quantize.distill.arithmetic import arithmetic_of, fast_matmuls
+from quatrain.quantize.distill.kept import load, save
+from quatrain.quantize.distill.student import Student
+from quatrain.quantize.distill.teacher import Teacher, hidden_states
+from quatrain.quantize.distill.training import Recipe, Training
+from quatrain.quantize.methods import METHODS
+from quatrain.quantize.methods.gptq import Gptq, rounding_error
+from quatrain.quantize.methods.stored import keep_stored
+from quatrain.quantize.opened_source import OpenedSource
+from quatrain.quantize.plan import Plan, Source, TensorPlan
+from quatrain.quantize.quantized_tensor import QuantizedTensor
+from quatrain.quantize.resumable import kept_folder, sha256_of
+from quatrain.quantize.writer import write_checkpoint
+from quatrain.stages import Stages
+
+MOST_TOKENS = 131_072  # of a text
+_FACTORS, _HIDDEN, _ROUNDED, _KEY = "training.pt", "teacher.pt", "rounded", "key"
+
+
+@dataclass
+class Distill:
+    """The method for one model; `training` comes before any tensor is asked for.
+
+    Attributes:
+        plan: Of the whole checkpoint, whose method is "distill" for what is rounded or trained.
+        tokens: The calibration text as rows of the embedding, int64 [texts, T].
+        scheme: For which the checkpoint is made; None is both.
+        stages: Hears how the work goes on.
+        whose: Said of the tokens in the notes.
+        recipe: How it is trained.
+    """
+
+    plan: Plan
+    tokens: torch.Tensor
+    scheme: Scheme | None = None
+    stages: Stages = field(default_factory=Stages)
+    whose: str = ""
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        self._rounded: Checkpoint | None = None
+        self._trained: dict[str, torch.Tensor] = {}
+        self._notes: list[str] = []
+
+    @contextmanager
+    def training(self, opened: OpenedSource, output: Path) -> Iterator[None]:
+        """Round and train, or go on with that; what is kept for it, in a folder beside `output`,
+        goes when the block ends well.
+
+        Raises `InputError` where the model overflows or the disk is full.
+        """
+        with kept_folder(output, working_folder(output)) as folder:
+            self._begin(opened, folder)
+            self._round(opened, folder / _ROUNDED)
+            self._rounded = open_checkpoint(folder / _ROUNDED)
+            self._train(opened, folder)
+        yield
+        shutil.rmtree(folder)
+
+    def __call__(self, source: Source, tensor: TensorPlan) -> QuantizedTensor:
+        """The integers as they were rounded, the floats as they were trained."""
+        if len(tensor.specs) == 1:
+            if tensor.target in self._trained:
+                return QuantizedTensor((self._trained[tensor.target],), None)
+            return keep_stored(source, tensor)
+        assert self._rounded is not None
+        integers, scales = (self._rounded.tensors[spec.name] for spec in tensor.specs)
+        scales = self._trained.get(tensor.specs[1].name, scales)
+        error = rounding_error(source.tensors.rows_of(tensor.source), integers, scales)
+        return QuantizedTensor((integers, scales), error)
+
+    def notes(self) -> list[str]:
+        """How it was rounded and trained, for people."""
+        return self._notes
+
+    def _begin(self, opened: OpenedSource, folder: Path) -> None:
+        """Throw away what another request has left in `folder`."""
+        said = json.dumps(
+            [version("quatrain"), [sha256_of(file).hexdigest() for file in opened.files],
+             self.scheme, asdict(self.recipe)]
+        )  # fmt: skip
+        content = encoded_header(self.plan.specs) + said.encode() + self.tokens.numpy().tobytes()
+        key = hashlib.sha256(content).hexdigest()
+        kept = folder / _KEY
+        if not kept.exists() or kept.read_text() != key:
+            shutil.rmtree(folder)
+            folder.mkdir()
+            kept.write_text(key)
+
+    def _round(self, opened: OpenedSource, folder: Path) -> None:
+        """Write the checkpoint that is trained to `folder`, unless it is there."""
+        if folder.exists():
+            return
+        plan = Plan([_rounded(tensor) for tensor in self.plan.tensors], self.plan.quantization_args)
+        count, length = self.tokens.shape
+        kept = max(1, min(count, calibration.MOST_TOKENS // length))
+        spread = torch.arange(kept) * count // kept
+        gptq = Gptq(plan, self.tokens[spread], self.scheme, self.stages)
+        part = folder.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        methods = METHODS | {"gptq": gptq}
+        write_checkpoint(replace(opened, plan=plan, errors={}), part, "", self.stages, methods)
+        part.rename(folder)
+
+    def _train(self, opened: OpenedSource, folder: Path) -> None:
+        """Train to the end, from where it was left."""
+        assert self._rounded is not None and isinstance(opened.source, FloatModel)
+        found = arithmetic_of()
+        with fast_matmuls():
+            hidden = self._hidden(opened.source, folder / _HIDDEN)
+            teacher = Teacher(opened.source, hidden, found.device)
+            length = self.tokens.shape[1]
+            backbone = build_backbone(
+                self._rounded.config, self._rounded.tensors, Scheme.WEIGHT_ONLY,
+                group_size=self._rounded.group_size, max_seq_len=length,
+            )  # fmt: skip
+            names = {tensor.target for tensor in self.plan.tensors if tensor.method == "distill"}
+            student = Student(backbone.to(found.device), names, found.dtype)
+            texts = self.tokens.to(found.device)
+            file = folder / _FACTORS
+            training = Training(student, teacher, texts, self.scheme, file, self.recipe)
+            with self.stages("distill"):
+                training.run(self.stages.advance)
+        self._trained = student.tensors()
+        steps = self.recipe.steps * self.recipe.texts * length
+        self._notes = [
+            f"It was calibrated on {self.tokens.numel()} tokens{self.whose}, and trained on "
+            f"{steps} of them, to a divergence of {training.divergence:.3f} nats a token from the "
+            "floating-point model."
+        ]
+
+    def _hidden(self, model: FloatModel, file: Path) -> torch.Tensor:
+        kept = load(file)
+        if kept is None:
+            with self.stages("read the text in floating point"):
+                kept = {"hidden": hidden_states(model, self.tokens, self.stages.advance)}
+            save(kept, file)
+        return kept["hidden"]
+
+
+def working_folder(output: Path) -> Path:
+    """The folder beside `output` in which an unfinished training waits; it may not exist."""
+    return output.parent / f".{output.name}.distilling"
+
+
+def _rounded(tensor: TensorPlan) -> TensorPlan:
+    """As it is planned for the checkpoint that is trained."""
+    if tensor.method != "distill":
+        return tensor
+    return replace(tensor, method="gptq" if len(tensor.specs) == 2 else "stored")

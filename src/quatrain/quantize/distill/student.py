@@ -1,0 +1,116 @@
+"""A quantized backbone whose scales and norms are trained."""
+
+import re
+from collections.abc import Collection
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from quatrain.backbone.kv_cache import CachedAttention
+from quatrain.backbone.model import Backbone
+from quatrain.backbone.norm import InputScaledNorm, RMSNorm
+from quatrain.linear.embedding import QuantizedGroupEmbedding
+from quatrain.linear.int4 import Int4Linear
+from quatrain.linear.int8 import Int8DynActInt8WeightLinear
+from quatrain.quantize.distill.student_layers import (
+    Activations,
+    Factor,
+    ScaledIntegers,
+    StudentEmbedding,
+    StudentLinear,
+)
+
+
+class Student:
+    """`backbone`, which was built weight-only, with layers that can be trained in place of its own.
+
+    `trained`: the names, in the checkpoint, of the weights whose scales are, and of the vectors.
+    What is tied stays so: an output layer that has the embedding's integers shares them, and their
+    scales. `dtype`: what all linears but the output layer compute in.
+    """
+
+    def __init__(self, backbone: Backbone, trained: Collection[str], dtype: torch.dtype) -> None:
+        self.backbone, self._trained = backbone, trained
+        backbone.expand = None  # of a pruned vocabulary: -inf has no divergence
+        self.layers = Activations(dtype)
+        self._output = Activations(torch.float32)  # sees one row at a time, and so no int8
+        self._integers: dict[str, ScaledIntegers] = {}
+        self._vectors: dict[str, tuple[torch.Tensor, Factor]] = {}
+        for name, module in list(backbone.named_modules()):
+            self._replace(name, module)
+
+    def factors(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """What is trained: logarithms of the factors of scales, and of vectors."""
+        of_scales = {id(one): one.factor.log for one in self._integers.values()}
+        of_vectors = [factor.log for _, factor in self._vectors.values()]
+        return [log for log in of_scales.values() if log.requires_grad], of_vectors
+
+    def hidden(self, tokens: torch.Tensor, int8: bool) -> torch.Tensor:
+        """The normed hidden states [B, T, dim] of `tokens` int64 [B, T], each text from an empty
+        context; `int8`: computed as 8da4w."""
+        self.layers.int8 = int8
+        for module in self.backbone.modules():
+            if isinstance(module, CachedAttention):
+                # Empty caches, which hold on to nothing that was computed before.
+                module.make_room(*tokens.shape, self.layers.dtype)
+                module.to(tokens.device)
+        # Attention wants queries and keys of one type, whatever norms have made of them.
+        wide = self.layers.dtype == torch.float32
+        with (
+            torch.device(tokens.device),
+            torch.autocast(tokens.device.type, self.layers.dtype, enabled=not wide),
+        ):
+            return self.backbone.hidden(tokens, 0)
+
+    @torch.no_grad()
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What the checkpoint is to have in place of its own, by name: float32, scales in values
+        of bfloat16."""
+        found: dict[str, list[torch.Tensor]] = {}
+        for name, integers in self._integers.items():
+            if integers.factor.log.requires_grad:
+                scales = integers.scales().bfloat16().float().cpu()
+                found.setdefault(f"{_name_in_checkpoint(name)}.scales", []).append(scales)
+        made = {
+            name: torch.stack(scales) if ".experts." in name else scales[0]
+            for name, scales in found.items()
+        }
+        return made | {
+            f"{name}.weight": factor(first).cpu() for name, (first, factor) in self._vectors.items()
+        }
+
+    def _replace(self, name: str, module: nn.Module) -> None:
+        new = None
+        if isinstance(module, Int4Linear):
+            activations = self._output if name.startswith("output") else self.layers
+            integers = self._integers_of(name, module.weight, module.scales)
+            new = StudentLinear(integers, module.bias, activations)
+        elif isinstance(module, QuantizedGroupEmbedding) and module.bit_width == 4:
+            scales = module.scales.view(module.vocab_size, -1)
+            new = StudentEmbedding(self._integers_of(name, module.weight, scales))
+        elif isinstance(module, Int8DynActInt8WeightLinear):
+            integers = ScaledIntegers(module.weight, module.scales.view(-1, 1), trained=False)
+            new = StudentLinear(integers, None, self._output)
+        if new is not None:
+            self.backbone.set_submodule(name, new)
+        elif isinstance(module, RMSNorm | InputScaledNorm) and f"{name}.weight" in self._trained:
+            factor = Factor(module.weight)
+            self._vectors[name] = module.weight.detach(), factor
+            parametrize.register_parametrization(module, "weight", factor)
+
+    def _integers_of(
+        self, name: str, integers: torch.Tensor, scales: torch.Tensor
+    ) -> ScaledIntegers:
+        embedding = self._integers.get("tok_embeddings")
+        if name == "output" and embedding and torch.equal(embedding.integers, integers):
+            self._integers[name] = embedding
+        else:
+            trained = f"{_name_in_checkpoint(name)}.weight" in self._trained
+            self._integers[name] = ScaledIntegers(integers, scales, trained)
+        return self._integers[name]
+
+
+def _name_in_checkpoint(module: str) -> str:
+    """Experts are one tensor there; a rotated linear has its own inside."""
+    return re.sub(r"\.experts\.\d+\.", ".experts.", module.removesuffix(".base"))

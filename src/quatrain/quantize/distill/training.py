@@ -1,0 +1,167 @@
+"""The training itself: steps of Adam on the divergence of what the student predicts from what the
+teacher does."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from quatrain.errors import InputError
+from quatrain.int4 import Scheme
+from quatrain.quantize.distill.kept import load, save
+from quatrain.quantize.distill.student import Student
+from quatrain.quantize.distill.teacher import Teacher
+
+_SEED = 0
+_LOGITS_AT_ONCE = 1 << 23  # of float32: 34 MB
+_SECONDS_BETWEEN_SAVES = 60.0
+_SMOOTHED = 0.9  # of the divergence that is shown
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How it is trained.
+
+    `steps` of `texts` each, of which `at_once` are computed together. The rates, of the logarithms
+    of the factors of scales and of vectors, rise over `warm` steps and fall to nothing (cosine).
+    """
+
+    steps: int = 400
+    texts: int = 4
+    at_once: int = 2
+    scale_rate: float = 2e-3
+    vector_rate: float = 2e-3
+    warm: int = 10
+
+    def rate(self, step: int) -> float:
+        """Of the highest, at that step."""
+        return min(1.0, (step + 1) / self.warm) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+class Training:
+    """`student` learns what `teacher` predicts on `texts` int64 [texts, T].
+
+    `scheme`: None is both: what is computed together alternates between the two. `file` keeps how
+    far it has come; the same follows from there as without an interruption.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        teacher: Teacher,
+        texts: torch.Tensor,
+        scheme: Scheme | None,
+        file: Path,
+        recipe: Recipe,
+    ) -> None:
+        self.student, self.teacher, self.texts = student, teacher, texts
+        self.scheme, self.file, self.recipe = scheme, file, recipe
+        scales, vectors = student.factors()
+        groups = [
+            {"params": scales, "rate": recipe.scale_rate},
+            {"params": vectors, "rate": recipe.vector_rate},
+        ]
+        groups = [group for group in groups if group["params"]]
+        self._factors = scales + vectors
+        # Gradients are far smaller than Adam's usual epsilon.
+        self._optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.95), eps=1e-12)
+        self.done, self.divergence = 0, math.nan
+
+    def run(self, advance: Callable[[float, str], None]) -> None:
+        """Take the steps that are not done yet; `advance` hears of each.
+
+        Raises `InputError` where the divergence is not finite, `OSError` where the disk is full.
+        """
+        self._resume()
+        saved = time.monotonic()
+        while self.done < self.recipe.steps:
+            found = self._step(self.done)
+            if not math.isfinite(found):
+                raise InputError(
+                    f"--method distill: the divergence is {found} at step {self.done + 1}: the "
+                    "model overflows on the calibration text; use another text, or --method gptq"
+                )
+            first = math.isnan(self.divergence)
+            self.divergence = (
+                found if first else (_SMOOTHED * self.divergence + (1 - _SMOOTHED) * found)
+            )
+            self.done += 1
+            advance(self.done / self.recipe.steps, f"divergence {self.divergence:.4f}")
+            if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+                self._save()
+                saved = time.monotonic()
+        self._save()
+
+    def _step(self, step: int) -> float:
+        """One step of the optimizer; returns the mean divergence, in nats a token."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["rate"] * self.recipe.rate(step)
+        total = 0.0
+        picked = self._picked(step)
+        for index, part in enumerate(picked.split(self.recipe.at_once)):
+            total += self._learn(part, self._int8(step + index)) / len(picked)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return total / self.texts.shape[1]
+
+    def _learn(self, part: torch.Tensor, int8: bool) -> float:
+        """Add the gradients of some texts; returns their summed divergence."""
+        hidden = self.student.hidden(self.texts[part], int8)
+        # Of the logits only some are in memory, so their gradients stop here first.
+        seen = hidden.detach().requires_grad_()
+        exact = self.teacher.hidden[part]
+        tokens = self.recipe.texts * self.texts.shape[1]
+        total = 0.0
+        at_once = max(1, _LOGITS_AT_ONCE // self.student.backbone.config.vocab_size)
+        for rows, wished in zip(
+            seen.flatten(0, 1).split(at_once), exact.flatten(0, 1).split(at_once), strict=True
+        ):
+            divergence = self._divergence(rows, wished)
+            (divergence / tokens).backward()
+            total += divergence.item()
+        hidden.backward(seen.grad)
+        return total
+
+    def _divergence(self, rows: torch.Tensor, wished: torch.Tensor) -> torch.Tensor:
+        """Of the student's predictions from hidden states [N, dim], summed."""
+        student = F.log_softmax(self.student.backbone.logits(rows), -1)
+        with torch.no_grad():
+            teacher = F.log_softmax(self.teacher.logits(wished.to(rows.device)), -1)
+        return F.kl_div(student, teacher, reduction="sum", log_target=True)
+
+    def _int8(self, turn: int) -> bool:
+        return turn % 2 == 1 if self.scheme is None else self.scheme == Scheme.DYNAMIC_INT8
+
+    def _picked(self, step: int) -> torch.Tensor:
+        """Which texts a step reads: all are read once before any is read again."""
+        count, each = len(self.texts), self.recipe.texts
+        places = range(step * each, (step + 1) * each)
+        rounds = {place // count for place in places}
+        order = {
+            index: torch.randperm(count, generator=torch.Generator().manual_seed(_SEED + index))
+            for index in rounds
+        }
+        return torch.stack([order[place // count][place % count] for place in places])
+
+    def _save(self) -> None:
+        state = {
+            "done": self.done,
+            "divergence": self.divergence,
+            "factors": [factor.detach() for factor in self._factors],
+            "optimizer": self._optimizer.state_dict(),
+        }
+        save(state, self.file)
+
+    @torch.no_grad()
+    def _resume(self) -> None:
+        state = load(self.file)
+        if state is None:
+            return
+        self.done, self.divergence = state["done"], state["divergence"]
+        for factor, kept in zip(self._factors, state["factors"], strict=True):
+            factor.copy_(kept)
+        self._optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,227 @@
+"""Distillation of a tiny random model: nearer to floating point than what it starts from."""
+
+import errno
+import os
+import random
+import signal
+import string
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.support import gguf_files as ggufs
+from tests.support import tiny_models as tiny
+
+from quatrain.arithmetic import VULKAN_ARITHMETIC
+from quatrain.backbone.build import build_backbone
+from quatrain.checkpoint.open import open_checkpoint, open_float_model
+from quatrain.errors import InputError
+from quatrain.int4 import Scheme
+from quatrain.linear.int4 import compute_as
+from quatrain.quantize.calibrated_method import CALIBRATED
+from quatrain.quantize.calibration import Calibration, tokens_of_files
+from quatrain.quantize.distill.method import Distill
+from quatrain.quantize.distill.training import Recipe, Training
+from quatrain.quantize.pipeline import quantize_model
+from quatrain.stages import Stages
+
+SHORT = Recipe(steps=24, texts=4, scale_rate=5e-3, vector_rate=5e-3, warm=2)
+
+
+def distilling(recipe: Recipe) -> pytest.MonkeyPatch:
+    patched = pytest.MonkeyPatch()
+    patched.setitem(CALIBRATED, "distill", partial(Distill, recipe=recipe))
+    return patched
+
+
+@pytest.fixture(autouse=True)
+def short(request: pytest.FixtureRequest) -> None:
+    patched = distilling(replace(SHORT, steps=4))
+    request.addfinalizer(patched.undo)
+
+
+def write_text(file: Path, seed: int, length: int) -> Path:
+    file.write_text("".join(random.Random(seed).choices(string.ascii_letters + " ", k=length)))
+    return file
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model in m.gguf, the text.txt that it is trained on, and an other.txt."""
+    folder = tmp_path_factory.mktemp("distilled")
+    ggufs.write_gguf(folder / "m.gguf", tiny.float_tensors(tied=True))
+    write_text(folder / "text.txt", 0, 12_000)
+    write_text(folder / "other.txt", 1, 2_048)
+    return folder
+
+
+def calibration(folder: Path, scheme: Scheme | None = None) -> Calibration:
+    return Calibration((folder / "text.txt",), scheme=scheme)
+
+
+@pytest.fixture(scope="module")
+def made(folder: Path) -> dict[Scheme, list[str]]:
+    """Writes what gptq makes and what distillation does for each scheme, named so; gives what the
+    latter said as it went on."""
+    said: dict[Scheme, list[str]] = {}
+    patched = distilling(SHORT)
+    for scheme in Scheme:
+        quantize_model(
+            folder / "m.gguf",
+            folder / scheme,
+            method="distill",
+            calibration=calibration(folder, scheme),
+            stages=Stages(progress=lambda name, *_, s=scheme: said.setdefault(s, []).append(name)),
+        )
+        quantize_model(
+            folder / "m.gguf",
+            folder / f"gptq {scheme}",
+            method="gptq",
+            calibration=calibration(folder, scheme),
+        )
+    patched.undo()
+    return said
+
+
+def divergence(folder: Path, checkpoint: str, scheme: Scheme) -> float:
+    """From floating point, on the other text."""
+    opened, exact = open_checkpoint(folder / checkpoint), open_float_model(folder / "m.gguf")
+    rounded = build_backbone(opened.config, opened.tensors, scheme)
+    compute_as(rounded, VULKAN_ARITHMETIC)
+    original = build_backbone(exact.config, exact.tensors)
+    found = []
+    for text in tokens_of_files(exact, [folder / "other.txt"]):
+        logs = []
+        for backbone in (rounded, original):
+            backbone.reset()
+            logits = backbone.logits(backbone.hidden(text[None], 0))[0]
+            logs.append(F.log_softmax(logits, -1))
+        found.append(F.kl_div(*logs, reduction="batchmean", log_target=True))
+    return float(torch.stack(found).mean())
+
+
+@pytest.mark.parametrize("scheme", Scheme)
+def test_it_comes_nearer_than_what_it_starts_from(made, folder: Path, scheme: Scheme) -> None:
+    gptq = divergence(folder, f"gptq {scheme}", scheme)
+    assert divergence(folder, scheme, scheme) < 0.97 * gptq
+
+
+@pytest.mark.parametrize("scheme", Scheme)
+def test_the_divergence_that_is_shown_falls(made, folder: Path, scheme: Scheme) -> None:
+    shown = [name for name in made[scheme] if name.startswith("distill: divergence ")]
+    assert len(shown) == SHORT.steps
+    assert float(shown[-1].split()[-1]) < float(shown[0].split()[-1])
+
+
+@pytest.mark.parametrize("scheme", Scheme)
+def test_integers_stay_and_floats_move(made, folder: Path, scheme: Scheme) -> None:
+    """The embedding and the output layer stay one table; scales are values of bfloat16."""
+    gptq = open_checkpoint(folder / f"gptq {scheme}").tensors
+    found = open_checkpoint(folder / scheme).tensors
+    assert list(found) == list(gptq)
+    for name, tensor in found.items():
+        assert torch.equal(tensor, gptq[name]) == (tensor.dtype == torch.int8), name
+        if name.endswith(".scales"):
+            assert torch.equal(tensor, tensor.bfloat16().float()), name
+    assert torch.equal(found["tok_embeddings.scales"], found["output.scales"])
+
+
+def distill(folder: Path, output: Path, scheme: Scheme | None = None) -> None:
+    quantize_model(
+        folder / "m.gguf", output, method="distill", calibration=calibration(folder, scheme)
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(int(sys.argv[1]))
+sys.path.insert(0, sys.argv[2])
+from quatrain.quantize.distill import training
+from test_distill import *
+
+step = Training._step
+def killing(self, at):
+    if at == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, at)
+
+Training._step = killing
+training._SECONDS_BETWEEN_SAVES = 0.0
+distilling(replace(SHORT, steps=4))
+folder = Path(sys.argv[3])
+distill(folder, folder / "killed")
+"""
+
+
+def test_killed_it_goes_on_to_the_same_bytes(folder: Path) -> None:
+    """Both schemes by turns; it neither rounds anew nor begins again with the first step."""
+    threads = str(torch.get_num_threads())
+    arguments = [sys.executable, "-c", KILLED, threads, Path(__file__).parent, folder]
+    path = os.pathsep.join(filter(None, sys.path))
+    killed = subprocess.run(arguments, env=os.environ | {"PYTHONPATH": path}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (folder / "killed").exists() and (folder / ".killed.distilling").is_dir()
+    steps, step = [], Training._step
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Training, "_step", lambda self, at: (steps.append(at), step(self, at))[1])
+        patched.setattr("quatrain.quantize.distill.method.Gptq", None)
+        distill(folder, folder / "killed")
+    assert steps == [3]
+    assert not (folder / ".killed.distilling").exists()
+    distill(folder, folder / "whole")
+    assert contents(folder / "killed") == contents(folder / "whole")
+
+
+def test_what_another_request_left_is_thrown_away(folder: Path, monkeypatch) -> None:
+    def stopping(self, at):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Training, "_step", stopping)
+        distill(folder, folder / "other request", Scheme.WEIGHT_ONLY)
+    key = folder / ".other request.distilling" / "key"
+    before = key.read_text()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Training, "_step", stopping)
+        distill(folder, folder / "other request", Scheme.DYNAMIC_INT8)
+    assert key.read_text() != before
+
+
+def test_a_divergence_that_is_not_finite_leaves_nothing(folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Training, "_step", lambda self, at: float("nan"))
+    with pytest.raises(InputError, match=r"divergence is nan at step 1.*--method gptq"):
+        distill(folder, folder / "nan")
+    assert not [file for file in folder.iterdir() if "nan" in file.name]
+
+
+def test_a_full_disk_is_gone_on_from(folder: Path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("quatrain.quantize.distill.training.save", full)
+        with pytest.raises(InputError, match=r"No space left.*goes on where it was"):
+            distill(folder, folder / "full")
+    assert not (folder / "full").exists()
+    monkeypatch.setattr("quatrain.quantize.distill.method.Gptq", None)
+    distill(folder, folder / "full")
+    open_checkpoint(folder / "full").check_values()
+
+
+def test_a_model_too_large_to_be_trained_is_refused_at_once(folder: Path, monkeypatch) -> None:
+    sizes = {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr("quatrain.quantize.distill.memory.os.sysconf", sizes.__getitem__)
+    with pytest.raises(InputError, match=r"--method distill needs about 1 GB .* use --method gptq"):
+        distill(folder, folder / "large")
+    assert not [file for file in folder.iterdir() if "large" in file.name]

@@ -1,0 +1,60 @@
+"""What is trained computes what the checkpoint's own backbone does, and learns everywhere."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.support.families import ROWS
+from tests.support.family_errors import model_of
+from tests.support.peers import saved
+
+from quatrain.arithmetic import VULKAN_ARITHMETIC
+from quatrain.backbone.build import build_backbone
+from quatrain.checkpoint.checkpoint import Checkpoint
+from quatrain.checkpoint.open import open_checkpoint
+from quatrain.int4 import Scheme
+from quatrain.linear.int4 import compute_as
+from quatrain.quantize.distill.student import Student
+from quatrain.quantize.pipeline import quantize_model
+
+TOKENS = torch.arange(24).view(2, 12)
+
+
+@pytest.fixture(scope="module", params=sorted(ROWS))
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory) -> Checkpoint:
+    folder: Path = tmp_path_factory.mktemp("family")
+    model = saved(model_of(ROWS[request.param]), folder / "m")
+    quantize_model(model, folder / "out", method="rtn", embedding="int4")
+    return open_checkpoint(folder / "out")
+
+
+def student_of(checkpoint: Checkpoint, dtype: torch.dtype) -> Student:
+    backbone = build_backbone(checkpoint.config, checkpoint.tensors, Scheme.WEIGHT_ONLY)
+    return Student(backbone, set(checkpoint.tensors), dtype)
+
+
+@pytest.mark.parametrize("scheme", Scheme)
+def test_it_computes_the_same(checkpoint: Checkpoint, scheme: Scheme) -> None:
+    """In float32, and near it in bfloat16, whose roundings are the cruder ones."""
+    backbone = build_backbone(checkpoint.config, checkpoint.tensors, scheme)
+    compute_as(backbone, VULKAN_ARITHMETIC)
+    expected = torch.cat([backbone.hidden(text[None], 0) for text in TOKENS])
+    int8 = scheme == Scheme.DYNAMIC_INT8
+    for dtype, most in ((torch.float32, 0.02 if int8 else 1e-4), (torch.bfloat16, 0.1)):
+        found = student_of(checkpoint, dtype).hidden(TOKENS, int8)
+        assert (found - expected).norm() < most * expected.norm()
+
+
+def test_all_of_it_learns(checkpoint: Checkpoint) -> None:
+    student = student_of(checkpoint, torch.bfloat16)
+    student.backbone.logits(student.hidden(TOKENS, int8=True)).square().mean().backward()
+    scales, vectors = student.factors()
+    made = student.tensors()
+    assert made.keys() == {
+        name
+        for name in checkpoint.tensors
+        if name.endswith((".scales", "norm.weight", "norm_fn.weight"))
+    }
+    for factor in scales + vectors:
+        assert factor.grad is not None and torch.isfinite(factor.grad).all()
+    assert any(factor.grad.any() for factor in scales)
