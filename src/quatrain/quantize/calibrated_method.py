@@ -7,7 +7,7 @@ from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import InputError
 from quatrain.quantize.calibration import Calibration
 from quatrain.quantize.distill.memory import require_memory
-from quatrain.quantize.distill.method import MOST_TOKENS, Distill
+from quatrain.quantize.distill.method import MOST_TRAINED, Distill
 from quatrain.quantize.distill.training import Recipe
 from quatrain.quantize.methods.gptq import Gptq
 from quatrain.quantize.opened_source import OpenedSource
@@ -46,7 +46,7 @@ def calibrated_method(
         if calibration is None:
             calibration = Calibration.usual(model, opened.tokenizer) or Calibration()
         with one_thread():  # or another number of them would write another text
-            most = MOST_TOKENS if method == "distill" else None
+            most = MOST_TRAINED if method == "distill" else None
             tokens = calibration.tokens(model, opened.tokenizer, stages, most)
         if method == "distill":
             require_memory(model, *tokens.shape, Recipe())

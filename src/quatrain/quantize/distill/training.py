@@ -77,20 +77,20 @@ class Training:
         Raises `InputError` where the divergence is not finite, `OSError` where the disk is full.
         """
         self._resume()
-        saved = time.monotonic()
+        first, saved = self.done, time.monotonic()
         while self.done < self.recipe.steps:
             found = self._step(self.done)
-            if not math.isfinite(found):
+            if not math.isfinite(found) or not self._is_finite():
                 raise InputError(
                     f"--method distill: the divergence is {found} at step {self.done + 1}: the "
                     "model overflows on the calibration text; use another text, or --method gptq"
                 )
-            first = math.isnan(self.divergence)
-            self.divergence = (
-                found if first else (_SMOOTHED * self.divergence + (1 - _SMOOTHED) * found)
-            )
+            shown = found if math.isnan(self.divergence) else self.divergence
+            self.divergence = _SMOOTHED * shown + (1 - _SMOOTHED) * found
             self.done += 1
-            advance(self.done / self.recipe.steps, f"divergence {self.divergence:.4f}")
+            # Of what this attempt has to do, from which the time that is left is told.
+            part = (self.done - first) / (self.recipe.steps - first)
+            advance(part, f"divergence {self.divergence:.4f}")
             if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
                 self._save()
                 saved = time.monotonic()
@@ -132,6 +132,9 @@ class Training:
         with torch.no_grad():
             teacher = F.log_softmax(self.teacher.logits(wished.to(rows.device)), -1)
         return F.kl_div(student, teacher, reduction="sum", log_target=True)
+
+    def _is_finite(self) -> bool:
+        return all(bool(torch.isfinite(factor).all()) for factor in self._factors)
 
     def _int8(self, turn: int) -> bool:
         return turn % 2 == 1 if self.scheme is None else self.scheme == Scheme.DYNAMIC_INT8
