@@ -7,70 +7,19 @@ quantized model and those that it should have had.
 
 import re
 from collections.abc import Mapping
-from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.backbone.model import Block
 from quatrain.linear.affine import fake_quantize_rows
+from quatrain.quantize.methods.linear_inputs import LinearInputs, linear_of
 from quatrain.quantize.methods.round_to_nearest import quantize_groups
-from quatrain.quantize.methods.second_order import SecondMoments
 
-_TOWARD_FLOAT = 0.5  # how much of the difference to the floating-point outputs is made good
-_RIDGE = 0.2  # of H's mean diagonal, in that regression
 LEAST_TOKENS = 64  # that a linear must see to be rounded by second moments; an expert may not
 
 Rounded = tuple[torch.Tensor, torch.Tensor]  # int8 [N, K] in [-8, 7], float32 scales [N, K / group]
-
-
-class LinearInputs:
-    """What linears see that share an input: `exact` and `seen` [..., K], as the floating-point
-    model has it and as the quantized one does."""
-
-    def __init__(self, exact: torch.Tensor, seen: torch.Tensor, group_size: int) -> None:
-        self.exact, self.seen = exact.flatten(0, -2), seen.flatten(0, -2)
-        self.group_size = group_size
-        # What a router sends elsewhere is a row of zeros.
-        self.tokens = int(self.seen.any(-1).sum())
-
-    @cached_property
-    def moments(self) -> torch.Tensor:
-        """H = E[seen seen^T], [K, K]. Raises `ValueError` where that is not finite."""
-        moments = self.seen.T @ self.seen / self.tokens
-        if not torch.isfinite(moments).all():
-            raise ValueError("gets inputs that are not finite")
-        return moments
-
-    @cached_property
-    def second_order(self) -> SecondMoments:
-        return SecondMoments(self.moments, self.group_size)
-
-    @cached_property
-    def _inverse(self) -> torch.Tensor:
-        """(H + l mean(diag H) I)^-1 in float64."""
-        ridged = self.moments.double()
-        ridged.diagonal().add_(_RIDGE * float(ridged.diagonal().mean()))
-        return torch.cholesky_inverse(torch.linalg.cholesky(ridged))
-
-    @cached_property
-    def _regression(self) -> torch.Tensor:
-        """What of exact - seen can be told from seen, [K, K]: its rows times seen."""
-        missing = (self.exact - self.seen).T @ self.seen / self.tokens
-        return (missing.double() @ self._inverse).float()
-
-    def toward_float(
-        self, weight: torch.Tensor, missing: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """The weight [N, K] that, of `seen`, makes more of what `weight` makes of `exact`, and of
-        `missing` [..., N] besides."""
-        change = weight @ self._regression
-        if missing is not None:
-            covariance = missing.flatten(0, -2).T @ self.seen / self.tokens
-            change += (covariance.double() @ self._inverse).float()
-        return weight + _TOWARD_FLOAT * change
 
 
 class TwinLayer:
@@ -139,11 +88,23 @@ class TwinLayer:
         self._rounded.setdefault(name, []).append(rounded)
         return dequantized(*rounded)
 
+    def weigh(self, name: str, exact: torch.Tensor, inputs: LinearInputs) -> None:
+        """Weigh each token's error by what a norm then divides it by, where `exact` [B, T, N] are
+        the floating-point model's results and go to the residual stream: some tokens' states are a
+        hundred times larger than the others', and would be all that is seen."""
+        if name not in ("attention.wo", "feed_forward.w2"):
+            return
+        normed = exact
+        if name in self._factors and self._stream is not None:
+            normed = self._stream.chunk(2)[0] + self._factors[name] * exact
+        mean_square = normed.flatten(0, -2).square().mean(-1, keepdim=True)
+        inputs.weights /= mean_square.clamp(min=torch.finfo(torch.float32).tiny)
+
     def _toward_float(self, name: str, weight: torch.Tensor, inputs: LinearInputs) -> torch.Tensor:
         missing = None
         if name in self._factors and self._stream is not None:
             exact, seen = self._stream.chunk(2)
-            missing = (exact - seen) / self._factors[name]
+            missing = exact / self._factors[name], seen / self._factors[name]
         return inputs.toward_float(weight, missing)
 
     def _see_stream(self, norm: nn.Module, args: tuple[torch.Tensor]) -> None:
@@ -170,11 +131,14 @@ class _TwinLinear(nn.Module):
         self.layer = (layer,)  # not one of the module's children
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        inputs = self.layer[0].inputs(x)
-        weight = self.layer[0].round(self.name, self.linear.weight, inputs)
+        layer, linear = self.layer[0], self.linear
+        inputs = layer.inputs(x)
         shape = (len(x) // 2, x.shape[1], -1)
-        exact = self.linear(inputs.exact).view(shape)
-        return torch.cat([exact, F.linear(inputs.seen, weight, self.linear.bias).view(shape)])
+        exact = linear_of(inputs.exact, linear.weight, linear.bias).view(shape)
+        layer.weigh(self.name, exact, inputs)
+        weight = layer.round(self.name, linear.weight, inputs)
+        seen = linear_of(inputs.seen, weight, linear.bias).view(shape)
+        return torch.cat([exact, seen])
 
 
 def _name_in_plan(module: str) -> str:

@@ -1,0 +1,106 @@
+"""What linears that share an input see, as the floating-point model has it and as the quantized one
+does; and products over all tokens, in two threads whatever the machine has, so that the same bytes
+come out everywhere."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+
+from quatrain.quantize.methods.second_order import SecondMoments
+
+_TOWARD_FLOAT = 0.5  # how much of the difference to the floating-point outputs is made good
+_RIDGE = 0.2  # of H's mean diagonal, in that regression
+_TOKENS_AT_ONCE = 2048
+_POOL = ThreadPoolExecutor(2, thread_name_prefix="quantize")
+_Made = TypeVar("_Made")
+
+
+class LinearInputs:
+    """`exact` and `seen` [..., K]: as the floating-point model has the input and as the quantized
+    one does. `tokens`: how many there are. `weights` [rows, 1]: of each token's error in the sum.
+    """
+
+    def __init__(self, exact: torch.Tensor, seen: torch.Tensor, group_size: int) -> None:
+        self.exact, self.seen = exact.flatten(0, -2), seen.flatten(0, -2)
+        self.group_size = group_size
+        # What a router sends elsewhere is a row of zeros.
+        self.weights = self.seen.any(-1, keepdim=True).float()
+        self.tokens = int(self.weights.sum())
+
+    @cached_property
+    def moments(self) -> torch.Tensor:
+        """H = E[seen seen^T], [K, K]. Raises `ValueError` where that is not finite."""
+        moments = self._mean_with_seen(lambda rows: self.seen[rows])
+        if not torch.isfinite(moments).all():
+            raise ValueError("gets inputs that are not finite")
+        return moments
+
+    @cached_property
+    def second_order(self) -> SecondMoments:
+        return SecondMoments(self.moments, self.group_size)
+
+    @cached_property
+    def _inverse(self) -> torch.Tensor:
+        """(H + l mean(diag H) I)^-1 in float64."""
+        ridged = self.moments.double()
+        ridged.diagonal().add_(_RIDGE * float(ridged.diagonal().mean()))
+        return torch.cholesky_inverse(torch.linalg.cholesky(ridged))
+
+    @cached_property
+    def _regression(self) -> torch.Tensor:
+        """What of exact - seen can be told from seen, [K, K]: its rows times seen."""
+        missing = self._mean_with_seen(lambda rows: self.exact[rows] - self.seen[rows])
+        return (missing.double() @ self._inverse).float()
+
+    def toward_float(
+        self, weight: torch.Tensor, missing: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """The weight [N, K] that, of `seen`, makes more of what `weight` makes of `exact`, and of
+        the difference of the two of `missing`, [..., N] each, besides."""
+        change = weight @ self._regression
+        if missing is not None:
+            wished, there = (part.flatten(0, -2) for part in missing)
+            covariance = self._mean_with_seen(lambda rows: wished[rows] - there[rows])
+            change += (covariance.double() @ self._inverse).float()
+        return weight + _TOWARD_FLOAT * change
+
+    def _mean_with_seen(self, left: Callable[[slice], torch.Tensor]) -> torch.Tensor:
+        """E[left seen^T] over the tokens, [M, K]; `left` gives some of its rows [rows, M]."""
+
+        def of_half(half: slice) -> torch.Tensor:
+            total: torch.Tensor | None = None
+            for first in range(half.start, half.stop, _TOKENS_AT_ONCE):
+                rows = slice(first, min(first + _TOKENS_AT_ONCE, half.stop))
+                part = left(rows).T @ (self.seen[rows] * self.weights[rows])
+                total = part if total is None else total.add_(part)
+            assert total is not None
+            return total
+
+        of_halves = in_two_threads(of_half, len(self.seen))
+        return torch.stack(of_halves).sum(0) / self.weights.sum()
+
+
+def linear_of(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """`x` [rows, K] times `weight` [N, K], and `bias` [N]: [rows, N]."""
+    made = torch.empty(len(x), len(weight))
+
+    def of_half(half: slice) -> None:
+        made[half] = F.linear(x[half], weight, bias)
+
+    in_two_threads(of_half, len(x))
+    return made
+
+
+def in_two_threads(work: Callable[[slice], _Made], rows: int) -> list[_Made]:
+    """What `work` makes of the first half of so many rows, and of the second."""
+
+    @torch.inference_mode()
+    def of(half: slice) -> _Made:
+        return work(half)
+
+    halves = [slice(0, rows // 2), slice(rows // 2, rows)]
+    return list(_POOL.map(of, [half for half in halves if half.start < half.stop]))
