@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 
 from quatrain.quantize.methods.second_order import SecondMoments
 
@@ -84,15 +83,18 @@ class LinearInputs:
         return torch.stack(of_halves).sum(0) / self.weights.sum()
 
 
-def linear_of(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """`x` [rows, K] times `weight` [N, K], and `bias` [N]: [rows, N]."""
-    made = torch.empty(len(x), len(weight))
+def compute_linear(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, made: torch.Tensor
+) -> None:
+    """`x` [rows, K] times `weight` [N, K], and `bias` [N], into `made` [rows, N]."""
 
     def of_half(half: slice) -> None:
-        made[half] = F.linear(x[half], weight, bias)
+        if bias is None:
+            torch.mm(x[half], weight.T, out=made[half])
+        else:
+            torch.addmm(bias, x[half], weight.T, out=made[half])
 
     in_two_threads(of_half, len(x))
-    return made
 
 
 def in_two_threads(work: Callable[[slice], _Made], rows: int) -> list[_Made]:

@@ -14,7 +14,7 @@ from torch import nn
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.backbone.model import Block
 from quatrain.linear.affine import fake_quantize_rows
-from quatrain.quantize.methods.linear_inputs import LinearInputs, linear_of
+from quatrain.quantize.methods.linear_inputs import LinearInputs, compute_linear
 from quatrain.quantize.methods.round_to_nearest import quantize_groups
 
 LEAST_TOKENS = 64  # that a linear must see to be rounded by second moments; an expert may not
@@ -133,12 +133,13 @@ class _TwinLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         layer, linear = self.layer[0], self.linear
         inputs = layer.inputs(x)
-        shape = (len(x) // 2, x.shape[1], -1)
-        exact = linear_of(inputs.exact, linear.weight, linear.bias).view(shape)
+        made = torch.empty(*x.shape[:2], len(linear.weight))
+        exact, seen = made.chunk(2)
+        compute_linear(inputs.exact, linear.weight, linear.bias, exact.flatten(0, 1))
         layer.weigh(self.name, exact, inputs)
         weight = layer.round(self.name, linear.weight, inputs)
-        seen = linear_of(inputs.seen, weight, linear.bias).view(shape)
-        return torch.cat([exact, seen])
+        compute_linear(inputs.seen, weight, linear.bias, seen.flatten(0, 1))
+        return made
 
 
 def _name_in_plan(module: str) -> str:

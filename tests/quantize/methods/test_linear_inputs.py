@@ -1,0 +1,69 @@
+"""What second-order rounding knows of a linear's inputs, against numpy and a model with a sink."""
+
+import numpy as np
+import pytest
+import torch
+from tests.support import tiny_models as tiny
+
+from quatrain.backbone.layer_by_layer import LayerByLayer
+from quatrain.checkpoint.open import open_float_model
+from quatrain.quantize.methods.linear_inputs import LinearInputs, compute_linear
+from quatrain.quantize.methods.twin_layer import TwinLayer
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 5000])
+def test_moments_are_weighted_means(rows):
+    seen, weights = torch.randn(rows, 32), torch.rand(rows, 1) + 0.1
+    inputs = LinearInputs(seen, seen, 32)
+    inputs.weights = weights
+    expected = np.einsum(
+        "ti,tj->ij", (seen * weights).double().numpy(), seen.double().numpy()
+    ) / float(weights.double().sum())
+    assert np.allclose(inputs.moments.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_of_zeros_are_no_tokens():
+    seen = torch.randn(10, 32)
+    padded = LinearInputs(torch.cat([seen, torch.zeros(90, 32)]), torch.zeros(100, 32), 32)
+    assert padded.tokens == 0
+    padded = LinearInputs(torch.zeros(100, 32), torch.cat([seen, torch.zeros(90, 32)]), 32)
+    assert padded.tokens == 10
+    alone = LinearInputs(torch.zeros(10, 32), seen, 32)
+    assert torch.allclose(padded.moments, alone.moments, atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [None, torch.randn(5)])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_linear_in_two_threads(rows, bias):
+    x, weight = torch.randn(rows, 8), torch.randn(5, 8)
+    made = torch.empty(rows, 5)
+    with torch.inference_mode():
+        compute_linear(x, weight, bias, made)
+    assert torch.allclose(made, torch.nn.functional.linear(x, weight, bias), atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_token_of_huge_states_is_not_all_that_is_seen(tmp_path):
+    """An attention sink: what some tokens add to the residual stream is a thousand times more."""
+    model = open_float_model(tiny.write_hugging_face(tmp_path / "m"))
+    layers = LayerByLayer(model.config, model.tensors)
+    stream = layers.ends.embed(torch.randint(model.config.vocab_size, (16, 64)))
+    plain = _rounded_w2(layers, stream, factor=1)
+    with_sink = _rounded_w2(layers, stream, factor=1000)
+    same = (plain == with_sink).float().mean()
+    assert same > 0.9, same
+
+
+def _rounded_w2(layers: LayerByLayer, stream: torch.Tensor, factor: float) -> torch.Tensor:
+    """The down projection's integers, where each text's first input to it is `factor` as large."""
+    block = layers.load(0, 2 * len(stream), stream.shape[1])
+    methods = {"feed_forward.w2": "gptq"}
+    layer = TwinLayer(block, methods, 32, torch.zeros(len(stream), dtype=torch.bool))
+
+    def enlarge(module: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        first = torch.arange(stream.shape[1])[:, None] == 0
+        return (torch.where(first, args[0] * factor, args[0]),)
+
+    block.feed_forward.w2.register_forward_pre_hook(enlarge)
+    layers.run(block, torch.cat([stream, stream]))
+    return layer.taken()["feed_forward.w2"][0]
