@@ -25,7 +25,7 @@ from quatrain.linear.packing import is_int4
 from quatrain.stages import Stages
 from quatrain.tokenizer.copies import copy_tokenizer_files
 from quatrain.tokenizer.end_tokens import token_ids
-from quatrain.tokenizer.files import CONFIG, TOKENIZER
+from quatrain.tokenizer.files import tokenizer_files_in
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,7 @@ def checked_checkpoint(
         params={**params, "quantization_args": {**stated, "group_size": group_size}},
         group_size=group_size,
         source=source,
-        tokenizer_files=[
-            beside for name in (TOKENIZER, CONFIG) if (beside := folder / name).is_file()
-        ],
+        tokenizer_files=tokenizer_files_in(folder),
     )
 
 

@@ -10,7 +10,7 @@ from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import UnknownTokenizer
 from quatrain.tokenizer.copies import copy_tokenizer_files
 from quatrain.tokenizer.end_tokens import token_ids
-from quatrain.tokenizer.files import unread_vocabularies
+from quatrain.tokenizer.on_a_phone import unread_on_a_phone
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,16 @@ def write_tokenizer_of(
     if given is not None:
         begin, end = source.params.get("bos_idx"), token_ids(source.params.get("eos_idx"))
         files = copy_tokenizer_files(given, folder, begin, end)
-        return WrittenTokenizer(files, _beyond(files, source.config.vocab_size))
+        return WrittenTokenizer(files, _notes(files, source.config.vocab_size))
     try:
         files = source.write_tokenizer(folder)
     except UnknownTokenizer as error:
         return WrittenTokenizer([], [f"There is no tokenizer with it: {error}."])
-    notes = _beyond(files, source.config.vocab_size) if files else _unread(source.source)
-    return WrittenTokenizer(files, notes)
+    return WrittenTokenizer(files, _notes(files, source.config.vocab_size) if files else [])
+
+
+def _notes(files: list[Path], vocab_size: int) -> list[str]:
+    return [*_beyond(files, vocab_size), *_not_on_a_phone(files[0])]
 
 
 def _beyond(files: list[Path], vocab_size: int) -> list[str]:
@@ -57,11 +60,12 @@ def _beyond(files: list[Path], vocab_size: int) -> list[str]:
     ]
 
 
-def _unread(source: Path) -> list[str]:
-    folder = source if source.is_dir() else source.parent
+def _not_on_a_phone(tokenizer: Path) -> list[str]:
+    unread = unread_on_a_phone(tokenizer)
+    if unread is None:
+        return []
     return [
-        f"{folder / name} alone is not read as a tokenizer. Let transformers write the "
-        "tokenizer.json, AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), and give "
-        "it as --tokenizer."
-        for name in unread_vocabularies(folder)[:1]
+        f"ExecuTorch's tokenizer in an app does not read this tokenizer.json ({unread}), which "
+        "works here. For a phone give another form of it as --tokenizer, such as the model's "
+        "tokenizer.model."
     ]

@@ -13,7 +13,7 @@ def print_checkpoint(
     for line in details:
         print(line)
     if not report.tokenizer:
-        print(f"  tokenizer none: the {read_from} came without a tokenizer.json")
+        print(f"  tokenizer none: the {read_from} came without a tokenizer that is read")
     for note in report.notes:
         print(f"  note: {note}")
     seconds = sum(report.seconds.values())

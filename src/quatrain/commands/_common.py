@@ -80,7 +80,10 @@ Emulate = Annotated[
 TokenizerFile = Annotated[
     Path | None,
     typer.Option(
-        "--tokenizer", metavar="FILE", help="tokenizer.json; default: the one beside the model."
+        "--tokenizer",
+        metavar="FILE",
+        help="tokenizer.json, tokenizer.model, vocab.json or tekken.json; default: the one beside "
+        "the model.",
     ),
 ]
 

@@ -19,6 +19,11 @@ import jinja2.sandbox
 from quatrain.errors import InputError
 
 Message = dict[str, Any]
+# What a template may raise, which is a program of someone else's.
+_FAILURES = (
+    jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError,
+    RecursionError, MemoryError,
+)  # fmt: skip
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # what a message calls it, this first
 
 
@@ -88,7 +93,7 @@ def render(
     }
     try:
         return _environment().from_string(template).render(given)
-    except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+    except _FAILURES as error:
         raise InputError(f"{source}: its chat template failed: {error}") from error
 
 

@@ -7,22 +7,23 @@ from typing import Any
 
 from quatrain.json_files import read_object, write_json
 from quatrain.tokenizer.end_tokens import eos_idx_of, token_ids
-from quatrain.tokenizer.files import CONFIG, TOKENIZER
+from quatrain.tokenizer.files import CONFIG, TOKENIZER, tokenizer_in
 from quatrain.tokenizer.load import Tokenizer, read_tokenizer
 
 
 def copy_tokenizer_files(
     source: Path, folder: Path, bos_id: int | None = None, eos_ids: list[int] | None = None
 ) -> list[Path]:
-    """Write the tokenizer `source`, a tokenizer.json or a folder with one, to `folder`.
+    """Write the tokenizer `source`, a file that holds one or a folder with such a file, to
+    `folder`.
 
     tokenizer.json gives the ids that transformers gives, and is `source`'s own where that does so
     alone. tokenizer_config.json states what the files beside it say, and the ids that begin and
     end a text: the given ones and the tokenizer's own. Returns what it wrote: nothing where a
-    folder has no tokenizer.json. Raises `InputError` where a file is damaged.
+    folder has none. Raises `InputError` where a file is damaged.
     """
-    file = source / TOKENIZER if source.is_dir() else source
-    if source.is_dir() and not file.is_file():
+    file = tokenizer_in(source) if source.is_dir() else source
+    if file is None:
         return []
     model, config, changed = read_tokenizer(file)
     own = Tokenizer(model, config, str(file)).eos_ids

@@ -1,5 +1,7 @@
 """A tokenizer's files: what they are called, where they lie, how they are copied.
 
+A model's folder may hold another form of tokenizer instead (`quatrain.tokenizer.vocabulary_files`).
+
 | where | tokenizer.json | tokenizer_config.json |
 |---|---|---|
 | a model's folder, an int4 checkpoint | `tokenizer.json` | `tokenizer_config.json` |
@@ -23,13 +25,24 @@ _SPECIAL, _ADDED = "special_tokens_map.json", "added_tokens.json"
 _TEMPLATE, _MORE_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
 _PROCESSOR = "chat_template.json"
 _BESIDE = (CONFIG, _SPECIAL, _ADDED, _TEMPLATE, _PROCESSOR)
-# SentencePiece's or tiktoken's, BPE before tokenizer.json, Mistral's.
-_UNREAD = ("tokenizer.model", "vocab.json", "tekken.json")
+# SentencePiece's or tiktoken's; BPE before tokenizer.json; Mistral's. Where there are several, what
+# AutoTokenizer takes.
+SENTENCEPIECE, VOCABULARY, TEKKEN = "tokenizer.model", "vocab.json", "tekken.json"
+MERGES = "merges.txt"  # goes with VOCABULARY
+_FORMS = (TOKENIZER, TEKKEN, SENTENCEPIECE, VOCABULARY)
+# The class that AutoTokenizer takes by a config.json's model_type, and those of them that it takes
+# whatever tokenizer_config.json says.
+_CLASSES = dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text"), "GemmaTokenizer")
+_CLASSES |= dict.fromkeys(("qwen2", "qwen3"), "Qwen2Tokenizer")
+_CLASSES |= dict.fromkeys(("mistral", "phi3", "granite"), "TokenizersBackend")
+_ALWAYS = ("qwen2", "mistral", "phi3", "granite")
 
 
 def sibling(tokenizer: Path, name: str) -> Path:
     """The file `name` that goes with `tokenizer`, of the same prefix; it may not be."""
-    return tokenizer.with_name(f"{tokenizer.name.removesuffix(TOKENIZER)}{name}")
+    its_own = tokenizer.name.endswith(TOKENIZER)
+    prefix = tokenizer.name.removesuffix(TOKENIZER) if its_own else ""
+    return tokenizer.with_name(f"{prefix}{name}")
 
 
 def beside(program: Path, name: str) -> Path:
@@ -48,19 +61,21 @@ def require_tokenizer(path: Path) -> None:
 
 
 def find_tokenizer(model: Path | str, *folders: Path) -> Path:
-    """Find the tokenizer.json that goes with a program.
+    """Find the tokenizer.json that goes with a program, or another form of a tokenizer.
 
     Args:
-        model: The program; `<stem>.tokenizer.json` beside it, else tokenizer.json, is its own.
-        folders: Where to look for a tokenizer.json next, in order.
+        model: The program; `<stem>.tokenizer.json` beside it, else the folder's, is its own.
+        folders: Where to look for a tokenizer next, in order.
 
     Raises:
         InputError: Where there is none.
     """
     model = Path(model)
     own = beside(model, TOKENIZER)
-    for file in (own, *(folder / TOKENIZER for folder in (model.parent, *folders))):
-        if file.is_file():
+    if own.is_file():
+        return own
+    for folder in (model.parent, *folders):
+        if file := tokenizer_in(folder):
             return file
     elsewhere = "".join(f", none in {folder}" for folder in folders)
     raise InputError(
@@ -82,21 +97,37 @@ def chosen_tokenizer(given: Path | str | None, model: Path | str, *folders: Path
         raise InputError(f"{error}, or give one as --tokenizer") from error
 
 
+def tokenizer_in(folder: Path) -> Path | None:
+    """The file in `folder` that holds a tokenizer: tokenizer.json, or another form where there is
+    none; None without any."""
+    return next((folder / name for name in _FORMS if (folder / name).is_file()), None)
+
+
 def tokenizer_files_in(folder: Path) -> list[Path]:
-    """The files in `folder` that say what its tokenizer.json is and does; none without it."""
-    return files_of(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else []
+    """The files in `folder` that say what its tokenizer is and does; none without it."""
+    tokenizer = tokenizer_in(folder)
+    return [] if tokenizer is None else files_of(tokenizer)
 
 
 def files_of(tokenizer: Path) -> list[Path]:
     """`tokenizer` and the files beside it that say what it is and does."""
     named = [sibling(tokenizer, name) for name in _BESIDE]
-    more = _more_templates(tokenizer.parent) if tokenizer.name == TOKENIZER else []
+    if tokenizer.name in _FORMS[1:]:
+        named += [sibling(tokenizer, name) for name in (MERGES, "config.json")]
+    more = _more_templates(tokenizer.parent) if tokenizer.name in _FORMS else []
     return [tokenizer, *(file for file in named if file.is_file()), *more]
 
 
-def unread_vocabularies(folder: Path) -> list[str]:
-    """The files in `folder` that hold a tokenizer in a form that is not read."""
-    return [name for name in _UNREAD if (folder / name).is_file()]
+def tokenizer_class(tokenizer: Path, config: dict[str, Any]) -> str:
+    """The class in transformers of `tokenizer`, whose tokenizer_config.json is `config`, as
+    AutoTokenizer chooses it; "" where nothing says."""
+    file = sibling(tokenizer, "config.json")
+    fields = read_object(file) if file.is_file() else {}
+    model_type = str(fields.get("model_type"))
+    stated = config.get("tokenizer_class") or fields.get("tokenizer_class")
+    if model_type in _ALWAYS or not isinstance(stated, str):
+        return _CLASSES.get(model_type, "")
+    return stated.removesuffix("Fast")
 
 
 def read_config_of(tokenizer: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -126,7 +157,7 @@ def read_config_of(tokenizer: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _templates_in_files(tokenizer: Path) -> dict[str, str]:
     file = sibling(tokenizer, _TEMPLATE)
     templates = {"default": _text(file)} if file.is_file() else {}
-    if tokenizer.name == TOKENIZER:
+    if tokenizer.name in _FORMS:
         templates |= {more.stem: _text(more) for more in _more_templates(tokenizer.parent)}
     return templates
 

@@ -1,4 +1,4 @@
-"""Text to tokens and back: a tokenizer.json, and what the files beside it say."""
+"""Text to tokens and back: a tokenizer.json or another form, and what the files beside it say."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +11,7 @@ from quatrain.tokenizer.chat import pick, render, templates_of
 from quatrain.tokenizer.end_tokens import end_ids_of_config, turn_end
 from quatrain.tokenizer.files import read_config_of, require_tokenizer
 from quatrain.tokenizer.named_tokens import add_named_tokens, special_texts
+from quatrain.tokenizer.vocabulary_files import ends_added, is_vocabulary, read_vocabulary
 
 
 class Tokenizer:
@@ -42,7 +43,8 @@ class Tokenizer:
         """Read a tokenizer.json as transformers' AutoTokenizer does, and the files beside it.
 
         Args:
-            path: The tokenizer.json. `*tokenizer_config.json` of the same prefix is read where
+            path: The tokenizer.json, or a tokenizer.model, vocab.json (with merges.txt) or
+                tekken.json. `*tokenizer_config.json` of the same prefix is read where
                 there is one: for `model.tokenizer.json`, `model.tokenizer_config.json`; likewise
                 special_tokens_map.json, added_tokens.json and chat templates.
 
@@ -107,14 +109,20 @@ class Tokenizer:
 
 
 def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], bool]:
-    """(the tokenizer of the tokenizer.json `path` with every token that is named beside it, which
-    pads and cuts nothing; what those files say, as one tokenizer_config.json; whether the
-    tokenizer is another than `path` alone holds).
+    """(the tokenizer in `path`, a tokenizer.json or another form, with every token that is named
+    beside it, which pads and cuts nothing; what those files say, as one tokenizer_config.json;
+    whether the tokenizer is another than `path` alone holds).
 
-    Raises `InputError` where a file is missing or damaged.
+    Raises `InputError` where a file is missing or damaged, `UnknownTokenizer` where it is of a kind
+    that is not read.
     """
     require_tokenizer(path)
     config, added = read_config_of(path)
+    if is_vocabulary(path):
+        model, config = read_vocabulary(path, config)
+        add_named_tokens(model, config, added, str(path))
+        ends_added(model, config)
+        return model, config, True
     try:
         model = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # tokenizers raises bare Exception

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from quatrain.backbone.params import config_from_params
+from quatrain.checkpoint.files.adapter_folder import unmerged_adapter
 from quatrain.checkpoint.float_model import FloatModel, checked, params_of
 from quatrain.checkpoint.hugging_face.config import (
     end_tokens,
@@ -20,7 +21,7 @@ from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED
 from quatrain.errors import InputError
 from quatrain.tokenizer.copies import copy_tokenizer_files
-from quatrain.tokenizer.files import TOKENIZER
+from quatrain.tokenizer.files import tokenizer_in
 
 
 def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatModel:
@@ -40,14 +41,15 @@ def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatM
         )
     if reading.tensors is not None:
         stored = reading.tensors(stored, fields, source)
-    notes: tuple[str, ...] = ()
+    notes = unmerged_adapter(folder)
     if output_is_tied(fields, reading, set(stored), folder):
-        stored, notes = without_tied_output(stored)
+        stored, of_output = without_tied_output(stored)
+        notes += of_output
     names = {name: meta_name(name, reading.names) for name in stored if not IGNORED.fullmatch(name)}
     params = params_of_config(fields, source, set(names.values()))
     config = config_from_params(params, source)
     trained_context = integer(fields, "max_position_embeddings", source)
-    tokens = adapter if adapter is not None and (adapter / TOKENIZER).is_file() else folder
+    tokens = adapter if adapter is not None and tokenizer_in(adapter) else folder
     bos_id, eos_ids = end_tokens(folder, fields)
     return checked(
         FloatModel(

@@ -46,11 +46,12 @@ class _Cut:
     adds_bos: bool = False
 
 
+LLAMA3_WORDS, QWEN2_WORDS = _words("{1,3}"), _words("")
 _SINGLE_DIGITS = _Cut(single_digits=True)
-_LLAMA3 = _Cut(_words("{1,3}"), ignore_merges=True, adds_bos=True)
+_LLAMA3 = _Cut(LLAMA3_WORDS, ignore_merges=True, adds_bos=True)
 # Qwen's own file also composes characters (NFC). llama.cpp does not, and ExecuTorch's C++ reads
 # "é" wrongly where it is asked to.
-_QWEN2 = _Cut(_words(""))
+_QWEN2 = _Cut(QWEN2_WORDS)
 _GPT4O = _Cut(_cased_words("{1,3}", f"{_SHORT}?"), ignore_merges=True)
 
 _CUTS = {
@@ -59,8 +60,8 @@ _CUTS = {
     "refact": _SINGLE_DIGITS,  # Granite 3
     "llama-bpe": _LLAMA3,
     "llama3": _LLAMA3,
-    "smaug-bpe": _Cut(_words("{1,3}"), ignore_merges=True),  # SmolLM3: Llama 3's without its BOS
-    "dbrx": _Cut(_words("{1,3}")),  # Phi-4
+    "smaug-bpe": _Cut(LLAMA3_WORDS, ignore_merges=True),  # SmolLM3: Llama 3's without its BOS
+    "dbrx": _Cut(LLAMA3_WORDS),  # Phi-4
     "qwen2": _QWEN2,
     "deepseek-r1-qwen": _QWEN2,
     "gpt-4o": _GPT4O,  # Phi-4-mini

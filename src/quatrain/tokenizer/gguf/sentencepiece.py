@@ -1,4 +1,5 @@
-"""SentencePiece BPE (Llama 2, Mistral, Phi-3, Gemma) from a GGUF file, as a `tokenizers.Tokenizer`.
+"""SentencePiece BPE (Llama 2, Mistral, Phi-3, Gemma) from a GGUF file, or from its own
+(`quatrain.tokenizer.sentencepiece_model`), as a `tokenizers.Tokenizer`.
 
 SentencePiece knows no merges: it joins, over and over, those two neighbours whose joint piece has
 the best score. `tokenizers` wants pairs in order. They are all the ways to put a piece together
@@ -7,7 +8,7 @@ from two others, the best-scored piece's first.
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, normalizers
+from tokenizers import Regex, decoders, models, normalizers
 
 from quatrain.errors import InputError
 from quatrain.tokenizer.gguf.vocabulary import (
@@ -28,7 +29,9 @@ _PHI3_KEEPS_SPACES_AFTER = {"<unk>", "<s>", "<|endoftext|>"}
 def sentencepiece_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Tokenizer, bool]:
     """The tokenizer, and True: these families are trained with a beginning-of-text token.
 
-    Raises `InputError` where scores, types, the bytes or the unknown token are missing.
+    What its model does to a text before it is cut comes with it: composing characters, taking away
+    spaces, putting one before it. Raises `InputError` where scores, types, the bytes or the unknown
+    token are missing.
     """
     types, scores = vocabulary.numbers("token_type"), vocabulary.numbers("scores")
     tokens = [
@@ -36,7 +39,9 @@ def sentencepiece_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Toke
         token.replace(_SPACE, " ") if kind == USER_DEFINED else token
         for token, kind in zip(vocabulary.tokens, types, strict=True)
     ]
-    _require_bytes(vocabulary, tokens)
+    byte_fallback = vocabulary.flag("byte_fallback", True)
+    if byte_fallback:
+        _require_bytes(vocabulary, tokens)
     # Only these come about by joining: the others are found whole before it, or are bytes.
     pieces = {
         token: index
@@ -50,21 +55,37 @@ def sentencepiece_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Toke
             merges=_merges(pieces, scores),
             unk_token=tokens[_unknown_id(vocabulary, types)],
             fuse_unk=True,
-            byte_fallback=True,
+            byte_fallback=byte_fallback,
         )
     )
-    prefix = vocabulary.flag("add_space_prefix", True)
-    spaces = normalizers.Replace(" ", _SPACE)
+    steps = _normalizers(vocabulary)
+    tokenizer.normalizer = steps[0] if len(steps) == 1 else normalizers.Sequence(steps)
     back = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    if prefix:
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces])
+    if vocabulary.flag("add_space_prefix", True):
         back.append(decoders.Strip(" ", 1, 0))
-    else:
-        tokenizer.normalizer = spaces
     tokenizer.decoder = decoders.Sequence(back)
     phi3 = vocabulary.metadata.get("general.architecture") == "phi3"
     mark_special(tokenizer, tokens, types, _PHI3_KEEPS_SPACES_AFTER if phi3 else None)
     return tokenizer, True
+
+
+def _normalizers(vocabulary: GgufVocabulary) -> list[normalizers.Normalizer]:
+    steps: list[normalizers.Normalizer] = []
+    characters = vocabulary.get("precompiled_charsmap")
+    if isinstance(characters, np.ndarray | bytes) and len(characters):
+        steps.append(normalizers.Precompiled(bytes(characters)))
+    if vocabulary.flag("remove_extra_whitespaces", False):
+        steps += [
+            normalizers.Replace(Regex(r"\A +| +\z"), ""),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
+    prefix = vocabulary.flag("add_space_prefix", True)
+    if prefix:
+        steps.append(normalizers.Prepend(_SPACE))
+    steps.append(normalizers.Replace(" ", _SPACE))
+    if prefix and vocabulary.flag("leading_space_is_prefix", False):
+        steps.append(normalizers.Replace(Regex(rf"\A{_SPACE}{_SPACE}"), _SPACE))
+    return steps
 
 
 def _require_bytes(vocabulary: GgufVocabulary, tokens: list[str]) -> None:

@@ -1,0 +1,282 @@
+"""Tokenizers without a tokenizer.json give the ids of AutoTokenizer, and on a phone too."""
+
+import base64
+import json
+import random
+from pathlib import Path
+
+import pytest
+import sentencepiece
+import tokenizers
+from tests.support.cpp_tokenizer import cpp_tokenizer
+from tests.support.sentencepiece_models import trained
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from quatrain.errors import InputError, UnknownTokenizer
+from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
+from quatrain.tokenizer.files import tokenizer_files_in
+from quatrain.tokenizer.on_a_phone import unread_on_a_phone
+
+LETTERS = "abcdefgh THE  \n\t.,é四🙂12'st"
+SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+
+def texts() -> list[str]:
+    chosen = random.Random(0)
+    made = ["".join(chosen.choices(LETTERS, k=chosen.randint(1, 24))) for _ in range(120)]
+    odd = [
+        "",
+        " ",
+        "  two",
+        " leading",
+        "trailing ",
+        "a  b",
+        "x\n\ny",
+        "Größe",
+        "e\u0301 é",
+        "\t\t",
+    ]
+    return [*odd, "don't DON'T 12345", *made]
+
+
+def write(folder: Path, files: dict[str, object], model_type="llama") -> Path:
+    for name, content in ({"config.json": {"model_type": model_type}} | files).items():
+        if isinstance(content, bytes):
+            (folder / name).write_bytes(content)
+        elif isinstance(content, str):
+            (folder / name).write_text(content, encoding="utf-8")
+        else:
+            (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def check_as_auto_tokenizer(folder: Path, prompts: list[str], on_a_phone=True) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(folder)
+    (folder / "out").mkdir()
+    copied = Tokenizer.load(copy_tokenizer_files(folder, folder / "out")[0])
+    ours = Tokenizer.load(tokenizer_files_in(folder)[0])
+    phone = cpp_tokenizer(folder / "out") if on_a_phone else None
+    for prompt in prompts:
+        expected: list[int] = []
+        for specials in (True, False):
+            expected = theirs.encode(prompt, add_special_tokens=specials)
+            assert ours.encode(prompt, specials) == expected, prompt
+            assert copied.encode(prompt, specials) == expected, prompt
+        if phone and prompt.strip():
+            assert phone.encode(prompt, 0, 0) == expected, prompt
+        assert copied.decode(expected) == theirs.decode(expected, skip_special_tokens=True)
+    return copied
+
+
+LLAMA = {"tokenizer_class": "LlamaTokenizer", "legacy": False}
+
+
+@pytest.mark.parametrize(
+    ("kind", "model_type", "config"),
+    [
+        ("llama", "llama", None),
+        ("llama", "llama", LLAMA | {"add_bos_token": True}),
+        ("small", "llama", LLAMA),
+        ("small", "mistral", LLAMA | {"add_bos_token": True, "add_eos_token": True}),
+        ("across", "phi3", {"tokenizer_class": "LlamaTokenizerFast"}),
+        ("gemma", "gemma2", {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True}),
+        ("gemma", "gemma3_text", None),
+    ],
+)
+def test_sentencepiece(tmp_path, kind, model_type, config):
+    files = {"tokenizer.model": trained(kind)}
+    if config is not None:
+        files["tokenizer_config.json"] = config
+    prompts = texts()
+    if config is None or config.get("tokenizer_class") != "LlamaTokenizer" or kind == "gemma":
+        prompts += ["<s>hi</s> x", "<start_of_turn>user\nhi<end_of_turn>"]
+    copied = check_as_auto_tokenizer(write(tmp_path, files, model_type), prompts, kind != "across")
+    model = sentencepiece.SentencePieceProcessor(model_proto=trained(kind))
+    assert copied.bos_id == (model.bos_id() if model_type != "none" else None)
+    assert copied.eos_ids == [model.eos_id()]
+
+
+@pytest.mark.parametrize("class_name", [None, "LlamaTokenizer"])
+def test_sentencepiece_as_its_trainer_has_it_by_default(tmp_path, class_name):
+    """Characters composed, spaces taken away, and no bytes for what has no piece."""
+    import io
+
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the quick brown fox jumps over the lazy dog", "ﬁne ½ é"] * 20),
+        model_writer=written, model_type="bpe", vocab_size=80, minloglevel=2,
+    )  # fmt: skip
+    files: dict[str, object] = {"tokenizer.model": written.getvalue()}
+    if class_name:
+        files["tokenizer_config.json"] = {"tokenizer_class": class_name}
+    prompts = ["the quick", "  the   fox ", "ﬁne ½ e\u0301", "the\nfox"]
+    check_as_auto_tokenizer(write(tmp_path, files), prompts, on_a_phone=False)
+
+
+def byte_level(cut: pre_tokenizers.PreTokenizer) -> dict:
+    """A trained byte-level BPE's vocabulary and merges."""
+    model = tokenizers.Tokenizer(models.BPE())
+    model.pre_tokenizer = cut
+    text = ["the quick brown fox, 12 345 don't DON'T stops  twice été 四行诗"] * 5
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=330, initial_alphabet=alphabet, show_progress=False)
+    model.train_from_iterator(text, trainer)
+    return json.loads(model.to_str())["model"]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "config"),
+    [
+        ("qwen2", {"tokenizer_class": "Qwen2Tokenizer"}),
+        ("qwen3", {}),
+        ("llama", {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<|im_start|>"}),
+        ("llama", {"tokenizer_class": "GPT2TokenizerFast", "add_prefix_space": True}),
+        ("smollm3", {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True}),
+    ],
+)
+def test_vocabulary_and_merges(tmp_path, model_type, config):
+    model = byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False))
+    merges = "\n".join(" ".join(pair) for pair in model["merges"])
+    added = {
+        str(len(model["vocab"]) + index): {"content": text, "special": True, "normalized": False}
+        for index, text in enumerate(SPECIALS)
+    }
+    files = {
+        "vocab.json": model["vocab"],
+        "merges.txt": f"#version: 0.2\n{merges}\n",
+        "tokenizer_config.json": config | {"added_tokens_decoder": added},
+    }
+    prompts = [*texts(), "<|im_start|>user\nhi<|im_end|>"]
+    composes = model_type.startswith("qwen")  # which ExecuTorch's tokenizer does wrongly
+    check_as_auto_tokenizer(write(tmp_path, files, model_type), prompts, not composes)
+
+
+def ranks() -> list[bytes]:
+    """Tokens of bytes, the best first."""
+    model = byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False))
+    bytes_of = {letter: byte for byte, letter in enumerate(_letters())}
+    return [bytes(bytes_of[letter] for letter in text) for text in model["vocab"]]
+
+
+def _letters() -> list[str]:
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    return [bytes_to_unicode()[byte] for byte in range(256)]
+
+
+def test_tekken(tmp_path):
+    pattern = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    names = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"]
+    vocabulary = [
+        {"rank": rank, "token_bytes": base64.b64encode(token).decode(), "token_str": None}
+        for rank, token in enumerate([*ranks(), b"padding of the vocabulary"])
+    ]
+    settings = {
+        "pattern": pattern, "default_vocab_size": len(vocabulary) + 7, "version": "v7",
+        "default_num_special_tokens": 8, "num_vocab_tokens": len(vocabulary),
+    }  # fmt: skip
+    special = [
+        {"rank": rank, "token_str": text, "is_control": True} for rank, text in enumerate(names)
+    ]
+    content = {"config": settings, "vocab": vocabulary, "special_tokens": special}
+    said = {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True}
+    files = {"tekken.json": content, "tokenizer_config.json": said}
+    prompts = [*texts(), "<s>[INST] hi [/INST]</s>"]
+    copied = check_as_auto_tokenizer(write(tmp_path, files, "mistral"), prompts)
+    assert copied.encode("the")[:1] == [1] and copied.eos_ids == [2]
+
+
+def test_tiktoken(tmp_path):
+    lines = [base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(ranks())]
+    first = len(lines)
+    added = {
+        str(first + index): {"content": text, "special": True, "normalized": False}
+        for index, text in enumerate(("<|begin_of_text|>", "<|eot_id|>"))
+    }
+    said = {"added_tokens_decoder": added, "bos_token": "<|begin_of_text|>"}
+    files = {"tokenizer.model": b"".join(lines), "tokenizer_config.json": said}
+    prompts = [*texts(), "<|begin_of_text|>hi<|eot_id|>"]
+    check_as_auto_tokenizer(write(tmp_path, files), prompts)
+    (tmp_path / "tokenizer_config.json").unlink()
+    with pytest.raises(UnknownTokenizer, match=r"no tokenizer_config.json names.*--tokenizer"):
+        Tokenizer.load(tmp_path / "tokenizer.model")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("tokenizer.model", b"\n\x03abc\x0a", "is no SentencePiece model, or damaged"),
+        ("tokenizer.model", b"some words\n", "neither a SentencePiece model nor tiktoken's ranks"),
+        ("tokenizer.model", b"", "--tokenizer"),
+        ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        ("vocab.json", b'{"a": 0}', "class is not stated.*--tokenizer"),
+        ("tekken.json", b"{}", "has no 'config'.*--tokenizer"),
+    ],
+)
+def test_what_cannot_be_read(tmp_path, name, content, says):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        Tokenizer.load(tmp_path / name)
+
+
+def test_every_damaged_sentencepiece_model_is_refused_or_read(tmp_path):
+    whole, file = trained("small"), tmp_path / "tokenizer.model"
+    chosen = random.Random(1)
+    for _ in range(40):
+        damaged = bytearray(whole[: chosen.randrange(1, len(whole))])
+        damaged[chosen.randrange(min(len(damaged), 400))] = chosen.randrange(256)
+        file.write_bytes(damaged)
+        try:
+            Tokenizer.load(file)
+        except InputError as error:
+            assert str(file) in str(error)
+
+
+def test_unigram_is_refused_by_name(tmp_path):
+    import io
+
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the quick brown fox jumps over the lazy dog"] * 20),
+        model_writer=written, model_type="unigram", vocab_size=30, minloglevel=2,
+    )  # fmt: skip
+    (tmp_path / "tokenizer.model").write_bytes(written.getvalue())
+    with pytest.raises(UnknownTokenizer, match=r"another kind than BPE.*--tokenizer"):
+        Tokenizer.load(tmp_path / "tokenizer.model")
+
+
+def part(name: str) -> tuple[str, object]:
+    kind, _, of = name.partition(" ")
+    module = {"normalizer": normalizers, "pre_tokenizer": pre_tokenizers, "decoder": decoders}[kind]
+    arguments = {"Split": (" ", "isolated"), "Replace": (" ", "_"), "Prepend": ("_",)}
+    if of == "Sequence":
+        return kind, module.Sequence([module.ByteLevel()] if kind != "normalizer" else [])
+    if of == "Strip" and kind == "decoder":
+        return kind, module.Strip(" ", 1, 0)
+    return kind, getattr(module, of)(*arguments.get(of, ()))
+
+
+PARTS = [
+    "normalizer NFC", "normalizer NFKC", "normalizer Lowercase", "normalizer Prepend",
+    "normalizer Replace", "normalizer Strip", "normalizer Sequence", "pre_tokenizer Metaspace",
+    "pre_tokenizer Whitespace", "pre_tokenizer Digits", "pre_tokenizer Split",
+    "pre_tokenizer ByteLevel", "pre_tokenizer Sequence", "decoder Metaspace", "decoder WordPiece",
+    "decoder Fuse", "decoder Strip", "decoder ByteFallback",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_what_a_phone_does_not_read(tmp_path, name):
+    """Said of a file just where ExecuTorch's C++ tokenizer does not load it."""
+    model = tokenizers.Tokenizer(models.BPE({"a": 0, "b": 1}, []))
+    setattr(model, *part(name))
+    model.save(str(tmp_path / "tokenizer.json"))
+    unread = unread_on_a_phone(tmp_path / "tokenizer.json")
+    try:
+        cpp_tokenizer(tmp_path)
+    except RuntimeError:
+        assert unread == name
+    else:
+        assert unread is None
