@@ -24,7 +24,8 @@ def written_with(folder, rename, **fields):
 
 PREFIXES = [
     "_orig_mod.", "module.", "base_model.model.", "module._orig_mod.", "_fsdp_wrapped_module.",
-    "model.", "language_model.", "base_model.model.module.",
+    "model.", "language_model.", "base_model.model.module.", "net.", "policy.module.", "llama.",
+    "pretrained_model.", "model.model.",
 ]  # fmt: skip
 
 
@@ -80,6 +81,27 @@ def test_a_training_scripts_checkpoint(tmp_path, name, prefix):
     (tmp_path / "params.json").write_text(json.dumps(tiny.PARAMS))
     model = open_float_model(tmp_path)
     assert torch.equal(model.tensors[WQ], tiny.float_tensors()[WQ])
+
+
+@pytest.mark.parametrize("path", [["net"], ["checkpoint", "weights"], ["state", "model"]])
+def test_a_state_dict_under_any_name(tmp_path, path):
+    """Where it is the only one: what an optimizer holds by tensor is none."""
+    content: dict = tiny.float_tensors()
+    for name in reversed(path):
+        moments = {name: {"exp_avg": torch.ones(2, 2)} for name in tiny.float_tensors()}
+        content = {name: content, "optimizer": {"state": moments, "param_groups": [{}]}, "step": 5}
+    torch.save(content, tmp_path / "ckpt.pt")
+    (tmp_path / "params.json").write_text(json.dumps(tiny.PARAMS))
+    assert torch.equal(open_float_model(tmp_path).tensors[WQ], tiny.float_tensors()[WQ])
+
+
+def test_a_prefix_of_some_names_alone(tmp_path):
+    """Of a value head's model, or an agent's: what is missing is there under another name."""
+    folder = written_with(tmp_path, lambda name: f"actor.{name}")
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | {"critic.weight": torch.ones(2)}, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"but actor\.lm_head\.weight is there"):
+        open_float_model(folder)
 
 
 def test_two_models_in_one_checkpoint(tmp_path):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from quatrain.checkpoint.float_model import FloatModel
     from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
 
+_QUANTIZED = ("quantization_config", "compression_config")  # fields of a config.json
 _PROGRAM = b"ET12"  # at byte 4 of every .pte file
 
 
@@ -57,10 +58,10 @@ def is_quantized(path: Path) -> bool:
     form = detect(path)
     if form in (Form.GGUF, Form.PROGRAM) or adapter_files(path):
         return False
-    if form is Form.HUGGING_FACE and (
-        read_object(path / "config.json").get("quantization_config") is not None
-    ):
-        return True
+    if form is Form.HUGGING_FACE:
+        fields = read_object(path / "config.json")
+        if any(fields.get(name) for name in _QUANTIZED):
+            return True
     from quatrain.checkpoint.files.tensor_file import read_tensors
     from quatrain.checkpoint.quantizers import quantizer_by_names
 
@@ -131,9 +132,10 @@ def open_float_model(path: Path | str, base: Path | str | None = None) -> "Float
 
         return open_meta_model(path)
     if form is Form.META:
+        inside = next((str(file) for file in sorted(path.glob("*.gguf"))), "a GGUF file")
         raise InputError(
             f"{path}: holds neither config.json (Hugging Face) nor params.json (Meta); "
-            "give a model's folder or a GGUF file"
+            f"give a model's folder or {inside}"
         )
     raise InputError(
         f"{path}: a single file must be GGUF; for .safetensors or .pth give the folder, "

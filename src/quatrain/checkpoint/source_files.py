@@ -4,6 +4,7 @@ from pathlib import Path
 
 from quatrain.checkpoint.files.adapter_folder import adapter_files
 from quatrain.checkpoint.files.formats import Form
+from quatrain.checkpoint.gguf.parts import part_files
 from quatrain.checkpoint.hugging_face import folder as hugging_face
 from quatrain.checkpoint.meta import shards as meta
 from quatrain.checkpoint.open import detect
@@ -29,7 +30,7 @@ def source_files(path: Path, params: Path | None, base: Path | None = None) -> l
 def _files(path: Path, params: Path | None) -> list[Path]:
     form = detect(path)
     if form is Form.GGUF:
-        return [path]
+        return part_files(path)
     if not path.is_dir():
         said = [params or path.with_name("params.json"), *tokenizer_files_in(path.parent)]
         return [path, *said]

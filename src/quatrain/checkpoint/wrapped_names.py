@@ -8,7 +8,9 @@ from quatrain.errors import InputError
 
 # torch.compile, FSDP and activation checkpointing name a module of their own, anywhere.
 _ANYWHERE = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-# What every name begins with: DDP and DeepSpeed; PEFT.
+# What every name of a model inside another begins with is before its embedding's; and of one
+# without an embedding: DDP and DeepSpeed; PEFT.
+_EMBEDDING = re.compile(r"((?:[\w-]+\.)*?)(?:model\.embed_tokens|embed_tokens|tok_embeddings)\.")
 _BEFORE_ALL = ("module.", "base_model.model.")
 _ADAPTED = re.compile(r"\.(?:base_layer|lora_[AB])\.")
 _LAYER = re.compile(r"layers\.\d+\.|embed_tokens\.|norm\.weight$")
@@ -38,13 +40,11 @@ def unwrapped(stored: LazyTensors, source: str) -> LazyTensors:
 
 def _common_prefix(names: Iterable[str]) -> str:
     names = list(names)
-    for prefix in _BEFORE_ALL:
+    embeddings = (match[1] for name in names if (match := _EMBEDDING.match(name)) and match[1])
+    for prefix in (*embeddings, *_BEFORE_ALL):
         if names and all(name.startswith(prefix) for name in names):
             return prefix
-    # A module that holds the model as `model`: the model's own names begin so only once.
-    inner = [name.removeprefix("model.") for name in names]
-    wraps = any(name.startswith(("model.", "tok_embeddings.", "lm_head.")) for name in inner)
-    return "model." if wraps and all(name.startswith("model.") for name in names) else ""
+    return ""
 
 
 def with_model_prefix(stored: LazyTensors) -> LazyTensors:

@@ -11,6 +11,7 @@ from tests.support.paths import WRITTEN_ELSEWHERE
 
 from quatrain.checkpoint.gguf.file import read_gguf
 from quatrain.checkpoint.open import open_float_model
+from quatrain.checkpoint.source_files import source_files
 from quatrain.errors import InputError
 
 
@@ -158,3 +159,47 @@ def test_a_gguf_mixture_of_one_expert(tmp_path):
     path = ggufs.write_gguf(tmp_path / "m.gguf", architecture="llama4", metadata=figures)
     with pytest.raises(InputError, match="expert_count is 1, expected 0, or 2 or more experts"):
         open_float_model(path)
+
+
+def write_split(folder, names=("m-00001-of-00002.gguf", "m-00002-of-00002.gguf")):
+    """The model of `gguf_files` in two parts, as llama-gguf-split has them: all metadata in the
+    first."""
+    whole = gguf.GGUFReader(ggufs.write_gguf(folder / "whole.gguf"))
+    half = len(whole.tensors) // 2
+    for number, tensors in enumerate((whole.tensors[:half], whole.tensors[half:])):
+        with ggufs.gguf_file(folder / names[number]) as writer:
+            for field in whole.fields.values() if number == 0 else ():
+                known = field.name.startswith("GGUF.") or field.name == "general.architecture"
+                if not known and field.types[0] == gguf.GGUFValueType.ARRAY:
+                    writer.add_array(field.name, field.contents())
+                elif not known:
+                    writer.add_key_value(field.name, field.contents(), field.types[0])
+            writer.add_uint16("split.no", number)
+            writer.add_uint16("split.count", 2)
+            for tensor in tensors:
+                writer.add_tensor(tensor.name, np.array(tensor.data))
+    return folder / names[0]
+
+
+def test_a_split_model_is_read_whole(tmp_path):
+    model = open_float_model(write_split(tmp_path))
+    for name, tensor in tiny.float_tensors().items():
+        assert torch.equal(model.tensors[name], tensor), name
+    assert source_files(model.source, None) == sorted(tmp_path.glob("m-*"))
+    (tmp_path / "m-00002-of-00002.gguf").unlink()
+    with pytest.raises(InputError, match=r"m-00002-of-00002\.gguf is not beside it"):
+        open_float_model(model.source)
+
+
+def test_a_part_under_another_name(tmp_path):
+    with pytest.raises(InputError, match=r"is part 1 of 2 .* found by their names"):
+        open_float_model(write_split(tmp_path, ("a.gguf", "b.gguf")))
+
+
+def test_big_endian_is_named_with_what_turns_it(tmp_path):
+    path = ggufs.write_gguf(tmp_path / "m.gguf")
+    turned = bytearray(path.read_bytes())
+    turned[4:8] = turned[7:3:-1]
+    path.write_bytes(turned)
+    with pytest.raises(InputError, match=r"big-endian.*gguf-convert-endian"):
+        read_gguf(path)

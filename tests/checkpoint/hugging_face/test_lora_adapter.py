@@ -86,6 +86,8 @@ def test_without_its_base_it_is_named(tmp_path):
         ({"peft_type": "LOHA"}, "'peft_type' is 'LOHA'"),
         ({"use_dora": True}, "'use_dora' is True"),
         ({"lora_alpha": "16"}, "'lora_alpha' is '16'"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "'layer_replication' is"),
+        ({"alora_invocation_tokens": [5, 6]}, "'alora_invocation_tokens' is"),
     ],
 )
 def test_what_cannot_be_merged_is_named(tmp_path, fields, message):
@@ -108,3 +110,21 @@ def test_a_base_for_what_is_no_adapter(tmp_path):
     model = tiny.write_hugging_face(tmp_path / "model")
     with pytest.raises(InputError, match="holds no adapter"):
         open_float_model(model, model)
+
+
+def test_an_output_layer_trained_apart_from_the_embedding(tmp_path):
+    """As `modules_to_save` of a tied model has it; the merged model is no longer tied."""
+    tied = tiny.float_tensors(tied=True)
+    base = tiny.write_hugging_face(tmp_path / "base", tied, tie_word_embeddings=True)
+    output = torch.randn(272, 64, generator=torch.Generator().manual_seed(1))
+    adapter = write_adapter(tmp_path / "adapter", {"lm_head.weight": output})
+    model = open_float_model(adapter, base)
+    assert torch.equal(model.tensors["output.weight"], output)
+    assert "lm_head.weight holds other values" in model.notes[0]
+
+
+def test_an_adapter_beside_a_whole_model_is_said(tmp_path):
+    model = tiny.write_hugging_face(tmp_path / "model")
+    for file in write_adapter(tmp_path / "adapter").iterdir():
+        file.rename(model / file.name)
+    assert "adapter_model.safetensors) is not merged" in open_float_model(model).notes[0]

@@ -337,3 +337,65 @@ def test_an_embedding_of_one_int4_group_a_row_is_int4(tmp_path):
     tokens = torch.tensor([[5, 6, 7]])
     found = backbone(tokens, torch.tensor([0]))
     assert torch.allclose(found, expected(tokens, torch.tensor([0])), atol=1e-5)
+
+
+@pytest.mark.parametrize("group", [8, 16, 48])
+def test_groups_that_no_kernel_reads_are_rounded_by_name(tmp_path, group):
+    """Narrow ones, and ones that are no whole number of 32."""
+    folder = folders.write_quantized(tmp_path / "in", "compressed-tensors")
+    values = torch.randint(-8, 8, (64, 96), generator=torch.Generator().manual_seed(1)).to(
+        torch.int8
+    )
+    scales = torch.linspace(0.1, 0.4, 64 * 96 // group).view(64, -1)
+    changed(folder, DOWN, folders.pack_compressed(values, scales))
+    with pytest.raises(InputError, match=rf"{DOWN} is in groups of {group} .*quatrain convert"):
+        open_checkpoint(folder)
+    checkpoint = open_checkpoint(folder, round_again=symmetric_only())
+    checkpoint.check_values()
+    assert checkpoint.group_size == 32
+    weight = (values.unflatten(1, (-1, group)) * scales[..., None]).flatten(1)
+    rounded, its_scales = quantize_groups(weight, 32)
+    assert torch.equal(checkpoint.tensors[f"{W2}.weight"], rounded)
+    assert torch.equal(checkpoint.tensors[f"{W2}.scales"], its_scales)
+    other = "layers.1.feed_forward.w2.weight"
+    assert torch.equal(checkpoint.tensors[other], folders.expected_tensors()[other])
+
+
+def test_a_model_all_in_narrow_groups(tmp_path):
+    folder = folders.write_quantized(tmp_path / "in", "compressed-tensors")
+    for name in folders.layer_linears(folders.expected_tensors()):
+        module = tiny.renamed(f"{name}.x", tiny.HF_NAMES, "model.layers").removesuffix(".x")
+        values = folders.expected_tensors()[f"{name}.weight"]
+        scales = torch.full((values.shape[0], values.shape[1] // 16), 0.25)
+        changed(folder, module, folders.pack_compressed(values, scales))
+    report = convert_model(folder, tmp_path / "out")
+    assert {one.was for one in report.rounded_linears} == {"in groups of 16"}
+    assert len(report.rounded_linears) == 14
+
+
+def test_an_older_awq_states_its_settings_beside(tmp_path):
+    folder = change_config(folders.write_quantized(tmp_path, "awq"), ["quantization_config"])
+    with pytest.raises(InputError, match=r"no quantize_config\.json or quant_config\.json"):
+        open_checkpoint(folder)
+    said = {"zero_point": True, "q_group_size": 32, "w_bit": 4, "version": "GEMM"}
+    (folder / "quant_config.json").write_text(json.dumps(said))
+    assert is_quantized(folder)
+    assert open_checkpoint(folder).group_size == 32
+
+
+def test_compressed_tensors_under_its_first_name(tmp_path):
+    folder = folders.write_quantized(tmp_path, "compressed-tensors")
+    settings = json.loads((folder / "config.json").read_text())["quantization_config"]
+    change_config(folder, ["quantization_config"], compression_config=settings)
+    assert is_quantized(folder)
+    assert open_checkpoint(folder).group_size == 32
+
+
+def test_scales_of_a_quantized_cache_are_named(tmp_path):
+    folder = folders.write_quantized(tmp_path, "compressed-tensors")
+    tensors = load_file(folder / "model.safetensors")
+    scales = {f"model.layers.0.self_attn.{part}_scale": torch.ones(1) for part in "kv"}
+    save_file(tensors | scales, folder / "model.safetensors")
+    checkpoint = open_checkpoint(folder)
+    assert "model.layers.0.self_attn.k_scale" in checkpoint.notes[0]
+    assert set(checkpoint.tensors) == set(folders.expected_tensors())

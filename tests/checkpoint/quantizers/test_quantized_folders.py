@@ -120,6 +120,11 @@ def test_one_group_a_row_is_written_as_several(tmp_path):
     assert torch.equal(tensors["f.scales"], torch.ones(8, 4))
 
 
+HADAMARD = {"type": "hadamard", "apply": [{"targets": ["re:.*down_proj"], "location": "input"}]}
+ONLINE = {"config_groups": {"R4": HADAMARD}}
+OUTPUTS = {"g": {"weights": {"num_bits": 4}, "output_activations": {"num_bits": 8}}}
+
+
 @pytest.mark.parametrize(
     ("method", "settings", "message"),
     [
@@ -133,6 +138,10 @@ def test_one_group_a_row_is_written_as_several(tmp_path):
         ("compressed-tensors", {"config_groups": {"g": {"weights": {"num_bits": 3}}}}, "4-bit"),
         ("compressed-tensors", {"config_groups": {"g": {"weights": {"num_bits": 8}}}}, "8 bits"),
         ("awq", {"quant_method": "gptq"}, "groups|int32|expected"),
+        ("awq", {"quant_method": "bitsandbytes"}, "take the model that it was made from"),
+        ("compressed-tensors", {"transform_config": ONLINE}, "turns activations.*'input'"),
+        ("compressed-tensors", {"sparsity_config": {"format": "sparse-24-bitmask"}}, "'dense'"),
+        ("compressed-tensors", {"config_groups": OUTPUTS}, "quantizes outputs"),
     ],
 )
 def test_unreadable_settings_are_named(tmp_path, method, settings, message):

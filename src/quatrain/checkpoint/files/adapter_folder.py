@@ -22,6 +22,18 @@ def adapter_files(folder: Path) -> list[Path]:
     return [] if whole else [folder / ADAPTER_CONFIG, folder / weights[0]]
 
 
+def unmerged_adapter(folder: Path) -> tuple[str, ...]:
+    """What there is to say of an adapter that lies in the folder of a whole model."""
+    names = [name for name in (ADAPTER_CONFIG, *_WEIGHTS) if (folder / name).is_file()]
+    if len(names) < 2 or adapter_files(folder):
+        return ()
+    moved = " and ".join(names)
+    return (
+        f"The adapter beside the model ({names[1]}) is not merged into it. Where it should be, "
+        f"move {moved} to a folder of their own and quantize that one with --base {folder}.",
+    )
+
+
 def base_is_missing(adapter: Path) -> InputError:
     """The error for a folder of an adapter where a model is expected."""
     base = read_object(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")

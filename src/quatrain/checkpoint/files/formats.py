@@ -63,7 +63,10 @@ def only_file(folder: Path, suffixes: tuple[str, ...], preferred: str = "") -> P
     if len(found) == 1:
         return found[0]
     names = ", ".join(file.name for file in found) or "none"
+    remedy = "keep the model's own, or merge the parts of a sharded model first"
+    if not found:
+        there = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
+        remedy = f"the folder holds {there}. Download the model's weights"
     raise InputError(
-        f"{folder}: expected one {' or '.join(suffixes)} file, found {names}; "
-        "name the file itself, or merge the parts of a sharded model first"
+        f"{folder}: expected one {' or '.join(suffixes)} file, found {names}; {remedy}"
     )

@@ -64,7 +64,8 @@ def _stored(
     if dtype is None:
         raise InputError(
             f"{path}: {name} has dtype {header['dtype']}, "
-            f"expected one of {', '.join(sorted(_DTYPES))}"
+            f"expected one of {', '.join(sorted(_DTYPES))}; where a quantizer wrote it, take the "
+            "model that it was made from"
         )
     offset, count = start + header["data_offsets"][0], math.prod(shape)
 

@@ -23,11 +23,13 @@ from gguf.constants import GGML_QUANT_SIZES
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, StoredTensor
 from quatrain.checkpoint.files.memory_map import map_file
+from quatrain.checkpoint.gguf.parts import part_files
 from quatrain.errors import InputError
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
 _SCALARS |= {12: "d"}
 _STRING, _ARRAY = 8, 9
+_BIG_ENDIAN = (2 << 24, 3 << 24)  # the versions, read as little-endian
 _MOST_DIMENSIONS = 4
 _ELEMENTS_AT_ONCE = 1 << 20  # unpacked at a time: 4 MB of float32
 
@@ -64,7 +66,31 @@ class GgufFile:
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """Open `path`. Raises `InputError` where it is cut short, damaged, or holds an unread type."""
+    """Open `path`, and with the first part of a split model the others beside it.
+
+    Raises `InputError` where one is missing, cut short, damaged, or holds an unread type.
+    """
+    parts = [_read_part(part) for part in part_files(path)]
+    whole = parts[0]
+    count = whole.metadata.get("split.count", 0)
+    if (isinstance(count, int) and count > 1 and count != len(parts)) or (
+        whole.metadata.get("split.no", 0) != 0
+    ):
+        raise InputError(
+            f"{path}: is part {whole.metadata.get('split.no', 0) + 1} of {count} of a split model, "
+            "whose parts are found by their names (NAME-00001-of-00002.gguf and on); give them "
+            "those, and the first one here"
+        )
+    tensors: dict[str, GgufTensor] = {}
+    for part in parts:
+        twice = tensors.keys() & part.tensors.keys()
+        if twice:
+            raise InputError(f"{part.path}: holds {min(twice)}, which another part holds too")
+        tensors |= part.tensors
+    return GgufFile(path, whole.metadata, tensors)
+
+
+def _read_part(path: Path) -> GgufFile:
     try:
         return _parse(path, map_file(path))
     except (OSError, ValueError, struct.error) as error:
@@ -136,6 +162,11 @@ class _Cursor:
 def _parse(path: Path, mapped: mmap.mmap) -> GgufFile:
     cursor = _Cursor(mapped)
     magic, version = cursor.scalar("4s"), cursor.scalar("I")
+    if magic == b"GGUF" and version in _BIG_ENDIAN:
+        raise InputError(
+            f"{path}: is a big-endian GGUF file; turn a copy of it into the usual one with "
+            f"`gguf-convert-endian {path} little`, which is installed with Quatrain"
+        )
     if magic != b"GGUF" or version not in (2, 3):
         raise ValueError(f"it starts with {magic!r} version {version}, expected GGUF 2 or 3")
     tensor_count, metadata_count = cursor.scalar("Q"), cursor.scalar("Q")
@@ -143,12 +174,6 @@ def _parse(path: Path, mapped: mmap.mmap) -> GgufFile:
     for _ in range(metadata_count):
         key = cursor.string()
         metadata[key] = cursor.value(cursor.scalar("I"))
-    part, parts = metadata.get("split.no"), metadata.get("split.count")
-    if isinstance(part, int) and isinstance(parts, int) and parts > 1:
-        raise InputError(
-            f"{path}: is part {part + 1} of {parts} of a split model; join "
-            "them with `llama-gguf-split --merge FIRST_PART WHOLE.gguf` and give the whole"
-        )
     headers = [_tensor_header(cursor) for _ in range(tensor_count)]
 
     alignment = metadata.get("general.alignment", 32)

@@ -19,6 +19,8 @@ from quatrain.checkpoint.hugging_face.multimodal import text_fields
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
 
+_OLDER_SETTINGS = {"gptq": "quantize_config.json", "awq": "quant_config.json"}
+
 
 def read_config(folder: Path) -> tuple[Fields, HuggingFaceReading, str]:
     """(the fields of `folder`'s config.json and, where it leaves one out, its family's default;
@@ -75,6 +77,13 @@ def output_is_tied(
         tied = reading.tied and not has_output
     else:
         tied = flag(fields, "tie_word_embeddings", str(folder / "config.json"))
+    elsewhere = next((name for name in names if name.endswith("lm_head.weight")), None)
+    if not tied and not has_output and elsewhere:
+        raise InputError(
+            f"{folder}: tensor lm_head.weight is missing, but {elsewhere} is there: the names are "
+            "those of a model that has this one as a part; save the part alone, with its "
+            "save_pretrained"
+        )
     if not tied and not has_output:
         raise InputError(
             f"{folder}: tensor lm_head.weight is missing, and the output layer is not tied to the "
@@ -85,22 +94,23 @@ def output_is_tied(
 
 
 def quantization_settings(fields: Fields, names: Iterable[str], folder: Path) -> Any:
-    """config.json's quantization_config, or what an older AutoGPTQ wrote into a file of its own;
-    None where the tensors `names` are not a quantizer's.
+    """config.json's quantization_config, or what an older AutoGPTQ or AutoAWQ wrote into a file of
+    its own; None where the tensors `names` are not a quantizer's.
 
     Raises `InputError` where they are, and nothing says how they were made.
     """
-    # MLX states its settings under this name, and often under both.
-    settings = fields.get("quantization_config") or fields.get("quantization")
+    # MLX has the second name, and often both; the third is compressed-tensors' first.
+    names_of_settings = ("quantization_config", "quantization", "compression_config")
+    settings = next((fields[name] for name in names_of_settings if fields.get(name)), None)
     if settings is not None or not any(name.endswith(".qweight") for name in names):
         return settings
-    older = folder / "quantize_config.json"
-    if older.is_file():
-        return {"quant_method": "gptq"} | read_object(older)
+    for method, name in _OLDER_SETTINGS.items():
+        if (folder / name).is_file():
+            return {"quant_method": method} | read_object(folder / name)
     raise InputError(
         f"{folder}: holds quantized tensors (.qweight), config.json has no quantization_config, "
-        "and there is no quantize_config.json; download that file, or add the quantizer's "
-        "settings to config.json"
+        f"and there is no {' or '.join(_OLDER_SETTINGS.values())}; download that file, or add the "
+        "quantizer's settings to config.json"
     )
 
 

@@ -63,7 +63,7 @@ def source_files(folder: Path) -> list[Path]:
     tensors = tensor_files(folder)
     # The first index is read, and none beside a whole file.
     indexes = _those_there(folder, _INDEXES)[:1] if len(tensors) > 1 else []
-    names = ("config.json", "generation_config.json", "quantize_config.json")
+    names = ("config.json", "generation_config.json", "quantize_config.json", "quant_config.json")
     return [*tensors, *indexes, *_those_there(folder, names)]
 
 
@@ -74,7 +74,10 @@ def read_folder(folder: Path) -> tuple[LazyTensors, dict[str, str]]:
         found = read_tensors(file).stored
         twice = sorted(merged.keys() & found.keys())
         if twice:
-            raise InputError(f"{file}: holds {twice[0]}, which another shard holds too")
+            raise InputError(
+                f"{file}: holds {twice[0]}, which another shard holds too; download the shards of "
+                "one model again, into an empty folder"
+            )
         merged |= found
         metadata |= header_metadata(file)
     named = with_model_prefix(unwrapped(LazyTensors(merged), str(folder)))

@@ -24,6 +24,7 @@ from quatrain.json_files import read_object
 _PREFIX = "base_model.model."
 _PART = re.compile(r"(.+)\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B)(?:\.default)?")
 _SAVED = re.compile(r"\.(?:modules_to_save(?:\.default)?|base_layer|original_module)\.")
+_OUTPUT = "lm_head.weight"
 # What PEFT can do besides, with the values under which it does nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_dora": (None, False),
@@ -31,6 +32,9 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "megatron_config": (None,),
     "trainable_token_indices": (None,),
     "target_parameters": (None, []),
+    "layer_replication": (None, []),
+    "alora_invocation_tokens": (None, []),
+    "use_qalora": (None, False),
 }
 
 
@@ -49,7 +53,8 @@ def with_adapter(stored: LazyTensors, adapter: Path) -> LazyTensors:
     low_rank, whole = _parts(adapter)
     merged = dict(stored.stored)
     for name, tensor in whole.items():
-        _require(stored, name, adapter)
+        if name != _OUTPUT:  # which may have been trained apart from the embedding that it was
+            _require(stored, name, adapter)
         merged[name] = tensor
     for module, parts in low_rank.items():
         name = f"{module}.weight"

@@ -1,5 +1,6 @@
 """Opens a quantized Hugging Face folder, whichever of `quantizers` made it."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,9 @@ from quatrain.checkpoint.quantizers.left_in_floating_point import with_all_quant
 from quatrain.checkpoint.quantizers.read import quantized_tensors
 from quatrain.int4 import Scheme
 
+# How a runtime would quantize the KV cache, which ours keeps in floating point.
+_CACHE_SCALE = re.compile(r".*\.self_attn\.(?:attn\.)?[kv]_(?:scale|zero_point)")
+
 
 def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -> Checkpoint:
     """Open a folder whose config.json names a quantization, or whose tensors are torchao's.
@@ -34,10 +38,18 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     """
     fields, family, source = read_config(folder)
     stored, metadata = read_folder(folder)
-    stored, notes = text_tensors(stored), ()
+    stored = text_tensors(stored)
+    notes: tuple[str, ...] = ()
     if output_is_tied(fields, family, set(stored), folder):
         stored, notes = without_tied_output(stored)
-    kept = stored.renamed({name: name for name in stored if not IGNORED.fullmatch(name)})
+    cache_scales = [name for name in stored if _CACHE_SCALE.fullmatch(name)]
+    if cache_scales:
+        notes += (
+            f"It has scales for an 8-bit KV cache ({cache_scales[0]} and the like), which go "
+            "unread: the cache is in floating point.",
+        )
+    unread = {name for name in stored if IGNORED.fullmatch(name)}.union(cache_scales)
+    kept = stored.renamed({name: name for name in stored if name not in unread})
     settings = quantization_settings(fields, kept, folder)
     tensors, int4 = quantized_tensors(kept, metadata, settings, str(folder), round_again)
     if family.tensors is not None:

@@ -63,7 +63,7 @@ def scaled_rope(
         return params | {"rope_linear_factor": number(scaling, "factor", source)}
     if kind == "llama3":
         return params | _llama3(fields, scaling, source)
-    if kind == "longrope":
+    if kind in ("longrope", "su"):  # what Phi-3 called it at first
         return params | _longrope(fields, scaling, source)
     if kind == "yarn":
         return params | _yarn(fields, scaling, params, source)

@@ -63,7 +63,7 @@ def _packing(settings: Settings, source: str) -> tuple[Quantizer, Settings]:
 
 AUTO_ROUND = Quantizer(
     name="auto-round",
-    other_names=("intel/auto-round",),
+    other_names=("intel/auto-round", "inc"),
     required=GPTQ.required,
     optional=GPTQ.optional,
     check=_check,

@@ -27,7 +27,7 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
     if bits != 4 or version != "gemm":
         raise InputError(
             f"{source}: its quantization_config has bits {bits!r} and version {version!r}, "
-            "expected 4 and 'gemm'"
+            "expected 4 and 'gemm'; quantize the model that it was made from"
         )
 
 

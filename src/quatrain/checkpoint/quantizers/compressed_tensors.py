@@ -47,6 +47,29 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
                 f"{', '.join(map(repr, _FORMATS))}"
             )
         _check_group(name, group, source)
+    _check_transforms(settings, source)
+    sparsity = settings.get("sparsity_config") or {}
+    if isinstance(sparsity, dict) and sparsity.get("format") not in (None, "dense"):
+        raise InputError(
+            f"{source}: its weights are stored as {sparsity['format']!r} (sparsity_config), "
+            "expected 'dense'; quantize the model that it was made from"
+        )
+
+
+def _check_transforms(settings: Settings, source: str) -> None:
+    """Those of weights are in the weights already; those of activations run with the model."""
+    stated = settings.get("transform_config")
+    schemes = stated.get("config_groups") if isinstance(stated, dict) else None
+    for name, scheme in schemes.items() if isinstance(schemes, dict) else ():
+        applied = scheme.get("apply") if isinstance(scheme, dict) else None
+        for one in applied if isinstance(applied, list) else ():
+            location = one.get("location") if isinstance(one, dict) else None
+            if not str(location).startswith("weight_"):
+                raise InputError(
+                    f"{source}: its transform {name!r} turns activations as the model runs "
+                    f"(location {location!r}), which no program does; quantize without transforms, "
+                    "or with those of weights alone"
+                )
 
 
 def _check_group(name: str, group: Mapping[str, Any], source: str) -> None:
@@ -60,6 +83,12 @@ def _check_group(name: str, group: Mapping[str, Any], source: str) -> None:
         raise InputError(
             f"{source}: its compressed-tensors group {name!r} has weights of type "
             f"{weights['type']!r}, expected 'int'"
+        )
+    if group.get("output_activations"):
+        raise InputError(
+            f"{source}: its compressed-tensors group {name!r} quantizes outputs as "
+            f"{group['output_activations']!r}, expected none: what was calibrated is not read. "
+            "Quantize the model with scheme W4A16."
         )
     inputs = group.get("input_activations")
     if not inputs:

@@ -28,11 +28,12 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
     if settings.get("bits") not in _BITS:
         raise InputError(
             f"{source}: its quantization_config has bits {settings.get('bits')!r}, expected 4, 8 "
-            "or 2"
+            "or 2; quantize the model that it was made from"
         )
     if _format(settings) not in ("gptq", "gptq_v2"):
         raise InputError(
-            f"{source}: its GPTQ format is {_format(settings)!r}, expected 'gptq' or 'gptq_v2'"
+            f"{source}: its GPTQ format is {_format(settings)!r}, expected 'gptq' or 'gptq_v2': "
+            "others are packed for one kernel; take the file that it was packed from"
         )
 
 

@@ -25,8 +25,9 @@ def in_layout(
     all groups of theirs: a wider group is written as several of the same scale. An act-order linear
     is refused when it is read; one that is asymmetric shows its `zeros`, which
     `Checkpoint.check_values` refuses. `round_again` rounds those where it takes them, and a layer's
-    linears of more than 4 bits, symmetrically, when they are read; without it the latter raise
-    `InputError`. `floating_columns`: input features of linears that are still to be rounded.
+    linears of more than 4 bits or in narrow or odd groups, symmetrically, when they are read;
+    without it the latter raise `InputError`. `floating_columns`: input features of linears that are
+    still to be rounded.
     """
     stored: dict[str, StoredTensor] = {}
     group_size = _group_size(linears, floating_columns)
@@ -36,7 +37,7 @@ def in_layout(
             groups = linear.shape[1] // group_size
         elif _only_int8_by_row(name, linear):
             groups = 1
-        why = _why_rounded(name, linear, round_again)
+        why = _why_rounded(name, linear, groups, round_again)
         if why and round_again is None:
             raise InputError(
                 f"{source}: {name} is {why} in a layout of int4; run `quatrain convert {source} "
@@ -53,11 +54,14 @@ def _group_size(
     linears: Mapping[str, GroupedLinear], floating_columns: Iterable[int]
 ) -> int | None:
     """The one group size of the layers: None where none fits, which is refused with the rest of
-    the structure. Of a row that is one group, only its length counts."""
+    the structure. Of a row that is one group, only its length counts, and of groups that no kernel
+    reads, too: those are rounded anew."""
     layers = {name: linear for name, linear in linears.items() if _is_of_layer(name)}
     int4 = [linear for linear in (layers or linears).values() if linear.fits_int4]
     widths = {linear.shape[1] // linear.groups for linear in int4 if linear.groups > 1}
-    if not int4:
+    odd = {width for width in widths if width % GROUP_SIZES[0]}
+    widths -= odd
+    if not int4 or (odd and not widths):
         widths = {_USUAL_GROUP_SIZE}
     rows = {linear.shape[1] for linear in linears.values() if linear.fits_int4}
     rows |= {linear.shape[1] for linear in layers.values()}
@@ -75,11 +79,15 @@ def _only_int8_by_row(name: str, linear: GroupedLinear) -> bool:
     return not linear.fits_int4 and (is_output or linear.zeros is not None)
 
 
-def _why_rounded(name: str, linear: GroupedLinear, round_again: RoundAgain | None) -> str:
-    """What a linear is that is to be rounded; '' for one that is kept."""
+def _why_rounded(
+    name: str, linear: GroupedLinear, groups: int, round_again: RoundAgain | None
+) -> str:
+    """What a linear is that is to be rounded into `groups` a row; '' for one that is kept."""
     in_groups = linear.groups > 1 and _only_int8_by_row(name, linear)
     if not linear.fits_int4 and (_is_of_layer(name) or in_groups):
         return f"{linear.bits} bits"
+    if linear.fits_int4 and groups % linear.groups:
+        return f"in groups of {linear.shape[1] // linear.groups}"
     takes = round_again is not None and round_again.asymmetric
     return "asymmetric or in act-order" if takes and (linear.zeros or linear.group_of) else ""
 
@@ -128,7 +136,7 @@ def _rounded_again(
     def make() -> tuple[torch.Tensor, torch.Tensor]:
         scales = linear.scales().float()
         zeros = linear.zeros().float() if linear.zeros else torch.zeros_like(scales)
-        fits = linear.fits_int4 or (not int4 and linear.groups == 1)
+        fits = not groups % linear.groups and (linear.fits_int4 or not int4)
         if fits and not zeros.any() and not _is_act_order(linear):
             return linear.values(), _spread(scales, groups)
         rows = _dequantized_rows(linear, scales, zeros)

@@ -37,7 +37,8 @@ def quantized_tensors(
     if quantizer is None:
         raise InputError(
             f"{source}: its quant_method is {_method(settings)!r}, expected one of "
-            f"{', '.join(QUANTIZERS)}"
+            f"{', '.join(QUANTIZERS)}; take the model that it was made from, in floating point, "
+            "and run `quatrain quantize MODEL -o DIR`"
         )
     quantizer.check(settings, metadata, source)
     if quantizer.asymmetric and not (round_again and round_again.asymmetric):
@@ -56,7 +57,8 @@ def quantized_tensors(
         linears[name] = quantizer.read(parts, settings | {HEADERS: metadata}, name, source)
     if not linears:
         raise InputError(
-            f"{source}: says it is quantized by {quantizer.name} and holds no such tensor"
+            f"{source}: says it is quantized by {quantizer.name} and holds no such tensor; where "
+            "it is in floating point, remove quantization_config from its config.json"
         )
     columns = [
         tensor.shape[1]

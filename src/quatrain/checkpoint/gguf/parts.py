@@ -1,0 +1,27 @@
+"""The files of a GGUF model that `llama-gguf-split` cut into parts, which their names tell."""
+
+import re
+from pathlib import Path
+
+from quatrain.errors import InputError
+
+_PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf")
+
+
+def part_files(path: Path) -> list[Path]:
+    """The files that make up `path`: it alone, or all parts of a split model, the first one first.
+
+    Raises `InputError` where a part is missing.
+    """
+    match = _PART.fullmatch(path.name)
+    if not match or int(match[2]) < 2:
+        return [path]
+    files = []
+    for number in range(1, int(match[2]) + 1):
+        files.append(path.with_name(f"{match[1]}-{number:05}-of-{match[2]}.gguf"))
+        if not files[-1].is_file():
+            raise InputError(
+                f"{path}: is part of a split model, and {files[-1].name} is not beside it; "
+                "download it"
+            )
+    return files
