@@ -252,7 +252,7 @@ def part(name: str) -> tuple[str, object]:
     module = {"normalizer": normalizers, "pre_tokenizer": pre_tokenizers, "decoder": decoders}[kind]
     arguments = {"Split": (" ", "isolated"), "Replace": (" ", "_"), "Prepend": ("_",)}
     if of == "Sequence":
-        return kind, module.Sequence([module.ByteLevel()] if kind != "normalizer" else [])
+        return kind, module.Sequence([module.NFC() if kind == "normalizer" else module.ByteLevel()])
     if of == "Strip" and kind == "decoder":
         return kind, module.Strip(" ", 1, 0)
     return kind, getattr(module, of)(*arguments.get(of, ()))

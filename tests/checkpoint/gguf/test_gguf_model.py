@@ -114,6 +114,8 @@ def test_another_scaling_in_gguf_is_refused(tmp_path):
         ({"expert_count": 8}, "expert_count is 8"),
         ({"rope.dimension_count": 8}, "expected the head dimension 16"),
         ({"attention.scale": 0.5}, "attention.scale is 0.5"),
+        ({"attention.causal": False}, "attention.causal is 0"),
+        ({"rope.scaling.attn_factor": 0.5}, "attn_factor is 0.5, expected 1"),
         ({"attention.key_length": 32}, "shape"),
         ({"attention.key_length": 0}, "key_length is 0, expected one or more"),
     ],

@@ -63,3 +63,13 @@ def test_end_tokens_and_context(tmp_path):
     assert model.params["eos_idx"] == [2, 0]
     assert model.params["max_context_len"] == 512
     assert model.config.max_seq_len == 512
+
+
+def test_a_model_without_an_output_layer_says_why(tmp_path):
+    tensors = tiny.float_tensors()
+    del tensors["output.weight"]
+    folder = tiny.write_hugging_face(
+        tmp_path, tensors, architectures=["LlamaForSequenceClassification"]
+    )
+    with pytest.raises(InputError, match="'LlamaForSequenceClassification', which writes no text"):
+        open_float_model(folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 from quatrain.errors import InputError
 
 _HUB = re.compile(r"hf://(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
-_WANTED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
+_WANTED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
 # Other forms of the same weights, which many repositories hold beside model*.safetensors: together
 # they are twice or three times the download.
 _MODEL, _META, _PICKLED = "model*.safetensors", "consolidated*", ("*.bin", "*.pth")

@@ -35,6 +35,8 @@ def rope_scaling(metadata: GgufMetadata) -> dict[str, Any]:
     if LONGROPE_FACTORS["long"] in metadata.file.tensors:
         return _longrope(metadata)
     kind = metadata.get("rope.scaling.type")
+    if kind != "yarn" and metadata.number("rope.scaling.attn_factor", 1.0) != 1.0:
+        raise metadata.refuse("rope.scaling.attn_factor", "expected 1 without yarn or longrope")
     if kind == "linear":
         return {"rope_linear_factor": metadata.number("rope.scaling.factor")}
     if kind == "yarn":

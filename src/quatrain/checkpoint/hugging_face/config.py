@@ -1,5 +1,6 @@
 """What a Hugging Face config.json says about a model, in the fields of a params.json."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -77,20 +78,31 @@ def output_is_tied(
         tied = reading.tied and not has_output
     else:
         tied = flag(fields, "tie_word_embeddings", str(folder / "config.json"))
-    elsewhere = next((name for name in names if name.endswith("lm_head.weight")), None)
-    if not tied and not has_output and elsewhere:
-        raise InputError(
-            f"{folder}: tensor lm_head.weight is missing, but {elsewhere} is there: the names are "
-            "those of a model that has this one as a part; save the part alone, with its "
-            "save_pretrained"
-        )
     if not tied and not has_output:
-        raise InputError(
-            f"{folder}: tensor lm_head.weight is missing, and the output layer is not tied to the "
-            "embedding (tie_word_embeddings is false, or left out and false for this model_type); "
-            "download the model's missing files, or correct its config.json"
-        )
+        raise _no_output(fields, names, folder)
     return tied
+
+
+def _no_output(fields: Fields, names: set[str], folder: Path) -> InputError:
+    """The error for a model without an output layer, for the likeliest reason."""
+    missing = f"{folder}: tensor lm_head.weight is missing"
+    elsewhere = next((name for name in names if name.endswith("lm_head.weight")), None)
+    if elsewhere:
+        return InputError(
+            f"{missing}, but {elsewhere} is there: the names are those of a model that has this "
+            "one as a part; save the part alone, with its save_pretrained"
+        )
+    kinds = fields.get("architectures")
+    if isinstance(kinds, list) and kinds and not re.search("LM|Generation", str(kinds[0])):
+        return InputError(
+            f"{missing}, and config.json's architectures is {str(kinds[0])[:80]!r}, which writes "
+            "no text; give a model of a class that ends in ForCausalLM"
+        )
+    return InputError(
+        f"{missing}, and the output layer is not tied to the embedding (tie_word_embeddings is "
+        "false, or left out and false for this model_type); download the model's missing files, "
+        "or correct its config.json"
+    )
 
 
 def quantization_settings(fields: Fields, names: Iterable[str], folder: Path) -> Any:
