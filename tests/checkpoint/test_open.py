@@ -10,7 +10,7 @@ from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint.files.formats import Form
-from quatrain.checkpoint.open import detect, is_program, is_quantized
+from quatrain.checkpoint.open import detect, is_program, is_quantized, open_float_model
 from quatrain.errors import InputError
 
 
@@ -46,6 +46,8 @@ def test_each_is_told_by_its_content(tmp_path: Path, name: str) -> None:
 def test_a_program_is_told_by_its_content_or_its_name(tmp_path: Path) -> None:
     program = _file(tmp_path / "m", b"\x00\x00\x00\x00ET12\x00")
     assert detect(program) is Form.PROGRAM and is_program(program)
+    with pytest.raises(InputError, match="is an ExecuTorch program; give the model"):
+        open_float_model(program)
     assert is_program(_file(tmp_path / "m.pte", b"<html>: not found"))
 
 

@@ -137,6 +137,10 @@ def open_float_model(path: Path | str, base: Path | str | None = None) -> "Float
             f"{path}: holds neither config.json (Hugging Face) nor params.json (Meta); "
             f"give a model's folder or {inside}"
         )
+    if form is Form.PROGRAM:
+        raise InputError(
+            f"{path}: is an ExecuTorch program; give the model or checkpoint that it is of"
+        )
     raise InputError(
         f"{path}: a single file must be GGUF; for .safetensors or .pth give the folder, "
         "which also says the model's shape (config.json or params.json)"

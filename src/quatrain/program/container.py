@@ -227,4 +227,5 @@ def map_program(path: Path) -> mmap.mmap:
     except ValueError as error:
         raise InputError(f"{path}: is empty, expected a .pte program") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        folder = "; give the .pte file of a program" if path.is_dir() else ""
+        raise InputError(f"{path}: cannot be read: {error.strerror}{folder}") from error
