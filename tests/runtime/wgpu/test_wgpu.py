@@ -1,6 +1,7 @@
 """The GPU runtime against the CPU reference, on programs of ExecuTorch's own exporter."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,30 @@ def test_prefill_and_decode_equal_the_reference(path: Path) -> None:
     for got, want in pairs:
         assert got.shape == want.shape and got.dtype == want.dtype
         assert relative_error(got, want) < 2e-2
+
+
+@needs_gpu
+def test_a_norm_of_a_norm_is_two() -> None:
+    """One dispatch makes a row, normalizes it once and quantizes it."""
+    program = open_program(PLAIN)
+    graph = program.vulkan
+    place, norm = next(
+        (i, op) for i, op in enumerate(graph.operators) if op.kind == "et_vk.rms_norm"
+    )
+    graph.values.append(replace(graph.tensor(norm.out), mem_obj_id=None))
+    twice = len(graph.values) - 1
+    rest = [
+        replace(op, args=tuple(twice if arg == norm.out else arg for arg in op.args))
+        for op in graph.operators[place + 1 :]
+    ]
+    again = replace(norm, args=(norm.out, *norm.args[1:-1], twice))
+    graph.operators[place + 1 :] = [again, *rest]
+
+    def text(generator: torch.Generator) -> torch.Tensor:
+        return torch.randint(64, (1, 6), generator=generator)
+
+    runners = WgpuRunner(program), ReferenceRunner(program)
+    assert_equal_but_for_rounding(*runners, text, ((0, 5), (5, 6)))
 
 
 @needs_gpu

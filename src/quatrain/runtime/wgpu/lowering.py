@@ -79,6 +79,8 @@ class Lowering:
         """The dispatch of `row`, which takes the place of the one before it if that only makes
         the row: a sum, a gated activation, or a norm that is now to be quantized."""
         before = self._maker(row.x) if self.join else None
+        if isinstance(before, Row) and row.norm:
+            before = None  # a norm of a norm: a dispatch computes one
         if before is not None:
             self.result.dispatches.pop()
             self.result.origins.pop()
