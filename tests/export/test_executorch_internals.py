@@ -20,6 +20,7 @@ from quatrain import executorch_wheel
 from quatrain.errors import QuatrainError
 from quatrain.executorch_wheel import VERSIONS
 from quatrain.export import executorch_internals as internals
+from quatrain.export.xnnpack import copied_delegate
 from quatrain.linear import private_operators
 
 EXECUTORCH = rf"executorch \S+ is installed, .* written for {VERSIONS['executorch']}: pip install"
@@ -136,11 +137,11 @@ def test_a_module_that_is_gone():
 
 
 def test_a_delegate_that_is_built_otherwise(monkeypatch):
-    monkeypatch.setattr(internals, "LoweredBackendModule", lambda edge_program, blob: None)
+    monkeypatch.setattr(copied_delegate, "LoweredBackendModule", lambda edge_program, blob: None)
     with pytest.raises(
         QuatrainError, match=rf"Module: found \(edge_program blob\), .*{EXECUTORCH}"
     ):
-        internals.copied_delegate(SimpleNamespace(), b"", [])
+        copied_delegate.copied_delegate(SimpleNamespace(), b"", [])
 
 
 def test_an_operator_of_torchao_with_other_arguments(monkeypatch):

@@ -2,16 +2,15 @@
 
 Each part below says what it is for and what breaks without it. What it finds changed it refuses
 with a `QuatrainError` that names the version found and the one expected; what it changes in
-others' tables it puts back. Three things that need not, or must not, import ExecuTorch are told
-of in modules of their own: `quatrain.executorch_wheel` (the schemas inside the wheel),
-`quatrain.linear.private_operators` (the operators that the eager layers call), and
-`quatrain.export.xnnpack.delegate_keys` (the keys in the bytes of an XNNPACK delegate).
+others' tables it puts back. Told of in modules of their own are the schemas inside the wheel
+(`quatrain.executorch_wheel`), the operators that the eager layers call
+(`quatrain.linear.private_operators`), and how an XNNPACK delegate is copied and which keys are in
+its bytes (`quatrain.export.xnnpack.copied_delegate` and `.delegate_keys`).
 
 To move to another release: docs/contributing/move-to-a-new-executorch-release.md.
 """
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -31,7 +30,7 @@ try:
     from executorch.backends.vulkan.op_registry import vulkan_supported_ops
     from executorch.backends.vulkan.patterns import pattern_registry
     from executorch.exir import EdgeCompileConfig, ExecutorchProgramManager
-    from executorch.exir._serialize._named_data_store import NamedDataStore
+    from executorch.exir._serialize._named_data_store import NamedDataStore as NamedDataStore
     from executorch.exir.dialects._ops import ops as exir_ops
     from executorch.exir.lowered_backend_module import LoweredBackendModule
     from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
@@ -223,44 +222,3 @@ def forget_constants(manager: ExecutorchProgramManager) -> None:
             buffers = getattr(stored, "buffers", None)
             _require(isinstance(buffers, list), "executorch", "NamedDataStoreOutput.buffers")
             stored.buffers.clear()
-
-
-def copied_delegate(
-    template: LoweredBackendModule, blob: bytes, constants: list[tuple[str, bytes]]
-) -> LoweredBackendModule:
-    """The delegate `template`, a linear, with other bytes and constants: (key, bytes) each.
-
-    Cheap to copy and to ask for the shape of its result. Each of the compiler's passes asks that
-    of every delegate, which ExecuTorch answers by unpacking and interpreting the graph it was
-    lowered from: at 211 linears, minutes. It leans on the constructor of `LoweredBackendModule`,
-    whose subclass torch would not take for one; on what the passes ask of its `original_module`;
-    and on `NamedDataStore`, in which a delegate hands over its constants.
-    """
-    expected = "edge_program backend_id processed_bytes compile_specs named_data_store_output"
-    found = " ".join(inspect.signature(LoweredBackendModule).parameters)
-    if found != expected:
-        raise changed("executorch", "LoweredBackendModule", f"({found})", f"({expected})")
-    store = NamedDataStore()
-    for key, data in constants:
-        store.add_named_data(key, data, alignment=_XNNPACK_ALIGNMENT)
-    program: Any = _LinearShapes(template.original_module)
-    specs, stored = template.compile_specs, store.get_named_data_store_output()
-    delegate = LoweredBackendModule(program, template.backend_id, blob, specs, stored)
-    # Passes copy graphs with all in them; nothing in this one changes.
-    delegate.__deepcopy__ = lambda memo: delegate  # type: ignore[method-assign]
-    return delegate
-
-
-_XNNPACK_ALIGNMENT = 16  # bytes; XNNPACK's CONSTANT_TENSOR_ALIGNMENT in ExecuTorch
-
-
-class _LinearShapes:
-    """Stands for the program of a linear: its graph, and a module that gives its result's shape."""
-
-    def __init__(self, program: torch.export.ExportedProgram) -> None:
-        self.graph = program.graph
-        results: Any = program.graph.output_node().args[0]
-        self.out_features = results[0].meta["val"].shape[-1]
-
-    def module(self) -> Callable[[torch.Tensor], list[torch.Tensor]]:
-        return lambda x: [x.new_empty((*x.shape[:-1], self.out_features))]

@@ -158,6 +158,8 @@ def _write_program(
     if vulkan:
         with stages("import the compiler"), quiet():
             from quatrain.export.vulkan.lowering import write_vulkan_program
+            from quatrain.export.vulkan.packed_layers import pack_layers
+        pack_layers(backbone)
         write_vulkan_program(backbone, options.compile_options, metadata, path, stages)
     else:
         with stages("import the compiler"), quiet():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 from executorch.exir import to_edge_transform_and_lower
+from tests.support.thorough import thorough
 from tests.support.tiny_checkpoint import write_checkpoint
 
 from quatrain.backbone.build import build_backbone
@@ -14,6 +15,7 @@ from quatrain.export.metadata import metadata_methods
 from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
 from quatrain.export.vulkan.lowering import write_vulkan_program
 from quatrain.export.vulkan.operator_modules import to_vulkan_operators
+from quatrain.export.vulkan.packed_layers import pack_layers
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
 from quatrain.program.edit.lean import make_lean
@@ -25,6 +27,11 @@ from quatrain.stages import Stages
 QWEN_LIKE = {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True}
 CASES = {
     "plain 8da4w": (ExportOptions(), 4, "int8", {}),
+    "weight-only in fp16, biases, query and key norm, int4 embedding": (
+        ExportOptions(scheme="weight-only", activation_dtype="fp16"), 4, "int4", QWEN_LIKE,
+    ),
+}  # fmt: skip
+THOROUGH = {
     "weight-only, biases, query and key norm, int4 embedding": (
         ExportOptions(scheme="weight-only"), 4, "int4", QWEN_LIKE,
     ),
@@ -49,9 +56,9 @@ def same_constants(one, other):
         assert one.named_bytes(key) == other.named_bytes(key)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *thorough(THOROUGH)])
 def test_replicated_equals_lowered_in_full(case, tmp_path):
-    options, depth, embedding, params = CASES[case]
+    options, depth, embedding, params = (CASES | THOROUGH)[case]
     checkpoint = write_checkpoint(tmp_path / "c", embedding=embedding, n_layers=depth, **params)
     report = export_checkpoint(checkpoint, tmp_path / "replicated.pte", options)
     assert not [note for note in report.notes if "lowered by itself" in note]
@@ -60,6 +67,7 @@ def test_replicated_equals_lowered_in_full(case, tmp_path):
 
     backbone, metadata = build(checkpoint, options)
     full = tmp_path / "full.pte"
+    pack_layers(backbone)
     write_vulkan_program(backbone, options.compile_options, metadata, full, Stages())
     replicated, lowered = open_program(tmp_path / "replicated.pte"), open_program(full)
     assert canonical(replicated.vulkan) == canonical(lowered.vulkan)

@@ -38,11 +38,11 @@ def vulkan_template(
 
     def make(twin: Backbone, path: Path) -> None:
         with stages("import the compiler"), quiet():
-            from quatrain.export.vulkan.lowering import write_lowered
+            from quatrain.export.vulkan.lowering import write_vulkan_program
             from quatrain.export.vulkan.packed_layers import pack_layers
         pack_layers(twin, dynamic=True)
         sources = _number_tensors(twin)
-        write_lowered(twin, compile_options, metadata, path, stages)
+        write_vulkan_program(twin, compile_options, metadata, path, stages)
         with stages("name its constants"):
             program = open_program(path)
             _name_constants(program, sources)

@@ -14,7 +14,6 @@ from quatrain.export.executorch_internals import (
     shapes_of_vulkan_operators,
 )
 from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
-from quatrain.export.vulkan.packed_layers import pack_layers
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.compact import compact
 from quatrain.program.edit.embedding_layout import repair_program
@@ -30,20 +29,8 @@ def write_vulkan_program(
     path: Path,
     stages: Stages,
 ) -> None:
-    """Lower `backbone` layer by layer and write it: the long way, for any backbone."""
-    pack_layers(backbone)
-    write_lowered(backbone, compile_options, metadata, path, stages)
-
-
-def write_lowered(
-    backbone: Backbone,
-    compile_options: dict[str, Any],
-    metadata: dict[str, Any],
-    path: Path,
-    stages: Stages,
-) -> None:
     """Trace, lower and write every layer of `backbone`, whose parts are Vulkan operators already,
-    its quantized layers packed.
+    its quantized layers packed (`pack_layers`).
 
     `compile_options` are those of ExecuTorch's Vulkan partitioner. With "force_fp16" the
     delegate computes and stores in half precision; the program's inputs and outputs stay float32.

@@ -22,10 +22,10 @@ from quatrain.executorch_wheel import changed
 from quatrain.export.constants import xnnpack_bytes
 from quatrain.export.executorch_internals import (
     LoweredBackendModule,
-    copied_delegate,
     edge_config,
     lowered_parts,
 )
+from quatrain.export.xnnpack.copied_delegate import copied_delegate
 from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, constant_key, with_keys
 from quatrain.linear import Int8DynActInt8WeightLinear
 from quatrain.linear.int4 import Int4Linear

@@ -1,0 +1,52 @@
+"""An XNNPACK delegate as a copy of another: private to ExecuTorch, as
+`quatrain.export.executorch_internals` tells of the rest."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from quatrain.executorch_wheel import changed
+from quatrain.export.executorch_internals import LoweredBackendModule, NamedDataStore
+
+
+def copied_delegate(
+    template: LoweredBackendModule, blob: bytes, constants: list[tuple[str, bytes]]
+) -> LoweredBackendModule:
+    """The delegate `template`, a linear, with other bytes and constants: (key, bytes) each.
+
+    Cheap to copy and to ask for the shape of its result. Each of the compiler's passes asks that
+    of every delegate, which ExecuTorch answers by unpacking and interpreting the graph it was
+    lowered from: at 211 linears, minutes. It leans on the constructor of `LoweredBackendModule`,
+    whose subclass torch would not take for one; on what the passes ask of its `original_module`;
+    and on `NamedDataStore`, in which a delegate hands over its constants.
+    """
+    expected = "edge_program backend_id processed_bytes compile_specs named_data_store_output"
+    found = " ".join(inspect.signature(LoweredBackendModule).parameters)
+    if found != expected:
+        raise changed("executorch", "LoweredBackendModule", f"({found})", f"({expected})")
+    store = NamedDataStore()
+    for key, data in constants:
+        store.add_named_data(key, data, alignment=_XNNPACK_ALIGNMENT)
+    program: Any = _LinearShapes(template.original_module)
+    specs, stored = template.compile_specs, store.get_named_data_store_output()
+    delegate = LoweredBackendModule(program, template.backend_id, blob, specs, stored)
+    # Passes copy graphs with all in them; nothing in this one changes.
+    delegate.__deepcopy__ = lambda memo: delegate  # type: ignore[method-assign]
+    return delegate
+
+
+_XNNPACK_ALIGNMENT = 16  # bytes; XNNPACK's CONSTANT_TENSOR_ALIGNMENT in ExecuTorch
+
+
+class _LinearShapes:
+    """Stands for the program of a linear: its graph, and a module that gives its result's shape."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        self.graph = program.graph
+        results: Any = program.graph.output_node().args[0]
+        self.out_features = results[0].meta["val"].shape[-1]
+
+    def module(self) -> Callable[[torch.Tensor], list[torch.Tensor]]:
+        return lambda x: [x.new_empty((*x.shape[:-1], self.out_features))]
