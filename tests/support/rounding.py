@@ -17,6 +17,7 @@ import torch
 from quatrain.backbone.model import Backbone
 from quatrain.runtime.generate import Runner
 from quatrain.runtime.reference import ReferenceRunner
+from quatrain.verify.verify import VerifyReport
 
 ROUNDING = 1e-5  # relative error of a call's logits where no step falls otherwise
 NUDGE = 2.0**-19  # of each element of the embedding: some times what a runtime rounds by
@@ -57,6 +58,37 @@ def rounding_explains(error: float, model: Nudgeable, text: torch.Tensor, calls:
     return False
 
 
+def follows_but_for_rounding(report: VerifyReport, verify: Callable[[], VerifyReport]) -> bool:
+    """Whether each probe of each device is as its backbone has it, but for rounding.
+
+    `verify` gives the same report of the reference runtime: where a probe is further off, that one
+    must be as far off where all that a probe starts from is off by a few float32 digits.
+    """
+    worst = max(check.layerwise.worst for check in report.devices)
+    if worst < ROUNDING:
+        return True
+    generator, trace = torch.Generator().manual_seed(0), ReferenceRunner.trace
+
+    def nudged_trace(self: ReferenceRunner, wanted, observe, *inputs):
+        def nudge(value_id: int, value: torch.Tensor) -> torch.Tensor:
+            return off_by(NUDGE, observe(value_id, value), generator)
+
+        return trace(self, wanted, nudge, *inputs)
+
+    with patch.object(ReferenceRunner, "trace", nudged_trace):
+        for _ in range(NUDGES):
+            if 2 * max(check.layerwise.worst for check in verify().devices) > worst:
+                return True
+    return False
+
+
+def off_by(size: float, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """`x`, every element off by `size` or so, relatively."""
+    if not x.is_floating_point():
+        return x
+    return (x * (1 + size * torch.randn(x.shape, generator=generator))).to(x.dtype)
+
+
 @torch.no_grad()
 def called(runner: Runner, text: torch.Tensor, calls: Calls) -> list[torch.Tensor]:
     """What `runner` gives for each call, from an empty context."""
@@ -82,7 +114,7 @@ def nudged(model: Nudgeable, size: float, generator: torch.Generator) -> Iterato
     by `size` or so, relatively."""
 
     def nudge(x: torch.Tensor) -> torch.Tensor:
-        return x * (1 + size * torch.randn(x.shape, generator=generator))
+        return off_by(size, x, generator)
 
     if isinstance(model, ReferenceRunner):
         rows = {op.out for op in model.graph.operators if "embedding" in op.kind}
