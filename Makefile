@@ -1,13 +1,14 @@
 # make demo   the whole way on a real model
 # make test   everything that must hold
 # make accuracy   SmolLM2 by the default of quantize, in minutes
+# make thorough   the tests that `make test` leaves out, in minutes
 # make operators   ExecuTorch's own suite of operators on both runtimes, in 20 minutes
 # make docs   the documentation as a site, in site/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test accuracy operators docs vulkan browser bench clean
+.PHONY: demo test thorough accuracy operators docs vulkan browser bench clean
 
 demo: $(VENV)/.installed vulkan
 	$(BIN)/python -m quatrain.demo
@@ -18,6 +19,10 @@ test: $(VENV)/.installed-test vulkan browser
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+thorough: $(VENV)/.installed-test vulkan
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load -m thorough
+	QUATRAIN_FUZZ=2000 $(BIN)/python -m pytest tests/program/test_fuzz.py
 
 accuracy: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/real/check_accuracy.py

@@ -10,7 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from tests.support.gguf_files import write_gguf
 from tests.support.tiny_checkpoint import write_checkpoint
+from tests.support.tiny_models import float_tensors
 
 from quatrain.cli import VERBS, exit_cleanly
 
@@ -62,15 +64,17 @@ def test_help_names_the_defects_that_can_be_emulated():
         assert f"{', '.join(others)} or {last}" in shown
 
 
-def test_a_closed_standard_error_is_no_crash(checkpoint, tmp_path):
-    output = tmp_path / "m.pte"
+def test_a_closed_standard_error_is_no_crash(tmp_path):
+    """Of a verb that shows its stages there."""
+    model = write_gguf(tmp_path / "m.gguf", float_tensors(n_layers=1), kind="Q4_0")
+    output = tmp_path / "int4"
     for streams, arguments, code in (
-        ("2>&-", ["export", str(checkpoint), "-o", str(output)], 0),
-        (">&- 2>&-", ["export", "nowhere", "-o", str(output)], 2),
+        ("2>&-", ["convert", str(model), str(output)], 0),
+        (">&- 2>&-", ["export", "nowhere", "-o", str(tmp_path / "m.pte")], 2),
     ):
         command = shlex.join([sys.executable, "-m", "quatrain", *arguments])
         assert subprocess.run(f"{command} {streams}", shell=True).returncode == code
-    assert output.is_file()
+    assert (output / "model.safetensors").is_file()
 
 
 def test_help_imports_nothing_heavy():

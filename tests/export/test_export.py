@@ -19,21 +19,25 @@ from quatrain.targets import choose_for_target
 TOKENS = torch.tensor([[3, 17, 90, 4, 55]])
 # Of its linears: XNNPACK lowers one of each.
 ONE_SHAPE = {"n_kv_heads": 4, "hidden_dim": 64}
+# Where layers copied from a template, as in vulkan/test_replicated_layers.py, do not matter.
+ONE_LAYER = {"n_layers": 1}
 QWEN_LIKE = {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True}
 CASES = {
     "vulkan 8da4w": (ExportOptions(), {}),
-    "vulkan weight-only": (ExportOptions(scheme="weight-only"), {"embedding": "int4"}),
-    "vulkan qwen-like": (ExportOptions(), QWEN_LIKE),
+    "vulkan weight-only": (ExportOptions(scheme="weight-only"), {"embedding": "int4", **ONE_LAYER}),
+    "vulkan qwen-like": (ExportOptions(), {**ONE_LAYER, **QWEN_LIKE}),
     "vulkan embedding to hidden": (
-        ExportOptions(embedding_input=True, hidden_output=True), {},
+        ExportOptions(embedding_input=True, hidden_output=True), ONE_LAYER,
     ),
-    "vulkan int8 output, allowed": (ExportOptions(allow_fallback=True), {"output": "int8"}),
+    "vulkan int8 output, allowed": (
+        ExportOptions(allow_fallback=True), {"output": "int8", **ONE_LAYER},
+    ),
     "xnnpack qwen-like, int8 output": (
-        ExportOptions(backend="xnnpack"), {"n_layers": 2, "output": "int8", **QWEN_LIKE},
+        ExportOptions(backend="xnnpack"), {"output": "int8", **ONE_LAYER, **ONE_SHAPE, **QWEN_LIKE},
     ),
     "xnnpack weight-only, allowed": (
         ExportOptions(backend="xnnpack", scheme="weight-only", allow_fallback=True),
-        {"n_layers": 1, "embedding": "int4", **ONE_SHAPE},
+        {"embedding": "int4", **ONE_LAYER, **ONE_SHAPE},
     ),
 }  # fmt: skip
 

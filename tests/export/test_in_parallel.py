@@ -4,12 +4,19 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from tests.support.tiny_checkpoint import write_checkpoint
 
+from quatrain.backbone.build import build_backbone
+from quatrain.backbone.model import Backbone
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint, parallel
 from quatrain.export.parallel import in_order
+from quatrain.export.template import cached_template
+from quatrain.int4 import Scheme
 
 EXPORT = "from quatrain.cli import main; main()"
 
@@ -45,6 +52,29 @@ def test_the_number_of_cores_does_not_change_the_program(backend, tmp_path, monk
     assert programs[0] == programs[1]
 
 
+def test_two_that_make_one_template_at_once_both_get_it(tmp_path, monkeypatch):
+    """Whole, and nothing else is left."""
+    monkeypatch.setenv("QUATRAIN_CACHE", str(tmp_path / "cache"))
+    opened = open_checkpoint(write_checkpoint(tmp_path / "c"))
+    backbone = build_backbone(opened.config, opened.tensors)
+    both = threading.Barrier(2, timeout=60)
+
+    def make(_twin: Backbone, path: Path) -> None:
+        both.wait()
+        path.write_bytes(b"half")
+        both.wait()
+        path.write_bytes(b"a template")
+
+    def take(_: int) -> Path:
+        return cached_template(backbone, Scheme.DYNAMIC_INT8, {}, make)
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(take, range(2))
+    assert one == other and one.read_bytes() == b"a template"
+    assert list((tmp_path / "cache" / "templates").iterdir()) == [one]
+
+
+@pytest.mark.thorough
 def test_two_exports_at_once_do_not_disturb_each_other(tmp_path, monkeypatch):
     """Of one architecture, with an empty cache: both make the template, and either serves."""
     monkeypatch.setenv("QUATRAIN_CACHE", str(tmp_path / "cache"))

@@ -1,7 +1,10 @@
-"""The knobs of ExecuTorch's ModelArgs, one at a time and all together, exported in both
-schemes and on both backends, against ExecuTorch's own model on the same int4 weights."""
+"""The knobs of ExecuTorch's ModelArgs, some at a time and all together, exported in both
+schemes and on both backends, against ExecuTorch's own model on the same int4 weights.
 
-from functools import partial
+`make thorough` turns each by itself too, as tests/backbone/test_knobs.py does in floating point.
+"""
+
+from functools import cache, partial
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ from tests.support.devices import DEVICES_OF
 from tests.support.knobs import ALL, KNOBS, TINY, Peer, write_meta_folder
 from tests.support.made_once import made_once
 from tests.support.rounding import assert_equal_but_for_rounding
+from tests.support.thorough import thorough
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.checkpoint.open import open_checkpoint
@@ -24,11 +28,36 @@ from quatrain.verify.eager import load_eager
 # All linears of one shape, and one layer where that will do: a second or two a program, not ten.
 SMALL = {"n_layers": 1, "n_kv_heads": 4, "hidden_dim": 64, "max_seq_len": 32}
 TWO_LAYERS = {"n_layers": 2, "num_kv_shared_layers": 1}
-CASES = {name: {**SMALL, **fields} for name, fields in KNOBS.items()} | {
-    "no_rope_layer_interval": {**SMALL, "n_layers": 2, **KNOBS["no_rope_layer_interval"]},
-    "num_kv_shared_layers": {**SMALL, **TWO_LAYERS},
-    "all together": {**SMALL, **ALL, **TWO_LAYERS},
-}
+# Every knob is in one of these: those of a group have nothing to do with each other.
+GROUPS = {
+    "no embedding": ("apply_embedding", "qk_norm", "use_attn_o_gate"),
+    "no output": (
+        "apply_output", "normalize_tok_embeddings", "use_attn_o_norm", "longrope by its contexts",
+    ),
+    "pruned": (
+        "input_prune_map", "output_prune_map", "embedding_scale_factor", "output_soft_cap_temp",
+        "use_residual_gate", "attention_multiplier",
+    ),
+    "wide output": ("output_linear_intermediate_dim", "scale_query_by", "longrope"),
+    "unlike layers": (
+        "no_rope_layer_interval", "num_kv_shared_layers", "qk_norm_affine",
+        "use_ffn_learnable_scales", "residual_multiplier",
+    ),
+}  # fmt: skip
+
+
+def fields_of(*knobs):
+    """Of a small model with these knobs turned."""
+    fields = {name: value for knob in knobs for name, value in KNOBS[knob].items()}
+    if "num_kv_shared_layers" in knobs:
+        return {**SMALL, **fields, **TWO_LAYERS}
+    return {**SMALL, **fields, "n_layers": 2 if "no_rope_layer_interval" in knobs else 1}
+
+
+TOGETHER = {"all together": {**SMALL, **ALL, **TWO_LAYERS}}
+FEW = {name: fields_of(*knobs) for name, knobs in GROUPS.items()} | TOGETHER
+ALONE = {knob: fields_of(knob) for knob in KNOBS}
+CASES = FEW | ALONE
 VULKAN, XNNPACK = ExportOptions(), ExportOptions(backend="xnnpack")
 VULKAN_FLOAT = ExportOptions(scheme="weight-only")
 # XNNPACK has no int4 kernel for floating-point activations: dequantized, as one asks for.
@@ -51,12 +80,27 @@ def checkpoint_of(shared):
     return make
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_vulkan_programs_equal_eager_and_executorch(case, checkpoint_of, tmp_path):
+def test_every_knob_is_in_a_group():
+    assert sorted(KNOBS) == sorted(knob for knobs in GROUPS.values() for knob in knobs)
+
+
+@pytest.fixture(scope="module")
+def on_vulkan(checkpoint_of, tmp_path_factory):
+    """Exports a case in 8da4w, once: the report and the program."""
+
+    @cache
+    def make(case):
+        path = tmp_path_factory.mktemp("vulkan") / "m.pte"
+        return export_checkpoint(checkpoint_of(case), path, VULKAN), path
+
+    return make
+
+
+@pytest.mark.parametrize("case", [*FEW, *thorough(ALONE)])
+def test_vulkan_programs_equal_eager_and_executorch(case, checkpoint_of, on_vulkan, tmp_path):
     """In 8da4w as exported, and weight-only as retargeted from that: to export it takes as long
     again, and gives the same (`test_retargeted_is_as_exported`)."""
-    checkpoint, path = checkpoint_of(case), tmp_path / "m.pte"
-    report = export_checkpoint(checkpoint, path, VULKAN)
+    checkpoint, (report, path) = checkpoint_of(case), on_vulkan(case)
     program = open_program(path)
     linears = find_linears(program.vulkan)
     assert {row.name for row in report.linears} == {linear.name for linear in linears}
@@ -66,12 +110,14 @@ def test_vulkan_programs_equal_eager_and_executorch(case, checkpoint_of, tmp_pat
     assert_equal_eager_and_executorch(tmp_path / "float.pte", case, checkpoint, VULKAN_FLOAT)
 
 
-@pytest.mark.parametrize("case", ["all together", "apply_embedding", "apply_output"])
-def test_retargeted_is_as_exported(case, checkpoint_of, tmp_path):
+@pytest.mark.parametrize("case", [*TOGETHER, *thorough(["apply_embedding", "apply_output"])])
+def test_retargeted_is_as_exported(case, checkpoint_of, on_vulkan, tmp_path):
     """Of every knob's operators: all that can be are turned together."""
-    for scheme, options in (("8da4w", VULKAN), ("weight-only", VULKAN_FLOAT)):
-        export_checkpoint(checkpoint_of(case), tmp_path / f"{scheme}.pte", options)
-    retargeted, exported = (open_program(tmp_path / f"{s}.pte") for s in ("8da4w", "weight-only"))
+    export_checkpoint(checkpoint_of(case), tmp_path / "weight-only.pte", VULKAN_FLOAT)
+    exported, retargeted = (
+        open_program(tmp_path / "weight-only.pte"),
+        open_program(on_vulkan(case)[1]),
+    )
     retarget(retargeted, "weight-only")
     write_program(retargeted, tmp_path / "retargeted.pte")
     retargeted = open_program(tmp_path / "retargeted.pte")
@@ -79,14 +125,14 @@ def test_retargeted_is_as_exported(case, checkpoint_of, tmp_path):
     assert set(retargeted.named_data) == set(exported.named_data)  # keys are digests
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*FEW, *thorough(ALONE)])
 def test_xnnpack_programs_equal_eager_and_executorch(case, checkpoint_of, tmp_path):
     checkpoint, path = checkpoint_of(case), tmp_path / "m.pte"
     export_checkpoint(checkpoint, path, XNNPACK)
     assert_equal_eager_and_executorch(path, case, checkpoint, XNNPACK)
 
 
-@pytest.mark.parametrize("case", ["all together", "apply_embedding", "apply_output"])
+@pytest.mark.parametrize("case", [*TOGETHER, *thorough(["apply_embedding", "apply_output"])])
 def test_dequantized_xnnpack_programs_equal_eager_and_executorch(case, checkpoint_of, tmp_path):
     """Where all knobs that can be are turned together: only linears differ from 8da4w programs."""
     checkpoint, path = checkpoint_of(case), tmp_path / "m.pte"

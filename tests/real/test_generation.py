@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support.logits import step_logits
+from tests.support.thorough import thorough
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, VULKAN_WITHOUT_DOT_PRODUCTS
 from quatrain.backbone.build import build_backbone
@@ -77,15 +78,20 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
 
+@pytest.mark.parametrize(
+    "prompts",
+    [PROMPTS[:1], *thorough([PROMPTS[1:]])],
+    ids=lambda prompts: f"{len(prompts)} prompts",
+)
 @pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])
-def test_the_same_tokens_and_logits_as_eager(scheme, smollm2):
+def test_the_same_tokens_and_logits_as_eager(scheme, prompts, smollm2):
     """Greedily, token by token; what eager would have chosen follows from its logits."""
     path = smollm2.program(scheme)
     program = Recorded(load_runner(path, "reference"))
     model, words = load_eager(smollm2.checkpoint, scheme), words_of(path)
-    tokens = chat_tokens(words, PROMPTS[0])[:16]
+    tokens = chat_tokens(words, prompts[0])[:16]
     assert relative_error(step_logits(program, tokens), step_logits(model, tokens)) < ROUNDING
-    for prompt in PROMPTS:
+    for prompt in prompts:
         tokens = chat_tokens(words, prompt)
         found = greedy(program, tokens, words.eos_ids)
         logits = torch.stack(program.rows)

@@ -98,6 +98,8 @@ def _run_command(words: list[str], folder: Path) -> tuple[int, str]:
 def _smaller(arguments: list[str]) -> list[str]:
     if arguments[0] == "selftest":
         return [*arguments, "--kernel", "permute"]  # all of them run in tests/runtime/wgpu
+    if arguments[0] == "quantize" and "--method" not in arguments:
+        return [*arguments, "--method", "rtn"]
     if arguments[0] == "run":
         return [*arguments, "--max-new-tokens", "9"]
     return arguments

@@ -126,7 +126,7 @@ def test_the_kernels_that_spill_are_those_that_the_releases_take() -> None:
 def test_the_evidence_is_in_text_and_json(tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(export)
-    checkpoint = write_checkpoint(tmp_path / "c")
+    checkpoint = write_checkpoint(tmp_path / "c", n_layers=1)
     asked = [str(checkpoint), "-o", str(tmp_path / "m.pte"), "--target", "adreno-8xx"]
     done = CliRunner().invoke(app, [*asked, "--runtime", "1.5", "--json"])
     assert "known of its speed: adreno-dq8ca-decode: 8da4w decode" in done.stderr
@@ -286,7 +286,7 @@ def test_the_doctors_conditional_findings_are_refused_too(tmp_path: Path) -> Non
 
 
 def test_an_int4_embedding_is_exported_for_a_mali(tmp_path: Path) -> None:
-    checkpoint = write_checkpoint(tmp_path / "c", embedding="int4", dim=64)
+    checkpoint = write_checkpoint(tmp_path / "c", embedding="int4", n_layers=1)
     options = ExportOptions(target=choose_for_target("mali-g610", "1.3"), scheme="weight-only")
     export_checkpoint(checkpoint, tmp_path / "g.pte", options)
     kinds = {operator.kind for operator in open_program(tmp_path / "g.pte").vulkan.operators}

@@ -66,15 +66,24 @@ def test_what_the_runtime_computes_is_not_refused(shape, tmp_path) -> None:
         check_limits(opened, ExportOptions(scheme=scheme), 64)
 
 
-def test_the_cpu_takes_every_group_and_width(tmp_path) -> None:
-    for number, (shape, _) in enumerate(REFUSED.values()):
-        # Linears of one shape, of which XNNPACK lowers one.
-        width, heads = shape.get("dim", 64), shape.get("n_heads", 4)
-        small = {**shape, "n_layers": 1, "n_kv_heads": heads, "hidden_dim": width}
-        checkpoint = write_checkpoint(tmp_path / str(number), **small)
-        options = ExportOptions(backend="xnnpack")
-        report = export_checkpoint(checkpoint, tmp_path / f"{number}.pte", options)
-        assert {row.kernel for row in report.linears} == {"xnnpack.qd8_f32_qb4w"}
+# All that is refused above, in as few models as have it: linears of one shape, of which XNNPACK
+# lowers one.
+ON_THE_CPU: dict[str, dict[str, Any]] = {
+    "groups of 256, 12 rotated channels, windows and soft caps": {
+        **WIDE, "n_heads": 32, "n_kv_heads": 32, "use_hf_rope": True, "head_dim": 16,
+        "partial_rotary_factor": 0.75, "sliding_window": 8, "attn_logit_softcapping": 9.0,
+    },
+    "heads of 12 in Meta's layout": {
+        "dim": 96, "n_heads": 8, "n_kv_heads": 8, "hidden_dim": 96, "n_layers": 1,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ON_THE_CPU)
+def test_the_cpu_takes_every_group_and_width(case, tmp_path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "c", **ON_THE_CPU[case])
+    report = export_checkpoint(checkpoint, tmp_path / "m.pte", ExportOptions(backend="xnnpack"))
+    assert {row.kernel for row in report.linears} == {"xnnpack.qd8_f32_qb4w"}
 
 
 def test_groups_of_256_are_exported_weight_only_and_stay_so(tmp_path) -> None:

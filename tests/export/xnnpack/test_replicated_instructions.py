@@ -11,6 +11,7 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
 from executorch.exir import to_edge_transform_and_lower
 from executorch.exir.lowered_backend_module import LoweredBackendModule
 from tests.support.rounding import assert_equal_but_for_rounding, called
+from tests.support.thorough import thorough
 from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
 from torch import nn
 
@@ -34,10 +35,10 @@ from quatrain.verify.eager import load_eager
 XNNPACK = ExportOptions(backend="xnnpack")
 QWEN_LIKE = {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True}
 CASES = {
-    "int8 embedding": (4, "int8", "int4", {}),
     "tied int4 embedding": (4, "int4", "tied", {}),
     "biases, query and key norm, int8 output": (4, "int8", "int8", QWEN_LIKE),
 }
+THOROUGH = {"int8 embedding": (4, "int8", "int4", {})}
 
 
 class Instructions:
@@ -94,9 +95,9 @@ def lower_in_full(checkpoint, path):
     write_xnnpack_program(backbone, metadata, path, Stages())
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *thorough(THOROUGH)])
 def test_replicated_equals_lowered_in_full(case, tmp_path):
-    depth, embedding, output, params = CASES[case]
+    depth, embedding, output, params = (CASES | THOROUGH)[case]
     checkpoint = write_checkpoint(
         tmp_path / "c", embedding=embedding, output=output, n_layers=depth, **params
     )
