@@ -88,7 +88,7 @@ def lower_eager_linears(backbone, path):
             edge.to_executorch(EXECUTORCH_CONFIG).write_to_file(file)
 
 
-@pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])
+@pytest.mark.parametrize("scheme", ["8da4w", *thorough(["weight-only"])])
 def test_equals_what_executorch_fuses_itself(scheme, tmp_path):
     options = ExportOptions(scheme=scheme)
     checkpoint = write_checkpoint(
