@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -62,6 +63,11 @@ class Student:
             torch.autocast(tokens.device.type, self.layers.dtype, enabled=not wide),
         ):
             return self.backbone.hidden(tokens, 0)
+
+    def held_output(self) -> AbstractContextManager[None]:
+        """Of several calls of `backbone.logits`, each with a backward pass of its own."""
+        output = self.backbone.output
+        return output.held() if isinstance(output, StudentLinear) else nullcontext()
 
     @torch.no_grad()
     def tensors(self) -> dict[str, torch.Tensor]:

@@ -5,6 +5,8 @@ The logarithm of the factor is trained, so that a step of the optimizer changes 
 and none its sign.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,8 @@ from torch import nn
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.linear.affine import fake_quantize_rows
+
+_ELEMENTS_AT_ONCE = 1 << 18
 
 
 @dataclass
@@ -65,13 +69,25 @@ class StudentLinear(nn.Module):
         super().__init__()
         self.weight, self.activations = weight, activations
         self.register_buffer("bias", bias)
+        self._held: torch.Tensor | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the weight once for several calls, each with a backward pass of its own."""
+        weight = self.weight.weight(self.activations.dtype)
+        self._held = weight.detach().requires_grad_(weight.requires_grad)
+        yield
+        if weight.requires_grad:
+            weight.backward(self._held.grad)
+        self._held = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         dtype = self.activations.dtype
         if self.activations.int8:
             x = _RoundRows.apply(x)  # type: ignore[assignment]
         bias = None if self.bias is None else self.bias.to(dtype)
-        return F.linear(x.to(dtype), self.weight.weight(dtype), bias)
+        weight = self.weight.weight(dtype) if self._held is None else self._held
+        return F.linear(x.to(dtype), weight, bias)
 
 
 class StudentEmbedding(nn.Module):
@@ -88,6 +104,12 @@ class StudentEmbedding(nn.Module):
         return (integers * scales[..., None]).flatten(-2)
 
 
+def _blocks(groups: torch.Tensor) -> list[slice]:
+    """Rows of [N, groups, g] that a core's cache holds."""
+    at_once = max(1, _ELEMENTS_AT_ONCE // groups[0].numel())
+    return [slice(first, first + at_once) for first in range(0, len(groups), at_once)]
+
+
 class _Dequantize(torch.autograd.Function):
     """Integers times scales, these in bfloat16's values as they will be stored: a rounding that the
     gradient passes by."""
@@ -98,12 +120,20 @@ class _Dequantize(torch.autograd.Function):
     ) -> torch.Tensor:
         groups = integers.view(*scales.shape, -1)
         ctx.save_for_backward(groups)
-        return (groups.to(dtype) * scales.bfloat16().to(dtype)[..., None]).flatten(1)
+        stored = scales.bfloat16().to(dtype)[..., None]
+        weight = torch.empty(groups.shape, dtype=dtype, device=groups.device)
+        for rows in _blocks(groups):
+            torch.mul(groups[rows], stored[rows], out=weight[rows])
+        return weight.flatten(1)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[None, torch.Tensor, None]:
         (groups,) = ctx.saved_tensors
-        return None, (grads[0].view(groups.shape) * groups).sum(-1, dtype=torch.float32), None
+        grad = grads[0].view(groups.shape)
+        found = torch.empty(groups.shape[:2], device=groups.device)
+        for rows in _blocks(groups):
+            found[rows] = (grad[rows] * groups[rows]).sum(-1, dtype=torch.float32)
+        return None, found, None
 
 
 class _RoundRows(torch.autograd.Function):

@@ -17,7 +17,7 @@ from quatrain.quantize.distill.student import Student
 from quatrain.quantize.distill.teacher import Teacher
 
 _SEED = 0
-_LOGITS_AT_ONCE = 1 << 23  # of float32: 34 MB
+_LOGITS_AT_ONCE = 1 << 22  # of float32: 17 MB
 _SECONDS_BETWEEN_SAVES = 60.0
 _SMOOTHED = 0.9  # of the divergence that is shown
 
@@ -32,7 +32,7 @@ class Recipe:
 
     steps: int = 400
     texts: int = 4
-    at_once: int = 2
+    at_once: int = 1
     scale_rate: float = 2e-3
     vector_rate: float = 2e-3
     warm: int = 10
@@ -117,12 +117,12 @@ class Training:
         tokens = self.recipe.texts * self.texts.shape[1]
         total = 0.0
         at_once = max(1, _LOGITS_AT_ONCE // self.student.backbone.config.vocab_size)
-        for rows, wished in zip(
-            seen.flatten(0, 1).split(at_once), exact.flatten(0, 1).split(at_once), strict=True
-        ):
-            divergence = self._divergence(rows, wished)
-            (divergence / tokens).backward()
-            total += divergence.item()
+        parts = (both.flatten(0, 1).split(at_once) for both in (seen, exact))
+        with self.student.held_output():
+            for rows, wished in zip(*parts, strict=True):
+                divergence = self._divergence(rows, wished)
+                (divergence / tokens).backward()
+                total += divergence.item()
         hidden.backward(seen.grad)
         return total
 
