@@ -37,7 +37,7 @@ from quatrain.quantize.resumable import kept_folder, sha256_of
 from quatrain.quantize.writer import write_checkpoint
 from quatrain.stages import Stages
 
-MOST_TRAINED = 131_072  # tokens of a text
+MOST_TRAINED = 65_536  # tokens of a text: their hidden states are in memory
 _FACTORS, _HIDDEN, _ROUNDED, _KEY = "training.pt", "teacher.pt", "rounded", "key"
 
 
