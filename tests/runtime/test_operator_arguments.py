@@ -27,7 +27,9 @@ WITHOUT_EFFECT = {
     "device": "where a tensor lies, which the runtime decides",
     "half_to_float": "the graph declares the result's type",
     "padding_idx": "gradients", "scale_grad_by_freq": "gradients", "sparse": "gradients",
+    "sparse_grad": "gradients",
     "seq_len": "what was traced",
+    "weight_sums": "sums that integer arithmetic alone needs",
     "eps": "Vulkan's shader has its own smallest scale",
     "quant_min": "bounds of the given integers", "quant_max": "bounds of the given integers",
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,16 @@ def outcome(folder: Path, entry: dict[str, Any], runtime: Callable[[Path], Any])
     return "right"
 
 
+@cache
 def _registry() -> dict[str, Any]:
+    from executorch.backends.vulkan.patterns import fusable_patterns
     from executorch.backends.webgpu.test.op_tests import cases  # noqa: F401  registers them
     from executorch.backends.webgpu.test.op_tests.test_suite import op_test_registry
 
+    # The examples of rotary embeddings that every lowering looks for take it seconds to compile.
+    for pattern in fusable_patterns.values():
+        if pattern.get_graphs_fn is not None:
+            pattern.get_graphs_fn = cache(pattern.get_graphs_fn)
     return op_test_registry
 
 

@@ -6,6 +6,10 @@ Source: the operators' schemas in ATen, torchao and `executorch/backends/vulkan`
 
 from typing import Any
 
+_INT8_WEIGHTED = (
+    "input_scale input_zero_point weights weight_sums weight_scales output_scale "
+    "output_zero_point bias"
+)
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     kind: tuple(names.split())
     for kind, names in {
@@ -32,6 +36,30 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         "et_vk.linear_qcs8w": "x weights weight_scales out",
         "et_vk.linear_q8ta_q8csw": (
             "x input_scale input_zero_point weights weight_sums weight_scales bias out"
+        ),
+        "et_vk.q8ta_linear": f"x {_INT8_WEIGHTED} activation out",
+        "et_vk.q8ta_linear_gemv": f"x {_INT8_WEIGHTED} activation out",
+        **dict.fromkeys(
+            ("et_vk.q8ta_conv2d", "et_vk.q8ta_conv2d_pw", "et_vk.q8ta_conv2d_dw"),
+            f"x {_INT8_WEIGHTED} kernel_size stride padding dilation groups activation out",
+        ),
+        "et_vk.q8ta_conv2d_transposed": (
+            f"x {_INT8_WEIGHTED} kernel_size stride padding output_padding dilation groups "
+            "activation out"
+        ),
+        "et_vk.q8ta_add": (
+            "a b a_scale a_zero_point b_scale b_zero_point output_scale output_zero_point alpha out"
+        ),
+        "et_vk.q8ta_relu": "x input_scale input_zero_point output_scale output_zero_point out",
+        "et_vk.q8ta_pixel_shuffle": (
+            "x input_scale input_zero_point output_inv_scale output_zero_point upscale_factor out"
+        ),
+        "et_vk.grid_priors": "x stride offset out",
+        "quantized_decomposed.quantize_per_tensor": (
+            "x scale zero_point quant_min quant_max dtype out"
+        ),
+        "quantized_decomposed.dequantize_per_tensor": (
+            "x scale zero_point quant_min quant_max dtype out_dtype out"
         ),
         "et_vk.embedding_q4gsw": ("weights weight_scales group_size indices is_linear_weight out"),
         "et_vk.sdpa": "q k v attn_mask scale out",
@@ -70,45 +98,83 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         "aten.cat": "tensors dim out",
         "aten.split_with_sizes_copy": "x split_sizes dim out",
         "aten.split_copy": "x split_size dim out",
-        "aten.add": "a b alpha out",
-        "aten.sub": "a b alpha out",
-        "aten.mul": "a b out",
-        "aten.div": "a b out",
+        **dict.fromkeys(("aten.add", "aten.sub"), "a b alpha out"),
+        **dict.fromkeys(
+            (
+                "aten.mul",
+                "aten.div",
+                "aten.minimum",
+                "aten.eq",
+                "aten.ne",
+                "aten.ge",
+                "aten.gt",
+                "aten.le",
+                "aten.lt",
+                "aten.logical_and",
+                "aten.logical_or",
+                "aten.bitwise_and",
+                "aten.bitwise_or",
+                "aten.mm",
+                "aten.bmm",
+            ),
+            "a b out",
+        ),
+        **dict.fromkeys(
+            (
+                "aten.neg",
+                "aten.abs",
+                "aten.rsqrt",
+                "aten.sqrt",
+                "aten.exp",
+                "aten.log10",
+                "aten.sin",
+                "aten.cos",
+                "aten.tanh",
+                "aten.relu",
+                "aten.silu",
+                "aten.sigmoid",
+                "aten.round",
+                "aten.hardswish",
+                "aten.bitwise_not",
+                "aten.logical_not",
+                "aten.alias_copy",
+            ),
+            "x out",
+        ),
         "aten.pow": "x exponent out",
-        "aten.neg": "x out",
-        "aten.rsqrt": "x out",
-        "aten.sqrt": "x out",
-        "aten.exp": "x out",
-        "aten.sin": "x out",
-        "aten.cos": "x out",
-        "aten.tanh": "x out",
-        "aten.relu": "x out",
-        "aten.silu": "x out",
         "aten.gelu": "x approximate out",
-        "aten.sigmoid": "x out",
-        "aten.mean": "x dims keepdim dtype out",
-        "aten.sum": "x dims keepdim dtype out",
-        "aten.amax": "x dims keepdim out",
-        "aten.amin": "x dims keepdim out",
-        "aten._softmax": "x dim half_to_float out",
+        "aten.leaky_relu": "x negative_slope out",
+        "aten.hardshrink": "x lambd out",
+        **dict.fromkeys(("aten.clamp", "aten.hardtanh"), "x low high out"),
+        **dict.fromkeys(("aten.mean", "aten.sum"), "x dims keepdim dtype out"),
+        **dict.fromkeys(
+            ("aten.amax", "aten.amin", "aten.argmax", "aten.argmin"), "x dims keepdim out"
+        ),
+        **dict.fromkeys(("aten._softmax", "aten._log_softmax"), "x dim half_to_float out"),
         "aten.full": "size fill_value dtype layout device pin_memory out",
         "aten.full_like": "x fill_value dtype layout device pin_memory memory_format out",
-        "aten.ge": "a b out",
-        "aten.gt": "a b out",
-        "aten.le": "a b out",
-        "aten.lt": "a b out",
-        "aten.eq": "a b out",
-        "aten.minimum": "a b out",
-        "aten.logical_and": "a b out",
-        "aten.logical_or": "a b out",
+        **dict.fromkeys(("aten.ones", "aten.zeros"), "size dtype layout device pin_memory out"),
+        **dict.fromkeys(
+            ("aten.ones_like", "aten.zeros_like"),
+            "x dtype layout device pin_memory memory_format out",
+        ),
+        "aten.scalar_tensor": "value dtype layout device pin_memory out",
+        "aten.arange": "start end step dtype layout device pin_memory out",
+        "aten.flip": "x dims out",
+        "aten.unfold_copy": "x dim size step out",
+        "aten.pixel_shuffle": "x upscale_factor out",
+        "aten.constant_pad_nd": "x pad value out",
         "aten.index_select": "x dim index out",
+        "aten.index": "x indices out",
+        "aten.gather": "x dim index sparse_grad out",
         "aten.where": "condition a b out",
-        "aten.mm": "a b out",
-        "aten.bmm": "a b out",
         "aten.addmm": "bias a b beta alpha out",
         "aten.linear": "x weights bias out",
         "aten._weight_int8pack_mm": "x weights weight_scales out",
         "aten.native_layer_norm": "x normalized_shape weight bias eps out",
+        "aten.convolution": (
+            "x weights bias stride padding dilation transposed output_padding groups out"
+        ),
     }.items()
 }
 
@@ -126,11 +192,14 @@ _OVERLOAD_ARGUMENTS: dict[str, tuple[str, ...]] = {
 DEFAULTS: dict[str, Any] = {
     name: default
     for default, names in (
-        (None, "dtype target_dtype output_dtype input_dtype scale_dtype zero_point_dtype"),
+        (
+            None,
+            "dtype target_dtype output_dtype input_dtype out_dtype scale_dtype zero_point_dtype",
+        ),
         (None, "layout device pin_memory memory_format dim_order rounding_mode bias attn_mask"),
         (None, "scale eps quant_min quant_max start end"),
         (False, "keepdim is_causal implicit non_blocking is_linear_weight"),
-        (False, "scale_grad_by_freq sparse"),
+        (False, "scale_grad_by_freq sparse sparse_grad"),
         (1, "alpha beta step"),
         (0, "dim dropout_p"),
         (-1, "padding_idx"),

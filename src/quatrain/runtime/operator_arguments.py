@@ -19,13 +19,20 @@ _WITHOUT_EFFECT = {
     # The type of a result is the one that the graph declares for it.
     "half_to_float",
     # Of training.
-    "padding_idx", "scale_grad_by_freq", "sparse",
+    "padding_idx", "scale_grad_by_freq", "sparse", "sparse_grad",
 }  # fmt: skip
+# Given the sums of their weights, which integer arithmetic alone needs.
+_OF_INT8_WEIGHTS = (
+    "et_vk.linear_q8ta_q8csw", "et_vk.q8ta_linear", "et_vk.q8ta_linear_gemv", "et_vk.q8ta_conv2d",
+    "et_vk.q8ta_conv2d_pw", "et_vk.q8ta_conv2d_dw", "et_vk.q8ta_conv2d_transposed",
+)  # fmt: skip
 _WITHOUT_EFFECT_OF = {
     # Vulkan's shader has a smallest scale of its own: see `quatrain.arithmetic`.
     "torchao.choose_qparams_affine": {"eps"},
     # Bounds of the integers, which are within them.
     "torchao.dequantize_affine": {"quant_min", "quant_max"},
+    "quantized_decomposed.dequantize_per_tensor": {"quant_min", "quant_max"},
+    **{kind: {"weight_sums"} for kind in _OF_INT8_WEIGHTS},
     # What was traced; the true length is that of q.
     "sdpa_with_kv_cache": {"seq_len"},
 }

@@ -121,6 +121,12 @@ def conv_with_clamp(
     return y if output_min is None and output_max is None else y.clamp(output_min, output_max)
 
 
+def grid_priors(x: torch.Tensor, stride: int, offset: float) -> torch.Tensor:
+    """The places (column, row) of x [..., H, W] in an image, row by row: [H * W, 2]."""
+    rows, columns = ((torch.arange(size) + offset) * stride for size in x.shape[-2:])
+    return torch.cartesian_prod(rows, columns).flip(1)
+
+
 def wide(value: Any) -> Any:
     """A floating-point tensor in float32; anything else as it is."""
     floating = isinstance(value, torch.Tensor) and value.is_floating_point()
@@ -141,6 +147,7 @@ KERNELS: dict[str, Kernel] = {
     "et_vk.select_as_symint": lambda x, dim, index: int(x.select(dim, index)),
     "et_vk.rms_norm": rms_norm,
     "et_vk.conv_with_clamp": conv_with_clamp,
+    "et_vk.grid_priors": grid_priors,
     "aten.embedding": embedding,
     "aten.index_select": lambda x, dim, index: x.index_select(dim, index.long()),
     "aten.slice_copy": slice_copy,

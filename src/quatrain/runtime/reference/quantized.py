@@ -99,6 +99,13 @@ def weight_int8pack_mm(x: torch.Tensor, weights: torch.Tensor, weight_scales: to
     return F.linear(x.float(), weights.float()) * weight_scales.float()
 
 
+def linear_qcs4w(x: torch.Tensor, weights: torch.Tensor, weight_scales: torch.Tensor) -> Any:
+    """x [..., K] times int4 weights [N, K/2] (the even k in the high nibble), each output channel
+    times its scale [>= N]."""
+    dense = unpack_int4(weights, even_low=False).float()
+    return F.linear(x.float(), dense) * weight_scales[: len(dense)].float()
+
+
 def dequantize_affine(
     x: torch.Tensor, block_size: Any, scale: torch.Tensor, zero_point: torch.Tensor | None
 ) -> torch.Tensor:
@@ -119,6 +126,7 @@ QUANTIZED_KERNELS: dict[str, Callable[..., Any]] = {
     "torchao.choose_qparams_affine": choose_qparams_affine,
     "torchao.dequantize_affine": dequantize_affine,
     "et_vk.embedding_q4gsw": embedding_q4gsw,
+    "et_vk.linear_qcs4w": linear_qcs4w,
     "aten._weight_int8pack_mm": weight_int8pack_mm,
     "et_vk.linear_qcs8w": weight_int8pack_mm,
 }

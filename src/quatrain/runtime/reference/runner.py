@@ -22,8 +22,11 @@ from quatrain.runtime.reference.defective_kernels import embedding_of_first_in_f
 from quatrain.runtime.reference.int4_linears import Int4Linears
 from quatrain.runtime.reference.kernels import KERNELS
 from quatrain.runtime.reference.quantized import QUANTIZED_KERNELS
+from quatrain.runtime.reference.static_int8 import STATIC_INT8_KERNELS
 
-_KERNELS: dict[str, Callable[..., Any]] = {**KERNELS, **ATTENTION_KERNELS, **QUANTIZED_KERNELS}
+_KERNELS: dict[str, Callable[..., Any]] = {
+    **KERNELS, **ATTENTION_KERNELS, **QUANTIZED_KERNELS, **STATIC_INT8_KERNELS
+}  # fmt: skip
 
 Step = Callable[[list[Any]], None]
 

@@ -56,12 +56,24 @@ def int4_linear(
     if weights.group % 32:
         return dispatch(
             "linear_any", operands, (m,), lambda p: (ceil_div(n, 64), p[0], 1),
-            **constants, WORKGROUP=64,
+            **constants, ROW=weights.packed.shape[1] * 2, EVEN_LOW=True, WORKGROUP=64,
         )  # fmt: skip
     fits = ceil_div(n, _LANES_CHANNELS) <= MOST_WORKGROUPS
     if m == 1 and int8 is None and fits and not traits.cpu:
         return _lanes(operands, m, constants)
     return _rows(operands, m, constants, traits)
+
+
+def int4_channel_linear(x: Operand, packed: Operand, scales: Operand, y: Operand) -> Dispatch:
+    """y [..., N] = x [..., K] @ weights^T, packed u8 [N, K/2] with the even k in the high nibble,
+    and one scale per channel, scales [>= N]."""
+    n, k = y.shape[-1], x.shape[-1]
+    return dispatch(
+        "linear_any", [packed, scales, y, x], (x.rows,), lambda p: (ceil_div(n, 64), p[0], 1),
+        T=y.dtype, N=n, K=k, GROUP=k, W_SCALE=scales.dtype, SCALE_STRIDE=scales.count,
+        QUANTIZED=False, BIAS="", CAPACITY=0, SUM_COUNTS=(), ROW=2 * packed.shape[1],
+        EVEN_LOW=False, WORKGROUP=64,
+    )  # fmt: skip
 
 
 def float_linear(x: Operand, weight: Operand, bias: Operand | None, y: Operand) -> Dispatch:

@@ -8,7 +8,7 @@ import numpy as np
 
 from quatrain.arithmetic import Arithmetic
 from quatrain.errors import InputError
-from quatrain.program import Operator, Plain, VulkanGraph
+from quatrain.program import Operator, Plain, ValueList, VulkanGraph
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Symbol, Traits
 from quatrain.runtime.wgpu.pointwise import BINARY
@@ -49,7 +49,7 @@ def storage_dtype(dtype: str, fp16: bool) -> str:
 
 
 class Lowering:
-    """What the handlers of operators (operators.py, shape_operators.py) read and add to."""
+    """What the handlers of operators (operators.py and *_operators.py) read and add to."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Lowering:
             # Norms of heads are not joined: x then is their memory, seen as rows of tokens.
             return row if made and (made.key, made.rows) == (x.key, x.rows) else None
         expression = dict(last.constants).get("EXPRESSION")
-        if last.kernel != "elementwise" or expression not in _MAKERS:
+        if last.kernel != "elementwise" or expression not in _MAKERS or len(last.operands) != 3:
             return None
         a, b, y = last.operands
         whole = a.count == b.count == y.count
@@ -155,6 +155,13 @@ class Lowering:
     def number(self, value_id: int) -> int:
         """An integer, fixed or symbolic, as it is at these input shapes."""
         return number(self.graph, value_id, self.result.symbols)
+
+    def sizes(self, value_id: int) -> tuple[int, ...]:
+        """A list of integers, such as a shape; each fixed or symbolic."""
+        listed = self.graph.values[value_id]
+        if isinstance(listed, ValueList):
+            return tuple(self.number(item) for item in listed.items)
+        return tuple(self.plain(value_id))
 
     def bounded(self, value_id: int, length: int, limit: int) -> int | Symbol:
         """A position for a dispatch's params, from which `length` of `limit` rows are used.

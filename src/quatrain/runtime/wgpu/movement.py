@@ -10,47 +10,74 @@ from quatrain.runtime.wgpu.dispatch import (
     dispatch,
     spread_grid,
 )
+from quatrain.runtime.wgpu.indexing import Axis, axes, place, strides
 
 
 def take(x: Operand, dim: int, start: int | Symbol, step: int, y: Operand) -> Dispatch:
     """y = x[start :: step] along `dim`, as long as y is there (1 for a select)."""
-    return _slice(x, dim, y, None, start, step)
-
-
-def gather(x: Operand, dim: int, index: Operand, y: Operand) -> Dispatch:
-    """y = x at the i32 positions `index` [L] along `dim`; past the end, the last one."""
-    return _slice(x, dim, y, index)
-
-
-def _slice(
-    x: Operand, dim: int, y: Operand, index: Operand | None, start: int | Symbol = 0, step: int = 1
-) -> Dispatch:
     outer, inner = math.prod(x.shape[:dim]), math.prod(x.shape[dim + 1 :])
     length = y.count // (outer * inner)
     return dispatch(
-        "slice", [x, y, index] if index else [x, y], (outer * length, length, start),
+        "slice", [x, y], (outer * length, length, start),
         lambda p: (ceil_div(inner, 64), p[0], 1),
-        T=x.dtype, INNER=inner, SIZE=x.shape[dim], STEP=step, INDEX=index is not None,
-        WORKGROUP=64,
+        T=x.dtype, INNER=inner, SIZE=x.shape[dim], STEP=step, WORKGROUP=64,
     )  # fmt: skip
 
 
 def put(x: Operand, dim: int, start: int | Symbol, y: Operand) -> Dispatch:
     """y[start : start + length] = x along `dim`, as long as x is there."""
-    outer, inner = math.prod(x.shape[:dim]), math.prod(x.shape[dim + 1 :])
+    inner = math.prod(x.shape[dim + 1 :])
     length = x.shape[dim]
     return dispatch(
-        "cat", [x, y], (outer * length, length, start, y.shape[dim]),
+        "cat", [x, y], (math.prod(x.shape[:dim]) * length, length, start, y.shape[dim]),
         lambda p: (ceil_div(inner, 64), p[0], 1),
         T=y.dtype, X=x.dtype, INNER=inner, WORKGROUP=64,
     )  # fmt: skip
 
 
-def permute(x: Operand, dims: tuple[int, ...], y: Operand) -> Dispatch:
+def strided(x: Operand, given: list[Axis], y: Operand, start: int = 0) -> Dispatch:
+    """y = x from its element `start` on, by the steps that y's dimensions make in x."""
+    return _strided([x, y], y.count, f"{start}u + {place(given)}" if start else place(given), "i")
+
+
+def permute(x: Operand, dims: list[int], y: Operand) -> Dispatch:
     """y = x with dimension `dims[i]` as its i-th."""
-    strides = [math.prod(x.shape[i + 1 :]) for i in range(len(x.shape))]
-    sizes_and_strides = tuple((x.shape[dim], strides[dim]) for dim in dims)
+    return strided(x, axes(x.shape, dims), y)
+
+
+def paste(x: Operand, starts: list[int], y: Operand) -> Dispatch:
+    """x goes into y [...], its first element to `starts`; the rest of y stays as it is."""
+    steps = strides(y.shape)
+    start = sum(at * step for at, step in zip(starts, steps, strict=True))
+    into = place(list(zip(x.shape, steps, strict=True)))
+    return _strided([x, y], x.count, "i", f"{start}u + {into}")
+
+
+def gather(x: Operand, dim: int, index: Operand, y: Operand) -> Dispatch:
+    """y = x at the i32 positions `index` along `dim`: of any shape, which y has in its place.
+
+    A negative position counts from the end; one outside is the nearest.
+    """
+    inner, outer = math.prod(x.shape[dim + 1 :]), math.prod(x.shape[:dim])
+    of_y = [(outer, x.shape[dim] * inner), (index.count, 0), (inner, 1)]
+    picks = place([(outer, 0), (index.count, 1), (inner, 0)])
+    return _strided([x, y, index], y.count, place(of_y), "i", picks, x.shape[dim], inner)
+
+
+def gather_each(x: Operand, dim: int, index: Operand, y: Operand) -> Dispatch:
+    """y = x at the same place, but for position `index` [shape of y] along `dim`."""
+    steps = strides(x.shape)
+    of_y = [(s, 0 if d == dim else steps[d]) for d, s in enumerate(y.shape)]
+    return _strided([x, y, index], y.count, place(of_y), "i", "i", x.shape[dim], steps[dim])
+
+
+def _strided(
+    operands: list[Operand], count: int, origin: str, goal: str,
+    index: str = "", size: int = 0, step: int = 0,
+) -> Dispatch:  # fmt: skip
+    x, y = operands[:2]
     return dispatch(
-        "permute", [x, y], (y.count,), lambda p: spread_grid(ceil_div(p[0], 64)),
-        T=x.dtype, DIMS=sizes_and_strides, WORKGROUP=64,
+        "strided", operands, (count,), lambda p: spread_grid(ceil_div(p[0], 64)),
+        T=y.dtype, X=x.dtype, FROM=origin, TO=goal, INDEX=index, SIZE=size, STEP=step,
+        WORKGROUP=64,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """One function per operator of a Vulkan graph: its operands, its output's shape, its kernel.
 
-Element-wise operators and those that change shapes are in shape_operators.py."""
+Those that any model may hold are in pointwise_operators.py, selection_operators.py,
+shape_operators.py and sum_operators.py."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,8 +14,11 @@ from quatrain.runtime.wgpu import attention, linear, pointwise
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand
 from quatrain.runtime.wgpu.lowering import Lowering
 from quatrain.runtime.wgpu.movement import put
+from quatrain.runtime.wgpu.pointwise_operators import POINTWISE_HANDLERS
 from quatrain.runtime.wgpu.rows import Norm, Quantized, Row, quantize_activation
+from quatrain.runtime.wgpu.selection_operators import SELECTION_HANDLERS
 from quatrain.runtime.wgpu.shape_operators import SHAPE_HANDLERS
+from quatrain.runtime.wgpu.sum_operators import SUM_HANDLERS
 
 
 def _embedding(to: Lowering, operator: Operator, weights: int, indices: int) -> list[Dispatch]:
@@ -207,5 +211,8 @@ HANDLERS: dict[str, Callable[..., list[Dispatch] | None]] = {
     WEIGHT_ONLY_LINEAR: _weight_only_linear,
     DYNAMIC_LINEAR: _dynamic_linear,
     "aten.linear": _float_linear,
+    **POINTWISE_HANDLERS,
+    **SELECTION_HANDLERS,
     **SHAPE_HANDLERS,
+    **SUM_HANDLERS,
 }

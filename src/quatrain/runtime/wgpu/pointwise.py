@@ -2,7 +2,6 @@
 
 import math
 
-from quatrain.errors import InputError
 from quatrain.runtime.wgpu.dispatch import (
     Dispatch,
     Operand,
@@ -10,52 +9,78 @@ from quatrain.runtime.wgpu.dispatch import (
     dispatch,
     spread_grid,
 )
+from quatrain.runtime.wgpu.indexing import axes, broadcast_axes, merged, place
 
-# WGSL of each element-wise operator over f32 `a`, `b` and `c`.
+# WGSL of each element-wise operator over `a`, `b` and `c`, which are f32 or, in an operator on
+# integers alone, i32: C is that type. kernels/numbers.wgsl has the functions that WGSL lacks.
 UNARY = {
     "aten.sigmoid": "1.0 / (1.0 + exp(-a))",
     "aten.silu": "a / (1.0 + exp(-a))",
     "aten.neg": "-a",
+    "aten.abs": "abs(a)",
     "aten.exp": "exp(a)",
+    "aten.log10": "log(a) * 0.4342944819",
     "aten.sqrt": "sqrt(a)",
     "aten.rsqrt": "inverseSqrt(a)",
+    "aten.sin": "sin(a)",
+    "aten.cos": "cos(a)",
     "aten.tanh": "tanh(clamp(a, -15.0, 15.0))",
-    "aten.relu": "max(a, 0.0)",
+    "aten.relu": "higher(a, C(0))",
+    "aten.round": "round(a)",
+    "aten.hardswish": "a * clamp(a + 3.0, 0.0, 6.0) / 6.0",
+    "aten.logical_not": "a == C(0)",
     # The approximation by tanh (Hendrycks and Gimpel, arXiv 1606.08415), as Vulkan's own.
     "aten.gelu": (
         "0.5 * a * (1.0 + tanh(clamp(0.7978845608 * (a + 0.044715 * a * a * a), -15.0, 15.0)))"
     ),
 }
+EXACT_GELU = "0.5 * a * (1.0 + erf(a * 0.7071067812))"
 BINARY = {
     "aten.add": "a + b",
     "aten.sub": "a - b",
     "aten.mul": "a * b",
     "aten.div": "a / b",
     "floor division": "floor_divide(a, b)",
-    "division toward zero": "select(1.0, -1.0, a / b < 0.0) * floor_divide(abs(a), abs(b))",
-    "aten.ge": "select(0.0, 1.0, a >= b)",
-    "aten.gt": "select(0.0, 1.0, a > b)",
-    "aten.le": "select(0.0, 1.0, a <= b)",
-    "aten.lt": "select(0.0, 1.0, a < b)",
-    "aten.eq": "select(0.0, 1.0, a == b)",
-    "aten.minimum": "min(a, b)",
-    "aten.logical_and": "select(0.0, 1.0, a != 0.0 && b != 0.0)",
-    "aten.logical_or": "select(0.0, 1.0, a != 0.0 || b != 0.0)",
+    "division toward zero": "trunc_divide(a, b)",
+    "aten.pow": "power(a, b)",
+    "aten.ge": "a >= b",
+    "aten.gt": "a > b",
+    "aten.le": "a <= b",
+    "aten.lt": "a < b",
+    "aten.eq": "a == b",
+    "aten.ne": "a != b",
+    "aten.minimum": "lower(a, b)",
+    "aten.logical_and": "a != C(0) && b != C(0)",
+    "aten.logical_or": "a != C(0) || b != C(0)",
+    "aten.bitwise_and": "a & b",
+    "aten.bitwise_or": "a | b",
+    "aten.leaky_relu": "select(a, a * b, a < 0.0)",
+    "aten.hardshrink": "select(a, 0.0, abs(a) <= b)",
     "silu_mul": "a / (1.0 + exp(-a)) * b",
 }
 # The divisions by their `rounding_mode`.
 DIVISIONS = {
     None: "aten.div", "floor": "floor division", "trunc": "division toward zero"
 }  # fmt: skip
-WHERE = "select(c, b, a != 0.0)"
-# Reductions over the last dimension: first value, how the next is joined, how it ends.
+# Sums and differences whose second term counts c times.
+SCALED = {"aten.add": "a + c * b", "aten.sub": "a - c * b"}
+WHERE = "select(c, b, a != C(0))"
+# Reductions: how the next value, element k, is joined to those before; how it ends.
 REDUCTIONS = {
-    "aten.amax": ("-3.4e38", "max(sum, value)", "sum"),
-    "aten.amin": ("3.4e38", "min(sum, value)", "sum"),
-    "aten.sum": ("0.0", "sum + value", "sum"),
-    "aten.mean": ("0.0", "sum + value", "sum / f32(K)"),
+    "aten.amax": ("sum = higher(sum, value);", "sum"),
+    "aten.amin": ("sum = lower(sum, value);", "sum"),
+    "aten.sum": ("sum += value;", "sum"),
+    "aten.mean": ("sum += value;", "sum / C(K)"),
+    "aten.argmax": (
+        "if (value > sum || (is_nan(value) && !is_nan(sum))) { sum = value; best = k; }",
+        "best",
+    ),
+    "aten.argmin": (
+        "if (value < sum || (is_nan(value) && !is_nan(sum))) { sum = value; best = k; }",
+        "best",
+    ),
 }
-_LOWEST = 3.4e38  # stands for infinity, which WGSL has no literal for
+LARGEST = 3.4028234663852886e38  # of f32
 
 
 def embedding(tokens: Operand, table: Operand, y: Operand, first_in_four: bool = False) -> Dispatch:
@@ -87,54 +112,68 @@ def embedding_int4(
     )  # fmt: skip
 
 
-def elementwise(expression: str, y: Operand, *inputs: Operand) -> Dispatch:
-    """y = `expression` of up to three inputs a, b, c, each of which broadcasts to y's shape.
+def elementwise(expression: str, y: Operand, *inputs: Operand | float) -> Dispatch:
+    """y = `expression` of up to three inputs a, b, c: numbers, and tensors that broadcast to y.
 
-    Raises `InputError` where an input repeats at two places of its middle: its leading and
-    trailing dimensions, and one run of others, may be absent or 1 where y's are not.
+    Computed in i32 where y and all inputs are integers, else in f32. Raises `InputError` where an
+    input does not broadcast.
     """
-    broadcasts = tuple(
-        (name, x.dtype, *_index(x, y)) for name, x in zip("abc", inputs, strict=False)
-    )
+    named = list(zip("abc", inputs, strict=False))
+    tensors = [(name, x) for name, x in named if isinstance(x, Operand)]
+    counts = zip(tensors, ("p.y", "p.z", "p.w"), strict=False)
+    computed = "i32" if _whole(y, *inputs) else "f32"
+    numbers = [
+        (name, literal(x if computed == "i32" else float(x)))
+        for name, x in named
+        if not isinstance(x, Operand)
+    ]
     return dispatch(
-        "elementwise", [*inputs, y], (y.count, *(x.count for x in inputs)),
+        "elementwise", [*(x for _, x in tensors), y], (y.count, *(x.count for _, x in tensors)),
         lambda p: spread_grid(ceil_div(p[0], 64)),
-        T=y.dtype, INPUTS=broadcasts, EXPRESSION=expression, WORKGROUP=64,
+        T=y.dtype, C=computed,
+        INPUTS=tuple((name, x.dtype, _index(x, y, count)) for (name, x), count in counts),
+        NUMBERS=tuple(numbers), EXPRESSION=expression, WORKGROUP=64,
     )  # fmt: skip
 
 
-def _index(x: Operand, y: Operand) -> tuple[str, bool]:
-    """Which element of x, in WGSL, goes into element i of y, and whether modulo x's elements."""
-    shape = (1,) * (len(y.shape) - len(x.shape)) + x.shape
-    last = max((i for i, size in enumerate(shape) if size != 1), default=-1)
-    first = next((i for i, size in enumerate(shape) if size != 1), len(shape))
-    repeated = [i for i in range(first, last + 1) if shape[i] != y.shape[i]]
-    inner = math.prod(y.shape[last + 1 :]) if x.count > 1 else 1
-    places = range(repeated[0], repeated[-1] + 1) if repeated else range(0)
-    if len(shape) > len(y.shape) or any(shape[i] != 1 for i in places):
-        raise InputError(
-            f"an element-wise operator on {list(x.shape)} and {list(y.shape)}: the GPU kernel "
-            "repeats leading and trailing dimensions and one run in between. Use --device reference"
-        )
-    index = f"i / {inner}u" if inner > 1 else "i"
-    if not repeated:
-        return index, x.count * inner < y.count
-    run = math.prod(shape[repeated[-1] + 1 :])
-    times = math.prod(y.shape[i] for i in places)
-    index = f"({index}) / {run * times}u * {run}u + ({index}) % {run}u"
-    return index, x.count * inner * times < y.count
+def _whole(*values: Operand | float) -> bool:
+    return all(
+        value.dtype == "i32" if isinstance(value, Operand) else isinstance(value, int)
+        for value in values
+    )
+
+
+def _index(x: Operand, y: Operand, count: str) -> str:
+    """Which element of x, in WGSL, goes into element i of y; `count` holds x's elements."""
+    found = merged(broadcast_axes(x.shape, y.shape))
+    if len(found) == 2 and found[0][1] == 0 and found[1] == (x.count, 1):
+        return f"i % {count}"  # of one kernel for any size of x
+    return place(found)
 
 
 def literal(value: float) -> str:
-    """`value` in WGSL; an infinity becomes the largest number."""
-    return repr(float(max(-_LOWEST, min(_LOWEST, value))))
+    """`value` in WGSL, which has no literal for infinities and NaN: these are made of their bits,
+    and of `p`, without which they would be refused as constants."""
+    if isinstance(value, int):
+        return f"i32({int(value)})"
+    if math.isnan(value):
+        return "bitcast<f32>((p.x & 0u) | 0x7fc00000u)"
+    if abs(value) > LARGEST:
+        sign = "-" if value < 0 else ""
+        return f"{sign}bitcast<f32>((p.x & 0u) | 0x7f800000u)"
+    return repr(float(value))
 
 
-def reduction(kind: str, x: Operand, y: Operand) -> Dispatch:
-    """y = `kind`, one of `REDUCTIONS`, of x over as many last dimensions as y lacks or has at 1."""
-    first, join, finish = REDUCTIONS[kind]
+def reduction(kind: str, x: Operand, dims: list[int], y: Operand) -> Dispatch:
+    """y = `kind`, one of `REDUCTIONS`, of x over the dimensions `dims`, which y lacks or has at 1.
+
+    Computed in i32 where x and y are integers, else in f32.
+    """
+    join, finish = REDUCTIONS[kind]
+    kept = [dim for dim in range(len(x.shape)) if dim not in dims]
     return dispatch(
-        "reduce", [x, y], (y.count,), lambda p: (ceil_div(p[0], 64), 1, 1),
-        T=y.dtype, X=x.dtype, K=x.count // y.count, FIRST=first, JOIN=join, FINISH=finish,
-        WORKGROUP=64,
+        "reduce", [x, y], (y.count,), lambda p: spread_grid(ceil_div(p[0], 64)),
+        T=y.dtype, C="i32" if _whole(x, y) else "f32", X=x.dtype,
+        K=math.prod(x.shape[dim] for dim in dims), FIRST=place(axes(x.shape, kept)),
+        NEXT=place(axes(x.shape, dims), "k"), JOIN=join, FINISH=finish, WORKGROUP=64,
     )  # fmt: skip

@@ -1,169 +1,21 @@
-"""Handlers, as in operators.py, of element-wise operators, reductions and changes of shape."""
+"""Handlers, as in operators.py, of operators that move numbers or change shapes."""
 
 from collections.abc import Callable
-from itertools import zip_longest
 
 import numpy as np
 
 from quatrain.errors import InputError
-from quatrain.program import Operator, Plain, ValueList
+from quatrain.program import Operator
 from quatrain.runtime.wgpu import movement
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand
+from quatrain.runtime.wgpu.indexing import Axis, axes, broadcast_axes, strides
 from quatrain.runtime.wgpu.lowering import Lowering
-from quatrain.runtime.wgpu.pointwise import (
-    BINARY,
-    DIVISIONS,
-    REDUCTIONS,
-    UNARY,
-    WHERE,
-    elementwise,
-    literal,
-    reduction,
-)
-
-# WGSL by the type that a tensor is converted to.
-_CONVERSIONS = {
-    **dict.fromkeys(("float32", "float16", "int32"), "a"),
-    "bool": "select(0.0, 1.0, a != 0.0)",
-}
-
-
-def _elementwise(to: Lowering, operator: Operator, expression: str, *values: int) -> list[Dispatch]:
-    inputs = [to.operand(value_id) for value_id in values]
-    return [elementwise(expression, to.declare(operator.out, _broadcast(inputs)), *inputs)]
-
-
-def _unary(to: Lowering, operator: Operator, x: int) -> list[Dispatch]:
-    return _elementwise(to, operator, UNARY[operator.kind], x)
-
-
-def _binary(to: Lowering, operator: Operator, a: int, b: int) -> list[Dispatch]:
-    expression = BINARY[operator.kind]
-    if not to.has_tensor(b):
-        return _elementwise(to, operator, expression.replace("b", literal(to.plain(b))), a)
-    return _elementwise(to, operator, expression, a, b)
-
-
-def _sum_or_difference(
-    to: Lowering, operator: Operator, a: int, b: int, alpha: int
-) -> list[Dispatch]:
-    expression, factor = BINARY[operator.kind], to.plain(alpha)
-    if factor != 1:
-        expression = expression.replace("b", f"{float(factor)} * b")
-    return _elementwise(to, operator, expression, a, b)
-
-
-def _divide(
-    to: Lowering, operator: Operator, a: int, b: int, rounding_mode: int | None = None
-) -> list[Dispatch]:
-    mode = None if rounding_mode is None else to.plain(rounding_mode)
-    return _elementwise(to, operator, BINARY[DIVISIONS[mode]], a, b)
-
-
-def _where(to: Lowering, operator: Operator, condition: int, a: int, b: int) -> list[Dispatch]:
-    return _elementwise(to, operator, WHERE, condition, a, b)
-
-
-def _silu_mul(to: Lowering, operator: Operator) -> list[Dispatch]:
-    """See `fuse.fuse`."""
-    return _elementwise(to, operator, BINARY["silu_mul"], *operator.args[:-1])
-
-
-def _gelu(to: Lowering, operator: Operator, x: int, approximate: int) -> list[Dispatch]:
-    mode = to.plain(approximate)
-    if mode != "tanh":
-        raise InputError(
-            f"{operator.name} without the approximation by tanh ({mode!r}): the GPU kernel "
-            "knows that one only, as ExecuTorch's own. Use --device reference."
-        )
-    return _unary(to, operator, x)
-
-
-def _broadcast(inputs: list[Operand]) -> tuple[int, ...]:
-    """The shape that all inputs broadcast to: along each dimension the size that is not 1."""
-    columns = zip_longest(*(reversed(x.shape) for x in inputs), fillvalue=1)
-    sizes = [next((size for size in column if size != 1), 1) for column in columns]
-    return tuple(reversed(sizes))
-
-
-def _full_like(to: Lowering, operator: Operator, x: int, fill_value: int) -> list[Dispatch]:
-    y = to.declare(operator.out, to.operand(x).shape)
-    return [elementwise(literal(to.plain(fill_value)), y)]
-
-
-def _reduce(to: Lowering, operator: Operator, x: int, dims: int, keepdim: int) -> list[Dispatch]:
-    whole, over = to.operand(x), to.plain(dims)
-    rank = len(whole.shape)
-    if over is None or over == () or over == []:
-        over = range(rank)
-    reduced = sorted(dim % rank for dim in ([over] if isinstance(over, int) else over))
-    if reduced != list(range(rank - len(reduced), rank)):
-        raise InputError(
-            f"{operator.name} over the dimensions {reduced} of {rank}: the GPU kernel reduces the "
-            "last ones only. Use --device reference."
-        )
-    kept = (1,) * len(reduced) if to.plain(keepdim) else ()
-    y = to.declare(operator.out, (*whole.shape[: rank - len(reduced)], *kept))
-    return [reduction(operator.kind, whole, y)]
-
-
-def _slice(
-    to: Lowering, operator: Operator, x: int, dim: int, start: int, end: int, step: int
-) -> list[Dispatch]:
-    whole, stride = to.operand(x), to.number(step)
-    along = to.number(dim) % len(whole.shape)
-
-    def end_of(value_id: int) -> int | None:
-        absent = isinstance(to.graph.values[value_id], Plain) and to.plain(value_id) is None
-        return None if absent else to.number(value_id)
-
-    begin, stop, _ = slice(end_of(start), end_of(end)).indices(whole.shape[along])
-    length = len(range(begin, stop, stride))
-    fixed = isinstance(to.graph.values[start], Plain)
-    if fixed and (begin, length) == (0, whole.shape[along]):
-        return to.alias(operator, whole, whole.shape) or []
-    y = to.declare(operator.out, (*whole.shape[:along], length, *whole.shape[along + 1 :]))
-    if y.count == 0:
-        return []
-    first = begin if fixed else to.bounded(start, length * stride, whole.shape[along])
-    return [movement.take(whole, along, first, stride, y)]
-
-
-def _select(to: Lowering, operator: Operator, x: int, dim: int, index: int) -> list[Dispatch]:
-    whole = to.operand(x)
-    along = to.number(dim) % len(whole.shape)
-    at = to.number(index) % whole.shape[along]
-    shape = (*whole.shape[:along], *whole.shape[along + 1 :])
-    if whole.shape[along] == 1:
-        return to.alias(operator, whole, shape) or []
-    return [movement.take(whole, along, at, 1, to.declare(operator.out, shape))]
-
-
-def _index_select(to: Lowering, operator: Operator, x: int, dim: int, index: int) -> list[Dispatch]:
-    whole, places = to.operand(x), to.operand(index)
-    along = to.number(dim) % len(whole.shape)
-    shape = (*whole.shape[:along], places.count, *whole.shape[along + 1 :])
-    return [movement.gather(whole, along, places, to.declare(operator.out, shape))]
-
-
-def _cat(to: Lowering, operator: Operator, tensors: int, dim: int) -> list[Dispatch]:
-    listed = to.graph.values[tensors]
-    if not isinstance(listed, ValueList):
-        raise InputError(f"{operator.name} of {listed}, expected a list of tensors")
-    parts = [to.operand(value_id) for value_id in listed.items]
-    shape = list(parts[0].shape)
-    along = to.number(dim) % len(shape)
-    shape[along] = sum(part.shape[along] for part in parts)
-    y = to.declare(operator.out, tuple(shape))
-    starts = np.cumsum([0, *(part.shape[along] for part in parts[:-1])]).tolist()
-    return [movement.put(part, along, at, y) for part, at in zip(parts, starts, strict=True)]
+from quatrain.runtime.wgpu.pointwise import elementwise
 
 
 def _permute(to: Lowering, operator: Operator, x: int, dims: int) -> list[Dispatch]:
     whole = to.operand(x)
-    order = tuple(dim % len(whole.shape) for dim in to.plain(dims))
-    y = to.declare(operator.out, tuple(whole.shape[dim] for dim in order))
-    return [movement.permute(whole, order, y)]
+    return _permuted(to, operator, whole, [dim % len(whole.shape) for dim in to.plain(dims)])
 
 
 def _transpose(to: Lowering, operator: Operator, x: int, dim0: int, dim1: int) -> list[Dispatch]:
@@ -171,16 +23,93 @@ def _transpose(to: Lowering, operator: Operator, x: int, dim0: int, dim1: int) -
     order = list(range(len(whole.shape)))
     a, b = (to.number(value_id) % len(order) for value_id in (dim0, dim1))
     order[a], order[b] = order[b], order[a]
-    y = to.declare(operator.out, tuple(whole.shape[dim] for dim in order))
-    return [movement.permute(whole, tuple(order), y)]
+    return _permuted(to, operator, whole, order)
+
+
+def _turn(to: Lowering, operator: Operator, x: int) -> list[Dispatch]:
+    whole = to.operand(x)
+    return _permuted(to, operator, whole, list(range(len(whole.shape)))[::-1])
+
+
+def _permuted(to: Lowering, operator: Operator, x: Operand, order: list[int]) -> list[Dispatch]:
+    y = to.declare(operator.out, tuple(x.shape[dim] for dim in order))
+    return [movement.permute(x, order, y)]
+
+
+def _strided(
+    to: Lowering, operator: Operator, x: Operand, given: list[Axis], shape: tuple[int, ...],
+    start: int = 0,
+) -> list[Dispatch]:  # fmt: skip
+    return [movement.strided(x, given, to.declare(operator.out, shape), start)]
+
+
+def _expand(to: Lowering, operator: Operator, x: int, size: int) -> list[Dispatch]:
+    whole, sizes = to.operand(x), to.sizes(size)
+    padded = (1,) * (len(sizes) - len(whole.shape)) + whole.shape
+    shape = tuple(p if s == -1 else s for s, p in zip(sizes, padded, strict=True))
+    return _strided(to, operator, whole, broadcast_axes(whole.shape, shape), shape)
+
+
+def _repeat(to: Lowering, operator: Operator, x: int, repeats: int) -> list[Dispatch]:
+    whole, times = to.operand(x), to.sizes(repeats)
+    padded = (1,) * (len(times) - len(whole.shape)) + whole.shape
+    steps = strides(padded)
+    given = [
+        axis
+        for n, size, step in zip(times, padded, steps, strict=True)
+        for axis in ((n, 0), (size, step))
+    ]
+    shape = tuple(n * size for n, size in zip(times, padded, strict=True))
+    return _strided(to, operator, whole, given, shape)
+
+
+def _flip(to: Lowering, operator: Operator, x: int, dims: int) -> list[Dispatch]:
+    whole = to.operand(x)
+    turned = {dim % len(whole.shape) for dim in to.plain(dims)}
+    straight = list(enumerate(axes(whole.shape, range(len(whole.shape)))))
+    given = [(size, -step if dim in turned else step) for dim, (size, step) in straight]
+    start = sum((size - 1) * step for dim, (size, step) in straight if dim in turned)
+    return _strided(to, operator, whole, given, whole.shape, start)
+
+
+def _unfold(
+    to: Lowering, operator: Operator, x: int, dim: int, size: int, step: int
+) -> list[Dispatch]:
+    whole, width, by = to.operand(x), to.number(size), to.number(step)
+    along = to.number(dim) % len(whole.shape)
+    given = axes(whole.shape, range(len(whole.shape)))
+    length, stride = given[along]
+    given[along] = ((length - width) // by + 1, stride * by)
+    given.append((width, stride))
+    return _strided(to, operator, whole, given, tuple(n for n, _ in given))
+
+
+def _pixel_shuffle(to: Lowering, operator: Operator, x: int, upscale_factor: int) -> list[Dispatch]:
+    whole, r = to.operand(x), to.number(upscale_factor)
+    *batch, channels, h, w = whole.shape
+    apart = (*batch, channels // (r * r), r, r, h, w)
+    n = len(batch)
+    given = axes(apart, [*range(n + 1), n + 3, n + 1, n + 4, n + 2])
+    return _strided(to, operator, whole, given, (*batch, channels // (r * r), h * r, w * r))
+
+
+def _pad(to: Lowering, operator: Operator, x: int, pad: int, value: int) -> list[Dispatch]:
+    """`pad` has two numbers for each dimension, from the last one on."""
+    whole, around = to.operand(x), to.sizes(pad)
+    if min(around, default=0) < 0:
+        raise InputError(f"{operator.name} by {list(around)}: use --device reference")
+    starts, more = [0] * len(whole.shape), [0] * len(whole.shape)
+    for number in range(len(around) // 2):
+        dim = len(whole.shape) - 1 - number
+        starts[dim], more[dim] = around[2 * number], sum(around[2 * number : 2 * number + 2])
+    y = to.declare(operator.out, tuple(np.add(whole.shape, more).tolist()))
+    number = to.plain(value)
+    empty = elementwise("a", y, int(number) if y.dtype == "i32" else float(number))
+    return [empty, movement.paste(whole, starts, y)]
 
 
 def _view(to: Lowering, operator: Operator, x: int, size: int) -> None:
-    whole, sizes = to.operand(x), to.graph.values[size]
-    if isinstance(sizes, ValueList):
-        shape = [to.number(item) for item in sizes.items]
-    else:
-        shape = list(to.plain(size))
+    whole, shape = to.operand(x), list(to.sizes(size))
     if -1 in shape:
         rest = -int(np.prod(shape))
         shape[shape.index(-1)] = whole.count // max(1, rest)
@@ -191,17 +120,6 @@ def _view(to: Lowering, operator: Operator, x: int, size: int) -> None:
 
 def _same(to: Lowering, operator: Operator, x: int) -> None:
     to.alias(operator, to.operand(x), to.operand(x).shape)
-
-
-def _converted(to: Lowering, operator: Operator, x: int) -> list[Dispatch]:
-    """x in the type that the graph declares for the output."""
-    source, target = to.graph.tensor(x).dtype, to.graph.tensor(operator.out).dtype
-    whole = to.operand(x)
-    if source == target:
-        return to.alias(operator, whole, whole.shape) or []
-    if source in ("int64", "int8", "uint8") or target not in _CONVERSIONS:
-        raise InputError(f"{operator.name} of {source} to {target}: use --device reference")
-    return _elementwise(to, operator, _CONVERSIONS[target], x)
 
 
 def _unsqueeze(to: Lowering, operator: Operator, x: int, dim: int) -> None:
@@ -220,27 +138,20 @@ def _squeeze(to: Lowering, operator: Operator, x: int, dims: int) -> None:
 
 
 SHAPE_HANDLERS: dict[str, Callable[..., list[Dispatch] | None]] = {
-    "aten.slice_copy": _slice,
-    "aten.select_copy": _select,
-    "aten.index_select": _index_select,
-    "aten.cat": _cat,
-    "aten.permute_copy": _permute,
+    **dict.fromkeys(("aten.permute_copy", "aten.permute"), _permute),
     "aten.transpose_copy": _transpose,
+    "aten.t_copy": _turn,
+    "aten.expand_copy": _expand,
+    "aten.repeat": _repeat,
+    "aten.flip": _flip,
+    "aten.unfold_copy": _unfold,
+    "aten.pixel_shuffle": _pixel_shuffle,
+    "aten.constant_pad_nd": _pad,
     "aten.view_copy": _view,
     "aten.clone": _same,
+    "aten.alias_copy": _same,
     "dim_order_ops._clone_dim_order": _same,
-    "dim_order_ops._to_dim_order_copy": _converted,
     "et_vk.prepack": _same,
     "aten.unsqueeze_copy": _unsqueeze,
     "aten.squeeze_copy": _squeeze,
-    "aten.full_like": _full_like,
-    **dict.fromkeys(UNARY, _unary),
-    **dict.fromkeys(("aten.mul", "aten.minimum", "aten.logical_and", "aten.logical_or"), _binary),
-    **dict.fromkeys(("aten.ge", "aten.gt", "aten.le", "aten.lt", "aten.eq"), _binary),
-    **dict.fromkeys(("aten.add", "aten.sub"), _sum_or_difference),
-    "aten.div": _divide,
-    "aten.where": _where,
-    "silu_mul": _silu_mul,
-    "aten.gelu": _gelu,
-    **dict.fromkeys(REDUCTIONS, _reduce),
 }

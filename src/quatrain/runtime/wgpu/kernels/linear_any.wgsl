@@ -1,5 +1,6 @@
 // int4 linear for groups that are no multiple of 32: one lane per output, one weight at a time.
-// Operands as in linear_rows.wgsl, rows of w padded to WORDS u32.
+// Operands as in linear_rows.wgsl, rows of w holding ROW nibbles, the even k in the low one of a byte
+// (EVEN_LOW) or in the high one.
 
 alias T = {{ T }};
 const N = {{ N }}u;
@@ -32,6 +33,8 @@ fn load_x(m: u32, k: u32) -> f32 {
 {% endif %}
 }
 
+fn nibble_of(at: u32) -> u32 { return extractBits(w[at / 8u], at % 8u * 4u, 4u); }
+
 {% if SUM_COUNTS %}
 // Emulates dq8ca-group-sums: 8 is taken off as often as the group's sum counts a four.
 const SUM_COUNTS = array<f32, {{ SUM_COUNTS | length }}>({{ SUM_COUNTS | join(", ") }});
@@ -46,7 +49,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   for (var group = 0u; group < K / {{ GROUP }}u; group++) {
     var a = 0.0;
     for (var k = group * {{ GROUP }}u; k < (group + 1u) * {{ GROUP }}u; k++) {
-      let nibble = extractBits(w[n * WORDS + k / 8u], k % 8u * 4u, 4u);
+      let nibble = nibble_of(n * {{ ROW }}u + k{% if not EVEN_LOW %} ^ 1u{% endif %});
       a += (f32(nibble) - 8.0{% if SUM_COUNTS %} * SUM_COUNTS[k % {{ GROUP }}u / 4u]{% endif %}) * load_x(m, k);
     }
 {% if QUANTIZED %}

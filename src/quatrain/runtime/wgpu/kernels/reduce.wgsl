@@ -1,19 +1,27 @@
-// y[m] = x[m, 0 .. K] joined by JOIN in `sum` and `value`, from FIRST, then FINISH; a lane per row.
+// y[i] = K elements of x, the next one being joined to `sum` by JOIN, then FINISH, computed in C; a
+// lane per result.
 
 alias T = {{ T }};
+alias C = {{ C }};
 const K = {{ K }}u;
 
-@group(0) @binding(0) var<uniform> p: vec4<u32>;  // M, -, -, -
+@group(0) @binding(0) var<uniform> p: vec4<u32>;  // elements of y, -, -, -
 @group(0) @binding(1) var<storage, read> x: array<{{ X }}>;
 @group(0) @binding(2) var<storage, read_write> y: array<T>;
 
+{% include "numbers.wgsl" %}
+
 @compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  if (id.x >= p.x) { return; }
-  var sum = {{ FIRST }};
-  for (var k = 0u; k < K; k++) {
-    let value = f32(x[id.x * K + k]);
-    sum = {{ JOIN }};
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+  let i = (group.y * groups.x + group.x) * {{ WORKGROUP }}u + lane;
+  if (i >= p.x) { return; }
+  let first = {{ FIRST }};
+  var sum = C(x[first]);
+  var best = 0u;
+  for (var k = 1u; k < K; k++) {
+    let value = C(x[first + {{ NEXT }}]);
+    {{ JOIN }}
   }
-  y[id.x] = T({{ FINISH }});
+  y[i] = T({{ FINISH }});
 }

@@ -12,6 +12,7 @@ from quatrain.runtime.wgpu.selftest.movement_cases import movement_cases
 from quatrain.runtime.wgpu.selftest.pointwise_cases import pointwise_cases
 from quatrain.runtime.wgpu.selftest.report import KernelResult, SelftestReport
 from quatrain.runtime.wgpu.selftest.row_cases import row_cases
+from quatrain.runtime.wgpu.selftest.sum_cases import sum_cases
 from quatrain.stages import Stages
 
 __all__ = ["TOLERANCE", "Case", "SelftestReport", "all_cases", "run_case", "run_selftest"]
@@ -19,7 +20,9 @@ __all__ = ["TOLERANCE", "Case", "SelftestReport", "all_cases", "run_case", "run_
 
 def all_cases(dtype: str) -> Iterator[Case]:
     """All cases for the storage type `dtype`: f32 or f16."""
-    cases = (linear_cases, row_cases, attention_cases, pointwise_cases, movement_cases)
+    cases = (
+        linear_cases, row_cases, attention_cases, pointwise_cases, movement_cases, sum_cases
+    )  # fmt: skip
     return chain.from_iterable(make(dtype) for make in cases)
 
 

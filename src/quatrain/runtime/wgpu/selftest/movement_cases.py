@@ -71,6 +71,6 @@ def _permute(shape: tuple[int, ...], order: tuple[int, ...], dtype: str):
         x = bench.normal("x", dtype, *shape)
         turned = bench["x"].transpose(order)
         y = bench.out("y", dtype, *turned.shape)
-        return [permute(x, order, y)], {"y": turned}
+        return [permute(x, list(order), y)], {"y": turned}
 
     return make

@@ -13,7 +13,6 @@ from quatrain.runtime.wgpu.pointwise import (
     elementwise,
     embedding,
     embedding_int4,
-    literal,
     reduction,
 )
 from quatrain.runtime.wgpu.selftest.bench import Bench, Case
@@ -22,7 +21,14 @@ _FUNCTIONS = {
     "aten.sigmoid": lambda a: 1 / (1 + np.exp(-a)),
     "aten.silu": lambda a: a / (1 + np.exp(-a)),
     "aten.neg": lambda a: -a,
+    "aten.abs": np.abs,
     "aten.exp": np.exp,
+    "aten.log10": np.log10,
+    "aten.sin": np.sin,
+    "aten.cos": np.cos,
+    "aten.round": np.round,
+    "aten.hardswish": lambda a: a * np.clip(a + 3, 0, 6) / 6,
+    "aten.logical_not": np.logical_not,
     "aten.sqrt": lambda a: np.sqrt(a),
     "aten.rsqrt": lambda a: 1 / np.sqrt(a),
     "aten.tanh": np.tanh,
@@ -40,6 +46,12 @@ _FUNCTIONS = {
     "aten.lt": lambda a, b: a < b,
     "aten.eq": lambda a, b: a == b,
     "aten.minimum": np.minimum,
+    "aten.ne": lambda a, b: a != b,
+    "aten.pow": np.power,
+    "aten.bitwise_and": np.bitwise_and,
+    "aten.bitwise_or": np.bitwise_or,
+    "aten.leaky_relu": lambda a, b: np.where(a < 0, a * b, a),
+    "aten.hardshrink": lambda a, b: np.where(np.abs(a) <= b, 0, a),
     "aten.logical_and": np.logical_and,
     "aten.logical_or": np.logical_or,
     "silu_mul": lambda a, b: a / (1 + np.exp(-a)) * b,
@@ -47,8 +59,13 @@ _FUNCTIONS = {
     "aten.amin": lambda a: a.min(-1),
     "aten.sum": lambda a: a.sum(-1),
     "aten.mean": lambda a: a.mean(-1),
+    "aten.argmax": lambda a: a.argmax(-1),
+    "aten.argmin": lambda a: a.argmin(-1),
 }
-_POSITIVE = ("aten.sqrt", "aten.rsqrt", "aten.div", "floor division", "division toward zero")
+_POSITIVE = (
+    "aten.sqrt", "aten.rsqrt", "aten.log10", "aten.div", "floor division", "division toward zero",
+    "aten.pow",
+)  # fmt: skip
 
 
 def pointwise_cases(dtype: str) -> Iterator[Case]:
@@ -103,6 +120,8 @@ def _embedding_int4(count: int, k: int, group: int, even_low: bool, dtype: str):
 
 def _numbers(bench: Bench, name: str, shape: tuple[int, ...]) -> np.ndarray:
     drawn = bench.rng.standard_normal(shape)
+    if "bitwise" in name:
+        return np.round(drawn * 1000)
     return np.abs(drawn) + 0.1 if name in _POSITIVE else drawn
 
 
@@ -117,10 +136,11 @@ def _unary(name: str, count: int, dtype: str):
 
 def _binary(name: str, a_shape: tuple[int, ...], b_shape: tuple[int, ...], dtype: str):
     def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        a = bench.put("a", dtype, _numbers(bench, name, a_shape))
-        b = bench.put("b", dtype, _numbers(bench, name, b_shape))
+        of = "i32" if "bitwise" in name else dtype
+        a = bench.put("a", of, _numbers(bench, name, a_shape))
+        b = bench.put("b", of, _numbers(bench, name, b_shape))
         want = _FUNCTIONS[name](bench["a"], bench["b"])
-        y = bench.out("y", dtype, *want.shape)
+        y = bench.out("y", of, *want.shape)
         return [elementwise(BINARY[name], y, a, b)], {"y": want}
 
     return make
@@ -142,14 +162,15 @@ def _where(rows: int, k: int, dtype: str):
 def _full_like(count: int, dtype: str):
     def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
         y = bench.out("y", dtype, count)
-        return [elementwise(literal(-0.375), y)], {"y": np.full(count, -0.375)}
+        return [elementwise("a", y, -0.375)], {"y": np.full(count, -0.375)}
 
     return make
 
 
 def _reduction(name: str, rows: int, k: int, dtype: str):
     def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        x, y = bench.normal("x", dtype, rows, k), bench.out("y", dtype, rows, 1)
-        return [reduction(name, x, y)], {"y": _FUNCTIONS[name](bench["x"])[:, None]}
+        x = bench.normal("x", dtype, rows, k)
+        y = bench.out("y", "i32" if "arg" in name else dtype, rows, 1)
+        return [reduction(name, x, [1], y)], {"y": _FUNCTIONS[name](bench["x"])[:, None]}
 
     return make

@@ -1,0 +1,26 @@
+// y[i] = FACTOR * sum_k a[A + k * A_STEP] * b[B + k * B_STEP] + ADDED * c[AT], accumulated in f32; a
+// lane per result.
+
+alias T = {{ T }};
+
+@group(0) @binding(0) var<uniform> p: vec4<u32>;  // elements of y, -, -, -
+@group(0) @binding(1) var<storage, read> a: array<{{ A_TYPE }}>;
+@group(0) @binding(2) var<storage, read> b: array<{{ B_TYPE }}>;
+@group(0) @binding(3) var<storage, read_write> y: array<T>;
+{% if C_TYPE %}
+@group(0) @binding(4) var<storage, read> c: array<{{ C_TYPE }}>;
+{% endif %}
+
+@compute @workgroup_size({{ WORKGROUP }})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+  let i = (group.y * groups.x + group.x) * {{ WORKGROUP }}u + lane;
+  if (i >= p.x) { return; }
+  let a_first = {{ A }};
+  let b_first = {{ B }};
+  var total = 0.0;
+  for (var k = 0u; k < {{ K }}u; k++) {
+    total += f32(a[a_first + k * {{ A_STEP }}u]) * f32(b[b_first + k * {{ B_STEP }}u]);
+  }
+  y[i] = T({{ FACTOR }} * total{% if C_TYPE %} + {{ ADDED }} * f32(c[{{ AT }}]){% endif %});
+}

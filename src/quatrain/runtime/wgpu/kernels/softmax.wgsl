@@ -1,0 +1,25 @@
+// y = softmax of K elements of x that lie STEP apart, or its logarithm (LOG); a lane per such row.
+
+alias T = {{ T }};
+const K = {{ K }}u;
+const STEP = {{ STEP }}u;
+
+@group(0) @binding(0) var<uniform> p: vec4<u32>;  // rows, -, -, -
+@group(0) @binding(1) var<storage, read> x: array<{{ X }}>;
+@group(0) @binding(2) var<storage, read_write> y: array<T>;
+
+@compute @workgroup_size({{ WORKGROUP }})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+  let i = (group.y * groups.x + group.x) * {{ WORKGROUP }}u + lane;
+  if (i >= p.x) { return; }
+  let first = {{ FIRST }};
+  var top = f32(x[first]);
+  for (var k = 1u; k < K; k++) { top = max(top, f32(x[first + k * STEP])); }
+  var total = 0.0;
+  for (var k = 0u; k < K; k++) { total += exp(f32(x[first + k * STEP]) - top); }
+  for (var k = 0u; k < K; k++) {
+    let at = first + k * STEP;
+    y[at] = T({% if LOG %}f32(x[at]) - top - log(total){% else %}exp(f32(x[at]) - top) / total{% endif %});
+  }
+}

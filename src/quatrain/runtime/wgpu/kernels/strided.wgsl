@@ -1,0 +1,23 @@
+// y[TO] = x[FROM] for each i; with INDEX, FROM counts on by STEP from row to row of the SIZE that
+// index[INDEX] picks: a negative one counts from the end, one outside is the nearest.
+
+alias T = {{ T }};
+
+@group(0) @binding(0) var<uniform> p: vec4<u32>;  // how many, -, -, -
+@group(0) @binding(1) var<storage, read> x: array<{{ X }}>;
+@group(0) @binding(2) var<storage, read_write> y: array<T>;
+{% if INDEX %}
+@group(0) @binding(3) var<storage, read> index: array<i32>;
+{% endif %}
+
+@compute @workgroup_size({{ WORKGROUP }})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+  let i = (group.y * groups.x + group.x) * {{ WORKGROUP }}u + lane;
+  if (i >= p.x) { return; }
+{% if INDEX %}
+  let at = index[{{ INDEX }}];
+  let row = u32(clamp(at + select(0, {{ SIZE }}, at < 0), 0, {{ SIZE - 1 }}));
+{% endif %}
+  y[{{ TO }}] = T(x[{{ FROM }}{% if INDEX %} + row * {{ STEP }}u{% endif %}]);
+}

@@ -1,0 +1,119 @@
+"""Handlers, as in operators.py, of operators that take parts of tensors or put tensors together."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from quatrain.errors import InputError
+from quatrain.program import Operator, Plain, ValueList
+from quatrain.runtime.wgpu import movement
+from quatrain.runtime.wgpu.dispatch import Dispatch
+from quatrain.runtime.wgpu.lowering import Lowering
+
+
+def _slice(
+    to: Lowering, operator: Operator, x: int, dim: int, start: int, end: int, step: int
+) -> list[Dispatch]:
+    whole, stride = to.operand(x), to.number(step)
+    along = to.number(dim) % len(whole.shape)
+
+    def end_of(value_id: int) -> int | None:
+        absent = isinstance(to.graph.values[value_id], Plain) and to.plain(value_id) is None
+        return None if absent else to.number(value_id)
+
+    begin, stop, _ = slice(end_of(start), end_of(end)).indices(whole.shape[along])
+    length = len(range(begin, stop, stride))
+    fixed = isinstance(to.graph.values[start], Plain)
+    if fixed and (begin, length) == (0, whole.shape[along]):
+        return to.alias(operator, whole, whole.shape) or []
+    y = to.declare(operator.out, (*whole.shape[:along], length, *whole.shape[along + 1 :]))
+    if y.count == 0:
+        return []
+    first = begin if fixed else to.bounded(start, length * stride, whole.shape[along])
+    return [movement.take(whole, along, first, stride, y)]
+
+
+def _select(to: Lowering, operator: Operator, x: int, dim: int, index: int) -> list[Dispatch]:
+    whole = to.operand(x)
+    along = to.number(dim) % len(whole.shape)
+    at = to.number(index) % whole.shape[along]
+    shape = (*whole.shape[:along], *whole.shape[along + 1 :])
+    if whole.shape[along] == 1:
+        return to.alias(operator, whole, shape) or []
+    return [movement.take(whole, along, at, 1, to.declare(operator.out, shape))]
+
+
+def _index_select(to: Lowering, operator: Operator, x: int, dim: int, index: int) -> list[Dispatch]:
+    whole, places = to.operand(x), to.operand(index)
+    along = to.number(dim) % len(whole.shape)
+    shape = (*whole.shape[:along], places.count, *whole.shape[along + 1 :])
+    return [movement.gather(whole, along, places, to.declare(operator.out, shape))]
+
+
+def _index(to: Lowering, operator: Operator, x: int, indices: int) -> list[Dispatch]:
+    """By one tensor of positions, along any dimension."""
+    listed = to.graph.values[indices]
+    items = listed.items if isinstance(listed, ValueList) else ()
+    given = [dim for dim, item in enumerate(items) if to.has_tensor(item)]
+    if len(given) != 1 or to.graph.tensor(items[given[0]]).dtype == "bool":
+        raise InputError(
+            f"{operator.name} by other than one tensor of positions: use --device reference"
+        )
+    whole, along, places = to.operand(x), given[0], to.operand(items[given[0]])
+    shape = (*whole.shape[:along], *places.shape, *whole.shape[along + 1 :])
+    return [movement.gather(whole, along, places, to.declare(operator.out, shape))]
+
+
+def _gather(to: Lowering, operator: Operator, x: int, dim: int, index: int) -> list[Dispatch]:
+    whole, places = to.operand(x), to.operand(index)
+    along = to.number(dim) % len(whole.shape)
+    return [movement.gather_each(whole, along, places, to.declare(operator.out, places.shape))]
+
+
+def _cat(to: Lowering, operator: Operator, tensors: int, dim: int) -> list[Dispatch]:
+    listed = to.graph.values[tensors]
+    if not isinstance(listed, ValueList):
+        raise InputError(f"{operator.name} of {listed}, expected a list of tensors")
+    parts = [to.operand(value_id) for value_id in listed.items]
+    shape = list(parts[0].shape)
+    along = to.number(dim) % len(shape)
+    shape[along] = sum(part.shape[along] for part in parts)
+    y = to.declare(operator.out, tuple(shape))
+    starts = np.cumsum([0, *(part.shape[along] for part in parts[:-1])]).tolist()
+    return [movement.put(part, along, at, y) for part, at in zip(parts, starts, strict=True)]
+
+
+def _split(to: Lowering, operator: Operator, x: int, split_sizes: int, dim: int) -> list[Dispatch]:
+    return _pieces(to, operator, x, to.sizes(split_sizes), dim)
+
+
+def _split_evenly(
+    to: Lowering, operator: Operator, x: int, split_size: int, dim: int
+) -> list[Dispatch]:
+    whole, size = to.operand(x), to.number(split_size)
+    length = whole.shape[to.number(dim)]
+    return _pieces(to, operator, x, [min(size, length - at) for at in range(0, length, size)], dim)
+
+
+def _pieces(
+    to: Lowering, operator: Operator, x: int, sizes: Sequence[int], dim: int
+) -> list[Dispatch]:
+    whole, start, made = to.operand(x), 0, []
+    along = to.number(dim) % len(whole.shape)
+    for out, size in zip(to.graph.outputs_of(operator), sizes, strict=True):
+        y = to.declare(out, (*whole.shape[:along], size, *whole.shape[along + 1 :]))
+        made.append(movement.take(whole, along, start, 1, y))
+        start += size
+    return made
+
+
+SELECTION_HANDLERS: dict[str, Callable[..., list[Dispatch] | None]] = {
+    "aten.slice_copy": _slice,
+    "aten.select_copy": _select,
+    "aten.index_select": _index_select,
+    "aten.index": _index,
+    "aten.gather": _gather,
+    "aten.cat": _cat,
+    "aten.split_with_sizes_copy": _split,
+    "aten.split_copy": _split_evenly,
+}
