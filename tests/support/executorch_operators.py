@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from quatrain.arithmetic import XNNPACK_ARITHMETIC
 from quatrain.errors import QuatrainError
 from quatrain.program import open_program
 
@@ -37,9 +38,10 @@ def generate(operator: str, name: str, folder: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def outcome(folder: Path, entry: dict[str, Any], runtime: Callable[[Path], Any]) -> str:
+def outcome(folder: Path, entry: dict[str, Any], runtime: Callable[..., Any]) -> str:
     """What `runtime` makes of one output of a case: "right", or why it refuses the program.
 
+    8da4w linears quantize every row, as the suite's do, where a phone's Vulkan leaves a single one.
     Raises `AssertionError` for a wrong result, within the suite's own tolerances.
     """
     path, index = folder / entry["pte"], entry["golden"]["output_index"]
@@ -47,7 +49,7 @@ def outcome(folder: Path, entry: dict[str, Any], runtime: Callable[[Path], Any])
     output = open_program(path).vulkan.outputs[index]
     seen: dict[int, torch.Tensor] = {}
     try:
-        runner = runtime(path)
+        runner = runtime(path, arithmetic=XNNPACK_ARITHMETIC)
         first = runner.trace({output}, seen.setdefault, *inputs)
     except QuatrainError as error:
         return str(error)
