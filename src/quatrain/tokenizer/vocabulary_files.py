@@ -128,8 +128,9 @@ def _merges(path: Path) -> list[tuple[str, str]]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeError) as error:
-        raise InputError(
-            f"{path}: cannot be read, which {VOCABULARY} needs beside it: {error}; download it"
+        raise UnknownTokenizer(
+            f"{path}: cannot be read, which {VOCABULARY} needs beside it: {error}; download it, or "
+            "give a tokenizer.json as --tokenizer"
         ) from error
     # The first line may state a version, and a merge may begin with the same sign.
     stated = lines[1:] if lines[0].startswith("#version") else lines
@@ -169,7 +170,7 @@ def _tiktoken(path: Path, config: _Config) -> tokenizers.Tokenizer:
         ranks = [base64.b64decode(token) for token, _ in lines]
         in_order = [int(rank) for _, rank in lines] == list(range(len(ranks)))
     except (OSError, ValueError) as error:
-        raise InputError(
+        raise UnknownTokenizer(
             f"{path}: is neither a SentencePiece model nor tiktoken's ranks: {error}; download it "
             "again, or give a tokenizer.json as --tokenizer"
         ) from error
