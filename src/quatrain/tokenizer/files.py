@@ -32,9 +32,11 @@ MERGES = "merges.txt"  # goes with VOCABULARY
 _FORMS = (TOKENIZER, TEKKEN, SENTENCEPIECE, VOCABULARY)
 # The class that AutoTokenizer takes by a config.json's model_type, and those of them that it takes
 # whatever tokenizer_config.json says.
-_CLASSES = dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text"), "GemmaTokenizer")
-_CLASSES |= dict.fromkeys(("qwen2", "qwen3"), "Qwen2Tokenizer")
-_CLASSES |= dict.fromkeys(("mistral", "phi3", "granite"), "TokenizersBackend")
+_CLASSES: dict[str, str] = {
+    **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text"), "GemmaTokenizer"),
+    **dict.fromkeys(("qwen2", "qwen3"), "Qwen2Tokenizer"),
+    **dict.fromkeys(("mistral", "phi3", "granite"), "TokenizersBackend"),
+}
 _ALWAYS = ("qwen2", "mistral", "phi3", "granite")
 
 

@@ -366,7 +366,7 @@ def test_a_model_all_in_narrow_groups(tmp_path):
     for name in folders.layer_linears(folders.expected_tensors()):
         module = tiny.renamed(f"{name}.x", tiny.HF_NAMES, "model.layers").removesuffix(".x")
         values = folders.expected_tensors()[f"{name}.weight"]
-        scales = torch.full((values.shape[0], values.shape[1] // 16), 0.25)
+        scales = torch.linspace(0.1, 0.4, values.numel() // 16).view(len(values), -1)
         changed(folder, module, folders.pack_compressed(values, scales))
     report = convert_model(folder, tmp_path / "out")
     assert {one.was for one in report.rounded_linears} == {"in groups of 16"}
