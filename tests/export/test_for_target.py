@@ -59,7 +59,10 @@ def test_reasons_come_before_the_first_stage(tmp_path):
     choice = report.options.target
     assert (choice.gpu, choice.runtime) == ("mali-g715", "1.3")
     assert said[: len(choice.reasons)] == choice.reasons
-    assert report.options.scheme == choice.scheme == Scheme.WEIGHT_ONLY
+    # Prompts of 64 tokens fit the sums of 64 channels, and in fp32 zero points are int8.
+    assert report.options.scheme == choice.scheme == Scheme.DYNAMIC_INT8
+    assert choice.activation_dtype == "fp32"
+    assert any("fp32: in fp16, dq8ca-zp-binding-float" in reason for reason in choice.reasons)
     assert report.options.activation_dtype == choice.activation_dtype
 
 

@@ -185,6 +185,9 @@ def _fewer_patterns() -> Iterator[None]:
         patterns.update(before)
 
 
+_SCALE_DTYPE = 6  # its place among the arguments of choose_qparams_affine after the activations
+
+
 @contextmanager
 def _shapes_of_token_qparams() -> Iterator[None]:
     """Let `torchao::choose_qparams_affine` of tokens x [..., K] answer with empty results [...].
@@ -194,8 +197,10 @@ def _shapes_of_token_qparams() -> Iterator[None]:
     definition itself is replaced; nothing computes values while this holds.
     """
 
-    def empty(x: torch.Tensor, *_: object, **__: object) -> tuple[torch.Tensor, torch.Tensor]:
-        return x.new_empty(x.shape[:-1]), x.new_empty(x.shape[:-1])
+    def empty(x: torch.Tensor, *rest: Any, **_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        scale_dtype, zero_point_dtype = rest[_SCALE_DTYPE : _SCALE_DTYPE + 2]
+        rows = x.shape[:-1]
+        return x.new_empty(rows, dtype=scale_dtype), x.new_empty(rows, dtype=zero_point_dtype)
 
     key = "CompositeImplicitAutograd"
     name = torchao_operators().choose_qparams_affine.default.name()

@@ -159,7 +159,7 @@ def _write_program(
         with stages("import the compiler"), quiet():
             from quatrain.export.vulkan.lowering import write_vulkan_program
             from quatrain.export.vulkan.packed_layers import pack_layers
-        pack_layers(backbone)
+        pack_layers(backbone, options.compile_options)
         write_vulkan_program(backbone, options.compile_options, metadata, path, stages)
     else:
         with stages("import the compiler"), quiet():

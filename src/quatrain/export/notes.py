@@ -45,15 +45,15 @@ def notes_on_tokenizer(output: Path, brought: list[Path]) -> list[str]:
 
 
 def _zero_points(options: ExportOptions) -> str:
-    """What the doctor finds in zero points of the activations' type; for a target it looks."""
-    if options.target is not None or options.scheme != Scheme.DYNAMIC_INT8:
+    """What the doctor finds in zero points that are no int8, as those of half precision are; for
+    a target it looks."""
+    is_half = options.activation_dtype == "fp16"
+    if options.target is not None or options.scheme != Scheme.DYNAMIC_INT8 or not is_half:
         return ""
     defect = next(each for each in load_defects() if each.id == _FLOAT_ZERO_POINTS)
-    as_8da4w = "quatrain retarget MODEL.PTE --linear-scheme 8da4w --zero-point-dtype int8"
-    way = f"or {as_8da4w} -o FIXED.PTE, or " * (options.activation_dtype == "fp32")
     return (
         f"On a Mali ({', '.join(defect.families)}) with ExecuTorch before {defect.fixed_in} this "
-        f"8da4w program writes garbage ({defect.id}): export with --target there, {way or 'or '}"
+        f"8da4w program writes garbage ({defect.id}): export with --target there, in fp32, or with "
         "--weight-only-linear."
     )
 

@@ -42,11 +42,13 @@ def dequantize_groups(
     )
 
 
-def choose_token_qparams(activation: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+def choose_token_qparams(
+    activation: torch.Tensor, eps: float, zero_point_dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The scale and zero point of asymmetric int8, one pair per token.
 
-    activation [..., T, K]; returns float32 scale and float32 (integer-valued, in [-128, 127])
-    zero point, each [..., T]. The scale is at least `eps`.
+    activation [..., T, K]; returns float32 scale and zero point (an integer in [-128, 127], in
+    `zero_point_dtype`), each [..., T]. The scale is at least `eps`.
     """
     return torchao_operators().choose_qparams_affine.default(
         activation,
@@ -57,7 +59,7 @@ def choose_token_qparams(activation: torch.Tensor, eps: float) -> tuple[torch.Te
         INT8_MAX,
         eps,
         torch.float32,
-        torch.float32,
+        zero_point_dtype,
     )
 
 

@@ -80,12 +80,7 @@ def choose_for_target(
     profile, phone = find_device(gpu)
     if runtime is not None:
         require_loadable(runtime)
-    defects = [
-        defect
-        for defect in load_defects()
-        if defect.affects_runtime(runtime)
-        and defect.certainty_on(profile) in ("certain", "conditional")
-    ]
+    defects = _defects_there(profile, runtime)
     reasons: list[str] = [str(phone)] if phone else []
     dtypes = _activation_dtypes(profile, planned, reasons)
     if runtime is not None and needs_older_forms(runtime):
@@ -198,13 +193,11 @@ def _asked_8da4w(
 def _against_8da4w(
     defects: list[Defect], dtype: ActivationDtype, planned: PlannedProgram
 ) -> list[Defect]:
-    """The defects that an 8da4w program in `dtype` meets; its zero points are never int8."""
-    return [
-        defect
-        for defect in defects
-        if defect.trigger in ("zero_points_float", "more_rows_than_sums")
-        and (defect.trigger != "more_rows_than_sums" or not _sums_hold(dtype, planned))
-    ]
+    """The defects that an 8da4w program in `dtype` meets; its zero points are int8 in fp32."""
+    met = {"zero_points_float"} if dtype == "fp16" else set()
+    if not _sums_hold(dtype, planned):
+        met.add("more_rows_than_sums")
+    return [defect for defect in defects if defect.trigger in met]
 
 
 def _sums_hold(dtype: ActivationDtype, planned: PlannedProgram) -> bool:
@@ -220,11 +213,6 @@ def _way_to_8da4w(met: list[Defect], dtype: ActivationDtype, planned: PlannedPro
     if triggers == {"more_rows_than_sums"} and planned.channels is not None:
         limit = rows_that_sums_hold(planned.channels, _ITEM_SIZE[dtype])
         return f"in {dtype} with --max-seq-len {limit} or less" if limit > 1 else None
-    if triggers == {"zero_points_float"} and dtype == "fp32":
-        return (
-            "with int8 zero points: export without --target, then quatrain retarget MODEL "
-            "--linear-scheme 8da4w --zero-point-dtype int8 -o fixed.pte"
-        )
     return None
 
 
@@ -236,6 +224,31 @@ def _text(defect: Defect) -> str:
 
 def _name(gpu: str, runtime: str | None) -> str:
     return f"{gpu}, runtime {runtime or 'unknown'}"
+
+
+def refuse_planned(
+    choice: TargetChoice, scheme: Scheme, dtype: ActivationDtype, planned: PlannedProgram
+) -> None:
+    """Refuse, before it is made, a program to which the doctor would find that a defect of its
+    linears applies. Raises `InputError` naming each."""
+    profile = find_gpu(choice.gpu)
+    defects = _defects_there(profile, choice.runtime)
+    met = _against_8da4w(defects, dtype, planned) if scheme == Scheme.DYNAMIC_INT8 else []
+    if met:
+        found = "; ".join(f"{_text(defect)}: {defect.consequence}" for defect in met)
+        raise InputError(
+            f"would fail on {choice.name}: {found}. Export with --weight-only-linear, or leave "
+            "the choice to --target"
+        )
+
+
+def _defects_there(profile: GpuProfile, runtime: str | None) -> list[Defect]:
+    return [
+        defect
+        for defect in load_defects()
+        if defect.affects_runtime(runtime)
+        and defect.certainty_on(profile) in ("certain", "conditional")
+    ]
 
 
 def require_target(program: Program, choice: TargetChoice, output: Path) -> None:

@@ -67,7 +67,7 @@ def test_replicated_equals_lowered_in_full(case, tmp_path):
 
     backbone, metadata = build(checkpoint, options)
     full = tmp_path / "full.pte"
-    pack_layers(backbone)
+    pack_layers(backbone, options.compile_options)
     write_vulkan_program(backbone, options.compile_options, metadata, full, Stages())
     replicated, lowered = open_program(tmp_path / "replicated.pte"), open_program(full)
     assert canonical(replicated.vulkan) == canonical(lowered.vulkan)

@@ -40,7 +40,7 @@ def vulkan_template(
         with stages("import the compiler"), quiet():
             from quatrain.export.vulkan.lowering import write_vulkan_program
             from quatrain.export.vulkan.packed_layers import pack_layers
-        pack_layers(twin, dynamic=True)
+        pack_layers(twin, compile_options, dynamic=True)
         sources = _number_tensors(twin)
         write_vulkan_program(twin, compile_options, metadata, path, stages)
         with stages("name its constants"):

@@ -5,7 +5,7 @@ matrix product for ExecuTorch to find and fuse; lowering takes a quarter of the 
 result is the same is a test (`tests/export/vulkan/test_replicated_layers.py`).
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,8 +36,9 @@ class PackedLinear(nn.Module):
         "bias": ConstantSource(Form.PLAIN, "bias"),
     }
 
-    def __init__(self, linear: Int4Linear, dynamic: bool) -> None:
+    def __init__(self, linear: Int4Linear, dynamic: bool, zero_points: torch.dtype) -> None:
         super().__init__()
+        self.zero_points = zero_points
         self.group_size = linear.groupsize
         self.dynamic = dynamic
         self.out_features = linear.out_features
@@ -58,7 +59,8 @@ class PackedLinear(nn.Module):
         rest = (self.scales, self.group_size, self.bias)
         if not self.dynamic:
             return torch.ops.et_vk.linear_q4gsw.default(x, self.packed, *rest)
-        scale, zero_point = choose_token_qparams(x, eps=torch.finfo(torch.float32).eps)
+        eps = torch.finfo(torch.float32).eps
+        scale, zero_point = choose_token_qparams(x, eps, self.zero_points)
         return torch.ops.et_vk.linear_dq8ca_q4gsw.default(
             x, scale, zero_point, self.packed, self.sums, *rest
         )
@@ -108,17 +110,30 @@ class DequantizedEmbedding(nn.Module):
         return F.embedding(tokens, self.weight)
 
 
-def pack_layers(module: nn.Module, dynamic: bool = False) -> None:
+def pack_layers(module: nn.Module, compile_options: dict[str, Any], dynamic: bool = False) -> None:
     """Replace, in place, each int4 linear and quantized embedding below `module` by the form in
-    which Vulkan's kernels take it; with `dynamic`, every linear by that of 8da4w."""
+    which Vulkan's kernels take it, to be compiled so; with `dynamic`, every linear by that of
+    8da4w."""
+    zero_points = _zero_point_dtype(compile_options)
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, Int4Linear):
                 is_dynamic = isinstance(child, Int8DynActInt4WeightLinear)
-                setattr(parent, name, PackedLinear(child, dynamic or is_dynamic))
+                setattr(parent, name, PackedLinear(child, dynamic or is_dynamic, zero_points))
             elif isinstance(child, QuantizedGroupEmbedding):
                 packed = PackedEmbedding if child.bit_width == 4 else DequantizedEmbedding
                 setattr(parent, name, packed(child))
+
+
+def _zero_point_dtype(compile_options: dict[str, Any]) -> torch.dtype:
+    """In which a program compiled so keeps its activations' zero points.
+
+    int8 is what the shaders of every release take: those of 1.0 to 1.3 whatever is stored, those of
+    1.4 and later by its type (`choose_qparams_per_row.glsl`, `add_zp_dtype_mode_suffix`). But with
+    half precision builds between the two read int8 as halves (dq8ca-zp-binding-int8), and no type
+    is right everywhere; there they stay floating point.
+    """
+    return torch.float32 if compile_options["force_fp16"] else torch.int8
 
 
 def _padded(tensor: torch.Tensor, multiple: int) -> torch.Tensor:

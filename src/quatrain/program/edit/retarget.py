@@ -53,8 +53,7 @@ def retarget(
 
     zero_point_dtype: the type in which 8da4w keeps its activations' zero points, of linears that
     are 8da4w already too; None leaves those there are, and is int8 for new ones. int8 is what
-    ExecuTorch's own export of this scheme writes; `quatrain export` writes the activations' type,
-    float32 or float16.
+    ExecuTorch's own export of this scheme writes, and `quatrain export` in fp32.
 
     Returns the linears that it changed, as they were. Raises `InputError` where a layer or a
     pattern names nothing, nothing is selected, the program has no int4 linears, one that would
