@@ -133,7 +133,11 @@ def test_retarget_brings_the_tokenizer(tmp_path: Path) -> None:
     for folder in ("named", "plain", "other", "none"):
         (tmp_path / folder).mkdir()
         shutil.copy(DYNAMIC, tmp_path / folder / "model.pte")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
+    names = (
+        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+        "chat_template.jinja", "chat_template.json",
+    )  # fmt: skip
+    for name in names:
         (tmp_path / "named" / f"model.{name}").write_text(f"own {name}")
         (tmp_path / "named" / name).write_text("of another program")
         (tmp_path / "plain" / name).write_text(f"shared {name}")
@@ -147,8 +151,7 @@ def test_retarget_brings_the_tokenizer(tmp_path: Path) -> None:
 
     for folder, text in (("named", "own"), ("plain", "shared")):
         assert brought(folder, "other/new.pte") == {
-            f"other/new.{name}": f"{text} {name}"
-            for name in ("tokenizer.json", "tokenizer_config.json")
+            f"other/new.{name}": f"{text} {name}" for name in names
         }
     assert brought("named", "named/new.pte")["named/new.tokenizer.json"] == "own tokenizer.json"
     assert brought("named", "named/model.pte") == brought("none", "other/bare.pte") == {}

@@ -113,7 +113,7 @@ def context_length(opened: Checkpoint, asked: int | None) -> int:
     if asked is not None and asked > longest:
         raise InputError(
             f"--max-seq-len is {asked}, but params.json says the model was trained for a "
-            f"context of {longest}; ask for at most that, or change max_context_len there"
+            f"context of {longest}; ask for at most that"
         )
     return asked or min(usual, DEFAULT_MAX_SEQ_LEN)
 

@@ -192,7 +192,7 @@ def copies_for(program: Path, source: Path) -> dict[Path, Path]:
     be a copy of; those that are that file already are left out."""
     own = beside(source, TOKENIZER).is_file()
     copies = {}
-    for name in (TOKENIZER, CONFIG):
+    for name in (TOKENIZER, *_BESIDE):
         original = beside(source, name) if own else source.with_name(name)
         target = beside(program, name)
         if original.is_file() and target.resolve() != original.resolve():
