@@ -113,8 +113,11 @@ def _store_blob(
 
 
 def _alignment(program: Program) -> int:
-    """The alignment of segments: ExecuTorch's default, or pages where the input has those."""
-    offsets = [program.segment_base, *(record.offset for record in program.root.segments or ())]
-    common = math.gcd(*offsets)
+    """The alignment of segments: ExecuTorch's default, or pages where the input has those. Where
+    the first one begins says nothing: one base in 32 is a page's by chance."""
+    offsets = [record.offset for record in program.root.segments or () if record.offset]
+    if not offsets:
+        return ALIGNMENT
+    common = math.gcd(program.segment_base, *offsets)
     found = min(common & -common, _LARGEST_PAGE)
     return found if found >= _SMALLEST_PAGE else ALIGNMENT
