@@ -152,6 +152,7 @@ MISSING = [
     ["convert", "{folder}", "{folder}/c", "--params", "nowhere.json"],
     ["export", "nowhere", "-o", "{folder}/m.pte"],
     ["export", "{folder}", "-o", "{folder}/m.pte", "--params", "nowhere.json"],
+    ["plan", "nowhere"],
     ["run", "nowhere.pte", "--prompt", "x"],
     ["run", "{file}", "--prompt", "x", "--tokenizer", "nowhere.json"],
     ["logits", "nowhere", "--tokens", "1", "-o", "{folder}/o.npy"],

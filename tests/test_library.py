@@ -20,7 +20,8 @@ from typing import assert_type
 import quatrain
 from quatrain import (
     Calibration, Checkpoint, ConvertOptions, Divergence, Evaluation, ExportOptions, ExportReport,
-    FloatModel, Generation, InputError, Program, ProgramRunner, QuantizeReport, QuatrainError,
+    FloatModel, Generation, InputError, Program, ProgramRunner, ProgramsPlan, QuantizeReport,
+    QuatrainError,
     Runner, Scheme, TextGeneration, Tokenizer, VerifyReport,
 )
 
@@ -32,6 +33,7 @@ quatrain.quantize_model("m", "c", calibration=Calibration(self_generated=8192))
 assert_type(quatrain.convert_model("m", "c", ConvertOptions(embedding="int4")), QuantizeReport)
 options = ExportOptions(scheme=Scheme.WEIGHT_ONLY, backend="vulkan")
 assert_type(quatrain.export_checkpoint("c", "m.pte", options), ExportReport)
+assert_type(quatrain.plan_programs("c"), ProgramsPlan)
 assert_type(quatrain.open_program("m.pte"), Program)
 quatrain.write_program(quatrain.open_program("m.pte"), "copy.pte")
 assert_type(quatrain.find_tokenizer("m.pte"), Path)

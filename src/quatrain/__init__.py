@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from quatrain.checkpoint.open import open_checkpoint, open_float_model
     from quatrain.errors import InputError, QuatrainError
     from quatrain.export import ExportOptions, ExportReport, export_checkpoint
+    from quatrain.export.plan.plan import ProgramsPlan, plan_programs
     from quatrain.int4 import Scheme
     from quatrain.program import Program, open_program, write_program
     from quatrain.quantize.calibration import Calibration
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Calibration", "Checkpoint", "ConvertOptions", "Divergence", "Evaluation", "ExportOptions",
     "ExportReport", "FloatModel", "Generation", "InputError", "Program", "ProgramRunner",
+    "ProgramsPlan",
     "QuantizeReport", "QuatrainError", "Runner", "Scheme", "TextGeneration", "Tokenizer",
     "VerifyReport", "convert_model", "evaluate_models", "export_checkpoint", "find_tokenizer",
     "generate", "generate_text", "load_runner", "open_checkpoint", "open_float_model",
-    "open_program", "quantize_model", "verify_program", "write_program",
+    "open_program", "plan_programs", "quantize_model", "verify_program", "write_program",
 ]  # fmt: skip
 
 _NAMES_OF_MODULE = {
@@ -42,6 +44,7 @@ _NAMES_OF_MODULE = {
     "quatrain.checkpoint.open": ("open_checkpoint", "open_float_model"),
     "quatrain.errors": ("InputError", "QuatrainError"),
     "quatrain.export": ("ExportOptions", "ExportReport", "export_checkpoint"),
+    "quatrain.export.plan.plan": ("ProgramsPlan", "plan_programs"),
     "quatrain.int4": ("Scheme",),
     "quatrain.program": ("Program", "open_program", "write_program"),
     "quatrain.quantize.calibration": ("Calibration",),

@@ -18,6 +18,7 @@ from quatrain.errors import QuatrainError
 VERBS = (
     "quantize",
     "convert",
+    "plan",
     "export",
     "run",
     "logits",

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.support.planned import assert_as_planned
 from tests.support.rounding import assert_equal_but_for_rounding
 from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
 
@@ -47,6 +48,7 @@ def test_prefill_and_decode_equal_eager(case, tmp_path):
     options, shape = CASES[case]
     checkpoint = write_checkpoint(tmp_path / "c", **shape)
     report = export_checkpoint(checkpoint, tmp_path / "m.pte", options)
+    assert_as_planned(report, checkpoint)
     opened = open_checkpoint(checkpoint)
     eager = build_backbone(
         opened.config,
@@ -179,5 +181,6 @@ def test_a_target_chooses_scheme_dtype_and_limits_and_refuses_what_fails_there(t
     report = export_checkpoint(checkpoint, tmp_path / "m.pte", options)
     assert {row.kernel for row in report.linears} == {"et_vk.linear_q4gsw"}
     with pytest.raises(InputError, match=r"would fail on mali-g715, runtime 1\.3: dq8ca-"):
-        export_checkpoint(checkpoint, tmp_path / "bad.pte", ExportOptions(target=choice))
+        bad = ExportOptions(activation_dtype="fp16", target=choice)
+        export_checkpoint(checkpoint, tmp_path / "bad.pte", bad)
     assert not (tmp_path / "bad.pte").exists()

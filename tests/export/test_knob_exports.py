@@ -6,6 +6,7 @@ from tests.support.devices import DEVICES_OF
 from tests.support.families import LLAMA4
 from tests.support.knobs import ALL, LONGROPE, Peer, write_meta_folder
 from tests.support.peers import random_model, saved
+from tests.support.planned import assert_as_planned
 from tests.support.rounding import assert_equal_but_for_rounding
 from typer.testing import CliRunner
 
@@ -41,6 +42,7 @@ def _hub_checkpoint(folder, kind, fields):
 
 def _assert_program_equals_eager(checkpoint, options, path, vocab_size=96):
     report = export_checkpoint(checkpoint, path, options)
+    assert_as_planned(report, checkpoint)
     eager = load_eager(checkpoint, options.scheme, ARITHMETIC_OF[options.backend])
 
     def text(generator):

@@ -1,6 +1,6 @@
 """From named tensors to a backbone that runs, in either activation scheme."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -25,6 +25,8 @@ from quatrain.transform.pre_quantization import (
     transform_output_linear_for_pre_quantization,
 )
 
+IsInt4Table = Callable[[str, torch.Tensor], bool]  # of "tok_embeddings" or "output", its weight
+
 
 def build_backbone(
     config: BackboneConfig,
@@ -35,6 +37,7 @@ def build_backbone(
     max_seq_len: int | None = None,
     embedding_input: bool = False,
     hidden_output: bool = False,
+    table_kinds: Mapping[str, str] | None = None,
 ) -> Backbone:
     """A float32 `Backbone` on the given tensors, its linears in `scheme`.
 
@@ -45,13 +48,17 @@ def build_backbone(
 
     `max_seq_len` is the context to make room for (the config's unless given). Embeddings are
     its input, or hidden states its output, where the config says so too. Tables of the whole
-    vocabulary are cut to the config's pruning maps. Raises `InputError` where a tensor is
+    vocabulary are cut to the config's pruning maps. `table_kinds`: "int4", "int8" or "fp" by
+    "tok_embeddings" and "output", for tensors without values, by which they are told otherwise.
+    Raises `InputError` where a tensor is
     missing, left over, or does not fit the config.
     """
     config = replace(config, max_seq_len=max_seq_len or config.max_seq_len)
     embedding_input = embedding_input or not config.apply_embedding
     hidden_output = hidden_output or not config.apply_output
-    state = _state_for(config, tensors, group_size, embedding_input, hidden_output)
+    is_int4_table = _by_values if table_kinds is None else _by_kind(table_kinds)
+    state = _state_for(config, tensors, embedding_input, hidden_output)
+    state = _with_columns(state, group_size, is_int4_table)
     with torch.device("meta"):
         backbone = Backbone(config, embedding_input, hidden_output)
     if _is_int8_output(state):
@@ -64,7 +71,7 @@ def build_backbone(
     if config.use_spin_quant:
         transform_down_projection_for_spinquant(backbone)
     if "tok_embeddings.scales" in state:
-        bit_width, embedding_groups = _embedding_format(state)
+        bit_width, embedding_groups = _embedding_format(state, is_int4_table)
         transform_embedding_for_pre_quantization(
             backbone, state, torch.float32, bit_width, embedding_groups
         )
@@ -92,7 +99,6 @@ def load_layer(config: BackboneConfig, index: int, tensors: Mapping[str, torch.T
 def _state_for(
     config: BackboneConfig,
     tensors: Mapping[str, torch.Tensor],
-    group_size: int,
     embedding_input: bool,
     hidden_output: bool,
 ) -> dict[str, torch.Tensor]:
@@ -115,7 +121,15 @@ def _state_for(
             state[name] = kept_rows(state[name], config.output_prune_map, config.vocab_size)
     state = _experts_apart(state)
     sanitize_checkpoint_from_pre_quantization(state)
-    return _with_columns(state, group_size)
+    return state
+
+
+def _by_values(name: str, weight: torch.Tensor) -> bool:
+    return is_int4(weight)
+
+
+def _by_kind(kinds: Mapping[str, str]) -> IsInt4Table:
+    return lambda name, weight: kinds[name] == "int4"
 
 
 def _as_float32(tensor: torch.Tensor) -> torch.Tensor:
@@ -135,7 +149,9 @@ def _experts_apart(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return apart
 
 
-def _with_columns(state: dict[str, torch.Tensor], group_size: int) -> dict[str, torch.Tensor]:
+def _with_columns(
+    state: dict[str, torch.Tensor], group_size: int, is_int4_table: IsInt4Table
+) -> dict[str, torch.Tensor]:
     """Give int4 scales back the group dimension that sanitizing drops at one group a row."""
     for name, tensor in state.items():
         linear = name.removesuffix(".scales")
@@ -143,7 +159,7 @@ def _with_columns(state: dict[str, torch.Tensor], group_size: int) -> dict[str, 
             continue
         weight = state[f"{linear}.weight"] if linear == "output" else None
         # One scale a row of the output layer is int8's, unless a row is one group of int4.
-        if weight is None or (weight.shape[1] == group_size and is_int4(weight)):
+        if weight is None or (weight.shape[1] == group_size and is_int4_table(linear, weight)):
             state[name] = tensor.unsqueeze(1)
     return state
 
@@ -152,10 +168,12 @@ def _is_int8_output(state: Mapping[str, torch.Tensor]) -> bool:
     return "output.scales" in state and state["output.scales"].dim() == 1
 
 
-def _embedding_format(state: Mapping[str, torch.Tensor]) -> tuple[int, int | None]:
+def _embedding_format(
+    state: Mapping[str, torch.Tensor], is_int4_table: IsInt4Table
+) -> tuple[int, int | None]:
     """The embedding's bit width, by the range of its values, and its group size, if any."""
     weight, scales = state["tok_embeddings.weight"], state["tok_embeddings.scales"]
-    bit_width = 4 if is_int4(weight) else 8
+    bit_width = 4 if is_int4_table("tok_embeddings", weight) else 8
     return bit_width, weight.shape[1] // scales.shape[1] if scales.dim() == 2 else None
 
 

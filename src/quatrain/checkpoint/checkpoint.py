@@ -76,9 +76,15 @@ class Checkpoint:
             return "tied"
         if f"{OUTPUT}.scales" not in self.tensors:
             return "fp"
-        scales = self.tensors[f"{OUTPUT}.scales"]
+        scales = self.tensors.stored[f"{OUTPUT}.scales"]
         one_group = self.group_size == self.config.dim and self._declared("output") == "int4"
         return "int8" if _per_channel(scales.shape) and not one_group else "int4"
+
+    @property
+    def table_kinds(self) -> dict[str, str]:
+        """How the embedding and the output layer are stored, a tied one as the embedding is."""
+        output = self.embedding_kind if self.output_kind == "tied" else self.output_kind
+        return {EMBEDDING: self.embedding_kind, OUTPUT: output}
 
     def check_values(self, stages: Stages | None = None) -> None:
         """Read every tensor once, one at a time, and check what its values must be.
@@ -145,5 +151,5 @@ def checked_checkpoint(
     )
 
 
-def _per_channel(scales_shape: torch.Size) -> bool:
+def _per_channel(scales_shape: tuple[int, ...]) -> bool:
     return len(scales_shape) == 1 or scales_shape[1] == 1

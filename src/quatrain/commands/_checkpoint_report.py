@@ -10,6 +10,8 @@ def print_checkpoint(
     """Print `details` between what every checkpoint has; `read_from`: what the source is called."""
     print(f"{report.output}: {report.tensors} tensors, group size {report.group_size}")
     print(f"  size      {human_bytes(report.bytes_in)} -> {human_bytes(bytes_out)}")
+    for reason in report.why_larger:
+        print(f"            {reason}")
     for line in details:
         print(line)
     if not report.tokenizer:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from quatrain.quantize.report import QuantizeReport
 
 _JSON_KEYS = (
-    "source", "output", "group_size", "tensors", "bytes_in", "bytes_out", "relative_rms_error",
-    "exact_groups", "negative_scales", "tokenizer", "notes", "seconds", "peak_rss_bytes",
+    "source", "output", "group_size", "tensors", "bytes_in", "bytes_out", "parts", "why_larger",
+    "relative_rms_error", "exact_groups", "negative_scales", "tokenizer", "notes", "seconds",
+    "peak_rss_bytes",
 )  # fmt: skip
 
 
@@ -108,6 +109,8 @@ def quantize(
     check_arguments(None if fetched else model, output, group_size)
 
     from quatrain.commands._checkpoint_report import print_checkpoint
+    from quatrain.commands._planned_programs import print_programs
+    from quatrain.export.plan.plan import plan_programs
     from quatrain.quantize.calibration import Calibration
     from quatrain.quantize.distill.method import working_folder
     from quatrain.quantize.pipeline import quantize_model
@@ -132,11 +135,14 @@ def quantize(
         raise Interrupted(
             f"interrupted; the same command goes on where it was, with what is kept in {kept}"
         ) from None
+    programs = plan_programs(output).programs
     if json:
         said = asdict(report) | {"relative_rms_error": report.relative_rms_error_by_part}
-        print_json({key: said[key] for key in _JSON_KEYS})
+        planned = {"programs": [program.as_dict() for program in programs]}
+        print_json({key: said[key] for key in _JSON_KEYS} | planned)
     else:
         print_checkpoint(report, report.bytes_out, _details(report), "model")
+        print_programs(programs)
 
 
 def _details(report: "QuantizeReport") -> list[str]:

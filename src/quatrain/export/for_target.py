@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from quatrain.backbone.model import Backbone
+from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export.exporter import context_length, export_checkpoint
 from quatrain.export.report import ExportReport
@@ -64,7 +65,11 @@ def plan_program(
     checkpoint: Path | str, params: Path | str | None = None, max_seq_len: int | None = None
 ) -> PlannedProgram:
     """What decides on defects of the program of `checkpoint`, known without reading its tensors."""
-    opened = open_checkpoint(checkpoint, params)
+    return planned_program(open_checkpoint(checkpoint, params), max_seq_len)
+
+
+def planned_program(opened: Checkpoint, max_seq_len: int | None) -> PlannedProgram:
+    """The same, of a checkpoint that is opened. Raises `InputError` for too long a context."""
     rows = context_length(opened, max_seq_len)
     with torch.device("meta"):
         backbone = Backbone(replace(opened.config, max_seq_len=rows))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quatrain.checkpoint.float_model import FloatModel
+from quatrain.quantize.growth import PartSize, part_sizes, why_it_grows
 from quatrain.quantize.opened_source import OpenedSource
 from quatrain.quantize.output_folder import OWN_FILES
 from quatrain.quantize.quantized_tensor import RoundingError, relative_rms
@@ -39,6 +40,9 @@ class QuantizeReport:
         bytes_in: Of the source's files that were read.
         bytes_out: Of all files written.
         weights_bytes: Of model.safetensors alone.
+        parts: What takes them, for a source in floating point; empty for others.
+        why_larger: Whole sentences on why that is more than `bytes_in`; empty where it is not, and
+            for a source that is quantized.
         rounded: How many matrices are not exactly the source's.
         relative_rms_error: How far those are from it: the root of the sum of squared errors over
             that of squared weights.
@@ -63,6 +67,8 @@ class QuantizeReport:
     bytes_in: int
     bytes_out: int
     weights_bytes: int
+    parts: list[PartSize]
+    why_larger: list[str]
     rounded: int
     relative_rms_error: float
     relative_rms_error_by_part: dict[str, float]
@@ -94,6 +100,8 @@ def make_report(
         for tensor in plan.tensors:
             of_part = parts.setdefault(tensor.part, [])
             of_part += [errors[tensor.target]] if tensor.target in errors else []
+    sizes = part_sizes(plan) if isinstance(opened.source, FloatModel) else []
+    bytes_in = sum(file.stat().st_size for file in opened.files)
     own = [output / name for name in OWN_FILES]
     return QuantizeReport(
         source=str(opened.path),
@@ -101,9 +109,11 @@ def make_report(
         group_size=plan.group_size,
         tensors=len(plan.specs),
         resumed_at=written.resumed_at,
-        bytes_in=sum(file.stat().st_size for file in opened.files),
+        bytes_in=bytes_in,
         bytes_out=sum(file.stat().st_size for file in own if file.is_file()),
         weights_bytes=written.bytes,
+        parts=sizes,
+        why_larger=why_it_grows(sizes, bytes_in, written.bytes),
         rounded=len(rounded),
         relative_rms_error=relative_rms(rounded),
         relative_rms_error_by_part={part: relative_rms(of) for part, of in parts.items()},

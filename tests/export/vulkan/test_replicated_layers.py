@@ -4,6 +4,7 @@ import pytest
 import torch
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 from executorch.exir import to_edge_transform_and_lower
+from tests.support.planned import assert_as_planned
 from tests.support.thorough import thorough
 from tests.support.tiny_checkpoint import write_checkpoint
 
@@ -20,6 +21,7 @@ from quatrain.int4 import Scheme
 from quatrain.program import open_program
 from quatrain.program.edit.lean import make_lean
 from quatrain.program.edit.replicated_layers import canonical
+from quatrain.program.inspect.linears import find_linears
 from quatrain.quiet import quiet
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.stages import Stages
@@ -63,7 +65,11 @@ def test_replicated_equals_lowered_in_full(case, tmp_path):
     report = export_checkpoint(checkpoint, tmp_path / "replicated.pte", options)
     assert not [note for note in report.notes if "lowered by itself" in note]
     warned = any("before 1.4 this 8da4w program writes garbage" in note for note in report.notes)
-    assert warned == (options.scheme == Scheme.DYNAMIC_INT8)
+    assert_as_planned(report, checkpoint)
+    half = options.activation_dtype == "fp16"
+    assert warned == (options.scheme == Scheme.DYNAMIC_INT8 and half)
+    stored = {linear.zero_points for linear in find_linears(open_program(report.output).vulkan)}
+    assert stored - {None} <= {"float16" if half else "int8"}
 
     backbone, metadata = build(checkpoint, options)
     full = tmp_path / "full.pte"

@@ -1,0 +1,112 @@
+"""`quatrain plan`: what quantize and export would write, before they do."""
+
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from quatrain.arithmetic import Backend
+from quatrain.checkpoint.open import detect
+from quatrain.commands._common import Debug, Json, check_no_word, human_bytes, one_of, print_json
+from quatrain.commands._planned_programs import print_programs
+from quatrain.commands.export import (
+    AllowFallback,
+    DtypeOption,
+    EmbeddingInput,
+    HiddenOutput,
+    MaxSeqLen,
+    Params,
+    Runtime,
+    Target,
+    WeightOnlyLinear,
+)
+from quatrain.commands.quantize import Base, Embedding, GroupSize, Method, OutputLayer
+from quatrain.int4 import Scheme
+from quatrain.json_files import read_object
+
+if TYPE_CHECKING:
+    from quatrain.export.plan.plan import CheckpointPlan, ProgramsPlan
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="CHECKPOINT|MODEL",
+        help="What `export` takes, or what `quantize` takes.",
+    ),
+]
+BackendOption = Annotated[
+    Backend | None,
+    typer.Option(help="Default: both.", autocompletion=one_of(*get_args(Backend))),
+]
+
+
+def plan(
+    source: Source,
+    weight_only_linear: WeightOnlyLinear = False,
+    backend: BackendOption = None,
+    activation_dtype: DtypeOption = None,
+    max_seq_len: MaxSeqLen = None,
+    embedding_input: EmbeddingInput = False,
+    hidden_output: HiddenOutput = False,
+    allow_fallback: AllowFallback = False,
+    target: Target = None,
+    runtime: Runtime = None,
+    params: Params = None,
+    group_size: GroupSize = 32,
+    embedding: Embedding = "keep",
+    output_layer: OutputLayer = "int4",
+    method: Method = None,
+    base: Base = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say, from headers alone, what quantize and export would write: bytes, memory, refusals.
+
+    Example: `quatrain plan smollm2-int4 --target mali-g715 --runtime 1.4`
+    """
+    check_no_word(source, "plan")
+    from quatrain.export import ExportRequest
+
+    request = ExportRequest(
+        scheme=Scheme.WEIGHT_ONLY if weight_only_linear else None,
+        backend=backend or "vulkan",
+        activation_dtype=activation_dtype,
+        target=target,
+        runtime=runtime,
+        max_seq_len=max_seq_len,
+        embedding_input=embedding_input,
+        hidden_output=hidden_output,
+        allow_fallback=allow_fallback,
+    )
+    detect(source)
+    if params is not None:
+        read_object(params)
+    from quatrain.export.plan.plan import QuantizeRequest, plan_programs
+
+    backends = (backend,) if backend else None
+    quantizing = QuantizeRequest(group_size, embedding, output_layer, method, base)
+    made = plan_programs(source, request, backends, params, quantizing)
+    if json:
+        print_json(made.as_dict())
+    else:
+        _print(made)
+
+
+def _print(made: "ProgramsPlan") -> None:
+    for reason in made.reasons:
+        print(f"  {reason}")
+    if made.checkpoint is not None:
+        _print_checkpoint(made.checkpoint)
+    print_programs(made.programs)
+
+
+def _print_checkpoint(planned: "CheckpointPlan") -> None:
+    """Print what a checkpoint takes on disk, by part, and why that is more than its source."""
+    before, after = human_bytes(planned.bytes_in), human_bytes(planned.weights_bytes)
+    print(f"checkpoint: {before} -> {after} (model.safetensors)")
+    for part in planned.parts:
+        print(
+            f"  {part.part:<10}{part.format:<5} integers {human_bytes(part.integers)}, scales "
+            f"{human_bytes(part.scales)}, float32 {human_bytes(part.floats)}"
+        )
+    for reason in planned.why_larger:
+        print(f"  note: {reason}")

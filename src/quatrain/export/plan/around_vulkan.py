@@ -1,0 +1,74 @@
+"""What lies around the constants of a Vulkan program: its graph, and the tables of the file.
+
+Each figure is what one more of a kind adds to programs that Quatrain wrote, in bytes: an operator
+with its result and what it alone reads, a named constant, a method. A test holds them to exports.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from quatrain.backbone.attention import Attention
+from quatrain.backbone.feed_forward import FeedForward
+from quatrain.backbone.model import Backbone, Block
+from quatrain.backbone.moe import MixtureOfExperts
+from quatrain.backbone.residual import FixedResidual
+from quatrain.backbone.scaling import Factor, SoftCap
+from quatrain.export.plan.sizes import Key, up_to
+from quatrain.export.vulkan.operator_modules import VulkanRMSNorm
+from quatrain.int4 import CHANNELS_TOGETHER
+from quatrain.linear import Int8DynActInt4WeightLinear, QuantizedGroupEmbedding
+from quatrain.linear.int4 import Int4Linear
+from quatrain.program.segments import ALIGNMENT
+
+# Of the Vulkan delegate's graph.
+_GRAPH, _GRAPH_OF_PROMPTS = 1_830, 662
+_INT4_LINEAR, _SUMS, _BIAS, _CUT_CHANNELS, _FLOAT_LINEAR = 458, 172, 115, 130, 330
+_QPARAMS, _NORM, _ATTENTION, _ROTARY, _FEED_FORWARD, _BLOCK = 510, 259, 1_162, 228, 253, 228
+_EMBEDDING, _INT4_EMBEDDING, _ELEMENT_WISE = 314, 442, 140
+_SHARED_INPUT = ("wk", "wv", "og", "w3")  # linears that read what another one reads
+
+# Of the file's root.
+_ROOT, _NAMED_CONSTANT, _METHOD, _USUAL_METHODS = 3_466, 116, 277, 9
+
+
+def vulkan_bytes(
+    backbone: Backbone, constants: Mapping[Key, int], metadata: Mapping[str, Any]
+) -> int:
+    """The bytes of the file whose constants are these and whose methods are `metadata`."""
+    methods = _METHOD * (len(metadata) - _USUAL_METHODS)
+    root = _ROOT + _NAMED_CONSTANT * len(constants) + methods
+    stored = sum(up_to(nbytes, ALIGNMENT) for nbytes in constants.values())
+    return up_to(root, ALIGNMENT) + stored + _graph_bytes(backbone)
+
+
+def _graph_bytes(backbone: Backbone) -> int:
+    dynamic = any(isinstance(part, Int8DynActInt4WeightLinear) for part in backbone.modules())
+    parts = (_part_bytes(name, part) for name, part in backbone.named_modules())
+    return _GRAPH + _GRAPH_OF_PROMPTS * dynamic + sum(parts)
+
+
+def _part_bytes(name: str, part: nn.Module) -> int:
+    if isinstance(part, Int4Linear):
+        return _linear_bytes(name, part)
+    if isinstance(part, QuantizedGroupEmbedding):
+        return _INT4_EMBEDDING if part.bit_width == 4 else _EMBEDDING
+    if isinstance(part, Attention):
+        return _ATTENTION + _ROTARY * (part.rotary is not None)
+    if isinstance(part, MixtureOfExperts):
+        return _ELEMENT_WISE * (3 * len(part.experts) + 10 * part.activated)
+    kinds = {
+        VulkanRMSNorm: _NORM, FeedForward: _FEED_FORWARD, Block: _BLOCK, nn.Linear: _FLOAT_LINEAR,
+        nn.Embedding: _EMBEDDING, Factor: _ELEMENT_WISE, SoftCap: 3 * _ELEMENT_WISE,
+        FixedResidual: _ELEMENT_WISE,
+    }  # fmt: skip
+    return kinds.get(type(part), 0)
+
+
+def _linear_bytes(name: str, linear: Int4Linear) -> int:
+    total = _INT4_LINEAR + _BIAS * (linear.bias is not None)
+    total += _CUT_CHANNELS * (linear.out_features % CHANNELS_TOGETHER > 0)
+    if isinstance(linear, Int8DynActInt4WeightLinear):
+        total += _SUMS + _QPARAMS * (not name.endswith(_SHARED_INPUT))
+    return total

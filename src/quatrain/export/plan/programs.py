@@ -1,0 +1,109 @@
+"""What `export` would write of a checkpoint: bytes, memory, and what it would refuse."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from quatrain.backbone.build import build_backbone
+from quatrain.backbone.model import Backbone
+from quatrain.checkpoint.checkpoint import Checkpoint
+from quatrain.errors import InputError
+from quatrain.export.exporter import context_length
+from quatrain.export.for_target import planned_program
+from quatrain.export.kernel_assignment import assign_kernels, dequantize_fallbacks
+from quatrain.export.metadata import metadata_methods
+from quatrain.export.options import ExportOptions
+from quatrain.export.plan.around_vulkan import vulkan_bytes
+from quatrain.export.plan.around_xnnpack import xnnpack_bytes
+from quatrain.export.plan.memory import memory_of
+from quatrain.export.plan.sizes import constants_of
+from quatrain.export.vulkan.limits import check_limits
+from quatrain.export.vulkan.operator_modules import to_vulkan_operators
+from quatrain.export.xnnpack.operator_modules import to_cpu_operators
+from quatrain.targets.choice import refuse_planned
+
+
+@dataclass(frozen=True)
+class PlannedBytes:
+    """Of one program.
+
+    Attributes:
+        file: Of the .pte file; its tokenizer comes beside it.
+        constants: Of the weights and tables in it.
+        memory: What running it holds at most, for the longest call (see `memory_of`).
+        caches: Of that, the keys and values of the whole context.
+    """
+
+    file: int
+    constants: int
+    memory: int
+    caches: int
+
+
+@dataclass(frozen=True)
+class ProgramPlan:
+    """A program that `export` would write, or refuse.
+
+    Attributes:
+        backend: "vulkan" or "xnnpack".
+        scheme: "8da4w" or "weight-only".
+        activation_dtype: "fp32" or "fp16".
+        max_seq_len: The context, in tokens.
+        bytes: None where it is refused.
+        refused: Why, and what to do.
+    """
+
+    backend: str
+    scheme: str
+    activation_dtype: str
+    max_seq_len: int
+    bytes: PlannedBytes | None = None
+    refused: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as plain data, ready for JSON."""
+        return asdict(self)
+
+
+def programs_of(hollow: Checkpoint, options: list[ExportOptions]) -> list[ProgramPlan]:
+    """What an export of `hollow`, a checkpoint without weights, would do with each of `options`.
+
+    Raises `InputError` where the context that is asked for is longer than the model's.
+    """
+    return [_program(hollow, each) for each in options]
+
+
+def _program(hollow: Checkpoint, options: ExportOptions) -> ProgramPlan:
+    context = context_length(hollow, options.max_seq_len)
+    kind = options.backend, str(options.scheme), options.activation_dtype, context
+    try:
+        if options.backend == "vulkan":
+            check_limits(hollow, options, context)
+        if options.target is not None:
+            planned = planned_program(hollow, options.max_seq_len)
+            refuse_planned(options.target, options.scheme, options.activation_dtype, planned)
+        backbone = _backbone(hollow, options, context)
+    except InputError as error:
+        return ProgramPlan(*kind, refused=str(error))
+    constants = constants_of(backbone, options)
+    memory, caches = memory_of(backbone, options, sum(constants.values()))
+    metadata = metadata_methods(backbone, hollow.params)
+    around = vulkan_bytes if options.backend == "vulkan" else xnnpack_bytes
+    file = around(backbone, constants, metadata)
+    return ProgramPlan(*kind, PlannedBytes(file, sum(constants.values()), memory, caches))
+
+
+def _backbone(hollow: Checkpoint, options: ExportOptions, context: int) -> Backbone:
+    """As the exporter prepares it. Raises `InputError` where a linear has no kernel."""
+    backbone = build_backbone(
+        hollow.config,
+        hollow.tensors,
+        options.scheme,
+        group_size=hollow.group_size,
+        max_seq_len=context,
+        embedding_input=options.embedding_input,
+        hidden_output=options.hidden_output,
+        table_kinds=hollow.table_kinds,
+    )
+    (to_vulkan_operators if options.backend == "vulkan" else to_cpu_operators)(backbone)
+    dequantize_fallbacks(backbone, assign_kernels(backbone, options))
+    return backbone

@@ -1,0 +1,119 @@
+"""How many bytes a program takes, from the shapes of a backbone's tensors.
+
+Constants are counted as `constants` lays them out, each once; what lies around them, the graph in
+FlatBuffers, by `around_vulkan` and `around_xnnpack`.
+"""
+
+from collections.abc import Iterator
+from math import prod
+
+import torch
+from torch import nn
+
+from quatrain.backbone.model import Backbone
+from quatrain.export.options import ExportOptions
+from quatrain.int4 import CHANNELS_TOGETHER
+from quatrain.linear import Int8DynActInt4WeightLinear, QuantizedGroupEmbedding
+from quatrain.linear.int4 import Int4Linear
+from quatrain.linear.int8 import Int8DynActInt8WeightLinear
+from quatrain.program.edit.constant_source import Form
+
+# What tells constants apart: those of one form and tensor are stored once.
+Key = tuple[Form, int, int]
+_CACHES = ("k_cache", "v_cache")
+
+
+def constants_of(backbone: Backbone, options: ExportOptions) -> dict[Key, int]:
+    """The bytes of each constant of the program of `backbone`, whose parts are operators
+    already."""
+    found: dict[Key, int] = {}
+    itemsize = 2 if options.activation_dtype == "fp16" else 4
+    for part in backbone.modules():
+        constants = _on_vulkan(part, itemsize) if options.backend == "vulkan" else _on_cpu(part)
+        for form, tensor, nbytes in constants:
+            found[_key(form, tensor)] = nbytes
+    if options.backend == "vulkan":  # where an empty cache is a constant of zeros
+        for _, cache in _caches(backbone):
+            found[Form.PLAIN, 0, cache.numel()] = cache.numel() * itemsize
+    return found
+
+
+def linears_of(part: nn.Module) -> list[nn.Module]:
+    """Every linear below `part`."""
+    kinds = (Int4Linear, Int8DynActInt8WeightLinear, nn.Linear)
+    return [below for below in part.modules() if isinstance(below, kinds)]
+
+
+def constants_of_linears(backbone: Backbone) -> dict[Key, int]:
+    """The bytes of each constant of XNNPACK's linears in `backbone`, which it packs anew as it
+    loads."""
+    return {
+        _key(form, tensor): nbytes
+        for linear in linears_of(backbone)
+        for form, tensor, nbytes in _on_cpu(linear)
+    }
+
+
+def cache_bytes(backbone: Backbone, itemsize: int) -> int:
+    """Of all keys and values that the program keeps."""
+    return sum(cache.numel() * itemsize for _, cache in _caches(backbone))
+
+
+def _caches(backbone: Backbone) -> list[tuple[str, torch.Tensor]]:
+    return [(name, each) for name, each in backbone.named_buffers() if name.endswith(_CACHES)]
+
+
+def _key(form: Form, tensor: torch.Tensor) -> Key:
+    return form, tensor.untyped_storage()._cdata, tensor.storage_offset()
+
+
+def _on_vulkan(part: nn.Module, itemsize: int) -> Iterator[tuple[Form, torch.Tensor, int]]:
+    """As `vulkan.packed_layers` has them."""
+    if isinstance(part, Int4Linear):
+        rows = up_to(part.out_features, CHANNELS_TOGETHER)
+        groups = part.in_features // part.groupsize
+        yield Form.PACKED, part.weight, rows * part.in_features // 2
+        yield Form.TRANSPOSED, part.scales, rows * groups * itemsize
+        if isinstance(part, Int8DynActInt4WeightLinear):
+            yield Form.SUMS, part.weight, up_to(part.out_features, 8) * groups * 4
+        if part.bias is not None:
+            yield Form.PLAIN, part.bias, rows * itemsize
+    elif isinstance(part, QuantizedGroupEmbedding) and part.bit_width == 4:
+        rows = up_to(part.vocab_size, CHANNELS_TOGETHER)
+        yield Form.PACKED, part.weight, rows * part.embedding_dim // 2
+        yield Form.PLAIN, part.scales, part.scales.numel() * itemsize
+    elif isinstance(part, QuantizedGroupEmbedding):
+        yield Form.DEQUANTIZED, part.weight, part.weight.numel() * itemsize
+    else:
+        yield from _own(part, itemsize)
+
+
+def _on_cpu(part: nn.Module) -> Iterator[tuple[Form, torch.Tensor, int]]:
+    """As `xnnpack.delegated_linears` and `xnnpack.embedding` have them."""
+    if isinstance(part, Int4Linear):
+        yield Form.PACKED, part.weight, part.weight.numel() // 2
+        yield Form.BFLOAT16, part.scales, part.scales.numel() * 2
+        if part.bias is not None:
+            yield Form.FLOAT32, part.bias, part.bias.numel() * 4
+    elif isinstance(part, QuantizedGroupEmbedding) and part.bit_width == 4:
+        yield Form.PACKED, part.weight, part.weight.numel() // 2
+        yield Form.PLAIN, part.scales, part.scales.numel() * 4
+    elif isinstance(part, Int8DynActInt8WeightLinear | QuantizedGroupEmbedding):
+        yield Form.PLAIN, part.weight, part.weight.numel()
+        yield Form.PLAIN, part.scales, part.scales.numel() * 4
+    else:
+        yield from _own(part, 4)
+
+
+def _own(part: nn.Module, itemsize: int) -> Iterator[tuple[Form, torch.Tensor, int]]:
+    """Its own tensors as they are, but for caches, which are no constants."""
+    own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
+    for name, tensor in own:
+        if name not in _CACHES:
+            size = itemsize if tensor.is_floating_point() else tensor.element_size()
+            yield Form.PLAIN, tensor, prod(tensor.shape) * size
+
+
+def up_to(count: int, multiple: int) -> int:
+    """`count`, or the next larger multiple."""
+    return -(-count // multiple) * multiple

@@ -1,0 +1,99 @@
+"""What is planned, from headers alone; that programs are as planned stands beside their exports."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tests.support.tiny_checkpoint import write_checkpoint
+from tests.support.tiny_models import write_hugging_face
+from typer.testing import CliRunner
+
+from quatrain.checkpoint.files.lazy_tensors import AsFloat32
+from quatrain.cli import build_app
+from quatrain.errors import InputError
+from quatrain.export import ExportOptions, ExportRequest, export_checkpoint
+from quatrain.export.plan.plan import QuantizeRequest, plan_programs
+from quatrain.int4 import Scheme
+from quatrain.quantize.pipeline import quantize_model
+
+
+def kinds(plan):
+    return [(program.backend, program.scheme) for program in plan.programs]
+
+
+def test_a_model_is_planned_as_it_is_quantized_and_nothing_is_read(tmp_path, monkeypatch):
+    model = write_hugging_face(tmp_path / "model")
+    report = quantize_model(model, tmp_path / "c", embedding="int4", method="rtn")
+    made = plan_programs(tmp_path / "c")
+
+    def read(self):
+        raise AssertionError("a tensor was read")
+
+    monkeypatch.setattr(AsFloat32, "__call__", read)
+    planned = plan_programs(model, quantizing=QuantizeRequest(32, "int4", "keep", "rtn"))
+    assert planned.checkpoint is not None and made.checkpoint is None
+    assert planned.checkpoint.weights_bytes == report.weights_bytes
+    assert planned.checkpoint.bytes_in == report.bytes_in
+    assert planned.checkpoint.parts == report.parts
+    assert sum(part.bytes for part in report.parts) < report.weights_bytes  # and a header
+    assert planned.checkpoint.why_larger == report.why_larger
+    assert planned.programs == made.programs
+    assert kinds(made) == [("vulkan", "8da4w"), ("vulkan", "weight-only"), ("xnnpack", "8da4w")]
+
+
+def test_why_a_checkpoint_is_larger_than_its_source(tmp_path):
+    """Two tied tables of bfloat16 become integers of their own, a byte each, and their scales."""
+    model = write_hugging_face(tmp_path / "m", dtype=torch.bfloat16, tie_word_embeddings=True)
+    planned = plan_programs(model, quantizing=QuantizeRequest(embedding="fp", method="rtn"))
+    assert planned.checkpoint is not None
+    layers = next(part for part in planned.checkpoint.parts if part.part == "layers")
+    assert layers.integers == layers.weights and layers.scales == layers.weights / 32 * 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ({"output": "int8"}, {}),
+        ({}, {"backend": "xnnpack", "scheme": "weight-only"}),
+        ({"attn_logit_softcapping": 50.0}, {}),
+        ({"head_dim": 12, "n_heads": 8}, {}),
+        ({"group_size": 256, "dim": 256, "hidden_dim": 256}, {}),
+    ],
+)
+def test_what_export_refuses_is_refused_alike(shape, options, tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "c", **shape)
+    with pytest.raises(InputError) as refused:
+        export_checkpoint(checkpoint, tmp_path / "m.pte", ExportOptions(**options))
+    request = ExportRequest(**{"scheme": Scheme.DYNAMIC_INT8, **options})
+    (program,) = plan_programs(checkpoint, request, (request.backend,)).programs
+    assert program.refused == str(refused.value) and program.bytes is None
+
+
+def test_a_target_chooses_one_program_and_refuses_what_fails_there(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "c")
+    request = ExportRequest(target="mali-g715", runtime="1.3")
+    made = plan_programs(checkpoint, request)
+    assert kinds(made) == [("vulkan", "8da4w")] and made.reasons
+    asked = ExportRequest(Scheme.DYNAMIC_INT8, "vulkan", "fp16", "mali-g715", "1.3")
+    (program,) = plan_programs(checkpoint, asked).programs
+    assert "would fail on mali-g715, runtime 1.3: dq8ca-zp-binding-float" in str(program.refused)
+    with pytest.raises(InputError, match="the model was trained for a context of 64"):
+        plan_programs(checkpoint, ExportRequest(max_seq_len=65))
+
+
+def test_the_verb_prints_a_line_for_each_program(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "c", embedding="int4", output="tied")
+    done = CliRunner().invoke(build_app(), ["plan", str(checkpoint)])
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["program", "8da4w", "weight-only", "8da4w"]
+    done = CliRunner().invoke(build_app(), ["plan", str(checkpoint), "--json"])
+    found = json.loads(done.stdout)
+    assert found["checkpoint"] is None
+    dynamic, weight_only, _ = (program["bytes"] for program in found["programs"])
+    assert dynamic["file"] > weight_only["file"] > weight_only["constants"]
+    assert dynamic["memory"] > dynamic["constants"] + dynamic["caches"]
+    half = ["plan", str(checkpoint), "--json", "--activation-dtype", "fp16"]
+    programs = json.loads(CliRunner().invoke(build_app(), half).stdout)["programs"]
+    assert {program["backend"] for program in programs} == {"vulkan"}
+    assert programs[0]["bytes"]["caches"] == dynamic["caches"] / 2
