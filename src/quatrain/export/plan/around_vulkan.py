@@ -13,6 +13,7 @@ from quatrain.backbone.attention import Attention
 from quatrain.backbone.feed_forward import FeedForward
 from quatrain.backbone.model import Backbone, Block
 from quatrain.backbone.moe import MixtureOfExperts
+from quatrain.backbone.norm import InputScaledNorm
 from quatrain.backbone.residual import FixedResidual
 from quatrain.backbone.scaling import Factor, SoftCap
 from quatrain.export.plan.sizes import Key, up_to
@@ -26,7 +27,7 @@ from quatrain.program.segments import ALIGNMENT
 _GRAPH, _GRAPH_OF_PROMPTS = 1_830, 662
 _INT4_LINEAR, _SUMS, _BIAS, _CUT_CHANNELS, _FLOAT_LINEAR = 458, 172, 115, 130, 330
 _QPARAMS, _NORM, _ATTENTION, _ROTARY, _FEED_FORWARD, _BLOCK = 510, 259, 1_162, 228, 253, 228
-_EMBEDDING, _INT4_EMBEDDING, _ELEMENT_WISE = 314, 442, 140
+_EMBEDDING, _INT4_EMBEDDING, _ELEMENT_WISE, _FACTOR = 314, 442, 140, 400
 _SHARED_INPUT = ("wk", "wv", "og", "w3")  # linears that read what another one reads
 
 # Of the file's root.
@@ -55,13 +56,14 @@ def _part_bytes(name: str, part: nn.Module) -> int:
     if isinstance(part, QuantizedGroupEmbedding):
         return _INT4_EMBEDDING if part.bit_width == 4 else _EMBEDDING
     if isinstance(part, Attention):
-        return _ATTENTION + _ROTARY * (part.rotary is not None)
+        gate = 2 * _ELEMENT_WISE * (part.og is not None)
+        return _ATTENTION + _ROTARY * (part.rotary is not None) + gate
     if isinstance(part, MixtureOfExperts):
         return _ELEMENT_WISE * (3 * len(part.experts) + 10 * part.activated)
     kinds = {
         VulkanRMSNorm: _NORM, FeedForward: _FEED_FORWARD, Block: _BLOCK, nn.Linear: _FLOAT_LINEAR,
-        nn.Embedding: _EMBEDDING, Factor: _ELEMENT_WISE, SoftCap: 3 * _ELEMENT_WISE,
-        FixedResidual: _ELEMENT_WISE,
+        nn.Embedding: _EMBEDDING, Factor: _FACTOR, SoftCap: _ELEMENT_WISE,
+        FixedResidual: _ELEMENT_WISE + _FACTOR, InputScaledNorm: _NORM + _FACTOR,
     }  # fmt: skip
     return kinds.get(type(part), 0)
 
