@@ -181,7 +181,8 @@ def _fill_zero_points(backbone: Backbone, state: dict[str, torch.Tensor]) -> Non
     """Give each quantized linear its all-zero zero points: one stored number, seen as many."""
     for name, module in backbone.named_modules():
         if isinstance(module, Int4Linear | Int8DynActInt8WeightLinear):
-            state[f"{name}.zeros"] = torch.zeros(1).expand(module.scales.shape)
+            device = state[f"{name}.scales"].device
+            state[f"{name}.zeros"] = torch.zeros(1, device=device).expand(module.scales.shape)
     state.pop("tok_embeddings.zeros", None)
 
 
