@@ -64,7 +64,7 @@ def _caches(backbone: Backbone) -> list[tuple[str, torch.Tensor]]:
 
 
 def _key(form: Form, tensor: torch.Tensor) -> Key:
-    return form, tensor.untyped_storage()._cdata, tensor.storage_offset()
+    return form, tensor.untyped_storage()._cdata, int(tensor.storage_offset())
 
 
 def _on_vulkan(part: nn.Module, itemsize: int) -> Iterator[tuple[Form, torch.Tensor, int]]:
