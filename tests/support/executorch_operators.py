@@ -12,6 +12,7 @@ import torch
 from quatrain.arithmetic import XNNPACK_ARITHMETIC
 from quatrain.errors import QuatrainError
 from quatrain.program import open_program
+from quatrain.runtime.one_delegate import method_outputs
 
 _STORED = {"float32": "<f4", "int32": "<i4", "int64": "<i8", "bool": "<i1", "int8": "<i1"}
 
@@ -46,10 +47,10 @@ def outcome(folder: Path, entry: dict[str, Any], runtime: Callable[..., Any]) ->
     """
     path, index = folder / entry["pte"], entry["golden"]["output_index"]
     inputs = [_stored(folder, each) for each in entry["inputs"]]
-    output = open_program(path).vulkan.outputs[index]
     seen: dict[int, torch.Tensor] = {}
     try:
         runner = runtime(path, arithmetic=XNNPACK_ARITHMETIC)
+        output = method_outputs(open_program(path))[index]
         first = runner.trace({output}, seen.setdefault, *inputs)
     except QuatrainError as error:
         return str(error)

@@ -13,7 +13,7 @@ from quatrain.program import Operator, Plain, Program, Tensor, ValueList, Vulkan
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.program.operator_schemas import argument_names
 from quatrain.runtime.defects import EmulatedDefect, emulated_defect
-from quatrain.runtime.one_delegate import require_only_delegate
+from quatrain.runtime.one_delegate import method_outputs, require_only_delegate
 from quatrain.runtime.operator_arguments import ignored_arguments, taken
 from quatrain.runtime.operator_errors import UNFIT, cannot_compute, computing
 from quatrain.runtime.reference.aten import aten_kernel
@@ -55,6 +55,7 @@ class ReferenceRunner:
         self.metadata = program.metadata
         self.graph = program.vulkan
         require_only_delegate(program, "reference runtime")
+        self._output_id = method_outputs(program)[0]
         _require_kernels(self.graph, str(program.path))
         self._linears = Int4Linears(self.graph, arithmetic, self._defect)
         self._values = [self._initial(i) for i in range(len(self.graph.values))]
@@ -110,7 +111,7 @@ class ReferenceRunner:
                         values[target] = observe(target, values[target])
         except UNFIT as error:
             raise cannot_compute(self._step_names[done], error) from error
-        return self._output(self.graph.outputs[0])
+        return self._output(self._output_id)
 
     def _initial(self, value_id: int) -> Any:
         """What a value holds before the first step: a constant, or a fixed Python value."""

@@ -11,7 +11,7 @@ from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Operator, Program, Tensor, open_program
 from quatrain.runtime.defects import emulated_defect
-from quatrain.runtime.one_delegate import require_only_delegate
+from quatrain.runtime.one_delegate import method_outputs, require_only_delegate
 from quatrain.runtime.operator_errors import computing
 from quatrain.runtime.token_ids import check_token_ids, table_rows
 from quatrain.runtime.unavailable import RuntimeUnavailable
@@ -54,6 +54,7 @@ class WgpuRunner:
         self.graph = program.vulkan
         self._table_rows = table_rows(self.graph)
         require_only_delegate(program, "GPU runtime")
+        self._output_id = method_outputs(program)[0]
         missing = unsupported(self.graph)
         if missing:
             reason = f"the GPU runtime has no kernel for {', '.join(missing)}"
@@ -104,7 +105,7 @@ class WgpuRunner:
         given = self._given(inputs)
         operators = self.graph.operators
         lowered = self._lower(operators, given, join=False)
-        memory = own_buffers(self.gpu, lowered, given, self.graph.outputs[0])
+        memory = own_buffers(self.gpu, lowered, given, self._output_id)
         memory |= self._resident.of(lowered.operands)
         memory |= assign_buffers(
             lowered.dispatches, set(memory), lambda n: self.gpu.buffer(n, "a result"), reuse=False
@@ -115,7 +116,7 @@ class WgpuRunner:
         ]
         symbols = self.symbols(lowered, given)
         trace_operators(self.gpu, lowered, steps, memory, symbols, wanted, observe)
-        output = lowered.operands[self.graph.outputs[0]]
+        output = lowered.operands[self._output_id]
         return read_operand(self.gpu, memory[output.key], output).to(self._output_dtype())
 
     def _submit(
@@ -188,10 +189,10 @@ class WgpuRunner:
 
     def _make_plan(self, given: dict[int, np.ndarray]) -> Plan:
         lowered = self._lower(self._operators, given)
-        return make_plan(self.gpu, lowered, given, self.graph.outputs[0], self._resident)
+        return make_plan(self.gpu, lowered, given, self._output_id, self._resident)
 
     def _output_dtype(self) -> torch.dtype:
-        value = self.graph.values[self.graph.outputs[0]]
+        value = self.graph.values[self._output_id]
         assert isinstance(value, Tensor)
         name = value.dtype if value.staging_dtype == "unset" else value.staging_dtype
         return getattr(torch, name)
