@@ -49,7 +49,8 @@ def calibrated_method(
             most = MOST_TRAINED if method == "distill" else None
             tokens = calibration.tokens(model, opened.tokenizer, stages, most)
         if method == "distill":
-            require_memory(model, *tokens.shape, Recipe())
+            texts, length = tokens.shape
+            require_memory(model, texts, length, Recipe())
         else:
             _require_memory(model, tokens.numel())
         whose = " that the model wrote itself" if calibration.self_generated else ""

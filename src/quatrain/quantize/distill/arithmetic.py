@@ -27,7 +27,7 @@ def arithmetic_of() -> TrainingArithmetic:
 def fast_matmuls() -> Iterator[None]:
     """Products of float32 through bfloat16, summed in float32, where the processor has them: five
     times as fast, and far more exact than int4."""
-    matmul = torch.backends.mkldnn.matmul
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     try:

@@ -27,11 +27,11 @@ from quatrain.quantize.distill.kept import load, save
 from quatrain.quantize.distill.student import Student
 from quatrain.quantize.distill.teacher import Teacher, hidden_states
 from quatrain.quantize.distill.training import Recipe, Training
-from quatrain.quantize.methods import METHODS
+from quatrain.quantize.methods import METHODS, Method
 from quatrain.quantize.methods.gptq import Gptq, rounding_error
 from quatrain.quantize.methods.stored import keep_stored
 from quatrain.quantize.opened_source import OpenedSource
-from quatrain.quantize.plan import Plan, Source, TensorPlan
+from quatrain.quantize.plan import MethodName, Plan, Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor
 from quatrain.quantize.resumable import kept_folder, sha256_of
 from quatrain.quantize.writer import write_checkpoint
@@ -123,7 +123,7 @@ class Distill:
         part = folder.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
-        methods = METHODS | {"gptq": gptq}
+        methods: dict[MethodName, Method] = {**METHODS, "gptq": gptq}
         write_checkpoint(replace(opened, plan=plan, errors={}), part, "", self.stages, methods)
         part.rename(folder)
 

@@ -54,7 +54,8 @@ class Student:
         for module in self.backbone.modules():
             if isinstance(module, CachedAttention):
                 # Empty caches, which hold on to nothing that was computed before.
-                module.make_room(*tokens.shape, self.layers.dtype)
+                texts, length = tokens.shape
+                module.make_room(texts, length, self.layers.dtype)
                 module.to(tokens.device)
         # Attention wants queries and keys of one type, whatever norms have made of them.
         wide = self.layers.dtype == torch.float32

@@ -63,6 +63,8 @@ class ScaledIntegers(nn.Module):
 class StudentLinear(nn.Module):
     """x [..., K] to [..., N]."""
 
+    bias: torch.Tensor | None
+
     def __init__(
         self, weight: ScaledIntegers, bias: torch.Tensor | None, activations: Activations
     ) -> None:

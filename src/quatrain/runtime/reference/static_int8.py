@@ -57,8 +57,7 @@ def convolution(
     activations = dequantize_per_tensor(x, input_scale, input_zero_point)
     kernel = _kernel(weights, weight_scales, kernel_size, x.shape[1] // groups)
     bias = _first(bias, len(kernel))
-    strides = [list(each) for each in (stride, padding, dilation)]
-    y = F.conv2d(activations, kernel, bias, *strides, groups)
+    y = F.conv2d(activations, kernel, bias, list(stride), list(padding), list(dilation), groups)
     return _int8(y, output_scale, output_zero_point, activation)
 
 

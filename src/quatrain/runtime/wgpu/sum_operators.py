@@ -71,8 +71,8 @@ def _layer_norm(
     out = LayerNorm(
         to.declare(y_id, whole.shape), to.declare(mean_id, kept), to.declare(factor_id, kept)
     )
-    affine = [to.operand(i) if to.has_tensor(i) else None for i in (weight, bias)]
-    return [layer_norm(whole, *affine, to.plain(eps), out)]
+    weights, biases = (to.operand(i) if to.has_tensor(i) else None for i in (weight, bias))
+    return [layer_norm(whole, weights, biases, to.plain(eps), out)]
 
 
 def _sdpa(
