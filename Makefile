@@ -3,12 +3,13 @@
 # make accuracy   SmolLM2 by the default of quantize, in minutes
 # make thorough   the tests that `make test` leaves out, in minutes
 # make operators   ExecuTorch's own suite of operators on both runtimes, in 20 minutes
+# make lm-eval   lm-eval's own model beside ours, with the package installed
 # make docs   the documentation as a site, in site/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test thorough accuracy operators docs vulkan browser bench clean
+.PHONY: demo test thorough accuracy operators lm-eval docs vulkan browser bench clean
 
 demo: $(VENV)/.installed vulkan
 	$(BIN)/python -m quatrain.demo
@@ -29,6 +30,10 @@ accuracy: $(VENV)/.installed-test
 
 operators: $(VENV)/.installed-test vulkan
 	$(BIN)/python -m pytest -q -rP -n 2 tests/runtime/check_executorch_operators.py
+
+lm-eval: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet 'lm_eval[hf]>=0.4.13'
+	$(BIN)/python -m pytest tests/verify/test_lm_eval.py
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -164,6 +164,12 @@ class Backbone(nn.Module):
             logits = self.cap_logits(logits)
         return logits if self.expand is None else self.expand(logits)
 
+    def make_room(self, texts: int, length: int) -> None:
+        """Empty every KV cache, for `texts` texts side by side of up to `length` tokens each."""
+        for module in self.modules():
+            if isinstance(module, CachedAttention):
+                module.make_room(texts, length)
+
     def reset(self) -> None:
         """Forget the context: zero every KV cache."""
         for module in self.modules():

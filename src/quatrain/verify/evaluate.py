@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, XNNPACK_ARITHMETIC, Arithmetic
-from quatrain.checkpoint.files.hub import local_path
-from quatrain.checkpoint.open import is_program, is_quantized
+from quatrain.checkpoint.open import is_program
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
@@ -21,13 +20,9 @@ from quatrain.stages import Stages
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.tokenizer import Tokenizer
 from quatrain.verify.divergence import Comparer, FirstModel, Recorder
-from quatrain.verify.evaluated_models import (
-    EvaluatedModel,
-    open_evaluated_float_model,
-    open_evaluated_model,
-)
+from quatrain.verify.evaluated_models import EvaluatedModel, is_float, open_any_evaluated_model
 from quatrain.verify.evaluation import Evaluation, summarize
-from quatrain.verify.float_logits import FloatLogits
+from quatrain.verify.side_by_side import SideBySide
 from quatrain.verify.windows import Chunk, cut, window_logits
 
 DEFAULT_TEXT = Path(__file__).with_name("evaluate.txt")
@@ -79,7 +74,7 @@ def evaluate_models(
     paths = [Path(model) for model in models]
     if not any(map(is_program, paths)) and (emulate or device != "auto"):
         raise InputError("--device and --emulate are for programs, and none is given")
-    if scheme and all(is_program(path) or _is_float(path) for path in paths):
+    if scheme and all(is_program(path) or is_float(path) for path in paths):
         raise InputError(
             "--scheme is for checkpoints, and none is given; a program has its own, which "
             "`quatrain retarget` changes"
@@ -87,9 +82,7 @@ def evaluate_models(
     arithmetic = _arithmetic(paths) if as_on is None else arithmetic_as_on(as_on)
     chosen = scheme or Scheme.DYNAMIC_INT8
     evaluated = [
-        open_evaluated_float_model(path, "evaluate")
-        if _is_float(path)
-        else open_evaluated_model(path, device, emulate, chosen, "evaluate", Stages(), arithmetic)
+        open_any_evaluated_model(path, device, emulate, chosen, "evaluate", Stages(), arithmetic)
         for path in paths
     ]
     _require_one_vocabulary(evaluated)
@@ -109,10 +102,6 @@ class _Text:
 
     chunks: list[Chunk]
     bytes: int
-
-
-def _is_float(path: Path) -> bool:
-    return not is_program(path) and not is_quantized(local_path(path))
 
 
 def _arithmetic(paths: Sequence[Path]) -> Arithmetic:
@@ -172,7 +161,7 @@ def _measure(
     done, total = 0, sum(len(chunk.ids) for chunk in read.chunks)
     progress(evaluated.path, done, total)  # before loading, which can take as long
     runner = load()
-    if isinstance(runner, FloatLogits):
+    if isinstance(runner, SideBySide):
         runner.expect([chunk.ids for chunk in read.chunks])
     losses: list[torch.Tensor] = []
     counted, begun = 0, time.perf_counter()

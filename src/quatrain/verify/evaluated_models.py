@@ -7,7 +7,8 @@ from typing import Literal
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.backbone.config import BackboneConfig
-from quatrain.checkpoint.open import is_program, open_checkpoint, open_float_model
+from quatrain.checkpoint.files.hub import local_path
+from quatrain.checkpoint.open import is_program, is_quantized, open_checkpoint, open_float_model
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import Program, open_program
@@ -19,7 +20,11 @@ from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logi
 from quatrain.stages import Stages
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer
 from quatrain.verify.eager import load_eager
-from quatrain.verify.float_logits import FloatLogits
+from quatrain.verify.side_by_side import (
+    backbone_side_by_side,
+    float_side_by_side,
+    rows_at_once,
+)
 from quatrain.verify.windows import WINDOW, AllPositionLogits
 
 Regime = Literal["prefill", "decode"]
@@ -52,6 +57,33 @@ class EvaluatedModel:
         if given is None and self.own_tokenizer is not None:
             return self.own_tokenizer()
         return Tokenizer.load(chosen_tokenizer(given, self.beside))
+
+
+def is_float(path: Path) -> bool:
+    """Whether it is a model in floating point."""
+    return not is_program(path) and not is_quantized(local_path(path))
+
+
+def open_any_evaluated_model(
+    path: Path,
+    device: str,
+    emulate: str | None,
+    scheme: Scheme,
+    verb: str,
+    stages: Stages,
+    arithmetic: Arithmetic = VULKAN_ARITHMETIC,
+    side_by_side: bool = False,
+) -> EvaluatedModel:
+    """As `open_evaluated_model`, and `open_evaluated_float_model` for a floating-point model.
+
+    `side_by_side`: a checkpoint reads texts side by side, in half the time. Otherwise it reads them
+    in the windows that a program reads, and so rounds as that on the reference does.
+    """
+    if is_float(path):
+        return open_evaluated_float_model(path, verb)
+    if side_by_side and not is_program(path):
+        return _checkpoint(path, scheme, verb, arithmetic, side_by_side)
+    return open_evaluated_model(path, device, emulate, scheme, verb, stages, arithmetic)
 
 
 def open_evaluated_model(
@@ -96,8 +128,8 @@ def open_evaluated_float_model(path: Path, verb: str) -> EvaluatedModel:
         beside=path,
         vocab_size=model.config.vocab_size,
         context=model.config.max_seq_len,
-        window=WINDOW,
-        load=lambda: FloatLogits(model),
+        window=rows_at_once(model.config.vocab_size),
+        load=lambda: float_side_by_side(model),
         own_tokenizer=tokenizer,
     )
 
@@ -111,24 +143,25 @@ def _require_both_ends(path: Path, config: BackboneConfig, verb: str) -> None:
         )
 
 
-def _checkpoint(path: Path, scheme: Scheme, verb: str, arithmetic: Arithmetic) -> EvaluatedModel:
+def _checkpoint(
+    path: Path, scheme: Scheme, verb: str, arithmetic: Arithmetic, side_by_side: bool = False
+) -> EvaluatedModel:
     opened = open_checkpoint(path)
     config, source = opened.config, opened.source
     _require_both_ends(path, config, verb)
     two_regimes = scheme == Scheme.DYNAMIC_INT8 and _has_two_regimes(arithmetic)
+    runner_of = backbone_side_by_side if side_by_side else AllPositionLogits
     name = f"eager, {scheme}" + f" as on {arithmetic.name}" * (arithmetic != VULKAN_ARITHMETIC)
     return EvaluatedModel(
         path=path,
         beside=source / "model.safetensors" if source.is_dir() else source,
         vocab_size=config.vocab_size,
         context=config.max_seq_len,
-        window=WINDOW,
-        load=lambda: AllPositionLogits(load_eager(path, scheme, arithmetic), name),
+        window=rows_at_once(config.vocab_size) if side_by_side else WINDOW,
+        load=lambda: runner_of(load_eager(path, scheme, arithmetic), name),
         regime="prefill" if two_regimes else None,
         load_decode=(
-            (lambda: AllPositionLogits(load_eager(path, Scheme.WEIGHT_ONLY), name))
-            if two_regimes
-            else None
+            (lambda: runner_of(load_eager(path, Scheme.WEIGHT_ONLY), name)) if two_regimes else None
         ),
     )
 
