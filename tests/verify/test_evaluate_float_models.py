@@ -2,6 +2,10 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +112,54 @@ def test_the_word_smollm2_is_one(model: Path, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.chdir(tmp_path)
     said = CliRunner().invoke(build_app(), ["evaluate", "smollm2", "--tokens", "20", "--json"])
     assert json.loads(said.stdout)["models"][0]["model"] == str(model)
+
+
+LONGER = f"{TEXT} {TEXT} {TEXT}"  # 8 chunks of 64 tokens at most
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from quatrain.verify.evaluate import evaluate_models
+
+def progress(model, done, total):
+    if model.name == "int4" and done > total // 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+models, text, folder = sys.argv[1:3], sys.argv[3], Path(sys.argv[4])
+evaluate_models(models, text, progress=progress, scheme="weight-only", resume=folder)
+"""
+
+
+def test_a_killed_evaluation_goes_on_with_the_same_figures(model, int4, tmp_path) -> None:
+    folder = tmp_path / "state"
+    killed = [sys.executable, "-c", KILLED, model, int4, LONGER, folder]
+    assert subprocess.run(list(map(str, killed))).returncode == -signal.SIGKILL
+    steps = (folder / "progress.jsonl").read_text().splitlines()[1:]
+    rows = [json.loads(step)["row"] for step in steps]
+    assert rows.count("0") > rows.count("1") > 0
+    with (folder / "progress.jsonl").open("a") as log:
+        log.write(steps[-1][:40])  # of a step that a full disk cut off
+    told: list[tuple[str, int]] = []
+    models, options = [model, int4], {"scheme": Scheme.WEIGHT_ONLY}
+    with pytest.raises(InputError, match=r"state: holds another evaluation: its models, text"):
+        evaluate_models(models, TEXT, resume=folder, **options)
+    resumed = evaluate_models(
+        models, LONGER, resume=folder, progress=lambda m, d, t: told.append((m.name, d)), **options
+    )
+    assert [done for name, done in told if name == "model"] == [told[0][1]]  # it was done
+    assert told[1][0] == "int4" and told[1][1] > 0
+    whole = evaluate_models(models, LONGER, **options)
+    assert [replace(one, seconds=0.0) for one in resumed] == [
+        replace(one, seconds=0.0) for one in whole
+    ]
+    assert not folder.exists()
+
+
+def test_a_folder_with_other_files_is_left_alone(model, tmp_path) -> None:
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(InputError, match="holds other files than those of an evaluation"):
+        evaluate_models([model], TEXT, resume=tmp_path)
+    with pytest.raises(InputError, match="mine: cannot be written"):
+        evaluate_models([model], TEXT, resume=tmp_path / "mine")
 
 
 def test_what_cannot_be_evaluated_is_refused(model: Path, tmp_path: Path) -> None:

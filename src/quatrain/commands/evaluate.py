@@ -23,7 +23,8 @@ from quatrain.commands._common import (
 from quatrain.int4 import Scheme
 
 if TYPE_CHECKING:
-    from quatrain.verify.evaluate import Evaluation, Progress
+    from quatrain.verify.evaluate import Evaluation
+    from quatrain.verify.measure import Progress
 
 
 Models = Annotated[
@@ -49,6 +50,14 @@ Stride = Annotated[
         "do not.",
     ),
 ]
+Resume = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Keep what is done there, and go on from it after an interruption; it goes when all "
+        "is done.",
+    ),
+]
 SchemeOption = Annotated[
     Scheme | None, typer.Option(help="For checkpoints: how they run; default 8da4w.")
 ]
@@ -65,6 +74,7 @@ def evaluate(
     emulate: Emulate = None,
     as_on: AsOn = None,
     tokenizer: TokenizerFile = None,
+    resume: Resume = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -87,8 +97,9 @@ def evaluate(
     labels = _labels(paths)
     with _progress_bars(labels) as progress:
         found = evaluate_models(
-            paths, words, tokens, device, emulate, scheme, progress, as_on, tokenizer, stride
-        )
+            paths, words, tokens, device, emulate, scheme, progress, as_on, tokenizer, stride,
+            resume,
+        )  # fmt: skip
     if json:
         print_json({"text": text or "built-in", "models": [asdict(one) for one in found]})
     else:

@@ -1,14 +1,13 @@
 """How far models' predictions of a text are from the first one's."""
 
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
 from quatrain.verify.evaluated_models import EvaluatedModel, Regime
+from quatrain.verify.evaluation_log import EvaluationLog, Step
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,15 @@ class Recorder:
         self.kept.logs[at : at + len(logs)] = logs
         self.kept.losses.append(losses)
 
+    def restore(self, losses: list[torch.Tensor], steps: Sequence[Step], seen: int) -> None:
+        """Go on after `steps`, whose predictions, `seen` ones, are in `kept` already; they cost
+        `losses`."""
+        self.kept.losses.extend(losses)
+
+    def so_far(self) -> tuple[float, int]:
+        """Nothing: the first model is not compared with itself."""
+        return 0.0, 0
+
     def result(self) -> None:
         """None: the first model is not compared with itself."""
         return None
@@ -67,10 +75,22 @@ class Comparer:
         want = self.kept.logs[at : at + len(logs)]
         terms = want.exp() * (want - logs)
         # What the first model rules out (-inf, a pruned token) adds nothing.
-        self.divergence += float(terms.masked_fill(want.isneginf(), 0).double().sum())
+        terms.masked_fill_(want.isneginf(), 0)
+        self.divergence += float(terms.sum(dtype=torch.float64))
         self.same += int((want.argmax(-1) == logs.argmax(-1)).sum())
         self.seen += len(logs)
         self.losses.append(losses)
+
+    def restore(self, losses: list[torch.Tensor], steps: Sequence[Step], seen: int) -> None:
+        """Go on after `steps`, of `seen` predictions, which cost `losses`."""
+        self.losses.extend(losses)
+        self.seen = seen
+        for step in steps[-1:]:
+            self.divergence, self.same = step.divergence, step.same
+
+    def so_far(self) -> tuple[float, int]:
+        """(the sum of KL(first || it), how many most likely tokens are the same)."""
+        return self.divergence, self.same
 
     def result(self) -> Divergence:
         """Over all tokens seen."""
@@ -83,22 +103,17 @@ class Comparer:
 
 
 class FirstModel:
-    """Keeps the log-probabilities of the first model, in each of its regimes, in a file, and
-    compares those of the others with them."""
+    """Keeps the log-probabilities of the first model, in each of its regimes, in a file of `log`'s
+    folder, and compares those of the others with them."""
 
-    def __init__(self, evaluated: Sequence[EvaluatedModel], tokens: int) -> None:
+    def __init__(
+        self, evaluated: Sequence[EvaluatedModel], tokens: int, log: EvaluationLog
+    ) -> None:
         self.alone = len(evaluated) == 1
         self.shape = tokens, evaluated[0].vocab_size
         self.own = 1 + (evaluated[0].load_decode is not None)  # rows of the first model to come
         self.kept: dict[Regime | None, Kept] = {}
-
-    def __enter__(self) -> "FirstModel":
-        self.folder = tempfile.TemporaryDirectory(prefix="quatrain-")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kept.clear()
-        self.folder.cleanup()
+        self.log = log
 
     def next(self, regime: Regime | None) -> Recorder | Comparer | None:
         """What is to see the next model's predictions, the first model's first."""
@@ -108,7 +123,8 @@ class FirstModel:
             return Comparer(self.kept.get(regime, next(iter(self.kept.values()))))
         self.own -= 1
         # In a file: 4096 tokens of a vocabulary of 128,000 are 2 GB.
-        file = str(Path(self.folder.name) / f"log-probabilities-{self.own}")
-        logs = torch.from_file(file, shared=True, size=math.prod(self.shape)).view(self.shape)
+        size = math.prod(self.shape)
+        file = self.log.reserve(f"log-probabilities-{self.own}", size * 4)
+        logs = torch.from_file(str(file), shared=True, size=size).view(self.shape)
         kept = self.kept[regime] = Kept(logs)
         return Recorder(kept)

@@ -1,34 +1,31 @@
 """How well models predict a text, and how far their predictions are from the first one's."""
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, XNNPACK_ARITHMETIC, Arithmetic
+from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.open import is_program
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
 from quatrain.runtime.defects import emulated_defect
-from quatrain.runtime.generate import NamedRunner
 from quatrain.runtime.load import is_vulkan
 from quatrain.runtime.token_ids import check_token_ids
 from quatrain.stages import Stages
 from quatrain.targets.as_on import arithmetic_as_on
-from quatrain.tokenizer import Tokenizer
-from quatrain.verify.divergence import Comparer, FirstModel, Recorder
+from quatrain.verify.divergence import FirstModel
 from quatrain.verify.evaluated_models import EvaluatedModel, is_float, open_any_evaluated_model
-from quatrain.verify.evaluation import Evaluation, summarize
-from quatrain.verify.side_by_side import SideBySide
-from quatrain.verify.windows import Chunk, cut, window_logits
+from quatrain.verify.evaluation import Evaluation
+from quatrain.verify.evaluation_log import evaluation_log
+from quatrain.verify.measure import Progress, cut_text, measure_both_regimes
 
 DEFAULT_TEXT = Path(__file__).with_name("evaluate.txt")
 _CONTEXT = 512  # tokens read from an empty context on, where all models have room for them
-
-Progress = Callable[[Path, int, int], None]  # (model, tokens done, tokens in all)
 
 
 def evaluate_models(
@@ -42,6 +39,7 @@ def evaluate_models(
     as_on: str | None = None,
     tokenizer: Path | str | None = None,
     stride: int | None = None,
+    resume: Path | None = None,
 ) -> list[Evaluation]:
     """Measure programs, int4 checkpoints and floating-point models on a text, and how far they are
     from the first.
@@ -63,12 +61,16 @@ def evaluate_models(
         tokenizer: A tokenizer.json; None is the first model's.
         stride: Let chunks overlap, each beginning so many tokens after the former, and count what
             the former did not predict: all but the first have more context. None: no overlap.
+        resume: A folder in which what is done is kept until all is, and from which another attempt
+            goes on. It takes the first model's log-probabilities, 4 bytes a token of the
+            vocabulary and of the text. None: nothing is kept.
 
     Returns:
         One for each model, in their order.
 
     Raises:
-        InputError: Where a model, its tokenizer or the text cannot be used, or vocabularies differ.
+        InputError: Where a model, its tokenizer or the text cannot be used, vocabularies differ, or
+            `resume` holds something else.
     """
     emulated_defect(emulate)
     paths = [Path(model) for model in models]
@@ -81,8 +83,11 @@ def evaluate_models(
         )
     arithmetic = _arithmetic(paths) if as_on is None else arithmetic_as_on(as_on)
     chosen = scheme or Scheme.DYNAMIC_INT8
+    alone = not any(map(is_program, paths))  # no program's rounding to have
     evaluated = [
-        open_any_evaluated_model(path, device, emulate, chosen, "evaluate", Stages(), arithmetic)
+        open_any_evaluated_model(
+            path, device, emulate, chosen, "evaluate", Stages(), arithmetic, side_by_side=alone
+        )
         for path in paths
     ]
     _require_one_vocabulary(evaluated)
@@ -90,18 +95,14 @@ def evaluate_models(
     ids = words.encode(text)[:tokens]
     check_token_ids(ids, evaluated[0].vocab_size, words.model.id_to_token)
     context = min(_CONTEXT, *(one.context for one in evaluated))
-    read = _cut_text(words, ids, context, stride)
-    counted = sum(chunk.last - chunk.first for chunk in read.chunks)
-    with FirstModel(evaluated, counted) as first:
-        return [_both_regimes(model, read, first, progress) for model in evaluated]
-
-
-@dataclass(frozen=True)
-class _Text:
-    """`bytes`: of what its `chunks` predict, in UTF-8."""
-
-    chunks: list[Chunk]
-    bytes: int
+    read = cut_text(words, ids, context, stride)
+    said = [read.chunks, device, emulate, chosen, arithmetic.name, as_on]
+    with evaluation_log(resume, _key(paths, said)) as log:
+        first = FirstModel(evaluated, read.counted(), log)
+        return [
+            measure_both_regimes(f"{index}", model, read, first, log, progress)
+            for index, model in enumerate(evaluated)
+        ]
 
 
 def _arithmetic(paths: Sequence[Path]) -> Arithmetic:
@@ -123,59 +124,13 @@ def _require_one_vocabulary(evaluated: Sequence[EvaluatedModel]) -> None:
             )
 
 
-def _both_regimes(
-    evaluated: EvaluatedModel,
-    read: _Text,
-    first: FirstModel,
-    progress: Progress,
-) -> Evaluation:
-    regime = evaluated.regime
-    found = _measure(evaluated, evaluated.load, read, first.next(regime), progress)
-    found = replace(found, regime=regime)
-    if evaluated.load_decode is None:
-        return found
-    listener = first.next("decode")
-    decode = _measure(evaluated, evaluated.load_decode, read, listener, progress)
-    return replace(found, decode=replace(decode, regime="decode"))
+def _key(paths: Sequence[Path], said: list[Any]) -> str:
+    """Stands for what the figures follow from: models by their files' names, sizes and times."""
+    files = [file for path in paths for file in _files(local_path(path))]
+    stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    key = json.dumps([version("quatrain"), [str(path) for path in paths], stamps, said])
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
-def _cut_text(tokenizer: Tokenizer, ids: list[int], length: int, stride: int | None) -> _Text:
-    if stride is not None and not 0 < stride < length:
-        raise InputError(
-            f"--stride {stride}: expected 1 to {length - 1}; a chunk has {length} tokens"
-        )
-    chunks = cut(ids, length, stride)
-    if not chunks:
-        raise InputError("the text (--text) has fewer than two tokens; there is nothing to predict")
-    predicted = [chunk.ids[chunk.first + 1 : chunk.last + 1] for chunk in chunks]
-    return _Text(chunks, sum(len(tokenizer.decode(ids).encode()) for ids in predicted))
-
-
-def _measure(
-    evaluated: EvaluatedModel,
-    load: Callable[[], NamedRunner],
-    read: _Text,
-    listener: Recorder | Comparer | None,
-    progress: Progress,
-) -> Evaluation:
-    done, total = 0, sum(len(chunk.ids) for chunk in read.chunks)
-    progress(evaluated.path, done, total)  # before loading, which can take as long
-    runner = load()
-    if isinstance(runner, SideBySide):
-        runner.expect([chunk.ids for chunk in read.chunks])
-    losses: list[torch.Tensor] = []
-    counted, begun = 0, time.perf_counter()
-    for chunk in read.chunks:
-        at = 0
-        for rows in window_logits(runner, chunk.ids, evaluated.window):
-            logs = torch.log_softmax(rows[max(0, chunk.first - at) : chunk.last - at], -1)
-            start = max(at, chunk.first) + 1
-            targets = torch.tensor(chunk.ids[start : start + len(logs)], dtype=torch.int64)
-            losses.append(-logs[torch.arange(len(targets)), targets])
-            if listener is not None:
-                listener.see(counted, logs, losses[-1])
-            at, done, counted = at + len(rows), done + len(rows), counted + len(logs)
-            progress(evaluated.path, done, total)
-    seconds = time.perf_counter() - begun
-    measured = torch.cat(losses).double()
-    return summarize(evaluated.path, runner.device, measured, read.bytes, seconds, listener)
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]

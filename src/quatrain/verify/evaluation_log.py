@@ -1,0 +1,137 @@
+"""What an evaluation has done so far, for another attempt to go on with."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from quatrain.errors import InputError, Interrupted
+
+_LOG = "progress.jsonl"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A chunk of the text that one model has read.
+
+    `losses`: what each token that counts cost, in nats. Of all chunks so far: `seconds`, and the
+    `divergence` and `same` of `Comparer.so_far`. `runtime`: on what.
+    """
+
+    runtime: str
+    seconds: float
+    losses: list[float]
+    divergence: float
+    same: int
+
+
+class EvaluationLog:
+    """The steps of each row of the evaluation's table, and a `folder` for what they leave.
+
+    With a `file` each step is written into it, a line of JSON, and is on the disk when `note`
+    returns.
+    """
+
+    def __init__(self, folder: Path, file: Path | None, steps: Mapping[str, list[Step]]):
+        self.folder, self._file, self._steps = folder, file, steps
+
+    def steps(self, row: str) -> list[Step]:
+        """Those that are done, in order."""
+        return list(self._steps.get(row, ()))
+
+    def note(self, row: str, step: Step) -> None:
+        """Keep a step, after what it left in the folder. Raises `InputError` on a full disk."""
+        if self._file is None:
+            return
+        with _writing(self.folder):
+            for left in self.folder.iterdir():
+                if left != self._file:
+                    _sync(left)
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"row": row, **asdict(step)}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+    def reserve(self, name: str, size: int) -> Path:
+        """A file of `size` bytes in the folder, with what an earlier attempt left in it.
+
+        All its room is taken at once: to a file that is mapped into memory a full disk is fatal.
+        Raises `InputError` there.
+        """
+        path = self.folder / name
+        with _writing(self.folder), path.open("ab") as file:
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(file.fileno(), 0, size)
+        return path
+
+
+@contextmanager
+def evaluation_log(folder: Path | None, key: str) -> Iterator[EvaluationLog]:
+    """The log in `folder`, which stays until the block is done; None keeps nothing.
+
+    `key` stands for all that the figures follow from. Raises `InputError` where the folder holds
+    something else or cannot be written, and `Interrupted` where the person stops it.
+    """
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="quatrain-") as temporary:
+            yield EvaluationLog(Path(temporary), None, {})
+        return
+    with _writing(folder):
+        log = _opened(folder, key)
+    try:
+        yield log
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted; what is done is in {folder}, and the same command goes on from there"
+        ) from None
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written: {error.strerror or error}; free some space, or choose "
+            "another place with --resume"
+        ) from error
+
+
+def _opened(folder: Path, key: str) -> EvaluationLog:
+    file = folder / _LOG
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()) and not file.is_file():
+        raise InputError(
+            f"--resume {folder}: holds other files than those of an evaluation; name a new folder"
+        )
+    whole, length = _whole_lines(file) if file.is_file() else ([], 0)
+    if not whole:
+        file.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8")
+        return EvaluationLog(folder, file, {})
+    if whole[0] != {"key": key}:
+        raise InputError(
+            f"--resume {folder}: holds another evaluation: its models, text or options were "
+            "others, or a file has changed since; name another folder, or delete this one"
+        )
+    os.truncate(file, length)
+    steps: dict[str, list[Step]] = {}
+    for line in whole[1:]:
+        steps.setdefault(line.pop("row"), []).append(Step(**line))
+    return EvaluationLog(folder, file, steps)
+
+
+def _whole_lines(file: Path) -> tuple[list[dict], int]:
+    """What the lines say, and their length in bytes; the last may have been cut off."""
+    lines = file.read_bytes().splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith(b"\n")]
+    return [json.loads(line) for line in whole], sum(map(len, whole))
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
