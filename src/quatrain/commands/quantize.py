@@ -13,12 +13,16 @@ from quatrain.int4 import GROUP_SIZES, Scheme
 from quatrain.quantize.tensor_formats import EmbeddingFormat, Rounding
 
 if TYPE_CHECKING:
+    from quatrain.quantize.cost import Cost
     from quatrain.quantize.report import QuantizeReport
 
 _JSON_KEYS = (
     "source", "output", "group_size", "tensors", "bytes_in", "bytes_out", "parts", "why_larger",
     "relative_rms_error", "exact_groups", "negative_scales", "tokenizer", "notes", "seconds",
     "peak_rss_bytes",
+    "source", "output", "group_size", "tensors", "bytes_in", "bytes_out", "relative_rms_error",
+    "exact_groups", "negative_scales", "tokenizer", "notes", "seconds", "peak_rss_bytes",
+    "against_floating_point",
 )  # fmt: skip
 
 
@@ -150,6 +154,8 @@ def _details(report: "QuantizeReport") -> list[str]:
         f"  {kind:<10}{error:.2%} relative RMS error"
         for kind, error in report.relative_rms_error_by_part.items()
     ]
+    if report.against_floating_point is not None:
+        lines.append(_cost(report.against_floating_point))
     if report.exact_groups:
         lines.append(f"  groups    {report.exact_groups} are the source's own int4, kept exactly")
     if report.negative_scales:
@@ -158,3 +164,11 @@ def _details(report: "QuantizeReport") -> list[str]:
             "kernels take and XNNPACK's do not: export for XNNPACK rounds those again"
         )
     return lines
+
+
+def _cost(cost: "Cost") -> str:
+    ratio = f"{cost.perplexity_ratio:.3f} +- {cost.perplexity_ratio_error:.3f}"
+    return (
+        f"  cost      perplexity {ratio} x floating point, KL {cost.kl:.3f} nats, same top-1 "
+        f"{cost.top1_agreement:.1%} ({cost.tokens} tokens held out, weight-only)"
+    )

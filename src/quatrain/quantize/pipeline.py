@@ -23,6 +23,7 @@ from quatrain.json_files import write_json
 from quatrain.quantize.arguments import check_arguments
 from quatrain.quantize.calibrated_method import calibrated_method, usual_method
 from quatrain.quantize.calibration import Calibration
+from quatrain.quantize.cost import measured_cost
 from quatrain.quantize.distill.method import Distill
 from quatrain.quantize.methods import METHODS
 from quatrain.quantize.methods.gptq import Gptq
@@ -119,11 +120,14 @@ def quantize_model(
     with _trained(calibrated, opened, folder), whole_folder(folder, OWN_FILES) as temporary:
         # Without a key: the folder is new, there is nothing to go on with.
         written = write_checkpoint(opened, temporary, "", stages, methods)
+    cost, said = None, []
+    if calibrated is not None:
+        cost, unmeasured = measured_cost(opened, folder, stages)
+        said = [*calibrated.notes(), *unmeasured]
     report = make_report(opened, Path(output), written, stages)
-    said = [] if calibrated is None else calibrated.notes()
     if method is None and calibrated is None:
         said = ["It was rounded to nearest: it can neither read nor write a text to calibrate on."]
-    return replace(report, notes=[*report.notes, *said])
+    return replace(report, notes=[*report.notes, *said], against_floating_point=cost)
 
 
 def convert_model(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.quantize.growth import PartSize, part_sizes, why_it_grows
+from quatrain.quantize.cost import Cost
 from quatrain.quantize.opened_source import OpenedSource
 from quatrain.quantize.output_folder import OWN_FILES
 from quatrain.quantize.quantized_tensor import RoundingError, relative_rms
@@ -57,6 +58,8 @@ class QuantizeReport:
             rounded.
         seconds: Wall time by stage.
         peak_rss_bytes: The most memory that the process has held so far.
+        against_floating_point: What rounding cost, on a text that nothing was calibrated on; None
+            where that was not measured: with "rtn", by `convert_model`, without a tokenizer.
     """
 
     source: str
@@ -79,6 +82,7 @@ class QuantizeReport:
     notes: list[str]
     seconds: dict[str, float]
     peak_rss_bytes: int
+    against_floating_point: Cost | None = None
 
 
 def rounded_linears(opened: OpenedSource) -> list[RoundedLinear]:

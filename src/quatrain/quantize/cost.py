@@ -1,0 +1,117 @@
+"""What rounding cost a model: its predictions of a held-out text, against floating point."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from quatrain.backbone.layer_by_layer import LayerByLayer
+from quatrain.checkpoint.checkpoint import Checkpoint
+from quatrain.checkpoint.float_model import FloatModel
+from quatrain.checkpoint.open import open_checkpoint
+from quatrain.errors import InputError
+from quatrain.quantize.calibration import Calibration, tokens_of_files
+from quatrain.quantize.opened_source import OpenedSource
+from quatrain.stages import Stages
+
+# Nothing may be calibrated on it, or chosen by it.
+HELD_OUT_TEXT = Path(__file__).with_name("held_out.txt")
+_LOGITS_AT_ONCE = 1 << 24  # 67 MB of them
+
+
+@dataclass(frozen=True)
+class Cost:
+    """How far a checkpoint, computed as weight-only, is from the model that was rounded.
+
+    Attributes:
+        tokens: How many were predicted, of the text `held_out.txt`.
+        perplexity: The floating-point model's.
+        perplexity_ratio: The checkpoint's over that.
+        perplexity_ratio_error: The standard error of the ratio, of the differences token by token.
+        kl: The mean KL(model || checkpoint), in nats.
+        top1_agreement: The part of tokens, 0 to 1, with the same most likely next one.
+    """
+
+    tokens: int
+    perplexity: float
+    perplexity_ratio: float
+    perplexity_ratio_error: float
+    kl: float
+    top1_agreement: float
+
+
+class _Dequantized(Mapping[str, torch.Tensor]):
+    """A checkpoint's tensors in floating point, made as they are indexed."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._tensors = tensors
+        self._names = [name for name in tensors if not name.endswith((".scales", ".zeros"))]
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        tensor, scales = self._tensors[name], f"{name.removesuffix('.weight')}.scales"
+        if scales not in self._tensors:
+            return tensor
+        of_groups = self._tensors[scales].float().reshape(*tensor.shape[:-1], -1, 1)
+        return (tensor.unflatten(-1, (of_groups.shape[-2], -1)) * of_groups).flatten(-2)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def measured_cost(
+    opened: OpenedSource, output: Path, stages: Stages
+) -> tuple[Cost | None, list[str]]:
+    """What `output`, made of the model `opened`, costs; and a note where that cannot be said."""
+    model, tokenizer = opened.source, opened.tokenizer
+    assert isinstance(model, FloatModel)
+    if not model.config.apply_output:
+        return None, ["What it costs was not measured: it has no output layer."]
+    usual = Calibration.usual(model, tokenizer)
+    if usual is None or usual.self_generated is not None:
+        return None, ["What it costs was not measured: it came without a tokenizer."]
+    try:
+        tokens = tokens_of_files(model, [HELD_OUT_TEXT], tokenizer)
+    except InputError:
+        return None, ["What it costs was not measured: the held-out text is too few of its tokens."]
+    return cost_of(model, open_checkpoint(output), tokens, stages), []
+
+
+@torch.inference_mode()
+def cost_of(
+    model: FloatModel, checkpoint: Checkpoint, tokens: torch.Tensor, stages: Stages
+) -> Cost:
+    """Both read `tokens`, int64 [texts, T], a layer in memory at a time."""
+    losses, divergence, same = [], 0.0, 0
+    with stages("measure what it costs") as advance:
+        exact = LayerByLayer(model.config, model.tensors)
+        wanted = exact.hidden(tokens, lambda part: advance(part * 0.4))[:, :-1].flatten(0, 1)
+        rounded = LayerByLayer(checkpoint.config, _Dequantized(checkpoint.tensors))
+        found = rounded.hidden(tokens, lambda part: advance(0.4 + part * 0.4))[:, :-1]
+        targets, found = tokens[:, 1:].flatten(), found.flatten(0, 1)
+        rows = max(1, _LOGITS_AT_ONCE // model.config.vocab_size)
+        for at in range(0, len(targets), rows):
+            part = slice(at, at + rows)
+            want = exact.ends.logits(wanted[part]).log_softmax(-1)
+            got = rounded.ends.logits(found[part]).log_softmax(-1)
+            costs = [-logs.gather(1, targets[part, None])[:, 0] for logs in (want, got)]
+            losses.append(torch.stack(costs).double())
+            terms = want.exp() * (want - got)
+            # What a pruned vocabulary leaves out (-inf) adds nothing.
+            divergence += float(terms.masked_fill_(want.isneginf(), 0).sum(dtype=torch.float64))
+            same += int((want.argmax(-1) == got.argmax(-1)).sum())
+            advance(0.8 + 0.2 * min(1.0, (at + rows) / len(targets)))
+    before, after = torch.cat(losses, 1)
+    ratio = float((after - before).mean().exp())
+    return Cost(
+        tokens=len(targets),
+        perplexity=float(before.mean().exp()),
+        perplexity_ratio=ratio,
+        perplexity_ratio_error=ratio * float((after - before).std()) / math.sqrt(len(targets)),
+        kl=max(0.0, divergence / len(targets)),
+        top1_agreement=same / len(targets),
+    )
