@@ -76,7 +76,7 @@ def open_any_evaluated_model(
 ) -> EvaluatedModel:
     """As `open_evaluated_model`, and `open_evaluated_float_model` for a floating-point model.
 
-    `side_by_side`: a checkpoint reads texts side by side, in half the time. Otherwise it reads them
+    `side_by_side`: a checkpoint reads texts side by side, in less time. Otherwise it reads them
     in the windows that a program reads, and so rounds as that on the reference does.
     """
     if is_float(path):

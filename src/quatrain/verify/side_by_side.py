@@ -45,7 +45,8 @@ class SideBySide:
     def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
         """tokens int64 [1, T] of the text, at positions input_pos[0] onwards: float32 [1, T, V]."""
         start = int(input_pos[0])
-        return self._logits_of(self._now[None, start : start + tokens.shape[1]])
+        # Two dimensions: a view of three goes through torch's slower batched product.
+        return self._logits_of(self._now[start : start + tokens.shape[1]])[None]
 
     def _read(self, texts: Sequence[Sequence[int]], first: int) -> Iterator[torch.Tensor]:
         at = 0
