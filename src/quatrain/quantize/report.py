@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quatrain.checkpoint.float_model import FloatModel
-from quatrain.quantize.growth import PartSize, part_sizes, why_it_grows
 from quatrain.quantize.cost import Cost
+from quatrain.quantize.growth import PartSize, part_sizes, why_it_grows
 from quatrain.quantize.opened_source import OpenedSource
 from quatrain.quantize.output_folder import OWN_FILES
 from quatrain.quantize.quantized_tensor import RoundingError, relative_rms
