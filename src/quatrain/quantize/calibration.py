@@ -17,7 +17,7 @@ from quatrain.tokenizer import Tokenizer
 
 DEFAULT_TEXT = Path(__file__).with_name("calibration.txt")
 LENGTH = 256  # tokens of a text, each read from an empty context
-MOST_TOKENS, LEAST_TOKENS = 16_384, 1_024
+MOST_TOKENS, LEAST_TOKENS = 15_360, 1_024
 _USUAL_SELF_GENERATED = 8_192
 _SEED = 0
 
