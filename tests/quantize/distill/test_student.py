@@ -7,6 +7,7 @@ import torch
 from tests.support.families import ROWS
 from tests.support.family_errors import model_of
 from tests.support.peers import saved
+from tests.support.thorough import thorough
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.backbone.build import build_backbone
@@ -18,9 +19,10 @@ from quatrain.quantize.distill.student import Student
 from quatrain.quantize.pipeline import quantize_model
 
 TOKENS = torch.arange(24).view(2, 12)
+FEW = {"llama tied", "gemma3", "llama4"}
 
 
-@pytest.fixture(scope="module", params=sorted(ROWS))
+@pytest.fixture(scope="module", params=[*sorted(FEW), *thorough(sorted(ROWS.keys() - FEW))])
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory) -> Checkpoint:
     folder: Path = tmp_path_factory.mktemp("family")
     model = saved(model_of(ROWS[request.param]), folder / "m")

@@ -27,14 +27,15 @@ class Recipe:
     """How it is trained.
 
     `steps` of `texts` each, of which `at_once` are computed together. The rates, of the logarithms
-    of the factors of scales and of vectors, rise over `warm` steps and fall to nothing (cosine).
+    of the factors of scales and of vectors, rise over `warm` steps and fall to nothing (cosine): at
+    0.002 SmolLM2's perplexity improved within 20 steps, and its divergence grew.
     """
 
     steps: int = 400
     texts: int = 4
     at_once: int = 1
-    scale_rate: float = 2e-3
-    vector_rate: float = 2e-3
+    scale_rate: float = 5e-4
+    vector_rate: float = 5e-4
     warm: int = 10
 
     def rate(self, step: int) -> float:
