@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from quatrain.atomic_files import whole_folder
 from quatrain.checkpoint.checkpoint import Checkpoint
@@ -25,18 +24,18 @@ from quatrain.quantize.calibrated_method import calibrated_method, usual_method
 from quatrain.quantize.calibration import Calibration
 from quatrain.quantize.cost import measured_cost
 from quatrain.quantize.distill.method import Distill
+from quatrain.quantize.manifest import digested, manifest
 from quatrain.quantize.methods import METHODS
 from quatrain.quantize.methods.gptq import Gptq
 from quatrain.quantize.opened_source import OpenedSource
-from quatrain.quantize.output_folder import MANIFEST, OWN_FILES, WEIGHTS, output_folder
+from quatrain.quantize.output_folder import MANIFEST, OWN_FILES, output_folder
 from quatrain.quantize.plan_checkpoint import plan_checkpoint
 from quatrain.quantize.plan_model import plan_model
-from quatrain.quantize.quantized_tensor import relative_rms
-from quatrain.quantize.report import QuantizeReport, make_report, rounded_linears
+from quatrain.quantize.report import QuantizeReport, make_report
 from quatrain.quantize.requantize import Requantization
-from quatrain.quantize.resumable import resumable_folder, sha256_of
+from quatrain.quantize.resumable import resumable_folder
 from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat, Rounding
-from quatrain.quantize.writer import Written, write_checkpoint
+from quatrain.quantize.writer import write_checkpoint
 from quatrain.stages import Stages
 from quatrain.tokenizer.files import files_of, require_tokenizer
 
@@ -169,13 +168,13 @@ def convert_model(
         options = replace(options, group_size=opened.plan.group_size)
         output_folder(target, opened.files)
     with stages("digest the source"):
-        files = [_digested(file) for file in opened.files]
+        files = [digested(file) for file in opened.files]
     said = json.dumps([version("quatrain"), files, asdict(options)])
     key = hashlib.sha256(encoded_header(opened.plan.specs) + said.encode()).hexdigest()
     with resumable_folder(target, OWN_FILES) as folder:
         with stages("write the tensors"):
             written = write_checkpoint(opened, folder, key, Stages())
-        write_json(folder / MANIFEST, _manifest(opened, files, options, written))
+        write_json(folder / MANIFEST, manifest(opened, files, asdict(options), written))
     return make_report(opened, target, written, stages)
 
 
@@ -237,29 +236,3 @@ def _open_checkpoint(path: Path, params: Path | None, options: ConvertOptions) -
     plan = plan_checkpoint(checkpoint, options.group_size, options.embedding, options.output_layer)
     files = source_files(path, params)
     return OpenedSource(path, files, checkpoint, plan, open_again, requantization.errors)
-
-
-def _digested(file: Path) -> dict[str, Any]:
-    digest = sha256_of(file).hexdigest()
-    return {"name": file.name, "bytes": file.stat().st_size, "sha256": digest}
-
-
-def _manifest(
-    opened: OpenedSource, files: list[dict[str, Any]], options: ConvertOptions, written: Written
-) -> dict[str, Any]:
-    """What was made of what; nothing in it depends on where or when."""
-    rounded = opened.rounded()
-    return {
-        "quatrain": version("quatrain"),
-        "source": files,
-        "options": asdict(options),
-        "rounded": {
-            "tensors": len(rounded),
-            "relative_rms_error": float(f"{relative_rms(rounded):.6g}"),
-            "linears": {
-                one.name: {"was": one.was, "relative_rms_error": one.relative_rms_error}
-                for one in rounded_linears(opened)
-            },
-        },
-        "output": {"name": WEIGHTS, "bytes": written.bytes, "sha256": written.sha256},
-    }
