@@ -255,8 +255,10 @@ def test_other_errors_of_the_system_are_not_taken_for_it():
 
 def test_ctrl_c_in_a_destructor_is_not_lost():
     code = """
-import time
+import signal, time
 from quatrain import cli
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 
 class Released:
     def __del__(self):

@@ -1,20 +1,17 @@
 """The worked example, with less training: speech right without the defect, garbled with it."""
 
 import json
-import runpy
+import subprocess
 import sys
 
 import pytest
 from tests.support.paths import EXAMPLES
 
 
-def test_weight_only_speaks_where_the_driver_garbles_8da4w(tmp_path, monkeypatch):
+def test_weight_only_speaks_where_the_driver_garbles_8da4w(tmp_path):
     pytest.importorskip("matplotlib", reason="the example draws a plot")
-    script = EXAMPLES / "tiso" / "main.py"
     options = ["--output", str(tmp_path), "--steps", "220", "--texts", "4"]
-    monkeypatch.setattr(sys, "argv", [str(script), *options])
-    monkeypatch.syspath_prepend(script.parent)  # as Python does for a script
-    runpy.run_path(str(script), run_name="__main__")
+    subprocess.run([sys.executable, str(EXAMPLES / "tiso" / "main.py"), *options], check=True)
     results = json.loads((tmp_path / "results.json").read_text())
     assert len(results) == 4
     for name, result in results.items():

@@ -179,9 +179,9 @@ def _embedding_format(
 
 def _fill_zero_points(backbone: Backbone, state: dict[str, torch.Tensor]) -> None:
     """Give each quantized linear its all-zero zero points: one stored number, seen as many."""
+    device = next(iter(state.values())).device
     for name, module in backbone.named_modules():
         if isinstance(module, Int4Linear | Int8DynActInt8WeightLinear):
-            device = state[f"{name}.scales"].device
             state[f"{name}.zeros"] = torch.zeros(1, device=device).expand(module.scales.shape)
     state.pop("tok_embeddings.zeros", None)
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from tests.support import gguf_files as ggufs
 from tests.support import tiny_models as tiny
+from tests.support.paths import ROOT
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.backbone.build import build_backbone
@@ -179,7 +180,7 @@ def test_killed_it_goes_on_to_the_same_bytes(folder: Path) -> None:
     """Both schemes by turns; it neither rounds anew nor begins again with the first step."""
     threads = str(torch.get_num_threads())
     arguments = [sys.executable, "-c", KILLED, threads, Path(__file__).parent, folder]
-    path = os.pathsep.join(filter(None, sys.path))
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     killed = subprocess.run(arguments, env=os.environ | {"PYTHONPATH": path}, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert not (folder / "killed").exists() and (folder / ".killed.distilling").is_dir()

@@ -19,7 +19,8 @@ def arithmetic_of() -> TrainingArithmetic:
     """On a GPU, where torch has one, and on processors that multiply it, bfloat16."""
     if torch.cuda.is_available():
         return TrainingArithmetic(torch.device("cuda"), torch.bfloat16)
-    bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    there = torch.cpu.get_capabilities()
+    bfloat16 = there.get("avx512_bf16") or there.get("amx_bf16")
     return TrainingArithmetic(torch.device("cpu"), torch.bfloat16 if bfloat16 else torch.float32)
 
 
