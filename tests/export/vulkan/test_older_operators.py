@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.thorough import thorough
 from tests.support.tiny_checkpoint import write_checkpoint
 
 from quatrain.errors import InputError
@@ -28,7 +29,10 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
+FEW = ("meta", "biases")
+
+
+@pytest.fixture(scope="module", params=[*FEW, *thorough(kind for kind in KINDS if kind not in FEW)])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     """A checkpoint and its weight-only program for runtime 1.2."""
     folder = tmp_path_factory.mktemp("older")

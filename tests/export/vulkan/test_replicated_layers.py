@@ -29,11 +29,11 @@ from quatrain.stages import Stages
 QWEN_LIKE = {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True}
 CASES = {
     "plain 8da4w": (ExportOptions(), 4, "int8", {}),
+}
+THOROUGH = {
     "weight-only in fp16, biases, query and key norm, int4 embedding": (
         ExportOptions(scheme="weight-only", activation_dtype="fp16"), 4, "int4", QWEN_LIKE,
     ),
-}  # fmt: skip
-THOROUGH = {
     "weight-only, biases, query and key norm, int4 embedding": (
         ExportOptions(scheme="weight-only"), 4, "int4", QWEN_LIKE,
     ),

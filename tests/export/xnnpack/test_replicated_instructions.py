@@ -36,9 +36,11 @@ XNNPACK = ExportOptions(backend="xnnpack")
 QWEN_LIKE = {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True}
 CASES = {
     "tied int4 embedding": (4, "int4", "tied", {}),
+}
+THOROUGH = {
+    "int8 embedding": (4, "int8", "int4", {}),
     "biases, query and key norm, int8 output": (4, "int8", "int8", QWEN_LIKE),
 }
-THOROUGH = {"int8 embedding": (4, "int8", "int4", {})}
 
 
 class Instructions:

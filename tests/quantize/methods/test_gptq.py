@@ -13,6 +13,7 @@ from tests.support.families import ROWS
 from tests.support.family_errors import model_of
 from tests.support.knobs import KNOBS, Peer, write_meta_folder
 from tests.support.peers import saved
+from tests.support.thorough import thorough
 
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.layer_by_layer import LayerByLayer
@@ -27,6 +28,7 @@ from quatrain.quantize.pipeline import quantize_model
 from quatrain.quantize.plan_model import plan_model
 
 OF_ITSELF = Calibration(self_generated=2048, scheme=Scheme.WEIGHT_ONLY)
+FEW = {"use_residual_gate", "num_kv_shared_layers", "output_linear_intermediate_dim"}
 NO_TEXT_OF_ITSELF = {"apply_embedding", "apply_output", "input_prune_map", "output_prune_map"}
 
 
@@ -57,7 +59,9 @@ def test_every_family_comes_nearer(name, tmp_path):
     assert gptq < rtn, (gptq, rtn)
 
 
-@pytest.mark.parametrize("name", sorted(KNOBS.keys() - NO_TEXT_OF_ITSELF))
+@pytest.mark.parametrize(
+    "name", [*sorted(FEW), *thorough(sorted(KNOBS.keys() - NO_TEXT_OF_ITSELF - FEW))]
+)
 def test_every_knob_comes_nearer(name, tmp_path):
     folder = write_meta_folder(tmp_path / "m", KNOBS[name], Peer(KNOBS[name]).state)
     gptq, rtn = errors(folder, tmp_path)
