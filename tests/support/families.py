@@ -193,6 +193,7 @@ ROWS = {
         quantized=True, fuzzed=True,
         gguf=Conversion("smollm3", interleaved=True, fields={"no_rope_layer_interval": 4}),
     ),
+    "seed oss": Row("Seed-OSS", "SeedOss", {"head_dim": 16}, quantized=True, fuzzed=True),
     "llama4": Row(
         "Llama 4 text", "Llama4", LLAMA4, gguf=Conversion("llama4", figures=llama4_figures),
         quantized=True, fuzzed=True,

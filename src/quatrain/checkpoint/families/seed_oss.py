@@ -1,0 +1,19 @@
+"""Seed-OSS: a Llama with bias on Q, K and V (seen from the tensors that are there)."""
+
+from quatrain.checkpoint.families.family import Family, HuggingFaceReading
+
+SEED_OSS = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="seed_oss",
+        defaults={
+            "num_attention_heads": 80,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "vocab_size": 155136,
+            "hidden_act": "silu",
+            "max_position_embeddings": 524288,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10000.0,
+        },
+    )
+)
