@@ -8,6 +8,7 @@ import pytest
 from tests.support.paths import EXAMPLES
 
 
+@pytest.mark.thorough
 def test_weight_only_speaks_where_the_driver_garbles_8da4w(tmp_path):
     pytest.importorskip("matplotlib", reason="the example draws a plot")
     options = ["--output", str(tmp_path), "--steps", "220", "--texts", "4"]

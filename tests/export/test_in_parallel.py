@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.support.thorough import thorough
 from tests.support.tiny_checkpoint import write_checkpoint
 
 from quatrain.backbone.build import build_backbone
@@ -41,7 +42,7 @@ def test_what_one_item_raises_is_raised():
         list(in_order(lambda item: 1 // item, [2, 1, 0, 3]))
 
 
-@pytest.mark.parametrize("backend", ["vulkan", "xnnpack"])
+@pytest.mark.parametrize("backend", ["vulkan", *thorough(["xnnpack"])])
 def test_the_number_of_cores_does_not_change_the_program(backend, tmp_path, monkeypatch):
     checkpoint = write_checkpoint(tmp_path / "c")
     programs = []

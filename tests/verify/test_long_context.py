@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.support.rounding import assert_equal_but_for_rounding
+from tests.support.thorough import thorough
 from tests.support.tiny_programs import TEXT, Tiny
 from typer.testing import CliRunner
 
@@ -43,7 +44,7 @@ def _text(generator: torch.Generator) -> torch.Tensor:
     return torch.randint(96, (1, CONTEXT), generator=generator)
 
 
-@pytest.mark.parametrize("backend", ["vulkan", "xnnpack"])
+@pytest.mark.parametrize("backend", ["vulkan", *thorough(["xnnpack"])])
 def test_a_longer_context_than_the_usual_one(long: Path, backend: str, tmp_path: Path) -> None:
     options = ExportOptions(backend=backend, max_seq_len=CONTEXT)  # type: ignore[arg-type]
     program = tmp_path / "m.pte"

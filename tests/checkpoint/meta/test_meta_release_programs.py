@@ -6,6 +6,7 @@ from tests.support import meta_releases as releases
 from tests.support import tiny_models as tiny
 from tests.support.devices import DEVICES_OF
 from tests.support.rounding import assert_equal_but_for_rounding
+from tests.support.thorough import thorough
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone
@@ -29,7 +30,7 @@ VULKAN = ExportOptions(max_seq_len=32, allow_fallback=True)
 XNNPACK = ExportOptions(backend="xnnpack", max_seq_len=32)
 
 
-@pytest.fixture(params=RELEASES)
+@pytest.fixture(params=["spinquant", *thorough(["qlora"])])
 def release(request, tmp_path):
     """The name of a release, and its folder."""
     tensors = releases.release_tensors(adaptors=request.param == "qlora")

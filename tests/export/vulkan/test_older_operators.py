@@ -29,7 +29,7 @@ KINDS = {
 }
 
 
-FEW = ("meta", "biases")
+FEW = ("biases",)
 
 
 @pytest.fixture(scope="module", params=[*FEW, *thorough(kind for kind in KINDS if kind not in FEW)])
