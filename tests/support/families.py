@@ -194,6 +194,12 @@ ROWS = {
         gguf=Conversion("smollm3", interleaved=True, fields={"no_rope_layer_interval": 4}),
     ),
     "seed oss": Row("Seed-OSS", "SeedOss", {"head_dim": 16}, quantized=True, fuzzed=True),
+    "seed oss, output and feed-forward bias": Row(
+        "Seed-OSS", "SeedOss", {"head_dim": 16, "attention_out_bias": True, "mlp_bias": True}
+    ),
+    "ernie": Row("ERNIE 4.5 dense", "Ernie4_5", {"head_dim": 32}, quantized=True, fuzzed=True),
+    "ernie with every bias": Row("ERNIE 4.5 dense", "Ernie4_5", {"head_dim": 16, "use_bias": True}),
+    "helium": Row("Helium", "Helium", {"head_dim": 16}, quantized=True, fuzzed=True),
     "llama4": Row(
         "Llama 4 text", "Llama4", LLAMA4, gguf=Conversion("llama4", figures=llama4_figures),
         quantized=True, fuzzed=True,

@@ -1,0 +1,22 @@
+"""ERNIE 4.5 dense: a Llama that rotates pairs of neighbours, with bias on every linear or on none
+(seen from the tensors that are there)."""
+
+from quatrain.checkpoint.families.family import Family, HuggingFaceReading
+
+ERNIE4_5 = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="ernie4_5",
+        defaults={
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+            "head_dim": 128,
+            "vocab_size": 103424,
+            "hidden_act": "silu",
+            "max_position_embeddings": 131072,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 500000.0,
+        },
+        params=lambda fields, source: {"use_hf_rope": False},
+        tied=True,
+    )
+)
