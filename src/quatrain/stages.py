@@ -1,5 +1,6 @@
 """Named stages of a long piece of work: their wall time, and the memory the process held."""
 
+import os
 import resource
 import sys
 import threading
@@ -10,6 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TICK = 1.0  # seconds between two calls of `elapsed`
+
+
+def installed_memory_bytes() -> int:
+    """The physical memory of this machine, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def peak_rss_bytes() -> int:

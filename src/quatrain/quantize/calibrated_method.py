@@ -1,6 +1,5 @@
 """The method, made for one model, where it is one that looks at activations."""
 
-import os
 from math import prod
 
 from quatrain.checkpoint.float_model import FloatModel
@@ -13,7 +12,7 @@ from quatrain.quantize.methods.gptq import Gptq
 from quatrain.quantize.opened_source import OpenedSource
 from quatrain.quantize.tensor_formats import Rounding
 from quatrain.quantize.writer import one_thread
-from quatrain.stages import Stages
+from quatrain.stages import Stages, installed_memory_bytes
 
 # Those that look at activations: made for one model, and then a `Method`.
 CALIBRATED: dict[Rounding, type[Gptq] | type[Distill]] = {"gptq": Gptq, "distill": Distill}
@@ -78,7 +77,7 @@ def _require_memory(model: FloatModel, tokens: int) -> None:
     table = config.vocab_size * config.dim
     # Both models' activations; a layer's weights, read and rounded; second moments and inverses.
     floats = 2 * tokens * (4 * config.dim + 4 * widest) + 2 * max(layer, table) + 6 * widest**2
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    there = installed_memory_bytes()
     needed = 4 * floats
     if needed > there:
         raise InputError(

@@ -13,6 +13,7 @@ from quatrain.checkpoint.float_model import FloatModel
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.quantize.calibration import Calibration, tokens_of_files
+from quatrain.quantize.methods.twin_layer import dequantized
 from quatrain.quantize.opened_source import OpenedSource
 from quatrain.stages import Stages
 
@@ -53,8 +54,7 @@ class _Dequantized(Mapping[str, torch.Tensor]):
         tensor, scales = self._tensors[name], f"{name.removesuffix('.weight')}.scales"
         if scales not in self._tensors:
             return tensor
-        of_groups = self._tensors[scales].float().reshape(*tensor.shape[:-1], -1, 1)
-        return (tensor.unflatten(-1, (of_groups.shape[-2], -1)) * of_groups).flatten(-2)
+        return dequantized(tensor, self._tensors[scales].float())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

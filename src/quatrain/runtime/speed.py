@@ -6,7 +6,6 @@ is faster depends on the cores, the driver and the program.
 
 import hashlib
 import json
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from quatrain.errors import InputError
 from quatrain.program import Program, Tensor, VulkanGraph
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.runtime.generate import Runner
+from quatrain.stages import installed_memory_bytes
 
 _STEPS = 5
 _SECONDS = 0.2  # after which no further step is timed
@@ -96,4 +96,4 @@ def reference_fits(graph: VulkanGraph) -> bool:
         if operator.kind in INT4_LINEARS
     }
     dense = sum(8 * graph.tensor(value_id).nbytes for value_id in packed)
-    return dense < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+    return dense < installed_memory_bytes() / 2

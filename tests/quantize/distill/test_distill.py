@@ -233,7 +233,7 @@ def test_a_full_disk_is_gone_on_from(folder: Path, monkeypatch) -> None:
 
 def test_a_model_too_large_to_be_trained_is_refused_at_once(folder: Path, monkeypatch) -> None:
     sizes = {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
-    monkeypatch.setattr("quatrain.quantize.distill.memory.os.sysconf", sizes.__getitem__)
+    monkeypatch.setattr("quatrain.stages.os.sysconf", sizes.__getitem__)
     with pytest.raises(InputError, match=r"--method distill needs about 1 GB .* use --method gptq"):
         distill(folder, folder / "large")
     assert not [file for file in folder.iterdir() if "large" in file.name]

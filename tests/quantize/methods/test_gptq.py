@@ -202,7 +202,7 @@ def test_a_model_that_overflows_is_named(tmp_path: Path) -> None:
 def test_a_model_too_large_for_this_machine_is_refused(tmp_path: Path, monkeypatch) -> None:
     model = ggufs.write_gguf(tmp_path / "m.gguf")
     sizes = {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
-    monkeypatch.setattr("quatrain.quantize.calibrated_method.os.sysconf", sizes.__getitem__)
+    monkeypatch.setattr("quatrain.stages.os.sysconf", sizes.__getitem__)
     with pytest.raises(InputError, match=r"needs about .* GB of memory .* use --method rtn"):
         quantize_model(model, tmp_path / "out", calibration=OF_ITSELF)
     assert [file.name for file in tmp_path.iterdir()] == ["m.gguf"]

@@ -1,11 +1,11 @@
 """What a training needs, said before it begins."""
 
-import os
 from math import prod
 
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import InputError
 from quatrain.quantize.distill.training import Recipe
+from quatrain.stages import installed_memory_bytes
 
 _OF_TORCH = 500e6  # itself, and what it keeps for products
 _COPIES_OF_SCALES = 8  # first, factor, gradient, Adam's two, and what is computed from them
@@ -23,7 +23,7 @@ def require_memory(model: FloatModel, texts: int, length: int, recipe: Recipe) -
     of_token = config.n_layers * (30 * config.dim + 14 * max(config.hidden_dim, config.expert_dim))
     held += recipe.at_once * length * of_token + 2 * texts * length * config.dim
     needed = held + _OF_TORCH
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    there = installed_memory_bytes()
     if needed > there:
         raise InputError(
             f"{model.source}: --method distill needs about {needed / 1e9:.0f} GB of memory, as the "

@@ -148,6 +148,6 @@ def _name_in_plan(module: str) -> str:
 
 
 def dequantized(values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """Integers [N, K] times their scales [N, groups], or [N], in float32 [N, K]."""
-    groups = scales.view(len(scales), -1, 1)
-    return (values.view(len(values), groups.shape[1], -1) * groups).flatten(1)
+    """Integers [..., N, K] times their scales [..., N, groups], or [N], in float32 [..., N, K]."""
+    groups = scales.reshape(*values.shape[:-1], -1, 1)
+    return (values.unflatten(-1, (groups.shape[-2], -1)) * groups).flatten(-2)
