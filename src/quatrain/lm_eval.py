@@ -17,7 +17,7 @@ def main() -> None:
 
 def _run() -> None:
     try:
-        import lm_eval.__main__
+        import lm_eval.__main__  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError(f"needs lm-eval: pip install 'quatrain[lm-eval]' ({error})") from error
     import quatrain.verify.lm_eval_model  # noqa: F401 - it registers itself

@@ -1,6 +1,7 @@
 """Programs, int4 checkpoints and floating-point models as a model of lm-eval.
 
-lm-eval is EleutherAI's Language Model Evaluation Harness, the package `lm_eval`.
+lm-eval is EleutherAI's Language Model Evaluation Harness, the package `lm_eval`: an extra, so
+that types are checked without it.
 """
 
 import logging
@@ -11,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lm_eval.api.model import TemplateLM
-from lm_eval.api.registry import register_model
-from lm_eval.models.utils import (
+from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
+from lm_eval.api.registry import register_model  # pyright: ignore[reportMissingImports]
+from lm_eval.models.utils import (  # pyright: ignore[reportMissingImports]
     handle_stop_sequences,
     normalize_gen_kwargs,
     postprocess_generated_text,
 )
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from lm_eval.utils import (  # pyright: ignore[reportMissingImports]
+    get_rolling_token_windows,
+    make_disjoint_window,
+)
 from tqdm import tqdm
 
 from quatrain.errors import InputError
