@@ -1,0 +1,179 @@
+"""What a right phone answers: `expected.json`, greedy tokens and the logits that chose them.
+
+    {"format": "quatrain-expected-1",
+     "programs": {FILE: {"sha256": HEX, "prompts": [
+         {"prompt": TEXT, "chat": BOOL, "as_on": GPU or null, "prompt_tokens": [ID, ...],
+          "tokens": [ID, ...], "text": TEXT, "top_logits": [[[ID, LOGIT], ...], ...]}]}}}
+
+`top_logits` has a list for each of `tokens`: the largest logits before it, the largest first. The
+token that ends a text is not among `tokens`. `as_on` names whose arithmetic it is
+(`quatrain.targets.as_on`); a file for phones of several has its prompts once for each.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quatrain.atomic_files import whole_file
+from quatrain.errors import InputError
+from quatrain.json_files import read_object, write_json
+from quatrain.program import open_program
+from quatrain.runtime.generate import Runner, generate
+from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
+from quatrain.targets.as_on import arithmetic_as_on
+from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
+from quatrain.tokenizer.chat_prompt import ChatOptions, chat_prompt
+
+FORMAT = "quatrain-expected-1"
+_TOP = 5  # logits that are kept of each step
+_DIGITS = 4  # after the point; float16 holds fewer
+
+
+@dataclass(frozen=True)
+class ExpectedAnswer:
+    """What a program answers to one prompt, each token the most likely one.
+
+    Attributes:
+        prompt: The text that was asked.
+        chat: Whether it was put into the model's chat template.
+        as_on: GPU[@RELEASE] whose arithmetic it is; None: any GPU with integer dot products, or
+            the CPU for a program that is the CPU's.
+        prompt_tokens: What the model read.
+        tokens: What it answered, the end-of-sequence token not among them.
+        text: The same as text.
+        top_logits: For each of `tokens` the five largest logits that it was chosen by, (id, logit).
+    """
+
+    prompt: str
+    chat: bool
+    as_on: str | None
+    prompt_tokens: list[int]
+    tokens: list[int]
+    text: str
+    top_logits: list[list[tuple[int, float]]]
+
+
+@dataclass(frozen=True)
+class ExpectedProgram:
+    """What the program with the digest `sha256` (hexadecimal) answers to each of its prompts."""
+
+    sha256: str
+    prompts: list[ExpectedAnswer]
+
+
+@torch.inference_mode()
+def expected_answers(
+    program: Path | str,
+    prompts: Sequence[str],
+    chat: bool = False,
+    as_on: str | None = None,
+    max_new_tokens: int = 32,
+    tokenizer: Path | str | None = None,
+) -> list[ExpectedAnswer]:
+    """What `program` answers to each of `prompts` on a phone that computes it right.
+
+    A Vulkan program is computed by the reference, any other by ExecuTorch.
+
+    Args:
+        program: A .pte file from tokens to logits.
+        prompts: Texts of one token or more.
+        chat: Put each into the model's chat template.
+        as_on: GPU[@RELEASE] as which 8da4w is computed; None is any with integer dot products.
+        max_new_tokens: How many tokens to generate at most.
+        tokenizer: A tokenizer.json; None is the one beside the program.
+
+    Raises:
+        InputError: Where the program or its tokenizer cannot be read, or a prompt is too long.
+    """
+    opened = open_program(program)
+    require_tokens_to_logits(opened.path, opened.metadata, "expected.json")
+    words = Tokenizer.load(chosen_tokenizer(tokenizer, opened.path))
+    device = "reference" if is_vulkan(opened) else "executorch"
+    runner = load_runner(opened, device, arithmetic=arithmetic_as_on(as_on))
+    noted = _NotedLogits(runner)
+    context = int(opened.metadata.get("get_max_context_len", 1 << 30))
+    found = []
+    for prompt in prompts:
+        given = generate(
+            noted, _encoded(words, prompt, chat), context=context, max_new_tokens=max_new_tokens,
+            eos_ids=end_ids(words.eos_ids, runner.metadata),
+        )  # fmt: skip
+        top, text = noted.top[: len(given.tokens)], words.decode(given.tokens)
+        answer = ExpectedAnswer(prompt, chat, as_on, given.prompt, given.tokens, text, top)
+        found.append(answer)
+    return found
+
+
+def write_expected(path: Path, programs: Mapping[str, ExpectedProgram]) -> None:
+    """Write `programs`, by the name of their file, as the expected.json `path`."""
+    said = {name: asdict(program) for name, program in programs.items()}
+    with whole_file(path) as temporary:
+        write_json(temporary, {"format": FORMAT, "programs": said})
+
+
+def read_expected(path: Path) -> dict[str, ExpectedProgram]:
+    """What the expected.json `path` says, by the name of each program's file.
+
+    Raises `InputError` where it cannot be read, or is of another format.
+    """
+    content = read_object(path)
+    if content.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: its format is {content.get('format')!r}, expected {FORMAT!r}: the "
+            "expected.json that `quatrain release` writes"
+        )
+    try:
+        return {name: _program(said) for name, said in content["programs"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: is damaged ({type(error).__name__}: {error}); write it again with `quatrain "
+            "release`"
+        ) from error
+
+
+class _NotedLogits:
+    """A runner that notes the largest logits of each of its outputs."""
+
+    def __init__(self, runner: Runner):
+        self.runner = runner
+        self.top: list[list[tuple[int, float]]] = []
+
+    def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
+        """The runner's logits for `tokens` at `input_pos`."""
+        logits = self.runner.forward(tokens, input_pos)
+        row = logits.reshape(-1, logits.shape[-1])[-1].double()
+        # Stable: of equal ones the first, as argmax takes it.
+        values, ids = row.sort(descending=True, stable=True)
+        rounded = [round(value, _DIGITS) for value in values[:_TOP].tolist()]
+        self.top.append(list(zip(ids[:_TOP].tolist(), rounded, strict=True)))
+        return logits
+
+    def reset(self) -> None:
+        """Forget the context, and what was noted."""
+        self.runner.reset()
+        self.top = []
+
+
+def _encoded(words: Tokenizer, prompt: str, chat: bool) -> list[int]:
+    if not chat:
+        return words.encode(prompt)
+    return words.encode(chat_prompt(words, prompt, ChatOptions()), add_special_tokens=False)
+
+
+def _program(said: dict[str, Any]) -> ExpectedProgram:
+    return ExpectedProgram(str(said["sha256"]), [_answer(each) for each in said["prompts"]])
+
+
+def _answer(said: dict[str, Any]) -> ExpectedAnswer:
+    return ExpectedAnswer(
+        prompt=str(said["prompt"]),
+        chat=bool(said["chat"]),
+        as_on=said.get("as_on"),
+        prompt_tokens=[int(token) for token in said["prompt_tokens"]],
+        tokens=[int(token) for token in said["tokens"]],
+        text=str(said["text"]),
+        top_logits=[[(int(i), float(at)) for i, at in step] for step in said["top_logits"]],
+    )
