@@ -50,7 +50,7 @@ def test_tokens_and_logits_are_those_of_the_checkpoint(tiny: Tiny, answers: list
 
 
 def test_a_chat_is_asked_through_its_template(tiny: Tiny) -> None:
-    (answer,) = expected_answers(tiny.programs["weight-only"], ["w5"], True, max_new_tokens=1)
+    (answer,) = expected_answers(tiny.programs["8da4w"], ["w5"], True, max_new_tokens=1)
     assert answer.chat and answer.prompt_tokens == [1, 5]
 
 

@@ -164,7 +164,12 @@ def _encoded(words: Tokenizer, prompt: str, chat: bool) -> list[int]:
 
 
 def _program(said: dict[str, Any]) -> ExpectedProgram:
-    return ExpectedProgram(str(said["sha256"]), [_answer(each) for each in said["prompts"]])
+    return ExpectedProgram(str(said["sha256"]), answers_of(said["prompts"]))
+
+
+def answers_of(said: Sequence[dict[str, Any]]) -> list[ExpectedAnswer]:
+    """Answers from plain data; KeyError, TypeError or ValueError where it is none."""
+    return [_answer(one) for one in said]
 
 
 def _answer(said: dict[str, Any]) -> ExpectedAnswer:

@@ -98,14 +98,20 @@ def plan_programs(
         InputError: Where the source cannot be read or quantized so, or an option is wrong.
     """
     path, request = local_path(source), request or ExportRequest()
-    quantizing, planned = quantizing or QuantizeRequest(), None
-    if quantizing.base is None and is_quantized(path):
-        hollow = hollow_checkpoint(open_checkpoint(path, params))
-    else:
-        hollow, planned = _quantized(path, quantizing)
+    hollow, planned = hollow_source(path, quantizing or QuantizeRequest(), params)
     choice = _choice(hollow, request)
     programs = programs_of(hollow, _options(request, choice, backends))
     return ProgramsPlan(str(path), planned, programs, choice.reasons if choice else [])
+
+
+def hollow_source(
+    path: Path, quantizing: QuantizeRequest, params: Path | str | None = None
+) -> tuple[Checkpoint, CheckpointPlan | None]:
+    """(the checkpoint at `path`, or what `quantize` makes of the model there, without weights; how
+    large that is, None for a checkpoint). Raises `InputError` as `plan_programs`."""
+    if quantizing.base is None and is_quantized(path):
+        return hollow_checkpoint(open_checkpoint(path, params)), None
+    return _quantized(path, quantizing)
 
 
 def _quantized(path: Path, asked: QuantizeRequest) -> tuple[Checkpoint, CheckpointPlan]:
