@@ -19,7 +19,7 @@ test: $(VENV)/.installed-test vulkan browser
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 thorough: $(VENV)/.installed-test vulkan
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load -m thorough

@@ -129,16 +129,21 @@ class Backbone(nn.Module):
 
     def hidden(self, tokens: torch.Tensor, start: int) -> torch.Tensor:
         """The normed hidden states [1, T, dim] of T tokens from position `start` onwards."""
-        x = self.embed(tokens)
+        return self.norm(self.run_layers(self.embed(tokens), start))
+
+    def run_layers(
+        self, x: torch.Tensor, start: int, first: int = 0, end: int | None = None
+    ) -> torch.Tensor:
+        """What the layers from `first` to before `end` make of the input x [1, T, dim]."""
         length = x.shape[1]
         torch._check(start >= 0)
         torch._check(start + length <= self.config.max_seq_len)
         angles = self.rope(start, length)
         local = angles if self.local_rope is None else self.local_rope(start, length)
-        for layer in self.layers:
+        for layer in self.layers[first:end]:
             cache = None if layer.kv_source is None else self._cache_of(cast(int, layer.kv_source))
             x = layer(x, local if layer.rope == "local" else angles, start, cache)
-        return self.norm(x)
+        return x
 
     def _cache_of(self, layer: int) -> CachedAttention:
         return cast(Block, self.layers[layer]).attention.attend  # type: ignore[return-value]

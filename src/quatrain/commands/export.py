@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,6 +19,7 @@ from quatrain.commands._common import (
     print_json,
 )
 from quatrain.commands._progress import shown_stages
+from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.json_files import read_object
 
@@ -46,6 +47,28 @@ WeightOnlyLinear = Annotated[
         "--weight-only-linear",
         help="Floating-point activations times dequantized int4 weights, in place of 8da4w's "
         "dynamic int8 activations. Same checkpoint, another kernel.",
+    ),
+]
+LinearScheme = Annotated[
+    Literal["8da4w", "weight-only", "auto"] | None,
+    typer.Option(
+        help="Of all int4 linears; auto chooses for each: 8da4w where that costs little and meets "
+        "no defect of --target, weight-only elsewhere, and writes the plan beside the program.",
+    ),
+]
+MaxKl = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NATS",
+        min=0.0,
+        help="With --linear-scheme auto: what int8 activations may cost a prompt; default 0.005.",
+    ),
+]
+SchemePlanFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.TOML",
+        help="Which int4 linear has which scheme, as --linear-scheme auto writes it, or by hand.",
     ),
 ]
 BackendOption = Annotated[Backend, typer.Option(help="What runs the program.")]
@@ -93,6 +116,9 @@ def export(
     output: Output,
     params: Params = None,
     weight_only_linear: WeightOnlyLinear = False,
+    linear_scheme: LinearScheme = None,
+    max_kl: MaxKl = None,
+    scheme_plan: SchemePlanFile = None,
     backend: BackendOption = "vulkan",
     activation_dtype: DtypeOption = None,
     max_seq_len: MaxSeqLen = None,
@@ -111,10 +137,13 @@ def export(
     """
     check_output(output, "-o")
     check_no_word(checkpoint, "export")
+    scheme = _one_statement(weight_only_linear, linear_scheme, max_kl, scheme_plan)
     from quatrain.export import ExportRequest
+    from quatrain.export.scheme_plan import DEFAULT_MAX_KL, read_scheme_plan
 
     request = ExportRequest(
-        scheme=Scheme.WEIGHT_ONLY if weight_only_linear else None,
+        scheme=None if scheme in (None, "auto") else Scheme(scheme),
+        scheme_plan=None if scheme_plan is None else read_scheme_plan(scheme_plan),
         backend=backend,
         activation_dtype=activation_dtype,
         target=target,
@@ -131,7 +160,27 @@ def export(
         from quatrain.tokenizer.files import require_tokenizer
 
         require_tokenizer(tokenizer)
-    run_export(checkpoint, output, request, params, tokenizer, json)
+    max_kl = DEFAULT_MAX_KL if max_kl is None else max_kl
+    run_export(
+        checkpoint, output, request, params, tokenizer, json, max_kl if scheme == "auto" else None
+    )
+
+
+def _one_statement(
+    weight_only: bool, scheme: str | None, max_kl: float | None, plan: Path | None
+) -> str | None:
+    """The scheme of all linears, "auto", or None. Raises `InputError` where options disagree."""
+    stated = {
+        "--weight-only-linear": weight_only,
+        f"--linear-scheme {scheme}": scheme,
+        "--scheme-plan": plan,
+    }
+    given = [option for option, value in stated.items() if value]
+    if len(given) > 1 and not (weight_only and scheme == Scheme.WEIGHT_ONLY and not plan):
+        raise InputError(f"{' and '.join(given)} say the same thing twice; leave one of them out")
+    if max_kl is not None and scheme != "auto":
+        raise InputError("--max-kl is what --linear-scheme auto allows; give that with it")
+    return Scheme.WEIGHT_ONLY if weight_only else scheme
 
 
 def run_export(
@@ -141,15 +190,22 @@ def run_export(
     params: Path | None,
     tokenizer: Path | None,
     json: bool,
+    auto_max_kl: float | None = None,
 ) -> None:
-    """Export with progress on standard error, and print the report."""
-    from quatrain.export import export_for_target
+    """Export with progress on standard error, and print the report; choose each linear's scheme
+    where `auto_max_kl` says what int8 activations may cost."""
+    from quatrain.export import export_for_target, export_with_auto_schemes
 
     def explain(reason: str) -> None:
-        print(f"  {request.target}: {reason}", file=sys.stderr)
+        print(f"  {request.target or 'auto'}: {reason}", file=sys.stderr)
 
     stages = shown_stages()
-    report = export_for_target(checkpoint, output, request, params, stages, explain, tokenizer)
+    if auto_max_kl is None:
+        report = export_for_target(checkpoint, output, request, params, stages, explain, tokenizer)
+    else:
+        report = export_with_auto_schemes(
+            checkpoint, output, request, auto_max_kl, params, stages, explain, tokenizer
+        )
     if json:
         print_json(report.as_dict())
     else:

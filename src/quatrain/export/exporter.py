@@ -18,6 +18,7 @@ from quatrain.export.notes import notes_on, notes_on_tokenizer
 from quatrain.export.options import DEFAULT_MAX_SEQ_LEN, ExportOptions
 from quatrain.export.report import ExportReport
 from quatrain.export.vulkan.limits import check_limits
+from quatrain.export.vulkan.mixed_schemes import make_weight_only, planned_rows
 from quatrain.export.vulkan.operator_modules import to_vulkan_operators
 from quatrain.export.vulkan.program_from_template import write_vulkan_program_from_template
 from quatrain.export.xnnpack.operator_modules import to_cpu_operators
@@ -66,6 +67,7 @@ def export_checkpoint(
     opened.check_values(stages)
     with stages("build the backbone"):
         backbone, rows, rounded = _prepare(opened, options)
+        planned = planned_rows(rows, options)
         notes = [*opened.notes, *notes_on(backbone, options, rounded)]
         release_mapped()
 
@@ -78,7 +80,9 @@ def export_checkpoint(
         metadata = metadata_methods(backbone, with_end_ids(opened.params, brought.values()))
         notes += _write_program(backbone, metadata, options, temporary, stages)
         with stages("account for every linear"):
-            check_program(temporary, rows, options, backbone)
+            if planned != rows:
+                make_weight_only(temporary, rows, planned, backbone)
+            check_program(temporary, planned, options, backbone)
         if options.target is not None:
             _fit_to_target(temporary, options.target, output)
     notes += notes_on_tokenizer(output, list(brought))
@@ -87,7 +91,7 @@ def export_checkpoint(
         options=options,
         max_seq_len=backbone.config.max_seq_len,
         bytes=output.stat().st_size,
-        linears=rows,
+        linears=planned,
         seconds=stages.seconds,
         peak_rss_bytes=peak_rss_bytes(),
         tokenizer_files=list(brought),

@@ -55,7 +55,7 @@ def _choose(
         return None
     planned = replace(
         plan_program(checkpoint, params, request.max_seq_len),
-        scheme=request.scheme,
+        scheme=request.asked_scheme,
         activation_dtype=request.activation_dtype,
     )
     return choose_for_target(request.target, request.runtime, planned)

@@ -38,18 +38,30 @@ def _check_vulkan(program: Program, rows: list[LinearRow], backbone: nn.Module) 
             f"{', '.join(outside) or 'nothing'} between them, expected one delegate. "
             "This is a defect of Quatrain or a change in executorch; please report it."
         )
+    located_linears(program, rows, backbone)
+
+
+def located_linears(
+    program: Program, rows: list[LinearRow], backbone: nn.Module
+) -> dict[str, Linear]:
+    """The linear of a Vulkan `program` that each of `rows` is, by its name in `backbone`.
+
+    Raises `QuatrainError` where one is in another kernel or not there, or one is left over.
+    """
     linears = find_linears(program.vulkan)
     named = {linear.name: linear for linear in linears}
     if len(named) == len(linears) == len(rows) and all(
         row.name in named and _is_kernel_of(named[row.name], row) for row in rows
     ):
-        return
+        return named
     # Where layers are not a plain Llama's, names read off the graph are guesses; weights are not.
+    found = {}
     for row in rows:
         weights = _stored_weights(backbone.get_submodule(row.name))
         for linear in linears:
             if _is_kernel_of(linear, row) and weights in (None, linear.weights_key):
                 linears.remove(linear)
+                found[row.name] = linear
                 break
         else:
             raise QuatrainError(
@@ -59,6 +71,7 @@ def _check_vulkan(program: Program, rows: list[LinearRow], backbone: nn.Module) 
     if linears:
         extra = sorted(linear.name for linear in linears)
         raise QuatrainError(f"the program has linears that the backbone has not: {extra}")
+    return found
 
 
 def _is_kernel_of(linear: Linear, row: LinearRow) -> bool:

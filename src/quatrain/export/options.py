@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 from quatrain.arithmetic import ActivationDtype, Backend
 from quatrain.errors import InputError
+from quatrain.export.scheme_plan import SchemePlan
 from quatrain.int4 import Scheme
 from quatrain.targets import TargetChoice
 
@@ -27,6 +28,8 @@ class ExportOptions:
             floating point; without this such a linear is an error.
         target: From `quatrain.targets.choose_for_target`: adds its limits, and refuses a program
             that would fail there.
+        scheme_plan: The scheme of each int4 linear on Vulkan; `scheme` is then 8da4w, or the only
+            one that it has.
 
     Raises:
         InputError: Where a value is not one of these, or they contradict each other.
@@ -40,6 +43,7 @@ class ExportOptions:
     hidden_output: bool = False
     allow_fallback: bool = False
     target: TargetChoice | None = None
+    scheme_plan: SchemePlan | None = None
 
     @property
     def compile_options(self) -> dict[str, Any]:
@@ -61,6 +65,11 @@ class ExportOptions:
             raise InputError(
                 "--activation-dtype fp16 is for the Vulkan backend; ExecuTorch's CPU attention "
                 "and int4 kernels are built for fp32. Leave it out, or use --backend vulkan."
+            )
+        if self.backend == "xnnpack" and self.scheme_plan is not None:
+            raise InputError(
+                f"{self.scheme_plan.source}: --backend xnnpack has 8da4w kernels alone, so there "
+                "is nothing to plan; leave one of them out"
             )
         if self.max_seq_len is not None and self.max_seq_len < 2:
             raise InputError(f"--max-seq-len is {self.max_seq_len}, expected 2 or more")

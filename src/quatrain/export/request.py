@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from quatrain.arithmetic import ActivationDtype, Backend
 from quatrain.errors import InputError
 from quatrain.export.options import ExportOptions, check_gpu_backend
+from quatrain.export.scheme_plan import SchemePlan
 from quatrain.int4 import Scheme
 from quatrain.targets import TargetChoice
 from quatrain.targets.phones import find_device
@@ -21,6 +22,7 @@ class ExportRequest:
         activation_dtype: As in `ExportOptions`; None is the target's choice, else "fp32".
         target: The id of a phone's GPU, such as mali-g715.
         runtime: The ExecuTorch release in the app, such as 1.3.
+        scheme_plan: As in `ExportOptions`; `scheme` and it exclude each other.
         max_seq_len: As in `ExportOptions`, like the rest.
 
     Raises:
@@ -32,6 +34,7 @@ class ExportRequest:
     activation_dtype: ActivationDtype | None = None
     target: str | None = None
     runtime: str | None = None
+    scheme_plan: SchemePlan | None = None
     max_seq_len: int | None = None
     embedding_input: bool = False
     hidden_output: bool = False
@@ -45,16 +48,30 @@ class ExportRequest:
             raise InputError("--runtime says nothing without --target; name the device")
         if self.runtime is not None:
             require_loadable(self.runtime)
+        if self.scheme is not None and self.scheme_plan is not None:
+            raise InputError(
+                f"{self.scheme_plan.source}: says which linear has which scheme, and so does "
+                f"the scheme {self.scheme} for all; leave one of them out"
+            )
         self.options()
+
+    @property
+    def asked_scheme(self) -> Scheme | None:
+        """The scheme that is asked for, or in which a mixed program is written before some of its
+        linears are made weight-only; None leaves it to the target."""
+        if self.scheme_plan is None:
+            return self.scheme
+        return self.scheme_plan.only_scheme or Scheme.DYNAMIC_INT8
 
     def options(self, choice: TargetChoice | None = None) -> ExportOptions:
         """The options to export with, given what was chosen for the target, if there is one."""
         chosen = choice or self
         return ExportOptions(
-            scheme=chosen.scheme or Scheme.DYNAMIC_INT8,
+            scheme=chosen.scheme or self.asked_scheme or Scheme.DYNAMIC_INT8,
             backend=self.backend,
             activation_dtype=chosen.activation_dtype or "fp32",
             target=choice,
+            scheme_plan=self.scheme_plan,
             max_seq_len=self.max_seq_len,
             embedding_input=self.embedding_input,
             hidden_output=self.hidden_output,

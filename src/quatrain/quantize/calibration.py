@@ -77,7 +77,7 @@ def tokens_of_files(
     named = ", ".join(map(str, files)) if files else "the calibration text"
     text = "\n\n".join(_read(file) for file in files or [DEFAULT_TEXT])
     begin = words.encode("")
-    ids = _known_rows(model, words.encode(text)[len(begin) :])
+    ids = known_rows(model.config, words.encode(text)[len(begin) :])
     length = min(LENGTH, model.config.max_seq_len) - len(begin)
     count = len(ids) // length
     if len(ids) < LEAST_TOKENS:
@@ -157,10 +157,10 @@ def _read(file: Path) -> str:
         raise InputError(f"--calibration {file}: cannot be read as text: {error}") from error
 
 
-def _known_rows(model: FloatModel, ids: list[int]) -> list[int]:
+def known_rows(config: BackboneConfig, ids: list[int]) -> list[int]:
     """The rows of the embedding that it has for `ids`; tokens without one are left out."""
-    kept = model.config.input_prune_map
+    kept = config.input_prune_map
     if kept is None:
-        return [token for token in ids if token < model.config.vocab_size]
+        return [token for token in ids if token < config.vocab_size]
     row_of = {token: row for row, token in kept.items()}
     return [row_of[token] for token in ids if token in row_of]

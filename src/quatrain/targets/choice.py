@@ -226,16 +226,21 @@ def _name(gpu: str, runtime: str | None) -> str:
     return f"{gpu}, runtime {runtime or 'unknown'}"
 
 
+def met_by_8da4w(choice: TargetChoice, dtype: ActivationDtype, planned: PlannedProgram) -> str:
+    """The defects of the target that an 8da4w program as `planned`, in `dtype`, would meet, for
+    people; nothing where there are none."""
+    defects = _defects_there(find_gpu(choice.gpu), choice.runtime)
+    met = _against_8da4w(defects, dtype, planned)
+    return "; ".join(f"{_text(defect)}: {defect.consequence}" for defect in met)
+
+
 def refuse_planned(
     choice: TargetChoice, scheme: Scheme, dtype: ActivationDtype, planned: PlannedProgram
 ) -> None:
     """Refuse, before it is made, a program to which the doctor would find that a defect of its
     linears applies. Raises `InputError` naming each."""
-    profile = find_gpu(choice.gpu)
-    defects = _defects_there(profile, choice.runtime)
-    met = _against_8da4w(defects, dtype, planned) if scheme == Scheme.DYNAMIC_INT8 else []
-    if met:
-        found = "; ".join(f"{_text(defect)}: {defect.consequence}" for defect in met)
+    found = met_by_8da4w(choice, dtype, planned) if scheme == Scheme.DYNAMIC_INT8 else ""
+    if found:
         raise InputError(
             f"would fail on {choice.name}: {found}. Export with --weight-only-linear, or leave "
             "the choice to --target"

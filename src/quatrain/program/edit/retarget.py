@@ -70,7 +70,7 @@ def retarget(
         if zero_point_dtype and linear.zero_points not in (None, zero_point_dtype)
     ]
     if scheme == Scheme.WEIGHT_ONLY:
-        _require_whole_channels(program, changing)
+        require_whole_channels(program, changing)
         to_weight_only(graph, changing)
     else:
         _require_right_groups(program, changing)
@@ -98,7 +98,8 @@ def _require_right_groups(program: Program, linears: list[Linear]) -> None:
             )
 
 
-def _require_whole_channels(program: Program, linears: list[Linear]) -> None:
+def require_whole_channels(program: Program, linears: Iterable[Linear]) -> None:
+    """Refuse, with `InputError`, `linears` that cannot become weight-only as they are."""
     graph = program.vulkan
     for linear in linears:
         channels = graph.tensor(graph.operators[linear.operator].named_args["weights"]).shape[0]

@@ -1,0 +1,220 @@
+"""`--linear-scheme auto`: 8da4w where it costs little and meets no defect, weight-only elsewhere.
+
+A linear is weight-only where a defect of the target's 8da4w kernel strikes it. Of the others those
+that int8 activations cost most are made weight-only, until the rest costs no more than is allowed;
+all of them where 8da4w is measured to be the slower on the target.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from quatrain.arithmetic import ActivationDtype
+from quatrain.atomic_files import whole_file
+from quatrain.backbone.build import build_backbone
+from quatrain.checkpoint.checkpoint import Checkpoint
+from quatrain.checkpoint.open import open_checkpoint
+from quatrain.errors import InputError
+from quatrain.export.for_target import export_for_target, planned_program
+from quatrain.export.report import ExportReport
+from quatrain.export.request import ExportRequest
+from quatrain.export.scheme_plan import DEFAULT_MAX_KL, PlannedLinear, SchemePlan
+from quatrain.export.scheme_sensitivity import SchemeSensitivity
+from quatrain.int4 import CHANNELS_TOGETHER, Scheme
+from quatrain.linear.int4 import Int4Linear, freeze_weights
+from quatrain.program.linear_kernels import WRONG_GROUP_SUMS, group_sums_are_right
+from quatrain.quantize.calibration import DEFAULT_TEXT, known_rows
+from quatrain.stages import Stages, installed_memory_bytes
+from quatrain.targets import TargetChoice, choose_for_target
+from quatrain.targets.choice import met_by_8da4w
+from quatrain.tokenizer import Tokenizer, chosen_tokenizer
+
+TEXTS, LENGTH = 4, 64  # tokens of the text that is read
+
+
+def export_with_auto_schemes(
+    checkpoint: Path | str,
+    output: Path | str,
+    request: ExportRequest,
+    max_kl: float = DEFAULT_MAX_KL,
+    params: Path | str | None = None,
+    stages: Stages | None = None,
+    explain: Callable[[str], None] | None = None,
+    tokenizer: Path | None = None,
+) -> ExportReport:
+    """Choose each int4 linear's scheme, write the program so, and the plan beside it, as
+    `<stem>.schemes.toml`.
+
+    Args:
+        checkpoint: As `export_for_target` takes it, like the rest.
+        output: The .pte file to write.
+        request: What is asked for but the schemes.
+        max_kl: What int8 activations may cost a prompt: the mean KL divergence, in nats, from the
+            same checkpoint all weight-only.
+        params: The params.json of a checkpoint that is a file, where it is not beside it.
+        stages: Hears of each stage.
+        explain: Hears each reason for what was chosen, a sentence.
+        tokenizer: A tokenizer.json in place of the checkpoint's own.
+
+    Raises:
+        InputError: As `export_for_target`; where the checkpoint comes without a tokenizer, or
+            the request names schemes or another backend than Vulkan.
+    """
+    output, stages = Path(output), stages or Stages()
+    if request.backend != "vulkan":
+        raise InputError(
+            f"--linear-scheme auto: --backend {request.backend} has 8da4w kernels alone, so there "
+            "is nothing to choose; leave one of them out"
+        )
+    opened = open_checkpoint(checkpoint, params)
+    chosen = _choose(opened, request, max_kl, stages, tokenizer)
+    if explain:
+        for reason in (*chosen.reasons, *chosen.plan.notes):
+            explain(reason)
+    planned = replace(
+        request, scheme_plan=chosen.plan, activation_dtype=chosen.dtype or request.activation_dtype
+    )
+    written = output.with_suffix(".schemes.toml")
+    with whole_file(written) as temporary:
+        temporary.write_text(chosen.plan.as_toml(), encoding="utf-8")
+        report = export_for_target(checkpoint, output, planned, params, stages, None, tokenizer)
+    report.notes.append(f"{written.name} says which linear has which scheme, and why.")
+    return report
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The plan; the type to compute in, where a target decides; and its reasons, sentences."""
+
+    plan: SchemePlan
+    dtype: ActivationDtype | None = None
+    reasons: tuple[str, ...] = ()
+
+
+def _choose(
+    opened: Checkpoint,
+    request: ExportRequest,
+    max_kl: float,
+    stages: Stages,
+    tokenizer: Path | None,
+) -> _Chosen:
+    if not group_sums_are_right(opened.group_size):
+        note = f"Weight-only: groups of {opened.group_size}: {WRONG_GROUP_SUMS}."
+        return _Chosen(SchemePlan({}, Scheme.WEIGHT_ONLY, [note]))
+    tokens = _tokens(opened, tokenizer)
+    _require_memory(opened)
+    with stages("build the backbone"):
+        backbone = build_backbone(
+            opened.config, opened.tensors, group_size=opened.group_size, max_seq_len=LENGTH
+        )
+        freeze_weights(backbone)
+    sensitivity = SchemeSensitivity(backbone, tokens)
+    kept, choice = _struck(opened, request, sensitivity.linears)
+    if choice and choice.scheme == Scheme.WEIGHT_ONLY:
+        plan = SchemePlan({}, Scheme.WEIGHT_ONLY, [f"Weight-only on {choice.name}."])
+        return _Chosen(plan, choice.activation_dtype, tuple(choice.reasons))
+    with stages("measure each linear in 8da4w") as advance:
+        costs = sensitivity.of_each(advance)
+    plan = _plan(sensitivity, costs, kept, max_kl)
+    if choice is None:
+        return _Chosen(plan)
+    return _Chosen(plan, choice.activation_dtype, tuple(choice.reasons))
+
+
+def _struck(
+    opened: Checkpoint, request: ExportRequest, linears: Mapping[str, Int4Linear]
+) -> tuple[dict[str, str], TargetChoice | None]:
+    """The linears that the target's kernel, or any, does not compute in 8da4w, and why; and what
+    is chosen for a target, where one is named."""
+    kept = {}
+    if request.target is None:
+        return kept, None
+    planned = replace(
+        planned_program(opened, request.max_seq_len), activation_dtype=request.activation_dtype
+    )
+    widest = max(linear.in_features for linear in linears.values())
+    choice = choose_for_target(request.target, request.runtime, replace(planned, channels=widest))
+    for name, linear in linears.items():
+        met = met_by_8da4w(
+            choice, choice.activation_dtype, replace(planned, channels=linear.in_features)
+        )
+        if met:
+            kept[name] = met
+    return kept, choice
+
+
+def _plan(
+    sensitivity: SchemeSensitivity, costs: dict[str, float], kept: dict[str, str], max_kl: float
+) -> SchemePlan:
+    """The fewest of the costliest linears weight-only, so that the rest costs `max_kl` or less."""
+    fixed = _unfilled(sensitivity.linears)
+    free = sorted(costs.keys() - kept.keys() - fixed, key=costs.__getitem__, reverse=True)
+    always = fixed - kept.keys()
+
+    def cost(weight_only: int) -> float:
+        return sensitivity.of_all([*free[weight_only:], *always])
+
+    count = bisect_left(range(len(free)), True, key=lambda few: cost(few) <= max_kl)
+    chosen = kept.keys() | free[:count]
+    schemes = {True: Scheme.WEIGHT_ONLY, False: Scheme.DYNAMIC_INT8}
+    planned = {
+        name: PlannedLinear(schemes[name in chosen], costs[name], kept.get(name, ""))
+        for name in costs
+    }
+    notes = [
+        "Which scheme each int4 linear has; quatrain export --scheme-plan reads it, edited or not.",
+        "kl is what int8 activations of that linear alone cost a prompt: nats from the same "
+        f"checkpoint all weight-only, on {TEXTS * LENGTH} tokens of Quatrain's calibration text.",
+        f"{len(chosen)} of {len(planned)} linears are weight-only. As planned int8 activations "
+        f"cost {cost(count):.2g} nats, of {max_kl:g} that were allowed; with none made weight-only "
+        f"for that, {cost(0):.2g}.",
+    ]
+    return SchemePlan(planned, notes=notes)
+
+
+def _unfilled(linears: Mapping[str, Int4Linear]) -> set[str]:
+    """Those with output channels that the weight-only kernel loads only once they are filled up,
+    which a program that is written in 8da4w has not done."""
+    return {name for name, linear in linears.items() if linear.out_features % CHANNELS_TOGETHER}
+
+
+def _tokens(opened: Checkpoint, tokenizer: Path | None) -> torch.Tensor:
+    """Texts to read, int64 [TEXTS, LENGTH]; `InputError` where there is no tokenizer for them."""
+    if not opened.config.apply_embedding or not opened.config.apply_output:
+        raise InputError(
+            f"{opened.source}: --linear-scheme auto reads a text, from tokens to logits, which "
+            "this backbone has not; write a plan by hand for --scheme-plan"
+        )
+    folder = opened.source if opened.source.is_dir() else opened.source.parent
+    words = Tokenizer.load(chosen_tokenizer(tokenizer, opened.source, folder))
+    begin = words.encode("")
+    text = words.encode(DEFAULT_TEXT.read_text(encoding="utf-8"))
+    ids = known_rows(opened.config, text[len(begin) :])
+    length = min(LENGTH, opened.config.max_seq_len) - len(begin)
+    count = len(ids) // length
+    if count < TEXTS:
+        raise InputError(
+            f"{opened.source}: its tokenizer makes too few tokens of the embedding's "
+            f"{opened.config.vocab_size}; give the model's own with --tokenizer"
+        )
+    starts = [index * count // TEXTS * length for index in range(TEXTS)]
+    return torch.tensor([begin + ids[start : start + length] for start in starts])
+
+
+def _require_memory(opened: Checkpoint) -> None:
+    """Refuse what this machine's memory cannot hold in floating point."""
+    needed = 4 * sum(
+        torch.Size(tensor.shape).numel()
+        for name, tensor in opened.tensors.stored.items()
+        if name.endswith(".weight")
+    )
+    there = installed_memory_bytes()
+    if needed > there:
+        raise InputError(
+            f"{opened.source}: --linear-scheme auto needs about {needed / 1e9:.0f} GB of memory, "
+            f"of which this machine has {there / 1e9:.0f}; write a plan by hand for --scheme-plan, "
+            "or choose one scheme"
+        )

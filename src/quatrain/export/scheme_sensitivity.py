@@ -1,0 +1,80 @@
+"""What reading activations in int8 costs, linear by linear: as a phone reads a prompt."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import torch
+
+from quatrain.arithmetic import VULKAN_ARITHMETIC
+from quatrain.backbone.model import Backbone
+from quatrain.linear.int4 import Int8DynActInt4WeightLinear
+
+_FLOATING = replace(VULKAN_ARITHMETIC, least_quantized_rows=None)
+_ENDS = ("output", "output_intermediate")  # see one row at a time, which is never quantized
+
+
+class SchemeSensitivity:
+    """A text, read with a backbone whose linears are switched between the two schemes.
+
+    `backbone`: in 8da4w, its weights frozen; `tokens`: int64 [texts, T], each read from an empty
+    context. What is measured is KL(all weight-only || some in 8da4w), in nats, the mean over all
+    positions, with the arithmetic of ExecuTorch's Vulkan runtime.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, backbone: Backbone, tokens: torch.Tensor) -> None:
+        self._backbone = backbone
+        self.linears = {
+            name: module
+            for name, module in backbone.named_modules()
+            if isinstance(module, Int8DynActInt4WeightLinear)
+        }
+        backbone.make_room(*tokens.shape)
+        self._switch(())
+        x = backbone.embed(tokens)
+        self._inputs = [x]
+        for index in range(len(backbone.layers)):
+            x = backbone.run_layers(x, 0, index, index + 1)
+            self._inputs.append(x)
+        self._wanted = self._log_probabilities(x)
+
+    @torch.inference_mode()
+    def of_all(self, names: Iterable[str]) -> float:
+        """With the linears of these names in 8da4w."""
+        self._switch(names)
+        return self._divergence(0)
+
+    @torch.inference_mode()
+    def of_each(self, advance: Callable[[float], None]) -> dict[str, float]:
+        """With one linear alone in 8da4w, for each; `advance` hears what part is done."""
+        # From the last layer on: caches of the layers before, which some read, stay as they were.
+        names = sorted(self.linears, key=_layer, reverse=True)
+        found = {}
+        for done, name in enumerate(names):
+            if name in _ENDS:
+                found[name] = 0.0
+            else:
+                self._switch([name])
+                found[name] = self._divergence(_layer(name))
+            advance((done + 1) / len(names))
+        return {name: found[name] for name in self.linears}
+
+    def _switch(self, dynamic: Iterable[str]) -> None:
+        dynamic = set(dynamic).difference(_ENDS)
+        for name, linear in self.linears.items():
+            linear.arithmetic = VULKAN_ARITHMETIC if name in dynamic else _FLOATING
+
+    def _divergence(self, first: int) -> float:
+        found = self._log_probabilities(self._backbone.run_layers(self._inputs[first], 0, first))
+        terms = self._wanted.exp() * (self._wanted - found)
+        # What a pruned vocabulary leaves out (-inf) adds nothing.
+        terms.masked_fill_(self._wanted.isneginf(), 0)
+        return max(0.0, float(terms.sum(-1, dtype=torch.float64).mean()))
+
+    def _log_probabilities(self, x: torch.Tensor) -> torch.Tensor:
+        return self._backbone.logits(self._backbone.norm(x)).log_softmax(-1)
+
+
+def _layer(name: str) -> int:
+    parts = name.split(".")
+    return int(parts[1]) if parts[0] == "layers" else -1
