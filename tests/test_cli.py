@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.gguf_files import write_gguf
+from tests.support.thorough import thorough
 from tests.support.tiny_checkpoint import write_checkpoint
 from tests.support.tiny_models import float_tensors
 
@@ -276,7 +277,7 @@ cli.main()
     assert (done.returncode, done.stderr) == (130, "error: interrupted; nothing was written\n")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["devices"], ["devices", "--json"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["devices", "--json"], *thorough([["devices"]])])
 def test_an_output_that_is_full_or_closed_is_no_traceback(arguments):
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "quatrain", *arguments]

@@ -27,7 +27,7 @@ PROMPTS = (
     "Translate 'good morning' into French.",
     "def fibonacci(n):",
 )
-NEW_TOKENS = 64
+NEW_TOKENS = 24
 ROUNDING = 1e-4  # of a product in another order, 30 layers deep, relative to the largest logit
 
 

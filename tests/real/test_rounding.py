@@ -105,6 +105,7 @@ def test_steps_fall_otherwise_no_more_often_than_by_a_nudge(smollm2, texts, expe
     assert not is_worse(unmoved(stepped(program, texts), expected), floor)
 
 
+@pytest.mark.thorough
 def test_one_linears_scales_off_by_a_bfloat16_step_show(
     smollm2, texts, expected, floor, tmp_path: Path
 ):
@@ -132,6 +133,7 @@ def test_one_linears_zero_points_off_by_one_show(eager, texts, expected, floor):
     assert is_worse(unmoved(found, expected), floor)
 
 
+@pytest.mark.thorough
 def test_after_long_texts_as_much_agrees_as_with_a_nudge(smollm2, tokens, eager):
     """After a whole prompt and at each step that follows, where steps have long fallen otherwise:
     as many tokens are still the most likely ones."""
