@@ -1,22 +1,24 @@
 """Which runtime `--device auto` takes, and why."""
 
-import json
 import os
-import time
-from pathlib import Path
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
-import torch
 from tests.support.paths import ARTIFACTS as FOLDER
 
 from quatrain.errors import InputError
-from quatrain.program.edit.all_position_logits import give_all_position_logits
-from quatrain.runtime import load
+from quatrain.int4 import Scheme
+from quatrain.program import open_program
+from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.runtime import automatic, load
 from quatrain.runtime.executorch import _native_output_held_back
 from quatrain.runtime.load import load_runner, require_tokens_to_logits
-from quatrain.runtime.speed import KeptSpeeds, decode_seconds
+from quatrain.runtime.unavailable import RuntimeUnavailable
 from quatrain.runtime.wgpu.adapters import list_adapters
-from quatrain.stages import Stages
+from quatrain.verify.evaluated_models import open_evaluated_model
 
 VULKAN, XNNPACK = FOLDER / "peer-8da4w-fp32.pte", FOLDER / "peer-xnnpack-8da4w.pte"
 
@@ -26,104 +28,76 @@ needs_gpu = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("QUATRAIN_CACHE", str(tmp_path))
-    return tmp_path
+def _adapters(monkeypatch: pytest.MonkeyPatch, *kinds: str) -> None:
+    """Let this machine have an adapter of each of `kinds`."""
+    found = tuple(SimpleNamespace(name=f"a {kind}", is_cpu=kind == "CPU") for kind in kinds)
+    monkeypatch.setattr("quatrain.runtime.wgpu.adapters.list_adapters", lambda: found)
 
 
-def _pretend(monkeypatch: pytest.MonkeyPatch, gpu: float, reference: float) -> list[str]:
-    """Let the runtimes take so many seconds a step; returns which were timed."""
-    timed = []
+def _openable_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the GPU runtime be one that needs no adapter."""
 
-    def decode_seconds(runner: object, one: object) -> float:
-        timed.append(type(runner).__name__)
-        return gpu if timed[-1] == "WgpuRunner" else reference
+    def gpu_runner(*arguments: object) -> SimpleNamespace:
+        return SimpleNamespace(device="gpu, here")
 
-    monkeypatch.setattr(load, "decode_seconds", decode_seconds)
-    return timed
+    monkeypatch.setattr(load, "_gpu_runner", gpu_runner)
 
 
-@needs_gpu
-@pytest.mark.parametrize(
-    ("gpu", "reference", "chosen"), [(0.5, 0.25, "ReferenceRunner"), (0.1, 0.2, "WgpuRunner")]
-)
-def test_the_faster_of_software_gpu_and_reference_is_taken_and_kept(
-    gpu: float, reference: float, chosen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not list_adapters()[0].is_cpu:
-        pytest.skip("a real GPU is taken without a measurement")
-    timed = _pretend(monkeypatch, gpu, reference)
-    runner = load_runner(VULKAN)
-    runtime = runner.device
-    assert type(runner).__name__ == chosen
-    assert f"{1 / gpu:.1f}" in runtime and f"{1 / reference:.1f}" in runtime
-    assert runtime.startswith("reference" if chosen == "ReferenceRunner" else "gpu, ")
-    assert load_runner(VULKAN).device == runtime
-    assert timed == ["WgpuRunner", "ReferenceRunner"]
+def test_a_real_gpu_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    _adapters(monkeypatch, "DiscreteGPU", "CPU")
+    _openable_gpu(monkeypatch)
+    assert load_runner(VULKAN).device == "gpu, here"
 
 
-@needs_gpu
-def test_near_a_tie_and_once_measured_it_is_the_reference_and_no_gpu_is_opened(
+def test_without_a_real_gpu_it_is_the_reference_where_its_weights_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if not list_adapters()[0].is_cpu:
-        pytest.skip("a real GPU is taken without a measurement")
-    _pretend(monkeypatch, gpu=0.19, reference=0.2)
-    runtime = load_runner(VULKAN).device
-    assert runtime.startswith("reference (measured 5.0 tokens/s")
-    monkeypatch.setattr(load, "_gpu_runner", None)
-    assert load_runner(VULKAN).device == runtime
+    _adapters(monkeypatch, "CPU")
+    _openable_gpu(monkeypatch)
+    assert load_runner(VULKAN).device == "reference (a CPU computes on the CPU too)"
+    graph = open_program(VULKAN).vulkan
+    packed = {op.named_args["weights"] for op in graph.operators if op.kind in INT4_LINEARS}
+    dense = 4 * sum(2 * graph.tensor(weight).nbytes for weight in packed)
+    monkeypatch.setattr(automatic, "installed_memory_bytes", lambda: 2 * dense)
+    too_large = "gpu, here (the reference's float32 weights do not fit in memory)"
+    assert load_runner(VULKAN).device == too_large
+    monkeypatch.setattr(automatic, "installed_memory_bytes", lambda: 2 * dense + 1)
+    assert load_runner(VULKAN).device.startswith("reference")
 
 
-def test_a_slow_step_is_timed_twice_at_most() -> None:
-    class Slow:
-        calls = 0
-
-        def forward(self, *inputs: object) -> torch.Tensor:
-            self.calls += 1
-            time.sleep(0.11)
-            return torch.zeros(1)
-
-        def reset(self) -> None: ...
-
-    runner = Slow()
-    assert decode_seconds(runner, torch.tensor([[0]])) >= 0.11
-    assert runner.calls <= 3  # one of them to warm up
-
-
-@needs_gpu
-def test_steps_are_really_timed_and_that_is_shown(cache: Path) -> None:
-    if not list_adapters()[0].is_cpu:
-        pytest.skip("a real GPU is taken without a measurement")
-    stages = Stages()
-    runtime = load_runner(VULKAN, stages=stages).device
-    assert "measured" in runtime and list(stages.seconds) == ["measure which runtime is faster"]
-    kept = json.loads(next(cache.glob("speeds/*.json")).read_text())
-    assert 0 < kept["gpu"] < 10 and 0 < kept["reference"] < 10
-
-
-def test_damaged_speeds_are_measured_again(cache: Path) -> None:
-    graph = load.open_program(VULKAN).vulkan
-    kept = KeptSpeeds(graph, "an adapter")
-    assert kept.read() is None
-    kept.write({"gpu": 1.0, "reference": 2.0})
-    assert kept.read() == {"gpu": 1.0, "reference": 2.0}
-    assert KeptSpeeds(graph, "another").read() is None
-    give_all_position_logits(graph)  # as `logits` and `evaluate` do
-    assert KeptSpeeds(graph, "an adapter").read() == kept.read()
-    kept.path.write_text('{"gpu": "fast"}')
-    assert kept.read() is None
-
-
-@needs_gpu
-def test_a_real_gpu_and_a_reference_that_does_not_fit_need_no_measurement(
+def test_an_operator_that_the_reference_lacks_is_the_software_gpus(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    timed = _pretend(monkeypatch, 1.0, 0.1)
-    monkeypatch.setattr(load, "reference_fits", lambda graph: False)
-    assert load_runner(VULKAN).device == f"gpu, {list_adapters()[0].name}"
-    assert timed == []
+    _adapters(monkeypatch, "CPU")
+    _openable_gpu(monkeypatch)
+    reason = "the reference runtime has no kernel for aten.foo"
+
+    def lacking(*arguments: object) -> NoReturn:
+        raise RuntimeUnavailable(f"m.pte: {reason}", reason)
+
+    monkeypatch.setattr(load, "_reference_runner", lacking)
+    assert load_runner(VULKAN).device == f"gpu, here ({reason})"
+    monkeypatch.setattr(load, "_gpu_runner", lacking)
+    with pytest.raises(InputError, match=r"m\.pte: the reference runtime has no kernel"):
+        load_runner(VULKAN)
+
+
+def test_verbs_choose_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`logits` and `evaluate` change some operators and the scheme of the program they load."""
+    _adapters(monkeypatch, "CPU")
+    run = load_runner(VULKAN).device
+    logits = open_evaluated_model(VULKAN, "auto", None, Scheme.DYNAMIC_INT8, "logits")
+    assert logits.load().device == run
+    assert logits.load_decode and logits.load_decode().device == run
+
+
+def test_the_choice_imports_no_runtime_before_it_is_made() -> None:
+    code = (
+        "import sys, quatrain.runtime.load\n"
+        "print([m for m in sys.modules if m.startswith(('wgpu', 'quatrain.runtime.reference'))])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
 
 
 def test_without_an_adapter_it_is_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +113,7 @@ def test_an_operator_without_a_gpu_kernel_is_named_in_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("quatrain.runtime.wgpu.runner.unsupported", lambda operators: ["aten.foo"])
+    monkeypatch.setattr(load, "first_choice", lambda graph: ("gpu", ""))
     expected = "reference (the GPU runtime has no kernel for aten.foo)"
     assert load_runner(VULKAN).device == expected
 

@@ -26,7 +26,6 @@ from quatrain.commands._common import (
     check_program,
     print_json,
 )
-from quatrain.commands._progress import shown_stages
 from quatrain.runtime.sampling import check_sampling
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def run(
         max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, device=device,
         emulate=emulate, profile=profile,
         on_text=None if json else lambda text: print(text, end="", flush=True),
-        stages=shown_stages(), arithmetic=arithmetic_as_on(as_on),
+        arithmetic=arithmetic_as_on(as_on),
     )  # fmt: skip
     if json:
         print_json(found.as_dict())

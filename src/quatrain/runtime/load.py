@@ -1,25 +1,18 @@
 """Picks the runtime for a program."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
+from quatrain.runtime.automatic import Runtime, first_choice
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.devices import parse_device
 from quatrain.runtime.generate import NamedRunner
 from quatrain.runtime.one_delegate import require_only_delegate
-from quatrain.runtime.speed import (
-    KeptSpeeds,
-    decode_seconds,
-    one_token,
-    prefers_reference,
-    reference_fits,
-    tokens_per_second,
-)
 from quatrain.runtime.unavailable import RuntimeUnavailable
-from quatrain.stages import Stages
 
 if TYPE_CHECKING:
     from quatrain.runtime.wgpu import WgpuRunner
@@ -41,7 +34,6 @@ def load_runner(
     program: Program | Path | str,
     device: str = "auto",
     emulate: str | None = None,
-    stages: Stages | None = None,
     arithmetic: Arithmetic = VULKAN_ARITHMETIC,
 ) -> ProgramRunner:
     """Load a program into a runtime of this machine.
@@ -51,10 +43,9 @@ def load_runner(
     Args:
         program: An opened program, or a path to one.
         device: "reference", "gpu", "gpu:NAME" (the GPU of that name or number), "executorch", or
-            "auto": for a Vulkan program a real GPU; without one the CPU reference, or the software
-            GPU where that measured clearly faster; ExecuTorch for any other program.
+            "auto": for a Vulkan program a real GPU; without one the CPU reference where its weights
+            fit in memory, else the software GPU; ExecuTorch for any other program.
         emulate: The id of a defect to compute with, of `quatrain.runtime.defects`.
-        stages: Hears of the measurement, which is made once and takes a while.
         arithmetic: How a Vulkan program's 8da4w linears are computed.
 
     Raises:
@@ -80,63 +71,29 @@ def load_runner(
     if device == "gpu":
         return _gpu_runner(program, emulate, arithmetic, adapter)
     if device == "auto":
-        return _automatic(program, emulate, arithmetic, stages or Stages())
+        return _automatic(program, emulate, arithmetic)
     return _reference_runner(program, emulate, arithmetic)
 
 
-def _automatic(
-    program: Program, emulate: str | None, arithmetic: Arithmetic, stages: Stages
-) -> ProgramRunner:
-    """The real GPU, else the reference or the software one, as measured."""
+def _automatic(program: Program, emulate: str | None, arithmetic: Arithmetic) -> ProgramRunner:
+    """The runtime of the rule, or the other one where that lacks an operator."""
     require_only_delegate(program, "reference runtime")
-    kept = _kept_speeds(program)
-    seconds = kept.read() if kept else None
-    if kept and seconds and prefers_reference(seconds):
-        return _measured_reference(_reference_runner(program, emulate, arithmetic), kept, seconds)
+    load: dict[Runtime, Callable[..., ProgramRunner]] = {
+        "gpu": _gpu_runner, "reference": _reference_runner
+    }  # fmt: skip
+    first, reason = first_choice(program.vulkan)
     try:
-        gpu = _gpu_runner(program, emulate, arithmetic)
+        runner = load[first](program, emulate, arithmetic)
     except RuntimeUnavailable as error:
-        reference = _reference_runner(program, emulate, arithmetic)
-        reference.device += f" ({error.reason})"
-        return reference
-    if kept is None:
-        return gpu
-    reference = None
-    if seconds is None:
-        with stages("measure which runtime is faster"):
-            try:
-                reference = _reference_runner(program, emulate, arithmetic)
-            except InputError:
-                return gpu
-            one = one_token(program)
-            seconds = {"gpu": decode_seconds(gpu, one), "reference": decode_seconds(reference, one)}
-        kept.write(seconds)
-    if reference and prefers_reference(seconds):
-        return _measured_reference(reference, kept, seconds)
-    rates = tokens_per_second(seconds)
-    gpu.device += f" (measured {rates['gpu']} tokens/s, the reference {rates['reference']})"
-    return gpu
-
-
-def _measured_reference(
-    reference: ProgramRunner, kept: KeptSpeeds, seconds: dict[str, float]
-) -> ProgramRunner:
-    rates = tokens_per_second(seconds)
-    reference.device += f" (measured {rates['reference']} tokens/s, {kept.adapter} {rates['gpu']})"
-    return reference
-
-
-def _kept_speeds(program: Program) -> KeptSpeeds | None:
-    """Where the speeds of `program` on this machine are kept; None where there is nothing to
-    measure: without an adapter, with a real GPU, or where the reference does not fit."""
-    try:
-        from quatrain.runtime.wgpu import adapters
-    except ImportError:
-        return None
-    found = adapters.list_adapters()
-    if not found or not found[0].is_cpu or not reference_fits(program.vulkan):
-        return None
-    return KeptSpeeds(program.vulkan, found[0].name, found[0].driver)
+        other: Runtime = "reference" if first == "gpu" else "gpu"
+        try:
+            runner = load[other](program, emulate, arithmetic)
+        except RuntimeUnavailable:
+            raise error from None
+        reason = error.reason
+    if reason:
+        runner.device += f" ({reason})"
+    return runner
 
 
 def _reference_runner(

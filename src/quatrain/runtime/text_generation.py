@@ -15,7 +15,6 @@ from quatrain.runtime.health import Health, WatchedRunner, judge
 from quatrain.runtime.load import load_runner, require_tokens_to_logits
 from quatrain.runtime.sampling import check_sampling
 from quatrain.runtime.token_ids import check_token_ids
-from quatrain.stages import Stages
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
 from quatrain.tokenizer.chat_prompt import ChatOptions, chat_prompt
 
@@ -74,7 +73,6 @@ def generate_text(
     emulate: str | None = None,
     profile: Path | str | None = None,
     on_text: Callable[[str], None] | None = None,
-    stages: Stages | None = None,
     arithmetic: Arithmetic = VULKAN_ARITHMETIC,
 ) -> TextGeneration:
     """Continue `prompt` with a program from tokens to logits.
@@ -92,7 +90,6 @@ def generate_text(
         emulate: As in `load_runner`.
         profile: Where to write a Chrome trace of one decode step on the GPU.
         on_text: Called with each part of the text as it comes.
-        stages: As in `load_runner`.
         arithmetic: As in `load_runner`.
 
     Raises:
@@ -109,7 +106,7 @@ def generate_text(
     check_prompt(tokens, context)
     if "get_vocab_size" in program.metadata:
         check_token_ids(tokens, program.metadata["get_vocab_size"], words.model.id_to_token)
-    runner = load_runner(program, device, emulate, stages, arithmetic)
+    runner = load_runner(program, device, emulate, arithmetic)
     if profile:
         _check_timestamps(cast("WgpuRunner", runner))
     stream, show = words.stream(), on_text or (lambda text: None)

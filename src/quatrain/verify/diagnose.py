@@ -95,9 +95,7 @@ def _eager_inputs(
     path: Path, text: str | None, stages: Stages, tokenizer: Path | None
 ) -> dict[str, torch.Tensor]:
     with stages("load the model"):
-        evaluated = open_evaluated_model(
-            path, "auto", None, Scheme.DYNAMIC_INT8, "diagnose", stages
-        )
+        evaluated = open_evaluated_model(path, "auto", None, Scheme.DYNAMIC_INT8, "diagnose")
         words = Tokenizer.load(chosen_tokenizer(tokenizer, evaluated.beside))
         tokens = _encode(words, text, evaluated.context, evaluated.vocab_size)
         backbone = load_eager(path)

@@ -16,7 +16,6 @@ from quatrain.program import open_program
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.load import is_vulkan
 from quatrain.runtime.token_ids import check_token_ids
-from quatrain.stages import Stages
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.verify.divergence import FirstModel
 from quatrain.verify.evaluated_models import EvaluatedModel, is_float, open_any_evaluated_model
@@ -86,7 +85,7 @@ def evaluate_models(
     alone = not any(map(is_program, paths))  # no program's rounding to have
     evaluated = [
         open_any_evaluated_model(
-            path, device, emulate, chosen, "evaluate", Stages(), arithmetic, side_by_side=alone
+            path, device, emulate, chosen, "evaluate", arithmetic, side_by_side=alone
         )
         for path in paths
     ]

@@ -17,7 +17,6 @@ from quatrain.program.edit.retarget import retarget
 from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.generate import NamedRunner
 from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
-from quatrain.stages import Stages
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer
 from quatrain.verify.eager import load_eager
 from quatrain.verify.side_by_side import (
@@ -70,7 +69,6 @@ def open_any_evaluated_model(
     emulate: str | None,
     scheme: Scheme,
     verb: str,
-    stages: Stages,
     arithmetic: Arithmetic = VULKAN_ARITHMETIC,
     side_by_side: bool = False,
 ) -> EvaluatedModel:
@@ -83,7 +81,7 @@ def open_any_evaluated_model(
         return open_evaluated_float_model(path, verb)
     if side_by_side and not is_program(path):
         return _checkpoint(path, scheme, verb, arithmetic, side_by_side)
-    return open_evaluated_model(path, device, emulate, scheme, verb, stages, arithmetic)
+    return open_evaluated_model(path, device, emulate, scheme, verb, arithmetic)
 
 
 def open_evaluated_model(
@@ -92,7 +90,6 @@ def open_evaluated_model(
     emulate: str | None,
     scheme: Scheme,
     verb: str,
-    stages: Stages,
     arithmetic: Arithmetic = VULKAN_ARITHMETIC,
 ) -> EvaluatedModel:
     """`device` and `emulate` are for a program, `scheme` is for a checkpoint; `arithmetic` is that
@@ -103,7 +100,7 @@ def open_evaluated_model(
     """
     if not is_program(path):
         return _checkpoint(path, scheme, verb, arithmetic)
-    return _program(path, device, emulate, verb, stages, arithmetic)
+    return _program(path, device, emulate, verb, arithmetic)
 
 
 def open_evaluated_float_model(path: Path, verb: str) -> EvaluatedModel:
@@ -171,7 +168,6 @@ def _program(
     device: str,
     emulate: str | None,
     verb: str,
-    stages: Stages,
     arithmetic: Arithmetic,
 ) -> EvaluatedModel:
     program = open_program(path)
@@ -192,12 +188,10 @@ def _program(
         vocab_size=int(metadata["get_vocab_size"]),
         context=int(metadata["get_max_context_len"]),
         window=min(WINDOW, longest),
-        load=lambda: load_runner(program, device, emulate, stages, arithmetic),
+        load=lambda: load_runner(program, device, emulate, arithmetic),
         regime=regime,
         load_decode=(
-            (lambda: load_runner(_decoding(path), device, emulate, stages))
-            if regime == "prefill"
-            else None
+            (lambda: load_runner(_decoding(path), device, emulate)) if regime == "prefill" else None
         ),
     )
 

@@ -11,7 +11,6 @@ from quatrain.checkpoint.open import is_program, open_float_model
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.runtime.generate import Runner
-from quatrain.stages import Stages
 from quatrain.verify.eager import load_eager
 from quatrain.verify.evaluated_models import EvaluatedModel, is_float, open_any_evaluated_model
 from quatrain.verify.side_by_side import backbone_side_by_side
@@ -81,7 +80,7 @@ def open_lm_eval_runner(
             "which `quatrain retarget` changes"
         )
     chosen = scheme or Scheme.DYNAMIC_INT8
-    evaluated = open_any_evaluated_model(path, runtime or "auto", None, chosen, "lm-eval", Stages())
+    evaluated = open_any_evaluated_model(path, runtime or "auto", None, chosen, "lm-eval")
     if is_program(path):
         return evaluated, ProgramRunner(evaluated)
     if is_float(path):

@@ -63,7 +63,7 @@ def write_logits(
     arithmetic = arithmetic_as_on(as_on)
     _check_kind(model, scheme, device)
     scheme = scheme or Scheme.DYNAMIC_INT8
-    evaluated = open_evaluated_model(model, device, None, scheme, "logits", stages, arithmetic)
+    evaluated = open_evaluated_model(model, device, None, scheme, "logits", arithmetic)
     logits = _logits(evaluated, tokens, stages)
     with whole_file(output) as temporary, temporary.open("wb") as file:
         np.save(file, logits)

@@ -23,6 +23,7 @@ from quatrain.runtime.reference.int4_linears import Int4Linears
 from quatrain.runtime.reference.kernels import KERNELS
 from quatrain.runtime.reference.quantized import QUANTIZED_KERNELS
 from quatrain.runtime.reference.static_int8 import STATIC_INT8_KERNELS
+from quatrain.runtime.unavailable import RuntimeUnavailable
 
 _KERNELS: dict[str, Callable[..., Any]] = {
     **KERNELS, **ATTENTION_KERNELS, **QUANTIZED_KERNELS, **STATIC_INT8_KERNELS
@@ -37,8 +38,8 @@ class ReferenceRunner:
     `emulate` computes what a defect of `quatrain.runtime.defects` computes; `arithmetic` says how
     8da4w linears are computed.
     Every int4 weight is unpacked to float32 once (4 bytes per weight, shared where constants
-    are). Raises `InputError` where the program has no single Vulkan delegate, does other work
-    outside it, or holds an operator without a kernel here, named, before anything runs.
+    are). Raises, before anything runs, `InputError` where the program has no single Vulkan delegate
+    or does other work outside it, and `RuntimeUnavailable` for an operator without a kernel here.
     """
 
     def __init__(
@@ -231,7 +232,9 @@ def _require_kernels(graph: VulkanGraph, what: str) -> None:
     own = [operator for operator in graph.operators if _torchs(operator) is None]
     unknown = sorted({op.name for op in own if op.kind not in known})
     if unknown:
-        raise InputError(f"{what}: the reference runtime has no kernel for {', '.join(unknown)}")
+        reason = f"the reference runtime has no kernel for {', '.join(unknown)}"
+        raise RuntimeUnavailable(f"{what}: {reason}", reason)
     ignored = ignored_arguments(graph, own, _KERNELS)
     if ignored:
-        raise InputError(f"{what}: no kernel of the reference runtime takes {', '.join(ignored)}")
+        reason = f"no kernel of the reference runtime takes {', '.join(ignored)}"
+        raise RuntimeUnavailable(f"{what}: {reason}", reason)
