@@ -1,5 +1,6 @@
 """Which release of the runtime knows a program's operators."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from tests.support.programs import artifact
 from quatrain.errors import InputError
 from quatrain.program import open_program
 from quatrain.targets import examine, examine_file
-from quatrain.targets.runtimes import releases_that_know
+from quatrain.targets.as_on import arithmetic_as_on
+from quatrain.targets.runtimes import releases_that_know, require_loadable
 
 
 def test_operators_that_a_release_does_not_know_are_named() -> None:
@@ -26,3 +28,26 @@ def test_operators_that_a_release_does_not_know_are_named() -> None:
 def test_an_unknown_release_is_refused_by_name(release: str) -> None:
     with pytest.raises(InputError, match=f"{release}.*known are 1.0, 1.1, 1.2, 1.3, 1.4, 1.5"):
         examine_file(artifact("peer-8da4w-fp32"), runtime=release)
+
+
+@pytest.mark.parametrize("version", ["1.4", "1.4.1", "1.3.0", "1.5.1+cpu"])
+def test_what_was_published_is_examined(version: str) -> None:
+    assert examine_file(artifact("peer-8da4w-fp32"), runtime=version).runtime == version
+
+
+@pytest.mark.parametrize("version", ["1.4.99", "1.4.2", "1.5.1.post1", "1.4x", "1.4.1.0"])
+def test_a_version_that_was_never_published_is_refused_with_those_that_were(version: str) -> None:
+    line = version[:3]
+    there = f"was never published.* of {line} there are {line}.0, {line}.1, and '{line}' stands"
+    with pytest.raises(InputError, match=there):
+        examine_file(Path("m.pte"), runtime=version)
+    with pytest.raises(InputError, match=there):
+        require_loadable(version)
+    with pytest.raises(InputError, match=there):
+        arithmetic_as_on(f"mali-g76@{version}")
+
+
+@pytest.mark.parametrize("version", ["1.4.0rc1", "1.4rc1", "1.5.0a0+bf64fa1", "1.4.0.dev20260601"])
+def test_a_pre_release_is_refused_as_one(version: str) -> None:
+    with pytest.raises(InputError, match=f"{re.escape(version)}' is a pre-release.*stands for"):
+        examine_file(Path("m.pte"), runtime=version)

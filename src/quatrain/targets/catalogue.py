@@ -1,5 +1,6 @@
 """Loads the profiles of GPUs and the catalogue of defects from their TOML files."""
 
+import re
 import tomllib
 from dataclasses import dataclass, field
 from functools import cache
@@ -87,11 +88,14 @@ class Defect:
 
 
 def release(version: str) -> tuple[int, int]:
-    """The release line of a version: '1.3.1' -> (1, 3). `InputError` for anything else."""
-    parts = version.split(".")
-    if len(parts) < 2 or not all(part.isdecimal() for part in parts[:2]):
+    """The release line of a version: '1.3.1' -> (1, 3), '1.4rc1' -> (1, 4).
+
+    Raises `InputError` for anything else.
+    """
+    line = re.match(r"(\d+)\.(\d+)(?![^.+a-z_-])", version, re.IGNORECASE | re.ASCII)
+    if line is None:
         raise InputError(f"{version!r} is no ExecuTorch version; expected one such as 1.3")
-    return int(parts[0]), int(parts[1])
+    return int(line[1]), int(line[2])
 
 
 @cache

@@ -1,5 +1,6 @@
 """What each release of ExecuTorch's Vulkan runtime registers, from `runtimes.toml`."""
 
+import re
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 from quatrain.errors import InputError
 from quatrain.program import VulkanGraph
 from quatrain.targets.catalogue import as_fields, load_toml, release
+
+# What PEP 440 writes behind a number for what is not yet a release, as in 1.4.0rc1 or 1.5.0.dev3.
+_PRE_RELEASE = re.compile(r"\d[._-]?(a|b|c|rc|alpha|beta|pre|preview|dev)[._-]?\d*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,23 @@ def release_line(version: str) -> str:
 
 
 def require_release(version: str) -> None:
-    """Refuse, with `InputError`, what is no version of ExecuTorch, and one that is not known."""
-    if release_line(version) not in known_releases():
+    """Refuse, with `InputError`, what is neither a known release line of ExecuTorch, such as
+    '1.3', nor a version of one that was published, such as '1.3.1' or '1.3.1+cpu'."""
+    line = release_line(version)
+    if line not in known_releases():
         known = ", ".join(known_releases())
         raise InputError(f"nothing is known of ExecuTorch runtime {version!r}; known are {known}")
+    published = _entry_of(line)["published"]
+    if version.partition("+")[0] in (line, *published):
+        return
+    if _PRE_RELEASE.search(version):
+        what = "is a pre-release, and what it computes is not known: only releases were read"
+    else:
+        what = "was never published, as far as is known"
+    raise InputError(
+        f"ExecuTorch runtime {version!r} {what}; of {line} there are {', '.join(published)}, and "
+        f"{line!r} stands for what they have in common"
+    )
 
 
 def require_loadable(version: str) -> None:
@@ -93,8 +110,12 @@ def needs_older_forms(version: str) -> bool:
 
 def _release_entry(version: str) -> dict[str, Any]:
     require_release(version)
+    return _entry_of(release_line(version))
+
+
+def _entry_of(line: str) -> dict[str, Any]:
     entries = load_toml("runtimes.toml")["release"]
-    return next(entry for entry in entries if entry["version"] == release_line(version))
+    return next(entry for entry in entries if entry["version"] == line)
 
 
 @cache
