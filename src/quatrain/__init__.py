@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from quatrain.quantize.report import QuantizeReport
     from quatrain.runtime.generate import Generation, Runner, generate
     from quatrain.runtime.load import ProgramRunner, load_runner
+    from quatrain.runtime.sampling import Sampling
     from quatrain.runtime.text_generation import TextGeneration, generate_text
     from quatrain.tokenizer import Tokenizer, find_tokenizer
     from quatrain.verify.divergence import Divergence
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Calibration", "Checkpoint", "ConvertOptions", "Divergence", "Evaluation", "ExportOptions",
     "ExportReport", "FloatModel", "Generation", "InputError", "Program", "ProgramRunner",
-    "ProgramsPlan",
-    "QuantizeReport", "QuatrainError", "Runner", "Scheme", "TextGeneration", "Tokenizer",
+    "ProgramsPlan", "QuantizeReport", "QuatrainError", "Runner", "Sampling", "Scheme",
+    "TextGeneration", "Tokenizer",
     "VerifyReport", "convert_model", "evaluate_models", "export_checkpoint", "find_tokenizer",
     "generate", "generate_text", "load_runner", "open_checkpoint", "open_float_model",
     "open_program", "plan_programs", "quantize_model", "verify_program", "write_program",
@@ -52,6 +53,7 @@ _NAMES_OF_MODULE = {
     "quatrain.quantize.report": ("QuantizeReport",),
     "quatrain.runtime.generate": ("Generation", "Runner", "generate"),
     "quatrain.runtime.load": ("ProgramRunner", "load_runner"),
+    "quatrain.runtime.sampling": ("Sampling",),
     "quatrain.runtime.text_generation": ("TextGeneration", "generate_text"),
     "quatrain.tokenizer": ("Tokenizer", "find_tokenizer"),
     "quatrain.verify.divergence": ("Divergence",),

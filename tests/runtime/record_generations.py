@@ -18,6 +18,7 @@ from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.generate import generate
 from quatrain.runtime.health import WatchedRunner
 from quatrain.runtime.reference import ReferenceRunner
+from quatrain.runtime.sampling import Sampling
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 
 GARBLING = (EmulatedDefect.FLOAT_ZERO_POINTS, EmulatedDefect.INT8_ZERO_POINTS)
@@ -78,8 +79,7 @@ def answer(
         context=512,
         max_new_tokens=LENGTHS[number // 6 % 3],
         eos_ids=words.eos_ids,
-        temperature=temperature,
-        seed=1000 + number,
+        sampling=Sampling(temperature, seed=1000 + number),
     )
     print(number, defect, generation.stopped, words.decode(generation.tokens)[:60], flush=True)
     return {

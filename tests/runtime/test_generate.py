@@ -7,6 +7,7 @@ import torch
 
 from quatrain.errors import InputError
 from quatrain.runtime.generate import generate
+from quatrain.runtime.sampling import Sampling
 
 
 class _Fixed:
@@ -23,7 +24,7 @@ class _Fixed:
 
 def _chosen(runner: _Fixed, temperature: float, seed: int = 0, count: int = 50) -> list[int]:
     return generate(
-        runner, [1], context=100, max_new_tokens=count, temperature=temperature, seed=seed
+        runner, [1], context=100, max_new_tokens=count, sampling=Sampling(temperature, seed=seed)
     ).tokens
 
 
@@ -57,3 +58,15 @@ def test_what_cannot_be_sampled_with_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         _chosen(_Fixed(0.0, 1.0), temperature, seed)
+
+
+def test_each_token_comes_with_its_logit_and_probability() -> None:
+    found = generate(_Fixed(1.0, 3.0, 2.0), [1], context=9, max_new_tokens=2)
+    assert found.tokens == [1, 1] and found.logits == [3.0, 3.0]
+    expected = torch.tensor([1.0, 3.0, 2.0]).log_softmax(0)[1]
+    assert found.logprobs == pytest.approx([float(expected)] * 2)
+
+
+def test_a_listener_ends_the_text() -> None:
+    found = generate(_Fixed(0.0, 1.0), [0], context=9, on_token=lambda token: True)
+    assert (found.tokens, found.stopped) == ([1], "stop string")

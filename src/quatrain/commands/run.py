@@ -26,18 +26,24 @@ from quatrain.commands._common import (
     check_program,
     print_json,
 )
-from quatrain.runtime.sampling import check_sampling
+from quatrain.commands._sampling import (
+    MaxNewTokens,
+    MinP,
+    RepetitionPenalty,
+    Seed,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+)
+from quatrain.runtime.sampling import Sampling
+from quatrain.runtime.stop_strings import TextUntil
 
 if TYPE_CHECKING:
     from quatrain.runtime.text_generation import TextGeneration
 
 
 Prompt = Annotated[str, typer.Option(metavar="TEXT", help="What to continue.")]
-MaxNewTokens = Annotated[int, typer.Option(metavar="N", min=1)]
-Temperature = Annotated[float, typer.Option(metavar="T", help="0: always the most likely token.")]
-Seed = Annotated[
-    int, typer.Option(metavar="S", help="For a temperature above 0: from 0 to 2^64 - 1.")
-]
 Profile = Annotated[
     Path | None,
     typer.Option(
@@ -58,7 +64,12 @@ def run(
     chat_template: ChatTemplate = None,
     max_new_tokens: MaxNewTokens = 256,
     temperature: Temperature = 0.0,
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
+    repetition_penalty: RepetitionPenalty = 1.0,
     seed: Seed = 0,
+    stop: Stop = None,
     device: Device = "auto",
     emulate: Emulate = None,
     as_on: AsOn = None,
@@ -70,7 +81,8 @@ def run(
 
     Example: `quatrain run smollm2.pte --chat --prompt "Why is the sky blue?"`
     """
-    check_sampling(temperature, seed)
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    TextUntil(stop or ())
     said = chat_options(chat, system, tools, template_var, chat_template)
     if profile:
         check_output(profile, "--profile")
@@ -84,7 +96,7 @@ def run(
 
     found = generate_text(
         model, prompt, chat=chat, chat_options=said, tokenizer=tokenizer,
-        max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, device=device,
+        max_new_tokens=max_new_tokens, sampling=sampling, stop=stop or (), device=device,
         emulate=emulate, profile=profile,
         on_text=None if json else lambda text: print(text, end="", flush=True),
         arithmetic=arithmetic_as_on(as_on),

@@ -8,7 +8,10 @@ from typing import Literal, Protocol
 import torch
 
 from quatrain.errors import InputError
-from quatrain.runtime.sampling import check_sampling
+from quatrain.runtime.sampling import GREEDY, Sampling
+from quatrain.runtime.token_choice import TokenChoice
+
+Stopped = Literal["end of sequence", "length", "context", "stop string"]
 
 
 class Runner(Protocol):
@@ -44,14 +47,20 @@ class Generation:
     Attributes:
         prompt: The tokens that it continued.
         tokens: Those that it generated, the end-of-sequence token not among them.
-        stopped: By an end-of-sequence token, by `max_new_tokens`, or because the context was full.
+        logits: Of each of them, as the model gave it.
+        logprobs: Of each of them the natural logarithm of its probability by the model, whatever
+            the sampling made of it.
+        stopped: By an end-of-sequence token, by `max_new_tokens`, because the context was full, or
+            by `on_token`.
         prefill_seconds: How long the prompt took, and with it the first token.
         decode_seconds: How long all others took.
     """
 
     prompt: list[int]
     tokens: list[int]
-    stopped: Literal["end of sequence", "length", "context"]
+    logits: list[float]
+    logprobs: list[float]
+    stopped: Stopped
     prefill_seconds: float
     decode_seconds: float
 
@@ -75,9 +84,8 @@ def generate(
     context: int,
     max_new_tokens: int = 256,
     eos_ids: Sequence[int] = (),
-    temperature: float = 0.0,
-    seed: int = 0,
-    on_token: Callable[[int], None] | None = None,
+    sampling: Sampling = GREEDY,
+    on_token: Callable[[int], bool | None] | None = None,
 ) -> Generation:
     """Continue `prompt` until an end-of-sequence token, `max_new_tokens`, or a full context.
 
@@ -88,40 +96,45 @@ def generate(
             program's runner.
         max_new_tokens: How many to generate at most.
         eos_ids: The tokens that end a text, such as `Tokenizer.eos_ids`.
-        temperature: 0 takes the most likely token; above it, tokens are sampled from
-            softmax(logits / temperature).
-        seed: For sampling, from 0 to 2^64 - 1.
-        on_token: Called with each token as it comes.
+        sampling: How each token is chosen; the most likely one unless it says otherwise.
+        on_token: Called with each token as it comes; the text ends where it returns True.
 
     Raises:
-        InputError: Where the prompt is empty or longer than `context`, or `temperature` or
-            `seed` cannot be sampled with.
+        InputError: Where the prompt is empty or longer than `context`.
     """
     prompt = list(prompt)
     check_prompt(prompt, context)
-    choose = _sampler(temperature, seed)
+    choose = TokenChoice(sampling)
     runner.reset()
 
     start = time.perf_counter()
-    token = choose(runner.forward(torch.tensor([prompt]), torch.tensor([0])))
+    row = runner.forward(torch.tensor([prompt]), torch.tensor([0])).reshape(-1)
+    token = choose(row, prompt)
     prefilled = time.perf_counter()
     tokens: list[int] = []
-    stopped: Literal["end of sequence", "length", "context"] = "length"
+    logits: list[float] = []
+    logprobs: list[float] = []
+    stopped: Stopped = "length"
     while len(tokens) < max_new_tokens:
         if token in eos_ids:
             stopped = "end of sequence"
             break
         tokens.append(token)
-        if on_token:
-            on_token(token)
+        logits.append(float(row[token]))
+        logprobs.append(float(row.double().log_softmax(-1)[token]))
+        if on_token and on_token(token):
+            stopped = "stop string"
+            break
         if len(tokens) == max_new_tokens:
             break
         position = len(prompt) + len(tokens) - 1
         if position >= context:
             stopped = "context"
             break
-        token = choose(runner.forward(torch.tensor([[token]]), torch.tensor([position])))
-    return Generation(prompt, tokens, stopped, prefilled - start, time.perf_counter() - prefilled)
+        row = runner.forward(torch.tensor([[token]]), torch.tensor([position])).reshape(-1)
+        token = choose(row, prompt + tokens)
+    decoded = time.perf_counter() - prefilled
+    return Generation(prompt, tokens, logits, logprobs, stopped, prefilled - start, decoded)
 
 
 def check_prompt(tokens: Sequence[int], context: int) -> None:
@@ -133,20 +146,3 @@ def check_prompt(tokens: Sequence[int], context: int) -> None:
             f"the prompt has {len(tokens)} tokens, the program's context holds {context}; "
             "shorten it, or export with a larger --max-seq-len"
         )
-
-
-def _sampler(temperature: float, seed: int) -> Callable[[torch.Tensor], int]:
-    check_sampling(temperature, seed)
-    generator = torch.Generator().manual_seed(seed)
-
-    def choose(logits: torch.Tensor) -> int:
-        row = logits.reshape(-1).double()
-        if temperature == 0:
-            return int(row.argmax())
-        # From the largest down: a small temperature makes the others -inf, and none NaN.
-        weights = torch.softmax((row - row.max()) / temperature, -1)
-        if weights.isnan().any():  # of a broken model
-            return int(row.argmax())
-        return int(torch.multinomial(weights, 1, generator=generator))
-
-    return choose

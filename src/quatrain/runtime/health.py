@@ -9,11 +9,10 @@ ones and 2 of 3 loops. At first they caught 44: garbled texts of 24 tokens passe
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 
-from quatrain.runtime.generate import Runner
+from quatrain.runtime.generate import Runner, Stopped
 
 _FEWEST = 8  # tokens that a judgement needs
 _LONGEST_RUN = 6  # one token so often in a row
@@ -79,7 +78,7 @@ def entropy(logits: torch.Tensor) -> float:
 def judge(
     tokens: Sequence[int],
     entropies: Sequence[float],
-    stopped: Literal["end of sequence", "length", "context"],
+    stopped: Stopped,
 ) -> Health:
     """The health of the generated `tokens`; `entropies` of the steps that chose them."""
     finite = [value for value in entropies if value == value]

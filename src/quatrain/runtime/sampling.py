@@ -1,13 +1,58 @@
-"""What can be sampled with; torch-free, so that a wrong option is refused at once."""
+"""How tokens are chosen; torch-free, so that a wrong option is refused at once."""
 
 import math
+from dataclasses import dataclass
 
 from quatrain.errors import InputError
 
 
-def check_sampling(temperature: float, seed: int) -> None:
-    """Refuse, with `InputError`, what cannot be sampled with."""
-    if not 0 <= temperature < math.inf:
-        raise InputError(f"--temperature is {temperature}, expected a number of 0 or more")
-    if not 0 <= seed < 2**64:
-        raise InputError(f"--seed is {seed}, expected an integer from 0 to 2^64 - 1")
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen from logits, as transformers' generation does with the same
+    names: the penalty, then temperature, top-k, top-p, min-p.
+
+    Attributes:
+        temperature: 0 takes the most likely token; above it, tokens are drawn from
+            softmax(logits / temperature).
+        top_k: Draw among so many of the most likely tokens; 0 is all.
+        top_p: Draw among the most likely tokens that together have this probability, 0 to 1.
+        min_p: Leave out tokens less likely than this times the most likely one, 0 to 1.
+        repetition_penalty: What logits of tokens that are in the context already are divided by,
+            where they are negative multiplied by (Keskar et al., 2019); 1 changes nothing.
+        seed: Of the draws, from 0 to 2^64 - 1.
+
+    Raises:
+        InputError: Where a value cannot be sampled with, or would change nothing: the four that
+            a temperature of 0 leaves without a choice.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        wrong = {
+            "--temperature": (0 <= self.temperature < math.inf, "a number of 0 or more"),
+            "--top-k": (self.top_k >= 0, "a number of tokens, or 0 for all"),
+            "--top-p": (0 < self.top_p <= 1, "a probability above 0, at most 1"),
+            "--min-p": (0 <= self.min_p <= 1, "a probability from 0 to 1"),
+            "--repetition-penalty": (0 < self.repetition_penalty < math.inf, "a number above 0"),
+            "--seed": (0 <= self.seed < 2**64, "an integer from 0 to 2^64 - 1"),
+        }
+        for option, (right, expected) in wrong.items():
+            if not right:
+                value = getattr(self, option[2:].replace("-", "_"))
+                raise InputError(f"{option} is {value}, expected {expected}")
+        narrowed = {"--top-k": self.top_k > 0, "--top-p": self.top_p < 1, "--min-p": self.min_p > 0}
+        for option, given in narrowed.items():
+            if given and self.temperature == 0:
+                raise InputError(
+                    f"{option} chooses among tokens that are drawn, and with --temperature 0 the "
+                    "most likely one is taken; give a --temperature above 0, or leave it out"
+                )
+
+
+GREEDY = Sampling()

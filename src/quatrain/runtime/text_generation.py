@@ -1,6 +1,6 @@
 """Text from a program: its tokenizer, its runtime, and whether what it writes looks like text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,7 +13,8 @@ from quatrain.program import Program, open_program
 from quatrain.runtime.generate import Generation, check_prompt, generate
 from quatrain.runtime.health import Health, WatchedRunner, judge
 from quatrain.runtime.load import load_runner, require_tokens_to_logits
-from quatrain.runtime.sampling import check_sampling
+from quatrain.runtime.sampling import GREEDY, Sampling
+from quatrain.runtime.stop_strings import TextUntil
 from quatrain.runtime.token_ids import check_token_ids
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
 from quatrain.tokenizer.chat_prompt import ChatOptions, chat_prompt
@@ -33,6 +34,7 @@ class TextGeneration:
         device: What the program ran on, in words for people.
         health: Whether the text looks like a model at work.
         operators: Where a decode step spends its time, if that was asked for.
+        stop_string: The one that ended the text, if one did; the text goes up to it.
     """
 
     text: str
@@ -40,6 +42,7 @@ class TextGeneration:
     device: str
     health: Health
     operators: "list[OperatorTime] | None" = None
+    stop_string: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The generation as plain data, ready for JSON, where the device is the "runtime"."""
@@ -47,8 +50,11 @@ class TextGeneration:
         fields = {
             "text": self.text,
             "tokens": generation.tokens,
+            "logits": generation.logits,
+            "logprobs": generation.logprobs,
             "prompt_tokens": generation.prompt,
             "stopped": generation.stopped,
+            "stop_string": self.stop_string,
             "runtime": self.device,
             "prefill_tokens_per_second": generation.prefill_tokens_per_second,
             "decode_tokens_per_second": generation.decode_tokens_per_second,
@@ -67,8 +73,8 @@ def generate_text(
     chat_options: ChatOptions | None = None,
     tokenizer: Path | str | None = None,
     max_new_tokens: int = 256,
-    temperature: float = 0.0,
-    seed: int = 0,
+    sampling: Sampling = GREEDY,
+    stop: Sequence[str] = (),
     device: str = "auto",
     emulate: str | None = None,
     profile: Path | str | None = None,
@@ -84,8 +90,8 @@ def generate_text(
         chat_options: What that template is given besides.
         tokenizer: A tokenizer.json; None is the one beside the program.
         max_new_tokens: As in `generate`.
-        temperature: As in `generate`.
-        seed: As in `generate`.
+        sampling: As in `generate`.
+        stop: Texts of which the first one that it writes ends it, and is not shown.
         device: As in `load_runner`.
         emulate: As in `load_runner`.
         profile: Where to write a Chrome trace of one decode step on the GPU.
@@ -95,7 +101,7 @@ def generate_text(
     Raises:
         InputError: Where an argument is wrong, before the program is loaded; and as `load_runner`.
     """
-    check_sampling(temperature, seed)
+    until = TextUntil(stop)
     if profile:
         device = _device_to_profile(device)
     program = program if isinstance(program, Program) else open_program(program)
@@ -109,17 +115,25 @@ def generate_text(
     runner = load_runner(program, device, emulate, arithmetic)
     if profile:
         _check_timestamps(cast("WgpuRunner", runner))
-    stream, show = words.stream(), on_text or (lambda text: None)
+    stream, shown = words.stream(), ""
+
+    def show(text: str) -> bool:
+        nonlocal shown
+        shown += text
+        if text and on_text:
+            on_text(text)
+        return until.found is not None
+
     watched = WatchedRunner(runner)
     generation = generate(
         watched, tokens, context=context, max_new_tokens=max_new_tokens,
-        eos_ids=end_ids(words.eos_ids, runner.metadata), temperature=temperature, seed=seed,
-        on_token=lambda token: show(stream.push(token)),
+        eos_ids=end_ids(words.eos_ids, runner.metadata), sampling=sampling,
+        on_token=lambda token: show(until.push(stream.push(token))),
     )  # fmt: skip
-    show(stream.finish())
+    show(until.push(stream.finish()) + until.finish())
     health = judge(generation.tokens, watched.entropies, generation.stopped)
     times = _profile(cast("WgpuRunner", runner), len(tokens), Path(profile)) if profile else None
-    return TextGeneration(words.decode(generation.tokens), generation, runner.device, health, times)
+    return TextGeneration(shown, generation, runner.device, health, times, until.found)
 
 
 def _device_to_profile(device: str) -> str:

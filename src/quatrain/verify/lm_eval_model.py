@@ -7,7 +7,6 @@ that types are checked without it.
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from tqdm import tqdm
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.runtime.generate import generate
+from quatrain.runtime.sampling import Sampling
 from quatrain.tokenizer.chat import pick, render
 from quatrain.verify.lm_eval_runner import open_lm_eval_runner
 
@@ -175,17 +175,15 @@ class QuatrainLM(TemplateLM):
         text = ""
         stream = self.words.stream()
 
-        def listen(token: int) -> None:
+        def ends(token: int) -> bool:
             nonlocal text
             text += stream.push(token)
-            if any(term and term in text for term in until):
-                raise _Ended
+            return any(term and term in text for term in until)
 
-        with suppress(_Ended):
-            generate(
-                self.runner.decoder(), prompt, context=self.max_length, max_new_tokens=room,
-                eos_ids=self.words.eos_ids, temperature=temperature, on_token=listen,
-            )  # fmt: skip
+        generate(
+            self.runner.decoder(), prompt, context=self.max_length, max_new_tokens=room,
+            eos_ids=self.words.eos_ids, sampling=Sampling(temperature), on_token=ends,
+        )  # fmt: skip
         return postprocess_generated_text(text + stream.finish(), until, None)
 
     def apply_chat_template(
@@ -206,10 +204,6 @@ class QuatrainLM(TemplateLM):
     def tokenizer_name(self) -> str:
         """What the tokenizer was read from, for lm-eval's cache of requests."""
         return self.words.source
-
-
-class _Ended(Exception):
-    """What a task ends a text with was written."""
 
 
 def _score(logs: torch.Tensor, ids: Sequence[int]) -> tuple[float, bool]:

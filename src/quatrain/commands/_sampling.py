@@ -1,0 +1,30 @@
+"""The options of verbs that generate text: how tokens are chosen, and what ends it."""
+
+from typing import Annotated
+
+import typer
+
+MaxNewTokens = Annotated[int, typer.Option(metavar="N", min=1, help="Tokens at most.")]
+Temperature = Annotated[float, typer.Option(metavar="T", help="0: always the most likely token.")]
+TopK = Annotated[
+    int, typer.Option(metavar="K", help="Draw among the K most likely tokens; 0: among all.")
+]
+TopP = Annotated[
+    float,
+    typer.Option(metavar="P", help="Draw among the most likely tokens of probability P together."),
+]
+MinP = Annotated[
+    float,
+    typer.Option(metavar="P", help="Leave out tokens less likely than P times the most likely."),
+]
+RepetitionPenalty = Annotated[
+    float,
+    typer.Option(metavar="X", help="Above 1: tokens of the prompt and the answer less likely."),
+]
+Seed = Annotated[
+    int, typer.Option(metavar="S", help="For a temperature above 0: from 0 to 2^64 - 1.")
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TEXT", help="End before this text; may be repeated."),
+]
