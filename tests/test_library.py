@@ -39,7 +39,10 @@ quatrain.write_program(quatrain.open_program("m.pte"), "copy.pte")
 assert_type(quatrain.find_tokenizer("m.pte"), Path)
 runner = quatrain.load_runner("m.pte", "reference")
 assert_type(runner, ProgramRunner)
-generation = quatrain.generate(runner, Tokenizer.load("t").encode("x"), context=64)
+sampling = quatrain.Sampling(temperature=0.7, top_p=0.9)
+generation = quatrain.generate(
+    runner, Tokenizer.load("t").encode("x"), context=64, sampling=sampling
+)
 assert_type(generation, Generation)
 assert_type(quatrain.generate_text("m.pte", "x"), TextGeneration)
 assert_type(quatrain.verify_program("m.pte", "c"), VerifyReport)
