@@ -30,6 +30,7 @@ VERBS = (
     "verify",
     "evaluate",
     "diagnose",
+    "release",
 )
 
 HELP_OPTIONS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}

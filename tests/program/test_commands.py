@@ -1,14 +1,12 @@
 """`quatrain inspect` and `quatrain retarget`, as a user runs them, and the HTML page."""
 
 import json
-import os
-import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import typer
+from tests.support.browser import dom, needs_chromium, screenshot, width_on_a_phone
 from tests.support.programs import artifact
 from typer.testing import CliRunner, Result
 
@@ -19,7 +17,6 @@ from quatrain.program import open_program
 from quatrain.program.inspect.html import render_page
 
 DYNAMIC, WEIGHT_ONLY = artifact("peer-8da4w-fp32"), artifact("peer-weight-only-fp32")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def run(command, *arguments: object) -> Result:
@@ -174,48 +171,19 @@ def test_the_page_of_another_backend_renders() -> None:
     assert "XnnpackBackend" in render_page(open_program(artifact("peer-xnnpack-8da4w")))
 
 
-CHROMIUM_FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install)")
+@needs_chromium
 def test_the_page_in_a_browser(tmp_path: Path) -> None:
-    html, picture = tmp_path / "page.html", tmp_path / "page.png"
+    html = tmp_path / "page.html"
     assert run(inspect, artifact("peer-8da4w-fp16-emb4"), "--html", html).exit_code == 0
-    common = [str(CHROMIUM), *CHROMIUM_FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]
-    options = {"capture_output": True, "text": True, "timeout": 120, "env": os.environ}
-    shot = [*common, "--window-size=1100,1400", f"--screenshot={picture}", html.as_uri()]
-    subprocess.run(shot, check=True, **options)
-    assert picture.read_bytes()[:4] == b"\x89PNG" and picture.stat().st_size > 20_000
-    dom = subprocess.run([*common, "--dump-dom", html.as_uri()], check=True, **options).stdout
+    picture = screenshot(html, tmp_path)
+    assert picture[:4] == b"\x89PNG" and len(picture) > 20_000
+    tree = dom(html, tmp_path)
     for wanted in ('id="sizes"', 'id="map"', 'id="chain"', "layers.1.feed_forward.w2"):
-        assert wanted in dom
+        assert wanted in tree
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install)")
+@needs_chromium
 def test_the_page_fits_a_phone(tmp_path: Path) -> None:
     """360 pixels wide: nothing but what scrolls by itself is wider."""
     assert run(inspect, DYNAMIC, "--html", tmp_path / "page.html").exit_code == 0
-    measured = "document.title = frame.contentDocument.documentElement.scrollWidth"
-    (tmp_path / "phone.html").write_text(
-        '<iframe id="frame" src="page.html" style="width: 360px; height: 800px; border: 0">'
-        f"</iframe><script>frame.onload = () => {{ {measured} }}</script>"
-    )
-    command = [
-        str(CHROMIUM), *CHROMIUM_FLAGS, f"--user-data-dir={tmp_path / 'profile'}",
-        "--allow-file-access-from-files", "--virtual-time-budget=5000", "--dump-dom",
-        (tmp_path / "phone.html").as_uri(),
-    ]  # fmt: skip
-    dom = subprocess.run(
-        command, check=True, capture_output=True, text=True, timeout=120, env=os.environ
-    ).stdout
-    width = re.search(r"<title>(\d+)</title>", dom)
-    assert width and int(width[1]) <= 360
+    assert width_on_a_phone(tmp_path / "page.html", tmp_path) <= 360

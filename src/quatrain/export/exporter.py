@@ -84,7 +84,9 @@ def export_checkpoint(
                 make_weight_only(temporary, rows, planned, backbone)
             check_program(temporary, planned, options, backbone)
         if options.target is not None:
-            _fit_to_target(temporary, options.target, output)
+            _fit_to_target(temporary, options.target)
+        if options.target is not None and options.examine:
+            require_target(open_program(temporary), options.target, output)
     notes += notes_on_tokenizer(output, list(brought))
     return ExportReport(
         output=output,
@@ -99,14 +101,12 @@ def export_checkpoint(
     )
 
 
-def _fit_to_target(path: Path, target: TargetChoice, output: Path) -> None:
-    """Write the program at `path`, to be called `output`, in what the target's release registers,
-    and refuse one that would fail there."""
+def _fit_to_target(path: Path, target: TargetChoice) -> None:
+    """Write the program at `path` in what the target's release registers."""
     if target.runtime is not None and needs_older_forms(target.runtime):
         program = open_program(path)
         write_older_operators(program)
         write_program(program, path)
-    require_target(open_program(path), target, output)
 
 
 def context_length(opened: Checkpoint, asked: int | None) -> int:

@@ -30,6 +30,7 @@ class ExportOptions:
             that would fail there.
         scheme_plan: The scheme of each int4 linear on Vulkan; `scheme` is then 8da4w, or the only
             one that it has.
+        examine: Whether that is refused; False is for who asks the doctor afterwards.
 
     Raises:
         InputError: Where a value is not one of these, or they contradict each other.
@@ -44,6 +45,7 @@ class ExportOptions:
     allow_fallback: bool = False
     target: TargetChoice | None = None
     scheme_plan: SchemePlan | None = None
+    examine: bool = True
 
     @property
     def compile_options(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from quatrain.targets.runtimes import newest_release, require_release
 from quatrain.targets.triggers import GPU_TRIGGERS, TRIGGERS
 
 _ORDER = ("certain", "conditional", "possible")
-_FAILURES = ("wrong", "does not load")
+FAILURES = ("wrong", "does not load")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Finding:
     @property
     def applies(self) -> bool:
         """Whether it counts as a failed check: what is only possible or slow does not."""
-        return self.certainty != "possible" and self.kind in _FAILURES
+        return self.certainty != "possible" and self.kind in FAILURES
 
     def __str__(self) -> str:
         """One line: what happens, where first, and the remedy."""

@@ -1,10 +1,9 @@
 """A report as one self-contained HTML page: no script, no font and no picture from elsewhere."""
 
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from quatrain.atomic_files import whole_file
 from quatrain.int4 import Scheme
@@ -44,19 +43,33 @@ def render_page(program: Program) -> str:
     """The page for `program`, as HTML text."""
     report = inspect_program(program)
     graph = only_graph(program)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["size"] = _size
-    source = files("quatrain.program.inspect").joinpath("page.html").read_text(encoding="utf-8")
-    return environment.from_string(source).render(
-        report=report,
-        name=program.path.name,
-        slices=_slices(report),
-        roles=[role for role in _ROLES if any(lin.role == role for lin in report.linears)],
-        layers=_layers(report),
-        elsewhere=[linear for linear in report.linears if linear.layer is None],
-        colours=_COLOURS,
-        groups=_groups(graph, report.linears) if graph else [],
+    return (
+        page_environment("quatrain.program.inspect")
+        .get_template("page.html")
+        .render(
+            report=report,
+            name=program.path.name,
+            slices=_slices(report),
+            roles=[role for role in _ROLES if any(lin.role == role for lin in report.linears)],
+            layers=_layers(report),
+            elsewhere=[linear for linear in report.linears if linear.layer is None],
+            colours=_COLOURS,
+            groups=_groups(graph, report.linears) if graph else [],
+        )
     )
+
+
+def page_environment(package: str) -> Environment:
+    """What renders the templates of `package`, which may include this one's style.css.
+
+    Sizes in bytes have a filter, `size`.
+    """
+    loaders = [PackageLoader(name, "") for name in (package, "quatrain.program.inspect")]
+    environment = Environment(
+        loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["size"] = _size
+    return environment
 
 
 def write_page(program: Program, path: Path) -> None:

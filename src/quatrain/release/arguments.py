@@ -1,0 +1,39 @@
+"""What can be refused before anything is fetched or opened, and without importing torch."""
+
+from pathlib import Path
+
+from quatrain.checkpoint.files.hub import readable
+from quatrain.checkpoint.open import detect
+from quatrain.errors import InputError
+from quatrain.release.spec import ReleaseSpec
+from quatrain.release.store import MANIFEST, WORK
+from quatrain.tokenizer.files import require_tokenizer
+
+
+def check_arguments(model: Path | str | None, output: Path, spec: ReleaseSpec) -> None:
+    """Raise `InputError` where `model` is nothing that is read, `output` cannot be a release's
+    folder, or a file that `spec` names cannot be read; `model` is None where it is to be fetched.
+    """
+    if model is not None:
+        detect(model)
+    require_own_folder(output, None if model is None else readable(Path(model)))
+    if spec.tokenizer is not None:
+        require_tokenizer(spec.tokenizer)
+    if spec.text is not None:
+        try:
+            spec.text.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--text {spec.text}: cannot be read as text: {error}") from error
+
+
+def require_own_folder(folder: Path, source: Path | None) -> None:
+    """Refuse, with `InputError`, a folder that holds something else than a release."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"-o {folder}: is a file, expected a folder to write into")
+    if source is not None and folder.resolve() in (source.resolve(), *source.resolve().parents):
+        raise InputError(f"-o {folder}: holds the model itself; name a new folder for the release")
+    names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+    if names and not {MANIFEST, WORK} & set(names):
+        raise InputError(
+            f"-o {folder}: holds other files ({names[0]}); name a new folder for the release"
+        )

@@ -1,0 +1,53 @@
+"""manifest.json: what a release consists of, and all that it takes to make the same bytes again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from quatrain.quantize.resumable import sha256_of
+from quatrain.release.spec import ReleaseSpec, key_of
+from quatrain.release.store import versions
+
+FORMAT = "quatrain-release-1"
+
+
+def manifest(
+    report: Mapping[str, Any],
+    spec: ReleaseSpec,
+    sources: Mapping[str, list[dict[str, Any]]],
+    checkpoint: Mapping[str, str] | None,
+    files: Sequence[Path],
+) -> dict[str, Any]:
+    """What was made of what.
+
+    Args:
+        report: From `report_data`.
+        spec: What was asked for.
+        sources: Name, bytes and SHA-256 of each file of the model ("source"), and of the one that
+            it was measured against ("reference"), where that is another.
+        checkpoint: The SHA-256 of what was quantized, by file; None where nothing was.
+        files: All files of the release but this one.
+    """
+    return {
+        "format": FORMAT,
+        "name": report["name"],
+        "made_with": versions(),
+        **sources,
+        "licence": report["licence"],
+        "options": _options(spec),
+        "checkpoint": checkpoint,
+        "programs": {file["file"]: file["phones"] for file in report["files"]},
+        "files": {file.name: _digested(file) for file in files},
+        "rebuild": "quatrain release SOURCE -o NEW --spec release.toml, with these versions",
+    }
+
+
+def _options(spec: ReleaseSpec) -> dict[str, Any]:
+    """By the names that they have on the command line; of a path its name alone."""
+    values = {key_of(field.name): getattr(spec, field.name) for field in fields(spec)}
+    return {key: v.name if isinstance(v, Path) else v for key, v in values.items()}
+
+
+def _digested(file: Path) -> dict[str, Any]:
+    return {"bytes": file.stat().st_size, "sha256": sha256_of(file).hexdigest()}

@@ -1,0 +1,94 @@
+"""The report as pages: one self-contained HTML file, and the same in Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from quatrain.program.inspect.html import page_environment
+from quatrain.release.spec import ANY
+
+_MOST = 8  # tokens of a text that are named as those of the largest divergence
+_STEPS = (0.05, 0.2, 1.0)  # nats, from which on a token is underlined once, twice, thrice
+_HEIGHT = 60.0  # of the chart, in its own units: a token is one wide
+_CONTEXT = 6  # tokens shown before one that is named
+
+
+def web_page(report: Mapping[str, Any]) -> str:
+    """The report as HTML text, which loads nothing and runs nothing."""
+    return page_environment("quatrain.release").get_template("page.html").render(**_shown(report))
+
+
+def markdown_page(report: Mapping[str, Any]) -> str:
+    """The report as Markdown."""
+    environment = page_environment("quatrain.release").overlay(autoescape=False)
+    environment.filters["cell"] = _cell
+    return environment.get_template("page.md").render(**_shown(report))
+
+
+def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
+    failed = [one for one in report["gates"] if not one["passed"]]
+    return {
+        "report": report,
+        "failed": failed,
+        "why": {phone["id"]: _why(phone["reasons"]) for phone in report["phones"]},
+        "sizes": {file["file"]: file["bytes"] for file in report["files"]},
+        "releases": _releases(report),
+        "known": _known(report["phones"]),
+        "charts": [
+            {"file": file, "tokens": _levelled(tokens), **_chart(tokens), "most": _most(tokens)}
+            for file, tokens in report["shown"].items()
+            if tokens
+        ],
+    }
+
+
+def _releases(report: Mapping[str, Any]) -> list[str]:
+    found = next((list(one["hazards"]) for one in report["phones"] if one["hazards"]), [])
+    return [release for release in found if release != ANY]
+
+
+def _why(reasons: Sequence[str]) -> str:
+    """The reason that decided: the last one for the scheme, or the CPU's."""
+    starts = ("8da4w:", "weight-only", "the CPU's program:")
+    decisive = [one for one in reasons if one.startswith(starts)]
+    return decisive[-1] if decisive else ""
+
+
+def _known(phones: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every defect that is named in the table, once."""
+    found: dict[str, dict[str, Any]] = {}
+    for phone in phones:
+        for hazards in (phone["hazards"] or {}).values():
+            for one in [*hazards["fails"], *hazards["other"]]:
+                found.setdefault(one["hazard"], one)
+    return sorted(found.values(), key=lambda one: (not one["fails"], one["hazard"]))
+
+
+def _levelled(tokens: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each token with a level from 0 to 3, for how far the predictions of it are apart."""
+    return [{**one, "level": sum((one["kl"] or 0) >= step for step in _STEPS)} for one in tokens]
+
+
+def _chart(tokens: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Bars of a chart whose highest is as high as it is."""
+    values = [one["kl"] or 0.0 for one in tokens]
+    largest = max(values) or 1.0
+    bars = [round(_HEIGHT * value / largest, 2) for value in values]
+    return {"bars": bars, "largest": max(values), "mean": sum(values) / max(1, len(values) - 1)}
+
+
+def _most(tokens: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    order = sorted(range(1, len(tokens)), key=lambda i: (-tokens[i]["kl"], i))[:_MOST]
+    return [
+        {
+            "at": i,
+            "before": "".join(one["text"] for one in tokens[max(0, i - _CONTEXT) : i]),
+            "text": tokens[i]["text"],
+            "kl": tokens[i]["kl"],
+        }
+        for i in order
+    ]
+
+
+def _cell(text: str) -> str:
+    """`text` in a cell of a Markdown table."""
+    return " ".join(text.replace("|", "\\|").split())

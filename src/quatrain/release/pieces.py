@@ -1,0 +1,155 @@
+"""What a release is made of, each piece a function of a folder to write to and plain arguments.
+
+A function's name is the kind of its `quatrain.release.store.Piece`; what it gives is plain data,
+for JSON, in which nothing depends on where or when.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quatrain.export.exporter import export_checkpoint
+from quatrain.export.options import ExportOptions
+from quatrain.program import open_program
+from quatrain.quantize.calibration import Calibration
+from quatrain.quantize.pipeline import quantize_model
+from quatrain.release.quality import Answered, measure_quality
+from quatrain.release.spec import ANY, ReleaseSpec
+from quatrain.release.store import PROGRAM, Made, Piece, Store, make
+from quatrain.stages import Stages
+from quatrain.targets.catalogue import find_gpu
+from quatrain.targets.doctor import examine
+from quatrain.targets.runtimes import known_releases
+from quatrain.tokenizer.files import CONFIG, TOKENIZER, beside
+from quatrain.verify.expected import expected_answers
+from quatrain.verify.verify import verify_program
+
+
+def quantize(folder: Path, source: Path, spec: ReleaseSpec, stages: Stages) -> dict[str, Any]:
+    """The int4 checkpoint of a model in floating point."""
+    calibration = Calibration(scheme=spec.scheme) if spec.scheme and spec.method != "rtn" else None
+    report = quantize_model(
+        source, folder, spec.group_size, spec.embedding, spec.output_layer, stages,
+        spec.tokenizer, None, spec.method, calibration,
+    )  # fmt: skip
+    cost = report.against_floating_point
+    return {
+        "bytes_in": report.bytes_in,
+        "weights_bytes": report.weights_bytes,
+        "relative_rms_error": report.relative_rms_error_by_part,
+        "cost": asdict(cost) if cost else None,
+        "notes": report.notes,
+    }
+
+
+def export(
+    folder: Path, checkpoint: Path, options: ExportOptions, tokenizer: Path | None
+) -> dict[str, Any]:
+    """A program, and the tokenizer beside it as one for all programs of a release."""
+    program = folder / PROGRAM
+    report = export_checkpoint(checkpoint, program, options, None, Stages(), tokenizer)
+    for name in (TOKENIZER, CONFIG):
+        if (own := beside(program, name)).is_file():
+            own.rename(folder / name)
+    kernels: dict[str, int] = {}
+    for row in report.linears:
+        kernels[row.kernel] = kernels.get(row.kernel, 0) + 1
+    return {
+        "bytes": report.bytes,
+        "max_seq_len": report.max_seq_len,
+        "kernels": kernels,
+        "notes": report.notes,
+    }
+
+
+def verify(folder: Path, program: Path, checkpoint: Path, device: str) -> dict[str, Any]:
+    """Whether the program computes what its checkpoint means."""
+    report = verify_program(program, checkpoint, (device,), stages=Stages())
+    problems = [one.problem for one in report.packed if one.problem]
+    problems += [problem for check in report.devices for problem in check.problems]
+    problems += [str(finding) for finding in report.fatal]
+    return {
+        "passed": report.passed,
+        "device": device,
+        "logits_error": report.devices[0].parity.logits_error,
+        "allowed_error": report.allowed_error,
+        "problems": problems,
+        "note": report.note,
+    }
+
+
+def expect(
+    folder: Path, program: Path, prompts: Sequence[str], chat: bool, as_on: Sequence[str | None],
+    new_tokens: int,
+) -> dict[str, Any]:  # fmt: skip
+    """What the program answers on the phones that it is for, as `expected.json` has it."""
+    answers = [
+        asdict(answer)
+        for name in as_on
+        for answer in expected_answers(program, prompts, chat, name, new_tokens)
+    ]
+    return {"prompts": answers}
+
+
+def quality(
+    folder: Path, program: Path, reference: Path | None, text: str, tokens: int,
+    as_on: Sequence[str | None], answers: Sequence[dict[str, Any]],
+) -> dict[str, Any]:  # fmt: skip
+    """How far the program is from floating point."""
+    answered = [Answered(one["prompt_tokens"], one["tokens"]) for one in answers]
+    return measure_quality(program, reference, text, tokens, as_on, answered)
+
+
+def doctor(folder: Path, program: Path, gpus: Sequence[str], name: str) -> dict[str, Any]:
+    """The known defects that the program, which will be called `name`, meets on each of `gpus`, in
+    each release, and in any."""
+    opened = open_program(program)
+
+    def found(gpu: str, release: str) -> list[dict[str, Any]]:
+        runtime = None if release == ANY else release
+        return [one.as_dict() for one in examine(opened, find_gpu(gpu), runtime, Path(name))]
+
+    return {gpu: {each: found(gpu, each) for each in (*known_releases(), ANY)} for gpu in gpus}
+
+
+FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
+    function.__name__: function for function in (quantize, export, verify, expect, quality, doctor)
+}
+
+
+def make_all(store: Store, pieces: Sequence[Piece], jobs: int, stages: Stages) -> list[Made]:
+    """Make those of `pieces` that are not there, `jobs` at a time, each in a process of its own
+    where that is more than one; each is told as it ends."""
+    missing = [piece for piece in pieces if store.find(piece) is None]
+    store.folder.mkdir(parents=True, exist_ok=True)
+    if jobs > 1 and len(missing) > 1:
+        _in_processes(store, missing, min(jobs, len(missing)), stages)
+    else:
+        for piece in missing:
+            with stages(piece.title):
+                make(store.place(piece), piece, FUNCTIONS[piece.kind])
+    found = [store.find(piece) for piece in pieces]
+    return [made for made in found if made is not None]
+
+
+def _in_processes(store: Store, pieces: Sequence[Piece], jobs: int, stages: Stages) -> None:
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    # Not forked: torch's threads do not survive it.
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,))
+    with pool, stages(f"{jobs} at a time: " + ", ".join(one.title for one in pieces)) as advance:
+        waiting = [
+            pool.submit(make, store.place(piece), piece, FUNCTIONS[piece.kind]) for piece in pieces
+        ]
+        try:
+            for done, future in enumerate(as_completed(waiting), 1):
+                future.result()
+                advance(done / len(waiting))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

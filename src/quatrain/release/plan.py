@@ -1,0 +1,209 @@
+"""Which file goes to which phone, and why: decided from headers, before any work."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from quatrain.checkpoint.checkpoint import Checkpoint
+from quatrain.errors import InputError
+from quatrain.export.for_target import planned_program
+from quatrain.export.options import ExportOptions
+from quatrain.export.plan.plan import CheckpointPlan, QuantizeRequest, hollow_source
+from quatrain.export.plan.programs import PlannedBytes, programs_of
+from quatrain.export.request import ExportRequest
+from quatrain.int4 import Scheme
+from quatrain.release.spec import ReleaseSpec
+from quatrain.targets import TargetChoice, choose_for_target
+from quatrain.targets.as_on import arithmetic_as_on
+from quatrain.targets.phones import Phone, find_device, find_phone, load_phones
+from quatrain.targets.runtimes import needs_older_forms
+
+CPU = "cpu"
+_MAKERS = ("-exynos", "-snapdragon")  # of phones that are sold with either
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """A program that will be written: its name, how it is exported, and how large it will be."""
+
+    file: str
+    options: ExportOptions
+    bytes: PlannedBytes
+
+
+@dataclass(frozen=True)
+class PhonePlan:
+    """What one phone gets.
+
+    Attributes:
+        id: Of the phone or GPU, as in the catalogue.
+        name: The same for people.
+        gpu: The profile of its GPU; None where there is none.
+        file: Of its program.
+        reasons: Why that one, sentences.
+        as_on: Whose arithmetic it computes: its GPU's, where that differs from the usual.
+    """
+
+    id: str
+    name: str
+    gpu: str | None
+    file: str
+    reasons: list[str]
+    as_on: str | None = None
+
+
+@dataclass(frozen=True)
+class ReleasePlan:
+    """What a release will consist of.
+
+    Attributes:
+        source: The path that is read.
+        name: What its files begin with.
+        checkpoint: What is quantized; None where the source is a checkpoint.
+        files: The programs.
+        phones: What each phone gets.
+    """
+
+    source: str
+    name: str
+    checkpoint: CheckpointPlan | None
+    files: list[PlannedFile]
+    phones: list[PhonePlan] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as plain data, ready for JSON."""
+        files = [
+            {
+                "file": one.file,
+                "backend": one.options.backend,
+                "scheme": one.options.scheme,
+                "activation_dtype": one.options.activation_dtype,
+                "predicted_bytes": asdict(one.bytes),
+                "phones": [phone.id for phone in self.phones if phone.file == one.file],
+            }
+            for one in self.files
+        ]
+        phones = [asdict(phone) for phone in self.phones]
+        checkpoint = asdict(self.checkpoint) if self.checkpoint else None
+        said = {"source": self.source, "name": self.name, "checkpoint": checkpoint}
+        return said | {"files": files, "phones": phones}
+
+    def shared(self, alike: Mapping[str, str]) -> "ReleasePlan":
+        """The plan with one of the files whose bytes are `alike`, by the name of each."""
+        phones = [replace(phone, file=alike[phone.file]) for phone in self.phones]
+        files = [one for one in self.files if alike[one.file] == one.file]
+        return replace(self, files=files, phones=phones)
+
+    def on_cpu(self, failing: Mapping[str, str]) -> "ReleasePlan":
+        """The plan in which phones get the CPU's program, by their ids with why: where there is
+        one. Files that no phone gets any more are left out."""
+        cpu = next((one.file for one in self.files if one.options.backend == "xnnpack"), None)
+        if cpu is None or not failing:
+            return self
+        phones = [
+            replace(one, file=cpu, reasons=[failing[one.id]], as_on=None)
+            if one.id in failing
+            else one
+            for one in self.phones
+        ]
+        wanted = {cpu, *(one.file for one in phones)}
+        files = [one for one in self.files if one.file in wanted]
+        return replace(self, files=files, phones=phones)
+
+    def as_on(self, file: PlannedFile) -> list[str | None]:
+        """Whose arithmetic the phones that get `file` have, each once."""
+        found = dict.fromkeys(one.as_on for one in self.phones if one.file == file.file)
+        return list(found) or [None]
+
+
+def plan_release(source: Path, name: str, spec: ReleaseSpec) -> ReleasePlan:
+    """Decide, from headers alone, what `spec` makes of `source`, the files beginning with `name`.
+
+    Raises `InputError` where the source cannot be read, or a phone is not known.
+    """
+    quantizing = QuantizeRequest(
+        spec.group_size, spec.embedding, spec.output_layer, spec.method, None
+    )
+    hollow, checkpoint = hollow_source(source, quantizing)
+    planner = _Planner(hollow, name, spec)
+    phones = [planner.phone(each) for asked in spec.phones for each in _named(asked)]
+    if spec.cpu or not planner.files:
+        planner.cpu_file()
+    return ReleasePlan(str(source), name, checkpoint, list(planner.files.values()), phones)
+
+
+def _named(asked: str) -> list[str]:
+    """`asked`, or the phones that are called so and are sold with either of two chips."""
+    both = [phone.id for phone in load_phones() if phone.id in [asked + one for one in _MAKERS]]
+    return [asked] if find_phone(asked) or not both else both
+
+
+class _Planner:
+    """Gathers the files that phones need; what is alike is one."""
+
+    def __init__(self, hollow: Checkpoint, name: str, spec: ReleaseSpec) -> None:
+        self.hollow, self.name, self.spec = hollow, name, spec
+        self.planned = replace(planned_program(hollow, spec.max_seq_len), scheme=spec.scheme)
+        self.files: dict[str, PlannedFile] = {}  # by what is asked of each
+
+    def cpu_file(self) -> str:
+        """The file for the CPU."""
+        request = ExportRequest(
+            scheme=Scheme.DYNAMIC_INT8, backend="xnnpack", max_seq_len=self.spec.max_seq_len
+        )
+        planned = self._file(CPU, request.options(), CPU)
+        if isinstance(planned, str):
+            raise InputError(
+                f"no program for the CPU can be made: {planned} Without one: cpu = false in --spec"
+            )
+        return planned.file
+
+    def phone(self, asked: str) -> PhonePlan:
+        """What the phone `asked` gets: its GPU's program, or the CPU's where none is right."""
+        known = find_phone(asked)
+        if known is not None and known.gpu_id is None:
+            return self._on_cpu(known, None, f"there is no profile of its GPU, a {known.gpu}")
+        gpu, phone = find_device(asked)
+        runtime = self.spec.runtime
+        choice = choose_for_target(asked, runtime, self.planned)
+        request = ExportRequest(
+            scheme=self.spec.scheme, target=asked, runtime=runtime,
+            max_seq_len=self.spec.max_seq_len,
+        )  # fmt: skip
+        # The doctor is asked afterwards, of every phone that gets the file.
+        options = replace(request.options(choice), examine=False)
+        planned = self._file(_need(choice), options, gpu.id)
+        if isinstance(planned, str):
+            return self._on_cpu(phone or asked, gpu.id, planned)
+        usual = arithmetic_as_on(gpu.id) == arithmetic_as_on(None)
+        as_on = None if usual or choice.scheme == Scheme.WEIGHT_ONLY else gpu.id
+        name = phone.name if phone else gpu.name
+        return PhonePlan(asked.lower(), name, gpu.id, planned.file, choice.reasons, as_on)
+
+    def _on_cpu(self, phone: Phone | str, gpu: str | None, why: str) -> PhonePlan:
+        said = [f"the CPU's program: {why}"]
+        name, known = (phone, phone) if isinstance(phone, str) else (phone.name, phone.id)
+        return PhonePlan(known.lower(), name, gpu, self.cpu_file(), said)
+
+    def _file(self, need: str, options: ExportOptions, gpu: str) -> PlannedFile | str:
+        """The file for what is needed; or why there can be none."""
+        if need in self.files:
+            return self.files[need]
+        (program,) = programs_of(self.hollow, [options])
+        if program.bytes is None:
+            return str(program.refused)
+        kind = CPU if need == CPU else f"{program.scheme}-{program.activation_dtype}"
+        file, taken = f"{self.name}-{kind}.pte", [one.file for one in self.files.values()]
+        if file in taken:
+            file = f"{self.name}-{kind}-{gpu}.pte"
+        self.files[need] = PlannedFile(file, options, program.bytes)
+        return self.files[need]
+
+
+def _need(choice: TargetChoice) -> str:
+    """What decides on the bytes of a program for a phone."""
+    older = choice.runtime is not None and needs_older_forms(choice.runtime)
+    said = [choice.scheme, choice.activation_dtype, choice.partitioner, older]
+    return json.dumps(said, sort_keys=True)

@@ -1,0 +1,247 @@
+"""How far a program is from floating point: over a text, token by token, and in what it answers."""
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quatrain.errors import InputError
+from quatrain.int4 import Scheme
+from quatrain.program import open_program
+from quatrain.runtime.generate import NamedRunner
+from quatrain.runtime.load import is_vulkan
+from quatrain.stages import Stages
+from quatrain.targets.as_on import arithmetic_as_on
+from quatrain.tokenizer import Tokenizer, find_tokenizer
+from quatrain.verify.evaluated_models import (
+    EvaluatedModel,
+    open_evaluated_float_model,
+    open_evaluated_model,
+)
+from quatrain.verify.side_by_side import SideBySide
+from quatrain.verify.windows import window_logits
+
+_LENGTH = 512  # tokens of a chunk, read from an empty context
+_SHOWN = 200  # tokens of which each one's divergence is kept
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The tokens of a prompt, and those that a program answered."""
+
+    prompt: list[int]
+    tokens: list[int]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well a program predicts a text, in one of its regimes.
+
+    Attributes:
+        as_on: The GPU whose arithmetic it is; None: the usual.
+        regime: "prefill" or "decode" where they differ, else None.
+        tokens: How many were predicted.
+        perplexity: The program's.
+        reference_perplexity: Floating point's; None where there is none, as all below.
+        ratio: The one over the other.
+        ratio_error: The standard error of that, of the differences token by token.
+        kl: The mean KL(floating point || program), in nats.
+        kl_error: The standard error of that.
+        top1_agreement: The part of tokens, 0 to 1, with the same most likely next one.
+    """
+
+    as_on: str | None
+    regime: str | None
+    tokens: int
+    perplexity: float
+    reference_perplexity: float | None = None
+    ratio: float | None = None
+    ratio_error: float | None = None
+    kl: float | None = None
+    kl_error: float | None = None
+    top1_agreement: float | None = None
+
+
+def measure_quality(
+    program: Path,
+    reference: Path | None,
+    text: str,
+    tokens: int,
+    as_on: Sequence[str | None],
+    answered: Sequence[Answered],
+) -> dict[str, Any]:
+    """Measure `program` against the model in floating point `reference` on `tokens` of `text`.
+
+    Gives plain data: "rows", a `Quality` for each arithmetic and regime; "shown", the first tokens
+    of the text with the divergence before each, in the first row; "answers", where floating point
+    would first have said something else than each of `answered`, of which it reads the tokens.
+
+    Raises `InputError` where a model cannot be evaluated, or the text has too few tokens.
+    """
+    first = _opened(program, None)
+    words = Tokenizer.load(find_tokenizer(program))
+    exact = None if reference is None else open_evaluated_float_model(reference, "release")
+    if exact is not None and exact.vocab_size != first.vocab_size:
+        raise InputError(
+            f"--reference {reference}: has a vocabulary of {exact.vocab_size} tokens, the program "
+            f"of {first.vocab_size}; give the model that it was made of"
+        )
+    length = min(_LENGTH, first.context, *(() if exact is None else (exact.context,)))
+    ids = words.encode(text)[:tokens]
+    chunks = [ids[at : at + length] for at in range(0, len(ids), length)]
+    chunks = [chunk for chunk in chunks if len(chunk) > 1]
+    if not chunks:
+        raise InputError("the text to measure on has fewer than two tokens; give a longer --text")
+    with _Reference(exact, chunks, answered) as truth:
+        found = [
+            _measured(runner, window, truth, chunks, name, regime)
+            for name in as_on
+            for runner, window, regime in _regimes(program, name)
+        ]
+        differences = [] if exact is None else truth.differences(words)
+    divergences = found[0][1]
+    shown = None if divergences is None else _shown(words, chunks[0], divergences)
+    rows = [asdict(row) for row, _ in found]
+    return {"rows": rows, "shown": shown, "answers": differences}
+
+
+def _opened(program: Path, as_on: str | None) -> EvaluatedModel:
+    device = "reference" if is_vulkan(open_program(program)) else "executorch"
+    arithmetic = arithmetic_as_on(as_on)
+    return open_evaluated_model(
+        program, device, None, Scheme.DYNAMIC_INT8, "release", Stages(), arithmetic
+    )
+
+
+def _regimes(program: Path, as_on: str | None) -> Iterator[tuple[NamedRunner, int, str | None]]:
+    """(the program as it computes, the tokens of a call, what that is called), one after another:
+    only one is in memory."""
+    opened = _opened(program, as_on)
+    yield opened.load(), opened.window, opened.regime
+    if opened.load_decode is not None:
+        yield opened.load_decode(), opened.window, "decode"
+
+
+class _Reference:
+    """Floating point's log-probabilities of `chunks`, kept in a file, and what it would have said
+    in place of each of `answered`; nothing without a model."""
+
+    def __init__(
+        self,
+        model: EvaluatedModel | None,
+        chunks: Sequence[list[int]],
+        answered: Sequence[Answered],
+    ) -> None:
+        self.logs: torch.Tensor | None = None
+        self.chosen: list[list[int]] = []
+        self._answered = answered
+        self._file = tempfile.TemporaryDirectory(prefix="quatrain-")
+        if model is not None:
+            self._read(model, chunks)
+
+    def __enter__(self) -> "_Reference":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.logs = None
+        self._file.cleanup()
+
+    @torch.inference_mode()
+    def _read(self, model: EvaluatedModel, chunks: Sequence[list[int]]) -> None:
+        asked = [[*one.prompt, *one.tokens] for one in self._answered]
+        runner = model.load()
+        assert isinstance(runner, SideBySide)
+        runner.expect([*chunks, *asked])
+        size = sum(map(len, chunks)) * model.vocab_size
+        # In a file: 4096 tokens of a vocabulary of 128,000 are 2 GB.
+        file = f"{self._file.name}/log-probabilities"
+        with Path(file).open("wb") as opened:
+            os.posix_fallocate(opened.fileno(), 0, size * 4)  # a full disk is an error here
+        logs = torch.from_file(file, shared=True, size=size).view(-1, model.vocab_size)
+        at = 0
+        for chunk in chunks:
+            for rows in window_logits(runner, chunk, model.window):
+                logs[at : at + len(rows)] = rows.log_softmax(-1)
+                at += len(rows)
+        self.logs = logs
+        for tokens, one in zip(asked, self._answered, strict=True):
+            rows = [rows.argmax(-1) for rows in window_logits(runner, tokens, model.window)]
+            self.chosen.append(torch.cat(rows).tolist()[len(one.prompt) - 1 : -1])
+
+    def differences(self, words: Tokenizer) -> list[dict[str, Any] | None]:
+        """Of each answer the text before the first token that floating point would not have said,
+        that token, what it would have said, and the rest; None where it is the same to its end."""
+        found: list[dict[str, Any] | None] = []
+        for one, chosen in zip(self._answered, self.chosen, strict=True):
+            pairs = zip(one.tokens, chosen, strict=True)
+            at = next((i for i, (said, exact) in enumerate(pairs) if said != exact), None)
+            found.append(None if at is None else _difference(words, one.tokens, at, chosen[at]))
+        return found
+
+
+def _difference(words: Tokenizer, tokens: list[int], at: int, chosen: int) -> dict[str, Any]:
+    before = words.decode(tokens[:at])
+    upto, whole = words.decode(tokens[: at + 1]), words.decode(tokens)
+    instead = words.decode([*tokens[:at], chosen])
+    return {
+        "token": at,
+        "before": before,
+        "said": upto[len(before) :],
+        "instead": instead[len(before) :],
+        "after": whole[len(upto) :],
+    }
+
+
+@torch.inference_mode()
+def _measured(
+    runner: NamedRunner, window: int, truth: _Reference, chunks: Sequence[list[int]],
+    as_on: str | None, regime: str | None,
+) -> tuple[Quality, torch.Tensor | None]:  # fmt: skip
+    """The figures, and the divergence before each token of the first chunk but its first."""
+    losses, exact, divergences, same, at = [], [], [], 0, 0
+    for chunk in chunks:
+        rows = torch.cat(list(window_logits(runner, chunk, window))).log_softmax(-1)[:-1]
+        targets = torch.tensor(chunk[1:])
+        losses.append(-rows.gather(1, targets[:, None])[:, 0].double())
+        if truth.logs is not None:
+            want = truth.logs[at : at + len(rows)]
+            exact.append(-want.gather(1, targets[:, None])[:, 0].double())
+            terms = want.exp() * (want - rows)
+            # What floating point rules out (-inf, a pruned token) adds nothing.
+            divergences.append(terms.masked_fill_(want.isneginf(), 0).double().sum(-1).clamp(min=0))
+            same += int((want.argmax(-1) == rows.argmax(-1)).sum())
+        at += len(chunk)
+    loss = torch.cat(losses)
+    found = Quality(as_on, regime, len(loss), float(loss.mean().exp()))
+    if truth.logs is None:
+        return found, None
+    wanted, divergence = torch.cat(exact), torch.cat(divergences)
+    ratio = float((loss - wanted).mean().exp())
+    compared = Quality(
+        as_on, regime, len(loss), found.perplexity,
+        reference_perplexity=float(wanted.mean().exp()),
+        ratio=ratio,
+        ratio_error=ratio * _error(loss - wanted),
+        kl=float(divergence.mean()),
+        kl_error=_error(divergence),
+        top1_agreement=same / len(loss),
+    )  # fmt: skip
+    return compared, divergences[0]
+
+
+def _error(values: torch.Tensor) -> float:
+    """The standard error of the mean of `values`; 0 of a single one, which says nothing of it."""
+    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def _shown(words: Tokenizer, ids: list[int], divergences: torch.Tensor) -> list[dict[str, Any]]:
+    """The first tokens of a text, each with the divergence of the distributions that predict it."""
+    shown = ids[: _SHOWN + 1]
+    texts = [words.decode([token], skip_special_tokens=False) for token in shown]
+    pairs = zip(texts[1:], divergences.tolist(), strict=False)
+    return [{"text": texts[0], "kl": None}, *({"text": t, "kl": kl} for t, kl in pairs)]

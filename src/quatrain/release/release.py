@@ -1,0 +1,121 @@
+"""From a model to the files that ship, in one call that goes on where it was."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from quatrain.checkpoint.files.hub import is_on_hub, local_path
+from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
+from quatrain.errors import InputError
+from quatrain.release.arguments import check_arguments
+from quatrain.release.licence import licence_of
+from quatrain.release.plan import ReleasePlan, plan_release
+from quatrain.release.publish import publish
+from quatrain.release.report import report_data
+from quatrain.release.spec import ReleaseSpec
+from quatrain.release.store import WORK, Store
+from quatrain.release.work import Work, reference_of
+from quatrain.stages import Stages
+from quatrain.tokenizer import Tokenizer
+from quatrain.tokenizer.files import TOKENIZER
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release that was made in `folder`: its `plan`, its `report` as plain data, and which of
+    the gates did not hold, as sentences."""
+
+    folder: Path
+    plan: ReleasePlan
+    report: dict[str, Any]
+    failures: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The release as plain data, ready for JSON."""
+        return {"folder": self.folder, "passed": not self.failures, **self.report}
+
+
+def planned_release(model: Path | str, spec: ReleaseSpec) -> ReleasePlan:
+    """What `release` would write of `model`, from headers alone. Raises `InputError` likewise."""
+    source = local_path(model)
+    _require_reference(source, spec)
+    return plan_release(source, spec.name or _name_of(model), spec)
+
+
+def release(
+    model: Path | str,
+    output: Path | str,
+    spec: ReleaseSpec | None = None,
+    jobs: int | None = None,
+    stages: Stages | None = None,
+) -> Release:
+    """Make the files that ship of `model`: a program for each distinct need of the phones, the
+    tokenizer, expected.json, manifest.json and the report.
+
+    What is made is kept in `output`/.work by what it follows from: stopped at any moment, the same
+    call goes on where it was, and a second one finds all done.
+
+    Args:
+        model: A model in floating point or an int4 checkpoint, as `open_float_model` and
+            `open_checkpoint` take them.
+        output: The folder to write. An earlier release there is replaced.
+        spec: What is asked for; None is one program for the CPU.
+        jobs: How many pieces are worked on at a time, each in a process of its own; None: as many
+            as there are cores and memory, where that pays.
+        stages: Hears of each stage.
+
+    Raises:
+        InputError: Where the model, the folder or something in `spec` is wrong.
+    """
+    spec, stages, folder = spec or ReleaseSpec(), stages or Stages(), Path(output)
+    check_arguments(model, folder, spec)
+    source = local_path(model)
+    with stages("plan"):
+        plan = planned_release(model, spec)
+        chat = _has_template(source, spec) if spec.chat is None else spec.chat
+    work = Work(source, plan, spec, chat, Store(folder / WORK), stages, jobs)
+    files = work.files()
+    quantized = work.quantized.result if work.quantized else None
+    licence = licence_of(source)
+    report = report_data(work.plan, spec, files, quantized, licence)
+    with stages("write the release"):
+        publish(folder, spec, files, report, work.sources(), work.checkpoint_files())
+    work.store.keep_digests()
+    work.store.keep_only(work.pieces)
+    return Release(folder, work.plan, report, report["failures"])
+
+
+def _require_reference(source: Path, spec: ReleaseSpec) -> None:
+    if spec.needs_reference and reference_of(source, spec) is None:
+        raise InputError(
+            f"--{spec.needs_reference[0]} is against floating point, and {source} is a checkpoint; "
+            "name the model that it was made of as --reference"
+        )
+
+
+def _has_template(source: Path, spec: ReleaseSpec) -> bool:
+    """Whether the tokenizer has a chat template. Raises `InputError` where there is no tokenizer,
+    which expected.json and the phone both need."""
+    if spec.tokenizer is not None:
+        return Tokenizer.load(spec.tokenizer).chat_template is not None
+    opened = open_checkpoint(source) if is_quantized(source) else open_float_model(source)
+    with TemporaryDirectory(prefix="quatrain-") as folder:
+        files = [file for file in opened.write_tokenizer(Path(folder)) if file.name == TOKENIZER]
+        if not files:
+            raise InputError(
+                f"{source}: came without a tokenizer, which a phone needs; name one in --spec, as "
+                "tokenizer = 'tokenizer.json'"
+            )
+        return Tokenizer.load(files[0]).chat_template is not None
+
+
+def _name_of(model: Path | str) -> str:
+    """What a model is called, in letters that file names may have everywhere."""
+    if is_on_hub(model):
+        name = str(model).rpartition("/")[2].partition("@")[0]
+    else:
+        path = Path(model).resolve()
+        name = path.name if path.is_dir() else path.stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"

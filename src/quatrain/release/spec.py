@@ -1,0 +1,202 @@
+"""What a release is asked for, on the command line or in a release.toml.
+
+The keys of release.toml are the options' names: `max-kl = 0.1` is `--max-kl 0.1`. Paths in it are
+meant from its folder.
+"""
+
+import json
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from quatrain.errors import InputError
+from quatrain.int4 import GROUP_SIZES, Scheme
+from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat, Rounding
+from quatrain.targets.runtimes import require_loadable
+
+ANY = "any"  # in place of a release that is not named
+PROMPTS = (
+    "Why is the sky blue?",
+    "Write a short letter to a friend who has moved to another city.",
+    "What is 17 plus 26? Explain each step.",
+    "List three ways to save water at home.",
+)
+
+
+@dataclass(frozen=True)
+class ReleaseSpec:
+    """What a release consists of, and what it must reach.
+
+    Attributes:
+        name: What its files begin with; None is the model's own name.
+        phones: Ids of phones and GPUs, each with a program of its own or shared.
+        runtime: The ExecuTorch release in the app, such as 1.5; None: any.
+        method: As in `quantize_model`, like the three after it; for a model in floating point.
+        group_size: Weights that share a scale.
+        embedding: What the embedding is stored as.
+        output_layer: What the output layer is stored as.
+        scheme: Of the GPUs' programs; None is what suits each.
+        max_seq_len: The context in tokens; None is the model's own, at most 2048.
+        cpu: Whether to make a program for the CPU too, which every phone runs.
+        tokenizer: A tokenizer.json in place of the model's own.
+        reference: The model in floating point that a checkpoint is measured against; None is the
+            model itself where it is one.
+        text: What to measure on; None is the held-out text that comes with Quatrain.
+        tokens: How many of its tokens.
+        prompts: What expected.json asks.
+        chat: Whether each is put into the chat template; None: where there is one.
+        new_tokens: How many tokens an answer has at most.
+        max_kl: Gate: the largest KL divergence from floating point, in nats.
+        max_perplexity_ratio: Gate: the largest perplexity over floating point's.
+        max_mb: Gate: the largest program, in megabytes (10^6 bytes).
+        no_hazards: Gate: no known defect may be even possible on any of the phones.
+
+    Raises:
+        InputError: Where a value is not one of these.
+    """
+
+    name: str | None = None
+    phones: tuple[str, ...] = ()
+    runtime: str | None = None
+    method: Rounding | None = None
+    group_size: int = 32
+    embedding: EmbeddingFormat = "keep"
+    output_layer: OutputFormat = "int4"
+    scheme: Scheme | None = None
+    max_seq_len: int | None = None
+    cpu: bool = True
+    tokenizer: Path | None = None
+    reference: str | None = None
+    text: Path | None = None
+    tokens: int = 512
+    prompts: tuple[str, ...] = PROMPTS
+    chat: bool | None = None
+    new_tokens: int = 48
+    max_kl: float | None = None
+    max_perplexity_ratio: float | None = None
+    max_mb: float | None = None
+    no_hazards: bool = False
+
+    def __post_init__(self) -> None:
+        allowed: dict[str, tuple[Any, ...]] = {
+            "method": (None, *get_args(Rounding)),
+            "group_size": GROUP_SIZES,
+            "embedding": get_args(EmbeddingFormat),
+            "output_layer": get_args(OutputFormat),
+            "scheme": (None, *map(str, Scheme)),
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                said = ", ".join(str(value) for value in values if value is not None)
+                raise InputError(f"{key_of(name)} is {getattr(self, name)!r}, expected {said}")
+        for name, least in (("tokens", 2), ("new_tokens", 1), ("max_seq_len", 2)):
+            found = getattr(self, name)
+            if found is not None and found < least:
+                raise InputError(f"{key_of(name)} is {found}, expected {least} or more")
+        if self.runtime is not None:
+            require_loadable(self.runtime)
+        if not self.prompts:
+            raise InputError("prompts is empty; name one or more, or leave it out for the usual")
+
+    def called(self, name: str) -> "ReleaseSpec":
+        """The same, its files called `name` unless it says otherwise."""
+        return replace(self, name=self.name or name)
+
+    @property
+    def needs_reference(self) -> list[str]:
+        """The gates that only a model in floating point can decide."""
+        gates = ("max_kl", "max_perplexity_ratio")
+        return [key_of(name) for name in gates if getattr(self, name) is not None]
+
+
+def key_of(name: str) -> str:
+    """What a field is called in release.toml, and as an option."""
+    return name.replace("_", "-")
+
+
+def merged_spec(file: Path | None, given: dict[str, Any]) -> ReleaseSpec:
+    """What the release.toml `file` says, and in its place what is `given` and not None.
+
+    Raises `InputError` where the file cannot be read, or has a key or a value that is not known.
+    """
+    said = {} if file is None else _read(file)
+    values = said | {name: value for name, value in given.items() if value is not None}
+    if values.get("scheme") is not None:
+        values["scheme"] = _scheme(values["scheme"])
+    return ReleaseSpec(**values)
+
+
+def write_spec(path: Path, spec: ReleaseSpec) -> None:
+    """Write `spec` as the release.toml `path`: all that is not as it would be without it."""
+    lines = [
+        f"{key_of(field.name)} = {_as_toml(getattr(spec, field.name))}\n"
+        for field in fields(spec)
+        if getattr(spec, field.name) != field.default
+    ]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _as_toml(value: Any) -> str:
+    """Strings, numbers, booleans and lists of strings are in TOML what they are in JSON."""
+    plain = str(value) if isinstance(value, Path | Scheme) else value
+    return json.dumps(plain, ensure_ascii=False)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{file}: cannot be read as TOML: {error}") from error
+    known = {key_of(field.name): field.name for field in fields(ReleaseSpec)}
+    unknown = [key for key in content if key not in known]
+    if unknown:
+        raise InputError(
+            f"{file}: {unknown[0]!r} is no key of a release; known are {', '.join(known)}"
+        )
+    return {known[key]: _value(file, key, known[key], value) for key, value in content.items()}
+
+
+def _value(file: Path, key: str, name: str, value: Any) -> Any:
+    """`value` as its field has it. Raises `InputError` where it is of another kind."""
+    kind, matches = _KINDS[_kind_of(name)]
+    if not matches(value):
+        raise InputError(f"{file}: {key} is {value!r}, expected {kind}")
+    if name in ("tokenizer", "text"):
+        return file.parent / value
+    if name == "reference" and (file.parent / value).exists():
+        return str(file.parent / value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "texts": (
+        "a list of texts",
+        lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+    ),
+    "flag": ("true or false", lambda value: isinstance(value, bool)),
+    "whole": ("a whole number", lambda value: _is_number(value) and isinstance(value, int)),
+    "number": ("a number", _is_number),
+    "text": ("a text", lambda value: isinstance(value, str)),
+}
+
+
+def _kind_of(name: str) -> str:
+    if name in ("phones", "prompts"):
+        return "texts"
+    if name in ("cpu", "chat", "no_hazards"):
+        return "flag"
+    if name in ("group_size", "max_seq_len", "tokens", "new_tokens"):
+        return "whole"
+    return "number" if name.startswith("max_") else "text"
+
+
+def _scheme(value: str) -> Scheme:
+    if value not in tuple(Scheme):
+        raise InputError(f"scheme is {value!r}, expected {' or '.join(Scheme)}")
+    return Scheme(value)

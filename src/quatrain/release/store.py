@@ -1,0 +1,128 @@
+"""Pieces of a release that are kept by what they follow from, and made once.
+
+    .work/KIND-KEY/result.json   {"files": {NAME: SHA-256}, "result": what the piece says}
+    .work/KIND-KEY/NAME          the files that it is made of
+    .work/digests.json           SHA-256 of files by path, size and time: they are read once
+
+result.json comes last and in one rename: a piece without it is none, whenever the work was stopped.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from quatrain.atomic_files import whole_file
+from quatrain.json_files import write_json
+from quatrain.quantize.resumable import sha256_of
+
+MANIFEST, WORK = "manifest.json", ".work"  # in the folder of a release
+RESULT = "result.json"
+PROGRAM = "model.pte"  # of an exported piece
+MADE_WITH = ("quatrain", "executorch", "torch", "torchao", "tokenizers")
+
+
+def versions() -> dict[str, str]:
+    """Of what decides on the bytes of a release."""
+    return {name: version(name) for name in MADE_WITH}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Something to be made.
+
+    Attributes:
+        kind: What it is, such as "export": the name of a function of `quatrain.release.pieces`.
+        title: The same for people.
+        follows_from: All that decides on it, as plain data: digests of files, not their paths.
+        arguments: What the function is called with beside the folder to write to.
+    """
+
+    kind: str
+    title: str
+    follows_from: dict[str, Any]
+    arguments: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Stands for all that decides on it."""
+        said = json.dumps([versions(), self.kind, self.follows_from], sort_keys=True, default=str)
+        return f"{self.kind}-{hashlib.sha256(said.encode()).hexdigest()[:20]}"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A piece that is made: its `folder`, the SHA-256 of each of its `files`, and its `result`."""
+
+    folder: Path
+    files: dict[str, str]
+    result: dict[str, Any]
+
+
+def make(folder: Path, piece: Piece, function: Callable[..., dict[str, Any]]) -> None:
+    """Make `piece` in `folder`: `function` writes its files there and gives its result."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    result = function(folder, **piece.arguments)
+    files = {file.name: sha256_of(file).hexdigest() for file in sorted(folder.iterdir())}
+    with whole_file(folder / RESULT) as temporary:
+        write_json(temporary, {"files": files, "result": result})
+
+
+class Store:
+    """The pieces in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._digests_file = folder / "digests.json"
+        self._digests = _read(self._digests_file)
+
+    def place(self, piece: Piece) -> Path:
+        """The folder that `piece` is made in."""
+        return self.folder / piece.key
+
+    def find(self, piece: Piece) -> Made | None:
+        """`piece`, where it is made and its files are what they were; else None."""
+        folder = self.place(piece)
+        said = _read(folder / RESULT)
+        if not said:
+            return None
+        for name, digest in said["files"].items():
+            if not (folder / name).is_file() or self.digest(folder / name) != digest:
+                shutil.rmtree(folder)
+                return None
+        return Made(folder, said["files"], said["result"])
+
+    def digest(self, file: Path) -> str:
+        """The SHA-256 of `file`, read again where its size or time is another."""
+        status = file.stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+        kept = self._digests.get(str(file))
+        if kept is None or kept[:2] != stamp:
+            self._digests[str(file)] = kept = [*stamp, sha256_of(file).hexdigest()]
+        return kept[2]
+
+    def keep_digests(self) -> None:
+        """Remember them for another time."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(self._digests_file) as temporary:
+            write_json(temporary, self._digests)
+
+    def keep_only(self, pieces: Iterable[Piece]) -> None:
+        """Remove every other piece."""
+        kept = {piece.key for piece in pieces}
+        for folder in self.folder.iterdir():
+            if folder.is_dir() and folder.name not in kept:
+                shutil.rmtree(folder)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The object in `path`; empty where there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,199 @@
+"""The pieces of one release, in the order in which they need each other."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from quatrain.checkpoint.files.hub import local_path
+from quatrain.checkpoint.open import is_quantized
+from quatrain.checkpoint.source_files import source_files
+from quatrain.quantize.cost import HELD_OUT_TEXT
+from quatrain.release.pieces import make_all
+from quatrain.release.plan import PlannedFile, ReleasePlan
+from quatrain.release.report import MadeFile, asked_about
+from quatrain.release.spec import ReleaseSpec
+from quatrain.release.store import PROGRAM, Made, Piece, Store
+from quatrain.stages import Stages, installed_memory_bytes
+from quatrain.targets.runtimes import needs_older_forms
+from quatrain.tokenizer.files import files_of
+
+_PAYS_FROM = 100 << 20  # bytes of all programs: below, processes take longer to start than to work
+_HELD = 4  # times its file a program takes in memory while it is worked on, at most
+
+
+class Work:
+    """The pieces of one release, made in the order in which they need each other."""
+
+    def __init__(
+        self, source: Path, plan: ReleasePlan, spec: ReleaseSpec, chat: bool, store: Store,
+        stages: Stages, jobs: int | None,
+    ) -> None:  # fmt: skip
+        self.source, self.plan, self.spec, self.chat = source, plan, spec, chat
+        self.store, self.stages = store, stages
+        self.jobs = jobs or _jobs(plan.files)
+        self.pieces: list[Piece] = []
+        self.quantized: Made | None = None
+
+    def files(self) -> list[MadeFile]:
+        """All programs, and all that is known of each."""
+        if self.plan.checkpoint is not None:
+            self.quantized = self._quantize()
+        exports, doctored = self._exports()
+        planned = self.plan.files
+        exported = [exports[one.file] for one in planned]
+        pairs = list(zip(planned, exported, strict=True))
+        verified = self._all([self._verify(*one) for one in pairs])
+        expected = self._all([self._expect(*one) for one in pairs])
+        measured = self._all(
+            [self._quality(*one, answers) for one, answers in zip(pairs, expected, strict=True)]
+        )
+        known = [doctored[one.file] for one in planned]
+        every = zip(planned, exported, verified, expected, measured, known, strict=True)
+        return [MadeFile(*one) for one in every]
+
+    def sources(self) -> dict[str, list[dict[str, Any]]]:
+        """Name, bytes and SHA-256 of the files of the model, and of the one it is held against."""
+        found = {"source": source_files(self.source, None), "reference": []}
+        reference = reference_of(self.source, self.spec)
+        if reference is not None and reference != self.source:
+            found["reference"] = source_files(reference, None)
+        return {name: [self._digested(file) for file in of] for name, of in found.items()}
+
+    def checkpoint_files(self) -> dict[str, str] | None:
+        """The SHA-256 of what was quantized, by file; None where nothing was."""
+        return self.quantized.files if self.quantized else None
+
+    def _digested(self, file: Path) -> dict[str, Any]:
+        return {
+            "name": file.name, "bytes": file.stat().st_size, "sha256": self.store.digest(file)
+        }  # fmt: skip
+
+    def _digests(self, path: Path) -> list[str]:
+        return [self.store.digest(file) for file in source_files(path, None)]
+
+    def _tokenizer(self) -> list[str]:
+        given = self.spec.tokenizer
+        return [] if given is None else [self.store.digest(file) for file in files_of(given)]
+
+    def _all(self, pieces: Sequence[Piece]) -> list[Made]:
+        self.pieces += pieces
+        return make_all(self.store, pieces, self.jobs, self.stages)
+
+    def _quantize(self) -> Made:
+        spec = self.spec
+        said = {
+            "source": self._digests(self.source), "tokenizer": self._tokenizer(),
+            "method": spec.method, "group_size": spec.group_size, "embedding": spec.embedding,
+            "output_layer": spec.output_layer, "scheme": spec.scheme,
+        }  # fmt: skip
+        arguments = {"source": self.source, "spec": spec, "stages": self.stages}
+        return self._all([Piece("quantize", "quantize", said, arguments)])[0]
+
+    @property
+    def checkpoint(self) -> Path:
+        """What is exported."""
+        return self.quantized.folder if self.quantized else self.source
+
+    def _checkpoint_digests(self) -> list[str]:
+        made = self.quantized
+        return sorted(made.files.values()) if made else self._digests(self.source)
+
+    def _exports(self) -> tuple[dict[str, Made], dict[str, Made]]:
+        """The programs by name, and what the doctor says of each; the plan with what follows from
+        both: files that are alike are one, and where a defect applies a phone gets the CPU's."""
+        planned = self.plan.files
+        made = self._all([self._export(one) for one in planned])
+        exports = {one.file: export for one, export in zip(planned, made, strict=True)}
+        first: dict[str, str] = {}
+        alike = {
+            file: first.setdefault(export.files[PROGRAM], file) for file, export in exports.items()
+        }
+        self.plan = self.plan.shared(alike)
+        planned = self.plan.files
+        made = self._all([self._doctor(one, exports[one.file]) for one in planned])
+        doctored = {one.file: examined for one, examined in zip(planned, made, strict=True)}
+        self.plan = self.plan.on_cpu(self._failing(doctored))
+        return exports, doctored
+
+    def _failing(self, doctored: Mapping[str, Made]) -> dict[str, str]:
+        """The phones on which a defect applies to their program, and why they get the CPU's."""
+        failing = {}
+        for phone in self.plan.phones:
+            found = doctored[phone.file].result.get(phone.gpu or "", {})
+            applying = [one for one in found.get(asked_about(self.spec), []) if one["applies"]]
+            if applying:
+                said = "; ".join(f"{one['hazard']}: {one['consequence']}" for one in applying)
+                failing[phone.id] = f"the CPU's program: on its GPU, {phone.gpu}, {said}"
+        return failing
+
+    def _export(self, planned: PlannedFile) -> Piece:
+        options = planned.options
+        target = options.target
+        older = target is not None and target.runtime and needs_older_forms(target.runtime)
+        said = {
+            "checkpoint": self._checkpoint_digests(), "tokenizer": self._tokenizer(),
+            "backend": options.backend, "scheme": options.scheme,
+            "activation_dtype": options.activation_dtype, "max_seq_len": options.max_seq_len,
+            "compile_options": options.compile_options, "older_forms": bool(older),
+        }  # fmt: skip
+        arguments = {
+            "checkpoint": self.checkpoint, "options": options, "tokenizer": self.spec.tokenizer,
+        }  # fmt: skip
+        return Piece("export", f"export {planned.file}", said, arguments)
+
+    def _verify(self, planned: PlannedFile, export: Made) -> Piece:
+        device = "reference" if planned.options.backend == "vulkan" else "executorch"
+        said = {**self._program(export), "checkpoint": self._checkpoint_digests()}
+        program = export.folder / PROGRAM
+        arguments = {"program": program, "checkpoint": self.checkpoint, "device": device}
+        return Piece("verify", f"verify {planned.file}", said | {"device": device}, arguments)
+
+    def _expect(self, planned: PlannedFile, export: Made) -> Piece:
+        asked = {
+            "prompts": self.spec.prompts, "chat": self.chat, "as_on": self.plan.as_on(planned),
+            "new_tokens": self.spec.new_tokens,
+        }  # fmt: skip
+        arguments = asked | {"program": export.folder / PROGRAM}
+        title = f"what {planned.file} answers"
+        return Piece("expect", title, self._program(export) | asked, arguments)
+
+    def _doctor(self, planned: PlannedFile, export: Made) -> Piece:
+        phones = self.plan.phones
+        vulkan = planned.options.backend == "vulkan"
+        gpus = sorted({p.gpu for p in phones if p.gpu and p.file == planned.file and vulkan})
+        arguments = {"program": export.folder / PROGRAM, "gpus": gpus, "name": planned.file}
+        said = self._program(export) | {"gpus": gpus, "name": planned.file}
+        return Piece("doctor", f"known defects of {planned.file}", said, arguments)
+
+    def _quality(self, planned: PlannedFile, export: Made, expected: Made) -> Piece:
+        text = (self.spec.text or HELD_OUT_TEXT).read_text(encoding="utf-8")
+        reference = reference_of(self.source, self.spec)
+        answers = expected.result["prompts"][: len(self.spec.prompts)]
+        asked = {
+            "text": text, "tokens": self.spec.tokens, "as_on": self.plan.as_on(planned),
+            "answers": answers,
+        }  # fmt: skip
+        digests = [] if reference is None else self._digests(reference)
+        said = self._program(export) | asked | {"reference": digests}
+        arguments = asked | {"program": export.folder / PROGRAM, "reference": reference}
+        return Piece("quality", f"measure {planned.file}", said, arguments)
+
+    def _program(self, export: Made) -> dict[str, Any]:
+        """What decides on what a program computes: its bytes, and its tokenizer's."""
+        return {"program": export.files}
+
+
+def _jobs(files: Sequence[PlannedFile]) -> int:
+    sizes = [one.bytes.file for one in files]
+    if sum(sizes) < _PAYS_FROM:
+        return 1
+    room = installed_memory_bytes() // (_HELD * max(sizes))
+    return max(1, min(os.cpu_count() or 1, room))
+
+
+def reference_of(source: Path, spec: ReleaseSpec) -> Path | None:
+    """The model in floating point; None where there is none."""
+    if spec.reference is not None:
+        return local_path(spec.reference)
+    return None if is_quantized(source) else source

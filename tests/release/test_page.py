@@ -1,0 +1,72 @@
+"""The report as a page: whole by itself, and for whoever reads it, however."""
+
+import itertools
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from tests.support.browser import dom, needs_chromium, screenshot, width_on_a_phone
+
+
+class _Tables(HTMLParser):
+    """Counts what makes tables and headings readable aloud."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = self.captions = self.links = 0
+        self.headings: list[int] = []
+        self.unscoped: list[str] = []
+        self.images_without_name = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        said = dict(attrs)
+        self.tables += tag == "table"
+        self.captions += tag == "caption"
+        self.links += "src" in said or "href" in said
+        if tag in ("h1", "h2", "h3"):
+            self.headings.append(int(tag[1]))
+        if tag == "th" and "scope" not in said:
+            self.unscoped.append(str(said))
+        if tag in ("svg", "img"):
+            self.images_without_name += not (said.get("aria-label") or said.get("alt"))
+
+
+@pytest.fixture(scope="module")
+def page(tiny_release: Path) -> Path:
+    return tiny_release / "out" / "report.html"
+
+
+def test_it_is_readable_aloud_and_loads_nothing(page: Path) -> None:
+    found, text = _Tables(), page.read_text()
+    found.feed(text)
+    assert found.tables == found.captions > 5
+    assert found.headings[0] == 1 and set(found.headings[1:]) == {2}
+    assert found.unscoped == [] and found.links == found.images_without_name == 0
+    assert '<html lang="en">' in text and "<script" not in text and "<main>" in text
+    # What colour would say stands in words.
+    assert "PASSED: all" in text and "none that applies" in text
+
+
+def test_the_first_difference_is_marked(page: Path) -> None:
+    text = page.read_text()
+    assert "<mark>[" in text and "(floating point: “" in text
+
+
+def test_the_markdown_says_the_same(tiny_release: Path) -> None:
+    text = (tiny_release / "out" / "report.md").read_text()
+    assert "| Google Pixel 8 | mali-g715 | `tiny-8da4w-fp32.pte` |" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.endswith("|") for line in rows)
+    for before, ruler in itertools.pairwise(rows):
+        if set(ruler) <= set("|-:"):
+            assert before.count("|") == ruler.count("|")
+
+
+@needs_chromium
+def test_in_a_browser_and_on_a_phone(page: Path, tmp_path: Path) -> None:
+    picture = screenshot(page, tmp_path)
+    assert picture[:4] == b"\x89PNG" and len(picture) > 20_000
+    tree = dom(page, tmp_path)
+    for wanted in ('id="phones"', 'id="quality"', 'id="hazards"', "Google Pixel 8 Pro"):
+        assert wanted in tree
+    assert width_on_a_phone(page, tmp_path) <= 360

@@ -1,0 +1,67 @@
+"""Which file goes to which phone."""
+
+from pathlib import Path
+
+import pytest
+from tests.support.tiny_checkpoint import write_checkpoint
+
+from quatrain.errors import InputError
+from quatrain.release.plan import ReleasePlan, plan_release
+from quatrain.release.spec import ReleaseSpec
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("plan") / "checkpoint")
+
+
+def _plan(checkpoint: Path, *phones: str, **asked) -> ReleasePlan:
+    return plan_release(checkpoint, "m", ReleaseSpec(phones=phones, **asked))
+
+
+def test_without_phones_there_is_the_cpus(checkpoint: Path) -> None:
+    assert [one.file for one in _plan(checkpoint).files] == ["m-cpu.pte"]
+    assert [one.file for one in _plan(checkpoint, cpu=False).files] == ["m-cpu.pte"]
+    only = _plan(checkpoint, "pixel-8", cpu=False, runtime="1.5")
+    assert [one.options.backend for one in only.files] == ["vulkan"]
+
+
+def test_a_phone_sold_with_either_chip_is_both(checkpoint: Path) -> None:
+    plan = _plan(checkpoint, "galaxy-s24", runtime="1.5")
+    assert [one.id for one in plan.phones] == ["galaxy-s24-exynos", "galaxy-s24-snapdragon"]
+    with pytest.raises(InputError, match="no profile of a device 'galaxy-s99'"):
+        _plan(checkpoint, "galaxy-s99")
+
+
+def test_what_is_alike_is_one_file_and_limits_tell_files_apart(checkpoint: Path) -> None:
+    plan = _plan(checkpoint, "pixel-8", "pixel-8-pro", "mali-g715", runtime="1.5", cpu=False)
+    assert len(plan.files) == 1 and len({one.file for one in plan.phones}) == 1
+    plan = _plan(checkpoint, "mali-g720", "adreno-6xx", scheme="weight-only", cpu=False)
+    assert len(plan.files) == len({one.file for one in plan.files}) == 2
+
+
+def test_without_dot_products_8da4w_is_computed_as_there(checkpoint: Path) -> None:
+    plan = _plan(checkpoint, "mali-g76", "mali-g720", runtime="1.5", scheme="8da4w", cpu=False)
+    (file,) = plan.files
+    assert plan.as_on(file) == ["mali-g76", None]
+    weight_only = _plan(checkpoint, "mali-g76", runtime="1.5", scheme="weight-only", cpu=False)
+    assert weight_only.as_on(weight_only.files[0]) == [None]
+
+
+def test_where_a_defect_applies_a_phone_gets_the_cpus(checkpoint: Path) -> None:
+    plan = _plan(checkpoint, "pixel-8", "pixel-8-pro", runtime="1.5")
+    moved = plan.on_cpu({"pixel-8": "the CPU's program: why"})
+    assert [one.file for one in moved.phones] == ["m-cpu.pte", "m-8da4w-fp16.pte"]
+    assert moved.phones[0].reasons == ["the CPU's program: why"]
+    both = plan.on_cpu({one.id: "why" for one in plan.phones})
+    assert [one.file for one in both.files] == ["m-cpu.pte"]
+    without = _plan(checkpoint, "pixel-8", runtime="1.5", cpu=False)
+    assert without.on_cpu({"pixel-8": "why"}) == without
+
+
+def test_files_that_turn_out_alike_are_one(checkpoint: Path) -> None:
+    plan = _plan(checkpoint, "mali-g720", "adreno-6xx", scheme="weight-only", cpu=False)
+    first, second = (one.file for one in plan.files)
+    shared = plan.shared({first: first, second: first})
+    assert [one.file for one in shared.files] == [one.file for one in shared.phones[:1]] == [first]
+    assert {one.file for one in shared.phones} == {first}

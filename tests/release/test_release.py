@@ -1,0 +1,227 @@
+"""A release: what it consists of, that it is made once, and made again bit for bit."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.support.thorough import thorough
+from tests.support.tiny_models import write_meta
+from typer.testing import CliRunner, Result
+
+from quatrain.cli import build_app
+from quatrain.errors import InputError
+from quatrain.quantize.pipeline import quantize_model
+from quatrain.release import pieces
+from quatrain.release.release import Release, release
+from quatrain.release.spec import merged_spec
+from quatrain.stages import Stages
+from quatrain.verify.evaluate import evaluate_models
+from quatrain.verify.expected import read_expected
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _again(folder: Path, out: str = "out", **given) -> Release:
+    spec = merged_spec(folder / "release.toml", given)
+    return release(folder / "model", folder / out, spec)
+
+
+def _report(folder: Path) -> dict:
+    return json.loads((folder / "out" / "report.json").read_text())
+
+
+@pytest.fixture
+def nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*words, **arguments) -> dict:
+        raise AssertionError("made again")
+
+    for kind in pieces.FUNCTIONS:
+        monkeypatch.setitem(pieces.FUNCTIONS, kind, refuse)
+
+
+def test_each_phone_has_its_file_and_those_alike_share_one(tiny_release: Path) -> None:
+    phones = {phone["id"]: phone for phone in _report(tiny_release)["phones"]}
+    assert phones["pixel-8"]["file"] == phones["pixel-8-pro"]["file"] == "tiny-8da4w-fp32.pte"
+    assert phones["pixel-6"]["file"] == "tiny-cpu.pte"
+    assert "no profile of its GPU, a Mali-G78" in phones["pixel-6"]["reasons"][0]
+    assert not phones["pixel-8"]["hazards"]["1.3"]["fails"]
+    failing = {one["hazard"] for one in phones["pixel-8"]["hazards"]["1.0"]["fails"]}
+    assert "unknown-operator" in failing
+
+
+def test_the_manifest_has_every_file_and_its_digest(tiny_release: Path) -> None:
+    out = tiny_release / "out"
+    manifest = json.loads((out / "manifest.json").read_text())
+    files = {file.name for file in out.iterdir() if file.is_file()} - {"manifest.json"}
+    assert set(manifest["files"]) == files
+    for name, said in manifest["files"].items():
+        assert said == {"bytes": (out / name).stat().st_size, "sha256": _sha256(out / name)}
+    sources = {one["name"]: one["sha256"] for one in manifest["source"]}
+    assert sources["model.safetensors"] == _sha256(tiny_release / "model" / "model.safetensors")
+    assert manifest["licence"]["fields"] == {"license": "apache-2.0"}
+
+
+def test_what_is_expected_is_of_these_files(tiny_release: Path) -> None:
+    expected = read_expected(tiny_release / "out" / "expected.json")
+    for name, program in expected.items():
+        assert program.sha256 == _sha256(tiny_release / "out" / name)
+        assert [one.prompt for one in program.prompts] == ["w5 w17 w40", "w22 w61"]
+        assert all(one.chat and len(one.tokens) <= 6 for one in program.prompts)
+
+
+def test_the_quality_is_what_evaluate_says(tiny_release: Path) -> None:
+    text = (tiny_release / "text.txt").read_text()
+    for file in _report(tiny_release)["files"]:
+        models = [tiny_release / "reference", tiny_release / "out" / file["file"]]
+        device = "reference" if file["backend"] == "vulkan" else "executorch"
+        words = tiny_release / "out" / "tokenizer.json"
+        _, found = evaluate_models(models, text, 40, device, tokenizer=words)
+        wanted = [found] if found.decode is None else [found, found.decode]
+        assert [row["regime"] for row in file["quality"]] == [one.regime for one in wanted]
+        for row, one in zip(file["quality"], wanted, strict=True):
+            assert row["perplexity"] == pytest.approx(one.perplexity, rel=1e-5)
+            assert row["ratio"] == pytest.approx(one.perplexity_ratio, rel=1e-5)
+            assert row["ratio_error"] == pytest.approx(one.perplexity_ratio_error, rel=1e-4)
+            # evaluate counts the last token, which has no successor, too.
+            assert row["kl"] == pytest.approx(one.against_first.kl, rel=0.1)
+
+
+def test_the_text_shown_has_the_divergence_that_is_averaged(tiny_release: Path) -> None:
+    report = _report(tiny_release)
+    for file in report["files"]:
+        shown = report["shown"][file["file"]]
+        assert "".join(one["text"] for one in shown[:3]) == "w0w7w14"
+        values = [one["kl"] for one in shown[1:]]
+        assert sum(values) / len(values) == pytest.approx(file["quality"][0]["kl"])
+
+
+@pytest.mark.usefixtures("nothing_is_made")
+def test_a_second_run_does_nothing(tiny_release: Path) -> None:
+    out = tiny_release / "out"
+    before = {file: file.stat().st_mtime_ns for file in out.iterdir() if file.is_file()}
+    assert _again(tiny_release).failures == []
+    assert {file: file.stat().st_mtime_ns for file in out.iterdir() if file.is_file()} == before
+
+
+def test_it_is_made_again_bit_for_bit(tiny_release: Path, tmp_path: Path) -> None:
+    """From what the release says of itself, elsewhere."""
+    _assert_made_again(tiny_release, tmp_path / "again")
+
+
+@pytest.mark.parametrize("jobs", thorough([1, 2]))
+def test_with_exports_of_its_own_it_is_the_same(
+    tiny_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    monkeypatch.setitem(pieces.FUNCTIONS, "export", pieces.export)
+    _assert_made_again(tiny_release, tmp_path / "again", jobs)
+
+
+def _assert_made_again(folder: Path, out: Path, jobs: int | None = None) -> None:
+    asked = {"reference": str(folder / "reference")}
+    spec = merged_spec(folder / "out" / "release.toml", asked)
+    release(folder / "model", out, spec, jobs)
+    # The report names the kernels, which those that are ready-made are not asked for.
+    says_more = ("report.json", "report.html", "manifest.json", "release.toml")
+    for file in (folder / "out").iterdir():
+        if file.is_file() and file.name not in says_more:
+            assert (out / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_interrupted_it_leaves_nothing_half_and_goes_on(
+    tiny_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = merged_spec(tiny_release / "release.toml", {"phones": ("pixel-6",)})
+    begun: list[str] = []
+
+    def counted(kind: str, function: Callable) -> Callable:
+        def call(*words, **arguments) -> dict:
+            begun.append(kind)
+            if begun.count("verify") == 1 and kind == "verify":
+                raise KeyboardInterrupt
+            return function(*words, **arguments)
+
+        return call
+
+    for kind, function in list(pieces.FUNCTIONS.items()):
+        monkeypatch.setitem(pieces.FUNCTIONS, kind, counted(kind, function))
+    with pytest.raises(KeyboardInterrupt):
+        release(tiny_release / "model", tmp_path / "out", spec)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == [".work"]
+    found = release(tiny_release / "model", tmp_path / "out", spec)
+    assert (begun.count("export"), begun.count("verify")) == (1, 2)
+    assert [file["file"] for file in found.report["files"]] == ["tiny-cpu.pte"]
+    # What is damaged is made again; what is no longer asked for goes.
+    (program,) = (tmp_path / "out" / ".work").glob("export-*/model.pte")
+    program.write_bytes(b"other")
+    again = release(tiny_release / "model", tmp_path / "out", spec)
+    assert again.report == found.report
+    assert not (tmp_path / "out" / "tiny-8da4w-fp32.pte").exists()
+
+
+def _cli(folder: Path, *options: str) -> Result:
+    words = ["release", str(folder / "model"), "-o", str(folder / "out")]
+    spec = ["--spec", str(folder / "release.toml")]
+    return CliRunner().invoke(build_app(), [*words, *spec, *options])
+
+
+def test_a_gate_that_does_not_hold_is_the_exit_code(tiny_release: Path, tmp_path: Path) -> None:
+    copy = _copy(tiny_release, tmp_path)
+    done = _cli(copy, "--max-mb", "0.001", "--max-kl", "0.000001", "--no-hazards", "--json")
+    assert done.exit_code == 1
+    found = json.loads(done.stdout)
+    assert not found["passed"]
+    failed = {(one["gate"], one["of"]) for one in found["gates"] if not one["passed"]}
+    assert ("max-mb", "tiny-cpu.pte") in failed
+    assert ("max-kl", "tiny-8da4w-fp32.pte (decode)") in failed
+    assert not any(gate == "no-hazards" for gate, _ in failed)
+    assert "FAILED: 5 of" in (copy / "out" / "report.html").read_text()
+    assert _cli(copy).exit_code == 0
+
+
+def _copy(folder: Path, to: Path) -> Path:
+    """`folder` under another path, its files being the same: what is made is found there."""
+    return Path(shutil.copytree(folder, to / "copy"))
+
+
+def test_a_dry_run_says_what_comes_and_writes_nothing(tiny_release: Path, tmp_path: Path) -> None:
+    words = ["release", str(tiny_release / "model"), "-o", str(tmp_path / "out"), "--dry-run"]
+    spec = ["--spec", str(tiny_release / "release.toml"), "--json"]
+    done = CliRunner().invoke(build_app(), [*words, *spec], catch_exceptions=False)
+    planned = {one["file"]: one for one in json.loads(done.stdout)["files"]}
+    assert not (tmp_path / "out").exists()
+    for file in _report(tiny_release)["files"]:
+        predicted = planned[file["file"]]["predicted_bytes"]["file"]
+        assert predicted == pytest.approx(file["bytes"], rel=0.02)
+        assert planned[file["file"]]["phones"] == file["phones"]
+
+
+def test_folders_that_hold_something_else_are_refused(tiny_release: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds other files \(notes.txt\)"):
+        release(tiny_release / "model", tmp_path)
+    with pytest.raises(InputError, match="holds the model itself"):
+        release(tiny_release / "model", tiny_release / "model")
+
+
+def test_a_gate_against_floating_point_needs_a_model_in_it(tiny_release: Path) -> None:
+    spec = merged_spec(None, {"max_kl": 0.1})
+    with pytest.raises(InputError, match=r"--max-kl is against floating point, .* --reference"):
+        release(tiny_release / "model", tiny_release / "nothing", spec)
+    assert not (tiny_release / "nothing").exists()
+
+
+def test_a_model_in_floating_point_is_quantized(tmp_path: Path) -> None:
+    """By `quantize`, whose checkpoint and cost are kept."""
+    spec = merged_spec(None, {"method": "rtn"})
+    source = write_meta(tmp_path / "model", max_seq_len=64)
+    made = pieces.quantize(tmp_path / "made", source, spec, Stages())
+    quantize_model(source, tmp_path / "direct", method="rtn", output_layer="int4")
+    assert _sha256(tmp_path / "made" / "model.safetensors") == _sha256(
+        tmp_path / "direct" / "model.safetensors"
+    )
+    assert made["weights_bytes"] == (tmp_path / "made" / "model.safetensors").stat().st_size
