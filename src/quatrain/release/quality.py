@@ -15,7 +15,6 @@ from quatrain.int4 import Scheme
 from quatrain.program import open_program
 from quatrain.runtime.generate import NamedRunner
 from quatrain.runtime.load import is_vulkan
-from quatrain.stages import Stages
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.evaluated_models import (
@@ -113,9 +112,7 @@ def measure_quality(
 def _opened(program: Path, as_on: str | None) -> EvaluatedModel:
     device = "reference" if is_vulkan(open_program(program)) else "executorch"
     arithmetic = arithmetic_as_on(as_on)
-    return open_evaluated_model(
-        program, device, None, Scheme.DYNAMIC_INT8, "release", Stages(), arithmetic
-    )
+    return open_evaluated_model(program, device, None, Scheme.DYNAMIC_INT8, "release", arithmetic)
 
 
 def _regimes(program: Path, as_on: str | None) -> Iterator[tuple[NamedRunner, int, str | None]]:
