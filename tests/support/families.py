@@ -49,6 +49,7 @@ YARN = {
     "rope_theta": 10000.0,
 }  # fmt: skip
 DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+HUNYUAN_ROPE = {"rope_type": "dynamic", "factor": 1.0, "alpha": 20.0, "rope_theta": 10000.0}
 LONGROPE = {
     "rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.75,
     "short_factor": [1.0, 1.1, 1.3, 1.6, 2.0, 2.5], "long_factor": [2.0, 2.2, 2.6, 3.2, 4.0, 5.0],
@@ -87,6 +88,12 @@ def phi3_figures(config: Any) -> dict[str, Any]:
         "rope_scaling_orig_ctx_len": rope["original_max_position_embeddings"],
         "rope_scaling_attn_factors": rope.get("attention_factor") or 1.0,
     }
+
+
+def hunyuan_figures(config: Any) -> dict[str, Any]:
+    """llama.cpp's converter writes the base as alpha stretches it."""
+    rope, width = config.rope_parameters, config.head_dim
+    return {"rope_freq_base": rope["rope_theta"] * rope["alpha"] ** (width / (width - 2))}
 
 
 def yarn_figures(config: Any) -> dict[str, Any]:
@@ -142,6 +149,15 @@ ROWS = {
         "Mistral", "Mistral", {"sliding_window": 8}, quantized=True, fuzzed=True,
         gguf=Conversion("llama", interleaved=True, figures=window),
     ),
+    "ministral": Row(
+        "Ministral", "Ministral",
+        {"sliding_window": 8, "head_dim": 16,
+         "layer_types": ["full_attention", "sliding_attention", "sliding_attention"]},
+        quantized=True, fuzzed=True,
+    ),
+    "ministral, every layer": Row(
+        "Ministral", "Ministral", {"sliding_window": 8, "head_dim": 16}
+    ),
     "phi4 mini": Row(
         "Phi-3, Phi-4-mini", "Phi3", PHI4_MINI | {"max_position_embeddings": 32},
         gguf=Conversion("phi3", figures=phi3_figures), quantized=True, fuzzed=True,
@@ -149,6 +165,10 @@ ROWS = {
     "phi4 mini, long": Row(
         "Phi-3, Phi-4-mini", "Phi3", PHI4_MINI | {"max_position_embeddings": 64},
         fuzzed=True, by_context=True,
+    ),
+    "gemma": Row(
+        "Gemma 1", "Gemma", {"head_dim": 32, "tie_word_embeddings": True},
+        quantized=True, fuzzed=True, gguf=Conversion("gemma", norms_plus_one=True),
     ),
     "gemma2": Row(
         "Gemma 2", "Gemma2", GEMMA | {"tie_word_embeddings": True}, quantized=True, fuzzed=True,
@@ -193,13 +213,29 @@ ROWS = {
         quantized=True, fuzzed=True,
         gguf=Conversion("smollm3", interleaved=True, fields={"no_rope_layer_interval": 4}),
     ),
-    "seed oss": Row("Seed-OSS", "SeedOss", {"head_dim": 16}, quantized=True, fuzzed=True),
+    "seed oss": Row(
+        "Seed-OSS", "SeedOss", {"head_dim": 16}, quantized=True, fuzzed=True,
+        gguf=Conversion("seed_oss"),
+    ),
     "seed oss, output and feed-forward bias": Row(
         "Seed-OSS", "SeedOss", {"head_dim": 16, "attention_out_bias": True, "mlp_bias": True}
     ),
-    "ernie": Row("ERNIE 4.5 dense", "Ernie4_5", {"head_dim": 32}, quantized=True, fuzzed=True),
+    "ernie": Row(
+        "ERNIE 4.5 dense", "Ernie4_5", {"head_dim": 32}, quantized=True, fuzzed=True,
+        gguf=Conversion("ernie4_5"),
+    ),
     "ernie with every bias": Row("ERNIE 4.5 dense", "Ernie4_5", {"head_dim": 16, "use_bias": True}),
     "helium": Row("Helium", "Helium", {"head_dim": 16}, quantized=True, fuzzed=True),
+    "cwm": Row(
+        "CWM", "Cwm", {"head_dim": 16, "sliding_window": 8, "num_hidden_layers": 5},
+        quantized=True, fuzzed=True,
+    ),
+    "hunyuan": Row(
+        "HunYuan dense", "HunYuanDenseV1", {"head_dim": 32, "rope_parameters": HUNYUAN_ROPE},
+        quantized=True, fuzzed=True,
+        gguf=Conversion("hunyuan-dense", figures=hunyuan_figures),
+    ),
+    "hunyuan without an alpha": Row("HunYuan dense", "HunYuanDenseV1", {"head_dim": 16}),
     "llama4": Row(
         "Llama 4 text", "Llama4", LLAMA4, gguf=Conversion("llama4", figures=llama4_figures),
         quantized=True, fuzzed=True,

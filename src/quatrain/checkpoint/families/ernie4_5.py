@@ -1,7 +1,7 @@
 """ERNIE 4.5 dense: a Llama that rotates pairs of neighbours, with bias on every linear or on none
 (seen from the tensors that are there)."""
 
-from quatrain.checkpoint.families.family import Family, HuggingFaceReading
+from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading
 
 ERNIE4_5 = Family(
     hugging_face=HuggingFaceReading(
@@ -18,5 +18,6 @@ ERNIE4_5 = Family(
         },
         params=lambda fields, source: {"use_hf_rope": False},
         tied=True,
-    )
+    ),
+    gguf=GgufReading("ernie4_5", half_split=False),
 )

@@ -1,5 +1,6 @@
-"""Gemma 2 and the text model of Gemma 3: norms after attention and feed-forward too, soft caps
-(Gemma 2), QK norm and another rotary embedding in sliding-window layers (Gemma 3)."""
+"""Gemma: scaled embeddings, and a gelu for the silu. Gemma 2 and the text model of Gemma 3: norms
+after attention and feed-forward too, soft caps (Gemma 2), QK norm and another rotary embedding in
+sliding-window layers (Gemma 3)."""
 
 from dataclasses import replace
 
@@ -23,6 +24,16 @@ from quatrain.checkpoint.hugging_face.layer_types import FULL, SLIDING, layer_ty
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_type, scaled_rope
 from quatrain.errors import InputError
 
+_DEFAULTS1 = {
+    "num_attention_heads": 16,
+    "num_key_value_heads": 16,
+    "head_dim": 256,
+    "vocab_size": 256000,
+    "hidden_act": "gelu_pytorch_tanh",
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+}
 _DEFAULTS = {
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
@@ -72,15 +83,18 @@ def _plus_one(tensor: StoredTensor) -> StoredTensor:
     return StoredTensor(tensor.shape, torch.float32, lambda: tensor.load().float() + 1.0)
 
 
-def _params(fields: Fields, source: str, pattern: int) -> Params:
+def _gemma1(fields: Fields, source: str) -> Params:
     if flag(fields, "use_bidirectional_attention", source):
         raise InputError(f"{source}: use_bidirectional_attention is not implemented")
+    return {"embedding_scale_factor": integer(fields, "hidden_size", source) ** 0.5}
+
+
+def _params(fields: Fields, source: str, pattern: int) -> Params:
     pattern = integer_or_none(fields, "sliding_window_pattern", source) or pattern
     kinds = layer_types(fields, source) or [
         SLIDING if (index + 1) % pattern else FULL for index in range(layer_count(fields, source))
     ]
-    return {
-        "embedding_scale_factor": integer(fields, "hidden_size", source) ** 0.5,
+    return _gemma1(fields, source) | {
         "attention_multiplier": number(fields, "query_pre_attn_scalar", source) ** -0.5,
         "post_attention_norm": True,
         "post_ffn_norm": True,
@@ -118,6 +132,11 @@ def _gemma3_rope(fields: Fields, source: str) -> Params:
     return scaled_rope(fields, full, source) | {"local_rope_theta": local}
 
 
+def _gguf_gemma1(metadata: GgufMetadata) -> Params:
+    dim = metadata.count("embedding_length")
+    return {"act_fn": "gelu_approx", "embedding_scale_factor": dim**0.5}
+
+
 def _gguf_params(metadata: GgufMetadata, period: int, largest: int) -> Params:
     """`period`: every such layer sees all tokens. The model of `largest` layers scales queries
     by dim / heads in place of the head dimension."""
@@ -129,9 +148,7 @@ def _gguf_params(metadata: GgufMetadata, period: int, largest: int) -> Params:
         width = dim // metadata.count("attention.head_count")
     # Layers are counted in the file, too; an absurd count is refused when they are.
     count = min(layers, len(metadata.file.tensors))
-    return {
-        "act_fn": "gelu_approx",
-        "embedding_scale_factor": dim**0.5,
+    return _gguf_gemma1(metadata) | {
         "attention_multiplier": width**-0.5,
         "post_attention_norm": True,
         "post_ffn_norm": True,
@@ -167,6 +184,18 @@ _HUGGING_FACE3 = replace(
     defaults=_DEFAULTS3,
     params=_gemma3,
     rope=_gemma3_rope,
+)
+GEMMA1 = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="gemma",
+        defaults=_DEFAULTS1,
+        params=_gemma1,
+        tensors=_tensors,
+        # What the first releases call "gelu" was trained with the approximation by tanh.
+        activations={"gelu_pytorch_tanh": "gelu_approx", "gelu": "gelu_approx"},
+        tied=True,
+    ),
+    gguf=GgufReading("gemma", half_split=True, params=_gguf_gemma1),
 )
 GEMMA2 = Family(
     hugging_face=_HUGGING_FACE2,

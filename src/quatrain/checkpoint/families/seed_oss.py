@@ -1,6 +1,6 @@
 """Seed-OSS: a Llama with bias on Q, K and V (seen from the tensors that are there)."""
 
-from quatrain.checkpoint.families.family import Family, HuggingFaceReading
+from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading
 
 SEED_OSS = Family(
     hugging_face=HuggingFaceReading(
@@ -15,5 +15,6 @@ SEED_OSS = Family(
             "rms_norm_eps": 1e-6,
             "rope_theta": 10000.0,
         },
-    )
+    ),
+    gguf=GgufReading("seed_oss", half_split=True, names={"post_attention_norm": "ffn_norm"}),
 )

@@ -44,6 +44,15 @@ def window_of_some(fields: Fields, slides: list[bool], source: str) -> dict[str,
     return {"sliding_window": window, "layer_types": kinds}
 
 
+def window_where(fields: Fields, slides: list[bool], source: str) -> dict[str, Any]:
+    """The window of a family in which some layers have one: those that layer_types names, or,
+    where config.json has none, those of `slides`."""
+    kinds = layer_types(fields, source) or [SLIDING if layer else FULL for layer in slides]
+    if SLIDING not in kinds:
+        return {}
+    return {"sliding_window": integer(fields, "sliding_window", source), "layer_types": kinds}
+
+
 def layer_types(fields: Fields, source: str) -> list[str] | None:
     """config.json's layer_types, one for each layer, or None where it has none."""
     kinds, layers = fields.get("layer_types"), layer_count(fields, source)

@@ -1,0 +1,47 @@
+"""Code World Model (Meta, 2025): a Llama of which every layer but each fourth has a sliding window."""
+
+from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
+from quatrain.checkpoint.hugging_face.fields import Fields, layer_count, object_of
+from quatrain.checkpoint.hugging_face.layer_types import window_where
+from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, scaled_rope
+
+_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 1000000.0,
+    "factor": 16.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+def _params(fields: Fields, source: str) -> Params:
+    slides = [index % 4 != 0 for index in range(layer_count(fields, source))]
+    return window_where(fields, slides, source)
+
+
+def _rope(fields: Fields, source: str) -> Params:
+    """That of Llama 3.1 with figures of its own, where none is stated."""
+    if any(object_of(fields, name, source) for name in ("rope_scaling", "rope_parameters")):
+        return rope_params(fields, source)
+    return scaled_rope(fields, _ROPE, source)
+
+
+CWM = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="cwm",
+        defaults={
+            "num_attention_heads": 48,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "vocab_size": 128256,
+            "hidden_act": "silu",
+            "max_position_embeddings": 131072,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 1000000.0,
+            "sliding_window": 8192,
+        },
+        params=_params,
+        rope=_rope,
+    )
+)

@@ -1,0 +1,56 @@
+"""HunYuan dense: QK norm after the rotation, whose frequencies a fixed `alpha` stretches."""
+
+from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
+from quatrain.checkpoint.hugging_face.fields import (
+    Fields,
+    integer,
+    integer_or_none,
+    number,
+    object_of,
+    refusal,
+)
+from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, rope_type
+
+_AFTER_ROPE = {"qk_norm_before_rope": False}
+
+
+def _rope(fields: Fields, source: str) -> Params:
+    """NTK-aware scaling (bloc97, 2023) by `alpha`: the base times alpha ^ (width / (width - 2)).
+    Files call it dynamic, which it is without an alpha alone."""
+    params = rope_params(fields, source)
+    names = ("rope_scaling", "rope_parameters")
+    stated = [scaling for name in names if (scaling := object_of(fields, name, source))]
+    if not stated or rope_type(stated[0]) != "dynamic" or not stated[0].get("alpha"):
+        return params
+    if any(other.get("alpha") != stated[0]["alpha"] for other in stated):
+        raise refusal(stated[-1], "alpha", f"that of {names[0]}, {stated[0]['alpha']!r}", source)
+    width = integer_or_none(fields, "head_dim", source) or (
+        integer(fields, "hidden_size", source) // integer(fields, "num_attention_heads", source)
+    )
+    if width < 4:
+        raise refusal(fields, "head_dim", "4 or more with an alpha", source)
+    stretch = number(stated[0], "alpha", source) ** (width / (width - 2))
+    return params | {"rope_theta": params["rope_theta"] * stretch}
+
+
+HUNYUAN = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="hunyuan_v1_dense",
+        defaults={
+            "num_attention_heads": 32,
+            "vocab_size": 290943,
+            "hidden_act": "silu",
+            "max_position_embeddings": 2048,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 10000.0,
+        },
+        params=lambda fields, source: _AFTER_ROPE,
+        rope=_rope,
+        names={
+            "self_attn.query_layernorm": "attention.q_norm_fn",
+            "self_attn.key_layernorm": "attention.k_norm_fn",
+        },
+    ),
+    # A file holds the base as alpha left it.
+    gguf=GgufReading("hunyuan-dense", half_split=True, params=lambda metadata: _AFTER_ROPE),
+)
