@@ -1,4 +1,4 @@
-"""Code World Model (Meta, 2025): a Llama of which every layer but each fourth has a sliding window."""
+"""Code World Model (Meta, 2025): a Llama whose layers, but for every fourth, have a window."""
 
 from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
 from quatrain.checkpoint.hugging_face.fields import Fields, layer_count, object_of
