@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from quatrain.quantize.calibration import Calibration
     from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
     from quatrain.quantize.report import QuantizeReport
+    from quatrain.release.release import Release, make_release
+    from quatrain.release.spec import ReleaseSpec
     from quatrain.runtime.generate import Generation, Runner, generate
     from quatrain.runtime.load import ProgramRunner, load_runner
     from quatrain.runtime.sampling import Sampling
@@ -32,11 +34,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Calibration", "Checkpoint", "ConvertOptions", "Divergence", "Evaluation", "ExportOptions",
     "ExportReport", "FloatModel", "Generation", "InputError", "Program", "ProgramRunner",
-    "ProgramsPlan", "QuantizeReport", "QuatrainError", "Runner", "Sampling", "Scheme",
-    "TextGeneration", "Tokenizer",
+    "ProgramsPlan", "QuantizeReport", "QuatrainError", "Release", "ReleaseSpec", "Runner",
+    "Sampling", "Scheme", "TextGeneration", "Tokenizer",
     "VerifyReport", "convert_model", "evaluate_models", "export_checkpoint", "find_tokenizer",
-    "generate", "generate_text", "load_runner", "open_checkpoint", "open_float_model",
-    "open_program", "plan_programs", "quantize_model", "verify_program", "write_program",
+    "generate", "generate_text", "load_runner", "make_release", "open_checkpoint",
+    "open_float_model", "open_program", "plan_programs", "quantize_model",
+    "verify_program", "write_program",
 ]  # fmt: skip
 
 _NAMES_OF_MODULE = {
@@ -51,6 +54,8 @@ _NAMES_OF_MODULE = {
     "quatrain.quantize.calibration": ("Calibration",),
     "quatrain.quantize.pipeline": ("ConvertOptions", "convert_model", "quantize_model"),
     "quatrain.quantize.report": ("QuantizeReport",),
+    "quatrain.release.release": ("Release", "make_release"),
+    "quatrain.release.spec": ("ReleaseSpec",),
     "quatrain.runtime.generate": ("Generation", "Runner", "generate"),
     "quatrain.runtime.load": ("ProgramRunner", "load_runner"),
     "quatrain.runtime.sampling": ("Sampling",),

@@ -15,7 +15,7 @@ from tests.support.tiny_programs import shared_tiny, shared_tiny_xnnpack
 
 from quatrain.export import ExportOptions
 from quatrain.release import pieces
-from quatrain.release.release import release
+from quatrain.release.release import make_release
 from quatrain.release.spec import merged_spec
 
 TEXT = " ".join(f"w{(7 * i) % 96}" for i in range(60))
@@ -69,6 +69,6 @@ def tiny_release(shared: Path, ready_made: Callable[..., dict]) -> Path:
         (folder / "release.toml").write_text(SPEC)
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(pieces.FUNCTIONS, "export", ready_made)
-            release(model, folder / "out", merged_spec(folder / "release.toml", {}))
+            make_release(model, folder / "out", merged_spec(folder / "release.toml", {}))
 
     return made_once(shared / "release", make)

@@ -15,7 +15,7 @@ from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.release import pieces
-from quatrain.release.release import Release, release
+from quatrain.release.release import Release, make_release
 from quatrain.release.spec import merged_spec
 from quatrain.stages import Stages
 from quatrain.verify.evaluate import evaluate_models
@@ -28,7 +28,7 @@ def _sha256(file: Path) -> str:
 
 def _again(folder: Path, out: str = "out", **given) -> Release:
     spec = merged_spec(folder / "release.toml", given)
-    return release(folder / "model", folder / out, spec)
+    return make_release(folder / "model", folder / out, spec)
 
 
 def _report(folder: Path) -> dict:
@@ -124,7 +124,7 @@ def test_with_exports_of_its_own_it_is_the_same(
 def _assert_made_again(folder: Path, out: Path, jobs: int | None = None) -> None:
     asked = {"reference": str(folder / "reference")}
     spec = merged_spec(folder / "out" / "release.toml", asked)
-    release(folder / "model", out, spec, jobs)
+    make_release(folder / "model", out, spec, jobs)
     # The report names the kernels, which those that are ready-made are not asked for.
     says_more = ("report.json", "report.html", "manifest.json", "release.toml")
     for file in (folder / "out").iterdir():
@@ -150,15 +150,15 @@ def test_interrupted_it_leaves_nothing_half_and_goes_on(
     for kind, function in list(pieces.FUNCTIONS.items()):
         monkeypatch.setitem(pieces.FUNCTIONS, kind, counted(kind, function))
     with pytest.raises(KeyboardInterrupt):
-        release(tiny_release / "model", tmp_path / "out", spec)
+        make_release(tiny_release / "model", tmp_path / "out", spec)
     assert [file.name for file in (tmp_path / "out").iterdir()] == [".work"]
-    found = release(tiny_release / "model", tmp_path / "out", spec)
+    found = make_release(tiny_release / "model", tmp_path / "out", spec)
     assert (begun.count("export"), begun.count("verify")) == (1, 2)
     assert [file["file"] for file in found.report["files"]] == ["tiny-cpu.pte"]
     # What is damaged is made again; what is no longer asked for goes.
     (program,) = (tmp_path / "out" / ".work").glob("export-*/model.pte")
     program.write_bytes(b"other")
-    again = release(tiny_release / "model", tmp_path / "out", spec)
+    again = make_release(tiny_release / "model", tmp_path / "out", spec)
     assert again.report == found.report
     assert not (tmp_path / "out" / "tiny-8da4w-fp32.pte").exists()
 
@@ -203,15 +203,15 @@ def test_a_dry_run_says_what_comes_and_writes_nothing(tiny_release: Path, tmp_pa
 def test_folders_that_hold_something_else_are_refused(tiny_release: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"holds other files \(notes.txt\)"):
-        release(tiny_release / "model", tmp_path)
+        make_release(tiny_release / "model", tmp_path)
     with pytest.raises(InputError, match="holds the model itself"):
-        release(tiny_release / "model", tiny_release / "model")
+        make_release(tiny_release / "model", tiny_release / "model")
 
 
 def test_a_gate_against_floating_point_needs_a_model_in_it(tiny_release: Path) -> None:
     spec = merged_spec(None, {"max_kl": 0.1})
     with pytest.raises(InputError, match=r"--max-kl is against floating point, .* --reference"):
-        release(tiny_release / "model", tiny_release / "nothing", spec)
+        make_release(tiny_release / "model", tiny_release / "nothing", spec)
     assert not (tiny_release / "nothing").exists()
 
 

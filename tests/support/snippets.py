@@ -1,8 +1,8 @@
 """The fenced snippets of the documentation, and what runs them.
 
 A fence says what becomes of it: `sh` and `python` are run by the tests, one page's in order and in
-one folder; `console` and `kotlin` belong on another machine; `text` is shown. One with a
-`title="a/file"` quotes that file.
+one folder; `console`, `kotlin` and `tsx` belong on another machine; `text` and `toml` are shown.
+One with a `title="a/file"` quotes that file.
 """
 
 import os
@@ -29,7 +29,7 @@ PAGES = [
     *sorted(EXAMPLES.rglob("*.md")),
 ]
 RUN = ("sh", "python")
-SHOWN = ("console", "kotlin", "text")
+SHOWN = ("console", "kotlin", "text", "toml", "tsx")
 _FENCE = re.compile(r'^( *)```(\S*)(?: title="(\S+)")?[^\n]*\n(.*?)^\1```$', re.M | re.S)
 
 

@@ -40,6 +40,7 @@ def _greedy(checkpoint: Path, ids: list[int], count: int) -> list[tuple[torch.Te
 def test_tokens_and_logits_are_those_of_the_checkpoint(tiny: Tiny, answers: list) -> None:
     answer = answers[0]
     assert answer.prompt_tokens == [5, 17, 40, 9] and not answer.chat
+    assert answer.input == answer.prompt == PROMPT
     steps = _greedy(tiny.checkpoint, answer.prompt_tokens, 5)
     assert answer.tokens == [token for _, token in steps]
     assert answer.text == " ".join(f"w{token}" for token in answer.tokens)
@@ -51,7 +52,7 @@ def test_tokens_and_logits_are_those_of_the_checkpoint(tiny: Tiny, answers: list
 
 def test_a_chat_is_asked_through_its_template(tiny: Tiny) -> None:
     (answer,) = expected_answers(tiny.programs["8da4w"], ["w5"], True, max_new_tokens=1)
-    assert answer.chat and answer.prompt_tokens == [1, 5]
+    assert answer.chat and answer.prompt_tokens == [1, 5] and answer.input == "w1 w5"
 
 
 def test_without_dot_products_8da4w_answers_as_weight_only(tiny: Tiny, answers: list) -> None:

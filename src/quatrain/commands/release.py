@@ -67,6 +67,17 @@ NoHazards = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be written, and how large, and stop.")
 ]
+Android = Annotated[
+    Path | None,
+    typer.Option(metavar="MODULE", help="Add the release to an Android module's assets: app/."),
+]
+RunOnPhone = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RUNNER",
+        help="Run it with llama_main or the like, built for Android, on the phone that adb sees.",
+    ),
+]
 Jobs = Annotated[
     int | None,
     typer.Option(
@@ -89,6 +100,8 @@ def release(
     max_perplexity_ratio: MaxRatio = None,
     max_mb: MaxMb = None,
     no_hazards: NoHazards = None,
+    android: Android = None,
+    run_on_phone: RunOnPhone = None,
     jobs: Jobs = None,
     dry_run: DryRun = False,
     json: Json = False,
@@ -116,8 +129,7 @@ def release(
     from quatrain.release.arguments import check_arguments
 
     check_arguments(None if model == "smollm2" else model, output, asked)
-    from quatrain.release.release import planned_release
-    from quatrain.release.release import release as make_release
+    from quatrain.release.release import make_release, planned_release
     from quatrain.smollm2 import fetch_smollm2
 
     stages = shown_stages()
@@ -128,7 +140,7 @@ def release(
         plan = planned_release(model, asked)
         print_json(plan.as_dict()) if json else _print_plan(plan)
         return
-    made = make_release(model, output, asked, jobs, stages)
+    made = make_release(model, output, asked, jobs, stages, android, run_on_phone)
     print_json(made.as_dict()) if json else _print_release(made)
     if made.failures:
         raise typer.Exit(1)
@@ -163,6 +175,10 @@ def _print_release(made: "Release") -> None:
                 ratio = f"{row['ratio']:.3f} +- {row['ratio_error']:.3f}"
                 print(f"    {where}: perplexity {ratio} x floating point, KL {row['kl']:.3f} nats")
     _print_phones(made.plan)
+    if made.phone is not None:
+        same = sum(one["same"] for one in made.phone.answers)
+        asked = len(made.phone.answers)
+        print(f"on {made.phone.phone}: {same} of {asked} answers are the expected ones")
     for failure in made.failures:
         print(f"does not hold: {failure}")
     print(f"report: {made.folder / 'report.html'}")

@@ -61,7 +61,7 @@ def _write(new: Path, spec: ReleaseSpec, made: Sequence[MadeFile], report: dict[
     programs = [(one.planned.file, one.export.folder / PROGRAM) for one in made]
     for name, file in [*programs, *tokenizer]:
         if file.is_file():
-            _link(file, new / name)
+            link(file, new / name)
     expected = {
         one.planned.file: ExpectedProgram(one.sha256, answers_of(one.expect.result["prompts"]))
         for one in made
@@ -81,7 +81,7 @@ def _here(new: Path, spec: ReleaseSpec) -> ReleaseSpec:
     return replace(spec, text=Path(TEXT) if spec.text else None, tokenizer=tokenizer)
 
 
-def _link(file: Path, target: Path) -> None:
+def link(file: Path, target: Path) -> None:
     """One more name for `file`, or a copy on disks that know no links."""
     try:
         os.link(file, target)

@@ -1,7 +1,7 @@
 """From a model to the files that ship, in one call that goes on where it was."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,8 +9,10 @@ from typing import Any
 from quatrain.checkpoint.files.hub import is_on_hub, local_path
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
 from quatrain.errors import InputError
+from quatrain.release.android import check_module, lay_out
 from quatrain.release.arguments import check_arguments
 from quatrain.release.licence import licence_of
+from quatrain.release.on_phone import PhoneRun, require_phone, run_on_phone
 from quatrain.release.plan import ReleasePlan, plan_release
 from quatrain.release.publish import publish
 from quatrain.release.report import report_data
@@ -24,32 +26,44 @@ from quatrain.tokenizer.files import TOKENIZER
 
 @dataclass(frozen=True)
 class Release:
-    """A release that was made in `folder`: its `plan`, its `report` as plain data, and which of
-    the gates did not hold, as sentences."""
+    """A release that was made.
+
+    Attributes:
+        folder: Where.
+        plan: What it consists of, and what each phone gets.
+        report: What report.json says.
+        failures: What did not hold, as sentences.
+        phone: What came of running it on a phone, where that was asked for.
+    """
 
     folder: Path
     plan: ReleasePlan
     report: dict[str, Any]
     failures: list[str]
+    phone: PhoneRun | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The release as plain data, ready for JSON."""
-        return {"folder": self.folder, "passed": not self.failures, **self.report}
+        on_phone = {"on_phone": asdict(self.phone)} if self.phone else {}
+        said = {"folder": self.folder, "passed": not self.failures}
+        return said | self.report | on_phone | {"failures": self.failures}
 
 
 def planned_release(model: Path | str, spec: ReleaseSpec) -> ReleasePlan:
-    """What `release` would write of `model`, from headers alone. Raises `InputError` likewise."""
+    """What `make_release` would write of `model`, from headers alone; `InputError` likewise."""
     source = local_path(model)
     _require_reference(source, spec)
     return plan_release(source, spec.name or _name_of(model), spec)
 
 
-def release(
+def make_release(
     model: Path | str,
     output: Path | str,
     spec: ReleaseSpec | None = None,
     jobs: int | None = None,
     stages: Stages | None = None,
+    android: Path | None = None,
+    runner: Path | None = None,
 ) -> Release:
     """Make the files that ship of `model`: a program for each distinct need of the phones, the
     tokenizer, expected.json, manifest.json and the report.
@@ -65,12 +79,20 @@ def release(
         jobs: How many pieces are worked on at a time, each in a process of its own; None: as many
             as there are cores and memory, where that pays.
         stages: Hears of each stage.
+        android: An Android module, such as app/, to whose assets the release is added.
+        runner: A runner for Android, such as ExecuTorch's llama_main, with which it is run on the
+            phone that adb sees, and held against expected.json.
 
     Raises:
-        InputError: Where the model, the folder or something in `spec` is wrong.
+        InputError: Where the model, the folder or something in `spec` is wrong, and where a phone
+            is asked for and there is none.
     """
     spec, stages, folder = spec or ReleaseSpec(), stages or Stages(), Path(output)
     check_arguments(model, folder, spec)
+    if android is not None:
+        check_module(android)
+    if runner is not None:
+        require_phone(runner)
     source = local_path(model)
     with stages("plan"):
         plan = planned_release(model, spec)
@@ -84,7 +106,12 @@ def release(
         publish(folder, spec, files, report, work.sources(), work.checkpoint_files())
     work.store.keep_digests()
     work.store.keep_only(work.pieces)
-    return Release(folder, work.plan, report, report["failures"])
+    if android is not None:
+        with stages("lay out the assets"):
+            lay_out(folder, report, android)
+    phone = run_on_phone(folder, report, runner, stages) if runner else None
+    failures = [*report["failures"], *(phone.failures if phone else ())]
+    return Release(folder, work.plan, report, failures, phone)
 
 
 def _require_reference(source: Path, spec: ReleaseSpec) -> None:

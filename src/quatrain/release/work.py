@@ -123,7 +123,9 @@ class Work:
             found = doctored[phone.file].result.get(phone.gpu or "", {})
             applying = [one for one in found.get(asked_about(self.spec), []) if one["applies"]]
             if applying:
-                said = "; ".join(f"{one['hazard']}: {one['consequence']}" for one in applying)
+                said = "; ".join(
+                    f"{one['hazard']}: {one['consequence']}; {one['remedy']}" for one in applying
+                )
                 failing[phone.id] = f"the CPU's program: on its GPU, {phone.gpu}, {said}"
         return failing
 

@@ -3,7 +3,8 @@
     {"format": "quatrain-expected-1",
      "programs": {FILE: {"sha256": HEX, "prompts": [
          {"prompt": TEXT, "chat": BOOL, "as_on": GPU or null, "prompt_tokens": [ID, ...],
-          "tokens": [ID, ...], "text": TEXT, "top_logits": [[[ID, LOGIT], ...], ...]}]}}}
+          "tokens": [ID, ...], "text": TEXT, "top_logits": [[[ID, LOGIT], ...], ...],
+          "input": TEXT}]}}}
 
 `top_logits` has a list for each of `tokens`: the largest logits before it, the largest first. The
 token that ends a text is not among `tokens`. `as_on` names whose arithmetic it is
@@ -45,6 +46,8 @@ class ExpectedAnswer:
         tokens: What it answered, the end-of-sequence token not among them.
         text: The same as text.
         top_logits: For each of `tokens` the five largest logits that it was chosen by, (id, logit).
+        input: The whole text of `prompt_tokens`, for a runner that knows no chat template and puts
+            no token before a text.
     """
 
     prompt: str
@@ -54,6 +57,7 @@ class ExpectedAnswer:
     tokens: list[int]
     text: str
     top_logits: list[list[tuple[int, float]]]
+    input: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,13 +101,15 @@ def expected_answers(
     context = int(opened.metadata.get("get_max_context_len", 1 << 30))
     found = []
     for prompt in prompts:
+        whole, ids = _asked(words, prompt, chat)
         given = generate(
-            noted, _encoded(words, prompt, chat), context=context, max_new_tokens=max_new_tokens,
+            noted, ids, context=context, max_new_tokens=max_new_tokens,
             eos_ids=end_ids(words.eos_ids, runner.metadata),
         )  # fmt: skip
         top, text = noted.top[: len(given.tokens)], words.decode(given.tokens)
-        answer = ExpectedAnswer(prompt, chat, as_on, given.prompt, given.tokens, text, top)
-        found.append(answer)
+        found.append(
+            ExpectedAnswer(prompt, chat, as_on, given.prompt, given.tokens, text, top, whole)
+        )
     return found
 
 
@@ -157,10 +163,13 @@ class _NotedLogits:
         self.top = []
 
 
-def _encoded(words: Tokenizer, prompt: str, chat: bool) -> list[int]:
-    if not chat:
-        return words.encode(prompt)
-    return words.encode(chat_prompt(words, prompt, ChatOptions()), add_special_tokens=False)
+def _asked(words: Tokenizer, prompt: str, chat: bool) -> tuple[str, list[int]]:
+    """(what `prompt` is for a runner that adds nothing to it, its tokens)."""
+    if chat:
+        whole = chat_prompt(words, prompt, ChatOptions())
+        return whole, words.encode(whole, add_special_tokens=False)
+    begun, ids = f"{words.bos_token or ''}{prompt}", words.encode(prompt)
+    return begun if words.encode(begun, add_special_tokens=False) == ids else prompt, ids
 
 
 def _program(said: dict[str, Any]) -> ExpectedProgram:
@@ -181,4 +190,5 @@ def _answer(said: dict[str, Any]) -> ExpectedAnswer:
         tokens=[int(token) for token in said["tokens"]],
         text=str(said["text"]),
         top_logits=[[(int(i), float(at)) for i, at in step] for step in said["top_logits"]],
+        input=str(said.get("input", said["prompt"])),
     )

@@ -1,0 +1,138 @@
+"""The release as an app's assets, and on a phone: one that a script called adb pretends to be."""
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from quatrain.errors import InputError
+from quatrain.release.android import file_for, lay_out, phones_of, renderers_of
+from quatrain.release.on_phone import run_on_phone
+
+# Pushes copy; the shell runs here, in the folder that stands for the phone's.
+_ADB = """#!/bin/bash
+phone={folder}
+case "$1" in
+  devices) printf 'List of devices attached\\n{devices}' ;;
+  push) cp "$2" "$phone/$(basename "$3")" ;;
+  shell)
+    case "$2" in
+      "dumpsys SurfaceFlinger") echo "GLES: ARM, {renderer}, OpenGL ES 3.2 v1.r1" ;;
+      "getprop ro.product.model") echo "Pixel 8" ;;
+      *) bash -c "${{2//\\/data\\/local\\/tmp\\/quatrain/$phone}}" ;;
+    esac ;;
+esac
+"""
+
+
+@pytest.fixture
+def report(tiny_release: Path) -> dict:
+    return json.loads((tiny_release / "out" / "report.json").read_text())
+
+
+@pytest.fixture
+def adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    def attach(renderer: str = "Mali-G715", devices: str = "serial\\tdevice\\n") -> Path:
+        phone = tmp_path / "phone"
+        phone.mkdir()
+        script = tmp_path / "bin" / "adb"
+        script.parent.mkdir()
+        script.write_text(_ADB.format(folder=phone, devices=devices, renderer=renderer))
+        script.chmod(stat.S_IRWXU)
+        monkeypatch.setenv("PATH", f"{script.parent}{os.pathsep}{os.environ['PATH']}")
+        return phone
+
+    return attach
+
+
+def _runner(tmp_path: Path, expected: Path, wrong: str = "") -> Path:
+    """Answers as llama_main does, with the prompt before and figures after; `wrong` at times."""
+    runner = tmp_path / "llama_main"
+    runner.write_text(
+        "#!/usr/bin/env python3\n"
+        "import json, sys\n"
+        "given = dict(word[2:].split('=', 1) for word in sys.argv[1:])\n"
+        f"said = json.load(open({str(expected)!r}))['programs'][given['model_path']]\n"
+        "answers = {one['input']: one['text'] for one in said['prompts']}\n"
+        f"answer = {wrong!r} or answers[given['prompt']]\n"
+        "print(given['prompt'] + answer + '\\nPyTorchObserver {\"prompt_tokens\":3}')\n"
+    )
+    return runner
+
+
+def test_the_assets_are_laid_out(tiny_release: Path, report: dict, tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    assets = lay_out(tiny_release / "out", report, tmp_path / "app")
+    assert assets == tmp_path / "app/src/main/assets/quatrain"
+    names = {file.name for file in assets.iterdir()}
+    programs = {"tiny-8da4w-fp32.pte", "tiny-cpu.pte"}
+    assert names == programs | {
+        "tokenizer.json", "tokenizer_config.json", "expected.json", "phones.json",
+    }  # fmt: skip
+    phones = json.loads((assets / "phones.json").read_text())
+    assert phones["default"] == "tiny-cpu.pte" and set(phones["programs"]) == programs
+    only_cpu = report | {
+        "files": [one for one in report["files"] if one["file"] == "tiny-cpu.pte"],
+        "phones": [],
+    }
+    lay_out(tiny_release / "out", only_cpu, tmp_path / "app")
+    assert not (assets / "tiny-8da4w-fp32.pte").exists()
+    (assets / "phones.json").unlink()
+    with pytest.raises(InputError, match="holds other files"):
+        lay_out(tiny_release / "out", report, tmp_path / "app")
+    with pytest.raises(InputError, match="there is no such folder"):
+        lay_out(tiny_release / "out", report, tmp_path / "nowhere")
+
+
+def test_a_program_is_found_by_what_the_driver_calls_the_gpu(report: dict) -> None:
+    phones = phones_of(report)
+    assert file_for(phones, "Mali-G715") == "tiny-8da4w-fp32.pte"
+    assert file_for(phones, "Mali-G715-Immortalis MC11") == "tiny-8da4w-fp32.pte"
+    assert file_for(phones, "Mali-G71") == file_for(phones, "Adreno (TM) 740") == "tiny-cpu.pte"
+    assert renderers_of("galaxy-s23") == ["Adreno 740"]
+    assert renderers_of("mali-g715") == ["Mali-G715", "Immortalis-G715"]
+    assert renderers_of("adreno-6xx") == []
+
+
+def test_on_a_phone_that_is_right(
+    tiny_release: Path, report: dict, tmp_path: Path, adb: Callable[..., Path]
+) -> None:
+    phone = adb()
+    runner = _runner(tmp_path, tiny_release / "out" / "expected.json")
+    found = run_on_phone(tiny_release / "out", report, runner)
+    assert (found.phone, found.file, found.failures) == ("Pixel 8", "tiny-8da4w-fp32.pte", [])
+    assert [one["same"] for one in found.answers] == [True, True]
+    assert (phone / "tiny-8da4w-fp32.pte").is_file() and (phone / "tokenizer.json").is_file()
+
+
+def test_on_a_phone_that_is_wrong(
+    tiny_release: Path, report: dict, tmp_path: Path, adb: Callable[..., Path]
+) -> None:
+    adb()
+    runner = _runner(tmp_path, tiny_release / "out" / "expected.json", wrong="lingoubtedoubted")
+    found = run_on_phone(tiny_release / "out", report, runner)
+    assert len(found.failures) == 2
+    assert "Pixel 8, Mali-G715" in found.failures[0] and "lingoubtedoubted" in found.failures[0]
+
+
+def test_without_a_phone_it_says_so(
+    tiny_release: Path,
+    report: dict,
+    tmp_path: Path,
+    adb: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runner = _runner(tmp_path, tiny_release / "out" / "expected.json")
+    out, path = tiny_release / "out", os.environ["PATH"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="adb is not on the PATH; nothing was run on a phone"):
+        run_on_phone(out, report, runner)
+    monkeypatch.setenv("PATH", path)
+    adb(devices="serial\\tunauthorized\\n")
+    with pytest.raises(InputError, match=r"adb sees serial\s+unauthorized, expected one phone"):
+        run_on_phone(out, report, runner)
+    with pytest.raises(InputError, match="no such file"):
+        run_on_phone(out, report, tmp_path / "nowhere")
