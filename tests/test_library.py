@@ -21,7 +21,7 @@ import quatrain
 from quatrain import (
     Calibration, Checkpoint, ConvertOptions, Divergence, Evaluation, ExportOptions, ExportReport,
     FloatModel, Generation, InputError, Program, ProgramRunner, ProgramsPlan, QuantizeReport,
-    QuatrainError,
+    QuatrainError, Release, ReleaseSpec,
     Runner, Scheme, TextGeneration, Tokenizer, VerifyReport,
 )
 
@@ -49,6 +49,8 @@ assert_type(quatrain.verify_program("m.pte", "c"), VerifyReport)
 evaluations = quatrain.evaluate_models(["m.pte", Path("c")], "text")
 assert_type(evaluations, list[Evaluation])
 assert_type(evaluations[0].against_first, Divergence | None)
+spec = ReleaseSpec(phones=("pixel-8",), max_kl=0.2)
+assert_type(quatrain.make_release("m", Path("release"), spec), Release)
 def run(runner: Runner) -> None: ...
 run(runner)
 error: QuatrainError = InputError("wrong")

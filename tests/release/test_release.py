@@ -3,6 +3,9 @@
 import hashlib
 import json
 import shutil
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,10 +124,41 @@ def test_with_exports_of_its_own_it_is_the_same(
     _assert_made_again(tiny_release, tmp_path / "again", jobs)
 
 
-def _assert_made_again(folder: Path, out: Path, jobs: int | None = None) -> None:
+@pytest.mark.parametrize("fewest", thorough([2]))
+def test_on_a_cluster_that_loses_a_machine_it_is_the_same(
+    tiny_release: Path, tmp_path: Path, fewest: int
+) -> None:
+    """`fewest` pieces are being made, one on each machine, when one of those is killed."""
+    ray = pytest.importorskip("ray", reason="ray is not installed: pip install quatrain[ray]")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    doomed = cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=1)
+    out = tmp_path / "again"
+
+    def kill_when_both_work() -> None:
+        while len(list(out.glob(".work/export-*.????????"))) < fewest:
+            time.sleep(0.05)
+        cluster.remove_node(doomed, allow_graceful=False)
+
+    killer = threading.Thread(target=kill_when_both_work, daemon=True)
+    killer.start()
+    try:
+        _assert_made_again(tiny_release, out, ray=cluster.address)
+        assert not killer.is_alive()
+        assert sum(node["Alive"] for node in ray.nodes()) == 2
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def _assert_made_again(
+    folder: Path, out: Path, jobs: int | None = None, ray: str | None = None
+) -> None:
     asked = {"reference": str(folder / "reference")}
     spec = merged_spec(folder / "out" / "release.toml", asked)
-    make_release(folder / "model", out, spec, jobs)
+    make_release(folder / "model", out, spec, jobs, ray=ray)
     # The report names the kernels, which those that are ready-made are not asked for.
     says_more = ("report.json", "report.html", "manifest.json", "release.toml")
     for file in (folder / "out").iterdir():
@@ -198,6 +232,15 @@ def test_a_dry_run_says_what_comes_and_writes_nothing(tiny_release: Path, tmp_pa
         predicted = planned[file["file"]]["predicted_bytes"]["file"]
         assert predicted == pytest.approx(file["bytes"], rel=0.02)
         assert planned[file["file"]]["phones"] == file["phones"]
+
+
+def test_without_a_cluster_it_says_so(
+    tiny_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    spec = merged_spec(tiny_release / "release.toml", {})
+    with pytest.raises(InputError, match=r"--ray needs Ray: pip install 'quatrain\[ray\]'"):
+        make_release(tiny_release / "model", tmp_path / "out", spec, ray="auto")
 
 
 def test_folders_that_hold_something_else_are_refused(tiny_release: Path, tmp_path: Path) -> None:

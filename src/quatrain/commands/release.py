@@ -64,6 +64,13 @@ NoHazards = Annotated[
     bool | None,
     typer.Option("--no-hazards", help="Gate: no known defect is even possible on a phone."),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Work on a Ray cluster whose machines share DIR and MODEL; auto: this machine's.",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be written, and how large, and stop.")
 ]
@@ -103,6 +110,7 @@ def release(
     android: Android = None,
     run_on_phone: RunOnPhone = None,
     jobs: Jobs = None,
+    ray: Ray = None,
     dry_run: DryRun = False,
     json: Json = False,
     debug: Debug = False,
@@ -140,7 +148,7 @@ def release(
         plan = planned_release(model, asked)
         print_json(plan.as_dict()) if json else _print_plan(plan)
         return
-    made = make_release(model, output, asked, jobs, stages, android, run_on_phone)
+    made = make_release(model, output, asked, jobs, stages, android, run_on_phone, ray)
     print_json(made.as_dict()) if json else _print_release(made)
     if made.failures:
         raise typer.Exit(1)

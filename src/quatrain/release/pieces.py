@@ -4,15 +4,10 @@ A function's name is the kind of its `quatrain.release.store.Piece`; what it giv
 for JSON, in which nothing depends on where or when.
 """
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from quatrain.export.exporter import export_checkpoint
 from quatrain.export.options import ExportOptions
@@ -21,7 +16,7 @@ from quatrain.quantize.calibration import Calibration
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.release.quality import Answered, measure_quality
 from quatrain.release.spec import ANY, ReleaseSpec
-from quatrain.release.store import PROGRAM, Made, Piece, Store, make
+from quatrain.release.store import PROGRAM
 from quatrain.stages import Stages
 from quatrain.targets.catalogue import find_gpu
 from quatrain.targets.doctor import examine
@@ -121,35 +116,3 @@ def doctor(folder: Path, program: Path, gpus: Sequence[str], name: str) -> dict[
 FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     function.__name__: function for function in (quantize, export, verify, expect, quality, doctor)
 }
-
-
-def make_all(store: Store, pieces: Sequence[Piece], jobs: int, stages: Stages) -> list[Made]:
-    """Make those of `pieces` that are not there, `jobs` at a time, each in a process of its own
-    where that is more than one; each is told as it ends."""
-    missing = [piece for piece in pieces if store.find(piece) is None]
-    store.folder.mkdir(parents=True, exist_ok=True)
-    if jobs > 1 and len(missing) > 1:
-        _in_processes(store, missing, min(jobs, len(missing)), stages)
-    else:
-        for piece in missing:
-            with stages(piece.title):
-                make(store.place(piece), piece, FUNCTIONS[piece.kind])
-    found = [store.find(piece) for piece in pieces]
-    return [made for made in found if made is not None]
-
-
-def _in_processes(store: Store, pieces: Sequence[Piece], jobs: int, stages: Stages) -> None:
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    # Not forked: torch's threads do not survive it.
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,))
-    with pool, stages(f"{jobs} at a time: " + ", ".join(one.title for one in pieces)) as advance:
-        waiting = [
-            pool.submit(make, store.place(piece), piece, FUNCTIONS[piece.kind]) for piece in pieces
-        ]
-        try:
-            for done, future in enumerate(as_completed(waiting), 1):
-                future.result()
-                advance(done / len(waiting))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise

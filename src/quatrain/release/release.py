@@ -18,7 +18,7 @@ from quatrain.release.publish import publish
 from quatrain.release.report import report_data
 from quatrain.release.spec import ReleaseSpec
 from quatrain.release.store import WORK, Store
-from quatrain.release.work import Work, reference_of
+from quatrain.release.work import Work, reference_of, usual_workers
 from quatrain.stages import Stages
 from quatrain.tokenizer import Tokenizer
 from quatrain.tokenizer.files import TOKENIZER
@@ -64,6 +64,7 @@ def make_release(
     stages: Stages | None = None,
     android: Path | None = None,
     runner: Path | None = None,
+    ray: str | None = None,
 ) -> Release:
     """Make the files that ship of `model`: a program for each distinct need of the phones, the
     tokenizer, expected.json, manifest.json and the report.
@@ -82,6 +83,8 @@ def make_release(
         android: An Android module, such as app/, to whose assets the release is added.
         runner: A runner for Android, such as ExecuTorch's llama_main, with which it is run on the
             phone that adb sees, and held against expected.json.
+        ray: The address of a Ray cluster on which to make the pieces, in place of processes here;
+            "auto" is the one of this machine. Its machines share `output` and `model`.
 
     Raises:
         InputError: Where the model, the folder or something in `spec` is wrong, and where a phone
@@ -97,7 +100,8 @@ def make_release(
     with stages("plan"):
         plan = planned_release(model, spec)
         chat = _has_template(source, spec) if spec.chat is None else spec.chat
-    work = Work(source, plan, spec, chat, Store(folder / WORK), stages, jobs)
+    workers = usual_workers(plan.files, jobs, ray)
+    work = Work(source, plan, spec, chat, Store(folder / WORK), stages, workers)
     files = work.files()
     quantized = work.quantized.result if work.quantized else None
     licence = licence_of(source)

@@ -9,11 +9,11 @@ from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.open import is_quantized
 from quatrain.checkpoint.source_files import source_files
 from quatrain.quantize.cost import HELD_OUT_TEXT
-from quatrain.release.pieces import make_all
 from quatrain.release.plan import PlannedFile, ReleasePlan
 from quatrain.release.report import MadeFile, asked_about
 from quatrain.release.spec import ReleaseSpec
 from quatrain.release.store import PROGRAM, Made, Piece, Store
+from quatrain.release.workers import Workers, make_all
 from quatrain.stages import Stages, installed_memory_bytes
 from quatrain.targets.runtimes import needs_older_forms
 from quatrain.tokenizer.files import files_of
@@ -27,11 +27,10 @@ class Work:
 
     def __init__(
         self, source: Path, plan: ReleasePlan, spec: ReleaseSpec, chat: bool, store: Store,
-        stages: Stages, jobs: int | None,
+        stages: Stages, workers: Workers,
     ) -> None:  # fmt: skip
         self.source, self.plan, self.spec, self.chat = source, plan, spec, chat
-        self.store, self.stages = store, stages
-        self.jobs = jobs or _jobs(plan.files)
+        self.store, self.stages, self.workers = store, stages, workers
         self.pieces: list[Piece] = []
         self.quantized: Made | None = None
 
@@ -78,7 +77,7 @@ class Work:
 
     def _all(self, pieces: Sequence[Piece]) -> list[Made]:
         self.pieces += pieces
-        return make_all(self.store, pieces, self.jobs, self.stages)
+        return make_all(self.store, pieces, self.workers, self.stages)
 
     def _quantize(self) -> Made:
         spec = self.spec
@@ -186,12 +185,16 @@ class Work:
         return {"program": export.files}
 
 
-def _jobs(files: Sequence[PlannedFile]) -> int:
+def usual_workers(
+    files: Sequence[PlannedFile], jobs: int | None = None, ray: str | None = None
+) -> Workers:
+    """Those for programs of these sizes; `jobs` is None where it is to be chosen."""
     sizes = [one.bytes.file for one in files]
-    if sum(sizes) < _PAYS_FROM:
-        return 1
-    room = installed_memory_bytes() // (_HELD * max(sizes))
-    return max(1, min(os.cpu_count() or 1, room))
+    memory = _HELD * max(sizes)
+    if jobs is None and sum(sizes) < _PAYS_FROM:
+        jobs = 1
+    room = max(1, installed_memory_bytes() // memory)
+    return Workers(jobs or min(os.cpu_count() or 1, room), memory, ray)
 
 
 def reference_of(source: Path, spec: ReleaseSpec) -> Path | None:

@@ -1,0 +1,104 @@
+"""Pieces of a release made on the machines of a Ray cluster, which share its folder."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from quatrain.errors import InputError, QuatrainError
+from quatrain.release.pieces import FUNCTIONS
+from quatrain.release.spec import ReleaseSpec
+from quatrain.release.store import Piece, Store, make
+from quatrain.stages import Stages
+
+_RETRIES = 3  # of a piece whose worker was lost
+
+
+def make_on_ray(
+    store: Store, pieces: Sequence[Piece], address: str, memory: int, stages: Stages
+) -> None:
+    """Make `pieces` on the cluster at `address` ("auto": the one on this machine), each where
+    `memory` bytes are free; again elsewhere where a worker is lost.
+
+    Raises `InputError` where Ray is not installed, there is no cluster, or none of its machines is
+    large enough; and as the pieces do.
+    """
+    ray = _connected(address, memory)
+    remote = ray.remote(num_cpus=1, memory=memory, max_retries=_RETRIES)(_make_aside)
+    named = ", ".join(piece.title for piece in pieces)
+    with stages(f"on Ray: {named}") as advance:
+        waiting = {
+            remote.remote(store.place(piece).absolute(), _portable(piece)): piece
+            for piece in pieces
+        }
+        while waiting:
+            ready, _ = ray.wait(list(waiting), num_returns=1)
+            _take(ray, ready[0], store.place(waiting.pop(ready[0])))
+            advance(1 - len(waiting) / len(pieces))
+
+
+def _connected(address: str, memory: int) -> Any:
+    """Ray, connected to the cluster."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise InputError("--ray needs Ray: pip install 'quatrain[ray]'") from None
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="error")
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            first = str(error).strip().partition("\n")[0]
+            raise InputError(
+                f"--ray {address}: no cluster answers ({first}); start one with `ray start --head`"
+            ) from error
+    largest = max((node["Resources"].get("memory", 0) for node in ray.nodes()), default=0)
+    if memory > largest:
+        raise InputError(
+            f"--ray {address}: a piece takes {memory / 1e9:.1f} GB, and the largest machine of the "
+            f"cluster offers {largest / 1e9:.1f} GB; add a larger one"
+        )
+    return ray
+
+
+def _make_aside(place: Path, piece: Piece) -> str:
+    """Make `piece` beside its `place`: a worker that is only thought lost disturbs no other."""
+    aside = place.with_name(f"{place.name}.{uuid.uuid4().hex[:8]}")
+    make(aside, piece, FUNCTIONS[piece.kind])
+    return str(aside)
+
+
+def _take(ray: Any, result: Any, place: Path) -> None:
+    """Put what a worker made to its place."""
+    try:
+        aside = ray.get(result)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, QuatrainError):
+            raise error.cause from None
+        raise
+    except ray.exceptions.RayError as error:
+        first = str(error).strip().partition("\n")[0]
+        raise QuatrainError(
+            f"--ray: a worker was lost {_RETRIES + 1} times ({first}); run it again: what is made "
+            "is kept"
+        ) from error
+    shutil.rmtree(place, ignore_errors=True)
+    Path(aside).rename(place)
+
+
+def _portable(piece: Piece) -> Piece:
+    """`piece` with paths that another folder's process finds, and without who listens here."""
+
+    def portable(value: Any) -> Any:
+        if isinstance(value, Path):
+            return value.absolute()
+        if isinstance(value, ReleaseSpec):
+            return replace(value, tokenizer=value.tokenizer and value.tokenizer.absolute())
+        return Stages() if isinstance(value, Stages) else value
+
+    return replace(
+        piece, arguments={name: portable(value) for name, value in piece.arguments.items()}
+    )

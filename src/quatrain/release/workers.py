@@ -1,0 +1,57 @@
+"""The pieces that are missing, made: in this process, in several, or on a Ray cluster."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import torch
+
+from quatrain.release.on_ray import make_on_ray
+from quatrain.release.pieces import FUNCTIONS
+from quatrain.release.store import Made, Piece, Store, make
+from quatrain.stages import Stages
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What makes pieces: `jobs` at a time, each in a process of its own where that is more than
+    one; or the Ray cluster at the address `ray`. One takes up to `memory` bytes."""
+
+    jobs: int
+    memory: int
+    ray: str | None = None
+
+
+def make_all(store: Store, pieces: Sequence[Piece], workers: Workers, stages: Stages) -> list[Made]:
+    """Make those of `pieces` that are not there; each is told as it ends."""
+    missing = [piece for piece in pieces if store.find(piece) is None]
+    store.folder.mkdir(parents=True, exist_ok=True)
+    if workers.ray is not None and missing:
+        make_on_ray(store, missing, workers.ray, workers.memory, stages)
+    elif workers.jobs > 1 and len(missing) > 1:
+        _in_processes(store, missing, min(workers.jobs, len(missing)), stages)
+    else:
+        for piece in missing:
+            with stages(piece.title):
+                make(store.place(piece), piece, FUNCTIONS[piece.kind])
+    found = [store.find(piece) for piece in pieces]
+    return [made for made in found if made is not None]
+
+
+def _in_processes(store: Store, pieces: Sequence[Piece], jobs: int, stages: Stages) -> None:
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    # Not forked: torch's threads do not survive it.
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,))
+    with pool, stages(f"{jobs} at a time: " + ", ".join(one.title for one in pieces)) as advance:
+        waiting = [
+            pool.submit(make, store.place(piece), piece, FUNCTIONS[piece.kind]) for piece in pieces
+        ]
+        try:
+            for done, future in enumerate(as_completed(waiting), 1):
+                future.result()
+                advance(done / len(waiting))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
