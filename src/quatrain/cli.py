@@ -21,6 +21,7 @@ VERBS = (
     "plan",
     "export",
     "run",
+    "serve",
     "logits",
     "inspect",
     "retarget",

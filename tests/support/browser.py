@@ -12,7 +12,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install)"
 )
-_FLAGS = [
+FLAGS = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -25,7 +25,7 @@ _FLAGS = [
 
 
 def _run(folder: Path, *options: str) -> str:
-    command = [str(CHROMIUM), *_FLAGS, f"--user-data-dir={folder / 'profile'}", *options]
+    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={folder / 'profile'}", *options]
     done = subprocess.run(
         command, check=True, capture_output=True, text=True, timeout=120, env=os.environ
     )

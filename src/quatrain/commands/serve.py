@@ -1,0 +1,131 @@
+"""`quatrain serve`: programs as an OpenAI-compatible server."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quatrain.commands._common import (
+    Debug,
+    Device,
+    Json,
+    TokenizerFile,
+    check_program,
+    one_of,
+    print_json,
+)
+from quatrain.commands._progress import shown_stages
+from quatrain.errors import InputError
+from quatrain.runtime.defects import EmulatedDefect, emulated_defect
+
+if TYPE_CHECKING:
+    from quatrain.serve.models import ServedModel
+
+_KEY = "QUATRAIN_API_KEY"
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+
+Models = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="MODEL.PTE...", help="Programs; clients ask for each by its file's name."
+    ),
+]
+Host = Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")]
+Port = Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0: a free one.")]
+MaxBody = Annotated[int, typer.Option(metavar="BYTES", min=1, help="The largest request.")]
+MaxPromptTokens = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="The longest prompt. Default: what the program takes."),
+]
+MaxQueue = Annotated[
+    int, typer.Option(metavar="N", min=0, help="Requests of one model that may wait.")
+]
+
+
+def _known_defects(emulate: list[str] | None) -> list[str]:
+    return [defect for name in emulate or () if (defect := emulated_defect(name))]
+
+
+Emulated = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--emulate",
+        metavar="DEFECT",
+        help="Serve each Vulkan program once more, as NAME+DEFECT, computed as a phone with that "
+        "known defect does (docs/devices.md); may be repeated.",
+        autocompletion=one_of(*EmulatedDefect),
+        callback=_known_defects,
+    ),
+]
+
+
+def serve(
+    models: Models,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    tokenizer: TokenizerFile = None,
+    device: Device = "auto",
+    emulate: Emulated = None,
+    max_body: MaxBody = 1_000_000,
+    max_prompt_tokens: MaxPromptTokens = None,
+    max_queue: MaxQueue = 32,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Answer OpenAI's API over HTTP with programs, and a chat page that holds two side by side.
+
+    Where QUATRAIN_API_KEY is set, clients have to send it.
+
+    Example: `quatrain serve smollm2-8da4w.pte smollm2-weight-only.pte --port 8000`
+    """
+    for model in models:
+        check_program(model)
+    if tokenizer:
+        from quatrain.tokenizer.files import require_tokenizer
+
+        require_tokenizer(tokenizer)
+    _require_extra()
+    from quatrain.serve.limits import Limits
+    from quatrain.serve.server import serve_programs
+
+    key = os.environ.get(_KEY) or None
+    if key is None and host not in _LOCAL:
+        print(
+            f"warning: whoever reaches {host} can use this server; set {_KEY} to ask for a key",
+            file=sys.stderr,
+        )
+
+    def ready(url: str, served: "list[ServedModel]") -> None:
+        if json:
+            print_json({"url": url, "models": [_as_dict(model) for model in served]})
+        else:
+            _print_ready(url, served)
+        sys.stdout.flush()
+
+    serve_programs(
+        models, host=host, port=port, api_key=key,
+        limits=Limits(max_body, max_prompt_tokens, max_queue), tokenizer=tokenizer, device=device,
+        emulate=emulate or (), stages=shown_stages(), on_ready=ready,
+    )  # fmt: skip
+
+
+def _require_extra() -> None:
+    for package in ("starlette", "uvicorn", "prometheus_client", "pydantic"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"serve needs {package}, which is not installed; run `pip install "
+                "'quatrain[serve]'`"
+            )
+
+
+def _as_dict(model: "ServedModel") -> dict[str, object]:
+    return {"id": model.name, "device": model.runner.device, "emulates": model.emulates}
+
+
+def _print_ready(url: str, served: "list[ServedModel]") -> None:
+    print(f"{url} (chat page), {url}/v1 (OpenAI's API); Ctrl-C ends it")
+    for model in served:
+        print(f"  {model.name:<40} {model.runner.device}")

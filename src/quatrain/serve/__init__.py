@@ -1,0 +1,1 @@
+"""Programs as an OpenAI-compatible HTTP server (`quatrain[serve]`); docs/serve.md describes it."""

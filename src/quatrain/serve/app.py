@@ -1,0 +1,39 @@
+"""The server as an ASGI application."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from quatrain.serve.endpoints import Endpoints
+from quatrain.serve.errors import ApiError, failed, no_such_page, refused
+from quatrain.serve.guard import Guard
+from quatrain.serve.limits import Limits
+from quatrain.serve.metrics import Metrics
+from quatrain.serve.models import ServedModel
+from quatrain.serve.worker import Worker
+
+
+def build_app(models: Sequence[ServedModel], limits: Limits, api_key: str | None = None) -> ASGIApp:
+    """The addresses of docs/serve.md over `models`, whose threads end with the application.
+
+    `api_key`: what clients have to send, or None for no key.
+    """
+    metrics = Metrics()
+    workers = {model.name: Worker(model, limits.queue, metrics) for model in models}
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        for worker in workers.values():
+            worker.stop()
+
+    endpoints = Endpoints(workers, limits, metrics, with_key=api_key is not None)
+    app = Starlette(
+        routes=endpoints.routes(),
+        exception_handlers={ApiError: refused, HTTPException: no_such_page, Exception: failed},
+        lifespan=lifespan,
+    )
+    return Guard(app, api_key, metrics)

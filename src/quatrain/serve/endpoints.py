@@ -1,0 +1,166 @@
+"""What each address answers."""
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from quatrain.runtime.sampling import Sampling
+from quatrain.serve.answer import Asked
+from quatrain.serve.body import read_request
+from quatrain.serve.errors import ApiError
+from quatrain.serve.limits import Limits
+from quatrain.serve.metrics import Metrics
+from quatrain.serve.models import ServedModel
+from quatrain.serve.openapi import openapi
+from quatrain.serve.prompts import prompt_tokens
+from quatrain.serve.requests import ChatRequest, CompletionRequest, GenerationRequest
+from quatrain.serve.responses import ChatShape, CompletionShape, Shape
+from quatrain.serve.sending import send_stream, send_whole
+from quatrain.serve.worker import Worker
+
+_COMPLETION_TOKENS = 16  # where a completion's request says nothing, as OpenAI's API has it
+# The page loads nothing from elsewhere: script and style are in it.
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline';"
+    " style-src 'unsafe-inline'; frame-ancestors 'none'"
+}
+
+
+class Endpoints:
+    """The addresses of one server, over `workers` by the names of their models."""
+
+    def __init__(
+        self, workers: Mapping[str, Worker], limits: Limits, metrics: Metrics, with_key: bool
+    ) -> None:
+        self._workers, self._limits, self._metrics = workers, limits, metrics
+        self._schema = openapi([worker.model for worker in workers.values()], with_key)
+
+    def routes(self) -> list[Route]:
+        """Each address, and what answers there."""
+        return [
+            Route("/", self._page),
+            Route("/openapi.json", self._openapi),
+            Route("/metrics", self._counters),
+            Route("/v1/models", self._models),
+            Route("/v1/models/{model}", self._model),
+            Route("/v1/completions", self._complete, methods=["POST"]),
+            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+        ]
+
+    async def _page(self, request: Request) -> Response:
+        page = resources.files("quatrain.serve").joinpath("page.html").read_text("utf-8")
+        return HTMLResponse(page, headers=_PAGE_HEADERS)
+
+    async def _openapi(self, request: Request) -> Response:
+        return JSONResponse(self._schema)
+
+    async def _counters(self, request: Request) -> Response:
+        return Response(self._metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    async def _models(self, request: Request) -> Response:
+        described = [_described(worker.model) for worker in self._workers.values()]
+        return JSONResponse({"object": "list", "data": described})
+
+    async def _model(self, request: Request) -> Response:
+        return JSONResponse(_described(self._worker(request.path_params["model"]).model))
+
+    async def _complete(self, request: Request) -> Response:
+        wanted = await read_request(request, CompletionRequest, self._limits.body_bytes)
+        worker = self._worker(wanted.model)
+        most = wanted.max_tokens or _COMPLETION_TOKENS
+        asked = await self._asked(worker.model, wanted, most, wanted.logprobs)
+        shape = CompletionShape(wanted.model, wanted.logprobs is not None)
+        return await _answered(request, worker, wanted, asked, shape)
+
+    async def _chat(self, request: Request) -> Response:
+        wanted = await read_request(request, ChatRequest, self._limits.body_bytes)
+        worker = self._worker(wanted.model)
+        most = _most_tokens(wanted, worker.model.context)
+        top = (wanted.top_logprobs or 0) if _wants_logprobs(wanted) else None
+        asked = await self._asked(worker.model, wanted, most, top)
+        shape = ChatShape(wanted.model, top is not None)
+        return await _answered(request, worker, wanted, asked, shape)
+
+    def _worker(self, model: str) -> Worker:
+        if model not in self._workers:
+            known = ", ".join(self._workers)
+            message = f"model: there is no {model!r} here; there is {known}"
+            raise ApiError(404, message, "model", "model_not_found")
+        return self._workers[model]
+
+    async def _asked(
+        self,
+        model: ServedModel,
+        wanted: ChatRequest | CompletionRequest,
+        most: int,
+        top: int | None,
+    ) -> Asked:
+        """`wanted` as its model takes it; long prompts are encoded beside the event loop."""
+        limit = self._limits.prompt_tokens
+        tokens = await asyncio.to_thread(prompt_tokens, model, wanted, limit)
+        return Asked(tokens, most, _sampling(wanted), wanted.stop_strings(), top)
+
+
+async def _answered(
+    request: Request, worker: Worker, wanted: GenerationRequest, asked: Asked, shape: Shape
+) -> Response:
+    options = wanted.stream_options
+    if not wanted.stream:
+        if options is not None:
+            raise ApiError(
+                400, "stream_options: is for streams; give stream: true", "stream_options"
+            )
+        return await send_whole(request, worker, asked, shape)
+    with_usage = options is not None and options.include_usage is True
+    return send_stream(request, worker, asked, shape, with_usage)
+
+
+def _sampling(wanted: GenerationRequest) -> Sampling:
+    """OpenAI's defaults. A seed that is not given is another one each time; where the most likely
+    token is taken, nothing narrows the choice."""
+    drawn = wanted.temperature != 0
+    return Sampling(
+        temperature=1.0 if wanted.temperature is None else wanted.temperature,
+        top_k=wanted.top_k or 0 if drawn else 0,
+        top_p=wanted.top_p or 1.0 if drawn else 1.0,
+        min_p=wanted.min_p or 0.0 if drawn else 0.0,
+        repetition_penalty=wanted.repetition_penalty or 1.0,
+        seed=secrets.randbits(64) if wanted.seed is None else wanted.seed % 2**64,
+    )
+
+
+def _most_tokens(wanted: ChatRequest, context: int) -> int:
+    older, newer = wanted.max_tokens, wanted.max_completion_tokens
+    if older and newer and older != newer:
+        raise ApiError(
+            400,
+            f"max_completion_tokens is {newer}, and max_tokens, its older name, {older}; give one",
+            "max_completion_tokens",
+        )
+    return newer or older or context
+
+
+def _wants_logprobs(wanted: ChatRequest) -> bool:
+    if wanted.top_logprobs is not None and not wanted.logprobs:
+        raise ApiError(400, "top_logprobs: needs logprobs: true beside it", "top_logprobs")
+    return wanted.logprobs is True
+
+
+def _described(model: ServedModel) -> dict[str, Any]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "quatrain",
+        "context": model.context,
+        "device": model.runner.device,
+        "emulates": model.emulates,
+        "chat": model.tokenizer.chat_template is not None,
+    }

@@ -1,0 +1,109 @@
+"""Programs that are loaded, each under the name that clients ask for it by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quatrain.errors import InputError
+from quatrain.program import Program, open_program
+from quatrain.runtime.load import ProgramRunner, is_vulkan, load_runner, require_tokens_to_logits
+from quatrain.stages import Stages
+from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A program on a runtime, and its tokenizer.
+
+    Attributes:
+        name: What clients call it: the file's name without ".pte", and for a variant that computes
+            with a defect "+" and the defect's id.
+        created: When its file was written, in seconds since 1970.
+        runner: The program on its runtime.
+        tokenizer: What its prompts are encoded with.
+        context: How many tokens its KV cache holds.
+        vocab_size: How many tokens it knows, or None where it does not say.
+        emulates: The id of the defect that it computes with, or None.
+    """
+
+    name: str
+    created: int
+    runner: ProgramRunner
+    tokenizer: Tokenizer
+    context: int
+    vocab_size: int | None
+    emulates: str | None = None
+
+    @property
+    def eos_ids(self) -> list[int]:
+        """The tokens that end its texts."""
+        return end_ids(self.tokenizer.eos_ids, self.runner.metadata)
+
+
+def load_models(
+    programs: Sequence[Path],
+    *,
+    tokenizer: Path | None = None,
+    device: str = "auto",
+    emulate: Sequence[str] = (),
+    stages: Stages | None = None,
+) -> list[ServedModel]:
+    """Load `programs`, and each Vulkan program among them once more for each defect in `emulate`.
+
+    Args:
+        programs: Paths of .pte files.
+        tokenizer: A tokenizer.json for all of them; None is the one beside each.
+        device: As in `load_runner`.
+        emulate: Ids of defects to compute with.
+        stages: Hears of each program as it is loaded.
+
+    Raises:
+        InputError: Where two programs would have one name, one is not from tokens to logits, none
+            can be computed with a defect, or a program or tokenizer cannot be read; as
+            `load_runner`.
+    """
+    _check_names(programs)
+    opened = [open_program(path) for path in programs]
+    for program in opened:
+        require_tokens_to_logits(program.path, program.metadata, "serve")
+    if emulate and not any(is_vulkan(program) for program in opened):
+        raise InputError(
+            f"--emulate {emulate[0]}: no program here is for Vulkan, whose kernels the defects are "
+            f"of; leave it out, or serve a Vulkan program beside {programs[0]}"
+        )
+    words = [Tokenizer.load(chosen_tokenizer(tokenizer, program.path)) for program in opened]
+    stages = stages or Stages()
+    models = []
+    for program, its_words in zip(opened, words, strict=True):
+        for defect in [None, *(emulate if is_vulkan(program) else ())]:
+            with stages(f"load {_name(program.path, defect)}"):
+                models.append(_loaded(program, its_words, device, defect))
+    return models
+
+
+def _check_names(programs: Sequence[Path]) -> None:
+    found: dict[str, Path] = {}
+    for path in programs:
+        other = found.setdefault(path.stem, path)
+        if other is not path:
+            raise InputError(
+                f"{path}: would be called {path.stem!r} by clients, as {other} is; rename a copy "
+                "of one of them, its tokenizer files beside it"
+            )
+
+
+def _name(path: Path, defect: str | None) -> str:
+    return path.stem if defect is None else f"{path.stem}+{defect}"
+
+
+def _loaded(program: Program, tokenizer: Tokenizer, device: str, defect: str | None) -> ServedModel:
+    runner = load_runner(program, device, defect)
+    return ServedModel(
+        _name(program.path, defect),
+        int(program.path.stat().st_mtime),
+        runner,
+        tokenizer,
+        int(program.metadata.get("get_max_context_len", 1 << 30)),
+        program.metadata.get("get_vocab_size"),
+        defect,
+    )

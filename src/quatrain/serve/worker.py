@@ -1,0 +1,80 @@
+"""One thread per model works off its requests one by one; what waits is bounded."""
+
+import math
+import threading
+import time
+from collections import deque
+
+from quatrain.serve.answer import Answer, ClientLeft
+from quatrain.serve.errors import ApiError
+from quatrain.serve.metrics import Metrics
+from quatrain.serve.models import ServedModel
+from quatrain.serve.writer import Writer
+
+_LONGEST_WAIT = 60  # seconds after which a client is told to come back at the latest
+
+
+class Worker:
+    """The thread of one model, and the requests that wait for it.
+
+    Attributes:
+        model: What it runs.
+    """
+
+    def __init__(self, model: ServedModel, max_queue: int, metrics: Metrics) -> None:
+        self.model = model
+        self._max_queue, self._metrics = max_queue, metrics
+        self._writer = Writer(model, metrics)
+        self._waiting: deque[Answer] = deque()
+        self._changed = threading.Condition()
+        self._busy = self._stopped = False
+        self._seconds = 1.0  # that an answer takes: a mean in which the last ones count most
+        metrics.queued.labels(model.name).set_function(lambda: len(self._waiting))
+        metrics.running.labels(model.name).set_function(lambda: self._busy)
+        threading.Thread(target=self._work, name=model.name, daemon=True).start()
+
+    def submit(self, answer: Answer) -> None:
+        """Have `answer` written. Raises `ApiError` 429 where too many wait already."""
+        with self._changed:
+            waiting = len(self._waiting) + self._busy
+            if waiting > self._max_queue:
+                seconds = min(math.ceil(self._seconds * waiting), _LONGEST_WAIT)
+                raise ApiError(
+                    429,
+                    f"{self.model.name}: {len(self._waiting)} requests wait already; try again in "
+                    f"{seconds} s",
+                    code="queue_full",
+                    headers={"Retry-After": str(seconds)},
+                )
+            self._waiting.append(answer)
+            self._changed.notify()
+
+    def cancel(self, answer: Answer) -> None:
+        """Write no more of `answer`, whose client has left, and let it hold no place."""
+        with self._changed:
+            if answer in self._waiting:
+                self._waiting.remove(answer)
+                self._metrics.cancelled.labels(self.model.name).inc()
+        answer.cancelled.set()
+        answer.put(ClientLeft())
+
+    def stop(self) -> None:
+        """End the thread after the answer that it writes."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+
+    def _work(self) -> None:
+        while answer := self._next():
+            start = time.perf_counter()
+            self._writer.write(answer)
+            self._seconds += 0.2 * (time.perf_counter() - start - self._seconds)
+
+    def _next(self) -> Answer | None:
+        with self._changed:
+            self._busy = False
+            self._changed.wait_for(lambda: self._waiting or self._stopped)
+            if self._stopped:
+                return None
+            self._busy = True
+            return self._waiting.popleft()

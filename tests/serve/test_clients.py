@@ -1,0 +1,85 @@
+"""Many clients at once, and clients that leave."""
+
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import openai
+import pytest
+from tests.support.servers import served
+
+from quatrain.serve.limits import Limits
+from quatrain.serve.models import ServedModel
+
+CLIENTS = 16
+MODELS = ("8da4w", "weight-only")
+
+
+def prompts() -> list[list[int]]:
+    numbers = random.Random(5)
+    return [[numbers.randrange(96) for _ in range(3 + index % 5)] for index in range(CLIENTS)]
+
+
+def asked(client: openai.OpenAI, model: str, prompt: list[int], stream: bool = False) -> str:
+    """The greedy answer, of which half are streams."""
+    said = {"model": model, "prompt": prompt, "temperature": 0, "max_tokens": 6}
+    if not stream:
+        return client.completions.create(**said).choices[0].text
+    return "".join(part.choices[0].text for part in client.completions.create(stream=True, **said))
+
+
+def load(client: openai.OpenAI, seconds: float) -> int:
+    """How many requests `CLIENTS` clients made, each for its own answers, which are what they are
+    alone; each client asks once at least."""
+    alone = {(m, i): asked(client, m, prompt) for m in MODELS for i, prompt in enumerate(prompts())}
+    assert len(set(alone.values())) > CLIENTS
+    end = time.monotonic() + seconds
+
+    def one(index: int) -> int:
+        for count in range(1_000_000):
+            for model in MODELS:
+                found = asked(client, model, prompts()[index], stream=(index + count) % 2 == 0)
+                assert found == alone[model, index]
+            if time.monotonic() > end:
+                return 2 * (count + 1)
+        return 0
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        return sum(pool.map(one, range(CLIENTS)))
+
+
+def test_sixteen_clients_get_their_own_answers(client: openai.OpenAI) -> None:
+    assert load(client, seconds=0) == 2 * CLIENTS
+
+
+@pytest.mark.thorough
+def test_sixteen_clients_for_a_minute(client: openai.OpenAI) -> None:
+    assert load(client, seconds=60) > 10 * CLIENTS
+
+
+def test_a_client_that_leaves_frees_the_model(client: openai.OpenAI) -> None:
+    """Its answer would take half an hour."""
+    long = {"model": "slow", "prompt": [5], "max_tokens": 90_000, "temperature": 0}
+    with client.completions.create(stream=True, **long) as stream:
+        assert [next(iter(stream)).choices[0].text for _ in range(2)] == ["w7", " w7"]
+    with pytest.raises(openai.APITimeoutError):
+        client.with_options(timeout=0.3).completions.create(**long)
+    assert client.completions.create(**long | {"max_tokens": 2}).choices[0].text == "w7 w7"
+
+
+def test_more_than_may_wait_are_told_when_to_come_back(slow: ServedModel) -> None:
+    with served([slow], Limits(queue=1)) as url, ThreadPoolExecutor(4) as pool:
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        said = {"model": "slow", "prompt": [5], "max_tokens": 25}
+
+        def status(_: int) -> int:
+            try:
+                client.completions.create(**said)
+            except openai.RateLimitError as error:
+                assert error.code == "queue_full"
+                assert int(error.response.headers["retry-after"]) >= 1
+                return 429
+            return 200
+
+        assert sorted(pool.map(status, range(4))) == [200, 200, 429, 429]
+        assert client.with_options(max_retries=2).completions.create(**said).choices

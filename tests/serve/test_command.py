@@ -1,0 +1,75 @@
+"""`quatrain serve`, from its start to Ctrl-C, and what it refuses before."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from tests.support.programs import artifact
+from tests.support.tiny_programs import Tiny
+
+from quatrain.commands.serve import serve
+from quatrain.errors import InputError
+from quatrain.serve.models import load_models
+from quatrain.serve.server import listening
+
+
+def test_it_serves_until_it_is_interrupted(tiny: Tiny) -> None:
+    words = tiny.checkpoint / "tokenizer.json"
+    command = [
+        sys.executable, "-m", "quatrain", "serve", tiny.programs["8da4w"], "--tokenizer", words,
+        "--device", "reference", "--port", "0", "--json",
+    ]  # fmt: skip
+    environment = os.environ | {"QUATRAIN_API_KEY": "secret", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout and process.stderr
+        said = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+        request = urllib.request.Request(
+            f"{said['url']}/v1/models", headers={"Authorization": "Bearer secret"}
+        )
+        with urllib.request.urlopen(request) as answer:
+            assert [model["id"] for model in json.load(answer)["data"]] == ["8da4w"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+        assert "Traceback" not in process.stderr.read()
+    assert said["models"] == [{"id": "8da4w", "device": "reference", "emulates": None}]
+
+
+def test_two_programs_of_one_name_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    copy = shutil.copy(tiny.programs["8da4w"], tmp_path)
+    with pytest.raises(InputError, match=r"would be called '8da4w' by clients, as .* rename"):
+        load_models([tiny.programs["8da4w"], Path(copy)])
+
+
+def test_a_defect_needs_a_program_for_vulkan() -> None:
+    with pytest.raises(InputError, match="--emulate dq8ca-group-sums: no program here is for Vul"):
+        load_models([artifact("peer-xnnpack-8da4w")], emulate=["dq8ca-group-sums"])
+
+
+def test_an_address_that_is_taken_is_refused() -> None:
+    with listening("127.0.0.1", 0) as other:
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(InputError, match=f"--port {port}: cannot be listened on: .* in use"):
+            listening("127.0.0.1", port)
+    with pytest.raises(InputError, match="--host nowhere --port 1: cannot be listened on"):
+        listening("nowhere", 1)
+
+
+def test_without_its_extra_it_says_what_to_install(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "uvicorn" else find(name)
+    )
+    with pytest.raises(InputError, match=r"needs uvicorn, .*pip install 'quatrain\[serve\]'"):
+        serve([tiny.programs["8da4w"]])

@@ -1,0 +1,41 @@
+"""The chat page, in a browser."""
+
+import re
+from pathlib import Path
+from urllib.parse import urlencode
+
+from tests.support.browser import needs_chromium
+from tests.support.devtools import opened
+
+import quatrain.serve
+
+LEFT, RIGHT = "8da4w", "8da4w+dq8ca-zp-binding-float"
+WRITTEN = "document.getElementById('verdict').textContent.match(/^The answers differ.*/)?.[0]"
+
+
+@needs_chromium
+def test_two_programs_side_by_side(url: str, tmp_path: Path) -> None:
+    asked = {"left": LEFT, "right": RIGHT, "prompt": "w5 w17", "max_tokens": 6}
+    with opened(f"{url}/?{urlencode(asked)}", tmp_path) as page:
+        verdict = page.wait_for(WRITTEN)
+        first = page.run("[...document.querySelectorAll('mark')].map((one) => one.textContent)")
+        answers = page.run("[...document.querySelectorAll('.answer')].map((one) => one.innerText)")
+        names = page.run("[...document.querySelectorAll('h2')].map((one) => one.textContent)")
+        page.run("document.getElementById('prompt').value = 'w9'; form.requestSubmit()")
+        page.wait_for("document.querySelectorAll('.answer').length === 4")
+        page.wait_for(WRITTEN)
+        page.run("document.getElementById('right').value = 'left'")
+        page.run("document.getElementById('reset').click()")
+        left = page.run("document.querySelectorAll('.turn').length")
+    assert names == [LEFT, RIGHT] and left == 0
+    assert all(len(answer.split()) == 6 for answer in answers)
+    start = next(i for i, (one, other) in enumerate(zip(*answers, strict=False)) if one != other)
+    assert [answer[start:].split()[0] for answer in answers] == [one.strip() for one in first]
+    assert (
+        f"from character {start + 1} on: “{first[0].strip()}” and “{first[1].strip()}”" in verdict
+    )
+
+
+def test_the_page_loads_nothing_from_elsewhere() -> None:
+    page = Path(quatrain.serve.__file__).with_name("page.html").read_text(encoding="utf-8")
+    assert not re.search(r"(src|href)=|url\(|import ", page)

@@ -1,0 +1,27 @@
+"""A server over real HTTP, in a thread of the test."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from quatrain.serve.app import build_app
+from quatrain.serve.limits import Limits
+from quatrain.serve.models import ServedModel
+from quatrain.serve.server import listening, server, url_of
+
+
+@contextmanager
+def served(
+    models: Sequence[ServedModel], limits: Limits | None = None, api_key: str | None = None
+) -> Iterator[str]:
+    """The URL of a server of `models`, until the block is left."""
+    with listening("127.0.0.1", 0) as sock:
+        sock.listen()
+        running = server(build_app(models, limits or Limits(), api_key))
+        thread = threading.Thread(target=running.run, args=([sock],))
+        thread.start()
+        try:
+            yield url_of(sock)
+        finally:
+            running.should_exit = True
+            thread.join()
