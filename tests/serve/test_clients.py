@@ -1,11 +1,15 @@
 """Many clients at once, and clients that leave."""
 
 import random
+import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import openai
 import pytest
+import torch
 from tests.support.servers import served
 
 from quatrain.serve.limits import Limits
@@ -69,18 +73,43 @@ def test_a_client_that_leaves_frees_the_model(client: openai.OpenAI) -> None:
 
 
 def test_more_than_may_wait_are_told_when_to_come_back(slow: ServedModel) -> None:
-    with served([slow], Limits(queue=1)) as url, ThreadPoolExecutor(4) as pool:
+    """With one that is answered and one that waits, the third is refused."""
+    runner = _Held()
+    with served([replace(slow, runner=runner)], Limits(queue=1)) as url:
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-        said = {"model": "slow", "prompt": [5], "max_tokens": 15}
 
-        def status(_: int) -> int:
-            try:
-                client.completions.create(**said)
-            except openai.RateLimitError as error:
-                assert error.code == "queue_full"
-                assert int(error.response.headers["retry-after"]) >= 1
-                return 429
-            return 200
+        def ask() -> str:
+            said = {"model": "slow", "prompt": [5], "max_tokens": 2, "temperature": 0}
+            return client.completions.create(**said).choices[0].text
 
-        assert sorted(pool.map(status, range(4))) == [200, 200, 429, 429]
-        assert client.with_options(max_retries=2).completions.create(**said).choices
+        with ThreadPoolExecutor(2) as pool:
+            answers = [pool.submit(ask), pool.submit(ask)]
+            while 'quatrain_queued{model="slow"} 1.0' not in counters(url):
+                time.sleep(0.01)
+            with pytest.raises(openai.RateLimitError) as refused:
+                ask()
+            runner.released.set()
+            assert [answer.result() for answer in answers] == ["w7 w7"] * 2
+    assert refused.value.code == "queue_full"
+    assert int(refused.value.response.headers["retry-after"]) >= 1
+
+
+def counters(url: str) -> str:
+    with urllib.request.urlopen(f"{url}/metrics") as answer:
+        return answer.read().decode()
+
+
+class _Held:
+    """A model that writes w7 once it is `released`."""
+
+    device = "held"
+    metadata: dict = {}  # noqa: RUF012 (as a runner has it)
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
+        assert self.released.wait(timeout=60)
+        return torch.eye(96)[[7]]
+
+    def reset(self) -> None: ...

@@ -79,13 +79,8 @@ def opened(address: str, profile: Path) -> Iterator[Page]:
         (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10), to)
         for fd, to in ((theirs_in, 3), (theirs_out, 4))
     ]
-    command = [
-        CHROMIUM,
-        *FLAGS,
-        "--remote-debugging-pipe",
-        f"--user-data-dir={profile}",
-        "about:blank",
-    ]
+    options = ("--remote-debugging-pipe", f"--user-data-dir={profile}")
+    command = [CHROMIUM, *FLAGS, *options, "about:blank"]
     quiet = (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)
     mapped = [quiet, *((os.POSIX_SPAWN_DUP2, fd, to) for fd, to in low)]
     process = os.posix_spawn(CHROMIUM, command, os.environ, file_actions=mapped)
