@@ -280,3 +280,61 @@ def test_what_a_phone_does_not_read(tmp_path, name):
         assert unread == name
     else:
         assert unread is None
+
+
+@pytest.fixture(scope="module")
+def meta_folder(tmp_path_factory) -> Path:
+    """As Meta's own of Llama 3.1 and later, with few tokens of text."""
+    folder = tmp_path_factory.mktemp("meta")
+    lines = [base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(ranks())]
+    (folder / "tokenizer.model").write_bytes(b"".join(lines))
+    params = {"vocab_size": len(lines) + 256, "use_scaled_rope": True}
+    (folder / "params.json").write_text(json.dumps(params))
+    return folder
+
+
+CHAT = "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nhi  don't<|eot_id|>"
+
+
+def test_llama3_of_metas_own_folder(meta_folder, tmp_path):
+    """Against transformers' converter with the special tokens that pytorch_tokenizers has, and
+    ExecuTorch's C++ tokenizer."""
+    from pytorch_tokenizers.tiktoken import LLAMA_SPECIAL_TOKENS
+    from transformers.convert_slow_tokenizer import TikTokenConverter
+
+    file = meta_folder / "tokenizer.model"
+    theirs = TikTokenConverter(str(file), extra_special_tokens=LLAMA_SPECIAL_TOKENS).converted()
+    copied = Tokenizer.load(copy_tokenizer_files(meta_folder, tmp_path)[0])
+    phone, begin = cpp_tokenizer(tmp_path), theirs.token_to_id("<|begin_of_text|>")
+    used = ("<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>", "<|eom_id|>",
+            "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>")  # fmt: skip
+    for prompt in [*texts(), CHAT, "".join(used)]:
+        expected = theirs.encode(prompt, add_special_tokens=False).ids
+        assert copied.encode(prompt, add_special_tokens=False) == expected, prompt
+        assert copied.encode(prompt) == [begin, *expected]
+        assert not prompt.strip() or phone.encode(prompt, 0, 0) == expected, prompt
+    ends = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")
+    assert copied.eos_ids == [theirs.token_to_id(end) for end in ends]
+    assert copied.model.get_vocab_size() == len(ranks()) + 256
+    assert len(copied.model.get_added_tokens_decoder()) == 256
+
+
+def test_llama3_chats(meta_folder):
+    """As Meta's ChatFormat: a header, two line feeds, the text stripped, and the turn's end."""
+    words = Tokenizer.load(meta_folder / "tokenizer.model")
+    said = words.apply_chat([{"role": "user", "content": " hi  don't\n"}])
+    assert said == CHAT + "<|start_header_id|>assistant<|end_header_id|>\n\n"
+
+
+def test_llama_3_itself_names_fewer_special_tokens_and_others_are_not_taken(meta_folder, tmp_path):
+    first = len(ranks())
+    (tmp_path / "tokenizer.model").write_bytes((meta_folder / "tokenizer.model").read_bytes())
+    (tmp_path / "params.json").write_text(json.dumps({"vocab_size": first + 256}))
+    words = Tokenizer.load(tmp_path / "tokenizer.model")
+    assert words.eos_ids == [first + 1, first + 9]
+    reserved = {4: 8, 5: 10, 250: 255, 2: 4}
+    places = {f"<|reserved_special_token_{i}|>": place for i, place in reserved.items()}
+    assert {text: words.model.token_to_id(text) - first for text in places} == places
+    (tmp_path / "params.json").write_text(json.dumps({"vocab_size": first + 2048}))
+    with pytest.raises(UnknownTokenizer, match=r"no tokenizer_config.json names.*--tokenizer"):
+        Tokenizer.load(tmp_path / "tokenizer.model")

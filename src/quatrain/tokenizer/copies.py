@@ -9,6 +9,7 @@ from quatrain.json_files import read_object, write_json
 from quatrain.tokenizer.end_tokens import eos_idx_of, token_ids
 from quatrain.tokenizer.files import CONFIG, TOKENIZER, tokenizer_in
 from quatrain.tokenizer.load import Tokenizer, read_tokenizer
+from quatrain.tokenizer.rebuilt import is_built_anew
 
 
 def copy_tokenizer_files(
@@ -32,6 +33,8 @@ def copy_tokenizer_files(
         config["eos_token_id"] = ends
     if bos_id is not None:
         config["bos_token_id"] = bos_id
+    if is_built_anew(config):  # what it would do is in the tokenizer.json that is written
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
     written = [folder / TOKENIZER, folder / CONFIG]
     write_json(written[1], config)
     if changed:

@@ -35,9 +35,9 @@ _FORMS = (TOKENIZER, TEKKEN, SENTENCEPIECE, VOCABULARY)
 _CLASSES: dict[str, str] = {
     **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text"), "GemmaTokenizer"),
     **dict.fromkeys(("qwen2", "qwen3"), "Qwen2Tokenizer"),
-    **dict.fromkeys(("mistral", "phi3", "granite"), "TokenizersBackend"),
+    **dict.fromkeys(("mistral", "phi3", "granite", "ernie4_5"), "TokenizersBackend"),
 }
-_ALWAYS = ("qwen2", "mistral", "phi3", "granite")
+_ALWAYS = ("qwen2", "mistral", "phi3", "granite", "ernie4_5")
 
 
 def sibling(tokenizer: Path, name: str) -> Path:

@@ -11,6 +11,7 @@ from quatrain.tokenizer.chat import pick, render, templates_of
 from quatrain.tokenizer.end_tokens import end_ids_of_config, turn_end
 from quatrain.tokenizer.files import read_config_of, require_tokenizer
 from quatrain.tokenizer.named_tokens import add_named_tokens, special_texts
+from quatrain.tokenizer.rebuilt import build_as_class
 from quatrain.tokenizer.vocabulary_files import ends_added, is_vocabulary, read_vocabulary
 
 
@@ -128,7 +129,8 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], bo
     except Exception as error:  # tokenizers raises bare Exception
         raise InputError(f"{path}: is not a tokenizer.json: {error}") from error
     before = _added(model)
-    changed = model.padding is not None or model.truncation is not None
+    changed = build_as_class(model, path, config)
+    changed |= model.padding is not None or model.truncation is not None
     add_named_tokens(model, config, added, str(path))
     model.no_padding()
     model.no_truncation()

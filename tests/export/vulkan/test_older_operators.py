@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.planned import assert_as_planned
 from tests.support.thorough import thorough
 from tests.support.tiny_checkpoint import write_checkpoint
 
@@ -38,7 +39,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("older")
     checkpoint = write_checkpoint(folder / "c", n_layers=3, **KINDS[request.param])
     asked = ExportRequest(target="adreno-8xx", runtime="1.2")
-    export_for_target(checkpoint, folder / "m.pte", asked)
+    assert_as_planned(export_for_target(checkpoint, folder / "m.pte", asked), checkpoint)
     return checkpoint, folder / "m.pte"
 
 

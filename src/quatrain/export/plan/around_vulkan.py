@@ -72,5 +72,14 @@ def _linear_bytes(name: str, linear: Int4Linear) -> int:
     total = _INT4_LINEAR + _BIAS * (linear.bias is not None)
     total += _CUT_CHANNELS * (linear.out_features % CHANNELS_TOGETHER > 0)
     if isinstance(linear, Int8DynActInt4WeightLinear):
-        total += _SUMS + _QPARAMS * (not name.endswith(_SHARED_INPUT))
+        total += _SUMS + _QPARAMS * _quantizes_its_input(name, linear)
     return total
+
+
+def quantized_inputs(backbone: Backbone) -> int:
+    """How many tensors are quantized for the linears that read them."""
+    return sum(_quantizes_its_input(name, part) for name, part in backbone.named_modules())
+
+
+def _quantizes_its_input(name: str, part: nn.Module) -> bool:
+    return isinstance(part, Int8DynActInt4WeightLinear) and not name.endswith(_SHARED_INPUT)

@@ -12,6 +12,7 @@ from quatrain.export.for_target import planned_program
 from quatrain.export.kernel_assignment import assign_kernels, dequantize_fallbacks
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.options import ExportOptions
+from quatrain.export.plan.around_older import around_older, is_older, older_constants
 from quatrain.export.plan.around_vulkan import vulkan_bytes
 from quatrain.export.plan.around_xnnpack import xnnpack_bytes
 from quatrain.export.plan.memory import memory_of
@@ -85,11 +86,14 @@ def _program(hollow: Checkpoint, options: ExportOptions) -> ProgramPlan:
     except InputError as error:
         return ProgramPlan(*kind, refused=str(error))
     constants = constants_of(backbone, options)
-    memory, caches = memory_of(backbone, options, sum(constants.values()))
     metadata = metadata_methods(backbone, hollow.params)
     around = vulkan_bytes if options.backend == "vulkan" else xnnpack_bytes
-    file = around(backbone, constants, metadata)
-    return ProgramPlan(*kind, PlannedBytes(file, sum(constants.values()), memory, caches))
+    file, stored = around(backbone, constants, metadata), sum(constants.values())
+    if is_older(options):
+        tables = older_constants(backbone, 2 if options.activation_dtype == "fp16" else 4)
+        file, stored = file + tables + around_older(backbone), stored + tables
+    memory, caches = memory_of(backbone, options, stored)
+    return ProgramPlan(*kind, PlannedBytes(file, stored, memory, caches))
 
 
 def _backbone(hollow: Checkpoint, options: ExportOptions, context: int) -> Backbone:

@@ -64,6 +64,8 @@ def _caches(backbone: Backbone) -> list[tuple[str, torch.Tensor]]:
 
 
 def _key(form: Form, tensor: torch.Tensor) -> Key:
+    if not tensor.is_meta:  # of no checkpoint, such as a norm's ones: those that are alike are one
+        return form, hash(tensor.detach().numpy().tobytes()), tensor.numel()
     return form, tensor.untyped_storage()._cdata, int(tensor.storage_offset())
 
 

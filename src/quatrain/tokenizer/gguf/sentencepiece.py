@@ -80,10 +80,15 @@ def _normalizers(vocabulary: GgufVocabulary) -> list[normalizers.Normalizer]:
             normalizers.Replace(Regex(" {2,}"), " "),
         ]
     prefix = vocabulary.flag("add_space_prefix", True)
-    if prefix:
-        steps.append(normalizers.Prepend(_SPACE))
+    return steps + space_steps(prefix, vocabulary.flag("leading_space_is_prefix", False))
+
+
+def space_steps(prefix: bool, leading_is_prefix: bool) -> list[normalizers.Normalizer]:
+    """What writes spaces as pieces have them, puts one before a text where `prefix`, and no second
+    one where `leading_is_prefix`."""
+    steps: list[normalizers.Normalizer] = [normalizers.Prepend(_SPACE)] if prefix else []
     steps.append(normalizers.Replace(" ", _SPACE))
-    if prefix and vocabulary.flag("leading_space_is_prefix", False):
+    if prefix and leading_is_prefix:
         steps.append(normalizers.Replace(Regex(rf"\A{_SPACE}{_SPACE}"), _SPACE))
     return steps
 

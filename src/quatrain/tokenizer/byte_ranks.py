@@ -1,0 +1,119 @@
+"""Tokenizers whose file states tokens as bytes, the best first: two that make a third are merged.
+
+| file | |
+|---|---|
+| `tokenizer.model` | tiktoken's ranks (Llama 3): a token in base64 and its rank, a line each |
+| `tekken.json` | Mistral's, which states how it cuts |
+"""
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+
+from quatrain.errors import InputError, UnknownTokenizer
+from quatrain.json_files import read_object
+from quatrain.tokenizer.gguf.byte_level import LLAMA3_WORDS
+from quatrain.tokenizer.llama3 import llama3_config
+from quatrain.tokenizer.named_tokens import token_text
+
+
+def read_tekken(path: Path) -> tokenizers.Tokenizer:
+    """The vocabulary's tokens come behind the special ones; those that only pad it are left out."""
+    content = read_object(path)
+    try:
+        config, special = content["config"], content["special_tokens"]
+        names = [token["token_str"] for token in sorted(special, key=lambda one: one["rank"])]
+        count = config.get("default_num_special_tokens") or len(names)
+        names += [f"<SPECIAL_{index}>" for index in range(len(names), count)]
+        size = config.get("default_vocab_size")
+        kept = content["vocab"][: None if size is None else size - count]
+        ranks = [base64.b64decode(token["token_bytes"]) for token in kept]
+        pattern = config["pattern"]
+    except (KeyError, TypeError, AttributeError, binascii.Error) as error:
+        raise UnknownTokenizer(
+            f"{path}: has no {error}, as Mistral's first such files have not, or is damaged; give "
+            "a tokenizer.json as --tokenizer"
+        ) from error
+    return _from_ranks(ranks, names, 0, pattern, path)
+
+
+def read_tiktoken(
+    path: Path, config: dict[str, Any]
+) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
+    """(the tokenizer, cut as Llama 3 cuts, its special tokens behind the others; the `config` of
+    its tokenizer_config.json, or what goes without saying of Llama 3).
+
+    Raises `UnknownTokenizer` where the file is no such one, or of a model whose special tokens
+    nothing names.
+    """
+    try:
+        lines = [line.split() for line in path.read_bytes().splitlines() if line]
+        ranks = [base64.b64decode(token) for token, _ in lines]
+        in_order = [int(rank) for _, rank in lines] == list(range(len(ranks)))
+    except (OSError, ValueError) as error:
+        raise UnknownTokenizer(
+            f"{path}: is neither a SentencePiece model nor tiktoken's ranks: {error}; download it "
+            "again, or give a tokenizer.json as --tokenizer"
+        ) from error
+    if not config.get("added_tokens_decoder"):
+        config = (llama3_config(path, len(ranks)) or {}) | config
+    named = config.get("added_tokens_decoder") or {}
+    if not in_order or not named:
+        raise UnknownTokenizer(
+            f"{path}: holds tiktoken's ranks, "
+            + ("not in order" if named else "and no tokenizer_config.json names its special tokens")
+            + "; give the tokenizer.json of the model's Hugging Face folder as --tokenizer"
+        )
+    special = {int(index): token_text(token) or "" for index, token in named.items()}
+    names = [
+        special.get(index, f"<|reserved_token_{index}|>")
+        for index in range(len(ranks), max(special, default=0) + 1)
+    ]
+    return _from_ranks(ranks, names, len(ranks), LLAMA3_WORDS, path), config
+
+
+def _from_ranks(
+    ranks: list[bytes], special: list[str], first_special: int, pattern: str, path: Path
+) -> tokenizers.Tokenizer:
+    """Byte-level BPE from tokens alone, the best first: any two that make a third are merged. The
+    `special` ones have ids from `first_special` on, the others come behind or before them."""
+    letters = _byte_letters()
+    texts = ["".join(letters[byte] for byte in token) for token in ranks]
+    offset = len(special) if first_special == 0 else 0
+    ids = {text: index + offset for index, text in enumerate(texts)}
+    ids |= {text: index + first_special for index, text in enumerate(special)}
+    known = {text: rank for rank, text in enumerate(texts)}
+    merges = []
+    for text in texts:
+        cuts = [(text[:cut], text[cut:]) for cut in range(1, len(text))]
+        pairs = [pair for pair in cuts if pair[0] in known and pair[1] in known]
+        merges += sorted(pairs, key=lambda pair: (known[pair[0]], known[pair[1]]))
+    if len(ids) != len(texts) + len(special):
+        raise InputError(f"{path}: has a token twice; the file is damaged, download it again")
+    model = tokenizers.Tokenizer(models.BPE(vocab=ids, merges=merges, ignore_merges=True))
+    try:
+        cut_words(model, pattern, prefix=False)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise InputError(f"{path}: its pattern cannot be read: {error}") from error
+    model.decoder = decoders.ByteLevel()
+    model.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
+    return model
+
+
+def cut_words(model: tokenizers.Tokenizer, pattern: str, prefix: bool) -> None:
+    """Have byte-level `model` cut a text into words by `pattern`, a space put before it or not."""
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False)
+    model.pre_tokenizer = pre_tokenizers.Sequence([split, letters])
+
+
+def _byte_letters() -> list[str]:
+    """The letter that byte-level BPE writes for each byte: itself where it can be seen, and else
+    the next from U+0100 on (GPT-2's `bytes_to_unicode`)."""
+    seen = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    hidden = iter(range(256, 512))
+    return [chr(byte if byte in seen else next(hidden)) for byte in range(256)]

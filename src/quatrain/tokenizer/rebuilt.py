@@ -1,0 +1,120 @@
+"""What transformers makes of a tokenizer.json whose class builds its tokenizer anew.
+
+Some classes take out of the file the vocabulary, the merges and what is put around a text alone.
+They prepare and cut a text as they always do, whatever the file says. Source: `TokenizersBackend`'s
+`convert_to_native_format` and the four classes' `__init__` in transformers 5.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+from quatrain.tokenizer.byte_ranks import cut_words
+from quatrain.tokenizer.files import tokenizer_class
+from quatrain.tokenizer.gguf.byte_level import QWEN2_WORDS
+from quatrain.tokenizer.gguf.sentencepiece import space_steps
+from quatrain.tokenizer.named_tokens import special_texts
+
+_PARTS = ("normalizer", "pre_tokenizer", "decoder")
+_FLAGS = ("fuse_unk", "byte_fallback", "ignore_merges")  # of the BPE, as those that follow
+_MODEL = (*_FLAGS, "unk_token", "dropout", "continuing_subword_prefix", "end_of_word_suffix")
+# Of `ByteLevel`: what changes no id, or no text.
+_NO_MATTER = {"pre_tokenizer": {"trim_offsets"},
+              "decoder": {"trim_offsets", "add_prefix_space", "use_regex"}}  # fmt: skip
+_SPACE = "▁"
+
+
+def build_as_class(model: tokenizers.Tokenizer, path: Path, config: dict[str, Any]) -> bool:
+    """Have `model`, read from the tokenizer.json `path`, prepare and cut a text as the class does
+    that transformers takes for it; whether that is otherwise than the file says.
+
+    `config`: of its tokenizer_config.json.
+    """
+    build = _CLASSES.get(tokenizer_class(path, config))
+    if build is None or not isinstance(model.model, models.BPE):
+        return False
+    before = _state(model)
+    if build is _llama and "ByteLevel" in before:  # transformers takes the file as it is
+        return False
+    for name in _MODEL:
+        setattr(model.model, name, False if name in _FLAGS else None)
+    build(model, config)
+    return _state(model) != before
+
+
+def is_built_anew(config: dict[str, Any]) -> bool:
+    """Whether the class that a tokenizer_config.json's `config` states is one of those."""
+    stated = config.get("tokenizer_class")
+    return isinstance(stated, str) and stated.removesuffix("Fast") in _CLASSES
+
+
+def _qwen2(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    model.normalizer = normalizers.NFC()
+    cut_words(model, QWEN2_WORDS, config.get("add_prefix_space") is True)
+    model.decoder = decoders.ByteLevel()
+
+
+def _gpt2(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    model.normalizer = None
+    prefix = config.get("add_prefix_space") is True
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    model.decoder = decoders.ByteLevel()
+
+
+def _gemma(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    unknown = special_texts(config).get("unk_token", "<unk>")
+    model.model.unk_token = unknown if model.token_to_id(unknown) is not None else None
+    model.model.fuse_unk = model.model.byte_fallback = True
+    model.normalizer = normalizers.Replace(" ", _SPACE)
+    model.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    model.decoder = _spaces_back(strip=False)
+
+
+def _llama(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    """In the steps that a phone reads, unless the file has others already."""
+    model.model.fuse_unk = model.model.byte_fallback = True
+    prefix = config.get("add_prefix_space") is not False
+    if isinstance(model.pre_tokenizer, pre_tokenizers.Metaspace):
+        scheme = "always" if config.get("legacy") else "first"
+        model.normalizer = None
+        model.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, scheme if prefix else "never", False)
+    else:
+        model.normalizer = normalizers.Sequence(space_steps(prefix, leading_is_prefix=True))
+        model.pre_tokenizer = None
+    model.decoder = _spaces_back(strip=prefix)
+
+
+def _spaces_back(strip: bool) -> decoders.Decoder:
+    steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    return decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if strip else steps)
+
+
+def _state(model: tokenizers.Tokenizer) -> str:
+    """What of it a class decides, and changes ids or texts."""
+    parts = {name: _part(name, getattr(model, name)) for name in _PARTS}
+    return json.dumps([parts, [getattr(model.model, name) or None for name in _MODEL]])
+
+
+def _part(name: str, part: Any) -> Any:
+    if part is None:
+        return None
+    return _without(json.loads(part.__getstate__()), _NO_MATTER.get(name, set()))
+
+
+def _without(state: Any, keys: set[str]) -> Any:
+    if isinstance(state, list):
+        return [_without(each, keys) for each in state]
+    if not isinstance(state, dict):
+        return state
+    left_out = keys if state.get("type") == "ByteLevel" else set()
+    return {key: _without(value, keys) for key, value in state.items() if key not in left_out}
+
+
+_CLASSES: dict[str, Callable[[tokenizers.Tokenizer, dict[str, Any]], None]] = {
+    "Qwen2Tokenizer": _qwen2, "GPT2Tokenizer": _gpt2, "GemmaTokenizer": _gemma,
+    "LlamaTokenizer": _llama,
+}  # fmt: skip

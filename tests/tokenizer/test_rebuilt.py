@@ -1,0 +1,121 @@
+"""A tokenizer.json whose class transformers builds anew gives AutoTokenizer's ids, also where its
+own steps, or fields of tokenizer_config.json, say otherwise."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import tokenizers
+from tests.support.sentencepiece_models import trained
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
+from quatrain.tokenizer.vocabulary_files import read_vocabulary
+
+LETTERS = "abcdefgh THE  \n\t.,é四🙂12'st"
+SPECIALS = ("<|endoftext|>", "<s>", "</s>")
+
+
+def prompts() -> list[str]:
+    chosen = random.Random(0)
+    made = ["".join(chosen.choices(LETTERS, k=chosen.randint(1, 24))) for _ in range(100)]
+    return ["", " ", "  two", " leading", "trailing ", "e\u0301 é", "don't DON'T 12345", *made]
+
+
+def words_of_digits() -> pre_tokenizers.PreTokenizer:
+    """As SmolLM's file has it, and more: no class does."""
+    cut = pre_tokenizers.Split(Regex(r"\d{2}|\s+|\w"), "isolated")
+    return pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=True)])
+
+
+@pytest.fixture(scope="module")
+def byte_level() -> str:
+    model = tokenizers.Tokenizer(models.BPE())
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=330, initial_alphabet=alphabet, special_tokens=[*SPECIALS], show_progress=False
+    )
+    model.train_from_iterator(["the THE 12 345 don't DON'T  twice été"] * 5, trainer)
+    model.decoder = decoders.ByteLevel()
+    begin = [("<s>", model.token_to_id("<s>"))]
+    model.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=begin)
+    return model.to_str()
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("pieces") / "tokenizer.model"
+    file.write_bytes(trained("small"))
+    return read_vocabulary(file, {"tokenizer_class": "LlamaTokenizer"})[0].to_str()
+
+
+def check(folder: Path, model: tokenizers.Tokenizer, model_type: str, config: dict) -> None:
+    from transformers import AutoTokenizer
+
+    model.save(str(folder / "tokenizer.json"))
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "out").mkdir()
+    theirs = AutoTokenizer.from_pretrained(folder)
+    ours = Tokenizer.load(folder / "tokenizer.json")
+    copied = Tokenizer.load(copy_tokenizer_files(folder, folder / "out")[0])
+    again = AutoTokenizer.from_pretrained(folder / "out")
+    for prompt in prompts():
+        expected = theirs.encode(prompt)
+        assert ours.encode(prompt) == expected, prompt
+        assert copied.encode(prompt) == expected, prompt
+        assert again.encode(prompt) == expected, prompt
+        assert copied.decode(expected) == theirs.decode(expected, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("own_cut", [False, True])
+@pytest.mark.parametrize(
+    ("model_type", "config"),
+    [
+        ("qwen2", {"tokenizer_class": "LlamaTokenizerFast", "add_prefix_space": True}),
+        ("qwen3", {"tokenizer_class": "Qwen2Tokenizer"}),
+        ("qwen3", {"tokenizer_class": "PreTrainedTokenizerFast"}),
+        ("llama", {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True}),
+        ("llama", {"tokenizer_class": "LlamaTokenizer", "add_bos_token": False}),
+        ("llama", {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": True}),
+        ("smollm3", {"tokenizer_class": "Qwen2Tokenizer", "add_bos_token": False}),
+        ("mistral", {"tokenizer_class": "GPT2Tokenizer"}),
+        ("granite", {"tokenizer_class": "GPT2Tokenizer"}),
+        ("ernie4_5", {"tokenizer_class": "Qwen2Tokenizer"}),
+        ("llama", {}),
+    ],
+)
+def test_byte_level(byte_level, tmp_path, model_type, config, own_cut) -> None:
+    model = tokenizers.Tokenizer.from_str(byte_level)
+    if own_cut:
+        model.pre_tokenizer, model.normalizer = words_of_digits(), normalizers.Lowercase()
+        model.model.ignore_merges = True
+    check(tmp_path, model, model_type, config | {"eos_token": "</s>", "bos_token": "<s>"})
+
+
+@pytest.mark.parametrize("steps", ["prepended", "metaspace", "none"])
+@pytest.mark.parametrize(
+    ("model_type", "config"),
+    [
+        ("llama", {"tokenizer_class": "LlamaTokenizer", "legacy": False}),
+        ("llama", {"tokenizer_class": "LlamaTokenizerFast", "add_prefix_space": False}),
+        ("llama", {"tokenizer_class": "PreTrainedTokenizerFast", "legacy": False}),
+        ("gemma2", {"tokenizer_class": "GemmaTokenizer"}),
+        ("gemma3_text", {}),
+        ("gemma", {"tokenizer_class": "LlamaTokenizer", "legacy": True}),
+        ("mistral", {"tokenizer_class": "LlamaTokenizer"}),
+        ("phi3", {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": False}),
+    ],
+)
+def test_pieces(pieces, tmp_path, model_type, config, steps) -> None:
+    model = tokenizers.Tokenizer.from_str(pieces)
+    if steps == "prepended":
+        model.normalizer = normalizers.Sequence(
+            [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        )
+    elif steps == "metaspace":
+        model.normalizer = None
+        model.pre_tokenizer = pre_tokenizers.Metaspace("▁", "always", split=True)
+    check(tmp_path, model, model_type, config)
