@@ -45,6 +45,13 @@ def test_wrappers_within_names(tmp_path):
     assert set(model.tensors) == set(tiny.float_tensors())
 
 
+def test_parts_wrapped_for_data_parallel_training(tmp_path):
+    model = open_float_model(
+        written_with(tmp_path, lambda name: name.replace("mlp.", "mlp.module."))
+    )
+    assert set(model.tensors) == set(tiny.float_tensors())
+
+
 def test_a_model_without_its_output_layer(tmp_path):
     """As `LlamaModel.save_pretrained` writes one, whose output layer is tied."""
     folder = tiny.write_hugging_face(

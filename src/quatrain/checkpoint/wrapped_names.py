@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.errors import InputError
 
-# torch.compile, FSDP and activation checkpointing name a module of their own, anywhere.
-_ANYWHERE = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+# torch.compile, FSDP, activation checkpointing and DDP name a module of their own, anywhere.
+_ANYWHERE = re.compile(
+    r"(?<![\w-])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|module)\."
+)
 # What every name of a model inside another begins with is before its embedding's; and of one
-# without an embedding: DDP and DeepSpeed; PEFT.
+# without an embedding: PEFT.
 _EMBEDDING = re.compile(r"((?:[\w-]+\.)*?)(?:model\.embed_tokens|embed_tokens|tok_embeddings)\.")
-_BEFORE_ALL = ("module.", "base_model.model.")
+_BEFORE_ALL = ("base_model.model.",)
 _ADAPTED = re.compile(r"\.(?:base_layer|lora_[AB])\.")
 _LAYER = re.compile(r"layers\.\d+\.|embed_tokens\.|norm\.weight$")
 

@@ -65,6 +65,29 @@ def test_settings_of_an_older_autogptq(settings, tmp_path):
         open_float_model(folder)
 
 
+@pytest.mark.parametrize("method", ["bitsandbytes", "hqq", "fp8", "exl2"])
+def test_a_quantizer_that_is_not_read_is_named_before_its_tensors(tmp_path, method):
+    """One of FP8 is told by its name, and no verb advises another one that refuses it too."""
+    folder = change_config(
+        tiny.write_hugging_face(tmp_path), quantization_config={"quant_method": method}
+    )
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.float8_e4m3fn)
+    save_file(tensors, folder / "model.safetensors")
+    for opened in (open_checkpoint, open_float_model):
+        with pytest.raises(
+            InputError, match=f"quant_method is '{method}'.*quatrain quantize MODEL"
+        ):
+            opened(folder)
+
+
+def test_settings_that_are_no_object(tmp_path):
+    folder = change_config(tiny.write_hugging_face(tmp_path), quantization_config=["gptq"])
+    for opened in (open_checkpoint, open_float_model):
+        with pytest.raises(InputError, match=r"'quantization_config' is .*expected an object"):
+            opened(folder)
+
+
 def test_quantized_tensors_that_nothing_explains(tmp_path):
     folder = change_config(folders.write_quantized(tmp_path, "gptq"), quantization_config=None)
     for opened in (open_checkpoint, open_float_model):

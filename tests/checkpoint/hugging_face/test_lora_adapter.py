@@ -85,6 +85,7 @@ def test_without_its_base_it_is_named(tmp_path):
     [
         ({"peft_type": "LOHA"}, "'peft_type' is 'LOHA'"),
         ({"use_dora": True}, "'use_dora' is True"),
+        ({"init_lora_weights": "pissa"}, "'init_lora_weights' is 'pissa'.*merge it with peft"),
         ({"lora_alpha": "16"}, "'lora_alpha' is '16'"),
         ({"layer_replication": [[0, 2], [1, 2]]}, "'layer_replication' is"),
         ({"alora_invocation_tokens": [5, 6]}, "'alora_invocation_tokens' is"),

@@ -17,6 +17,7 @@ from quatrain.checkpoint.hugging_face.fields import (
     refusal,
 )
 from quatrain.checkpoint.hugging_face.multimodal import text_fields
+from quatrain.checkpoint.quantizers.read import quantizer_of
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
 
@@ -111,9 +112,7 @@ def quantization_settings(fields: Fields, names: Iterable[str], folder: Path) ->
 
     Raises `InputError` where they are, and nothing says how they were made.
     """
-    # MLX has the second name, and often both; the third is compressed-tensors' first.
-    names_of_settings = ("quantization_config", "quantization", "compression_config")
-    settings = next((fields[name] for name in names_of_settings if fields.get(name)), None)
+    settings = _stated_settings(fields, str(folder))
     if settings is not None or not any(name.endswith(".qweight") for name in names):
         return settings
     for method, name in _OLDER_SETTINGS.items():
@@ -124,6 +123,23 @@ def quantization_settings(fields: Fields, names: Iterable[str], folder: Path) ->
         f"and there is no {' or '.join(_OLDER_SETTINGS.values())}; download that file, or add the "
         "quantizer's settings to config.json"
     )
+
+
+def require_known_quantizer(fields: Fields, folder: Path) -> None:
+    """Refuse a folder whose config.json names a quantizer that is not read, before its tensors,
+    which may be of types that are not read either."""
+    settings = _stated_settings(fields, str(folder))
+    if settings is not None and "quant_method" in settings:
+        quantizer_of(settings, str(folder))
+
+
+def _stated_settings(fields: Fields, source: str) -> dict[str, Any] | None:
+    # MLX has the second name, and often both; the third is compressed-tensors' first.
+    names = ("quantization_config", "quantization", "compression_config")
+    stated = next((name for name in names if fields.get(name)), None)
+    if stated is not None and not isinstance(fields[stated], dict):
+        raise refusal(fields, stated, "an object of settings, or null", source)
+    return None if stated is None else fields[stated]
 
 
 def end_tokens(folder: Path, fields: Fields) -> tuple[int | None, list[int]]:

@@ -11,6 +11,7 @@ from quatrain.checkpoint.hugging_face.config import (
     params_of_config,
     quantization_settings,
     read_config,
+    require_known_quantizer,
 )
 from quatrain.checkpoint.hugging_face.fields import integer
 from quatrain.checkpoint.hugging_face.folder import read_folder
@@ -31,6 +32,7 @@ def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatM
     The rows of Q and K stay in Hugging Face's half-split order, which `use_hf_rope` states.
     """
     fields, reading, source = read_config(folder)
+    require_known_quantizer(fields, folder)
     stored = text_tensors(read_folder(folder)[0])
     if adapter is not None:
         stored = with_adapter(stored, adapter)

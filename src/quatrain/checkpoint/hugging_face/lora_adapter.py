@@ -35,6 +35,9 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "layer_replication": (None, []),
     "alora_invocation_tokens": (None, []),
     "use_qalora": (None, False),
+    "arrow_config": (None,),
+    # Others, such as PiSSA, take from the model's own weights what the matrices begin with.
+    "init_lora_weights": (None, False, "gaussian", "eva", "orthogonal", True),
 }
 
 

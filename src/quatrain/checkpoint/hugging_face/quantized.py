@@ -13,6 +13,7 @@ from quatrain.checkpoint.hugging_face.config import (
     params_of_config,
     quantization_settings,
     read_config,
+    require_known_quantizer,
 )
 from quatrain.checkpoint.hugging_face.fields import integer
 from quatrain.checkpoint.hugging_face.folder import read_folder
@@ -37,6 +38,7 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     way that the layout cannot hold.
     """
     fields, family, source = read_config(folder)
+    require_known_quantizer(fields, folder)
     stored, metadata = read_folder(folder)
     stored = text_tensors(stored)
     notes: tuple[str, ...] = ()

@@ -33,13 +33,7 @@ def quantized_tensors(
             f"{source}: is a floating-point model (no quantization_config in config.json); "
             f"run `quatrain quantize {source} -o DIR` first"
         )
-    quantizer = QUANTIZERS.get(str(_method(settings)))
-    if quantizer is None:
-        raise InputError(
-            f"{source}: its quant_method is {_method(settings)!r}, expected one of "
-            f"{', '.join(QUANTIZERS)}; take the model that it was made from, in floating point, "
-            "and run `quatrain quantize MODEL -o DIR`"
-        )
+    quantizer = quantizer_of(settings, source)
     quantizer.check(settings, metadata, source)
     if quantizer.asymmetric and not (round_again and round_again.asymmetric):
         raise InputError(
@@ -68,6 +62,18 @@ def quantized_tensors(
     for name, tensor in in_layout(linears, source, round_again, columns).stored.items():
         put_once(others, name, tensor, source)
     return LazyTensors(others), {name: linear.fits_int4 for name, linear in linears.items()}
+
+
+def quantizer_of(settings: Mapping[str, Any], source: str) -> Quantizer:
+    """The one that `settings` name. Raises `InputError`, naming `source`, where it is not read."""
+    quantizer = QUANTIZERS.get(str(_method(settings)))
+    if quantizer is None:
+        raise InputError(
+            f"{source}: its quant_method is {_method(settings)!r}, expected one of "
+            f"{', '.join(QUANTIZERS)}; take the model that it was made from, in floating point, "
+            "and run `quatrain quantize MODEL -o DIR`"
+        )
+    return quantizer
 
 
 def _method(settings: Mapping[str, Any]) -> Any:
