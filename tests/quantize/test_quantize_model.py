@@ -10,6 +10,7 @@ import typer
 from safetensors.torch import load_file
 from tests.support import gguf_files as ggufs
 from tests.support import tiny_models as tiny
+from tests.support.tokenizer_files import EMPTY_TOKENIZER
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.commands.quantize import quantize
@@ -101,6 +102,15 @@ def test_the_tokenizer_travels_along(tmp_path):
     assert [file.name for file in files] == ["tokenizer.json", "tokenizer_config.json"]
     tokenizer = Tokenizer.load(files[0])
     assert tokenizer.decode(tokenizer.encode("hello 123")) == "hello 123"
+
+
+@pytest.mark.parametrize(("ends", "said"), [(9000, True), ([9000, 9001], True), ([1, 9000], False)])
+def test_an_end_that_the_model_cannot_give_is_said(tmp_path, ends, said):
+    model = tiny.write_hugging_face(tmp_path / "m", eos_token_id=ends)
+    (model / "tokenizer.json").write_text(EMPTY_TOKENIZER)
+    report = quantize_model(model, tmp_path / "out", method="rtn")
+    notes = [note for note in report.notes if "said to be token 9000" in note]
+    assert bool(notes) == said and all("ids go to 271" in note for note in notes)
 
 
 def test_q4_0_is_kept(tmp_path):

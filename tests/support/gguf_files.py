@@ -78,7 +78,9 @@ def _add_figures(writer: gguf.GGUFWriter, tensors, architecture: str, metadata: 
     writer.add_head_count_kv(2)
     writer.add_layer_norm_rms_eps(1e-5)
     for key, value in metadata.items():
-        if isinstance(value, str):
+        if isinstance(value, list):
+            writer.add_array(f"{architecture}.{key}", value)
+        elif isinstance(value, str):
             writer.add_string(f"{architecture}.{key}", value)
         elif isinstance(value, float):
             writer.add_float32(f"{architecture}.{key}", value)

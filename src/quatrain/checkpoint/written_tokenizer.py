@@ -8,6 +8,7 @@ import tokenizers
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import UnknownTokenizer
+from quatrain.json_files import read_object
 from quatrain.tokenizer.copies import copy_tokenizer_files
 from quatrain.tokenizer.end_tokens import token_ids
 from quatrain.tokenizer.on_a_phone import unread_on_a_phone
@@ -42,7 +43,8 @@ def write_tokenizer_of(
 
 
 def _notes(files: list[Path], vocab_size: int) -> list[str]:
-    return [*_beyond(files, vocab_size), *_not_on_a_phone(files[0])]
+    ends = _ends_beyond(files, vocab_size)
+    return [*_beyond(files, vocab_size), *ends, *_not_on_a_phone(files[0])]
 
 
 def _beyond(files: list[Path], vocab_size: int) -> list[str]:
@@ -57,6 +59,19 @@ def _beyond(files: list[Path], vocab_size: int) -> list[str]:
         f"The tokenizer has tokens that the model has no row for, whose ids go to {vocab_size - 1}:"
         f" {named}. A prompt that has one is refused. Where prompts need them, quantize the model "
         "whose embedding was resized to this tokenizer."
+    ]
+
+
+def _ends_beyond(files: list[Path], vocab_size: int) -> list[str]:
+    """What there is to say where no token that ends a text is one that the model can give."""
+    ends = [end for file in files[1:] for end in token_ids(read_object(file).get("eos_token_id"))]
+    if not ends or min(ends) < vocab_size:
+        return []
+    named = ", ".join(map(str, ends))
+    return [
+        f"What ends a text is said to be token {named}, and the model's ids go to "
+        f"{vocab_size - 1}: it will write on until it is cut off. Correct eos_token_id in the "
+        "model's generation_config.json or config.json."
     ]
 
 

@@ -118,6 +118,7 @@ def test_another_scaling_in_gguf_is_refused(tmp_path):
         ({"rope.scaling.attn_factor": 0.5}, "attn_factor is 0.5, expected 1"),
         ({"attention.key_length": 32}, "shape"),
         ({"attention.key_length": 0}, "key_length is 0, expected one or more"),
+        ({"attention.sliding_window": [4, 8]}, "sliding_window is .*layers that differ in it"),
     ],
 )
 def test_unsupported_gguf_metadata_is_named(tmp_path, metadata, message):
@@ -130,6 +131,15 @@ def test_a_window_that_no_model_of_its_kind_has_is_named(tmp_path):
     path = ggufs.write_gguf(tmp_path / "m.gguf", architecture="qwen2", metadata=window)
     with pytest.raises(InputError, match="sliding_window is 64, which is not implemented"):
         open_float_model(path)
+
+
+@pytest.mark.parametrize("kind", ["adapter", "imatrix", "mmproj"])
+def test_what_is_no_model_is_named(tmp_path, kind):
+    with ggufs.gguf_file(tmp_path / "m.gguf", "llama") as writer:
+        writer.add_type(kind)
+        writer.add_tensor("blk.0.attn_q.weight.lora_a", np.ones((4, 64), np.float32))
+    with pytest.raises(InputError, match=f"of the type '{kind}'.*the model's own file"):
+        open_float_model(tmp_path / "m.gguf")
 
 
 def test_unsupported_gguf_architecture_is_named(tmp_path):

@@ -107,6 +107,16 @@ def test_an_adapter_of_another_model(tmp_path):
         open_float_model(write_adapter(tmp_path / "b", unknown), base)
 
 
+def test_an_adapter_of_a_model_with_more_tokens(tmp_path):
+    """As training with added tokens leaves it, beside the model as it was before."""
+    base = tiny.write_hugging_face(tmp_path / "base")
+    tables = {f"{EMBEDDING}.weight": torch.ones(280, 64)}
+    with pytest.raises(
+        InputError, match=r"\[280, 64\].*\[272, 64\].*resize_token_embeddings\(280\)"
+    ):
+        open_float_model(write_adapter(tmp_path / "a", tables), base)
+
+
 def test_a_base_for_what_is_no_adapter(tmp_path):
     model = tiny.write_hugging_face(tmp_path / "model")
     with pytest.raises(InputError, match="holds no adapter"):

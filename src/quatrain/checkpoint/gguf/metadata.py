@@ -22,6 +22,8 @@ class GgufMetadata:
         value = self.get(key)
         if value is None:
             value = default
+        if not isinstance(value, str) and hasattr(value, "__len__"):
+            raise self.refuse(key, "expected one number: layers that differ in it are not read")
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise InputError(
                 f"{self.file.path}: the metadata '{self.architecture}.{key}' is {value!r}, "

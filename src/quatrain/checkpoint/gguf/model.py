@@ -41,6 +41,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 def open_gguf_model(path: Path) -> FloatModel:
     """Open the GGUF file `path` as a `FloatModel`."""
     file = read_gguf(path)
+    _require_model(file)
     metadata = GgufMetadata(file)
     reading = gguf_reading(metadata.architecture, str(path))
     _check_metadata(metadata, reading)
@@ -66,6 +67,16 @@ def open_gguf_model(path: Path) -> FloatModel:
             notes=_quantized_already(file),
         )
     )
+
+
+def _require_model(file: GgufFile) -> None:
+    """Refuse what belongs to a model and is none: an adapter, an image encoder, statistics."""
+    kind = file.metadata.get("general.type", "model")
+    if kind != "model":
+        raise InputError(
+            f"{file.path}: is of the type {kind!r} (general.type), expected 'model'; give the "
+            "model's own file, into which llama.cpp's llama-export-lora merges an adapter"
+        )
 
 
 def _quantized_already(file: GgufFile) -> tuple[str, ...]:

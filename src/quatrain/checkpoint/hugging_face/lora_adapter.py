@@ -58,6 +58,7 @@ def with_adapter(stored: LazyTensors, adapter: Path) -> LazyTensors:
     for name, tensor in whole.items():
         if name != _OUTPUT:  # which may have been trained apart from the embedding that it was
             _require(stored, name, adapter)
+            _require_shape(name, tensor, stored.stored[name], adapter)
         merged[name] = tensor
     for module, parts in low_rank.items():
         name = f"{module}.weight"
@@ -96,6 +97,18 @@ def _require(stored: LazyTensors, name: str, adapter: Path) -> None:
             f"{adapter}: changes {name}, which the model in --base does not have; give the model "
             "that the adapter was trained on"
         )
+
+
+def _require_shape(name: str, whole: StoredTensor, of_base: StoredTensor, adapter: Path) -> None:
+    found, expected = list(whole.shape), list(of_base.shape)
+    if found == expected:
+        return
+    remedy = "give the model that the adapter was trained on"
+    if found[1:] == expected[1:]:
+        remedy += f": one whose embedding was resized (`resize_token_embeddings({found[0]})`)"
+    raise InputError(
+        f"{adapter}: holds {name} of shape {found}, the model in --base {expected}; {remedy}"
+    )
 
 
 def _scale(fields: Fields, module: str, parts: dict[str, StoredTensor], source: str) -> float:
