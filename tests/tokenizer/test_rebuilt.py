@@ -10,7 +10,9 @@ import tokenizers
 from tests.support.sentencepiece_models import trained
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from quatrain.checkpoint.families import FAMILIES
 from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
+from quatrain.tokenizer.files import tokenizer_class
 from quatrain.tokenizer.vocabulary_files import read_vocabulary
 
 LETTERS = "abcdefgh THE  \n\t.,é四🙂12'st"
@@ -68,6 +70,24 @@ def check(folder: Path, model: tokenizers.Tokenizer, model_type: str, config: di
         assert copied.encode(prompt) == expected, prompt
         assert again.encode(prompt) == expected, prompt
         assert copied.decode(expected) == theirs.decode(expected, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.hugging_face.model_type)
+def test_the_class_by_model_type(family, tmp_path) -> None:
+    """Of every family, and of the models whose text half it is, as AutoTokenizer has it: a generic
+    class is taken whatever tokenizer_config.json says."""
+    from transformers.models.auto import tokenization_auto as auto
+
+    reading = family.hugging_face
+    for model_type in filter(None, (reading.model_type, reading.part_of)):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+        theirs = auto.TOKENIZER_MAPPING_NAMES.get(model_type) or ""
+        file = tmp_path / "tokenizer.json"
+        assert tokenizer_class(file, {}) == theirs
+        always = theirs == "TokenizersBackend"
+        always |= model_type in auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS
+        stated = tokenizer_class(file, {"tokenizer_class": "XTokenizerFast"})
+        assert stated == (theirs if always else "XTokenizer")
 
 
 @pytest.mark.parametrize("own_cut", [False, True])

@@ -32,12 +32,16 @@ MERGES = "merges.txt"  # goes with VOCABULARY
 _FORMS = (TOKENIZER, TEKKEN, SENTENCEPIECE, VOCABULARY)
 # The class that AutoTokenizer takes by a config.json's model_type, and those of them that it takes
 # whatever tokenizer_config.json says.
+_GENERIC = (
+    "mistral", "ministral", "ministral3", "mistral3", "phi3", "granite", "granitemoehybrid",
+    "ernie4_5", "glm4", "olmo2", "olmo3", "stablelm",
+)  # fmt: skip
 _CLASSES: dict[str, str] = {
     **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text"), "GemmaTokenizer"),
     **dict.fromkeys(("qwen2", "qwen3"), "Qwen2Tokenizer"),
-    **dict.fromkeys(("mistral", "phi3", "granite", "ernie4_5"), "TokenizersBackend"),
+    **dict.fromkeys(_GENERIC, "TokenizersBackend"),
 }
-_ALWAYS = ("qwen2", "mistral", "phi3", "granite", "ernie4_5")
+_ALWAYS = ("qwen2", *_GENERIC)
 
 
 def sibling(tokenizer: Path, name: str) -> Path:
