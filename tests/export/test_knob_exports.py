@@ -59,6 +59,7 @@ def test_knobs_that_all_layers_share_are_replicated(tmp_path):
     quantize_model(tmp_path / "model", tmp_path / "int4", embedding="int4", method="rtn")
     rows = len(ALL["input_prune_map"])
     report = _assert_program_equals_eager(tmp_path / "int4", VULKAN, tmp_path / "m.pte", rows)
+    assert_as_planned(report, tmp_path / "int4")
     assert not any("lowered by itself" in note for note in report.notes)
 
 

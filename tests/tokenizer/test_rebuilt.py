@@ -13,6 +13,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 from quatrain.checkpoint.families import FAMILIES
 from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
 from quatrain.tokenizer.files import tokenizer_class
+from quatrain.tokenizer.on_a_phone import unread_on_a_phone
 from quatrain.tokenizer.vocabulary_files import read_vocabulary
 
 LETTERS = "abcdefgh THE  \n\t.,é四🙂12'st"
@@ -139,3 +140,5 @@ def test_pieces(pieces, tmp_path, model_type, config, steps) -> None:
         model.normalizer = None
         model.pre_tokenizer = pre_tokenizers.Metaspace("▁", "always", split=True)
     check(tmp_path, model, model_type, config)
+    if steps == "prepended":
+        assert unread_on_a_phone(tmp_path / "out" / "tokenizer.json") is None

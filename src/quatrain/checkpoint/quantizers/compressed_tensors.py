@@ -29,13 +29,14 @@ from quatrain.errors import InputError
 
 _FORMATS = ("pack-quantized", "int-quantized", "naive-quantized")
 _MIXED = "mixed-precision"  # each group then says its own
+_AGAIN = "quantize the model that it was made from"
 
 
 def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
     """Activations that were quantized in calibration would be lost in silence."""
     groups = settings.get("config_groups")
     if not isinstance(groups, dict) or not groups:
-        raise InputError(f"{source}: its quantization_config has no 'config_groups'")
+        raise InputError(f"{source}: its quantization_config has no 'config_groups'; {_AGAIN}")
     for name, group in groups.items():
         if not isinstance(group, dict):
             raise InputError(f"{source}: its compressed-tensors group {name!r} is {group!r}")
@@ -44,7 +45,7 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
         if form not in _FORMATS:
             raise InputError(
                 f"{source}: its compressed-tensors format is {form!r}, expected "
-                f"{', '.join(map(repr, _FORMATS))}"
+                f"{', '.join(map(repr, _FORMATS))}; {_AGAIN}"
             )
         _check_group(name, group, source)
     _check_transforms(settings, source)
@@ -52,7 +53,7 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
     if isinstance(sparsity, dict) and sparsity.get("format") not in (None, "dense"):
         raise InputError(
             f"{source}: its weights are stored as {sparsity['format']!r} (sparsity_config), "
-            "expected 'dense'; quantize the model that it was made from"
+            f"expected 'dense'; {_AGAIN}"
         )
 
 
@@ -77,12 +78,12 @@ def _check_group(name: str, group: Mapping[str, Any], source: str) -> None:
     if not isinstance(weights, dict) or weights.get("num_bits") not in (2, 4, 8):
         raise InputError(
             f"{source}: its compressed-tensors group {name!r} has weights {weights!r}, "
-            "expected 4-bit integers (or 8, or 2)"
+            f"expected 4-bit integers (or 8, or 2); {_AGAIN}"
         )
     if weights.get("type", "int") != "int":
         raise InputError(
             f"{source}: its compressed-tensors group {name!r} has weights of type "
-            f"{weights['type']!r}, expected 'int'"
+            f"{weights['type']!r}, expected 'int'; {_AGAIN}"
         )
     if group.get("output_activations"):
         raise InputError(
