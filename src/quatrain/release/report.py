@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from quatrain.release.gates import gates_of
 from quatrain.release.plan import PhonePlan, PlannedFile, ReleasePlan
 from quatrain.release.spec import ANY, ReleaseSpec
 from quatrain.release.store import PROGRAM, Made, versions
-from quatrain.targets.doctor import FAILURES
 from quatrain.targets.runtimes import known_releases, release_line
 
 FORMAT = "quatrain-report-1"
@@ -119,45 +119,3 @@ def _samples(files: Sequence[MadeFile]) -> list[dict[str, Any]]:
         ]
         samples.append({"prompt": prompt, "chat": chat, "answers": answers})
     return samples
-
-
-def gates_of(spec: ReleaseSpec, report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What had to hold: "gate", "of" (a file or phone), "said" (a sentence), "passed"."""
-    gates: list[dict[str, Any]] = []
-
-    def gate(name: str, of: str, passed: bool, said: str) -> None:
-        gates.append({"gate": name, "of": of, "passed": passed, "said": f"{of}: {said}"})
-
-    for file in report["files"]:
-        verify, name = file["verify"], file["file"]
-        problems = "; ".join(verify["problems"])
-        gate("verify", name, verify["passed"], problems or "computes what its checkpoint means")
-        if spec.max_mb is not None:
-            size = file["bytes"] / 1e6
-            gate("max-mb", name, size <= spec.max_mb, f"{size:.1f} MB, allowed {spec.max_mb:g}")
-        for row in file["quality"]:
-            where = " ".join(
-                filter(None, (row["regime"], row["as_on"] and f"as on {row['as_on']}"))
-            )
-            of = f"{name} ({where})" if where else name
-            if spec.max_kl is not None:
-                said = f"KL {row['kl']:.4f} nats, allowed {spec.max_kl:g}"
-                gate("max-kl", of, row["kl"] <= spec.max_kl, said)
-            if spec.max_perplexity_ratio is not None:
-                said = f"perplexity {row['ratio']:.4f} x floating point"
-                allowed = spec.max_perplexity_ratio
-                gate(
-                    "max-perplexity-ratio",
-                    of,
-                    row["ratio"] <= allowed,
-                    f"{said}, allowed {allowed:g}",
-                )
-    for phone in report["phones"]:
-        there = (phone["hazards"] or {}).get(report["asked_about"], {"fails": [], "other": []})
-        failing = [f"{one['hazard']}: {one['consequence']}" for one in there["fails"]]
-        gate("phone", phone["id"], not failing, "; ".join(failing) or "no known defect applies")
-        if spec.no_hazards:
-            possible = [one["hazard"] for one in there["other"] if one["kind"] in FAILURES]
-            said = f"possible: {', '.join(possible)}" if possible else "no known defect is possible"
-            gate("no-hazards", phone["id"], not (failing or possible), said)
-    return gates

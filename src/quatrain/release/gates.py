@@ -1,0 +1,56 @@
+"""What has to hold of a release: always, and where a gate asks for it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from quatrain.release.spec import ReleaseSpec
+from quatrain.targets.doctor import FAILURES
+
+_Gate = dict[str, Any]
+
+
+def gates_of(spec: ReleaseSpec, report: Mapping[str, Any]) -> list[_Gate]:
+    """What had to hold: "gate", "of" (a file or phone), "said" (a sentence), "passed"."""
+    files = [gate for file in report["files"] for gate in _of_file(spec, file)]
+    asked = report["asked_about"]
+    return files + [gate for phone in report["phones"] for gate in _of_phone(spec, phone, asked)]
+
+
+def _gate(name: str, of: str, passed: bool, said: str) -> _Gate:
+    return {"gate": name, "of": of, "passed": passed, "said": f"{of}: {said}"}
+
+
+def _of_file(spec: ReleaseSpec, file: Mapping[str, Any]) -> Iterator[_Gate]:
+    verify, name = file["verify"], file["file"]
+    problems = "; ".join(verify["problems"])
+    yield _gate("verify", name, verify["passed"], problems or "computes what its checkpoint means")
+    if spec.max_mb is not None:
+        size, allowed = file["bytes"] / 1e6, spec.max_mb
+        yield _gate("max-mb", name, size <= allowed, f"{size:.1f} MB, allowed {allowed:g}")
+    for row in file["quality"]:
+        yield from _of_quality(spec, name, row)
+
+
+def _of_quality(spec: ReleaseSpec, name: str, row: Mapping[str, Any]) -> Iterator[_Gate]:
+    """In one arithmetic and regime."""
+    as_on = f"as on {row['as_on']}" if row["as_on"] else None
+    where = " ".join(filter(None, (row["regime"], as_on)))
+    of = f"{name} ({where})" if where else name
+    if spec.max_kl is not None:
+        found, allowed = row["kl"], spec.max_kl
+        yield _gate("max-kl", of, found <= allowed, f"KL {found:.4f} nats, allowed {allowed:g}")
+    if spec.max_perplexity_ratio is not None:
+        found, allowed = row["ratio"], spec.max_perplexity_ratio
+        said = f"perplexity {found:.4f} x floating point, allowed {allowed:g}"
+        yield _gate("max-perplexity-ratio", of, found <= allowed, said)
+
+
+def _of_phone(spec: ReleaseSpec, phone: Mapping[str, Any], asked: str) -> Iterator[_Gate]:
+    there = (phone["hazards"] or {}).get(asked, {"fails": [], "other": []})
+    failing = [f"{one['hazard']}: {one['consequence']}" for one in there["fails"]]
+    said = "; ".join(failing) or "no known defect applies"
+    yield _gate("phone", phone["id"], not failing, said)
+    if spec.no_hazards:
+        possible = [one["hazard"] for one in there["other"] if one["kind"] in FAILURES]
+        said = f"possible: {', '.join(possible)}" if possible else "no known defect is possible"
+        yield _gate("no-hazards", phone["id"], not (failing or possible), said)
