@@ -21,6 +21,7 @@ VERBS = (
     "plan",
     "export",
     "run",
+    "chat",
     "serve",
     "logits",
     "inspect",

@@ -69,4 +69,4 @@ def test_each_token_comes_with_its_logit_and_probability() -> None:
 
 def test_a_listener_ends_the_text() -> None:
     found = generate(_Fixed(0.0, 1.0), [0], context=9, on_token=lambda token: True)
-    assert (found.tokens, found.stopped) == ([1], "stop string")
+    assert (found.tokens, found.stopped) == ([1], "interrupted")

@@ -1,4 +1,4 @@
-"""The options of verbs that put a prompt into a model's chat template."""
+"""The options of verbs that put what is said into a model's chat template."""
 
 import json
 from pathlib import Path
@@ -15,23 +15,23 @@ Chat = Annotated[
     bool, typer.Option("--chat", help="Put the prompt into the model's chat template.")
 ]
 System = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="With --chat: a system message before it.")
+    str | None, typer.Option(metavar="TEXT", help="For the chat template: a system message before what is said.")
 ]
 Tools = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="With --chat: a JSON list of what the model may call."),
+    typer.Option(metavar="FILE", help="For the chat template: a JSON list of what the model may call."),
 ]
 TemplateVar = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=VALUE",
-        help="With --chat: what its template reads, such as enable_thinking=false; may be "
+        help="For the chat template: what it reads, such as enable_thinking=false; may be "
         "repeated. The value is JSON, or else a text.",
     ),
 ]
 ChatTemplate = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="With --chat: which of several templates to use."),
+    typer.Option(metavar="NAME", help="Which of several chat templates to use."),
 ]
 
 

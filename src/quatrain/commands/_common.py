@@ -104,14 +104,15 @@ def print_json(value: Any) -> None:
 
     Numbers that are not finite, which JSON has no word for, become null.
     """
-    print(json.dumps(_finite(value), indent=2, default=str))
+    print(json.dumps(finite(value), indent=2, default=str))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """`value` with None for each number that is not finite."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

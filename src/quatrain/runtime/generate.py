@@ -11,7 +11,7 @@ from quatrain.errors import InputError
 from quatrain.runtime.sampling import GREEDY, Sampling
 from quatrain.runtime.token_choice import TokenChoice
 
-Stopped = Literal["end of sequence", "length", "context", "stop string"]
+Stopped = Literal["end of sequence", "length", "context", "stop string", "interrupted"]
 
 
 class Runner(Protocol):
@@ -50,8 +50,8 @@ class Generation:
         logits: Of each of them, as the model gave it.
         logprobs: Of each of them the natural logarithm of its probability by the model, whatever
             the sampling made of it.
-        stopped: By an end-of-sequence token, by `max_new_tokens`, because the context was full, or
-            by `on_token`.
+        stopped: By an end-of-sequence token, by `max_new_tokens`, because the context was full, by
+            a stop string of those who write texts with it, or "interrupted" by `on_token`.
         prefill_seconds: How long the prompt took, and with it the first token.
         decode_seconds: How long all others took.
     """
@@ -123,7 +123,7 @@ def generate(
         logits.append(float(row[token]))
         logprobs.append(float(row.double().log_softmax(-1)[token]))
         if on_token and on_token(token):
-            stopped = "stop string"
+            stopped = "interrupted"
             break
         if len(tokens) == max_new_tokens:
             break

@@ -1,7 +1,7 @@
 """How tokens are chosen; torch-free, so that a wrong option is refused at once."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quatrain.errors import InputError
 
@@ -53,6 +53,10 @@ class Sampling:
                     f"{option} chooses among tokens that are drawn, and with --temperature 0 the "
                     "most likely one is taken; give a --temperature above 0, or leave it out"
                 )
+
+    def reseeded(self, turn: int) -> "Sampling":
+        """The same with the seed of the answer after `turn` others."""
+        return replace(self, seed=(self.seed + turn) % 2**64)
 
 
 GREEDY = Sampling()

@@ -1,7 +1,7 @@
 """Text from a program: its tokenizer, its runtime, and whether what it writes looks like text."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,7 +10,7 @@ import torch
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
-from quatrain.runtime.generate import Generation, check_prompt, generate
+from quatrain.runtime.generate import Generation, Runner, check_prompt, generate
 from quatrain.runtime.health import Health, WatchedRunner, judge
 from quatrain.runtime.load import load_runner, require_tokens_to_logits
 from quatrain.runtime.sampling import GREEDY, Sampling
@@ -101,7 +101,7 @@ def generate_text(
     Raises:
         InputError: Where an argument is wrong, before the program is loaded; and as `load_runner`.
     """
-    until = TextUntil(stop)
+    TextUntil(stop)
     if profile:
         device = _device_to_profile(device)
     program = program if isinstance(program, Program) else open_program(program)
@@ -115,25 +115,61 @@ def generate_text(
     runner = load_runner(program, device, emulate, arithmetic)
     if profile:
         _check_timestamps(cast("WgpuRunner", runner))
-    stream, shown = words.stream(), ""
-
-    def show(text: str) -> bool:
-        nonlocal shown
-        shown += text
-        if text and on_text:
-            on_text(text)
-        return until.found is not None
-
-    watched = WatchedRunner(runner)
-    generation = generate(
-        watched, tokens, context=context, max_new_tokens=max_new_tokens,
-        eos_ids=end_ids(words.eos_ids, runner.metadata), sampling=sampling,
-        on_token=lambda token: show(until.push(stream.push(token))),
+    written = write_text(
+        runner, words, tokens, context=context, max_new_tokens=max_new_tokens,
+        eos_ids=end_ids(words.eos_ids, runner.metadata), sampling=sampling, stop=stop,
+        on_text=on_text,
     )  # fmt: skip
-    show(until.push(stream.finish()) + until.finish())
-    health = judge(generation.tokens, watched.entropies, generation.stopped)
     times = _profile(cast("WgpuRunner", runner), len(tokens), Path(profile)) if profile else None
-    return TextGeneration(shown, generation, runner.device, health, times, until.found)
+    return TextGeneration(
+        written.text, written.generation, runner.device, written.health, times, written.stop_string
+    )
+
+
+@dataclass(frozen=True)
+class WrittenText:
+    """A text, the tokens it is of, whether it looks like a model's, and the stop string that ended
+    it, if one did."""
+
+    text: str
+    generation: Generation
+    health: Health
+    stop_string: str | None
+
+
+def write_text(
+    runner: Runner,
+    words: Tokenizer,
+    tokens: Sequence[int],
+    *,
+    context: int,
+    max_new_tokens: int,
+    eos_ids: Sequence[int],
+    sampling: Sampling,
+    stop: Sequence[str],
+    on_text: Callable[[str], bool | None] | None,
+) -> WrittenText:
+    """Continue `tokens`, in text: `generate`, up to a stop string. Where `on_text`, which hears of
+    each part, returns True, the text ends too."""
+    until, stream, watched = TextUntil(stop), words.stream(), WatchedRunner(runner)
+    text = ""
+
+    def show(part: str) -> bool:
+        nonlocal text
+        text += part
+        return bool(on_text and on_text(part))
+
+    generation = generate(
+        watched, tokens, context=context, max_new_tokens=max_new_tokens, eos_ids=eos_ids,
+        sampling=sampling,
+        on_token=lambda token: show(until.push(stream.push(token))) or until.found is not None,
+    )  # fmt: skip
+    if until.found is not None:
+        generation = replace(generation, stopped="stop string")
+    else:
+        show(until.push(stream.finish()) + until.finish())
+    health = judge(generation.tokens, watched.entropies, generation.stopped)
+    return WrittenText(text, generation, health, until.found)
 
 
 def _device_to_profile(device: str) -> str:

@@ -1,6 +1,6 @@
 """One user's text as a model's chat prompt, with what is said beside it; none of it is ignored."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +26,14 @@ class ChatOptions:
     template: str | None = None
 
 
-def chat_prompt(tokenizer: Tokenizer, text: str, options: ChatOptions) -> str:
-    """The prompt that asks for the answer to `text`.
+def chat_prompt(
+    tokenizer: Tokenizer,
+    text: str,
+    options: ChatOptions,
+    before: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The prompt that asks for the answer to `text`, after the turns `before`: what the user said
+    and what was answered.
 
     Raises `InputError` where the model has no such chat template, or the template does not look at
     something in `options`.
@@ -42,14 +48,19 @@ def chat_prompt(tokenizer: Tokenizer, text: str, options: ChatOptions) -> str:
             template=options.template,
         )
 
-    user = {"role": "user", "content": text}
+    said = [
+        {"role": role, "content": content}
+        for turn in before
+        for role, content in zip(("user", "assistant"), turn, strict=True)
+    ]
+    said.append({"role": "user", "content": text})
     if options.system is None:
-        return rendered([user])
-    prompt = rendered([{"role": "system", "content": options.system}, user])
+        return rendered(said)
+    prompt = rendered([{"role": "system", "content": options.system}, *said])
     # The message's own text: a template that has a default says something else without one.
-    if options.system.strip() and prompt == rendered([{"role": "system", "content": ""}, user]):
+    if options.system.strip() and prompt == rendered([{"role": "system", "content": ""}, *said]):
         raise InputError(
-            f"{tokenizer.source}: its chat template leaves out a system message; say it in --prompt"
+            f"{tokenizer.source}: its chat template leaves out a system message; say it in the prompt"
         )
     return prompt
 

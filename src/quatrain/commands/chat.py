@@ -1,0 +1,217 @@
+"""`quatrain chat`: several turns with a program, on the terminal or from a file."""
+
+import json as json_module
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quatrain.commands._chat import ChatTemplate, System, TemplateVar, Tools, chat_options
+from quatrain.commands._common import (
+    AsOn,
+    Debug,
+    Device,
+    Emulate,
+    Model,
+    TokenizerFile,
+    check_program,
+    finite,
+    read_text,
+)
+from quatrain.commands._sampling import (
+    MaxNewTokens,
+    MinP,
+    RepetitionPenalty,
+    Seed,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+)
+from quatrain.errors import InputError
+from quatrain.runtime.sampling import Sampling
+from quatrain.runtime.stop_strings import TextUntil
+
+if TYPE_CHECKING:
+    from quatrain.runtime.conversation import Conversation, Turn
+
+File = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="What to say, a turn a line, in place of the terminal."),
+]
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="Print a JSON object a turn, on a line of its own.")
+]
+
+_COMMANDS = {
+    "/reset": "forget what was said",
+    "/stats": "the context, and how fast the last answer came",
+    "/help": "this list",
+    "/exit": "leave, as Ctrl-D does",
+}
+
+
+def chat(
+    model: Model,
+    file: File = None,
+    tokenizer: TokenizerFile = None,
+    system: System = None,
+    tools: Tools = None,
+    template_var: TemplateVar = None,
+    chat_template: ChatTemplate = None,
+    max_new_tokens: MaxNewTokens = 512,
+    temperature: Temperature = 0.0,
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
+    repetition_penalty: RepetitionPenalty = 1.0,
+    seed: Seed = 0,
+    stop: Stop = None,
+    device: Device = "auto",
+    emulate: Emulate = None,
+    as_on: AsOn = None,
+    json: JsonLines = False,
+    debug: Debug = False,
+) -> None:
+    """Talk with a program: each turn is computed on top of those before.
+
+    What is said comes from the terminal, from --file, or from standard input, a turn a line.
+    /reset, /stats, /help and /exit are commands. Ctrl-C stops an answer, Ctrl-D ends the chat.
+
+    Example: `quatrain chat smollm2.pte --system "You answer in one sentence."`
+    """
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    TextUntil(stop or ())
+    options = chat_options(True, system, tools, template_var, chat_template)
+    said = None if file is None else read_text(file).splitlines()
+    check_program(model)
+    if tokenizer:
+        from quatrain.tokenizer.files import require_tokenizer
+
+        require_tokenizer(tokenizer)
+    from quatrain.runtime.conversation import Conversation
+    from quatrain.targets.as_on import arithmetic_as_on
+
+    conversation = Conversation(
+        model, options=options, tokenizer=tokenizer, max_new_tokens=max_new_tokens,
+        sampling=sampling, stop=stop or (), device=device, emulate=emulate,
+        arithmetic=arithmetic_as_on(as_on),
+    )  # fmt: skip
+    print(f"[{conversation.device}, context {conversation.context} tokens]", file=sys.stderr)
+    if said is not None:
+        _converse(conversation, said, json, echo=not json)
+    elif sys.stdin.isatty():
+        _converse(conversation, _typed(), json, forgiving=True)
+    else:
+        _converse(conversation, sys.stdin, json)
+
+
+def _converse(
+    conversation: "Conversation",
+    lines: Iterable[str],
+    json: bool,
+    echo: bool = False,
+    forgiving: bool = False,
+) -> None:
+    """Answer each of `lines`. `echo`: show it before; `forgiving`: go on after a turn that could
+    not be answered."""
+    for line in lines:
+        text = line.strip()
+        if text == "/exit":
+            return
+        if re.fullmatch(r"/\w+", text):
+            _command(text, conversation)
+        elif text:
+            if echo:
+                print(f"> {text}")
+            try:
+                _answer(conversation, text, json)
+            except InputError as error:
+                if not forgiving:
+                    raise
+                print(f"error: {error}", file=sys.stderr)
+
+
+def _answer(conversation: "Conversation", text: str, json: bool) -> None:
+    with _interruptible() as interrupted:
+
+        def show(part: str) -> bool:
+            if not json:
+                print(part, end="", flush=True)
+            return interrupted()
+
+        turn = conversation.say(text, show)
+    if json:
+        print(json_module.dumps(finite(turn.as_dict())), flush=True)
+        return
+    print()
+    if turn.generation.stopped in ("length", "context", "interrupted"):
+        print(f"[stopped by {turn.generation.stopped}]", file=sys.stderr)
+    for problem in turn.health.problems:
+        print(f"warning: {problem}", file=sys.stderr)
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """While it lasts a first Ctrl-C makes what it gives true; a second one is an interrupt."""
+    pressed = False
+
+    def press(number: int, frame: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _command(name: str, conversation: "Conversation") -> None:
+    if name == "/reset":
+        conversation.reset()
+        print("[a new conversation]", file=sys.stderr)
+    elif name == "/stats":
+        print(_stats(conversation), file=sys.stderr)
+    elif name != "/help":
+        print(f"error: {name} is no command; /help lists them", file=sys.stderr)
+    else:
+        for command, meaning in _COMMANDS.items():
+            print(f"  {command:<8}{meaning}", file=sys.stderr)
+
+
+def _stats(conversation: "Conversation") -> str:
+    if not conversation.turns:
+        return f"[no turns yet, context {conversation.context} tokens]"
+    last: Turn = conversation.turns[-1]
+    generation = last.generation
+    held = len(generation.prompt) + len(generation.tokens)
+    new = last.computed - max(0, len(generation.tokens) - 1)
+    return (
+        f"[{len(conversation.turns)} turns, {held} of {conversation.context} tokens; the last "
+        f"prompt {len(generation.prompt)} tokens, {new} of them new, in "
+        f"{generation.prefill_seconds:.2f} s; decode "
+        f"{generation.decode_tokens_per_second:.1f} tokens/s]"
+    )
+
+
+def _typed() -> Iterator[str]:
+    """What is typed on the terminal, up to Ctrl-D; Ctrl-C empties the line."""
+    from prompt_toolkit import PromptSession
+
+    session: PromptSession[str] = PromptSession()
+    print("[/help shows commands; Ctrl-D ends the chat]", file=sys.stderr)
+    while True:
+        try:
+            yield session.prompt("> ")
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return

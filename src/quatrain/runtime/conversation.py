@@ -1,0 +1,158 @@
+"""Several turns with a program: what it has read stays in its KV cache."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
+from quatrain.errors import InputError
+from quatrain.program import Program, open_program
+from quatrain.runtime.generate import Generation
+from quatrain.runtime.health import Health
+from quatrain.runtime.kept_context import KeptContext
+from quatrain.runtime.load import load_runner, require_tokens_to_logits
+from quatrain.runtime.sampling import GREEDY, Sampling
+from quatrain.runtime.stop_strings import TextUntil
+from quatrain.runtime.text_generation import write_text
+from quatrain.runtime.token_ids import check_token_ids
+from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
+from quatrain.tokenizer.chat_prompt import ChatOptions, chat_prompt
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One answer of a conversation.
+
+    Attributes:
+        said: What the user said.
+        text: The answer, up to a stop string.
+        generation: Its tokens, the whole conversation before it being the prompt, and how fast they
+            came.
+        computed: How many tokens were computed for it; the others were in the KV cache.
+        health: Whether the answer looks like a model at work.
+        stop_string: The one that ended the text, if one did.
+    """
+
+    said: str
+    text: str
+    generation: Generation
+    computed: int
+    health: Health
+    stop_string: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The turn as plain data, ready for JSON."""
+        generation = self.generation
+        return {
+            "user": self.said,
+            "text": self.text,
+            "tokens": generation.tokens,
+            "logits": generation.logits,
+            "logprobs": generation.logprobs,
+            "stopped": generation.stopped,
+            "stop_string": self.stop_string,
+            "prompt_tokens": len(generation.prompt),
+            "computed_tokens": self.computed,
+            "prefill_seconds": generation.prefill_seconds,
+            "decode_tokens_per_second": generation.decode_tokens_per_second,
+            "health": asdict(self.health),
+        }
+
+
+class Conversation:
+    """A chat with a program: each turn is computed on top of those before.
+
+    Attributes:
+        device: What the program runs on, in words for people.
+        context: How many tokens its KV cache holds.
+        turns: What was said so far.
+    """
+
+    def __init__(
+        self,
+        program: Program | Path | str,
+        *,
+        options: ChatOptions | None = None,
+        tokenizer: Path | str | None = None,
+        max_new_tokens: int = 256,
+        sampling: Sampling = GREEDY,
+        stop: Sequence[str] = (),
+        device: str = "auto",
+        emulate: str | None = None,
+        arithmetic: Arithmetic = VULKAN_ARITHMETIC,
+    ) -> None:
+        """Load the program.
+
+        Args:
+            program: An opened program, or the path of a .pte file, from tokens to logits.
+            options: What the chat template is given besides, a system message for example.
+            tokenizer: A tokenizer.json; None is the one beside the program.
+            max_new_tokens: Of an answer.
+            sampling: As in `generate`; each turn goes on with another seed.
+            stop: As in `generate_text`.
+            device: As in `load_runner`.
+            emulate: As in `load_runner`.
+            arithmetic: As in `load_runner`.
+
+        Raises:
+            InputError: Where the model has no chat template, an argument is wrong, or as
+                `load_runner`.
+        """
+        program = program if isinstance(program, Program) else open_program(program)
+        require_tokens_to_logits(program.path, program.metadata, "chat")
+        self._words = Tokenizer.load(chosen_tokenizer(tokenizer, program.path))
+        self._options, self._sampling = options or ChatOptions(), sampling
+        self._stop, self._max_new_tokens = tuple(stop), max_new_tokens
+        TextUntil(stop)
+        if not self._words.chat_templates:
+            raise InputError(
+                f"{self._words.source}: has no chat template, so this is not a chat model; "
+                "`quatrain run` continues a text with it"
+            )
+        chat_prompt(self._words, "Hello", self._options)
+        runner = load_runner(program, device, emulate, arithmetic)
+        self.device, self.context = runner.device, int(runner.metadata["get_max_context_len"])
+        self.turns: list[Turn] = []
+        self._vocabulary = runner.metadata.get("get_vocab_size")
+        self._eos_ids = end_ids(self._words.eos_ids, runner.metadata)
+        self._kept = KeptContext(runner)
+
+    def say(self, text: str, on_text: Callable[[str], bool | None] | None = None) -> Turn:
+        """The answer to `text`, which is part of the conversation from then on.
+
+        Args:
+            text: What the user says.
+            on_text: Called with each part of the answer as it comes, the empty one too where a
+                token completes no character; the answer ends where it returns True.
+
+        Raises:
+            InputError: Where the conversation with `text` does not fit into the context, or has
+                tokens that the model does not know. It is then as it was before.
+        """
+        before = [(turn.said, turn.text) for turn in self.turns]
+        prompt = chat_prompt(self._words, text, self._options, before)
+        tokens = self._words.encode(prompt, add_special_tokens=False)
+        if len(tokens) > self.context:
+            raise InputError(
+                f"the conversation has {len(tokens)} tokens with this, and the program's context "
+                f"holds {self.context}; begin a new one (/reset), or export with a larger "
+                "--max-seq-len"
+            )
+        if self._vocabulary is not None:
+            check_token_ids(tokens, self._vocabulary, self._words.model.id_to_token)
+        written = write_text(
+            self._kept, self._words, tokens, context=self.context,
+            max_new_tokens=self._max_new_tokens, eos_ids=self._eos_ids,
+            sampling=self._sampling.reseeded(len(self.turns)), stop=self._stop, on_text=on_text,
+        )  # fmt: skip
+        turn = Turn(
+            text, written.text, written.generation, self._kept.computed, written.health,
+            written.stop_string,
+        )  # fmt: skip
+        self.turns.append(turn)
+        return turn
+
+    def reset(self) -> None:
+        """Forget what was said."""
+        self.turns.clear()
