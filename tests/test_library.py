@@ -19,10 +19,10 @@ from typing import assert_type
 
 import quatrain
 from quatrain import (
-    Calibration, Checkpoint, ConvertOptions, Divergence, Evaluation, ExportOptions, ExportReport,
-    FloatModel, Generation, InputError, Program, ProgramRunner, ProgramsPlan, QuantizeReport,
-    QuatrainError, Release, ReleaseSpec,
-    Runner, Scheme, TextGeneration, Tokenizer, VerifyReport,
+    Calibration, Checkpoint, Conversation, ConvertOptions, Divergence, Evaluation, ExportOptions,
+    ExportReport, FloatModel, Generation, InputError, Program, ProgramRunner, ProgramsPlan,
+    QuantizeReport, QuatrainError, Release, ReleaseSpec, Runner, Scheme, TextGeneration,
+    Tokenizer, Turn, VerifyReport,
 )
 
 assert_type(quatrain.open_float_model("m.gguf"), FloatModel)
@@ -45,6 +45,7 @@ generation = quatrain.generate(
 )
 assert_type(generation, Generation)
 assert_type(quatrain.generate_text("m.pte", "x"), TextGeneration)
+assert_type(Conversation("m.pte").say("x"), Turn)
 assert_type(quatrain.verify_program("m.pte", "c"), VerifyReport)
 evaluations = quatrain.evaluate_models(["m.pte", Path("c")], "text")
 assert_type(evaluations, list[Evaluation])

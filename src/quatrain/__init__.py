@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from quatrain.quantize.report import QuantizeReport
     from quatrain.release.release import Release, make_release
     from quatrain.release.spec import ReleaseSpec
+    from quatrain.runtime.conversation import Conversation, Turn
     from quatrain.runtime.generate import Generation, Runner, generate
     from quatrain.runtime.load import ProgramRunner, load_runner
     from quatrain.runtime.sampling import Sampling
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
     from quatrain.verify.verify import VerifyReport, verify_program
 
 __all__ = [
-    "Calibration", "Checkpoint", "ConvertOptions", "Divergence", "Evaluation", "ExportOptions",
-    "ExportReport", "FloatModel", "Generation", "InputError", "Program", "ProgramRunner",
-    "ProgramsPlan", "QuantizeReport", "QuatrainError", "Release", "ReleaseSpec", "Runner",
-    "Sampling", "Scheme", "TextGeneration", "Tokenizer",
+    "Calibration", "Checkpoint", "Conversation", "ConvertOptions", "Divergence", "Evaluation",
+    "ExportOptions", "ExportReport", "FloatModel", "Generation", "InputError", "Program",
+    "ProgramRunner", "ProgramsPlan", "QuantizeReport", "QuatrainError", "Release", "ReleaseSpec", "Runner",
+    "Sampling", "Scheme", "TextGeneration", "Tokenizer", "Turn",
     "VerifyReport", "convert_model", "evaluate_models", "export_checkpoint", "find_tokenizer",
     "generate", "generate_text", "load_runner", "make_release", "open_checkpoint",
     "open_float_model", "open_program", "plan_programs", "quantize_model",
@@ -56,6 +57,7 @@ _NAMES_OF_MODULE = {
     "quatrain.quantize.report": ("QuantizeReport",),
     "quatrain.release.release": ("Release", "make_release"),
     "quatrain.release.spec": ("ReleaseSpec",),
+    "quatrain.runtime.conversation": ("Conversation", "Turn"),
     "quatrain.runtime.generate": ("Generation", "Runner", "generate"),
     "quatrain.runtime.load": ("ProgramRunner", "load_runner"),
     "quatrain.runtime.sampling": ("Sampling",),

@@ -15,11 +15,16 @@ Chat = Annotated[
     bool, typer.Option("--chat", help="Put the prompt into the model's chat template.")
 ]
 System = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="For the chat template: a system message before what is said.")
+    str | None,
+    typer.Option(
+        metavar="TEXT", help="For the chat template: a system message before what is said."
+    ),
 ]
 Tools = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="For the chat template: a JSON list of what the model may call."),
+    typer.Option(
+        metavar="FILE", help="For the chat template: a JSON list of what the model may call."
+    ),
 ]
 TemplateVar = Annotated[
     list[str] | None,

@@ -60,7 +60,8 @@ def chat_prompt(
     # The message's own text: a template that has a default says something else without one.
     if options.system.strip() and prompt == rendered([{"role": "system", "content": ""}, *said]):
         raise InputError(
-            f"{tokenizer.source}: its chat template leaves out a system message; say it in the prompt"
+            f"{tokenizer.source}: its chat template leaves out a system message; say it in the "
+            "prompt"
         )
     return prompt
 
