@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Calibration", "Checkpoint", "Conversation", "ConvertOptions", "Divergence", "Evaluation",
     "ExportOptions", "ExportReport", "FloatModel", "Generation", "InputError", "Program",
-    "ProgramRunner", "ProgramsPlan", "QuantizeReport", "QuatrainError", "Release", "ReleaseSpec", "Runner",
-    "Sampling", "Scheme", "TextGeneration", "Tokenizer", "Turn",
+    "ProgramRunner", "ProgramsPlan", "QuantizeReport", "QuatrainError", "Release", "ReleaseSpec",
+    "Runner", "Sampling", "Scheme", "TextGeneration", "Tokenizer", "Turn",
     "VerifyReport", "convert_model", "evaluate_models", "export_checkpoint", "find_tokenizer",
     "generate", "generate_text", "load_runner", "make_release", "open_checkpoint",
     "open_float_model", "open_program", "plan_programs", "quantize_model",
