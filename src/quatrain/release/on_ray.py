@@ -1,5 +1,6 @@
 """Pieces of a release made on the machines of a Ray cluster, which share its folder."""
 
+import logging
 import os
 import shutil
 import uuid
@@ -49,7 +50,7 @@ def _connected(address: str, memory: int) -> Any:
         raise InputError("--ray needs Ray: pip install 'quatrain[ray]'") from None
     if not ray.is_initialized():
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="error")
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             first = str(error).strip().partition("\n")[0]
             raise InputError(
