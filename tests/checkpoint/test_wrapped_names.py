@@ -111,11 +111,12 @@ def test_a_prefix_of_some_names_alone(tmp_path):
         open_float_model(folder)
 
 
-def test_two_models_in_one_checkpoint(tmp_path):
+@pytest.mark.parametrize("other", ["state_dict", "ema"])
+def test_two_models_in_one_checkpoint(tmp_path, other):
     tensors = tiny.float_tensors()
-    torch.save({"model": tensors, "state_dict": tensors}, tmp_path / "ckpt.pt")
+    torch.save({"model": tensors, other: tensors}, tmp_path / "ckpt.pt")
     (tmp_path / "params.json").write_text(json.dumps(tiny.PARAMS))
-    with pytest.raises(InputError, match="holds model and state_dict, of which one"):
+    with pytest.raises(InputError, match=f"holds model and {other}, of which one"):
         open_float_model(tmp_path)
 
 

@@ -81,6 +81,14 @@ def test_a_quantizer_that_is_not_read_is_named_before_its_tensors(tmp_path, meth
             opened(folder)
 
 
+def test_a_gguf_file_in_a_folder_without_weights_is_pointed_at(tmp_path):
+    folder = tiny.write_hugging_face(tmp_path)
+    (folder / "model.safetensors").unlink()
+    ggufs.write_gguf(folder / "m.gguf")
+    with pytest.raises(InputError, match=r"or give .*m\.gguf itself"):
+        open_float_model(folder)
+
+
 def test_settings_that_are_no_object(tmp_path):
     folder = change_config(tiny.write_hugging_face(tmp_path), quantization_config=["gptq"])
     for opened in (open_checkpoint, open_float_model):

@@ -67,6 +67,9 @@ def only_file(folder: Path, suffixes: tuple[str, ...], preferred: str = "") -> P
     if not found:
         there = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
         remedy = f"the folder holds {there}. Download the model's weights"
+        gguf = next(iter(sorted(folder.glob("*.gguf"))), None)
+        if gguf is not None:
+            remedy += f", or give {gguf} itself"
     raise InputError(
         f"{folder}: expected one {' or '.join(suffixes)} file, found {names}; {remedy}"
     )

@@ -160,6 +160,8 @@ def _innermost(path: Path, content: dict[Any, Any]) -> dict[Any, Any]:
         nested = [name for name in _NESTED if isinstance(content.get(name), dict)]
         if not nested and not _has_weights(content):
             nested = [name for name, value in content.items() if _holds_weights(value)]
+        elif nested:  # and a second time, as a moving average is
+            nested += _same_names(content, nested)
         if not nested:
             return content
         if len(nested) > 1:
@@ -169,6 +171,14 @@ def _innermost(path: Path, content: dict[Any, Any]) -> dict[Any, Any]:
             )
         content = content[nested[0]]
     raise InputError(f"{path}: its dicts are nested deeper than a checkpoint's; do not trust it")
+
+
+def _same_names(content: dict[Any, Any], found: list[Any]) -> list[Any]:
+    """What of `content` is a state dict of the same names as the first that was `found`."""
+    names = content[found[0]].keys()
+    others = [name for name, value in content.items() if isinstance(value, dict)]
+    twins = [name for name in others if name not in found and content[name].keys() == names]
+    return twins if _has_weights(content[found[0]]) else []
 
 
 def _has_weights(value: dict[Any, Any]) -> bool:
