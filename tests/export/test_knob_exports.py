@@ -8,17 +8,19 @@ from tests.support.knobs import ALL, LONGROPE, Peer, write_meta_folder
 from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
 from tests.support.rounding import assert_equal_but_for_rounding
+from tests.support.thorough import thorough
 from typer.testing import CliRunner
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.cli import build_app
-from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.program import open_program
 from quatrain.program.inspect.linears import find_linears
+from quatrain.program.inspect.sizes import cache_values
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.load import load_runner
 from quatrain.verify.eager import load_eager
+from quatrain.verify.layerwise import compare_layerwise
 
 VULKAN, XNNPACK = ExportOptions(), ExportOptions(backend="xnnpack")
 VULKAN_FLOAT = ExportOptions(scheme="weight-only")
@@ -114,16 +116,66 @@ def test_llama4_with_chunks_on_xnnpack(tmp_path):
     shown = _inspected(tmp_path / "m.pte")
     assert "4 jumps: experts that no token of a call picks are skipped" in shown
     assert " XnnpackBackend delegates, " in shown
-    with pytest.raises(InputError, match=r"chunk of 8 tokens.*--max-seq-len 8"):
-        export_checkpoint(checkpoint, tmp_path / "vulkan.pte", VULKAN)
-    assert not (tmp_path / "vulkan.pte").exists()
 
 
-def test_soft_caps_and_windows_on_xnnpack(tmp_path):
-    checkpoint = _hub_checkpoint(tmp_path, "Gemma2", WINDOWED)
+@pytest.fixture(scope="module")
+def gemma2(tmp_path_factory):
+    return _hub_checkpoint(tmp_path_factory.mktemp("gemma2"), "Gemma2", WINDOWED)
+
+
+def test_soft_caps_and_windows_on_xnnpack(gemma2, tmp_path):
     # In floating point: tanh and gelu differ in the last bit, and rounding activations to int8
     # would make a step of that.
     options = ExportOptions(backend="xnnpack", scheme="weight-only", allow_fallback=True)
-    _assert_program_equals_eager(checkpoint, options, tmp_path / "m.pte")
-    with pytest.raises(InputError, match=r"no soft cap; use --backend xnnpack"):
-        export_checkpoint(checkpoint, tmp_path / "vulkan.pte", VULKAN)
+    _assert_program_equals_eager(gemma2, options, tmp_path / "m.pte")
+
+
+def test_soft_caps_and_windows_on_vulkan(gemma2, tmp_path):
+    """A prefill across the window's edge, pieces of all kinds and steps beyond it, in one delegate
+    with a layer that attends to all."""
+    path = tmp_path / "m.pte"
+    report = export_checkpoint(gemma2, path, VULKAN_FLOAT)
+    eager = load_eager(gemma2, "weight-only", ARITHMETIC_OF["vulkan"])
+    tokens = torch.randint(96, (1, 40), generator=torch.Generator().manual_seed(1))
+    for device in DEVICES_OF["vulkan"]:
+        runner = load_runner(path, device)
+        for lengths in WINDOW_CALLS:
+            _assert_calls_agree(runner, eager, tokens, lengths)
+    assert_as_planned(report, gemma2)
+    program = open_program(path)
+    names = {row.name for row in report.linears}
+    assert {linear.name for linear in find_linears(program.vulkan)} == names
+    # A mask for each kind of layer, and caches of the window's size where there is one.
+    assert sum(op.kind == "aten.where" for op in program.vulkan.operators) == 2
+    assert sorted(program.vulkan.tensor(i).shape for i in cache_values(program.vulkan)) == [
+        (2, 7, 16), (2, 7, 16), (64, 2, 16), (64, 2, 16),
+    ]  # fmt: skip
+    compared = compare_layerwise(load_runner(path, "reference"), eager, tokens[0].tolist(), 1e-4)
+    assert compared.first is None and compared.probes > 10
+
+
+# Window of 8: to its edge, over it, from beyond it; steps from the first on.
+WINDOW_CALLS = ([7, 1, 1], [8, 1, 5, 20], [40], [3, 4, 2, 1, 9, 1], [1] * 12)
+
+
+def _assert_calls_agree(runner, eager, tokens, lengths):
+    runner.reset()
+    eager.reset()
+    at = 0
+    for length in lengths:
+        call = tokens[:, at : at + length], torch.tensor([at])
+        found, expected = runner.forward(*call).reshape(-1), eager.forward(*call).reshape(-1)
+        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max(), (lengths, at)
+        at += length
+
+
+@pytest.mark.parametrize("kind", thorough(["Llama4", "Mistral"]))
+def test_chunks_and_windows_on_vulkan(kind, tmp_path):
+    fields = {"sliding_window": 6, "num_hidden_layers": 4}
+    if kind == "Llama4":
+        fields = {**SMALL_LLAMA4, "attention_chunk_size": 5}
+    checkpoint = _hub_checkpoint(tmp_path, kind, fields)
+    report = _assert_program_equals_eager(checkpoint, VULKAN, tmp_path / "m.pte")
+    assert_as_planned(report, checkpoint)
+    # Layers that are alike are copies of one, the mask among what the first computes for all.
+    assert any("lowered by itself" in note for note in report.notes) == (kind == "Llama4")

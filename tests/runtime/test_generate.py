@@ -70,3 +70,27 @@ def test_each_token_comes_with_its_logit_and_probability() -> None:
 def test_a_listener_ends_the_text() -> None:
     found = generate(_Fixed(0.0, 1.0), [0], context=9, on_token=lambda token: True)
     assert (found.tokens, found.stopped) == ([1], "interrupted")
+
+
+class _Counted(_Fixed):
+    """One of a program whose calls take `longest` tokens; notes each call."""
+
+    def __init__(self, longest: int):
+        super().__init__(0.0, 1.0)
+        self.metadata = {"get_max_seq_len": longest}
+        self.calls: list[tuple[int, int]] = []
+
+    def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
+        self.calls.append((int(input_pos[0]), tokens.shape[1]))
+        return self.logits
+
+
+@pytest.mark.parametrize(
+    ("prompt", "calls"),
+    [(4, [(0, 4)]), (9, [(0, 4), (4, 3), (7, 2)]), (8, [(0, 4), (4, 4)]), (1, [(0, 1)])],
+)
+def test_a_long_prompt_is_given_in_parts(prompt: int, calls: list) -> None:
+    """As long as one call takes, none of a single token."""
+    runner = _Counted(4)
+    generate(runner, [0] * prompt, context=100, max_new_tokens=1)
+    assert runner.calls == calls

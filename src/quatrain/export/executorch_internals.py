@@ -100,7 +100,12 @@ def shapes_of_vulkan_operators() -> Iterator[None]:
     for name, (arguments, _) in _VULKAN_OPERATORS.items():
         check_arguments("executorch", getattr(torch.ops.et_vk, name).default, arguments)
     shapes = {name: shape for name, (_, shape) in _VULKAN_OPERATORS.items()}
-    with _implementations("et_vk", shapes, "Meta"):
+    check_arguments("executorch", torch.ops.llama.update_cache.default, "value cache start_pos")
+    with (
+        _implementations("et_vk", shapes, "Meta"),
+        # ExecuTorch's asks for 4 dimensions; its Vulkan runtime for no more than the last 3.
+        _implementations("llama", {"update_cache": lambda value, *_: value.new_empty(1)}, "Meta"),
+    ):
         yield
 
 

@@ -77,7 +77,8 @@ def export_checkpoint(
         return written.files
 
     with written_beside(output, write_tokenizer) as brought, whole_file(output) as temporary:
-        metadata = metadata_methods(backbone, with_end_ids(opened.params, brought.values()))
+        described = with_end_ids(opened.params, brought.values())
+        metadata = metadata_methods(backbone, described, options.backend)
         notes += _write_program(backbone, metadata, options, temporary, stages)
         with stages("account for every linear"):
             if planned != rows:

@@ -3,18 +3,23 @@
 from typing import Any
 
 from quatrain.backbone.model import Backbone
+from quatrain.export.options import Backend
+from quatrain.export.vulkan.call_length import longest_call
 from quatrain.tokenizer.end_tokens import token_ids
 
 
-def metadata_methods(backbone: Backbone, params: dict[str, Any]) -> dict[str, Any]:
+def metadata_methods(
+    backbone: Backbone, params: dict[str, Any], backend: Backend
+) -> dict[str, Any]:
     """The constant methods by which ExecuTorch's `TextLLMRunner` learns about a program.
 
     Source: `extension/llm/runner/constants.h` and `llm_runner_helper.cpp` in ExecuTorch.
     """
     config = backbone.config
+    longest = longest_call(config) if backend == "vulkan" else config.max_seq_len
     eos_ids = token_ids(params.get("eos_idx"))
     methods: dict[str, Any] = {
-        "get_max_seq_len": config.max_seq_len,
+        "get_max_seq_len": longest,
         "get_max_context_len": config.max_seq_len,
         "get_vocab_size": config.vocab_size,
         "get_n_layers": config.n_layers,

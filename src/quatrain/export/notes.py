@@ -22,6 +22,7 @@ def notes_on(backbone: Backbone, options: ExportOptions, rounded: RoundedAgain) 
     notes = []
     if options.backend == "vulkan":
         notes.append(_all_experts(backbone.config))
+        notes.append(_kept_windows(backbone.config))
         notes.append(_zero_points(options))
     notes.append(_longrope_factors(backbone.config))
     if options.backend == "vulkan":
@@ -65,6 +66,17 @@ def _all_experts(config: BackboneConfig) -> str:
     return (
         f"All {experts} experts of a layer are computed for every token, {experts / picked:g} "
         f"times the work of the {picked} that its router picks: a delegate has no branches."
+    )
+
+
+def _kept_windows(config: BackboneConfig) -> str:
+    windows = [config.layer(index).attention_window for index in range(config.n_layers)]
+    sizes = sorted({window[1] for window in windows if window is not None})
+    if not sizes:
+        return ""
+    return (
+        f"Of layers with a window or a chunk the last {' and '.join(map(str, sizes))} tokens' keys "
+        "are kept: a call goes on where the last one ended, or begins a text at position 0."
     )
 
 

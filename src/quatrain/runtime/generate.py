@@ -108,7 +108,7 @@ def generate(
     runner.reset()
 
     start = time.perf_counter()
-    row = runner.forward(torch.tensor([prompt]), torch.tensor([0])).reshape(-1)
+    row = forward_in_parts(runner, torch.tensor([prompt]), 0).reshape(-1)
     token = choose(row, prompt)
     prefilled = time.perf_counter()
     tokens: list[int] = []
@@ -135,6 +135,24 @@ def generate(
         token = choose(row, prompt + tokens)
     decoded = time.perf_counter() - prefilled
     return Generation(prompt, tokens, logits, logprobs, stopped, prefilled - start, decoded)
+
+
+def forward_in_parts(runner: Runner, tokens: torch.Tensor, start: int) -> torch.Tensor:
+    """The logits [1, vocabulary] after `tokens` int64 [1, T] from position `start` on.
+
+    In several calls where they are more than a program takes in one ("get_max_seq_len"), as
+    ExecuTorch's `TextPrefiller` gives them; but none of a single token, which 8da4w computes
+    otherwise (`quatrain.arithmetic`).
+    """
+    total = tokens.shape[1]
+    longest = max(int(getattr(runner, "metadata", {}).get("get_max_seq_len") or total), 1)
+    logits, at = torch.empty(0), 0
+    while at < total:
+        one_would_be_left = total - at == longest + 1 and longest > 2
+        part = tokens[:, at : at + longest - one_would_be_left]
+        logits = runner.forward(part, torch.tensor([start + at]))
+        at += part.shape[1]
+    return logits
 
 
 def check_prompt(tokens: Sequence[int], context: int) -> None:

@@ -53,6 +53,7 @@ class WatchedRunner:
 
     def __init__(self, runner: Runner):
         self.runner = runner
+        self.metadata = getattr(runner, "metadata", {})
         self.entropies: list[float] = []  # NaN where logits were not finite
 
     def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:

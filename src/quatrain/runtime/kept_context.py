@@ -4,12 +4,13 @@ from itertools import takewhile
 
 import torch
 
-from quatrain.runtime.generate import Runner
+from quatrain.runtime.generate import Runner, forward_in_parts
 
 
 class KeptContext:
     """A `Runner` whose `reset` keeps the KV cache: of the next text it computes the tokens after
-    those that it has in common with the last one, one at least.
+    those that it has in common with the last one, one at least; or all of them, where the last text
+    goes on otherwise and the program cannot go back in it (`rewinds`).
 
     Attributes:
         runner: What computes, which attends to no position after a token's own.
@@ -28,9 +29,11 @@ class KeptContext:
         text = self._held[:start] + tokens[0].tolist()
         same = takewhile(lambda pair: pair[0] == pair[1], zip(self._held, text, strict=False))
         known = min(sum(1 for _ in same), len(text) - 1)
+        if known < len(self._held) and not getattr(self.runner, "rewinds", True):
+            known = 0
         # Were it to fail, nothing of what it overwrites would be known.
         self._held = text[:known]
-        logits = self.runner.forward(tokens[:, known - start :], torch.tensor([known]))
+        logits = forward_in_parts(self.runner, torch.tensor([text[known:]]), known)
         self._held, self.computed = text, self.computed + len(text) - known
         return logits
 

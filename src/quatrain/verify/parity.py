@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from quatrain.backbone.model import Backbone
-from quatrain.runtime.generate import Runner
+from quatrain.runtime.generate import Runner, forward_in_parts
 from quatrain.verify.layerwise import relative_error
 
 
@@ -33,7 +33,7 @@ def greedy_logits(
 ) -> list[torch.Tensor]:
     """The logits [V] after `prompt`, then after each token of `follow`."""
     runner.reset()
-    rows = [runner.forward(torch.tensor([list(prompt)]), torch.tensor([0]))]
+    rows = [forward_in_parts(runner, torch.tensor([list(prompt)]), 0)]
     for i, token in enumerate(follow):
         rows.append(runner.forward(torch.tensor([[token]]), torch.tensor([len(prompt) + i])))
     return [row.reshape(-1, row.shape[-1])[-1].float() for row in rows]

@@ -9,6 +9,7 @@ from torch import nn
 from quatrain.backbone.model import Backbone
 from quatrain.program import VulkanGraph
 from quatrain.program.def_use import DefUse
+from quatrain.program.inspect.attentions import find_attentions
 from quatrain.program.inspect.linears import META_NAMES, find_linears, result_id
 
 _NORM = "et_vk.rms_norm"
@@ -62,8 +63,10 @@ def _linear_probes(graph: VulkanGraph, def_use: DefUse) -> Iterator[Probe]:
 
 
 def _attention_probes(graph: VulkanGraph) -> Iterator[Probe]:
-    attentions = [op for op in graph.operators if op.kind == "sdpa_with_kv_cache"]
-    for layer, operator in enumerate(attentions):
+    for layer, found in enumerate(find_attentions(DefUse(graph))):
+        operator = graph.operators[found.operator]
+        if operator.kind != "sdpa_with_kv_cache":
+            continue
         for name in ("q", "k"):
             what = f"rotary embedding of {'queries' if name == 'q' else 'keys'}"
             path = f"layers.{layer}.attention.attend.{name}"

@@ -33,12 +33,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "heads of 12 in Meta's layout": (
         {"dim": 96, "n_heads": 8}, r"head_dim is 12.*Meta's layout.*multiple of 8.*xnnpack",
     ),
-    "windows and soft caps": (
-        {"sliding_window": 8, "attn_logit_softcapping": 9.0}, r"no soft cap; use --backend xnnpack",
-    ),
-    "windows": (
-        {"sliding_window": 8}, r"a window of 8 tokens.*--max-seq-len 8; or use --backend xnnpack",
-    ),
 }  # fmt: skip
 
 
@@ -59,6 +53,8 @@ def test_limits_are_refused_before_the_work(case, tmp_path) -> None:
         {},
         {"use_hf_rope": True, "partial_rotary_factor": 0.5},
         {"dim": 96, "n_heads": 8, "no_rope_layer_interval": 1},
+        {"sliding_window": 8, "attn_logit_softcapping": 9.0},
+        {"attention_chunk_size": 8},
     ],
 )
 def test_what_the_runtime_computes_is_not_refused(shape, tmp_path) -> None:
@@ -118,13 +114,36 @@ def test_a_float_embedding_that_the_delegate_does_not_take_is_refused(kind, tmp_
         check_limits(large, ExportOptions(), 512)
     check_limits(large, ExportOptions(embedding_input=True), 512)
     # All that is wrong is said at once, so that no remedy leads to the next refusal.
-    with pytest.raises(InputError, match=r"--max-seq-len 512.* Besides, .*--embedding int4"):
-        check_limits(large, ExportOptions(), 2048)
+    narrow = replace(large, config=replace(large.config, head_dim=12))
+    with pytest.raises(InputError, match=r"head_dim is 12.* Besides, .*--embedding int4"):
+        check_limits(narrow, ExportOptions(), 2048)
     on_mali = ExportOptions(target=choose_for_target("mali-g715", "1.2"))
     with pytest.raises(
         InputError, match=r"later than 1\.2.*--backend xnnpack \(without --target\)"
     ):
         check_limits(large, on_mali, 512)
+
+
+@pytest.mark.parametrize("shaped", [{"sliding_window": 8}, {"attn_logit_softcapping": 9.0}])
+def test_shared_keys_of_masked_attention_are_refused(shaped, tmp_path) -> None:
+    opened = open_checkpoint(write_checkpoint(tmp_path / "c"))
+    sharing = replace(opened, config=replace(opened.config, num_kv_shared_layers=2, **shaped))
+    with pytest.raises(InputError, match=r"num_kv_shared_layers: .*use --backend xnnpack"):
+        check_limits(sharing, ExportOptions(), 64)
+    if "sliding_window" in shaped:
+        check_limits(sharing, ExportOptions(), 8)
+
+
+def test_a_runtime_without_the_operators_of_masks_is_refused(tmp_path) -> None:
+    opened = open_checkpoint(write_checkpoint(tmp_path / "c"))
+    masked = replace(opened, config=replace(opened.config, sliding_window=8))
+    for release, refused in (("1.2", True), ("1.3", False)):
+        options = ExportOptions(target=choose_for_target("adreno-740", release))
+        if refused:
+            with pytest.raises(InputError, match=r"runtime 1\.2 lacks operators; ship a later"):
+                check_limits(masked, options, 64)
+        else:
+            check_limits(masked, options, 64)
 
 
 def test_an_int4_embedding_of_any_size_is_taken(tmp_path) -> None:

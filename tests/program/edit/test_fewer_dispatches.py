@@ -12,7 +12,7 @@ import torch
 from tests.support.paths import ARTIFACTS
 from tests.support.programs import PROMPT, TOKENS, VULKAN, artifact
 
-from quatrain.program import Program, Tensor, open_program
+from quatrain.program import Operator, Plain, Program, Tensor, ValueList, open_program
 from quatrain.program.edit.all_position_logits import give_all_position_logits
 from quatrain.program.edit.compact import compact
 from quatrain.program.edit.idle_copies import remove_idle_copies
@@ -97,6 +97,20 @@ def test_a_view_of_two_free_sizes_stays() -> None:
     graph.values[idle.args[1]] = replace(sizes, items=(*sizes.items[:1], sizes.items[1]) * 2)
     remove_idle_copies(graph)
     assert idle.out in {operator.out for operator in graph.operators}
+
+
+def test_a_list_names_what_a_removed_view_read() -> None:
+    """Such as the tensors that a cat puts together."""
+    graph = open_program(artifact("peer-8da4w-fp32")).vulkan
+    views = [op for op in graph.operators if op.kind == "aten.view_copy"]
+    idle = next(v for v in views if graph.tensor(v.args[0]).shape == graph.tensor(v.out).shape)
+    joined = len(graph.values)
+    result = replace(graph.tensor(idle.out), mem_obj_id=None)
+    graph.values += [ValueList((idle.out, idle.out)), Plain("int", 1), result]
+    graph.operators.append(Operator("aten.cat.default", (joined, joined + 1, joined + 2)))
+    remove_idle_copies(graph)
+    assert idle.out not in {operator.out for operator in graph.operators}
+    assert graph.values[joined] == ValueList((idle.args[0], idle.args[0]))
 
 
 def test_the_rows_of_a_table_are_taken_where_they_are_read() -> None:

@@ -17,6 +17,7 @@ from quatrain.backbone.norm import InputScaledNorm
 from quatrain.backbone.residual import FixedResidual
 from quatrain.backbone.scaling import Factor, SoftCap
 from quatrain.export.plan.sizes import Key, up_to
+from quatrain.export.vulkan.masked_attention import MaskedSdpa, PositionMask
 from quatrain.export.vulkan.operator_modules import VulkanRMSNorm
 from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.linear import Int8DynActInt4WeightLinear, QuantizedGroupEmbedding
@@ -27,6 +28,7 @@ from quatrain.program.segments import ALIGNMENT
 _GRAPH, _GRAPH_OF_PROMPTS = 1_830, 662
 _INT4_LINEAR, _SUMS, _BIAS, _CUT_CHANNELS, _FLOAT_LINEAR = 458, 172, 115, 130, 330
 _QPARAMS, _NORM, _ATTENTION, _ROTARY, _FEED_FORWARD, _BLOCK = 510, 259, 1_162, 228, 253, 228
+_MASKED, _OF_WINDOW, _CAPPED, _MASK = 3_600, 600, 280, 1_400  # what attention has beyond its own
 _EMBEDDING, _INT4_EMBEDDING, _ELEMENT_WISE, _FACTOR = 314, 442, 140, 400
 _SHARED_INPUT = ("wk", "wv", "og", "w3")  # linears that read what another one reads
 
@@ -58,11 +60,14 @@ def _part_bytes(name: str, part: nn.Module) -> int:
     if isinstance(part, Attention):
         gate = 2 * _ELEMENT_WISE * (part.og is not None)
         return _ATTENTION + _ROTARY * (part.rotary is not None) + gate
+    if isinstance(part, MaskedSdpa):
+        of_window, capped = part.mask.before > 0, part.mask.cap is not None
+        return _MASKED + _OF_WINDOW * of_window + _CAPPED * capped
     if isinstance(part, MixtureOfExperts):
         return _ELEMENT_WISE * (3 * len(part.experts) + 10 * part.activated)
     kinds = {
         VulkanRMSNorm: _NORM, FeedForward: _FEED_FORWARD, Block: _BLOCK, nn.Linear: _FLOAT_LINEAR,
-        nn.Embedding: _EMBEDDING, Factor: _FACTOR, SoftCap: _ELEMENT_WISE,
+        nn.Embedding: _EMBEDDING, Factor: _FACTOR, SoftCap: _ELEMENT_WISE, PositionMask: _MASK,
         FixedResidual: _ELEMENT_WISE + _FACTOR, InputScaledNorm: _NORM + _FACTOR,
     }  # fmt: skip
     return kinds.get(type(part), 0)

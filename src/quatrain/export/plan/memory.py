@@ -1,19 +1,23 @@
 """What running a program holds in memory."""
 
+from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone
 from quatrain.export.options import ExportOptions
 from quatrain.export.plan.sizes import cache_bytes, constants_of_linears
+from quatrain.export.vulkan.call_length import longest_call
 
 
 def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tuple[int, int]:
-    """(all, caches) in bytes, for a call of as many tokens as the context has.
+    """(all, caches) in bytes, for the longest call: of as many tokens as the context has, or as a
+    Vulkan program takes at once.
 
     | | Vulkan, on the GPU | XNNPACK |
     |---|---|---|
     | weights | every constant | the linears', which XNNPACK packs anew; the file stays mapped |
-    | keys and values | the whole context | the same |
+    | keys and values | the whole context, or the window | the whole context |
     | activations | what ExecuTorch plans for a layer | the same |
     | attention | two tensors of heads x tokens x context, which it makes | in blocks |
+    | masked attention | three of heads x tokens x keys | in blocks |
 
     Source: `SDPA.cpp` of ExecuTorch's Vulkan runtime for attention; the memory plan of exported
     programs for activations, which is exact for a plain Llama.
@@ -21,13 +25,27 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
     config = backbone.config
     itemsize = 2 if options.activation_dtype == "fp16" else 4
     caches = cache_bytes(backbone, itemsize)
-    context = config.max_seq_len
+    vulkan = options.backend == "vulkan"
+    tokens = longest_call(config) if vulkan else config.max_seq_len
     queries, keys = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     widest = max(config.hidden_dim, config.expert_dim, queries)
-    activations = context * itemsize * (3 * widest + 2 * config.dim + config.head_dim)
-    if options.backend == "xnnpack":
+    activations = tokens * itemsize * (3 * widest + 2 * config.dim + config.head_dim)
+    if not vulkan:
         linears = sum(constants_of_linears(backbone).values())
         return linears + caches + activations, caches
-    activations += context * itemsize * keys
-    attention = 2 * config.n_heads * context * context * itemsize
+    activations += tokens * itemsize * keys
+    attention = config.n_heads * tokens * itemsize * _scores(config, tokens)
     return constants + caches + activations + attention, caches
+
+
+def _scores(config: BackboneConfig, tokens: int) -> int:
+    """The scores that are in memory at once of each query head and token of a call."""
+    plain = masked = 0
+    for index in range(config.n_layers):
+        window = config.layer(index).attention_window
+        keys = config.max_seq_len if window is None else window[1] - 1 + tokens
+        if window is None and config.attn_logit_softcapping is None:
+            plain = 2 * keys
+        else:
+            masked = max(masked, 3 * keys)
+    return plain + masked

@@ -86,7 +86,7 @@ def _program(hollow: Checkpoint, options: ExportOptions) -> ProgramPlan:
     except InputError as error:
         return ProgramPlan(*kind, refused=str(error))
     constants = constants_of(backbone, options)
-    metadata = metadata_methods(backbone, hollow.params)
+    metadata = metadata_methods(backbone, hollow.params, options.backend)
     around = vulkan_bytes if options.backend == "vulkan" else xnnpack_bytes
     file, stored = around(backbone, constants, metadata), sum(constants.values())
     if is_older(options):

@@ -74,22 +74,23 @@ def _rotary_problem(config: BackboneConfig, options: ExportOptions) -> str | Non
 
 
 def _attention_problem(config: BackboneConfig, options: ExportOptions, context: int) -> str | None:
-    if config.attn_logit_softcapping is not None:
+    """A layer whose attention is masked keeps its keys to itself: those of a window are gone after
+    the call, and those of a soft cap lie in another form than layers without one read."""
+    in_context = replace(config, max_seq_len=context)
+    layers = [in_context.layer(index) for index in range(config.n_layers)]
+    masked = [layer for layer in layers if layer.attention_window or config.attn_logit_softcapping]
+    release = options.target.runtime if options.target else None
+    if masked and release is not None and needs_older_forms(release):
         return (
-            "attn_logit_softcapping: attention in ExecuTorch's Vulkan delegate has no soft cap; "
-            f"use {_on_the_cpu(options)}."
+            "attention has a window, a chunk or a soft cap, for which ExecuTorch's Vulkan runtime "
+            f"{release} lacks operators; ship a later runtime, or use {_on_the_cpu(options)}."
         )
-    layers = replace(config, max_seq_len=context)
-    windows = [layers.layer(index).attention_window for index in range(config.n_layers)]
-    narrowest = min((window for window in windows if window), key=lambda w: w[1], default=None)
-    if narrowest is None:
-        return None
-    kind, size = narrowest
-    return (
-        f"layers attend to a {kind} of {size} tokens, and attention in ExecuTorch's Vulkan "
-        f"delegate takes no mask. A context of up to {size} needs none: --max-seq-len {size}; "
-        f"or use {_on_the_cpu(options)}."
-    )
+    if any(layer.shares_kv for layer in masked):
+        return (
+            "num_kv_shared_layers: other layers read the keys of one whose attention has a window "
+            f"or a soft cap, which is not exported to Vulkan; use {_on_the_cpu(options)}."
+        )
+    return None
 
 
 def _embedding_problem(opened: Checkpoint, options: ExportOptions) -> str | None:

@@ -14,6 +14,7 @@ from quatrain.export.executorch_internals import (
     shapes_of_vulkan_operators,
 )
 from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
+from quatrain.export.vulkan.call_length import longest_call
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.compact import compact
 from quatrain.program.edit.embedding_layout import repair_program
@@ -36,7 +37,7 @@ def write_vulkan_program(
     delegate computes and stores in half precision; the program's inputs and outputs stay float32.
     """
     with stages("trace"):
-        program = trace(backbone)
+        program = trace(backbone, longest_call(backbone.config))
     with (
         stages("lower to Vulkan"),
         quiet(),

@@ -4,10 +4,12 @@ import torch
 from torch import nn
 
 from quatrain.backbone.kv_cache import CachedAttention
+from quatrain.backbone.model import Backbone
 from quatrain.backbone.norm import RMSNorm
 from quatrain.backbone.residual import FixedResidual, GatedResidual
 from quatrain.backbone.rope import HalfSplitRotary, InterleavedRotary, Rope
 from quatrain.export.attention_operators import OwnCacheSdpa, SdpaWithKvCache
+from quatrain.export.vulkan.masked_attention import MaskedSdpa, PositionMask, Window, masks_for
 
 
 class VulkanRMSNorm(nn.Module):
@@ -58,22 +60,31 @@ class VulkanHalfSplitRotary(nn.Module):
         return torch.ops.et_vk.apply_rotary_emb_hf.default(q, k, cos, sin, start)
 
 
-def to_vulkan_operators(backbone: nn.Module) -> None:
+def to_vulkan_operators(backbone: Backbone) -> None:
     """Replace, in place, the parts of a backbone that Vulkan has an operator for, but for its
     quantized layers (see `packed_layers`)."""
+    masks = _masks(backbone)
     for parent in list(backbone.modules()):
         for name, child in list(parent.named_children()):
-            replacement = _vulkan_form(child)
+            replacement = _vulkan_form(child, masks)
             if replacement is not None:
                 setattr(parent, name, replacement)
 
 
-def _vulkan_form(part: nn.Module) -> nn.Module | None:
+def _masks(backbone: Backbone) -> dict[Window, PositionMask]:
+    config = backbone.config
+    parts = [part for part in backbone.modules() if isinstance(part, CachedAttention)]
+    return masks_for(parts, config.n_heads // config.n_kv_heads)
+
+
+def _vulkan_form(part: nn.Module, masks: dict[Window, PositionMask]) -> nn.Module | None:
     if isinstance(part, RMSNorm):
         return VulkanRMSNorm(part)
     if isinstance(part, GatedResidual):
         return FixedResidual(part)
     if isinstance(part, CachedAttention):
+        if part.attention_window is not None or part.soft_cap is not None:
+            return MaskedSdpa(part, masks[part.attention_window])
         return OwnCacheSdpa(part) if part.shares_kv else SdpaWithKvCache(part)
     if isinstance(part, InterleavedRotary):
         return VulkanInterleavedRotary()

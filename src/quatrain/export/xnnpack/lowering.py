@@ -62,7 +62,7 @@ def write_lowered(
 ) -> None:
     """Trace, lower and write `backbone`, whose linears are delegates already."""
     with stages("trace"):
-        program = trace(backbone)
+        program = trace(backbone, backbone.config.max_seq_len)
     with stages("lower the rest"), quiet():
         edge = to_edge(program, constant_methods=metadata, compile_config=edge_config())
         manager = edge.to_executorch(config)

@@ -32,6 +32,12 @@ def remove_idle_copies(graph: VulkanGraph) -> None:
         for operator in graph.operators
         if operator.out not in substitute
     ]
+    graph.values = [
+        ValueList(tuple(substitute.get(i, i) for i in value.items))
+        if isinstance(value, ValueList)
+        else value
+        for value in graph.values
+    ]
     graph.outputs = [substitute.get(i, i) for i in graph.outputs]
     _settle(graph, set(substitute.values()))
 

@@ -1,15 +1,23 @@
 """The sizes that a graph's values have in a call of so many tokens; a graph states bounds alone."""
 
 import math
+from contextlib import suppress
 
 from quatrain.program.graph import Operator, Plain, SymInt, Tensor, ValueList, VulkanGraph
+
+# Operators whose results have the sizes that theirs follow from, element by element or by name.
+_EXACT = {
+    "aten.view_copy", "aten.permute_copy", "aten.cat", "aten.bmm", "aten.add", "aten.mul",
+    "aten.le", "aten.ge", "aten.logical_and", "aten.where", "aten.tanh", "aten._softmax",
+}  # fmt: skip
 
 
 class CallShapes:
     """Of `graph`, in a call of `tokens` tokens whose first is at position `start`.
 
-    `longest`: the most tokens that a call may have; None where all calls have one length. A value
-    counts tokens along its first dimension of that size, if it comes from one that does.
+    `longest`: the most tokens that a call may have; None where all calls have one length. What
+    masked attention is made of has the sizes that follow from its operators (`_exact`); any other
+    value counts tokens along its first dimension of that size, if it comes from one that does.
     """
 
     def __init__(self, graph: VulkanGraph, tokens: int, start: int = 0) -> None:
@@ -17,7 +25,7 @@ class CallShapes:
         self.longest: int | None = None
         self.tokens, self.start = tokens, start
         self._numbers: dict[int, int] = {}
-        self._counts: dict[int, tuple[int, int]] = {}  # along which dimension, and how many
+        self._counts: dict[int, dict[int, int]] = {}  # along which dimensions, and how many
         for operator in graph.operators:
             if operator.kind == "sym_size" and operator.args[0] in graph.inputs:
                 dim, shape = self._number(operator.args[1]), graph.tensor(operator.args[0]).shape
@@ -32,9 +40,7 @@ class CallShapes:
 
     def elements(self, value_id: int) -> int:
         """How many elements the tensor has in the call."""
-        axis, count = self._counts.get(value_id, (None, 1))
-        sizes = enumerate(self.graph.tensor(value_id).shape)
-        return math.prod(count if dim == axis else bound for dim, bound in sizes)
+        return math.prod(self._sizes(value_id))
 
     def nbytes(self, value_id: int) -> int:
         """The bytes of those elements."""
@@ -49,7 +55,11 @@ class CallShapes:
 
     def count(self, value_id: int) -> int:
         """How many tokens the tensor holds; 1 where it does not count them."""
-        return self._counts.get(value_id, (None, 1))[1]
+        return next(iter(self._counts.get(value_id, {}).values()), 1)
+
+    def _sizes(self, value_id: int) -> list[int]:
+        counts = self._counts.get(value_id, {})
+        return [counts.get(dim, n) for dim, n in enumerate(self.graph.tensor(value_id).shape)]
 
     def _axis(self, tensor: Tensor) -> int | None:
         return next((dim for dim, size in enumerate(tensor.shape) if size == self.longest), None)
@@ -58,7 +68,7 @@ class CallShapes:
         value = self.graph.values[value_id]
         axis = self._axis(value) if isinstance(value, Tensor) else None
         if axis is not None:
-            self._counts[value_id] = axis, tokens
+            self._counts[value_id] = {axis: tokens}
 
     def _follow(self, operator: Operator) -> None:
         """Say what the results of `operator` have."""
@@ -66,16 +76,64 @@ class CallShapes:
         if isinstance(self.graph.values[operator.out], SymInt):
             self._numbers[operator.out] = self._symbol(operator)
             return
-        counts = [self._counts[i][1] for i in self._read(operator) if i in self._counts]
+        counts = [self.count(i) for i in self._read(operator) if i in self._counts]
         if kind == "aten.slice_copy":
             sliced = self._sliced(operator)
             if sliced is not None:
-                self._counts[operator.out] = sliced
+                self._counts[operator.out] = self._counts.get(args[0], {}) | dict([sliced])
+                return
+        if counts and kind in _EXACT:
+            with suppress(IndexError, TypeError, ValueError):  # of a damaged graph
+                self._counts[operator.out] = self._exact_counts(operator)
                 return
         if not counts or (kind == "aten.select_copy" and self._selects_token(args)):
             return
         for value_id in self.graph.outputs_of(operator):
             self._count(value_id, counts[0])
+
+    def _exact_counts(self, operator: Operator) -> dict[int, int]:
+        sizes = zip(self._exact(operator), self.graph.tensor(operator.out).shape, strict=True)
+        return {
+            dim: size
+            for dim, (size, bound) in enumerate(sizes)
+            if size != bound or bound == self.longest
+        }
+
+    def _exact(self, operator: Operator) -> list[int]:
+        """The sizes of the result of an operator of `_EXACT`."""
+        args, values = operator.args, self.graph.values
+        match operator.kind:
+            case "aten.view_copy":
+                return self._viewed(args[0], args[1])
+            case "aten.permute_copy":
+                sizes = self._sizes(args[0])
+                return [sizes[dim] for dim in self.graph.plain(args[1])]
+            case "aten.bmm":
+                return [*self._sizes(args[0])[:-1], self._sizes(args[1])[-1]]
+            case "aten.cat":
+                parts, along = values[args[0]], self._number(args[1])
+                if not isinstance(parts, ValueList) or along is None:
+                    raise ValueError("a cat of no list")
+                sizes = [self._sizes(part) for part in parts.items]
+                whole = list(sizes[0])
+                whole[along] = sum(each[along] for each in sizes)
+                return whole
+        rank = len(self.graph.tensor(operator.out).shape)
+        given = [self._sizes(i) for i in args[:-1] if isinstance(values[i], Tensor)]
+        padded = [[1] * (rank - len(sizes)) + sizes for sizes in given]
+        return [max(sizes) for sizes in zip(*padded, strict=True)]
+
+    def _viewed(self, x: int, size: int) -> list[int]:
+        value = self.graph.values[size]
+        if isinstance(value, ValueList):
+            sizes = [self._number(item) for item in value.items]
+        else:
+            sizes = list(self.graph.plain(size))
+        known = [number for number in sizes if number is not None]
+        if len(known) < len(sizes) or known.count(-1) > 1:
+            raise ValueError("a view of unknown sizes")
+        rest = math.prod(number for number in known if number != -1)
+        return [self.elements(x) // max(1, rest) if n == -1 else n for n in known]
 
     def _read(self, operator: Operator) -> list[int]:
         ids: list[int] = []

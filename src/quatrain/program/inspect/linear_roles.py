@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 from quatrain.program.def_use import DefUse
 from quatrain.program.graph import Operator
+from quatrain.program.inspect.attentions import AttentionPlace, find_attentions
 
-_ATTENTION = {"sdpa_with_kv_cache", "custom_sdpa", "et_vk.sdpa"}
 _ACTIVATIONS = {"aten.sigmoid", "aten.silu", "aten.gelu"}
 # Role -> the parameter's name in Meta's checkpoints.
 META_NAMES = {
@@ -49,10 +49,11 @@ class LinearRoles:
         # Layer -> its gated blocks, in order: the linears of each.
         self.blocks: dict[int, list[list[int]]] = {}
         layer = -1
-        for operator in def_use.graph.operators:
-            if operator.kind in _ATTENTION:
+        attentions = {found.operator: found for found in find_attentions(def_use)}
+        for index, operator in enumerate(def_use.graph.operators):
+            if index in attentions:
                 layer += 1
-                self._attention(operator, layer)
+                self._attention(attentions[index], layer)
             elif operator.kind in _ACTIVATIONS and layer >= 0:
                 self._feed_forward(operator, layer)
         for layer, blocks in self.blocks.items():
@@ -72,20 +73,10 @@ class LinearRoles:
             elif known.layer == layer and role not in known.role:
                 self.found[index] = replace(known, role=known.role + role)
 
-    def _attention(self, operator: Operator, layer: int) -> None:
-        names = operator.named_args
-        for role in ("q", "k", "v"):
-            value = self._written_to(names[role])
+    def _attention(self, found: AttentionPlace, layer: int) -> None:
+        for role, value in (("q", found.q), ("k", found.k), ("v", found.v)):
             self._name(self._sources(self._through_rotary(value)), layer, role)
-        self._name(self._targets(operator.out), layer, "o")
-
-    def _written_to(self, cache: int) -> int:
-        """The value that another operator writes to `cache`; without one, `cache` itself."""
-        for index in self.def_use.consumers.get(cache, ()):
-            operator = self.def_use.graph.operators[index]
-            if operator.kind == "update_cache" and operator.args[1] == cache:
-                return operator.args[0]
-        return cache
+        self._name(self._targets(found.out), layer, "o")
 
     def _through_rotary(self, value: int) -> int:
         """The value that a rotary embedding turned into `value`; it handles q and k at once."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from quatrain.program.container import Program
-from quatrain.program.graph import Constant, Tensor, VulkanGraph
+from quatrain.program.graph import Constant, Plain, Tensor, VulkanGraph
 from quatrain.program.inspect.linears import Linear
 from quatrain.program.packed_weights import dequantized_rows
 
@@ -32,13 +32,24 @@ class Waste:
 def cache_values(graph: VulkanGraph) -> list[int]:
     """The value ids of the KV caches that start as constants."""
     found = []
+    laid_out = {op.out: op.args[0] for op in graph.operators if op.kind == "et_vk.prepack"}
     for operator in graph.operators:
         for name in _CACHE_ARGUMENTS.get(operator.kind, ()):
             value_id = operator.named_args.get(name)
-            value = graph.values[value_id] if value_id is not None else None
+            if value_id is None:
+                continue
+            value_id = laid_out.get(value_id, value_id)
+            value = graph.values[value_id]
             if isinstance(value, Tensor) and value.constant is not None:
                 found.append(value_id)
     return list(dict.fromkeys(found))
+
+
+def keeps_windows(graph: VulkanGraph) -> bool:
+    """Whether a KV cache holds the last tokens alone and is written anew by each call, so that a
+    call has to follow on the one before or begin at position 0."""
+    updates = (op for op in graph.operators if op.kind == "update_cache")
+    return any(isinstance(graph.values[op.args[2]], Plain) for op in updates)
 
 
 def bytes_by_kind(

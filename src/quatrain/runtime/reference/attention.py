@@ -53,10 +53,10 @@ def _rotate_halves(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tor
 
 
 def update_cache(value: torch.Tensor, cache: torch.Tensor, start_pos: int) -> torch.Tensor:
-    """Write value [B, T, H, D] into cache [B, context, H, D] at `start_pos`; the cache."""
-    end = start_pos + value.shape[1]
-    check_positions(start_pos, end, cache.shape[1])
-    cache[:, start_pos:end] = value
+    """Write value [..., T, H, D] into cache [..., context, H, D] at `start_pos`; the cache."""
+    end = start_pos + value.shape[-3]
+    check_positions(start_pos, end, cache.shape[-3])
+    cache[..., start_pos:end, :, :] = value
     return cache
 
 

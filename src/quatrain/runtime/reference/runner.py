@@ -12,6 +12,7 @@ from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, VulkanGraph, open_program
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.program.operator_schemas import argument_names
+from quatrain.runtime.call_order import CallOrder
 from quatrain.runtime.defects import EmulatedDefect, emulated_defect
 from quatrain.runtime.one_delegate import method_outputs, require_only_delegate
 from quatrain.runtime.operator_arguments import ignored_arguments, taken
@@ -55,6 +56,8 @@ class ReferenceRunner:
         self.path = program.path
         self.metadata = program.metadata
         self.graph = program.vulkan
+        self._order = CallOrder(self.graph)
+        self.rewinds = self._order.rewinds
         require_only_delegate(program, "reference runtime")
         self._output_id = method_outputs(program)[0]
         _require_kernels(self.graph, str(program.path))
@@ -102,6 +105,7 @@ class ReferenceRunner:
         values = self._values
         for value_id, given in zip(self.graph.inputs, inputs, strict=True):
             values[value_id] = self._checked_input(self.graph.tensor(value_id), given)
+        self._order.check(inputs)
         done = 0
         try:
             for step, targets in zip(self._steps, self._targets, strict=True):

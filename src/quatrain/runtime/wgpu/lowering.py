@@ -72,6 +72,7 @@ class Lowering:
         self.result = Lowered()
         # Quantized activations by the tensor, or by the tensor and the parameters, they are of.
         self.quantized: dict[Any, Quantized] = {}
+        self._written = {op.args[1] for op in graph.operators if op.kind == "update_cache"}
         for value_id, array in inputs.items():
             self.declare(value_id, array.shape)
 
@@ -110,6 +111,8 @@ class Lowering:
 
     def operand(self, value_id: int) -> Operand:
         """The memory of a tensor that was computed, given or is a constant."""
+        if value_id not in self.result.operands and value_id in self._written:
+            return self.cache(value_id)
         if value_id not in self.result.operands:
             tensor = self.graph.tensor(value_id)
             if tensor.constant is None:
@@ -141,8 +144,11 @@ class Lowering:
         return self.result.operands[value_id]
 
     def alias(self, operator: Operator, x: Operand, shape: tuple[int, ...]) -> None:
-        """Let the output be x's memory seen in another shape."""
-        self.result.operands[operator.out] = replace(x, shape=tuple(shape))
+        """Let the output be x's memory seen in another shape; a KV cache has memory of its own."""
+        if operator.out in self._written:
+            self.cache(operator.out)
+        else:
+            self.result.operands[operator.out] = replace(x, shape=tuple(shape))
 
     def has_tensor(self, value_id: int) -> bool:
         """Whether an optional argument, such as a bias, is given."""

@@ -105,7 +105,9 @@ def _update_cache(
     to: Lowering, operator: Operator, value: int, cache: int, start_pos: int
 ) -> list[Dispatch]:
     new, kept = to.operand(value), to.cache(cache)
-    return [put(new, 1, to.bounded(start_pos, new.shape[1], kept.shape[1]), kept)]
+    along = len(kept.shape) - 3  # [..., context, KV, D]
+    start = to.bounded(start_pos, new.shape[along], kept.shape[along])
+    return [put(new, along, start, kept)]
 
 
 def _choose_qparams(

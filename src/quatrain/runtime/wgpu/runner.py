@@ -10,6 +10,7 @@ import torch
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Operator, Program, Tensor, open_program
+from quatrain.runtime.call_order import CallOrder
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.one_delegate import method_outputs, require_only_delegate
 from quatrain.runtime.operator_errors import computing
@@ -52,6 +53,8 @@ class WgpuRunner:
             program = open_program(program)
         self.metadata = program.metadata
         self.graph = program.vulkan
+        self._order = CallOrder(self.graph)
+        self.rewinds = self._order.rewinds
         self._table_rows = table_rows(self.graph)
         require_only_delegate(program, "GPU runtime")
         self._output_id = method_outputs(program)[0]
@@ -78,6 +81,7 @@ class WgpuRunner:
         the GPU's limits, and `QuatrainError` where the GPU fails.
         """
         plan, given = self.plan(inputs)
+        self._order.check(inputs)
         self._submit(plan, given, read_output=True)
         flat = self.gpu.read(plan.staging, NUMPY[plan.output.dtype])[: plan.output.count]
         return torch.from_numpy(flat.reshape(plan.output.shape).copy()).to(self._output_dtype())
@@ -103,6 +107,7 @@ class WgpuRunner:
         """As `forward`, but the value of each id in `wanted` becomes what `observe(id, value)`
         returns as soon as it is computed. Nothing is fused and no memory reused: it is slow."""
         given = self._given(inputs)
+        self._order.check(inputs)
         operators = self.graph.operators
         lowered = self._lower(operators, given, join=False)
         memory = own_buffers(self.gpu, lowered, given, self._output_id)

@@ -1,0 +1,144 @@
+"""Attention that a window, a chunk or a soft cap shapes, as Vulkan operators.
+
+ExecuTorch's Vulkan operators that read a KV cache are causal over all of it, and take no mask
+(`sdpa_impl` of SDPA.cpp). `et_vk::sdpa` takes one, but reads a mask in a buffer by rows of whole
+texels (`apply_bias` of sdpa_fp_attn_weight_tile_store.glslh): wrong unless the number of keys is a
+multiple of 4. So attention is products, a mask and a softmax here.
+"""
+
+import torch
+from torch import nn
+
+from quatrain.backbone.kv_cache import CachedAttention
+
+# What is added to a score that is not to be seen: beyond any score, and exact in half precision.
+HIDDEN = -30000.0
+
+Window = tuple[str, int] | None
+
+
+class PositionMask(nn.Module):
+    """The additive mask of attention, from the position, and the other numbers that its layers
+    share: by what queries are scaled, and the soft cap.
+
+    Rows are the G query heads of one KV head, token by token. Int32 tables: of each query
+    position, G times, itself (`own`) and the first position that it attends to (`first`),
+    [context, G]; and the positions of the keys, which with a window begin `before` tokens before
+    the call's first.
+    """
+
+    own: torch.Tensor
+    first: torch.Tensor
+    keys: torch.Tensor
+    shown: torch.Tensor
+    hidden: torch.Tensor
+    scale: torch.Tensor
+    cap: torch.Tensor | None
+
+    def __init__(self, attend: CachedAttention, heads_per_key: int) -> None:
+        super().__init__()
+        window, context = attend.attention_window, attend.k_cache.shape[1]
+        positions = torch.arange(context, dtype=torch.int32)
+        first, self.before = torch.zeros_like(positions), 0
+        if window is not None:
+            kind, size = window
+            self.before = max(1, size - 1)  # no tensor may be empty
+            since = positions - (size - 1) if kind == "window" else positions // size * size
+            first = since.clamp(min=0)
+        repeated = (context, heads_per_key)
+        self.register_buffer("own", positions[:, None].expand(repeated).contiguous())
+        self.register_buffer("first", first[:, None].expand(repeated).contiguous())
+        self.register_buffer("keys", torch.arange(-self.before, context, dtype=torch.int32))
+        self.register_buffer("shown", torch.zeros(1))
+        self.register_buffer("hidden", torch.full((1,), HIDDEN))
+        cap = attend.soft_cap
+        scale = attend.head_shape[1] ** -0.5 / (1.0 if cap is None else cap)
+        self.register_buffer("scale", torch.tensor([scale]))
+        self.register_buffer("cap", None if cap is None else torch.tensor([cap]))
+
+    def forward(self, start: int, length: int) -> torch.Tensor:
+        """[length * G, L]: 0 where a query sees a key, `HIDDEN` elsewhere. L is `before` + length
+        with a window, else the context."""
+        own = self.own.narrow(0, start, length).reshape(-1, 1)
+        first = self.first.narrow(0, start, length).reshape(-1, 1)
+        keys = self.keys.narrow(0, start, self.before + length) if self.before else self.keys
+        keys = keys.unsqueeze(0)
+        seen = torch.logical_and(keys <= own, keys >= first)
+        return torch.where(seen, self.shown, self.hidden)
+
+
+class MaskedSdpa(nn.Module):
+    """`CachedAttention` of a window, a chunk or a soft cap.
+
+    With a window its caches [n_kv_heads, before, head_dim] hold the last keys and values before
+    the call's, oldest first, and are written anew by each call: calls follow on each other. Else
+    they are [context, n_kv_heads, head_dim].
+    """
+
+    k_cache: torch.Tensor
+    v_cache: torch.Tensor
+
+    def __init__(self, attend: CachedAttention, mask: PositionMask) -> None:
+        super().__init__()
+        self.mask = mask
+        for name in ("k_cache", "v_cache"):
+            cache = getattr(attend, name)[0]
+            if mask.before:
+                _, heads, width = cache.shape
+                cache = torch.zeros(heads, mask.before, width, dtype=cache.dtype)
+            self.register_buffer(name, cache)
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        _, length, heads, width = q.shape
+        kv_heads = k.shape[2]
+        keys, values = self._with(k, self.k_cache, start), self._with(v, self.v_cache, start)
+        weights = self._weights(_rows(q, kv_heads), keys, start, length)
+        attended = torch.bmm(weights, values)
+        if kv_heads > 1:
+            attended = attended.reshape(kv_heads, length, -1, width).transpose(0, 1)
+        return attended.reshape(1, length, heads, width)
+
+    def _with(self, new: torch.Tensor, cache: torch.Tensor, start: int) -> torch.Tensor:
+        """What the call's queries may see, [n_kv_heads, L, head_dim]: the cache and `new` [1, T,
+        n_kv_heads, head_dim], which goes into it."""
+        if not self.mask.before:
+            torch.ops.llama.update_cache.default(new[0], cache, start)
+            return cache.transpose(0, 1)
+        heads = new.shape[2]
+        added = _rows(new, heads) if heads == 1 else new[0].transpose(0, 1)
+        every = torch.cat((cache, added), dim=1)
+        last = every.narrow(1, new.shape[1], self.mask.before)
+        # Of equal shapes it copies the one into the other, whatever their dimensions mean.
+        torch.ops.llama.update_cache.default(last, cache, 0)
+        return every
+
+    def _weights(
+        self, queries: torch.Tensor, keys: torch.Tensor, start: int, length: int
+    ) -> torch.Tensor:
+        """The softmax [n_kv_heads, T * G, L] of the scores that are seen."""
+        scores = torch.bmm(queries * self.mask.scale, keys.transpose(1, 2))
+        if self.mask.cap is not None:
+            scores = torch.tanh(scores) * self.mask.cap
+        return torch.softmax(scores + self.mask(start, length), dim=-1)
+
+
+def _rows(q: torch.Tensor, kv_heads: int) -> torch.Tensor:
+    """q [1, T, H, D] as [kv_heads, T * G, D]: the query heads that share a KV head are rows beside
+    each other, so that keys need no copies."""
+    width = q.shape[-1]
+    if kv_heads == 1:
+        return q.reshape(1, -1, width)
+    grouped = q.reshape(q.shape[1], kv_heads, -1, width).transpose(0, 1)
+    return grouped.reshape(kv_heads, -1, width)
+
+
+def masks_for(parts: list[CachedAttention], heads_per_key: int) -> dict[Window, PositionMask]:
+    """The mask of each kind of `parts` that needs one, by its window."""
+    masks: dict[Window, PositionMask] = {}
+    for part in parts:
+        window = part.attention_window
+        if (window or part.soft_cap is not None) and window not in masks:
+            masks[window] = PositionMask(part, heads_per_key)
+    return masks

@@ -1,0 +1,46 @@
+"""Programs that keep the keys of their windows alone: calls follow on each other."""
+
+import pytest
+import torch
+from tests.support.paths import CONFORMANCE
+
+from quatrain.errors import InputError
+from quatrain.runtime.kept_context import KeptContext
+from quatrain.runtime.reference import ReferenceRunner
+
+TEXT = list(range(20, 50))
+
+
+@pytest.fixture
+def runner():
+    return ReferenceRunner(CONFORMANCE / "windows_d.pte")
+
+
+def _forward(runner, tokens, start):
+    return runner.forward(torch.tensor([tokens]), torch.tensor([start]))
+
+
+def test_a_call_that_goes_back_is_refused(runner):
+    _forward(runner, TEXT[:9], 0)
+    _forward(runner, TEXT[9:10], 9)
+    with pytest.raises(InputError, match=r"at position 4 after 10 tokens.* position 10 or begins"):
+        _forward(runner, TEXT[4:6], 4)
+    _forward(runner, TEXT[10:12], 10)
+
+
+def test_a_text_may_begin_without_a_reset(runner):
+    first = _forward(runner, TEXT[:20], 0)
+    assert _forward(runner, TEXT[:20], 0).equal(first)
+
+
+def test_a_kept_context_that_goes_on_otherwise_is_computed_anew(runner):
+    kept = KeptContext(runner)
+    _forward(kept, TEXT, 0)
+    kept.reset()
+    _forward(kept, [*TEXT, 3, 4], 0)
+    assert kept.computed == 2
+    kept.reset()
+    other = [*TEXT[:25], 9, 9]
+    found = _forward(kept, other, 0)
+    assert kept.computed == len(other)
+    assert found.equal(_forward(ReferenceRunner(runner.path), other, 0))
