@@ -29,10 +29,11 @@ class KeptContext:
         text = self._held[:start] + tokens[0].tolist()
         same = takewhile(lambda pair: pair[0] == pair[1], zip(self._held, text, strict=False))
         known = min(sum(1 for _ in same), len(text) - 1)
-        if known < len(self._held) and not getattr(self.runner, "rewinds", True):
+        rewinds = getattr(self.runner, "rewinds", True)
+        if known < len(self._held) and not rewinds:
             known = 0
         # Were it to fail, nothing of what it overwrites would be known.
-        self._held = text[:known]
+        self._held = text[:known] if rewinds else []
         logits = forward_in_parts(self.runner, torch.tensor([text[known:]]), known)
         self._held, self.computed = text, self.computed + len(text) - known
         return logits
