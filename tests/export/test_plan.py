@@ -56,7 +56,7 @@ def test_why_a_checkpoint_is_larger_than_its_source(tmp_path):
     [
         ({"output": "int8"}, {}),
         ({}, {"backend": "xnnpack", "scheme": "weight-only"}),
-        ({"attn_logit_softcapping": 50.0}, {}),
+        ({"use_hf_rope": True, "head_dim": 16, "partial_rotary_factor": 0.75}, {}),
         ({"head_dim": 12, "n_heads": 8}, {}),
         ({"group_size": 256, "dim": 256, "hidden_dim": 256}, {}),
     ],

@@ -17,6 +17,7 @@ from quatrain.export.metadata import metadata_methods
 from quatrain.export.notes import notes_on, notes_on_tokenizer
 from quatrain.export.options import DEFAULT_MAX_SEQ_LEN, ExportOptions
 from quatrain.export.report import ExportReport
+from quatrain.export.vulkan.call_length import check_call_length
 from quatrain.export.vulkan.limits import check_limits
 from quatrain.export.vulkan.mixed_schemes import make_weight_only, planned_rows
 from quatrain.export.vulkan.operator_modules import to_vulkan_operators
@@ -84,6 +85,8 @@ def export_checkpoint(
             if planned != rows:
                 make_weight_only(temporary, rows, planned, backbone)
             check_program(temporary, planned, options, backbone)
+            if options.backend == "vulkan":
+                check_call_length(open_program(temporary), backbone)
         if options.target is not None:
             _fit_to_target(temporary, options.target)
         if options.target is not None and options.examine:

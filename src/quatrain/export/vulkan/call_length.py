@@ -1,6 +1,11 @@
 """How many tokens one call of a Vulkan program takes at most."""
 
+from torch import nn
+
 from quatrain.backbone.config import BackboneConfig
+from quatrain.errors import QuatrainError
+from quatrain.export.vulkan.masked_attention import PositionMask
+from quatrain.program import Program
 
 # The texels along any side of a texture that ExecuTorch's partitioner counts on in the third
 # dimension everywhere (DEFAULT_TEXTURE_LIMITS of utils.py, ExecuTorch 1.5): where tokens lie.
@@ -20,3 +25,18 @@ def longest_call(config: BackboneConfig) -> int:
     )
     beside = max(config.n_kv_heads, config.n_heads // config.n_kv_heads) if masked else 1
     return min(config.max_seq_len, LONGEST_SIDE // beside)
+
+
+def check_call_length(program: Program, backbone: nn.Module) -> None:
+    """Raise `QuatrainError` where `program` takes shorter calls than it says: narrowed by a tensor
+    of masked attention that would leave a texture along a side that `longest_call` leaves out."""
+    if not any(isinstance(part, PositionMask) for part in backbone.modules()):
+        return
+    graph, said = program.vulkan, int(program.metadata["get_max_seq_len"])
+    taken = graph.tensor(graph.inputs[0]).shape[1]
+    if taken < said:
+        raise QuatrainError(
+            f"the program takes {taken} tokens in a call and says that it takes {said}: attention "
+            "over so many keys does not fit the textures of this target. Use another --target or "
+            "none, or a --max-seq-len up to the window."
+        )
