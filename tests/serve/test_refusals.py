@@ -87,6 +87,7 @@ REFUSED = {
     "an empty prompt": ("completions", {"prompt": ""}, "prompt", "the prompt has no tokens"),
     "two prompts": ("completions", {"prompt": ["a", "b"]}, "prompt", "one prompt per request"),
     "an unknown token": ("completions", {"prompt": [5, 96]}, "prompt", "0 to 95"),
+    "a token beyond any": ("completions", {"prompt": [2**31 - 1]}, "prompt", "token id 2147483647"),
     "a long prompt": ("completions", {"prompt": [5] * 65}, "prompt", "65 tokens, .* holds 64"),
 }  # fmt: skip
 

@@ -7,8 +7,9 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from quatrain.errors import InputError
 from quatrain.serve.endpoints import Endpoints
-from quatrain.serve.errors import ApiError, failed, no_such_page, refused
+from quatrain.serve.errors import ApiError, failed, no_such_page, not_computable, refused
 from quatrain.serve.guard import Guard
 from quatrain.serve.limits import Limits
 from quatrain.serve.metrics import Metrics
@@ -33,7 +34,12 @@ def build_app(models: Sequence[ServedModel], limits: Limits, api_key: str | None
     endpoints = Endpoints(workers, limits, metrics, with_key=api_key is not None)
     app = Starlette(
         routes=endpoints.routes(),
-        exception_handlers={ApiError: refused, HTTPException: no_such_page, Exception: failed},
+        exception_handlers={
+            ApiError: refused,
+            InputError: not_computable,
+            HTTPException: no_such_page,
+            Exception: failed,
+        },
         lifespan=lifespan,
     )
     return Guard(app, api_key, metrics)

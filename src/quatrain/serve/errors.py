@@ -56,6 +56,11 @@ def refused(request: Request, error: Exception) -> JSONResponse:
     return refusal(error)
 
 
+def not_computable(request: Request, error: Exception) -> JSONResponse:
+    """The answer where a model does not take what it was asked for."""
+    return refusal(ApiError(400, str(error)))
+
+
 def no_such_page(request: Request, error: Exception) -> JSONResponse:
     """The answer to a request for what is not there, or by a method that it does not take."""
     assert isinstance(error, HTTPException)

@@ -21,7 +21,9 @@ def prompt_tokens(
         tokens = _encoded(model, request)
         check_prompt(tokens, model.context)
         if model.vocab_size is not None:
-            check_token_ids(tokens, model.vocab_size, model.tokenizer.model.id_to_token)
+            from_text = isinstance(request, ChatRequest) or isinstance(request.text_or_ids(), str)
+            text_of = model.tokenizer.model.id_to_token if from_text else None
+            check_token_ids(tokens, model.vocab_size, text_of)
     except InputError as error:
         raise ApiError(400, str(error), field) from error
     if max_prompt_tokens is not None and len(tokens) > max_prompt_tokens:

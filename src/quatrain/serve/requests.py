@@ -23,7 +23,7 @@ One = Annotated[int, Field(ge=1, le=1), _Whole]
 Zero = Annotated[float, Field(ge=0, le=0)]
 Empty = Annotated[list[Any], Field(max_length=0)]
 Count = Annotated[int, Field(ge=1), _Whole]
-TokenId = Annotated[int, Field(ge=0), _Whole]
+TokenId = Annotated[int, Field(ge=0, lt=2**31), _Whole]
 
 
 class _Strict(BaseModel):
