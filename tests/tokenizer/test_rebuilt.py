@@ -54,7 +54,13 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> str:
     return read_vocabulary(file, {"tokenizer_class": "LlamaTokenizer"})[0].to_str()
 
 
-def check(folder: Path, model: tokenizers.Tokenizer, model_type: str, config: dict) -> None:
+def check(
+    folder: Path,
+    model: tokenizers.Tokenizer,
+    model_type: str,
+    config: dict,
+    texts: tuple[str, ...] = (),
+) -> None:
     from transformers import AutoTokenizer
 
     model.save(str(folder / "tokenizer.json"))
@@ -65,7 +71,7 @@ def check(folder: Path, model: tokenizers.Tokenizer, model_type: str, config: di
     ours = Tokenizer.load(folder / "tokenizer.json")
     copied = Tokenizer.load(copy_tokenizer_files(folder, folder / "out")[0])
     again = AutoTokenizer.from_pretrained(folder / "out")
-    for prompt in prompts():
+    for prompt in texts or prompts():
         expected = theirs.encode(prompt)
         assert ours.encode(prompt) == expected, prompt
         assert copied.encode(prompt) == expected, prompt
@@ -114,6 +120,21 @@ def test_byte_level(byte_level, tmp_path, model_type, config, own_cut) -> None:
         model.pre_tokenizer, model.normalizer = words_of_digits(), normalizers.Lowercase()
         model.model.ignore_merges = True
     check(tmp_path, model, model_type, config | {"eos_token": "</s>", "bos_token": "<s>"})
+
+
+@pytest.mark.parametrize("name", ["GPT2Tokenizer", "Qwen2Tokenizer"])
+@pytest.mark.parametrize(
+    "config", [{}, {"eos_token": "<a>"}, {"added_tokens_decoder": {}}, {"pad_token": None}]
+)
+def test_tokens_that_the_class_names_and_the_file_adds(tmp_path, name, config) -> None:
+    """Its own names get the next ids; what the file adds is left out where others are listed."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    model = tokenizers.Tokenizer(models.BPE({char: i for i, char in enumerate(alphabet)}, []))
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.add_special_tokens(["<s>"])
+    model.enable_padding(length=12, pad_id=3, pad_token="t")
+    texts = ("the <s> x", "<|endoftext|><a>", "t")
+    check(tmp_path, model, "llama", config | {"tokenizer_class": name}, texts)
 
 
 @pytest.mark.parametrize("steps", ["prepended", "metaspace", "none"])

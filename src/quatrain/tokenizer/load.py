@@ -129,8 +129,9 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], bo
     except Exception as error:  # tokenizers raises bare Exception
         raise InputError(f"{path}: is not a tokenizer.json: {error}") from error
     before = _added(model)
-    changed = build_as_class(model, path, config)
-    changed |= model.padding is not None or model.truncation is not None
+    changed = model.padding is not None or model.truncation is not None
+    model, rebuilt, config = build_as_class(model, path, config)
+    changed |= rebuilt
     add_named_tokens(model, config, added, str(path))
     model.no_padding()
     model.no_truncation()

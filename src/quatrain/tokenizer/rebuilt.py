@@ -26,24 +26,51 @@ _MODEL = (*_FLAGS, "unk_token", "dropout", "continuing_subword_prefix", "end_of_
 _NO_MATTER = {"pre_tokenizer": {"trim_offsets"},
               "decoder": {"trim_offsets", "add_prefix_space", "use_regex"}}  # fmt: skip
 _SPACE = "▁"
+# What a class calls its tokens where tokenizer_config.json does not.
+_END_OF_TEXT = "<|endoftext|>"
+NAMED: dict[str, dict[str, Any]] = {
+    "LlamaTokenizer": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+    "GemmaTokenizer": {
+        "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>",
+        "mask_token": "<mask>",
+    },
+    "GPT2Tokenizer": {
+        **dict.fromkeys(("bos_token", "eos_token", "unk_token"), _END_OF_TEXT), "pad_token": None
+    },
+    "Qwen2Tokenizer": dict.fromkeys(("eos_token", "unk_token", "pad_token"), _END_OF_TEXT),
+}  # fmt: skip
 
 
-def build_as_class(model: tokenizers.Tokenizer, path: Path, config: dict[str, Any]) -> bool:
-    """Have `model`, read from the tokenizer.json `path`, prepare and cut a text as the class does
-    that transformers takes for it; whether that is otherwise than the file says.
+def build_as_class(
+    model: tokenizers.Tokenizer, path: Path, config: dict[str, Any]
+) -> tuple[tokenizers.Tokenizer, bool, dict[str, Any]]:
+    """(`model`, read from the tokenizer.json `path`, preparing and cutting a text as the class does
+    that transformers takes for it; whether that is otherwise than the file says; the `config` of
+    its tokenizer_config.json with the tokens that the class names).
 
-    `config`: of its tokenizer_config.json.
+    Tokens that the file adds are left out where `config` lists those that are added.
     """
-    build = _CLASSES.get(tokenizer_class(path, config))
+    name = tokenizer_class(path, config)
+    build = _CLASSES.get(name)
     if build is None or not isinstance(model.model, models.BPE):
-        return False
+        return model, False, config
     before = _state(model)
     if build is _llama and "ByteLevel" in before:  # transformers takes the file as it is
-        return False
-    for name in _MODEL:
-        setattr(model.model, name, False if name in _FLAGS else None)
+        return model, False, config
+    for option in _MODEL:
+        setattr(model.model, option, False if option in _FLAGS else None)
     build(model, config)
-    return _state(model) != before
+    changed = _state(model) != before
+    if "added_tokens_decoder" in config:
+        model = _without_added(model)
+    return model, changed, {**NAMED[name], **config}
+
+
+def _without_added(model: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    bare = tokenizers.Tokenizer(model.model)
+    for part in (*_PARTS, "post_processor"):
+        setattr(bare, part, getattr(model, part))
+    return bare
 
 
 def is_built_anew(config: dict[str, Any]) -> bool:

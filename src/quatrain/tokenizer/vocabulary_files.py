@@ -25,20 +25,10 @@ from quatrain.tokenizer.gguf.byte_level import QWEN2_WORDS
 from quatrain.tokenizer.gguf.sentencepiece import sentencepiece_tokenizer
 from quatrain.tokenizer.gguf.vocabulary import GgufVocabulary
 from quatrain.tokenizer.named_tokens import special_texts
+from quatrain.tokenizer.rebuilt import NAMED
 from quatrain.tokenizer.sentencepiece_model import sentencepiece_metadata
 
 _Config = dict[str, Any]
-# What a class calls its tokens where tokenizer_config.json does not.
-_END_OF_TEXT = "<|endoftext|>"
-_NAMED: dict[str, _Config] = {
-    "LlamaTokenizer": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
-    "GemmaTokenizer": {
-        "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>",
-        "mask_token": "<mask>",
-    },
-    "GPT2Tokenizer": dict.fromkeys(("bos_token", "eos_token", "unk_token"), _END_OF_TEXT),
-    "Qwen2Tokenizer": dict.fromkeys(("eos_token", "unk_token", "pad_token"), _END_OF_TEXT),
-}  # fmt: skip
 
 
 def is_vocabulary(path: Path) -> bool:
@@ -63,7 +53,7 @@ def read_vocabulary(path: Path, config: _Config) -> tuple[tokenizers.Tokenizer, 
         config = own | config
     else:
         model, config = read_tiktoken(path, config)
-    return model, {**_NAMED.get(name, {}), **config}
+    return model, {**NAMED.get(name, {}), **config}
 
 
 def ends_added(model: tokenizers.Tokenizer, config: _Config) -> None:
