@@ -96,8 +96,8 @@ def read_scheme_plan(path: Path) -> SchemePlan:
     try:
         stated = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"--scheme-plan {path}: cannot be read as TOML: {error}") from error
-    where = f"--scheme-plan {path}"
+        raise InputError(f"{path}: cannot be read as TOML: {error}") from error
+    where = str(path)
     _known_keys(where, stated, ("default", "linears"))
     linears = stated.get("linears", {})
     if not isinstance(linears, dict):
