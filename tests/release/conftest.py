@@ -1,7 +1,7 @@
 """The release of a tiny checkpoint, made once for all tests of this folder.
 
-Its programs are those that other tests have exported already: `export` would take half a minute to
-write the same bytes (`test_release.py` holds that, in `make thorough`).
+Its programs are those that other tests have exported already, for no target: `export` would take
+half a minute (`make thorough` lets it).
 """
 
 import shutil

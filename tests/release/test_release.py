@@ -113,57 +113,68 @@ def test_a_second_run_does_nothing(tiny_release: Path) -> None:
 
 def test_it_is_made_again_bit_for_bit(tiny_release: Path, tmp_path: Path) -> None:
     """From what the release says of itself, elsewhere."""
-    _assert_made_again(tiny_release, tmp_path / "again")
+    spec = merged_spec(tiny_release / "out" / "release.toml", {})
+    make_release(tiny_release / "model", tmp_path / "again", spec)
+    _assert_same_files(tmp_path / "again", tiny_release / "out")
 
 
-@pytest.mark.parametrize("jobs", thorough([1, 2]))
-def test_with_exports_of_its_own_it_is_the_same(
-    tiny_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+@pytest.fixture(scope="module")
+def exported(tiny_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The release with exports of its own, in this process: `not_exported_again` comes later."""
+    out = tmp_path_factory.mktemp("exported") / "out"
+    spec = merged_spec(tiny_release / "release.toml", {})
+    return make_release(tiny_release / "model", out, spec, 1).folder
+
+
+@pytest.mark.parametrize("jobs", thorough([2]))
+def test_in_processes_it_is_the_same(
+    tiny_release: Path,
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    jobs: int,
 ) -> None:
     monkeypatch.setitem(pieces.FUNCTIONS, "export", pieces.export)
-    _assert_made_again(tiny_release, tmp_path / "again", jobs)
+    spec = merged_spec(tiny_release / "release.toml", {})
+    make_release(tiny_release / "model", tmp_path / "out", spec, jobs)
+    _assert_same_files(tmp_path / "out", exported)
 
 
-@pytest.mark.parametrize("fewest", thorough([2]))
+@pytest.mark.parametrize("working", thorough([2]))
 def test_on_a_cluster_that_loses_a_machine_it_is_the_same(
-    tiny_release: Path, tmp_path: Path, fewest: int
+    tiny_release: Path, exported: Path, tmp_path: Path, working: int
 ) -> None:
-    """`fewest` pieces are being made, one on each machine, when one of those is killed."""
+    """So many pieces are being made, one on each machine, when one of those is killed."""
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install quatrain[ray]")
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     doomed = cluster.add_node(num_cpus=1)
     cluster.add_node(num_cpus=1)
-    out = tmp_path / "again"
+    out = tmp_path / "out"
 
     def kill_when_both_work() -> None:
-        while len(list(out.glob(".work/export-*.????????"))) < fewest:
+        while len(list(out.glob(".work/export-*.????????"))) < working:
             time.sleep(0.05)
         cluster.remove_node(doomed, allow_graceful=False)
 
     killer = threading.Thread(target=kill_when_both_work, daemon=True)
     killer.start()
     try:
-        _assert_made_again(tiny_release, out, ray=cluster.address)
+        spec = merged_spec(tiny_release / "release.toml", {})
+        make_release(tiny_release / "model", out, spec, ray=cluster.address)
         assert not killer.is_alive()
         assert sum(node["Alive"] for node in ray.nodes()) == 2
     finally:
         ray.shutdown()
         cluster.shutdown()
+    _assert_same_files(out, exported)
 
 
-def _assert_made_again(
-    folder: Path, out: Path, jobs: int | None = None, ray: str | None = None
-) -> None:
-    asked = {"reference": str(folder / "reference")}
-    spec = merged_spec(folder / "out" / "release.toml", asked)
-    make_release(folder / "model", out, spec, jobs, ray=ray)
-    # The report names the kernels, which those that are ready-made are not asked for.
-    says_more = ("report.json", "report.html", "manifest.json", "release.toml")
-    for file in (folder / "out").iterdir():
-        if file.is_file() and file.name not in says_more:
-            assert (out / file.name).read_bytes() == file.read_bytes(), file.name
+def _assert_same_files(found: Path, expected: Path) -> None:
+    for file in expected.iterdir():
+        if file.is_file():
+            assert (found / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 def test_interrupted_it_leaves_nothing_half_and_goes_on(
