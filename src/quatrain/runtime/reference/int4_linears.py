@@ -42,15 +42,15 @@ class Int4Linears:
         if INT4_LINEARS[operator.kind] == Scheme.WEIGHT_ONLY:
             return (lambda x, bias: linear_weight_only(x, dense, bias)), (names["x"], names["bias"])
         arguments = ("x", "input_scales", "input_zero_points", "bias")
-        defect, group = self.defect, self.graph.plain(names["group_size"])
+        group = self.graph.plain(names["group_size"])
         weight_scales, columns = values[names["weight_scales"]], dense.shape[1]
 
         def linear(x: Any, scales: Any, zeros: Any, bias: Any) -> torch.Tensor:
             if not self.arithmetic.quantizes(rows=x.numel() // columns):
                 return linear_weight_only(x, dense, bias)
-            if defect is not None:
+            if self.defect is not None:
                 return defective_linear_dynamic(
-                    defect, x, scales, zeros, dense, bias, weight_scales, group
+                    self.defect, x, scales, zeros, dense, bias, weight_scales, group
                 )
             return linear_dynamic(x, scales, zeros, dense, bias)
 

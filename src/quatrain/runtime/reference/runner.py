@@ -21,7 +21,7 @@ from quatrain.runtime.reference.aten import aten_kernel
 from quatrain.runtime.reference.attention import ATTENTION_KERNELS, MUTATED
 from quatrain.runtime.reference.defective_kernels import embedding_of_first_in_four
 from quatrain.runtime.reference.int4_linears import Int4Linears
-from quatrain.runtime.reference.kernels import KERNELS
+from quatrain.runtime.reference.kernels import KERNELS, embedding
 from quatrain.runtime.reference.quantized import QUANTIZED_KERNELS
 from quatrain.runtime.reference.static_int8 import STATIC_INT8_KERNELS
 from quatrain.runtime.unavailable import RuntimeUnavailable
@@ -81,6 +81,14 @@ class ReferenceRunner:
             if not isinstance(stored, torch.Tensor):
                 raise InputError(f"{self.path}: the KV cache, value {value_id}, is no constant")
             self._values[value_id] = stored.clone()
+
+    def compute_as(self, arithmetic: Arithmetic, emulate: str | None = None) -> None:
+        """Compute so from the next call on; the KV cache stays.
+
+        Raises `InputError` where `emulate` is not the id of a defect.
+        """
+        self._defect = self._linears.defect = emulated_defect(emulate)
+        self._linears.arithmetic = arithmetic
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """One call of the program, such as tokens int64 [1, T] and position int64 [1].
@@ -142,9 +150,9 @@ class ReferenceRunner:
     def _step(self, operator: Operator) -> Step:
         if operator.kind in INT4_LINEARS:
             kernel, arguments = self._linears.kernel(operator, self._values)
-        elif self._is_misread_embedding(operator):
+        elif self._is_misreadable_embedding(operator):
             names = operator.named_args
-            kernel, arguments = embedding_of_first_in_four, (names["weights"], names["indices"])
+            kernel, arguments = self._embedding, (names["weights"], names["indices"])
         else:
             kernel, arguments = _kernel(operator)
         read = self._reader(arguments)
@@ -176,12 +184,13 @@ class ReferenceRunner:
             [values[item] for item in lists[i]] if i in lists else values[i] for i in arguments
         ]
 
-    def _is_misread_embedding(self, operator: Operator) -> bool:
-        return (
-            self._defect == EmulatedDefect.HEIGHT_PACKED_EMBEDDING
-            and operator.kind == "aten.embedding"
-            and self.graph.tensor(operator.out).layout == "height_packed"
-        )
+    def _is_misreadable_embedding(self, operator: Operator) -> bool:
+        kind, tensor = operator.kind, self.graph.tensor
+        return kind == "aten.embedding" and tensor(operator.out).layout == "height_packed"
+
+    def _embedding(self, weights: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+        misread = self._defect == EmulatedDefect.HEIGHT_PACKED_EMBEDDING
+        return (embedding_of_first_in_four if misread else embedding)(weights, indices)
 
     def _checked_input(self, declared: Tensor, given: torch.Tensor) -> torch.Tensor:
         fits = given.dim() == len(declared.shape) and all(

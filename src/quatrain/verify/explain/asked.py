@@ -1,0 +1,87 @@
+"""What the phone was asked: a prompt given by hand, or one of expected.json."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from quatrain.errors import InputError
+from quatrain.tokenizer import Tokenizer
+from quatrain.tokenizer.chat_prompt import ChatOptions
+from quatrain.verify.expected import ExpectedAnswer, read_expected
+from quatrain.verify.explain.phone_output import PhoneOutput
+
+_ALIKE = 8  # characters that the right answer to one prompt has in common with what was written
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The text that was asked, how, and what expected.json says of the answer, where it was."""
+
+    prompt: str
+    chat: bool
+    options: ChatOptions
+    expected: ExpectedAnswer | None = None
+
+
+def asked(
+    output: PhoneOutput,
+    words: Tokenizer,
+    program: Path,
+    prompt: str | None,
+    chat: bool,
+    options: ChatOptions,
+    expected: Path | None,
+) -> Asked:
+    """Raises `InputError` where there is no prompt, or `expected` does not say which."""
+    if expected is None:
+        if prompt is None:
+            raise InputError(
+                "no --prompt: say what the phone was asked, or give the release's --expected "
+                "expected.json, which has the prompts"
+            )
+        return Asked(prompt, chat, options)
+    answers = _answers(program, expected)
+    if prompt is not None:
+        answers = [one for one in answers if one.prompt == prompt]
+        if not answers:
+            return Asked(prompt, chat, options)
+    answer = _meant(output, words, answers, expected)
+    return Asked(answer.prompt, answer.chat, options, answer)
+
+
+def _answers(program: Path, expected: Path) -> list[ExpectedAnswer]:
+    programs = read_expected(expected)
+    with program.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    for one in programs.values():
+        if one.sha256 == digest and one.prompts:
+            return one.prompts
+    raise InputError(
+        f"{program}: its SHA-256 is {digest}, and {expected} is of {', '.join(programs) or 'none'} "
+        "with others; give the program that the release wrote beside it, or leave --expected out"
+    )
+
+
+def _meant(
+    output: PhoneOutput, words: Tokenizer, answers: list[ExpectedAnswer], expected: Path
+) -> ExpectedAnswer:
+    """The answer to the only prompt, or the one that begins as `output` does."""
+    if len({one.prompt for one in answers}) == 1:
+        return answers[0]
+    text = output.text if output.text is not None else words.decode(output.tokens or [])
+    alike = [_alike(one.text.strip(), text.strip()) for one in answers]
+    best = max(alike)
+    nearest = {one.prompt: one for one, n in zip(answers, alike, strict=True) if n == best}
+    if best < _ALIKE or len(nearest) > 1:
+        known = "; ".join(dict.fromkeys(repr(one.prompt) for one in answers))
+        raise InputError(
+            f"{expected}: has several prompts, and what the phone wrote begins as no one answer "
+            f"to them; say which it was asked as --prompt: {known}"
+        )
+    return next(iter(nearest.values()))
+
+
+def _alike(first: str, second: str) -> int:
+    """How many characters both begin with."""
+    pairs = zip(first, second, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))

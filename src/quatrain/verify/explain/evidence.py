@@ -1,0 +1,70 @@
+"""What speaks for a cause, in lines for people."""
+
+import math
+
+from quatrain.tokenizer import Tokenizer
+from quatrain.verify.expected import ExpectedAnswer
+from quatrain.verify.explain.likelihood import Fit, Rounding
+
+
+def agreement(fit: Fit, under: str) -> str:
+    """How many tokens are the likeliest ones."""
+    return f"{fit.agreeing} of {len(fit.tokens)} tokens are the likeliest ones {under}"
+
+
+def at_first_difference(right: Fit, words: Tokenizer) -> str:
+    """Where it leaves the right computation's likeliest tokens first, and by how much."""
+    place = right.first_difference
+    assert place is not None
+    written, likeliest = (words.decode([one], False) for one in
+                          (right.tokens[place], right.likeliest[place]))  # fmt: skip
+    return (
+        f"the first token that is not the right one is number {place + 1}: {written!r}, by "
+        f"{right.gaps[place]:.2g} nats less likely than {likeliest!r}"
+    )
+
+
+def rounding_said(rounding: Rounding) -> str:
+    """What rounding can do."""
+    return (
+        f"in this program rounding moves a logit by {rounding.spread:.2g} nats, so tokens within "
+        f"{rounding.near_tie:.2g} of each other may be swapped"
+    )
+
+
+def next_likeliest(ranked: list[tuple[str, float]]) -> list[str]:
+    """How much likelier the first of (name, log likelihood) is than the second."""
+    if len(ranked) < 2:
+        return []
+    (_, best), (name, second) = ranked[:2]
+    less = (best - second) / math.log(10)
+    return [f"the next likeliest, {name}, is 10^{less:.0f} times less likely"]
+
+
+def against_expected(
+    tokens: list[int], expected: ExpectedAnswer | None, words: Tokenizer
+) -> list[str]:
+    """How far it is what expected.json says."""
+    if expected is None:
+        return []
+    pairs = list(zip(tokens, expected.tokens, strict=False))
+    same = next((place for place, (a, b) in enumerate(pairs) if a != b), len(pairs))
+    if same == len(pairs):
+        return [f"expected.json has the same {same} tokens"]
+    top = expected.top_logits[same]
+    written, logits = pairs[same][0], dict(top)
+    less = (
+        f"{top[0][1] - logits[written]:.2g} nats less likely there" if written in logits
+        else "not among the likeliest there"
+    )  # fmt: skip
+    return [
+        f"expected.json has the same first {same} tokens, then {words.decode([top[0][0]], False)!r}"
+        f"; {words.decode([written], False)!r} is {less}"
+    ]
+
+
+def without_effect(names: list[str]) -> list[str]:
+    """What would not change this answer."""
+    if not names:
+        return []
+    return [f"on this prompt the answer is the same with {', '.join(names)}"]

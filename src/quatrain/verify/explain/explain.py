@@ -1,0 +1,185 @@
+"""Explains what a phone wrote, by computing all that may have gone wrong with it."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from quatrain.arithmetic import Arithmetic
+from quatrain.errors import InputError
+from quatrain.program import open_program
+from quatrain.runtime.token_ids import check_token_ids
+from quatrain.stages import Stages
+from quatrain.targets.as_on import arithmetic_as_on
+from quatrain.targets.doctor import examine
+from quatrain.targets.phones import find_device
+from quatrain.targets.runtimes import require_release
+from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
+from quatrain.tokenizer.chat_prompt import ChatOptions
+from quatrain.verify.explain.asked import asked
+from quatrain.verify.explain.computed import ComputedProgram
+from quatrain.verify.explain.decoding import decoded_otherwise, restored
+from quatrain.verify.explain.explanation import Explanation
+from quatrain.verify.explain.hypotheses import Hypothesis
+from quatrain.verify.explain.likelihood import Fit, fit, fit_tokens
+from quatrain.verify.explain.phone_output import PhoneOutput
+from quatrain.verify.explain.setting import Setting, setting_of
+from quatrain.verify.explain.verdict import Computed, explained
+from quatrain.verify.explain.written import WrittenTokens
+
+_MOST = 96  # tokens that are looked at
+_HOPELESS = 40.0  # nats behind the best
+_NEAR = 20.0  # so few that another reading of a text may make it the best
+
+
+def explain_output(
+    output: PhoneOutput,
+    program: Path | str,
+    prompt: str | None = None,
+    *,
+    chat: bool = False,
+    chat_options: ChatOptions | None = None,
+    phone: str | None = None,
+    runtime: str | None = None,
+    expected: Path | str | None = None,
+    tokenizer: Path | str | None = None,
+    stages: Stages | None = None,
+) -> Explanation:
+    """What `output`, which a phone wrote with `program`, is: right, or the work of which mistake.
+
+    A Vulkan program's prompt and answer are computed on the reference as the phone should have, in
+    each other arithmetic, with each defect that can be emulated, and after each common mistake in
+    the prompt; a CPU program's, on ExecuTorch, after those mistakes alone.
+
+    Args:
+        output: What the phone wrote.
+        program: A .pte file from tokens to logits.
+        prompt: What the phone was asked; None takes the one of `expected` that fits.
+        chat: Whether it was to be put into the model's chat template.
+        chat_options: What that template is given besides.
+        phone: The id of the phone or its GPU; None is any with integer dot products.
+        runtime: The release of ExecuTorch on it, such as "1.3"; None is any.
+        expected: An expected.json of `quatrain release`.
+        tokenizer: A tokenizer.json; None is the one beside the program.
+        stages: Hears of each stage.
+
+    Raises:
+        InputError: Where a file or an id is wrong, nothing says what was asked, or the prompt
+            leaves no room for an answer in the program's context.
+    """
+    stages, path = stages or Stages(), Path(program)
+    profile, _ = find_device(phone) if phone is not None else (None, None)
+    if runtime is not None:
+        require_release(runtime)
+    words = Tokenizer.load(chosen_tokenizer(tokenizer, path))
+    question = asked(
+        output, words, path, prompt, chat, chat_options or ChatOptions(),
+        None if expected is None else Path(expected),
+    )  # fmt: skip
+    with stages("load the program"):
+        model = ComputedProgram(path)
+        found = examine(open_program(path), profile, runtime) if model.own else []
+    as_on = None if phone is None else f"{phone}@{runtime}" if runtime else phone
+    setting = setting_of(words, model, question, found, _own(model, as_on))
+    return explain_all([output], setting, stages)[0]
+
+
+def explain_all(outputs: list[PhoneOutput], setting: Setting, stages: Stages) -> list[Explanation]:
+    """An explanation of each of `outputs`, all of them answers to the question of `setting`."""
+    readings = [_Reading(output, setting) for output in outputs]
+    for stage, add in (
+        ("compute what may have happened", _Reading.add),
+        ("read the text as the likeliest do", _Reading.add_other_readings),
+    ):
+        with stages(stage) as advance:
+            for number, way in enumerate(setting.ways):
+                _add_all([one for one in readings if one.left_to_do(way)], add, way, setting.model)
+                advance((number + 1) / len(setting.ways))
+    return [reading.explained() for reading in readings]
+
+
+def _add_all(
+    readings: list["_Reading"], add: Callable, way: Hypothesis, model: ComputedProgram
+) -> None:
+    """`add` to each of `readings` what `way` makes of it; its prompt is read once."""
+    if not readings:
+        return
+    row = model.read_prompt(way.prompt, way.arithmetic, way.defect)
+    for reading in readings:
+        add(reading, way, row)
+
+
+class _Reading:
+    """One output, as it is held against one hypothesis after the other, the right one first."""
+
+    def __init__(self, output: PhoneOutput, setting: Setting):
+        shown, wrong = restored(output)
+        model, words, prompt = setting.model, setting.words, setting.ways[0].prompt
+        most = min(_MOST, model.context - len(prompt))
+        ends = end_ids(words.eos_ids, model.metadata)
+        self._setting = setting
+        self._written = WrittenTokens(shown, words, prompt, ends, most)
+        self._decoding = wrong or decoded_otherwise(output, words)
+        self._fits: dict[str, Fit] = {}
+        self._best = -math.inf
+        if not self._written.first:
+            raise InputError("the phone wrote no token before one that ends a text")
+        if "get_vocab_size" in model.metadata:
+            check_token_ids(self._written.first, model.metadata["get_vocab_size"])
+
+    def left_to_do(self, way: Hypothesis) -> bool:
+        """Whether `way` was not looked at yet, or is near the best but for how a text is read."""
+        if way.id not in self._fits:
+            return True
+        return bool(self._other_readings(way))
+
+    def add(self, way: Hypothesis, row: torch.Tensor) -> None:
+        """Hold it against `way`, for whose prompt the model gave `row` [V]."""
+
+        def hopeless(log_likelihood: float) -> bool:
+            return log_likelihood - way.penalty < self._best - _HOPELESS
+
+        model, rounding = self._setting.model, self._setting.rounding
+        found = fit(model, row, len(way.prompt), self._written, rounding, hopeless)
+        self._keep(way, found)
+
+    def add_other_readings(self, way: Hypothesis, row: torch.Tensor) -> None:
+        """Hold the text against `way` as other hypotheses read it: of two that differ in that
+        alone, neither is the likelier one."""
+        model, rounding = self._setting.model, self._setting.rounding
+        for tokens in self._other_readings(way):
+            found = fit_tokens(model, row, len(way.prompt), tokens, rounding)
+            if found.log_likelihood > self._fits[way.id].log_likelihood:
+                self._keep(way, found)
+
+    def explained(self) -> Explanation:
+        """The verdict."""
+        computed = [Computed(way, self._fits[way.id]) for way in self._setting.ways]
+        return explained(computed, self._written, self._decoding, self._setting)
+
+    def _keep(self, way: Hypothesis, found: Fit) -> None:
+        self._fits[way.id] = found
+        self._best = max(self._best, found.log_likelihood - way.penalty)
+
+    def _other_readings(self, way: Hypothesis) -> list[list[int]]:
+        if not self._near(way):
+            return []
+        readings = [self._written.first]
+        readings += [self._fits[one.id].tokens for one in self._setting.ways if self._near(one)]
+        others = []
+        for tokens in readings:
+            if tokens != self._fits[way.id].tokens and tokens not in others:
+                others.append(tokens)
+        return others
+
+    def _near(self, way: Hypothesis) -> bool:
+        found = self._fits[way.id]
+        return found.whole and found.log_likelihood - way.penalty >= self._best - _NEAR
+
+
+def _own(model: ComputedProgram, as_on: str | None) -> Arithmetic | None:
+    """The arithmetic that the phone computes the program in."""
+    if model.own is None or not model.own.quantizes(2):
+        return model.own
+    return arithmetic_as_on(as_on)

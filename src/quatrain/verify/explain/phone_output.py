@@ -1,0 +1,64 @@
+"""What a phone wrote, as people paste it: a text, token ids, or both."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quatrain.errors import InputError
+
+
+@dataclass(frozen=True)
+class PhoneOutput:
+    """The `text` that a phone showed, the `tokens` that it chose, or both; None where not known."""
+
+    text: str | None = None
+    tokens: list[int] | None = None
+
+
+def read_phone_output(path: Path) -> PhoneOutput:
+    """What the UTF-8 file `path` holds.
+
+    A JSON list of integers, or two or more integers between white space, are token ids; a JSON
+    object may have "text" and "tokens"; all else is text.
+
+    Raises:
+        InputError: Where it cannot be read, is empty, or its JSON object has neither.
+    """
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text: {error}") from error
+    if not content.strip():
+        raise InputError(f"{path}: is empty; put into it what the phone wrote")
+    said = _json(content)
+    if isinstance(said, dict):
+        return _from_object(said, path)
+    if _is_ids(said):
+        return PhoneOutput(tokens=said)
+    words = content.split()
+    if len(words) > 1 and all(word.isdecimal() for word in words):
+        return PhoneOutput(tokens=[int(word) for word in words])
+    return PhoneOutput(text=content)
+
+
+def _json(content: str) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(item) is int for item in value)
+
+
+def _from_object(said: dict[str, Any], path: Path) -> PhoneOutput:
+    text, tokens = said.get("text"), said.get("tokens")
+    wrong_text = text is not None and not (isinstance(text, str) and text.strip())
+    if wrong_text or (tokens is not None and not _is_ids(tokens)) or (text, tokens) == (None, None):
+        raise InputError(
+            f'{path}: is a JSON object with {", ".join(said) or "nothing"}; expected "text", a '
+            'string that is not empty, "tokens", a list of integers, or both'
+        )
+    return PhoneOutput(text, tokens)

@@ -1,0 +1,53 @@
+"""What all explanations of answers to one question share."""
+
+from dataclasses import dataclass
+
+from quatrain.arithmetic import Arithmetic
+from quatrain.runtime.generate import check_prompt
+from quatrain.runtime.token_ids import check_token_ids
+from quatrain.targets.doctor import Finding
+from quatrain.tokenizer import Tokenizer
+from quatrain.verify.explain.asked import Asked
+from quatrain.verify.explain.computed import ComputedProgram
+from quatrain.verify.explain.hypotheses import Hypothesis, hypotheses
+from quatrain.verify.explain.likelihood import Rounding
+from quatrain.verify.explain.prompts import prompts_of
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A question to a program, and all `ways` to come to an answer, the right one first.
+
+    `findings` are doctor's; `rounding` is what it does to this program's logits.
+    """
+
+    words: Tokenizer
+    model: ComputedProgram
+    question: Asked
+    findings: list[Finding]
+    ways: list[Hypothesis]
+    rounding: Rounding
+
+
+def setting_of(
+    words: Tokenizer,
+    model: ComputedProgram,
+    question: Asked,
+    findings: list[Finding],
+    own: Arithmetic | None,
+) -> Setting:
+    """`own`: the arithmetic of the phone.
+
+    Raises `InputError` where the prompt has no room in the program's context, or tokens that the
+    model has not.
+    """
+    prompts = prompts_of(words, question.prompt, question.chat, question.options)
+    right, room = prompts[0].tokens, model.context - 1
+    check_prompt(right, room)
+    if "get_vocab_size" in model.metadata:
+        check_token_ids(right, model.metadata["get_vocab_size"], words.model.id_to_token)
+    prompts = [one for one in prompts if len(one.tokens) <= room]
+    others = [one for one in model.arithmetics if one != own]
+    wrong = {one.defect: one for one in reversed(findings) if one.kind == "wrong"}
+    ways = hypotheses(prompts, own, others, wrong, str(model.path))
+    return Setting(words, model, question, findings, ways, Rounding(model.spread(right, own)))

@@ -1,0 +1,172 @@
+"""Which of all that was computed a phone's output is."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from quatrain.verify.explain.evidence import (
+    against_expected,
+    agreement,
+    at_first_difference,
+    next_likeliest,
+    rounding_said,
+    without_effect,
+)
+from quatrain.verify.explain.explanation import Candidate, Cause, Explanation
+from quatrain.verify.explain.hypotheses import Hypothesis
+from quatrain.verify.explain.likelihood import Fit
+from quatrain.verify.explain.setting import Setting
+from quatrain.verify.explain.unrelated import right_at_first, unrelated_logs
+from quatrain.verify.explain.written import WrittenTokens
+
+_SAME_LOGITS = 1e-5  # nats: but for the order of sums
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A hypothesis, and how the output fits it."""
+
+    way: Hypothesis
+    fit: Fit
+
+    @property
+    def log_likelihood(self) -> float:
+        """In nats, less the hypothesis' penalty."""
+        return self.fit.log_likelihood - self.way.penalty
+
+
+def explained(
+    computed: list[Computed], written: WrittenTokens, decoding: str | None, setting: Setting
+) -> Explanation:
+    """The verdict on what was `written`; `computed` begins with the right computation, `decoding`
+    says what is wrong with how ids became text."""
+    right = computed[0]
+    ranked = sorted(computed, key=lambda one: (-one.log_likelihood, one.way.penalty))
+    best = ranked[0]
+    cause, count = _cause(best, right, len(setting.words.model.get_vocab()))
+    if decoding and cause in ("right", "rounding", "sampling"):
+        cause = "tokenizer"
+    unknown = cause in ("unknown", "right at first")
+    return Explanation(
+        program=setting.model.path,
+        cause=cause,
+        candidate=None if unknown else best.way.id,
+        statement=_statement(cause, best, count, decoding),
+        evidence=_evidence(cause, best, right, ranked, setting),
+        fix=_fix(cause, best, decoding, setting),
+        tokens=len(right.fit.tokens),
+        candidates=[_candidate(one, right) for one in ranked],
+        notes=_notes(written, computed, setting),
+    )
+
+
+def _cause(best: Computed, right: Computed, vocab_size: int) -> tuple[Cause, int]:
+    """(the cause, how many tokens are right where it is that only the first are)."""
+    unrelated = sum(unrelated_logs(right.fit.tokens, vocab_size))
+    count, parted = right_at_first(right.fit, vocab_size)
+    if max(unrelated, parted) > best.log_likelihood:
+        return ("right at first", count) if parted > unrelated else ("unknown", 0)
+    if best.way.cause != "right":
+        return best.way.cause, 0
+    if best.fit.greedy:
+        return ("right" if best.fit.first_difference is None else "rounding"), 0
+    return "sampling", 0
+
+
+def _statement(cause: Cause, best: Computed, count: int, decoding: str | None) -> str:
+    fit, way = best.fit, best.way
+    chosen = "" if fit.greedy else f", sampled at a temperature of about {_degrees(fit)}"
+    if cause == "tokenizer" and way.cause == "right":
+        return f"The tokens are right, the text is not: {decoding}."
+    if cause == "right":
+        return "It is the right output: each token is the one that the program computes."
+    if cause == "rounding":
+        place = (fit.first_difference or 0) + 1
+        return f"It is the right output up to token {place}, and from there on within rounding."
+    if cause == "sampling":
+        return (
+            f"It is the right computation's output{chosen}: the likeliest token was not always "
+            "taken."
+        )
+    if cause == "right at first":
+        return f"It is the right output up to token {count}, then something else."
+    if cause == "unknown":
+        return "It is nothing that can be computed here."
+    kind = {"scheme": "another arithmetic's", "template": "another prompt's",
+            "tokenizer": "another tokenization's", "defect": "a known defect's"}[cause]  # fmt: skip
+    return f"It is {kind} output: {way.what}{chosen}."
+
+
+def _evidence(
+    cause: Cause, best: Computed, right: Computed, ranked: list[Computed], setting: Setting
+) -> list[str]:
+    words, lines = setting.words, []
+    if cause not in ("unknown", "right at first"):
+        lines.append(agreement(best.fit, f"under {best.way.id}"))
+    if best is not right:
+        lines.append(agreement(right.fit, "of the right computation"))
+    if right.fit.first_difference is not None:
+        lines.append(at_first_difference(right.fit, words))
+        lines.append(rounding_said(setting.rounding))
+    rivals = [(one.way.id, one.log_likelihood) for one in ranked]
+    lines += next_likeliest(rivals) if cause != "unknown" else []
+    lines += against_expected(right.fit.tokens, setting.question.expected, words)
+    return lines
+
+
+def _fix(cause: Cause, best: Computed, decoding: str | None, setting: Setting) -> str | None:
+    if cause in ("right", "rounding"):
+        return None
+    if cause == "sampling":
+        return "nothing is broken; set the temperature to 0 to have the likeliest tokens"
+    if cause == "tokenizer" and decoding and best.way.cause == "right":
+        return f"give the phone this program's own tokenizer: {setting.words.source}"
+    if cause in ("unknown", "right at first"):
+        applying = [one for one in setting.findings if one.applies and one.kind == "wrong"]
+        return "; ".join(str(one) for one in applying) or None
+    return best.way.fix
+
+
+def _notes(written: WrittenTokens, computed: list[Computed], setting: Setting) -> list[str]:
+    right = computed[0].fit
+    none = [one.way.id for one in computed[1:] if _same(one.fit, right)]
+    notes = without_effect(none)
+    if written.goes_on:
+        ends = ", ".join(str(one) for one in setting.words.eos_ids)
+        notes.append(
+            "the phone went on after a token that ends a text; give its runner the end tokens "
+            f"{ends}"
+        )
+    if written.cut:
+        notes.append(f"only the first {len(written.first)} tokens were looked at")
+    return notes
+
+
+def _candidate(one: Computed, right: Computed) -> Candidate:
+    fit = one.fit
+    likelihood = one.log_likelihood
+    return Candidate(
+        id=one.way.id,
+        cause=one.way.cause,
+        what=one.way.what,
+        log_likelihood=likelihood if math.isfinite(likelihood) else -math.inf,
+        tokens=len(fit.tokens),
+        agreeing=fit.agreeing,
+        temperature=None if fit.greedy else fit.temperature,
+        first_difference=fit.first_difference,
+        changes_nothing=one is not right and _same(fit, right.fit),
+    )
+
+
+def _same(fit: Fit, right: Fit) -> bool:
+    """Whether it gives the right computation's logits, after the prompt and for each token."""
+    if fit.tokens != right.tokens:
+        return False
+    largest = (fit.first_row - right.first_row).abs().max()
+    logs = torch.stack(fit.logs) - torch.stack(right.logs)
+    return bool(largest <= _SAME_LOGITS) and bool(logs[:, -1].abs().max() <= _SAME_LOGITS)
+
+
+def _degrees(fit: Fit) -> str:
+    return f"{fit.temperature:.2g}"

@@ -1,0 +1,84 @@
+"""What a phone wrote as tokens: known ones, or a text that a model's own tokens are found in.
+
+A text has many tokenizations, and a model writes others than its tokenizer does, garbled texts
+above all. So wherever the likeliest token fits the text, it is taken.
+"""
+
+from collections.abc import Sequence
+
+from quatrain.tokenizer import Tokenizer
+from quatrain.verify.explain.phone_output import PhoneOutput
+
+# What apps and pages put in the place of a character, each for one.
+_PLAIN = str.maketrans("\u00a0\u2018\u2019\u201c\u201d\u2013\u2014\u2026", " ''\"\"--.")
+
+
+class WrittenTokens:
+    """The tokens of `output` that are to be explained, at most `limit` of them.
+
+    `first` are those of the tokenizer, or the phone's own. `goes_on`: the phone went on after a
+    token that ends a text, which is cut off there. `cut`: more was written than is looked at.
+    """
+
+    def __init__(
+        self,
+        output: PhoneOutput,
+        words: Tokenizer,
+        prompt: Sequence[int],
+        eos_ids: Sequence[int],
+        limit: int,
+    ):
+        self._words, self._eos_ids = words, set(eos_ids)
+        if output.tokens is not None:
+            self._text = None
+            tokens = _without(output.tokens, list(prompt))
+        else:
+            self._text = self._shown(output.text or "", prompt)
+            tokens = continuation(words, self._text)
+        ends = [place for place, token in enumerate(tokens) if token in self._eos_ids]
+        kept = tokens[: ends[0]] if ends else tokens
+        self.goes_on = bool(ends) and len(tokens) > ends[0] + 1
+        self.cut = len(kept) > limit
+        self.first = kept[:limit]
+        if self._text is not None and len(self.first) < len(tokens):
+            self._text = self._text[: len(self._read(self.first))]
+
+    def refit(self, before: Sequence[int], token: int) -> list[int] | None:
+        """What is left, from `token` on, where the text goes on so after the tokens `before`; None
+        where it does not, or tokens are known."""
+        if self._text is None:
+            return None
+        read, text = self._read([*before, token]), self._text
+        if token in self._eos_ids and (before[-1:] == [token] or len(read) == len(text)):
+            return None
+        if text.translate(_PLAIN).startswith(read.translate(_PLAIN)):
+            return [token, *continuation(self._words, text[len(read) :])]
+        last = read.translate(_PLAIN).startswith(text.translate(_PLAIN))
+        return [token] if last and text else None
+
+    def _shown(self, text: str, prompt: Sequence[int]) -> str:
+        """The text without what stands around it, and without the prompt where that is shown."""
+        names = [token.content for token in self._words.model.get_added_tokens_decoder().values()]
+        self._hide = not any(name in text for name in names if name)
+        text = text.replace("\r\n", "\n").strip()
+        for echo in {self._words.decode(list(prompt), hide).strip() for hide in (True, False)}:
+            if echo and text.startswith(echo) and text != echo:
+                return text[len(echo) :].strip()
+        return text
+
+    def _read(self, tokens: Sequence[int]) -> str:
+        return self._words.decode(list(tokens), self._hide).lstrip()
+
+
+def continuation(words: Tokenizer, text: str) -> list[int]:
+    """The tokens of `text` as it stands within a text: some tokenizers begin one with a space."""
+    mark = words.encode("\n", add_special_tokens=False)
+    both = words.encode(f"\n{text}", add_special_tokens=False)
+    if mark and both[: len(mark)] == mark:
+        return both[len(mark) :]
+    return words.encode(text, add_special_tokens=False)
+
+
+def _without(tokens: list[int], prompt: list[int]) -> list[int]:
+    echoed = len(tokens) > len(prompt) and tokens[: len(prompt)] == prompt
+    return tokens[len(prompt) :] if echoed else tokens
