@@ -33,6 +33,7 @@ VERBS = (
     "evaluate",
     "diagnose",
     "release",
+    "explain",
 )
 
 HELP_OPTIONS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}

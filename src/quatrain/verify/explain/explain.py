@@ -124,7 +124,9 @@ class _Reading:
         self._fits: dict[str, Fit] = {}
         self._best = -math.inf
         if not self._written.first:
-            raise InputError("the phone wrote no token before one that ends a text")
+            raise InputError(
+                "the phone wrote nothing after the prompt, so there is nothing to explain"
+            )
         if "get_vocab_size" in model.metadata:
             check_token_ids(self._written.first, model.metadata["get_vocab_size"])
 

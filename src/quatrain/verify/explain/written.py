@@ -16,8 +16,8 @@ _PLAIN = str.maketrans("\u00a0\u2018\u2019\u201c\u201d\u2013\u2014\u2026", " ''\
 class WrittenTokens:
     """The tokens of `output` that are to be explained, at most `limit` of them.
 
-    `first` are those of the tokenizer, or the phone's own. `goes_on`: the phone went on after a
-    token that ends a text, which is cut off there. `cut`: more was written than is looked at.
+    `first` are those of the tokenizer, or the phone's own, up to the one that ends the text, where
+    that is known. `goes_on`: the phone went on after it. `cut`: more was written than is looked at.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class WrittenTokens:
             self._text = self._shown(output.text or "", prompt)
             tokens = continuation(words, self._text)
         ends = [place for place, token in enumerate(tokens) if token in self._eos_ids]
-        kept = tokens[: ends[0]] if ends else tokens
+        kept = tokens[: ends[0] + 1] if ends else tokens
         self.goes_on = bool(ends) and len(tokens) > ends[0] + 1
         self.cut = len(kept) > limit
         self.first = kept[:limit]
@@ -49,8 +49,9 @@ class WrittenTokens:
         if self._text is None:
             return None
         read, text = self._read([*before, token]), self._text
-        if token in self._eos_ids and (before[-1:] == [token] or len(read) == len(text)):
-            return None
+        ends = token in self._eos_ids
+        if ends and self._hide and (before[-1:] == [token] or len(read) == len(text)):
+            return None  # unseen: maybe once within the text, where the phone did not stop at it
         if text.translate(_PLAIN).startswith(read.translate(_PLAIN)):
             return [token, *continuation(self._words, text[len(read) :])]
         last = read.translate(_PLAIN).startswith(text.translate(_PLAIN))

@@ -1,0 +1,105 @@
+"""`quatrain explain`: what a text is that a phone wrote."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quatrain.commands._chat import Chat, ChatTemplate, System, TemplateVar, Tools, chat_options
+from quatrain.commands._common import (
+    Debug,
+    Json,
+    TokenizerFile,
+    check_program,
+    known_targets,
+    print_json,
+)
+from quatrain.commands._progress import shown_stages
+
+if TYPE_CHECKING:
+    from quatrain.verify.explain import Explanation
+
+Written = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PHONE.TXT",
+        help="What the phone wrote: its text, its token ids (a JSON list, or integers between "
+        'spaces), or a JSON object with "text" and "tokens".',
+    ),
+]
+Program = Annotated[
+    Path, typer.Option(metavar="MODEL.PTE", help="The program that the phone was given.")
+]
+Prompt = Annotated[str | None, typer.Option(metavar="TEXT", help="What the phone was asked.")]
+Phone = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID",
+        help="The phone or its GPU, such as pixel-8 or mali-g715; without it, any.",
+        autocompletion=known_targets,
+    ),
+]
+Runtime = Annotated[
+    str | None,
+    typer.Option(metavar="1.3", help="ExecuTorch version on the phone; without it, any."),
+]
+Expected = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="EXPECTED.JSON",
+        help="What `quatrain release` wrote; it has the prompts, so --prompt chooses one, or none "
+        "is needed.",
+    ),
+]
+
+
+def explain(
+    written: Written,
+    program: Program,
+    prompt: Prompt = None,
+    chat: Chat = False,
+    system: System = None,
+    tools: Tools = None,
+    template_var: TemplateVar = None,
+    chat_template: ChatTemplate = None,
+    phone: Phone = None,
+    runtime: Runtime = None,
+    expected: Expected = None,
+    tokenizer: TokenizerFile = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what a phone's output is: right, or the work of a defect or a mistake, and the fix.
+
+    Computes the right answer, each other arithmetic, each known defect that can be emulated, and
+    common mistakes with templates and tokenizers, and ranks them by how likely they make the text.
+
+    Example: `quatrain explain phone.txt --program model.pte --chat --prompt "Why is the sky blue?"`
+    """
+    said = chat_options(chat, system, tools, template_var, chat_template)
+    check_program(program)
+    from quatrain.verify.explain import explain_output, read_phone_output
+
+    found = explain_output(
+        read_phone_output(written), program, prompt, chat=chat, chat_options=said, phone=phone,
+        runtime=runtime, expected=expected, tokenizer=tokenizer, stages=shown_stages(),
+    )  # fmt: skip
+    if json:
+        print_json(found.as_dict())
+    else:
+        _print(found)
+
+
+def _print(found: "Explanation") -> None:
+    print(found.statement)
+    for line in found.evidence:
+        print(f"  {line}")
+    if found.fix:
+        print(f"fix: {found.fix}")
+    for note in found.notes:
+        print(f"note: {note}")
+    print(f"{'computed':<32}{'log likelihood':>15}{'likeliest tokens':>18}{'temperature':>13}")
+    for one in found.candidates[:5]:
+        agreeing = f"{one.agreeing} of {one.tokens}"
+        heat = "greedy" if one.temperature is None else f"{one.temperature:g}"
+        print(f"{one.id:<32}{one.log_likelihood:>15.1f}{agreeing:>18}{heat:>13}")
