@@ -30,7 +30,7 @@ from quatrain.runtime.load import load_runner
 from quatrain.smollm2 import fetch_smollm2
 from quatrain.stages import Stages
 from quatrain.targets.doctor import examine
-from quatrain.tokenizer import Tokenizer, copy_tokenizer_files, find_tokenizer
+from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.tokenizer.chat_prompt import ChatOptions
 from quatrain.verify.explain import PhoneOutput
 from quatrain.verify.explain.asked import Asked
@@ -119,7 +119,6 @@ def write_edited(source: Path, output: Path, edit: Any) -> None:
     program = open_program(source)
     edit(program)
     write_program(program, output)
-    copy_tokenizer_files(find_tokenizer(source), output)
 
 
 def weight_only(program: Program) -> None:
@@ -203,20 +202,22 @@ def explain_texts(
             outputs = [PhoneOutput(text=row["text"]) for row in written]
             found = explain_all(outputs, setting, Stages())
             for row, one in zip(written, found, strict=True):
-                add_verdict(verdicts, row, one.cause, one.candidate, one.candidates)
+                add_verdict(verdicts, texts, row, one.cause, one.candidate, one.candidates)
             for row in todo:
                 if not row["text"].strip():
-                    add_verdict(verdicts, row, "nothing written", None, [])
+                    add_verdict(verdicts, texts, row, "nothing written", None, [])
 
 
-def add_verdict(verdicts: Kept, row: dict, cause: str, candidate: str | None, ranked: Any) -> None:
-    same = {one.id for one in ranked if one.changes_nothing}
+def add_verdict(
+    verdicts: Kept, texts: Kept, row: dict, cause: str, candidate: str | None, ranked: Any
+) -> None:
+    healthy = texts.rows[f"reference 8da4w 0.0 {row['prompt']}"]["text"]
     top = [[one.id, round(one.log_likelihood, 1)] for one in ranked[:3]]
-    changed = row["defect"] not in same
     print(f"{row['key']}: {cause} {candidate} {top}", flush=True)
     verdicts.add(
-        row["key"], defect=row["defect"], cause=cause, candidate=candidate, changed=changed, top=top
-    )
+        row["key"], defect=row["defect"], cause=cause, candidate=candidate,
+        changed=row["text"] != healthy, top=top,
+    )  # fmt: skip
 
 
 def report(model: str, verdicts: Kept) -> None:

@@ -12,7 +12,7 @@ import transformers
 
 from quatrain.quantize.calibration import DEFAULT_TEXT
 
-_VOCABULARY, _LENGTH, _BATCH, _STEPS = 1024, 320, 8, 400
+_VOCABULARY, _LENGTH, _BATCH, _STEPS = 1024, 320, 4, 200
 
 
 def write_tiny_trained(folder: Path) -> None:

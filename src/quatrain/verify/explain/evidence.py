@@ -32,6 +32,11 @@ def rounding_said(rounding: Rounding) -> str:
     )
 
 
+def as_likely(names: list[str]) -> list[str]:
+    """What the text does not tell from the best."""
+    return [f"as likely by this text alone, and rarer: {', '.join(names)}"] if names else []
+
+
 def next_likeliest(ranked: list[tuple[str, float]]) -> list[str]:
     """How much likelier the first of (name, log likelihood) is than the second."""
     if len(ranked) < 2:
@@ -64,7 +69,5 @@ def against_expected(
 
 
 def without_effect(names: list[str]) -> list[str]:
-    """What would not change this answer."""
-    if not names:
-        return []
-    return [f"on this prompt the answer is the same with {', '.join(names)}"]
+    """The defects that do not change this answer."""
+    return [f"on this prompt these change nothing: {', '.join(names)}"] if names else []

@@ -116,7 +116,7 @@ class _Reading:
     def __init__(self, output: PhoneOutput, setting: Setting):
         shown, wrong = restored(output)
         model, words, prompt = setting.model, setting.words, setting.ways[0].prompt
-        most = min(_MOST, model.context - len(prompt))
+        most = min(_MOST, model.context - len(prompt) - 1)
         ends = end_ids(words.eos_ids, model.metadata)
         self._setting = setting
         self._written = WrittenTokens(shown, words, prompt, ends, most)
@@ -131,9 +131,10 @@ class _Reading:
             check_token_ids(self._written.first, model.metadata["get_vocab_size"])
 
     def left_to_do(self, way: Hypothesis) -> bool:
-        """Whether `way` was not looked at yet, or is near the best but for how a text is read."""
+        """Whether `way` was not looked at yet and could be the best one, or was, and could be but
+        for how a text is read."""
         if way.id not in self._fits:
-            return True
+            return -way.penalty > self._best
         return bool(self._other_readings(way))
 
     def add(self, way: Hypothesis, row: torch.Tensor) -> None:
@@ -157,7 +158,8 @@ class _Reading:
 
     def explained(self) -> Explanation:
         """The verdict."""
-        computed = [Computed(way, self._fits[way.id]) for way in self._setting.ways]
+        fits = self._fits
+        computed = [Computed(way, fits[way.id]) for way in self._setting.ways if way.id in fits]
         return explained(computed, self._written, self._decoding, self._setting)
 
     def _keep(self, way: Hypothesis, found: Fit) -> None:
@@ -176,7 +178,9 @@ class _Reading:
         return others
 
     def _near(self, way: Hypothesis) -> bool:
-        found = self._fits[way.id]
+        found = self._fits.get(way.id)
+        if found is None:
+            return False
         return found.whole and found.log_likelihood - way.penalty >= self._best - _NEAR
 
 

@@ -24,7 +24,7 @@ class Candidate:
         agreeing: How many of them are the likeliest ones.
         temperature: That fits best; None: always the likeliest token, but for rounding.
         first_difference: The place, from 0, of the first token that is not the likeliest one.
-        changes_nothing: Whether it answers this prompt as the right computation does.
+        changes_nothing: Whether it is a defect that leaves the answer to this prompt as it is.
     """
 
     id: str

@@ -20,7 +20,7 @@ _IMPOSSIBLE = -1e4  # nats: a token that a mask or a NaN forbids
 # A difference of two logits that each move by a spread is like a logistic one of this scale.
 _OF_SPREAD = math.sqrt(2) * math.sqrt(3) / math.pi
 _REFITS = 64  # so many tokens at most are read otherwise than the tokenizer has them
-_BATCHES = (8, 8, 16, 32, 64)  # tokens computed at a time: few first, as most are soon hopeless
+_BATCHES = (8, 32, 64)  # tokens computed at a time: few first, as most are soon hopeless
 
 
 @dataclass(frozen=True)

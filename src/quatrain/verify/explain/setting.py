@@ -42,8 +42,8 @@ def setting_of(
     model has not.
     """
     prompts = prompts_of(words, question.prompt, question.chat, question.options)
-    right, room = prompts[0].tokens, model.context - 1
-    check_prompt(right, room)
+    right, room = prompts[0].tokens, model.context - 2
+    check_prompt(right, room)  # a token must follow, and one more has room
     if "get_vocab_size" in model.metadata:
         check_token_ids(right, model.metadata["get_vocab_size"], words.model.id_to_token)
     prompts = [one for one in prompts if len(one.tokens) <= room]

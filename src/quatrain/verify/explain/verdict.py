@@ -8,6 +8,7 @@ import torch
 from quatrain.verify.explain.evidence import (
     against_expected,
     agreement,
+    as_likely,
     at_first_difference,
     next_likeliest,
     rounding_said,
@@ -20,6 +21,7 @@ from quatrain.verify.explain.setting import Setting
 from quatrain.verify.explain.unrelated import right_at_first, unrelated_logs
 from quatrain.verify.explain.written import WrittenTokens
 
+_NOT_TOLD = 1.0  # nats
 _SAME_LOGITS = 1e-5  # nats: but for the order of sums
 
 
@@ -56,7 +58,7 @@ def explained(
         evidence=_evidence(cause, best, right, ranked, setting),
         fix=_fix(cause, best, decoding, setting),
         tokens=len(right.fit.tokens),
-        candidates=[_candidate(one, right) for one in ranked],
+        candidates=[_candidate(one, _changes_nothing(one, computed)) for one in ranked],
         notes=_notes(written, computed, setting),
     )
 
@@ -109,8 +111,11 @@ def _evidence(
     if right.fit.first_difference is not None:
         lines.append(at_first_difference(right.fit, words))
         lines.append(rounding_said(setting.rounding))
-    rivals = [(one.way.id, one.log_likelihood) for one in ranked]
-    lines += next_likeliest(rivals) if cause != "unknown" else []
+    if cause != "unknown":
+        alike = [one for one in ranked[1:] if _as_likely(one.fit, best.fit)]
+        lines += as_likely([one.way.id for one in alike if not _same(one.fit, best.fit)])
+        others = [one for one in ranked[1:] if one not in alike]
+        lines += next_likeliest([(one.way.id, one.log_likelihood) for one in [best, *others]])
     lines += against_expected(right.fit.tokens, setting.question.expected, words)
     return lines
 
@@ -129,9 +134,7 @@ def _fix(cause: Cause, best: Computed, decoding: str | None, setting: Setting) -
 
 
 def _notes(written: WrittenTokens, computed: list[Computed], setting: Setting) -> list[str]:
-    right = computed[0].fit
-    none = [one.way.id for one in computed[1:] if _same(one.fit, right)]
-    notes = without_effect(none)
+    notes = without_effect([one.way.id for one in computed if _changes_nothing(one, computed)])
     if written.goes_on:
         ends = ", ".join(str(one) for one in setting.words.eos_ids)
         notes.append(
@@ -143,7 +146,7 @@ def _notes(written: WrittenTokens, computed: list[Computed], setting: Setting) -
     return notes
 
 
-def _candidate(one: Computed, right: Computed) -> Candidate:
+def _candidate(one: Computed, changes_nothing: bool) -> Candidate:
     fit = one.fit
     likelihood = one.log_likelihood
     return Candidate(
@@ -155,8 +158,23 @@ def _candidate(one: Computed, right: Computed) -> Candidate:
         agreeing=fit.agreeing,
         temperature=None if fit.greedy else fit.temperature,
         first_difference=fit.first_difference,
-        changes_nothing=one is not right and _same(fit, right.fit),
+        changes_nothing=changes_nothing,
     )
+
+
+def _changes_nothing(one: Computed, computed: list[Computed]) -> bool:
+    """Whether the defect of `one` leaves all as it is without, in the same arithmetic."""
+    return one.way.defect is not None and any(
+        _same(one.fit, other.fit)
+        for other in computed
+        if other.way.defect is None
+        and (other.way.prompt, other.way.arithmetic) == (one.way.prompt, one.way.arithmetic)
+    )
+
+
+def _as_likely(fit: Fit, best: Fit) -> bool:
+    """Whether the text alone does not tell it from the best one."""
+    return fit.whole and fit.log_likelihood >= best.log_likelihood - _NOT_TOLD
 
 
 def _same(fit: Fit, right: Fit) -> bool:
