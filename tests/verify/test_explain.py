@@ -77,7 +77,9 @@ def test_health_is_health(
         assert {"dq8ca-m-gt-k", "dq8ca-group-sums"} <= unchanged
 
 
-def test_another_schemes_output_fits_that_scheme(tiny: Tiny, words: Tokenizer, writes: Writes) -> None:
+def test_another_schemes_output_fits_that_scheme(
+    tiny: Tiny, words: Tokenizer, writes: Writes
+) -> None:
     """Once where the two write differently, which a model so small seldom does."""
     for start in range(40):
         prompt = " ".join(f"w{(start * 11 + i * 7) % 96}" for i in range(20))

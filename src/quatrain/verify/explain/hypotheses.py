@@ -22,9 +22,9 @@ from quatrain.verify.explain.prompts import Prompt
 
 Cause = Literal["right", "scheme", "template", "tokenizer", "defect"]
 
-_OTHER_ARITHMETIC, _OTHER_PROMPT = 8.0, 8.0
+_OTHER_ARITHMETIC, _OTHER_PROMPT = 8.0, 12.0
 # A defect that doctor finds in this program on this phone, and one that it does not.
-_DEFECT_FOUND, _DEFECT_NOT_FOUND = 8.0, 12.0
+_DEFECT_FOUND, _DEFECT_NOT_FOUND = 10.0, 14.0
 
 _COMPUTED_AS = {
     VULKAN_ARITHMETIC.name: (
@@ -113,4 +113,4 @@ def _with_defects(
         arithmetic = own if own.quantizes(2) else VULKAN_ARITHMETIC
         penalty = _DEFECT_FOUND if finding else _DEFECT_NOT_FOUND
         what = f"{defect}: {defect.effect}"
-        yield Hypothesis(defect, "defect", what, fix, prompt, arithmetic, defect, penalty)
+        yield Hypothesis(defect.value, "defect", what, fix, prompt, arithmetic, defect, penalty)
