@@ -27,6 +27,7 @@ from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.generate import generate
 from quatrain.runtime.load import load_runner
+from quatrain.runtime.sampling import Sampling
 from quatrain.smollm2 import fetch_smollm2
 from quatrain.stages import Stages
 from quatrain.targets.doctor import examine
@@ -97,8 +98,9 @@ def make_programs(model: str, folder: Path) -> dict[str, Path]:
         if model == "smollm2":
             quantize_model(fetch_smollm2(), checkpoint, method="rtn")
         else:
-            (folder / "float").mkdir(exist_ok=True)
-            write_tiny_trained(folder / "float")
+            if not (folder / "float" / "tokenizer.json").exists():
+                (folder / "float").mkdir(exist_ok=True)
+                write_tiny_trained(folder / "float")
             quantize_model(folder / "float", checkpoint, method="rtn", group_size=256)
     programs = {
         name: folder / f"{name}.pte" for name in ("8da4w", "weight-only", "half", "height-packed")
@@ -171,7 +173,7 @@ def write_texts(
         tokens = words.encode(text, add_special_tokens=not chat)
         found = generate(
             loaded[1], tokens, context=CONTEXT, max_new_tokens=NEW_TOKENS, eos_ids=words.eos_ids,
-            temperature=temperature, seed=number,
+            sampling=Sampling(temperature=temperature, seed=number),
         )  # fmt: skip
         written = words.decode(found.tokens)
         print(f"{key}: {written[:60]!r}", flush=True)

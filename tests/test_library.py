@@ -19,10 +19,10 @@ from typing import assert_type
 
 import quatrain
 from quatrain import (
-    Calibration, Checkpoint, Conversation, ConvertOptions, Divergence, Evaluation, ExportOptions,
-    ExportReport, FloatModel, Generation, InputError, Program, ProgramRunner, ProgramsPlan,
-    QuantizeReport, QuatrainError, Release, ReleaseSpec, Runner, Scheme, TextGeneration,
-    Tokenizer, Turn, VerifyReport,
+    Calibration, Checkpoint, Conversation, ConvertOptions, Divergence, Evaluation, Explanation,
+    ExportOptions, ExportReport, FloatModel, Generation, InputError, PhoneOutput, Program,
+    ProgramRunner, ProgramsPlan, QuantizeReport, QuatrainError, Release, ReleaseSpec, Runner,
+    Scheme, TextGeneration, Tokenizer, Turn, VerifyReport,
 )
 
 assert_type(quatrain.open_float_model("m.gguf"), FloatModel)
@@ -50,6 +50,9 @@ assert_type(quatrain.verify_program("m.pte", "c"), VerifyReport)
 evaluations = quatrain.evaluate_models(["m.pte", Path("c")], "text")
 assert_type(evaluations, list[Evaluation])
 assert_type(evaluations[0].against_first, Divergence | None)
+written = quatrain.read_phone_output(Path("phone.txt"))
+assert_type(written, PhoneOutput)
+assert_type(quatrain.explain_output(written, "m.pte", "x"), Explanation)
 spec = ReleaseSpec(phones=("pixel-8",), max_kl=0.2)
 assert_type(quatrain.make_release("m", Path("release"), spec), Release)
 def run(runner: Runner) -> None: ...

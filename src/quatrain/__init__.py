@@ -30,16 +30,20 @@ if TYPE_CHECKING:
     from quatrain.tokenizer import Tokenizer, find_tokenizer
     from quatrain.verify.divergence import Divergence
     from quatrain.verify.evaluate import Evaluation, evaluate_models
+    from quatrain.verify.explain.explain import explain_output
+    from quatrain.verify.explain.explanation import Explanation
+    from quatrain.verify.explain.phone_output import PhoneOutput, read_phone_output
     from quatrain.verify.verify import VerifyReport, verify_program
 
 __all__ = [
     "Calibration", "Checkpoint", "Conversation", "ConvertOptions", "Divergence", "Evaluation",
-    "ExportOptions", "ExportReport", "FloatModel", "Generation", "InputError", "Program",
-    "ProgramRunner", "ProgramsPlan", "QuantizeReport", "QuatrainError", "Release", "ReleaseSpec",
-    "Runner", "Sampling", "Scheme", "TextGeneration", "Tokenizer", "Turn",
-    "VerifyReport", "convert_model", "evaluate_models", "export_checkpoint", "find_tokenizer",
+    "Explanation", "ExportOptions", "ExportReport", "FloatModel", "Generation", "InputError",
+    "PhoneOutput", "Program", "ProgramRunner", "ProgramsPlan", "QuantizeReport", "QuatrainError",
+    "Release", "ReleaseSpec", "Runner", "Sampling", "Scheme", "TextGeneration", "Tokenizer",
+    "Turn", "VerifyReport", "convert_model", "evaluate_models", "explain_output",
+    "export_checkpoint", "find_tokenizer",
     "generate", "generate_text", "load_runner", "make_release", "open_checkpoint",
-    "open_float_model", "open_program", "plan_programs", "quantize_model",
+    "open_float_model", "open_program", "plan_programs", "quantize_model", "read_phone_output",
     "verify_program", "write_program",
 ]  # fmt: skip
 
@@ -65,6 +69,9 @@ _NAMES_OF_MODULE = {
     "quatrain.tokenizer": ("Tokenizer", "find_tokenizer"),
     "quatrain.verify.divergence": ("Divergence",),
     "quatrain.verify.evaluate": ("Evaluation", "evaluate_models"),
+    "quatrain.verify.explain.explain": ("explain_output",),
+    "quatrain.verify.explain.explanation": ("Explanation",),
+    "quatrain.verify.explain.phone_output": ("PhoneOutput", "read_phone_output"),
     "quatrain.verify.verify": ("VerifyReport", "verify_program"),
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from quatrain.errors import InputError
 from quatrain.runtime.generate import generate
 from quatrain.runtime.load import load_runner
 from quatrain.runtime.reference import ReferenceRunner
+from quatrain.runtime.sampling import Sampling
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.expected import ExpectedProgram, expected_answers, write_expected
 from quatrain.verify.explain import PhoneOutput, explain_output, read_phone_output
@@ -39,7 +40,7 @@ def writes(tiny: Tiny, words: Tokenizer) -> Writes:
         runner = ReferenceRunner(tiny.programs[scheme], defect)
         found = generate(
             runner, words.encode(prompt), context=64, max_new_tokens=count,
-            temperature=temperature, seed=1,
+            sampling=Sampling(temperature=temperature, seed=1),
         )  # fmt: skip
         return found.tokens
 

@@ -10,7 +10,12 @@ from quatrain.errors import InputError
 
 @dataclass(frozen=True)
 class PhoneOutput:
-    """The `text` that a phone showed, the `tokens` that it chose, or both; None where not known."""
+    """What a phone wrote: a text, token ids, or both.
+
+    Attributes:
+        text: What it showed; None where that is not known.
+        tokens: The token ids that it chose; None where they are not known.
+    """
 
     text: str | None = None
     tokens: list[int] | None = None
@@ -21,6 +26,9 @@ def read_phone_output(path: Path) -> PhoneOutput:
 
     A JSON list of integers, or two or more integers between white space, are token ids; a JSON
     object may have "text" and "tokens"; all else is text.
+
+    Args:
+        path: The file.
 
     Raises:
         InputError: Where it cannot be read, is empty, or its JSON object has neither.
