@@ -184,9 +184,9 @@ def explain_texts(
     programs: dict[str, Path], words: Tokenizer, prompts: Any, chat: bool, texts: Kept,
     verdicts: Kept,
 ) -> None:  # fmt: skip
-    for name in ("8da4w", "height-packed", "weight-only"):
-        model = findings = None
-        for number, prompt in enumerate(prompts):
+    opened: dict[str, tuple[ComputedProgram, list]] = {}
+    for number, prompt in enumerate(prompts):
+        for name in ("8da4w", "height-packed", "weight-only"):
             todo = [
                 row for row in texts.rows.values()
                 if row["prompt"] == number and row["program"].replace("half", "8da4w") == name
@@ -194,16 +194,15 @@ def explain_texts(
             ]  # fmt: skip
             if not todo:
                 continue
-            if model is None:
-                model = ComputedProgram(programs[name])
-                findings = examine(open_program(programs[name]))
-            setting = setting_of(
-                words, model, Asked(prompt, chat, ChatOptions()), findings or [], model.own
-            )
+            if name not in opened:
+                found = examine(open_program(programs[name]))
+                opened[name] = ComputedProgram(programs[name]), found
+            model, findings = opened[name]
+            question = Asked(prompt, chat, ChatOptions())
+            setting = setting_of(words, model, question, findings, model.own)
             written = [row for row in todo if row["text"].strip()]
             outputs = [PhoneOutput(text=row["text"]) for row in written]
-            found = explain_all(outputs, setting, Stages())
-            for row, one in zip(written, found, strict=True):
+            for row, one in zip(written, explain_all(outputs, setting, Stages()), strict=True):
                 add_verdict(verdicts, texts, row, one.cause, one.candidate, one.candidates)
             for row in todo:
                 if not row["text"].strip():
