@@ -26,7 +26,7 @@ from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.expected import ExpectedProgram, expected_answers, write_expected
 from quatrain.verify.explain import PhoneOutput, explain_output, read_phone_output
 from quatrain.verify.explain.computed import ComputedProgram
-from quatrain.verify.explain.decoding import lost_spaces, restored
+from quatrain.verify.explain.decoding import restored
 
 FLOAT, INT8 = "dq8ca-zp-binding-float", "dq8ca-zp-binding-int8"
 Writes = Callable[..., list[int]]
@@ -161,7 +161,6 @@ def test_pieces_of_a_vocabulary_are_read() -> None:
     text, wrong = restored(PhoneOutput(text=byte_level))
     assert text.text == "The sea is\nblue" and wrong
     assert restored(PhoneOutput(text="The sea")) == (PhoneOutput(text="The sea"), None)
-    assert lost_spaces("ThecapitalofFranceisParis.") and not lost_spaces("The capital")
 
 
 def test_an_xnnpack_program_runs_on_executorch(tiny_xnnpack: Path, words: Tokenizer) -> None:
@@ -189,6 +188,10 @@ def test_expected_json_knows_the_prompt(
     found = explain_output(garbled, program, TEXT, expected=expected)
     assert found.candidate == FLOAT
     assert found.evidence[-1].startswith("expected.json has the same first 0 tokens, then 'w")
+    with pytest.raises(InputError, match="is none of .*expected.json, which has 'w3 w9"):
+        explain_output(garbled, program, "another", expected=expected)
+    with pytest.raises(InputError, match="without a chat template"):
+        explain_output(garbled, program, TEXT, chat=True, expected=expected)
     with pytest.raises(InputError, match="its SHA-256 is"):
         explain_output(garbled, tiny.programs["weight-only"], TEXT, expected=expected)
 

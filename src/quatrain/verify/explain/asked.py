@@ -31,8 +31,10 @@ def asked(
     chat: bool,
     options: ChatOptions,
     expected: Path | None,
+    phone: str | None,
 ) -> Asked:
-    """Raises `InputError` where there is no prompt, or `expected` does not say which."""
+    """Raises `InputError` where there is no prompt, `expected` does not say which, or says that
+    it was asked otherwise."""
     if expected is None:
         if prompt is None:
             raise InputError(
@@ -40,13 +42,33 @@ def asked(
                 "expected.json, which has the prompts"
             )
         return Asked(prompt, chat, options)
-    answers = _answers(program, expected)
+    answers = _as_on(_answers(program, expected), phone)
     if prompt is not None:
-        answers = [one for one in answers if one.prompt == prompt]
-        if not answers:
-            return Asked(prompt, chat, options)
+        alike = [one for one in answers if one.prompt == prompt]
+        if not alike:
+            raise InputError(
+                f"--prompt {prompt!r}: is none of {expected}, which has {_prompts(answers)}; give "
+                "one of them, or leave --expected out"
+            )
+        answers = alike
     answer = _meant(output, words, answers, expected)
+    if options != ChatOptions() or (chat and not answer.chat):
+        raise InputError(
+            f"{expected}: says how the phone was asked {answer.prompt!r}: "
+            f"{'in the' if answer.chat else 'without a'} chat template, with nothing besides; "
+            "leave --chat and what goes with it out, or --expected"
+        )
     return Asked(answer.prompt, answer.chat, options, answer)
+
+
+def _as_on(answers: list[ExpectedAnswer], phone: str | None) -> list[ExpectedAnswer]:
+    """Those for the arithmetic of `phone`, where some are."""
+    named = [one for one in answers if one.as_on and one.as_on.partition("@")[0] == phone]
+    return named or [one for one in answers if one.as_on is None] or answers
+
+
+def _prompts(answers: list[ExpectedAnswer]) -> str:
+    return "; ".join(dict.fromkeys(repr(one.prompt) for one in answers))
 
 
 def _answers(program: Path, expected: Path) -> list[ExpectedAnswer]:
@@ -73,10 +95,9 @@ def _meant(
     best = max(alike)
     nearest = {one.prompt: one for one, n in zip(answers, alike, strict=True) if n == best}
     if best < _ALIKE or len(nearest) > 1:
-        known = "; ".join(dict.fromkeys(repr(one.prompt) for one in answers))
         raise InputError(
             f"{expected}: has several prompts, and what the phone wrote begins as no one answer "
-            f"to them; say which it was asked as --prompt: {known}"
+            f"to them; say which it was asked as --prompt: {_prompts(answers)}"
         )
     return next(iter(nearest.values()))
 

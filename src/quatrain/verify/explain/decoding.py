@@ -8,7 +8,6 @@ from quatrain.verify.explain.phone_output import PhoneOutput
 # How vocabularies write white space: byte-level BPE's, and SentencePiece's.
 _MARKS = {"\u0120": " ", "\u010a": "\n", "\u2581": " ", "<0x0A>": "\n"}
 _FEWEST = 3  # marks, that none is the text's own
-_LONG = 24  # characters that have white space in most languages
 
 
 def restored(output: PhoneOutput) -> tuple[PhoneOutput, str | None]:
@@ -19,11 +18,6 @@ def restored(output: PhoneOutput) -> tuple[PhoneOutput, str | None]:
     for mark, meant in _MARKS.items():
         text = text.replace(mark, meant)
     return replace(output, text=text), "it shows the vocabulary's pieces, not what they decode to"
-
-
-def lost_spaces(text: str) -> bool:
-    """Whether `text` is so long that it should have white space, and has none."""
-    return len(text.strip()) >= _LONG and not any(letter.isspace() for letter in text.strip())
 
 
 def decoded_otherwise(output: PhoneOutput, words: Tokenizer) -> str | None:

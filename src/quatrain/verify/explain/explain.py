@@ -75,12 +75,14 @@ def explain_output(
     words = Tokenizer.load(chosen_tokenizer(tokenizer, path))
     question = asked(
         output, words, path, prompt, chat, chat_options or ChatOptions(),
-        None if expected is None else Path(expected),
+        None if expected is None else Path(expected), phone,
     )  # fmt: skip
     with stages("load the program"):
         model = ComputedProgram(path)
         found = examine(open_program(path), profile, runtime) if model.own else []
-    as_on = None if phone is None else f"{phone}@{runtime}" if runtime else phone
+    as_on = f"{phone}@{runtime}" if phone and runtime else phone
+    if as_on is None and question.expected:
+        as_on = question.expected.as_on
     setting = setting_of(words, model, question, found, _own(model, as_on))
     return explain_all([output], setting, stages)[0]
 

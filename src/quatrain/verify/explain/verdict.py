@@ -21,6 +21,7 @@ from quatrain.verify.explain.setting import Setting
 from quatrain.verify.explain.unrelated import right_at_first, unrelated_logs
 from quatrain.verify.explain.written import WrittenTokens
 
+_RIGHT = "of the right computation"
 _NOT_TOLD = 1.0  # nats
 _SAME_LOGITS = 1e-5  # nats: but for the order of sums
 
@@ -105,9 +106,9 @@ def _evidence(
 ) -> list[str]:
     words, lines = setting.words, []
     if cause not in ("unknown", "right at first"):
-        lines.append(agreement(best.fit, f"under {best.way.id}"))
-    if best is not right:
-        lines.append(agreement(right.fit, "of the right computation"))
+        lines.append(agreement(best.fit, _RIGHT if best is right else f"under {best.way.id}"))
+    if best is not right or cause in ("unknown", "right at first"):
+        lines.append(agreement(right.fit, _RIGHT))
     if right.fit.first_difference is not None:
         lines.append(at_first_difference(right.fit, words))
         lines.append(rounding_said(setting.rounding))
