@@ -188,7 +188,7 @@ def test_expected_json_knows_the_prompt(
     found = explain_output(garbled, program, TEXT, expected=expected)
     assert found.candidate == FLOAT
     assert found.evidence[-1].startswith("expected.json has the same first 0 tokens, then 'w")
-    with pytest.raises(InputError, match="is none of .*expected.json, which has 'w3 w9"):
+    with pytest.raises(InputError, match=r"is none of .*expected\.json, which has 'w3 w9"):
         explain_output(garbled, program, "another", expected=expected)
     with pytest.raises(InputError, match="without a chat template"):
         explain_output(garbled, program, TEXT, chat=True, expected=expected)
