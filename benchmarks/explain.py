@@ -6,8 +6,8 @@ Phones are stood in for by the reference and, for every second prompt, by the GP
 round otherwise; of health also by a program in half precision on the GPU. 20 prompts; of each, what
 each defect writes, and five healthy texts of both schemes, greedy and sampled. The texts, not the
 token ids, are explained. It goes on where it was stopped. `tiny` is a small model trained on the
-spot, with groups of 256, of which prompts are long enough for dq8ca-m-gt-k; `smollm2` has
-neither.
+spot, whose prompts are long enough for dq8ca-m-gt-k; those of `smollm2` are not. dq8ca-group-sums
+is left out: Quatrain writes no program that has its trigger.
 """
 
 import argparse
@@ -101,7 +101,7 @@ def make_programs(model: str, folder: Path) -> dict[str, Path]:
             if not (folder / "float" / "tokenizer.json").exists():
                 (folder / "float").mkdir(exist_ok=True)
                 write_tiny_trained(folder / "float")
-            quantize_model(folder / "float", checkpoint, method="rtn", group_size=256)
+            quantize_model(folder / "float", checkpoint, method="rtn", group_size=128)
     programs = {
         name: folder / f"{name}.pte" for name in ("8da4w", "weight-only", "half", "height-packed")
     }
@@ -145,7 +145,9 @@ def cases(chat: bool) -> Iterator[tuple[str, int, str, str, str | None, float]]:
     """(key, prompt, device, program, defect, temperature) of each text."""
     for defect in EmulatedDefect:
         name = "height-packed" if defect == EmulatedDefect.HEIGHT_PACKED_EMBEDDING else "8da4w"
-        if chat and defect in (EmulatedDefect.GROUP_SUMS, EmulatedDefect.MORE_ROWS_THAN_SUMS):
+        if defect == EmulatedDefect.GROUP_SUMS:
+            continue
+        if chat and defect == EmulatedDefect.MORE_ROWS_THAN_SUMS:
             continue
         for number in range(len(QUESTIONS)):
             device = "gpu" if number % 2 else "reference"
