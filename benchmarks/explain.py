@@ -33,10 +33,10 @@ from quatrain.stages import Stages
 from quatrain.targets.doctor import examine
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.tokenizer.chat_prompt import ChatOptions
-from quatrain.verify.explain import PhoneOutput
 from quatrain.verify.explain.asked import Asked
 from quatrain.verify.explain.computed import ComputedProgram
 from quatrain.verify.explain.explain import explain_all
+from quatrain.verify.explain.phone_output import PhoneOutput
 from quatrain.verify.explain.setting import setting_of
 from tiny_trained import write_tiny_trained
 

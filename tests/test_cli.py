@@ -175,6 +175,10 @@ MISSING = [
     ["release", "nowhere", "-o", "{folder}/r"],
     ["diagnose", "nowhere"],
     ["diagnose", "{folder}", "--text", "nowhere.txt"],
+    ["explain", "nowhere.txt", "--program", "{file}", "--prompt", "x"],
+    ["explain", "{text}", "--program", "nowhere.pte", "--prompt", "x"],
+    ["explain", "{text}", "--program", "{file}", "--expected", "nowhere.json"],
+    ["explain", "{text}", "--program", "{file}", "--prompt", "x", "--tokenizer", "nowhere.json"],
 ]
 
 
@@ -190,7 +194,7 @@ for arguments in json.load(sys.stdin):
     except SystemExit as left:
         print(arguments[0], left.code, "torch" in sys.modules)
 """
-    paths = {"folder": tmp_path, "file": tmp_path / "m.pte"}
+    paths = {"folder": tmp_path, "file": tmp_path / "m.pte", "text": __file__}
     asked = [[text.format(**paths) for text in arguments] for arguments in MISSING]
     done = subprocess.run(
         [sys.executable, "-c", code], input=json.dumps(asked), capture_output=True, text=True

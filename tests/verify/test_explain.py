@@ -24,9 +24,10 @@ from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.sampling import Sampling
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.expected import ExpectedProgram, expected_answers, write_expected
-from quatrain.verify.explain import PhoneOutput, explain_output, read_phone_output
 from quatrain.verify.explain.computed import ComputedProgram
 from quatrain.verify.explain.decoding import restored
+from quatrain.verify.explain.explain import explain_output
+from quatrain.verify.explain.phone_output import PhoneOutput, read_phone_output
 
 FLOAT, INT8 = "dq8ca-zp-binding-float", "dq8ca-zp-binding-int8"
 Writes = Callable[..., list[int]]

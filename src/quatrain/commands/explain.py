@@ -13,11 +13,12 @@ from quatrain.commands._common import (
     check_program,
     known_targets,
     print_json,
+    read_text,
 )
 from quatrain.commands._progress import shown_stages
 
 if TYPE_CHECKING:
-    from quatrain.verify.explain import Explanation
+    from quatrain.verify.explain.explanation import Explanation
 
 Written = Annotated[
     Path,
@@ -77,11 +78,20 @@ def explain(
     Example: `quatrain explain phone.txt --program model.pte --chat --prompt "Why is the sky blue?"`
     """
     said = chat_options(chat, system, tools, template_var, chat_template)
+    from quatrain.verify.explain.phone_output import read_phone_output
+
+    output = read_phone_output(written)
     check_program(program)
-    from quatrain.verify.explain import explain_output, read_phone_output
+    if expected:
+        read_text(expected)
+    if tokenizer:
+        from quatrain.tokenizer.files import require_tokenizer
+
+        require_tokenizer(tokenizer)
+    from quatrain.verify.explain.explain import explain_output
 
     found = explain_output(
-        read_phone_output(written), program, prompt, chat=chat, chat_options=said, phone=phone,
+        output, program, prompt, chat=chat, chat_options=said, phone=phone,
         runtime=runtime, expected=expected, tokenizer=tokenizer, stages=shown_stages(),
     )  # fmt: skip
     if json:
