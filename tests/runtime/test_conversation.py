@@ -8,15 +8,19 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import create_pipe_input
 from tests.support.tiny_programs import shared_tiny
 
-from quatrain.commands.chat import _interruptible
+from quatrain.commands.chat import _interruptible, _typed
 from quatrain.errors import InputError
+from quatrain.program import open_program
 from quatrain.runtime.conversation import Conversation
-from quatrain.runtime.generate import generate
+from quatrain.runtime.generate import Generation, generate
 from quatrain.runtime.load import load_runner
 from quatrain.runtime.sampling import Sampling
 from quatrain.tokenizer import Tokenizer
@@ -114,11 +118,48 @@ def test_turns_from_standard_input_and_from_a_file(program, tmp_path):
     assert given.returncode == 0, given.stderr
     turns = [json.loads(line) for line in given.stdout.splitlines()]
     assert len(turns) == 2 and turns[0]["tokens"] == turns[1]["tokens"]
-    assert "[1 turns, " in given.stderr and "/nonsense is no command" in given.stderr
-    (tmp_path / "turns.txt").write_text("w5 w17\nw40\n")
+    # Of the answer's 4 tokens the last one is not computed.
+    assert "[1 turns, 7 of 64 tokens; the last prompt 4 tokens, 4 of them new, " in given.stderr
+    assert "/nonsense is no command" in given.stderr
+    # As Windows' editor writes it; U+2028 is within a turn.
+    (tmp_path / "turns.txt").write_bytes("\ufeffw5 w17\r\nw40\u2028w9\r\n".encode())
     read = quatrain("chat", program, "--file", tmp_path / "turns.txt", "--max-new-tokens", 4)
     assert read.returncode == 0, read.stderr
-    assert read.stdout.splitlines()[:2] == ["> w5 w17", turns[0]["text"]]
+    shown = read.stdout.split("\n")
+    assert shown[:3] == ["> w5 w17", turns[0]["text"], "> w40\u2028w9"]
+
+
+def test_the_tokens_computed_are_counted_where_the_model_ends_the_text():
+    ended = Generation([1, 2], [3, 4], [0.0] * 2, [0.0] * 2, "end of sequence", 0.5, 0.5)
+    assert (ended.decode_steps, ended.decode_tokens_per_second) == (2, 4.0)
+    assert replace(ended, stopped="length").decode_steps == 1
+    assert replace(ended, tokens=[]).decode_steps == 0
+
+
+def test_what_is_not_utf_8_is_refused(program):
+    words = Tokenizer.load(program.with_name("tokenizer.json"))
+    with pytest.raises(InputError, match=r"is not UTF-8: found '\\udcff' after 'w5 caf'; give it"):
+        words.encode(b"w5 caf\xff".decode(errors="surrogateescape"))
+
+
+def test_a_program_that_states_no_context_is_refused(program):
+    opened = open_program(program)
+    del opened.metadata["get_max_context_len"]
+    with pytest.raises(InputError, match="lacks the constant method get_max_context_len"):
+        Conversation(opened)
+
+
+def test_an_interrupt_between_answer_and_prompt_is_for_neither(capsys):
+    before = signal.getsignal(signal.SIGINT)
+    with create_pipe_input() as pipe, create_app_session(input=pipe):
+        lines = _typed()
+        pipe.send_text("hello\r")
+        assert next(lines) == "hello"
+        os.kill(os.getpid(), signal.SIGINT)
+        pipe.send_text("gone\x03")
+        pipe.send_text("\x04")
+        assert list(lines) == []
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_a_turn_that_cannot_be_answered_ends_a_file(program, tmp_path):

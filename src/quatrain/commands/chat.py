@@ -1,5 +1,6 @@
 """`quatrain chat`: several turns with a program, on the terminal or from a file."""
 
+import io
 import json as json_module
 import re
 import signal
@@ -88,7 +89,8 @@ def chat(
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     TextUntil(stop or ())
     options = chat_options(True, system, tools, template_var, chat_template)
-    said = None if file is None else read_text(file).splitlines()
+    # Not splitlines, for which characters within a turn end a line too.
+    said = None if file is None else read_text(file).removeprefix("\ufeff").split("\n")
     check_program(model)
     if tokenizer:
         from quatrain.tokenizer.files import require_tokenizer
@@ -108,7 +110,7 @@ def chat(
     elif sys.stdin.isatty():
         _converse(conversation, _typed(), json, forgiving=True)
     else:
-        _converse(conversation, sys.stdin, json)
+        _converse(conversation, _piped(), json)
 
 
 def _converse(
@@ -192,8 +194,8 @@ def _stats(conversation: "Conversation") -> str:
         return f"[no turns yet, context {conversation.context} tokens]"
     last: Turn = conversation.turns[-1]
     generation = last.generation
-    held = len(generation.prompt) + len(generation.tokens)
-    new = last.computed - max(0, len(generation.tokens) - 1)
+    held = len(generation.prompt) + generation.decode_steps
+    new = last.computed - generation.decode_steps
     return (
         f"[{len(conversation.turns)} turns, {held} of {conversation.context} tokens; the last "
         f"prompt {len(generation.prompt)} tokens, {new} of them new, in "
@@ -202,16 +204,31 @@ def _stats(conversation: "Conversation") -> str:
     )
 
 
+def _piped() -> Iterable[str]:
+    """The lines of standard input, UTF-8 wherever this is; the tokenizer refuses what is not."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
+    return sys.stdin
+
+
 def _typed() -> Iterator[str]:
     """What is typed on the terminal, up to Ctrl-D; Ctrl-C empties the line."""
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.output import create_output
 
-    session: PromptSession[str] = PromptSession()
+    # On the terminal also where the answers go to a file.
+    session: PromptSession[str] = PromptSession(output=create_output(always_prefer_tty=True))
     print("[/help shows commands; Ctrl-D ends the chat]", file=sys.stderr)
-    while True:
-        try:
-            yield session.prompt("> ")
-        except KeyboardInterrupt:
-            continue
-        except EOFError:
-            return
+    # A Ctrl-C too many, after an answer and before the prompt, is for neither.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        while True:
+            try:
+                line = session.prompt("> ")
+            except KeyboardInterrupt:
+                continue
+            except EOFError:
+                return
+            yield line
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -101,6 +101,11 @@ class Conversation:
         """
         program = program if isinstance(program, Program) else open_program(program)
         require_tokens_to_logits(program.path, program.metadata, "chat")
+        if "get_max_context_len" not in program.metadata:
+            raise InputError(
+                f"{program.path}: lacks the constant method get_max_context_len, by which a chat "
+                "knows when its context is full; export it anew, or take `quatrain run`"
+            )
         self._words = Tokenizer.load(chosen_tokenizer(tokenizer, program.path))
         self._options, self._sampling = options or ChatOptions(), sampling
         self._stop, self._max_new_tokens = tuple(stop), max_new_tokens
@@ -112,7 +117,7 @@ class Conversation:
             )
         chat_prompt(self._words, "Hello", self._options)
         runner = load_runner(program, device, emulate, arithmetic)
-        self.device, self.context = runner.device, int(runner.metadata["get_max_context_len"])
+        self.device, self.context = runner.device, int(program.metadata["get_max_context_len"])
         self.turns: list[Turn] = []
         self._vocabulary = runner.metadata.get("get_vocab_size")
         self._eos_ids = end_ids(self._words.eos_ids, runner.metadata)

@@ -72,8 +72,13 @@ class Generation:
     @property
     def decode_tokens_per_second(self) -> float:
         """Steps per second after the first token, which the prefill gives; 0 without any."""
-        steps = len(self.tokens) - 1 + (self.stopped == "end of sequence")
-        return steps / self.decode_seconds if steps > 0 and self.decode_seconds else 0.0
+        return self.decode_steps / self.decode_seconds if self.decode_seconds else 0.0
+
+    @property
+    def decode_steps(self) -> int:
+        """How many tokens were computed after the prompt, which gives the first: the last one is
+        not, unless what ends the text came after it."""
+        return max(0, len(self.tokens) - 1 + (self.stopped == "end of sequence"))
 
 
 @torch.inference_mode()

@@ -62,7 +62,17 @@ class Tokenizer:
             text: Special tokens written out in it (`<|im_end|>`) become themselves.
             add_special_tokens: Put the beginning-of-text token before it where the model was
                 trained so. Not for the text of `apply_chat`, whose template writes its own.
+
+        Raises:
+            InputError: Where it holds what Python makes of bytes that are not UTF-8.
         """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"the text is not UTF-8: found {text[error.start]!r} after "
+                f"{text[max(0, error.start - 20) : error.start]!r}; give it in UTF-8"
+            ) from error
         return self.model.encode(text, add_special_tokens=add_special_tokens).ids
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
