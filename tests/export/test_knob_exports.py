@@ -1,10 +1,12 @@
 """Programs of backbones that are no plain Llama compute what those do, on both backends."""
 
+from functools import cache
+
 import pytest
 import torch
 from tests.support.devices import DEVICES_OF
 from tests.support.families import LLAMA4
-from tests.support.knobs import ALL, LONGROPE, Peer, write_meta_folder
+from tests.support.knobs import ALL, LONGROPE, TINY, Peer, write_meta_folder
 from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
 from tests.support.rounding import assert_equal_but_for_rounding
@@ -12,6 +14,8 @@ from tests.support.thorough import thorough
 from typer.testing import CliRunner
 
 from quatrain.arithmetic import ARITHMETIC_OF
+from quatrain.backbone.params import config_from_params
+from quatrain.checkpoint.layout import float_shapes, table_shapes
 from quatrain.cli import build_app
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.program import open_program
@@ -20,7 +24,7 @@ from quatrain.program.inspect.sizes import cache_values
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.load import load_runner
 from quatrain.verify.eager import load_eager
-from quatrain.verify.layerwise import compare_layerwise
+from quatrain.verify.layerwise import TOLERANCE, compare_layerwise
 
 VULKAN, XNNPACK = ExportOptions(), ExportOptions(backend="xnnpack")
 VULKAN_FLOAT = ExportOptions(scheme="weight-only")
@@ -62,6 +66,68 @@ def test_knobs_that_all_layers_share_are_replicated(tmp_path):
     rows = len(ALL["input_prune_map"])
     report = _assert_program_equals_eager(tmp_path / "int4", VULKAN, tmp_path / "m.pte", rows)
     assert_as_planned(report, tmp_path / "int4")
+    assert not any("lowered by itself" in note for note in report.notes)
+
+
+# Knobs of families that are unlike Llama where every layer is, with four layers to copy.
+UNLIKE_LLAMA = {
+    "norms after alone, of all heads together, no gate, part of each head rotated": {
+        "pre_norm": False, "post_attention_norm": True, "post_ffn_norm": True,
+        "use_qk_norm": True, "qk_norm_before_rope": True, "qk_norm_whole": True,
+        "feed_forward_gate": False, "act_fn": "relu2", "partial_rotary_factor": 0.5,
+    },
+    "one layer norm, in parallel": {
+        "norm_type": "layer", "norm_bias": True, "parallel_residual": True,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def unlike_llama(tmp_path_factory):
+    """Makes the int4 checkpoint of one of them, once."""
+
+    @cache
+    def make(name):
+        folder = tmp_path_factory.mktemp("unlike")
+        fields = UNLIKE_LLAMA[name]
+        config = config_from_params({**TINY, **fields}, "params.json")
+        shapes = float_shapes(config) | {
+            f"{table}.weight": shapes[0] for table, shapes in table_shapes(config).items()
+        }
+        generator = torch.Generator().manual_seed(0)
+        state = {
+            name: torch.randn(shape, generator=generator) * shape[-1] ** -0.5
+            if len(shape) > 1
+            else 1.0 + 0.3 * torch.randn(shape, generator=generator)
+            for name, shape in shapes.items()
+        }
+        write_meta_folder(folder / "model", fields, state)
+        quantize_model(folder / "model", folder / "int4", embedding="int4", method="rtn")
+        return folder / "int4"
+
+    return make
+
+
+@pytest.mark.parametrize("name", UNLIKE_LLAMA)
+def test_layers_unlike_llamas_on_vulkan(name, unlike_llama, tmp_path):
+    checkpoint = unlike_llama(name)
+    report = _assert_program_equals_eager(checkpoint, VULKAN, tmp_path / "m.pte")
+    assert_as_planned(report, checkpoint)
+    assert not any("lowered by itself" in note for note in report.notes)
+    program = open_program(tmp_path / "m.pte")
+    assert len(program.delegates) == 1
+    names = {row.name for row in report.linears}
+    assert {linear.name for linear in find_linears(program.vulkan)} == names
+    runner = load_runner(tmp_path / "m.pte", "reference")
+    eager = load_eager(checkpoint, "8da4w", ARITHMETIC_OF["vulkan"])
+    compared = compare_layerwise(runner, eager, list(range(9)), TOLERANCE["float32"])
+    assert compared.first is None and compared.probes > 4 * len(eager.layers)
+
+
+@pytest.mark.parametrize("name", UNLIKE_LLAMA)
+def test_layers_unlike_llamas_on_xnnpack(name, unlike_llama, tmp_path):
+    report = _assert_program_equals_eager(unlike_llama(name), XNNPACK, tmp_path / "m.pte")
+    assert_as_planned(report, unlike_llama(name))
     assert not any("lowered by itself" in note for note in report.notes)
 
 

@@ -5,6 +5,7 @@ too. Every family has all of those that it can be read from: test_parity.py says
 has not.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,20 @@ LLAMA4 = {
     "no_rope_layer_interval": 4, "attention_chunk_size": 128, "floor_scale": 8192,
     "pad_token_id": 0, "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
 }  # fmt: skip
+MINISTRAL3_ROPE = YARN | {
+    "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.3,
+}  # fmt: skip
+OLMO3 = {
+    "sliding_window": 8, "num_hidden_layers": 4,
+    "rope_parameters": {"full_attention": YARN | {"attention_factor": 1.2},
+                        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}},
+}  # fmt: skip
+COHERE = {"logit_scale": 0.3, "tie_word_embeddings": True}
+GRANITE4 = {
+    "embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.4,
+    "logits_scaling": 2.5, "num_local_experts": 0, "shared_intermediate_size": 128,
+    "layer_types": ["full_attention"] * 3, "position_embedding_type": "rope",
+}  # fmt: skip
 # A GGUF does not say by what a Gemma scales its queries: its head dimension, but in the largest.
 GEMMA_GGUF = {"query_pre_attn_scalar": 16}
 
@@ -102,6 +117,40 @@ def yarn_figures(config: Any) -> dict[str, Any]:
         "rope_scaling_type": gguf.RopeScalingType.YARN,
         "rope_scaling_factor": rope["factor"],
         "rope_scaling_orig_ctx_len": rope["original_max_position_embeddings"],
+    }
+
+
+def half_rotated(config: Any) -> dict[str, Any]:
+    part = config.rope_parameters["partial_rotary_factor"]
+    return {"rope_dimension_count": int(config.head_dim * part)}
+
+
+def stablelm_figures(config: Any) -> dict[str, Any]:
+    head_dim = config.hidden_size // config.num_attention_heads
+    part = config.rope_parameters["partial_rotary_factor"]
+    return {
+        "rope_dimension_count": int(head_dim * part),
+        "parallel_residual": config.use_parallel_residual,
+        "layer_norm_eps": config.layer_norm_eps,
+        "layer_norm_rms_eps": None,
+    }
+
+
+def cohere_figures(config: Any) -> dict[str, Any]:
+    return {
+        "logit_scale": config.logit_scale,
+        "layer_norm_eps": config.layer_norm_eps,
+        "layer_norm_rms_eps": None,
+    }
+
+
+def olmo3_rope(config: Any) -> dict[str, Any]:
+    rope = config.rope_parameters["full_attention"]
+    return {
+        "rope_scaling_type": gguf.RopeScalingType.YARN,
+        "rope_scaling_factor": rope["factor"],
+        "rope_scaling_orig_ctx_len": rope["original_max_position_embeddings"],
+        "rope_scaling_attn_factors": 1.2 / (1 + 0.1 * math.log(rope["factor"])),
     }
 
 
@@ -226,6 +275,71 @@ ROWS = {
     ),
     "ernie with every bias": Row("ERNIE 4.5 dense", "Ernie4_5", {"head_dim": 16, "use_bias": True}),
     "helium": Row("Helium", "Helium", {"head_dim": 16}, quantized=True, fuzzed=True),
+    "ministral3": Row(
+        "Ministral 3", "Ministral3", {"head_dim": 16, "rope_parameters": MINISTRAL3_ROPE},
+        quantized=True, fuzzed=True,
+    ),
+    "glm": Row(
+        "GLM-4 (2024)", "Glm", {"head_dim": 16, "attention_bias": True, "pad_token_id": 0},
+        quantized=True, fuzzed=True, gguf=Conversion("chatglm", figures=half_rotated),
+    ),
+    "glm4": Row(
+        "GLM-4 (2025)", "Glm4", {"head_dim": 16, "attention_bias": True, "pad_token_id": 0},
+        quantized=True, fuzzed=True, gguf=Conversion("glm4", figures=half_rotated),
+    ),
+    "olmo2": Row(
+        "OLMo 2", "Olmo2", quantized=True, fuzzed=True, gguf=Conversion("olmo2"),
+    ),
+    "olmo3": Row(
+        "OLMo 3", "Olmo3", OLMO3, quantized=True, fuzzed=True,
+        gguf=Conversion("olmo2", figures=lambda config: window(config) | olmo3_rope(config)),
+    ),
+    "exaone4": Row(
+        "EXAONE 4", "Exaone4", {"sliding_window": 8, "num_hidden_layers": 4},
+        quantized=True, fuzzed=True, gguf=Conversion("exaone4", figures=window),
+    ),
+    "exaone4 without windows": Row(
+        "EXAONE 4", "Exaone4",
+        {"sliding_window": None, "layer_types": ["full_attention"] * 3},
+        gguf=Conversion("exaone4"),
+    ),
+    "stablelm": Row(
+        "StableLM 2", "StableLm", {"use_qkv_bias": True}, quantized=True, fuzzed=True,
+        gguf=Conversion("stablelm", figures=stablelm_figures),
+    ),
+    "stablelm, in parallel": Row(
+        "StableLM 2", "StableLm", {"use_parallel_residual": True},
+        gguf=Conversion("stablelm", figures=stablelm_figures),
+    ),
+    "cohere": Row(
+        "Command R", "Cohere", COHERE, quantized=True, fuzzed=True,
+        gguf=Conversion("command-r", figures=cohere_figures),
+    ),
+    "cohere2": Row(
+        "Command R7B", "Cohere2",
+        COHERE | {"num_hidden_layers": 4, "sliding_window": 8, "attention_bias": True},
+        quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "cohere2", figures=lambda config: window(config) | cohere_figures(config)
+        ),
+    ),
+    "arcee": Row(
+        "Arcee AFM", "Arcee", quantized=True, fuzzed=True,
+        gguf=Conversion("arcee", interleaved=True),
+    ),
+    "nemotron": Row(
+        "Nemotron, Minitron", "Nemotron", quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "nemotron", norms_plus_one=True,
+            figures=lambda config: half_rotated(config) | {
+                "layer_norm_eps": config.norm_eps, "layer_norm_rms_eps": None,
+            },
+        ),
+    ),
+    "granite 4": Row("Granite 4 dense", "GraniteMoeHybrid", GRANITE4, quantized=True, fuzzed=True),
+    "granite 4 without rotation": Row(
+        "Granite 4 dense", "GraniteMoeHybrid", GRANITE4 | {"position_embedding_type": None}
+    ),
     "cwm": Row(
         "CWM", "Cwm", {"head_dim": 16, "sliding_window": 8, "num_hidden_layers": 5},
         quantized=True, fuzzed=True,

@@ -72,7 +72,7 @@ def _figures(config: Any) -> dict[str, Any]:
         "head_count_kv": config.num_key_value_heads,
         "key_length": _head_dim(config),
         "value_length": _head_dim(config),
-        "layer_norm_rms_eps": config.rms_norm_eps,
+        "layer_norm_rms_eps": getattr(config, "rms_norm_eps", None),
         "rope_freq_base": rope.get("full_attention", rope)["rope_theta"],
     }
 

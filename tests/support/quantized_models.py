@@ -21,7 +21,7 @@ def write_quantized_model(folder: Path, model: transformers.PreTrainedModel, met
     tensors = _experts_one_by_one(load_file(file))
     rounded = {}
     for name in list(tensors):
-        if name.endswith("_proj.weight"):
+        if name.endswith(("_proj.weight", "_linear.weight")):
             values, scales = quantize_groups(tensors.pop(name), folders.GROUP)
             groups = values.unflatten(1, (-1, folders.GROUP))
             rounded[name] = (groups * scales[..., None]).flatten(1)

@@ -14,9 +14,9 @@ class Attention(nn.Module):
     """Queries, keys and values, rotated, attended over the KV cache, projected back.
 
     What a layer has beside that, its `Layer` and the config say: bias on the four projections,
-    RMS norm of each query and key head before or after the rotation (Qwen 3, Llama 4), no
-    rotation, queries that grow with their position, another layer's keys and values, a norm and
-    a gate on what each head attended to.
+    RMS norm of each query and key head before or after the rotation (Qwen 3, Llama 4) or of all
+    together (OLMo 2), no rotation, queries that grow with their position, another layer's keys and
+    values, a norm and a gate on what each head attended to.
     """
 
     def __init__(self, config: BackboneConfig, layer: Layer) -> None:
@@ -33,9 +33,10 @@ class Attention(nn.Module):
         self.norm_before_rope = config.qk_norm_before_rope
         self.q_norm_fn = self.k_norm_fn = None
         if layer.qk_norm:
-            self.q_norm_fn = RMSNorm(config.head_dim, config.norm_eps, config.qk_norm_affine)
+            self.q_norm_fn = _head_norm(config, queries)
             if owns_keys:
-                self.k_norm_fn = RMSNorm(config.head_dim, config.norm_eps, config.qk_norm_affine)
+                self.k_norm_fn = _head_norm(config, keys)
+        self.norm_whole = config.qk_norm_whole
         self.rotary = rotary_for(config) if layer.rope != "none" else None
         self.temperature = PositionTemperature(config) if layer.temperature else None
         self.scale_query = factor_or_none(_query_factor(config, layer))
@@ -86,10 +87,12 @@ class Attention(nn.Module):
         return (q, k) if self.norm_before_rope else self._normed(q, k)
 
     def _normed(self, q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return (
-            q if self.q_norm_fn is None else self.q_norm_fn(q),
-            k if self.k_norm_fn is None else self.k_norm_fn(k),
-        )
+        return self._normed_by(self.q_norm_fn, q), self._normed_by(self.k_norm_fn, k)
+
+    def _normed_by(self, norm: RMSNorm | None, heads: torch.Tensor) -> torch.Tensor:
+        if norm is None:
+            return heads
+        return norm(heads.flatten(2)).view(heads.shape) if self.norm_whole else norm(heads)
 
     def _scaled(self, q: torch.Tensor, start: int) -> torch.Tensor:
         if self.scale_query is not None:
@@ -101,7 +104,8 @@ class PositionTemperature(nn.Module):
     """By what the query at each position is multiplied where there is no rotation (Llama 4).
 
     `1 + attn_scale * ln(1 + floor((position + 1) / floor_scale))`, the scalable softmax of
-    Nakanishi (2025), "Scalable-Softmax Is Superior for Attention".
+    Nakanishi (2025), "Scalable-Softmax Is Superior for Attention". Ministral 3, whose layers are
+    rotated, counts from `position`.
     """
 
     factors: torch.Tensor
@@ -109,13 +113,20 @@ class PositionTemperature(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         positions = torch.arange(config.max_seq_len, device="cpu").float()
-        steps = torch.floor((positions + 1.0) / config.floor_scale)
+        first = 0.0 if config.attn_temperature_with_rope else 1.0
+        steps = torch.floor((positions + first) / config.floor_scale)
         factors = torch.log1p(steps) * config.attn_scale + 1.0
         self.register_buffer("factors", factors[:, None, None], persistent=False)
 
     def forward(self, start: int, length: int) -> torch.Tensor:
         """The factors [T, 1, 1] of positions start .. start + length - 1."""
         return self.factors.narrow(0, start, length)
+
+
+def _head_norm(config: BackboneConfig, channels: int) -> RMSNorm:
+    """Of each head, or of all `channels` of a projection."""
+    width = channels if config.qk_norm_whole else config.head_dim
+    return RMSNorm(width, config.norm_eps, config.qk_norm_affine)
 
 
 def _query_factor(config: BackboneConfig, layer: Layer) -> float:

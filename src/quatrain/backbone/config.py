@@ -42,6 +42,8 @@ class BackboneConfig:
     head_dim: int
     hidden_dim: int
     norm_eps: float = 1e-5
+    norm_type: Literal["rms", "layer"] = "rms"  # of the residual stream; of heads always rms
+    norm_bias: bool = False  # of layer norms
     max_seq_len: int = 2048
 
     # Rotary embedding: `use_hf_rope=False` rotates neighbouring pairs (Meta's layout, Q/K rows
@@ -72,6 +74,7 @@ class BackboneConfig:
     use_qk_norm: bool = False
     qk_norm_before_rope: bool = True  # a params.json that leaves it out means False
     qk_norm_affine: bool = True
+    qk_norm_whole: bool = False  # over all heads together, before the rotation
     qk_norm_without_rope: bool = True  # also where a layer has no rotary embedding
     scale_query_by: float = 1.0  # after its norm
     attention_multiplier: float | None = None  # in place of 1 / sqrt(head_dim)
@@ -86,13 +89,17 @@ class BackboneConfig:
     # without grow with the position.
     attention_chunk_size: int | None = None
     attn_temperature_tuning: bool = False
+    attn_temperature_with_rope: bool = False  # in every layer, from position 0 (Ministral 3)
     floor_scale: int = 8192
     attn_scale: float = 0.1
 
     # Feed-forward and residual stream.
-    act_fn: Literal["silu", "gelu", "gelu_approx"] = "silu"
+    act_fn: Literal["silu", "gelu", "gelu_approx", "relu2"] = "silu"
+    feed_forward_gate: bool = True  # without, there is no w3
     feed_forward_bias: bool = False  # of w1, w2 and w3, not of experts
     use_spin_quant: bool = False  # a Hadamard rotation before each w2
+    pre_norm: bool = True  # norms of what attention and feed-forward read
+    parallel_residual: bool = False  # both read the same norm of the stream
     post_attention_norm: bool = False
     post_ffn_norm: bool = False
     use_ffn_learnable_scales: bool = False
@@ -145,7 +152,7 @@ class BackboneConfig:
             qk_norm=self.use_qk_norm and (has_rope or self.qk_norm_without_rope),
             # Up to the first step of the scale all factors are 1.
             temperature=self.attn_temperature_tuning
-            and not has_rope
+            and (self.attn_temperature_with_rope or not has_rope)
             and self.max_seq_len >= self.floor_scale,
             attention_window=self._attention_window(slides, has_rope),
             kv_source=first_shared - 1 if index >= first_shared else None,

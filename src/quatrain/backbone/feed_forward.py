@@ -15,16 +15,23 @@ def silu(x: torch.Tensor) -> torch.Tensor:
     return x * torch.sigmoid(x)
 
 
+def squared_relu(x: torch.Tensor) -> torch.Tensor:
+    """`max(x, 0) ** 2` (So et al., 2021)."""
+    positive = F.relu(x)
+    return positive * positive
+
+
 _ACTIVATIONS = {
     "silu": silu,
+    "relu2": squared_relu,
     "gelu": F.gelu,
     "gelu_approx": partial(F.gelu, approximate="tanh"),
 }
 
 
 class FeedForward(nn.Module):
-    """`w2(act(w1(x)) * w3(x))`: x [1, T, dim] through hidden_dim and back. `hidden_dim`: of an
-    expert, which has no bias."""
+    """`w2(act(w1(x)) * w3(x))`, or `w2(act(w1(x)))` without a gate: x [1, T, dim] through
+    hidden_dim and back. `hidden_dim`: of an expert, which has no bias."""
 
     def __init__(self, config: BackboneConfig, hidden_dim: int | None = None) -> None:
         super().__init__()
@@ -32,8 +39,10 @@ class FeedForward(nn.Module):
         hidden_dim = hidden_dim or config.hidden_dim
         self.w1 = nn.Linear(config.dim, hidden_dim, bias=bias)
         self.w2 = nn.Linear(hidden_dim, config.dim, bias=bias)
-        self.w3 = nn.Linear(config.dim, hidden_dim, bias=bias)
+        gated = config.feed_forward_gate
+        self.w3 = nn.Linear(config.dim, hidden_dim, bias=bias) if gated else None
         self.activate = _ACTIVATIONS[config.act_fn]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.w2(self.activate(self.w1(x)) * self.w3(x))
+        hidden = self.activate(self.w1(x))
+        return self.w2(hidden if self.w3 is None else hidden * self.w3(x))

@@ -10,7 +10,7 @@ from quatrain.backbone.config import BackboneConfig, Layer
 from quatrain.backbone.feed_forward import FeedForward
 from quatrain.backbone.kv_cache import CachedAttention
 from quatrain.backbone.moe import MixtureOfExperts
-from quatrain.backbone.norm import InputScaledNorm, RMSNorm
+from quatrain.backbone.norm import InputScaledNorm, RMSNorm, stream_norm
 from quatrain.backbone.pruned_vocabulary import ExpandLogits, embedding_rows, output_rows
 from quatrain.backbone.residual import GatedResidual
 from quatrain.backbone.rope import Rope
@@ -18,7 +18,11 @@ from quatrain.backbone.scaling import SoftCap, factor_or_none
 
 
 class Block(nn.Module):
-    """One layer: attention and feed-forward, each on a normed copy of the residual stream."""
+    """One layer: attention and feed-forward, each on a normed copy of the residual stream.
+
+    Without norms before them (OLMo 2) each reads the stream itself; in parallel (Cohere) both read
+    one normed copy.
+    """
 
     def __init__(self, config: BackboneConfig, layer: Layer) -> None:
         super().__init__()
@@ -26,8 +30,10 @@ class Block(nn.Module):
         self.kv_source = layer.kv_source
         self.attention = Attention(config, layer)
         self.feed_forward = MixtureOfExperts(config) if layer.moe else FeedForward(config)
-        self.attention_norm = RMSNorm(config.dim, config.norm_eps)
-        self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
+        self.attention_norm = stream_norm(config) if config.pre_norm else None
+        parallel = config.parallel_residual
+        self.ffn_norm = stream_norm(config) if config.pre_norm and not parallel else None
+        self.parallel = parallel
         self.post_attention_norm, self.post_ffn_norm = _post_norms(config)
         self.scale_branch = factor_or_none(config.residual_multiplier)
         self.add_attn = GatedResidual(config.dim) if config.use_residual_gate else None
@@ -41,9 +47,12 @@ class Block(nn.Module):
         kv_source: CachedAttention | None = None,
     ) -> torch.Tensor:
         """x [B, T, dim] and the rest as for `Attention`; returns [B, T, dim]."""
-        branch = self.attention(self.attention_norm(x), angles, start, kv_source)
+        normed = x if self.attention_norm is None else self.attention_norm(x)
+        branch = self.attention(normed, angles, start, kv_source)
         x = self._add(x, branch, self.post_attention_norm, self.add_attn)
-        branch = self.feed_forward(self.ffn_norm(x))
+        if not self.parallel:
+            normed = x if self.ffn_norm is None else self.ffn_norm(x)
+        branch = self.feed_forward(normed)
         return self._add(x, branch, self.post_ffn_norm, self.add_ffn)
 
     def _add(
@@ -96,7 +105,7 @@ class Backbone(nn.Module):
                 self.tok_norm = RMSNorm(config.dim, config.norm_eps, affine=False)
             self.scale_embedding = factor_or_none(config.embedding_scale_factor)
         self.layers = nn.ModuleList(Block(config, plan) for plan in plans)
-        self.norm = RMSNorm(config.dim, config.norm_eps)
+        self.norm = stream_norm(config)
         self.output = self.output_intermediate = self.expand = None
         self.scale_logits = self.cap_logits = None
         if not hidden_output:

@@ -1,7 +1,18 @@
-"""Root mean square layer normalization (Zhang and Sennrich, 2019)."""
+"""Layer normalization by the root mean square (Zhang and Sennrich, 2019), or by mean and variance
+(Ba et al., 2016)."""
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+
+from quatrain.backbone.config import BackboneConfig
+
+
+def stream_norm(config: BackboneConfig) -> nn.Module:
+    """A norm of the residual stream [..., dim], of the config's type."""
+    if config.norm_type == "layer":
+        return LayerNorm(config.dim, config.norm_eps, config.norm_bias)
+    return RMSNorm(config.dim, config.norm_eps)
 
 
 class RMSNorm(nn.Module):
@@ -26,6 +37,24 @@ class RMSNorm(nn.Module):
         wide = x.float() if x.dtype != torch.float32 else x
         normed = wide * torch.rsqrt((wide * wide).mean(-1, keepdim=True) + self.eps)
         return (normed if x.dtype == torch.float32 else normed.to(x.dtype)) * self.weight
+
+
+class LayerNorm(nn.Module):
+    """`(x - mean) / sqrt(variance + eps) * weight + bias` over the last dimension: x [..., dim],
+    weight and bias [dim]; without `bias` zeros, which no checkpoint holds."""
+
+    def __init__(self, dim: int, eps: float, bias: bool) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim), requires_grad=False)
+        if bias:
+            self.bias = nn.Parameter(torch.zeros(dim), requires_grad=False)
+        else:
+            # On the CPU even where the module is built on the meta device: never loaded.
+            self.register_buffer("bias", torch.zeros(dim, device="cpu"), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
 class InputScaledNorm(nn.Module):

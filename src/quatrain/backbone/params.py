@@ -148,8 +148,6 @@ def _contradictions(config: BackboneConfig) -> Iterator[str]:
     rotated = int(config.head_dim * config.partial_rotary_factor)
     if not rotated or rotated % 2:
         yield f"partial_rotary_factor {config.partial_rotary_factor} rotates {rotated} channels"
-    if rotated < config.head_dim and not config.use_hf_rope:
-        yield "partial_rotary_factor is for use_hf_rope"
     for name in ("short", "long"):
         factors = getattr(config, f"rope_scaling_{name}_factor")
         if factors is not None and len(factors) != rotated // 2:
@@ -164,6 +162,18 @@ def _contradictions(config: BackboneConfig) -> Iterator[str]:
         yield f"num_kv_shared_layers {config.num_kv_shared_layers} leaves no layer with keys"
     if config.use_ffn_learnable_scales and config.post_ffn_norm:
         yield "use_ffn_learnable_scales and post_ffn_norm are two norms in one place"
+    if not config.pre_norm and not (config.post_attention_norm and config.post_ffn_norm):
+        yield "pre_norm is false, so post_attention_norm and post_ffn_norm must be true"
+    if config.parallel_residual and (not config.pre_norm or _follows_branches(config)):
+        yield "parallel_residual adds what attention and feed-forward give, with no norm or gate"
+    if config.norm_type == "layer" and _follows_branches(config):
+        yield "norm_type 'layer' is for norms before attention and feed-forward"
+    if config.norm_bias and config.norm_type != "layer":
+        yield "norm_bias is for norm_type 'layer'"
+    if config.qk_norm_whole and not config.qk_norm_before_rope:
+        yield "qk_norm_whole is a norm before the rotation, so it needs qk_norm_before_rope"
+    if not config.feed_forward_gate and config.num_experts:
+        yield "feed_forward_gate is false, and experts have one"
     if config.use_residual_gate and config.post_attention_norm:
         yield "use_residual_gate and post_attention_norm are two norms in one place"
     if config.num_activated_experts > max(config.num_experts, 1):
@@ -176,6 +186,16 @@ def _contradictions(config: BackboneConfig) -> Iterator[str]:
             # Whether a table of so many rows is in that order already, nothing would tell.
             yield f"{name} has all of {config.vocab_size} tokens in another order than their ids"
     yield from _unlike_kv_source(config)
+
+
+def _follows_branches(config: BackboneConfig) -> bool:
+    """Whether anything but a factor is between a branch and the residual stream."""
+    return (
+        config.post_attention_norm
+        or config.post_ffn_norm
+        or config.use_ffn_learnable_scales
+        or config.use_residual_gate
+    )
 
 
 def _is_identity(tokens: dict[int, int]) -> bool:

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from quatrain.backbone.config import BackboneConfig
@@ -11,9 +12,10 @@ from quatrain.backbone.config import BackboneConfig
 class Rope(nn.Module):
     """The cosines and sines of every position of the context, float32.
 
-    Each table is [max_seq_len, rotated / 2] for the interleaved layout; for the half-split
-    layout the same columns stand twice, [max_seq_len, rotated]; `rotated` is head_dim times
-    `partial_rotary_factor`. `local`: the tables of sliding-window layers.
+    Each table is [max_seq_len, head_dim / 2] for the interleaved layout, where planes that are not
+    rotated have an angle of 0; for the half-split layout the same columns stand twice,
+    [max_seq_len, rotated]; `rotated` is head_dim times `partial_rotary_factor`. `local`: the
+    tables of sliding-window layers.
     """
 
     cos: torch.Tensor
@@ -33,7 +35,11 @@ class Rope(nn.Module):
             angles = torch.cat((angles, angles), dim=-1)
         factor = 1.0 if local else config.rope_scaling_attention_factor
         for name, table in (("cos", angles.cos()), ("sin", angles.sin())):
-            self.register_buffer(name, table if factor == 1.0 else table * factor, persistent=False)
+            table = table if factor == 1.0 else table * factor
+            if not config.use_hf_rope:
+                rest = config.head_dim // 2 - table.shape[1]
+                table = F.pad(table, (0, rest), value=1.0 if name == "cos" else 0.0)
+            self.register_buffer(name, table, persistent=False)
 
     def forward(self, start: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The rows of positions start .. start + length - 1 of both tables."""

@@ -6,8 +6,10 @@ layers.{i}.attention.wo.weight              [dim, n_heads * head_dim]
 layers.{i}.attention.og.weight              [n_heads * head_dim, dim], with use_attn_o_gate
 layers.{i}.attention.{wq,wk,wv}.bias        with attention_qkv_bias
 layers.{i}.attention.wo.bias                with attention_output_bias
-layers.{i}.attention.{q,k}_norm_fn.weight   [head_dim], with use_qk_norm and qk_norm_affine
-layers.{i}.feed_forward.{w1,w3}.weight      [hidden_dim, dim] (gate, up)
+layers.{i}.attention.{q,k}_norm_fn.weight   [head_dim], with use_qk_norm and qk_norm_affine; with
+                                            qk_norm_whole as wide as the projection
+layers.{i}.feed_forward.{w1,w3}.weight      [hidden_dim, dim] (gate, up); w1 alone without
+                                            feed_forward_gate
 layers.{i}.feed_forward.w2.weight           [dim, hidden_dim] (down)
 layers.{i}.feed_forward.{w1,w2,w3}.bias     with feed_forward_bias
   in a mixture of experts, in place of these three:
@@ -15,7 +17,8 @@ layers.{i}.feed_forward.experts.{w1,w3}.weight   [num_experts, expert_dim, dim]
 layers.{i}.feed_forward.experts.w2.weight        [num_experts, dim, expert_dim]
 layers.{i}.feed_forward.shared_expert.{w1,w2,w3}.weight   the same without [num_experts]
 layers.{i}.feed_forward.router.weight       [num_experts, dim], floating point
-layers.{i}.{attention_norm,ffn_norm}.weight [dim]
+layers.{i}.{attention_norm,ffn_norm}.weight [dim], with pre_norm; with parallel_residual the first
+layers.{i}.{attention_norm,ffn_norm}.bias   [dim], with norm_bias; so has norm
 layers.{i}.post_attention_norm.weight       [dim], with post_attention_norm
 layers.{i}.post_ffn_norm.weight             [dim], with post_ffn_norm or use_ffn_learnable_scales
 layers.{i}.{add_attn,add_ffn}.gate          [dim], with use_residual_gate
@@ -49,7 +52,7 @@ def vector_shapes(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
         for index in range(config.n_layers)
         for name, shape in _layer_vectors(config, config.layer(index)).items()
     }
-    return shapes | {"norm.weight": (config.dim,)}
+    return shapes | _norm("norm", config)
 
 
 def embedding_shapes(config: BackboneConfig) -> list[tuple[int, int]]:
@@ -73,7 +76,10 @@ def _layer_linears(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
     if config.use_attn_o_gate:
         shapes["attention.og"] = (queries, config.dim)
     if not layer.moe:
-        return shapes | _feed_forward("feed_forward", config.dim, config.hidden_dim)
+        dense = _feed_forward("feed_forward", config.dim, config.hidden_dim)
+        if not config.feed_forward_gate:
+            del dense["feed_forward.w3"]
+        return shapes | dense
     one = _feed_forward("feed_forward.experts", config.dim, config.expert_dim)
     shared = _feed_forward("feed_forward.shared_expert", config.dim, config.expert_dim)
     return shapes | {name: (config.num_experts, *shape) for name, shape in one.items()} | shared
@@ -87,12 +93,19 @@ def _feed_forward(path: str, dim: int, hidden_dim: int) -> dict[str, tuple[int, 
     }
 
 
+def _norm(name: str, config: BackboneConfig) -> dict[str, tuple[int, ...]]:
+    """A norm of the residual stream."""
+    parts = ("weight", "bias") if config.norm_bias else ("weight",)
+    return {f"{name}.{part}": (config.dim,) for part in parts}
+
+
 def _layer_vectors(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
     stream = (config.dim,)
-    shapes: dict[str, tuple[int, ...]] = {
-        "attention_norm.weight": stream,
-        "ffn_norm.weight": stream,
-    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    if config.pre_norm:
+        shapes |= _norm("attention_norm", config)
+        if not config.parallel_residual:
+            shapes |= _norm("ffn_norm", config)
     if config.attention_qkv_bias:
         shapes["attention.wq.bias"] = (config.n_heads * config.head_dim,)
         if layer.kv_source is None:
@@ -102,12 +115,16 @@ def _layer_vectors(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
         shapes["attention.wo.bias"] = stream
     if config.feed_forward_bias and not layer.moe:
         hidden = (config.hidden_dim,)
-        shapes["feed_forward.w1.bias"] = shapes["feed_forward.w3.bias"] = hidden
+        shapes["feed_forward.w1.bias"] = hidden
+        if config.feed_forward_gate:
+            shapes["feed_forward.w3.bias"] = hidden
         shapes["feed_forward.w2.bias"] = stream
     if layer.qk_norm and config.qk_norm_affine:
-        shapes["attention.q_norm_fn.weight"] = (config.head_dim,)
+        whole = config.qk_norm_whole
+        queries, keys = (config.n_heads, config.n_kv_heads) if whole else (1, 1)
+        shapes["attention.q_norm_fn.weight"] = (queries * config.head_dim,)
         if layer.kv_source is None:
-            shapes["attention.k_norm_fn.weight"] = (config.head_dim,)
+            shapes["attention.k_norm_fn.weight"] = (keys * config.head_dim,)
     if config.post_attention_norm:
         shapes["post_attention_norm.weight"] = stream
     if config.post_ffn_norm or config.use_ffn_learnable_scales:

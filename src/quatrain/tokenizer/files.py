@@ -34,11 +34,12 @@ _FORMS = (TOKENIZER, TEKKEN, SENTENCEPIECE, VOCABULARY)
 # whatever tokenizer_config.json says.
 _GENERIC = (
     "mistral", "ministral", "ministral3", "mistral3", "phi3", "granite", "granitemoehybrid",
-    "ernie4_5", "glm4", "olmo2", "olmo3", "stablelm",
+    "ernie4_5", "glm", "glm4", "olmo2", "olmo3", "stablelm", "nemotron",
 )  # fmt: skip
 _CLASSES: dict[str, str] = {
     **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text"), "GemmaTokenizer"),
     **dict.fromkeys(("qwen2", "qwen3"), "Qwen2Tokenizer"),
+    **dict.fromkeys(("cohere", "cohere2"), "CohereTokenizer"),
     **dict.fromkeys(_GENERIC, "TokenizersBackend"),
 }
 _ALWAYS = ("qwen2", *_GENERIC)

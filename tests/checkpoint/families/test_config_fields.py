@@ -4,10 +4,13 @@ import json
 import re
 import time
 
+import gguf
 import pytest
 from tests.support.families import LLAMA3_ROPE, LLAMA4, ROWS
 from tests.support.peers import change_config, random_model, saved
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
+from quatrain.checkpoint.families import FAMILIES, gguf_reading, refused
 from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError
 
@@ -88,6 +91,21 @@ def test_another_model_type_is_refused(tmp_path):
     change_config(saved(random_model("Llama"), tmp_path), model_type="gpt2")
     with pytest.raises(InputError, match="model_type is 'gpt2'"):
         open_float_model(tmp_path)
+
+
+def test_a_model_type_that_people_ask_for_is_refused_by_what_it_has(tmp_path):
+    change_config(saved(random_model("Llama"), tmp_path), model_type="lfm2")
+    with pytest.raises(InputError, match=r"'lfm2' \(it has gated short convolutions.*expected"):
+        open_float_model(tmp_path)
+    with pytest.raises(InputError, match=r"qwen3moe \(it has experts whose.*expected"):
+        gguf_reading("qwen3moe", "m.gguf")
+
+
+def test_what_is_refused_by_name_is_known_to_others_and_to_no_family():
+    assert set(refused._MODEL_TYPES) <= set(CONFIG_MAPPING_NAMES)
+    assert not set(refused._MODEL_TYPES) & {family.hugging_face.model_type for family in FAMILIES}
+    assert set(refused._ARCHITECTURES) <= set(gguf.MODEL_ARCH_NAMES.values())
+    assert set(refused._ARCHITECTURES.values()) <= set(refused._MODEL_TYPES)
 
 
 @pytest.mark.parametrize("kind, fields, message", REFUSED)

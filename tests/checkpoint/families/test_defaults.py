@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from tests.support.families import GEMMA, LLAMA4
+from tests.support.families import GEMMA, LLAMA4, MINISTRAL3_ROPE
 from tests.support.peers import (
     TINY,
     TOLERANCE,
@@ -18,7 +18,13 @@ from tests.support.peers import (
     relative_error,
     saved,
 )
-from transformers import AutoConfig, Gemma3Config, Gemma3ForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+)
 
 from quatrain.checkpoint.families import FAMILIES
 from quatrain.checkpoint.hugging_face.config import params_of_config
@@ -27,6 +33,8 @@ from quatrain.errors import InputError
 
 # Stated by every config.json that is not the part of another.
 SIZES = {"hidden_size", "intermediate_size", "num_hidden_layers"}
+# What must be stated of a model_type whose usual models are not implemented.
+DENSE = {"granitemoehybrid": {"layer_types": ["attention"] * 32, "num_local_experts": 0}}
 GEMMA3_THETA = {"rope_theta": "global", "rope_local_base_freq": "local"}
 
 
@@ -64,9 +72,11 @@ def test_defaults_are_those_of_transformers(model_type):
     for name, value in family.defaults.items():
         assert class_default(kind, name) == value, name
     sizes = {name: class_default(kind, name) for name in SIZES}
-    fields = Recorded({**sizes, **family.defaults, "model_type": model_type})
+    dense = DENSE.get(model_type, {})
+    fields = Recorded({**sizes, **family.defaults, **dense, "model_type": model_type})
     params_of_config(fields, "config.json", set())
-    for name in fields.asked - set(family.defaults) - SIZES - {"rope_local_base_freq"}:
+    stated = {*family.defaults, *dense, *SIZES, "rope_local_base_freq"}
+    for name in fields.asked - stated:
         assert class_default(kind, name) in (None, False, model_type), name
 
 
@@ -141,6 +151,24 @@ def test_gemma3_as_the_hub_has_it(tmp_path):
     ours = prefill_then_decode(backbone_of(folder), tokens, 9)
     assert relative_error(ours, model(input_ids=tokens).logits[:, 8:]) < TOLERANCE
     assert open_float_model(folder).config.rope_linear_factor == 8.0
+
+
+def test_ministral3_as_the_hub_has_it(tmp_path):
+    """As the text part of a mistral3, whose text model may be a mistral, too."""
+    text = {**TINY, "model_type": "ministral3", "head_dim": 16, "rope_parameters": MINISTRAL3_ROPE}
+    vision = {"model_type": "pixtral", "hidden_size": 32, "intermediate_size": 32, "head_dim": 16,
+              "num_attention_heads": 2, "num_hidden_layers": 1, "image_size": 28,
+              "patch_size": 14}  # fmt: skip
+    torch.manual_seed(0)
+    config = Mistral3Config(text_config=text, vision_config=vision, tie_word_embeddings=False)
+    model = Mistral3ForConditionalGeneration(config).eval().requires_grad_(False)
+    folder = saved(model, tmp_path)
+    tokens = random_tokens(24)
+    ours = prefill_then_decode(backbone_of(folder), tokens, 9)
+    assert relative_error(ours, model(input_ids=tokens).logits[:, 8:]) < TOLERANCE
+    change_config(folder, text_config={**text, "model_type": None})
+    with pytest.raises(InputError, match="'mistral' or 'ministral3' in text_config"):
+        open_float_model(folder)
 
 
 @pytest.mark.parametrize("kind", ["Mistral", "Qwen2", "Gemma3"])

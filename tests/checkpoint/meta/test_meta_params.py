@@ -143,7 +143,7 @@ ALSO = (
     "input_prune_map", "output_prune_map", "rope_scaling_short_factor", "rope_scale_factor",
     "rope_scaling_long_factor", "max_position_embeddings", "original_max_position_embeddings",
     "num_kv_shared_layers", "sliding_window", "partial_rotary_factor", "use_qk_norm", "act_fn",
-    "rope_freq_base",
+    "rope_freq_base", "norm_type", "pre_norm", "parallel_residual", "feed_forward_gate",
 )  # fmt: skip
 OF_MOE = ("num_experts", "top_k", "interleave_moe_layer_step", "capacity_factor", "other")
 

@@ -14,6 +14,7 @@ from quatrain.checkpoint.families.family import (
     HuggingFaceReading,
     MetaReading,
 )
+from quatrain.checkpoint.families.refused import lacking
 from quatrain.errors import InputError
 
 
@@ -40,7 +41,8 @@ def hugging_face_reading(fields: dict[str, Any], source: str) -> HuggingFaceRead
     model_type = fields.get("model_type")
     if not isinstance(model_type, str) or model_type not in _BY_MODEL_TYPE:
         raise InputError(
-            f"{source}: model_type is {model_type!r}, expected one of {', '.join(_BY_MODEL_TYPE)}"
+            f"{source}: model_type is {model_type!r}{lacking(str(model_type))}, "
+            f"expected one of {', '.join(_BY_MODEL_TYPE)}"
         )
     return _BY_MODEL_TYPE[model_type]
 
@@ -56,7 +58,7 @@ def gguf_reading(architecture: str, source: str) -> GgufReading:
     reading = _BY_ARCHITECTURE.get(architecture)
     if reading is None:
         raise InputError(
-            f"{source}: its architecture is {architecture}, "
+            f"{source}: its architecture is {architecture}{lacking(architecture)}, "
             f"expected one of {', '.join(_BY_ARCHITECTURE)}"
         )
     return reading

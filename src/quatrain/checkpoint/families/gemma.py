@@ -4,10 +4,7 @@ sliding-window layers (Gemma 3)."""
 
 from dataclasses import replace
 
-import torch
-
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
@@ -21,6 +18,7 @@ from quatrain.checkpoint.hugging_face.fields import (
     refusal,
 )
 from quatrain.checkpoint.hugging_face.layer_types import FULL, SLIDING, layer_types
+from quatrain.checkpoint.hugging_face.norms import norms_plus_one
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_type, scaled_rope
 from quatrain.errors import InputError
 
@@ -67,20 +65,6 @@ _NAMES = {
 }
 _GGUF_NAMES = {"post_attention_norm": "post_attention_norm", "post_ffw_norm": "post_ffn_norm"}
 _ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_approx", "gelu": "gelu"}
-
-
-def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
-    """A Gemma norm multiplies by 1 + weight; the backbone's by weight."""
-    return LazyTensors(
-        {
-            name: _plus_one(tensor) if name.endswith("norm.weight") else tensor
-            for name, tensor in stored.stored.items()
-        }
-    )
-
-
-def _plus_one(tensor: StoredTensor) -> StoredTensor:
-    return StoredTensor(tensor.shape, torch.float32, lambda: tensor.load().float() + 1.0)
 
 
 def _gemma1(fields: Fields, source: str) -> Params:
@@ -173,7 +157,7 @@ _HUGGING_FACE2 = HuggingFaceReading(
     defaults=_DEFAULTS,
     params=_gemma2,
     names=_NAMES,
-    tensors=_tensors,
+    tensors=norms_plus_one,
     activations=_ACTIVATIONS,
     tied=True,
 )
@@ -190,7 +174,7 @@ GEMMA1 = Family(
         model_type="gemma",
         defaults=_DEFAULTS1,
         params=_gemma1,
-        tensors=_tensors,
+        tensors=norms_plus_one,
         # What the first releases call "gelu" was trained with the approximation by tanh.
         activations={"gelu_pytorch_tanh": "gelu_approx", "gelu": "gelu_approx"},
         tied=True,

@@ -1,8 +1,10 @@
-"""Mistral: every layer sees the last `sliding_window` tokens only. Ministral: some do."""
+"""Mistral: every layer sees the last `sliding_window` tokens only. Ministral: some do. Ministral 3:
+none does; queries grow with their position, and YaRN is the default."""
 
 from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
-from quatrain.checkpoint.hugging_face.fields import Fields, layer_count
+from quatrain.checkpoint.hugging_face.fields import Fields, integer, layer_count, number, object_of
 from quatrain.checkpoint.hugging_face.layer_types import window_of_all, window_where
+from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
 
 _DEFAULTS = {
     "num_attention_heads": 32,
@@ -15,12 +17,52 @@ _DEFAULTS = {
     "sliding_window": 4096,
 }
 
+_DEFAULTS3 = _DEFAULTS | {
+    "head_dim": 128,
+    "vocab_size": 131072,
+    "max_position_embeddings": 262144,
+    "rms_norm_eps": 1e-5,
+    "sliding_window": None,
+}
+_ROPE3 = {
+    "rope_type": "yarn",
+    "rope_theta": 1000000.0,
+    "factor": 16.0,
+    "original_max_position_embeddings": 16384,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "llama_4_scaling_beta": 0.1,
+}
+
 
 def _ministral(fields: Fields, source: str) -> Params:
     slides = fields.get("sliding_window") is not None
     return window_where(fields, [slides] * layer_count(fields, source), source)
 
 
+def _ministral3_rope(fields: Fields, source: str) -> Params:
+    """With the rotary embedding's figures stands by what queries grow."""
+    stated = object_of(fields, "rope_scaling", source) | object_of(
+        fields, "rope_parameters", source
+    )
+    scaling = stated or _ROPE3
+    return rope_params(fields if stated else fields | {"rope_parameters": _ROPE3}, source) | {
+        "attn_temperature_tuning": True,
+        "attn_temperature_with_rope": True,
+        "floor_scale": integer(scaling, "original_max_position_embeddings", source),
+        "attn_scale": number(scaling, "llama_4_scaling_beta", source),
+    }
+
+
 # A GGUF file of either calls it a llama, and is read as such.
 MISTRAL = Family(HuggingFaceReading("mistral", _DEFAULTS, params=window_of_all))
 MINISTRAL = Family(HuggingFaceReading("ministral", _DEFAULTS, params=_ministral))
+MINISTRAL3 = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="ministral3",
+        defaults=_DEFAULTS3,
+        part_of="mistral3",
+        params=window_of_all,
+        rope=_ministral3_rope,
+    )
+)

@@ -1,18 +1,13 @@
 """Phi-3 and Phi-4-mini: LongRoPE on part of each head; Q, K and V in one tensor, gate and up
 in another."""
 
-import re
-
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor, put_once
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields, integer, integer_or_none
+from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
 from quatrain.checkpoint.hugging_face.layer_types import window_of_all
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
-from quatrain.errors import InputError
-
-# A quantized matrix is cut as a floating-point one is: by rows, which its scales have too.
-_FUSED = re.compile(r"(.*)\.(qkv_proj|gate_up_proj)\.(weight|scales|zeros)")
 
 
 def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
@@ -26,28 +21,7 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
                      "v_proj": keys * head_dim},
         "gate_up_proj": {"gate_proj": hidden, "up_proj": hidden},
     }  # fmt: skip
-    apart: dict[str, StoredTensor] = {}
-    for name, tensor in stored.stored.items():
-        match = _FUSED.fullmatch(name)
-        if not match:
-            put_once(apart, name, tensor, source)
-            continue
-        rows = parts[match[2]]
-        if tensor.shape[0] != sum(rows.values()):
-            raise InputError(
-                f"{source}: {name} has {tensor.shape[0]} rows, expected {sum(rows.values())}"
-            )
-        first = 0
-        for part, count in rows.items():
-            named = f"{match[1]}.{part}.{match[3]}"
-            put_once(apart, named, _rows(tensor, first, count), source)
-            first += count
-    return LazyTensors(apart)
-
-
-def _rows(tensor: StoredTensor, first: int, count: int) -> StoredTensor:
-    shape = (count, *tensor.shape[1:])
-    return StoredTensor(shape, tensor.dtype, lambda: tensor.load()[first : first + count])
+    return rows_apart(stored, parts, source)
 
 
 def _rope(fields: Fields, source: str) -> Params:

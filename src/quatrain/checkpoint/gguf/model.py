@@ -129,6 +129,12 @@ def _with_fused_apart(file: GgufFile, fused: dict[str, dict[str, int]]) -> GgufF
     return replace(file, tensors=tensors)
 
 
+def _norm_eps(metadata: GgufMetadata) -> str:
+    of_layer_norms = "attention.layer_norm_epsilon"
+    has_these = metadata.get(of_layer_norms) is not None
+    return of_layer_norms if has_these else "attention.layer_norm_rms_epsilon"
+
+
 def _params(
     file: GgufFile, metadata: GgufMetadata, reading: GgufReading, names: set[str]
 ) -> dict[str, Any]:
@@ -147,7 +153,7 @@ def _params(
         "head_dim": metadata.head_dim(),
         "hidden_dim": metadata.number("feed_forward_length"),
         "vocab_size": embedding.shape[0],
-        "norm_eps": metadata.decimal("attention.layer_norm_rms_epsilon"),
+        "norm_eps": metadata.decimal(_norm_eps(metadata)),
         "rope_theta": metadata.decimal("rope.freq_base", 10000.0),
         "use_hf_rope": reading.half_split,
         **bias_params(names),

@@ -48,7 +48,7 @@ def params_of_config(fields: Fields, source: str, names: set[str]) -> dict[str, 
         "head_dim": integer_or_none(fields, "head_dim", source),
         "hidden_dim": integer(fields, "intermediate_size", source),
         "vocab_size": integer(fields, "vocab_size", source),
-        "norm_eps": number(fields, "rms_norm_eps", source),
+        "norm_eps": number(fields, _norm_eps(reading), source),
         "act_fn": _activation(fields, reading, source),
         "use_hf_rope": True,
         **bias_params(names),
@@ -57,6 +57,11 @@ def params_of_config(fields: Fields, source: str, names: set[str]) -> dict[str, 
         "max_seq_len": usual_context(integer(fields, "max_position_embeddings", source)),
     }
     return params | reading.rope(fields, source) | reading.params(fields, source)
+
+
+def _norm_eps(reading: HuggingFaceReading) -> str:
+    names = ("layer_norm_eps", "norm_eps")
+    return next((name for name in names if name in reading.defaults), "rms_norm_eps")
 
 
 def _activation(fields: Fields, reading: HuggingFaceReading, source: str) -> str:

@@ -1,4 +1,4 @@
-"""The text model inside a model that also sees, as the hub has Llama 4 and Gemma 3."""
+"""The text model inside a model that also sees, as the hub has Llama 4, Gemma 3 and Mistral 3."""
 
 import re
 
@@ -9,6 +9,8 @@ from quatrain.checkpoint.hugging_face.fields import Fields, refusal
 _TEXT = re.compile(r"(?:language_model\.|model\.language_model\.)(.+)")
 _OTHER = re.compile(r"(?:model\.)?(?:vision_model|vision_tower|multi_modal_projector)\..+")
 
+_SEVERAL = ("mistral3",)  # whose text model may be of one family or another
+
 
 def text_fields(fields: Fields, source: str) -> Fields:
     """config.json's fields with those of its text model in place of its own."""
@@ -18,6 +20,8 @@ def text_fields(fields: Fields, source: str) -> Fields:
     nested = fields.get("text_config")
     if not isinstance(nested, dict):
         raise refusal(fields, "text_config", "an object with the text model's fields", source)
+    if fields["model_type"] in _SEVERAL and nested.get("model_type") is None:
+        raise refusal(nested, "model_type", "'mistral' or 'ministral3' in text_config", source)
     outer = {name: value for name, value in fields.items() if name != "text_config"}
     return outer | {"model_type": text_type} | nested  # which may leave it out
 

@@ -13,7 +13,7 @@ from quatrain.backbone.attention import Attention
 from quatrain.backbone.feed_forward import FeedForward
 from quatrain.backbone.model import Backbone, Block
 from quatrain.backbone.moe import MixtureOfExperts
-from quatrain.backbone.norm import InputScaledNorm
+from quatrain.backbone.norm import InputScaledNorm, LayerNorm
 from quatrain.backbone.residual import FixedResidual
 from quatrain.backbone.scaling import Factor, SoftCap
 from quatrain.export.plan.sizes import Key, up_to
@@ -30,6 +30,7 @@ _INT4_LINEAR, _SUMS, _BIAS, _CUT_CHANNELS, _FLOAT_LINEAR = 458, 172, 115, 130, 3
 _QPARAMS, _NORM, _ATTENTION, _ROTARY, _FEED_FORWARD, _BLOCK = 510, 259, 1_162, 228, 253, 228
 _MASKED, _OF_WINDOW, _CAPPED, _MASK = 3_600, 600, 280, 1_400  # what attention has beyond its own
 _EMBEDDING, _INT4_EMBEDDING, _ELEMENT_WISE, _FACTOR = 314, 442, 140, 400
+_LAYER_NORM = 600
 _SHARED_INPUT = ("wk", "wv", "og", "w3")  # linears that read what another one reads
 
 # Of the file's root.
@@ -66,8 +67,9 @@ def _part_bytes(name: str, part: nn.Module) -> int:
     if isinstance(part, MixtureOfExperts):
         return _ELEMENT_WISE * (3 * len(part.experts) + 10 * part.activated)
     kinds = {
-        VulkanRMSNorm: _NORM, FeedForward: _FEED_FORWARD, Block: _BLOCK, nn.Linear: _FLOAT_LINEAR,
-        nn.Embedding: _EMBEDDING, Factor: _FACTOR, SoftCap: _ELEMENT_WISE, PositionMask: _MASK,
+        VulkanRMSNorm: _NORM, LayerNorm: _LAYER_NORM, FeedForward: _FEED_FORWARD, Block: _BLOCK,
+        nn.Linear: _FLOAT_LINEAR, nn.Embedding: _EMBEDDING, Factor: _FACTOR,
+        SoftCap: _ELEMENT_WISE, PositionMask: _MASK,
         FixedResidual: _ELEMENT_WISE + _FACTOR, InputScaledNorm: _NORM + _FACTOR,
     }  # fmt: skip
     return kinds.get(type(part), 0)

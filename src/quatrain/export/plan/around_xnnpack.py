@@ -14,7 +14,7 @@ from quatrain.backbone.attention import Attention
 from quatrain.backbone.feed_forward import FeedForward
 from quatrain.backbone.model import Backbone, Block
 from quatrain.backbone.moe import MixtureOfExperts
-from quatrain.backbone.norm import InputScaledNorm, RMSNorm
+from quatrain.backbone.norm import InputScaledNorm, LayerNorm, RMSNorm
 from quatrain.backbone.residual import FixedResidual
 from quatrain.backbone.rope import InterleavedRotary
 from quatrain.backbone.scaling import Factor, SoftCap
@@ -27,7 +27,7 @@ _DELEGATE, _FLOAT_DELEGATE, _BIAS = 912, 576, 160
 _ROOT, _NAMED_CONSTANT, _OF_A_DELEGATE, _METHOD, _INSTRUCTION, _VALUE = 1_875, 120, 89, 173, 49, 52
 _USUAL_INSTRUCTIONS, _VALUES_OF_AN_INSTRUCTION, _VALUES_OF_A_COPY = 11, 2.42, 4.5
 _INSTRUCTIONS: dict[type[nn.Module], int] = {
-    RMSNorm: 6, InputScaledNorm: 7, FeedForward: 3, Block: 2, Factor: 1, SoftCap: 3,
+    RMSNorm: 6, LayerNorm: 1, InputScaledNorm: 7, FeedForward: 3, Block: 2, Factor: 1, SoftCap: 3,
     FixedResidual: 2, OwnCacheSdpa: 24, MixtureOfExperts: 14,
 }  # fmt: skip
 _VIEWS_AND_ATTENTION, _INTERLEAVED, _HALF_SPLIT = 5, 32, 14

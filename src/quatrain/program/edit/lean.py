@@ -30,7 +30,7 @@ def _select_before_norms(graph: VulkanGraph) -> None:
         if select.kind != "aten.select_copy" or made is None:
             continue
         norm = graph.operators[made]
-        if norm.kind != "et_vk.rms_norm":
+        if norm.kind != "et_vk.rms_norm":  # a layer norm gives its mean and variance, too
             continue
         every = graph.tensor(norm.out)
         alone = def_use.consumers[norm.out] == [place] and norm.out not in graph.outputs

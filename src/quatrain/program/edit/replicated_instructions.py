@@ -117,11 +117,18 @@ class _Uses:
 
     def layer_starts(self) -> tuple[_Start, _Start]:
         """Where the second and the third layer begin."""
-        norms = [self._first_user(f"layers.{layer}.attention_norm.weight") for layer in (1, 2)]
+        norms = [self._first_norm(f"layers.{layer}") for layer in (1, 2)]
         # What both layers find: the position, the rotary tables' rows.
         shared = self._alive(norms[0]) & self._alive(norms[1])
         middle, last = (self._start_before(norm, shared) for norm in norms)
         return middle, last
+
+    def _first_norm(self, layer: str) -> int:
+        """Of attention's input, or, where that has none, of what attention gives."""
+        try:
+            return self._first_user(f"{layer}.attention_norm.weight")
+        except IrregularGraph:
+            return self._first_user(f"{layer}.post_attention_norm.weight")
 
     def _first_user(self, name: str) -> int:
         for value_id, index in self.first_use.items():

@@ -109,11 +109,22 @@ def _renumbered(
 
 
 def _middle_and_last(graph: VulkanGraph) -> tuple[_Span, _Span]:
-    """The second and third layer: each begins with the norm of its attention's input."""
-    starts = [_user_of(graph, f"layers.{layer}.attention_norm.weight") for layer in (1, 2)]
+    """The second and third layer: each begins with the norm of its attention's input, or, where
+    it has none, with what first reads that."""
+    entries = [_entry_of(graph, f"layers.{layer}") for layer in (1, 2)]
+    starts = [next(i for i, op in enumerate(graph.operators) if entry in op.args[:-1])
+              for entry in entries]  # fmt: skip
     end = _user_of(graph, "norm.weight")
-    entries = [graph.operators[start].args[0] for start in starts]
     return _Span(starts[0], starts[1], entries[0]), _Span(starts[1], end, entries[1])
+
+
+def _entry_of(graph: VulkanGraph, layer: str) -> int:
+    """The value that `layer` receives."""
+    try:
+        norm = _user_of(graph, f"{layer}.attention_norm.weight")
+    except IrregularGraph:
+        norm = _user_of(graph, f"{layer}.attention.wq.weight")
+    return graph.operators[norm].args[0]
 
 
 def _user_of(graph: VulkanGraph, tensor: str) -> int:

@@ -6,7 +6,7 @@ from quatrain.program.def_use import DefUse
 from quatrain.program.graph import Operator
 from quatrain.program.inspect.attentions import AttentionPlace, find_attentions
 
-_ACTIVATIONS = {"aten.sigmoid", "aten.silu", "aten.gelu"}
+_ACTIVATIONS = {"aten.sigmoid", "aten.silu", "aten.gelu", "aten.relu"}
 # Role -> the parameter's name in Meta's checkpoints.
 META_NAMES = {
     "q": "attention.wq", "k": "attention.wk", "v": "attention.wv", "o": "attention.wo",
@@ -93,7 +93,8 @@ class LinearRoles:
         return value
 
     def _feed_forward(self, operator: Operator, layer: int) -> None:
-        """`down(activation(gate) * up)`, where `activation` may be x * sigmoid(x)."""
+        """`down(activation(gate) * up)`, where `activation` may be x * sigmoid(x); without a gate
+        `down(relu(gate) * relu(gate))`."""
         gate = self._sources(operator.args[0])
         product = self._multiplication(operator.out)
         if operator.kind == "aten.sigmoid" and product is not None:

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from quatrain.backbone.kv_cache import CachedAttention
 from quatrain.backbone.model import Backbone
-from quatrain.backbone.norm import InputScaledNorm, RMSNorm
+from quatrain.backbone.norm import InputScaledNorm, LayerNorm, RMSNorm
 from quatrain.linear.embedding import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
 from quatrain.linear.int8 import Int8DynActInt8WeightLinear
@@ -21,6 +21,8 @@ from quatrain.quantize.distill.student_layers import (
     StudentEmbedding,
     StudentLinear,
 )
+
+_NORMS = (RMSNorm, InputScaledNorm, LayerNorm)
 
 
 class Student:
@@ -101,7 +103,7 @@ class Student:
             new = StudentLinear(integers, None, self._output)
         if new is not None:
             self.backbone.set_submodule(name, new)
-        elif isinstance(module, RMSNorm | InputScaledNorm) and f"{name}.weight" in self._trained:
+        elif isinstance(module, _NORMS) and f"{name}.weight" in self._trained:
             factor = Factor(module.weight)
             self._vectors[name] = module.weight.detach(), factor
             parametrize.register_parametrization(module, "weight", factor)

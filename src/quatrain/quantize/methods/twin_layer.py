@@ -47,7 +47,8 @@ class TwinLayer:
             if isinstance(linear, nn.Linear) and name in methods:
                 block.set_submodule(module, _TwinLinear(name, linear, self))
         for norm in (block.attention_norm, block.ffn_norm):
-            norm.register_forward_pre_hook(self._see_stream)
+            if norm is not None:
+                norm.register_forward_pre_hook(self._see_stream)
 
     def taken(self) -> dict[str, Rounded]:
         """What was rounded, by the names of the plan; of experts [E, N, K] and [E, N, groups]."""
@@ -117,7 +118,10 @@ def _factors_to_stream(block: Block) -> dict[str, float]:
     factor = 1.0 if block.scale_branch is None else float(block.scale_branch.factor)
     plain = {
         "attention.wo": block.post_attention_norm is None and block.add_attn is None,
-        "feed_forward.w2": block.post_ffn_norm is None and block.add_ffn is None,
+        # In parallel what wo gives has made up already for what the stream lacks.
+        "feed_forward.w2": block.post_ffn_norm is None
+        and block.add_ffn is None
+        and not block.parallel,
     }
     return {name: factor for name, is_plain in plain.items() if is_plain}
 

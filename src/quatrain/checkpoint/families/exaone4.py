@@ -1,0 +1,68 @@
+"""EXAONE 4: norms after attention and feed-forward in place of those before, QK norm; of the larger
+one three of four layers have a window, and the others no rotary embedding."""
+
+from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.hugging_face.fields import Fields, integer_or_none, layer_count
+from quatrain.checkpoint.hugging_face.layer_types import (
+    FULL,
+    SLIDING,
+    interval_of,
+    is_nth,
+    layer_types,
+    window_where,
+)
+
+_NORMS = {"pre_norm": False, "post_attention_norm": True, "post_ffn_norm": True}
+
+
+def _params(fields: Fields, source: str) -> Params:
+    layers = layer_count(fields, source)
+    if fields.get("sliding_window") is None:
+        return _NORMS | window_where(fields, [False] * layers, source)
+    kinds = layer_types(fields, source)
+    if kinds is None:
+        pattern = integer_or_none(fields, "sliding_window_pattern", source)
+        kinds = [FULL if is_nth(index, pattern) else SLIDING for index in range(layers)]
+    full = [index for index, kind in enumerate(kinds) if kind == FULL]
+    interval = interval_of(full, "layer_types", fields, source)
+    windows = window_where(fields | {"layer_types": kinds}, [], source)
+    return _NORMS | windows | {"no_rope_layer_interval": interval}
+
+
+def _gguf_params(metadata: GgufMetadata) -> Params:
+    window = metadata.window()
+    if window is None:
+        return _NORMS
+    count = min(metadata.count("block_count"), len(metadata.file.tensors))
+    kinds = [SLIDING if (index + 1) % 4 else FULL for index in range(count)]
+    return _NORMS | {"sliding_window": window, "layer_types": kinds, "no_rope_layer_interval": 4}
+
+
+EXAONE4 = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="exaone4",
+        defaults={
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "vocab_size": 102400,
+            "hidden_act": "silu",
+            "max_position_embeddings": 2048,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 10000.0,
+            "sliding_window": 4096,
+            "sliding_window_pattern": 4,
+        },
+        params=_params,
+        names={
+            "post_attention_layernorm": "post_attention_norm",
+            "post_feedforward_layernorm": "post_ffn_norm",
+        },
+    ),
+    gguf=GgufReading(
+        "exaone4",
+        half_split=True,
+        params=_gguf_params,
+        names={"post_attention_norm": "post_attention_norm", "post_ffw_norm": "post_ffn_norm"},
+    ),
+)

@@ -1,0 +1,76 @@
+"""GLM-4: pairs of neighbours in half of each head are rotated, gate and up are one tensor. That of
+2025 (`glm4`) norms what attention and feed-forward give, too."""
+
+from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.hugging_face.fields import Fields, integer
+from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
+from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
+
+_DEFAULTS = {
+    "num_attention_heads": 32,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+    "vocab_size": 151552,
+    "hidden_act": "silu",
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1.5625e-7,
+    "rope_theta": 10000.0,
+}
+_PARTLY_ROTATED = 0.5  # where config.json does not say
+_MORE_NORMS = {"post_attention_norm": True, "post_ffn_norm": True}
+
+
+def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+    hidden = integer(fields, "intermediate_size", source)
+    return rows_apart(stored, {"gate_up_proj": {"gate_proj": hidden, "up_proj": hidden}}, source)
+
+
+def _rope(fields: Fields, source: str) -> Params:
+    rotated = fields.get("partial_rotary_factor")
+    stated = {"partial_rotary_factor": _PARTLY_ROTATED if rotated is None else rotated}
+    return rope_params(fields | stated, source, partial=True) | {"use_hf_rope": False}
+
+
+def _gguf_params(metadata: GgufMetadata) -> Params:
+    rotated = metadata.number("rope.dimension_count", metadata.head_dim())
+    return {"partial_rotary_factor": rotated / metadata.head_dim()}
+
+
+def _gguf_fused(metadata: GgufMetadata) -> dict[str, dict[str, int]]:
+    hidden = metadata.count("feed_forward_length")
+    return {"ffn_up": {"ffn_gate": hidden, "ffn_up": hidden}}
+
+
+GLM = Family(
+    hugging_face=HuggingFaceReading("glm", _DEFAULTS, rope=_rope, tensors=_tensors),
+    gguf=GgufReading(
+        "chatglm",
+        half_split=False,
+        params=_gguf_params,
+        fused=_gguf_fused,
+        reads=frozenset({"rope.dimension_count"}),
+    ),
+)
+GLM4 = Family(
+    hugging_face=HuggingFaceReading(
+        "glm4",
+        _DEFAULTS,
+        params=lambda fields, source: _MORE_NORMS,
+        rope=_rope,
+        names={
+            "post_self_attn_layernorm": "post_attention_norm",
+            "post_mlp_layernorm": "post_ffn_norm",
+        },
+        tensors=_tensors,
+    ),
+    gguf=GgufReading(
+        "glm4",
+        half_split=False,
+        params=lambda metadata: _gguf_params(metadata) | _MORE_NORMS,
+        names={"post_attention_norm": "post_attention_norm", "post_ffw_norm": "post_ffn_norm"},
+        fused=_gguf_fused,
+        reads=frozenset({"rope.dimension_count"}),
+    ),
+)

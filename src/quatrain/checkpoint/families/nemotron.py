@@ -1,0 +1,52 @@
+"""Nemotron 3 and Minitron: layer norms whose weights are told from 1, half of each head rotated, a
+feed-forward without a gate that squares its relu."""
+
+from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.hugging_face.fields import Fields
+from quatrain.checkpoint.hugging_face.norms import norms_plus_one
+from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
+
+_UNLIKE_LLAMA = {"norm_type": "layer", "norm_bias": True, "feed_forward_gate": False}
+
+
+def _rope(fields: Fields, source: str) -> Params:
+    rotated = fields.get("partial_rotary_factor")
+    stated = {"partial_rotary_factor": 0.5 if rotated is None else rotated}
+    return rope_params(fields | stated, source, partial=True)
+
+
+def _gguf_params(metadata: GgufMetadata) -> Params:
+    rotated = metadata.number("rope.dimension_count", metadata.head_dim())
+    return _UNLIKE_LLAMA | {
+        "act_fn": "relu2",
+        "partial_rotary_factor": rotated / metadata.head_dim(),
+    }
+
+
+NEMOTRON = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="nemotron",
+        defaults={
+            "num_attention_heads": 48,
+            "vocab_size": 256000,
+            "hidden_act": "relu2",
+            "max_position_embeddings": 4096,
+            "norm_eps": 1e-5,
+            "rope_theta": 10000.0,
+        },
+        params=lambda fields, source: _UNLIKE_LLAMA,
+        rope=_rope,
+        names={"mlp.up_proj": "feed_forward.w1"},
+        tensors=norms_plus_one,
+        activations={"relu2": "relu2"},
+    ),
+    # A file holds the weights of norms as they are multiplied by.
+    gguf=GgufReading(
+        "nemotron",
+        half_split=True,
+        params=_gguf_params,
+        names={"ffn_up": "feed_forward.w1"},
+        reads=frozenset({"rope.dimension_count"}),
+    ),
+)

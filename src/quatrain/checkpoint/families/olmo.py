@@ -1,0 +1,77 @@
+"""OLMo 2 and 3: norms after attention and feed-forward in place of those before, and one of all
+query heads together, and of all key heads. Of OLMo 3 three of four layers have a window, and a
+rotary embedding that is not scaled."""
+
+from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.hugging_face.fields import Fields, layer_count, object_of, refusal
+from quatrain.checkpoint.hugging_face.layer_types import FULL, SLIDING, window_where
+from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, scaled_rope
+
+_DEFAULTS = {
+    "num_attention_heads": 32,
+    "vocab_size": 50304,
+    "hidden_act": "silu",
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+}
+_DEFAULTS3 = _DEFAULTS | {"rope_theta": 500000.0, "sliding_window": 4096}
+_NORMS = {
+    "pre_norm": False,
+    "post_attention_norm": True,
+    "post_ffn_norm": True,
+    "qk_norm_whole": True,
+}
+_NAMES = {
+    "post_attention_layernorm": "post_attention_norm",
+    "post_feedforward_layernorm": "post_ffn_norm",
+}
+
+
+def _olmo3(fields: Fields, source: str) -> Params:
+    slides = [(index + 1) % 4 != 0 for index in range(layer_count(fields, source))]
+    return _NORMS | window_where(fields, slides, source)
+
+
+def _olmo3_rope(fields: Fields, source: str) -> Params:
+    """Layers that see all tokens may be scaled, by `rope_scaling` or, since transformers 5, in
+    their part of `rope_parameters`; sliding layers have the same base, unscaled."""
+    by_layer = object_of(fields, "rope_parameters", source)
+    if by_layer and not by_layer.keys() & {FULL, SLIDING}:
+        full = rope_params(fields, source)
+        return full | {"local_rope_theta": full["rope_theta"]}
+    scaling = object_of(by_layer, FULL, source) | object_of(fields, "rope_scaling", source)
+    full = scaled_rope(fields, scaling, source)
+    local = scaled_rope(fields, object_of(by_layer, SLIDING, source), source)
+    if local.keys() != {"rope_theta", "partial_rotary_factor"}:
+        raise refusal(by_layer, SLIDING, "rope_type 'default' and rope_theta alone", source)
+    return full | {"local_rope_theta": local["rope_theta"]}
+
+
+def _gguf_params(metadata: GgufMetadata) -> Params:
+    """With a window it is an OLMo 3."""
+    window = metadata.window()
+    if window is None:
+        return _NORMS
+    count = min(metadata.count("block_count"), len(metadata.file.tensors))
+    kinds = [SLIDING if (index + 1) % 4 else FULL for index in range(count)]
+    local = metadata.decimal("rope.freq_base", 10000.0)
+    return _NORMS | {"sliding_window": window, "layer_types": kinds, "local_rope_theta": local}
+
+
+OLMO2 = Family(
+    hugging_face=HuggingFaceReading(
+        "olmo2", _DEFAULTS, params=lambda fields, source: _NORMS, names=_NAMES
+    ),
+    gguf=GgufReading(
+        "olmo2",
+        half_split=True,
+        params=_gguf_params,
+        names={"post_attention_norm": "post_attention_norm", "post_ffw_norm": "post_ffn_norm"},
+    ),
+)
+# A GGUF file of one calls it an olmo2, and is read as such.
+OLMO3 = Family(
+    HuggingFaceReading("olmo3", _DEFAULTS3, params=_olmo3, rope=_olmo3_rope, names=_NAMES)
+)
