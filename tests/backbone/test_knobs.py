@@ -117,7 +117,7 @@ def test_a_tied_table_that_was_cut_too_far(output, tmp_path):
         ({"parallel_residual": True, "use_residual_gate": True}, "with no norm or gate"),
         ({"norm_type": "layer", "post_ffn_norm": True}, "norms before attention and feed-forward"),
         ({"norm_bias": True}, "norm_bias is for norm_type 'layer'"),
-        ({"use_qk_norm": True, "qk_norm_whole": True}, "needs qk_norm_before_rope"),
+        ({"qk_norm_whole": True, "qk_norm_before_rope": False}, "needs qk_norm_before_rope"),
         ({"feed_forward_gate": False, "num_experts": 2}, "experts have one"),
         ({"partial_rotary_factor": 0.1}, "rotates 1 channels"),
         ({"use_hf_rope": True, "partial_rotary_factor": 1.5}, "expected at most 1"),

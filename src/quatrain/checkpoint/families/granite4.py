@@ -1,0 +1,57 @@
+"""Granite 4 dense: a Granite 3 in the files of a hybrid, of which all layers have attention, and a
+shared expert alone."""
+
+from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
+from quatrain.checkpoint.families import granite
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.hugging_face.fields import Fields, integer, layer_count, refusal
+from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
+from quatrain.errors import InputError
+
+_DENSE = "the dense ones of Granite 4.0 are 350m, 1b and micro, without an h"
+
+
+def _params(fields: Fields, source: str) -> Params:
+    kinds = fields.get("layer_types", fields.get("layers_block_type"))
+    layers = layer_count(fields, source)
+    if kinds not in (["attention"] * layers, ["full_attention"] * layers):
+        raise InputError(
+            f"{source}: some layers are Mamba's (layer_types), which this backbone does not "
+            f"implement; {_DENSE}"
+        )
+    if integer(fields, "num_local_experts", source, least=0):
+        raise InputError(
+            f"{source}: num_local_experts is {fields['num_local_experts']}, and experts whose "
+            f"answers are weighed are not implemented; {_DENSE}"
+        )
+    rotated = fields.get("position_embedding_type")
+    if rotated not in (None, "rope", "nope"):
+        raise refusal(fields, "position_embedding_type", "'rope', 'nope' or null", source)
+    return granite.GRANITE.hugging_face.params(fields, source) | {
+        "hidden_dim": integer(fields, "shared_intermediate_size", source),
+        "no_rope_layer_interval": None if rotated == "rope" else 1,
+    }
+
+
+def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+    hidden = integer(fields, "shared_intermediate_size", source)
+    return rows_apart(stored, {"input_linear": {"gate_proj": hidden, "up_proj": hidden}}, source)
+
+
+GRANITE4 = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="granitemoehybrid",
+        defaults={
+            **granite.GRANITE.hugging_face.defaults,
+            "num_local_experts": 8,
+            "shared_intermediate_size": 1024,
+        },
+        params=_params,
+        names={
+            "shared_mlp.gate_proj": "feed_forward.w1",
+            "shared_mlp.up_proj": "feed_forward.w3",
+            "shared_mlp.output_linear": "feed_forward.w2",
+        },
+        tensors=_tensors,
+    )
+)
