@@ -1,8 +1,8 @@
 """Granite 4 dense: a Granite 3 in the files of a hybrid, of which all layers have attention, and a
 shared expert alone."""
 
-from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
 from quatrain.checkpoint.families import granite
+from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.hugging_face.fields import Fields, integer, layer_count, refusal
 from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
