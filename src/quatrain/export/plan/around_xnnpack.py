@@ -27,7 +27,7 @@ _DELEGATE, _FLOAT_DELEGATE, _BIAS = 912, 576, 160
 _ROOT, _NAMED_CONSTANT, _OF_A_DELEGATE, _METHOD, _INSTRUCTION, _VALUE = 1_875, 120, 89, 173, 49, 52
 _USUAL_INSTRUCTIONS, _VALUES_OF_AN_INSTRUCTION, _VALUES_OF_A_COPY = 11, 2.42, 4.5
 _INSTRUCTIONS: dict[type[nn.Module], int] = {
-    RMSNorm: 6, LayerNorm: 1, InputScaledNorm: 7, FeedForward: 3, Block: 2, Factor: 1, SoftCap: 3,
+    RMSNorm: 6, LayerNorm: 4, InputScaledNorm: 7, FeedForward: 3, Block: 2, Factor: 1, SoftCap: 3,
     FixedResidual: 2, OwnCacheSdpa: 24, MixtureOfExperts: 14,
 }  # fmt: skip
 _VIEWS_AND_ATTENTION, _INTERLEAVED, _HALF_SPLIT = 5, 32, 14
@@ -73,4 +73,5 @@ def _is_replicated(backbone: Backbone) -> bool:
     config = backbone.config
     kinds = {config.layer(index) for index in range(1, config.n_layers)}
     experts = any(isinstance(part, MixtureOfExperts) for part in backbone.modules())
-    return config.n_layers >= LAYERS and len(kinds) == 1 and not experts
+    steady = config.pre_norm  # else what layers hand on lies in two places by turns
+    return config.n_layers >= LAYERS and len(kinds) == 1 and not experts and steady
