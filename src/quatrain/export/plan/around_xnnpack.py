@@ -65,6 +65,7 @@ def _instructions(part: nn.Module) -> int:
         if isinstance(below, Attention):
             rotated = _INTERLEAVED if isinstance(below.rotary, InterleavedRotary) else _HALF_SPLIT
             total += _VIEWS_AND_ATTENTION + rotated * (below.rotary is not None)
+            total += 2 * below.norm_whole  # views of all heads together
     return total
 
 
