@@ -77,6 +77,7 @@ NOT_IMPLEMENTED = [
     ("SmolLM3", {"no_rope_layers": [0, 1, 1], "pad_token_id": 0}, "every n-th layer only"),
     ("Gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
     ("Llama", {"hidden_act": "relu"}, "'hidden_act' is 'relu'"),
+    ("GraniteMoeHybrid", {"layer_types": ["full_attention"] * 3}, "num_local_experts is 8, and"),
 ]
 
 

@@ -46,7 +46,7 @@ def build(checkpoint, options):
     """The backbone as the exporter has it before lowering, and the program's metadata."""
     opened = open_checkpoint(checkpoint)
     backbone = build_backbone(opened.config, opened.tensors, options.scheme)
-    metadata = metadata_methods(backbone, opened.params)
+    metadata = metadata_methods(backbone, opened.params, "vulkan")
     to_vulkan_operators(backbone)
     return backbone, metadata
 

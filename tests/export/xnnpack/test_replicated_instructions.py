@@ -92,7 +92,7 @@ class Instructions:
 def lower_in_full(checkpoint, path):
     opened = open_checkpoint(checkpoint)
     backbone = build_backbone(opened.config, opened.tensors, "8da4w")
-    metadata = metadata_methods(backbone, opened.params)
+    metadata = metadata_methods(backbone, opened.params, "xnnpack")
     to_cpu_operators(backbone)
     write_xnnpack_program(backbone, metadata, path, Stages())
 

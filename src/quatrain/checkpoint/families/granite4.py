@@ -11,7 +11,8 @@ from quatrain.errors import InputError
 _DENSE = "the dense ones of Granite 4.0 are 350m, 1b and micro, without an h"
 
 
-def _params(fields: Fields, source: str) -> Params:
+def _check_dense(fields: Fields, source: str) -> None:
+    """Raise `InputError` where some layers are Mamba's, or there are experts."""
     kinds = fields.get("layer_types", fields.get("layers_block_type"))
     layers = layer_count(fields, source)
     if kinds not in (["attention"] * layers, ["full_attention"] * layers):
@@ -24,6 +25,10 @@ def _params(fields: Fields, source: str) -> Params:
             f"{source}: num_local_experts is {fields['num_local_experts']}, and experts whose "
             f"answers are weighed are not implemented; {_DENSE}"
         )
+
+
+def _params(fields: Fields, source: str) -> Params:
+    _check_dense(fields, source)
     rotated = fields.get("position_embedding_type")
     if rotated not in (None, "rope", "nope"):
         raise refusal(fields, "position_embedding_type", "'rope', 'nope' or null", source)
@@ -34,6 +39,7 @@ def _params(fields: Fields, source: str) -> Params:
 
 
 def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+    _check_dense(fields, source)  # before a tensor's rows are what is wrong
     hidden = integer(fields, "shared_intermediate_size", source)
     return rows_apart(stored, {"input_linear": {"gate_proj": hidden, "up_proj": hidden}}, source)
 
