@@ -88,7 +88,9 @@ def lower_eager_linears(backbone, path):
     """
     with quiet():
         edge = to_edge_transform_and_lower(
-            trace(backbone), partitioner=[VulkanPartitioner({})], compile_config=edge_config()
+            trace(backbone, backbone.config.max_seq_len),
+            partitioner=[VulkanPartitioner({})],
+            compile_config=edge_config(),
         )
         with path.open("wb") as file:
             edge.to_executorch(EXECUTORCH_CONFIG).write_to_file(file)
