@@ -31,7 +31,7 @@ def complete(line: str, shell: str = "bash") -> list[str]:
 
 def test_verbs() -> None:
     assert complete("quatrain ") == list(VERBS)
-    assert complete("quatrain ex") == ["export"]
+    assert complete("quatrain ex") == ["export", "explain"]
 
 
 def test_options() -> None:

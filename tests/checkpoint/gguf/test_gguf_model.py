@@ -143,9 +143,14 @@ def test_what_is_no_model_is_named(tmp_path, kind):
 
 
 def test_unsupported_gguf_architecture_is_named(tmp_path):
-    path = ggufs.write_gguf(tmp_path / "m.gguf", architecture="mamba")
-    with pytest.raises(InputError, match=r"mamba, expected one of .*llama, llama4, .*qwen2, qwen3"):
-        open_float_model(path)
+    expected = "expected one of .*llama, llama4, .*qwen2, qwen3"
+    for architecture, said in (
+        ("mamba", r"mamba \(it has layers of a state space"),
+        ("new", "new"),
+    ):
+        path = ggufs.write_gguf(tmp_path / "m.gguf", architecture=architecture)
+        with pytest.raises(InputError, match=f"its architecture is {said}.*, {expected}"):
+            open_float_model(path)
 
 
 def test_unsupported_gguf_type_is_named(tmp_path):
