@@ -27,6 +27,7 @@ def test_the_defect_ruins_8da4w_and_leaves_weight_only_as_it_is(smollm2: SmolLM2
     assert untouched.loss == weight_only.loss
 
 
+@pytest.mark.thorough
 def test_xnnpack_is_as_good_as_the_checkpoint(smollm2: SmolLM2) -> None:
     text = DEFAULT_TEXT.read_text(encoding="utf-8")
     models = [smollm2.checkpoint, smollm2.program("8da4w-xnnpack")]

@@ -17,6 +17,7 @@ from prompt_toolkit.input import create_pipe_input
 from tests.support.tiny_programs import shared_tiny
 
 from quatrain.commands.chat import _interruptible, _typed
+from quatrain.commands.chat import chat as chat_verb
 from quatrain.errors import InputError
 from quatrain.program import open_program
 from quatrain.runtime.conversation import Conversation
@@ -164,8 +165,8 @@ def test_an_interrupt_between_answer_and_prompt_is_for_neither(capsys):
 
 def test_a_turn_that_cannot_be_answered_ends_a_file(program, tmp_path):
     (tmp_path / "turns.txt").write_text("w5 " * 70 + "\nw40\n")
-    done = quatrain("chat", program, "--file", tmp_path / "turns.txt")
-    assert done.returncode == 2 and "the conversation has" in done.stderr
+    with pytest.raises(InputError, match=r"the conversation has 7\d tokens with this"):
+        chat_verb(program, file=tmp_path / "turns.txt", device="reference")
 
 
 def test_on_a_terminal(program):
