@@ -65,7 +65,8 @@ def _part_bytes(name: str, part: nn.Module) -> int:
         of_window, capped = part.mask.before > 0, part.mask.cap is not None
         return _MASKED + _OF_WINDOW * of_window + _CAPPED * capped
     if isinstance(part, MixtureOfExperts):
-        return _ELEMENT_WISE * (3 * len(part.experts) + 10 * part.activated)
+        # After the first pick each masks those before it.
+        return _ELEMENT_WISE * (3 * len(part.experts) + 20 * part.activated - 10)
     kinds = {
         VulkanRMSNorm: _NORM, LayerNorm: _LAYER_NORM, FeedForward: _FEED_FORWARD, Block: _BLOCK,
         nn.Linear: _FLOAT_LINEAR, nn.Embedding: _EMBEDDING, Factor: _FACTOR,
