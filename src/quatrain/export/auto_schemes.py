@@ -18,11 +18,13 @@ from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
+from quatrain.export.exporter import context_length
 from quatrain.export.for_target import export_for_target, planned_program
 from quatrain.export.report import ExportReport
 from quatrain.export.request import ExportRequest
 from quatrain.export.scheme_plan import DEFAULT_MAX_KL, PlannedLinear, SchemePlan
-from quatrain.export.scheme_sensitivity import SchemeSensitivity
+from quatrain.export.scheme_sensitivity import SchemeSensitivity, int4_linears
+from quatrain.export.vulkan.limits import check_limits
 from quatrain.int4 import CHANNELS_TOGETHER, Scheme
 from quatrain.linear.int4 import Int4Linear, freeze_weights
 from quatrain.program.linear_kernels import WRONG_GROUP_SUMS, group_sums_are_right
@@ -70,6 +72,9 @@ def export_with_auto_schemes(
             "is nothing to choose; leave one of them out"
         )
     opened = open_checkpoint(checkpoint, params)
+    scheme = Scheme.DYNAMIC_INT8 if group_sums_are_right(opened.group_size) else Scheme.WEIGHT_ONLY
+    options = replace(request.options(), scheme=scheme)
+    check_limits(opened, options, context_length(opened, request.max_seq_len))
     chosen = _choose(opened, request, max_kl, stages, tokenizer)
     if explain:
         for reason in (*chosen.reasons, *chosen.plan.notes):
@@ -110,13 +115,13 @@ def _choose(
         backbone = build_backbone(
             opened.config, opened.tensors, group_size=opened.group_size, max_seq_len=LENGTH
         )
-        freeze_weights(backbone)
-    sensitivity = SchemeSensitivity(backbone, tokens)
-    kept, choice = _struck(opened, request, sensitivity.linears)
+    kept, choice = _struck(opened, request, int4_linears(backbone))
     if choice and choice.scheme == Scheme.WEIGHT_ONLY:
         plan = SchemePlan({}, Scheme.WEIGHT_ONLY, [f"Weight-only on {choice.name}."])
         return _Chosen(plan, choice.activation_dtype, tuple(choice.reasons))
     with stages("measure each linear in 8da4w") as advance:
+        freeze_weights(backbone)
+        sensitivity = SchemeSensitivity(backbone, tokens)
         costs = sensitivity.of_each(advance)
     plan = _plan(sensitivity, costs, kept, max_kl)
     if choice is None:

@@ -73,8 +73,17 @@ class ExportOptions:
                 f"{self.scheme_plan.source}: --backend xnnpack has 8da4w kernels alone, so there "
                 "is nothing to plan; leave one of them out"
             )
+        if self.scheme_plan is not None and self.scheme == Scheme.WEIGHT_ONLY:
+            self._require_only(self.scheme_plan)
         if self.max_seq_len is not None and self.max_seq_len < 2:
             raise InputError(f"--max-seq-len is {self.max_seq_len}, expected 2 or more")
+
+    def _require_only(self, plan: SchemePlan) -> None:
+        if plan.only_scheme != self.scheme:
+            raise InputError(
+                f"{plan.source}: has linears in 8da4w, and scheme is {self.scheme}; leave the "
+                "scheme out, or have the plan say weight-only for all"
+            )
 
 
 def check_gpu_backend(target: str, backend: str) -> None:

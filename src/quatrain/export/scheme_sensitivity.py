@@ -24,11 +24,7 @@ class SchemeSensitivity:
     @torch.inference_mode()
     def __init__(self, backbone: Backbone, tokens: torch.Tensor) -> None:
         self._backbone = backbone
-        self.linears = {
-            name: module
-            for name, module in backbone.named_modules()
-            if isinstance(module, Int8DynActInt4WeightLinear)
-        }
+        self.linears = int4_linears(backbone)
         backbone.make_room(*tokens.shape)
         self._switch(())
         x = backbone.embed(tokens)
@@ -73,6 +69,15 @@ class SchemeSensitivity:
 
     def _log_probabilities(self, x: torch.Tensor) -> torch.Tensor:
         return self._backbone.logits(self._backbone.norm(x)).log_softmax(-1)
+
+
+def int4_linears(backbone: Backbone) -> dict[str, Int8DynActInt4WeightLinear]:
+    """The int4 linears of a `backbone` in 8da4w, by name."""
+    return {
+        name: module
+        for name, module in backbone.named_modules()
+        if isinstance(module, Int8DynActInt4WeightLinear)
+    }
 
 
 def _layer(name: str) -> int:
