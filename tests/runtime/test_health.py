@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from quatrain.runtime.generate import generate
 from quatrain.runtime.health import WatchedRunner, entropy, judge, judge_logits
 
 RECORDED = json.loads((Path(__file__).parent / "generations.json").read_text())
@@ -98,9 +99,9 @@ def test_a_watched_runner_notes_entropies() -> None:
 
     runner = WatchedRunner(Fixed())
     at = torch.tensor([0])
-    runner.forward(at, at)
+    runner.forward(at[None], at)
     Fixed.logits = torch.full((1, 8), float("inf"))
-    runner.forward(at, at)
+    runner.forward(at[None], at)
     assert runner.entropies[0] == pytest.approx(2.0794, abs=1e-3)
     assert runner.entropies[1] != runner.entropies[1]
     runner.reset()
@@ -112,3 +113,24 @@ def test_logits_are_judged_by_their_most_likely_tokens() -> None:
     same = [torch.eye(8)[3]] * 9
     assert "times in a row" in judge_logits(same).problems[0]
     assert judge_logits([torch.eye(16)[i] for i in range(9)]).problems == []
+
+
+class _Short:
+    """A program that takes calls of up to 3 tokens."""
+
+    def __init__(self):
+        self.metadata, self.lengths = {"get_max_seq_len": 3}, []
+
+    def forward(self, tokens, input_pos, /):
+        self.lengths.append(tokens.shape[1])
+        return torch.tensor([[0.0, 1.0]])
+
+    def reset(self): ...
+
+
+def test_a_prompt_in_parts_is_one_step():
+    runner = _Short()
+    watched = WatchedRunner(runner)
+    found = generate(watched, [1] * 8, context=20, max_new_tokens=4)
+    assert max(runner.lengths) <= 3 and sum(runner.lengths) == 8 + 3
+    assert len(watched.entropies) == len(found.tokens) == 4

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from quatrain.runtime.generate import Runner, Stopped
+from quatrain.runtime.generate import Runner, Stopped, forward_in_parts
 
 _FEWEST = 8  # tokens that a judgement needs
 _LONGEST_RUN = 6  # one token so often in a row
@@ -53,12 +53,12 @@ class WatchedRunner:
 
     def __init__(self, runner: Runner):
         self.runner = runner
-        self.metadata = getattr(runner, "metadata", {})
         self.entropies: list[float] = []  # NaN where logits were not finite
 
     def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
         """The runner's logits for `tokens` at `input_pos`."""
-        logits = self.runner.forward(tokens, input_pos)
+        # In parts beneath: one entropy for each call of what generates.
+        logits = forward_in_parts(self.runner, tokens, int(input_pos))
         self.entropies.append(entropy(logits.reshape(-1, logits.shape[-1])[-1]))
         return logits
 

@@ -22,7 +22,7 @@ from quatrain.atomic_files import whole_file
 from quatrain.errors import InputError
 from quatrain.json_files import read_object, write_json
 from quatrain.program import open_program
-from quatrain.runtime.generate import Runner, generate
+from quatrain.runtime.generate import Runner, forward_in_parts, generate
 from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
@@ -149,7 +149,8 @@ class _NotedLogits:
 
     def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
         """The runner's logits for `tokens` at `input_pos`."""
-        logits = self.runner.forward(tokens, input_pos)
+        # In parts beneath: one note for each call of what generates.
+        logits = forward_in_parts(self.runner, tokens, int(input_pos))
         row = logits.reshape(-1, logits.shape[-1])[-1].double()
         # Stable: of equal ones the first, as argmax takes it.
         values, ids = row.sort(descending=True, stable=True)
