@@ -4,21 +4,8 @@ have a window, and the others no rotary embedding."""
 
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.hugging_face.fields import (
-    Fields,
-    flag,
-    integer_or_none,
-    layer_count,
-    number,
-)
-from quatrain.checkpoint.hugging_face.layer_types import (
-    FULL,
-    SLIDING,
-    interval_of,
-    is_nth,
-    layer_types,
-    window_where,
-)
+from quatrain.checkpoint.hugging_face.fields import Fields, flag, integer_or_none, number
+from quatrain.checkpoint.hugging_face.layer_types import window_or_no_rope
 from quatrain.errors import InputError
 
 _DEFAULTS = {
@@ -45,15 +32,8 @@ def _cohere(fields: Fields, source: str) -> Params:
 
 
 def _cohere2(fields: Fields, source: str) -> Params:
-    kinds = layer_types(fields, source)
-    if kinds is None:
-        pattern = integer_or_none(fields, "sliding_window_pattern", source) or 4
-        layers = range(layer_count(fields, source))
-        kinds = [FULL if is_nth(index, pattern) else SLIDING for index in layers]
-    full = [index for index, kind in enumerate(kinds) if kind == FULL]
-    interval = interval_of(full, "layer_types", fields, source)
-    windows = window_where(fields | {"layer_types": kinds}, [], source)
-    return _cohere(fields, source) | windows | {"no_rope_layer_interval": interval}
+    pattern = integer_or_none(fields, "sliding_window_pattern", source) or 4
+    return _cohere(fields, source) | window_or_no_rope(fields, pattern, source)
 
 
 def _gguf_cohere(metadata: GgufMetadata) -> Params:
@@ -62,10 +42,9 @@ def _gguf_cohere(metadata: GgufMetadata) -> Params:
 
 def _gguf_cohere2(metadata: GgufMetadata) -> Params:
     """llama.cpp knows no other pattern of windows."""
-    count = min(metadata.count("block_count"), len(metadata.file.tensors))
     return _gguf_cohere(metadata) | {
         "sliding_window": metadata.count("attention.sliding_window"),
-        "layer_types": [FULL if is_nth(index, 4) else SLIDING for index in range(count)],
+        "layer_types": metadata.full_every(4),
         "no_rope_layer_interval": 4,
     }
 

@@ -4,39 +4,27 @@ one three of four layers have a window, and the others no rotary embedding."""
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields, integer_or_none, layer_count
-from quatrain.checkpoint.hugging_face.layer_types import (
-    FULL,
-    SLIDING,
-    interval_of,
-    is_nth,
-    layer_types,
-    window_where,
-)
+from quatrain.checkpoint.hugging_face.layer_types import window_or_no_rope, window_where
 
 _NORMS = {"pre_norm": False, "post_attention_norm": True, "post_ffn_norm": True}
 
 
 def _params(fields: Fields, source: str) -> Params:
-    layers = layer_count(fields, source)
     if fields.get("sliding_window") is None:
-        return _NORMS | window_where(fields, [False] * layers, source)
-    kinds = layer_types(fields, source)
-    if kinds is None:
-        pattern = integer_or_none(fields, "sliding_window_pattern", source)
-        kinds = [FULL if is_nth(index, pattern) else SLIDING for index in range(layers)]
-    full = [index for index, kind in enumerate(kinds) if kind == FULL]
-    interval = interval_of(full, "layer_types", fields, source)
-    windows = window_where(fields | {"layer_types": kinds}, [], source)
-    return _NORMS | windows | {"no_rope_layer_interval": interval}
+        return _NORMS | window_where(fields, [False] * layer_count(fields, source), source)
+    pattern = integer_or_none(fields, "sliding_window_pattern", source)
+    return _NORMS | window_or_no_rope(fields, pattern, source)
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:
     window = metadata.window()
     if window is None:
         return _NORMS
-    count = min(metadata.count("block_count"), len(metadata.file.tensors))
-    kinds = [SLIDING if (index + 1) % 4 else FULL for index in range(count)]
-    return _NORMS | {"sliding_window": window, "layer_types": kinds, "no_rope_layer_interval": 4}
+    return _NORMS | {
+        "sliding_window": window,
+        "layer_types": metadata.full_every(4),
+        "no_rope_layer_interval": 4,
+    }
 
 
 EXAONE4 = Family(

@@ -17,9 +17,10 @@ from quatrain.checkpoint.hugging_face.fields import (
     object_of,
     refusal,
 )
-from quatrain.checkpoint.hugging_face.layer_types import FULL, SLIDING, layer_types
+from quatrain.checkpoint.hugging_face.layer_types import layer_types
 from quatrain.checkpoint.hugging_face.norms import norms_plus_one
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_type, scaled_rope
+from quatrain.checkpoint.nth_layers import FULL, SLIDING, full_every
 from quatrain.errors import InputError
 
 _DEFAULTS1 = {
@@ -75,9 +76,7 @@ def _gemma1(fields: Fields, source: str) -> Params:
 
 def _params(fields: Fields, source: str, pattern: int) -> Params:
     pattern = integer_or_none(fields, "sliding_window_pattern", source) or pattern
-    kinds = layer_types(fields, source) or [
-        SLIDING if (index + 1) % pattern else FULL for index in range(layer_count(fields, source))
-    ]
+    kinds = layer_types(fields, source) or full_every(pattern, layer_count(fields, source))
     return _gemma1(fields, source) | {
         "attention_multiplier": number(fields, "query_pre_attn_scalar", source) ** -0.5,
         "post_attention_norm": True,
@@ -130,8 +129,6 @@ def _gguf_params(metadata: GgufMetadata, period: int, largest: int) -> Params:
     width = metadata.head_dim()
     if layers == largest:
         width = dim // metadata.count("attention.head_count")
-    # Layers are counted in the file, too; an absurd count is refused when they are.
-    count = min(layers, len(metadata.file.tensors))
     return _gguf_gemma1(metadata) | {
         "attention_multiplier": width**-0.5,
         "post_attention_norm": True,
@@ -139,7 +136,7 @@ def _gguf_params(metadata: GgufMetadata, period: int, largest: int) -> Params:
         "attn_logit_softcapping": metadata.get("attn_logit_softcapping"),
         "output_soft_cap_temp": metadata.get("final_logit_softcapping"),
         "sliding_window": metadata.number("attention.sliding_window"),
-        "layer_types": [SLIDING if (index + 1) % period else FULL for index in range(count)],
+        "layer_types": metadata.full_every(period),
     }
 
 

@@ -6,7 +6,7 @@ from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields, integer
 from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
-from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
+from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
 
 _DEFAULTS = {
     "num_attention_heads": 32,
@@ -18,7 +18,6 @@ _DEFAULTS = {
     "rms_norm_eps": 1.5625e-7,
     "rope_theta": 10000.0,
 }
-_PARTLY_ROTATED = 0.5  # where config.json does not say
 _MORE_NORMS = {"post_attention_norm": True, "post_ffn_norm": True}
 
 
@@ -28,14 +27,7 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
 
 
 def _rope(fields: Fields, source: str) -> Params:
-    rotated = fields.get("partial_rotary_factor")
-    stated = {"partial_rotary_factor": _PARTLY_ROTATED if rotated is None else rotated}
-    return rope_params(fields | stated, source, partial=True) | {"use_hf_rope": False}
-
-
-def _gguf_params(metadata: GgufMetadata) -> Params:
-    rotated = metadata.number("rope.dimension_count", metadata.head_dim())
-    return {"partial_rotary_factor": rotated / metadata.head_dim()}
+    return partial_rope_params(fields, source, rotated=0.5) | {"use_hf_rope": False}
 
 
 def _gguf_fused(metadata: GgufMetadata) -> dict[str, dict[str, int]]:
@@ -48,7 +40,7 @@ GLM = Family(
     gguf=GgufReading(
         "chatglm",
         half_split=False,
-        params=_gguf_params,
+        params=GgufMetadata.rotated_part,
         fused=_gguf_fused,
         reads=frozenset({"rope.dimension_count"}),
     ),
@@ -68,7 +60,7 @@ GLM4 = Family(
     gguf=GgufReading(
         "glm4",
         half_split=False,
-        params=lambda metadata: _gguf_params(metadata) | _MORE_NORMS,
+        params=lambda metadata: metadata.rotated_part() | _MORE_NORMS,
         names={"post_attention_norm": "post_attention_norm", "post_ffw_norm": "post_ffn_norm"},
         fused=_gguf_fused,
         reads=frozenset({"rope.dimension_count"}),

@@ -5,23 +5,17 @@ from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFace
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.norms import norms_plus_one
-from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
+from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
 
 _UNLIKE_LLAMA = {"norm_type": "layer", "norm_bias": True, "feed_forward_gate": False}
 
 
 def _rope(fields: Fields, source: str) -> Params:
-    rotated = fields.get("partial_rotary_factor")
-    stated = {"partial_rotary_factor": 0.5 if rotated is None else rotated}
-    return rope_params(fields | stated, source, partial=True)
+    return partial_rope_params(fields, source, rotated=0.5)
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:
-    rotated = metadata.number("rope.dimension_count", metadata.head_dim())
-    return _UNLIKE_LLAMA | {
-        "act_fn": "relu2",
-        "partial_rotary_factor": rotated / metadata.head_dim(),
-    }
+    return _UNLIKE_LLAMA | {"act_fn": "relu2"} | metadata.rotated_part()
 
 
 NEMOTRON = Family(

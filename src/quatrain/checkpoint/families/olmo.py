@@ -5,8 +5,9 @@ rotary embedding that is not scaled."""
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields, layer_count, object_of, refusal
-from quatrain.checkpoint.hugging_face.layer_types import FULL, SLIDING, window_where
+from quatrain.checkpoint.hugging_face.layer_types import window_where
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, scaled_rope
+from quatrain.checkpoint.nth_layers import FULL, SLIDING, is_nth
 
 _DEFAULTS = {
     "num_attention_heads": 32,
@@ -30,7 +31,7 @@ _NAMES = {
 
 
 def _olmo3(fields: Fields, source: str) -> Params:
-    slides = [(index + 1) % 4 != 0 for index in range(layer_count(fields, source))]
+    slides = [not is_nth(index, 4) for index in range(layer_count(fields, source))]
     return _NORMS | window_where(fields, slides, source)
 
 
@@ -54,10 +55,11 @@ def _gguf_params(metadata: GgufMetadata) -> Params:
     window = metadata.window()
     if window is None:
         return _NORMS
-    count = min(metadata.count("block_count"), len(metadata.file.tensors))
-    kinds = [SLIDING if (index + 1) % 4 else FULL for index in range(count)]
-    local = metadata.decimal("rope.freq_base", 10000.0)
-    return _NORMS | {"sliding_window": window, "layer_types": kinds, "local_rope_theta": local}
+    return _NORMS | {
+        "sliding_window": window,
+        "layer_types": metadata.full_every(4),
+        "local_rope_theta": metadata.decimal("rope.freq_base", 10000.0),
+    }
 
 
 OLMO2 = Family(

@@ -29,8 +29,7 @@ def _rope(fields: Fields, source: str) -> Params:
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:
-    rotated = metadata.number("rope.dimension_count", metadata.head_dim())
-    return {"partial_rotary_factor": rotated / metadata.head_dim()} | metadata.window_of_all()
+    return metadata.rotated_part() | metadata.window_of_all()
 
 
 def _gguf_fused(metadata: GgufMetadata) -> dict[str, dict[str, int]]:

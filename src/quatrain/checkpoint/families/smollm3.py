@@ -2,7 +2,8 @@
 
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.hugging_face.fields import Fields, layer_count
-from quatrain.checkpoint.hugging_face.layer_types import is_nth, no_rope_interval, window_of_some
+from quatrain.checkpoint.hugging_face.layer_types import no_rope_interval, window_of_some
+from quatrain.checkpoint.nth_layers import is_nth
 
 
 def _params(fields: Fields, source: str) -> Params:

@@ -4,7 +4,7 @@ feed-forward read one norm."""
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields, flag
-from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
+from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
 from quatrain.errors import InputError
 
 _LAYER_NORMS = {"norm_type": "layer", "norm_bias": True}
@@ -20,18 +20,13 @@ def _params(fields: Fields, source: str) -> Params:
 
 
 def _rope(fields: Fields, source: str) -> Params:
-    rotated = fields.get("partial_rotary_factor")
-    stated = {"partial_rotary_factor": 0.25 if rotated is None else rotated}
-    return rope_params(fields | stated, source, partial=True)
+    return partial_rope_params(fields, source, rotated=0.25)
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:
     """llama.cpp has both in parallel where a layer has no second norm."""
-    rotated = metadata.number("rope.dimension_count", metadata.head_dim())
-    return _LAYER_NORMS | {
-        "parallel_residual": "blk.0.ffn_norm.weight" not in metadata.file.tensors,
-        "partial_rotary_factor": rotated / metadata.head_dim(),
-    }
+    parallel = "blk.0.ffn_norm.weight" not in metadata.file.tensors
+    return _LAYER_NORMS | {"parallel_residual": parallel} | metadata.rotated_part()
 
 
 STABLELM = Family(

@@ -3,6 +3,7 @@
 from typing import Any
 
 from quatrain.checkpoint.gguf.file import GgufFile
+from quatrain.checkpoint.nth_layers import full_every
 from quatrain.errors import InputError
 
 
@@ -58,6 +59,17 @@ class GgufMetadata:
         none does."""
         window = self.window()
         return {"sliding_window": window} if window else {}
+
+    def full_every(self, interval: int) -> list[str]:
+        """The layer_types of a model of which every `interval`-th layer sees all tokens, and all
+        others have a window."""
+        # Layers are counted in the file, too; an absurd count is refused when they are.
+        return full_every(interval, min(self.count("block_count"), len(self.file.tensors)))
+
+    def rotated_part(self) -> dict[str, Any]:
+        """The part of each head that is rotated, as a field of params.json."""
+        dim = self.head_dim()
+        return {"partial_rotary_factor": self.number("rope.dimension_count", dim) / dim}
 
     def refuse(self, key: str, reason: str) -> InputError:
         """The error for a value of `key` that changes what the model computes."""

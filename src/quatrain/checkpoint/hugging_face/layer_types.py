@@ -11,9 +11,8 @@ from quatrain.checkpoint.hugging_face.fields import (
     layer_count,
     refusal,
 )
+from quatrain.checkpoint.nth_layers import FULL, SLIDING, full_every, is_nth
 from quatrain.errors import InputError
-
-FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 def window_of_all(fields: Fields, source: str) -> dict[str, Any]:
@@ -53,6 +52,16 @@ def window_where(fields: Fields, slides: list[bool], source: str) -> dict[str, A
     return {"sliding_window": integer(fields, "sliding_window", source), "layer_types": kinds}
 
 
+def window_or_no_rope(fields: Fields, interval: int | None, source: str) -> dict[str, Any]:
+    """The window of a family whose layers without one have no rotary embedding either: of all but
+    those that layer_types names, or, where config.json has none, but every `interval`-th."""
+    kinds = layer_types(fields, source) or full_every(interval, layer_count(fields, source))
+    full = [index for index, kind in enumerate(kinds) if kind == FULL]
+    without_rope = interval_of(full, "layer_types", fields, source)
+    windows = window_where(fields | {"layer_types": kinds}, [], source)
+    return windows | {"no_rope_layer_interval": without_rope}
+
+
 def layer_types(fields: Fields, source: str) -> list[str] | None:
     """config.json's layer_types, one for each layer, or None where it has none."""
     kinds, layers = fields.get("layer_types"), layer_count(fields, source)
@@ -74,11 +83,6 @@ def no_rope_interval(fields: Fields, source: str) -> int | None:
         raise refusal(fields, "no_rope_layers", f"an entry for each of {layers} layers", source)
     without = [index for index in range(layers) if not rotated[index]]
     return interval_of(without, "no_rope_layers", fields, source)
-
-
-def is_nth(index: int, interval: int | None) -> bool:
-    """Whether layer `index` is one of every `interval`-th."""
-    return interval is not None and (index + 1) % interval == 0
 
 
 def interval_of(indices: list[int], name: str, fields: Fields, source: str) -> int | None:

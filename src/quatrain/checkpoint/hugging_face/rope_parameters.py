@@ -42,6 +42,14 @@ def rope_params(fields: Fields, source: str, partial: bool = False) -> dict[str,
     return first
 
 
+def partial_rope_params(fields: Fields, source: str, rotated: float) -> dict[str, Any]:
+    """As `rope_params`, of a family that rotates the part `rotated` of each head where config.json
+    states no other."""
+    stated = fields.get("partial_rotary_factor")
+    part = {"partial_rotary_factor": rotated if stated is None else stated}
+    return rope_params(fields | part, source, partial=True)
+
+
 def scaled_rope(
     fields: Fields, scaling: Fields, source: str, partial: bool = False
 ) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from quatrain.checkpoint.hugging_face.fields import (
     number,
     refusal,
 )
-from quatrain.checkpoint.hugging_face.layer_types import interval_of, is_nth, no_rope_interval
+from quatrain.checkpoint.hugging_face.layer_types import interval_of, no_rope_interval
+from quatrain.checkpoint.nth_layers import FULL, is_nth
 from quatrain.errors import InputError
 
 # As the part of a model that also sees, a configuration may leave out any of these.
@@ -61,7 +62,7 @@ _EXPERT = re.compile(r"(.*\.experts)\.(\d+)\.(\w+_proj\.(?:weight|scales|zeros))
 
 def _params(fields: Fields, source: str) -> Params:
     interval = no_rope_interval(fields, source)
-    chunked = ["full_attention" if is_nth(index, interval) else "chunked_attention"
+    chunked = [FULL if is_nth(index, interval) else "chunked_attention"
                for index in range(layer_count(fields, source))]  # fmt: skip
     if fields.get("layer_types") not in (None, chunked):
         raise refusal(

@@ -1,0 +1,14 @@
+"""Layers of which every n-th is unlike the others, as formats count them."""
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+def is_nth(index: int, interval: int | None) -> bool:
+    """Whether layer `index` is one of every `interval`-th."""
+    return interval is not None and (index + 1) % interval == 0
+
+
+def full_every(interval: int | None, layers: int) -> list[str]:
+    """The layer_types of a model of which every `interval`-th layer sees all tokens, and all others
+    have a window."""
+    return [FULL if is_nth(index, interval) else SLIDING for index in range(layers)]
