@@ -1,6 +1,7 @@
 """JSON objects in files: read with an error that says what is wrong, written the same each time."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +34,12 @@ def write_json(path: Path, value: Any) -> None:
             f"{path.name}: its source holds half of a surrogate pair ({error.object[error.start]!r}"
             "), which is no character; write that file again"
         ) from error
+
+
+def finite(value: Any) -> Any:
+    """`value` with None for each number that is not finite."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,6 +1,8 @@
 """The report as a page: whole by itself, and for whoever reads it, however."""
 
 import itertools
+import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -52,6 +54,22 @@ def test_the_first_difference_is_marked(page: Path) -> None:
     assert "<mark>[" in text and "(floating point: “" in text
 
 
+def test_speeds_and_heat_maps_are_read_without_colour(tiny_release: Path, page: Path) -> None:
+    """The numbers stand in the cells, and what is largest in words."""
+    report, text = json.loads(page.with_suffix(".json").read_text()), page.read_text()
+    assert "None of it is a phone's" in text and "not measured: no GPU is at hand here" in text
+    assert '<td role="cell" data-label="decode" class="number">24.5</td>' in text
+    layers = report["layers"]
+    for id, unit in (("weights", 100), ("activations", 1)):
+        table = re.search(rf'<table class="heat" id="{id}">.*?</table>', text, re.DOTALL)
+        assert table and re.search(r"<strong>Largest: [\d.]+, layer [01], \w+\.</strong>", table[0])
+        cells = re.findall(r"<td[^>]*>([\d.]+)</td>", table[0])
+        figures = layers["weight_error"] if unit == 100 else layers["highest"]
+        assert len(cells) == sum(len(column) for column in figures.values()) == 14
+    markdown = page.with_suffix(".md").read_text()
+    assert "| layer | q | k | v | o | gate | up | down |" in markdown
+
+
 def test_the_markdown_says_the_same(tiny_release: Path) -> None:
     text = (tiny_release / "out" / "report.md").read_text()
     assert "| Google Pixel 8 | mali-g715 | `tiny-8da4w-fp32.pte` |" in text
@@ -67,6 +85,7 @@ def test_in_a_browser_and_on_a_phone(page: Path, tmp_path: Path) -> None:
     picture = screenshot(page, tmp_path)
     assert picture[:4] == b"\x89PNG" and len(picture) > 20_000
     tree = dom(page, tmp_path)
-    for wanted in ('id="phones"', 'id="quality"', 'id="hazards"', "Google Pixel 8 Pro"):
-        assert wanted in tree
+    for id in ("phones", "quality", "speed", "hazards", "weights", "activations"):
+        assert f'id="{id}"' in tree
+    assert "Google Pixel 8 Pro" in tree
     assert width_on_a_phone(page, tmp_path) <= 360

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import math
+import os
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.thorough import thorough
@@ -15,9 +18,10 @@ from tests.support.tiny_models import write_meta
 from typer.testing import CliRunner, Result
 
 from quatrain.cli import build_app
-from quatrain.errors import InputError
+from quatrain.commands.release import release as release_verb
+from quatrain.errors import InputError, Interrupted
 from quatrain.quantize.pipeline import quantize_model
-from quatrain.release import pieces
+from quatrain.release import pieces, speed
 from quatrain.release.release import Release, make_release
 from quatrain.release.spec import merged_spec
 from quatrain.stages import Stages
@@ -116,6 +120,61 @@ def test_it_is_made_again_bit_for_bit(tiny_release: Path, tmp_path: Path) -> Non
     spec = merged_spec(tiny_release / "out" / "release.toml", {})
     make_release(tiny_release / "model", tmp_path / "again", spec)
     _assert_same_files(tmp_path / "again", tiny_release / "out")
+
+
+def test_another_speed_changes_no_file_that_ships(
+    tiny_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only those that the manifest says tell it."""
+    copy = _copy(tiny_release, tmp_path)
+    _again(copy)
+    before = {file.name: file.read_bytes() for file in (copy / "out").iterdir() if file.is_file()}
+    shutil.rmtree(next((copy / "out" / ".work").glob("speed-*")))
+    monkeypatch.setitem(pieces.FUNCTIONS, "speed", lambda *_, **__: {"not_measured": "no time"})
+    _again(copy)
+    manifest = json.loads((copy / "out" / "manifest.json").read_text())
+    assert manifest["tell_speed"] == ["report.html", "report.json", "report.md"]
+    for name in set(manifest["files"]) - set(manifest["tell_speed"]):
+        assert (copy / "out" / name).read_bytes() == before[name]
+    assert "not measured: no time" in (copy / "out" / "report.html").read_text()
+
+
+def test_speed_is_of_this_machine_and_its_runtime(
+    tiny_release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (tiny_release / "text.txt").read_text()
+    programs = list((tiny_release / "out").glob(".work/export-*/model.pte"))
+    (cpu,) = [one for one in programs if b"VulkanBackend" not in one.read_bytes()]
+    (gpu,) = [one for one in programs if one != cpu]
+    found = speed.measure_speed(cpu, text)
+    assert found["runtime"] == "executorch" and f"{os.cpu_count()} cores" in found["machine"]
+    assert (found["prompt_tokens"], found["new_tokens"]) == (32, 32)
+    assert found["prompt"] > 0 and found["decode"] > 0
+    monkeypatch.setattr(speed, "first_choice", lambda graph: ("reference", "none was found"))
+    why = "no GPU is at hand here: none was found"
+    assert speed.measure_speed(gpu, text) == {"not_measured": why}
+
+
+def test_figures_that_are_not_finite_are_null(
+    tiny_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JSON has no word for them; the gates see them, and the pages say so."""
+
+    def broken(*words: Any, **arguments: Any) -> dict:
+        found = pieces.quality(*words, **arguments)
+        rows = [row | {"kl": math.nan, "ratio": math.inf} for row in found["rows"]]
+        shown = [one | {"kl": one["kl"] and math.nan} for one in found["shown"]]
+        return found | {"rows": rows, "shown": shown}
+
+    copy = _copy(tiny_release, tmp_path)
+    monkeypatch.setitem(pieces.FUNCTIONS, "quality", broken)
+    made = _again(copy, tokens=39)
+    assert any("KL nan nats" in failure for failure in made.failures)
+    for file in ("report.json", "expected.json", "manifest.json"):
+        json.loads((copy / "out" / file).read_text(), parse_constant=pytest.fail)
+    assert _report(copy)["files"][0]["quality"][0]["kl"] is None
+    assert "not finite ± " in (copy / "out" / "report.html").read_text()
+    assert "| not finite ± " in (copy / "out" / "report.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +290,17 @@ def test_a_gate_that_does_not_hold_is_the_exit_code(tiny_release: Path, tmp_path
 def _copy(folder: Path, to: Path) -> Path:
     """`folder` under another path, its files being the same: what is made is found there."""
     return Path(shutil.copytree(folder, to / "copy"))
+
+
+def test_interrupted_it_says_what_is_kept(
+    tiny_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(*words: Any, **arguments: Any) -> dict:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(pieces.FUNCTIONS, "export", press)
+    with pytest.raises(Interrupted, match=r"is kept in .*out.\.work: the same command goes on"):
+        release_verb(str(tiny_release / "model"), tmp_path / "out")
 
 
 def test_a_dry_run_says_what_comes_and_writes_nothing(tiny_release: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A chat computes what is new alone, says what a call from scratch says, and can be interrupted."""
 
+import io
 import json
 import os
 import pty
@@ -18,7 +19,7 @@ from tests.support.tiny_programs import shared_tiny
 
 from quatrain.commands.chat import _interruptible, _typed
 from quatrain.commands.chat import chat as chat_verb
-from quatrain.errors import InputError
+from quatrain.errors import InputError, Interrupted
 from quatrain.program import open_program
 from quatrain.runtime.conversation import Conversation
 from quatrain.runtime.generate import Generation, generate
@@ -111,6 +112,18 @@ def test_a_first_interrupt_ends_the_answer_and_a_second_one_the_chat():
         assert interrupted()
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_an_interrupted_chat_says_nothing_of_files(program, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("w5\n"))
+
+    def press_twice(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Conversation, "say", press_twice)
+    with pytest.raises(Interrupted, match=r"^interrupted$"):
+        chat_verb(program, device="reference")
 
 
 def test_turns_from_standard_input_and_from_a_file(program, tmp_path):

@@ -72,6 +72,18 @@ def test_a_client_that_leaves_frees_the_model(client: openai.OpenAI) -> None:
     assert client.completions.create(**long | {"max_tokens": 2}).choices[0].text == "w7 w7"
 
 
+def test_a_client_that_leaves_while_its_prompt_is_read(slow: ServedModel) -> None:
+    """The prompt is read in parts, and its rest is not."""
+    runner = _Reader()
+    with served([replace(slow, runner=runner)]) as url:
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        said = {"model": "slow", "max_tokens": 1, "temperature": 0}
+        with pytest.raises(openai.APITimeoutError):
+            client.with_options(timeout=0.3).completions.create(prompt=[5] * 20_000, **said)
+        assert client.completions.create(prompt=[6], **said).choices[0].text == "w7"
+    assert 128 <= runner.read < 10_000
+
+
 def test_more_than_may_wait_are_told_when_to_come_back(slow: ServedModel) -> None:
     """With one that is answered and one that waits, the third is refused."""
     runner = _Held()
@@ -97,6 +109,21 @@ def test_more_than_may_wait_are_told_when_to_come_back(slow: ServedModel) -> Non
 def counters(url: str) -> str:
     with urllib.request.urlopen(f"{url}/metrics") as answer:
         return answer.read().decode()
+
+
+class _Reader:
+    """A model that takes a millisecond for each token that it reads, and counts them."""
+
+    device = "reader"
+    metadata: dict = {}  # noqa: RUF012 (as a runner has it)
+    read = 0
+
+    def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
+        time.sleep(0.001 * tokens.shape[1])
+        self.read += tokens.shape[1]
+        return torch.eye(96)[[7]]
+
+    def reset(self) -> None: ...
 
 
 class _Held:

@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
 from tests.support.programs import artifact
 from tests.support.tiny_programs import Tiny
 
@@ -24,7 +25,7 @@ def test_it_serves_until_it_is_interrupted(tiny: Tiny) -> None:
     words = tiny.checkpoint / "tokenizer.json"
     command = [
         sys.executable, "-m", "quatrain", "serve", tiny.programs["8da4w"], "--tokenizer", words,
-        "--device", "reference", "--port", "0", "--json",
+        "--device", "reference", "--as-on", "mali-g76", "--port", "0", "--json",
     ]  # fmt: skip
     environment = os.environ | {"QUATRAIN_API_KEY": "secret", "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
@@ -40,7 +41,9 @@ def test_it_serves_until_it_is_interrupted(tiny: Tiny) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
         assert "Traceback" not in process.stderr.read()
-    assert said["models"] == [{"id": "8da4w", "device": "reference", "emulates": None}]
+    assert said["models"] == [
+        {"id": "8da4w", "device": "reference", "emulates": None, "as_on": "mali-g76"}
+    ]
 
 
 def test_two_programs_of_one_name_are_refused(tiny: Tiny, tmp_path: Path) -> None:
@@ -49,9 +52,27 @@ def test_two_programs_of_one_name_are_refused(tiny: Tiny, tmp_path: Path) -> Non
         load_models([tiny.programs["8da4w"], Path(copy)])
 
 
+def test_a_program_computes_as_on_a_phone(tiny: Tiny) -> None:
+    """Without integer dot products 8da4w computes as weight-only does."""
+    words, tokens = tiny.checkpoint / "tokenizer.json", torch.tensor([[5, 17, 40, 9]])
+
+    def logits(scheme: str, as_on: str | None) -> torch.Tensor:
+        (model,) = load_models(
+            [tiny.programs[scheme]], tokenizer=words, device="reference", as_on=as_on
+        )
+        assert model.as_on == as_on
+        return model.runner.forward(tokens, torch.tensor([0]))
+
+    there = logits("8da4w", "mali-g76")
+    assert torch.equal(there, logits("weight-only", None))
+    assert not torch.equal(there, logits("8da4w", None))
+
+
 def test_a_defect_needs_a_program_for_vulkan() -> None:
     with pytest.raises(InputError, match="--emulate dq8ca-group-sums: no program here is for Vul"):
         load_models([artifact("peer-xnnpack-8da4w")], emulate=["dq8ca-group-sums"])
+    with pytest.raises(InputError, match="--as-on pixel-8: no program here is for Vulkan"):
+        load_models([artifact("peer-xnnpack-8da4w")], as_on="pixel-8")
 
 
 def test_an_address_that_is_taken_is_refused() -> None:

@@ -60,12 +60,22 @@ REFUSED = {
     "deep": ("completions", "[" * 100_000, None, "the body is no request"),
     "no messages": ("chat/completions", {"messages": []}, "messages", "at least 1"),
     "n": ("chat/completions", {"n": 2}, "n", "n: .* found 2; one answer per request"),
-    "tools": ("chat/completions", {"tools": [{}]}, "tools", "tools: .*calls of tools"),
+    "no tool": ("chat/completions", {"tools": [{}]}, "tools[0].type", "tools.* is missing"),
+    "tools that nobody is told of": (
+        "chat/completions", {"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools",
+        "the chat template of weight-only takes none",
+    ),
+    "a tool that must be called": (
+        "chat/completions", {"tool_choice": "required"}, "tool_choice", "the model decides",
+    ),
+    "an older name": (
+        "chat/completions", {"functions": [{}]}, "functions", "newer names are tools",
+    ),
     "an unknown field": ("chat/completions", {"top_a": 1}, "top_a", "top_a: is not a field"),
     "penalty": ("completions", {"presence_penalty": 0.5}, "presence_penalty", "found 0.5; logits"),
     "a role": (
-        "chat/completions", {"messages": [{"role": "tool", "content": "w"}]},
-        "messages[0].role", "'system', 'developer', 'user' or 'assistant'",
+        "chat/completions", {"messages": [{"role": "function", "content": "w"}]},
+        "messages[0].role", "'system', 'developer', 'user', 'assistant' or 'tool'",
     ),
     "a picture": (
         "chat/completions",

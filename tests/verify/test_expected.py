@@ -11,12 +11,22 @@ from quatrain.errors import InputError
 from quatrain.verify.eager import load_eager
 from quatrain.verify.expected import (
     ExpectedProgram,
+    _NotedLogits,
     expected_answers,
     read_expected,
     write_expected,
 )
 
 PROMPT = "w5 w17 w40 w9"
+
+
+class _Broken:
+    """A model whose logits are not all numbers."""
+
+    def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
+        return torch.tensor([[float("nan"), 1.5, float("-inf"), 2.5, float("inf")]])
+
+    def reset(self) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +45,13 @@ def _greedy(checkpoint: Path, ids: list[int], count: int) -> list[tuple[torch.Te
         steps.append((row, int(row.argmax())))
         read = torch.cat([read, row.argmax()[None, None]], 1)
     return steps
+
+
+def test_logits_that_are_not_finite_are_no_part_of_it() -> None:
+    """JSON has no word for them."""
+    noted = _NotedLogits(_Broken())
+    noted.forward(torch.tensor([[5]]), torch.tensor([0]))
+    assert noted.top == [[(3, 2.5), (1, 1.5)]]
 
 
 def test_tokens_and_logits_are_those_of_the_checkpoint(tiny: Tiny, answers: list) -> None:

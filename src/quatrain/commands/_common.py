@@ -1,7 +1,6 @@
 """What every verb shares: its common options, how it prints, and how it shows progress."""
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ import typer
 
 from quatrain.checkpoint.open import is_program
 from quatrain.errors import InputError
+from quatrain.json_files import finite
 from quatrain.runtime.defects import EmulatedDefect, emulated_defect
 from quatrain.runtime.devices import DEVICES, parse_device
 
@@ -105,15 +105,6 @@ def print_json(value: Any) -> None:
     Numbers that are not finite, which JSON has no word for, become null.
     """
     print(json.dumps(finite(value), indent=2, default=str))
-
-
-def finite(value: Any) -> Any:
-    """`value` with None for each number that is not finite."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_text(path: Path) -> str:

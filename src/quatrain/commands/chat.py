@@ -21,7 +21,6 @@ from quatrain.commands._common import (
     Model,
     TokenizerFile,
     check_program,
-    finite,
     read_text,
 )
 from quatrain.commands._sampling import (
@@ -34,7 +33,8 @@ from quatrain.commands._sampling import (
     TopK,
     TopP,
 )
-from quatrain.errors import InputError
+from quatrain.errors import InputError, Interrupted
+from quatrain.json_files import finite
 from quatrain.runtime.sampling import Sampling
 from quatrain.runtime.stop_strings import TextUntil
 
@@ -99,18 +99,28 @@ def chat(
     from quatrain.runtime.conversation import Conversation
     from quatrain.targets.as_on import arithmetic_as_on
 
-    conversation = Conversation(
-        model, options=options, tokenizer=tokenizer, max_new_tokens=max_new_tokens,
-        sampling=sampling, stop=stop or (), device=device, emulate=emulate,
-        arithmetic=arithmetic_as_on(as_on),
-    )  # fmt: skip
-    print(f"[{conversation.device}, context {conversation.context} tokens]", file=sys.stderr)
-    if said is not None:
-        _converse(conversation, said, json, echo=not json)
-    elif sys.stdin.isatty():
-        _converse(conversation, _typed(), json, forgiving=True)
-    else:
-        _converse(conversation, _piped(), json)
+    with _no_files():
+        conversation = Conversation(
+            model, options=options, tokenizer=tokenizer, max_new_tokens=max_new_tokens,
+            sampling=sampling, stop=stop or (), device=device, emulate=emulate,
+            arithmetic=arithmetic_as_on(as_on),
+        )  # fmt: skip
+        print(f"[{conversation.device}, context {conversation.context} tokens]", file=sys.stderr)
+        if said is not None:
+            _converse(conversation, said, json, echo=not json)
+        elif sys.stdin.isatty():
+            _converse(conversation, _typed(), json, forgiving=True)
+        else:
+            _converse(conversation, _piped(), json)
+
+
+@contextmanager
+def _no_files() -> Iterator[None]:
+    """An interrupt says no more: what others say of the files they write means nothing here."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted") from None
 
 
 def _converse(

@@ -9,6 +9,7 @@ from quatrain.commands._common import Debug, Json, human_bytes, known_targets, p
 from quatrain.commands._progress import shown_stages
 from quatrain.commands.export import Runtime
 from quatrain.commands.quantize import Method
+from quatrain.errors import Interrupted
 from quatrain.int4 import Scheme
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ def release(
 
     check_arguments(None if model == "smollm2" else model, output, asked)
     from quatrain.release.release import make_release, planned_release
+    from quatrain.release.store import WORK
     from quatrain.smollm2 import fetch_smollm2
 
     stages = shown_stages()
@@ -148,7 +150,12 @@ def release(
         plan = planned_release(model, asked)
         print_json(plan.as_dict()) if json else _print_plan(plan)
         return
-    made = make_release(model, output, asked, jobs, stages, android, run_on_phone, ray)
+    try:
+        made = make_release(model, output, asked, jobs, stages, android, run_on_phone, ray)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted; what is made is kept in {output / WORK}: the same command goes on there"
+        ) from None
     print_json(made.as_dict()) if json else _print_release(made)
     if made.failures:
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quatrain.commands._common import (
+    AsOn,
     Debug,
     Device,
     Json,
@@ -69,6 +70,7 @@ def serve(
     tokenizer: TokenizerFile = None,
     device: Device = "auto",
     emulate: Emulated = None,
+    as_on: AsOn = None,
     max_body: MaxBody = 1_000_000,
     max_prompt_tokens: MaxPromptTokens = None,
     max_queue: MaxQueue = 32,
@@ -108,7 +110,7 @@ def serve(
     serve_programs(
         models, host=host, port=port, api_key=key,
         limits=Limits(max_body, max_prompt_tokens, max_queue), tokenizer=tokenizer, device=device,
-        emulate=emulate or (), stages=shown_stages(), on_ready=ready,
+        emulate=emulate or (), as_on=as_on, stages=shown_stages(), on_ready=ready,
     )  # fmt: skip
 
 
@@ -122,7 +124,12 @@ def _require_extra() -> None:
 
 
 def _as_dict(model: "ServedModel") -> dict[str, object]:
-    return {"id": model.name, "device": model.runner.device, "emulates": model.emulates}
+    return {
+        "id": model.name,
+        "device": model.runner.device,
+        "emulates": model.emulates,
+        "as_on": model.as_on,
+    }
 
 
 def _print_ready(url: str, served: "list[ServedModel]") -> None:

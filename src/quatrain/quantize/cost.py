@@ -43,7 +43,7 @@ class Cost:
     top1_agreement: float
 
 
-class _Dequantized(Mapping[str, torch.Tensor]):
+class Dequantized(Mapping[str, torch.Tensor]):
     """A checkpoint's tensors in floating point, made as they are indexed."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -90,7 +90,7 @@ def cost_of(
     with stages("measure what it costs") as advance:
         exact = LayerByLayer(model.config, model.tensors)
         wanted = exact.hidden(tokens, lambda part: advance(part * 0.4))[:, :-1].flatten(0, 1)
-        rounded = LayerByLayer(checkpoint.config, _Dequantized(checkpoint.tensors))
+        rounded = LayerByLayer(checkpoint.config, Dequantized(checkpoint.tensors))
         found = rounded.hidden(tokens, lambda part: advance(0.4 + part * 0.4))[:, :-1]
         targets, found = tokens[:, 1:].flatten(), found.flatten(0, 1)
         rows = max(1, _LOGITS_AT_ONCE // model.config.vocab_size)

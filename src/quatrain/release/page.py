@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jinja2 import Environment
+
 from quatrain.program.inspect.html import page_environment
+from quatrain.release.heat import heat_maps
 from quatrain.release.spec import ANY
 
 _MOST = 8  # tokens of a text that are named as those of the largest divergence
@@ -14,14 +17,20 @@ _CONTEXT = 6  # tokens shown before one that is named
 
 def web_page(report: Mapping[str, Any]) -> str:
     """The report as HTML text, which loads nothing and runs nothing."""
-    return page_environment("quatrain.release").get_template("page.html").render(**_shown(report))
+    return _environment().get_template("page.html").render(**_shown(report))
 
 
 def markdown_page(report: Mapping[str, Any]) -> str:
     """The report as Markdown."""
-    environment = page_environment("quatrain.release").overlay(autoescape=False)
+    environment = _environment().overlay(autoescape=False)
     environment.filters["cell"] = _cell
     return environment.get_template("page.md").render(**_shown(report))
+
+
+def _environment() -> Environment:
+    environment = page_environment("quatrain.release")
+    environment.filters["figure"] = _figure
+    return environment
 
 
 def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,6 +42,7 @@ def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
         "sizes": {file["file"]: file["bytes"] for file in report["files"]},
         "releases": _releases(report),
         "known": _known(report["phones"]),
+        "maps": heat_maps(report["layers"]) if report["layers"] else [],
         "charts": [
             {"file": file, "tokens": _levelled(tokens), **_chart(tokens), "most": _most(tokens)}
             for file, tokens in report["shown"].items()
@@ -65,19 +75,24 @@ def _known(phones: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _levelled(tokens: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each token with a level from 0 to 3, for how far the predictions of it are apart."""
-    return [{**one, "level": sum((one["kl"] or 0) >= step for step in _STEPS)} for one in tokens]
+    return [{**one, "level": sum(_height(one) >= step for step in _STEPS)} for one in tokens]
+
+
+def _height(token: Mapping[str, Any]) -> float:
+    """Its divergence in nats; 0 where there is none, as before the first, or it is not finite."""
+    return token["kl"] or 0.0
 
 
 def _chart(tokens: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Bars of a chart whose highest is as high as it is."""
-    values = [one["kl"] or 0.0 for one in tokens]
+    values = [_height(one) for one in tokens]
     largest = max(values) or 1.0
     bars = [round(_HEIGHT * value / largest, 2) for value in values]
     return {"bars": bars, "largest": max(values), "mean": sum(values) / max(1, len(values) - 1)}
 
 
 def _most(tokens: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    order = sorted(range(1, len(tokens)), key=lambda i: (-tokens[i]["kl"], i))[:_MOST]
+    order = sorted(range(1, len(tokens)), key=lambda i: (-_height(tokens[i]), i))[:_MOST]
     return [
         {
             "at": i,
@@ -87,6 +102,11 @@ def _most(tokens: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         for i in order
     ]
+
+
+def _figure(value: float | None, form: str) -> str:
+    """`value` in a `form` such as "%.2f"; report.json has None where it is not finite."""
+    return "not finite" if value is None else form % value
 
 
 def _cell(text: str) -> str:

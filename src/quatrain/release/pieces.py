@@ -1,7 +1,7 @@
 """What a release is made of, each piece a function of a folder to write to and plain arguments.
 
 A function's name is the kind of its `quatrain.release.store.Piece`; what it gives is plain data,
-for JSON, in which nothing depends on where or when.
+for JSON, in which nothing but speed depends on where or when.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +14,10 @@ from quatrain.export.options import ExportOptions
 from quatrain.program import open_program
 from quatrain.quantize.calibration import Calibration
 from quatrain.quantize.pipeline import quantize_model
+from quatrain.release.layers import measure_layers
 from quatrain.release.quality import Answered, measure_quality
 from quatrain.release.spec import ANY, ReleaseSpec
+from quatrain.release.speed import measure_speed
 from quatrain.release.store import PROGRAM
 from quatrain.stages import Stages
 from quatrain.targets.catalogue import find_gpu
@@ -101,6 +103,18 @@ def quality(
     return measure_quality(program, reference, text, tokens, as_on, answered)
 
 
+def layers(
+    folder: Path, checkpoint: Path, reference: Path, tokenizer: Path, text: str, tokens: int
+) -> dict[str, Any]:
+    """How far the weights of each layer are from floating point, and what goes into them."""
+    return measure_layers(checkpoint, reference, tokenizer, text, tokens)
+
+
+def speed(folder: Path, program: Path, text: str) -> dict[str, Any]:
+    """How fast the program is on this machine."""
+    return measure_speed(program, text)
+
+
 def doctor(folder: Path, program: Path, gpus: Sequence[str], name: str) -> dict[str, Any]:
     """The known defects that the program, which will be called `name`, meets on each of `gpus`, in
     each release, and in any."""
@@ -114,5 +128,6 @@ def doctor(folder: Path, program: Path, gpus: Sequence[str], name: str) -> dict[
 
 
 FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
-    function.__name__: function for function in (quantize, export, verify, expect, quality, doctor)
+    function.__name__: function
+    for function in (quantize, export, verify, expect, quality, layers, speed, doctor)
 }

@@ -105,7 +105,8 @@ def make_release(
     files = work.files()
     quantized = work.quantized.result if work.quantized else None
     licence = licence_of(source)
-    report = report_data(work.plan, spec, files, quantized, licence)
+    layers = work.layers.result if work.layers else None
+    report = report_data(work.plan, spec, files, quantized, licence, layers)
     with stages("write the release"):
         publish(folder, spec, files, report, work.sources(), work.checkpoint_files())
     work.store.keep_digests()

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from quatrain.json_files import finite
 from quatrain.release.gates import gates_of
 from quatrain.release.plan import PhonePlan, PlannedFile, ReleasePlan
 from quatrain.release.spec import ANY, ReleaseSpec
@@ -22,6 +23,7 @@ class MadeFile:
     verify: Made
     expect: Made
     quality: Made
+    speed: Made
     doctor: Made
 
     @property
@@ -36,8 +38,12 @@ def report_data(
     files: Sequence[MadeFile],
     quantized: Mapping[str, Any] | None,
     licence: Mapping[str, Any],
+    layers: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The report; nothing in it depends on where or when the release was made."""
+    """The report; nothing in it but the speed depends on where or when the release was made.
+
+    Numbers that are not finite, which JSON has no word for, are None.
+    """
     of_file = {made.planned.file: made for made in files}
     phones = [_phone(phone, of_file[phone.file], spec) for phone in plan.phones]
     said = {
@@ -51,11 +57,15 @@ def report_data(
         "quantized": quantized,
         "measured_against": "the model in floating point" if _compared(files) else None,
         "shown": {made.planned.file: made.quality.result["shown"] for made in files},
+        "layers": layers,
         "samples": _samples(files),
         "licence": licence,
     }
     gates = gates_of(spec, said)
-    return said | {"gates": gates, "failures": [one["said"] for one in gates if not one["passed"]]}
+    return finite(said) | {
+        "gates": gates,
+        "failures": [one["said"] for one in gates if not one["passed"]],
+    }
 
 
 def asked_about(spec: ReleaseSpec) -> str:
@@ -99,6 +109,7 @@ def _file(made: MadeFile, plan: ReleasePlan) -> dict[str, Any]:
         "notes": made.export.result["notes"],
         "verify": made.verify.result,
         "quality": made.quality.result["rows"],
+        "speed": made.speed.result,
         "phones": [phone.id for phone in plan.phones if phone.file == planned.file],
     }
 

@@ -12,11 +12,12 @@ from quatrain.quantize.cost import HELD_OUT_TEXT
 from quatrain.release.plan import PlannedFile, ReleasePlan
 from quatrain.release.report import MadeFile, asked_about
 from quatrain.release.spec import ReleaseSpec
+from quatrain.release.speed import here
 from quatrain.release.store import PROGRAM, Made, Piece, Store
 from quatrain.release.workers import Workers, make_all
 from quatrain.stages import Stages, installed_memory_bytes
 from quatrain.targets.runtimes import needs_older_forms
-from quatrain.tokenizer.files import files_of
+from quatrain.tokenizer.files import TOKENIZER, files_of
 
 _PAYS_FROM = 100 << 20  # bytes of all programs: below, processes take longer to start than to work
 _HELD = 4  # times its file a program takes in memory while it is worked on, at most
@@ -33,6 +34,7 @@ class Work:
         self.store, self.stages, self.workers = store, stages, workers
         self.pieces: list[Piece] = []
         self.quantized: Made | None = None
+        self.layers: Made | None = None  # of the whole model; None without one in floating point
 
     def files(self) -> list[MadeFile]:
         """All programs, and all that is known of each."""
@@ -44,11 +46,16 @@ class Work:
         pairs = list(zip(planned, exported, strict=True))
         verified = self._all([self._verify(*one) for one in pairs])
         expected = self._all([self._expect(*one) for one in pairs])
-        measured = self._all(
-            [self._quality(*one, answers) for one, answers in zip(pairs, expected, strict=True)]
-        )
+        of_files = [
+            self._quality(*one, answers) for one, answers in zip(pairs, expected, strict=True)
+        ]
+        measured = self._all([*of_files, *self._layers(exported[0])])
+        self.layers = measured[len(pairs)] if len(measured) > len(pairs) else None
+        timed = self._alone([self._speed(*one) for one in pairs])
         known = [doctored[one.file] for one in planned]
-        every = zip(planned, exported, verified, expected, measured, known, strict=True)
+        every = zip(
+            planned, exported, verified, expected, measured[: len(pairs)], timed, known, strict=True
+        )
         return [MadeFile(*one) for one in every]
 
     def sources(self) -> dict[str, list[dict[str, Any]]]:
@@ -78,6 +85,11 @@ class Work:
     def _all(self, pieces: Sequence[Piece]) -> list[Made]:
         self.pieces += pieces
         return make_all(self.store, pieces, self.workers, self.stages)
+
+    def _alone(self, pieces: Sequence[Piece]) -> list[Made]:
+        """One after another here: what is made beside it would slow it down."""
+        self.pieces += pieces
+        return make_all(self.store, pieces, Workers(1, 0), self.stages)
 
     def _quantize(self) -> Made:
         spec = self.spec
@@ -168,7 +180,7 @@ class Work:
         return Piece("doctor", f"known defects of {planned.file}", said, arguments)
 
     def _quality(self, planned: PlannedFile, export: Made, expected: Made) -> Piece:
-        text = (self.spec.text or HELD_OUT_TEXT).read_text(encoding="utf-8")
+        text = self._text()
         reference = reference_of(self.source, self.spec)
         answers = expected.result["prompts"][: len(self.spec.prompts)]
         asked = {
@@ -179,6 +191,31 @@ class Work:
         said = self._program(export) | asked | {"reference": digests}
         arguments = asked | {"program": export.folder / PROGRAM, "reference": reference}
         return Piece("quality", f"measure {planned.file}", said, arguments)
+
+    def _layers(self, export: Made) -> list[Piece]:
+        """None where there is no model in floating point."""
+        reference = reference_of(self.source, self.spec)
+        if reference is None:
+            return []
+        asked = {"text": self._text(), "tokens": self.spec.tokens}
+        said = {
+            "checkpoint": self._checkpoint_digests(), "reference": self._digests(reference),
+            "tokenizer": export.files[TOKENIZER],
+        }  # fmt: skip
+        arguments = {
+            "checkpoint": self.checkpoint, "reference": reference,
+            "tokenizer": export.folder / TOKENIZER,
+        }  # fmt: skip
+        return [Piece("layers", "measure the layers", said | asked, asked | arguments)]
+
+    def _speed(self, planned: PlannedFile, export: Made) -> Piece:
+        asked = {"text": self._text()}
+        said = self._program(export) | asked | {"here": here()}
+        arguments = asked | {"program": export.folder / PROGRAM}
+        return Piece("speed", f"time {planned.file}", said, arguments)
+
+    def _text(self) -> str:
+        return (self.spec.text or HELD_OUT_TEXT).read_text(encoding="utf-8")
 
     def _program(self, export: Made) -> dict[str, Any]:
         """What decides on what a program computes: its bytes, and its tokenizer's."""

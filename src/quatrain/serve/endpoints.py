@@ -23,6 +23,7 @@ from quatrain.serve.prompts import prompt_tokens
 from quatrain.serve.requests import ChatRequest, CompletionRequest, GenerationRequest
 from quatrain.serve.responses import ChatShape, CompletionShape, Shape
 from quatrain.serve.sending import send_stream, send_whole
+from quatrain.serve.tool_calls import BEGIN
 from quatrain.serve.worker import Worker
 
 _COMPLETION_TOKENS = 16  # where a completion's request says nothing, as OpenAI's API has it
@@ -85,7 +86,7 @@ class Endpoints:
         most = _most_tokens(wanted, worker.model.context)
         top = (wanted.top_logprobs or 0) if _wants_logprobs(wanted) else None
         asked = await self._asked(worker.model, wanted, most, top)
-        shape = ChatShape(wanted.model, top is not None)
+        shape = ChatShape(wanted.model, top is not None, _reads_calls(wanted, worker.model))
         return await _answered(request, worker, wanted, asked, shape)
 
     def _worker(self, model: str) -> Worker:
@@ -153,6 +154,21 @@ def _wants_logprobs(wanted: ChatRequest) -> bool:
     return wanted.logprobs is True
 
 
+def _reads_calls(wanted: ChatRequest, model: ServedModel) -> bool:
+    """Whether the model is told of tools, and calls them in the form that is known here."""
+    if not wanted.offered_tools():
+        return False
+    if wanted.parallel_tool_calls is False:
+        raise ApiError(
+            400,
+            "parallel_tool_calls: false is not held to, the model may call several tools at once; "
+            "leave it out",
+            "parallel_tool_calls",
+        )
+    templates = model.tokenizer.chat_templates
+    return BEGIN in templates.get("tool_use", templates.get("default", ""))
+
+
 def _described(model: ServedModel) -> dict[str, Any]:
     return {
         "id": model.name,
@@ -162,5 +178,6 @@ def _described(model: ServedModel) -> dict[str, Any]:
         "context": model.context,
         "device": model.runner.device,
         "emulates": model.emulates,
+        "as_on": model.as_on,
         "chat": model.tokenizer.chat_template is not None,
     }

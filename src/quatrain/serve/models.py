@@ -8,6 +8,7 @@ from quatrain.errors import InputError
 from quatrain.program import Program, open_program
 from quatrain.runtime.load import ProgramRunner, is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.stages import Stages
+from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
 
 
@@ -24,6 +25,7 @@ class ServedModel:
         context: How many tokens its KV cache holds.
         vocab_size: How many tokens it knows, or None where it does not say.
         emulates: The id of the defect that it computes with, or None.
+        as_on: The GPU or phone whose arithmetic it computes in, or None for the usual.
     """
 
     name: str
@@ -33,6 +35,7 @@ class ServedModel:
     context: int
     vocab_size: int | None
     emulates: str | None = None
+    as_on: str | None = None
 
     @property
     def eos_ids(self) -> list[int]:
@@ -46,6 +49,7 @@ def load_models(
     tokenizer: Path | None = None,
     device: str = "auto",
     emulate: Sequence[str] = (),
+    as_on: str | None = None,
     stages: Stages | None = None,
 ) -> list[ServedModel]:
     """Load `programs`, and each Vulkan program among them once more for each defect in `emulate`.
@@ -55,6 +59,7 @@ def load_models(
         tokenizer: A tokenizer.json for all of them; None is the one beside each.
         device: As in `load_runner`.
         emulate: Ids of defects to compute with.
+        as_on: GPU[@RELEASE] as which the Vulkan programs compute, as in `arithmetic_as_on`.
         stages: Hears of each program as it is loaded.
 
     Raises:
@@ -66,10 +71,11 @@ def load_models(
     opened = [open_program(path) for path in programs]
     for program in opened:
         require_tokens_to_logits(program.path, program.metadata, "serve")
-    if emulate and not any(is_vulkan(program) for program in opened):
+    if (emulate or as_on) and not any(is_vulkan(program) for program in opened):
+        asked = f"--emulate {emulate[0]}" if emulate else f"--as-on {as_on}"
         raise InputError(
-            f"--emulate {emulate[0]}: no program here is for Vulkan, whose kernels the defects are "
-            f"of; leave it out, or serve a Vulkan program beside {programs[0]}"
+            f"{asked}: no program here is for Vulkan, whose kernels it is about; leave it out, or "
+            f"serve a Vulkan program beside {programs[0]}"
         )
     words = [Tokenizer.load(chosen_tokenizer(tokenizer, program.path)) for program in opened]
     stages = stages or Stages()
@@ -77,7 +83,7 @@ def load_models(
     for program, its_words in zip(opened, words, strict=True):
         for defect in [None, *(emulate if is_vulkan(program) else ())]:
             with stages(f"load {_name(program.path, defect)}"):
-                models.append(_loaded(program, its_words, device, defect))
+                models.append(_loaded(program, its_words, device, defect, as_on))
     return models
 
 
@@ -96,8 +102,11 @@ def _name(path: Path, defect: str | None) -> str:
     return path.stem if defect is None else f"{path.stem}+{defect}"
 
 
-def _loaded(program: Program, tokenizer: Tokenizer, device: str, defect: str | None) -> ServedModel:
-    runner = load_runner(program, device, defect)
+def _loaded(
+    program: Program, tokenizer: Tokenizer, device: str, defect: str | None, as_on: str | None
+) -> ServedModel:
+    as_on = as_on if is_vulkan(program) else None
+    runner = load_runner(program, device, defect, arithmetic_as_on(as_on))
     return ServedModel(
         _name(program.path, defect),
         int(program.path.stat().st_mtime),
@@ -106,4 +115,5 @@ def _loaded(program: Program, tokenizer: Tokenizer, device: str, defect: str | N
         int(program.metadata.get("get_max_context_len", 1 << 30)),
         program.metadata.get("get_vocab_size"),
         defect,
+        as_on,
     )

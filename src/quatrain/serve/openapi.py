@@ -36,7 +36,17 @@ _ERROR = {
 }
 _MODEL = {
     "type": "object",
-    "required": ["id", "object", "created", "owned_by", "context", "device", "emulates", "chat"],
+    "required": [
+        "id",
+        "object",
+        "created",
+        "owned_by",
+        "context",
+        "device",
+        "emulates",
+        "as_on",
+        "chat",
+    ],
     "properties": {
         "id": {"type": "string"},
         "object": {"const": "model"},
@@ -45,6 +55,7 @@ _MODEL = {
         "context": {"type": "integer"},
         "device": {"type": "string"},
         "emulates": {"type": ["string", "null"]},
+        "as_on": {"type": ["string", "null"]},
         "chat": {"type": "boolean"},
     },
 }
@@ -76,7 +87,7 @@ _ANSWER = {
             "items": {
                 "type": "object",
                 "required": ["index", "finish_reason", "logprobs"],
-                "properties": {"finish_reason": {"enum": ["stop", "length"]}},
+                "properties": {"finish_reason": {"enum": ["stop", "length", "tool_calls"]}},
             },
         },
         "usage": _USAGE,

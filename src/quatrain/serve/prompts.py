@@ -1,11 +1,16 @@
 """The tokens that a request asks a model to continue."""
 
+from collections.abc import Callable
+from typing import Any
+
 from quatrain.errors import InputError
 from quatrain.runtime.generate import check_prompt
 from quatrain.runtime.token_ids import check_token_ids
 from quatrain.serve.errors import ApiError
+from quatrain.serve.messages import Message
 from quatrain.serve.models import ServedModel
 from quatrain.serve.requests import ChatRequest, CompletionRequest
+from quatrain.tokenizer.chat_prompt import variables_read
 
 
 def prompt_tokens(
@@ -45,16 +50,54 @@ def _encoded(model: ServedModel, request: ChatRequest | CompletionRequest) -> li
 
 
 def _conversation(model: ServedModel, request: ChatRequest) -> str:
-    """The conversation in the model's chat template."""
-    messages = [message.as_dict() for message in request.messages]
-    prompt = model.tokenizer.apply_chat(messages)
-    said = [one for one in messages if one["role"] == "system" and one["content"].strip()]
-    if said:
-        unsaid = [one | {"content": ""} if one in said else one for one in messages]
+    """The conversation in the model's chat template, of which that leaves nothing out."""
+    messages = [_plain(index, message) for index, message in enumerate(request.messages)]
+    tools = request.offered_tools()
+    if tools and "tools" not in variables_read(model.tokenizer, None, True):
+        raise ApiError(
+            400,
+            f"tools: the chat template of {model.name} takes none; describe them in a system "
+            "message, and leave this out",
+            "tools",
+        )
+
+    def rendered(said: list[dict[str, Any]]) -> str:
+        return model.tokenizer.apply_chat(said, tools=tools)
+
+    prompt = rendered(messages)
+    for what, without in _LEFT_OUT.items():
+        others = [without(message) for message in messages]
         # Its own text: a template that has a default says something else without the message.
-        if prompt == model.tokenizer.apply_chat(unsaid):
+        if others != messages and prompt == rendered(others):
             raise InputError(
-                f"{model.name}: its chat template leaves out a system message; say it in the first "
-                "message of the user"
+                f"{model.name}: its chat template leaves out {what}; say it in a message of the "
+                "user"
             )
     return prompt
+
+
+def _plain(index: int, message: Message) -> dict[str, Any]:
+    try:
+        return message.as_dict()
+    except InputError as error:
+        raise InputError(f"messages[{index}].{error}") from error
+
+
+def _without_text(role: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def without(message: dict[str, Any]) -> dict[str, Any]:
+        said = message["role"] == role and message["content"].strip()
+        return message | {"content": ""} if said else message
+
+    return without
+
+
+def _without_calls(message: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in message.items() if key != "tool_calls"}
+
+
+# What older templates do not look at, and a message without it.
+_LEFT_OUT = {
+    "a system message": _without_text("system"),
+    "what a tool answered": _without_text("tool"),
+    "the calls of tools": _without_calls,
+}

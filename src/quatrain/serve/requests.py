@@ -6,10 +6,12 @@ computed here. Source: https://platform.openai.com/docs/api-reference
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
+
+from quatrain.serve.messages import Empty, Message, Strict, Tool
 
 _AS_IT_IS = "logits are taken as the model gives them"
-_NO_TOOLS = "calls of tools are not read out of what a model writes"
+_TOOLS = "the newer names are tools and tool_choice"
 
 
 def _whole(value: Any) -> Any:
@@ -21,57 +23,24 @@ def _whole(value: Any) -> Any:
 _Whole = BeforeValidator(_whole)
 One = Annotated[int, Field(ge=1, le=1), _Whole]
 Zero = Annotated[float, Field(ge=0, le=0)]
-Empty = Annotated[list[Any], Field(max_length=0)]
 Count = Annotated[int, Field(ge=1), _Whole]
 TokenId = Annotated[int, Field(ge=0, lt=2**31), _Whole]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     """What a stream tells besides."""
 
     include_usage: bool | None = None
     include_obfuscation: Literal[False] | None = None
 
 
-class TextFormat(_Strict):
+class TextFormat(Strict):
     """The one form of an answer."""
 
     type: Literal["text"]
 
 
-class TextPart(_Strict):
-    """A part of a message."""
-
-    type: Literal["text"]
-    text: str
-
-
-class Message(_Strict):
-    """A message of a conversation. The fields that can only be empty are those with which
-    OpenAI's client hands an answer back."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)]
-    refusal: None = None
-    audio: None = None
-    function_call: None = None
-    tool_calls: Empty | None = None
-    annotations: Empty | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """As chat templates take it; "developer" is a newer word for "system"."""
-        content = self.content
-        if not isinstance(content, str):
-            content = "".join(part.text for part in content)
-        role = "system" if self.role == "developer" else self.role
-        return {"role": role, "content": content}
-
-
-class GenerationRequest(_Strict):
+class GenerationRequest(Strict):
     """What both kinds of request hold.
 
     `top_k`, `min_p` and `repetition_penalty` are not OpenAI's, but known by these names. The fields
@@ -136,8 +105,8 @@ class ChatRequest(GenerationRequest):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20), _Whole] | None = None
 
-    functions: Empty | None = Field(None, description=_NO_TOOLS)
-    function_call: Literal["none"] | None = Field(None, description=_NO_TOOLS)
+    functions: Empty | None = Field(None, description=_TOOLS)
+    function_call: Literal["none"] | None = Field(None, description=_TOOLS)
     metadata: dict[str, str] | None = None
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     parallel_tool_calls: bool | None = None
@@ -149,5 +118,13 @@ class ChatRequest(GenerationRequest):
     safety_identifier: str | None = None
     service_tier: Literal["auto", "default"] | None = None
     store: Literal[False] | None = Field(None, description="nothing is kept")
-    tool_choice: Literal["none", "auto"] | None = Field(None, description=_NO_TOOLS)
-    tools: Empty | None = Field(None, description=_NO_TOOLS)
+    tool_choice: Literal["none", "auto"] | None = Field(
+        None, description="whether a tool is called, the model decides"
+    )
+    tools: list[Tool] | None = None
+
+    def offered_tools(self) -> list[dict[str, Any]] | None:
+        """The tools that the model is told of, as chat templates take them; None for none."""
+        if not self.tools or self.tool_choice == "none":
+            return None
+        return [tool.as_dict() for tool in self.tools]

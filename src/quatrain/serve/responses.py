@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quatrain.serve.answer import End, Piece
+from quatrain.serve.tool_calls import Call, ToolCallReader
 
 
 def usage(end: End) -> dict[str, Any]:
@@ -23,19 +24,31 @@ def usage(end: End) -> dict[str, Any]:
 
 @dataclass
 class ChatShape:
-    """Of an answer to `POST /v1/chat/completions`."""
+    """Of an answer to `POST /v1/chat/completions`; `tools`: calls of tools are read out of it."""
 
     model: str
     logprobs: bool
+    tools: bool = False
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
+    _reader: ToolCallReader = field(default_factory=ToolCallReader)
 
     def whole(self, pieces: list[Piece], end: End) -> dict[str, Any]:
         """The answer in one object."""
         message = {"role": "assistant", "content": _joined(pieces), "refusal": None}
-        choice = {"index": 0, "message": message, "finish_reason": end.reason}
+        reason = self._take_calls(message) or end.reason
+        choice = {"index": 0, "message": message, "finish_reason": reason}
         choice["logprobs"] = self._logprobs(pieces)
         return self._object("chat.completion", choice) | {"usage": usage(end)}
+
+    def _take_calls(self, message: dict[str, Any]) -> str | None:
+        """Take the calls of tools out of its text; the reason why it ended there, with any."""
+        text = self._reader.push(message["content"]) if self.tools else ""
+        _, calls = self._reader.finish()
+        if not calls:
+            return None
+        message |= {"content": text if text.strip() else None, "tool_calls": _called(calls)}
+        return "tool_calls"
 
     def first(self) -> dict[str, Any] | None:
         """The chunk before the first piece."""
@@ -43,11 +56,18 @@ class ChatShape:
 
     def chunk(self, piece: Piece) -> dict[str, Any]:
         """One piece of a stream."""
-        return self._chunk({"content": piece.text}, self._logprobs([piece]), None)
+        text = self._reader.push(piece.text) if self.tools else piece.text
+        return self._chunk({"content": text}, self._logprobs([piece]), None)
 
-    def last(self, end: End) -> dict[str, Any]:
-        """The chunk after the last piece."""
-        return self._chunk({}, None, end.reason)
+    def last(self, end: End) -> list[dict[str, Any]]:
+        """The chunks after the last piece."""
+        rest, calls = self._reader.finish()
+        chunks = [self._chunk({"content": rest}, None, None)] if rest else []
+        chunks += [
+            self._chunk({"tool_calls": [{"index": index, **call}]}, None, None)
+            for index, call in enumerate(_called(calls))
+        ]
+        return [*chunks, self._chunk({}, None, "tool_calls" if calls else end.reason)]
 
     def counted(self, end: End) -> dict[str, Any]:
         """The chunk that tells the usage alone."""
@@ -100,9 +120,9 @@ class CompletionShape:
         """One piece of a stream."""
         return self._object(piece.text, self._logprobs([piece]), None)
 
-    def last(self, end: End) -> dict[str, Any]:
+    def last(self, end: End) -> list[dict[str, Any]]:
         """The chunk after the last piece."""
-        return self._object("", None, end.reason)
+        return [self._object("", None, end.reason)]
 
     def counted(self, end: End) -> dict[str, Any]:
         """The chunk that tells the usage alone."""
@@ -132,6 +152,18 @@ class CompletionShape:
 
 
 Shape = ChatShape | CompletionShape
+
+
+def _called(calls: list[Call]) -> list[dict[str, Any]]:
+    """Each with an id of its own, by which the client says what came of it."""
+    return [
+        {
+            "id": f"call_{uuid.uuid4().hex[:24]}",
+            "type": "function",
+            "function": {"name": name, "arguments": arguments},
+        }
+        for name, arguments in calls
+    ]
 
 
 def _joined(pieces: list[Piece]) -> str:

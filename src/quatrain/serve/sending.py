@@ -55,7 +55,8 @@ async def _stream(
                 if event.text or event.logprobs:
                     yield _event(shape.chunk(event))
                 continue
-            yield _event(shape.last(event))
+            for chunk in shape.last(event):
+                yield _event(chunk)
             if with_usage:
                 yield _event(shape.counted(event))
             yield "data: [DONE]\n\n"

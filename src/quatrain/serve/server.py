@@ -27,6 +27,7 @@ def serve_programs(
     tokenizer: Path | None = None,
     device: str = "auto",
     emulate: Sequence[str] = (),
+    as_on: str | None = None,
     stages: Stages | None = None,
     on_ready: Callable[[str, list[ServedModel]], None] | None = None,
 ) -> None:
@@ -41,6 +42,7 @@ def serve_programs(
         tokenizer: As in `load_models`.
         device: As in `load_runner`.
         emulate: As in `load_models`.
+        as_on: As in `load_models`.
         stages: As in `load_models`.
         on_ready: Called once connections are taken, with the server's URL and its models.
 
@@ -50,7 +52,12 @@ def serve_programs(
     """
     with listening(host, port) as sock:
         models = load_models(
-            programs, tokenizer=tokenizer, device=device, emulate=emulate, stages=stages
+            programs,
+            tokenizer=tokenizer,
+            device=device,
+            emulate=emulate,
+            as_on=as_on,
+            stages=stages,
         )
         sock.listen()
         if on_ready:

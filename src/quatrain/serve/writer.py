@@ -2,25 +2,57 @@
 
 import time
 
+import torch
+
 from quatrain.runtime.generate import generate
 from quatrain.runtime.kept_context import KeptContext
+from quatrain.runtime.load import ProgramRunner
 from quatrain.runtime.stop_strings import TextUntil
 from quatrain.serve.answer import Answer, ClientLeft, End, Piece
 from quatrain.serve.logprobs import LastLogits, Logprobs, logprobs_of
 from quatrain.serve.metrics import Metrics
 from quatrain.serve.models import ServedModel
 
+_PART = 128  # tokens of a prompt that are computed at once: a client that left is noticed between
+
+
+class Leavable:
+    """A runner whose calls raise `ClientLeft` once nobody waits for `answer` any more.
+
+    A prompt is taken in parts, so that there are such calls; whole where `in_one` says so.
+    """
+
+    def __init__(self, runner: ProgramRunner, in_one: bool) -> None:
+        self.runner = runner
+        self.rewinds = getattr(runner, "rewinds", True)
+        self.metadata = dict(runner.metadata)
+        if not in_one:
+            longest = int(self.metadata.get("get_max_seq_len") or _PART)
+            self.metadata["get_max_seq_len"] = min(longest, _PART)
+        self.answer: Answer | None = None
+
+    def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
+        """As `Runner.forward`."""
+        if self.answer is not None and self.answer.cancelled.is_set():
+            raise ClientLeft
+        return self.runner.forward(tokens, input_pos)
+
+    def reset(self) -> None:
+        """Forget the context."""
+        self.runner.reset()
+
 
 class Writer:
     """Writes answers with `model`, one at a time.
 
-    What a prompt has in common with the last text is not computed again, unless a defect is
-    emulated: what some do depends on how many tokens are computed together.
+    What a prompt has in common with the last text is not computed again, and what is new in parts,
+    unless a defect is emulated: what some do depends on how many tokens are computed together.
     """
 
     def __init__(self, model: ServedModel, metrics: Metrics) -> None:
         self._model, self._metrics = model, metrics
-        self._context = KeptContext(model.runner)
+        self._leavable = Leavable(model.runner, in_one=bool(model.emulates))
+        self._context = KeptContext(self._leavable)
         self._runner = LastLogits(self._context)
 
     def write(self, answer: Answer) -> None:
@@ -44,13 +76,12 @@ class Writer:
         until = TextUntil(asked.stop)
         written: list[int] = []
         computed = 0  # tokens of the prompt
+        self._leavable.answer = answer
         if self._model.emulates:
             self._context.forget()
 
         def on_token(token: int) -> bool:
             nonlocal computed
-            if answer.cancelled.is_set():
-                raise ClientLeft
             computed = computed or self._context.computed
             self._count(answer, first=not written)
             shown = until.push(text.push(token))

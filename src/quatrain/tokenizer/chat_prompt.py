@@ -66,11 +66,17 @@ def chat_prompt(
     return prompt
 
 
+def variables_read(tokenizer: Tokenizer, template: str | None, has_tools: bool) -> set[str]:
+    """What the chat template of that name, or the one that is meant without, reads: "tools" among
+    it where it takes them. Raises `InputError` where there is none, or it is damaged."""
+    picked = pick(tokenizer.chat_templates, template, has_tools, tokenizer.source)
+    return names_read(picked, tokenizer.source)
+
+
 def _check_read(tokenizer: Tokenizer, options: ChatOptions) -> None:
     """Refuse variables and tools that the template does not read."""
     has_tools, source = options.tools is not None, tokenizer.source
-    template = pick(tokenizer.chat_templates, options.template, has_tools, source)
-    read = names_read(template, source)
+    read = variables_read(tokenizer, options.template, has_tools)
     for name in options.variables:
         if name not in read:
             others = sorted(read - {"messages", "message", "loop"})

@@ -6,13 +6,14 @@
           "tokens": [ID, ...], "text": TEXT, "top_logits": [[[ID, LOGIT], ...], ...],
           "input": TEXT}]}}}
 
-`top_logits` has a list for each of `tokens`: the largest logits before it, the largest first. The
-token that ends a text is not among `tokens`. `as_on` names whose arithmetic it is
+`top_logits` has a list for each of `tokens`: the largest finite logits before it, the largest
+first. The token that ends a text is not among `tokens`. `as_on` names whose arithmetic it is
 (`quatrain.targets.as_on`); a file for phones of several has its prompts once for each.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +155,8 @@ class _NotedLogits:
         row = logits.reshape(-1, logits.shape[-1])[-1].double()
         # Stable: of equal ones the first, as argmax takes it.
         values, ids = row.sort(descending=True, stable=True)
-        rounded = [round(value, _DIGITS) for value in values[:_TOP].tolist()]
-        self.top.append(list(zip(ids[:_TOP].tolist(), rounded, strict=True)))
+        largest = zip(ids[:_TOP].tolist(), values[:_TOP].tolist(), strict=True)
+        self.top.append([(i, round(value, _DIGITS)) for i, value in largest if isfinite(value)])
         return logits
 
     def reset(self) -> None:

@@ -62,8 +62,9 @@ def against_expected(
         f"{top[0][1] - logits[written]:.2g} nats less likely there" if written in logits
         else "not among the likeliest there"
     )  # fmt: skip
+    wanted = words.decode([expected.tokens[same]], False)
     return [
-        f"expected.json has the same first {same} tokens, then {words.decode([top[0][0]], False)!r}"
+        f"expected.json has the same first {same} tokens, then {wanted!r}"
         f"; {words.decode([written], False)!r} is {less}"
     ]
 
