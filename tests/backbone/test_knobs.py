@@ -111,6 +111,8 @@ def test_a_tied_table_that_was_cut_too_far(output, tmp_path):
         ({"input_prune_map": [3, 4]}, "expected an object"),
         ({"layer_types": ["full_attention"]}, "layer_types has 1 entries"),
         ({"layer_types": ["other"] * 4}, "expected one of 'full_attention'"),
+        ({"layer_types": ["conv"] * 4, "conv_L_cache": 1}, "reads no other token"),
+        ({"layer_types": ["conv"] * 4, "num_kv_shared_layers": 1}, "layers that all attend"),
         ({"act_fn": "relu"}, "expected one of 'silu'"),
         ({"pre_norm": False, "post_attention_norm": True}, "post_ffn_norm must be true"),
         ({"parallel_residual": True, "post_ffn_norm": True}, "with no norm or gate"),

@@ -75,6 +75,11 @@ OLMO3 = {
     "rope_parameters": {"full_attention": YARN | {"attention_factor": 1.2},
                         "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}},
 }  # fmt: skip
+# 2/3 of 150, up to a multiple of 64.
+LFM2 = {
+    "full_attn_idxs": [1], "intermediate_size": 150, "block_multiple_of": 64,
+    "tie_word_embeddings": True,
+}  # fmt: skip
 COHERE = {"logit_scale": 0.3, "tie_word_embeddings": True}
 GRANITE4 = {
     "embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.4,
@@ -151,6 +156,16 @@ def olmo3_rope(config: Any) -> dict[str, Any]:
         "rope_scaling_factor": rope["factor"],
         "rope_scaling_orig_ctx_len": rope["original_max_position_embeddings"],
         "rope_scaling_attn_factors": 1.2 / (1 + 0.1 * math.log(rope["factor"])),
+    }
+
+
+def lfm2_figures(config: Any) -> dict[str, Any]:
+    attends = [kind == "full_attention" for kind in config.layer_types]
+    return {
+        "layer_norm_rms_eps": config.norm_eps,
+        "head_count_kv": [config.num_key_value_heads * each for each in attends],
+        "feed_forward_length": 128,
+        "shortconv_l_cache": config.conv_L_cache,
     }
 
 
@@ -350,6 +365,15 @@ ROWS = {
         gguf=Conversion("hunyuan-dense", figures=hunyuan_figures),
     ),
     "hunyuan without an alpha": Row("HunYuan dense", "HunYuanDenseV1", {"head_dim": 16}),
+    "lfm2": Row(
+        "LFM2, LFM2.5", "Lfm2", LFM2, quantized=True, fuzzed=True,
+        gguf=Conversion("lfm2", figures=lfm2_figures),
+    ),
+    "lfm2, four taps, all of the feed-forward": Row(
+        "LFM2, LFM2.5", "Lfm2",
+        {"layer_types": ["conv", "conv", "full_attention"], "conv_L_cache": 4,
+         "block_auto_adjust_ff_dim": False},
+    ),
     "llama4": Row(
         "Llama 4 text", "Llama4", LLAMA4, gguf=Conversion("llama4", figures=llama4_figures),
         quantized=True, fuzzed=True,

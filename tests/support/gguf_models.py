@@ -92,6 +92,8 @@ def _changed(
         if queries_or_keys and conversion.interleaved:
             halves = tensor.unflatten(0, (-1, 2, _head_dim(model.config) // 2))
             tensor = halves.transpose(1, 2).reshape(tensor.shape)
+        if name.endswith("conv.conv.weight"):
+            tensor = tensor.squeeze(1)
         if name.endswith("norm.weight") and conversion.norms_plus_one:
             tensor = tensor + 1
         if name.endswith("experts.gate_up_proj"):

@@ -51,7 +51,7 @@ ALL = {
     for name, value in fields.items()
     if name not in ("apply_embedding", "apply_output", "max_position_embeddings")
 }
-NOT_IN_STATE = ("k_cache", "v_cache", "mask", "freqs_")
+NOT_IN_STATE = ("k_cache", "v_cache", "conv_state", "mask", "freqs_")
 
 
 def random_state(peer: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -121,6 +121,8 @@ class Peer:
         """Attention scores by `attention_multiplier`, what joins the stream by the residual's."""
         attention = self.fields.get("attention_multiplier")
         residual = self.fields.get("residual_multiplier", 1.0)
+        if not attention and residual == 1.0:
+            return
         for layer in self.model.layers:
             if attention:
                 queries = attention * layer.attention.head_dim**0.5

@@ -10,6 +10,7 @@ from tests.support import quantized_folders as folders
 
 from quatrain.quantize.methods.round_to_nearest import quantize_groups
 
+LINEARS = ("_proj.weight", "_linear.weight", ".w1.weight", ".w2.weight", ".w3.weight")
 METHODS = ("gptq", "awq", "compressed-tensors")
 
 
@@ -21,7 +22,7 @@ def write_quantized_model(folder: Path, model: transformers.PreTrainedModel, met
     tensors = _experts_one_by_one(load_file(file))
     rounded = {}
     for name in list(tensors):
-        if name.endswith(("_proj.weight", "_linear.weight")):
+        if name.endswith(LINEARS):
             values, scales = quantize_groups(tensors.pop(name), folders.GROUP)
             groups = values.unflatten(1, (-1, folders.GROUP))
             rounded[name] = (groups * scales[..., None]).flatten(1)

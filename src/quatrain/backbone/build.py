@@ -120,8 +120,9 @@ def _state_for(
         elif name.startswith("output."):
             state[name] = kept_rows(state[name], config.output_prune_map, config.vocab_size)
     state = _experts_apart(state)
+    filters = {name: tensor for name, tensor in state.items() if tensor.dim() == 3}
     sanitize_checkpoint_from_pre_quantization(state)
-    return state
+    return state | filters  # of which each is [channels, 1, taps]
 
 
 def _by_values(name: str, weight: torch.Tensor) -> bool:

@@ -8,7 +8,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-LayerType = Literal["full_attention", "sliding_attention"]
+LayerType = Literal["full_attention", "sliding_attention", "conv"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Layer:
     `attention_window`: of the positions up to a token's own, which it attends to: all (None), those
     less than `size` back ("window", size), or those in its own block of `size` ("chunk", size).
     `kv_source`: the layer whose keys and values it reads instead of making its own; `shares_kv`:
-    whether others read its.
+    whether others read its. `conv`: a gated short convolution is in attention's place.
     """
 
     rope: Literal["global", "local", "none"]
@@ -28,6 +28,7 @@ class Layer:
     kv_source: int | None
     shares_kv: bool
     moe: bool
+    conv: bool
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class BackboneConfig:
     # `sliding_window` is that of the layers that `layer_types` calls so (all, if it is absent).
     sliding_window: int | None = None
     layer_types: tuple[LayerType, ...] | None = None
+    conv_L_cache: int = 3  # taps of the convolutions of the layers called "conv"
     # Llama 4: layers with rotary embedding see their own chunk only; the queries of those
     # without grow with the position.
     attention_chunk_size: int | None = None
@@ -138,7 +140,8 @@ class BackboneConfig:
     def layer(self, index: int) -> Layer:
         """What is particular to layer `index`."""
         interval = self.no_rope_layer_interval
-        has_rope = interval is None or (index + 1) % interval != 0
+        conv = self.layer_types is not None and self.layer_types[index] == "conv"
+        has_rope = not conv and (interval is None or (index + 1) % interval != 0)
         slides = self.sliding_window is not None and (
             self.layer_types is None or self.layer_types[index] == "sliding_attention"
         )
@@ -149,15 +152,17 @@ class BackboneConfig:
             else "local"
             if slides and self.local_rope_theta
             else "global",
-            qk_norm=self.use_qk_norm and (has_rope or self.qk_norm_without_rope),
+            qk_norm=self.use_qk_norm and not conv and (has_rope or self.qk_norm_without_rope),
             # Up to the first step of the scale all factors are 1.
             temperature=self.attn_temperature_tuning
+            and not conv
             and (self.attn_temperature_with_rope or not has_rope)
             and self.max_seq_len >= self.floor_scale,
             attention_window=self._attention_window(slides, has_rope),
             kv_source=first_shared - 1 if index >= first_shared else None,
             shares_kv=index == first_shared - 1 and self.num_kv_shared_layers > 0,
             moe=self.num_experts > 0 and (index + 1) % self.interleave_moe_layer_step == 0,
+            conv=conv,
         )
 
     def _attention_window(

@@ -36,7 +36,7 @@ class LayerByLayer:
     def load(self, index: int, texts: int, length: int) -> Block:
         """Layer `index` with room for `texts` texts of `length` tokens."""
         block = load_layer(self.config, index, self.tensors)
-        attend = block.attention.attend
+        attend = None if block.attention is None else block.attention.attend
         if attend is not None:
             attend.make_room(texts, length)
             if attend.shares_kv:

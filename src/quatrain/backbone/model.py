@@ -15,10 +15,12 @@ from quatrain.backbone.pruned_vocabulary import ExpandLogits, embedding_rows, ou
 from quatrain.backbone.residual import GatedResidual
 from quatrain.backbone.rope import Rope
 from quatrain.backbone.scaling import SoftCap, factor_or_none
+from quatrain.backbone.short_conv import ShortConv
 
 
 class Block(nn.Module):
-    """One layer: attention and feed-forward, each on a normed copy of the residual stream.
+    """One layer: attention, or a short convolution, and feed-forward, each on a normed copy of the
+    residual stream.
 
     Without norms before them (OLMo 2) each reads the stream itself; in parallel (Cohere) both read
     one normed copy.
@@ -28,7 +30,8 @@ class Block(nn.Module):
         super().__init__()
         self.rope = layer.rope
         self.kv_source = layer.kv_source
-        self.attention = Attention(config, layer)
+        self.attention = None if layer.conv else Attention(config, layer)
+        self.conv = ShortConv(config) if layer.conv else None
         self.feed_forward = MixtureOfExperts(config) if layer.moe else FeedForward(config)
         self.attention_norm = stream_norm(config) if config.pre_norm else None
         parallel = config.parallel_residual
@@ -48,7 +51,11 @@ class Block(nn.Module):
     ) -> torch.Tensor:
         """x [B, T, dim] and the rest as for `Attention`; returns [B, T, dim]."""
         normed = x if self.attention_norm is None else self.attention_norm(x)
-        branch = self.attention(normed, angles, start, kv_source)
+        if self.attention is not None:
+            branch = self.attention(normed, angles, start, kv_source)
+        else:
+            assert self.conv is not None
+            branch = self.conv(normed, start)
         x = self._add(x, branch, self.post_attention_norm, self.add_attn)
         if not self.parallel:
             normed = x if self.ffn_norm is None else self.ffn_norm(x)
@@ -155,7 +162,9 @@ class Backbone(nn.Module):
         return x
 
     def _cache_of(self, layer: int) -> CachedAttention:
-        return cast(Block, self.layers[layer]).attention.attend  # type: ignore[return-value]
+        attention = cast(Block, self.layers[layer]).attention
+        assert attention is not None and attention.attend is not None
+        return attention.attend
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """What the first layer sees, [1, T, dim]."""
@@ -184,8 +193,14 @@ class Backbone(nn.Module):
             if isinstance(module, CachedAttention):
                 module.make_room(texts, length)
 
+    @property
+    def rewinds(self) -> bool:
+        """Whether a call may go back in the context: a short convolution keeps its last inputs
+        alone."""
+        return "conv" not in (self.config.layer_types or ())
+
     def reset(self) -> None:
-        """Forget the context: zero every KV cache."""
+        """Forget the context: zero every KV cache. What convolutions keep goes at position 0."""
         for module in self.modules():
             if isinstance(module, CachedAttention):
                 module.k_cache.zero_()

@@ -158,6 +158,8 @@ def _contradictions(config: BackboneConfig) -> Iterator[str]:
         yield "scale_query_by scales normed queries, so it needs use_qk_norm"
     if config.layer_types is not None and len(config.layer_types) != config.n_layers:
         yield f"layer_types has {len(config.layer_types)} entries, n_layers is {config.n_layers}"
+    if "conv" in (config.layer_types or ()):
+        yield from _of_convolutions(config)
     if config.num_kv_shared_layers >= config.n_layers:
         yield f"num_kv_shared_layers {config.num_kv_shared_layers} leaves no layer with keys"
     if config.use_ffn_learnable_scales and config.post_ffn_norm:
@@ -186,6 +188,13 @@ def _contradictions(config: BackboneConfig) -> Iterator[str]:
             # Whether a table of so many rows is in that order already, nothing would tell.
             yield f"{name} has all of {config.vocab_size} tokens in another order than their ids"
     yield from _unlike_kv_source(config)
+
+
+def _of_convolutions(config: BackboneConfig) -> Iterator[str]:
+    if config.conv_L_cache < 2:
+        yield f"conv_L_cache {config.conv_L_cache} reads no other token, expected 2 or more"
+    if config.num_kv_shared_layers:
+        yield "num_kv_shared_layers is for layers that all attend, and layer_types has 'conv'"
 
 
 def _follows_branches(config: BackboneConfig) -> bool:

@@ -8,6 +8,9 @@ layers.{i}.attention.{wq,wk,wv}.bias        with attention_qkv_bias
 layers.{i}.attention.wo.bias                with attention_output_bias
 layers.{i}.attention.{q,k}_norm_fn.weight   [head_dim], with use_qk_norm and qk_norm_affine; with
                                             qk_norm_whole as wide as the projection
+  in a layer that layer_types calls conv, in place of attention:
+layers.{i}.conv.{B_proj,C_proj,x_proj,out_proj}.weight   [dim, dim]
+layers.{i}.conv.conv.weight                 [dim, 1, conv_L_cache], floating point
 layers.{i}.feed_forward.{w1,w3}.weight      [hidden_dim, dim] (gate, up); w1 alone without
                                             feed_forward_gate
 layers.{i}.feed_forward.w2.weight           [dim, hidden_dim] (down)
@@ -68,13 +71,7 @@ def output_shapes(config: BackboneConfig) -> list[tuple[int, int]]:
 
 
 def _layer_linears(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
-    queries, keys = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-    shapes: dict[str, tuple[int, ...]] = {"attention.wq": (queries, config.dim)}
-    if layer.kv_source is None:
-        shapes["attention.wk"] = shapes["attention.wv"] = (keys, config.dim)
-    shapes["attention.wo"] = (config.dim, queries)
-    if config.use_attn_o_gate:
-        shapes["attention.og"] = (queries, config.dim)
+    shapes = _convolution(config) if layer.conv else _attention(config, layer)
     if not layer.moe:
         dense = _feed_forward("feed_forward", config.dim, config.hidden_dim)
         if not config.feed_forward_gate:
@@ -83,6 +80,22 @@ def _layer_linears(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
     one = _feed_forward("feed_forward.experts", config.dim, config.expert_dim)
     shared = _feed_forward("feed_forward.shared_expert", config.dim, config.expert_dim)
     return shapes | {name: (config.num_experts, *shape) for name, shape in one.items()} | shared
+
+
+def _attention(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
+    queries, keys = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    shapes: dict[str, tuple[int, ...]] = {"attention.wq": (queries, config.dim)}
+    if layer.kv_source is None:
+        shapes["attention.wk"] = shapes["attention.wv"] = (keys, config.dim)
+    shapes["attention.wo"] = (config.dim, queries)
+    if config.use_attn_o_gate:
+        shapes["attention.og"] = (queries, config.dim)
+    return shapes
+
+
+def _convolution(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
+    names = ("B_proj", "C_proj", "x_proj", "out_proj")
+    return {f"conv.{name}": (config.dim, config.dim) for name in names}
 
 
 def _feed_forward(path: str, dim: int, hidden_dim: int) -> dict[str, tuple[int, ...]]:
@@ -106,13 +119,10 @@ def _layer_vectors(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
         shapes |= _norm("attention_norm", config)
         if not config.parallel_residual:
             shapes |= _norm("ffn_norm", config)
-    if config.attention_qkv_bias:
-        shapes["attention.wq.bias"] = (config.n_heads * config.head_dim,)
-        if layer.kv_source is None:
-            keys = (config.n_kv_heads * config.head_dim,)
-            shapes["attention.wk.bias"] = shapes["attention.wv.bias"] = keys
-    if config.attention_output_bias:
-        shapes["attention.wo.bias"] = stream
+    if layer.conv:
+        shapes["conv.conv.weight"] = (config.dim, 1, config.conv_L_cache)
+    else:
+        shapes |= _attention_biases(config, layer)
     if config.feed_forward_bias and not layer.moe:
         hidden = (config.hidden_dim,)
         shapes["feed_forward.w1.bias"] = hidden
@@ -133,4 +143,16 @@ def _layer_vectors(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
         shapes["add_attn.gate"] = shapes["add_ffn.gate"] = stream
     if layer.moe:
         shapes["feed_forward.router.weight"] = (config.num_experts, config.dim)
+    return shapes
+
+
+def _attention_biases(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    if config.attention_qkv_bias:
+        shapes["attention.wq.bias"] = (config.n_heads * config.head_dim,)
+        if layer.kv_source is None:
+            keys = (config.n_kv_heads * config.head_dim,)
+            shapes["attention.wk.bias"] = shapes["attention.wv.bias"] = keys
+    if config.attention_output_bias:
+        shapes["attention.wo.bias"] = (config.dim,)
     return shapes

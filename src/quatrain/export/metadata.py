@@ -29,6 +29,8 @@ def metadata_methods(
         "quatrain_embedding_input": backbone.tok_embeddings is None,
         "quatrain_hidden_output": backbone.output is None,
     }
+    if not backbone.rewinds:
+        methods["quatrain_keeps_last_inputs"] = True
     if params.get("bos_idx") is not None:
         methods["get_bos_id"] = params["bos_idx"]
     if eos_ids:

@@ -24,6 +24,7 @@ def notes_on(backbone: Backbone, options: ExportOptions, rounded: RoundedAgain) 
         notes.append(_all_experts(backbone.config))
         notes.append(_kept_windows(backbone.config))
         notes.append(_zero_points(options))
+    notes.append(_kept_inputs(backbone))
     notes.append(_longrope_factors(backbone.config))
     if options.backend == "vulkan":
         notes.append(_floating_point_embedding(backbone.tok_embeddings))
@@ -77,6 +78,15 @@ def _kept_windows(config: BackboneConfig) -> str:
     return (
         f"Of layers with a window or a chunk the last {' and '.join(map(str, sizes))} tokens' keys "
         "are kept: a call goes on where the last one ended, or begins a text at position 0."
+    )
+
+
+def _kept_inputs(backbone: Backbone) -> str:
+    if backbone.rewinds:
+        return ""
+    return (
+        f"Of short convolutions the last {backbone.config.conv_L_cache - 1} tokens' inputs are "
+        "kept: a call goes on where the last one ended, or begins a text at position 0."
     )
 
 

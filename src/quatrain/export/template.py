@@ -40,7 +40,8 @@ def cached_template(
     config = backbone.config
     if config.n_layers < LAYERS:
         raise IrregularGraph(f"there are fewer than {LAYERS}")
-    if len({config.layer(index) for index in range(1, config.n_layers)}) > 1:
+    kinds = {config.layer(index) for index in range(1, config.n_layers)}
+    if len(kinds) > 1 or not backbone.rewinds:
         raise IrregularGraph("its layers are of several kinds")
     path = cache_folder() / "templates" / f"{template_key(backbone, scheme, settings)}.pte"
     if not path.is_file():

@@ -8,7 +8,6 @@ import torch
 
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.config import BackboneConfig
-from quatrain.backbone.kv_cache import CachedAttention
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import InputError, UnknownTokenizer
 from quatrain.int4 import Scheme
@@ -108,9 +107,7 @@ def tokens_of_itself(model: FloatModel, count: int, stages: Stages) -> torch.Ten
     length = min(LENGTH, config.max_seq_len)
     texts = max(1, count // length)
     backbone = build_backbone(config, model.tensors, max_seq_len=length)
-    for module in backbone.modules():
-        if isinstance(module, CachedAttention):
-            module.make_room(texts, length)
+    backbone.make_room(texts, length)
     generator = torch.Generator().manual_seed(_SEED)
     begin = model.params.get("bos_idx", config.vocab_size)
     first = torch.randint(config.vocab_size, (texts, 1), generator=generator)

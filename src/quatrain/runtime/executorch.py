@@ -13,6 +13,7 @@ import torch
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
 from quatrain.quiet import quiet
+from quatrain.runtime.call_order import CallOrder
 from quatrain.runtime.token_ids import check_token_ids
 
 
@@ -28,6 +29,8 @@ class ExecutorchRunner:
         self.device = "executorch"
         self.metadata = program.metadata
         self.path = program.path
+        self._order = CallOrder(program)
+        self.rewinds = self._order.rewinds
         self._vocab_size = self.metadata.get("get_vocab_size")
         with _native_output_held_back(), quiet():
             # These register the quantized embedding and the KV cache attention kernels.
@@ -50,9 +53,11 @@ class ExecutorchRunner:
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """One call, such as tokens int64 [1, T] and position int64 [1]; returns its output.
 
-        Raises `InputError` where a token is not in the program's vocabulary.
+        Raises `InputError` where a token is not in the program's vocabulary, or the call goes back
+        in a program that cannot.
         """
         assert self._method is not None
+        self._order.check(inputs)
         if self._vocab_size is not None and not inputs[0].is_floating_point():
             check_token_ids(inputs[0], self._vocab_size)
         return self._method.execute(list(inputs))[0].clone()

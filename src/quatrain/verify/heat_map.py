@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from quatrain.atomic_files import whole_file
 from quatrain.errors import InputError
-from quatrain.program.inspect.linear_roles import META_NAMES
+from quatrain.program.inspect.linear_roles import CONV_NAMES, META_NAMES
 
 if TYPE_CHECKING:  # it takes torch, which a wrong name is refused without
     from quatrain.verify.diagnose import ActivationStatistics
@@ -31,6 +31,8 @@ def draw_heat_map(statistics: "list[ActivationStatistics]", path: Path) -> None:
     of_linear = {a.linear: a for a in statistics if a.linear.startswith("layers.")}
     if not of_linear:
         raise InputError("no linear belongs to a layer; there is nothing to draw")
+    convolutions = any(name.endswith(tuple(CONV_NAMES.values())) for name in of_linear)
+    roles = META_NAMES | CONV_NAMES if convolutions else META_NAMES
     layers = 1 + max(int(name.split(".")[1]) for name in of_linear)
     figure = Figure(figsize=(max(6.0, 0.3 * layers + 2), 5), layout="constrained")
     panels = (
@@ -45,10 +47,10 @@ def draw_heat_map(statistics: "list[ActivationStatistics]", path: Path) -> None:
                 else float("nan")
                 for i in range(layers)
             ]
-            for role in META_NAMES.values()
+            for role in roles.values()
         ]
         image = axes.imshow(rows, aspect="auto", cmap="magma", vmin=low, vmax=high)
-        axes.set_yticks(range(len(rows)), list(META_NAMES))
+        axes.set_yticks(range(len(rows)), list(roles))
         axes.set_xlabel("layer")
         axes.set_title(title)
         figure.colorbar(image, ax=axes)

@@ -9,10 +9,20 @@ from torch import nn
 from quatrain.backbone.model import Backbone
 from quatrain.program import VulkanGraph
 from quatrain.program.def_use import DefUse
-from quatrain.program.inspect.attentions import find_attentions
-from quatrain.program.inspect.linears import META_NAMES, find_linears, result_id
+from quatrain.program.inspect.attentions import AttentionPlace
+from quatrain.program.inspect.layer_places import find_layers
+from quatrain.program.inspect.linears import CONV_NAMES, META_NAMES, find_linears, result_id
 
 _NORM = "et_vk.rms_norm"
+# Role -> the norm that its linear reads; how what it reads is made of the probes before.
+_READS_NORM = {
+    "q": "attention_norm", "conv B": "attention_norm", "gate": "ffn_norm", "output": "norm",
+}  # fmt: skip
+_READS = {
+    "down": "gated activation", "o": "attention over the KV cache",
+    "conv out": "gated short convolution",
+}  # fmt: skip
+_WATCHED = ("norm", ".attend", ".wq", ".wk", ".wv", ".wo", ".w1", ".w2", ".w3", "_proj")
 
 
 @dataclass(frozen=True)
@@ -45,25 +55,27 @@ def _linear_probes(graph: VulkanGraph, def_use: DefUse) -> Iterator[Probe]:
     for linear in find_linears(graph):
         operator = graph.operators[linear.operator]
         x, layer = operator.named_args["x"], linear.layer
-        if linear.role in ("q", "gate", "output"):
-            norm = {"q": "attention_norm", "gate": "ffn_norm", "output": "norm"}[linear.role]
+        if linear.role in _READS_NORM:
+            norm = _READS_NORM[linear.role]
             name = norm if layer is None else f"layers.{layer}.{norm}"
             producers = def_use.upstream([x], lambda i: graph.operators[i].kind == _NORM)
             if len(producers) == 1:
                 normed = graph.operators[producers[0]]
-                before = "embedding" if layer == 0 and linear.role == "q" else "residual addition"
+                first = layer == 0 and norm == "attention_norm"
+                before = "embedding" if first else "residual addition"
                 yield Probe(normed.named_args["x"], f"{name}.in", layer, before)
                 yield Probe(normed.out, f"{name}.out", layer, f"RMS norm {norm}")
-        if linear.role in ("down", "o"):
-            blame = "gated activation" if linear.role == "down" else "attention over the KV cache"
-            yield Probe(x, f"{linear.name}.in", layer, blame)
-        if linear.role in META_NAMES or linear.role == "output":
+        if linear.role in _READS:
+            yield Probe(x, f"{linear.name}.in", layer, _READS[linear.role])
+        if linear.role in (*META_NAMES, *CONV_NAMES, "output"):
             result = result_id(def_use, linear.operator)
             yield Probe(result, f"{linear.name}.out", layer, f"linear {linear.name}")
 
 
 def _attention_probes(graph: VulkanGraph) -> Iterator[Probe]:
-    for layer, found in enumerate(find_attentions(DefUse(graph))):
+    for layer, found in enumerate(find_layers(DefUse(graph))):
+        if not isinstance(found, AttentionPlace):
+            continue
         operator = graph.operators[found.operator]
         if operator.kind != "sdpa_with_kv_cache":
             continue
@@ -91,8 +103,7 @@ def eager_values(
     watched = [
         (path, module)
         for path, module in backbone.named_modules()
-        if path.endswith(("norm", ".attend", ".wq", ".wk", ".wv", ".wo", ".w1", ".w2", ".w3"))
-        or path == "output"
+        if path.endswith(_WATCHED) or path == "output"
     ]
     handles = [watch(path, module) for path, module in watched]
     try:

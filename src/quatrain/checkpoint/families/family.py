@@ -29,7 +29,9 @@ class HuggingFaceReading:
     `names`: of its tensors' modules, those called otherwise, to Meta's. `tensors(stored, fields,
     source)`: its tensors, cut or changed where Meta's naming has them otherwise, under Hugging
     Face names still; a quantized matrix F is F.weight, F.scales and perhaps F.zeros by then.
-    `activations`: the values of `hidden_act` that are implemented, to those of `act_fn`.
+    `activations`: the values of `hidden_act` that are implemented, to those of `act_fn`; None is
+    one that config.json does not state. `aliases`: fields that its configuration class takes in
+    place of others where they are there, to those.
     `tied`: whether the embedding serves as a missing output layer where config.json does not
     say."""
 
@@ -40,7 +42,8 @@ class HuggingFaceReading:
     rope: Callable[[Fields, str], Params] = rope_params
     names: Mapping[str, str] = field(default_factory=dict)
     tensors: Callable[[LazyTensors, Fields, str], LazyTensors] | None = None
-    activations: Mapping[str, str] = field(
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    activations: Mapping[str | None, str] = field(
         default_factory=lambda: {"silu": "silu", "swish": "silu"}
     )
     tied: bool = False
@@ -56,7 +59,8 @@ class GgufReading:
     `architecture`: the file's general.architecture. `half_split`: whether its Q and K rows are in
     that order (interleaved otherwise). `params(metadata)`: fields of params.json beyond a plain
     Llama's. `names`: of its tensors, those called otherwise, to Meta's. `fused(metadata)`: of each
-    tensor that is several in one, the parts' names and rows. `reads`: keys that would be refused
+    tensor that is several in one, the parts' names and rows. `filters`: tensors [channels, taps] of
+    a filter for each channel, [channels, 1, taps] elsewhere. `reads`: keys that would be refused
     where nothing reads them."""
 
     architecture: str
@@ -64,6 +68,7 @@ class GgufReading:
     params: Callable[[GgufMetadata], Params] = lambda metadata: {}
     names: Mapping[str, str] = field(default_factory=dict)
     fused: Callable[[GgufMetadata], dict[str, dict[str, int]]] = lambda metadata: {}
+    filters: frozenset[str] = frozenset()
     reads: frozenset[str] = frozenset()
 
 

@@ -1,6 +1,5 @@
 """What models that people ask for have and the backbone lacks, by what files call them."""
 
-_GATED_CONVOLUTIONS = "gated short convolutions, whose state is kept beside the KV cache"
 _STATE_SPACE = "layers of a state space (Mamba), whose state is kept beside the KV cache"
 _WEIGHED_EXPERTS = "experts whose answers, not inputs, are weighed"
 _LATENT_ATTENTION = "multi-head latent attention"
@@ -32,9 +31,7 @@ _MODEL_TYPES = {
     "granitemoe": _WEIGHED_EXPERTS,
     "hunyuan_v1_moe": _WEIGHED_EXPERTS,
     "jamba": _STATE_SPACE,
-    "lfm2": _GATED_CONVOLUTIONS,
-    "lfm2_moe": f"{_GATED_CONVOLUTIONS}, and {_WEIGHED_EXPERTS}",
-    "lfm2_vl": _GATED_CONVOLUTIONS,
+    "lfm2_moe": _WEIGHED_EXPERTS,
     "mamba": _STATE_SPACE,
     "mamba2": _STATE_SPACE,
     "minicpm3": _LATENT_ATTENTION,

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from quatrain.checkpoint.gguf.file import GgufFile
 from quatrain.checkpoint.nth_layers import full_every
 from quatrain.errors import InputError
@@ -31,6 +33,15 @@ class GgufMetadata:
                 "expected a number; the file is not a language model's, or is damaged"
             )
         return value
+
+    def numbers(self, key: str, count: int) -> list[float]:
+        """The `count` numbers of `key`, one for each layer, or as many times the one that it is."""
+        value = self.get(key)
+        if not isinstance(value, np.ndarray):
+            return [self.number(key)] * count
+        if len(value) != count:
+            raise self.refuse(key, f"expected {count} numbers, one for each layer")
+        return value.tolist()
 
     def decimal(self, key: str, default: Any = None) -> float:
         """The number `key` as it was meant: written as float32, 1e-05 is 9.999999747378752e-06."""

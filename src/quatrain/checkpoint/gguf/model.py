@@ -45,7 +45,7 @@ def open_gguf_model(path: Path) -> FloatModel:
     metadata = GgufMetadata(file)
     reading = gguf_reading(metadata.architecture, str(path))
     _check_metadata(metadata, reading)
-    file = _with_fused_apart(file, reading.fused(metadata))
+    file = _with_fused_apart(_with_filters(file, reading.filters), reading.fused(metadata))
     unnamed = file.tensors.keys() - rope_factors(file.tensors)
     names = {name: meta_name(name, reading.names) for name in unnamed}
     params = _params(file, metadata, reading, set(names.values()))
@@ -105,6 +105,17 @@ def _check_metadata(metadata: GgufMetadata, reading: GgufReading) -> None:
             )
 
 
+def _with_filters(file: GgufFile, filters: frozenset[str]) -> GgufFile:
+    """`file` with its `filters` in the shape that they have elsewhere."""
+    tensors = {
+        name: replace(tensor, shape=(tensor.shape[0], 1, *tensor.shape[1:]))
+        if name.removesuffix(".weight").endswith(tuple(filters)) and len(tensor.shape) == 2
+        else tensor
+        for name, tensor in file.tensors.items()
+    }
+    return replace(file, tensors=tensors)
+
+
 def _with_fused_apart(file: GgufFile, fused: dict[str, dict[str, int]]) -> GgufFile:
     """`file` with each tensor that is several in one as those: views of its rows."""
     tensors: dict[str, GgufTensor] = {}
@@ -145,11 +156,12 @@ def _params(
     if metadata.window() and "sliding_window" not in own and "attention_chunk_size" not in own:
         raise metadata.refuse("attention.sliding_window", "which is not implemented for it")
     heads = metadata.number("attention.head_count")
+    kv_heads = own.get("n_kv_heads") or metadata.number("attention.head_count_kv", heads)
     params = {
         "dim": metadata.number("embedding_length"),
         "n_layers": metadata.number("block_count"),
         "n_heads": heads,
-        "n_kv_heads": metadata.number("attention.head_count_kv", heads),
+        "n_kv_heads": kv_heads,
         "head_dim": metadata.head_dim(),
         "hidden_dim": metadata.number("feed_forward_length"),
         "vocab_size": embedding.shape[0],

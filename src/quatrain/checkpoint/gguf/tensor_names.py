@@ -19,7 +19,7 @@ _NAMES = {
     "ffn_down": "feed_forward.w2",
     "ffn_up": "feed_forward.w3",
 }
-_NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)")
+_NAME = re.compile(r"(?:blk\.(\d+)\.)?([\w.]+)\.(weight|bias)")
 
 
 def meta_name(name: str, others: Mapping[str, str]) -> str:

@@ -31,7 +31,8 @@ def read_config(folder: Path) -> tuple[Fields, HuggingFaceReading, str]:
     source = str(folder / "config.json")
     fields = text_fields(read_object(folder / "config.json"), source)
     reading = hugging_face_reading(fields, source)
-    return {**reading.defaults, **fields}, reading, source
+    named = {name: fields[alias] for alias, name in reading.aliases.items() if alias in fields}
+    return {**reading.defaults, **fields, **named}, reading, source
 
 
 def params_of_config(fields: Fields, source: str, names: set[str]) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def _norm_eps(reading: HuggingFaceReading) -> str:
 def _activation(fields: Fields, reading: HuggingFaceReading, source: str) -> str:
     name = "hidden_activation" if "hidden_activation" in reading.defaults else "hidden_act"
     activation = fields.get(name)
-    if not isinstance(activation, str) or activation not in reading.activations:
+    if not isinstance(activation, str | None) or activation not in reading.activations:
         raise refusal(fields, name, " or ".join(map(repr, reading.activations)), source)
     return reading.activations[activation]
 

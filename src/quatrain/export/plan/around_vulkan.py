@@ -16,6 +16,7 @@ from quatrain.backbone.moe import MixtureOfExperts
 from quatrain.backbone.norm import InputScaledNorm, LayerNorm
 from quatrain.backbone.residual import FixedResidual
 from quatrain.backbone.scaling import Factor, SoftCap
+from quatrain.export.kept_conv import KeptConv
 from quatrain.export.plan.sizes import Key, up_to
 from quatrain.export.vulkan.masked_attention import MaskedSdpa, PositionMask
 from quatrain.export.vulkan.operator_modules import VulkanRMSNorm
@@ -30,8 +31,9 @@ _INT4_LINEAR, _SUMS, _BIAS, _CUT_CHANNELS, _FLOAT_LINEAR = 458, 172, 115, 130, 3
 _QPARAMS, _NORM, _ATTENTION, _ROTARY, _FEED_FORWARD, _BLOCK = 510, 259, 1_162, 228, 253, 228
 _MASKED, _OF_WINDOW, _CAPPED, _MASK = 3_600, 600, 280, 1_400  # what attention has beyond its own
 _EMBEDDING, _INT4_EMBEDDING, _ELEMENT_WISE, _FACTOR = 314, 442, 140, 400
-_LAYER_NORM = 300
-_SHARED_INPUT = ("wk", "wv", "og", "w3")  # linears that read what another one reads
+_LAYER_NORM, _CONV = 300, 3_100
+# Linears that read what another one reads.
+_SHARED_INPUT = ("wk", "wv", "og", "w3", "C_proj", "x_proj")
 
 # Of the file's root.
 _ROOT, _NAMED_CONSTANT, _METHOD, _USUAL_METHODS = 3_466, 116, 277, 9
@@ -70,7 +72,7 @@ def _part_bytes(name: str, part: nn.Module) -> int:
     kinds = {
         VulkanRMSNorm: _NORM, LayerNorm: _LAYER_NORM, FeedForward: _FEED_FORWARD, Block: _BLOCK,
         nn.Linear: _FLOAT_LINEAR, nn.Embedding: _EMBEDDING, Factor: _FACTOR,
-        SoftCap: _ELEMENT_WISE, PositionMask: _MASK,
+        SoftCap: _ELEMENT_WISE, PositionMask: _MASK, KeptConv: _CONV,
         FixedResidual: _ELEMENT_WISE + _FACTOR, InputScaledNorm: _NORM + _FACTOR,
     }  # fmt: skip
     return kinds.get(type(part), 0)

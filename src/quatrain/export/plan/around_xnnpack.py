@@ -19,6 +19,7 @@ from quatrain.backbone.residual import FixedResidual
 from quatrain.backbone.rope import InterleavedRotary
 from quatrain.backbone.scaling import Factor, SoftCap
 from quatrain.export.attention_operators import OwnCacheSdpa
+from quatrain.export.kept_conv import KeptConv
 from quatrain.export.plan.sizes import Key, constants_of_linears, linears_of, up_to
 from quatrain.export.template import LAYERS
 from quatrain.program.segments import ALIGNMENT
@@ -28,7 +29,7 @@ _ROOT, _NAMED_CONSTANT, _OF_A_DELEGATE, _METHOD, _INSTRUCTION, _VALUE = 1_875, 1
 _USUAL_INSTRUCTIONS, _VALUES_OF_AN_INSTRUCTION, _VALUES_OF_A_COPY = 11, 2.42, 4.5
 _INSTRUCTIONS: dict[type[nn.Module], int] = {
     RMSNorm: 6, LayerNorm: 4, InputScaledNorm: 7, FeedForward: 3, Block: 2, Factor: 1, SoftCap: 3,
-    FixedResidual: 2, OwnCacheSdpa: 24, MixtureOfExperts: 14,
+    FixedResidual: 2, OwnCacheSdpa: 24, MixtureOfExperts: 14, KeptConv: 22,
 }  # fmt: skip
 _VIEWS_AND_ATTENTION, _INTERLEAVED, _HALF_SPLIT = 5, 32, 14
 
@@ -74,5 +75,6 @@ def _is_replicated(backbone: Backbone) -> bool:
     config = backbone.config
     kinds = {config.layer(index) for index in range(1, config.n_layers)}
     experts = any(isinstance(part, MixtureOfExperts) for part in backbone.modules())
-    steady = config.pre_norm  # else what layers hand on lies in two places by turns
+    # Else what layers hand on lies in two places by turns, or they are lowered anyhow.
+    steady = config.pre_norm and backbone.rewinds
     return config.n_layers >= LAYERS and len(kinds) == 1 and not experts and steady

@@ -20,7 +20,7 @@ from quatrain.program.edit.constant_source import Form
 
 # What tells constants apart: those of one form and tensor are stored once.
 Key = tuple[Form, int, int]
-_CACHES = ("k_cache", "v_cache")
+_CACHES = ("k_cache", "v_cache", "conv_state")
 
 
 def constants_of(backbone: Backbone, options: ExportOptions) -> dict[Key, int]:

@@ -8,7 +8,9 @@ from quatrain.backbone.model import Backbone
 from quatrain.backbone.norm import RMSNorm
 from quatrain.backbone.residual import FixedResidual, GatedResidual
 from quatrain.backbone.rope import HalfSplitRotary, InterleavedRotary, Rope
+from quatrain.backbone.short_conv import CausalConv
 from quatrain.export.attention_operators import OwnCacheSdpa, SdpaWithKvCache
+from quatrain.export.kept_conv import KeptConv
 from quatrain.export.vulkan.masked_attention import MaskedSdpa, PositionMask, Window, masks_for
 
 
@@ -63,10 +65,10 @@ class VulkanHalfSplitRotary(nn.Module):
 def to_vulkan_operators(backbone: Backbone) -> None:
     """Replace, in place, the parts of a backbone that Vulkan has an operator for, but for its
     quantized layers (see `packed_layers`)."""
-    masks = _masks(backbone)
+    masks, context = _masks(backbone), backbone.config.max_seq_len
     for parent in list(backbone.modules()):
         for name, child in list(parent.named_children()):
-            replacement = _vulkan_form(child, masks)
+            replacement = _vulkan_form(child, masks, context)
             if replacement is not None:
                 setattr(parent, name, replacement)
 
@@ -77,7 +79,9 @@ def _masks(backbone: Backbone) -> dict[Window, PositionMask]:
     return masks_for(parts, config.n_heads // config.n_kv_heads)
 
 
-def _vulkan_form(part: nn.Module, masks: dict[Window, PositionMask]) -> nn.Module | None:
+def _vulkan_form(
+    part: nn.Module, masks: dict[Window, PositionMask], context: int
+) -> nn.Module | None:
     if isinstance(part, RMSNorm):
         return VulkanRMSNorm(part)
     if isinstance(part, GatedResidual):
@@ -86,6 +90,8 @@ def _vulkan_form(part: nn.Module, masks: dict[Window, PositionMask]) -> nn.Modul
         if part.attention_window is not None or part.soft_cap is not None:
             return MaskedSdpa(part, masks[part.attention_window])
         return OwnCacheSdpa(part) if part.shares_kv else SdpaWithKvCache(part)
+    if isinstance(part, CausalConv):
+        return KeptConv(part, context, tuple(part.conv_state.shape))
     if isinstance(part, InterleavedRotary):
         return VulkanInterleavedRotary()
     if isinstance(part, HalfSplitRotary):

@@ -3,13 +3,16 @@
 from torch import nn
 
 from quatrain.backbone.kv_cache import CachedAttention
+from quatrain.backbone.model import Backbone
 from quatrain.backbone.moe import skip_experts
 from quatrain.backbone.residual import FixedResidual, GatedResidual
+from quatrain.backbone.short_conv import CausalConv
 from quatrain.export.attention_operators import OwnCacheSdpa, SdpaWithKvCache
+from quatrain.export.kept_conv import KeptConv
 from quatrain.linear.adapted import to_fast_hadamard
 
 
-def to_cpu_operators(backbone: nn.Module) -> None:
+def to_cpu_operators(backbone: Backbone) -> None:
     """Replace, in place, the parts that ExecuTorch's CPU runtime has one kernel for, but for
     quantized layers (see `delegated_linears` and `embedding`).
 
@@ -23,8 +26,16 @@ def to_cpu_operators(backbone: nn.Module) -> None:
                 setattr(parent, name, _cpu_attention(child))
             elif isinstance(child, GatedResidual):
                 setattr(parent, name, FixedResidual(child))
+            elif isinstance(child, CausalConv):
+                setattr(parent, name, _cpu_conv(child, backbone.config.max_seq_len))
 
 
 def _cpu_attention(attend: CachedAttention) -> nn.Module:
     plain = attend.attention_window is None and attend.soft_cap is None and not attend.shares_kv
     return SdpaWithKvCache(attend) if plain else OwnCacheSdpa(attend)
+
+
+def _cpu_conv(conv: CausalConv, context: int) -> nn.Module:
+    # update_cache checks there for the four dimensions of a KV cache.
+    texts, kept, dim = conv.conv_state.shape
+    return KeptConv(conv, context, (texts, kept, 1, dim))

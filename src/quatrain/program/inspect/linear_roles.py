@@ -4,13 +4,18 @@ from dataclasses import dataclass, replace
 
 from quatrain.program.def_use import DefUse
 from quatrain.program.graph import Operator
-from quatrain.program.inspect.attentions import AttentionPlace, find_attentions
+from quatrain.program.inspect.attentions import AttentionPlace
+from quatrain.program.inspect.layer_places import ConvolutionPlace, find_layers
 
 _ACTIVATIONS = {"aten.sigmoid", "aten.silu", "aten.gelu", "aten.relu"}
 # Role -> the parameter's name in Meta's checkpoints.
 META_NAMES = {
     "q": "attention.wq", "k": "attention.wk", "v": "attention.wv", "o": "attention.wo",
     "gate": "feed_forward.w1", "up": "feed_forward.w3", "down": "feed_forward.w2",
+}  # fmt: skip
+CONV_NAMES = {
+    "conv B": "conv.B_proj", "conv C": "conv.C_proj", "conv x": "conv.x_proj",
+    "conv out": "conv.out_proj",
 }  # fmt: skip
 _OTHER_NAMES = {
     "output gate": "attention.og", "router": "feed_forward.router",
@@ -33,14 +38,15 @@ class LinearRole:
         if self.layer is None:
             return None if self.role == "other" else self.role
         role = self.role.rpartition(" ")[2] if self.block else self.role
-        name = {**META_NAMES, **_OTHER_NAMES}.get(role, role)
+        name = {**META_NAMES, **CONV_NAMES, **_OTHER_NAMES}.get(role, role)
         if self.block:
             name = name.replace("feed_forward", f"feed_forward.{self.block}")
         return f"layers.{self.layer}.{name}"
 
 
 class LinearRoles:
-    """The layer and role of each linear, from where attention and gated activations are."""
+    """The layer and role of each linear, from where attention, convolutions and gated activations
+    are."""
 
     def __init__(self, def_use: DefUse, linears: set[int]):
         self.def_use = def_use
@@ -49,11 +55,15 @@ class LinearRoles:
         # Layer -> its gated blocks, in order: the linears of each.
         self.blocks: dict[int, list[list[int]]] = {}
         layer = -1
-        attentions = {found.operator: found for found in find_attentions(def_use)}
+        places = {found.operator: found for found in find_layers(def_use)}
         for index, operator in enumerate(def_use.graph.operators):
-            if index in attentions:
+            found = places.get(index)
+            if found is not None:
                 layer += 1
-                self._attention(attentions[index], layer)
+            if isinstance(found, AttentionPlace):
+                self._attention(found, layer)
+            elif isinstance(found, ConvolutionPlace):
+                self._convolution(found, layer)
             elif operator.kind in _ACTIVATIONS and layer >= 0:
                 self._feed_forward(operator, layer)
         for layer, blocks in self.blocks.items():
@@ -77,6 +87,16 @@ class LinearRoles:
         for role, value in (("q", found.q), ("k", found.k), ("v", found.v)):
             self._name(self._sources(self._through_rotary(value)), layer, role)
         self._name(self._targets(found.out), layer, "o")
+
+    def _convolution(self, found: ConvolutionPlace, layer: int) -> None:
+        """`out(C * filtered(B * x))`."""
+        b, x, out = self._sources(found.b), self._sources(found.x), self._targets(found.inputs)
+        self._name(b, layer, "conv B")
+        self._name(x, layer, "conv x")
+        self._name(out, layer, "conv out")
+        for index in out:
+            product = self._sources(self.def_use.graph.operators[index].args[0])
+            self._name([i for i in product if i not in (*b, *x)], layer, "conv C")
 
     def _through_rotary(self, value: int) -> int:
         """The value that a rotary embedding turned into `value`; it handles q and k at once."""

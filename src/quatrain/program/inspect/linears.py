@@ -1,7 +1,8 @@
 """The linears of a program's graph, by layer and role, found from the graph alone.
 
 A program does not say which linear is which. The shape of the computation does: an attention
-operator's query, key and value come from three linears, its result goes into a fourth; a gated
+operator's query, key and value come from three linears, its result goes into a fourth; so it is
+with what a short convolution multiplies and filters; a gated
 activation (`silu(gate(x)) * up(x)`) names the other three; the linear that reaches the
 program's output without meeting another is the output layer (see `linear_roles`).
 """
@@ -11,10 +12,15 @@ from dataclasses import dataclass
 from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.program.def_use import DefUse
 from quatrain.program.graph import Operator, Plain, Tensor, VulkanGraph
-from quatrain.program.inspect.linear_roles import META_NAMES, LinearRole, LinearRoles
+from quatrain.program.inspect.linear_roles import (
+    CONV_NAMES,
+    META_NAMES,
+    LinearRole,
+    LinearRoles,
+)
 from quatrain.program.linear_kernels import INT4_LINEARS, LINEAR_SCHEMES, LinearScheme
 
-__all__ = ["META_NAMES", "Linear", "find_linears", "result_id", "weight_id"]
+__all__ = ["CONV_NAMES", "META_NAMES", "Linear", "find_linears", "result_id", "weight_id"]
 
 
 @dataclass(frozen=True)

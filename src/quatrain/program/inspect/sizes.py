@@ -46,8 +46,8 @@ def cache_values(graph: VulkanGraph) -> list[int]:
 
 
 def keeps_windows(graph: VulkanGraph) -> bool:
-    """Whether a KV cache holds the last tokens alone and is written anew by each call, so that a
-    call has to follow on the one before or begin at position 0."""
+    """Whether a KV cache, or what a convolution keeps, holds the last tokens alone and is written
+    anew by each call, so that a call has to follow on the one before or begin at position 0."""
     updates = (op for op in graph.operators if op.kind == "update_cache")
     return any(isinstance(graph.values[op.args[2]], Plain) for op in updates)
 

@@ -93,7 +93,7 @@ class TwinLayer:
         """Weigh each token's error by what a norm then divides it by, where `exact` [B, T, N] are
         the floating-point model's results and go to the residual stream: some tokens' states are a
         hundred times larger than the others', and would be all that is seen."""
-        if name not in ("attention.wo", "feed_forward.w2"):
+        if name not in ("attention.wo", "conv.out_proj", "feed_forward.w2"):
             return
         normed = exact
         if name in self._factors and self._stream is not None:
@@ -116,8 +116,10 @@ def _factors_to_stream(block: Block) -> dict[str, float]:
     """The linears whose results are added to the residual stream, and times what; without those
     that a norm or a gate follows."""
     factor = 1.0 if block.scale_branch is None else float(block.scale_branch.factor)
+    first = block.post_attention_norm is None and block.add_attn is None
     plain = {
-        "attention.wo": block.post_attention_norm is None and block.add_attn is None,
+        "attention.wo": first,
+        "conv.out_proj": first,
         # In parallel what wo gives has made up already for what the stream lacks.
         "feed_forward.w2": block.post_ffn_norm is None
         and block.add_ffn is None

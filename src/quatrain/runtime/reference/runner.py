@@ -56,7 +56,7 @@ class ReferenceRunner:
         self.path = program.path
         self.metadata = program.metadata
         self.graph = program.vulkan
-        self._order = CallOrder(self.graph)
+        self._order = CallOrder(program)
         self.rewinds = self._order.rewinds
         require_only_delegate(program, "reference runtime")
         self._output_id = method_outputs(program)[0]

@@ -53,7 +53,7 @@ class WgpuRunner:
             program = open_program(program)
         self.metadata = program.metadata
         self.graph = program.vulkan
-        self._order = CallOrder(self.graph)
+        self._order = CallOrder(program)
         self.rewinds = self._order.rewinds
         self._table_rows = table_rows(self.graph)
         require_only_delegate(program, "GPU runtime")

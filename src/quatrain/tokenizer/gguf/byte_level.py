@@ -60,6 +60,7 @@ _CUTS = {
     "refact": _SINGLE_DIGITS,  # Granite 3
     "llama-bpe": _LLAMA3,
     "llama3": _LLAMA3,
+    "lfm2": _LLAMA3,
     "smaug-bpe": _Cut(LLAMA3_WORDS, ignore_merges=True),  # SmolLM3: Llama 3's without its BOS
     "dbrx": _Cut(LLAMA3_WORDS),  # Phi-4
     "qwen2": _QWEN2,

@@ -1,0 +1,63 @@
+"""The gated short convolution that LFM2 (Liquid AI, 2025) has in most layers, where others attend.
+
+Source: `Lfm2ShortConv` of transformers' `modeling_lfm2.py`; names and parts are those of
+ExecuTorch's `examples/models/lfm2/short_conv.py`.
+"""
+
+import torch
+from torch import nn
+
+from quatrain.backbone.config import BackboneConfig
+
+
+class ShortConv(nn.Module):
+    """`out_proj(C(x) * conv(B(x) * x_proj(x)))`: x [B, T, dim] through three linears, of which one
+    is filtered along the tokens, one gates before and one after."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.B_proj, self.C_proj, self.x_proj, self.out_proj = (
+            nn.Linear(config.dim, config.dim, bias=False) for _ in range(4)
+        )
+        self.conv = CausalConv(config.dim, config.conv_L_cache)
+
+    def forward(self, x: torch.Tensor, start: int) -> torch.Tensor:
+        """x [B, T, dim], `start` the position of the first of T tokens; returns [B, T, dim]."""
+        gated = self.B_proj(x) * self.x_proj(x)
+        return self.out_proj(self.C_proj(x) * self.conv(gated, start))
+
+
+class CausalConv(nn.Module):
+    """A filter of L taps for each channel, over a token and the L - 1 before it.
+
+    weight [dim, 1, L], the last tap a token's own. The buffer `conv_state` [texts, L - 1, dim]
+    holds the last inputs before the call's: a call goes on where the one before ended, or begins a
+    text at position 0, before which there are zeros, whatever a former text has left.
+    """
+
+    conv_state: torch.Tensor
+
+    def __init__(self, dim: int, taps: int) -> None:
+        super().__init__()
+        self.taps = taps
+        self.weight = nn.Parameter(torch.zeros(dim, 1, taps), requires_grad=False)
+        # On the CPU even where the module is built on the meta device: never loaded.
+        state = torch.zeros(1, taps - 1, dim, device="cpu")
+        self.register_buffer("conv_state", state, persistent=False)
+
+    def forward(self, x: torch.Tensor, start: int) -> torch.Tensor:
+        """x [B, T, dim] at positions `start` onwards; returns [B, T, dim]."""
+        texts, length, dim = x.shape
+        before = self.conv_state if start else x.new_zeros(texts, self.taps - 1, dim)
+        every = torch.cat((before, x), dim=1)
+        self.conv_state = every[:, length:].detach().clone()
+        return shifted_sum(every, length, list(self.weight[:, 0].T))
+
+
+def shifted_sum(every: torch.Tensor, length: int, taps: list[torch.Tensor]) -> torch.Tensor:
+    """The filtered last `length` of the inputs `every` [B, L - 1 + T, dim]: [B, T, dim]. `taps`:
+    the L taps [dim], that of the oldest input first."""
+    result = every.narrow(1, 0, length) * taps[0]
+    for shift, tap in enumerate(taps[1:], 1):
+        result = result + every.narrow(1, shift, length) * tap
+    return result

@@ -1,0 +1,133 @@
+"""LFM2 and LFM2.5, dense, and the text model of LFM2-VL: gated short convolutions in most layers,
+attention with QK norm in the others."""
+
+from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.hugging_face.fields import (
+    Fields,
+    flag,
+    integer,
+    integers_or_none,
+    layer_count,
+    number_or_none,
+    refusal,
+)
+from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
+from quatrain.checkpoint.hugging_face.layer_types import FULL
+
+_CONV = "conv"
+_GATES = ("B_proj", "C_proj", "x_proj")  # one matrix in the files
+
+
+def _params(fields: Fields, source: str) -> Params:
+    if flag(fields, "conv_bias", source):
+        raise refusal(fields, "conv_bias", "false: convolutions with a bias are not there", source)
+    return {
+        "hidden_dim": _hidden_dim(fields, source),
+        "layer_types": _layer_types(fields, source),
+        "conv_L_cache": integer(fields, "conv_L_cache", source, least=2),
+        "use_qk_norm": True,
+    }
+
+
+def _hidden_dim(fields: Fields, source: str) -> int:
+    """As `Lfm2MLP` of transformers has it."""
+    hidden = integer(fields, "intermediate_size", source)
+    if not flag(fields, "block_auto_adjust_ff_dim", source):
+        return hidden
+    hidden = int(2 * hidden / 3)
+    multiplier = number_or_none(fields, "block_ffn_dim_multiplier", source)
+    if multiplier is None:
+        return hidden
+    multiple = integer(fields, "block_multiple_of", source)
+    return -(-int(multiplier * hidden) // multiple) * multiple
+
+
+def _layer_types(fields: Fields, source: str) -> list[str]:
+    layers, kinds = layer_count(fields, source), fields.get("layer_types")
+    if kinds is None:
+        attending = integers_or_none(fields, "full_attn_idxs", source)
+        attends = [attending is None or index in attending for index in range(layers)]
+        return [FULL if each else _CONV for each in attends]
+    known = isinstance(kinds, list) and all(kind in (FULL, _CONV) for kind in kinds)
+    if not known or len(kinds) != layers:
+        raise refusal(fields, "layer_types", f"{layers} of '{FULL}' and '{_CONV}'", source)
+    return kinds
+
+
+def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+    width = integer(fields, "hidden_size", source)
+    return rows_apart(stored, {"in_proj": dict.fromkeys(_GATES, width)}, source)
+
+
+def _gguf_params(metadata: GgufMetadata) -> Params:
+    """Layers without KV heads are those of convolutions."""
+    key = "attention.head_count_kv"
+    by_layer = metadata.numbers(key, metadata.count("block_count"))
+    heads = {int(count) for count in by_layer} - {0}
+    if len(heads) != 1:
+        raise metadata.refuse(key, "expected one number, and 0 for layers without attention")
+    return {
+        "n_kv_heads": heads.pop(),
+        "layer_types": [FULL if count else _CONV for count in by_layer],
+        "conv_L_cache": metadata.count("shortconv.l_cache"),
+        "use_qk_norm": True,
+    }
+
+
+def _gguf_fused(metadata: GgufMetadata) -> dict[str, dict[str, int]]:
+    return {"in_proj": dict.fromkeys(_GATES, metadata.count("embedding_length"))}
+
+
+LFM2 = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="lfm2",
+        part_of="lfm2_vl",
+        defaults={
+            "intermediate_size": 12288,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "vocab_size": 65536,
+            "max_position_embeddings": 128_000,
+            "norm_eps": 1e-5,
+            "rope_theta": 1_000_000.0,
+            "conv_L_cache": 3,
+            "block_multiple_of": 256,
+            "block_ffn_dim_multiplier": 1.0,
+            "block_auto_adjust_ff_dim": True,
+        },
+        aliases={"block_ff_dim": "intermediate_size", "tie_embedding": "tie_word_embeddings"},
+        params=_params,
+        names={
+            "model.embedding_norm": "norm",
+            "operator_norm": "attention_norm",
+            "ffn_norm": "ffn_norm",
+            "self_attn.out_proj": "attention.wo",
+            "self_attn.q_layernorm": "attention.q_norm_fn",
+            "self_attn.k_layernorm": "attention.k_norm_fn",
+            "feed_forward.w1": "feed_forward.w1",
+            "feed_forward.w2": "feed_forward.w2",
+            "feed_forward.w3": "feed_forward.w3",
+            "conv.conv": "conv.conv",
+            "conv.out_proj": "conv.out_proj",
+            **{f"conv.{gate}": f"conv.{gate}" for gate in _GATES},
+        },
+        tensors=_tensors,
+        activations={None: "silu"},
+        tied=True,
+    ),
+    gguf=GgufReading(
+        "lfm2",
+        half_split=True,
+        params=_gguf_params,
+        names={
+            "token_embd_norm": "norm",
+            "shortconv.conv": "conv.conv",
+            "shortconv.out_proj": "conv.out_proj",
+            **{f"shortconv.{gate}": f"conv.{gate}" for gate in _GATES},
+        },
+        fused=_gguf_fused,
+        filters=frozenset({"shortconv.conv"}),
+    ),
+)

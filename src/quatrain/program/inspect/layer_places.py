@@ -1,0 +1,49 @@
+"""Where each layer of a graph begins to mix tokens: by attention, or by a short convolution."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from quatrain.program.def_use import DefUse
+from quatrain.program.graph import Operator, Plain, ValueList
+from quatrain.program.inspect.attentions import AttentionPlace, find_attentions
+
+
+@dataclass(frozen=True)
+class ConvolutionPlace:
+    """Operator `operator`, by index, keeps the last inputs of a filter along the tokens, each of
+    them `b` times `x`; `inputs` are those of the call behind those kept (value ids)."""
+
+    operator: int
+    b: int
+    x: int
+    inputs: int
+
+
+def find_layers(def_use: DefUse) -> list[AttentionPlace | ConvolutionPlace]:
+    """The attentions and short convolutions of a graph, in the order of its layers."""
+    found = [*find_attentions(def_use), *_convolutions(def_use)]
+    return sorted(found, key=lambda place: place.operator)
+
+
+def _convolutions(def_use: DefUse) -> Iterator[ConvolutionPlace]:
+    """As `quatrain.export.kept_conv` writes them."""
+    values = def_use.graph.values
+    for index, operator in enumerate(def_use.graph.operators):
+        if operator.kind != "update_cache" or not isinstance(values[operator.args[2]], Plain):
+            continue
+        last = _producer(def_use, operator.args[0], "aten.slice_copy")
+        joined = _producer(def_use, last.args[0], "aten.cat") if last else None
+        parts = values[joined.args[0]] if joined else None
+        if joined is None or not isinstance(parts, ValueList) or len(parts.items) != 2:
+            continue
+        # The keys of a window are no products, and those kept are read as they are.
+        kept, added = (_producer(def_use, part, "aten.mul") for part in parts.items)
+        if kept and added:
+            yield ConvolutionPlace(index, added.args[0], added.args[1], joined.out)
+
+
+def _producer(def_use: DefUse, value: int, kind: str) -> Operator | None:
+    """The operator that gives `value`, if it is of that kind."""
+    index = def_use.producer.get(value)
+    operator = None if index is None else def_use.graph.operators[index]
+    return operator if operator is not None and operator.kind == kind else None
