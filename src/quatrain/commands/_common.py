@@ -130,6 +130,14 @@ def check_program(model: Path) -> None:
     map_program(model)
 
 
+def check_tokenizer(tokenizer: Path | None) -> None:
+    """Refuse, before torch is imported, a --tokenizer that cannot be opened."""
+    if tokenizer is not None:
+        from quatrain.tokenizer.files import require_tokenizer
+
+        require_tokenizer(tokenizer)
+
+
 def check_model(model: Path) -> None:
     """Refuse, before torch is imported, what is neither a program nor a checkpoint."""
     if is_program(model):

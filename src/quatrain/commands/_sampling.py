@@ -4,6 +4,15 @@ from typing import Annotated
 
 import typer
 
+from quatrain.runtime.stop_strings import TextUntil
+
+
+def _known_stops(stop: list[str] | None) -> list[str] | None:
+    """`stop`, refused as it is parsed where one ends every text."""
+    TextUntil(stop or ())
+    return stop
+
+
 MaxNewTokens = Annotated[int, typer.Option(metavar="N", min=1, help="Tokens at most.")]
 Temperature = Annotated[float, typer.Option(metavar="T", help="0: always the most likely token.")]
 TopK = Annotated[
@@ -26,5 +35,7 @@ Seed = Annotated[
 ]
 Stop = Annotated[
     list[str] | None,
-    typer.Option(metavar="TEXT", help="End before this text; may be repeated."),
+    typer.Option(
+        metavar="TEXT", help="End before this text; may be repeated.", callback=_known_stops
+    ),
 ]

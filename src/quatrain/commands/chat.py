@@ -21,6 +21,7 @@ from quatrain.commands._common import (
     Model,
     TokenizerFile,
     check_program,
+    check_tokenizer,
     read_text,
 )
 from quatrain.commands._sampling import (
@@ -36,7 +37,6 @@ from quatrain.commands._sampling import (
 from quatrain.errors import InputError, Interrupted
 from quatrain.json_files import finite
 from quatrain.runtime.sampling import Sampling
-from quatrain.runtime.stop_strings import TextUntil
 
 if TYPE_CHECKING:
     from quatrain.runtime.conversation import Conversation, Turn
@@ -87,15 +87,11 @@ def chat(
     Example: `quatrain chat smollm2.pte --system "You answer in one sentence."`
     """
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    TextUntil(stop or ())
     options = chat_options(True, system, tools, template_var, chat_template)
     # Not splitlines, for which characters within a turn end a line too.
     said = None if file is None else read_text(file).removeprefix("\ufeff").split("\n")
     check_program(model)
-    if tokenizer:
-        from quatrain.tokenizer.files import require_tokenizer
-
-        require_tokenizer(tokenizer)
+    check_tokenizer(tokenizer)
     from quatrain.runtime.conversation import Conversation
     from quatrain.targets.as_on import arithmetic_as_on
 

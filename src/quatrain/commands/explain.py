@@ -11,6 +11,7 @@ from quatrain.commands._common import (
     Json,
     TokenizerFile,
     check_program,
+    check_tokenizer,
     known_targets,
     print_json,
     read_text,
@@ -84,10 +85,7 @@ def explain(
     check_program(program)
     if expected:
         read_text(expected)
-    if tokenizer:
-        from quatrain.tokenizer.files import require_tokenizer
-
-        require_tokenizer(tokenizer)
+    check_tokenizer(tokenizer)
     from quatrain.verify.explain.explain import explain_output
 
     found = explain_output(

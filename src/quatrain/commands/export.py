@@ -14,6 +14,7 @@ from quatrain.commands._common import (
     TokenizerFile,
     check_no_word,
     check_output,
+    check_tokenizer,
     human_bytes,
     known_targets,
     print_json,
@@ -156,10 +157,7 @@ def export(
     detect(checkpoint)
     if params is not None:
         read_object(params)
-    if tokenizer is not None:
-        from quatrain.tokenizer.files import require_tokenizer
-
-        require_tokenizer(tokenizer)
+    check_tokenizer(tokenizer)
     max_kl = DEFAULT_MAX_KL if max_kl is None else max_kl
     run_export(
         checkpoint, output, request, params, tokenizer, json, max_kl if scheme == "auto" else None

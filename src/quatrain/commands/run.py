@@ -24,6 +24,7 @@ from quatrain.commands._common import (
     TokenizerFile,
     check_output,
     check_program,
+    check_tokenizer,
     print_json,
 )
 from quatrain.commands._sampling import (
@@ -37,7 +38,6 @@ from quatrain.commands._sampling import (
     TopP,
 )
 from quatrain.runtime.sampling import Sampling
-from quatrain.runtime.stop_strings import TextUntil
 
 if TYPE_CHECKING:
     from quatrain.runtime.text_generation import TextGeneration
@@ -82,15 +82,11 @@ def run(
     Example: `quatrain run smollm2.pte --chat --prompt "Why is the sky blue?"`
     """
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    TextUntil(stop or ())
     said = chat_options(chat, system, tools, template_var, chat_template)
     if profile:
         check_output(profile, "--profile")
     check_program(model)
-    if tokenizer:
-        from quatrain.tokenizer.files import require_tokenizer
-
-        require_tokenizer(tokenizer)
+    check_tokenizer(tokenizer)
     from quatrain.runtime.text_generation import generate_text
     from quatrain.targets.as_on import arithmetic_as_on
 

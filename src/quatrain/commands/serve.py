@@ -15,6 +15,7 @@ from quatrain.commands._common import (
     Json,
     TokenizerFile,
     check_program,
+    check_tokenizer,
     one_of,
     print_json,
 )
@@ -85,10 +86,7 @@ def serve(
     """
     for model in models:
         check_program(model)
-    if tokenizer:
-        from quatrain.tokenizer.files import require_tokenizer
-
-        require_tokenizer(tokenizer)
+    check_tokenizer(tokenizer)
     _require_extra()
     from quatrain.serve.limits import Limits
     from quatrain.serve.server import serve_programs

@@ -28,11 +28,11 @@ from quatrain.export.vulkan.limits import check_limits
 from quatrain.int4 import CHANNELS_TOGETHER, Scheme
 from quatrain.linear.int4 import Int4Linear, freeze_weights
 from quatrain.program.linear_kernels import WRONG_GROUP_SUMS, group_sums_are_right
-from quatrain.quantize.calibration import DEFAULT_TEXT, known_rows
+from quatrain.quantize.calibration import DEFAULT_TEXT, rows_of_text, spread_texts
 from quatrain.stages import Stages, installed_memory_bytes
 from quatrain.targets import TargetChoice, choose_for_target
-from quatrain.targets.choice import met_by_8da4w
-from quatrain.tokenizer import Tokenizer, chosen_tokenizer
+from quatrain.targets.refusals import met_by_8da4w
+from quatrain.tokenizer import Tokenizer, beside, chosen_tokenizer
 
 TEXTS, LENGTH = 4, 64  # tokens of the text that is read
 
@@ -82,7 +82,7 @@ def export_with_auto_schemes(
     planned = replace(
         request, scheme_plan=chosen.plan, activation_dtype=chosen.dtype or request.activation_dtype
     )
-    written = output.with_suffix(".schemes.toml")
+    written = beside(output, "schemes.toml")
     with whole_file(written) as temporary:
         temporary.write_text(chosen.plan.as_toml(), encoding="utf-8")
         report = export_for_target(checkpoint, output, planned, params, stages, None, tokenizer)
@@ -195,18 +195,14 @@ def _tokens(opened: Checkpoint, tokenizer: Path | None) -> torch.Tensor:
         )
     folder = opened.source if opened.source.is_dir() else opened.source.parent
     words = Tokenizer.load(chosen_tokenizer(tokenizer, opened.source, folder))
-    begin = words.encode("")
-    text = words.encode(DEFAULT_TEXT.read_text(encoding="utf-8"))
-    ids = known_rows(opened.config, text[len(begin) :])
-    length = min(LENGTH, opened.config.max_seq_len) - len(begin)
-    count = len(ids) // length
-    if count < TEXTS:
+    begin, ids = rows_of_text(opened.config, words, DEFAULT_TEXT.read_text(encoding="utf-8"))
+    texts = spread_texts(begin, ids, min(LENGTH, opened.config.max_seq_len), TEXTS)
+    if len(texts) < TEXTS:
         raise InputError(
             f"{opened.source}: its tokenizer makes too few tokens of the embedding's "
             f"{opened.config.vocab_size}; give the model's own with --tokenizer"
         )
-    starts = [index * count // TEXTS * length for index in range(TEXTS)]
-    return torch.tensor([begin + ids[start : start + length] for start in starts])
+    return torch.tensor(texts)
 
 
 def _require_memory(opened: Checkpoint) -> None:

@@ -30,7 +30,7 @@ from quatrain.program.edit.older_operators import write_older_operators
 from quatrain.program.edit.replicated_layers import IrregularGraph
 from quatrain.quiet import quiet
 from quatrain.stages import Stages, peak_rss_bytes
-from quatrain.targets import TargetChoice, require_target
+from quatrain.targets import require_target
 from quatrain.targets.runtimes import needs_older_forms
 from quatrain.tokenizer.copies import with_end_ids
 from quatrain.tokenizer.files import written_beside
@@ -87,10 +87,7 @@ def export_checkpoint(
             check_program(temporary, planned, options, backbone)
             if options.backend == "vulkan":
                 check_call_length(open_program(temporary), backbone)
-        if options.target is not None:
-            _fit_to_target(temporary, options.target)
-        if options.target is not None and options.examine:
-            require_target(open_program(temporary), options.target, output)
+        _fit_to_target(temporary, options, output)
     notes += notes_on_tokenizer(output, list(brought))
     return ExportReport(
         output=output,
@@ -105,12 +102,18 @@ def export_checkpoint(
     )
 
 
-def _fit_to_target(path: Path, target: TargetChoice) -> None:
-    """Write the program at `path` in what the target's release registers."""
+def _fit_to_target(path: Path, options: ExportOptions, output: Path) -> None:
+    """Write the program at `path` in what the target's release registers; refuse one, to be called
+    `output`, that fails there."""
+    target = options.target
+    if target is None:
+        return
     if target.runtime is not None and needs_older_forms(target.runtime):
         program = open_program(path)
         write_older_operators(program)
         write_program(program, path)
+    if options.examine:
+        require_target(open_program(path), target, output)
 
 
 def context_length(opened: Checkpoint, asked: int | None) -> int:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC
+from quatrain.backbone.kl_divergence import kl_divergence
 from quatrain.backbone.model import Backbone
 from quatrain.linear.int4 import Int8DynActInt4WeightLinear
 
@@ -62,10 +63,7 @@ class SchemeSensitivity:
 
     def _divergence(self, first: int) -> float:
         found = self._log_probabilities(self._backbone.run_layers(self._inputs[first], 0, first))
-        terms = self._wanted.exp() * (self._wanted - found)
-        # What a pruned vocabulary leaves out (-inf) adds nothing.
-        terms.masked_fill_(self._wanted.isneginf(), 0)
-        return max(0.0, float(terms.sum(-1, dtype=torch.float64).mean()))
+        return max(0.0, float(kl_divergence(self._wanted, found).mean()))
 
     def _log_probabilities(self, x: torch.Tensor) -> torch.Tensor:
         return self._backbone.logits(self._backbone.norm(x)).log_softmax(-1)

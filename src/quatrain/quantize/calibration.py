@@ -75,18 +75,34 @@ def tokens_of_files(
     words = Tokenizer.load(tokenizer) if tokenizer else _tokenizer(model)
     named = ", ".join(map(str, files)) if files else "the calibration text"
     text = "\n\n".join(_read(file) for file in files or [DEFAULT_TEXT])
-    begin = words.encode("")
-    ids = known_rows(model.config, words.encode(text)[len(begin) :])
-    length = min(LENGTH, model.config.max_seq_len) - len(begin)
-    count = len(ids) // length
+    begin, ids = rows_of_text(model.config, words, text)
+    length = min(LENGTH, model.config.max_seq_len)
     if len(ids) < LEAST_TOKENS:
         raise InputError(
             f"{named}: is {len(ids)} tokens, expected {LEAST_TOKENS} at least; give more text with "
             "--calibration, or use --self-generated 8192, or --method rtn"
         )
-    kept = min(count, (most or MOST_TOKENS) // length)
-    starts = [index * count // kept * length for index in range(kept)]
-    return torch.tensor([begin + ids[start : start + length] for start in starts])
+    texts = (most or MOST_TOKENS) // (length - len(begin))
+    return torch.tensor(spread_texts(begin, ids, length, texts))
+
+
+def rows_of_text(
+    config: BackboneConfig, words: Tokenizer, text: str
+) -> tuple[list[int], list[int]]:
+    """(the tokens with which `words` begins a text, the rows of the embedding for those of
+    `text`); tokens that the embedding has no row for are left out."""
+    begin = words.encode("")
+    return begin, _known_rows(config, words.encode(text)[len(begin) :])
+
+
+def spread_texts(begin: list[int], ids: list[int], length: int, most: int) -> list[list[int]]:
+    """At most `most` pieces of `ids`, spread over them, each a text of `length` tokens: `begin`
+    stands before each."""
+    own = length - len(begin)
+    count = len(ids) // own
+    kept = min(count, most)
+    starts = [index * count // kept * own for index in range(kept)]
+    return [begin + ids[start : start + own] for start in starts]
 
 
 def tokens_of_itself(model: FloatModel, count: int, stages: Stages) -> torch.Tensor:
@@ -154,8 +170,7 @@ def _read(file: Path) -> str:
         raise InputError(f"--calibration {file}: cannot be read as text: {error}") from error
 
 
-def known_rows(config: BackboneConfig, ids: list[int]) -> list[int]:
-    """The rows of the embedding that it has for `ids`; tokens without one are left out."""
+def _known_rows(config: BackboneConfig, ids: list[int]) -> list[int]:
     kept = config.input_prune_map
     if kept is None:
         return [token for token in ids if token < config.vocab_size]

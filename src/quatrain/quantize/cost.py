@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from quatrain.backbone.kl_divergence import kl_divergence
 from quatrain.backbone.layer_by_layer import LayerByLayer
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.float_model import FloatModel
@@ -100,9 +101,7 @@ def cost_of(
             got = rounded.ends.logits(found[part]).log_softmax(-1)
             costs = [-logs.gather(1, targets[part, None])[:, 0] for logs in (want, got)]
             losses.append(torch.stack(costs).double())
-            terms = want.exp() * (want - got)
-            # What a pruned vocabulary leaves out (-inf) adds nothing.
-            divergence += float(terms.masked_fill_(want.isneginf(), 0).sum(dtype=torch.float64))
+            divergence += float(kl_divergence(want, got).sum())
             same += int((want.argmax(-1) == got.argmax(-1)).sum())
             advance(0.8 + 0.2 * min(1.0, (at + rows) / len(targets)))
     before, after = torch.cat(losses, 1)

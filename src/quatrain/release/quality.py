@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from quatrain.backbone.kl_divergence import kl_divergence
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
@@ -208,9 +209,7 @@ def _measured(
         if truth.logs is not None:
             want = truth.logs[at : at + len(rows)]
             exact.append(-want.gather(1, targets[:, None])[:, 0].double())
-            terms = want.exp() * (want - rows)
-            # What floating point rules out (-inf, a pruned token) adds nothing.
-            divergences.append(terms.masked_fill_(want.isneginf(), 0).double().sum(-1).clamp(min=0))
+            divergences.append(kl_divergence(want, rows).clamp(min=0))
             same += int((want.argmax(-1) == rows.argmax(-1)).sum())
         at += len(chunk)
     loss = torch.cat(losses)

@@ -1,6 +1,5 @@
 """The tokens that a request asks a model to continue."""
 
-from collections.abc import Callable
 from typing import Any
 
 from quatrain.errors import InputError
@@ -10,7 +9,7 @@ from quatrain.serve.errors import ApiError
 from quatrain.serve.messages import Message
 from quatrain.serve.models import ServedModel
 from quatrain.serve.requests import ChatRequest, CompletionRequest
-from quatrain.tokenizer.chat_prompt import variables_read
+from quatrain.tokenizer.chat_prompt import SYSTEM, prompt_of_all, variables_read, without_text
 
 
 def prompt_tokens(
@@ -64,16 +63,7 @@ def _conversation(model: ServedModel, request: ChatRequest) -> str:
     def rendered(said: list[dict[str, Any]]) -> str:
         return model.tokenizer.apply_chat(said, tools=tools)
 
-    prompt = rendered(messages)
-    for what, without in _LEFT_OUT.items():
-        others = [without(message) for message in messages]
-        # Its own text: a template that has a default says something else without the message.
-        if others != messages and prompt == rendered(others):
-            raise InputError(
-                f"{model.name}: its chat template leaves out {what}; say it in a message of the "
-                "user"
-            )
-    return prompt
+    return prompt_of_all(messages, rendered, _PARTS, model.name, "a message of the user")
 
 
 def _plain(index: int, message: Message) -> dict[str, Any]:
@@ -83,21 +73,12 @@ def _plain(index: int, message: Message) -> dict[str, Any]:
         raise InputError(f"messages[{index}].{error}") from error
 
 
-def _without_text(role: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    def without(message: dict[str, Any]) -> dict[str, Any]:
-        said = message["role"] == role and message["content"].strip()
-        return message | {"content": ""} if said else message
-
-    return without
-
-
 def _without_calls(message: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in message.items() if key != "tool_calls"}
 
 
 # What older templates do not look at, and a message without it.
-_LEFT_OUT = {
-    "a system message": _without_text("system"),
-    "what a tool answered": _without_text("tool"),
+_PARTS = SYSTEM | {
+    "what a tool answered": without_text("tool"),
     "the calls of tools": _without_calls,
 }

@@ -4,8 +4,10 @@ The figures and the defects are data (`gpus.toml`, `defects.toml`), each with it
 """
 
 from quatrain.targets.catalogue import Defect, GpuProfile, find_gpu, load_defects, load_gpus
-from quatrain.targets.choice import PlannedProgram, TargetChoice, choose_for_target, require_target
+from quatrain.targets.choice import TargetChoice, choose_for_target
 from quatrain.targets.doctor import Examination, Finding, examine, examine_file, fatal_findings
+from quatrain.targets.planned_program import PlannedProgram
+from quatrain.targets.refusals import require_target
 
 __all__ = [
     "Defect",

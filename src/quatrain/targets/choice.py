@@ -1,50 +1,32 @@
 """What to export for a GPU and a runtime, from the same data that the doctor uses."""
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from quatrain.arithmetic import ActivationDtype
-from quatrain.errors import InputError
 from quatrain.int4 import Scheme
-from quatrain.program import Program
-from quatrain.program.linear_kernels import (
-    WRONG_GROUP_SUMS,
-    group_sums_are_right,
-)
-from quatrain.targets.catalogue import Defect, GpuProfile, find_gpu, load_defects
-from quatrain.targets.doctor import examine
+from quatrain.program.linear_kernels import WRONG_GROUP_SUMS, group_sums_are_right
+from quatrain.targets.catalogue import Defect, GpuProfile
 from quatrain.targets.limits import partitioner_limits
 from quatrain.targets.phones import find_device
+from quatrain.targets.planned_program import (
+    PlannedProgram,
+    defect_text,
+    defects_on,
+    met_in_8da4w,
+    way_to_8da4w,
+)
 from quatrain.targets.runtimes import needs_older_forms, require_loadable
 from quatrain.targets.speed import SpeedFact, slower_scheme, speed_facts
-from quatrain.targets.triggers import rows_that_sums_hold
-
-_ITEM_SIZE: dict[ActivationDtype, int] = {"fp16": 2, "fp32": 4}
-
-
-@dataclass(frozen=True)
-class PlannedProgram:
-    """What is known of a program before it is made; None is what is not.
-
-    `scheme` and `activation_dtype` where somebody asked for them, `rows` the longest prompt,
-    `channels` the inputs of the narrowest int4 linear, `group_size` of all of them.
-    """
-
-    scheme: Scheme | None = None
-    activation_dtype: ActivationDtype | None = None
-    rows: int | None = None
-    channels: int | None = None
-    group_size: int | None = None
 
 
 @dataclass(frozen=True)
 class TargetChoice:
     """How to export for a target, and why.
 
-    `activation_dtype` is 'fp32' or 'fp16'; `partitioner`
-    holds options for ExecuTorch's Vulkan partitioner (texture_limits in texels, buffer_limit
-    in bytes); `evidence` is what is known of the speed there; `reasons` are sentences for people.
+    `activation_dtype` is 'fp32' or 'fp16'; `partitioner` holds options for ExecuTorch's Vulkan
+    partitioner (texture_limits in texels, buffer_limit in bytes); `evidence` is what is known of
+    the speed there; `reasons` are sentences for people.
     """
 
     gpu: str
@@ -80,7 +62,7 @@ def choose_for_target(
     profile, phone = find_device(gpu)
     if runtime is not None:
         require_loadable(runtime)
-    defects = _defects_there(profile, runtime)
+    defects = defects_on(profile, runtime)
     reasons: list[str] = [str(phone)] if phone else []
     dtypes = _activation_dtypes(profile, planned, reasons)
     if runtime is not None and needs_older_forms(runtime):
@@ -167,15 +149,15 @@ def _scheme(
         reasons.append(f"weight-only: groups of {planned.group_size}: {WRONG_GROUP_SUMS}")
         return Scheme.WEIGHT_ONLY, dtypes[0]
     against: dict[ActivationDtype, list[Defect]] = {
-        dtype: _against_8da4w(defects, dtype, planned) for dtype in dtypes
+        dtype: met_in_8da4w(defects, dtype, planned) for dtype in dtypes
     }
     for dtype in dtypes:
         if not against[dtype]:
-            reasons += [f"fp32: in fp16, {_text(defect)}" for defect in against[dtypes[0]]]
+            reasons += [f"fp32: in fp16, {defect_text(defect)}" for defect in against[dtypes[0]]]
             reasons.append(f"8da4w: in {dtype} no known defect of its kernel applies on {where}")
             return Scheme.DYNAMIC_INT8, dtype
-    reasons += [f"weight-only: {_text(defect)}" for defect in against[dtypes[0]]]
-    ways = [way for dtype, met in against.items() if (way := _way_to_8da4w(met, dtype, planned))]
+    reasons += [f"weight-only: {defect_text(defect)}" for defect in against[dtypes[0]]]
+    ways = [way for dtype, met in against.items() if (way := way_to_8da4w(met, dtype, planned))]
     reasons += [f"8da4w would do {way}" for way in ways[:1]]
     return Scheme.WEIGHT_ONLY, dtypes[0]
 
@@ -185,88 +167,10 @@ def _asked_8da4w(
 ) -> tuple[Scheme, ActivationDtype]:
     """8da4w in the first type in which nothing is against it, else in the best: it is examined."""
     right: list[ActivationDtype] = [
-        dtype for dtype in dtypes if not _against_8da4w(defects, dtype, planned)
+        dtype for dtype in dtypes if not met_in_8da4w(defects, dtype, planned)
     ]
     return Scheme.DYNAMIC_INT8, (right or dtypes)[0]
 
 
-def _against_8da4w(
-    defects: list[Defect], dtype: ActivationDtype, planned: PlannedProgram
-) -> list[Defect]:
-    """The defects that an 8da4w program in `dtype` meets; its zero points are int8 in fp32."""
-    met = {"zero_points_float"} if dtype == "fp16" else set()
-    if not _sums_hold(dtype, planned):
-        met.add("more_rows_than_sums")
-    return [defect for defect in defects if defect.trigger in met]
-
-
-def _sums_hold(dtype: ActivationDtype, planned: PlannedProgram) -> bool:
-    """Whether no prompt is longer than what the group-sum buffer of every linear holds."""
-    if planned.rows is None or planned.channels is None:
-        return False
-    return planned.rows <= rows_that_sums_hold(planned.channels, _ITEM_SIZE[dtype])
-
-
-def _way_to_8da4w(met: list[Defect], dtype: ActivationDtype, planned: PlannedProgram) -> str | None:
-    """What to do otherwise for an 8da4w program in `dtype` that only one defect is against."""
-    triggers = {defect.trigger for defect in met}
-    if triggers == {"more_rows_than_sums"} and planned.channels is not None:
-        limit = rows_that_sums_hold(planned.channels, _ITEM_SIZE[dtype])
-        return f"in {dtype} with --max-seq-len {limit} or less" if limit > 1 else None
-    return None
-
-
-def _text(defect: Defect) -> str:
-    fixed = f", fixed in runtime {defect.fixed_in}" if defect.fixed_in else ""
-    condition = f" ({defect.condition})" if defect.condition else ""
-    return f"{defect.id}: {defect.title}{condition}{fixed}"
-
-
 def _name(gpu: str, runtime: str | None) -> str:
     return f"{gpu}, runtime {runtime or 'unknown'}"
-
-
-def met_by_8da4w(choice: TargetChoice, dtype: ActivationDtype, planned: PlannedProgram) -> str:
-    """The defects of the target that an 8da4w program as `planned`, in `dtype`, would meet, for
-    people; nothing where there are none."""
-    defects = _defects_there(find_gpu(choice.gpu), choice.runtime)
-    met = _against_8da4w(defects, dtype, planned)
-    return "; ".join(f"{_text(defect)}: {defect.consequence}" for defect in met)
-
-
-def refuse_planned(
-    choice: TargetChoice, scheme: Scheme, dtype: ActivationDtype, planned: PlannedProgram
-) -> None:
-    """Refuse, before it is made, a program to which the doctor would find that a defect of its
-    linears applies. Raises `InputError` naming each."""
-    found = met_by_8da4w(choice, dtype, planned) if scheme == Scheme.DYNAMIC_INT8 else ""
-    if found:
-        raise InputError(
-            f"would fail on {choice.name}: {found}. Export with --weight-only-linear, or leave "
-            "the choice to --target"
-        )
-
-
-def _defects_there(profile: GpuProfile, runtime: str | None) -> list[Defect]:
-    return [
-        defect
-        for defect in load_defects()
-        if defect.affects_runtime(runtime)
-        and defect.certainty_on(profile) in ("certain", "conditional")
-    ]
-
-
-def require_target(program: Program, choice: TargetChoice, output: Path) -> None:
-    """Refuse a program, to be called `output`, to which the doctor finds that a defect applies.
-
-    Raises `InputError` naming each such finding, its first occurrence and its remedy.
-    """
-    found = examine(program, find_gpu(choice.gpu), choice.runtime, output)
-    lines = [
-        f"{finding.defect}: {finding.title} ({finding.occurrences[0]}): {finding.consequence}; "
-        f"{finding.remedy}"
-        for finding in found
-        if finding.applies
-    ]
-    if lines:
-        raise InputError(f"{output}: would fail on {choice.name}: " + "; ".join(lines))

@@ -1,11 +1,11 @@
 """One user's text as a model's chat prompt, with what is said beside it; none of it is ignored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from quatrain.errors import InputError
-from quatrain.tokenizer.chat import names_read, pick
+from quatrain.tokenizer.chat import Message, names_read, pick
 from quatrain.tokenizer.load import Tokenizer
 
 
@@ -40,7 +40,7 @@ def chat_prompt(
     """
     _check_read(tokenizer, options)
 
-    def rendered(messages: list[dict[str, Any]]) -> str:
+    def rendered(messages: list[Message]) -> str:
         return tokenizer.apply_chat(
             messages,
             tools=options.tools,
@@ -48,22 +48,49 @@ def chat_prompt(
             template=options.template,
         )
 
-    said = [
+    said: list[Message] = [
         {"role": role, "content": content}
         for turn in before
         for role, content in zip(("user", "assistant"), turn, strict=True)
     ]
     said.append({"role": "user", "content": text})
-    if options.system is None:
-        return rendered(said)
-    prompt = rendered([{"role": "system", "content": options.system}, *said])
-    # The message's own text: a template that has a default says something else without one.
-    if options.system.strip() and prompt == rendered([{"role": "system", "content": ""}, *said]):
-        raise InputError(
-            f"{tokenizer.source}: its chat template leaves out a system message; say it in the "
-            "prompt"
-        )
+    if options.system is not None:
+        said.insert(0, {"role": "system", "content": options.system})
+    return prompt_of_all(said, rendered, SYSTEM, tokenizer.source, "the prompt")
+
+
+def prompt_of_all(
+    messages: list[Message],
+    rendered: Callable[[list[Message]], str],
+    parts: Mapping[str, Callable[[Message], Message]],
+    source: str,
+    instead: str,
+) -> str:
+    """The prompt that `rendered` makes of `messages`.
+
+    Raises `InputError`, naming `source` and where to say it `instead`, where the chat template
+    leaves out one of `parts`, each with what gives a message without it.
+    """
+    prompt = rendered(messages)
+    for part, without in parts.items():
+        others = [without(message) for message in messages]
+        # Its own text: a template that has a default says something else without the message.
+        if others != messages and prompt == rendered(others):
+            raise InputError(f"{source}: its chat template leaves out {part}; say it in {instead}")
     return prompt
+
+
+def without_text(role: str) -> Callable[[Message], Message]:
+    """Gives a message without its text, if it is one of that role and says something."""
+
+    def without(message: Message) -> Message:
+        said = message["role"] == role and message["content"].strip()
+        return message | {"content": ""} if said else message
+
+    return without
+
+
+SYSTEM = {"a system message": without_text("system")}
 
 
 def variables_read(tokenizer: Tokenizer, template: str | None, has_tools: bool) -> set[str]:

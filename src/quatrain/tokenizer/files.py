@@ -53,7 +53,8 @@ def sibling(tokenizer: Path, name: str) -> Path:
 
 
 def beside(program: Path, name: str) -> Path:
-    """Where the own copy of the file `name`, a tokenizer's, of the program `program` lies."""
+    """Where the file `name` that is the program `program`'s own lies, such as a copy of a
+    tokenizer's."""
     return program.with_name(f"{program.stem}.{name}")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from quatrain.backbone.kl_divergence import kl_divergence
 from quatrain.verify.evaluated_models import EvaluatedModel, Regime
 from quatrain.verify.evaluation_log import EvaluationLog, Step
 
@@ -73,10 +74,7 @@ class Comparer:
     def see(self, at: int, logs: torch.Tensor, losses: torch.Tensor) -> None:
         """Take those of the tokens from `at` on, float32 [n, V], and what the next ones cost."""
         want = self.kept.logs[at : at + len(logs)]
-        terms = want.exp() * (want - logs)
-        # What the first model rules out (-inf, a pruned token) adds nothing.
-        terms.masked_fill_(want.isneginf(), 0)
-        self.divergence += float(terms.sum(dtype=torch.float64))
+        self.divergence += float(kl_divergence(want, logs).sum())
         self.same += int((want.argmax(-1) == logs.argmax(-1)).sum())
         self.seen += len(logs)
         self.losses.append(losses)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from quatrain.backbone.kl_divergence import kl_divergence
 from quatrain.backbone.model import Backbone
 from quatrain.runtime.generate import Runner, forward_in_parts
 from quatrain.verify.layerwise import relative_error
@@ -91,7 +92,7 @@ def divergence(expected: torch.Tensor, found: torch.Tensor) -> float:
     if not bool(torch.isfinite(found).all()):
         return math.inf
     want, got = F.log_softmax(expected.double(), -1), F.log_softmax(found.double(), -1)
-    return float((want.exp() * (want - got)).sum().clamp(min=0))
+    return float(kl_divergence(want, got).clamp(min=0))
 
 
 def rounding_floor(

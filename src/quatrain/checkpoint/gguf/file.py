@@ -3,16 +3,12 @@
 The format: magic, version, counts; the metadata as typed key-value pairs; each tensor's name,
 dimensions (innermost first), type and offset; then, aligned, the tensors' data. `gguf.GGUFReader`
 loops over lengths that it reads from the file, whatever they are, and takes seconds over a
-vocabulary; this reader refuses a length that the file cannot hold. What a type's blocks mean is
-left to the gguf package.
+vocabulary; this reader refuses a length that the file cannot hold.
 """
 
 import mmap
 import struct
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +17,9 @@ import numpy as np
 import torch
 from gguf.constants import GGML_QUANT_SIZES
 
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, StoredTensor
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.memory_map import map_file
+from quatrain.checkpoint.gguf.blocks import GgufTensor, dequantizer, readable_types
 from quatrain.checkpoint.gguf.parts import part_files
 from quatrain.errors import InputError
 
@@ -31,17 +28,6 @@ _SCALARS |= {12: "d"}
 _STRING, _ARRAY = 8, 9
 _BIG_ENDIAN = (2 << 24, 3 << 24)  # the versions, read as little-endian
 _MOST_DIMENSIONS = 4
-_ELEMENTS_AT_ONCE = 1 << 20  # unpacked at a time: 4 MB of float32
-
-
-@dataclass(frozen=True)
-class GgufTensor:
-    """One tensor's description: `shape` outermost first, `data` its raw bytes [rows, row bytes]."""
-
-    name: str
-    type_name: str
-    shape: tuple[int, ...]
-    data: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -59,7 +45,7 @@ class GgufFile:
         """The tensors, dequantized to float32 as they are read."""
         return LazyTensors(
             {
-                name: StoredTensor(tensor.shape, torch.float32, _dequantizer(tensor))
+                name: StoredTensor(tensor.shape, torch.float32, dequantizer(tensor))
                 for name, tensor in self.tensors.items()
             }
         )
@@ -97,17 +83,6 @@ def _read_part(path: Path) -> GgufFile:
         raise InputError(
             f"{path}: is not a whole GGUF file: {error}. Download it again."
         ) from error
-
-
-@cache
-def readable_types() -> list[gguf.GGMLQuantizationType]:
-    """The types that the gguf package dequantizes, found by giving it an empty block of each."""
-    found = []
-    for kind, (_, block_bytes) in GGML_QUANT_SIZES.items():
-        with suppress(NotImplementedError):
-            gguf.quants.dequantize(np.zeros((1, block_bytes), np.uint8), kind)
-            found.append(kind)
-    return found
 
 
 class _Cursor:
@@ -222,44 +197,3 @@ def _locate(
         )
     data = np.frombuffer(mapped, np.uint8, nbytes, start).reshape(-1, row_bytes)
     return GgufTensor(name, ggml_type.name, shape, data)
-
-
-def _dequantizer(tensor: GgufTensor) -> MadeByRows:
-    kind = gguf.GGMLQuantizationType[tensor.type_name]
-
-    def rows(wanted: slice) -> torch.Tensor:
-        packed = tensor.data[wanted]
-        values = np.empty((len(packed), tensor.shape[-1]), np.float32)
-        for some in _blocks_of_rows(values):
-            with np.errstate(all="ignore"):  # a damaged scale's NaN is refused by who reads it
-                values[some] = gguf.quants.dequantize(packed[some], kind)
-        return torch.from_numpy(values)
-
-    return MadeByRows(tensor.shape, rows)
-
-
-def _blocks_of_rows(matrix: np.ndarray) -> Iterator[slice]:
-    """The rows of `matrix`, as many at a time as fit a core's cache."""
-    step = max(1, _ELEMENTS_AT_ONCE // matrix.shape[-1])
-    return (slice(first, first + step) for first in range(0, len(matrix), step))
-
-
-def q4_0_blocks(tensor: GgufTensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A Q4_0 tensor's own integers, int8 [..., K] in [-8, 7], and scales, float32 [..., K/32].
-
-    Exact: the scales are the file's float16 values, which may be negative. A block is a float16
-    scale and 16 bytes; byte j holds element j in its low half and element j + 16 in its high
-    half, both offset by 8.
-    """
-    blocks = tensor.data.reshape(len(tensor.data), -1, 18)
-    scales = blocks[..., :2].copy().view("<f2")[..., 0].astype(np.float32)
-    values = np.empty((len(blocks), tensor.shape[-1]), np.int8)
-    for some in _blocks_of_rows(values):
-        packed = blocks[some, :, 2:]
-        halves = values[some].reshape(*packed.shape[:2], 2, 16)
-        halves[:, :, 0], halves[:, :, 1] = packed & 15, packed >> 4
-        halves -= 8
-    return (
-        torch.from_numpy(values.reshape(tensor.shape)),
-        torch.from_numpy(scales.reshape(*tensor.shape[:-1], -1)),
-    )

@@ -14,7 +14,8 @@ from quatrain.checkpoint.float_model import (
     params_of,
     usual_context,
 )
-from quatrain.checkpoint.gguf.file import GgufFile, GgufTensor, q4_0_blocks, read_gguf
+from quatrain.checkpoint.gguf.blocks import GgufTensor, q4_0_blocks
+from quatrain.checkpoint.gguf.file import GgufFile, read_gguf
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.rope_scaling import rope_factors, rope_scaling
 from quatrain.checkpoint.gguf.tensor_names import meta_name

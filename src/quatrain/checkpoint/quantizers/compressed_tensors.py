@@ -107,50 +107,50 @@ def _check_group(name: str, group: Mapping[str, Any], source: str) -> None:
 
 def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
     bits = _bits(settings, name, source)
-    packed = "weight_packed" in parts
-    if packed:
+    if "weight_packed" in parts:
         rows, words = int32_matrix(parts["weight_packed"], f"{name}.weight_packed", source)
-        columns = words * (32 // bits)
+        rows_of_zeros, columns = -(-rows * bits // 32), words * (32 // bits)
     else:
         rows, columns = _int8_matrix(parts, name, source)
-    shape = rows, columns
-    scale = parts["weight_scale"]
-    groups = groups_of_rows(scale, shape, f"{name}.weight_scale", source)
-    zero_point = parts.get("weight_zero_point")
-    if zero_point is not None:
-        stored_rows = -(-rows * bits // 32) if packed else rows
-        expect_shape(zero_point, (stored_rows, groups), f"{name}.weight_zero_point", source)
-        if packed:
-            int32_matrix(zero_point, f"{name}.weight_zero_point", source)
-
-    def values() -> torch.Tensor:
-        stated = parts["weight_shape"].load().tolist() if "weight_shape" in parts else None
-        if stated not in (None, [rows, columns]):
-            raise InputError(
-                f"{source}: {name}.weight_shape says {stated}, its words hold {[rows, columns]}"
-            )
-        if not packed:
-            return parts["weight"].load()
-        return unpack_columns(parts["weight_packed"].load(), bits=bits)
-
-    def zeros() -> torch.Tensor:
-        assert zero_point is not None
-        if not packed:
-            return zero_point.load()
-        return unpack_columns(zero_point.load().t(), bits=bits)[:, :rows].t().contiguous()
-
+        rows_of_zeros = rows
+    scale, zeros = parts["weight_scale"], parts.get("weight_zero_point")
+    groups = groups_of_rows(scale, (rows, columns), f"{name}.weight_scale", source)
+    if zeros is not None:
+        expect_shape(zeros, (rows_of_zeros, groups), f"{name}.weight_zero_point", source)
+        if "weight_packed" in parts:
+            int32_matrix(zeros, f"{name}.weight_zero_point", source)
     return GroupedLinear(
-        shape=shape,
+        shape=(rows, columns),
         groups=groups,
         scales_dtype=scale.dtype,
-        values=values,
+        values=lambda: _values(parts, (rows, columns), bits, name, source),
         scales=scale.load,
-        zeros=zeros if zero_point is not None else None,
+        zeros=None if zeros is None else lambda: _zeros(parts, rows, bits),
         group_of=group_indices(
             parts.get("weight_g_idx"), columns, groups, f"{name}.weight_g_idx", source
         ),
         bits=bits,
     )
+
+
+def _values(
+    parts: Parts, shape: tuple[int, int], bits: int, name: str, source: str
+) -> torch.Tensor:
+    stated = parts["weight_shape"].load().tolist() if "weight_shape" in parts else None
+    if stated not in (None, list(shape)):
+        raise InputError(
+            f"{source}: {name}.weight_shape says {stated}, its words hold {list(shape)}"
+        )
+    if "weight_packed" not in parts:
+        return parts["weight"].load()
+    return unpack_columns(parts["weight_packed"].load(), bits=bits)
+
+
+def _zeros(parts: Parts, rows: int, bits: int) -> torch.Tensor:
+    stored = parts["weight_zero_point"].load()
+    if "weight_packed" not in parts:
+        return stored
+    return unpack_columns(stored.t(), bits=bits)[:, :rows].t().contiguous()
 
 
 def _int8_matrix(parts: Parts, name: str, source: str) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from quatrain.export.plan.sizes import constants_of
 from quatrain.export.vulkan.limits import check_limits
 from quatrain.export.vulkan.operator_modules import to_vulkan_operators
 from quatrain.export.xnnpack.operator_modules import to_cpu_operators
-from quatrain.targets.choice import refuse_planned
+from quatrain.targets.refusals import refuse_planned
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,54 @@
+"""What would fail on a target is refused: planned, or as it was made."""
+
+from pathlib import Path
+
+from quatrain.arithmetic import ActivationDtype
+from quatrain.errors import InputError
+from quatrain.int4 import Scheme
+from quatrain.program import Program
+from quatrain.targets.catalogue import find_gpu
+from quatrain.targets.choice import TargetChoice
+from quatrain.targets.doctor import examine
+from quatrain.targets.planned_program import (
+    PlannedProgram,
+    defect_text,
+    defects_on,
+    met_in_8da4w,
+)
+
+
+def met_by_8da4w(choice: TargetChoice, dtype: ActivationDtype, planned: PlannedProgram) -> str:
+    """The defects of the target that an 8da4w program as `planned`, in `dtype`, would meet, for
+    people; nothing where there are none."""
+    defects = defects_on(find_gpu(choice.gpu), choice.runtime)
+    met = met_in_8da4w(defects, dtype, planned)
+    return "; ".join(f"{defect_text(defect)}: {defect.consequence}" for defect in met)
+
+
+def refuse_planned(
+    choice: TargetChoice, scheme: Scheme, dtype: ActivationDtype, planned: PlannedProgram
+) -> None:
+    """Refuse, before it is made, a program to which the doctor would find that a defect of its
+    linears applies. Raises `InputError` naming each."""
+    found = met_by_8da4w(choice, dtype, planned) if scheme == Scheme.DYNAMIC_INT8 else ""
+    if found:
+        raise InputError(
+            f"would fail on {choice.name}: {found}. Export with --weight-only-linear, or leave "
+            "the choice to --target"
+        )
+
+
+def require_target(program: Program, choice: TargetChoice, output: Path) -> None:
+    """Refuse a program, to be called `output`, to which the doctor finds that a defect applies.
+
+    Raises `InputError` naming each such finding, its first occurrence and its remedy.
+    """
+    found = examine(program, find_gpu(choice.gpu), choice.runtime, output)
+    lines = [
+        f"{finding.defect}: {finding.title} ({finding.occurrences[0]}): {finding.consequence}; "
+        f"{finding.remedy}"
+        for finding in found
+        if finding.applies
+    ]
+    if lines:
+        raise InputError(f"{output}: would fail on {choice.name}: " + "; ".join(lines))
