@@ -60,6 +60,8 @@ PHI4_MINI = {
     "rope_parameters": LONGROPE, "pad_token_id": 0, "original_max_position_embeddings": 32,
 }  # fmt: skip
 SLIDING = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
+MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+MROPE3 = MROPE | {"mrope_interleaved": True}
 GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 8, "num_hidden_layers": 4}
 LLAMA4 = {
     "num_hidden_layers": 4, "head_dim": 16, "intermediate_size": 64, "intermediate_size_mlp": 96,
@@ -270,6 +272,18 @@ ROWS = {
                 "logit_scale": config.logits_scaling,
             },
         ),
+    ),
+    "qwen2 vl": Row(
+        "Qwen 2 VL, 2.5 VL text", "Qwen2VL", {"rope_parameters": MROPE}, quantized=True,
+        fuzzed=True, gguf=Conversion("qwen2vl"),
+    ),
+    "qwen2.5 vl with sliding layers": Row(
+        "Qwen 2 VL, 2.5 VL text", "Qwen2_5_VL", SLIDING | {"rope_parameters": MROPE},
+        quantized=True, fuzzed=True,
+    ),
+    "qwen3 vl": Row(
+        "Qwen 3 VL text", "Qwen3VL", {"head_dim": 16, "rope_parameters": MROPE3}, quantized=True,
+        fuzzed=True, gguf=Conversion("qwen3vl"),
     ),
     "smollm3": Row(
         "SmolLM3", "SmolLM3",

@@ -72,6 +72,6 @@ def checkpoint_error(folder: Path, model: PreTrainedModel) -> float:
 
 def _error(backbone: Backbone, model: PreTrainedModel, length: int, prefill: int) -> float:
     """Of logits: of the first `prefill` of `length` tokens at once, then of each."""
-    tokens = random_tokens(length, model.config.vocab_size)
+    tokens = random_tokens(length, model.config.get_text_config().vocab_size)
     ours = prefill_then_decode(backbone, tokens, prefill)
     return relative_error(ours, exact_logits(model, tokens)[:, prefill - 1 :])

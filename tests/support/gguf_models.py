@@ -38,7 +38,7 @@ def write_gguf_model(
 ) -> Path:
     """`model` with float32 tensors, without a tokenizer. `q4_0`: GGUF name -> blocks to use
     instead, uint8 [..., bytes of a row]."""
-    config = model.config
+    config = model.config.get_text_config()
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
     names = gguf.get_tensor_name_map(kinds[conversion.architecture], config.num_hidden_layers)
     with gguf_file(path, conversion.architecture) as writer:
@@ -85,7 +85,10 @@ def _changed(
     model: transformers.PreTrainedModel, conversion: Conversion
 ) -> dict[str, torch.Tensor]:
     changed = {}
-    for name, tensor in model.state_dict().items():
+    for stored, tensor in model.state_dict().items():
+        if stored.startswith("model.visual."):
+            continue
+        name = stored.replace("model.language_model.", "model.")
         if name == "lm_head.weight" and model.config.tie_word_embeddings:
             continue
         queries_or_keys = re.search(r"[qk]_proj\.(weight|bias)$", name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from tests.support.multimodal import multimodal_model
 
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
@@ -21,16 +22,24 @@ TINY = {
 
 
 def config_class(kind: str) -> type[transformers.PreTrainedConfig]:
-    """The configuration of `{kind}ForCausalLM`: of models that also see, the text half's own."""
+    """The configuration of `{kind}ForCausalLM`: of models that also see, the text model's own."""
     prefix = f"{kind}Text" if hasattr(transformers, f"{kind}TextConfig") else kind
     return getattr(transformers, f"{prefix}Config")
 
 
 def random_model(kind: str, seed: int = 0, **fields) -> transformers.PreTrainedModel:
-    """A model of `{kind}ForCausalLM` with random weights, norms and biases included."""
+    """A model of `{kind}ForCausalLM` with random weights, norms and biases included; of those that
+    have none, of the whole whose text model it is."""
     torch.manual_seed(seed)
     config = config_class(kind)(**{**TINY, **fields})
-    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    if hasattr(transformers, f"{kind}ForCausalLM"):
+        return with_random_weights(getattr(transformers, f"{kind}ForCausalLM")(config))
+    whole = getattr(transformers, f"{kind}Config").model_type
+    tied = {"tie_word_embeddings": config.tie_word_embeddings}
+    return with_random_weights(multimodal_model(whole, config.to_dict(), **tied))
+
+
+def with_random_weights(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
     for parameter in model.parameters():
         # Far enough from the usual 0 and 1 that a weight left out or misplaced shows.
         spread = 0.3 if parameter.dim() == 1 else parameter.shape[-1] ** -0.5
@@ -87,7 +96,7 @@ def prefill_then_decode(backbone: Backbone, inputs: torch.Tensor, prefill: int) 
 
 def parity_error(model: transformers.PreTrainedModel, folder: Path, length: int = 24) -> float:
     """The largest relative error of logits, from tokens: of prefills and of each decode step."""
-    tokens = random_tokens(length, model.config.vocab_size)
+    tokens = random_tokens(length, model.config.get_text_config().vocab_size)
     theirs = exact_logits(model, tokens)
     backbone = backbone_of(saved(model, folder))
     return max(

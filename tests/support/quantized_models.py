@@ -17,12 +17,13 @@ METHODS = ("gptq", "awq", "compressed-tensors")
 def write_quantized_model(folder: Path, model: transformers.PreTrainedModel, method: str) -> Path:
     """`model` as a folder of `method`, its linears int4; they become what they were rounded to
     in `model` itself."""
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_original_format=False)  # the names of its own state
     file = folder / "model.safetensors"
     tensors = _experts_one_by_one(load_file(file))
     rounded = {}
     for name in list(tensors):
-        if name.endswith(LINEARS):
+        sees = name.startswith("model.visual.")  # left in floating point, as releases have it
+        if name.endswith(LINEARS) and not sees:
             values, scales = quantize_groups(tensors.pop(name), folders.GROUP)
             groups = values.unflatten(1, (-1, folders.GROUP))
             rounded[name] = (groups * scales[..., None]).flatten(1)

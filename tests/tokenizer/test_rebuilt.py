@@ -11,6 +11,7 @@ from tests.support.sentencepiece_models import trained
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from quatrain.checkpoint.families import FAMILIES
+from quatrain.checkpoint.families.multimodal import MULTIMODAL
 from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
 from quatrain.tokenizer.files import tokenizer_class
 from quatrain.tokenizer.on_a_phone import unread_on_a_phone
@@ -79,22 +80,22 @@ def check(
         assert copied.decode(expected) == theirs.decode(expected, skip_special_tokens=True)
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.hugging_face.model_type)
-def test_the_class_by_model_type(family, tmp_path) -> None:
-    """Of every family, and of the models whose text half it is, as AutoTokenizer has it: a generic
+@pytest.mark.parametrize(
+    "model_type", [*(family.hugging_face.model_type for family in FAMILIES), *MULTIMODAL]
+)
+def test_the_class_by_model_type(model_type, tmp_path) -> None:
+    """Of every family, and of the models whose text model it is, as AutoTokenizer has it: a generic
     class is taken whatever tokenizer_config.json says."""
     from transformers.models.auto import tokenization_auto as auto
 
-    reading = family.hugging_face
-    for model_type in filter(None, (reading.model_type, reading.part_of)):
-        (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
-        theirs = auto.TOKENIZER_MAPPING_NAMES.get(model_type) or ""
-        file = tmp_path / "tokenizer.json"
-        assert tokenizer_class(file, {}) == theirs
-        always = theirs == "TokenizersBackend"
-        always |= model_type in auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS
-        stated = tokenizer_class(file, {"tokenizer_class": "XTokenizerFast"})
-        assert stated == (theirs if always else "XTokenizer")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    theirs = (auto.TOKENIZER_MAPPING_NAMES.get(model_type) or "").removesuffix("Fast")
+    file = tmp_path / "tokenizer.json"
+    assert tokenizer_class(file, {}) == theirs
+    always = theirs == "TokenizersBackend"
+    always |= model_type in auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS
+    stated = tokenizer_class(file, {"tokenizer_class": "XTokenizerFast"})
+    assert stated == (theirs if always else "XTokenizer")
 
 
 @pytest.mark.parametrize("own_cut", [False, True])
@@ -112,6 +113,9 @@ def test_the_class_by_model_type(family, tmp_path) -> None:
         ("granite", {"tokenizer_class": "GPT2Tokenizer"}),
         ("ernie4_5", {"tokenizer_class": "Qwen2Tokenizer"}),
         ("llama", {}),
+        ("qwen2_vl", {"tokenizer_class": "Qwen2TokenizerFast"}),
+        ("llava", {"tokenizer_class": "LlamaTokenizer", "processor_class": "LlavaProcessor"}),
+        ("qwen3_vl", {}),
     ],
 )
 def test_byte_level(byte_level, tmp_path, model_type, config, own_cut) -> None:

@@ -19,7 +19,8 @@ EMBEDDING = "tok_embeddings"
 OUTPUT = "output"
 
 # Buffers that some files carry and every model computes for itself: frequencies, and the causal
-# mask of older attention. With what sees (`hugging_face.multimodal`) all that may go unread.
+# mask of older attention. With what sees or hears (`hugging_face.multimodal`), which the notes
+# name, all that may go unread.
 IGNORED = re.compile(r"rope\.freqs|.*\.rotary_emb\.inv_freq|.*\.(?:attn|attention)\.masked_bias")
 
 # A checkpoint's parameters are in params.json or config.json, a GGUF file's in itself.

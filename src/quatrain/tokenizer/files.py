@@ -34,12 +34,18 @@ _FORMS = (TOKENIZER, TEKKEN, SENTENCEPIECE, VOCABULARY)
 # whatever tokenizer_config.json says.
 _GENERIC = (
     "mistral", "ministral", "ministral3", "mistral3", "phi3", "granite", "granitemoehybrid",
-    "ernie4_5", "glm", "glm4", "olmo2", "olmo3", "stablelm", "nemotron",
+    "ernie4_5", "glm", "glm4", "olmo2", "olmo3", "stablelm", "nemotron", "glmasr", "got_ocr2",
+    "llava", "llava_next", "smolvlm", "vipllava", "voxtral",
+)  # fmt: skip
+_QWEN2 = (
+    "qwen2", "qwen3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "audioflamingo3", "internvl",
+    "lighton_ocr", "ovis2", "qwen2_audio", "qwen3_asr",
 )  # fmt: skip
 _CLASSES: dict[str, str] = {
     **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text"), "GemmaTokenizer"),
-    **dict.fromkeys(("qwen2", "qwen3"), "Qwen2Tokenizer"),
-    **dict.fromkeys(("cohere", "cohere2"), "CohereTokenizer"),
+    **dict.fromkeys(_QWEN2, "Qwen2Tokenizer"),
+    **dict.fromkeys(("cohere", "cohere2", "aya_vision"), "CohereTokenizer"),
+    "idefics2": "LlamaTokenizer",
     **dict.fromkeys(_GENERIC, "TokenizersBackend"),
 }
 _ALWAYS = ("qwen2", *_GENERIC)

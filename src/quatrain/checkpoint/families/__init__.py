@@ -30,9 +30,6 @@ FAMILIES = tuple(_defined())
 _BY_MODEL_TYPE = {family.hugging_face.model_type: family.hugging_face for family in FAMILIES}
 _BY_ARCHITECTURE = {family.gguf.architecture: family.gguf for family in FAMILIES if family.gguf}
 _META = [family.meta for family in FAMILIES if family.meta]
-_TEXT_MODELS = {
-    reading.part_of: reading.model_type for reading in _BY_MODEL_TYPE.values() if reading.part_of
-}
 
 
 def hugging_face_reading(fields: dict[str, Any], source: str) -> HuggingFaceReading:
@@ -45,11 +42,6 @@ def hugging_face_reading(fields: dict[str, Any], source: str) -> HuggingFaceRead
             f"expected one of {', '.join(_BY_MODEL_TYPE)}"
         )
     return _BY_MODEL_TYPE[model_type]
-
-
-def text_model_type(model_type: Any) -> str | None:
-    """The `model_type` of the text model that is part of one of `model_type`, if one is."""
-    return _TEXT_MODELS.get(str(model_type))
 
 
 def gguf_reading(architecture: str, source: str) -> GgufReading:

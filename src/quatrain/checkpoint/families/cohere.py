@@ -2,7 +2,13 @@
 side by side, pairs of neighbours rotated, logits multiplied. Of the second three of four layers
 have a window, and the others no rotary embedding."""
 
-from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
+from quatrain.checkpoint.families.family import (
+    Family,
+    GgufReading,
+    HuggingFaceReading,
+    Params,
+    sizes,
+)
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields, flag, integer_or_none, number
 from quatrain.checkpoint.hugging_face.layer_types import window_or_no_rope
@@ -56,7 +62,9 @@ COHERE = Family(
     ),
 )
 COHERE2 = Family(
-    hugging_face=HuggingFaceReading("cohere2", _DEFAULTS2, params=_cohere2, tied=True),
+    hugging_face=HuggingFaceReading(
+        "cohere2", _DEFAULTS2, sizes=sizes(8192, 22528, 40), params=_cohere2, tied=True
+    ),
     gguf=GgufReading(
         "cohere2", half_split=False, params=_gguf_cohere2, reads=frozenset({"logit_scale"})
     ),

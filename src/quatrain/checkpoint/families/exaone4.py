@@ -1,7 +1,13 @@
 """EXAONE 4: norms after attention and feed-forward in place of those before, QK norm; of the larger
 one three of four layers have a window, and the others no rotary embedding."""
 
-from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
+from quatrain.checkpoint.families.family import (
+    Family,
+    GgufReading,
+    HuggingFaceReading,
+    Params,
+    sizes,
+)
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields, integer_or_none, layer_count
 from quatrain.checkpoint.hugging_face.layer_types import window_or_no_rope, window_where
@@ -41,6 +47,7 @@ EXAONE4 = Family(
             "sliding_window": 4096,
             "sliding_window_pattern": 4,
         },
+        sizes=sizes(4096, 16384, 32),
         params=_params,
         names={
             "post_attention_layernorm": "post_attention_norm",

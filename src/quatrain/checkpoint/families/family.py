@@ -20,10 +20,10 @@ Params = dict[str, Any]  # fields of a params.json
 class HuggingFaceReading:
     """A folder of the Hugging Face hub: config.json and tensors.
 
-    `model_type`: what config.json calls the family; `part_of`: what one calls it whose text model
-    this is. `defaults`: what config.json's fields are where it leaves them out, as transformers'
-    configuration of that `model_type` has them. The sizes that every config.json states are not
-    among them, except where it may be the part of another that states differences only.
+    `model_type`: what config.json calls the family. `defaults`: what config.json's fields are where
+    it leaves them out, as transformers' configuration of that `model_type` has them. `sizes`:
+    likewise of those that every config.json states, except of a text model that is the part of
+    another (`families.multimodal`), which states differences only.
     `params(fields, source)`: of config.json's fields, those of params.json that are not read
     for every family, in place of what was read; `rope`: likewise, of the rotary embedding.
     `names`: of its tensors' modules, those called otherwise, to Meta's. `tensors(stored, fields,
@@ -37,7 +37,7 @@ class HuggingFaceReading:
 
     model_type: str
     defaults: Mapping[str, Any]
-    part_of: str | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
     params: Callable[[Fields, str], Params] = lambda fields, source: {}
     rope: Callable[[Fields, str], Params] = rope_params
     names: Mapping[str, str] = field(default_factory=dict)
@@ -47,6 +47,15 @@ class HuggingFaceReading:
         default_factory=lambda: {"silu": "silu", "swish": "silu"}
     )
     tied: bool = False
+
+
+def sizes(hidden: int, intermediate: int, layers: int) -> dict[str, int]:
+    """What a text_config may leave out of these, for `HuggingFaceReading.sizes`."""
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+    }
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,6 @@ _HUGGING_FACE2 = HuggingFaceReading(
 _HUGGING_FACE3 = replace(
     _HUGGING_FACE2,
     model_type="gemma3_text",
-    part_of="gemma3",
     defaults=_DEFAULTS3,
     params=_gemma3,
     rope=_gemma3_rope,

@@ -1,6 +1,12 @@
 """Granite 3 dense: four multipliers (maximal update parametrization)."""
 
-from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
+from quatrain.checkpoint.families.family import (
+    Family,
+    GgufReading,
+    HuggingFaceReading,
+    Params,
+    sizes,
+)
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields, number
 
@@ -38,6 +44,7 @@ GRANITE = Family(
             "residual_multiplier": 1.0,
             "logits_scaling": 1.0,
         },
+        sizes=sizes(4096, 11008, 32),
         params=_params,
     ),
     gguf=GgufReading(

@@ -83,7 +83,6 @@ def _gguf_fused(metadata: GgufMetadata) -> dict[str, dict[str, int]]:
 LFM2 = Family(
     hugging_face=HuggingFaceReading(
         model_type="lfm2",
-        part_of="lfm2_vl",
         defaults={
             "intermediate_size": 12288,
             "num_attention_heads": 32,
@@ -97,6 +96,7 @@ LFM2 = Family(
             "block_ffn_dim_multiplier": 1.0,
             "block_auto_adjust_ff_dim": True,
         },
+        sizes={"hidden_size": 2560, "num_hidden_layers": 32},
         aliases={"block_ff_dim": "intermediate_size", "tie_embedding": "tie_word_embeddings"},
         params=_params,
         names={

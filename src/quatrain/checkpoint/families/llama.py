@@ -6,6 +6,7 @@ from quatrain.checkpoint.families.family import (
     HuggingFaceReading,
     MetaReading,
     Params,
+    sizes,
 )
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields, flag
@@ -43,6 +44,7 @@ LLAMA = Family(
             "rms_norm_eps": 1e-6,
             "rope_theta": 10000.0,
         },
+        sizes=sizes(4096, 11008, 32),
         params=_params,
     ),
     # GGUF calls a Mistral a llama, too: every layer has its window.

@@ -4,7 +4,6 @@ _STATE_SPACE = "layers of a state space (Mamba), whose state is kept beside the 
 _WEIGHED_EXPERTS = "experts whose answers, not inputs, are weighed"
 _LATENT_ATTENTION = "multi-head latent attention"
 _DELTA_RULE = "layers of a gated delta rule, whose state is kept beside the KV cache"
-_THREE_POSITIONS = "rotations by three positions, for images"
 _PER_LAYER_EMBEDDINGS = "an embedding for each layer, and a residual stream of several"
 _BEFORE_LLAMA = "positions or a feed-forward that no Llama has"
 
@@ -36,20 +35,20 @@ _MODEL_TYPES = {
     "mamba2": _STATE_SPACE,
     "minicpm3": _LATENT_ATTENTION,
     "mixtral": _WEIGHED_EXPERTS,
+    "mllama": "layers that attend to an image",
     "nemotron_h": _STATE_SPACE,
     "olmo": "layer norms without weights, clipped queries, keys and values",
     "olmoe": _WEIGHED_EXPERTS,
     "opt": _BEFORE_LLAMA,
+    "paligemma": "prompts whose tokens attend to each other in both directions",
     "phi": "an output layer with bias",
     "phimoe": _WEIGHED_EXPERTS,
-    "qwen2_5_vl": _THREE_POSITIONS,
     "qwen2_moe": _WEIGHED_EXPERTS,
-    "qwen2_vl": _THREE_POSITIONS,
     "qwen3_5": _DELTA_RULE,
     "qwen3_5_moe": f"{_DELTA_RULE}, and {_WEIGHED_EXPERTS}",
     "qwen3_moe": _WEIGHED_EXPERTS,
+    "qwen3_vl_moe": _WEIGHED_EXPERTS,
     "qwen3_next": f"{_DELTA_RULE}, and {_WEIGHED_EXPERTS}",
-    "qwen3_vl": _THREE_POSITIONS,
     "recurrent_gemma": "recurrent layers, whose state is kept beside the KV cache",
 }
 # By a GGUF file's architecture, where that is not the model_type.
@@ -57,11 +56,10 @@ _ARCHITECTURES = {
     "deepseek2": "deepseek_v2",
     "gpt-oss": "gpt_oss",
     "lfm2moe": "lfm2_moe",
-    "qwen2vl": "qwen2_vl",
     "qwen35": "qwen3_5",
     "qwen3moe": "qwen3_moe",
     "qwen3next": "qwen3_next",
-    "qwen3vl": "qwen3_vl",
+    "qwen3vlmoe": "qwen3_vl_moe",
 }
 
 

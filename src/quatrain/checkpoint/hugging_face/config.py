@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from quatrain.checkpoint.families import hugging_face_reading
 from quatrain.checkpoint.families.family import HuggingFaceReading
+from quatrain.checkpoint.families.multimodal import Multimodal, multimodal_of
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.float_model import bias_params, usual_context
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
@@ -16,7 +19,7 @@ from quatrain.checkpoint.hugging_face.fields import (
     number,
     refusal,
 )
-from quatrain.checkpoint.hugging_face.multimodal import text_fields
+from quatrain.checkpoint.hugging_face.multimodal import left_out, text_fields, text_tensors
 from quatrain.checkpoint.quantizers.read import quantizer_of
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
@@ -24,15 +27,47 @@ from quatrain.json_files import read_object
 _OLDER_SETTINGS = {"gptq": "quantize_config.json", "awq": "quant_config.json"}
 
 
-def read_config(folder: Path) -> tuple[Fields, HuggingFaceReading, str]:
-    """(the fields of `folder`'s config.json and, where it leaves one out, its family's default;
-    that family's reading; the file's name for errors). Of a model that also sees: its text
-    model's."""
+@dataclass(frozen=True)
+class Config:
+    """What a config.json says, of a model that also sees or hears of its text model.
+
+    Attributes:
+        fields: Its fields and, where it leaves one out, its family's default.
+        reading: That family's.
+        source: The file's name, for errors.
+        model_type: What the file calls the whole model.
+        multimodal: What is known of that, where it also sees or hears.
+    """
+
+    fields: Fields
+    reading: HuggingFaceReading
+    source: str
+    model_type: str
+    multimodal: Multimodal | None
+
+    def text_model(self, stored: LazyTensors) -> tuple[LazyTensors, tuple[str, ...]]:
+        """(of the tensors `stored` the text model's, under the names that it has by itself; what
+        there is to say of the others)."""
+        tensors, others = text_tensors(stored, self.multimodal)
+        if self.multimodal is None:
+            return tensors, ()
+        return tensors, left_out(self.model_type, self.reading.model_type, others)
+
+
+def read_config(folder: Path) -> Config:
+    """What `folder`'s config.json says. Raises `InputError` for a model that is not read."""
     source = str(folder / "config.json")
-    fields = text_fields(read_object(folder / "config.json"), source)
+    fields = read_object(folder / "config.json")
+    model_type, multimodal = str(fields.get("model_type")), multimodal_of(fields.get("model_type"))
+    if multimodal is not None:
+        fields = text_fields(fields, multimodal, source)
     reading = hugging_face_reading(fields, source)
+    if multimodal is not None:
+        reading = replace(reading, tied=multimodal.tied)
+        fields = {**reading.sizes, **fields}
     named = {name: fields[alias] for alias, name in reading.aliases.items() if alias in fields}
-    return {**reading.defaults, **fields, **named}, reading, source
+    fields = {**reading.defaults, **fields, **named}
+    return Config(fields, reading, source, model_type, multimodal)
 
 
 def params_of_config(fields: Fields, source: str, names: set[str]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from quatrain.checkpoint.hugging_face.config import (
 from quatrain.checkpoint.hugging_face.fields import integer
 from quatrain.checkpoint.hugging_face.folder import read_folder
 from quatrain.checkpoint.hugging_face.lora_adapter import with_adapter
-from quatrain.checkpoint.hugging_face.multimodal import text_tensors
 from quatrain.checkpoint.hugging_face.tensor_names import meta_name
 from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED
@@ -31,11 +30,13 @@ def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatM
 
     The rows of Q and K stay in Hugging Face's half-split order, which `use_hf_rope` states.
     """
-    fields, reading, source = read_config(folder)
+    config_json = read_config(folder)
+    fields, reading, source = config_json.fields, config_json.reading, config_json.source
     require_known_quantizer(fields, folder)
-    stored = text_tensors(read_folder(folder)[0])
+    stored, notes = config_json.text_model(read_folder(folder)[0])
     if adapter is not None:
-        stored = with_adapter(stored, adapter)
+        stored, of_adapter = with_adapter(stored, adapter, config_json.multimodal)
+        notes += of_adapter
     if quantization_settings(fields, stored, folder) is not None:
         raise InputError(
             f"{folder}: is quantized already (by its quantization_config, or quantize_config."
@@ -43,7 +44,7 @@ def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatM
         )
     if reading.tensors is not None:
         stored = reading.tensors(stored, fields, source)
-    notes = unmerged_adapter(folder)
+    notes += unmerged_adapter(folder)
     if output_is_tied(fields, reading, set(stored), folder):
         stored, of_output = without_tied_output(stored)
         notes += of_output

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from quatrain.checkpoint.families.multimodal import Multimodal
 from quatrain.checkpoint.files.adapter_folder import ADAPTER_CONFIG, adapter_files
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.tensor_file import read_tensors
@@ -41,8 +42,11 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 
 
-def with_adapter(stored: LazyTensors, adapter: Path) -> LazyTensors:
-    """The model's tensors, by Hugging Face name, with `adapter` merged in as they are read.
+def with_adapter(
+    stored: LazyTensors, adapter: Path, whole: Multimodal | None = None
+) -> tuple[LazyTensors, tuple[str, ...]]:
+    """(the model's tensors, by Hugging Face name, with `adapter` merged in as they are read; what
+    there is to say of what it changes beside the text model, in a model of the kind `whole`).
 
     Raises `InputError` where the adapter is of another kind than LoRA, or of another model.
     """
@@ -53,9 +57,9 @@ def with_adapter(stored: LazyTensors, adapter: Path) -> LazyTensors:
     for name, neutral in _NEUTRAL.items():
         if fields.get(name) not in neutral:
             raise refusal(fields, name, f"{neutral[-1]!r}; merge it with peft", source)
-    low_rank, whole = _parts(adapter)
+    low_rank, trained, notes = _parts(adapter, whole)
     merged = dict(stored.stored)
-    for name, tensor in whole.items():
+    for name, tensor in trained.items():
         if name != _OUTPUT:  # which may have been trained apart from the embedding that it was
             _require(stored, name, adapter)
             _require_shape(name, tensor, stored.stored[name], adapter)
@@ -64,18 +68,20 @@ def with_adapter(stored: LazyTensors, adapter: Path) -> LazyTensors:
         name = f"{module}.weight"
         _require(stored, name, adapter)
         merged[name] = _merged(merged[name], parts, _scale(fields, module, parts, source), name)
-    return LazyTensors(merged)
+    return LazyTensors(merged), notes
 
 
 def _parts(
-    adapter: Path,
-) -> tuple[dict[str, dict[str, StoredTensor]], dict[str, StoredTensor]]:
-    """(by module the matrices of low rank, by name the tensors that are whole)."""
+    adapter: Path, kind: Multimodal | None
+) -> tuple[dict[str, dict[str, StoredTensor]], dict[str, StoredTensor], tuple[str, ...]]:
+    """(by module the matrices of low rank, by name the tensors that are whole, what there is to say
+    of those of no text model)."""
     file = adapter_files(adapter)[1]
     found = read_tensors(file)
     named = {name: name.removeprefix(_PREFIX).removesuffix(".weight") for name in found}
     low_rank: dict[str, dict[str, StoredTensor]] = {}
     whole: dict[str, str] = {}
+    beside: dict[str, StoredTensor] = {}
     for name, short in named.items():
         match = _PART.fullmatch(short)
         if match is None and "lora_" in short:
@@ -83,12 +89,26 @@ def _parts(
         if match is None:
             whole[name] = _SAVED.sub(".", name.removeprefix(_PREFIX))
             continue
-        of_text = text_tensors(LazyTensors({f"{match[1]}.weight": found.stored[name]}))
-        for module in of_text:  # none where it changes what sees, which is left out
+        of_one, others = text_tensors(LazyTensors({f"{match[1]}.weight": found.stored[name]}), kind)
+        beside |= others
+        for module in of_one:
             low_rank.setdefault(module.removesuffix(".weight"), {})[match[2]] = found.stored[name]
-    if not low_rank and not whole:
-        raise InputError(f"{file}: holds no tensor")
-    return low_rank, text_tensors(found.renamed(whole)).stored
+    of_text, others = text_tensors(found.renamed(whole), kind)
+    beside |= others
+    if not low_rank and not of_text:
+        raise InputError(f"{file}: holds no tensor" + (" of the text model" if beside else ""))
+    return low_rank, of_text.stored, _unmerged(beside)
+
+
+def _unmerged(beside: dict[str, StoredTensor]) -> tuple[str, ...]:
+    if not beside:
+        return ()
+    count = f"{len(beside)} module{'s' if len(beside) > 1 else ''}"
+    first = next(iter(beside)).removesuffix(".weight")
+    return (
+        f"The adapter also changes {count} beside the text model, whose changes are not used: "
+        f"{first}{' and the like' if len(beside) > 1 else ''}.",
+    )
 
 
 def _require(stored: LazyTensors, name: str, adapter: Path) -> None:

@@ -1,42 +1,89 @@
-"""The text model inside a model that also sees, as the hub has Llama 4, Gemma 3 and Mistral 3."""
+"""The text model inside a model that also sees or hears."""
 
+import math
 import re
+from collections.abc import Mapping
+from typing import Any
 
-from quatrain.checkpoint.families import text_model_type
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.families.multimodal import Multimodal
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.hugging_face.fields import Fields, refusal
 
-_TEXT = re.compile(r"(?:language_model\.|model\.language_model\.)(.+)")
-_OTHER = re.compile(r"(?:model\.)?(?:vision_model|vision_tower|multi_modal_projector)\..+")
+# As the model's own classes have it, and as transformers 5 has those that once had a whole text
+# model (with its output layer) inside.
+_TEXT = re.compile(r"(?:model\.)?(?:language_model|text_model)\.(.+)")
+# What the whole says of its text model; anything else there is of the whole, or of what sees.
+_OF_THE_WHOLE = {
+    "architectures", "tie_word_embeddings", "bos_token_id", "eos_token_id", "quantization_config",
+    "quantization", "compression_config",
+}  # fmt: skip
 
-_SEVERAL = ("mistral3",)  # whose text model may be of one family or another
 
-
-def text_fields(fields: Fields, source: str) -> Fields:
-    """config.json's fields with those of its text model in place of its own."""
-    text_type = text_model_type(fields.get("model_type"))
-    if text_type is None:
-        return fields
+def text_fields(fields: Fields, whole: Multimodal, source: str) -> Fields:
+    """The fields of the text model, of those of a config.json of the kind `whole`."""
     nested = fields.get("text_config")
+    if nested is None and whole.flat:
+        return fields | {"model_type": whole.texts[0]}
     if not isinstance(nested, dict):
         raise refusal(fields, "text_config", "an object with the text model's fields", source)
-    if fields["model_type"] in _SEVERAL and nested.get("model_type") is None:
-        raise refusal(nested, "model_type", "'mistral' or 'ministral3' in text_config", source)
-    outer = {name: value for name, value in fields.items() if name != "text_config"}
-    return outer | {"model_type": text_type} | nested  # which may leave it out
+    # Some releases have the whole's there.
+    stated = nested.get("model_type") if nested.get("model_type") != fields["model_type"] else None
+    first, *several = whole.texts
+    if stated is None and several:
+        expected = " or ".join(map(repr, whole.texts))
+        raise refusal(nested, "model_type", f"{expected} in text_config", source)
+    outer = {name: value for name, value in fields.items() if name in _OF_THE_WHOLE}
+    inner = {name: nested[name] for name in nested if nested[name] is not None or name not in outer}
+    model_type = first if stated is None else stated
+    own = {"model_type": model_type, "tie_word_embeddings": _tied(fields, nested)}
+    return {**outer, **whole.defaults, **inner, **own}
 
 
-def text_tensors(stored: LazyTensors) -> LazyTensors:
-    """The text model's tensors under the names that it has by itself; what sees is left out."""
-    names = {}
-    for name in stored:
-        if _OTHER.fullmatch(name):
+def _tied(fields: Fields, nested: Fields) -> Any:
+    """`tie_word_embeddings`: transformers 5 asks the whole, releases before it asked the text
+    model, and either may have left it out for its default."""
+    stated = nested.get("tie_word_embeddings")
+    return True if stated is True else fields.get("tie_word_embeddings")
+
+
+def text_tensors(
+    stored: LazyTensors, whole: Multimodal | None
+) -> tuple[LazyTensors, dict[str, StoredTensor]]:
+    """(the text model's tensors under the names that it has by itself, those of the modules beside
+    it of a model of the kind `whole`)."""
+    names, others = {}, {}
+    for name, tensor in stored.stored.items():
+        if whole is not None and _module(name) in whole.others:
+            others[name] = tensor
             continue
         match = _TEXT.fullmatch(name)
         if not match:
             names[name] = name
         elif match[1].startswith(("model.", "lm_head.")):
             names[name] = match[1]
-        else:  # transformers 5 has the text model's parts under model.language_model
+        else:
             names[name] = f"model.{match[1]}"
-    return stored.renamed(names)
+    return stored.renamed(names), others
+
+
+def left_out(model_type: str, text: str, others: Mapping[str, StoredTensor]) -> tuple[str, ...]:
+    """What there is to say of a model of `model_type`, of which the model `text` is read and the
+    tensors `others` are not."""
+    modules: dict[str, list[StoredTensor]] = {}
+    for name, tensor in others.items():
+        modules.setdefault(_module(name), []).append(tensor)
+    parts = [f"{module} ({_size(tensors)})" for module, tensors in sorted(modules.items())]
+    rest = f". Not used: {', '.join(parts)}" if parts else ""
+    return (
+        f"config.json's model_type is {model_type}, a model that also sees or hears, of which the "
+        f"text model ({text}) is read and nothing else{rest}.",
+    )
+
+
+def _module(name: str) -> str:
+    return name.removeprefix("model.").partition(".")[0]
+
+
+def _size(tensors: list[StoredTensor]) -> str:
+    size = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors)
+    return f"{len(tensors)} tensor{'s' if len(tensors) > 1 else ''}, {size / 1e6:.1f} MB"

@@ -17,7 +17,6 @@ from quatrain.checkpoint.hugging_face.config import (
 )
 from quatrain.checkpoint.hugging_face.fields import integer
 from quatrain.checkpoint.hugging_face.folder import read_folder
-from quatrain.checkpoint.hugging_face.multimodal import text_tensors
 from quatrain.checkpoint.hugging_face.tensor_names import meta_name
 from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED
@@ -37,13 +36,14 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     the text model's. Raises `InputError` where the folder is in floating point, or quantized in a
     way that the layout cannot hold.
     """
-    fields, family, source = read_config(folder)
+    config_json = read_config(folder)
+    fields, family, source = config_json.fields, config_json.reading, config_json.source
     require_known_quantizer(fields, folder)
     stored, metadata = read_folder(folder)
-    stored = text_tensors(stored)
-    notes: tuple[str, ...] = ()
+    stored, notes = config_json.text_model(stored)
     if output_is_tied(fields, family, set(stored), folder):
-        stored, notes = without_tied_output(stored)
+        stored, of_output = without_tied_output(stored)
+        notes += of_output
     cache_scales = [name for name in stored if _CACHE_SCALE.fullmatch(name)]
     if cache_scales:
         notes += (

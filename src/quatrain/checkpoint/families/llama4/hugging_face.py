@@ -153,7 +153,6 @@ def _turned(tensor: StoredTensor, first: int, count: int) -> StoredTensor:
 
 HUGGING_FACE = HuggingFaceReading(
     model_type="llama4_text",
-    part_of="llama4",
     defaults=_DEFAULTS,
     params=_params,
     names=_NAMES,

@@ -1,0 +1,92 @@
+"""Models that also see or hear, and which text model each has inside.
+
+Nothing of a family is said here: the text model's own reading says that.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Multimodal:
+    """A model that also sees or hears, as transformers' classes of its `model_type` have it.
+
+    `texts`: the `model_type` of its text model where `text_config` does not state it, which it
+    must where there are several. `others`: its modules beside the text model and the output layer.
+    `tied`: whether the embedding serves as a missing output layer where config.json does not say.
+    `flat`: whether the text model's fields may stand beside the others, without a `text_config`.
+    `defaults`: what the text model's fields are, otherwise than in its own configuration, where
+    `text_config` leaves them out.
+    """
+
+    texts: tuple[str, ...]
+    others: tuple[str, ...]
+    tied: bool = False
+    flat: bool = False
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+_TOWER = ("vision_tower", "multi_modal_projector")
+_TOWER_AND_LINES = (*_TOWER, "image_newline")
+_CONNECTED = ("vision_model", "connector")
+_HEARS = ("audio_tower", "multi_modal_projector")
+_VOXTRAL = {
+    "vocab_size": 131072,
+    "hidden_size": 3072,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 30,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 100000000.0,
+    "head_dim": 128,
+}
+_GLM_ASR = {
+    "vocab_size": 59264,
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+}
+
+MULTIMODAL = {
+    "audioflamingo3": Multimodal(("qwen2",), _HEARS),
+    "aya_vision": Multimodal(("cohere2",), _TOWER, tied=True),
+    "cohere2_vision": Multimodal(("cohere2",), _TOWER, tied=True),
+    "exaone4_5": Multimodal(("exaone4",), ("visual",)),
+    "gemma3": Multimodal(("gemma3_text",), _TOWER, tied=True),
+    "glmasr": Multimodal(("llama",), _HEARS, tied=True, defaults=_GLM_ASR),
+    "got_ocr2": Multimodal(("qwen2",), _TOWER, tied=True),
+    "granite_speech": Multimodal(("granite",), ("encoder", "projector"), tied=True),
+    "idefics2": Multimodal(("mistral",), _CONNECTED),
+    "idefics3": Multimodal(("llama",), _CONNECTED),
+    "internvl": Multimodal(("qwen2",), _TOWER, tied=True),
+    "lfm2_vl": Multimodal(("lfm2",), _TOWER, tied=True),
+    "lighton_ocr": Multimodal(("qwen3",), ("vision_encoder", "vision_projection"), tied=True),
+    "llama4": Multimodal(("llama4_text",), ("vision_model", "multi_modal_projector")),
+    "llava": Multimodal(("llama",), _TOWER),
+    "llava_next": Multimodal(("llama",), _TOWER_AND_LINES),
+    "llava_next_video": Multimodal(("llama",), (*_TOWER_AND_LINES, "vision_resampler")),
+    "llava_onevision": Multimodal(("qwen2",), _TOWER_AND_LINES),
+    "mistral3": Multimodal(("mistral", "ministral3"), _TOWER, tied=True),
+    "ovis2": Multimodal(("qwen2",), ("vision_tower", "visual_embeddings_table"), tied=True),
+    "qwen2_5_vl": Multimodal(("qwen2_5_vl_text",), ("visual",), flat=True),
+    "qwen2_audio": Multimodal(("qwen2",), _HEARS),
+    "qwen2_vl": Multimodal(("qwen2_vl_text",), ("visual",), flat=True),
+    "qwen3_asr": Multimodal(("qwen3",), _HEARS, tied=True),
+    "qwen3_vl": Multimodal(("qwen3_vl_text",), ("visual",)),
+    "smolvlm": Multimodal(("llama",), _CONNECTED),
+    "video_llama_3": Multimodal(("qwen2",), ("vision_model", "projector")),
+    "video_llava": Multimodal(("llama",), ("video_tower", "image_tower", "multi_modal_projector")),
+    "vipllava": Multimodal(("llama",), _TOWER),
+    "voxtral": Multimodal(("llama",), _HEARS, defaults=_VOXTRAL),
+}
+
+
+def multimodal_of(model_type: Any) -> Multimodal | None:
+    """What is known of config.json's `model_type`, where such a model also sees or hears."""
+    return MULTIMODAL.get(model_type) if isinstance(model_type, str) else None

@@ -1,0 +1,191 @@
+"""The text models inside models that see or hear, of either spelling of their tensors' names."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.support.families import LFM2, LLAMA4, MINISTRAL3_ROPE
+from tests.support.multimodal import multimodal_model
+from tests.support.peers import (
+    TINY,
+    TOLERANCE,
+    backbone_of,
+    change_config,
+    exact_logits,
+    prefill_then_decode,
+    random_tokens,
+    relative_error,
+    saved,
+    with_random_weights,
+)
+from tests.support.thorough import thorough
+from transformers import AutoConfig
+
+from quatrain.checkpoint.families.multimodal import MULTIMODAL
+from quatrain.checkpoint.open import open_float_model
+from quatrain.errors import InputError
+
+WINDOWS = {"sliding_window": 8, "num_hidden_layers": 4}
+# Of the text models, those fields that are not TINY's.
+TEXTS = {
+    "cohere2": WINDOWS | {"head_dim": 16, "logit_scale": 0.5},
+    "exaone4": WINDOWS,
+    "gemma3_text": WINDOWS | {"head_dim": 16, "query_pre_attn_scalar": 16},
+    "granite": {"logits_scaling": 4.0, "embedding_multiplier": 3.0},
+    "lfm2": LFM2 | {"tie_word_embeddings": False},
+    "llama4_text": LLAMA4,
+    "ministral3": {"head_dim": 16, "rope_parameters": MINISTRAL3_ROPE},
+    "mistral": {"sliding_window": 8},
+    "qwen2_vl_text": {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]}},
+    "qwen2_5_vl_text": {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]}},
+    "qwen3": {"head_dim": 16},
+    "qwen3_vl_text": {"head_dim": 16},
+}
+WHOLE = {"ovis2": {"vocab_size": 96, "hidden_size": 64}}
+# transformers' class of the whole leaves out what its text model divides logits by.
+LOGITS = {"aya_vision": 0.5, "cohere2_vision": 0.5, "granite_speech": 1 / 4}
+USUAL = ("granite_speech", "idefics3", "internvl", "llama4", "llava", "llava_next",
+         "mistral3", "qwen2_audio", "voxtral", "cohere2_vision", "lfm2_vl")  # fmt: skip
+# What tests/support/families.py compares already, or has its tensors named as one of USUAL.
+OTHERS = sorted(MULTIMODAL.keys() - set(USUAL))
+
+
+def text_of(model_type, text_type=None, **fields):
+    text_type = text_type or MULTIMODAL[model_type].texts[0]
+    return {**TINY, "model_type": text_type, **TEXTS.get(text_type, {}), **fields}
+
+
+def tiny(model_type, text_type=None, **fields):
+    tied = {"tie_word_embeddings": fields.get("tie_word_embeddings", False)}
+    text = text_of(model_type, text_type, **fields)
+    torch.manual_seed(0)
+    whole = WHOLE.get(model_type, {})
+    model = with_random_weights(multimodal_model(model_type, text, **tied, **whole))
+    model.set_attn_implementation("eager")
+    return model
+
+
+def error(model, folder):
+    tokens = random_tokens(14)
+    # Llama 4's whole class fails on text alone in transformers 5.24.
+    writes = model.language_model if model.config.model_type == "llama4" else model
+    theirs = exact_logits(writes, tokens) * LOGITS.get(model.config.model_type, 1.0)
+    return relative_error(prefill_then_decode(backbone_of(folder), tokens, 9), theirs[:, 8:])
+
+
+@pytest.mark.parametrize("model_type", [*USUAL, *thorough(OTHERS)])
+def test_the_text_model_equals_transformers(model_type, tmp_path):
+    model = tiny(model_type)
+    folder = saved(model, tmp_path / "hub")
+    assert error(model, folder) < TOLERANCE
+    opened = open_float_model(folder)
+    inner = model if model_type == "llama4" else model.model
+    modules = {name.partition(".")[0] for name, _ in inner.named_parameters()}
+    others = modules - {"language_model", "text_model"}
+    assert others <= set(MULTIMODAL[model_type].others)
+    (note,) = opened.notes
+    assert f"model_type is {model_type}, " in note and all(f"{other} (" in note for other in others)
+    model.save_pretrained(tmp_path / "new", save_original_format=False)
+    renamed = open_float_model(tmp_path / "new")
+    assert (renamed.params, renamed.notes) == (opened.params, opened.notes)
+    assert set(renamed.tensors) == set(opened.tensors)
+    assert all(torch.equal(renamed.tensors[name], opened.tensors[name]) for name in opened.tensors)
+
+
+@pytest.mark.parametrize("model_type", MULTIMODAL)
+def test_what_is_known_of_it_is_what_transformers_has(model_type):
+    known = MULTIMODAL[model_type]
+    kind: Any = type(AutoConfig.for_model(model_type))
+    default = {field.name: field.default for field in dataclasses.fields(kind)}
+    assert known.tied is bool(default.get("tie_word_embeddings"))
+    assert known.texts[0] == kind().text_config.model_type
+    text = kind(text_config={"model_type": known.texts[0]}).text_config
+    for name, value in known.defaults.items():
+        found = text.rope_parameters if name == "rope_theta" else {name: getattr(text, name)}
+        assert found[name] == value, name
+
+
+@pytest.mark.parametrize("text_type", ["mistral", "qwen2"])
+def test_a_llava_of_another_text_model(text_type, tmp_path):
+    model = tiny("llava_next", text_type)
+    assert error(model, saved(model, tmp_path)) < TOLERANCE
+
+
+@pytest.mark.parametrize("model_type", ["smolvlm", "qwen2_vl"])
+def test_an_output_layer_that_is_tied(model_type, tmp_path):
+    model = tiny(model_type, tie_word_embeddings=True)
+    assert error(model, saved(model, tmp_path)) < TOLERANCE
+    assert "output.weight" not in open_float_model(tmp_path).tensors
+
+
+def test_qwen2_vl_as_the_hub_has_it(tmp_path):
+    """Its text model's fields beside the others, and M-RoPE as the type of the rotation."""
+    model = tiny("qwen2_vl")
+    text = text_of("qwen2_vl") | {"model_type": "qwen2_vl", "rope_theta": 1000000.0}
+    del text["rope_parameters"]
+    rope = {"type": "mrope", "mrope_section": [2, 3, 3]}
+    change_config(saved(model, tmp_path), ["text_config"], **text, rope_scaling=rope)
+    assert error(model, tmp_path) < TOLERANCE
+
+
+def test_what_the_whole_says_is_not_the_text_models(tmp_path):
+    """A PaliGemma states hidden_size and vocab_size of its own, a LLaVA's text model may leave out
+    what is its class's default."""
+    folder = change_config(saved(tiny("llava"), tmp_path), hidden_size=999, rope_theta=3.0)
+    assert (open_float_model(folder).config.dim, open_float_model(folder).config.rope_theta) == (
+        64,
+        10000.0,
+    )
+
+
+@pytest.mark.parametrize(
+    "model_type, message",
+    [
+        ("paligemma", "'paligemma' .it has prompts whose"),
+        ("mllama", "'mllama' .it has layers that attend to an image"),
+    ],
+)
+def test_what_it_lacks_is_said(model_type, message, tmp_path):
+    change_config(saved(tiny("llava"), tmp_path), model_type=model_type)
+    with pytest.raises(InputError, match=message):
+        open_float_model(tmp_path)
+
+
+def test_a_tensor_of_no_part_is_named(tmp_path):
+    """What sees may stay unread in a model that sees, and nothing else may."""
+    file = saved(tiny("llava"), tmp_path) / "model.safetensors"
+    tensors = load_file(file)
+    save_file(tensors | {"model.audio_tower.conv.weight": torch.ones(2)}, file)
+    with pytest.raises(InputError, match=r"audio_tower\.conv\.weight is not known"):
+        open_float_model(tmp_path)
+    change_config(tmp_path, **text_of("llava"))
+    save_file(tensors, file)
+    with pytest.raises(InputError, match=r"multi_modal_projector\..* are not known"):
+        open_float_model(tmp_path)
+
+
+def write_adapter(folder, *modules):
+    """A LoRA adapter of rank 2 on `modules` of a LLaVA, whose widths are 64 or 32."""
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "lora_alpha": 2}')
+    tensors = {}
+    for module in modules:
+        width = 32 if "vision" in module else 64
+        tensors[f"base_model.model.{module}.lora_A.weight"] = torch.ones(2, width)
+        tensors[f"base_model.model.{module}.lora_B.weight"] = torch.ones(width, 2)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_an_adapter_of_what_sees(tmp_path):
+    base = saved(tiny("llava"), tmp_path / "base")
+    query = "model.language_model.layers.0.self_attn.q_proj"
+    sees = "model.vision_tower.encoder.layers.0.self_attn.q_proj"
+    both = open_float_model(write_adapter(tmp_path / "both", query, sees), base)
+    assert "also changes 1 module beside the text model" in both.notes[1] and sees in both.notes[1]
+    plain, name = open_float_model(base), "layers.0.attention.wq.weight"
+    assert torch.allclose(both.tensors[name], plain.tensors[name] + 2)
+    with pytest.raises(InputError, match="no tensor of the text model"):
+        open_float_model(write_adapter(tmp_path / "sees", sees), base)

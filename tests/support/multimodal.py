@@ -1,0 +1,44 @@
+"""Tiny random models of transformers that also see or hear."""
+
+from typing import Any
+
+import transformers
+from transformers import AutoConfig, PreTrainedModel
+
+# What a tower, an encoder or a projector has of these is made as small.
+_SMALL = {
+    **dict.fromkeys(("hidden_size", "embed_dim", "d_model", "hidden_dim", "out_hidden_size"), 32),
+    **dict.fromkeys(("intermediate_size", "encoder_ffn_dim", "mlp_dim", "output_dim"), 32),
+    **dict.fromkeys(("num_hidden_layers", "depth", "encoder_layers", "num_layers"), 1),
+    **dict.fromkeys(("num_attention_heads", "num_heads", "encoder_attention_heads"), 2),
+    "num_key_value_heads": 2, "vocab_size": 48, "image_size": 28, "patch_size": 14,
+    "num_mel_bins": 8, "max_source_positions": 16, "resampler_n_latents": 2,
+    "resampler_depth": 1, "resampler_n_heads": 2, "resampler_head_dim": 16, "input_dim": 16,
+    "context_size": 8, "max_pos_emb": 16, "encoder_hidden_size": 32, "output_channels": 16,
+    "downsample_hidden_size": 8, "num_position_embeddings": 16, "window_size": 28,
+    "vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32,
+    "projection_dim": 16, "alignment_intermediate_size": 64,
+    "deepstack_visual_indexes": [0], "fullatt_block_indexes": [0], "global_attn_indexes": [0],
+}  # fmt: skip
+
+
+def multimodal_model(model_type: str, text: dict[str, Any], **fields: Any) -> PreTrainedModel:
+    """A model of `model_type` whose text model has the fields `text`, and the rest is small."""
+    kind = type(AutoConfig.for_model(model_type))
+    whole = kind()
+    parts = {
+        name: _small(getattr(whole, name))
+        for name in kind.sub_configs_defaults
+        if name != "text_config" and getattr(whole, name) is not None
+    }
+    name = kind.__name__.removesuffix("Config")
+    model = getattr(transformers, f"{name}ForConditionalGeneration")
+    own = {name: value for name, value in _SMALL.items() if hasattr(whole, name)}
+    return model(kind(**{"text_config": text, **parts, **own, **fields}))
+
+
+def _small(part: Any) -> dict[str, Any]:
+    fields = part.to_dict()
+    return {"model_type": part.model_type} | {
+        name: value for name, value in _SMALL.items() if fields.get(name) is not None
+    }
