@@ -14,29 +14,29 @@ class KeptConv(nn.Module):
     """`CausalConv` whose state `llama::update_cache` writes anew in each call.
 
     Buffers: `tap_0` and on [dim], the oldest input's first; `conv_state`, of `state_shape`, which
-    holds L - 1 rows of dim; `goes_on` [context], 0 at position 0 and 1 elsewhere, by which what a
-    former text has left is multiplied.
+    holds L - 1 rows of dim; `zeros` [1, L - 1, dim], which are read in its place at position 0. To
+    multiply by 0 what a former text has left would keep its NaN for ever.
     """
 
     conv_state: torch.Tensor
-    goes_on: torch.Tensor
+    zeros: torch.Tensor
 
     def __init__(self, conv: CausalConv, context: int, state_shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.taps = conv.taps
+        self.taps, self.context = conv.taps, context
         for index in range(conv.taps):
             self.register_buffer(f"tap_{index}", conv.weight[:, 0, index].contiguous())
         self.register_buffer("conv_state", torch.zeros(state_shape))
-        goes_on = torch.ones(context)
-        goes_on[0] = 0.0
-        self.register_buffer("goes_on", goes_on)
+        self.register_buffer("zeros", torch.zeros_like(conv.conv_state))
 
     def forward(self, x: torch.Tensor, start: int) -> torch.Tensor:
         """x [1, T, dim] at positions `start` onwards; returns [1, T, dim]."""
         _, length, dim = x.shape
         kept = self.taps - 1
         state = _as_shape(self.conv_state, (1, kept, dim))
-        every = torch.cat((state * self.goes_on.narrow(0, start, 1), x), dim=1)
+        goes_on = (start + self.context) // (self.context + 1)  # 0 at position 0, else 1
+        before = torch.cat((self.zeros, state), dim=1).narrow(1, goes_on * kept, kept)
+        every = torch.cat((before, x), dim=1)
         last = _as_shape(every.narrow(1, length, kept), tuple(self.conv_state.shape))
         # Of equal shapes it copies the one into the other, whatever their dimensions mean.
         torch.ops.llama.update_cache.default(last, self.conv_state, 0)

@@ -134,9 +134,12 @@ def test_shared_keys_of_masked_attention_are_refused(shaped, tmp_path) -> None:
         check_limits(sharing, ExportOptions(), 8)
 
 
-def test_a_runtime_without_the_operators_of_masks_is_refused(tmp_path) -> None:
+@pytest.mark.parametrize(
+    "fields", [{"sliding_window": 8}, {"layer_types": ("conv",) + ("full_attention",) * 3}]
+)
+def test_a_runtime_without_the_operators_of_a_layer_is_refused(fields, tmp_path) -> None:
     opened = open_checkpoint(write_checkpoint(tmp_path / "c"))
-    masked = replace(opened, config=replace(opened.config, sliding_window=8))
+    masked = replace(opened, config=replace(opened.config, **fields))
     for release, refused in (("1.2", True), ("1.3", False)):
         options = ExportOptions(target=choose_for_target("adreno-740", release))
         if refused:

@@ -87,8 +87,8 @@ def _attention_problem(config: BackboneConfig, options: ExportOptions, context: 
         )
     if any(layer.conv for layer in layers) and release is not None and needs_older_forms(release):
         return (
-            "layers have short convolutions, which were not held against ExecuTorch's Vulkan "
-            f"runtime {release}; ship a later runtime, or use {_on_the_cpu(options)}."
+            "layers have short convolutions, for which ExecuTorch's Vulkan runtime "
+            f"{release} lacks operators; ship a later runtime, or use {_on_the_cpu(options)}."
         )
     if any(layer.shares_kv for layer in masked):
         return (

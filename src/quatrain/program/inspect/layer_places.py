@@ -36,9 +36,9 @@ def _convolutions(def_use: DefUse) -> Iterator[ConvolutionPlace]:
         parts = values[joined.args[0]] if joined else None
         if joined is None or not isinstance(parts, ValueList) or len(parts.items) != 2:
             continue
-        # The keys of a window are no products, and those kept are read as they are.
-        kept, added = (_producer(def_use, part, "aten.mul") for part in parts.items)
-        if kept and added:
+        # The keys of a window are no products.
+        added = _producer(def_use, parts.items[1], "aten.mul")
+        if added:
             yield ConvolutionPlace(index, added.args[0], added.args[1], joined.out)
 
 
