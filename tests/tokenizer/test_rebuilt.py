@@ -12,9 +12,10 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 
 from quatrain.checkpoint.families import FAMILIES
 from quatrain.checkpoint.families.multimodal import MULTIMODAL
-from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
+from quatrain.errors import UnknownTokenizer
+from quatrain.tokenizer import Tokenizer, copy_tokenizer_files, rebuilt
 from quatrain.tokenizer.files import tokenizer_class
-from quatrain.tokenizer.on_a_phone import unread_on_a_phone
+from quatrain.tokenizer.on_a_phone import spaced_behind_special_tokens, unread_on_a_phone
 from quatrain.tokenizer.vocabulary_files import read_vocabulary
 
 LETTERS = "abcdefgh THE  \n\t.,é四🙂12'st"
@@ -116,6 +117,11 @@ def test_the_class_by_model_type(model_type, tmp_path) -> None:
         ("qwen2_vl", {"tokenizer_class": "Qwen2TokenizerFast"}),
         ("llava", {"tokenizer_class": "LlamaTokenizer", "processor_class": "LlavaProcessor"}),
         ("qwen3_vl", {}),
+        ("llama", {"tokenizer_class": "GPTNeoXTokenizer", "add_bos_token": True}),
+        ("llama", {"tokenizer_class": "GPTNeoXTokenizerFast", "add_prefix_space": True}),
+        ("llama", {"tokenizer_class": "Qwen3_5Tokenizer"}),
+        ("cohere", {"tokenizer_class": "CohereTokenizerFast"}),
+        ("cohere2", {"add_prefix_space": True}),
     ],
 )
 def test_byte_level(byte_level, tmp_path, model_type, config, own_cut) -> None:
@@ -126,7 +132,9 @@ def test_byte_level(byte_level, tmp_path, model_type, config, own_cut) -> None:
     check(tmp_path, model, model_type, config | {"eos_token": "</s>", "bos_token": "<s>"})
 
 
-@pytest.mark.parametrize("name", ["GPT2Tokenizer", "Qwen2Tokenizer"])
+@pytest.mark.parametrize(
+    "name", ["GPT2Tokenizer", "Qwen2Tokenizer", "GPTNeoXTokenizer", "CohereTokenizer"]
+)
 @pytest.mark.parametrize(
     "config", [{}, {"eos_token": "<a>"}, {"added_tokens_decoder": {}}, {"pad_token": None}]
 )
@@ -137,7 +145,7 @@ def test_tokens_that_the_class_names_and_the_file_adds(tmp_path, name, config) -
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     model.add_special_tokens(["<s>"])
     model.enable_padding(length=12, pad_id=3, pad_token="t")
-    texts = ("the <s> x", "<|endoftext|><a>", "t")
+    texts = ("the <s> x", "<|endoftext|><a>", "t", "<BOS_TOKEN>a<|END_OF_TURN_TOKEN|>")
     check(tmp_path, model, "llama", config | {"tokenizer_class": name}, texts)
 
 
@@ -153,6 +161,8 @@ def test_tokens_that_the_class_names_and_the_file_adds(tmp_path, name, config) -
         ("gemma", {"tokenizer_class": "LlamaTokenizer", "legacy": True}),
         ("mistral", {"tokenizer_class": "LlamaTokenizer"}),
         ("phi3", {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": False}),
+        ("llama", {"tokenizer_class": "CodeLlamaTokenizer"}),
+        ("llama", {"tokenizer_class": "CodeLlamaTokenizerFast", "add_prefix_space": False}),
     ],
 )
 def test_pieces(pieces, tmp_path, model_type, config, steps) -> None:
@@ -167,3 +177,64 @@ def test_pieces(pieces, tmp_path, model_type, config, steps) -> None:
     check(tmp_path, model, model_type, config)
     if steps == "prepended":
         assert unread_on_a_phone(tmp_path / "out" / "tokenizer.json") is None
+
+
+def test_what_code_llama_names_itself(pieces, tmp_path) -> None:
+    model = tokenizers.Tokenizer.from_str(pieces)
+    model.normalizer = None
+    model.pre_tokenizer = pre_tokenizers.Metaspace("▁", "always", split=True)
+    texts = ("▁<PRE>the ▁<SUF> x▁<MID>", "the▁<EOT>", "<s>the</s> x", "a <unk> b")
+    config = {"tokenizer_class": "CodeLlamaTokenizer"}
+    check(tmp_path, model, "llama", config, texts)
+
+
+@pytest.mark.parametrize(
+    ("config", "spaced"),
+    [
+        ({"tokenizer_class": "LlamaTokenizer", "legacy": False}, True),
+        ({"tokenizer_class": "LlamaTokenizer", "legacy": True}, False),
+        ({"tokenizer_class": "LlamaTokenizer", "add_prefix_space": False}, False),
+        ({"tokenizer_class": "CodeLlamaTokenizer"}, True),
+        ({"tokenizer_class": "GemmaTokenizer"}, False),
+    ],
+)
+def test_a_space_behind_a_special_token(pieces, tmp_path, config, spaced) -> None:
+    """Where ids are not AutoTokenizer's, that is known, to be said."""
+    from transformers import AutoTokenizer
+
+    file = tmp_path / "tokenizer.json"
+    tokenizers.Tokenizer.from_str(pieces).save(str(file))
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    text = "the</s>the"
+    theirs = AutoTokenizer.from_pretrained(tmp_path).encode(text)
+    assert spaced_behind_special_tokens(file) is spaced
+    assert (Tokenizer.load(file).encode(text) != theirs) is spaced
+
+
+def test_a_class_that_is_not_known(byte_level, tmp_path) -> None:
+    tokenizers.Tokenizer.from_str(byte_level).save(str(tmp_path / "tokenizer.json"))
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text('{"tokenizer_class": "WhisperTokenizerFast"}')
+    with pytest.raises(UnknownTokenizer, match=r"its class, WhisperTokenizer.*, or state"):
+        Tokenizer.load(tmp_path / "tokenizer.json")
+    config.write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    assert Tokenizer.load(tmp_path / "tokenizer.json").encode("the")
+
+
+@pytest.mark.thorough  # imports every class
+def test_every_class_that_builds_its_own_is_known_or_refused() -> None:
+    import transformers
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+    names = {str(name).removesuffix("Fast") for name in TOKENIZER_MAPPING_NAMES.values() if name}
+    kinds = {name: getattr(transformers, name, None) for name in names}
+    own = {
+        name
+        for name, kind in kinds.items()
+        if isinstance(kind, type)
+        and issubclass(kind, transformers.TokenizersBackend)
+        and "__init__" in vars(kind)
+    }
+    assert own - {"TokenizersBackend"} <= rebuilt._CLASSES.keys() | rebuilt._OTHERS
+    assert not rebuilt._CLASSES.keys() & rebuilt._OTHERS

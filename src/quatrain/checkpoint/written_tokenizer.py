@@ -11,7 +11,8 @@ from quatrain.errors import UnknownTokenizer
 from quatrain.json_files import read_object
 from quatrain.tokenizer.copies import copy_tokenizer_files
 from quatrain.tokenizer.end_tokens import token_ids
-from quatrain.tokenizer.on_a_phone import unread_on_a_phone
+from quatrain.tokenizer.files import tokenizer_in
+from quatrain.tokenizer.on_a_phone import spaced_behind_special_tokens, unread_on_a_phone
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,16 @@ def write_tokenizer_of(
     if given is not None:
         begin, end = source.params.get("bos_idx"), token_ids(source.params.get("eos_idx"))
         files = copy_tokenizer_files(given, folder, begin, end)
-        return WrittenTokenizer(files, _notes(files, source.config.vocab_size))
+        notes = [*_notes(files, source.config.vocab_size), *_spaced(given)]
+        return WrittenTokenizer(files, notes)
     try:
         files = source.write_tokenizer(folder)
     except UnknownTokenizer as error:
         return WrittenTokenizer([], [f"There is no tokenizer with it: {error}."])
-    return WrittenTokenizer(files, _notes(files, source.config.vocab_size) if files else [])
+    if not files:
+        return WrittenTokenizer([], [])
+    own = tokenizer_in(source.source) if source.source.is_dir() else None
+    return WrittenTokenizer(files, [*_notes(files, source.config.vocab_size), *_spaced(own)])
 
 
 def _notes(files: list[Path], vocab_size: int) -> list[str]:
@@ -72,6 +77,17 @@ def _ends_beyond(files: list[Path], vocab_size: int) -> list[str]:
         f"What ends a text is said to be token {named}, and the model's ids go to "
         f"{vocab_size - 1}: it will write on until it is cut off. Correct eos_token_id in the "
         "model's generation_config.json or config.json."
+    ]
+
+
+def _spaced(own: Path | None) -> list[str]:
+    """What there is to say where chats get other ids than those of transformers."""
+    if own is None or not spaced_behind_special_tokens(own):
+        return []
+    return [
+        "Text behind a special token gets a space here and on a phone, as SentencePiece and "
+        "transformers' `legacy` have it; LlamaTokenizer of transformers 5 puts none there, so that "
+        "its ids of a chat may be others."
     ]
 
 

@@ -1,4 +1,4 @@
-"""What of a tokenizer.json ExecuTorch's C++ tokenizer does not read.
+"""What of a tokenizer.json ExecuTorch's C++ tokenizer does not read, and what it cannot do.
 
 Tried with pytorch_tokenizers 1.5: a file that has anything else does not load there.
 """
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.json_files import read_object
+from quatrain.tokenizer.files import SENTENCEPIECE, TOKENIZER, read_config_of, tokenizer_class
 
 _READ = {
     "model": {"BPE"},
@@ -26,6 +27,25 @@ def unread_on_a_phone(tokenizer: Path) -> str | None:
             if kind not in read:
                 return f"{part} {kind}"
     return None
+
+
+def spaced_behind_special_tokens(tokenizer: Path) -> bool:
+    """Whether text behind a special token gets the space of a text's beginning here and on a phone,
+    and none in transformers 5: there `LlamaTokenizer` without `legacy` puts one before the first
+    part of a text alone, which no file that a phone reads can say. Raises `InputError` where a file
+    is damaged."""
+    config, _ = read_config_of(tokenizer)
+    name = tokenizer_class(tokenizer, config)
+    first_alone = name == "CodeLlamaTokenizer" or (
+        name == "LlamaTokenizer" and not config.get("legacy")
+    )
+    if not first_alone or config.get("add_prefix_space") is False:
+        return False
+    if tokenizer.name == SENTENCEPIECE:
+        return True
+    content = read_object(tokenizer) if tokenizer.name.endswith(TOKENIZER) else {}
+    kinds = {kind for part in _READ for kind in _kinds(content.get(part))}
+    return "BPE" in kinds and not kinds & {"ByteLevel", "Metaspace"}
 
 
 def _kinds(part: Any) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 Some classes take out of the file the vocabulary, the merges and what is put around a text alone.
 They prepare and cut a text as they always do, whatever the file says. Source: `TokenizersBackend`'s
-`convert_to_native_format` and the four classes' `__init__` in transformers 5.
+`convert_to_native_format` and the classes' `__init__` in transformers 5.
 """
 
 import json
@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from quatrain.errors import UnknownTokenizer
 from quatrain.tokenizer.byte_ranks import cut_words
 from quatrain.tokenizer.files import tokenizer_class
-from quatrain.tokenizer.gguf.byte_level import QWEN2_WORDS
+from quatrain.tokenizer.gguf.byte_level import QWEN2_WORDS, QWEN3_5_WORDS
 from quatrain.tokenizer.gguf.sentencepiece import space_steps
 from quatrain.tokenizer.named_tokens import special_texts
 
@@ -26,7 +27,12 @@ _MODEL = (*_FLAGS, "unk_token", "dropout", "continuing_subword_prefix", "end_of_
 _NO_MATTER = {"pre_tokenizer": {"trim_offsets"},
               "decoder": {"trim_offsets", "add_prefix_space", "use_regex"}}  # fmt: skip
 _SPACE = "▁"
+_AROUND = "post_processor"  # what is put around a text, which two of the classes decide
 # What a class calls its tokens where tokenizer_config.json does not.
+_INFILLING = {
+    "prefix_token": "▁<PRE>", "middle_token": "▁<MID>", "suffix_token": "▁<SUF>",
+    "eot_token": "▁<EOT>", "fill_token": "<FILL_ME>",
+}  # fmt: skip
 _END_OF_TEXT = "<|endoftext|>"
 NAMED: dict[str, dict[str, Any]] = {
     "LlamaTokenizer": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
@@ -37,8 +43,37 @@ NAMED: dict[str, dict[str, Any]] = {
     "GPT2Tokenizer": {
         **dict.fromkeys(("bos_token", "eos_token", "unk_token"), _END_OF_TEXT), "pad_token": None
     },
-    "Qwen2Tokenizer": dict.fromkeys(("eos_token", "unk_token", "pad_token"), _END_OF_TEXT),
+    **dict.fromkeys(
+        ("Qwen2Tokenizer", "Qwen3_5Tokenizer"),
+        dict.fromkeys(("eos_token", "unk_token", "pad_token"), _END_OF_TEXT),
+    ),
+    "GPTNeoXTokenizer": {
+        **dict.fromkeys(("bos_token", "eos_token", "unk_token"), _END_OF_TEXT),
+        "pad_token": "<|padding|>",
+    },
+    "CohereTokenizer": {
+        "bos_token": "<BOS_TOKEN>", "eos_token": "<|END_OF_TURN_TOKEN|>", "unk_token": "<UNK>",
+        "pad_token": "<PAD>", "cls_token": "<CLS>", "sep_token": "<SEP>",
+        "mask_token": "<MASK_TOKEN>",
+    },
+    "CodeLlamaTokenizer": {
+        "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", **_INFILLING,
+    },
 }  # fmt: skip
+# Those that build theirs anew in a way that is not known here; no model that is read has one.
+_OTHERS = frozenset({
+    "AlbertTokenizer", "BarthezTokenizer", "BartTokenizer", "BertTokenizer", "BigBirdTokenizer",
+    "BlenderbotTokenizer", "CLIPTokenizer", "CamembertTokenizer", "DPRQuestionEncoderTokenizer",
+    "DebertaTokenizer", "DebertaV2Tokenizer", "EsmcTokenizer", "FunnelTokenizer",
+    "HerbertTokenizer", "LEDTokenizer", "LasrTokenizer", "LayoutLMv2Tokenizer",
+    "LayoutLMv3Tokenizer", "LayoutXLMTokenizer", "LukeTokenizer", "LxmertTokenizer",
+    "MBart50Tokenizer", "MBartTokenizer", "MLukeTokenizer", "MPNetTokenizer", "MarkupLMTokenizer",
+    "MobileBertTokenizer", "MvpTokenizer", "NllbTokenizer", "NougatTokenizer", "OpenAIGPTTokenizer",
+    "PegasusTokenizer", "ReformerTokenizer", "RemBertTokenizer", "RoFormerTokenizer",
+    "RobertaTokenizer", "SeamlessM4TTokenizer", "Siglip2Tokenizer", "SplinterTokenizer",
+    "T5Tokenizer", "Tipsv2Tokenizer", "UdopTokenizer", "VideoPrismTokenizer", "WhisperTokenizer",
+    "XGLMTokenizer", "XLMRobertaTokenizer", "XLNetTokenizer",
+})  # fmt: skip
 
 
 def build_as_class(
@@ -48,9 +83,17 @@ def build_as_class(
     that transformers takes for it; whether that is otherwise than the file says; the `config` of
     its tokenizer_config.json with the tokens that the class names).
 
-    Tokens that the file adds are left out where `config` lists those that are added.
+    Tokens that the file adds are left out where `config` lists those that are added. Raises
+    `UnknownTokenizer` for a class that does so in a way that is not known here.
     """
     name = tokenizer_class(path, config)
+    if name in _OTHERS:
+        raise UnknownTokenizer(
+            f"{path}: its class, {name}, prepares and cuts texts in a way of its own whatever the "
+            "file says, which is not known here; give another tokenizer.json as --tokenizer, or "
+            'state "tokenizer_class": "PreTrainedTokenizerFast" in tokenizer_config.json for what '
+            "this one says"
+        )
     build = _CLASSES.get(name)
     if build is None or not isinstance(model.model, models.BPE):
         return model, False, config
@@ -68,7 +111,7 @@ def build_as_class(
 
 def _without_added(model: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     bare = tokenizers.Tokenizer(model.model)
-    for part in (*_PARTS, "post_processor"):
+    for part in (*_PARTS, _AROUND):
         setattr(bare, part, getattr(model, part))
     return bare
 
@@ -79,10 +122,14 @@ def is_built_anew(config: dict[str, Any]) -> bool:
     return isinstance(stated, str) and stated.removesuffix("Fast") in _CLASSES
 
 
-def _qwen2(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+def _qwen2(model: tokenizers.Tokenizer, config: dict[str, Any], words: str = QWEN2_WORDS) -> None:
     model.normalizer = normalizers.NFC()
-    cut_words(model, QWEN2_WORDS, config.get("add_prefix_space") is True)
+    cut_words(model, words, config.get("add_prefix_space") is True)
     model.decoder = decoders.ByteLevel()
+
+
+def _qwen3_5(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    _qwen2(model, config, QWEN3_5_WORDS)
 
 
 def _gpt2(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
@@ -90,6 +137,20 @@ def _gpt2(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
     prefix = config.get("add_prefix_space") is True
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     model.decoder = decoders.ByteLevel()
+
+
+def _gpt_neox(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    """With nothing around a text, whatever the file or `add_bos_token` says."""
+    _gpt2(model, config)
+    model.normalizer = normalizers.NFC()
+    model.post_processor = processors.TemplateProcessing("$A", special_tokens=[])
+
+
+def _cohere(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    _gpt2(model, config)
+    model.normalizer = normalizers.NFC()
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    model.pre_tokenizer = pre_tokenizers.Sequence([digits, model.pre_tokenizer])
 
 
 def _gemma(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
@@ -115,6 +176,19 @@ def _llama(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
     model.decoder = _spaces_back(strip=prefix)
 
 
+def _code_llama(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    """With what begins a text before it always. A text to fill in (`<FILL_ME>`) is not put in the
+    order that transformers gives it."""
+    _llama(model, {**config, "legacy": False})
+    model.decoder = _spaces_back(strip=True)
+    begin = special_texts({**NAMED["CodeLlamaTokenizer"], **config})["bos_token"]
+    index = model.token_to_id(begin)
+    if index is not None:
+        model.post_processor = processors.TemplateProcessing(
+            f"{begin} $A", special_tokens=[(begin, index)]
+        )
+
+
 def _spaces_back(strip: bool) -> decoders.Decoder:
     steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     return decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if strip else steps)
@@ -122,7 +196,7 @@ def _spaces_back(strip: bool) -> decoders.Decoder:
 
 def _state(model: tokenizers.Tokenizer) -> str:
     """What of it a class decides, and changes ids or texts."""
-    parts = {name: _part(name, getattr(model, name)) for name in _PARTS}
+    parts = {name: _part(name, getattr(model, name)) for name in (*_PARTS, _AROUND)}
     return json.dumps([parts, [getattr(model.model, name) or None for name in _MODEL]])
 
 
@@ -143,5 +217,6 @@ def _without(state: Any, keys: set[str]) -> Any:
 
 _CLASSES: dict[str, Callable[[tokenizers.Tokenizer, dict[str, Any]], None]] = {
     "Qwen2Tokenizer": _qwen2, "GPT2Tokenizer": _gpt2, "GemmaTokenizer": _gemma,
-    "LlamaTokenizer": _llama,
+    "LlamaTokenizer": _llama, "CodeLlamaTokenizer": _code_llama, "CohereTokenizer": _cohere,
+    "GPTNeoXTokenizer": _gpt_neox, "Qwen3_5Tokenizer": _qwen3_5,
 }  # fmt: skip

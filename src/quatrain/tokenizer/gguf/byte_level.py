@@ -22,9 +22,10 @@ _SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
-def _words(digits: str) -> str:
+def _words(digits: str, letters: str = r"\p{L}") -> str:
     """As Llama 3 and Qwen 2 cut: short forms, words, numbers of so many `digits`, the rest."""
-    return rf"{_SHORT}|{_LEAD}\p{{L}}+|\p{{N}}{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}"
+    rest = rf" ?[^\s{letters}\p{{N}}]+[\r\n]*"
+    return rf"{_SHORT}|{_LEAD}[{letters}]+|\p{{N}}{digits}|{rest}|{_SPACES}"
 
 
 def _cased_words(digits: str, short: str) -> str:
@@ -47,6 +48,7 @@ class _Cut:
 
 
 LLAMA3_WORDS, QWEN2_WORDS = _words("{1,3}"), _words("")
+QWEN3_5_WORDS = _words("", r"\p{L}\p{M}")
 _SINGLE_DIGITS = _Cut(single_digits=True)
 _LLAMA3 = _Cut(LLAMA3_WORDS, ignore_merges=True, adds_bos=True)
 # Qwen's own file also composes characters (NFC). llama.cpp does not, and ExecuTorch's C++ reads
