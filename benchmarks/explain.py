@@ -1,20 +1,24 @@
 """How often `quatrain explain` names the right cause: each defect that can be emulated, and health.
 
-    python benchmarks/explain.py smollm2|tiny --work DIR
+    python benchmarks/explain.py smollm2|tiny --work DIR [--jobs N]
 
 Phones are stood in for by the reference and, for every second prompt, by the GPU runtime, which
-round otherwise; of health also by a program in half precision on the GPU. 20 prompts; of each, what
-each defect writes, and five healthy texts of both schemes, greedy and sampled. The texts, not the
+round otherwise; of health also by a program in half precision on the GPU. 20 questions, and 20
+texts to be summed up that are longer than the model is wide, as dq8ca-m-gt-k wants them; of each,
+what each defect writes, and healthy texts of both schemes, greedy and sampled. The texts, not the
 token ids, are explained. It goes on where it was stopped. `tiny` is a small model trained on the
-spot, whose prompts are long enough for dq8ca-m-gt-k; those of `smollm2` are not. dq8ca-group-sums
-is left out: Quatrain writes no program that has its trigger.
+spot, whose prompts are excerpts. dq8ca-group-sums is left out: Quatrain writes no program that has
+its trigger.
 """
 
 import argparse
 import json
+import multiprocessing
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +45,8 @@ from quatrain.verify.explain.setting import setting_of
 from tiny_trained import write_tiny_trained
 
 RESULTS = Path(__file__).parent / "results" / "explain.json"
-NEW_TOKENS, CONTEXT = 24, 512
+NEW_TOKENS, CONTEXT = 24, 1024
+LONG = 640  # tokens of a text to be summed up: SmolLM2 is 576 wide
 QUESTIONS = (
     "Why is the sky blue?", "Write a short poem about the sea.", "What is compound interest?",
     "List three uses of a paper clip.", "How do magnets work?", "Who was Marie Curie?",
@@ -59,22 +64,73 @@ HEALTHY = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Case:
+    """A text to be written and explained: on which `device` which `program` answers the prompt of
+    that `number`, under which `defect`."""
+
+    number: int
+    device: str
+    program: str
+    defect: str | None
+    temperature: float
+
+    @property
+    def key(self) -> str:
+        if self.defect:
+            return f"{self.defect} {self.number}"
+        return f"{self.device} {self.program} {self.temperature} {self.number}"
+
+
+@dataclass(frozen=True)
+class Model:
+    """The programs and prompts of one model, in `folder`."""
+
+    name: str
+    folder: Path
+
+    @property
+    def chat(self) -> bool:
+        return self.name == "smollm2"
+
+    def program(self, name: str) -> Path:
+        return self.folder / f"{name}.pte"
+
+    @property
+    def words(self) -> Tokenizer:
+        return Tokenizer.load(find_tokenizer(self.program("8da4w")))
+
+    @property
+    def prompts(self) -> list[str]:
+        """Of smollm2 the questions, then as many texts to be summed up."""
+        if not self.chat:
+            return excerpts(self.words, 300)
+        texts = excerpts(self.words, LONG)
+        return [*QUESTIONS, *(f"Sum up this text in one sentence:\n\n{text}" for text in texts)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", choices=["smollm2", "tiny"])
     parser.add_argument("--work", type=Path, required=True, help="where all is kept")
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
     options = parser.parse_args()
     folder = options.work / options.model
     folder.mkdir(parents=True, exist_ok=True)
-    programs = make_programs(options.model, folder)
-    words = Tokenizer.load(find_tokenizer(programs["8da4w"]))
-    chat = options.model == "smollm2"
-    prompts = QUESTIONS if chat else excerpts(words)
-    texts = Kept(folder / "texts.jsonl")
-    write_texts(programs, words, prompts, chat, texts)
-    verdicts = Kept(folder / "verdicts.jsonl")
-    explain_texts(programs, words, prompts, chat, texts, verdicts)
-    report(options.model, verdicts)
+    make_programs(options.model, folder)
+    model = Model(options.model, folder)
+    texts, verdicts = Kept(folder / "texts.jsonl"), Kept(folder / "verdicts.jsonl")
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
+
+        def each(work: Callable, units: list, kept: Kept) -> None:
+            for done in as_completed([pool.submit(work, model, *unit) for unit in units]):
+                for row in done.result():
+                    kept.add(**row)
+
+        todo = [case for case in cases(model.chat) if case.key not in texts.rows]
+        each(write_text, [(case,) for case in todo], texts)
+        each(explain_texts, unexplained(texts, verdicts), verdicts)
+    report(options.model, texts, verdicts)
 
 
 class Kept:
@@ -91,8 +147,8 @@ class Kept:
             file.write(json.dumps(self.rows[key]) + "\n")
 
 
-def make_programs(model: str, folder: Path) -> dict[str, Path]:
-    """The programs by name; those that are there are not made again."""
+def make_programs(model: str, folder: Path) -> None:
+    """The programs in `folder`; those that are there are not made again."""
     checkpoint = folder / "int4"
     if not checkpoint.exists():
         if model == "smollm2":
@@ -114,7 +170,6 @@ def make_programs(model: str, folder: Path) -> dict[str, Path]:
         write_edited(programs["8da4w"], programs["weight-only"], weight_only)
     if not programs["height-packed"].exists():
         write_edited(programs["8da4w"], programs["height-packed"], height_packed)
-    return programs
 
 
 def write_edited(source: Path, output: Path, edit: Any) -> None:
@@ -135,106 +190,98 @@ def height_packed(program: Program) -> None:
     graph.values[embedding.out] = replace(tensor, layout="height_packed")
 
 
-def excerpts(words: Tokenizer) -> list[str]:
-    """Prompts of 300 tokens."""
+def excerpts(words: Tokenizer, length: int) -> list[str]:
+    """20 texts of `length` tokens."""
     ids = words.encode(DEFAULT_TEXT.read_text(encoding="utf-8"))
-    return [words.decode(ids[at : at + 300]) for at in range(1000, 1000 + 20 * 977, 977)]
+    return [words.decode(ids[at : at + length]) for at in range(1000, 1000 + 20 * 977, 977)]
 
 
-def cases(chat: bool) -> Iterator[tuple[str, int, str, str, str | None, float]]:
-    """(key, prompt, device, program, defect, temperature) of each text."""
+def cases(chat: bool) -> Iterator[Case]:
+    """All texts. Of prompts longer than a model is wide health and dq8ca-m-gt-k alone."""
+    short = range(len(QUESTIONS))
+    long = [len(QUESTIONS) + number for number in short] if chat else short
     for defect in EmulatedDefect:
-        name = "height-packed" if defect == EmulatedDefect.HEIGHT_PACKED_EMBEDDING else "8da4w"
         if defect == EmulatedDefect.GROUP_SUMS:
             continue
-        if chat and defect == EmulatedDefect.MORE_ROWS_THAN_SUMS:
-            continue
-        for number in range(len(QUESTIONS)):
-            device = "gpu" if number % 2 else "reference"
-            if name == "height-packed":
-                device = "reference"
-            yield f"{defect} {number}", number, device, name, defect, 0.0
+        packed = defect == EmulatedDefect.HEIGHT_PACKED_EMBEDDING
+        for number in long if defect == EmulatedDefect.MORE_ROWS_THAN_SUMS else short:
+            device = "gpu" if number % 2 and not packed else "reference"
+            yield Case(number, device, "height-packed" if packed else "8da4w", defect, 0.0)
     for device, name, temperature in HEALTHY:
-        for number in range(len(QUESTIONS)):
-            yield f"{device} {name} {temperature} {number}", number, device, name, None, temperature
+        for number in [*short, *long] if chat else short:
+            yield Case(number, device, name, None, temperature)
 
 
-def write_texts(
-    programs: dict[str, Path], words: Tokenizer, prompts: Any, chat: bool, texts: Kept
-) -> None:
-    loaded: tuple[Any, Any] = (None, None)
-    for key, number, device, name, defect, temperature in cases(chat):
-        if key in texts.rows:
-            continue
-        if loaded[0] != (device, name, defect):
-            loaded = None, None
-            loaded = (device, name, defect), load_runner(programs[name], device, defect)
-        text = prompts[number]
-        if chat:
-            text = words.apply_chat([{"role": "user", "content": text}])
-        tokens = words.encode(text, add_special_tokens=not chat)
-        found = generate(
-            loaded[1], tokens, context=CONTEXT, max_new_tokens=NEW_TOKENS, eos_ids=words.eos_ids,
-            sampling=Sampling(temperature=temperature, seed=number),
-        )  # fmt: skip
-        written = words.decode(found.tokens)
-        print(f"{key}: {written[:60]!r}", flush=True)
-        texts.add(key, prompt=number, program=name, defect=defect, text=written)
+@cache
+def runner(program: Path, device: str, defect: str | None) -> Any:
+    return load_runner(program, device, defect)
 
 
-def explain_texts(
-    programs: dict[str, Path], words: Tokenizer, prompts: Any, chat: bool, texts: Kept,
-    verdicts: Kept,
-) -> None:  # fmt: skip
-    opened: dict[str, tuple[ComputedProgram, list]] = {}
-    for number, prompt in enumerate(prompts):
-        for name in ("8da4w", "height-packed", "weight-only"):
-            todo = [
-                row for row in texts.rows.values()
-                if row["prompt"] == number and row["program"].replace("half", "8da4w") == name
-                and row["key"] not in verdicts.rows
-            ]  # fmt: skip
-            if not todo:
-                continue
-            if name not in opened:
-                found = examine(open_program(programs[name]))
-                opened[name] = ComputedProgram(programs[name]), found
-            model, findings = opened[name]
-            question = Asked(prompt, chat, ChatOptions())
-            setting = setting_of(words, model, question, findings, model.own)
-            written = [row for row in todo if row["text"].strip()]
-            outputs = [PhoneOutput(text=row["text"]) for row in written]
-            for row, one in zip(written, explain_all(outputs, setting, Stages()), strict=True):
-                add_verdict(verdicts, texts, row, one.cause, one.candidate, one.candidates)
-            for row in todo:
-                if not row["text"].strip():
-                    add_verdict(verdicts, texts, row, "nothing written", None, [])
+def write_text(model: Model, case: Case) -> list[dict]:
+    """What is kept of a text."""
+    words, text = model.words, model.prompts[case.number]
+    if model.chat:
+        text = words.apply_chat([{"role": "user", "content": text}])
+    tokens = words.encode(text, add_special_tokens=not model.chat)
+    found = generate(
+        runner(model.program(case.program), case.device, case.defect), tokens, context=CONTEXT,
+        max_new_tokens=NEW_TOKENS, eos_ids=words.eos_ids,
+        sampling=Sampling(temperature=case.temperature, seed=case.number),
+    )  # fmt: skip
+    said = {"prompt": case.number, "program": case.program, "defect": case.defect}
+    return [{"key": case.key, "text": words.decode(found.tokens)} | said]
 
 
-def add_verdict(
-    verdicts: Kept, texts: Kept, row: dict, cause: str, candidate: str | None, ranked: Any
-) -> None:
-    healthy = texts.rows[f"reference 8da4w 0.0 {row['prompt']}"]["text"]
+def unexplained(texts: Kept, verdicts: Kept) -> list[tuple[str, int, list[dict]]]:
+    """Texts without a verdict, by program and prompt: these are computed once for all. The longest
+    prompts first."""
+    found: dict[tuple[str, int], list[dict]] = {}
+    for key, row in texts.rows.items():
+        if key not in verdicts.rows:
+            # Who explains what a GPU wrote in half precision may have the program of the CPU.
+            name = row["program"].replace("half", "8da4w")
+            found.setdefault((name, row["prompt"]), []).append(row)
+    return [(*unit, rows) for unit, rows in sorted(found.items(), key=lambda one: -one[0][1])]
+
+
+@cache
+def opened(program: Path) -> tuple[ComputedProgram, list]:
+    return ComputedProgram(program), examine(open_program(program))
+
+
+def explain_texts(model: Model, name: str, number: int, rows: list[dict]) -> list[dict]:
+    """What is kept of the verdicts on texts that answer one prompt."""
+    computed, findings = opened(model.program(name))
+    question = Asked(model.prompts[number], model.chat, ChatOptions())
+    setting = setting_of(model.words, computed, question, findings, computed.own)
+    written = [row for row in rows if row["text"].strip()]
+    outputs = [PhoneOutput(text=row["text"]) for row in written]
+    found = [verdict(row, "nothing written", None, []) for row in rows if row not in written]
+    for row, one in zip(written, explain_all(outputs, setting, Stages()), strict=True):
+        found.append(verdict(row, one.cause, one.candidate, one.candidates))
+    return found
+
+
+def verdict(row: dict, cause: str, candidate: str | None, ranked: Any) -> dict:
     top = [[one.id, round(one.log_likelihood, 1)] for one in ranked[:3]]
     print(f"{row['key']}: {cause} {candidate} {top}", flush=True)
-    verdicts.add(
-        row["key"], defect=row["defect"], cause=cause, candidate=candidate,
-        changed=row["text"] != healthy, top=top,
-    )  # fmt: skip
+    return {"key": row["key"], "cause": cause, "candidate": candidate, "top": top}
 
 
-def report(model: str, verdicts: Kept) -> None:
+def report(model: str, texts: Kept, verdicts: Kept) -> None:
     by_defect: dict[str, Counter] = {}
     healthy: Counter = Counter()
-    for row in verdicts.rows.values():
-        if row["defect"] is None:
+    for key, row in verdicts.rows.items():
+        text = texts.rows[key]
+        if text["defect"] is None:
             healthy[row["cause"]] += 1
             continue
+        unhurt = texts.rows[f"reference 8da4w 0.0 {text['prompt']}"]["text"]
         kind = "nothing written" if row["cause"] == "nothing written" else (
-            "changed nothing" if not row["changed"] else
-            "right" if row["candidate"] == row["defect"] else f"{row['cause']}"
+            "changed nothing" if text["text"] == unhurt else
+            "right" if row["candidate"] == text["defect"] else f"{row['cause']}"
         )  # fmt: skip
-        by_defect.setdefault(row["defect"], Counter())[kind] += 1
+        by_defect.setdefault(text["defect"], Counter())[kind] += 1
     rows = [[name, *(str(counts[kind]) for kind in KINDS)] for name, counts in by_defect.items()]
     print_table(f"{model}: what each defect wrote", ["defect", *KINDS], rows)
     print_table(f"{model}: healthy texts", list(healthy), [[str(n) for n in healthy.values()]])
