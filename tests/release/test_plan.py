@@ -29,6 +29,8 @@ def test_without_phones_there_is_the_cpus(checkpoint: Path) -> None:
 def test_a_phone_sold_with_either_chip_is_both(checkpoint: Path) -> None:
     plan = _plan(checkpoint, "galaxy-s24", runtime="1.5")
     assert [one.id for one in plan.phones] == ["galaxy-s24-exynos", "galaxy-s24-snapdragon"]
+    twice = _plan(checkpoint, "galaxy-s24", "Galaxy-S24-Exynos", "galaxy-s24", runtime="1.5")
+    assert twice.phones == plan.phones
     with pytest.raises(InputError, match="no profile of a device 'galaxy-s99'"):
         _plan(checkpoint, "galaxy-s99")
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -24,6 +25,7 @@ from quatrain.quantize.pipeline import quantize_model
 from quatrain.release import pieces, speed
 from quatrain.release.release import Release, make_release
 from quatrain.release.spec import merged_spec
+from quatrain.release.store import held_alone
 from quatrain.stages import Stages
 from quatrain.verify.evaluate import evaluate_models
 from quatrain.verify.expected import read_expected
@@ -324,6 +326,37 @@ def test_without_a_cluster_it_says_so(
         make_release(tiny_release / "model", tmp_path / "out", spec, ray="auto")
 
 
+def test_a_folder_that_another_release_works_in_is_refused(
+    tiny_release: Path, tmp_path: Path
+) -> None:
+    copy = _copy(tiny_release, tmp_path)
+    refused = pytest.raises(InputError, match="another release is being made there; wait for its")
+    with held_alone(copy / "out" / ".work"), refused:
+        _again(copy)
+    assert _again(copy).failures == []
+
+
+@pytest.mark.thorough
+def test_processes_end_with_the_one_that_asked_for_them() -> None:
+    code = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from quatrain.release.workers import _begin
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, get_context("spawn"), _begin, (1,))
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 600)
+    os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    worker = Path("/proc") / done.stdout.strip()
+    end = time.monotonic() + 60
+    while worker.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert done.returncode == -9 and not worker.exists()
+
+
 def test_folders_that_hold_something_else_are_refused(tiny_release: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"holds other files \(notes.txt\)"):
@@ -337,6 +370,20 @@ def test_a_gate_against_floating_point_needs_a_model_in_it(tiny_release: Path) -
     with pytest.raises(InputError, match=r"--max-kl is against floating point, .* --reference"):
         make_release(tiny_release / "model", tiny_release / "nothing", spec)
     assert not (tiny_release / "nothing").exists()
+
+
+def test_another_model_to_measure_against_is_refused_before_any_work(
+    tiny_release: Path, tmp_path: Path
+) -> None:
+    write_meta(tmp_path / "other")
+    for reference, message in (
+        (tmp_path / "other", "other: its vocab_size is 272, of .*model 96; give the model that it"),
+        (tiny_release / "out", "expected one .pth or .pt or .safetensors file, found none"),
+    ):
+        spec = merged_spec(None, {"reference": str(reference)})
+        with pytest.raises(InputError, match=message):
+            make_release(tiny_release / "model", tmp_path / "out", spec)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_in_floating_point_is_quantized(tmp_path: Path) -> None:

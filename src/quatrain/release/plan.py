@@ -128,7 +128,8 @@ def plan_release(source: Path, name: str, spec: ReleaseSpec) -> ReleasePlan:
     )
     hollow, checkpoint = hollow_source(source, quantizing)
     planner = _Planner(hollow, name, spec)
-    phones = [planner.phone(each) for asked in spec.phones for each in _named(asked)]
+    named = dict.fromkeys(each.lower() for asked in spec.phones for each in _named(asked))
+    phones = [planner.phone(each) for each in named]
     if spec.cpu or not planner.files:
         planner.cpu_file()
     return ReleasePlan(str(source), name, checkpoint, list(planner.files.values()), phones)

@@ -6,7 +6,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.files.hub import is_on_hub, local_path
+from quatrain.checkpoint.float_model import FloatModel
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
 from quatrain.errors import InputError
 from quatrain.release.android import check_module, lay_out
@@ -17,7 +19,7 @@ from quatrain.release.plan import ReleasePlan, plan_release
 from quatrain.release.publish import publish
 from quatrain.release.report import report_data
 from quatrain.release.spec import ReleaseSpec
-from quatrain.release.store import WORK, Store
+from quatrain.release.store import WORK, Store, held_alone
 from quatrain.release.work import Work, reference_of, usual_workers
 from quatrain.stages import Stages
 from quatrain.tokenizer import Tokenizer
@@ -101,30 +103,53 @@ def make_release(
         plan = planned_release(model, spec)
         chat = _has_template(source, spec) if spec.chat is None else spec.chat
     workers = usual_workers(plan.files, jobs, ray)
-    work = Work(source, plan, spec, chat, Store(folder / WORK), stages, workers)
-    files = work.files()
-    quantized = work.quantized.result if work.quantized else None
-    licence = licence_of(source)
-    layers = work.layers.result if work.layers else None
-    report = report_data(work.plan, spec, files, quantized, licence, layers)
-    with stages("write the release"):
-        publish(folder, spec, files, report, work.sources(), work.checkpoint_files())
-    work.store.keep_digests()
-    work.store.keep_only(work.pieces)
-    if android is not None:
-        with stages("lay out the assets"):
-            lay_out(folder, report, android)
-    phone = run_on_phone(folder, report, runner, stages) if runner else None
+    with held_alone(folder / WORK):
+        work = Work(source, plan, spec, chat, Store(folder / WORK), stages, workers)
+        report = _made(work, folder, spec)
+        if android is not None:
+            with stages("lay out the assets"):
+                lay_out(folder, report, android)
+        phone = run_on_phone(folder, report, runner, stages) if runner else None
     failures = [*report["failures"], *(phone.failures if phone else ())]
     return Release(folder, work.plan, report, failures, phone)
 
 
+def _made(work: Work, folder: Path, spec: ReleaseSpec) -> dict[str, Any]:
+    """Make what is missing and put it into `folder`; the report."""
+    files = work.files()
+    quantized = work.quantized.result if work.quantized else None
+    layers = work.layers.result if work.layers else None
+    report = report_data(work.plan, spec, files, quantized, licence_of(work.source), layers)
+    with work.stages("write the release"):
+        publish(folder, spec, files, report, work.sources(), work.checkpoint_files())
+    work.store.keep_digests()
+    work.store.keep_only(work.pieces)
+    return report
+
+
 def _require_reference(source: Path, spec: ReleaseSpec) -> None:
+    """Refuse a missing model in floating point, and one that is another: from headers, before it
+    is read at the very end."""
     if spec.needs_reference and reference_of(source, spec) is None:
         raise InputError(
             f"--{spec.needs_reference[0]} is against floating point, and {source} is a checkpoint; "
             "name the model that it was made of as --reference"
         )
+    if spec.reference is None:
+        return
+    exact = open_float_model(local_path(spec.reference)).config
+    own = _opened(source).config
+    for field in ("vocab_size", "n_layers", "dim"):
+        found, expected = getattr(exact, field), getattr(own, field)
+        if found != expected:
+            raise InputError(
+                f"--reference {spec.reference}: its {field} is {found}, of {source} {expected}; "
+                "give the model that it was made of"
+            )
+
+
+def _opened(source: Path) -> Checkpoint | FloatModel:
+    return open_checkpoint(source) if is_quantized(source) else open_float_model(source)
 
 
 def _has_template(source: Path, spec: ReleaseSpec) -> bool:
@@ -132,7 +157,7 @@ def _has_template(source: Path, spec: ReleaseSpec) -> bool:
     which expected.json and the phone both need."""
     if spec.tokenizer is not None:
         return Tokenizer.load(spec.tokenizer).chat_template is not None
-    opened = open_checkpoint(source) if is_quantized(source) else open_float_model(source)
+    opened = _opened(source)
     with TemporaryDirectory(prefix="quatrain-") as folder:
         files = [file for file in opened.write_tokenizer(Path(folder)) if file.name == TOKENIZER]
         if not files:

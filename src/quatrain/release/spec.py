@@ -5,6 +5,8 @@ meant from its folder.
 """
 
 import json
+import math
+import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -16,6 +18,7 @@ from quatrain.int4 import GROUP_SIZES, Scheme
 from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat, Rounding
 from quatrain.targets.runtimes import require_loadable
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 ANY = "any"  # in place of a release that is not named
 PROMPTS = (
     "Why is the sky blue?",
@@ -95,6 +98,15 @@ class ReleaseSpec:
             found = getattr(self, name)
             if found is not None and found < least:
                 raise InputError(f"{key_of(name)} is {found}, expected {least} or more")
+        for name in ("max_kl", "max_perplexity_ratio", "max_mb"):
+            found = getattr(self, name)
+            if found is not None and not (math.isfinite(found) and found > 0):
+                raise InputError(f"{key_of(name)} is {found}, expected a number above 0")
+        if self.name and not _NAME.fullmatch(self.name):
+            raise InputError(
+                f"name is {self.name!r}, expected letters, digits and . _ - alone, a letter or "
+                "digit first: files are called so"
+            )
         if self.runtime is not None:
             require_loadable(self.runtime)
         if not self.prompts:

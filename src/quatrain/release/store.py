@@ -2,21 +2,25 @@
 
     .work/KIND-KEY/result.json   {"files": {NAME: SHA-256}, "result": what the piece says}
     .work/KIND-KEY/NAME          the files that it is made of
+    .work/lock              held by the process that works there
     .work/digests.json           SHA-256 of files by path, size and time: they are read once
 
 result.json comes last and in one rename: a piece without it is none, whenever the work was stopped.
 """
 
+import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from quatrain.atomic_files import whole_file
+from quatrain.errors import InputError
 from quatrain.json_files import write_json
 from quatrain.quantize.resumable import sha256_of
 
@@ -71,6 +75,31 @@ def make(folder: Path, piece: Piece, function: Callable[..., dict[str, Any]]) ->
     files = {file.name: sha256_of(file).hexdigest() for file in sorted(folder.iterdir())}
     with whole_file(folder / RESULT) as temporary:
         write_json(temporary, {"files": files, "result": result})
+
+
+@contextmanager
+def held_alone(folder: Path) -> Iterator[None]:
+    """Work in the folder .work as no other process does meanwhile.
+
+    Raises `InputError` where one does, or the folder cannot be written. The lock ends with the
+    process, however that ends.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise InputError(f"-o {folder.parent}: cannot be written: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"-o {folder.parent}: another release is being made there; wait for its end, or "
+                "name another folder"
+            ) from None
+        except OSError:  # a disk that knows no locks
+            pass
+        yield
 
 
 class Store:

@@ -1,10 +1,11 @@
 """The pieces that are missing, made: in this process, in several, or on a Ray cluster."""
 
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 import torch
 
@@ -40,10 +41,19 @@ def make_all(store: Store, pieces: Sequence[Piece], workers: Workers, stages: St
     return [made for made in found if made is not None]
 
 
+def _begin(threads: int) -> None:
+    """What a process does first: it ends when the one that asked for it is killed, which would
+    leave it waiting for ever."""
+    parent = parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    torch.set_num_threads(threads)
+
+
 def _in_processes(store: Store, pieces: Sequence[Piece], jobs: int, stages: Stages) -> None:
     threads = max(1, (os.cpu_count() or 1) // jobs)
     # Not forked: torch's threads do not survive it.
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,))
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (threads,))
     with pool, stages(f"{jobs} at a time: " + ", ".join(one.title for one in pieces)) as advance:
         waiting = [
             pool.submit(make, store.place(piece), piece, FUNCTIONS[piece.kind]) for piece in pieces
