@@ -378,7 +378,7 @@ def test_another_model_to_measure_against_is_refused_before_any_work(
     write_meta(tmp_path / "other")
     for reference, message in (
         (tmp_path / "other", "other: its vocab_size is 272, of .*model 96; give the model that it"),
-        (tiny_release / "out", "expected one .pth or .pt or .safetensors file, found none"),
+        (tiny_release / "out", "out: holds neither config.json"),
     ):
         spec = merged_spec(None, {"reference": str(reference)})
         with pytest.raises(InputError, match=message):
