@@ -64,3 +64,21 @@ def test_a_mask_made_again_is_shared(program):
     tokens = torch.from_numpy(recorded["tokens"]).long()
     found = ReferenceRunner(program).forward(tokens, torch.tensor([0])).reshape(-1)
     assert found.numpy() == pytest.approx(recorded["prefill_33"], abs=1e-5)
+
+
+def test_masks_of_what_many_layers_made(program):
+    """Each of which reads what the one before it made twice, as a mixture of experts does."""
+    graph = program.vulkan
+    mask = _masks(graph)[-1]
+    add = next(operator for operator in graph.operators if operator.kind == "aten.add")
+    value = add.out
+    for _ in range(2000):
+        graph.values.append(graph.values[add.out])
+        added = replace(add, args=(value, value, *add.args[2:-1], len(graph.values) - 1))
+        graph.operators.append(added)
+        value = added.out
+    graph.values.append(graph.values[add.out])
+    args = (mask.args[0], value, value, len(graph.values) - 1)
+    graph.operators.append(replace(mask, args=args))
+    share_masks(graph)
+    assert len(_masks(graph)) == 3

@@ -16,17 +16,17 @@ _MASK = "aten.where"
 
 def share_masks(graph: VulkanGraph) -> None:
     """Let every operator of `graph` use the first of the masks that are computed alike."""
-    made_by = _Made(graph)
-    first: dict[Any, int] = {}
+    alike = _made_alike(graph)
+    first: dict[int, int] = {}
     substitute: dict[int, int] = {}
     for operator in graph.operators:
-        if operator.kind == _MASK:
-            kept = first.setdefault(made_by.key(operator.out), operator.out)
+        if operator.kind == _MASK and operator.out in alike:
+            kept = first.setdefault(alike[operator.out], operator.out)
             if kept != operator.out:
                 substitute[operator.out] = kept
     if not substitute:
         return
-    kinds = made_by.kinds_before(list(substitute))
+    kinds = _kinds_before(graph, list(substitute))
     graph.operators = [
         replace(op, args=tuple(substitute.get(i, i) for i in op.args[:-1]) + op.args[-1:])
         for op in graph.operators
@@ -36,43 +36,46 @@ def share_masks(graph: VulkanGraph) -> None:
     assign_memory(graph, sorted(set(substitute.values())))
 
 
-class _Made:
-    """How values of a graph are made: by which operators, from which constants and numbers."""
+def _made_alike(graph: VulkanGraph) -> dict[int, int]:
+    """A number for each value that an operator makes, equal for those that are made alike: by the
+    same operators, from the same constants and numbers."""
+    numbers: dict[Any, int] = {}  # of what a value is: a number where it is made of others
+    made: dict[int, int] = {}
 
-    def __init__(self, graph: VulkanGraph):
-        self.graph = graph
-        self.def_use = DefUse(graph)
-        self.known: dict[int, Any] = {}
-
-    def key(self, value_id: int) -> Any:
-        """Equal for values that are made alike."""
-        if value_id not in self.known:
-            self.known[value_id] = value_id  # what a damaged graph makes of itself is unlike others
-            self.known[value_id] = self._key(value_id)
-        return self.known[value_id]
-
-    def _key(self, value_id: int) -> Any:
-        value = self.graph.values[value_id]
+    def number_of(value_id: int) -> int:
+        value = graph.values[value_id]
         if isinstance(value, Plain):
-            return str(value)
-        if isinstance(value, ValueList):
-            return tuple(map(self.key, value.items))
-        place = self.def_use.producer.get(value_id)
-        if place is None:
-            return value_id
-        operator = self.graph.operators[place]
-        made = replace(value, mem_obj_id=None) if isinstance(value, Tensor) else None
-        return operator.name, *map(self.key, operator.args[:-1]), str(made)
+            return numbers.setdefault(str(value), len(numbers))
+        if value_id in made:
+            return made[value_id]
+        return numbers.setdefault(value_id, len(numbers))
 
-    def kinds_before(self, values: list[int]) -> set[str]:
-        """The kinds of the operators that make `values`, and what these are made of."""
-        waiting, kinds, seen = list(values), set(), set()
-        while waiting:
-            place = self.def_use.producer.get(waiting.pop())
-            if place is None or place in seen:
-                continue
-            seen.add(place)
-            operator = self.graph.operators[place]
-            kinds.add(operator.kind)
-            waiting += self.def_use.inputs_of(operator)
-        return kinds
+    def number_of_arg(value_id: int) -> int:
+        value = graph.values[value_id]
+        if isinstance(value, ValueList):
+            return numbers.setdefault(tuple(map(number_of, value.items)), len(numbers))
+        return number_of(value_id)
+
+    for operator in graph.operators:
+        of_args = tuple(map(number_of_arg, operator.args[:-1]))
+        for place, value_id in enumerate(graph.outputs_of(operator)):
+            value = graph.values[value_id]
+            kind = replace(value, mem_obj_id=None) if isinstance(value, Tensor) else None
+            key = (operator.name, place, *of_args, str(kind))
+            made[value_id] = numbers.setdefault(key, len(numbers))
+    return made
+
+
+def _kinds_before(graph: VulkanGraph, values: list[int]) -> set[str]:
+    """The kinds of the operators that make `values`, and what these are made of."""
+    def_use = DefUse(graph)
+    waiting, kinds, seen = list(values), set(), set()
+    while waiting:
+        place = def_use.producer.get(waiting.pop())
+        if place is None or place in seen:
+            continue
+        seen.add(place)
+        operator = graph.operators[place]
+        kinds.add(operator.kind)
+        waiting += def_use.inputs_of(operator)
+    return kinds
