@@ -88,6 +88,16 @@ GRANITE4 = {
     "logits_scaling": 2.5, "num_local_experts": 0, "shared_intermediate_size": 128,
     "layer_types": ["full_attention"] * 3, "position_embedding_type": "rope",
 }  # fmt: skip
+QWEN3_MOE = {
+    "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "head_dim": 16,
+    "norm_topk_prob": True,
+}  # fmt: skip
+MIXTURE = {"num_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 64}
+LOCAL_MIXTURE = {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 64}
+GRANITE_MOE = LOCAL_MIXTURE | {
+    "embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.4,
+    "logits_scaling": 2.5,
+}  # fmt: skip
 # A GGUF does not say by what a Gemma scales its queries: its head dimension, but in the largest.
 GEMMA_GGUF = {"query_pre_attn_scalar": 16}
 
@@ -99,6 +109,23 @@ def llama4_figures(config: Any) -> dict[str, Any]:
         "expert_count": config.num_local_experts,
         "expert_used_count": config.num_experts_per_tok,
         "interleave_moe_layer_step": config.interleave_moe_layer_step,
+    }
+
+
+def experts_figures(config: Any) -> dict[str, Any]:
+    return {
+        "expert_count": getattr(config, "num_local_experts", None) or config.num_experts,
+        "expert_used_count": config.num_experts_per_tok,
+        "expert_feed_forward_length": getattr(config, "moe_intermediate_size", None),
+    }
+
+
+def granite_moe_figures(config: Any) -> dict[str, Any]:
+    return experts_figures(config) | {
+        "attention_scale": config.attention_multiplier,
+        "embedding_scale": config.embedding_multiplier,
+        "residual_scale": config.residual_multiplier,
+        "logit_scale": config.logits_scaling,
     }
 
 
@@ -387,6 +414,30 @@ ROWS = {
         "LFM2, LFM2.5", "Lfm2",
         {"layer_types": ["conv", "conv", "full_attention"], "conv_L_cache": 4,
          "block_auto_adjust_ff_dim": False},
+    ),
+    "qwen3 moe": Row(
+        "Qwen 3 MoE", "Qwen3Moe", QWEN3_MOE, quantized=True, fuzzed=True,
+        gguf=Conversion("qwen3moe", figures=experts_figures),
+    ),
+    "qwen3 moe, dense layers, not normalized": Row(
+        "Qwen 3 MoE", "Qwen3Moe",
+        QWEN3_MOE | {"decoder_sparse_step": 2, "norm_topk_prob": False, "sliding_window": 8,
+                     "use_sliding_window": True, "mlp_only_layers": [0]},
+    ),
+    "olmoe": Row(
+        "OLMoE", "Olmoe", MIXTURE, quantized=True, fuzzed=True,
+        gguf=Conversion("olmoe", figures=experts_figures),
+    ),
+    "granite moe": Row(
+        "Granite 3 MoE", "GraniteMoe", GRANITE_MOE, quantized=True, fuzzed=True,
+        gguf=Conversion("granitemoe", interleaved=True, figures=granite_moe_figures),
+    ),
+    "mixtral": Row(
+        "Mixtral", "Mixtral", LOCAL_MIXTURE | {"sliding_window": 8}, quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "llama", interleaved=True,
+            figures=lambda config: window(config) | experts_figures(config),
+        ),
     ),
     "llama4": Row(
         "Llama 4 text", "Llama4", LLAMA4, gguf=Conversion("llama4", figures=llama4_figures),

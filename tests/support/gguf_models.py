@@ -46,7 +46,7 @@ def write_gguf_model(
             if value is not None:
                 getattr(writer, f"add_{name}")(value)
         for name, tensor in _changed(model, conversion).items():
-            found = names.get_name(name, try_suffixes=(".weight", ".bias"))
+            found = names.get_name(_called_by_gguf(name), try_suffixes=(".weight", ".bias"))
             assert found is not None, name
             if q4_0 and found in q4_0:
                 writer.add_tensor(found, q4_0[found], raw_dtype=gguf.GGMLQuantizationType.Q4_0)
@@ -99,12 +99,19 @@ def _changed(
             tensor = tensor.squeeze(1)
         if name.endswith("norm.weight") and conversion.norms_plus_one:
             tensor = tensor + 1
+        if ".experts." in name and model.config.model_type == "llama4_text":
+            tensor = tensor.transpose(1, 2)
         if name.endswith("experts.gate_up_proj"):
-            for part, half in zip(("gate", "up"), tensor.chunk(2, dim=-1), strict=True):
-                named = name.replace("gate_up", part)
-                changed[f"{named}.weight"] = half.transpose(1, 2)
+            for part, half in zip(("gate", "up"), tensor.chunk(2, dim=1), strict=True):
+                changed[f"{name.replace('gate_up', part)}.weight"] = half
         elif name.endswith("experts.down_proj"):
-            changed[f"{name}.weight"] = tensor.transpose(1, 2)
+            changed[f"{name}.weight"] = tensor
         else:
             changed[name] = tensor
     return changed
+
+
+def _called_by_gguf(name: str) -> str:
+    """transformers 5 calls Granite's experts and router otherwise than the gguf package knows."""
+    name = name.replace("block_sparse_moe.experts", "mlp.experts")
+    return name.replace("block_sparse_moe.router", "block_sparse_moe.router.layer")

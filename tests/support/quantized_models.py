@@ -12,6 +12,7 @@ from quatrain.quantize.methods.round_to_nearest import quantize_groups
 
 LINEARS = ("_proj.weight", "_linear.weight", ".w1.weight", ".w2.weight", ".w3.weight")
 METHODS = ("gptq", "awq", "compressed-tensors")
+_HALF = {"gate_proj": 0, "up_proj": 1}
 
 
 def write_quantized_model(folder: Path, model: transformers.PreTrainedModel, method: str) -> Path:
@@ -19,7 +20,7 @@ def write_quantized_model(folder: Path, model: transformers.PreTrainedModel, met
     in `model` itself."""
     model.save_pretrained(folder, save_original_format=False)  # the names of its own state
     file = folder / "model.safetensors"
-    tensors = _experts_one_by_one(load_file(file))
+    tensors = _experts_one_by_one(load_file(file), model)
     rounded = {}
     for name in list(tensors):
         sees = name.startswith("model.visual.")  # left in floating point, as releases have it
@@ -37,7 +38,9 @@ def write_quantized_model(folder: Path, model: transformers.PreTrainedModel, met
     return folder
 
 
-def _experts_one_by_one(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _experts_one_by_one(
+    tensors: dict[str, torch.Tensor], model: transformers.PreTrainedModel
+) -> dict[str, torch.Tensor]:
     """Experts as quantizers leave them: a linear each."""
     apart = {}
     for name, tensor in tensors.items():
@@ -45,14 +48,18 @@ def _experts_one_by_one(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Ten
         if not module.endswith(".experts"):
             apart[name] = tensor
             continue
-        for index, expert in enumerate(tensor):
-            turned = expert.t()
-            linears = {part: turned}
+        for index, expert in enumerate(_rows_first(tensor, model)):
+            linears = {part: expert}
             if part == "gate_up_proj":
-                linears = dict(zip(("gate_proj", "up_proj"), turned.chunk(2), strict=True))
+                linears = dict(zip(_HALF, expert.chunk(2), strict=True))
             for linear, weight in linears.items():
                 apart[f"{module}.{index}.{linear}.weight"] = weight.contiguous()
     return apart
+
+
+def _rows_first(experts: torch.Tensor, model: transformers.PreTrainedModel) -> torch.Tensor:
+    """[experts, N, K], which Llama 4 has as [experts, K, N]."""
+    return experts.transpose(1, 2) if model.config.model_type == "llama4_text" else experts
 
 
 def _load(model: transformers.PreTrainedModel, rounded: dict[str, torch.Tensor]) -> None:
@@ -64,8 +71,6 @@ def _load(model: transformers.PreTrainedModel, rounded: dict[str, torch.Tensor])
             state[name].copy_(weight)
             continue
         index, part, _ = rest.split(".")
-        if part == "down_proj":
-            state[f"{module}.experts.down_proj"][int(index)].copy_(weight.t())
-        else:
-            half = state[f"{module}.experts.gate_up_proj"][int(index)].chunk(2, dim=-1)
-            half[part == "up_proj"].copy_(weight.t())
+        whole = state[f"{module}.experts.{'gate_up' if part in _HALF else 'down'}_proj"]
+        linear = _rows_first(whole, model)[int(index)]
+        (linear.chunk(2)[_HALF[part]] if part in _HALF else linear).copy_(weight)

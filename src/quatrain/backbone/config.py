@@ -112,6 +112,10 @@ class BackboneConfig:
     num_activated_experts: int = 1
     interleave_moe_layer_step: int = 1
     moe_hidden_dim: int | None = None  # hidden_dim unless given, the shared expert's too
+    use_shared_expert: bool = True  # of Llama 4: computed for every token, besides
+    router_scores: Literal["sigmoid", "softmax"] = "sigmoid"  # of a router's logits
+    norm_topk_prob: bool = False  # the scores of the experts that are picked are made to sum to 1
+    weigh_experts: Literal["inputs", "outputs"] = "inputs"  # what is multiplied by the scores
 
     # Embedding and output. A pruning map is from row to token id.
     apply_embedding: bool = True

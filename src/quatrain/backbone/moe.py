@@ -1,4 +1,7 @@
-"""The mixture of experts of Llama 4 (Meta, 2025)."""
+"""Mixtures of experts: that of Llama 4 (Meta, 2025), and those whose experts' answers are weighed
+(Mixtral, Qwen 3 MoE, OLMoE, Granite MoE)."""
+
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -6,16 +9,21 @@ from torch import nn
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.feed_forward import FeedForward
 
+# expert, x [1, T, dim], score [1, T, 1]: what the expert adds, [1, T, dim].
+_Answer = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+
 
 class MixtureOfExperts(nn.Module):
-    """A shared expert for every token, and the few of the others that its router picks.
+    """The few experts that a router picks for a token, and perhaps a shared one for every token.
 
-    x [1, T, dim] goes to each expert multiplied by its score: the sigmoid of the router's logit
-    for the `num_activated_experts` largest, 0 for the rest. An expert has no bias, so that it
-    answers 0 to 0: **all are computed**, for every token, at num_experts times the work of one,
-    which is what a graph without branches can do. `skips_experts`: those that no token of a call
-    picks are left out, for a runtime that has branches. A checkpoint holds w1, w2 and w3 of all
-    experts as one tensor each, [num_experts, N, K].
+    What x [1, T, dim] is to an expert, or what that answers (`weigh_experts`), is multiplied by its
+    score: of the sigmoids, or the softmax, of the router's logits those of the
+    `num_activated_experts` largest, made to sum to 1 with `norm_topk_prob`, and 0 for the rest. An
+    expert has no bias, so that it answers 0 to 0: **all are computed**, for every token, at
+    num_experts times the work of one, which is what a graph without branches can do.
+    `skips_experts`: those that no token of a call picks are left out, for a runtime that has
+    branches. A checkpoint holds w1, w2 and w3 of all experts as one tensor each, [num_experts, N,
+    K].
     """
 
     places_from_the_end: torch.Tensor
@@ -23,6 +31,10 @@ class MixtureOfExperts(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.activated = config.num_activated_experts
+        self.is_softmax = config.router_scores == "softmax"
+        self.normalizes = config.norm_topk_prob
+        self.weighs_answers = config.weigh_experts == "outputs"
+        self.answer: _Answer = _weighed if self.weighs_answers else _of_weighed
         self.skips_experts = False
         self.router = nn.Linear(config.dim, config.num_experts, bias=False)
         places = torch.arange(config.num_experts, 0, -1, device="cpu").float()
@@ -30,23 +42,32 @@ class MixtureOfExperts(nn.Module):
         self.experts = nn.ModuleList(
             FeedForward(config, config.expert_dim) for _ in range(config.num_experts)
         )
-        self.shared_expert = FeedForward(config, config.expert_dim)
+        shared = config.use_shared_expert
+        self.shared_expert = FeedForward(config, config.expert_dim) if shared else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         scores = self.scores(x)
-        result = self.shared_expert(x)
+        result = None if self.shared_expert is None else self.shared_expert(x)
+        if result is None and self.skips_experts:
+            # What a branch gives must be added at once: ExecuTorch writes the next one's over it.
+            result = torch.zeros_like(x)
         for index, expert in enumerate(self.experts):
             score = scores[..., index : index + 1]
-            answer = _if_picked if self.skips_experts else _always
-            result = result + answer(expert, x, score)
+            if self.skips_experts:
+                given = _if_picked(self.answer, expert, x, score)
+            else:
+                given = self.answer(expert, x, score)
+            result = given if result is None else result + given
+        assert result is not None
         return result
 
     def scores(self, x: torch.Tensor) -> torch.Tensor:
-        """What each expert's input is multiplied by: [1, T, num_experts], 0 for those not
-        picked. Of experts whose logits are equal the first is."""
+        """What each expert is weighed by: [1, T, num_experts], 0 for those not picked. Of experts
+        whose logits are equal the first is."""
         logits = self.router(x)
+        all_scores = torch.softmax(logits, -1) if self.is_softmax else torch.sigmoid(logits)
         none, one = torch.zeros_like(logits), torch.ones_like(logits)
-        rest, scores, all_scores = logits, none, torch.sigmoid(logits)
+        rest, scores = logits, none
         # Vulkan has no top-k: k times the first of the largest, which is then hidden.
         for _ in range(self.activated):
             largest = rest >= rest.amax(-1, keepdim=True)
@@ -54,7 +75,7 @@ class MixtureOfExperts(nn.Module):
             first = places >= places.amax(-1, keepdim=True)
             scores = torch.where(first, all_scores, scores)
             rest = torch.where(first, torch.full_like(rest, -torch.inf), rest)
-        return scores
+        return scores / scores.sum(-1, keepdim=True) if self.normalizes else scores
 
 
 def skip_experts(module: nn.Module) -> None:
@@ -62,20 +83,41 @@ def skip_experts(module: nn.Module) -> None:
 
     For tracing: run eagerly, each branch would be compiled first.
     """
-    for mixture in module.modules():
-        if isinstance(mixture, MixtureOfExperts):
-            mixture.skips_experts = True
+    for mixture in _mixtures(module):
+        mixture.skips_experts = True
 
 
-def _always(expert: nn.Module, x: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+def show_picked_tokens(module: nn.Module) -> None:
+    """Let each expert below `module` see zeros in place of the tokens that do not pick it, which
+    changes nothing of what is computed: for those who look at what a linear sees."""
+    for mixture in _mixtures(module):
+        if mixture.weighs_answers:
+            mixture.answer = _weighed_of_picked
+
+
+def _mixtures(module: nn.Module) -> list[MixtureOfExperts]:
+    return [part for part in module.modules() if isinstance(part, MixtureOfExperts)]
+
+
+def _of_weighed(expert: nn.Module, x: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
     return expert(x * score)
 
 
-def _if_picked(expert: nn.Module, x: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+def _weighed(expert: nn.Module, x: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+    return expert(x) * score
+
+
+def _weighed_of_picked(expert: nn.Module, x: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+    return expert(x * (score > 0)) * score
+
+
+def _if_picked(
+    answer: _Answer, expert: nn.Module, x: torch.Tensor, score: torch.Tensor
+) -> torch.Tensor:
     # Neither branch may hand on an operand: ExecuTorch would leave it where it is.
     return torch.cond(
         score.amax() > 0,
-        lambda x, score: expert(x * score),
+        lambda x, score: answer(expert, x, score),
         lambda x, score: torch.zeros_like(x),
         (x, score),
     )

@@ -18,7 +18,8 @@ layers.{i}.feed_forward.{w1,w2,w3}.bias     with feed_forward_bias
   in a mixture of experts, in place of these three:
 layers.{i}.feed_forward.experts.{w1,w3}.weight   [num_experts, expert_dim, dim]
 layers.{i}.feed_forward.experts.w2.weight        [num_experts, dim, expert_dim]
-layers.{i}.feed_forward.shared_expert.{w1,w2,w3}.weight   the same without [num_experts]
+layers.{i}.feed_forward.shared_expert.{w1,w2,w3}.weight   the same without [num_experts], with
+                                            use_shared_expert
 layers.{i}.feed_forward.router.weight       [num_experts, dim], floating point
 layers.{i}.{attention_norm,ffn_norm}.weight [dim], with pre_norm; with parallel_residual the first
 layers.{i}.{attention_norm,ffn_norm}.bias   [dim], with norm_bias; so has norm
@@ -78,8 +79,10 @@ def _layer_linears(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
             del dense["feed_forward.w3"]
         return shapes | dense
     one = _feed_forward("feed_forward.experts", config.dim, config.expert_dim)
-    shared = _feed_forward("feed_forward.shared_expert", config.dim, config.expert_dim)
-    return shapes | {name: (config.num_experts, *shape) for name, shape in one.items()} | shared
+    shapes |= {name: (config.num_experts, *shape) for name, shape in one.items()}
+    if config.use_shared_expert:
+        shapes |= _feed_forward("feed_forward.shared_expert", config.dim, config.expert_dim)
+    return shapes
 
 
 def _attention(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:

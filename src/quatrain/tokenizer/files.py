@@ -33,19 +33,20 @@ _FORMS = (TOKENIZER, TEKKEN, SENTENCEPIECE, VOCABULARY)
 # The class that AutoTokenizer takes by a config.json's model_type, and those of them that it takes
 # whatever tokenizer_config.json says.
 _GENERIC = (
-    "mistral", "ministral", "ministral3", "mistral3", "phi3", "granite", "granitemoehybrid",
-    "ernie4_5", "glm", "glm4", "olmo2", "olmo3", "stablelm", "nemotron", "glmasr", "got_ocr2",
-    "llava", "llava_next", "smolvlm", "vipllava", "voxtral",
+    "mistral", "ministral", "ministral3", "mistral3", "mixtral", "phi3", "granite", "granitemoe",
+    "granitemoehybrid", "ernie4_5", "glm", "glm4", "olmo2", "olmo3", "stablelm", "nemotron",
+    "glmasr", "got_ocr2", "llava", "llava_next", "smolvlm", "vipllava", "voxtral",
 )  # fmt: skip
 _QWEN2 = (
-    "qwen2", "qwen3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "audioflamingo3", "internvl",
-    "lighton_ocr", "ovis2", "qwen2_audio", "qwen3_asr",
+    "qwen2", "qwen3", "qwen3_moe", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "audioflamingo3",
+    "internvl", "lighton_ocr", "ovis2", "qwen2_audio", "qwen3_asr",
 )  # fmt: skip
 _CLASSES: dict[str, str] = {
     **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text"), "GemmaTokenizer"),
     **dict.fromkeys(_QWEN2, "Qwen2Tokenizer"),
     **dict.fromkeys(("cohere", "cohere2", "aya_vision"), "CohereTokenizer"),
     "idefics2": "LlamaTokenizer",
+    "olmoe": "GPTNeoXTokenizer",
     **dict.fromkeys(_GENERIC, "TokenizersBackend"),
 }
 _ALWAYS = ("qwen2", *_GENERIC)

@@ -6,7 +6,14 @@ import time
 
 import gguf
 import pytest
-from tests.support.families import LLAMA3_ROPE, LLAMA4, ROWS
+from tests.support.families import (
+    LLAMA3_ROPE,
+    LLAMA4,
+    LOCAL_MIXTURE,
+    MIXTURE,
+    QWEN3_MOE,
+    ROWS,
+)
 from tests.support.peers import change_config, random_model, saved
 from tests.support.thorough import thorough
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -37,7 +44,10 @@ def with_one_wrong(fields):
 
 FUZZED = {name: row.kind for name, row in ROWS.items() if row.fuzzed}
 # The other rows of a family, and families that are alike, read the same fields.
-ALIKE = {"Qwen2VL": "Qwen2", "Qwen2_5_VL": "Qwen2", "Qwen3VL": "Qwen3"}
+ALIKE = {
+    "Qwen2VL": "Qwen2", "Qwen2_5_VL": "Qwen2", "Qwen3VL": "Qwen3",
+    **dict.fromkeys(("Olmoe", "GraniteMoe", "Mixtral"), "Qwen3Moe"),
+}  # fmt: skip
 FIRST = {ALIKE.get(kind, kind): name for name, kind in reversed(FUZZED.items())}.values()
 
 
@@ -79,6 +89,9 @@ REFUSED = [
         "type": "longrope", "short_factor": [1.0] * 8, "long_factor": [1.0] * 8,
         "original_max_position_embeddings": 16}}, "is 4096 .* and 16 in the rotary"),
     ("Llama4", {"moe_layers": [0, 3]}, r"'moe_layers' is \[0, 3\], expected every n-th layer"),
+    ("Qwen3Moe", {"mlp_only_layers": [1]}, r"'mlp_only_layers' is \[1\], expected every n-th"),
+    ("Olmoe", {"clip_qkv": 8.0}, "'clip_qkv' is 8.0, expected null"),
+    ("Mixtral", {"num_local_experts": 1}, "'num_local_experts' is 1, expected a whole number from"),
     ("Llama4", {"num_local_experts": 1}, "'num_local_experts' is 1, expected a whole number from"),
 ]  # fmt: skip
 
@@ -108,8 +121,8 @@ def test_a_model_type_that_people_ask_for_is_refused_by_what_it_has(tmp_path):
     change_config(saved(random_model("Llama"), tmp_path), model_type="mamba")
     with pytest.raises(InputError, match=r"'mamba' \(it has layers of a state space.*expected"):
         open_float_model(tmp_path)
-    with pytest.raises(InputError, match=r"qwen3moe \(it has experts whose.*expected"):
-        gguf_reading("qwen3moe", "m.gguf")
+    with pytest.raises(InputError, match=r"qwen2moe \(it has a shared expert behind.*expected"):
+        gguf_reading("qwen2moe", "m.gguf")
 
 
 def test_what_is_refused_by_name_is_known_to_others_and_to_no_family():
@@ -122,7 +135,10 @@ def test_what_is_refused_by_name_is_known_to_others_and_to_no_family():
 
 @pytest.mark.parametrize("kind, fields, message", REFUSED)
 def test_what_would_be_computed_otherwise_is_refused(kind, fields, message, tmp_path):
-    shape = LLAMA4 if kind == "Llama4" else {"pad_token_id": 0} if kind == "Phi3" else {}
+    shape = {
+        "Llama4": LLAMA4, "Phi3": {"pad_token_id": 0}, "Qwen3Moe": QWEN3_MOE,
+        "Olmoe": MIXTURE, "Mixtral": LOCAL_MIXTURE,
+    }.get(kind, {})  # fmt: skip
     drop = ["rope_parameters"] if kind == "Phi3" else []
     change_config(saved(random_model(kind, **shape), tmp_path), drop, **fields)
     with pytest.raises(InputError, match=message):

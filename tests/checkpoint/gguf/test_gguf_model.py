@@ -111,7 +111,8 @@ def test_another_scaling_in_gguf_is_refused(tmp_path):
     [
         ({"rope.scaling.type": "other"}, "rope.scaling.type is 'other'"),
         ({"rope.scaling.type": "yarn"}, "llama.rope.scaling.factor' is None"),
-        ({"expert_count": 8}, "expert_count is 8"),
+        ({"expert_count": 8}, "llama.expert_used_count' is None"),
+        ({"expert_count": 1}, "expert_count is 1, expected 2 or more experts"),
         ({"rope.dimension_count": 8}, "expected the head dimension 16"),
         ({"attention.scale": 0.5}, "attention.scale is 0.5"),
         ({"attention.causal": False}, "attention.causal is 0"),

@@ -22,8 +22,8 @@ def _check_dense(fields: Fields, source: str) -> None:
         )
     if integer(fields, "num_local_experts", source, least=0):
         raise InputError(
-            f"{source}: num_local_experts is {fields['num_local_experts']}, and experts whose "
-            f"answers are weighed are not implemented; {_DENSE}"
+            f"{source}: num_local_experts is {fields['num_local_experts']}, and experts beside a "
+            f"shared one are not implemented in this family; {_DENSE}"
         )
 
 

@@ -1,5 +1,6 @@
 """Llama 2, 3, 3.1, 3.2 and SmolLM2: what all others are told apart from."""
 
+from quatrain.checkpoint.families import weighed_experts
 from quatrain.checkpoint.families.family import (
     Family,
     GgufReading,
@@ -27,6 +28,12 @@ def _params(fields: Fields, source: str) -> Params:
     return {}
 
 
+def _gguf_params(metadata: GgufMetadata) -> Params:
+    mixture = metadata.number("expert_count", 0) > 0
+    experts = weighed_experts.gguf_params(metadata, normalized=True) if mixture else {}
+    return metadata.window_of_all() | experts
+
+
 def _meta_defaults(params: Params) -> Params:
     if params.get("use_scaled_rope") is not True:
         return {}
@@ -47,7 +54,13 @@ LLAMA = Family(
         sizes=sizes(4096, 11008, 32),
         params=_params,
     ),
-    # GGUF calls a Mistral a llama, too: every layer has its window.
-    gguf=GgufReading("llama", half_split=False, params=GgufMetadata.window_of_all),
+    # GGUF calls a Mistral a llama, too: every layer has its window; and a Mixtral, with experts.
+    gguf=GgufReading(
+        "llama",
+        half_split=False,
+        params=_gguf_params,
+        names=weighed_experts.GGUF_NAMES,
+        reads=frozenset({"expert_count"}),
+    ),
     meta=MetaReading(defaults=_meta_defaults),
 )

@@ -1,7 +1,9 @@
 """What models that people ask for have and the backbone lacks, by what files call them."""
 
 _STATE_SPACE = "layers of a state space (Mamba), whose state is kept beside the KV cache"
-_WEIGHED_EXPERTS = "experts whose answers, not inputs, are weighed"
+_SHARED_EXPERT = "a shared expert beside those whose answers are weighed"
+_BIASED_PICK = "experts that are picked by a score with a bias of their own"
+_GATED_EXPERT = "a shared expert behind a gate of its own"
 _LATENT_ATTENTION = "multi-head latent attention"
 _DELTA_RULE = "layers of a gated delta rule, whose state is kept beside the KV cache"
 _PER_LAYER_EMBEDDINGS = "an embedding for each layer, and a residual stream of several"
@@ -13,51 +15,51 @@ _MODEL_TYPES = {
     "bamba": _STATE_SPACE,
     "bitnet": "ternary weights, and norms inside attention and feed-forward",
     "bloom": _BEFORE_LLAMA,
-    "cohere2_moe": _WEIGHED_EXPERTS,
-    "deepseek_v2": f"{_LATENT_ATTENTION} and {_WEIGHED_EXPERTS}",
-    "deepseek_v3": f"{_LATENT_ATTENTION} and {_WEIGHED_EXPERTS}",
-    "ernie4_5_moe": _WEIGHED_EXPERTS,
+    "cohere2_moe": _SHARED_EXPERT,
+    "deepseek_v2": f"{_LATENT_ATTENTION} and {_SHARED_EXPERT}",
+    "deepseek_v3": f"{_LATENT_ATTENTION} and {_SHARED_EXPERT}",
+    "ernie4_5_moe": f"{_BIASED_PICK}, and {_SHARED_EXPERT}",
     "falcon": _BEFORE_LLAMA,
     "falcon_h1": _STATE_SPACE,
     "gemma3n": _PER_LAYER_EMBEDDINGS,
     "gemma3n_text": _PER_LAYER_EMBEDDINGS,
     "gemma4": "an embedding for each layer, and heads of two widths",
     "gemma4_text": "an embedding for each layer, and heads of two widths",
-    "glm4_moe": _WEIGHED_EXPERTS,
+    "glm4_moe": f"{_BIASED_PICK}, and {_SHARED_EXPERT}",
     "gpt2": _BEFORE_LLAMA,
     "gpt_neox": _BEFORE_LLAMA,
-    "gpt_oss": f"a learned attention sink for each head, and {_WEIGHED_EXPERTS}",
-    "granitemoe": _WEIGHED_EXPERTS,
-    "hunyuan_v1_moe": _WEIGHED_EXPERTS,
+    "gpt_oss": "a learned attention sink for each head, and experts with biases",
+    "granitemoeshared": _SHARED_EXPERT,
+    "hunyuan_v1_moe": _SHARED_EXPERT,
     "jamba": _STATE_SPACE,
-    "lfm2_moe": _WEIGHED_EXPERTS,
+    "lfm2_moe": _BIASED_PICK,
     "mamba": _STATE_SPACE,
     "mamba2": _STATE_SPACE,
     "minicpm3": _LATENT_ATTENTION,
-    "mixtral": _WEIGHED_EXPERTS,
     "mllama": "layers that attend to an image",
     "nemotron_h": _STATE_SPACE,
     "olmo": "layer norms without weights, clipped queries, keys and values",
-    "olmoe": _WEIGHED_EXPERTS,
     "opt": _BEFORE_LLAMA,
     "paligemma": "prompts whose tokens attend to each other in both directions",
     "phi": "an output layer with bias",
-    "phimoe": _WEIGHED_EXPERTS,
-    "qwen2_moe": _WEIGHED_EXPERTS,
+    "phimoe": "an output layer with bias, and a router that masks its logits for each pick",
+    "qwen2_moe": _GATED_EXPERT,
     "qwen3_5": _DELTA_RULE,
-    "qwen3_5_moe": f"{_DELTA_RULE}, and {_WEIGHED_EXPERTS}",
-    "qwen3_moe": _WEIGHED_EXPERTS,
-    "qwen3_vl_moe": _WEIGHED_EXPERTS,
-    "qwen3_next": f"{_DELTA_RULE}, and {_WEIGHED_EXPERTS}",
+    "qwen3_5_moe": f"{_DELTA_RULE}, and {_GATED_EXPERT}",
+    "qwen3_vl_moe": "experts whose matrices are stored turned",
+    "qwen3_next": f"{_DELTA_RULE}, and {_GATED_EXPERT}",
     "recurrent_gemma": "recurrent layers, whose state is kept beside the KV cache",
 }
 # By a GGUF file's architecture, where that is not the model_type.
 _ARCHITECTURES = {
     "deepseek2": "deepseek_v2",
+    "ernie4_5-moe": "ernie4_5_moe",
+    "glm4moe": "glm4_moe",
     "gpt-oss": "gpt_oss",
+    "hunyuan-moe": "hunyuan_v1_moe",
     "lfm2moe": "lfm2_moe",
+    "qwen2moe": "qwen2_moe",
     "qwen35": "qwen3_5",
-    "qwen3moe": "qwen3_moe",
     "qwen3next": "qwen3_next",
     "qwen3vlmoe": "qwen3_vl_moe",
 }

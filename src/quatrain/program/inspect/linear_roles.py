@@ -163,11 +163,11 @@ class LinearRoles:
         return self.def_use.downstream([value], lambda index: index in self.linears)[:1]
 
     def _experts(self, layer: int, blocks: list[list[int]]) -> None:
-        """Several gated blocks in one layer: experts where a router scores the block's input."""
+        """Several gated blocks in one layer: experts where a router scores the block's input, or
+        what it gives."""
         experts = 0
         for block in blocks:
-            x = self.def_use.graph.operators[block[0]].args[0]
-            routers = [i for i in self._sources(x) if self.of(i).role in ("other", "router")]
+            routers = self._routers(block, layer)
             self._name(routers, layer, "router")
             kind, name = (
                 ("expert", f"experts.{experts}") if routers else ("shared", "shared_expert")
@@ -176,6 +176,18 @@ class LinearRoles:
             for index in block:
                 found = self.of(index)
                 self.found[index] = LinearRole(layer, f"{kind} {found.role}", name)
+
+    def _routers(self, block: list[int], layer: int) -> list[int]:
+        """The linears without another role that a block's input, or what its result is multiplied
+        by, comes from. Those of former layers are known as theirs."""
+        operators = self.def_use.graph.operators
+        weighing = self._multiplication(operators[block[-1]].out)
+        values = [operators[block[0]].args[0]]
+        if weighing is not None:
+            values += operators[weighing].args[:2]
+        sources = self.def_use.upstream(values, lambda index: index in self.linears)
+        known = (LinearRole(), LinearRole(layer, "router"))
+        return [index for index in sources if self.of(index) in known]
 
     def _output(self) -> None:
         """The unnamed linears that reach the program's outputs without meeting another."""

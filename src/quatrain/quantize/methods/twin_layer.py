@@ -13,6 +13,7 @@ from torch import nn
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.backbone.model import Block
+from quatrain.backbone.moe import show_picked_tokens
 from quatrain.linear.affine import fake_quantize_rows
 from quatrain.quantize.methods.linear_inputs import LinearInputs, compute_linear
 from quatrain.quantize.methods.round_to_nearest import quantize_groups
@@ -42,6 +43,7 @@ class TwinLayer:
         self._rounded: dict[str, list[Rounded]] = {}
         self._inputs: tuple[torch.Tensor, LinearInputs] | None = None
         self._stream: torch.Tensor | None = None
+        show_picked_tokens(block)
         for module, linear in list(block.named_modules()):
             name = _name_in_plan(module)
             if isinstance(linear, nn.Linear) and name in methods:

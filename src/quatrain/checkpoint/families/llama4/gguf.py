@@ -1,13 +1,14 @@
 """Llama 4 in GGUF files."""
 
+from quatrain.checkpoint.families import weighed_experts
 from quatrain.checkpoint.families.family import GgufReading, Params
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 
-_NAMES = {
-    f"ffn_{part}{suffix}": f"feed_forward.{place}.{ours}"
-    for part, ours in (("gate", "w1"), ("down", "w2"), ("up", "w3"))
-    for suffix, place in (("_exps", "experts"), ("_shexp", "shared_expert"))
-} | {"ffn_gate_inp": "feed_forward.router"}
+_NAMES = weighed_experts.GGUF_NAMES | {
+    "ffn_gate_shexp": "feed_forward.shared_expert.w1",
+    "ffn_down_shexp": "feed_forward.shared_expert.w2",
+    "ffn_up_shexp": "feed_forward.shared_expert.w3",
+}
 
 
 def _params(metadata: GgufMetadata) -> Params:

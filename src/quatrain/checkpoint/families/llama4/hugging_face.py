@@ -6,6 +6,7 @@ import torch
 
 from quatrain.checkpoint.families.family import HuggingFaceReading, Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.hugging_face.experts import stacked_experts
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
     flag,
@@ -18,7 +19,6 @@ from quatrain.checkpoint.hugging_face.fields import (
 )
 from quatrain.checkpoint.hugging_face.layer_types import interval_of, no_rope_interval
 from quatrain.checkpoint.nth_layers import FULL, is_nth
-from quatrain.errors import InputError
 
 # As the part of a model that also sees, a configuration may leave out any of these.
 _DEFAULTS = {
@@ -57,7 +57,6 @@ _NAMES = {
     "feed_forward.router": "feed_forward.router",
 }
 _EXPERTS = re.compile(r"(.*\.experts)\.(gate_up_proj|down_proj)")
-_EXPERT = re.compile(r"(.*\.experts)\.(\d+)\.(\w+_proj\.(?:weight|scales|zeros))")
 
 
 def _params(fields: Fields, source: str) -> Params:
@@ -105,7 +104,7 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
     """Experts as [experts, N, K], gate and up apart: the hub has them as [experts, K, N], or,
     where they were quantized, one by one."""
     apart: dict[str, StoredTensor] = {}
-    for name, tensor in _stacked(stored, source).stored.items():
+    for name, tensor in stacked_experts(stored, source).stored.items():
         match = _EXPERTS.fullmatch(name)
         if not match:
             apart[name] = tensor
@@ -116,29 +115,6 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
             apart[f"{match[1]}.gate_proj.weight"] = _turned(tensor, 0, half)
             apart[f"{match[1]}.up_proj.weight"] = _turned(tensor, half, half)
     return LazyTensors(apart)
-
-
-def _stacked(stored: LazyTensors, source: str) -> LazyTensors:
-    """`...experts.0.gate_proj.weight` [N, K] and so on as `...experts.gate_proj.weight`."""
-    stacked: dict[str, StoredTensor] = {}
-    experts: dict[str, dict[int, StoredTensor]] = {}
-    for name, tensor in stored.stored.items():
-        match = _EXPERT.fullmatch(name)
-        if match:
-            experts.setdefault(f"{match[1]}.{match[3]}", {})[int(match[2])] = tensor
-        else:
-            stacked[name] = tensor
-    for name, parts in experts.items():
-        kinds = {(part.shape, part.dtype) for part in parts.values()}
-        if sorted(parts) != list(range(len(parts))) or len(kinds) != 1:
-            raise InputError(f"{source}: the experts of {name} are incomplete, or not alike")
-        stacked[name] = _stack([parts[index] for index in range(len(parts))])
-    return LazyTensors(stacked)
-
-
-def _stack(parts: list[StoredTensor]) -> StoredTensor:
-    shape = (len(parts), *parts[0].shape)
-    return StoredTensor(shape, parts[0].dtype, lambda: torch.stack([part.load() for part in parts]))
 
 
 def _turned(tensor: StoredTensor, first: int, count: int) -> StoredTensor:

@@ -1,0 +1,60 @@
+"""Granite 3 MoE: a Granite 3 with a mixture of experts in each layer."""
+
+from quatrain.checkpoint.families import granite, weighed_experts
+from quatrain.checkpoint.families.family import (
+    Family,
+    GgufReading,
+    HuggingFaceReading,
+    Params,
+    sizes,
+)
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.hugging_face.experts import experts_apart
+from quatrain.checkpoint.hugging_face.fields import Fields
+
+_DENSE, _DENSE_GGUF = granite.GRANITE.hugging_face, granite.GRANITE.gguf
+assert _DENSE_GGUF is not None
+_dense_gguf_params = _DENSE_GGUF.params
+# As the hub has it, in place of what transformers 5 computes with.
+_ON_THE_HUB = {
+    "input_linear.weight": "experts.gate_up_proj",
+    "output_linear.weight": "experts.down_proj",
+    "router.layer.weight": "router.weight",
+}
+
+
+def _params(fields: Fields, source: str) -> Params:
+    mixture = weighed_experts.hugging_face_params(fields, source, normalized=True)
+    return _DENSE.params(fields, source) | mixture
+
+
+def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+    names = {}
+    for name in stored:
+        module, mixture, part = name.rpartition(".block_sparse_moe.")
+        names[name] = f"{module}{mixture}{_ON_THE_HUB.get(part, part)}"
+    return experts_apart(stored.renamed(names), source)
+
+
+def _gguf_params(metadata: GgufMetadata) -> Params:
+    return _dense_gguf_params(metadata) | weighed_experts.gguf_params(metadata, normalized=True)
+
+
+GRANITE_MOE = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="granitemoe",
+        defaults={**_DENSE.defaults, "num_local_experts": 8, "num_experts_per_tok": 2},
+        sizes=sizes(4096, 11008, 32),
+        params=_params,
+        names=weighed_experts.names("block_sparse_moe", router="router"),
+        tensors=_tensors,
+    ),
+    gguf=GgufReading(
+        "granitemoe",
+        half_split=False,
+        params=_gguf_params,
+        names=weighed_experts.GGUF_NAMES,
+        reads=_DENSE_GGUF.reads | {"expert_count"},
+    ),
+)

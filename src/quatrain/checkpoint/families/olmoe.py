@@ -1,0 +1,55 @@
+"""OLMoE: one norm of all query heads together, one of all key heads, and a mixture of experts in
+each layer. Norms are where a Llama has them."""
+
+from quatrain.checkpoint.families import weighed_experts
+from quatrain.checkpoint.families.family import (
+    Family,
+    GgufReading,
+    HuggingFaceReading,
+    Params,
+    sizes,
+)
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.hugging_face.experts import experts_apart
+from quatrain.checkpoint.hugging_face.fields import Fields, flag, refusal
+
+
+def _params(fields: Fields, source: str) -> Params:
+    if fields.get("clip_qkv") is not None:
+        raise refusal(fields, "clip_qkv", "null: queries are not clipped here", source)
+    normalized = flag(fields, "norm_topk_prob", source)
+    mixture = weighed_experts.hugging_face_params(fields, source, normalized)
+    return mixture | {"qk_norm_whole": True}
+
+
+def _gguf_params(metadata: GgufMetadata) -> Params:
+    return weighed_experts.gguf_params(metadata, normalized=False) | {"qk_norm_whole": True}
+
+
+OLMOE = Family(
+    hugging_face=HuggingFaceReading(
+        "olmoe",
+        defaults={
+            "num_attention_heads": 16,
+            "vocab_size": 50304,
+            "hidden_act": "silu",
+            "max_position_embeddings": 4096,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 10000.0,
+            "num_experts": 64,
+            "num_experts_per_tok": 8,
+            "norm_topk_prob": False,
+        },
+        sizes=sizes(2048, 2048, 16),
+        params=_params,
+        names=weighed_experts.names("mlp"),
+        tensors=lambda stored, fields, source: experts_apart(stored, source),
+    ),
+    gguf=GgufReading(
+        "olmoe",
+        half_split=True,
+        params=_gguf_params,
+        names=weighed_experts.GGUF_NAMES,
+        reads=frozenset({"expert_count"}),
+    ),
+)

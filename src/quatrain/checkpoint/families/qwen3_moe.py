@@ -1,0 +1,74 @@
+"""Qwen 3 MoE: a Qwen 3 with a mixture of experts in each layer, or in every n-th."""
+
+from quatrain.checkpoint.families import weighed_experts
+from quatrain.checkpoint.families.family import (
+    Family,
+    GgufReading,
+    HuggingFaceReading,
+    Params,
+    sizes,
+)
+from quatrain.checkpoint.hugging_face.experts import experts_apart
+from quatrain.checkpoint.hugging_face.fields import (
+    Fields,
+    flag,
+    integer,
+    integers_or_none,
+    layer_count,
+)
+from quatrain.checkpoint.hugging_face.layer_types import interval_of, window_of_all
+from quatrain.checkpoint.nth_layers import is_nth
+
+
+def _params(fields: Fields, source: str) -> Params:
+    used = flag(fields, "use_sliding_window", source)
+    window = window_of_all(fields, source) if used else {}
+    return window | _experts(fields, source)
+
+
+def _experts(fields: Fields, source: str) -> Params:
+    step = integer(fields, "decoder_sparse_step", source)
+    dense = integers_or_none(fields, "mlp_only_layers", source) or []
+    layers = range(layer_count(fields, source))
+    mixed = [index for index in layers if is_nth(index, step) and index not in dense]
+    interval = interval_of(mixed, "mlp_only_layers", fields, source)
+    if interval is None:
+        return {}
+    normalized = flag(fields, "norm_topk_prob", source)
+    return weighed_experts.hugging_face_params(fields, source, normalized) | {
+        "interleave_moe_layer_step": interval,
+        "moe_hidden_dim": integer(fields, "moe_intermediate_size", source),
+    }
+
+
+QWEN3_MOE = Family(
+    hugging_face=HuggingFaceReading(
+        "qwen3_moe",
+        defaults={
+            "num_attention_heads": 32,
+            "num_key_value_heads": 4,
+            "vocab_size": 151936,
+            "hidden_act": "silu",
+            "max_position_embeddings": 32768,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10000.0,
+            "sliding_window": 4096,
+            "moe_intermediate_size": 768,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "norm_topk_prob": False,
+            "decoder_sparse_step": 1,
+        },
+        sizes=sizes(2048, 6144, 24),
+        params=_params,
+        names=weighed_experts.names("mlp"),
+        tensors=lambda stored, fields, source: experts_apart(stored, source),
+    ),
+    gguf=GgufReading(
+        "qwen3moe",
+        half_split=True,
+        params=lambda metadata: weighed_experts.gguf_params(metadata, normalized=True),
+        names=weighed_experts.GGUF_NAMES,
+        reads=frozenset({"expert_count"}),
+    ),
+)

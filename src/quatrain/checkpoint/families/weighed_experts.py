@@ -1,0 +1,57 @@
+"""What the mixtures have in common whose experts' answers are weighed: by the softmax of the
+router's logits, those of the picked experts as they are or made to sum to 1."""
+
+from quatrain.checkpoint.families.family import Params
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.hugging_face.fields import Fields, integer
+
+GGUF_NAMES = {
+    "ffn_gate_inp": "feed_forward.router",
+    "ffn_gate_exps": "feed_forward.experts.w1",
+    "ffn_down_exps": "feed_forward.experts.w2",
+    "ffn_up_exps": "feed_forward.experts.w3",
+}
+_WEIGHED = {"use_shared_expert": False, "router_scores": "softmax", "weigh_experts": "outputs"}
+
+
+def names(module: str, router: str = "gate") -> dict[str, str]:
+    """Of a Hugging Face folder, the names in Meta's of what is in a layer's `module`."""
+    parts = {
+        router: "router",
+        "experts.gate_proj": "experts.w1",
+        "experts.down_proj": "experts.w2",
+        "experts.up_proj": "experts.w3",
+    }
+    return {f"{module}.{theirs}": f"feed_forward.{ours}" for theirs, ours in parts.items()}
+
+
+def hugging_face_params(fields: Fields, source: str, normalized: bool) -> Params:
+    """The fields of params.json of a mixture in every layer. `normalized`: whether the scores of
+    the picked experts sum to 1."""
+    # Either name is read, and in transformers 5 written, for the other.
+    stated = fields.get("num_local_experts") is not None
+    return _WEIGHED | {
+        # What a router has one row for is lost where tensors of one row become vectors.
+        "num_experts": integer(
+            fields, "num_local_experts" if stated else "num_experts", source, least=2
+        ),
+        "num_activated_experts": integer(fields, "num_experts_per_tok", source),
+        "norm_topk_prob": normalized,
+    }
+
+
+def gguf_params(metadata: GgufMetadata, normalized: bool) -> Params:
+    """The same of a GGUF file. llama.cpp fixes whether the scores sum to 1 for an architecture."""
+    experts = metadata.count("expert_count")
+    if experts == 1:
+        raise metadata.refuse("expert_count", "expected 2 or more experts")
+    for key, neutral in (("expert_shared_feed_forward_length", 0), ("expert_weights_scale", 1.0)):
+        if metadata.number(key, neutral) not in (0, neutral):
+            raise metadata.refuse(key, "which is not implemented for it")
+    own = metadata.number("expert_feed_forward_length", 0)
+    return _WEIGHED | {
+        "num_experts": experts,
+        "num_activated_experts": metadata.count("expert_used_count"),
+        "moe_hidden_dim": own or None,
+        "norm_topk_prob": normalized,
+    }

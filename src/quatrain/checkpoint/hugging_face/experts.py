@@ -1,0 +1,71 @@
+"""A mixture's experts as Hugging Face folders have them: one by one, as quantizers and hubs leave
+them, or all in one tensor, as transformers 5 computes."""
+
+import re
+
+import torch
+
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor, put_once
+from quatrain.errors import InputError
+
+_EXPERT = re.compile(r"(.*\.experts)\.(\d+)\.(\w+\.(?:weight|scales|zeros))")
+_ALL = re.compile(r"(.*\.experts)\.(gate_up_proj|down_proj)")
+
+
+def stacked_experts(stored: LazyTensors, source: str) -> LazyTensors:
+    """`...experts.0.gate_proj.weight` [N, K] and so on as `...experts.gate_proj.weight` [experts,
+    N, K].
+
+    Raises `InputError`, naming `source`, where an expert is missing or unlike the others.
+    """
+    stacked: dict[str, StoredTensor] = {}
+    experts: dict[str, dict[int, StoredTensor]] = {}
+    for name, tensor in stored.stored.items():
+        match = _EXPERT.fullmatch(name)
+        if match:
+            experts.setdefault(f"{match[1]}.{match[3]}", {})[int(match[2])] = tensor
+        else:
+            stacked[name] = tensor
+    for name, parts in experts.items():
+        kinds = {(part.shape, part.dtype) for part in parts.values()}
+        if sorted(parts) != list(range(len(parts))) or len(kinds) != 1:
+            raise InputError(f"{source}: the experts of {name} are incomplete, or not alike")
+        put_once(stacked, name, _stack([parts[index] for index in range(len(parts))]), source)
+    return LazyTensors(stacked)
+
+
+def experts_apart(stored: LazyTensors, source: str) -> LazyTensors:
+    """All experts' tensors as `...experts.{gate_proj,up_proj,down_proj}.weight` [experts, N, K], of
+    folders that have them one by one, or as `...experts.gate_up_proj` [experts, 2 N, K] and
+    `...experts.down_proj`.
+
+    Raises `InputError`, naming `source`, where an expert is missing, unlike the others, or there
+    both ways.
+    """
+    apart: dict[str, StoredTensor] = {}
+    for name, tensor in stacked_experts(stored, source).stored.items():
+        match = _ALL.fullmatch(name)
+        if not match:
+            put_once(apart, name, tensor, source)
+        elif match[2] == "down_proj":
+            put_once(apart, f"{name}.weight", tensor, source)
+        else:
+            if len(tensor.shape) != 3 or tensor.shape[1] % 2:
+                raise InputError(
+                    f"{source}: {name} has shape {list(tensor.shape)}, expected [experts, rows of "
+                    "gate and then as many of up, columns]"
+                )
+            half = tensor.shape[1] // 2
+            put_once(apart, f"{match[1]}.gate_proj.weight", _rows(tensor, 0, half), source)
+            put_once(apart, f"{match[1]}.up_proj.weight", _rows(tensor, half, half), source)
+    return LazyTensors(apart)
+
+
+def _stack(parts: list[StoredTensor]) -> StoredTensor:
+    shape = (len(parts), *parts[0].shape)
+    return StoredTensor(shape, parts[0].dtype, lambda: torch.stack([part.load() for part in parts]))
+
+
+def _rows(tensor: StoredTensor, first: int, count: int) -> StoredTensor:
+    shape = (tensor.shape[0], count, tensor.shape[2])
+    return StoredTensor(shape, tensor.dtype, lambda: tensor.load()[:, first : first + count])
