@@ -19,6 +19,7 @@ PRES = ["smollm", "llama-bpe", "qwen2", "gpt-2", "gpt-4o", "tekken"]
 ALIKE = {
     "refact": "smollm",
     "llama3": "llama-bpe",
+    "lfm2": "llama-bpe",
     "smaug-bpe": "llama-bpe",
     "dbrx": "llama-bpe",
     "deepseek-r1-qwen": "qwen2",

@@ -20,7 +20,13 @@ from quatrain.backbone.rope import InterleavedRotary
 from quatrain.backbone.scaling import Factor, SoftCap
 from quatrain.export.attention_operators import OwnCacheSdpa
 from quatrain.export.kept_conv import KeptConv
-from quatrain.export.plan.sizes import Key, constants_of_linears, linears_of, up_to
+from quatrain.export.plan.sizes import (
+    Key,
+    constants_of_linears,
+    linears_of,
+    shared_with_linears,
+    up_to,
+)
 from quatrain.export.template import LAYERS
 from quatrain.program.segments import ALIGNMENT
 
@@ -29,7 +35,7 @@ _ROOT, _NAMED_CONSTANT, _OF_A_DELEGATE, _METHOD, _INSTRUCTION, _VALUE = 1_875, 1
 _USUAL_INSTRUCTIONS, _VALUES_OF_AN_INSTRUCTION, _VALUES_OF_A_COPY = 11, 2.42, 4.5
 _INSTRUCTIONS: dict[type[nn.Module], int] = {
     RMSNorm: 6, LayerNorm: 4, InputScaledNorm: 7, FeedForward: 3, Block: 2, Factor: 1, SoftCap: 3,
-    FixedResidual: 2, OwnCacheSdpa: 24, MixtureOfExperts: 14, KeptConv: 26,
+    FixedResidual: 2, OwnCacheSdpa: 24, MixtureOfExperts: 14, KeptConv: 18,
 }  # fmt: skip
 _VIEWS_AND_ATTENTION, _INTERLEAVED, _HALF_SPLIT = 5, 32, 14
 
@@ -49,6 +55,8 @@ def xnnpack_bytes(
     root = _ROOT + _NAMED_CONSTANT * named + _OF_A_DELEGATE * len(linears)
     root += _METHOD * (len(metadata) + 1) + _INSTRUCTION * (rest + sum(layers))
     stored = sum(up_to(nbytes, ALIGNMENT) for nbytes in constants.values())
+    if not _is_replicated(backbone):  # the compiler stores a tied table twice
+        stored += shared_with_linears(backbone)
     return up_to(int(root + _VALUE * values), ALIGNMENT) + delegates + stored
 
 
