@@ -196,7 +196,7 @@ def test_bos_only_where_the_model_was_trained_so(tmp_path, pre, stated):
     metadata = metadata_of(tmp_path, pre, add_bos_token=stated)
     tokenizer_files_from_gguf(metadata, tmp_path, tmp_path)
     tokenizer = Tokenizer.load(tmp_path / "tokenizer.json")
-    adds = pre in ("llama-bpe", "llama3", "tekken") if stated is None else stated
+    adds = pre in ("llama-bpe", "llama3", "lfm2", "tekken") if stated is None else stated
     assert (tokenizer.encode("x")[0] == 1) == adds
     assert tokenizer.encode("x", add_special_tokens=False)[0] != 1
 
