@@ -10,7 +10,7 @@ from tests.support.executorch_operators import generate, outcome
 from quatrain.program import Operator
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.reference.aten import aten_kernel
-from quatrain.runtime.reference.runner import _KERNELS
+from quatrain.runtime.reference.find_kernel import _KERNELS
 from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.adapters import list_adapters
 

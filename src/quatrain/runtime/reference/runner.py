@@ -9,26 +9,17 @@ import torch
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
-from quatrain.program import Operator, Plain, Program, Tensor, ValueList, VulkanGraph, open_program
+from quatrain.program import Operator, Plain, Program, Tensor, ValueList, open_program
 from quatrain.program.linear_kernels import INT4_LINEARS
-from quatrain.program.operator_schemas import argument_names
 from quatrain.runtime.call_order import CallOrder
 from quatrain.runtime.defects import EmulatedDefect, emulated_defect
 from quatrain.runtime.one_delegate import method_outputs, require_only_delegate
-from quatrain.runtime.operator_arguments import ignored_arguments, taken
 from quatrain.runtime.operator_errors import UNFIT, cannot_compute, computing
-from quatrain.runtime.reference.aten import aten_kernel
-from quatrain.runtime.reference.attention import ATTENTION_KERNELS, MUTATED
+from quatrain.runtime.reference.attention import MUTATED
 from quatrain.runtime.reference.defective_kernels import embedding_of_first_in_four
+from quatrain.runtime.reference.find_kernel import kernel_of, require_kernels
 from quatrain.runtime.reference.int4_linears import Int4Linears
-from quatrain.runtime.reference.kernels import KERNELS, embedding
-from quatrain.runtime.reference.quantized import QUANTIZED_KERNELS
-from quatrain.runtime.reference.static_int8 import STATIC_INT8_KERNELS
-from quatrain.runtime.unavailable import RuntimeUnavailable
-
-_KERNELS: dict[str, Callable[..., Any]] = {
-    **KERNELS, **ATTENTION_KERNELS, **QUANTIZED_KERNELS, **STATIC_INT8_KERNELS
-}  # fmt: skip
+from quatrain.runtime.reference.kernels import embedding
 
 Step = Callable[[list[Any]], None]
 
@@ -60,7 +51,7 @@ class ReferenceRunner:
         self.rewinds = self._order.rewinds
         require_only_delegate(program, "reference runtime")
         self._output_id = method_outputs(program)[0]
-        _require_kernels(self.graph, str(program.path))
+        require_kernels(self.graph, str(program.path))
         self._linears = Int4Linears(self.graph, arithmetic, self._defect)
         self._values = [self._initial(i) for i in range(len(self.graph.values))]
         self._steps: list[Step] = []
@@ -154,7 +145,7 @@ class ReferenceRunner:
             names = operator.named_args
             kernel, arguments = self._embedding, (names["weights"], names["indices"])
         else:
-            kernel, arguments = _kernel(operator)
+            kernel, arguments = kernel_of(operator)
         read = self._reader(arguments)
         targets = self.graph.outputs_of(operator)
         dtypes = [_torch_dtype(self.graph.values[target]) for target in targets]
@@ -221,33 +212,3 @@ class ReferenceRunner:
 def _torch_dtype(value: Any) -> torch.dtype | None:
     known = isinstance(value, Tensor) and value.dtype != "unset"
     return getattr(torch, value.dtype) if known else None
-
-
-def _torchs(operator: Operator) -> Callable[..., Any] | None:
-    """Torch's own kernel of an operator, or of an overload, that has none here."""
-    if operator.kind in _KERNELS and argument_names(operator.kind, len(operator.args)):
-        return None
-    return aten_kernel(operator.name, len(operator.args) - 1)
-
-
-def _kernel(operator: Operator) -> tuple[Callable[..., Any], tuple[int, ...]]:
-    """The kernel of `operator`, and the ids of the arguments that it takes."""
-    torchs = _torchs(operator)
-    if torchs is not None:
-        return torchs, operator.args[:-1]
-    kernel = _KERNELS[operator.kind]
-    names = taken(kernel, operator)
-    return lambda *values: kernel(**dict(zip(names, values, strict=True))), tuple(names.values())
-
-
-def _require_kernels(graph: VulkanGraph, what: str) -> None:
-    known = {*_KERNELS, *INT4_LINEARS}
-    own = [operator for operator in graph.operators if _torchs(operator) is None]
-    unknown = sorted({op.name for op in own if op.kind not in known})
-    if unknown:
-        reason = f"the reference runtime has no kernel for {', '.join(unknown)}"
-        raise RuntimeUnavailable(f"{what}: {reason}", reason)
-    ignored = ignored_arguments(graph, own, _KERNELS)
-    if ignored:
-        reason = f"no kernel of the reference runtime takes {', '.join(ignored)}"
-        raise RuntimeUnavailable(f"{what}: {reason}", reason)

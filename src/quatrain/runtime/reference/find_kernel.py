@@ -1,0 +1,51 @@
+"""Which kernel computes an operator here: ours, or torch's own."""
+
+from collections.abc import Callable
+from typing import Any
+
+from quatrain.program import Operator, VulkanGraph
+from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.program.operator_schemas import argument_names
+from quatrain.runtime.operator_arguments import ignored_arguments, taken
+from quatrain.runtime.reference.aten import aten_kernel
+from quatrain.runtime.reference.attention import ATTENTION_KERNELS
+from quatrain.runtime.reference.kernels import KERNELS
+from quatrain.runtime.reference.quantized import QUANTIZED_KERNELS
+from quatrain.runtime.reference.static_int8 import STATIC_INT8_KERNELS
+from quatrain.runtime.unavailable import RuntimeUnavailable
+
+_KERNELS: dict[str, Callable[..., Any]] = {
+    **KERNELS, **ATTENTION_KERNELS, **QUANTIZED_KERNELS, **STATIC_INT8_KERNELS
+}  # fmt: skip
+
+
+def kernel_of(operator: Operator) -> tuple[Callable[..., Any], tuple[int, ...]]:
+    """The kernel of `operator`, and the ids of the arguments that it takes."""
+    torchs = _torchs(operator)
+    if torchs is not None:
+        return torchs, operator.args[:-1]
+    kernel = _KERNELS[operator.kind]
+    names = taken(kernel, operator)
+    return lambda *values: kernel(**dict(zip(names, values, strict=True))), tuple(names.values())
+
+
+def require_kernels(graph: VulkanGraph, what: str) -> None:
+    """Raise `RuntimeUnavailable`, naming `what`, for an operator or an argument that no kernel here
+    takes."""
+    known = {*_KERNELS, *INT4_LINEARS}
+    own = [operator for operator in graph.operators if _torchs(operator) is None]
+    unknown = sorted({op.name for op in own if op.kind not in known})
+    if unknown:
+        reason = f"the reference runtime has no kernel for {', '.join(unknown)}"
+        raise RuntimeUnavailable(f"{what}: {reason}", reason)
+    ignored = ignored_arguments(graph, own, _KERNELS)
+    if ignored:
+        reason = f"no kernel of the reference runtime takes {', '.join(ignored)}"
+        raise RuntimeUnavailable(f"{what}: {reason}", reason)
+
+
+def _torchs(operator: Operator) -> Callable[..., Any] | None:
+    """Torch's own kernel of an operator, or of an overload, that has none here."""
+    if operator.kind in _KERNELS and argument_names(operator.kind, len(operator.args)):
+        return None
+    return aten_kernel(operator.name, len(operator.args) - 1)
