@@ -37,11 +37,11 @@ from quatrain.stages import Stages
 from quatrain.targets.doctor import examine
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.tokenizer.chat_prompt import ChatOptions
-from quatrain.verify.explain.asked import Asked
-from quatrain.verify.explain.computed import ComputedProgram
+from quatrain.verify.explain.computed_program import ComputedProgram
 from quatrain.verify.explain.explain import explain_all
+from quatrain.verify.explain.inquiry import inquiry_of
 from quatrain.verify.explain.phone_output import PhoneOutput
-from quatrain.verify.explain.setting import setting_of
+from quatrain.verify.explain.question import Question
 from tiny_trained import write_tiny_trained
 
 RESULTS = Path(__file__).parent / "results" / "explain.json"
@@ -252,12 +252,12 @@ def opened(program: Path) -> tuple[ComputedProgram, list]:
 def explain_texts(model: Model, name: str, number: int, rows: list[dict]) -> list[dict]:
     """What is kept of the verdicts on texts that answer one prompt."""
     computed, findings = opened(model.program(name))
-    question = Asked(model.prompts[number], model.chat, ChatOptions())
-    setting = setting_of(model.words, computed, question, findings, computed.own)
+    question = Question(model.prompts[number], model.chat, ChatOptions())
+    inquiry = inquiry_of(model.words, computed, question, findings, computed.own)
     written = [row for row in rows if row["text"].strip()]
     outputs = [PhoneOutput(text=row["text"]) for row in written]
     found = [verdict(row, "nothing written", None, []) for row in rows if row not in written]
-    for row, one in zip(written, explain_all(outputs, setting, Stages()), strict=True):
+    for row, one in zip(written, explain_all(outputs, inquiry, Stages()), strict=True):
         found.append(verdict(row, one.cause, one.candidate, one.candidates))
     return found
 

@@ -24,7 +24,7 @@ from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.sampling import Sampling
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.expected import ExpectedProgram, expected_answers, write_expected
-from quatrain.verify.explain.computed import ComputedProgram
+from quatrain.verify.explain.computed_program import ComputedProgram
 from quatrain.verify.explain.decoding import restored
 from quatrain.verify.explain.explain import explain_output
 from quatrain.verify.explain.phone_output import PhoneOutput, read_phone_output

@@ -17,16 +17,16 @@ from quatrain.targets.phones import find_device
 from quatrain.targets.runtimes import require_release
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
 from quatrain.tokenizer.chat_prompt import ChatOptions
-from quatrain.verify.explain.asked import asked
-from quatrain.verify.explain.computed import ComputedProgram
+from quatrain.verify.explain.computed_program import ComputedProgram
 from quatrain.verify.explain.decoding import decoded_otherwise, restored
 from quatrain.verify.explain.explanation import Explanation
 from quatrain.verify.explain.hypotheses import Hypothesis
+from quatrain.verify.explain.inquiry import Inquiry, inquiry_of
 from quatrain.verify.explain.likelihood import Fit, fit, fit_tokens
 from quatrain.verify.explain.phone_output import PhoneOutput
-from quatrain.verify.explain.setting import Setting, setting_of
+from quatrain.verify.explain.question import question_of
 from quatrain.verify.explain.verdict import Computed, explained
-from quatrain.verify.explain.written import WrittenTokens
+from quatrain.verify.explain.written_tokens import WrittenTokens
 
 _MOST = 96  # tokens that are looked at
 _HOPELESS = 40.0  # nats behind the best
@@ -73,7 +73,7 @@ def explain_output(
     if runtime is not None:
         require_release(runtime)
     words = Tokenizer.load(chosen_tokenizer(tokenizer, path))
-    question = asked(
+    question = question_of(
         output, words, path, prompt, chat, chat_options or ChatOptions(),
         None if expected is None else Path(expected), phone,
     )  # fmt: skip
@@ -83,21 +83,21 @@ def explain_output(
     as_on = f"{phone}@{runtime}" if phone and runtime else phone
     if as_on is None and question.expected:
         as_on = question.expected.as_on
-    setting = setting_of(words, model, question, found, _own(model, as_on))
-    return explain_all([output], setting, stages)[0]
+    inquiry = inquiry_of(words, model, question, found, _own(model, as_on))
+    return explain_all([output], inquiry, stages)[0]
 
 
-def explain_all(outputs: list[PhoneOutput], setting: Setting, stages: Stages) -> list[Explanation]:
-    """An explanation of each of `outputs`, all of them answers to the question of `setting`."""
-    readings = [_Reading(output, setting) for output in outputs]
+def explain_all(outputs: list[PhoneOutput], inquiry: Inquiry, stages: Stages) -> list[Explanation]:
+    """An explanation of each of `outputs`, all of them answers to the question of `inquiry`."""
+    readings = [_Reading(output, inquiry) for output in outputs]
     for stage, add in (
         ("compute what may have happened", _Reading.add),
         ("read the text as the likeliest do", _Reading.add_other_readings),
     ):
         with stages(stage) as advance:
-            for number, way in enumerate(setting.ways):
-                _add_all([one for one in readings if one.left_to_do(way)], add, way, setting.model)
-                advance((number + 1) / len(setting.ways))
+            for number, way in enumerate(inquiry.ways):
+                _add_all([one for one in readings if one.left_to_do(way)], add, way, inquiry.model)
+                advance((number + 1) / len(inquiry.ways))
     return [reading.explained() for reading in readings]
 
 
@@ -115,12 +115,12 @@ def _add_all(
 class _Reading:
     """One output, as it is held against one hypothesis after the other, the right one first."""
 
-    def __init__(self, output: PhoneOutput, setting: Setting):
+    def __init__(self, output: PhoneOutput, inquiry: Inquiry):
         shown, wrong = restored(output)
-        model, words, prompt = setting.model, setting.words, setting.ways[0].prompt
+        model, words, prompt = inquiry.model, inquiry.words, inquiry.ways[0].prompt
         most = min(_MOST, model.context - len(prompt) - 1)
         ends = end_ids(words.eos_ids, model.metadata)
-        self._setting = setting
+        self._inquiry = inquiry
         self._written = WrittenTokens(shown, words, prompt, ends, most)
         self._decoding = wrong or decoded_otherwise(output, words)
         self._fits: dict[str, Fit] = {}
@@ -145,14 +145,14 @@ class _Reading:
         def hopeless(log_likelihood: float) -> bool:
             return log_likelihood - way.penalty < self._best - _HOPELESS
 
-        model, rounding = self._setting.model, self._setting.rounding
+        model, rounding = self._inquiry.model, self._inquiry.rounding
         found = fit(model, row, len(way.prompt), self._written, rounding, hopeless)
         self._keep(way, found)
 
     def add_other_readings(self, way: Hypothesis, row: torch.Tensor) -> None:
         """Hold the text against `way` as other hypotheses read it: of two that differ in that
         alone, neither is the likelier one."""
-        model, rounding = self._setting.model, self._setting.rounding
+        model, rounding = self._inquiry.model, self._inquiry.rounding
         for tokens in self._other_readings(way):
             found = fit_tokens(model, row, len(way.prompt), tokens, rounding)
             if found.log_likelihood > self._fits[way.id].log_likelihood:
@@ -161,8 +161,8 @@ class _Reading:
     def explained(self) -> Explanation:
         """The verdict."""
         fits = self._fits
-        computed = [Computed(way, fits[way.id]) for way in self._setting.ways if way.id in fits]
-        return explained(computed, self._written, self._decoding, self._setting)
+        computed = [Computed(way, fits[way.id]) for way in self._inquiry.ways if way.id in fits]
+        return explained(computed, self._written, self._decoding, self._inquiry)
 
     def _keep(self, way: Hypothesis, found: Fit) -> None:
         self._fits[way.id] = found
@@ -172,7 +172,7 @@ class _Reading:
         if not self._near(way):
             return []
         readings = [self._written.first]
-        readings += [self._fits[one.id].tokens for one in self._setting.ways if self._near(one)]
+        readings += [self._fits[one.id].tokens for one in self._inquiry.ways if self._near(one)]
         others = []
         for tokens in readings:
             if tokens != self._fits[way.id].tokens and tokens not in others:

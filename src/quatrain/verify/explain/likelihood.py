@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from quatrain.verify.explain.computed import ComputedProgram
-from quatrain.verify.explain.written import WrittenTokens
+from quatrain.verify.explain.computed_program import ComputedProgram
+from quatrain.verify.explain.written_tokens import WrittenTokens
 
 TEMPERATURES = (0.01, 0.03, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.25, 1.6, 2.0)
 SAMPLING = 2.0  # nats by which sampling is unlikelier than rounding, before anything is looked at

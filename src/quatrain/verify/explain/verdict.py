@@ -16,10 +16,10 @@ from quatrain.verify.explain.evidence import (
 )
 from quatrain.verify.explain.explanation import Candidate, Cause, Explanation
 from quatrain.verify.explain.hypotheses import Hypothesis
+from quatrain.verify.explain.inquiry import Inquiry
 from quatrain.verify.explain.likelihood import Fit
-from quatrain.verify.explain.setting import Setting
-from quatrain.verify.explain.unrelated import right_at_first, unrelated_logs
-from quatrain.verify.explain.written import WrittenTokens
+from quatrain.verify.explain.null_model import null_logs, right_at_first
+from quatrain.verify.explain.written_tokens import WrittenTokens
 
 _RIGHT = "of the right computation"
 _NOT_TOLD = 1.0  # nats
@@ -40,33 +40,33 @@ class Computed:
 
 
 def explained(
-    computed: list[Computed], written: WrittenTokens, decoding: str | None, setting: Setting
+    computed: list[Computed], written: WrittenTokens, decoding: str | None, inquiry: Inquiry
 ) -> Explanation:
     """The verdict on what was `written`; `computed` begins with the right computation, `decoding`
     says what is wrong with how ids became text."""
     right = computed[0]
     ranked = sorted(computed, key=lambda one: (-one.log_likelihood, one.way.penalty))
     best = ranked[0]
-    cause, count = _cause(best, right, len(setting.words.model.get_vocab()))
+    cause, count = _cause(best, right, len(inquiry.words.model.get_vocab()))
     if decoding and cause in ("right", "rounding", "sampling"):
         cause = "tokenizer"
     unknown = cause in ("unknown", "right at first")
     return Explanation(
-        program=setting.model.path,
+        program=inquiry.model.path,
         cause=cause,
         candidate=None if unknown else best.way.id,
         statement=_statement(cause, best, count, decoding),
-        evidence=_evidence(cause, best, right, ranked, setting),
-        fix=_fix(cause, best, decoding, setting),
+        evidence=_evidence(cause, best, right, ranked, inquiry),
+        fix=_fix(cause, best, decoding, inquiry),
         tokens=len(right.fit.tokens),
         candidates=[_candidate(one, _changes_nothing(one, computed)) for one in ranked],
-        notes=_notes(written, computed, setting),
+        notes=_notes(written, computed, inquiry),
     )
 
 
 def _cause(best: Computed, right: Computed, vocab_size: int) -> tuple[Cause, int]:
     """(the cause, how many tokens are right where it is that only the first are)."""
-    unrelated = sum(unrelated_logs(right.fit.tokens, vocab_size))
+    unrelated = sum(null_logs(right.fit.tokens, vocab_size))
     count, parted = right_at_first(right.fit, vocab_size)
     if max(unrelated, parted) > best.log_likelihood:
         return ("right at first", count) if parted > unrelated else ("unknown", 0)
@@ -102,42 +102,42 @@ def _statement(cause: Cause, best: Computed, count: int, decoding: str | None) -
 
 
 def _evidence(
-    cause: Cause, best: Computed, right: Computed, ranked: list[Computed], setting: Setting
+    cause: Cause, best: Computed, right: Computed, ranked: list[Computed], inquiry: Inquiry
 ) -> list[str]:
-    words, lines = setting.words, []
+    words, lines = inquiry.words, []
     if cause not in ("unknown", "right at first"):
         lines.append(agreement(best.fit, _RIGHT if best is right else f"under {best.way.id}"))
     if best is not right or cause in ("unknown", "right at first"):
         lines.append(agreement(right.fit, _RIGHT))
     if right.fit.first_difference is not None:
         lines.append(at_first_difference(right.fit, words))
-        lines.append(rounding_said(setting.rounding))
+        lines.append(rounding_said(inquiry.rounding))
     if cause != "unknown":
         alike = [one for one in ranked[1:] if _as_likely(one.fit, best.fit)]
         lines += as_likely([one.way.id for one in alike if not _same(one.fit, best.fit)])
         others = [one for one in ranked[1:] if one not in alike]
         lines += next_likeliest([(one.way.id, one.log_likelihood) for one in [best, *others]])
-    lines += against_expected(right.fit.tokens, setting.question.expected, words)
+    lines += against_expected(right.fit.tokens, inquiry.question.expected, words)
     return lines
 
 
-def _fix(cause: Cause, best: Computed, decoding: str | None, setting: Setting) -> str | None:
+def _fix(cause: Cause, best: Computed, decoding: str | None, inquiry: Inquiry) -> str | None:
     if cause in ("right", "rounding"):
         return None
     if cause == "sampling":
         return "nothing is broken; set the temperature to 0 to have the likeliest tokens"
     if cause == "tokenizer" and decoding and best.way.cause == "right":
-        return f"give the phone this program's own tokenizer: {setting.words.source}"
+        return f"give the phone this program's own tokenizer: {inquiry.words.source}"
     if cause in ("unknown", "right at first"):
-        applying = [one for one in setting.findings if one.applies and one.kind == "wrong"]
+        applying = [one for one in inquiry.findings if one.applies and one.kind == "wrong"]
         return "; ".join(str(one) for one in applying) or None
     return best.way.fix
 
 
-def _notes(written: WrittenTokens, computed: list[Computed], setting: Setting) -> list[str]:
+def _notes(written: WrittenTokens, computed: list[Computed], inquiry: Inquiry) -> list[str]:
     notes = without_effect([one.way.id for one in computed if _changes_nothing(one, computed)])
     if written.goes_on:
-        ends = ", ".join(str(one) for one in setting.words.eos_ids)
+        ends = ", ".join(str(one) for one in inquiry.words.eos_ids)
         notes.append(
             "the phone went on after a token that ends a text; give its runner the end tokens "
             f"{ends}"

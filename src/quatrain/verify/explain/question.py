@@ -14,7 +14,7 @@ _ALIKE = 8  # characters that the right answer to one prompt has in common with 
 
 
 @dataclass(frozen=True)
-class Asked:
+class Question:
     """The text that was asked, how, and what expected.json says of the answer, where it was."""
 
     prompt: str
@@ -23,7 +23,7 @@ class Asked:
     expected: ExpectedAnswer | None = None
 
 
-def asked(
+def question_of(
     output: PhoneOutput,
     words: Tokenizer,
     program: Path,
@@ -32,7 +32,7 @@ def asked(
     options: ChatOptions,
     expected: Path | None,
     phone: str | None,
-) -> Asked:
+) -> Question:
     """Raises `InputError` where there is no prompt, `expected` does not say which, or says that
     it was asked otherwise."""
     if expected is None:
@@ -41,7 +41,7 @@ def asked(
                 "no --prompt: say what the phone was asked, or give the release's --expected "
                 "expected.json, which has the prompts"
             )
-        return Asked(prompt, chat, options)
+        return Question(prompt, chat, options)
     answers = _as_on(_answers(program, expected), phone)
     if prompt is not None:
         alike = [one for one in answers if one.prompt == prompt]
@@ -58,7 +58,7 @@ def asked(
             f"{'in the' if answer.chat else 'without a'} chat template, with nothing besides; "
             "leave --chat and what goes with it out, or --expected"
         )
-    return Asked(answer.prompt, answer.chat, options, answer)
+    return Question(answer.prompt, answer.chat, options, answer)
 
 
 def _as_on(answers: list[ExpectedAnswer], phone: str | None) -> list[ExpectedAnswer]:

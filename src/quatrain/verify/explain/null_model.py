@@ -1,4 +1,5 @@
-"""How likely a text is where nothing computed here wrote it: what each computation must beat."""
+"""The null model: how likely a text is where nothing computed here wrote it, which each computation
+must beat."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ _PARTED = 6.0  # nats that a change of the cause within a text costs beforehand
 _FEWEST = 6  # tokens that are right before one
 
 
-def unrelated_logs(tokens: Sequence[int], vocab_size: int) -> list[float]:
+def null_logs(tokens: Sequence[int], vocab_size: int) -> list[float]:
     """The log probability of each of `tokens` as half any token, half one that was there before:
     garbled texts repeat."""
     seen: dict[int, int] = {}
@@ -26,7 +27,7 @@ def right_at_first(right: Fit, vocab_size: int) -> tuple[int, float]:
     unrelated, at the best n; (0, -inf) where too few are right."""
     at = TEMPERATURES.index(max(t for t in TEMPERATURES if t <= right.rounding.temperature))
     greedy = [float(logs[at]) for logs in right.logs]
-    after = unrelated_logs(right.tokens, vocab_size)
+    after = null_logs(right.tokens, vocab_size)
     best, total = (0, -math.inf), 0.0
     rest = sum(after)
     for place, gap in enumerate(right.gaps):

@@ -7,15 +7,15 @@ from quatrain.runtime.generate import check_prompt
 from quatrain.runtime.token_ids import check_token_ids
 from quatrain.targets.doctor import Finding
 from quatrain.tokenizer import Tokenizer
-from quatrain.verify.explain.asked import Asked
-from quatrain.verify.explain.computed import ComputedProgram
+from quatrain.verify.explain.computed_program import ComputedProgram
 from quatrain.verify.explain.hypotheses import Hypothesis, hypotheses
 from quatrain.verify.explain.likelihood import Rounding
 from quatrain.verify.explain.prompts import prompts_of
+from quatrain.verify.explain.question import Question
 
 
 @dataclass(frozen=True)
-class Setting:
+class Inquiry:
     """A question to a program, and all `ways` to come to an answer, the right one first.
 
     `findings` are doctor's; `rounding` is what it does to this program's logits.
@@ -23,19 +23,19 @@ class Setting:
 
     words: Tokenizer
     model: ComputedProgram
-    question: Asked
+    question: Question
     findings: list[Finding]
     ways: list[Hypothesis]
     rounding: Rounding
 
 
-def setting_of(
+def inquiry_of(
     words: Tokenizer,
     model: ComputedProgram,
-    question: Asked,
+    question: Question,
     findings: list[Finding],
     own: Arithmetic | None,
-) -> Setting:
+) -> Inquiry:
     """`own`: the arithmetic of the phone.
 
     Raises `InputError` where the prompt has no room in the program's context, or tokens that the
@@ -50,4 +50,4 @@ def setting_of(
     others = [one for one in model.arithmetics if one != own]
     wrong = {one.defect: one for one in reversed(findings) if one.kind == "wrong"}
     ways = hypotheses(prompts, own, others, wrong, str(model.path))
-    return Setting(words, model, question, findings, ways, Rounding(model.spread(right, own)))
+    return Inquiry(words, model, question, findings, ways, Rounding(model.spread(right, own)))
