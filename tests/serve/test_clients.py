@@ -1,6 +1,7 @@
 """Many clients at once, and clients that leave."""
 
 import random
+import socket
 import threading
 import time
 import urllib.request
@@ -82,6 +83,17 @@ def test_a_client_that_leaves_while_its_prompt_is_read(slow: ServedModel) -> Non
             client.with_options(timeout=0.3).completions.create(prompt=[5] * 20_000, **said)
         assert client.completions.create(prompt=[6], **said).choices[0].text == "w7"
     assert 128 <= runner.read < 10_000
+
+
+def test_a_client_that_leaves_before_its_request_is_whole(slow: ServedModel) -> None:
+    head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    with served([slow]) as url:
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as other:
+            other.sendall(f'{head}Content-Length: 500\r\n\r\n{{"mod'.encode())
+        counted = 'quatrain_requests_total{endpoint="/v1/completions",status='
+        while counted not in (found := counters(url)):
+            time.sleep(0.01)
+        assert f'{counted}"499"}} 1.0' in found
 
 
 def test_more_than_may_wait_are_told_when_to_come_back(slow: ServedModel) -> None:

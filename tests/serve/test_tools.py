@@ -105,7 +105,7 @@ def test_and_so_it_does_in_a_stream(client: openai.OpenAI) -> None:
     ) as stream:
         texts = [event.delta for event in stream if event.type == "content.delta"]
         (choice,) = stream.get_final_completion().choices
-    assert "".join(texts) == "adding " and choice.finish_reason == "tool_calls"
+    assert texts == ["", "adding", " "] and choice.finish_reason == "tool_calls"
     (call,) = choice.message.tool_calls or []
     assert json.loads(call.function.arguments) == {"numbers": [1, 2]} and call.id
 
@@ -179,6 +179,17 @@ def test_a_template_that_leaves_out_an_answer_is_told_of(folder: Path) -> None:
     request = ChatRequest(model="deaf", messages=[*ASKED, answer], tools=[TOOL])
     with pytest.raises(ApiError, match="leaves out what a tool answered"):
         prompt_tokens(model, request, None)
+
+
+def test_a_model_without_a_template_is_no_chat_model(folder: Path) -> None:
+    words = Tokenizer.load(folder / "tokenizer.json")
+    words.chat_templates.clear()
+    model = ServedModel("bare", 0, _Parrot(), words, context=1000, vocab_size=len(KNOWN))
+    with pytest.raises(ApiError, match=r"model: bare has no chat template, .* /v1/completions"):
+        prompt_tokens(model, ChatRequest(model="bare", messages=ASKED), None)
+    words.chat_templates["default"] = "{{ raise_exception('no') }}"
+    with pytest.raises(ApiError, match=r"^bare: its chat template failed: no$"):
+        prompt_tokens(model, ChatRequest(model="bare", messages=ASKED), None)
 
 
 ONE = '<tool_call>\n{"name": "f", "arguments": {"a": "<tool_call>"}}\n</tool_call>'

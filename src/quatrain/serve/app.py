@@ -5,11 +5,12 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from quatrain.errors import InputError
 from quatrain.serve.endpoints import Endpoints
-from quatrain.serve.errors import ApiError, failed, no_such_page, not_computable, refused
+from quatrain.serve.errors import ApiError, failed, left, no_such_page, not_computable, refused
 from quatrain.serve.guard import Guard
 from quatrain.serve.limits import Limits
 from quatrain.serve.metrics import Metrics
@@ -38,6 +39,7 @@ def build_app(models: Sequence[ServedModel], limits: Limits, api_key: str | None
             ApiError: refused,
             InputError: not_computable,
             HTTPException: no_such_page,
+            ClientDisconnect: left,
             Exception: failed,
         },
         lifespan=lifespan,

@@ -6,9 +6,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+LEFT = 499  # nginx's status for a client that closed its connection; nobody reads it
 _SHOWN = 60  # characters of what was found
 
 
@@ -59,6 +60,11 @@ def refused(request: Request, error: Exception) -> JSONResponse:
 def not_computable(request: Request, error: Exception) -> JSONResponse:
     """The answer where a model does not take what it was asked for."""
     return refusal(ApiError(400, str(error)))
+
+
+def left(request: Request, error: Exception) -> Response:
+    """What nobody reads: the client closed its connection before its request was whole."""
+    return Response(status_code=LEFT)
 
 
 def no_such_page(request: Request, error: Exception) -> JSONResponse:

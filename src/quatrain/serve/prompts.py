@@ -29,7 +29,9 @@ def prompt_tokens(
             text_of = model.tokenizer.model.id_to_token if from_text else None
             check_token_ids(tokens, model.vocab_size, text_of)
     except InputError as error:
-        raise ApiError(400, str(error), field) from error
+        # Where the tokenizer lies is no client's business.
+        message = str(error).replace(model.tokenizer.source, model.name)
+        raise ApiError(400, message, field) from error
     if max_prompt_tokens is not None and len(tokens) > max_prompt_tokens:
         raise ApiError(
             400,
@@ -50,6 +52,13 @@ def _encoded(model: ServedModel, request: ChatRequest | CompletionRequest) -> li
 
 def _conversation(model: ServedModel, request: ChatRequest) -> str:
     """The conversation in the model's chat template, of which that leaves nothing out."""
+    if not model.tokenizer.chat_templates:
+        raise ApiError(
+            400,
+            f"model: {model.name} has no chat template, so it is no chat model; ask "
+            "/v1/completions, which continues a text",
+            "model",
+        )
     messages = [_plain(index, message) for index, message in enumerate(request.messages)]
     tools = request.offered_tools()
     if tools and "tools" not in variables_read(model.tokenizer, None, True):

@@ -54,9 +54,11 @@ class ChatShape:
         """The chunk before the first piece."""
         return self._chunk({"role": "assistant", "content": ""}, None, None)
 
-    def chunk(self, piece: Piece) -> dict[str, Any]:
-        """One piece of a stream."""
+    def chunk(self, piece: Piece) -> dict[str, Any] | None:
+        """One piece of a stream; None where there is nothing to say yet."""
         text = self._reader.push(piece.text) if self.tools else piece.text
+        if not text and not piece.logprobs:
+            return None
         return self._chunk({"content": text}, self._logprobs([piece]), None)
 
     def last(self, end: End) -> list[dict[str, Any]]:
@@ -116,8 +118,10 @@ class CompletionShape:
         """The chunk before the first piece: none."""
         return None
 
-    def chunk(self, piece: Piece) -> dict[str, Any]:
-        """One piece of a stream."""
+    def chunk(self, piece: Piece) -> dict[str, Any] | None:
+        """One piece of a stream; None where there is nothing to say yet."""
+        if not piece.text and not piece.logprobs:
+            return None
         return self._object(piece.text, self._logprobs([piece]), None)
 
     def last(self, end: End) -> list[dict[str, Any]]:

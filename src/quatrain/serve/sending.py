@@ -8,11 +8,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from quatrain.serve.answer import Answer, Asked, ClientLeft, End, Piece
-from quatrain.serve.errors import error_body
+from quatrain.serve.errors import LEFT, error_body
 from quatrain.serve.responses import Shape
 from quatrain.serve.worker import Worker
-
-_LEFT = 499  # nginx's status for a client that closed its connection; nobody reads it
 
 
 async def send_whole(request: Request, worker: Worker, asked: Asked, shape: Shape) -> Response:
@@ -27,7 +25,7 @@ async def send_whole(request: Request, worker: Worker, asked: Asked, shape: Shap
             pieces.append(event)
     except ClientLeft:
         pass
-    return Response(status_code=_LEFT)
+    return Response(status_code=LEFT)
 
 
 def send_stream(
@@ -52,8 +50,8 @@ async def _stream(
     try:
         async for event in _events(request, worker, answer):
             if isinstance(event, Piece):
-                if event.text or event.logprobs:
-                    yield _event(shape.chunk(event))
+                if (chunk := shape.chunk(event)) is not None:
+                    yield _event(chunk)
                 continue
             for chunk in shape.last(event):
                 yield _event(chunk)
