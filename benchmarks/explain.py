@@ -197,7 +197,7 @@ def excerpts(words: Tokenizer, length: int) -> list[str]:
 
 
 def cases(chat: bool) -> Iterator[Case]:
-    """All texts. Of prompts longer than a model is wide health and dq8ca-m-gt-k alone."""
+    """All texts. Of prompts longer than a model is wide dq8ca-m-gt-k and 8da4w's health alone."""
     short = range(len(QUESTIONS))
     long = [len(QUESTIONS) + number for number in short] if chat else short
     for defect in EmulatedDefect:
@@ -208,7 +208,7 @@ def cases(chat: bool) -> Iterator[Case]:
             device = "gpu" if number % 2 and not packed else "reference"
             yield Case(number, device, "height-packed" if packed else "8da4w", defect, 0.0)
     for device, name, temperature in HEALTHY:
-        for number in [*short, *long] if chat else short:
+        for number in [*short, *long] if chat and name != "weight-only" else short:
             yield Case(number, device, name, None, temperature)
 
 
