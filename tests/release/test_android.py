@@ -10,7 +10,7 @@ import pytest
 
 from quatrain.errors import InputError
 from quatrain.release.android import file_for, lay_out, phones_of, renderers_of
-from quatrain.release.on_phone import run_on_phone
+from quatrain.release.on_phone import run_on_phone, speed_in
 
 # Pushes copy; the shell runs here, in the folder that stands for the phone's.
 _ADB = """#!/bin/bash
@@ -105,7 +105,22 @@ def test_on_a_phone_that_is_right(
     found = run_on_phone(tiny_release / "out", report, runner)
     assert (found.phone, found.file, found.failures) == ("Pixel 8", "tiny-8da4w-fp32.pte", [])
     assert [one["same"] for one in found.answers] == [True, True]
+    assert found.speed("decode") is None
     assert (phone / "tiny-8da4w-fp32.pte").is_file() and (phone / "tokenizer.json").is_file()
+
+
+def test_speed_is_what_the_runner_tells() -> None:
+    """The fields are those of ExecuTorch 1.5's stats.h."""
+    stats = {
+        "prompt_tokens": 100, "generated_tokens": 30, "model_load_start_ms": 0,
+        "model_load_end_ms": 900, "inference_start_ms": 1000, "inference_end_ms": 3500,
+        "prompt_eval_end_ms": 1500, "first_token_ms": 1520, "aggregate_sampling_time_ms": 3,
+        "SCALING_FACTOR_UNITS_PER_SECOND": 1000,
+    }  # fmt: skip
+    told = f"The answer.\nPyTorchObserver {json.dumps(stats)}\nI 00:00:01 and more"
+    assert speed_in(told) == {"prefill": 200.0, "decode": 15.0}
+    for nothing in ("The answer.", 'PyTorchObserver {"prompt_tokens":3}', "PyTorchObserver {x}"):
+        assert speed_in(nothing) == {"prefill": None, "decode": None}
 
 
 def test_on_a_phone_that_is_wrong(

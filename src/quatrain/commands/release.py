@@ -194,6 +194,9 @@ def _print_release(made: "Release") -> None:
         same = sum(one["same"] for one in made.phone.answers)
         asked = len(made.phone.answers)
         print(f"on {made.phone.phone}: {same} of {asked} answers are the expected ones")
+        prefill, decode = made.phone.speed("prefill"), made.phone.speed("decode")
+        if prefill is not None and decode is not None:
+            print(f"  as its runner says, prompt {prefill:.1f} and decode {decode:.1f} tokens/s")
     for failure in made.failures:
         print(f"does not hold: {failure}")
     print(f"report: {made.folder / 'report.html'}")

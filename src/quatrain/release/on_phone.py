@@ -1,8 +1,10 @@
 """A release run on the phone that adb sees, and held against expected.json."""
 
+import json
 import re
 import shlex
 import shutil
+import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from quatrain.verify.expected import ExpectedAnswer, read_expected
 _FOLDER = "/data/local/tmp/quatrain"
 _SHOWN = 60  # characters of what a phone said instead
 _RENDERER = re.compile(r"GLES: [^,]+, ([^,]+),")
+_STATS = re.compile(r"PyTorchObserver (\{.*?\})")
 _SECONDS = 600  # that one prompt may take
 
 
@@ -26,12 +29,18 @@ _SECONDS = 600  # that one prompt may take
 class PhoneRun:
     """What came of running the program `file` on the phone `phone`, whose driver calls its GPU
     `renderer`: for each prompt whether the answer is the expected one ("same"), else how far it
-    is ("characters") and what was said there instead ("said")."""
+    is ("characters") and what was said there instead ("said"); and the tokens per second that the
+    runner tells of the prompt ("prefill") and the answer ("decode"), None where it tells none."""
 
     phone: str
     renderer: str
     file: str
     answers: list[dict[str, Any]]
+
+    def speed(self, of: str) -> float | None:
+        """The median of "prefill" or "decode" over the prompts."""
+        told = [one[of] for one in self.answers if one[of] is not None]
+        return statistics.median(told) if told else None
 
     @property
     def failures(self) -> list[str]:
@@ -85,7 +94,8 @@ def run_on_phone(
     answers = []
     for number, answer in enumerate(as_there, 1):
         with stages(f"prompt {number} of {len(as_there)} on the phone"):
-            answers.append(_compared(answer, _ask(runner.name, file, answer)))
+            output = _ask(runner.name, file, answer)
+            answers.append(_compared(answer, output) | speed_in(output))
     model = _adb("shell", "getprop ro.product.model").strip()
     return PhoneRun(model, renderer, file, answers)
 
@@ -118,6 +128,26 @@ def _compared(answer: ExpectedAnswer, output: str) -> dict[str, Any]:
     same = alike == len(wanted)
     instead = None if same else said[alike : alike + _SHOWN]
     return {"prompt": answer.prompt, "same": same, "characters": alike, "said": instead}
+
+
+def speed_in(output: str) -> dict[str, float | None]:
+    """The tokens per second of prompt and answer in what a runner writes.
+
+    Source: ExecuTorch's extension/llm/runner/stats.h, `print_report` and its terms.
+    """
+    found = _STATS.search(output)
+    try:
+        said = json.loads(found[1]) if found else {}
+        begun, read, ended = (
+            said[f"{at}_ms"] for at in ("inference_start", "prompt_eval_end", "inference_end")
+        )
+        a_second = said["SCALING_FACTOR_UNITS_PER_SECOND"]
+        return {
+            "prefill": said["prompt_tokens"] / (read - begun) * a_second,
+            "decode": said["generated_tokens"] / (ended - read) * a_second,
+        }
+    except (ValueError, KeyError, TypeError, ZeroDivisionError):
+        return {"prefill": None, "decode": None}
 
 
 def _adb(*words: str) -> str:
