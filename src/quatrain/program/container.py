@@ -53,6 +53,8 @@ class Program:
             self.segment_range(index)  # refuses a file that was cut short, read or not
         self.new_data: dict[str, FileRange] = {}
         self.dropped_keys: set[str] = set()  # named data to leave out when writing
+        # Named data to store as part of a segment: which, and from what byte of it on.
+        self.shared_keys: dict[str, tuple[int, int]] = {}
         self._segment_of_key = {
             item.key: item.segment_index for item in self.root.named_data or () if item.key
         }

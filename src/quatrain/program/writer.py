@@ -14,6 +14,7 @@ from quatrain.program.segments import (
     FileRange,
     Layout,
     Segment,
+    SharedSegment,
     copy_range,
     write_layout,
 )
@@ -44,7 +45,7 @@ def write_program(program: Program, path: Path | str) -> None:
         whole_file(Path(path)) as temporary,
         temporary.open("wb") as target,
     ):
-        if changed or dropped:
+        if changed or dropped or program.shared_keys:
             layout = _lay_out(program, source, changed, dropped)
             write_layout(layout, target, _alignment(program))
         else:
@@ -86,7 +87,12 @@ def _lay_out(
             record.processed.index = kept(record.processed.index)
     named = [item for item in root.named_data or () if item.key not in dropped]
     for item in named:
-        item.segment_index = kept(item.segment_index)
+        if item.key in program.shared_keys:
+            segment, offset = program.shared_keys[item.key]
+            _, size = program.segment_range(item.segment_index)
+            item.segment_index = layout.add(SharedSegment(kept(segment), offset, size))
+        else:
+            item.segment_index = kept(item.segment_index)
     for key, stored in program.new_data.items():
         index = layout.add(Segment([stored]))
         named.append(Record(table="NamedData", key=key, segment_index=index))

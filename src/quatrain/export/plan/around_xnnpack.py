@@ -20,13 +20,7 @@ from quatrain.backbone.rope import InterleavedRotary
 from quatrain.backbone.scaling import Factor, SoftCap
 from quatrain.export.attention_operators import OwnCacheSdpa
 from quatrain.export.kept_conv import KeptConv
-from quatrain.export.plan.sizes import (
-    Key,
-    constants_of_linears,
-    linears_of,
-    shared_with_linears,
-    up_to,
-)
+from quatrain.export.plan.sizes import Key, constants_of_linears, linears_of, up_to
 from quatrain.export.template import LAYERS
 from quatrain.program.segments import ALIGNMENT
 
@@ -55,8 +49,6 @@ def xnnpack_bytes(
     root = _ROOT + _NAMED_CONSTANT * named + _OF_A_DELEGATE * len(linears)
     root += _METHOD * (len(metadata) + 1) + _INSTRUCTION * (rest + sum(layers))
     stored = sum(up_to(nbytes, ALIGNMENT) for nbytes in constants.values())
-    if not _is_replicated(backbone):  # the compiler stores a tied table twice
-        stored += shared_with_linears(backbone)
     return up_to(int(root + _VALUE * values), ALIGNMENT) + delegates + stored
 
 

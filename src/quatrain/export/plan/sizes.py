@@ -54,14 +54,6 @@ def constants_of_linears(backbone: Backbone) -> dict[Key, int]:
     }
 
 
-def shared_with_linears(backbone: Backbone) -> int:
-    """The bytes of what XNNPACK's linears in `backbone` and its embedding are both made of."""
-    of_linears = constants_of_linears(backbone)
-    embedding = backbone.tok_embeddings
-    found = {} if embedding is None else {_key(f, t): n for f, t, n in _on_cpu(embedding)}
-    return sum(nbytes for key, nbytes in found.items() if key in of_linears)
-
-
 def cache_bytes(backbone: Backbone, itemsize: int) -> int:
     """Of all keys and values that the program keeps."""
     return sum(cache.numel() * itemsize for _, cache in _caches(backbone))

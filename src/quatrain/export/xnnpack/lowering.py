@@ -14,6 +14,8 @@ from quatrain.export.template import untouched_zeros
 from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
 from quatrain.export.xnnpack.delegated_linears import delegate_linears
 from quatrain.export.xnnpack.embedding import to_cpu_embedding
+from quatrain.program import open_program, write_program
+from quatrain.program.edit.shared_tables import share_tables
 from quatrain.quiet import quiet
 from quatrain.stages import Stages
 
@@ -27,6 +29,10 @@ def write_xnnpack_program(
         delegate_linears(backbone)
     to_cpu_embedding(backbone)
     write_lowered(backbone, metadata, path, stages)
+    with stages("store tables once"):
+        program = open_program(path)
+        if share_tables(program):
+            write_program(program, path)
 
 
 def write_named_program(
