@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 from tests.support.devices import DEVICES_OF
-from tests.support.families import LLAMA4
+from tests.support.families import LLAMA4, QWEN3_MOE
 from tests.support.knobs import ALL, LONGROPE, TINY, Peer, write_meta_folder
 from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
@@ -150,6 +150,34 @@ def test_llama4_on_vulkan_is_one_delegate(tmp_path):
     shown = _inspected(tmp_path / "m.pte")
     assert "4 experts in layers 1, all computed" in shown and "4 × expert gate" in shown
     assert {linear.name for linear in find_linears(program.vulkan)} == set(names)
+
+
+@pytest.fixture(scope="module")
+def weighed_experts(tmp_path_factory):
+    """Of one layer, which has all that one of Qwen 3 MoE has."""
+    fields = {**QWEN3_MOE, "num_hidden_layers": 1, "num_experts": 3}
+    return _hub_checkpoint(tmp_path_factory.mktemp("experts"), "Qwen3Moe", fields)
+
+
+def test_weighed_experts_on_vulkan(weighed_experts, tmp_path):
+    report = _assert_program_equals_eager(weighed_experts, VULKAN, tmp_path / "m.pte")
+    assert_as_planned(report, weighed_experts)
+    program = open_program(tmp_path / "m.pte")
+    names = {row.name for row in report.linears}
+    assert "layers.0.feed_forward.experts.2.w2" in names and "layers.0.feed_forward.router" in names
+    assert {linear.name for linear in find_linears(program.vulkan)} == names
+    # What attention and all experts read, attention's result, each expert's last linear's, logits'.
+    choices = [op for op in program.vulkan.operators if "choose_qparams" in op.kind]
+    assert len(choices) == 2 + 1 + 3 + 1
+    shown = _inspected(tmp_path / "m.pte")
+    assert "3 experts in layers 0, all computed" in shown and "3 × expert gate" in shown
+
+
+def test_weighed_experts_on_xnnpack(weighed_experts, tmp_path):
+    """The first expert's answer is still there when the next one was skipped or computed."""
+    report = _assert_program_equals_eager(weighed_experts, XNNPACK, tmp_path / "m.pte")
+    assert_as_planned(report, weighed_experts)
+    assert "6 jumps: experts that no token" in _inspected(tmp_path / "m.pte")
 
 
 @pytest.mark.parametrize(

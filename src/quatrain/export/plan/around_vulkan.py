@@ -32,6 +32,7 @@ _QPARAMS, _NORM, _ATTENTION, _ROTARY, _FEED_FORWARD, _BLOCK = 510, 259, 1_162, 2
 _MASKED, _OF_WINDOW, _CAPPED, _MASK = 3_600, 600, 280, 1_400  # what attention has beyond its own
 _EMBEDDING, _INT4_EMBEDDING, _ELEMENT_WISE, _FACTOR = 314, 442, 140, 400
 _LAYER_NORM, _CONV = 300, 3_100
+_ROUTED, _EXPERT, _PICK = 270, 464, 1_280  # of a mixture: scores; what an expert and a pick add
 # Linears that read what another one reads.
 _SHARED_INPUT = ("wk", "wv", "og", "w3", "C_proj", "x_proj")
 
@@ -67,8 +68,9 @@ def _part_bytes(name: str, part: nn.Module) -> int:
         of_window, capped = part.mask.before > 0, part.mask.cap is not None
         return _MASKED + _OF_WINDOW * of_window + _CAPPED * capped
     if isinstance(part, MixtureOfExperts):
-        # After the first pick each masks those before it.
-        return _ELEMENT_WISE * (3 * len(part.experts) + 20 * part.activated - 10)
+        picks = _PICK * part.activated + 2 * _ELEMENT_WISE * part.normalizes
+        saved = _QPARAMS * _inputs_that_experts_share(part)
+        return _ROUTED + _EXPERT * len(part.experts) + picks - saved
     kinds = {
         VulkanRMSNorm: _NORM, LayerNorm: _LAYER_NORM, FeedForward: _FEED_FORWARD, Block: _BLOCK,
         nn.Linear: _FLOAT_LINEAR, nn.Embedding: _EMBEDDING, Factor: _FACTOR,
@@ -88,7 +90,16 @@ def _linear_bytes(name: str, linear: Int4Linear) -> int:
 
 def quantized_inputs(backbone: Backbone) -> int:
     """How many tensors are quantized for the linears that read them."""
-    return sum(_quantizes_its_input(name, part) for name, part in backbone.named_modules())
+    mixtures = (part for part in backbone.modules() if isinstance(part, MixtureOfExperts))
+    shared = sum(map(_inputs_that_experts_share, mixtures))
+    return sum(_quantizes_its_input(name, part) for name, part in backbone.named_modules()) - shared
+
+
+def _inputs_that_experts_share(mixture: MixtureOfExperts) -> int:
+    """How many of its experts read a tensor that is quantized for the first one already."""
+    gate = mixture.experts[0].w1
+    shares = mixture.weighs_answers and isinstance(gate, Int8DynActInt4WeightLinear)
+    return (len(mixture.experts) - 1) * shares
 
 
 def _quantizes_its_input(name: str, part: nn.Module) -> bool:
