@@ -24,6 +24,7 @@ test: $(VENV)/.installed-test vulkan browser
 thorough: $(VENV)/.installed-test vulkan
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load -m thorough
 	QUATRAIN_FUZZ=2000 $(BIN)/python -m pytest tests/program/test_fuzz.py
+	QUATRAIN_FUZZ=300 $(BIN)/python -m pytest tests/checkpoint/test_fuzz.py
 
 accuracy: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/real/check_accuracy.py

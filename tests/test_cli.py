@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from tests.support.gguf_files import write_gguf
+from tests.support.programs import artifact
 from tests.support.thorough import thorough
 from tests.support.tiny_checkpoint import write_checkpoint
 from tests.support.tiny_models import float_tensors
+from typer.testing import CliRunner
 
-from quatrain.cli import VERBS, exit_cleanly
+from quatrain.cli import VERBS, build_app, exit_cleanly
 
 
 def quatrain(*arguments, module="quatrain") -> subprocess.CompletedProcess:
@@ -25,9 +27,40 @@ def quatrain(*arguments, module="quatrain") -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
-def refused(*arguments, module="quatrain") -> str:
+# Python and torch start once for all calls of it.
+IN_ONE_PROCESS = """
+import contextlib, io, json, sys, traceback
+from quatrain import cli
+done = []
+for arguments in json.load(sys.stdin):
+    sys.argv, code, out, err = ["quatrain", *arguments], 0, io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            cli.main()
+        except SystemExit as left:
+            code = left.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+    done.append((code, out.getvalue(), err.getvalue()))
+print(json.dumps(done))
+"""
+
+
+def in_one_process(calls: list[list[str]]) -> list[subprocess.CompletedProcess]:
+    """What `quatrain` does with each list of arguments, one after the other."""
+    ran = subprocess.run(
+        [sys.executable, "-c", IN_ONE_PROCESS], input=json.dumps(calls), capture_output=True,
+        text=True, check=True, env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
+    )  # fmt: skip
+    found = json.loads(ran.stdout)
+    return [
+        subprocess.CompletedProcess(call, *said) for call, said in zip(calls, found, strict=True)
+    ]
+
+
+def refused(done: subprocess.CompletedProcess) -> str:
     """The one message of a call that is the user's mistake."""
-    done = quatrain(*arguments, module=module)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -35,34 +68,45 @@ def refused(*arguments, module="quatrain") -> str:
     return lines[0]
 
 
+@pytest.fixture(scope="module")
+def shown() -> dict[tuple[str, ...], str]:
+    """What `-h` and `--help` show, of a verb and of none."""
+    calls = [[*verb, flag] for verb in ((), *((verb,) for verb in VERBS)) for flag in HELP]
+    done = in_one_process(calls)
+    assert [one.returncode for one in done] == [0] * len(calls)
+    return {tuple(one.args): one.stdout for one in done}
+
+
+HELP = ("-h", "--help")
+
+
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_shows_an_example_and_the_common_options(verb):
-    shown = quatrain(verb, "-h")
-    assert shown.returncode == 0
-    assert "Example" in shown.stdout
-    assert "--json" in shown.stdout
-    assert "--debug" in shown.stdout
+def test_help_shows_an_example_and_the_common_options(verb, shown):
+    for flag in HELP:
+        assert "Example" in shown[verb, flag]
+        assert "--json" in shown[verb, flag]
+        assert "--debug" in shown[verb, flag]
 
 
 @pytest.mark.parametrize("arguments", [[], *([verb] for verb in VERBS)])
-def test_help_shows_flags_without_a_type(arguments):
-    shown = quatrain(*arguments, "--help").stdout
-    assert "<bool>" not in shown and "--help" in shown
+def test_help_shows_flags_without_a_type(arguments, shown):
+    text = shown[*arguments, "--help"]
+    assert "<bool>" not in text and "--help" in text
 
 
 def test_the_version_and_all_verbs_are_shown():
     assert quatrain("--version").stdout == f"quatrain {version('quatrain')}\n"
-    shown = quatrain("--help").stdout
-    assert "Export int4" in shown and all(f" {verb} " in shown for verb in VERBS)
+    listed = quatrain("--help").stdout
+    assert "Export int4" in listed and all(f" {verb} " in listed for verb in VERBS)
 
 
-def test_help_names_the_defects_that_can_be_emulated():
+def test_help_names_the_defects_that_can_be_emulated(shown):
     from quatrain.runtime.defects import EmulatedDefect
 
     for verb in ("run", "verify", "evaluate"):
-        shown = " ".join(quatrain(verb, "--help").stdout.replace("│", " ").split())
+        text = " ".join(shown[verb, "--help"].replace("│", " ").split())
         *others, last = EmulatedDefect
-        assert f"{', '.join(others)} or {last}" in shown
+        assert f"{', '.join(others)} or {last}" in text
 
 
 def test_a_closed_standard_error_is_no_crash(tmp_path):
@@ -138,12 +182,23 @@ def checkpoint(tmp_path_factory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("cli") / "c")
 
 
+@pytest.fixture(scope="module")
+def mistakes(checkpoint, tmp_path_factory):
+    """Each of them made, and a folder of its own that it was to write to."""
+    folders = {name: tmp_path_factory.mktemp("mistake") for name in MISTAKES}
+    calls = [
+        [text.format(checkpoint=checkpoint, folder=folders[name]) for text in arguments]
+        for name, (arguments, _) in MISTAKES.items()
+    ]
+    done = in_one_process(calls)
+    return {name: (one, folders[name]) for name, one in zip(MISTAKES, done, strict=True)}
+
+
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_one_message_and_exit_code_2(name, checkpoint, tmp_path):
-    arguments, message = MISTAKES[name]
-    places = {"checkpoint": checkpoint, "folder": tmp_path}
-    assert message in refused(*(text.format(**places) for text in arguments))
-    assert list(tmp_path.iterdir()) == []
+def test_a_mistake_is_one_message_and_exit_code_2(name, mistakes):
+    done, folder = mistakes[name]
+    assert MISTAKES[name][1] in refused(done)
+    assert list(folder.iterdir()) == []
 
 
 # What each verb reads, and that is not there: {folder} is, and {file} in it.
@@ -214,6 +269,11 @@ def test_debug_shows_the_traceback():
 
 
 def test_the_seeds_script_exports_like_the_verb(checkpoint, tmp_path):
+    # The verb first, which leaves the script a template.
+    asked = ["export", str(checkpoint), "-o", str(tmp_path / "verb.pte"), "--weight-only-linear"]
+    verb = CliRunner().invoke(build_app(), asked)
+    assert verb.exit_code == 0, verb.output
+    assert "29 x et_vk.linear_q4gsw" in verb.stdout
     seed = quatrain(
         "--checkpoint", checkpoint / "model.safetensors", "--params", checkpoint / "params.json",
         "--output", tmp_path / "seed.pte", "--weight-only-linear", "--json",
@@ -225,17 +285,15 @@ def test_the_seeds_script_exports_like_the_verb(checkpoint, tmp_path):
     assert len(report["linears"]) == 29
     assert report["bytes"] == (tmp_path / "seed.pte").stat().st_size
     assert report["seconds"] and report["peak_rss_bytes"] > 0
-    verb = quatrain("export", checkpoint, "-o", tmp_path / "verb.pte", "--weight-only-linear")
-    assert verb.returncode == 0, verb.stderr
     assert (tmp_path / "verb.pte").read_bytes() == (tmp_path / "seed.pte").read_bytes()
-    assert "29 x et_vk.linear_q4gsw" in verb.stdout
 
 
 def test_logits_of_a_checkpoint(checkpoint, tmp_path):
     import numpy as np
 
-    done = quatrain("logits", checkpoint, "--tokens", "1,2,3", "-o", tmp_path / "o.npy")
-    assert done.returncode == 0, done.stderr
+    asked = ["logits", str(checkpoint), "--tokens", "1,2,3", "-o", str(tmp_path / "o.npy")]
+    done = CliRunner().invoke(build_app(), asked)
+    assert done.exit_code == 0, done.output
     rows = np.load(tmp_path / "o.npy")
     assert rows.shape == (3, 128) and rows.dtype == np.float32
 
@@ -289,7 +347,15 @@ cli.main()
     assert (done.returncode, done.stderr) == (130, "error: interrupted; nothing was written\n")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["devices", "--json"], *thorough([["devices"]])])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["inspect", str(artifact("peer-8da4w-fp32-emb4")), "--json"],
+        *thorough([["devices"], ["devices", "--json"]]),
+    ],
+    ids=lambda arguments: arguments[0],
+)
 def test_an_output_that_is_full_or_closed_is_no_traceback(arguments):
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "quatrain", *arguments]

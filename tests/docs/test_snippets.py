@@ -31,9 +31,12 @@ NEEDS_A_GPU = ("docs/gpu.md",)
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the pages name: models, their checkpoint and its program in both schemes."""
     folder = tmp_path_factory.mktemp("docs")
+    # Linears of few shapes, of which XNNPACK lowers one each.
+    tensors = tiny.float_tensors(n_layers=3, n_kv_heads=4, hidden_dim=64)
     tiny.write_hugging_face(
-        folder / "my-model", tiny.float_tensors(n_layers=4), num_hidden_layers=4
-    )
+        folder / "my-model", tensors,
+        num_hidden_layers=3, num_key_value_heads=4, intermediate_size=64,
+    )  # fmt: skip
     words = tokenizers.models.WordLevel({f"w{i}": i for i in range(272)}, unk_token="w0")
     tokenizer = tokenizers.Tokenizer(words)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()

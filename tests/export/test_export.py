@@ -12,6 +12,8 @@ from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.kernel_assignment import dequantize_fallbacks
+from quatrain.export.notes import notes_on
+from quatrain.export.xnnpack.positive_scales import RoundedAgain
 from quatrain.linear.int4 import compute_as
 from quatrain.program import open_program
 from quatrain.runtime.load import load_runner
@@ -101,14 +103,14 @@ def test_the_state_of_the_checkpoint_serves_both_schemes_unchanged(tmp_path):
 
 
 def test_metadata_for_the_text_runner(tmp_path):
-    checkpoint = write_checkpoint(tmp_path / "c", n_layers=1, bos_idx=1, eos_idx=[2, 5])
-    export_checkpoint(checkpoint, tmp_path / "m.pte", ExportOptions(max_seq_len=32))
+    checkpoint = write_checkpoint(tmp_path / "c", bos_idx=1, eos_idx=[2, 5])
+    export_checkpoint(checkpoint, tmp_path / "m.pte")
     metadata = open_program(tmp_path / "m.pte").metadata
     expected = {
         "get_bos_id": 1,
         "get_eos_ids": [2, 5],
-        "get_max_seq_len": 32,
-        "get_max_context_len": 32,
+        "get_max_seq_len": 64,
+        "get_max_context_len": 64,
         "get_vocab_size": 128,
         "use_kv_cache": True,
         "use_sdpa_with_kv_cache": True,
@@ -118,21 +120,18 @@ def test_metadata_for_the_text_runner(tmp_path):
 
 
 def test_token_0_may_end_a_text(tmp_path):
-    checkpoint = write_checkpoint(tmp_path / "c", n_layers=1, eos_idx=0)
-    export_checkpoint(checkpoint, tmp_path / "m.pte", ExportOptions(max_seq_len=32))
+    export_checkpoint(write_checkpoint(tmp_path / "c", eos_idx=0), tmp_path / "m.pte")
     assert open_program(tmp_path / "m.pte").metadata["get_eos_ids"] == 0
 
 
 def test_scales_that_xnnpack_rounds_are_mentioned(tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    checkpoint = write_checkpoint(tmp_path / "c", n_layers=1, **ONE_SHAPE)
-    file = checkpoint / "model.safetensors"
-    tensors = load_file(file)
-    tensors["output.scales"] *= 1.001
-    save_file(tensors, file)
-    report = export_checkpoint(checkpoint, tmp_path / "m.pte", ExportOptions(backend="xnnpack"))
-    assert any("bfloat16" in note for note in report.notes)
+    opened = open_checkpoint(write_checkpoint(tmp_path / "c", n_layers=1))
+    tensors = dict(opened.tensors)
+    for scales, mentioned in ((tensors["output.scales"].bfloat16().float(), False),
+                              (tensors["output.scales"] * 1.001, True)):  # fmt: skip
+        backbone = build_backbone(opened.config, tensors | {"output.scales": scales})
+        notes = notes_on(backbone, ExportOptions(backend="xnnpack"), RoundedAgain())
+        assert any("bfloat16" in note for note in notes) == mentioned
 
 
 REFUSED = {

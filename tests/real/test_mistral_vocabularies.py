@@ -19,6 +19,7 @@ from tests.support import gguf_files as ggufs
 from tests.support import sentencepiece_models as models
 from tests.support.cpp_tokenizer import cpp_tokenizer
 from tests.support.downloads import users_cache
+from tests.support.thorough import thorough
 
 from quatrain.atomic_files import cache_folder, whole_folder
 from quatrain.checkpoint.gguf.file import read_gguf
@@ -80,7 +81,7 @@ def test_sentencepiece(vocabularies, tmp_path, name):
         assert ours.decode(ids) == model.decode(ids)
 
 
-@pytest.mark.parametrize("name", ["tekken_240718.json", "tekken_240911.json"])
+@pytest.mark.parametrize("name", ["tekken_240911.json", *thorough(["tekken_240718.json"])])
 def test_tekken(vocabularies, tmp_path, name):
     stated = json.loads((vocabularies / name).read_bytes())
     first = stated["config"]["default_num_special_tokens"]

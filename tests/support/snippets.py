@@ -100,6 +100,8 @@ def _smaller(arguments: list[str]) -> list[str]:
         return [*arguments, "--kernel", "permute"]  # all of them run in tests/runtime/wgpu
     if arguments[0] == "quantize" and "--method" not in arguments:
         return [*arguments, "--method", "rtn"]
+    if arguments[0] == "evaluate" and "--stride" not in arguments:
+        return [*arguments, "--tokens", "48"]
     if arguments[0] == "run":
         return [*arguments, "--max-new-tokens", "9"]
     return arguments
