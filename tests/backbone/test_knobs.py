@@ -113,6 +113,17 @@ def test_a_tied_table_that_was_cut_too_far(output, tmp_path):
         ({"layer_types": ["other"] * 4}, "expected one of 'full_attention'"),
         ({"layer_types": ["conv"] * 4, "conv_L_cache": 1}, "reads no other token"),
         ({"layer_types": ["conv"] * 4, "num_kv_shared_layers": 1}, "layers that all attend"),
+        ({"per_layer_dim": 8, "apply_embedding": False}, "needs token ids"),
+        ({"global_rotary_planes": 0.5}, "expected at most 1, and use_hf_rope"),
+        ({"global_head_dim": 15}, "is odd"),
+        (
+            {
+                **SHARED,
+                "kv_shared_by_type": True,
+                "layer_types": ["full_attention"] * 3 + ["sliding_attention"],
+            },
+            "leaves no layer of sliding_attention with keys",
+        ),
         ({"act_fn": "relu"}, "expected one of 'silu'"),
         ({"pre_norm": False, "post_attention_norm": True}, "post_ffn_norm must be true"),
         ({"parallel_residual": True, "post_ffn_norm": True}, "with no norm or gate"),

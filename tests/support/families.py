@@ -63,6 +63,11 @@ SLIDING = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers":
 MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
 MROPE3 = MROPE | {"mrope_interleaved": True}
 GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 8, "num_hidden_layers": 4}
+GEMMA4 = {
+    "num_hidden_layers": 6, "head_dim": 16, "global_head_dim": 32, "sliding_window": 8,
+    "hidden_size_per_layer_input": 32, "vocab_size_per_layer_input": 96, "pad_token_id": 0,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+}  # fmt: skip
 LLAMA4 = {
     "num_hidden_layers": 4, "head_dim": 16, "intermediate_size": 64, "intermediate_size_mlp": 96,
     "num_local_experts": 4, "num_experts_per_tok": 1, "interleave_moe_layer_step": 2,
@@ -284,6 +289,15 @@ ROWS = {
                 "rope_freq_base_swa": config.rope_parameters["sliding_attention"]["rope_theta"],
             },
         ),
+    ),
+    "gemma4": Row(
+        "Gemma 4 text", "Gemma4",
+        GEMMA4 | {"num_kv_shared_layers": 3, "use_double_wide_mlp": True,
+                  "final_logit_softcapping": 30.0},
+        quantized=True, fuzzed=True,
+    ),
+    "gemma4 without per-layer embeddings": Row(
+        "Gemma 4 text", "Gemma4", GEMMA4 | {"hidden_size_per_layer_input": 0}
     ),
     "granite": Row(
         "Granite 3 dense", "Granite",

@@ -44,6 +44,9 @@ def with_random_weights(model: transformers.PreTrainedModel) -> transformers.Pre
         # Far enough from the usual 0 and 1 that a weight left out or misplaced shows.
         spread = 0.3 if parameter.dim() == 1 else parameter.shape[-1] ** -0.5
         torch.nn.init.normal_(parameter, 1.0 if parameter.dim() == 1 else 0.0, spread)
+    for name, buffer in model.named_buffers():
+        if name.endswith("layer_scalar"):
+            torch.nn.init.normal_(buffer, 1.0, 0.3)
     return model.eval().requires_grad_(False)
 
 

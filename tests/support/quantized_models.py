@@ -10,7 +10,15 @@ from tests.support import quantized_folders as folders
 
 from quatrain.quantize.methods.round_to_nearest import quantize_groups
 
-LINEARS = ("_proj.weight", "_linear.weight", ".w1.weight", ".w2.weight", ".w3.weight")
+LINEARS = (
+    "per_layer_input_gate.weight",
+    "_projection.weight",
+    "_proj.weight",
+    "_linear.weight",
+    ".w1.weight",
+    ".w2.weight",
+    ".w3.weight",
+)
 METHODS = ("gptq", "awq", "compressed-tensors")
 _HALF = {"gate_proj": 0, "up_proj": 1}
 

@@ -21,9 +21,9 @@ class Attention(nn.Module):
 
     def __init__(self, config: BackboneConfig, layer: Layer) -> None:
         super().__init__()
-        self.head_dim = config.head_dim
-        queries = config.n_heads * config.head_dim
-        keys = config.n_kv_heads * config.head_dim
+        self.head_dim = layer.head_dim
+        queries = config.n_heads * layer.head_dim
+        keys = config.n_kv_heads * layer.head_dim
         owns_keys = layer.kv_source is None
         self.wq = nn.Linear(config.dim, queries, bias=config.attention_qkv_bias)
         if owns_keys:
@@ -33,16 +33,21 @@ class Attention(nn.Module):
         self.norm_before_rope = config.qk_norm_before_rope
         self.q_norm_fn = self.k_norm_fn = None
         if layer.qk_norm:
-            self.q_norm_fn = _head_norm(config, queries)
+            self.q_norm_fn = _head_norm(config, layer, queries)
             if owns_keys:
-                self.k_norm_fn = _head_norm(config, keys)
+                self.k_norm_fn = _head_norm(config, layer, keys)
+        self.v_norm = (
+            RMSNorm(layer.head_dim, config.norm_eps, affine=False)
+            if config.use_v_norm and owns_keys
+            else None
+        )
         self.norm_whole = config.qk_norm_whole
         self.rotary = rotary_for(config) if layer.rope != "none" else None
         self.temperature = PositionTemperature(config) if layer.temperature else None
         self.scale_query = factor_or_none(_query_factor(config, layer))
         self.attend = CachedAttention(config, layer) if owns_keys else None
         self.o_norm = (
-            RMSNorm(config.head_dim, config.norm_eps, affine=False)
+            RMSNorm(layer.head_dim, config.norm_eps, affine=False)
             if config.use_attn_o_norm
             else None
         )
@@ -68,6 +73,8 @@ class Attention(nn.Module):
         else:
             k = self.wk(x).view(texts, length, -1, self.head_dim)
             v = self.wv(x).view(texts, length, -1, self.head_dim)
+            if self.v_norm is not None:
+                v = self.v_norm(v)
             q, k = self._normed_and_rotated(q, k, angles)
             attended = self.attend(self._scaled(q, start), k, v, start)
         if self.o_norm is not None:
@@ -123,9 +130,9 @@ class PositionTemperature(nn.Module):
         return self.factors.narrow(0, start, length)
 
 
-def _head_norm(config: BackboneConfig, channels: int) -> RMSNorm:
+def _head_norm(config: BackboneConfig, layer: Layer, channels: int) -> RMSNorm:
     """Of each head, or of all `channels` of a projection."""
-    width = channels if config.qk_norm_whole else config.head_dim
+    width = channels if config.qk_norm_whole else layer.head_dim
     return RMSNorm(width, config.norm_eps, config.qk_norm_affine)
 
 
@@ -133,5 +140,5 @@ def _query_factor(config: BackboneConfig, layer: Layer) -> float:
     """One number for all that scales queries, since softmax divides by sqrt(head_dim) anyhow."""
     factor = config.scale_query_by if layer.qk_norm else 1.0
     if config.attention_multiplier is not None:
-        factor *= config.attention_multiplier * config.head_dim**0.5
+        factor *= config.attention_multiplier * layer.head_dim**0.5
     return factor

@@ -11,6 +11,7 @@ from quatrain.backbone.model import Backbone, Block
 from quatrain.backbone.pruned_vocabulary import kept_rows
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
+from quatrain.linear.embedding import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
 from quatrain.linear.int8 import Int8DynActInt8WeightLinear
 from quatrain.linear.packing import is_int4
@@ -37,6 +38,7 @@ def build_backbone(
     max_seq_len: int | None = None,
     embedding_input: bool = False,
     hidden_output: bool = False,
+    blocks: bool = True,
     table_kinds: Mapping[str, str] | None = None,
 ) -> Backbone:
     """A float32 `Backbone` on the given tensors, its linears in `scheme`.
@@ -48,7 +50,8 @@ def build_backbone(
 
     `max_seq_len` is the context to make room for (the config's unless given). Embeddings are
     its input, or hidden states its output, where the config says so too. Tables of the whole
-    vocabulary are cut to the config's pruning maps. `table_kinds`: "int4", "int8" or "fp" by
+    vocabulary are cut to the config's pruning maps. Without `blocks` it has no layers.
+    `table_kinds`: "int4", "int8" or "fp" by
     "tok_embeddings" and "output", for tensors without values, by which they are told otherwise.
     Raises `InputError` where a tensor is
     missing, left over, or does not fit the config.
@@ -56,11 +59,16 @@ def build_backbone(
     config = replace(config, max_seq_len=max_seq_len or config.max_seq_len)
     embedding_input = embedding_input or not config.apply_embedding
     hidden_output = hidden_output or not config.apply_output
+    if embedding_input and config.per_layer_dim:
+        raise InputError(
+            "a model with an embedding for each layer (per_layer_dim) needs token ids, and cannot "
+            "have embeddings as its input"
+        )
     is_int4_table = _by_values if table_kinds is None else _by_kind(table_kinds)
     state = _state_for(config, tensors, embedding_input, hidden_output)
     state = _with_columns(state, group_size, is_int4_table)
     with torch.device("meta"):
-        backbone = Backbone(config, embedding_input, hidden_output)
+        backbone = Backbone(config, embedding_input, hidden_output, blocks)
     if _is_int8_output(state):
         output = {name: tensor for name, tensor in state.items() if name.startswith("output.")}
         transform_output_linear_for_pre_quantization(backbone, output, torch.float32)
@@ -70,6 +78,7 @@ def build_backbone(
     transform_linear_for_lora_after_quantization(backbone, state)
     if config.use_spin_quant:
         transform_down_projection_for_spinquant(backbone)
+    _quantize_per_layer_embeddings(backbone, state)
     if "tok_embeddings.scales" in state:
         bit_width, embedding_groups = _embedding_format(state, is_int4_table)
         transform_embedding_for_pre_quantization(
@@ -120,9 +129,14 @@ def _state_for(
         elif name.startswith("output."):
             state[name] = kept_rows(state[name], config.output_prune_map, config.vocab_size)
     state = _experts_apart(state)
-    filters = {name: tensor for name, tensor in state.items() if tensor.dim() == 3}
+    # Filters [channels, 1, taps] and a layer's own number [1] keep their shapes.
+    kept = {
+        name: tensor
+        for name, tensor in state.items()
+        if tensor.dim() == 3 or name.endswith(".layer_scalar.weight")
+    }
     sanitize_checkpoint_from_pre_quantization(state)
-    return state | filters  # of which each is [channels, 1, taps]
+    return state | kept
 
 
 def _by_values(name: str, weight: torch.Tensor) -> bool:
@@ -176,6 +190,22 @@ def _embedding_format(
     weight, scales = state["tok_embeddings.weight"], state["tok_embeddings.scales"]
     bit_width = 4 if is_int4_table("tok_embeddings", weight) else 8
     return bit_width, weight.shape[1] // scales.shape[1] if scales.dim() == 2 else None
+
+
+def _quantize_per_layer_embeddings(backbone: Backbone, state: dict[str, torch.Tensor]) -> None:
+    """That table is int4 where it is quantized, in groups of a size of its own."""
+    scales = state.get("per_layer.embeddings.scales")
+    if scales is None:
+        return
+    assert backbone.per_layer is not None
+    table = backbone.per_layer.embeddings
+    backbone.per_layer.embeddings = QuantizedGroupEmbedding(
+        table.num_embeddings,
+        table.embedding_dim,
+        group_size=table.embedding_dim // scales.shape[1],
+        bit_width=4,
+        device=table.weight.device,
+    )
 
 
 def _fill_zero_points(backbone: Backbone, state: dict[str, torch.Tensor]) -> None:

@@ -18,7 +18,8 @@ class Layer:
     `attention_window`: of the positions up to a token's own, which it attends to: all (None), those
     less than `size` back ("window", size), or those in its own block of `size` ("chunk", size).
     `kv_source`: the layer whose keys and values it reads instead of making its own; `shares_kv`:
-    whether others read its. `conv`: a gated short convolution is in attention's place.
+    whether others read its. `conv`: a gated short convolution is in attention's place. `head_dim`,
+    `hidden_dim`: the widths of its heads and of its feed-forward.
     """
 
     rope: Literal["global", "local", "none"]
@@ -29,6 +30,8 @@ class Layer:
     shares_kv: bool
     moe: bool
     conv: bool
+    head_dim: int
+    hidden_dim: int
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,10 @@ class BackboneConfig:
     rope_linear_factor: float = 1.0  # positions count as if divided by it
     local_rope_theta: float | None = None  # of sliding-window layers, unscaled
     no_rope_layer_interval: int | None = None  # every such layer goes without
+    # Of layers without a window (Gemma 4): the width of their heads, and the part of all planes
+    # that turns, the first ones, as fast as they do where all turn.
+    global_head_dim: int | None = None
+    global_rotary_planes: float = 1.0
 
     # Attention.
     attention_qkv_bias: bool = False
@@ -82,7 +89,10 @@ class BackboneConfig:
     attn_logit_softcapping: float | None = None
     use_attn_o_norm: bool = False
     use_attn_o_gate: bool = False
+    use_v_norm: bool = False  # a scaleless RMS norm of each value head
     num_kv_shared_layers: int = 0
+    # Of layers with and without a window each reads the last of its own kind before them.
+    kv_shared_by_type: bool = False
     # `sliding_window` is that of the layers that `layer_types` calls so (all, if it is absent).
     sliding_window: int | None = None
     layer_types: tuple[LayerType, ...] | None = None
@@ -99,6 +109,7 @@ class BackboneConfig:
     act_fn: Literal["silu", "gelu", "gelu_approx", "relu2"] = "silu"
     feed_forward_gate: bool = True  # without, there is no w3
     feed_forward_bias: bool = False  # of w1, w2 and w3, not of experts
+    double_wide_shared_ffn: bool = False  # of layers that read another's keys
     use_spin_quant: bool = False  # a Hadamard rotation before each w2
     pre_norm: bool = True  # norms of what attention and feed-forward read
     parallel_residual: bool = False  # both read the same norm of the stream
@@ -107,6 +118,9 @@ class BackboneConfig:
     use_ffn_learnable_scales: bool = False
     use_residual_gate: bool = False
     residual_multiplier: float = 1.0
+    # An embedding for each layer, of this width, which joins the stream at the layer's end.
+    per_layer_dim: int = 0
+    use_layer_scalar: bool = False  # what a layer gives is multiplied by a number of its own
     # Mixture of experts in every `interleave_moe_layer_step`-th layer, if there are experts.
     num_experts: int = 0
     num_activated_experts: int = 1
@@ -149,7 +163,8 @@ class BackboneConfig:
         slides = self.sliding_window is not None and (
             self.layer_types is None or self.layer_types[index] == "sliding_attention"
         )
-        first_shared = self.n_layers - self.num_kv_shared_layers
+        kv_source, shares_kv = self._shared_keys(index)
+        wide = kv_source is not None and self.double_wide_shared_ffn
         return Layer(
             rope="none"
             if not has_rope
@@ -163,11 +178,25 @@ class BackboneConfig:
             and (self.attn_temperature_with_rope or not has_rope)
             and self.max_seq_len >= self.floor_scale,
             attention_window=self._attention_window(slides, has_rope),
-            kv_source=first_shared - 1 if index >= first_shared else None,
-            shares_kv=index == first_shared - 1 and self.num_kv_shared_layers > 0,
+            kv_source=kv_source,
+            shares_kv=shares_kv,
             moe=self.num_experts > 0 and (index + 1) % self.interleave_moe_layer_step == 0,
             conv=conv,
+            head_dim=self.head_dim if slides else self.global_head_dim or self.head_dim,
+            hidden_dim=self.hidden_dim * (2 if wide else 1),
         )
+
+    def _shared_keys(self, index: int) -> tuple[int | None, bool]:
+        """(the layer whose keys and values layer `index` reads, if any, whether others read its)"""
+        first = self.n_layers - self.num_kv_shared_layers
+        if first == self.n_layers:
+            return None, False
+        kinds = self.layer_types if self.kv_shared_by_type else None
+        kind = kinds[index] if kinds else None
+        before = [each for each in range(first) if not kinds or kinds[each] == kind]
+        if index >= first:
+            return before[-1], False
+        return None, index == before[-1]
 
     def _attention_window(
         self, slides: bool, has_rope: bool

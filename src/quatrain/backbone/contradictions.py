@@ -12,6 +12,21 @@ def contradictions(config: BackboneConfig) -> Iterator[str]:
     yield from _of_experts(config)
     yield from _of_vocabulary(config)
     yield from _of_shared_keys(config)
+    yield from _of_per_layer_embeddings(config)
+
+
+def _of_per_layer_embeddings(config: BackboneConfig) -> Iterator[str]:
+    if config.per_layer_dim and (not config.apply_embedding or config.input_prune_map):
+        yield "per_layer_dim needs token ids: apply_embedding true, and no input_prune_map"
+    if config.global_rotary_planes > 1 or (
+        config.global_rotary_planes < 1 and not config.use_hf_rope
+    ):
+        yield (
+            f"global_rotary_planes is {config.global_rotary_planes}, expected at most 1, and "
+            "use_hf_rope"
+        )
+    if (config.global_head_dim or 0) % 2:
+        yield f"global_head_dim {config.global_head_dim} is odd; rotary embedding needs even"
 
 
 def _of_attention(config: BackboneConfig) -> Iterator[str]:
@@ -101,6 +116,16 @@ def _of_shared_keys(config: BackboneConfig) -> Iterator[str]:
     if kv_source == config.n_layers - 1:
         return
     kinds = config.layer_types
+    if config.kv_shared_by_type:
+        missing = sorted(
+            {*(kinds or ())[kv_source + 1 :]}.difference((kinds or ())[: kv_source + 1])
+        )
+        if missing:
+            yield (
+                f"num_kv_shared_layers {config.num_kv_shared_layers} leaves no layer of "
+                f"{missing[0]} with keys, which kv_shared_by_type lets others read"
+            )
+        return
     if config.sliding_window is not None and kinds is not None:
         for index in range(kv_source + 1, config.n_layers):
             if kinds[index] != kinds[kv_source]:

@@ -1,5 +1,6 @@
 """The gated feed-forward block (Shazeer, 2020), alone and as a mixture of experts."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -29,19 +30,21 @@ _ACTIVATIONS = {
 }
 
 
+def activation(config: BackboneConfig) -> Callable[[torch.Tensor], torch.Tensor]:
+    return _ACTIVATIONS[config.act_fn]
+
+
 class FeedForward(nn.Module):
     """`w2(act(w1(x)) * w3(x))`, or `w2(act(w1(x)))` without a gate: x [1, T, dim] through
-    hidden_dim and back. `hidden_dim`: of an expert, which has no bias."""
+    hidden_dim and back."""
 
-    def __init__(self, config: BackboneConfig, hidden_dim: int | None = None) -> None:
+    def __init__(self, config: BackboneConfig, hidden_dim: int, bias: bool) -> None:
         super().__init__()
-        bias = config.feed_forward_bias and hidden_dim is None
-        hidden_dim = hidden_dim or config.hidden_dim
         self.w1 = nn.Linear(config.dim, hidden_dim, bias=bias)
         self.w2 = nn.Linear(hidden_dim, config.dim, bias=bias)
         gated = config.feed_forward_gate
         self.w3 = nn.Linear(config.dim, hidden_dim, bias=bias) if gated else None
-        self.activate = _ACTIVATIONS[config.act_fn]
+        self.activate = activation(config)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         hidden = self.activate(self.w1(x))

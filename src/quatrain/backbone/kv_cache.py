@@ -25,7 +25,7 @@ class CachedAttention(nn.Module):
         self.attention_window = layer.attention_window
         self.shares_kv = layer.shares_kv
         self.soft_cap = config.attn_logit_softcapping
-        self.head_shape = config.n_kv_heads, config.head_dim
+        self.head_shape = config.n_kv_heads, layer.head_dim
         for name in ("k_cache", "v_cache"):
             self.register_buffer(name, None, persistent=False)
         self.make_room(1, config.max_seq_len, dtype)

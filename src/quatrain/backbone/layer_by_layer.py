@@ -1,7 +1,6 @@
 """A backbone in floating point, computed layer by layer: the weights of one are in memory."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import torch
 
@@ -28,8 +27,7 @@ class LayerByLayer:
     ) -> None:
         self.config, self.tensors = config, tensors
         of_ends = {name: tensors[name] for name in tensors if not name.startswith("layers.")}
-        without_layers = replace(config, n_layers=0)
-        self.ends = build_backbone(without_layers, of_ends, hidden_output=hidden_output)
+        self.ends = build_backbone(config, of_ends, hidden_output=hidden_output, blocks=False)
         self._local_rope = Rope(config, local=True) if config.local_rope_theta else None
         self._shared: dict[int, CachedAttention] = {}
 
@@ -43,12 +41,13 @@ class LayerByLayer:
                 self._shared[index] = attend
         return block
 
-    def run(self, block: Block, x: torch.Tensor) -> torch.Tensor:
-        """What `block`, which was loaded, makes of the residual stream x [B, T, dim]."""
+    def run(self, block: Block, x: torch.Tensor, own: torch.Tensor | None = None) -> torch.Tensor:
+        """What `block`, which was loaded, makes of the residual stream x [B, T, dim], and of its
+        `own` input, of the ends' `own_inputs`, where it has one."""
         rope = self._local_rope if block.rope == "local" else self.ends.rope
         assert rope is not None
         source = None if block.kv_source is None else self._shared[block.kv_source]
-        return block(x, rope(0, x.shape[1]), 0, source)
+        return block(x, rope(0, x.shape[1]), 0, source, own)
 
     @torch.inference_mode()
     def hidden(
@@ -57,7 +56,9 @@ class LayerByLayer:
         """The normed hidden states [B, T, dim] of `tokens` int64 [B, T], each text from an empty
         context; `advance` hears what part of the layers is done."""
         x = self.ends.embed(tokens)
+        own = self.ends.own_inputs(tokens, x)
         for index in range(self.config.n_layers):
-            x = self.run(self.load(index, *tokens.shape), x)
+            block = self.load(index, *tokens.shape)
+            x = self.run(block, x, own[index] if own else None)
             advance((index + 1) / self.config.n_layers)
         return self.ends.norm(x)

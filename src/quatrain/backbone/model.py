@@ -1,5 +1,6 @@
 """A Llama-family decoder, in Meta's parameter names, with its KV cache inside."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -11,11 +12,14 @@ from quatrain.backbone.feed_forward import FeedForward
 from quatrain.backbone.kv_cache import CachedAttention
 from quatrain.backbone.moe import MixtureOfExperts
 from quatrain.backbone.norm import InputScaledNorm, RMSNorm, stream_norm
+from quatrain.backbone.per_layer import LayerScalar, PerLayerBranch, PerLayerInputs
 from quatrain.backbone.pruned_vocabulary import ExpandLogits, embedding_rows, output_rows
 from quatrain.backbone.residual import GatedResidual
 from quatrain.backbone.rope import Rope
 from quatrain.backbone.scaling import SoftCap, factor_or_none
 from quatrain.backbone.short_conv import ShortConv
+
+OwnInputs = Sequence[torch.Tensor] | None  # of each layer, where it has one besides the stream
 
 
 class Block(nn.Module):
@@ -32,7 +36,7 @@ class Block(nn.Module):
         self.kv_source = layer.kv_source
         self.attention = None if layer.conv else Attention(config, layer)
         self.conv = ShortConv(config) if layer.conv else None
-        self.feed_forward = MixtureOfExperts(config) if layer.moe else FeedForward(config)
+        self.feed_forward = _feed_forward(config, layer)
         self.attention_norm = stream_norm(config) if config.pre_norm else None
         parallel = config.parallel_residual
         self.ffn_norm = stream_norm(config) if config.pre_norm and not parallel else None
@@ -41,6 +45,8 @@ class Block(nn.Module):
         self.scale_branch = factor_or_none(config.residual_multiplier)
         self.add_attn = GatedResidual(config.dim) if config.use_residual_gate else None
         self.add_ffn = GatedResidual(config.dim) if config.use_residual_gate else None
+        self.per_layer = PerLayerBranch(config) if config.per_layer_dim else None
+        self.layer_scalar = LayerScalar() if config.use_layer_scalar else None
 
     def forward(
         self,
@@ -48,8 +54,10 @@ class Block(nn.Module):
         angles: tuple[torch.Tensor, ...],
         start: int,
         kv_source: CachedAttention | None = None,
+        per_layer: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """x [B, T, dim] and the rest as for `Attention`; returns [B, T, dim]."""
+        """x [B, T, dim] and the rest as for `Attention`, `per_layer` [B, T, per_layer_dim] where
+        there is such; returns [B, T, dim]."""
         normed = x if self.attention_norm is None else self.attention_norm(x)
         if self.attention is not None:
             branch = self.attention(normed, angles, start, kv_source)
@@ -60,7 +68,11 @@ class Block(nn.Module):
         if not self.parallel:
             normed = x if self.ffn_norm is None else self.ffn_norm(x)
         branch = self.feed_forward(normed)
-        return self._add(x, branch, self.post_ffn_norm, self.add_ffn)
+        x = self._add(x, branch, self.post_ffn_norm, self.add_ffn)
+        if self.per_layer is not None:
+            assert per_layer is not None
+            x = x + self.per_layer(x, per_layer)
+        return x if self.layer_scalar is None else self.layer_scalar(x)
 
     def _add(
         self,
@@ -74,6 +86,12 @@ class Block(nn.Module):
         if self.scale_branch is not None:
             branch = self.scale_branch(branch)
         return x + branch if residual is None else residual(x, branch)
+
+
+def _feed_forward(config: BackboneConfig, layer: Layer) -> nn.Module:
+    if layer.moe:
+        return MixtureOfExperts(config)
+    return FeedForward(config, layer.hidden_dim, config.feed_forward_bias)
 
 
 def _post_norms(config: BackboneConfig) -> tuple[nn.Module | None, nn.Module | None]:
@@ -94,16 +112,21 @@ class Backbone(nn.Module):
     `embedding_input`: takes [1, T, dim] embeddings in place of token ids (no tok_embeddings),
     as the layers see them: what params.json does to embeddings, such as normalizing or scaling
     them, is then their maker's part.
-    `hidden_output`: gives the final normed hidden states (no output linear).
+    `hidden_output`: gives the final normed hidden states (no output linear). Without `blocks` it
+    is what lies around the layers alone.
     """
 
     def __init__(
-        self, config: BackboneConfig, embedding_input: bool = False, hidden_output: bool = False
+        self,
+        config: BackboneConfig,
+        embedding_input: bool = False,
+        hidden_output: bool = False,
+        blocks: bool = True,
     ) -> None:
         super().__init__()
         self.config = config
-        plans = [config.layer(index) for index in range(config.n_layers)]
-        self.tok_embeddings = self.tok_norm = self.scale_embedding = None
+        plans = [config.layer(index) for index in range(config.n_layers if blocks else 0)]
+        self.tok_embeddings = self.tok_norm = self.scale_embedding = self.per_layer = None
         if not embedding_input:
             # Of an empty table: to draw a random one on the meta device imports the compiler.
             table = torch.empty(embedding_rows(config), config.dim)
@@ -111,6 +134,7 @@ class Backbone(nn.Module):
             if config.normalize_tok_embeddings:
                 self.tok_norm = RMSNorm(config.dim, config.norm_eps, affine=False)
             self.scale_embedding = factor_or_none(config.embedding_scale_factor)
+            self.per_layer = PerLayerInputs(config) if config.per_layer_dim else None
         self.layers = nn.ModuleList(Block(config, plan) for plan in plans)
         self.norm = stream_norm(config)
         self.output = self.output_intermediate = self.expand = None
@@ -145,26 +169,39 @@ class Backbone(nn.Module):
 
     def hidden(self, tokens: torch.Tensor, start: int) -> torch.Tensor:
         """The normed hidden states [1, T, dim] of T tokens from position `start` onwards."""
-        return self.norm(self.run_layers(self.embed(tokens), start))
+        x = self.embed(tokens)
+        return self.norm(self.run_layers(x, start, own=self.own_inputs(tokens, x)))
 
     def run_layers(
-        self, x: torch.Tensor, start: int, first: int = 0, end: int | None = None
+        self,
+        x: torch.Tensor,
+        start: int,
+        first: int = 0,
+        end: int | None = None,
+        own: OwnInputs = None,
     ) -> torch.Tensor:
-        """What the layers from `first` to before `end` make of the input x [1, T, dim]."""
+        """What the layers from `first` to before `end` make of the input x [1, T, dim], and of
+        what each layer gets besides, of `own_inputs`."""
         length = x.shape[1]
         torch._check(start >= 0)
         torch._check(start + length <= self.config.max_seq_len)
         angles = self.rope(start, length)
         local = angles if self.local_rope is None else self.local_rope(start, length)
-        for layer in self.layers[first:end]:
+        every = own or [None] * len(self.layers)
+        for layer, of_layer in zip(self.layers[first:end], every[first:end], strict=True):
             cache = None if layer.kv_source is None else self._cache_of(cast(int, layer.kv_source))
-            x = layer(x, local if layer.rope == "local" else angles, start, cache)
+            x = layer(x, local if layer.rope == "local" else angles, start, cache, of_layer)
         return x
 
     def _cache_of(self, layer: int) -> CachedAttention:
         attention = cast(Block, self.layers[layer]).attention
         assert attention is not None and attention.attend is not None
         return attention.attend
+
+    def own_inputs(self, tokens: torch.Tensor, x: torch.Tensor) -> OwnInputs:
+        """What each layer gets besides the stream, [1, T, per_layer_dim] each, of tokens int64
+        [1, T] and what the first layer sees of them; None where layers get nothing else."""
+        return None if self.per_layer is None else self.per_layer(tokens, x).unbind(2)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """What the first layer sees, [1, T, dim]."""

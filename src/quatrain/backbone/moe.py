@@ -40,10 +40,12 @@ class MixtureOfExperts(nn.Module):
         places = torch.arange(config.num_experts, 0, -1, device="cpu").float()
         self.register_buffer("places_from_the_end", places, persistent=False)
         self.experts = nn.ModuleList(
-            FeedForward(config, config.expert_dim) for _ in range(config.num_experts)
+            FeedForward(config, config.expert_dim, bias=False) for _ in range(config.num_experts)
         )
         shared = config.use_shared_expert
-        self.shared_expert = FeedForward(config, config.expert_dim) if shared else None
+        self.shared_expert = (
+            FeedForward(config, config.expert_dim, bias=False) if shared else None
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         scores = self.scores(x)

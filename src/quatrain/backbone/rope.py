@@ -15,7 +15,8 @@ class Rope(nn.Module):
     Each table is [max_seq_len, head_dim / 2] for the interleaved layout, where planes that are not
     rotated have an angle of 0; for the half-split layout the same columns stand twice,
     [max_seq_len, rotated]; `rotated` is head_dim times `partial_rotary_factor`. `local`: the
-    tables of sliding-window layers.
+    tables of sliding-window layers. Of others (Gemma 4) the planes after the first
+    `global_rotary_planes` of all do not turn.
     """
 
     cos: torch.Tensor
@@ -27,9 +28,12 @@ class Rope(nn.Module):
         theta = config.rope_theta
         if local and config.local_rope_theta:
             theta = config.local_rope_theta
-        frequencies = _frequencies(config, theta)
+        width = config.head_dim if local else config.global_head_dim or config.head_dim
+        frequencies = _frequencies(config, theta, width)
         if not local:
             frequencies = _scaled(frequencies, config)
+            turning = int(config.global_rotary_planes * width // 2)
+            frequencies[turning:] = 0.0
         angles = torch.outer(torch.arange(config.max_seq_len, device="cpu").float(), frequencies)
         if config.use_hf_rope:
             angles = torch.cat((angles, angles), dim=-1)
@@ -37,7 +41,7 @@ class Rope(nn.Module):
         for name, table in (("cos", angles.cos()), ("sin", angles.sin())):
             table = table if factor == 1.0 else table * factor
             if not config.use_hf_rope:
-                rest = config.head_dim // 2 - table.shape[1]
+                rest = width // 2 - table.shape[1]
                 table = F.pad(table, (0, rest), value=1.0 if name == "cos" else 0.0)
             self.register_buffer(name, table, persistent=False)
 
@@ -94,9 +98,9 @@ def _rotate_halves(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tor
     return turned.to(x.dtype)
 
 
-def _frequencies(config: BackboneConfig, theta: float) -> torch.Tensor:
-    """Radians per position for each of the rotated / 2 planes, float32."""
-    rotated = int(config.head_dim * config.partial_rotary_factor)
+def _frequencies(config: BackboneConfig, theta: float, width: int) -> torch.Tensor:
+    """Radians per position for each of the rotated / 2 planes of heads of `width`, float32."""
+    rotated = int(width * config.partial_rotary_factor)
     exponents = torch.arange(0, rotated, 2, device="cpu").float() / rotated
     return 1.0 / theta**exponents
 

@@ -15,6 +15,9 @@ layers.{i}.feed_forward.{w1,w3}.weight      [hidden_dim, dim] (gate, up); w1 alo
                                             feed_forward_gate
 layers.{i}.feed_forward.w2.weight           [dim, hidden_dim] (down)
 layers.{i}.feed_forward.{w1,w2,w3}.bias     with feed_forward_bias
+layers.{i}.per_layer.{gate,projection}.weight  [per_layer_dim, dim], [dim, per_layer_dim]
+layers.{i}.per_layer.norm.weight            [dim]
+layers.{i}.layer_scalar.weight              [1], with use_layer_scalar
   in a mixture of experts, in place of these three:
 layers.{i}.feed_forward.experts.{w1,w3}.weight   [num_experts, expert_dim, dim]
 layers.{i}.feed_forward.experts.w2.weight        [num_experts, dim, expert_dim]
@@ -27,6 +30,9 @@ layers.{i}.post_attention_norm.weight       [dim], with post_attention_norm
 layers.{i}.post_ffn_norm.weight             [dim], with post_ffn_norm or use_ffn_learnable_scales
 layers.{i}.{add_attn,add_ffn}.gate          [dim], with use_residual_gate
 norm.weight                                 [dim]
+per_layer.embeddings.weight                 [vocab_size, n_layers * per_layer_dim]
+per_layer.projection.weight                 [n_layers * per_layer_dim, dim]
+per_layer.norm.weight                       [per_layer_dim]
 output_intermediate.weight                  [output_linear_intermediate_dim, dim]
 tok_embeddings.weight                       [vocab_size, dim], or the rows of input_prune_map
 output.weight                               [vocab_size, dim or the intermediate dim], or the
@@ -46,6 +52,8 @@ def linear_shapes(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
     }
     if config.apply_output and config.output_linear_intermediate_dim:
         shapes["output_intermediate"] = (config.output_linear_intermediate_dim, config.dim)
+    if config.per_layer_dim:
+        shapes["per_layer.projection"] = (config.n_layers * config.per_layer_dim, config.dim)
     return shapes
 
 
@@ -56,6 +64,8 @@ def vector_shapes(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
         for index in range(config.n_layers)
         for name, shape in _layer_vectors(config, config.layer(index)).items()
     }
+    if config.per_layer_dim:
+        shapes["per_layer.norm.weight"] = (config.per_layer_dim,)
     return shapes | _norm("norm", config)
 
 
@@ -63,6 +73,12 @@ def embedding_shapes(config: BackboneConfig) -> list[tuple[int, int]]:
     """The shapes that `tok_embeddings.weight` may have: whole, or pruned already."""
     rows = dict.fromkeys((config.vocab_size, embedding_rows(config)))
     return [(count, config.dim) for count in rows]
+
+
+def per_layer_shapes(config: BackboneConfig) -> list[tuple[int, int]]:
+    """The shape that `per_layer.embeddings.weight` may have; none where there is no such table."""
+    width = config.n_layers * config.per_layer_dim
+    return [(config.vocab_size, width)] if config.per_layer_dim else []
 
 
 def output_shapes(config: BackboneConfig) -> list[tuple[int, int]]:
@@ -73,8 +89,11 @@ def output_shapes(config: BackboneConfig) -> list[tuple[int, int]]:
 
 def _layer_linears(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
     shapes = _convolution(config) if layer.conv else _attention(config, layer)
+    if config.per_layer_dim:
+        shapes["per_layer.gate"] = (config.per_layer_dim, config.dim)
+        shapes["per_layer.projection"] = (config.dim, config.per_layer_dim)
     if not layer.moe:
-        dense = _feed_forward("feed_forward", config.dim, config.hidden_dim)
+        dense = _feed_forward("feed_forward", config.dim, layer.hidden_dim)
         if not config.feed_forward_gate:
             del dense["feed_forward.w3"]
         return shapes | dense
@@ -86,7 +105,7 @@ def _layer_linears(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
 
 
 def _attention(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
-    queries, keys = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    queries, keys = config.n_heads * layer.head_dim, config.n_kv_heads * layer.head_dim
     shapes: dict[str, tuple[int, ...]] = {"attention.wq": (queries, config.dim)}
     if layer.kv_source is None:
         shapes["attention.wk"] = shapes["attention.wv"] = (keys, config.dim)
@@ -127,7 +146,7 @@ def _layer_vectors(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
     else:
         shapes |= _attention_biases(config, layer)
     if config.feed_forward_bias and not layer.moe:
-        hidden = (config.hidden_dim,)
+        hidden = (layer.hidden_dim,)
         shapes["feed_forward.w1.bias"] = hidden
         if config.feed_forward_gate:
             shapes["feed_forward.w3.bias"] = hidden
@@ -135,15 +154,19 @@ def _layer_vectors(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
     if layer.qk_norm and config.qk_norm_affine:
         whole = config.qk_norm_whole
         queries, keys = (config.n_heads, config.n_kv_heads) if whole else (1, 1)
-        shapes["attention.q_norm_fn.weight"] = (queries * config.head_dim,)
+        shapes["attention.q_norm_fn.weight"] = (queries * layer.head_dim,)
         if layer.kv_source is None:
-            shapes["attention.k_norm_fn.weight"] = (keys * config.head_dim,)
+            shapes["attention.k_norm_fn.weight"] = (keys * layer.head_dim,)
     if config.post_attention_norm:
         shapes["post_attention_norm.weight"] = stream
     if config.post_ffn_norm or config.use_ffn_learnable_scales:
         shapes["post_ffn_norm.weight"] = stream
     if config.use_residual_gate:
         shapes["add_attn.gate"] = shapes["add_ffn.gate"] = stream
+    if config.per_layer_dim:
+        shapes["per_layer.norm.weight"] = stream
+    if config.use_layer_scalar:
+        shapes["layer_scalar.weight"] = (1,)
     if layer.moe:
         shapes["feed_forward.router.weight"] = (config.num_experts, config.dim)
     return shapes
@@ -152,9 +175,9 @@ def _layer_vectors(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
 def _attention_biases(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     if config.attention_qkv_bias:
-        shapes["attention.wq.bias"] = (config.n_heads * config.head_dim,)
+        shapes["attention.wq.bias"] = (config.n_heads * layer.head_dim,)
         if layer.kv_source is None:
-            keys = (config.n_kv_heads * config.head_dim,)
+            keys = (config.n_kv_heads * layer.head_dim,)
             shapes["attention.wk.bias"] = shapes["attention.wv.bias"] = keys
     if config.attention_output_bias:
         shapes["attention.wo.bias"] = (config.dim,)

@@ -8,7 +8,6 @@ import torch
 from quatrain.backbone.config import BackboneConfig
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.layout import (
-    EMBEDDING,
     OUTPUT,
     check_layer_count,
     check_names,
@@ -16,6 +15,7 @@ from quatrain.checkpoint.layout import (
     check_tables,
     linear_shapes,
     optional_tables,
+    table_shapes,
     vector_shapes,
 )
 from quatrain.errors import InputError
@@ -33,7 +33,7 @@ def check_structure(
     """The linears' group size. Raises `InputError` naming what does not fit the layout."""
     check_layer_count(config, stored, source)
     linears, vectors = linear_shapes(config), vector_shapes(config)
-    tables = {EMBEDDING, OUTPUT}
+    tables = table_shapes(config).keys()
     required = {f"{name}.weight" for name in tables - optional_tables(config)} | set(vectors)
     required |= {f"{name}.{part}" for name in linears for part in ("weight", "scales")}
     optional = {f"{name}.zeros" for name in (*linears, *tables)}
@@ -57,7 +57,8 @@ def check_structure(
         _check_adaptor(stored, name, shape, source)
     _check_table(stored, OUTPUT, [group_size], source)
     # An embedding's groups may be of another size than the linears'.
-    _check_table(stored, EMBEDDING, list(GROUP_SIZES), source)
+    for name in tables - {OUTPUT}:
+        _check_table(stored, name, list(GROUP_SIZES), source)
     return group_size
 
 

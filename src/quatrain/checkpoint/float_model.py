@@ -11,14 +11,13 @@ import torch
 from quatrain.backbone.config import BackboneConfig
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.layout import (
-    EMBEDDING,
-    OUTPUT,
     check_layer_count,
     check_names,
     check_shapes,
     check_tables,
     float_shapes,
     optional_tables,
+    table_shapes,
 )
 from quatrain.tokenizer import Tokenizer
 from quatrain.tokenizer.end_tokens import eos_idx_of
@@ -70,7 +69,7 @@ def checked(model: FloatModel) -> FloatModel:
     check_layer_count(model.config, stored, source)
     expected = float_shapes(model.config)
     optional = {f"{name}.weight" for name in optional_tables(model.config)}
-    tables = {f"{EMBEDDING}.weight", f"{OUTPUT}.weight"}
+    tables = {f"{name}.weight" for name in table_shapes(model.config)}
     check_names(stored, set(expected) | tables - optional, optional, source)
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     check_shapes(shapes, expected, source)

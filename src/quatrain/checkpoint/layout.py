@@ -11,12 +11,14 @@ from quatrain.backbone.tensor_shapes import (
     embedding_shapes,
     linear_shapes,
     output_shapes,
+    per_layer_shapes,
     vector_shapes,
 )
 from quatrain.errors import InputError
 
 EMBEDDING = "tok_embeddings"
 OUTPUT = "output"
+PER_LAYER = "per_layer.embeddings"  # of models that have an embedding for each layer
 
 # Buffers that some files carry and every model computes for itself: frequencies, and the causal
 # mask of older attention. With what sees or hears (`hugging_face.multimodal`), which the notes
@@ -35,8 +37,10 @@ def float_shapes(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
 
 
 def table_shapes(config: BackboneConfig) -> dict[str, list[tuple[int, int]]]:
-    """The shapes that the embedding's and the output's weight may have, by module name."""
-    return {EMBEDDING: embedding_shapes(config), OUTPUT: output_shapes(config)}
+    """The shapes that the weight of each table, an embedding or the output, may have, by module
+    name."""
+    tables = {EMBEDDING: embedding_shapes(config), OUTPUT: output_shapes(config)}
+    return tables | ({PER_LAYER: per_layer_shapes(config)} if config.per_layer_dim else {})
 
 
 def optional_tables(config: BackboneConfig) -> set[str]:
@@ -83,7 +87,7 @@ def check_shapes(
 
 
 def check_tables(found: Mapping[str, tuple[int, ...]], config: BackboneConfig, source: str) -> None:
-    """Raise `InputError` where the embedding or the output in `found` has an impossible shape."""
+    """Raise `InputError` where a table in `found` has an impossible shape."""
     for name, shapes in table_shapes(config).items():
         _check_shape(found, f"{name}.weight", shapes, source)
 

@@ -29,9 +29,10 @@ class SchemeSensitivity:
         backbone.make_room(*tokens.shape)
         self._switch(())
         x = backbone.embed(tokens)
-        self._inputs = [x]
+        own = backbone.own_inputs(tokens, x)
+        self._tokens, self._inputs = tokens, [x]
         for index in range(len(backbone.layers)):
-            x = backbone.run_layers(x, 0, index, index + 1)
+            x = backbone.run_layers(x, 0, index, index + 1, own)
             self._inputs.append(x)
         self._wanted = self._log_probabilities(x)
 
@@ -62,8 +63,11 @@ class SchemeSensitivity:
             linear.arithmetic = VULKAN_ARITHMETIC if name in dynamic else _FLOATING
 
     def _divergence(self, first: int) -> float:
-        found = self._log_probabilities(self._backbone.run_layers(self._inputs[first], 0, first))
-        return max(0.0, float(kl_divergence(self._wanted, found).mean()))
+        """With the linears switched from layer `first` on, or, at -1, before the layers."""
+        own = self._backbone.own_inputs(self._tokens, self._inputs[0])
+        first = max(first, 0)
+        x = self._backbone.run_layers(self._inputs[first], 0, first, own=own)
+        return max(0.0, float(kl_divergence(self._wanted, self._log_probabilities(x)).mean()))
 
     def _log_probabilities(self, x: torch.Tensor) -> torch.Tensor:
         return self._backbone.logits(self._backbone.norm(x)).log_softmax(-1)

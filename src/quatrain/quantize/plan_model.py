@@ -4,7 +4,7 @@ import torch
 
 from quatrain.checkpoint.files.safetensors import TensorSpec
 from quatrain.checkpoint.float_model import FloatModel
-from quatrain.checkpoint.layout import EMBEDDING, OUTPUT, linear_shapes, vector_shapes
+from quatrain.checkpoint.layout import EMBEDDING, OUTPUT, PER_LAYER, linear_shapes, vector_shapes
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES, Scheme
 from quatrain.quantize.methods.q4_0 import GROUP_SIZE as Q4_0_GROUP_SIZE
@@ -24,7 +24,8 @@ def plan_model(
     """The plan for embedding, layers and output, in the order in which they are written.
 
     The linears of the layers become int4. 'keep' is int4 for the output layer; for the embedding
-    it is int4 too, but int8 with rtn, unless the file holds it as int4 in such groups already. An
+    it is int4 too, but int8 with rtn, unless the file holds it as int4 in such groups already. A
+    table of an embedding for each layer becomes int4, with 'fp' for the embedding it stays. An
     output layer that is tied to the embedding gets integers of its own, which, but with rtn, are
     the embedding's where both are int4. Raises `InputError` where the group size does not divide a
     tensor's input features.
@@ -49,6 +50,9 @@ def plan_model(
     for name in linear_shapes(config):
         in_layer = name.startswith("layers.")
         add("layers", "int4", f"{name}.weight", f"{name}.weight", rounding if in_layer else "rtn")
+    if config.per_layer_dim:
+        kind = "fp" if embedding == "fp" else "int4"
+        add("layers", kind, f"{PER_LAYER}.weight", f"{PER_LAYER}.weight", "rtn")
     for name in vector_shapes(config):
         add("layers", "fp", name, name, rounding)
     if output_source in stored and config.apply_output:

@@ -94,14 +94,16 @@ def _ranges(model: FloatModel, ids: list[int], linears: set[str]) -> dict[str, t
         return note
 
     layers = LayerByLayer(model.config, model.tensors)
-    x = layers.ends.embed(torch.tensor([ids]))
+    tokens = torch.tensor([ids])
+    x = layers.ends.embed(tokens)
+    own = layers.ends.own_inputs(tokens, x)
     for index in range(model.config.n_layers):
         block = layers.load(index, 1, len(ids))
         for name, module in block.named_modules():
             linear = f"layers.{index}." + re.sub(r"\.experts\.\d+\.", ".experts.", name)
             if isinstance(module, nn.Linear) and linear in linears:
                 module.register_forward_pre_hook(noting(f"{linear}.weight"))
-        x = layers.run(block, x)
+        x = layers.run(block, x, own[index] if own else None)
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support.families import LFM2, LLAMA4, MINISTRAL3_ROPE
+from tests.support.families import GEMMA4, LFM2, LLAMA4, MINISTRAL3_ROPE
 from tests.support.multimodal import multimodal_model
 from tests.support.peers import (
     TINY,
@@ -32,6 +32,7 @@ WINDOWS = {"sliding_window": 8, "num_hidden_layers": 4}
 TEXTS = {
     "cohere2": WINDOWS | {"head_dim": 16, "logit_scale": 0.5},
     "exaone4": WINDOWS,
+    "gemma4_text": GEMMA4,
     "gemma3_text": WINDOWS | {"head_dim": 16, "query_pre_attn_scalar": 16},
     "granite": {"logits_scaling": 4.0, "embedding_multiplier": 3.0},
     "lfm2": LFM2 | {"tie_word_embeddings": False},
@@ -43,7 +44,16 @@ TEXTS = {
     "qwen3": {"head_dim": 16},
     "qwen3_vl_text": {"head_dim": 16},
 }
-WHOLE = {"ovis2": {"vocab_size": 96, "hidden_size": 64}}
+WHOLE = {
+    "gemma4": {
+        "vision_config": {
+            "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16,
+            "position_embedding_size": 16, "patch_size": 4,
+        }
+    },
+    "ovis2": {"vocab_size": 96, "hidden_size": 64},
+}  # fmt: skip
 # transformers' class of the whole leaves out what its text model divides logits by.
 LOGITS = {"aya_vision": 0.5, "cohere2_vision": 0.5, "granite_speech": 1 / 4}
 USUAL = ("granite_speech", "idefics3", "internvl", "llama4", "llava", "llava_next",

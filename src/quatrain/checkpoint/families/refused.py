@@ -23,8 +23,6 @@ _MODEL_TYPES = {
     "falcon_h1": _STATE_SPACE,
     "gemma3n": _PER_LAYER_EMBEDDINGS,
     "gemma3n_text": _PER_LAYER_EMBEDDINGS,
-    "gemma4": "an embedding for each layer, and heads of two widths",
-    "gemma4_text": "an embedding for each layer, and heads of two widths",
     "glm4_moe": f"{_BIASED_PICK}, and {_SHARED_EXPERT}",
     "gpt2": _BEFORE_LLAMA,
     "gpt_neox": _BEFORE_LLAMA,

@@ -27,9 +27,11 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
     caches = cache_bytes(backbone, itemsize)
     vulkan = options.backend == "vulkan"
     tokens = longest_call(config) if vulkan else config.max_seq_len
-    queries, keys = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-    widest = max(config.hidden_dim, config.expert_dim, queries)
-    activations = tokens * itemsize * (3 * widest + 2 * config.dim + config.head_dim)
+    layers = [config.layer(index) for index in range(config.n_layers)]
+    head_dim = max(layer.head_dim for layer in layers)
+    queries, keys = config.n_heads * head_dim, config.n_kv_heads * head_dim
+    widest = max(*(layer.hidden_dim for layer in layers), config.expert_dim, queries)
+    activations = tokens * itemsize * (3 * widest + 2 * config.dim + head_dim)
     if not vulkan:
         linears = sum(constants_of_linears(backbone).values())
         return linears + caches + activations, caches

@@ -25,6 +25,7 @@ def check_limits(opened: Checkpoint, options: ExportOptions, context: int) -> No
         _rotary_problem(opened.config, options),
         _attention_problem(opened.config, options, context),
         _embedding_problem(opened, options),
+        _per_layer_problem(opened.config, options),
     ]
     found = [problem for problem in problems if problem]
     if found:
@@ -96,6 +97,18 @@ def _attention_problem(config: BackboneConfig, options: ExportOptions, context: 
             f"or a soft cap, which is not exported to Vulkan; use {_on_the_cpu(options)}."
         )
     return None
+
+
+def _per_layer_problem(config: BackboneConfig, options: ExportOptions) -> str | None:
+    if not config.per_layer_dim:
+        return None
+    width = config.n_layers * config.per_layer_dim
+    return (
+        f"it has an embedding for each layer (per_layer_dim), a table of {config.vocab_size} x "
+        f"{width}, which must stay out of GPU memory: a program here is one delegate, all of whose "
+        "constants go there, and the delegate has no operator that reads rows from elsewhere. "
+        f"Use {_on_the_cpu(options)}."
+    )
 
 
 def _embedding_problem(opened: Checkpoint, options: ExportOptions) -> str | None:

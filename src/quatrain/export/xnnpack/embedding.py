@@ -52,8 +52,9 @@ class NibbleEmbedding(nn.Module):
 
 
 def to_cpu_embedding(backbone: nn.Module) -> None:
-    """Replace, in place, the quantized token embedding of `backbone`, where it has one."""
-    embedding = backbone.tok_embeddings
-    if isinstance(embedding, QuantizedGroupEmbedding):
-        form = NibbleEmbedding if embedding.bit_width == 4 else ByteEmbedding
-        backbone.tok_embeddings = form(embedding)
+    """Replace, in place, each quantized embedding of `backbone`."""
+    for parent in list(backbone.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, QuantizedGroupEmbedding):
+                form = NibbleEmbedding if child.bit_width == 4 else ByteEmbedding
+                setattr(parent, name, form(child))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 
 from quatrain.backbone.layer_by_layer import LayerByLayer
+from quatrain.backbone.model import OwnInputs
 from quatrain.checkpoint.files.lazy_tensors import RowsOf
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
@@ -50,6 +51,7 @@ class Gptq:
         self._table: Rounded | None = None  # of an embedding that is the output layer
         self._layers: LayerByLayer | None = None
         self._stream = torch.empty(0)  # [2 texts, T, dim], as the two models have it
+        self._own: OwnInputs = None
         self._next = 0
         self._few: list[str] = []  # linears that saw too few tokens
         self._rounded: dict[str, Rounded] = {}  # of the layers up to there, until it is asked for
@@ -94,6 +96,7 @@ class Gptq:
         table = torch.cat([exact, self._seen_rows(embedding, exact, rows)])
         layers.ends.tok_embeddings = torch.nn.Embedding.from_pretrained(table)
         self._stream = layers.ends.embed(torch.cat([places, places + len(rows)]))
+        self._own = layers.ends.own_inputs(torch.cat([self.tokens, self.tokens]), self._stream)
         layers.ends.tok_embeddings = None  # lets go of it
         return layers
 
@@ -118,7 +121,8 @@ class Gptq:
         }
         layer = TwinLayer(block, methods, self.plan.group_size, self._int8_texts())
         try:
-            self._stream = layers.run(block, self._stream)
+            own = self._own[self._next] if self._own else None
+            self._stream = layers.run(block, self._stream, own)
         except ValueError as error:
             raise _damaged(source, f"layers.{self._next}.{layer.current}", error) from error
         for name, rounded in layer.taken().items():

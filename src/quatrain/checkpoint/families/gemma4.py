@@ -1,0 +1,166 @@
+"""Gemma 4's text model (E2B, E4B): Gemma 3's norms without their 1, wider heads in layers without a
+window, of which a part of the planes turns, normed values, last layers that read others' keys, an
+embedding for each layer, and a number for all that a layer gives."""
+
+import re
+from typing import Any
+
+from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.hugging_face.fields import (
+    Fields,
+    flag,
+    integer,
+    integer_or_none,
+    layer_count,
+    number,
+    number_or_none,
+    object_of,
+    refusal,
+)
+from quatrain.checkpoint.hugging_face.layer_types import FULL, SLIDING, layer_types
+from quatrain.checkpoint.hugging_face.rope_parameters import rope_type
+from quatrain.errors import InputError
+
+_DEFAULTS = {
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "vocab_size": 262144,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-6,
+    "sliding_window": 512,
+    "vocab_size_per_layer_input": 262144,
+    "hidden_size_per_layer_input": 256,
+}
+_GLOBAL_HEAD_DIM = 512  # where neither it nor per_layer_config is stated
+_ROPE = {
+    SLIDING: {"rope_type": "default", "rope_theta": 10000.0},
+    FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0},
+}
+_OWN_KEYS = re.compile(r"model\.layers\.(\d+)\.self_attn\.(?:k_proj|v_proj|k_norm)\..+")
+_SCALAR = re.compile(r"model\.layers\.\d+\.layer_scalar")
+
+
+def _params(fields: Fields, source: str) -> Params:
+    _refuse_what_larger_ones_have(fields, source)
+    kinds = _kinds(fields, source)
+    width, vocabulary = (
+        integer(fields, name, source, least=0)
+        for name in ("hidden_size_per_layer_input", "vocab_size_per_layer_input")
+    )
+    if width and vocabulary != integer(fields, "vocab_size", source):
+        expected = f"vocab_size, {fields['vocab_size']}"
+        raise refusal(fields, "vocab_size_per_layer_input", expected, source)
+    return {
+        "embedding_scale_factor": integer(fields, "hidden_size", source) ** 0.5,
+        "attention_multiplier": 1.0,
+        "use_v_norm": True,
+        "post_attention_norm": True,
+        "post_ffn_norm": True,
+        "sliding_window": integer(fields, "sliding_window", source),
+        "layer_types": kinds,
+        "global_head_dim": _global_head_dim(fields, kinds, source),
+        "num_kv_shared_layers": integer(fields, "num_kv_shared_layers", source, least=0)
+        if fields.get("num_kv_shared_layers") is not None
+        else 0,
+        "kv_shared_by_type": True,
+        "double_wide_shared_ffn": flag(fields, "use_double_wide_mlp", source),
+        "per_layer_dim": width,
+        "use_layer_scalar": True,
+        "output_soft_cap_temp": number_or_none(fields, "final_logit_softcapping", source),
+    }
+
+
+def _refuse_what_larger_ones_have(fields: Fields, source: str) -> None:
+    lacking = {
+        "attention_k_eq_v": "values that are the keys",
+        "enable_moe_block": "experts whose answers, not inputs, are weighed",
+    }
+    for name, has in lacking.items():
+        if flag(fields, name, source):
+            raise InputError(f"{source}: {name} is true: {has}, which this backbone has not")
+    if fields.get("use_bidirectional_attention") not in (None, "vision", False):
+        raise refusal(fields, "use_bidirectional_attention", "null or 'vision'", source)
+
+
+def _kinds(fields: Fields, source: str) -> list[str]:
+    """The last layer sees all tokens whatever is said, as transformers has it."""
+    layers = layer_count(fields, source)
+    kinds = layer_types(fields, source) or [
+        SLIDING if (index + 1) % 6 else FULL for index in range(layers)
+    ]
+    return [*kinds[:-1], FULL]
+
+
+def _global_head_dim(fields: Fields, kinds: list[str], source: str) -> int:
+    """That of the layers without a window, as transformers 5 writes it or as releases state it."""
+    by_layer = object_of(fields, "per_layer_config", source)
+    if not by_layer:
+        return integer_or_none(fields, "global_head_dim", source) or _GLOBAL_HEAD_DIM
+    full = [str(index) for index, kind in enumerate(kinds) if kind == FULL]
+    first: Any = by_layer.get(full[0])
+    if by_layer != dict.fromkeys(full, first) or set(first or ()) != {"head_dim"}:
+        expected = f"one head_dim and nothing else for the layers of '{FULL}', {', '.join(full)}"
+        raise refusal(fields, "per_layer_config", expected, source)
+    return integer(first, "head_dim", source)
+
+
+def _rope(fields: Fields, source: str) -> Params:
+    by_layer = object_of(fields, "rope_parameters", source) or _ROPE
+    full, sliding = (object_of(by_layer, name, source) for name in (FULL, SLIDING))
+    if by_layer.keys() != _ROPE.keys() or rope_type(sliding) != "default":
+        expected = f"'{FULL}' and '{SLIDING}', the second of rope_type 'default'"
+        raise refusal(fields, "rope_parameters", expected, source)
+    kind = rope_type(full)
+    if kind not in ("default", "proportional") or full.get("factor") not in (None, 1, 1.0):
+        raise refusal(by_layer, FULL, "rope_type 'proportional' or 'default', no factor", source)
+    planes = number_or_none(full, "partial_rotary_factor", source) or 1.0
+    if planes > 1:
+        raise refusal(full, "partial_rotary_factor", "at most 1", source)
+    return {
+        "rope_theta": number(full, "rope_theta", source),
+        "local_rope_theta": number(sliding, "rope_theta", source),
+        "global_rotary_planes": planes if kind == "proportional" else 1.0,
+    }
+
+
+def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+    """Without the keys and values of layers that read others': transformers drops them, too."""
+    shared = integer_or_none({"n": fields.get("num_kv_shared_layers") or None}, "n", source) or 0
+    first = layer_count(fields, source) - shared
+    names = {}
+    for name in stored:
+        own = _OWN_KEYS.fullmatch(name)
+        if own is None or int(own[1]) < first:
+            names[name] = f"{name}.weight" if _SCALAR.fullmatch(name) else name
+    return stored.renamed(names)
+
+
+GEMMA4 = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="gemma4_text",
+        defaults=_DEFAULTS,
+        params=_params,
+        rope=_rope,
+        names={
+            "post_attention_layernorm": "post_attention_norm",
+            "pre_feedforward_layernorm": "ffn_norm",
+            "post_feedforward_layernorm": "post_ffn_norm",
+            "per_layer_input_gate": "per_layer.gate",
+            "per_layer_projection": "per_layer.projection",
+            "post_per_layer_input_norm": "per_layer.norm",
+            "layer_scalar": "layer_scalar",
+            "model.embed_tokens_per_layer": "per_layer.embeddings",
+            "model.per_layer_model_projection": "per_layer.projection",
+            "model.per_layer_projection_norm": "per_layer.norm",
+        },
+        tensors=_tensors,
+        activations={"gelu_pytorch_tanh": "gelu_approx", "gelu": "gelu"},
+        tied=True,
+    )
+)
