@@ -198,13 +198,13 @@ def _quantize_per_layer_embeddings(backbone: Backbone, state: dict[str, torch.Te
     if scales is None:
         return
     assert backbone.per_layer is not None
-    table = backbone.per_layer.embeddings
+    rows, columns = state["per_layer.embeddings.weight"].shape
     backbone.per_layer.embeddings = QuantizedGroupEmbedding(
-        table.num_embeddings,
-        table.embedding_dim,
-        group_size=table.embedding_dim // scales.shape[1],
+        rows,
+        columns,
+        group_size=columns // scales.shape[1],
         bit_width=4,
-        device=table.weight.device,
+        device=torch.device("meta"),
     )
 
 

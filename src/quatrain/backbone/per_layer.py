@@ -24,7 +24,7 @@ class PerLayerInputs(nn.Module):
         super().__init__()
         self.width = config.per_layer_dim
         table = torch.empty(config.vocab_size, config.n_layers * self.width)
-        self.embeddings = nn.Embedding.from_pretrained(table, freeze=False)
+        self.embeddings: nn.Module = nn.Embedding.from_pretrained(table, freeze=False)
         self.projection = nn.Linear(config.dim, config.n_layers * self.width, bias=False)
         self.norm = RMSNorm(self.width, config.norm_eps)
         self.scale_embedding = Factor(self.width**0.5)
