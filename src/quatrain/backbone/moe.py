@@ -43,9 +43,7 @@ class MixtureOfExperts(nn.Module):
             FeedForward(config, config.expert_dim, bias=False) for _ in range(config.num_experts)
         )
         shared = config.use_shared_expert
-        self.shared_expert = (
-            FeedForward(config, config.expert_dim, bias=False) if shared else None
-        )
+        self.shared_expert = FeedForward(config, config.expert_dim, bias=False) if shared else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         scores = self.scores(x)
