@@ -91,7 +91,8 @@ def test_a_map_says_its_numbers_and_where_the_largest_is() -> None:
         ["8.1", "5.0"],
         [None, "12.3"],
     ]
-    assert weights.rows[1][1] and weights.rows[1][1].heat == 45
+    heats = [cell.heat for row in weights.rows for cell in row if cell]
+    assert heats == [19, 0, 45]
     assert weights.most == "Largest: 12.3, layer 1, down." and "embedding 0.4." in weights.said
     assert [[cell and cell.text for cell in row] for row in activations.rows] == [["1.5"], [None]]
     assert [one.id for one in heat_maps(layers | {"weight_error": None})] == ["activations"]

@@ -37,13 +37,13 @@ def heat_maps(layers: Mapping[str, Any]) -> list[HeatMap]:
     `layers`: as report.json has it.
     """
     tables = [(name, error) for name, error in layers["tables"].items() if error is not None]
-    of_tables = "".join(f"; {name} {100 * error:.1f}" for name, error in tables)
+    of_tables = "".join(f"; {name} {_short(100 * error)}" for name, error in tables)
     percent = _times(layers["weight_error"] or {}, 100)
     weights = HeatMap(
         "weights",
         "Weight error",
         f"In percent of the weights, root mean squares; by layer and linear{of_tables}.",
-        *_drawn(percent, "{:.1f}", _evenly(percent)),
+        *_drawn(percent, _evenly(percent)),
     )
     largest = _largest(layers["lowest"], layers["highest"])
     activations = HeatMap(
@@ -51,18 +51,18 @@ def heat_maps(layers: Mapping[str, Any]) -> list[HeatMap]:
         "Activations",
         f"The largest magnitude that goes into a linear, over {layers['tokens']} tokens in "
         "floating point; darker by orders of magnitude. float16 ends at 65504.",
-        *_drawn(largest, "{:.3g}", _by_orders(largest)),
+        *_drawn(largest, _by_orders(largest)),
     )
     return [one for one in (weights, activations) if one.rows]
 
 
 def _drawn(
-    figures: Figures, form: str, heats: Mapping[float, int]
+    figures: Figures, heats: Mapping[float, int]
 ) -> tuple[str, list[str], list[list[Cell | None]]]:
     """Where the largest is, the roles, and the rows of a heat map."""
 
     def cell(value: float | None) -> Cell | None:
-        return None if value is None else Cell(_short(value, form), heats[value])
+        return None if value is None else Cell(_short(value), heats[value])
 
     rows = [[cell(value) for value in row] for row in zip(*figures.values(), strict=True)]
     places = [
@@ -72,12 +72,14 @@ def _drawn(
         if value is not None
     ]
     value, place = max(places, default=(0.0, "none"))
-    return f"Largest: {_short(value, form)}, {place}.", list(figures), rows
+    return f"Largest: {_short(value)}, {place}.", list(figures), rows
 
 
-def _short(value: float, form: str) -> str:
-    """As few characters as it can be: 12300 rather than 1.23e+04."""
-    return f"{value:.0f}" if 1000 <= value < 100_000 else form.format(value)
+def _short(value: float) -> str:
+    """In few characters, of which one is after the point where that says something."""
+    if value < 1:
+        return f"{value:.2g}"
+    return f"{value:.{1 if value < 100 else 0}f}" if value < 100_000 else f"{value:.0e}"
 
 
 def _times(figures: Figures, factor: float) -> dict[str, list[float | None]]:
@@ -98,19 +100,19 @@ def _largest(lowest: Figures, highest: Figures) -> dict[str, list[float | None]]
 
 
 def _evenly(figures: Figures) -> dict[float, int]:
-    """How dark each value is, from none at 0."""
-    values = _values(figures)
-    top = max(values, default=0.0) or 1.0
-    return {value: round(_DARKEST * value / top) for value in values}
+    """How dark each value is, from none at the smallest."""
+    return _darkness({value: value for value in _values(figures)})
 
 
 def _by_orders(figures: Figures) -> dict[float, int]:
-    """How dark each value is, from none at the smallest: the logarithm counts."""
-    values = _values(figures)
-    logs = {value: math.log10(max(value, 1e-9)) for value in values}
-    low = min(logs.values(), default=0.0)
-    span = max(logs.values(), default=0.0) - low or 1.0
-    return {value: round(_DARKEST * (log - low) / span) for value, log in logs.items()}
+    """The same where the logarithm counts."""
+    return _darkness({value: math.log10(max(value, 1e-9)) for value in _values(figures)})
+
+
+def _darkness(places: Mapping[float, float]) -> dict[float, int]:
+    low = min(places.values(), default=0.0)
+    span = max(places.values(), default=0.0) - low or 1.0
+    return {value: round(_DARKEST * (place - low) / span) for value, place in places.items()}
 
 
 def _values(figures: Figures) -> set[float]:
