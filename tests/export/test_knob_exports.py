@@ -17,6 +17,7 @@ from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.model import Backbone
 from quatrain.backbone.params import config_from_params
 from quatrain.checkpoint.layout import float_shapes, table_shapes
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.cli import build_app
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.notes import notes_on
@@ -28,6 +29,7 @@ from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.load import load_runner
 from quatrain.verify.eager import load_eager
 from quatrain.verify.layerwise import TOLERANCE, compare_layerwise
+from quatrain.verify.packed_constants import check_packed
 
 VULKAN, XNNPACK = ExportOptions(), ExportOptions(backend="xnnpack")
 VULKAN_FLOAT = ExportOptions(scheme="weight-only")
@@ -172,6 +174,8 @@ def test_weighed_experts_on_vulkan(weighed_experts, tmp_path):
     names = {row.name for row in report.linears}
     assert "layers.0.feed_forward.experts.2.w2" in names and "layers.0.feed_forward.router" in names
     assert {linear.name for linear in find_linears(program.vulkan)} == names
+    packed = check_packed(program.vulkan, open_checkpoint(weighed_experts).tensors, 32)
+    assert len(packed) == len(names) - 1 and not any(check.problem for check in packed)
     # What attention and all experts read, attention's result, each expert's last linear's, logits'.
     choices = [op for op in program.vulkan.operators if "choose_qparams" in op.kind]
     assert len(choices) == 2 + 1 + 3 + 1

@@ -1,5 +1,6 @@
 """A program's int4 constants against the checkpoint's integers and scales, linear by linear."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -42,12 +43,20 @@ def _problem(
     source = linear.name
     if source == "output" and "output.weight" not in tensors:
         source = "tok_embeddings"  # tied
-    if f"{source}.scales" not in tensors:
-        return f"the checkpoint has no {source}.scales"
+    # A checkpoint has all experts as one tensor.
+    stacked = re.fullmatch(r"(.*\.experts)\.(\d+)\.(\w+)", source)
+    expert = int(stacked[2]) if stacked else None
+    if stacked:
+        source = f"{stacked[1]}.{stacked[3]}"
+    if f"{source}.scales" not in tensors or not _has(tensors[f"{source}.scales"], expert):
+        return f"the checkpoint has no {source if expert is None else linear.name}.scales"
     if linear.group_size != group_size:
         return f"groups of {linear.group_size}, the checkpoint has {group_size}"
-    weight = tensors[f"{source}.weight"].numpy()
-    scales = tensors[f"{source}.scales"].float().reshape(weight.shape[0], -1).numpy()
+    weights, scales = (tensors[f"{source}.{part}"] for part in ("weight", "scales"))
+    if expert is not None:
+        weights, scales = weights[expert], scales[expert]
+    weight = weights.numpy()
+    scales = scales.float().reshape(weight.shape[0], -1).numpy()
     names = graph.operators[linear.operator].named_args
     packed = graph.constant(names["weights"])
     return (
@@ -55,6 +64,10 @@ def _problem(
         or _scales(graph.constant(names["weight_scales"]), scales)
         or _sums(graph, names, packed, group_size)
     )
+
+
+def _has(stacked: torch.Tensor, expert: int | None) -> bool:
+    return expert is None or expert < len(stacked)
 
 
 def _integers(packed: np.ndarray, weight: np.ndarray) -> str | None:
