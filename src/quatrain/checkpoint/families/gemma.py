@@ -65,7 +65,7 @@ _NAMES = {
     "post_feedforward_layernorm": "post_ffn_norm",
 }
 _GGUF_NAMES = {"post_attention_norm": "post_attention_norm", "post_ffw_norm": "post_ffn_norm"}
-_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_approx", "gelu": "gelu"}
+_ACTIVATIONS: dict[str | None, str] = {"gelu_pytorch_tanh": "gelu_approx", "gelu": "gelu"}
 
 
 def _gemma1(fields: Fields, source: str) -> Params:
