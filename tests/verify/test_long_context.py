@@ -52,7 +52,9 @@ def test_a_longer_context_than_the_usual_one(long: Path, backend: str, tmp_path:
     assert export_checkpoint(long, program, options).max_seq_len == CONTEXT
     device = "reference" if backend == "vulkan" else "executorch"
     runner = load_runner(program, device)
-    assert runner.metadata["get_max_seq_len"] == runner.metadata["get_max_context_len"] == CONTEXT
+    assert runner.metadata["get_max_context_len"] == CONTEXT
+    one_call = 2048 if backend == "vulkan" else CONTEXT  # the most that one call takes
+    assert runner.metadata["get_max_seq_len"] == one_call
     opened = open_checkpoint(long)
     eager = build_backbone(opened.config, opened.tensors, max_seq_len=CONTEXT)
     compute_as(eager, ARITHMETIC_OF[backend])
