@@ -35,7 +35,7 @@ from quatrain.runtime.wgpu.sequence import resolve
 from quatrain.stages import peak_rss_bytes
 from quatrain.targets.doctor import examine
 
-MUTATIONS = int(os.environ.get("QUATRAIN_FUZZ", "50"))
+MUTATIONS = int(os.environ.get("QUATRAIN_FUZZ", "100"))
 SLOWEST = 5.0  # seconds that one file may take, on a busy machine
 ODD_NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFF0)
 

@@ -90,8 +90,16 @@ def rows_of_text(
     config: BackboneConfig, words: Tokenizer, text: str
 ) -> tuple[list[int], list[int]]:
     """(the tokens with which `words` begins a text, the rows of the embedding for those of
-    `text`); tokens that the embedding has no row for are left out."""
+    `text`); tokens that the embedding has no row for are left out.
+
+    Raises `InputError` where the model's context has no room for more than the first.
+    """
     begin = words.encode("")
+    if len(begin) >= config.max_seq_len:
+        raise InputError(
+            f"{words.source}: begins a text with {len(begin)} tokens, and the model has room for "
+            f"{config.max_seq_len} (max_seq_len); give the model's own with --tokenizer"
+        )
     return begin, _known_rows(config, words.encode(text)[len(begin) :])
 
 

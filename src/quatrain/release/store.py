@@ -2,7 +2,7 @@
 
     .work/KIND-KEY/result.json   {"files": {NAME: SHA-256}, "result": what the piece says}
     .work/KIND-KEY/NAME          the files that it is made of
-    .work/lock              held by the process that works there
+    .work/lock                   held by the process that works there
     .work/digests.json           SHA-256 of files by path, size and time: they are read once
 
 result.json comes last and in one rename: a piece without it is none, whenever the work was stopped.

@@ -49,13 +49,12 @@ class Work:
         of_files = [
             self._quality(*one, answers) for one, answers in zip(pairs, expected, strict=True)
         ]
-        measured = self._all([*of_files, *self._layers(exported[0])])
-        self.layers = measured[len(pairs)] if len(measured) > len(pairs) else None
+        of_layers = self._layers(exported[0])
+        measured = self._all([*of_files, *of_layers])
+        self.layers = measured.pop() if of_layers else None
         timed = self._alone([self._speed(*one) for one in pairs])
         known = [doctored[one.file] for one in planned]
-        every = zip(
-            planned, exported, verified, expected, measured[: len(pairs)], timed, known, strict=True
-        )
+        every = zip(planned, exported, verified, expected, measured, timed, known, strict=True)
         return [MadeFile(*one) for one in every]
 
     def sources(self) -> dict[str, list[dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.commands.quantize import quantize
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
-from quatrain.quantize.calibration import LENGTH, Calibration, tokens_of_files
+from quatrain.quantize.calibration import LENGTH, Calibration, rows_of_text, tokens_of_files
 from quatrain.quantize.methods.gptq import Gptq
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.quantize.plan_model import plan_model
@@ -149,6 +150,16 @@ def test_pieces_are_spread_over_a_long_text(tmp_path: Path, monkeypatch) -> None
     tokens = tokens_of_files(model, [text])
     assert tokens.shape == (1024 // LENGTH, LENGTH)
     assert not torch.equal(tokens[0], tokens[-1])
+
+
+def test_a_context_without_room_behind_the_first_token_is_refused(tmp_path: Path) -> None:
+    model = open_float_model(ggufs.write_gguf(tmp_path / "m.gguf"))
+    words = model.tokenizer()
+    assert words is not None
+    begin = len(words.encode(""))
+    config = replace(model.config, max_seq_len=begin)
+    with pytest.raises(InputError, match=f"begins a text with {begin} tokens.* room for {begin} "):
+        rows_of_text(config, words, "a" * 4096)
 
 
 REFUSED = {

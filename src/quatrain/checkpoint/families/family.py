@@ -29,6 +29,8 @@ class HuggingFaceReading:
     `names`: of its tensors' modules, those called otherwise, to Meta's. `tensors(stored, fields,
     source)`: its tensors, cut or changed where Meta's naming has them otherwise, under Hugging
     Face names still; a quantized matrix F is F.weight, F.scales and perhaps F.zeros by then.
+    `unused(stored, fields, source)`: the names of tensors that files may have and the model does
+    not compute with, which are left out and told of.
     `activations`: the values of `hidden_act` that are implemented, to those of `act_fn`; None is
     one that config.json does not state. `aliases`: fields that its configuration class takes in
     place of others where they are there, to those.
@@ -42,6 +44,7 @@ class HuggingFaceReading:
     rope: Callable[[Fields, str], Params] = rope_params
     names: Mapping[str, str] = field(default_factory=dict)
     tensors: Callable[[LazyTensors, Fields, str], LazyTensors] | None = None
+    unused: Callable[[LazyTensors, Fields, str], set[str]] = lambda stored, fields, source: set()
     aliases: Mapping[str, str] = field(default_factory=dict)
     activations: Mapping[str | None, str] = field(
         default_factory=lambda: {"silu": "silu", "swish": "silu"}

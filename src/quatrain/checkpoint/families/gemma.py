@@ -65,7 +65,7 @@ _NAMES = {
     "post_feedforward_layernorm": "post_ffn_norm",
 }
 _GGUF_NAMES = {"post_attention_norm": "post_attention_norm", "post_ffw_norm": "post_ffn_norm"}
-_ACTIVATIONS: dict[str | None, str] = {"gelu_pytorch_tanh": "gelu_approx", "gelu": "gelu"}
+ACTIVATIONS: dict[str | None, str] = {"gelu_pytorch_tanh": "gelu_approx", "gelu": "gelu"}
 
 
 def _gemma1(fields: Fields, source: str) -> Params:
@@ -155,7 +155,7 @@ _HUGGING_FACE2 = HuggingFaceReading(
     params=_gemma2,
     names=_NAMES,
     tensors=norms_plus_one,
-    activations=_ACTIVATIONS,
+    activations=ACTIVATIONS,
     tied=True,
 )
 _HUGGING_FACE3 = replace(

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
+from quatrain.checkpoint.families.gemma import ACTIVATIONS
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
@@ -18,8 +19,9 @@ from quatrain.checkpoint.hugging_face.fields import (
     object_of,
     refusal,
 )
-from quatrain.checkpoint.hugging_face.layer_types import FULL, SLIDING, layer_types
+from quatrain.checkpoint.hugging_face.layer_types import layer_types
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_type
+from quatrain.checkpoint.nth_layers import FULL, SLIDING, full_every
 from quatrain.errors import InputError
 
 _DEFAULTS = {
@@ -65,9 +67,7 @@ def _params(fields: Fields, source: str) -> Params:
         "sliding_window": integer(fields, "sliding_window", source),
         "layer_types": kinds,
         "global_head_dim": _global_head_dim(fields, kinds, source),
-        "num_kv_shared_layers": integer(fields, "num_kv_shared_layers", source, least=0)
-        if fields.get("num_kv_shared_layers") is not None
-        else 0,
+        "num_kv_shared_layers": _shared_layers(fields, source),
         "kv_shared_by_type": True,
         "double_wide_shared_ffn": flag(fields, "use_double_wide_mlp", source),
         "per_layer_dim": width,
@@ -90,10 +90,7 @@ def _refuse_what_larger_ones_have(fields: Fields, source: str) -> None:
 
 def _kinds(fields: Fields, source: str) -> list[str]:
     """The last layer sees all tokens whatever is said, as transformers has it."""
-    layers = layer_count(fields, source)
-    kinds = layer_types(fields, source) or [
-        SLIDING if (index + 1) % 6 else FULL for index in range(layers)
-    ]
+    kinds = layer_types(fields, source) or full_every(6, layer_count(fields, source))
     return [*kinds[:-1], FULL]
 
 
@@ -129,16 +126,24 @@ def _rope(fields: Fields, source: str) -> Params:
     }
 
 
+def _shared_layers(fields: Fields, source: str) -> int:
+    """How many layers, the last ones, read others' keys and values."""
+    if fields.get("num_kv_shared_layers") is None:
+        return 0
+    return integer(fields, "num_kv_shared_layers", source, least=0)
+
+
+def _unused(stored: LazyTensors, fields: Fields, source: str) -> set[str]:
+    """The keys and values of layers that read others': transformers drops them, too."""
+    first = layer_count(fields, source) - _shared_layers(fields, source)
+    own = {name: _OWN_KEYS.fullmatch(name) for name in stored}
+    return {name for name, match in own.items() if match and int(match[1]) >= first}
+
+
 def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
-    """Without the keys and values of layers that read others': transformers drops them, too."""
-    shared = integer_or_none({"n": fields.get("num_kv_shared_layers") or None}, "n", source) or 0
-    first = layer_count(fields, source) - shared
-    names = {}
-    for name in stored:
-        own = _OWN_KEYS.fullmatch(name)
-        if own is None or int(own[1]) < first:
-            names[name] = f"{name}.weight" if _SCALAR.fullmatch(name) else name
-    return stored.renamed(names)
+    return stored.renamed(
+        {name: f"{name}.weight" if _SCALAR.fullmatch(name) else name for name in stored}
+    )
 
 
 GEMMA4 = Family(
@@ -160,7 +165,8 @@ GEMMA4 = Family(
             "model.per_layer_projection_norm": "per_layer.norm",
         },
         tensors=_tensors,
-        activations={"gelu_pytorch_tanh": "gelu_approx", "gelu": "gelu"},
+        unused=_unused,
+        activations=ACTIVATIONS,
         tied=True,
     )
 )

@@ -2,7 +2,6 @@
 
 from quatrain.checkpoint.families import weighed_experts
 from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params, sizes
-from quatrain.checkpoint.hugging_face.experts import experts_apart
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_of_all
 
@@ -36,6 +35,6 @@ MIXTRAL = Family(
             f"block_sparse_moe.experts.{part}": f"feed_forward.experts.{part}"
             for part in ("w1", "w2", "w3")
         },
-        tensors=lambda stored, fields, source: experts_apart(stored, source),
+        tensors=weighed_experts.tensors,
     )
 )

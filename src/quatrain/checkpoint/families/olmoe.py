@@ -10,7 +10,6 @@ from quatrain.checkpoint.families.family import (
     sizes,
 )
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.hugging_face.experts import experts_apart
 from quatrain.checkpoint.hugging_face.fields import Fields, flag, refusal
 
 
@@ -43,7 +42,7 @@ OLMOE = Family(
         sizes=sizes(2048, 2048, 16),
         params=_params,
         names=weighed_experts.names("mlp"),
-        tensors=lambda stored, fields, source: experts_apart(stored, source),
+        tensors=weighed_experts.tensors,
     ),
     gguf=GgufReading(
         "olmoe",

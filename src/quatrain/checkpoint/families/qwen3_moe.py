@@ -8,7 +8,6 @@ from quatrain.checkpoint.families.family import (
     Params,
     sizes,
 )
-from quatrain.checkpoint.hugging_face.experts import experts_apart
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
     flag,
@@ -62,7 +61,7 @@ QWEN3_MOE = Family(
         sizes=sizes(2048, 6144, 24),
         params=_params,
         names=weighed_experts.names("mlp"),
-        tensors=lambda stored, fields, source: experts_apart(stored, source),
+        tensors=weighed_experts.tensors,
     ),
     gguf=GgufReading(
         "qwen3moe",

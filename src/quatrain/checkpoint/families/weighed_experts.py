@@ -2,7 +2,9 @@
 router's logits, those of the picked experts as they are or made to sum to 1."""
 
 from quatrain.checkpoint.families.family import Params
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.hugging_face.experts import experts_apart
 from quatrain.checkpoint.hugging_face.fields import Fields, integer
 
 GGUF_NAMES = {
@@ -23,6 +25,11 @@ def names(module: str, router: str = "gate") -> dict[str, str]:
         "experts.up_proj": "experts.w3",
     }
     return {f"{module}.{theirs}": f"feed_forward.{ours}" for theirs, ours in parts.items()}
+
+
+def tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+    """As `HuggingFaceReading.tensors`: each expert's matrices apart."""
+    return experts_apart(stored, source)
 
 
 def hugging_face_params(fields: Fields, source: str, normalized: bool) -> Params:

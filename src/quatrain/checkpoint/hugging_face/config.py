@@ -46,12 +46,17 @@ class Config:
     multimodal: Multimodal | None
 
     def text_model(self, stored: LazyTensors) -> tuple[LazyTensors, tuple[str, ...]]:
-        """(of the tensors `stored` the text model's, under the names that it has by itself; what
-        there is to say of the others)."""
+        """(of the tensors `stored` those that the text model computes with, under the names that
+        it has by itself; what there is to say of the others)."""
         tensors, others = text_tensors(stored, self.multimodal)
-        if self.multimodal is None:
-            return tensors, ()
-        return tensors, left_out(self.model_type, self.reading.model_type, others)
+        notes: tuple[str, ...] = ()
+        if self.multimodal is not None:
+            notes = left_out(self.model_type, self.reading.model_type, others)
+        unused = self.reading.unused(tensors, self.fields, self.source)
+        if unused:
+            used = tensors.renamed({name: name for name in tensors if name not in unused})
+            return used, (*notes, f"Not used, as in transformers: {', '.join(sorted(unused))}.")
+        return tensors, notes
 
 
 def read_config(folder: Path) -> Config:

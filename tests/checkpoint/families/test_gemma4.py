@@ -1,0 +1,36 @@
+"""What of a folder of Gemma 4 is not used is said."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.support.families import GEMMA4
+from tests.support.peers import change_config, random_model, saved
+
+from quatrain.checkpoint.open import open_float_model
+from quatrain.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return saved(random_model("Gemma4", **GEMMA4, num_kv_shared_layers=3), tmp_path / "m")
+
+
+def test_stored_keys_of_layers_that_read_others_are_named(folder):
+    plain = open_float_model(folder)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    (last,) = {name.partition("layers.")[0] for name in tensors if "layers.5.mlp.down" in name}
+    extra = {
+        f"{last}layers.{layer}.self_attn.k_proj.weight": torch.zeros(16, 64) for layer in (4, 5)
+    }
+    save_file(tensors | extra, file, {"format": "pt"})
+    opened = open_float_model(folder)
+    said = "model.layers.4.self_attn.k_proj.weight, model.layers.5.self_attn.k_proj.weight"
+    assert opened.notes == (*plain.notes, f"Not used, as in transformers: {said}.")
+    assert set(opened.tensors) == set(plain.tensors)
+
+
+def test_a_wrong_number_of_shared_layers_names_the_field(folder):
+    change_config(folder, num_kv_shared_layers="3")
+    with pytest.raises(InputError, match="'num_kv_shared_layers' is '3', expected a whole number"):
+        open_float_model(folder)
