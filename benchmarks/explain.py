@@ -45,7 +45,8 @@ from quatrain.verify.explain.question import Question
 from tiny_trained import write_tiny_trained
 
 RESULTS = Path(__file__).parent / "results" / "explain.json"
-NEW_TOKENS, CONTEXT = 24, 1024
+NEW_TOKENS = 24
+CONTEXT = {"smollm2": 1024, "tiny": 512}
 LONG = 640  # tokens of a text to be summed up: SmolLM2 is 576 wide
 QUESTIONS = (
     "Why is the sky blue?", "Write a short poem about the sea.", "What is compound interest?",
@@ -162,9 +163,9 @@ def make_programs(model: str, folder: Path) -> None:
         name: folder / f"{name}.pte" for name in ("8da4w", "weight-only", "half", "height-packed")
     }
     if not programs["8da4w"].exists():
-        export_checkpoint(checkpoint, programs["8da4w"], ExportOptions(max_seq_len=CONTEXT))
+        export_checkpoint(checkpoint, programs["8da4w"], ExportOptions(max_seq_len=CONTEXT[model]))
     if not programs["half"].exists():
-        halved = ExportOptions(max_seq_len=CONTEXT, activation_dtype="fp16")
+        halved = ExportOptions(max_seq_len=CONTEXT[model], activation_dtype="fp16")
         export_checkpoint(checkpoint, programs["half"], halved)
     if not programs["weight-only"].exists():
         write_edited(programs["8da4w"], programs["weight-only"], weight_only)
@@ -224,8 +225,8 @@ def write_text(model: Model, case: Case) -> list[dict]:
         text = words.apply_chat([{"role": "user", "content": text}])
     tokens = words.encode(text, add_special_tokens=not model.chat)
     found = generate(
-        runner(model.program(case.program), case.device, case.defect), tokens, context=CONTEXT,
-        max_new_tokens=NEW_TOKENS, eos_ids=words.eos_ids,
+        runner(model.program(case.program), case.device, case.defect), tokens,
+        context=CONTEXT[model.name], max_new_tokens=NEW_TOKENS, eos_ids=words.eos_ids,
         sampling=Sampling(temperature=case.temperature, seed=case.number),
     )  # fmt: skip
     said = {"prompt": case.number, "program": case.program, "defect": case.defect}
@@ -238,7 +239,7 @@ def unexplained(texts: Kept, verdicts: Kept) -> list[tuple[str, int, list[dict]]
     found: dict[tuple[str, int], list[dict]] = {}
     for key, row in texts.rows.items():
         if key not in verdicts.rows:
-            # Who explains what a GPU wrote in half precision may have the program of the CPU.
+            # What half precision wrote is explained with the program in float32.
             name = row["program"].replace("half", "8da4w")
             found.setdefault((name, row["prompt"]), []).append(row)
     return [(*unit, rows) for unit, rows in sorted(found.items(), key=lambda one: -one[0][1])]
