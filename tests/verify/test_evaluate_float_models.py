@@ -67,6 +67,20 @@ def test_the_loss_is_that_of_transformers(peer, model: Path) -> None:
     assert found.bits_per_byte == pytest.approx(bits / read, rel=1e-4)
 
 
+def test_each_chunk_begins_with_what_begins_a_text(peer, model: Path, tmp_path: Path) -> None:
+    """A model that was trained so predicts little without it."""
+    tokenizer = tokenizers.Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="w1 $A w2", special_tokens=[("w1", 1), ("w2", 2)]
+    )
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (found,) = evaluate_models([model], TEXT, tokenizer=tmp_path / "tokenizer.json")
+    ids = [*TOKENS, 2]
+    expected = torch.cat([losses(peer, [1, *ids[at : at + 63]]) for at in (0, 63, 126)])
+    assert found.predicted == len(expected) == 151
+    assert found.loss == pytest.approx(float(expected.mean()), abs=1e-4)
+
+
 @pytest.mark.parametrize("stride", [16, 50, 63])
 def test_with_a_stride_each_token_is_predicted_once_from_more(peer, model, stride: int) -> None:
     (found,) = evaluate_models([model], TEXT, stride=stride)
@@ -82,9 +96,17 @@ def test_with_a_stride_each_token_is_predicted_once_from_more(peer, model, strid
 
 def test_chunks_count_every_token_once() -> None:
     for length, stride in ((8, 3), (8, 7), (5, 1)):
-        chunks = cut(list(range(30)), length, stride)
+        chunks = cut([], list(range(30)), length, stride)
         predicted = [token for c in chunks for token in c.ids[c.first + 1 : c.last + 1]]
         assert predicted == list(range(1, 30))
+
+
+def test_every_chunk_begins_as_a_text_does() -> None:
+    for begin, stride in (([97], None), ([97], 3), ([97], 7), ([97, 98], 6), ([97, 98], None)):
+        chunks = cut(begin, list(range(30)), 8, stride)
+        assert all(chunk.ids[: len(begin)] == begin and len(chunk.ids) <= 8 for chunk in chunks)
+        predicted = [token for c in chunks for token in c.ids[c.first + 1 : c.last + 1]]
+        assert predicted == list(range(30))
 
 
 def test_a_checkpoint_against_floating_point(peer, model: Path, int4: Path) -> None:

@@ -94,13 +94,14 @@ def rows_of_text(
 
     Raises `InputError` where the model's context has no room for more than the first.
     """
-    begin = words.encode("")
+    ids = words.encode(text)
+    begin = words.begin(ids)
     if len(begin) >= config.max_seq_len:
         raise InputError(
             f"{words.source}: begins a text with {len(begin)} tokens, and the model has room for "
             f"{config.max_seq_len} (max_seq_len); give the model's own with --tokenizer"
         )
-    return begin, _known_rows(config, words.encode(text)[len(begin) :])
+    return begin, _known_rows(config, ids[len(begin) :])
 
 
 def spread_texts(begin: list[int], ids: list[int], length: int, most: int) -> list[list[int]]:

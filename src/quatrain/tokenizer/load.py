@@ -1,6 +1,7 @@
 """Text to tokens and back: a tokenizer.json or another form, and what the files beside it say."""
 
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,11 @@ class Tokenizer:
                 f"{text[max(0, error.start - 20) : error.start]!r}; give it in UTF-8"
             ) from error
         return self.model.encode(text, add_special_tokens=add_special_tokens).ids
+
+    def begin(self, ids: list[int]) -> list[int]:
+        """The tokens, of a text's `ids` from `encode`, that stand before any text."""
+        same = (one == other for one, other in zip(self.encode(""), ids, strict=False))
+        return ids[: sum(takewhile(bool, same))]
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
         """The text of `ids`; bytes that are not UTF-8 become U+FFFD."""

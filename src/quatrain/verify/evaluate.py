@@ -43,8 +43,8 @@ def evaluate_models(
     """Measure programs, int4 checkpoints and floating-point models on a text, and how far they are
     from the first.
 
-    Each chunk of 512 tokens, or of as many as all contexts hold, is read from an empty context,
-    and all its tokens but the first are predicted. An 8da4w model of Vulkan's is measured twice, as
+    Each chunk of 512 tokens, or of as many as all contexts hold, is read from an empty context:
+    what begins a text begins it, and all its tokens but the first are predicted. An 8da4w model of Vulkan's is measured twice, as
     it prefills and as it decodes, each against the first model's like where that has it too.
 
     Args:

@@ -34,15 +34,20 @@ class ReadText:
 
 
 def cut_text(tokenizer: Tokenizer, ids: list[int], length: int, stride: int | None) -> ReadText:
-    """The chunks of a text, as `quatrain.verify.windows.cut`.
+    """The chunks of a text, as `quatrain.verify.windows.cut`; each begins as the text does.
 
-    Raises `InputError` where there is nothing to predict, or no such stride.
+    Raises `InputError` where there is nothing to predict, no such stride, or no room in `length`.
     """
-    if stride is not None and not 0 < stride < length:
+    begin = tokenizer.begin(ids)
+    if len(begin) >= length:
         raise InputError(
-            f"--stride {stride}: expected 1 to {length - 1}; a chunk has {length} tokens"
+            f"{tokenizer.source}: begins a text with {len(begin)} tokens, and a chunk has "
+            f"{length}; give the model's own with --tokenizer"
         )
-    chunks = cut(ids, length, stride)
+    most = length - max(1, len(begin))
+    if stride is not None and not 0 < stride <= most:
+        raise InputError(f"--stride {stride}: expected 1 to {most}; a chunk has {length} tokens")
+    chunks = cut(begin, ids[len(begin) :], length, stride)
     if not chunks:
         raise InputError("the text (--text) has fewer than two tokens; there is nothing to predict")
     predicted = [chunk.ids[chunk.first + 1 : chunk.last + 1] for chunk in chunks]

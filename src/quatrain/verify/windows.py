@@ -20,18 +20,24 @@ class Chunk(NamedTuple):
     last: int
 
 
-def cut(ids: list[int], length: int, stride: int | None) -> list[Chunk]:
-    """Chunks of `length` tokens, one after another; with a `stride` each begins so many after the
-    former, and counts what that did not predict, of which it has seen more."""
+def cut(begin: list[int], ids: list[int], length: int, stride: int | None) -> list[Chunk]:
+    """Chunks of `length` tokens, of `ids` one after another; with a `stride` each begins so many
+    after the former, and counts what that did not predict, of which it has seen more.
+
+    `begin`, the tokens that begin a text, stands before each, so that all of `ids` is predicted;
+    without any the first token of a chunk (with a `stride`, of the text) is not.
+    """
+    own, first = length - len(begin), max(0, len(begin) - 1)
     if stride is None:
-        pieces = [ids[at : at + length] for at in range(0, len(ids), length)]
-        return [Chunk(piece, 0, len(piece)) for piece in pieces if len(piece) > 1]
+        pieces = [begin + ids[at : at + own] for at in range(0, len(ids), own)]
+        return [Chunk(piece, first, len(piece)) for piece in pieces if len(piece) > 1]
     chunks: list[Chunk] = []
-    predicted = 0  # the last token that a chunk predicts
+    predicted = -1 if begin else 0  # the last of `ids` that a chunk predicts
     for at in range(0, len(ids), stride):
-        piece = ids[at : at + length]
+        piece = ids[at : at + own]
         if at + len(piece) - 1 > predicted:
-            chunks.append(Chunk(piece, predicted - at, len(piece) - 1))
+            predicts = len(begin) + predicted - at
+            chunks.append(Chunk(begin + piece, predicts, len(begin) + len(piece) - 1))
             predicted = at + len(piece) - 1
     return chunks
 
