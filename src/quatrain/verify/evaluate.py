@@ -44,8 +44,9 @@ def evaluate_models(
     from the first.
 
     Each chunk of 512 tokens, or of as many as all contexts hold, is read from an empty context:
-    what begins a text begins it, and all its tokens but the first are predicted. An 8da4w model of Vulkan's is measured twice, as
-    it prefills and as it decodes, each against the first model's like where that has it too.
+    what begins a text begins it, and all its tokens but the first are predicted. An 8da4w model of
+    Vulkan's is measured twice, as it prefills and as it decodes, each against the first model's
+    like where that has it too.
 
     Args:
         models: Paths of programs, on some runtime; of int4 checkpoints, which run eagerly; and of
