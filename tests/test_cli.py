@@ -210,6 +210,7 @@ MISSING = [
     ["export", "{folder}", "-o", "{folder}/m.pte", "--params", "nowhere.json"],
     ["export", "{folder}", "-o", "{folder}/m.pte", "--scheme-plan", "nowhere.toml"],
     ["plan", "nowhere"],
+    ["plan", "{folder}", "--scheme-plan", "nowhere.toml"],
     ["run", "nowhere.pte", "--prompt", "x"],
     ["run", "{file}", "--prompt", "x", "--tokenizer", "nowhere.json"],
     ["chat", "nowhere.pte"],

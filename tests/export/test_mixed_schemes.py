@@ -13,6 +13,7 @@ from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export import ExportRequest, export_for_target, export_with_auto_schemes
+from quatrain.export.plan.plan import plan_programs
 from quatrain.export.scheme_plan import PlannedLinear, SchemePlan, read_scheme_plan
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
@@ -63,6 +64,9 @@ def test_a_plan_by_hand_is_what_the_program_computes(checkpoint, tmp_path):
     assert weight_only(tmp_path / "m.pte") == WEIGHT_ONLY_BY_HAND
     kernels = {row.name for row in report.linears if row.kernel == "et_vk.linear_q4gsw"}
     assert kernels == WEIGHT_ONLY_BY_HAND
+    (planned,) = plan_programs(checkpoint, request).programs
+    assert planned.scheme == "mixed" and planned.bytes is not None
+    assert planned.bytes.file == pytest.approx(report.bytes, rel=0.01)
     program = open_program(tmp_path / "m.pte")
     eager, _ = eager_for_program(
         open_checkpoint(checkpoint), program_info(program), program.vulkan, VULKAN_ARITHMETIC

@@ -16,6 +16,7 @@ from quatrain.commands.export import (
     MaxSeqLen,
     Params,
     Runtime,
+    SchemePlanFile,
     Target,
     WeightOnlyLinear,
 )
@@ -42,6 +43,7 @@ BackendOption = Annotated[
 def plan(
     source: Source,
     weight_only_linear: WeightOnlyLinear = False,
+    scheme_plan: SchemePlanFile = None,
     backend: BackendOption = None,
     activation_dtype: DtypeOption = None,
     max_seq_len: MaxSeqLen = None,
@@ -65,9 +67,11 @@ def plan(
     """
     check_no_word(source, "plan")
     from quatrain.export import ExportRequest
+    from quatrain.export.scheme_plan import read_scheme_plan
 
     request = ExportRequest(
         scheme=Scheme.WEIGHT_ONLY if weight_only_linear else None,
+        scheme_plan=None if scheme_plan is None else read_scheme_plan(scheme_plan),
         backend=backend or "vulkan",
         activation_dtype=activation_dtype,
         target=target,

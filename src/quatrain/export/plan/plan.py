@@ -135,7 +135,7 @@ def _choice(hollow: Checkpoint, request: ExportRequest) -> TargetChoice | None:
         return None
     planned = replace(
         planned_program(hollow, request.max_seq_len),
-        scheme=request.scheme,
+        scheme=request.asked_scheme,
         activation_dtype=request.activation_dtype,
     )
     return choose_for_target(request.target, request.runtime, planned)
@@ -146,10 +146,11 @@ def _options(
 ) -> list[ExportOptions]:
     if choice is not None:
         return [request.options(choice)]
-    options, in_half = [], request.activation_dtype == "fp16"
-    for backend in backends or (("vulkan",) if in_half else get_args(Backend)):
+    options, stated = [], request.scheme is not None or request.scheme_plan is not None
+    vulkan_alone = request.activation_dtype == "fp16" or request.scheme_plan is not None
+    for backend in backends or (("vulkan",) if vulkan_alone else get_args(Backend)):
         # XNNPACK has no weight-only linears, which is said where they are asked for.
         usual = tuple(Scheme) if backend == "vulkan" else (Scheme.DYNAMIC_INT8,)
-        for scheme in (request.scheme,) if request.scheme else usual:
+        for scheme in (request.scheme,) if stated else usual:
             options.append(replace(request, scheme=scheme, backend=backend).options())
     return options

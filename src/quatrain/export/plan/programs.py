@@ -18,8 +18,10 @@ from quatrain.export.plan.around_xnnpack import xnnpack_bytes
 from quatrain.export.plan.memory import memory_of
 from quatrain.export.plan.sizes import constants_of
 from quatrain.export.vulkan.limits import check_limits
+from quatrain.export.vulkan.mixed_schemes import planned_rows
 from quatrain.export.vulkan.operator_modules import to_vulkan_operators
 from quatrain.export.xnnpack.operator_modules import to_cpu_operators
+from quatrain.linear.int4 import Int4Linear, without_activation_rounding
 from quatrain.targets.refusals import refuse_planned
 
 
@@ -46,7 +48,7 @@ class ProgramPlan:
 
     Attributes:
         backend: "vulkan" or "xnnpack".
-        scheme: "8da4w" or "weight-only".
+        scheme: "8da4w" or "weight-only", or "mixed" with a scheme plan that has both.
         activation_dtype: "fp32" or "fp16".
         max_seq_len: The context, in tokens.
         bytes: None where it is refused.
@@ -75,7 +77,9 @@ def programs_of(hollow: Checkpoint, options: list[ExportOptions]) -> list[Progra
 
 def _program(hollow: Checkpoint, options: ExportOptions) -> ProgramPlan:
     context = context_length(hollow, options.max_seq_len)
-    kind = options.backend, str(options.scheme), options.activation_dtype, context
+    mixed = options.scheme_plan is not None and options.scheme_plan.only_scheme is None
+    scheme = "mixed" if mixed else str(options.scheme)
+    kind = options.backend, scheme, options.activation_dtype, context
     try:
         if options.backend == "vulkan":
             check_limits(hollow, options, context)
@@ -97,7 +101,8 @@ def _program(hollow: Checkpoint, options: ExportOptions) -> ProgramPlan:
 
 
 def _backbone(hollow: Checkpoint, options: ExportOptions, context: int) -> Backbone:
-    """As the exporter prepares it. Raises `InputError` where a linear has no kernel."""
+    """As the exporter writes it. Raises `InputError` where a linear has no kernel, or the scheme
+    plan does not fit."""
     backbone = build_backbone(
         hollow.config,
         hollow.tensors,
@@ -109,5 +114,10 @@ def _backbone(hollow: Checkpoint, options: ExportOptions, context: int) -> Backb
         table_kinds=hollow.table_kinds,
     )
     (to_vulkan_operators if options.backend == "vulkan" else to_cpu_operators)(backbone)
-    dequantize_fallbacks(backbone, assign_kernels(backbone, options))
+    rows = assign_kernels(backbone, options)
+    for row, planned in zip(rows, planned_rows(rows, options), strict=True):
+        linear = backbone.get_submodule(row.name)
+        if planned != row and isinstance(linear, Int4Linear):
+            backbone.set_submodule(row.name, without_activation_rounding(linear))
+    dequantize_fallbacks(backbone, rows)
     return backbone
