@@ -31,7 +31,7 @@ class Recipe:
     0.002 SmolLM2's perplexity improved within 20 steps, and its divergence grew.
     """
 
-    steps: int = 400
+    steps: int = 240
     texts: int = 4
     at_once: int = 1
     scale_rate: float = 5e-4
