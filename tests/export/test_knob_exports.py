@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 from tests.support.devices import DEVICES_OF
-from tests.support.families import LLAMA4, QWEN3_MOE
+from tests.support.families import LFM2_MOE, LLAMA4, QWEN3_MOE
 from tests.support.knobs import ALL, LONGROPE, TINY, Peer, write_meta_folder
 from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
@@ -37,6 +37,12 @@ VULKAN_FLOAT = ExportOptions(scheme="weight-only")
 SMALL_LLAMA4 = {
     **LLAMA4, "num_hidden_layers": 2, "no_rope_layer_interval": 2, "num_experts_per_tok": 2,
     "floor_scale": 4,
+}  # fmt: skip
+# One layer of each kind; all linears of one shape: of XNNPACK each shape is lowered.
+SMALL_LFM2_MOE = {
+    **LFM2_MOE, "num_hidden_layers": 2, "layer_types": ["conv", "full_attention"],
+    "num_experts": 3, "num_key_value_heads": 4, "intermediate_size": 64,
+    "routed_scaling_factor": 2.5,
 }  # fmt: skip
 WINDOWED = {"sliding_window": 8, "head_dim": 16, "query_pre_attn_scalar": 24,
             "num_hidden_layers": 2, "intermediate_size": 64}  # fmt: skip
@@ -188,6 +194,15 @@ def test_weighed_experts_on_xnnpack(weighed_experts, tmp_path):
     report = _assert_program_equals_eager(weighed_experts, XNNPACK, tmp_path / "m.pte")
     assert_as_planned(report, weighed_experts)
     assert "6 jumps: experts that no token" in _inspected(tmp_path / "m.pte")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("options", [VULKAN, VULKAN_FLOAT, XNNPACK], ids=str)
+def test_experts_that_are_picked_with_a_bias(options, tmp_path):
+    """LFM2 MoE: weighed by sigmoids, in a layer of two, behind a short convolution."""
+    checkpoint = _hub_checkpoint(tmp_path, "Lfm2Moe", SMALL_LFM2_MOE)
+    report = _assert_program_equals_eager(checkpoint, options, tmp_path / "m.pte")
+    assert_as_planned(report, checkpoint)
 
 
 @pytest.mark.parametrize(

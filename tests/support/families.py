@@ -87,6 +87,10 @@ LFM2 = {
     "full_attn_idxs": [1], "intermediate_size": 150, "block_multiple_of": 64,
     "tie_word_embeddings": True,
 }  # fmt: skip
+LFM2_MOE = {
+    "layer_types": ["conv", "full_attention", "conv"], "moe_intermediate_size": 64,
+    "num_dense_layers": 1, "num_experts": 4, "num_experts_per_tok": 2, "tie_word_embeddings": True,
+}  # fmt: skip
 COHERE = {"logit_scale": 0.3, "tie_word_embeddings": True}
 GRANITE4 = {
     "embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.4,
@@ -201,6 +205,18 @@ def lfm2_figures(config: Any) -> dict[str, Any]:
         "feed_forward_length": 128,
         "shortconv_l_cache": config.conv_L_cache,
     }
+
+
+def lfm2_moe_figures(config: Any) -> dict[str, Any]:
+    return (
+        lfm2_figures(config)
+        | experts_figures(config)
+        | {
+            "feed_forward_length": config.intermediate_size,
+            "leading_dense_block_count": config.num_dense_layers,
+            "expert_gating_func": gguf.ExpertGatingFuncType.SIGMOID,
+        }
+    )
 
 
 def window(config: Any) -> dict[str, Any]:
@@ -428,6 +444,15 @@ ROWS = {
         "LFM2, LFM2.5", "Lfm2",
         {"layer_types": ["conv", "conv", "full_attention"], "conv_L_cache": 4,
          "block_auto_adjust_ff_dim": False},
+    ),
+    "lfm2 moe": Row(
+        "LFM2 MoE", "Lfm2Moe", LFM2_MOE, quantized=True, fuzzed=True,
+        gguf=Conversion("lfm2moe", figures=lfm2_moe_figures),
+    ),
+    "lfm2 moe, without bias, scaled": Row(
+        "LFM2 MoE", "Lfm2Moe",
+        LFM2_MOE | {"use_expert_bias": False, "norm_topk_prob": False,
+                    "routed_scaling_factor": 2.5, "num_dense_layers": 0},
     ),
     "qwen3 moe": Row(
         "Qwen 3 MoE", "Qwen3Moe", QWEN3_MOE, quantized=True, fuzzed=True,

@@ -114,4 +114,5 @@ def _changed(
 def _called_by_gguf(name: str) -> str:
     """transformers 5 calls Granite's experts and router otherwise than the gguf package knows."""
     name = name.replace("block_sparse_moe.experts", "mlp.experts")
+    name = name.replace("feed_forward.expert_bias", "feed_forward.expert_bias.bias")
     return name.replace("block_sparse_moe.router", "block_sparse_moe.router.layer")

@@ -121,14 +121,18 @@ class BackboneConfig:
     # An embedding for each layer, of this width, which joins the stream at the layer's end.
     per_layer_dim: int = 0
     use_layer_scalar: bool = False  # what a layer gives is multiplied by a number of its own
-    # Mixture of experts in every `interleave_moe_layer_step`-th layer, if there are experts.
+    # Mixture of experts in every `interleave_moe_layer_step`-th layer, if there are experts, but
+    # for the first `num_dense_layers`.
     num_experts: int = 0
     num_activated_experts: int = 1
     interleave_moe_layer_step: int = 1
+    num_dense_layers: int = 0
     moe_hidden_dim: int | None = None  # hidden_dim unless given, the shared expert's too
     use_shared_expert: bool = True  # of Llama 4: computed for every token, besides
     router_scores: Literal["sigmoid", "softmax"] = "sigmoid"  # of a router's logits
+    use_expert_bias: bool = False  # experts are picked by scores with a bias, weighed without
     norm_topk_prob: bool = False  # the scores of the experts that are picked are made to sum to 1
+    routed_scaling_factor: float = 1.0  # what these are multiplied by
     weigh_experts: Literal["inputs", "outputs"] = "inputs"  # what is multiplied by the scores
 
     # Embedding and output. A pruning map is from row to token id.
@@ -180,7 +184,9 @@ class BackboneConfig:
             attention_window=self._attention_window(slides, has_rope),
             kv_source=kv_source,
             shares_kv=shares_kv,
-            moe=self.num_experts > 0 and (index + 1) % self.interleave_moe_layer_step == 0,
+            moe=self.num_experts > 0
+            and index >= self.num_dense_layers
+            and (index + 1) % self.interleave_moe_layer_step == 0,
             conv=conv,
             head_dim=self.head_dim if slides else self.global_head_dim or self.head_dim,
             hidden_dim=self.hidden_dim * (2 if wide else 1),

@@ -1,5 +1,5 @@
 """Mixtures of experts: that of Llama 4 (Meta, 2025), and those whose experts' answers are weighed
-(Mixtral, Qwen 3 MoE, OLMoE, Granite MoE)."""
+(Mixtral, Qwen 3 MoE, OLMoE, Granite MoE, LFM2 MoE)."""
 
 from collections.abc import Callable
 
@@ -8,9 +8,12 @@ from torch import nn
 
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.feed_forward import FeedForward
+from quatrain.backbone.scaling import factor_or_none
 
 # expert, x [1, T, dim], score [1, T, 1]: what the expert adds, [1, T, dim].
 _Answer = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+# Beside the sum of sigmoids, all of which may be near 0: `Lfm2MoeTopKRouter` of transformers.
+_SMALLEST_SUM = 1e-6
 
 
 class MixtureOfExperts(nn.Module):
@@ -18,9 +21,12 @@ class MixtureOfExperts(nn.Module):
 
     What x [1, T, dim] is to an expert, or what that answers (`weigh_experts`), is multiplied by its
     score: of the sigmoids, or the softmax, of the router's logits those of the
-    `num_activated_experts` largest, made to sum to 1 with `norm_topk_prob`, and 0 for the rest. An
-    expert has no bias, so that it answers 0 to 0: **all are computed**, for every token, at
-    num_experts times the work of one, which is what a graph without branches can do.
+    `num_activated_experts` largest, made to sum to 1 with `norm_topk_prob` and multiplied by
+    `routed_scaling_factor`, and 0 for the rest. With `use_expert_bias` the largest are those of the
+    scores with a bias for each expert.
+
+    An expert has no bias in its linears, so that it answers 0 to 0: **all are computed**, for every
+    token, at num_experts times the work of one, which is what a graph without branches can do.
     `skips_experts`: those that no token of a call picks are left out, for a runtime that has
     branches. A checkpoint holds w1, w2 and w3 of all experts as one tensor each, [num_experts, N,
     K].
@@ -37,6 +43,8 @@ class MixtureOfExperts(nn.Module):
         self.answer: _Answer = _weighed if self.weighs_answers else _of_weighed
         self.skips_experts = False
         self.router = nn.Linear(config.dim, config.num_experts, bias=False)
+        self.expert_bias = ExpertBias(config.num_experts) if config.use_expert_bias else None
+        self.scale_scores = factor_or_none(config.routed_scaling_factor)
         places = torch.arange(config.num_experts, 0, -1, device="cpu").float()
         self.register_buffer("places_from_the_end", places, persistent=False)
         self.experts = nn.ModuleList(
@@ -63,11 +71,12 @@ class MixtureOfExperts(nn.Module):
 
     def scores(self, x: torch.Tensor) -> torch.Tensor:
         """What each expert is weighed by: [1, T, num_experts], 0 for those not picked. Of experts
-        whose logits are equal the first is."""
+        that are equal the first is."""
         logits = self.router(x)
         all_scores = torch.softmax(logits, -1) if self.is_softmax else torch.sigmoid(logits)
         none, one = torch.zeros_like(logits), torch.ones_like(logits)
-        rest, scores = logits, none
+        rest = logits if self.expert_bias is None else self.expert_bias(all_scores)
+        scores = none
         # Vulkan has no top-k: k times the first of the largest, which is then hidden.
         for _ in range(self.activated):
             largest = rest >= rest.amax(-1, keepdim=True)
@@ -75,7 +84,26 @@ class MixtureOfExperts(nn.Module):
             first = places >= places.amax(-1, keepdim=True)
             scores = torch.where(first, all_scores, scores)
             rest = torch.where(first, torch.full_like(rest, -torch.inf), rest)
-        return scores / scores.sum(-1, keepdim=True) if self.normalizes else scores
+        if self.normalizes:
+            scores = scores / self._sum(scores)
+        return scores if self.scale_scores is None else self.scale_scores(scores)
+
+    def _sum(self, scores: torch.Tensor) -> torch.Tensor:
+        total = scores.sum(-1, keepdim=True)
+        return total if self.is_softmax else total + _SMALLEST_SUM
+
+
+class ExpertBias(nn.Module):
+    """`scores + bias`, a learned number for each expert that balances how often each is picked
+    (Wang et al., 2024, "Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts"):
+    scores [1, T, num_experts], bias [num_experts]."""
+
+    def __init__(self, experts: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(experts), requires_grad=False)
+
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        return scores + self.bias
 
 
 def skip_experts(module: nn.Module) -> None:

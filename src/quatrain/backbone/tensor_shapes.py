@@ -24,6 +24,7 @@ layers.{i}.feed_forward.experts.w2.weight        [num_experts, dim, expert_dim]
 layers.{i}.feed_forward.shared_expert.{w1,w2,w3}.weight   the same without [num_experts], with
                                             use_shared_expert
 layers.{i}.feed_forward.router.weight       [num_experts, dim], floating point
+layers.{i}.feed_forward.expert_bias.bias    [num_experts], with use_expert_bias
 layers.{i}.{attention_norm,ffn_norm}.weight [dim], with pre_norm; with parallel_residual the first
 layers.{i}.{attention_norm,ffn_norm}.bias   [dim], with norm_bias; so has norm
 layers.{i}.post_attention_norm.weight       [dim], with post_attention_norm
@@ -169,6 +170,8 @@ def _layer_vectors(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
         shapes["layer_scalar.weight"] = (1,)
     if layer.moe:
         shapes["feed_forward.router.weight"] = (config.num_experts, config.dim)
+        if config.use_expert_bias:
+            shapes["feed_forward.expert_bias.bias"] = (config.num_experts,)
     return shapes
 
 

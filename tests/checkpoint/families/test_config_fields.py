@@ -7,6 +7,7 @@ import time
 import gguf
 import pytest
 from tests.support.families import (
+    LFM2_MOE,
     LLAMA3_ROPE,
     LLAMA4,
     LOCAL_MIXTURE,
@@ -92,6 +93,8 @@ REFUSED = [
     ("Qwen3Moe", {"mlp_only_layers": [1]}, r"'mlp_only_layers' is \[1\], expected every n-th"),
     ("Olmoe", {"clip_qkv": 8.0}, "'clip_qkv' is 8.0, expected null"),
     ("Mixtral", {"num_local_experts": 1}, "'num_local_experts' is 1, expected a whole number from"),
+    ("Lfm2Moe", {"layer_types": None}, "'layer_types' is None, expected 3 of 'full_attention'"),
+    ("Lfm2Moe", {"num_dense_layers": -1}, "'num_dense_layers' is -1, expected a whole number"),
     ("Llama4", {"num_local_experts": 1}, "'num_local_experts' is 1, expected a whole number from"),
 ]  # fmt: skip
 
@@ -137,7 +140,7 @@ def test_what_is_refused_by_name_is_known_to_others_and_to_no_family():
 def test_what_would_be_computed_otherwise_is_refused(kind, fields, message, tmp_path):
     shape = {
         "Llama4": LLAMA4, "Phi3": {"pad_token_id": 0}, "Qwen3Moe": QWEN3_MOE,
-        "Olmoe": MIXTURE, "Mixtral": LOCAL_MIXTURE,
+        "Olmoe": MIXTURE, "Mixtral": LOCAL_MIXTURE, "Lfm2Moe": LFM2_MOE,
     }.get(kind, {})  # fmt: skip
     drop = ["rope_parameters"] if kind == "Phi3" else []
     change_config(saved(random_model(kind, **shape), tmp_path), drop, **fields)

@@ -20,14 +20,31 @@ _CONV = "conv"
 _GATES = ("B_proj", "C_proj", "x_proj")  # one matrix in the files
 
 
-def _params(fields: Fields, source: str) -> Params:
+def convolutions(fields: Fields, source: str) -> Params:
+    """The fields of params.json that config.json states alike for all that have convolutions.
+
+    Raises `InputError` where these have a bias."""
     if flag(fields, "conv_bias", source):
         raise refusal(fields, "conv_bias", "false: convolutions with a bias are not there", source)
     return {
-        "hidden_dim": _hidden_dim(fields, source),
-        "layer_types": _layer_types(fields, source),
         "conv_L_cache": integer(fields, "conv_L_cache", source, least=2),
         "use_qk_norm": True,
+    }
+
+
+def stated_layer_types(fields: Fields, source: str) -> list[str]:
+    """`layer_types`. Raises `InputError` where it is not one of two kinds for each layer."""
+    layers, kinds = layer_count(fields, source), fields.get("layer_types")
+    listed = isinstance(kinds, list) and len(kinds) == layers
+    if not listed or any(kind not in (FULL, _CONV) for kind in kinds):
+        raise refusal(fields, "layer_types", f"{layers} of '{FULL}' and '{_CONV}'", source)
+    return kinds
+
+
+def _params(fields: Fields, source: str) -> Params:
+    return convolutions(fields, source) | {
+        "hidden_dim": _hidden_dim(fields, source),
+        "layer_types": _layer_types(fields, source),
     }
 
 
@@ -45,15 +62,13 @@ def _hidden_dim(fields: Fields, source: str) -> int:
 
 
 def _layer_types(fields: Fields, source: str) -> list[str]:
-    layers, kinds = layer_count(fields, source), fields.get("layer_types")
-    if kinds is None:
-        attending = integers_or_none(fields, "full_attn_idxs", source)
-        attends = [attending is None or index in attending for index in range(layers)]
-        return [FULL if each else _CONV for each in attends]
-    known = isinstance(kinds, list) and all(kind in (FULL, _CONV) for kind in kinds)
-    if not known or len(kinds) != layers:
-        raise refusal(fields, "layer_types", f"{layers} of '{FULL}' and '{_CONV}'", source)
-    return kinds
+    if fields.get("layer_types") is not None:
+        return stated_layer_types(fields, source)
+    attending = integers_or_none(fields, "full_attn_idxs", source)
+    attends = [
+        attending is None or index in attending for index in range(layer_count(fields, source))
+    ]
+    return [FULL if each else _CONV for each in attends]
 
 
 def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:

@@ -1,5 +1,6 @@
 """What the mixtures have in common whose experts' answers are weighed: by the softmax of the
-router's logits, those of the picked experts as they are or made to sum to 1."""
+router's logits unless they say otherwise, those of the picked experts as they are or made to sum
+to 1."""
 
 from quatrain.checkpoint.families.family import Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors

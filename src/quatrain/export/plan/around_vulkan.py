@@ -69,6 +69,8 @@ def _part_bytes(name: str, part: nn.Module) -> int:
         return _MASKED + _OF_WINDOW * of_window + _CAPPED * capped
     if isinstance(part, MixtureOfExperts):
         picks = _PICK * part.activated + 2 * _ELEMENT_WISE * part.normalizes
+        picks += _FACTOR * (part.expert_bias is not None)
+        picks += _FACTOR * (part.normalizes and not part.is_softmax)
         saved = _QPARAMS * _inputs_that_experts_share(part)
         return _ROUTED + _EXPERT * len(part.experts) + picks - saved
     kinds = {

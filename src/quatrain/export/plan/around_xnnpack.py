@@ -67,6 +67,7 @@ def _instructions(part: nn.Module) -> float:
         if isinstance(below, MixtureOfExperts):
             total += _EXPERT * len(below.experts) + _PICK * below.activated
             total += _NORMALIZED * below.normalizes + _WEIGHED * below.weighs_answers
+            total += (below.expert_bias is not None) + (below.normalizes and not below.is_softmax)
         if isinstance(below, Attention):
             rotated = _INTERLEAVED if isinstance(below.rotary, InterleavedRotary) else _HALF_SPLIT
             total += _VIEWS_AND_ATTENTION + rotated * (below.rotary is not None)
