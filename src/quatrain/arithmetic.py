@@ -15,6 +15,7 @@ from typing import Literal
 
 Backend = Literal["vulkan", "xnnpack"]
 ActivationDtype = Literal["fp32", "fp16"]
+KvCache = Literal["int8"]  # what keys and values are kept in, where not as they were computed
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from quatrain.backbone.config import BackboneConfig, Layer
+from quatrain.errors import InputError
+from quatrain.linear.affine import fake_quantize_tokens
+
+# The smallest scale of ExecuTorch's choose_qparams_per_token_asymmetric: float32's epsilon.
+SMALLEST_SCALE = torch.finfo(torch.float32).eps
 
 
 class CachedAttention(nn.Module):
@@ -13,6 +18,9 @@ class CachedAttention(nn.Module):
     Mutable buffers `k_cache` and `v_cache` [1, max_seq_len, n_kv_heads, head_dim] hold the
     keys and values of positions 0 .. start - 1 when called, 0 .. start + T - 1 afterwards.
     After `make_room` they, and all that is given, have several texts in place of 1.
+
+    With `rounds_to_int8` (see `quantize_kv_cache`) queries, keys and values are those that int8
+    holds of each token and head, asymmetric; the buffers stay floating point here.
     """
 
     k_cache: torch.Tensor
@@ -26,6 +34,7 @@ class CachedAttention(nn.Module):
         self.shares_kv = layer.shares_kv
         self.soft_cap = config.attn_logit_softcapping
         self.head_shape = config.n_kv_heads, layer.head_dim
+        self.rounds_to_int8 = False
         for name in ("k_cache", "v_cache"):
             self.register_buffer(name, None, persistent=False)
         self.make_room(1, config.max_seq_len, dtype)
@@ -43,6 +52,8 @@ class CachedAttention(nn.Module):
         """q [1, T, n_heads, head_dim], k and v [1, T, n_kv_heads, head_dim], `start` the
         position of the first of the T tokens; returns [1, T, n_heads, head_dim]."""
         end = start + q.shape[1]
+        if self.rounds_to_int8:
+            q, k, v = (fake_quantize_tokens(heads, SMALLEST_SCALE) for heads in (q, k, v))
         self.k_cache[:, start:end] = k
         self.v_cache[:, start:end] = v
         return self.read(q, start)
@@ -68,6 +79,42 @@ class CachedAttention(nn.Module):
             enable_gqa=True,
         )
         return attended.transpose(1, 2)
+
+
+def quantize_kv_cache(backbone: nn.Module) -> None:
+    """Let every attention of `backbone` compute, in place, as over a KV cache of int8: each head of
+    a token's query, key and value is rounded with a scale and a zero point of its own.
+
+    That is what `llama::custom_quantized_sdpa` of ExecuTorch computes
+    (`extension/llm/custom_ops/op_sdpa.cpp`): exact sums of int8 products, scaled, and a softmax
+    in floating point over values that are dequantized.
+
+    Raises:
+        InputError: Where a layer has a window, a soft cap, or keys that other layers read.
+    """
+    parts = [
+        (name, part) for name, part in backbone.named_modules() if isinstance(part, CachedAttention)
+    ]
+    for name, part in parts:
+        _require_plain(name.removesuffix(".attend"), part)
+        part.rounds_to_int8 = True
+
+
+def _require_plain(layer: str, attend: CachedAttention) -> None:
+    window, remedy = attend.attention_window, "leave --kv-cache out"
+    if window is not None:
+        what = f"attends to a {window[0]} of {window[1]} tokens"
+        remedy += f", or ask for a context that it covers: --max-seq-len {window[1]}"
+    elif attend.soft_cap is not None:
+        what = f"has a soft cap of {attend.soft_cap:g} on its scores"
+    elif attend.shares_kv:
+        what = "hands its keys and values on to other layers"
+    else:
+        return
+    raise InputError(
+        f"{layer}: {what}, and --kv-cache int8 is for attention to the whole context that is a "
+        f"layer's own; {remedy}"
+    )
 
 
 def visible(

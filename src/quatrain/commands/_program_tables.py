@@ -70,7 +70,9 @@ def _embedding(report: ProgramReport) -> str:
 
 def _context(report: ProgramReport) -> str:
     shapes = "dynamic shapes" if report.dynamic_shapes else "static shapes"
-    return f"context {report.context_length or 'unknown'}, {shapes}"
+    cache = report.kv_cache
+    kept = f", KV cache {cache.dtype}, {human_bytes(cache.nbytes)}" if cache else ""
+    return f"context {report.context_length or 'unknown'}, {shapes}{kept}"
 
 
 def _expert_lines(report: ProgramReport) -> list[str]:

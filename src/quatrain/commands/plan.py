@@ -13,6 +13,7 @@ from quatrain.commands.export import (
     DtypeOption,
     EmbeddingInput,
     HiddenOutput,
+    KvCacheOption,
     MaxSeqLen,
     Params,
     Runtime,
@@ -49,6 +50,7 @@ def plan(
     max_seq_len: MaxSeqLen = None,
     embedding_input: EmbeddingInput = False,
     hidden_output: HiddenOutput = False,
+    kv_cache: KvCacheOption = None,
     allow_fallback: AllowFallback = False,
     target: Target = None,
     runtime: Runtime = None,
@@ -72,13 +74,14 @@ def plan(
     request = ExportRequest(
         scheme=Scheme.WEIGHT_ONLY if weight_only_linear else None,
         scheme_plan=None if scheme_plan is None else read_scheme_plan(scheme_plan),
-        backend=backend or "vulkan",
+        backend=backend or ("vulkan" if kv_cache is None else "xnnpack"),
         activation_dtype=activation_dtype,
         target=target,
         runtime=runtime,
         max_seq_len=max_seq_len,
         embedding_input=embedding_input,
         hidden_output=hidden_output,
+        kv_cache=kv_cache,
         allow_fallback=allow_fallback,
     )
     detect(source)

@@ -24,9 +24,11 @@ from quatrain.linear.private_operators import check_arguments, torchao_operators
 try:
     # `custom_ops_lib` and `custom_ops` register `torch.ops.et_vk.*` and `torch.ops.llama.*`, which
     # a backbone's parts are traced as; ExecuTorch has no public name for them. `executorch.exir`
-    # registers `quantized_decomposed::embedding_byte` and `embedding_4bit` likewise. Without them
+    # registers `quantized_decomposed::embedding_byte` and `embedding_4bit` likewise, and
+    # `kernels.quantized` the forms of that library's operators that programs call. Without them
     # no backbone is traced.
-    import executorch.backends.vulkan.custom_ops_lib  # noqa: F401
+    import executorch.backends.vulkan.custom_ops_lib
+    import executorch.kernels.quantized  # noqa: F401
     from executorch.backends.vulkan.op_registry import vulkan_supported_ops
     from executorch.backends.vulkan.patterns import pattern_registry
     from executorch.exir import EdgeCompileConfig, ExecutorchProgramManager

@@ -5,6 +5,7 @@ from typing import Any
 
 from quatrain.atomic_files import whole_file
 from quatrain.backbone.build import build_backbone
+from quatrain.backbone.kv_cache import quantize_kv_cache
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.files.memory_map import only_read, release_mapped
@@ -141,6 +142,8 @@ def _prepare(
         embedding_input=options.embedding_input,
         hidden_output=options.hidden_output,
     )
+    if options.kv_cache is not None:
+        quantize_kv_cache(backbone)
     vulkan = options.backend == "vulkan"
     to_operators = to_vulkan_operators if vulkan else to_cpu_operators
     to_operators(backbone)

@@ -106,7 +106,7 @@ def _check_xnnpack(program: Program, rows: list[LinearRow], backbone: nn.Module)
         step.target
         for step in program.methods["forward"].instructions
         if step.kind == "kernel"
-        and "mm" in str(step.target).split("::")[-1]
+        and "mm." in str(step.target).split("::")[-1]
         and step.target not in of_attention
     ]
     if products:

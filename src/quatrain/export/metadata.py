@@ -5,6 +5,7 @@ from typing import Any
 from quatrain.backbone.model import Backbone
 from quatrain.export.options import Backend
 from quatrain.export.vulkan.call_length import longest_call
+from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
 from quatrain.tokenizer.end_tokens import token_ids
 
 
@@ -31,6 +32,8 @@ def metadata_methods(
     }
     if not backbone.rewinds:
         methods["quatrain_keeps_last_inputs"] = True
+    if any(isinstance(part, Int8KvCacheSdpa) for part in backbone.modules()):
+        methods["quatrain_int8_kv_cache"] = True
     if params.get("bos_idx") is not None:
         methods["get_bos_id"] = params["bos_idx"]
     if eos_ids:

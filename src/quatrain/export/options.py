@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from quatrain.arithmetic import ActivationDtype, Backend
+from quatrain.arithmetic import ActivationDtype, Backend, KvCache
 from quatrain.errors import InputError
 from quatrain.export.scheme_plan import SchemePlan
 from quatrain.int4 import Scheme
@@ -24,6 +24,8 @@ class ExportOptions:
         embedding_input: Take embeddings, floating-point [1, T, dim], in place of tokens.
         hidden_output: Give each token's final hidden state, floating-point [1, T, dim], in place
             of logits.
+        kv_cache: "int8": keys and values kept in int8, a scale and a zero point for each token and
+            head, on XNNPACK; None is in what activations are computed in.
         allow_fallback: Let a linear without a kernel for its stored form run dequantized, in
             floating point; without this such a linear is an error.
         target: From `quatrain.targets.choose_for_target`: adds its limits, and refuses a program
@@ -42,6 +44,7 @@ class ExportOptions:
     max_seq_len: int | None = None
     embedding_input: bool = False
     hidden_output: bool = False
+    kv_cache: KvCache | None = None
     allow_fallback: bool = False
     target: TargetChoice | None = None
     scheme_plan: SchemePlan | None = None
@@ -58,6 +61,7 @@ class ExportOptions:
             ("scheme", self.scheme, tuple(Scheme)),
             ("backend", self.backend, get_args(Backend)),
             ("activation dtype", self.activation_dtype, get_args(ActivationDtype)),
+            ("kv_cache", self.kv_cache or "int8", get_args(KvCache)),
         ):
             if value not in allowed:
                 raise InputError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
@@ -67,6 +71,12 @@ class ExportOptions:
             raise InputError(
                 "--activation-dtype fp16 is for the Vulkan backend; ExecuTorch's CPU attention "
                 "and int4 kernels are built for fp32. Leave it out, or use --backend vulkan."
+            )
+        if self.backend == "vulkan" and self.kv_cache is not None:
+            raise InputError(
+                f"--kv-cache {self.kv_cache} is for --backend xnnpack: ExecuTorch's Vulkan "
+                "delegate has no attention over an int8 cache. Leave it out; --activation-dtype "
+                "fp16 halves the cache there."
             )
         if self.backend == "xnnpack" and self.scheme_plan is not None:
             raise InputError(

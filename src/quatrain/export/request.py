@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from quatrain.arithmetic import ActivationDtype, Backend
+from quatrain.arithmetic import ActivationDtype, Backend, KvCache
 from quatrain.errors import InputError
 from quatrain.export.options import ExportOptions, check_gpu_backend
 from quatrain.export.scheme_plan import SchemePlan
@@ -38,6 +38,7 @@ class ExportRequest:
     max_seq_len: int | None = None
     embedding_input: bool = False
     hidden_output: bool = False
+    kv_cache: KvCache | None = None
     allow_fallback: bool = False
 
     def __post_init__(self) -> None:
@@ -75,5 +76,6 @@ class ExportRequest:
             max_seq_len=self.max_seq_len,
             embedding_input=self.embedding_input,
             hidden_output=self.hidden_output,
+            kv_cache=self.kv_cache,
             allow_fallback=self.allow_fallback,
         )

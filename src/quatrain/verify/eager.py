@@ -4,6 +4,7 @@ from pathlib import Path
 
 from quatrain.arithmetic import ARITHMETIC_OF, VULKAN_ARITHMETIC, Arithmetic
 from quatrain.backbone.build import build_backbone
+from quatrain.backbone.kv_cache import quantize_kv_cache
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.open import open_checkpoint
@@ -37,7 +38,7 @@ def eager_for_program(
 ) -> tuple[Backbone, RoundedAgain]:
     """The backbone of `checkpoint` in the scheme and context of a program; its Vulkan `graph`
     says which linears of a mixed one have which, and they compute in `arithmetic`.
-    What an XNNPACK program rounds, which has no graph, is rounded alike, and told."""
+    What an XNNPACK program rounds, which has no graph, is rounded alike, and told of weights."""
     backbone = build_backbone(
         checkpoint.config,
         checkpoint.tensors,
@@ -45,6 +46,8 @@ def eager_for_program(
         group_size=checkpoint.group_size,
         max_seq_len=info.context,
     )
+    if info.int8_kv_cache:
+        quantize_kv_cache(backbone)
     if graph and info.scheme is None:
         _match_schemes(backbone, graph)
     rounded = RoundedAgain() if graph else make_scales_positive(backbone)

@@ -18,12 +18,13 @@ class ProgramInfo:
 
     `rounding`: the type of activations, "float32" or "float16", or "bfloat16 scales": an XNNPACK
     program computes in float32 and holds the weights' scales in bfloat16. `context`: the tokens
-    that the KV cache holds.
+    that the KV cache holds. `int8_kv_cache`: whether it holds them in int8.
     """
 
     scheme: Scheme | None
     rounding: Rounding
     context: int
+    int8_kv_cache: bool = False
 
     @property
     def scheme_name(self) -> str:
@@ -40,7 +41,8 @@ def program_info(program: Program) -> ProgramInfo:
     if not is_vulkan(program):
         if not stated:
             raise InputError(f"{program.path}: lacks the constant method get_max_context_len")
-        return ProgramInfo(Scheme.DYNAMIC_INT8, "bfloat16 scales", stated)
+        in_int8 = "llama.custom_quantized_sdpa.out" in program.calls_outside_delegates()
+        return ProgramInfo(Scheme.DYNAMIC_INT8, "bfloat16 scales", stated, in_int8)
     graph = program.vulkan
     schemes = {INT4_LINEARS[op.kind] for op in graph.operators if op.kind in INT4_LINEARS}
     if not schemes:

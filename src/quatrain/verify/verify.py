@@ -106,7 +106,7 @@ def verify_program(
         program, checkpoint, info.scheme_name, packed, floor, allowed, checks, stages.seconds,
         fatal=fatal,
     )  # fmt: skip
-    return replace(report, note=_note(report.passed, emulate, rounded))
+    return replace(report, note=_note(report.passed, emulate, rounded, info))
 
 
 @dataclass(frozen=True)
@@ -165,14 +165,19 @@ def _check_device(
     return DeviceCheck(device, parity, layerwise, problems)
 
 
-def _note(passed: bool, emulate: str | None, rounded: RoundedAgain) -> str:
+def _note(passed: bool, emulate: str | None, rounded: RoundedAgain, info: ProgramInfo) -> str:
     """What a reader of the verdict should know."""
     if emulate and passed:
         return (
             f"{emulate} changed nothing here. It concerns 8da4w linears alone, and dq8ca-m-gt-k "
             "those only that meet a --prompt of more tokens than they have inputs"
         )
-    return f"{rounded}. The backbone beside it was rounded alike" if rounded.rounded else ""
+    notes = []
+    if info.int8_kv_cache:
+        notes.append("Keys and values are in int8, in the backbone beside the program too")
+    if rounded.rounded:
+        notes.append(f"{rounded}. The backbone beside it was rounded alike")
+    return ". ".join(notes)
 
 
 def _encode(prompts: tuple[str, ...], opened: _Opened, new_tokens: int) -> list[list[int]]:

@@ -22,6 +22,7 @@ from quatrain.export.attention_operators import OwnCacheSdpa
 from quatrain.export.kept_conv import KeptConv
 from quatrain.export.plan.sizes import Key, constants_of_linears, linears_of, up_to
 from quatrain.export.template import LAYERS
+from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
 from quatrain.program.segments import ALIGNMENT
 
 _DELEGATE, _FLOAT_DELEGATE, _BIAS = 912, 576, 160
@@ -30,6 +31,7 @@ _USUAL_INSTRUCTIONS, _VALUES_OF_AN_INSTRUCTION, _VALUES_OF_A_COPY = 11, 2.42, 4.
 _INSTRUCTIONS: dict[type[nn.Module], int] = {
     RMSNorm: 6, LayerNorm: 4, InputScaledNorm: 7, FeedForward: 3, Block: 2, Factor: 1, SoftCap: 3,
     FixedResidual: 2, OwnCacheSdpa: 24, KeptConv: 18,
+    Int8KvCacheSdpa: 21,  # 18, of more values than others
 }  # fmt: skip
 _EXPERT, _PICK, _NORMALIZED, _WEIGHED = 5.5, 8, 2, 4  # of a mixture of experts
 _VIEWS_AND_ATTENTION, _INTERLEAVED, _HALF_SPLIT = 5, 32, 14

@@ -147,10 +147,17 @@ def _options(
     if choice is not None:
         return [request.options(choice)]
     options, stated = [], request.scheme is not None or request.scheme_plan is not None
-    vulkan_alone = request.activation_dtype == "fp16" or request.scheme_plan is not None
-    for backend in backends or (("vulkan",) if vulkan_alone else get_args(Backend)):
+    for backend in backends or _backends(request):
         # XNNPACK has no weight-only linears, which is said where they are asked for.
         usual = tuple(Scheme) if backend == "vulkan" else (Scheme.DYNAMIC_INT8,)
         for scheme in (request.scheme,) if stated else usual:
             options.append(replace(request, scheme=scheme, backend=backend).options())
     return options
+
+
+def _backends(request: ExportRequest) -> tuple[Backend, ...]:
+    """Those that can do what is asked for."""
+    if request.kv_cache is not None:
+        return ("xnnpack",)
+    vulkan_alone = request.activation_dtype == "fp16" or request.scheme_plan is not None
+    return ("vulkan",) if vulkan_alone else get_args(Backend)

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from quatrain.backbone.build import build_backbone
+from quatrain.backbone.kv_cache import quantize_kv_cache
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.errors import InputError
@@ -113,6 +114,8 @@ def _backbone(hollow: Checkpoint, options: ExportOptions, context: int) -> Backb
         hidden_output=options.hidden_output,
         table_kinds=hollow.table_kinds,
     )
+    if options.kv_cache is not None:
+        quantize_kv_cache(backbone)
     (to_vulkan_operators if options.backend == "vulkan" else to_cpu_operators)(backbone)
     rows = assign_kernels(backbone, options)
     for row, planned in zip(rows, planned_rows(rows, options), strict=True):

@@ -20,7 +20,10 @@ from quatrain.program.edit.constant_source import Form
 
 # What tells constants apart: those of one form and tensor are stored once.
 Key = tuple[Form, int, int]
-_CACHES = ("k_cache", "v_cache", "conv_state")
+_CACHES = (
+    "k_cache", "v_cache", "conv_state",
+    "k_cache_scales", "k_cache_zero_points", "v_cache_scales", "v_cache_zero_points",
+)  # fmt: skip
 
 
 def constants_of(backbone: Backbone, options: ExportOptions) -> dict[Key, int]:
@@ -56,7 +59,10 @@ def constants_of_linears(backbone: Backbone) -> dict[Key, int]:
 
 def cache_bytes(backbone: Backbone, itemsize: int) -> int:
     """Of all keys and values that the program keeps."""
-    return sum(cache.numel() * itemsize for _, cache in _caches(backbone))
+    return sum(
+        cache.numel() * (itemsize if cache.is_floating_point() else cache.element_size())
+        for _, cache in _caches(backbone)
+    )
 
 
 def _caches(backbone: Backbone) -> list[tuple[str, torch.Tensor]]:

@@ -9,6 +9,7 @@ from quatrain.backbone.residual import FixedResidual, GatedResidual
 from quatrain.backbone.short_conv import CausalConv
 from quatrain.export.attention_operators import OwnCacheSdpa, SdpaWithKvCache
 from quatrain.export.kept_conv import KeptConv
+from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
 from quatrain.linear.adapted import to_fast_hadamard
 
 
@@ -31,6 +32,8 @@ def to_cpu_operators(backbone: Backbone) -> None:
 
 
 def _cpu_attention(attend: CachedAttention) -> nn.Module:
+    if attend.rounds_to_int8:
+        return Int8KvCacheSdpa(attend)
     plain = attend.attention_window is None and attend.soft_cap is None and not attend.shares_kv
     return SdpaWithKvCache(attend) if plain else OwnCacheSdpa(attend)
 

@@ -9,6 +9,7 @@ from typing import Any
 from quatrain.program.container import Delegate, Program
 from quatrain.program.graph import Tensor, VulkanGraph
 from quatrain.program.inspect.dispatches import CallCost, call_costs
+from quatrain.program.inspect.kv_cache import KvCache, find_kv_cache
 from quatrain.program.inspect.linears import Linear, find_linears
 from quatrain.program.inspect.sizes import Waste, bytes_by_kind, cache_values, find_waste
 
@@ -38,6 +39,7 @@ class ProgramReport:
     outputs: list[str]
     activation_dtype: str | None
     context_length: int | None
+    kv_cache: KvCache | None
     dynamic_shapes: bool
     layers: int
     experts: dict[int, int]  # of each layer with a mixture, all computed for every token
@@ -75,6 +77,7 @@ def inspect_program(program: Program) -> ProgramReport:
         outputs=[_signature(graph, i) for i in graph.outputs] if graph else [],
         activation_dtype=activation_dtype(graph) if graph else None,
         context_length=context_length(program, graph),
+        kv_cache=find_kv_cache(program, graph),
         dynamic_shapes=_dynamic(program, graph),
         layers=len({linear.layer for linear in linears if linear.layer is not None}),
         experts=_experts(linears),

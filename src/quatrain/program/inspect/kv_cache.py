@@ -1,0 +1,65 @@
+"""What a program keeps from call to call: its keys and values, and in what type."""
+
+from dataclasses import dataclass
+from math import prod
+
+from quatrain.program.container import Program
+from quatrain.program.graph import VulkanGraph
+from quatrain.program.inspect.sizes import cache_values
+
+# Operator outside a delegate -> the arguments that it writes to.
+_WRITTEN = {
+    "llama.sdpa_with_kv_cache.out": (3, 4),
+    "llama.update_cache.out": (1,),
+    "llama.update_cache_with_indices.out": (1,),
+}
+# ExecuTorch's ScalarType -> its name, and bytes.
+_TYPES = {1: ("int8", 1), 5: ("float16", 2), 6: ("float32", 4), 15: ("bfloat16", 2)}
+_SIZES = dict(_TYPES.values())
+
+
+@dataclass(frozen=True)
+class KvCache:
+    """All caches of a program, and what short convolutions keep beside them.
+
+    `dtype`: of most of it. `nbytes`: in memory, with the scales and zero points of an int8 cache.
+    """
+
+    dtype: str
+    nbytes: int
+
+
+def find_kv_cache(program: Program, graph: VulkanGraph | None) -> KvCache | None:
+    """The cache of a program whose Vulkan delegate is `graph`, if it has one; None where there is
+    no cache."""
+    tensors = _in_delegate(graph) if graph else _outside_delegates(program)
+    nbytes: dict[str, int] = {}
+    for dtype, elements in tensors:
+        nbytes[dtype] = nbytes.get(dtype, 0) + elements * _SIZES.get(dtype, 4)
+    if not nbytes:
+        return None
+    return KvCache(max(nbytes, key=lambda dtype: nbytes[dtype]), sum(nbytes.values()))
+
+
+def _in_delegate(graph: VulkanGraph) -> list[tuple[str, int]]:
+    """(type, number of elements) of each cache."""
+    tensors = [graph.tensor(i) for i in cache_values(graph)]
+    return [(tensor.dtype, prod(tensor.shape)) for tensor in tensors]
+
+
+def _outside_delegates(program: Program) -> list[tuple[str, int]]:
+    plans = {plan.name: plan for plan in program.root.execution_plan or ()}
+    if "forward" not in plans:
+        return []
+    written = {
+        step.args[place]
+        for step in program.methods["forward"].instructions
+        if step.kind == "kernel"
+        for place in _WRITTEN.get(str(step.target), ())
+        if place < len(step.args)
+    }
+    values = [plans["forward"].values[i].val for i in sorted(written)]
+    tensors = [value for value in values if value is not None and value.table == "Tensor"]
+    return [
+        (_TYPES.get(tensor.scalar_type, ("other", 4))[0], prod(tensor.sizes)) for tensor in tensors
+    ]

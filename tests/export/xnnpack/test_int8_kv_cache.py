@@ -1,0 +1,123 @@
+"""A KV cache of int8: eager equals ExecuTorch's operator, and a program equals eager."""
+
+import pytest
+import torch
+from tests.support.peers import random_model, saved
+from tests.support.planned import assert_as_planned
+from tests.support.rounding import assert_equal_but_for_rounding, largest_error
+from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
+from tests.support.tiny_programs import TEXT, write_word_tokenizer
+from typer.testing import CliRunner
+
+from quatrain.arithmetic import XNNPACK_ARITHMETIC
+from quatrain.backbone.kv_cache import CachedAttention, quantize_kv_cache
+from quatrain.backbone.params import config_from_params
+from quatrain.cli import build_app
+from quatrain.errors import InputError
+from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.export.plan.plan import plan_programs
+from quatrain.export.request import ExportRequest
+from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
+from quatrain.program import open_program
+from quatrain.program.inspect.report import inspect_program
+from quatrain.quantize.pipeline import quantize_model
+from quatrain.runtime.executorch import ExecutorchRunner
+from quatrain.verify.eager import load_eager
+from quatrain.verify.verify import verify_program
+
+INT8 = ExportOptions(backend="xnnpack", kv_cache="int8")
+CONTEXT, KV_HEADS, HEAD_DIM, LAYERS = PARAMS["max_seq_len"], 4, 16, 4
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Of layers enough to be replicated, and linears of few shapes, of which each is lowered."""
+    folder = write_checkpoint(
+        tmp_path_factory.mktemp("int8") / "c", embedding="int4", output="tied",
+        n_layers=LAYERS, n_kv_heads=KV_HEADS, hidden_dim=64,
+    )  # fmt: skip
+    write_word_tokenizer(folder, PARAMS["vocab_size"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(checkpoint, tmp_path_factory):
+    return export_checkpoint(checkpoint, tmp_path_factory.mktemp("program") / "m.pte", INT8)
+
+
+def test_eager_attention_equals_executorchs_operator():
+    """In one call, in pieces and step by step, of the numbers that it rounds to int8 itself."""
+    import executorch.kernels.quantized  # noqa: F401
+    from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
+    from torch.ao.quantization.fx import _decomposed  # noqa: F401
+
+    config = config_from_params({**PARAMS, "n_heads": 6, "n_kv_heads": 2, "dim": 96}, "params.json")
+    attend = CachedAttention(config, config.layer(0))
+    operator = Int8KvCacheSdpa(attend)
+    unrounded = CachedAttention(config, config.layer(0))
+    quantize_kv_cache(attend)
+    generator, start = torch.Generator().manual_seed(0), 0
+    for length in (1, 1, 5, 40, 1):
+        q, k, v = (torch.randn(1, length, heads, 16, generator=generator) for heads in (6, 2, 2))
+        expected = operator(q, k, v, start)
+        assert largest_error([attend(q, k, v, start)], [expected]) < 1e-5
+        assert largest_error([unrounded(q, k, v, start)], [expected]) > 1e-3
+        start += length
+
+
+def test_a_program_equals_eager(checkpoint, report):
+    assert_as_planned(report, checkpoint)
+    assert not any("lowered by itself" in note for note in report.notes)
+    eager = load_eager(checkpoint, "8da4w", XNNPACK_ARITHMETIC)
+    quantize_kv_cache(eager)
+
+    def text(generator):
+        return torch.randint(PARAMS["vocab_size"], (1, 14), generator=generator)
+
+    calls = ((0, 6), (6, 9), *((at, at + 1) for at in range(9, 14)))
+    assert_equal_but_for_rounding(ExecutorchRunner(report.output), eager, text, calls)
+
+
+def test_verify_compares_with_the_same_arithmetic_and_says_so(checkpoint, report):
+    verified = verify_program(report.output, checkpoint, ("executorch",), (TEXT,), new_tokens=4)
+    assert verified.passed
+    assert verified.note == "Keys and values are in int8, in the backbone beside the program too"
+
+
+def test_its_bytes_are_inspected_and_planned(checkpoint, report):
+    """A byte each, and five more for each token and head."""
+    nbytes = LAYERS * 2 * CONTEXT * KV_HEADS * (HEAD_DIM + 4 + 1)
+    program = open_program(report.output)
+    cache = inspect_program(program).kv_cache
+    assert (cache.dtype, cache.nbytes) == ("int8", nbytes)
+    assert program.metadata["quatrain_int8_kv_cache"] is True
+    (planned,) = plan_programs(
+        checkpoint, ExportRequest(backend="xnnpack", kv_cache="int8")
+    ).programs
+    assert planned.bytes is not None and planned.bytes.caches == nbytes
+    (plain,) = plan_programs(checkpoint, ExportRequest(backend="xnnpack"), ("xnnpack",)).programs
+    assert plain.bytes is not None and plain.bytes.caches == LAYERS * 2 * CONTEXT * KV_HEADS * 64
+    shown = CliRunner().invoke(build_app(), ["inspect", str(report.output)]).output
+    assert "KV cache int8, " in shown
+    shown = CliRunner().invoke(build_app(), ["plan", str(checkpoint), "--kv-cache", "int8"]).output
+    assert "xnnpack" in shown and "vulkan" not in shown
+
+
+def test_vulkan_has_no_operator_for_it():
+    with pytest.raises(InputError, match="Vulkan delegate has no attention over an int8 cache"):
+        ExportOptions(kv_cache="int8")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "found"),
+    [
+        ("Mistral", {"sliding_window": 8}, "attends to a window of 8 tokens.*--max-seq-len 8"),
+        ("Gemma2", {"sliding_window": 64}, "has a soft cap of 50"),
+    ],
+)
+def test_layers_without_an_operator_are_refused_by_name(kind, fields, found, tmp_path):
+    saved(random_model(kind, num_hidden_layers=1, **fields), tmp_path / "model")
+    quantize_model(tmp_path / "model", tmp_path / "int4", embedding="int4", method="rtn")
+    with pytest.raises(InputError, match=rf"layers\.0\.attention: {found}"):
+        export_checkpoint(tmp_path / "int4", tmp_path / "m.pte", INT8)
+    assert not (tmp_path / "m.pte").exists()
