@@ -131,6 +131,15 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.strip() == ""
 
 
+def test_windows_is_refused_in_one_message():
+    code = (
+        "import sys; sys.modules |= {'fcntl': None, 'resource': None}; "
+        "from quatrain import cli; cli.build_app(); sys.platform = 'win32'; cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and "Linux or macOS; on Windows use it in WSL 2" in refused(done)
+
+
 MISTAKES = {
     "export, no such checkpoint": (
         ["export", "nowhere", "-o", "m.pte"], "nowhere",

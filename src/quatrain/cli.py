@@ -83,6 +83,8 @@ def main() -> None:
 def exit_cleanly(app: Callable[[], object]) -> None:
     """Run `app` and leave with its exit code; an error is one message unless `--debug` is given."""
     _open_closed_streams()
+    if sys.platform == "win32":
+        _fail("Quatrain needs Linux or macOS; on Windows use it in WSL 2 (wsl --install)", 2)
     try:
         try:
             app()

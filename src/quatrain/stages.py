@@ -1,7 +1,6 @@
 """Named stages of a long piece of work: their wall time, and the memory the process held."""
 
 import os
-import resource
 import sys
 import threading
 import time
@@ -29,6 +28,8 @@ def peak_rss_bytes() -> int:
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
+    import resource  # Windows has none; there the command line says so, which imports this
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -14,7 +14,7 @@ from tests.support.tiny_models import float_tensors, write_meta
 from tests.support.tiny_programs import shared_tiny, shared_tiny_xnnpack
 
 from quatrain.export import ExportOptions
-from quatrain.release import pieces
+from quatrain.release import tasks
 from quatrain.release.release import make_release
 from quatrain.release.spec import merged_spec
 
@@ -61,8 +61,8 @@ def as_fast_each_time(folder: Path, program: Path, text: str) -> dict:
 @pytest.fixture(autouse=True)
 def not_exported_again(ready_made: Callable[..., dict]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(pieces.FUNCTIONS, "export", ready_made)
-        patch.setitem(pieces.FUNCTIONS, "speed", as_fast_each_time)
+        patch.setitem(tasks.FUNCTIONS, "export", ready_made)
+        patch.setitem(tasks.FUNCTIONS, "speed", as_fast_each_time)
         yield
 
 
@@ -79,8 +79,8 @@ def tiny_release(shared: Path, ready_made: Callable[..., dict]) -> Path:
         (folder / "text.txt").write_text(TEXT)
         (folder / "release.toml").write_text(SPEC)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(pieces.FUNCTIONS, "export", ready_made)
-            patch.setitem(pieces.FUNCTIONS, "speed", as_fast_each_time)
+            patch.setitem(tasks.FUNCTIONS, "export", ready_made)
+            patch.setitem(tasks.FUNCTIONS, "speed", as_fast_each_time)
             make_release(model, folder / "out", merged_spec(folder / "release.toml", {}))
 
     return made_once(shared / "release", make)

@@ -22,7 +22,7 @@ from quatrain.cli import build_app
 from quatrain.commands.release import release as release_verb
 from quatrain.errors import InputError, Interrupted
 from quatrain.quantize.pipeline import quantize_model
-from quatrain.release import pieces, speed
+from quatrain.release import speed, tasks
 from quatrain.release.release import Release, make_release
 from quatrain.release.spec import merged_spec
 from quatrain.release.store import held_alone
@@ -49,8 +49,8 @@ def nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*words, **arguments) -> dict:
         raise AssertionError("made again")
 
-    for kind in pieces.FUNCTIONS:
-        monkeypatch.setitem(pieces.FUNCTIONS, kind, refuse)
+    for kind in tasks.FUNCTIONS:
+        monkeypatch.setitem(tasks.FUNCTIONS, kind, refuse)
 
 
 def test_each_phone_has_its_file_and_those_alike_share_one(tiny_release: Path) -> None:
@@ -118,9 +118,15 @@ def test_a_second_run_does_nothing(tiny_release: Path) -> None:
 
 
 def test_it_is_made_again_bit_for_bit(tiny_release: Path, tmp_path: Path) -> None:
-    """From what the release says of itself, elsewhere."""
-    spec = merged_spec(tiny_release / "out" / "release.toml", {})
-    make_release(tiny_release / "model", tmp_path / "again", spec)
+    """From what the release says of itself, elsewhere, all that it is made of being elsewhere."""
+    for of, to in (("model", "m"), ("reference", "r"), ("out", "sent")):
+        shutil.copytree(tiny_release / of, tmp_path / to, ignore=shutil.ignore_patterns(".work"))
+    toml = tmp_path / "sent" / "release.toml"
+    assert str(tiny_release) not in toml.read_text()
+    with pytest.raises(InputError, match=r"sha256:[0-9a-f]{64}, .* where it lies: --reference"):
+        merged_spec(toml, {})
+    spec = merged_spec(toml, {"reference": str(tmp_path / "r")})
+    make_release(tmp_path / "m", tmp_path / "again", spec)
     _assert_same_files(tmp_path / "again", tiny_release / "out")
 
 
@@ -132,7 +138,7 @@ def test_another_speed_changes_no_file_that_ships(
     _again(copy)
     before = {file.name: file.read_bytes() for file in (copy / "out").iterdir() if file.is_file()}
     shutil.rmtree(next((copy / "out" / ".work").glob("speed-*")))
-    monkeypatch.setitem(pieces.FUNCTIONS, "speed", lambda *_, **__: {"not_measured": "no time"})
+    monkeypatch.setitem(tasks.FUNCTIONS, "speed", lambda *_, **__: {"not_measured": "no time"})
     _again(copy)
     manifest = json.loads((copy / "out" / "manifest.json").read_text())
     assert manifest["tell_speed"] == ["report.html", "report.json", "report.md"]
@@ -163,13 +169,13 @@ def test_figures_that_are_not_finite_are_null(
     """JSON has no word for them; the gates see them, and the pages say so."""
 
     def broken(*words: Any, **arguments: Any) -> dict:
-        found = pieces.quality(*words, **arguments)
+        found = tasks.quality(*words, **arguments)
         rows = [row | {"kl": math.nan, "ratio": math.inf} for row in found["rows"]]
         shown = [one | {"kl": one["kl"] and math.nan} for one in found["shown"]]
         return found | {"rows": rows, "shown": shown}
 
     copy = _copy(tiny_release, tmp_path)
-    monkeypatch.setitem(pieces.FUNCTIONS, "quality", broken)
+    monkeypatch.setitem(tasks.FUNCTIONS, "quality", broken)
     made = _again(copy, tokens=39)
     assert any("KL nan nats" in failure for failure in made.failures)
     for file in ("report.json", "expected.json", "manifest.json"):
@@ -195,7 +201,7 @@ def test_in_processes_it_is_the_same(
     monkeypatch: pytest.MonkeyPatch,
     jobs: int,
 ) -> None:
-    monkeypatch.setitem(pieces.FUNCTIONS, "export", pieces.export)
+    monkeypatch.setitem(tasks.FUNCTIONS, "export", tasks.export)
     spec = merged_spec(tiny_release / "release.toml", {})
     make_release(tiny_release / "model", tmp_path / "out", spec, jobs)
     _assert_same_files(tmp_path / "out", exported)
@@ -205,7 +211,7 @@ def test_in_processes_it_is_the_same(
 def test_on_a_cluster_that_loses_a_machine_it_is_the_same(
     tiny_release: Path, exported: Path, tmp_path: Path, working: int
 ) -> None:
-    """So many pieces are being made, one on each machine, when one of those is killed."""
+    """So many tasks are being made, one on each machine, when one of those is killed."""
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install quatrain[ray]")
     from ray.cluster_utils import Cluster
 
@@ -253,8 +259,8 @@ def test_interrupted_it_leaves_nothing_half_and_goes_on(
 
         return call
 
-    for kind, function in list(pieces.FUNCTIONS.items()):
-        monkeypatch.setitem(pieces.FUNCTIONS, kind, counted(kind, function))
+    for kind, function in list(tasks.FUNCTIONS.items()):
+        monkeypatch.setitem(tasks.FUNCTIONS, kind, counted(kind, function))
     with pytest.raises(KeyboardInterrupt):
         make_release(tiny_release / "model", tmp_path / "out", spec)
     assert [file.name for file in (tmp_path / "out").iterdir()] == [".work"]
@@ -300,7 +306,7 @@ def test_interrupted_it_says_what_is_kept(
     def press(*words: Any, **arguments: Any) -> dict:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(pieces.FUNCTIONS, "export", press)
+    monkeypatch.setitem(tasks.FUNCTIONS, "export", press)
     with pytest.raises(Interrupted, match=r"is kept in .*out.\.work: the same command goes on"):
         release_verb(str(tiny_release / "model"), tmp_path / "out")
 
@@ -390,7 +396,7 @@ def test_a_model_in_floating_point_is_quantized(tmp_path: Path) -> None:
     """By `quantize`, whose checkpoint and cost are kept."""
     spec = merged_spec(None, {"method": "rtn"})
     source = write_meta(tmp_path / "model", max_seq_len=64)
-    made = pieces.quantize(tmp_path / "made", source, spec, Stages())
+    made = tasks.quantize(tmp_path / "made", source, spec, Stages())
     quantize_model(source, tmp_path / "direct", method="rtn", output_layer="int4")
     assert _sha256(tmp_path / "made" / "model.safetensors") == _sha256(
         tmp_path / "direct" / "model.safetensors"

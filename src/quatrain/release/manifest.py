@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from quatrain.checkpoint.files.hub import is_on_hub
 from quatrain.quantize.resumable import sha256_of
 from quatrain.release.spec import ReleaseSpec, key_of
 from quatrain.release.store import versions
@@ -23,7 +24,7 @@ def manifest(
 
     Args:
         report: From `report_data`.
-        spec: What was asked for.
+        spec: What was asked for, as it says the same elsewhere.
         sources: Name, bytes and SHA-256 of each file of the model ("source"), and of the one that
             it was measured against ("reference"), where that is another.
         checkpoint: The SHA-256 of what was quantized, by file; None where nothing was.
@@ -39,10 +40,15 @@ def manifest(
         "checkpoint": checkpoint,
         "programs": {file["file"]: file["phones"] for file in report["files"]},
         "files": {file.name: _digested(file) for file in files},
-        "rebuild": "quatrain release SOURCE -o NEW --spec release.toml, with these versions",
+        "rebuild": f"quatrain release {_asked(spec)}, with these versions",
         # Another time they tell other speeds; all other files are the same bytes.
         "tell_speed": sorted(file.name for file in files if file.stem == "report"),
     }
+
+
+def _asked(spec: ReleaseSpec) -> str:
+    reference = " --reference REFERENCE" if spec.reference and not is_on_hub(spec.reference) else ""
+    return f"SOURCE -o NEW --spec release.toml{reference}"
 
 
 def _options(spec: ReleaseSpec) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pieces of a release made on the machines of a Ray cluster, which share its folder."""
+"""Tasks of a release made on the machines of a Ray cluster, which share its folder."""
 
 import logging
 import os
@@ -10,35 +10,34 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.errors import InputError, QuatrainError
-from quatrain.release.pieces import FUNCTIONS
 from quatrain.release.spec import ReleaseSpec
-from quatrain.release.store import Piece, Store, make
+from quatrain.release.store import Store, Task, make
+from quatrain.release.tasks import FUNCTIONS
 from quatrain.stages import Stages
 
-_RETRIES = 3  # of a piece whose worker was lost
+_RETRIES = 3  # of a task whose worker was lost
 
 
 def make_on_ray(
-    store: Store, pieces: Sequence[Piece], address: str, memory: int, stages: Stages
+    store: Store, tasks: Sequence[Task], address: str, memory: int, stages: Stages
 ) -> None:
-    """Make `pieces` on the cluster at `address` ("auto": the one on this machine), each where
+    """Make `tasks` on the cluster at `address` ("auto": the one on this machine), each where
     `memory` bytes are free; again elsewhere where a worker is lost.
 
     Raises `InputError` where Ray is not installed, there is no cluster, or none of its machines is
-    large enough; and as the pieces do.
+    large enough; and as the tasks do.
     """
     ray = _connected(address, memory)
     remote = ray.remote(num_cpus=1, memory=memory, max_retries=_RETRIES)(_make_aside)
-    named = ", ".join(piece.title for piece in pieces)
+    named = ", ".join(task.title for task in tasks)
     with stages(f"on Ray: {named}") as advance:
         waiting = {
-            remote.remote(store.place(piece).absolute(), _portable(piece)): piece
-            for piece in pieces
+            remote.remote(store.place(task).absolute(), _portable(task)): task for task in tasks
         }
         while waiting:
             ready, _ = ray.wait(list(waiting), num_returns=1)
             _take(ray, ready[0], store.place(waiting.pop(ready[0])))
-            advance(1 - len(waiting) / len(pieces))
+            advance(1 - len(waiting) / len(tasks))
 
 
 def _connected(address: str, memory: int) -> Any:
@@ -59,16 +58,16 @@ def _connected(address: str, memory: int) -> Any:
     largest = max((node["Resources"].get("memory", 0) for node in ray.nodes()), default=0)
     if memory > largest:
         raise InputError(
-            f"--ray {address}: a piece takes {memory / 1e9:.1f} GB, and the largest machine of the "
+            f"--ray {address}: a task takes {memory / 1e9:.1f} GB, and the largest machine of the "
             f"cluster offers {largest / 1e9:.1f} GB; add a larger one"
         )
     return ray
 
 
-def _make_aside(place: Path, piece: Piece) -> str:
-    """Make `piece` beside its `place`: a worker that is only thought lost disturbs no other."""
+def _make_aside(place: Path, task: Task) -> str:
+    """Make `task` beside its `place`: a worker that is only thought lost disturbs no other."""
     aside = place.with_name(f"{place.name}.{uuid.uuid4().hex[:8]}")
-    make(aside, piece, FUNCTIONS[piece.kind])
+    make(aside, task, FUNCTIONS[task.kind])
     return str(aside)
 
 
@@ -90,8 +89,8 @@ def _take(ray: Any, result: Any, place: Path) -> None:
     Path(aside).rename(place)
 
 
-def _portable(piece: Piece) -> Piece:
-    """`piece` with paths that another folder's process finds, and without who listens here."""
+def _portable(task: Task) -> Task:
+    """`task` with paths that another folder's process finds, and without who listens here."""
 
     def portable(value: Any) -> Any:
         if isinstance(value, Path):
@@ -101,5 +100,5 @@ def _portable(piece: Piece) -> Piece:
         return Stages() if isinstance(value, Stages) else value
 
     return replace(
-        piece, arguments={name: portable(value) for name, value in piece.arguments.items()}
+        task, arguments={name: portable(value) for name, value in task.arguments.items()}
     )

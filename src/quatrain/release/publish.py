@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from quatrain.checkpoint.files.hub import is_on_hub
 from quatrain.errors import InputError
 from quatrain.json_files import read_object, write_json
 from quatrain.release.manifest import manifest
 from quatrain.release.page import markdown_page, web_page
 from quatrain.release.report import MadeFile
-from quatrain.release.spec import ReleaseSpec, write_spec
+from quatrain.release.spec import ReleaseSpec, digest_name, write_spec
 from quatrain.release.store import MANIFEST, PROGRAM, WORK
 from quatrain.tokenizer.files import CONFIG, TOKENIZER
 from quatrain.verify.expected import ExpectedProgram, answers_of, write_expected
@@ -38,10 +39,13 @@ def publish(
         new = folder / WORK / "new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
-        _write(new, spec, made, report)
+        portable = _portable(spec, report["name"], sources["reference"])
+        if spec.text is not None:
+            shutil.copyfile(spec.text, new / TEXT)
+        _write(new, portable, made, report)
         files = sorted(new.iterdir())
         earlier = _earlier_files(folder)
-        said = manifest(report, spec, sources, checkpoint, files)
+        said = manifest(report, portable, sources, checkpoint, files)
         for file in files:
             _replace(file, folder / file.name)
         write_json(new / MANIFEST, said)
@@ -67,18 +71,21 @@ def _write(new: Path, spec: ReleaseSpec, made: Sequence[MadeFile], report: dict[
         for one in made
     }
     write_expected(new / EXPECTED, expected)
-    write_spec(new / SPEC, _here(new, spec))
+    write_spec(new / SPEC, spec)
     write_json(new / f"{REPORT}.json", report)
     (new / f"{REPORT}.md").write_text(markdown_page(report), encoding="utf-8")
     (new / f"{REPORT}.html").write_text(web_page(report), encoding="utf-8")
 
 
-def _here(new: Path, spec: ReleaseSpec) -> ReleaseSpec:
-    """`spec` with the files that it names as they lie in the release."""
-    if spec.text is not None:
-        shutil.copyfile(spec.text, new / TEXT)
+def _portable(spec: ReleaseSpec, name: str, reference: Sequence[Mapping[str, Any]]) -> ReleaseSpec:
+    """`spec` as it says the same elsewhere: the `name`, files as they are called in the release,
+    and the model that it was measured against, of the files `reference`, by their digest."""
+    text = Path(TEXT) if spec.text else None
     tokenizer = Path(TOKENIZER) if spec.tokenizer else None
-    return replace(spec, text=Path(TEXT) if spec.text else None, tokenizer=tokenizer)
+    named = spec.reference
+    if named is not None and not is_on_hub(named):
+        named = digest_name([one["sha256"] for one in reference]) if reference else None
+    return replace(spec, name=name, text=text, tokenizer=tokenizer, reference=named)
 
 
 def link(file: Path, target: Path) -> None:

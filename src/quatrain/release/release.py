@@ -79,13 +79,13 @@ def make_release(
             `open_checkpoint` take them.
         output: The folder to write. An earlier release there is replaced.
         spec: What is asked for; None is one program for the CPU.
-        jobs: How many pieces are worked on at a time, each in a process of its own; None: as many
+        jobs: How many tasks are worked on at a time, each in a process of its own; None: as many
             as there are cores and memory, where that pays.
         stages: Hears of each stage.
         android: An Android module, such as app/, to whose assets the release is added.
         runner: A runner for Android, such as ExecuTorch's llama_main, with which it is run on the
             phone that adb sees, and held against expected.json.
-        ray: The address of a Ray cluster on which to make the pieces, in place of processes here;
+        ray: The address of a Ray cluster on which to make the tasks, in place of processes here;
             "auto" is the one of this machine. Its machines share `output` and `model`.
 
     Raises:
@@ -123,7 +123,7 @@ def _made(work: Work, folder: Path, spec: ReleaseSpec) -> dict[str, Any]:
     with work.stages("write the release"):
         publish(folder, spec, files, report, work.sources(), work.checkpoint_files())
     work.store.keep_digests()
-    work.store.keep_only(work.pieces)
+    work.store.keep_only(work.tasks)
     return report
 
 

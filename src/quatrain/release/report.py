@@ -16,7 +16,7 @@ FORMAT = "quatrain-report-1"
 
 @dataclass(frozen=True)
 class MadeFile:
-    """A program of a release, and the pieces that say something of it."""
+    """A program of a release, and the tasks that say something of it."""
 
     planned: PlannedFile
     export: Made

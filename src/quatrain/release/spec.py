@@ -4,11 +4,12 @@ The keys of release.toml are the options' names: `max-kl = 0.1` is `--max-kl 0.1
 meant from its folder.
 """
 
+import hashlib
 import json
 import math
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +20,7 @@ from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat, Roun
 from quatrain.targets.runtimes import require_loadable
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_DIGEST = "sha256:"  # what the name of a model that release.toml knows by its files begins with
 ANY = "any"  # in place of a release that is not named
 PROMPTS = (
     "Why is the sky blue?",
@@ -135,9 +137,20 @@ def merged_spec(file: Path | None, given: dict[str, Any]) -> ReleaseSpec:
     """
     said = {} if file is None else _read(file)
     values = said | {name: value for name, value in given.items() if value is not None}
+    if str(values.get("reference", "")).startswith(_DIGEST):
+        raise InputError(
+            f"{file}: was measured against the model with the digest {values['reference']}, whose "
+            "files manifest.json names; say where it lies: --reference MODEL"
+        )
     if values.get("scheme") is not None:
         values["scheme"] = _scheme(values["scheme"])
     return ReleaseSpec(**values)
+
+
+def digest_name(digests: Iterable[str]) -> str:
+    """What a model is called in a release.toml, wherever it lies: `digests` are the SHA-256 of its
+    files, in hexadecimal."""
+    return _DIGEST + hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
 
 
 def write_spec(path: Path, spec: ReleaseSpec) -> None:

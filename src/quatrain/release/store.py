@@ -1,11 +1,11 @@
-"""Pieces of a release that are kept by what they follow from, and made once.
+"""Tasks of a release that are kept by what they follow from, and made once.
 
-    .work/KIND-KEY/result.json   {"files": {NAME: SHA-256}, "result": what the piece says}
+    .work/KIND-KEY/result.json   {"files": {NAME: SHA-256}, "result": what the task says}
     .work/KIND-KEY/NAME          the files that it is made of
     .work/lock                   held by the process that works there
     .work/digests.json           SHA-256 of files by path, size and time: they are read once
 
-result.json comes last and in one rename: a piece without it is none, whenever the work was stopped.
+result.json comes last and in one rename: a task without it is none, whenever the work was stopped.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ from quatrain.quantize.resumable import sha256_of
 
 MANIFEST, WORK = "manifest.json", ".work"  # in the folder of a release
 RESULT = "result.json"
-PROGRAM = "model.pte"  # of an exported piece
+PROGRAM = "model.pte"  # of an exported task
 MADE_WITH = ("quatrain", "executorch", "torch", "torchao", "tokenizers")
 
 
@@ -36,11 +36,11 @@ def versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Task:
     """Something to be made.
 
     Attributes:
-        kind: What it is, such as "export": the name of a function of `quatrain.release.pieces`.
+        kind: What it is, such as "export": the name of a function of `quatrain.release.tasks`.
         title: The same for people.
         follows_from: All that decides on it, as plain data: digests of files, not their paths.
         arguments: What the function is called with beside the folder to write to.
@@ -60,18 +60,18 @@ class Piece:
 
 @dataclass(frozen=True)
 class Made:
-    """A piece that is made: its `folder`, the SHA-256 of each of its `files`, and its `result`."""
+    """A task that is made: its `folder`, the SHA-256 of each of its `files`, and its `result`."""
 
     folder: Path
     files: dict[str, str]
     result: dict[str, Any]
 
 
-def make(folder: Path, piece: Piece, function: Callable[..., dict[str, Any]]) -> None:
-    """Make `piece` in `folder`: `function` writes its files there and gives its result."""
+def make(folder: Path, task: Task, function: Callable[..., dict[str, Any]]) -> None:
+    """Make `task` in `folder`: `function` writes its files there and gives its result."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    result = function(folder, **piece.arguments)
+    result = function(folder, **task.arguments)
     files = {file.name: sha256_of(file).hexdigest() for file in sorted(folder.iterdir())}
     with whole_file(folder / RESULT) as temporary:
         write_json(temporary, {"files": files, "result": result})
@@ -103,20 +103,20 @@ def held_alone(folder: Path) -> Iterator[None]:
 
 
 class Store:
-    """The pieces in a folder."""
+    """The tasks in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._digests_file = folder / "digests.json"
         self._digests = _read(self._digests_file)
 
-    def place(self, piece: Piece) -> Path:
-        """The folder that `piece` is made in."""
-        return self.folder / piece.key
+    def place(self, task: Task) -> Path:
+        """The folder that `task` is made in."""
+        return self.folder / task.key
 
-    def find(self, piece: Piece) -> Made | None:
-        """`piece`, where it is made and its files are what they were; else None."""
-        folder = self.place(piece)
+    def find(self, task: Task) -> Made | None:
+        """`task`, where it is made and its files are what they were; else None."""
+        folder = self.place(task)
         said = _read(folder / RESULT)
         if not said:
             return None
@@ -141,9 +141,9 @@ class Store:
         with whole_file(self._digests_file) as temporary:
             write_json(temporary, self._digests)
 
-    def keep_only(self, pieces: Iterable[Piece]) -> None:
-        """Remove every other piece."""
-        kept = {piece.key for piece in pieces}
+    def keep_only(self, tasks: Iterable[Task]) -> None:
+        """Remove every other task."""
+        kept = {task.key for task in tasks}
         for folder in self.folder.iterdir():
             if folder.is_dir() and folder.name not in kept:
                 shutil.rmtree(folder)

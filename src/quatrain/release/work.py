@@ -1,4 +1,4 @@
-"""The pieces of one release, in the order in which they need each other."""
+"""The tasks of one release, in the order in which they need each other."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from quatrain.release.plan import PlannedFile, ReleasePlan
 from quatrain.release.report import MadeFile, asked_about
 from quatrain.release.spec import ReleaseSpec
 from quatrain.release.speed import here
-from quatrain.release.store import PROGRAM, Made, Piece, Store
+from quatrain.release.store import PROGRAM, Made, Store, Task
 from quatrain.release.workers import Workers, make_all
 from quatrain.stages import Stages, installed_memory_bytes
 from quatrain.targets.runtimes import needs_older_forms
@@ -24,7 +24,7 @@ _HELD = 4  # times its file a program takes in memory while it is worked on, at 
 
 
 class Work:
-    """The pieces of one release, made in the order in which they need each other."""
+    """The tasks of one release, made in the order in which they need each other."""
 
     def __init__(
         self, source: Path, plan: ReleasePlan, spec: ReleaseSpec, chat: bool, store: Store,
@@ -32,7 +32,7 @@ class Work:
     ) -> None:  # fmt: skip
         self.source, self.plan, self.spec, self.chat = source, plan, spec, chat
         self.store, self.stages, self.workers = store, stages, workers
-        self.pieces: list[Piece] = []
+        self.tasks: list[Task] = []
         self.quantized: Made | None = None
         self.layers: Made | None = None  # of the whole model; None without one in floating point
 
@@ -81,14 +81,14 @@ class Work:
         given = self.spec.tokenizer
         return [] if given is None else [self.store.digest(file) for file in files_of(given)]
 
-    def _all(self, pieces: Sequence[Piece]) -> list[Made]:
-        self.pieces += pieces
-        return make_all(self.store, pieces, self.workers, self.stages)
+    def _all(self, tasks: Sequence[Task]) -> list[Made]:
+        self.tasks += tasks
+        return make_all(self.store, tasks, self.workers, self.stages)
 
-    def _alone(self, pieces: Sequence[Piece]) -> list[Made]:
+    def _alone(self, tasks: Sequence[Task]) -> list[Made]:
         """One after another here: what is made beside it would slow it down."""
-        self.pieces += pieces
-        return make_all(self.store, pieces, Workers(1, 0), self.stages)
+        self.tasks += tasks
+        return make_all(self.store, tasks, Workers(1, 0), self.stages)
 
     def _quantize(self) -> Made:
         spec = self.spec
@@ -98,7 +98,7 @@ class Work:
             "output_layer": spec.output_layer, "scheme": spec.scheme,
         }  # fmt: skip
         arguments = {"source": self.source, "spec": spec, "stages": self.stages}
-        return self._all([Piece("quantize", "quantize", said, arguments)])[0]
+        return self._all([Task("quantize", "quantize", said, arguments)])[0]
 
     @property
     def checkpoint(self) -> Path:
@@ -139,7 +139,7 @@ class Work:
                 failing[phone.id] = f"the CPU's program: on its GPU, {phone.gpu}, {said}"
         return failing
 
-    def _export(self, planned: PlannedFile) -> Piece:
+    def _export(self, planned: PlannedFile) -> Task:
         options = planned.options
         target = options.target
         older = target is not None and target.runtime and needs_older_forms(target.runtime)
@@ -152,33 +152,33 @@ class Work:
         arguments = {
             "checkpoint": self.checkpoint, "options": options, "tokenizer": self.spec.tokenizer,
         }  # fmt: skip
-        return Piece("export", f"export {planned.file}", said, arguments)
+        return Task("export", f"export {planned.file}", said, arguments)
 
-    def _verify(self, planned: PlannedFile, export: Made) -> Piece:
+    def _verify(self, planned: PlannedFile, export: Made) -> Task:
         device = "reference" if planned.options.backend == "vulkan" else "executorch"
         said = {**self._program(export), "checkpoint": self._checkpoint_digests()}
         program = export.folder / PROGRAM
         arguments = {"program": program, "checkpoint": self.checkpoint, "device": device}
-        return Piece("verify", f"verify {planned.file}", said | {"device": device}, arguments)
+        return Task("verify", f"verify {planned.file}", said | {"device": device}, arguments)
 
-    def _expect(self, planned: PlannedFile, export: Made) -> Piece:
+    def _expect(self, planned: PlannedFile, export: Made) -> Task:
         asked = {
             "prompts": self.spec.prompts, "chat": self.chat, "as_on": self.plan.as_on(planned),
             "new_tokens": self.spec.new_tokens,
         }  # fmt: skip
         arguments = asked | {"program": export.folder / PROGRAM}
         title = f"what {planned.file} answers"
-        return Piece("expect", title, self._program(export) | asked, arguments)
+        return Task("expect", title, self._program(export) | asked, arguments)
 
-    def _doctor(self, planned: PlannedFile, export: Made) -> Piece:
+    def _doctor(self, planned: PlannedFile, export: Made) -> Task:
         phones = self.plan.phones
         vulkan = planned.options.backend == "vulkan"
         gpus = sorted({p.gpu for p in phones if p.gpu and p.file == planned.file and vulkan})
         arguments = {"program": export.folder / PROGRAM, "gpus": gpus, "name": planned.file}
         said = self._program(export) | {"gpus": gpus, "name": planned.file}
-        return Piece("doctor", f"known defects of {planned.file}", said, arguments)
+        return Task("doctor", f"known defects of {planned.file}", said, arguments)
 
-    def _quality(self, planned: PlannedFile, export: Made, expected: Made) -> Piece:
+    def _quality(self, planned: PlannedFile, export: Made, expected: Made) -> Task:
         text = self._text()
         reference = reference_of(self.source, self.spec)
         answers = expected.result["prompts"][: len(self.spec.prompts)]
@@ -189,9 +189,9 @@ class Work:
         digests = [] if reference is None else self._digests(reference)
         said = self._program(export) | asked | {"reference": digests}
         arguments = asked | {"program": export.folder / PROGRAM, "reference": reference}
-        return Piece("quality", f"measure {planned.file}", said, arguments)
+        return Task("quality", f"measure {planned.file}", said, arguments)
 
-    def _layers(self, export: Made) -> list[Piece]:
+    def _layers(self, export: Made) -> list[Task]:
         """None where there is no model in floating point."""
         reference = reference_of(self.source, self.spec)
         if reference is None:
@@ -205,13 +205,13 @@ class Work:
             "checkpoint": self.checkpoint, "reference": reference,
             "tokenizer": export.folder / TOKENIZER,
         }  # fmt: skip
-        return [Piece("layers", "measure the layers", said | asked, asked | arguments)]
+        return [Task("layers", "measure the layers", said | asked, asked | arguments)]
 
-    def _speed(self, planned: PlannedFile, export: Made) -> Piece:
+    def _speed(self, planned: PlannedFile, export: Made) -> Task:
         asked = {"text": self._text()}
         said = self._program(export) | asked | {"here": here()}
         arguments = asked | {"program": export.folder / PROGRAM}
-        return Piece("speed", f"time {planned.file}", said, arguments)
+        return Task("speed", f"time {planned.file}", said, arguments)
 
     def _text(self) -> str:
         return (self.spec.text or HELD_OUT_TEXT).read_text(encoding="utf-8")

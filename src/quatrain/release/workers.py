@@ -1,4 +1,4 @@
-"""The pieces that are missing, made: in this process, in several, or on a Ray cluster."""
+"""The tasks that are missing, made: in this process, in several, or on a Ray cluster."""
 
 import os
 import threading
@@ -10,14 +10,14 @@ from multiprocessing import get_context, parent_process
 import torch
 
 from quatrain.release.on_ray import make_on_ray
-from quatrain.release.pieces import FUNCTIONS
-from quatrain.release.store import Made, Piece, Store, make
+from quatrain.release.store import Made, Store, Task, make
+from quatrain.release.tasks import FUNCTIONS
 from quatrain.stages import Stages
 
 
 @dataclass(frozen=True)
 class Workers:
-    """What makes pieces: `jobs` at a time, each in a process of its own where that is more than
+    """What makes tasks: `jobs` at a time, each in a process of its own where that is more than
     one; or the Ray cluster at the address `ray`. One takes up to `memory` bytes."""
 
     jobs: int
@@ -25,19 +25,19 @@ class Workers:
     ray: str | None = None
 
 
-def make_all(store: Store, pieces: Sequence[Piece], workers: Workers, stages: Stages) -> list[Made]:
-    """Make those of `pieces` that are not there; each is told as it ends."""
-    missing = [piece for piece in pieces if store.find(piece) is None]
+def make_all(store: Store, tasks: Sequence[Task], workers: Workers, stages: Stages) -> list[Made]:
+    """Make those of `tasks` that are not there; each is told as it ends."""
+    missing = [task for task in tasks if store.find(task) is None]
     store.folder.mkdir(parents=True, exist_ok=True)
     if workers.ray is not None and missing:
         make_on_ray(store, missing, workers.ray, workers.memory, stages)
     elif workers.jobs > 1 and len(missing) > 1:
         _in_processes(store, missing, min(workers.jobs, len(missing)), stages)
     else:
-        for piece in missing:
-            with stages(piece.title):
-                make(store.place(piece), piece, FUNCTIONS[piece.kind])
-    found = [store.find(piece) for piece in pieces]
+        for task in missing:
+            with stages(task.title):
+                make(store.place(task), task, FUNCTIONS[task.kind])
+    found = [store.find(task) for task in tasks]
     return [made for made in found if made is not None]
 
 
@@ -50,13 +50,13 @@ def _begin(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _in_processes(store: Store, pieces: Sequence[Piece], jobs: int, stages: Stages) -> None:
+def _in_processes(store: Store, tasks: Sequence[Task], jobs: int, stages: Stages) -> None:
     threads = max(1, (os.cpu_count() or 1) // jobs)
     # Not forked: torch's threads do not survive it.
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (threads,))
-    with pool, stages(f"{jobs} at a time: " + ", ".join(one.title for one in pieces)) as advance:
+    with pool, stages(f"{jobs} at a time: " + ", ".join(one.title for one in tasks)) as advance:
         waiting = [
-            pool.submit(make, store.place(piece), piece, FUNCTIONS[piece.kind]) for piece in pieces
+            pool.submit(make, store.place(task), task, FUNCTIONS[task.kind]) for task in tasks
         ]
         try:
             for done, future in enumerate(as_completed(waiting), 1):

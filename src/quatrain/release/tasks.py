@@ -1,6 +1,6 @@
-"""What a release is made of, each piece a function of a folder to write to and plain arguments.
+"""What a release is made of, each task a function of a folder to write to and plain arguments.
 
-A function's name is the kind of its `quatrain.release.store.Piece`; what it gives is plain data,
+A function's name is the kind of its `quatrain.release.store.Task`; what it gives is plain data,
 for JSON, in which nothing but speed depends on where or when.
 """
 
