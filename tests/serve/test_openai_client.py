@@ -43,6 +43,7 @@ def test_the_models_are_listed(strict: openai.OpenAI) -> None:
         "context": 64,
         "device": "reference",
         "emulates": "dq8ca-zp-binding-float",
+        "can_emulate": [],
         "as_on": None,
         "chat": True,
     }

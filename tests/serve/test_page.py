@@ -36,6 +36,20 @@ def test_two_programs_side_by_side(url: str, tmp_path: Path) -> None:
     )
 
 
+@needs_chromium
+def test_a_defect_is_chosen_that_was_not_loaded(url: str, tmp_path: Path) -> None:
+    with opened(f"{url}/", tmp_path) as page:
+        page.wait_for("document.getElementById('right').value")
+        offered = page.run(
+            "[...right.querySelectorAll('optgroup:last-child option')].map((one) => one.value)"
+        )
+        page.run("right.value = '8da4w+dq8ca-zp-binding-int8'; prompt.value = 'w5 w17'")
+        page.run("max_tokens.value = 6; right.dispatchEvent(new Event('change'))")
+        page.run("document.getElementById('prompt').value = 'w5 w17'; form.requestSubmit()")
+        verdict = page.wait_for("/differ|same/.exec(verdict.textContent)?.[0]")
+    assert offered == ["8da4w+dq8ca-zp-binding-int8", "8da4w+dq8ca-m-gt-k"] and verdict
+
+
 def test_the_page_loads_nothing_from_elsewhere() -> None:
     page = Path(quatrain.serve.__file__).with_name("page.html").read_text(encoding="utf-8")
     assert not re.search(r"(src|href)=|url\(|import ", page)

@@ -45,6 +45,12 @@ MaxPromptTokens = Annotated[
 MaxQueue = Annotated[
     int, typer.Option(metavar="N", min=0, help="Requests of one model that may wait.")
 ]
+MaxVariants = Annotated[
+    int,
+    typer.Option(
+        metavar="N", min=0, help="Programs with emulated defects that are loaded once asked for."
+    ),
+]
 
 
 def _known_defects(emulate: list[str] | None) -> list[str]:
@@ -75,6 +81,7 @@ def serve(
     max_body: MaxBody = 1_000_000,
     max_prompt_tokens: MaxPromptTokens = None,
     max_queue: MaxQueue = 32,
+    max_variants: MaxVariants = 2,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -107,8 +114,9 @@ def serve(
 
     serve_programs(
         models, host=host, port=port, api_key=key,
-        limits=Limits(max_body, max_prompt_tokens, max_queue), tokenizer=tokenizer, device=device,
-        emulate=emulate or (), as_on=as_on, stages=shown_stages(), on_ready=ready,
+        limits=Limits(max_body, max_prompt_tokens, max_queue, max_variants),
+        tokenizer=tokenizer, device=device, emulate=emulate or (), as_on=as_on,
+        stages=shown_stages(), on_ready=ready,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from quatrain.serve.guard import Guard
 from quatrain.serve.limits import Limits
 from quatrain.serve.metrics import Metrics
 from quatrain.serve.models import ServedModel
-from quatrain.serve.worker import Worker
+from quatrain.serve.workers import Workers
 
 
 def build_app(models: Sequence[ServedModel], limits: Limits, api_key: str | None = None) -> ASGIApp:
@@ -24,13 +24,12 @@ def build_app(models: Sequence[ServedModel], limits: Limits, api_key: str | None
     `api_key`: what clients have to send, or None for no key.
     """
     metrics = Metrics()
-    workers = {model.name: Worker(model, limits.queue, metrics) for model in models}
+    workers = Workers(models, limits, metrics)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        for worker in workers.values():
-            worker.stop()
+        workers.stop()
 
     endpoints = Endpoints(workers, limits, metrics, with_key=api_key is not None)
     app = Starlette(

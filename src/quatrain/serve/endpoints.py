@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -25,6 +24,7 @@ from quatrain.serve.responses import ChatShape, CompletionShape, Shape
 from quatrain.serve.sending import send_stream, send_whole
 from quatrain.serve.tool_calls import BEGIN
 from quatrain.serve.worker import Worker
+from quatrain.serve.workers import Workers
 
 _COMPLETION_TOKENS = 16  # where a completion's request says nothing, as OpenAI's API has it
 # The page loads nothing from elsewhere: script and style are in it.
@@ -35,13 +35,12 @@ _PAGE_HEADERS = {
 
 
 class Endpoints:
-    """The addresses of one server, over `workers` by the names of their models."""
+    """The addresses of one server, over its `workers`."""
 
-    def __init__(
-        self, workers: Mapping[str, Worker], limits: Limits, metrics: Metrics, with_key: bool
-    ) -> None:
+    def __init__(self, workers: Workers, limits: Limits, metrics: Metrics, with_key: bool) -> None:
         self._workers, self._limits, self._metrics = workers, limits, metrics
-        self._schema = openapi([worker.model for worker in workers.values()], with_key)
+        names = [[one, *workers.variants(model)] for one, model in workers.models.items()]
+        self._schema = openapi([name for several in names for name in several], with_key)
 
     def routes(self) -> list[Route]:
         """Each address, and what answers there."""
@@ -66,15 +65,20 @@ class Endpoints:
         return Response(self._metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     async def _models(self, request: Request) -> Response:
-        described = [_described(worker.model) for worker in self._workers.values()]
+        described = [self._described(model) for model in self._workers.models.values()]
         return JSONResponse({"object": "list", "data": described})
 
     async def _model(self, request: Request) -> Response:
-        return JSONResponse(_described(self._worker(request.path_params["model"]).model))
+        name = request.path_params["model"]
+        model, defect = self._workers.find(name)
+        said = self._described(model)
+        if defect is not None:
+            said |= {"id": name, "emulates": defect, "can_emulate": []}
+        return JSONResponse(said)
 
     async def _complete(self, request: Request) -> Response:
         wanted = await read_request(request, CompletionRequest, self._limits.body_bytes)
-        worker = self._worker(wanted.model)
+        worker = await self._workers.worker(wanted.model)
         most = wanted.max_tokens or _COMPLETION_TOKENS
         asked = await self._asked(worker.model, wanted, most, wanted.logprobs)
         shape = CompletionShape(wanted.model, wanted.logprobs is not None)
@@ -82,19 +86,26 @@ class Endpoints:
 
     async def _chat(self, request: Request) -> Response:
         wanted = await read_request(request, ChatRequest, self._limits.body_bytes)
-        worker = self._worker(wanted.model)
+        worker = await self._workers.worker(wanted.model)
         most = _most_tokens(wanted, worker.model.context)
         top = (wanted.top_logprobs or 0) if _wants_logprobs(wanted) else None
         asked = await self._asked(worker.model, wanted, most, top)
         shape = ChatShape(wanted.model, top is not None, _reads_calls(wanted, worker.model))
         return await _answered(request, worker, wanted, asked, shape)
 
-    def _worker(self, model: str) -> Worker:
-        if model not in self._workers:
-            known = ", ".join(self._workers)
-            message = f"model: there is no {model!r} here; there is {known}"
-            raise ApiError(404, message, "model", "model_not_found")
-        return self._workers[model]
+    def _described(self, model: ServedModel) -> dict[str, Any]:
+        return {
+            "id": model.name,
+            "object": "model",
+            "created": model.created,
+            "owned_by": "quatrain",
+            "context": model.context,
+            "device": model.runner.device,
+            "emulates": model.emulates,
+            "can_emulate": list(self._workers.variants(model).values()),
+            "as_on": model.as_on,
+            "chat": model.tokenizer.chat_template is not None,
+        }
 
     async def _asked(
         self,
@@ -167,17 +178,3 @@ def _reads_calls(wanted: ChatRequest, model: ServedModel) -> bool:
         )
     templates = model.tokenizer.chat_templates
     return BEGIN in templates.get("tool_use", templates.get("default", ""))
-
-
-def _described(model: ServedModel) -> dict[str, Any]:
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": model.created,
-        "owned_by": "quatrain",
-        "context": model.context,
-        "device": model.runner.device,
-        "emulates": model.emulates,
-        "as_on": model.as_on,
-        "chat": model.tokenizer.chat_template is not None,
-    }

@@ -1,11 +1,14 @@
 """Programs that are loaded, each under the name that clients ask for it by."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
+from quatrain.runtime.defects import EmulatedDefect
+from quatrain.runtime.emulatable import emulatable_defects
 from quatrain.runtime.load import ProgramRunner, is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.stages import Stages
 from quatrain.targets.as_on import arithmetic_as_on
@@ -26,6 +29,8 @@ class ServedModel:
         vocab_size: How many tokens it knows, or None where it does not say.
         emulates: The id of the defect that it computes with, or None.
         as_on: The GPU or phone whose arithmetic it computes in, or None for the usual.
+        can_emulate: The defects that change what it computes; none of a variant with one.
+        with_defect: Loads it once more, to compute with the defect of that id.
     """
 
     name: str
@@ -36,6 +41,8 @@ class ServedModel:
     vocab_size: int | None
     emulates: str | None = None
     as_on: str | None = None
+    can_emulate: tuple[EmulatedDefect, ...] = ()
+    with_defect: "Callable[[str], ServedModel] | None" = None
 
     @property
     def eos_ids(self) -> list[int]:
@@ -83,7 +90,7 @@ def load_models(
     for program, its_words in zip(opened, words, strict=True):
         for defect in [None, *(emulate if is_vulkan(program) else ())]:
             with stages(f"load {_name(program.path, defect)}"):
-                models.append(_loaded(program, its_words, device, defect, as_on))
+                models.append(_loaded(program, its_words, device, as_on, defect))
     return models
 
 
@@ -103,7 +110,7 @@ def _name(path: Path, defect: str | None) -> str:
 
 
 def _loaded(
-    program: Program, tokenizer: Tokenizer, device: str, defect: str | None, as_on: str | None
+    program: Program, tokenizer: Tokenizer, device: str, as_on: str | None, defect: str | None
 ) -> ServedModel:
     as_on = as_on if is_vulkan(program) else None
     runner = load_runner(program, device, defect, arithmetic_as_on(as_on))
@@ -116,4 +123,6 @@ def _loaded(
         program.metadata.get("get_vocab_size"),
         defect,
         as_on,
+        () if defect else tuple(emulatable_defects(program)),
+        partial(_loaded, program, tokenizer, device, as_on),
     )

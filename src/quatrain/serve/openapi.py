@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from quatrain.serve.models import ServedModel
 from quatrain.serve.requests import ChatRequest, CompletionRequest, GenerationRequest
 
 _REFUSALS = {
@@ -44,6 +43,7 @@ _MODEL = {
         "context",
         "device",
         "emulates",
+        "can_emulate",
         "as_on",
         "chat",
     ],
@@ -55,6 +55,7 @@ _MODEL = {
         "context": {"type": "integer"},
         "device": {"type": "string"},
         "emulates": {"type": ["string", "null"]},
+        "can_emulate": {"type": "array", "items": {"type": "string"}},
         "as_on": {"type": ["string", "null"]},
         "chat": {"type": "boolean"},
     },
@@ -102,8 +103,9 @@ _EVENT = {
 }
 
 
-def openapi(models: Sequence[ServedModel], with_key: bool) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of a server of `models`, which asks for a key if `with_key`."""
+def openapi(models: Sequence[str], with_key: bool) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a server of `models`, by name, which asks for a key if
+    `with_key`."""
     schemas = {"Error": _ERROR, "Model": _MODEL, "Models": _MODELS, "Answer": _ANSWER}
     one = {"name": "model", "in": "path", "required": True, "schema": _names(models)}
     paths = {
@@ -130,7 +132,7 @@ def openapi(models: Sequence[ServedModel], with_key: bool) -> dict[str, Any]:
 def _post(
     summary: str,
     request: type[GenerationRequest],
-    models: Sequence[ServedModel],
+    models: Sequence[str],
     schemas: dict[str, Any],
 ) -> dict[str, Any]:
     schema = request.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -173,8 +175,8 @@ def _content(schema: str) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
 
 
-def _names(models: Sequence[ServedModel]) -> dict[str, Any]:
-    return {"type": "string", "enum": [model.name for model in models]}
+def _names(models: Sequence[str]) -> dict[str, Any]:
+    return {"type": "string", "enum": list(models)}
 
 
 def _asking_for_key(document: dict[str, Any]) -> dict[str, Any]:

@@ -34,8 +34,16 @@ class Worker:
         threading.Thread(target=self._work, name=model.name, daemon=True).start()
 
     def submit(self, answer: Answer) -> None:
-        """Have `answer` written. Raises `ApiError` 429 where too many wait already."""
+        """Have `answer` written. Raises `ApiError` 429 where too many wait already, or the model
+        was put away for another one meanwhile."""
         with self._changed:
+            if self._stopped:
+                raise ApiError(
+                    429,
+                    f"{self.model.name}: was put away for another program; ask again",
+                    code="queue_full",
+                    headers={"Retry-After": "1"},
+                )
             waiting = len(self._waiting) + self._busy
             if waiting > self._max_queue:
                 seconds = min(math.ceil(self._seconds * waiting), _LONGEST_WAIT)
@@ -58,11 +66,17 @@ class Worker:
         answer.cancelled.set()
         answer.put(ClientLeft())
 
-    def stop(self) -> None:
-        """End the thread after the answer that it writes."""
+    def stop(self, only_idle: bool = False) -> bool:
+        """End the thread after the answer that it writes; where `only_idle`, not if there is one.
+        Says whether it ends."""
         with self._changed:
+            if only_idle and (self._busy or self._waiting):
+                return False
             self._stopped = True
             self._changed.notify()
+        for gauge in (self._metrics.queued, self._metrics.running):
+            gauge.remove(self.model.name)  # each holds this worker, and so the model
+        return True
 
     def _work(self) -> None:
         while answer := self._next():

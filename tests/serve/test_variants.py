@@ -1,0 +1,82 @@
+"""Programs with emulated defects that are loaded once somebody asks for them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import openai
+import pytest
+from tests.support.kernel_defects import dynamic, embedding
+from tests.support.programs import artifact
+from tests.support.servers import served
+from tests.support.tiny_programs import Tiny
+
+from quatrain.program import open_program
+from quatrain.runtime.defects import EmulatedDefect
+from quatrain.runtime.emulatable import emulatable_defects
+from quatrain.serve.limits import Limits
+from quatrain.serve.models import ServedModel, load_models
+
+INT8, FLOAT, ROWS = "dq8ca-zp-binding-int8", "dq8ca-zp-binding-float", "dq8ca-m-gt-k"
+
+
+def _client(url: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+
+def _asked(client: openai.OpenAI, model: str) -> list[str]:
+    found = client.completions.create(
+        model=model, prompt="w5 w17 w40", temperature=0, max_tokens=8, logprobs=1
+    )
+    assert found.model == model and found.choices[0].logprobs
+    return found.choices[0].logprobs.tokens or []
+
+
+def test_a_program_says_which_defects_change_it(tiny: Tiny, tmp_path: Path) -> None:
+    def of(path: Path) -> list[str]:
+        return [str(one) for one in emulatable_defects(open_program(path))]
+
+    assert of(tiny.programs["8da4w"]) == [FLOAT, INT8, ROWS]
+    assert of(tiny.programs["weight-only"]) == of(artifact("peer-xnnpack-8da4w")) == []
+    assert of(dynamic(group_size=256)(tmp_path)) == [FLOAT, INT8, ROWS, "dq8ca-group-sums"]
+    assert of(embedding("height_packed")(tmp_path)) == ["embedding-height-packed"]
+
+
+def test_each_program_is_offered_with_its_defects(client: openai.OpenAI) -> None:
+    found = {model.id: model.to_dict() for model in client.models.list()}
+    assert found["8da4w"]["can_emulate"] == [INT8, ROWS]  # FLOAT was loaded at the start
+    assert found["weight-only"]["can_emulate"] == found[f"8da4w+{FLOAT}"]["can_emulate"] == []
+    one = client.models.retrieve(f"8da4w+{INT8}").to_dict()
+    assert one == found["8da4w"] | {"id": f"8da4w+{INT8}", "emulates": INT8, "can_emulate": []}
+
+
+def test_it_answers_as_one_that_was_loaded_at_the_start(tiny: Tiny) -> None:
+    words, program = tiny.checkpoint / "tokenizer.json", tiny.programs["8da4w"]
+    at_start = load_models([program], tokenizer=words, device="reference", emulate=[FLOAT])
+    with served(at_start) as url:
+        expected = _asked(_client(url), f"8da4w+{FLOAT}")
+    with served(at_start[:1], Limits(variants=1)) as url:
+        client = _client(url)
+        # The second takes the first one's place, which is loaded again.
+        for name in (f"8da4w+{FLOAT}", f"8da4w+{INT8}", f"8da4w+{FLOAT}"):
+            found = _asked(client, name)
+        assert found == expected != _asked(client, "8da4w")
+
+
+def test_no_more_are_loaded_than_may_be(slow: ServedModel) -> None:
+    defects = (EmulatedDefect(INT8), EmulatedDefect(FLOAT))
+    model = replace(
+        slow, can_emulate=defects, with_defect=lambda one: replace(slow, name=f"slow+{one}")
+    )
+    with served([model], Limits(variants=1)) as url:
+        client = _client(url)
+        stream = client.completions.create(
+            model=f"slow+{INT8}", prompt="w5", max_tokens=1000, stream=True
+        )
+        next(iter(stream))
+        with pytest.raises(openai.RateLimitError, match="1 programs with emulated defects are at"):
+            _asked(client, f"slow+{FLOAT}")
+        stream.close()
+    with served([model], Limits(variants=0)) as url:
+        assert [one.to_dict()["can_emulate"] for one in _client(url).models.list()] == [[]]
+        with pytest.raises(openai.NotFoundError, match=f"there is no 'slow.{INT8}' here"):
+            _asked(_client(url), f"slow+{INT8}")
