@@ -134,6 +134,32 @@ def test_an_output_layer_trained_apart_from_the_embedding(tmp_path):
     assert "lm_head.weight holds other values" in model.notes[0]
 
 
+def test_an_embedding_and_the_output_layer_tied_to_it_are_changed_apart(tmp_path):
+    """The logits of peft 0.21's model before it is merged; merged it adds the one's change to both,
+    and warns that it may."""
+    tied, parts = tiny.float_tensors(tied=True), matrices()
+    base = tiny.write_hugging_face(tmp_path / "base", tied, tie_word_embeddings=True)
+    before = tied["tok_embeddings.weight"]
+    found = open_float_model(write_adapter(tmp_path / "embedding"), base)
+    assert not torch.equal(found.tensors["tok_embeddings.weight"], before)
+    assert torch.equal(found.tensors["output.weight"], before)
+    assert "keeps the base's weights" in found.notes[0]
+    change = {"A": torch.ones(2, 64), "B": torch.ones(272, 2)}
+    of_output = {f"lm_head.lora_{part}.weight": change[part] for part in "AB"}
+    found = open_float_model(write_adapter(tmp_path / "output", of_output), base).tensors
+    assert torch.equal(found["tok_embeddings.weight"], before)
+    assert torch.allclose(found["output.weight"], before + 16 / 2 * 2, atol=1e-5)
+    both = parts | of_output
+    kept = write_adapter(tmp_path / "kept", both, ensure_weight_tying=True)
+    assert "output.weight" not in open_float_model(kept, base).tensors
+
+
+def test_a_quantized_base_is_named(tmp_path):
+    base = tiny.write_hugging_face(tmp_path / "base", quantization_config={"quant_method": "gptq"})
+    with pytest.raises(InputError, match=r"to merge .*give the model that it was made from"):
+        open_float_model(write_adapter(tmp_path / "adapter"), base)
+
+
 def test_an_adapter_beside_a_whole_model_is_said(tmp_path):
     model = tiny.write_hugging_face(tmp_path / "model")
     for file in write_adapter(tmp_path / "adapter").iterdir():

@@ -34,18 +34,22 @@ def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatM
     fields, reading, source = config_json.fields, config_json.reading, config_json.source
     require_known_quantizer(fields, folder)
     stored, notes = config_json.text_model(read_folder(folder)[0])
-    if adapter is not None:
-        stored, of_adapter = with_adapter(stored, adapter, config_json.multimodal)
-        notes += of_adapter
     if quantization_settings(fields, stored, folder) is not None:
+        remedy = f"export it, or run `quatrain convert {folder} DIR`"
+        if adapter is not None:
+            remedy = f"to merge {adapter} give the model that it was made from, in floating point"
         raise InputError(
             f"{folder}: is quantized already (by its quantization_config, or quantize_config."
-            f"json); export it, or run `quatrain convert {folder} DIR`"
+            f"json); {remedy}"
         )
+    tied = output_is_tied(fields, reading, set(stored), folder)
+    if adapter is not None:
+        stored, of_adapter = with_adapter(stored, adapter, config_json.multimodal, tied)
+        notes += of_adapter
     if reading.tensors is not None:
         stored = reading.tensors(stored, fields, source)
     notes += unmerged_adapter(folder)
-    if output_is_tied(fields, reading, set(stored), folder):
+    if tied:
         stored, of_output = without_tied_output(stored)
         notes += of_output
     names = {name: meta_name(name, reading.names) for name in stored if not IGNORED.fullmatch(name)}

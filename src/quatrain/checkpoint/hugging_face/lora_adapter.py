@@ -25,7 +25,7 @@ from quatrain.json_files import read_object
 _PREFIX = "base_model.model."
 _PART = re.compile(r"(.+)\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B)(?:\.default)?")
 _SAVED = re.compile(r"\.(?:modules_to_save(?:\.default)?|base_layer|original_module)\.")
-_OUTPUT = "lm_head.weight"
+_EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 # What PEFT can do besides, with the values under which it does nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_dora": (None, False),
@@ -43,10 +43,11 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 def with_adapter(
-    stored: LazyTensors, adapter: Path, whole: Multimodal | None = None
+    stored: LazyTensors, adapter: Path, whole: Multimodal | None = None, tied: bool = False
 ) -> tuple[LazyTensors, tuple[str, ...]]:
     """(the model's tensors, by Hugging Face name, with `adapter` merged in as they are read; what
-    there is to say of what it changes beside the text model, in a model of the kind `whole`).
+    there is to say of what it changes beside the text model, in a model of the kind `whole`, and
+    of an output layer that it parts from the embedding). `tied`: whether the two are one.
 
     Raises `InputError` where the adapter is of another kind than LoRA, or of another model.
     """
@@ -58,6 +59,9 @@ def with_adapter(
         if fields.get(name) not in neutral:
             raise refusal(fields, name, f"{neutral[-1]!r}; merge it with peft", source)
     low_rank, trained, notes = _parts(adapter, whole)
+    if tied:
+        apart, of_output = _output_apart(stored, low_rank, trained, fields, source)
+        stored, notes = apart, notes + of_output
     merged = dict(stored.stored)
     for name, tensor in trained.items():
         if name != _OUTPUT:  # which may have been trained apart from the embedding that it was
@@ -98,6 +102,34 @@ def _parts(
     if not low_rank and not of_text:
         raise InputError(f"{file}: holds no tensor" + (" of the text model" if beside else ""))
     return low_rank, of_text.stored, _unmerged(beside)
+
+
+def _output_apart(
+    stored: LazyTensors,
+    low_rank: dict[str, dict[str, StoredTensor]],
+    trained: dict[str, StoredTensor],
+    fields: Fields,
+    source: str,
+) -> tuple[LazyTensors, tuple[str, ...]]:
+    """(`stored` with an output layer of its own, the embedding's weights as they are in the base,
+    where an adapter changes the one or the other: PEFT changes each by itself; what there is to say
+    of one that stays as it was). Where the adapter keeps the two tied (`ensure_weight_tying`) what
+    it has of the output layer, the embedding's once more, is taken out."""
+    changed = {*trained, *(f"{module}.weight" for module in low_rank)}
+    if flag(fields, "ensure_weight_tying", source) and _EMBEDDING in changed:
+        low_rank.pop(_OUTPUT.removesuffix(".weight"), None)
+        trained.pop(_OUTPUT, None)
+        others = [name for name in stored if name != _OUTPUT]
+        return stored.renamed({name: name for name in others}), ()
+    if not changed & {_EMBEDDING, _OUTPUT} or _EMBEDDING not in stored:
+        return stored, ()
+    apart = LazyTensors({_OUTPUT: stored.stored[_EMBEDDING], **stored.stored})
+    if _OUTPUT in changed:
+        return apart, ()
+    return apart, (
+        "The adapter changes the embedding and not the output layer that is tied to it, which "
+        "keeps the base's weights, as it has them in training with PEFT.",
+    )
 
 
 def _unmerged(beside: dict[str, StoredTensor]) -> tuple[str, ...]:
