@@ -12,6 +12,10 @@ from quatrain.quantize.pipeline import quantize_model
 from quatrain.verify.eager import load_eager
 
 LENGTH = 12
+DELTA = {
+    "layer_types": ["linear_attention"] * 4, "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4, "linear_key_head_dim": 32, "linear_value_head_dim": 16,
+}  # fmt: skip
 SHARED = {"num_kv_shared_layers": 2, "sliding_window": 8, "local_rope_theta": 100.0}
 
 
@@ -113,6 +117,10 @@ def test_a_tied_table_that_was_cut_too_far(output, tmp_path):
         ({"layer_types": ["other"] * 4}, "expected one of 'full_attention'"),
         ({"layer_types": ["conv"] * 4, "conv_L_cache": 1}, "reads no other token"),
         ({"layer_types": ["conv"] * 4, "num_kv_shared_layers": 1}, "layers that all attend"),
+        ({"layer_types": ["linear_attention"] * 4}, "which needs linear_num_key_heads"),
+        (DELTA | {"linear_num_value_heads": 3}, "3 is not a multiple of linear_num_key_heads 2"),
+        (DELTA | {"linear_conv_kernel_dim": 1}, "linear_conv_kernel_dim 1, expected 2 or more"),
+        (DELTA | {"num_kv_shared_layers": 1}, "layers that all attend, and layer_types has others"),
         ({"per_layer_dim": 8, "apply_embedding": False}, "needs token ids"),
         ({"global_rotary_planes": 0.5}, "expected at most 1, and use_hf_rope"),
         ({"global_head_dim": 15}, "is odd"),

@@ -91,6 +91,11 @@ LFM2_MOE = {
     "layer_types": ["conv", "full_attention", "conv"], "moe_intermediate_size": 64,
     "num_dense_layers": 1, "num_experts": 4, "num_experts_per_tok": 2, "tie_word_embeddings": True,
 }  # fmt: skip
+QWEN3_5 = {
+    "num_hidden_layers": 4, "head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "linear_key_head_dim": 32, "linear_value_head_dim": 24,
+    "rope_parameters": MROPE3 | {"partial_rotary_factor": 0.25, "mrope_section": [2, 1, 1]},
+}  # fmt: skip
 COHERE = {"logit_scale": 0.3, "tie_word_embeddings": True}
 GRANITE4 = {
     "embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.4,
@@ -453,6 +458,13 @@ ROWS = {
         "LFM2 MoE", "Lfm2Moe",
         LFM2_MOE | {"use_expert_bias": False, "norm_topk_prob": False,
                     "routed_scaling_factor": 2.5, "num_dense_layers": 0},
+    ),
+    "qwen3.5": Row("Qwen 3.5 dense", "Qwen3_5", QWEN3_5, quantized=True, fuzzed=True),
+    "qwen3.5, layers as stated": Row(
+        "Qwen 3.5 dense", "Qwen3_5",
+        QWEN3_5 | {"layer_types": ["full_attention", "linear_attention", "linear_attention"],
+                   "num_hidden_layers": 3, "linear_num_key_heads": 4, "linear_conv_kernel_dim": 3,
+                   "linear_value_head_dim": 32, "tie_word_embeddings": True},
     ),
     "qwen3 moe": Row(
         "Qwen 3 MoE", "Qwen3Moe", QWEN3_MOE, quantized=True, fuzzed=True,

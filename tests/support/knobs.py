@@ -51,7 +51,7 @@ ALL = {
     for name, value in fields.items()
     if name not in ("apply_embedding", "apply_output", "max_position_embeddings")
 }
-NOT_IN_STATE = ("k_cache", "v_cache", "conv_state", "mask", "freqs_")
+NOT_IN_STATE = ("k_cache", "v_cache", "conv_state", "recurrent_state", "mask", "freqs_")
 
 
 def random_state(peer: torch.nn.Module) -> dict[str, torch.Tensor]:

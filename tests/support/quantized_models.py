@@ -14,6 +14,8 @@ LINEARS = (
     "per_layer_input_gate.weight",
     "_projection.weight",
     "_proj.weight",
+    ".in_proj_qkv.weight",
+    ".in_proj_z.weight",
     "_linear.weight",
     ".w1.weight",
     ".w2.weight",

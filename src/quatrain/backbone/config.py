@@ -8,7 +8,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-LayerType = Literal["full_attention", "sliding_attention", "conv"]
+LayerType = Literal["full_attention", "sliding_attention", "conv", "linear_attention"]
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Layer:
     `attention_window`: of the positions up to a token's own, which it attends to: all (None), those
     less than `size` back ("window", size), or those in its own block of `size` ("chunk", size).
     `kv_source`: the layer whose keys and values it reads instead of making its own; `shares_kv`:
-    whether others read its. `conv`: a gated short convolution is in attention's place. `head_dim`,
-    `hidden_dim`: the widths of its heads and of its feed-forward.
+    whether others read its. `conv`: a gated short convolution is in attention's place; `delta`: a
+    gated delta rule. `head_dim`, `hidden_dim`: the widths of its heads and of its feed-forward.
     """
 
     rope: Literal["global", "local", "none"]
@@ -30,6 +30,7 @@ class Layer:
     shares_kv: bool
     moe: bool
     conv: bool
+    delta: bool
     head_dim: int
     hidden_dim: int
 
@@ -97,6 +98,12 @@ class BackboneConfig:
     sliding_window: int | None = None
     layer_types: tuple[LayerType, ...] | None = None
     conv_L_cache: int = 3  # taps of the convolutions of the layers called "conv"
+    # Of the layers called "linear_attention" (Qwen 3.5): those of their convolutions, and heads.
+    linear_conv_kernel_dim: int = 4
+    linear_num_key_heads: int = 0
+    linear_num_value_heads: int = 0
+    linear_key_head_dim: int = 0
+    linear_value_head_dim: int = 0
     # Llama 4: layers with rotary embedding see their own chunk only; the queries of those
     # without grow with the position.
     attention_chunk_size: int | None = None
@@ -162,11 +169,10 @@ class BackboneConfig:
     def layer(self, index: int) -> Layer:
         """What is particular to layer `index`."""
         interval = self.no_rope_layer_interval
-        conv = self.layer_types is not None and self.layer_types[index] == "conv"
-        has_rope = not conv and (interval is None or (index + 1) % interval != 0)
-        slides = self.sliding_window is not None and (
-            self.layer_types is None or self.layer_types[index] == "sliding_attention"
-        )
+        kind = None if self.layer_types is None else self.layer_types[index]
+        attends = kind not in ("conv", "linear_attention")
+        has_rope = attends and (interval is None or (index + 1) % interval != 0)
+        slides = self.sliding_window is not None and (kind is None or kind == "sliding_attention")
         kv_source, shares_kv = self._shared_keys(index)
         wide = kv_source is not None and self.double_wide_shared_ffn
         return Layer(
@@ -175,10 +181,10 @@ class BackboneConfig:
             else "local"
             if slides and self.local_rope_theta
             else "global",
-            qk_norm=self.use_qk_norm and not conv and (has_rope or self.qk_norm_without_rope),
+            qk_norm=self.use_qk_norm and attends and (has_rope or self.qk_norm_without_rope),
             # Up to the first step of the scale all factors are 1.
             temperature=self.attn_temperature_tuning
-            and not conv
+            and attends
             and (self.attn_temperature_with_rope or not has_rope)
             and self.max_seq_len >= self.floor_scale,
             attention_window=self._attention_window(slides, has_rope),
@@ -187,7 +193,8 @@ class BackboneConfig:
             moe=self.num_experts > 0
             and index >= self.num_dense_layers
             and (index + 1) % self.interleave_moe_layer_step == 0,
-            conv=conv,
+            conv=kind == "conv",
+            delta=kind == "linear_attention",
             head_dim=self.head_dim if slides else self.global_head_dim or self.head_dim,
             hidden_dim=self.hidden_dim * (2 if wide else 1),
         )

@@ -51,6 +51,8 @@ def _of_attention(config: BackboneConfig) -> Iterator[str]:
         yield f"layer_types has {len(config.layer_types)} entries, n_layers is {config.n_layers}"
     if "conv" in (config.layer_types or ()):
         yield from _of_convolutions(config)
+    if "linear_attention" in (config.layer_types or ()):
+        yield from _of_delta_rules(config)
     if config.num_kv_shared_layers >= config.n_layers:
         yield f"num_kv_shared_layers {config.num_kv_shared_layers} leaves no layer with keys"
 
@@ -60,6 +62,19 @@ def _of_convolutions(config: BackboneConfig) -> Iterator[str]:
         yield f"conv_L_cache {config.conv_L_cache} reads no other token, expected 2 or more"
     if config.num_kv_shared_layers:
         yield "num_kv_shared_layers is for layers that all attend, and layer_types has 'conv'"
+
+
+def _of_delta_rules(config: BackboneConfig) -> Iterator[str]:
+    for name in ("num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim"):
+        if not getattr(config, f"linear_{name}"):
+            yield f"layer_types has 'linear_attention', which needs linear_{name}"
+    heads, keys = config.linear_num_value_heads, config.linear_num_key_heads
+    if keys and heads % keys:
+        yield f"linear_num_value_heads {heads} is not a multiple of linear_num_key_heads {keys}"
+    if config.linear_conv_kernel_dim < 2:
+        yield f"linear_conv_kernel_dim {config.linear_conv_kernel_dim}, expected 2 or more"
+    if config.num_kv_shared_layers:
+        yield "num_kv_shared_layers is for layers that all attend, and layer_types has others"
 
 
 def _of_norms(config: BackboneConfig) -> Iterator[str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from quatrain.backbone.attention import Attention
 from quatrain.backbone.build import build_backbone, load_layer
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.kv_cache import CachedAttention
@@ -34,7 +35,7 @@ class LayerByLayer:
     def load(self, index: int, texts: int, length: int) -> Block:
         """Layer `index` with room for `texts` texts of `length` tokens."""
         block = load_layer(self.config, index, self.tensors)
-        attend = None if block.attention is None else block.attention.attend
+        attend = block.attention.attend if isinstance(block.attention, Attention) else None
         if attend is not None:
             attend.make_room(texts, length)
             if attend.shares_kv:

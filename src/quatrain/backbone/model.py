@@ -9,6 +9,7 @@ from torch import nn
 from quatrain.backbone.attention import Attention
 from quatrain.backbone.config import BackboneConfig, Layer
 from quatrain.backbone.feed_forward import FeedForward
+from quatrain.backbone.gated_delta_net import GatedDeltaNet
 from quatrain.backbone.kv_cache import CachedAttention
 from quatrain.backbone.moe import MixtureOfExperts
 from quatrain.backbone.norm import InputScaledNorm, RMSNorm, stream_norm
@@ -23,8 +24,8 @@ OwnInputs = Sequence[torch.Tensor] | None  # of each layer, where it has one bes
 
 
 class Block(nn.Module):
-    """One layer: attention, or a short convolution, and feed-forward, each on a normed copy of the
-    residual stream.
+    """One layer: attention, a gated delta rule or a short convolution, and feed-forward, each on a
+    normed copy of the residual stream.
 
     Without norms before them (OLMo 2) each reads the stream itself; in parallel (Cohere) both read
     one normed copy.
@@ -34,7 +35,7 @@ class Block(nn.Module):
         super().__init__()
         self.rope = layer.rope
         self.kv_source = layer.kv_source
-        self.attention = None if layer.conv else Attention(config, layer)
+        self.attention = _attention(config, layer)
         self.conv = ShortConv(config) if layer.conv else None
         self.feed_forward = _feed_forward(config, layer)
         self.attention_norm = stream_norm(config) if config.pre_norm else None
@@ -59,11 +60,12 @@ class Block(nn.Module):
         """x [B, T, dim] and the rest as for `Attention`, `per_layer` [B, T, per_layer_dim] where
         there is such; returns [B, T, dim]."""
         normed = x if self.attention_norm is None else self.attention_norm(x)
-        if self.attention is not None:
+        if isinstance(self.attention, Attention):
             branch = self.attention(normed, angles, start, kv_source)
         else:
-            assert self.conv is not None
-            branch = self.conv(normed, start)
+            mixer = self.conv or self.attention
+            assert mixer is not None
+            branch = mixer(normed, start)
         x = self._add(x, branch, self.post_attention_norm, self.add_attn)
         if not self.parallel:
             normed = x if self.ffn_norm is None else self.ffn_norm(x)
@@ -86,6 +88,12 @@ class Block(nn.Module):
         if self.scale_branch is not None:
             branch = self.scale_branch(branch)
         return x + branch if residual is None else residual(x, branch)
+
+
+def _attention(config: BackboneConfig, layer: Layer) -> Attention | GatedDeltaNet | None:
+    if layer.delta:
+        return GatedDeltaNet(config)
+    return None if layer.conv else Attention(config, layer)
 
 
 def _feed_forward(config: BackboneConfig, layer: Layer) -> nn.Module:
@@ -195,7 +203,7 @@ class Backbone(nn.Module):
 
     def _cache_of(self, layer: int) -> CachedAttention:
         attention = cast(Block, self.layers[layer]).attention
-        assert attention is not None and attention.attend is not None
+        assert isinstance(attention, Attention) and attention.attend is not None
         return attention.attend
 
     def own_inputs(self, tokens: torch.Tensor, x: torch.Tensor) -> OwnInputs:
@@ -233,11 +241,12 @@ class Backbone(nn.Module):
     @property
     def rewinds(self) -> bool:
         """Whether a call may go back in the context: a short convolution keeps its last inputs
-        alone."""
-        return "conv" not in (self.config.layer_types or ())
+        alone, a delta rule its last state."""
+        return not {"conv", "linear_attention"} & {*(self.config.layer_types or ())}
 
     def reset(self) -> None:
-        """Forget the context: zero every KV cache. What convolutions keep goes at position 0."""
+        """Forget the context: zero every KV cache. What convolutions and delta rules keep goes at
+        position 0."""
         for module in self.modules():
             if isinstance(module, CachedAttention):
                 module.k_cache.zero_()

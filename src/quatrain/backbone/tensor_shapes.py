@@ -11,6 +11,14 @@ layers.{i}.attention.{q,k}_norm_fn.weight   [head_dim], with use_qk_norm and qk_
   in a layer that layer_types calls conv, in place of attention:
 layers.{i}.conv.{B_proj,C_proj,x_proj,out_proj}.weight   [dim, dim]
 layers.{i}.conv.conv.weight                 [dim, 1, conv_L_cache], floating point
+  in a layer that layer_types calls linear_attention, H value heads, in place of attention:
+layers.{i}.attention.in_proj_qkv.weight     [channels, dim]: queries, keys, values
+layers.{i}.attention.in_proj_z.weight       [H * linear_value_head_dim, dim]
+layers.{i}.attention.in_proj_{a,b}.weight   [H, dim], floating point
+layers.{i}.attention.conv1d.weight          [channels, 1, linear_conv_kernel_dim], floating point
+layers.{i}.attention.{A_log,dt_bias}        [H]
+layers.{i}.attention.norm.weight            [linear_value_head_dim]
+layers.{i}.attention.out_proj.weight        [dim, H * linear_value_head_dim]
 layers.{i}.feed_forward.{w1,w3}.weight      [hidden_dim, dim] (gate, up); w1 alone without
                                             feed_forward_gate
 layers.{i}.feed_forward.w2.weight           [dim, hidden_dim] (down)
@@ -89,7 +97,7 @@ def output_shapes(config: BackboneConfig) -> list[tuple[int, int]]:
 
 
 def _layer_linears(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
-    shapes = _convolution(config) if layer.conv else _attention(config, layer)
+    shapes = _mixer(config, layer)
     if config.per_layer_dim:
         shapes["per_layer.gate"] = (config.per_layer_dim, config.dim)
         shapes["per_layer.projection"] = (config.dim, config.per_layer_dim)
@@ -103,6 +111,12 @@ def _layer_linears(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
     if config.use_shared_expert:
         shapes |= _feed_forward("feed_forward.shared_expert", config.dim, config.expert_dim)
     return shapes
+
+
+def _mixer(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
+    if layer.delta:
+        return _delta_rule(config)
+    return _convolution(config) if layer.conv else _attention(config, layer)
 
 
 def _attention(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
@@ -119,6 +133,32 @@ def _attention(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...
 def _convolution(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
     names = ("B_proj", "C_proj", "x_proj", "out_proj")
     return {f"conv.{name}": (config.dim, config.dim) for name in names}
+
+
+def _delta_rule(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
+    values = config.linear_num_value_heads * config.linear_value_head_dim
+    return {
+        "attention.in_proj_qkv": (_delta_channels(config), config.dim),
+        "attention.in_proj_z": (values, config.dim),
+        "attention.out_proj": (config.dim, values),
+    }
+
+
+def _delta_channels(config: BackboneConfig) -> int:
+    keys = config.linear_num_key_heads * config.linear_key_head_dim
+    return 2 * keys + config.linear_num_value_heads * config.linear_value_head_dim
+
+
+def _delta_vectors(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
+    heads = config.linear_num_value_heads
+    return {
+        "attention.in_proj_a.weight": (heads, config.dim),
+        "attention.in_proj_b.weight": (heads, config.dim),
+        "attention.conv1d.weight": (_delta_channels(config), 1, config.linear_conv_kernel_dim),
+        "attention.A_log": (heads,),
+        "attention.dt_bias": (heads,),
+        "attention.norm.weight": (config.linear_value_head_dim,),
+    }
 
 
 def _feed_forward(path: str, dim: int, hidden_dim: int) -> dict[str, tuple[int, ...]]:
@@ -144,6 +184,8 @@ def _layer_vectors(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
             shapes |= _norm("ffn_norm", config)
     if layer.conv:
         shapes["conv.conv.weight"] = (config.dim, 1, config.conv_L_cache)
+    elif layer.delta:
+        shapes |= _delta_vectors(config)
     else:
         shapes |= _attention_biases(config, layer)
     if config.feed_forward_bias and not layer.moe:

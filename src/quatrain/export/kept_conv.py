@@ -34,14 +34,19 @@ class KeptConv(nn.Module):
         _, length, dim = x.shape
         kept = self.taps - 1
         state = _as_shape(self.conv_state, (1, kept, dim))
-        goes_on = (start + self.context) // (self.context + 1)  # 0 at position 0, else 1
-        before = torch.cat((self.zeros, state), dim=1).narrow(1, goes_on * kept, kept)
+        first = goes_on(start, self.context) * kept
+        before = torch.cat((self.zeros, state), dim=1).narrow(1, first, kept)
         every = torch.cat((before, x), dim=1)
         last = _as_shape(every.narrow(1, length, kept), tuple(self.conv_state.shape))
         # Of equal shapes it copies the one into the other, whatever their dimensions mean.
         torch.ops.llama.update_cache.default(last, self.conv_state, 0)
         taps = [self.get_buffer(f"tap_{index}") for index in range(self.taps)]
         return shifted_sum(every, length, taps)
+
+
+def goes_on(start: int, context: int) -> int:
+    """0 at position 0, where a text begins, and 1 at all others of the context: for tracing."""
+    return (start + context) // (context + 1)
 
 
 def _as_shape(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:

@@ -84,10 +84,11 @@ def _kept_windows(config: BackboneConfig) -> str:
 def _kept_inputs(backbone: Backbone) -> str:
     if backbone.rewinds:
         return ""
-    return (
-        f"Of short convolutions the last {backbone.config.conv_L_cache - 1} tokens' inputs are "
-        "kept: a call goes on where the last one ended, or begins a text at position 0."
-    )
+    config = backbone.config
+    kept = f"Of short convolutions the last {config.conv_L_cache - 1} tokens' inputs are kept"
+    if any(config.layer(index).delta for index in range(config.n_layers)):
+        kept = "Of gated delta rules the last state is kept"
+    return f"{kept}: a call goes on where the last one ended, or begins a text at position 0."
 
 
 def _longrope_factors(config: BackboneConfig) -> str:

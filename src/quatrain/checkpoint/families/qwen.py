@@ -54,8 +54,9 @@ def _params(fields: Fields, source: str) -> Params:
     return window_of_some(fields, slides, source)
 
 
-def _rope_of_text(fields: Fields, source: str) -> Params:
-    """Which planes turn by which of the three positions makes no difference where all are one."""
+def of_one_position(fields: Fields, source: str) -> Fields:
+    """`fields`, whose rotary embedding is as that of any text: which planes turn by which of the
+    three positions makes no difference where all are one."""
     plain = {}
     for name in ("rope_scaling", "rope_parameters"):
         stated = object_of(fields, name, source)
@@ -63,7 +64,11 @@ def _rope_of_text(fields: Fields, source: str) -> Params:
         if rope_type(stated) == "mrope":
             plain[name] = {key: plain[name][key] for key in plain[name] if key != "type"}
             plain[name] |= {"rope_type": "default"}
-    return rope_params(fields | plain, source)
+    return fields | plain
+
+
+def _rope_of_text(fields: Fields, source: str) -> Params:
+    return rope_params(of_one_position(fields, source), source)
 
 
 QWEN2 = Family(

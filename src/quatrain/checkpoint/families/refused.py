@@ -5,7 +5,6 @@ _SHARED_EXPERT = "a shared expert beside those whose answers are weighed"
 _BIASED_PICK = "experts that are picked by a score with a bias of their own"
 _GATED_EXPERT = "a shared expert behind a gate of its own"
 _LATENT_ATTENTION = "multi-head latent attention"
-_DELTA_RULE = "layers of a gated delta rule, whose state is kept beside the KV cache"
 _PER_LAYER_EMBEDDINGS = "an embedding for each layer, and a residual stream of several"
 _BEFORE_LLAMA = "positions or a feed-forward that no Llama has"
 
@@ -41,10 +40,9 @@ _MODEL_TYPES = {
     "phi": "an output layer with bias",
     "phimoe": "an output layer with bias, and a router that masks its logits for each pick",
     "qwen2_moe": _GATED_EXPERT,
-    "qwen3_5": _DELTA_RULE,
-    "qwen3_5_moe": f"{_DELTA_RULE}, and {_GATED_EXPERT}",
+    "qwen3_5_moe": _GATED_EXPERT,
     "qwen3_vl_moe": "experts whose matrices are stored turned",
-    "qwen3_next": f"{_DELTA_RULE}, and {_GATED_EXPERT}",
+    "qwen3_next": _GATED_EXPERT,
     "recurrent_gemma": "recurrent layers, whose state is kept beside the KV cache",
 }
 # By a GGUF file's architecture, where that is not the model_type.

@@ -20,7 +20,7 @@ _NAMES = {
     "input_layernorm": "attention_norm",
     "post_attention_layernorm": "ffn_norm",
 }
-_NAME = re.compile(r"(?:model\.layers\.(\d+)\.)?([\w.]+)\.(weight|bias|scales|zeros)")
+_NAME = re.compile(r"(?:model\.layers\.(\d+)\.)?([\w.]+?)(\.(?:weight|bias|scales|zeros))?")
 
 
 def meta_name(name: str, others: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -31,4 +31,4 @@ def meta_name(name: str, others: Mapping[str, str] = MappingProxyType({})) -> st
     if not match or match[2] not in known:
         return name  # reported by name, later
     layer = f"layers.{match[1]}." if match[1] else ""
-    return f"{layer}{known[match[2]]}.{match[3]}"
+    return f"{layer}{known[match[2]]}{match[3] or ''}"

@@ -12,6 +12,7 @@ from torch import nn
 
 from quatrain.backbone.attention import Attention
 from quatrain.backbone.feed_forward import FeedForward
+from quatrain.backbone.gated_delta_net import GatedDeltaNet
 from quatrain.backbone.model import Backbone, Block
 from quatrain.backbone.moe import MixtureOfExperts
 from quatrain.backbone.norm import InputScaledNorm, LayerNorm, RMSNorm
@@ -32,9 +33,10 @@ _INSTRUCTIONS: dict[type[nn.Module], int] = {
     RMSNorm: 6, LayerNorm: 4, InputScaledNorm: 7, FeedForward: 3, Block: 2, Factor: 1, SoftCap: 3,
     FixedResidual: 2, OwnCacheSdpa: 24, KeptConv: 18,
     Int8KvCacheSdpa: 21,  # 18, of more values than others
+    GatedDeltaNet: 40,
 }  # fmt: skip
 _EXPERT, _PICK, _NORMALIZED, _WEIGHED = 5.5, 8, 2, 4  # of a mixture of experts
-_VIEWS_AND_ATTENTION, _INTERLEAVED, _HALF_SPLIT = 5, 32, 14
+_VIEWS_AND_ATTENTION, _INTERLEAVED, _HALF_SPLIT, _PARTIAL, _GATE = 5, 32, 14, 8, 2
 
 
 def xnnpack_bytes(
@@ -44,8 +46,9 @@ def xnnpack_bytes(
     linears = linears_of(backbone)
     delegates = sum(up_to(_delegate_bytes(linear), ALIGNMENT) for linear in linears)
     named = len(constants_of_linears(backbone))
-    layers = [_instructions(layer) for layer in backbone.layers]
-    rest = _USUAL_INSTRUCTIONS + _instructions(backbone) - sum(layers)
+    partial = backbone.config.use_hf_rope and backbone.config.partial_rotary_factor < 1
+    layers = [_instructions(layer, partial) for layer in backbone.layers]
+    rest = _USUAL_INSTRUCTIONS + _instructions(backbone, partial) - sum(layers)
     lowered = layers[:LAYERS] if _is_replicated(backbone) else layers
     values = _VALUES_OF_AN_INSTRUCTION * (rest + sum(lowered))
     values += _VALUES_OF_A_COPY * (len(layers) - len(lowered))
@@ -61,8 +64,8 @@ def _delegate_bytes(linear: nn.Module) -> int:
     return (_FLOAT_DELEGATE if is_float else _DELEGATE) + _BIAS * has_bias
 
 
-def _instructions(part: nn.Module) -> float:
-    """Of all that is below `part`, itself counted."""
+def _instructions(part: nn.Module, partial: bool) -> float:
+    """Of all that is below `part`, itself counted; `partial`: where a part of each head turns."""
     total = float(len(linears_of(part)))
     for below in part.modules():
         total += _INSTRUCTIONS.get(type(below), 0)
@@ -73,7 +76,9 @@ def _instructions(part: nn.Module) -> float:
         if isinstance(below, Attention):
             rotated = _INTERLEAVED if isinstance(below.rotary, InterleavedRotary) else _HALF_SPLIT
             total += _VIEWS_AND_ATTENTION + rotated * (below.rotary is not None)
+            total += _PARTIAL * (below.rotary is not None and partial)
             total += 2 * below.norm_whole  # views of all heads together
+            total += _GATE * (below.og is not None)
     return total
 
 

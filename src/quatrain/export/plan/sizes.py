@@ -21,7 +21,7 @@ from quatrain.program.edit.constant_source import Form
 # What tells constants apart: those of one form and tensor are stored once.
 Key = tuple[Form, int, int]
 _CACHES = (
-    "k_cache", "v_cache", "conv_state",
+    "k_cache", "v_cache", "conv_state", "recurrent_state",
     "k_cache_scales", "k_cache_zero_points", "v_cache_scales", "v_cache_zero_points",
 )  # fmt: skip
 

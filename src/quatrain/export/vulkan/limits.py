@@ -91,6 +91,11 @@ def _attention_problem(config: BackboneConfig, options: ExportOptions, context: 
             "layers have short convolutions, for which ExecuTorch's Vulkan runtime "
             f"{release} lacks operators; ship a later runtime, or use {_on_the_cpu(options)}."
         )
+    if any(layer.delta for layer in layers):
+        return (
+            "layers have a gated delta rule, which is not yet exported to Vulkan: its delegate has "
+            f"no operator for the recurrence; use {_on_the_cpu(options)}."
+        )
     if any(layer.shares_kv for layer in masked):
         return (
             "num_kv_shared_layers: other layers read the keys of one whose attention has a window "

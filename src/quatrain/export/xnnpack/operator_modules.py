@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from quatrain.backbone.delta_rule import DeltaRule
 from quatrain.backbone.kv_cache import CachedAttention
 from quatrain.backbone.model import Backbone
 from quatrain.backbone.moe import skip_experts
@@ -9,6 +10,7 @@ from quatrain.backbone.residual import FixedResidual, GatedResidual
 from quatrain.backbone.short_conv import CausalConv
 from quatrain.export.attention_operators import OwnCacheSdpa, SdpaWithKvCache
 from quatrain.export.kept_conv import KeptConv
+from quatrain.export.xnnpack.gated_delta_rule import FusedDeltaRule
 from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
 from quatrain.linear.adapted import to_fast_hadamard
 
@@ -21,6 +23,7 @@ def to_cpu_operators(backbone: Backbone) -> None:
     """
     to_fast_hadamard(backbone)
     skip_experts(backbone)
+    context = backbone.config.max_seq_len
     for parent in list(backbone.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, CachedAttention):
@@ -28,7 +31,9 @@ def to_cpu_operators(backbone: Backbone) -> None:
             elif isinstance(child, GatedResidual):
                 setattr(parent, name, FixedResidual(child))
             elif isinstance(child, CausalConv):
-                setattr(parent, name, _cpu_conv(child, backbone.config.max_seq_len))
+                setattr(parent, name, _cpu_conv(child, context))
+            elif isinstance(child, DeltaRule):
+                setattr(parent, name, FusedDeltaRule(child, context))
 
 
 def _cpu_attention(attend: CachedAttention) -> nn.Module:

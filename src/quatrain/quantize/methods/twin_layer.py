@@ -95,7 +95,7 @@ class TwinLayer:
         """Weigh each token's error by what a norm then divides it by, where `exact` [B, T, N] are
         the floating-point model's results and go to the residual stream: some tokens' states are a
         hundred times larger than the others', and would be all that is seen."""
-        if name not in ("attention.wo", "conv.out_proj", "feed_forward.w2"):
+        if name not in ("attention.wo", "attention.out_proj", "conv.out_proj", "feed_forward.w2"):
             return
         normed = exact
         if name in self._factors and self._stream is not None:
@@ -121,6 +121,7 @@ def _factors_to_stream(block: Block) -> dict[str, float]:
     first = block.post_attention_norm is None and block.add_attn is None
     plain = {
         "attention.wo": first,
+        "attention.out_proj": first,
         "conv.out_proj": first,
         # In parallel what wo gives has made up already for what the stream lacks.
         "feed_forward.w2": block.post_ffn_norm is None

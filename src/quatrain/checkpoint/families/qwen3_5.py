@@ -1,0 +1,120 @@
+"""Qwen 3.5, dense, the text model of what also sees included: a gated delta rule in three of four
+layers; in the others gated attention, QK norm, a quarter of each head rotated."""
+
+from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params, sizes
+from quatrain.checkpoint.families.qwen import of_one_position
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.hugging_face.fields import (
+    Fields,
+    flag,
+    integer,
+    integer_or_none,
+    layer_count,
+    refusal,
+)
+from quatrain.checkpoint.hugging_face.norms import norms_plus_one
+from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
+from quatrain.checkpoint.nth_layers import FULL, is_nth
+
+_DELTA = "linear_attention"
+_INTERVAL = 4  # of attention, where config.json says nothing
+_QUERIES, _GATE = "self_attn.q_proj", "self_attn.gate_proj"  # one matrix in the files
+_DELTA_PARTS = (
+    "in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "conv1d", "A_log", "dt_bias", "norm",
+    "out_proj",
+)  # fmt: skip
+
+
+def _params(fields: Fields, source: str) -> Params:
+    if flag(fields, "attention_bias", source):
+        raise refusal(fields, "attention_bias", "false: gates with a bias are not there", source)
+    sizes = ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim",
+             "linear_value_head_dim")  # fmt: skip
+    return {name: integer(fields, name, source) for name in sizes} | {
+        "linear_conv_kernel_dim": integer(fields, "linear_conv_kernel_dim", source, least=2),
+        "layer_types": _layer_types(fields, source),
+        "use_qk_norm": True,
+        "use_attn_o_gate": True,
+    }
+
+
+def _layer_types(fields: Fields, source: str) -> list[str]:
+    layers, kinds = layer_count(fields, source), fields.get("layer_types")
+    if kinds is None:
+        interval = integer_or_none(fields, "full_attention_interval", source) or _INTERVAL
+        return [FULL if is_nth(index, interval) else _DELTA for index in range(layers)]
+    known = isinstance(kinds, list) and all(kind in (FULL, _DELTA) for kind in kinds)
+    if not known or len(kinds) != layers:
+        raise refusal(fields, "layer_types", f"{layers} of '{FULL}' and '{_DELTA}'", source)
+    return kinds
+
+
+def _rope(fields: Fields, source: str) -> Params:
+    return partial_rope_params(of_one_position(fields, source), source, rotated=0.25)
+
+
+def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+    """Each head's queries and gate lie side by side; norms are about 0, but that of what a delta
+    rule reads."""
+    heads = integer(fields, "num_attention_heads", source)
+    about_0, others = {}, {}
+    for name, tensor in stored.stored.items():
+        before, is_queries, kind = name.partition(f"{_QUERIES}.")
+        if is_queries:
+            for index, part in enumerate((_QUERIES, _GATE)):
+                others[f"{before}{part}.{kind}"] = _of_heads(tensor, heads, index, name, source)
+        elif name.endswith("linear_attn.norm.weight"):
+            others[name] = tensor
+        else:
+            about_0[name] = tensor
+    about_1 = norms_plus_one(LazyTensors(about_0), fields, source)
+    return LazyTensors(about_1.stored | others)
+
+
+def _predicts_further(stored: LazyTensors, fields: Fields, source: str) -> set[str]:
+    """What writes several tokens at once (multi-token prediction)."""
+    return {name for name in stored if name.startswith("mtp.")}
+
+
+def _of_heads(tensor: StoredTensor, heads: int, index: int, name: str, source: str) -> StoredTensor:
+    """The first (0) or second (1) half of the rows of each head."""
+    rows = tensor.shape[0] if tensor.shape else 0
+    if rows % (2 * heads):
+        expected = f"queries and a gate for each of {heads} heads"
+        raise refusal({name: f"[{rows}, ...]"}, name, expected, source)
+    shape = (rows // 2, *tensor.shape[1:])
+    return StoredTensor(
+        shape, tensor.dtype,
+        lambda: tensor.load().unflatten(0, (heads, 2, -1))[:, index].flatten(0, 1),
+    )  # fmt: skip
+
+
+QWEN3_5 = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="qwen3_5_text",
+        defaults={
+            "num_attention_heads": 16,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "vocab_size": 248320,
+            "hidden_act": "silu",
+            "max_position_embeddings": 32768,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10000.0,
+            "linear_conv_kernel_dim": 4,
+            "linear_key_head_dim": 128,
+            "linear_value_head_dim": 128,
+            "linear_num_key_heads": 16,
+            "linear_num_value_heads": 32,
+        },
+        sizes=sizes(4096, 12288, 32),
+        params=_params,
+        rope=_rope,
+        names={
+            _GATE: "attention.og",
+            **{f"linear_attn.{part}": f"attention.{part}" for part in _DELTA_PARTS},
+        },
+        tensors=_tensors,
+        unused=_predicts_further,
+    ),
+)

@@ -1,0 +1,102 @@
+"""Gated delta rules against transformers' and ExecuTorch's, in pieces, text after text."""
+
+import pytest
+import torch
+from tests.support.families import QWEN3_5
+from tests.support.knobs import Peer, write_meta_folder
+from tests.support.peers import (
+    TOLERANCE,
+    backbone_of,
+    exact_logits,
+    prefill_then_decode,
+    random_model,
+    random_tokens,
+    relative_error,
+    saved,
+)
+from transformers.models.qwen3_5.modeling_qwen3_5 import torch_recurrent_gated_delta_rule
+
+from quatrain.backbone.delta_rule import CHUNK, DeltaRule
+from quatrain.backbone.layer_by_layer import LayerByLayer
+from quatrain.checkpoint.open import open_float_model
+
+# transformers computes the rule in float32, whatever its weights are.
+BOUND = 3 * TOLERANCE
+LENGTH = CHUNK + 30
+PIECES = [[7, 1, 1, 5, CHUNK, 16], [LENGTH]]
+
+
+@pytest.fixture(scope="module")
+def qwen3_5(tmp_path_factory):
+    """A model, and its folder."""
+    model = random_model("Qwen3_5", **QWEN3_5, max_position_embeddings=128)
+    return model, saved(model, tmp_path_factory.mktemp("qwen3_5"))
+
+
+def test_pieces_and_texts_one_after_another_equal_transformers(qwen3_5):
+    """What a text leaves is not seen by the next, without any reset between them."""
+    model, folder = qwen3_5
+    backbone, tokens = backbone_of(folder), random_tokens(LENGTH)
+    theirs = exact_logits(model, tokens)[0]
+    for lengths in PIECES:
+        at = 0
+        for length in lengths:
+            ours = backbone(tokens[:, at : at + length], torch.tensor([at]))
+            at += length
+            assert relative_error(ours, theirs[at - 1]) < BOUND, (lengths, at)
+
+
+def test_texts_side_by_side_equal_each_alone(qwen3_5):
+    model, folder = qwen3_5
+    opened = open_float_model(folder)
+    texts = random_tokens(40).view(2, 20)
+    layers = LayerByLayer(opened.config, opened.tensors)
+    found = layers.ends.logits(layers.hidden(texts))
+    for index in range(2):
+        theirs = exact_logits(model, texts[index : index + 1])[0]
+        assert relative_error(found[index], theirs) < BOUND
+
+
+def test_equals_executorch(tmp_path):
+    """By its names of parameters and tensors."""
+    fields = {
+        "layer_types": ["linear_attention", "full_attention"] * 2, "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4, "linear_key_head_dim": 32, "linear_value_head_dim": 16,
+    }  # fmt: skip
+    peer, tokens = Peer(fields), random_tokens(12)
+    theirs = peer.steps(tokens)
+    backbone = backbone_of(write_meta_folder(tmp_path, fields, peer.state))
+    for prefill in (1, 5, 12):
+        ours = prefill_then_decode(backbone, tokens, prefill)
+        assert relative_error(ours, theirs[:, prefill - 1 :]) < TOLERANCE
+
+
+def _gates(kind: str, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+    log_decay = -torch.nn.functional.softplus(torch.randn(1, LENGTH, heads)) * 4
+    strength = torch.rand(1, LENGTH, heads)
+    if kind == "nothing decays":
+        return log_decay * 0, torch.ones_like(strength)
+    if kind == "some forget all":
+        return torch.where(strength < 0.3, -300.0, log_decay * 0.001), strength
+    return log_decay, strength
+
+
+@pytest.mark.parametrize("keys", ["unlike", "alike", "in turns"])
+@pytest.mark.parametrize("gates", ["usual", "nothing decays", "some forget all"])
+def test_the_rule_at_once_equals_token_by_token(keys, gates):
+    """Where keys are alike and nothing decays, a series of powers would overflow; where decays
+    differ much, differences of their sums would cancel."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, LENGTH, 2, width) for width in (16, 16, 24))
+    if keys != "unlike":
+        k = 1 + 0.01 * k
+    if keys == "in turns":
+        k[:, ::2] *= -1
+    q, k = (torch.nn.functional.normalize(each, dim=-1) for each in (q, k))
+    log_decay, strength = _gates(gates, 2)
+    exact = (each.double() for each in (q, k, v, log_decay, strength))
+    theirs, state = torch_recurrent_gated_delta_rule(*exact, output_final_state=True)
+    rule = DeltaRule(2, 16, 24)
+    ours = rule(q * 16**-0.5, k, v, log_decay, strength, 0)
+    assert relative_error(ours, theirs) < 2e-6
+    assert relative_error(rule.recurrent_state, state) < 2e-6
