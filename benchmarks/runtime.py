@@ -28,6 +28,7 @@ import torch
 
 from measure import machine
 from quatrain.program import VulkanGraph
+from quatrain.runtime.generate import forward_in_parts
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.device import Gpu
@@ -95,7 +96,7 @@ def main() -> None:
 def measure(runner: Any, prompt: int, tokens: int) -> dict[str, float]:
     """Tokens per second of `runner`: a prompt of `prompt` tokens, then one token at a time."""
     text = torch.arange(prompt)[None] % 50
-    prefill = [timed(lambda: runner.forward(text, torch.tensor([0]))) for _ in range(3)]
+    prefill = [timed(lambda: forward_in_parts(runner, text, 0)) for _ in range(3)]
     busy = time.process_time()
     decode = [
         timed(lambda at=at: runner.forward(torch.tensor([[7]]), torch.tensor([at])))

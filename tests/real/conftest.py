@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from tests.support.smollm2 import SmolLM2
+from tests.support.real_models import RealModel, smollm2_model
 
 
 @pytest.fixture(scope="session")
-def smollm2(shared: Path) -> SmolLM2:
-    return SmolLM2(shared)
+def smollm2(shared: Path) -> RealModel:
+    return smollm2_model(shared)

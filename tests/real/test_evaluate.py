@@ -1,7 +1,7 @@
 """SmolLM2's perplexity: alike in both schemes, and what the known defect makes of it."""
 
 import pytest
-from tests.support.smollm2 import SmolLM2
+from tests.support.real_models import RealModel
 
 from quatrain.verify.evaluate import DEFAULT_TEXT, evaluate_models
 
@@ -13,7 +13,7 @@ TOKENS = 128
 MANY_TOKENS = 384
 
 
-def test_the_defect_ruins_8da4w_and_leaves_weight_only_as_it_is(smollm2: SmolLM2) -> None:
+def test_the_defect_ruins_8da4w_and_leaves_weight_only_as_it_is(smollm2: RealModel) -> None:
     text = DEFAULT_TEXT.read_text(encoding="utf-8")
     programs = [smollm2.program("8da4w"), smollm2.program("weight-only")]
     eager, dynamic, weight_only = evaluate_models(
@@ -28,7 +28,7 @@ def test_the_defect_ruins_8da4w_and_leaves_weight_only_as_it_is(smollm2: SmolLM2
 
 
 @pytest.mark.thorough
-def test_xnnpack_is_as_good_as_the_checkpoint(smollm2: SmolLM2) -> None:
+def test_xnnpack_is_as_good_as_the_checkpoint(smollm2: RealModel) -> None:
     text = DEFAULT_TEXT.read_text(encoding="utf-8")
     models = [smollm2.checkpoint, smollm2.program("8da4w-xnnpack")]
     eager, program = evaluate_models(models, text, MANY_TOKENS)

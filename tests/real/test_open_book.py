@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.smollm2 import SmolLM2
+from tests.support.real_models import RealModel
 
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.retarget import retarget
@@ -28,7 +28,7 @@ def greedy(path: Path, steps: int = 8) -> torch.Tensor:
 
 @pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])
 def test_retargeted_equals_exported_bit_for_bit(
-    scheme: str, smollm2: SmolLM2, tmp_path: Path
+    scheme: str, smollm2: RealModel, tmp_path: Path
 ) -> None:
     program = open_program(smollm2.program(scheme))
     assert len(retarget(program, OTHER[scheme])) == 211
@@ -41,7 +41,7 @@ def test_retargeted_equals_exported_bit_for_bit(
     assert greedy(tmp_path / "other.pte").equal(greedy(exported))
 
 
-def test_parameters_are_chosen_for_121_activations_not_for_211_linears(smollm2: SmolLM2) -> None:
+def test_parameters_are_chosen_for_121_activations_not_for_211_linears(smollm2: RealModel) -> None:
     program = open_program(smollm2.program("8da4w"))
     kinds = [operator.kind for operator in program.vulkan.operators]
     assert kinds.count("et_vk.linear_dq8ca_q4gsw") == 211
@@ -49,13 +49,13 @@ def test_parameters_are_chosen_for_121_activations_not_for_211_linears(smollm2: 
     assert slim(program).operators == 0
 
 
-def test_every_linear_and_every_byte_is_reported(smollm2: SmolLM2) -> None:
+def test_every_linear_and_every_byte_is_reported(smollm2: RealModel) -> None:
     report = inspect_program(open_program(smollm2.program("8da4w")))
     assert report.schemes == {"8da4w": 211}
     assert (report.layers, report.context_length, report.outside) == (30, 512, {})
     assert sum(report.bytes_by_kind.values()) == report.nbytes
 
 
-def test_an_unedited_program_keeps_its_bytes(smollm2: SmolLM2, tmp_path: Path) -> None:
+def test_an_unedited_program_keeps_its_bytes(smollm2: RealModel, tmp_path: Path) -> None:
     write_program(open_program(smollm2.program("8da4w")), tmp_path / "same.pte")
     assert (tmp_path / "same.pte").read_bytes() == smollm2.program("8da4w").read_bytes()

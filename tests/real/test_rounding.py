@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.support.real_models import PROGRAMS, RealModel
 from tests.support.rounding import nudged
 from tests.support.side_by_side import logits_side_by_side
 from tests.support.sign_flips import FALSE_ALARMS, chance_of_so_low
-from tests.support.smollm2 import PROGRAMS, SmolLM2
 
 from quatrain.arithmetic import XNNPACK_ARITHMETIC
 from quatrain.backbone.model import Backbone
@@ -40,12 +40,12 @@ FAULTY = "layers.15.attention.wk"
 
 
 @pytest.fixture(scope="module")
-def eager(smollm2: SmolLM2) -> Backbone:
+def eager(smollm2: RealModel) -> Backbone:
     return load_eager(smollm2.checkpoint, arithmetic=XNNPACK_ARITHMETIC)
 
 
 @pytest.fixture(scope="module")
-def tokens(smollm2: SmolLM2) -> torch.Tensor:
+def tokens(smollm2: RealModel) -> torch.Tensor:
     words = Tokenizer.load(find_tokenizer(smollm2.program("8da4w-xnnpack")))
     return torch.tensor(words.encode(DEFAULT_TEXT.read_text(encoding="utf-8")))
 

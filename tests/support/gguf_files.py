@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tests.support.paths import WRITTEN_ELSEWHERE
 from tests.support.tiny_models import float_tensors, renamed
 
-_GGUF_NAMES = {
+GGUF_NAMES = {
     "tok_embeddings": "token_embd",
     "norm": "output_norm",
     "output": "output",
@@ -63,7 +63,7 @@ def write_gguf(
                 wanted, packed = gguf.GGMLQuantizationType.Q4_0, raw[name]
             else:
                 packed = gguf.quants.quantize(tensor.numpy(), wanted)
-            writer.add_tensor(renamed(name, _GGUF_NAMES, "blk"), packed, raw_dtype=wanted)
+            writer.add_tensor(renamed(name, GGUF_NAMES, "blk"), packed, raw_dtype=wanted)
         for name, tensor in (extra or {}).items():
             writer.add_tensor(name, tensor.numpy())
     return path

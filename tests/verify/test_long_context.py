@@ -20,11 +20,14 @@ from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.exporter import context_length
 from quatrain.linear.int4 import compute_as
+from quatrain.runtime.generate import generate
 from quatrain.runtime.load import load_runner
 from quatrain.verify.evaluate import evaluate_models
+from quatrain.verify.explain.computed_program import ComputedProgram
 from quatrain.verify.verify import verify_program
 
 CONTEXT = 2500
+LONG_TEXT = " ".join([TEXT] * 300)  # of 2,100 tokens: more than a Vulkan program takes in a call
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,11 @@ def test_a_longer_context_than_the_usual_one(long: Path, backend: str, tmp_path:
     compute_as(eager, ARITHMETIC_OF[backend])
     calls = [(position, position + 1) for position in (0, 64, 2047, CONTEXT - 1)]
     assert_equal_but_for_rounding(runner, eager, _text, calls)
-    assert verify_program(program, long, (device,), (TEXT,), new_tokens=4).passed
+    assert verify_program(program, long, (device,), (TEXT, LONG_TEXT), new_tokens=4).passed
+    tokens = _text(torch.Generator().manual_seed(0))[0, :2100]
+    expected = generate(runner, tokens.tolist(), context=CONTEXT, max_new_tokens=1)
+    row = ComputedProgram(program).read_prompt(tokens.tolist(), None)
+    assert float(row[expected.tokens[0]]) == pytest.approx(expected.logits[0], rel=1e-5)
     # Read from an empty context each, of what both have room for.
     checkpoint, exported = evaluate_models([long, program], TEXT, device=device)
     assert exported.perplexity == pytest.approx(checkpoint.perplexity, rel=1e-2)

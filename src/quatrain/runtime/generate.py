@@ -1,7 +1,7 @@
 """Text generation over anything that maps tokens and a position to logits."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -150,14 +150,21 @@ def forward_in_parts(runner: Runner, tokens: torch.Tensor, start: int) -> torch.
     otherwise (`quatrain.arithmetic`).
     """
     total = tokens.shape[1]
-    longest = max(int(getattr(runner, "metadata", {}).get("get_max_seq_len") or total), 1)
-    logits, at = torch.empty(0), 0
+    longest = int(getattr(runner, "metadata", {}).get("get_max_seq_len") or total)
+    logits = torch.empty(0)
+    for part in parts_of(total, longest):
+        logits = runner.forward(tokens[:, part], torch.tensor([start + part.start]))
+    return logits
+
+
+def parts_of(total: int, longest: int) -> Iterator[slice]:
+    """So many tokens in calls of at most `longest`, none of a single one that can be helped."""
+    longest, at = max(longest, 1), 0
     while at < total:
         one_would_be_left = total - at == longest + 1 and longest > 2
-        part = tokens[:, at : at + longest - one_would_be_left]
-        logits = runner.forward(part, torch.tensor([start + at]))
-        at += part.shape[1]
-    return logits
+        part = slice(at, min(total, at + longest - one_would_be_left))
+        yield part
+        at = part.stop
 
 
 def check_prompt(tokens: Sequence[int], context: int) -> None:

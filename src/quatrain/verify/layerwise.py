@@ -14,6 +14,7 @@ import torch
 
 from quatrain.backbone.model import Backbone
 from quatrain.program import VulkanGraph
+from quatrain.runtime.generate import parts_of
 from quatrain.verify.probes import Probe, eager_values, find_probes
 
 # Largest relative error of a probe, by the type in which the program keeps activations.
@@ -75,13 +76,16 @@ class LayerwiseComparison:
 def compare_layerwise(
     runner: TracingRunner, backbone: Backbone, tokens: list[int], tolerance: float
 ) -> LayerwiseComparison:
-    """Compare all probes over the prefill of `tokens[:-1]` and the decode step of the last."""
+    """Compare all probes over the prefill of `tokens[:-1]`, in as many calls as the program needs,
+    and the decode step of the last."""
     probes = find_probes(runner.graph)
     worst, first = 0.0, None
     backbone.reset()
-    calls = [("prefill", tokens[:-1], 0), ("decode", tokens[-1:], len(tokens) - 1)]
-    for step, part, position in calls:
-        inputs = torch.tensor([part]), torch.tensor([position])
+    last = len(tokens) - 1
+    longest = runner.graph.tensor(runner.graph.inputs[0]).shape[1]
+    calls = [("prefill", part) for part in parts_of(last, longest)]
+    for step, part in [*calls, ("decode", slice(last, last + 1))]:
+        inputs = torch.tensor([tokens[part]]), torch.tensor([part.start])
         values = eager_values(backbone, *inputs)
         errors = _compare(runner, probes, values, inputs)
         for probe, error in errors:

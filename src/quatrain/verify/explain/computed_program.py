@@ -1,4 +1,4 @@
-"""A program computed as a hypothesis says: a prompt in one call, then an answer's tokens.
+"""A program computed as a hypothesis says: a prompt in few calls, then an answer's tokens.
 
 What follows a prompt is known here, so it is computed many rows at a time, in the arithmetic of
 single rows, as which a phone computes it (`quatrain.arithmetic`). Defects strike prompts alone:
@@ -23,6 +23,7 @@ from quatrain.program.edit.all_position_logits import give_all_position_logits
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.runtime.generate import parts_of
 from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.runtime.reference import ReferenceRunner
 
@@ -44,6 +45,7 @@ class ComputedProgram:
         require_tokens_to_logits(path, program.metadata, "explain")
         self.path, self.metadata = path, program.metadata
         self.context = int(program.metadata.get("get_max_context_len", 1 << 30))
+        self._longest = int(program.metadata.get("get_max_seq_len", self.context))
         self.own: Arithmetic | None = None
         self.arithmetics: tuple[Arithmetic, ...] = ()
         self._reference: ReferenceRunner | None = None
@@ -115,12 +117,15 @@ class ComputedProgram:
         if len(tokens) == 1 and self._rounds_single_rows:
             # Programs may choose no int8 parameters for a single row, which no phone's GPU rounds.
             return self._call(tokens * 2, at)[:1]
-        inputs = torch.tensor([tokens]), torch.tensor([at])
-        if self._reference and self._nudge:
-            logits = self._reference.trace(self._linears, self._nudge, *inputs)
-        else:
-            logits = self._runner.forward(*inputs)
-        return logits.reshape(-1, logits.shape[-1]).float()
+        rows = []
+        for part in parts_of(len(tokens), self._longest):
+            inputs = torch.tensor([tokens[part]]), torch.tensor([at + part.start])
+            if self._reference and self._nudge:
+                logits = self._reference.trace(self._linears, self._nudge, *inputs)
+            else:
+                logits = self._runner.forward(*inputs)
+            rows.append(logits.reshape(-1, logits.shape[-1]).float())
+        return torch.cat(rows)
 
 
 def _is_dynamic(program: Program) -> bool:
