@@ -1,7 +1,7 @@
 """What rounding cost a model: its predictions of a held-out text, against floating point."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,8 @@ import torch
 from quatrain.backbone.kl_divergence import kl_divergence
 from quatrain.backbone.layer_by_layer import LayerByLayer
 from quatrain.checkpoint.checkpoint import Checkpoint
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.files.memory_map import only_read, release_mapped
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
@@ -79,7 +81,8 @@ def measured_cost(
         tokens = tokens_of_files(model, [HELD_OUT_TEXT], tokenizer)
     except InputError:
         return None, ["What it costs was not measured: the held-out text is too few of its tokens."]
-    return cost_of(model, open_checkpoint(output), tokens, stages), []
+    with only_read():
+        return cost_of(model, open_checkpoint(output), tokens, stages), []
 
 
 @torch.inference_mode()
@@ -89,11 +92,12 @@ def cost_of(
     """Both read `tokens`, int64 [texts, T], a layer in memory at a time."""
     losses, divergence, same = [], 0.0, 0
     with stages("measure what it costs") as advance:
+        rounded = LayerByLayer(checkpoint.config, Dequantized(_tables_once(checkpoint)))
+        found = _hidden(rounded, tokens, lambda part: advance(part * 0.4))
+        release_mapped()
         exact = LayerByLayer(model.config, model.tensors)
-        wanted = exact.hidden(tokens, lambda part: advance(part * 0.4))[:, :-1].flatten(0, 1)
-        rounded = LayerByLayer(checkpoint.config, Dequantized(checkpoint.tensors))
-        found = rounded.hidden(tokens, lambda part: advance(0.4 + part * 0.4))[:, :-1]
-        targets, found = tokens[:, 1:].flatten(), found.flatten(0, 1)
+        wanted = _hidden(exact, tokens, lambda part: advance(0.4 + part * 0.4))
+        targets = tokens[:, 1:].flatten()
         rows = max(1, _LOGITS_AT_ONCE // model.config.vocab_size)
         for at in range(0, len(targets), rows):
             part = slice(at, at + rows)
@@ -114,3 +118,27 @@ def cost_of(
         kl=max(0.0, divergence / len(targets)),
         top1_agreement=same / len(targets),
     )
+
+
+def _hidden(
+    layers: LayerByLayer, tokens: torch.Tensor, advance: Callable[[float], None]
+) -> torch.Tensor:
+    """The last hidden states [N, dim] that each but the last token of a text is predicted from."""
+    hidden = layers.hidden(tokens, advance)[:, :-1].flatten(0, 1)
+    layers.ends.tok_embeddings = None  # lets go of it
+    return hidden
+
+
+def _tables_once(checkpoint: Checkpoint) -> LazyTensors:
+    """Its tensors, without an output layer that is the embedding."""
+    tensors, config = checkpoint.tensors, checkpoint.config
+    if config.input_prune_map or config.output_prune_map:
+        return tensors  # rows of one table may stand for other tokens than those of the other
+    for part in ("scales", "weight"):
+        one, two = (tensors.stored.get(f"{at}.{part}") for at in ("output", "tok_embeddings"))
+        if one is None or two is None or (one.shape, one.dtype) != (two.shape, two.dtype):
+            return tensors
+        if not torch.equal(one.load(), two.load()):
+            return tensors
+    stored = tensors.stored.items()
+    return LazyTensors({name: one for name, one in stored if not name.startswith("output.")})

@@ -119,12 +119,13 @@ def quantize_model(
     with _trained(calibrated, opened, folder), whole_folder(folder, OWN_FILES) as temporary:
         # Without a key: the folder is new, there is nothing to go on with.
         written = write_checkpoint(opened, temporary, "", stages, methods)
-    cost, said = None, []
+    cost, said = None, [] if calibrated is None else calibrated.notes()
     if calibrated is not None:
+        del calibrated, methods[rounding]  # lets go of its tables
         cost, unmeasured = measured_cost(opened, folder, stages)
-        said = [*calibrated.notes(), *unmeasured]
+        said += unmeasured
     report = make_report(opened, Path(output), written, stages)
-    if method is None and calibrated is None:
+    if method is None and rounding == "rtn":
         said = ["It was rounded to nearest: it can neither read nor write a text to calibrate on."]
     return replace(report, notes=[*report.notes, *said], against_floating_point=cost)
 

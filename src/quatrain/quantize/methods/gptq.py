@@ -86,13 +86,14 @@ class Gptq:
         """Round a tied table, and set the residual stream to what both models embed."""
         layers = LayerByLayer(source.config, source.tensors, hidden_output=True)
         embedding = self._planned["tok_embeddings.weight"]
-        if embedding.method == "gptq":
-            hidden = layers.hidden(self.tokens, self.stages.advance)
-            inputs = LinearInputs(hidden, hidden, self.plan.group_size)
-            self._table = _round_table(source, embedding, inputs)
         assert layers.ends.tok_embeddings is not None
         rows, places = self.tokens.unique(return_inverse=True)
         exact = layers.ends.tok_embeddings.weight[rows]
+        if embedding.method == "gptq":
+            hidden = layers.hidden(self.tokens, self.stages.advance)
+            layers.ends.tok_embeddings = None  # lets go of it
+            inputs = LinearInputs(hidden, hidden, self.plan.group_size)
+            self._table = _round_table(source, embedding, inputs)
         table = torch.cat([exact, self._seen_rows(embedding, exact, rows)])
         layers.ends.tok_embeddings = torch.nn.Embedding.from_pretrained(table)
         self._stream = layers.ends.embed(torch.cat([places, places + len(rows)]))
@@ -153,15 +154,17 @@ class Gptq:
 
 def _round_table(source: Source, tensor: TensorPlan, inputs: LinearInputs) -> Rounded:
     """A table [V, K], some rows at a time, for those inputs of an output layer."""
-    rows_of, parts = source.tensors.rows_of(tensor.source), []
-    for first in range(0, tensor.shape[0], _ROWS_AT_ONCE):
-        weight = rows_of(slice(first, first + _ROWS_AT_ONCE)).float()
+    rows_of, (rows, columns) = source.tensors.rows_of(tensor.source), tensor.shape
+    values = torch.empty(rows, columns, dtype=torch.int8)
+    scales = torch.empty(rows, columns // inputs.group_size)
+    for first in range(0, rows, _ROWS_AT_ONCE):
+        some = slice(first, first + _ROWS_AT_ONCE)
+        weight = rows_of(some).float()
         try:
-            parts.append(inputs.second_order.round(inputs.toward_float(weight)))
+            values[some], scales[some] = inputs.second_order.round(inputs.toward_float(weight))
         except ValueError as error:
             raise _damaged(source, "output", error) from error
-    values, scales = zip(*parts, strict=True)
-    return torch.cat(values), torch.cat(scales)
+    return values, scales
 
 
 def _damaged(source: Source, linear: str, error: ValueError) -> InputError:
