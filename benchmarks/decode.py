@@ -3,12 +3,13 @@
     python benchmarks/decode.py                          ours, and llama.cpp where installed
     python benchmarks/decode.py --peer peer-xnnpack.pte  the peer's program too
 
-Tokens per second, medians of the runs. llama.cpp needs `pip install llama-cpp-python`, which
-compiles it; it runs the GGUF file that SmolLM2 comes in (Q4_1).
+Tokens per second, medians of the runs, which take turns. llama.cpp is the prebuilt one of
+`pip install xllamacpp`; it runs the GGUF file that SmolLM2 comes in (Q4_1), and times itself.
 """
 
 import argparse
 import importlib.util
+import os
 import statistics
 import tempfile
 import time
@@ -35,12 +36,12 @@ def main() -> None:
     options = parser.parse_args()
     where = machine()
     with tempfile.TemporaryDirectory() as folder:
-        ours = options.ours or export_ours(Path(folder))
-        speeds = {"ours, XNNPACK 8da4w": measured(executorch_run(ours), options.runs)}
-    if options.peer:
-        speeds["peer, XNNPACK 8da4w"] = measured(executorch_run(options.peer), options.runs)
-    if importlib.util.find_spec("llama_cpp"):
-        speeds["llama.cpp, Q4_1"] = measured(llama_cpp_run(), options.runs)
+        timed = {"ours, XNNPACK 8da4w": executorch_run(options.ours or export_ours(Path(folder)))}
+        if options.peer:
+            timed["peer, XNNPACK 8da4w"] = executorch_run(options.peer)
+        if importlib.util.find_spec("xllamacpp"):
+            timed["llama.cpp, Q4_1"] = llama_cpp_run()
+        speeds = measured(timed, options.runs)
     write_json(RESULTS, {"machine": where, "tokens_per_second": speeds})
     first = speeds["ours, XNNPACK 8da4w"]
     rows = [
@@ -61,12 +62,18 @@ def export_ours(work: Path) -> Path:
 Timed = Callable[[], tuple[float, float]]  # -> (prefill, decode) tokens per second
 
 
-def measured(run: Timed, runs: int) -> dict[str, float]:
-    """Medians over `runs`, after one that warms caches up."""
-    run()
-    found = [run() for _ in range(runs)]
-    prefill, decode = zip(*found, strict=True)
-    return {"prefill": statistics.median(prefill), "decode": statistics.median(decode)}
+def measured(timed: dict[str, Timed], runs: int) -> dict[str, dict[str, float]]:
+    """Medians over `runs`, in which each runs once, after one that warms caches up."""
+    for run in timed.values():
+        run()
+    found = [{name: run() for name, run in timed.items()} for _ in range(runs)]
+    return {
+        name: {
+            "prefill": statistics.median(each[name][0] for each in found),
+            "decode": statistics.median(each[name][1] for each in found),
+        }
+        for name in timed
+    }
 
 
 def executorch_run(program: Path) -> Timed:
@@ -86,20 +93,21 @@ def executorch_run(program: Path) -> Timed:
 
 
 def llama_cpp_run() -> Timed:
-    from llama_cpp import Llama
+    import xllamacpp
 
-    model = Llama(
-        str(fetch_smollm2()), n_ctx=CONTEXT, n_threads=2, n_threads_batch=2, verbose=False
-    )
+    params = xllamacpp.CommonParams()
+    params.model.path = str(fetch_smollm2())
+    params.n_ctx, params.n_parallel, params.verbosity = CONTEXT, 1, 0
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = len(os.sched_getaffinity(0))
+    server = xllamacpp.Server(params)
+    request = {
+        "prompt": list(range(100, 100 + PROMPT)), "n_predict": NEW_TOKENS, "temperature": 0.0,
+        "ignore_eos": True, "cache_prompt": False,
+    }  # fmt: skip
 
     def run() -> tuple[float, float]:
-        model.reset()
-        begun = time.perf_counter()
-        model.eval(list(range(100, 100 + PROMPT)))
-        prefilled = time.perf_counter()
-        for _ in range(NEW_TOKENS):
-            model.eval([model.sample(temp=0.0)])
-        return PROMPT / (prefilled - begun), NEW_TOKENS / (time.perf_counter() - prefilled)
+        timings = server.handle_completions(request)["timings"]
+        return timings["prompt_per_second"], timings["predicted_per_second"]
 
     return run
 

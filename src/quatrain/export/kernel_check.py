@@ -1,6 +1,7 @@
 """No silent fallback: what the finished program holds, held against what was planned."""
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 
 from torch import nn
@@ -8,6 +9,7 @@ from torch import nn
 from quatrain.errors import QuatrainError
 from quatrain.export.kernel_assignment import LinearRow
 from quatrain.export.options import ExportOptions
+from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, keys_in
 from quatrain.linear.int4 import Int4Linear
 from quatrain.linear.packing import pack_int4_for_vulkan
 from quatrain.program import Program, open_program
@@ -92,12 +94,19 @@ def _stored_weights(part: nn.Module) -> str | None:
 
 
 def _check_xnnpack(program: Program, rows: list[LinearRow], backbone: nn.Module) -> None:
-    """Every linear is one delegate of its own, so their numbers agree."""
-    backends = [delegate.backend for delegate in program.delegates]
-    if backends != ["XnnpackBackend"] * len(rows):
+    """Every linear's weights and scales are some XNNPACK delegate's."""
+    others = {delegate.backend for delegate in program.delegates} - {"XnnpackBackend"}
+    keys = [key for delegate in program.delegates for key in keys_in(bytes(delegate.blob))]
+    found = Counter(len(program.named_bytes(key)) for key in keys)
+    missing = Counter(_weight_bytes(row) for row in rows) - found
+    quantized = [row for row in rows if row.kernel != "xnnpack.f32"]
+    scales = sum(key.startswith(SCALES_PREFIX) for key in keys)
+    if others or missing or scales != len(quantized):
         raise QuatrainError(
-            f"{len(rows)} linears became {len(backends)} delegates of {sorted(set(backends))}, "
-            "expected one XnnpackBackend delegate each"
+            f"{len(rows)} linears, {len(quantized)} of them quantized, became {len(keys)} "
+            f"constants of delegates, {scales} of them scales, without weights of "
+            f"{sorted(missing)} bytes, of XnnpackBackend and {sorted(others)}; expected the "
+            "weights and scales of each in an XnnpackBackend delegate"
         )
     capped = any(getattr(part, "soft_cap", None) is not None for part in backbone.modules())
     # Attention with a soft cap has no operator of its own, so that its products stand there.
@@ -111,3 +120,11 @@ def _check_xnnpack(program: Program, rows: list[LinearRow], backbone: nn.Module)
     ]
     if products:
         raise QuatrainError(f"matrix products were left outside the delegates: {products}")
+
+
+def _weight_bytes(row: LinearRow) -> int:
+    """What XNNPACK's weight of a linear takes."""
+    values = row.out_features * row.in_features
+    return {"xnnpack.qd8_f32_qb4w": values // 2, "xnnpack.qd8_f32_qc8w": values}.get(
+        row.kernel, 4 * values
+    )

@@ -69,12 +69,13 @@ def untouched_zeros(like: torch.Tensor) -> torch.Tensor:
 
 def _hollow_twin(backbone: Backbone) -> Backbone:
     """The first layers of `backbone`, every tensor replaced by one that takes no memory."""
-    memo: dict[int, Any] = {id(t): _hollow(t) for t in tensors_of(backbone).values()}
+    memo: dict[int, Any] = {id(t): hollow(t) for t in tensors_of(backbone).values()}
     first = nn.ModuleList(list(backbone.layers)[:LAYERS])
     memo[id(backbone.layers)] = copy.deepcopy(first, memo)
     return copy.deepcopy(backbone, memo)
 
 
-def _hollow(tensor: torch.Tensor) -> torch.Tensor:
+def hollow(tensor: torch.Tensor) -> torch.Tensor:
+    """Zeros like `tensor` that take no memory, a parameter where it is one."""
     zeros = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
     return nn.Parameter(zeros, requires_grad=False) if isinstance(tensor, nn.Parameter) else zeros

@@ -161,7 +161,7 @@ def test_a_linear_of_the_most_tokens_is_that_of_any_number(kind):
     """Its delegate, equal byte for byte to one that ExecuTorch lowers for 1 to 40 tokens."""
     group = 32 if kind is Int8DynActInt4WeightLinear else None
     shape = Shape(kind, 48, 64, group, has_bias=False, tokens=40)
-    like = delegated_linears._random_linear(shape)
+    like = delegated_linears.random_linear(shape)
     tokens = torch.export.Dim("tokens", min=1, max=40)
     with torch.no_grad(), quiet():
         program = torch.export.export(like, (torch.zeros(1, 3, 64),), dynamic_shapes=({1: tokens},))

@@ -1,5 +1,5 @@
-"""What lies around the constants of an XNNPACK program: delegates, one for each linear, the
-instructions between them, and the tables of the file.
+"""What lies around the constants of an XNNPACK program: delegates, three for a layer or one for a
+linear, the instructions between them, and the tables of the file.
 
 Each figure is what one more of a kind adds to programs that Quatrain wrote, in bytes or, of
 `_INSTRUCTIONS`, in instructions. A test holds them to exports.
@@ -24,9 +24,14 @@ from quatrain.export.kept_conv import KeptConv
 from quatrain.export.plan.sizes import Key, constants_of_linears, linears_of, up_to
 from quatrain.export.template import LAYERS
 from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
+from quatrain.export.xnnpack.layer_parts import PartedBlock, WideRope
 from quatrain.program.segments import ALIGNMENT
 
 _DELEGATE, _FLOAT_DELEGATE, _BIAS = 912, 576, 160
+# Of the three parts of a layer, and what some have besides.
+_BEFORE, _AFTER, _FEED = 3_200, 1_216, 2_576
+_ROTATION, _HEAD_NORM, _QUERY_FACTOR, _FEED_GATE, _FLOAT_IN_PART = 1_072, 840, 144, 608, -280
+_PARTS_AND_ATTENTION, _VALUES_OF_PARTS = 4, 22.7
 _ROOT, _NAMED_CONSTANT, _OF_A_DELEGATE, _METHOD, _INSTRUCTION, _VALUE = 1_875, 120, 89, 173, 49, 52
 _USUAL_INSTRUCTIONS, _VALUES_OF_AN_INSTRUCTION, _VALUES_OF_A_COPY = 11, 2.42, 4.5
 _INSTRUCTIONS: dict[type[nn.Module], int] = {
@@ -37,25 +42,63 @@ _INSTRUCTIONS: dict[type[nn.Module], int] = {
 }  # fmt: skip
 _EXPERT, _PICK, _NORMALIZED, _WEIGHED = 5.5, 8, 2, 4  # of a mixture of experts
 _VIEWS_AND_ATTENTION, _INTERLEAVED, _HALF_SPLIT, _PARTIAL, _GATE = 5, 32, 14, 8, 2
+_WIDE_PAIRS, _WIDE_HALVES = 7, 2
 
 
 def xnnpack_bytes(
     backbone: Backbone, constants: Mapping[Key, int], metadata: Mapping[str, Any]
 ) -> int:
     """The bytes of the file whose constants are these and whose methods are `metadata`."""
-    linears = linears_of(backbone)
-    delegates = sum(up_to(_delegate_bytes(linear), ALIGNMENT) for linear in linears)
+    delegates = _delegates(backbone)
     named = len(constants_of_linears(backbone))
     partial = backbone.config.use_hf_rope and backbone.config.partial_rotary_factor < 1
     layers = [_instructions(layer, partial) for layer in backbone.layers]
     rest = _USUAL_INSTRUCTIONS + _instructions(backbone, partial) - sum(layers)
-    lowered = layers[:LAYERS] if _is_replicated(backbone) else layers
-    values = _VALUES_OF_AN_INSTRUCTION * (rest + sum(lowered))
-    values += _VALUES_OF_A_COPY * (len(layers) - len(lowered))
-    root = _ROOT + _NAMED_CONSTANT * named + _OF_A_DELEGATE * len(linears)
+    lowered = LAYERS if _is_replicated(backbone) else len(layers)
+    values = _VALUES_OF_AN_INSTRUCTION * rest
+    values += sum(_values(layer, partial) for layer in backbone.layers[:lowered])
+    values += _VALUES_OF_A_COPY * (len(layers) - lowered)
+    root = _ROOT + _NAMED_CONSTANT * named + _OF_A_DELEGATE * len(delegates)
     root += _METHOD * (len(metadata) + 1) + _INSTRUCTION * (rest + sum(layers))
     stored = sum(up_to(nbytes, ALIGNMENT) for nbytes in constants.values())
-    return up_to(int(root + _VALUE * values), ALIGNMENT) + delegates + stored
+    stored += sum(up_to(nbytes, ALIGNMENT) for nbytes in delegates)
+    return up_to(int(root + _VALUE * values), ALIGNMENT) + stored
+
+
+def _delegates(part: nn.Module) -> list[int]:
+    """The bytes of each delegate of what is below `part`."""
+    if isinstance(part, PartedBlock):
+        return _parts(part)
+    if linears_of(part) == [part]:
+        return [_delegate_bytes(part)]
+    return [nbytes for child in part.children() for nbytes in _delegates(child)]
+
+
+def _parts(block: PartedBlock) -> list[int]:
+    attention, feed_forward = block.attention, block.feed_forward
+    norms = [norm for norm in (attention.q_norm_fn, attention.k_norm_fn) if norm is not None]
+    before = _BEFORE + _HEAD_NORM * len(norms)
+    before += _ROTATION * (attention.rotary is not None)
+    before += _QUERY_FACTOR * (attention.scale_query is not None)
+    gate = _FEED_GATE * (feed_forward.w3 is not None)
+    return [
+        before + sum(map(_of_linear, (attention.wq, attention.wk, attention.wv))),
+        _AFTER + _of_linear(attention.wo),
+        _FEED + gate + sum(map(_of_linear, linears_of(feed_forward))),
+    ]
+
+
+def _of_linear(linear: nn.Module) -> int:
+    has_bias = getattr(linear, "bias", None) is not None
+    return _BIAS * has_bias + _FLOAT_IN_PART * isinstance(linear, nn.Linear)
+
+
+def _values(layer: nn.Module, partial: bool) -> float:
+    """What the instructions of a lowered layer take and give."""
+    if isinstance(layer, PartedBlock):
+        attention = _instructions(layer, partial) - _PARTS_AND_ATTENTION
+        return _VALUES_OF_PARTS + _VALUES_OF_AN_INSTRUCTION * attention
+    return _VALUES_OF_AN_INSTRUCTION * _instructions(layer, partial)
 
 
 def _delegate_bytes(linear: nn.Module) -> int:
@@ -66,20 +109,22 @@ def _delegate_bytes(linear: nn.Module) -> int:
 
 def _instructions(part: nn.Module, partial: bool) -> float:
     """Of all that is below `part`, itself counted; `partial`: where a part of each head turns."""
-    total = float(len(linears_of(part)))
-    for below in part.modules():
-        total += _INSTRUCTIONS.get(type(below), 0)
-        if isinstance(below, MixtureOfExperts):
-            total += _EXPERT * len(below.experts) + _PICK * below.activated
-            total += _NORMALIZED * below.normalizes + _WEIGHED * below.weighs_answers
-            total += (below.expert_bias is not None) + (below.normalizes and not below.is_softmax)
-        if isinstance(below, Attention):
-            rotated = _INTERLEAVED if isinstance(below.rotary, InterleavedRotary) else _HALF_SPLIT
-            total += _VIEWS_AND_ATTENTION + rotated * (below.rotary is not None)
-            total += _PARTIAL * (below.rotary is not None and partial)
-            total += 2 * below.norm_whole  # views of all heads together
-            total += _GATE * (below.og is not None)
-    return total
+    if isinstance(part, PartedBlock):
+        return _PARTS_AND_ATTENTION + _instructions(part.attention.attend, partial)
+    total = _INSTRUCTIONS.get(type(part), 0) + (linears_of(part) == [part])
+    if isinstance(part, MixtureOfExperts):
+        total += _EXPERT * len(part.experts) + _PICK * part.activated
+        total += _NORMALIZED * part.normalizes + _WEIGHED * part.weighs_answers
+        total += (part.expert_bias is not None) + (part.normalizes and not part.is_softmax)
+    if isinstance(part, Attention):
+        rotated = _INTERLEAVED if isinstance(part.rotary, InterleavedRotary) else _HALF_SPLIT
+        total += _VIEWS_AND_ATTENTION + rotated * (part.rotary is not None)
+        total += _PARTIAL * (part.rotary is not None and partial)
+        total += 2 * part.norm_whole  # views of all heads together
+        total += _GATE * (part.og is not None)
+    if isinstance(part, WideRope):
+        total += _WIDE_HALVES if part.half_split else _WIDE_PAIRS
+    return total + sum(_instructions(child, partial) for child in part.children())
 
 
 def _is_replicated(backbone: Backbone) -> bool:

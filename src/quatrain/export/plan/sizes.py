@@ -12,6 +12,7 @@ from torch import nn
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.options import ExportOptions
+from quatrain.export.xnnpack.layer_parts import FixedLinear
 from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.linear import Int8DynActInt4WeightLinear, QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
@@ -50,9 +51,10 @@ def linears_of(part: nn.Module) -> list[nn.Module]:
 def constants_of_linears(backbone: Backbone) -> dict[Key, int]:
     """The bytes of each constant of XNNPACK's linears in `backbone`, which it packs anew as it
     loads."""
+    fixed = [part for part in backbone.modules() if isinstance(part, FixedLinear)]
     return {
         _key(form, tensor): nbytes
-        for linear in linears_of(backbone)
+        for linear in [*linears_of(backbone), *fixed]
         for form, tensor, nbytes in _on_cpu(linear)
     }
 

@@ -14,9 +14,9 @@ from quatrain.export.executorch_internals import LoweredBackendModule, NamedData
 def copied_delegate(
     template: LoweredBackendModule, blob: bytes, constants: list[tuple[str, bytes]]
 ) -> LoweredBackendModule:
-    """The delegate `template`, a linear, with other bytes and constants: (key, bytes) each.
+    """The delegate `template` with other bytes and constants: (key, bytes) each.
 
-    Cheap to copy and to ask for the shape of its result. Each of the compiler's passes asks that
+    Cheap to copy and to ask for the shapes of its results. Each of the compiler's passes asks that
     of every delegate, which ExecuTorch answers by unpacking and interpreting the graph it was
     lowered from: at 211 linears, minutes. It leans on the constructor of `LoweredBackendModule`,
     whose subclass torch would not take for one; on what the passes ask of its `original_module`;
@@ -29,7 +29,7 @@ def copied_delegate(
     store = NamedDataStore()
     for key, data in constants:
         store.add_named_data(key, data, alignment=_XNNPACK_ALIGNMENT)
-    program: Any = _LinearShapes(template.original_module)
+    program: Any = _Shapes(template.original_module)
     specs, stored = template.compile_specs, store.get_named_data_store_output()
     delegate = LoweredBackendModule(program, template.backend_id, blob, specs, stored)
     # Passes copy graphs with all in them; nothing in this one changes.
@@ -40,13 +40,20 @@ def copied_delegate(
 _XNNPACK_ALIGNMENT = 16  # bytes; XNNPACK's CONSTANT_TENSOR_ALIGNMENT in ExecuTorch
 
 
-class _LinearShapes:
-    """Stands for the program of a linear: its graph, and a module that gives its result's shape."""
+class _Shapes:
+    """Stands for a delegate's program: its graph, and a module that gives its results' shapes.
+
+    They are those of the graph, but for the number of tokens, the second of three dimensions or
+    more, which is that of the first input.
+    """
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         self.graph = program.graph
         results: Any = program.graph.output_node().args[0]
-        self.out_features = results[0].meta["val"].shape[-1]
+        self.shapes = [tuple(result.meta["val"].shape) for result in results]
 
-    def module(self) -> Callable[[torch.Tensor], list[torch.Tensor]]:
-        return lambda x: [x.new_empty((*x.shape[:-1], self.out_features))]
+    def module(self) -> Callable[..., list[torch.Tensor]]:
+        return lambda x, *_: [x.new_empty(self._of(shape, x)) for shape in self.shapes]
+
+    def _of(self, shape: tuple[int, ...], x: torch.Tensor) -> tuple[int, ...]:
+        return shape if len(shape) < 3 else (shape[0], x.shape[1], *shape[2:])

@@ -21,6 +21,12 @@ def constant_key(data: bytes, prefix: str = "") -> str:
     return prefix + hashlib.sha256(data).hexdigest()
 
 
+def keys_in(delegate: bytes) -> list[str]:
+    """The key of each constant of a delegate with those bytes."""
+    found = re.findall(rb"(?:%b)?[0-9a-f]{%d}" % (SCALES_PREFIX.encode(), DIGEST_LENGTH), delegate)
+    return [key.decode() for key in found]
+
+
 def with_keys(delegate: bytes, keys: dict[str, str]) -> bytes:
     """The bytes of `delegate` with each key of `keys`, which it holds once, replaced by its value.
 

@@ -27,12 +27,13 @@ from quatrain.export.executorch_internals import (
 )
 from quatrain.export.xnnpack.copied_delegate import copied_delegate
 from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, constant_key, with_keys
+from quatrain.export.xnnpack.layer_parts import FixedLinear
 from quatrain.linear import Int8DynActInt8WeightLinear
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program.edit.constant_source import ConstantSource, Form
 from quatrain.quiet import quiet
 
-Linear = Int4Linear | Int8DynActInt8WeightLinear | nn.Linear
+Linear = Int4Linear | Int8DynActInt8WeightLinear | nn.Linear | FixedLinear
 
 
 class DelegatedLinear(nn.Module):
@@ -67,17 +68,17 @@ def delegate_linears(backbone: Backbone, by_name: bool = False) -> None:
         if isinstance(linear, Linear):
             # The output layer sees the last token alone: [1, dim].
             tokens = None if name in ("output", "output_intermediate") else longest
-            template = _lowered(_shape_of(linear, tokens))
-            constants = _names_of(linear, name) if by_name else _constants_of(linear)
+            template = _lowered(shape_of(linear, tokens))
+            constants = names_of(linear, name) if by_name else constants_of(linear)
             parent, _, attribute = name.rpartition(".")
             delegated = DelegatedLinear(template.for_constants(constants))
             setattr(backbone.get_submodule(parent), attribute, delegated)
 
 
-def _shape_of(linear: Linear, tokens: int | None) -> Shape:
+def shape_of(linear: Linear, tokens: int | None) -> Shape:
     group = linear.groupsize if isinstance(linear, Int4Linear) else None
     has_bias = getattr(linear, "bias", None) is not None
-    return Shape(type(linear), linear.out_features, linear.in_features, group, has_bias, tokens)
+    return Shape(type(linear), *linear.weight.shape, group, has_bias, tokens)
 
 
 @dataclass
@@ -97,7 +98,7 @@ class _Template:
 @cache
 def _lowered(shape: Shape) -> _Template:
     """Lower a linear of that shape with random constants, which no two parts have in common."""
-    like = _random_linear(shape)
+    like = random_linear(shape)
     # XNNPACK's graph has the most tokens in it and takes fewer too: the same bytes as for a
     # dynamic number, without the symbols that make lowering half as long again.
     tokens = () if shape.tokens is None else (shape.tokens,)
@@ -115,7 +116,7 @@ def _lowered(shape: Shape) -> _Template:
     graph = edge.exported_program().graph_module
     lowered = lowered_parts(graph)
     calls = [node for node in graph.graph.nodes if node.op == "call_function"]
-    keys = [constant_key(data, prefix) for prefix, data in _constants_of(like)]
+    keys = [constant_key(data, prefix) for prefix, data in constants_of(like)]
     # One delegate call and the getitem that takes its result: nothing is left outside.
     whole = len(lowered) == 1 and len(calls) == 2
     if not whole or any(lowered[0].processed_bytes.count(key.encode()) != 1 for key in keys):
@@ -125,8 +126,9 @@ def _lowered(shape: Shape) -> _Template:
     return _Template(lowered[0], keys)
 
 
-def _random_linear(shape: Shape) -> Linear:
-    generator = torch.Generator().manual_seed(0)
+def random_linear(shape: Shape, seed: int = 0) -> Linear:
+    """A linear of that shape, its tensors drawn at random."""
+    generator = torch.Generator().manual_seed(seed)
     if issubclass(shape.kind, Int4Linear):
         like = shape.kind(
             shape.columns, shape.rows, bias=shape.has_bias, groupsize=shape.group or 0
@@ -159,12 +161,12 @@ def _parts(linear: Linear) -> list[tuple[str, ConstantSource]]:
     return [(prefix, ConstantSource(form, tensor)) for prefix, form, tensor in forms]
 
 
-def _names_of(linear: Linear, path: str) -> list[tuple[str, bytes]]:
+def names_of(linear: Linear, path: str) -> list[tuple[str, bytes]]:
     """The names of the constants of the linear at `path`: (key prefix, name)."""
     return [(prefix, source.below(path).key.encode()) for prefix, source in _parts(linear)]
 
 
-def _constants_of(linear: Linear) -> list[tuple[str, bytes]]:
+def constants_of(linear: Linear) -> list[tuple[str, bytes]]:
     """A linear's constants: (key prefix, bytes)."""
     return [
         (prefix, xnnpack_bytes(source.form, getattr(linear, source.tensor)))

@@ -13,6 +13,7 @@ from quatrain.export.executorch_internals import edge_config
 from quatrain.export.template import untouched_zeros
 from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
 from quatrain.export.xnnpack.delegated_linears import delegate_linears
+from quatrain.export.xnnpack.delegated_parts import delegate_layers
 from quatrain.export.xnnpack.embedding import to_cpu_embedding
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.shared_tables import share_tables
@@ -26,6 +27,7 @@ def write_xnnpack_program(
     """Lower `backbone`, whose parts are CPU operators already, layer by layer and write it: the
     long way, for any backbone."""
     with stages("lower linears to XNNPACK"):
+        delegate_layers(backbone)
         delegate_linears(backbone)
     to_cpu_embedding(backbone)
     write_lowered(backbone, metadata, path, stages)
@@ -44,6 +46,7 @@ def write_named_program(
     are external ones, whose names ExecuTorch keeps.
     """
     with stages("lower linears to XNNPACK"):
+        delegate_layers(backbone, by_name=True)
         delegate_linears(backbone, by_name=True)
     to_cpu_embedding(backbone)
     for name, tensor in tensors_of(backbone).items():

@@ -12,6 +12,7 @@ from quatrain.export.attention_operators import OwnCacheSdpa, SdpaWithKvCache
 from quatrain.export.kept_conv import KeptConv
 from quatrain.export.xnnpack.gated_delta_rule import FusedDeltaRule
 from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
+from quatrain.export.xnnpack.layer_parts import part_layers
 from quatrain.linear.adapted import to_fast_hadamard
 
 
@@ -19,7 +20,8 @@ def to_cpu_operators(backbone: Backbone) -> None:
     """Replace, in place, the parts that ExecuTorch's CPU runtime has one kernel for, but for
     quantized layers (see `delegated_linears` and `embedding`).
 
-    SpinQuant's rotations become one operator, and experts that no token picks are skipped.
+    SpinQuant's rotations become one operator, and experts that no token picks are skipped. Layers
+    like a Llama's become `PartedBlock`s.
     """
     to_fast_hadamard(backbone)
     skip_experts(backbone)
@@ -34,6 +36,7 @@ def to_cpu_operators(backbone: Backbone) -> None:
                 setattr(parent, name, _cpu_conv(child, context))
             elif isinstance(child, DeltaRule):
                 setattr(parent, name, FusedDeltaRule(child, context))
+    part_layers(backbone)
 
 
 def _cpu_attention(attend: CachedAttention) -> nn.Module:
