@@ -110,7 +110,7 @@ def _delegate_bytes(linear: nn.Module) -> int:
 def _instructions(part: nn.Module, partial: bool) -> float:
     """Of all that is below `part`, itself counted; `partial`: where a part of each head turns."""
     if isinstance(part, PartedBlock):
-        return _PARTS_AND_ATTENTION + _instructions(part.attention.attend, partial)
+        return _PARTS_AND_ATTENTION + _instructions(part.attention.get_submodule("attend"), partial)
     total = _INSTRUCTIONS.get(type(part), 0) + (linears_of(part) == [part])
     if isinstance(part, MixtureOfExperts):
         total += _EXPERT * len(part.experts) + _PICK * part.activated

@@ -76,9 +76,11 @@ def delegate_linears(backbone: Backbone, by_name: bool = False) -> None:
 
 
 def shape_of(linear: Linear, tokens: int | None) -> Shape:
+    """The shape of a linear that sees so many `tokens` at most."""
     group = linear.groupsize if isinstance(linear, Int4Linear) else None
     has_bias = getattr(linear, "bias", None) is not None
-    return Shape(type(linear), *linear.weight.shape, group, has_bias, tokens)
+    rows, columns = linear.weight.shape
+    return Shape(type(linear), rows, columns, group, has_bias, tokens)
 
 
 @dataclass

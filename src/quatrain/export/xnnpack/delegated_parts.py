@@ -9,6 +9,7 @@ import copy
 import json
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Any
 
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -58,6 +59,8 @@ class DelegatedPart(nn.Module):
 
 class DelegatedBlock(nn.Module):
     """A layer of three delegates and the operator of its attention."""
+
+    attention: Any
 
     def __init__(self, block: PartedBlock, parts: list[DelegatedPart]) -> None:
         super().__init__()
@@ -149,8 +152,10 @@ def _lowered(part: nn.Module, examples: Examples) -> _Template:
             program, partitioner=[XnnpackPartitioner()], compile_config=edge_config()
         ).exported_program()
     found = lowered_parts(edge.graph_module)
-    calls = [node for node in edge.graph_module.graph.nodes if node.op == "call_function"]
-    results = edge.graph_module.graph.output_node().args[0]
+    calls: list[Any] = [
+        node for node in edge.graph_module.graph.nodes if node.op == "call_function"
+    ]
+    results: Any = edge.graph_module.graph.output_node().args[0]
     keys = [
         constant_key(data, p) for m in _linears_of(twin).values() for p, data in constants_of(m)
     ]

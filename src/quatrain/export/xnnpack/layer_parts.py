@@ -5,6 +5,8 @@ tensor whose length varies. Both are said as a small linear, which it has: the m
 row of 1 / dim, and a head's channels in the other order, with their signs, as a matrix of 0, 1, -1.
 """
 
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -165,6 +167,9 @@ class PartedBlock(nn.Module):
 
     def __init__(self, block: Block) -> None:
         super().__init__()
+        assert isinstance(block.attention, Attention)
+        assert isinstance(block.feed_forward, FeedForward)
+        assert block.attention_norm is not None and block.ffn_norm is not None
         self.rope, self.kv_source = block.rope, block.kv_source
         self.attention_norm, self.attention = block.attention_norm, block.attention
         self.ffn_norm, self.feed_forward = block.ffn_norm, block.feed_forward
@@ -175,7 +180,7 @@ def part_layers(backbone: Backbone) -> None:
     if not backbone.layers or not all(_fits(layer) for layer in backbone.layers):
         return
     config = backbone.config
-    for index, block in enumerate(backbone.layers):
+    for index, block in enumerate(cast(list[Block], list(backbone.layers))):
         _to_linears(block, config.partial_rotary_factor)
         backbone.layers[index] = PartedBlock(block)
     for name in ("rope", "local_rope"):
@@ -184,7 +189,7 @@ def part_layers(backbone: Backbone) -> None:
             setattr(backbone, name, WideRope(rope, config.head_dim))
 
 
-def _to_linears(block: nn.Module, rotated: float) -> None:
+def _to_linears(block: Any, rotated: float) -> None:
     """Let the norms and rotations of `block` be what XNNPACK has."""
     for parent in list(block.modules()):
         for name, child in list(parent.named_children()):
@@ -197,7 +202,7 @@ def _to_linears(block: nn.Module, rotated: float) -> None:
         block.attention.rotary = LinearRotary(head_dim, int(head_dim * rotated), half_split)
 
 
-def _fits(block: nn.Module) -> bool:
+def _fits(block: Any) -> bool:
     """Whether `block` is a Llama's: what others have besides has no place in the parts."""
     attention, feed_forward = block.attention, block.feed_forward
     if not isinstance(attention, Attention) or not isinstance(feed_forward, FeedForward):
@@ -222,7 +227,7 @@ def _linears(attention: Attention, feed_forward: FeedForward) -> list[nn.Module]
     return [linear for linear in every if linear is not None]
 
 
-def _holding(module: nn.Module, names: tuple[str, ...]) -> nn.Module:
+def _holding(module: nn.Module, names: tuple[str, ...]) -> Any:
     """A module that has those of `module`'s parts, and no more."""
     holder = nn.Module()
     for name in names:
