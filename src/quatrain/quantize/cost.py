@@ -23,6 +23,7 @@ from quatrain.stages import Stages
 # Nothing may be calibrated on it, or chosen by it.
 HELD_OUT_TEXT = Path(__file__).with_name("held_out.txt")
 _LOGITS_AT_ONCE = 1 << 24  # 67 MB of them
+_ROWS_AT_ONCE = 8192  # of an output layer
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def cost_of(
     with stages("measure what it costs") as advance:
         rounded = LayerByLayer(checkpoint.config, Dequantized(_tables_once(checkpoint)))
         found = _hidden(rounded, tokens, lambda part: advance(part * 0.4))
+        _read_output_by_rows(rounded, checkpoint)
         release_mapped()
         exact = LayerByLayer(model.config, model.tensors)
         wanted = _hidden(exact, tokens, lambda part: advance(0.4 + part * 0.4))
@@ -127,6 +129,31 @@ def _hidden(
     hidden = layers.hidden(tokens, advance)[:, :-1].flatten(0, 1)
     layers.ends.tok_embeddings = None  # lets go of it
     return hidden
+
+
+class _OutputByRows(torch.nn.Module):
+    """An output layer int8 [V, K] with its scales, some rows of which are in floating point."""
+
+    def __init__(self, values: torch.Tensor, scales: torch.Tensor) -> None:
+        super().__init__()
+        self._parts = list(
+            zip(values.split(_ROWS_AT_ONCE), scales.split(_ROWS_AT_ONCE), strict=True)
+        )
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The logits [N, V] of hidden states [N, K]."""
+        logits = [hidden @ dequantized(part, scales.float()).T for part, scales in self._parts]
+        return torch.cat(logits, -1)
+
+
+def _read_output_by_rows(rounded: LayerByLayer, checkpoint: Checkpoint) -> None:
+    """A large one would be in memory in floating point beside that of the model."""
+    tensors, config = checkpoint.tensors, checkpoint.config
+    values, scales = (tensors.stored.get(f"output.{part}") for part in ("weight", "scales"))
+    if values is None or scales is None or config.output_prune_map:
+        return
+    if values.shape[0] > _ROWS_AT_ONCE:
+        rounded.ends.output = _OutputByRows(values.load(), scales.load())
 
 
 def _tables_once(checkpoint: Checkpoint) -> LazyTensors:
