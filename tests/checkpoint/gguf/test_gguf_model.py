@@ -162,6 +162,24 @@ def test_unsupported_gguf_type_is_named(tmp_path):
         open_float_model(path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (31, r"is Q4_0 as it was repacked.*take the model's Q4_0 file"),
+        (99, "of the type 99, which"),
+    ],
+)
+def test_a_type_that_nothing_reads_is_no_damage(tmp_path, kind, message):
+    """Q4_0_4_4 of the phones' llama.cpp of 2024, and what may come."""
+    file = ggufs.write_gguf(tmp_path / "m.gguf", kind="Q4_0")
+    content, name = bytearray(file.read_bytes()), b"blk.0.ffn_down.weight"
+    of_type = content.index(name) + len(name) + 4 + 2 * 8  # behind two dimensions
+    content[of_type] = kind
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        open_float_model(file)
+
+
 def test_longrope_factors_of_a_wrong_shape(tmp_path):
     extra = dict.fromkeys(
         ("rope_factors_short.weight", "rope_factors_long.weight"), torch.ones(2, 8)

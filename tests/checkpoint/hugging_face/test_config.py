@@ -20,6 +20,7 @@ def test_llama3_scaling_from_config(tmp_path, field):
     ("fields", "message"),
     [
         ({"model_type": "gpt_neox"}, "model_type is 'gpt_neox'"),
+        ({"model_type": None}, "has no model_type.* add it"),
         ({"hidden_act": "gelu"}, "'hidden_act' is 'gelu'"),
         ({"mlp_bias": True}, "w1.bias, .* missing"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),

@@ -290,6 +290,42 @@ def test_mlx_is_named_and_rounded_where_that_is_asked_for(tmp_path, bits):
         assert float((found - weight).norm() / weight.norm()) < (0.12 if bits == 4 else 0.1)
 
 
+def test_mlx_settings_by_the_names_of_a_model_that_sees(tmp_path):
+    """As mlx-vlm writes them: of a module whose bits differ, under the whole model's name."""
+    folder, read = write_mlx(tmp_path / "in", bits=8)
+    tensors = {
+        f"language_model.{name}": tensor
+        for name, tensor in load_file(folder / "model.safetensors").items()
+    }
+    sees = {"vision_tower.patches.weight": torch.ones(2, 2)}
+    save_file(tensors | sees, folder / "model.safetensors", {"format": "mlx"})
+    modules = {name.rpartition(".")[0] for name in tensors if name.endswith(".scales")}
+    change_config(
+        folder,
+        list(tiny.HUGGING_FACE),
+        model_type="llava",
+        text_config=tiny.HUGGING_FACE,
+        quantization={"group_size": 32, "bits": 4} | {key: {"bits": 8} for key in modules},
+    )
+    checkpoint = open_checkpoint(folder, round_again=Requantization())
+    name = "layers.0.feed_forward.w2"
+    error = weight_of(checkpoint, name) - read[f"{name}.weight"]
+    assert float(error.norm() / read[f"{name}.weight"].norm()) < 0.12
+
+
+def test_a_group_for_embeddings_before_the_linears(tmp_path):
+    """Whose 8 bits are not the linears'."""
+    folder = folders.write_quantized(tmp_path, "compressed-tensors")
+    groups = folders.SETTINGS["compressed-tensors"]["config_groups"]
+    tables = {"targets": ["Embedding"], "weights": {"num_bits": 8}}
+    settings = {"config_groups": {"group_1": tables, **groups}}
+    change_config(folder, quantization_config=folders.SETTINGS["compressed-tensors"] | settings)
+    checkpoint = open_checkpoint(folder)
+    assert torch.equal(
+        checkpoint.tensors[f"{W2}.weight"], folders.expected_tensors()[f"{W2}.weight"]
+    )
+
+
 def test_a_mode_of_mlx_that_is_not_read(tmp_path):
     folder, _ = write_mlx(tmp_path)
     change_config(folder, quantization={"group_size": 32, "bits": 4, "mode": "mxfp4"})

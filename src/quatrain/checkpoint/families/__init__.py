@@ -36,6 +36,12 @@ def hugging_face_reading(fields: dict[str, Any], source: str) -> HuggingFaceRead
     """The reading that config.json's `model_type` names. Raises `InputError`, naming `source`,
     for another."""
     model_type = fields.get("model_type")
+    if model_type is None:
+        raise InputError(
+            f"{source}: has no model_type, by which models are told apart; add it as the model's "
+            'own config.json has it, such as "model_type": "llama" for a LlamaForCausalLM '
+            f"(architectures is {str(fields.get('architectures'))[:80]})"
+        )
     if not isinstance(model_type, str) or model_type not in _BY_MODEL_TYPE:
         raise InputError(
             f"{source}: model_type is {model_type!r}{lacking(str(model_type))}, "

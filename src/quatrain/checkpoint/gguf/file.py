@@ -26,6 +26,8 @@ from quatrain.errors import InputError
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
 _SCALARS |= {12: "d"}
 _STRING, _ARRAY = 8, 9
+# Types that llama.cpp wrote once and no longer reads, with what holds the same weights.
+_WITHDRAWN = {31: "Q4_0", 32: "Q4_0", 33: "Q4_0", 36: "IQ4_NL", 37: "IQ4_NL", 38: "IQ4_NL"}
 _BIG_ENDIAN = (2 << 24, 3 << 24)  # the versions, read as little-endian
 _MOST_DIMENSIONS = 4
 
@@ -172,13 +174,26 @@ def _tensor_header(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
     return name, shape, cursor.scalar("I"), cursor.scalar("Q")
 
 
+def _type(path: Path, name: str, kind: int) -> gguf.GGMLQuantizationType:
+    if kind in _WITHDRAWN:
+        usual = _WITHDRAWN[kind]
+        raise InputError(
+            f"{path}: tensor {name} is {usual} as it was repacked for one processor (type {kind}), "
+            f"which llama.cpp no longer reads either; take the model's {usual} file"
+        )
+    try:
+        return gguf.GGMLQuantizationType(kind)
+    except ValueError:
+        raise InputError(
+            f"{path}: tensor {name} is of the type {kind}, which the gguf package does not know; "
+            "take the model's F16 or Q8_0 file, or download it again where it is one"
+        ) from None
+
+
 def _locate(
     path: Path, mapped: mmap.mmap, name: str, shape: tuple[int, ...], kind: int, start: int
 ) -> GgufTensor:
-    try:
-        ggml_type = gguf.GGMLQuantizationType(kind)
-    except ValueError:
-        raise ValueError(f"tensor {name} has unknown type {kind}") from None
+    ggml_type = _type(path, name, kind)
     if ggml_type not in readable_types():
         raise InputError(
             f"{path}: tensor {name} is {ggml_type.name}, expected one of "

@@ -39,8 +39,10 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     config_json = read_config(folder)
     fields, family, source = config_json.fields, config_json.reading, config_json.source
     require_known_quantizer(fields, folder)
-    stored, metadata = read_folder(folder)
-    stored, notes = config_json.text_model(stored)
+    whole, metadata = read_folder(folder)
+    stored, notes = config_json.text_model(whole)
+    in_file = {id(tensor): name for name, tensor in whole.stored.items()}
+    of_whole = {name: in_file.get(id(tensor), name) for name, tensor in stored.stored.items()}
     if output_is_tied(fields, family, set(stored), folder):
         stored, of_output = without_tied_output(stored)
         notes += of_output
@@ -53,7 +55,7 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     unread = {name for name in stored if IGNORED.fullmatch(name)}.union(cache_scales)
     kept = stored.renamed({name: name for name in stored if name not in unread})
     settings = quantization_settings(fields, kept, folder)
-    tensors, int4 = quantized_tensors(kept, metadata, settings, str(folder), round_again)
+    tensors, int4 = quantized_tensors(kept, metadata, settings, str(folder), round_again, of_whole)
     if family.tensors is not None:
         tensors = family.tensors(tensors, fields, source)
     names = {name: meta_name(name, family.names) for name in tensors}

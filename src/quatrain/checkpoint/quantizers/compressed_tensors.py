@@ -165,16 +165,18 @@ def _int8_matrix(parts: Parts, name: str, source: str) -> tuple[int, int]:
 
 def _bits(settings: Settings, name: str, source: str) -> int:
     """What the group says that `name` belongs to: one that names it or has a pattern for it comes
-    before one for a whole class."""
+    before one for a whole class, and its own class before others, which it may be derived from."""
     groups = list(settings["config_groups"].values())
-    of_class = None
+    own_class = "Embedding" if name.endswith("embed_tokens") else "Linear"
+    of_classes: dict[str, int] = {}
     for group in groups:
         for target in map(str, group.get("targets") or ()):
             if target == name or (target.startswith("re:") and _matches(target[3:], name, source)):
                 return group["weights"]["num_bits"]
-            if not target.startswith("re:") and of_class is None:
-                of_class = group["weights"]["num_bits"]
-    return groups[0]["weights"]["num_bits"] if of_class is None else of_class
+            if not target.startswith("re:"):
+                of_classes.setdefault(target, group["weights"]["num_bits"])
+    others = [*of_classes.values(), groups[0]["weights"]["num_bits"]]
+    return of_classes.get(own_class, others[0])
 
 
 def _matches(pattern: str, name: str, source: str) -> bool:

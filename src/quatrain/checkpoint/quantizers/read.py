@@ -1,6 +1,7 @@
 """The tensors of a quantized model, its linears read by the quantizer that made them."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor, put_once
@@ -17,13 +18,15 @@ def quantized_tensors(
     settings: Any,
     source: str,
     round_again: RoundAgain | None,
+    called: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[LazyTensors, dict[str, bool]]:
     """(`stored` with every quantized matrix F as F.weight, F.scales and F.zeros, names kept; for
     each F whether its file has it in 4 bits or less).
 
     `settings`: config.json's quantization_config, or None, in which case the quantizer may be known
-    by the tensors' names. `metadata`: of the files' headers. Raises `InputError`, naming `source`,
-    where nothing is quantized, or in a way that is not read.
+    by the tensors' names. `metadata`: of the files' headers. `called`: what the files call a
+    tensor, where that is something else, as settings and headers do. Raises `InputError`, naming
+    `source`, where nothing is quantized, or in a way that is not read.
     """
     known = quantizer_by_names(stored)
     if known and (settings is None or (isinstance(settings, dict) and not _method(settings))):
@@ -48,7 +51,8 @@ def quantized_tensors(
         missing = [part for part in quantizer.required if part not in parts]
         if missing:
             raise InputError(f"{source}: {name}.{missing[0]} is missing, its other parts are there")
-        linears[name] = quantizer.read(parts, settings | {HEADERS: metadata}, name, source)
+        own = _own_name(name, next(iter(parts)), called)
+        linears[name] = quantizer.read(parts, settings | {HEADERS: metadata}, own, source)
     if not linears:
         raise InputError(
             f"{source}: says it is quantized by {quantizer.name} and holds no such tensor; where "
@@ -74,6 +78,11 @@ def quantizer_of(settings: Mapping[str, Any], source: str) -> Quantizer:
             "and run `quatrain quantize MODEL -o DIR`"
         )
     return quantizer
+
+
+def _own_name(name: str, part: str, called: Mapping[str, str]) -> str:
+    whole = f"{name}.{part}"
+    return called.get(whole, whole).removesuffix(f".{part}")
 
 
 def _method(settings: Mapping[str, Any]) -> Any:
