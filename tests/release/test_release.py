@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.release.conftest import as_fast_each_time
 from tests.support.thorough import thorough
 from tests.support.tiny_models import write_meta
 from typer.testing import CliRunner, Result
@@ -190,7 +191,9 @@ def exported(tiny_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """The release with exports of its own, in this process: `not_exported_again` comes later."""
     out = tmp_path_factory.mktemp("exported") / "out"
     spec = merged_spec(tiny_release / "release.toml", {})
-    return make_release(tiny_release / "model", out, spec, 1).folder
+    with pytest.MonkeyPatch.context() as patch:  # this comes before what is patched for each test
+        patch.setitem(tasks.FUNCTIONS, "speed", as_fast_each_time)
+        return make_release(tiny_release / "model", out, spec, 1).folder
 
 
 @pytest.mark.parametrize("jobs", thorough([2]))
@@ -308,7 +311,7 @@ def test_interrupted_it_says_what_is_kept(
 
     monkeypatch.setitem(tasks.FUNCTIONS, "export", press)
     with pytest.raises(Interrupted, match=r"is kept in .*out.\.work: the same command goes on"):
-        release_verb(str(tiny_release / "model"), tmp_path / "out")
+        release_verb([str(tiny_release / "model")], tmp_path / "out")
 
 
 def test_a_dry_run_says_what_comes_and_writes_nothing(tiny_release: Path, tmp_path: Path) -> None:

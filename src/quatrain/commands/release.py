@@ -1,25 +1,34 @@
 """`quatrain release`: from a model to the files that ship."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, human_bytes, known_targets, print_json
+from quatrain.commands._common import Debug, Json, known_targets, print_json
+from quatrain.commands._print_release import print_matrix, print_plan, print_release
 from quatrain.commands._progress import shown_stages
 from quatrain.commands.export import Runtime
 from quatrain.commands.quantize import Method
-from quatrain.errors import Interrupted
+from quatrain.errors import InputError, Interrupted
 from quatrain.int4 import Scheme
 
 if TYPE_CHECKING:
-    from quatrain.release.plan import ReleasePlan
+    from quatrain.release.matrix import Matrix
     from quatrain.release.release import Release
+    from quatrain.release.spec import ReleaseSpec
+    from quatrain.stages import Stages
 
-Model = Annotated[
-    str,
+SMOLLM2 = "smollm2"
+
+Models = Annotated[
+    list[str],
     typer.Argument(
-        metavar="MODEL", help="What `quantize` takes, the word smollm2 included, or `export`."
+        metavar="MODEL...",
+        help="What `quantize` takes, the word smollm2 included, or `export`; of several each has "
+        "a release in a folder of its own.",
     ),
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder to write.")]
@@ -95,7 +104,7 @@ Jobs = Annotated[
 
 
 def release(
-    model: Model,
+    models: Models,
     output: Output,
     spec: Spec = None,
     phones: Phones = None,
@@ -124,7 +133,7 @@ def release(
 
     Example: `quatrain release smollm2 -o release --phones pixel-8,galaxy-s24 --max-kl 0.2`
     """
-    from quatrain.release.spec import merged_spec
+    from quatrain.release.spec import merged_specs
 
     gates = {
         "max_kl": max_kl, "max_perplexity_ratio": max_perplexity_ratio, "max_mb": max_mb,
@@ -134,69 +143,89 @@ def release(
         "phones": _listed(phones), "runtime": runtime, "method": method, "scheme": scheme,
         "reference": reference, "text": text, **gates,
     }  # fmt: skip
-    asked = merged_spec(spec, given)
+    specs = merged_specs(spec, given)
+    if len(models) * len(specs) > 1:
+        for option, value in (("--android", android), ("--run-on-phone", run_on_phone)):
+            if value is not None:
+                raise InputError(
+                    f"{option} takes one release, and this makes {len(models) * len(specs)}; make "
+                    "them without it, then the one to ship again with it, by one MODEL, method and "
+                    "scheme and a folder of its own"
+                )
+        made = _several(models, specs, output, jobs, ray, dry_run, json)
+    else:
+        made = _one(models[0], specs[0], output, jobs, android, run_on_phone, ray, dry_run, json)
+    if made and made.failures:
+        raise typer.Exit(1)
+
+
+def _one(
+    model: str, asked: "ReleaseSpec", output: Path, jobs: int | None, android: Path | None,
+    run_on_phone: Path | None, ray: str | None, dry_run: bool, json: bool,
+) -> "Release | None":  # fmt: skip
     from quatrain.release.arguments import check_arguments
 
-    check_arguments(None if model == "smollm2" else model, output, asked)
+    check_arguments(None if model == SMOLLM2 else model, output, asked)
     from quatrain.release.release import make_release, planned_release
-    from quatrain.release.store import WORK
-    from quatrain.smollm2 import fetch_smollm2
 
     stages = shown_stages()
-    if model == "smollm2":
-        with stages("fetch SmolLM2"):
-            model, asked = str(fetch_smollm2()), asked.called("smollm2")
+    if model == SMOLLM2:
+        model, asked = _fetched(stages), asked.called(SMOLLM2)
     if dry_run:
         plan = planned_release(model, asked)
-        print_json(plan.as_dict()) if json else _print_plan(plan)
-        return
-    try:
+        print_json(plan.as_dict()) if json else print_plan(plan)
+        return None
+    with _kept_where_interrupted(output):
         made = make_release(model, output, asked, jobs, stages, android, run_on_phone, ray)
+    print_json(made.as_dict()) if json else print_release(made)
+    return made
+
+
+def _several(
+    models: list[str], specs: "list[ReleaseSpec]", output: Path, jobs: int | None,
+    ray: str | None, dry_run: bool, json: bool,
+) -> "Matrix | None":  # fmt: skip
+    from quatrain.release.matrix import cells_of, make_matrix, planned_matrix
+
+    stages = shown_stages()
+    names = {}
+    if SMOLLM2 in models:
+        names[fetched := _fetched(stages)] = SMOLLM2
+        models = [fetched if model == SMOLLM2 else model for model in models]
+    cells = cells_of(models, specs, names)
+    if dry_run:
+        plans = planned_matrix(cells)
+        if json:
+            print_json({"cells": {name: plan.as_dict() for name, plan in plans.items()}})
+            return None
+        for name, plan in plans.items():
+            print(f"{name}:")
+            print_plan(plan)
+        return None
+    with _kept_where_interrupted(output):
+        made = make_matrix(cells, output, jobs, stages, ray)
+    print_json(made.as_dict()) if json else print_matrix(made)
+    return made
+
+
+def _fetched(stages: "Stages") -> str:
+    from quatrain.smollm2 import fetch_smollm2
+
+    with stages("fetch SmolLM2"):
+        return str(fetch_smollm2())
+
+
+@contextmanager
+def _kept_where_interrupted(output: Path) -> Iterator[None]:
+    from quatrain.release.store import WORK
+
+    try:
+        yield
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted; what is made is kept in {output / WORK}: the same command goes on there"
         ) from None
-    print_json(made.as_dict()) if json else _print_release(made)
-    if made.failures:
-        raise typer.Exit(1)
 
 
 def _listed(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(one.strip() for one in text.split(",") if one.strip())
-
-
-def _print_plan(plan: "ReleasePlan") -> None:
-    if plan.checkpoint is not None:
-        before, after = plan.checkpoint.bytes_in, plan.checkpoint.weights_bytes
-        print(f"quantize {plan.source}: {human_bytes(before)} -> {human_bytes(after)}")
-    for file in plan.files:
-        size, memory = human_bytes(file.bytes.file), human_bytes(file.bytes.memory)
-        print(f"{file.file}: {size}, memory {memory} (predicted)")
-    _print_phones(plan)
-
-
-def _print_phones(plan: "ReleasePlan") -> None:
-    for phone in plan.phones:
-        print(f"{phone.name}: {phone.file}")
-
-
-def _print_release(made: "Release") -> None:
-    print(f"{made.folder}: {len(made.report['files'])} programs")
-    for file in made.report["files"]:
-        print(f"  {file['file']}: {human_bytes(file['bytes'])}")
-        for row in file["quality"]:
-            where = f"{row['regime'] or 'any call'}{' on ' + row['as_on'] if row['as_on'] else ''}"
-            if row["kl"] is not None:
-                ratio = f"{row['ratio']:.3f} +- {row['ratio_error']:.3f}"
-                print(f"    {where}: perplexity {ratio} x floating point, KL {row['kl']:.3f} nats")
-    _print_phones(made.plan)
-    if made.phone is not None:
-        same = sum(one["same"] for one in made.phone.answers)
-        asked = len(made.phone.answers)
-        print(f"on {made.phone.phone}: {same} of {asked} answers are the expected ones")
-        prefill, decode = made.phone.speed("prefill"), made.phone.speed("decode")
-        if prefill is not None and decode is not None:
-            print(f"  as its runner says, prompt {prefill:.1f} and decode {decode:.1f} tokens/s")
-    for failure in made.failures:
-        print(f"does not hold: {failure}")
-    print(f"report: {made.folder / 'report.html'}")

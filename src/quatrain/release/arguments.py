@@ -5,6 +5,8 @@ from pathlib import Path
 from quatrain.checkpoint.files.hub import readable
 from quatrain.checkpoint.open import detect
 from quatrain.errors import InputError
+from quatrain.json_files import read_object
+from quatrain.release.manifest import FORMAT as RELEASE
 from quatrain.release.spec import ReleaseSpec
 from quatrain.release.store import MANIFEST, WORK
 from quatrain.tokenizer.files import require_tokenizer
@@ -26,8 +28,9 @@ def check_arguments(model: Path | str | None, output: Path, spec: ReleaseSpec) -
             raise InputError(f"--text {spec.text}: cannot be read as text: {error}") from error
 
 
-def require_own_folder(folder: Path, source: Path | None) -> None:
-    """Refuse, with `InputError`, a folder that holds something else than a release."""
+def require_own_folder(folder: Path, source: Path | None, kind: str = RELEASE) -> None:
+    """Refuse, with `InputError`, a folder that holds something else than a release; `kind` is the
+    format of its manifest.json."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"-o {folder}: is a file, expected a folder to write into")
     if source is not None and folder.resolve() in (source.resolve(), *source.resolve().parents):
@@ -37,3 +40,6 @@ def require_own_folder(folder: Path, source: Path | None) -> None:
         raise InputError(
             f"-o {folder}: holds other files ({names[0]}); name a new folder for the release"
         )
+    if MANIFEST in names and (found := read_object(folder / MANIFEST).get("format")) != kind:
+        several = "one release" if found == RELEASE else "several releases"
+        raise InputError(f"-o {folder}: holds {several}; name a new folder for this")

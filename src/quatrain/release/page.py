@@ -17,20 +17,22 @@ _CONTEXT = 6  # tokens shown before one that is named
 
 def web_page(report: Mapping[str, Any]) -> str:
     """The report as HTML text, which loads nothing and runs nothing."""
-    return _environment().get_template("page.html").render(**_shown(report))
+    return environment().get_template("page.html").render(**_shown(report))
 
 
 def markdown_page(report: Mapping[str, Any]) -> str:
     """The report as Markdown."""
-    environment = _environment().overlay(autoescape=False)
-    environment.filters["cell"] = _cell
-    return environment.get_template("page.md").render(**_shown(report))
+    return environment(markdown=True).get_template("page.md").render(**_shown(report))
 
 
-def _environment() -> Environment:
-    environment = page_environment("quatrain.release")
-    environment.filters["figure"] = _figure
-    return environment
+def environment(markdown: bool = False) -> Environment:
+    """What renders the templates of a release, as HTML or as Markdown."""
+    found = page_environment("quatrain.release")
+    found.filters["figure"] = _figure
+    if markdown:
+        found = found.overlay(autoescape=False)
+        found.filters["cell"] = _cell
+    return found
 
 
 def _shown(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def planned_release(model: Path | str, spec: ReleaseSpec) -> ReleasePlan:
     """What `make_release` would write of `model`, from headers alone; `InputError` likewise."""
     source = local_path(model)
     _require_reference(source, spec)
-    return plan_release(source, spec.name or _name_of(model), spec)
+    return plan_release(source, spec.name or name_of(model), spec)
 
 
 def make_release(
@@ -168,7 +168,7 @@ def _has_template(source: Path, spec: ReleaseSpec) -> bool:
         return Tokenizer.load(files[0]).chat_template is not None
 
 
-def _name_of(model: Path | str) -> str:
+def name_of(model: Path | str) -> str:
     """What a model is called, in letters that file names may have everywhere."""
     if is_on_hub(model):
         name = str(model).rpartition("/")[2].partition("@")[0]

@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,6 +22,7 @@ from quatrain.targets.runtimes import require_loadable
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DIGEST = "sha256:"  # what the name of a model that release.toml knows by its files begins with
+AXES = ("method", "scheme")  # what a release.toml may list several of
 ANY = "any"  # in place of a release that is not named
 PROMPTS = (
     "Why is the sky blue?",
@@ -131,7 +133,16 @@ def key_of(name: str) -> str:
 
 
 def merged_spec(file: Path | None, given: dict[str, Any]) -> ReleaseSpec:
-    """What the release.toml `file` says, and in its place what is `given` and not None.
+    """The one of `merged_specs`; `InputError` where there are several."""
+    first, *others = merged_specs(file, given)
+    if others:
+        raise InputError(f"{file}: asks for {len(others) + 1} releases, expected one")
+    return first
+
+
+def merged_specs(file: Path | None, given: dict[str, Any]) -> list[ReleaseSpec]:
+    """What the release.toml `file` says, and in its place what is `given` and not None: one for
+    each pair of the methods and schemes that it lists.
 
     Raises `InputError` where the file cannot be read, or has a key or a value that is not known.
     """
@@ -142,9 +153,15 @@ def merged_spec(file: Path | None, given: dict[str, Any]) -> ReleaseSpec:
             f"{file}: was measured against the model with the digest {values['reference']}, whose "
             "files manifest.json names; say where it lies: --reference MODEL"
         )
-    if values.get("scheme") is not None:
-        values["scheme"] = _scheme(values["scheme"])
-    return ReleaseSpec(**values)
+    axes = [_several(values.pop(axis, None)) for axis in AXES]
+    return [
+        ReleaseSpec(**values, method=method, scheme=None if scheme is None else _scheme(scheme))
+        for method, scheme in product(*axes)
+    ]
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def digest_name(digests: Iterable[str]) -> str:
@@ -185,14 +202,17 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _value(file: Path, key: str, name: str, value: Any) -> Any:
     """`value` as its field has it. Raises `InputError` where it is of another kind."""
-    kind, matches = _KINDS[_kind_of(name)]
-    if not matches(value):
+    several = name in AXES and isinstance(value, list)
+    kind, matches = _KINDS["texts" if several else _kind_of(name)]
+    if not matches(value) or (several and not value):
         raise InputError(f"{file}: {key} is {value!r}, expected {kind}")
+    if isinstance(value, list):
+        return tuple(value)
     if name in ("tokenizer", "text"):
         return file.parent / value
     if name == "reference" and (file.parent / value).exists():
         return str(file.parent / value)
-    return tuple(value) if isinstance(value, list) else value
+    return value
 
 
 def _is_number(value: Any) -> bool:

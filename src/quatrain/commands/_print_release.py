@@ -1,0 +1,61 @@
+"""What `quatrain release` says of plans and releases."""
+
+from typing import TYPE_CHECKING
+
+from quatrain.commands._common import human_bytes
+
+if TYPE_CHECKING:
+    from quatrain.release.matrix import Matrix
+    from quatrain.release.plan import ReleasePlan
+    from quatrain.release.release import Release
+
+
+def print_plan(plan: "ReleasePlan") -> None:
+    """What would be written, and how large."""
+    if plan.checkpoint is not None:
+        before, after = plan.checkpoint.bytes_in, plan.checkpoint.weights_bytes
+        print(f"quantize {plan.source}: {human_bytes(before)} -> {human_bytes(after)}")
+    for file in plan.files:
+        size, memory = human_bytes(file.bytes.file), human_bytes(file.bytes.memory)
+        print(f"{file.file}: {size}, memory {memory} (predicted)")
+    _print_phones(plan)
+
+
+def _print_phones(plan: "ReleasePlan") -> None:
+    for phone in plan.phones:
+        print(f"{phone.name}: {phone.file}")
+
+
+def print_release(made: "Release") -> None:
+    """What was written, and what of it does not hold."""
+    print(f"{made.folder}: {len(made.report['files'])} programs")
+    for file in made.report["files"]:
+        print(f"  {file['file']}: {human_bytes(file['bytes'])}")
+        for row in file["quality"]:
+            where = f"{row['regime'] or 'any call'}{' on ' + row['as_on'] if row['as_on'] else ''}"
+            if row["kl"] is not None:
+                ratio = f"{row['ratio']:.3f} +- {row['ratio_error']:.3f}"
+                print(f"    {where}: perplexity {ratio} x floating point, KL {row['kl']:.3f} nats")
+    _print_phones(made.plan)
+    if made.phone is not None:
+        same = sum(one["same"] for one in made.phone.answers)
+        asked = len(made.phone.answers)
+        print(f"on {made.phone.phone}: {same} of {asked} answers are the expected ones")
+        prefill, decode = made.phone.speed("prefill"), made.phone.speed("decode")
+        if prefill is not None and decode is not None:
+            print(f"  as its runner says, prompt {prefill:.1f} and decode {decode:.1f} tokens/s")
+    for failure in made.failures:
+        print(f"does not hold: {failure}")
+    print(f"report: {made.folder / 'report.html'}")
+
+
+def print_matrix(made: "Matrix") -> None:
+    """Which cell's file goes to which phone, and what does not hold."""
+    print(f"{made.folder}: {len(made.releases)} releases")
+    for model in made.report["models"]:
+        for phone in model["phones"]:
+            best = phone["choices"][0]
+            print(f"{model['model']}, {phone['phone']}: {best['file']} ({phone['why']})")
+    for failure in made.failures:
+        print(f"does not hold: {failure}")
+    print(f"report: {made.folder / 'report.html'}")

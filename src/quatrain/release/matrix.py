@@ -1,0 +1,181 @@
+"""Several releases at once: models x methods x schemes, each cell a release in a folder of its own.
+
+DIR/CELL/        a release, as `make_release` writes it; CELL such as smollm2-gptq-8da4w
+DIR/report.*     which cell's file goes to which phone, for each model
+DIR/manifest.json, last: the cells, each with the SHA-256 of its own manifest.json
+"""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quatrain.atomic_files import whole_file
+from quatrain.errors import InputError
+from quatrain.json_files import read_object, write_json
+from quatrain.quantize.resumable import sha256_of
+from quatrain.release.arguments import check_arguments, require_own_folder
+from quatrain.release.matrix_page import matrix_markdown, matrix_web_page
+from quatrain.release.matrix_report import matrix_report
+from quatrain.release.plan import ReleasePlan
+from quatrain.release.release import Release, make_release, name_of, planned_release
+from quatrain.release.spec import ReleaseSpec
+from quatrain.release.store import MANIFEST, WORK, held_alone, versions
+from quatrain.stages import Stages
+
+FORMAT = "quatrain-matrix-1"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One release of several: what its folder is called, of which `model`, as `spec` asks."""
+
+    name: str
+    model: str
+    spec: ReleaseSpec
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Several releases that were made, by their cells' names, and what report.json says."""
+
+    folder: Path
+    releases: dict[str, Release]
+    report: dict[str, Any]
+
+    @property
+    def failures(self) -> list[str]:
+        """What does not hold, each with its cell's name before it."""
+        return [f"{name}: {said}" for name, made in self.releases.items() for said in made.failures]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The releases as plain data, ready for JSON."""
+        said = {"folder": self.folder, "passed": not self.failures}
+        return said | self.report | {"failures": self.failures}
+
+
+def cells_of(
+    models: Sequence[str], specs: Sequence[ReleaseSpec], names: Mapping[str, str] | None = None
+) -> list[Cell]:
+    """Each of `models` as each of `specs` asks, which differ in method and scheme alone; `names`
+    has what some of the models are called.
+
+    A cell is called by its model, and its method and scheme where there are several. Raises
+    `InputError` where two are called alike.
+    """
+    differing = [
+        field for field in ("method", "scheme") if len({getattr(spec, field) for spec in specs}) > 1
+    ]
+    if len(models) > 1 and specs[0].name is not None:
+        raise InputError(f"name = {specs[0].name!r} is of one model, and {len(models)} are named")
+    cells: dict[str, Cell] = {}
+    for model in models:
+        own = (names or {}).get(model) or name_of(model)
+        for spec in specs:
+            words = [spec.name or own, *(str(getattr(spec, field)) for field in differing)]
+            cell = Cell("-".join(words), model, spec.called(own))
+            if cell.name in cells:
+                raise InputError(
+                    f"{model}: would be called {cell.name}, as {cells[cell.name].model} is; give "
+                    "each model another name, and each method and scheme once"
+                )
+            cells[cell.name] = cell
+    return list(cells.values())
+
+
+def planned_matrix(cells: Sequence[Cell]) -> dict[str, ReleasePlan]:
+    """What `make_matrix` would write, by cell; raises `InputError` as it does."""
+    return {cell.name: planned_release(cell.model, cell.spec) for cell in cells}
+
+
+def make_matrix(
+    cells: Sequence[Cell],
+    output: Path,
+    jobs: int | None = None,
+    stages: Stages | None = None,
+    ray: str | None = None,
+) -> Matrix:
+    """Make the releases of `cells` in folders of `output`, and what says which to take.
+
+    One after the other, and on a Ray cluster, whose address is `ray`, all at a time. Stopped at any
+    moment, the same call goes on where it was; cells of another time are removed at the end.
+    `jobs` and `stages` are `make_release`'s. Raises `InputError` as it does, of any cell before the
+    work on the first.
+    """
+    require_own_folder(output, None, FORMAT)
+    for cell in cells:
+        check_arguments(cell.model, output / cell.name, cell.spec)
+    stages = stages or Stages()
+    with stages("plan"):
+        planned_matrix(cells)
+    with held_alone(output / WORK):
+        releases = _made(cells, output, jobs, stages, ray)
+        report = matrix_report(cells, {name: made.report for name, made in releases.items()})
+        _publish(output, cells, report)
+    return Matrix(output, releases, report)
+
+
+def _made(
+    cells: Sequence[Cell], output: Path, jobs: int | None, stages: Stages, ray: str | None
+) -> dict[str, Release]:
+    def made(cell: Cell, heard: Stages) -> Release:
+        return make_release(cell.model, output / cell.name, cell.spec, jobs, heard, ray=ray)
+
+    if ray is None:
+        return {cell.name: made(cell, _named(stages, cell.name)) for cell in cells}
+    # Threads that wait for the cluster; stages are told by one thread alone.
+    with stages(f"on Ray: {len(cells)} releases"), ThreadPoolExecutor(len(cells)) as pool:
+        waiting = {cell.name: pool.submit(made, cell, Stages()) for cell in cells}
+        return {name: future.result() for name, future in waiting.items()}
+
+
+def _named(stages: Stages, cell: str) -> Stages:
+    """Stages that tell those who hear `stages` which cell they are of."""
+
+    def named(listener: Callable[..., None] | None) -> Callable[..., None] | None:
+        return listener and (lambda name, *said: listener(f"{cell}: {name}", *said))
+
+    return Stages(named(stages.listener), named(stages.progress), elapsed=named(stages.elapsed))
+
+
+def _publish(folder: Path, cells: Sequence[Cell], report: dict[str, Any]) -> None:
+    """Write the pages, remove the cells of an earlier time, and write the manifest."""
+    earlier = read_object(folder / MANIFEST)["cells"] if (folder / MANIFEST).is_file() else {}
+    said = {
+        cell.name: {
+            "model": cell.spec.name,
+            "method": cell.spec.method,
+            "scheme": cell.spec.scheme,
+            "manifest": sha256_of(folder / cell.name / MANIFEST).hexdigest(),
+        }
+        for cell in cells
+    }
+    try:
+        for name, text in (
+            ("report.md", matrix_markdown(report)), ("report.html", matrix_web_page(report))
+        ):  # fmt: skip
+            with whole_file(folder / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        with whole_file(folder / "report.json") as temporary:
+            write_json(temporary, report)
+        for name in set(earlier) - set(said):
+            _remove(folder / Path(name).name)
+        manifest = {"format": FORMAT, "made_with": versions(), "cells": said}
+        with whole_file(folder / MANIFEST) as temporary:
+            write_json(temporary, manifest)
+    except OSError as error:
+        raise InputError(f"-o {folder}: cannot be written: {error.strerror or error}") from error
+
+
+def _remove(release: Path) -> None:
+    """The files of a release; the folder too, where nothing else is in it."""
+    manifest = release / MANIFEST
+    if not manifest.is_file():
+        return
+    for name in [*read_object(manifest)["files"], MANIFEST]:
+        (release / Path(name).name).unlink(missing_ok=True)
+    shutil.rmtree(release / WORK, ignore_errors=True)
+    if not list(release.iterdir()):
+        release.rmdir()

@@ -1,0 +1,95 @@
+"""Which cell's file goes to which phone, for each model: what several releases come to."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from quatrain.release.store import versions
+
+if TYPE_CHECKING:
+    from quatrain.release.matrix import Cell
+
+FORMAT = "quatrain-matrix-report-1"
+EVERY = "every phone"  # where none is named: what the CPU's program is for
+
+
+def matrix_report(
+    cells: "Sequence[Cell]", reports: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The content of report.json over the `reports` of `cells`, by their names."""
+    models = dict.fromkeys(cell.model for cell in cells)
+    return {
+        "format": FORMAT,
+        "made_with": versions(),
+        "cells": [_cell(cell, reports[cell.name]) for cell in cells],
+        "models": [
+            {"model": reports[own[0].name]["name"], "phones": _phones(own, reports)}
+            for own in ([cell for cell in cells if cell.model == model] for model in models)
+        ],
+    }
+
+
+def _cell(cell: "Cell", report: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "cell": cell.name,
+        "model": report["name"],
+        "method": cell.spec.method,
+        "scheme": cell.spec.scheme and str(cell.spec.scheme),
+        "files": len(report["files"]),
+        "failures": report["failures"],
+    }
+
+
+def _phones(
+    cells: "Sequence[Cell]", reports: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Each phone with what every cell has for it, the best first."""
+    named = {one["id"]: one["name"] for one in reports[cells[0].name]["phones"]}
+    found = []
+    for phone, name in (named or {None: EVERY}).items():
+        choices = [_choice(cell.name, reports[cell.name], phone) for cell in cells]
+        choices.sort(key=_rank)  # as named, where nothing tells them apart
+        best = choices[0]
+        found.append({"phone": name, "id": phone, "why": _why(best, choices), "choices": choices})
+    return found
+
+
+def _choice(cell: str, report: Mapping[str, Any], phone: str | None) -> dict[str, Any]:
+    """What `phone` gets in one cell, and how good that is: the largest KL of its arithmetics."""
+    if phone is None:
+        (file,) = [one for one in report["files"] if one["backend"] == "xnnpack"][:1]
+    else:
+        (own,) = [one for one in report["phones"] if one["id"] == phone]
+        (file,) = [one for one in report["files"] if one["file"] == own["file"]]
+    about = (file["file"], f"{file['file']} (", phone)
+    failures = [
+        gate["said"]
+        for gate in report["gates"]
+        if not gate["passed"] and (gate["of"] in about or gate["of"].startswith(about[1]))
+    ]
+    worst = max(file["quality"], key=lambda row: -1 if row["kl"] is None else row["kl"])
+    kept = ("kl", "kl_error", "ratio")
+    said = {"cell": cell, "file": f"{cell}/{file['file']}", "backend": file["backend"]}
+    figures = {"bytes": file["bytes"], **{key: worst[key] for key in kept}}
+    return said | figures | {"failures": failures}
+
+
+def _rank(choice: Mapping[str, Any]) -> tuple[bool, bool, float]:
+    unknown = choice["kl"] is None
+    return bool(choice["failures"]), choice["backend"] != "vulkan", 0.0 if unknown else choice["kl"]
+
+
+def _why(best: Mapping[str, Any], choices: Sequence[Mapping[str, Any]]) -> str:
+    """Why the first of `choices` is first."""
+    if best["failures"]:
+        return f"none holds what had to hold; of this: {best['failures'][0]}"
+    holding = [one for one in choices if not one["failures"]]
+    alike = [one for one in holding if one["backend"] == best["backend"]]
+    said = [] if len(holding) == len(choices) else [f"{len(holding)} of {len(choices)} hold"]
+    if len(alike) < len(holding):
+        said.append("it runs on the GPU")
+    if best["kl"] is None:
+        said.append("the first named; without a model in floating point nothing tells them apart")
+    else:
+        least = f", the least of {len(alike)}" if len(alike) > 1 else ""
+        said.append(f"KL {best['kl']:.4f} nats{least}")
+    return "; ".join(said)

@@ -1,0 +1,146 @@
+"""Several releases at once: a cell for each method and scheme of each model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.release.conftest import as_fast_each_time
+from tests.support.made_once import made_once
+from tests.support.tiny_models import write_meta
+from typer.testing import CliRunner, Result
+
+from quatrain.cli import build_app
+from quatrain.errors import InputError
+from quatrain.release import tasks
+from quatrain.release.matrix import cells_of
+from quatrain.release.matrix_report import matrix_report
+from quatrain.release.release import make_release
+from quatrain.release.spec import merged_specs
+
+SPEC = """
+phones = ["pixel-8"]
+runtime = "1.5"
+scheme = ["8da4w", "weight-only"]
+text = "text.txt"
+tokens = 20
+prompts = ["w5 w17 w40"]
+new-tokens = 2
+"""
+
+
+def _run(folder: Path, out: Path, *options: str) -> Result:
+    words = ["release", str(folder / "model"), "-o", str(out), "--spec", str(folder / "both.toml")]
+    return CliRunner().invoke(build_app(), [*words, *options])
+
+
+@pytest.fixture(scope="session")
+def both(shared: Path, tiny_release: Path, ready_made: Callable[..., dict]) -> Path:
+    """A release in each scheme."""
+
+    def make(folder: Path) -> None:
+        (tiny_release / "both.toml").write_text(SPEC)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(tasks.FUNCTIONS, "export", ready_made)
+            patch.setitem(tasks.FUNCTIONS, "speed", as_fast_each_time)
+            done = _run(tiny_release, folder / "out")
+        assert done.exit_code == 0, done.output
+
+    return made_once(shared / "matrix", make) / "out"
+
+
+def test_each_scheme_is_a_release_and_one_page_says_which_to_take(both: Path) -> None:
+    manifest = json.loads((both / "manifest.json").read_text())
+    assert list(manifest["cells"]) == ["model-8da4w", "model-weight-only"]
+    report = json.loads((both / "report.json").read_text())
+    (model,) = report["models"]
+    (phone,) = model["phones"]
+    files = {choice["cell"]: choice["file"] for choice in phone["choices"]}
+    for cell in manifest["cells"]:
+        own = json.loads((both / cell / "report.json").read_text())
+        assert files[cell] == f"{cell}/{own['phones'][0]['file']}"
+        scheme = own["files"][0]["scheme"]
+        assert f'scheme = "{scheme}"' in (both / cell / "release.toml").read_text()
+        assert (both / files[cell]).is_file()
+    assert phone["why"].startswith("the first named; without a model in floating point")
+    for page in ("report.md", "report.html"):
+        assert all(file in (both / page).read_text() for file in files.values())
+
+
+def test_it_goes_on_and_removes_what_is_no_longer_asked_for(
+    both: Path, tiny_release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*words, **arguments) -> dict:
+        raise AssertionError("made again")
+
+    for kind in tasks.FUNCTIONS:
+        monkeypatch.setitem(tasks.FUNCTIONS, kind, refuse)
+    earlier = both / "model-other"
+    earlier.mkdir()
+    (earlier / "manifest.json").write_text(json.dumps({"files": {"old.pte": {}}}))
+    (earlier / "old.pte").touch()
+    manifest = json.loads((both / "manifest.json").read_text())
+    manifest["cells"]["model-other"] = {}
+    (both / "manifest.json").write_text(json.dumps(manifest))
+    done = _run(tiny_release, both)
+    assert done.exit_code == 0, done.output
+    assert not earlier.exists()
+    with pytest.raises(InputError, match="holds several releases; name a new folder"):
+        make_release(tiny_release / "model", both)
+
+
+def test_the_plan_of_several(tiny_release: Path, both: Path, tmp_path: Path) -> None:
+    done = _run(tiny_release, tmp_path / "out", "--dry-run", "--json")
+    plans = json.loads(done.stdout)["cells"]
+    schemes = {name: plan["files"][0]["scheme"] for name, plan in plans.items()}
+    assert schemes == {"model-8da4w": "8da4w", "model-weight-only": "weight-only"}
+    assert not (tmp_path / "out").exists()
+    refused = _run(tiny_release, tmp_path / "out", "--android", str(tmp_path))
+    assert "--android takes one release, and this makes 2" in str(refused.exception)
+
+
+def test_cells_are_called_by_what_differs(tmp_path: Path) -> None:
+    models = [str(write_meta(tmp_path / name)) for name in ("a", "b")]
+    (tmp_path / "r.toml").write_text('method = ["rtn", "gptq"]\nscheme = "8da4w"')
+    specs = merged_specs(tmp_path / "r.toml", {})
+    cells = cells_of(models, specs)
+    assert [cell.name for cell in cells] == ["a-rtn", "a-gptq", "b-rtn", "b-gptq"]
+    assert [cell.spec.name for cell in cells] == ["a", "a", "b", "b"]
+    assert [cell.name for cell in cells_of(models, specs[:1])] == ["a", "b"]
+    with pytest.raises(InputError, match=r"a: would be called a-rtn, as .*a is"):
+        cells_of([models[0], models[0]], specs)
+    with pytest.raises(InputError, match="name = 'n' is of one model, and 2 are named"):
+        cells_of(models, merged_specs(None, {"name": "n"}))
+    for wrong in ("[]", "[1]", '["none"]'):
+        (tmp_path / "r.toml").write_text(f"method = {wrong}")
+        with pytest.raises(InputError, match="method is"):
+            merged_specs(tmp_path / "r.toml", {})
+
+
+def _report(kl: float, backend: str, failed: str | None) -> dict:
+    row = {"kl": kl, "kl_error": 0.01, "ratio": 1 + kl}
+    file = {"file": "f.pte", "backend": backend, "bytes": 1000, "quality": [row]}
+    gate = {"gate": "max-mb", "of": "f.pte", "passed": failed is None, "said": failed}
+    phones = [{"id": "p", "name": "P", "file": "f.pte"}]
+    said = {"name": "m", "files": [file], "phones": phones, "gates": [gate]}
+    return said | {"failures": [failed] if failed else []}
+
+
+def test_the_best_holds_runs_on_the_gpu_and_is_nearest_to_floating_point() -> None:
+    methods, schemes = ("rtn", "gptq", "spinquant"), ("8da4w", "weight-only")
+    specs = merged_specs(None, {"method": methods, "scheme": schemes})
+    cells = cells_of(["m"], specs)
+    reports = dict(
+        zip(
+            [cell.name for cell in cells],
+            [
+                _report(0.01, "vulkan", "f.pte: 9 MB, allowed 8"), _report(0.02, "xnnpack", None),
+                _report(0.2, "vulkan", None), _report(0.1, "vulkan", None),
+                _report(0.3, "vulkan", None), _report(0.4, "vulkan", None),
+            ],
+            strict=True,
+        )
+    )  # fmt: skip
+    (phone,) = matrix_report(cells, reports)["models"][0]["phones"]
+    assert phone["why"] == "5 of 6 hold; it runs on the GPU; KL 0.1000 nats, the least of 4"
+    assert [choice["kl"] for choice in phone["choices"]] == [0.1, 0.2, 0.3, 0.4, 0.02, 0.01]
