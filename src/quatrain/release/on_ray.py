@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from quatrain.release.store import Store, Task, make
 from quatrain.release.tasks import FUNCTIONS
 from quatrain.stages import Stages
 
+_CONNECTING = threading.Lock()  # several releases at a time share one connection
 _RETRIES = 3  # of a task whose worker was lost
 
 
@@ -47,14 +49,8 @@ def _connected(address: str, memory: int) -> Any:
         import ray  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise InputError("--ray needs Ray: pip install 'quatrain[ray]'") from None
-    if not ray.is_initialized():
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            first = str(error).strip().partition("\n")[0]
-            raise InputError(
-                f"--ray {address}: no cluster answers ({first}); start one with `ray start --head`"
-            ) from error
+    with _CONNECTING:
+        _connect(ray, address)
     largest = max((node["Resources"].get("memory", 0) for node in ray.nodes()), default=0)
     if memory > largest:
         raise InputError(
@@ -62,6 +58,18 @@ def _connected(address: str, memory: int) -> Any:
             f"cluster offers {largest / 1e9:.1f} GB; add a larger one"
         )
     return ray
+
+
+def _connect(ray: Any, address: str) -> None:
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"--ray {address}: no cluster answers ({first}); start one with `ray start --head`"
+        ) from error
 
 
 def _make_aside(place: Path, task: Task) -> str:
