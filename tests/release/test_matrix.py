@@ -127,7 +127,7 @@ def _report(kl: float, backend: str, failed: str | None) -> dict:
 
 
 def test_the_best_holds_runs_on_the_gpu_and_is_nearest_to_floating_point() -> None:
-    methods, schemes = ("rtn", "gptq", "spinquant"), ("8da4w", "weight-only")
+    methods, schemes = ("rtn", "gptq", "distill"), ("8da4w", "weight-only")
     specs = merged_specs(None, {"method": methods, "scheme": schemes})
     cells = cells_of(["m"], specs)
     reports = dict(
