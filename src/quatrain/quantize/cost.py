@@ -150,9 +150,7 @@ def _read_output_by_rows(rounded: LayerByLayer, checkpoint: Checkpoint) -> None:
     """A large one would be in memory in floating point beside that of the model."""
     tensors, config = checkpoint.tensors, checkpoint.config
     values, scales = (tensors.stored.get(f"output.{part}") for part in ("weight", "scales"))
-    if values is None or scales is None or config.output_prune_map:
-        return
-    if values.shape[0] > _ROWS_AT_ONCE:
+    if values is not None and scales is not None and not config.output_prune_map:
         rounded.ends.output = _OutputByRows(values.load(), scales.load())
 
 
