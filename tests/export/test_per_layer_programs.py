@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.support.devices import DEVICES_OF
 from tests.support.families import GEMMA4
 from tests.support.peers import (
     TOLERANCE,
@@ -11,6 +12,7 @@ from tests.support.peers import (
     relative_error,
     saved,
 )
+from tests.support.planned import assert_as_planned
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone
@@ -19,8 +21,11 @@ from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.int4 import Scheme
+from quatrain.program import open_program, write_program
+from quatrain.program.edit.retarget import retarget
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.load import load_runner
+from quatrain.targets.triggers import work_outside_delegate
 from quatrain.verify.eager import load_eager
 
 # Linears of few shapes: of XNNPACK each shape is lowered.
@@ -60,11 +65,40 @@ def test_the_table_is_int4_and_has_groups_of_its_own(checkpoint):
     assert (table.shape, table.dtype, scales.shape) == ((96, 256), torch.int8, (96, 8))
 
 
-def test_vulkan_is_refused_before_the_work(checkpoint, tmp_path):
-    message = r"per_layer_dim.*96 x 256.*no operator that reads rows.*--backend xnnpack"
+def test_a_table_in_floating_point_is_refused_on_vulkan(model, tmp_path):
+    quantize_model(model[1], tmp_path / "fp", method="rtn", embedding="fp")
+    message = r"per_layer_dim.*96 x 256.*in floating point.*without --embedding fp"
     with pytest.raises(InputError, match=message):
-        export_checkpoint(checkpoint, tmp_path / "m.pte")
-    assert not list(tmp_path.iterdir())
+        export_checkpoint(tmp_path / "fp", tmp_path / "m.pte")
+
+
+@pytest.fixture(scope="module")
+def on_vulkan(checkpoint, tmp_path_factory):
+    """The report of an export in 8da4w."""
+    return export_checkpoint(checkpoint, tmp_path_factory.mktemp("vulkan") / "m.pte")
+
+
+def test_vulkan_is_one_delegate_that_is_given_rows_of_the_table(checkpoint, on_vulkan, tmp_path):
+    """Weight-only, retargeted, equals eager beyond the window, in pieces and steps; layers that
+    read others' keys read those of the call, which no ring holds any more."""
+    assert_as_planned(on_vulkan, checkpoint)
+    program = open_program(on_vulkan.output)
+    assert program.calls_outside_delegates() == {"quantized_decomposed.embedding_4bit.out": 1}
+    assert len(program.delegates) == 1 and not work_outside_delegate(program, program.vulkan, None)
+    shapes = [program.vulkan.tensor(value).shape for value in program.vulkan.inputs]
+    assert sorted(shapes) == [(1,), (1, 64), (1, 64, 256)]
+    assert max(constant.nbytes for constant in program.vulkan.constants) < 96 * 256 // 2
+    retarget(program, "weight-only")
+    write_program(program, tmp_path / "float.pte")
+    eager = load_eager(checkpoint, Scheme.WEIGHT_ONLY, ARITHMETIC_OF["vulkan"])
+    for device in DEVICES_OF["vulkan"]:
+        _assert_equals_eager(load_runner(tmp_path / "float.pte", device), eager)
+
+
+def test_a_token_without_a_row_is_refused(on_vulkan):
+    for device in DEVICES_OF["vulkan"]:
+        with pytest.raises(InputError, match="token 96 "):
+            load_runner(on_vulkan.output, device).forward(torch.tensor([[96]]), torch.tensor([0]))
 
 
 def test_embeddings_as_its_input_are_refused(checkpoint):
@@ -78,8 +112,11 @@ def test_xnnpack_equals_eager(checkpoint, tmp_path):
     """Beyond the window, in pieces and steps."""
     options = ExportOptions(Scheme.WEIGHT_ONLY, "xnnpack", allow_fallback=True)
     export_checkpoint(checkpoint, tmp_path / "m.pte", options)
-    runner = load_runner(tmp_path / "m.pte", "executorch")
     eager = load_eager(checkpoint, Scheme.WEIGHT_ONLY, ARITHMETIC_OF["xnnpack"])
+    _assert_equals_eager(load_runner(tmp_path / "m.pte", "executorch"), eager)
+
+
+def _assert_equals_eager(runner, eager):
     tokens = random_tokens(20)
     for start, end in CALLS:
         call = tokens[:, start:end], torch.tensor([start])

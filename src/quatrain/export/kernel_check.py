@@ -14,6 +14,7 @@ from quatrain.linear.int4 import Int4Linear
 from quatrain.linear.packing import pack_int4_for_vulkan
 from quatrain.program import Program, open_program
 from quatrain.program.inspect.linears import Linear, find_linears
+from quatrain.program.row_lookup import work_beside_delegate
 
 
 def check_program(
@@ -32,8 +33,7 @@ def check_program(
 
 
 def _check_vulkan(program: Program, rows: list[LinearRow], backbone: nn.Module) -> None:
-    instructions = program.methods["forward"].instructions
-    outside = sorted({str(step.target) for step in instructions if step.kind == "kernel"})
+    outside = sorted(work_beside_delegate(program))
     if outside or len(program.delegates) != 1:
         raise QuatrainError(
             f"the backbone became {len(program.delegates)} Vulkan delegates with "

@@ -13,6 +13,7 @@ from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.inspect.report import activation_dtype
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, OtherScheme
+from quatrain.program.row_lookup import work_beside_delegate
 from quatrain.targets import linear_triggers, load_checks, operator_triggers
 from quatrain.targets.limits import attention_weights_beyond_buffer, beyond_gpu_limits
 from quatrain.targets.occurrence import (
@@ -154,8 +155,9 @@ def any_vulkan_program(program: Program, graph: VulkanGraph, where: Where) -> li
 
 
 def work_outside_delegate(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Operators outside the delegate, or more than one delegate call."""
-    outside = program.calls_outside_delegates()
+    """Operators outside the delegate, but for rows of a table that it is given, or more than one
+    delegate call."""
+    outside = work_beside_delegate(program)
     occurrences = [Occurrence(f"{name}, {count} times") for name, count in outside.items()]
     calls = sum(instruction.kind == "delegate" for instruction in program.instructions)
     return occurrences + ([Occurrence(f"{calls} delegate calls")] if calls > 1 else [])

@@ -14,6 +14,7 @@ from quatrain.backbone.feed_forward import FeedForward
 from quatrain.backbone.model import Backbone, Block
 from quatrain.backbone.moe import MixtureOfExperts
 from quatrain.backbone.norm import InputScaledNorm, LayerNorm
+from quatrain.backbone.per_layer import LayerScalar, PerLayerBranch, PerLayerInputs
 from quatrain.backbone.residual import FixedResidual
 from quatrain.backbone.scaling import Factor, SoftCap
 from quatrain.export.kept_conv import KeptConv
@@ -32,6 +33,7 @@ _QPARAMS, _NORM, _ATTENTION, _ROTARY, _FEED_FORWARD, _BLOCK = 510, 259, 1_162, 2
 _MASKED, _OF_WINDOW, _CAPPED, _MASK = 3_600, 600, 280, 1_400  # what attention has beyond its own
 _EMBEDDING, _INT4_EMBEDDING, _ELEMENT_WISE, _FACTOR = 314, 442, 140, 400
 _LAYER_NORM, _CONV = 300, 3_100
+_PER_LAYER, _PER_LAYER_BRANCH = 2_700, 533  # of embeddings for each layer: for all, and a layer's
 _ROUTED, _EXPERT, _PICK = 270, 464, 1_280  # of a mixture: scores; what an expert and a pick add
 # Linears that read what another one reads.
 _SHARED_INPUT = ("wk", "wv", "og", "w3", "C_proj", "x_proj")
@@ -77,6 +79,7 @@ def _part_bytes(name: str, part: nn.Module) -> int:
         VulkanRMSNorm: _NORM, LayerNorm: _LAYER_NORM, FeedForward: _FEED_FORWARD, Block: _BLOCK,
         nn.Linear: _FLOAT_LINEAR, nn.Embedding: _EMBEDDING, Factor: _FACTOR,
         SoftCap: _ELEMENT_WISE, PositionMask: _MASK, KeptConv: _CONV,
+        PerLayerInputs: _PER_LAYER, PerLayerBranch: _PER_LAYER_BRANCH, LayerScalar: _FACTOR,
         FixedResidual: _ELEMENT_WISE + _FACTOR, InputScaledNorm: _NORM + _FACTOR,
     }  # fmt: skip
     return kinds.get(type(part), 0)

@@ -3,7 +3,7 @@
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone
 from quatrain.export.options import ExportOptions
-from quatrain.export.plan.sizes import cache_bytes, constants_of_linears
+from quatrain.export.plan.sizes import cache_bytes, constants_of_linears, cpu_table_bytes
 from quatrain.export.vulkan.call_length import longest_call
 
 
@@ -19,6 +19,7 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
     | attention | two tensors of heads x tokens x context, which it makes | in blocks |
     | masked attention | three of heads x tokens x keys | in blocks |
 
+    A table that a Vulkan program reads on the CPU stays mapped, and is not counted.
     Source: `SDPA.cpp` of ExecuTorch's Vulkan runtime for attention; the memory plan of exported
     programs for activations, which is exact for a plain Llama.
     """
@@ -37,6 +38,7 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
         return linears + caches + activations, caches
     activations += tokens * itemsize * keys
     attention = config.n_heads * tokens * itemsize * _scores(config, tokens)
+    constants -= cpu_table_bytes(backbone)
     return constants + caches + activations + attention, caches
 
 

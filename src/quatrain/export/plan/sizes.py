@@ -12,6 +12,7 @@ from torch import nn
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.options import ExportOptions
+from quatrain.export.vulkan.cpu_table import CpuTable
 from quatrain.export.xnnpack.layer_parts import FixedLinear
 from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.linear import Int8DynActInt4WeightLinear, QuantizedGroupEmbedding
@@ -59,6 +60,12 @@ def constants_of_linears(backbone: Backbone) -> dict[Key, int]:
     }
 
 
+def cpu_table_bytes(backbone: Backbone) -> int:
+    """Of the tables that a Vulkan program keeps out of its delegate."""
+    tables = [part for part in backbone.modules() if isinstance(part, CpuTable)]
+    return sum(nbytes for part in tables for _, _, nbytes in _on_vulkan(part, 4))
+
+
 def cache_bytes(backbone: Backbone, itemsize: int) -> int:
     """Of all keys and values that the program keeps."""
     return sum(
@@ -92,6 +99,9 @@ def _on_vulkan(part: nn.Module, itemsize: int) -> Iterator[tuple[Form, torch.Ten
         rows = up_to(part.vocab_size, CHANNELS_TOGETHER)
         yield Form.PACKED, part.weight, rows * part.embedding_dim // 2
         yield Form.PLAIN, part.scales, part.scales.numel() * itemsize
+    elif isinstance(part, CpuTable):
+        yield Form.PACKED, part.weight, part.weight.numel() // 2
+        yield Form.PLAIN, part.scales, part.scales.numel() * 4
     elif isinstance(part, QuantizedGroupEmbedding):
         yield Form.DEQUANTIZED, part.weight, part.weight.numel() * itemsize
     else:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.pruned_vocabulary import embedding_rows
 from quatrain.checkpoint.checkpoint import Checkpoint
+from quatrain.checkpoint.layout import PER_LAYER
 from quatrain.errors import InputError
 from quatrain.export.options import ExportOptions
 from quatrain.int4 import Scheme
@@ -25,7 +26,7 @@ def check_limits(opened: Checkpoint, options: ExportOptions, context: int) -> No
         _rotary_problem(opened.config, options),
         _attention_problem(opened.config, options, context),
         _embedding_problem(opened, options),
-        _per_layer_problem(opened.config, options),
+        _per_layer_problem(opened, options),
     ]
     found = [problem for problem in problems if problem]
     if found:
@@ -75,8 +76,7 @@ def _rotary_problem(config: BackboneConfig, options: ExportOptions) -> str | Non
 
 
 def _attention_problem(config: BackboneConfig, options: ExportOptions, context: int) -> str | None:
-    """A layer whose attention is masked keeps its keys to itself: those of a window are gone after
-    the call, and those of a soft cap lie in another form than layers without one read."""
+    """What attention and convolutions need that older runtimes have not."""
     in_context = replace(config, max_seq_len=context)
     layers = [in_context.layer(index) for index in range(config.n_layers)]
     masked = [layer for layer in layers if layer.attention_window or config.attn_logit_softcapping]
@@ -96,23 +96,19 @@ def _attention_problem(config: BackboneConfig, options: ExportOptions, context: 
             "layers have a gated delta rule, which is not yet exported to Vulkan: its delegate has "
             f"no operator for the recurrence; use {_on_the_cpu(options)}."
         )
-    if any(layer.shares_kv for layer in masked):
-        return (
-            "num_kv_shared_layers: other layers read the keys of one whose attention has a window "
-            f"or a soft cap, which is not exported to Vulkan; use {_on_the_cpu(options)}."
-        )
     return None
 
 
-def _per_layer_problem(config: BackboneConfig, options: ExportOptions) -> str | None:
-    if not config.per_layer_dim:
+def _per_layer_problem(opened: Checkpoint, options: ExportOptions) -> str | None:
+    config = opened.config
+    if not config.per_layer_dim or f"{PER_LAYER}.scales" in opened.tensors:
         return None
     width = config.n_layers * config.per_layer_dim
     return (
         f"it has an embedding for each layer (per_layer_dim), a table of {config.vocab_size} x "
-        f"{width}, which must stay out of GPU memory: a program here is one delegate, all of whose "
-        "constants go there, and the delegate has no operator that reads rows from elsewhere. "
-        f"Use {_on_the_cpu(options)}."
+        f"{width}, which is in floating point; a Vulkan program reads it on the CPU, in int4. "
+        "Quantize the model again without --embedding fp, or use "
+        f"{_on_the_cpu(options)}."
     )
 
 

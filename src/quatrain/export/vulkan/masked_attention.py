@@ -77,6 +77,7 @@ class MaskedSdpa(nn.Module):
 
     k_cache: torch.Tensor
     v_cache: torch.Tensor
+    seen: tuple[torch.Tensor, torch.Tensor]
 
     def __init__(self, attend: CachedAttention, mask: PositionMask) -> None:
         super().__init__()
@@ -91,9 +92,15 @@ class MaskedSdpa(nn.Module):
     def forward(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int
     ) -> torch.Tensor:
+        # Of the call: no cache has them where the window has passed them.
+        self.seen = self._with(k, self.k_cache, start), self._with(v, self.v_cache, start)
+        return self.read(q, start)
+
+    def read(self, q: torch.Tensor, start: int) -> torch.Tensor:
+        """Attention of another layer's queries over the keys and values of this one's call."""
         _, length, heads, width = q.shape
-        kv_heads = k.shape[2]
-        keys, values = self._with(k, self.k_cache, start), self._with(v, self.v_cache, start)
+        keys, values = self.seen
+        kv_heads = keys.shape[0]
         weights = self._weights(_rows(q, kv_heads), keys, start, length)
         attended = torch.bmm(weights, values)
         if kv_heads > 1:

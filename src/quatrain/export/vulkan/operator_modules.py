@@ -11,6 +11,7 @@ from quatrain.backbone.rope import HalfSplitRotary, InterleavedRotary, Rope
 from quatrain.backbone.short_conv import CausalConv
 from quatrain.export.attention_operators import OwnCacheSdpa, SdpaWithKvCache
 from quatrain.export.kept_conv import KeptConv
+from quatrain.export.vulkan.cpu_table import CpuTable
 from quatrain.export.vulkan.masked_attention import MaskedSdpa, PositionMask, Window, masks_for
 
 
@@ -71,6 +72,8 @@ def to_vulkan_operators(backbone: Backbone) -> None:
             replacement = _vulkan_form(child, masks, context)
             if replacement is not None:
                 setattr(parent, name, replacement)
+    if backbone.per_layer is not None:
+        backbone.per_layer.embeddings = CpuTable(backbone.per_layer.embeddings)
 
 
 def _masks(backbone: Backbone) -> dict[Window, PositionMask]:

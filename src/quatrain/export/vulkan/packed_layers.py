@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from quatrain.export.vulkan.cpu_table import CpuTable, PackedCpuTable
 from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.linear import Int8DynActInt4WeightLinear, QuantizedGroupEmbedding
 from quatrain.linear.affine import choose_token_qparams
@@ -123,6 +124,8 @@ def pack_layers(module: nn.Module, compile_options: dict[str, Any], dynamic: boo
             elif isinstance(child, QuantizedGroupEmbedding):
                 packed = PackedEmbedding if child.bit_width == 4 else DequantizedEmbedding
                 setattr(parent, name, packed(child))
+            elif isinstance(child, CpuTable):
+                setattr(parent, name, PackedCpuTable(child))
 
 
 def _zero_point_dtype(compile_options: dict[str, Any]) -> torch.dtype:

@@ -11,6 +11,7 @@ from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, open_program
 from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.program.row_lookup import row_lookup
 from quatrain.runtime.call_order import CallOrder
 from quatrain.runtime.defects import EmulatedDefect, emulated_defect
 from quatrain.runtime.one_delegate import method_outputs, require_only_delegate
@@ -51,6 +52,7 @@ class ReferenceRunner:
         self.rewinds = self._order.rewinds
         require_only_delegate(program, "reference runtime")
         self._output_id = method_outputs(program)[0]
+        self._lookup = row_lookup(program)
         require_kernels(self.graph, str(program.path))
         self._linears = Int4Linears(self.graph, arithmetic, self._defect)
         self._values = [self._initial(i) for i in range(len(self.graph.values))]
@@ -99,10 +101,11 @@ class ReferenceRunner:
     ) -> torch.Tensor:
         """As `forward`, but the value of each id in `wanted` becomes what `observe(id, value)`
         returns as soon as it is computed."""
-        if len(inputs) != len(self.graph.inputs):
+        taken = len(self.graph.inputs) - (self._lookup is not None)
+        if len(inputs) != taken:
             raise InputError(f"{len(inputs)} inputs given, the program takes {self._input_names()}")
         values = self._values
-        for value_id, given in zip(self.graph.inputs, inputs, strict=True):
+        for value_id, given in zip(self.graph.inputs, self._given(inputs), strict=True):
             values[value_id] = self._checked_input(self.graph.tensor(value_id), given)
         self._order.check(inputs)
         done = 0
@@ -116,6 +119,12 @@ class ReferenceRunner:
         except UNFIT as error:
             raise cannot_compute(self._step_names[done], error) from error
         return self._output(self._output_id)
+
+    def _given(self, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+        """What the delegate is given."""
+        if self._lookup is None:
+            return list(inputs)
+        return [torch.as_tensor(each) for each in self._lookup.given(inputs)]
 
     def _initial(self, value_id: int) -> Any:
         """What a value holds before the first step: a constant, or a fixed Python value."""

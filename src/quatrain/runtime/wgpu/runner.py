@@ -10,6 +10,7 @@ import torch
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Operator, Program, Tensor, open_program
+from quatrain.program.row_lookup import row_lookup
 from quatrain.runtime.call_order import CallOrder
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.one_delegate import method_outputs, require_only_delegate
@@ -58,6 +59,7 @@ class WgpuRunner:
         self._table_rows = table_rows(self.graph)
         require_only_delegate(program, "GPU runtime")
         self._output_id = method_outputs(program)[0]
+        self._lookup = row_lookup(program)
         missing = unsupported(self.graph)
         if missing:
             reason = f"the GPU runtime has no kernel for {', '.join(missing)}"
@@ -174,10 +176,11 @@ class WgpuRunner:
     def _given(self, inputs: tuple[torch.Tensor | np.ndarray, ...]) -> dict[int, np.ndarray]:
         """The inputs by value id."""
         arrays = [x.numpy() if isinstance(x, torch.Tensor) else np.asarray(x) for x in inputs]
-        if len(arrays) != len(self.graph.inputs):
-            raise InputError(
-                f"{len(arrays)} inputs given, the program takes {len(self.graph.inputs)}"
-            )
+        taken = len(self.graph.inputs) - (self._lookup is not None)
+        if len(arrays) != taken:
+            raise InputError(f"{len(arrays)} inputs given, the program takes {taken}")
+        if self._lookup is not None:
+            arrays = self._lookup.given(arrays)
         given = dict(zip(self.graph.inputs, arrays, strict=True))
         for value_id, rows in self._table_rows.items():
             if value_id in given:
