@@ -1,4 +1,6 @@
-"""Models with an embedding for each layer (Gemma 4): what is exported, and what is refused."""
+"""Models with an embedding for each layer (Gemma 4): what is exported and refused."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +22,8 @@ from quatrain.backbone.layer_by_layer import LayerByLayer
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.export.plan.programs import programs_of
+from quatrain.export.streams import refuse_streams
 from quatrain.int4 import Scheme
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.retarget import retarget
@@ -87,7 +91,8 @@ def test_vulkan_is_one_delegate_that_is_given_rows_of_the_table(checkpoint, on_v
     assert len(program.delegates) == 1 and not work_outside_delegate(program, program.vulkan, None)
     shapes = [program.vulkan.tensor(value).shape for value in program.vulkan.inputs]
     assert sorted(shapes) == [(1,), (1, 64), (1, 64, 256)]
-    assert max(constant.nbytes for constant in program.vulkan.constants) < 96 * 256 // 2
+    kinds = [operator.kind for operator in program.vulkan.operators]
+    assert sum("embedding" in kind for kind in kinds) == 1  # of the tokens themselves
     retarget(program, "weight-only")
     write_program(program, tmp_path / "float.pte")
     eager = load_eager(checkpoint, Scheme.WEIGHT_ONLY, ARITHMETIC_OF["vulkan"])
@@ -114,6 +119,16 @@ def test_xnnpack_equals_eager(checkpoint, tmp_path):
     export_checkpoint(checkpoint, tmp_path / "m.pte", options)
     eager = load_eager(checkpoint, Scheme.WEIGHT_ONLY, ARITHMETIC_OF["xnnpack"])
     _assert_equals_eager(load_runner(tmp_path / "m.pte", "executorch"), eager)
+
+
+@pytest.mark.parametrize("backend", ["vulkan", "xnnpack"])
+def test_several_streams_are_refused(backend, checkpoint):
+    opened = open_checkpoint(checkpoint)
+    streams = replace(opened, config=replace(opened.config, altup_num_inputs=4))
+    with pytest.raises(InputError, match=r"altup_num_inputs 4.*quatrain evaluate"):
+        refuse_streams(streams)
+    (plan,) = programs_of(streams, [ExportOptions(backend=backend)])
+    assert plan.refused and "altup_num_inputs" in plan.refused
 
 
 def _assert_equals_eager(runner, eager):

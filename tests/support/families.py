@@ -68,6 +68,15 @@ GEMMA4 = {
     "hidden_size_per_layer_input": 32, "vocab_size_per_layer_input": 96, "pad_token_id": 0,
     "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
 }  # fmt: skip
+GEMMA3N = {
+    "num_hidden_layers": 5, "head_dim": 16, "sliding_window": 8, "pad_token_id": 0,
+    "hidden_size_per_layer_input": 32, "vocab_size_per_layer_input": 96, "laurel_rank": 32,
+    "altup_num_inputs": 3, "num_kv_shared_layers": 2,
+    "activation_sparsity_pattern": [0.95] + [0.0] * 4,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention",
+                    "sliding_attention", "full_attention"],
+    "tie_word_embeddings": True,
+}  # fmt: skip
 LLAMA4 = {
     "num_hidden_layers": 4, "head_dim": 16, "intermediate_size": 64, "intermediate_size_mlp": 96,
     "num_local_experts": 4, "num_experts_per_tok": 1, "interleave_moe_layer_step": 2,
@@ -310,6 +319,15 @@ ROWS = {
                 "rope_freq_base_swa": config.rope_parameters["sliding_attention"]["rope_theta"],
             },
         ),
+    ),
+    "gemma3n": Row(
+        "Gemma 3n text", "Gemma3n",
+        GEMMA3N | {"vocab_size_per_layer_input": 64}, quantized=True, fuzzed=True,
+    ),
+    "gemma3n, of four streams": Row(
+        "Gemma 3n text", "Gemma3n",
+        GEMMA3N | {"altup_num_inputs": 4, "num_kv_shared_layers": 0,
+                   "activation_sparsity_pattern": [0.3, 0.3, 0.0, 0.0, 0.0]},
     ),
     "gemma4": Row(
         "Gemma 4 text", "Gemma4",

@@ -12,6 +12,9 @@ from quatrain.quantize.methods.round_to_nearest import quantize_groups
 
 LINEARS = (
     "per_layer_input_gate.weight",
+    "laurel.linear_left.weight",
+    "laurel.linear_right.weight",
+    *(f"_projections.{stream}.weight" for stream in range(3)),
     "_projection.weight",
     "_proj.weight",
     ".in_proj_qkv.weight",

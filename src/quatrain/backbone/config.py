@@ -19,7 +19,8 @@ class Layer:
     less than `size` back ("window", size), or those in its own block of `size` ("chunk", size).
     `kv_source`: the layer whose keys and values it reads instead of making its own; `shares_kv`:
     whether others read its. `conv`: a gated short convolution is in attention's place; `delta`: a
-    gated delta rule. `head_dim`, `hidden_dim`: the widths of its heads and of its feed-forward.
+    gated delta rule. `head_dim`, `hidden_dim`: the widths of its heads and of its feed-forward;
+    `sparsity`: the part of that one's gates that is cut to 0.
     """
 
     rope: Literal["global", "local", "none"]
@@ -33,6 +34,7 @@ class Layer:
     delta: bool
     head_dim: int
     hidden_dim: int
+    sparsity: float
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,10 @@ class BackboneConfig:
     feed_forward_gate: bool = True  # without, there is no w3
     feed_forward_bias: bool = False  # of w1, w2 and w3, not of experts
     double_wide_shared_ffn: bool = False  # of layers that read another's keys
+    # The part of a feed-forward's gates that is cut to 0, as if they were normally distributed, in
+    # the first `num_sparse_layers` (Gemma 3n).
+    activation_sparsity: float = 0.0
+    num_sparse_layers: int = 0
     use_spin_quant: bool = False  # a Hadamard rotation before each w2
     pre_norm: bool = True  # norms of what attention and feed-forward read
     parallel_residual: bool = False  # both read the same norm of the stream
@@ -127,6 +133,8 @@ class BackboneConfig:
     residual_multiplier: float = 1.0
     # An embedding for each layer, of this width, which joins the stream at the layer's end.
     per_layer_dim: int = 0
+    altup_num_inputs: int = 1  # residual streams, of which the first goes through layers
+    laurel_rank: int = 0  # of a learned augmented residual beside attention
     use_layer_scalar: bool = False  # what a layer gives is multiplied by a number of its own
     # Mixture of experts in every `interleave_moe_layer_step`-th layer, if there are experts, but
     # for the first `num_dense_layers`.
@@ -197,6 +205,7 @@ class BackboneConfig:
             delta=kind == "linear_attention",
             head_dim=self.head_dim if slides else self.global_head_dim or self.head_dim,
             hidden_dim=self.hidden_dim * (2 if wide else 1),
+            sparsity=self.activation_sparsity if index < self.num_sparse_layers else 0.0,
         )
 
     def _shared_keys(self, index: int) -> tuple[int | None, bool]:

@@ -18,6 +18,10 @@ def contradictions(config: BackboneConfig) -> Iterator[str]:
 def _of_per_layer_embeddings(config: BackboneConfig) -> Iterator[str]:
     if config.per_layer_dim and (not config.apply_embedding or config.input_prune_map):
         yield "per_layer_dim needs token ids: apply_embedding true, and no input_prune_map"
+    if config.altup_num_inputs > 1 and not config.per_layer_dim:
+        yield "altup_num_inputs is for models with an embedding for each layer, per_layer_dim"
+    if config.activation_sparsity >= 1:
+        yield f"activation_sparsity is {config.activation_sparsity}, expected less than 1"
     if config.global_rotary_planes > 1 or (
         config.global_rotary_planes < 1 and not config.use_hf_rope
     ):

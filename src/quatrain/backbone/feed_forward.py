@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
+from statistics import NormalDist
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.scaling import Factor
 
 
 def silu(x: torch.Tensor) -> torch.Tensor:
@@ -36,16 +38,37 @@ def activation(config: BackboneConfig) -> Callable[[torch.Tensor], torch.Tensor]
 
 class FeedForward(nn.Module):
     """`w2(act(w1(x)) * w3(x))`, or `w2(act(w1(x)))` without a gate: x [1, T, dim] through
-    hidden_dim and back."""
+    hidden_dim and back. With `sparsity` that part of w1(x) is cut to 0."""
 
-    def __init__(self, config: BackboneConfig, hidden_dim: int, bias: bool) -> None:
+    def __init__(
+        self, config: BackboneConfig, hidden_dim: int, bias: bool, sparsity: float = 0.0
+    ) -> None:
         super().__init__()
         self.w1 = nn.Linear(config.dim, hidden_dim, bias=bias)
         self.w2 = nn.Linear(hidden_dim, config.dim, bias=bias)
         gated = config.feed_forward_gate
         self.w3 = nn.Linear(config.dim, hidden_dim, bias=bias) if gated else None
         self.activate = activation(config)
+        self.cut = GaussianTopK(sparsity) if sparsity else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        hidden = self.activate(self.w1(x))
+        gate = self.w1(x)
+        hidden = self.activate(gate if self.cut is None else self.cut(gate))
         return self.w2(hidden if self.w3 is None else hidden * self.w3(x))
+
+
+class GaussianTopK(nn.Module):
+    """`max(x - mean - deviation * z, 0)` over the last dimension of x [..., hidden_dim]: z is what
+    the part `sparsity` of a normal distribution lies below.
+
+    Source: `_gaussian_topk` of transformers' `modeling_gemma3n.py`.
+    """
+
+    def __init__(self, sparsity: float) -> None:
+        super().__init__()
+        self.scale_deviation = Factor(NormalDist().inv_cdf(sparsity))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        deviation = torch.sqrt((centred * centred).mean(-1, keepdim=True))
+        return F.relu(centred - self.scale_deviation(deviation))

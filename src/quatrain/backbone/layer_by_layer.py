@@ -62,4 +62,4 @@ class LayerByLayer:
             block = self.load(index, *tokens.shape)
             x = self.run(block, x, own[index] if own else None)
             advance((index + 1) / self.config.n_layers)
-        return self.ends.norm(x)
+        return self.ends.normed(x)

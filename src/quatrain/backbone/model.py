@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from torch import nn
 
+from quatrain.backbone.alt_up import AltUp, AltUpEnds, Laurel
 from quatrain.backbone.attention import Attention
 from quatrain.backbone.config import BackboneConfig, Layer
 from quatrain.backbone.feed_forward import FeedForward
@@ -47,6 +48,8 @@ class Block(nn.Module):
         self.add_attn = GatedResidual(config.dim) if config.use_residual_gate else None
         self.add_ffn = GatedResidual(config.dim) if config.use_residual_gate else None
         self.per_layer = PerLayerBranch(config) if config.per_layer_dim else None
+        self.alt_up = AltUp(config) if config.altup_num_inputs > 1 else None
+        self.laurel = Laurel(config) if config.laurel_rank else None
         self.layer_scalar = LayerScalar() if config.use_layer_scalar else None
 
     def forward(
@@ -57,8 +60,29 @@ class Block(nn.Module):
         kv_source: CachedAttention | None = None,
         per_layer: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """x [B, T, dim] and the rest as for `Attention`, `per_layer` [B, T, per_layer_dim] where
-        there is such; returns [B, T, dim]."""
+        """x [B, T, dim], of several streams beside each other, and the rest as for `Attention`,
+        `per_layer` [B, T, per_layer_dim] where there is such; returns what x is."""
+        if self.alt_up is not None:
+            predictions = self.alt_up.predictions(x)
+            made = self._branches(predictions[0], angles, start, kv_source)
+            first, *others = self.alt_up.corrections(predictions, made)
+            assert self.per_layer is not None and per_layer is not None
+            own = self.per_layer(self.alt_up.scale(first), per_layer)
+            return torch.cat([first, *(other + own for other in others)], dim=-1)
+        x = self._branches(x, angles, start, kv_source)
+        if self.per_layer is not None:
+            assert per_layer is not None
+            x = x + self.per_layer(x, per_layer)
+        return x if self.layer_scalar is None else self.layer_scalar(x)
+
+    def _branches(
+        self,
+        x: torch.Tensor,
+        angles: tuple[torch.Tensor, ...],
+        start: int,
+        kv_source: CachedAttention | None,
+    ) -> torch.Tensor:
+        """The stream x [B, T, dim] with what attention and feed-forward give."""
         normed = x if self.attention_norm is None else self.attention_norm(x)
         if isinstance(self.attention, Attention):
             branch = self.attention(normed, angles, start, kv_source)
@@ -67,14 +91,12 @@ class Block(nn.Module):
             assert mixer is not None
             branch = mixer(normed, start)
         x = self._add(x, branch, self.post_attention_norm, self.add_attn)
+        if self.laurel is not None:
+            x = self.laurel.scale_sum(x + self.laurel(normed))
         if not self.parallel:
             normed = x if self.ffn_norm is None else self.ffn_norm(x)
         branch = self.feed_forward(normed)
-        x = self._add(x, branch, self.post_ffn_norm, self.add_ffn)
-        if self.per_layer is not None:
-            assert per_layer is not None
-            x = x + self.per_layer(x, per_layer)
-        return x if self.layer_scalar is None else self.layer_scalar(x)
+        return self._add(x, branch, self.post_ffn_norm, self.add_ffn)
 
     def _add(
         self,
@@ -99,7 +121,7 @@ def _attention(config: BackboneConfig, layer: Layer) -> Attention | GatedDeltaNe
 def _feed_forward(config: BackboneConfig, layer: Layer) -> nn.Module:
     if layer.moe:
         return MixtureOfExperts(config)
-    return FeedForward(config, layer.hidden_dim, config.feed_forward_bias)
+    return FeedForward(config, layer.hidden_dim, config.feed_forward_bias, layer.sparsity)
 
 
 def _post_norms(config: BackboneConfig) -> tuple[nn.Module | None, nn.Module | None]:
@@ -143,6 +165,7 @@ class Backbone(nn.Module):
                 self.tok_norm = RMSNorm(config.dim, config.norm_eps, affine=False)
             self.scale_embedding = factor_or_none(config.embedding_scale_factor)
             self.per_layer = PerLayerInputs(config) if config.per_layer_dim else None
+        self.alt_up = AltUpEnds(config) if config.altup_num_inputs > 1 else None
         self.layers = nn.ModuleList(Block(config, plan) for plan in plans)
         self.norm = stream_norm(config)
         self.output = self.output_intermediate = self.expand = None
@@ -178,7 +201,11 @@ class Backbone(nn.Module):
     def hidden(self, tokens: torch.Tensor, start: int) -> torch.Tensor:
         """The normed hidden states [1, T, dim] of T tokens from position `start` onwards."""
         x = self.embed(tokens)
-        return self.norm(self.run_layers(x, start, own=self.own_inputs(tokens, x)))
+        return self.normed(self.run_layers(x, start, own=self.own_inputs(tokens, x)))
+
+    def normed(self, x: torch.Tensor) -> torch.Tensor:
+        """The normed hidden states [1, T, dim] of what the last layer gives."""
+        return self.norm(x if self.alt_up is None else self.alt_up.merge(x))
 
     def run_layers(
         self,
@@ -209,16 +236,19 @@ class Backbone(nn.Module):
     def own_inputs(self, tokens: torch.Tensor, x: torch.Tensor) -> OwnInputs:
         """What each layer gets besides the stream, [1, T, per_layer_dim] each, of tokens int64
         [1, T] and what the first layer sees of them; None where layers get nothing else."""
-        return None if self.per_layer is None else self.per_layer(tokens, x).unbind(2)
+        if self.per_layer is None:
+            return None
+        return self.per_layer(tokens, x[..., : self.config.dim]).unbind(2)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        """What the first layer sees, [1, T, dim]."""
+        """What the first layer sees, [1, T, dim], of several streams beside each other."""
         if self.tok_embeddings is None:
             return tokens
         x = self.tok_embeddings(tokens)
         if self.tok_norm is not None:
             x = self.tok_norm(x)
-        return x if self.scale_embedding is None else self.scale_embedding(x)
+        x = x if self.scale_embedding is None else self.scale_embedding(x)
+        return x if self.alt_up is None else self.alt_up.spread(x)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """The logits [..., vocab_size] of normed hidden states [..., dim]."""

@@ -26,6 +26,12 @@ layers.{i}.feed_forward.{w1,w2,w3}.bias     with feed_forward_bias
 layers.{i}.per_layer.{gate,projection}.weight  [per_layer_dim, dim], [dim, per_layer_dim]
 layers.{i}.per_layer.norm.weight            [dim]
 layers.{i}.layer_scalar.weight              [1], with use_layer_scalar
+  with altup_num_inputs S above 1, floating point:
+layers.{i}.alt_up.{router,predict,correct}.weight   [S, dim], [S * S, S], [S, S]
+layers.{i}.alt_up.{router_norm,scale}.weight        [dim]
+alt_up.{projections,unembed}.{s}.weight     [dim, dim], s from 0 to S - 2, quantized
+layers.{i}.laurel.{left,right}.weight       [laurel_rank, dim], [dim, laurel_rank]
+layers.{i}.laurel.norm.weight               [dim]
   in a mixture of experts, in place of these three:
 layers.{i}.feed_forward.experts.{w1,w3}.weight   [num_experts, expert_dim, dim]
 layers.{i}.feed_forward.experts.w2.weight        [num_experts, dim, expert_dim]
@@ -63,6 +69,9 @@ def linear_shapes(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
         shapes["output_intermediate"] = (config.output_linear_intermediate_dim, config.dim)
     if config.per_layer_dim:
         shapes["per_layer.projection"] = (config.n_layers * config.per_layer_dim, config.dim)
+    for index in range(config.altup_num_inputs - 1):
+        for name in ("projections", "unembed"):
+            shapes[f"alt_up.{name}.{index}"] = (config.dim, config.dim)
     return shapes
 
 
@@ -101,6 +110,9 @@ def _layer_linears(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
     if config.per_layer_dim:
         shapes["per_layer.gate"] = (config.per_layer_dim, config.dim)
         shapes["per_layer.projection"] = (config.dim, config.per_layer_dim)
+    if config.laurel_rank:
+        shapes["laurel.left"] = (config.laurel_rank, config.dim)
+        shapes["laurel.right"] = (config.dim, config.laurel_rank)
     if not layer.moe:
         dense = _feed_forward("feed_forward", config.dim, layer.hidden_dim)
         if not config.feed_forward_gate:
@@ -208,6 +220,10 @@ def _layer_vectors(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
         shapes["add_attn.gate"] = shapes["add_ffn.gate"] = stream
     if config.per_layer_dim:
         shapes["per_layer.norm.weight"] = stream
+    if config.laurel_rank:
+        shapes["laurel.norm.weight"] = stream
+    if config.altup_num_inputs > 1:
+        shapes |= _alt_up(config)
     if config.use_layer_scalar:
         shapes["layer_scalar.weight"] = (1,)
     if layer.moe:
@@ -215,6 +231,17 @@ def _layer_vectors(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
         if config.use_expert_bias:
             shapes["feed_forward.expert_bias.bias"] = (config.num_experts,)
     return shapes
+
+
+def _alt_up(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
+    streams, dim = config.altup_num_inputs, config.dim
+    return {
+        "alt_up.router.weight": (streams, dim),
+        "alt_up.router_norm.weight": (dim,),
+        "alt_up.predict.weight": (streams * streams, streams),
+        "alt_up.correct.weight": (streams, streams),
+        "alt_up.scale.weight": (dim,),
+    }
 
 
 def _attention_biases(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:

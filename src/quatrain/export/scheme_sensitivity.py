@@ -70,7 +70,7 @@ class SchemeSensitivity:
         return max(0.0, float(kl_divergence(self._wanted, self._log_probabilities(x)).mean()))
 
     def _log_probabilities(self, x: torch.Tensor) -> torch.Tensor:
-        return self._backbone.logits(self._backbone.norm(x)).log_softmax(-1)
+        return self._backbone.logits(self._backbone.normed(x)).log_softmax(-1)
 
 
 def int4_linears(backbone: Backbone) -> dict[str, Int8DynActInt4WeightLinear]:

@@ -42,7 +42,9 @@ _QWEN2 = (
     "internvl", "lighton_ocr", "ovis2", "qwen2_audio", "qwen3_asr",
 )  # fmt: skip
 _CLASSES: dict[str, str] = {
-    **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text"), "GemmaTokenizer"),
+    **dict.fromkeys(
+        ("gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text"), "GemmaTokenizer"
+    ),
     **dict.fromkeys(_QWEN2, "Qwen2Tokenizer"),
     **dict.fromkeys(("cohere", "cohere2", "aya_vision"), "CohereTokenizer"),
     "idefics2": "LlamaTokenizer",

@@ -1,12 +1,13 @@
 """The text models inside models that see or hear, of either spelling of their tensors' names."""
 
 import dataclasses
+import json
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support.families import GEMMA4, LFM2, LLAMA4, MINISTRAL3_ROPE, QWEN3_5
+from tests.support.families import GEMMA3N, GEMMA4, LFM2, LLAMA4, MINISTRAL3_ROPE, QWEN3_5
 from tests.support.multimodal import multimodal_model
 from tests.support.peers import (
     TINY,
@@ -15,6 +16,7 @@ from tests.support.peers import (
     change_config,
     exact_logits,
     prefill_then_decode,
+    random_model,
     random_tokens,
     relative_error,
     saved,
@@ -60,7 +62,8 @@ LOGITS = {"aya_vision": 0.5, "cohere2_vision": 0.5, "granite_speech": 1 / 4}
 USUAL = ("granite_speech", "idefics3", "internvl", "llama4", "llava", "llava_next",
          "mistral3", "qwen2_audio", "voxtral", "cohere2_vision", "lfm2_vl")  # fmt: skip
 # What tests/support/families.py compares already, or has its tensors named as one of USUAL.
-OTHERS = sorted(MULTIMODAL.keys() - set(USUAL))
+# transformers makes no vision tower of Gemma 3n without timm: see test_gemma_3n_as_the_hub_has_it.
+OTHERS = sorted(MULTIMODAL.keys() - {*USUAL, "gemma3n"})
 
 
 def text_of(model_type, text_type=None, **fields):
@@ -129,6 +132,26 @@ def test_an_output_layer_that_is_tied(model_type, tmp_path):
     model = tiny(model_type, tie_word_embeddings=True)
     assert error(model, saved(model, tmp_path)) < TOLERANCE
     assert "output.weight" not in open_float_model(tmp_path).tensors
+
+
+def test_gemma_3n_as_the_hub_has_it(tmp_path):
+    """Its text model by itself, named as a part of the whole, beside what sees and hears."""
+    model = random_model("Gemma3n", **GEMMA3N)
+    tensors = load_file(saved(model, tmp_path) / "model.safetensors")
+    others = ("vision_tower.timm_model.conv", "embed_vision.embedding", "audio_tower.conformer.0",
+              "embed_audio.embedding")  # fmt: skip
+    whole = {name.replace("model.", "model.language_model.", 1): tensors[name] for name in tensors}
+    whole |= {f"model.{name}.weight": torch.zeros(2, 2) for name in others}
+    save_file(whole, tmp_path / "model.safetensors")
+    text = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "gemma3n", "text_config": text})
+    )
+    tokens = random_tokens(14)
+    ours = prefill_then_decode(backbone_of(tmp_path), tokens, 9)
+    assert relative_error(ours, exact_logits(model, tokens)[:, 8:]) < TOLERANCE
+    (note,) = open_float_model(tmp_path).notes
+    assert all(f"{name.partition('.')[0]} (" in note for name in others)
 
 
 def test_qwen2_vl_as_the_hub_has_it(tmp_path):

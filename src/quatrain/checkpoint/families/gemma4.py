@@ -67,7 +67,7 @@ def _params(fields: Fields, source: str) -> Params:
         "sliding_window": integer(fields, "sliding_window", source),
         "layer_types": kinds,
         "global_head_dim": _global_head_dim(fields, kinds, source),
-        "num_kv_shared_layers": _shared_layers(fields, source),
+        "num_kv_shared_layers": shared_layers(fields, source),
         "kv_shared_by_type": True,
         "double_wide_shared_ffn": flag(fields, "use_double_wide_mlp", source),
         "per_layer_dim": width,
@@ -126,7 +126,7 @@ def _rope(fields: Fields, source: str) -> Params:
     }
 
 
-def _shared_layers(fields: Fields, source: str) -> int:
+def shared_layers(fields: Fields, source: str) -> int:
     """How many layers, the last ones, read others' keys and values."""
     if fields.get("num_kv_shared_layers") is None:
         return 0
@@ -135,7 +135,7 @@ def _shared_layers(fields: Fields, source: str) -> int:
 
 def _unused(stored: LazyTensors, fields: Fields, source: str) -> set[str]:
     """The keys and values of layers that read others': transformers drops them, too."""
-    first = layer_count(fields, source) - _shared_layers(fields, source)
+    first = layer_count(fields, source) - shared_layers(fields, source)
     own = {name: _OWN_KEYS.fullmatch(name) for name in stored}
     return {name for name, match in own.items() if match and int(match[1]) >= first}
 

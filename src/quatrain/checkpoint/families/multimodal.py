@@ -59,6 +59,11 @@ MULTIMODAL = {
     "cohere2_vision": Multimodal(("cohere2",), _TOWER, tied=True),
     "exaone4_5": Multimodal(("exaone4",), ("visual",)),
     "gemma3": Multimodal(("gemma3_text",), _TOWER, tied=True),
+    "gemma3n": Multimodal(
+        ("gemma3n_text",),
+        ("vision_tower", "embed_vision", "audio_tower", "embed_audio"),
+        tied=True,
+    ),
     "gemma4": Multimodal(
         ("gemma4_text",),
         ("vision_tower", "embed_vision", "audio_tower", "embed_audio"),

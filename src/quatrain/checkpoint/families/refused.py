@@ -5,7 +5,6 @@ _SHARED_EXPERT = "a shared expert beside those whose answers are weighed"
 _BIASED_PICK = "experts that are picked by a score with a bias of their own"
 _GATED_EXPERT = "a shared expert behind a gate of its own"
 _LATENT_ATTENTION = "multi-head latent attention"
-_PER_LAYER_EMBEDDINGS = "an embedding for each layer, and a residual stream of several"
 _BEFORE_LLAMA = "positions or a feed-forward that no Llama has"
 
 # By config.json's model_type.
@@ -20,8 +19,6 @@ _MODEL_TYPES = {
     "ernie4_5_moe": f"{_BIASED_PICK}, and {_SHARED_EXPERT}",
     "falcon": _BEFORE_LLAMA,
     "falcon_h1": _STATE_SPACE,
-    "gemma3n": _PER_LAYER_EMBEDDINGS,
-    "gemma3n_text": _PER_LAYER_EMBEDDINGS,
     "glm4_moe": f"{_BIASED_PICK}, and {_SHARED_EXPERT}",
     "gpt2": _BEFORE_LLAMA,
     "gpt_neox": _BEFORE_LLAMA,

@@ -50,6 +50,14 @@ def integer(fields: Fields, name: str, source: str, least: int = 1) -> int:
     raise refusal(fields, name, f"a whole number from {least} to {_LARGEST_INTEGER}", source)
 
 
+def integer_of_layers(fields: Fields, name: str, source: str) -> int:
+    """The field `name`, a whole number, or a list of the same one for each layer."""
+    value = fields.get(name)
+    if isinstance(value, list) and value and value == [value[0]] * layer_count(fields, source):
+        return integer({name: value[0]}, name, source)
+    return integer(fields, name, source)
+
+
 def integer_or_none(fields: Fields, name: str, source: str) -> int | None:
     return None if fields.get(name) is None else integer(fields, name, source)
 

@@ -144,7 +144,7 @@ class Gptq:
 
     def _round_output(self, layers: LayerByLayer, source: Source, tensor: TensorPlan) -> Rounded:
         """An output layer of its own, which sees one row at a time and so no int8."""
-        hidden = layers.ends.norm(self._stream)
+        hidden = layers.ends.normed(self._stream)
         if "output_intermediate.weight" in source.tensors:
             hidden = hidden @ source.tensors["output_intermediate.weight"].T
         exact, seen = hidden.chunk(2)

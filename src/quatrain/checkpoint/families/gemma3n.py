@@ -1,0 +1,169 @@
+"""Gemma 3n's text model (E2B, E4B): Gemma 4's embedding for each layer, shared keys and normed
+values; a residual stream of several, a learned augmented residual beside attention, and gates that
+are mostly cut to 0 in the first layers."""
+
+import re
+
+import torch
+
+from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
+from quatrain.checkpoint.families.gemma import ACTIVATIONS
+from quatrain.checkpoint.families.gemma4 import GEMMA4, shared_layers
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.hugging_face.fields import (
+    Fields,
+    flag,
+    integer,
+    layer_count,
+    number_or_none,
+    object_of,
+    refusal,
+)
+from quatrain.checkpoint.hugging_face.layer_types import layer_types
+from quatrain.checkpoint.hugging_face.rope_parameters import rope_type
+from quatrain.checkpoint.nth_layers import FULL, SLIDING, full_every
+
+_DEFAULTS = {
+    "hidden_size": 2048,
+    "intermediate_size": 16384,
+    "num_hidden_layers": 35,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 256,
+    "vocab_size": 262400,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0,
+    "rope_local_base_freq": 10000.0,
+    "sliding_window": 512,
+    "final_logit_softcapping": 30.0,
+    "vocab_size_per_layer_input": 262144,
+    "hidden_size_per_layer_input": 256,
+    "altup_active_idx": 0,
+    "altup_correct_scale": True,
+    "altup_num_inputs": 4,
+    "num_kv_shared_layers": 15,
+    "laurel_rank": 64,
+}
+_SPARSE, _SPARSE_LAYERS = 0.95, 10  # where activation_sparsity_pattern is not stated
+_MOST_STREAMS = 8
+_SCALE = re.compile(r"model\.layers\.\d+\.altup\.correct_output_scale")
+_TABLE = "model.embed_tokens_per_layer.weight"
+
+
+def _params(fields: Fields, source: str) -> Params:
+    if integer(fields, "altup_active_idx", source, least=0):
+        raise refusal(fields, "altup_active_idx", "0: another stream's is not implemented", source)
+    if not flag(fields, "altup_correct_scale", source):
+        raise refusal(fields, "altup_correct_scale", "true", source)
+    streams = integer(fields, "altup_num_inputs", source, least=2)
+    if streams > _MOST_STREAMS:
+        raise refusal(fields, "altup_num_inputs", f"at most {_MOST_STREAMS}", source)
+    layers = layer_count(fields, source)
+    return _sparsity(fields, layers, source) | {
+        "embedding_scale_factor": integer(fields, "hidden_size", source) ** 0.5,
+        "attention_multiplier": 1.0,
+        "use_v_norm": True,
+        "post_attention_norm": True,
+        "post_ffn_norm": True,
+        "sliding_window": integer(fields, "sliding_window", source),
+        "layer_types": layer_types(fields, source) or full_every(5, layers),
+        "num_kv_shared_layers": shared_layers(fields, source),
+        "kv_shared_by_type": True,
+        "per_layer_dim": integer(fields, "hidden_size_per_layer_input", source),
+        "altup_num_inputs": streams,
+        "laurel_rank": integer(fields, "laurel_rank", source),
+        "output_soft_cap_temp": number_or_none(fields, "final_logit_softcapping", source),
+    }
+
+
+def _sparsity(fields: Fields, layers: int, source: str) -> Params:
+    """The part of the gates that is cut in the first layers, and how many those are."""
+    pattern = fields.get("activation_sparsity_pattern")
+    if pattern is None:
+        sparse = _SPARSE_LAYERS if layers > _SPARSE_LAYERS else 0
+        pattern = [_SPARSE] * sparse + [0.0] * (layers - sparse)
+    first = pattern[0] if isinstance(pattern, list) and pattern else None
+    if isinstance(first, bool) or not isinstance(first, int | float) or not 0 <= first < 1:
+        first = None
+    count = pattern.count(first) if first else 0
+    if first is None or pattern != [first] * count + [0] * (layers - count):
+        expected = f"{layers} numbers: one from 0 to 1 for the first layers, then 0"
+        raise refusal(fields, "activation_sparsity_pattern", expected, source)
+    return {"activation_sparsity": float(first), "num_sparse_layers": count} if count else {}
+
+
+def _rope(fields: Fields, source: str) -> Params:
+    by_layer = object_of(fields, "rope_parameters", source)
+    full, sliding = (object_of(by_layer, name, source) for name in (FULL, SLIDING))
+    scaled = rope_type(full | object_of(fields, "rope_scaling", source)) != "default"
+    if by_layer.keys() - {FULL, SLIDING} or scaled or rope_type(sliding) != "default":
+        expected = f"'{FULL}' and '{SLIDING}', neither of them scaled"
+        raise refusal(fields, "rope_parameters", expected, source)
+    return {
+        "rope_theta": number_or_none(full, "rope_theta", source)
+        or number_or_none(fields, "rope_theta", source),
+        "local_rope_theta": number_or_none(sliding, "rope_theta", source)
+        or number_or_none(fields, "rope_local_base_freq", source),
+    }
+
+
+def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+    named = stored.renamed(
+        {name: f"{name}.weight" if _SCALE.fullmatch(name) else name for name in stored}
+    )
+    table = named.stored.get(_TABLE)
+    rows = integer(fields, "vocab_size", source)
+    stated = integer(fields, "vocab_size_per_layer_input", source)
+    if table is None or len(table.shape) != 2 or table.shape[0] != stated or stated >= rows:
+        return named
+    return LazyTensors({**named.stored, _TABLE: _with_rows(table, rows)})
+
+
+def _with_rows(table: StoredTensor, rows: int) -> StoredTensor:
+    """`table` with its first row for each token behind it, as transformers reads it: tokens that
+    stand for images and sounds."""
+
+    def load() -> torch.Tensor:
+        found = table.load()
+        return torch.cat((found, found[:1].expand(rows - len(found), -1)))
+
+    return StoredTensor((rows, table.shape[1]), table.dtype, load)
+
+
+GEMMA3N = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="gemma3n_text",
+        defaults=_DEFAULTS,
+        params=_params,
+        rope=_rope,
+        names={
+            **{
+                theirs: ours
+                for theirs, ours in GEMMA4.hugging_face.names.items()
+                if theirs != "layer_scalar"
+            },
+            "altup.modality_router": "alt_up.router",
+            "altup.router_norm": "alt_up.router_norm",
+            "altup.prediction_coefs": "alt_up.predict",
+            "altup.correction_coefs": "alt_up.correct",
+            "altup.correct_output_scale": "alt_up.scale",
+            "laurel.linear_left": "laurel.left",
+            "laurel.linear_right": "laurel.right",
+            "laurel.post_laurel_norm": "laurel.norm",
+            **{
+                f"model.altup_{theirs}.{index}": f"alt_up.{ours}.{index}"
+                for theirs, ours in (
+                    ("projections", "projections"),
+                    ("unembed_projections", "unembed"),
+                )
+                for index in range(_MOST_STREAMS - 1)
+            },
+        },
+        tensors=_tensors,
+        unused=GEMMA4.hugging_face.unused,
+        activations=ACTIVATIONS,
+        tied=True,
+    )
+)
