@@ -10,6 +10,7 @@ from quatrain.commands._common import Debug, Json, TokenizerFile
 from quatrain.commands._plain_flags import PlainCommand
 from quatrain.commands.export import (
     AllowFallback,
+    AttentionSink,
     BackendOption,
     DtypeOption,
     EmbeddingInput,
@@ -37,6 +38,7 @@ def export_llm_backbone(
     embedding_input: EmbeddingInput = False,
     hidden_output: HiddenOutput = False,
     kv_cache: KvCacheOption = None,
+    attention_sink: AttentionSink = None,
     allow_fallback: AllowFallback = False,
     target: Target = None,
     runtime: Runtime = None,
@@ -60,6 +62,7 @@ def export_llm_backbone(
         embedding_input=embedding_input,
         hidden_output=hidden_output,
         kv_cache=kv_cache,
+        attention_sink=attention_sink,
         allow_fallback=allow_fallback,
         target=target,
         runtime=runtime,

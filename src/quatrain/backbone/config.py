@@ -17,6 +17,7 @@ class Layer:
 
     `attention_window`: of the positions up to a token's own, which it attends to: all (None), those
     less than `size` back ("window", size), or those in its own block of `size` ("chunk", size).
+    `attention_sinks`: so many of the first positions it attends to beside its window.
     `kv_source`: the layer whose keys and values it reads instead of making its own; `shares_kv`:
     whether others read its. `conv`: a gated short convolution is in attention's place; `delta`: a
     gated delta rule. `head_dim`, `hidden_dim`: the widths of its heads and of its feed-forward;
@@ -27,6 +28,7 @@ class Layer:
     qk_norm: bool
     temperature: bool
     attention_window: tuple[Literal["window", "chunk"], int] | None
+    attention_sinks: int
     kv_source: int | None
     shares_kv: bool
     moe: bool
@@ -98,6 +100,7 @@ class BackboneConfig:
     kv_shared_by_type: bool = False
     # `sliding_window` is that of the layers that `layer_types` calls so (all, if it is absent).
     sliding_window: int | None = None
+    attention_sinks: int = 0  # first positions that layers with a window see too (StreamingLLM)
     layer_types: tuple[LayerType, ...] | None = None
     conv_L_cache: int = 3  # taps of the convolutions of the layers called "conv"
     # Of the layers called "linear_attention" (Qwen 3.5): those of their convolutions, and heads.
@@ -182,6 +185,7 @@ class BackboneConfig:
         has_rope = attends and (interval is None or (index + 1) % interval != 0)
         slides = self.sliding_window is not None and (kind is None or kind == "sliding_attention")
         kv_source, shares_kv = self._shared_keys(index)
+        window = self._attention_window(slides, has_rope)
         wide = kv_source is not None and self.double_wide_shared_ffn
         return Layer(
             rope="none"
@@ -195,7 +199,8 @@ class BackboneConfig:
             and attends
             and (self.attn_temperature_with_rope or not has_rope)
             and self.max_seq_len >= self.floor_scale,
-            attention_window=self._attention_window(slides, has_rope),
+            attention_window=window,
+            attention_sinks=self.attention_sinks if window and window[0] == "window" else 0,
             kv_source=kv_source,
             shares_kv=shares_kv,
             moe=self.num_experts > 0

@@ -31,6 +31,7 @@ class CachedAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.attention_window = layer.attention_window
+        self.attention_sinks = layer.attention_sinks
         self.shares_kv = layer.shares_kv
         self.soft_cap = config.attn_logit_softcapping
         self.head_shape = config.n_kv_heads, layer.head_dim
@@ -65,7 +66,7 @@ class CachedAttention(nn.Module):
         keys, values = self.k_cache[:, :end], self.v_cache[:, :end]
         mask = None
         if length > 1 or self.attention_window is not None:
-            mask = visible(start, length, end, self.attention_window)
+            mask = visible(start, length, end, self.attention_window, self.attention_sinks)
         if self.soft_cap is not None:
             texts = zip(q.split(1), keys.split(1), values.split(1), strict=True)
             cap = self.soft_cap
@@ -118,10 +119,14 @@ def _require_plain(layer: str, attend: CachedAttention) -> None:
 
 
 def visible(
-    start: int, length: int, positions: int, attention_window: tuple[str, int] | None
+    start: int,
+    length: int,
+    positions: int,
+    attention_window: tuple[str, int] | None,
+    attention_sinks: int = 0,
 ) -> torch.Tensor:
     """Which of the first `positions` (columns) each of the `length` tokens from `start` on
-    (rows) attends to: bool [length, positions]. The window is as in `Layer`."""
+    (rows) attends to: bool [length, positions]. Window and sinks are as in `Layer`."""
     tokens = (start + torch.arange(length))[:, None]
     columns = torch.arange(positions)[None, :]
     mask = columns <= tokens
@@ -129,7 +134,7 @@ def visible(
         return mask
     kind, size = attention_window
     if kind == "window":
-        return mask & (columns > tokens - size)
+        return mask & ((columns > tokens - size) | (columns < attention_sinks))
     return mask & (columns // size == tokens // size)
 
 

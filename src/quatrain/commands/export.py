@@ -111,6 +111,14 @@ KvCacheOption = Annotated[
         "memory a token; XNNPACK alone.",
     ),
 ]
+AttentionSink = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SINKS,WINDOW",
+        help="Let tokens attend to the first SINKS and the last WINDOW tokens, and keep no others, "
+        "such as 4,512; XNNPACK alone.",
+    ),
+]
 AllowFallback = Annotated[
     bool,
     typer.Option(
@@ -133,6 +141,7 @@ def export(
     embedding_input: EmbeddingInput = False,
     hidden_output: HiddenOutput = False,
     kv_cache: KvCacheOption = None,
+    attention_sink: AttentionSink = None,
     allow_fallback: AllowFallback = False,
     target: Target = None,
     runtime: Runtime = None,
@@ -161,6 +170,7 @@ def export(
         embedding_input=embedding_input,
         hidden_output=hidden_output,
         kv_cache=kv_cache,
+        attention_sink=sinks_and_window(attention_sink),
         allow_fallback=allow_fallback,
     )
     detect(checkpoint)
@@ -171,6 +181,16 @@ def export(
     run_export(
         checkpoint, output, request, params, tokenizer, json, max_kl if scheme == "auto" else None
     )
+
+
+def sinks_and_window(given: str | None) -> tuple[int, int] | None:
+    """What --attention-sink says. Raises `InputError` where that is not two numbers."""
+    if given is None:
+        return None
+    sinks, _, window = given.partition(",")
+    if not (sinks.strip().isdecimal() and window.strip().isdecimal()):
+        raise InputError(f"--attention-sink is {given!r}, expected SINKS,WINDOW, such as 4,512")
+    return int(sinks), int(window)
 
 
 def _one_statement(

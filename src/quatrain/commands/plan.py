@@ -10,6 +10,7 @@ from quatrain.commands._common import Debug, Json, check_no_word, human_bytes, o
 from quatrain.commands._planned_programs import print_programs
 from quatrain.commands.export import (
     AllowFallback,
+    AttentionSink,
     DtypeOption,
     EmbeddingInput,
     HiddenOutput,
@@ -20,6 +21,7 @@ from quatrain.commands.export import (
     SchemePlanFile,
     Target,
     WeightOnlyLinear,
+    sinks_and_window,
 )
 from quatrain.commands.quantize import Base, Embedding, GroupSize, Method, OutputLayer
 from quatrain.int4 import Scheme
@@ -51,6 +53,7 @@ def plan(
     embedding_input: EmbeddingInput = False,
     hidden_output: HiddenOutput = False,
     kv_cache: KvCacheOption = None,
+    attention_sink: AttentionSink = None,
     allow_fallback: AllowFallback = False,
     target: Target = None,
     runtime: Runtime = None,
@@ -74,7 +77,7 @@ def plan(
     request = ExportRequest(
         scheme=Scheme.WEIGHT_ONLY if weight_only_linear else None,
         scheme_plan=None if scheme_plan is None else read_scheme_plan(scheme_plan),
-        backend=backend or ("vulkan" if kv_cache is None else "xnnpack"),
+        backend=backend or ("xnnpack" if kv_cache or attention_sink else "vulkan"),
         activation_dtype=activation_dtype,
         target=target,
         runtime=runtime,
@@ -82,6 +85,7 @@ def plan(
         embedding_input=embedding_input,
         hidden_output=hidden_output,
         kv_cache=kv_cache,
+        attention_sink=sinks_and_window(attention_sink),
         allow_fallback=allow_fallback,
     )
     detect(source)

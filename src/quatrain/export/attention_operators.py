@@ -43,6 +43,7 @@ class OwnCacheSdpa(nn.Module):
         self.register_buffer("k_cache", attend.k_cache)
         self.register_buffer("v_cache", attend.v_cache)
         self.attention_window, self.soft_cap = attend.attention_window, attend.soft_cap
+        self.attention_sinks = attend.attention_sinks
 
     def forward(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int
@@ -60,11 +61,12 @@ class OwnCacheSdpa(nn.Module):
         length = q.shape[1]
         if self.soft_cap is not None:
             end = start + length
-            mask = visible(start, length, end, self.attention_window)
+            mask = visible(start, length, end, self.attention_window, self.attention_sinks)
             keys, values = self.k_cache.narrow(1, 0, end), self.v_cache.narrow(1, 0, end)
             return capped_attention(q, keys, values, mask, self.soft_cap)
         # With a mask the operator goes over the whole cache.
-        mask = visible(start, length, self.k_cache.shape[1], self.attention_window)
+        every = self.k_cache.shape[1]
+        mask = visible(start, length, every, self.attention_window, self.attention_sinks)
         added = torch.where(mask, 0.0, -torch.inf)
         return torch.ops.llama.custom_sdpa.default(
             q, self.k_cache, self.v_cache, start, added, 0.0, False, None

@@ -12,6 +12,7 @@ from quatrain.checkpoint.files.memory_map import only_read, release_mapped
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.checkpoint.written_tokenizer import write_tokenizer_of
 from quatrain.errors import InputError
+from quatrain.export.attention_sink import with_attention_sink
 from quatrain.export.kernel_assignment import LinearRow, assign_kernels, dequantize_fallbacks
 from quatrain.export.kernel_check import check_program
 from quatrain.export.metadata import metadata_methods
@@ -135,12 +136,13 @@ def context_length(opened: Checkpoint, asked: int | None) -> int:
 def _prepare(
     opened: Checkpoint, options: ExportOptions
 ) -> tuple[Backbone, list[LinearRow], RoundedAgain]:
+    context = context_length(opened, options.max_seq_len)
     backbone = build_backbone(
-        opened.config,
+        with_attention_sink(opened.config, options.attention_sink, context),
         opened.tensors,
         options.scheme,
         group_size=opened.group_size,
-        max_seq_len=context_length(opened, options.max_seq_len),
+        max_seq_len=context,
         embedding_input=options.embedding_input,
         hidden_output=options.hidden_output,
     )

@@ -4,8 +4,10 @@ from typing import Any
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.options import Backend
-from quatrain.export.vulkan.call_length import longest_call
+from quatrain.export.vulkan.call_length import longest_call as longest_vulkan_call
 from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
+from quatrain.export.xnnpack.ring_cache import keeps_rings
+from quatrain.export.xnnpack.ring_cache import longest_call as longest_xnnpack_call
 from quatrain.tokenizer.end_tokens import token_ids
 
 
@@ -17,7 +19,8 @@ def metadata_methods(
     Source: `extension/llm/runner/constants.h` and `llm_runner_helper.cpp` in ExecuTorch.
     """
     config = backbone.config
-    longest = longest_call(config) if backend == "vulkan" else config.max_seq_len
+    on_vulkan = backend == "vulkan"
+    longest = longest_vulkan_call(config) if on_vulkan else longest_xnnpack_call(backbone)
     eos_ids = token_ids(params.get("eos_idx"))
     methods: dict[str, Any] = {
         "get_max_seq_len": longest,
@@ -30,8 +33,10 @@ def metadata_methods(
         "quatrain_embedding_input": backbone.tok_embeddings is None,
         "quatrain_hidden_output": backbone.output is None,
     }
-    if not backbone.rewinds:
+    if not backbone.rewinds or keeps_rings(backbone):
         methods["quatrain_keeps_last_inputs"] = True
+    if config.attention_sinks and config.sliding_window:
+        methods["quatrain_attention_sink"] = [config.attention_sinks, config.sliding_window]
     if any(isinstance(part, Int8KvCacheSdpa) for part in backbone.modules()):
         methods["quatrain_int8_kv_cache"] = True
     if params.get("bos_idx") is not None:

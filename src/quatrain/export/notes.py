@@ -8,6 +8,7 @@ from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone
 from quatrain.export.options import ExportOptions
 from quatrain.export.xnnpack.positive_scales import RoundedAgain
+from quatrain.export.xnnpack.ring_cache import RingPlaces
 from quatrain.int4 import Scheme
 from quatrain.linear import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
@@ -31,6 +32,7 @@ def notes_on(backbone: Backbone, options: ExportOptions, rounded: RoundedAgain) 
     if rounded.rounded:
         notes.append(f"{rounded}.")
     if options.backend == "xnnpack":
+        notes.append(_rings(backbone))
         notes.append(_bfloat16_scales(backbone))
     return [note for note in notes if note]
 
@@ -78,6 +80,20 @@ def _kept_windows(config: BackboneConfig) -> str:
     return (
         f"Of layers with a window or a chunk the last {' and '.join(map(str, sizes))} tokens' keys "
         "are kept: a call goes on where the last one ended, or begins a text at position 0."
+    )
+
+
+def _rings(backbone: Backbone) -> str:
+    rings = {part.window: part for part in backbone.modules() if isinstance(part, RingPlaces)}
+    if not rings:
+        return ""
+    kept = " and ".join(str(rings[window].size) for window in sorted(rings))
+    call = min(places.longest_call for places in rings.values())
+    sinks = f" and the first {each.sinks}" if (each := rings[min(rings)]).sinks else ""
+    return (
+        f"Of layers with a window the last {kept} tokens' keys{sinks} are kept: a call takes up "
+        f"to {call} tokens, and goes on where the last one ended, or begins a text at "
+        "position 0."
     )
 
 

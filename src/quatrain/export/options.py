@@ -26,6 +26,8 @@ class ExportOptions:
             of logits.
         kv_cache: "int8": keys and values kept in int8, a scale and a zero point for each token and
             head, on XNNPACK; None is in what activations are computed in.
+        attention_sink: (sinks, window): each token attends to the first `sinks` positions and the
+            last `window` alone, which is all that is kept of the context; on XNNPACK.
         allow_fallback: Let a linear without a kernel for its stored form run dequantized, in
             floating point; without this such a linear is an error.
         target: From `quatrain.targets.choose_for_target`: adds its limits, and refuses a program
@@ -45,6 +47,7 @@ class ExportOptions:
     embedding_input: bool = False
     hidden_output: bool = False
     kv_cache: KvCache | None = None
+    attention_sink: tuple[int, int] | None = None
     allow_fallback: bool = False
     target: TargetChoice | None = None
     scheme_plan: SchemePlan | None = None
@@ -78,6 +81,8 @@ class ExportOptions:
                 "delegate has no attention over an int8 cache. Leave it out; --activation-dtype "
                 "fp16 halves the cache there."
             )
+        if self.attention_sink is not None:
+            check_attention_sink(self.attention_sink, self.backend)
         if self.backend == "xnnpack" and self.scheme_plan is not None:
             raise InputError(
                 f"{self.scheme_plan.source}: --backend xnnpack has 8da4w kernels alone, so there "
@@ -102,4 +107,19 @@ def check_gpu_backend(target: str, backend: str) -> None:
         raise InputError(
             f"--target {target} is a GPU, for the Vulkan backend, but --backend is {backend}; "
             "leave one of them out"
+        )
+
+
+def check_attention_sink(asked: tuple[int, int], backend: str) -> None:
+    """Raise `InputError` where (sinks, window) is not what a program of `backend` can have."""
+    sinks, window = asked
+    if sinks < 1 or window < 2:
+        raise InputError(
+            f"--attention-sink is {sinks},{window}, expected SINKS,WINDOW of 1 or more and 2 or "
+            "more, such as 4,512"
+        )
+    if backend == "vulkan":
+        raise InputError(
+            "--attention-sink is for --backend xnnpack: of a window a Vulkan program keeps the "
+            "last tokens alone, which move up in one piece, so that none can stay. Leave it out."
         )

@@ -39,6 +39,7 @@ class ExportRequest:
     embedding_input: bool = False
     hidden_output: bool = False
     kv_cache: KvCache | None = None
+    attention_sink: tuple[int, int] | None = None
     allow_fallback: bool = False
 
     def __post_init__(self) -> None:
@@ -77,5 +78,6 @@ class ExportRequest:
             embedding_input=self.embedding_input,
             hidden_output=self.hidden_output,
             kv_cache=self.kv_cache,
+            attention_sink=self.attention_sink,
             allow_fallback=self.allow_fallback,
         )

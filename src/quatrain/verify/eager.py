@@ -8,6 +8,7 @@ from quatrain.backbone.kv_cache import quantize_kv_cache
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.open import open_checkpoint
+from quatrain.export.attention_sink import with_attention_sink
 from quatrain.export.xnnpack.positive_scales import RoundedAgain, make_scales_positive
 from quatrain.int4 import Scheme
 from quatrain.linear.int4 import Int4Linear, compute_as, freeze_weights, without_activation_rounding
@@ -40,7 +41,7 @@ def eager_for_program(
     says which linears of a mixed one have which, and they compute in `arithmetic`.
     What an XNNPACK program rounds, which has no graph, is rounded alike, and told of weights."""
     backbone = build_backbone(
-        checkpoint.config,
+        with_attention_sink(checkpoint.config, info.attention_sink, info.context),
         checkpoint.tensors,
         info.scheme or Scheme.DYNAMIC_INT8,
         group_size=checkpoint.group_size,

@@ -19,12 +19,14 @@ class ProgramInfo:
     `rounding`: the type of activations, "float32" or "float16", or "bfloat16 scales": an XNNPACK
     program computes in float32 and holds the weights' scales in bfloat16. `context`: the tokens
     that the KV cache holds. `int8_kv_cache`: whether it holds them in int8.
+    `attention_sink`: (sinks, window), which is all that it keeps of the context, if that.
     """
 
     scheme: Scheme | None
     rounding: Rounding
     context: int
     int8_kv_cache: bool = False
+    attention_sink: tuple[int, int] | None = None
 
     @property
     def scheme_name(self) -> str:
@@ -42,7 +44,10 @@ def program_info(program: Program) -> ProgramInfo:
         if not stated:
             raise InputError(f"{program.path}: lacks the constant method get_max_context_len")
         in_int8 = "llama.custom_quantized_sdpa.out" in program.calls_outside_delegates()
-        return ProgramInfo(Scheme.DYNAMIC_INT8, "bfloat16 scales", stated, in_int8)
+        sink = program.metadata.get("quatrain_attention_sink")
+        return ProgramInfo(
+            Scheme.DYNAMIC_INT8, "bfloat16 scales", stated, in_int8, sink and (sink[0], sink[1])
+        )
     graph = program.vulkan
     schemes = {INT4_LINEARS[op.kind] for op in graph.operators if op.kind in INT4_LINEARS}
     if not schemes:

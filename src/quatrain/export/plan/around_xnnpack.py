@@ -25,6 +25,7 @@ from quatrain.export.plan.sizes import Key, constants_of_linears, linears_of, up
 from quatrain.export.template import LAYERS
 from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
 from quatrain.export.xnnpack.layer_parts import PartedBlock, WideRope
+from quatrain.export.xnnpack.ring_cache import RingPlaces, RingSdpa
 from quatrain.program.segments import ALIGNMENT
 
 _DELEGATE, _FLOAT_DELEGATE, _BIAS = 912, 576, 160
@@ -38,9 +39,10 @@ _INSTRUCTIONS: dict[type[nn.Module], int] = {
     RMSNorm: 6, LayerNorm: 4, InputScaledNorm: 7, FeedForward: 3, Block: 2, Factor: 1, SoftCap: 3,
     FixedResidual: 2, OwnCacheSdpa: 24, KeptConv: 18,
     Int8KvCacheSdpa: 21,  # 18, of more values than others
-    GatedDeltaNet: 40,
+    GatedDeltaNet: 40, RingSdpa: 2,
 }  # fmt: skip
 _EXPERT, _PICK, _NORMALIZED, _WEIGHED = 5.5, 8, 2, 4  # of a mixture of experts
+_RING_PLACES = 30  # once for all layers of a window
 _VIEWS_AND_ATTENTION, _INTERLEAVED, _HALF_SPLIT, _PARTIAL, _GATE = 5, 32, 14, 8, 2
 _WIDE_PAIRS, _WIDE_HALVES = 7, 2
 
@@ -54,6 +56,7 @@ def xnnpack_bytes(
     partial = backbone.config.use_hf_rope and backbone.config.partial_rotary_factor < 1
     layers = [_instructions(layer, partial) for layer in backbone.layers]
     rest = _USUAL_INSTRUCTIONS + _instructions(backbone, partial) - sum(layers)
+    rest += _RING_PLACES * sum(isinstance(part, RingPlaces) for part in backbone.modules())
     lowered = LAYERS if _is_replicated(backbone) else len(layers)
     values = _VALUES_OF_AN_INSTRUCTION * rest
     values += sum(_values(layer, partial) for layer in backbone.layers[:lowered])

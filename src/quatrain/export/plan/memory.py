@@ -5,6 +5,7 @@ from quatrain.backbone.model import Backbone
 from quatrain.export.options import ExportOptions
 from quatrain.export.plan.sizes import cache_bytes, constants_of_linears, cpu_table_bytes
 from quatrain.export.vulkan.call_length import longest_call
+from quatrain.export.xnnpack.ring_cache import longest_call as longest_xnnpack_call
 
 
 def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tuple[int, int]:
@@ -14,7 +15,7 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
     | | Vulkan, on the GPU | XNNPACK |
     |---|---|---|
     | weights | every constant | the linears', which XNNPACK packs anew; the file stays mapped |
-    | keys and values | the whole context, or the window | the whole context |
+    | keys and values | the whole context, or the window | the whole context, or a ring |
     | activations | what ExecuTorch plans for a layer | the same |
     | attention | two tensors of heads x tokens x context, which it makes | in blocks |
     | masked attention | three of heads x tokens x keys | in blocks |
@@ -27,7 +28,7 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
     itemsize = 2 if options.activation_dtype == "fp16" else 4
     caches = cache_bytes(backbone, itemsize)
     vulkan = options.backend == "vulkan"
-    tokens = longest_call(config) if vulkan else config.max_seq_len
+    tokens = longest_call(config) if vulkan else longest_xnnpack_call(backbone)
     layers = [config.layer(index) for index in range(config.n_layers)]
     head_dim = max(layer.head_dim for layer in layers)
     queries, keys = config.n_heads * head_dim, config.n_kv_heads * head_dim

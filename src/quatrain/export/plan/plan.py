@@ -157,7 +157,7 @@ def _options(
 
 def _backends(request: ExportRequest) -> tuple[Backend, ...]:
     """Those that can do what is asked for."""
-    if request.kv_cache is not None:
+    if request.kv_cache is not None or request.attention_sink is not None:
         return ("xnnpack",)
     vulkan_alone = request.activation_dtype == "fp16" or request.scheme_plan is not None
     return ("vulkan",) if vulkan_alone else get_args(Backend)

@@ -8,6 +8,7 @@ from quatrain.backbone.kv_cache import quantize_kv_cache
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.errors import InputError
+from quatrain.export.attention_sink import with_attention_sink
 from quatrain.export.exporter import context_length
 from quatrain.export.for_target import planned_program
 from quatrain.export.kernel_assignment import assign_kernels, dequantize_fallbacks
@@ -107,7 +108,7 @@ def _backbone(hollow: Checkpoint, options: ExportOptions, context: int) -> Backb
     """As the exporter writes it. Raises `InputError` where a linear has no kernel, or the scheme
     plan does not fit."""
     backbone = build_backbone(
-        hollow.config,
+        with_attention_sink(hollow.config, options.attention_sink, context),
         hollow.tensors,
         options.scheme,
         group_size=hollow.group_size,

@@ -96,6 +96,11 @@ def _attention_problem(config: BackboneConfig, options: ExportOptions, context: 
             "layers have a gated delta rule, which is not yet exported to Vulkan: its delegate has "
             f"no operator for the recurrence; use {_on_the_cpu(options)}."
         )
+    if any(layer.attention_sinks for layer in layers):
+        return (
+            f"attention_sinks is {config.attention_sinks}: of a window a Vulkan program keeps the "
+            f"last tokens alone. Use {_on_the_cpu(options)}."
+        )
     if config.attn_logit_softcapping is not None and any(layer.shares_kv for layer in layers):
         return (
             "num_kv_shared_layers: other layers read the keys of one whose attention has a soft "

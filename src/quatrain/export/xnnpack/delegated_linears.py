@@ -28,6 +28,7 @@ from quatrain.export.executorch_internals import (
 from quatrain.export.xnnpack.copied_delegate import copied_delegate
 from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, constant_key, with_keys
 from quatrain.export.xnnpack.layer_parts import FixedLinear
+from quatrain.export.xnnpack.ring_cache import longest_call
 from quatrain.linear import Int8DynActInt8WeightLinear
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program.edit.constant_source import ConstantSource, Form
@@ -63,7 +64,7 @@ def delegate_linears(backbone: Backbone, by_name: bool = False) -> None:
 
     With `by_name` a delegate holds, in place of each constant, the key of its `ConstantSource`.
     """
-    longest = backbone.config.max_seq_len
+    longest = longest_call(backbone)
     for name, linear in list(backbone.named_modules()):
         if isinstance(linear, Linear):
             # The output layer sees the last token alone: [1, dim].

@@ -37,6 +37,7 @@ from quatrain.export.xnnpack.layer_parts import (
     PartedBlock,
     QueriesKeysValues,
 )
+from quatrain.export.xnnpack.ring_cache import longest_call
 from quatrain.int4 import Scheme
 from quatrain.quiet import quiet
 
@@ -86,9 +87,10 @@ def delegate_layers(backbone: Backbone, by_name: bool = False) -> None:
     """Replace, in place, each `PartedBlock` of `backbone`; `by_name` as `delegate_linears` has
     it."""
     lowered: dict[str, _Template] = {}
+    longest = longest_call(backbone)
     for index, block in enumerate(backbone.layers):
         if isinstance(block, PartedBlock):
-            parts = _parts_of(block, backbone.config.max_seq_len)
+            parts = _parts_of(block, longest)
             delegates = [
                 _delegated(part, examples, lowered, f"layers.{index}" if by_name else None)
                 for part, examples in parts

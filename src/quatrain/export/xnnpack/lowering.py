@@ -15,6 +15,7 @@ from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
 from quatrain.export.xnnpack.delegated_linears import delegate_linears
 from quatrain.export.xnnpack.delegated_parts import delegate_layers
 from quatrain.export.xnnpack.embedding import to_cpu_embedding
+from quatrain.export.xnnpack.ring_cache import longest_call
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.shared_tables import share_tables
 from quatrain.quiet import quiet
@@ -71,7 +72,7 @@ def write_lowered(
 ) -> None:
     """Trace, lower and write `backbone`, whose linears are delegates already."""
     with stages("trace"):
-        program = trace(backbone, backbone.config.max_seq_len)
+        program = trace(backbone, longest_call(backbone))
     with stages("lower the rest"), quiet():
         edge = to_edge(program, constant_methods=metadata, compile_config=edge_config())
         manager = edge.to_executorch(config)

@@ -13,7 +13,15 @@ from quatrain.export.kept_conv import KeptConv
 from quatrain.export.xnnpack.gated_delta_rule import FusedDeltaRule
 from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
 from quatrain.export.xnnpack.layer_parts import part_layers
+from quatrain.export.xnnpack.ring_cache import (
+    RingPlaces,
+    RingSdpa,
+    longest_call_of,
+    ring_window,
+)
 from quatrain.linear.adapted import to_fast_hadamard
+
+Rings = dict[tuple[int, int], RingPlaces]  # by their window and sinks
 
 
 def to_cpu_operators(backbone: Backbone) -> None:
@@ -26,10 +34,11 @@ def to_cpu_operators(backbone: Backbone) -> None:
     to_fast_hadamard(backbone)
     skip_experts(backbone)
     context = backbone.config.max_seq_len
+    rings: Rings = {}
     for parent in list(backbone.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, CachedAttention):
-                setattr(parent, name, _cpu_attention(child))
+                setattr(parent, name, _cpu_attention(child, rings))
             elif isinstance(child, GatedResidual):
                 setattr(parent, name, FixedResidual(child))
             elif isinstance(child, CausalConv):
@@ -39,9 +48,13 @@ def to_cpu_operators(backbone: Backbone) -> None:
     part_layers(backbone)
 
 
-def _cpu_attention(attend: CachedAttention) -> nn.Module:
+def _cpu_attention(attend: CachedAttention, rings: Rings) -> nn.Module:
     if attend.rounds_to_int8:
         return Int8KvCacheSdpa(attend)
+    window = ring_window(attend)
+    if window is not None:
+        key = window, attend.attention_sinks
+        return RingSdpa(attend, rings.setdefault(key, RingPlaces(*key, longest_call_of(window))))
     plain = attend.attention_window is None and attend.soft_cap is None and not attend.shares_kv
     return SdpaWithKvCache(attend) if plain else OwnCacheSdpa(attend)
 
