@@ -48,8 +48,10 @@ class DeltaRule(nn.Module):
         gates = log_decay.unsqueeze(-1), strength.unsqueeze(-1)
         inputs = [_by_head(each).float() for each in (q, k, v, *gates)]
         read = []
-        for parts in zip(*(each.split(CHUNK, dim=1) for each in inputs), strict=True):
-            part, state = delta_rule(*parts, state, call_masks(parts[0].shape[1]))
+        chunks = zip(*(each.split(CHUNK, dim=1) for each in inputs), strict=True)
+        for queries, keys, values, decays, strengths in chunks:
+            masks = call_masks(queries.shape[1])
+            part, state = delta_rule(queries, keys, values, decays, strengths, state, masks)
             read.append(part)
         self.recurrent_state = state.detach().unflatten(0, (texts, heads))
         by_head = torch.cat(read, dim=1).to(v.dtype).unflatten(0, (texts, heads))

@@ -76,8 +76,9 @@ def _call_of(program: Program) -> Instruction | None:
     if kinds[:2] != ["kernel", "delegate"] or kinds.count("delegate") != 1:
         return None
     first, delegate = program.instructions[:2]
-    of_constant = first.target == _OPERATOR and len(first.args) >= 7
-    return first if of_constant and first.args[6] in delegate.args else None
+    arguments = list(first.args)
+    of_constant = first.target == _OPERATOR and len(arguments) >= 7
+    return first if of_constant and arguments[6] in delegate.args else None
 
 
 def _plan(program: Program) -> Any:

@@ -151,7 +151,7 @@ def _read_output_by_rows(rounded: LayerByLayer, checkpoint: Checkpoint) -> None:
     tensors, config = checkpoint.tensors, checkpoint.config
     values, scales = (tensors.stored.get(f"output.{part}") for part in ("weight", "scales"))
     if values is not None and scales is not None and not config.output_prune_map:
-        rounded.ends.output = _OutputByRows(values.load(), scales.load())
+        rounded.ends.add_module("output", _OutputByRows(values.load(), scales.load()))
 
 
 def _tables_once(checkpoint: Checkpoint) -> LazyTensors:

@@ -35,8 +35,11 @@ def convolutions(fields: Fields, source: str) -> Params:
 def stated_layer_types(fields: Fields, source: str) -> list[str]:
     """`layer_types`. Raises `InputError` where it is not one of two kinds for each layer."""
     layers, kinds = layer_count(fields, source), fields.get("layer_types")
-    listed = isinstance(kinds, list) and len(kinds) == layers
-    if not listed or any(kind not in (FULL, _CONV) for kind in kinds):
+    if (
+        not isinstance(kinds, list)
+        or len(kinds) != layers
+        or any(kind not in (FULL, _CONV) for kind in kinds)
+    ):
         raise refusal(fields, "layer_types", f"{layers} of '{FULL}' and '{_CONV}'", source)
     return kinds
 

@@ -175,8 +175,8 @@ def _bits(settings: Settings, name: str, source: str) -> int:
                 return group["weights"]["num_bits"]
             if not target.startswith("re:"):
                 of_classes.setdefault(target, group["weights"]["num_bits"])
-    others = [*of_classes.values(), groups[0]["weights"]["num_bits"]]
-    return of_classes.get(own_class, others[0])
+    others: list[int] = [*of_classes.values(), groups[0]["weights"]["num_bits"]]
+    return of_classes[own_class] if own_class in of_classes else others[0]
 
 
 def _matches(pattern: str, name: str, source: str) -> bool:

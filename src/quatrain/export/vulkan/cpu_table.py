@@ -8,6 +8,7 @@ mapped, and a phone holds the pages that were read.
 import torch
 from torch import nn
 
+from quatrain.linear.embedding import QuantizedGroupEmbedding
 from quatrain.linear.packing import pack_int4
 
 
@@ -18,7 +19,7 @@ class CpuTable(nn.Module):
     weight: torch.Tensor
     scales: torch.Tensor
 
-    def __init__(self, table: nn.Module) -> None:
+    def __init__(self, table: QuantizedGroupEmbedding) -> None:
         super().__init__()
         self.register_buffer("weight", table.weight)
         self.register_buffer("scales", table.scales)

@@ -13,6 +13,7 @@ from quatrain.export.attention_operators import OwnCacheSdpa, SdpaWithKvCache
 from quatrain.export.kept_conv import KeptConv
 from quatrain.export.vulkan.cpu_table import CpuTable
 from quatrain.export.vulkan.masked_attention import MaskedSdpa, PositionMask, Window, masks_for
+from quatrain.linear.embedding import QuantizedGroupEmbedding
 
 
 class VulkanRMSNorm(nn.Module):
@@ -73,7 +74,9 @@ def to_vulkan_operators(backbone: Backbone) -> None:
             if replacement is not None:
                 setattr(parent, name, replacement)
     if backbone.per_layer is not None:
-        backbone.per_layer.embeddings = CpuTable(backbone.per_layer.embeddings)
+        table = backbone.per_layer.embeddings
+        assert isinstance(table, QuantizedGroupEmbedding)
+        backbone.per_layer.embeddings = CpuTable(table)
 
 
 def _masks(backbone: Backbone) -> dict[Window, PositionMask]:
