@@ -1,11 +1,9 @@
-"""Models with an embedding for each layer (Gemma 4): what is exported and refused."""
-
-from dataclasses import replace
+"""Models with an embedding for each layer (Gemma 3n and 4): what is exported and refused."""
 
 import pytest
 import torch
 from tests.support.devices import DEVICES_OF
-from tests.support.families import GEMMA4
+from tests.support.families import GEMMA3N, GEMMA4
 from tests.support.peers import (
     TOLERANCE,
     exact_logits,
@@ -22,8 +20,6 @@ from quatrain.backbone.layer_by_layer import LayerByLayer
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
-from quatrain.export.plan.programs import programs_of
-from quatrain.export.streams import refuse_streams
 from quatrain.int4 import Scheme
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.retarget import retarget
@@ -37,6 +33,11 @@ FIELDS = GEMMA4 | {
     "num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2,
     "num_kv_shared_layers": 2, "use_double_wide_mlp": True, "num_key_value_heads": 4,
     "intermediate_size": 64, "hidden_size_per_layer_input": 64,
+}  # fmt: skip
+STREAMS = GEMMA3N | {
+    "num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "num_key_value_heads": 4, "intermediate_size": 64, "hidden_size_per_layer_input": 64,
+    "laurel_rank": 64, "activation_sparsity_pattern": [0.95, 0.0, 0.0, 0.0],
 }  # fmt: skip
 CALLS = ((0, 13), (13, 14), (14, 20))
 
@@ -121,14 +122,16 @@ def test_xnnpack_equals_eager(checkpoint, tmp_path):
     _assert_equals_eager(load_runner(tmp_path / "m.pte", "executorch"), eager)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("backend", ["vulkan", "xnnpack"])
-def test_several_streams_are_refused(backend, checkpoint):
-    opened = open_checkpoint(checkpoint)
-    streams = replace(opened, config=replace(opened.config, altup_num_inputs=4))
-    with pytest.raises(InputError, match=r"altup_num_inputs 4.*quatrain evaluate"):
-        refuse_streams(streams)
-    (plan,) = programs_of(streams, [ExportOptions(backend=backend)])
-    assert plan.refused and "altup_num_inputs" in plan.refused
+def test_programs_of_several_streams(backend, tmp_path):
+    saved(random_model("Gemma3n", **STREAMS), tmp_path / "model")
+    quantize_model(tmp_path / "model", tmp_path / "int4", method="rtn")
+    options = ExportOptions(Scheme.WEIGHT_ONLY, backend, allow_fallback=backend == "xnnpack")
+    report = export_checkpoint(tmp_path / "int4", tmp_path / "m.pte", options)
+    eager = load_eager(tmp_path / "int4", Scheme.WEIGHT_ONLY, ARITHMETIC_OF[backend])
+    for device in DEVICES_OF[backend]:
+        _assert_equals_eager(load_runner(report.output, device), eager)
 
 
 def _assert_equals_eager(runner, eager):

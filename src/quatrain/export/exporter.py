@@ -19,7 +19,6 @@ from quatrain.export.metadata import metadata_methods
 from quatrain.export.notes import notes_on, notes_on_tokenizer
 from quatrain.export.options import DEFAULT_MAX_SEQ_LEN, ExportOptions
 from quatrain.export.report import ExportReport
-from quatrain.export.streams import refuse_streams
 from quatrain.export.vulkan.call_length import check_call_length
 from quatrain.export.vulkan.limits import check_limits
 from quatrain.export.vulkan.mixed_schemes import make_weight_only, planned_rows
@@ -66,7 +65,6 @@ def export_checkpoint(
     output, options, stages = Path(output), options or ExportOptions(), stages or Stages()
     with stages("open the checkpoint"), only_read():
         opened = open_checkpoint(checkpoint, params)
-    refuse_streams(opened)
     if options.backend == "vulkan":
         check_limits(opened, options, context_length(opened, options.max_seq_len))
     opened.check_values(stages)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from quatrain.backbone.alt_up import AltUp
 from quatrain.errors import QuatrainError
 from quatrain.export.kernel_assignment import LinearRow
 from quatrain.export.options import ExportOptions
@@ -14,6 +15,7 @@ from quatrain.linear.int4 import Int4Linear
 from quatrain.linear.packing import pack_int4_for_vulkan
 from quatrain.program import Program, open_program
 from quatrain.program.inspect.linears import Linear, find_linears
+from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.program.row_lookup import work_beside_delegate
 
 
@@ -50,7 +52,7 @@ def located_linears(
 
     Raises `QuatrainError` where one is in another kernel or not there, or one is left over.
     """
-    linears = find_linears(program.vulkan)
+    linears = _of_weights(find_linears(program.vulkan), len(rows))
     named = {linear.name: linear for linear in linears}
     if len(named) == len(linears) == len(rows) and all(
         row.name in named and _is_kernel_of(named[row.name], row) for row in rows
@@ -74,6 +76,21 @@ def located_linears(
         extra = sorted(linear.name for linear in linears)
         raise QuatrainError(f"the program has linears that the backbone has not: {extra}")
     return found
+
+
+def _of_weights(linears: list[Linear], count: int) -> list[Linear]:
+    """`linears`; where there are more than `count`, of those in floating point that have the same
+    weights the first: what is computed twice, as the router of alternating updates is."""
+    if len(linears) <= count:
+        return linears
+    first: dict[str | None, Linear] = {}
+    for linear in linears:
+        first.setdefault(linear.weights_key, linear)
+    return [
+        linear
+        for linear in linears
+        if linear.kernel in INT4_LINEARS or first[linear.weights_key] is linear
+    ]
 
 
 def _is_kernel_of(linear: Linear, row: LinearRow) -> bool:
@@ -109,14 +126,16 @@ def _check_xnnpack(program: Program, rows: list[LinearRow], backbone: nn.Module)
             "weights and scales of each in an XnnpackBackend delegate"
         )
     capped = any(getattr(part, "soft_cap", None) is not None for part in backbone.modules())
-    # Attention with a soft cap has no operator of its own, so that its products stand there.
-    of_attention = ("aten::bmm.out", "aten.bmm.out") if capped else ()
+    streams = any(isinstance(part, AltUp) for part in backbone.modules())
+    # Attention with a soft cap and the prediction of streams have no operator of their own, so that
+    # their products stand there.
+    of_activations = ("aten::bmm.out", "aten.bmm.out") if capped or streams else ()
     products = [
         step.target
         for step in program.methods["forward"].instructions
         if step.kind == "kernel"
         and "mm." in str(step.target).split("::")[-1]
-        and step.target not in of_attention
+        and step.target not in of_activations
     ]
     if products:
         raise QuatrainError(f"matrix products were left outside the delegates: {products}")

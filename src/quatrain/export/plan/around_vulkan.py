@@ -36,7 +36,7 @@ _LAYER_NORM, _CONV = 300, 3_100
 _PER_LAYER, _PER_LAYER_BRANCH = 2_700, 533  # of embeddings for each layer: for all, and a layer's
 _ROUTED, _EXPERT, _PICK = 270, 464, 1_280  # of a mixture: scores; what an expert and a pick add
 # Linears that read what another one reads.
-_SHARED_INPUT = ("wk", "wv", "og", "w3", "C_proj", "x_proj")
+_SHARED_INPUT = ("wk", "wv", "og", "w3", "C_proj", "x_proj", "laurel.left")
 
 # Of the file's root.
 _ROOT, _NAMED_CONSTANT, _METHOD, _USUAL_METHODS = 3_466, 116, 277, 9

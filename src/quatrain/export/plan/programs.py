@@ -19,7 +19,6 @@ from quatrain.export.plan.around_vulkan import vulkan_bytes
 from quatrain.export.plan.around_xnnpack import xnnpack_bytes
 from quatrain.export.plan.memory import memory_of
 from quatrain.export.plan.sizes import constants_of
-from quatrain.export.streams import refuse_streams
 from quatrain.export.vulkan.limits import check_limits
 from quatrain.export.vulkan.mixed_schemes import planned_rows
 from quatrain.export.vulkan.operator_modules import to_vulkan_operators
@@ -84,7 +83,6 @@ def _program(hollow: Checkpoint, options: ExportOptions) -> ProgramPlan:
     scheme = "mixed" if mixed else str(options.scheme)
     kind = options.backend, scheme, options.activation_dtype, context
     try:
-        refuse_streams(hollow)
         if options.backend == "vulkan":
             check_limits(hollow, options, context)
         if options.target is not None:
