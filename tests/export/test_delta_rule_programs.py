@@ -1,8 +1,8 @@
 """Programs with gated delta rules: text after text, in pieces and steps."""
 
 import pytest
-from tests.export.test_short_conv_programs import assert_calls_follow, assert_texts_agree
 from tests.support.devices import DEVICES_OF
+from tests.support.kept_state import assert_calls_follow, assert_texts_agree
 from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
 

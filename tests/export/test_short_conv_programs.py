@@ -1,13 +1,12 @@
 """Programs with gated short convolutions: text after text, in pieces and steps."""
 
 import pytest
-import torch
 from tests.support.devices import DEVICES_OF
-from tests.support.peers import random_model, random_tokens, saved
+from tests.support.kept_state import assert_calls_follow, assert_texts_agree
+from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
 
 from quatrain.arithmetic import ARITHMETIC_OF
-from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.retarget import retarget
@@ -15,13 +14,9 @@ from quatrain.program.edit.slim import slim
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.inspect.sizes import cache_values
 from quatrain.quantize.pipeline import quantize_model
-from quatrain.runtime.kept_context import KeptContext
 from quatrain.runtime.load import load_runner
 from quatrain.verify.eager import load_eager
 from quatrain.verify.layerwise import compare_layerwise
-
-# Shorter than what is kept, as long, longer; steps from the first on.
-TEXTS = ([7, 1, 1, 2, 9], [20], [1] * 6, [1, 2, 1, 5])
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +36,6 @@ def checkpoint(tmp_path_factory):
 def on_vulkan(checkpoint, tmp_path_factory):
     """The report of an export in 8da4w."""
     return export_checkpoint(checkpoint, tmp_path_factory.mktemp("vulkan") / "m.pte")
-
-
-def assert_texts_agree(path, eager, devices, bound=1e-5):
-    """No reset between texts: a program has none."""
-    tokens = random_tokens(20)
-    for device in devices:
-        runner = load_runner(path, device)
-        for lengths in TEXTS:
-            at = 0
-            for length in lengths:
-                call = tokens[:, at : at + length], torch.tensor([at])
-                found, expected = (each.forward(*call).reshape(-1) for each in (runner, eager))
-                assert (found - expected).abs().max() <= bound * expected.abs().max(), (lengths, at)
-                at += length
 
 
 def test_one_vulkan_delegate_equals_eager(checkpoint, on_vulkan, tmp_path):
@@ -90,17 +71,6 @@ def test_xnnpack_equals_eager(checkpoint, tmp_path):
 
 def test_calls_of_a_vulkan_program_follow_on_each_other(on_vulkan):
     assert_calls_follow(load_runner(on_vulkan.output, "reference"))
-
-
-def assert_calls_follow(runner):
-    """What a kept context would go back to is gone: it computes the text anew."""
-    kept, text = KeptContext(runner), random_tokens(12)
-    kept.forward(text, torch.tensor([0]))
-    with pytest.raises(InputError, match="position 12 or begins a text at position 0"):
-        runner.forward(text[:, 5:], torch.tensor([5]))
-    kept.reset()
-    kept.forward(torch.cat([text[:, :9], text[:, :1]], 1), torch.tensor([0]))
-    assert kept.computed == 10
 
 
 def test_the_eager_backbone_says_that_it_cannot_go_back(checkpoint):

@@ -19,7 +19,8 @@ def test_smollm2_is_as_planned(name, smollm2):
     if options.backend == "xnnpack":
         linears = sum(len(program.named_bytes(key)) for key in program.named_data)
         buffers = sum(program.root.execution_plan[0].non_const_buffer_sizes)
-        assert planned.bytes.memory == pytest.approx(linears + buffers, rel=1e-3)
+        within = 3 * 512 * 1536 * 4  # what XNNPACK itself holds between a feed-forward's operators
+        assert linears + buffers < planned.bytes.memory < linears + buffers + within
     else:
         heads, context = 9, 512
         attention = 2 * heads * context * context * 4

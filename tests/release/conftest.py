@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.made_once import made_once
+from tests.support.release_speed import as_fast_each_time
 from tests.support.tiny_models import float_tensors, write_meta
 from tests.support.tiny_programs import shared_tiny, shared_tiny_xnnpack
 
@@ -46,16 +47,6 @@ def ready_made(shared: Path) -> Callable[..., dict]:
         return said | {"kernels": {}, "notes": []}
 
     return copy
-
-
-def as_fast_each_time(folder: Path, program: Path, text: str) -> dict:
-    """In place of `speed`: what differs from run to run stands still, to compare the bytes."""
-    if b"VulkanBackend" in program.read_bytes():
-        return {"not_measured": "no GPU is at hand here"}
-    return {
-        "not_measured": None, "machine": "a machine, 2 cores", "runtime": "executorch",
-        "prompt_tokens": 20, "new_tokens": 32, "prompt": 118.0, "decode": 24.5,
-    }  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

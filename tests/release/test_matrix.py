@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.release.conftest import as_fast_each_time
 from tests.support.made_once import made_once
+from tests.support.release_speed import as_fast_each_time
 from tests.support.tiny_models import write_meta
 from typer.testing import CliRunner, Result
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.release.conftest import as_fast_each_time
+from tests.support.release_speed import as_fast_each_time
 from tests.support.thorough import thorough
 from tests.support.tiny_models import write_meta
 from typer.testing import CliRunner, Result

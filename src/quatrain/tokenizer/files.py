@@ -49,6 +49,7 @@ _CLASSES: dict[str, str] = {
     **dict.fromkeys(("cohere", "cohere2", "aya_vision"), "CohereTokenizer"),
     "idefics2": "LlamaTokenizer",
     "olmoe": "GPTNeoXTokenizer",
+    **dict.fromkeys(("qwen3_5", "qwen3_5_text"), "Qwen3_5Tokenizer"),
     **dict.fromkeys(_GENERIC, "TokenizersBackend"),
 }
 _ALWAYS = ("qwen2", *_GENERIC)

@@ -8,7 +8,7 @@ import torch
 
 from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
 from quatrain.checkpoint.families.gemma import ACTIVATIONS
-from quatrain.checkpoint.families.gemma4 import GEMMA4, shared_layers
+from quatrain.checkpoint.families.gemma4 import NAMES, shared_layers, unused_keys
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
@@ -139,11 +139,7 @@ GEMMA3N = Family(
         params=_params,
         rope=_rope,
         names={
-            **{
-                theirs: ours
-                for theirs, ours in GEMMA4.hugging_face.names.items()
-                if theirs != "layer_scalar"
-            },
+            **NAMES,
             "altup.modality_router": "alt_up.router",
             "altup.router_norm": "alt_up.router_norm",
             "altup.prediction_coefs": "alt_up.predict",
@@ -162,7 +158,7 @@ GEMMA3N = Family(
             },
         },
         tensors=_tensors,
-        unused=GEMMA4.hugging_face.unused,
+        unused=unused_keys,
         activations=ACTIVATIONS,
         tied=True,
     )

@@ -133,7 +133,7 @@ def shared_layers(fields: Fields, source: str) -> int:
     return integer(fields, "num_kv_shared_layers", source, least=0)
 
 
-def _unused(stored: LazyTensors, fields: Fields, source: str) -> set[str]:
+def unused_keys(stored: LazyTensors, fields: Fields, source: str) -> set[str]:
     """The keys and values of layers that read others': transformers drops them, too."""
     first = layer_count(fields, source) - shared_layers(fields, source)
     own = {name: _OWN_KEYS.fullmatch(name) for name in stored}
@@ -146,26 +146,28 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
     )
 
 
+# Those of Gemma 3n too.
+NAMES = {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffn_norm",
+    "per_layer_input_gate": "per_layer.gate",
+    "per_layer_projection": "per_layer.projection",
+    "post_per_layer_input_norm": "per_layer.norm",
+    "model.embed_tokens_per_layer": "per_layer.embeddings",
+    "model.per_layer_model_projection": "per_layer.projection",
+    "model.per_layer_projection_norm": "per_layer.norm",
+}
+
 GEMMA4 = Family(
     hugging_face=HuggingFaceReading(
         model_type="gemma4_text",
         defaults=_DEFAULTS,
         params=_params,
         rope=_rope,
-        names={
-            "post_attention_layernorm": "post_attention_norm",
-            "pre_feedforward_layernorm": "ffn_norm",
-            "post_feedforward_layernorm": "post_ffn_norm",
-            "per_layer_input_gate": "per_layer.gate",
-            "per_layer_projection": "per_layer.projection",
-            "post_per_layer_input_norm": "per_layer.norm",
-            "layer_scalar": "layer_scalar",
-            "model.embed_tokens_per_layer": "per_layer.embeddings",
-            "model.per_layer_model_projection": "per_layer.projection",
-            "model.per_layer_projection_norm": "per_layer.norm",
-        },
+        names=NAMES | {"layer_scalar": "layer_scalar"},
         tensors=_tensors,
-        unused=_unused,
+        unused=unused_keys,
         activations=ACTIVATIONS,
         tied=True,
     )

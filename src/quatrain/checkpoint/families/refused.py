@@ -50,7 +50,6 @@ _ARCHITECTURES = {
     "gpt-oss": "gpt_oss",
     "hunyuan-moe": "hunyuan_v1_moe",
     "qwen2moe": "qwen2_moe",
-    "qwen35": "qwen3_5",
     "qwen3next": "qwen3_next",
     "qwen3vlmoe": "qwen3_vl_moe",
 }

@@ -16,7 +16,7 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
     |---|---|---|
     | weights | every constant | the linears', which XNNPACK packs anew; the file stays mapped |
     | keys and values | the whole context, or the window | the whole context, or a ring |
-    | activations | what ExecuTorch plans for a layer | the same |
+    | activations | what ExecuTorch plans for a layer | as much, part of it in XNNPACK's workspace |
     | attention | two tensors of heads x tokens x context, which it makes | in blocks |
     | masked attention | three of heads x tokens x keys | in blocks |
 

@@ -1,0 +1,37 @@
+"""Programs whose state no call can go back in: text after text, in pieces and steps."""
+
+import pytest
+import torch
+from tests.support.peers import random_tokens
+
+from quatrain.errors import InputError
+from quatrain.runtime.kept_context import KeptContext
+from quatrain.runtime.load import load_runner
+
+# Shorter than what is kept, as long, longer; steps from the first on.
+TEXTS = ([7, 1, 1, 2, 9], [20], [1] * 6, [1, 2, 1, 5])
+
+
+def assert_texts_agree(path, eager, devices, bound=1e-5):
+    """No reset between texts: a program has none."""
+    tokens = random_tokens(20)
+    for device in devices:
+        runner = load_runner(path, device)
+        for lengths in TEXTS:
+            at = 0
+            for length in lengths:
+                call = tokens[:, at : at + length], torch.tensor([at])
+                found, expected = (each.forward(*call).reshape(-1) for each in (runner, eager))
+                assert (found - expected).abs().max() <= bound * expected.abs().max(), (lengths, at)
+                at += length
+
+
+def assert_calls_follow(runner):
+    """What a kept context would go back to is gone: it computes the text anew."""
+    kept, text = KeptContext(runner), random_tokens(12)
+    kept.forward(text, torch.tensor([0]))
+    with pytest.raises(InputError, match="position 12 or begins a text at position 0"):
+        runner.forward(text[:, 5:], torch.tensor([5]))
+    kept.reset()
+    kept.forward(torch.cat([text[:, :9], text[:, :1]], 1), torch.tensor([0]))
+    assert kept.computed == 10
