@@ -52,7 +52,7 @@ _CLASSES: dict[str, str] = {
     **dict.fromkeys(("qwen3_5", "qwen3_5_text"), "Qwen3_5Tokenizer"),
     **dict.fromkeys(_GENERIC, "TokenizersBackend"),
 }
-_ALWAYS = ("qwen2", *_GENERIC)
+_ALWAYS = ("qwen2", "qwen3_5", *_GENERIC)
 
 
 def sibling(tokenizer: Path, name: str) -> Path:
