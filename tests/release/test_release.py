@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 from tests.support.release_speed import as_fast_each_time
 from tests.support.thorough import thorough
 from tests.support.tiny_models import write_meta
@@ -24,6 +25,7 @@ from quatrain.commands.release import release as release_verb
 from quatrain.errors import InputError, Interrupted
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.release import speed, tasks
+from quatrain.release.quality import measure_quality
 from quatrain.release.release import Release, make_release
 from quatrain.release.spec import merged_spec
 from quatrain.release.store import held_alone
@@ -99,6 +101,23 @@ def test_the_quality_is_what_evaluate_says(tiny_release: Path) -> None:
             assert row["ratio_error"] == pytest.approx(one.perplexity_ratio_error, rel=1e-4)
             # evaluate counts the last token, which has no successor, too.
             assert row["kl"] == pytest.approx(one.against_first.kl, rel=0.1)
+
+
+def test_the_quality_begins_each_chunk_as_a_text(tiny_release: Path, tmp_path: Path) -> None:
+    """As evaluate does, of a text longer than the context of 64."""
+    (program,) = [one for one in _report(tiny_release)["files"] if one["backend"] == "vulkan"]
+    shutil.copy(tiny_release / "out" / program["file"], tmp_path / "model.pte")
+    words = tokenizers.Tokenizer.from_file(str(tiny_release / "out" / "tokenizer.json"))
+    words.post_processor = tokenizers.processors.TemplateProcessing(
+        single="w1 $A", special_tokens=[("w1", 1)]
+    )
+    words.save(str(tmp_path / "model.tokenizer.json"))
+    text = " ".join(f"w{(7 * i) % 96}" for i in range(150))
+    found = measure_quality(tmp_path / "model.pte", None, text, 150, [None], [])["rows"]
+    (wanted,) = evaluate_models([tmp_path / "model.pte"], text, 150, "reference")
+    assert wanted.predicted == 149
+    assert found[0]["tokens"] == wanted.predicted
+    assert found[0]["perplexity"] == pytest.approx(wanted.perplexity, rel=1e-5)
 
 
 def test_the_text_shown_has_the_divergence_that_is_averaged(tiny_release: Path) -> None:

@@ -23,6 +23,7 @@ from quatrain.verify.evaluated_models import (
     open_evaluated_float_model,
     open_evaluated_model,
 )
+from quatrain.verify.measure import cut_text
 from quatrain.verify.side_by_side import SideBySide
 from quatrain.verify.windows import window_logits
 
@@ -93,10 +94,7 @@ def measure_quality(
         )
     length = min(_LENGTH, first.context, *(() if exact is None else (exact.context,)))
     ids = words.encode(text)[:tokens]
-    chunks = [ids[at : at + length] for at in range(0, len(ids), length)]
-    chunks = [chunk for chunk in chunks if len(chunk) > 1]
-    if not chunks:
-        raise InputError("the text to measure on has fewer than two tokens; give a longer --text")
+    chunks = [chunk.ids for chunk in cut_text(words, ids, length, None).chunks]
     with _Reference(exact, chunks, answered) as truth:
         found = [
             _measured(runner, window, truth, chunks, name, regime)
