@@ -23,6 +23,7 @@ from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.int4 import Scheme
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.retarget import retarget
+from quatrain.program.row_lookup import row_lookup
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.load import load_runner
 from quatrain.targets.triggers import work_outside_delegate
@@ -105,6 +106,23 @@ def test_a_token_without_a_row_is_refused(on_vulkan):
     for device in DEVICES_OF["vulkan"]:
         with pytest.raises(InputError, match="token 96 "):
             load_runner(on_vulkan.output, device).forward(torch.tensor([[96]]), torch.tensor([0]))
+
+
+@pytest.mark.parametrize(
+    ("argument", "field", "value", "message"),
+    [
+        (3, "int_val", 0, "integers from 0 to 7"),
+        (4, "int_val", 15, "integers from -8 to 15"),
+        (1, "scalar_type", 5, "ScalarType 5, expected float32"),
+    ],
+)
+def test_a_lookup_of_another_kind_is_refused(argument, field, value, message, on_vulkan):
+    """It would be read as what it is not."""
+    program = open_program(on_vulkan.output)
+    (plan,) = [plan for plan in program.root.execution_plan if plan.delegates]
+    setattr(plan.values[program.instructions[0].args[argument]].val, field, value)
+    with pytest.raises(InputError, match=message):
+        row_lookup(program)
 
 
 def test_embeddings_as_its_input_are_refused(checkpoint):

@@ -83,13 +83,13 @@ def read_metadata(methods: dict[str, Method]) -> dict[str, Any]:
     metadata = {}
     for method in methods.values():
         if not method.inputs and not method.instructions and method.outputs:
-            values = [_plain(output) for output in method.outputs]
+            values = [plain(output) for output in method.outputs]
             metadata[method.name] = values[0] if len(values) == 1 else values
     return metadata
 
 
-def _plain(value: Record | None) -> Any:
-    """A constant method's value as Python has it; a tensor stays its record."""
+def plain(value: Record | None) -> Any:
+    """A value as Python has it; a tensor stays its record."""
     names = {"Int": "int_val", "Bool": "bool_val", "Double": "double_val", "String": "string_val"}
     if value is None or value.table == "Null":
         return None

@@ -11,25 +11,35 @@ import numpy as np
 
 from quatrain.errors import InputError
 from quatrain.program.container import Program
-from quatrain.program.methods import Instruction
+from quatrain.program.methods import Instruction, plain
 
 _OPERATOR = "quantized_decomposed.embedding_4bit.out"
-_FLOAT = 6  # ScalarType of ExecuTorch
+_RANGE = (-8, 7)  # of the integers
+_KINDS = {0: np.dtype(np.uint8), 6: np.dtype(np.float32)}  # by ExecuTorch's ScalarType
+_BYTE, _FLOAT = _KINDS
 
 
 class RowLookup:
     """The operator `quantized_decomposed::embedding_4bit` ahead of the delegate of `program`.
 
     Its table is uint8 [rows, width / 2], a row's even columns + 8 in the high halves; its scales
-    float32 [rows, groups]. Raises `InputError` where they are not whole.
+    float32 [rows, groups]. Raises `InputError` where they are not whole, and where the operator is
+    given zero points, or integers of another range.
     """
 
     def __init__(self, program: Program, call: Instruction) -> None:
         self._path = program.path
         values = _values(program)
-        packed, scales, _, _, _, tokens, out, *_ = call.args
-        self._packed = _constant(program, values[packed], np.dtype(np.uint8))
-        self._scales = _constant(program, values[scales], np.dtype(np.float32))
+        packed, scales, zero_points, least, most, tokens, out, *_ = call.args
+        stated = tuple(plain(values[each]) for each in (zero_points, least, most))
+        if stated != (None, *_RANGE):
+            raise InputError(
+                f"{self._path}: looks up rows with zero points, or of integers from {stated[1]} to "
+                f"{stated[2]}; expected none, and {_RANGE[0]} to {_RANGE[1]}. It runs on "
+                "ExecuTorch's own runtime, and not here"
+            )
+        self._packed = _constant(program, values[packed], _BYTE)
+        self._scales = _constant(program, values[scales], _FLOAT)
         self._scales = self._scales.reshape(len(self._packed), -1)
         (delegate,) = [each for each in program.instructions if each.kind == "delegate"]
         given = list(delegate.args[: len(program.vulkan.inputs)])
@@ -40,9 +50,10 @@ class RowLookup:
 
     def rows(self, tokens: np.ndarray) -> np.ndarray:
         """float32 [..., width] of tokens int64 [...]. Raises `InputError` where one has no row."""
-        if tokens.min() < 0 or tokens.max() >= len(self._packed):
+        outside = tokens[(tokens < 0) | (tokens >= len(self._packed))]
+        if outside.size:
             raise InputError(
-                f"token {int(tokens.max())} is outside the table of {self._path}, which has "
+                f"token {int(outside[0])} is outside the table of {self._path}, which has "
                 f"{len(self._packed)} rows; is the tokenizer another model's?"
             )
         packed, scales = self._packed[tokens], self._scales[tokens]
@@ -89,12 +100,18 @@ def _values(program: Program) -> list[Any]:
     return [value.val for value in _plan(program).values]
 
 
-def _constant(program: Program, value: Any, dtype: np.dtype) -> np.ndarray:
-    """The tensor `value` among the program's constants, mapped."""
+def _constant(program: Program, value: Any, kind: int) -> np.ndarray:
+    """The tensor `value`, of that ScalarType, among the program's constants, mapped."""
     place, index = program.root.constant_segment, getattr(value, "data_buffer_idx", 0)
     shape = list(getattr(value, "sizes", None) or ())
     if place is None or not 0 < index < len(place.offsets or ()) or not shape:
         raise InputError(f"{program.path}: damaged: the table that it looks up is no constant")
+    if (value.scalar_type or 0) != kind:
+        raise InputError(
+            f"{program.path}: the table that it looks up is of ScalarType {value.scalar_type}, "
+            f"expected {_KINDS[kind]} ({kind})"
+        )
+    dtype = _KINDS[kind]
     start, size = place.offsets[index], int(np.prod(shape)) * dtype.itemsize
     data = program.segment(place.segment_index)[start : start + size]
     if len(data) != size:
