@@ -65,6 +65,8 @@ def test_the_rotation_whose_other_channel_is_a_linears(params):
         ({"parallel_residual": True}, False),
         ({"residual_multiplier": 0.5}, False),
         ({"num_experts": 2}, False),
+        ({"laurel_rank": 4}, False),
+        ({"activation_sparsity": 0.5, "num_sparse_layers": 1}, False),
     ],
 )
 def test_layers_like_a_llamas_are_parted(params, parted):
