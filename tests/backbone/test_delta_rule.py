@@ -3,11 +3,14 @@
 import pytest
 import torch
 from tests.support.families import QWEN3_5
+from tests.support.kept_state import (
+    assert_pieces_equal_transformers,
+    assert_side_by_side_equals_each_alone,
+)
 from tests.support.knobs import Peer, write_meta_folder
 from tests.support.peers import (
     TOLERANCE,
     backbone_of,
-    exact_logits,
     prefill_then_decode,
     random_model,
     random_tokens,
@@ -17,8 +20,6 @@ from tests.support.peers import (
 from transformers.models.qwen3_5.modeling_qwen3_5 import torch_recurrent_gated_delta_rule
 
 from quatrain.backbone.delta_rule import CHUNK, DeltaRule
-from quatrain.backbone.layer_by_layer import LayerByLayer
-from quatrain.checkpoint.open import open_float_model
 
 # transformers computes the rule in float32, whatever its weights are.
 BOUND = 3 * TOLERANCE
@@ -35,26 +36,11 @@ def qwen3_5(tmp_path_factory):
 
 def test_pieces_and_texts_one_after_another_equal_transformers(qwen3_5):
     """What a text leaves is not seen by the next, without any reset between them."""
-    model, folder = qwen3_5
-    backbone, tokens = backbone_of(folder), random_tokens(LENGTH)
-    theirs = exact_logits(model, tokens)[0]
-    for lengths in PIECES:
-        at = 0
-        for length in lengths:
-            ours = backbone(tokens[:, at : at + length], torch.tensor([at]))
-            at += length
-            assert relative_error(ours, theirs[at - 1]) < BOUND, (lengths, at)
+    assert_pieces_equal_transformers(*qwen3_5, PIECES, BOUND)
 
 
 def test_texts_side_by_side_equal_each_alone(qwen3_5):
-    model, folder = qwen3_5
-    opened = open_float_model(folder)
-    texts = random_tokens(40).view(2, 20)
-    layers = LayerByLayer(opened.config, opened.tensors)
-    found = layers.ends.logits(layers.hidden(texts))
-    for index in range(2):
-        theirs = exact_logits(model, texts[index : index + 1])[0]
-        assert relative_error(found[index], theirs) < BOUND
+    assert_side_by_side_equals_each_alone(*qwen3_5, BOUND)
 
 
 def test_equals_executorch(tmp_path):

@@ -1,22 +1,21 @@
 """Gated short convolutions against transformers' and ExecuTorch's, in pieces, text after text."""
 
 import pytest
-import torch
 from tests.support.families import ROWS
+from tests.support.kept_state import (
+    assert_pieces_equal_transformers,
+    assert_side_by_side_equals_each_alone,
+)
 from tests.support.knobs import Peer, write_meta_folder
 from tests.support.peers import (
     TOLERANCE,
     backbone_of,
-    exact_logits,
     prefill_then_decode,
     random_model,
     random_tokens,
     relative_error,
     saved,
 )
-
-from quatrain.backbone.layer_by_layer import LayerByLayer
-from quatrain.checkpoint.open import open_float_model
 
 KINDS = ["conv", "full_attention", "conv", "conv"]
 PIECES = [[7, 1, 1, 5, 10], [1] * 24, [1, 2, 1, 20], [24]]
@@ -31,26 +30,11 @@ def lfm2(tmp_path_factory):
 
 def test_pieces_and_texts_one_after_another_equal_transformers(lfm2):
     """What a text leaves is not seen by the next, without any reset between them."""
-    model, folder = lfm2
-    backbone, tokens = backbone_of(folder), random_tokens(24)
-    theirs = exact_logits(model, tokens)[0]
-    for lengths in PIECES:
-        at = 0
-        for length in lengths:
-            ours = backbone(tokens[:, at : at + length], torch.tensor([at]))
-            at += length
-            assert relative_error(ours, theirs[at - 1]) < TOLERANCE, (lengths, at)
+    assert_pieces_equal_transformers(*lfm2, PIECES, TOLERANCE)
 
 
 def test_texts_side_by_side_equal_each_alone(lfm2):
-    model, folder = lfm2
-    opened = open_float_model(folder)
-    texts = random_tokens(40).view(2, 20)
-    layers = LayerByLayer(opened.config, opened.tensors)
-    found = layers.ends.logits(layers.hidden(texts))
-    for index in range(2):
-        theirs = exact_logits(model, texts[index : index + 1])[0]
-        assert relative_error(found[index], theirs) < TOLERANCE
+    assert_side_by_side_equals_each_alone(*lfm2, TOLERANCE)
 
 
 def test_equals_executorch(tmp_path):

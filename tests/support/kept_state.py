@@ -1,9 +1,11 @@
-"""Programs whose state no call can go back in: text after text, in pieces and steps."""
+"""Models and programs whose state no call can go back in: text after text, in pieces and steps."""
 
 import pytest
 import torch
-from tests.support.peers import random_tokens
+from tests.support.peers import backbone_of, exact_logits, random_tokens, relative_error
 
+from quatrain.backbone.layer_by_layer import LayerByLayer
+from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError
 from quatrain.runtime.kept_context import KeptContext
 from quatrain.runtime.load import load_runner
@@ -35,3 +37,25 @@ def assert_calls_follow(runner):
     kept.reset()
     kept.forward(torch.cat([text[:, :9], text[:, :1]], 1), torch.tensor([0]))
     assert kept.computed == 10
+
+
+def assert_pieces_equal_transformers(model, folder, pieces, bound):
+    """Each of `pieces`, lengths of calls, is the same text, without any reset between them."""
+    backbone, tokens = backbone_of(folder), random_tokens(sum(pieces[0]))
+    theirs = exact_logits(model, tokens)[0]
+    for lengths in pieces:
+        at = 0
+        for length in lengths:
+            ours = backbone(tokens[:, at : at + length], torch.tensor([at]))
+            at += length
+            assert relative_error(ours, theirs[at - 1]) < bound, (lengths, at)
+
+
+def assert_side_by_side_equals_each_alone(model, folder, bound):
+    opened = open_float_model(folder)
+    texts = random_tokens(40).view(2, 20)
+    layers = LayerByLayer(opened.config, opened.tensors)
+    found = layers.ends.logits(layers.hidden(texts))
+    for index in range(2):
+        theirs = exact_logits(model, texts[index : index + 1])[0]
+        assert relative_error(found[index], theirs) < bound

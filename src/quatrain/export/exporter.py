@@ -1,5 +1,6 @@
 """From a checkpoint on disk to a program on disk."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,14 @@ def context_length(opened: Checkpoint, asked: int | None) -> int:
     return asked or min(usual, DEFAULT_MAX_SEQ_LEN)
 
 
-def _prepare(
-    opened: Checkpoint, options: ExportOptions
-) -> tuple[Backbone, list[LinearRow], RoundedAgain]:
+def backbone_of_operators(
+    opened: Checkpoint, options: ExportOptions, table_kinds: Mapping[str, str] | None = None
+) -> Backbone:
+    """The backbone of `opened` as a program computes it: of the operators of the options' backend,
+    its quantized linears aside. `table_kinds`: as of `build_backbone`.
+
+    Raises `InputError` where the checkpoint cannot be what the options ask for.
+    """
     context = context_length(opened, options.max_seq_len)
     backbone = build_backbone(
         with_attention_sink(opened.config, options.attention_sink, context),
@@ -143,14 +149,21 @@ def _prepare(
         max_seq_len=context,
         embedding_input=options.embedding_input,
         hidden_output=options.hidden_output,
+        table_kinds=table_kinds,
     )
     if options.kv_cache is not None:
         quantize_kv_cache(backbone)
-    vulkan = options.backend == "vulkan"
-    to_operators = to_vulkan_operators if vulkan else to_cpu_operators
-    to_operators(backbone)
+    (to_vulkan_operators if options.backend == "vulkan" else to_cpu_operators)(backbone)
+    return backbone
+
+
+def _prepare(
+    opened: Checkpoint, options: ExportOptions
+) -> tuple[Backbone, list[LinearRow], RoundedAgain]:
+    backbone = backbone_of_operators(opened, options)
     rows = assign_kernels(backbone, options)
     dequantize_fallbacks(backbone, rows)
+    vulkan = options.backend == "vulkan"
     rounded = RoundedAgain() if vulkan else make_scales_positive(backbone)
     return backbone, rows, rounded
 

@@ -9,8 +9,12 @@ where the program has the trigger. What the broken kernels compute stands in
 
 import math
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from quatrain.errors import InputError
+
+if TYPE_CHECKING:
+    from quatrain.program import Operator, VulkanGraph
 
 
 class EmulatedDefect(StrEnum):
@@ -41,6 +45,12 @@ _EFFECTS = {
         "of each four tokens the first one's embedding serves all four"
     ),
 }
+
+
+def is_misreadable_embedding(graph: "VulkanGraph", operator: "Operator") -> bool:
+    """Whether `operator` of `graph` is a lookup that HEIGHT_PACKED_EMBEDDING strikes."""
+    is_lookup = operator.kind == "aten.embedding"
+    return is_lookup and graph.tensor(operator.out).layout == "height_packed"
 
 
 def emulated_defect(name: str | None) -> EmulatedDefect | None:

@@ -4,7 +4,7 @@ from quatrain.int4 import Scheme
 from quatrain.program import Program
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.linear_kernels import group_sums_are_right
-from quatrain.runtime.defects import EmulatedDefect
+from quatrain.runtime.defects import EmulatedDefect, is_misreadable_embedding
 
 _OF_LINEARS = (
     EmulatedDefect.FLOAT_ZERO_POINTS,
@@ -21,9 +21,6 @@ def emulatable_defects(program: Program) -> list[EmulatedDefect]:
         found += _OF_LINEARS if dynamic else ()
         if any(one.group_size and not group_sums_are_right(one.group_size) for one in dynamic):
             found.append(EmulatedDefect.GROUP_SUMS)
-        if any(
-            one.kind == "aten.embedding" and graph.tensor(one.out).layout == "height_packed"
-            for one in graph.operators
-        ):
+        if any(is_misreadable_embedding(graph, one) for one in graph.operators):
             found.append(EmulatedDefect.HEIGHT_PACKED_EMBEDDING)
     return list(dict.fromkeys(found))

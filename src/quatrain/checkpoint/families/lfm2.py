@@ -14,9 +14,9 @@ from quatrain.checkpoint.hugging_face.fields import (
     refusal,
 )
 from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
-from quatrain.checkpoint.hugging_face.layer_types import FULL
+from quatrain.checkpoint.hugging_face.layer_types import FULL, layer_types
 
-_CONV = "conv"
+CONV = "conv"
 _GATES = ("B_proj", "C_proj", "x_proj")  # one matrix in the files
 
 
@@ -30,18 +30,6 @@ def convolutions(fields: Fields, source: str) -> Params:
         "conv_L_cache": integer(fields, "conv_L_cache", source, least=2),
         "use_qk_norm": True,
     }
-
-
-def stated_layer_types(fields: Fields, source: str) -> list[str]:
-    """`layer_types`. Raises `InputError` where it is not one of two kinds for each layer."""
-    layers, kinds = layer_count(fields, source), fields.get("layer_types")
-    if (
-        not isinstance(kinds, list)
-        or len(kinds) != layers
-        or any(kind not in (FULL, _CONV) for kind in kinds)
-    ):
-        raise refusal(fields, "layer_types", f"{layers} of '{FULL}' and '{_CONV}'", source)
-    return kinds
 
 
 def _params(fields: Fields, source: str) -> Params:
@@ -65,13 +53,14 @@ def _hidden_dim(fields: Fields, source: str) -> int:
 
 
 def _layer_types(fields: Fields, source: str) -> list[str]:
-    if fields.get("layer_types") is not None:
-        return stated_layer_types(fields, source)
+    kinds = layer_types(fields, source, CONV)
+    if kinds is not None:
+        return kinds
     attending = integers_or_none(fields, "full_attn_idxs", source)
     attends = [
         attending is None or index in attending for index in range(layer_count(fields, source))
     ]
-    return [FULL if each else _CONV for each in attends]
+    return [FULL if each else CONV for each in attends]
 
 
 def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
@@ -88,7 +77,7 @@ def _gguf_params(metadata: GgufMetadata) -> Params:
         raise metadata.refuse(key, "expected one number, and 0 for layers without attention")
     return {
         "n_kv_heads": heads.pop(),
-        "layer_types": [FULL if count else _CONV for count in by_layer],
+        "layer_types": [FULL if count else CONV for count in by_layer],
         "conv_L_cache": metadata.count("shortconv.l_cache"),
         "use_qk_norm": True,
     }

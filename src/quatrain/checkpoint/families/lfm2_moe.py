@@ -6,7 +6,15 @@ from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFace
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.experts import experts_apart
-from quatrain.checkpoint.hugging_face.fields import Fields, flag, integer, layer_count, number
+from quatrain.checkpoint.hugging_face.fields import (
+    Fields,
+    flag,
+    integer,
+    layer_count,
+    number,
+    refusal,
+)
+from quatrain.checkpoint.hugging_face.layer_types import FULL, layer_types
 
 _DENSE, _DENSE_GGUF = lfm2.LFM2.hugging_face, lfm2.LFM2.gguf
 assert _DENSE_GGUF is not None and _DENSE.tensors is not None
@@ -16,8 +24,12 @@ _SIGMOID = 2  # of llama.cpp's gating functions
 
 
 def _params(fields: Fields, source: str) -> Params:
-    kinds = {"layer_types": lfm2.stated_layer_types(fields, source)}
-    return lfm2.convolutions(fields, source) | kinds | _experts(fields, source)
+    kinds = layer_types(fields, source, lfm2.CONV)
+    if kinds is None:  # with which transformers' class computes nothing
+        expected = f"{layer_count(fields, source)} of '{FULL}' and '{lfm2.CONV}'"
+        raise refusal(fields, "layer_types", expected, source)
+    stated = lfm2.convolutions(fields, source) | {"layer_types": kinds}
+    return stated | _experts(fields, source)
 
 
 def _experts(fields: Fields, source: str) -> Params:

@@ -12,6 +12,7 @@ from quatrain.checkpoint.hugging_face.fields import (
     layer_count,
     refusal,
 )
+from quatrain.checkpoint.hugging_face.layer_types import layer_types
 from quatrain.checkpoint.hugging_face.norms import norms_plus_one
 from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
 from quatrain.checkpoint.nth_layers import FULL, is_nth
@@ -39,14 +40,12 @@ def _params(fields: Fields, source: str) -> Params:
 
 
 def _layer_types(fields: Fields, source: str) -> list[str]:
-    layers, kinds = layer_count(fields, source), fields.get("layer_types")
-    if kinds is None:
-        interval = integer_or_none(fields, "full_attention_interval", source) or _INTERVAL
-        return [FULL if is_nth(index, interval) else _DELTA for index in range(layers)]
-    known = isinstance(kinds, list) and all(kind in (FULL, _DELTA) for kind in kinds)
-    if not known or len(kinds) != layers:
-        raise refusal(fields, "layer_types", f"{layers} of '{FULL}' and '{_DELTA}'", source)
-    return kinds
+    kinds = layer_types(fields, source, _DELTA)
+    if kinds is not None:
+        return kinds
+    interval = integer_or_none(fields, "full_attention_interval", source) or _INTERVAL
+    layers = range(layer_count(fields, source))
+    return [FULL if is_nth(index, interval) else _DELTA for index in layers]
 
 
 def _rope(fields: Fields, source: str) -> Params:

@@ -62,13 +62,18 @@ def window_or_no_rope(fields: Fields, interval: int | None, source: str) -> dict
     return windows | {"no_rope_layer_interval": without_rope}
 
 
-def layer_types(fields: Fields, source: str) -> list[str] | None:
-    """config.json's layer_types, one for each layer, or None where it has none."""
+def layer_types(fields: Fields, source: str, other: str = SLIDING) -> list[str] | None:
+    """config.json's layer_types, for each layer full attention or the `other` kind, or None where
+    it has none."""
     kinds, layers = fields.get("layer_types"), layer_count(fields, source)
     if kinds is None:
         return None
-    if not isinstance(kinds, list) or len(kinds) != layers or not _all_known(kinds):
-        expected = f"{layers} of '{FULL}' and '{SLIDING}'; nothing else is implemented"
+    if (
+        not isinstance(kinds, list)
+        or len(kinds) != layers
+        or any(kind not in (FULL, other) for kind in kinds)
+    ):
+        expected = f"{layers} of '{FULL}' and '{other}'; nothing else is implemented"
         raise refusal(fields, "layer_types", expected, source)
     return kinds
 
@@ -97,7 +102,3 @@ def interval_of(indices: list[int], name: str, fields: Fields, source: str) -> i
     if indices != [index for index in layers if is_nth(index, interval)]:
         raise refusal(fields, name, "every n-th layer only, which is implemented", source)
     return interval
-
-
-def _all_known(kinds: list[Any]) -> bool:
-    return all(kind in (FULL, SLIDING) for kind in kinds)

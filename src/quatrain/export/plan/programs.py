@@ -3,13 +3,10 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from quatrain.backbone.build import build_backbone
-from quatrain.backbone.kv_cache import quantize_kv_cache
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.errors import InputError
-from quatrain.export.attention_sink import with_attention_sink
-from quatrain.export.exporter import context_length
+from quatrain.export.exporter import backbone_of_operators, context_length
 from quatrain.export.for_target import planned_program
 from quatrain.export.kernel_assignment import assign_kernels, dequantize_fallbacks
 from quatrain.export.metadata import metadata_methods
@@ -21,8 +18,6 @@ from quatrain.export.plan.memory import memory_of
 from quatrain.export.plan.sizes import constants_of
 from quatrain.export.vulkan.limits import check_limits
 from quatrain.export.vulkan.mixed_schemes import planned_rows
-from quatrain.export.vulkan.operator_modules import to_vulkan_operators
-from quatrain.export.xnnpack.operator_modules import to_cpu_operators
 from quatrain.linear.int4 import Int4Linear, without_activation_rounding
 from quatrain.targets.refusals import refuse_planned
 
@@ -88,7 +83,7 @@ def _program(hollow: Checkpoint, options: ExportOptions) -> ProgramPlan:
         if options.target is not None:
             planned = planned_program(hollow, options.max_seq_len)
             refuse_planned(options.target, options.scheme, options.activation_dtype, planned)
-        backbone = _backbone(hollow, options, context)
+        backbone = _backbone(hollow, options)
     except InputError as error:
         return ProgramPlan(*kind, refused=str(error))
     constants = constants_of(backbone, options)
@@ -102,22 +97,10 @@ def _program(hollow: Checkpoint, options: ExportOptions) -> ProgramPlan:
     return ProgramPlan(*kind, PlannedBytes(file, stored, memory, caches))
 
 
-def _backbone(hollow: Checkpoint, options: ExportOptions, context: int) -> Backbone:
+def _backbone(hollow: Checkpoint, options: ExportOptions) -> Backbone:
     """As the exporter writes it. Raises `InputError` where a linear has no kernel, or the scheme
     plan does not fit."""
-    backbone = build_backbone(
-        with_attention_sink(hollow.config, options.attention_sink, context),
-        hollow.tensors,
-        options.scheme,
-        group_size=hollow.group_size,
-        max_seq_len=context,
-        embedding_input=options.embedding_input,
-        hidden_output=options.hidden_output,
-        table_kinds=hollow.table_kinds,
-    )
-    if options.kv_cache is not None:
-        quantize_kv_cache(backbone)
-    (to_vulkan_operators if options.backend == "vulkan" else to_cpu_operators)(backbone)
+    backbone = backbone_of_operators(hollow, options, hollow.table_kinds)
     rows = assign_kernels(backbone, options)
     for row, planned in zip(rows, planned_rows(rows, options), strict=True):
         linear = backbone.get_submodule(row.name)

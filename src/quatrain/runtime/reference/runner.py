@@ -13,7 +13,11 @@ from quatrain.program import Operator, Plain, Program, Tensor, ValueList, open_p
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.program.row_lookup import row_lookup
 from quatrain.runtime.call_order import CallOrder
-from quatrain.runtime.defects import EmulatedDefect, emulated_defect
+from quatrain.runtime.defects import (
+    EmulatedDefect,
+    emulated_defect,
+    is_misreadable_embedding,
+)
 from quatrain.runtime.one_delegate import method_outputs, require_only_delegate
 from quatrain.runtime.operator_errors import UNFIT, cannot_compute, computing
 from quatrain.runtime.reference.attention import MUTATED
@@ -150,7 +154,7 @@ class ReferenceRunner:
     def _step(self, operator: Operator) -> Step:
         if operator.kind in INT4_LINEARS:
             kernel, arguments = self._linears.kernel(operator, self._values)
-        elif self._is_misreadable_embedding(operator):
+        elif is_misreadable_embedding(self.graph, operator):
             names = operator.named_args
             kernel, arguments = self._embedding, (names["weights"], names["indices"])
         else:
@@ -183,10 +187,6 @@ class ReferenceRunner:
         return lambda values: [
             [values[item] for item in lists[i]] if i in lists else values[i] for i in arguments
         ]
-
-    def _is_misreadable_embedding(self, operator: Operator) -> bool:
-        kind, tensor = operator.kind, self.graph.tensor
-        return kind == "aten.embedding" and tensor(operator.out).layout == "height_packed"
 
     def _embedding(self, weights: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         misread = self._defect == EmulatedDefect.HEIGHT_PACKED_EMBEDDING

@@ -9,7 +9,7 @@ from dataclasses import replace
 from quatrain.errors import InputError
 from quatrain.program import Operator
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
-from quatrain.runtime.defects import EmulatedDefect
+from quatrain.runtime.defects import EmulatedDefect, is_misreadable_embedding
 from quatrain.runtime.wgpu import attention, linear, pointwise
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand
 from quatrain.runtime.wgpu.lowering import Lowering
@@ -24,8 +24,8 @@ from quatrain.runtime.wgpu.sum_operators import SUM_HANDLERS
 def _embedding(to: Lowering, operator: Operator, weights: int, indices: int) -> list[Dispatch]:
     tokens, table = to.operand(indices), to.operand(weights)
     y = to.declare(operator.out, (*tokens.shape, table.shape[1]))
-    misread = to.defect == EmulatedDefect.HEIGHT_PACKED_EMBEDDING and (
-        to.graph.tensor(operator.out).layout == "height_packed"
+    misread = to.defect == EmulatedDefect.HEIGHT_PACKED_EMBEDDING and is_misreadable_embedding(
+        to.graph, operator
     )
     return [pointwise.embedding(tokens, table, y, misread)]
 
