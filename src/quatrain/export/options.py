@@ -81,6 +81,11 @@ class ExportOptions:
                 "delegate has no attention over an int8 cache. Leave it out; --activation-dtype "
                 "fp16 halves the cache there."
             )
+        if self.kv_cache is not None and self.attention_sink is not None:
+            raise InputError(
+                f"--kv-cache {self.kv_cache} is for attention to the whole context, and "
+                "--attention-sink keeps a part of it; leave one of them out"
+            )
         if self.attention_sink is not None:
             check_attention_sink(self.attention_sink, self.backend)
         if self.backend == "xnnpack" and self.scheme_plan is not None:

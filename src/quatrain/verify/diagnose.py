@@ -18,7 +18,6 @@ from quatrain.linear.affine import INT8_MAX, INT8_MIN, choose_token_qparams
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program import open_program
 from quatrain.program.inspect.linears import find_linears
-from quatrain.runtime.generate import check_prompt
 from quatrain.runtime.load import require_tokens_to_logits
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.token_ids import check_token_ids
@@ -146,5 +145,9 @@ def _encode(words: Tokenizer, text: str | None, context: int, vocab_size: int) -
     check_token_ids(tokens, vocab_size, words.model.id_to_token)
     if not tokens:
         raise InputError("the text (--text) has no tokens; there is nothing to run")
-    check_prompt(tokens, context)
+    if len(tokens) > context:
+        raise InputError(
+            f"the text (--text) has {len(tokens)} tokens, and the model reads {context} in the one "
+            "call that is looked at; give a shorter one"
+        )
     return tokens

@@ -239,3 +239,13 @@ def test_big_endian_is_named_with_what_turns_it(tmp_path):
     path.write_bytes(turned)
     with pytest.raises(InputError, match=r"big-endian.*gguf-convert-endian"):
         read_gguf(path)
+
+
+@pytest.mark.parametrize(
+    ("version", "remedy"), [(1, "in a newer file, or its folder"), (4, "a converter of version 3")]
+)
+def test_another_version_is_not_a_broken_download(tmp_path, version, remedy):
+    path = ggufs.write_gguf(tmp_path / "m.gguf")
+    path.write_bytes(b"GGUF" + version.to_bytes(4, "little") + path.read_bytes()[8:])
+    with pytest.raises(InputError, match=f"of version {version}.*{remedy}"):
+        read_gguf(path)

@@ -45,6 +45,12 @@ def test_unsupported_config_is_named(tmp_path, fields, message):
         open_float_model(tiny.write_hugging_face(tmp_path, **fields))
 
 
+def test_a_bias_that_the_family_has_no_word_for_counts_for_nothing(tmp_path):
+    """Transformers' Qwen 2 has no mlp_bias either."""
+    folder = tiny.write_hugging_face(tmp_path, model_type="qwen2", mlp_bias=True)
+    assert not open_float_model(folder).config.feed_forward_bias
+
+
 def test_a_window_as_long_as_the_context_does_not_apply(tmp_path):
     folder = tiny.write_hugging_face(tmp_path, model_type="mistral", sliding_window=512)
     assert open_float_model(folder).config.dim == 64

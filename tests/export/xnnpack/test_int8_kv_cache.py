@@ -108,6 +108,11 @@ def test_vulkan_has_no_operator_for_it():
         ExportOptions(kv_cache="int8")
 
 
+def test_it_holds_no_part_of_the_context_alone():
+    with pytest.raises(InputError, match="--attention-sink keeps a part of it; leave one of them"):
+        ExportOptions(backend="xnnpack", kv_cache="int8", attention_sink=(4, 8))
+
+
 @pytest.mark.parametrize(
     ("kind", "fields", "found"),
     [

@@ -11,6 +11,7 @@ ARCEE = Family(
             "hidden_act": "relu2",
             "max_position_embeddings": 4096,
             "rms_norm_eps": 1e-5,
+            "mlp_bias": False,
             "rope_theta": 10000.0,
         },
         params=lambda fields, source: {"feed_forward_gate": False},

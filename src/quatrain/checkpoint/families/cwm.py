@@ -38,6 +38,7 @@ CWM = Family(
             "hidden_act": "silu",
             "max_position_embeddings": 131072,
             "rms_norm_eps": 1e-5,
+            "mlp_bias": False,
             "rope_theta": 1000000.0,
             "sliding_window": 8192,
         },

@@ -38,6 +38,7 @@ GRANITE = Family(
             "hidden_act": "silu",
             "max_position_embeddings": 2048,
             "rms_norm_eps": 1e-6,
+            "mlp_bias": False,
             "rope_theta": 10000.0,
             "embedding_multiplier": 1.0,
             "attention_multiplier": 1.0,

@@ -13,6 +13,7 @@ HELIUM = Family(
             "hidden_act": "silu",
             "max_position_embeddings": 4096,
             "rms_norm_eps": 1e-8,
+            "mlp_bias": False,
             "rope_theta": 100000.0,
         },
         params=lambda fields, source: {"use_hf_rope": False},

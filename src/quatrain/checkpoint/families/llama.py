@@ -49,6 +49,7 @@ LLAMA = Family(
             "hidden_act": "silu",
             "max_position_embeddings": 2048,
             "rms_norm_eps": 1e-6,
+            "mlp_bias": False,
             "rope_theta": 10000.0,
         },
         sizes=sizes(4096, 11008, 32),

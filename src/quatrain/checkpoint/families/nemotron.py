@@ -27,6 +27,7 @@ NEMOTRON = Family(
             "hidden_act": "relu2",
             "max_position_embeddings": 4096,
             "norm_eps": 1e-5,
+            "mlp_bias": False,
             "rope_theta": 10000.0,
         },
         params=lambda fields, source: _UNLIKE_LLAMA,

@@ -13,6 +13,7 @@ SEED_OSS = Family(
             "hidden_act": "silu",
             "max_position_embeddings": 524288,
             "rms_norm_eps": 1e-6,
+            "mlp_bias": False,
             "rope_theta": 10000.0,
         },
     ),

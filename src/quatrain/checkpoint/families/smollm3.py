@@ -22,6 +22,7 @@ SMOLLM3 = Family(
             "hidden_act": "silu",
             "max_position_embeddings": 32768,
             "rms_norm_eps": 1e-6,
+            "mlp_bias": False,
             "rope_theta": 2000000.0,
             "no_rope_layer_interval": 4,
         },

@@ -144,8 +144,9 @@ def _parse(path: Path, mapped: mmap.mmap) -> GgufFile:
             f"{path}: is a big-endian GGUF file; turn a copy of it into the usual one with "
             f"`gguf-convert-endian {path} little`, which is installed with Quatrain"
         )
-    if magic != b"GGUF" or version not in (2, 3):
-        raise ValueError(f"it starts with {magic!r} version {version}, expected GGUF 2 or 3")
+    if magic != b"GGUF":
+        raise ValueError(f"it starts with {magic!r}, expected b'GGUF'")
+    _check_version(path, version)
     tensor_count, metadata_count = cursor.scalar("Q"), cursor.scalar("Q")
     metadata: dict[str, Any] = {}
     for _ in range(metadata_count):
@@ -163,6 +164,19 @@ def _parse(path: Path, mapped: mmap.mmap) -> GgufFile:
             raise ValueError(f"tensor {name} is there twice")
         tensors[name] = _locate(path, mapped, name, shape, kind, base + offset)
     return GgufFile(path, metadata, tensors)
+
+
+def _check_version(path: Path, version: int) -> None:
+    if version == 1:
+        raise InputError(
+            f"{path}: is a GGUF file of version 1, of August 2023, expected 2 or 3; take the model "
+            "in a newer file, or its folder of the Hugging Face hub"
+        )
+    if version not in (2, 3):
+        raise InputError(
+            f"{path}: is a GGUF file of version {version}, expected 2 or 3; write it again with a "
+            "converter of version 3, or give the model's folder of the Hugging Face hub"
+        )
 
 
 def _tensor_header(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:

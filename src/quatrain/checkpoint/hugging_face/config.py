@@ -94,11 +94,16 @@ def params_of_config(fields: Fields, source: str, names: set[str]) -> dict[str, 
         "act_fn": _activation(fields, reading, source),
         "use_hf_rope": True,
         **bias_params(names),
-        **({"feed_forward_bias": True} if flag(fields, "mlp_bias", source) else {}),
+        **_stated_bias(fields, reading, source),
         "use_qk_norm": "layers.0.attention.q_norm_fn.weight" in names,
         "max_seq_len": usual_context(integer(fields, "max_position_embeddings", source)),
     }
     return params | reading.rope(fields, source) | reading.params(fields, source)
+
+
+def _stated_bias(fields: Fields, reading: HuggingFaceReading, source: str) -> dict[str, bool]:
+    has_it = "mlp_bias" in reading.defaults and flag(fields, "mlp_bias", source)
+    return {"feed_forward_bias": True} if has_it else {}
 
 
 def _norm_eps(reading: HuggingFaceReading) -> str:
