@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.release import tasks
-from quatrain.release.matrix import cells_of
+from quatrain.release.cells import cells_of
 from quatrain.release.matrix_report import matrix_report
 from quatrain.release.release import make_release
 from quatrain.release.spec import merged_specs

@@ -185,7 +185,8 @@ def _several(
     models: list[str], specs: "list[ReleaseSpec]", output: Path, jobs: int | None,
     ray: str | None, dry_run: bool, json: bool,
 ) -> "Matrix | None":  # fmt: skip
-    from quatrain.release.matrix import cells_of, make_matrix, planned_matrix
+    from quatrain.release.cells import cells_of
+    from quatrain.release.matrix import make_matrix, planned_matrix
 
     stages = shown_stages()
     names = {}

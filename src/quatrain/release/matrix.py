@@ -6,7 +6,7 @@ DIR/manifest.json, last: the cells, each with the SHA-256 of its own manifest.js
 """
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,24 +17,15 @@ from quatrain.errors import InputError
 from quatrain.json_files import read_object, write_json
 from quatrain.quantize.resumable import sha256_of
 from quatrain.release.arguments import check_arguments, require_own_folder
+from quatrain.release.cells import Cell
 from quatrain.release.matrix_page import matrix_markdown, matrix_web_page
 from quatrain.release.matrix_report import matrix_report
 from quatrain.release.plan import ReleasePlan
-from quatrain.release.release import Release, make_release, name_of, planned_release
-from quatrain.release.spec import ReleaseSpec
+from quatrain.release.release import Release, make_release, planned_release
 from quatrain.release.store import MANIFEST, WORK, held_alone, versions
 from quatrain.stages import Stages
 
 FORMAT = "quatrain-matrix-1"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One release of several: what its folder is called, of which `model`, as `spec` asks."""
-
-    name: str
-    model: str
-    spec: ReleaseSpec
 
 
 @dataclass(frozen=True)
@@ -54,35 +45,6 @@ class Matrix:
         """The releases as plain data, ready for JSON."""
         said = {"folder": self.folder, "passed": not self.failures}
         return said | self.report | {"failures": self.failures}
-
-
-def cells_of(
-    models: Sequence[str], specs: Sequence[ReleaseSpec], names: Mapping[str, str] | None = None
-) -> list[Cell]:
-    """Each of `models` as each of `specs` asks, which differ in method and scheme alone; `names`
-    has what some of the models are called.
-
-    A cell is called by its model, and its method and scheme where there are several. Raises
-    `InputError` where two are called alike.
-    """
-    differing = [
-        field for field in ("method", "scheme") if len({getattr(spec, field) for spec in specs}) > 1
-    ]
-    if len(models) > 1 and specs[0].name is not None:
-        raise InputError(f"name = {specs[0].name!r} is of one model, and {len(models)} are named")
-    cells: dict[str, Cell] = {}
-    for model in models:
-        own = (names or {}).get(model) or name_of(model)
-        for spec in specs:
-            words = [spec.name or own, *(str(getattr(spec, field)) for field in differing)]
-            cell = Cell("-".join(words), model, spec.called(own))
-            if cell.name in cells:
-                raise InputError(
-                    f"{model}: would be called {cell.name}, as {cells[cell.name].model} is; give "
-                    "each model another name, and each method and scheme once"
-                )
-            cells[cell.name] = cell
-    return list(cells.values())
 
 
 def planned_matrix(cells: Sequence[Cell]) -> dict[str, ReleasePlan]:

@@ -1,19 +1,17 @@
 """Which cell's file goes to which phone, for each model: what several releases come to."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from quatrain.release.cells import Cell
 from quatrain.release.store import versions
-
-if TYPE_CHECKING:
-    from quatrain.release.matrix import Cell
 
 FORMAT = "quatrain-matrix-report-1"
 EVERY = "every phone"  # where none is named: what the CPU's program is for
 
 
 def matrix_report(
-    cells: "Sequence[Cell]", reports: Mapping[str, Mapping[str, Any]]
+    cells: Sequence[Cell], reports: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """The content of report.json over the `reports` of `cells`, by their names."""
     models = dict.fromkeys(cell.model for cell in cells)
@@ -28,7 +26,7 @@ def matrix_report(
     }
 
 
-def _cell(cell: "Cell", report: Mapping[str, Any]) -> dict[str, Any]:
+def _cell(cell: Cell, report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "cell": cell.name,
         "model": report["name"],
@@ -40,7 +38,7 @@ def _cell(cell: "Cell", report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _phones(
-    cells: "Sequence[Cell]", reports: Mapping[str, Mapping[str, Any]]
+    cells: Sequence[Cell], reports: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Each phone with what every cell has for it, the best first."""
     named = {one["id"]: one["name"] for one in reports[cells[0].name]["phones"]}

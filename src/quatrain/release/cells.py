@@ -1,0 +1,46 @@
+"""The cells of several releases: models x methods x schemes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from quatrain.errors import InputError
+from quatrain.release.release import name_of
+from quatrain.release.spec import ReleaseSpec
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One release of several: what its folder is called, of which `model`, as `spec` asks."""
+
+    name: str
+    model: str
+    spec: ReleaseSpec
+
+
+def cells_of(
+    models: Sequence[str], specs: Sequence[ReleaseSpec], names: Mapping[str, str] | None = None
+) -> list[Cell]:
+    """Each of `models` as each of `specs` asks, which differ in method and scheme alone; `names`
+    has what some of the models are called.
+
+    A cell is called by its model, and its method and scheme where there are several. Raises
+    `InputError` where two are called alike.
+    """
+    differing = [
+        field for field in ("method", "scheme") if len({getattr(spec, field) for spec in specs}) > 1
+    ]
+    if len(models) > 1 and specs[0].name is not None:
+        raise InputError(f"name = {specs[0].name!r} is of one model, and {len(models)} are named")
+    cells: dict[str, Cell] = {}
+    for model in models:
+        own = (names or {}).get(model) or name_of(model)
+        for spec in specs:
+            words = [spec.name or own, *(str(getattr(spec, field)) for field in differing)]
+            cell = Cell("-".join(words), model, spec.called(own))
+            if cell.name in cells:
+                raise InputError(
+                    f"{model}: would be called {cell.name}, as {cells[cell.name].model} is; give "
+                    "each model another name, and each method and scheme once"
+                )
+            cells[cell.name] = cell
+    return list(cells.values())
