@@ -72,6 +72,9 @@ def make_all(work: Path) -> dict[str, dict[str, Any]]:
             model, path, embedding="int4", method="rtn", stages=Stages()
         ),
         "default (gptq)": lambda path: quantize_model(model, path, stages=Stages()),
+        "gptq, its table int8": lambda path: quantize_model(
+            model, path, embedding="int8", output_layer="int8", stages=Stages()
+        ),
         "torchao's HQQ": lambda path: write_hqq(model, work / "round to nearest", path),
     }
     formats = {"llama.cpp Q4_0": ggml_files.q4_0, "llama.cpp Q4_K_M": ggml_files.q4_k_m}
@@ -93,18 +96,20 @@ def _made(path: Path, make: Any) -> dict[str, Any]:
 
 
 def _bytes(path: Path) -> int:
-    """Of the weights: int4 in half a byte and a scale in two, a tied table once."""
+    """Of the weights: int4 in half a byte, int8 in one, a scale in two, a tied table once."""
     if path.is_file():
         return path.stat().st_size
     tensors = load_file(path / "model.safetensors")
-    embedding = tensors.pop("tok_embeddings.weight")
-    scales = tensors.pop("tok_embeddings.scales")
-    shared = torch.equal(embedding, tensors["output.weight"])
-    tables = 0 if shared else embedding.numel() // 2 + scales.numel() * 2
-    return tables + sum(
-        tensor.numel() // 2 if tensor.dtype == torch.int8 else tensor.numel() * 2
-        for tensor in tensors.values()
-    )
+    if torch.equal(tensors["tok_embeddings.weight"], tensors["output.weight"]):
+        del tensors["output.weight"], tensors["output.scales"]
+    return sum(_stored_bytes(name, tensor, tensors) for name, tensor in tensors.items())
+
+
+def _stored_bytes(name: str, tensor: torch.Tensor, tensors: dict[str, torch.Tensor]) -> int:
+    if tensor.dtype != torch.int8:
+        return tensor.numel() * 2
+    a_scale_a_row = tensors[name.replace(".weight", ".scales")].numel() == len(tensor)
+    return tensor.numel() if a_scale_a_row else tensor.numel() // 2
 
 
 def write_hqq(model: Path, like: Path, path: Path) -> None:

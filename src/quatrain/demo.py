@@ -49,7 +49,7 @@ def main() -> None:
     started = time.perf_counter()
     checkpoint = FOLDER / "checkpoint"
     console.rule("quantize SmolLM2-135M-Instruct")
-    quantized = _quatrain("quantize", "smollm2", "-o", checkpoint, "--method", "rtn")
+    quantized = _quatrain("quantize", "smollm2", "-o", checkpoint)
     for note in quantized["notes"]:
         console.print(f"note: {note}", highlight=False)
     made = []
@@ -66,6 +66,7 @@ def main() -> None:
     console.rule("the source itself, a Q4_1 file")
     reference = _source_text()
     console.print(_table(made))
+    _print_cost(console, quantized["against_floating_point"])
     console.print(f"\n[bold]{PROMPT}[/bold]\n")
     console.print(f"[bold]the source, in float32:[/bold] {reference}\n", highlight=False)
     for variant, report, run in made:
@@ -128,6 +129,15 @@ def _table(made: list[tuple[Variant, dict[str, Any], dict[str, Any]]]) -> Table:
             run["runtime"].partition(" (")[0],
         )
     return table
+
+
+def _print_cost(console: Console, cost: dict[str, Any]) -> None:
+    console.print(
+        f"The checkpoint against floating point, on {cost['tokens']} tokens held out: perplexity "
+        f"{cost['perplexity_ratio']:.3f} +- {cost['perplexity_ratio_error']:.3f} times, KL "
+        f"{cost['kl']:.3f} nats, the same most likely token for {cost['top1_agreement']:.1%}.",
+        highlight=False,
+    )
 
 
 def _print_answer(
