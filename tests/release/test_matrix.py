@@ -5,15 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.browser import needs_chromium, width_on_a_phone
 from tests.support.made_once import made_once
+from tests.support.page_outline import PageOutline
 from tests.support.release_speed import as_fast_each_time
-from tests.support.tiny_models import write_meta
+from tests.support.thorough import thorough
+from tests.support.tiny_models import float_tensors, write_meta
 from typer.testing import CliRunner, Result
 
 from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.release import tasks
 from quatrain.release.cells import cells_of
+from quatrain.release.matrix import make_matrix
 from quatrain.release.matrix_report import matrix_report
 from quatrain.release.release import make_release
 from quatrain.release.spec import merged_specs
@@ -67,6 +71,22 @@ def test_each_scheme_is_a_release_and_one_page_says_which_to_take(both: Path) ->
         assert all(file in (both / page).read_text() for file in files.values())
 
 
+def test_its_page_names_one_file_a_phone_and_is_readable_aloud(both: Path) -> None:
+    found, text = PageOutline(), (both / "report.html").read_text()
+    found.feed(text)
+    assert found.tables == found.captions == 3 and found.unscoped == []
+    assert found.headings == [1, 2, 2] and "<main>" in text
+    first, rest = text.split("<details>", 1)
+    assert first.count('data-label="file"') == 1 and "also possible" not in first
+    assert "also possible" in rest
+    assert 'aria-label="The other files of model"' in rest
+
+
+@needs_chromium
+def test_its_page_fits_a_phone(both: Path, tmp_path: Path) -> None:
+    assert width_on_a_phone(both / "report.html", tmp_path) <= 360
+
+
 def test_it_goes_on_and_removes_what_is_no_longer_asked_for(
     both: Path, tiny_release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +117,44 @@ def test_the_plan_of_several(tiny_release: Path, both: Path, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
     refused = _run(tiny_release, tmp_path / "out", "--android", str(tmp_path))
     assert "--android takes one release, and this makes 2" in str(refused.exception)
+
+
+@pytest.mark.parametrize("machines", thorough([2]))
+def test_models_by_methods_on_a_cluster_are_those_of_one_process(
+    tiny_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machines: int
+) -> None:
+    ray = pytest.importorskip("ray", reason="ray is not installed: pip install quatrain[ray]")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setitem(tasks.FUNCTIONS, "export", tasks.export)
+    tensors = float_tensors(vocab_size=96, seed=1)
+    models = [
+        str(tiny_release / "reference"),
+        str(write_meta(tmp_path / "other", tensors, vocab_size=96, max_seq_len=64)),
+    ]
+    (tmp_path / "text.txt").write_text((tiny_release / "text.txt").read_text())
+    words = tiny_release / "model" / "tokenizer.json"
+    spec = SPEC.replace('["8da4w", "weight-only"]', '"8da4w"\ncpu = false')
+    (tmp_path / "r.toml").write_text(f'method = ["rtn", "gptq"]\ntokenizer = "{words}"\n{spec}')
+    cells = cells_of(models, merged_specs(tmp_path / "r.toml", {}))
+    here = make_matrix(cells, tmp_path / "here", jobs=1)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        for _ in range(machines - 1):
+            cluster.add_node(num_cpus=1)
+        make_matrix(cells, tmp_path / "there", ray=cluster.address)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert len(here.releases) == 4
+    made = [
+        file.relative_to(here.folder)
+        for file in sorted(here.folder.rglob("*"))
+        if file.is_file() and ".work" not in file.parts
+    ]
+    assert len(made) > 4 * 7
+    for file in made:
+        assert (tmp_path / "there" / file).read_bytes() == (here.folder / file).read_bytes(), file
 
 
 def test_cells_are_called_by_what_differs(tmp_path: Path) -> None:

@@ -3,34 +3,13 @@
 import itertools
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from tests.support.browser import dom, needs_chromium, screenshot, width_on_a_phone
+from tests.support.page_outline import PageOutline
 
-
-class _Tables(HTMLParser):
-    """Counts what makes tables and headings readable aloud."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tables = self.captions = self.links = 0
-        self.headings: list[int] = []
-        self.unscoped: list[str] = []
-        self.images_without_name = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        said = dict(attrs)
-        self.tables += tag == "table"
-        self.captions += tag == "caption"
-        self.links += "src" in said or "href" in said
-        if tag in ("h1", "h2", "h3"):
-            self.headings.append(int(tag[1]))
-        if tag == "th" and "scope" not in said:
-            self.unscoped.append(str(said))
-        if tag in ("svg", "img"):
-            self.images_without_name += not (said.get("aria-label") or said.get("alt"))
+from quatrain.release.page import markdown_page, web_page
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +18,7 @@ def page(tiny_release: Path) -> Path:
 
 
 def test_it_is_readable_aloud_and_loads_nothing(page: Path) -> None:
-    found, text = _Tables(), page.read_text()
+    found, text = PageOutline(), page.read_text()
     found.feed(text)
     assert found.tables == found.captions > 5
     assert found.headings[0] == 1 and set(found.headings[1:]) == {2}
@@ -47,6 +26,18 @@ def test_it_is_readable_aloud_and_loads_nothing(page: Path) -> None:
     assert '<html lang="en">' in text and "<script" not in text and "<main>" in text
     # What colour would say stands in words.
     assert "PASSED: all" in text and "none that applies" in text
+
+
+def test_it_says_what_phones_get_that_are_not_named(tiny_release: Path, page: Path) -> None:
+    report = json.loads(page.with_suffix(".json").read_text())
+    (row,) = re.findall(r"<th [^>]*>any other phone</th>.*?</tr>", page.read_text(), re.DOTALL)
+    assert "tiny-cpu.pte" in row and "program runs on every phone" in row
+    assert "| any other phone | any | `tiny-cpu.pte` |" in page.with_suffix(".md").read_text()
+    nobody = report | {"phones": []}
+    for made in (web_page(nobody), markdown_page(nobody)):
+        assert "every phone" in made and "no phone was named; the CPU" in made
+    no_cpu = report | {"files": [one for one in report["files"] if one["backend"] == "vulkan"]}
+    assert "any other phone" not in web_page(no_cpu | {"phones": report["phones"][:1]})
 
 
 def test_the_first_difference_is_marked(page: Path) -> None:

@@ -12,6 +12,7 @@ from quatrain.release.spec import ANY
 _MOST = 8  # tokens of a text that are named as those of the largest divergence
 _STEPS = (0.05, 0.2, 1.0)  # nats, from which on a token is underlined once, twice, thrice
 _HEIGHT = 60.0  # of the chart, in its own units: a token is one wide
+_ON_ANY_CPU = "the CPU's program runs on every phone"
 _CONTEXT = 6  # tokens shown before one that is named
 
 
@@ -37,10 +38,13 @@ def environment(markdown: bool = False) -> Environment:
 
 def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
     failed = [one for one in report["gates"] if not one["passed"]]
+    on_cpu = [file for file in report["files"] if file["backend"] == "xnnpack"]
     return {
         "report": report,
         "failed": failed,
         "why": {phone["id"]: _why(phone["reasons"]) for phone in report["phones"]},
+        "cpu": on_cpu[0] if on_cpu else None,
+        "why_cpu": _ON_ANY_CPU if report["phones"] else f"no phone was named; {_ON_ANY_CPU}",
         "sizes": {file["file"]: file["bytes"] for file in report["files"]},
         "releases": _releases(report),
         "known": _known(report["phones"]),
