@@ -107,14 +107,6 @@ def print_json(value: Any) -> None:
     print(json.dumps(finite(value), indent=2, default=str))
 
 
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file; `InputError` where it cannot be read as such."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text: {error}") from error
-
-
 def check_output(path: Path, option: str) -> None:
     """Refuse, before any work, a file that could not be written after it."""
     if path.is_dir():

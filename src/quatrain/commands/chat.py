@@ -22,7 +22,6 @@ from quatrain.commands._common import (
     TokenizerFile,
     check_program,
     check_tokenizer,
-    read_text,
 )
 from quatrain.commands._sampling import (
     MaxNewTokens,
@@ -37,6 +36,7 @@ from quatrain.commands._sampling import (
 from quatrain.errors import InputError, Interrupted
 from quatrain.json_files import finite
 from quatrain.runtime.sampling import Sampling
+from quatrain.text_files import read_text
 
 if TYPE_CHECKING:
     from quatrain.runtime.conversation import Conversation, Turn
@@ -89,7 +89,7 @@ def chat(
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     options = chat_options(True, system, tools, template_var, chat_template)
     # Not splitlines, for which characters within a turn end a line too.
-    said = None if file is None else read_text(file).removeprefix("\ufeff").split("\n")
+    said = None if file is None else read_text(file).split("\n")
     check_program(model)
     check_tokenizer(tokenizer)
     from quatrain.runtime.conversation import Conversation

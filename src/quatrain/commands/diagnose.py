@@ -13,9 +13,9 @@ from quatrain.commands._common import (
     check_model,
     check_output,
     print_json,
-    read_text,
 )
 from quatrain.commands._progress import shown_stages
+from quatrain.text_files import read_text
 
 if TYPE_CHECKING:
     from quatrain.verify.diagnose import ActivationStatistics

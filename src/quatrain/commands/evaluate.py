@@ -18,9 +18,9 @@ from quatrain.commands._common import (
     TokenizerFile,
     check_model,
     print_json,
-    read_text,
 )
 from quatrain.int4 import Scheme
+from quatrain.text_files import read_text
 
 if TYPE_CHECKING:
     from quatrain.verify.evaluate import Evaluation

@@ -14,9 +14,9 @@ from quatrain.commands._common import (
     check_tokenizer,
     known_targets,
     print_json,
-    read_text,
 )
 from quatrain.commands._progress import shown_stages
+from quatrain.text_files import read_text
 
 if TYPE_CHECKING:
     from quatrain.verify.explain.explanation import Explanation

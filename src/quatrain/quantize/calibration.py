@@ -12,6 +12,7 @@ from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import InputError, UnknownTokenizer
 from quatrain.int4 import Scheme
 from quatrain.stages import Stages
+from quatrain.text_files import read_text
 from quatrain.tokenizer import Tokenizer
 
 DEFAULT_TEXT = Path(__file__).with_name("calibration.txt")
@@ -74,7 +75,7 @@ def tokens_of_files(
     """
     words = Tokenizer.load(tokenizer) if tokenizer else _tokenizer(model)
     named = ", ".join(map(str, files)) if files else "the calibration text"
-    text = "\n\n".join(_read(file) for file in files or [DEFAULT_TEXT])
+    text = "\n\n".join(read_text(file, "--calibration") for file in files or [DEFAULT_TEXT])
     begin, ids = rows_of_text(model.config, words, text)
     length = min(LENGTH, model.config.max_seq_len)
     if len(ids) < LEAST_TOKENS:
@@ -170,13 +171,6 @@ def _tokenizer(model: FloatModel) -> Tokenizer:
             "use --self-generated 8192, or --method rtn"
         )
     return tokenizer
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--calibration {file}: cannot be read as text: {error}") from error
 
 
 def _known_rows(config: BackboneConfig, ids: list[int]) -> list[int]:

@@ -9,6 +9,7 @@ from quatrain.json_files import read_object
 from quatrain.release.manifest import FORMAT as RELEASE
 from quatrain.release.spec import ReleaseSpec
 from quatrain.release.store import MANIFEST, WORK
+from quatrain.text_files import read_text
 from quatrain.tokenizer.files import require_tokenizer
 
 
@@ -22,10 +23,7 @@ def check_arguments(model: Path | str | None, output: Path, spec: ReleaseSpec) -
     if spec.tokenizer is not None:
         require_tokenizer(spec.tokenizer)
     if spec.text is not None:
-        try:
-            spec.text.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--text {spec.text}: cannot be read as text: {error}") from error
+        read_text(spec.text, "--text")
 
 
 def require_own_folder(folder: Path, source: Path | None, kind: str = RELEASE) -> None:

@@ -17,6 +17,7 @@ from quatrain.release.store import PROGRAM, Made, Store, Task
 from quatrain.release.workers import Workers, make_all
 from quatrain.stages import Stages, installed_memory_bytes
 from quatrain.targets.runtimes import needs_older_forms
+from quatrain.text_files import read_text
 from quatrain.tokenizer.files import TOKENIZER, files_of
 
 _PAYS_FROM = 100 << 20  # bytes of all programs: below, processes take longer to start than to work
@@ -214,7 +215,7 @@ class Work:
         return Task("speed", f"time {planned.file}", said, arguments)
 
     def _text(self) -> str:
-        return (self.spec.text or HELD_OUT_TEXT).read_text(encoding="utf-8")
+        return read_text(self.spec.text or HELD_OUT_TEXT)
 
     def _program(self, export: Made) -> dict[str, Any]:
         """What decides on what a program computes: its bytes, and its tokenizer's."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.errors import InputError
+from quatrain.text_files import read_text
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class PhoneOutput:
 
 
 def read_phone_output(path: Path) -> PhoneOutput:
-    """What the UTF-8 file `path` holds.
+    """What the text file `path` holds.
 
     A JSON list of integers, or two or more integers between white space, are token ids; a JSON
     object may have "text" and "tokens"; all else is text.
@@ -33,10 +34,7 @@ def read_phone_output(path: Path) -> PhoneOutput:
     Raises:
         InputError: Where it cannot be read, is empty, or its JSON object has neither.
     """
-    try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text: {error}") from error
+    content = read_text(path)
     if not content.strip():
         raise InputError(f"{path}: is empty; put into it what the phone wrote")
     said = _json(content)

@@ -1,0 +1,35 @@
+"""Texts that a user gives in files: to calibrate on, to measure with, or that a phone wrote."""
+
+import codecs
+from pathlib import Path
+
+from quatrain.errors import InputError
+
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what PowerShell writes with `>`
+
+
+def read_text(path: Path, option: str = "") -> str:
+    r"""The text of a UTF-8 file, or of a UTF-16 file that begins with a byte order mark, which is
+    no part of the text; lines end in \n. `option`: what the user gave it with, for the message.
+
+    Raises:
+        InputError: Where it cannot be read as such.
+    """
+    named = f"{option} {path}".strip()
+    try:
+        with path.open("rb") as file:
+            encoding = "utf-16" if file.read(2) in _UTF16 else "utf-8-sig"
+        text = path.read_text(encoding)
+    except OSError as error:
+        raise InputError(f"{named}: cannot be read as text: {error}") from error
+    except UnicodeError as error:
+        raise InputError(
+            f"{named}: cannot be read as text: {error}; save a text in UTF-8 "
+            "(iconv -f ITS-ENCODING -t UTF-8)"
+        ) from error
+    if text.count("\0") * 3 > len(text):
+        raise InputError(
+            f"{named}: cannot be read as text: much of it is NUL (U+0000), as in UTF-16 without a "
+            "byte order mark; save a text in UTF-8 (iconv -f UTF-16LE -t UTF-8)"
+        )
+    return text

@@ -1,0 +1,32 @@
+"""Texts in files: the encodings that are read, and what is said of others."""
+
+from pathlib import Path
+
+import pytest
+
+from quatrain.errors import InputError
+from quatrain.text_files import read_text
+
+TEXT = "Caf\u00e9, \u4f60\u597d.\nA second line.\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_mark_that_says_the_encoding_is_no_part_of_the_text(tmp_path: Path, encoding: str):
+    file = tmp_path / "text"
+    file.write_bytes(TEXT.replace("\n", "\r\n").encode(encoding))
+    assert read_text(file) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("Caf\u00e9".encode("latin-1"), r"--text .*position 3.*save a text in UTF-8 \(iconv"),
+        ("A text.".encode("utf-16-le"), r"--text .*much of it is NUL.*iconv -f UTF-16LE"),
+        (b"\xff\xfea", r"--text .*truncated data.*iconv"),
+    ],
+)
+def test_another_encoding_is_answered_with_what_helps(tmp_path: Path, content: bytes, message: str):
+    file = tmp_path / "text"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_text(file, "--text")
