@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+from tests.support import gguf_conversions as conversions
 from tests.support.gguf_models import Conversion
 from tests.support.meta_folders import write_meta_llama, write_meta_llama4
 from tests.support.peers import config_class
@@ -323,20 +324,35 @@ ROWS = {
     "gemma3n": Row(
         "Gemma 3n text", "Gemma3n",
         GEMMA3N | {"vocab_size_per_layer_input": 64}, quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "gemma3n", figures=conversions.gemma3n_figures, tensors=conversions.gemma3n_tensors,
+            # Tokens without a row in the table for each layer get one of 0.
+            fields={"vocab_size_per_layer_input": 96},
+        ),
     ),
     "gemma3n, of four streams": Row(
         "Gemma 3n text", "Gemma3n",
         GEMMA3N | {"altup_num_inputs": 4, "num_kv_shared_layers": 0,
                    "activation_sparsity_pattern": [0.3, 0.3, 0.0, 0.0, 0.0]},
+        gguf=Conversion(
+            "gemma3n", figures=conversions.gemma3n_figures, tensors=conversions.gemma3n_tensors
+        ),
     ),
     "gemma4": Row(
         "Gemma 4 text", "Gemma4",
         GEMMA4 | {"num_kv_shared_layers": 3, "use_double_wide_mlp": True,
                   "final_logit_softcapping": 30.0},
         quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "gemma4", figures=conversions.gemma4_figures, tensors=conversions.gemma4_tensors
+        ),
     ),
     "gemma4 without per-layer embeddings": Row(
-        "Gemma 4 text", "Gemma4", GEMMA4 | {"hidden_size_per_layer_input": 0}
+        "Gemma 4 text", "Gemma4", GEMMA4 | {"hidden_size_per_layer_input": 0},
+        gguf=Conversion(
+            "gemma4", figures=conversions.gemma4_figures, tensors=conversions.gemma4_tensors,
+            fields={"final_logit_softcapping": 20.0},
+        ),
     ),
     "granite": Row(
         "Granite 3 dense", "Granite",
@@ -477,7 +493,12 @@ ROWS = {
         LFM2_MOE | {"use_expert_bias": False, "norm_topk_prob": False,
                     "routed_scaling_factor": 2.5, "num_dense_layers": 0},
     ),
-    "qwen3.5": Row("Qwen 3.5 dense", "Qwen3_5", QWEN3_5, quantized=True, fuzzed=True),
+    "qwen3.5": Row(
+        "Qwen 3.5 dense", "Qwen3_5", QWEN3_5, quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "qwen35", figures=conversions.qwen3_5_figures, tensors=conversions.qwen3_5_tensors
+        ),
+    ),
     "qwen3.5, layers as stated": Row(
         "Qwen 3.5 dense", "Qwen3_5",
         QWEN3_5 | {"layer_types": ["full_attention", "linear_attention", "linear_attention"],

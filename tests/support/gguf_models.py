@@ -10,6 +10,7 @@ from typing import Any
 import gguf
 import torch
 import transformers
+from tests.support.gguf_conversions import Tensors
 from tests.support.gguf_files import gguf_file
 
 
@@ -19,7 +20,8 @@ class Conversion:
 
     `interleaved`: whether it puts the rows of Q and K in that order. `norms_plus_one`: whether it
     adds 1 to the weights of norms. `figures(config)`: metadata beyond a Llama's, by the names of
-    the gguf package's writer (`add_{name}`); None stands for one that is not written. `fields`:
+    the gguf package's writer (`add_{name}`); None stands for one that is not written.
+    `tensors(tensors, config)`: its tensors changed, by their names in transformers. `fields`:
     of the model's configuration, those that a GGUF can not or need not say, in place of the row's.
     """
 
@@ -27,6 +29,7 @@ class Conversion:
     interleaved: bool = False
     norms_plus_one: bool = False
     figures: Callable[[Any], dict[str, Any]] = lambda config: {}
+    tensors: Callable[[Tensors, Any], Tensors] = lambda tensors, config: tensors
     fields: dict[str, Any] = field(default_factory=dict)
 
 
@@ -46,7 +49,8 @@ def write_gguf_model(
             if value is not None:
                 getattr(writer, f"add_{name}")(value)
         for name, tensor in _changed(model, conversion).items():
-            found = names.get_name(_called_by_gguf(name), try_suffixes=(".weight", ".bias"))
+            known = names.get_name(_called_by_gguf(name), try_suffixes=(".weight", ".bias"))
+            found = name if name.startswith("blk.") else known
             assert found is not None, name
             if q4_0 and found in q4_0:
                 writer.add_tensor(found, q4_0[found], raw_dtype=gguf.GGMLQuantizationType.Q4_0)
@@ -78,7 +82,8 @@ def _figures(config: Any) -> dict[str, Any]:
 
 
 def _head_dim(config: Any) -> int:
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    # As it is stated: Gemma 4's is not one for all layers, and its class gives none.
+    return config.to_dict().get("head_dim") or config.hidden_size // config.num_attention_heads
 
 
 def _changed(
@@ -108,7 +113,7 @@ def _changed(
             changed[f"{name}.weight"] = tensor
         else:
             changed[name] = tensor
-    return changed
+    return conversion.tensors(changed, model.config.get_text_config())
 
 
 def _called_by_gguf(name: str) -> str:

@@ -108,7 +108,8 @@ def published_pattern(pre, monkeypatch):
     import tiktoken_ext.openai_public as openai
     from pytorch_tokenizers.constants import CL100K_PAT_STR
     from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
-    from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+    from transformers.models.qwen2 import tokenization_qwen2 as qwen2
+    from transformers.models.qwen3_5 import tokenization_qwen3_5 as qwen3_5
 
     if pre == "gpt-2":
         return openai.r50k_pat_str
@@ -117,7 +118,11 @@ def published_pattern(pre, monkeypatch):
         return openai.o200k_base()["pat_str"]
     if pre == "tekken":
         return GGUF_PRE_TOKENIZER_SPLITS["tekken"]
-    return {"llama-bpe": CL100K_PAT_STR, "qwen2": PRETOKENIZE_REGEX}[pre]
+    return {
+        "llama-bpe": CL100K_PAT_STR,
+        "qwen2": qwen2.PRETOKENIZE_REGEX,
+        "qwen35": qwen3_5.PRETOKENIZE_REGEX,
+    }[pre]
 
 
 WORDS = [
@@ -140,7 +145,7 @@ WORDS = [
 ]
 
 
-@pytest.mark.parametrize("pre", [pre for pre in PRES if pre != "smollm"])
+@pytest.mark.parametrize("pre", [*(pre for pre in PRES if pre != "smollm"), "qwen35"])
 def test_words_are_cut_as_published(tmp_path, monkeypatch, pre):
     metadata = metadata_of(tmp_path, pre)
     tokenizer_files_from_gguf(metadata, tmp_path, tmp_path)

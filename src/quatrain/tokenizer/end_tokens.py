@@ -34,6 +34,7 @@ _GGUF: dict[str, tuple[str, ...]] = {
         "<|im_end|>",  # Qwen, SmolLM
         "<|end|>",  # Phi
         "<end_of_turn>",  # Gemma
+        "<turn|>",  # Gemma 4
         "<|end_of_text|>",  # Granite; Llama's end of text
         "<end_of_utterance>",  # SmolVLM
     ),

@@ -1,7 +1,7 @@
 """Writes a GGUF model's tokenizer as the tokenizer.json that Hugging Face and ExecuTorch read.
 
 Two kinds are read, each in a file of its own: byte-level BPE, which GGUF calls gpt2, and
-SentencePiece BPE, which it calls llama.
+SentencePiece BPE, which it calls llama, or gemma4 where the file has its merges.
 """
 
 from pathlib import Path
@@ -14,11 +14,15 @@ from quatrain.json_files import write_json
 from quatrain.tokenizer.end_tokens import end_ids_of_gguf
 from quatrain.tokenizer.files import CONFIG, TOKENIZER
 from quatrain.tokenizer.gguf.byte_level import byte_level_tokenizer
-from quatrain.tokenizer.gguf.sentencepiece import sentencepiece_tokenizer
+from quatrain.tokenizer.gguf.sentencepiece import WITH_MERGES, sentencepiece_tokenizer
 from quatrain.tokenizer.gguf.vocabulary import GgufVocabulary
 from quatrain.tokenizer.load import Tokenizer
 
-_MAKERS = {"gpt2": byte_level_tokenizer, "llama": sentencepiece_tokenizer}
+_MAKERS = {
+    "gpt2": byte_level_tokenizer,
+    "llama": sentencepiece_tokenizer,
+    WITH_MERGES: sentencepiece_tokenizer,
+}
 
 
 def tokenizer_files_from_gguf(metadata: dict[str, Any], source: Path, folder: Path) -> list[Path]:
@@ -32,8 +36,8 @@ def tokenizer_files_from_gguf(metadata: dict[str, Any], source: Path, folder: Pa
     if make is None:
         raise UnknownTokenizer(
             f"{source}: its tokenizer is {kind!r}, expected 'gpt2' (byte-level BPE) or 'llama' "
-            "(SentencePiece BPE); quantize from the model's Hugging Face folder, which holds a "
-            "tokenizer.json, or give that file as --tokenizer"
+            "(SentencePiece BPE; 'gemma4' with merges); quantize from the model's Hugging Face "
+            "folder, which holds a tokenizer.json, or give that file as --tokenizer"
         )
     vocabulary = GgufVocabulary(metadata, source)
     tokenizer, adds_bos = make(vocabulary)

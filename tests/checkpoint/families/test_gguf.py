@@ -1,4 +1,7 @@
-"""GGUF files of families whose tensors are several in one, or in three dimensions."""
+"""GGUF files of families whose tensors are several in one, in three dimensions or in another
+order."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,3 +63,89 @@ def test_q4_0_experts_are_kept(tmp_path):
         assert np.array_equal(found.numpy(), scales.astype(np.float32))
     exact_groups = sum(tensor.error.exact_groups for tensor in kept.values())
     assert exact_groups == 2 * 4 * (96 * 2 * 2 + 64 * 3)
+
+
+def changed(path, name, figures=None, tensors=None, q4_0=None, **fields):
+    """The row's file with other `figures`, and `tensors` by their names in transformers: None is
+    one that is left out."""
+    row = ROWS[name]
+    assert row.gguf is not None
+    own = row.gguf
+
+    def both(stored, config):
+        stored = own.tensors(stored, config) | (tensors or {})
+        return {name: tensor for name, tensor in stored.items() if tensor is not None}
+
+    conversion = replace(
+        own, figures=lambda config: own.figures(config) | (figures or {}), tensors=both
+    )
+    return write_gguf_model(path / "m.gguf", model_of(row, **fields), conversion, q4_0)
+
+
+FREQUENCIES = "rope.freqs.weight"
+A_LOG = "model.layers.1.linear_attn.A_log"
+
+
+@pytest.mark.parametrize(
+    ("name", "figures", "tensors", "message"),
+    [
+        ("gemma4", {}, {FREQUENCIES: None}, r"tensor rope_freqs\.weight is missing"),
+        ("gemma4", {}, {FREQUENCIES: torch.full((16,), 8.0)}, "is not 16 numbers, 1 for planes"),
+        ("gemma4", {}, {FREQUENCIES: torch.ones(8)}, "is not 16 numbers, 1 for planes"),
+        ("gemma4", {"head_count_kv": [2, 2, 1, 2, 2, 1]}, {}, "expected one number for all layers"),
+        ("gemma4", {"feed_forward_length": [96, 96, 192, 96, 96, 96]}, {}, "twice it for the last"),
+        ("gemma4", {"sliding_window_pattern": 6}, {}, "expected 6 truth values"),
+        ("gemma4", {"value_length_swa": 8}, {}, "value_length_swa is 8, expected 16"),
+        ("gemma4", {"expert_count": 4}, {}, "expert_count is 4, which this backbone does not"),
+        ("gemma3n", {"altup_active_idx": 1}, {}, "altup.active_idx is 1, expected 0"),
+        ("gemma3n", {"altup_num_inputs": 4}, {}, r"altup_proj\.weight has shape \[2, 64, 64\]"),
+        ("gemma3n", {"altup_num_inputs": 9}, {}, "altup.num_inputs is 9, expected 2 to 8"),
+        ("gemma3n", {"activation_sparsity_scale": [0.1, 0.2, 0.3, 0.0, 0.0]}, {}, "then -inf"),
+        ("qwen3.5", {"ssm_time_step_rank": 3}, {}, "time_step_rank is 3, expected a multiple of 2"),
+        ("qwen3.5", {"ssm_inner_size": 97}, {}, "inner_size is 97, expected a multiple of 4"),
+        ("qwen3.5", {"head_count": 2}, {}, r"attn_q\.weight has 256 rows, expected 128"),
+        ("qwen3.5", {"ssm_state_size": 16}, {}, "in_proj_qkv.weight has shape"),
+        ("qwen3.5", {}, {A_LOG: torch.zeros(4)}, r"blk\.1\.ssm_a has values that are not below 0"),
+    ],
+)
+def test_what_no_file_of_the_family_says(tmp_path, name, figures, tensors, message):
+    with pytest.raises(InputError, match=message):
+        open_float_model(changed(tmp_path, name, figures, tensors))
+
+
+def test_what_writes_several_tokens_at_once_is_left_out(tmp_path):
+    """Qwen 3.5's layers behind the last."""
+    figures = {"block_count": 5, "nextn_predict_layers": 1}
+    path = changed(tmp_path, "qwen3.5", figures, {"blk.4.nextn.eh_proj.weight": torch.ones(8, 8)})
+    model = open_float_model(path)
+    assert model.notes == ("Not used, as in llama.cpp: blk.4.nextn.eh_proj.weight.",)
+    assert model.config.layer_types == ("linear_attention",) * 3 + ("full_attention",)
+
+
+def test_keys_of_layers_that_read_others_are_left_out(tmp_path):
+    """llama.cpp's converter writes those of the released Gemma 3n."""
+    names = [f"blk.{layer}.attn_{part}.weight" for layer in (3, 4) for part in ("k", "k_norm", "v")]
+    path = changed(tmp_path, "gemma3n", {}, dict.fromkeys(names, torch.ones(8, 8)))
+    assert open_float_model(path).notes == (f"Not used, as in llama.cpp: {', '.join(names)}.",)
+
+
+@pytest.mark.parametrize("width", [32, 24])
+def test_q4_0_in_another_order_is_kept_where_blocks_stay_whole(tmp_path, width):
+    """Rows of Qwen 3.5's values, and columns that read them."""
+    values = 4 * width
+    made = {
+        "blk.0.attn_gate.weight": q4_0_experts(0, 1, values, 64)[0][0],
+        "blk.0.ssm_out.weight": q4_0_experts(1, 1, 64, values)[0][0],
+        "blk.3.attn_q.weight": q4_0_experts(2, 1, 256, 64)[0][0],
+    }
+    model = open_float_model(changed(tmp_path, "qwen3.5", q4_0=made, linear_value_head_dim=width))
+    kept = {name: blocks() for name, blocks in model.int4_blocks.items()}
+    whole = {"layers.0.attention.out_proj.weight"} if width == 32 else set()
+    assert kept.keys() == whole | {
+        "layers.0.attention.in_proj_z.weight",
+        "layers.3.attention.wq.weight",
+        "layers.3.attention.og.weight",
+    }
+    for name, (integers, scales) in kept.items():
+        product = integers.unflatten(-1, (-1, 32)) * scales[..., None]
+        assert torch.equal(product.flatten(-2), model.tensors[name]), name

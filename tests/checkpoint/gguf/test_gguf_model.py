@@ -127,6 +127,12 @@ def test_unsupported_gguf_metadata_is_named(tmp_path, metadata, message):
         open_float_model(ggufs.write_gguf(tmp_path / "m.gguf", metadata=metadata))
 
 
+def test_metadata_that_nothing_reads_is_named(tmp_path):
+    figures = {"attention.new_kind": 3, "vocab_size": 128}
+    model = open_float_model(ggufs.write_gguf(tmp_path / "m.gguf", metadata=figures))
+    assert model.notes == ("Not used of its metadata: llama.attention.new_kind (3).",)
+
+
 def test_a_window_that_no_model_of_its_kind_has_is_named(tmp_path):
     window = {"attention.sliding_window": 64}
     path = ggufs.write_gguf(tmp_path / "m.gguf", architecture="qwen2", metadata=window)

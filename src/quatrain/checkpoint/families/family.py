@@ -4,12 +4,14 @@ Everything is told apart from a plain Llama: a reading states what its files hav
 fields of a params.json (see `quatrain.backbone.config`) and in Meta's tensor names.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.gguf.blocks import GgufTensor
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.gguf.rope_scaling import rope_scaling
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
 
@@ -70,17 +72,25 @@ class GgufReading:
 
     `architecture`: the file's general.architecture. `half_split`: whether its Q and K rows are in
     that order (interleaved otherwise). `params(metadata)`: fields of params.json beyond a plain
-    Llama's. `names`: of its tensors, those called otherwise, to Meta's. `fused(metadata)`: of each
-    tensor that is several in one, the parts' names and rows. `filters`: tensors [channels, taps] of
-    a filter for each channel, [channels, 1, taps] elsewhere. `reads`: keys that would be refused
-    where nothing reads them."""
+    Llama's; `rope`: likewise, of the rotary embedding. `names`: of its tensors, those called
+    otherwise, to Meta's. `fused(metadata)`: of each tensor that is several in one, the parts' names
+    and rows. `filters`: tensors [channels, taps] of a filter for each channel, [channels, 1, taps]
+    elsewhere. `tensors(tensors, metadata)`: its tensors by name, those cut or put in order that
+    Meta's naming has otherwise. `unused(names, metadata)`: those that files may have and the model
+    does not compute with, which are left out and told of. `reads`: keys that would be refused where
+    nothing reads them."""
 
     architecture: str
     half_split: bool
     params: Callable[[GgufMetadata], Params] = lambda metadata: {}
+    rope: Callable[[GgufMetadata], Params] = rope_scaling
     names: Mapping[str, str] = field(default_factory=dict)
     fused: Callable[[GgufMetadata], dict[str, dict[str, int]]] = lambda metadata: {}
     filters: frozenset[str] = frozenset()
+    tensors: Callable[[dict[str, GgufTensor], GgufMetadata], dict[str, GgufTensor]] = (
+        lambda tensors, metadata: tensors
+    )
+    unused: Callable[[Iterable[str], GgufMetadata], set[str]] = lambda names, metadata: set()
     reads: frozenset[str] = frozenset()
 
 

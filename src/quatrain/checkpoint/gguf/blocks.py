@@ -18,12 +18,21 @@ _ELEMENTS_AT_ONCE = 1 << 20  # unpacked at a time: 4 MB of float32
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """One tensor's description: `shape` outermost first, `data` its raw bytes [rows, row bytes]."""
+    """One tensor's description: `shape` outermost first, `data` its raw bytes [rows, row bytes].
+
+    `rows`: which of those rows it has, in which order. `columns`: in which order it has the values
+    of each. None: all, as they lie."""
 
     name: str
     type_name: str
     shape: tuple[int, ...]
     data: np.ndarray
+    rows: np.ndarray | None = None
+    columns: np.ndarray | None = None
+
+    def packed(self, wanted: slice = slice(None)) -> np.ndarray:
+        """The bytes of the `wanted` of its rows, their values as they lie."""
+        return self.data[wanted if self.rows is None else self.rows[wanted]]
 
 
 @cache
@@ -42,24 +51,40 @@ def dequantizer(tensor: GgufTensor) -> MadeByRows:
     kind = gguf.GGMLQuantizationType[tensor.type_name]
 
     def rows(wanted: slice) -> torch.Tensor:
-        packed = tensor.data[wanted]
+        packed = tensor.packed(wanted)
         values = np.empty((len(packed), tensor.shape[-1]), np.float32)
         for some in _blocks_of_rows(values):
             with np.errstate(all="ignore"):  # a damaged scale's NaN is refused by who reads it
-                values[some] = gguf.quants.dequantize(packed[some], kind)
+                found = gguf.quants.dequantize(packed[some], kind)
+            values[some] = found if tensor.columns is None else found[:, tensor.columns]
         return torch.from_numpy(values)
 
     return MadeByRows(tensor.shape, rows)
 
 
+def keeps_q4_0_blocks(tensor: GgufTensor) -> bool:
+    """Whether `tensor` is a matrix, or several, of Q4_0 whose blocks stay whole."""
+    if tensor.type_name != "Q4_0" or len(tensor.shape) < 2:
+        return False
+    if tensor.columns is None:
+        return True
+    blocks = tensor.columns.reshape(-1, 32)
+    firsts = blocks[:, :1]
+    return not (firsts % 32).any() and bool((blocks == firsts + np.arange(32)).all())
+
+
 def q4_0_blocks(tensor: GgufTensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A Q4_0 tensor's own integers, int8 [..., K] in [-8, 7], and scales, float32 [..., K/32].
+    """A Q4_0 tensor's own integers, int8 [..., K] in [-8, 7], and scales, float32 [..., K/32], of
+    one that `keeps_q4_0_blocks`.
 
     Exact: the scales are the file's float16 values, which may be negative. A block is a float16
     scale and 16 bytes; byte j holds element j in its low half and element j + 16 in its high
     half, both offset by 8.
     """
-    blocks = tensor.data.reshape(len(tensor.data), -1, 18)
+    packed_rows = tensor.packed()
+    blocks = packed_rows.reshape(len(packed_rows), -1, 18)
+    if tensor.columns is not None:
+        blocks = blocks[:, tensor.columns[::32] // 32]
     scales = blocks[..., :2].copy().view("<f2")[..., 0].astype(np.float32)
     values = np.empty((len(blocks), tensor.shape[-1]), np.int8)
     for some in _blocks_of_rows(values):

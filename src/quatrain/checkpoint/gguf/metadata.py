@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from quatrain.checkpoint.gguf.file import GgufFile
-from quatrain.checkpoint.nth_layers import full_every
+from quatrain.checkpoint.nth_layers import FULL, SLIDING, full_every
 from quatrain.errors import InputError
 
 
@@ -15,10 +15,18 @@ class GgufMetadata:
     def __init__(self, file: GgufFile) -> None:
         self.file = file
         self.architecture = str(file.metadata.get("general.architecture"))
+        self._asked: set[str] = set()
 
     def get(self, key: str) -> Any:
         """The value of `key`, or None."""
+        self._asked.add(key)
         return self.file.metadata.get(f"{self.architecture}.{key}")
+
+    def unasked(self) -> list[str]:
+        """The keys that the file has and nothing looked up."""
+        prefix = f"{self.architecture}."
+        has = {key.removeprefix(prefix) for key in self.file.metadata if key.startswith(prefix)}
+        return sorted(has - self._asked)
 
     def number(self, key: str, default: Any = None) -> Any:
         """The number `key`, or `default`. Raises `InputError` where neither is one."""
@@ -42,6 +50,18 @@ class GgufMetadata:
         if len(value) != count:
             raise self.refuse(key, f"expected {count} numbers, one for each layer")
         return value.tolist()
+
+    def layer_count(self) -> int:
+        """`block_count`, or the file's tensors where those are less: layers are counted in the
+        file, too, and an absurd count is refused when they are."""
+        return min(self.count("block_count"), len(self.file.tensors))
+
+    def of_all_layers(self, key: str) -> int:
+        """The number `key`, one or the same for each layer. Raises `InputError` for another."""
+        found = {int(number) for number in self.numbers(key, self.layer_count())}
+        if len(found) != 1 or min(found) < 1:
+            raise self.refuse(key, "expected one number for all layers; no other is implemented")
+        return found.pop()
 
     def decimal(self, key: str, default: Any = None) -> float:
         """The number `key` as it was meant: written as float32, 1e-05 is 9.999999747378752e-06."""
@@ -74,8 +94,19 @@ class GgufMetadata:
     def full_every(self, interval: int) -> list[str]:
         """The layer_types of a model of which every `interval`-th layer sees all tokens, and all
         others have a window."""
-        # Layers are counted in the file, too; an absurd count is refused when they are.
-        return full_every(interval, min(self.count("block_count"), len(self.file.tensors)))
+        return full_every(interval, self.layer_count())
+
+    def layer_types(self, interval: int) -> list[str]:
+        """The layer_types that `attention.sliding_window_pattern` says: whether each layer has a
+        window. Where the file has none of it, those of `full_every(interval)`."""
+        key = "attention.sliding_window_pattern"
+        pattern = self.get(key)
+        if pattern is None:
+            return self.full_every(interval)
+        layers = self.layer_count()
+        if not isinstance(pattern, np.ndarray) or pattern.dtype != bool or len(pattern) != layers:
+            raise self.refuse(key, f"expected {layers} truth values, one for each layer")
+        return [SLIDING if slides else FULL for slides in pattern]
 
     def rotated_part(self) -> dict[str, Any]:
         """The part of each head that is rotated, as a field of params.json."""

@@ -14,10 +14,10 @@ from quatrain.checkpoint.float_model import (
     params_of,
     usual_context,
 )
-from quatrain.checkpoint.gguf.blocks import GgufTensor, q4_0_blocks
+from quatrain.checkpoint.gguf.blocks import GgufTensor, keeps_q4_0_blocks, q4_0_blocks
 from quatrain.checkpoint.gguf.file import GgufFile, read_gguf
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.gguf.rope_scaling import rope_factors, rope_scaling
+from quatrain.checkpoint.gguf.rope_scaling import rope_factors
 from quatrain.checkpoint.gguf.tensor_names import meta_name
 from quatrain.errors import InputError
 from quatrain.tokenizer.end_tokens import end_ids_of_gguf
@@ -38,6 +38,10 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "embedding_scale": (0.0, 1.0),
 }
 
+# Metadata that says nothing of the model of text that its other metadata and tensors do not: the
+# embedding's rows, and positions of what is seen, which of text are one.
+_SAYS_NO_MORE = {"vocab_size", "rope.dimension_sections"}
+
 
 def open_gguf_model(path: Path) -> FloatModel:
     """Open the GGUF file `path` as a `FloatModel`."""
@@ -46,7 +50,9 @@ def open_gguf_model(path: Path) -> FloatModel:
     metadata = GgufMetadata(file)
     reading = gguf_reading(metadata.architecture, str(path))
     _check_metadata(metadata, reading)
+    file, unused = _used(file, reading.unused(file.tensors, metadata))
     file = _with_fused_apart(_with_filters(file, reading.filters), reading.fused(metadata))
+    file = replace(file, tensors=reading.tensors(file.tensors, metadata))
     unnamed = file.tensors.keys() - rope_factors(file.tensors)
     names = {name: meta_name(name, reading.names) for name in unnamed}
     params = _params(file, metadata, reading, set(names.values()))
@@ -63,9 +69,9 @@ def open_gguf_model(path: Path) -> FloatModel:
             int4_blocks={
                 names[name]: lambda tensor=tensor: q4_0_blocks(tensor)
                 for name, tensor in file.tensors.items()
-                if tensor.type_name == "Q4_0" and len(tensor.shape) > 1 and name in names
+                if keeps_q4_0_blocks(tensor) and name in names
             },
-            notes=_quantized_already(file),
+            notes=(*_quantized_already(file), *unused, *_unused_metadata(metadata)),
         )
     )
 
@@ -104,6 +110,22 @@ def _check_metadata(metadata: GgufMetadata, reading: GgufReading) -> None:
             raise metadata.refuse(
                 key, f"expected the head dimension {head_dim}; no other is implemented"
             )
+
+
+def _used(file: GgufFile, unused: set[str]) -> tuple[GgufFile, tuple[str, ...]]:
+    """`file` without the tensors `unused`, and what there is to say of them."""
+    if not unused:
+        return file, ()
+    used = {name: tensor for name, tensor in file.tensors.items() if name not in unused}
+    note = f"Not used, as in llama.cpp: {', '.join(sorted(unused))}."
+    return replace(file, tensors=used), (note,)
+
+
+def _unused_metadata(metadata: GgufMetadata) -> tuple[str, ...]:
+    """What there is to say of metadata that nothing looked up."""
+    keys = [key for key in metadata.unasked() if key not in _SAYS_NO_MORE]
+    named = ", ".join(f"{metadata.architecture}.{key} ({metadata.get(key)!r:.60})" for key in keys)
+    return (f"Not used of its metadata: {named}.",) if keys else ()
 
 
 def _with_filters(file: GgufFile, filters: frozenset[str]) -> GgufFile:
@@ -164,7 +186,7 @@ def _params(
         "n_heads": heads,
         "n_kv_heads": kv_heads,
         "head_dim": metadata.head_dim(),
-        "hidden_dim": metadata.number("feed_forward_length"),
+        "hidden_dim": own.get("hidden_dim") or metadata.number("feed_forward_length"),
         "vocab_size": embedding.shape[0],
         "norm_eps": metadata.decimal(_norm_eps(metadata)),
         "rope_theta": metadata.decimal("rope.freq_base", 10000.0),
@@ -173,4 +195,4 @@ def _params(
         "use_qk_norm": "layers.0.attention.q_norm_fn.weight" in names,
         "max_seq_len": usual_context(metadata.number("context_length", 2048)),
     }
-    return params | rope_scaling(metadata) | own
+    return params | reading.rope(metadata) | own

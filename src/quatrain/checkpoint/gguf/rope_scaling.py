@@ -9,7 +9,7 @@ from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.yarn import Yarn, attention_scale
 from quatrain.errors import InputError
 
-LLAMA3_FACTORS = "rope_freqs.weight"
+FREQUENCY_FACTORS = "rope_freqs.weight"
 LONGROPE_FACTORS = {
     "short": "rope_factors_short.weight",
     "long": "rope_factors_long.weight",
@@ -20,8 +20,8 @@ _LLAMA3_BOUNDS = ((1.0, 4.0), (1.0, 1.0))
 
 def rope_factors(names: Collection[str]) -> set[str]:
     """Those of a file's tensors `names` that `rope_scaling` reads."""
-    if LLAMA3_FACTORS in names:
-        return {LLAMA3_FACTORS}
+    if FREQUENCY_FACTORS in names:
+        return {FREQUENCY_FACTORS}
     return set(LONGROPE_FACTORS.values()) if LONGROPE_FACTORS["long"] in names else set()
 
 
@@ -30,7 +30,7 @@ def rope_scaling(metadata: GgufMetadata) -> dict[str, Any]:
 
     Raises `InputError` where that is none of those that are implemented.
     """
-    if LLAMA3_FACTORS in metadata.file.tensors:
+    if FREQUENCY_FACTORS in metadata.file.tensors:
         return _llama3_scaling(metadata)
     if LONGROPE_FACTORS["long"] in metadata.file.tensors:
         return _longrope(metadata)
@@ -94,7 +94,7 @@ def _llama3_scaling(metadata: GgufMetadata) -> dict[str, Any]:
     long ones. The other figures are those of every Llama; where the divisors do not follow from
     them the model is refused.
     """
-    found = metadata.file.float_tensors()[LLAMA3_FACTORS].double()
+    found = metadata.file.float_tensors()[FREQUENCY_FACTORS].double()
     theta, head_dim = metadata.decimal("rope.freq_base", 10000.0), metadata.head_dim()
     for low, high in _LLAMA3_BOUNDS:
         scaling = {
@@ -108,7 +108,7 @@ def _llama3_scaling(metadata: GgufMetadata) -> dict[str, Any]:
         if found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3):
             return scaling
     raise InputError(
-        f"{metadata.file.path}: {LLAMA3_FACTORS} is not Llama 3.1's frequency scaling, "
+        f"{metadata.file.path}: {FREQUENCY_FACTORS} is not Llama 3.1's frequency scaling, "
         "and no other is implemented; use the model's Hugging Face folder"
     )
 

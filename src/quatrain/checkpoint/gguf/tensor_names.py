@@ -19,15 +19,18 @@ _NAMES = {
     "ffn_down": "feed_forward.w2",
     "ffn_up": "feed_forward.w3",
 }
-_NAME = re.compile(r"(?:blk\.(\d+)\.)?([\w.]+)\.(weight|bias)")
+_NAME = re.compile(r"(?:blk\.(\d+)\.)?(([\w.]+?)(\.weight|\.bias)?)")
 
 
 def meta_name(name: str, others: Mapping[str, str]) -> str:
     """`name` in Meta's naming, or itself where it is not known: it is reported later. `others`:
-    the names that its family has besides."""
+    the names that its family has besides, of modules, or of tensors that are no weight or bias."""
     match = _NAME.fullmatch(name)
-    known = {**_NAMES, **others}
-    if not match or match[2] not in known:
+    if not match:
         return name
-    layer = f"layers.{match[1]}." if match[1] else ""
-    return f"{layer}{known[match[2]]}.{match[3]}"
+    index, whole, module, kind = match.groups()
+    layer = f"layers.{index}." if index else ""
+    if whole in others:
+        return f"{layer}{others[whole]}"
+    known = {**_NAMES, **others}
+    return f"{layer}{known[module]}{kind}" if kind and module in known else name

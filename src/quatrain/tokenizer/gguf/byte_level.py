@@ -12,7 +12,7 @@ import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers
 
-from quatrain.errors import InputError, UnknownTokenizer
+from quatrain.errors import UnknownTokenizer
 from quatrain.tokenizer.gguf.vocabulary import GgufVocabulary, mark_special
 
 # Words with a case of their own inside (`fooBar` is two), as GPT-4o and Mistral's Tekken cut them.
@@ -67,6 +67,7 @@ _CUTS = {
     "dbrx": _Cut(LLAMA3_WORDS),  # Phi-4
     "qwen2": _QWEN2,
     "deepseek-r1-qwen": _QWEN2,
+    "qwen35": _Cut(QWEN3_5_WORDS),
     "gpt-4o": _GPT4O,  # Phi-4-mini
     "llama4": _GPT4O,
     "tekken": _Cut(_cased_words("", ""), ignore_merges=True, adds_bos=True),  # Mistral Nemo
@@ -89,9 +90,8 @@ def byte_level_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Tokeniz
             "that file as --tokenizer"
         )
     ids = vocabulary.ids(vocabulary.tokens)
-    merges = _merges(vocabulary, ids)
     tokenizer = tokenizers.Tokenizer(
-        models.BPE(vocab=ids, merges=merges, ignore_merges=cut.ignore_merges)
+        models.BPE(vocab=ids, merges=vocabulary.merges(ids), ignore_merges=cut.ignore_merges)
     )
     tokenizer.pre_tokenizer = _pre_tokenizer(cut)
     tokenizer.decoder = decoders.ByteLevel()
@@ -99,19 +99,6 @@ def byte_level_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Tokeniz
     if isinstance(types, np.ndarray):
         mark_special(tokenizer, vocabulary.tokens, types)
     return tokenizer, cut.adds_bos
-
-
-def _merges(vocabulary: GgufVocabulary, ids: dict[str, int]) -> list[tuple[str, str]]:
-    merges = []
-    for merge in vocabulary.strings("merges"):
-        left, _, right = merge.partition(" ")
-        if not (left in ids and right in ids and left + right in ids):
-            raise InputError(
-                f"{vocabulary.source}: the merge {merge!r} is not of two tokens that make a third; "
-                "the file is damaged"
-            )
-        merges.append((left, right))
-    return merges
 
 
 def _pre_tokenizer(cut: _Cut) -> Any:

@@ -1,9 +1,9 @@
-"""SentencePiece BPE (Llama 2, Mistral, Phi-3, Gemma) from a GGUF file, or from its own
+"""SentencePiece BPE (Llama 2, Mistral, Phi-3, Gemma up to 4) from a GGUF file, or from its own
 (`quatrain.tokenizer.sentencepiece_model`), as a `tokenizers.Tokenizer`.
 
 SentencePiece knows no merges: it joins, over and over, those two neighbours whose joint piece has
 the best score. `tokenizers` wants pairs in order. They are all the ways to put a piece together
-from two others, the best-scored piece's first.
+from two others, the best-scored piece's first. Gemma 4's files state those pairs.
 """
 
 import numpy as np
@@ -19,6 +19,7 @@ from quatrain.tokenizer.gguf.vocabulary import (
     mark_special,
 )
 
+WITH_MERGES = "gemma4"  # the tokenizer.ggml.model of files that state merges
 _SPACE = "▁"  # what stands for a space in a piece
 _BYTES = {f"<0x{byte:02X}>": byte for byte in range(256)}
 # Phi-3's tokenizer.json drops white space after every other special token, llama.cpp with it; the
@@ -33,7 +34,7 @@ def sentencepiece_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Toke
     spaces, putting one before it. Raises `InputError` where scores, types, the bytes or the unknown
     token are missing.
     """
-    types, scores = vocabulary.numbers("token_type"), vocabulary.numbers("scores")
+    types = vocabulary.numbers("token_type")
     tokens = [
         # They are found in the text as it came, where a space is a space.
         token.replace(_SPACE, " ") if kind == USER_DEFINED else token
@@ -49,10 +50,16 @@ def sentencepiece_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Toke
         if kind == NORMAL and token not in _BYTES
     }
     _name_characters(tokens, pieces)
+    ids = vocabulary.ids(tokens)
+    merges = (
+        vocabulary.merges(ids)
+        if vocabulary.get("model") == WITH_MERGES
+        else _merges(pieces, vocabulary.numbers("scores"))
+    )
     tokenizer = tokenizers.Tokenizer(
         models.BPE(
-            vocab=vocabulary.ids(tokens),
-            merges=_merges(pieces, scores),
+            vocab=ids,
+            merges=merges,
             unk_token=tokens[_unknown_id(vocabulary, types)],
             fuse_unk=True,
             byte_fallback=byte_fallback,
@@ -61,7 +68,7 @@ def sentencepiece_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Toke
     steps = _normalizers(vocabulary)
     tokenizer.normalizer = steps[0] if len(steps) == 1 else normalizers.Sequence(steps)
     back = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    if vocabulary.flag("add_space_prefix", True):
+    if _has_prefix(vocabulary):
         back.append(decoders.Strip(" ", 1, 0))
     tokenizer.decoder = decoders.Sequence(back)
     phi3 = vocabulary.metadata.get("general.architecture") == "phi3"
@@ -79,8 +86,13 @@ def _normalizers(vocabulary: GgufVocabulary) -> list[normalizers.Normalizer]:
             normalizers.Replace(Regex(r"\A +| +\z"), ""),
             normalizers.Replace(Regex(" {2,}"), " "),
         ]
-    prefix = vocabulary.flag("add_space_prefix", True)
-    return steps + space_steps(prefix, vocabulary.flag("leading_space_is_prefix", False))
+    leading_is_prefix = vocabulary.flag("leading_space_is_prefix", False)
+    return steps + space_steps(_has_prefix(vocabulary), leading_is_prefix)
+
+
+def _has_prefix(vocabulary: GgufVocabulary) -> bool:
+    """Whether a space is put before a text."""
+    return vocabulary.flag("add_space_prefix", vocabulary.get("model") != WITH_MERGES)
 
 
 def space_steps(prefix: bool, leading_is_prefix: bool) -> list[normalizers.Normalizer]:

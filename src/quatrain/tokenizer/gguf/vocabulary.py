@@ -76,6 +76,20 @@ class GgufVocabulary:
             )
         return ids
 
+    def merges(self, ids: dict[str, int]) -> list[tuple[str, str]]:
+        """The pairs of tokens to join, in order. Raises `InputError` where one is not of two in
+        `ids` that make a third."""
+        found = []
+        for merge in self.strings("merges"):
+            left, _, right = merge.partition(" ")
+            if not (left in ids and right in ids and left + right in ids):
+                raise InputError(
+                    f"{self.source}: the merge {merge!r} is not of two tokens that make a third; "
+                    "the file is damaged"
+                )
+            found.append((left, right))
+        return found
+
 
 def mark_special(
     tokenizer: tokenizers.Tokenizer,

@@ -1,7 +1,6 @@
-"""Qwen 3.5, dense, the text model of what also sees included: a gated delta rule in three of four
-layers; in the others gated attention, QK norm, a quarter of each head rotated."""
+"""Qwen 3.5, dense, in a folder of the Hugging Face hub."""
 
-from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params, sizes
+from quatrain.checkpoint.families.family import HuggingFaceReading, Params, sizes
 from quatrain.checkpoint.families.qwen import of_one_position
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.hugging_face.fields import (
@@ -17,8 +16,8 @@ from quatrain.checkpoint.hugging_face.norms import norms_plus_one
 from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
 from quatrain.checkpoint.nth_layers import FULL, is_nth
 
-_DELTA = "linear_attention"
-_INTERVAL = 4  # of attention, where config.json says nothing
+DELTA = "linear_attention"
+INTERVAL = 4  # of attention, where config.json says nothing
 _QUERIES, _GATE = "self_attn.q_proj", "self_attn.gate_proj"  # one matrix in the files
 _DELTA_PARTS = (
     "in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "conv1d", "A_log", "dt_bias", "norm",
@@ -40,12 +39,12 @@ def _params(fields: Fields, source: str) -> Params:
 
 
 def _layer_types(fields: Fields, source: str) -> list[str]:
-    kinds = layer_types(fields, source, _DELTA)
+    kinds = layer_types(fields, source, DELTA)
     if kinds is not None:
         return kinds
-    interval = integer_or_none(fields, "full_attention_interval", source) or _INTERVAL
+    interval = integer_or_none(fields, "full_attention_interval", source) or INTERVAL
     layers = range(layer_count(fields, source))
-    return [FULL if is_nth(index, interval) else _DELTA for index in layers]
+    return [FULL if is_nth(index, interval) else DELTA for index in layers]
 
 
 def _rope(fields: Fields, source: str) -> Params:
@@ -88,32 +87,30 @@ def _of_heads(tensor: StoredTensor, heads: int, index: int, name: str, source: s
     )  # fmt: skip
 
 
-QWEN3_5 = Family(
-    hugging_face=HuggingFaceReading(
-        model_type="qwen3_5_text",
-        defaults={
-            "num_attention_heads": 16,
-            "num_key_value_heads": 4,
-            "head_dim": 256,
-            "vocab_size": 248320,
-            "hidden_act": "silu",
-            "max_position_embeddings": 32768,
-            "rms_norm_eps": 1e-6,
-            "rope_theta": 10000.0,
-            "linear_conv_kernel_dim": 4,
-            "linear_key_head_dim": 128,
-            "linear_value_head_dim": 128,
-            "linear_num_key_heads": 16,
-            "linear_num_value_heads": 32,
-        },
-        sizes=sizes(4096, 12288, 32),
-        params=_params,
-        rope=_rope,
-        names={
-            _GATE: "attention.og",
-            **{f"linear_attn.{part}": f"attention.{part}" for part in _DELTA_PARTS},
-        },
-        tensors=_tensors,
-        unused=_predicts_further,
-    ),
+HUGGING_FACE = HuggingFaceReading(
+    model_type="qwen3_5_text",
+    defaults={
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "vocab_size": 248320,
+        "hidden_act": "silu",
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "linear_conv_kernel_dim": 4,
+        "linear_key_head_dim": 128,
+        "linear_value_head_dim": 128,
+        "linear_num_key_heads": 16,
+        "linear_num_value_heads": 32,
+    },
+    sizes=sizes(4096, 12288, 32),
+    params=_params,
+    rope=_rope,
+    names={
+        _GATE: "attention.og",
+        **{f"linear_attn.{part}": f"attention.{part}" for part in _DELTA_PARTS},
+    },
+    tensors=_tensors,
+    unused=_predicts_further,
 )

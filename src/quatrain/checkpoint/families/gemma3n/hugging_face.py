@@ -1,14 +1,12 @@
-"""Gemma 3n's text model (E2B, E4B): Gemma 4's embedding for each layer, shared keys and normed
-values; a residual stream of several, a learned augmented residual beside attention, and gates that
-are mostly cut to 0 in the first layers."""
+"""Gemma 3n's text model in a folder of the Hugging Face hub."""
 
 import re
 
 import torch
 
-from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
+from quatrain.checkpoint.families.family import HuggingFaceReading, Params
 from quatrain.checkpoint.families.gemma import ACTIVATIONS
-from quatrain.checkpoint.families.gemma4 import NAMES, shared_layers, unused_keys
+from quatrain.checkpoint.families.gemma4.hugging_face import NAMES, shared_layers, unused_keys
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
@@ -47,7 +45,7 @@ _DEFAULTS = {
     "laurel_rank": 64,
 }
 _SPARSE, _SPARSE_LAYERS = 0.95, 10  # where activation_sparsity_pattern is not stated
-_MOST_STREAMS = 8
+MOST_STREAMS = 8
 _SCALE = re.compile(r"model\.layers\.\d+\.altup\.correct_output_scale")
 _TABLE = "model.embed_tokens_per_layer.weight"
 
@@ -58,8 +56,8 @@ def _params(fields: Fields, source: str) -> Params:
     if not flag(fields, "altup_correct_scale", source):
         raise refusal(fields, "altup_correct_scale", "true", source)
     streams = integer(fields, "altup_num_inputs", source, least=2)
-    if streams > _MOST_STREAMS:
-        raise refusal(fields, "altup_num_inputs", f"at most {_MOST_STREAMS}", source)
+    if streams > MOST_STREAMS:
+        raise refusal(fields, "altup_num_inputs", f"at most {MOST_STREAMS}", source)
     layers = layer_count(fields, source)
     return _sparsity(fields, layers, source) | {
         "embedding_scale_factor": integer(fields, "hidden_size", source) ** 0.5,
@@ -84,13 +82,22 @@ def _sparsity(fields: Fields, layers: int, source: str) -> Params:
     if pattern is None:
         sparse = _SPARSE_LAYERS if layers > _SPARSE_LAYERS else 0
         pattern = [_SPARSE] * sparse + [0.0] * (layers - sparse)
-    first = pattern[0] if isinstance(pattern, list) and pattern else None
-    if isinstance(first, bool) or not isinstance(first, int | float) or not 0 <= first < 1:
-        first = None
-    count = pattern.count(first) if first else 0
-    if first is None or pattern != [first] * count + [0] * (layers - count):
+    cut = cut_first(pattern, layers)
+    if cut is None:
         expected = f"{layers} numbers: one from 0 to 1 for the first layers, then 0"
         raise refusal(fields, "activation_sparsity_pattern", expected, source)
+    return cut
+
+
+def cut_first(pattern: object, layers: int) -> Params | None:
+    """The fields for a `pattern` of one part for the first of `layers`, and 0 for the others."""
+    first = pattern[0] if isinstance(pattern, list) and pattern else None
+    if isinstance(first, bool) or not isinstance(first, int | float) or not 0 <= first < 1:
+        return None
+    assert isinstance(pattern, list)
+    count = pattern.count(first) if first else 0
+    if pattern != [first] * count + [0] * (layers - count):
+        return None
     return {"activation_sparsity": float(first), "num_sparse_layers": count} if count else {}
 
 
@@ -132,34 +139,32 @@ def _with_rows(table: StoredTensor, rows: int) -> StoredTensor:
     return StoredTensor((rows, table.shape[1]), table.dtype, load)
 
 
-GEMMA3N = Family(
-    hugging_face=HuggingFaceReading(
-        model_type="gemma3n_text",
-        defaults=_DEFAULTS,
-        params=_params,
-        rope=_rope,
-        names={
-            **NAMES,
-            "altup.modality_router": "alt_up.router",
-            "altup.router_norm": "alt_up.router_norm",
-            "altup.prediction_coefs": "alt_up.predict",
-            "altup.correction_coefs": "alt_up.correct",
-            "altup.correct_output_scale": "alt_up.scale",
-            "laurel.linear_left": "laurel.left",
-            "laurel.linear_right": "laurel.right",
-            "laurel.post_laurel_norm": "laurel.norm",
-            **{
-                f"model.altup_{theirs}.{index}": f"alt_up.{ours}.{index}"
-                for theirs, ours in (
-                    ("projections", "projections"),
-                    ("unembed_projections", "unembed"),
-                )
-                for index in range(_MOST_STREAMS - 1)
-            },
+HUGGING_FACE = HuggingFaceReading(
+    model_type="gemma3n_text",
+    defaults=_DEFAULTS,
+    params=_params,
+    rope=_rope,
+    names={
+        **NAMES,
+        "altup.modality_router": "alt_up.router",
+        "altup.router_norm": "alt_up.router_norm",
+        "altup.prediction_coefs": "alt_up.predict",
+        "altup.correction_coefs": "alt_up.correct",
+        "altup.correct_output_scale": "alt_up.scale",
+        "laurel.linear_left": "laurel.left",
+        "laurel.linear_right": "laurel.right",
+        "laurel.post_laurel_norm": "laurel.norm",
+        **{
+            f"model.altup_{theirs}.{index}": f"alt_up.{ours}.{index}"
+            for theirs, ours in (
+                ("projections", "projections"),
+                ("unembed_projections", "unembed"),
+            )
+            for index in range(MOST_STREAMS - 1)
         },
-        tensors=_tensors,
-        unused=unused_keys,
-        activations=ACTIVATIONS,
-        tied=True,
-    )
+    },
+    tensors=_tensors,
+    unused=unused_keys,
+    activations=ACTIVATIONS,
+    tied=True,
 )

@@ -1,11 +1,9 @@
-"""Gemma 4's text model (E2B, E4B): Gemma 3's norms without their 1, wider heads in layers without a
-window, of which a part of the planes turns, normed values, last layers that read others' keys, an
-embedding for each layer, and a number for all that a layer gives."""
+"""Gemma 4's text model in a folder of the Hugging Face hub."""
 
 import re
 from typing import Any
 
-from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
+from quatrain.checkpoint.families.family import HuggingFaceReading, Params
 from quatrain.checkpoint.families.gemma import ACTIVATIONS
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.hugging_face.fields import (
@@ -159,16 +157,14 @@ NAMES = {
     "model.per_layer_projection_norm": "per_layer.norm",
 }
 
-GEMMA4 = Family(
-    hugging_face=HuggingFaceReading(
-        model_type="gemma4_text",
-        defaults=_DEFAULTS,
-        params=_params,
-        rope=_rope,
-        names=NAMES | {"layer_scalar": "layer_scalar"},
-        tensors=_tensors,
-        unused=unused_keys,
-        activations=ACTIVATIONS,
-        tied=True,
-    )
+HUGGING_FACE = HuggingFaceReading(
+    model_type="gemma4_text",
+    defaults=_DEFAULTS,
+    params=_params,
+    rope=_rope,
+    names=NAMES | {"layer_scalar": "layer_scalar"},
+    tensors=_tensors,
+    unused=unused_keys,
+    activations=ACTIVATIONS,
+    tied=True,
 )

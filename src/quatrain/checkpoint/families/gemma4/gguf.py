@@ -1,0 +1,109 @@
+"""Gemma 4's text model in a GGUF file, and what one of Gemma 3n states alike."""
+
+import re
+from collections.abc import Iterable
+
+from quatrain.checkpoint.families.family import GgufReading, Params
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.gguf.rope_scaling import FREQUENCY_FACTORS
+from quatrain.errors import InputError
+
+_OWN_KEYS = re.compile(r"blk\.(\d+)\.attn_(?:k|v|k_norm)\.weight")
+_NOT_TURNED = 1e30  # what divides the frequency of a plane that does not turn
+NAMES = {
+    "post_attention_norm": "post_attention_norm",
+    "post_ffw_norm": "post_ffn_norm",
+    "inp_gate": "per_layer.gate",
+    "proj": "per_layer.projection",
+    "post_norm": "per_layer.norm",
+    "per_layer_token_embd": "per_layer.embeddings",
+    "per_layer_model_proj": "per_layer.projection",
+    "per_layer_proj_norm": "per_layer.norm",
+}
+
+
+def shared_params(metadata: GgufMetadata) -> Params:
+    """The fields of params.json that a GGUF file of Gemma 3n or 4 states alike.
+
+    A cap of the logits is as llama.cpp has it where the file says nothing."""
+    return {
+        "n_kv_heads": metadata.of_all_layers("attention.head_count_kv"),
+        "act_fn": "gelu_approx",
+        "embedding_scale_factor": metadata.count("embedding_length") ** 0.5,
+        "attention_multiplier": 1.0,
+        "use_v_norm": True,
+        "post_attention_norm": True,
+        "post_ffn_norm": True,
+        "sliding_window": metadata.count("attention.sliding_window"),
+        "local_rope_theta": metadata.decimal("rope.freq_base_swa", 10000.0),
+        "num_kv_shared_layers": metadata.number("attention.shared_kv_layers", 0),
+        "kv_shared_by_type": True,
+        "output_soft_cap_temp": metadata.number("final_logit_softcapping", 30.0) or None,
+    }
+
+
+def unused_keys(names: Iterable[str], metadata: GgufMetadata) -> set[str]:
+    """The keys and values of layers that read others'."""
+    first = metadata.count("block_count") - metadata.number("attention.shared_kv_layers", 0)
+    own = {name: _OWN_KEYS.fullmatch(name) for name in names}
+    return {name for name, match in own.items() if match and int(match[1]) >= first}
+
+
+def _params(metadata: GgufMetadata) -> Params:
+    """Lengths of heads are those of layers without a window; of the others they are called so."""
+    narrow = metadata.count("attention.key_length_swa")
+    for key in ("attention.value_length_swa", "rope.dimension_count_swa"):
+        if metadata.number(key, narrow) != narrow:
+            raise metadata.refuse(key, f"expected {narrow}; no other is implemented")
+    return (
+        shared_params(metadata)
+        | _widths(metadata)
+        | {
+            "layer_types": metadata.layer_types(6),
+            "head_dim": narrow,
+            "global_head_dim": metadata.head_dim(),
+            "per_layer_dim": metadata.number("embedding_length_per_layer_input", 0),
+            "use_layer_scalar": True,
+        }
+    )
+
+
+def _widths(metadata: GgufMetadata) -> Params:
+    """Those of feed-forwards: one, or twice that in the layers that read others' keys."""
+    key, layers = "feed_forward_length", metadata.layer_count()
+    widths = metadata.numbers(key, layers)
+    narrow = layers - min(metadata.number("attention.shared_kv_layers", 0), layers)
+    wide = widths[-1] == 2 * widths[0]
+    if widths != [widths[0]] * narrow + [widths[-1] if wide else widths[0]] * (layers - narrow):
+        expected = f"one number, or twice it for the last {layers - narrow} layers"
+        raise metadata.refuse(key, f"expected {expected}; no other is implemented")
+    return {"hidden_dim": int(widths[0]), "double_wide_shared_ffn": wide}
+
+
+def _rope(metadata: GgufMetadata) -> Params:
+    """What divides frequencies in layers without a window: 1, or so much that nothing turns."""
+    if metadata.get("rope.scaling.type") not in (None, "none"):
+        raise metadata.refuse("rope.scaling.type", "which this backbone does not implement for it")
+    path, tensors = metadata.file.path, metadata.file.float_tensors()
+    if FREQUENCY_FACTORS not in tensors:
+        raise InputError(f"{path}: tensor {FREQUENCY_FACTORS} is missing")
+    divisors = tensors[FREQUENCY_FACTORS].tolist()
+    planes, turned = metadata.head_dim() // 2, divisors.count(1.0)
+    if not turned or divisors != [1.0] * turned + [divisors[-1]] * (planes - turned):
+        turned = 0
+    if not turned or (turned < planes and divisors[-1] < _NOT_TURNED * 0.99):
+        raise InputError(
+            f"{path}: {FREQUENCY_FACTORS} is not {planes} numbers, 1 for planes that turn and "
+            f"{_NOT_TURNED:g} for the others; no other is implemented"
+        )
+    return {"global_rotary_planes": turned / planes}
+
+
+GGUF = GgufReading(
+    "gemma4",
+    half_split=True,
+    params=_params,
+    rope=_rope,
+    names=NAMES | {"layer_output_scale": "layer_scalar"},
+    unused=unused_keys,
+)

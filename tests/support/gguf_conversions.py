@@ -1,0 +1,132 @@
+"""What llama.cpp's converter makes of the tensors of some families, and the metadata it writes.
+
+Each `{family}_tensors(tensors, config)` takes and gives tensors by their names in transformers.
+"""
+
+from typing import Any
+
+import torch
+
+Tensors = dict[str, torch.Tensor]
+
+
+def gemma3n_tensors(tensors: Tensors, config: Any) -> Tensors:
+    """The linears of all streams in one tensor; the table for each layer up to all tokens."""
+    made: Tensors = {}
+    for name, tensor in tensors.items():
+        if name.startswith(("model.altup_projections.", "model.altup_unembed_projections.")):
+            module = name.split(".")[1]
+            parts = [
+                tensors[f"model.{module}.{index}.weight"]
+                for index in range(config.altup_num_inputs - 1)
+            ]
+            made[f"model.{module}.weight"] = torch.stack(parts)
+        elif name == "model.embed_tokens_per_layer.weight":
+            padding = tensor.new_zeros(config.vocab_size - len(tensor), tensor.shape[1])
+            made[name] = torch.cat((tensor, padding))
+        else:
+            made[f"{name}.weight" if name.endswith("_scale") else name] = tensor
+    return made
+
+
+def gemma3n_figures(config: Any) -> dict[str, Any]:
+    parts = torch.tensor(config.activation_sparsity_pattern, dtype=torch.float32)
+    return _of_layers_with_windows(config) | {
+        "altup_active_idx": config.altup_active_idx,
+        "altup_num_inputs": config.altup_num_inputs,
+        "activation_sparsity_scale": torch.distributions.Normal(0.0, 1.0).icdf(parts).tolist(),
+    }
+
+
+def _of_layers_with_windows(config: Any) -> dict[str, Any]:
+    return {
+        "rope_freq_base_swa": config.rope_parameters["sliding_attention"]["rope_theta"],
+        "sliding_window": config.sliding_window,
+        "sliding_window_pattern": [kind == "sliding_attention" for kind in config.layer_types],
+        "shared_kv_layers": config.num_kv_shared_layers,
+        "final_logit_softcapping": config.final_logit_softcapping,
+        "embedding_length_per_layer_input": config.hidden_size_per_layer_input,
+    }
+
+
+def gemma4_tensors(tensors: Tensors, config: Any) -> Tensors:
+    """With what divides the frequencies of layers without a window: nothing turns by 1e30."""
+    rope = config.rope_parameters["full_attention"]
+    planes = _wide(config) // 2
+    turned = int(planes * rope["partial_rotary_factor"])
+    divisors = torch.tensor([1.0] * turned + [1e30] * (planes - turned))
+    scalars = {
+        f"{name}.weight" if name.endswith("layer_scalar") else name: tensor
+        for name, tensor in tensors.items()
+    }
+    return scalars | {"rope.freqs.weight": divisors}
+
+
+def gemma4_figures(config: Any) -> dict[str, Any]:
+    """Lengths are of the heads without a window; each layer has a width where they differ."""
+    width, narrow = config.intermediate_size, config.num_hidden_layers
+    if config.use_double_wide_mlp:
+        narrow -= config.num_kv_shared_layers
+        width = [width] * narrow + [2 * width] * config.num_kv_shared_layers
+    wide, of_windows = _wide(config), config.to_dict()["head_dim"]
+    return _of_layers_with_windows(config) | {
+        "feed_forward_length": width,
+        "key_length": wide,
+        "value_length": wide,
+        "rope_dimension_count": wide,
+        "key_length_swa": of_windows,
+        "value_length_swa": of_windows,
+        "rope_dimension_count_swa": of_windows,
+    }
+
+
+def _wide(config: Any) -> int:
+    full = config.layer_types.index("full_attention")
+    return config.per_layer_config[full].head_dim
+
+
+def qwen3_5_tensors(tensors: Tensors, config: Any) -> Tensors:
+    """Value heads once for all keys, again and again; norms about 1; decays as they are applied."""
+    made: Tensors = {}
+    for name, tensor in tensors.items():
+        part = name.rpartition(".linear_attn.")[2]
+        if part == name:
+            made[name] = tensor + 1 if name.endswith("norm.weight") else tensor
+        elif part == "A_log":
+            made[name] = _reordered(-torch.exp(tensor), config, 0, 1)
+        elif part == "dt_bias":
+            made[name.replace("dt_bias", "dt_proj.bias")] = _reordered(tensor, config, 0, 1)
+        elif part == "norm.weight":
+            made[name] = tensor
+        elif part == "out_proj.weight":
+            made[name] = _reordered(tensor, config, 1, config.linear_value_head_dim)
+        elif part in ("in_proj_a.weight", "in_proj_b.weight"):
+            made[name] = _reordered(tensor, config, 0, 1)
+        else:  # those of channels, the queries' and keys' first
+            tensor = tensor.squeeze(1) if part == "conv1d.weight" else tensor
+            values = config.linear_num_value_heads * config.linear_value_head_dim
+            before, last = tensor[:-values], tensor[-values:]
+            after = _reordered(last, config, 0, config.linear_value_head_dim)
+            made[name] = torch.cat((before, after))
+    return made
+
+
+def _reordered(tensor: torch.Tensor, config: Any, axis: int, width: int) -> torch.Tensor:
+    keys = config.linear_num_key_heads
+    each = config.linear_num_value_heads // keys
+    heads = tensor.unflatten(axis, (keys, each, width))
+    return heads.transpose(axis, axis + 1).flatten(axis, axis + 2)
+
+
+def qwen3_5_figures(config: Any) -> dict[str, Any]:
+    rope = config.rope_parameters
+    return {
+        "rope_dimension_count": int(config.head_dim * rope["partial_rotary_factor"]),
+        "rope_dimension_sections": [*rope["mrope_section"], 0],
+        "ssm_conv_kernel": config.linear_conv_kernel_dim,
+        "ssm_state_size": config.linear_key_head_dim,
+        "ssm_group_count": config.linear_num_key_heads,
+        "ssm_time_step_rank": config.linear_num_value_heads,
+        "ssm_inner_size": config.linear_num_value_heads * config.linear_value_head_dim,
+        "full_attention_interval": 4,
+    }
