@@ -12,6 +12,9 @@ import quatrain.serve
 LEFT, RIGHT = "8da4w", "8da4w+dq8ca-zp-binding-float"
 WRITTEN = "document.getElementById('verdict').textContent.match(/^The answers differ.*/)?.[0]"
 
+ENTER = """document.getElementById('prompt').dispatchEvent(
+    new KeyboardEvent('keydown', { key: 'Enter', cancelable: true }))"""
+
 
 @needs_chromium
 def test_two_programs_side_by_side(url: str, tmp_path: Path) -> None:
@@ -21,13 +24,17 @@ def test_two_programs_side_by_side(url: str, tmp_path: Path) -> None:
         first = page.run("[...document.querySelectorAll('mark')].map((one) => one.textContent)")
         answers = page.run("[...document.querySelectorAll('.answer')].map((one) => one.innerText)")
         names = page.run("[...document.querySelectorAll('h2')].map((one) => one.textContent)")
-        page.run("document.getElementById('prompt').value = 'w9'; form.requestSubmit()")
+        # The second while the first is answered, and so nothing.
+        page.run(f"document.getElementById('prompt').value = 'w9'; {ENTER}; {ENTER}")
         page.wait_for("document.querySelectorAll('.answer').length === 4")
         page.wait_for(WRITTEN)
+        narrow = page.width_at(390)
+        outside = page.run("document.querySelectorAll('body > :not(main, script)').length")
         page.run("document.getElementById('right').value = 'left'")
         page.run("document.getElementById('reset').click()")
         left = page.run("document.querySelectorAll('.turn').length")
     assert names == [LEFT, RIGHT] and left == 0
+    assert narrow <= 390 and outside == 0
     assert all(len(answer.split()) == 6 for answer in answers)
     start = next(i for i, (one, other) in enumerate(zip(*answers, strict=False)) if one != other)
     assert [answer[start:].split()[0] for answer in answers] == [one.strip() for one in first]

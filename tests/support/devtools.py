@@ -48,6 +48,14 @@ class Page:
             time.sleep(0.02)
         raise TimeoutError(f"{condition}: {self.run('document.body.innerText')}")
 
+    def width_at(self, width: int) -> int:
+        """How wide the page is, in pixels, in a window of `width`."""
+        self._call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1,
+            mobile=True,
+        )  # fmt: skip
+        return self.run("document.documentElement.scrollWidth")
+
     def _call(self, method: str, **params: Any) -> dict[str, Any]:
         self._calls += 1
         message = {"id": self._calls, "method": method, "params": params} | self._session
