@@ -15,12 +15,14 @@ from executorch.backends.vulkan.op_registry import vulkan_supported_ops
 from executorch.backends.vulkan.patterns import pattern_registry
 from executorch.exir.dialects._ops import ops as exir_ops
 from torch import nn
+from torch.export import decomp_utils
 
 from quatrain import executorch_wheel
 from quatrain.errors import QuatrainError
 from quatrain.executorch_wheel import VERSIONS
 from quatrain.export import executorch_internals as internals
 from quatrain.export.xnnpack import copied_delegate
+from quatrain.export.xnnpack.compiler_shortcuts import compiler_shortcuts
 from quatrain.linear import private_operators
 
 EXECUTORCH = rf"executorch \S+ is installed, .* written for {VERSIONS['executorch']}: pip install"
@@ -136,6 +138,18 @@ def test_a_module_that_is_gone():
     assert re.search(rf"_named_data_store.* {EXECUTORCH}", done.stdout), done.stderr
 
 
+def test_a_list_of_operators_that_is_gone(monkeypatch):
+    name = "_collect_all_valid_cia_ops"
+    before = getattr(decomp_utils, name)
+    with compiler_shortcuts():
+        assert getattr(decomp_utils, name) is not before
+    assert getattr(decomp_utils, name) is before
+    monkeypatch.delattr(decomp_utils, name)
+    message = rf"{name} of torch\.export\.decomp_utils: found None, .* torch 2\.\S+ is installed"
+    with pytest.raises(QuatrainError, match=message):
+        entered(compiler_shortcuts)
+
+
 def test_a_delegate_that_is_built_otherwise(monkeypatch):
     monkeypatch.setattr(copied_delegate, "LoweredBackendModule", lambda edge_program, blob: None)
     with pytest.raises(
@@ -171,7 +185,11 @@ PUBLIC = {
     "executorch.backends.xnnpack.partition.xnnpack_partitioner",
 }  # fmt: skip
 # The modules that hold what is private, each saying why.
-PRIVATE = ("export/executorch_internals.py", "linear/private_operators.py")
+PRIVATE = (
+    "export/executorch_internals.py",
+    "export/xnnpack/compiler_shortcuts.py",
+    "linear/private_operators.py",
+)
 
 
 def private_uses(source: Path):

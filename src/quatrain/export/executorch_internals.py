@@ -4,8 +4,9 @@ Each part below says what it is for and what breaks without it. What it finds ch
 with a `QuatrainError` that names the version found and the one expected; what it changes in
 others' tables it puts back. Told of in modules of their own are the schemas inside the wheel
 (`quatrain.executorch_wheel`), the operators that the eager layers call
-(`quatrain.linear.private_operators`), and how an XNNPACK delegate is copied and which keys are in
-its bytes (`quatrain.export.xnnpack.copied_delegate` and `.delegate_keys`).
+(`quatrain.linear.private_operators`), how an XNNPACK delegate is copied and which keys are in its
+bytes (`quatrain.export.xnnpack.copied_delegate` and `.delegate_keys`), and what compilers need not
+do for one (`quatrain.export.xnnpack.compiler_shortcuts`).
 
 To move to another release: docs/contributing/move-to-a-new-executorch-release.md.
 """

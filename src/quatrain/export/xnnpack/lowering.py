@@ -12,6 +12,7 @@ from quatrain.export.constants import tensors_of
 from quatrain.export.executorch_internals import edge_config
 from quatrain.export.template import untouched_zeros
 from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
+from quatrain.export.xnnpack.compiler_shortcuts import compiler_shortcuts
 from quatrain.export.xnnpack.delegated_linears import delegate_linears
 from quatrain.export.xnnpack.delegated_parts import delegate_layers
 from quatrain.export.xnnpack.embedding import to_cpu_embedding
@@ -22,6 +23,7 @@ from quatrain.quiet import quiet
 from quatrain.stages import Stages
 
 
+@compiler_shortcuts()
 def write_xnnpack_program(
     backbone: Backbone, metadata: dict[str, Any], path: Path, stages: Stages
 ) -> None:
@@ -38,6 +40,7 @@ def write_xnnpack_program(
             write_program(program, path)
 
 
+@compiler_shortcuts()
 def write_named_program(
     backbone: Backbone, metadata: dict[str, Any], path: Path, stages: Stages
 ) -> None:
