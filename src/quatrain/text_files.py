@@ -21,7 +21,7 @@ def read_text(path: Path, option: str = "") -> str:
             encoding = "utf-16" if file.read(2) in _UTF16 else "utf-8-sig"
         text = path.read_text(encoding)
     except OSError as error:
-        raise InputError(f"{named}: cannot be read as text: {error}") from error
+        raise InputError(f"{named}: cannot be read as text: {error.strerror}") from error
     except UnicodeError as error:
         raise InputError(
             f"{named}: cannot be read as text: {error}; save a text in UTF-8 "

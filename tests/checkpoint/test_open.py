@@ -74,6 +74,18 @@ def test_what_is_none_of_them_is_named(tmp_path: Path, content: bytes, message: 
             ask(path)
 
 
+def test_a_repository_without_hf_is_told_how_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    with pytest.raises(InputError, match="hub is named as hf://HuggingFaceTB/SmolLM2-135M"):
+        is_quantized(Path("HuggingFaceTB/SmolLM2-135M"))
+    for name in ("models/none", "none", str(tmp_path / "none")):
+        with pytest.raises(InputError, match=r"no such file or folder$"):
+            is_quantized(Path(name))
+
+
 def test_telling_takes_no_torch() -> None:
     """So that options that fit only a program, or only a checkpoint, are checked at once."""
     code = (

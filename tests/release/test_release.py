@@ -345,6 +345,19 @@ def test_a_dry_run_says_what_comes_and_writes_nothing(tiny_release: Path, tmp_pa
         assert planned[file["file"]]["phones"] == file["phones"]
 
 
+def test_what_is_printed_says_who_gets_which_file_and_why(tiny_release: Path) -> None:
+    words = ["release", str(tiny_release / "model"), "-o", "none", "--dry-run"]
+    lines = CliRunner().invoke(build_app(), words).stdout.splitlines()
+    assert lines[-1] == "every phone: model-cpu.pte"
+    named = ["--phones", "pixel-6", "--runtime", "1.5"]
+    lines = CliRunner().invoke(build_app(), [*words, *named]).stdout.splitlines()
+    assert lines[-2:] == [
+        "Google Pixel 6: model-cpu.pte (the CPU's program: there is no profile of its GPU, a "
+        "Mali-G78 MP20)",
+        "any other phone: model-cpu.pte",
+    ]
+
+
 def test_without_a_cluster_it_says_so(
     tiny_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

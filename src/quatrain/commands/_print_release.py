@@ -23,7 +23,9 @@ def print_plan(plan: "ReleasePlan") -> None:
 
 def _print_phones(plan: "ReleasePlan") -> None:
     for phone in plan.phones:
-        print(f"{phone.name}: {phone.file}")
+        print(f"{phone.name}: {phone.file}{f' ({phone.why})' if phone.why else ''}")
+    if plan.cpu is not None:
+        print(f"{'any other phone' if plan.phones else 'every phone'}: {plan.cpu}")
 
 
 def print_release(made: "Release") -> None:

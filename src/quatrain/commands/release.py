@@ -36,7 +36,8 @@ Spec = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="A release.toml: these options by their names, which go first, and more.",
+        help="A release.toml: these options by their names, and more (docs/release.md). An option "
+        "that is given here goes before the file's.",
     ),
 ]
 Phones = Annotated[

@@ -7,6 +7,7 @@ from jinja2 import Environment
 
 from quatrain.program.inspect.html import page_environment
 from quatrain.release.heat import heat_maps
+from quatrain.release.plan import deciding
 from quatrain.release.spec import ANY
 
 _MOST = 8  # tokens of a text that are named as those of the largest divergence
@@ -42,7 +43,7 @@ def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "report": report,
         "failed": failed,
-        "why": {phone["id"]: _why(phone["reasons"]) for phone in report["phones"]},
+        "why": {phone["id"]: deciding(phone["reasons"]) for phone in report["phones"]},
         "cpu": on_cpu[0] if on_cpu else None,
         "why_cpu": _ON_ANY_CPU if report["phones"] else f"no phone was named; {_ON_ANY_CPU}",
         "sizes": {file["file"]: file["bytes"] for file in report["files"]},
@@ -60,13 +61,6 @@ def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
 def _releases(report: Mapping[str, Any]) -> list[str]:
     found = next((list(one["hazards"]) for one in report["phones"] if one["hazards"]), [])
     return [release for release in found if release != ANY]
-
-
-def _why(reasons: Sequence[str]) -> str:
-    """The reason that decided: the last one for the scheme, or the CPU's."""
-    starts = ("8da4w:", "weight-only", "the CPU's program:")
-    decisive = [one for one in reasons if one.startswith(starts)]
-    return decisive[-1] if decisive else ""
 
 
 def _known(phones: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

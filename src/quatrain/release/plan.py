@@ -1,7 +1,7 @@
 """Which file goes to which phone, and why: decided from headers, before any work."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,17 @@ class PhonePlan:
     reasons: list[str]
     as_on: str | None = None
 
+    @property
+    def why(self) -> str:
+        """The reason that decided, or nothing."""
+        return deciding(self.reasons)
+
+
+def deciding(reasons: Sequence[str]) -> str:
+    """The one of `reasons` that decided: the last one for the scheme, or the CPU's; "" for none."""
+    starts = ("8da4w:", "weight-only", "the CPU's program:")
+    return next((one for one in reversed(reasons) if one.startswith(starts)), "")
+
 
 @dataclass(frozen=True)
 class ReleasePlan:
@@ -90,6 +101,11 @@ class ReleasePlan:
         said = {"source": self.source, "name": self.name, "checkpoint": checkpoint}
         return said | {"files": files, "phones": phones}
 
+    @property
+    def cpu(self) -> str | None:
+        """The program that every phone runs; None where there is none."""
+        return next((one.file for one in self.files if one.options.backend == "xnnpack"), None)
+
     def shared(self, alike: Mapping[str, str]) -> "ReleasePlan":
         """The plan with one of the files whose bytes are `alike`, by the name of each."""
         phones = [replace(phone, file=alike[phone.file]) for phone in self.phones]
@@ -99,7 +115,7 @@ class ReleasePlan:
     def on_cpu(self, failing: Mapping[str, str]) -> "ReleasePlan":
         """The plan in which phones get the CPU's program, by their ids with why: where there is
         one. Files that no phone gets any more are left out."""
-        cpu = next((one.file for one in self.files if one.options.backend == "xnnpack"), None)
+        cpu = self.cpu
         if cpu is None or not failing:
             return self
         phones = [

@@ -1,6 +1,7 @@
 """Phones by name, from `phones.toml`."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 
 from quatrain.errors import InputError
@@ -48,10 +49,11 @@ def find_device(name: str) -> tuple[GpuProfile, Phone | None]:
     if phone is None:
         if any(gpu.id == name.lower() for gpu in load_gpus()):
             return find_gpu(name), None
-        gpus = ", ".join(gpu.id for gpu in load_gpus())
-        phones = ", ".join(phone.id for phone in load_phones())
+        gpus, phones = [gpu.id for gpu in load_gpus()], [phone.id for phone in load_phones()]
+        near = ", ".join(get_close_matches(name.lower(), gpus + phones))
         raise InputError(
-            f"no profile of a device {name!r}; known are {gpus}, and the phones {phones}"
+            f"no profile of a device {name!r}; known are {', '.join(gpus)}, and the phones "
+            f"{', '.join(phones)}{f'; most like it are {near}' if near else ''}"
         )
     if phone.gpu_id is None:
         raise InputError(
