@@ -1,4 +1,5 @@
-"""Programs with gated delta rules: text after text, in pieces and steps."""
+"""Programs with gated delta rules, and with experts of which one is every token's, behind a gate:
+text after text, in pieces and steps."""
 
 import pytest
 from tests.support.devices import DEVICES_OF
@@ -19,9 +20,12 @@ BOUND = 1e-4
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("qwen3_5")
+    """A layer of a Qwen 3.5, and one of its mixtures."""
+    folder = tmp_path_factory.mktemp("qwen3_next")
     model = random_model(
-        "Qwen3_5", num_hidden_layers=2, layer_types=["linear_attention", "full_attention"],
+        "Qwen3Next", num_hidden_layers=2, layer_types=["linear_attention", "full_attention"],
+        decoder_sparse_step=2, num_experts=2, num_experts_per_tok=1, moe_intermediate_size=64,
+        shared_expert_intermediate_size=32,
         head_dim=32, num_attention_heads=2, linear_num_key_heads=1, linear_num_value_heads=2,
         linear_key_head_dim=32, linear_value_head_dim=32, intermediate_size=64,
     )  # fmt: skip

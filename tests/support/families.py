@@ -106,6 +106,15 @@ QWEN3_5 = {
     "linear_key_head_dim": 32, "linear_value_head_dim": 24,
     "rope_parameters": MROPE3 | {"partial_rotary_factor": 0.25, "mrope_section": [2, 1, 1]},
 }  # fmt: skip
+QWEN3_5_MOE = QWEN3_5 | {
+    "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64,
+    "shared_expert_intermediate_size": 32, "num_hidden_layers": 3,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+}  # fmt: skip
+QWEN3_NEXT = QWEN3_5_MOE | {
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0,
+                        "partial_rotary_factor": 0.25},
+}  # fmt: skip
 COHERE = {"logit_scale": 0.3, "tie_word_embeddings": True}
 GRANITE4 = {
     "embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.4,
@@ -504,6 +513,13 @@ ROWS = {
         QWEN3_5 | {"layer_types": ["full_attention", "linear_attention", "linear_attention"],
                    "num_hidden_layers": 3, "linear_num_key_heads": 4, "linear_conv_kernel_dim": 3,
                    "linear_value_head_dim": 32, "tie_word_embeddings": True},
+    ),
+    "qwen3.5 moe": Row("Qwen 3.5 MoE", "Qwen3_5Moe", QWEN3_5_MOE, quantized=True, fuzzed=True),
+    "qwen3 next": Row("Qwen 3 Next", "Qwen3Next", QWEN3_NEXT, quantized=True, fuzzed=True),
+    "qwen3 next, dense layers, not normalized": Row(
+        "Qwen 3 Next", "Qwen3Next",
+        QWEN3_NEXT | {"decoder_sparse_step": 2, "norm_topk_prob": False,
+                      "linear_num_key_heads": 4},
     ),
     "qwen3 moe": Row(
         "Qwen 3 MoE", "Qwen3Moe", QWEN3_MOE, quantized=True, fuzzed=True,

@@ -18,6 +18,7 @@ LINEARS = (
     "_projection.weight",
     "_proj.weight",
     ".in_proj_qkv.weight",
+    ".in_proj_qkvz.weight",
     ".in_proj_z.weight",
     "_linear.weight",
     ".w1.weight",

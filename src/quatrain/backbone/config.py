@@ -145,8 +145,10 @@ class BackboneConfig:
     num_activated_experts: int = 1
     interleave_moe_layer_step: int = 1
     num_dense_layers: int = 0
-    moe_hidden_dim: int | None = None  # hidden_dim unless given, the shared expert's too
+    moe_hidden_dim: int | None = None  # hidden_dim unless given
     use_shared_expert: bool = True  # of Llama 4: computed for every token, besides
+    use_shared_expert_gate: bool = False  # a number for each token that weighs what it answers
+    shared_hidden_dim: int | None = None  # its hidden width, an expert's unless given
     router_scores: Literal["sigmoid", "softmax"] = "sigmoid"  # of a router's logits
     use_expert_bias: bool = False  # experts are picked by scores with a bias, weighed without
     norm_topk_prob: bool = False  # the scores of the experts that are picked are made to sum to 1
@@ -168,6 +170,11 @@ class BackboneConfig:
     def expert_dim(self) -> int:
         """The hidden width of an expert."""
         return self.moe_hidden_dim or self.hidden_dim
+
+    @property
+    def shared_expert_dim(self) -> int:
+        """The hidden width of the shared expert."""
+        return self.shared_hidden_dim or self.expert_dim
 
     @property
     def longrope(self) -> Literal["short", "long"] | None:

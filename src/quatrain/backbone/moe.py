@@ -1,5 +1,5 @@
 """Mixtures of experts: that of Llama 4 (Meta, 2025), and those whose experts' answers are weighed
-(Mixtral, Qwen 3 MoE, OLMoE, Granite MoE, LFM2 MoE)."""
+(Mixtral, Qwen 3 MoE, OLMoE, Granite MoE, LFM2 MoE, Qwen 3.5 MoE)."""
 
 from collections.abc import Callable
 
@@ -51,11 +51,16 @@ class MixtureOfExperts(nn.Module):
             FeedForward(config, config.expert_dim, bias=False) for _ in range(config.num_experts)
         )
         shared = config.use_shared_expert
-        self.shared_expert = FeedForward(config, config.expert_dim, bias=False) if shared else None
+        width = config.shared_expert_dim
+        self.shared_expert = FeedForward(config, width, bias=False) if shared else None
+        gated = shared and config.use_shared_expert_gate
+        self.shared_gate = SharedExpertGate(config.dim) if gated else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         scores = self.scores(x)
         result = None if self.shared_expert is None else self.shared_expert(x)
+        if self.shared_gate is not None:
+            result = result * self.shared_gate(x)
         if result is None and self.skips_experts:
             # What a branch gives must be added at once: ExecuTorch writes the next one's over it.
             result = torch.zeros_like(x)
@@ -91,6 +96,21 @@ class MixtureOfExperts(nn.Module):
     def _sum(self, scores: torch.Tensor) -> torch.Tensor:
         total = scores.sum(-1, keepdim=True)
         return total if self.is_softmax else total + _SMALLEST_SUM
+
+
+class SharedExpertGate(nn.Module):
+    """`sigmoid(x . weight)`, what a shared expert's answer is weighed by: x [1, T, dim], weight
+    [dim]; returns [1, T, 1].
+
+    Source: `Qwen3_5MoeSparseMoeBlock` of transformers' `modeling_qwen3_5_moe.py`.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(dim), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid((x * self.weight).sum(-1, keepdim=True))
 
 
 class ExpertBias(nn.Module):

@@ -35,8 +35,9 @@ layers.{i}.laurel.norm.weight               [dim]
   in a mixture of experts, in place of these three:
 layers.{i}.feed_forward.experts.{w1,w3}.weight   [num_experts, expert_dim, dim]
 layers.{i}.feed_forward.experts.w2.weight        [num_experts, dim, expert_dim]
-layers.{i}.feed_forward.shared_expert.{w1,w2,w3}.weight   the same without [num_experts], with
-                                            use_shared_expert
+layers.{i}.feed_forward.shared_expert.{w1,w2,w3}.weight   the same without [num_experts], of its
+                                            own width, with use_shared_expert
+layers.{i}.feed_forward.shared_gate.weight  [dim], with use_shared_expert_gate
 layers.{i}.feed_forward.router.weight       [num_experts, dim], floating point
 layers.{i}.feed_forward.expert_bias.bias    [num_experts], with use_expert_bias
 layers.{i}.{attention_norm,ffn_norm}.weight [dim], with pre_norm; with parallel_residual the first
@@ -121,7 +122,8 @@ def _layer_linears(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
     one = _feed_forward("feed_forward.experts", config.dim, config.expert_dim)
     shapes |= {name: (config.num_experts, *shape) for name, shape in one.items()}
     if config.use_shared_expert:
-        shapes |= _feed_forward("feed_forward.shared_expert", config.dim, config.expert_dim)
+        width = config.shared_expert_dim
+        shapes |= _feed_forward("feed_forward.shared_expert", config.dim, width)
     return shapes
 
 
@@ -228,6 +230,8 @@ def _layer_vectors(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
         shapes["layer_scalar.weight"] = (1,)
     if layer.moe:
         shapes["feed_forward.router.weight"] = (config.num_experts, config.dim)
+        if config.use_shared_expert and config.use_shared_expert_gate:
+            shapes["feed_forward.shared_gate.weight"] = stream
         if config.use_expert_bias:
             shapes["feed_forward.expert_bias.bias"] = (config.num_experts,)
     return shapes

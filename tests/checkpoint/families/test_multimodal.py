@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support.families import GEMMA3N, GEMMA4, LFM2, LLAMA4, MINISTRAL3_ROPE, QWEN3_5
+from tests.support.families import (
+    GEMMA3N,
+    GEMMA4,
+    LFM2,
+    LLAMA4,
+    MINISTRAL3_ROPE,
+    QWEN3_5,
+    QWEN3_5_MOE,
+)
 from tests.support.multimodal import multimodal_model
 from tests.support.peers import (
     TINY,
@@ -45,6 +53,7 @@ TEXTS = {
     "qwen2_5_vl_text": {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]}},
     "qwen3": {"head_dim": 16},
     "qwen3_5_text": QWEN3_5,
+    "qwen3_5_moe_text": QWEN3_5_MOE,
     "qwen3_vl_text": {"head_dim": 16},
 }
 WHOLE = {

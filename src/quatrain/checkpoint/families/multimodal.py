@@ -88,6 +88,7 @@ MULTIMODAL = {
     "qwen2_audio": Multimodal(("qwen2",), _HEARS),
     "qwen2_vl": Multimodal(("qwen2_vl_text",), ("visual",), flat=True),
     "qwen3_5": Multimodal(("qwen3_5_text",), ("visual",)),
+    "qwen3_5_moe": Multimodal(("qwen3_5_moe_text",), ("visual",)),
     "qwen3_asr": Multimodal(("qwen3",), _HEARS, tied=True),
     "qwen3_vl": Multimodal(("qwen3_vl_text",), ("visual",)),
     "smolvlm": Multimodal(("llama",), _CONNECTED),

@@ -22,10 +22,11 @@ from quatrain.checkpoint.nth_layers import is_nth
 def _params(fields: Fields, source: str) -> Params:
     used = flag(fields, "use_sliding_window", source)
     window = window_of_all(fields, source) if used else {}
-    return window | _experts(fields, source)
+    return window | experts(fields, source)
 
 
-def _experts(fields: Fields, source: str) -> Params:
+def experts(fields: Fields, source: str) -> Params:
+    """The fields of params.json of a mixture in every n-th layer, or none where no layer has."""
     step = integer(fields, "decoder_sparse_step", source)
     dense = integers_or_none(fields, "mlp_only_layers", source) or []
     layers = range(layer_count(fields, source))

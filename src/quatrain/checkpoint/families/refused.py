@@ -37,9 +37,7 @@ _MODEL_TYPES = {
     "phi": "an output layer with bias",
     "phimoe": "an output layer with bias, and a router that masks its logits for each pick",
     "qwen2_moe": _GATED_EXPERT,
-    "qwen3_5_moe": _GATED_EXPERT,
     "qwen3_vl_moe": "experts whose matrices are stored turned",
-    "qwen3_next": _GATED_EXPERT,
     "recurrent_gemma": "recurrent layers, whose state is kept beside the KV cache",
 }
 # By a GGUF file's architecture, where that is not the model_type.
@@ -50,7 +48,6 @@ _ARCHITECTURES = {
     "gpt-oss": "gpt_oss",
     "hunyuan-moe": "hunyuan_v1_moe",
     "qwen2moe": "qwen2_moe",
-    "qwen3next": "qwen3_next",
     "qwen3vlmoe": "qwen3_vl_moe",
 }
 

@@ -3,7 +3,7 @@ router's logits unless they say otherwise, those of the picked experts as they a
 to 1."""
 
 from quatrain.checkpoint.families.family import Params
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.experts import experts_apart
 from quatrain.checkpoint.hugging_face.fields import Fields, integer
@@ -28,6 +28,33 @@ def names(module: str, router: str = "gate") -> dict[str, str]:
     return {f"{module}.{theirs}": f"feed_forward.{ours}" for theirs, ours in parts.items()}
 
 
+def shared_names(module: str) -> dict[str, str]:
+    """Likewise of an expert for every token, and its gate."""
+    parts = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
+    return {
+        f"{module}.shared_expert_gate": "feed_forward.shared_gate",
+        **{
+            f"{module}.shared_expert.{theirs}": f"feed_forward.shared_expert.{ours}"
+            for theirs, ours in parts.items()
+        },
+    }
+
+
+def with_shared_gates(stored: LazyTensors) -> LazyTensors:
+    """`stored` with gates of shared experts, [1, dim], as [dim]."""
+    return LazyTensors(
+        {
+            name: _flat(tensor) if name.endswith(".shared_expert_gate.weight") else tensor
+            for name, tensor in stored.stored.items()
+        }
+    )
+
+
+def _flat(tensor: StoredTensor) -> StoredTensor:
+    shape = tensor.shape[1:] if tensor.shape[:1] == (1,) else tensor.shape
+    return StoredTensor(shape, tensor.dtype, lambda: tensor.load().reshape(shape))
+
+
 def tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
     """As `HuggingFaceReading.tensors`: each expert's matrices apart."""
     return experts_apart(stored, source)
@@ -45,6 +72,15 @@ def hugging_face_params(fields: Fields, source: str, normalized: bool) -> Params
         ),
         "num_activated_experts": integer(fields, "num_experts_per_tok", source),
         "norm_topk_prob": normalized,
+    }
+
+
+def shared_params(fields: Fields, source: str) -> Params:
+    """Likewise those of an expert for every token, behind a gate of its own."""
+    return {
+        "use_shared_expert": True,
+        "use_shared_expert_gate": True,
+        "shared_hidden_dim": integer(fields, "shared_expert_intermediate_size", source),
     }
 
 

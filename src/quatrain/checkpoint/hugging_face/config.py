@@ -82,13 +82,15 @@ def params_of_config(fields: Fields, source: str, names: set[str]) -> dict[str, 
     Raises `InputError`, naming `source`, where the backbone does not implement one.
     """
     reading = hugging_face_reading(fields, source)
+    own = reading.params(fields, source)
     params = {
         "dim": integer(fields, "hidden_size", source),
         "n_layers": integer(fields, "num_hidden_layers", source),
         "n_heads": integer(fields, "num_attention_heads", source),
         "n_kv_heads": integer_or_none(fields, "num_key_value_heads", source),
         "head_dim": integer_or_none(fields, "head_dim", source),
-        "hidden_dim": integer_of_layers(fields, "intermediate_size", source),
+        "hidden_dim": own.get("hidden_dim")
+        or integer_of_layers(fields, "intermediate_size", source),
         "vocab_size": integer(fields, "vocab_size", source),
         "norm_eps": number(fields, _norm_eps(reading), source),
         "act_fn": _activation(fields, reading, source),
@@ -98,7 +100,7 @@ def params_of_config(fields: Fields, source: str, names: set[str]) -> dict[str, 
         "use_qk_norm": "layers.0.attention.q_norm_fn.weight" in names,
         "max_seq_len": usual_context(integer(fields, "max_position_embeddings", source)),
     }
-    return params | reading.rope(fields, source) | reading.params(fields, source)
+    return params | reading.rope(fields, source) | own
 
 
 def _stated_bias(fields: Fields, reading: HuggingFaceReading, source: str) -> dict[str, bool]:

@@ -23,9 +23,24 @@ _DELTA_PARTS = (
     "in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "conv1d", "A_log", "dt_bias", "norm",
     "out_proj",
 )  # fmt: skip
+DEFAULTS = {
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "vocab_size": 248320,
+    "hidden_act": "silu",
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+}
 
 
-def _params(fields: Fields, source: str) -> Params:
+def params(fields: Fields, source: str) -> Params:
     if flag(fields, "attention_bias", source):
         raise refusal(fields, "attention_bias", "false: gates with a bias are not there", source)
     sizes = ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim",
@@ -47,11 +62,11 @@ def _layer_types(fields: Fields, source: str) -> list[str]:
     return [FULL if is_nth(index, interval) else DELTA for index in layers]
 
 
-def _rope(fields: Fields, source: str) -> Params:
+def rope(fields: Fields, source: str) -> Params:
     return partial_rope_params(of_one_position(fields, source), source, rotated=0.25)
 
 
-def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+def tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
     """Each head's queries and gate lie side by side; norms are about 0, but that of what a delta
     rule reads."""
     heads = integer(fields, "num_attention_heads", source)
@@ -69,7 +84,7 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
     return LazyTensors(about_1.stored | others)
 
 
-def _predicts_further(stored: LazyTensors, fields: Fields, source: str) -> set[str]:
+def predicts_further(stored: LazyTensors, fields: Fields, source: str) -> set[str]:
     """What writes several tokens at once (multi-token prediction)."""
     return {name for name in stored if name.startswith("mtp.")}
 
@@ -87,30 +102,18 @@ def _of_heads(tensor: StoredTensor, heads: int, index: int, name: str, source: s
     )  # fmt: skip
 
 
+NAMES = {
+    _GATE: "attention.og",
+    **{f"linear_attn.{part}": f"attention.{part}" for part in _DELTA_PARTS},
+}
+
 HUGGING_FACE = HuggingFaceReading(
     model_type="qwen3_5_text",
-    defaults={
-        "num_attention_heads": 16,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "vocab_size": 248320,
-        "hidden_act": "silu",
-        "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 10000.0,
-        "linear_conv_kernel_dim": 4,
-        "linear_key_head_dim": 128,
-        "linear_value_head_dim": 128,
-        "linear_num_key_heads": 16,
-        "linear_num_value_heads": 32,
-    },
+    defaults=DEFAULTS,
     sizes=sizes(4096, 12288, 32),
-    params=_params,
-    rope=_rope,
-    names={
-        _GATE: "attention.og",
-        **{f"linear_attn.{part}": f"attention.{part}" for part in _DELTA_PARTS},
-    },
-    tensors=_tensors,
-    unused=_predicts_further,
+    params=params,
+    rope=rope,
+    names=NAMES,
+    tensors=tensors,
+    unused=predicts_further,
 )

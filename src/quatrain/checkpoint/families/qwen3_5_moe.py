@@ -1,0 +1,48 @@
+"""Qwen 3.5 MoE, the text model of what also sees included: a Qwen 3.5 with a mixture of experts in
+each layer, and an expert for every token behind a gate of its own."""
+
+from quatrain.checkpoint.families import weighed_experts
+from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
+from quatrain.checkpoint.families.qwen3_5 import hugging_face as dense
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.hugging_face.experts import experts_apart
+from quatrain.checkpoint.hugging_face.fields import Fields, integer
+
+
+def _params(fields: Fields, source: str) -> Params:
+    width = integer(fields, "moe_intermediate_size", source)
+    return (
+        dense.params(fields, source)
+        | weighed_experts.hugging_face_params(fields, source, normalized=True)
+        | weighed_experts.shared_params(fields, source)
+        | {"hidden_dim": width, "moe_hidden_dim": width}
+    )
+
+
+def tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+    """As a dense model's, each expert's matrices apart."""
+    apart = experts_apart(dense.tensors(stored, fields, source), source)
+    return weighed_experts.with_shared_gates(apart)
+
+
+NAMES = {**dense.NAMES, **weighed_experts.names("mlp"), **weighed_experts.shared_names("mlp")}
+
+QWEN3_5_MOE = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="qwen3_5_moe_text",
+        defaults={
+            **dense.DEFAULTS,
+            "num_key_value_heads": 2,
+            "moe_intermediate_size": 512,
+            "shared_expert_intermediate_size": 512,
+            "num_experts": 256,
+            "num_experts_per_tok": 8,
+        },
+        sizes={"hidden_size": 2048, "num_hidden_layers": 40},
+        params=_params,
+        rope=dense.rope,
+        names=NAMES,
+        tensors=tensors,
+        unused=dense.predicts_further,
+    ),
+)
