@@ -1,18 +1,25 @@
 """Parts of a layer that XNNPACK computes as linears give what the backbone's give."""
 
+from collections import Counter
+
 import pytest
 import torch
+from executorch.backends.xnnpack import xnnpack_preprocess
+from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import XNNConvert
 from tests.support.tiny_checkpoint import PARAMS
-from tests.support.tiny_programs import shared_tiny_xnnpack
+from tests.support.tiny_programs import shared_tiny, shared_tiny_xnnpack
 
+from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
 from quatrain.backbone.norm import RMSNorm
 from quatrain.backbone.params import config_from_params
 from quatrain.backbone.rope import Rope, rotary_for
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import QuatrainError
 from quatrain.export import ExportOptions
 from quatrain.export.kernel_assignment import LinearRow
 from quatrain.export.kernel_check import check_program
+from quatrain.export.xnnpack import delegated_parts
 from quatrain.export.xnnpack.layer_parts import (
     LinearRMSNorm,
     LinearRotary,
@@ -20,6 +27,7 @@ from quatrain.export.xnnpack.layer_parts import (
     WideRope,
     part_layers,
 )
+from quatrain.export.xnnpack.operator_modules import to_cpu_operators
 from quatrain.program import open_program
 
 XNNPACK = ExportOptions(backend="xnnpack")
@@ -82,6 +90,24 @@ def test_a_layer_is_three_delegates_and_its_attention(shared):
     assert len(program.delegates) == 3 * 2 + 1  # of two layers, and the output layer's
     kernels = [str(step.target) for step in program.instructions if step.kind == "kernel"]
     assert not any("sigmoid" in kernel or "cat" in kernel for kernel in kernels)
+
+
+def test_what_several_linears_take_is_rounded_once(shared, monkeypatch):
+    checkpoint = open_checkpoint(shared_tiny(shared).checkpoint)
+    backbone = build_backbone(checkpoint.config, checkpoint.tensors, "8da4w")
+    to_cpu_operators(backbone)
+    graphs: list = []
+    serialize = xnnpack_preprocess.serialize_xnnpack_binary
+
+    def kept(graph, data):
+        graphs.append(graph)
+        return serialize(graph, data)
+
+    monkeypatch.setattr(xnnpack_preprocess, "serialize_xnnpack_binary", kept)
+    *_, (feed_forward, examples) = delegated_parts._parts_of(backbone.layers[0], 8)
+    delegated_parts._lowered(feed_forward, examples)
+    kinds = [Counter(type(node.xnode_union) for node in graph.xnodes) for graph in graphs]
+    assert [each[XNNConvert] for each in kinds] == [3, 2]  # as ExecuTorch has it, and as we do
 
 
 def test_a_linear_that_no_delegate_holds_is_named(shared):
