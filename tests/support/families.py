@@ -8,6 +8,7 @@ has not.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -514,12 +515,29 @@ ROWS = {
                    "num_hidden_layers": 3, "linear_num_key_heads": 4, "linear_conv_kernel_dim": 3,
                    "linear_value_head_dim": 32, "tie_word_embeddings": True},
     ),
-    "qwen3.5 moe": Row("Qwen 3.5 MoE", "Qwen3_5Moe", QWEN3_5_MOE, quantized=True, fuzzed=True),
-    "qwen3 next": Row("Qwen 3 Next", "Qwen3Next", QWEN3_NEXT, quantized=True, fuzzed=True),
+    "qwen3.5 moe": Row(
+        "Qwen 3.5 MoE", "Qwen3_5Moe", QWEN3_5_MOE, quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "qwen35moe", figures=conversions.qwen3_5_moe_figures,
+            tensors=conversions.qwen3_5_tensors,
+        ),
+    ),
+    "qwen3 next": Row(
+        "Qwen 3 Next", "Qwen3Next", QWEN3_NEXT, quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "qwen3next", figures=conversions.qwen3_next_figures,
+            tensors=conversions.qwen3_next_tensors,
+        ),
+    ),
     "qwen3 next, dense layers, not normalized": Row(
         "Qwen 3 Next", "Qwen3Next",
         QWEN3_NEXT | {"decoder_sparse_step": 2, "norm_topk_prob": False,
                       "linear_num_key_heads": 4},
+        gguf=Conversion(
+            "qwen3next", figures=conversions.qwen3_next_figures,
+            tensors=partial(conversions.qwen3_next_tensors, legacy=True),
+            fields={"decoder_sparse_step": 1, "norm_topk_prob": True},
+        ),
     ),
     "qwen3 moe": Row(
         "Qwen 3 MoE", "Qwen3Moe", QWEN3_MOE, quantized=True, fuzzed=True,

@@ -111,6 +111,32 @@ def qwen3_5_tensors(tensors: Tensors, config: Any) -> Tensors:
     return made
 
 
+def qwen3_next_tensors(tensors: Tensors, config: Any, legacy: bool = False) -> Tensors:
+    """Queries, keys, values and gate apart, or `legacy` as they were; the rest as Qwen 3.5's."""
+    keys, width = config.linear_num_key_heads, config.linear_key_head_dim
+    values = config.linear_num_value_heads // keys * config.linear_value_head_dim
+    made: Tensors = {}
+    for name, tensor in tensors.items():
+        part = name.rpartition(".linear_attn.")[2]
+        if part == "in_proj_qkvz.weight" and not legacy:
+            q, k, v, z = (
+                part.flatten(0, 1)
+                for part in tensor.unflatten(0, (keys, -1)).split([width, width, values, values], 1)
+            )
+            made[name.replace("qkvz", "qkv")] = torch.cat((q, k, v))
+            made[name.replace("qkvz", "z")] = z
+        elif part == "A_log":
+            made[name] = -torch.exp(tensor)
+        elif part == "dt_bias":
+            made[name.replace("dt_bias", "dt_proj.bias")] = tensor
+        elif part == "conv1d.weight":
+            made[name] = tensor.squeeze(1)
+        else:
+            about_0 = name.endswith("norm.weight") and part != "norm.weight"
+            made[name] = tensor + 1 if about_0 else tensor
+    return made
+
+
 def _reordered(tensor: torch.Tensor, config: Any, axis: int, width: int) -> torch.Tensor:
     keys = config.linear_num_key_heads
     each = config.linear_num_value_heads // keys
@@ -122,11 +148,26 @@ def qwen3_5_figures(config: Any) -> dict[str, Any]:
     rope = config.rope_parameters
     return {
         "rope_dimension_count": int(config.head_dim * rope["partial_rotary_factor"]),
-        "rope_dimension_sections": [*rope["mrope_section"], 0],
+        "rope_dimension_sections": [*rope["mrope_section"], 0] if "mrope_section" in rope else None,
         "ssm_conv_kernel": config.linear_conv_kernel_dim,
         "ssm_state_size": config.linear_key_head_dim,
         "ssm_group_count": config.linear_num_key_heads,
         "ssm_time_step_rank": config.linear_num_value_heads,
         "ssm_inner_size": config.linear_num_value_heads * config.linear_value_head_dim,
-        "full_attention_interval": 4,
+        "full_attention_interval": config.layer_types.index("full_attention") + 1,
     }
+
+
+def qwen3_5_moe_figures(config: Any) -> dict[str, Any]:
+    mixture = {
+        "feed_forward_length": None,
+        "expert_count": config.num_experts,
+        "expert_used_count": config.num_experts_per_tok,
+        "expert_feed_forward_length": config.moe_intermediate_size,
+        "expert_shared_feed_forward_length": config.shared_expert_intermediate_size,
+    }
+    return qwen3_5_figures(config) | mixture
+
+
+def qwen3_next_figures(config: Any) -> dict[str, Any]:
+    return qwen3_5_moe_figures(config) | {"feed_forward_length": config.intermediate_size}

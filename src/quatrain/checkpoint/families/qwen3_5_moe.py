@@ -2,9 +2,12 @@
 each layer, and an expert for every token behind a gate of its own."""
 
 from quatrain.checkpoint.families import weighed_experts
-from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
+from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
+from quatrain.checkpoint.families.qwen3_5 import gguf as dense_gguf
 from quatrain.checkpoint.families.qwen3_5 import hugging_face as dense
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.gguf.blocks import GgufTensor
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.experts import experts_apart
 from quatrain.checkpoint.hugging_face.fields import Fields, integer
 
@@ -25,6 +28,26 @@ def tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
     return weighed_experts.with_shared_gates(apart)
 
 
+def gguf_params(metadata: GgufMetadata) -> Params:
+    """The fields of params.json of a GGUF file's mixtures and delta rules."""
+    mixture = weighed_experts.gguf_params(metadata, normalized=True, shared=True)
+    return dense_gguf.params(metadata) | mixture
+
+
+def _gguf_params(metadata: GgufMetadata) -> Params:
+    params = gguf_params(metadata)
+    return params | {"hidden_dim": metadata.count("expert_feed_forward_length")}
+
+
+def _gguf_tensors(tensors: dict[str, GgufTensor], metadata: GgufMetadata) -> dict[str, GgufTensor]:
+    return weighed_experts.gguf_with_shared_gates(dense_gguf.tensors(tensors, metadata))
+
+
+GGUF_NAMES = {
+    **dense_gguf.NAMES,
+    **weighed_experts.GGUF_NAMES,
+    **weighed_experts.GGUF_SHARED_NAMES,
+}
 NAMES = {**dense.NAMES, **weighed_experts.names("mlp"), **weighed_experts.shared_names("mlp")}
 
 QWEN3_5_MOE = Family(
@@ -44,5 +67,15 @@ QWEN3_5_MOE = Family(
         names=NAMES,
         tensors=tensors,
         unused=dense.predicts_further,
+    ),
+    gguf=GgufReading(
+        "qwen35moe",
+        half_split=True,
+        params=_gguf_params,
+        names=GGUF_NAMES,
+        filters=dense_gguf.FILTERS,
+        tensors=_gguf_tensors,
+        unused=dense_gguf.predicts_further,
+        reads=frozenset({"rope.dimension_count", "expert_count"}),
     ),
 )

@@ -1,13 +1,19 @@
 """Qwen 3 Next: a Qwen 3.5 MoE whose delta rules have all that they read of a key head in one
 matrix, with dense layers between."""
 
+from dataclasses import replace
+
 import torch
 
 from quatrain.checkpoint.families import qwen3_5_moe, qwen3_moe, weighed_experts
-from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
+from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
+from quatrain.checkpoint.families.qwen3_5 import gguf as dense_gguf
 from quatrain.checkpoint.families.qwen3_5 import hugging_face as dense
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.gguf.blocks import GgufTensor
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields, integer, refusal
+from quatrain.errors import InputError
 
 
 def _params(fields: Fields, source: str) -> Params:
@@ -50,6 +56,10 @@ def _parts(
     if rows != heads * sum(widths):
         expected = f"{sum(widths)} rows for each of {heads} heads"
         raise refusal({name: f"[{rows}, ...]"}, name, expected, source)
+    return _rows_of_parts(rows, heads, widths)
+
+
+def _rows_of_parts(rows: int, heads: int, widths: list[int]) -> list[torch.Tensor]:
     order = torch.arange(rows).view(heads, -1)
     return [part.flatten() for part in order.split(widths, dim=1)]
 
@@ -57,6 +67,46 @@ def _parts(
 def _rows(tensor: StoredTensor, order: torch.Tensor) -> StoredTensor:
     shape = (len(order), *tensor.shape[1:])
     return StoredTensor(shape, tensor.dtype, lambda: tensor.load()[order])
+
+
+def _gguf_tensors(tensors: dict[str, GgufTensor], metadata: GgufMetadata) -> dict[str, GgufTensor]:
+    """As `_tensors`, of a file in which what decays is as it is applied. Its first converters left
+    queries, keys, values and gate in one matrix, later ones only what writes and what decays."""
+    heads, keys = metadata.count("ssm.time_step_rank"), metadata.count("ssm.group_count")
+    each, key = heads // keys, metadata.count("ssm.state_size")
+    values = each * (metadata.count("ssm.inner_size") // heads)
+    found: dict[str, GgufTensor] = {}
+    for name, tensor in tensors.items():
+        layer, _, kind = name.partition(".ssm_")
+        if name.endswith(f".{dense_gguf.QUERIES}"):
+            found |= dense_gguf.queries_and_gate(tensor, metadata)
+        elif kind == "in.weight":
+            q, k, v, z = _gguf_parts(tensor, metadata, keys, [key, key, values, values])
+            found[f"{layer}.attn_qkv.weight"] = _gguf_rows(tensor, torch.cat((q, k, v)))
+            found[f"{layer}.attn_gate.weight"] = _gguf_rows(tensor, z)
+        elif kind == "ba.weight":
+            b, a = _gguf_parts(tensor, metadata, keys, [each, each])
+            found[f"{layer}.ssm_beta.weight"] = _gguf_rows(tensor, b)
+            found[f"{layer}.ssm_alpha.weight"] = _gguf_rows(tensor, a)
+        else:
+            decays = f"ssm_{kind}" == dense_gguf.DECAY
+            found[name] = dense_gguf.logarithm(tensor, metadata) if decays else tensor
+    return weighed_experts.gguf_with_shared_gates(found)
+
+
+def _gguf_parts(
+    tensor: GgufTensor, metadata: GgufMetadata, heads: int, widths: list[int]
+) -> list[torch.Tensor]:
+    rows = tensor.shape[0]
+    if rows != heads * sum(widths):
+        raise InputError(
+            f"{metadata.file.path}: {tensor.name} has {rows} rows, expected {heads * sum(widths)}"
+        )
+    return _rows_of_parts(rows, heads, widths)
+
+
+def _gguf_rows(tensor: GgufTensor, order: torch.Tensor) -> GgufTensor:
+    return replace(tensor, shape=(len(order), *tensor.shape[1:]), rows=order.numpy())
 
 
 QWEN3_NEXT = Family(
@@ -78,5 +128,14 @@ QWEN3_NEXT = Family(
         names=qwen3_5_moe.NAMES,
         tensors=_tensors,
         unused=dense.predicts_further,
+    ),
+    gguf=GgufReading(
+        "qwen3next",
+        half_split=True,
+        params=qwen3_5_moe.gguf_params,
+        names=qwen3_5_moe.GGUF_NAMES,
+        filters=dense_gguf.FILTERS,
+        tensors=_gguf_tensors,
+        reads=frozenset({"rope.dimension_count", "expert_count"}),
     ),
 )

@@ -2,8 +2,11 @@
 router's logits unless they say otherwise, those of the picked experts as they are or made to sum
 to 1."""
 
+from dataclasses import replace
+
 from quatrain.checkpoint.families.family import Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.gguf.blocks import GgufTensor
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.experts import experts_apart
 from quatrain.checkpoint.hugging_face.fields import Fields, integer
@@ -14,6 +17,13 @@ GGUF_NAMES = {
     "ffn_down_exps": "feed_forward.experts.w2",
     "ffn_up_exps": "feed_forward.experts.w3",
 }
+GGUF_SHARED_NAMES = {
+    "ffn_gate_shexp": "feed_forward.shared_expert.w1",
+    "ffn_down_shexp": "feed_forward.shared_expert.w2",
+    "ffn_up_shexp": "feed_forward.shared_expert.w3",
+    "ffn_gate_inp_shexp": "feed_forward.shared_gate",
+}
+_SHARED = {"use_shared_expert": True, "use_shared_expert_gate": True}
 _WEIGHED = {"use_shared_expert": False, "router_scores": "softmax", "weigh_experts": "outputs"}
 
 
@@ -77,25 +87,46 @@ def hugging_face_params(fields: Fields, source: str, normalized: bool) -> Params
 
 def shared_params(fields: Fields, source: str) -> Params:
     """Likewise those of an expert for every token, behind a gate of its own."""
-    return {
-        "use_shared_expert": True,
-        "use_shared_expert_gate": True,
-        "shared_hidden_dim": integer(fields, "shared_expert_intermediate_size", source),
+    return _SHARED | {
+        "shared_hidden_dim": integer(fields, "shared_expert_intermediate_size", source)
     }
 
 
-def gguf_params(metadata: GgufMetadata, normalized: bool) -> Params:
-    """The same of a GGUF file. llama.cpp fixes whether the scores sum to 1 for an architecture."""
+def gguf_params(metadata: GgufMetadata, normalized: bool, shared: bool = False) -> Params:
+    """The same of a GGUF file, with `shared` as `shared_params` too. llama.cpp fixes whether the
+    scores sum to 1 for an architecture."""
     experts = metadata.count("expert_count")
     if experts == 1:
         raise metadata.refuse("expert_count", "expected 2 or more experts")
-    for key, neutral in (("expert_shared_feed_forward_length", 0), ("expert_weights_scale", 1.0)):
+    of_shared: Params = {}
+    others: dict[str, float] = {"expert_weights_scale": 1.0}
+    if shared:
+        of_shared = _SHARED | {
+            "shared_hidden_dim": metadata.count("expert_shared_feed_forward_length")
+        }
+    else:
+        others["expert_shared_feed_forward_length"] = 0
+    for key, neutral in others.items():
         if metadata.number(key, neutral) not in (0, neutral):
             raise metadata.refuse(key, "which is not implemented for it")
     own = metadata.number("expert_feed_forward_length", 0)
-    return _WEIGHED | {
-        "num_experts": experts,
-        "num_activated_experts": metadata.count("expert_used_count"),
-        "moe_hidden_dim": own or None,
-        "norm_topk_prob": normalized,
+    return (
+        _WEIGHED
+        | {
+            "num_experts": experts,
+            "num_activated_experts": metadata.count("expert_used_count"),
+            "moe_hidden_dim": own or None,
+            "norm_topk_prob": normalized,
+        }
+        | of_shared
+    )
+
+
+def gguf_with_shared_gates(tensors: dict[str, GgufTensor]) -> dict[str, GgufTensor]:
+    """As `with_shared_gates`, of a GGUF file."""
+    return {
+        name: replace(tensor, shape=tensor.shape[-1:])
+        if name.endswith(".ffn_gate_inp_shexp.weight") and tensor.shape[:-1] == (1,)
+        else tensor
+        for name, tensor in tensors.items()
     }

@@ -4,11 +4,7 @@ from quatrain.checkpoint.families import weighed_experts
 from quatrain.checkpoint.families.family import GgufReading, Params
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 
-_NAMES = weighed_experts.GGUF_NAMES | {
-    "ffn_gate_shexp": "feed_forward.shared_expert.w1",
-    "ffn_down_shexp": "feed_forward.shared_expert.w2",
-    "ffn_up_shexp": "feed_forward.shared_expert.w3",
-}
+_NAMES = weighed_experts.GGUF_NAMES | weighed_experts.GGUF_SHARED_NAMES
 
 
 def _params(metadata: GgufMetadata) -> Params:

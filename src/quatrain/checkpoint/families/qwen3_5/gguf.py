@@ -13,8 +13,8 @@ from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.nth_layers import FULL, is_nth
 from quatrain.errors import InputError
 
-_LAYER = re.compile(r"blk\.(\d+)\.(.+)")
-_QUERIES, _GATE, _DECAY = "attn_q.weight", "attn_q_gate", "ssm_a"
+LAYER = re.compile(r"blk\.(\d+)\.(.+)")
+QUERIES, _GATE, DECAY = "attn_q.weight", "attn_q_gate", "ssm_a"
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ _VALUE_HEADS = {
     "attn_gate.weight": _ValueHeads(0),
     "ssm_alpha.weight": _ValueHeads(0, whole=False),
     "ssm_beta.weight": _ValueHeads(0, whole=False),
-    _DECAY: _ValueHeads(-1, whole=False),
+    DECAY: _ValueHeads(-1, whole=False),
     "ssm_dt.bias": _ValueHeads(-1, whole=False),
     "ssm_out.weight": _ValueHeads(-1),
 }
 
 
-def _params(metadata: GgufMetadata) -> Params:
+def params(metadata: GgufMetadata) -> Params:
     heads = metadata.count("ssm.time_step_rank")
     values = metadata.count("ssm.inner_size")
     if values % heads:
@@ -74,31 +74,32 @@ def _layer_types(metadata: GgufMetadata) -> list[str]:
     return [DELTA if each else FULL for each in recurrent[:layers]]
 
 
-def _predicts_further(names: Iterable[str], metadata: GgufMetadata) -> set[str]:
+def predicts_further(names: Iterable[str], metadata: GgufMetadata) -> set[str]:
     layers = _layers(metadata)
-    found = {name: _LAYER.fullmatch(name) for name in names}
+    found = {name: LAYER.fullmatch(name) for name in names}
     return {name for name, match in found.items() if match and int(match[1]) >= layers}
 
 
-def _tensors(tensors: dict[str, GgufTensor], metadata: GgufMetadata) -> dict[str, GgufTensor]:
+def tensors(tensors: dict[str, GgufTensor], metadata: GgufMetadata) -> dict[str, GgufTensor]:
     """Queries and gates apart; value heads that read the same keys side by side, which in the file
     come once for all keys, again and again; what decays as its logarithm."""
     found: dict[str, GgufTensor] = {}
     for name, tensor in tensors.items():
-        match = _LAYER.fullmatch(name)
+        match = LAYER.fullmatch(name)
         kind = match[2] if match else ""
-        if kind == _QUERIES:
-            found |= _queries_and_gate(tensor, metadata)
+        if kind == QUERIES:
+            found |= queries_and_gate(tensor, metadata)
         elif kind in _VALUE_HEADS:
             ordered = _side_by_side(tensor, kind, metadata)
-            found[name] = _logarithm(ordered, metadata) if kind == _DECAY else ordered
+            found[name] = logarithm(ordered, metadata) if kind == DECAY else ordered
         else:
             found[name] = tensor
     return found
 
 
-def _queries_and_gate(tensor: GgufTensor, metadata: GgufMetadata) -> dict[str, GgufTensor]:
-    """Each head's queries and gate lie side by side."""
+def queries_and_gate(tensor: GgufTensor, metadata: GgufMetadata) -> dict[str, GgufTensor]:
+    """By their names, each head's queries and gate, which lie side by side. Raises `InputError`
+    where they are not as many."""
     heads, width = metadata.count("attention.head_count"), metadata.head_dim()
     rows = tensor.shape[0]
     if rows != 2 * heads * width:
@@ -106,7 +107,7 @@ def _queries_and_gate(tensor: GgufTensor, metadata: GgufMetadata) -> dict[str, G
             f"{metadata.file.path}: {tensor.name} has {rows} rows, expected {2 * heads * width}"
         )
     halves = np.arange(rows).reshape(heads, 2, width)
-    names = tensor.name, tensor.name.replace(_QUERIES, f"{_GATE}.weight")
+    names = tensor.name, tensor.name.replace(QUERIES, f"{_GATE}.weight")
     return {
         name: replace(
             tensor, name=name, shape=(rows // 2, *tensor.shape[1:]), rows=halves[:, index].ravel()
@@ -130,8 +131,8 @@ def _side_by_side(tensor: GgufTensor, kind: str, metadata: GgufMetadata) -> Gguf
     return replace(tensor, rows=order) if along.axis == 0 else replace(tensor, columns=order)
 
 
-def _logarithm(tensor: GgufTensor, metadata: GgufMetadata) -> GgufTensor:
-    """The file has -exp of it."""
+def logarithm(tensor: GgufTensor, metadata: GgufMetadata) -> GgufTensor:
+    """What the file has -exp of. Raises `InputError` where that is not below 0."""
     values = dequantizer(tensor)().numpy()
     if not (values < 0).all():
         raise InputError(
@@ -142,25 +143,28 @@ def _logarithm(tensor: GgufTensor, metadata: GgufMetadata) -> GgufTensor:
     return GgufTensor(tensor.name, "F32", tensor.shape, logarithm.view(np.uint8))
 
 
+FILTERS = frozenset({"ssm_conv1d"})
+NAMES = {
+    "post_attention_norm": "ffn_norm",
+    _GATE: "attention.og",
+    "attn_qkv": "attention.in_proj_qkv",
+    "attn_gate": "attention.in_proj_z",
+    "ssm_alpha": "attention.in_proj_a",
+    "ssm_beta": "attention.in_proj_b",
+    "ssm_conv1d": "attention.conv1d",
+    "ssm_a": "attention.A_log",
+    "ssm_dt.bias": "attention.dt_bias",
+    "ssm_norm": "attention.norm",
+    "ssm_out": "attention.out_proj",
+}
+
 GGUF = GgufReading(
     "qwen35",
     half_split=True,
-    params=_params,
-    names={
-        "post_attention_norm": "ffn_norm",
-        _GATE: "attention.og",
-        "attn_qkv": "attention.in_proj_qkv",
-        "attn_gate": "attention.in_proj_z",
-        "ssm_alpha": "attention.in_proj_a",
-        "ssm_beta": "attention.in_proj_b",
-        "ssm_conv1d": "attention.conv1d",
-        "ssm_a": "attention.A_log",
-        "ssm_dt.bias": "attention.dt_bias",
-        "ssm_norm": "attention.norm",
-        "ssm_out": "attention.out_proj",
-    },
-    filters=frozenset({"ssm_conv1d"}),
-    tensors=_tensors,
-    unused=_predicts_further,
+    params=params,
+    names=NAMES,
+    filters=FILTERS,
+    tensors=tensors,
+    unused=predicts_further,
     reads=frozenset({"rope.dimension_count"}),
 )
