@@ -3,6 +3,7 @@ order."""
 
 from dataclasses import replace
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -129,6 +130,31 @@ def test_keys_of_layers_that_read_others_are_left_out(tmp_path):
     names = [f"blk.{layer}.attn_{part}.weight" for layer in (3, 4) for part in ("k", "k_norm", "v")]
     path = changed(tmp_path, "gemma3n", {}, dict.fromkeys(names, torch.ones(8, 8)))
     assert open_float_model(path).notes == (f"Not used, as in llama.cpp: {', '.join(names)}.",)
+
+
+def test_a_count_of_shared_layers_may_be_a_decimal_number(tmp_path, monkeypatch):
+    """As gguf wrote it when Gemma 3n came."""
+
+    def add(writer, count):
+        writer.add_float32("gemma3n.attention.shared_kv_layers", count)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_shared_kv_layers", add)
+    assert open_float_model(changed(tmp_path, "gemma3n")).config.num_kv_shared_layers == 2
+    with pytest.raises(InputError, match=r"shared_kv_layers is 1\.5, expected a whole number"):
+        open_float_model(changed(tmp_path, "gemma3n", {"shared_kv_layers": 1.5}))
+
+
+def test_value_heads_in_another_order_are_refused(tmp_path, monkeypatch):
+    """Ollama's converter says whether it put them as llama.cpp's does."""
+    add = gguf.GGUFWriter.add_ssm_group_count
+
+    def both(writer, count):
+        add(writer, count)
+        writer.add_bool("qwen35.ssm.v_head_reordered", False)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_ssm_group_count", both)
+    with pytest.raises(InputError, match="v_head_reordered is False, expected true"):
+        open_float_model(changed(tmp_path, "qwen3.5"))
 
 
 @pytest.mark.parametrize("width", [32, 24])

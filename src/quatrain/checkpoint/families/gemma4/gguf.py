@@ -36,15 +36,24 @@ def shared_params(metadata: GgufMetadata) -> Params:
         "post_ffn_norm": True,
         "sliding_window": metadata.count("attention.sliding_window"),
         "local_rope_theta": metadata.decimal("rope.freq_base_swa", 10000.0),
-        "num_kv_shared_layers": metadata.number("attention.shared_kv_layers", 0),
+        "num_kv_shared_layers": _shared_layers(metadata),
         "kv_shared_by_type": True,
         "output_soft_cap_temp": metadata.number("final_logit_softcapping", 30.0) or None,
     }
 
 
+def _shared_layers(metadata: GgufMetadata) -> int:
+    """How many layers, the last ones, read others' keys: Gemma 3n's first files say 10.0."""
+    key = "attention.shared_kv_layers"
+    count = metadata.number(key, 0)
+    if not 0 <= count < metadata.count("block_count") or count % 1:
+        raise metadata.refuse(key, "expected a whole number of layers, but not all")
+    return int(count)
+
+
 def unused_keys(names: Iterable[str], metadata: GgufMetadata) -> set[str]:
     """The keys and values of layers that read others'."""
-    first = metadata.count("block_count") - metadata.number("attention.shared_kv_layers", 0)
+    first = metadata.count("block_count") - _shared_layers(metadata)
     own = {name: _OWN_KEYS.fullmatch(name) for name in names}
     return {name for name, match in own.items() if match and int(match[1]) >= first}
 
@@ -72,7 +81,7 @@ def _widths(metadata: GgufMetadata) -> Params:
     """Those of feed-forwards: one, or twice that in the layers that read others' keys."""
     key, layers = "feed_forward_length", metadata.layer_count()
     widths = metadata.numbers(key, layers)
-    narrow = layers - min(metadata.number("attention.shared_kv_layers", 0), layers)
+    narrow = layers - min(_shared_layers(metadata), layers)
     wide = widths[-1] == 2 * widths[0]
     if widths != [widths[0]] * narrow + [widths[-1] if wide else widths[0]] * (layers - narrow):
         expected = f"one number, or twice it for the last {layers - narrow} layers"

@@ -44,6 +44,8 @@ def params(metadata: GgufMetadata) -> Params:
     values = metadata.count("ssm.inner_size")
     if values % heads:
         raise metadata.refuse("ssm.inner_size", f"expected a multiple of {heads} heads")
+    if metadata.get("ssm.v_head_reordered") is False:  # of Ollama's files
+        raise metadata.refuse("ssm.v_head_reordered", "expected true, as llama.cpp has them")
     return metadata.rotated_part() | {
         "n_layers": _layers(metadata),
         "layer_types": _layer_types(metadata),
