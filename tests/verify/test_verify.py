@@ -312,3 +312,16 @@ def test_no_runtime_reads_beside_the_table(tiny: Tiny, tiny_xnnpack: Path, devic
     for token in (96, -1):
         with pytest.raises(InputError, match=f"token id {token} is not in the vocabulary, 0 to 95"):
             runner.forward(torch.tensor([[5, token]]), torch.tensor([0]))
+
+
+def test_prompts_of_ours_are_cut_to_the_context_and_yours_are_not(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = partial(
+        verify_program, tiny.programs["8da4w"], tiny.checkpoint, ("reference",), new_tokens=2
+    )
+    long = ("w1 " * 63,)
+    with pytest.raises(InputError, match=r"has 63 tokens, and the context of 64 has room for 62 "):
+        check(prompts=long)
+    monkeypatch.setattr("quatrain.verify.verify.PROMPTS", long)
+    assert check(prompts=long).passed

@@ -74,7 +74,8 @@ def check_names(
     if extra:
         raise InputError(
             f"{source}: {_listed(extra)} not known to this architecture; "
-            "a backbone that ignored a tensor would compute something else"
+            "a backbone that ignored a tensor would compute something else. Where it serves "
+            "training or speculation alone (a value head, MTP), save the model without it."
         )
 
 

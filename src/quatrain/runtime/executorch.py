@@ -13,6 +13,7 @@ import torch
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
 from quatrain.quiet import quiet
+from quatrain.runtime.call_inputs import CallInputs
 from quatrain.runtime.call_order import CallOrder
 from quatrain.runtime.token_ids import check_token_ids
 
@@ -27,8 +28,9 @@ class ExecutorchRunner:
         if not isinstance(program, Program):
             program = open_program(program)
         self.device = "executorch"
-        self.metadata = program.metadata
         self.path = program.path
+        self._inputs = CallInputs(program)
+        self.metadata = _with_longest_call(program.metadata, self._inputs.longest)
         self._order = CallOrder(program)
         self.rewinds = self._order.rewinds
         self._vocab_size = self.metadata.get("get_vocab_size")
@@ -60,11 +62,25 @@ class ExecutorchRunner:
         self._order.check(inputs)
         if self._vocab_size is not None and not inputs[0].is_floating_point():
             check_token_ids(inputs[0], self._vocab_size)
-        return self._method.execute(list(inputs))[0].clone()
+        given = self._inputs.given(inputs)
+        try:
+            return self._method.execute(given)[0].clone()
+        except RuntimeError as error:
+            raise InputError(
+                f"{self.path}: the ExecuTorch runtime cannot compute a call of inputs of shapes "
+                f"{[list(value.shape) for value in given]}: {error}; it says why above"
+            ) from error
 
     def reset(self) -> None:
         """Forget the context, by loading the method anew."""
         self._method = self._program.load_method("forward")
+
+
+def _with_longest_call(metadata: dict[str, Any], longest: int | None) -> dict[str, Any]:
+    """`metadata`, whose calls are no longer than the method has room for."""
+    stated = metadata.get("get_max_seq_len") or metadata.get("get_max_context_len")
+    shorter = longest is not None and (stated is None or longest < stated)
+    return metadata | ({"get_max_seq_len": longest} if shorter else {})
 
 
 def _require_backends(program: Program, registered: Any) -> None:

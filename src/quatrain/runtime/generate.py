@@ -150,11 +150,17 @@ def forward_in_parts(runner: Runner, tokens: torch.Tensor, start: int) -> torch.
     otherwise (`quatrain.arithmetic`).
     """
     total = tokens.shape[1]
-    longest = int(getattr(runner, "metadata", {}).get("get_max_seq_len") or total)
+    longest = longest_call(runner, total)
     logits = torch.empty(0)
     for part in parts_of(total, longest):
         logits = runner.forward(tokens[:, part], torch.tensor([start + part.start]))
-    return logits
+    # Some programs give a row for each token.
+    return logits.reshape(-1, logits.shape[-1])[-1:]
+
+
+def longest_call(runner: Runner, length: int) -> int:
+    """`length`, or what a call of `runner` takes at most where that is less."""
+    return min(length, int(getattr(runner, "metadata", {}).get("get_max_seq_len") or length))
 
 
 def parts_of(total: int, longest: int) -> Iterator[slice]:

@@ -189,8 +189,16 @@ def _encode(prompts: tuple[str, ...], opened: _Opened, new_tokens: int) -> list[
             f"--new-tokens leaves no room for a prompt in the program's context of {context} "
             "tokens; ask for fewer"
         )
+    if prompts == PROMPTS:
+        encoded = [tokens[:room] for tokens in encoded]
     for tokens in encoded:
-        check_prompt(tokens, room)
+        if len(tokens) > room:
+            raise InputError(
+                f"the prompt has {len(tokens)} tokens, and the context of {context} has room for "
+                f"{room} before the {new_tokens} of --new-tokens; shorten it, ask for fewer, or "
+                "export with a larger --max-seq-len"
+            )
+        check_prompt(tokens, context)
         if len(tokens) < 2:
             raise InputError("a prompt of one token has no prefill to verify; give a longer one")
         vocab_size = opened.checkpoint.config.vocab_size

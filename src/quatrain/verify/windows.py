@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from quatrain.backbone.model import Backbone
-from quatrain.runtime.generate import Runner
+from quatrain.runtime.generate import Runner, longest_call
 
 WINDOW = 64  # tokens of a call: 64 rows of 128,000 logits are 33 MB
 
@@ -67,7 +67,7 @@ def window_logits(runner: Runner, tokens: Sequence[int], window: int) -> Iterato
     computes 8da4w otherwise (`quatrain.arithmetic`).
     """
     runner.reset()
-    at = 0
+    at, window = 0, longest_call(runner, window)
     while at < len(tokens):
         one_would_be_left = len(tokens) - at == window + 1 and window > 2
         part = tokens[at : at + window - one_would_be_left]

@@ -19,7 +19,9 @@ def groups_of_rows(scale: StoredTensor, shape: tuple[int, int], name: str, sourc
     groups = scale.shape[1] if len(scale.shape) == 2 else 0
     if not groups or columns % groups:
         raise InputError(
-            f"{source}: {name} has shape {list(scale.shape)} for a weight of {[rows, columns]}"
+            f"{source}: {name} has shape {list(scale.shape)} for a weight of {[rows, columns]}, "
+            f"expected a scale for each of G groups of a row, [{rows}, G]; quantize the model that "
+            "it was made from"
         )
     expect_shape(scale, (rows, groups), name, source, floating=True)
     return groups

@@ -1,0 +1,69 @@
+"""Programs for the CPU whose inputs are not ours, as other tools export them."""
+
+import pytest
+import torch
+from executorch.exir import to_edge
+from torch import nn
+
+from quatrain.errors import InputError
+from quatrain.runtime.executorch import ExecutorchRunner
+from quatrain.runtime.generate import generate
+from quatrain.verify.windows import window_logits
+
+VOCAB, CONTEXT, PROMPT = 40, 32, [3, 1, 4, 1, 5]
+
+
+class Positions(nn.Module):
+    """Logits of a token and its position; `every`: of all tokens [1, T, V], with a position for
+    each, as optimum-executorch has it."""
+
+    def __init__(self, every: bool) -> None:
+        super().__init__()
+        self.every = every
+        self.tokens, self.places = nn.Embedding(VOCAB, 8), nn.Embedding(CONTEXT, 8)
+        self.output = nn.Linear(8, VOCAB)
+
+    def forward(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        rows = self.output(self.tokens(tokens) + self.places(positions))
+        return rows if self.every else rows[:, -1]
+
+
+def exported(model, path, tokens, positions, shapes=None):
+    program = torch.export.export(model, (tokens, positions), dynamic_shapes=shapes)
+    metadata = {"get_max_context_len": CONTEXT, "get_max_seq_len": CONTEXT, "get_vocab_size": VOCAB}
+    path.write_bytes(to_edge(program, constant_methods=metadata).to_executorch().buffer)
+    return path
+
+
+@pytest.fixture(scope="module", params=["a position for each token", "int32, one token a call"])
+def program(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("other") / "m.pte"
+    torch.manual_seed(0)
+    if request.param.startswith("int32"):
+        model, length = Positions(every=False), torch.tensor([[1]], dtype=torch.int32)
+        return model, exported(model, path, length, torch.tensor([0]))
+    model, varies = Positions(every=True), torch.export.Dim("T", max=CONTEXT - 1)
+    shapes = {"tokens": {1: varies}, "positions": {0: varies}}
+    return model, exported(model, path, torch.ones(1, 3).long(), torch.arange(3), shapes)
+
+
+@torch.inference_mode()
+def test_they_compute_what_the_model_does(program):
+    model, path = program
+    every = torch.tensor([PROMPT]), torch.arange(len(PROMPT))
+    expected = model.output(model.tokens(every[0]) + model.places(every[1]))[0]
+    found = torch.cat(list(window_logits(ExecutorchRunner(path), PROMPT, 64)))
+    torch.testing.assert_close(found, expected)
+    text = generate(ExecutorchRunner(path), PROMPT, context=CONTEXT, max_new_tokens=4)
+    tokens = PROMPT + text.tokens
+    for at in range(len(PROMPT), len(tokens)):
+        last = torch.tensor([[tokens[at - 1]]]), torch.tensor([at - 1])
+        assert model(*last).reshape(-1).argmax() == tokens[at]
+
+
+def test_a_program_without_a_position_is_refused(tmp_path):
+    path, tokens = tmp_path / "m.pte", torch.ones(1, 3).long()
+    program = torch.export.export(nn.Embedding(VOCAB, 8), (tokens,))
+    path.write_bytes(to_edge(program).to_executorch().buffer)
+    with pytest.raises(InputError, match=r"takes 1 inputs, of shapes \[\[1, 3\]\], expected two"):
+        ExecutorchRunner(path)
