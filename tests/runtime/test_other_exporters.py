@@ -30,7 +30,7 @@ class Positions(nn.Module):
 
 def exported(model, path, tokens, positions, shapes=None):
     program = torch.export.export(model, (tokens, positions), dynamic_shapes=shapes)
-    metadata = {"get_max_context_len": CONTEXT, "get_max_seq_len": CONTEXT, "get_vocab_size": VOCAB}
+    metadata = {"get_max_seq_len": CONTEXT, "get_vocab_size": VOCAB}
     path.write_bytes(to_edge(program, constant_methods=metadata).to_executorch().buffer)
     return path
 
@@ -54,7 +54,9 @@ def test_they_compute_what_the_model_does(program):
     expected = model.output(model.tokens(every[0]) + model.places(every[1]))[0]
     found = torch.cat(list(window_logits(ExecutorchRunner(path), PROMPT, 64)))
     torch.testing.assert_close(found, expected)
-    text = generate(ExecutorchRunner(path), PROMPT, context=CONTEXT, max_new_tokens=4)
+    runner = ExecutorchRunner(path)
+    assert runner.metadata["get_max_context_len"] == CONTEXT  # as a phone's runner has it
+    text = generate(runner, PROMPT, context=CONTEXT, max_new_tokens=4)
     tokens = PROMPT + text.tokens
     for at in range(len(PROMPT), len(tokens)):
         last = torch.tensor([[tokens[at - 1]]]), torch.tensor([at - 1])

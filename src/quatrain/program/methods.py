@@ -79,12 +79,18 @@ def _pick(items: Sequence[Any], index: int, what: str) -> Any:
 
 
 def read_metadata(methods: dict[str, Method]) -> dict[str, Any]:
-    """What the methods without inputs and instructions return: one value, or a list."""
+    """What the methods without inputs and instructions return: one value, or a list.
+
+    The context, where a program does not say it, is as long as a call, as ExecuTorch's runner has
+    it (`get_llm_metadata` of `llm_runner_helper.cpp`).
+    """
     metadata = {}
     for method in methods.values():
         if not method.inputs and not method.instructions and method.outputs:
             values = [plain(output) for output in method.outputs]
             metadata[method.name] = values[0] if len(values) == 1 else values
+    if "get_max_seq_len" in metadata:
+        metadata.setdefault("get_max_context_len", metadata["get_max_seq_len"])
     return metadata
 
 
