@@ -358,6 +358,27 @@ def test_what_is_printed_says_who_gets_which_file_and_why(tiny_release: Path) ->
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"method": "gptq"}, "method = 'gptq' is of a model in floating point, and .*model is an"),
+        ({"group_size": 64}, "group-size = 64 is of a model in floating point"),
+        ({"scheme": "8da4w"}, "scheme = '8da4w' is of the GPUs' programs, and no phone is named"),
+    ],
+)
+def test_what_would_count_for_nothing_is_refused(
+    tiny_release: Path, tmp_path: Path, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        make_release(tiny_release / "model", tmp_path / "out", merged_spec(None, given))
+    assert not (tmp_path / "out").exists()
+
+
+def test_jobs_here_are_not_for_a_cluster(tiny_release: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--jobs 2 is of this machine, and with --ray auto the"):
+        make_release(tiny_release / "model", tmp_path / "out", jobs=2, ray="auto")
+
+
 def test_without_a_cluster_it_says_so(
     tiny_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,7 +167,8 @@ def test_pieces_of_a_vocabulary_are_read() -> None:
 def test_an_xnnpack_program_runs_on_executorch(tiny_xnnpack: Path, words: Tokenizer) -> None:
     runner = load_runner(tiny_xnnpack, "executorch")
     ids = generate(runner, words.encode(TEXT), context=64, max_new_tokens=12).tokens
-    found = explain_output(shown(words, ids), tiny_xnnpack, TEXT)
+    found = explain_output(shown(words, ids), tiny_xnnpack, TEXT, phone="pixel-8")
+    assert found.notes[-1].startswith("--phone pixel-8 changes nothing here: the program is for")
     assert found.cause == "right"
     assert all(one.cause != "defect" for one in found.candidates)
 

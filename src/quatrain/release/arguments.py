@@ -15,15 +15,30 @@ from quatrain.tokenizer.files import require_tokenizer
 
 def check_arguments(model: Path | str | None, output: Path, spec: ReleaseSpec) -> None:
     """Raise `InputError` where `model` is nothing that is read, `output` cannot be a release's
-    folder, or a file that `spec` names cannot be read; `model` is None where it is to be fetched.
+    folder, a file that `spec` names cannot be read, or its scheme is of nothing; `model` is None
+    where it is to be fetched.
     """
     if model is not None:
         detect(model)
     require_own_folder(output, None if model is None else readable(Path(model)))
+    if spec.scheme is not None and not spec.phones:
+        raise InputError(
+            f"scheme = {str(spec.scheme)!r} is of the GPUs' programs, and no phone is named; name "
+            "some (--phones), or leave it out: the CPU's program is 8da4w"
+        )
     if spec.tokenizer is not None:
         require_tokenizer(spec.tokenizer)
     if spec.text is not None:
         read_text(spec.text, "--text")
+
+
+def check_workers(jobs: int | None, ray: str | None) -> None:
+    """Raise `InputError` where both are given, of which one would count for nothing."""
+    if jobs is not None and ray is not None:
+        raise InputError(
+            f"--jobs {jobs} is of this machine, and with --ray {ray} the cluster works on as many "
+            "tasks as it has room for; leave one of them out"
+        )
 
 
 def require_own_folder(folder: Path, source: Path | None, kind: str = RELEASE) -> None:

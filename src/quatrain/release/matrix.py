@@ -16,7 +16,7 @@ from quatrain.atomic_files import whole_file
 from quatrain.errors import InputError
 from quatrain.json_files import read_object, write_json
 from quatrain.quantize.resumable import sha256_of
-from quatrain.release.arguments import check_arguments, require_own_folder
+from quatrain.release.arguments import check_arguments, check_workers, require_own_folder
 from quatrain.release.cells import Cell
 from quatrain.release.matrix_page import matrix_markdown, matrix_web_page
 from quatrain.release.matrix_report import matrix_report
@@ -66,6 +66,7 @@ def make_matrix(
     `jobs` and `stages` are `make_release`'s. Raises `InputError` as it does, of any cell before the
     work on the first.
     """
+    check_workers(jobs, ray)
     require_own_folder(output, None, FORMAT)
     for cell in cells:
         check_arguments(cell.model, output / cell.name, cell.spec)

@@ -14,7 +14,7 @@ from quatrain.export.plan.plan import CheckpointPlan, QuantizeRequest, hollow_so
 from quatrain.export.plan.programs import PlannedBytes, programs_of
 from quatrain.export.request import ExportRequest
 from quatrain.int4 import Scheme
-from quatrain.release.spec import ReleaseSpec
+from quatrain.release.spec import ReleaseSpec, key_of
 from quatrain.targets import TargetChoice, choose_for_target
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.targets.phones import Phone, find_device, find_phone, load_phones
@@ -137,18 +137,33 @@ class ReleasePlan:
 def plan_release(source: Path, name: str, spec: ReleaseSpec) -> ReleasePlan:
     """Decide, from headers alone, what `spec` makes of `source`, the files beginning with `name`.
 
-    Raises `InputError` where the source cannot be read, or a phone is not known.
+    Raises `InputError` where the source cannot be read, a phone is not known, or `spec` says how a
+    checkpoint is to be quantized.
     """
     quantizing = QuantizeRequest(
         spec.group_size, spec.embedding, spec.output_layer, spec.method, None
     )
     hollow, checkpoint = hollow_source(source, quantizing)
+    if checkpoint is None:
+        _refuse_quantizing(source, spec)
     planner = _Planner(hollow, name, spec)
     named = dict.fromkeys(each.lower() for asked in spec.phones for each in _named(asked))
     phones = [planner.phone(each) for each in named]
     if spec.cpu or not planner.files:
         planner.cpu_file()
     return ReleasePlan(str(source), name, checkpoint, list(planner.files.values()), phones)
+
+
+def _refuse_quantizing(source: Path, spec: ReleaseSpec) -> None:
+    usual = ReleaseSpec()
+    for name in ("method", "group_size", "embedding", "output_layer"):
+        found = getattr(spec, name)
+        if found != getattr(usual, name):
+            raise InputError(
+                f"{key_of(name)} = {found!r} is of a model in floating point, and {source} is an "
+                "int4 checkpoint, which stays as it is; leave it out, or give the model that it "
+                "was made of"
+            )
 
 
 def _named(asked: str) -> list[str]:

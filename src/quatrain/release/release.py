@@ -12,7 +12,7 @@ from quatrain.checkpoint.float_model import FloatModel
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
 from quatrain.errors import InputError
 from quatrain.release.android import check_module, lay_out
-from quatrain.release.arguments import check_arguments
+from quatrain.release.arguments import check_arguments, check_workers
 from quatrain.release.licence import licence_of
 from quatrain.release.on_phone import PhoneRun, require_phone, run_on_phone
 from quatrain.release.plan import ReleasePlan, plan_release
@@ -94,6 +94,7 @@ def make_release(
     """
     spec, stages, folder = spec or ReleaseSpec(), stages or Stages(), Path(output)
     check_arguments(model, folder, spec)
+    check_workers(jobs, ray)
     if android is not None:
         check_module(android)
     if runner is not None:

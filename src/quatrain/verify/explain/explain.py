@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -84,7 +85,16 @@ def explain_output(
     if as_on is None and question.expected:
         as_on = question.expected.as_on
     inquiry = inquiry_of(words, model, question, found, _own(model, as_on))
-    return explain_all([output], inquiry, stages)[0]
+    found = explain_all([output], inquiry, stages)[0]
+    return found if model.own else replace(found, notes=[*found.notes, *_of_no_use(phone, runtime)])
+
+
+def _of_no_use(phone: str | None, runtime: str | None) -> list[str]:
+    """A note on what was said of the phone, which of a program for the CPU tells nothing."""
+    said = {"--phone": phone, "--runtime": runtime}
+    given = " ".join(f"{option} {value}" for option, value in said.items() if value)
+    why = "the program is for the CPU, of which no defect is known, and computed alike everywhere"
+    return [f"{given} changes nothing here: {why}"] if given else []
 
 
 def explain_all(outputs: list[PhoneOutput], inquiry: Inquiry, stages: Stages) -> list[Explanation]:
