@@ -57,6 +57,19 @@ def test_a_pickle_that_calls_anything_is_refused(tmp_path, call):
     refused(write_archive(tmp_path, content), "cannot be read as tensors alone")
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("torchao.quantization\nInt8Tensor", "an? Int8Tensor of torchao, expected IntxUnpackedTo"),
+        ("torch.distributed.tensor\nDTensor", "a DTensor of .*save the whole model .get_model_s"),
+        ("bitsandbytes.nn.modules\nParams4bit", "of bitsandbytes, .*the model that it was made"),
+    ],
+)
+def test_tensors_of_other_classes_are_answered_with_what_helps(tmp_path, names, message):
+    """`torchao.quantization Int8Tensor` is what a pickle of Int8WeightOnlyConfig's names."""
+    refused(write_archive(tmp_path, f"\x80\x02c{names}\n.".encode("latin-1")), message)
+
+
 def test_a_newer_pickle_cannot_name_things_otherwise(tmp_path):
     content = pickle.dumps({"norm.weight": Call(bytearray, 8)}, protocol=4)
     refused(write_archive(tmp_path, content), "STACK_GLOBAL")

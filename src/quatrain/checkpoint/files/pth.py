@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
-from quatrain.checkpoint.files.torchao_tensor import TYPE, apart
+from quatrain.checkpoint.files.torchao_tensor import EXPECTED, TYPE, apart
 from quatrain.errors import InputError
 
 # What the pickle of a state dict may name: containers, tensors, storages and dtypes.
@@ -38,6 +38,16 @@ _DEEPEST = 5  # dicts within dicts; a hostile file's may hold itself
 _TORCHAO_NAMES = re.compile(
     rf"torchao\.quantization {TYPE}|torchao\.quantization\.quantize_\.workflows\.intx\.\w+ \w+"
 )
+
+# Tensors of classes that are not read, by the package they are from, with what helps.
+_OTHER_TENSORS = {
+    "torchao": EXPECTED,
+    "torch.distributed": "which is one process's part of a tensor; save the whole model "
+    "(get_model_state_dict of torch.distributed.checkpoint.state_dict, full_state_dict=True)",
+    "bitsandbytes": "a quantized tensor; take the model that it was made from",
+    "hqq": "a quantized tensor; take the model that it was made from",
+    "optimum.quanto": "a quantized tensor; take the model that it was made from",
+}
 
 
 def read_pth(path: Path) -> LazyTensors:
@@ -117,6 +127,7 @@ def _check_names(path: Path, pickle: bytes) -> bool:
             if opcode.name != "GLOBAL" or _NAMES.fullmatch(str(argument)):
                 continue
             if not _TORCHAO_NAMES.fullmatch(str(argument)):
+                _refuse_other_tensor(path, str(argument))
                 raise ValueError(f"it names {str(argument)[:100]!r}, which is no part of a tensor.")
             torchao = True
     except (ValueError, IndexError, UnicodeError) as error:
@@ -126,6 +137,13 @@ def _check_names(path: Path, pickle: bytes) -> bool:
             "save the model's plain state dict, or use .safetensors."
         ) from error
     return torchao
+
+
+def _refuse_other_tensor(path: Path, named: str) -> None:
+    module, _, name = named.partition(" ")
+    for package, remedy in _OTHER_TENSORS.items():
+        if f"{module}.".startswith(f"{package}."):
+            raise InputError(f"{path}: holds a {name[:100]} of {package}, {remedy}")
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:

@@ -8,6 +8,10 @@ what they mean.
 import torch
 
 TYPE = "IntxUnpackedToInt8Tensor"
+EXPECTED = (
+    f"expected {TYPE}; quantize with Int8DynamicActivationIntxWeightConfig or "
+    "IntxWeightOnlyConfig, weight_dtype int4"
+)
 BITS = "_weight_bits"  # of a value, of a tensor that was taken apart here
 DTYPE_BITS = {f"int{bits}": bits for bits in range(1, 9)}  # torchao's target_dtype
 PARTS = ("_weight_qdata", "_weight_scale", "_weight_zero_point")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from quatrain.checkpoint.files.torchao_tensor import BITS, DTYPE_BITS, PARTS, TYPE
+from quatrain.checkpoint.files.torchao_tensor import BITS, DTYPE_BITS, EXPECTED, PARTS, TYPE
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import groups_of_rows
 from quatrain.checkpoint.quantizers.int32_packing import expect_shape
@@ -25,10 +25,7 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
     for name, text in metadata.items():
         kind = _description(text).get("_type", "Tensor")
         if kind not in (TYPE, "Tensor"):
-            raise InputError(
-                f"{source}: {name} is a torchao {kind}, expected {TYPE}; quantize with "
-                "Int8DynamicActivationIntxWeightConfig or IntxWeightOnlyConfig, weight_dtype int4"
-            )
+            raise InputError(f"{source}: {name} is a torchao {kind}, {EXPECTED}")
 
 
 def _description(text: str) -> dict[str, Any]:
