@@ -374,6 +374,15 @@ def test_what_would_count_for_nothing_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_it_says_where_the_assets_are(tiny_release: Path, tmp_path: Path) -> None:
+    copy, module = _copy(tiny_release, tmp_path), tmp_path / "app"
+    module.mkdir()
+    words = ["release", str(copy / "model"), "-o", str(copy / "out"), "--android", str(module)]
+    done = CliRunner().invoke(build_app(), [*words, "--spec", str(copy / "release.toml")])
+    assets = module / "src" / "main" / "assets" / "quatrain"
+    assert f"assets: {assets}\n" in done.stdout and (assets / "tokenizer_config.json").is_file()
+
+
 def test_jobs_here_are_not_for_a_cluster(tiny_release: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--jobs 2 is of this machine, and with --ray auto the"):
         make_release(tiny_release / "model", tmp_path / "out", jobs=2, ray="auto")

@@ -1,5 +1,6 @@
 """What `quatrain release` says of plans and releases."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quatrain.commands._common import human_bytes
@@ -28,8 +29,10 @@ def _print_phones(plan: "ReleasePlan") -> None:
         print(f"{'any other phone' if plan.phones else 'every phone'}: {plan.cpu}")
 
 
-def print_release(made: "Release") -> None:
-    """What was written, and what of it does not hold."""
+def print_release(made: "Release", android: Path | None = None) -> None:
+    """What was written, into the assets of the module `android` too, and what does not hold."""
+    from quatrain.release.android import ASSETS
+
     print(f"{made.folder}: {len(made.report['files'])} programs")
     for file in made.report["files"]:
         print(f"  {file['file']}: {human_bytes(file['bytes'])}")
@@ -39,6 +42,8 @@ def print_release(made: "Release") -> None:
                 ratio = f"{row['ratio']:.3f} +- {row['ratio_error']:.3f}"
                 print(f"    {where}: perplexity {ratio} x floating point, KL {row['kl']:.3f} nats")
     _print_phones(made.plan)
+    if android is not None:
+        print(f"assets: {android / ASSETS}")
     if made.phone is not None:
         same = sum(one["same"] for one in made.phone.answers)
         asked = len(made.phone.answers)

@@ -178,7 +178,7 @@ def _one(
         return None
     with _kept_where_interrupted(output):
         made = make_release(model, output, asked, jobs, stages, android, run_on_phone, ray)
-    print_json(made.as_dict()) if json else print_release(made)
+    print_json(made.as_dict()) if json else print_release(made, android)
     return made
 
 

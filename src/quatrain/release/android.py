@@ -3,6 +3,7 @@
     MODULE/src/main/assets/quatrain/
       NAME-....pte            the programs
       tokenizer.json          the tokenizer
+      tokenizer_config.json   its chat template, where it has one
       expected.json           what a right phone answers
       phones.json             which program is for which GPU
 
@@ -27,7 +28,7 @@ from quatrain.targets.phones import find_phone
 from quatrain.tokenizer.files import CONFIG, TOKENIZER
 
 FORMAT, PHONES = "quatrain-phones-1", "phones.json"
-_ASSETS = Path("src", "main", "assets", "quatrain")
+ASSETS = Path("src", "main", "assets", "quatrain")
 # The part of a GPU's name that the driver says too; "Adreno 740" is "Adreno (TM) 740" there.
 _RENDERER = re.compile(
     r"(?:Mali|Immortalis)-G\d+|Adreno \d+L?\b(?! series)|Xclipse \d+|[BCD]XT?P?M?-\d+-\d+"
@@ -36,13 +37,13 @@ _RENDERER = re.compile(
 
 def check_module(module: Path) -> None:
     """Refuse, with `InputError`, a folder in which other assets would be replaced."""
-    assets = module / _ASSETS
+    assets = module / ASSETS
     if not module.is_dir():
         raise InputError(f"--android {module}: there is no such folder; name the app's module")
     names = sorted(file.name for file in assets.iterdir()) if assets.is_dir() else []
     if names and PHONES not in names:
         raise InputError(
-            f"--android {module}: {_ASSETS} holds other files ({names[0]}); move them elsewhere"
+            f"--android {module}: {ASSETS} holds other files ({names[0]}); move them elsewhere"
         )
 
 
@@ -53,7 +54,7 @@ def lay_out(release: Path, report: Mapping[str, Any], module: Path) -> Path:
     `InputError` where that cannot be written, or holds something else.
     """
     check_module(module)
-    assets = module / _ASSETS
+    assets = module / ASSETS
     programs = [file["file"] for file in report["files"]]
     try:
         assets.mkdir(parents=True, exist_ok=True)
