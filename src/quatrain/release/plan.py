@@ -65,6 +65,14 @@ def deciding(reasons: Sequence[str]) -> str:
     return next((one for one in reversed(reasons) if one.startswith(starts)), "")
 
 
+def cpus_reason(gpu: str | None, findings: Sequence[Mapping[str, Any]]) -> str:
+    """Why a phone gets the CPU's program: the doctor's `findings` that apply on its `gpu`, what
+    helps being said with release.toml's words where a release has no such option."""
+    said = [f"{one['hazard']}: {one['consequence']}; {one['remedy']}" for one in findings]
+    words = "; ".join(said).replace("--max-seq-len", "max-seq-len in release.toml (--spec)")
+    return f"the CPU's program: on its GPU, {gpu}, {words}"
+
+
 @dataclass(frozen=True)
 class ReleasePlan:
     """What a release will consist of.

@@ -9,7 +9,7 @@ from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.open import is_quantized
 from quatrain.checkpoint.source_files import source_files
 from quatrain.quantize.cost import HELD_OUT_TEXT
-from quatrain.release.plan import PlannedFile, ReleasePlan
+from quatrain.release.plan import PlannedFile, ReleasePlan, cpus_reason
 from quatrain.release.report import MadeFile, asked_about
 from quatrain.release.spec import ReleaseSpec
 from quatrain.release.speed import here
@@ -134,10 +134,7 @@ class Work:
             found = doctored[phone.file].result.get(phone.gpu or "", {})
             applying = [one for one in found.get(asked_about(self.spec), []) if one["applies"]]
             if applying:
-                said = "; ".join(
-                    f"{one['hazard']}: {one['consequence']}; {one['remedy']}" for one in applying
-                )
-                failing[phone.id] = f"the CPU's program: on its GPU, {phone.gpu}, {said}"
+                failing[phone.id] = cpus_reason(phone.gpu, applying)
         return failing
 
     def _export(self, planned: PlannedFile) -> Task:
