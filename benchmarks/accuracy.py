@@ -89,10 +89,11 @@ def make_all(work: Path) -> dict[str, dict[str, Any]]:
 
 
 def _made(path: Path, make: Any) -> dict[str, Any]:
-    begun = time.perf_counter()
+    begun, seconds = time.perf_counter(), None  # where it is there already
     if not path.exists():
         make(path)
-    return {"path": path, "bytes": _bytes(path), "seconds": time.perf_counter() - begun}
+        seconds = time.perf_counter() - begun
+    return {"path": path, "bytes": _bytes(path), "seconds": seconds}
 
 
 def _bytes(path: Path) -> int:
@@ -147,7 +148,7 @@ def show(text: str, whole: Evaluation, made: dict[str, Any], rows: dict[str, Any
             [
                 name,
                 f"{made[name]['bytes'] / 1e6:.1f}",
-                f"{made[name]['seconds']:.0f}",
+                "" if made[name]["seconds"] is None else f"{made[name]['seconds']:.0f}",
                 f"{one['ratio']:.3f} +- {one['ratio_error']:.3f}",
                 f"{one['kl']:.3f}",
                 f"{one['top1']:.1%}",

@@ -116,10 +116,9 @@ def _parts_of(block: PartedBlock, longest: int) -> list[tuple[nn.Module, Example
 
 @dataclass
 class _Template:
-    """A lowered part, its bytes and the keys of its constants in order, and how it is called."""
+    """A lowered part, the keys of its constants in order, and how it is called."""
 
     lowered: LoweredBackendModule
-    blob: bytes
     keys: list[str]
     inputs: list[int | str]
     outputs: list[int]
@@ -140,7 +139,7 @@ def _delegated(
         constants += constants_of(linear) if path is None else names_of(linear, f"{path}.{name}")
     stored = [(constant_key(data, prefix), data) for prefix, data in constants]
     keys = dict(zip(template.keys, (key for key, _ in stored), strict=True))
-    blob = with_keys(template.blob, keys)
+    blob = with_keys(template.lowered.processed_bytes, keys)
     delegate = copied_delegate(template.lowered, blob, stored)
     return DelegatedPart(delegate, template.inputs, template.outputs)
 
@@ -150,7 +149,7 @@ def _lowered(part: nn.Module, examples: Examples) -> _Template:
     twin = copy.deepcopy(part, {id(t): hollow(t) for t in tensors_of(part).values()})
     for seed, (name, linear) in enumerate(_linears_of(part).items()):
         twin.set_submodule(name, random_linear(shape_of(linear, None), seed))
-    with torch.no_grad(), quiet():
+    with torch.no_grad(), quiet(), rounded_once():
         program = torch.export.export(twin, examples)
         edge = to_edge_transform_and_lower(
             program, partitioner=[XnnpackPartitioner()], compile_config=edge_config()
@@ -164,8 +163,7 @@ def _lowered(part: nn.Module, examples: Examples) -> _Template:
         constant_key(data, p) for m in _linears_of(twin).values() for p, data in constants_of(m)
     ]
     whole = len(found) == 1 and len(calls) == 1 + len(results)
-    blob = rounded_once(found[0]) if whole else b""
-    if not whole or any(blob.count(key.encode()) != 1 for key in keys):
+    if not whole or any(found[0].processed_bytes.count(key.encode()) != 1 for key in keys):
         what = f"XNNPACK's lowering of {type(part).__name__}"
         expected = f"one delegate with its constants, in {1 + len(results)} calls"
         raise changed("executorch", what, f"{len(found)} delegates in {len(calls)} calls", expected)
@@ -173,7 +171,7 @@ def _lowered(part: nn.Module, examples: Examples) -> _Template:
     tensors = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     given = {name: index for index, name in enumerate(signature.user_inputs)}
     inputs = [tensors[n.name] if n.name in tensors else given[n.name] for n in calls[0].args[1:]]
-    return _Template(found[0], blob, keys, inputs, [node.args[1] for node in results])
+    return _Template(found[0], keys, inputs, [node.args[1] for node in results])
 
 
 def _linears_of(part: nn.Module) -> dict[str, Linear]:
