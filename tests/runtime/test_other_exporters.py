@@ -63,9 +63,33 @@ def test_they_compute_what_the_model_does(program):
         assert model(*last).reshape(-1).argmax() == tokens[at]
 
 
-def test_a_program_without_a_position_is_refused(tmp_path):
-    path, tokens = tmp_path / "m.pte", torch.ones(1, 3).long()
-    program = torch.export.export(nn.Embedding(VOCAB, 8), (tokens,))
-    path.write_bytes(to_edge(program).to_executorch().buffer)
-    with pytest.raises(InputError, match=r"takes 1 inputs, of shapes \[\[1, 3\]\], expected two"):
+class Pair(nn.Module):
+    def forward(self, tokens: torch.Tensor, position: torch.Tensor):
+        return tokens + 1, position + 1
+
+
+TOKENS, POSITION = torch.ones(1, 3).long(), torch.zeros(1).long()
+NO_LOGITS = {
+    "no position": (
+        {"forward": (nn.Embedding(VOCAB, 8), (TOKENS,))},
+        r"takes 1 inputs, of shapes \[\[1, 3\]\], expected two: tokens",
+    ),
+    "the position first": (
+        {"forward": (Positions(False), (POSITION, TOKENS))},
+        r"takes 2 inputs, of shapes \[\[1\], \[1, 3\]\], expected two: tokens",
+    ),
+    "two results": ({"forward": (Pair(), (TOKENS, POSITION))}, "gives 2 results, .*the logits;"),
+    "other methods": (
+        {"prefill": (Positions(False), (TOKENS, POSITION)), "decode": (Pair(), (TOKENS, POSITION))},
+        r"no method forward \(its methods are decode, prefill\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("methods", "message"), NO_LOGITS.values(), ids=NO_LOGITS)
+def test_a_program_that_is_no_text_models_is_refused(tmp_path, methods, message):
+    path = tmp_path / "m.pte"
+    programs = {name: torch.export.export(*said) for name, said in methods.items()}
+    path.write_bytes(to_edge(programs).to_executorch().buffer)
+    with pytest.raises(InputError, match=message):
         ExecutorchRunner(path)

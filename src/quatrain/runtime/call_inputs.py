@@ -6,6 +6,7 @@ import torch
 
 from quatrain.errors import InputError
 from quatrain.program import Program
+from quatrain.program.methods import Method
 
 _INT32, _STATIC = 3, 0  # of ExecuTorch's ScalarType and TensorShapeDynamism
 
@@ -20,24 +21,17 @@ class CallInputs:
             is not said.
 
     Raises:
-        InputError: Where it takes more or fewer inputs.
+        InputError: Where there is no such method, or it takes or gives something else.
     """
 
     def __init__(self, program: Program) -> None:
         self._path = program.path
-        method = program.methods.get("forward")
-        self._inputs = method.inputs if method else []
-        shapes = [list(one.sizes or ()) for one in self._inputs if one.table == "Tensor"]
-        if method and (len(shapes) != 2 or len(self._inputs) != 2):
-            raise InputError(
-                f"{self._path}: its method forward takes {len(self._inputs)} inputs, of shapes "
-                f"{shapes}, expected two: tokens [1, T] and a position [1]; export it with a KV "
-                "cache and these inputs"
-            )
-        sized = len(shapes) == 2 and len(shapes[0]) > 1
-        self.longest: int | None = shapes[0][1] if sized else None
-        self._only = self.longest if sized and self._inputs[0].shape_dynamism == _STATIC else None
-        self._position_shape = shapes[1] if len(shapes) == 2 else [1]
+        method = _forward(program)
+        self._inputs = method.inputs
+        tokens, position = (list(one.sizes or ()) for one in self._inputs)
+        self.longest: int | None = tokens[1] or None
+        self._only = self.longest if self._inputs[0].shape_dynamism == _STATIC else None
+        self._for_each = bool(position) and position[0] > 1
 
     def given(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """`inputs`, tokens [1, T] (or embeddings [1, T, dim]) and position int64 [1], as the method
@@ -49,9 +43,35 @@ class CallInputs:
                 f"{self._path}: computes calls of {self._only} tokens alone, and one of {length} "
                 "is needed; export it with a length that varies, or of 1"
             )
-        if self._position_shape and self._position_shape[0] > 1:
+        if self._for_each:
             position = position + torch.arange(length)
         return [
             value.to(torch.int32) if record.scalar_type == _INT32 else value
             for value, record in zip((tokens, position), self._inputs, strict=True)
         ]
+
+
+def _forward(program: Program) -> Method:
+    """The method of two inputs and one result; `InputError` where there is none."""
+    method = program.methods.get("forward")
+    if method is None:
+        raise InputError(
+            f"{program.path}: has no method forward (its methods are "
+            f"{', '.join(sorted(program.methods))}), expected a text model of one; export it so"
+        )
+    inputs, outputs = (
+        [list(one.sizes or ()) if one.table == "Tensor" else one.table for one in values]
+        for values in (method.inputs, method.outputs)
+    )
+    if len(inputs) != 2 or isinstance(inputs[1], str) or len(inputs[0]) not in (2, 3):
+        raise InputError(
+            f"{program.path}: its method forward takes {len(inputs)} inputs, of shapes "
+            f"{inputs}, expected two: tokens [1, T] and a position [1]; export it with a KV "
+            "cache and these inputs"
+        )
+    if len(outputs) != 1:
+        raise InputError(
+            f"{program.path}: its method forward gives {len(outputs)} results, of shapes "
+            f"{outputs}, expected one, the logits; export it with that alone"
+        )
+    return method

@@ -49,8 +49,6 @@ class ExecutorchRunner:
                 raise InputError(
                     f"{self.path}: the ExecuTorch runtime cannot load it: {error}"
                 ) from error
-        if self._method is None:
-            raise InputError(f"{self.path}: has no method 'forward'")
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """One call, such as tokens int64 [1, T] and position int64 [1]; returns its output.
