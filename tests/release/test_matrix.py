@@ -1,6 +1,7 @@
 """Several releases at once: a cell for each method and scheme of each model."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,7 +78,12 @@ def test_its_page_names_one_file_a_phone_and_is_readable_aloud(both: Path) -> No
     assert found.tables == found.captions == 3 and found.unscoped == []
     assert found.headings == [1, 2, 2] and "<main>" in text
     first, rest = text.split("<details>", 1)
-    assert first.count('data-label="file"') == 1 and "also possible" not in first
+    assert first.count('data-label="file"') == 2 and "also possible" not in first
+    (model,) = json.loads((both / "report.json").read_text())["models"]
+    file = model["other"]["choices"][0]["file"]
+    assert file.endswith("-cpu.pte")
+    (row,) = re.findall(r">any other phone</th>.*?</tr>", first, re.DOTALL)
+    assert file in row and f"| any other phone | `{file}` |" in (both / "report.md").read_text()
     assert "also possible" in rest
     assert 'aria-label="The other files of model"' in rest
 

@@ -58,9 +58,11 @@ def print_release(made: "Release", android: Path | None = None) -> None:
 
 def print_matrix(made: "Matrix") -> None:
     """Which cell's file goes to which phone, and what does not hold."""
+    from quatrain.release.matrix_report import phones_of
+
     print(f"{made.folder}: {len(made.releases)} releases")
     for model in made.report["models"]:
-        for phone in model["phones"]:
+        for phone in phones_of(model):
             best = phone["choices"][0]
             print(f"{model['model']}, {phone['phone']}: {best['file']} ({phone['why']})")
     for failure in made.failures:

@@ -3,14 +3,23 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jinja2 import Environment
+
+from quatrain.release.matrix_report import phones_of
 from quatrain.release.page import environment
 
 
 def matrix_web_page(report: Mapping[str, Any]) -> str:
     """The report as HTML text, which loads nothing and runs nothing."""
-    return environment().get_template("matrix.html").render(report=report)
+    return _environment().get_template("matrix.html").render(report=report)
 
 
 def matrix_markdown(report: Mapping[str, Any]) -> str:
     """The report as Markdown."""
-    return environment(markdown=True).get_template("matrix.md").render(report=report)
+    return _environment(markdown=True).get_template("matrix.md").render(report=report)
+
+
+def _environment(markdown: bool = False) -> Environment:
+    found = environment(markdown)
+    found.filters["phones"] = phones_of
+    return found

@@ -8,22 +8,33 @@ from quatrain.release.store import versions
 
 FORMAT = "quatrain-matrix-report-1"
 EVERY = "every phone"  # where none is named: what the CPU's program is for
+OTHER = "any other phone"  # where some are
 
 
 def matrix_report(
     cells: Sequence[Cell], reports: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """The content of report.json over the `reports` of `cells`, by their names."""
-    models = dict.fromkeys(cell.model for cell in cells)
+    by_model = dict.fromkeys(cell.model for cell in cells)
+    models = [[cell for cell in cells if cell.model == model] for model in by_model]
     return {
         "format": FORMAT,
         "made_with": versions(),
         "cells": [_cell(cell, reports[cell.name]) for cell in cells],
         "models": [
-            {"model": reports[own[0].name]["name"], "phones": _phones(own, reports)}
-            for own in ([cell for cell in cells if cell.model == model] for model in models)
+            {
+                "model": reports[own[0].name]["name"],
+                "phones": _phones(own, reports),
+                "other": _other(own, reports),
+            }
+            for own in models
         ],
     }
+
+
+def phones_of(model: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of a model of report.json the phones, and after them what all others are."""
+    return [*model["phones"], *([model["other"]] if model["other"] else [])]
 
 
 def _cell(cell: Cell, report: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,13 +53,24 @@ def _phones(
 ) -> list[dict[str, Any]]:
     """Each phone with what every cell has for it, the best first."""
     named = {one["id"]: one["name"] for one in reports[cells[0].name]["phones"]}
-    found = []
-    for phone, name in (named or {None: EVERY}).items():
-        choices = [_choice(cell.name, reports[cell.name], phone) for cell in cells]
-        choices.sort(key=_rank)  # as named, where nothing tells them apart
-        best = choices[0]
-        found.append({"phone": name, "id": phone, "why": _why(best, choices), "choices": choices})
-    return found
+    return [_phone(id, name, cells, reports) for id, name in (named or {None: EVERY}).items()]
+
+
+def _other(
+    cells: "Sequence[Cell]", reports: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """The same for phones that are not named: the CPU's programs; None without them."""
+    own = [reports[cell.name] for cell in cells]
+    on_cpu = all(any(file["backend"] == "xnnpack" for file in one["files"]) for one in own)
+    return _phone(None, OTHER, cells, reports) if on_cpu and own[0]["phones"] else None
+
+
+def _phone(
+    id: str | None, name: str, cells: "Sequence[Cell]", reports: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    choices = [_choice(cell.name, reports[cell.name], id) for cell in cells]
+    choices.sort(key=_rank)  # as named, where nothing tells them apart
+    return {"phone": name, "id": id, "why": _why(choices[0], choices), "choices": choices}
 
 
 def _choice(cell: str, report: Mapping[str, Any], phone: str | None) -> dict[str, Any]:
