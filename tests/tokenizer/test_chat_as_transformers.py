@@ -118,6 +118,8 @@ def test_nothing_said_beside_a_prompt_is_ignored():
         chat_prompt(deaf, "hi", ChatOptions(tools=[TOOL]))
     with pytest.raises(InputError, match="leaves out a system message"):
         chat_prompt(deaf, "hi", ChatOptions(system="Be brief."))
+    with pytest.raises(InputError, match="makes no text of the prompt; leave --chat out"):
+        chat_prompt(tokenizer_of({"chat_template": ""}), "hi", ChatOptions())
 
 
 @pytest.mark.parametrize(

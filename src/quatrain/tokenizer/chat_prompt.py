@@ -36,7 +36,7 @@ def chat_prompt(
     and what was answered.
 
     Raises `InputError` where the model has no such chat template, or the template does not look at
-    something in `options`.
+    something in `options`, or gives no text.
     """
     _check_read(tokenizer, options)
 
@@ -56,7 +56,12 @@ def chat_prompt(
     said.append({"role": "user", "content": text})
     if options.system is not None:
         said.insert(0, {"role": "system", "content": options.system})
-    return prompt_of_all(said, rendered, SYSTEM, tokenizer.source, "the prompt")
+    prompt = prompt_of_all(said, rendered, SYSTEM, tokenizer.source, "the prompt")
+    if text and not prompt:
+        raise InputError(
+            f"{tokenizer.source}: its chat template makes no text of the prompt; leave --chat out"
+        )
+    return prompt
 
 
 def prompt_of_all(
