@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 from tests.support.devices import DEVICES_OF
-from tests.support.families import LFM2_MOE, LLAMA4, QWEN3_MOE
+from tests.support.families import LFM2_MOE, LLAMA4, QWEN2_MOE, QWEN3_MOE
 from tests.support.knobs import ALL, LONGROPE, TINY, Peer, write_meta_folder
 from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
@@ -203,6 +203,19 @@ def test_experts_that_are_picked_with_a_bias(options, tmp_path):
     checkpoint = _hub_checkpoint(tmp_path, "Lfm2Moe", SMALL_LFM2_MOE)
     report = _assert_program_equals_eager(checkpoint, options, tmp_path / "m.pte")
     assert_as_planned(report, checkpoint)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("options", [VULKAN, VULKAN_FLOAT], ids=str)
+def test_an_expert_of_every_token_behind_a_gate(options, tmp_path):
+    """Qwen 2 MoE; on XNNPACK as test_delta_rule_programs.py has it."""
+    fields = {**QWEN2_MOE, "num_hidden_layers": 1, "num_experts": 3}
+    checkpoint = _hub_checkpoint(tmp_path, "Qwen2Moe", fields)
+    report = _assert_program_equals_eager(checkpoint, options, tmp_path / "m.pte")
+    assert_as_planned(report, checkpoint)
+    names = {row.name for row in report.linears}
+    assert "layers.0.feed_forward.shared_expert.w2" in names
+    assert {linear.name for linear in find_linears(open_program(report.output).vulkan)} == names
 
 
 @pytest.mark.parametrize(

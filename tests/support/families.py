@@ -107,9 +107,12 @@ QWEN3_5 = {
     "linear_key_head_dim": 32, "linear_value_head_dim": 24,
     "rope_parameters": MROPE3 | {"partial_rotary_factor": 0.25, "mrope_section": [2, 1, 1]},
 }  # fmt: skip
-QWEN3_5_MOE = QWEN3_5 | {
+QWEN2_MOE = {
     "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64,
-    "shared_expert_intermediate_size": 32, "num_hidden_layers": 3,
+    "shared_expert_intermediate_size": 32,
+}  # fmt: skip
+QWEN3_5_MOE = QWEN3_5 | QWEN2_MOE | {
+    "num_hidden_layers": 3,
     "layer_types": ["linear_attention", "full_attention", "linear_attention"],
 }  # fmt: skip
 QWEN3_NEXT = QWEN3_5_MOE | {
@@ -514,6 +517,15 @@ ROWS = {
         QWEN3_5 | {"layer_types": ["full_attention", "linear_attention", "linear_attention"],
                    "num_hidden_layers": 3, "linear_num_key_heads": 4, "linear_conv_kernel_dim": 3,
                    "linear_value_head_dim": 32, "tie_word_embeddings": True},
+    ),
+    "qwen2 moe": Row(
+        "Qwen 1.5, 2 MoE", "Qwen2Moe", QWEN2_MOE, quantized=True, fuzzed=True,
+        gguf=Conversion("qwen2moe", figures=conversions.qwen2_moe_figures),
+    ),
+    "qwen2 moe, dense layers, normalized": Row(
+        "Qwen 1.5, 2 MoE", "Qwen2Moe",
+        QWEN2_MOE | {"decoder_sparse_step": 2, "norm_topk_prob": True, "num_hidden_layers": 4,
+                     "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2},
     ),
     "qwen3.5 moe": Row(
         "Qwen 3.5 MoE", "Qwen3_5Moe", QWEN3_5_MOE, quantized=True, fuzzed=True,

@@ -158,16 +158,18 @@ def qwen3_5_figures(config: Any) -> dict[str, Any]:
     }
 
 
-def qwen3_5_moe_figures(config: Any) -> dict[str, Any]:
-    mixture = {
-        "feed_forward_length": None,
+def qwen2_moe_figures(config: Any) -> dict[str, Any]:
+    return {
         "expert_count": config.num_experts,
         "expert_used_count": config.num_experts_per_tok,
         "expert_feed_forward_length": config.moe_intermediate_size,
         "expert_shared_feed_forward_length": config.shared_expert_intermediate_size,
     }
-    return qwen3_5_figures(config) | mixture
 
 
 def qwen3_next_figures(config: Any) -> dict[str, Any]:
-    return qwen3_5_moe_figures(config) | {"feed_forward_length": config.intermediate_size}
+    return qwen3_5_figures(config) | qwen2_moe_figures(config)
+
+
+def qwen3_5_moe_figures(config: Any) -> dict[str, Any]:
+    return qwen3_next_figures(config) | {"feed_forward_length": None}

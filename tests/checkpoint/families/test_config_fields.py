@@ -125,8 +125,8 @@ def test_a_model_type_that_people_ask_for_is_refused_by_what_it_has(tmp_path):
     change_config(saved(random_model("Llama"), tmp_path), model_type="mamba")
     with pytest.raises(InputError, match=r"'mamba' \(it has layers of a state space.*expected"):
         open_float_model(tmp_path)
-    with pytest.raises(InputError, match=r"qwen2moe \(it has a shared expert behind.*expected"):
-        gguf_reading("qwen2moe", "m.gguf")
+    with pytest.raises(InputError, match=r"hunyuan-moe \(it has a shared expert beside.*expected"):
+        gguf_reading("hunyuan-moe", "m.gguf")
 
 
 def test_what_is_refused_by_name_is_known_to_others_and_to_no_family():

@@ -3,7 +3,6 @@
 _STATE_SPACE = "layers of a state space (Mamba), whose state is kept beside the KV cache"
 _SHARED_EXPERT = "a shared expert beside those whose answers are weighed"
 _BIASED_PICK = "experts that are picked by a score with a bias of their own"
-_GATED_EXPERT = "a shared expert behind a gate of its own"
 _LATENT_ATTENTION = "multi-head latent attention"
 _BEFORE_LLAMA = "positions or a feed-forward that no Llama has"
 
@@ -36,7 +35,6 @@ _MODEL_TYPES = {
     "paligemma": "prompts whose tokens attend to each other in both directions",
     "phi": "an output layer with bias",
     "phimoe": "an output layer with bias, and a router that masks its logits for each pick",
-    "qwen2_moe": _GATED_EXPERT,
     "qwen3_vl_moe": "experts whose matrices are stored turned",
     "recurrent_gemma": "recurrent layers, whose state is kept beside the KV cache",
 }
@@ -47,7 +45,6 @@ _ARCHITECTURES = {
     "glm4moe": "glm4_moe",
     "gpt-oss": "gpt_oss",
     "hunyuan-moe": "hunyuan_v1_moe",
-    "qwen2moe": "qwen2_moe",
     "qwen3vlmoe": "qwen3_vl_moe",
 }
 

@@ -102,7 +102,9 @@ def gguf_params(metadata: GgufMetadata, normalized: bool, shared: bool = False) 
     others: dict[str, float] = {"expert_weights_scale": 1.0}
     if shared:
         of_shared = _SHARED | {
-            "shared_hidden_dim": metadata.count("expert_shared_feed_forward_length")
+            "shared_hidden_dim": metadata.count(
+                "expert_shared_feed_forward_length", metadata.get("feed_forward_length")
+            )
         }
     else:
         others["expert_shared_feed_forward_length"] = 0

@@ -12,7 +12,7 @@ from torch import nn
 from quatrain.backbone.attention import Attention
 from quatrain.backbone.feed_forward import FeedForward
 from quatrain.backbone.model import Backbone, Block
-from quatrain.backbone.moe import MixtureOfExperts
+from quatrain.backbone.moe import MixtureOfExperts, SharedExpertGate
 from quatrain.backbone.norm import InputScaledNorm, LayerNorm
 from quatrain.backbone.per_layer import LayerScalar, PerLayerBranch, PerLayerInputs
 from quatrain.backbone.residual import FixedResidual
@@ -81,6 +81,7 @@ def _part_bytes(name: str, part: nn.Module) -> int:
         SoftCap: _ELEMENT_WISE, PositionMask: _MASK, KeptConv: _CONV,
         PerLayerInputs: _PER_LAYER, PerLayerBranch: _PER_LAYER_BRANCH, LayerScalar: _FACTOR,
         FixedResidual: _ELEMENT_WISE + _FACTOR, InputScaledNorm: _NORM + _FACTOR,
+        SharedExpertGate: 4 * _ELEMENT_WISE,
     }  # fmt: skip
     return kinds.get(type(part), 0)
 

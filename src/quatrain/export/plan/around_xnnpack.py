@@ -14,7 +14,7 @@ from quatrain.backbone.attention import Attention
 from quatrain.backbone.feed_forward import FeedForward
 from quatrain.backbone.gated_delta_net import GatedDeltaNet
 from quatrain.backbone.model import Backbone, Block
-from quatrain.backbone.moe import MixtureOfExperts
+from quatrain.backbone.moe import MixtureOfExperts, SharedExpertGate
 from quatrain.backbone.norm import InputScaledNorm, LayerNorm, RMSNorm
 from quatrain.backbone.residual import FixedResidual
 from quatrain.backbone.rope import InterleavedRotary
@@ -39,7 +39,7 @@ _INSTRUCTIONS: dict[type[nn.Module], int] = {
     RMSNorm: 6, LayerNorm: 4, InputScaledNorm: 7, FeedForward: 3, Block: 2, Factor: 1, SoftCap: 3,
     FixedResidual: 2, OwnCacheSdpa: 24, KeptConv: 18,
     Int8KvCacheSdpa: 21,  # 18, of more values than others
-    GatedDeltaNet: 40, RingSdpa: 2,
+    GatedDeltaNet: 40, RingSdpa: 2, SharedExpertGate: 4,
 }  # fmt: skip
 _EXPERT, _PICK, _NORMALIZED, _WEIGHED = 5.5, 8, 2, 4  # of a mixture of experts
 _RING_PLACES = 30  # once for all layers of a window

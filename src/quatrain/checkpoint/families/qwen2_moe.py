@@ -1,0 +1,70 @@
+"""Qwen 1.5 and 2 MoE: a Qwen 2 with a mixture of experts in each layer, or in every n-th, and an
+expert for every token behind a gate of its own."""
+
+from quatrain.checkpoint.families import qwen3_moe, weighed_experts
+from quatrain.checkpoint.families.family import (
+    Family,
+    GgufReading,
+    HuggingFaceReading,
+    Params,
+    sizes,
+)
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.hugging_face.experts import experts_apart
+from quatrain.checkpoint.hugging_face.fields import Fields, integer, layer_count
+from quatrain.checkpoint.hugging_face.layer_types import window_of_some
+
+
+def _params(fields: Fields, source: str) -> Params:
+    experts = qwen3_moe.experts(fields, source)
+    shared = weighed_experts.shared_params(fields, source) if experts else {}
+    return _windows(fields, source) | experts | shared
+
+
+def _windows(fields: Fields, source: str) -> Params:
+    """Of every other layer, in the first ones."""
+    last = integer(fields, "max_window_layers", source, least=0)
+    slides = [index % 2 == 0 and index < last for index in range(layer_count(fields, source))]
+    return window_of_some(fields, slides, source)
+
+
+def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+    return weighed_experts.with_shared_gates(experts_apart(stored, source))
+
+
+QWEN2_MOE = Family(
+    hugging_face=HuggingFaceReading(
+        "qwen2_moe",
+        defaults={
+            "num_attention_heads": 16,
+            "num_key_value_heads": 16,
+            "vocab_size": 151936,
+            "hidden_act": "silu",
+            "max_position_embeddings": 32768,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10000.0,
+            "sliding_window": 4096,
+            "max_window_layers": 28,
+            "decoder_sparse_step": 1,
+            "moe_intermediate_size": 1408,
+            "shared_expert_intermediate_size": 5632,
+            "num_experts": 60,
+            "num_experts_per_tok": 4,
+            "norm_topk_prob": False,
+        },
+        sizes=sizes(2048, 5632, 24),
+        params=_params,
+        names={**weighed_experts.names("mlp"), **weighed_experts.shared_names("mlp")},
+        tensors=_tensors,
+    ),
+    gguf=GgufReading(
+        "qwen2moe",
+        half_split=True,
+        params=lambda metadata: weighed_experts.gguf_params(
+            metadata, normalized=False, shared=True
+        ),
+        names={**weighed_experts.GGUF_NAMES, **weighed_experts.GGUF_SHARED_NAMES},
+        tensors=lambda tensors, metadata: weighed_experts.gguf_with_shared_gates(tensors),
+        reads=frozenset({"expert_count"}),
+    ),
+)
