@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.browser import dom, needs_chromium, screenshot, width_on_a_phone
+from tests.support.devtools import opened
 from tests.support.page_outline import PageOutline
 
 from quatrain.release.page import markdown_page, web_page
@@ -80,3 +81,8 @@ def test_in_a_browser_and_on_a_phone(page: Path, tmp_path: Path) -> None:
         assert f'id="{id}"' in tree
     assert "Google Pixel 8 Pro" in tree
     assert width_on_a_phone(page, tmp_path) <= 360
+    with opened(page.as_uri(), tmp_path / "narrow") as narrow:
+        narrow.wait_for("document.querySelectorAll('.answer').length")
+        assert narrow.width_at(390) <= 390
+        spaces = "getComputedStyle(document.querySelector('td.answer')).whiteSpace"
+        assert narrow.run(spaces) == "pre-wrap"  # an answer's lines stay lines

@@ -108,7 +108,10 @@ def _why(best: Mapping[str, Any], choices: Sequence[Mapping[str, Any]]) -> str:
     if len(alike) < len(holding):
         said.append("it runs on the GPU")
     if best["kl"] is None:
-        said.append("the first named; without a model in floating point nothing tells them apart")
+        said.append(
+            "the first named; without a model in floating point (--reference) nothing tells them "
+            "apart"
+        )
     else:
         least = f", the least of {len(alike)}" if len(alike) > 1 else ""
         said.append(f"KL {best['kl']:.4f} nats{least}")
