@@ -77,12 +77,16 @@ def constant_bytes(
     return _bytes(laid_out)
 
 
-def xnnpack_bytes(form: Form, tensor: torch.Tensor) -> bytes:
-    """The bytes of a constant of ExecuTorch's CPU runtime.
+def xnnpack_bytes(form: Form, *tensors: torch.Tensor) -> bytes:
+    """The bytes of a constant of ExecuTorch's CPU runtime, the rows of those tensors.
 
     PACKED: int4 weight [N, K] -> uint8 [N, K/2]; BFLOAT16 and FLOAT32: the tensor in that dtype;
     PLAIN: the tensor as it is.
     """
+    return b"".join(_xnnpack_bytes(form, tensor) for tensor in tensors)
+
+
+def _xnnpack_bytes(form: Form, tensor: torch.Tensor) -> bytes:
     if form == Form.PACKED:
         return _bytes(pack_int4(tensor))
     dtypes = {

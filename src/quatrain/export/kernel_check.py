@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -11,6 +12,7 @@ from quatrain.errors import QuatrainError
 from quatrain.export.kernel_assignment import LinearRow
 from quatrain.export.options import ExportOptions
 from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, keys_in
+from quatrain.export.xnnpack.joined_linears import GATE_AND_UP, QUERIES_KEYS_VALUES
 from quatrain.linear.int4 import Int4Linear
 from quatrain.linear.packing import pack_int4_for_vulkan
 from quatrain.program import Program, open_program
@@ -111,13 +113,16 @@ def _stored_weights(part: nn.Module) -> str | None:
 
 
 def _check_xnnpack(program: Program, rows: list[LinearRow], backbone: nn.Module) -> None:
-    """Every linear's weights and scales are some XNNPACK delegate's."""
+    """Every linear's weights and scales are some XNNPACK delegate's, its own or those of the ones
+    that it is joined with."""
     others = {delegate.backend for delegate in program.delegates} - {"XnnpackBackend"}
     keys = [key for delegate in program.delegates for key in keys_in(bytes(delegate.blob))]
     found = Counter(len(program.named_bytes(key)) for key in keys)
-    missing = Counter(_weight_bytes(row) for row in rows) - found
-    quantized = [row for row in rows if row.kernel != "xnnpack.f32"]
     scales = sum(key.startswith(SCALES_PREFIX) for key in keys)
+    if Counter(map(_weight_bytes, rows)) - found:
+        rows = _joined(rows)
+    missing = Counter(map(_weight_bytes, rows)) - found
+    quantized = [row for row in rows if row.kernel != "xnnpack.f32"]
     if others or missing or scales != len(quantized):
         raise QuatrainError(
             f"{len(rows)} linears, {len(quantized)} of them quantized, became {len(keys)} "
@@ -139,6 +144,18 @@ def _check_xnnpack(program: Program, rows: list[LinearRow], backbone: nn.Module)
     ]
     if products:
         raise QuatrainError(f"matrix products were left outside the delegates: {products}")
+
+
+def _joined(rows: list[LinearRow]) -> list[LinearRow]:
+    """`rows` where those of a layer's that are lowered as one are one."""
+    found: dict[str, LinearRow] = {}
+    for row in rows:
+        path, _, own = row.name.rpartition(".")
+        names = next((each for each in (QUERIES_KEYS_VALUES, GATE_AND_UP) if own in each), (own,))
+        name = f"{path}.{'+'.join(names)}"
+        before = found[name].out_features if name in found else 0
+        found[name] = replace(row, name=name, out_features=before + row.out_features)
+    return list(found.values())
 
 
 def _weight_bytes(row: LinearRow) -> int:

@@ -1,33 +1,27 @@
 """Parts of a layer that XNNPACK computes as linears give what the backbone's give."""
 
-from collections import Counter
-
 import pytest
 import torch
-from executorch.backends.xnnpack import xnnpack_preprocess
-from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import XNNConvert
 from tests.support.tiny_checkpoint import PARAMS
-from tests.support.tiny_programs import shared_tiny, shared_tiny_xnnpack
+from tests.support.tiny_programs import shared_tiny_xnnpack
 
-from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
 from quatrain.backbone.norm import RMSNorm
 from quatrain.backbone.params import config_from_params
 from quatrain.backbone.rope import Rope, rotary_for
-from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import QuatrainError
 from quatrain.export import ExportOptions
 from quatrain.export.kernel_assignment import LinearRow
 from quatrain.export.kernel_check import check_program
-from quatrain.export.xnnpack import delegated_parts
+from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, keys_in
 from quatrain.export.xnnpack.layer_parts import (
     LinearRMSNorm,
     LinearRotary,
     PartedBlock,
+    QueriesKeysValues,
     WideRope,
     part_layers,
 )
-from quatrain.export.xnnpack.operator_modules import to_cpu_operators
 from quatrain.program import open_program
 
 XNNPACK = ExportOptions(backend="xnnpack")
@@ -88,26 +82,38 @@ def test_layers_like_a_llamas_are_parted(params, parted):
 def test_a_layer_is_three_delegates_and_its_attention(shared):
     program = open_program(shared_tiny_xnnpack(shared))
     assert len(program.delegates) == 3 * 2 + 1  # of two layers, and the output layer's
+    keys = [keys_in(bytes(delegate.blob)) for delegate in program.delegates[:3]]
+    scales = [sum(key.startswith(SCALES_PREFIX) for key in each) for each in keys]
+    assert scales == [1, 1, 2]  # a layer's seven linears are four
     kernels = [str(step.target) for step in program.instructions if step.kind == "kernel"]
     assert not any("sigmoid" in kernel or "cat" in kernel for kernel in kernels)
 
 
-def test_what_several_linears_take_is_rounded_once(shared, monkeypatch):
-    checkpoint = open_checkpoint(shared_tiny(shared).checkpoint)
-    backbone = build_backbone(checkpoint.config, checkpoint.tensors, "8da4w")
-    to_cpu_operators(backbone)
-    graphs: list = []
-    serialize = xnnpack_preprocess.serialize_xnnpack_binary
+def test_linears_of_one_input_are_joined_and_cut():
+    """With norms of heads before the rotation, and without."""
+    torch.manual_seed(0)
+    for params in ({}, {"attention_qkv_bias": True, "use_qk_norm": True}):
+        backbone, x = Backbone(config(n_layers=1, **params)), torch.randn(1, 5, PARAMS["dim"])
+        part_layers(backbone)
+        block, angles = backbone.layers[0], backbone.rope(3, 5)
+        its = block.attention
+        part = QueriesKeysValues(block.attention_norm, its)
+        normed = block.attention_norm(x)
+        q, k, v = (one(normed).view(1, 5, -1, its.head_dim) for one in (its.wq, its.wk, its.wv))
+        if its.q_norm_fn is not None:
+            q, k = its.q_norm_fn(q), its.k_norm_fn(k)
+        expected = its.rotary(q, *angles), its.rotary(k, *angles), v
+        part.attention.set_submodule("wq+wk+wv", joined(its.wq, its.wk, its.wv))
+        for found, theirs in zip(part(x, *angles), expected, strict=True):
+            torch.testing.assert_close(found, theirs, rtol=0, atol=1e-6)
 
-    def kept(graph, data):
-        graphs.append(graph)
-        return serialize(graph, data)
 
-    monkeypatch.setattr(xnnpack_preprocess, "serialize_xnnpack_binary", kept)
-    *_, (feed_forward, examples) = delegated_parts._parts_of(backbone.layers[0], 8)
-    delegated_parts._lowered(feed_forward, examples)
-    kinds = [Counter(type(node.xnode_union) for node in graph.xnodes) for graph in graphs]
-    assert [each[XNNConvert] for each in kinds] == [2]  # what gate and up take, and down
+def joined(*linears):
+    one = torch.nn.Linear(linears[0].in_features, sum(each.out_features for each in linears))
+    one.weight.data = torch.cat([each.weight for each in linears])
+    biases = [each.bias for each in linears if each.bias is not None]
+    one.bias = torch.nn.Parameter(torch.cat(biases)) if biases else None
+    return one
 
 
 def test_a_linear_that_no_delegate_holds_is_named(shared):

@@ -30,8 +30,9 @@ from quatrain.program.segments import ALIGNMENT
 
 _DELEGATE, _FLOAT_DELEGATE, _BIAS = 912, 576, 160
 # Of the three parts of a layer, and what some have besides.
-_BEFORE, _AFTER, _FEED = 2_976, 1_216, 2_576
-_ROTATION, _HEAD_NORM, _QUERY_FACTOR, _FEED_GATE, _FLOAT_IN_PART = 1_072, 840, 144, 496, -280
+_BEFORE, _AFTER, _FEED = 2_528, 1_216, 2_576
+_ROTATION, _ROTATED_APART, _HEAD_NORM, _QUERY_FACTOR = 672, 400, 840, 160
+_FEED_GATE, _FLOAT_IN_PART = 368, -280
 _PARTS_AND_ATTENTION, _VALUES_OF_PARTS = 4, 22.7
 _ROOT, _NAMED_CONSTANT, _OF_A_DELEGATE, _METHOD, _INSTRUCTION, _VALUE = 1_875, 120, 89, 173, 49, 52
 _USUAL_INSTRUCTIONS, _VALUES_OF_AN_INSTRUCTION, _VALUES_OF_A_COPY = 11, 2.42, 4.5
@@ -52,7 +53,7 @@ def xnnpack_bytes(
 ) -> int:
     """The bytes of the file whose constants are these and whose methods are `metadata`."""
     delegates = _delegates(backbone)
-    named = len(constants_of_linears(backbone))
+    named = len(constants_of_linears(backbone)) - _joined_away(backbone)
     partial = backbone.config.use_hf_rope and backbone.config.partial_rotary_factor < 1
     layers = [_instructions(layer, partial) for layer in backbone.layers]
     rest = _USUAL_INSTRUCTIONS + _instructions(backbone, partial) - sum(layers)
@@ -82,13 +83,30 @@ def _parts(block: PartedBlock) -> list[int]:
     norms = [norm for norm in (attention.q_norm_fn, attention.k_norm_fn) if norm is not None]
     before = _BEFORE + _HEAD_NORM * len(norms)
     before += _ROTATION * (attention.rotary is not None)
+    apart = attention.norm_before_rope and attention.rotary is not None and bool(norms)
+    before += _ROTATED_APART * apart
     before += _QUERY_FACTOR * (attention.scale_query is not None)
     gate = _FEED_GATE * (feed_forward.w3 is not None)
     return [
-        before + sum(map(_of_linear, (attention.wq, attention.wk, attention.wv))),
+        before + _of_linear(attention.wq),
         _AFTER + _of_linear(attention.wo),
-        _FEED + gate + sum(map(_of_linear, linears_of(feed_forward))),
+        _FEED + gate + _of_linear(feed_forward.w1) + _of_linear(feed_forward.w2),
     ]
+
+
+def _joined_away(backbone: Backbone) -> int:
+    """How many constants of its linears are in those of the one that they are joined with."""
+    blocks = [layer for layer in backbone.layers if isinstance(layer, PartedBlock)]
+    joined = [
+        linear
+        for block in blocks
+        for linear in (block.attention.wk, block.attention.wv, block.feed_forward.w3)
+        if linear is not None
+    ]
+    return sum(
+        2 - isinstance(linear, nn.Linear) + (getattr(linear, "bias", None) is not None)
+        for linear in joined
+    )
 
 
 def _of_linear(linear: nn.Module) -> int:

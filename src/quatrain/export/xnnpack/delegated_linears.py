@@ -7,7 +7,7 @@ their own constants in it; lowering 211 linears costs what lowering 5 does.
 
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
@@ -27,6 +27,7 @@ from quatrain.export.executorch_internals import (
 )
 from quatrain.export.xnnpack.copied_delegate import copied_delegate
 from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, constant_key, with_keys
+from quatrain.export.xnnpack.joined_linears import JoinedLinear
 from quatrain.export.xnnpack.layer_parts import FixedLinear
 from quatrain.export.xnnpack.ring_cache import longest_call
 from quatrain.linear import Int8DynActInt8WeightLinear
@@ -34,7 +35,7 @@ from quatrain.linear.int4 import Int4Linear
 from quatrain.program.edit.constant_source import ConstantSource, Form
 from quatrain.quiet import quiet
 
-Linear = Int4Linear | Int8DynActInt8WeightLinear | nn.Linear | FixedLinear
+Linear = Int4Linear | Int8DynActInt8WeightLinear | nn.Linear | FixedLinear | JoinedLinear
 
 
 class DelegatedLinear(nn.Module):
@@ -78,10 +79,16 @@ def delegate_linears(backbone: Backbone, by_name: bool = False) -> None:
 
 def shape_of(linear: Linear, tokens: int | None) -> Shape:
     """The shape of a linear that sees so many `tokens` at most."""
-    group = linear.groupsize if isinstance(linear, Int4Linear) else None
-    has_bias = getattr(linear, "bias", None) is not None
-    rows, columns = linear.weight.shape
-    return Shape(type(linear), rows, columns, group, has_bias, tokens)
+    first, *_ = every = _members(linear)
+    group = first.groupsize if isinstance(first, Int4Linear) else None
+    has_bias = getattr(first, "bias", None) is not None
+    rows, columns = sum(len(each.weight) for each in every), first.weight.shape[1]
+    return Shape(type(first), rows, columns, group, has_bias, tokens)
+
+
+def _members(linear: Linear) -> list[Any]:
+    """The linears whose rows that one has."""
+    return list(linear) if isinstance(linear, JoinedLinear) else [linear]
 
 
 @dataclass
@@ -166,12 +173,14 @@ def _parts(linear: Linear) -> list[tuple[str, ConstantSource]]:
 
 def names_of(linear: Linear, path: str) -> list[tuple[str, bytes]]:
     """The names of the constants of the linear at `path`: (key prefix, name)."""
-    return [(prefix, source.below(path).key.encode()) for prefix, source in _parts(linear)]
+    parts = _parts(_members(linear)[0])
+    return [(prefix, source.below(path).key.encode()) for prefix, source in parts]
 
 
 def constants_of(linear: Linear) -> list[tuple[str, bytes]]:
     """A linear's constants: (key prefix, bytes)."""
+    every = _members(linear)
     return [
-        (prefix, xnnpack_bytes(source.form, getattr(linear, source.tensor)))
-        for prefix, source in _parts(linear)
+        (prefix, xnnpack_bytes(source.form, *(getattr(each, source.tensor) for each in every)))
+        for prefix, source in _parts(every[0])
     ]

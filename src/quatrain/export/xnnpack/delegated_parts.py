@@ -38,7 +38,6 @@ from quatrain.export.xnnpack.layer_parts import (
     QueriesKeysValues,
 )
 from quatrain.export.xnnpack.ring_cache import longest_call
-from quatrain.export.xnnpack.rounded_once import rounded_once
 from quatrain.int4 import Scheme
 from quatrain.quiet import quiet
 
@@ -149,7 +148,7 @@ def _lowered(part: nn.Module, examples: Examples) -> _Template:
     twin = copy.deepcopy(part, {id(t): hollow(t) for t in tensors_of(part).values()})
     for seed, (name, linear) in enumerate(_linears_of(part).items()):
         twin.set_submodule(name, random_linear(shape_of(linear, None), seed))
-    with torch.no_grad(), quiet(), rounded_once():
+    with torch.no_grad(), quiet():
         program = torch.export.export(twin, examples)
         edge = to_edge_transform_and_lower(
             program, partitioner=[XnnpackPartitioner()], compile_config=edge_config()
@@ -175,4 +174,8 @@ def _lowered(part: nn.Module, examples: Examples) -> _Template:
 
 
 def _linears_of(part: nn.Module) -> dict[str, Linear]:
-    return {name: each for name, each in part.named_modules() if isinstance(each, Linear)}
+    found: dict[str, Linear] = {}
+    for name, each in part.named_modules():
+        if isinstance(each, Linear) and name.rpartition(".")[0] not in found:  # else it is joined
+            found[name] = each
+    return found

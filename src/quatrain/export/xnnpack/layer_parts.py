@@ -1,8 +1,9 @@
 """A layer as the three parts that lie around its attention, each for one XNNPACK delegate.
 
-XNNPACK reduces by no operator that ExecuTorch's partitioner takes for these shapes, and cuts no
-tensor whose length varies. Both are said as a small linear, which it has: the mean of squares as a
-row of 1 / dim, and a head's channels in the other order, with their signs, as a matrix of 0, 1, -1.
+XNNPACK reduces by no operator that ExecuTorch's partitioner takes for these shapes, and is slow to
+cut each head in two. Both are said as a small linear: the mean of squares as a row of 1 / dim, and
+a head's channels in the other order, with their signs, as a matrix of 0, 1, -1. Linears of
+one input are one (see `joined_linears`).
 """
 
 from typing import Any, cast
@@ -16,6 +17,13 @@ from quatrain.backbone.feed_forward import FeedForward, silu
 from quatrain.backbone.model import Backbone, Block
 from quatrain.backbone.norm import RMSNorm
 from quatrain.backbone.rope import HalfSplitRotary, Rope
+from quatrain.export.xnnpack.joined_linears import (
+    GATE_AND_UP,
+    QUERIES_KEYS_VALUES,
+    Projecting,
+    are_alike,
+    cut,
+)
 from quatrain.linear import Int8DynActInt4WeightLinear
 from quatrain.linear.int8 import Int8DynActInt8WeightLinear
 
@@ -109,31 +117,29 @@ class QueriesKeysValues(nn.Module):
         super().__init__()
         self.head_dim, self.norm_before_rope = attention.head_dim, attention.norm_before_rope
         self.attention_norm = norm
-        names = ("wq", "wk", "wv", "q_norm_fn", "k_norm_fn", "rotary", "scale_query")
-        self.attention = _holding(attention, names)
+        parts = ("q_norm_fn", "k_norm_fn", "rotary", "scale_query")
+        self.attention = Projecting(attention, QUERIES_KEYS_VALUES, parts)
+        self.heads = tuple(rows // self.head_dim for rows in self.attention.rows)
 
     def forward(
         self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        its = self.attention
-        normed = self.attention_norm(x)
-        q, k, v = (self._heads(linear(normed)) for linear in (its.wq, its.wk, its.wv))
-        q = self._placed(q, its.q_norm_fn, cos, sin)
-        k = self._placed(k, its.k_norm_fn, cos, sin)
+        its: Any = self.attention
+        queries, keys, values = self.heads
+        # -1 stands for the number of tokens, which XNNPACK finds anew in each call.
+        heads = its.project(self.attention_norm(x)).view(1, -1, sum(self.heads), self.head_dim)
+        both, v = cut(heads, 2, (queries + keys, values))
+        if its.rotary is not None and not self._normed_before():
+            both = its.rotary(both, cos, sin)
+        q, k = cut(both, 2, (queries, keys))
+        if its.q_norm_fn is not None:
+            q, k = its.q_norm_fn(q), its.k_norm_fn(k)
+        if its.rotary is not None and self._normed_before():
+            q, k = its.rotary(q, cos, sin), its.rotary(k, cos, sin)
         return (q if its.scale_query is None else its.scale_query(q)), k, v
 
-    def _heads(self, x: torch.Tensor) -> torch.Tensor:
-        # -1 stands for the number of tokens, which XNNPACK finds anew in each call.
-        return x.view(1, -1, x.shape[-1] // self.head_dim, self.head_dim)
-
-    def _placed(
-        self, heads: torch.Tensor, norm: nn.Module | None, cos: torch.Tensor, sin: torch.Tensor
-    ) -> torch.Tensor:
-        if norm is not None and self.norm_before_rope:
-            heads = norm(heads)
-        if self.attention.rotary is not None:
-            heads = self.attention.rotary(heads, cos, sin)
-        return heads if norm is None or self.norm_before_rope else norm(heads)
+    def _normed_before(self) -> bool:
+        return self.attention.q_norm_fn is not None and self.norm_before_rope
 
 
 class AttentionOutput(nn.Module):
@@ -141,10 +147,11 @@ class AttentionOutput(nn.Module):
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
-        self.attention = _holding(attention, ("wo",))
+        self.attention = nn.Module()
+        self.attention.wo = attention.wo
 
     def forward(self, attended: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        wo = self.attention.wo
+        wo: Any = self.attention.wo
         return x + wo(attended.view(1, -1, wo.in_features))
 
 
@@ -153,10 +160,16 @@ class NormedFeedForward(nn.Module):
 
     def __init__(self, norm: nn.Module, feed_forward: FeedForward) -> None:
         super().__init__()
-        self.ffn_norm, self.feed_forward = norm, feed_forward
+        into = GATE_AND_UP if feed_forward.w3 is not None else GATE_AND_UP[:1]
+        self.ffn_norm, self.feed_forward = norm, Projecting(feed_forward, into, ("w2",))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.feed_forward(self.ffn_norm(x))
+        its: Any = self.feed_forward
+        projected = its.project(self.ffn_norm(x))
+        if len(its.rows) == 1:
+            return x + its.w2(silu(projected))
+        gate, up = cut(projected, 2, its.rows)
+        return x + its.w2(silu(gate) * up)
 
 
 class PartedBlock(nn.Module):
@@ -219,6 +232,8 @@ def _fits(block: Any) -> bool:
         and feed_forward.activate is silu
         and all(isinstance(norm, RMSNorm) for norm in (block.attention_norm, block.ffn_norm))
         and all(type(linear) in _LINEARS for linear in _linears(attention, feed_forward))
+        and are_alike([attention.wq, attention.wk, attention.wv])
+        and (feed_forward.w3 is None or are_alike([feed_forward.w1, feed_forward.w3]))
     )
 
 
@@ -226,11 +241,3 @@ def _linears(attention: Attention, feed_forward: FeedForward) -> list[nn.Module]
     ff = (feed_forward.w1, feed_forward.w2, feed_forward.w3)
     every = (attention.wq, attention.wk, attention.wv, attention.wo, *ff)
     return [linear for linear in every if linear is not None]
-
-
-def _holding(module: nn.Module, names: tuple[str, ...]) -> Any:
-    """A module that has those of `module`'s parts, and no more."""
-    holder = nn.Module()
-    for name in names:
-        setattr(holder, name, getattr(module, name))
-    return holder

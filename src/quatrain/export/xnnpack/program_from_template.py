@@ -99,7 +99,7 @@ def _packed(
     tensors = tensors_of(backbone)
 
     def lay_out(source: ConstantSource) -> bytes:
-        return xnnpack_bytes(source.form, tensors[source.tensor])
+        return xnnpack_bytes(source.form, *(tensors[name] for name in source.tensors))
 
     stored = store_constants(template, lay_out, sources, advance)
     keys = [constant.key or "" for constant in stored]

@@ -28,7 +28,8 @@ class Form(StrEnum):
 @dataclass(frozen=True, order=True)
 class ConstantSource:
     """The `form` of a tensor whose name in the backbone is `tensor`, such as
-    `layers.3.attention.wq.weight`; in a module's own table of sources, its name there."""
+    `layers.3.attention.wq.weight`; in a module's own table of sources, its name there. That of
+    `layers.3.attention.wq+wk.weight` are the rows of two."""
 
     form: Form
     tensor: str
@@ -48,6 +49,14 @@ class ConstantSource:
     def key(self) -> str:
         """What a template stores, such as `packed:layers.3.attention.wq.weight`."""
         return f"{self.form}:{self.tensor}"
+
+    @property
+    def tensors(self) -> list[str]:
+        """The names of the tensors whose rows it has, one after another."""
+        path, _, own = self.tensor.rpartition(".")
+        parent, _, joined = path.rpartition(".")
+        parts = joined.split("+")
+        return [f"{parent}.{part}.{own}" for part in parts] if len(parts) > 1 else [self.tensor]
 
     @property
     def layer(self) -> int | None:
