@@ -1,7 +1,7 @@
 """Linears of one input as one, whose result is cut.
 
-Each of several would round that input to int8, and wake the threads, for itself. The rows of the one
-are those of the others, so that its results are theirs bit for bit.
+Each of several would round that input to int8, and wake the threads, for itself. The rows of the
+one are those of the others, so that its results are theirs bit for bit.
 """
 
 from itertools import accumulate
