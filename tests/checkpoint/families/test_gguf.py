@@ -95,6 +95,8 @@ A_LOG = "model.layers.1.linear_attn.A_log"
         ("gemma4", {}, {FREQUENCIES: torch.ones(8)}, "is not 16 numbers, 1 for planes"),
         ("gemma4", {"head_count_kv": [2, 2, 1, 2, 2, 1]}, {}, "expected one number for all layers"),
         ("gemma4", {"feed_forward_length": [96, 96, 192, 96, 96, 96]}, {}, "twice it for the last"),
+        ("gemma4", {"feed_forward_length": [float("inf")] * 6}, {}, "inf.*expected one number"),
+        ("gemma3n", {"feed_forward_length": [float("nan")] * 5}, {}, "nan.*expected one number"),
         ("gemma4", {"sliding_window_pattern": 6}, {}, "expected 6 truth values"),
         ("gemma4", {"value_length_swa": 8}, {}, "value_length_swa is 8, expected 16"),
         ("gemma4", {"expert_count": 4}, {}, "expert_count is 4, which this backbone does not"),

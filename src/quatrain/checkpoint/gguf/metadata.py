@@ -1,5 +1,6 @@
 """A GGUF model's own metadata, looked up with types checked."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -58,10 +59,10 @@ class GgufMetadata:
 
     def of_all_layers(self, key: str) -> int:
         """The number `key`, one or the same for each layer. Raises `InputError` for another."""
-        found = {int(number) for number in self.numbers(key, self.layer_count())}
-        if len(found) != 1 or min(found) < 1:
+        first, *others = self.numbers(key, self.layer_count())
+        if not 1 <= first < math.inf or first % 1 or any(number != first for number in others):
             raise self.refuse(key, "expected one number for all layers; no other is implemented")
-        return found.pop()
+        return int(first)
 
     def decimal(self, key: str, default: Any = None) -> float:
         """The number `key` as it was meant: written as float32, 1e-05 is 9.999999747378752e-06."""

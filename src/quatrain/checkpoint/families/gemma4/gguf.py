@@ -1,5 +1,6 @@
 """Gemma 4's text model in a GGUF file, and what one of Gemma 3n states alike."""
 
+import math
 import re
 from collections.abc import Iterable
 
@@ -83,7 +84,10 @@ def _widths(metadata: GgufMetadata) -> Params:
     widths = metadata.numbers(key, layers)
     narrow = layers - min(_shared_layers(metadata), layers)
     wide = widths[-1] == 2 * widths[0]
-    if widths != [widths[0]] * narrow + [widths[-1] if wide else widths[0]] * (layers - narrow):
+    whole = 1 <= widths[0] < math.inf and not widths[0] % 1
+    if not whole or widths != [widths[0]] * narrow + [widths[-1] if wide else widths[0]] * (
+        layers - narrow
+    ):
         expected = f"one number, or twice it for the last {layers - narrow} layers"
         raise metadata.refuse(key, f"expected {expected}; no other is implemented")
     return {"hidden_dim": int(widths[0]), "double_wide_shared_ffn": wide}
