@@ -14,7 +14,11 @@ import: it is imported when something is opened.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quatrain.checkpoint.files.adapter_folder import adapter_files, base_is_missing
+from quatrain.checkpoint.files.adapter_folder import (
+    adapter_files,
+    base_is_missing,
+    refuse_unread_adapter,
+)
 from quatrain.checkpoint.files.formats import Form, first_bytes, form_of_file
 from quatrain.checkpoint.files.hub import is_on_hub, local_path, readable
 from quatrain.errors import InputError
@@ -116,6 +120,7 @@ def open_float_model(path: Path | str, base: Path | str | None = None) -> "Float
             does not implement, or does not fit its own parameters.
     """
     path = local_path(path)
+    refuse_unread_adapter(path)
     if adapter_files(path) or base is not None:
         return _open_adapted(path, base)
     form = detect(path)

@@ -117,10 +117,36 @@ def test_an_adapter_of_a_model_with_more_tokens(tmp_path):
         open_float_model(write_adapter(tmp_path / "a", tables), base)
 
 
+def test_what_training_leaves_beside_an_adapter_is_no_model(tmp_path):
+    """The files of a checkpoint-500 of transformers' Trainer."""
+    base = tiny.write_hugging_face(tmp_path / "base")
+    parts = {f"{Q}.lora_A.weight": torch.ones(8, 64), f"{Q}.lora_B.weight": torch.ones(64, 8)}
+    adapter = write_adapter(tmp_path / "checkpoint-500", parts)
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"):
+        torch.save({}, adapter / name)
+    assert open_float_model(adapter, base).tensors
+
+
 def test_a_base_for_what_is_no_adapter(tmp_path):
     model = tiny.write_hugging_face(tmp_path / "model")
     with pytest.raises(InputError, match="holds no adapter"):
         open_float_model(model, model)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["adapter_config.json", "adapters.safetensors"], r"an adapter of MLX's .*mlx_lm\.fuse"),
+        (["adapter_config.json"], r"half of an adapter: adapter_model\.safetensors is missing"),
+        (["adapter_model.bin"], r"half of an adapter: adapter_config\.json is missing"),
+    ],
+)
+@pytest.mark.parametrize("base", [None, "base"])
+def test_what_is_no_whole_adapter_of_pefts(tmp_path, names, message, base):
+    for name in names:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(InputError, match=message):
+        open_float_model(tmp_path, base)
 
 
 def test_an_output_layer_trained_apart_from_the_embedding(tmp_path):

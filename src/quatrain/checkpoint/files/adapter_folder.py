@@ -1,5 +1,6 @@
 """A folder that holds an adapter (PEFT's) and not the model that it is for. Imports no torch."""
 
+import re
 from pathlib import Path
 
 from quatrain.errors import InputError
@@ -7,6 +8,11 @@ from quatrain.json_files import read_object
 
 ADAPTER_CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_MLX_WEIGHTS = "adapters.safetensors"
+# What transformers' Trainer and accelerate write beside it.
+_OF_TRAINING = re.compile(
+    r"(optimizer|scheduler|scaler|training_args|rng_state(_\d+)?|random_states_\d+)\.(pth?|bin)"
+)
 _OF_A_MODEL = (".safetensors", ".pth", ".pt", ".bin", ".gguf")
 
 
@@ -17,9 +23,34 @@ def adapter_files(folder: Path) -> list[Path]:
     weights = [name for name in _WEIGHTS if name in names]
     if ADAPTER_CONFIG not in names or not weights:
         return []
-    others = names - {*_WEIGHTS, "training_args.bin"}
-    whole = any(name.endswith(_OF_A_MODEL) for name in others)
-    return [] if whole else [folder / ADAPTER_CONFIG, folder / weights[0]]
+    return (
+        [] if _of_a_model(names - {*_WEIGHTS}) else [folder / ADAPTER_CONFIG, folder / weights[0]]
+    )
+
+
+def _of_a_model(names: set[str]) -> bool:
+    """Whether a file of one of `names` may hold a model's tensors."""
+    return any(name.endswith(_OF_A_MODEL) and not _OF_TRAINING.fullmatch(name) for name in names)
+
+
+def refuse_unread_adapter(folder: Path) -> None:
+    """Raise `InputError` where `folder` holds an adapter of MLX's, or half of one of PEFT's, and no
+    model."""
+    names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    weights = [name for name in _WEIGHTS if name in names]
+    of_mlx = _MLX_WEIGHTS in names and not weights
+    if "config.json" in names or _of_a_model(names - {*_WEIGHTS, _MLX_WEIGHTS}):
+        return
+    if of_mlx:
+        raise InputError(
+            f"{folder}: is an adapter of MLX's ({_MLX_WEIGHTS}), expected one of PEFT's; fuse it "
+            "with its model (mlx_lm.fuse), and quantize what that writes"
+        )
+    if (ADAPTER_CONFIG in names) != bool(weights):
+        missing = ADAPTER_CONFIG if weights else _WEIGHTS[0]
+        raise InputError(
+            f"{folder}: holds half of an adapter: {missing} is missing; download it as well"
+        )
 
 
 def unmerged_adapter(folder: Path) -> tuple[str, ...]:

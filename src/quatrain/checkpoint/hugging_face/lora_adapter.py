@@ -36,6 +36,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "layer_replication": (None, []),
     "alora_invocation_tokens": (None, []),
     "use_qalora": (None, False),
+    "use_bdlora": (None,),
     "arrow_config": (None,),
     # Others, such as PiSSA, take from the model's own weights what the matrices begin with.
     "init_lora_weights": (None, False, "gaussian", "eva", "orthogonal", True),
@@ -54,7 +55,8 @@ def with_adapter(
     source = str(adapter / ADAPTER_CONFIG)
     fields = read_object(adapter / ADAPTER_CONFIG)
     if fields.get("peft_type") != "LORA":
-        raise refusal(fields, "peft_type", "'LORA': no other adapter can be merged", source)
+        expected = "'LORA': no other adapter is merged here; merge it with peft, where that can"
+        raise refusal(fields, "peft_type", expected, source)
     for name, neutral in _NEUTRAL.items():
         if fields.get(name) not in neutral:
             raise refusal(fields, name, f"{neutral[-1]!r}; merge it with peft", source)
@@ -178,7 +180,8 @@ def _merged(
 ) -> StoredTensor:
     linear = {"lora_A", "lora_B"}
     if parts.keys() not in (linear, {"lora_embedding_A", "lora_embedding_B"}):
-        raise InputError(f"{name}: the adapter has {', '.join(parts)} of it alone")
+        found = ", ".join(parts)
+        raise InputError(f"{name}: the adapter has {found} of it alone; download it again")
     of_linear = parts.keys() == linear
     a, b = (parts[f"lora_{'' if of_linear else 'embedding_'}{part}"] for part in "AB")
     shape = (b.shape[0], a.shape[1]) if of_linear else (a.shape[1], b.shape[0])
