@@ -8,7 +8,7 @@ import torch
 from tests.support import gguf_files as ggufs
 from tests.support import tiny_models as tiny
 
-from quatrain.checkpoint.open import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError
 
 WQ = "layers.0.attention.wq"
@@ -248,3 +248,19 @@ def test_a_pth_before_pytorch_1_6_is_refused(tmp_path):
     torch.save(tiny.int4_tensors(), folder / "m.pth", _use_new_zipfile_serialization=False)
     with pytest.raises(InputError, match=r"torch\.save"):
         open_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "remedy"),
+    [
+        ("zero_to_fp32.py", r"python zero_to_fp32\.py \. OUTPUT-DIR"),
+        ("pytorch_model_fsdp_0/.metadata", r"accelerate merge-weights .*_fsdp_0 OUTPUT-DIR"),
+    ],
+)
+def test_weights_that_training_left_in_parts(tmp_path, file, remedy):
+    folder = tiny.write_hugging_face(tmp_path)
+    (folder / "model.safetensors").unlink()
+    (folder / file).parent.mkdir(exist_ok=True)
+    (folder / file).write_text("")
+    with pytest.raises(InputError, match=remedy):
+        open_float_model(folder)

@@ -59,6 +59,19 @@ def _on_the_hub(path: Path) -> str:
     return f"; a repository on the Hugging Face hub is named as hf://{path}"
 
 
+_DOWNLOAD = "Download the model's weights"
+
+
+def _parts_to_merge(folder: Path) -> str | None:
+    """What makes a file of weights that training on several devices left in parts."""
+    if (folder / "zero_to_fp32.py").is_file():
+        return f"Merge DeepSpeed's parts: `cd {folder} && python zero_to_fp32.py . OUTPUT-DIR`"
+    parts = next((file.parent for file in sorted(folder.glob("*/.metadata"))), None)
+    if parts is not None:
+        return f"Merge FSDP's parts: `accelerate merge-weights {parts} OUTPUT-DIR`"
+    return None
+
+
 def only_file(folder: Path, suffixes: tuple[str, ...], preferred: str = "") -> Path:
     """The one file in `folder` with one of `suffixes`, or the one called `preferred`.
 
@@ -73,7 +86,7 @@ def only_file(folder: Path, suffixes: tuple[str, ...], preferred: str = "") -> P
     remedy = "keep the model's own, or merge the parts of a sharded model first"
     if not found:
         there = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
-        remedy = f"the folder holds {there}. Download the model's weights"
+        remedy = f"the folder holds {there}. {_parts_to_merge(folder) or _DOWNLOAD}"
         gguf = next(iter(sorted(folder.glob("*.gguf"))), None)
         if gguf is not None:
             remedy += f", or give {gguf} itself"
