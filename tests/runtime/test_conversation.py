@@ -133,7 +133,7 @@ def test_turns_from_standard_input_and_from_a_file(program, tmp_path):
     turns = [json.loads(line) for line in given.stdout.splitlines()]
     assert len(turns) == 2 and turns[0]["tokens"] == turns[1]["tokens"]
     # Of the answer's 4 tokens the last one is not computed.
-    assert "[1 turns, 7 of 64 tokens; the last prompt 4 tokens, 4 of them new, " in given.stderr
+    assert "[1 turn, 7 of 64 tokens; the last prompt 4 tokens, 4 of them new, " in given.stderr
     assert "/nonsense is no command" in given.stderr
     # As Windows' editor writes it; U+2028 is within a turn.
     (tmp_path / "turns.txt").write_bytes("\ufeffw5 w17\r\nw40\u2028w9\r\n".encode())
@@ -190,7 +190,7 @@ def test_on_a_terminal(program):
     os.close(theirs)
     read_until(ours, b"ends the chat")
     os.write(ours, b"w5 w17\r")
-    read_until(ours, b"stopped by length")
+    read_until(ours, b"stopped at --max-new-tokens")
     os.write(ours, b"w5 " * 70 + b"\r")
     read_until(ours, b"begin a new one")  # and the chat goes on
     os.write(ours, b"/exit\r")

@@ -56,6 +56,13 @@ _COMMANDS = {
     "/exit": "leave, as Ctrl-D does",
 }
 
+# What is said of an answer that the model did not end.
+_CUT_SHORT = {
+    "length": "stopped at --max-new-tokens",
+    "context": "stopped: the context is full; /reset begins a new conversation",
+    "interrupted": "interrupted",
+}
+
 
 def chat(
     model: Model,
@@ -158,8 +165,9 @@ def _answer(conversation: "Conversation", text: str, json: bool) -> None:
         print(json_module.dumps(finite(turn.as_dict())), flush=True)
         return
     print()
-    if turn.generation.stopped in ("length", "context", "interrupted"):
-        print(f"[stopped by {turn.generation.stopped}]", file=sys.stderr)
+    why = _CUT_SHORT.get(turn.generation.stopped)
+    if why is not None:
+        print(f"[{why}]", file=sys.stderr)
     for problem in turn.health.problems:
         print(f"warning: {problem}", file=sys.stderr)
 
@@ -202,9 +210,10 @@ def _stats(conversation: "Conversation") -> str:
     generation = last.generation
     held = len(generation.prompt) + generation.decode_steps
     new = last.computed - generation.decode_steps
+    count = len(conversation.turns)
     return (
-        f"[{len(conversation.turns)} turns, {held} of {conversation.context} tokens; the last "
-        f"prompt {len(generation.prompt)} tokens, {new} of them new, in "
+        f"[{count} {'turn' if count == 1 else 'turns'}, {held} of {conversation.context} tokens; "
+        f"the last prompt {len(generation.prompt)} tokens, {new} of them new, in "
         f"{generation.prefill_seconds:.2f} s; decode "
         f"{generation.decode_tokens_per_second:.1f} tokens/s]"
     )
