@@ -3,8 +3,10 @@
     python benchmarks/decode.py                          ours, and llama.cpp where installed
     python benchmarks/decode.py --peer peer-xnnpack.pte  the peer's program too
 
-Tokens per second, medians of the runs, which take turns. llama.cpp is the prebuilt one of
-`pip install xllamacpp`; it runs the GGUF file that SmolLM2 comes in (Q4_1), and times itself.
+Tokens per second, medians of the runs, which take turns, and of ours by theirs in each turn: a
+machine's speed changes from one to the next. llama.cpp is the prebuilt one of
+`pip install xllamacpp`; it runs the GGUF file that SmolLM2 comes in (Q4_1), and times itself. Run
+with OMP_NUM_THREADS=1: OpenMP's waiting threads, of torch and MKL, keep cores from the runtime's.
 """
 
 import argparse
@@ -43,14 +45,14 @@ def main() -> None:
             timed["llama.cpp, Q4_1"] = llama_cpp_run()
         speeds = measured(timed, options.runs)
     write_json(RESULTS, {"machine": where, "tokens_per_second": speeds})
-    first = speeds["ours, XNNPACK 8da4w"]
     rows = [
         [name, f"{row['prefill']:.0f}", f"{row['decode']:.1f}",
-         f"{first['decode'] / row['decode']:.2f}x"]
+         f"{row['ours / it, prefill']:.2f}x", f"{row['ours / it, decode']:.2f}x"]
         for name, row in speeds.items()
     ]  # fmt: skip
     title = f"SmolLM2-135M on {where['cpu']}, {where['cores']} cores"
-    print_table(title, ["", f"prefill {PROMPT}", f"decode {NEW_TOKENS}", "ours / it"], rows)
+    heads = ["", f"prefill {PROMPT}", f"decode {NEW_TOKENS}", "ours / it, prefill", "decode"]
+    print_table(title, heads, rows)
 
 
 def export_ours(work: Path) -> Path:
@@ -67,10 +69,13 @@ def measured(timed: dict[str, Timed], runs: int) -> dict[str, dict[str, float]]:
     for run in timed.values():
         run()
     found = [{name: run() for name, run in timed.items()} for _ in range(runs)]
+    ours = next(iter(timed))
     return {
         name: {
             "prefill": statistics.median(each[name][0] for each in found),
             "decode": statistics.median(each[name][1] for each in found),
+            "ours / it, prefill": statistics.median(e[ours][0] / e[name][0] for e in found),
+            "ours / it, decode": statistics.median(e[ours][1] / e[name][1] for e in found),
         }
         for name in timed
     }
