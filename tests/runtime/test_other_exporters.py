@@ -8,6 +8,7 @@ from torch import nn
 from quatrain.errors import InputError
 from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.runtime.generate import generate
+from quatrain.verify.explain.computed_program import ComputedProgram
 from quatrain.verify.windows import window_logits
 
 VOCAB, CONTEXT, PROMPT = 40, 32, [3, 1, 4, 1, 5]
@@ -54,6 +55,7 @@ def test_they_compute_what_the_model_does(program):
     expected = model.output(model.tokens(every[0]) + model.places(every[1]))[0]
     found = torch.cat(list(window_logits(ExecutorchRunner(path), PROMPT, 64)))
     torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(ComputedProgram(path).read_prompt(PROMPT, None), expected[-1])
     runner = ExecutorchRunner(path)
     assert runner.metadata["get_max_context_len"] == CONTEXT  # as a phone's runner has it
     text = generate(runner, PROMPT, context=CONTEXT, max_new_tokens=4)
@@ -68,6 +70,11 @@ class Pair(nn.Module):
         return tokens + 1, position + 1
 
 
+class Numbered(nn.Module):
+    def forward(self, number: int, tokens: torch.Tensor):
+        return tokens + tokens
+
+
 TOKENS, POSITION = torch.ones(1, 3).long(), torch.zeros(1).long()
 NO_LOGITS = {
     "no position": (
@@ -77,6 +84,10 @@ NO_LOGITS = {
     "the position first": (
         {"forward": (Positions(False), (POSITION, TOKENS))},
         r"takes 2 inputs, of shapes \[\[1\], \[1, 3\]\], expected two: tokens",
+    ),
+    "a number first": (
+        {"forward": (Numbered(), (2, TOKENS))},
+        r"takes 2 inputs, of shapes \['Int', \[1, 3\]\], expected two: tokens",
     ),
     "two results": ({"forward": (Pair(), (TOKENS, POSITION))}, "gives 2 results, .*the logits;"),
     "other methods": (

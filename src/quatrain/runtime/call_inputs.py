@@ -63,7 +63,8 @@ def _forward(program: Program) -> Method:
         [list(one.sizes or ()) if one.table == "Tensor" else one.table for one in values]
         for values in (method.inputs, method.outputs)
     )
-    if len(inputs) != 2 or isinstance(inputs[1], str) or len(inputs[0]) not in (2, 3):
+    tensors = not any(isinstance(one, str) for one in inputs)
+    if len(inputs) != 2 or not tensors or len(inputs[0]) not in (2, 3):
         raise InputError(
             f"{program.path}: its method forward takes {len(inputs)} inputs, of shapes "
             f"{inputs}, expected two: tokens [1, T] and a position [1]; export it with a KV "

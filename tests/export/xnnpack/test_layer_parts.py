@@ -22,6 +22,8 @@ from quatrain.export.xnnpack.layer_parts import (
     WideRope,
     part_layers,
 )
+from quatrain.linear import Int8DynActInt4WeightLinear
+from quatrain.linear.int8 import Int8DynActInt8WeightLinear
 from quatrain.program import open_program
 
 XNNPACK = ExportOptions(backend="xnnpack")
@@ -77,6 +79,23 @@ def test_layers_like_a_llamas_are_parted(params, parted):
     part_layers(backbone)
     assert all(isinstance(layer, PartedBlock) is parted for layer in backbone.layers)
     assert sorted(name for name, _ in backbone.named_parameters()) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "kind", "settings"),
+    [
+        ("attention", "wq", torch.nn.Linear, {"bias": True}),
+        ("attention", "wv", Int8DynActInt8WeightLinear, {}),
+        ("feed_forward", "w3", Int8DynActInt4WeightLinear, {"bias": False, "groupsize": 32}),
+    ],
+)
+def test_layers_whose_linears_of_one_input_differ_are_not_parted(module, name, kind, settings):
+    """In their bias or their format, in one layer of several."""
+    backbone = Backbone(config(n_layers=2))
+    parent = backbone.layers[1].get_submodule(module)
+    setattr(parent, name, kind(PARAMS["dim"], len(getattr(parent, name).weight), **settings))
+    part_layers(backbone)
+    assert not any(isinstance(layer, PartedBlock) for layer in backbone.layers)
 
 
 def test_a_layer_is_three_delegates_and_its_attention(shared):

@@ -23,7 +23,7 @@ from quatrain.program.edit.all_position_logits import give_all_position_logits
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.linear_kernels import INT4_LINEARS
-from quatrain.runtime.generate import parts_of
+from quatrain.runtime.generate import longest_call, parts_of
 from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.runtime.reference import ReferenceRunner
 
@@ -53,6 +53,7 @@ class ComputedProgram:
         self._nudge: Callable[[int, torch.Tensor], torch.Tensor] | None = None
         if not is_vulkan(program):
             self._runner, self._many = load_runner(program, "executorch"), False
+            self._longest = longest_call(self._runner, self.context)
             return
         self.own = VULKAN_ARITHMETIC if _is_dynamic(program) else VULKAN_WITHOUT_DOT_PRODUCTS
         can_be_any = _has_all_arithmetics(program)
