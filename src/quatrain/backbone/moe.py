@@ -1,5 +1,5 @@
 """Mixtures of experts: that of Llama 4 (Meta, 2025), and those whose experts' answers are weighed
-(Mixtral, Qwen 3 MoE, OLMoE, Granite MoE, LFM2 MoE, Qwen 3.5 MoE)."""
+(Mixtral, Qwen 2, 3 and 3.5 MoE, Qwen 3 Next, OLMoE, Granite MoE, LFM2 MoE)."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,8 @@ _SMALLEST_SUM = 1e-6
 
 
 class MixtureOfExperts(nn.Module):
-    """The few experts that a router picks for a token, and perhaps a shared one for every token.
+    """The few experts that a router picks for a token, and perhaps a shared one for every token,
+    whose answer a gate of its own may weigh.
 
     What x [1, T, dim] is to an expert, or what that answers (`weigh_experts`), is multiplied by its
     score: of the sigmoids, or the softmax, of the router's logits those of the

@@ -57,7 +57,7 @@ def _phones(
 
 
 def _other(
-    cells: "Sequence[Cell]", reports: Mapping[str, Mapping[str, Any]]
+    cells: Sequence[Cell], reports: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any] | None:
     """The same for phones that are not named: the CPU's programs; None without them."""
     own = [reports[cell.name] for cell in cells]
@@ -66,7 +66,7 @@ def _other(
 
 
 def _phone(
-    id: str | None, name: str, cells: "Sequence[Cell]", reports: Mapping[str, Mapping[str, Any]]
+    id: str | None, name: str, cells: Sequence[Cell], reports: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     choices = [_choice(cell.name, reports[cell.name], id) for cell in cells]
     choices.sort(key=_rank)  # as named, where nothing tells them apart

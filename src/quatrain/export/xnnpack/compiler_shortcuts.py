@@ -1,6 +1,6 @@
 """What torch's and ExecuTorch's compilers do in every lowering for XNNPACK, left out.
 
-The program is the same, a quarter sooner. Private to both packages, as
+The program is the same, and sooner there. Private to both packages, as
 `quatrain.export.executorch_internals` has it: what is found changed is refused with a
 `QuatrainError`, and all is put back.
 """
