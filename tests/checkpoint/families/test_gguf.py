@@ -107,6 +107,7 @@ A_LOG = "model.layers.1.linear_attn.A_log"
         ("qwen3.5", {"ssm_time_step_rank": 3}, {}, "time_step_rank is 3, expected a multiple of 2"),
         ("qwen3.5", {"ssm_inner_size": 97}, {}, "inner_size is 97, expected a multiple of 4"),
         ("qwen3.5", {"head_count": 2}, {}, r"attn_q\.weight has 256 rows, expected 128"),
+        ("qwen3.5", {"nextn_predict_layers": 4}, {}, "nextn_predict_layers is 4, expected a whole"),
         ("qwen3.5", {"ssm_state_size": 16}, {}, "in_proj_qkv.weight has shape"),
         ("qwen3 next", {"ssm_group_count": 3}, {}, r"ssm_ba\.weight has 8 rows, expected 6"),
         ("qwen3.5 moe", {"expert_shared_feed_forward_length": 0}, {}, "is 0, expected one or more"),
@@ -125,6 +126,17 @@ def test_what_writes_several_tokens_at_once_is_left_out(tmp_path):
     model = open_float_model(path)
     assert model.notes == ("Not used, as in llama.cpp: blk.4.nextn.eh_proj.weight.",)
     assert model.config.layer_types == ("linear_attention",) * 3 + ("full_attention",)
+
+
+def test_a_count_of_further_layers_is_a_whole_number(tmp_path, monkeypatch):
+    def add(writer, count):
+        writer.add_float32("qwen35.nextn_predict_layers", count)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_nextn_predict_layers", add)
+    figures = {"block_count": 5, "nextn_predict_layers": 1.0}
+    assert open_float_model(changed(tmp_path, "qwen3.5", figures)).config.n_layers == 4
+    with pytest.raises(InputError, match=r"nextn_predict_layers is 0\.5, expected a whole number"):
+        open_float_model(changed(tmp_path, "qwen3.5", {"nextn_predict_layers": 0.5}))
 
 
 def test_keys_of_layers_that_read_others_are_left_out(tmp_path):

@@ -57,6 +57,14 @@ class GgufMetadata:
         file, too, and an absurd count is refused when they are."""
         return min(self.count("block_count"), len(self.file.tensors))
 
+    def some_layers(self, key: str) -> int:
+        """How many layers, but not all, the number `key` is; 0 where it is not there. Gemma 3n's
+        first files say 10.0. Raises `InputError` for another."""
+        count = self.number(key, 0)
+        if not 0 <= count < self.count("block_count") or count % 1:
+            raise self.refuse(key, "expected a whole number of layers, but not all")
+        return int(count)
+
     def of_all_layers(self, key: str) -> int:
         """The number `key`, one or the same for each layer. Raises `InputError` for another."""
         first, *others = self.numbers(key, self.layer_count())

@@ -44,12 +44,8 @@ def shared_params(metadata: GgufMetadata) -> Params:
 
 
 def _shared_layers(metadata: GgufMetadata) -> int:
-    """How many layers, the last ones, read others' keys: Gemma 3n's first files say 10.0."""
-    key = "attention.shared_kv_layers"
-    count = metadata.number(key, 0)
-    if not 0 <= count < metadata.count("block_count") or count % 1:
-        raise metadata.refuse(key, "expected a whole number of layers, but not all")
-    return int(count)
+    """How many layers, the last ones, read others' keys."""
+    return metadata.some_layers("attention.shared_kv_layers")
 
 
 def unused_keys(names: Iterable[str], metadata: GgufMetadata) -> set[str]:

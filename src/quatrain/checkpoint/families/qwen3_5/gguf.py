@@ -61,7 +61,7 @@ def params(metadata: GgufMetadata) -> Params:
 
 def _layers(metadata: GgufMetadata) -> int:
     """Those of the model; behind them are those that write several tokens at once."""
-    return metadata.count("block_count") - metadata.number("nextn_predict_layers", 0)
+    return metadata.count("block_count") - metadata.some_layers("nextn_predict_layers")
 
 
 def _layer_types(metadata: GgufMetadata) -> list[str]:
