@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.tiny_checkpoint import write_checkpoint
+from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
 from tests.support.tiny_models import write_hugging_face
 from typer.testing import CliRunner
 
+from quatrain.backbone.model import Backbone
+from quatrain.backbone.params import config_from_params
 from quatrain.checkpoint.files.lazy_tensors import AsFloat32
 from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, ExportRequest, export_checkpoint
+from quatrain.export.plan.memory import memory_of
 from quatrain.export.plan.plan import QuantizeRequest, plan_programs
 from quatrain.int4 import Scheme
 from quatrain.quantize.pipeline import quantize_model
@@ -97,3 +100,12 @@ def test_the_verb_prints_a_line_for_each_program(tmp_path: Path) -> None:
     programs = json.loads(CliRunner().invoke(build_app(), half).stdout)["programs"]
     assert {program["backend"] for program in programs} == {"vulkan"}
     assert programs[0]["bytes"]["caches"] == dynamic["caches"] / 2
+
+
+def test_a_wide_expert_of_every_token_counts_in_memory() -> None:
+    """As the widest of a layer, of whose values three are there at once."""
+    usual, wide = (
+        memory_of(Backbone(config_from_params(PARAMS | more, "p")), ExportOptions(), 0)[0]
+        for more in ({"num_experts": 2}, {"num_experts": 2, "shared_hidden_dim": 512})
+    )
+    assert wide - usual == 3 * (512 - PARAMS["hidden_dim"]) * PARAMS["max_seq_len"] * 4

@@ -59,7 +59,8 @@ def chat_prompt(
     prompt = prompt_of_all(said, rendered, SYSTEM, tokenizer.source, "the prompt")
     if text and not prompt:
         raise InputError(
-            f"{tokenizer.source}: its chat template makes no text of the prompt; leave --chat out"
+            f"{tokenizer.source}: its chat template makes no text of the prompt; leave --chat out, "
+            "in place of a chat take `quatrain run`"
         )
     return prompt
 

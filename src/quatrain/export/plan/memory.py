@@ -32,7 +32,8 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
     layers = [config.layer(index) for index in range(config.n_layers)]
     head_dim = max(layer.head_dim for layer in layers)
     queries, keys = config.n_heads * head_dim, config.n_kv_heads * head_dim
-    widest = max(*(layer.hidden_dim for layer in layers), config.expert_dim, queries)
+    experts = config.expert_dim, config.shared_expert_dim
+    widest = max(*(layer.hidden_dim for layer in layers), *experts, queries)
     activations = tokens * itemsize * (3 * widest + 2 * config.dim + head_dim)
     if not vulkan:
         linears = sum(constants_of_linears(backbone).values())
