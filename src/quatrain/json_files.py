@@ -13,7 +13,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in `path`. Raises `InputError` where there is none, or it is another kind
     of value."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         refuse_lfs_pointer(path)
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error

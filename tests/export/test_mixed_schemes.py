@@ -145,6 +145,11 @@ def test_what_is_no_plan_is_refused(case, tmp_path):
         read_scheme_plan(tmp_path / "plan.toml")
 
 
+def test_a_plan_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "plan.toml").write_text('default = "8da4w"', encoding="utf-8-sig")
+    assert read_scheme_plan(tmp_path / "plan.toml").default == Scheme.DYNAMIC_INT8
+
+
 def test_a_plan_of_another_checkpoint_is_refused():
     with pytest.raises(InputError, match=r"'layers.9.\*' is no int4 linear of this checkpoint"):
         SchemePlan({"layers.9.*": PlannedLinear(Scheme.WEIGHT_ONLY)}).schemes(["output"])

@@ -34,7 +34,8 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None
 
 def test_options_go_before_the_file_and_paths_are_meant_from_it(tmp_path: Path) -> None:
     file = tmp_path / "release.toml"
-    file.write_text('phones = ["pixel-8"]\nmax-kl = 1\ntext = "a.txt"\nscheme = "weight-only"\n')
+    stated = 'phones = ["pixel-8"]\nmax-kl = 1\ntext = "a.txt"\nscheme = "weight-only"\n'
+    file.write_text(stated, encoding="utf-16")  # as PowerShell's `>` has it
     spec = merged_spec(file, {"max_kl": 0.5, "runtime": None})
     assert (spec.phones, spec.max_kl, spec.text) == (("pixel-8",), 0.5, tmp_path / "a.txt")
     written = tmp_path / "again.toml"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quatrain.errors import InputError
+from quatrain.text_files import read_text
 
 if TYPE_CHECKING:
     from quatrain.tokenizer.chat_prompt import ChatOptions
@@ -69,8 +70,8 @@ def chat_options(
 
 def _tools(file: Path) -> list[dict[str, Any]]:
     try:
-        tools = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        tools = json.loads(read_text(file, "--tools"))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"--tools {file}: cannot be read as JSON: {error}") from error
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise InputError(

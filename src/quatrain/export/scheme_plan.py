@@ -18,6 +18,7 @@ from typing import Any
 
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
+from quatrain.text_files import read_text
 
 DEFAULT_MAX_KL = 0.005  # nats that int8 activations may cost where schemes are chosen
 _SCHEMES = " or ".join(Scheme)
@@ -94,8 +95,8 @@ class SchemePlan:
 def read_scheme_plan(path: Path) -> SchemePlan:
     """The plan in the TOML file `path`. Raises `InputError` where it is none."""
     try:
-        stated = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        stated = tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: cannot be read as TOML: {error}") from error
     where = str(path)
     _known_keys(where, stated, ("default", "linears"))

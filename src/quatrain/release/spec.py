@@ -19,6 +19,7 @@ from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES, Scheme
 from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat, Rounding
 from quatrain.targets.runtimes import require_loadable
+from quatrain.text_files import read_text
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DIGEST = "sha256:"  # what the name of a model that release.toml knows by its files begins with
@@ -188,8 +189,8 @@ def _as_toml(value: Any) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = tomllib.loads(read_text(file))
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"{file}: cannot be read as TOML: {error}") from error
     known = {key_of(field.name): field.name for field in fields(ReleaseSpec)}
     unknown = [key for key in content if key not in known]
