@@ -518,15 +518,6 @@ ROWS = {
                    "num_hidden_layers": 3, "linear_num_key_heads": 4, "linear_conv_kernel_dim": 3,
                    "linear_value_head_dim": 32, "tie_word_embeddings": True},
     ),
-    "qwen2 moe": Row(
-        "Qwen 1.5, 2 MoE", "Qwen2Moe", QWEN2_MOE, quantized=True, fuzzed=True,
-        gguf=Conversion("qwen2moe", figures=conversions.qwen2_moe_figures),
-    ),
-    "qwen2 moe, dense layers, normalized": Row(
-        "Qwen 1.5, 2 MoE", "Qwen2Moe",
-        QWEN2_MOE | {"decoder_sparse_step": 2, "norm_topk_prob": True, "num_hidden_layers": 4,
-                     "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2},
-    ),
     "qwen3.5 moe": Row(
         "Qwen 3.5 MoE", "Qwen3_5Moe", QWEN3_5_MOE, quantized=True, fuzzed=True,
         gguf=Conversion(
@@ -550,6 +541,15 @@ ROWS = {
             tensors=partial(conversions.qwen3_next_tensors, legacy=True),
             fields={"decoder_sparse_step": 1, "norm_topk_prob": True},
         ),
+    ),
+    "qwen2 moe": Row(
+        "Qwen 1.5, 2 MoE", "Qwen2Moe", QWEN2_MOE, quantized=True, fuzzed=True,
+        gguf=Conversion("qwen2moe", figures=conversions.qwen2_moe_figures),
+    ),
+    "qwen2 moe, dense layers, normalized": Row(
+        "Qwen 1.5, 2 MoE", "Qwen2Moe",
+        QWEN2_MOE | {"decoder_sparse_step": 2, "norm_topk_prob": True, "num_hidden_layers": 4,
+                     "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2},
     ),
     "qwen3 moe": Row(
         "Qwen 3 MoE", "Qwen3Moe", QWEN3_MOE, quantized=True, fuzzed=True,

@@ -38,8 +38,8 @@ _GENERIC = (
     "glmasr", "got_ocr2", "llava", "llava_next", "smolvlm", "vipllava", "voxtral",
 )  # fmt: skip
 _QWEN2 = (
-    "qwen2", "qwen3", "qwen3_moe", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "audioflamingo3",
-    "internvl", "lighton_ocr", "ovis2", "qwen2_audio", "qwen3_asr",
+    "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl",
+    "audioflamingo3", "internvl", "lighton_ocr", "ovis2", "qwen2_audio", "qwen3_asr",
 )  # fmt: skip
 _CLASSES: dict[str, str] = {
     **dict.fromkeys(
@@ -49,10 +49,12 @@ _CLASSES: dict[str, str] = {
     **dict.fromkeys(("cohere", "cohere2", "aya_vision"), "CohereTokenizer"),
     "idefics2": "LlamaTokenizer",
     "olmoe": "GPTNeoXTokenizer",
-    **dict.fromkeys(("qwen3_5", "qwen3_5_text"), "Qwen3_5Tokenizer"),
+    **dict.fromkeys(
+        ("qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"), "Qwen3_5Tokenizer"
+    ),
     **dict.fromkeys(_GENERIC, "TokenizersBackend"),
 }
-_ALWAYS = ("qwen2", "qwen3_5", *_GENERIC)
+_ALWAYS = ("qwen2", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", *_GENERIC)
 
 
 def sibling(tokenizer: Path, name: str) -> Path:

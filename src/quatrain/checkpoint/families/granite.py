@@ -55,3 +55,7 @@ GRANITE = Family(
         reads=frozenset({"attention.scale", "logit_scale", "residual_scale", "embedding_scale"}),
     ),
 )
+# Of the mixtures, which have no biases in their feed-forwards.
+MIXTURE_DEFAULTS = {
+    name: value for name, value in GRANITE.hugging_face.defaults.items() if name != "mlp_bias"
+}

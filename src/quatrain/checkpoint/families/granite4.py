@@ -48,7 +48,7 @@ GRANITE4 = Family(
     hugging_face=HuggingFaceReading(
         model_type="granitemoehybrid",
         defaults={
-            **granite.GRANITE.hugging_face.defaults,
+            **granite.MIXTURE_DEFAULTS,
             "num_local_experts": 8,
             "shared_intermediate_size": 1024,
         },

@@ -44,7 +44,7 @@ def _gguf_params(metadata: GgufMetadata) -> Params:
 GRANITE_MOE = Family(
     hugging_face=HuggingFaceReading(
         model_type="granitemoe",
-        defaults={**_DENSE.defaults, "num_local_experts": 8, "num_experts_per_tok": 2},
+        defaults={**granite.MIXTURE_DEFAULTS, "num_local_experts": 8, "num_experts_per_tok": 2},
         sizes=sizes(4096, 11008, 32),
         params=_params,
         names=weighed_experts.names("block_sparse_moe", router="router"),
