@@ -2,11 +2,13 @@
 
     python benchmarks/decode.py                          ours, and llama.cpp where installed
     python benchmarks/decode.py --peer peer-xnnpack.pte  the peer's program too
+    python benchmarks/decode.py --model gemma.gguf       another model than SmolLM2
 
 Tokens per second, medians of the runs, which take turns, and of ours by theirs in each turn: a
 machine's speed changes from one to the next. llama.cpp is the prebuilt one of
-`pip install xllamacpp`; it runs the GGUF file that SmolLM2 comes in (Q4_1), and times itself. Run
-with OMP_NUM_THREADS=1: OpenMP's waiting threads, of torch and MKL, keep cores from the runtime's.
+`pip install xllamacpp`; it runs the GGUF file that the model comes in (SmolLM2's is Q4_1), and
+times itself. Run with OMP_NUM_THREADS=1: OpenMP's waiting threads, of torch and MKL, keep cores
+from the runtime's.
 """
 
 import argparse
@@ -27,37 +29,41 @@ from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.smollm2 import fetch_smollm2
 
 RESULTS = Path(__file__).parent / "results" / "decode.json"
-PROMPT, NEW_TOKENS, CONTEXT = 128, 64, 512
+PROMPT, NEW_TOKENS = 128, 64
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, help="a GGUF file; SmolLM2's if not given")
+    parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--peer", type=Path, help="the peer's XNNPACK program")
     parser.add_argument("--ours", type=Path, help="our XNNPACK program; exported if not given")
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
-    where = machine()
+    where, model = machine(), options.model or fetch_smollm2()
     with tempfile.TemporaryDirectory() as folder:
-        timed = {"ours, XNNPACK 8da4w": executorch_run(options.ours or export_ours(Path(folder)))}
+        ours = options.ours or export_ours(model, options.context, Path(folder))
+        timed = {"ours, XNNPACK 8da4w": executorch_run(ours)}
         if options.peer:
             timed["peer, XNNPACK 8da4w"] = executorch_run(options.peer)
         if importlib.util.find_spec("xllamacpp"):
-            timed["llama.cpp, Q4_1"] = llama_cpp_run()
+            timed["llama.cpp, the GGUF file"] = llama_cpp_run(model, options.context)
         speeds = measured(timed, options.runs)
-    write_json(RESULTS, {"machine": where, "tokens_per_second": speeds})
+    results = RESULTS.with_stem(f"decode-{model.stem}") if options.model else RESULTS
+    write_json(results, {"machine": where, "tokens_per_second": speeds})
     rows = [
         [name, f"{row['prefill']:.0f}", f"{row['decode']:.1f}",
          f"{row['ours / it, prefill']:.2f}x", f"{row['ours / it, decode']:.2f}x"]
         for name, row in speeds.items()
     ]  # fmt: skip
-    title = f"SmolLM2-135M on {where['cpu']}, {where['cores']} cores"
+    title = f"{model.stem} on {where['cpu']}, {where['cores']} cores"
     heads = ["", f"prefill {PROMPT}", f"decode {NEW_TOKENS}", "ours / it, prefill", "decode"]
     print_table(title, heads, rows)
 
 
-def export_ours(work: Path) -> Path:
-    quantize_model(fetch_smollm2(), work / "c", embedding="int4", method="rtn")
-    options = ExportOptions(backend="xnnpack", max_seq_len=CONTEXT)
+def export_ours(model: Path, context: int, work: Path) -> Path:
+    quantize_model(model, work / "c", embedding="int4", method="rtn")
+    options = ExportOptions(backend="xnnpack", max_seq_len=context)
     return export_checkpoint(work / "c", work / "ours.pte", options).output
 
 
@@ -97,12 +103,12 @@ def executorch_run(program: Path) -> Timed:
     return run
 
 
-def llama_cpp_run() -> Timed:
+def llama_cpp_run(model: Path, context: int) -> Timed:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path = str(fetch_smollm2())
-    params.n_ctx, params.n_parallel, params.verbosity = CONTEXT, 1, 0
+    params.model.path = str(model)
+    params.n_ctx, params.n_parallel, params.verbosity = context, 1, 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = len(os.sched_getaffinity(0))
     server = xllamacpp.Server(params)
     request = {

@@ -15,9 +15,11 @@ from tests.support.programs import artifact
 from tests.support.thorough import thorough
 from tests.support.tiny_checkpoint import write_checkpoint
 from tests.support.tiny_models import float_tensors
+from tests.support.tiny_programs import shared_tiny_xnnpack
 from typer.testing import CliRunner
 
 from quatrain.cli import VERBS, build_app, exit_cleanly
+from quatrain.commands._common import leave_cores_to_executorch
 
 
 def quatrain(*arguments, module="quatrain") -> subprocess.CompletedProcess:
@@ -377,3 +379,15 @@ def test_an_output_that_is_full_or_closed_is_no_traceback(arguments):
     with os.fdopen(writing, "w") as closed:
         done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_cores_are_left_to_executorch(shared, monkeypatch):
+    on_the_cpu, vulkan = shared_tiny_xnnpack(shared), artifact("peer-8da4w-fp32-emb4")
+    for models, stated, expected in (
+        ([on_the_cpu], None, "1"), ([on_the_cpu], "3", "3"), ([on_the_cpu, vulkan], None, None),
+    ):  # fmt: skip
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        if stated is not None:
+            monkeypatch.setenv("OMP_NUM_THREADS", stated)
+        leave_cores_to_executorch(models)
+        assert os.environ.get("OMP_NUM_THREADS") == expected

@@ -1,7 +1,8 @@
 """What every verb shares: its common options, how it prints, and how it shows progress."""
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,6 +121,19 @@ def check_program(model: Path) -> None:
     from quatrain.program.container import map_program
 
     map_program(model)
+
+
+def leave_cores_to_executorch(models: Iterable[Path]) -> None:
+    """Have torch and MKL use one OpenMP thread where ExecuTorch's runtime computes all of `models`:
+    theirs, in the attention, wait on the cores that its own threads compute on.
+
+    Before torch is imported, which reads the variable once. What the user set stays.
+    """
+    from quatrain.program import open_program
+
+    delegates = [each for model in models for each in open_program(model).delegates]
+    if not any(delegate.graph for delegate in delegates):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def check_tokenizer(tokenizer: Path | None) -> None:

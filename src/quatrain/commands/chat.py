@@ -22,6 +22,7 @@ from quatrain.commands._common import (
     TokenizerFile,
     check_program,
     check_tokenizer,
+    leave_cores_to_executorch,
 )
 from quatrain.commands._sampling import (
     MaxNewTokens,
@@ -99,6 +100,7 @@ def chat(
     said = None if file is None else read_text(file).split("\n")
     check_program(model)
     check_tokenizer(tokenizer)
+    leave_cores_to_executorch([model])
     from quatrain.runtime.conversation import Conversation
     from quatrain.targets.as_on import arithmetic_as_on
 

@@ -25,6 +25,7 @@ from quatrain.commands._common import (
     check_output,
     check_program,
     check_tokenizer,
+    leave_cores_to_executorch,
     print_json,
 )
 from quatrain.commands._sampling import (
@@ -87,6 +88,7 @@ def run(
         check_output(profile, "--profile")
     check_program(model)
     check_tokenizer(tokenizer)
+    leave_cores_to_executorch([model])
     from quatrain.runtime.text_generation import generate_text
     from quatrain.targets.as_on import arithmetic_as_on
 

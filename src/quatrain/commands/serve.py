@@ -16,6 +16,7 @@ from quatrain.commands._common import (
     TokenizerFile,
     check_program,
     check_tokenizer,
+    leave_cores_to_executorch,
     one_of,
     print_json,
 )
@@ -95,6 +96,7 @@ def serve(
         check_program(model)
     check_tokenizer(tokenizer)
     _require_extra()
+    leave_cores_to_executorch(models)
     from quatrain.serve.limits import Limits
     from quatrain.serve.server import serve_programs
 
