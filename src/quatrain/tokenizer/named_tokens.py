@@ -91,7 +91,9 @@ def _older(config: Mapping[str, Any], added: Mapping[str, Any]) -> dict[Any, Any
     """added_tokens.json's tokens as an `added_tokens_decoder`."""
     extra = config.get(_EXTRA)
     listed = extra if isinstance(extra, list) else []
-    special = {*special_texts(config).values(), *map(token_text, listed)}
+    # transformers takes an object of a config for none of them: it is not read yet.
+    texts = [token_text(one) for one in listed if not (_is_token(one) and "__type" in one)]
+    special = {*special_texts(config).values(), *texts}
     return {
         index: {"content": text, "special": text in special, "normalized": text not in special}
         for text, index in added.items()
