@@ -125,6 +125,11 @@ def test_json_nested_too_deeply(tmp_path):
         open_float_model(folder)
 
 
+def test_json_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "params.json").write_text('{"dim": 64}', encoding="utf-8-sig")
+    assert read_object(tmp_path / "params.json") == {"dim": 64}
+
+
 LAYOUT = {
     "plain": (lambda folder: tiny.write_meta(folder, bos_idx=1, eos_idx=[2, 0]), open_float_model),
     "Llama 3.2": (lambda folder: change(write_wide(folder, 64), hidden_dim=...), open_float_model),
