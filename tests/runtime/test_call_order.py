@@ -7,13 +7,23 @@ from tests.support.paths import CONFORMANCE
 from quatrain.errors import InputError
 from quatrain.runtime.kept_context import KeptContext
 from quatrain.runtime.reference import ReferenceRunner
+from quatrain.runtime.wgpu import WgpuRunner
+from quatrain.runtime.wgpu.adapters import list_adapters
 
 TEXT = list(range(20, 50))
 
 
-@pytest.fixture
-def runner():
-    return ReferenceRunner(CONFORMANCE / "windows_d.pte")
+RUNNERS = [
+    ReferenceRunner,
+    pytest.param(
+        WgpuRunner, marks=pytest.mark.skipif(not list_adapters(), reason="no Vulkan adapter")
+    ),
+]
+
+
+@pytest.fixture(params=RUNNERS)
+def runner(request):
+    return request.param(CONFORMANCE / "windows_d.pte")
 
 
 def _forward(runner, tokens, start):
@@ -26,6 +36,20 @@ def test_a_call_that_goes_back_is_refused(runner):
     with pytest.raises(InputError, match=r"at position 4 after 10 tokens.* position 10 or begins"):
         _forward(runner, TEXT[4:6], 4)
     _forward(runner, TEXT[10:12], 10)
+
+
+def test_after_a_reset_a_text_begins(runner):
+    _forward(runner, TEXT[:9], 0)
+    runner.reset()
+    with pytest.raises(InputError, match=r"at position 9 after 0 tokens.* a call begins a text"):
+        _forward(runner, TEXT[9:10], 9)
+
+
+def test_a_call_that_is_refused_does_not_count(runner):
+    _forward(runner, TEXT[:9], 0)
+    with pytest.raises(InputError, match="99999"):
+        _forward(runner, [99999], 9)
+    _forward(runner, TEXT[9:10], 9)
 
 
 def test_a_text_may_begin_without_a_reset(runner):
@@ -43,4 +67,5 @@ def test_a_kept_context_that_goes_on_otherwise_is_computed_anew(runner):
     other = [*TEXT[:25], 9, 9]
     found = _forward(kept, other, 0)
     assert kept.computed == len(other)
-    assert found.equal(_forward(ReferenceRunner(runner.path), other, 0))
+    runner.reset()
+    assert found.equal(_forward(runner, other, 0))

@@ -1,6 +1,7 @@
 """Which positions a call may begin at."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from quatrain.errors import InputError
@@ -18,16 +19,24 @@ class CallOrder:
         self.rewinds = not says_so and not any(keeps_windows(graph) for graph in graphs)
         self._next = 0
 
-    def check(self, inputs: Sequence[Any]) -> None:
-        """Note a call with `inputs`, tokens [1, T] and the position of the first; `InputError`
-        where what it goes on from is gone."""
+    @contextmanager
+    def call(self, inputs: Sequence[Any]) -> Iterator[None]:
+        """Computes a call with `inputs`, tokens [1, T] and the position of the first, which counts
+        once it is computed; `InputError` where what it goes on from is gone."""
         if self.rewinds or len(inputs) != 2:
+            yield
             return
         start, length = int(inputs[1][0]), int(inputs[0].shape[1])
         if start not in (0, self._next):
+            goes_on = f"goes on at position {self._next} or " if self._next else ""
             raise InputError(
                 f"a call at position {start} after {self._next} tokens: the program keeps what "
-                "the last tokens gave its windows or convolutions alone, so that a call goes on at "
-                f"position {self._next} or begins a text at position 0"
+                "the last tokens gave its windows or convolutions alone, so that a call "
+                f"{goes_on}begins a text at position 0"
             )
+        yield
         self._next = start + length
+
+    def reset(self) -> None:
+        """The context is gone: the next call begins a text."""
+        self._next = 0

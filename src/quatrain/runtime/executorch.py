@@ -57,12 +57,12 @@ class ExecutorchRunner:
         in a program that cannot.
         """
         assert self._method is not None
-        self._order.check(inputs)
         if self._vocab_size is not None and not inputs[0].is_floating_point():
             check_token_ids(inputs[0], self._vocab_size)
         given = self._inputs.given(inputs)
         try:
-            return self._method.execute(given)[0].clone()
+            with self._order.call(inputs):
+                return self._method.execute(given)[0].clone()
         except RuntimeError as error:
             raise InputError(
                 f"{self.path}: the ExecuTorch runtime cannot compute a call of inputs of shapes "
@@ -71,6 +71,7 @@ class ExecutorchRunner:
 
     def reset(self) -> None:
         """Forget the context, by loading the method anew."""
+        self._order.reset()
         self._method = self._program.load_method("forward")
 
 

@@ -74,6 +74,7 @@ class ReferenceRunner:
 
     def reset(self) -> None:
         """Put the KV caches back to what the program starts with (zeros)."""
+        self._order.reset()
         for value_id, stored in self._caches.items():
             if not isinstance(stored, torch.Tensor):
                 raise InputError(f"{self.path}: the KV cache, value {value_id}, is no constant")
@@ -111,8 +112,14 @@ class ReferenceRunner:
         values = self._values
         for value_id, given in zip(self.graph.inputs, self._given(inputs), strict=True):
             values[value_id] = self._checked_input(self.graph.tensor(value_id), given)
-        self._order.check(inputs)
-        done = 0
+        with self._order.call(inputs):
+            self._compute(wanted, observe)
+        return self._output(self._output_id)
+
+    def _compute(
+        self, wanted: Collection[int], observe: Callable[[int, torch.Tensor], torch.Tensor]
+    ) -> None:
+        values, done = self._values, 0
         try:
             for step, targets in zip(self._steps, self._targets, strict=True):
                 step(values)
@@ -122,7 +129,6 @@ class ReferenceRunner:
                         values[target] = observe(target, values[target])
         except UNFIT as error:
             raise cannot_compute(self._step_names[done], error) from error
-        return self._output(self._output_id)
 
     def _given(self, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
         """What the delegate is given."""

@@ -73,6 +73,7 @@ class WgpuRunner:
 
     def reset(self) -> None:
         """Put the KV caches back to zeros."""
+        self._order.reset()
         self._resident.clear_caches()
 
     def forward(self, *inputs: torch.Tensor | np.ndarray) -> torch.Tensor:
@@ -83,8 +84,8 @@ class WgpuRunner:
         the GPU's limits, and `QuatrainError` where the GPU fails.
         """
         plan, given = self.plan(inputs)
-        self._order.check(inputs)
-        self._submit(plan, given, read_output=True)
+        with self._order.call(inputs):
+            self._submit(plan, given, read_output=True)
         flat = self.gpu.read(plan.staging, NUMPY[plan.output.dtype])[: plan.output.count]
         return torch.from_numpy(flat.reshape(plan.output.shape).copy()).to(self._output_dtype())
 
@@ -97,7 +98,8 @@ class WgpuRunner:
             raise InputError(f"{self.gpu.info.name} has no timestamp queries to profile with")
         plan, given = self.plan(inputs)
         queries = new_queries(self.gpu, len(plan.lowered.dispatches))
-        self._submit(plan, given, queries=queries)
+        with self._order.call(inputs):
+            self._submit(plan, given, queries=queries)
         return read_timings(self.gpu, queries, plan.lowered)
 
     def trace(
@@ -108,8 +110,15 @@ class WgpuRunner:
     ) -> torch.Tensor:
         """As `forward`, but the value of each id in `wanted` becomes what `observe(id, value)`
         returns as soon as it is computed. Nothing is fused and no memory reused: it is slow."""
-        given = self._given(inputs)
-        self._order.check(inputs)
+        with self._order.call(inputs):
+            return self._trace(wanted, observe, self._given(inputs))
+
+    def _trace(
+        self,
+        wanted: Collection[int],
+        observe: Callable[[int, torch.Tensor], torch.Tensor],
+        given: dict[int, np.ndarray],
+    ) -> torch.Tensor:
         operators = self.graph.operators
         lowered = self._lower(operators, given, join=False)
         memory = own_buffers(self.gpu, lowered, given, self._output_id)
