@@ -119,13 +119,16 @@ def test_what_no_file_of_the_family_says(tmp_path, name, figures, tensors, messa
         open_float_model(changed(tmp_path, name, figures, tensors))
 
 
-def test_what_writes_several_tokens_at_once_is_left_out(tmp_path):
-    """Qwen 3.5's layers behind the last."""
-    figures = {"block_count": 5, "nextn_predict_layers": 1}
-    path = changed(tmp_path, "qwen3.5", figures, {"blk.4.nextn.eh_proj.weight": torch.ones(8, 8)})
+@pytest.mark.parametrize("name", ["qwen3.5", "qwen3.5 moe", "qwen3 next", "glm4"])
+def test_what_writes_several_tokens_at_once_is_left_out(tmp_path, name):
+    """Layers behind the last: gguf knows them of GLM-4 as well."""
+    layers = model_of(ROWS[name]).config.num_hidden_layers
+    figures = {"block_count": layers + 1, "nextn_predict_layers": 1}
+    further = f"blk.{layers}.nextn.eh_proj.weight"
+    path = changed(tmp_path, name, figures, {further: torch.ones(8, 8)})
     model = open_float_model(path)
-    assert model.notes == ("Not used, as in llama.cpp: blk.4.nextn.eh_proj.weight.",)
-    assert model.config.layer_types == ("linear_attention",) * 3 + ("full_attention",)
+    assert model.notes == (f"Not used, as in llama.cpp: {further}.",)
+    assert model.config.n_layers == layers
 
 
 def test_a_count_of_further_layers_is_a_whole_number(tmp_path, monkeypatch):

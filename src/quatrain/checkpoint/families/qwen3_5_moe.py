@@ -75,7 +75,6 @@ QWEN3_5_MOE = Family(
         names=GGUF_NAMES,
         filters=dense_gguf.FILTERS,
         tensors=_gguf_tensors,
-        unused=dense_gguf.predicts_further,
         reads=frozenset({"rope.dimension_count", "expert_count"}),
     ),
 )

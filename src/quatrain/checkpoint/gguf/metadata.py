@@ -1,6 +1,7 @@
 """A GGUF model's own metadata, looked up with types checked."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ import numpy as np
 from quatrain.checkpoint.gguf.file import GgufFile
 from quatrain.checkpoint.nth_layers import FULL, SLIDING, full_every
 from quatrain.errors import InputError
+
+_BLOCK = re.compile(r"blk\.(\d+)\..+")
 
 
 class GgufMetadata:
@@ -52,10 +55,21 @@ class GgufMetadata:
             raise self.refuse(key, f"expected {count} numbers, one for each layer")
         return value.tolist()
 
+    def stated_layers(self) -> int:
+        """The layers of the model, as the file says: behind them are those that predict further
+        tokens."""
+        return self.count("block_count") - self.some_layers("nextn_predict_layers")
+
+    def predicts_further(self) -> set[str]:
+        """The tensors of those layers."""
+        behind = range(self.stated_layers(), self.count("block_count"))
+        found = {name: _BLOCK.fullmatch(name) for name in self.file.tensors}
+        return {name for name, match in found.items() if match and int(match[1]) in behind}
+
     def layer_count(self) -> int:
-        """`block_count`, or the file's tensors where those are less: layers are counted in the
+        """`stated_layers`, or the file's tensors where those are less: layers are counted in the
         file, too, and an absurd count is refused when they are."""
-        return min(self.count("block_count"), len(self.file.tensors))
+        return min(self.stated_layers(), len(self.file.tensors))
 
     def some_layers(self, key: str) -> int:
         """How many layers, but not all, the number `key` is; 0 where it is not there. Gemma 3n's

@@ -50,7 +50,8 @@ def open_gguf_model(path: Path) -> FloatModel:
     metadata = GgufMetadata(file)
     reading = gguf_reading(metadata.architecture, str(path))
     _check_metadata(metadata, reading)
-    file, unused = _used(file, reading.unused(file.tensors, metadata))
+    unused = metadata.predicts_further() | reading.unused(file.tensors, metadata)
+    file, said_of_unused = _used(file, unused)
     file = _with_fused_apart(_with_filters(file, reading.filters), reading.fused(metadata))
     file = replace(file, tensors=reading.tensors(file.tensors, metadata))
     unnamed = file.tensors.keys() - rope_factors(file.tensors)
@@ -71,7 +72,7 @@ def open_gguf_model(path: Path) -> FloatModel:
                 for name, tensor in file.tensors.items()
                 if keeps_q4_0_blocks(tensor) and name in names
             },
-            notes=(*_quantized_already(file), *unused, *_unused_metadata(metadata)),
+            notes=(*_quantized_already(file), *said_of_unused, *_unused_metadata(metadata)),
         )
     )
 
@@ -182,7 +183,7 @@ def _params(
     kv_heads = own.get("n_kv_heads") or metadata.number("attention.head_count_kv", heads)
     params = {
         "dim": metadata.number("embedding_length"),
-        "n_layers": metadata.number("block_count"),
+        "n_layers": metadata.stated_layers(),
         "n_heads": heads,
         "n_kv_heads": kv_heads,
         "head_dim": metadata.head_dim(),

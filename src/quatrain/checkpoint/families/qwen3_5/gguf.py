@@ -1,7 +1,6 @@
 """Qwen 3.5, dense, in a GGUF file."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +12,7 @@ from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.nth_layers import FULL, is_nth
 from quatrain.errors import InputError
 
-LAYER = re.compile(r"blk\.(\d+)\.(.+)")
+_LAYER = re.compile(r"blk\.(\d+)\.(.+)")
 QUERIES, _GATE, DECAY = "attn_q.weight", "attn_q_gate", "ssm_a"
 
 
@@ -47,7 +46,6 @@ def params(metadata: GgufMetadata) -> Params:
     if metadata.get("ssm.v_head_reordered") is False:  # of Ollama's files
         raise metadata.refuse("ssm.v_head_reordered", "expected true, as llama.cpp has them")
     return metadata.rotated_part() | {
-        "n_layers": _layers(metadata),
         "layer_types": _layer_types(metadata),
         "linear_num_key_heads": metadata.count("ssm.group_count"),
         "linear_num_value_heads": heads,
@@ -59,13 +57,8 @@ def params(metadata: GgufMetadata) -> Params:
     }
 
 
-def _layers(metadata: GgufMetadata) -> int:
-    """Those of the model; behind them are those that write several tokens at once."""
-    return metadata.count("block_count") - metadata.some_layers("nextn_predict_layers")
-
-
 def _layer_types(metadata: GgufMetadata) -> list[str]:
-    layers = min(_layers(metadata), metadata.layer_count())
+    layers = metadata.layer_count()
     key = "attention.recurrent_layers"
     recurrent = metadata.get(key)
     if recurrent is None:
@@ -76,18 +69,12 @@ def _layer_types(metadata: GgufMetadata) -> list[str]:
     return [DELTA if each else FULL for each in recurrent[:layers]]
 
 
-def predicts_further(names: Iterable[str], metadata: GgufMetadata) -> set[str]:
-    layers = _layers(metadata)
-    found = {name: LAYER.fullmatch(name) for name in names}
-    return {name for name, match in found.items() if match and int(match[1]) >= layers}
-
-
 def tensors(tensors: dict[str, GgufTensor], metadata: GgufMetadata) -> dict[str, GgufTensor]:
     """Queries and gates apart; value heads that read the same keys side by side, which in the file
     come once for all keys, again and again; what decays as its logarithm."""
     found: dict[str, GgufTensor] = {}
     for name, tensor in tensors.items():
-        match = LAYER.fullmatch(name)
+        match = _LAYER.fullmatch(name)
         kind = match[2] if match else ""
         if kind == QUERIES:
             found |= queries_and_gate(tensor, metadata)
@@ -167,6 +154,5 @@ GGUF = GgufReading(
     names=NAMES,
     filters=FILTERS,
     tensors=tensors,
-    unused=predicts_further,
     reads=frozenset({"rope.dimension_count"}),
 )
