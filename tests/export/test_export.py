@@ -137,11 +137,15 @@ def test_scales_that_xnnpack_rounds_are_mentioned(tmp_path):
 REFUSED = {
     "int8 output on Vulkan": (
         ExportOptions(), {"output": "int8"},
-        r"^output: .*no kernel for an int8 per-channel weight.*--output-layer int4",
+        r"^output: is int8 per channel, .*--output-layer int4.* about 4 times the bytes",
+    ),
+    "the same without int8 activations elsewhere": (
+        ExportOptions(scheme="weight-only", activation_dtype="fp16"), {"output": "int8"},
+        r"^output: .* int8 in either scheme.* about 2 times the bytes",
     ),
     "weight-only on XNNPACK": (
         ExportOptions(backend="xnnpack", scheme="weight-only"), {},
-        r"layers\.0\.attention\.wq and 28 more: XNNPACK .* no int4 group-wise kernel",
+        r"layers\.0\.attention\.wq and 28 more: XNNPACK .* no int4 group-wise kernel.* 8 times",
     ),
     "a longer context than the model's": (
         ExportOptions(max_seq_len=65), {}, "--max-seq-len is 65, but .* context of 64",

@@ -10,6 +10,7 @@ from quatrain.commands._call_table import call_table
 from quatrain.commands._common import human_bytes
 from quatrain.program.inspect.diff import Difference, ProgramDiff
 from quatrain.program.inspect.report import ProgramReport, counts_text, hidden_backends
+from quatrain.program.methods import CONTEXT
 
 _MOST_ROWS = 60  # of one table of differences
 
@@ -72,7 +73,9 @@ def _context(report: ProgramReport) -> str:
     shapes = "dynamic shapes" if report.dynamic_shapes else "static shapes"
     cache = report.kv_cache
     kept = f", KV cache {cache.dtype}, {human_bytes(cache.nbytes)}" if cache else ""
-    return f"context {report.context_length or 'unknown'}, {shapes}{kept}"
+    derived = report.context_from not in (None, CONTEXT)
+    source = f" (by {report.context_from}; {CONTEXT} is not stated)" if derived else ""
+    return f"context {report.context_length or 'unknown'}{source}, {shapes}{kept}"
 
 
 def _expert_lines(report: ProgramReport) -> list[str]:

@@ -25,8 +25,9 @@ _KERNELS: dict[tuple[str, type[nn.Module]], str] = {
 
 _WHY_NOT = {
     ("vulkan", Int8DynActInt8WeightLinear): (
-        "ExecuTorch's Vulkan delegate has no kernel for an int8 per-channel weight with dynamic "
-        "activations; quantize with --output-layer int4"
+        "is int8 per channel, whose activations are int8 in either scheme, and ExecuTorch's Vulkan "
+        "delegate has no kernel for that; quantize the model again with --output-layer int4, or "
+        "export 8da4w with --backend xnnpack"
     ),
     ("xnnpack", WeightOnlyInt4Linear): (
         "XNNPACK in ExecuTorch has no int4 group-wise kernel for floating-point activations; "
@@ -53,13 +54,14 @@ def assign_kernels(backbone: nn.Module, options: ExportOptions) -> list[LinearRo
     Raises `InputError` naming the linears that no kernel computes as stored, and why, unless
     `options.allow_fallback`.
     """
-    rows, stuck = [], []
+    rows: list[LinearRow] = []
+    stuck: list[tuple[str, nn.Module]] = []
     for name, module in backbone.named_modules():
         if isinstance(module, Int4Linear | Int8DynActInt8WeightLinear | nn.Linear):
             place = (options.backend, type(module))
             kernel = _KERNELS.get(place)
             if kernel is None:
-                stuck.append((name, _WHY_NOT[place]))
+                stuck.append((name, module))
             rows.append(
                 LinearRow(
                     name,
@@ -71,13 +73,20 @@ def assign_kernels(backbone: nn.Module, options: ExportOptions) -> list[LinearRo
                 )
             )
     if stuck and not options.allow_fallback:
-        name, reason = stuck[0]
-        more = f" and {len(stuck) - 1} more" if len(stuck) > 1 else ""
-        raise InputError(
-            f"{name}{more}: {reason}. --allow-fallback runs it dequantized, in floating point, "
-            "at about eight times the bytes."
-        )
+        raise _refusal(stuck, options)
     return rows
+
+
+def _refusal(stuck: list[tuple[str, nn.Module]], options: ExportOptions) -> InputError:
+    """Of the linears `stuck`, which are all of one kind."""
+    name, first = stuck[0]
+    more = f" and {len(stuck) - 1} more" if len(stuck) > 1 else ""
+    bits = 4 if isinstance(first, Int4Linear) else 8
+    times = (16 if options.activation_dtype == "fp16" else 32) // bits
+    return InputError(
+        f"{name}{more}: {_WHY_NOT[options.backend, type(first)]}. --allow-fallback runs it "
+        f"dequantized, in floating point, at about {times} times the bytes."
+    )
 
 
 def dequantize_fallbacks(backbone: nn.Module, rows: list[LinearRow]) -> None:

@@ -19,7 +19,7 @@ from typing import IO
 from quatrain.errors import InputError
 from quatrain.program.flatbuffer import Record, decode
 from quatrain.program.graph import Constant, VulkanGraph
-from quatrain.program.methods import Instruction, read_metadata, read_methods
+from quatrain.program.methods import Instruction, read_methods, stated_metadata, with_context
 from quatrain.program.schema import program_schema
 from quatrain.program.segments import EXTENDED_HEADER, FileRange
 from quatrain.program.vulkan_delegate import is_vulkan_blob, raw_section, read_graph
@@ -40,7 +40,10 @@ class Delegate:
 
 
 class Program:
-    """An opened `.pte`. `delegates[i].graph` may be edited; `write_program` writes the whole."""
+    """An opened `.pte`. `delegates[i].graph` may be edited; `write_program` writes the whole.
+
+    `stated` is what its constant methods return, `metadata` the same with what follows from it.
+    """
 
     def __init__(self, path: Path):
         self.path = Path(path)
@@ -64,7 +67,8 @@ class Program:
             for record in plan.delegates or ()
         ]
         self.methods = read_methods(self.root, str(path))
-        self.metadata = read_metadata(self.methods)
+        self.stated = stated_metadata(self.methods)
+        self.metadata = with_context(self.stated)
 
     @cached_property
     def _spool(self) -> IO[bytes]:

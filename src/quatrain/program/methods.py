@@ -1,11 +1,13 @@
 """The methods of a program: what each takes, does and returns, and what it says about itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from quatrain.errors import InputError
 from quatrain.program.flatbuffer import Record
+
+CONTEXT, CALL = "get_max_context_len", "get_max_seq_len"  # the most tokens of each
 
 
 @dataclass(frozen=True)
@@ -78,20 +80,21 @@ def _pick(items: Sequence[Any], index: int, what: str) -> Any:
     return items[index]
 
 
-def read_metadata(methods: dict[str, Method]) -> dict[str, Any]:
-    """What the methods without inputs and instructions return: one value, or a list.
-
-    The context, where a program does not say it, is as long as a call, as ExecuTorch's runner has
-    it (`get_llm_metadata` of `llm_runner_helper.cpp`).
-    """
+def stated_metadata(methods: dict[str, Method]) -> dict[str, Any]:
+    """What the methods without inputs and instructions return: one value, or a list."""
     metadata = {}
     for method in methods.values():
         if not method.inputs and not method.instructions and method.outputs:
             values = [plain(output) for output in method.outputs]
             metadata[method.name] = values[0] if len(values) == 1 else values
-    if "get_max_seq_len" in metadata:
-        metadata.setdefault("get_max_context_len", metadata["get_max_seq_len"])
     return metadata
+
+
+def with_context(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """`stated` with the context, which is as long as a call where a program does not say it, as
+    ExecuTorch's runner has it (`get_llm_metadata` of `llm_runner_helper.cpp`)."""
+    longest = {CONTEXT: stated[CALL]} if CALL in stated else {}
+    return longest | dict(stated)
 
 
 def plain(value: Record | None) -> Any:

@@ -38,6 +38,17 @@ def test_what_a_report_holds() -> None:
     assert found.bytes_by_kind["int4 weights"] == 2 * (4096 + 2 * 2048 + 4096 + 3 * 6144) // 2
 
 
+def test_a_context_that_is_not_stated_is_no_metadata(tmp_path: Path) -> None:
+    """It is as long as a call, and what says so is named."""
+    assert report("peer-8da4w-fp32").context_from == "get_max_context_len"
+    stated = artifact("peer-8da4w-fp32").read_bytes()
+    path = tmp_path / "m.pte"
+    path.write_bytes(stated.replace(b"get_max_context_len", b"get_max_another_len"))
+    found = inspect_program(open_program(path))
+    assert (found.context_length, found.context_from) == (32, "get_max_seq_len")
+    assert "get_max_context_len" not in found.metadata
+
+
 def test_a_program_of_another_backend() -> None:
     found = report("peer-xnnpack-8da4w")
     assert found.outside["llama.custom_sdpa.out"] == 2

@@ -12,6 +12,7 @@ from quatrain.program.inspect.dispatches import CallCost, call_costs
 from quatrain.program.inspect.kv_cache import KvCache, find_kv_cache
 from quatrain.program.inspect.linears import Linear, find_linears
 from quatrain.program.inspect.sizes import Waste, bytes_by_kind, cache_values, find_waste
+from quatrain.program.methods import CALL, CONTEXT
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,14 @@ class ProgramReport:
     path: str
     nbytes: int
     methods: list[str]
-    metadata: dict[str, Any]
+    metadata: dict[str, Any]  # as the program states it
     delegates: list[DelegateSummary]
     outside: dict[str, int]  # operators outside any delegate -> how often
     inputs: list[str]
     outputs: list[str]
     activation_dtype: str | None
     context_length: int | None
+    context_from: str | None  # the constant method that says so, or "KV cache": its shape
     kv_cache: KvCache | None
     dynamic_shapes: bool
     layers: int
@@ -66,17 +68,19 @@ def inspect_program(program: Program) -> ProgramReport:
     """The report on `program`; a program without a Vulkan delegate has no linears in it."""
     graph = only_graph(program)
     linears = find_linears(graph) if graph else []
+    context, context_from = _context(program, graph)
     return ProgramReport(
         path=str(program.path),
         nbytes=len(program.data),
         methods=list(program.methods),
-        metadata=program.metadata,
+        metadata=program.stated,
         delegates=[_summary(delegate) for delegate in program.delegates],
         outside=program.calls_outside_delegates(),
         inputs=[_signature(graph, i) for i in graph.inputs] if graph else [],
         outputs=[_signature(graph, i) for i in graph.outputs] if graph else [],
         activation_dtype=activation_dtype(graph) if graph else None,
-        context_length=context_length(program, graph),
+        context_length=context,
+        context_from=context_from,
         kv_cache=find_kv_cache(program, graph),
         dynamic_shapes=_dynamic(program, graph),
         layers=len({linear.layer for linear in linears if linear.layer is not None}),
@@ -133,13 +137,14 @@ def activation_dtype(graph: VulkanGraph) -> str | None:
     return counts.most_common(1)[0][0] if counts else None
 
 
-def context_length(program: Program, graph: VulkanGraph | None) -> int | None:
-    """How many tokens the KV cache holds: from the metadata, else from the cache's shape."""
-    for name in ("get_max_context_len", "get_max_seq_len"):
-        if isinstance(program.metadata.get(name), int):
-            return program.metadata[name]
+def _context(program: Program, graph: VulkanGraph | None) -> tuple[int | None, str | None]:
+    """(how many tokens the KV cache holds, what says so): the metadata, else the cache's shape."""
+    for name in (CONTEXT, CALL):
+        if isinstance(program.stated.get(name), int):
+            return program.stated[name], name
     caches = [graph.tensor(i) for i in cache_values(graph)] if graph else []
-    return caches[0].shape[1] if caches and len(caches[0].shape) == 4 else None
+    known = caches and len(caches[0].shape) == 4
+    return (caches[0].shape[1], "KV cache") if known else (None, None)
 
 
 def _dynamic(program: Program, graph: VulkanGraph | None) -> bool:
