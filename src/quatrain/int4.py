@@ -8,6 +8,9 @@ GROUP_SIZES = (32, 64, 128, 256)
 # Output channels that a Vulkan kernel computes together: ExecuTorch 1.4 and later do not load a
 # weight-only linear of another multiple. Source: `impl/Q4gswLinear.cpp` of its Vulkan runtime.
 CHANNELS_TOGETHER = 4
+# Input channels that the weights of an 8da4w linear are packed by, and those of any int4 linear up
+# to ExecuTorch 1.3: it loads no other multiple. Source: `impl/QuantizedLinear.cpp` there.
+INPUTS_TOGETHER = 8
 
 
 class Scheme(StrEnum):

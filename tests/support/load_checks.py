@@ -158,6 +158,8 @@ ROWS = T((1, 8, 64))
 LOAD_CHECK_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("quantized-linear-k4", "desktop", "1.5", linear(6), linear(8)),
     ("quantized-linear-k4", "desktop", "1.0", linear(6, dynamic=True), linear(8, dynamic=True)),
+    ("quantized-linear-k4", "desktop", "1.5", linear(12, dynamic=True), linear(12)),
+    ("quantized-linear-k4", "desktop", "1.3", linear(12), linear(16)),
     ("rms-norm-layout", "desktop", "1.3", norm(layout="channels_packed"), norm()),
     ("rms-norm-layout", "desktop", "1.5", norm(layout="height_packed"),
      norm(layout="height_packed", storage="buffer")),

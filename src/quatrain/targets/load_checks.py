@@ -4,9 +4,10 @@ Sources: the checks (VK_CHECK_COND, VK_THROW) of ExecuTorch 1.0 to 1.5, by file 
 `runtimes.toml`.
 """
 
-from quatrain.int4 import CHANNELS_TOGETHER
+from quatrain.int4 import CHANNELS_TOGETHER, INPUTS_TOGETHER
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, VulkanGraph
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
+from quatrain.targets.catalogue import release
 from quatrain.targets.occurrence import Occurrence, Where, operators
 from quatrain.targets.runtimes import newest_release, shaders_of
 
@@ -33,13 +34,21 @@ def missing_shader(program: Program, graph: VulkanGraph, where: Where) -> list[O
     return found
 
 
-def inputs_not_of_4(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Int4 linears whose input channels are not a multiple of 4."""
-    return [
-        Occurrence(f"{place}: {tensor.shape[-1]} input channels")
-        for place, operator in operators(graph, DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR)
-        if (tensor := _tensor(graph, operator, "x")) and tensor.shape[-1] % CHANNELS_TOGETHER
-    ]
+def inputs_not_together(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Int4 linears whose input channels are not a multiple of what the release (none given: the
+    newest) packs their weights by."""
+    found = []
+    for place, operator in operators(graph, DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR):
+        x = _tensor(graph, operator, "x")
+        by = _inputs_together(operator.kind, where.runtime or newest_release())
+        if x is not None and x.shape[-1] % by:
+            found.append(Occurrence(f"{place}: {x.shape[-1]} input channels, no multiple of {by}"))
+    return found
+
+
+def _inputs_together(kind: str, runtime: str) -> int:
+    of_its_own = kind == WEIGHT_ONLY_LINEAR and release(runtime) >= release("1.4")
+    return CHANNELS_TOGETHER if of_its_own else INPUTS_TOGETHER
 
 
 def scales_of_no_row(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:

@@ -209,7 +209,7 @@ TRIGGERS: dict[str, Trigger] = {
         operator_triggers.selects_computed_places,
         operator_triggers.textures,
         load_checks.missing_shader,
-        load_checks.inputs_not_of_4,
+        load_checks.inputs_not_together,
         load_checks.scales_of_no_row,
         load_checks.scales_not_in_a_texture,
         load_checks.int4_embedding_layout,

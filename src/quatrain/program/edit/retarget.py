@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from quatrain.errors import InputError
-from quatrain.int4 import CHANNELS_TOGETHER, Scheme
+from quatrain.int4 import CHANNELS_TOGETHER, INPUTS_TOGETHER, Scheme
 from quatrain.program.container import Program
 from quatrain.program.edit.compact import compact
 from quatrain.program.edit.qparams_of_prompts import choose_sparingly, remove_unread_qparams
@@ -57,7 +57,7 @@ def retarget(
 
     Returns the linears that it changed, as they were. Raises `InputError` where a layer or a
     pattern names nothing, nothing is selected, the program has no int4 linears, one that would
-    become 8da4w has groups that its kernel sums wrongly, or one that would become weight-only has
+    become 8da4w has groups that its kernel sums wrongly or inputs that it does not load, or one that would become weight-only has
     output channels that are no multiple of 4.
     """
     scheme = parse_scheme(scheme, zero_point_dtype)
@@ -74,6 +74,7 @@ def retarget(
         to_weight_only(graph, changing)
     else:
         _require_right_groups(program, changing)
+        _require_packable_inputs(program, changing)
         new = zero_point_dtype or "int8"
         _to_dynamic(program, graph, changing)
         shared = _set_zero_points(graph, retyped, new)
@@ -95,6 +96,17 @@ def _require_right_groups(program: Program, linears: list[Linear]) -> None:
                 f"{program.path}: {linear.name} has groups of {linear.group_size}, and "
                 f"{WRONG_GROUP_SUMS}. Leave it weight-only, or make the checkpoint again with "
                 "quatrain quantize or convert --group-size 128."
+            )
+
+
+def _require_packable_inputs(program: Program, linears: list[Linear]) -> None:
+    graph = program.vulkan
+    for linear in linears:
+        inputs = graph.tensor(graph.operators[linear.operator].named_args["x"]).shape[-1]
+        if inputs % INPUTS_TOGETHER:
+            raise InputError(
+                f"{program.path}: {linear.name} has {inputs} input channels, and ExecuTorch loads "
+                f"8da4w linears with a multiple of {INPUTS_TOGETHER} alone. Leave it weight-only."
             )
 
 
