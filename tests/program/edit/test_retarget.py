@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.support.load_checks import linear
+from tests.support.load_checks import linear as linear_of
 from tests.support.programs import artifact, run_tokens
 
 from quatrain.errors import InputError
@@ -210,6 +210,6 @@ def test_output_channels_that_a_phone_does_not_load_weight_only_are_refused() ->
 
 
 def test_inputs_that_8da4w_does_not_load_stay_weight_only(tmp_path: Path) -> None:
-    program = open_program(linear(12)(tmp_path))
-    with pytest.raises(InputError, match="has 12 input channels, .* multiple of 8 alone"):
+    program = open_program(linear_of(12)(tmp_path))
+    with pytest.raises(InputError, match=r"has 12 input channels, .* multiple of 8 alone"):
         retarget(program, "8da4w")

@@ -57,8 +57,8 @@ def retarget(
 
     Returns the linears that it changed, as they were. Raises `InputError` where a layer or a
     pattern names nothing, nothing is selected, the program has no int4 linears, one that would
-    become 8da4w has groups that its kernel sums wrongly or inputs that it does not load, or one that would become weight-only has
-    output channels that are no multiple of 4.
+    become 8da4w has groups that its kernel sums wrongly or inputs that are no multiple of 8, or one
+    that would become weight-only has output channels that are no multiple of 4.
     """
     scheme = parse_scheme(scheme, zero_point_dtype)
     graph = program.vulkan
