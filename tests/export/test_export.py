@@ -103,7 +103,7 @@ def test_the_state_of_the_checkpoint_serves_both_schemes_unchanged(tmp_path):
 
 
 def test_metadata_for_the_text_runner(tmp_path):
-    checkpoint = write_checkpoint(tmp_path / "c", bos_idx=1, eos_idx=[2, 5])
+    checkpoint = write_checkpoint(tmp_path / "c", n_layers=1, bos_idx=1, eos_idx=[2, 5])
     export_checkpoint(checkpoint, tmp_path / "m.pte")
     metadata = open_program(tmp_path / "m.pte").metadata
     expected = {
@@ -120,7 +120,7 @@ def test_metadata_for_the_text_runner(tmp_path):
 
 
 def test_token_0_may_end_a_text(tmp_path):
-    export_checkpoint(write_checkpoint(tmp_path / "c", eos_idx=0), tmp_path / "m.pte")
+    export_checkpoint(write_checkpoint(tmp_path / "c", n_layers=1, eos_idx=0), tmp_path / "m.pte")
     assert open_program(tmp_path / "m.pte").metadata["get_eos_ids"] == 0
 
 

@@ -7,7 +7,7 @@ from quatrain.verify.evaluate import DEFAULT_TEXT, evaluate_models
 
 pytestmark = pytest.mark.real
 DEFECT = "dq8ca-zp-binding-float"
-TOKENS = 128
+TOKENS = 64
 # XNNPACK rounds otherwise, and one token in eight is another's by a hair: 0.87 agree over 128
 # tokens, give or take 0.015, and so 0.8 would be near; over these it is 8 standard deviations off.
 MANY_TOKENS = 384

@@ -8,6 +8,7 @@ import pytest
 import typer
 from tests.support.made_once import made_once
 from tests.support.programs import artifact
+from tests.support.thorough import thorough
 from tests.support.tiny_checkpoint import write_checkpoint
 from typer.testing import CliRunner
 
@@ -238,7 +239,7 @@ def made(shared, small):
 
 @pytest.mark.parametrize("gpu", [gpu.id for gpu in load_gpus()])
 @pytest.mark.parametrize("runtime", ["1.3", "1.4", "1.5", None])
-@pytest.mark.parametrize("max_seq_len", [48, 128])
+@pytest.mark.parametrize("max_seq_len", [48, *thorough([128])])
 def test_what_is_chosen_passes_the_doctor(made, gpu, runtime, max_seq_len) -> None:
     found = examine(made(gpu, runtime, max_seq_len), find_gpu(gpu), runtime)
     assert [finding.defect for finding in found if finding.applies] == []
