@@ -57,6 +57,7 @@ def both(shared: Path, tiny_release: Path, ready_made: Callable[..., dict]) -> P
 def test_each_scheme_is_a_release_and_one_page_says_which_to_take(both: Path) -> None:
     manifest = json.loads((both / "manifest.json").read_text())
     assert list(manifest["cells"]) == ["model-8da4w", "model-weight-only"]
+    assert "none: it was an int4 checkpoint" in (both / "report.md").read_text()
     report = json.loads((both / "report.json").read_text())
     (model,) = report["models"]
     (phone,) = model["phones"]
@@ -186,7 +187,7 @@ def _report(kl: float, backend: str, failed: str | None) -> dict:
     file = {"file": "f.pte", "backend": backend, "bytes": 1000, "quality": [row]}
     gate = {"gate": "max-mb", "of": "f.pte", "passed": failed is None, "said": failed}
     phones = [{"id": "p", "name": "P", "file": "f.pte"}]
-    said = {"name": "m", "files": [file], "phones": phones, "gates": [gate]}
+    said = {"name": "m", "quantized": {}, "files": [file], "phones": phones, "gates": [gate]}
     return said | {"failures": [failed] if failed else []}
 
 

@@ -6,7 +6,7 @@ import pytest
 from tests.support.tiny_checkpoint import write_checkpoint
 
 from quatrain.errors import InputError
-from quatrain.release.plan import ReleasePlan, cpus_reason, plan_release
+from quatrain.release.plan import ReleasePlan, plan_release
 from quatrain.release.spec import ReleaseSpec
 
 
@@ -24,18 +24,6 @@ def test_without_phones_there_is_the_cpus(checkpoint: Path) -> None:
     assert [one.file for one in _plan(checkpoint, cpu=False).files] == ["m-cpu.pte"]
     only = _plan(checkpoint, "pixel-8", cpu=False, runtime="1.5")
     assert [one.options.backend for one in only.files] == ["vulkan"]
-
-
-def test_what_helps_is_said_in_a_releases_words() -> None:
-    found = {
-        "hazard": "h",
-        "consequence": "garbage",
-        "remedy": "export with a smaller --max-seq-len",
-    }
-    assert cpus_reason("adreno-7xx", [found]) == (
-        "the CPU's program: on its GPU, adreno-7xx, h: garbage; export with a smaller max-seq-len "
-        "in release.toml (--spec)"
-    )
 
 
 def test_a_phone_sold_with_either_chip_is_both(checkpoint: Path) -> None:
@@ -68,7 +56,7 @@ def test_where_a_defect_applies_a_phone_gets_the_cpus(checkpoint: Path) -> None:
     plan = _plan(checkpoint, "pixel-8", "pixel-8-pro", runtime="1.5")
     moved = plan.on_cpu({"pixel-8": "the CPU's program: why"})
     assert [one.file for one in moved.phones] == ["m-cpu.pte", "m-8da4w-fp16.pte"]
-    assert moved.phones[0].reasons == ["the CPU's program: why"]
+    assert moved.phones[0].reasons == [moved.phones[0].why] == ["the CPU's program: why"]
     both = plan.on_cpu({one.id: "why" for one in plan.phones})
     assert [one.file for one in both.files] == ["m-cpu.pte"]
     without = _plan(checkpoint, "pixel-8", runtime="1.5", cpu=False)

@@ -28,7 +28,8 @@ from quatrain.release import speed, tasks
 from quatrain.release.quality import measure_quality
 from quatrain.release.release import Release, make_release
 from quatrain.release.spec import merged_spec
-from quatrain.release.store import held_alone
+from quatrain.release.store import Store, Task, held_alone
+from quatrain.release.workers import Workers, make_all
 from quatrain.stages import Stages
 from quatrain.verify.evaluate import evaluate_models
 from quatrain.verify.expected import read_expected
@@ -227,6 +228,15 @@ def test_in_processes_it_is_the_same(
     spec = merged_spec(tiny_release / "release.toml", {})
     make_release(tiny_release / "model", tmp_path / "out", spec, jobs)
     _assert_same_files(tmp_path / "out", exported)
+
+
+def test_a_task_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(tasks.FUNCTIONS, "expect", lambda folder, advance: advance(0.5) or {})
+    heard: list[tuple[str, float]] = []
+    stages = Stages(progress=lambda name, part, left: heard.append((name, part)))
+    task = Task("expect", "what it answers", {}, {}, advances=True)
+    make_all(Store(tmp_path), [task], Workers(1, 0), stages)
+    assert heard == [("what it answers", 0.5)]
 
 
 @pytest.mark.parametrize("working", thorough([2]))

@@ -39,6 +39,7 @@ def test_a_valhall_mali_before_the_fix_gets_weight_only() -> None:
     choice = choose_for_target("mali-g715", "1.3")
     assert choice.scheme == "weight-only"
     assert any("dq8ca-zp-binding-float" in reason for reason in choice.reasons)
+    assert choice.decided in choice.reasons and choice.decided.startswith("weight-only: dq8ca-")
     assert choose_for_target("mali-g715", "1.5").scheme == "8da4w"
     assert choose_for_target("mali-g715").scheme == "weight-only"  # any runtime: the worst
 

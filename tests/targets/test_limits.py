@@ -7,8 +7,10 @@ import pytest
 from tests.support.driver_defects import constant_of, huge
 from tests.support.findings import findings
 
-from quatrain.program import Tensor
+from quatrain.program import Tensor, open_program
+from quatrain.targets import examine, find_gpu
 from quatrain.targets.limits import image_extents
+from quatrain.targets.remedy import OF_RELEASE, remedy_text
 
 Make = Callable[[Path], Path]
 
@@ -35,6 +37,14 @@ def test_the_remedy_for_a_tensor_too_large_fits_it(
 ) -> None:
     found = findings(make(tmp_path), "llvmpipe", "1.5")["buffer-limit"]
     assert remedy in found.remedy and not_its not in found.remedy
+
+
+def test_a_release_names_the_option_as_it_has_it(tmp_path: Path) -> None:
+    program = open_program(huge(2**26, "buffer")(tmp_path))
+    found = examine(program, find_gpu("llvmpipe"), "1.5", options=OF_RELEASE)
+    (remedy,) = [one.remedy for one in found if one.defect == "buffer-limit"]
+    assert remedy == "export again with a shorter max-seq-len in release.toml (--spec)"
+    assert remedy_text("{max_seq_len:9}", "m.pte") == "--max-seq-len 9"
 
 
 def test_image_extents() -> None:

@@ -67,6 +67,14 @@ def test_tokens_and_logits_are_those_of_the_checkpoint(tiny: Tiny, answers: list
         torch.testing.assert_close(found, row.topk(5).values, rtol=1e-3, atol=1e-3)
 
 
+def test_each_token_is_told_with_the_part_that_is_done(tiny: Tiny) -> None:
+    heard: list[float] = []
+    expected_answers(
+        tiny.programs["weight-only"], ["w5", "w22 w61"], max_new_tokens=2, advance=heard.append
+    )
+    assert heard == [0.25, 0.5, 0.5, 0.75, 1.0, 1.0]
+
+
 def test_a_chat_is_asked_through_its_template(tiny: Tiny) -> None:
     (answer,) = expected_answers(tiny.programs["8da4w"], ["w5"], True, max_new_tokens=1)
     assert answer.chat and answer.prompt_tokens == [1, 5] and answer.input == "w1 w5"

@@ -34,6 +34,7 @@ def check_structure(
     check_layer_count(config, stored, source)
     linears, vectors = linear_shapes(config), vector_shapes(config)
     tables = table_shapes(config).keys()
+    _check_left_in_floating_point(stored, vectors, source)
     required = {f"{name}.weight" for name in tables - optional_tables(config)} | set(vectors)
     required |= {f"{name}.{part}" for name in linears for part in ("weight", "scales")}
     optional = {f"{name}.zeros" for name in (*linears, *tables)}
@@ -60,6 +61,22 @@ def check_structure(
     for name in tables - {OUTPUT}:
         _check_table(stored, name, list(GROUP_SIZES), source)
     return group_size
+
+
+def _check_left_in_floating_point(
+    stored: Mapping[str, StoredTensor], vectors: Mapping[str, Any], source: str
+) -> None:
+    """Raise `InputError` where something of `vectors` is quantized, which files may have that this
+    layout has not: routers, gates of one row and the like."""
+    modules = [name.removesuffix(".weight") for name in vectors]
+    found = [name for name in modules if f"{name}.scales" in stored]
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise InputError(
+            f"{source}: {found[0]}{more} is quantized, and is computed in floating point here; "
+            "leave such matrices out where the model is quantized (modules_to_not_convert, "
+            "ignore), or run `quatrain quantize` on the model that it was made from"
+        )
 
 
 def _group_size(

@@ -41,6 +41,7 @@ def _cell(cell: Cell, report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "cell": cell.name,
         "model": report["name"],
+        "quantized": report["quantized"] is not None,
         "method": cell.spec.method,
         "scheme": cell.spec.scheme and str(cell.spec.scheme),
         "files": len(report["files"]),

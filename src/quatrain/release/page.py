@@ -7,7 +7,6 @@ from jinja2 import Environment
 
 from quatrain.program.inspect.html import page_environment
 from quatrain.release.heat import heat_maps
-from quatrain.release.plan import deciding
 from quatrain.release.spec import ANY
 
 _MOST = 8  # tokens of a text that are named as those of the largest divergence
@@ -43,7 +42,6 @@ def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "report": report,
         "failed": failed,
-        "why": {phone["id"]: deciding(phone["reasons"]) for phone in report["phones"]},
         "cpu": on_cpu[0] if on_cpu else None,
         "why_cpu": _ON_ANY_CPU if report["phones"] else f"no phone was named; {_ON_ANY_CPU}",
         "sizes": {file["file"]: file["bytes"] for file in report["files"]},

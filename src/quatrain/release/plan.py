@@ -43,6 +43,7 @@ class PhonePlan:
         gpu: The profile of its GPU; None where there is none.
         file: Of its program.
         reasons: Why that one, sentences.
+        why: The one of them that decided.
         as_on: Whose arithmetic it computes: its GPU's, where that differs from the usual.
     """
 
@@ -51,26 +52,18 @@ class PhonePlan:
     gpu: str | None
     file: str
     reasons: list[str]
+    why: str
     as_on: str | None = None
 
-    @property
-    def why(self) -> str:
-        """The reason that decided, or nothing."""
-        return deciding(self.reasons)
-
-
-def deciding(reasons: Sequence[str]) -> str:
-    """The one of `reasons` that decided: the last one for the scheme, or the CPU's; "" for none."""
-    starts = ("8da4w:", "weight-only", "the CPU's program:")
-    return next((one for one in reversed(reasons) if one.startswith(starts)), "")
+    def on_cpu(self, file: str, why: str) -> "PhonePlan":
+        """The same phone with the CPU's program, `file`."""
+        return replace(self, file=file, reasons=[why], why=why, as_on=None)
 
 
 def cpus_reason(gpu: str | None, findings: Sequence[Mapping[str, Any]]) -> str:
-    """Why a phone gets the CPU's program: the doctor's `findings` that apply on its `gpu`, what
-    helps being said with release.toml's words where a release has no such option."""
+    """Why a phone gets the CPU's program: the doctor's `findings` that apply on its `gpu`."""
     said = [f"{one['hazard']}: {one['consequence']}; {one['remedy']}" for one in findings]
-    words = "; ".join(said).replace("--max-seq-len", "max-seq-len in release.toml (--spec)")
-    return f"the CPU's program: on its GPU, {gpu}, {words}"
+    return f"the CPU's program: on its GPU, {gpu}, {'; '.join(said)}"
 
 
 @dataclass(frozen=True)
@@ -127,10 +120,7 @@ class ReleasePlan:
         if cpu is None or not failing:
             return self
         phones = [
-            replace(one, file=cpu, reasons=[failing[one.id]], as_on=None)
-            if one.id in failing
-            else one
-            for one in self.phones
+            one.on_cpu(cpu, failing[one.id]) if one.id in failing else one for one in self.phones
         ]
         wanted = {cpu, *(one.file for one in phones)}
         files = [one for one in self.files if one.file in wanted]
@@ -220,12 +210,13 @@ class _Planner:
         usual = arithmetic_as_on(gpu.id) == arithmetic_as_on(None)
         as_on = None if usual or choice.scheme == Scheme.WEIGHT_ONLY else gpu.id
         name = phone.name if phone else gpu.name
-        return PhonePlan(asked.lower(), name, gpu.id, planned.file, choice.reasons, as_on)
+        file, reasons, why = planned.file, choice.reasons, choice.decided
+        return PhonePlan(asked.lower(), name, gpu.id, file, reasons, why, as_on)
 
     def _on_cpu(self, phone: Phone | str, gpu: str | None, why: str) -> PhonePlan:
-        said = [f"the CPU's program: {why}"]
+        said = f"the CPU's program: {why}"
         name, known = (phone, phone) if isinstance(phone, str) else (phone.name, phone.id)
-        return PhonePlan(known.lower(), name, gpu, self.cpu_file(), said)
+        return PhonePlan(known.lower(), name, gpu, self.cpu_file(), [said], said)
 
     def _file(self, need: str, options: ExportOptions, gpu: str) -> PlannedFile | str:
         """The file for what is needed; or why there can be none."""

@@ -44,12 +44,14 @@ class Task:
         title: The same for people.
         follows_from: All that decides on it, as plain data: digests of files, not their paths.
         arguments: What the function is called with beside the folder to write to.
+        advances: Whether it takes `advance`, too, and tells that what part is done.
     """
 
     kind: str
     title: str
     follows_from: dict[str, Any]
     arguments: dict[str, Any]
+    advances: bool = False
 
     @property
     def key(self) -> str:
@@ -67,11 +69,18 @@ class Made:
     result: dict[str, Any]
 
 
-def make(folder: Path, task: Task, function: Callable[..., dict[str, Any]]) -> None:
-    """Make `task` in `folder`: `function` writes its files there and gives its result."""
+def make(
+    folder: Path,
+    task: Task,
+    function: Callable[..., dict[str, Any]],
+    advance: Callable[[float], None] = lambda fraction: None,
+) -> None:
+    """Make `task` in `folder`: `function` writes its files there and gives its result. `advance`
+    hears what part is done, of a task that says so."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    result = function(folder, **task.arguments)
+    told = {"advance": advance} if task.advances else {}
+    result = function(folder, **task.arguments, **told)
     files = {file.name: sha256_of(file).hexdigest() for file in sorted(folder.iterdir())}
     with whole_file(folder / RESULT) as temporary:
         write_json(temporary, {"files": files, "result": result})

@@ -22,6 +22,7 @@ from quatrain.release.store import PROGRAM
 from quatrain.stages import Stages
 from quatrain.targets.catalogue import find_gpu
 from quatrain.targets.doctor import examine
+from quatrain.targets.remedy import OF_RELEASE
 from quatrain.targets.runtimes import known_releases
 from quatrain.tokenizer.files import CONFIG, TOKENIZER, beside
 from quatrain.verify.expected import expected_answers
@@ -83,14 +84,17 @@ def verify(folder: Path, program: Path, checkpoint: Path, device: str) -> dict[s
 
 def expect(
     folder: Path, program: Path, prompts: Sequence[str], chat: bool, as_on: Sequence[str | None],
-    new_tokens: int,
+    new_tokens: int, advance: Callable[[float], None],
 ) -> dict[str, Any]:  # fmt: skip
     """What the program answers on the phones that it is for, as `expected.json` has it."""
     answers = [
         asdict(answer)
-        for name in as_on
-        for answer in expected_answers(program, prompts, chat, name, new_tokens)
-    ]
+        for index, name in enumerate(as_on)
+        for answer in expected_answers(
+            program, prompts, chat, name, new_tokens,
+            advance=lambda part, before=index: advance((before + part) / len(as_on)),
+        )
+    ]  # fmt: skip
     return {"prompts": answers}
 
 
@@ -122,7 +126,8 @@ def doctor(folder: Path, program: Path, gpus: Sequence[str], name: str) -> dict[
 
     def found(gpu: str, release: str) -> list[dict[str, Any]]:
         runtime = None if release == ANY else release
-        return [one.as_dict() for one in examine(opened, find_gpu(gpu), runtime, Path(name))]
+        found = examine(opened, find_gpu(gpu), runtime, Path(name), OF_RELEASE)
+        return [one.as_dict() for one in found]
 
     return {gpu: {each: found(gpu, each) for each in (*known_releases(), ANY)} for gpu in gpus}
 

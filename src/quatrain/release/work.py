@@ -166,7 +166,7 @@ class Work:
         }  # fmt: skip
         arguments = asked | {"program": export.folder / PROGRAM}
         title = f"what {planned.file} answers"
-        return Task("expect", title, self._program(export) | asked, arguments)
+        return Task("expect", title, self._program(export) | asked, arguments, advances=True)
 
     def _doctor(self, planned: PlannedFile, export: Made) -> Task:
         phones = self.plan.phones

@@ -1,18 +1,23 @@
 """The tasks that are missing, made: in this process, in several, or on a Ray cluster."""
 
+import ctypes
 import os
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from quatrain.release.on_ray import make_on_ray
 from quatrain.release.store import Made, Store, Task, make
 from quatrain.release.tasks import FUNCTIONS
-from quatrain.stages import Stages
+from quatrain.stages import TICK, Stages
+
+_parts: "ctypes.Array[ctypes.c_double]"  # of a process for tasks, set by `_begin`
 
 
 @dataclass(frozen=True)
@@ -35,15 +40,17 @@ def make_all(store: Store, tasks: Sequence[Task], workers: Workers, stages: Stag
         _in_processes(store, missing, min(workers.jobs, len(missing)), stages)
     else:
         for task in missing:
-            with stages(task.title):
-                make(store.place(task), task, FUNCTIONS[task.kind])
+            with stages(task.title) as advance:
+                make(store.place(task), task, FUNCTIONS[task.kind], advance)
     found = [store.find(task) for task in tasks]
     return [made for made in found if made is not None]
 
 
-def _begin(threads: int) -> None:
+def _begin(threads: int, parts: "ctypes.Array[ctypes.c_double]") -> None:
     """What a process does first: it ends when the one that asked for it is killed, which would
-    leave it waiting for ever."""
+    leave it waiting for ever. That one reads in `parts` what part of each task is done."""
+    global _parts
+    _parts = parts
     parent = parent_process()
     assert parent is not None
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
@@ -52,16 +59,30 @@ def _begin(threads: int) -> None:
 
 def _in_processes(store: Store, tasks: Sequence[Task], jobs: int, stages: Stages) -> None:
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    # Not forked: torch's threads do not survive it.
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (threads,))
+    context = get_context("spawn")  # not forked: torch's threads do not survive it
+    parts = context.RawArray(ctypes.c_double, len(tasks))
+    pool = ProcessPoolExecutor(jobs, context, _begin, (threads, parts))
     with pool, stages(f"{jobs} at a time: " + ", ".join(one.title for one in tasks)) as advance:
-        waiting = [
-            pool.submit(make, store.place(task), task, FUNCTIONS[task.kind]) for task in tasks
-        ]
+        waiting = {
+            pool.submit(_make, index, store.place(task), task, FUNCTIONS[task.kind])
+            for index, task in enumerate(tasks)
+        }
         try:
-            for done, future in enumerate(as_completed(waiting), 1):
-                future.result()
-                advance(done / len(waiting))
+            while waiting:
+                ended, waiting = wait(waiting, TICK, FIRST_COMPLETED)
+                for future in ended:
+                    future.result()
+                advance(sum(parts) / len(tasks))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _make(index: int, folder: Path, task: Task, function: Callable[..., dict[str, Any]]) -> None:
+    """As `make`, in a process that `_begin` began, of the task `index`."""
+
+    def advance(fraction: float) -> None:
+        _parts[index] = fraction
+
+    make(folder, task, function, advance)
+    advance(1.0)

@@ -26,7 +26,7 @@ class TargetChoice:
 
     `activation_dtype` is 'fp32' or 'fp16'; `partitioner` holds options for ExecuTorch's Vulkan
     partitioner (texture_limits in texels, buffer_limit in bytes); `evidence` is what is known of
-    the speed there; `reasons` are sentences for people.
+    the speed there; `reasons` are sentences for people, of which `decided` is the one for `scheme`.
     """
 
     gpu: str
@@ -36,6 +36,7 @@ class TargetChoice:
     partitioner: dict[str, Any] = field(default_factory=dict)
     evidence: list[SpeedFact] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    decided: str = ""
 
     @property
     def name(self) -> str:
@@ -46,6 +47,16 @@ class TargetChoice:
         """The choice as plain data, ready for JSON, where the GPU is the "device"."""
         fields = asdict(self)
         return {"device": fields.pop("gpu"), **fields}
+
+
+class _Reasons(list[str]):
+    """Sentences for people, and the one that decided on the scheme."""
+
+    decided = ""
+
+    def decide(self, reason: str) -> None:
+        self.append(reason)
+        self.decided = reason
 
 
 def choose_for_target(
@@ -63,7 +74,7 @@ def choose_for_target(
     if runtime is not None:
         require_loadable(runtime)
     defects = defects_on(profile, runtime)
-    reasons: list[str] = [str(phone)] if phone else []
+    reasons = _Reasons([str(phone)] if phone else [])
     dtypes = _activation_dtypes(profile, planned, reasons)
     if runtime is not None and needs_older_forms(runtime):
         dtypes = _in_older_forms(runtime, dtypes, planned, reasons)
@@ -80,6 +91,7 @@ def choose_for_target(
         partitioner=partitioner_limits(profile, reasons),
         evidence=facts,
         reasons=reasons,
+        decided=reasons.decided,
     )
 
 
@@ -101,13 +113,13 @@ def _faster(
     facts: list[SpeedFact],
     dtypes: list[ActivationDtype],
     planned: PlannedProgram,
-    reasons: list[str],
+    reasons: _Reasons,
 ) -> tuple[Scheme, ActivationDtype]:
     """Weight-only in place of an 8da4w that is right, where that is measured to be the slower."""
     slower = slower_scheme(facts)
     if scheme == Scheme.DYNAMIC_INT8 and planned.scheme is None:
         if slower and slower[0] == scheme:
-            reasons.append(f"weight-only all the same: {slower[1].defect}: {slower[1].consequence}")
+            reasons.decide(f"weight-only all the same: {slower[1].defect}: {slower[1].consequence}")
             scheme, dtype = Scheme.WEIGHT_ONLY, dtypes[0]
         elif slower:
             reasons.append(f"8da4w by speed, too: {slower[1].defect}: {slower[1].consequence}")
@@ -136,17 +148,17 @@ def _scheme(
     defects: list[Defect],
     dtypes: list[ActivationDtype],
     planned: PlannedProgram,
-    reasons: list[str],
+    reasons: _Reasons,
 ) -> tuple[Scheme, ActivationDtype]:
     """The scheme and one of `dtypes`: 8da4w in the first in which it meets none of `defects`."""
     if planned.scheme == Scheme.WEIGHT_ONLY:
-        reasons.append("weight-only: as asked for with --weight-only-linear")
+        reasons.decide("weight-only: as asked for with --weight-only-linear")
         return Scheme.WEIGHT_ONLY, dtypes[0]
     if planned.scheme == Scheme.DYNAMIC_INT8:
-        reasons.append("8da4w: as asked for")
+        reasons.decide("8da4w: as asked for")
         return _asked_8da4w(defects, dtypes, planned)
     if planned.group_size and not group_sums_are_right(planned.group_size):
-        reasons.append(f"weight-only: groups of {planned.group_size}: {WRONG_GROUP_SUMS}")
+        reasons.decide(f"weight-only: groups of {planned.group_size}: {WRONG_GROUP_SUMS}")
         return Scheme.WEIGHT_ONLY, dtypes[0]
     against: dict[ActivationDtype, list[Defect]] = {
         dtype: met_in_8da4w(defects, dtype, planned) for dtype in dtypes
@@ -154,9 +166,10 @@ def _scheme(
     for dtype in dtypes:
         if not against[dtype]:
             reasons += [f"fp32: in fp16, {defect_text(defect)}" for defect in against[dtypes[0]]]
-            reasons.append(f"8da4w: in {dtype} no known defect of its kernel applies on {where}")
+            reasons.decide(f"8da4w: in {dtype} no known defect of its kernel applies on {where}")
             return Scheme.DYNAMIC_INT8, dtype
-    reasons += [f"weight-only: {defect_text(defect)}" for defect in against[dtypes[0]]]
+    for defect in against[dtypes[0]]:
+        reasons.decide(f"weight-only: {defect_text(defect)}")
     ways = [way for dtype, met in against.items() if (way := way_to_8da4w(met, dtype, planned))]
     reasons += [f"8da4w would do {way}" for way in ways[:1]]
     return Scheme.WEIGHT_ONLY, dtypes[0]

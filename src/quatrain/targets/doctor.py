@@ -1,6 +1,6 @@
 """Which known defects a program meets, on which GPUs, and what to do about each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from quatrain.targets.catalogue import (
 from quatrain.targets.cpu import CpuExamination, examine_for_cpu
 from quatrain.targets.occurrence import Occurrence, Where
 from quatrain.targets.phones import Phone, find_device
+from quatrain.targets.remedy import OF_EXPORT, OptionName, remedy_text
 from quatrain.targets.runtimes import newest_release, require_release
 from quatrain.targets.triggers import GPU_TRIGGERS, TRIGGERS
 
@@ -120,12 +121,13 @@ def examine(
     gpu: GpuProfile | None = None,
     runtime: str | None = None,
     name: Path | None = None,
+    options: Mapping[str, OptionName] = OF_EXPORT,
 ) -> list[Finding]:
     """The defects that `program` meets, the surest first.
 
     Without `gpu`, on any that has a profile; without `runtime` (a release such as '1.3'), in
-    any. Remedies call the program by its path, or by `name`. Raises `InputError` where the
-    program has no Vulkan delegate, to which alone the catalogue applies.
+    any. Remedies call the program by its path, or by `name`, and options as `options` does. Raises
+    `InputError` where the program has no Vulkan delegate, to which alone the catalogue applies.
     """
     graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
     if not graphs:
@@ -136,9 +138,13 @@ def examine(
         )
     gpus = [gpu] if gpu else list(load_gpus())
     found: list[Finding] = []
+
+    def said(remedy: str) -> str:
+        return remedy_text(remedy, name or program.path, options)
+
     for defect in load_defects():
         if defect.affects_runtime(runtime):
-            found += _examine_defect(program, defect, gpus, runtime, name or program.path)
+            found += _examine_defect(program, defect, gpus, runtime, said)
     return sorted(found, key=lambda one: (not one.applies, _ORDER.index(one.certainty)))
 
 
@@ -171,9 +177,13 @@ class _Level:
 
 
 def _examine_defect(
-    program: Program, defect: Defect, gpus: list[GpuProfile], runtime: str | None, name: Path
+    program: Program,
+    defect: Defect,
+    gpus: list[GpuProfile],
+    runtime: str | None,
+    said: Callable[[str], str],
 ) -> list[Finding]:
-    """At most one finding per certainty, over all GPUs that have it."""
+    """At most one finding per certainty, over all GPUs that have it; its remedy as it is `said`."""
     levels: dict[str, _Level] = {}
     occurrences_on = _cached_trigger(program, defect, runtime)
     for gpu, certainty in _gpus_with(defect, gpus):
@@ -181,7 +191,7 @@ def _examine_defect(
             level = levels.setdefault(_weaker(certainty, occurrence), _Level())
             level.occurrences[occurrence.where] = None
             level.gpus[gpu.id] = None
-            level.remedies[(occurrence.remedy or defect.remedy).format(model=name)] = None
+            level.remedies[said(occurrence.remedy or defect.remedy)] = None
     every = len(load_gpus())
     return [
         Finding(

@@ -19,7 +19,7 @@ class Where:
 @dataclass(frozen=True)
 class Occurrence:
     """Where a trigger fires; `certainty` overrides the defect's where this one is less sure,
-    `remedy` where it needs another."""
+    `remedy` where it needs another, with the places of a defect's."""
 
     where: str
     certainty: str | None = None

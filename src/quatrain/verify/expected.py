@@ -11,7 +11,7 @@ first. The token that ends a text is not among `tokens`. `as_on` names whose ari
 (`quatrain.targets.as_on`); a file for phones of several has its prompts once for each.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
@@ -77,6 +77,7 @@ def expected_answers(
     as_on: str | None = None,
     max_new_tokens: int = 32,
     tokenizer: Path | str | None = None,
+    advance: Callable[[float], None] = lambda part: None,
 ) -> list[ExpectedAnswer]:
     """What `program` answers to each of `prompts` on a phone that computes it right.
 
@@ -89,6 +90,7 @@ def expected_answers(
         as_on: GPU[@RELEASE] as which 8da4w is computed; None is any with integer dot products.
         max_new_tokens: How many tokens to generate at most.
         tokenizer: A tokenizer.json; None is the one beside the program.
+        advance: Called with the part that is done at each token, 0 to 1.
 
     Raises:
         InputError: Where the program or its tokenizer cannot be read, or a prompt is too long.
@@ -101,12 +103,16 @@ def expected_answers(
     noted = _NotedLogits(runner)
     context = int(opened.metadata.get("get_max_context_len", 1 << 30))
     found = []
-    for prompt in prompts:
+    for index, prompt in enumerate(prompts):
         whole, ids = _asked(words, prompt, chat)
         given = generate(
             noted, ids, context=context, max_new_tokens=max_new_tokens,
             eos_ids=end_ids(words.eos_ids, runner.metadata),
+            on_token=lambda token, before=index: advance(
+                (before + len(noted.top) / max_new_tokens) / len(prompts)
+            ),
         )  # fmt: skip
+        advance((index + 1) / len(prompts))
         top, text = noted.top[: len(given.tokens)], words.decode(given.tokens)
         found.append(
             ExpectedAnswer(prompt, chat, as_on, given.prompt, given.tokens, text, top, whole)

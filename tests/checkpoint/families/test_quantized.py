@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.support import quantized_folders as folders
+from tests.support import quantized_models
 from tests.support.families import ROWS
 from tests.support.family_errors import checkpoint_error, model_of
 from tests.support.peers import TOLERANCE
@@ -27,6 +28,21 @@ def test_torchao(name, tmp_path):
     for linear in linears:
         linear.weight = torch.nn.Parameter(linear.weight.dequantize(), requires_grad=False)
     assert checkpoint_error(tmp_path, model) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("name", "matrix", "called"),
+    [
+        ("qwen2 moe", "shared_expert_gate", "feed_forward.shared_gate and 2 more is quantized"),
+        ("qwen3 next", "in_proj_ba", "attention.in_proj_a and 3 more is quantized"),
+    ],
+)
+def test_a_matrix_that_stays_in_floating_point(name, matrix, called, tmp_path, monkeypatch):
+    linears = (*quantized_models.LINEARS, f"{matrix}.weight")
+    monkeypatch.setattr(quantized_models, "LINEARS", linears)
+    folder = write_quantized_model(tmp_path, model_of(ROWS[name]), "compressed-tensors")
+    with pytest.raises(InputError, match=f"{called}, .*modules_to_not_convert"):
+        open_checkpoint(folder)
 
 
 def test_an_expert_that_is_missing(tmp_path):

@@ -18,6 +18,7 @@ from quatrain.arithmetic import (
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.targets.catalogue import load_defects
 from quatrain.targets.doctor import Finding
+from quatrain.targets.remedy import remedy_text
 from quatrain.verify.explain.prompts import Prompt
 
 Cause = Literal["right", "scheme", "template", "tokenizer", "defect"]
@@ -106,7 +107,7 @@ def _with_defects(
             else (
                 "doctor does not find this defect here: the phone runs another file, such as an "
                 "older export, or another runtime than was said; compare file digests, or "
-                + catalogue[defect].remedy.format(model=model)
+                + remedy_text(catalogue[defect].remedy, model)
             )
         )
         # On a GPU or in a program that quantizes nothing the defect is another file's.

@@ -1,0 +1,27 @@
+"""What to do about a defect, in the words of who reads it: a program's path, an option's name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class OptionName:
+    """How an option is named in a remedy: `{name}`, or `{name:VALUE}` with what to set it to."""
+
+    before: str
+    after: str = ""
+
+    def __format__(self, value: str) -> str:
+        return f"{self.before}{value and f' {value}'}{self.after}"
+
+
+OF_EXPORT = {"max_seq_len": OptionName("--max-seq-len")}
+OF_RELEASE = {"max_seq_len": OptionName("max-seq-len", " in release.toml (--spec)")}
+
+
+def remedy_text(
+    remedy: str, model: Path | str, options: Mapping[str, OptionName] = OF_EXPORT
+) -> str:
+    """`remedy` of the program `model`, with the names of `options`."""
+    return remedy.format(model=model, **options)
