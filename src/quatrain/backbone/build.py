@@ -129,14 +129,16 @@ def _state_for(
         elif name.startswith("output."):
             state[name] = kept_rows(state[name], config.output_prune_map, config.vocab_size)
     state = _experts_apart(state)
-    # Filters [channels, 1, taps] and a layer's own number [1] keep their shapes.
-    kept = {
-        name: tensor
-        for name, tensor in state.items()
-        if tensor.dim() == 3 or name.endswith(".layer_scalar.weight")
-    }
-    sanitize_checkpoint_from_pre_quantization(state)
-    return state | kept
+    # Nothing else: of a matrix with one row, or a number, every dimension counts.
+    columns = {name: tensor for name, tensor in state.items() if _is_column(name, tensor)}
+    sanitize_checkpoint_from_pre_quantization(columns)
+    flat = {name: torch.atleast_1d(column) for name, column in columns.items()}
+    return {name: tensor.contiguous() for name, tensor in state.items()} | flat
+
+
+def _is_column(name: str, tensor: torch.Tensor) -> bool:
+    """Whether it is [N, 1], one scale or zero point a row."""
+    return name.endswith((".scales", ".zeros")) and tensor.shape[1:] == (1,)
 
 
 def _by_values(name: str, weight: torch.Tensor) -> bool:

@@ -30,6 +30,15 @@ def test_torchao(name, tmp_path):
     assert checkpoint_error(tmp_path, model) < TOLERANCE
 
 
+def test_matrices_of_one_row(tmp_path):
+    """Of a delta rule with one head."""
+    model = model_of(
+        ROWS["qwen3.5"], linear_num_value_heads=1, linear_num_key_heads=1, linear_value_head_dim=32
+    )
+    folder = write_quantized_model(tmp_path, model, "compressed-tensors")
+    assert checkpoint_error(folder, model) < TOLERANCE
+
+
 @pytest.mark.parametrize(
     ("name", "matrix", "called"),
     [

@@ -76,7 +76,7 @@ def hugging_face_params(fields: Fields, source: str, normalized: bool) -> Params
     # Either name is read, and in transformers 5 written, for the other.
     stated = fields.get("num_local_experts") is not None
     return _WEIGHED | {
-        # What a router has one row for is lost where tensors of one row become vectors.
+        # A mixture of one was tried on no runtime.
         "num_experts": integer(
             fields, "num_local_experts" if stated else "num_experts", source, least=2
         ),
