@@ -73,8 +73,17 @@ def write_tokenizer(folder: Path, added: list[str], padded: bool, begins: bool) 
 # An object of a config is not read yet where added_tokens.json's special tokens are told.
 OBJECT = {"__type": "AddedToken", "content": "</s>", "special": False, "normalized": False}
 
+# A token that is special once stays so.
+TWICE = {
+    "added_tokens_decoder": {},
+    "additional_special_tokens": ["the", OBJECT | {"content": "the"}],
+    "extra_special_tokens": [],
+    "split_special_tokens": True,
+}
+
 
 @settings(deadline=None, max_examples=60)
+@example([], False, False, TWICE, None, None, ["the"])
 @example([], False, False, {"extra_special_tokens": [OBJECT]}, None, {"</s>": 256}, ["</s>"])
 @given(
     added=st.lists(st.sampled_from(TEXTS), max_size=3),

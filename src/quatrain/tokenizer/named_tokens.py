@@ -82,8 +82,10 @@ def add_named_tokens(
         # Of several that differ in their properties alone the last counts.
         if token.content not in known and one not in stated[:number]:
             tokens.append(token)
+    # A token that was special once stays so, whatever it is called later.
+    special = {token.content for token in (*own.values(), *tokens) if token.special}
     for token in tokens:
-        token.special = token.special or token.content in named.values()
+        token.special = token.content in special or token.content in named.values()
     model.add_tokens(tokens)
 
 
