@@ -65,12 +65,14 @@ def test_settings_of_an_older_autogptq(settings, tmp_path):
         open_float_model(folder)
 
 
-@pytest.mark.parametrize("method", ["bitsandbytes", "hqq", "fp8", "exl2"])
-def test_a_quantizer_that_is_not_read_is_named_before_its_tensors(tmp_path, method):
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [(name, {"quant_method": name}) for name in ("hqq", "fp8", "exl2")]
+    + [("bitsandbytes", {"load_in_4bit": True})],
+)
+def test_a_quantizer_that_is_not_read_is_named_before_its_tensors(tmp_path, method, settings):
     """One of FP8 is told by its name, and no verb advises another one that refuses it too."""
-    folder = change_config(
-        tiny.write_hugging_face(tmp_path), quantization_config={"quant_method": method}
-    )
+    folder = change_config(tiny.write_hugging_face(tmp_path), quantization_config=settings)
     tensors = load_file(folder / "model.safetensors")
     tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.float8_e4m3fn)
     save_file(tensors, folder / "model.safetensors")
@@ -79,6 +81,20 @@ def test_a_quantizer_that_is_not_read_is_named_before_its_tensors(tmp_path, meth
             InputError, match=f"quant_method is '{method}'.*quatrain quantize MODEL"
         ):
             opened(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"quant_method": "gptq", "bits": 3}, "has bits 3.*made from"),
+        ({"group_size": 32, "bits": 4, "quant_method": "mlx"}, "MLX.*--requantize-asymmetric"),
+    ],
+)
+def test_quantize_advises_no_verb_that_refuses_the_folder_too(tmp_path, settings, message):
+    folder = change_config(tiny.write_hugging_face(tmp_path), quantization_config=settings)
+    with pytest.raises(InputError, match=message) as caught:
+        open_float_model(folder)
+    assert "quantized already" not in str(caught.value)
 
 
 def test_a_gguf_file_in_a_folder_without_weights_is_pointed_at(tmp_path):

@@ -111,16 +111,26 @@ def eight_bits(method: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", ["gptq", "gptq_v2", "compressed-tensors"])
-def test_a_linear_of_8_bits_is_rounded_and_named_so(tmp_path, method):
+@pytest.mark.parametrize(
+    ("method", "others"),
+    [
+        ("gptq", []),
+        ("gptq_v2", []),
+        ("compressed-tensors", ["Linear"]),
+        ("compressed-tensors", ["re:.*proj"]),
+    ],
+)
+def test_a_linear_of_8_bits_is_rounded_and_named_so(tmp_path, method, others):
     weight = torch.randn(64, 96, generator=torch.Generator().manual_seed(1))
     parts = eight_bits(method, weight)
     read = parts.pop("read")
     folder = changed(folders.write_quantized(tmp_path / "in", method), DOWN, parts)
     if method == "compressed-tensors":
-        groups = folders.SETTINGS[method]["config_groups"]
-        eight = {"targets": ["re:.*layers[.]0.*down_proj"], "weights": {"num_bits": 8}}
-        settings = {"config_groups": {"group_1": eight, **groups}}
+        four = folders.SETTINGS[method]["config_groups"]["group_0"] | {"targets": others}
+        # What names the linear counts before patterns for it, and those before its class.
+        of_it = DOWN if others != ["Linear"] else "re:.*layers[.]0.*down_proj"
+        eight = {"targets": [of_it], "weights": {"num_bits": 8}}
+        settings = {"config_groups": {"group_0": four, "group_1": eight}}
         change_config(folder, quantization_config=folders.SETTINGS[method] | settings)
     with pytest.raises(InputError, match=rf"{DOWN} is 8 bits.*quatrain convert"):
         open_checkpoint(folder)

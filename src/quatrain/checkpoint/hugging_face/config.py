@@ -21,7 +21,7 @@ from quatrain.checkpoint.hugging_face.fields import (
     refusal,
 )
 from quatrain.checkpoint.hugging_face.multimodal import left_out, text_fields, text_tensors
-from quatrain.checkpoint.quantizers.read import quantizer_of
+from quatrain.checkpoint.quantizers.read import method_of, quantizer_of
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
 
@@ -183,7 +183,7 @@ def require_known_quantizer(fields: Fields, folder: Path) -> None:
     """Refuse a folder whose config.json names a quantizer that is not read, before its tensors,
     which may be of types that are not read either."""
     settings = _stated_settings(fields, str(folder))
-    if settings is not None and "quant_method" in settings:
+    if settings is not None and method_of(settings) is not None:
         quantizer_of(settings, str(folder))
 
 

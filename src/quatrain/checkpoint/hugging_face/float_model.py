@@ -19,6 +19,7 @@ from quatrain.checkpoint.hugging_face.lora_adapter import with_adapter
 from quatrain.checkpoint.hugging_face.tensor_names import meta_name
 from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED
+from quatrain.checkpoint.quantizers.read import checked_quantizer
 from quatrain.errors import InputError
 from quatrain.tokenizer.copies import copy_tokenizer_files
 from quatrain.tokenizer.files import tokenizer_in
@@ -33,8 +34,11 @@ def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatM
     config_json = read_config(folder)
     fields, reading, source = config_json.fields, config_json.reading, config_json.source
     require_known_quantizer(fields, folder)
-    stored, notes = config_json.text_model(read_folder(folder)[0])
-    if quantization_settings(fields, stored, folder) is not None:
+    whole, metadata = read_folder(folder)
+    stored, notes = config_json.text_model(whole)
+    settings = quantization_settings(fields, stored, folder)
+    if settings is not None:
+        checked_quantizer(stored, metadata, settings, str(folder), adapter is not None)
         remedy = f"export it, or run `quatrain convert {folder} DIR`"
         if adapter is not None:
             remedy = f"to merge {adapter} give the model that it was made from, in floating point"

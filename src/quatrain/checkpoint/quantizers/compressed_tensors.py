@@ -164,19 +164,21 @@ def _int8_matrix(parts: Parts, name: str, source: str) -> tuple[int, int]:
 
 
 def _bits(settings: Settings, name: str, source: str) -> int:
-    """What the group says that `name` belongs to: one that names it or has a pattern for it comes
-    before one for a whole class, and its own class before others, which it may be derived from."""
+    """What the group says that `name` belongs to, in the order of compressed-tensors' own
+    `match_targets`: one that names it, a pattern for it, its class, and another class, which that
+    may be derived from."""
     groups = list(settings["config_groups"].values())
+    bits = {
+        str(target): group["weights"]["num_bits"]
+        for group in groups
+        for target in group.get("targets") or ()
+    }
+    patterns = sorted(target for target in bits if target.startswith("re:"))
+    matching = [name, *(one for one in patterns if _matches(one[3:], name, source))]
     own_class = "Embedding" if name.endswith("embed_tokens") else "Linear"
-    of_classes: dict[str, int] = {}
-    for group in groups:
-        for target in map(str, group.get("targets") or ()):
-            if target == name or (target.startswith("re:") and _matches(target[3:], name, source)):
-                return group["weights"]["num_bits"]
-            if not target.startswith("re:"):
-                of_classes.setdefault(target, group["weights"]["num_bits"])
-    others: list[int] = [*of_classes.values(), groups[0]["weights"]["num_bits"]]
-    return of_classes[own_class] if own_class in of_classes else others[0]
+    classes = [one for one in bits if "." not in one and one not in patterns]
+    stated = next((one for one in (*matching, own_class, *classes) if one in bits), None)
+    return bits[stated] if stated else groups[0]["weights"]["num_bits"]
 
 
 def _matches(pattern: str, name: str, source: str) -> bool:

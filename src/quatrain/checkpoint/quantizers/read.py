@@ -1,6 +1,6 @@
 """The tensors of a quantized model, its linears read by the quantizer that made them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -28,23 +28,8 @@ def quantized_tensors(
     tensor, where that is something else, as settings and headers do. Raises `InputError`, naming
     `source`, where nothing is quantized, or in a way that is not read.
     """
-    known = quantizer_by_names(stored)
-    if known and (settings is None or (isinstance(settings, dict) and not _method(settings))):
-        settings = {**(settings or {}), "quant_method": known.name}
-    if not isinstance(settings, dict):
-        raise InputError(
-            f"{source}: is a floating-point model (no quantization_config in config.json); "
-            f"run `quatrain quantize {source} -o DIR` first"
-        )
-    quantizer = quantizer_of(settings, source)
-    quantizer.check(settings, metadata, source)
-    if quantizer.asymmetric and not (round_again and round_again.asymmetric):
-        raise InputError(
-            f"{source}: is a model of {quantizer.name.upper()}, whose groups have a zero point "
-            f"each, which the int4 kernels do not know; run `quatrain convert {source} DIR "
-            "--requantize-asymmetric`, which rounds it anew and says what that costs, or quantize "
-            "the model that it was made from"
-        )
+    asymmetric = round_again is not None and round_again.asymmetric
+    quantizer, settings = checked_quantizer(stored, metadata, settings, source, asymmetric)
     modules, others = _by_module(stored, quantizer)
     linears = {}
     for name, parts in modules.items():
@@ -68,12 +53,45 @@ def quantized_tensors(
     return LazyTensors(others), {name: linear.fits_int4 for name, linear in linears.items()}
 
 
+def checked_quantizer(
+    names: Iterable[str],
+    metadata: Mapping[str, str],
+    settings: Any,
+    source: str,
+    asymmetric: bool = False,
+) -> tuple[Quantizer, dict[str, Any]]:
+    """(the one that made the tensors `names`, its `settings`), as far as those can be read.
+
+    `asymmetric`: whether groups may have zero points. Raises `InputError`, naming `source`, where
+    nothing is quantized, or in a way that is not read.
+    """
+    known = quantizer_by_names(names)
+    if known and (settings is None or (isinstance(settings, dict) and not method_of(settings))):
+        settings = {**(settings or {}), "quant_method": known.name}
+    if not isinstance(settings, dict):
+        raise InputError(
+            f"{source}: is a floating-point model (no quantization_config in config.json); "
+            f"run `quatrain quantize {source} -o DIR` first"
+        )
+    quantizer = quantizer_of(settings, source)
+    quantizer.check(settings, metadata, source)
+    if quantizer.asymmetric and not asymmetric:
+        raise InputError(
+            f"{source}: is a model of {quantizer.name.upper()}, whose groups have a zero point "
+            f"each, which the int4 kernels do not know; run `quatrain convert {source} DIR "
+            "--requantize-asymmetric`, which rounds it anew and says what that costs, or quantize "
+            "the model that it was made from"
+        )
+    return quantizer, settings
+
+
 def quantizer_of(settings: Mapping[str, Any], source: str) -> Quantizer:
     """The one that `settings` name. Raises `InputError`, naming `source`, where it is not read."""
-    quantizer = QUANTIZERS.get(str(_method(settings)))
+    method = method_of(settings)
+    quantizer = QUANTIZERS.get(str(method))
     if quantizer is None:
         raise InputError(
-            f"{source}: its quant_method is {_method(settings)!r}, expected one of "
+            f"{source}: its quant_method is {method!r}, expected one of "
             f"{', '.join(QUANTIZERS)}; take the model that it was made from, in floating point, "
             "and run `quatrain quantize MODEL -o DIR`"
         )
@@ -85,8 +103,10 @@ def _own_name(name: str, part: str, called: Mapping[str, str]) -> str:
     return called.get(whole, whole).removesuffix(f".{part}")
 
 
-def _method(settings: Mapping[str, Any]) -> Any:
-    return settings.get("quant_method")
+def method_of(settings: Mapping[str, Any]) -> Any:
+    """The name of the quantizer that made `settings`, None where they have none."""
+    of_bitsandbytes = settings.get("load_in_4bit") or settings.get("load_in_8bit")
+    return settings.get("quant_method") or ("bitsandbytes" if of_bitsandbytes else None)
 
 
 def _by_module(
