@@ -132,6 +132,7 @@ OUTPUTS = {"g": {"weights": {"num_bits": 4}, "output_activations": {"num_bits": 
         ("gptq", {"checkpoint_format": "marlin"}, "'marlin'"),
         ("gptq", {"quant_method": "quip"}, "'quip', expected one of gptq"),
         ("awq", {"version": "gemv"}, "'gemv'"),
+        ("awq", {"version": None, "checkpoint_format": "gemv_fast"}, "'gemv_fast'"),
         ("awq", {"bits": "4"}, "bits '4'"),
         ("compressed-tensors", {"format": "marlin-24"}, "'marlin-24'"),
         ("compressed-tensors", {"config_groups": []}, "config_groups"),

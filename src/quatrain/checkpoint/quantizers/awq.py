@@ -23,7 +23,8 @@ _ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the feature in each nibble, lowest first
 
 def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
     bits = settings.get("bits", settings.get("w_bit"))
-    version = str(settings.get("version", settings.get("format", "gemm"))).lower()
+    named = (settings.get(name) for name in ("version", "checkpoint_format", "format"))
+    version = str(next(filter(None, named), "gemm")).lower()
     if bits != 4 or version != "gemm":
         raise InputError(
             f"{source}: its quantization_config has bits {bits!r} and version {version!r}, "
