@@ -3,8 +3,9 @@
 import torch
 from torch import nn
 
-from quatrain.backbone.config import BackboneConfig, Layer
+from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.kv_cache import CachedAttention
+from quatrain.backbone.layer import Layer
 from quatrain.backbone.norm import RMSNorm
 from quatrain.backbone.rope import rotary_for
 from quatrain.backbone.scaling import factor_or_none

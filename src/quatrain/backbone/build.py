@@ -6,8 +6,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from quatrain.backbone.block import Block
 from quatrain.backbone.config import BackboneConfig
-from quatrain.backbone.model import Backbone, Block
+from quatrain.backbone.model import Backbone
 from quatrain.backbone.pruned_vocabulary import kept_rows
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme

@@ -8,35 +8,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from quatrain.backbone.layer import Layer
+
 LayerType = Literal["full_attention", "sliding_attention", "conv", "linear_attention"]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What one layer of a backbone has or lacks that another may not.
-
-    `attention_window`: of the positions up to a token's own, which it attends to: all (None), those
-    less than `size` back ("window", size), or those in its own block of `size` ("chunk", size).
-    `attention_sinks`: so many of the first positions it attends to beside its window.
-    `kv_source`: the layer whose keys and values it reads instead of making its own; `shares_kv`:
-    whether others read its. `conv`: a gated short convolution is in attention's place; `delta`: a
-    gated delta rule. `head_dim`, `hidden_dim`: the widths of its heads and of its feed-forward;
-    `sparsity`: the part of that one's gates that is cut to 0.
-    """
-
-    rope: Literal["global", "local", "none"]
-    qk_norm: bool
-    temperature: bool
-    attention_window: tuple[Literal["window", "chunk"], int] | None
-    attention_sinks: int
-    kv_source: int | None
-    shares_kv: bool
-    moe: bool
-    conv: bool
-    delta: bool
-    head_dim: int
-    hidden_dim: int
-    sparsity: float
 
 
 @dataclass(frozen=True)
@@ -175,6 +149,12 @@ class BackboneConfig:
     def shared_expert_dim(self) -> int:
         """The hidden width of the shared expert."""
         return self.shared_hidden_dim or self.expert_dim
+
+    @property
+    def delta_channels(self) -> int:
+        """What the convolution of a delta rule reads: queries, keys and values."""
+        keys = self.linear_num_key_heads * self.linear_key_head_dim
+        return 2 * keys + self.linear_num_value_heads * self.linear_value_head_dim
 
     @property
     def longrope(self) -> Literal["short", "long"] | None:

@@ -30,12 +30,12 @@ class GatedDeltaNet(nn.Module):
         super().__init__()
         self.heads, self.key_heads = config.linear_num_value_heads, config.linear_num_key_heads
         self.key_dim, self.value_dim = config.linear_key_head_dim, config.linear_value_head_dim
-        keys, values = self.key_heads * self.key_dim, self.heads * self.value_dim
-        self.in_proj_qkv = nn.Linear(config.dim, 2 * keys + values, bias=False)
+        values = self.heads * self.value_dim
+        self.in_proj_qkv = nn.Linear(config.dim, config.delta_channels, bias=False)
         self.in_proj_z = nn.Linear(config.dim, values, bias=False)
         self.in_proj_b = nn.Linear(config.dim, self.heads, bias=False)
         self.in_proj_a = nn.Linear(config.dim, self.heads, bias=False)
-        self.conv1d = CausalConv(2 * keys + values, config.linear_conv_kernel_dim)
+        self.conv1d = CausalConv(config.delta_channels, config.linear_conv_kernel_dim)
         self.dt_bias = nn.Parameter(torch.zeros(self.heads), requires_grad=False)
         self.A_log = nn.Parameter(torch.zeros(self.heads), requires_grad=False)
         self.q_norm = _to_length(self.key_dim, self.key_dim**-0.5)

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from quatrain.backbone.config import BackboneConfig, Layer
+from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.layer import Layer
 from quatrain.errors import InputError
 from quatrain.linear.affine import fake_quantize_tokens
 

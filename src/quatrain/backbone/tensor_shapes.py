@@ -1,4 +1,5 @@
-"""The names and shapes of a backbone's tensors as a checkpoint holds them, in Meta's naming.
+"""The names and shapes of a backbone's tensors as a checkpoint holds them, in Meta's naming; those
+in one dimension, and what stays in floating point, by `vector_shapes`.
 
 layers.{i}.attention.wq.weight              [n_heads * head_dim, dim]
 layers.{i}.attention.{wk,wv}.weight         [n_kv_heads * head_dim, dim], unless it reads another's
@@ -55,7 +56,8 @@ output.weight                               [vocab_size, dim or the intermediate
                                             rows of output_prune_map; absent where it is tied
 """
 
-from quatrain.backbone.config import BackboneConfig, Layer
+from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.layer import Layer
 from quatrain.backbone.pruned_vocabulary import embedding_rows, output_rows
 
 
@@ -74,18 +76,6 @@ def linear_shapes(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
         for name in ("projections", "unembed"):
             shapes[f"alt_up.{name}.{index}"] = (config.dim, config.dim)
     return shapes
-
-
-def vector_shapes(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
-    """Each tensor that stays in floating point, by name: norms, biases, gates and routers."""
-    shapes = {
-        f"layers.{index}.{name}": shape
-        for index in range(config.n_layers)
-        for name, shape in _layer_vectors(config, config.layer(index)).items()
-    }
-    if config.per_layer_dim:
-        shapes["per_layer.norm.weight"] = (config.per_layer_dim,)
-    return shapes | _norm("norm", config)
 
 
 def embedding_shapes(config: BackboneConfig) -> list[tuple[int, int]]:
@@ -152,26 +142,9 @@ def _convolution(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
 def _delta_rule(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
     values = config.linear_num_value_heads * config.linear_value_head_dim
     return {
-        "attention.in_proj_qkv": (_delta_channels(config), config.dim),
+        "attention.in_proj_qkv": (config.delta_channels, config.dim),
         "attention.in_proj_z": (values, config.dim),
         "attention.out_proj": (config.dim, values),
-    }
-
-
-def _delta_channels(config: BackboneConfig) -> int:
-    keys = config.linear_num_key_heads * config.linear_key_head_dim
-    return 2 * keys + config.linear_num_value_heads * config.linear_value_head_dim
-
-
-def _delta_vectors(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
-    heads = config.linear_num_value_heads
-    return {
-        "attention.in_proj_a.weight": (heads, config.dim),
-        "attention.in_proj_b.weight": (heads, config.dim),
-        "attention.conv1d.weight": (_delta_channels(config), 1, config.linear_conv_kernel_dim),
-        "attention.A_log": (heads,),
-        "attention.dt_bias": (heads,),
-        "attention.norm.weight": (config.linear_value_head_dim,),
     }
 
 
@@ -181,80 +154,3 @@ def _feed_forward(path: str, dim: int, hidden_dim: int) -> dict[str, tuple[int, 
         f"{path}.w2": (dim, hidden_dim),
         f"{path}.w3": (hidden_dim, dim),
     }
-
-
-def _norm(name: str, config: BackboneConfig) -> dict[str, tuple[int, ...]]:
-    """A norm of the residual stream."""
-    parts = ("weight", "bias") if config.norm_bias else ("weight",)
-    return {f"{name}.{part}": (config.dim,) for part in parts}
-
-
-def _layer_vectors(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
-    stream = (config.dim,)
-    shapes: dict[str, tuple[int, ...]] = {}
-    if config.pre_norm:
-        shapes |= _norm("attention_norm", config)
-        if not config.parallel_residual:
-            shapes |= _norm("ffn_norm", config)
-    if layer.conv:
-        shapes["conv.conv.weight"] = (config.dim, 1, config.conv_L_cache)
-    elif layer.delta:
-        shapes |= _delta_vectors(config)
-    else:
-        shapes |= _attention_biases(config, layer)
-    if config.feed_forward_bias and not layer.moe:
-        hidden = (layer.hidden_dim,)
-        shapes["feed_forward.w1.bias"] = hidden
-        if config.feed_forward_gate:
-            shapes["feed_forward.w3.bias"] = hidden
-        shapes["feed_forward.w2.bias"] = stream
-    if layer.qk_norm and config.qk_norm_affine:
-        whole = config.qk_norm_whole
-        queries, keys = (config.n_heads, config.n_kv_heads) if whole else (1, 1)
-        shapes["attention.q_norm_fn.weight"] = (queries * layer.head_dim,)
-        if layer.kv_source is None:
-            shapes["attention.k_norm_fn.weight"] = (keys * layer.head_dim,)
-    if config.post_attention_norm:
-        shapes["post_attention_norm.weight"] = stream
-    if config.post_ffn_norm or config.use_ffn_learnable_scales:
-        shapes["post_ffn_norm.weight"] = stream
-    if config.use_residual_gate:
-        shapes["add_attn.gate"] = shapes["add_ffn.gate"] = stream
-    if config.per_layer_dim:
-        shapes["per_layer.norm.weight"] = stream
-    if config.laurel_rank:
-        shapes["laurel.norm.weight"] = stream
-    if config.altup_num_inputs > 1:
-        shapes |= _alt_up(config)
-    if config.use_layer_scalar:
-        shapes["layer_scalar.weight"] = (1,)
-    if layer.moe:
-        shapes["feed_forward.router.weight"] = (config.num_experts, config.dim)
-        if config.use_shared_expert and config.use_shared_expert_gate:
-            shapes["feed_forward.shared_gate.weight"] = stream
-        if config.use_expert_bias:
-            shapes["feed_forward.expert_bias.bias"] = (config.num_experts,)
-    return shapes
-
-
-def _alt_up(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
-    streams, dim = config.altup_num_inputs, config.dim
-    return {
-        "alt_up.router.weight": (streams, dim),
-        "alt_up.router_norm.weight": (dim,),
-        "alt_up.predict.weight": (streams * streams, streams),
-        "alt_up.correct.weight": (streams, streams),
-        "alt_up.scale.weight": (dim,),
-    }
-
-
-def _attention_biases(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-    if config.attention_qkv_bias:
-        shapes["attention.wq.bias"] = (config.n_heads * layer.head_dim,)
-        if layer.kv_source is None:
-            keys = (config.n_kv_heads * layer.head_dim,)
-            shapes["attention.wk.bias"] = shapes["attention.wv.bias"] = keys
-    if config.attention_output_bias:
-        shapes["attention.wo.bias"] = (config.dim,)
-    return shapes

@@ -1,6 +1,6 @@
 """A checkpoint's tensors held against what its parameters ask for.
 
-The names and shapes are those of `quatrain.backbone.tensor_shapes`.
+The names and shapes are those of `quatrain.backbone.tensor_shapes` and `vector_shapes`.
 """
 
 import re
@@ -12,8 +12,8 @@ from quatrain.backbone.tensor_shapes import (
     linear_shapes,
     output_shapes,
     per_layer_shapes,
-    vector_shapes,
 )
+from quatrain.backbone.vector_shapes import vector_shapes
 from quatrain.errors import InputError
 
 EMBEDDING = "tok_embeddings"

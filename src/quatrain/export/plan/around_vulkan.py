@@ -10,8 +10,9 @@ from typing import Any
 from torch import nn
 
 from quatrain.backbone.attention import Attention
+from quatrain.backbone.block import Block
 from quatrain.backbone.feed_forward import FeedForward
-from quatrain.backbone.model import Backbone, Block
+from quatrain.backbone.model import Backbone
 from quatrain.backbone.moe import MixtureOfExperts, SharedExpertGate
 from quatrain.backbone.norm import InputScaledNorm, LayerNorm
 from quatrain.backbone.per_layer import LayerScalar, PerLayerBranch, PerLayerInputs

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from quatrain.backbone.attention import Attention
+from quatrain.backbone.block import Block
 from quatrain.backbone.feed_forward import FeedForward, silu
-from quatrain.backbone.model import Backbone, Block
+from quatrain.backbone.model import Backbone
 from quatrain.backbone.norm import RMSNorm
 from quatrain.backbone.rope import HalfSplitRotary, Rope
 from quatrain.export.xnnpack.joined_linears import (

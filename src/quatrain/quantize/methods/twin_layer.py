@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC
-from quatrain.backbone.model import Block
+from quatrain.backbone.block import Block
 from quatrain.backbone.moe import show_picked_tokens
 from quatrain.linear.affine import fake_quantize_rows
 from quatrain.quantize.methods.linear_inputs import LinearInputs, compute_linear

@@ -1,0 +1,124 @@
+"""The names and shapes of a backbone's tensors in one dimension, and of those that stay in floating
+point: what `tensor_shapes` lists and does not quantize."""
+
+from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.layer import Layer
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def vector_shapes(config: BackboneConfig) -> Shapes:
+    """Each tensor that stays in floating point, by name: norms, biases, gates and routers."""
+    shapes = {
+        f"layers.{index}.{name}": shape
+        for index in range(config.n_layers)
+        for name, shape in _layer_vectors(config, config.layer(index)).items()
+    }
+    if config.per_layer_dim:
+        shapes["per_layer.norm.weight"] = (config.per_layer_dim,)
+    return shapes | _norm("norm", config)
+
+
+def _layer_vectors(config: BackboneConfig, layer: Layer) -> Shapes:
+    stream = (config.dim,)
+    shapes = _norms_before(config) | _mixer(config, layer)
+    if config.feed_forward_bias and not layer.moe:
+        shapes |= _feed_forward_biases(config, layer)
+    if layer.qk_norm and config.qk_norm_affine:
+        shapes |= _head_norms(config, layer)
+    if config.post_attention_norm:
+        shapes["post_attention_norm.weight"] = stream
+    if config.post_ffn_norm or config.use_ffn_learnable_scales:
+        shapes["post_ffn_norm.weight"] = stream
+    if config.use_residual_gate:
+        shapes["add_attn.gate"] = shapes["add_ffn.gate"] = stream
+    if config.per_layer_dim:
+        shapes["per_layer.norm.weight"] = stream
+    if config.laurel_rank:
+        shapes["laurel.norm.weight"] = stream
+    if config.altup_num_inputs > 1:
+        shapes |= _alt_up(config)
+    if config.use_layer_scalar:
+        shapes["layer_scalar.weight"] = (1,)
+    if layer.moe:
+        shapes |= _mixture(config)
+    return shapes
+
+
+def _norms_before(config: BackboneConfig) -> Shapes:
+    if not config.pre_norm:
+        return {}
+    second = {} if config.parallel_residual else _norm("ffn_norm", config)
+    return _norm("attention_norm", config) | second
+
+
+def _mixer(config: BackboneConfig, layer: Layer) -> Shapes:
+    if layer.conv:
+        return {"conv.conv.weight": (config.dim, 1, config.conv_L_cache)}
+    return _delta_vectors(config) if layer.delta else _attention_biases(config, layer)
+
+
+def _feed_forward_biases(config: BackboneConfig, layer: Layer) -> Shapes:
+    names = ("w1", "w3") if config.feed_forward_gate else ("w1",)
+    hidden = {f"feed_forward.{name}.bias": (layer.hidden_dim,) for name in names}
+    return {**hidden, "feed_forward.w2.bias": (config.dim,)}
+
+
+def _head_norms(config: BackboneConfig, layer: Layer) -> Shapes:
+    """Of queries and keys."""
+    whole = config.qk_norm_whole
+    queries, keys = (config.n_heads, config.n_kv_heads) if whole else (1, 1)
+    shapes = {"attention.q_norm_fn.weight": (queries * layer.head_dim,)}
+    if layer.kv_source is None:
+        shapes["attention.k_norm_fn.weight"] = (keys * layer.head_dim,)
+    return shapes
+
+
+def _mixture(config: BackboneConfig) -> Shapes:
+    shapes: Shapes = {"feed_forward.router.weight": (config.num_experts, config.dim)}
+    if config.use_shared_expert and config.use_shared_expert_gate:
+        shapes["feed_forward.shared_gate.weight"] = (config.dim,)
+    if config.use_expert_bias:
+        shapes["feed_forward.expert_bias.bias"] = (config.num_experts,)
+    return shapes
+
+
+def _delta_vectors(config: BackboneConfig) -> Shapes:
+    heads = config.linear_num_value_heads
+    return {
+        "attention.in_proj_a.weight": (heads, config.dim),
+        "attention.in_proj_b.weight": (heads, config.dim),
+        "attention.conv1d.weight": (config.delta_channels, 1, config.linear_conv_kernel_dim),
+        "attention.A_log": (heads,),
+        "attention.dt_bias": (heads,),
+        "attention.norm.weight": (config.linear_value_head_dim,),
+    }
+
+
+def _attention_biases(config: BackboneConfig, layer: Layer) -> Shapes:
+    shapes: Shapes = {}
+    if config.attention_qkv_bias:
+        shapes["attention.wq.bias"] = (config.n_heads * layer.head_dim,)
+        if layer.kv_source is None:
+            keys = (config.n_kv_heads * layer.head_dim,)
+            shapes["attention.wk.bias"] = shapes["attention.wv.bias"] = keys
+    if config.attention_output_bias:
+        shapes["attention.wo.bias"] = (config.dim,)
+    return shapes
+
+
+def _alt_up(config: BackboneConfig) -> Shapes:
+    streams, dim = config.altup_num_inputs, config.dim
+    return {
+        "alt_up.router.weight": (streams, dim),
+        "alt_up.router_norm.weight": (dim,),
+        "alt_up.predict.weight": (streams * streams, streams),
+        "alt_up.correct.weight": (streams, streams),
+        "alt_up.scale.weight": (dim,),
+    }
+
+
+def _norm(name: str, config: BackboneConfig) -> Shapes:
+    """A norm of the residual stream."""
+    parts = ("weight", "bias") if config.norm_bias else ("weight",)
+    return {f"{name}.{part}": (config.dim,) for part in parts}
