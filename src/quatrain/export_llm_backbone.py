@@ -7,8 +7,7 @@ import typer
 
 from quatrain.cli import HELP_OPTIONS, exit_cleanly
 from quatrain.commands._common import Debug, Json, TokenizerFile
-from quatrain.commands._plain_flags import PlainCommand
-from quatrain.commands.export import (
+from quatrain.commands._export_options import (
     AllowFallback,
     AttentionSink,
     BackendOption,
@@ -21,8 +20,9 @@ from quatrain.commands.export import (
     Runtime,
     Target,
     WeightOnlyLinear,
-    export,
 )
+from quatrain.commands._plain_flags import PlainCommand
+from quatrain.commands.export import export
 
 
 def export_llm_backbone(

@@ -17,7 +17,8 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from tests.support.tiny_programs import shared_tiny
 
-from quatrain.commands.chat import _interruptible, _typed
+from quatrain.commands._turns import interruptible
+from quatrain.commands.chat import _typed
 from quatrain.commands.chat import chat as chat_verb
 from quatrain.errors import InputError, Interrupted
 from quatrain.program import open_program
@@ -106,7 +107,7 @@ def test_each_turn_draws_anew(program):
 
 def test_a_first_interrupt_ends_the_answer_and_a_second_one_the_chat():
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), _interruptible() as interrupted:
+    with pytest.raises(KeyboardInterrupt), interruptible() as interrupted:
         assert not interrupted()
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupted()

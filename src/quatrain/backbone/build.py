@@ -70,21 +70,8 @@ def build_backbone(
     state = _with_columns(state, group_size, is_int4_table)
     with torch.device("meta"):
         backbone = Backbone(config, embedding_input, hidden_output, blocks)
-    if _is_int8_output(state):
-        output = {name: tensor for name, tensor in state.items() if name.startswith("output.")}
-        transform_output_linear_for_pre_quantization(backbone, output, torch.float32)
-    transform_linear_for_pre_quantization(
-        backbone, state, group_size, torch.float32, weight_only=scheme == Scheme.WEIGHT_ONLY
-    )
-    transform_linear_for_lora_after_quantization(backbone, state)
-    if config.use_spin_quant:
-        transform_down_projection_for_spinquant(backbone)
-    _quantize_per_layer_embeddings(backbone, state)
-    if "tok_embeddings.scales" in state:
-        bit_width, embedding_groups = _embedding_format(state, is_int4_table)
-        transform_embedding_for_pre_quantization(
-            backbone, state, torch.float32, bit_width, embedding_groups
-        )
+    _quantize_linears(backbone, state, group_size, scheme)
+    _quantize_tables(backbone, state, is_int4_table)
     _fill_zero_points(backbone, state)
     _load(backbone, state)
     return backbone.eval().requires_grad_(False)
@@ -193,6 +180,33 @@ def _embedding_format(
     weight, scales = state["tok_embeddings.weight"], state["tok_embeddings.scales"]
     bit_width = 4 if is_int4_table("tok_embeddings", weight) else 8
     return bit_width, weight.shape[1] // scales.shape[1] if scales.dim() == 2 else None
+
+
+def _quantize_linears(
+    backbone: Backbone, state: Mapping[str, torch.Tensor], group_size: int, scheme: Scheme
+) -> None:
+    """Put the form that `state` has it in in each linear's place."""
+    if _is_int8_output(state):
+        output = {name: tensor for name, tensor in state.items() if name.startswith("output.")}
+        transform_output_linear_for_pre_quantization(backbone, output, torch.float32)
+    transform_linear_for_pre_quantization(
+        backbone, state, group_size, torch.float32, weight_only=scheme == Scheme.WEIGHT_ONLY
+    )
+    transform_linear_for_lora_after_quantization(backbone, state)
+    if backbone.config.use_spin_quant:
+        transform_down_projection_for_spinquant(backbone)
+
+
+def _quantize_tables(
+    backbone: Backbone, state: dict[str, torch.Tensor], is_int4_table: IsInt4Table
+) -> None:
+    """The same of the embeddings."""
+    _quantize_per_layer_embeddings(backbone, state)
+    if "tok_embeddings.scales" in state:
+        bit_width, group_size = _embedding_format(state, is_int4_table)
+        transform_embedding_for_pre_quantization(
+            backbone, state, torch.float32, bit_width, group_size
+        )
 
 
 def _quantize_per_layer_embeddings(backbone: Backbone, state: dict[str, torch.Tensor]) -> None:

@@ -136,17 +136,21 @@ def open_float_model(path: Path | str, base: Path | str | None = None) -> "Float
         from quatrain.checkpoint.meta.float_model import open_meta_model
 
         return open_meta_model(path)
+    raise _no_float_model(path, form)
+
+
+def _no_float_model(path: Path, form: Form) -> InputError:
     if form is Form.META:
         inside = next((str(file) for file in sorted(path.glob("*.gguf"))), "a GGUF file")
-        raise InputError(
+        return InputError(
             f"{path}: holds neither config.json (Hugging Face) nor params.json (Meta); "
             f"give a model's folder or {inside}"
         )
     if form is Form.PROGRAM:
-        raise InputError(
+        return InputError(
             f"{path}: is an ExecuTorch program; give the model or checkpoint that it is of"
         )
-    raise InputError(
+    return InputError(
         f"{path}: a single file must be GGUF; for .safetensors or .pth give the folder, "
         "which also says the model's shape (config.json or params.json)"
     )

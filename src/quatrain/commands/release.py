@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quatrain.commands._common import Debug, Json, known_targets, print_json
+from quatrain.commands._export_options import Runtime
 from quatrain.commands._print_release import print_matrix, print_plan, print_release
 from quatrain.commands._progress import shown_stages
-from quatrain.commands.export import Runtime
 from quatrain.commands.quantize import Method
 from quatrain.errors import InputError, Interrupted
 from quatrain.int4 import Scheme

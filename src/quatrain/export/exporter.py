@@ -64,11 +64,7 @@ def export_checkpoint(
             `options.allow_fallback`), or the output cannot be written.
     """
     output, options, stages = Path(output), options or ExportOptions(), stages or Stages()
-    with stages("open the checkpoint"), only_read():
-        opened = open_checkpoint(checkpoint, params)
-    if options.backend == "vulkan":
-        check_limits(opened, options, context_length(opened, options.max_seq_len))
-    opened.check_values(stages)
+    opened = _open(checkpoint, params, options, stages)
     with stages("build the backbone"):
         backbone, rows, rounded = _prepare(opened, options)
         planned = planned_rows(rows, options)
@@ -85,11 +81,7 @@ def export_checkpoint(
         metadata = metadata_methods(backbone, described, options.backend)
         notes += _write_program(backbone, metadata, options, temporary, stages)
         with stages("account for every linear"):
-            if planned != rows:
-                make_weight_only(temporary, rows, planned, backbone)
-            check_program(temporary, planned, options, backbone)
-            if options.backend == "vulkan":
-                check_call_length(open_program(temporary), backbone)
+            _account(temporary, rows, planned, options, backbone)
         _fit_to_target(temporary, options, output)
     notes += notes_on_tokenizer(output, list(brought))
     return ExportReport(
@@ -103,6 +95,34 @@ def export_checkpoint(
         tokenizer_files=list(brought),
         notes=notes,
     )
+
+
+def _open(
+    checkpoint: Path | str, params: Path | str | None, options: ExportOptions, stages: Stages
+) -> Checkpoint:
+    """The checkpoint, within the backend's limits, its values as the kernels take them."""
+    with stages("open the checkpoint"), only_read():
+        opened = open_checkpoint(checkpoint, params)
+    if options.backend == "vulkan":
+        check_limits(opened, options, context_length(opened, options.max_seq_len))
+    opened.check_values(stages)
+    return opened
+
+
+def _account(
+    path: Path,
+    rows: list[LinearRow],
+    planned: list[LinearRow],
+    options: ExportOptions,
+    backbone: Backbone,
+) -> None:
+    """Make the linears of the program at `path`, lowered as `rows`, those that are `planned`, and
+    hold it against them."""
+    if planned != rows:
+        make_weight_only(path, rows, planned, backbone)
+    check_program(path, planned, options, backbone)
+    if options.backend == "vulkan":
+        check_call_length(open_program(path), backbone)
 
 
 def _fit_to_target(path: Path, options: ExportOptions, output: Path) -> None:

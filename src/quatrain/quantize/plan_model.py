@@ -31,10 +31,8 @@ def plan_model(
     tensor's input features.
     """
     if embedding == "keep":
-        int4 = rounding != "rtn" or _is_q4_0(model, _EMBEDDING, group_size)
-        embedding = "int4" if int4 else "int8"
-    if output_layer == "keep":
-        output_layer = "int4"
+        embedding = _usual_embedding(model, group_size, rounding)
+    output_layer = "int4" if output_layer == "keep" else output_layer
     config, stored = model.config, model.tensors.stored
     output_source = _OUTPUT if _OUTPUT in stored else _EMBEDDING
     tied = output_source == _EMBEDDING and config.apply_output and output_layer == "int4"
@@ -57,15 +55,13 @@ def plan_model(
         add("layers", "fp", name, name, rounding)
     if output_source in stored and config.apply_output:
         add("output", output_layer, output_source, _OUTPUT, rounding)
-    return Plan(
-        tensors,
-        {
-            "scheme": Scheme.DYNAMIC_INT8,
-            "group_size": group_size,
-            "embedding": embedding,
-            "output": output_layer,
-        },
-    )
+    said = {"group_size": group_size, "embedding": embedding, "output": output_layer}
+    return Plan(tensors, {"scheme": Scheme.DYNAMIC_INT8, **said})
+
+
+def _usual_embedding(model: FloatModel, group_size: int, rounding: Rounding) -> EmbeddingFormat:
+    int4 = rounding != "rtn" or _is_q4_0(model, _EMBEDDING, group_size)
+    return "int4" if int4 else "int8"
 
 
 def _planned(

@@ -100,22 +100,12 @@ class Conversation:
                 `load_runner`.
         """
         program = program if isinstance(program, Program) else open_program(program)
-        require_tokens_to_logits(program.path, program.metadata, "chat")
-        if "get_max_context_len" not in program.metadata:
-            raise InputError(
-                f"{program.path}: lacks the constant method get_max_context_len, by which a chat "
-                "knows when its context is full; export it anew, or take `quatrain run`"
-            )
+        _require_context(program)
         self._words = Tokenizer.load(chosen_tokenizer(tokenizer, program.path))
         self._options, self._sampling = options or ChatOptions(), sampling
         self._stop, self._max_new_tokens = tuple(stop), max_new_tokens
         TextUntil(stop)
-        if not self._words.chat_templates:
-            raise InputError(
-                f"{self._words.source}: has no chat template, so this is not a chat model; "
-                "`quatrain run` continues a text with it"
-            )
-        chat_prompt(self._words, "Hello", self._options)
+        _require_template(self._words, self._options)
         runner = load_runner(program, device, emulate, arithmetic)
         self.device, self.context = runner.device, int(program.metadata["get_max_context_len"])
         self.turns: list[Turn] = []
@@ -161,3 +151,21 @@ class Conversation:
     def reset(self) -> None:
         """Forget what was said."""
         self.turns.clear()
+
+
+def _require_context(program: Program) -> None:
+    require_tokens_to_logits(program.path, program.metadata, "chat")
+    if "get_max_context_len" not in program.metadata:
+        raise InputError(
+            f"{program.path}: lacks the constant method get_max_context_len, by which a chat "
+            "knows when its context is full; export it anew, or take `quatrain run`"
+        )
+
+
+def _require_template(words: Tokenizer, options: ChatOptions) -> None:
+    if not words.chat_templates:
+        raise InputError(
+            f"{words.source}: has no chat template, so this is not a chat model; "
+            "`quatrain run` continues a text with it"
+        )
+    chat_prompt(words, "Hello", options)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import torch
@@ -116,30 +116,52 @@ def generate(
     row = forward_in_parts(runner, torch.tensor([prompt]), 0).reshape(-1)
     token = choose(row, prompt)
     prefilled = time.perf_counter()
-    tokens: list[int] = []
-    logits: list[float] = []
-    logprobs: list[float] = []
-    stopped: Stopped = "length"
-    while len(tokens) < max_new_tokens:
-        if token in eos_ids:
-            stopped = "end of sequence"
-            break
-        tokens.append(token)
-        logits.append(float(row[token]))
-        logprobs.append(float(row.double().log_softmax(-1)[token]))
-        if on_token and on_token(token):
-            stopped = "interrupted"
-            break
-        if len(tokens) == max_new_tokens:
-            break
-        position = len(prompt) + len(tokens) - 1
-        if position >= context:
-            stopped = "context"
-            break
-        row = runner.forward(torch.tensor([[token]]), torch.tensor([position])).reshape(-1)
-        token = choose(row, prompt + tokens)
+    written = _Written()
+    stopped = written.go_on(
+        runner, choose, prompt, token, row, context=context, most=max_new_tokens, eos_ids=eos_ids,
+        on_token=on_token,
+    )  # fmt: skip
     decoded = time.perf_counter() - prefilled
-    return Generation(prompt, tokens, logits, logprobs, stopped, prefilled - start, decoded)
+    return Generation(
+        prompt, written.tokens, written.logits, written.logprobs, stopped,
+        prefilled - start, decoded,
+    )  # fmt: skip
+
+
+@dataclass
+class _Written:
+    """What was generated so far, as `Generation` has it."""
+
+    tokens: list[int] = field(default_factory=list)
+    logits: list[float] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+    def go_on(
+        self, runner: Runner, choose: TokenChoice, prompt: list[int], token: int, row: torch.Tensor,
+        *, context: int, most: int, eos_ids: Sequence[int],
+        on_token: Callable[[int], bool | None] | None,
+    ) -> Stopped:  # fmt: skip
+        """Generate from `token` on, which was chosen by the logits `row` [V]; returns what ends
+        it."""
+        while len(self.tokens) < most:
+            if token in eos_ids:
+                return "end of sequence"
+            self._add(token, row)
+            if on_token and on_token(token):
+                return "interrupted"
+            if len(self.tokens) == most:
+                break
+            position = len(prompt) + len(self.tokens) - 1
+            if position >= context:
+                return "context"
+            row = runner.forward(torch.tensor([[token]]), torch.tensor([position])).reshape(-1)
+            token = choose(row, prompt + self.tokens)
+        return "length"
+
+    def _add(self, token: int, row: torch.Tensor) -> None:
+        self.tokens.append(token)
+        self.logits.append(float(row[token]))
+        self.logprobs.append(float(row.double().log_softmax(-1)[token]))
 
 
 def forward_in_parts(runner: Runner, tokens: torch.Tensor, start: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ what makes up a BPE tokenizer is read, with the few fields' numbers below.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,6 @@ def sentencepiece_metadata(path: Path) -> dict[str, Any]:
             f"{path}: is a SentencePiece model of another kind than BPE (its type is {kind}; 1 is "
             "unigram), which no program's runner reads; give a tokenizer.json as --tokenizer"
         )
-    stated = {
-        "unknown_token_id": _signed(trainer.get(_UNKNOWN, 0)),
-        "bos_token_id": _signed(trainer.get(_BEGIN, 1)),
-        "eos_token_id": _signed(trainer.get(_END, 2)),
-    }
     values = {
         "tokens": tokens,
         "scores": np.array(scores, np.float32),
@@ -60,9 +55,19 @@ def sentencepiece_metadata(path: Path) -> dict[str, Any]:
         "add_space_prefix": bool(normalizer.get(_PREFIX, 1)),
         "remove_extra_whitespaces": bool(normalizer.get(_EXTRA_SPACES, 1)),
         "precompiled_charsmap": normalizer.get(_CHARACTERS, b""),
-        **{key: index for key, index in stated.items() if index >= 0},
+        **_stated_ids(trainer),
     }
     return {f"tokenizer.ggml.{key}": value for key, value in values.items()}
+
+
+def _stated_ids(trainer: Mapping[int, Any]) -> dict[str, int]:
+    """The tokens that have a meaning of their own."""
+    ids = {
+        "unknown_token_id": _signed(trainer.get(_UNKNOWN, 0)),
+        "bos_token_id": _signed(trainer.get(_BEGIN, 1)),
+        "eos_token_id": _signed(trainer.get(_END, 2)),
+    }
+    return {key: index for key, index in ids.items() if index >= 0}
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:

@@ -72,15 +72,8 @@ def evaluate_models(
         InputError: Where a model, its tokenizer or the text cannot be used, vocabularies differ, or
             `resume` holds something else.
     """
-    emulated_defect(emulate)
     paths = [Path(model) for model in models]
-    if not any(map(is_program, paths)) and (emulate or device != "auto"):
-        raise InputError("--device and --emulate are for programs, and none is given")
-    if scheme and all(is_program(path) or is_float(path) for path in paths):
-        raise InputError(
-            "--scheme is for checkpoints, and none is given; a program has its own, which "
-            "`quatrain retarget` changes"
-        )
+    _require_what_options_are_for(paths, device, emulate, scheme)
     arithmetic = _arithmetic(paths) if as_on is None else arithmetic_as_on(as_on)
     chosen = scheme or Scheme.DYNAMIC_INT8
     alone = not any(map(is_program, paths))  # no program's rounding to have
@@ -103,6 +96,19 @@ def evaluate_models(
             measure_both_regimes(f"{index}", model, read, first, log, progress)
             for index, model in enumerate(evaluated)
         ]
+
+
+def _require_what_options_are_for(
+    paths: Sequence[Path], device: str, emulate: str | None, scheme: Scheme | None
+) -> None:
+    emulated_defect(emulate)
+    if not any(map(is_program, paths)) and (emulate or device != "auto"):
+        raise InputError("--device and --emulate are for programs, and none is given")
+    if scheme and all(is_program(path) or is_float(path) for path in paths):
+        raise InputError(
+            "--scheme is for checkpoints, and none is given; a program has its own, which "
+            "`quatrain retarget` changes"
+        )
 
 
 def _arithmetic(paths: Sequence[Path]) -> Arithmetic:

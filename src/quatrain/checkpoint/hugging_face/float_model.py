@@ -39,13 +39,7 @@ def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatM
     settings = quantization_settings(fields, stored, folder)
     if settings is not None:
         checked_quantizer(stored, metadata, settings, str(folder), adapter is not None)
-        remedy = f"export it, or run `quatrain convert {folder} DIR`"
-        if adapter is not None:
-            remedy = f"to merge {adapter} give the model that it was made from, in floating point"
-        raise InputError(
-            f"{folder}: is quantized already (by its quantization_config, or quantize_config."
-            f"json); {remedy}"
-        )
+        raise _quantized_already(folder, adapter)
     tied = output_is_tied(fields, reading, set(stored), folder)
     if adapter is not None:
         stored, of_adapter = with_adapter(stored, adapter, config_json.multimodal, tied)
@@ -71,4 +65,14 @@ def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatM
             write_tokenizer=lambda output: copy_tokenizer_files(tokens, output, bos_id, eos_ids),
             notes=notes,
         )
+    )
+
+
+def _quantized_already(folder: Path, adapter: Path | None) -> InputError:
+    remedy = f"export it, or run `quatrain convert {folder} DIR`"
+    if adapter is not None:
+        remedy = f"to merge {adapter} give the model that it was made from, in floating point"
+    return InputError(
+        f"{folder}: is quantized already (by its quantization_config, or quantize_config."
+        f"json); {remedy}"
     )

@@ -1,11 +1,13 @@
 """Opens a quantized Hugging Face folder, whichever of `quantizers` made it."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from quatrain.backbone.params import config_from_params
 from quatrain.checkpoint.checkpoint import Checkpoint, checked_checkpoint
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.float_model import params_of
 from quatrain.checkpoint.hugging_face.config import (
     end_tokens,
@@ -46,14 +48,8 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     if output_is_tied(fields, family, set(stored), folder):
         stored, of_output = without_tied_output(stored)
         notes += of_output
-    cache_scales = [name for name in stored if _CACHE_SCALE.fullmatch(name)]
-    if cache_scales:
-        notes += (
-            f"It has scales for an 8-bit KV cache ({cache_scales[0]} and the like), which go "
-            "unread: the cache is in floating point.",
-        )
-    unread = {name for name in stored if IGNORED.fullmatch(name)}.union(cache_scales)
-    kept = stored.renamed({name: name for name in stored if name not in unread})
+    kept, of_unread = _without_unread(stored)
+    notes += of_unread
     settings = quantization_settings(fields, kept, folder)
     tensors, int4 = quantized_tensors(kept, metadata, settings, str(folder), round_again, of_whole)
     if family.tensors is not None:
@@ -67,9 +63,24 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     trained_context = integer(fields, "max_position_embeddings", source)
     bos_id, eos_ids = end_tokens(folder, fields)
     params = params_of(config, trained_context, bos_id, eos_ids)
-    params["quantization_args"] = {"scheme": Scheme.DYNAMIC_INT8} | {
-        kind: "int4" if int4[table] else "int8"
-        for kind, table in (("embedding", "model.embed_tokens"), ("output", "lm_head"))
-        if table in int4
-    }
+    params["quantization_args"] = {"scheme": Scheme.DYNAMIC_INT8} | _table_kinds(int4)
     return replace(checked_checkpoint(tensors, params, config, folder, folder), notes=notes)
+
+
+def _without_unread(stored: LazyTensors) -> tuple[LazyTensors, tuple[str, ...]]:
+    """(`stored` without what every model computes for itself or does not use, what to say of it)"""
+    cache_scales = [name for name in stored if _CACHE_SCALE.fullmatch(name)]
+    unread = {name for name in stored if IGNORED.fullmatch(name)}.union(cache_scales)
+    kept = stored.renamed({name: name for name in stored if name not in unread})
+    if not cache_scales:
+        return kept, ()
+    return kept, (
+        f"It has scales for an 8-bit KV cache ({cache_scales[0]} and the like), which go "
+        "unread: the cache is in floating point.",
+    )
+
+
+def _table_kinds(int4: Mapping[str, bool]) -> dict[str, str]:
+    """What params.json says of the tables that are quantized, by whether each is `int4`."""
+    tables = (("embedding", "model.embed_tokens"), ("output", "lm_head"))
+    return {kind: "int4" if int4[name] else "int8" for kind, name in tables if name in int4}

@@ -68,12 +68,7 @@ def attention(
     """
     _, tokens, heads, d = q.shape
     kv_heads = k_cache.shape[2]
-    if heads % kv_heads or d % 8:
-        raise InputError(
-            f"attention with {heads} heads over {kv_heads} KV heads of {d} dimensions: the GPU "
-            "kernel needs a whole number of heads per KV head and a multiple of 8 dimensions. "
-            "Run it with --device reference."
-        )
+    _check_heads(heads, kv_heads, d)
     split = tokens == 1
     span = _span(k_cache, traits)
     ratio = heads // kv_heads
@@ -102,6 +97,15 @@ def attention(
             T=y.dtype, D=d, HEADS=heads, WORKGROUP=64,
         ),
     ]  # fmt: skip
+
+
+def _check_heads(heads: int, kv_heads: int, d: int) -> None:
+    if heads % kv_heads or d % 8:
+        raise InputError(
+            f"attention with {heads} heads over {kv_heads} KV heads of {d} dimensions: the GPU "
+            "kernel needs a whole number of heads per KV head and a multiple of 8 dimensions. "
+            "Run it with --device reference."
+        )
 
 
 def parts_shape(q: Operand, k_cache: Operand, traits: Traits) -> tuple[int, ...]:

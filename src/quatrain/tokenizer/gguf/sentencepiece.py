@@ -40,6 +40,19 @@ def sentencepiece_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Toke
         token.replace(_SPACE, " ") if kind == USER_DEFINED else token
         for token, kind in zip(vocabulary.tokens, types, strict=True)
     ]
+    tokenizer = tokenizers.Tokenizer(_model(vocabulary, tokens, types))
+    steps = _normalizers(vocabulary)
+    tokenizer.normalizer = steps[0] if len(steps) == 1 else normalizers.Sequence(steps)
+    back = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    if _has_prefix(vocabulary):
+        back.append(decoders.Strip(" ", 1, 0))
+    tokenizer.decoder = decoders.Sequence(back)
+    phi3 = vocabulary.metadata.get("general.architecture") == "phi3"
+    mark_special(tokenizer, tokens, types, _PHI3_KEEPS_SPACES_AFTER if phi3 else None)
+    return tokenizer, True
+
+
+def _model(vocabulary: GgufVocabulary, tokens: list[str], types: np.ndarray) -> models.BPE:
     byte_fallback = vocabulary.flag("byte_fallback", True)
     if byte_fallback:
         _require_bytes(vocabulary, tokens)
@@ -56,24 +69,13 @@ def sentencepiece_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Toke
         if vocabulary.get("model") == WITH_MERGES
         else _merges(pieces, vocabulary.numbers("scores"))
     )
-    tokenizer = tokenizers.Tokenizer(
-        models.BPE(
-            vocab=ids,
-            merges=merges,
-            unk_token=tokens[_unknown_id(vocabulary, types)],
-            fuse_unk=True,
-            byte_fallback=byte_fallback,
-        )
+    return models.BPE(
+        vocab=ids,
+        merges=merges,
+        unk_token=tokens[_unknown_id(vocabulary, types)],
+        fuse_unk=True,
+        byte_fallback=byte_fallback,
     )
-    steps = _normalizers(vocabulary)
-    tokenizer.normalizer = steps[0] if len(steps) == 1 else normalizers.Sequence(steps)
-    back = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    if _has_prefix(vocabulary):
-        back.append(decoders.Strip(" ", 1, 0))
-    tokenizer.decoder = decoders.Sequence(back)
-    phi3 = vocabulary.metadata.get("general.architecture") == "phi3"
-    mark_special(tokenizer, tokens, types, _PHI3_KEEPS_SPACES_AFTER if phi3 else None)
-    return tokenizer, True
 
 
 def _normalizers(vocabulary: GgufVocabulary) -> list[normalizers.Normalizer]:
