@@ -4,16 +4,13 @@ import pytest
 import torch
 from tests.support.families import QWEN3_5
 from tests.support.kept_state import (
+    assert_equals_executorch,
     assert_pieces_equal_transformers,
     assert_side_by_side_equals_each_alone,
 )
-from tests.support.knobs import Peer, write_meta_folder
 from tests.support.peers import (
     TOLERANCE,
-    backbone_of,
-    prefill_then_decode,
     random_model,
-    random_tokens,
     relative_error,
     saved,
 )
@@ -49,12 +46,7 @@ def test_equals_executorch(tmp_path):
         "layer_types": ["linear_attention", "full_attention"] * 2, "linear_num_key_heads": 2,
         "linear_num_value_heads": 4, "linear_key_head_dim": 32, "linear_value_head_dim": 16,
     }  # fmt: skip
-    peer, tokens = Peer(fields), random_tokens(12)
-    theirs = peer.steps(tokens)
-    backbone = backbone_of(write_meta_folder(tmp_path, fields, peer.state))
-    for prefill in (1, 5, 12):
-        ours = prefill_then_decode(backbone, tokens, prefill)
-        assert relative_error(ours, theirs[:, prefill - 1 :]) < TOLERANCE
+    assert_equals_executorch(tmp_path, fields, (1, 5, 12))
 
 
 def _gates(kind: str, heads: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,17 +3,13 @@
 import pytest
 from tests.support.families import ROWS
 from tests.support.kept_state import (
+    assert_equals_executorch,
     assert_pieces_equal_transformers,
     assert_side_by_side_equals_each_alone,
 )
-from tests.support.knobs import Peer, write_meta_folder
 from tests.support.peers import (
     TOLERANCE,
-    backbone_of,
-    prefill_then_decode,
     random_model,
-    random_tokens,
-    relative_error,
     saved,
 )
 
@@ -41,9 +37,4 @@ def test_equals_executorch(tmp_path):
     """By its names of parameters and tensors: the three projections are three there too."""
     fields = {"layer_types": KINDS, "use_qk_norm": True, "qk_norm_before_rope": True,
               "use_hf_rope": True}  # fmt: skip
-    peer, tokens = Peer(fields), random_tokens(12)
-    theirs = peer.steps(tokens)
-    backbone = backbone_of(write_meta_folder(tmp_path, fields, peer.state))
-    for prefill in (1, 2, 5, 12):
-        ours = prefill_then_decode(backbone, tokens, prefill)
-        assert relative_error(ours, theirs[:, prefill - 1 :]) < TOLERANCE
+    assert_equals_executorch(tmp_path, fields, (1, 2, 5, 12))

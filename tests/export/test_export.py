@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.support.planned import assert_as_planned
 from tests.support.rounding import assert_equal_but_for_rounding
-from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
+from tests.support.tiny_checkpoint import PARAMS, QWEN_LIKE, write_checkpoint
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone
@@ -24,7 +24,6 @@ TOKENS = torch.tensor([[3, 17, 90, 4, 55]])
 ONE_SHAPE = {"n_kv_heads": 4, "hidden_dim": 64}
 # Where layers copied from a template, as in vulkan/test_replicated_layers.py, do not matter.
 ONE_LAYER = {"n_layers": 1}
-QWEN_LIKE = {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True}
 CASES = {
     "vulkan 8da4w": (ExportOptions(), {}),
     "vulkan weight-only": (ExportOptions(scheme="weight-only"), {"embedding": "int4", **ONE_LAYER}),

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.programs import ARTIFACTS, VULKAN, GraphMaker, artifact, run_tokens
+from tests.support.programs import EVERY, VULKAN, GraphMaker, artifact, run_tokens
 
 from quatrain.errors import InputError
 from quatrain.program import Constant, Plain, open_program, write_program
-
-EVERY = sorted(path.stem for path in ARTIFACTS.glob("*.pte"))
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -6,6 +6,7 @@ import pytest
 from tests.support import gguf_files as ggufs
 from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
+from tests.support.paths import contents
 
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
@@ -16,10 +17,6 @@ WRITERS = pytest.mark.parametrize(
     "write", [convert_model, ROUND_TO_NEAREST], ids=["convert_model", "quantize_model"]
 )
 OWN = {"model.safetensors", "params.json", "tokenizer.json", "tokenizer_config.json"}
-
-
-def contents(folder):
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def assert_refused(write, source, output, message):

@@ -2,23 +2,13 @@
 
 import pytest
 import torch
+from tests.support.devices import RUNNERS
 from tests.support.paths import CONFORMANCE
 
 from quatrain.errors import InputError
 from quatrain.runtime.kept_context import KeptContext
-from quatrain.runtime.reference import ReferenceRunner
-from quatrain.runtime.wgpu import WgpuRunner
-from quatrain.runtime.wgpu.adapters import list_adapters
 
 TEXT = list(range(20, 50))
-
-
-RUNNERS = [
-    ReferenceRunner,
-    pytest.param(
-        WgpuRunner, marks=pytest.mark.skipif(not list_adapters(), reason="no Vulkan adapter")
-    ),
-]
 
 
 @pytest.fixture(params=RUNNERS)

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.support.devices import RUNNERS
 from tests.support.paths import CONFORMANCE, REAL_RUNTIME
 from tests.support.rounding import rounding_explains
 
 from quatrain.program import Tensor, open_program
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.runtime.wgpu import WgpuRunner
-from quatrain.runtime.wgpu.adapters import list_adapters
 
 PROGRAMS = {
     path.stem: path.with_suffix(".pte")
@@ -28,13 +27,6 @@ PROGRAMS = {
 DEFECTS = {"g256_d": "dq8ca-group-sums", "voc20k_w16": "embedding-height-packed"}
 STEPS, PREFILL = 1e-5, 1e-4  # relative errors allowed in float32
 _FLOORS = 2  # in float16: so many times what rounding alone does
-
-RUNNERS = [
-    ReferenceRunner,
-    pytest.param(
-        WgpuRunner, marks=pytest.mark.skipif(not list_adapters(), reason="no Vulkan adapter")
-    ),
-]
 
 
 def relative_error(found: torch.Tensor, expected: np.ndarray) -> float:

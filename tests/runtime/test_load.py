@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
+from tests.support.devices import needs_gpu
 from tests.support.paths import ARTIFACTS as FOLDER
 
 from quatrain.errors import InputError
@@ -21,11 +22,6 @@ from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.verify.evaluated_models import open_evaluated_model
 
 VULKAN, XNNPACK = FOLDER / "peer-8da4w-fp32.pte", FOLDER / "peer-xnnpack-8da4w.pte"
-
-needs_gpu = pytest.mark.skipif(
-    not list_adapters(),
-    reason="no Vulkan adapter: apt-get install mesa-vulkan-drivers gives a software one",
-)
 
 
 def _adapters(monkeypatch: pytest.MonkeyPatch, *kinds: str) -> None:

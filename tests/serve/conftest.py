@@ -7,9 +7,8 @@ from pathlib import Path
 import openai
 import pytest
 import torch
-from tests.support.made_once import made_once
-from tests.support.servers import served
-from tests.support.tiny_programs import Tiny, tiny_in, write_tiny
+from tests.support.servers import client_of, served
+from tests.support.tiny_programs import Tiny, shared_tiny
 
 from quatrain.serve.models import ServedModel, load_models
 from quatrain.tokenizer import Tokenizer
@@ -32,7 +31,7 @@ class _Slow:
 
 @pytest.fixture(scope="session")
 def tiny(shared: Path) -> Tiny:
-    return tiny_in(made_once(shared / "tiny", write_tiny))
+    return shared_tiny(shared)
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +58,7 @@ def url(models: list[ServedModel]) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def client(url: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    return client_of(url)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import openai
 import pytest
 from tests.support.kernel_defects import dynamic, embedding
 from tests.support.programs import artifact
-from tests.support.servers import served
+from tests.support.servers import client_of, served
 from tests.support.tiny_programs import Tiny
 
 from quatrain.program import open_program
@@ -17,10 +17,6 @@ from quatrain.serve.limits import Limits
 from quatrain.serve.models import ServedModel, load_models
 
 INT8, FLOAT, ROWS = "dq8ca-zp-binding-int8", "dq8ca-zp-binding-float", "dq8ca-m-gt-k"
-
-
-def _client(url: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
 
 
 def _asked(client: openai.OpenAI, model: str) -> list[str]:
@@ -53,9 +49,9 @@ def test_it_answers_as_one_that_was_loaded_at_the_start(tiny: Tiny) -> None:
     words, program = tiny.checkpoint / "tokenizer.json", tiny.programs["8da4w"]
     at_start = load_models([program], tokenizer=words, device="reference", emulate=[FLOAT])
     with served(at_start) as url:
-        expected = _asked(_client(url), f"8da4w+{FLOAT}")
+        expected = _asked(client_of(url), f"8da4w+{FLOAT}")
     with served(at_start[:1], Limits(variants=1)) as url:
-        client = _client(url)
+        client = client_of(url)
         # The second takes the first one's place, which is loaded again.
         for name in (f"8da4w+{FLOAT}", f"8da4w+{INT8}", f"8da4w+{FLOAT}"):
             found = _asked(client, name)
@@ -68,7 +64,7 @@ def test_no_more_are_loaded_than_may_be(slow: ServedModel) -> None:
         slow, can_emulate=defects, with_defect=lambda one: replace(slow, name=f"slow+{one}")
     )
     with served([model], Limits(variants=1)) as url:
-        client = _client(url)
+        client = client_of(url)
         stream = client.completions.create(
             model=f"slow+{INT8}", prompt="w5", max_tokens=1000, stream=True
         )
@@ -77,6 +73,6 @@ def test_no_more_are_loaded_than_may_be(slow: ServedModel) -> None:
             _asked(client, f"slow+{FLOAT}")
         stream.close()
     with served([model], Limits(variants=0)) as url:
-        assert [one.to_dict()["can_emulate"] for one in _client(url).models.list()] == [[]]
+        assert [one.to_dict()["can_emulate"] for one in client_of(url).models.list()] == [[]]
         with pytest.raises(openai.NotFoundError, match=f"there is no 'slow.{INT8}' here"):
-            _asked(_client(url), f"slow+{INT8}")
+            _asked(client_of(url), f"slow+{INT8}")

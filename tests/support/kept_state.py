@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from tests.support.peers import backbone_of, exact_logits, random_tokens, relative_error
+from tests.support.knobs import Peer, write_meta_folder
+from tests.support.peers import (
+    TOLERANCE,
+    backbone_of,
+    exact_logits,
+    prefill_then_decode,
+    random_tokens,
+    relative_error,
+)
 
 from quatrain.backbone.layer_by_layer import LayerByLayer
 from quatrain.checkpoint.open import open_float_model
@@ -37,6 +45,17 @@ def assert_calls_follow(runner):
     kept.reset()
     kept.forward(torch.cat([text[:, :9], text[:, :1]], 1), torch.tensor([0]))
     assert kept.computed == 10
+
+
+def assert_equals_executorch(folder, fields, prefills):
+    """A model of these `fields`, by ExecuTorch's names of parameters and tensors, after `prefills`
+    of so many tokens and in the steps that follow."""
+    peer, tokens = Peer(fields), random_tokens(12)
+    theirs = peer.steps(tokens)
+    backbone = backbone_of(write_meta_folder(folder, fields, peer.state))
+    for prefill in prefills:
+        ours = prefill_then_decode(backbone, tokens, prefill)
+        assert relative_error(ours, theirs[:, prefill - 1 :]) < TOLERANCE
 
 
 def assert_pieces_equal_transformers(model, folder, pieces, bound):

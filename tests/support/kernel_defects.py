@@ -1,16 +1,14 @@
 """Programs that meet a defect of an operator's kernel, each beside one that does not."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support.driver_defects import Make
 from tests.support.paths import CONFORMANCE, REAL_RUNTIME
 from tests.support.programs import GraphMaker, artifact
 
 from quatrain.program import ValueList
-
-Make = Callable[[Path], Path]
 
 
 def measured(name: str) -> Make:

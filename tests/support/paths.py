@@ -13,3 +13,8 @@ WRITTEN_ELSEWHERE = ROOT / "tests" / "checkpoint" / "written_elsewhere"
 # the repository, where they are there.
 CONFORMANCE = ROOT / "tests" / "runtime" / "conformance"
 REAL_RUNTIME = ROOT.parent / "shared" / "real-runtime"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of each file in `folder`, by name."""
+    return {file.name: file.read_bytes() for file in folder.iterdir()}

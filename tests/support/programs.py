@@ -18,7 +18,8 @@ from quatrain.runtime.reference import ReferenceRunner
 
 TOKENS = [3, 17, 40, 9, 22, 61, 5, 33, 12]  # what make_artifacts.py fed the peer's eager model
 PROMPT = 6
-VULKAN = sorted(p.stem for p in ARTIFACTS.glob("*.pte") if "xnnpack" not in p.stem)
+EVERY = sorted(path.stem for path in ARTIFACTS.glob("*.pte"))
+VULKAN = [name for name in EVERY if "xnnpack" not in name]
 
 
 def artifact(name: str) -> Path:

@@ -4,6 +4,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import openai
+
 from quatrain.serve.app import build_app
 from quatrain.serve.limits import Limits
 from quatrain.serve.models import ServedModel
@@ -25,3 +27,8 @@ def served(
         finally:
             running.should_exit = True
             thread.join()
+
+
+def client_of(url: str) -> openai.OpenAI:
+    """OpenAI's client of that server."""
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)

@@ -17,6 +17,8 @@ PARAMS = {
     "max_seq_len": 64,
 }
 
+QWEN_LIKE = {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True}
+
 
 def write_checkpoint(
     folder: Path,

@@ -1,10 +1,9 @@
 """For each defect one program that has it and one that does not."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.driver_defects import DRIVER_CASES, dynamic_zero_points, prepacks
+from tests.support.driver_defects import DRIVER_CASES, Make, dynamic_zero_points, prepacks
 from tests.support.findings import findings
 from tests.support.kernel_defects import KERNEL_CASES, dynamic
 from tests.support.load_checks import LOAD_CHECK_CASES
@@ -14,7 +13,6 @@ from quatrain.program.linear_kernels import group_sums_are_right
 from quatrain.targets import examine, fatal_findings, load_defects
 from quatrain.targets.triggers import TRIGGERS
 
-Make = Callable[[Path], Path]
 CASES = [*DRIVER_CASES, *KERNEL_CASES, *LOAD_CHECK_CASES]
 
 

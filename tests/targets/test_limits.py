@@ -1,18 +1,15 @@
 """Tensors too large for a GPU: found, with the remedy that fits them."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.driver_defects import constant_of, huge
+from tests.support.driver_defects import Make, constant_of, huge
 from tests.support.findings import findings
 
 from quatrain.program import Tensor, open_program
 from quatrain.targets import examine, find_gpu
 from quatrain.targets.limits import image_extents
 from quatrain.targets.remedy import OF_RELEASE, remedy_text
-
-Make = Callable[[Path], Path]
 
 
 def test_an_unknown_limit_is_only_possible(tmp_path: Path) -> None:

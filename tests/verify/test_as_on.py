@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.devices import DEVICES_OF
 from tests.support.tiny_programs import TEXT, Tiny
 from typer.testing import CliRunner
 
@@ -13,7 +14,6 @@ from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.program import open_program
 from quatrain.runtime.load import load_runner
-from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.targets.runtimes import known_releases, quantizes_activations
 from quatrain.tokenizer import Tokenizer
@@ -21,7 +21,7 @@ from quatrain.verify.eager import load_eager
 from quatrain.verify.evaluate import evaluate_models
 from quatrain.verify.verify import verify_program
 
-DEVICES = ("reference", "gpu") if list_adapters() else ("reference",)
+DEVICES = DEVICES_OF["vulkan"]
 WITHOUT = "mali-g76"
 
 

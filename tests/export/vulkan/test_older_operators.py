@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.devices import DEVICES_OF
 from tests.support.planned import assert_as_planned
 from tests.support.thorough import thorough
 from tests.support.tiny_checkpoint import write_checkpoint
@@ -14,12 +15,11 @@ from quatrain.program import open_program, write_program
 from quatrain.program.edit.older_operators import write_older_operators
 from quatrain.program.memory import memory_conflicts
 from quatrain.runtime.load import load_runner
-from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.targets import examine
 from quatrain.targets.runtimes import unknown_operators
 from quatrain.verify.eager import load_eager
 
-DEVICES = ("reference", "gpu") if list_adapters() else ("reference",)
+DEVICES = DEVICES_OF["vulkan"]
 TOKENS = [5, 17, 40, 9, 22, 61, 33]
 KINDS = {
     "meta": {"embedding": "int4"},

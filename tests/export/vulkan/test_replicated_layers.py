@@ -6,7 +6,7 @@ from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPart
 from executorch.exir import to_edge_transform_and_lower
 from tests.support.planned import assert_as_planned
 from tests.support.thorough import thorough
-from tests.support.tiny_checkpoint import write_checkpoint
+from tests.support.tiny_checkpoint import QWEN_LIKE, write_checkpoint
 
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint
@@ -26,7 +26,6 @@ from quatrain.quiet import quiet
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.stages import Stages
 
-QWEN_LIKE = {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True}
 CASES = {
     "plain 8da4w": (ExportOptions(), 4, "int8", {}),
 }

@@ -12,7 +12,7 @@ from executorch.exir import to_edge_transform_and_lower
 from executorch.exir.lowered_backend_module import LoweredBackendModule
 from tests.support.rounding import assert_equal_but_for_rounding, called
 from tests.support.thorough import thorough
-from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
+from tests.support.tiny_checkpoint import PARAMS, QWEN_LIKE, write_checkpoint
 from torch import nn
 
 from quatrain.arithmetic import XNNPACK_ARITHMETIC
@@ -33,7 +33,6 @@ from quatrain.stages import Stages
 from quatrain.verify.eager import load_eager
 
 XNNPACK = ExportOptions(backend="xnnpack")
-QWEN_LIKE = {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True}
 CASES = {
     "tied int4 embedding": (4, "int4", "tied", {}),
 }

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.support.devices import RUNNERS
 from tests.support.paths import ARTIFACTS
 from tests.support.programs import PROMPT, TOKENS, VULKAN, artifact
 
@@ -26,10 +27,7 @@ from quatrain.program.edit.retarget import retarget
 from quatrain.program.inspect.dispatches import call_cost
 from quatrain.program.memory import memory_conflicts
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.runtime.wgpu import WgpuRunner
-from quatrain.runtime.wgpu.adapters import list_adapters
 
-RUNNERS = [ReferenceRunner, WgpuRunner] if list_adapters() else [ReferenceRunner]
 DYNAMIC = sorted(path.stem for path in ARTIFACTS.glob("peer-*8da4w-fp*.pte"))
 CHOOSE = "torchao.choose_qparams_affine"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.programs import ARTIFACTS, GraphMaker, artifact
+from tests.support.programs import EVERY, GraphMaker, artifact
 
 from quatrain.program import Program, open_program, write_program
 from quatrain.program.edit.retarget import retarget
@@ -14,7 +14,6 @@ from quatrain.program.edit.slim import slim
 from quatrain.program.graph import Operator, Plain
 from quatrain.program.inspect.diff import ProgramDiff, diff_programs
 
-EVERY = sorted(path.stem for path in ARTIFACTS.glob("*.pte"))
 SOURCE = artifact("peer-8da4w-fp32")
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import pytest
 import typer
-from tests.support.paths import ROOT
+from tests.support.paths import CONFORMANCE
 from tests.support.programs import VULKAN, artifact
 from typer.testing import CliRunner
 
@@ -18,7 +18,6 @@ from quatrain.program import open_program
 from quatrain.program.edit.slim import slim
 from quatrain.program.inspect.dispatches import COPIES, call_cost, call_costs
 
-CONFORMANCE = ROOT / "tests" / "runtime" / "conformance"
 MEASURED = {
     "llama_d": ((84, 70), (87, 55)),
     "g128_d": ((84, 70), (87, 55)),

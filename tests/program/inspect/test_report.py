@@ -4,12 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.support.programs import ARTIFACTS, artifact
+from tests.support.programs import EVERY, artifact
 
 from quatrain.program import open_program, write_program
 from quatrain.program.inspect.report import ProgramReport, inspect_program
-
-EVERY = sorted(path.stem for path in ARTIFACTS.glob("*.pte"))
 
 
 def report(name: str) -> ProgramReport:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from tests.support import gguf_files as ggufs
 from tests.support import tiny_models as tiny
-from tests.support.paths import ROOT
+from tests.support.paths import ROOT, contents
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.backbone.build import build_backbone
@@ -147,10 +147,6 @@ def distill(folder: Path, output: Path, scheme: Scheme | None = None) -> None:
     quantize_model(
         folder / "m.gguf", output, method="distill", calibration=calibration(folder, scheme)
     )
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 KILLED = """

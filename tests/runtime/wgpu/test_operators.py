@@ -7,16 +7,13 @@ import pytest
 import torch
 import torch.ao.quantization.fx._decomposed
 import torch.nn.functional as F
+from tests.support.devices import needs_gpu
 from tests.support.programs import GraphMaker
 
 from quatrain.program import ValueList
 from quatrain.runtime.wgpu import WgpuRunner
-from quatrain.runtime.wgpu.adapters import list_adapters
 
-pytestmark = pytest.mark.skipif(
-    not list_adapters(),
-    reason="no Vulkan adapter: apt-get install mesa-vulkan-drivers gives a software one",
-)
+pytestmark = needs_gpu
 NAN, INF = float("nan"), float("inf")
 SEED = torch.Generator().manual_seed(0)
 

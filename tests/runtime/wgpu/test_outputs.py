@@ -4,15 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.devices import needs_gpu
 from tests.support.programs import GraphMaker
 
 from quatrain.runtime.wgpu import WgpuRunner
-from quatrain.runtime.wgpu.adapters import list_adapters
 
-pytestmark = pytest.mark.skipif(
-    not list_adapters(),
-    reason="no Vulkan adapter: apt-get install mesa-vulkan-drivers gives a software one",
-)
+pytestmark = needs_gpu
 
 
 @pytest.mark.parametrize("of", ["input", "constant"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.support.devices import needs_gpu
 from tests.support.paths import ARTIFACTS as FOLDER
 from tests.support.rounding import assert_equal_but_for_rounding, called
 
@@ -22,11 +23,6 @@ from quatrain.runtime.wgpu.linear import Weights, int4_linear
 
 ARTIFACTS = sorted(path for path in FOLDER.glob("*.pte") if "xnnpack" not in path.stem)
 PLAIN = next(path for path in ARTIFACTS if path.stem == "peer-8da4w-fp32")
-
-needs_gpu = pytest.mark.skipif(
-    not list_adapters(),
-    reason="no Vulkan adapter: apt-get install mesa-vulkan-drivers gives a software one",
-)
 
 
 def relative_error(got: torch.Tensor, want: torch.Tensor) -> float:

@@ -4,20 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.support.devices import needs_gpu
 from tests.support.paths import ARTIFACTS as FOLDER
 from typer.testing import CliRunner
 
 from quatrain.cli import build_app
 from quatrain.errors import CheckFailed, InputError
 from quatrain.runtime.wgpu import Timing, selftest
-from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.runtime.wgpu.profile import by_operator, write_chrome_trace
 from quatrain.stages import Stages
-
-needs_gpu = pytest.mark.skipif(
-    not list_adapters(),
-    reason="no Vulkan adapter: apt-get install mesa-vulkan-drivers gives a software one",
-)
 
 
 def _run(*arguments: str) -> str:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.support.devices import needs_gpu
 from tests.support.paths import ARTIFACTS as FOLDER
 
 from quatrain.errors import InputError
@@ -11,7 +12,6 @@ from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.reference.defective_kernels import defective_linear_dynamic
 from quatrain.runtime.reference.quantized import dense_weight
 from quatrain.runtime.wgpu import WgpuRunner
-from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.runtime.wgpu.device import Gpu
 from quatrain.runtime.wgpu.dispatch import Dispatch
 from quatrain.runtime.wgpu.linear import int4_linear
@@ -23,10 +23,7 @@ from quatrain.runtime.wgpu.selftest.row_cases import int8_operands, quantized
 TOKENS = torch.tensor([[3, 17, 40, 9, 22, 61, 5, 33, 12]])
 START = torch.tensor([0])
 
-pytestmark = pytest.mark.skipif(
-    not list_adapters(),
-    reason="no Vulkan adapter: apt-get install mesa-vulkan-drivers gives a software one",
-)
+pytestmark = needs_gpu
 
 
 def _error(got: torch.Tensor, want: torch.Tensor) -> float:
