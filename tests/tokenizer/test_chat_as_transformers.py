@@ -105,6 +105,41 @@ def test_a_processors_template(tmp_path):
     assert Tokenizer.load(tmp_path / "tokenizer.json").chat_template == "its own"
 
 
+PARTS = (
+    # As SmolVLM's; as LLaVA-OneVision's; and one that takes a system message as a plain text.
+    "{% for m in messages %}{{ m.role }}{% if m.content[0]['type'] == 'image' %}:{% else %}: "
+    "{% endif %}{% for c in m.content %}{% if c.type == 'text' %}{{ c['text'] }}{% endif %}"
+    "{% endfor %}<|end|>\n{% endfor %}",
+    "{% for m in messages %}{{ m.role }}{% for c in m.content | selectattr('type', 'equalto', "
+    "'text') %}\n{{ c.text }}{% endfor %}<|end|>{% endfor %}",
+    "{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}{% else %}"
+    "{{ m.content[0].text }}<|end|>{% endif %}{% endfor %}",
+)
+
+
+@pytest.mark.parametrize("template", PARTS)
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_a_text_that_a_template_wants_in_parts(template, system):
+    """As a model that also sees is given it; of a plain text such a template shows nothing."""
+    from transformers import PreTrainedTokenizerFast
+
+    ours = tokenizer_of(CONFIG | {"chat_template": template})
+    theirs = PreTrainedTokenizerFast(tokenizer_object=ours.model, **CONFIG)
+    said = [] if system is None else [{"role": "system", "content": system}]
+    said.append({"role": "user", "content": "hi"})
+    plain = {"system"} if template == PARTS[2] else set()
+    parts = [
+        one
+        if one["role"] in plain
+        else one | {"content": [{"type": "text", "text": one["content"]}]}
+        for one in said
+    ]
+    expected = theirs.apply_chat_template(parts, chat_template=template, tokenize=False)
+    assert "hi" in expected
+    assert chat_prompt(ours, "hi", ChatOptions(system=system)) == expected
+    assert ours.eos_ids == [1, 2]
+
+
 def test_nothing_said_beside_a_prompt_is_ignored():
     thinking = tokenizer_of(CONFIG | {"chat_template": TEMPLATES["thinking"]})
     off = chat_prompt(thinking, "hi", ChatOptions(variables={"enable_thinking": False}))
@@ -118,8 +153,12 @@ def test_nothing_said_beside_a_prompt_is_ignored():
         chat_prompt(deaf, "hi", ChatOptions(tools=[TOOL]))
     with pytest.raises(InputError, match="leaves out a system message"):
         chat_prompt(deaf, "hi", ChatOptions(system="Be brief."))
-    with pytest.raises(InputError, match="makes no text of the prompt; leave --chat out"):
-        chat_prompt(tokenizer_of({"chat_template": ""}), "hi", ChatOptions())
+    for nothing in ("", "{{ bos_token }}Yours?"):
+        with pytest.raises(InputError, match="makes no text of the prompt; leave --chat out"):
+            chat_prompt(tokenizer_of(CONFIG | {"chat_template": nothing}), "hi", ChatOptions())
+    strict = "{% for m in messages %}{{ m.content or raise_exception('empty') }}{% endfor %}"
+    told = chat_prompt(tokenizer_of({"chat_template": strict}), "hi", ChatOptions(system="Be."))
+    assert told == "Be.hi"
 
 
 @pytest.mark.parametrize(

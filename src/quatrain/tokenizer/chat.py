@@ -17,8 +17,8 @@ import jinja2.parser
 import jinja2.sandbox
 
 from quatrain.errors import InputError
+from quatrain.tokenizer.message_parts import Message, as_read
 
-Message = dict[str, Any]
 # What a template may raise, which is a program of someone else's.
 _FAILURES = (
     jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError,
@@ -86,13 +86,21 @@ def render(
     messages.
     """
     given = dict(variables) | {
-        "messages": [_plain(message) for message in messages],
         "tools": tools,
         "documents": None,
         "add_generation_prompt": add_generation_prompt,
     }
     try:
-        return _environment().from_string(template).render(given)
+        compiled = _environment().from_string(template)
+
+        def tried(messages: list[Message]) -> str | None:
+            try:
+                return compiled.render(given | {"messages": messages})
+            except _FAILURES:
+                return None
+
+        read = as_read([_plain(message) for message in messages], tried)
+        return compiled.render(given | {"messages": read})
     except _FAILURES as error:
         raise InputError(f"{source}: its chat template failed: {error}") from error
 

@@ -57,7 +57,8 @@ def chat_prompt(
     if options.system is not None:
         said.insert(0, {"role": "system", "content": options.system})
     prompt = prompt_of_all(said, rendered, SYSTEM, tokenizer.source, "the prompt")
-    if text and not prompt:
+    empty = [without_text("user")(message) for message in said]
+    if text and (not prompt or (empty != said and prompt == _if_any(rendered, empty))):
         raise InputError(
             f"{tokenizer.source}: its chat template makes no text of the prompt; leave --chat out, "
             "in place of a chat take `quatrain run`"
@@ -81,9 +82,17 @@ def prompt_of_all(
     for part, without in parts.items():
         others = [without(message) for message in messages]
         # Its own text: a template that has a default says something else without the message.
-        if others != messages and prompt == rendered(others):
+        if others != messages and prompt == _if_any(rendered, others):
             raise InputError(f"{source}: its chat template leaves out {part}; say it in {instead}")
     return prompt
+
+
+def _if_any(rendered: Callable[[list[Message]], str], messages: list[Message]) -> str | None:
+    """The prompt of `messages`, None where the chat template refuses them."""
+    try:
+        return rendered(messages)
+    except InputError:
+        return None
 
 
 def without_text(role: str) -> Callable[[Message], Message]:
