@@ -52,9 +52,12 @@ class FeedForward(nn.Module):
         self.cut = GaussianTopK(sparsity) if sparsity else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gate = self.w1(x)
-        hidden = self.activate(gate if self.cut is None else self.cut(gate))
-        return self.w2(hidden if self.w3 is None else hidden * self.w3(x))
+        return self.w2(self._hidden(x))
+
+    def _hidden(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, T, hidden_dim]. What it is made of is let go of: of many texts that is much."""
+        hidden = self.activate(self.w1(x) if self.cut is None else self.cut(self.w1(x)))
+        return hidden if self.w3 is None else hidden * self.w3(x)
 
 
 class GaussianTopK(nn.Module):
