@@ -54,8 +54,3 @@ def test_every_linear_and_every_byte_is_reported(smollm2: RealModel) -> None:
     assert report.schemes == {"8da4w": 211}
     assert (report.layers, report.context_length, report.outside) == (30, 512, {})
     assert sum(report.bytes_by_kind.values()) == report.nbytes
-
-
-def test_an_unedited_program_keeps_its_bytes(smollm2: RealModel, tmp_path: Path) -> None:
-    write_program(open_program(smollm2.program("8da4w")), tmp_path / "same.pte")
-    assert (tmp_path / "same.pte").read_bytes() == smollm2.program("8da4w").read_bytes()

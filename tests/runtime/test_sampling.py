@@ -51,19 +51,23 @@ def test_the_repetition_penalty_is_transformers():
     torch.testing.assert_close(found, wanted[0])
 
 
-REFUSED = {
-    "top_k": (-1, "--top-k is -1, expected a number of tokens, or 0 for all"),
-    "top_p": (0.0, "--top-p is 0.0, expected a probability above 0"),
-    "min_p": (1.5, "--min-p is 1.5, expected a probability from 0 to 1"),
-    "repetition_penalty": (math.nan, "--repetition-penalty is nan, expected a number above 0"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_sampled_with_is_refused(name):
-    value, message = REFUSED[name]
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("temperature", math.inf, "--temperature is inf, expected a number of 0 or more"),
+        ("temperature", math.nan, "--temperature is nan"),
+        ("temperature", -1.0, "--temperature is -1"),
+        ("seed", 10**23, r"--seed is 100000000000000000000000, expected .* 0 to 2\^64 - 1"),
+        ("seed", -1, "--seed is -1"),
+        ("top_k", -1, "--top-k is -1, expected a number of tokens, or 0 for all"),
+        ("top_p", 0.0, "--top-p is 0.0, expected a probability above 0"),
+        ("min_p", 1.5, "--min-p is 1.5, expected a probability from 0 to 1"),
+        ("repetition_penalty", math.nan, "--repetition-penalty is nan, expected a number above 0"),
+    ],
+)
+def test_what_cannot_be_sampled_with_is_refused(name, value, message):
     with pytest.raises(InputError, match=message):
-        Sampling(1.0, **{name: value})
+        Sampling(**{"temperature": 1.0, name: value})
 
 
 @pytest.mark.parametrize("option", [{"top_k": 5}, {"top_p": 0.5}, {"min_p": 0.1}])

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from quatrain.commands._chat import ChatTemplate, System, TemplateVar, Tools, chat_options
+from quatrain.commands._chat_options import ChatTemplate, System, TemplateVar, Tools, chat_options
 from quatrain.commands._common import (
     AsOn,
     Debug,

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._chat import Chat, ChatTemplate, System, TemplateVar, Tools, chat_options
+from quatrain.commands._chat_options import (
+    Chat,
+    ChatTemplate,
+    System,
+    TemplateVar,
+    Tools,
+    chat_options,
+)
 from quatrain.commands._common import (
     Debug,
     Json,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._chat import (
+from quatrain.commands._chat_options import (
     Chat,
     ChatTemplate,
     System,
