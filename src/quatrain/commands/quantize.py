@@ -13,6 +13,7 @@ from quatrain.int4 import GROUP_SIZES, Scheme
 from quatrain.quantize.tensor_formats import EmbeddingFormat, Rounding
 
 if TYPE_CHECKING:
+    from quatrain.quantize.calibration import Calibration
     from quatrain.quantize.cost import Cost
     from quatrain.quantize.report import QuantizeReport
 
@@ -115,7 +116,6 @@ def quantize(
     from quatrain.commands._checkpoint_report import print_checkpoint
     from quatrain.commands._planned_programs import print_programs
     from quatrain.export.plan.plan import plan_programs
-    from quatrain.quantize.calibration import Calibration
     from quatrain.quantize.distill.method import working_folder
     from quatrain.quantize.pipeline import quantize_model
     from quatrain.smollm2 import fetch_smollm2
@@ -125,9 +125,7 @@ def quantize(
     if fetched:
         with stages("fetch SmolLM2"):
             path = fetch_smollm2()
-    asked = calibration or self_generated is not None or scheme is not None
-    only = None if scheme in (None, "both") else Scheme(scheme)
-    text = Calibration(tuple(calibration or ()), self_generated, only) if asked else None
+    text = _calibration(calibration, self_generated, scheme)
     try:
         report = quantize_model(
             path, output, group_size, embedding, output_layer, stages, tokenizer, base, method, text
@@ -147,6 +145,18 @@ def quantize(
     else:
         print_checkpoint(report, report.bytes_out, _details(report), "model")
         print_programs(programs)
+
+
+def _calibration(
+    files: list[Path] | None, self_generated: int | None, scheme: str | None
+) -> "Calibration | None":
+    """What the options say of it; None where they say nothing."""
+    from quatrain.quantize.calibration import Calibration
+
+    if not files and self_generated is None and scheme is None:
+        return None
+    only = None if scheme in (None, "both") else Scheme(scheme)
+    return Calibration(tuple(files or ()), self_generated, only)
 
 
 def _details(report: "QuantizeReport") -> list[str]:

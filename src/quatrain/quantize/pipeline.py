@@ -40,6 +40,7 @@ from quatrain.stages import Stages
 from quatrain.tokenizer.files import files_of, require_tokenizer
 
 _GROUP_SIZE = 32  # for a source in floating point, unless another is asked for
+_Asked = tuple[Path, int, EmbeddingFormat, OutputFormat, Path | None]  # as `_open_model` takes it
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,7 @@ def quantize_model(
     path = local_path(model)
     with stages("open the model"):
         asked = path, group_size, embedding, output_layer, _local(base)
-        opened = _with_tokenizer(_open_model(*asked, method or "gptq"), tokenizer)
-        rounding = method or usual_method(calibration, opened)
-        if method is None and rounding == "rtn":  # planned for the other
-            opened = _with_tokenizer(_open_model(*asked, "rtn"), tokenizer)
+        opened, rounding = _open_for_method(asked, tokenizer, method, calibration)
         folder = output_folder(Path(output), opened.files)
     calibrated = calibrated_method(rounding, calibration, opened, stages)
     methods = dict(METHODS)
@@ -211,6 +209,17 @@ def _with_tokenizer(opened: OpenedSource, tokenizer: Path | None) -> OpenedSourc
     require_tokenizer(tokenizer)
     files = [*opened.files, *(file for file in files_of(tokenizer) if file not in opened.files)]
     return replace(opened, files=files, tokenizer=tokenizer)
+
+
+def _open_for_method(
+    asked: _Asked, tokenizer: Path | None, method: Rounding | None, calibration: Calibration | None
+) -> tuple[OpenedSource, Rounding]:
+    """The model, planned for `method` or else for the usual one, and which that is."""
+    opened = _with_tokenizer(_open_model(*asked, method or "gptq"), tokenizer)
+    rounding = method or usual_method(calibration, opened)
+    if method is None and rounding == "rtn":  # planned for the other
+        opened = _with_tokenizer(_open_model(*asked, "rtn"), tokenizer)
+    return opened, rounding
 
 
 def _open_model(
