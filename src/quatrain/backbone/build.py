@@ -1,6 +1,6 @@
 """From named tensors to a backbone that runs, in either activation scheme."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -9,25 +9,31 @@ from torch import nn
 from quatrain.backbone.block import Block
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone
-from quatrain.backbone.pruned_vocabulary import kept_rows
+from quatrain.backbone.state import (
+    IsInt4Table,
+    as_float32,
+    by_kind,
+    by_values,
+    embedding_format,
+    experts_apart,
+    is_int8_output,
+    state_for,
+    with_columns,
+)
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.linear.embedding import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
 from quatrain.linear.int8 import Int8DynActInt8WeightLinear
-from quatrain.linear.packing import is_int4
 from quatrain.transform.adaptation import (
     transform_down_projection_for_spinquant,
     transform_linear_for_lora_after_quantization,
 )
 from quatrain.transform.pre_quantization import (
-    sanitize_checkpoint_from_pre_quantization,
     transform_embedding_for_pre_quantization,
     transform_linear_for_pre_quantization,
     transform_output_linear_for_pre_quantization,
 )
-
-IsInt4Table = Callable[[str, torch.Tensor], bool]  # of "tok_embeddings" or "output", its weight
 
 
 def build_backbone(
@@ -44,7 +50,7 @@ def build_backbone(
 ) -> Backbone:
     """A float32 `Backbone` on the given tensors, its linears in `scheme`.
 
-    `tensors` is in the pre-quantized layout (see DESIGN), or floating point throughout, in
+    `tensors` is in the pre-quantized layout (`tensor_shapes`), or floating point throughout, in
     which case `scheme` and `group_size` have nothing to act on. int8 tensors are used as they
     are, memory-mapped if they were; floating ones are converted to float32 where they are not.
     The mapping itself and its tensors are left unchanged.
@@ -52,10 +58,9 @@ def build_backbone(
     `max_seq_len` is the context to make room for (the config's unless given). Embeddings are
     its input, or hidden states its output, where the config says so too. Tables of the whole
     vocabulary are cut to the config's pruning maps. Without `blocks` it has no layers.
-    `table_kinds`: "int4", "int8" or "fp" by
-    "tok_embeddings" and "output", for tensors without values, by which they are told otherwise.
-    Raises `InputError` where a tensor is
-    missing, left over, or does not fit the config.
+    `table_kinds`: "int4", "int8" or "fp" by "tok_embeddings" and "output", for tensors without
+    values, by which they are told otherwise. Raises `InputError` where a tensor is missing, left
+    over, or does not fit the config.
     """
     config = replace(config, max_seq_len=max_seq_len or config.max_seq_len)
     embedding_input = embedding_input or not config.apply_embedding
@@ -65,9 +70,9 @@ def build_backbone(
             "a model with an embedding for each layer (per_layer_dim) needs token ids, and cannot "
             "have embeddings as its input"
         )
-    is_int4_table = _by_values if table_kinds is None else _by_kind(table_kinds)
-    state = _state_for(config, tensors, embedding_input, hidden_output)
-    state = _with_columns(state, group_size, is_int4_table)
+    is_int4_table = by_values if table_kinds is None else by_kind(table_kinds)
+    state = state_for(config, tensors, embedding_input, hidden_output)
+    state = with_columns(state, group_size, is_int4_table)
     with torch.device("meta"):
         backbone = Backbone(config, embedding_input, hidden_output, blocks)
     _quantize_linears(backbone, state, group_size, scheme)
@@ -84,7 +89,7 @@ def load_layer(config: BackboneConfig, index: int, tensors: Mapping[str, torch.T
     """
     prefix = f"layers.{index}."
     own = [name.removeprefix(prefix) for name in tensors if name.startswith(prefix)]
-    state = _experts_apart({name: _as_float32(tensors[prefix + name]) for name in own})
+    state = experts_apart({name: as_float32(tensors[prefix + name]) for name in own})
     with torch.device("meta"):
         block = Block(config, config.layer(index))
     _load(block, state)
@@ -93,100 +98,11 @@ def load_layer(config: BackboneConfig, index: int, tensors: Mapping[str, torch.T
     return block.eval().requires_grad_(False)
 
 
-def _state_for(
-    config: BackboneConfig,
-    tensors: Mapping[str, torch.Tensor],
-    embedding_input: bool,
-    hidden_output: bool,
-) -> dict[str, torch.Tensor]:
-    """The tensors that this backbone has a place for, floating ones in float32."""
-    unused = ("tok_embeddings.",) * embedding_input
-    unused += ("output.", "output_intermediate.") * hidden_output
-    state = {}
-    for name in tensors:
-        if not name.startswith(unused):
-            state[name] = _as_float32(tensors[name])
-    if not hidden_output and "output.weight" not in state:
-        # Tied: the output multiplies by the embedding table.
-        for part in ("weight", "scales"):
-            if f"tok_embeddings.{part}" in tensors:
-                state[f"output.{part}"] = _as_float32(tensors[f"tok_embeddings.{part}"])
-    for name in list(state):
-        if name.startswith("tok_embeddings."):
-            state[name] = kept_rows(state[name], config.input_prune_map, config.vocab_size)
-        elif name.startswith("output."):
-            state[name] = kept_rows(state[name], config.output_prune_map, config.vocab_size)
-    state = _experts_apart(state)
-    # Nothing else: of a matrix with one row, or a number, every dimension counts.
-    columns = {name: tensor for name, tensor in state.items() if _is_column(name, tensor)}
-    sanitize_checkpoint_from_pre_quantization(columns)
-    flat = {name: torch.atleast_1d(column) for name, column in columns.items()}
-    return {name: tensor.contiguous() for name, tensor in state.items()} | flat
-
-
-def _is_column(name: str, tensor: torch.Tensor) -> bool:
-    """Whether it is [N, 1], one scale or zero point a row."""
-    return name.endswith((".scales", ".zeros")) and tensor.shape[1:] == (1,)
-
-
-def _by_values(name: str, weight: torch.Tensor) -> bool:
-    return is_int4(weight)
-
-
-def _by_kind(kinds: Mapping[str, str]) -> IsInt4Table:
-    return lambda name, weight: kinds[name] == "int4"
-
-
-def _as_float32(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _experts_apart(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """`...experts.w1.weight` [E, N, K] as `...experts.0.w1.weight` [N, K] and so on: views."""
-    apart = {}
-    for name, tensor in state.items():
-        before, experts, rest = name.partition(".experts.")
-        if experts and not rest[0].isdigit():
-            for index in range(tensor.shape[0]):
-                apart[f"{before}.experts.{index}.{rest}"] = tensor[index]
-        else:
-            apart[name] = tensor
-    return apart
-
-
-def _with_columns(
-    state: dict[str, torch.Tensor], group_size: int, is_int4_table: IsInt4Table
-) -> dict[str, torch.Tensor]:
-    """Give int4 scales back the group dimension that sanitizing drops at one group a row."""
-    for name, tensor in state.items():
-        linear = name.removesuffix(".scales")
-        if linear == name or linear == "tok_embeddings" or tensor.dim() != 1:
-            continue
-        weight = state[f"{linear}.weight"] if linear == "output" else None
-        # One scale a row of the output layer is int8's, unless a row is one group of int4.
-        if weight is None or (weight.shape[1] == group_size and is_int4_table(linear, weight)):
-            state[name] = tensor.unsqueeze(1)
-    return state
-
-
-def _is_int8_output(state: Mapping[str, torch.Tensor]) -> bool:
-    return "output.scales" in state and state["output.scales"].dim() == 1
-
-
-def _embedding_format(
-    state: Mapping[str, torch.Tensor], is_int4_table: IsInt4Table
-) -> tuple[int, int | None]:
-    """The embedding's bit width, by the range of its values, and its group size, if any."""
-    weight, scales = state["tok_embeddings.weight"], state["tok_embeddings.scales"]
-    bit_width = 4 if is_int4_table("tok_embeddings", weight) else 8
-    return bit_width, weight.shape[1] // scales.shape[1] if scales.dim() == 2 else None
-
-
 def _quantize_linears(
     backbone: Backbone, state: Mapping[str, torch.Tensor], group_size: int, scheme: Scheme
 ) -> None:
     """Put the form that `state` has it in in each linear's place."""
-    if _is_int8_output(state):
+    if is_int8_output(state):
         output = {name: tensor for name, tensor in state.items() if name.startswith("output.")}
         transform_output_linear_for_pre_quantization(backbone, output, torch.float32)
     transform_linear_for_pre_quantization(
@@ -203,7 +119,7 @@ def _quantize_tables(
     """The same of the embeddings."""
     _quantize_per_layer_embeddings(backbone, state)
     if "tok_embeddings.scales" in state:
-        bit_width, group_size = _embedding_format(state, is_int4_table)
+        bit_width, group_size = embedding_format(state, is_int4_table)
         transform_embedding_for_pre_quantization(
             backbone, state, torch.float32, bit_width, group_size
         )
