@@ -26,6 +26,7 @@ from quatrain.program.edit.retarget import retarget
 from quatrain.program.row_lookup import row_lookup
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.load import load_runner
+from quatrain.targets import fatal_findings
 from quatrain.targets.triggers import work_outside_delegate
 from quatrain.verify.eager import load_eager
 
@@ -147,6 +148,8 @@ def test_programs_of_several_streams(backend, tmp_path):
     quantize_model(tmp_path / "model", tmp_path / "int4", method="rtn")
     options = ExportOptions(Scheme.WEIGHT_ONLY, backend, allow_fallback=backend == "xnnpack")
     report = export_checkpoint(tmp_path / "int4", tmp_path / "m.pte", options)
+    if backend == "vulkan":
+        assert not fatal_findings(open_program(report.output))
     eager = load_eager(tmp_path / "int4", Scheme.WEIGHT_ONLY, ARITHMETIC_OF[backend])
     for device in DEVICES_OF[backend]:
         _assert_equals_eager(load_runner(report.output, device), eager)

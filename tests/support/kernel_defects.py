@@ -8,7 +8,7 @@ from tests.support.driver_defects import Make
 from tests.support.paths import CONFORMANCE, REAL_RUNTIME
 from tests.support.programs import GraphMaker, artifact
 
-from quatrain.program import ValueList
+from quatrain.program import SymInt, ValueList
 
 
 def measured(name: str) -> Make:
@@ -153,6 +153,25 @@ def select(places: int) -> Make:
     return make
 
 
+def split(any_length: bool = True) -> Make:
+    """Two parts of [1, 8, 12], of 4 and 8 channels, put together the other way round."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x = maker.input("float32", 1, 8, 12)
+        last = maker.plain("int", -1)
+        if any_length:
+            maker.call("sym_size.int", x, maker.plain("int", 1), maker.add(SymInt(8)))
+        parts = tuple(maker.tensor("float32", 1, 8, channels) for channels in (4, 8))
+        sizes, both = maker.add_shape(4, 8), maker.add(ValueList(parts))
+        maker.call("aten.split_with_sizes_copy.default", x, sizes, last, both)
+        out = maker.tensor("float32", 1, 8, 12)
+        maker.call("aten.cat.default", maker.add(ValueList(parts[::-1])), last, out)
+        return maker.save(folder / "split.pte", [out])
+
+    return make
+
+
 def linear_rows(rows: int) -> Make:
     def make(folder: Path) -> Path:
         maker = GraphMaker()
@@ -214,6 +233,7 @@ KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("sdpa-head-dim-4", "desktop", "1.5", attention(6), attention(8)),
     ("sdpa-adreno750-padding", "adreno-7xx", "1.0", attention(8), sigmoid()),
     ("dynamic-no-resize", "desktop", "1.5", select(3), select(1)),
+    ("split-no-resize", "mali-g715", "1.4", split(), split(any_length=False)),
     ("gelu-tanh-nan", "mali-g76", "1.5", _GELU, sigmoid()),
     ("reduce-barrier", "mali-g76", "1.5", _MEAN, sigmoid()),
     ("adreno-linear-rows", "adreno-8xx", "1.5", linear_rows(1024), linear_rows(1023)),

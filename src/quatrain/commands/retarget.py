@@ -58,8 +58,8 @@ Repair = Annotated[
     bool,
     typer.Option(
         "--repair",
-        help="Give embeddings the memory layout that the phone's kernel reads; refused where "
-        "all have it.",
+        help="Give embeddings the memory layout that the phone's kernel reads, and make splits "
+        "slices, which follow a call's length; refused where there is nothing to repair.",
     ),
 ]
 
@@ -130,6 +130,11 @@ def _print_report(report: "RetargetReport") -> None:
         print(
             f"{report.repaired_embeddings} {what} repaired: the memory layout is the one that the "
             "kernel reads"
+        )
+    if report.repaired_splits:
+        what = "split" if report.repaired_splits == 1 else "splits"
+        print(
+            f"{report.repaired_splits} {what} repaired: slices, which follow the length of a call"
         )
     if report.slimmed:
         saved = human_bytes(report.slimmed.constant_bytes)

@@ -4,6 +4,7 @@ import math
 
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.program.edit.embedding_layout import misread_embeddings
+from quatrain.program.edit.splits import is_split
 from quatrain.targets.occurrence import (
     Occurrence,
     Where,
@@ -159,6 +160,17 @@ def selects_computed_places(program: Program, graph: VulkanGraph, where: Where) 
         for place, operator in operators(graph, "aten.index_select")
         if not _is_fixed(graph, operator.named_args["index"])
         and math.prod(graph.tensor(operator.named_args["index"]).shape) > 1
+    ]
+
+
+def splits_of_calls(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Splits in programs that take calls of any length."""
+    if not takes_calls_of_any_length(program, graph):
+        return []
+    return [
+        Occurrence(f"operator {index}, {operator.kind}")
+        for index, operator in enumerate(graph.operators)
+        if is_split(operator)
     ]
 
 
