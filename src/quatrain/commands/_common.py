@@ -125,8 +125,8 @@ def check_program(model: Path) -> None:
 
 def leave_cores_to_executorch(models: Iterable[Path]) -> None:
     """Have torch and MKL use one OpenMP thread where ExecuTorch's runtime computes all of `models`:
-    theirs, in the attention, wait on the cores that its own threads compute on. Not for `verify` and
-    `evaluate`, which compute in torch for longer than in the program.
+    theirs, in the attention, wait on the cores that its own threads compute on. Not for `verify`
+    and `evaluate`, which compute in torch for longer than in the program.
 
     Before torch is imported, which reads the variable once. What the user set stays.
     """
