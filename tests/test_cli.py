@@ -10,15 +10,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from tests.support.command_line import invoked
 from tests.support.gguf_files import write_gguf
 from tests.support.programs import artifact
 from tests.support.thorough import thorough
 from tests.support.tiny_checkpoint import write_checkpoint
 from tests.support.tiny_models import float_tensors
 from tests.support.tiny_programs import shared_tiny_xnnpack
-from typer.testing import CliRunner
 
-from quatrain.cli import VERBS, build_app, exit_cleanly
+from quatrain.cli import VERBS, exit_cleanly
 from quatrain.commands._common import leave_cores_to_executorch
 
 
@@ -283,7 +283,7 @@ def test_debug_shows_the_traceback():
 def test_the_seeds_script_exports_like_the_verb(checkpoint, tmp_path):
     # The verb first, which leaves the script a template.
     asked = ["export", str(checkpoint), "-o", str(tmp_path / "verb.pte"), "--weight-only-linear"]
-    verb = CliRunner().invoke(build_app(), asked)
+    verb = invoked(asked)
     assert verb.exit_code == 0, verb.output
     assert "29 x et_vk.linear_q4gsw" in verb.stdout
     seed = quatrain(
@@ -304,7 +304,7 @@ def test_logits_of_a_checkpoint(checkpoint, tmp_path):
     import numpy as np
 
     asked = ["logits", str(checkpoint), "--tokens", "1,2,3", "-o", str(tmp_path / "o.npy")]
-    done = CliRunner().invoke(build_app(), asked)
+    done = invoked(asked)
     assert done.exit_code == 0, done.output
     rows = np.load(tmp_path / "o.npy")
     assert rows.shape == (3, 128) and rows.dtype == np.float32

@@ -4,6 +4,7 @@ from functools import cache
 
 import pytest
 import torch
+from tests.support.command_line import invoked
 from tests.support.devices import DEVICES_OF
 from tests.support.families import LFM2_MOE, LLAMA4, QWEN2_MOE, QWEN3_MOE
 from tests.support.knobs import ALL, LONGROPE, TINY, Peer, write_meta_folder
@@ -11,14 +12,12 @@ from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
 from tests.support.rounding import assert_equal_but_for_rounding
 from tests.support.thorough import thorough
-from typer.testing import CliRunner
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.model import Backbone
 from quatrain.backbone.params import config_from_params
 from quatrain.checkpoint.layout import float_shapes, table_shapes
 from quatrain.checkpoint.open import open_checkpoint
-from quatrain.cli import build_app
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.notes import notes_on
 from quatrain.export.xnnpack.positive_scales import RoundedAgain
@@ -148,7 +147,7 @@ def test_layers_unlike_llamas_on_xnnpack(name, layers, unlike_llama, tmp_path):
 
 
 def _inspected(program):
-    return CliRunner().invoke(build_app(), ["inspect", str(program)]).output
+    return invoked(["inspect", str(program)]).output
 
 
 def test_llama4_on_vulkan_is_one_delegate(tmp_path):

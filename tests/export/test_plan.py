@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.command_line import invoked
 from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
 from tests.support.tiny_models import write_hugging_face
-from typer.testing import CliRunner
 
 from quatrain.backbone.model import Backbone
 from quatrain.backbone.params import config_from_params
 from quatrain.checkpoint.files.lazy_tensors import AsFloat32
-from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, ExportRequest, export_checkpoint
 from quatrain.export.plan.memory import memory_of
@@ -87,17 +86,17 @@ def test_a_target_chooses_one_program_and_refuses_what_fails_there(tmp_path):
 
 def test_the_verb_prints_a_line_for_each_program(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "c", embedding="int4", output="tied")
-    done = CliRunner().invoke(build_app(), ["plan", str(checkpoint)])
+    done = invoked(["plan", str(checkpoint)])
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["program", "8da4w", "weight-only", "8da4w"]
-    done = CliRunner().invoke(build_app(), ["plan", str(checkpoint), "--json"])
+    done = invoked(["plan", str(checkpoint), "--json"])
     found = json.loads(done.stdout)
     assert found["checkpoint"] is None
     dynamic, weight_only, _ = (program["bytes"] for program in found["programs"])
     assert dynamic["file"] > weight_only["file"] > weight_only["constants"]
     assert dynamic["memory"] > dynamic["constants"] + dynamic["caches"]
     half = ["plan", str(checkpoint), "--json", "--activation-dtype", "fp16"]
-    programs = json.loads(CliRunner().invoke(build_app(), half).stdout)["programs"]
+    programs = json.loads(invoked(half).stdout)["programs"]
     assert {program["backend"] for program in programs} == {"vulkan"}
     assert programs[0]["bytes"]["caches"] == dynamic["caches"] / 2
 

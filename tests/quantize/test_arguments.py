@@ -5,9 +5,8 @@ import sys
 
 import pytest
 from tests.support import tiny_models as tiny
-from typer.testing import CliRunner
+from tests.support.command_line import invoked
 
-from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.quantize.arguments import check_arguments
 from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
@@ -34,7 +33,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def said_by(verb, *arguments):
-    error = CliRunner().invoke(build_app(), [verb, *arguments]).exception
+    error = invoked([verb, *arguments]).exception
     assert isinstance(error, InputError)
     return str(error)
 

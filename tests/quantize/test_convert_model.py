@@ -10,11 +10,10 @@ from safetensors.torch import load_file, save_file
 from tests.support import gguf_files as ggufs
 from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
+from tests.support.command_line import invoked
 from tests.support.tokenizer_files import EMPTY_TOKENIZER
-from typer.testing import CliRunner
 
 from quatrain.checkpoint.open import open_checkpoint
-from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.quantize.methods.round_to_nearest import quantize_channels, quantize_groups
 from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
@@ -256,6 +255,6 @@ def test_asymmetric(tmp_path):
 def test_command(tmp_path):
     source = folders.write_quantized(tmp_path / "in", "gptq")
     arguments = ["convert", str(source), str(tmp_path / "out"), "--output-layer", "int4", "--json"]
-    done = CliRunner().invoke(build_app(), arguments)
+    done = invoked(arguments)
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["rounded"] == 1

@@ -8,12 +8,11 @@ import pytest
 import tokenizers
 import torch
 import torch.nn.functional as F
+from tests.support.command_line import invoked
 from tests.support.peers import random_model, saved
-from typer.testing import CliRunner
 
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
-from quatrain.cli import build_app
 from quatrain.int4 import Scheme
 from quatrain.quantize.calibration import DEFAULT_TEXT
 from quatrain.quantize.cost import HELD_OUT_TEXT, Cost, cost_of
@@ -72,9 +71,9 @@ def test_the_default_method_says_it_and_the_other_does_not(model: Path, tmp_path
     text = tmp_path / "text.txt"
     text.write_text(" ".join(DEFAULT_TEXT.read_text(encoding="utf-8").split()[:1200]))
     words = ["quantize", str(model), "-o", str(tmp_path / "int4"), "--calibration", str(text)]
-    said = CliRunner().invoke(build_app(), words, catch_exceptions=False).stdout
+    said = invoked(words, catch_exceptions=False).stdout
     assert "  cost      perplexity " in said and "x floating point, KL " in said
-    told = CliRunner().invoke(build_app(), [*words, "--json"], catch_exceptions=False).stdout
+    told = invoked([*words, "--json"], catch_exceptions=False).stdout
     cost = Cost(**json.loads(told)["against_floating_point"])
     checkpoint = open_checkpoint(tmp_path / "int4")
     assert cost == cost_of(open_float_model(model), checkpoint, _rows(model), Stages())

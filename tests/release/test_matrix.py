@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from tests.support.browser import needs_chromium, width_on_a_phone
+from tests.support.command_line import invoked
 from tests.support.made_once import made_once
 from tests.support.page_outline import PageOutline
 from tests.support.release_speed import as_fast_each_time
 from tests.support.thorough import thorough
 from tests.support.tiny_models import float_tensors, write_meta
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.release import tasks
 from quatrain.release.cells import cells_of
@@ -36,7 +36,7 @@ new-tokens = 2
 
 def _run(folder: Path, out: Path, *options: str) -> Result:
     words = ["release", str(folder / "model"), "-o", str(out), "--spec", str(folder / "both.toml")]
-    return CliRunner().invoke(build_app(), [*words, *options])
+    return invoked([*words, *options])
 
 
 @pytest.fixture(scope="session")

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 import tokenizers
+from tests.support.command_line import invoked
 from tests.support.release_speed import as_fast_each_time
 from tests.support.thorough import thorough
 from tests.support.tiny_models import write_meta
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from quatrain.cli import build_app
 from quatrain.commands.release import release as release_verb
 from quatrain.errors import InputError, Interrupted
 from quatrain.quantize.pipeline import quantize_model
@@ -310,7 +310,7 @@ def test_interrupted_it_leaves_nothing_half_and_goes_on(
 def _cli(folder: Path, *options: str) -> Result:
     words = ["release", str(folder / "model"), "-o", str(folder / "out")]
     spec = ["--spec", str(folder / "release.toml")]
-    return CliRunner().invoke(build_app(), [*words, *spec, *options])
+    return invoked([*words, *spec, *options])
 
 
 def test_a_gate_that_does_not_hold_is_the_exit_code(tiny_release: Path, tmp_path: Path) -> None:
@@ -346,7 +346,7 @@ def test_interrupted_it_says_what_is_kept(
 def test_a_dry_run_says_what_comes_and_writes_nothing(tiny_release: Path, tmp_path: Path) -> None:
     words = ["release", str(tiny_release / "model"), "-o", str(tmp_path / "out"), "--dry-run"]
     spec = ["--spec", str(tiny_release / "release.toml"), "--json"]
-    done = CliRunner().invoke(build_app(), [*words, *spec], catch_exceptions=False)
+    done = invoked([*words, *spec], catch_exceptions=False)
     planned = {one["file"]: one for one in json.loads(done.stdout)["files"]}
     assert not (tmp_path / "out").exists()
     for file in _report(tiny_release)["files"]:
@@ -357,10 +357,10 @@ def test_a_dry_run_says_what_comes_and_writes_nothing(tiny_release: Path, tmp_pa
 
 def test_what_is_printed_says_who_gets_which_file_and_why(tiny_release: Path) -> None:
     words = ["release", str(tiny_release / "model"), "-o", "none", "--dry-run"]
-    lines = CliRunner().invoke(build_app(), words).stdout.splitlines()
+    lines = invoked(words).stdout.splitlines()
     assert lines[-1] == "every phone: model-cpu.pte"
     named = ["--phones", "pixel-6", "--runtime", "1.5"]
-    lines = CliRunner().invoke(build_app(), [*words, *named]).stdout.splitlines()
+    lines = invoked([*words, *named]).stdout.splitlines()
     assert lines[-2:] == [
         "Google Pixel 6: model-cpu.pte (the CPU's program: there is no profile of its GPU, a "
         "Mali-G78 MP20)",
@@ -388,7 +388,7 @@ def test_it_says_where_the_assets_are(tiny_release: Path, tmp_path: Path) -> Non
     copy, module = _copy(tiny_release, tmp_path), tmp_path / "app"
     module.mkdir()
     words = ["release", str(copy / "model"), "-o", str(copy / "out"), "--android", str(module)]
-    done = CliRunner().invoke(build_app(), [*words, "--spec", str(copy / "release.toml")])
+    done = invoked([*words, "--spec", str(copy / "release.toml")])
     assets = module / "src" / "main" / "assets" / "quatrain"
     assert f"assets: {assets}\n" in done.stdout and (assets / "tokenizer_config.json").is_file()
 

@@ -17,10 +17,8 @@ from itertools import chain
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from tests.support.command_line import invoked
 from tests.support.paths import DOCS, EXAMPLES, ROOT
-from typer.testing import CliRunner
-
-from quatrain.cli import build_app
 
 PAGES = [
     ROOT / "README.md",
@@ -77,7 +75,7 @@ def _run_command(words: list[str], folder: Path) -> tuple[int, str]:
     """(exit code, output). What takes long is run on less, or only looked at."""
     program, *arguments = words
     if program == "quatrain" and not arguments[0].startswith("-"):
-        done = CliRunner().invoke(build_app(), _smaller(arguments))
+        done = invoked(_smaller(arguments))
         return done.exit_code, f"{done.output}{done.exception}"
     if program == "quatrain":
         return _in_bash(words, folder)

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.command_line import invoked
 from tests.support.devices import DEVICES_OF
 from tests.support.tiny_programs import TEXT, Tiny
-from typer.testing import CliRunner
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, VULKAN_WITHOUT_DOT_PRODUCTS
-from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.program import open_program
 from quatrain.runtime.load import load_runner
@@ -74,7 +73,7 @@ def test_evaluate_measures_prefill_as_decode_where_nothing_is_quantized(
 def test_run_chooses_the_token_that_eager_chooses_with_that_arithmetic(tiny: Tiny) -> None:
     for as_on in ((), ("--as-on", WITHOUT)):
         asked = ["run", str(tiny.programs["8da4w"]), "--prompt", TEXT, "--max-new-tokens", "1"]
-        done = CliRunner().invoke(build_app(), [*asked, "--device", "reference", "--json", *as_on])
+        done = invoked([*asked, "--device", "reference", "--json", *as_on])
         expected = int(_eager_logits(tiny, as_on[1] if as_on else None).argmax())
         assert json.loads(done.stdout)["tokens"] == [expected]
 

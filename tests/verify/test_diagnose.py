@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.command_line import invoked
 from tests.support.tiny_programs import TEXT, Tiny
-from typer.testing import CliRunner
 
-from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.verify.diagnose import activation_statistics, diagnose_activations
 from quatrain.verify.heat_map import draw_heat_map
@@ -40,7 +39,7 @@ def test_the_output_layer_is_never_quantized_and_the_verb_says_so(tiny: Tiny, ki
     model = tiny.programs["8da4w"] if kind == "program" else tiny.checkpoint
     rounded = {a.linear: a.quantized_in_prefill for a in diagnose_activations(model, TEXT)}
     assert [name for name, quantized in rounded.items() if not quantized] == ["output"]
-    said = CliRunner().invoke(build_app(), ["diagnose", str(model)]).output
+    said = invoked(["diagnose", str(model)]).output
     assert "rounds them to int8 in prefill alone" in said and "and never in decode" in said
     assert "never rounded, not in prefill either, as they see one row: output" in said
     assert not any(a.quantized_in_prefill for a in diagnose_activations(model, "w5"))
@@ -74,7 +73,7 @@ def test_a_heat_map_that_cannot_be_drawn_is_refused_before_anything_runs(
     )
     asked = ["diagnose", "no model", "--heat-map", str(tmp_path / name)]
     with pytest.raises(InputError, match=message):
-        CliRunner().invoke(build_app(), asked, catch_exceptions=False)
+        invoked(asked, catch_exceptions=False)
 
 
 def test_bad_requests_are_refused(tiny: Tiny, tmp_path: Path) -> None:

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.command_line import invoked
 from tests.support.devices import DEVICES_OF
 from tests.support.logits import step_logits
 from tests.support.paths import ARTIFACTS
 from tests.support.tiny_programs import Tiny
-from typer.testing import CliRunner
 
 from quatrain.backbone.model import Backbone
-from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.verify.divergence import Divergence
 from quatrain.verify.eager import load_eager
@@ -112,7 +111,7 @@ def test_an_xnnpack_program_runs_on_executorch(tiny_xnnpack: Path, tiny: Tiny) -
 
 def _run(*arguments: object) -> str:
     words = ["evaluate", *map(str, arguments), "--device", "reference"]
-    return CliRunner().invoke(build_app(), words, catch_exceptions=False).stdout
+    return invoked(words, catch_exceptions=False).stdout
 
 
 def test_the_verb_prints_a_table_and_json(tiny: Tiny, tmp_path: Path) -> None:

@@ -12,10 +12,9 @@ import pytest
 import tokenizers
 import torch
 import transformers
+from tests.support.command_line import invoked
 from tests.support.peers import random_model, saved
-from typer.testing import CliRunner
 
-from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.quantize.pipeline import quantize_model
@@ -123,16 +122,16 @@ def test_the_verb_takes_it_as_a_reference(model: Path, int4: Path, tmp_path: Pat
     text = tmp_path / "text.txt"
     text.write_text(TEXT)
     words = ["evaluate", int4, "--reference", model, "--text", text, "--scheme", "weight-only"]
-    table = CliRunner().invoke(build_app(), [*map(str, words), "--stride", "32"]).stdout
+    table = invoked([*map(str, words), "--stride", "32"]).stdout
     assert "floating point" in table and "ratio" in table and "149 tokens predicted" in table
-    found = json.loads(CliRunner().invoke(build_app(), [*map(str, words), "--json"]).stdout)
+    found = json.loads(invoked([*map(str, words), "--json"]).stdout)
     assert found["models"][1]["perplexity_ratio"] > 0
 
 
 def test_the_word_smollm2_is_one(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setattr("quatrain.smollm2.fetch_smollm2", lambda: model)
     monkeypatch.chdir(tmp_path)
-    said = CliRunner().invoke(build_app(), ["evaluate", "smollm2", "--tokens", "20", "--json"])
+    said = invoked(["evaluate", "smollm2", "--tokens", "20", "--json"])
     assert json.loads(said.stdout)["models"][0]["model"] == str(model)
 
 

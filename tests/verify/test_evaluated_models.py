@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.support.command_line import invoked
 from tests.support.logits import step_logits
 from tests.support.tiny_programs import Tiny
-from typer.testing import CliRunner
 
 from quatrain.checkpoint.open import is_program
-from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.verify.eager import load_eager
 
@@ -22,7 +21,7 @@ TOKENS = [1, 90, 17, 4, 33]
 def _logits(model: Path, *options: str) -> np.ndarray:
     out = model.parent / "out.npy"
     words = ["logits", str(model), "--tokens", ",".join(map(str, TOKENS)), "-o", str(out)]
-    CliRunner().invoke(build_app(), [*words, *options], catch_exceptions=False)
+    invoked([*words, *options], catch_exceptions=False)
     return np.load(out)
 
 

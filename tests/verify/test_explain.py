@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.command_line import invoked
 from tests.support.tiny_programs import TEXT, Tiny
-from typer.testing import CliRunner
 
 from quatrain.arithmetic import (
     VULKAN_ARITHMETIC,
@@ -16,7 +16,6 @@ from quatrain.arithmetic import (
     XNNPACK_ARITHMETIC,
     Arithmetic,
 )
-from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.runtime.generate import generate
 from quatrain.runtime.load import load_runner
@@ -252,15 +251,15 @@ def test_bad_requests_are_refused(
     program = str(tiny.programs["8da4w"])
     asked = ["explain", str(tmp_path / "phone.txt"), "--program", program, *options]
     with pytest.raises(InputError, match=message):
-        CliRunner().invoke(build_app(), asked, catch_exceptions=False)
+        invoked(asked, catch_exceptions=False)
 
 
 def test_the_verb_prints_and_has_json(tiny: Tiny, writes: Writes, tmp_path: Path) -> None:
     (tmp_path / "phone.txt").write_text(json.dumps(writes(defect=FLOAT)))
     asked = ["explain", str(tmp_path / "phone.txt"), "--program", str(tiny.programs["8da4w"])]
     asked += ["--prompt", TEXT, "--phone", "mali-g715", "--runtime", "1.3"]
-    said = CliRunner().invoke(build_app(), asked).stdout
+    said = invoked(asked).stdout
     assert said.startswith(f"It is a known defect's output: {FLOAT}")
     assert "\nfix: " in said and "likeliest tokens" in said
-    found = json.loads(CliRunner().invoke(build_app(), [*asked, "--json"]).stdout)
+    found = json.loads(invoked([*asked, "--json"]).stdout)
     assert found["candidate"] == FLOAT and found["candidates"][0]["agreeing"] == 24

@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.support.command_line import invoked
 from tests.support.rounding import assert_equal_but_for_rounding
 from tests.support.thorough import thorough
 from tests.support.tiny_programs import TEXT, Tiny
-from typer.testing import CliRunner
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint
-from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.exporter import context_length
@@ -72,7 +71,7 @@ def test_a_longer_context_than_the_usual_one(long: Path, backend: str, tmp_path:
     checkpoint, exported = evaluate_models([long, program], TEXT, device=device)
     assert exported.perplexity == pytest.approx(checkpoint.perplexity, rel=1e-2)
     arguments = ["run", str(program), "--prompt", TEXT, "--max-new-tokens", "80"]
-    result = CliRunner().invoke(build_app(), [*arguments, "--device", device, "--json"])
+    result = invoked([*arguments, "--device", device, "--json"])
     assert result.exit_code == 0 and len(json.loads(result.stdout)["tokens"]) > 64, result.output
 
 

@@ -11,13 +11,12 @@ import pytest
 import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
+from tests.support.command_line import invoked
 from tests.support.devices import DEVICES_OF
 from tests.support.rounding import follows_but_for_rounding
 from tests.support.tiny_checkpoint import write_checkpoint
 from tests.support.tiny_programs import TEXT, Tiny
-from typer.testing import CliRunner
 
-from quatrain.cli import build_app
 from quatrain.errors import CheckFailed, InputError
 from quatrain.program import (
     Operator,
@@ -198,7 +197,7 @@ def test_the_verb_exits_with_one_on_a_defect(tiny: Tiny) -> None:
     words = ["verify", str(tiny.programs["8da4w"]), str(tiny.checkpoint), "--device", "reference",
              "--new-tokens", "3", "--emulate", "dq8ca-zp-binding-int8"]  # fmt: skip
     with pytest.raises(CheckFailed, match="does not compute"):
-        CliRunner().invoke(build_app(), words, catch_exceptions=False)
+        invoked(words, catch_exceptions=False)
     assert CheckFailed.exit_code == 1
 
 

@@ -2,17 +2,16 @@
 
 import pytest
 import torch
+from tests.support.command_line import invoked
 from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
 from tests.support.rounding import assert_equal_but_for_rounding, largest_error
 from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
 from tests.support.tiny_programs import TEXT, write_word_tokenizer
-from typer.testing import CliRunner
 
 from quatrain.arithmetic import XNNPACK_ARITHMETIC
 from quatrain.backbone.kv_cache import CachedAttention, quantize_kv_cache
 from quatrain.backbone.params import config_from_params
-from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.plan.plan import plan_programs
@@ -97,9 +96,9 @@ def test_its_bytes_are_inspected_and_planned(checkpoint, report):
     assert planned.bytes is not None and planned.bytes.caches == nbytes
     (plain,) = plan_programs(checkpoint, ExportRequest(backend="xnnpack"), ("xnnpack",)).programs
     assert plain.bytes is not None and plain.bytes.caches == LAYERS * 2 * CONTEXT * KV_HEADS * 64
-    shown = CliRunner().invoke(build_app(), ["inspect", str(report.output)]).output
+    shown = invoked(["inspect", str(report.output)]).output
     assert "KV cache int8, " in shown
-    shown = CliRunner().invoke(build_app(), ["plan", str(checkpoint), "--kv-cache", "int8"]).output
+    shown = invoked(["plan", str(checkpoint), "--kv-cache", "int8"]).output
     assert "xnnpack" in shown and "vulkan" not in shown
 
 

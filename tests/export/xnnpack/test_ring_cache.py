@@ -4,19 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.support.command_line import invoked
 from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
 from tests.support.rounding import largest_error
 from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
 from tests.support.tiny_programs import write_word_tokenizer
-from typer.testing import CliRunner
 
 from quatrain.arithmetic import XNNPACK_ARITHMETIC
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.kv_cache import CachedAttention
 from quatrain.backbone.params import config_from_params
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
-from quatrain.cli import build_app
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.attention_sink import with_attention_sink
@@ -137,7 +136,7 @@ def test_a_text_outlives_what_is_kept(report):
 )
 def test_what_cannot_be_is_refused(arguments, found, checkpoint, tmp_path):
     command = ["export", str(checkpoint), "-o", str(tmp_path / "m.pte"), *arguments]
-    done = CliRunner().invoke(build_app(), command)
+    done = invoked(command)
     assert isinstance(done.exception, InputError) and found in str(done.exception)
 
 

@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.support.command_line import invoked
 from tests.support.devices import needs_gpu
 from tests.support.paths import ARTIFACTS as FOLDER
-from typer.testing import CliRunner
 
-from quatrain.cli import build_app
 from quatrain.errors import CheckFailed, InputError
 from quatrain.runtime.wgpu import Timing, selftest
 from quatrain.runtime.wgpu.profile import by_operator, write_chrome_trace
@@ -16,7 +15,7 @@ from quatrain.stages import Stages
 
 
 def _run(*arguments: str) -> str:
-    result = CliRunner().invoke(build_app(), arguments, catch_exceptions=False)
+    result = invoked(arguments, catch_exceptions=False)
     return result.stdout
 
 
