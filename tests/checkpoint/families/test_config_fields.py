@@ -30,7 +30,7 @@ WRONG = [None, "x", "4", [], [[1]], [0.5], {}, {"a": {}}, {"full_attention": 1},
 OLDER = {"rope_scaling": None, "rope_theta": 10000.0, "sliding_window_pattern": None,
          "rope_local_base_freq": 10000.0, "moe_layers": None, "no_rope_layers": None,
          "original_max_position_embeddings": None, "use_bidirectional_attention": None,
-         "partial_rotary_factor": None}  # fmt: skip
+         "partial_rotary_factor": None, "is_causal": True, "per_layer_config": None}  # fmt: skip
 
 
 def with_one_wrong(fields):
@@ -97,6 +97,8 @@ REFUSED = [
     ("Lfm2Moe", {"layer_types": None}, "'layer_types' is None, expected 3 of 'full_attention'"),
     ("Lfm2Moe", {"num_dense_layers": -1}, "'num_dense_layers' is -1, expected a whole number"),
     ("Llama4", {"num_local_experts": 1}, "'num_local_experts' is 1, expected a whole number from"),
+    ("Qwen3", {"is_causal": False}, "'is_causal' is False, expected true"),
+    ("Llama", {"per_layer_config": {"1": {"rms_norm_eps": 0.1}}}, "'per_layer_config' is .*null"),
 ]  # fmt: skip
 
 

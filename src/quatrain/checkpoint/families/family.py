@@ -36,6 +36,7 @@ class HuggingFaceReading:
     `activations`: the values of `hidden_act` that are implemented, to those of `act_fn`; None is
     one that config.json does not state. `aliases`: fields that its configuration class takes in
     place of others where they are there, to those.
+    `by_layer`: whether `params` reads `per_layer_config`, fields of some layers alone.
     `tied`: whether the embedding serves as a missing output layer where config.json does not
     say."""
 
@@ -51,6 +52,7 @@ class HuggingFaceReading:
     activations: Mapping[str | None, str] = field(
         default_factory=lambda: {"silu": "silu", "swish": "silu"}
     )
+    by_layer: bool = False
     tied: bool = False
 
 

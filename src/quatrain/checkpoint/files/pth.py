@@ -17,6 +17,7 @@ import torch
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.torchao_tensor import EXPECTED, TYPE, apart
 from quatrain.errors import InputError
+from quatrain.quiet import quiet
 
 # What the pickle of a state dict may name: containers, tensors, storages and dtypes.
 _NAMES = re.compile(
@@ -60,8 +61,8 @@ def read_pth(path: Path) -> LazyTensors:
         # torch.load goes by the name and would hand it to the other reader.
         raise InputError(f"{path}: is a .pth file under another name; rename it to .pth")
     if _check_names(path, _check_container(path)):
-        # It tells the unpickler of its classes.
-        import torchao.quantization  # noqa: F401
+        with quiet():  # it tells the unpickler of its classes
+            import torchao.quantization  # noqa: F401
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except MemoryError:

@@ -73,7 +73,20 @@ def read_config(folder: Path) -> Config:
         fields = {**reading.sizes, **fields}
     named = {name: fields[alias] for alias, name in reading.aliases.items() if alias in fields}
     fields = {**reading.defaults, **fields, **named}
+    _check_attention(fields, source)
+    if fields.get("per_layer_config") and not reading.by_layer:
+        expected = "null: a model_type in which layers differ so is not read"
+        raise refusal(fields, "per_layer_config", expected, source)
     return Config(fields, reading, source, model_type, multimodal)
+
+
+def _check_attention(fields: Fields, source: str) -> None:
+    """Models that embed texts may be a family's, but for tokens that see those behind them."""
+    if "is_causal" in fields and not flag(fields, "is_causal", source):
+        expected = (
+            "true: tokens that see those behind them are not implemented, nor write they text"
+        )
+        raise refusal(fields, "is_causal", expected, source)
 
 
 def params_of_config(fields: Fields, source: str, names: set[str]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from quatrain.linear.packing import is_int4
 
 def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
     """A safetensors header names the type of each tensor."""
-    for name, text in metadata.items():
+    for name, text in sorted(metadata.items()):  # a header has no order
         kind = _description(text).get("_type", "Tensor")
         if kind not in (TYPE, "Tensor"):
             raise InputError(f"{source}: {name} is a torchao {kind}, {EXPECTED}")

@@ -97,12 +97,20 @@ def _global_head_dim(fields: Fields, kinds: list[str], source: str) -> int:
     by_layer = object_of(fields, "per_layer_config", source)
     if not by_layer:
         return integer_or_none(fields, "global_head_dim", source) or _GLOBAL_HEAD_DIM
-    full = [str(index) for index, kind in enumerate(kinds) if kind == FULL]
-    first: Any = by_layer.get(full[0])
-    if by_layer != dict.fromkeys(full, first) or set(first or ()) != {"head_dim"}:
-        expected = f"one head_dim and nothing else for the layers of '{FULL}', {', '.join(full)}"
+    full = [index for index, kind in enumerate(kinds) if kind == FULL]
+    # Of models with ten layers and more their numbers are written with as many digits: "05".
+    by_index = {int(key): value for key, value in by_layer.items() if _is_number(key)}
+    first: Any = by_index.get(full[0])
+    stated = by_index == dict.fromkeys(full, first) and len(by_index) == len(by_layer)
+    if not stated or not isinstance(first, dict) or first.keys() != {"head_dim"}:
+        layers = ", ".join(map(str, full))
+        expected = f"one head_dim and nothing else for the layers of '{FULL}', {layers}"
         raise refusal(fields, "per_layer_config", expected, source)
     return integer(first, "head_dim", source)
+
+
+def _is_number(key: str) -> bool:
+    return key.isdecimal() and len(key) < 10
 
 
 def _rope(fields: Fields, source: str) -> Params:
@@ -166,5 +174,6 @@ HUGGING_FACE = HuggingFaceReading(
     tensors=_tensors,
     unused=unused_keys,
     activations=ACTIVATIONS,
+    by_layer=True,
     tied=True,
 )
