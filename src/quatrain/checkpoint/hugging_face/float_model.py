@@ -4,8 +4,10 @@ from pathlib import Path
 
 from quatrain.backbone.params import config_from_params
 from quatrain.checkpoint.files.adapter_folder import unmerged_adapter
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.float_model import FloatModel, checked, params_of
 from quatrain.checkpoint.hugging_face.config import (
+    Config,
     end_tokens,
     output_is_tied,
     params_of_config,
@@ -34,22 +36,7 @@ def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatM
     config_json = read_config(folder)
     fields, reading, source = config_json.fields, config_json.reading, config_json.source
     require_known_quantizer(fields, folder)
-    whole, metadata = read_folder(folder)
-    stored, notes = config_json.text_model(whole)
-    settings = quantization_settings(fields, stored, folder)
-    if settings is not None:
-        checked_quantizer(stored, metadata, settings, str(folder), adapter is not None)
-        raise _quantized_already(folder, adapter)
-    tied = output_is_tied(fields, reading, set(stored), folder)
-    if adapter is not None:
-        stored, of_adapter = with_adapter(stored, adapter, config_json.multimodal, tied)
-        notes += of_adapter
-    if reading.tensors is not None:
-        stored = reading.tensors(stored, fields, source)
-    notes += unmerged_adapter(folder)
-    if tied:
-        stored, of_output = without_tied_output(stored)
-        notes += of_output
+    stored, notes = _read(folder, config_json, adapter)
     names = {name: meta_name(name, reading.names) for name in stored if not IGNORED.fullmatch(name)}
     params = params_of_config(fields, source, set(names.values()))
     config = config_from_params(params, source)
@@ -66,6 +53,30 @@ def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatM
             notes=notes,
         )
     )
+
+
+def _read(
+    folder: Path, config_json: Config, adapter: Path | None
+) -> tuple[LazyTensors, tuple[str, ...]]:
+    """(the tensors, the adapter merged into them, what there is to say of them)"""
+    fields, reading, source = config_json.fields, config_json.reading, config_json.source
+    whole, metadata = read_folder(folder)
+    stored, notes = config_json.text_model(whole)
+    settings = quantization_settings(fields, stored, folder)
+    if settings is not None:
+        checked_quantizer(stored, metadata, settings, str(folder), adapter is not None)
+        raise _quantized_already(folder, adapter)
+    tied = output_is_tied(fields, reading, set(stored), folder)
+    if adapter is not None:
+        stored, of_adapter = with_adapter(stored, adapter, config_json.multimodal, tied)
+        notes += of_adapter
+    if reading.tensors is not None:
+        stored = reading.tensors(stored, fields, source)
+    notes += unmerged_adapter(folder)
+    if tied:
+        stored, of_output = without_tied_output(stored)
+        notes += of_output
+    return stored, notes
 
 
 def _quantized_already(folder: Path, adapter: Path | None) -> InputError:
