@@ -64,7 +64,8 @@ def _read(
     stored, notes = config_json.text_model(whole)
     settings = quantization_settings(fields, stored, folder)
     if settings is not None:
-        checked_quantizer(stored, metadata, settings, str(folder), adapter is not None)
+        if adapter is None:  # else no verb is named that might refuse it too
+            checked_quantizer(stored, metadata, settings, str(folder))
         raise _quantized_already(folder, adapter)
     tied = output_is_tied(fields, reading, set(stored), folder)
     if adapter is not None:
