@@ -64,8 +64,11 @@ def is_quantized(path: Path) -> bool:
         return False
     if form is Form.HUGGING_FACE:
         fields = read_object(path / "config.json")
-        if any(fields.get(name) for name in _QUANTIZED):
-            return True
+        settings = next(filter(None, map(fields.get, _QUANTIZED)), None)
+        if settings is not None:
+            from quatrain.checkpoint.hugging_face.float8 import is_float8
+
+            return not is_float8(settings)
     from quatrain.checkpoint.files.tensor_file import read_tensors
     from quatrain.checkpoint.quantizers import quantizer_by_names
 

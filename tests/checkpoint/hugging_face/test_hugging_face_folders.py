@@ -67,11 +67,11 @@ def test_settings_of_an_older_autogptq(settings, tmp_path):
 
 @pytest.mark.parametrize(
     ("method", "settings"),
-    [(name, {"quant_method": name}) for name in ("hqq", "fp8", "exl2")]
+    [(name, {"quant_method": name}) for name in ("hqq", "mxfp4", "exl2")]
     + [("bitsandbytes", {"load_in_4bit": True})],
 )
 def test_a_quantizer_that_is_not_read_is_named_before_its_tensors(tmp_path, method, settings):
-    """One of FP8 is told by its name, and no verb advises another one that refuses it too."""
+    """And no verb advises another one that refuses it too."""
     folder = change_config(tiny.write_hugging_face(tmp_path), quantization_config=settings)
     tensors = load_file(folder / "model.safetensors")
     tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.float8_e4m3fn)

@@ -20,6 +20,7 @@ from quatrain.checkpoint.hugging_face.fields import (
     number,
     refusal,
 )
+from quatrain.checkpoint.hugging_face.float8 import is_float8
 from quatrain.checkpoint.hugging_face.multimodal import left_out, text_fields, text_tensors
 from quatrain.checkpoint.quantizers.read import method_of, quantizer_of
 from quatrain.errors import InputError
@@ -179,7 +180,7 @@ def quantization_settings(fields: Fields, names: Iterable[str], folder: Path) ->
 
     Raises `InputError` where they are, and nothing says how they were made.
     """
-    settings = _stated_settings(fields, str(folder))
+    settings = stated_settings(fields, str(folder))
     if settings is not None or not any(name.endswith(".qweight") for name in names):
         return settings
     for method, name in _OLDER_SETTINGS.items():
@@ -195,12 +196,13 @@ def quantization_settings(fields: Fields, names: Iterable[str], folder: Path) ->
 def require_known_quantizer(fields: Fields, folder: Path) -> None:
     """Refuse a folder whose config.json names a quantizer that is not read, before its tensors,
     which may be of types that are not read either."""
-    settings = _stated_settings(fields, str(folder))
-    if settings is not None and method_of(settings) is not None:
+    settings = stated_settings(fields, str(folder))
+    if settings is not None and method_of(settings) is not None and not is_float8(settings):
         quantizer_of(settings, str(folder))
 
 
-def _stated_settings(fields: Fields, source: str) -> dict[str, Any] | None:
+def stated_settings(fields: Fields, source: str) -> dict[str, Any] | None:
+    """What config.json says of a quantizer; None where it says nothing."""
     # MLX has the second name, and often both; the third is compressed-tensors' first.
     names = ("quantization_config", "quantization", "compression_config")
     stated = next((name for name in names if fields.get(name)), None)

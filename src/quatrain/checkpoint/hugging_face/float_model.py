@@ -16,6 +16,7 @@ from quatrain.checkpoint.hugging_face.config import (
     require_known_quantizer,
 )
 from quatrain.checkpoint.hugging_face.fields import integer
+from quatrain.checkpoint.hugging_face.float8 import has_float8, in_floating_point, is_float8
 from quatrain.checkpoint.hugging_face.folder import read_folder
 from quatrain.checkpoint.hugging_face.lora_adapter import with_adapter
 from quatrain.checkpoint.hugging_face.tensor_names import meta_name
@@ -63,7 +64,10 @@ def _read(
     whole, metadata = read_folder(folder)
     stored, notes = config_json.text_model(whole)
     settings = quantization_settings(fields, stored, folder)
-    if settings is not None:
+    if is_float8(settings) or (settings is None and has_float8(stored)):
+        stored, of_float8 = in_floating_point(stored, settings, str(folder))
+        notes += of_float8
+    elif settings is not None:
         if adapter is None:  # else no verb is named that might refuse it too
             checked_quantizer(stored, metadata, settings, str(folder))
         raise _quantized_already(folder, adapter)

@@ -16,8 +16,10 @@ from quatrain.checkpoint.hugging_face.config import (
     quantization_settings,
     read_config,
     require_known_quantizer,
+    stated_settings,
 )
 from quatrain.checkpoint.hugging_face.fields import integer
+from quatrain.checkpoint.hugging_face.float8 import is_float8
 from quatrain.checkpoint.hugging_face.folder import read_folder
 from quatrain.checkpoint.hugging_face.tensor_names import meta_name
 from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
@@ -25,6 +27,7 @@ from quatrain.checkpoint.layout import IGNORED
 from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
 from quatrain.checkpoint.quantizers.left_in_floating_point import with_all_quantized
 from quatrain.checkpoint.quantizers.read import quantized_tensors
+from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 
 # How a runtime would quantize the KV cache, which ours keeps in floating point.
@@ -41,6 +44,11 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     config_json = read_config(folder)
     fields, family, source = config_json.fields, config_json.reading, config_json.source
     require_known_quantizer(fields, folder)
+    if is_float8(stated_settings(fields, str(folder))):
+        raise InputError(
+            f"{folder}: is in floating point (FP8), not int4; run `quatrain quantize {folder} -o "
+            "DIR` first"
+        )
     whole, metadata = read_folder(folder)
     stored, notes = config_json.text_model(whole)
     in_file = {id(tensor): name for name, tensor in whole.stored.items()}

@@ -1,0 +1,135 @@
+"""Matrices in FP8, as floating point: each number times its scale.
+
+| quant_method | scales of F.weight, float8 [N, K] |
+|---|---|
+| `fp8` (DeepSeek, Qwen, Ministral 3) | F.weight_scale_inv, of blocks (weight_block_size), or one |
+| `compressed-tensors`, 8 bits of type float | F.weight_scale, one, [N, 1] or of blocks |
+| `fbgemm_fp8` | F.weight_scale [N, 1] |
+| `modelopt`, quant_algo `FP8` | F.weight_scale, one |
+| none stated, as modelopt's first files | as those, where there are scales |
+
+Scales of activations beside them say how a runtime would round those, and change no weight.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, StoredTensor
+from quatrain.errors import InputError
+
+_FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+_SCALES = ("_scale_inv", "_scale")  # behind the weight's own name
+_OF_ACTIVATIONS = re.compile(
+    r".*\.(?:input_scale|activation_scale|output_scale|input_scale_ub|[kv]_scale)"
+)
+
+
+def is_float8(settings: Any) -> bool:
+    """Whether config.json's quantization_config `settings` are of matrices in FP8 alone."""
+    if not isinstance(settings, dict):
+        return False
+    method, groups = settings.get("quant_method"), settings.get("config_groups")
+    if method == "compressed-tensors" and isinstance(groups, dict) and groups:
+        return all(_has_float8(group) for group in groups.values())
+    if method == "modelopt":
+        return settings.get("quant_algo") == "FP8"
+    return method in ("fp8", "fbgemm_fp8")
+
+
+def _has_float8(group: Any) -> bool:
+    weights = group.get("weights") if isinstance(group, dict) else None
+    return (
+        isinstance(weights, dict)
+        and weights.get("type") == "float"
+        and weights.get("num_bits") == 8
+    )
+
+
+def has_float8(stored: LazyTensors) -> bool:
+    """Whether a tensor is in FP8."""
+    return any(tensor.dtype in _FLOAT8 for tensor in stored.stored.values())
+
+
+def in_floating_point(
+    stored: LazyTensors, settings: Mapping[str, Any] | None, source: str
+) -> tuple[LazyTensors, tuple[str, ...]]:
+    """(`stored` with each matrix in FP8 times its scales, which it has no more; what there is to
+    say of it).
+
+    Raises `InputError`, naming `source`, where scales are missing or do not fit.
+    """
+    tensors = dict(stored.stored)
+    for name in [name for name in tensors if _OF_ACTIVATIONS.fullmatch(name)]:
+        del tensors[name]
+    matrices = [name for name in tensors if tensors[name].dtype in _FLOAT8]
+    for name in matrices:
+        scales = next((name + end for end in _SCALES if name + end in tensors), None)
+        if scales is None and settings is None:
+            continue  # cast, as other floating point is
+        if scales is None:
+            raise InputError(
+                f"{source}: {name} is in FP8, and {name}{_SCALES[0]} or {name}{_SCALES[1]} is "
+                "missing; download the model's missing files"
+            )
+        tensors[name] = _scaled(name, tensors[name], tensors.pop(scales), settings or {}, source)
+    if not matrices:
+        return stored, ()
+    note = (
+        "The source is not an unquantized model: its matrices are in FP8. Errors are against what "
+        "those hold, and what they lost already is lost."
+    )
+    return LazyTensors(tensors), (note,)
+
+
+def _scaled(
+    name: str, matrix: StoredTensor, scales: StoredTensor, settings: Mapping[str, Any], source: str
+) -> StoredTensor:
+    shape = matrix.shape
+    grid = (*scales.shape, 1, 1)[:2]
+    if len(shape) != 2 or len(scales.shape) > 2 or not scales.dtype.is_floating_point:
+        raise _unfit(name, shape, scales, source)
+    blocks = _blocks(shape, grid, settings)
+    if blocks is None:
+        raise _unfit(name, shape, scales, source)
+    of_rows, of_columns = (
+        torch.arange(size) // block for size, block in zip(shape, blocks, strict=True)
+    )
+
+    def rows(some: slice) -> torch.Tensor:
+        factors = scales.load().float().reshape(grid)[of_rows[some]][:, of_columns]
+        return matrix.load()[some].float() * factors
+
+    return StoredTensor(shape, torch.float32, MadeByRows(shape, rows))
+
+
+def _blocks(
+    shape: tuple[int, ...], grid: tuple[int, ...], settings: Mapping[str, Any]
+) -> list[int] | None:
+    """The rows and columns that share a scale, of a matrix with a `grid` of scales."""
+    stated = settings.get("weight_block_size")
+    groups = settings.get("config_groups")
+    for group in groups.values() if isinstance(groups, dict) else ():
+        stated = group["weights"].get("block_structure") or stated
+    if not isinstance(stated, list) or not all(isinstance(b, int) and b > 0 for b in stated):
+        stated = []
+    whole = [-(-size // count) for size, count in zip(shape, grid, strict=True)]
+    for blocks in (stated, whole):
+        counts = [-(-size // block) for size, block in zip(shape, blocks, strict=False)]
+        if counts == list(grid) and (blocks is stated or not any(map(_rest, shape, blocks))):
+            return blocks
+    return None
+
+
+def _rest(size: int, block: int) -> int:
+    return size % block
+
+
+def _unfit(name: str, shape: tuple[int, ...], scales: StoredTensor, source: str) -> InputError:
+    return InputError(
+        f"{source}: {name} is in FP8 of shape {list(shape)}, its scales are "
+        f"{str(scales.dtype).removeprefix('torch.')} {list(scales.shape)}, expected one, one a row "
+        "or one for each block of weight_block_size; take the model that it was made from"
+    )

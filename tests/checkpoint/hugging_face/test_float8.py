@@ -1,0 +1,92 @@
+"""Folders with matrices in FP8 open in floating point: each number times its scale."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.support import tiny_models as tiny
+from tests.support.peers import change_config
+
+from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
+from quatrain.errors import InputError
+
+BLOCKS = [48, 40]  # which divide no matrix here
+EIGHT = {"num_bits": 8, "type": "float", "symmetric": True}
+
+
+def compressed(**weights) -> dict:
+    groups = {"group_0": {"targets": ["Linear"], "weights": EIGHT | weights}}
+    return {"quant_method": "compressed-tensors", "config_groups": groups}
+
+
+# Its settings; what scales are called; how many rows and columns share one, None for all of them.
+FORMATS = {
+    "fp8": ({"quant_method": "fp8", "weight_block_size": BLOCKS}, "_scale_inv", BLOCKS),
+    "fp8, one": ({"quant_method": "fp8", "activation_scheme": "static"}, "_scale_inv", None),
+    "compressed-tensors": (compressed(strategy="channel"), "_scale", [1, 1000]),
+    "in blocks": (compressed(block_structure=BLOCKS), "_scale", BLOCKS),
+    "fbgemm": ({"quant_method": "fbgemm_fp8"}, "_scale", [1, 1000]),
+    "modelopt": ({"quant_method": "modelopt", "quant_algo": "FP8"}, "_scale", None),
+    "nothing stated": (None, "_scale", [1, 1000]),
+}
+
+
+def write_float8(folder, settings, suffix, blocks):
+    """(a folder, what its matrices stand for by Meta name)."""
+    generator = torch.Generator().manual_seed(0)
+    named, read = {}, {}
+    for name, tensor in tiny.float_tensors().items():
+        theirs = tiny.renamed(name, tiny.HF_NAMES, "model.layers")
+        named[theirs] = read[name] = tensor
+        if tensor.ndim != 2 or "layers." not in name:
+            continue
+        rows, columns = tensor.shape
+        high, wide = blocks or tensor.shape
+        grid = torch.rand(-(-rows // high), -(-columns // wide), generator=generator) + 0.5
+        numbers = (tensor * 8).to(torch.float8_e4m3fn)
+        spread = torch.kron(grid, torch.ones(high, wide))[:rows, :columns]
+        read[name] = numbers.float() * spread
+        scales = grid.reshape(()) if blocks is None else grid
+        of_activations = {theirs.removesuffix("weight") + "input_scale": torch.ones(())}
+        named |= {theirs: numbers, theirs + suffix: scales, **of_activations}
+    tiny.write_hugging_face(folder)
+    save_file(named, folder / "model.safetensors")
+    return change_config(folder, quantization_config=settings), read
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_float8_is_floating_point(tmp_path, form):
+    folder, read = write_float8(tmp_path, *FORMATS[form])
+    assert not is_quantized(folder)
+    model = open_float_model(folder)
+    assert set(model.tensors) == set(read)
+    for name, tensor in read.items():
+        assert torch.equal(model.tensors[name], tensor), name
+    assert "its matrices are in FP8" in model.notes[0]
+    with pytest.raises(InputError, match="run `quatrain quantize"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("scales", "message"),
+    [
+        (None, r"down_proj\.weight is in FP8, and .*_scale is missing; download"),
+        (torch.ones(5, 1), r"down_proj\.weight is in FP8 .*scales are float32 \[5, 1\], expected"),
+        (torch.ones(2, 2, 2), r"scales are float32 \[2, 2, 2\], expected"),
+        (torch.ones(64, 1).int(), r"scales are int32 \[64, 1\], expected"),
+    ],
+)
+def test_scales_that_are_missing_or_do_not_fit(tmp_path, scales, message):
+    folder, _ = write_float8(tmp_path, *FORMATS["compressed-tensors"])
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.0.mlp.down_proj.weight_scale"
+    tensors.pop(name)
+    save_file(tensors | ({} if scales is None else {name: scales}), folder / "model.safetensors")
+    with pytest.raises(InputError, match=message):
+        open_float_model(folder)
+
+
+def test_float8_without_settings_or_scales_is_what_it_says(tmp_path):
+    folder = tiny.write_hugging_face(tmp_path, dtype=torch.float8_e5m2)
+    name = "layers.0.feed_forward.w2.weight"
+    expected = tiny.float_tensors()[name].to(torch.float8_e5m2).float()
+    assert torch.equal(open_float_model(folder).tensors[name], expected)
