@@ -45,6 +45,21 @@ def test_unsupported_config_is_named(tmp_path, fields, message):
         open_float_model(tiny.write_hugging_face(tmp_path, **fields))
 
 
+def test_a_context_of_pretraining_that_nothing_states_is_the_models_own(tmp_path):
+    from transformers import LlamaConfig
+
+    scaling = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+    }
+    folder = tiny.write_hugging_face(tmp_path, rope_scaling=scaling)
+    theirs = LlamaConfig.from_pretrained(folder).rope_parameters
+    name = "original_max_position_embeddings"
+    assert getattr(open_float_model(folder).config, name) == theirs[name]
+
+
 def test_a_bias_that_the_family_has_no_word_for_counts_for_nothing(tmp_path):
     """Transformers' Qwen 2 has no mlp_bias either."""
     folder = tiny.write_hugging_face(tmp_path, model_type="qwen2", mlp_bias=True)

@@ -128,12 +128,10 @@ def _longrope(fields: Fields, scaling: Fields, source: str) -> dict[str, Any]:
 
 
 def _yarn(fields: Fields, scaling: Fields, rope: dict[str, Any], source: str) -> dict[str, Any]:
-    """As transformers reads it: the context of pretraining is the model's own where none is
-    stated, and the factor is that of the two where it is not."""
+    """As transformers reads it: where no factor is stated, it is that of the longest context and
+    that of pretraining."""
     longest = integer(fields, "max_position_embeddings", source)
-    name = "original_max_position_embeddings"
-    stated = scaling.get(name) is not None or fields.get(name) is not None
-    original = _original_context(fields, scaling, source) if stated else longest
+    original = _original_context(fields, scaling, source)
     factor = number_or_none(scaling, "factor", source) or longest / original
     width = integer_or_none(fields, "head_dim", source) or (
         integer(fields, "hidden_size", source) // integer(fields, "num_attention_heads", source)
@@ -165,10 +163,13 @@ def _stated_attention_factor(scaling: Fields, factor: float, source: str) -> flo
 
 
 def _original_context(fields: Fields, scaling: Fields, source: str) -> int:
-    """The context of pretraining, which is stated beside the scaling, in it, or in both."""
+    """The context of pretraining, which is stated beside the scaling, in it, in both, or nowhere:
+    then, as in transformers, it is the model's own."""
     name = "original_max_position_embeddings"
     stating = [one for one in (fields, scaling) if one.get(name) is not None]
-    stated = {integer(one, name, source, least=2) for one in stating or [scaling]}
+    if not stating:
+        return integer(fields, "max_position_embeddings", source, least=2)
+    stated = {integer(one, name, source, least=2) for one in stating}
     if len(stated) > 1:
         raise InputError(
             f"{source}: {name} is {fields[name]} (as stated, or as it is where nothing is) and "
