@@ -9,6 +9,7 @@ from tests.support import gguf_files as ggufs
 from tests.support import tiny_models as tiny
 from tests.support.paths import WRITTEN_ELSEWHERE
 
+from quatrain.backbone.rope import Rope
 from quatrain.checkpoint.gguf.file import read_gguf
 from quatrain.checkpoint.open import open_float_model
 from quatrain.checkpoint.source_files import source_files
@@ -99,10 +100,36 @@ def test_llama3_scaling_from_gguf(tmp_path):
     assert config.rope_scale_factor == pytest.approx(32.0)
 
 
-def test_another_scaling_in_gguf_is_refused(tmp_path):
-    extra = {"rope_freqs.weight": torch.linspace(1, 4, 8)}
-    path = ggufs.write_gguf(tmp_path / "m.gguf", extra=extra)
-    with pytest.raises(InputError, match=r"rope_freqs\.weight is not Llama 3"):
+@pytest.mark.parametrize("linear", [1.0, 4.0])
+def test_other_divisors_in_gguf_are_read_as_they_are(tmp_path, linear):
+    """A fine-tune may scale otherwise than Llama 3.1; llama.cpp divides by both."""
+    stated = torch.linspace(1, 4, 8)
+    metadata = {"rope.scaling.type": "linear", "rope.scaling.factor": linear}
+    path = ggufs.write_gguf(
+        tmp_path / "m.gguf",
+        metadata=metadata if linear > 1 else {},
+        extra={"rope_freqs.weight": stated},
+    )
+    config = open_float_model(path).config
+    cosines, sines = Rope(config)(0, 5)
+    plain = 10000.0 ** (-torch.arange(0, 16, 2) / 16)
+    angles = torch.arange(5)[:, None] * plain / (stated * linear)
+    assert torch.allclose(cosines[:, :8], angles.cos(), atol=1e-6)
+    assert torch.allclose(sines[:, :8], angles.sin(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("divisors", "metadata", "message"),
+    [
+        (torch.ones(4), {}, r"rope_freqs\.weight is not 8 numbers above 0"),
+        (torch.zeros(8), {}, r"rope_freqs\.weight is not 8 numbers above 0"),
+        (torch.ones(8), {"rope.scaling.type": "yarn"}, r"'yarn'.*beside rope_freqs\.weight"),
+    ],
+)
+def test_divisors_in_gguf_that_are_none(tmp_path, divisors, metadata, message):
+    extra = {"rope_freqs.weight": divisors}
+    path = ggufs.write_gguf(tmp_path / "m.gguf", metadata=metadata, extra=extra)
+    with pytest.raises(InputError, match=message):
         open_float_model(path)
 
 

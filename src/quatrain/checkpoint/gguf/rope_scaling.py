@@ -30,13 +30,16 @@ def rope_scaling(metadata: GgufMetadata) -> dict[str, Any]:
 
     Raises `InputError` where that is none of those that are implemented.
     """
-    if FREQUENCY_FACTORS in metadata.file.tensors:
-        return _llama3_scaling(metadata)
     if LONGROPE_FACTORS["long"] in metadata.file.tensors:
         return _longrope(metadata)
     kind = metadata.get("rope.scaling.type")
+    if FREQUENCY_FACTORS in metadata.file.tensors and kind == "yarn":
+        raise metadata.refuse("rope.scaling.type", f"beside {FREQUENCY_FACTORS} expected no other")
     if kind != "yarn" and metadata.number("rope.scaling.attn_factor", 1.0) != 1.0:
         raise metadata.refuse("rope.scaling.attn_factor", "expected 1 without yarn or longrope")
+    if FREQUENCY_FACTORS in metadata.file.tensors:
+        linear = metadata.number("rope.scaling.factor") if kind == "linear" else 1.0
+        return _by_frequency(metadata, linear)
     if kind == "linear":
         return {"rope_linear_factor": metadata.number("rope.scaling.factor")}
     if kind == "yarn":
@@ -87,15 +90,20 @@ def _longrope(metadata: GgufMetadata) -> dict[str, Any]:
     }
 
 
-def _llama3_scaling(metadata: GgufMetadata) -> dict[str, Any]:
-    """Llama 3.1's frequency scaling, recognised from the divisors that a GGUF holds instead.
+def _by_frequency(metadata: GgufMetadata, linear: float) -> dict[str, Any]:
+    """What divides each frequency: `rope_freqs.weight` [head_dim/2] times the factor `linear`.
 
-    `rope_freqs.weight` [head_dim/2] is 1 for the short wavelengths and the scale factor for the
-    long ones. The other figures are those of every Llama; where the divisors do not follow from
-    them the model is refused.
+    Llama 3.1's scaling is known by its divisors, 1 for the short wavelengths and the scale factor
+    for the long ones; any others are LongRoPE's, the same for short and long texts.
     """
     found = metadata.file.float_tensors()[FREQUENCY_FACTORS].double()
     theta, head_dim = metadata.decimal("rope.freq_base", 10000.0), metadata.head_dim()
+    if list(found.shape) != [head_dim // 2] or not (found.isfinite().all() and found.min() > 0):
+        raise InputError(
+            f"{metadata.file.path}: {FREQUENCY_FACTORS} is not {head_dim // 2} numbers above 0; "
+            "use the model's Hugging Face folder"
+        )
+    found *= linear
     for low, high in _LLAMA3_BOUNDS:
         scaling = {
             "use_scaled_rope": True,
@@ -104,13 +112,15 @@ def _llama3_scaling(metadata: GgufMetadata) -> dict[str, Any]:
             "high_freq_factor": high,
             "original_max_position_embeddings": 8192,
         }
-        expected = _llama3_divisors(scaling, theta, head_dim)
-        if found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3):
+        if torch.allclose(found, _llama3_divisors(scaling, theta, head_dim), rtol=1e-3):
             return scaling
-    raise InputError(
-        f"{metadata.file.path}: {FREQUENCY_FACTORS} is not Llama 3.1's frequency scaling, "
-        "and no other is implemented; use the model's Hugging Face folder"
-    )
+    divisors = [float(f"{divisor:.7g}") for divisor in found.tolist()]
+    return {
+        "rope_scaling_short_factor": divisors,
+        "rope_scaling_long_factor": divisors,
+        "rope_scaling_attention_factor": 1.0,
+        "original_max_position_embeddings": metadata.count("context_length"),
+    }
 
 
 def _llama3_divisors(scaling: dict[str, Any], theta: float, head_dim: int) -> torch.Tensor:
