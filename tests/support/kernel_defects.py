@@ -172,6 +172,21 @@ def split(any_length: bool = True) -> Make:
     return make
 
 
+def squeeze(dim: int, storage: str = "texture3d") -> Make:
+    """[1, 1, 8, 4] without a dimension."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x = maker.tensor("float32", 1, 1, 8, 4, storage=storage)
+        maker.graph.inputs.append(x)
+        maker.call("sym_size.int", x, maker.plain("int", 2), maker.add(SymInt(8)))
+        out = maker.tensor("float32", 1, 8, 4, storage=storage)
+        maker.call("aten.squeeze_copy.dims", x, maker.add_shape(dim), out)
+        return maker.save(folder / "squeeze.pte", [out])
+
+    return make
+
+
 def linear_rows(rows: int) -> Make:
     def make(folder: Path) -> Path:
         maker = GraphMaker()
@@ -233,7 +248,9 @@ KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("sdpa-head-dim-4", "desktop", "1.5", attention(6), attention(8)),
     ("sdpa-adreno750-padding", "adreno-7xx", "1.0", attention(8), sigmoid()),
     ("dynamic-no-resize", "desktop", "1.5", select(3), select(1)),
-    ("split-no-resize", "mali-g715", "1.4", split(), split(any_length=False)),
+    ("results-not-resized", "mali-g715", "1.4", split(), split(any_length=False)),
+    ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(1)),
+    ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(0, "buffer")),
     ("gelu-tanh-nan", "mali-g76", "1.5", _GELU, sigmoid()),
     ("reduce-barrier", "mali-g76", "1.5", _MEAN, sigmoid()),
     ("adreno-linear-rows", "adreno-8xx", "1.5", linear_rows(1024), linear_rows(1023)),

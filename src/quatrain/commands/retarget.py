@@ -58,8 +58,8 @@ Repair = Annotated[
     bool,
     typer.Option(
         "--repair",
-        help="Give embeddings the memory layout that the phone's kernel reads, and make splits "
-        "slices, which follow a call's length; refused where there is nothing to repair.",
+        help="Give embeddings the memory layout that the phone's kernel reads, and results the "
+        "sizes of the call at hand; refused where there is nothing to repair.",
     ),
 ]
 
@@ -131,11 +131,9 @@ def _print_report(report: "RetargetReport") -> None:
             f"{report.repaired_embeddings} {what} repaired: the memory layout is the one that the "
             "kernel reads"
         )
-    if report.repaired_splits:
-        what = "split" if report.repaired_splits == 1 else "splits"
-        print(
-            f"{report.repaired_splits} {what} repaired: slices, which follow the length of a call"
-        )
+    if report.repaired_sizes:
+        what = "operator" if report.repaired_sizes == 1 else "operators"
+        print(f"{report.repaired_sizes} {what} replaced: results follow the length of a call")
     if report.slimmed:
         saved = human_bytes(report.slimmed.constant_bytes)
         print(f"{report.slimmed.operators} operators and {saved} of constants removed")

@@ -4,7 +4,7 @@ import math
 
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.program.edit.embedding_layout import misread_embeddings
-from quatrain.program.edit.splits import is_split
+from quatrain.program.edit.resized_results import is_resized
 from quatrain.targets.occurrence import (
     Occurrence,
     Where,
@@ -163,14 +163,15 @@ def selects_computed_places(program: Program, graph: VulkanGraph, where: Where) 
     ]
 
 
-def splits_of_calls(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Splits in programs that take calls of any length."""
+def results_not_resized(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Splits, and squeezes of the first dimension in textures, in programs that take calls of any
+    length."""
     if not takes_calls_of_any_length(program, graph):
         return []
     return [
         Occurrence(f"operator {index}, {operator.kind}")
         for index, operator in enumerate(graph.operators)
-        if is_split(operator)
+        if not is_resized(graph, operator)
     ]
 
 

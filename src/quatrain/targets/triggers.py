@@ -207,7 +207,7 @@ TRIGGERS: dict[str, Trigger] = {
         operator_triggers.convolution,
         operator_triggers.reduction,
         operator_triggers.selects_computed_places,
-        operator_triggers.splits_of_calls,
+        operator_triggers.results_not_resized,
         operator_triggers.textures,
         load_checks.missing_shader,
         load_checks.inputs_not_together,

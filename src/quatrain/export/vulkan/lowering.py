@@ -19,7 +19,7 @@ from quatrain.program import open_program, write_program
 from quatrain.program.edit.compact import compact
 from quatrain.program.edit.embedding_layout import repair_program
 from quatrain.program.edit.lean import make_lean
-from quatrain.program.edit.splits import slice_splits
+from quatrain.program.edit.resized_results import make_resized
 from quatrain.quiet import quiet
 from quatrain.stages import Stages
 
@@ -56,7 +56,7 @@ def write_vulkan_program(
         repair_program(lowered)
         for delegate in lowered.delegates:
             if delegate.graph:
-                slice_splits(delegate.graph)
+                make_resized(delegate.graph)
                 make_lean(delegate.graph)
                 compact(delegate.graph)
         write_program(lowered, path)

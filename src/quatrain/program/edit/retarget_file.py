@@ -9,10 +9,10 @@ from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program.container import Program, open_program
 from quatrain.program.edit.embedding_layout import repair_program
+from quatrain.program.edit.resized_results import make_resized
 from quatrain.program.edit.retarget import parse_scheme, retarget
 from quatrain.program.edit.selection import Selection
 from quatrain.program.edit.slim import Slimmed, slim
-from quatrain.program.edit.splits import slice_splits
 from quatrain.program.inspect.linears import Linear
 from quatrain.program.writer import write_program
 from quatrain.tokenizer.files import copies_for
@@ -28,7 +28,7 @@ class RetargetReport:
         scheme: What they are now; None where no scheme was asked for.
         zero_point_dtype: What their zero points are now, where that was asked for.
         repaired_embeddings: How many embeddings got another memory layout.
-        repaired_splits: How many splits became slices.
+        repaired_sizes: How many operators were replaced whose results do not follow a call.
         slimmed: What was removed; None where that was not asked for.
         bytes_before: The size of the program that it read.
         bytes_after: The size of the one that it wrote.
@@ -40,7 +40,7 @@ class RetargetReport:
     scheme: Scheme | None
     zero_point_dtype: str | None
     repaired_embeddings: int
-    repaired_splits: int
+    repaired_sizes: int
     slimmed: Slimmed | None
     bytes_before: int
     bytes_after: int
@@ -55,7 +55,7 @@ class RetargetReport:
             "linear_scheme": self.scheme,
             "zero_point_dtype": self.zero_point_dtype,
             "repaired_embeddings": self.repaired_embeddings,
-            "repaired_splits": self.repaired_splits,
+            "repaired_sizes": self.repaired_sizes,
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "removed_operators": removed.operators,
@@ -82,8 +82,8 @@ def retarget_file(
         selection: Which linears.
         zero_point_dtype: Of the zero points of their activations.
         slim_it: Compute and store nothing twice.
-        repair: Give embeddings the memory layout that their kernel reads, and cut with slices what
-            splits cut.
+        repair: Give embeddings the memory layout that their kernel reads, and replace
+            operators whose results keep the sizes of the longest call.
 
     Raises:
         InputError: As `parse_scheme`, before the program is opened, and as `retarget`; where
@@ -92,7 +92,7 @@ def retarget_file(
     if scheme is not None:
         scheme = parse_scheme(scheme, zero_point_dtype)
     program = open_program(model)
-    embeddings, splits = _repair(program) if repair else (0, 0)
+    embeddings, sizes = _repair(program) if repair else (0, 0)
     changed = []
     if scheme is not None:
         changed = retarget(program, scheme, selection, zero_point_dtype)
@@ -106,7 +106,7 @@ def retarget_file(
         scheme=scheme,
         zero_point_dtype=zero_point_dtype,
         repaired_embeddings=embeddings,
-        repaired_splits=splits,
+        repaired_sizes=sizes,
         slimmed=slimmed,
         bytes_before=len(program.data),
         bytes_after=output.stat().st_size,
@@ -115,12 +115,13 @@ def retarget_file(
 
 
 def _repair(program: Program) -> tuple[int, int]:
-    """How many embeddings and splits were repaired."""
+    """How many embeddings were repaired, and how many other operators."""
     embeddings = repair_program(program)
-    splits = sum(slice_splits(each.graph) for each in program.delegates if each.graph)
-    if not embeddings and not splits:
+    sizes = sum(make_resized(each.graph) for each in program.delegates if each.graph)
+    if not embeddings and not sizes:
         raise InputError(
             f"{program.path}: has nothing to repair: the kernel of each of its embeddings reads "
-            "the memory layout that it has, and it has no splits; leave --repair out"
+            "the memory layout that it has, and all results follow a call's length; leave --repair "
+            "out"
         )
-    return embeddings, splits
+    return embeddings, sizes

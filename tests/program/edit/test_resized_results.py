@@ -1,0 +1,30 @@
+"""Operators whose results a phone does not cut to a call's length, and what stands in for them."""
+
+import pytest
+import torch
+from tests.support.kernel_defects import split, squeeze
+
+from quatrain.program import open_program
+from quatrain.program.edit.retarget_file import retarget_file
+from quatrain.program.memory import memory_conflicts
+from quatrain.runtime.reference import ReferenceRunner
+
+CASES = [
+    (split(), ["slice_copy", "slice_copy", "cat"], (1, 3, 12),
+     lambda x: torch.cat(x.split([4, 8], dim=-1)[::-1], dim=-1)),
+    (squeeze(0), ["select_copy"], (1, 1, 3, 4), lambda x: x.squeeze(0)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "kinds", "shape", "expected"), CASES)
+def test_repair_gives_the_same_by_operators_that_follow_a_call(
+    make, kinds, shape, expected, tmp_path
+) -> None:
+    report = retarget_file(make(tmp_path), tmp_path / "fixed.pte", repair=True)
+    assert (report.repaired_sizes, report.repaired_embeddings) == (1, 0)
+    graph = open_program(report.output).vulkan
+    found = [operator.kind.removeprefix("aten.") for operator in graph.operators]
+    assert found == ["sym_size", *kinds]
+    assert memory_conflicts(graph) == []
+    x = torch.randn(shape)
+    assert ReferenceRunner(report.output).forward(x).equal(expected(x))
