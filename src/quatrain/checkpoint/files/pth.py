@@ -156,9 +156,13 @@ def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:
     tensors = {}
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            of_hqq = isinstance(value, dict) and "W_q" in value  # its qmodel.pt
+            remedy = "save the model's state dict alone"
+            if of_hqq:
+                remedy = "it is a linear of HQQ's: take the model that it was made from"
             raise InputError(
                 f"{path}: the entry {name!r} is a {type(value).__name__}, expected a tensor; "
-                "save the model's state dict alone"
+                f"{remedy}"
             )
         for part, tensor in apart(name, value).items():
             _check_plain(path, part, tensor)
