@@ -174,5 +174,5 @@ def test_a_linear_of_hqq_is_named(tmp_path):
     (folder / "model.safetensors").unlink()
     parts = {"W_q": torch.zeros(8, 8, dtype=torch.uint8), "meta": {"nbits": 4}}
     torch.save({"model.layers.0.mlp.up_proj": parts}, folder / "qmodel.pt")
-    with pytest.raises(InputError, match="up_proj' is a dict.*linear of HQQ's: take the model"):
+    with pytest.raises(InputError, match=r"up_proj' is a dict.*linear of HQQ's: take the model"):
         open_float_model(folder)
