@@ -58,6 +58,7 @@ class Program:
         self.dropped_keys: set[str] = set()  # named data to leave out when writing
         # Named data to store as part of a segment: which, and from what byte of it on.
         self.shared_keys: dict[str, tuple[int, int]] = {}
+        self.shares_delegates = False  # whether to store equal delegates as one, on writing
         self._segment_of_key = {
             item.key: item.segment_index for item in self.root.named_data or () if item.key
         }

@@ -18,6 +18,7 @@ from quatrain.program.segments import (
     copy_range,
     write_layout,
 )
+from quatrain.program.shared_delegates import share_delegates
 from quatrain.program.vulkan_delegate import raw_section, raw_section_start, read_graph, write_graph
 
 _SMALLEST_PAGE, _LARGEST_PAGE = 4096, 16384
@@ -45,7 +46,7 @@ def write_program(program: Program, path: Path | str) -> None:
         whole_file(Path(path)) as temporary,
         temporary.open("wb") as target,
     ):
-        if changed or dropped or program.shared_keys:
+        if changed or dropped or program.shared_keys or program.shares_delegates:
             layout = _lay_out(program, source, changed, dropped)
             write_layout(layout, target, _alignment(program))
         else:
@@ -85,6 +86,9 @@ def _lay_out(
             _store_blob(program, source, delegate, record, layout)
         elif record.processed.location == 1:
             record.processed.index = kept(record.processed.index)
+    if program.shares_delegates:
+        for plan in root.execution_plan:
+            share_delegates(plan, [str(record) for record in plan.delegates])
     named = [item for item in root.named_data or () if item.key not in dropped]
     for item in named:
         if item.key in program.shared_keys:

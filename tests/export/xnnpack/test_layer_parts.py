@@ -15,13 +15,11 @@ from quatrain.export.kernel_assignment import LinearRow
 from quatrain.export.kernel_check import check_program
 from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, keys_in
 from quatrain.export.xnnpack.layer_parts import (
-    LinearRMSNorm,
-    LinearRotary,
+    Heads,
     PartedBlock,
-    QueriesKeysValues,
-    WideRope,
     part_layers,
 )
+from quatrain.export.xnnpack.small_linears import LinearRMSNorm, LinearRotary, WideRope
 from quatrain.linear import Int8DynActInt4WeightLinear
 from quatrain.linear.int8 import Int8DynActInt8WeightLinear
 from quatrain.program import open_program
@@ -98,14 +96,16 @@ def test_layers_whose_linears_of_one_input_differ_are_not_parted(module, name, k
     assert not any(isinstance(layer, PartedBlock) for layer in backbone.layers)
 
 
-def test_a_layer_is_three_delegates_and_its_attention(shared):
+def test_layers_share_the_delegates_that_are_equal(shared):
     program = open_program(shared_tiny_xnnpack(shared))
-    assert len(program.delegates) == 3 * 2 + 1  # of two layers, and the output layer's
-    keys = [keys_in(bytes(delegate.blob)) for delegate in program.delegates[:3]]
+    calls = [step.target for step in program.instructions if step.kind == "delegate"]
+    assert len(calls) == 9 * 2 + 2  # of two layers, the last norm's and the output layer's
+    assert len(program.delegates) == 4 * 2 + 5 + 1  # linears' are a layer's own, the rest is not
+    keys = [keys_in(bytes(delegate.blob)) for delegate in program.delegates]
     scales = [sum(key.startswith(SCALES_PREFIX) for key in each) for each in keys]
-    assert scales == [1, 1, 2]  # a layer's seven linears are four
+    assert sorted(scales) == [0] * 5 + [1] * 9  # a layer's seven linears are four
     kernels = [str(step.target) for step in program.instructions if step.kind == "kernel"]
-    assert not any("sigmoid" in kernel or "cat" in kernel for kernel in kernels)
+    assert not any(name in kernel for kernel in kernels for name in ("sigmoid", "cat", "rsqrt"))
 
 
 def test_linears_of_one_input_are_joined_and_cut():
@@ -116,14 +116,14 @@ def test_linears_of_one_input_are_joined_and_cut():
         part_layers(backbone)
         block, angles = backbone.layers[0], backbone.rope(3, 5)
         its = block.attention
-        part = QueriesKeysValues(block.attention_norm, its)
+        heads = Heads(its)
         normed = block.attention_norm(x)
         q, k, v = (one(normed).view(1, 5, -1, its.head_dim) for one in (its.wq, its.wk, its.wv))
         if its.q_norm_fn is not None:
             q, k = its.q_norm_fn(q), its.k_norm_fn(k)
         expected = its.rotary(q, *angles), its.rotary(k, *angles), v
-        part.attention.set_submodule("wq+wk+wv", joined(its.wq, its.wk, its.wv))
-        for found, theirs in zip(part(x, *angles), expected, strict=True):
+        projected = joined(its.wq, its.wk, its.wv)(normed).view(1, 5, -1, its.head_dim)
+        for found, theirs in zip(heads(projected, *angles), expected, strict=True):
             torch.testing.assert_close(found, theirs, rtol=0, atol=1e-6)
 
 

@@ -1,5 +1,5 @@
-"""What lies around the constants of an XNNPACK program: delegates, three for a layer or one for a
-linear, the instructions between them, and the tables of the file.
+"""What lies around the constants of an XNNPACK program: delegates, one for a linear and those that
+layers share, the instructions between them, and the tables of the file.
 
 Each figure is what one more of a kind adds to programs that Quatrain wrote, in bytes or, of
 `_INSTRUCTIONS`, in instructions. A test holds them to exports.
@@ -25,21 +25,21 @@ from quatrain.export.kept_conv import KeptConv
 from quatrain.export.plan.sizes import Key, constants_of_linears, linears_of, up_to
 from quatrain.export.template import LAYERS
 from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
-from quatrain.export.xnnpack.layer_parts import PartedBlock, WideRope
+from quatrain.export.xnnpack.layer_parts import PartedBlock
 from quatrain.export.xnnpack.ring_cache import RingPlaces, RingSdpa
+from quatrain.export.xnnpack.small_linears import LinearRMSNorm, WideRope
 from quatrain.program.segments import ALIGNMENT
 
 _DELEGATE, _FLOAT_DELEGATE, _BIAS = 912, 576, 160
-# Of the three parts of a layer, and what some have besides.
-_BEFORE, _AFTER, _FEED = 2_528, 1_216, 2_576
-_ROTATION, _ROTATED_APART, _HEAD_NORM, _QUERY_FACTOR = 672, 400, 840, 160
-_FEED_GATE, _FLOAT_IN_PART = 368, -280
-_PARTS_AND_ATTENTION, _VALUES_OF_PARTS = 4, 22.7
+# Of the parts of layers that they share, and what some have besides.
+_NORM, _HEADS, _NORMED_SUM, _ACTIVATION, _SUM = 1_200, 1_024, 1_408, 560, 448
+_ROTATION, _ROTATED_APART, _HEAD_NORM, _QUERY_FACTOR, _GATE_OF = 672, 400, 840, 160, 368
+_PARTS_AND_ATTENTION, _VALUES_OF_PARTS = 12, 36
 _ROOT, _NAMED_CONSTANT, _OF_A_DELEGATE, _METHOD, _INSTRUCTION, _VALUE = 1_875, 120, 89, 173, 49, 52
 _USUAL_INSTRUCTIONS, _VALUES_OF_AN_INSTRUCTION, _VALUES_OF_A_COPY = 11, 2.42, 4.5
 _INSTRUCTIONS: dict[type[nn.Module], int] = {
-    RMSNorm: 6, LayerNorm: 4, InputScaledNorm: 7, FeedForward: 3, Block: 2, Factor: 1, SoftCap: 3,
-    FixedResidual: 2, OwnCacheSdpa: 24, KeptConv: 18,
+    RMSNorm: 6, LinearRMSNorm: 1, LayerNorm: 4, InputScaledNorm: 7, FeedForward: 3, Block: 2,
+    Factor: 1, SoftCap: 3, FixedResidual: 2, OwnCacheSdpa: 24, KeptConv: 18,
     Int8KvCacheSdpa: 21,  # 18, of more values than others
     GatedDeltaNet: 40, RingSdpa: 2, SharedExpertGate: 4,
 }  # fmt: skip
@@ -53,7 +53,7 @@ def xnnpack_bytes(
     backbone: Backbone, constants: Mapping[Key, int], metadata: Mapping[str, Any]
 ) -> int:
     """The bytes of the file whose constants are these and whose methods are `metadata`."""
-    delegates = _delegates(backbone)
+    delegates = [*_linears(backbone), *_shared(backbone).values()]
     named = len(constants_of_linears(backbone)) - _joined_away(backbone)
     partial = backbone.config.use_hf_rope and backbone.config.partial_rotary_factor < 1
     layers = [_instructions(layer, partial) for layer in backbone.layers]
@@ -70,29 +70,40 @@ def xnnpack_bytes(
     return up_to(int(root + _VALUE * values), ALIGNMENT) + stored
 
 
-def _delegates(part: nn.Module) -> list[int]:
-    """The bytes of each delegate of what is below `part`."""
+def _linears(part: nn.Module) -> list[int]:
+    """The bytes of each delegate of a linear below `part`."""
     if isinstance(part, PartedBlock):
-        return _parts(part)
+        attention, feed_forward = part.attention, part.feed_forward
+        into = attention.wq, attention.wo, feed_forward.w1, feed_forward.w2
+        return [_delegate_bytes(linear) for linear in into]
     if linears_of(part) == [part]:
         return [_delegate_bytes(part)]
-    return [nbytes for child in part.children() for nbytes in _delegates(child)]
+    return [nbytes for child in part.children() for nbytes in _linears(child)]
 
 
-def _parts(block: PartedBlock) -> list[int]:
-    attention, feed_forward = block.attention, block.feed_forward
+def _shared(backbone: Backbone) -> dict[tuple[object, ...], int]:
+    """The bytes of each delegate that layers share, by what tells it from others."""
+    found: dict[tuple[object, ...], int] = {}
+    for block in backbone.layers:
+        if isinstance(block, PartedBlock):
+            attention, feed_forward = block.attention, block.feed_forward
+            heads = _heads(attention)
+            rows = len(attention.wq.weight), len(attention.wk.weight), attention.head_dim
+            found["norm",] = _NORM
+            found["heads", heads, *rows] = heads
+            found["sum and norm",] = _NORMED_SUM
+            activation = _ACTIVATION + _GATE_OF * (feed_forward.w3 is not None)
+            found["activation", activation, len(feed_forward.w1.weight)] = activation
+            found["sum",] = _SUM
+    return found
+
+
+def _heads(attention: Attention) -> int:
     norms = [norm for norm in (attention.q_norm_fn, attention.k_norm_fn) if norm is not None]
-    before = _BEFORE + _HEAD_NORM * len(norms)
-    before += _ROTATION * (attention.rotary is not None)
-    apart = attention.norm_before_rope and attention.rotary is not None and bool(norms)
-    before += _ROTATED_APART * apart
-    before += _QUERY_FACTOR * (attention.scale_query is not None)
-    gate = _FEED_GATE * (feed_forward.w3 is not None)
-    return [
-        before + _of_linear(attention.wq),
-        _AFTER + _of_linear(attention.wo),
-        _FEED + gate + _of_linear(feed_forward.w1) + _of_linear(feed_forward.w2),
-    ]
+    rotated = attention.rotary is not None
+    apart = attention.norm_before_rope and rotated and bool(norms)
+    total = _HEADS + _HEAD_NORM * len(norms) + _ROTATION * rotated + _ROTATED_APART * apart
+    return total + _QUERY_FACTOR * (attention.scale_query is not None)
 
 
 def _joined_away(backbone: Backbone) -> int:
@@ -108,11 +119,6 @@ def _joined_away(backbone: Backbone) -> int:
         2 - isinstance(linear, nn.Linear) + (getattr(linear, "bias", None) is not None)
         for linear in joined
     )
-
-
-def _of_linear(linear: nn.Module) -> int:
-    has_bias = getattr(linear, "bias", None) is not None
-    return _BIAS * has_bias + _FLOAT_IN_PART * isinstance(linear, nn.Linear)
 
 
 def _values(layer: nn.Module, partial: bool) -> float:

@@ -13,7 +13,7 @@ from torch import nn
 from quatrain.backbone.model import Backbone
 from quatrain.export.options import ExportOptions
 from quatrain.export.vulkan.cpu_table import CpuTable
-from quatrain.export.xnnpack.layer_parts import FixedLinear
+from quatrain.export.xnnpack.small_linears import FixedLinear
 from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.linear import Int8DynActInt4WeightLinear, QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear

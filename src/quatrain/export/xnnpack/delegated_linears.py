@@ -28,8 +28,8 @@ from quatrain.export.executorch_internals import (
 from quatrain.export.xnnpack.copied_delegate import copied_delegate
 from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, constant_key, with_keys
 from quatrain.export.xnnpack.joined_linears import JoinedLinear
-from quatrain.export.xnnpack.layer_parts import FixedLinear
 from quatrain.export.xnnpack.ring_cache import longest_call
+from quatrain.export.xnnpack.small_linears import FixedLinear
 from quatrain.linear import Int8DynActInt8WeightLinear
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program.edit.constant_source import ConstantSource, Form
@@ -66,8 +66,9 @@ def delegate_linears(backbone: Backbone, by_name: bool = False) -> None:
     With `by_name` a delegate holds, in place of each constant, the key of its `ConstantSource`.
     """
     longest = longest_call(backbone)
+    joined = {one for part in backbone.modules() if isinstance(part, JoinedLinear) for one in part}
     for name, linear in list(backbone.named_modules()):
-        if isinstance(linear, Linear):
+        if isinstance(linear, Linear) and linear not in joined:
             # The output layer sees the last token alone: [1, dim].
             tokens = None if name in ("output", "output_intermediate") else longest
             template = _lowered(shape_of(linear, tokens))

@@ -1,8 +1,8 @@
-"""A backbone's layers as XNNPACK delegates, three around the attention of each.
+"""What lies between the linears of a backbone's layers as XNNPACK delegates.
 
-As for single linears (`delegated_linears`) those of one layer are lowered, with random weights, and
-copied for all that are like it, with the keys of each one's own constants. Only linears' weights
-are in a delegate; norms' and the like are handed to it.
+Each is lowered once, with random constants, for all that are like it, and their bytes are equal:
+norms' weights are handed to a delegate, and what it holds besides is no checkpoint's. The linears
+are left to `delegated_linears`.
 """
 
 import copy
@@ -31,13 +31,10 @@ from quatrain.export.xnnpack.delegated_linears import (
     random_linear,
     shape_of,
 )
-from quatrain.export.xnnpack.layer_parts import (
-    AttentionOutput,
-    NormedFeedForward,
-    PartedBlock,
-    QueriesKeysValues,
-)
+from quatrain.export.xnnpack.joined_linears import GATE_AND_UP, QUERIES_KEYS_VALUES, join
+from quatrain.export.xnnpack.layer_parts import Gated, Heads, NormedSum, PartedBlock, Sum
 from quatrain.export.xnnpack.ring_cache import longest_call
+from quatrain.export.xnnpack.small_linears import FixedLinear, LinearRMSNorm
 from quatrain.int4 import Scheme
 from quatrain.quiet import quiet
 
@@ -58,58 +55,88 @@ class DelegatedPart(nn.Module):
         return [results[i] for i in self.outputs]
 
 
+class DelegatedNorm(nn.Module):
+    """A norm that is a delegate's, which all norms of one size and eps are."""
+
+    def __init__(self, norm: LinearRMSNorm, part: DelegatedPart) -> None:
+        super().__init__()
+        for name, tensor in norm.named_parameters(recurse=False):
+            setattr(self, name, tensor)
+        for name, tensor in norm.named_buffers(recurse=False):
+            self.register_buffer(name, tensor, persistent=False)
+        self.part = part
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        (normed,) = self.part(self, x)
+        return normed
+
+
 class DelegatedBlock(nn.Module):
-    """A layer of three delegates and the operator of its attention."""
+    """A layer of linears, delegates between them and the operator of its attention."""
 
     attention: Any
+    attention_norm: Any
+    feed_forward: Any
 
     def __init__(self, block: PartedBlock, parts: list[DelegatedPart]) -> None:
         super().__init__()
         self.rope, self.kv_source = block.rope, block.kv_source
         for name, child in block.named_children():
             setattr(self, name, child)
-        for name in _linears_of(self):
+        for name in _linears_of(self, FixedLinear):
             self.set_submodule(name, nn.Identity())  # its tensors are the delegates'
-        self.before, self.after, self.feed = parts
+        self.heads, self.normed_sum, self.gated, self.sum = parts
+        self.projections = join(self.attention, QUERIES_KEYS_VALUES)
+        gate_only = self.feed_forward.w3 is None
+        self.into = "w1" if gate_only else join(self.feed_forward, GATE_AND_UP)
 
     def forward(
         self, x: torch.Tensor, angles: tuple[torch.Tensor, ...], start: int, *_: None
     ) -> torch.Tensor:
         """As `Block`; `angles` are `WideRope`'s."""
-        q, k, v = self.before(self, x, *angles)
-        attended = self.attention.attend(q, k, v, start)
-        (x,) = self.after(self, attended, x)
-        (x,) = self.feed(self, x)
+        tokens, head_dim = x.shape[1], self.attention.head_dim
+        projected = getattr(self.attention, self.projections)(self.attention_norm(x))
+        q, k, v = self.heads(self, projected.view(1, tokens, -1, head_dim), *angles)
+        attended = self.attention.attend(q, k, v, start).reshape(1, tokens, -1)
+        x, normed = self.normed_sum(self, x, self.attention.wo(attended))
+        (hidden,) = self.gated(self, getattr(self.feed_forward, self.into)(normed))
+        (x,) = self.sum(self, x, self.feed_forward.w2(hidden))
         return x
 
 
 def delegate_layers(backbone: Backbone, by_name: bool = False) -> None:
     """Replace, in place, each `PartedBlock` of `backbone`; `by_name` as `delegate_linears` has
     it."""
-    lowered: dict[str, _Template] = {}
     longest = longest_call(backbone)
+
+    def delegated(part: nn.Module, examples: Examples, path: str) -> DelegatedPart:
+        return _delegated(part, examples, path if by_name else None)
+
+    def norm(of: Any, path: str) -> DelegatedNorm:
+        return DelegatedNorm(of, delegated(of, (torch.empty(1, longest, len(of.weight)),), path))
+
     for index, block in enumerate(backbone.layers):
         if isinstance(block, PartedBlock):
-            parts = _parts_of(block, longest)
-            delegates = [
-                _delegated(part, examples, lowered, f"layers.{index}" if by_name else None)
-                for part, examples in parts
-            ]
-            backbone.layers[index] = DelegatedBlock(block, delegates)
+            path = f"layers.{index}"
+            parts = [delegated(*each, path) for each in _parts_of(block, longest)]
+            block.attention_norm = norm(block.attention_norm, f"{path}.attention_norm")
+            backbone.layers[index] = DelegatedBlock(block, parts)
+    if isinstance(backbone.norm, LinearRMSNorm):
+        backbone.norm = norm(backbone.norm, "norm")
 
 
 Examples = tuple[torch.Tensor, ...]  # inputs of the most tokens, which nobody reads
 
 
 def _parts_of(block: PartedBlock, longest: int) -> list[tuple[nn.Module, Examples]]:
-    attention, norm = block.attention, block.ffn_norm
-    head_dim, dim = attention.head_dim, attention.wq.in_features
+    heads, gated = Heads(block.attention), Gated(block.feed_forward)
+    head_dim, dim = block.attention.head_dim, block.attention.wq.in_features
     x, angle = torch.empty(1, longest, dim), torch.empty(1, longest, 1, head_dim)
-    attended = torch.empty(1, longest, attention.wo.in_features // head_dim, head_dim)
     return [
-        (QueriesKeysValues(block.attention_norm, attention), (x, angle, angle.clone())),
-        (AttentionOutput(attention), (attended, x)),
-        (NormedFeedForward(norm, block.feed_forward), (x,)),
+        (heads, (torch.empty(1, longest, sum(heads.heads), head_dim), angle, angle.clone())),
+        (NormedSum(block.ffn_norm), (x, x.clone())),
+        (gated, (torch.empty(1, longest, sum(gated.rows)),)),
+        (Sum(), (x, x.clone())),
     ]
 
 
@@ -123,16 +150,18 @@ class _Template:
     outputs: list[int]
 
 
-def _delegated(
-    part: nn.Module, examples: Examples, lowered: dict[str, _Template], path: str | None
-) -> DelegatedPart:
+_templates: dict[str, _Template] = {}  # of this process, by what tells parts apart
+
+
+def _delegated(part: nn.Module, examples: Examples, path: str | None) -> DelegatedPart:
     """`part` as a delegate of its constants, or, of the block at `path`, of their names."""
     described = module_descriptions(part, Scheme.DYNAMIC_INT8)
     shapes = [(name, *tensor.shape) for name, tensor in tensors_of(part).items()]
-    alike = json.dumps([described, shapes], default=str)
-    if alike not in lowered:
-        lowered[alike] = _lowered(part, examples)
-    template = lowered[alike]
+    given = [tuple(example.shape) for example in examples]
+    alike = json.dumps([described, shapes, given], default=str)
+    if alike not in _templates:
+        _templates[alike] = _lowered(part, examples)
+    template = _templates[alike]
     constants = []
     for name, linear in _linears_of(part).items():
         constants += constants_of(linear) if path is None else names_of(linear, f"{path}.{name}")
@@ -173,9 +202,5 @@ def _lowered(part: nn.Module, examples: Examples) -> _Template:
     return _Template(found[0], keys, inputs, [node.args[1] for node in results])
 
 
-def _linears_of(part: nn.Module) -> dict[str, Linear]:
-    found: dict[str, Linear] = {}
-    for name, each in part.named_modules():
-        if isinstance(each, Linear) and name.rpartition(".")[0] not in found:  # else it is joined
-            found[name] = each
-    return found
+def _linears_of(part: nn.Module, kind: Any = Linear) -> dict[str, Any]:
+    return {name: each for name, each in part.named_modules() if isinstance(each, kind)}

@@ -19,20 +19,14 @@ class JoinedLinear(nn.ModuleList):
     theirs with `+` between them, as `ConstantSource` has it."""
 
 
-class Projecting(nn.Module):
-    """Some `parts` of a module, and its linears `joined` as one."""
-
-    def __init__(self, module: Any, joined: tuple[str, ...], parts: tuple[str, ...]) -> None:
-        super().__init__()
-        for name in parts:
-            setattr(self, name, getattr(module, name))
-        linears = [getattr(module, name) for name in joined]
-        self.joined, self.rows = "+".join(joined), tuple(len(each.weight) for each in linears)
-        self.add_module(self.joined, JoinedLinear(linears))
-
-    def project(self, x: torch.Tensor) -> torch.Tensor:
-        """x [1, T, K] to [1, T, the rows of all]."""
-        return getattr(self, self.joined)(x)
+def join(module: nn.Module, names: tuple[str, ...]) -> str:
+    """Let the linears `names` of `module` be one, in place. Returns its name in it."""
+    linears = [getattr(module, name) for name in names]
+    joined = "+".join(names)
+    for name in names:
+        setattr(module, name, None)
+    module.add_module(joined, JoinedLinear(linears))
+    return joined
 
 
 def cut(x: torch.Tensor, dim: int, sizes: tuple[int, ...]) -> list[torch.Tensor]:

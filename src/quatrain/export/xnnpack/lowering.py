@@ -34,10 +34,11 @@ def write_xnnpack_program(
         delegate_linears(backbone)
     to_cpu_embedding(backbone)
     write_lowered(backbone, metadata, path, stages)
-    with stages("store tables once"):
+    with stages("store once what is equal"):
         program = open_program(path)
-        if share_tables(program):
-            write_program(program, path)
+        share_tables(program)
+        program.shares_delegates = True
+        write_program(program, path)
 
 
 @compiler_shortcuts()

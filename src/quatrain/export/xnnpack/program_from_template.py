@@ -14,6 +14,7 @@ from quatrain.program.edit.constant_source import ConstantSource, Form
 from quatrain.program.edit.replicated_instructions import Renaming, name_of, replicate_instructions
 from quatrain.program.flatbuffer import Record
 from quatrain.program.segments import FileRange, Layout, Segment, SharedSegment, write_layout
+from quatrain.program.shared_delegates import share_delegates
 from quatrain.stages import Stages
 
 _ALIGNMENT = 128  # of each constant in the file, bytes, as segments have it
@@ -44,11 +45,12 @@ def write_xnnpack_program_from_template(
     with stages("write"), path.open("wb") as target:
         layout = Layout(template.root)
         shared = _add_constants(layout, template, constants, data)
-        for record, delegate in zip(plan.delegates, delegates, strict=True):
+        blobs = share_delegates(plan, [delegate.blob(data) for delegate in delegates])
+        for record, blob in zip(plan.delegates, blobs, strict=True):
             record.processed = Record(
                 table="BackendDelegateDataReference",
                 location=1,  # a segment
-                index=layout.add(Segment([delegate.blob(data)])),
+                index=layout.add(Segment([blob])),
             )
         _add_named_data(layout, delegates, data, shared)
         write_layout(layout, target)
