@@ -18,6 +18,7 @@ import torch
 
 from decode import PROMPT, export_ours
 from measure import machine, print_table, write_json
+from quatrain.smollm2 import fetch_smollm2
 
 RESULTS = Path(__file__).parent / "results" / "cpu_profile.json"
 KINDS = ("int4 linears", "attention", "the rest of delegates", "other kernels", "between", "all")
@@ -29,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     where = machine()
     with tempfile.TemporaryDirectory() as folder:
-        program = options.program or export_ours(Path(folder))
+        program = options.program or export_ours(fetch_smollm2(), 512, Path(folder))
         found = {
             "decode": profile(program, 1, 40, Path(folder)),
             f"prefill of {PROMPT}": profile(program, PROMPT, 8, Path(folder)),
