@@ -117,6 +117,16 @@ def test_what_is_not_implemented_is_refused(kind, fields, message, tmp_path):
         open_float_model(tmp_path)
 
 
+def test_exaones_pattern_of_windows_is_a_word_or_a_number(tmp_path):
+    """Releases state "LLLG" beside layer_types, transformers writes 4."""
+    folder = saved(random_model("Exaone4", sliding_window=8, num_hidden_layers=4), tmp_path)
+    expected = open_float_model(folder).config
+    assert open_float_model(change_config(folder, sliding_window_pattern="LLLG")).config == expected
+    assert open_float_model(change_config(folder, ["layer_types"])).config == expected
+    with pytest.raises(InputError, match="'sliding_window_pattern' is 'LGLG'"):
+        open_float_model(change_config(folder, sliding_window_pattern="LGLG"))
+
+
 def test_another_model_type_is_refused(tmp_path):
     change_config(saved(random_model("Llama"), tmp_path), model_type="gpt2")
     with pytest.raises(InputError, match="model_type is 'gpt2'"):

@@ -1,6 +1,8 @@
 """EXAONE 4: norms after attention and feed-forward in place of those before, QK norm; of the larger
 one three of four layers have a window, and the others no rotary embedding."""
 
+import re
+
 from quatrain.checkpoint.families.family import (
     Family,
     GgufReading,
@@ -18,8 +20,15 @@ _NORMS = {"pre_norm": False, "post_attention_norm": True, "post_ffn_norm": True}
 def _params(fields: Fields, source: str) -> Params:
     if fields.get("sliding_window") is None:
         return _NORMS | window_where(fields, [False] * layer_count(fields, source), source)
-    pattern = integer_or_none(fields, "sliding_window_pattern", source)
-    return _NORMS | window_or_no_rope(fields, pattern, source)
+    return _NORMS | window_or_no_rope(fields, _pattern(fields, source), source)
+
+
+def _pattern(fields: Fields, source: str) -> int | None:
+    """Every how manieth layer has no window: "LLLG", as releases state it, is 4."""
+    stated = fields.get("sliding_window_pattern")
+    if isinstance(stated, str) and re.fullmatch("L*G", stated):
+        return len(stated)
+    return integer_or_none(fields, "sliding_window_pattern", source)
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:
