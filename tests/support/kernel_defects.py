@@ -8,7 +8,7 @@ from tests.support.driver_defects import Make
 from tests.support.paths import CONFORMANCE, REAL_RUNTIME
 from tests.support.programs import GraphMaker, artifact
 
-from quatrain.program import SymInt, ValueList
+from quatrain.program import ValueList
 
 
 def measured(name: str) -> Make:
@@ -153,40 +153,6 @@ def select(places: int) -> Make:
     return make
 
 
-def split(any_length: bool = True) -> Make:
-    """Two parts of [1, 8, 12], of 4 and 8 channels, put together the other way round."""
-
-    def make(folder: Path) -> Path:
-        maker = GraphMaker()
-        x = maker.input("float32", 1, 8, 12)
-        last = maker.plain("int", -1)
-        if any_length:
-            maker.call("sym_size.int", x, maker.plain("int", 1), maker.add(SymInt(8)))
-        parts = tuple(maker.tensor("float32", 1, 8, channels) for channels in (4, 8))
-        sizes, both = maker.add_shape(4, 8), maker.add(ValueList(parts))
-        maker.call("aten.split_with_sizes_copy.default", x, sizes, last, both)
-        out = maker.tensor("float32", 1, 8, 12)
-        maker.call("aten.cat.default", maker.add(ValueList(parts[::-1])), last, out)
-        return maker.save(folder / "split.pte", [out])
-
-    return make
-
-
-def squeeze(dim: int, storage: str = "texture3d") -> Make:
-    """[1, 1, 8, 4] without a dimension."""
-
-    def make(folder: Path) -> Path:
-        maker = GraphMaker()
-        x = maker.tensor("float32", 1, 1, 8, 4, storage=storage)
-        maker.graph.inputs.append(x)
-        maker.call("sym_size.int", x, maker.plain("int", 2), maker.add(SymInt(8)))
-        out = maker.tensor("float32", 1, 8, 4, storage=storage)
-        maker.call("aten.squeeze_copy.dims", x, maker.add_shape(dim), out)
-        return maker.save(folder / "squeeze.pte", [out])
-
-    return make
-
-
 def linear_rows(rows: int) -> Make:
     def make(folder: Path) -> Path:
         maker = GraphMaker()
@@ -248,9 +214,6 @@ KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("sdpa-head-dim-4", "desktop", "1.5", attention(6), attention(8)),
     ("sdpa-adreno750-padding", "adreno-7xx", "1.0", attention(8), sigmoid()),
     ("dynamic-no-resize", "desktop", "1.5", select(3), select(1)),
-    ("results-not-resized", "mali-g715", "1.4", split(), split(any_length=False)),
-    ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(1)),
-    ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(0, "buffer")),
     ("gelu-tanh-nan", "mali-g76", "1.5", _GELU, sigmoid()),
     ("reduce-barrier", "mali-g76", "1.5", _MEAN, sigmoid()),
     ("adreno-linear-rows", "adreno-8xx", "1.5", linear_rows(1024), linear_rows(1023)),

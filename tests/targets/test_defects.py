@@ -7,13 +7,14 @@ from tests.support.driver_defects import DRIVER_CASES, Make, dynamic_zero_points
 from tests.support.findings import findings
 from tests.support.kernel_defects import KERNEL_CASES, dynamic
 from tests.support.load_checks import LOAD_CHECK_CASES
+from tests.support.size_defects import SIZE_CASES
 
 from quatrain.program import open_program
 from quatrain.program.linear_kernels import group_sums_are_right
 from quatrain.targets import examine, fatal_findings, load_defects
 from quatrain.targets.triggers import TRIGGERS
 
-CASES = [*DRIVER_CASES, *KERNEL_CASES, *LOAD_CHECK_CASES]
+CASES = [*DRIVER_CASES, *KERNEL_CASES, *LOAD_CHECK_CASES, *SIZE_CASES]
 
 
 @pytest.fixture

@@ -175,6 +175,29 @@ def results_not_resized(program: Program, graph: VulkanGraph, where: Where) -> l
     ]
 
 
+def gathers_from_the_end(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`aten.gather` along a dimension that is counted from the end."""
+    dims = [
+        (place, graph.plain(operator.named_args["dim"]))
+        for place, operator in operators(graph, "aten.gather")
+    ]
+    return [Occurrence(f"{place}: dimension {dim}") for place, dim in dims if dim < 0]
+
+
+def choices_by_lower_ranks(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`aten.where` of a lower rank first and a higher one after it, in programs that take calls of
+    any length."""
+    if not takes_calls_of_any_length(program, graph):
+        return []
+    found = []
+    for place, operator in operators(graph, "aten.where"):
+        shapes = [list(t.shape) for i in operator.args[:-1] if (t := graph.tensor(i))]
+        ranks = [len(shape) for shape in shapes]
+        if ranks and any(rank < max(ranks) for rank in ranks[: ranks.index(max(ranks))]):
+            found.append(Occurrence(f"{place} of {', '.join(map(str, shapes))}"))
+    return found
+
+
 def _is_fixed(graph: VulkanGraph, value_id: int) -> bool:
     """Whether a tensor is a constant, or a copy of one."""
     copied_from = {op.out: op.args[0] for op in graph.operators if op.kind in _COPIES}

@@ -208,6 +208,8 @@ TRIGGERS: dict[str, Trigger] = {
         operator_triggers.reduction,
         operator_triggers.selects_computed_places,
         operator_triggers.results_not_resized,
+        operator_triggers.gathers_from_the_end,
+        operator_triggers.choices_by_lower_ranks,
         operator_triggers.textures,
         load_checks.missing_shader,
         load_checks.inputs_not_together,

@@ -1,0 +1,78 @@
+"""Programs that meet a defect of the sizes of results, or of dimensions, beside ones that do not."""
+
+from pathlib import Path
+
+from tests.support.driver_defects import Make
+from tests.support.programs import GraphMaker
+
+from quatrain.program import SymInt, ValueList
+
+
+def split(any_length: bool = True) -> Make:
+    """Two parts of [1, 8, 12], of 4 and 8 channels, put together the other way round."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x = maker.input("float32", 1, 8, 12)
+        last = maker.plain("int", -1)
+        if any_length:
+            maker.call("sym_size.int", x, maker.plain("int", 1), maker.add(SymInt(8)))
+        parts = tuple(maker.tensor("float32", 1, 8, channels) for channels in (4, 8))
+        sizes, both = maker.add_shape(4, 8), maker.add(ValueList(parts))
+        maker.call("aten.split_with_sizes_copy.default", x, sizes, last, both)
+        out = maker.tensor("float32", 1, 8, 12)
+        maker.call("aten.cat.default", maker.add(ValueList(parts[::-1])), last, out)
+        return maker.save(folder / "split.pte", [out])
+
+    return make
+
+
+def squeeze(dim: int, storage: str = "texture3d") -> Make:
+    """[1, 1, 8, 4] without a dimension."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x = maker.tensor("float32", 1, 1, 8, 4, storage=storage)
+        maker.graph.inputs.append(x)
+        maker.call("sym_size.int", x, maker.plain("int", 2), maker.add(SymInt(8)))
+        out = maker.tensor("float32", 1, 8, 4, storage=storage)
+        maker.call("aten.squeeze_copy.dims", x, maker.add_shape(dim), out)
+        return maker.save(folder / "squeeze.pte", [out])
+
+    return make
+
+
+def gather(dim: int) -> Make:
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x, index = maker.input("float32", 1, 8, 4), maker.input("int32", 1, 8, 2)
+        out = maker.tensor("float32", 1, 8, 2)
+        name = "aten.gather.default"
+        maker.call(name, x, maker.plain("int", dim), index, maker.plain("bool", False), out)
+        return maker.save(folder / "gather.pte", [out])
+
+    return make
+
+
+def where(*condition: int) -> Make:
+    """A choice between [1, 8, 8] and a number."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x, chosen = maker.input("float32", 1, 8, 8), maker.input("bool", *condition)
+        maker.call("sym_size.int", x, maker.plain("int", 1), maker.add(SymInt(8)))
+        number, out = maker.input("float32", 1), maker.tensor("float32", 1, 8, 8)
+        maker.call("aten.where.self", chosen, x, number, out)
+        return maker.save(folder / "where.pte", [out])
+
+    return make
+
+
+# defect, the GPU and runtime to ask about, a program that has it, one that does not
+SIZE_CASES: list[tuple[str, str, str, Make, Make]] = [
+    ("results-not-resized", "mali-g715", "1.4", split(), split(any_length=False)),
+    ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(1)),
+    ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(0, "buffer")),
+    ("gather-from-the-end", "desktop", "1.5", gather(-1), gather(2)),
+    ("where-lower-rank", "desktop", "1.5", where(8, 8), where(1, 8, 8)),
+]
