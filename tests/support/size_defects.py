@@ -1,4 +1,4 @@
-"""Programs that meet a defect of the sizes of results, or of dimensions, beside ones that do not."""
+"""Programs that get sizes of results or dimensions wrong on a phone, beside ones that do not."""
 
 from pathlib import Path
 
