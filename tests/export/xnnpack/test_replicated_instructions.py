@@ -107,6 +107,7 @@ def test_replicated_equals_lowered_in_full(case, tmp_path):
     lower_in_full(checkpoint, tmp_path / "full.pte")
     replicated, full = (Instructions(tmp_path / f"{name}.pte") for name in ("replicated", "full"))
     assert replicated.calls == full.calls
+    assert len(replicated.plan.delegates) == len(full.plan.delegates) < len(full.calls)
     assert replicated.plan.non_const_buffer_sizes <= full.plan.non_const_buffer_sizes
     assert replicated.program.metadata == full.program.metadata
     assert set(replicated.program.named_data) == set(full.program.named_data)
