@@ -5,6 +5,7 @@ from quatrain.backbone.model import Backbone
 from quatrain.export.options import ExportOptions
 from quatrain.export.plan.sizes import cache_bytes, constants_of_linears, cpu_table_bytes
 from quatrain.export.vulkan.call_length import longest_call
+from quatrain.export.xnnpack.layer_parts import PartedBlock
 from quatrain.export.xnnpack.ring_cache import longest_call as longest_xnnpack_call
 
 
@@ -16,7 +17,7 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
     |---|---|---|
     | weights | every constant | the linears', which XNNPACK packs anew; the file stays mapped |
     | keys and values | the whole context, or the window | the whole context, or a ring |
-    | activations | what ExecuTorch plans for a layer | as much, part of it in XNNPACK's workspace |
+    | activations | what ExecuTorch plans for a layer | as much, and XNNPACK's workspace |
     | attention | two tensors of heads x tokens x context, which it makes | in blocks |
     | masked attention | three of heads x tokens x keys | in blocks |
 
@@ -36,6 +37,9 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
     widest = max(*(layer.hidden_dim for layer in layers), *experts, queries)
     activations = tokens * itemsize * (3 * widest + 2 * config.dim + head_dim)
     if not vulkan:
+        if any(isinstance(layer, PartedBlock) for layer in backbone.layers):
+            # Sine and cosine of all channels; in the workspace gate and up, as they are cut.
+            activations += tokens * itemsize * (head_dim + 2 * widest)
         linears = sum(constants_of_linears(backbone).values())
         return linears + caches + activations, caches
     activations += tokens * itemsize * keys
