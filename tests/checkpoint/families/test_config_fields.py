@@ -186,6 +186,12 @@ def test_an_end_token_that_is_none(file, tmp_path):
         open_float_model(tmp_path)
 
 
+def test_an_end_token_that_generation_config_leaves_open(tmp_path):
+    change_config(saved(random_model("Llama"), tmp_path), eos_token_id=[7, 9])
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": null}')
+    assert open_float_model(tmp_path).params["eos_idx"] == [7, 9]
+
+
 def test_deeply_nested(tmp_path):
     path = saved(random_model("Llama"), tmp_path) / "config.json"
     whole = path.read_text()

@@ -212,9 +212,11 @@ def stated_settings(fields: Fields, source: str) -> dict[str, Any] | None:
 
 
 def end_tokens(folder: Path, fields: Fields) -> tuple[int | None, list[int]]:
-    """The ids that begin and end a text: generation_config.json's, where it says."""
+    """The ids that begin and end a text: generation_config.json's, where it says. A null there
+    says nothing, or no text would end."""
     generation = folder / "generation_config.json"
-    said = {**fields, **(read_object(generation) if generation.is_file() else {})}
+    own = read_object(generation) if generation.is_file() else {}
+    said = {**fields, **{name: value for name, value in own.items() if value is not None}}
     bos_ids = _tokens(said, "bos_token_id", str(folder))
     return bos_ids[0] if bos_ids else None, _tokens(said, "eos_token_id", str(folder))
 
