@@ -10,7 +10,13 @@ from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint.files.formats import Form
-from quatrain.checkpoint.open import detect, is_program, is_quantized, open_float_model
+from quatrain.checkpoint.open import (
+    detect,
+    is_program,
+    is_quantized,
+    open_checkpoint,
+    open_float_model,
+)
 from quatrain.errors import InputError
 
 
@@ -46,8 +52,9 @@ def test_each_is_told_by_its_content(tmp_path: Path, name: str) -> None:
 def test_a_program_is_told_by_its_content_or_its_name(tmp_path: Path) -> None:
     program = _file(tmp_path / "m", b"\x00\x00\x00\x00ET12\x00")
     assert detect(program) is Form.PROGRAM and is_program(program)
-    with pytest.raises(InputError, match="is an ExecuTorch program; give the model"):
-        open_float_model(program)
+    for opened in (open_float_model, open_checkpoint):
+        with pytest.raises(InputError, match="is an ExecuTorch program; give the model"):
+            opened(program)
     assert is_program(_file(tmp_path / "m.pte", b"<html>: not found"))
 
 

@@ -175,8 +175,12 @@ def test_a_phone_is_its_gpu_and_says_so() -> None:
     assert choice.scheme == choose_for_target("mali-g715", "1.5").scheme
     with pytest.raises(InputError, match=r"Pixel 6 has a Mali-G78.*no profile"):
         choose_for_target("pixel-6")
-    with pytest.raises(InputError, match=r"pixel-1'; known are mali-g76, .*the phones pixel-6"):
+    known = "known are mali-g76, .*the phones pixel-6"
+    with pytest.raises(InputError, match=rf"pixel-1'; most like it are pixel-10, .*; {known}"):
         choose_for_target("pixel-1")
+    both = "galaxy-s24-exynos, galaxy-s24-snapdragon, galaxy-s24-ultra, galaxy-s24-fe;"
+    with pytest.raises(InputError, match=rf"galaxy-s24'; most like it are {both}"):
+        choose_for_target("galaxy-s24")
     for phone in load_phones():
         assert phone.source and (phone.gpu_id is None or find_gpu(phone.gpu_id))
 

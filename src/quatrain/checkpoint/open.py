@@ -19,7 +19,7 @@ from quatrain.checkpoint.files.adapter_folder import (
     base_is_missing,
     refuse_unread_adapter,
 )
-from quatrain.checkpoint.files.formats import Form, first_bytes, form_of_file
+from quatrain.checkpoint.files.formats import Form, form_of_file, is_a_program
 from quatrain.checkpoint.files.hub import is_on_hub, local_path, readable
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
 
 _QUANTIZED = ("quantization_config", "compression_config")  # fields of a config.json
-_PROGRAM = b"ET12"  # at byte 4 of every .pte file
 
 
 def detect(path: Path | str) -> Form:
@@ -43,7 +42,7 @@ def detect(path: Path | str) -> Form:
     path = readable(Path(path))
     if path.is_dir():
         return Form.HUGGING_FACE if (path / "config.json").is_file() else Form.META
-    return Form.PROGRAM if first_bytes(path)[4:8] == _PROGRAM else form_of_file(path)
+    return form_of_file(path)
 
 
 def is_program(path: Path) -> bool:
@@ -150,9 +149,7 @@ def _no_float_model(path: Path, form: Form) -> InputError:
             f"give a model's folder or {inside}"
         )
     if form is Form.PROGRAM:
-        return InputError(
-            f"{path}: is an ExecuTorch program; give the model or checkpoint that it is of"
-        )
+        return is_a_program(path)
     return InputError(
         f"{path}: a single file must be GGUF; for .safetensors or .pth give the folder, "
         "which also says the model's shape (config.json or params.json)"

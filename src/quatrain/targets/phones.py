@@ -49,15 +49,21 @@ def find_device(name: str) -> tuple[GpuProfile, Phone | None]:
     if phone is None:
         if any(gpu.id == name.lower() for gpu in load_gpus()):
             return find_gpu(name), None
-        gpus, phones = [gpu.id for gpu in load_gpus()], [phone.id for phone in load_phones()]
-        near = ", ".join(get_close_matches(name.lower(), gpus + phones))
-        raise InputError(
-            f"no profile of a device {name!r}; known are {', '.join(gpus)}, and the phones "
-            f"{', '.join(phones)}{f'; most like it are {near}' if near else ''}"
-        )
+        raise _unknown(name)
     if phone.gpu_id is None:
         raise InputError(
             f"{phone.name} has a {phone.gpu} ({phone.soc}), of which there is no profile; "
             f"known are {', '.join(gpu.id for gpu in load_gpus())}"
         )
     return find_gpu(phone.gpu_id), phone
+
+
+def _unknown(name: str) -> InputError:
+    gpus, phones = [gpu.id for gpu in load_gpus()], [phone.id for phone in load_phones()]
+    asked = name.lower()
+    near = [known for known in gpus + phones if known.startswith(f"{asked}-")]
+    near = ", ".join(near or get_close_matches(asked, gpus + phones))
+    return InputError(
+        f"no profile of a device {name!r}{f'; most like it are {near}' if near else ''}; "
+        f"known are {', '.join(gpus)}, and the phones {', '.join(phones)}"
+    )

@@ -6,6 +6,8 @@ from pathlib import Path
 from quatrain.errors import InputError
 from quatrain.lfs_pointer import refuse_lfs_pointer
 
+_PROGRAM = b"ET12"  # at byte 4 of every .pte file
+
 
 class Form(StrEnum):
     """What a path is: a file's format, or whose folder it is."""
@@ -20,8 +22,10 @@ class Form(StrEnum):
 
 
 def form_of_file(path: Path) -> Form:
-    """GGUF, PTH or SAFETENSORS. Raises `InputError` for a file that is none of them."""
+    """PROGRAM, GGUF, PTH or SAFETENSORS. Raises `InputError` for a file that is none of them."""
     start = first_bytes(path)
+    if start[4:8] == _PROGRAM:
+        return Form.PROGRAM
     if start[:4] == b"GGUF":
         return Form.GGUF
     if start[:4] == b"PK\x03\x04":
@@ -37,6 +41,13 @@ def form_of_file(path: Path) -> Form:
     raise InputError(
         f"{path}: is neither a .safetensors, a .pth nor a GGUF file (it starts with {start!r}); "
         "it may be cut short or of another format"
+    )
+
+
+def is_a_program(path: Path) -> InputError:
+    """What says that a program was given where a model or checkpoint is expected."""
+    return InputError(
+        f"{path}: is an ExecuTorch program; give the model or checkpoint that it is of"
     )
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from quatrain.checkpoint.files.formats import Form, form_of_file
+from quatrain.checkpoint.files.formats import Form, form_of_file, is_a_program
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.files.pth import read_pth
 from quatrain.checkpoint.files.safetensors import read_metadata, read_safetensors
@@ -17,6 +17,8 @@ def read_tensors(path: Path) -> LazyTensors:
             f"{path}: is a GGUF model, expected a checkpoint; "
             f"run `quatrain quantize {path} -o DIR` first"
         )
+    if form is Form.PROGRAM:
+        raise is_a_program(path)
     return read_pth(path) if form is Form.PTH else read_safetensors(path)
 
 
