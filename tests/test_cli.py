@@ -1,6 +1,7 @@
 """The command line: exit codes, one message per error, help that teaches."""
 
 import errno
+import io
 import json
 import os
 import shlex
@@ -334,6 +335,13 @@ def test_other_errors_of_the_system_are_not_taken_for_it():
 
     with pytest.raises(OSError, match="Input/output"):
         exit_cleanly(fail)
+
+
+def test_a_terminal_without_a_character_gets_it_escaped(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), "latin-1")
+    monkeypatch.setattr("sys.stdout", terminal)
+    exit_cleanly(lambda: print("4 × 2 → 8"))
+    assert terminal.buffer.getvalue() == b"4 \xd7 2 \\u2192 8\n"
 
 
 def test_ctrl_c_in_a_destructor_is_not_lost():

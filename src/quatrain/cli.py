@@ -4,6 +4,7 @@ import _thread
 import errno
 import importlib
 import importlib.metadata
+import io
 import os
 import sys
 import threading
@@ -83,6 +84,7 @@ def main() -> None:
 def exit_cleanly(app: Callable[[], object]) -> None:
     """Run `app` and leave with its exit code; an error is one message unless `--debug` is given."""
     _open_closed_streams()
+    _write_any_character()
     if sys.platform == "win32":
         _fail("Quatrain needs Linux or macOS; on Windows use it in WSL 2 (wsl --install)", 2)
     try:
@@ -127,6 +129,13 @@ def _open_closed_streams() -> None:
         if getattr(sys, name) is None:
             # It gets the lowest free number, thus the stream's own.
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
+def _write_any_character() -> None:
+    """A character that the terminal's encoding does not have is written as Python escapes it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
