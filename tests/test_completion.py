@@ -84,6 +84,18 @@ def test_bash_completes_with_the_script_that_it_is_shown() -> None:
     assert (done.stdout, done.stderr) == ("reference\n", "")
 
 
+def test_a_home_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.write_text("no folder")
+    command = f"{SCRIPTS}/quatrain --install-completion; exit $?"
+    done = subprocess.run(
+        ["bash", "-c", command], env=os.environ | {"HOME": str(home)}, text=True,
+        capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: {home}") and "--show-completion" in done.stderr
+
+
 def test_completing_imports_no_torch() -> None:
     code = """
 import sys

@@ -104,6 +104,7 @@ def exit_cleanly(app: Callable[[], object]) -> None:
         if _is_out_of_memory(error):
             _fail("out of memory; close other programs or use a smaller model", 1, error)
         if not _is_full_or_closed_stream(error):
+            _fail_to_install_completion(error)
             raise
         _forget_output()
         if error.errno == errno.EPIPE:
@@ -143,6 +144,12 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
+def _fail_to_install_completion(error: BaseException) -> None:
+    if isinstance(error, OSError) and "--install-completion" in sys.argv:
+        why = f"{error.filename}: cannot be written: {error.strerror}"
+        _fail(f"{why}; put what --show-completion prints where your shell reads it", 2, error)
 
 
 def _is_full_or_closed_stream(error: BaseException) -> TypeGuard[OSError]:

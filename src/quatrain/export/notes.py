@@ -123,7 +123,7 @@ def _floating_point_embedding(embedding: nn.Module | None) -> str:
     return (
         "The int8 embedding is stored in floating point: ExecuTorch's Vulkan delegate has a "
         "kernel for int4 and floating-point embeddings only. Quantize with "
-        "--embedding int4 for a program an eighth of that part's size."
+        "--embedding int4, and it takes four bits a weight, and its scales."
     )
 
 
