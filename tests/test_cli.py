@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -342,6 +343,28 @@ def test_a_terminal_without_a_character_gets_it_escaped(monkeypatch):
     monkeypatch.setattr("sys.stdout", terminal)
     exit_cleanly(lambda: print("4 × 2 → 8"))
     assert terminal.buffer.getvalue() == b"4 \xd7 2 \\u2192 8\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_closed_terminal_and_kill_leave_nothing_half_written(number, tmp_path):
+    code = """
+import os, sys, time
+from pathlib import Path
+from quatrain import cli
+from quatrain.atomic_files import whole_file
+
+def half():
+    with whole_file(Path(sys.argv[1])) as file:
+        file.write_text("half")
+        os.kill(os.getpid(), int(sys.argv[2]))
+        time.sleep(60)
+
+cli.build_app = lambda: half
+cli.main()
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "m.pte"), str(int(number))]
+    assert subprocess.run(command).returncode == 128 + number
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_in_a_destructor_is_not_lost():

@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import io
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -78,6 +79,7 @@ def _options(
 def main() -> None:
     """Entry point of the installed `quatrain` script."""
     sys.unraisablehook = _interrupt_again
+    clean_up_when_ended()
     exit_cleanly(build_app())
 
 
@@ -110,6 +112,21 @@ def exit_cleanly(app: Callable[[], object]) -> None:
         if error.errno == errno.EPIPE:
             sys.exit(1)
         _fail(f"the output cannot be written: {error.strerror}", 2, error)
+
+
+def clean_up_when_ended() -> None:
+    """Have a closed terminal and `kill` leave nothing half written, as Ctrl-C does; a second such
+    signal ends the process at once."""
+    if sys.platform == "win32":  # there exit_cleanly says no
+        return
+
+    def leave(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        sys.exit(128 + number)
+
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has the first ignored
+            signal.signal(number, leave)
 
 
 def _interrupt_again(ignored: "sys.UnraisableHookArgs") -> None:
