@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,10 @@ def _in_processes(store: Store, tasks: Sequence[Task], jobs: int, stages: Stages
                 for future in ended:
                     future.result()
                 advance(sum(parts) / len(tasks))
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, SystemExit):  # a signal that reached this process alone
+                for worker in active_children():
+                    worker.terminate()
             pool.shutdown(cancel_futures=True)
             raise
 
