@@ -22,6 +22,7 @@ def test_a_mark_that_says_the_encoding_is_no_part_of_the_text(tmp_path: Path, en
     [
         ("Caf\u00e9".encode("latin-1"), r"--text .*position 3.*save a text in UTF-8 \(iconv"),
         ("A text.".encode("utf-16-le"), r"--text .*much of it is NUL.*iconv -f UTF-16LE"),
+        (b"ET12\x00\x00\xf0\x9f", r"--text .*is a binary file; give one of text"),
         (b"\xff\xfea", r"--text .*truncated data.*iconv"),
     ],
 )

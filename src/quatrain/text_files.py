@@ -23,6 +23,8 @@ def read_text(path: Path, option: str = "") -> str:
     except OSError as error:
         raise InputError(f"{named}: cannot be read as text: {error.strerror}") from error
     except UnicodeError as error:
+        if encoding != "utf-16" and b"\0" in path.read_bytes()[:1024]:
+            raise InputError(f"{named}: is a binary file; give one of text in UTF-8") from error
         raise InputError(
             f"{named}: cannot be read as text: {error}; save a text in UTF-8 "
             "(iconv -f ITS-ENCODING -t UTF-8)"

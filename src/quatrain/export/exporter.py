@@ -10,6 +10,7 @@ from quatrain.backbone.kv_cache import quantize_kv_cache
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.files.memory_map import only_read, release_mapped
+from quatrain.checkpoint.float_model import FloatModel
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.checkpoint.written_tokenizer import write_tokenizer_of
 from quatrain.errors import InputError
@@ -139,7 +140,7 @@ def _fit_to_target(path: Path, options: ExportOptions, output: Path) -> None:
         require_target(open_program(path), target, output)
 
 
-def context_length(opened: Checkpoint, asked: int | None) -> int:
+def context_length(opened: Checkpoint | FloatModel, asked: int | None) -> int:
     """The context to export, in tokens: `max_seq_len` of params.json unless another is asked for,
     up to `max_context_len`, what the model was trained for."""
     usual = opened.config.max_seq_len

@@ -11,6 +11,7 @@ from quatrain.checkpoint.files.hub import is_on_hub, local_path
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
 from quatrain.errors import InputError
+from quatrain.export.exporter import context_length
 from quatrain.release.android import check_module, lay_out
 from quatrain.release.arguments import check_arguments, check_workers
 from quatrain.release.licence import licence_of
@@ -24,6 +25,7 @@ from quatrain.release.work import Work, reference_of, usual_workers
 from quatrain.stages import Stages
 from quatrain.tokenizer import Tokenizer
 from quatrain.tokenizer.files import TOKENIZER
+from quatrain.verify.expected import asked_tokens
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,18 @@ class Release:
 
 def planned_release(model: Path | str, spec: ReleaseSpec) -> ReleasePlan:
     """What `make_release` would write of `model`, from headers alone; `InputError` likewise."""
+    return _planned(model, spec)[0]
+
+
+def _planned(model: Path | str, spec: ReleaseSpec) -> tuple[ReleasePlan, bool]:
+    """The plan, and whether prompts are put into the model's chat template."""
     source = local_path(model)
     _require_reference(source, spec)
-    return plan_release(source, spec.name or name_of(model), spec)
+    plan = plan_release(source, spec.name or name_of(model), spec)
+    words = _tokenizer(source, spec)
+    chat = words.chat_template is not None if spec.chat is None else spec.chat
+    _require_room(words, spec, chat, context_length(_opened(source), spec.max_seq_len))
+    return plan, chat
 
 
 def make_release(
@@ -101,8 +112,7 @@ def make_release(
         require_phone(runner)
     source = local_path(model)
     with stages("plan"):
-        plan = planned_release(model, spec)
-        chat = _has_template(source, spec) if spec.chat is None else spec.chat
+        plan, chat = _planned(model, spec)
     workers = usual_workers(plan.files, jobs, ray)
     with held_alone(folder / WORK):
         work = Work(source, plan, spec, chat, Store(folder / WORK), stages, workers)
@@ -153,20 +163,31 @@ def _opened(source: Path) -> Checkpoint | FloatModel:
     return open_checkpoint(source) if is_quantized(source) else open_float_model(source)
 
 
-def _has_template(source: Path, spec: ReleaseSpec) -> bool:
-    """Whether the tokenizer has a chat template. Raises `InputError` where there is no tokenizer,
-    which expected.json and the phone both need."""
+def _tokenizer(source: Path, spec: ReleaseSpec) -> Tokenizer:
+    """Raises `InputError` where there is none, which expected.json and the phone both need."""
     if spec.tokenizer is not None:
-        return Tokenizer.load(spec.tokenizer).chat_template is not None
-    opened = _opened(source)
+        return Tokenizer.load(spec.tokenizer)
     with TemporaryDirectory(prefix="quatrain-") as folder:
-        files = [file for file in opened.write_tokenizer(Path(folder)) if file.name == TOKENIZER]
+        written = _opened(source).write_tokenizer(Path(folder))
+        files = [file for file in written if file.name == TOKENIZER]
         if not files:
             raise InputError(
                 f"{source}: came without a tokenizer, which a phone needs; name one in --spec, as "
                 "tokenizer = 'tokenizer.json'"
             )
-        return Tokenizer.load(files[0]).chat_template is not None
+        return Tokenizer.load(files[0])
+
+
+def _require_room(words: Tokenizer, spec: ReleaseSpec, chat: bool, context: int) -> None:
+    """Refuse a prompt that the programs, of so many tokens, will have no room for."""
+    for prompt in spec.prompts:
+        count = len(asked_tokens(words, prompt, chat)[1])
+        if count > context:
+            raise InputError(
+                f"prompts: {prompt!r} has {count} tokens{' in the chat template' * chat}, and the "
+                f"programs' context {context}; shorten it, or name a longer max-seq-len where the "
+                "model has one"
+            )
 
 
 def name_of(model: Path | str) -> str:

@@ -104,7 +104,7 @@ def expected_answers(
     context = int(opened.metadata.get("get_max_context_len", 1 << 30))
     found = []
     for index, prompt in enumerate(prompts):
-        whole, ids = _asked(words, prompt, chat)
+        whole, ids = asked_tokens(words, prompt, chat)
         given = generate(
             noted, ids, context=context, max_new_tokens=max_new_tokens,
             eos_ids=end_ids(words.eos_ids, runner.metadata),
@@ -171,7 +171,7 @@ class _NotedLogits:
         self.top = []
 
 
-def _asked(words: Tokenizer, prompt: str, chat: bool) -> tuple[str, list[int]]:
+def asked_tokens(words: Tokenizer, prompt: str, chat: bool) -> tuple[str, list[int]]:
     """(what `prompt` is for a runner that adds nothing to it, its tokens)."""
     if chat:
         whole = chat_prompt(words, prompt, ChatOptions())
