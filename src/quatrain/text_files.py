@@ -23,15 +23,17 @@ def read_text(path: Path, option: str = "") -> str:
     except OSError as error:
         raise InputError(f"{named}: cannot be read as text: {error.strerror}") from error
     except UnicodeError as error:
-        if encoding != "utf-16" and b"\0" in path.read_bytes()[:1024]:
-            raise InputError(f"{named}: is a binary file; give one of text in UTF-8") from error
-        raise InputError(
-            f"{named}: cannot be read as text: {error}; save a text in UTF-8 "
-            "(iconv -f ITS-ENCODING -t UTF-8)"
-        ) from error
+        raise InputError(f"{named}: {_why_no_text(path, error)}") from error
     if text.count("\0") * 3 > len(text):
         raise InputError(
             f"{named}: cannot be read as text: much of it is NUL (U+0000), as in UTF-16 without a "
             "byte order mark; save a text in UTF-8 (iconv -f UTF-16LE -t UTF-8)"
         )
     return text
+
+
+def _why_no_text(path: Path, error: UnicodeError) -> str:
+    beginning = path.read_bytes()[:1024]
+    if b"\0" in beginning and beginning[:2] not in _UTF16:
+        return "is a binary file; give one of text in UTF-8"
+    return f"cannot be read as text: {error}; save a text in UTF-8 (iconv -f ITS-ENCODING -t UTF-8)"
