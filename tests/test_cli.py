@@ -348,15 +348,18 @@ def test_a_terminal_without_a_character_gets_it_escaped(monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_a_closed_terminal_and_kill_leave_nothing_half_written(number, tmp_path):
     code = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from quatrain import cli
 from quatrain.atomic_files import whole_file
 
+number = int(sys.argv[2])
+signal.signal(number, signal.SIG_DFL)  # nohup has one of them ignored
+
 def half():
     with whole_file(Path(sys.argv[1])) as file:
         file.write_text("half")
-        os.kill(os.getpid(), int(sys.argv[2]))
+        os.kill(os.getpid(), number)
         time.sleep(60)
 
 cli.build_app = lambda: half
