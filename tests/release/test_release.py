@@ -425,7 +425,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from quatrain.release.workers import _begin
 if __name__ == "__main__":
-    pool = ProcessPoolExecutor(1, get_context("spawn"), _begin, (1,))
+    pool = ProcessPoolExecutor(1, get_context("spawn"), _begin, (1, ()))
     print(pool.submit(os.getpid).result(), flush=True)
     pool.submit(time.sleep, 600)
     os.kill(os.getpid(), 9)
