@@ -63,9 +63,10 @@ def _planned(model: Path | str, spec: ReleaseSpec) -> tuple[ReleasePlan, bool]:
     source = local_path(model)
     _require_reference(source, spec)
     plan = plan_release(source, spec.name or name_of(model), spec)
-    words = _tokenizer(source, spec)
+    opened = _opened(source)
+    words = _tokenizer(opened, source, spec)
     chat = words.chat_template is not None if spec.chat is None else spec.chat
-    _require_room(words, spec, chat, context_length(_opened(source), spec.max_seq_len))
+    _require_room(words, spec, chat, context_length(opened, spec.max_seq_len))
     return plan, chat
 
 
@@ -163,12 +164,12 @@ def _opened(source: Path) -> Checkpoint | FloatModel:
     return open_checkpoint(source) if is_quantized(source) else open_float_model(source)
 
 
-def _tokenizer(source: Path, spec: ReleaseSpec) -> Tokenizer:
+def _tokenizer(opened: Checkpoint | FloatModel, source: Path, spec: ReleaseSpec) -> Tokenizer:
     """Raises `InputError` where there is none, which expected.json and the phone both need."""
     if spec.tokenizer is not None:
         return Tokenizer.load(spec.tokenizer)
     with TemporaryDirectory(prefix="quatrain-") as folder:
-        written = _opened(source).write_tokenizer(Path(folder))
+        written = opened.write_tokenizer(Path(folder))
         files = [file for file in written if file.name == TOKENIZER]
         if not files:
             raise InputError(
