@@ -41,7 +41,7 @@ operators: $(VENV)/.installed-test vulkan
 
 lm-eval: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet 'lm_eval[hf]>=0.4.13'
-	$(BIN)/python -m pytest tests/verify/test_lm_eval.py
+	$(BIN)/python -m pytest tests/lm_eval
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -27,7 +27,8 @@ from quatrain.int4 import INT4_MAX, INT4_MIN, Scheme
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.smollm2 import fetch_smollm2
 from quatrain.stages import Stages
-from quatrain.verify.evaluate import Evaluation, evaluate_models
+from quatrain.verify.evaluate.evaluate import evaluate_models
+from quatrain.verify.evaluate.evaluation import Evaluation
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"
 GROUP = 32

@@ -31,7 +31,7 @@ from quatrain.program.inspect.report import inspect_program
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.smollm2 import fetch_smollm2
-from quatrain.verify.evaluate import DEFAULT_TEXT, evaluate_models
+from quatrain.verify.evaluate.evaluate import DEFAULT_TEXT, evaluate_models
 
 RESULTS = Path(__file__).parent / "results" / "kv_cache.json"
 CONTEXT, PROMPT, STEPS, RUNS = 2048, 128, 24, 3

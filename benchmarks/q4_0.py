@@ -18,7 +18,7 @@ from measure import machine, print_table, write_json
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.smollm2 import fetch_smollm2
-from quatrain.verify.evaluate import DEFAULT_TEXT, evaluate_models
+from quatrain.verify.evaluate.evaluate import DEFAULT_TEXT, evaluate_models
 from rewritten_gguf import rewritten_gguf
 
 RESULTS = Path(__file__).parent / "results" / "q4_0.json"

@@ -21,7 +21,8 @@ from quatrain.quantize.calibration import Calibration
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.quantize.tensor_formats import Rounding
 from quatrain.smollm2 import fetch_smollm2
-from quatrain.verify.evaluate import Evaluation, evaluate_models
+from quatrain.verify.evaluate.evaluate import evaluate_models
+from quatrain.verify.evaluate.evaluation import Evaluation
 
 RESULTS = Path(__file__).parent / "results" / "scheme_gap.json"
 MADE_FOR = {"8da4w": Scheme.DYNAMIC_INT8, "weight-only": Scheme.WEIGHT_ONLY, "both": None}

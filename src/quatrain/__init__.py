@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from quatrain.runtime.sampling import Sampling
     from quatrain.runtime.text_generation import TextGeneration, generate_text
     from quatrain.tokenizer import Tokenizer, find_tokenizer
-    from quatrain.verify.divergence import Divergence
-    from quatrain.verify.evaluate import Evaluation, evaluate_models
+    from quatrain.verify.evaluate.divergence import Divergence
+    from quatrain.verify.evaluate.evaluate import evaluate_models
+    from quatrain.verify.evaluate.evaluation import Evaluation
     from quatrain.verify.explain.explain import explain_output
     from quatrain.verify.explain.explanation import Explanation
     from quatrain.verify.explain.phone_output import PhoneOutput, read_phone_output
@@ -67,8 +68,9 @@ _NAMES_OF_MODULE = {
     "quatrain.runtime.sampling": ("Sampling",),
     "quatrain.runtime.text_generation": ("TextGeneration", "generate_text"),
     "quatrain.tokenizer": ("Tokenizer", "find_tokenizer"),
-    "quatrain.verify.divergence": ("Divergence",),
-    "quatrain.verify.evaluate": ("Evaluation", "evaluate_models"),
+    "quatrain.verify.evaluate.divergence": ("Divergence",),
+    "quatrain.verify.evaluate.evaluate": ("evaluate_models",),
+    "quatrain.verify.evaluate.evaluation": ("Evaluation",),
     "quatrain.verify.explain.explain": ("explain_output",),
     "quatrain.verify.explain.explanation": ("Explanation",),
     "quatrain.verify.explain.phone_output": ("PhoneOutput", "read_phone_output"),

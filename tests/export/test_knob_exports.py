@@ -26,9 +26,9 @@ from quatrain.program.inspect.linears import find_linears
 from quatrain.program.inspect.sizes import cache_values
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.load import load_runner
+from quatrain.verify.checks.layerwise import TOLERANCE, compare_layerwise
+from quatrain.verify.checks.packed_constants import check_packed
 from quatrain.verify.eager import load_eager
-from quatrain.verify.layerwise import TOLERANCE, compare_layerwise
-from quatrain.verify.packed_constants import check_packed
 
 VULKAN, XNNPACK = ExportOptions(), ExportOptions(backend="xnnpack")
 VULKAN_FLOAT = ExportOptions(scheme="weight-only")

@@ -15,8 +15,8 @@ from quatrain.program.inspect.linears import find_linears
 from quatrain.program.inspect.sizes import cache_values
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.load import load_runner
+from quatrain.verify.checks.layerwise import compare_layerwise
 from quatrain.verify.eager import load_eager
-from quatrain.verify.layerwise import compare_layerwise
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from quatrain.runtime.generate import generate
 from quatrain.smollm2 import fetch_smollm2
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.eager import load_eager
-from quatrain.verify.evaluate import DEFAULT_TEXT, evaluate_models
+from quatrain.verify.evaluate.evaluate import DEFAULT_TEXT, evaluate_models
 
 QUESTION = "What is the capital of France?"
 

@@ -3,7 +3,7 @@
 import pytest
 from tests.support.real_models import RealModel
 
-from quatrain.verify.evaluate import DEFAULT_TEXT, evaluate_models
+from quatrain.verify.evaluate.evaluate import DEFAULT_TEXT, evaluate_models
 
 pytestmark = pytest.mark.real
 DEFECT = "dq8ca-zp-binding-float"

@@ -23,7 +23,7 @@ from quatrain.quantize.methods.twin_layer import dequantized
 from quatrain.runtime.generate import generate
 from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.tokenizer import Tokenizer, find_tokenizer
-from quatrain.verify.layerwise import relative_error
+from quatrain.verify.checks.layerwise import relative_error
 from quatrain.verify.verify import PROMPTS, verify_program
 
 pytestmark = pytest.mark.real

@@ -26,7 +26,7 @@ from quatrain.runtime.generate import Runner
 from quatrain.runtime.load import load_runner
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.eager import load_eager
-from quatrain.verify.evaluate import DEFAULT_TEXT
+from quatrain.verify.evaluate.evaluate import DEFAULT_TEXT
 
 pytestmark = pytest.mark.real
 # Makes steps fall otherwise twice as often as XNNPACK does on a processor with AVX-512.

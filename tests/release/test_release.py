@@ -31,7 +31,7 @@ from quatrain.release.spec import merged_spec
 from quatrain.release.store import Store, Task, held_alone
 from quatrain.release.workers import Workers, make_all
 from quatrain.stages import Stages
-from quatrain.verify.evaluate import evaluate_models
+from quatrain.verify.evaluate.evaluate import evaluate_models
 from quatrain.verify.expected import read_expected
 
 

@@ -19,7 +19,7 @@ from quatrain.runtime.executorch import _native_output_held_back
 from quatrain.runtime.load import load_runner, require_tokens_to_logits
 from quatrain.runtime.unavailable import RuntimeUnavailable
 from quatrain.runtime.wgpu.adapters import list_adapters
-from quatrain.verify.evaluated_models import open_evaluated_model
+from quatrain.verify.evaluate.evaluated_models import open_evaluated_model
 
 VULKAN, XNNPACK = FOLDER / "peer-8da4w-fp32.pte", FOLDER / "peer-xnnpack-8da4w.pte"
 

@@ -8,8 +8,8 @@ from torch import nn
 from quatrain.errors import InputError
 from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.runtime.generate import generate
+from quatrain.verify.evaluate.windows import window_logits
 from quatrain.verify.explain.computed_program import ComputedProgram
-from quatrain.verify.windows import window_logits
 
 VOCAB, CONTEXT, PROMPT = 40, 32, [3, 1, 4, 1, 5]
 

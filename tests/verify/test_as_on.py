@@ -17,7 +17,7 @@ from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.targets.runtimes import known_releases, quantizes_activations
 from quatrain.tokenizer import Tokenizer
 from quatrain.verify.eager import load_eager
-from quatrain.verify.evaluate import evaluate_models
+from quatrain.verify.evaluate.evaluate import evaluate_models
 from quatrain.verify.verify import verify_program
 
 DEVICES = DEVICES_OF["vulkan"]

@@ -21,7 +21,7 @@ from quatrain.export.exporter import context_length
 from quatrain.linear.int4 import compute_as
 from quatrain.runtime.generate import generate
 from quatrain.runtime.load import load_runner
-from quatrain.verify.evaluate import evaluate_models
+from quatrain.verify.evaluate.evaluate import evaluate_models
 from quatrain.verify.explain.computed_program import ComputedProgram
 from quatrain.verify.verify import verify_program
 

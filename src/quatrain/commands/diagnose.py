@@ -18,7 +18,7 @@ from quatrain.commands._progress import shown_stages
 from quatrain.text_files import read_text
 
 if TYPE_CHECKING:
-    from quatrain.verify.diagnose import ActivationStatistics
+    from quatrain.verify.diagnose.diagnose import ActivationStatistics
 
 
 def diagnose(
@@ -42,14 +42,14 @@ def diagnose(
 
     Example: `quatrain diagnose smollm2-int4 --heat-map layers.png`
     """
-    from quatrain.verify.heat_map import check_drawable, draw_heat_map
+    from quatrain.verify.diagnose.heat_map import check_drawable, draw_heat_map
 
     if heat_map:
         check_output(heat_map, "--heat-map")
         check_drawable(heat_map)
     words = read_text(text) if text else None
     check_model(model)
-    from quatrain.verify.diagnose import diagnose_activations
+    from quatrain.verify.diagnose.diagnose import diagnose_activations
 
     found = diagnose_activations(model, words, shown_stages(), tokenizer)
     if heat_map:

@@ -23,8 +23,8 @@ from quatrain.int4 import Scheme
 from quatrain.text_files import read_text
 
 if TYPE_CHECKING:
-    from quatrain.verify.evaluate import Evaluation
-    from quatrain.verify.measure import Progress
+    from quatrain.verify.evaluate.evaluation import Evaluation
+    from quatrain.verify.evaluate.measure import Progress
 
 
 Models = Annotated[
@@ -90,7 +90,7 @@ def evaluate(
     for path in paths:
         if not _is_fetched(path):
             check_model(path)
-    from quatrain.verify.evaluate import DEFAULT_TEXT, evaluate_models
+    from quatrain.verify.evaluate.evaluate import DEFAULT_TEXT, evaluate_models
 
     words = read_text(DEFAULT_TEXT) if words is None else words
     paths = [_fetched(path) for path in paths]

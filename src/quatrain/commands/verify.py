@@ -23,7 +23,7 @@ from quatrain.errors import CheckFailed
 from quatrain.runtime.devices import DEVICES
 
 if TYPE_CHECKING:
-    from quatrain.verify.verify_report import VerifyReport
+    from quatrain.verify.report import VerifyReport
 
 
 Checkpoint = Annotated[

@@ -18,14 +18,14 @@ from quatrain.runtime.generate import NamedRunner
 from quatrain.runtime.load import is_vulkan
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.tokenizer import Tokenizer, find_tokenizer
-from quatrain.verify.evaluated_models import (
+from quatrain.verify.evaluate.evaluated_models import (
     EvaluatedModel,
     open_evaluated_float_model,
     open_evaluated_model,
 )
-from quatrain.verify.measure import cut_text
-from quatrain.verify.side_by_side import SideBySide
-from quatrain.verify.windows import window_logits
+from quatrain.verify.evaluate.measure import cut_text
+from quatrain.verify.evaluate.side_by_side import SideBySide
+from quatrain.verify.evaluate.windows import window_logits
 
 _LENGTH = 512  # tokens of a chunk, read from an empty context
 _SHOWN = 200  # tokens of which each one's divergence is kept

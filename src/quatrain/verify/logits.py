@@ -15,8 +15,8 @@ from quatrain.int4 import Scheme
 from quatrain.runtime.generate import check_prompt
 from quatrain.stages import Stages
 from quatrain.targets.as_on import arithmetic_as_on
-from quatrain.verify.evaluated_models import EvaluatedModel, open_evaluated_model
-from quatrain.verify.windows import window_logits
+from quatrain.verify.evaluate.evaluated_models import EvaluatedModel, open_evaluated_model
+from quatrain.verify.evaluate.windows import window_logits
 
 
 @dataclass(frozen=True)

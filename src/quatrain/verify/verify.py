@@ -24,15 +24,19 @@ from quatrain.stages import Stages
 from quatrain.targets import fatal_findings
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer
+from quatrain.verify.checks.layerwise import TOLERANCE, TracingRunner, compare_layerwise
+from quatrain.verify.checks.logits_problems import (
+    divergence_problems,
+    health_problems,
+    logits_problems,
+)
+from quatrain.verify.checks.packed_constants import check_packed
+from quatrain.verify.checks.parity import EagerLogits, Parity, compare_logits, rounding_floor
+from quatrain.verify.checks.same_model import require_same_model
+from quatrain.verify.devices import open_devices
 from quatrain.verify.eager import eager_for_program
-from quatrain.verify.layerwise import TOLERANCE, TracingRunner, compare_layerwise
-from quatrain.verify.logits_checks import divergence_problems, health_problems, logits_problems
-from quatrain.verify.opened_devices import open_devices
-from quatrain.verify.packed_constants import check_packed
-from quatrain.verify.parity import EagerLogits, Parity, compare_logits, rounding_floor
 from quatrain.verify.program_info import ProgramInfo, program_info
-from quatrain.verify.same_model import require_same_model
-from quatrain.verify.verify_report import DeviceCheck, VerifyReport
+from quatrain.verify.report import DeviceCheck, VerifyReport
 
 PROMPTS = (
     "The capital of France is Paris, and the capital of Italy is",

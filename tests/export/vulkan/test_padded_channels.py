@@ -19,8 +19,8 @@ from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.runtime.load import load_runner
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.targets import examine, fatal_findings
+from quatrain.verify.checks.packed_constants import check_packed
 from quatrain.verify.eager import load_eager
-from quatrain.verify.packed_constants import check_packed
 
 TOKENS = torch.tensor([[3, 17, 90, 96, 4, 55]])
 # Replicated from a template, and lowered in full.

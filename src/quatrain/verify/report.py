@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.targets.doctor import Finding
-from quatrain.verify.layerwise import LayerwiseComparison
-from quatrain.verify.packed_constants import PackedCheck
-from quatrain.verify.parity import Parity
+from quatrain.verify.checks.layerwise import LayerwiseComparison
+from quatrain.verify.checks.packed_constants import PackedCheck
+from quatrain.verify.checks.parity import Parity
 
 
 @dataclass(frozen=True)

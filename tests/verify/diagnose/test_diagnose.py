@@ -8,8 +8,8 @@ from tests.support.command_line import invoked
 from tests.support.tiny_programs import TEXT, Tiny
 
 from quatrain.errors import InputError
-from quatrain.verify.diagnose import activation_statistics, diagnose_activations
-from quatrain.verify.heat_map import draw_heat_map
+from quatrain.verify.diagnose.diagnose import activation_statistics, diagnose_activations
+from quatrain.verify.diagnose.heat_map import draw_heat_map
 
 
 def test_a_program_shows_what_its_checkpoint_shows(tiny: Tiny) -> None:
@@ -52,7 +52,7 @@ def test_heat_map_is_a_png(tiny: Tiny, tmp_path: Path) -> None:
 
 
 def test_its_own_text_is_cut_to_the_context(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quatrain.verify.diagnose.DEFAULT_TEXT", "w1 " * 65)
+    monkeypatch.setattr("quatrain.verify.diagnose.diagnose.DEFAULT_TEXT", "w1 " * 65)
     for model in (tiny.programs["8da4w"], tiny.checkpoint):
         assert len(diagnose_activations(model)) == 15
 
@@ -69,7 +69,8 @@ def test_a_heat_map_that_cannot_be_drawn_is_refused_before_anything_runs(
     name: str, missing: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "quatrain.verify.heat_map.find_spec", lambda package: None if package == missing else 1
+        "quatrain.verify.diagnose.heat_map.find_spec",
+        lambda package: None if package == missing else 1,
     )
     asked = ["diagnose", "no model", "--heat-map", str(tmp_path / name)]
     with pytest.raises(InputError, match=message):

@@ -24,7 +24,7 @@ from quatrain.runtime.token_ids import check_token_ids
 from quatrain.stages import Stages
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer
 from quatrain.verify.eager import load_eager
-from quatrain.verify.evaluated_models import open_evaluated_model
+from quatrain.verify.evaluate.evaluated_models import open_evaluated_model
 
 DEFAULT_TEXT = (
     "Free software is a matter of liberty, not price. To install a package, open a terminal, "

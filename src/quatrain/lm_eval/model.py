@@ -26,10 +26,10 @@ from tqdm import tqdm
 
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
+from quatrain.lm_eval.runner import open_lm_eval_runner
 from quatrain.runtime.generate import generate
 from quatrain.runtime.sampling import Sampling
 from quatrain.tokenizer.chat import pick, render
-from quatrain.verify.lm_eval_runner import open_lm_eval_runner
 
 _LOG = logging.getLogger(__name__)
 _USUAL_GENERATED = 256  # tokens, where a task does not say: as lm-eval's own models have it

@@ -12,9 +12,13 @@ from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.runtime.generate import Runner
 from quatrain.verify.eager import load_eager
-from quatrain.verify.evaluated_models import EvaluatedModel, is_float, open_any_evaluated_model
-from quatrain.verify.side_by_side import backbone_side_by_side
-from quatrain.verify.windows import window_logits
+from quatrain.verify.evaluate.evaluated_models import (
+    EvaluatedModel,
+    is_float,
+    open_any_evaluated_model,
+)
+from quatrain.verify.evaluate.side_by_side import backbone_side_by_side
+from quatrain.verify.evaluate.windows import window_logits
 
 Text = Sequence[int]
 

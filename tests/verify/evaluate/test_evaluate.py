@@ -15,9 +15,9 @@ from tests.support.tiny_programs import Tiny
 
 from quatrain.backbone.model import Backbone
 from quatrain.errors import InputError
-from quatrain.verify.divergence import Divergence
 from quatrain.verify.eager import load_eager
-from quatrain.verify.evaluate import evaluate_models
+from quatrain.verify.evaluate.divergence import Divergence
+from quatrain.verify.evaluate.evaluate import evaluate_models
 
 TOKENS = [(i * 37 + i * i) % 96 for i in range(100)]  # longer than the context of 64
 TEXT = " ".join(f"w{token}" for token in TOKENS)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 
 from quatrain.backbone.kl_divergence import kl_divergence
-from quatrain.verify.evaluated_models import EvaluatedModel, Regime
-from quatrain.verify.evaluation_log import EvaluationLog, Step
+from quatrain.verify.evaluate.evaluated_models import EvaluatedModel, Regime
+from quatrain.verify.evaluate.evaluation_log import EvaluationLog, Step
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from quatrain.runtime.generate import NamedRunner
 from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer
 from quatrain.verify.eager import load_eager
-from quatrain.verify.side_by_side import (
+from quatrain.verify.evaluate.side_by_side import (
     backbone_side_by_side,
     float_side_by_side,
     rows_at_once,
 )
-from quatrain.verify.windows import WINDOW, AllPositionLogits
+from quatrain.verify.evaluate.windows import WINDOW, AllPositionLogits
 
 Regime = Literal["prefill", "decode"]
 

@@ -17,11 +17,15 @@ from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.load import is_vulkan
 from quatrain.runtime.token_ids import check_token_ids
 from quatrain.targets.as_on import arithmetic_as_on
-from quatrain.verify.divergence import FirstModel
-from quatrain.verify.evaluated_models import EvaluatedModel, is_float, open_any_evaluated_model
-from quatrain.verify.evaluation import Evaluation
-from quatrain.verify.evaluation_log import evaluation_log
-from quatrain.verify.measure import Progress, cut_text, measure_both_regimes
+from quatrain.verify.evaluate.divergence import FirstModel
+from quatrain.verify.evaluate.evaluated_models import (
+    EvaluatedModel,
+    is_float,
+    open_any_evaluated_model,
+)
+from quatrain.verify.evaluate.evaluation import Evaluation
+from quatrain.verify.evaluate.evaluation_log import evaluation_log
+from quatrain.verify.evaluate.measure import Progress, cut_text, measure_both_regimes
 
 DEFAULT_TEXT = Path(__file__).with_name("evaluate.txt")
 _CONTEXT = 512  # tokens read from an empty context on, where all models have room for them

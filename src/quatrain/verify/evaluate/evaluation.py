@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from quatrain.verify.divergence import Comparer, Divergence, Recorder
-from quatrain.verify.evaluated_models import Regime
+from quatrain.verify.evaluate.divergence import Comparer, Divergence, Recorder
+from quatrain.verify.evaluate.evaluated_models import Regime
 
 
 @dataclass(frozen=True)

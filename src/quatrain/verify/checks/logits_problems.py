@@ -3,7 +3,7 @@
 import torch
 
 from quatrain.runtime.health import judge_logits
-from quatrain.verify.parity import Parity
+from quatrain.verify.checks.parity import Parity
 
 
 def logits_problems(parity: Parity, allowed: float) -> list[str]:

@@ -3,7 +3,7 @@
     python -m quatrain.lm_eval run --model quatrain \\
         --model_args path=smollm2-int4,scheme=weight-only --tasks lambada_openai
 
-What `--model_args` takes is told by `quatrain.verify.lm_eval_model.QuatrainLM`.
+What `--model_args` takes is told by `quatrain.lm_eval.model.QuatrainLM`.
 """
 
 from quatrain.cli import exit_cleanly
@@ -17,12 +17,12 @@ def main() -> None:
 
 def _run() -> None:
     try:
-        import lm_eval.__main__  # pyright: ignore[reportMissingImports]
+        from lm_eval.__main__ import cli_evaluate  # pyright: ignore - an extra
     except ImportError as error:
         raise InputError(f"needs lm-eval: pip install 'quatrain[lm-eval]' ({error})") from error
-    import quatrain.verify.lm_eval_model  # noqa: F401 - it registers itself
+    import quatrain.lm_eval.model  # noqa: F401 - it registers itself
 
-    lm_eval.__main__.cli_evaluate()
+    cli_evaluate()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tests.support.peers import random_model, saved
 from tests.support.tiny_programs import Tiny
 
 from quatrain.errors import InputError
-from quatrain.lm_eval import main
+from quatrain.lm_eval.__main__ import main
 
 pytest.importorskip("lm_eval")
 pytest.importorskip("accelerate")
@@ -90,7 +90,7 @@ def _numbers(answers: list[Any]) -> list[float]:
 def test_it_answers_as_lm_evals_own_model(model: Path, tasks: Path, monkeypatch) -> None:
     from lm_eval.models.huggingface import HFLM
 
-    from quatrain.verify.lm_eval_model import QuatrainLM
+    from quatrain.lm_eval.model import QuatrainLM
 
     theirs = _answers(HFLM(str(model), device="cpu", batch_size=4), tasks, monkeypatch)
     ours = _answers(QuatrainLM(model), tasks, monkeypatch)
@@ -102,7 +102,7 @@ def test_it_answers_as_lm_evals_own_model(model: Path, tasks: Path, monkeypatch)
 
 @pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])
 def test_a_program_answers_as_its_checkpoint(tiny: Tiny, scheme: str) -> None:
-    from quatrain.verify.lm_eval_model import QuatrainLM
+    from quatrain.lm_eval.model import QuatrainLM
 
     eager = QuatrainLM(tiny.checkpoint, scheme=scheme)
     program = QuatrainLM(tiny.programs[scheme], runtime="reference")
@@ -120,7 +120,7 @@ def test_a_program_answers_as_its_checkpoint(tiny: Tiny, scheme: str) -> None:
 
 
 def test_a_checkpoint_is_scored_in_the_scheme_asked_for(tiny: Tiny) -> None:
-    from quatrain.verify.lm_eval_model import QuatrainLM
+    from quatrain.lm_eval.model import QuatrainLM
 
     asked = [SimpleNamespace(args=("w5 w17 w40", " w9"))]
     default, dynamic, weight_only = (
@@ -143,7 +143,7 @@ def test_its_own_command_line_knows_the_model(model, monkeypatch, capsys) -> Non
 
 
 def test_what_cannot_be_asked_is_refused(tiny: Tiny) -> None:
-    from quatrain.verify.lm_eval_model import QuatrainLM
+    from quatrain.lm_eval.model import QuatrainLM
 
     with pytest.raises(InputError, match="scheme=weight-only is for checkpoints"):
         QuatrainLM(tiny.programs["8da4w"], scheme="weight-only")

@@ -7,7 +7,7 @@ import torch
 from quatrain.backbone.layer_by_layer import LayerByLayer
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.float_model import FloatModel
-from quatrain.verify.windows import WINDOW
+from quatrain.verify.evaluate.windows import WINDOW
 
 _TOKENS_OF_WEIGHTS_READ_AGAIN = 8192  # a hidden state 1536 wide: 50 MB
 _TOKENS_OF_WEIGHTS_IN_MEMORY = 2048  # a matrix product is no faster with more rows

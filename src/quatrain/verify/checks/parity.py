@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from quatrain.backbone.kl_divergence import kl_divergence
 from quatrain.backbone.model import Backbone
 from quatrain.runtime.generate import Runner, forward_in_parts
-from quatrain.verify.layerwise import relative_error
+from quatrain.verify.checks.layerwise import relative_error
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,12 @@ import math
 
 import torch
 
-from quatrain.verify.logits_checks import divergence_problems, health_problems, logits_problems
-from quatrain.verify.parity import Parity
+from quatrain.verify.checks.logits_problems import (
+    divergence_problems,
+    health_problems,
+    logits_problems,
+)
+from quatrain.verify.checks.parity import Parity
 
 
 def test_what_passes_its_limit_or_is_not_a_number_is_a_problem() -> None:

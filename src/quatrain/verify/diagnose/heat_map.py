@@ -9,7 +9,7 @@ from quatrain.errors import InputError
 from quatrain.program.inspect.linear_roles import CONV_NAMES, META_NAMES
 
 if TYPE_CHECKING:  # it takes torch, which a wrong name is refused without
-    from quatrain.verify.diagnose import ActivationStatistics
+    from quatrain.verify.diagnose.diagnose import ActivationStatistics
 
 
 def check_drawable(path: Path) -> None:

@@ -10,12 +10,12 @@ import torch
 from quatrain.errors import InputError
 from quatrain.runtime.generate import NamedRunner
 from quatrain.tokenizer import Tokenizer
-from quatrain.verify.divergence import Comparer, FirstModel, Recorder
-from quatrain.verify.evaluated_models import EvaluatedModel, Regime
-from quatrain.verify.evaluation import Evaluation, summarize
-from quatrain.verify.evaluation_log import EvaluationLog, Step
-from quatrain.verify.side_by_side import SideBySide
-from quatrain.verify.windows import Chunk, cut, window_logits
+from quatrain.verify.evaluate.divergence import Comparer, FirstModel, Recorder
+from quatrain.verify.evaluate.evaluated_models import EvaluatedModel, Regime
+from quatrain.verify.evaluate.evaluation import Evaluation, summarize
+from quatrain.verify.evaluate.evaluation_log import EvaluationLog, Step
+from quatrain.verify.evaluate.side_by_side import SideBySide
+from quatrain.verify.evaluate.windows import Chunk, cut, window_logits
 
 Progress = Callable[[Path, int, int], None]  # (model, tokens done, tokens in all)
 
@@ -34,7 +34,7 @@ class ReadText:
 
 
 def cut_text(tokenizer: Tokenizer, ids: list[int], length: int, stride: int | None) -> ReadText:
-    """The chunks of a text, as `quatrain.verify.windows.cut`; each begins as the text does.
+    """The chunks of a text, as `windows.cut` has them; each begins as the text does.
 
     Raises `InputError` where there is nothing to predict, no such stride, or no room in `length`.
     """

@@ -18,8 +18,8 @@ from tests.support.peers import random_model, saved
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.quantize.pipeline import quantize_model
-from quatrain.verify.evaluate import evaluate_models
-from quatrain.verify.windows import cut
+from quatrain.verify.evaluate.evaluate import evaluate_models
+from quatrain.verify.evaluate.windows import cut
 
 TOKENS = [(i * 37 + i * i) % 96 for i in range(150)]  # longer than the context of 64
 TEXT = " ".join(f"w{token}" for token in TOKENS)
@@ -139,7 +139,7 @@ LONGER = f"{TEXT} {TEXT} {TEXT}"  # 8 chunks of 64 tokens at most
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from quatrain.verify.evaluate import evaluate_models
+from quatrain.verify.evaluate.evaluate import evaluate_models
 
 def progress(model, done, total):
     if model.name == "int4" and done > total // 2:

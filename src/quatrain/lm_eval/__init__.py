@@ -1,0 +1,1 @@
+"""Our models in lm-eval, EleutherAI's Language Model Evaluation Harness."""

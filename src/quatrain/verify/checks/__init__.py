@@ -1,0 +1,1 @@
+"""What `verify` checks: the model's sizes, packed constants, each operator's values, logits."""

@@ -1,0 +1,1 @@
+"""How well programs and models predict a text: perplexity and KL divergence."""
