@@ -159,6 +159,12 @@ MISTAKES = {
     "export, an unknown target": (
         ["export", "nowhere", "-o", "m.pte", "--target", "list"], "known are mali-g76, mali-g610",
     ),
+    "export, an option of one value twice": (
+        ["export", "nowhere", "-o", "a.pte", "--output", "b.pte"], "--output is given 2 times",
+    ),
+    "evaluate, a phone that is two": (
+        ["evaluate", "nowhere", "--as-on", "galaxy-s24"], "name galaxy-s24-exynos or galaxy-s24-s",
+    ),
     "logits, the folder of the output is missing": (
         ["logits", "nowhere", "--tokens", "1", "-o", "{folder}/no/o.npy"], "there is no folder",
     ),

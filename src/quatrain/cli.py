@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeGuard
 
 import typer
 
-from quatrain.commands._plain_flags import PlainCommand, PlainGroup
+from quatrain.commands._plain_command import PlainCommand, PlainGroup
 from quatrain.errors import QuatrainError
 
 VERBS = (

@@ -21,7 +21,7 @@ from quatrain.commands._export_options import (
     Target,
     WeightOnlyLinear,
 )
-from quatrain.commands._plain_flags import PlainCommand
+from quatrain.commands._plain_command import PlainCommand
 from quatrain.commands.export import export
 
 

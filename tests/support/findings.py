@@ -15,6 +15,6 @@ def findings(path: Path, gpu: str, runtime: str | None) -> dict[str, Finding]:
     else:
         profile = find_gpu(gpu)
     try:
-        return {f.defect: f for f in examine(open_program(path), profile, runtime)}
+        return {f.defect: f for f in examine(open_program(path), [profile], runtime)}
     except InputError:
         return {}  # no Vulkan delegate, and so none of its runtime's defects

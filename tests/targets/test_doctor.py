@@ -53,6 +53,24 @@ def test_int8_zero_points_keep_8da4w_where_it_would_fail(tmp_path: Path) -> None
     assert run(sick, "--device", "mali-g715", "--runtime", "1.3").exit_code == 0
 
 
+def test_several_devices_are_asked_about_together_and_a_phone_by_both_its_chips() -> None:
+    model = artifact("peer-8da4w-fp32")
+    asked = [run(model, "--device", one, "--runtime", "1.3", "--json")
+             for one in ("galaxy-s24-exynos", "galaxy-s24-snapdragon", "pixel-8")]  # fmt: skip
+    apart = [json.loads(done.output) for done in asked]
+    done = run(model, "--device", "galaxy-s24", "--device", "pixel-8", "--runtime", "1.3", "--json")
+    together = json.loads(done.output)
+    assert together["devices"] == ["xclipse", "adreno-7xx", "mali-g715"]
+    assert together["devices"] == [gpu for one in apart for gpu in one["devices"]]
+    assert together["phones"] == [phone for one in apart for phone in one["phones"]]
+    for found in together["findings"]:
+        alone = [f for one in apart for f in one["findings"] if f["hazard"] == found["hazard"]]
+        assert found["devices"] == [gpu for f in alone for gpu in f["devices"]]
+    shown = run(model, "--device", "galaxy-s24", "--device", "pixel-8").output
+    assert "(xclipse, adreno-7xx, mali-g715, runtime unknown)" in shown
+    assert shown.count("Samsung Galaxy S24, S24+") == 2
+
+
 def test_the_command_refuses_what_it_does_not_know() -> None:
     for options in (
         ("--device", "mali-g9"), ("--device", ""), ("--runtime", "newest"), ("--runtime", ""),

@@ -38,7 +38,7 @@ def test_the_remedy_for_a_tensor_too_large_fits_it(
 
 def test_a_release_names_the_option_as_it_has_it(tmp_path: Path) -> None:
     program = open_program(huge(2**26, "buffer")(tmp_path))
-    found = examine(program, find_gpu("llvmpipe"), "1.5", options=OF_RELEASE)
+    found = examine(program, [find_gpu("llvmpipe")], "1.5", options=OF_RELEASE)
     (remedy,) = [one.remedy for one in found if one.defect == "buffer-limit"]
     assert remedy == "export again with a shorter max-seq-len in release.toml (--spec)"
     assert remedy_text("{max_seq_len:9}", "m.pte") == "--max-seq-len 9"

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 def doctor(
     model: Model,
     device: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="ID",
-            help="Such as mali-g715 or pixel-8; without it, every known device. An unknown id "
-            "is answered with all that are known.",
+            help="Such as mali-g715 or pixel-8; may be repeated; without it, every known device. "
+            "An unknown id is answered with all that are known.",
             autocompletion=known_targets,
         ),
     ] = None,
@@ -39,7 +39,7 @@ def doctor(
     """
     from quatrain.targets import examine_file
 
-    examination = examine_file(model, device, runtime)
+    examination = examine_file(model, device or (), runtime)
     if json_output:
         print_json(examination.as_dict())
     elif examination.cpu:
@@ -63,9 +63,10 @@ def _print_findings(examination: "Examination") -> None:
     from rich.console import Console
 
     console = Console()
-    where = f"{examination.gpu or 'any known device'}, runtime {examination.runtime or 'unknown'}"
-    if examination.phone:
-        console.print(str(examination.phone), highlight=False, soft_wrap=True)
+    gpus = ", ".join(examination.gpus) or "any known device"
+    where = f"{gpus}, runtime {examination.runtime or 'unknown'}"
+    for phone in examination.phones:
+        console.print(str(phone), highlight=False, soft_wrap=True)
     applying = [finding for finding in examination.findings if finding.applies]
     console.print(f"{len(applying)} known defects apply ({where})")
     for finding in examination.findings:

@@ -17,11 +17,10 @@ from quatrain.int4 import Scheme
 from quatrain.release.spec import ReleaseSpec, key_of
 from quatrain.targets import TargetChoice, choose_for_target
 from quatrain.targets.as_on import arithmetic_as_on
-from quatrain.targets.phones import Phone, find_device, find_phone, load_phones
+from quatrain.targets.phones import Phone, by_chip, find_device, find_phone
 from quatrain.targets.runtimes import needs_older_forms
 
 CPU = "cpu"
-_MAKERS = ("-exynos", "-snapdragon")  # of phones that are sold with either
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def plan_release(source: Path, name: str, spec: ReleaseSpec) -> ReleasePlan:
     if checkpoint is None:
         _refuse_quantizing(source, spec)
     planner = _Planner(hollow, name, spec)
-    named = dict.fromkeys(each.lower() for asked in spec.phones for each in _named(asked))
+    named = dict.fromkeys(each.lower() for asked in spec.phones for each in by_chip(asked))
     phones = [planner.phone(each) for each in named]
     if spec.cpu or not planner.files:
         planner.cpu_file()
@@ -162,12 +161,6 @@ def _refuse_quantizing(source: Path, spec: ReleaseSpec) -> None:
                 "int4 checkpoint, which stays as it is; leave it out, or give the model that it "
                 "was made of"
             )
-
-
-def _named(asked: str) -> list[str]:
-    """`asked`, or the phones that are called so and are sold with either of two chips."""
-    both = [phone.id for phone in load_phones() if phone.id in [asked + one for one in _MAKERS]]
-    return [asked] if find_phone(asked) or not both else both
 
 
 class _Planner:

@@ -126,7 +126,7 @@ def doctor(folder: Path, program: Path, gpus: Sequence[str], name: str) -> dict[
 
     def found(gpu: str, release: str) -> list[dict[str, Any]]:
         runtime = None if release == ANY else release
-        found = examine(opened, find_gpu(gpu), runtime, Path(name), OF_RELEASE)
+        found = examine(opened, [find_gpu(gpu)], runtime, Path(name), OF_RELEASE)
         return [one.as_dict() for one in found]
 
     return {gpu: {each: found(gpu, each) for each in (*known_releases(), ANY)} for gpu in gpus}

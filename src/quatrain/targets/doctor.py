@@ -1,6 +1,6 @@
 """Which known defects a program meets, on which GPUs, and what to do about each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from quatrain.targets.catalogue import (
 )
 from quatrain.targets.cpu import CpuExamination, examine_for_cpu
 from quatrain.targets.occurrence import Occurrence, Where
-from quatrain.targets.phones import Phone, find_device
+from quatrain.targets.phones import Phone, find_devices
 from quatrain.targets.remedy import OF_EXPORT, OptionName, remedy_text
 from quatrain.targets.runtimes import newest_release, require_release
 from quatrain.targets.triggers import GPU_TRIGGERS, TRIGGERS
@@ -68,14 +68,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Examination:
-    """What the doctor found in the program `model`, for a GPU (a profile's id) and a release of
-    the runtime; None for any. `cpu`: what is known of a program that is the CPU's."""
+    """What the doctor found in the program `model`, for GPUs (profiles' ids, none for any), the
+    phones among what was asked, and a release of the runtime, None for any. `cpu`: what is known of
+    a program that is the CPU's."""
 
     model: Path
-    gpu: str | None
+    gpus: list[str]
     runtime: str | None
     findings: list[Finding]
-    phone: Phone | None = None
+    phones: list[Phone] = field(default_factory=list)
     cpu: CpuExamination | None = None
 
     @property
@@ -84,48 +85,50 @@ class Examination:
         return not any(finding.applies for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """The examination as plain data, ready for JSON, where the GPU is the "device"."""
+        """The examination as plain data, ready for JSON, where GPUs are "devices"."""
         return {
             "model": self.model,
-            "device": self.gpu,
-            "phone": asdict(self.phone) if self.phone else None,
+            "devices": self.gpus,
+            "phones": [asdict(phone) for phone in self.phones],
             "runtime": self.runtime,
             "ok": self.ok,
             "findings": [finding.as_dict() for finding in self.findings],
         } | ({"cpu": asdict(self.cpu)} if self.cpu else {})
 
 
-def examine_file(model: Path, gpu: str | None = None, runtime: str | None = None) -> Examination:
-    """`examine` the program at `model` for the GPU, or the phone, of the id `gpu`.
+def examine_file(
+    model: Path, devices: Sequence[str] = (), runtime: str | None = None
+) -> Examination:
+    """`examine` the program at `model` for the GPUs and phones of the ids `devices`; none are all.
 
     A program for the CPU, which meets none of the catalogue's defects, is described. Raises
     `InputError` for an unknown GPU, or any with such a program, an unknown release, and as
     `open_program`.
     """
-    profile, phone = find_device(gpu) if gpu is not None else (None, None)
+    gpus, phones = find_devices(devices)
     if runtime is not None:
         require_release(runtime)
     program = open_program(model)
     cpu = examine_for_cpu(program)
-    if cpu and gpu is not None:
+    if cpu and devices:
         raise InputError(
-            f"--device {gpu} is a GPU, and {model} is a program for the CPU "
+            f"--device {devices[0]} is a GPU, and {model} is a program for the CPU "
             f"({cpu.backend}); leave it out"
         )
-    findings = [] if cpu else examine(program, profile, runtime)
-    return Examination(model, profile.id if profile else None, runtime, findings, phone, cpu)
+    findings = [] if cpu else examine(program, gpus, runtime)
+    return Examination(model, [gpu.id for gpu in gpus], runtime, findings, phones, cpu)
 
 
 def examine(
     program: Program,
-    gpu: GpuProfile | None = None,
+    gpus: Sequence[GpuProfile] | None = None,
     runtime: str | None = None,
     name: Path | None = None,
     options: Mapping[str, OptionName] = OF_EXPORT,
 ) -> list[Finding]:
     """The defects that `program` meets, the surest first.
 
-    Without `gpu`, on any that has a profile; without `runtime` (a release such as '1.3'), in
+    Without `gpus`, on any that has a profile; without `runtime` (a release such as '1.3'), in
     any. Remedies call the program by its path, or by `name`, and options as `options` does. Raises
     `InputError` where the program has no Vulkan delegate, to which alone the catalogue applies.
     """
@@ -136,7 +139,7 @@ def examine(
             f"{program.path}: has no Vulkan delegate (its backends: {', '.join(backends)}); "
             "the catalogue of defects is that of the Vulkan runtime"
         )
-    gpus = [gpu] if gpu else list(load_gpus())
+    asked = list(gpus or load_gpus())
     found: list[Finding] = []
 
     def said(remedy: str) -> str:
@@ -144,7 +147,7 @@ def examine(
 
     for defect in load_defects():
         if defect.affects_runtime(runtime):
-            found += _examine_defect(program, defect, gpus, runtime, said)
+            found += _examine_defect(program, defect, asked, runtime, said)
     return sorted(found, key=lambda one: (not one.applies, _ORDER.index(one.certainty)))
 
 

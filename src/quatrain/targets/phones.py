@@ -1,11 +1,14 @@
 """Phones by name, from `phones.toml`."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 
 from quatrain.errors import InputError
 from quatrain.targets.catalogue import GpuProfile, find_gpu, load_gpus, load_toml
+
+_MAKERS = ("-exynos", "-snapdragon")  # of phones that are sold with either
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,34 @@ def find_phone(name: str) -> Phone | None:
     return next((phone for phone in load_phones() if phone.id == name.lower()), None)
 
 
+def by_chip(name: str) -> list[str]:
+    """The ids that `name` stands for: those of both phones that are called so and are sold with
+    either of two chips, or itself."""
+    either = [name.lower() + maker for maker in _MAKERS]
+    return [id for id in either if find_phone(id)] or [name]
+
+
+def find_devices(names: Iterable[str]) -> tuple[list[GpuProfile], list[Phone]]:
+    """The GPUs of ids of GPUs and phones, each once, and the phones; of a phone that is sold with
+    either of two chips both. Raises `InputError` as `find_device`."""
+    found = [find_device(each) for name in names for each in by_chip(name)]
+    gpus = {gpu.id: gpu for gpu, _ in found}
+    phones = {phone.id: phone for _, phone in found if phone is not None}
+    return list(gpus.values()), list(phones.values())
+
+
 def find_device(name: str) -> tuple[GpuProfile, Phone | None]:
     """The GPU's profile of the id of a GPU or of a phone, and the phone.
 
-    Raises `InputError` for an unknown id, and for a phone whose GPU has no profile.
+    Raises `InputError` for an unknown id, for that of two phones by their chips, and for a phone
+    whose GPU has no profile.
     """
+    either = by_chip(name)
+    if len(either) > 1:
+        raise InputError(
+            f"{name!r} is sold with either of two chips, and each is a device of its own: name "
+            f"{' or '.join(either)}"
+        )
     phone = find_phone(name)
     if phone is None:
         if any(gpu.id == name.lower() for gpu in load_gpus()):

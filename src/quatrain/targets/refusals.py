@@ -43,7 +43,7 @@ def require_target(program: Program, choice: TargetChoice, output: Path) -> None
 
     Raises `InputError` naming each such finding, its first occurrence and its remedy.
     """
-    found = examine(program, find_gpu(choice.gpu), choice.runtime, output)
+    found = examine(program, [find_gpu(choice.gpu)], choice.runtime, output)
     lines = [
         f"{finding.defect}: {finding.title} ({finding.occurrences[0]}): {finding.consequence}; "
         f"{finding.remedy}"

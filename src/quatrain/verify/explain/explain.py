@@ -70,7 +70,7 @@ def explain_output(
             leaves no room for an answer in the program's context.
     """
     stages, path = stages or Stages(), Path(program)
-    profile, _ = find_device(phone) if phone is not None else (None, None)
+    gpus = None if phone is None else [find_device(phone)[0]]
     if runtime is not None:
         require_release(runtime)
     words = Tokenizer.load(chosen_tokenizer(tokenizer, path))
@@ -80,7 +80,7 @@ def explain_output(
     )  # fmt: skip
     with stages("load the program"):
         model = ComputedProgram(path)
-        found = examine(open_program(path), profile, runtime) if model.own else []
+        found = examine(open_program(path), gpus, runtime) if model.own else []
     as_on = f"{phone}@{runtime}" if phone and runtime else phone
     if as_on is None and question.expected:
         as_on = question.expected.as_on

@@ -1,0 +1,48 @@
+"""Help that shows a flag as it is written: `--json`, where typer shows `--json <bool>`; and an
+option that takes one value is refused where it is given twice, of which typer takes the last."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+from quatrain.errors import InputError
+
+
+class PlainCommand(TyperCommand):
+    """A verb whose flags are shown without a type, and whose options count once."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Also of `--help` and `--install-completion`, which typer adds by itself."""
+        return _plain(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer does, but that nothing given is ignored."""
+        if not ctx.resilient_parsing:
+            _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+            for one in given:
+                if _takes_one_value(one) and given.count(one) > 1:
+                    times = given.count(one)
+                    raise InputError(
+                        f"{max(one.opts, key=len)} is given {times} times; give it once"
+                    )
+        return super().parse_args(ctx, args)
+
+
+class PlainGroup(TyperGroup):
+    """The same of the options before a verb."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return _plain(super().get_params(ctx))
+
+
+def _takes_one_value(parameter: Any) -> bool:
+    option = parameter.param_type_name == "option"
+    return option and not (parameter.is_flag or parameter.multiple)
+
+
+def _plain(parameters: Sequence[Any]) -> Sequence[Any]:
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
