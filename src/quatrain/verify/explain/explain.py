@@ -19,7 +19,13 @@ from quatrain.targets.runtimes import require_release
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
 from quatrain.tokenizer.chat_prompt import ChatOptions
 from quatrain.verify.explain.computed_program import ComputedProgram
-from quatrain.verify.explain.decoding import decoded_otherwise, restored
+from quatrain.verify.explain.decoding import (
+    CHARACTERS_LOST,
+    LOST,
+    ONE_BY_ONE,
+    decoded_otherwise,
+    restored,
+)
 from quatrain.verify.explain.explanation import Explanation
 from quatrain.verify.explain.hypotheses import Hypothesis
 from quatrain.verify.explain.inquiry import Inquiry, inquiry_of
@@ -31,6 +37,7 @@ from quatrain.verify.explain.written_tokens import WrittenTokens
 
 _MOST = 96  # tokens that are looked at
 _HOPELESS = 40.0  # nats behind the best
+_CLEARLY = 3.0  # nats by which another way to make a text of tokens has to be likelier
 _NEAR = 20.0  # so few that another reading of a text may make it the best
 
 
@@ -131,7 +138,11 @@ class _Reading:
         most = min(_MOST, model.context - len(prompt) - 1)
         ends = end_ids(words.eos_ids, model.metadata)
         self._inquiry = inquiry
-        self._written = WrittenTokens(shown, words, prompt, ends, most)
+        lossy = shown.tokens is None and LOST in (shown.text or "")
+        mistakes = (None, ONE_BY_ONE, CHARACTERS_LOST) if lossy else (None,)
+        self._written, *self._otherwise = (
+            WrittenTokens(shown, words, prompt, ends, most, mistake) for mistake in mistakes
+        )
         self._decoding = wrong or decoded_otherwise(output, words)
         self._fits: dict[str, Fit] = {}
         self._best = -math.inf
@@ -150,14 +161,22 @@ class _Reading:
         return bool(self._other_readings(way))
 
     def add(self, way: Hypothesis, row: torch.Tensor) -> None:
-        """Hold it against `way`, for whose prompt the model gave `row` [V]."""
+        """Hold it against `way`, for whose prompt the model gave `row` [V]. How the text was made
+        of tokens is what makes the first, the right one, the likeliest."""
+        found = self._fit(way, row, self._written)
+        while self._otherwise:
+            written = self._otherwise.pop(0)
+            again = self._fit(way, row, written)
+            if again.log_likelihood > found.log_likelihood + _CLEARLY:
+                found, self._written = again, written
+        self._keep(way, found)
 
+    def _fit(self, way: Hypothesis, row: torch.Tensor, written: WrittenTokens) -> Fit:
         def hopeless(log_likelihood: float) -> bool:
             return log_likelihood - way.penalty < self._best - _HOPELESS
 
         model, rounding = self._inquiry.model, self._inquiry.rounding
-        found = fit(model, row, len(way.prompt), self._written, rounding, hopeless)
-        self._keep(way, found)
+        return fit(model, row, len(way.prompt), written, rounding, hopeless)
 
     def add_other_readings(self, way: Hypothesis, row: torch.Tensor) -> None:
         """Hold the text against `way` as other hypotheses read it: of two that differ in that
@@ -172,7 +191,8 @@ class _Reading:
         """The verdict."""
         fits = self._fits
         computed = [Computed(way, fits[way.id]) for way in self._inquiry.ways if way.id in fits]
-        return explained(computed, self._written, self._decoding, self._inquiry)
+        decoding = self._decoding or self._written.mistake
+        return explained(computed, self._written, decoding, self._inquiry)
 
     def _keep(self, way: Hypothesis, found: Fit) -> None:
         self._fits[way.id] = found

@@ -19,6 +19,7 @@ SAMPLING = 2.0  # nats by which sampling is unlikelier than rounding, before any
 _IMPOSSIBLE = -1e4  # nats: a token that a mask or a NaN forbids
 # A difference of two logits that each move by a spread is like a logistic one of this scale.
 _OF_SPREAD = math.sqrt(2) * math.sqrt(3) / math.pi
+_LOST_READINGS = 32  # tokens that are tried, the likeliest first, where bytes were lost
 _REFITS = 64  # so many tokens at most are read otherwise than the tokenizer has them
 _BATCHES = (8, 32, 64)  # tokens computed at a time: few first, as most are soon hopeless
 
@@ -141,11 +142,19 @@ def _batches() -> Iterator[int]:
 def _refit(
     before: torch.Tensor, part: Sequence[int], read: Sequence[int], written: WrittenTokens
 ) -> tuple[int, list[int] | None]:
-    """The first of the tokens `part` in whose place the likeliest one fits as well, and what is
-    left from there on; (0, None) where there is none."""
+    """The first of the tokens `part` in whose place the likeliest one fits as well, or one of the
+    likeliest where its bytes were lost, and what is left from there on; (0, None) where there is
+    none."""
     for place, likeliest in enumerate(before.argmax(-1).tolist()):
-        if likeliest != part[place]:
-            again = written.refit([*read, *part[:place]], likeliest)
+        if likeliest == part[place]:
+            continue
+        known, tried = [*read, *part[:place]], [likeliest]
+        if written.lost_after(known):
+            tried = before[place].topk(min(_LOST_READINGS, before.shape[-1])).indices.tolist()
+        for token in tried:
+            if token == part[place]:
+                break
+            again = written.refit(known, token)
             if again is not None:
                 return place, again
     return 0, None

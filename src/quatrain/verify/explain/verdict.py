@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from quatrain.verify.explain.decoding import LOST, DecodingMistake
 from quatrain.verify.explain.evidence import (
     against_expected,
     agreement,
@@ -40,7 +41,10 @@ class Computed:
 
 
 def explained(
-    computed: list[Computed], written: WrittenTokens, decoding: str | None, inquiry: Inquiry
+    computed: list[Computed],
+    written: WrittenTokens,
+    decoding: DecodingMistake | None,
+    inquiry: Inquiry,
 ) -> Explanation:
     """The verdict on what was `written`; `computed` begins with the right computation, `decoding`
     says what is wrong with how ids became text."""
@@ -77,11 +81,11 @@ def _cause(best: Computed, right: Computed, vocab_size: int) -> tuple[Cause, int
     return "sampling", 0
 
 
-def _statement(cause: Cause, best: Computed, count: int, decoding: str | None) -> str:
+def _statement(cause: Cause, best: Computed, count: int, decoding: DecodingMistake | None) -> str:
     fit, way = best.fit, best.way
     chosen = "" if fit.greedy else f", sampled at a temperature of about {_degrees(fit)}"
-    if cause == "tokenizer" and way.cause == "right":
-        return f"The tokens are right, the text is not: {decoding}."
+    if cause == "tokenizer" and way.cause == "right" and decoding:
+        return f"The tokens are right, the text is not: {decoding.what}."
     if cause == "right":
         return "It is the right output: each token is the one that the program computes."
     if cause == "rounding":
@@ -121,13 +125,16 @@ def _evidence(
     return lines
 
 
-def _fix(cause: Cause, best: Computed, decoding: str | None, inquiry: Inquiry) -> str | None:
+def _fix(
+    cause: Cause, best: Computed, decoding: DecodingMistake | None, inquiry: Inquiry
+) -> str | None:
     if cause in ("right", "rounding"):
         return None
     if cause == "sampling":
         return "nothing is broken; set the temperature to 0 to have the likeliest tokens"
     if cause == "tokenizer" and decoding and best.way.cause == "right":
-        return f"give the phone this program's own tokenizer: {inquiry.words.source}"
+        own = f"give the phone this program's own tokenizer: {inquiry.words.source}"
+        return decoding.fix or own
     if cause in ("unknown", "right at first"):
         applying = [one for one in inquiry.findings if one.applies and one.kind == "wrong"]
         return "; ".join(str(one) for one in applying) or None
@@ -141,6 +148,11 @@ def _notes(written: WrittenTokens, computed: list[Computed], inquiry: Inquiry) -
         notes.append(
             "the phone went on after a token that ends a text; give its runner the end tokens "
             f"{ends}"
+        )
+    if written.guessed and computed[0].fit.first_difference is not None:
+        notes.append(
+            f"the text has {LOST} in place of bytes that are no character: the tokens there are "
+            "guessed; give the phone's token ids to have them looked at"
         )
     if written.cut:
         notes.append(f"only the first {len(written.first)} tokens were looked at")

@@ -7,6 +7,7 @@ above all. So wherever the likeliest token fits the text, it is taken.
 from collections.abc import Sequence
 
 from quatrain.tokenizer import Tokenizer
+from quatrain.verify.explain.decoding import CHARACTERS_LOST, LOST, ONE_BY_ONE, DecodingMistake
 from quatrain.verify.explain.phone_output import PhoneOutput
 
 # What apps and pages put in the place of a character, each for one.
@@ -18,6 +19,8 @@ class WrittenTokens:
 
     `first` are those of the tokenizer, or the phone's own, up to the one that ends the text, where
     that is known. `goes_on`: the phone went on after it. `cut`: more was written than is looked at.
+    `mistake`: how the text is taken to have been made of tokens. `guessed`: bytes of it were lost,
+    and no such mistake is known.
     """
 
     def __init__(
@@ -27,7 +30,9 @@ class WrittenTokens:
         prompt: Sequence[int],
         eos_ids: Sequence[int],
         limit: int,
+        mistake: DecodingMistake | None = None,
     ):
+        self.mistake = mistake
         self._words, self._eos_ids = words, set(eos_ids)
         if output.tokens is not None:
             self._text = None
@@ -40,6 +45,7 @@ class WrittenTokens:
         self.goes_on = bool(ends) and len(tokens) > ends[0] + 1
         self.cut = len(kept) > limit
         self.first = kept[:limit]
+        self.guessed = mistake is None and self._text is not None and LOST in self._text
         if self._text is not None and len(self.first) < len(tokens):
             self._text = self._text[: len(self._read(self.first))]
 
@@ -52,10 +58,16 @@ class WrittenTokens:
         ends = token in self._eos_ids
         if ends and self._hide and (before[-1:] == [token] or len(read) == len(text)):
             return None  # unseen: maybe once within the text, where the phone did not stop at it
-        if text.translate(_PLAIN).startswith(read.translate(_PLAIN)):
+        if self._begins_with(read):
             return [token, *continuation(self._words, text[len(read) :])]
         last = read.translate(_PLAIN).startswith(text.translate(_PLAIN))
         return [token] if last and text else None
+
+    def lost_after(self, before: Sequence[int]) -> bool:
+        """Whether the text goes on after the tokens `before` with bytes that were lost."""
+        if self._text is None or LOST not in self._text:
+            return False
+        return self._text[len(self._read(before)) :].lstrip().startswith(LOST)
 
     def _shown(self, text: str, prompt: Sequence[int]) -> str:
         """The text without what stands around it, and without the prompt where that is shown."""
@@ -67,8 +79,25 @@ class WrittenTokens:
                 return text[len(echo) :].strip()
         return text
 
+    def _begins_with(self, read: str) -> bool:
+        text, read = (self._text or "").translate(_PLAIN), read.translate(_PLAIN)
+        if self.mistake != CHARACTERS_LOST:
+            return text.startswith(read)
+        pairs = zip(text, read, strict=False)
+        return len(read) <= len(text) and all(
+            shown == meant or (shown == LOST and not meant.isascii()) for shown, meant in pairs
+        )
+
     def _read(self, tokens: Sequence[int]) -> str:
+        if self.mistake == ONE_BY_ONE:
+            return "".join(self._alone(token) for token in tokens).lstrip()
         return self._words.decode(list(tokens), self._hide).lstrip()
+
+    def _alone(self, token: int) -> str:
+        """The token as it reads after another text, whose bytes are whole."""
+        before = continuation(self._words, "a")
+        read = self._words.decode([*before, token], self._hide)
+        return read.removeprefix(self._words.decode(before, self._hide))
 
 
 def continuation(words: Tokenizer, text: str) -> list[int]:
