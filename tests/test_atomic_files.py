@@ -38,3 +38,12 @@ def test_the_advice_fits_the_reason(tmp_path):
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["-", "pipe", "/dev/null", "/dev/stdout"])
+def test_what_cannot_be_replaced_whole_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    with pytest.raises(InputError, match=f"{name}: .*give the name of"), whole_file(Path(name)):
+        raise AssertionError("a device would be replaced")
+    assert list(tmp_path.iterdir()) == [tmp_path / "pipe"]

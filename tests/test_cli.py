@@ -159,6 +159,15 @@ MISTAKES = {
     "export, an unknown target": (
         ["export", "nowhere", "-o", "m.pte", "--target", "list"], "known are mali-g76, mali-g610",
     ),
+    "inspect, the standard output": (["inspect", "nowhere.pte", "--html", "-"], "--html -: no"),
+    "convert, the standard output": (["convert", "{checkpoint}", "-"], "-: no output goes to the"),
+    "release, the standard output": (["release", "{checkpoint}", "-o", "-"], "-o -: no output"),
+    "run, a device for a file": (
+        ["run", "nowhere.pte", "--prompt", "x", "--profile", "/dev/null"], "is a device or a pipe",
+    ),
+    "explain, the standard input": (
+        ["explain", "-", "--program", "nowhere.pte", "--prompt", "x"], "input is /dev/stdin",
+    ),
     "export, an option of one value twice": (
         ["export", "nowhere", "-o", "a.pte", "--output", "b.pte"], "--output is given 2 times",
     ),

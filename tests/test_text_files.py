@@ -1,6 +1,8 @@
 """Texts in files: the encodings that are read, and what is said of others."""
 
+import os
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -15,6 +17,14 @@ def test_a_mark_that_says_the_encoding_is_no_part_of_the_text(tmp_path: Path, en
     file = tmp_path / "text"
     file.write_bytes(TEXT.replace("\n", "\r\n").encode(encoding))
     assert read_text(file) == TEXT
+
+
+def test_a_pipe_is_read_whole(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = Thread(target=(tmp_path / "pipe").write_text, args=(TEXT,))
+    writer.start()
+    assert read_text(tmp_path / "pipe") == TEXT
+    writer.join()
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,31 @@ from pathlib import Path
 from quatrain.errors import InputError
 
 
+def require_name(path: Path, named: str) -> None:
+    """Refuse, with `InputError`, what names nothing that an output could replace whole: `-`, and a
+    device or a pipe. `named`: `path` as the user gave it."""
+    if str(path) == "-":
+        raise InputError(
+            f"{named}: no output goes to the standard output; give the name of what to write"
+        )
+    special = path.exists() and not (path.is_file() or path.is_dir())
+    if special or path.parent.resolve() == Path("/dev"):
+        raise InputError(
+            f"{named}: is a device or a pipe, and an output appears whole, in place of what was "
+            "there; give the name of a file"
+        )
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; on success flush it and rename it to `path`.
 
     On any exception, KeyboardInterrupt included, the sibling is removed and what stood at
     `path` before is left as it was. Raises `InputError` where the folder cannot be written
-    or the disk is full.
+    or the disk is full, and as `require_name`.
     """
     path = Path(path)
+    require_name(path, str(path))
     with _explained(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         os.close(handle)

@@ -16,14 +16,16 @@ def read_text(path: Path, option: str = "") -> str:
         InputError: Where it cannot be read as such.
     """
     named = f"{option} {path}".strip()
+    content = b""
     try:
-        with path.open("rb") as file:
-            encoding = "utf-16" if file.read(2) in _UTF16 else "utf-8-sig"
-        text = path.read_text(encoding)
+        content = path.read_bytes()  # once: a pipe gives it no second time
+        text = content.decode("utf-16" if content[:2] in _UTF16 else "utf-8-sig")
     except OSError as error:
-        raise InputError(f"{named}: cannot be read as text: {error.strerror}") from error
+        hint = "; the standard input is /dev/stdin" if str(path) == "-" else ""
+        raise InputError(f"{named}: cannot be read as text: {error.strerror}{hint}") from error
     except UnicodeError as error:
-        raise InputError(f"{named}: {_why_no_text(path, error)}") from error
+        raise InputError(f"{named}: {_why_no_text(content, error)}") from error
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text.count("\0") * 3 > len(text):
         raise InputError(
             f"{named}: cannot be read as text: much of it is NUL (U+0000), as in UTF-16 without a "
@@ -32,8 +34,8 @@ def read_text(path: Path, option: str = "") -> str:
     return text
 
 
-def _why_no_text(path: Path, error: UnicodeError) -> str:
-    beginning = path.read_bytes()[:1024]
+def _why_no_text(content: bytes, error: UnicodeError) -> str:
+    beginning = content[:1024]
     if b"\0" in beginning and beginning[:2] not in _UTF16:
         return "is a binary file; give one of text in UTF-8"
     return f"cannot be read as text: {error}; save a text in UTF-8 (iconv -f ITS-ENCODING -t UTF-8)"

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from quatrain.atomic_files import require_name
 from quatrain.checkpoint.open import is_program
 from quatrain.errors import InputError
 from quatrain.json_files import finite
@@ -110,6 +111,7 @@ def print_json(value: Any) -> None:
 
 def check_output(path: Path, option: str) -> None:
     """Refuse, before any work, a file that could not be written after it."""
+    require_name(path, f"{option} {path}")
     if path.is_dir():
         raise InputError(f"{option} {path}: is a folder, expected the name of a file to write")
     if not path.parent.is_dir():

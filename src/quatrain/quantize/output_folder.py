@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from quatrain.atomic_files import require_name
 from quatrain.errors import InputError
 from quatrain.tokenizer.files import CONFIG, TOKENIZER
 
@@ -45,7 +46,9 @@ def output_folder(output: Path, sources: list[Path]) -> Path:
 
 
 def _resolved(output: Path) -> Path:
-    """`output` without links. Raises `InputError` where it is a file or a link to nothing."""
+    """`output` without links. Raises `InputError` where it is a file, a link to nothing, or no
+    name."""
+    require_name(output, str(output))
     if output.is_symlink() and not output.exists():
         raise InputError(
             f"{output}: is a link to {output.readlink()}, which is not there; make that folder, "

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from quatrain.atomic_files import require_name
 from quatrain.checkpoint.files.hub import readable
 from quatrain.checkpoint.open import detect
 from quatrain.errors import InputError
@@ -44,6 +45,7 @@ def check_workers(jobs: int | None, ray: str | None) -> None:
 def require_own_folder(folder: Path, source: Path | None, kind: str = RELEASE) -> None:
     """Refuse, with `InputError`, a folder that holds something else than a release; `kind` is the
     format of its manifest.json."""
+    require_name(folder, f"-o {folder}")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"-o {folder}: is a file, expected a folder to write into")
     if source is not None and folder.resolve() in (source.resolve(), *source.resolve().parents):

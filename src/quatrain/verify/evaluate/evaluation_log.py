@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from quatrain.atomic_files import require_name
 from quatrain.errors import InputError, Interrupted
 
 _LOG = "progress.jsonl"
@@ -80,6 +81,7 @@ def evaluation_log(folder: Path | None, key: str) -> Iterator[EvaluationLog]:
         with tempfile.TemporaryDirectory(prefix="quatrain-") as temporary:
             yield EvaluationLog(Path(temporary), None, {})
         return
+    require_name(folder, f"--resume {folder}")
     with _writing(folder):
         log = _opened(folder, key)
     try:
