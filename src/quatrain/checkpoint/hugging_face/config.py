@@ -1,7 +1,6 @@
 """What a Hugging Face config.json says about a model, in the fields of a params.json."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,9 @@ from quatrain.checkpoint.hugging_face.fields import (
     number,
     refusal,
 )
-from quatrain.checkpoint.hugging_face.float8 import is_float8
 from quatrain.checkpoint.hugging_face.multimodal import left_out, text_fields, text_tensors
-from quatrain.checkpoint.quantizers.read import method_of, quantizer_of
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
-
-_OLDER_SETTINGS = {"gptq": "quantize_config.json", "awq": "quant_config.json"}
 
 
 @dataclass(frozen=True)
@@ -172,43 +167,6 @@ def _no_output(fields: Fields, names: set[str], folder: Path) -> InputError:
         "false, or left out and false for this model_type); download the model's missing files, "
         "or correct its config.json"
     )
-
-
-def quantization_settings(fields: Fields, names: Iterable[str], folder: Path) -> Any:
-    """config.json's quantization_config, or what an older AutoGPTQ or AutoAWQ wrote into a file of
-    its own; None where the tensors `names` are not a quantizer's.
-
-    Raises `InputError` where they are, and nothing says how they were made.
-    """
-    settings = stated_settings(fields, str(folder))
-    if settings is not None or not any(name.endswith(".qweight") for name in names):
-        return settings
-    for method, name in _OLDER_SETTINGS.items():
-        if (folder / name).is_file():
-            return {"quant_method": method} | read_object(folder / name)
-    raise InputError(
-        f"{folder}: holds quantized tensors (.qweight), config.json has no quantization_config, "
-        f"and there is no {' or '.join(_OLDER_SETTINGS.values())}; download that file, or add the "
-        "quantizer's settings to config.json"
-    )
-
-
-def require_known_quantizer(fields: Fields, folder: Path) -> None:
-    """Refuse a folder whose config.json names a quantizer that is not read, before its tensors,
-    which may be of types that are not read either."""
-    settings = stated_settings(fields, str(folder))
-    if settings is not None and method_of(settings) is not None and not is_float8(settings):
-        quantizer_of(settings, str(folder))
-
-
-def stated_settings(fields: Fields, source: str) -> dict[str, Any] | None:
-    """What config.json says of a quantizer; None where it says nothing."""
-    # MLX has the second name, and often both; the third is compressed-tensors' first.
-    names = ("quantization_config", "quantization", "compression_config")
-    stated = next((name for name in names if fields.get(name)), None)
-    if stated is not None and not isinstance(fields[stated], dict):
-        raise refusal(fields, stated, "an object of settings, or null", source)
-    return None if stated is None else fields[stated]
 
 
 def end_tokens(folder: Path, fields: Fields) -> tuple[int | None, list[int]]:

@@ -11,18 +11,21 @@ from quatrain.checkpoint.hugging_face.config import (
     end_tokens,
     output_is_tied,
     params_of_config,
-    quantization_settings,
     read_config,
-    require_known_quantizer,
 )
 from quatrain.checkpoint.hugging_face.fields import integer
 from quatrain.checkpoint.hugging_face.float8 import has_float8, in_floating_point, is_float8
 from quatrain.checkpoint.hugging_face.folder import read_folder
 from quatrain.checkpoint.hugging_face.lora_adapter import with_adapter
+from quatrain.checkpoint.hugging_face.quantizer_settings import (
+    quantization_settings,
+    require_known_quantizer,
+)
 from quatrain.checkpoint.hugging_face.tensor_names import meta_name
 from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED
-from quatrain.checkpoint.quantizers.read import checked_quantizer
+from quatrain.checkpoint.quantizers.read import checked_quantizer, not_quantized
+from quatrain.checkpoint.quantizers.read import in_floating_point as all_floating
 from quatrain.errors import InputError
 from quatrain.tokenizer.copies import copy_tokenizer_files
 from quatrain.tokenizer.files import tokenizer_in
@@ -69,7 +72,9 @@ def _read(
         notes += of_float8
     elif settings is not None:
         if adapter is None:  # else no verb is named that might refuse it too
-            checked_quantizer(stored, metadata, settings, str(folder))
+            quantizer, _ = checked_quantizer(stored, metadata, settings, str(folder))
+            if all_floating(stored):
+                raise not_quantized(quantizer.name, str(folder))
         raise _quantized_already(folder, adapter)
     tied = output_is_tied(fields, reading, set(stored), folder)
     if adapter is not None:

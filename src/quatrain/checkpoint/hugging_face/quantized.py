@@ -13,14 +13,16 @@ from quatrain.checkpoint.hugging_face.config import (
     end_tokens,
     output_is_tied,
     params_of_config,
-    quantization_settings,
     read_config,
-    require_known_quantizer,
-    stated_settings,
 )
 from quatrain.checkpoint.hugging_face.fields import integer
 from quatrain.checkpoint.hugging_face.float8 import is_float8
 from quatrain.checkpoint.hugging_face.folder import read_folder
+from quatrain.checkpoint.hugging_face.quantizer_settings import (
+    quantization_settings,
+    require_known_quantizer,
+    stated_settings,
+)
 from quatrain.checkpoint.hugging_face.tensor_names import meta_name
 from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED

@@ -39,6 +39,12 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
             f"{source}: it quantizes activations (act_bits {bits!r}, act_dynamic {dynamic!r}), "
             "expected none, or to 8 bits as it runs"
         )
+    activations = settings.get("act_data_type") or "int"
+    if bits == 8 and not str(activations).startswith("int"):
+        raise InputError(
+            f"{source}: it quantizes activations to act_data_type {activations!r}, expected 'int', "
+            "as 8da4w does; quantize the model without act_bits"
+        )
     packer.check(as_theirs, metadata, source)
 
 
@@ -58,7 +64,8 @@ def _packing(settings: Settings, source: str) -> tuple[Quantizer, Settings]:
             "export it with --format auto_gptq"
         )
     packer, form = known
-    return packer, {"bits": settings.get("bits"), "checkpoint_format": form, "version": "gemm"}
+    own = {name: settings.get(name) for name in ("bits", "sym")}
+    return packer, own | {"checkpoint_format": form, "version": "gemm"}
 
 
 AUTO_ROUND = Quantizer(

@@ -22,7 +22,7 @@ _ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the feature in each nibble, lowest first
 
 
 def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
-    bits = settings.get("bits", settings.get("w_bit"))
+    bits = settings.get("bits") or settings.get("w_bit")
     named = (settings.get(name) for name in ("version", "checkpoint_format", "format"))
     version = str(next(filter(None, named), "gemm")).lower()
     if bits != 4 or version != "gemm":

@@ -106,7 +106,9 @@ def _check_group(name: str, group: Mapping[str, Any], source: str) -> None:
 
 
 def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
-    bits = _bits(settings, name, source)
+    stated = _weights(settings, name, source)
+    _check_parts(parts, stated, name, source)
+    bits = stated["num_bits"]
     if "weight_packed" in parts:
         rows, words = int32_matrix(parts["weight_packed"], f"{name}.weight_packed", source)
         rows_of_zeros, columns = -(-rows * bits // 32), words * (32 // bits)
@@ -115,6 +117,7 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
         rows_of_zeros = rows
     scale, zeros = parts["weight_scale"], parts.get("weight_zero_point")
     groups = groups_of_rows(scale, (rows, columns), f"{name}.weight_scale", source)
+    _check_shape(parts, (rows, columns), bits, name, source)
     if zeros is not None:
         expect_shape(zeros, (rows_of_zeros, groups), f"{name}.weight_zero_point", source)
         if "weight_packed" in parts:
@@ -123,24 +126,42 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
         shape=(rows, columns),
         groups=groups,
         scales_dtype=scale.dtype,
-        values=lambda: _values(parts, (rows, columns), bits, name, source),
+        values=lambda: _values(parts, bits),
         scales=scale.load,
         zeros=None if zeros is None else lambda: _zeros(parts, rows, bits),
         group_of=group_indices(
-            parts.get("weight_g_idx"), columns, groups, f"{name}.weight_g_idx", source
+            parts.get("weight_g_idx"), columns, groups, f"{name}.weight_g_idx", source, none=-1
         ),
         bits=bits,
     )
 
 
-def _values(
-    parts: Parts, shape: tuple[int, int], bits: int, name: str, source: str
-) -> torch.Tensor:
+def _check_parts(parts: Parts, stated: Mapping[str, Any], name: str, source: str) -> None:
+    """Refuse a linear without a tensor that its group `stated` tells of: it would be taken for a
+    symmetric one, or one in order."""
+    asymmetric = stated.get("symmetric", True) is False
+    act_order = stated.get("actorder") in ("group", "dynamic")
+    for part, told, how in (
+        ("weight_zero_point", asymmetric, "symmetric: false"),
+        ("weight_g_idx", act_order, f"actorder: {stated.get('actorder')}"),
+    ):
+        if told and part not in parts:
+            raise InputError(
+                f"{source}: {name}.{part} is missing, and its group says {how}; download the "
+                "model's missing files, or quantize the model that it was made from"
+            )
+
+
+def _check_shape(parts: Parts, shape: tuple[int, int], bits: int, name: str, source: str) -> None:
     stated = parts["weight_shape"].load().tolist() if "weight_shape" in parts else None
     if stated not in (None, list(shape)):
         raise InputError(
-            f"{source}: {name}.weight_shape says {stated}, its words hold {list(shape)}"
+            f"{source}: {name}.weight_shape says {stated}, its words hold {list(shape)} numbers of "
+            f"{bits} bits, as its group says; {_AGAIN}"
         )
+
+
+def _values(parts: Parts, bits: int) -> torch.Tensor:
     if "weight_packed" not in parts:
         return parts["weight"].load()
     return unpack_columns(parts["weight_packed"].load(), bits=bits)
@@ -163,22 +184,20 @@ def _int8_matrix(parts: Parts, name: str, source: str) -> tuple[int, int]:
     return weight.shape[0], weight.shape[1]
 
 
-def _bits(settings: Settings, name: str, source: str) -> int:
-    """What the group says that `name` belongs to, in the order of compressed-tensors' own
-    `match_targets`: one that names it, a pattern for it, its class, and another class, which that
-    may be derived from."""
+def _weights(settings: Settings, name: str, source: str) -> Mapping[str, Any]:
+    """What the group says of weights that `name` belongs to, in the order of compressed-tensors'
+    own `match_targets`: one that names it, a pattern for it, its class, and another class, which
+    that may be derived from."""
     groups = list(settings["config_groups"].values())
-    bits = {
-        str(target): group["weights"]["num_bits"]
-        for group in groups
-        for target in group.get("targets") or ()
+    weights = {
+        str(target): group["weights"] for group in groups for target in group.get("targets") or ()
     }
-    patterns = sorted(target for target in bits if target.startswith("re:"))
+    patterns = sorted(target for target in weights if target.startswith("re:"))
     matching = [name, *(one for one in patterns if _matches(one[3:], name, source))]
     own_class = "Embedding" if name.endswith("embed_tokens") else "Linear"
-    classes = [one for one in bits if "." not in one and one not in patterns]
-    stated = next((one for one in (*matching, own_class, *classes) if one in bits), None)
-    return bits[stated] if stated else groups[0]["weights"]["num_bits"]
+    classes = [one for one in weights if "." not in one and one not in patterns]
+    stated = next((one for one in (*matching, own_class, *classes) if one in weights), None)
+    return weights[stated] if stated else groups[0]["weights"]
 
 
 def _matches(pattern: str, name: str, source: str) -> bool:

@@ -52,7 +52,9 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
         if _format(settings) == "gptq":
             # All of a word at once, as GPTQModel took it away.
             words = words + sum(1 << shift for shift in range(0, 32, bits))
-        return unpack_columns(words, bits=bits).t().contiguous()
+        found = unpack_columns(words, bits=bits).t().contiguous()
+        _check_format(found, settings, name, source)
+        return found
 
     return GroupedLinear(
         shape=shape,
@@ -78,8 +80,22 @@ def _bits(qzeros: StoredTensor, rows: int, name: str, source: str) -> int:
     )
 
 
+def _check_format(zeros: torch.Tensor, settings: Settings, name: str, source: str) -> None:
+    """The two formats are one apart: where all of a symmetric linear's zero points are beside their
+    middle, the file states the other one."""
+    beside = 1 if _format(settings) == "gptq" else -1
+    if settings.get("sym") is True and bool((zeros == beside).all()):
+        where, other = ("above", "gptq_v2") if beside == 1 else ("below", "gptq")
+        raise InputError(
+            f"{source}: all zero points of {name} are one {where} the middle, and its settings say "
+            f"that it is symmetric: they are stored as format {other!r} has them, not as "
+            f"{_format(settings)!r}; state that one in its settings (checkpoint_format, or "
+            "AutoRound's packing_format)"
+        )
+
+
 def _format(settings: Settings) -> object:
-    return settings.get("checkpoint_format", settings.get("format", "gptq"))
+    return settings.get("checkpoint_format") or settings.get("format") or "gptq"
 
 
 GPTQ = Quantizer(

@@ -48,12 +48,18 @@ def groups_of_transposed(
 
 
 def group_indices(
-    stored: StoredTensor | None, columns: int, groups: int, name: str, source: str
+    stored: StoredTensor | None,
+    columns: int,
+    groups: int,
+    name: str,
+    source: str,
+    none: int | None = None,
 ) -> Callable[[], torch.Tensor] | None:
     """Reads `stored`, called `name`: the group of each of K = `columns` input features, int64 [K].
 
-    None where a file has none. Raises `InputError` where it has another shape; so does the
-    function, where it names a group that is not there.
+    None where a file has none. `none`: what an entry is where the groups are neighbours all the
+    same. Raises `InputError` where it has another shape; so does the function, where it names a
+    group that is not there.
     """
     if stored is None:
         return None
@@ -61,6 +67,8 @@ def group_indices(
 
     def read() -> torch.Tensor:
         found = stored.load().long()
+        if none is not None and bool((found == none).any()):
+            return torch.arange(columns) // (columns // groups)
         if int(found.min()) < 0 or int(found.max()) >= groups:
             raise InputError(f"{source}: {name} names a group outside 0 to {groups - 1}")
         return found

@@ -35,14 +35,14 @@ def quantized_tensors(
     for name, parts in modules.items():
         missing = [part for part in quantizer.required if part not in parts]
         if missing:
-            raise InputError(f"{source}: {name}.{missing[0]} is missing, its other parts are there")
+            raise InputError(
+                f"{source}: {name}.{missing[0]} is missing, its other parts are there; download "
+                "the model's missing files, or quantize the model that it was made from"
+            )
         own = _own_name(name, next(iter(parts)), called)
         linears[name] = quantizer.read(parts, settings | {HEADERS: metadata}, own, source)
     if not linears:
-        raise InputError(
-            f"{source}: says it is quantized by {quantizer.name} and holds no such tensor; where "
-            "it is in floating point, remove quantization_config from its config.json"
-        )
+        raise _none_of(stored, quantizer, source)
     columns = [
         tensor.shape[1]
         for name, tensor in others.items()
@@ -51,6 +51,35 @@ def quantized_tensors(
     for name, tensor in in_layout(linears, source, round_again, columns).stored.items():
         put_once(others, name, tensor, source)
     return LazyTensors(others), {name: linear.fits_int4 for name, linear in linears.items()}
+
+
+def _none_of(stored: LazyTensors, quantizer: Quantizer, source: str) -> InputError:
+    if in_floating_point(stored):
+        return not_quantized(quantizer.name, source)
+    others = sorted(name for name in stored if "layers." in name and not _is_floating(stored, name))
+    return InputError(
+        f"{source}: says it is quantized by {quantizer.name}, and has none of its tensors "
+        f"({', '.join(quantizer.required)}) but {', '.join(others[:2])} and the like, which are "
+        "packed otherwise; take the model that it was made from"
+    )
+
+
+def not_quantized(name: str, source: str) -> InputError:
+    """The error for a model in floating point whose settings say that `name` quantized it."""
+    return InputError(
+        f"{source}: says it is quantized by {name}, and all its tensors are in floating point; "
+        "remove quantization_config from its config.json, and run `quatrain quantize` on it"
+    )
+
+
+def in_floating_point(stored: LazyTensors) -> bool:
+    """Whether no tensor of `stored` is of integers or of 8 bits, as quantizers' are."""
+    return all(_is_floating(stored, name) for name in stored)
+
+
+def _is_floating(stored: LazyTensors, name: str) -> bool:
+    dtype = stored.stored[name].dtype
+    return dtype.is_floating_point and dtype.itemsize > 1
 
 
 def checked_quantizer(

@@ -1,0 +1,70 @@
+"""What a folder says of the quantizer that made it, held against the tensors that it has."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from quatrain.checkpoint.hugging_face.fields import Fields, refusal
+from quatrain.checkpoint.hugging_face.float8 import is_float8
+from quatrain.checkpoint.hugging_face.folder import read_folder
+from quatrain.checkpoint.quantizers.read import (
+    in_floating_point,
+    method_of,
+    not_quantized,
+    quantizer_of,
+)
+from quatrain.errors import InputError
+from quatrain.json_files import read_object
+
+_OLDER_SETTINGS = {"gptq": "quantize_config.json", "awq": "quant_config.json"}
+
+
+def quantization_settings(fields: Fields, names: Iterable[str], folder: Path) -> Any:
+    """config.json's quantization_config, or what an older AutoGPTQ or AutoAWQ wrote into a file of
+    its own; None where the tensors `names` are not a quantizer's.
+
+    Raises `InputError` where they are, and nothing says how they were made.
+    """
+    settings = stated_settings(fields, str(folder))
+    if settings is not None or not any(name.endswith(".qweight") for name in names):
+        return settings
+    for method, name in _OLDER_SETTINGS.items():
+        if (folder / name).is_file():
+            return {"quant_method": method} | read_object(folder / name)
+    raise InputError(
+        f"{folder}: holds quantized tensors (.qweight), config.json has no quantization_config, "
+        f"and there is no {' or '.join(_OLDER_SETTINGS.values())}; download that file, or add the "
+        "quantizer's settings to config.json"
+    )
+
+
+def require_known_quantizer(fields: Fields, folder: Path) -> None:
+    """Refuse a folder whose config.json names a quantizer that is not read, before its tensors,
+    which may be of types that are not read either."""
+    settings = stated_settings(fields, str(folder))
+    if settings is None or method_of(settings) is None or is_float8(settings):
+        return
+    try:
+        quantizer_of(settings, str(folder))
+    except InputError as unread:
+        # Fine-tuning keeps the settings of a base that was loaded in 4 bits, and saves all of it.
+        if _holds_floating_point(folder):
+            raise not_quantized(str(method_of(settings)), str(folder)) from None
+        raise unread
+
+
+def _holds_floating_point(folder: Path) -> bool:
+    try:
+        return in_floating_point(read_folder(folder)[0])
+    except InputError:
+        return False
+
+
+def stated_settings(fields: Fields, source: str) -> dict[str, Any] | None:
+    """What config.json says of a quantizer; None where it says nothing."""
+    # MLX has the second name, and often both; the third is compressed-tensors' first.
+    names = ("quantization_config", "quantization", "compression_config")
+    stated = next((name for name in names if fields.get(name)), None)
+    if stated is not None and not isinstance(fields[stated], dict):
+        raise refusal(fields, stated, "an object of settings, or null", source)
+    return None if stated is None else fields[stated]
