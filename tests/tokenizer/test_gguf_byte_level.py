@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import regex
 from hypothesis import given, settings
@@ -30,11 +31,12 @@ ALIKE = {
 def metadata_of(folder, kind, **changes):
     path = ggufs.write_gguf(folder / f"{kind}.gguf", tokenizer=kind)
     metadata = read_gguf(path).metadata
-    for key, value in changes.items():
+    for name, value in changes.items():
+        key = name if name.startswith("tokenizer.") else f"tokenizer.ggml.{name}"
         if value is None:
-            metadata.pop(f"tokenizer.ggml.{key}", None)
+            metadata.pop(key, None)
         else:
-            metadata[f"tokenizer.ggml.{key}"] = value
+            metadata[key] = value
     return metadata
 
 
@@ -244,6 +246,10 @@ def test_ends_that_a_file_does_not_state_are_known_by_their_text(tmp_path, text,
         ({"merges": ["a"]}, "the merge 'a'"),
         ({"eos_token_id": 272}, "eos_token_id is 272, expected below 272"),
         ({"bos_token_id": "x"}, "bos_token_id is 'x'"),
+        ({"token_type": ["3"] * 272}, "no numbers tokenizer.ggml.token_type"),
+        ({"token_type": np.array([3, 3])}, "token_type holds 2 finite numbers, expected one for"),
+        ({"add_bos_token": 1}, "add_bos_token is 1, expected true or false"),
+        ({"tokenizer.chat_template": 3}, "tokenizer.chat_template is 3, expected a text"),
     ],
 )
 def test_what_cannot_be_written_is_named(tmp_path, changes, message):

@@ -54,7 +54,7 @@ def tokenizer_files_from_gguf(metadata: dict[str, Any], source: Path, folder: Pa
         config |= {"bos_token": tokenizer.id_to_token(bos), "bos_token_id": bos}
     if eos:
         config |= {"eos_token": tokenizer.id_to_token(eos[0]), "eos_token_id": eos}
-    templates = _chat_templates(metadata)
+    templates = _chat_templates(metadata, source)
     if templates:
         config["chat_template"] = templates
     ends = list(dict.fromkeys([*eos, *Tokenizer(tokenizer, config, str(source)).eos_ids]))
@@ -65,10 +65,15 @@ def tokenizer_files_from_gguf(metadata: dict[str, Any], source: Path, folder: Pa
     return written
 
 
-def _chat_templates(metadata: dict[str, Any]) -> str | list[dict[str, str]]:
+def _chat_templates(metadata: dict[str, Any], source: Path) -> str | list[dict[str, str]]:
     """As a tokenizer_config.json has them: the text of the only one, or each with its name."""
     key = "tokenizer.chat_template"
-    stated = {name: text for name, text in metadata.items() if isinstance(text, str)}
+    stated = {n: text for n, text in metadata.items() if n == key or n.startswith(f"{key}.")}
+    wrong = next((name for name, text in stated.items() if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise InputError(
+            f"{source}: {wrong} is {stated[wrong]!r}, expected a text; the file is damaged"
+        )
     named = {
         name.removeprefix(f"{key}."): text
         for name, text in stated.items()

@@ -147,11 +147,42 @@ def test_divisors_in_gguf_that_are_none(tmp_path, divisors, metadata, message):
         ({"attention.key_length": 32}, "shape"),
         ({"attention.key_length": 0}, "key_length is 0, expected one or more"),
         ({"attention.sliding_window": [4, 8]}, "sliding_window is .*layers that differ in it"),
+        ({"attention.head_count_kv": [2, 1]}, "head_count_kv is .*layers that differ in it"),
+        ({"attention.head_count_kv": [2, 2, 2]}, "head_count_kv is .*layers that differ in it"),
     ],
 )
 def test_unsupported_gguf_metadata_is_named(tmp_path, metadata, message):
     with pytest.raises(InputError, match=message):
         open_float_model(ggufs.write_gguf(tmp_path / "m.gguf", metadata=metadata))
+
+
+def test_one_number_for_each_layer(tmp_path):
+    same = {"attention.head_count_kv": [2, 2], "feed_forward_length": [96, 96]}
+    config = open_float_model(ggufs.write_gguf(tmp_path / "m.gguf", metadata=same)).config
+    assert (config.n_kv_heads, config.hidden_dim) == (2, 96)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "factor"),
+    [
+        ({"rope.scaling.factor": 4.0}, 4.0),
+        ({"rope.scale_linear": 4.0}, 4.0),
+        ({"rope.scaling.type": "linear", "rope.scale_linear": 4.0}, 4.0),
+        ({"rope.scaling.type": "none", "rope.scaling.factor": 4.0}, 1.0),
+        ({"rope.scaling.factor": 0.0}, 1.0),
+    ],
+)
+def test_a_factor_is_of_a_linear_scaling_where_no_other_is_stated(tmp_path, metadata, factor):
+    """As llama.cpp's loader reads it (`load_hparams`)."""
+    config = open_float_model(ggufs.write_gguf(tmp_path / "m.gguf", metadata=metadata)).config
+    assert config.rope_linear_factor == factor
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen2vl"])
+def test_a_qwen2_without_its_biases(tmp_path, architecture):
+    path = ggufs.write_gguf(tmp_path / "m.gguf", architecture=architecture)
+    with pytest.raises(InputError, match=r"wk\.bias.*are missing"):
+        open_float_model(path)
 
 
 def test_metadata_that_nothing_reads_is_named(tmp_path):

@@ -80,7 +80,7 @@ class GgufReading:
     elsewhere. `tensors(tensors, metadata)`: its tensors by name, those cut or put in order that
     Meta's naming has otherwise. `unused(names, metadata)`: those that files may have and the model
     does not compute with, which are left out and told of. `reads`: keys that would be refused where
-    nothing reads them."""
+    nothing reads them. `biased`: whether Q, K and V always have a bias."""
 
     architecture: str
     half_split: bool
@@ -94,6 +94,7 @@ class GgufReading:
     )
     unused: Callable[[Iterable[str], GgufMetadata], set[str]] = lambda names, metadata: set()
     reads: frozenset[str] = frozenset()
+    biased: bool = False
 
 
 @dataclass(frozen=True)

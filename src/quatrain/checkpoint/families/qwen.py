@@ -75,7 +75,7 @@ QWEN2 = Family(
     hugging_face=HuggingFaceReading(
         "qwen2", _DEFAULTS, sizes=sizes(4096, 22016, 32), params=_params
     ),
-    gguf=GgufReading("qwen2", half_split=True),
+    gguf=GgufReading("qwen2", half_split=True, biased=True),
 )
 QWEN3 = Family(
     hugging_face=HuggingFaceReading(
@@ -95,7 +95,7 @@ _HUGGING_FACE2_VL = HuggingFaceReading(
 )
 QWEN2_VL = Family(
     hugging_face=_HUGGING_FACE2_VL,
-    gguf=GgufReading("qwen2vl", half_split=True),  # Qwen 2.5 VL's, too
+    gguf=GgufReading("qwen2vl", half_split=True, biased=True),  # Qwen 2.5 VL's, too
 )
 QWEN2_5_VL = Family(replace(_HUGGING_FACE2_VL, model_type="qwen2_5_vl_text"))
 QWEN3_VL = Family(

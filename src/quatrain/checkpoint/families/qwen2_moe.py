@@ -60,6 +60,7 @@ QWEN2_MOE = Family(
     gguf=GgufReading(
         "qwen2moe",
         half_split=True,
+        biased=True,
         params=lambda metadata: weighed_experts.gguf_params(
             metadata, normalized=False, shared=True
         ),

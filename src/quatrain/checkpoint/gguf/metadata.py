@@ -10,6 +10,8 @@ from quatrain.checkpoint.gguf.file import GgufFile
 from quatrain.checkpoint.nth_layers import FULL, SLIDING, full_every
 from quatrain.errors import InputError
 
+# What llama.cpp reads as one number or as one for each layer.
+_BY_LAYER = {"attention.head_count", "attention.head_count_kv", "feed_forward_length"}
 _BLOCK = re.compile(r"blk\.(\d+)\..+")
 
 
@@ -37,6 +39,8 @@ class GgufMetadata:
         value = self.get(key)
         if value is None:
             value = default
+        if key in _BY_LAYER and self._same_in_all_layers(value):
+            value = value[0].item()
         if not isinstance(value, str) and hasattr(value, "__len__"):
             raise self.refuse(key, "expected one number: layers that differ in it are not read")
         if not isinstance(value, int | float) or isinstance(value, bool):
@@ -45,6 +49,11 @@ class GgufMetadata:
                 "expected a number; the file is not a language model's, or is damaged"
             )
         return value
+
+    def _same_in_all_layers(self, value: Any) -> bool:
+        """Whether it is one number for each layer, always the same."""
+        several = isinstance(value, np.ndarray) and len(value) == self.get("block_count")
+        return several and bool((value == value[:1]).all()) and len(value) > 0
 
     def numbers(self, key: str, count: int) -> list[float]:
         """The `count` numbers of `key`, one for each layer, or as many times the one that it is."""

@@ -193,6 +193,7 @@ def _params(
         "rope_theta": metadata.decimal("rope.freq_base", 10000.0),
         "use_hf_rope": reading.half_split,
         **bias_params(names),
+        **({"attention_qkv_bias": True} if reading.biased else {}),
         "use_qk_norm": "layers.0.attention.q_norm_fn.weight" in names,
         "max_seq_len": usual_context(metadata.number("context_length", 2048)),
     }

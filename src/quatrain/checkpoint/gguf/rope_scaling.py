@@ -32,22 +32,25 @@ def rope_scaling(metadata: GgufMetadata) -> dict[str, Any]:
     """
     if LONGROPE_FACTORS["long"] in metadata.file.tensors:
         return _longrope(metadata)
-    kind = metadata.get("rope.scaling.type")
+    kind = metadata.get("rope.scaling.type") or "linear"  # as in llama.cpp
     if FREQUENCY_FACTORS in metadata.file.tensors and kind == "yarn":
         raise metadata.refuse("rope.scaling.type", f"beside {FREQUENCY_FACTORS} expected no other")
     if kind != "yarn" and metadata.number("rope.scaling.attn_factor", 1.0) != 1.0:
         raise metadata.refuse("rope.scaling.attn_factor", "expected 1 without yarn or longrope")
-    if FREQUENCY_FACTORS in metadata.file.tensors:
-        linear = metadata.number("rope.scaling.factor") if kind == "linear" else 1.0
-        return _by_frequency(metadata, linear)
-    if kind == "linear":
-        return {"rope_linear_factor": metadata.number("rope.scaling.factor")}
     if kind == "yarn":
         return _yarn(metadata)
-    if kind not in (None, "none") or metadata.number("rope.scale_linear", 1.0) != 1.0:
-        key = "rope.scale_linear" if kind in (None, "none") else "rope.scaling.type"
-        raise metadata.refuse(key, "which this backbone does not implement")
-    return {}
+    if kind not in ("linear", "none"):
+        raise metadata.refuse("rope.scaling.type", "which this backbone does not implement")
+    linear = _linear_factor(metadata) if kind == "linear" else 1.0
+    if FREQUENCY_FACTORS in metadata.file.tensors:
+        return _by_frequency(metadata, linear)
+    return {"rope_linear_factor": linear} if linear != 1.0 else {}
+
+
+def _linear_factor(metadata: GgufMetadata) -> float:
+    """What positions are divided by: older files call it otherwise, and 0 is none."""
+    older = metadata.number("rope.scale_linear", 1.0)
+    return metadata.number("rope.scaling.factor", older) or 1.0
 
 
 def _yarn(metadata: GgufMetadata) -> dict[str, Any]:

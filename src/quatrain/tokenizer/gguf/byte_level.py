@@ -8,7 +8,6 @@ from llama.cpp's rewritten ones in how they treat upper and lower case beyond AS
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers
 
@@ -95,9 +94,8 @@ def byte_level_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Tokeniz
     )
     tokenizer.pre_tokenizer = _pre_tokenizer(cut)
     tokenizer.decoder = decoders.ByteLevel()
-    types = vocabulary.get("token_type")
-    if isinstance(types, np.ndarray):
-        mark_special(tokenizer, vocabulary.tokens, types)
+    if vocabulary.get("token_type") is not None:
+        mark_special(tokenizer, vocabulary.tokens, vocabulary.numbers("token_type"))
     return tokenizer, cut.adds_bos
 
 

@@ -38,9 +38,15 @@ class GgufVocabulary:
         return self.metadata.get(f"tokenizer.ggml.{key}")
 
     def flag(self, key: str, default: bool) -> bool:
-        """The truth value `key`, or `default` where the file does not say."""
+        """The truth value `key`, or `default` where the file does not say. Raises `InputError` for
+        another value."""
         value = self.get(key)
-        return value if isinstance(value, bool) else default
+        if not isinstance(value, bool | None):
+            raise InputError(
+                f"{self.source}: tokenizer.ggml.{key} is {value!r}, expected true or false; the "
+                "file is damaged"
+            )
+        return default if value is None else value
 
     def strings(self, key: str) -> list[str]:
         """The list of texts `key`. Raises `InputError` where it is not one."""
