@@ -39,6 +39,16 @@ def test_a_stage_says_how_far_it_is_and_what_is_left():
     assert heard[0][2] > heard[1][2] == 0.0
 
 
+def test_the_stages_of_a_stage_say_how_far_it_is():
+    heard = []
+    inner = Stages.of_parts(4, heard.append)
+    with inner("open"):
+        pass
+    with inner("run") as advance:
+        advance(0.5)
+    assert heard == [0.25, 0.375, 0.5]
+
+
 def test_each_second_of_a_silent_stage_is_told_and_none_after_it(monkeypatch):
     monkeypatch.setattr(stages_module, "TICK", 0.01)
     heard = []
@@ -81,7 +91,25 @@ def test_what_is_no_terminal_gets_a_line_a_stage(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     stages = shown_stages()
-    assert stages.elapsed is None and stages.progress is None
-    with stages("trace"):
-        pass
+    with stages("trace") as advance:
+        advance(0.5)
     assert stream.getvalue().startswith("  trace ") and stream.getvalue().endswith(" s\n")
+    assert stream.getvalue().count("\n") == 1
+
+
+def test_what_is_no_terminal_hears_of_a_long_stage_now_and_then(monkeypatch):
+    stream, now = io.StringIO(), [100.0]
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr("quatrain.commands._progress.time.monotonic", lambda: now[0])
+    stages = shown_stages()
+    with stages("measure") as advance:
+        for second in range(1, 26):
+            now[0] += 1
+            stages.elapsed("measure", second)
+        for percent in range(50, 80):
+            now[0] += 1
+            advance(percent / 100)
+    shown = [line.split(maxsplit=2)[:2] for line in stream.getvalue().splitlines()]
+    assert shown[:2] == [["measure", "10"], ["measure", "20"]]
+    assert [percent for _, percent in shown[2:-1]] == ["54%,", "64%,", "74%,"]
+    assert "\r" not in stream.getvalue()

@@ -79,6 +79,20 @@ class Stages:
         if self.listener:
             self.listener(name, spent)
 
+    @classmethod
+    def of_parts(cls, count: int, advance: Callable[[float], None]) -> "Stages":
+        """`count` stages of what is itself a stage: `advance` hears what part of all is done, as if
+        each took as long as the others."""
+        done = 0
+
+        def listen(_name: str, seconds: float | None) -> None:
+            nonlocal done
+            if seconds is not None:
+                done += 1
+                advance(done / count)
+
+        return cls(listen, lambda _name, fraction, _left: advance((done + fraction) / count))
+
     @contextmanager
     def _ticking(self, name: str, start: float) -> Iterator[None]:
         """Call `elapsed` each second; never again once the stage has ended, however it ends."""

@@ -4,6 +4,7 @@ Its programs are those that other tests have exported already, for no target: `e
 half a minute (`make thorough` lets it).
 """
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from quatrain.export import ExportOptions
 from quatrain.release import tasks
 from quatrain.release.release import make_release
 from quatrain.release.spec import merged_spec
+from quatrain.stages import Stages
 
 TEXT = " ".join(f"w{(7 * i) % 96}" for i in range(60))
 SPEC = """
@@ -60,7 +62,7 @@ def not_exported_again(ready_made: Callable[..., dict]) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_release(shared: Path, ready_made: Callable[..., dict]) -> Path:
     """A folder with the `model`, the `reference` that it was made of, a release.toml and a text,
-    and in `out` the release."""
+    in `out` the release, and in progress.json what its stages told."""
 
     def make(folder: Path) -> None:
         model = shutil.copytree(shared_tiny(shared).checkpoint, folder / "model")
@@ -72,6 +74,10 @@ def tiny_release(shared: Path, ready_made: Callable[..., dict]) -> Path:
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(tasks.FUNCTIONS, "export", ready_made)
             patch.setitem(tasks.FUNCTIONS, "speed", as_fast_each_time)
-            make_release(model, folder / "out", merged_spec(folder / "release.toml", {}))
+            heard: dict[str, list[float]] = {}
+            stages = Stages(progress=lambda name, part, _: heard.setdefault(name, []).append(part))
+            spec = merged_spec(folder / "release.toml", {})
+            make_release(model, folder / "out", spec, stages=stages)
+            (folder / "progress.json").write_text(json.dumps(heard))
 
     return made_once(shared / "release", make)

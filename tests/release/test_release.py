@@ -230,6 +230,17 @@ def test_in_processes_it_is_the_same(
     _assert_same_files(tmp_path / "out", exported)
 
 
+def test_what_takes_long_says_how_far_it_is(tiny_release: Path) -> None:
+    heard = json.loads((tiny_release / "progress.json").read_text())
+    programs = [file["file"] for file in _report(tiny_release)["files"]]
+    titles = ["verify {}", "what {} answers", "measure {}"]
+    long = {title.format(one) for title in titles for one in programs} | {"measure the layers"}
+    assert long <= heard.keys()
+    for name in long:
+        assert len(heard[name]) > 1 and heard[name] == sorted(heard[name])
+        assert heard[name][-1] == pytest.approx(1.0)
+
+
 def test_a_task_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(tasks.FUNCTIONS, "expect", lambda folder, advance: advance(0.5) or {})
     heard: list[tuple[str, float]] = []

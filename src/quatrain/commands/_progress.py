@@ -6,18 +6,18 @@ from typing import TextIO
 
 from quatrain.stages import Stages
 
-_BETWEEN_SHOWS = 0.2  # seconds between two lines of progress
+_BETWEEN_SHOWS = 0.2  # seconds between two lines of progress, on a terminal
+_BETWEEN_LINES = 10.0  # elsewhere, where each of them stays
 
 
 def shown_stages() -> Stages:
     """Stages that show themselves on standard error: a line for each as it ends.
 
-    On a terminal the running stage is shown with the seconds that it has taken, or, where it says
-    how far it is, with how long it will still take; its time is filled in at the end.
+    The running stage is shown with the seconds that it has taken, or, where it says how far it is,
+    with how long it will still take: on a terminal in a line whose time is filled in at the end,
+    elsewhere in one more line every ten seconds.
     """
     shown = _Line(sys.stderr)
-    if not shown.terminal:
-        return Stages(shown.listen)
     return Stages(shown.listen, shown.progress, elapsed=shown.elapsed)
 
 
@@ -26,7 +26,8 @@ class _Line:
 
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.terminal = stream, stream.isatty()
-        self.written = 0.0  # when it was written last
+        self.between = _BETWEEN_SHOWS if self.terminal else _BETWEEN_LINES
+        self.written = 0.0  # when it was written last, or the stage began
         self.running: list[str] = []  # the innermost last
         self.silent = True  # whether the running stage has not said how far it is
 
@@ -35,6 +36,7 @@ class _Line:
         if seconds is None:
             self.running.append(name)
             self.silent = True
+            self.written = time.monotonic()
             if self.terminal:
                 self._write(f"  {name} ...\r")
         else:
@@ -44,13 +46,18 @@ class _Line:
     def progress(self, name: str, fraction: float, left: float) -> None:
         """A stage is done by `fraction`, with so many seconds `left`."""
         self.silent = False
-        if time.monotonic() - self.written > _BETWEEN_SHOWS:
-            self._write(f"  {name:<34}{fraction:8.0%}, {left:.0f} s left   \r")
+        if time.monotonic() - self.written >= self.between:
+            self._write_over(f"  {name:<34}{fraction:8.0%}, {left:.0f} s left")
 
     def elapsed(self, name: str, seconds: float) -> None:
         """A stage has taken so many `seconds`; what it says of its progress stands."""
-        if self.silent and self.running[-1:] == [name]:
-            self._write(f"  {name:<34}{seconds:8.0f} s ...        \r")
+        waited = self.terminal or time.monotonic() - self.written >= self.between
+        if self.silent and waited and self.running[-1:] == [name]:
+            self._write_over(f"  {name:<34}{seconds:8.0f} s ...")
+
+    def _write_over(self, line: str) -> None:
+        """Of a running stage: the next line comes in its place, on a terminal."""
+        self._write(f"{line}        \r" if self.terminal else f"{line}\n")
 
     def _write(self, line: str) -> None:
         self.written = time.monotonic()

@@ -29,25 +29,26 @@ Cells = dict[str, list[float | None]]  # by role, a figure a layer; None where i
 
 
 def measure_layers(
-    checkpoint: Path, reference: Path, tokenizer: Path, text: str, tokens: int
-) -> dict[str, Any]:
+    checkpoint: Path, reference: Path, tokenizer: Path, text: str, tokens: int,
+    advance: Callable[[float], None] = lambda part: None,
+) -> dict[str, Any]:  # fmt: skip
     """Hold the linears of `checkpoint` against the model in floating point `reference`, and read
     the first `tokens` of `text` with that.
 
     Gives plain data: "weight_error", the root of the sum of squared errors over that of squared
     weights, by role a figure a layer, None where the weights are rotated; "tables", the same of
     the embedding and the output layer; "lowest" and "highest", by role, of what goes into it;
-    "tokens", how many were read.
+    "tokens", how many were read. `advance` hears what part is done.
 
     Raises `InputError` where the model is another than the one the checkpoint was made of.
     """
     rounded, exact = open_checkpoint(checkpoint), open_float_model(reference)
     names = [name for name in rounded.tensors if f"{_module(name)}.scales" in rounded.tensors]
     # Rotated weights (SpinQuant) are others from the start, whatever rounding did.
-    errors = {} if rounded.config.use_spin_quant else _errors(rounded, exact, names)
+    errors = {} if rounded.config.use_spin_quant else _errors(rounded, exact, names, advance)
     ids = Tokenizer.load(tokenizer).encode(text)
     ids = ids[: min(tokens, _LENGTH, exact.config.max_seq_len)]
-    ranges = _ranges(exact, ids, {_module(name) for name in names})
+    ranges = _ranges(exact, ids, {_module(name) for name in names}, advance)
     return {
         "tokens": len(ids),
         "weight_error": _cells(errors, exact.config.n_layers) if errors else None,
@@ -57,11 +58,14 @@ def measure_layers(
     }
 
 
-def _errors(rounded: Checkpoint, exact: FloatModel, names: list[str]) -> dict[str, float]:
+def _errors(
+    rounded: Checkpoint, exact: FloatModel, names: list[str], advance: Callable[[float], None]
+) -> dict[str, float]:
     """The relative error of each weight in `names` that the model has, too, and alike in shape."""
     found = {}
     values = Dequantized(rounded.tensors)
-    for name in names:
+    for index, name in enumerate(names):
+        advance(index / len(names) / 2)
         if name not in exact.tensors:
             continue
         want, got = exact.tensors[name].float(), values[name]
@@ -80,7 +84,9 @@ def _errors(rounded: Checkpoint, exact: FloatModel, names: list[str]) -> dict[st
 
 
 @torch.inference_mode()
-def _ranges(model: FloatModel, ids: list[int], linears: set[str]) -> dict[str, tuple[float, float]]:
+def _ranges(
+    model: FloatModel, ids: list[int], linears: set[str], advance: Callable[[float], None]
+) -> dict[str, tuple[float, float]]:
     """By the weight's name the lowest and highest value that goes into each of `linears`."""
     found: dict[str, tuple[float, float]] = {}
 
@@ -104,6 +110,7 @@ def _ranges(model: FloatModel, ids: list[int], linears: set[str]) -> dict[str, t
             if isinstance(module, nn.Linear) and linear in linears:
                 module.register_forward_pre_hook(noting(f"{linear}.weight"))
         x = layers.run(block, x, own[index] if own else None)
+        advance((1 + (index + 1) / model.config.n_layers) / 2)
     return found
 
 

@@ -3,7 +3,7 @@
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,14 @@ def measure_quality(
     tokens: int,
     as_on: Sequence[str | None],
     answered: Sequence[Answered],
+    advance: Callable[[float], None] = lambda part: None,
 ) -> dict[str, Any]:
     """Measure `program` against the model in floating point `reference` on `tokens` of `text`.
 
     Gives plain data: "rows", a `Quality` for each arithmetic and regime; "shown", the first tokens
     of the text with the divergence before each, in the first row; "answers", where floating point
     would first have said something else than each of `answered`, of which it reads the tokens.
+    `advance` hears what part is done.
 
     Raises `InputError` where a model cannot be evaluated, or the text has too few tokens.
     """
@@ -95,9 +97,11 @@ def measure_quality(
     length = min(_LENGTH, first.context, *(() if exact is None else (exact.context,)))
     ids = words.encode(text)[:tokens]
     chunks = [chunk.ids for chunk in cut_text(words, ids, length, None).chunks]
-    with _Reference(exact, chunks, answered) as truth:
+    readings = sum(1 + (_opened(program, name).load_decode is not None) for name in as_on)
+    read = _ReadChunks((readings + (exact is not None)) * len(chunks), advance)
+    with _Reference(exact, chunks, answered, read) as truth:
         found = [
-            _measured(runner, window, truth, chunks, name, regime)
+            _measured(runner, window, truth, chunks, name, regime, read)
             for name in as_on
             for runner, window, regime in _regimes(program, name)
         ]
@@ -123,6 +127,18 @@ def _regimes(program: Path, as_on: str | None) -> Iterator[tuple[NamedRunner, in
         yield opened.load_decode(), opened.window, "decode"
 
 
+class _ReadChunks:
+    """Tells `advance` what part of `count` chunks is read, as each is."""
+
+    def __init__(self, count: int, advance: Callable[[float], None]) -> None:
+        self._count, self._advance, self._done = count, advance, 0
+
+    def one_more(self) -> None:
+        """Another is read."""
+        self._done += 1
+        self._advance(self._done / self._count)
+
+
 class _Reference:
     """Floating point's log-probabilities of `chunks`, kept in a file, and what it would have said
     in place of each of `answered`; nothing without a model."""
@@ -132,13 +148,14 @@ class _Reference:
         model: EvaluatedModel | None,
         chunks: Sequence[list[int]],
         answered: Sequence[Answered],
+        read: _ReadChunks,
     ) -> None:
         self.logs: torch.Tensor | None = None
         self.chosen: list[list[int]] = []
         self._answered = answered
         self._file = tempfile.TemporaryDirectory(prefix="quatrain-")
         if model is not None:
-            self._read(model, chunks)
+            self._read(model, chunks, read)
 
     def __enter__(self) -> "_Reference":
         return self
@@ -148,7 +165,7 @@ class _Reference:
         self._file.cleanup()
 
     @torch.inference_mode()
-    def _read(self, model: EvaluatedModel, chunks: Sequence[list[int]]) -> None:
+    def _read(self, model: EvaluatedModel, chunks: Sequence[list[int]], read: _ReadChunks) -> None:
         asked = [[*one.prompt, *one.tokens] for one in self._answered]
         runner = model.load()
         assert isinstance(runner, SideBySide)
@@ -164,6 +181,7 @@ class _Reference:
             for rows in window_logits(runner, chunk, model.window):
                 logs[at : at + len(rows)] = rows.log_softmax(-1)
                 at += len(rows)
+            read.one_more()
         self.logs = logs
         for tokens, one in zip(asked, self._answered, strict=True):
             rows = [rows.argmax(-1) for rows in window_logits(runner, tokens, model.window)]
@@ -196,7 +214,7 @@ def _difference(words: Tokenizer, tokens: list[int], at: int, chosen: int) -> di
 @torch.inference_mode()
 def _measured(
     runner: NamedRunner, window: int, truth: _Reference, chunks: Sequence[list[int]],
-    as_on: str | None, regime: str | None,
+    as_on: str | None, regime: str | None, read: _ReadChunks,
 ) -> tuple[Quality, torch.Tensor | None]:  # fmt: skip
     """The figures, and the divergence before each token of the first chunk but its first."""
     losses, exact, divergences, same, at = [], [], [], 0, 0
@@ -210,6 +228,7 @@ def _measured(
             divergences.append(kl_divergence(want, rows).clamp(min=0))
             same += int((want.argmax(-1) == rows.argmax(-1)).sum())
         at += len(chunk)
+        read.one_more()
     loss = torch.cat(losses)
     found = Quality(as_on, regime, len(loss), float(loss.mean().exp()))
     if truth.logs is None:

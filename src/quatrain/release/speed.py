@@ -4,6 +4,7 @@ Vulkan, ExecuTorch's own runtime for XNNPACK. No phone's speed follows from it."
 import os
 import platform
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ _PROMPT, _NEW = 128, 32  # tokens of the prompt and of the answer, at most
 _RUNS = 3  # of which the median is told, after one that is not
 
 
-def measure_speed(program: Path, text: str) -> dict[str, Any]:
+def measure_speed(
+    program: Path, text: str, advance: Callable[[float], None] = lambda part: None
+) -> dict[str, Any]:
     """Time `program` on the beginning of `text`, where a device for it is at hand.
 
     Gives plain data: the "machine" and "runtime" it ran on, "prompt_tokens" and "new_tokens", and
     tokens per second as "prompt" and "decode"; or "not_measured", why there is none of
-    these.
+    these. `advance` hears what part is done.
     """
     opened = open_program(program)
     device = "executorch"
@@ -36,9 +39,11 @@ def measure_speed(program: Path, text: str) -> dict[str, Any]:
     ids = Tokenizer.load(find_tokenizer(program)).encode(text)[: min(_PROMPT, context // 2)]
     try:
         runner = load_runner(opened, device)
-        runs = [
-            generate(runner, ids, context=context, max_new_tokens=_NEW) for _ in range(1 + _RUNS)
-        ][1:]
+        runs = []
+        for run in range(1 + _RUNS):
+            runs.append(generate(runner, ids, context=context, max_new_tokens=_NEW))
+            advance((run + 1) / (1 + _RUNS))
+        del runs[0]
     except InputError as error:  # an operator that the runtime here lacks
         return {"not_measured": str(error)}
     return {

@@ -28,6 +28,9 @@ from quatrain.tokenizer.files import CONFIG, TOKENIZER, beside
 from quatrain.verify.expected import expected_answers
 from quatrain.verify.verify import verify_program
 
+Advance = Callable[[float], None]
+_VERIFY_STAGES = {"reference": 6, "executorch": 5}  # which shows no values to compare operators by
+
 
 def quantize(folder: Path, source: Path, spec: ReleaseSpec, stages: Stages) -> dict[str, Any]:
     """The int4 checkpoint of a model in floating point."""
@@ -66,9 +69,12 @@ def export(
     }
 
 
-def verify(folder: Path, program: Path, checkpoint: Path, device: str) -> dict[str, Any]:
+def verify(
+    folder: Path, program: Path, checkpoint: Path, device: str, advance: Advance
+) -> dict[str, Any]:
     """Whether the program computes what its checkpoint means."""
-    report = verify_program(program, checkpoint, (device,), stages=Stages())
+    stages = Stages.of_parts(_VERIFY_STAGES[device], advance)
+    report = verify_program(program, checkpoint, (device,), stages=stages)
     problems = [one.problem for one in report.packed if one.problem]
     problems += [problem for check in report.devices for problem in check.problems]
     problems += [str(finding) for finding in report.fatal]
@@ -84,7 +90,7 @@ def verify(folder: Path, program: Path, checkpoint: Path, device: str) -> dict[s
 
 def expect(
     folder: Path, program: Path, prompts: Sequence[str], chat: bool, as_on: Sequence[str | None],
-    new_tokens: int, advance: Callable[[float], None],
+    new_tokens: int, advance: Advance,
 ) -> dict[str, Any]:  # fmt: skip
     """What the program answers on the phones that it is for, as `expected.json` has it."""
     answers = [
@@ -100,23 +106,24 @@ def expect(
 
 def quality(
     folder: Path, program: Path, reference: Path | None, text: str, tokens: int,
-    as_on: Sequence[str | None], answers: Sequence[dict[str, Any]],
+    as_on: Sequence[str | None], answers: Sequence[dict[str, Any]], advance: Advance,
 ) -> dict[str, Any]:  # fmt: skip
     """How far the program is from floating point."""
     answered = [Answered(one["prompt_tokens"], one["tokens"]) for one in answers]
-    return measure_quality(program, reference, text, tokens, as_on, answered)
+    return measure_quality(program, reference, text, tokens, as_on, answered, advance)
 
 
 def layers(
-    folder: Path, checkpoint: Path, reference: Path, tokenizer: Path, text: str, tokens: int
-) -> dict[str, Any]:
+    folder: Path, checkpoint: Path, reference: Path, tokenizer: Path, text: str, tokens: int,
+    advance: Advance,
+) -> dict[str, Any]:  # fmt: skip
     """How far the weights of each layer are from floating point, and what goes into them."""
-    return measure_layers(checkpoint, reference, tokenizer, text, tokens)
+    return measure_layers(checkpoint, reference, tokenizer, text, tokens, advance)
 
 
-def speed(folder: Path, program: Path, text: str) -> dict[str, Any]:
+def speed(folder: Path, program: Path, text: str, advance: Advance) -> dict[str, Any]:
     """How fast the program is on this machine."""
-    return measure_speed(program, text)
+    return measure_speed(program, text, advance)
 
 
 def doctor(folder: Path, program: Path, gpus: Sequence[str], name: str) -> dict[str, Any]:

@@ -157,7 +157,8 @@ class Work:
         said = {**self._program(export), "checkpoint": self._checkpoint_digests()}
         program = export.folder / PROGRAM
         arguments = {"program": program, "checkpoint": self.checkpoint, "device": device}
-        return Task("verify", f"verify {planned.file}", said | {"device": device}, arguments)
+        said |= {"device": device}
+        return Task("verify", f"verify {planned.file}", said, arguments, advances=True)
 
     def _expect(self, planned: PlannedFile, export: Made) -> Task:
         asked = {
@@ -187,7 +188,7 @@ class Work:
         digests = [] if reference is None else self._digests(reference)
         said = self._program(export) | asked | {"reference": digests}
         arguments = asked | {"program": export.folder / PROGRAM, "reference": reference}
-        return Task("quality", f"measure {planned.file}", said, arguments)
+        return Task("quality", f"measure {planned.file}", said, arguments, advances=True)
 
     def _layers(self, export: Made) -> list[Task]:
         """None where there is no model in floating point."""
@@ -203,13 +204,14 @@ class Work:
             "checkpoint": self.checkpoint, "reference": reference,
             "tokenizer": export.folder / TOKENIZER,
         }  # fmt: skip
-        return [Task("layers", "measure the layers", said | asked, asked | arguments)]
+        arguments |= asked
+        return [Task("layers", "measure the layers", said | asked, arguments, advances=True)]
 
     def _speed(self, planned: PlannedFile, export: Made) -> Task:
         asked = {"text": self._text()}
         said = self._program(export) | asked | {"here": here()}
         arguments = asked | {"program": export.folder / PROGRAM}
-        return Task("speed", f"time {planned.file}", said, arguments)
+        return Task("speed", f"time {planned.file}", said, arguments, advances=True)
 
     def _text(self) -> str:
         return read_text(self.spec.text or HELD_OUT_TEXT)

@@ -97,9 +97,10 @@ def verify_program(
         fatal = fatal_findings(opened.program)
     with stages("build the eager backbone"):
         backbone, rounded = eager_for_program(source, info, graph, arithmetic)
-    with stages("run the eager backbone"):
-        eager = EagerLogits(backbone, texts, new_tokens)
-        floor = rounding_floor(backbone, texts, eager.follows, eager.logits, _NUDGE[info.rounding])
+    with stages("run the eager backbone") as advance:
+        eager = EagerLogits(backbone, texts, new_tokens, lambda part: advance(part / 2))
+        nudge = _NUDGE[info.rounding]
+        floor = rounding_floor(backbone, eager, nudge, lambda part: advance((1 + part) / 2))
     allowed = max(_LOGITS_ERROR[info.rounding], _FLOORS * floor.logits_error)
     checks = []
     for device, runner in opened.runners.items():
@@ -154,8 +155,8 @@ def _check_device(
     device: str, runner: Runner, backbone: Backbone, eager: EagerLogits, floor: Parity,
     info: ProgramInfo, allowed_error: float, stages: Stages,
 ) -> DeviceCheck:  # fmt: skip
-    with stages(f"run on {device}"):
-        logits = eager.followed_by(runner)
+    with stages(f"run on {device}") as advance:
+        logits = eager.followed_by(runner, advance)
     parity = compare_logits(eager.logits, logits)
     problems = logits_problems(parity, allowed_error) + health_problems(eager.logits, logits)
     if device == "executorch":

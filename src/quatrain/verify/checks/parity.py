@@ -1,7 +1,7 @@
 """Logits of a program against those of its eager backbone, over prefill and decode."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,18 +56,33 @@ def continue_greedily(
 
 class EagerLogits:
     """What the eager backbone makes of each prompt of `texts`: the tokens that follow it greedily,
-    all but the last, and the logits [V] of each step."""
+    all but the last, and the logits [V] of each step. `advance` hears what part is done."""
 
-    def __init__(self, backbone: Backbone, texts: list[list[int]], new_tokens: int):
+    def __init__(
+        self,
+        backbone: Backbone,
+        texts: list[list[int]],
+        new_tokens: int,
+        advance: Callable[[float], None] = lambda part: None,
+    ):
         self.texts = texts
-        continued = [continue_greedily(backbone, text, new_tokens) for text in texts]
-        self.follows = [tokens[:-1] for tokens, _ in continued]
-        self.logits = [rows for _, rows in continued]
+        self.follows: list[list[int]] = []
+        self.logits: list[list[torch.Tensor]] = []
+        for text in texts:
+            tokens, rows = continue_greedily(backbone, text, new_tokens)
+            self.follows.append(tokens[:-1])
+            self.logits.append(rows)
+            advance(len(self.logits) / len(texts))
 
-    def followed_by(self, runner: Runner) -> list[list[torch.Tensor]]:
-        """The logits of `runner` for the same tokens."""
-        pairs = zip(self.texts, self.follows, strict=True)
-        return [greedy_logits(runner, prompt, follow) for prompt, follow in pairs]
+    def followed_by(
+        self, runner: Runner, advance: Callable[[float], None] = lambda part: None
+    ) -> list[list[torch.Tensor]]:
+        """The logits of `runner` for the same tokens; `advance` hears what part is done."""
+        found = []
+        for prompt, follow in zip(self.texts, self.follows, strict=True):
+            found.append(greedy_logits(runner, prompt, follow))
+            advance(len(found) / len(self.texts))
+        return found
 
 
 def compare_logits(expected: list[list[torch.Tensor]], found: list[list[torch.Tensor]]) -> Parity:
@@ -96,10 +111,13 @@ def divergence(expected: torch.Tensor, found: torch.Tensor) -> float:
 
 
 def rounding_floor(
-    backbone: Backbone, prompts: list[list[int]], follows: list[list[int]],
-    expected: list[list[torch.Tensor]], nudge: float,
-) -> Parity:  # fmt: skip
-    """What the backbone's logits change by when its embedding changes by `nudge`, relatively.
+    backbone: Backbone,
+    eager: EagerLogits,
+    nudge: float,
+    advance: Callable[[float], None] = lambda part: None,
+) -> Parity:
+    """What the backbone's logits, those of `eager`, change by when its embedding changes by
+    `nudge`, relatively. `advance` hears what part is done.
 
     No runtime that rounds in another order can be asked to come closer. In 8da4w it is large:
     a value at a rounding boundary becomes another int8, and later layers amplify that.
@@ -112,7 +130,7 @@ def rounding_floor(
     assert backbone.tok_embeddings is not None
     handle = backbone.tok_embeddings.register_forward_hook(shake)
     try:
-        found = [greedy_logits(backbone, p, f) for p, f in zip(prompts, follows, strict=True)]
+        found = eager.followed_by(backbone, advance)
     finally:
         handle.remove()
-    return compare_logits(expected, found)
+    return compare_logits(eager.logits, found)
