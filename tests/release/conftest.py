@@ -16,9 +16,9 @@ from tests.support.tiny_models import float_tensors, write_meta
 from tests.support.tiny_programs import shared_tiny, shared_tiny_xnnpack
 
 from quatrain.export import ExportOptions
-from quatrain.release import tasks
 from quatrain.release.release import make_release
 from quatrain.release.spec import merged_spec
+from quatrain.release.tasks import functions
 from quatrain.stages import Stages
 
 TEXT = " ".join(f"w{(7 * i) % 96}" for i in range(60))
@@ -54,8 +54,8 @@ def ready_made(shared: Path) -> Callable[..., dict]:
 @pytest.fixture(autouse=True)
 def not_exported_again(ready_made: Callable[..., dict]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(tasks.FUNCTIONS, "export", ready_made)
-        patch.setitem(tasks.FUNCTIONS, "speed", as_fast_each_time)
+        patch.setitem(functions.FUNCTIONS, "export", ready_made)
+        patch.setitem(functions.FUNCTIONS, "speed", as_fast_each_time)
         yield
 
 
@@ -72,8 +72,8 @@ def tiny_release(shared: Path, ready_made: Callable[..., dict]) -> Path:
         (folder / "text.txt").write_text(TEXT)
         (folder / "release.toml").write_text(SPEC)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(tasks.FUNCTIONS, "export", ready_made)
-            patch.setitem(tasks.FUNCTIONS, "speed", as_fast_each_time)
+            patch.setitem(functions.FUNCTIONS, "export", ready_made)
+            patch.setitem(functions.FUNCTIONS, "speed", as_fast_each_time)
             heard: dict[str, list[float]] = {}
             stages = Stages(progress=lambda name, part, _: heard.setdefault(name, []).append(part))
             spec = merged_spec(folder / "release.toml", {})

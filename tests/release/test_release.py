@@ -24,12 +24,13 @@ from typer.testing import Result
 from quatrain.commands.release import release as release_verb
 from quatrain.errors import InputError, Interrupted
 from quatrain.quantize.pipeline import quantize_model
-from quatrain.release import speed, tasks
-from quatrain.release.quality import measure_quality
+from quatrain.release.measure import speed
+from quatrain.release.measure.quality import measure_quality
 from quatrain.release.release import Release, make_release
 from quatrain.release.spec import merged_spec
-from quatrain.release.store import Store, Task, held_alone
-from quatrain.release.workers import Workers, make_all
+from quatrain.release.tasks import functions
+from quatrain.release.tasks.store import Store, Task, held_alone
+from quatrain.release.tasks.workers import Workers, make_all
 from quatrain.stages import Stages
 from quatrain.verify.evaluate.evaluate import evaluate_models
 from quatrain.verify.expected import read_expected
@@ -53,8 +54,8 @@ def nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*words, **arguments) -> dict:
         raise AssertionError("made again")
 
-    for kind in tasks.FUNCTIONS:
-        monkeypatch.setitem(tasks.FUNCTIONS, kind, refuse)
+    for kind in functions.FUNCTIONS:
+        monkeypatch.setitem(functions.FUNCTIONS, kind, refuse)
 
 
 def test_each_phone_has_its_file_and_those_alike_share_one(tiny_release: Path) -> None:
@@ -159,7 +160,7 @@ def test_another_speed_changes_no_file_that_ships(
     _again(copy)
     before = {file.name: file.read_bytes() for file in (copy / "out").iterdir() if file.is_file()}
     shutil.rmtree(next((copy / "out" / ".work").glob("speed-*")))
-    monkeypatch.setitem(tasks.FUNCTIONS, "speed", lambda *_, **__: {"not_measured": "no time"})
+    monkeypatch.setitem(functions.FUNCTIONS, "speed", lambda *_, **__: {"not_measured": "no time"})
     _again(copy)
     manifest = json.loads((copy / "out" / "manifest.json").read_text())
     assert manifest["tell_speed"] == ["report.html", "report.json", "report.md"]
@@ -190,13 +191,13 @@ def test_figures_that_are_not_finite_are_null(
     """JSON has no word for them; the gates see them, and the pages say so."""
 
     def broken(*words: Any, **arguments: Any) -> dict:
-        found = tasks.quality(*words, **arguments)
+        found = functions.quality(*words, **arguments)
         rows = [row | {"kl": math.nan, "ratio": math.inf} for row in found["rows"]]
         shown = [one | {"kl": one["kl"] and math.nan} for one in found["shown"]]
         return found | {"rows": rows, "shown": shown}
 
     copy = _copy(tiny_release, tmp_path)
-    monkeypatch.setitem(tasks.FUNCTIONS, "quality", broken)
+    monkeypatch.setitem(functions.FUNCTIONS, "quality", broken)
     made = _again(copy, tokens=39)
     assert any("KL nan nats" in failure for failure in made.failures)
     for file in ("report.json", "expected.json", "manifest.json"):
@@ -212,7 +213,7 @@ def exported(tiny_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     out = tmp_path_factory.mktemp("exported") / "out"
     spec = merged_spec(tiny_release / "release.toml", {})
     with pytest.MonkeyPatch.context() as patch:  # this comes before what is patched for each test
-        patch.setitem(tasks.FUNCTIONS, "speed", as_fast_each_time)
+        patch.setitem(functions.FUNCTIONS, "speed", as_fast_each_time)
         return make_release(tiny_release / "model", out, spec, 1).folder
 
 
@@ -224,7 +225,7 @@ def test_in_processes_it_is_the_same(
     monkeypatch: pytest.MonkeyPatch,
     jobs: int,
 ) -> None:
-    monkeypatch.setitem(tasks.FUNCTIONS, "export", tasks.export)
+    monkeypatch.setitem(functions.FUNCTIONS, "export", functions.export)
     spec = merged_spec(tiny_release / "release.toml", {})
     make_release(tiny_release / "model", tmp_path / "out", spec, jobs)
     _assert_same_files(tmp_path / "out", exported)
@@ -242,7 +243,7 @@ def test_what_takes_long_says_how_far_it_is(tiny_release: Path) -> None:
 
 
 def test_a_task_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(tasks.FUNCTIONS, "expect", lambda folder, advance: advance(0.5) or {})
+    monkeypatch.setitem(functions.FUNCTIONS, "expect", lambda folder, advance: advance(0.5) or {})
     heard: list[tuple[str, float]] = []
     stages = Stages(progress=lambda name, part, left: heard.append((name, part)))
     task = Task("expect", "what it answers", {}, {}, advances=True)
@@ -302,8 +303,8 @@ def test_interrupted_it_leaves_nothing_half_and_goes_on(
 
         return call
 
-    for kind, function in list(tasks.FUNCTIONS.items()):
-        monkeypatch.setitem(tasks.FUNCTIONS, kind, counted(kind, function))
+    for kind, function in list(functions.FUNCTIONS.items()):
+        monkeypatch.setitem(functions.FUNCTIONS, kind, counted(kind, function))
     with pytest.raises(KeyboardInterrupt):
         make_release(tiny_release / "model", tmp_path / "out", spec)
     assert [file.name for file in (tmp_path / "out").iterdir()] == [".work"]
@@ -349,7 +350,7 @@ def test_interrupted_it_says_what_is_kept(
     def press(*words: Any, **arguments: Any) -> dict:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(tasks.FUNCTIONS, "export", press)
+    monkeypatch.setitem(functions.FUNCTIONS, "export", press)
     with pytest.raises(Interrupted, match=r"is kept in .*out.\.work: the same command goes on"):
         release_verb([str(tiny_release / "model")], tmp_path / "out")
 
@@ -434,7 +435,7 @@ def test_processes_end_with_the_one_that_asked_for_them() -> None:
 import os, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from quatrain.release.workers import _begin
+from quatrain.release.tasks.workers import _begin
 if __name__ == "__main__":
     pool = ProcessPoolExecutor(1, get_context("spawn"), _begin, (1, ()))
     print(pool.submit(os.getpid).result(), flush=True)
@@ -492,7 +493,7 @@ def test_a_model_in_floating_point_is_quantized(tmp_path: Path) -> None:
     """By `quantize`, whose checkpoint and cost are kept."""
     spec = merged_spec(None, {"method": "rtn"})
     source = write_meta(tmp_path / "model", max_seq_len=64)
-    made = tasks.quantize(tmp_path / "made", source, spec, Stages())
+    made = functions.quantize(tmp_path / "made", source, spec, Stages())
     quantize_model(source, tmp_path / "direct", method="rtn", output_layer="int4")
     assert _sha256(tmp_path / "made" / "model.safetensors") == _sha256(
         tmp_path / "direct" / "model.safetensors"

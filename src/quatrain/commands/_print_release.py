@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from quatrain.commands._common import human_bytes
 
 if TYPE_CHECKING:
-    from quatrain.release.matrix import Matrix
+    from quatrain.release.matrix.matrix import Matrix
     from quatrain.release.plan import ReleasePlan
     from quatrain.release.release import Release
 
@@ -58,7 +58,7 @@ def print_release(made: "Release", android: Path | None = None) -> None:
 
 def print_matrix(made: "Matrix") -> None:
     """Which cell's file goes to which phone, and what does not hold."""
-    from quatrain.release.matrix_report import phones_of
+    from quatrain.release.matrix.report import phones_of
 
     print(f"{made.folder}: {len(made.releases)} releases")
     for model in made.report["models"]:

@@ -16,7 +16,7 @@ from quatrain.errors import InputError, Interrupted
 from quatrain.int4 import Scheme
 
 if TYPE_CHECKING:
-    from quatrain.release.matrix import Matrix
+    from quatrain.release.matrix.matrix import Matrix
     from quatrain.release.release import Release
     from quatrain.release.spec import ReleaseSpec
     from quatrain.stages import Stages
@@ -186,8 +186,8 @@ def _several(
     models: list[str], specs: "list[ReleaseSpec]", output: Path, jobs: int | None,
     ray: str | None, dry_run: bool, json: bool,
 ) -> "Matrix | None":  # fmt: skip
-    from quatrain.release.cells import cells_of
-    from quatrain.release.matrix import make_matrix, planned_matrix
+    from quatrain.release.matrix.cells import cells_of
+    from quatrain.release.matrix.matrix import make_matrix, planned_matrix
 
     stages = shown_stages()
     names = {}
@@ -219,7 +219,7 @@ def _fetched(stages: "Stages") -> str:
 
 @contextmanager
 def _kept_where_interrupted(output: Path) -> Iterator[None]:
-    from quatrain.release.store import WORK
+    from quatrain.release.tasks.store import WORK
 
     try:
         yield

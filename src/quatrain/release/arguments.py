@@ -9,7 +9,7 @@ from quatrain.errors import InputError
 from quatrain.json_files import read_object
 from quatrain.release.manifest import FORMAT as RELEASE
 from quatrain.release.spec import ReleaseSpec
-from quatrain.release.store import MANIFEST, WORK
+from quatrain.release.tasks.store import MANIFEST, WORK
 from quatrain.text_files import read_text
 from quatrain.tokenizer.files import require_tokenizer
 

@@ -8,7 +8,7 @@ from typing import Any
 from quatrain.checkpoint.files.hub import is_on_hub
 from quatrain.quantize.resumable import sha256_of
 from quatrain.release.spec import ReleaseSpec, key_of
-from quatrain.release.store import versions
+from quatrain.release.tasks.store import versions
 
 FORMAT = "quatrain-release-1"
 

@@ -12,10 +12,10 @@ from quatrain.checkpoint.files.hub import is_on_hub
 from quatrain.errors import InputError
 from quatrain.json_files import read_object, write_json
 from quatrain.release.manifest import manifest
-from quatrain.release.page import markdown_page, web_page
-from quatrain.release.report import MadeFile
+from quatrain.release.report.page import markdown_page, web_page
+from quatrain.release.report.report import MadeFile
 from quatrain.release.spec import ReleaseSpec, digest_name, write_spec
-from quatrain.release.store import MANIFEST, PROGRAM, WORK
+from quatrain.release.tasks.store import MANIFEST, PROGRAM, WORK
 from quatrain.tokenizer.files import CONFIG, TOKENIZER
 from quatrain.verify.expected import ExpectedProgram, answers_of, write_expected
 

@@ -18,9 +18,9 @@ from quatrain.release.licence import licence_of
 from quatrain.release.on_phone import PhoneRun, require_phone, run_on_phone
 from quatrain.release.plan import ReleasePlan, plan_release
 from quatrain.release.publish import publish
-from quatrain.release.report import report_data
+from quatrain.release.report.report import report_data
 from quatrain.release.spec import ReleaseSpec
-from quatrain.release.store import WORK, Store, held_alone
+from quatrain.release.tasks.store import WORK, Store, held_alone
 from quatrain.release.work import Work, reference_of, usual_workers
 from quatrain.stages import Stages
 from quatrain.tokenizer import Tokenizer

@@ -9,12 +9,12 @@ from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.open import is_quantized
 from quatrain.checkpoint.source_files import source_files
 from quatrain.quantize.cost import HELD_OUT_TEXT
+from quatrain.release.measure.speed import here
 from quatrain.release.plan import PlannedFile, ReleasePlan, cpus_reason
-from quatrain.release.report import MadeFile, asked_about
+from quatrain.release.report.report import MadeFile, asked_about
 from quatrain.release.spec import ReleaseSpec
-from quatrain.release.speed import here
-from quatrain.release.store import PROGRAM, Made, Store, Task
-from quatrain.release.workers import Workers, make_all
+from quatrain.release.tasks.store import PROGRAM, Made, Store, Task
+from quatrain.release.tasks.workers import Workers, make_all
 from quatrain.stages import Stages, installed_memory_bytes
 from quatrain.targets.runtimes import needs_older_forms
 from quatrain.text_files import read_text

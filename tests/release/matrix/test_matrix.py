@@ -16,12 +16,12 @@ from tests.support.tiny_models import float_tensors, write_meta
 from typer.testing import Result
 
 from quatrain.errors import InputError
-from quatrain.release import tasks
-from quatrain.release.cells import cells_of
-from quatrain.release.matrix import make_matrix
-from quatrain.release.matrix_report import matrix_report
+from quatrain.release.matrix.cells import cells_of
+from quatrain.release.matrix.matrix import make_matrix
+from quatrain.release.matrix.report import matrix_report
 from quatrain.release.release import make_release
 from quatrain.release.spec import merged_specs
+from quatrain.release.tasks import functions
 
 SPEC = """
 phones = ["pixel-8"]
@@ -46,8 +46,8 @@ def both(shared: Path, tiny_release: Path, ready_made: Callable[..., dict]) -> P
     def make(folder: Path) -> None:
         (tiny_release / "both.toml").write_text(SPEC)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(tasks.FUNCTIONS, "export", ready_made)
-            patch.setitem(tasks.FUNCTIONS, "speed", as_fast_each_time)
+            patch.setitem(functions.FUNCTIONS, "export", ready_made)
+            patch.setitem(functions.FUNCTIONS, "speed", as_fast_each_time)
             done = _run(tiny_release, folder / "out")
         assert done.exit_code == 0, done.output
 
@@ -100,8 +100,8 @@ def test_it_goes_on_and_removes_what_is_no_longer_asked_for(
     def refuse(*words, **arguments) -> dict:
         raise AssertionError("made again")
 
-    for kind in tasks.FUNCTIONS:
-        monkeypatch.setitem(tasks.FUNCTIONS, kind, refuse)
+    for kind in functions.FUNCTIONS:
+        monkeypatch.setitem(functions.FUNCTIONS, kind, refuse)
     earlier = both / "model-other"
     earlier.mkdir()
     (earlier / "manifest.json").write_text(json.dumps({"files": {"old.pte": {}}}))
@@ -133,7 +133,7 @@ def test_models_by_methods_on_a_cluster_are_those_of_one_process(
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install quatrain[ray]")
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setitem(tasks.FUNCTIONS, "export", tasks.export)
+    monkeypatch.setitem(functions.FUNCTIONS, "export", functions.export)
     tensors = float_tensors(vocab_size=96, seed=1)
     models = [
         str(tiny_release / "reference"),

@@ -5,8 +5,8 @@ from typing import Any
 
 from jinja2 import Environment
 
-from quatrain.release.matrix_report import phones_of
-from quatrain.release.page import environment
+from quatrain.release.matrix.report import phones_of
+from quatrain.release.report.page import environment
 
 
 def matrix_web_page(report: Mapping[str, Any]) -> str:

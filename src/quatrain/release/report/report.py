@@ -8,7 +8,7 @@ from quatrain.json_files import finite
 from quatrain.release.gates import gates_of
 from quatrain.release.plan import PhonePlan, PlannedFile, ReleasePlan
 from quatrain.release.spec import ANY, ReleaseSpec
-from quatrain.release.store import PROGRAM, Made, versions
+from quatrain.release.tasks.store import PROGRAM, Made, versions
 from quatrain.targets.runtimes import known_releases, release_line
 
 FORMAT = "quatrain-report-1"

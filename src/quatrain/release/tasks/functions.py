@@ -1,7 +1,7 @@
 """What a release is made of, each task a function of a folder to write to and plain arguments.
 
-A function's name is the kind of its `quatrain.release.store.Task`; what it gives is plain data,
-for JSON, in which nothing but speed depends on where or when.
+A function's name is the kind of its `store.Task`; what it gives is plain data, for JSON, in which
+nothing but speed depends on where or when.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,11 +14,12 @@ from quatrain.export.options import ExportOptions
 from quatrain.program import open_program
 from quatrain.quantize.calibration import Calibration
 from quatrain.quantize.pipeline import quantize_model
-from quatrain.release.layers import measure_layers
-from quatrain.release.quality import Answered, measure_quality
+from quatrain.release.measure.float_reference import Answered
+from quatrain.release.measure.layers import measure_layers
+from quatrain.release.measure.quality import measure_quality
+from quatrain.release.measure.speed import measure_speed
 from quatrain.release.spec import ANY, ReleaseSpec
-from quatrain.release.speed import measure_speed
-from quatrain.release.store import PROGRAM
+from quatrain.release.tasks.store import PROGRAM
 from quatrain.stages import Stages
 from quatrain.targets.catalogue import find_gpu
 from quatrain.targets.doctor import examine

@@ -17,12 +17,12 @@ from quatrain.errors import InputError
 from quatrain.json_files import read_object, write_json
 from quatrain.quantize.resumable import sha256_of
 from quatrain.release.arguments import check_arguments, check_workers, require_own_folder
-from quatrain.release.cells import Cell
-from quatrain.release.matrix_page import matrix_markdown, matrix_web_page
-from quatrain.release.matrix_report import matrix_report
+from quatrain.release.matrix.cells import Cell
+from quatrain.release.matrix.page import matrix_markdown, matrix_web_page
+from quatrain.release.matrix.report import matrix_report
 from quatrain.release.plan import ReleasePlan
 from quatrain.release.release import Release, make_release, planned_release
-from quatrain.release.store import MANIFEST, WORK, held_alone, versions
+from quatrain.release.tasks.store import MANIFEST, WORK, held_alone, versions
 from quatrain.stages import Stages
 
 FORMAT = "quatrain-matrix-1"

@@ -1,8 +1,6 @@
 """How far a program is from floating point: over a text, token by token, and in what it answers."""
 
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from quatrain.backbone.kl_divergence import kl_divergence
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
+from quatrain.release.measure.float_reference import Answered, FloatReference
 from quatrain.runtime.generate import NamedRunner
 from quatrain.runtime.load import is_vulkan
 from quatrain.targets.as_on import arithmetic_as_on
@@ -24,19 +23,10 @@ from quatrain.verify.evaluate.evaluated_models import (
     open_evaluated_model,
 )
 from quatrain.verify.evaluate.measure import cut_text
-from quatrain.verify.evaluate.side_by_side import SideBySide
 from quatrain.verify.evaluate.windows import window_logits
 
 _LENGTH = 512  # tokens of a chunk, read from an empty context
 _SHOWN = 200  # tokens of which each one's divergence is kept
-
-
-@dataclass(frozen=True)
-class Answered:
-    """The tokens of a prompt, and those that a program answered."""
-
-    prompt: list[int]
-    tokens: list[int]
 
 
 @dataclass(frozen=True)
@@ -99,7 +89,7 @@ def measure_quality(
     chunks = [chunk.ids for chunk in cut_text(words, ids, length, None).chunks]
     readings = sum(1 + (_opened(program, name).load_decode is not None) for name in as_on)
     read = _ReadChunks((readings + (exact is not None)) * len(chunks), advance)
-    with _Reference(exact, chunks, answered, read) as truth:
+    with FloatReference(exact, chunks, answered, read.one_more) as truth:
         found = [
             _measured(runner, window, truth, chunks, name, regime, read)
             for name in as_on
@@ -139,81 +129,9 @@ class _ReadChunks:
         self._advance(self._done / self._count)
 
 
-class _Reference:
-    """Floating point's log-probabilities of `chunks`, kept in a file, and what it would have said
-    in place of each of `answered`; nothing without a model."""
-
-    def __init__(
-        self,
-        model: EvaluatedModel | None,
-        chunks: Sequence[list[int]],
-        answered: Sequence[Answered],
-        read: _ReadChunks,
-    ) -> None:
-        self.logs: torch.Tensor | None = None
-        self.chosen: list[list[int]] = []
-        self._answered = answered
-        self._file = tempfile.TemporaryDirectory(prefix="quatrain-")
-        if model is not None:
-            self._read(model, chunks, read)
-
-    def __enter__(self) -> "_Reference":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.logs = None
-        self._file.cleanup()
-
-    @torch.inference_mode()
-    def _read(self, model: EvaluatedModel, chunks: Sequence[list[int]], read: _ReadChunks) -> None:
-        asked = [[*one.prompt, *one.tokens] for one in self._answered]
-        runner = model.load()
-        assert isinstance(runner, SideBySide)
-        runner.expect([*chunks, *asked])
-        size = sum(map(len, chunks)) * model.vocab_size
-        # In a file: 4096 tokens of a vocabulary of 128,000 are 2 GB.
-        file = f"{self._file.name}/log-probabilities"
-        with Path(file).open("wb") as opened:
-            os.posix_fallocate(opened.fileno(), 0, size * 4)  # a full disk is an error here
-        logs = torch.from_file(file, shared=True, size=size).view(-1, model.vocab_size)
-        at = 0
-        for chunk in chunks:
-            for rows in window_logits(runner, chunk, model.window):
-                logs[at : at + len(rows)] = rows.log_softmax(-1)
-                at += len(rows)
-            read.one_more()
-        self.logs = logs
-        for tokens, one in zip(asked, self._answered, strict=True):
-            rows = [rows.argmax(-1) for rows in window_logits(runner, tokens, model.window)]
-            self.chosen.append(torch.cat(rows).tolist()[len(one.prompt) - 1 : -1])
-
-    def differences(self, words: Tokenizer) -> list[dict[str, Any] | None]:
-        """Of each answer the text before the first token that floating point would not have said,
-        that token, what it would have said, and the rest; None where it is the same to its end."""
-        found: list[dict[str, Any] | None] = []
-        for one, chosen in zip(self._answered, self.chosen, strict=True):
-            pairs = zip(one.tokens, chosen, strict=True)
-            at = next((i for i, (said, exact) in enumerate(pairs) if said != exact), None)
-            found.append(None if at is None else _difference(words, one.tokens, at, chosen[at]))
-        return found
-
-
-def _difference(words: Tokenizer, tokens: list[int], at: int, chosen: int) -> dict[str, Any]:
-    before = words.decode(tokens[:at])
-    upto, whole = words.decode(tokens[: at + 1]), words.decode(tokens)
-    instead = words.decode([*tokens[:at], chosen])
-    return {
-        "token": at,
-        "before": before,
-        "said": upto[len(before) :],
-        "instead": instead[len(before) :],
-        "after": whole[len(upto) :],
-    }
-
-
 @torch.inference_mode()
 def _measured(
-    runner: NamedRunner, window: int, truth: _Reference, chunks: Sequence[list[int]],
+    runner: NamedRunner, window: int, truth: FloatReference, chunks: Sequence[list[int]],
     as_on: str | None, regime: str | None, read: _ReadChunks,
 ) -> tuple[Quality, torch.Tensor | None]:  # fmt: skip
     """The figures, and the divergence before each token of the first chunk but its first."""

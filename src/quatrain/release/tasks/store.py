@@ -40,7 +40,7 @@ class Task:
     """Something to be made.
 
     Attributes:
-        kind: What it is, such as "export": the name of a function of `quatrain.release.tasks`.
+        kind: What it is, such as "export": the name of one of `functions.FUNCTIONS`.
         title: The same for people.
         follows_from: All that decides on it, as plain data: digests of files, not their paths.
         arguments: What the function is called with beside the folder to write to.

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment
 
 from quatrain.program.inspect.html import page_environment
-from quatrain.release.heat import heat_maps
+from quatrain.release.report.heat_maps import heat_maps
 from quatrain.release.spec import ANY
 
 _MOST = 8  # tokens of a text that are named as those of the largest divergence
@@ -28,7 +28,7 @@ def markdown_page(report: Mapping[str, Any]) -> str:
 
 def environment(markdown: bool = False) -> Environment:
     """What renders the templates of a release, as HTML or as Markdown."""
-    found = page_environment("quatrain.release")
+    found = page_environment("quatrain.release.report")
     found.filters["figure"] = _figure
     if markdown:
         found = found.overlay(autoescape=False)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from quatrain.release.cells import Cell
-from quatrain.release.store import versions
+from quatrain.release.matrix.cells import Cell
+from quatrain.release.tasks.store import versions
 
 FORMAT = "quatrain-matrix-report-1"
 EVERY = "every phone"  # where none is named: what the CPU's program is for

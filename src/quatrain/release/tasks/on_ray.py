@@ -12,8 +12,8 @@ from typing import Any
 
 from quatrain.errors import InputError, QuatrainError
 from quatrain.release.spec import ReleaseSpec
-from quatrain.release.store import Store, Task, make
-from quatrain.release.tasks import FUNCTIONS
+from quatrain.release.tasks.functions import FUNCTIONS
+from quatrain.release.tasks.store import Store, Task, make
 from quatrain.stages import Stages
 
 _CONNECTING = threading.Lock()  # several releases at a time share one connection

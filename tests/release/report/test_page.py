@@ -10,7 +10,7 @@ from tests.support.browser import dom, needs_chromium, screenshot, width_on_a_ph
 from tests.support.devtools import opened
 from tests.support.page_outline import PageOutline
 
-from quatrain.release.page import markdown_page, web_page
+from quatrain.release.report.page import markdown_page, web_page
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from quatrain.release.on_ray import make_on_ray
-from quatrain.release.store import Made, Store, Task, make
-from quatrain.release.tasks import FUNCTIONS
+from quatrain.release.tasks.functions import FUNCTIONS
+from quatrain.release.tasks.on_ray import make_on_ray
+from quatrain.release.tasks.store import Made, Store, Task, make
 from quatrain.stages import TICK, Stages
 
 _parts: "ctypes.Array[ctypes.c_double]"  # of a process for tasks, set by `_begin`

@@ -12,8 +12,8 @@ from transformers import LlamaForCausalLM
 
 from quatrain.errors import InputError
 from quatrain.quantize.pipeline import quantize_model
-from quatrain.release.heat import heat_maps
-from quatrain.release.layers import measure_layers
+from quatrain.release.measure.layers import measure_layers
+from quatrain.release.report.heat_maps import heat_maps
 
 TEXT = " ".join(f"w{(7 * i) % 96}" for i in range(60))
 MODULES = {

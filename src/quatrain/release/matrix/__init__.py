@@ -1,0 +1,1 @@
+"""Several releases at once: models x methods x schemes."""
