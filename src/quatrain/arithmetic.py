@@ -8,6 +8,10 @@ XNNPACK quantizes every row. Sources: `is_gemv` and `pick_linear_dqa_qw_shader` 
 `backends/vulkan/runtime/graph/ops/impl/QuantizedLinear.cpp`, and `SMALL_SCALE_THRESHOLD` in
 `ops/glsl/choose_qparams_per_row.glsl`, of ExecuTorch 1.0 to 1.5; held against what the real
 runtime computes by tests/runtime/test_conformance.py.
+
+In float16 two kernels of its prompts also sum in float16, one product after the other: the
+weight-only linear's (`q4gsw_linear_gemm__tin__w_4x8.glsl`, from 1.4 on), and that of attention in
+buffers (`sdpa_compute_out_tiled.glsl`). All others sum in float32, or over few.
 """
 
 from dataclasses import dataclass, field
@@ -20,17 +24,19 @@ KvCache = Literal["int8"]  # what keys and values are kept in, where not as they
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How a runtime computes 8da4w linears; `name` is for people.
+    """How a runtime computes int4 linears; `name` is for people.
 
     `least_quantized_rows`: the fewest rows (tokens of a call) from which on activations are
     quantized to int8; None: never. `smallest_scale`: of an activation's int8; a row that needs a
-    smaller one is rounded with this, its zero point being that of its own range. `asked_for`:
-    whether somebody asked for this one, so that a runtime that computes otherwise must not run.
+    smaller one is rounded with this, its zero point being that of its own range. `half_sums`:
+    whether weight-only linears in float16 sum in it, from two rows on. `asked_for`: whether
+    somebody asked for this one, so that a runtime that computes otherwise must not run.
     """
 
     name: str
     least_quantized_rows: int | None
     smallest_scale: float
+    half_sums: bool = False
     asked_for: bool = field(default=False, compare=False)
 
     def quantizes(self, rows: int) -> bool:
@@ -40,9 +46,9 @@ class Arithmetic:
 
 # torchao's smallest scale, that of float32.
 XNNPACK_ARITHMETIC = Arithmetic("XNNPACK", 1, 1.1920928955078125e-07)
-VULKAN_ARITHMETIC = Arithmetic("Vulkan", 2, 6.1e-5)
+VULKAN_ARITHMETIC = Arithmetic("Vulkan", 2, 6.1e-5, half_sums=True)
 VULKAN_WITHOUT_DOT_PRODUCTS = Arithmetic(
-    "Vulkan without integer dot products", None, VULKAN_ARITHMETIC.smallest_scale
+    "Vulkan without integer dot products", None, VULKAN_ARITHMETIC.smallest_scale, half_sums=True
 )
 # By the backend that a program was exported for.
 ARITHMETIC_OF: dict[Backend, Arithmetic] = {

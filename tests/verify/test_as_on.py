@@ -1,16 +1,22 @@
-"""`--as-on`: prefill of 8da4w as a GPU without integer dot products computes it, end to end."""
+"""`--as-on`: prefill as a GPU without integer dot products computes 8da4w, and as an older release
+sums weight-only linears in float32; end to end."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.support.command_line import invoked
 from tests.support.devices import DEVICES_OF
-from tests.support.tiny_programs import TEXT, Tiny
+from tests.support.tiny_checkpoint import write_checkpoint
+from tests.support.tiny_programs import TEXT, Tiny, write_word_tokenizer
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, VULKAN_WITHOUT_DOT_PRODUCTS
 from quatrain.errors import InputError
+from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.int4 import Scheme
 from quatrain.program import open_program
 from quatrain.runtime.load import load_runner
 from quatrain.targets.as_on import arithmetic_as_on
@@ -98,3 +104,33 @@ def test_the_data_say_of_every_release_what_the_arithmetics_say() -> None:
             assert not quantizes_activations("1", dot_products, release)
             assert not arithmetic.quantizes(1)
             assert quantizes_activations("2..", dot_products, release) == arithmetic.quantizes(2)
+
+
+def _sums_that_come_back(folder: Path) -> Path:
+    """A checkpoint whose values are sums of one sign up to their middle and of the other behind
+    it, beyond float16 on the way."""
+    write_checkpoint(folder, embedding="int4", n_layers=1, vocab_size=96)
+    write_word_tokenizer(folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["tok_embeddings.weight"] = tensors["tok_embeddings.weight"].abs()
+    tensors["layers.0.attention_norm.weight"].fill_(1000)
+    values = tensors["layers.0.attention.wv.weight"]
+    values[:, : values.shape[1] // 2], values[:, values.shape[1] // 2 :] = 7, -7
+    tensors["layers.0.attention.wv.scales"].fill_(0.5)
+    for name in ("wq", "wk", "wo"):
+        tensors[f"layers.0.attention.{name}.scales"] /= 1000
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def test_a_program_whose_sums_leave_float16_fails_where_they_are_summed_in_it(tmp_path):
+    checkpoint, program = _sums_that_come_back(tmp_path / "c"), tmp_path / "m.pte"
+    options = ExportOptions(scheme=Scheme.WEIGHT_ONLY, activation_dtype="fp16", examine=False)
+    export_checkpoint(checkpoint, program, options)
+    check = partial(verify_program, program, checkpoint, prompts=(TEXT,), new_tokens=2)
+    for device in DEVICES:
+        (found,) = check((device,)).devices
+        assert "linear layers.0.attention.wv, layer 0, is the first" in found.problems[0]
+        assert any("leave what float16 holds" in problem for problem in found.problems)
+    report = check(("reference",), as_on="mali-g715@1.3")
+    assert report.passed and not report.note

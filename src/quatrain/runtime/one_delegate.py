@@ -20,6 +20,22 @@ def require_only_delegate(program: Program, runtime: str) -> None:
         )
 
 
+def input_places(program: Program) -> list[int]:
+    """For each input of the only delegate's graph its place among the method's inputs, whose order
+    may be another: whoever exported it may have read the position first."""
+    graph = program.vulkan
+    (plan,) = [plan for plan in program.root.execution_plan or () if plan.delegates]
+    (call,) = [each for each in program.instructions if each.kind == "delegate"]
+    taken: list[int] = list(plan.inputs or ())
+    given = call.args[: len(graph.inputs)]
+    if not set(given) <= set(taken):
+        raise InputError(
+            f"{program.path}: its delegate is given values that are no inputs of its method; "
+            "export it so that the method is one delegate call"
+        )
+    return [taken.index(value) for value in given]
+
+
 def method_outputs(program: Program) -> list[int]:
     """The values of the only delegate's graph in the order in which the method returns them, which
     may be another than the delegate's, and leave some out."""

@@ -15,6 +15,7 @@ from quatrain.targets.occurrence import (
 )
 from quatrain.targets.runtimes import newest_release, unknown_operators
 
+_LONG = 1024  # positions, from which on a weight may be less than float16 adds to a sum of 1
 _ATTENTION = ("sdpa_with_kv_cache", "custom_sdpa")
 _COPIES = ("et_vk.prepack", "aten.clone", "aten._to_copy")
 _FEWEST_CHANNELS, _MOST_CHANNELS = 168, 192  # that an Adreno 840 was seen to convolve wrongly
@@ -88,6 +89,22 @@ def attention_in_buffers_not_of_4(
         query = graph.tensor(operator.named_args["q"])
         if query.storage == "buffer" and query.shape[-1] % 4:
             found.append(Occurrence(f"{place}: heads {query.shape[-1]} wide"))
+    return found
+
+
+def attention_in_half_over_long_contexts(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """Attention of prompts in float16 buffers over a context that float16 sums do not reach."""
+    found = []
+    for place, operator in operators(graph, *_ATTENTION):
+        names = operator.named_args
+        query = graph.tensor(names["q"])
+        cache = graph.values[names["k_cache" if "k_cache" in names else "k"]]
+        if (query.dtype, query.storage) != ("float16", "buffer") or query.shape[-3] == 1:
+            continue
+        if isinstance(cache, Tensor) and cache.shape[-3] > _LONG:
+            found.append(Occurrence(f"{place}: a context of {cache.shape[-3]}"))
     return found
 
 

@@ -146,6 +146,15 @@ def quantizes_activations(rows: str, dot_products: bool, runtime: str) -> bool:
     )
 
 
+def sums_in_half(runtime: str) -> bool:
+    """Whether a release sums prompts of weight-only linears of float16 in it."""
+    return any(
+        limit["id"] == "q4gsw-half-accumulation"
+        and _spans(runtime, limit["since"], limit.get("until"))
+        for limit in load_toml("runtimes.toml")["limit"]
+    )
+
+
 def _spans(runtime: str, since: str, until: str | None) -> bool:
     """Whether a release is one of those from `since` to `until` (None: to the newest)."""
     line = release(runtime)

@@ -200,6 +200,7 @@ TRIGGERS: dict[str, Trigger] = {
         operator_triggers.interleaved_rotary_of_odd_fours,
         operator_triggers.more_key_heads_than_query_heads,
         operator_triggers.attention_in_buffers_not_of_4,
+        operator_triggers.attention_in_half_over_long_contexts,
         operator_triggers.attention,
         operator_triggers.context_of_a_cache,
         operator_triggers.gelu,

@@ -24,6 +24,7 @@ from quatrain.stages import Stages
 from quatrain.targets import fatal_findings
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer
+from quatrain.verify.checks.half_sums import NOTE, half_sums_error, half_sums_problems
 from quatrain.verify.checks.layerwise import TOLERANCE, TracingRunner, compare_layerwise
 from quatrain.verify.checks.logits_problems import (
     divergence_problems,
@@ -47,6 +48,7 @@ _LOGITS_ERROR = {"float32": 1e-3, "float16": 5e-2, "bfloat16 scales": 1e-3}
 # Relative change of the embedding that stands for rounding in each type.
 _NUDGE = {"float32": 1e-6, "float16": 5e-4, "bfloat16 scales": 2e-3}
 _FLOORS = 4.0
+_HALF_SUMS = 2.0  # times what the longest float16 sum may be off by, over all layers
 _DIVERGENCE = 1e-3  # nats beyond as many floors, where logits are all that can be compared
 
 
@@ -101,17 +103,18 @@ def verify_program(
         eager = EagerLogits(backbone, texts, new_tokens, lambda part: advance(part / 2))
         nudge = _NUDGE[info.rounding]
         floor = rounding_floor(backbone, eager, nudge, lambda part: advance((1 + part) / 2))
-    allowed = max(_LOGITS_ERROR[info.rounding], _FLOORS * floor.logits_error)
-    checks = []
+    halves, checks = half_sums_error(graph, arithmetic) if graph else 0.0, []
+    rounding = max(_LOGITS_ERROR[info.rounding], _FLOORS * floor.logits_error)
+    allowed = rounding + _HALF_SUMS * halves
     for device, runner in opened.runners.items():
         runner = runner or load_runner(opened.program, device, emulate, arithmetic=arithmetic)
-        check = _check_device(device, runner, backbone, eager, floor, info, allowed, stages)
+        check = _check_device(device, runner, backbone, eager, floor, info, allowed, halves, stages)
         checks.append(check)
     report = VerifyReport(
         program, checkpoint, info.scheme_name, packed, floor, allowed, checks, stages.seconds,
         fatal=fatal,
     )  # fmt: skip
-    return replace(report, note=_note(report.passed, emulate, rounded, info))
+    return replace(report, note=_note(report.passed, emulate, rounded, info, halves))
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ def _open(
 
 def _check_device(
     device: str, runner: Runner, backbone: Backbone, eager: EagerLogits, floor: Parity,
-    info: ProgramInfo, allowed_error: float, stages: Stages,
+    info: ProgramInfo, allowed_error: float, halves: float, stages: Stages,
 ) -> DeviceCheck:  # fmt: skip
     with stages(f"run on {device}") as advance:
         logits = eager.followed_by(runner, advance)
@@ -163,21 +166,24 @@ def _check_device(
         problems += divergence_problems(parity, _FLOORS * floor.kl + _DIVERGENCE)
         return DeviceCheck(device, parity, None, problems)
     with stages(f"compare operators on {device}"):
-        tracing, tolerance = cast(TracingRunner, runner), TOLERANCE[info.rounding]
+        tracing, tolerance = cast(TracingRunner, runner), TOLERANCE[info.rounding] + halves
         layerwise = compare_layerwise(tracing, backbone, eager.texts[0], tolerance)
+    problems += half_sums_problems(layerwise, halves)
     if layerwise.first is not None:
         problems.insert(0, str(layerwise.first))
     return DeviceCheck(device, parity, layerwise, problems)
 
 
-def _note(passed: bool, emulate: str | None, rounded: RoundedAgain, info: ProgramInfo) -> str:
+def _note(
+    passed: bool, emulate: str | None, rounded: RoundedAgain, info: ProgramInfo, halves: float
+) -> str:
     """What a reader of the verdict should know."""
     if emulate and passed:
         return (
             f"{emulate} changed nothing here. It concerns 8da4w linears alone, and dq8ca-m-gt-k "
             "those only that meet a --prompt of more tokens than they have inputs"
         )
-    notes = []
+    notes = [NOTE] if halves else []
     if info.int8_kv_cache:
         notes.append("Keys and values are in int8, in the backbone beside the program too")
     if rounded.rounded:

@@ -12,6 +12,13 @@ _EXACT = {
 }  # fmt: skip
 
 
+def longest_call(graph: VulkanGraph) -> int:
+    """The most tokens that a call of `graph` takes, whether it is given them or the position
+    first."""
+    shapes = [graph.tensor(value_id).shape for value_id in graph.inputs]
+    return next(shape[1] for shape in shapes if len(shape) > 1)
+
+
 class CallShapes:
     """Of `graph`, in a call of `tokens` tokens whose first is at position `start`.
 

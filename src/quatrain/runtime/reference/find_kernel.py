@@ -9,6 +9,7 @@ from quatrain.program.operator_schemas import argument_names
 from quatrain.runtime.operator_arguments import ignored_arguments, taken
 from quatrain.runtime.reference.aten import aten_kernel
 from quatrain.runtime.reference.attention import ATTENTION_KERNELS
+from quatrain.runtime.reference.half_attention import half_attention
 from quatrain.runtime.reference.kernels import KERNELS
 from quatrain.runtime.reference.quantized import QUANTIZED_KERNELS
 from quatrain.runtime.reference.static_int8 import STATIC_INT8_KERNELS
@@ -19,12 +20,12 @@ _KERNELS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-def kernel_of(operator: Operator) -> tuple[Callable[..., Any], tuple[int, ...]]:
-    """The kernel of `operator`, and the ids of the arguments that it takes."""
+def kernel_of(operator: Operator, graph: VulkanGraph) -> tuple[Callable[..., Any], tuple[int, ...]]:
+    """The kernel of `operator` of `graph`, and the ids of the arguments that it takes."""
     torchs = _torchs(operator)
     if torchs is not None:
         return torchs, operator.args[:-1]
-    kernel = _KERNELS[operator.kind]
+    kernel = half_attention(graph, operator) or _KERNELS[operator.kind]
     names = taken(kernel, operator)
     return lambda *values: kernel(**dict(zip(names, values, strict=True))), tuple(names.values())
 

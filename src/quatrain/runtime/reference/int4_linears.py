@@ -12,13 +12,18 @@ from quatrain.program import Operator, VulkanGraph
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.reference.defective_kernels import defective_linear_dynamic
-from quatrain.runtime.reference.quantized import dense_weight, linear_dynamic, linear_weight_only
+from quatrain.runtime.reference.quantized import (
+    dense_weight,
+    linear_dynamic,
+    linear_in_half,
+    linear_weight_only,
+)
 
 
 class Int4Linears:
     """Makes the kernels of `graph`'s int4 linears; equal weights are unpacked once.
 
-    `arithmetic`: how the 8da4w ones are computed. `defect`: what they compute wrongly.
+    `arithmetic`: how they are computed. `defect`: what they compute wrongly.
     """
 
     def __init__(
@@ -39,11 +44,19 @@ class Int4Linears:
         """
         names = operator.named_args
         dense = self._dense_weight(names, values)
+        columns = dense.shape[1]
         if INT4_LINEARS[operator.kind] == Scheme.WEIGHT_ONLY:
-            return (lambda x, bias: linear_weight_only(x, dense, bias)), (names["x"], names["bias"])
+
+            def weight_only(x: Any, bias: Any) -> torch.Tensor:
+                in_half = self.arithmetic.half_sums and x.dtype == torch.float16
+                one_row = x.numel() == columns
+                linear = linear_in_half if in_half and not one_row else linear_weight_only
+                return linear(x, dense, bias)
+
+            return weight_only, (names["x"], names["bias"])
         arguments = ("x", "input_scales", "input_zero_points", "bias")
         group = self.graph.plain(names["group_size"])
-        weight_scales, columns = values[names["weight_scales"]], dense.shape[1]
+        weight_scales = values[names["weight_scales"]]
 
         def linear(x: Any, scales: Any, zeros: Any, bias: Any) -> torch.Tensor:
             if not self.arithmetic.quantizes(rows=x.numel() // columns):

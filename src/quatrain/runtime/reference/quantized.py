@@ -41,6 +41,20 @@ def linear_weight_only(x: torch.Tensor, dense: torch.Tensor, bias: Any) -> torch
     return F.linear(x.float(), dense, bias)
 
 
+def linear_in_half(x: torch.Tensor, dense: torch.Tensor, bias: Any) -> torch.Tensor:
+    """As above, for x in float16, in which each product and each sum is rounded, one after the
+    other from the first of K on. Equal to the phone's runtime bit for bit where that stores
+    without rounding; see `quatrain.arithmetic`."""
+    rows, weight = x.reshape(-1, x.shape[-1]).t().contiguous(), dense.t().half().contiguous()
+    total = torch.zeros(rows.shape[1], weight.shape[1], dtype=torch.float16)
+    product = torch.empty_like(total)
+    for column, weights in zip(rows, weight, strict=True):
+        total += torch.mul(column[:, None], weights, out=product)
+    if bias is not None:
+        total += bias[: weight.shape[1]].half()
+    return total.unflatten(0, x.shape[:-1])
+
+
 def linear_dynamic(
     x: torch.Tensor, scales: torch.Tensor, zero_points: torch.Tensor, dense: torch.Tensor, bias: Any
 ) -> torch.Tensor:

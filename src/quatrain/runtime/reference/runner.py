@@ -18,7 +18,11 @@ from quatrain.runtime.defects import (
     emulated_defect,
     is_misreadable_embedding,
 )
-from quatrain.runtime.one_delegate import method_outputs, require_only_delegate
+from quatrain.runtime.one_delegate import (
+    input_places,
+    method_outputs,
+    require_only_delegate,
+)
 from quatrain.runtime.operator_errors import UNFIT, cannot_compute, computing
 from quatrain.runtime.reference.attention import MUTATED
 from quatrain.runtime.reference.defective_kernels import embedding_of_first_in_four
@@ -57,6 +61,7 @@ class ReferenceRunner:
         require_only_delegate(program, "reference runtime")
         self._output_id = method_outputs(program)[0]
         self._lookup = row_lookup(program)
+        self._places = [] if self._lookup else input_places(program)
         require_kernels(self.graph, str(program.path))
         self._linears = Int4Linears(self.graph, arithmetic, self._defect)
         self._values = [self._initial(i) for i in range(len(self.graph.values))]
@@ -133,7 +138,7 @@ class ReferenceRunner:
     def _given(self, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
         """What the delegate is given."""
         if self._lookup is None:
-            return list(inputs)
+            return [inputs[place] for place in self._places]
         return [torch.as_tensor(each) for each in self._lookup.given(inputs)]
 
     def _initial(self, value_id: int) -> Any:
@@ -164,7 +169,7 @@ class ReferenceRunner:
             names = operator.named_args
             kernel, arguments = self._embedding, (names["weights"], names["indices"])
         else:
-            kernel, arguments = kernel_of(operator)
+            kernel, arguments = kernel_of(operator, self.graph)
         read = self._reader(arguments)
         targets = self.graph.outputs_of(operator)
         dtypes = [_torch_dtype(self.graph.values[target]) for target in targets]
@@ -220,7 +225,9 @@ class ReferenceRunner:
         return result
 
     def _input_names(self) -> str:
-        tensors = [self.graph.tensor(i) for i in self.graph.inputs]
+        ids = self.graph.inputs
+        places = self._places or range(len(ids))
+        tensors = [self.graph.tensor(i) for _, i in sorted(zip(places, ids, strict=True))]
         return ", ".join(f"{tensor.dtype}{list(tensor.shape)}" for tensor in tensors)
 
 

@@ -27,9 +27,11 @@ class Weights:
 
 def int4_linear(
     x: Operand, weights: Weights, y: Operand, traits: Traits, int8: Quantized | None = None,
-    defect: EmulatedDefect | None = None,
+    defect: EmulatedDefect | None = None, half_sums: bool = False,
 ) -> Dispatch:  # fmt: skip
     """y [M, N] = x [M, K] @ weights^T, from `int8` instead of x where given.
+
+    `half_sums`: several rows of float16 are summed in it, as `Arithmetic.half_sums` says.
 
     The shape and the device choose the kernel: one lane per channel (llvmpipe, and every
     prefill), several lanes per channel (decode on a GPU), or the plain one for odd groups.
@@ -41,6 +43,7 @@ def int4_linear(
         "SCALE_STRIDE": weights.scales.shape[-1],
         "QUANTIZED": int8 is not None, "BIAS": weights.bias.dtype if weights.bias else "",
         "CAPACITY": 0, "SUM_COUNTS": (),
+        "HALF_SUMS": half_sums and y.dtype == "f16" and m > 1 and int8 is None,
     }  # fmt: skip
     if int8 is not None:
         assert weights.sums is not None
@@ -71,8 +74,8 @@ def int4_channel_linear(x: Operand, packed: Operand, scales: Operand, y: Operand
     return dispatch(
         "linear_any", [packed, scales, y, x], (x.rows,), lambda p: (ceil_div(n, 64), p[0], 1),
         T=y.dtype, N=n, K=k, GROUP=k, W_SCALE=scales.dtype, SCALE_STRIDE=scales.count,
-        QUANTIZED=False, BIAS="", CAPACITY=0, SUM_COUNTS=(), ROW=2 * packed.shape[1],
-        EVEN_LOW=False, WORKGROUP=64,
+        QUANTIZED=False, BIAS="", CAPACITY=0, SUM_COUNTS=(), HALF_SUMS=False,
+        ROW=2 * packed.shape[1], EVEN_LOW=False, WORKGROUP=64,
     )  # fmt: skip
 
 

@@ -153,7 +153,8 @@ def _weight_only_linear(
     int4 = _int4_weights(to, weights, weight_scales, group_size, bias, weight_sums)
     rows = to.operand(x)
     y = to.declare(operator.out, (*rows.shape[:-1], int4.packed.shape[0]))
-    return [linear.int4_linear(rows, int4, y, to.traits)]
+    half = to.arithmetic.half_sums and operator.kind == WEIGHT_ONLY_LINEAR
+    return [linear.int4_linear(rows, int4, y, to.traits, half_sums=half)]
 
 
 def _dynamic_linear(

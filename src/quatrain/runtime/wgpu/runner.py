@@ -13,7 +13,11 @@ from quatrain.program import Operator, Program, Tensor, open_program
 from quatrain.program.row_lookup import row_lookup
 from quatrain.runtime.call_order import CallOrder
 from quatrain.runtime.defects import emulated_defect
-from quatrain.runtime.one_delegate import method_outputs, require_only_delegate
+from quatrain.runtime.one_delegate import (
+    input_places,
+    method_outputs,
+    require_only_delegate,
+)
 from quatrain.runtime.operator_errors import computing
 from quatrain.runtime.token_ids import check_token_ids, table_rows
 from quatrain.runtime.unavailable import RuntimeUnavailable
@@ -60,6 +64,7 @@ class WgpuRunner:
         require_only_delegate(program, "GPU runtime")
         self._output_id = method_outputs(program)[0]
         self._lookup = row_lookup(program)
+        self._places = [] if self._lookup else input_places(program)
         missing = unsupported(self.graph)
         if missing:
             reason = f"the GPU runtime has no kernel for {', '.join(missing)}"
@@ -190,6 +195,8 @@ class WgpuRunner:
             raise InputError(f"{len(arrays)} inputs given, the program takes {taken}")
         if self._lookup is not None:
             arrays = self._lookup.given(arrays)
+        else:
+            arrays = [arrays[place] for place in self._places]
         given = dict(zip(self.graph.inputs, arrays, strict=True))
         for value_id, rows in self._table_rows.items():
             if value_id in given:

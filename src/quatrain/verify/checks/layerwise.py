@@ -14,6 +14,7 @@ import torch
 
 from quatrain.backbone.model import Backbone
 from quatrain.program import VulkanGraph
+from quatrain.program.inspect.call_shapes import longest_call
 from quatrain.runtime.generate import parts_of
 from quatrain.verify.checks.probes import Probe, eager_values, find_probes
 
@@ -82,8 +83,7 @@ def compare_layerwise(
     worst, first = 0.0, None
     backbone.reset()
     last = len(tokens) - 1
-    longest = runner.graph.tensor(runner.graph.inputs[0]).shape[1]
-    calls = [("prefill", part) for part in parts_of(last, longest)]
+    calls = [("prefill", part) for part in parts_of(last, longest_call(runner.graph))]
     for step, part in [*calls, ("decode", slice(last, last + 1))]:
         inputs = torch.tensor([tokens[part]]), torch.tensor([part.start])
         values = eager_values(backbone, *inputs)

@@ -17,6 +17,7 @@ from quatrain.int4 import Scheme
 from quatrain.linear.affine import INT8_MAX, INT8_MIN, choose_token_qparams
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program import open_program
+from quatrain.program.inspect.call_shapes import longest_call
 from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.load import require_tokens_to_logits
 from quatrain.runtime.reference import ReferenceRunner
@@ -119,7 +120,7 @@ def _program_inputs(
         require_tokens_to_logits(path, program.metadata, "diagnose")
         graph = program.vulkan
         context = int(program.metadata.get("get_max_context_len", 1 << 30))
-        longest = min(context, graph.tensor(graph.inputs[0]).shape[1])
+        longest = min(context, longest_call(graph))
         vocab_size = int(program.metadata.get("get_vocab_size", 1 << 30))
         words = Tokenizer.load(chosen_tokenizer(tokenizer, path))
         tokens = _encode(words, text, longest, vocab_size)

@@ -45,19 +45,29 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let n = id.x;
   let m = id.y;
   if (n >= N || m >= p.x) { return; }
-  var total = 0.0;
+  var total{% if HALF_SUMS %}: f16{% endif %} = 0.0;
   for (var group = 0u; group < K / {{ GROUP }}u; group++) {
+{% if HALF_SUMS %}
+    let scale = f16(scales[group * {{ SCALE_STRIDE }}u + n]);
+{% else %}
     var a = 0.0;
+{% endif %}
     for (var k = group * {{ GROUP }}u; k < (group + 1u) * {{ GROUP }}u; k++) {
       let nibble = nibble_of(n * {{ ROW }}u + k{% if not EVEN_LOW %} ^ 1u{% endif %});
+{% if HALF_SUMS %}
+      total += f16(load_x(m, k)) * ((f16(nibble) - 8.0) * scale);
+{% else %}
       a += (f32(nibble) - 8.0{% if SUM_COUNTS %} * SUM_COUNTS[k % {{ GROUP }}u / 4u]{% endif %}) * load_x(m, k);
+{% endif %}
     }
 {% if QUANTIZED %}
     if (true{% if CAPACITY %} && group * ((p.x + 3u) / 4u) + m / 4u < {{ CAPACITY }}u{% endif %}) {
       a -= f32(x_zero[m]) * f32(sums[group * {{ SUM_STRIDE }}u + n]);
     }
 {% endif %}
+{% if not HALF_SUMS %}
     total += a * f32(scales[group * {{ SCALE_STRIDE }}u + n]);
+{% endif %}
   }
-  y[m * N + n] = T(total{% if QUANTIZED %} * f32(x_scale[m]){% endif %}{% if BIAS %} + f32(bias[n]){% endif %});
+  y[m * N + n] = T(total{% if QUANTIZED %} * f32(x_scale[m]){% endif %}{% if BIAS %} + {{ "f16" if HALF_SUMS else "f32" }}(bias[n]){% endif %});
 }

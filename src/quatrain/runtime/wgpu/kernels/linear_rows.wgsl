@@ -7,6 +7,7 @@
 // w       [N, K/32] vec4<u32>: 32 weights, nibble i of a u32 holds w[8j + i] + 8
 // scales  [K/GROUP, SCALE_STRIDE]
 // x       [M, K], or when QUANTIZED int8 [M, K/8] pairs of u32: (k0 k2 k4 k6), (k1 k3 k5 k7)
+// HALF_SUMS: each product and each sum rounded to float16, one k after the other, as on a phone
 // sums    [K/GROUP, SUM_STRIDE] of w over each group, corrects for the zero point; under emulation
 //         of dq8ca-m-gt-k only within CAPACITY blocks of four rows
 alias T = {{ T }};
@@ -63,14 +64,16 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>{% if SPREAD %},
   let zero{{ t }} = f32(x_zero[m{{ t }}]);
 {% endif %}
 {% for r in range(ROWS) %}
-  var y{{ r }}_{{ t }} = 0.0;
+  var y{{ r }}_{{ t }}{% if HALF_SUMS %}: f16{% endif %} = 0.0;
 {% endfor %}
 {% endfor %}
 
   for (var group = 0u; group < K / {{ GROUP }}u; group++) {
-{% for r in range(ROWS) %}{% for t in range(TOKENS) %}
+{% if HALF_SUMS %}{% for r in range(ROWS) %}
+    let s{{ r }} = f16(scales[group * {{ SCALE_STRIDE }}u + n{{ r }}]);
+{% endfor %}{% else %}{% for r in range(ROWS) %}{% for t in range(TOKENS) %}
     var a{{ r }}_{{ t }} = 0.0;
-{% endfor %}{% endfor %}
+{% endfor %}{% endfor %}{% endif %}
     for (var slice = group * STEPS; slice < (group + 1u) * STEPS; slice++) {
 {% for r in range(ROWS) %}
       let w{{ r }} = w[n{{ r }} * (K / 32u) + slice];
@@ -89,7 +92,14 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>{% if SPREAD %},
       let x{{ t }}_{{ part }} = load_x(m{{ t }}, slice, {{ part }}u);
 {% endif %}
 {% for r in range(ROWS) %}
+{% if HALF_SUMS %}
+      let p{{ r }}_{{ t }}_{{ part }} = vec4<f16>(x{{ t }}_{{ part }}) * (vec4<f16>(w{{ r }}_{{ part }}) * s{{ r }});
+{% for c in "xyzw" %}
+      y{{ r }}_{{ t }} += p{{ r }}_{{ t }}_{{ part }}.{{ c }};
+{% endfor %}
+{% else %}
       a{{ r }}_{{ t }} += dot(w{{ r }}_{{ part }}, x{{ t }}_{{ part }});
+{% endif %}
 {% endfor %}
 {% endfor %}
 {% endfor %}
@@ -97,7 +107,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>{% if SPREAD %},
 {% if QUANTIZED %}{% for t in range(TOKENS) %}
     let kept{{ t }} = {% if CAPACITY %}select(0.0, zero{{ t }}, group * ((p.x + 3u) / 4u) + m{{ t }} / 4u < {{ CAPACITY }}u){% else %}zero{{ t }}{% endif %};
 {% endfor %}{% endif %}
-{% for r in range(ROWS) %}
+{% for r in range(ROWS) if not HALF_SUMS %}
     let s{{ r }} = f32(scales[group * {{ SCALE_STRIDE }}u + n{{ r }}]);
 {% if QUANTIZED %}
     let sum{{ r }} = f32(sums[group * {{ SUM_STRIDE }}u + n{{ r }}]);
@@ -110,7 +120,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>{% if SPREAD %},
 
 {% for r in range(ROWS) %}{% for t in range(TOKENS) %}
   if (id.x < STRIDE && id.x + {{ r }}u * STRIDE < N && id.y * {{ TOKENS }}u + {{ t }}u < p.x) {
-    y[m{{ t }} * N + n{{ r }}] = T(y{{ r }}_{{ t }}{% if QUANTIZED %} * f32(x_scale[m{{ t }}]){% endif %}{% if BIAS %} + f32(bias[n{{ r }}]){% endif %});
+    y[m{{ t }} * N + n{{ r }}] = T(y{{ r }}_{{ t }}{% if QUANTIZED %} * f32(x_scale[m{{ t }}]){% endif %}{% if BIAS %} + {{ "f16" if HALF_SUMS else "f32" }}(bias[n{{ r }}]){% endif %});
   }
 {% endfor %}{% endfor %}
 }

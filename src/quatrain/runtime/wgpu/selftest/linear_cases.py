@@ -38,6 +38,9 @@ def linear_cases(dtype: str) -> Iterator[Case]:
             for bias in (False, True) if n in (7, 33, 10) else (False,):
                 shape = f"m{m}-k{k}-n{n}-g{group}" + ("-bias" * bias)
                 yield Case(name, shape, dtype, _linear(m, k, n, group, dtype, int8, bias))
+            if m > 1 and dtype == "f16" and not int8:
+                make = _linear(m, k, n, group, dtype, int8, n == 33, half_sums=True)
+                yield Case(name, f"m{m}-k{k}-n{n}-g{group}-half-sums", dtype, make)
             if m == 1 and group % 32 == 0:
                 shape = f"m{m}-k{k}-n{n}-g{group}-other"
                 make = _linear(m, k, n, group, dtype, int8, False, other=True)
@@ -48,7 +51,10 @@ def linear_cases(dtype: str) -> Iterator[Case]:
             yield Case("linear", shape, dtype, _float_linear(m, k, n, dtype, bias))
 
 
-def _linear(m: int, k: int, n: int, group: int, dtype: str, int8: bool, bias: bool, other=False):
+def _linear(
+    m: int, k: int, n: int, group: int, dtype: str, int8: bool, bias: bool, other=False,
+    half_sums=False,
+):  # fmt: skip
     def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
         traits = bench.traits
         if other:  # the kernels that this device would not choose
@@ -58,7 +64,7 @@ def _linear(m: int, k: int, n: int, group: int, dtype: str, int8: bool, bias: bo
         y = bench.out("y", dtype, m, n)
         if not int8:
             want = bench["x"] @ dense.T + (bench["bias"][:n] if bias else 0)
-            return [int4_linear(x, weights, y, traits)], {"y": want}
+            return [int4_linear(x, weights, y, traits, half_sums=half_sums)], {"y": want}
         scale, zero, integers = quantized(bench.arrays["x"])
         out = int8_operands(bench, m, k, dtype)
         real = scale.astype(np.float64)[:, None] * (integers - zero[:, None])
