@@ -10,7 +10,7 @@ import torch
 from tests.support.servers import client_of, served
 from tests.support.tiny_programs import Tiny, shared_tiny
 
-from quatrain.serve.models import ServedModel, load_models
+from quatrain.serve.models.served_models import ServedModel, load_models
 from quatrain.tokenizer import Tokenizer
 
 DEFECT = "dq8ca-zp-binding-float"

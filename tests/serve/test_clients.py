@@ -14,7 +14,7 @@ import torch
 from tests.support.servers import served
 
 from quatrain.serve.limits import Limits
-from quatrain.serve.models import ServedModel
+from quatrain.serve.models.served_models import ServedModel
 
 CLIENTS = 16
 # Both compute the same bits whatever was asked before: floating point, or no reuse at all.

@@ -17,7 +17,7 @@ from tests.support.tiny_programs import Tiny
 
 from quatrain.commands.serve import serve
 from quatrain.errors import InputError
-from quatrain.serve.models import load_models
+from quatrain.serve.models.served_models import load_models
 from quatrain.serve.server import listening
 
 

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.servers import served
 
 from quatrain.serve.limits import Limits
-from quatrain.serve.models import ServedModel
+from quatrain.serve.models.served_models import ServedModel
 
 CHAT = {"model": "weight-only", "messages": [{"role": "user", "content": "w5"}], "max_tokens": 2}
 TEXT = {"model": "weight-only", "prompt": "w5 w6", "max_tokens": 2}

@@ -14,7 +14,7 @@ from quatrain.program import open_program
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.emulatable import emulatable_defects
 from quatrain.serve.limits import Limits
-from quatrain.serve.models import ServedModel, load_models
+from quatrain.serve.models.served_models import ServedModel, load_models
 
 INT8, FLOAT, ROWS = "dq8ca-zp-binding-int8", "dq8ca-zp-binding-float", "dq8ca-m-gt-k"
 

@@ -8,7 +8,7 @@ import openai
 
 from quatrain.serve.app import build_app
 from quatrain.serve.limits import Limits
-from quatrain.serve.models import ServedModel
+from quatrain.serve.models.served_models import ServedModel
 from quatrain.serve.server import listening, server, url_of
 
 

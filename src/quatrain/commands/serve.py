@@ -25,7 +25,7 @@ from quatrain.errors import InputError
 from quatrain.runtime.defects import EmulatedDefect, emulated_defect
 
 if TYPE_CHECKING:
-    from quatrain.serve.models import ServedModel
+    from quatrain.serve.models.served_models import ServedModel
 
 _KEY = "QUATRAIN_API_KEY"
 _LOCAL = ("127.0.0.1", "localhost", "::1")

@@ -9,13 +9,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from quatrain.errors import InputError
-from quatrain.serve.endpoints import Endpoints
 from quatrain.serve.errors import ApiError, failed, left, no_such_page, not_computable, refused
 from quatrain.serve.guard import Guard
 from quatrain.serve.limits import Limits
 from quatrain.serve.metrics import Metrics
-from quatrain.serve.models import ServedModel
-from quatrain.serve.workers import Workers
+from quatrain.serve.models.served_models import ServedModel
+from quatrain.serve.models.workers import Workers
+from quatrain.serve.openai_api.endpoints import Endpoints
 
 
 def build_app(models: Sequence[ServedModel], limits: Limits, api_key: str | None = None) -> ASGIApp:

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from quatrain.errors import InputError
 from quatrain.serve.app import build_app
 from quatrain.serve.limits import Limits
-from quatrain.serve.models import ServedModel, load_models
+from quatrain.serve.models.served_models import ServedModel, load_models
 from quatrain.stages import Stages
 
 _LAST_SECONDS = 3  # that answers have to come to their end once the server is told to

@@ -11,20 +11,20 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from quatrain.runtime.sampling import Sampling
-from quatrain.serve.answer import Asked
-from quatrain.serve.body import read_request
 from quatrain.serve.errors import ApiError
 from quatrain.serve.limits import Limits
 from quatrain.serve.metrics import Metrics
-from quatrain.serve.models import ServedModel
-from quatrain.serve.openapi import openapi
-from quatrain.serve.prompts import prompt_tokens
-from quatrain.serve.requests import ChatRequest, CompletionRequest, GenerationRequest
-from quatrain.serve.responses import ChatShape, CompletionShape, Shape
-from quatrain.serve.sending import send_stream, send_whole
-from quatrain.serve.tool_calls import BEGIN
-from quatrain.serve.worker import Worker
-from quatrain.serve.workers import Workers
+from quatrain.serve.models.answer import Asked
+from quatrain.serve.models.served_models import ServedModel
+from quatrain.serve.models.worker import Worker
+from quatrain.serve.models.workers import Workers
+from quatrain.serve.openai_api.body import read_request
+from quatrain.serve.openai_api.openapi import openapi
+from quatrain.serve.openai_api.prompts import prompt_tokens
+from quatrain.serve.openai_api.requests import ChatRequest, CompletionRequest, GenerationRequest
+from quatrain.serve.openai_api.responses import ChatShape, CompletionShape, Shape
+from quatrain.serve.openai_api.sending import send_stream, send_whole
+from quatrain.serve.openai_api.tool_calls import BEGIN
 
 _COMPLETION_TOKENS = 16  # where a completion's request says nothing, as OpenAI's API has it
 # The page loads nothing from elsewhere: script and style are in it.

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from quatrain.serve.answer import Answer, Asked, ClientLeft, End, Piece
 from quatrain.serve.errors import LEFT, error_body
-from quatrain.serve.responses import Shape
-from quatrain.serve.worker import Worker
+from quatrain.serve.models.answer import Answer, Asked, ClientLeft, End, Piece
+from quatrain.serve.models.worker import Worker
+from quatrain.serve.openai_api.responses import Shape
 
 
 async def send_whole(request: Request, worker: Worker, asked: Asked, shape: Shape) -> Response:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from quatrain.serve.messages import Empty, Message, Strict, Tool
+from quatrain.serve.openai_api.messages import Empty, Message, Strict, Tool
 
 _AS_IT_IS = "logits are taken as the model gives them"
 _TOOLS = "the newer names are tools and tool_choice"

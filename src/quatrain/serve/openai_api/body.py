@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 
 from quatrain.serve.errors import ApiError, of_validation
-from quatrain.serve.requests import GenerationRequest
+from quatrain.serve.openai_api.requests import GenerationRequest
 
 Wanted = TypeVar("Wanted", bound=GenerationRequest)
 

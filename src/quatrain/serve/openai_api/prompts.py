@@ -6,9 +6,9 @@ from quatrain.errors import InputError
 from quatrain.runtime.generate import check_prompt
 from quatrain.runtime.token_ids import check_token_ids
 from quatrain.serve.errors import ApiError
-from quatrain.serve.messages import Message
-from quatrain.serve.models import ServedModel
-from quatrain.serve.requests import ChatRequest, CompletionRequest
+from quatrain.serve.models.served_models import ServedModel
+from quatrain.serve.openai_api.messages import Message
+from quatrain.serve.openai_api.requests import ChatRequest, CompletionRequest
 from quatrain.tokenizer.chat_prompt import SYSTEM, prompt_of_all, variables_read, without_text
 
 

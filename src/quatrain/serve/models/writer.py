@@ -8,10 +8,10 @@ from quatrain.runtime.generate import generate
 from quatrain.runtime.kept_context import KeptContext
 from quatrain.runtime.load import ProgramRunner
 from quatrain.runtime.stop_strings import TextUntil
-from quatrain.serve.answer import Answer, ClientLeft, End, Piece
-from quatrain.serve.logprobs import LastLogits, Logprobs, logprobs_of
 from quatrain.serve.metrics import Metrics
-from quatrain.serve.models import ServedModel
+from quatrain.serve.models.answer import Answer, ClientLeft, End, Piece
+from quatrain.serve.models.logprobs import LastLogits, Logprobs, logprobs_of
+from quatrain.serve.models.served_models import ServedModel
 
 _PART = 128  # tokens of a prompt that are computed at once: a client that left is noticed between
 

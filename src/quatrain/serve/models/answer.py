@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from quatrain.runtime.sampling import Sampling
-from quatrain.serve.logprobs import Logprobs
+from quatrain.serve.models.logprobs import Logprobs
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from quatrain.serve.errors import ApiError
 from quatrain.serve.limits import Limits
 from quatrain.serve.metrics import Metrics
-from quatrain.serve.models import ServedModel
-from quatrain.serve.worker import Worker
+from quatrain.serve.models.served_models import ServedModel
+from quatrain.serve.models.worker import Worker
 
 # A client has the end of its answer before the thread that wrote it rests.
 _TRIES, _PAUSE = 20, 0.05  # seconds

@@ -13,10 +13,10 @@ from tests.support.servers import served
 from transformers import PreTrainedTokenizerFast
 
 from quatrain.serve.errors import ApiError
-from quatrain.serve.models import ServedModel
-from quatrain.serve.prompts import prompt_tokens
-from quatrain.serve.requests import ChatRequest
-from quatrain.serve.tool_calls import ToolCallReader
+from quatrain.serve.models.served_models import ServedModel
+from quatrain.serve.openai_api.prompts import prompt_tokens
+from quatrain.serve.openai_api.requests import ChatRequest
+from quatrain.serve.openai_api.tool_calls import ToolCallReader
 from quatrain.tokenizer import Tokenizer
 
 TEMPLATE = """{%- if tools %}

@@ -8,8 +8,8 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from quatrain.serve.answer import End, Piece
-from quatrain.serve.tool_calls import Call, ToolCallReader
+from quatrain.serve.models.answer import End, Piece
+from quatrain.serve.openai_api.tool_calls import Call, ToolCallReader
 
 
 def usage(end: End) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from quatrain.serve.requests import ChatRequest, CompletionRequest, GenerationRequest
+from quatrain.serve.openai_api.requests import ChatRequest, CompletionRequest, GenerationRequest
 
 _REFUSALS = {
     400: "A field is missing, wrong or not used here, or the prompt is too long",

@@ -9,7 +9,7 @@ from schemathesis import checks
 from tests.support.servers import served
 from tests.support.thorough import thorough
 
-from quatrain.serve.models import ServedModel
+from quatrain.serve.models.served_models import ServedModel
 
 CHECKS = [
     checks.not_a_server_error,

@@ -5,11 +5,11 @@ import threading
 import time
 from collections import deque
 
-from quatrain.serve.answer import Answer, ClientLeft
 from quatrain.serve.errors import ApiError
 from quatrain.serve.metrics import Metrics
-from quatrain.serve.models import ServedModel
-from quatrain.serve.writer import Writer
+from quatrain.serve.models.answer import Answer, ClientLeft
+from quatrain.serve.models.served_models import ServedModel
+from quatrain.serve.models.writer import Writer
 
 _LONGEST_WAIT = 60  # seconds after which a client is told to come back at the latest
 
