@@ -47,7 +47,7 @@ def test_half_precision_is_read_as_float32(tmp_path):
 
 def test_qwen_shapes(tmp_path):
     tensors = tiny.float_tensors(attention_qkv_bias=True, use_qk_norm=True)
-    fields = {"model_type": "qwen3", "head_dim": 16}
+    fields = {"model_type": "qwen3", "head_dim": 16, "attention_bias": True}
     hugging_face = tiny.write_hugging_face(tmp_path / "hf", tensors, **fields)
     gguf_file = ggufs.write_gguf(tmp_path / "m.gguf", tensors, architecture="qwen3")
     for path in (hugging_face, gguf_file):

@@ -26,7 +26,7 @@ class Interrupted(BaseException):
 
 @pytest.mark.parametrize("stop_after", [0, 1, 2, 7, 21])
 def test_an_interrupted_conversion_goes_on(tmp_path, monkeypatch, stop_after):
-    zeros = {WQ: torch.ones(64, 2)}
+    zeros = {WQ: torch.full((64, 2), 3)}
     source = folders.write_quantized(tmp_path / "in", "gptq", zeros=zeros)
     options = ConvertOptions(requantize_asymmetric=True, output_layer="int8")
     convert_model(source, tmp_path / "whole", options)

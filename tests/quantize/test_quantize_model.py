@@ -80,7 +80,8 @@ def test_a_tied_output_gets_integers_of_its_own(tmp_path):
 
 def test_bias_and_qk_norm_stay_in_floating_point(tmp_path):
     tensors = tiny.float_tensors(attention_qkv_bias=True, use_qk_norm=True)
-    model = write_model(tmp_path / "m", "hf", tensors=tensors, model_type="qwen3", head_dim=16)
+    fields = {"model_type": "qwen3", "head_dim": 16, "attention_bias": True}
+    model = write_model(tmp_path / "m", "hf", tensors=tensors, **fields)
     quantize_model(model, tmp_path / "out", method="rtn")
     written = open_checkpoint(tmp_path / "out").tensors
     for name in (f"{WQ}.bias", "layers.1.attention.k_norm_fn.weight"):

@@ -61,8 +61,8 @@ def test_a_context_of_pretraining_that_nothing_states_is_the_models_own(tmp_path
 
 
 def test_a_bias_that_the_family_has_no_word_for_counts_for_nothing(tmp_path):
-    """Transformers' Qwen 2 has no mlp_bias either."""
-    folder = tiny.write_hugging_face(tmp_path, model_type="qwen2", mlp_bias=True)
+    """Transformers' Mistral has no mlp_bias either."""
+    folder = tiny.write_hugging_face(tmp_path, model_type="mistral", mlp_bias=True)
     assert not open_float_model(folder).config.feed_forward_bias
 
 

@@ -1,6 +1,6 @@
 """Code World Model (Meta, 2025): a Llama whose layers, but for every fourth, have a window."""
 
-from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
+from quatrain.checkpoint.families.family import NO_BIASES, Family, HuggingFaceReading, Params
 from quatrain.checkpoint.hugging_face.fields import Fields, layer_count, object_of
 from quatrain.checkpoint.hugging_face.layer_types import window_where
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, scaled_rope
@@ -30,6 +30,7 @@ def _rope(fields: Fields, source: str) -> Params:
 CWM = Family(
     hugging_face=HuggingFaceReading(
         model_type="cwm",
+        biases=NO_BIASES,
         defaults={
             "num_attention_heads": 48,
             "num_key_value_heads": 8,

@@ -1,11 +1,12 @@
 """ERNIE 4.5 dense: a Llama that rotates pairs of neighbours, with bias on every linear or on none
 (seen from the tensors that are there)."""
 
-from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading
+from quatrain.checkpoint.families.family import Biases, Family, GgufReading, HuggingFaceReading
 
 ERNIE4_5 = Family(
     hugging_face=HuggingFaceReading(
         model_type="ernie4_5",
+        biases=Biases("use_bias", "use_bias", "use_bias"),
         defaults={
             "num_attention_heads": 16,
             "num_key_value_heads": 2,

@@ -4,6 +4,7 @@ one three of four layers have a window, and the others no rotary embedding."""
 import re
 
 from quatrain.checkpoint.families.family import (
+    NO_BIASES,
     Family,
     GgufReading,
     HuggingFaceReading,
@@ -45,6 +46,7 @@ def _gguf_params(metadata: GgufMetadata) -> Params:
 EXAONE4 = Family(
     hugging_face=HuggingFaceReading(
         model_type="exaone4",
+        biases=NO_BIASES,
         defaults={
             "num_attention_heads": 32,
             "num_key_value_heads": 32,

@@ -19,6 +19,22 @@ Params = dict[str, Any]  # fields of a params.json
 
 
 @dataclass(frozen=True)
+class Biases:
+    """Which linears have a bias: the field of config.json that says so, or whether they do whatever
+    it says.
+
+    `qkv` and `output`: of attention; `feed_forward`: as `mlp_bias` says in families that have that
+    field, and else this."""
+
+    qkv: str | bool = "attention_bias"
+    output: str | bool = "attention_bias"
+    feed_forward: str | bool = False
+
+
+NO_BIASES, QKV_BIASES = Biases(False, False), Biases(True, False)
+
+
+@dataclass(frozen=True)
 class HuggingFaceReading:
     """A folder of the Hugging Face hub: config.json and tensors.
 
@@ -38,7 +54,7 @@ class HuggingFaceReading:
     place of others where they are there, to those.
     `by_layer`: whether `params` reads `per_layer_config`, fields of some layers alone.
     `tied`: whether the embedding serves as a missing output layer where config.json does not
-    say."""
+    say. `biases`: which linears have one."""
 
     model_type: str
     defaults: Mapping[str, Any]
@@ -54,6 +70,7 @@ class HuggingFaceReading:
     )
     by_layer: bool = False
     tied: bool = False
+    biases: Biases = Biases()
 
 
 def sizes(hidden: int, intermediate: int, layers: int) -> dict[str, int]:

@@ -1,7 +1,13 @@
 """GLM-4: pairs of neighbours in half of each head are rotated, gate and up are one tensor. That of
 2025 (`glm4`) norms what attention and feed-forward give, too."""
 
-from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
+from quatrain.checkpoint.families.family import (
+    Biases,
+    Family,
+    GgufReading,
+    HuggingFaceReading,
+    Params,
+)
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields, integer
@@ -9,6 +15,7 @@ from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
 from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
 
 _DEFAULTS = {
+    "attention_bias": True,
     "num_attention_heads": 32,
     "num_key_value_heads": 2,
     "head_dim": 128,
@@ -18,6 +25,7 @@ _DEFAULTS = {
     "rms_norm_eps": 1.5625e-7,
     "rope_theta": 10000.0,
 }
+_BIASES = Biases("attention_bias", False)
 _MORE_NORMS = {"post_attention_norm": True, "post_ffn_norm": True}
 
 
@@ -36,7 +44,7 @@ def _gguf_fused(metadata: GgufMetadata) -> dict[str, dict[str, int]]:
 
 
 GLM = Family(
-    hugging_face=HuggingFaceReading("glm", _DEFAULTS, rope=_rope, tensors=_tensors),
+    hugging_face=HuggingFaceReading("glm", _DEFAULTS, rope=_rope, tensors=_tensors, biases=_BIASES),
     gguf=GgufReading(
         "chatglm",
         half_split=False,
@@ -49,6 +57,7 @@ GLM4 = Family(
     hugging_face=HuggingFaceReading(
         "glm4",
         _DEFAULTS,
+        biases=_BIASES,
         params=lambda fields, source: _MORE_NORMS,
         rope=_rope,
         names={

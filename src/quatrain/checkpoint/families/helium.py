@@ -1,10 +1,11 @@
 """Helium: a Llama that rotates pairs of neighbours."""
 
-from quatrain.checkpoint.families.family import Family, HuggingFaceReading
+from quatrain.checkpoint.families.family import Biases, Family, HuggingFaceReading
 
 HELIUM = Family(
     hugging_face=HuggingFaceReading(
         model_type="helium",
+        biases=Biases("attention_bias", False),
         defaults={
             "num_attention_heads": 20,
             "num_key_value_heads": 20,

@@ -1,7 +1,13 @@
 """LFM2 and LFM2.5, dense, and the text model of LFM2-VL: gated short convolutions in most layers,
 attention with QK norm in the others."""
 
-from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
+from quatrain.checkpoint.families.family import (
+    NO_BIASES,
+    Family,
+    GgufReading,
+    HuggingFaceReading,
+    Params,
+)
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import (
@@ -90,6 +96,7 @@ def _gguf_fused(metadata: GgufMetadata) -> dict[str, dict[str, int]]:
 LFM2 = Family(
     hugging_face=HuggingFaceReading(
         model_type="lfm2",
+        biases=NO_BIASES,
         defaults={
             "intermediate_size": 12288,
             "num_attention_heads": 32,

@@ -2,7 +2,13 @@
 sigmoids with a bias for each."""
 
 from quatrain.checkpoint.families import lfm2, weighed_experts
-from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
+from quatrain.checkpoint.families.family import (
+    NO_BIASES,
+    Family,
+    GgufReading,
+    HuggingFaceReading,
+    Params,
+)
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.experts import experts_apart
@@ -69,6 +75,7 @@ def _gguf_params(metadata: GgufMetadata) -> Params:
 LFM2_MOE = Family(
     hugging_face=HuggingFaceReading(
         model_type="lfm2_moe",
+        biases=NO_BIASES,
         defaults={
             "hidden_size": 2048,
             "intermediate_size": 7168,

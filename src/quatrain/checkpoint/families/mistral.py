@@ -1,7 +1,7 @@
 """Mistral: every layer sees the last `sliding_window` tokens only. Ministral: some do. Ministral 3:
 none does; queries grow with their position, and YaRN is the default."""
 
-from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params, sizes
+from quatrain.checkpoint.families.family import NO_BIASES, Family, HuggingFaceReading, Params, sizes
 from quatrain.checkpoint.hugging_face.fields import Fields, integer, layer_count, number, object_of
 from quatrain.checkpoint.hugging_face.layer_types import window_of_all, window_where
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
@@ -56,9 +56,15 @@ def _ministral3_rope(fields: Fields, source: str) -> Params:
 
 # A GGUF file of either calls it a llama, and is read as such.
 MISTRAL = Family(
-    HuggingFaceReading("mistral", _DEFAULTS, sizes=sizes(4096, 14336, 32), params=window_of_all)
+    HuggingFaceReading(
+        "mistral",
+        _DEFAULTS,
+        sizes=sizes(4096, 14336, 32),
+        params=window_of_all,
+        biases=NO_BIASES,
+    )
 )
-MINISTRAL = Family(HuggingFaceReading("ministral", _DEFAULTS, params=_ministral))
+MINISTRAL = Family(HuggingFaceReading("ministral", _DEFAULTS, params=_ministral, biases=NO_BIASES))
 MINISTRAL3 = Family(
     hugging_face=HuggingFaceReading(
         model_type="ministral3",
@@ -66,5 +72,6 @@ MINISTRAL3 = Family(
         sizes=sizes(4096, 14336, 34),
         params=window_of_all,
         rope=_ministral3_rope,
+        biases=NO_BIASES,
     )
 )

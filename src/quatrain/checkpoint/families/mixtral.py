@@ -1,7 +1,7 @@
 """Mixtral: a Mistral with a mixture of experts in each layer."""
 
 from quatrain.checkpoint.families import weighed_experts
-from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params, sizes
+from quatrain.checkpoint.families.family import NO_BIASES, Family, HuggingFaceReading, Params, sizes
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_of_all
 
@@ -15,6 +15,7 @@ def _params(fields: Fields, source: str) -> Params:
 MIXTRAL = Family(
     HuggingFaceReading(
         "mixtral",
+        biases=NO_BIASES,
         defaults={
             "num_attention_heads": 32,
             "num_key_value_heads": 8,

@@ -1,7 +1,13 @@
 """Phi-3 and Phi-4-mini: LongRoPE on part of each head; Q, K and V in one tensor, gate and up
 in another."""
 
-from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
+from quatrain.checkpoint.families.family import (
+    NO_BIASES,
+    Family,
+    GgufReading,
+    HuggingFaceReading,
+    Params,
+)
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields, integer, integer_or_none
@@ -46,6 +52,7 @@ def _gguf_fused(metadata: GgufMetadata) -> dict[str, dict[str, int]]:
 PHI = Family(
     hugging_face=HuggingFaceReading(
         model_type="phi3",
+        biases=NO_BIASES,
         defaults={
             "num_attention_heads": 32,
             "vocab_size": 32064,

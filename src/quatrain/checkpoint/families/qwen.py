@@ -6,6 +6,7 @@ al., 2024, "Qwen2-VL", section 2.1)."""
 from dataclasses import replace
 
 from quatrain.checkpoint.families.family import (
+    QKV_BIASES,
     Family,
     GgufReading,
     HuggingFaceReading,
@@ -73,7 +74,7 @@ def _rope_of_text(fields: Fields, source: str) -> Params:
 
 QWEN2 = Family(
     hugging_face=HuggingFaceReading(
-        "qwen2", _DEFAULTS, sizes=sizes(4096, 22016, 32), params=_params
+        "qwen2", _DEFAULTS, sizes=sizes(4096, 22016, 32), params=_params, biases=QKV_BIASES
     ),
     gguf=GgufReading("qwen2", half_split=True, biased=True),
 )
@@ -92,6 +93,7 @@ _HUGGING_FACE2_VL = HuggingFaceReading(
     sizes=sizes(8192, 29568, 80),
     params=_params,
     rope=_rope_of_text,
+    biases=QKV_BIASES,
 )
 QWEN2_VL = Family(
     hugging_face=_HUGGING_FACE2_VL,

@@ -3,6 +3,7 @@ expert for every token behind a gate of its own."""
 
 from quatrain.checkpoint.families import qwen3_moe, weighed_experts
 from quatrain.checkpoint.families.family import (
+    Biases,
     Family,
     GgufReading,
     HuggingFaceReading,
@@ -35,7 +36,9 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
 QWEN2_MOE = Family(
     hugging_face=HuggingFaceReading(
         "qwen2_moe",
+        biases=Biases("qkv_bias", False),
         defaults={
+            "qkv_bias": True,
             "num_attention_heads": 16,
             "num_key_value_heads": 16,
             "vocab_size": 151936,

@@ -1,11 +1,13 @@
 """Seed-OSS: a Llama with bias on Q, K and V (seen from the tensors that are there)."""
 
-from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading
+from quatrain.checkpoint.families.family import Biases, Family, GgufReading, HuggingFaceReading
 
 SEED_OSS = Family(
     hugging_face=HuggingFaceReading(
         model_type="seed_oss",
+        biases=Biases("attention_bias", "attention_out_bias"),
         defaults={
+            "attention_bias": True,
             "num_attention_heads": 80,
             "num_key_value_heads": 8,
             "head_dim": 128,

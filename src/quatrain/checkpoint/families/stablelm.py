@@ -1,7 +1,13 @@
 """StableLM 2: layer norms with bias, and a quarter of each head rotated; of some attention and
 feed-forward read one norm."""
 
-from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
+from quatrain.checkpoint.families.family import (
+    Biases,
+    Family,
+    GgufReading,
+    HuggingFaceReading,
+    Params,
+)
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields, flag
 from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
@@ -32,6 +38,7 @@ def _gguf_params(metadata: GgufMetadata) -> Params:
 STABLELM = Family(
     hugging_face=HuggingFaceReading(
         model_type="stablelm",
+        biases=Biases("use_qkv_bias", False),
         defaults={
             "num_attention_heads": 32,
             "num_key_value_heads": 32,

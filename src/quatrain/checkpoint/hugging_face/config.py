@@ -10,6 +10,7 @@ from quatrain.checkpoint.families.family import HuggingFaceReading
 from quatrain.checkpoint.families.multimodal import Multimodal, multimodal_of
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.float_model import bias_params, usual_context
+from quatrain.checkpoint.hugging_face.biases import has_bias
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
     flag,
@@ -113,8 +114,10 @@ def params_of_config(fields: Fields, source: str, names: set[str]) -> dict[str, 
 
 
 def _stated_bias(fields: Fields, reading: HuggingFaceReading, source: str) -> dict[str, bool]:
-    has_it = "mlp_bias" in reading.defaults and flag(fields, "mlp_bias", source)
-    return {"feed_forward_bias": True} if has_it else {}
+    """The biases that must be there. Of attention's output one may lack, as in Llamas made of a
+    Qwen: transformers takes 0 for it."""
+    named = {"attention_qkv_bias": "qkv", "feed_forward_bias": "feed_forward"}
+    return {name: True for name, part in named.items() if has_bias(part, fields, reading, source)}
 
 
 def _norm_eps(reading: HuggingFaceReading) -> str:

@@ -6,6 +6,7 @@ from quatrain.backbone.params import config_from_params
 from quatrain.checkpoint.files.adapter_folder import unmerged_adapter
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.float_model import FloatModel, checked, params_of
+from quatrain.checkpoint.hugging_face.biases import stated_biases
 from quatrain.checkpoint.hugging_face.config import (
     Config,
     end_tokens,
@@ -42,7 +43,9 @@ def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatM
     require_known_quantizer(fields, folder)
     stored, notes = _read(folder, config_json, adapter)
     names = {name: meta_name(name, reading.names) for name in stored if not IGNORED.fullmatch(name)}
-    params = params_of_config(fields, source, set(names.values()))
+    called = {new: old for old, new in names.items()}
+    tensors = stated_biases(stored.renamed(names), called, fields, reading, source)
+    params = params_of_config(fields, source, set(tensors))
     config = config_from_params(params, source)
     trained_context = integer(fields, "max_position_embeddings", source)
     tokens = adapter if adapter is not None and tokenizer_in(adapter) else folder
@@ -50,7 +53,7 @@ def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatM
     return checked(
         FloatModel(
             source=folder,
-            tensors=stored.renamed(names).as_float32(str(folder)),
+            tensors=tensors.as_float32(str(folder)),
             config=config,
             params=params_of(config, trained_context, bos_id, eos_ids),
             write_tokenizer=lambda output: copy_tokenizer_files(tokens, output, bos_id, eos_ids),

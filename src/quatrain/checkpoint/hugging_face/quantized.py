@@ -9,6 +9,7 @@ from quatrain.backbone.params import config_from_params
 from quatrain.checkpoint.checkpoint import Checkpoint, checked_checkpoint
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.float_model import params_of
+from quatrain.checkpoint.hugging_face.biases import stated_biases
 from quatrain.checkpoint.hugging_face.config import (
     end_tokens,
     output_is_tied,
@@ -66,9 +67,10 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
         tensors = family.tensors(tensors, fields, source)
     names = {name: meta_name(name, family.names) for name in tensors}
     tensors = tensors.renamed(names)
+    called = {new: old for old, new in names.items()}
+    tensors = stated_biases(tensors, called, fields, family, source)
     params = params_of_config(fields, source, set(tensors))
     config = config_from_params(params, source)
-    called = {new: old for old, new in names.items()}
     tensors = with_all_quantized(tensors, config, str(folder), round_again, called)
     trained_context = integer(fields, "max_position_embeddings", source)
     bos_id, eos_ids = end_tokens(folder, fields)

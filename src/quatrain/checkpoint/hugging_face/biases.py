@@ -1,0 +1,62 @@
+"""Biases that are stored held against config.json, which says whether the model has them."""
+
+import re
+from collections.abc import Mapping
+
+from quatrain.checkpoint.families.family import HuggingFaceReading
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.hugging_face.fields import Fields, flag
+from quatrain.errors import InputError
+
+_BIAS = re.compile(
+    r"layers\.\d+\.(?:attention\.(wo)|attention\.w[qkv]|(feed_forward)\.w[123])\.bias"
+)
+
+
+def stated_biases(
+    tensors: LazyTensors,
+    called: Mapping[str, str],
+    fields: Fields,
+    reading: HuggingFaceReading,
+    source: str,
+) -> LazyTensors:
+    """`tensors`, by Meta name, without biases of nothing but 0 that the model does not have, which
+    quantizers write. `called`: what the file calls a tensor.
+
+    Raises `InputError`, naming `source`, for others that it does not have: transformers would leave
+    them out, llama.cpp would not.
+    """
+    unused = set()
+    for name in tensors:
+        match = _BIAS.fullmatch(name)
+        if match is None:
+            continue
+        part = match[1] or match[2] or "qkv"
+        if not has_bias(part, fields, reading, source):
+            if tensors[name].any():
+                raise _refused(called.get(name, name), _stated(reading, part), source)
+            unused.add(name)
+    return tensors.renamed({name: name for name in tensors if name not in unused})
+
+
+def has_bias(part: str, fields: Fields, reading: HuggingFaceReading, source: str) -> bool:
+    """Whether the linears of `part` ("qkv", "wo" or "feed_forward") have a bias, as config.json's
+    `fields` say."""
+    stated = _stated(reading, part)
+    return flag(fields, stated, source) if isinstance(stated, str) else stated
+
+
+def _stated(reading: HuggingFaceReading, part: str) -> str | bool:
+    if part == "feed_forward":
+        return "mlp_bias" if "mlp_bias" in reading.defaults else reading.biases.feed_forward
+    return reading.biases.output if part == "wo" else reading.biases.qkv
+
+
+def _refused(name: str, stated: str | bool, source: str) -> InputError:
+    why, remedy = f"{stated} is false, or left out", f"state {stated}: true"
+    if not isinstance(stated, str):
+        why, remedy = "models of this model_type have none", "correct the model_type"
+    return InputError(
+        f"{source}: the model's file has {name}, but {why}; where it is the model's own {remedy}, "
+        "and else save the model without it"
+    )

@@ -1,0 +1,84 @@
+"""Which linears have a bias is what config.json says, as in transformers."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.support import quantized_folders as folders
+from tests.support.families import ROWS
+from tests.support.peers import TINY, change_config, config_class, random_model, saved
+from transformers import AutoModel
+
+from quatrain.checkpoint.families import hugging_face_reading
+from quatrain.checkpoint.hugging_face.biases import has_bias
+from quatrain.checkpoint.open import open_checkpoint, open_float_model
+from quatrain.errors import InputError
+
+FLAGS = ("attention_bias", "attention_out_bias", "use_bias", "use_qkv_bias", "qkv_bias", "mlp_bias")
+PARTS = {
+    "qkv": ("q_proj.bias", "qkv_proj.bias"),
+    "wo": ("o_proj.bias", "self_attn.out_proj.bias"),
+    "feed_forward": ("mlp.down_proj.bias", "feed_forward.w2.bias"),
+}
+KINDS = {row.model_type: row for row in ROWS.values()}
+GATED = ("qwen3_5_text", "qwen3_5_moe_text")  # whose attention_bias is refused
+
+
+@pytest.mark.parametrize("model_type", KINDS)
+def test_families_have_the_biases_of_transformers(model_type):
+    row = KINDS[model_type]
+    for stated in (None, False, True):
+        if stated and model_type in GATED:
+            continue
+        fields = {**TINY, **row.fields}
+        said = {name: stated for name in FLAGS if stated is not None}
+        config = config_class(row.kind)(**{**fields, **said})
+        with torch.device("meta"):
+            names = list(AutoModel.from_config(config).state_dict())
+        reading = hugging_face_reading({"model_type": model_type}, "config.json")
+        known = {**reading.defaults, **row.fields, **said}
+        for part, ends in PARTS.items():
+            theirs = any(name.endswith(ends) for name in names)
+            ours = has_bias(part, known, reading, "config.json")
+            experts = part == "feed_forward" and not any("mlp.down_proj" in name for name in names)
+            assert ours == theirs or experts, (part, stated)
+
+
+def llama(folder, **fields):
+    return saved(random_model("Llama", attention_bias=True, mlp_bias=True), folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"attention_bias": False}, r"self_attn\.\w+\.bias, but attention_bias is false"),
+        ({"mlp_bias": False}, r"mlp\.\w+\.bias, but mlp_bias is false.*state mlp_bias: true"),
+        ({"model_type": "mistral"}, r"_proj\.bias, but models of this model_type have none"),
+        ({"model_type": "qwen2"}, r"\.bias, but models of this model_type have none"),
+    ],
+)
+def test_biases_that_config_json_denies(tmp_path, fields, message):
+    with pytest.raises(InputError, match=message):
+        open_float_model(change_config(llama(tmp_path), **fields))
+
+
+def test_biases_that_are_missing(tmp_path):
+    saved(random_model("Mistral"), tmp_path)
+    for fields in ({"model_type": "qwen2"}, {"model_type": "llama", "attention_bias": True}):
+        with pytest.raises(InputError, match=r"attention\.wq\.bias.*are missing"):
+            open_float_model(change_config(tmp_path, **fields))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_biases_that_autogptq_writes_for_each_linear(tmp_path, value):
+    """Of 0, in Llamas that have none."""
+    folder = folders.write_quantized(tmp_path, "gptq")
+    tensors = load_file(folder / "model.safetensors")
+    for name in [name for name in tensors if name.endswith(".qweight")]:
+        rows = tensors[name].shape[1]
+        tensors[name.replace("qweight", "bias")] = torch.full((rows,), value)
+    save_file(tensors, folder / "model.safetensors")
+    if value:
+        with pytest.raises(InputError, match=r"_proj\.bias, but \w+_bias is false"):
+            open_checkpoint(folder)
+        return
+    assert not any(name.endswith(".bias") for name in open_checkpoint(folder).tensors)
