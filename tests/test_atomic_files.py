@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from quatrain.atomic_files import cache_folder, whole_file
+from quatrain.atomic_files import cache_folder, take_room, whole_file
 from quatrain.errors import InputError
 
 
@@ -47,3 +47,12 @@ def test_what_cannot_be_replaced_whole_is_refused(tmp_path, monkeypatch, name):
     with pytest.raises(InputError, match=f"{name}: .*give the name of"), whole_file(Path(name)):
         raise AssertionError("a device would be replaced")
     assert list(tmp_path.iterdir()) == [tmp_path / "pipe"]
+
+
+def test_room_is_taken_at_once_where_the_system_can(tmp_path, monkeypatch):
+    with (tmp_path / "file").open("wb") as file:
+        take_room(file, 8192)
+    assert (tmp_path / "file").stat().st_blocks >= 16
+    monkeypatch.delattr(os, "posix_fallocate")  # macOS
+    with (tmp_path / "other").open("wb") as file:
+        take_room(file, 8192)

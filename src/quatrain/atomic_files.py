@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from quatrain.errors import InputError
 
@@ -99,6 +100,13 @@ def whole_copies(sources: Mapping[Path, Path]) -> Iterator[None]:
         for target, source in sources.items():
             shutil.copyfile(source, stack.enter_context(whole_file(target)))
         yield
+
+
+def take_room(file: BinaryIO, size: int) -> None:
+    """Have `file` take all its room of `size` bytes at once: once it is mapped into memory, a full
+    disk is fatal, and here it is an OSError."""
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        os.posix_fallocate(file.fileno(), 0, size)
 
 
 def cache_folder() -> Path:

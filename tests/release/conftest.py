@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from tests.support.made_once import made_once
+from tests.support.release_specs import merged_spec
 from tests.support.release_speed import as_fast_each_time
 from tests.support.tiny_models import float_tensors, write_meta
 from tests.support.tiny_programs import shared_tiny, shared_tiny_xnnpack
 
 from quatrain.export import ExportOptions
 from quatrain.release.release import make_release
-from quatrain.release.spec import merged_spec
 from quatrain.release.tasks import functions
 from quatrain.stages import Stages
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import tokenizers
 from tests.support.command_line import invoked
+from tests.support.release_specs import merged_spec
 from tests.support.release_speed import as_fast_each_time
 from tests.support.thorough import thorough
 from tests.support.tiny_models import write_meta
@@ -27,7 +28,6 @@ from quatrain.quantize.pipeline import quantize_model
 from quatrain.release.measure import speed
 from quatrain.release.measure.quality import measure_quality
 from quatrain.release.release import Release, make_release
-from quatrain.release.spec import merged_spec
 from quatrain.release.tasks import functions
 from quatrain.release.tasks.store import Store, Task, held_alone
 from quatrain.release.tasks.workers import Workers, make_all

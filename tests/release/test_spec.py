@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from tests.support.release_specs import merged_spec
 
 from quatrain.errors import InputError
-from quatrain.release.spec import ReleaseSpec, merged_spec, write_spec
+from quatrain.release.spec import ReleaseSpec, write_spec
 
 WRONG = {
     "an unknown key": ("max_kl = 1", r"'max_kl' is no key of a release; known are name, phones"),

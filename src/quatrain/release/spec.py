@@ -133,14 +133,6 @@ def key_of(name: str) -> str:
     return name.replace("_", "-")
 
 
-def merged_spec(file: Path | None, given: dict[str, Any]) -> ReleaseSpec:
-    """The one of `merged_specs`; `InputError` where there are several."""
-    first, *others = merged_specs(file, given)
-    if others:
-        raise InputError(f"{file}: asks for {len(others) + 1} releases, expected one")
-    return first
-
-
 def merged_specs(file: Path | None, given: dict[str, Any]) -> list[ReleaseSpec]:
     """What the release.toml `file` says, and in its place what is `given` and not None: one for
     each pair of the methods and schemes that it lists.

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
+from quatrain.int4 import Scheme
 from quatrain.program import Program, open_program
+from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.automatic import Runtime, first_choice
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.devices import parse_device
@@ -118,6 +120,11 @@ def _gpu_runner(
 def is_vulkan(program: Program) -> bool:
     """Whether `program` holds a Vulkan delegate."""
     return any(delegate.graph is not None for delegate in program.delegates)
+
+
+def has_8da4w(program: Program) -> bool:
+    """Whether a linear of the Vulkan `program` computes in 8da4w."""
+    return any(linear.scheme == Scheme.DYNAMIC_INT8 for linear in find_linears(program.vulkan))
 
 
 def require_tokens_to_logits(program: Path, metadata: dict[str, Any], verb: str) -> None:

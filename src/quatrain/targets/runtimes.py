@@ -180,8 +180,3 @@ def unknown_operators(graph: VulkanGraph, runtime: str) -> list[str]:
                 f"{known.arguments_in(runtime)} are read"
             ] = None
     return list(found)
-
-
-def releases_that_know(graph: VulkanGraph) -> list[str]:
-    """The releases that register all operators of `graph`."""
-    return [version for version in known_releases() if not unknown_operators(graph, version)]

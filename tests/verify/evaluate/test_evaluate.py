@@ -109,8 +109,8 @@ def test_an_xnnpack_program_runs_on_executorch(tiny_xnnpack: Path, tiny: Tiny) -
         evaluate_models([tiny_xnnpack], TEXT, emulate=DEFECT)
 
 
-def _run(*arguments: object) -> str:
-    words = ["evaluate", *map(str, arguments), "--device", "reference"]
+def _run(*arguments: object, device: str = "reference") -> str:
+    words = ["evaluate", *map(str, arguments), "--device", device]
     return invoked(words, catch_exceptions=False).stdout
 
 
@@ -164,7 +164,7 @@ def test_8da4w_is_measured_as_it_prefills_and_as_it_decodes(tiny: Tiny, device: 
     assert dynamic.loss != pytest.approx(weight_only.loss, rel=1e-6)
     # Each regime is held against the checkpoint's own.
     assert dynamic.decode.against_first is not None and dynamic.decode.against_first.kl < 1e-7
-    table = _run(*models, "--device", device, "--tokens", 40)
+    table = _run(*models, "--tokens", 40, device=device)
     assert table.count(" prefill") >= 2 and table.count(" decode") >= 2
 
 

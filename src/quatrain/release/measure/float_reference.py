@@ -1,6 +1,5 @@
 """What a model in floating point says to the texts that a program is measured on."""
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 import torch
 
+from quatrain.atomic_files import take_room
 from quatrain.tokenizer import Tokenizer
 from quatrain.verify.evaluate.evaluated_models import EvaluatedModel
 from quatrain.verify.evaluate.side_by_side import SideBySide
@@ -60,7 +60,7 @@ class FloatReference:
         # In a file: 4096 tokens of a vocabulary of 128,000 are 2 GB.
         file = f"{self._file.name}/log-probabilities"
         with Path(file).open("wb") as opened:
-            os.posix_fallocate(opened.fileno(), 0, size * 4)  # a full disk is an error here
+            take_room(opened, size * 4)
         logs = torch.from_file(file, shared=True, size=size).view(-1, model.vocab_size)
         at = 0
         for chunk in chunks:

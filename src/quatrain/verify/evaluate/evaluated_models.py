@@ -14,9 +14,8 @@ from quatrain.int4 import Scheme
 from quatrain.program import Program, open_program
 from quatrain.program.edit.all_position_logits import give_all_position_logits
 from quatrain.program.edit.retarget import retarget
-from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.generate import NamedRunner
-from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
+from quatrain.runtime.load import has_8da4w, is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer
 from quatrain.verify.eager import load_eager
 from quatrain.verify.evaluate.side_by_side import (
@@ -180,7 +179,7 @@ def _program(
     regime: Regime | None = None
     if is_vulkan(program):
         in_blocks = give_all_position_logits(program.vulkan) and longest > 1
-        if _is_dynamic(program) and _has_two_regimes(arithmetic):
+        if has_8da4w(program) and _has_two_regimes(arithmetic):
             regime = "prefill" if in_blocks else "decode"
     return EvaluatedModel(
         path=path,
@@ -198,10 +197,6 @@ def _program(
 
 def _has_two_regimes(arithmetic: Arithmetic) -> bool:
     return arithmetic.quantizes(rows=2) and not arithmetic.quantizes(rows=1)
-
-
-def _is_dynamic(program: Program) -> bool:
-    return any(linear.scheme == Scheme.DYNAMIC_INT8 for linear in find_linears(program.vulkan))
 
 
 def _decoding(path: Path) -> Program:

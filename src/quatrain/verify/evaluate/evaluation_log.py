@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from quatrain.atomic_files import require_name
+from quatrain.atomic_files import require_name, take_room
 from quatrain.errors import InputError, Interrupted
 
 _LOG = "progress.jsonl"
@@ -60,13 +60,11 @@ class EvaluationLog:
     def reserve(self, name: str, size: int) -> Path:
         """A file of `size` bytes in the folder, with what an earlier attempt left in it.
 
-        All its room is taken at once: to a file that is mapped into memory a full disk is fatal.
-        Raises `InputError` there.
+        All its room is taken at once. Raises `InputError` where there is not as much.
         """
         path = self.folder / name
         with _writing(self.folder), path.open("ab") as file:
-            if hasattr(os, "posix_fallocate"):  # not on macOS
-                os.posix_fallocate(file.fileno(), 0, size)
+            take_room(file, size)
         return path
 
 

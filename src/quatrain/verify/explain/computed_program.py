@@ -24,7 +24,7 @@ from quatrain.program.edit.retarget import retarget
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.runtime.generate import longest_call, parts_of
-from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
+from quatrain.runtime.load import has_8da4w, is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.runtime.reference import ReferenceRunner
 
 # What a runtime rounds a linear's output by, relatively.
@@ -55,7 +55,7 @@ class ComputedProgram:
             self._runner, self._many = load_runner(program, "executorch"), False
             self._longest = longest_call(self._runner, self.context)
             return
-        self.own = VULKAN_ARITHMETIC if _is_dynamic(program) else VULKAN_WITHOUT_DOT_PRODUCTS
+        self.own = VULKAN_ARITHMETIC if has_8da4w(program) else VULKAN_WITHOUT_DOT_PRODUCTS
         can_be_any = _has_all_arithmetics(program)
         self._many = give_all_position_logits(program.vulkan)
         if can_be_any:
@@ -127,10 +127,6 @@ class ComputedProgram:
                 logits = self._runner.forward(*inputs)
             rows.append(logits.reshape(-1, logits.shape[-1]).float())
         return torch.cat(rows)
-
-
-def _is_dynamic(program: Program) -> bool:
-    return any(linear.scheme == Scheme.DYNAMIC_INT8 for linear in find_linears(program.vulkan))
 
 
 def _has_all_arithmetics(program: Program) -> bool:
