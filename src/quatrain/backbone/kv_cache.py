@@ -41,12 +41,18 @@ class CachedAttention(nn.Module):
             self.register_buffer(name, None, persistent=False)
         self.make_room(1, config.max_seq_len, dtype)
 
-    def make_room(self, texts: int, length: int, dtype: torch.dtype = torch.float32) -> None:
+    def make_room(
+        self,
+        texts: int,
+        length: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
         """Empty caches, for `texts` texts side by side of up to `length` tokens each."""
         for name in ("k_cache", "v_cache"):
             # On the CPU even where the module is built on the meta device: never loaded.
             shape = (texts, length, *self.head_shape)
-            setattr(self, name, torch.zeros(shape, dtype=dtype, device="cpu"))
+            setattr(self, name, torch.zeros(shape, dtype=dtype, device=device))
 
     def forward(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int

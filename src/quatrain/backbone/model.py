@@ -146,11 +146,17 @@ class Backbone(nn.Module):
             logits = self.cap_logits(logits)
         return logits if self.expand is None else self.expand(logits)
 
-    def make_room(self, texts: int, length: int) -> None:
+    def make_room(
+        self,
+        texts: int,
+        length: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
         """Empty every KV cache, for `texts` texts side by side of up to `length` tokens each."""
         for module in self.modules():
             if isinstance(module, CachedAttention):
-                module.make_room(texts, length)
+                module.make_room(texts, length, dtype, device)
 
     @property
     def rewinds(self) -> bool:

@@ -5,9 +5,10 @@ from math import prod
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import InputError
 from quatrain.quantize.calibration import Calibration
+from quatrain.quantize.distill.arithmetic import arithmetic_of
 from quatrain.quantize.distill.memory import require_memory
 from quatrain.quantize.distill.method import MOST_TRAINED, Distill
-from quatrain.quantize.distill.training import Recipe
+from quatrain.quantize.distill.recipe import recipe_on
 from quatrain.quantize.methods.gptq import Gptq
 from quatrain.quantize.opened_source import OpenedSource
 from quatrain.quantize.tensor_formats import Rounding
@@ -15,7 +16,7 @@ from quatrain.quantize.writer import one_thread
 from quatrain.stages import Stages, installed_memory_bytes
 
 # Those that look at activations: made for one model, and then a `Method`.
-CALIBRATED: dict[Rounding, type[Gptq] | type[Distill]] = {"gptq": Gptq, "distill": Distill}
+CALIBRATED: tuple[Rounding, ...] = ("gptq", "distill")
 
 
 def usual_method(calibration: Calibration | None, opened: OpenedSource) -> Rounding:
@@ -47,13 +48,14 @@ def calibrated_method(
         with one_thread():  # or another number of them would write another text
             most = MOST_TRAINED if method == "distill" else None
             tokens = calibration.tokens(model, opened.tokenizer, stages, most)
-        if method == "distill":
-            texts, length = tokens.shape
-            require_memory(model, texts, length, Recipe())
-        else:
-            _require_memory(model, tokens.numel())
         whose = " that the model wrote itself" if calibration.self_generated else ""
-        return CALIBRATED[method](opened.plan, tokens, calibration.scheme, stages, whose)
+        made = opened.plan, tokens, calibration.scheme, stages, whose
+        if method == "distill":
+            device, (texts, length) = arithmetic_of().device, tokens.shape
+            require_memory(model, texts, length, recipe_on(device), device)
+            return Distill(*made, recipe_on(device))
+        _require_memory(model, tokens.numel())
+        return Gptq(*made)
     if calibration is not None:
         raise InputError(
             f"--method {method} looks at weights alone; leave out --calibration, --self-generated "

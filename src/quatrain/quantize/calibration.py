@@ -11,6 +11,7 @@ from quatrain.backbone.config import BackboneConfig
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import InputError, UnknownTokenizer
 from quatrain.int4 import Scheme
+from quatrain.quantize.written_text import write_on
 from quatrain.stages import Stages
 from quatrain.text_files import read_text
 from quatrain.tokenizer import Tokenizer
@@ -57,7 +58,7 @@ class Calibration:
             return None
         if tokenizer or _has_tokenizer(model):
             return Calibration()
-        return Calibration(self_generated=_USUAL_SELF_GENERATED) if _writes(model.config) else None
+        return Calibration(self_generated=_USUAL_SELF_GENERATED) if writes(model.config) else None
 
 
 def tokens_of_files(
@@ -126,28 +127,23 @@ def tokens_of_itself(model: FloatModel, count: int, stages: Stages) -> torch.Ten
             f"--self-generated {count}: is too little, expected {LEAST_TOKENS} tokens at least"
         )
     config = model.config
-    if not _writes(config):
+    if not writes(config):
         raise InputError(
             f"{model.source}: cannot write a text for want of a whole vocabulary; use --calibration"
         )
     length = min(LENGTH, config.max_seq_len)
     texts = max(1, count // length)
     backbone = build_backbone(config, model.tensors, max_seq_len=length)
-    backbone.make_room(texts, length)
     generator = torch.Generator().manual_seed(_SEED)
     begin = model.params.get("bos_idx", config.vocab_size)
     first = torch.randint(config.vocab_size, (texts, 1), generator=generator)
-    rows = [torch.full_like(first, begin) if begin < config.vocab_size else first]
-    with torch.inference_mode(), stages("write the calibration text") as advance:
-        for at in range(length - 1):
-            logits = backbone(rows[-1], torch.tensor([at]))
-            chances = torch.softmax(logits, -1)
-            rows.append(torch.multinomial(chances, 1, generator=generator))
-            advance((at + 1) / (length - 1))
-    return torch.cat(rows, 1)
+    if begin < config.vocab_size:
+        first = torch.full_like(first, begin)
+    with stages("write the calibration text") as advance:
+        return write_on(backbone, first, length, generator, advance)
 
 
-def _writes(config: BackboneConfig) -> bool:
+def writes(config: BackboneConfig) -> bool:
     """Whether what it predicts is a token of those that it reads."""
     return not (config.input_prune_map or config.output_prune_map) and config.apply_output
 

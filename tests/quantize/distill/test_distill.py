@@ -8,7 +8,6 @@ import string
 import subprocess
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,19 +23,19 @@ from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.linear.int4 import compute_as
-from quatrain.quantize.calibrated_method import CALIBRATED
 from quatrain.quantize.calibration import Calibration, tokens_of_files
-from quatrain.quantize.distill.method import Distill
-from quatrain.quantize.distill.training import Recipe, Training
+from quatrain.quantize.distill.recipe import Recipe
+from quatrain.quantize.distill.training import Training
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.stages import Stages
 
 SHORT = Recipe(steps=24, texts=4, scale_rate=5e-3, vector_rate=5e-3, warm=2)
+INTEGERS_TOO = replace(SHORT, integer_rate=0.03, at_once=2, written=4096)
 
 
 def distilling(recipe: Recipe) -> pytest.MonkeyPatch:
     patched = pytest.MonkeyPatch()
-    patched.setitem(CALIBRATED, "distill", partial(Distill, recipe=recipe))
+    patched.setattr("quatrain.quantize.calibrated_method.recipe_on", lambda device: recipe)
     return patched
 
 
@@ -141,6 +140,21 @@ def test_integers_stay_and_floats_move(made, folder: Path, scheme: Scheme) -> No
         if name.endswith(".scales"):
             assert torch.equal(tensor, tensor.bfloat16().float()), name
     assert torch.equal(found["tok_embeddings.scales"], found["output.scales"])
+
+
+def test_integers_too(made, folder: Path) -> None:
+    """As on a GPU, on texts that the model writes as well; the tied tables stay one."""
+    patched = distilling(INTEGERS_TOO)
+    distill(folder, folder / "integers", Scheme.WEIGHT_ONLY)
+    patched.undo()
+    gptq = open_checkpoint(folder / f"gptq {Scheme.WEIGHT_ONLY}").tensors
+    found = open_checkpoint(folder / "integers").tensors
+    integers = {name: tensor for name, tensor in found.items() if tensor.dtype == torch.int8}
+    moved = {name: (one.int() - gptq[name].int()).abs() for name, one in integers.items()}
+    assert all(one.float().mean() < 0.5 for one in moved.values())
+    assert sum(bool(one.any()) for one in moved.values()) > len(moved) / 2
+    assert all(one.min() >= -8 and one.max() <= 7 for one in integers.values())
+    assert torch.equal(found["tok_embeddings.weight"], found["output.weight"])
 
 
 def distill(folder: Path, output: Path, scheme: Scheme | None = None) -> None:

@@ -16,6 +16,7 @@ from quatrain.checkpoint.open import open_checkpoint
 from quatrain.int4 import Scheme
 from quatrain.linear.int4 import compute_as
 from quatrain.quantize.distill.student import Student
+from quatrain.quantize.distill.student_layers import Activations, ScaledIntegers, StudentLinear
 from quatrain.quantize.pipeline import quantize_model
 
 TOKENS = torch.arange(24).view(2, 12)
@@ -65,3 +66,24 @@ def test_all_of_it_learns(checkpoint: Checkpoint) -> None:
     for factor in scales + vectors:
         assert factor.grad is not None and torch.isfinite(factor.grad).all()
     assert any(factor.grad.any() for factor in scales)
+
+
+def test_integers_that_are_one_off_are_found() -> None:
+    """From outputs alone, by the gradient that passes their rounding by."""
+    generator = torch.Generator().manual_seed(0)
+    right = torch.randint(-7, 8, (16, 64), generator=generator)
+    off = torch.randint(-1, 2, right.shape, generator=generator)
+    scales = torch.rand(16, 2, generator=generator).bfloat16().float() + 0.5
+    begun = (right + off).clamp(-8, 7).to(torch.int8)
+    weight = ScaledIntegers(begun, scales, trained=False)
+    weight.learn(begun * scales.repeat_interleave(32, 1))
+    linear = StudentLinear(weight, None, Activations(torch.float32))
+    assert weight.latent is not None and torch.equal(weight.integers(), begun)
+    optimizer = torch.optim.Adam([weight.latent], lr=0.03)
+    wished = right * scales.bfloat16().float().repeat_interleave(32, 1)
+    for _ in range(200):
+        x = torch.randn(128, 64, generator=generator)
+        optimizer.zero_grad()
+        (linear(x) - x @ wished.T).square().mean().backward()
+        optimizer.step()
+    assert (weight.integers() == right).float().mean() > 0.99 > (begun == right).float().mean()

@@ -2,31 +2,47 @@
 
 from math import prod
 
+import torch
+
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import InputError
-from quatrain.quantize.distill.training import Recipe
+from quatrain.quantize.distill.recipe import Recipe
 from quatrain.stages import installed_memory_bytes
 
 _OF_TORCH = 500e6  # itself, and what it keeps for products
 _COPIES_OF_SCALES = 8  # first, factor, gradient, Adam's two, and what is computed from them
+_BYTES_OF_A_LATENT = 24  # itself, gradients, Adam's two, and what is computed from them
 
 
-def require_memory(model: FloatModel, texts: int, length: int, recipe: Recipe) -> None:
-    """Raise `InputError` where this machine's memory cannot hold about what is needed."""
+def require_memory(
+    model: FloatModel, texts: int, length: int, recipe: Recipe, device: torch.device
+) -> None:
+    """Raise `InputError` where the memory of `device` cannot hold about what is needed."""
     config = model.config
     weights = sum(prod(tensor.shape) for tensor in model.tensors.stored.values())
     table = config.vocab_size * config.dim
     # int8 and, while they are multiplied, bfloat16; the output layer's twice in float32.
     held = 3 * weights + 8 * table
     held += 4 * _COPIES_OF_SCALES * weights // 32
+    if recipe.integer_rate:
+        held += _BYTES_OF_A_LATENT * weights
     # Of each token and layer what the gradient needs: some widths in float32 and bfloat16.
     of_token = config.n_layers * (30 * config.dim + 14 * max(config.hidden_dim, config.expert_dim))
-    held += recipe.at_once * length * of_token + 2 * texts * length * config.dim
+    held += recipe.at_once * length * of_token
+    if device.type == "cpu":
+        held += 2 * texts * length * config.dim  # the teacher's hidden states
     needed = held + _OF_TORCH
-    there = installed_memory_bytes()
+    there, whose = _memory_of(device)
     if needed > there:
         raise InputError(
             f"{model.source}: --method distill needs about {needed / 1e9:.0f} GB of memory, as the "
-            f"whole model is trained at once, of which this machine has {there / 1e9:.0f}; use "
+            f"whole model is trained at once, of which this {whose} has {there / 1e9:.0f}; use "
             "--method gptq, which holds one layer"
         )
+
+
+def _memory_of(device: torch.device) -> tuple[int, str]:
+    """In bytes, and the name of what has it."""
+    if device.type == "cpu":
+        return installed_memory_bytes(), "machine"
+    return torch.cuda.get_device_properties(device).total_memory, "GPU"

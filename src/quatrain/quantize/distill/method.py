@@ -1,13 +1,14 @@
 """Distillation: what `gptq` makes, and then its scales and the model's norms trained end to end, so
 that the quantized model predicts what the floating-point one does (Hinton et al., 2015).
 
-The integers stay those of `gptq`: the file, and what computes it, are as without.
+On a GPU its integers too, on texts that the model writes. The file's layout, and what computes it,
+are as without.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -24,9 +25,11 @@ from quatrain.int4 import Scheme
 from quatrain.quantize import calibration
 from quatrain.quantize.distill.arithmetic import arithmetic_of, fast_matmuls
 from quatrain.quantize.distill.kept import load, save
+from quatrain.quantize.distill.recipe import ON_PROCESSOR, Recipe
 from quatrain.quantize.distill.student import Student
 from quatrain.quantize.distill.teacher import Teacher, hidden_states
-from quatrain.quantize.distill.training import Recipe, Training
+from quatrain.quantize.distill.training import Training
+from quatrain.quantize.distill.written import Read, written_and_read
 from quatrain.quantize.methods import METHODS, Method
 from quatrain.quantize.methods.gptq import Gptq, rounding_error
 from quatrain.quantize.methods.stored import keep_stored
@@ -38,7 +41,7 @@ from quatrain.quantize.writer import write_checkpoint
 from quatrain.stages import Stages
 
 MOST_TRAINED = 65_536  # tokens of a text: their hidden states are in memory
-_FACTORS, _HIDDEN, _ROUNDED, _KEY = "training.pt", "teacher.pt", "rounded", "key"
+_TRAINING, _READ, _ROUNDED, _KEY = "training.pt", "teacher.pt", "rounded", "key"
 
 
 @dataclass
@@ -59,7 +62,7 @@ class Distill:
     scheme: Scheme | None = None
     stages: Stages = field(default_factory=Stages)
     whose: str = ""
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Recipe = ON_PROCESSOR
 
     def __post_init__(self) -> None:
         self._rounded: Checkpoint | None = None
@@ -82,14 +85,18 @@ class Distill:
         shutil.rmtree(folder)
 
     def __call__(self, source: Source, tensor: TensorPlan) -> QuantizedTensor:
-        """The integers as they were rounded, the floats as they were trained."""
+        """As it was trained; what was not, as it was rounded."""
         if len(tensor.specs) == 1:
             if tensor.target in self._trained:
                 return QuantizedTensor((self._trained[tensor.target],), None)
             return keep_stored(source, tensor)
         assert self._rounded is not None
-        integers, scales = (self._rounded.tensors[spec.name] for spec in tensor.specs)
-        scales = self._trained.get(tensor.specs[1].name, scales)
+        integers, scales = (
+            self._trained[spec.name]
+            if spec.name in self._trained
+            else self._rounded.tensors[spec.name]
+            for spec in tensor.specs
+        )
         error = rounding_error(source.tensors.rows_of(tensor.source), integers, scales)
         return QuantizedTensor((integers, scales), error)
 
@@ -130,37 +137,48 @@ class Distill:
     def _train(self, opened: OpenedSource, folder: Path) -> None:
         """Train to the end, from where it was left."""
         assert self._rounded is not None and isinstance(opened.source, FloatModel)
-        found = arithmetic_of()
+        found, recipe = arithmetic_of(), self.recipe
         with fast_matmuls():
-            hidden = self._hidden(opened.source, folder / _HIDDEN)
-            teacher = Teacher(opened.source, hidden, found.device)
-            length = self.tokens.shape[1]
+            read = self._read(opened.source, found.device, folder / _READ)
+            teacher = Teacher(opened.source, read.hidden, found.device)
+            length = read.texts.shape[1]
             backbone = build_backbone(
                 self._rounded.config, self._rounded.tensors, Scheme.WEIGHT_ONLY,
                 group_size=self._rounded.group_size, max_seq_len=length,
             )  # fmt: skip
             names = {tensor.target for tensor in self.plan.tensors if tensor.method == "distill"}
-            student = Student(backbone.to(found.device), names, found.dtype)
-            texts = self.tokens.to(found.device)
-            file = folder / _FACTORS
-            training = Training(student, teacher, texts, self.scheme, file, self.recipe)
+            floats = self._floats(opened.source) if recipe.integer_rate else None
+            student = Student(backbone.to(found.device), names, found.dtype, floats)
+            texts = read.texts.to(found.device)
+            training = Training(student, teacher, texts, self.scheme, folder / _TRAINING, recipe)
             with self.stages("distill"):
                 training.run(self.stages.advance)
         self._trained = student.tensors()
-        steps = self.recipe.steps * self.recipe.texts * length
+        written = read.texts.numel() - self.tokens.numel()
+        itself = f" and {written} that the model wrote on from pieces of it" if written else ""
         self._notes = [
-            f"It was calibrated on {self.tokens.numel()} tokens{self.whose}, and trained on "
-            f"{steps} of them, to a divergence of {training.divergence:.3f} nats a token from the "
-            "floating-point model."
+            f"It was calibrated on {self.tokens.numel()} tokens{self.whose}{itself}, and trained "
+            f"on {recipe.steps * recipe.texts * length} of them, to a divergence of "
+            f"{training.divergence:.3f} nats a token from the floating-point model."
         ]
 
-    def _hidden(self, model: FloatModel, file: Path) -> torch.Tensor:
+    def _floats(self, model: FloatModel) -> Callable[[str], torch.Tensor]:
+        """The weights by their names in the checkpoint."""
+        sources = {tensor.target: tensor.source for tensor in self.plan.tensors}
+        return lambda target: model.tensors[sources[target]]
+
+    def _read(self, model: FloatModel, device: torch.device, file: Path) -> Read:
+        """The texts to train on, with what the floating-point model makes of them."""
         kept = load(file)
-        if kept is None:
+        if kept is not None:
+            return Read(**kept)
+        if self.recipe.written and calibration.writes(model.config):
+            read = written_and_read(model, self.tokens, self.recipe.written, device, self.stages)
+        else:
             with self.stages("read the text in floating point"):
-                kept = {"hidden": hidden_states(model, self.tokens, self.stages.advance)}
-            save(kept, file)
-        return kept["hidden"]
+                read = Read(self.tokens, hidden_states(model, self.tokens, self.stages.advance))
+        save(vars(read), file)
+        return read
 
 
 def working_folder(output: Path) -> Path:

@@ -1,14 +1,13 @@
-"""A quantized backbone whose scales and norms are trained."""
+"""A quantized backbone whose scales and norms are trained, and, where asked for, its integers."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from quatrain.backbone.kv_cache import CachedAttention
 from quatrain.backbone.model import Backbone
 from quatrain.backbone.norm import InputScaledNorm, LayerNorm, RMSNorm
 from quatrain.linear.embedding import QuantizedGroupEmbedding
@@ -30,11 +29,18 @@ class Student:
 
     `trained`: the names, in the checkpoint, of the weights whose scales are, and of the vectors.
     What is tied stays so: an output layer that has the embedding's integers shares them, and their
-    scales. `dtype`: what all linears but the output layer compute in.
+    scales. `dtype`: what all linears but the output layer compute in. `floats`: gives the weight
+    that integers were rounded from, by its name in the checkpoint; with it they are trained too.
     """
 
-    def __init__(self, backbone: Backbone, trained: Collection[str], dtype: torch.dtype) -> None:
-        self.backbone, self._trained = backbone, trained
+    def __init__(
+        self,
+        backbone: Backbone,
+        trained: Collection[str],
+        dtype: torch.dtype,
+        floats: Callable[[str], torch.Tensor] | None = None,
+    ) -> None:
+        self.backbone, self._trained, self._floats = backbone, trained, floats
         backbone.expand = None  # of a pruned vocabulary: -inf has no divergence
         self.layers = Activations(dtype)
         self._output = Activations(torch.float32)  # sees one row at a time, and so no int8
@@ -49,16 +55,18 @@ class Student:
         of_vectors = [factor.log for _, factor in self._vectors.values()]
         return [log for log in of_scales.values() if log.requires_grad], of_vectors
 
+    def latents(self) -> list[nn.Parameter]:
+        """What the integers that are trained are rounded from."""
+        found = {id(one): one.latent for one in self._integers.values()}
+        return [latent for latent in found.values() if latent is not None]
+
     def hidden(self, tokens: torch.Tensor, int8: bool) -> torch.Tensor:
         """The normed hidden states [B, T, dim] of `tokens` int64 [B, T], each text from an empty
         context; `int8`: computed as 8da4w."""
         self.layers.int8 = int8
-        for module in self.backbone.modules():
-            if isinstance(module, CachedAttention):
-                # Empty caches, which hold on to nothing that was computed before.
-                texts, length = tokens.shape
-                module.make_room(texts, length, self.layers.dtype)
-                module.to(tokens.device)
+        # Empty caches, which hold on to nothing that was computed before.
+        texts, length = tokens.shape
+        self.backbone.make_room(texts, length, self.layers.dtype, tokens.device)
         # Attention wants queries and keys of one type, whatever norms have made of them.
         wide = self.layers.dtype == torch.float32
         with (
@@ -75,15 +83,18 @@ class Student:
     @torch.no_grad()
     def tensors(self) -> dict[str, torch.Tensor]:
         """What the checkpoint is to have in place of its own, by name: float32, scales in values
-        of bfloat16."""
+        of bfloat16, and integers int8."""
         found: dict[str, list[torch.Tensor]] = {}
-        for name, integers in self._integers.items():
+        for module, integers in self._integers.items():
+            name = _name_in_checkpoint(module)
             if integers.factor.log.requires_grad:
                 scales = integers.scales().bfloat16().float().cpu()
-                found.setdefault(f"{_name_in_checkpoint(name)}.scales", []).append(scales)
+                found.setdefault(f"{name}.scales", []).append(scales)
+            if integers.latent is not None:
+                found.setdefault(f"{name}.weight", []).append(integers.integers().cpu())
         made = {
-            name: torch.stack(scales) if ".experts." in name else scales[0]
-            for name, scales in found.items()
+            name: torch.stack(parts) if ".experts." in name else parts[0]
+            for name, parts in found.items()
         }
         return made | {
             f"{name}.weight": factor(first).cpu() for name, (first, factor) in self._vectors.items()
@@ -112,11 +123,16 @@ class Student:
         self, name: str, integers: torch.Tensor, scales: torch.Tensor
     ) -> ScaledIntegers:
         embedding = self._integers.get("tok_embeddings")
-        if name == "output" and embedding and torch.equal(embedding.integers, integers):
+        if name == "output" and embedding and torch.equal(embedding.first_integers, integers):
             self._integers[name] = embedding
         else:
-            trained = f"{_name_in_checkpoint(name)}.weight" in self._trained
-            self._integers[name] = ScaledIntegers(integers, scales, trained)
+            weight = f"{_name_in_checkpoint(name)}.weight"
+            trained = weight in self._trained
+            made = self._integers[name] = ScaledIntegers(integers, scales, trained)
+            if trained and self._floats:
+                exact = self._floats(weight)
+                expert = re.search(r"\.experts\.(\d+)\.", name)
+                made.learn(exact[int(expert[1])] if expert else exact)
         return self._integers[name]
 
 

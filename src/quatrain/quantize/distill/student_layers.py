@@ -1,5 +1,5 @@
-"""The layers of a quantized model while its floats are trained: integers stay as they are, each
-scale and each channel of a vector is multiplied by a factor of its own.
+"""The layers of a quantized model while it is trained: each scale and each channel of a vector is
+multiplied by a factor of its own; integers stay as they are, or are what floats are rounded to.
 
 The logarithm of the factor is trained, so that a step of the optimizer changes all by the same part
 and none its sign.
@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC
+from quatrain.int4 import INT4_MAX, INT4_MIN
 from quatrain.linear.affine import fake_quantize_rows
 
 _ELEMENTS_AT_ONCE = 1 << 18
+_WITHIN = 0.45  # of an integer, beyond 0.5 of which is the next
 
 
 @dataclass
@@ -41,23 +43,51 @@ class Factor(nn.Module):
 
 
 class ScaledIntegers(nn.Module):
-    """Integers int8 [N, K] and their scales float32 [N, groups]."""
+    """Integers int8 [N, K] and their scales float32 [N, groups].
 
-    integers: torch.Tensor
+    `latent`: floats in units of one that int4 is rounded from, where the integers are trained.
+    """
+
+    first_integers: torch.Tensor
     first_scales: torch.Tensor
 
     def __init__(self, integers: torch.Tensor, scales: torch.Tensor, trained: bool) -> None:
         super().__init__()
-        self.register_buffer("integers", integers)
+        self.register_buffer("first_integers", integers)
         self.register_buffer("first_scales", scales)
         self.factor = Factor(scales, trained)
+        self.latent: nn.Parameter | None = None
+
+    def learn(self, exact: torch.Tensor) -> None:
+        """Train the integers, too: from `exact` [N, K], the weight that they were rounded from, on,
+        or as near to it as rounds to them: those next to another integer are the first to go."""
+        groups = self.first_integers.view(*self.first_scales.shape, -1)
+        latent = exact.to(groups.device).float().view(groups.shape) / self.first_scales[..., None]
+        latent = latent.clamp(groups - _WITHIN, groups + _WITHIN)
+        self.latent = nn.Parameter(latent.flatten(1))
 
     def scales(self) -> torch.Tensor:
         return self.factor(self.first_scales)
 
+    def integers(self) -> torch.Tensor:
+        """int8 [N, K], of which no gradient is taken."""
+        if self.latent is None:
+            return self.first_integers
+        return self.latent.detach().round().clamp_(INT4_MIN, INT4_MAX).to(torch.int8)
+
     def weight(self, dtype: torch.dtype) -> torch.Tensor:
         """What they stand for, [N, K] in `dtype`."""
-        return _Dequantize.apply(self.integers, self.scales(), dtype)  # type: ignore[no-any-return]
+        return _Dequantize.apply(self.latent, self.integers(), self.scales(), dtype)  # type: ignore[no-any-return]
+
+    def rows(self, picked: torch.Tensor) -> torch.Tensor:
+        """What the rows `picked` int64 [...] stand for, float32 [..., K]."""
+        # Not by indexing, whose gradient depends on the order in which threads come to add.
+        scales = F.embedding(picked, self.scales())
+        if self.latent is None:
+            integers = self.first_integers[picked]
+        else:
+            integers = _round_int4(F.embedding(picked, self.latent))
+        return (integers.unflatten(-1, (scales.shape[-1], -1)) * scales[..., None]).flatten(-2)
 
 
 class StudentLinear(nn.Module):
@@ -100,42 +130,51 @@ class StudentEmbedding(nn.Module):
         self.weight = weight
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        # Not by indexing, whose gradient depends on the order in which threads come to add.
-        scales = F.embedding(tokens, self.weight.scales())
-        integers = self.weight.integers[tokens].unflatten(-1, (scales.shape[-1], -1))
-        return (integers * scales[..., None]).flatten(-2)
+        return self.weight.rows(tokens)
+
+
+def _round_int4(latent: torch.Tensor) -> torch.Tensor:
+    """The integers of int4: a rounding that the gradient passes by."""
+    return latent + (latent.round().clamp(INT4_MIN, INT4_MAX) - latent).detach()
 
 
 def _blocks(groups: torch.Tensor) -> list[slice]:
-    """Rows of [N, groups, g] that a core's cache holds."""
-    at_once = max(1, _ELEMENTS_AT_ONCE // groups[0].numel())
-    return [slice(first, first + at_once) for first in range(0, len(groups), at_once)]
+    """Rows of [N, groups, g]: on a processor those that a core's cache holds."""
+    rows = max(1, _ELEMENTS_AT_ONCE // groups[0].numel()) if groups.is_cpu else len(groups)
+    return [slice(first, first + rows) for first in range(0, len(groups), rows)]
 
 
 class _Dequantize(torch.autograd.Function):
     """Integers times scales, these in bfloat16's values as they will be stored: a rounding that the
-    gradient passes by."""
+    gradient passes by, as it does that of `latent`, None or what the integers were rounded from."""
 
     @staticmethod
     def forward(
-        ctx: Any, integers: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype
+        ctx: Any,
+        latent: torch.Tensor | None,
+        integers: torch.Tensor,
+        scales: torch.Tensor,
+        dtype: torch.dtype,
     ) -> torch.Tensor:
         groups = integers.view(*scales.shape, -1)
-        ctx.save_for_backward(groups)
         stored = scales.bfloat16().to(dtype)[..., None]
+        ctx.save_for_backward(groups, stored)
         weight = torch.empty(groups.shape, dtype=dtype, device=groups.device)
         for rows in _blocks(groups):
             torch.mul(groups[rows], stored[rows], out=weight[rows])
         return weight.flatten(1)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[None, torch.Tensor, None]:
-        (groups,) = ctx.saved_tensors
+    def backward(
+        ctx: Any, *grads: torch.Tensor
+    ) -> tuple[torch.Tensor | None, None, torch.Tensor, None]:
+        groups, stored = ctx.saved_tensors
         grad = grads[0].view(groups.shape)
-        found = torch.empty(groups.shape[:2], device=groups.device)
+        of_scales = torch.empty(groups.shape[:2], device=groups.device)
         for rows in _blocks(groups):
-            found[rows] = (grad[rows] * groups[rows]).sum(-1, dtype=torch.float32)
-        return None, found, None
+            of_scales[rows] = (grad[rows] * groups[rows]).sum(-1, dtype=torch.float32)
+        of_latent = (grad * stored).flatten(1).float() if ctx.needs_input_grad[0] else None
+        return of_latent, None, of_scales, None
 
 
 class _RoundRows(torch.autograd.Function):

@@ -4,7 +4,6 @@ teacher does."""
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,34 +12,14 @@ import torch.nn.functional as F
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.quantize.distill.kept import load, save
+from quatrain.quantize.distill.recipe import Recipe
 from quatrain.quantize.distill.student import Student
 from quatrain.quantize.distill.teacher import Teacher
 
 _SEED = 0
-_LOGITS_AT_ONCE = 1 << 22  # of float32: 17 MB
+_LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 27}  # of float32: 17 MB, and half a GB
 _SECONDS_BETWEEN_SAVES = 60.0
 _SMOOTHED = 0.9  # of the divergence that is shown
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How it is trained.
-
-    `steps` of `texts` each, of which `at_once` are computed together. The rates, of the logarithms
-    of the factors of scales and of vectors, rise over `warm` steps and fall to nothing (cosine): at
-    0.002 SmolLM2's perplexity improved within 20 steps, and its divergence grew.
-    """
-
-    steps: int = 240
-    texts: int = 4
-    at_once: int = 1
-    scale_rate: float = 5e-4
-    vector_rate: float = 5e-4
-    warm: int = 10
-
-    def rate(self, step: int) -> float:
-        """Of the highest, at that step."""
-        return min(1.0, (step + 1) / self.warm) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
 
 class Training:
@@ -65,9 +44,11 @@ class Training:
         groups = [
             {"params": scales, "rate": recipe.scale_rate},
             {"params": vectors, "rate": recipe.vector_rate},
+            {"params": student.latents(), "rate": recipe.integer_rate},
         ]
         groups = [group for group in groups if group["params"]]
         self._factors = scales + vectors
+        self._learned = self._factors + student.latents()
         # Gradients are far smaller than Adam's usual epsilon.
         self._optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.95), eps=1e-12)
         self.done, self.divergence = 0, math.nan
@@ -117,7 +98,8 @@ class Training:
         exact = self.teacher.hidden[part]
         tokens = self.recipe.texts * self.texts.shape[1]
         total = 0.0
-        at_once = max(1, _LOGITS_AT_ONCE // self.student.backbone.config.vocab_size)
+        logits = _LOGITS_AT_ONCE[seen.device.type]
+        at_once = max(1, logits // self.student.backbone.config.vocab_size)
         parts = (both.flatten(0, 1).split(at_once) for both in (seen, exact))
         with self.student.held_output():
             for rows, wished in zip(*parts, strict=True):
@@ -155,7 +137,7 @@ class Training:
         state = {
             "done": self.done,
             "divergence": self.divergence,
-            "factors": [factor.detach() for factor in self._factors],
+            "learned": [one.detach() for one in self._learned],
             "optimizer": self._optimizer.state_dict(),
         }
         save(state, self.file)
@@ -166,6 +148,6 @@ class Training:
         if state is None:
             return
         self.done, self.divergence = state["done"], state["divergence"]
-        for factor, kept in zip(self._factors, state["factors"], strict=True):
-            factor.copy_(kept)
+        for one, kept in zip(self._learned, state["learned"], strict=True):
+            one.copy_(kept)
         self._optimizer.load_state_dict(state["optimizer"])

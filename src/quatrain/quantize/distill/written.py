@@ -1,0 +1,75 @@
+"""What a floating-point model writes and predicts itself, with the whole of it on a GPU."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from quatrain.backbone.build import build_backbone
+from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.model import Backbone
+from quatrain.checkpoint.float_model import FloatModel
+from quatrain.quantize.written_text import beginnings, write_on
+from quatrain.stages import Stages
+
+_SEED = 0
+_BYTES_OF_CACHES = 4e9
+_MOST_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Read:
+    """`texts` int64 [texts, T], and the normed hidden states bfloat16 [texts, T, dim] of them."""
+
+    texts: torch.Tensor
+    hidden: torch.Tensor
+
+
+def written_and_read(
+    model: FloatModel, texts: torch.Tensor, tokens: int, device: torch.device, stages: Stages
+) -> Read:
+    """`texts` int64 [texts, T], and `tokens` tokens that the model writes from pieces of them on,
+    with what it makes of all."""
+    length = texts.shape[1]
+    backbone = build_backbone(model.config, model.tensors, max_seq_len=length).to(device)
+    at_once = _texts_at_once(model.config, length)
+    begin = beginnings(texts, tokens // length, torch.Generator().manual_seed(_SEED))
+    generator = torch.Generator(device).manual_seed(_SEED)
+    with stages("write texts") as advance:
+        written = _in_parts(
+            begin.to(device), at_once, advance,
+            lambda part, hear: write_on(backbone, part, length, generator, hear),
+        )  # fmt: skip
+    texts = torch.cat([texts, written])
+    with stages("read the texts in floating point") as advance:
+        hidden = _in_parts(
+            texts.to(device), at_once, advance, lambda part, _: _hidden(backbone, part)
+        )
+    return Read(texts, hidden)
+
+
+def _hidden(backbone: Backbone, texts: torch.Tensor) -> torch.Tensor:
+    backbone.make_room(len(texts), texts.shape[1], device=texts.device)
+    with torch.inference_mode(), torch.device(texts.device):
+        return backbone.hidden(texts, 0).bfloat16()
+
+
+def _in_parts(
+    rows: torch.Tensor,
+    at_once: int,
+    advance: Callable[[float], None],
+    make: Callable[[torch.Tensor, Callable[[float], None]], torch.Tensor],
+) -> torch.Tensor:
+    """What `make` makes of `rows`, some at once, brought to the processor's memory."""
+    parts, found = rows.split(at_once), []
+    for done, part in enumerate(parts):
+        found.append(
+            make(part, lambda of_part, done=done: advance((done + of_part) / len(parts))).cpu()
+        )
+        advance((done + 1) / len(parts))
+    return torch.cat(found)
+
+
+def _texts_at_once(config: BackboneConfig, length: int) -> int:
+    of_text = 8 * config.n_layers * config.n_kv_heads * config.head_dim * length
+    return int(min(_MOST_AT_ONCE, max(1, _BYTES_OF_CACHES // of_text)))
