@@ -98,17 +98,17 @@ def _source_text() -> str:
     model = open_float_model(fetch_smollm2())
     with tempfile.TemporaryDirectory() as folder:
         files = model.write_tokenizer(Path(folder))
-        words = Tokenizer.load(files[0])
+        tokenizer = Tokenizer.load(files[0])
     backbone = build_backbone(model.config, model.tensors, max_seq_len=512)
-    text = words.apply_chat([{"role": "user", "content": PROMPT}])
+    text = tokenizer.apply_chat([{"role": "user", "content": PROMPT}])
     generation = generate(
         backbone,
-        words.encode(text, add_special_tokens=False),
+        tokenizer.encode(text, add_special_tokens=False),
         context=512,
         max_new_tokens=NEW_TOKENS,
-        eos_ids=words.eos_ids,
+        eos_ids=tokenizer.eos_ids,
     )
-    return words.decode(generation.tokens)
+    return tokenizer.decode(generation.tokens)
 
 
 def _table(made: list[tuple[Variant, dict[str, Any], dict[str, Any]]]) -> Table:

@@ -64,9 +64,9 @@ def _planned(model: Path | str, spec: ReleaseSpec) -> tuple[ReleasePlan, bool]:
     _require_reference(source, spec)
     plan = plan_release(source, spec.name or name_of(model), spec)
     opened = _opened(source)
-    words = _tokenizer(opened, source, spec)
-    chat = words.chat_template is not None if spec.chat is None else spec.chat
-    _require_room(words, spec, chat, context_length(opened, spec.max_seq_len))
+    tokenizer = _tokenizer(opened, source, spec)
+    chat = tokenizer.chat_template is not None if spec.chat is None else spec.chat
+    _require_room(tokenizer, spec, chat, context_length(opened, spec.max_seq_len))
     return plan, chat
 
 
@@ -179,10 +179,10 @@ def _tokenizer(opened: Checkpoint | FloatModel, source: Path, spec: ReleaseSpec)
         return Tokenizer.load(files[0])
 
 
-def _require_room(words: Tokenizer, spec: ReleaseSpec, chat: bool, context: int) -> None:
+def _require_room(tokenizer: Tokenizer, spec: ReleaseSpec, chat: bool, context: int) -> None:
     """Refuse a prompt that the programs, of so many tokens, will have no room for."""
     for prompt in spec.prompts:
-        count = len(asked_tokens(words, prompt, chat)[1])
+        count = len(asked_tokens(tokenizer, prompt, chat)[1])
         if count > context:
             raise InputError(
                 f"prompts: {prompt!r} has {count} tokens{' in the chat template' * chat}, and the "

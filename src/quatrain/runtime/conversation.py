@@ -101,16 +101,16 @@ class Conversation:
         """
         program = program if isinstance(program, Program) else open_program(program)
         _require_context(program)
-        self._words = Tokenizer.load(chosen_tokenizer(tokenizer, program.path))
+        self._tokenizer = Tokenizer.load(chosen_tokenizer(tokenizer, program.path))
         self._options, self._sampling = options or ChatOptions(), sampling
         self._stop, self._max_new_tokens = tuple(stop), max_new_tokens
         TextUntil(stop)
-        _require_template(self._words, self._options)
+        _require_template(self._tokenizer, self._options)
         runner = load_runner(program, device, emulate, arithmetic)
         self.device, self.context = runner.device, int(program.metadata["get_max_context_len"])
         self.turns: list[Turn] = []
         self._vocabulary = runner.metadata.get("get_vocab_size")
-        self._eos_ids = end_ids(self._words.eos_ids, runner.metadata)
+        self._eos_ids = end_ids(self._tokenizer.eos_ids, runner.metadata)
         self._kept = KeptContext(runner)
 
     def say(self, text: str, on_text: Callable[[str], bool | None] | None = None) -> Turn:
@@ -126,8 +126,8 @@ class Conversation:
                 tokens that the model does not know. It is then as it was before.
         """
         before = [(turn.said, turn.text) for turn in self.turns]
-        prompt = chat_prompt(self._words, text, self._options, before)
-        tokens = self._words.encode(prompt, add_special_tokens=False)
+        prompt = chat_prompt(self._tokenizer, text, self._options, before)
+        tokens = self._tokenizer.encode(prompt, add_special_tokens=False)
         if len(tokens) > self.context:
             raise InputError(
                 f"the conversation has {len(tokens)} tokens with this, and the program's context "
@@ -135,9 +135,9 @@ class Conversation:
                 "--max-seq-len"
             )
         if self._vocabulary is not None:
-            check_token_ids(tokens, self._vocabulary, self._words.model.id_to_token)
+            check_token_ids(tokens, self._vocabulary, self._tokenizer.model.id_to_token)
         written = write_text(
-            self._kept, self._words, tokens, context=self.context,
+            self._kept, self._tokenizer, tokens, context=self.context,
             max_new_tokens=self._max_new_tokens, eos_ids=self._eos_ids,
             sampling=self._sampling.reseeded(len(self.turns)), stop=self._stop, on_text=on_text,
         )  # fmt: skip
@@ -162,10 +162,10 @@ def _require_context(program: Program) -> None:
         )
 
 
-def _require_template(words: Tokenizer, options: ChatOptions) -> None:
-    if not words.chat_templates:
+def _require_template(tokenizer: Tokenizer, options: ChatOptions) -> None:
+    if not tokenizer.chat_templates:
         raise InputError(
-            f"{words.source}: has no chat template, so this is not a chat model; "
+            f"{tokenizer.source}: has no chat template, so this is not a chat model; "
             "`quatrain run` continues a text with it"
         )
-    chat_prompt(words, "Hello", options)
+    chat_prompt(tokenizer, "Hello", options)

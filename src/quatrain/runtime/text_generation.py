@@ -106,18 +106,18 @@ def generate_text(
         device = _device_to_profile(device)
     program = program if isinstance(program, Program) else open_program(program)
     require_tokens_to_logits(program.path, program.metadata, "run")
-    words = Tokenizer.load(chosen_tokenizer(tokenizer, program.path))
-    tokens = _encode(words, prompt, chat, chat_options)
+    loaded = Tokenizer.load(chosen_tokenizer(tokenizer, program.path))
+    tokens = _encode(loaded, prompt, chat, chat_options)
     context = int(program.metadata.get("get_max_context_len", 1 << 30))
     check_prompt(tokens, context)
     if "get_vocab_size" in program.metadata:
-        check_token_ids(tokens, program.metadata["get_vocab_size"], words.model.id_to_token)
+        check_token_ids(tokens, program.metadata["get_vocab_size"], loaded.model.id_to_token)
     runner = load_runner(program, device, emulate, arithmetic)
     if profile:
         _check_timestamps(cast("WgpuRunner", runner))
     written = write_text(
-        runner, words, tokens, context=context, max_new_tokens=max_new_tokens,
-        eos_ids=end_ids(words.eos_ids, runner.metadata), sampling=sampling, stop=stop,
+        runner, loaded, tokens, context=context, max_new_tokens=max_new_tokens,
+        eos_ids=end_ids(loaded.eos_ids, runner.metadata), sampling=sampling, stop=stop,
         on_text=on_text,
     )  # fmt: skip
     times = _profile(cast("WgpuRunner", runner), len(tokens), Path(profile)) if profile else None
@@ -139,7 +139,7 @@ class WrittenText:
 
 def write_text(
     runner: Runner,
-    words: Tokenizer,
+    tokenizer: Tokenizer,
     tokens: Sequence[int],
     *,
     context: int,
@@ -151,7 +151,7 @@ def write_text(
 ) -> WrittenText:
     """Continue `tokens`, in text: `generate`, up to a stop string. Where `on_text`, which hears of
     each part, returns True, the text ends too."""
-    until, stream, watched = TextUntil(stop), words.stream(), WatchedRunner(runner)
+    until, stream, watched = TextUntil(stop), tokenizer.stream(), WatchedRunner(runner)
     text = ""
 
     def show(part: str) -> bool:
@@ -185,12 +185,12 @@ def _check_timestamps(runner: "WgpuRunner") -> None:
 
 
 def _encode(
-    words: Tokenizer, prompt: str, chat: bool, chat_options: ChatOptions | None
+    tokenizer: Tokenizer, prompt: str, chat: bool, chat_options: ChatOptions | None
 ) -> list[int]:
     if not chat:
-        return words.encode(prompt)
-    text = chat_prompt(words, prompt, chat_options or ChatOptions())
-    return words.encode(text, add_special_tokens=False)
+        return tokenizer.encode(prompt)
+    text = chat_prompt(tokenizer, prompt, chat_options or ChatOptions())
+    return tokenizer.encode(text, add_special_tokens=False)
 
 
 def _profile(runner: "WgpuRunner", position: int, trace: Path) -> "list[OperatorTime]":

@@ -97,23 +97,23 @@ def expected_answers(
     """
     opened = open_program(program)
     require_tokens_to_logits(opened.path, opened.metadata, "expected.json")
-    words = Tokenizer.load(chosen_tokenizer(tokenizer, opened.path))
+    loaded = Tokenizer.load(chosen_tokenizer(tokenizer, opened.path))
     device = "reference" if is_vulkan(opened) else "executorch"
     runner = load_runner(opened, device, arithmetic=arithmetic_as_on(as_on))
     noted = _NotedLogits(runner)
     context = int(opened.metadata.get("get_max_context_len", 1 << 30))
     found = []
     for index, prompt in enumerate(prompts):
-        whole, ids = asked_tokens(words, prompt, chat)
+        whole, ids = asked_tokens(loaded, prompt, chat)
         given = generate(
             noted, ids, context=context, max_new_tokens=max_new_tokens,
-            eos_ids=end_ids(words.eos_ids, runner.metadata),
+            eos_ids=end_ids(loaded.eos_ids, runner.metadata),
             on_token=lambda token, before=index: advance(
                 (before + len(noted.top) / max_new_tokens) / len(prompts)
             ),
         )  # fmt: skip
         advance((index + 1) / len(prompts))
-        top, text = noted.top[: len(given.tokens)], words.decode(given.tokens)
+        top, text = noted.top[: len(given.tokens)], loaded.decode(given.tokens)
         found.append(
             ExpectedAnswer(prompt, chat, as_on, given.prompt, given.tokens, text, top, whole)
         )
@@ -171,13 +171,13 @@ class _NotedLogits:
         self.top = []
 
 
-def asked_tokens(words: Tokenizer, prompt: str, chat: bool) -> tuple[str, list[int]]:
+def asked_tokens(tokenizer: Tokenizer, prompt: str, chat: bool) -> tuple[str, list[int]]:
     """(what `prompt` is for a runner that adds nothing to it, its tokens)."""
     if chat:
-        whole = chat_prompt(words, prompt, ChatOptions())
-        return whole, words.encode(whole, add_special_tokens=False)
-    begun, ids = f"{words.bos_token or ''}{prompt}", words.encode(prompt)
-    return begun if words.encode(begun, add_special_tokens=False) == ids else prompt, ids
+        whole = chat_prompt(tokenizer, prompt, ChatOptions())
+        return whole, tokenizer.encode(whole, add_special_tokens=False)
+    begun, ids = f"{tokenizer.bos_token or ''}{prompt}", tokenizer.encode(prompt)
+    return begun if tokenizer.encode(begun, add_special_tokens=False) == ids else prompt, ids
 
 
 def _program(said: dict[str, Any]) -> ExpectedProgram:

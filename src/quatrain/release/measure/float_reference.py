@@ -73,21 +73,21 @@ class FloatReference:
             rows = [rows.argmax(-1) for rows in window_logits(runner, tokens, model.window)]
             self.chosen.append(torch.cat(rows).tolist()[len(one.prompt) - 1 : -1])
 
-    def differences(self, words: Tokenizer) -> list[dict[str, Any] | None]:
+    def differences(self, tokenizer: Tokenizer) -> list[dict[str, Any] | None]:
         """Of each answer the text before the first token that floating point would not have said,
         that token, what it would have said, and the rest; None where it is the same to its end."""
         found: list[dict[str, Any] | None] = []
         for one, chosen in zip(self._answered, self.chosen, strict=True):
             pairs = zip(one.tokens, chosen, strict=True)
             at = next((i for i, (said, exact) in enumerate(pairs) if said != exact), None)
-            found.append(None if at is None else _difference(words, one.tokens, at, chosen[at]))
+            found.append(None if at is None else _difference(tokenizer, one.tokens, at, chosen[at]))
         return found
 
 
-def _difference(words: Tokenizer, tokens: list[int], at: int, chosen: int) -> dict[str, Any]:
-    before = words.decode(tokens[:at])
-    upto, whole = words.decode(tokens[: at + 1]), words.decode(tokens)
-    instead = words.decode([*tokens[:at], chosen])
+def _difference(tokenizer: Tokenizer, tokens: list[int], at: int, chosen: int) -> dict[str, Any]:
+    before = tokenizer.decode(tokens[:at])
+    upto, whole = tokenizer.decode(tokens[: at + 1]), tokenizer.decode(tokens)
+    instead = tokenizer.decode([*tokens[:at], chosen])
     return {
         "token": at,
         "before": before,

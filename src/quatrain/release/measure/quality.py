@@ -77,7 +77,7 @@ def measure_quality(
     Raises `InputError` where a model cannot be evaluated, or the text has too few tokens.
     """
     first = _opened(program, None)
-    words = Tokenizer.load(find_tokenizer(program))
+    tokenizer = Tokenizer.load(find_tokenizer(program))
     exact = None if reference is None else open_evaluated_float_model(reference, "release")
     if exact is not None and exact.vocab_size != first.vocab_size:
         raise InputError(
@@ -85,8 +85,8 @@ def measure_quality(
             f"of {first.vocab_size}; give the model that it was made of"
         )
     length = min(_LENGTH, first.context, *(() if exact is None else (exact.context,)))
-    ids = words.encode(text)[:tokens]
-    chunks = [chunk.ids for chunk in cut_text(words, ids, length, None).chunks]
+    ids = tokenizer.encode(text)[:tokens]
+    chunks = [chunk.ids for chunk in cut_text(tokenizer, ids, length, None).chunks]
     readings = sum(1 + (_opened(program, name).load_decode is not None) for name in as_on)
     read = _ReadChunks((readings + (exact is not None)) * len(chunks), advance)
     with FloatReference(exact, chunks, answered, read.one_more) as truth:
@@ -95,9 +95,9 @@ def measure_quality(
             for name in as_on
             for runner, window, regime in _regimes(program, name)
         ]
-        differences = [] if exact is None else truth.differences(words)
+        differences = [] if exact is None else truth.differences(tokenizer)
     divergences = found[0][1]
-    shown = None if divergences is None else _shown(words, chunks[0], divergences)
+    shown = None if divergences is None else _shown(tokenizer, chunks[0], divergences)
     rows = [asdict(row) for row, _ in found]
     return {"rows": rows, "shown": shown, "answers": differences}
 
@@ -170,9 +170,9 @@ def _error(values: torch.Tensor) -> float:
     return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
-def _shown(words: Tokenizer, ids: list[int], divergences: torch.Tensor) -> list[dict[str, Any]]:
+def _shown(tokenizer: Tokenizer, ids: list[int], divergences: torch.Tensor) -> list[dict[str, Any]]:
     """The first tokens of a text, each with the divergence of the distributions that predict it."""
     shown = ids[: _SHOWN + 1]
-    texts = [words.decode([token], skip_special_tokens=False) for token in shown]
+    texts = [tokenizer.decode([token], skip_special_tokens=False) for token in shown]
     pairs = zip(texts[1:], divergences.tolist(), strict=False)
     return [{"text": texts[0], "kl": None}, *({"text": t, "kl": kl} for t, kl in pairs)]

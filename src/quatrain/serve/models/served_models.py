@@ -84,13 +84,13 @@ def load_models(
             f"{asked}: no program here is for Vulkan, whose kernels it is about; leave it out, or "
             f"serve a Vulkan program beside {programs[0]}"
         )
-    words = [Tokenizer.load(chosen_tokenizer(tokenizer, program.path)) for program in opened]
+    tokenizers = [Tokenizer.load(chosen_tokenizer(tokenizer, program.path)) for program in opened]
     stages = stages or Stages()
     models = []
-    for program, its_words in zip(opened, words, strict=True):
+    for program, its_tokenizer in zip(opened, tokenizers, strict=True):
         for defect in [None, *(emulate if is_vulkan(program) else ())]:
             with stages(f"load {_name(program.path, defect)}"):
-                models.append(_loaded(program, its_words, device, as_on, defect))
+                models.append(_loaded(program, its_tokenizer, device, as_on, defect))
     return models
 
 

@@ -96,8 +96,8 @@ def _eager_inputs(
 ) -> dict[str, torch.Tensor]:
     with stages("load the model"):
         evaluated = open_evaluated_model(path, "auto", None, Scheme.DYNAMIC_INT8, "diagnose")
-        words = Tokenizer.load(chosen_tokenizer(tokenizer, evaluated.beside))
-        tokens = _encode(words, text, evaluated.context, evaluated.vocab_size)
+        loaded = Tokenizer.load(chosen_tokenizer(tokenizer, evaluated.beside))
+        tokens = _encode(loaded, text, evaluated.context, evaluated.vocab_size)
         backbone = load_eager(path)
     inputs: dict[str, torch.Tensor] = {}
 
@@ -122,8 +122,8 @@ def _program_inputs(
         context = int(program.metadata.get("get_max_context_len", 1 << 30))
         longest = min(context, longest_call(graph))
         vocab_size = int(program.metadata.get("get_vocab_size", 1 << 30))
-        words = Tokenizer.load(chosen_tokenizer(tokenizer, path))
-        tokens = _encode(words, text, longest, vocab_size)
+        loaded = Tokenizer.load(chosen_tokenizer(tokenizer, path))
+        tokens = _encode(loaded, text, longest, vocab_size)
         runner = ReferenceRunner(program)
     readers: dict[int, list[str]] = {}
     for linear in find_linears(graph):
@@ -141,9 +141,9 @@ def _program_inputs(
     return inputs
 
 
-def _encode(words: Tokenizer, text: str | None, context: int, vocab_size: int) -> list[int]:
-    tokens = words.encode(DEFAULT_TEXT)[:context] if text is None else words.encode(text)
-    check_token_ids(tokens, vocab_size, words.model.id_to_token)
+def _encode(tokenizer: Tokenizer, text: str | None, context: int, vocab_size: int) -> list[int]:
+    tokens = tokenizer.encode(DEFAULT_TEXT)[:context] if text is None else tokenizer.encode(text)
+    check_token_ids(tokens, vocab_size, tokenizer.model.id_to_token)
     if not tokens:
         raise InputError("the text (--text) has no tokens; there is nothing to run")
     if len(tokens) > context:

@@ -88,11 +88,11 @@ def evaluate_models(
         for path in paths
     ]
     _require_one_vocabulary(evaluated)
-    words = evaluated[0].read_tokenizer(tokenizer)
-    ids = words.encode(text)[:tokens]
-    check_token_ids(ids, evaluated[0].vocab_size, words.model.id_to_token)
+    loaded = evaluated[0].read_tokenizer(tokenizer)
+    ids = loaded.encode(text)[:tokens]
+    check_token_ids(ids, evaluated[0].vocab_size, loaded.model.id_to_token)
     context = min(_CONTEXT, *(one.context for one in evaluated))
-    read = cut_text(words, ids, context, stride)
+    read = cut_text(loaded, ids, context, stride)
     said = [read.chunks, device, emulate, chosen, arithmetic.name, as_on]
     with evaluation_log(resume, _key(paths, said)) as log:
         first = FirstModel(evaluated, read.counted(), log)

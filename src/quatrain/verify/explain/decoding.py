@@ -41,15 +41,15 @@ def restored(output: PhoneOutput) -> tuple[PhoneOutput, DecodingMistake | None]:
     return replace(output, text=text), DecodingMistake(what)
 
 
-def decoded_otherwise(output: PhoneOutput, words: Tokenizer) -> DecodingMistake | None:
+def decoded_otherwise(output: PhoneOutput, tokenizer: Tokenizer) -> DecodingMistake | None:
     """What is wrong where both the ids and the text are known and do not belong together."""
     if output.text is None or output.tokens is None:
         return None
-    shown = {_bare(words.decode(output.tokens, hide)) for hide in (True, False)}
+    shown = {_bare(tokenizer.decode(output.tokens, hide)) for hide in (True, False)}
     text = _bare(output.text)
     if any(one.startswith(text) or text.startswith(one) for one in shown if one and text):
         return None
-    said = words.decode(output.tokens)[:60]
+    said = tokenizer.decode(output.tokens)[:60]
     return DecodingMistake(f"its token ids say {said!r} in the model's own tokenizer")
 
 

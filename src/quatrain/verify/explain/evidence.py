@@ -12,11 +12,11 @@ def agreement(fit: Fit, under: str) -> str:
     return f"{fit.agreeing} of {len(fit.tokens)} tokens are the likeliest ones {under}"
 
 
-def at_first_difference(right: Fit, words: Tokenizer) -> str:
+def at_first_difference(right: Fit, tokenizer: Tokenizer) -> str:
     """Where it leaves the right computation's likeliest tokens first, and by how much."""
     place = right.first_difference
     assert place is not None
-    written, likeliest = (words.decode([one], False) for one in
+    written, likeliest = (tokenizer.decode([one], False) for one in
                           (right.tokens[place], right.likeliest[place]))  # fmt: skip
     return (
         f"the first token that is not the right one is number {place + 1}: {written!r}, by "
@@ -47,7 +47,7 @@ def next_likeliest(ranked: list[tuple[str, float]]) -> list[str]:
 
 
 def against_expected(
-    tokens: list[int], expected: ExpectedAnswer | None, words: Tokenizer
+    tokens: list[int], expected: ExpectedAnswer | None, tokenizer: Tokenizer
 ) -> list[str]:
     """How far it is what expected.json says."""
     if expected is None:
@@ -62,10 +62,10 @@ def against_expected(
         f"{top[0][1] - logits[written]:.2g} nats less likely there" if written in logits
         else "not among the likeliest there"
     )  # fmt: skip
-    wanted = words.decode([expected.tokens[same]], False)
+    wanted = tokenizer.decode([expected.tokens[same]], False)
     return [
         f"expected.json has the same first {same} tokens, then {wanted!r}"
-        f"; {words.decode([written], False)!r} is {less}"
+        f"; {tokenizer.decode([written], False)!r} is {less}"
     ]
 
 

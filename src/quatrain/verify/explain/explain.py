@@ -80,9 +80,9 @@ def explain_output(
     gpus = None if phone is None else [find_device(phone)[0]]
     if runtime is not None:
         require_release(runtime)
-    words = Tokenizer.load(chosen_tokenizer(tokenizer, path))
+    loaded = Tokenizer.load(chosen_tokenizer(tokenizer, path))
     question = question_of(
-        output, words, path, prompt, chat, chat_options or ChatOptions(),
+        output, loaded, path, prompt, chat, chat_options or ChatOptions(),
         None if expected is None else Path(expected), phone,
     )  # fmt: skip
     with stages("load the program"):
@@ -91,7 +91,7 @@ def explain_output(
     as_on = f"{phone}@{runtime}" if phone and runtime else phone
     if as_on is None and question.expected:
         as_on = question.expected.as_on
-    inquiry = inquiry_of(words, model, question, found, _own(model, as_on))
+    inquiry = inquiry_of(loaded, model, question, found, _own(model, as_on))
     found = explain_all([output], inquiry, stages)[0]
     return found if model.own else replace(found, notes=[*found.notes, *_of_no_use(phone, runtime)])
 
@@ -134,16 +134,16 @@ class _Reading:
 
     def __init__(self, output: PhoneOutput, inquiry: Inquiry):
         shown, wrong = restored(output)
-        model, words, prompt = inquiry.model, inquiry.words, inquiry.ways[0].prompt
+        model, tokenizer, prompt = inquiry.model, inquiry.tokenizer, inquiry.ways[0].prompt
         most = min(_MOST, model.context - len(prompt) - 1)
-        ends = end_ids(words.eos_ids, model.metadata)
+        ends = end_ids(tokenizer.eos_ids, model.metadata)
         self._inquiry = inquiry
         lossy = shown.tokens is None and LOST in (shown.text or "")
         mistakes = (None, ONE_BY_ONE, CHARACTERS_LOST) if lossy else (None,)
         self._written, *self._otherwise = (
-            WrittenTokens(shown, words, prompt, ends, most, mistake) for mistake in mistakes
+            WrittenTokens(shown, tokenizer, prompt, ends, most, mistake) for mistake in mistakes
         )
-        self._decoding = wrong or decoded_otherwise(output, words)
+        self._decoding = wrong or decoded_otherwise(output, tokenizer)
         self._fits: dict[str, Fit] = {}
         self._best = -math.inf
         if not self._written.first:

@@ -21,7 +21,7 @@ class Inquiry:
     `findings` are doctor's; `rounding` is what it does to this program's logits.
     """
 
-    words: Tokenizer
+    tokenizer: Tokenizer
     model: ComputedProgram
     question: Question
     findings: list[Finding]
@@ -30,7 +30,7 @@ class Inquiry:
 
 
 def inquiry_of(
-    words: Tokenizer,
+    tokenizer: Tokenizer,
     model: ComputedProgram,
     question: Question,
     findings: list[Finding],
@@ -41,13 +41,13 @@ def inquiry_of(
     Raises `InputError` where the prompt has no room in the program's context, or tokens that the
     model has not.
     """
-    prompts = prompts_of(words, question.prompt, question.chat, question.options)
+    prompts = prompts_of(tokenizer, question.prompt, question.chat, question.options)
     right, room = prompts[0].tokens, model.context - 2
     check_prompt(right, room)  # a token must follow, and one more has room
     if "get_vocab_size" in model.metadata:
-        check_token_ids(right, model.metadata["get_vocab_size"], words.model.id_to_token)
+        check_token_ids(right, model.metadata["get_vocab_size"], tokenizer.model.id_to_token)
     prompts = [one for one in prompts if len(one.tokens) <= room]
     others = [one for one in model.arithmetics if one != own]
     wrong = {one.defect: one for one in reversed(findings) if one.kind == "wrong"}
     ways = hypotheses(prompts, own, others, wrong, str(model.path))
-    return Inquiry(words, model, question, findings, ways, Rounding(model.spread(right, own)))
+    return Inquiry(tokenizer, model, question, findings, ways, Rounding(model.spread(right, own)))

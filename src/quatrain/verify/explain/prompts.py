@@ -32,15 +32,15 @@ class Prompt:
     cause: Literal["template", "tokenizer"] | None = None
 
 
-def prompts_of(words: Tokenizer, text: str, chat: bool, options: ChatOptions) -> list[Prompt]:
+def prompts_of(tokenizer: Tokenizer, text: str, chat: bool, options: ChatOptions) -> list[Prompt]:
     """The right prompt, then each mistake that gives other tokens, none twice.
 
     Raises `InputError` as `chat_prompt`.
     """
-    right = _chat_text(words, text, options) if chat else text
-    found = [Prompt("as-given", "the prompt as given", "", _ids(words, right, bos=not chat))]
-    mistakes = list(_of_text(words, text, right, chat, options)) + list(
-        _of_tokens(words, right, found[0].tokens)
+    right = _chat_text(tokenizer, text, options) if chat else text
+    found = [Prompt("as-given", "the prompt as given", "", _ids(tokenizer, right, bos=not chat))]
+    mistakes = list(_of_text(tokenizer, text, right, chat, options)) + list(
+        _of_tokens(tokenizer, right, found[0].tokens)
     )
     for mistake in mistakes:
         if mistake.tokens and all(mistake.tokens != one.tokens for one in found):
@@ -49,39 +49,39 @@ def prompts_of(words: Tokenizer, text: str, chat: bool, options: ChatOptions) ->
 
 
 def _of_text(
-    words: Tokenizer, text: str, right: str, chat: bool, options: ChatOptions
+    tokenizer: Tokenizer, text: str, right: str, chat: bool, options: ChatOptions
 ) -> Iterator[Prompt]:
     if chat:
         yield _template(
             "template-left-out", "the text without the chat template",
-            "put the text into the model's chat template", _ids(words, text),
+            "put the text into the model's chat template", _ids(tokenizer, text),
         )  # fmt: skip
-        for id_, what, fix, other in _other_templates(words, text, right, options):
-            yield _template(id_, what, fix, _ids(words, other, bos=False))
-    elif words.chat_templates and options == ChatOptions():
-        put = _try(lambda: _chat_text(words, text, options))
+        for id_, what, fix, other in _other_templates(tokenizer, text, right, options):
+            yield _template(id_, what, fix, _ids(tokenizer, other, bos=False))
+    elif tokenizer.chat_templates and options == ChatOptions():
+        put = _try(lambda: _chat_text(tokenizer, text, options))
         if put is not None:
             yield _template(
                 "template-applied", "the text in the model's chat template",
                 "give the prompt as it is, without the chat template; or, where an answer is "
-                "wanted, explain with --chat", _ids(words, put, bos=False),
+                "wanted, explain with --chat", _ids(tokenizer, put, bos=False),
             )  # fmt: skip
     stripped = right.strip()
     yield Prompt(
         "stripped", "the prompt without the white space around it",
         "do not trim the prompt: its last line break belongs to it",
-        _ids(words, stripped, bos=not chat), "template",
+        _ids(tokenizer, stripped, bos=not chat), "template",
     )  # fmt: skip
 
 
 def _other_templates(
-    words: Tokenizer, text: str, right: str, options: ChatOptions
+    tokenizer: Tokenizer, text: str, right: str, options: ChatOptions
 ) -> Iterator[tuple[str, str, str, str]]:
     """(id, what, fix, the prompt) of each mistake in filling in the chat template."""
     yield (
         "template-doubled", "the prompt put into the chat template twice",
         "fill in the template once: the runner, or the app, does it already",
-        _chat_text(words, right, options),
+        _chat_text(tokenizer, right, options),
     )  # fmt: skip
     fix = (
         "give the system message that --system says"
@@ -93,10 +93,12 @@ def _other_templates(
         ("system-empty", "the prompt with an empty system message", ""),
         ("system-assistant", f"the prompt with the system message {_ASSISTANT!r}", _ASSISTANT),
     ):
-        other = _try(lambda system=system: _chat_text(words, text, replace(options, system=system)))
+        other = _try(
+            lambda system=system: _chat_text(tokenizer, text, replace(options, system=system))
+        )
         if other is not None and system != options.system:
             yield id_, what, fix, other
-    bare = _without_system(words, text, options)
+    bare = _without_system(tokenizer, text, options)
     if options.system is None and bare is not None:
         yield (
             "system-default-left-out",
@@ -104,9 +106,9 @@ def _other_templates(
             ("let the template put its own system message"),
             bare,
         )
-    for variables in _variables(words, options):
+    for variables in _variables(tokenizer, options):
         name, value = next(iter(variables.items()))
-        other = _try(lambda variables=variables: _rendered(words, text, options, variables))
+        other = _try(lambda variables=variables: _rendered(tokenizer, text, options, variables))
         if other is not None:
             said = f"{name}={str(value).lower()}"
             yield (
@@ -115,25 +117,25 @@ def _other_templates(
             )  # fmt: skip
 
 
-def _of_tokens(words: Tokenizer, right: str, tokens: tuple[int, ...]) -> Iterator[Prompt]:
-    bos = words.bos_id
+def _of_tokens(tokenizer: Tokenizer, right: str, tokens: tuple[int, ...]) -> Iterator[Prompt]:
+    bos = tokenizer.bos_id
     if bos is not None and tokens[:1] == (bos,):
         yield Prompt(
             "bos-missing", "the prompt without the token that begins a text",
-            f"begin the prompt with token {bos} ({words.bos_token})", tokens[1:], "tokenizer",
+            f"begin the prompt with token {bos} ({tokenizer.bos_token})", tokens[1:], "tokenizer",
         )  # fmt: skip
     if bos is not None:
         doubled = tokens[:1] == (bos,)
         yield Prompt(
             "bos-doubled" if doubled else "bos-added",
             f"the prompt with {'one more' if doubled else 'a'} token that begins a text",
-            f"do not put token {bos} ({words.bos_token}) before the prompt"
+            f"do not put token {bos} ({tokenizer.bos_token}) before the prompt"
             + (", which has it already" if doubled else ""), (bos, *tokens), "tokenizer",
         )  # fmt: skip
     yield Prompt(
         "special-tokens-as-text", "the prompt's special tokens read as text, letter by letter",
         "let the phone's tokenizer know the special tokens: copy tokenizer.json with its "
-        "added_tokens, and encode with special tokens on", _spelled(words, right), "tokenizer",
+        "added_tokens, and encode with special tokens on", _spelled(tokenizer, right), "tokenizer",
     )  # fmt: skip
 
 
@@ -141,10 +143,12 @@ def _template(id_: str, what: str, fix: str, tokens: tuple[int, ...]) -> Prompt:
     return Prompt(id_, what, fix, tokens, "template")
 
 
-def _variables(words: Tokenizer, options: ChatOptions) -> Iterator[dict[str, Any]]:
+def _variables(tokenizer: Tokenizer, options: ChatOptions) -> Iterator[dict[str, Any]]:
     """Each switch that the template reads, the other way."""
-    template = pick(words.chat_templates, options.template, options.tools is not None, words.source)
-    read = names_read(template, words.source)
+    template = pick(
+        tokenizer.chat_templates, options.template, options.tools is not None, tokenizer.source
+    )
+    read = names_read(template, tokenizer.source)
     for name in _SWITCHES:
         if name in read:
             given = options.variables.get(name, name == "add_generation_prompt")
@@ -153,18 +157,22 @@ def _variables(words: Tokenizer, options: ChatOptions) -> Iterator[dict[str, Any
                     yield {name: value}
 
 
-def _rendered(words: Tokenizer, text: str, options: ChatOptions, variables: dict[str, Any]) -> str:
+def _rendered(
+    tokenizer: Tokenizer, text: str, options: ChatOptions, variables: dict[str, Any]
+) -> str:
     """`variables` may have `add_generation_prompt`, which is no option of a chat."""
-    template = pick(words.chat_templates, options.template, options.tools is not None, words.source)
+    template = pick(
+        tokenizer.chat_templates, options.template, options.tools is not None, tokenizer.source
+    )
     messages = [{"role": "user", "content": text}]
     if options.system is not None:
         messages.insert(0, {"role": "system", "content": options.system})
-    given = words.special_tokens | dict(options.variables) | variables
+    given = tokenizer.special_tokens | dict(options.variables) | variables
     answer = bool(given.pop("add_generation_prompt", True))
-    return render(template, messages, given, words.source, options.tools, answer)
+    return render(template, messages, given, tokenizer.source, options.tools, answer)
 
 
-def _without_system(words: Tokenizer, text: str, options: ChatOptions) -> str | None:
+def _without_system(tokenizer: Tokenizer, text: str, options: ChatOptions) -> str | None:
     """The prompt without what the template says where no system message is given.
 
     That is what a second question has that the first has not: what stands before the first one's
@@ -172,20 +180,24 @@ def _without_system(words: Tokenizer, text: str, options: ChatOptions) -> str | 
     """
     mark = "quatrain-first-question"
     both = [{"role": "user", "content": mark}, {"role": "assistant", "content": mark}]
-    template = pick(words.chat_templates, options.template, options.tools is not None, words.source)
-    given = words.special_tokens | dict(options.variables)
+    template = pick(
+        tokenizer.chat_templates, options.template, options.tools is not None, tokenizer.source
+    )
+    given = tokenizer.special_tokens | dict(options.variables)
     question = {"role": "user", "content": text}
-    whole = _try(lambda: render(template, [*both, question], given, words.source, options.tools))
-    before = _try(lambda: render(template, both, given, words.source, options.tools, False))
+    whole = _try(
+        lambda: render(template, [*both, question], given, tokenizer.source, options.tools)
+    )
+    before = _try(lambda: render(template, both, given, tokenizer.source, options.tools, False))
     if whole is None or before is None or not whole.startswith(before):
         return None
     bare = whole[len(before) :]
-    bos = words.bos_token or ""
+    bos = tokenizer.bos_token or ""
     return bare if not bos or bare.startswith(bos) or not before.startswith(bos) else bos + bare
 
 
-def _chat_text(words: Tokenizer, text: str, options: ChatOptions) -> str:
-    return chat_prompt(words, text, options)
+def _chat_text(tokenizer: Tokenizer, text: str, options: ChatOptions) -> str:
+    return chat_prompt(tokenizer, text, options)
 
 
 def _try(make: Any) -> str | None:
@@ -196,15 +208,15 @@ def _try(make: Any) -> str | None:
         return None
 
 
-def _ids(words: Tokenizer, text: str, bos: bool = True) -> tuple[int, ...]:
-    return tuple(words.encode(text, add_special_tokens=bos))
+def _ids(tokenizer: Tokenizer, text: str, bos: bool = True) -> tuple[int, ...]:
+    return tuple(tokenizer.encode(text, add_special_tokens=bos))
 
 
-def _spelled(words: Tokenizer, text: str) -> tuple[int, ...]:
+def _spelled(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
     """`text` with its special tokens as ordinary text."""
-    before = words.model.encode_special_tokens
+    before = tokenizer.model.encode_special_tokens
     try:
-        words.model.encode_special_tokens = True
-        return _ids(words, text, bos=False)
+        tokenizer.model.encode_special_tokens = True
+        return _ids(tokenizer, text, bos=False)
     finally:
-        words.model.encode_special_tokens = before
+        tokenizer.model.encode_special_tokens = before

@@ -25,7 +25,7 @@ class Question:
 
 def question_of(
     output: PhoneOutput,
-    words: Tokenizer,
+    tokenizer: Tokenizer,
     program: Path,
     prompt: str | None,
     chat: bool,
@@ -51,7 +51,7 @@ def question_of(
                 "one of them, or leave --expected out"
             )
         answers = alike
-    answer = _meant(output, words, answers, expected)
+    answer = _meant(output, tokenizer, answers, expected)
     if options != ChatOptions() or (chat and not answer.chat):
         raise InputError(
             f"{expected}: says how the phone was asked {answer.prompt!r}: "
@@ -85,12 +85,12 @@ def _answers(program: Path, expected: Path) -> list[ExpectedAnswer]:
 
 
 def _meant(
-    output: PhoneOutput, words: Tokenizer, answers: list[ExpectedAnswer], expected: Path
+    output: PhoneOutput, tokenizer: Tokenizer, answers: list[ExpectedAnswer], expected: Path
 ) -> ExpectedAnswer:
     """The answer to the only prompt, or the one that begins as `output` does."""
     if len({one.prompt for one in answers}) == 1:
         return answers[0]
-    text = output.text if output.text is not None else words.decode(output.tokens or [])
+    text = output.text if output.text is not None else tokenizer.decode(output.tokens or [])
     alike = [_alike(one.text.strip(), text.strip()) for one in answers]
     best = max(alike)
     nearest = {one.prompt: one for one, n in zip(answers, alike, strict=True) if n == best}

@@ -51,7 +51,7 @@ def explained(
     right = computed[0]
     ranked = sorted(computed, key=lambda one: (-one.log_likelihood, one.way.penalty))
     best = ranked[0]
-    cause, count = _cause(best, right, len(inquiry.words.model.get_vocab()))
+    cause, count = _cause(best, right, len(inquiry.tokenizer.model.get_vocab()))
     if decoding and cause in ("right", "rounding", "sampling"):
         cause = "tokenizer"
     unknown = cause in ("unknown", "right at first")
@@ -108,20 +108,20 @@ def _statement(cause: Cause, best: Computed, count: int, decoding: DecodingMista
 def _evidence(
     cause: Cause, best: Computed, right: Computed, ranked: list[Computed], inquiry: Inquiry
 ) -> list[str]:
-    words, lines = inquiry.words, []
+    tokenizer, lines = inquiry.tokenizer, []
     if cause not in ("unknown", "right at first"):
         lines.append(agreement(best.fit, _RIGHT if best is right else f"under {best.way.id}"))
     if best is not right or cause in ("unknown", "right at first"):
         lines.append(agreement(right.fit, _RIGHT))
     if right.fit.first_difference is not None:
-        lines.append(at_first_difference(right.fit, words))
+        lines.append(at_first_difference(right.fit, tokenizer))
         lines.append(rounding_said(inquiry.rounding))
     if cause != "unknown":
         alike = [one for one in ranked[1:] if _as_likely(one.fit, best.fit)]
         lines += as_likely([one.way.id for one in alike if not _same(one.fit, best.fit)])
         others = [one for one in ranked[1:] if one not in alike]
         lines += next_likeliest([(one.way.id, one.log_likelihood) for one in [best, *others]])
-    lines += against_expected(right.fit.tokens, inquiry.question.expected, words)
+    lines += against_expected(right.fit.tokens, inquiry.question.expected, tokenizer)
     return lines
 
 
@@ -133,7 +133,7 @@ def _fix(
     if cause == "sampling":
         return "nothing is broken; set the temperature to 0 to have the likeliest tokens"
     if cause == "tokenizer" and decoding and best.way.cause == "right":
-        own = f"give the phone this program's own tokenizer: {inquiry.words.source}"
+        own = f"give the phone this program's own tokenizer: {inquiry.tokenizer.source}"
         return decoding.fix or own
     if cause in ("unknown", "right at first"):
         applying = [one for one in inquiry.findings if one.applies and one.kind == "wrong"]
@@ -144,7 +144,7 @@ def _fix(
 def _notes(written: WrittenTokens, computed: list[Computed], inquiry: Inquiry) -> list[str]:
     notes = without_effect([one.way.id for one in computed if _changes_nothing(one, computed)])
     if written.goes_on:
-        ends = ", ".join(str(one) for one in inquiry.words.eos_ids)
+        ends = ", ".join(str(one) for one in inquiry.tokenizer.eos_ids)
         notes.append(
             "the phone went on after a token that ends a text; give its runner the end tokens "
             f"{ends}"

@@ -26,20 +26,20 @@ class WrittenTokens:
     def __init__(
         self,
         output: PhoneOutput,
-        words: Tokenizer,
+        tokenizer: Tokenizer,
         prompt: Sequence[int],
         eos_ids: Sequence[int],
         limit: int,
         mistake: DecodingMistake | None = None,
     ):
         self.mistake = mistake
-        self._words, self._eos_ids = words, set(eos_ids)
+        self._tokenizer, self._eos_ids = tokenizer, set(eos_ids)
         if output.tokens is not None:
             self._text = None
             tokens = _without(output.tokens, list(prompt))
         else:
             self._text = self._shown(output.text or "", prompt)
-            tokens = continuation(words, self._text)
+            tokens = continuation(tokenizer, self._text)
         ends = [place for place, token in enumerate(tokens) if token in self._eos_ids]
         kept = tokens[: ends[0] + 1] if ends else tokens
         self.goes_on = bool(ends) and len(tokens) > ends[0] + 1
@@ -59,7 +59,7 @@ class WrittenTokens:
         if ends and self._hide and (before[-1:] == [token] or len(read) == len(text)):
             return None  # unseen: maybe once within the text, where the phone did not stop at it
         if self._begins_with(read):
-            return [token, *continuation(self._words, text[len(read) :])]
+            return [token, *continuation(self._tokenizer, text[len(read) :])]
         last = read.translate(_PLAIN).startswith(text.translate(_PLAIN))
         return [token] if last and text else None
 
@@ -71,10 +71,12 @@ class WrittenTokens:
 
     def _shown(self, text: str, prompt: Sequence[int]) -> str:
         """The text without what stands around it, and without the prompt where that is shown."""
-        names = [token.content for token in self._words.model.get_added_tokens_decoder().values()]
+        names = [
+            token.content for token in self._tokenizer.model.get_added_tokens_decoder().values()
+        ]
         self._hide = not any(name in text for name in names if name)
         text = text.replace("\r\n", "\n").strip()
-        for echo in {self._words.decode(list(prompt), hide).strip() for hide in (True, False)}:
+        for echo in {self._tokenizer.decode(list(prompt), hide).strip() for hide in (True, False)}:
             if echo and text.startswith(echo) and text != echo:
                 return text[len(echo) :].strip()
         return text
@@ -91,22 +93,22 @@ class WrittenTokens:
     def _read(self, tokens: Sequence[int]) -> str:
         if self.mistake == ONE_BY_ONE:
             return "".join(self._alone(token) for token in tokens).lstrip()
-        return self._words.decode(list(tokens), self._hide).lstrip()
+        return self._tokenizer.decode(list(tokens), self._hide).lstrip()
 
     def _alone(self, token: int) -> str:
         """The token as it reads after another text, whose bytes are whole."""
-        before = continuation(self._words, "a")
-        read = self._words.decode([*before, token], self._hide)
-        return read.removeprefix(self._words.decode(before, self._hide))
+        before = continuation(self._tokenizer, "a")
+        read = self._tokenizer.decode([*before, token], self._hide)
+        return read.removeprefix(self._tokenizer.decode(before, self._hide))
 
 
-def continuation(words: Tokenizer, text: str) -> list[int]:
+def continuation(tokenizer: Tokenizer, text: str) -> list[int]:
     """The tokens of `text` as it stands within a text: some tokenizers begin one with a space."""
-    mark = words.encode("\n", add_special_tokens=False)
-    both = words.encode(f"\n{text}", add_special_tokens=False)
+    mark = tokenizer.encode("\n", add_special_tokens=False)
+    both = tokenizer.encode(f"\n{text}", add_special_tokens=False)
     if mark and both[: len(mark)] == mark:
         return both[len(mark) :]
-    return words.encode(text, add_special_tokens=False)
+    return tokenizer.encode(text, add_special_tokens=False)
 
 
 def _without(tokens: list[int], prompt: list[int]) -> list[int]:
