@@ -1,5 +1,7 @@
 """No stored tensor goes unread without being named, in any format."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -66,7 +68,11 @@ def test_a_tensor_that_no_part_takes_is_named(tmp_path, names):
 
 def test_buffers_that_every_model_computes_are_harmless(tmp_path):
     names = ("model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.0.attn.masked_bias")
-    opened(with_more(tiny.write_hugging_face(tmp_path), **dict.fromkeys(names, EXTRA)))
+    opened(with_more(tiny.write_hugging_face(tmp_path / "a"), **dict.fromkeys(names, EXTRA)))
+    angles = {"freqs_cis": torch.ones(8, dtype=torch.complex64)}  # torchtitan's
+    (tmp_path / "params.json").write_text(json.dumps(tiny.PARAMS))
+    torch.save(tiny.float_tensors() | angles, tmp_path / "model.pt")
+    opened(tmp_path)
 
 
 def test_a_tensor_that_is_there_twice(tmp_path):
@@ -89,6 +95,16 @@ def test_an_output_layer_that_is_not_the_embedding_counts(tmp_path):
         assert relative_error(ours, exact_logits(model, tokens)[:, -1:]) < TOLERANCE
     (note,) = open_float_model(tmp_path).notes
     assert "lm_head.weight holds other values" in note
+
+
+def test_an_output_layer_that_is_the_embedding_in_a_wider_type(tmp_path):
+    """As training with an adapter saves one that it did not change."""
+    tensors = tiny.float_tensors(tied=True)
+    folder = tiny.write_hugging_face(tmp_path, tensors, dtype=torch.bfloat16)
+    output = tensors["tok_embeddings.weight"].bfloat16().float()
+    with_more(change_config(folder, tie_word_embeddings=True), **{"lm_head.weight": output})
+    model = open_float_model(folder)
+    assert "output.weight" not in model.tensors and not model.notes
 
 
 def test_of_a_quantized_folder_too(tmp_path):

@@ -111,6 +111,16 @@ def test_a_prefix_of_some_names_alone(tmp_path):
         open_float_model(folder)
 
 
+def test_a_prefix_of_some_of_metas_names_alone(tmp_path):
+    """A trainer's module, with a criterion beside the model."""
+    tensors = {f"model.{name}": tensor for name, tensor in tiny.float_tensors().items()}
+    content = {"state_dict": tensors | {"criterion.weight": torch.ones(3)}}
+    torch.save(content, tmp_path / "ckpt.pt")
+    (tmp_path / "params.json").write_text(json.dumps(tiny.PARAMS))
+    with pytest.raises(InputError, match=r"but model\.layers\.0\..*save that part alone"):
+        open_float_model(tmp_path)
+
+
 @pytest.mark.parametrize("other", ["state_dict", "ema"])
 def test_two_models_in_one_checkpoint(tmp_path, other):
     tensors = tiny.float_tensors()

@@ -23,7 +23,9 @@ PER_LAYER = "per_layer.embeddings"  # of models that have an embedding for each 
 # Buffers that some files carry and every model computes for itself: frequencies, and the causal
 # mask of older attention. With what sees or hears (`hugging_face.multimodal`), which the notes
 # name, all that may go unread.
-IGNORED = re.compile(r"rope\.freqs|.*\.rotary_emb\.inv_freq|.*\.(?:attn|attention)\.masked_bias")
+IGNORED = re.compile(
+    r"rope\.freqs|(?:rope\.)?freqs_cis|.*\.rotary_emb\.inv_freq|.*\.(?:attn|attention)\.masked_bias"
+)
 
 # A checkpoint's parameters are in params.json or config.json, a GGUF file's in itself.
 _WHOSE_PARAMETERS = "the file is incomplete, or its parameters are another model's"
@@ -54,7 +56,14 @@ def check_layer_count(config: BackboneConfig, names: Iterable[str], source: str)
     Comes before anything that builds a list of `n_layers` entries, so that an absurd count
     costs nothing.
     """
+    names = list(names)
     layers = {match[1] for match in map(_LAYER.match, names) if match}
+    elsewhere = next((name for name in names if _LAYER.search(name)), None)
+    if not layers and elsewhere is not None:
+        raise InputError(
+            f"{source}: has no layer of the model's own names (layers.0. and on), but {elsewhere} "
+            "and the like: the model is a part of another one; save that part alone"
+        )
     if len(layers) != config.n_layers:
         raise InputError(
             f"{source}: holds {len(layers)} layers, its parameters say n_layers is "

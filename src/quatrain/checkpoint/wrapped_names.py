@@ -18,10 +18,15 @@ _ADAPTED = re.compile(r"\.(?:base_layer|lora_[AB])\.")
 _LAYER = re.compile(r"layers\.\d+\.|embed_tokens\.|norm\.weight$")
 
 
+def without_wrappers(name: str) -> str:
+    """`name` without the modules that wrap others, wherever they stand."""
+    return _ANYWHERE.sub("", name)
+
+
 def unwrapped(stored: LazyTensors, source: str) -> LazyTensors:
     """`stored` under the model's own names. Raises `InputError`, naming `source`, where two tensors
     get one name, and for a model with an adapter that was not merged into it."""
-    names = {name: _ANYWHERE.sub("", name) for name in stored}
+    names = {name: without_wrappers(name) for name in stored}
     while prefix := _common_prefix(names.values()):
         names = {old: new.removeprefix(prefix) for old, new in names.items()}
     adapted = next((name for name in stored if _ADAPTED.search(name)), None)

@@ -23,8 +23,8 @@ TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
 _SPECIAL, _ADDED = "special_tokens_map.json", "added_tokens.json"
 # Where the chat template is kept: by transformers 5; several by their names; for a processor.
 _TEMPLATE, _MORE_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
-_PROCESSOR = "chat_template.json"
-_BESIDE = (CONFIG, _SPECIAL, _ADDED, _TEMPLATE, _PROCESSOR)
+_PROCESSOR, _PROCESSOR_CONFIG = "chat_template.json", "processor_config.json"
+_BESIDE = (CONFIG, _SPECIAL, _ADDED, _TEMPLATE, _PROCESSOR, _PROCESSOR_CONFIG)
 # SentencePiece's or tiktoken's; BPE before tokenizer.json; Mistral's. Where there are several, what
 # AutoTokenizer takes.
 SENTENCEPIECE, VOCABULARY, TEKKEN = "tokenizer.model", "vocab.json", "tekken.json"
@@ -158,13 +158,14 @@ def read_config_of(tokenizer: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     read = [
         read_object(file) if (file := sibling(tokenizer, name)).is_file() else {}
-        for name in (CONFIG, _SPECIAL, _ADDED, _PROCESSOR)
+        for name in (CONFIG, _SPECIAL, _ADDED, _PROCESSOR, _PROCESSOR_CONFIG)
     ]
-    config, special, added, processor = read
+    config, special, added, processor, older = read
     config = with_special_tokens_map(config, special)
     templates = _templates_in_files(tokenizer)
-    if not templates and "chat_template" not in config and "chat_template" in processor:
-        config["chat_template"] = processor["chat_template"]
+    of_processor = older.get("chat_template") or processor.get("chat_template")
+    if not templates and "chat_template" not in config and of_processor:
+        config["chat_template"] = of_processor
     if templates.keys() == {"default"}:
         config["chat_template"] = templates["default"]
     elif templates:

@@ -29,6 +29,10 @@ def test_llama3_scaling_from_config(tmp_path, field):
         ({"rope_scaling": {"type": "dynamic"}}, "'factor' is None"),
         ({"rope_scaling": [1]}, "rope_scaling"),
         ({"rope_scaling": {"rope_type": "llama3"}}, "'factor' is None"),
+        (
+            {"rope_scaling": tiny.LLAMA3_ROPE | {"low_freq_factor": 8.0}},
+            "'high_freq_factor' is 4.0, expected at least low_freq_factor, 8.0",
+        ),
         ({"sliding_window": 128, "use_sliding_window": True}, "sliding_window is 128"),
         ({"intermediate_size": None}, "intermediate_size"),
         ({"hidden_size": None}, "hidden_size"),

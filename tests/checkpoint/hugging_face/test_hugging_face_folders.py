@@ -30,6 +30,35 @@ def test_a_whole_file_comes_before_an_index(suffix, tmp_path):
     assert torch.equal(open_float_model(folder).tensors[name], tiny.float_tensors()[name])
 
 
+def test_a_whole_file_left_over_beside_shards(tmp_path):
+    """As FSDP's training leaves one, of a few tensors."""
+    folder = tiny.write_hugging_face(tmp_path, shards=2)
+    save_file({"model.norm.weight": torch.ones(64)}, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"lacks lm_head\.weight, which .*remove model\.safetens"):
+        open_float_model(folder)
+    (folder / "model.safetensors").unlink()
+    assert set(open_float_model(folder).tensors) == set(tiny.float_tensors())
+
+
+def test_what_training_leaves_beside_a_model(tmp_path):
+    """accelerate's FSDP calls the model pytorch_model_fsdp.bin."""
+    folder = tiny.write_hugging_face(tmp_path)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model_fsdp.bin")
+    (folder / "model.safetensors").unlink()
+    for name in ("optimizer.bin", "scheduler.bin", "training_args.bin", "random_states_0.pkl"):
+        torch.save({}, folder / name)
+    assert set(open_float_model(folder).tensors) == set(tiny.float_tensors())
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_an_end_token_that_is_none_is_named_with_its_file(tmp_path, name):
+    folder = tiny.write_hugging_face(tmp_path)
+    content = json.loads((folder / "config.json").read_text()) if name == "config.json" else {}
+    (folder / name).write_text(json.dumps(content | {"eos_token_id": ["</s>"]}))
+    with pytest.raises(InputError, match=rf"/{name}: the field 'eos_token_id'"):
+        open_float_model(folder)
+
+
 @pytest.mark.parametrize("file", ["a" * 5000, "x\0y", "", ".", "../config.json", None])
 def test_an_index_that_names_no_file_of_the_folder(file, tmp_path):
     folder = tiny.write_hugging_face(tmp_path, shards=2)

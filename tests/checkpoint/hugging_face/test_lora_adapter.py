@@ -89,6 +89,8 @@ def test_without_its_base_it_is_named(tmp_path):
         ({"lora_alpha": "16"}, "'lora_alpha' is '16'"),
         ({"layer_replication": [[0, 2], [1, 2]]}, "'layer_replication' is"),
         ({"alora_invocation_tokens": [5, 6]}, "'alora_invocation_tokens' is"),
+        ({"kasa_config": {"beta": 1e-4}}, "'kasa_config' is"),
+        ({"monteclora_config": {}}, "'monteclora_config' is"),
     ],
 )
 def test_what_cannot_be_merged_is_named(tmp_path, fields, message):
@@ -105,6 +107,26 @@ def test_an_adapter_of_another_model(tmp_path):
     unknown = {name.replace("q_proj", "qkv"): tensor for name, tensor in wide.items()}
     with pytest.raises(InputError, match="which the model in --base does not have"):
         open_float_model(write_adapter(tmp_path / "b", unknown), base)
+
+
+def test_matrices_that_are_no_numbers_are_the_adapters(tmp_path):
+    """And not its base's, which would be downloaded again."""
+    base = tiny.write_hugging_face(tmp_path / "base")
+    parts = {f"{Q}.lora_A.weight": torch.ones(8, 64), f"{Q}.lora_B.weight": torch.ones(64, 8)}
+    parts[f"{Q}.lora_B.weight"][3, 2] = torch.nan
+    model = open_float_model(write_adapter(tmp_path / "adapter", parts), base)
+    with pytest.raises(InputError, match=r"adapter: its matrices for .*q_proj.*NaN"):
+        model.tensors["layers.0.attention.wq.weight"]
+
+
+def test_wrappers_in_an_adapters_names(tmp_path):
+    base = tiny.write_hugging_face(tmp_path / "base")
+    wrapped = {
+        name.replace("layers.0.", "layers.0._orig_mod."): t for name, t in matrices().items()
+    }
+    found = open_float_model(write_adapter(tmp_path / "a", wrapped), base).tensors
+    expected = open_float_model(write_adapter(tmp_path / "b"), base).tensors
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_an_adapter_of_a_model_with_more_tokens(tmp_path):

@@ -41,6 +41,14 @@ def test_a_missing_meta_shard_is_named(tmp_path):
         open_float_model(folder)
 
 
+def test_shards_of_two_models_of_one_shape(tmp_path):
+    folder = write_meta_shards(tmp_path, 2, 0)
+    other = torch.load(folder / "consolidated.01.pth") | {"norm.weight": torch.ones(64)}
+    torch.save(other, folder / "consolidated.01.pth")
+    with pytest.raises(InputError, match=r"norm\.weight is not the same in all shards"):
+        open_float_model(folder).tensors["norm.weight"]
+
+
 def test_a_shard_of_another_model_is_named(tmp_path):
     folder = write_meta_shards(tmp_path, 2, 0)
     torch.save({"norm.weight": torch.ones(64)}, folder / "consolidated.01.pth")

@@ -1,18 +1,14 @@
 """A folder that holds an adapter (PEFT's) and not the model that it is for. Imports no torch."""
 
-import re
 from pathlib import Path
 
+from quatrain.checkpoint.files.formats import is_of_training
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
 
 ADAPTER_CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _MLX_WEIGHTS = "adapters.safetensors"
-# What transformers' Trainer and accelerate write beside it.
-_OF_TRAINING = re.compile(
-    r"(optimizer|scheduler|scaler|training_args|rng_state(_\d+)?|random_states_\d+)\.(pth?|bin)"
-)
 _OF_A_MODEL = (".safetensors", ".pth", ".pt", ".bin", ".gguf")
 
 
@@ -30,7 +26,7 @@ def adapter_files(folder: Path) -> list[Path]:
 
 def _of_a_model(names: set[str]) -> bool:
     """Whether a file of one of `names` may hold a model's tensors."""
-    return any(name.endswith(_OF_A_MODEL) and not _OF_TRAINING.fullmatch(name) for name in names)
+    return any(name.endswith(_OF_A_MODEL) and not is_of_training(name) for name in names)
 
 
 def refuse_unread_adapter(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Which format a file is in, told from its content: names lie."""
 
+import re
 from enum import StrEnum
 from pathlib import Path
 
@@ -70,6 +71,9 @@ def _on_the_hub(path: Path) -> str:
     return f"; a repository on the Hugging Face hub is named as hf://{path}"
 
 
+_OF_TRAINING = re.compile(
+    r"(optimizer|scheduler|scaler|training_args|rng_state(_\d+)?|random_states_\d+)\.(pth?|bin)"
+)
 _DOWNLOAD = "Download the model's weights"
 
 
@@ -83,6 +87,11 @@ def _parts_to_merge(folder: Path) -> str | None:
     return None
 
 
+def is_of_training(name: str) -> bool:
+    """Whether `name` is a file that transformers' Trainer or accelerate write beside a model."""
+    return _OF_TRAINING.fullmatch(name) is not None
+
+
 def only_file(folder: Path, suffixes: tuple[str, ...], preferred: str = "") -> Path:
     """The one file in `folder` with one of `suffixes`, or the one called `preferred`.
 
@@ -90,7 +99,8 @@ def only_file(folder: Path, suffixes: tuple[str, ...], preferred: str = "") -> P
     """
     if preferred and (folder / preferred).is_file():
         return folder / preferred
-    found = sorted(file for file in folder.iterdir() if file.suffix in suffixes and file.is_file())
+    files = [file for file in folder.iterdir() if file.suffix in suffixes and file.is_file()]
+    found = sorted(file for file in files if not is_of_training(file.name))
     if len(found) == 1:
         return found[0]
     names = ", ".join(file.name for file in found) or "none"

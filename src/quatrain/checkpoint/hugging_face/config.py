@@ -177,9 +177,14 @@ def end_tokens(folder: Path, fields: Fields) -> tuple[int | None, list[int]]:
     says nothing, or no text would end."""
     generation = folder / "generation_config.json"
     own = read_object(generation) if generation.is_file() else {}
-    said = {**fields, **{name: value for name, value in own.items() if value is not None}}
-    bos_ids = _tokens(said, "bos_token_id", str(folder))
-    return bos_ids[0] if bos_ids else None, _tokens(said, "eos_token_id", str(folder))
+
+    def said(name: str) -> list[int]:
+        if own.get(name) is not None:
+            return _tokens(own, name, str(generation))
+        return _tokens(fields, name, str(folder / "config.json"))
+
+    bos_ids = said("bos_token_id")
+    return bos_ids[0] if bos_ids else None, said("eos_token_id")
 
 
 def _tokens(fields: Fields, name: str, source: str) -> list[int]:

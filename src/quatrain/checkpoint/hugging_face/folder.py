@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from quatrain.checkpoint.files.formats import only_file
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
@@ -23,6 +24,7 @@ def tensor_files(folder: Path) -> list[Path]:
     """
     for whole, index in zip(_WHOLE, _INDEXES, strict=True):
         if (folder / whole).is_file():
+            _require_what_its_index_names(folder / whole, folder / index)
             return [folder / whole]
         if (folder / index).is_file():
             return _shards(folder, folder / index)
@@ -88,11 +90,29 @@ def _those_there(folder: Path, names: tuple[str, ...]) -> list[Path]:
     return [folder / name for name in names if (folder / name).is_file()]
 
 
-def _shards(folder: Path, index: Path) -> list[Path]:
+def _require_what_its_index_names(whole: Path, index: Path) -> None:
+    """Refuse a `whole` file that training left beside the shards of `index`, which hold more."""
+    if not index.is_file():
+        return
+    named = _weight_map(index)
+    missing = sorted(named.keys() - set(read_tensors(whole)))
+    there = {file.name for file in whole.parent.iterdir()}
+    if missing and there.issuperset(map(str, named.values())):
+        raise InputError(
+            f"{whole}: lacks {missing[0]}, which {index.name} beside it names: one of the two is "
+            f"left over from another model; remove {whole.name} to read the shards, or {index.name}"
+        )
+
+
+def _weight_map(index: Path) -> dict[str, Any]:
     weight_map = read_object(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise InputError(f"{index}: has no 'weight_map' of tensor names to files")
-    shards = sorted(set(map(str, weight_map.values())))
+    return weight_map
+
+
+def _shards(folder: Path, index: Path) -> list[Path]:
+    shards = sorted(set(map(str, _weight_map(index).values())))
     there = {file.name for file in folder.iterdir() if file.is_file()}
     for shard in shards:
         if shard not in there:

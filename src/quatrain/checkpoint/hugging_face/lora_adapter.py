@@ -19,6 +19,7 @@ from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.tensor_file import read_tensors
 from quatrain.checkpoint.hugging_face.fields import Fields, flag, number, object_of, refusal
 from quatrain.checkpoint.hugging_face.multimodal import text_tensors
+from quatrain.checkpoint.wrapped_names import without_wrappers
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
 
@@ -38,6 +39,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_qalora": (None, False),
     "use_bdlora": (None,),
     "arrow_config": (None,),
+    "kasa_config": (None,),
+    "monteclora_config": (None,),
     # Others, such as PiSSA, take from the model's own weights what the matrices begin with.
     "init_lora_weights": (None, False, "gaussian", "eva", "orthogonal", True),
 }
@@ -73,7 +76,9 @@ def with_adapter(
     for module, parts in low_rank.items():
         name = f"{module}.weight"
         _require(stored, name, adapter)
-        merged[name] = _merged(merged[name], parts, _scale(fields, module, parts, source), name)
+        merged[name] = _merged(
+            merged[name], parts, _scale(fields, module, parts, source), name, adapter
+        )
     return LazyTensors(merged), notes
 
 
@@ -84,7 +89,8 @@ def _parts(
     of those of no text model)."""
     file = adapter_files(adapter)[1]
     found = read_tensors(file)
-    named = {name: name.removeprefix(_PREFIX).removesuffix(".weight") for name in found}
+    plain = {name: without_wrappers(name).removeprefix(_PREFIX) for name in found}
+    named = {name: own.removesuffix(".weight") for name, own in plain.items()}
     low_rank: dict[str, dict[str, StoredTensor]] = {}
     whole: dict[str, str] = {}
     beside: dict[str, StoredTensor] = {}
@@ -93,7 +99,7 @@ def _parts(
         if match is None and "lora_" in short:
             raise InputError(f"{file}: {name} is no matrix of LoRA's; merge it with peft")
         if match is None:
-            whole[name] = _SAVED.sub(".", name.removeprefix(_PREFIX))
+            whole[name] = _SAVED.sub(".", plain[name])
             continue
         of_one, others = text_tensors(LazyTensors({f"{match[1]}.weight": found.stored[name]}), kind)
         beside |= others
@@ -176,7 +182,7 @@ def _scale(fields: Fields, module: str, parts: dict[str, StoredTensor], source: 
 
 
 def _merged(
-    weight: StoredTensor, parts: dict[str, StoredTensor], scale: float, name: str
+    weight: StoredTensor, parts: dict[str, StoredTensor], scale: float, name: str, source: Path
 ) -> StoredTensor:
     linear = {"lora_A", "lora_B"}
     if parts.keys() not in (linear, {"lora_embedding_A", "lora_embedding_B"}):
@@ -193,6 +199,11 @@ def _merged(
 
     def load() -> torch.Tensor:
         change = b.load().float() @ a.load().float()
+        if not change.isfinite().all():
+            raise InputError(
+                f"{source}: its matrices for {name} hold a NaN or an infinite weight; the adapter "
+                "is damaged, or its training failed"
+            )
         return weight.load().float() + scale * (change if of_linear else change.t())
 
     return StoredTensor(shape, torch.float32, load)

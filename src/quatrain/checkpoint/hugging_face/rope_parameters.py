@@ -100,11 +100,16 @@ def _rotated_part(fields: Fields, source: str, partial: bool) -> float:
 
 
 def _llama3(fields: Fields, scaling: Fields, source: str) -> dict[str, Any]:
+    factor = number(scaling, "factor", source)
+    low, high = (number(scaling, f"{end}_freq_factor", source) for end in ("low", "high"))
+    if high < low:
+        expected = f"at least low_freq_factor, {low}; the two may have been exchanged"
+        raise refusal(scaling, "high_freq_factor", expected, source)
     return {
         "use_scaled_rope": True,
-        "rope_scale_factor": number(scaling, "factor", source),
-        "low_freq_factor": number(scaling, "low_freq_factor", source),
-        "high_freq_factor": number(scaling, "high_freq_factor", source),
+        "rope_scale_factor": factor,
+        "low_freq_factor": low,
+        "high_freq_factor": high,
         "original_max_position_embeddings": _original_context(fields, scaling, source),
     }
 

@@ -9,6 +9,7 @@ RowParallelLinear, ParallelEmbedding, VocabParallelEmbedding; `moe.py`: Experts.
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def _whole_file(folder: Path) -> Path:
 
 def _joined(name: str, parts: list[StoredTensor], dim: Any, folder: Path) -> StoredTensor:
     if _WHOLE.fullmatch(name):
-        return parts[0]
+        return replace(parts[0], load=lambda: _same(name, parts, folder))
     first = parts[0]
     if _BY_ROWS.fullmatch(name):
         axis = -2
@@ -92,6 +93,17 @@ def _joined(name: str, parts: list[StoredTensor], dim: Any, folder: Path) -> Sto
     shape = list(first.shape)
     shape[axis] *= len(parts)
     return StoredTensor(tuple(shape), first.dtype, _load_joined(parts, axis))
+
+
+def _same(name: str, parts: list[StoredTensor], folder: Path) -> torch.Tensor:
+    """What every shard holds whole. Raises `InputError` where one holds another."""
+    first, *others = (part.load() for part in parts)
+    if not all(torch.equal(first, other) for other in others):
+        raise InputError(
+            f"{folder}: {name} is not the same in all shards: they are of several models; download "
+            "the shards of one model again"
+        )
+    return first
 
 
 def _load_joined(parts: list[StoredTensor], axis: int) -> Callable[[], torch.Tensor]:
