@@ -136,12 +136,15 @@ def renamed(name: str, names: dict[str, str], layers: str) -> str:
     return f"{names[module]}.{part}"
 
 
-def write_hugging_face(folder: Path, tensors=None, shards=1, dtype=torch.float32, **fields) -> Path:
-    """A Hugging Face folder. `fields` replace those of config.json; None removes one."""
+def write_hugging_face(
+    folder: Path, tensors=None, shards=1, dtype: torch.dtype | None = torch.float32, **fields
+) -> Path:
+    """A Hugging Face folder. `fields` replace those of config.json; None removes one. `dtype`: None
+    keeps each tensor's own."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = float_tensors() if tensors is None else tensors
     named = {
-        renamed(name, HF_NAMES, "model.layers"): tensor.to(dtype)
+        renamed(name, HF_NAMES, "model.layers"): tensor.to(dtype or tensor.dtype)
         for name, tensor in tensors.items()
     }
     config = {key: value for key, value in {**HUGGING_FACE, **fields}.items() if value is not None}

@@ -14,7 +14,7 @@ from tests.support.peers import change_config
 
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
-from quatrain.checkpoint.open import is_quantized, open_checkpoint
+from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
 from quatrain.checkpoint.quantizers.mlx import MLX
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
@@ -445,3 +445,37 @@ def test_scales_of_a_quantized_cache_are_named(tmp_path):
     checkpoint = open_checkpoint(folder)
     assert "model.layers.0.self_attn.k_scale" in checkpoint.notes[0]
     assert set(checkpoint.tensors) == set(folders.expected_tensors())
+
+
+def layout_in_hugging_face_names(folder, zero=0.0):
+    """As a model of transformers is saved once torchao's QAT converted it."""
+    tensors = tiny.int4_tensors()
+    zeros = {
+        name.replace("scales", "zeros"): torch.full_like(tensor, zero)
+        for name, tensor in tensors.items()
+        if name.endswith("scales") and "layers." in name
+    }
+    return tiny.write_hugging_face(folder, tensors | zeros, dtype=None), tensors
+
+
+def test_the_layout_under_hugging_faces_names(tmp_path):
+    folder, expected = layout_in_hugging_face_names(tmp_path)
+    checkpoint = open_checkpoint(folder)
+    checkpoint.check_values()
+    assert (checkpoint.embedding_kind, checkpoint.output_kind) == ("int8", "int4")
+    for name, tensor in expected.items():
+        found = checkpoint.tensors[name]
+        assert found.dtype == tensor.dtype and torch.equal(found.view(tensor.shape), tensor), name
+    with pytest.raises(InputError, match=r"is quantized already .*quatrain convert"):
+        open_float_model(folder)
+
+
+def test_the_layout_under_hugging_faces_names_with_zero_points(tmp_path):
+    folder, expected = layout_in_hugging_face_names(tmp_path, 2.0)
+    with pytest.raises(InputError, match=r"zeros\[0, 0\] is 2.*requantize-asymmetric"):
+        open_checkpoint(folder).check_values()
+    requantization = Requantization()
+    found = open_checkpoint(folder, round_again=requantization)
+    found.check_values()
+    assert torch.equal(found.tensors["output.weight"], expected["output.weight"])
+    assert len(requantization.errors) == 14

@@ -27,6 +27,7 @@ from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED
 from quatrain.checkpoint.quantizers.read import checked_quantizer, not_quantized
 from quatrain.checkpoint.quantizers.read import in_floating_point as all_floating
+from quatrain.checkpoint.quantizers.unpacked import is_unpacked
 from quatrain.errors import InputError
 from quatrain.tokenizer.copies import copy_tokenizer_files
 from quatrain.tokenizer.files import tokenizer_in
@@ -73,7 +74,7 @@ def _read(
     if is_float8(settings) or (settings is None and has_float8(stored)):
         stored, of_float8 = in_floating_point(stored, settings, str(folder))
         notes += of_float8
-    elif settings is not None:
+    elif settings is not None or is_unpacked(stored):
         if adapter is None:  # else no verb is named that might refuse it too
             quantizer, _ = checked_quantizer(stored, metadata, settings, str(folder))
             if all_floating(stored):
@@ -97,6 +98,6 @@ def _quantized_already(folder: Path, adapter: Path | None) -> InputError:
     if adapter is not None:
         remedy = f"to merge {adapter} give the model that it was made from, in floating point"
     return InputError(
-        f"{folder}: is quantized already (by its quantization_config, or quantize_config."
-        f"json); {remedy}"
+        f"{folder}: is quantized already (by its quantization_config, its quantize_config.json, or "
+        f"scales beside its weights); {remedy}"
     )

@@ -9,6 +9,7 @@ from quatrain.checkpoint.quantizers import QUANTIZERS, quantizer_by_names
 from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
 from quatrain.checkpoint.quantizers.in_layout import in_layout
 from quatrain.checkpoint.quantizers.quantizer import HEADERS, Quantizer
+from quatrain.checkpoint.quantizers.unpacked import UNPACKED, is_unpacked
 from quatrain.errors import InputError
 
 
@@ -94,7 +95,10 @@ def checked_quantizer(
     `asymmetric`: whether groups may have zero points. Raises `InputError`, naming `source`, where
     nothing is quantized, or in a way that is not read.
     """
+    names = set(names)
     known = quantizer_by_names(names)
+    if known is None and settings is None and is_unpacked(names):
+        return UNPACKED, {}
     if known and (settings is None or (isinstance(settings, dict) and not method_of(settings))):
         settings = {**(settings or {}), "quant_method": known.name}
     if not isinstance(settings, dict):

@@ -1,0 +1,63 @@
+"""Reads the pre-quantized layout itself under Hugging Face's names, as torchao's QAT for 8da4w
+makes it of a model of transformers (`Int8DynActInt4WeightQATQuantizer.convert`).
+
+F.weight int8 [N, K], F.scales float [N, G] and, where stored, F.zeros [N, G].
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import torch
+
+from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
+from quatrain.checkpoint.quantizers.groups import groups_of_rows
+from quatrain.checkpoint.quantizers.int32_packing import expect_shape
+from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
+from quatrain.errors import InputError
+from quatrain.linear.packing import is_int4
+
+
+def is_unpacked(names: Iterable[str]) -> bool:
+    """Whether tensors of these `names`, which no other quantizer's settings explain, are so."""
+    names = set(names)
+    scaled = (name.removesuffix("scales") for name in names if name.endswith(".scales"))
+    return any(f"{module}weight" in names for module in scaled)
+
+
+def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
+    """There are no settings."""
+
+
+def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
+    weight, scales, zeros = parts["weight"], parts["scales"], parts.get("zeros")
+    if weight.dtype != torch.int8 or len(weight.shape) != 2:
+        found = str(weight.dtype).removeprefix("torch.")
+        raise InputError(
+            f"{source}: {name}.weight is {found} {list(weight.shape)} beside {name}.scales, "
+            "expected an int8 matrix; where a quantizer wrote it, take the model that it was made "
+            "from"
+        )
+    rows, columns = weight.shape
+    if list(scales.shape) == [rows]:  # of a table
+        scales = replace(scales, shape=(rows, 1))
+    groups = groups_of_rows(scales, (rows, columns), f"{name}.scales", source)
+    if zeros is not None:
+        expect_shape(zeros, parts["scales"].shape, f"{name}.zeros", source)
+    return GroupedLinear(
+        shape=(rows, columns),
+        groups=groups,
+        scales_dtype=scales.dtype,
+        values=weight.load,
+        scales=lambda: scales.load().view(rows, groups),
+        zeros=None if zeros is None else lambda: zeros.load().view(rows, groups),
+        bits=4 if "layers." in name or is_int4(weight.load()) else 8,
+    )
+
+
+UNPACKED = Quantizer(
+    name="torchao's QAT",
+    required=("weight", "scales"),
+    optional=("zeros",),
+    check=_check,
+    read=_read,
+)
