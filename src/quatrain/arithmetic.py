@@ -9,9 +9,9 @@ XNNPACK quantizes every row. Sources: `is_gemv` and `pick_linear_dqa_qw_shader` 
 `ops/glsl/choose_qparams_per_row.glsl`, of ExecuTorch 1.0 to 1.5; held against what the real
 runtime computes by tests/runtime/test_conformance.py.
 
-In float16 two kernels of its prompts also sum in float16, one product after the other: the
-weight-only linear's (`q4gsw_linear_gemm__tin__w_4x8.glsl`, from 1.4 on), and that of attention in
-buffers (`sdpa_compute_out_tiled.glsl`). All others sum in float32, or over few.
+In float16 the weight-only linear's kernel of prompts also sums in float16, one product after the
+other (`q4gsw_linear_gemm__tin__w_4x8.glsl`, from 1.4 on); others do in buffers alone, which
+`quatrain.runtime.reference` knows.
 """
 
 from dataclasses import dataclass, field

@@ -1,8 +1,9 @@
 """Kernels that sum in float16, beside what ExecuTorch's own C++ Vulkan runtime computed.
 
 `conformance/half/linear.pte` is one weight-only linear of 2,048 inputs, `attention.pte` one
-attention over a cache of 2,400 tokens in buffers, both in float16 and written by ExecuTorch's own
-partitioner; `*.npz` is what its runtime gave on lavapipe for `waves`.
+attention over a cache of 2,400 tokens in buffers, `bmm.pte` and `softmax.pte` one operator of many
+terms in buffers; all in float16 and written by ExecuTorch's own partitioner. `*.npz` is what its
+runtime gave on lavapipe for `waves`.
 """
 
 import math
@@ -86,3 +87,23 @@ def test_attention_over_a_long_context_is_that_of_the_phone():
     assert abs(expected["last"][1] - 1).max() > 0.05  # 1 in float32
     step = runner.forward(*call_of_attention(LAST, 1))[0, 0].float()
     np.testing.assert_allclose(step, expected["step"], atol=5e-3)
+
+
+TERMS = 2304
+OPERATORS = {
+    "bmm": ((waves(1, 2, TERMS) / 8).abs(), waves(1, TERMS, 4) / 4 + 1),
+    "softmax": (waves(1, 2, 16384),),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_long_sums_in_buffers_are_those_of_the_phone(name):
+    program = CONFORMANCE / "half" / f"{name}.pte"
+    expected = np.load(program.with_suffix(".npz"))["expected"].astype(np.float32)
+    found = ReferenceRunner(program).forward(*OPERATORS[name]).float()
+    if name == "softmax":
+        found = found[..., ::256]
+    np.testing.assert_allclose(found, expected, atol=3e-3 * expected.max())
+    in_float32 = {"bmm": torch.bmm, "softmax": lambda x: x.softmax(-1)[..., ::256]}[name]
+    exact = in_float32(*(x.float() for x in OPERATORS[name]))
+    assert (exact - torch.from_numpy(expected)).abs().max() > 0.04 * expected.max()

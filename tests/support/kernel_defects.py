@@ -213,6 +213,8 @@ KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("embedding-q4-width-32", "desktop", "1.3", int4_embedding(48), int4_embedding(64)),
     ("sdpa-head-dim-4", "desktop", "1.5", attention(6), attention(8)),
     ("sdpa-half-sums", "desktop", "1.5", measured("half/attention"), measured("llama16_w")),
+    ("buffer-half-sums", "desktop", "1.5", measured("half/bmm"), measured("llama16_w")),
+    ("buffer-half-sums", "desktop", "1.3", measured("half/softmax"), measured("half/attention")),
     ("sdpa-adreno750-padding", "adreno-7xx", "1.0", attention(8), sigmoid()),
     ("dynamic-no-resize", "desktop", "1.5", select(3), select(1)),
     ("gelu-tanh-nan", "mali-g76", "1.5", _GELU, sigmoid()),

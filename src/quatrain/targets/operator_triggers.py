@@ -16,6 +16,10 @@ from quatrain.targets.occurrence import (
 from quatrain.targets.runtimes import newest_release, unknown_operators
 
 _LONG = 1024  # positions, from which on a weight may be less than float16 adds to a sum of 1
+# Operator -> the argument whose last dimension it sums over.
+_SUMMED = {
+    "aten.bmm": "a", "aten.mm": "a", "aten.addmm": "a", "aten.linear": "x", "aten._softmax": "x",
+}  # fmt: skip
 _ATTENTION = ("sdpa_with_kv_cache", "custom_sdpa")
 _COPIES = ("et_vk.prepack", "aten.clone", "aten._to_copy")
 _FEWEST_CHANNELS, _MOST_CHANNELS = 168, 192  # that an Adreno 840 was seen to convolve wrongly
@@ -105,6 +109,21 @@ def attention_in_half_over_long_contexts(
             continue
         if isinstance(cache, Tensor) and cache.shape[-3] > _LONG:
             found.append(Occurrence(f"{place}: a context of {cache.shape[-3]}"))
+    return found
+
+
+def long_sums_in_half_buffers(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """Products and softmax in float16 buffers over more terms than float16 sums reach."""
+    found = []
+    for place, operator in operators(graph, *_SUMMED):
+        out, names = graph.values[operator.out], operator.named_args
+        if not isinstance(out, Tensor) or (out.dtype, out.storage) != ("float16", "buffer"):
+            continue
+        terms = graph.tensor(names[_SUMMED[operator.kind]]).shape[-1]
+        if terms > _LONG:
+            found.append(Occurrence(f"{place}: sums of {terms}"))
     return found
 
 

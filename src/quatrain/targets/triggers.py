@@ -201,6 +201,7 @@ TRIGGERS: dict[str, Trigger] = {
         operator_triggers.more_key_heads_than_query_heads,
         operator_triggers.attention_in_buffers_not_of_4,
         operator_triggers.attention_in_half_over_long_contexts,
+        operator_triggers.long_sums_in_half_buffers,
         operator_triggers.attention,
         operator_triggers.context_of_a_cache,
         operator_triggers.gelu,

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from quatrain.program import Operator, VulkanGraph
+from quatrain.program import Operator, Tensor, VulkanGraph
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.program.operator_schemas import argument_names
 from quatrain.runtime.operator_arguments import ignored_arguments, taken
 from quatrain.runtime.reference.aten import aten_kernel
 from quatrain.runtime.reference.attention import ATTENTION_KERNELS
-from quatrain.runtime.reference.half_attention import half_attention
+from quatrain.runtime.reference.half_attention import HALF_ATTENTION
+from quatrain.runtime.reference.half_products import HALF_PRODUCTS
 from quatrain.runtime.reference.kernels import KERNELS
 from quatrain.runtime.reference.quantized import QUANTIZED_KERNELS
 from quatrain.runtime.reference.static_int8 import STATIC_INT8_KERNELS
@@ -25,9 +26,16 @@ def kernel_of(operator: Operator, graph: VulkanGraph) -> tuple[Callable[..., Any
     torchs = _torchs(operator)
     if torchs is not None:
         return torchs, operator.args[:-1]
-    kernel = half_attention(graph, operator) or _KERNELS[operator.kind]
+    kernel = _half_kernel(operator, graph) or _KERNELS[operator.kind]
     names = taken(kernel, operator)
     return lambda *values: kernel(**dict(zip(names, values, strict=True))), tuple(names.values())
+
+
+def _half_kernel(operator: Operator, graph: VulkanGraph) -> Callable[..., Any] | None:
+    """The kernel of an operator that sums in float16 on a phone: its result is a buffer of it."""
+    out = graph.values[operator.out]
+    in_half = isinstance(out, Tensor) and (out.dtype, out.storage) == ("float16", "buffer")
+    return {**HALF_ATTENTION, **HALF_PRODUCTS}.get(operator.kind) if in_half else None
 
 
 def require_kernels(graph: VulkanGraph, what: str) -> None:

@@ -8,24 +8,11 @@ among 64 workers, and one in textures sums in float32.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 
-from quatrain.program import Operator, VulkanGraph
 from quatrain.runtime.reference.attention import custom_sdpa, update_cache
-
-ATTENTION = ("sdpa_with_kv_cache", "custom_sdpa")
-
-
-def half_attention(graph: VulkanGraph, operator: Operator) -> Callable[..., torch.Tensor] | None:
-    """The kernel of `operator` where it is attention that sums in float16, else None."""
-    if operator.kind not in ATTENTION:
-        return None
-    query = graph.tensor(operator.named_args["q"])
-    if (query.dtype, query.storage) != ("float16", "buffer"):
-        return None
-    return custom_sdpa_in_half if operator.kind == "custom_sdpa" else sdpa_with_kv_cache_in_half
+from quatrain.runtime.reference.half_products import summed
 
 
 def sdpa_with_kv_cache_in_half(
@@ -52,11 +39,11 @@ def custom_sdpa_in_half(
     for head in range(k.shape[2]):
         queries = q[0, :, head * group : (head + 1) * group].transpose(0, 1)  # [G, T, D]
         keys, values = (cache[0, :total, head] for cache in (k, v))  # [C, D]
-        scores = _summed(queries, keys.t()) * torch.tensor(scale, dtype=torch.float16)
+        scores = summed(queries, keys.t()) * torch.tensor(scale, dtype=torch.float16)
         if is_causal:
             later = torch.ones(scores.shape[1:], dtype=torch.bool).triu(start_pos + 1)
             scores.masked_fill_(later, -math.inf)
-        heads.append(_summed(_softmax(scores), values))
+        heads.append(summed(_softmax(scores), values))
     return torch.cat(heads).transpose(0, 1)[None]
 
 
@@ -67,9 +54,7 @@ def _softmax(scores: torch.Tensor) -> torch.Tensor:
     return powers / powers.sum(-1, keepdim=True, dtype=torch.float32).half()
 
 
-def _summed(rows: torch.Tensor, terms: torch.Tensor) -> torch.Tensor:
-    """rows [G, T, K] times terms [K, N], in float16 from the first of K to the last."""
-    total = torch.zeros(*rows.shape[:-1], terms.shape[1], dtype=torch.float16)
-    for factor, term in zip(rows.movedim(-1, 0).contiguous(), terms.contiguous(), strict=True):
-        total.addcmul_(factor[..., None], term)
-    return total
+HALF_ATTENTION = {
+    "sdpa_with_kv_cache": sdpa_with_kv_cache_in_half,
+    "custom_sdpa": custom_sdpa_in_half,
+}
