@@ -6,7 +6,7 @@ from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import InputError
 from quatrain.quantize.calibration import Calibration
 from quatrain.quantize.distill.arithmetic import arithmetic_of
-from quatrain.quantize.distill.memory import require_memory
+from quatrain.quantize.distill.memory import fitted_to_memory
 from quatrain.quantize.distill.method import MOST_TRAINED, Distill
 from quatrain.quantize.distill.recipe import recipe_on
 from quatrain.quantize.methods.gptq import Gptq
@@ -52,8 +52,8 @@ def calibrated_method(
         made = opened.plan, tokens, calibration.scheme, stages, whose
         if method == "distill":
             device, (texts, length) = arithmetic_of().device, tokens.shape
-            require_memory(model, texts, length, recipe_on(device), device)
-            return Distill(*made, recipe_on(device))
+            recipe = fitted_to_memory(recipe_on(device), model, texts, length, device)
+            return Distill(*made, recipe)
         _require_memory(model, tokens.numel())
         return Gptq(*made)
     if calibration is not None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +25,8 @@ from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.linear.int4 import compute_as
 from quatrain.quantize.calibration import Calibration, tokens_of_files
-from quatrain.quantize.distill.recipe import Recipe
+from quatrain.quantize.distill.memory import fitted_to_memory
+from quatrain.quantize.distill.recipe import ON_GPU, Recipe
 from quatrain.quantize.distill.training import Training
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.stages import Stages
@@ -247,3 +249,16 @@ def test_a_model_too_large_to_be_trained_is_refused_at_once(folder: Path, monkey
     with pytest.raises(InputError, match=r"--method distill needs about 1 GB .* use --method gptq"):
         distill(folder, folder / "large")
     assert not [file for file in folder.iterdir() if "large" in file.name]
+
+
+@pytest.mark.parametrize(("memory", "at_once"), [(1e12, 32), (15e9, 32), (8e9, 8), (5e9, 1)])
+def test_as_many_texts_are_computed_together_as_memory_holds(memory, at_once, monkeypatch) -> None:
+    """Of a model of SmolLM2's shape, on a GPU."""
+    monkeypatch.setattr(
+        "quatrain.quantize.distill.memory._memory_of", lambda device: (memory, "GPU")
+    )
+    config = SimpleNamespace(vocab_size=49152, dim=576, n_layers=30, hidden_dim=1536, expert_dim=0)
+    stored = {"weights": SimpleNamespace(shape=(134_515_008,))}
+    model = SimpleNamespace(config=config, tensors=SimpleNamespace(stored=stored), source="m")
+    found = fitted_to_memory(ON_GPU, model, 8448, 256, torch.device("cuda"))
+    assert found == replace(ON_GPU, at_once=at_once)

@@ -1,5 +1,6 @@
 """What a training needs, said before it begins."""
 
+from dataclasses import replace
 from math import prod
 
 import torch
@@ -14,10 +15,30 @@ _COPIES_OF_SCALES = 8  # first, factor, gradient, Adam's two, and what is comput
 _BYTES_OF_A_LATENT = 24  # itself, gradients, Adam's two, and what is computed from them
 
 
-def require_memory(
-    model: FloatModel, texts: int, length: int, recipe: Recipe, device: torch.device
-) -> None:
-    """Raise `InputError` where the memory of `device` cannot hold about what is needed."""
+def fitted_to_memory(
+    recipe: Recipe, model: FloatModel, texts: int, length: int, device: torch.device
+) -> Recipe:
+    """`recipe`, with as many texts computed together as the memory of `device` holds about.
+
+    Raises `InputError` where it cannot hold one.
+    """
+    there, whose = _memory_of(device)
+    while recipe.at_once > 1 and _needed(recipe, model, texts, length, device) > there:
+        recipe = replace(recipe, at_once=recipe.at_once // 2)
+    needed = _needed(recipe, model, texts, length, device)
+    if needed > there:
+        raise InputError(
+            f"{model.source}: --method distill needs about {needed / 1e9:.0f} GB of memory, as the "
+            f"whole model is trained at once, of which this {whose} has {there / 1e9:.0f}; use "
+            "--method gptq, which holds one layer"
+        )
+    return recipe
+
+
+def _needed(
+    recipe: Recipe, model: FloatModel, texts: int, length: int, device: torch.device
+) -> float:
+    """In bytes."""
     config = model.config
     weights = sum(prod(tensor.shape) for tensor in model.tensors.stored.values())
     table = config.vocab_size * config.dim
@@ -31,18 +52,12 @@ def require_memory(
     held += recipe.at_once * length * of_token
     if device.type == "cpu":
         held += 2 * texts * length * config.dim  # the teacher's hidden states
-    needed = held + _OF_TORCH
-    there, whose = _memory_of(device)
-    if needed > there:
-        raise InputError(
-            f"{model.source}: --method distill needs about {needed / 1e9:.0f} GB of memory, as the "
-            f"whole model is trained at once, of which this {whose} has {there / 1e9:.0f}; use "
-            "--method gptq, which holds one layer"
-        )
+    return held + _OF_TORCH
 
 
 def _memory_of(device: torch.device) -> tuple[int, str]:
     """In bytes, and the name of what has it."""
     if device.type == "cpu":
         return installed_memory_bytes(), "machine"
-    return torch.cuda.get_device_properties(device).total_memory, "GPU"
+    # Other programs, a display among them, hold some of it.
+    return int(0.9 * torch.cuda.get_device_properties(device).total_memory), "GPU"
