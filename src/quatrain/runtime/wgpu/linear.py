@@ -38,12 +38,13 @@ def int4_linear(
     """
     m, k, n = x.rows, x.shape[-1], y.shape[-1]
     operands = [weights.packed, weights.scales, y, x]
+    in_half = half_sums and y.dtype == "f16" and m > 1 and int8 is None
     constants = {
         "T": y.dtype, "N": n, "K": k, "GROUP": weights.group, "W_SCALE": weights.scales.dtype,
         "SCALE_STRIDE": weights.scales.shape[-1],
         "QUANTIZED": int8 is not None, "BIAS": weights.bias.dtype if weights.bias else "",
         "CAPACITY": 0, "SUM_COUNTS": (),
-        "HALF_SUMS": half_sums and y.dtype == "f16" and m > 1 and int8 is None,
+        "HALF_SUMS": ("f32" if traits.cpu else "f16") if in_half else "",
     }  # fmt: skip
     if int8 is not None:
         assert weights.sums is not None
@@ -74,7 +75,7 @@ def int4_channel_linear(x: Operand, packed: Operand, scales: Operand, y: Operand
     return dispatch(
         "linear_any", [packed, scales, y, x], (x.rows,), lambda p: (ceil_div(n, 64), p[0], 1),
         T=y.dtype, N=n, K=k, GROUP=k, W_SCALE=scales.dtype, SCALE_STRIDE=scales.count,
-        QUANTIZED=False, BIAS="", CAPACITY=0, SUM_COUNTS=(), HALF_SUMS=False,
+        QUANTIZED=False, BIAS="", CAPACITY=0, SUM_COUNTS=(), HALF_SUMS="",
         ROW=2 * packed.shape[1], EVEN_LOW=False, WORKGROUP=64,
     )  # fmt: skip
 

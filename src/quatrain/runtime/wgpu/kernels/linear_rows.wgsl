@@ -7,7 +7,8 @@
 // w       [N, K/32] vec4<u32>: 32 weights, nibble i of a u32 holds w[8j + i] + 8
 // scales  [K/GROUP, SCALE_STRIDE]
 // x       [M, K], or when QUANTIZED int8 [M, K/8] pairs of u32: (k0 k2 k4 k6), (k1 k3 k5 k7)
-// HALF_SUMS: each product and each sum rounded to float16, one k after the other, as on a phone
+// HALF_SUMS: each product and each sum rounded to float16, one k after the other, as on a phone: by
+//         "f16" itself, or by "f32" where a processor computes halves one at a time
 // sums    [K/GROUP, SUM_STRIDE] of w over each group, corrects for the zero point; under emulation
 //         of dq8ca-m-gt-k only within CAPACITY blocks of four rows
 alias T = {{ T }};
@@ -37,6 +38,18 @@ fn load_x(m: u32, slice: u32, part: u32) -> vec4<f32> {
   return vec4<f32>({{ "unpack4xI8" if QUANTIZED else "" }}(x[m * (K / 4u) + slice * 8u + part]));
 }
 
+{% if HALF_SUMS == "f32" %}
+// x to the nearest of 11 bits, infinite beyond float16.
+fn half_of(x: f32) -> f32 {
+  let high = x * 8193.0;
+  return select(high - (high - x), x * 1e38, abs(x) >= 65520.0);
+}
+fn as_half(x: vec4<f32>) -> vec4<f32> {
+  let high = x * 8193.0;
+  return select(high - (high - x), x * 1e38, abs(x) >= vec4(65520.0));
+}
+
+{% endif %}
 {% if SUM_COUNTS %}
 // Emulates dq8ca-group-sums: 8 is taken off as often as the group's sum counts a slice.
 const SUM_COUNTS = array<f32, STEPS>({{ SUM_COUNTS[::8] | join(", ") }});
@@ -64,13 +77,13 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>{% if SPREAD %},
   let zero{{ t }} = f32(x_zero[m{{ t }}]);
 {% endif %}
 {% for r in range(ROWS) %}
-  var y{{ r }}_{{ t }}{% if HALF_SUMS %}: f16{% endif %} = 0.0;
+  var y{{ r }}_{{ t }}{% if HALF_SUMS %}: {{ HALF_SUMS }}{% endif %} = 0.0;
 {% endfor %}
 {% endfor %}
 
   for (var group = 0u; group < K / {{ GROUP }}u; group++) {
 {% if HALF_SUMS %}{% for r in range(ROWS) %}
-    let s{{ r }} = f16(scales[group * {{ SCALE_STRIDE }}u + n{{ r }}]);
+    let s{{ r }} = {{ HALF_SUMS }}(scales[group * {{ SCALE_STRIDE }}u + n{{ r }}]);
 {% endfor %}{% else %}{% for r in range(ROWS) %}{% for t in range(TOKENS) %}
     var a{{ r }}_{{ t }} = 0.0;
 {% endfor %}{% endfor %}{% endif %}
@@ -93,9 +106,13 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>{% if SPREAD %},
 {% endif %}
 {% for r in range(ROWS) %}
 {% if HALF_SUMS %}
+{% if HALF_SUMS == "f16" %}
       let p{{ r }}_{{ t }}_{{ part }} = vec4<f16>(x{{ t }}_{{ part }}) * (vec4<f16>(w{{ r }}_{{ part }}) * s{{ r }});
+{% else %}
+      let p{{ r }}_{{ t }}_{{ part }} = as_half(x{{ t }}_{{ part }} * as_half(w{{ r }}_{{ part }} * s{{ r }}));
+{% endif %}
 {% for c in "xyzw" %}
-      y{{ r }}_{{ t }} += p{{ r }}_{{ t }}_{{ part }}.{{ c }};
+      y{{ r }}_{{ t }} {% if HALF_SUMS == "f16" %}+= p{{ r }}_{{ t }}_{{ part }}.{{ c }}{% else %}= half_of(y{{ r }}_{{ t }} + p{{ r }}_{{ t }}_{{ part }}.{{ c }}){% endif %};
 {% endfor %}
 {% else %}
       a{{ r }}_{{ t }} += dot(w{{ r }}_{{ part }}, x{{ t }}_{{ part }});
@@ -120,7 +137,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>{% if SPREAD %},
 
 {% for r in range(ROWS) %}{% for t in range(TOKENS) %}
   if (id.x < STRIDE && id.x + {{ r }}u * STRIDE < N && id.y * {{ TOKENS }}u + {{ t }}u < p.x) {
-    y[m{{ t }} * N + n{{ r }}] = T(y{{ r }}_{{ t }}{% if QUANTIZED %} * f32(x_scale[m{{ t }}]){% endif %}{% if BIAS %} + {{ "f16" if HALF_SUMS else "f32" }}(bias[n{{ r }}]){% endif %});
+    y[m{{ t }} * N + n{{ r }}] = T(y{{ r }}_{{ t }}{% if QUANTIZED %} * f32(x_scale[m{{ t }}]){% endif %}{% if BIAS %} + {{ HALF_SUMS or "f32" }}(bias[n{{ r }}]){% endif %});
   }
 {% endfor %}{% endfor %}
 }
