@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from tests.support.made_once import made_once
-from tests.support.release_specs import merged_spec
 from tests.support.release_speed import as_fast_each_time
+from tests.support.releases import merged_spec
 from tests.support.tiny_models import float_tensors, write_meta
 from tests.support.tiny_programs import shared_tiny, shared_tiny_xnnpack
 

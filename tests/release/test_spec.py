@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.support.release_specs import merged_spec
+from tests.support.releases import merged_spec
 
 from quatrain.errors import InputError
 from quatrain.release.spec import ReleaseSpec, write_spec
