@@ -16,12 +16,12 @@ from quatrain.release.android import check_module, lay_out
 from quatrain.release.arguments import check_arguments, check_workers
 from quatrain.release.licence import licence_of
 from quatrain.release.on_phone import PhoneRun, require_phone, run_on_phone
+from quatrain.release.pipeline import Pipeline, reference_of, usual_workers
 from quatrain.release.plan import ReleasePlan, plan_release
 from quatrain.release.publish import publish
 from quatrain.release.report.report import report_data
 from quatrain.release.spec import ReleaseSpec
 from quatrain.release.tasks.store import WORK, Store, held_alone
-from quatrain.release.work import Work, reference_of, usual_workers
 from quatrain.stages import Stages
 from quatrain.tokenizer import Tokenizer
 from quatrain.tokenizer.files import TOKENIZER
@@ -116,26 +116,26 @@ def make_release(
         plan, chat = _planned(model, spec)
     workers = usual_workers(plan.files, jobs, ray)
     with held_alone(folder / WORK):
-        work = Work(source, plan, spec, chat, Store(folder / WORK), stages, workers)
-        report = _made(work, folder, spec)
+        pipeline = Pipeline(source, plan, spec, chat, Store(folder / WORK), stages, workers)
+        report = _made(pipeline, folder, spec)
         if android is not None:
             with stages("lay out the assets"):
                 lay_out(folder, report, android)
         phone = run_on_phone(folder, report, runner, stages) if runner else None
     failures = [*report["failures"], *(phone.failures if phone else ())]
-    return Release(folder, work.plan, report, failures, phone)
+    return Release(folder, pipeline.plan, report, failures, phone)
 
 
-def _made(work: Work, folder: Path, spec: ReleaseSpec) -> dict[str, Any]:
+def _made(pipeline: Pipeline, folder: Path, spec: ReleaseSpec) -> dict[str, Any]:
     """Make what is missing and put it into `folder`; the report."""
-    files = work.files()
-    quantized = work.quantized.result if work.quantized else None
-    layers = work.layers.result if work.layers else None
-    report = report_data(work.plan, spec, files, quantized, licence_of(work.source), layers)
-    with work.stages("write the release"):
-        publish(folder, spec, files, report, work.sources(), work.checkpoint_files())
-    work.store.keep_digests()
-    work.store.keep_only(work.tasks)
+    files = pipeline.files()
+    quantized = pipeline.quantized.result if pipeline.quantized else None
+    layers = pipeline.layers.result if pipeline.layers else None
+    report = report_data(pipeline.plan, spec, files, quantized, licence_of(pipeline.source), layers)
+    with pipeline.stages("write the release"):
+        publish(folder, spec, files, report, pipeline.sources(), pipeline.checkpoint_files())
+    pipeline.store.keep_digests()
+    pipeline.store.keep_only(pipeline.tasks)
     return report
 
 

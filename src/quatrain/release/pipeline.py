@@ -24,7 +24,7 @@ _PAYS_FROM = 100 << 20  # bytes of all programs: below, processes take longer to
 _HELD = 4  # times its file a program takes in memory while it is worked on, at most
 
 
-class Work:
+class Pipeline:
     """The tasks of one release, made in the order in which they need each other."""
 
     def __init__(
