@@ -14,6 +14,7 @@ from quatrain.export import ExportOptions
 from quatrain.export.kernel_assignment import LinearRow
 from quatrain.export.kernel_check import check_program
 from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, keys_in
+from quatrain.export.xnnpack.delegated_parts import DelegatedBlock, delegate_layers
 from quatrain.export.xnnpack.layer_parts import (
     Heads,
     PartedBlock,
@@ -125,6 +126,15 @@ def test_linears_of_one_input_are_joined_and_cut():
         projected = joined(its.wq, its.wk, its.wv)(normed).view(1, 5, -1, its.head_dim)
         for found, theirs in zip(heads(projected, *angles), expected, strict=True):
             torch.testing.assert_close(found, theirs, rtol=0, atol=1e-6)
+
+
+def test_a_norm_of_heads_without_a_weight_is_a_delegates():
+    """Of Llama 4, whose layers are all alike here."""
+    backbone = Backbone(config(n_layers=1, use_qk_norm=True, qk_norm_affine=False))
+    part_layers(backbone)
+    delegate_layers(backbone)
+    (layer,) = backbone.layers
+    assert isinstance(layer, DelegatedBlock)
 
 
 def joined(*linears):

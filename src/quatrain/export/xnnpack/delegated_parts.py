@@ -113,7 +113,7 @@ def delegate_layers(backbone: Backbone, by_name: bool = False) -> None:
         return _delegated(part, examples, path if by_name else None)
 
     def norm(of: Any, path: str) -> DelegatedNorm:
-        return DelegatedNorm(of, delegated(of, (torch.empty(1, longest, len(of.weight)),), path))
+        return DelegatedNorm(of, delegated(of, (torch.empty(1, longest, of.dim),), path))
 
     for index, block in enumerate(backbone.layers):
         if isinstance(block, PartedBlock):

@@ -29,22 +29,21 @@ class FixedLinear(nn.Module):
 
 
 class LinearRMSNorm(nn.Module):
-    """`RMSNorm` of float32 whose mean of squares plus eps is a linear's."""
+    """`RMSNorm` of float32 whose mean of squares plus eps is a linear's; `weight` [dim] is None
+    where it has none of its own."""
 
-    weight: torch.Tensor
+    weight: torch.Tensor | None
 
     def __init__(self, norm: RMSNorm) -> None:
         super().__init__()
-        if isinstance(norm.weight, nn.Parameter):
-            self.weight = norm.weight
-        else:
-            self.register_buffer("weight", norm.weight, persistent=False)
-        dim = norm.weight.shape[0]
-        row = torch.full((1, dim), 1.0 / dim, device="cpu")
+        self.weight = norm.weight if isinstance(norm.weight, nn.Parameter) else None
+        self.dim = norm.weight.shape[0]
+        row = torch.full((1, self.dim), 1.0 / self.dim, device="cpu")
         self.mean = FixedLinear(row, torch.tensor([norm.eps], device="cpu"))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * torch.rsqrt(self.mean(x * x)) * self.weight
+        normed = x * torch.rsqrt(self.mean(x * x))
+        return normed if self.weight is None else normed * self.weight
 
 
 class LinearRotary(nn.Module):
