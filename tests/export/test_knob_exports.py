@@ -236,6 +236,14 @@ def test_the_factors_of_longrope_are_noted(context, factors):
     assert any(f"LongRoPE's {factors} factors" in note for note in notes)
 
 
+@pytest.mark.parametrize(("context", "dtype"), [(2048, "fp16"), (2049, "fp16"), (2049, "fp32")])
+def test_attention_that_a_phone_sums_in_float16_is_noted(context, dtype):
+    backbone = Backbone(config_from_params({**TINY, "max_seq_len": context}, "params.json"))
+    notes = notes_on(backbone, ExportOptions(activation_dtype=dtype), RoundedAgain())
+    found = any("sdpa-half-sums" in note for note in notes)
+    assert found == (context > 2048 and dtype == "fp16")
+
+
 def test_llama4_with_chunks_on_xnnpack(tmp_path):
     fields = {**SMALL_LLAMA4, "attention_chunk_size": 8, "num_experts_per_tok": 1,
               "num_local_experts": 2, "intermediate_size_mlp": 64}  # fmt: skip

@@ -13,6 +13,7 @@ from quatrain.int4 import Scheme
 from quatrain.linear import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
 from quatrain.targets.catalogue import load_defects
+from quatrain.targets.limits import SURE_IMAGE
 from quatrain.tokenizer.files import TOKENIZER, beside
 
 _FLOAT_ZERO_POINTS = "dq8ca-zp-binding-float"
@@ -25,6 +26,7 @@ def notes_on(backbone: Backbone, options: ExportOptions, rounded: RoundedAgain) 
         notes.append(_all_experts(backbone.config))
         notes.append(_kept_windows(backbone.config))
         notes.append(_zero_points(options))
+        notes.append(_half_attention(backbone.config, options))
     notes.append(_kept_inputs(backbone))
     notes.append(_longrope_factors(backbone.config))
     if options.backend == "vulkan":
@@ -59,6 +61,19 @@ def _zero_points(options: ExportOptions) -> str:
         f"On a Mali ({', '.join(defect.families)}) with ExecuTorch before {defect.fixed_in} this "
         f"8da4w program writes garbage ({defect.id}): export with --target there, in fp32, or with "
         "--weight-only-linear."
+    )
+
+
+def _half_attention(config: BackboneConfig, options: ExportOptions) -> str:
+    """What the doctor finds possible of caches too long for a texture, which are buffers."""
+    windows = [config.layer(index).attention_window for index in range(config.n_layers)]
+    plain = config.attn_logit_softcapping is None and None in windows
+    if options.activation_dtype != "fp16" or config.max_seq_len <= SURE_IMAGE or not plain:
+        return ""
+    return (
+        f"A phone sums the attention of prompts in float16 in contexts beyond {SURE_IMAGE} tokens, "
+        "the coarser the further into the context (sdpa-half-sums): --activation-dtype fp32, or "
+        f"--max-seq-len {SURE_IMAGE}, sums in float32."
     )
 
 
