@@ -12,7 +12,7 @@ from tests.support.size_defects import SIZE_CASES
 from quatrain.program import open_program
 from quatrain.program.linear_kernels import group_sums_are_right
 from quatrain.targets import examine, fatal_findings, load_defects
-from quatrain.targets.triggers import TRIGGERS
+from quatrain.targets.triggers.triggers import TRIGGERS
 
 CASES = [*DRIVER_CASES, *KERNEL_CASES, *LOAD_CHECK_CASES, *SIZE_CASES]
 

@@ -7,7 +7,6 @@ from quatrain.arithmetic import ActivationDtype
 from quatrain.int4 import Scheme
 from quatrain.program.linear_kernels import WRONG_GROUP_SUMS, group_sums_are_right
 from quatrain.targets.catalogue import Defect, GpuProfile
-from quatrain.targets.limits import partitioner_limits
 from quatrain.targets.phones import find_device
 from quatrain.targets.planned_program import (
     PlannedProgram,
@@ -18,6 +17,7 @@ from quatrain.targets.planned_program import (
 )
 from quatrain.targets.runtimes import needs_older_forms, require_loadable
 from quatrain.targets.speed import SpeedFact, slower_scheme, speed_facts
+from quatrain.targets.triggers.limits import partitioner_limits
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from quatrain.targets.catalogue import (
     load_gpus,
 )
 from quatrain.targets.cpu import CpuExamination, examine_for_cpu
-from quatrain.targets.occurrence import Occurrence, Where
 from quatrain.targets.phones import Phone, find_devices
 from quatrain.targets.remedy import OF_EXPORT, OptionName, remedy_text
 from quatrain.targets.runtimes import newest_release, require_release
-from quatrain.targets.triggers import GPU_TRIGGERS, TRIGGERS
+from quatrain.targets.triggers.occurrence import Occurrence, Where
+from quatrain.targets.triggers.triggers import GPU_TRIGGERS, TRIGGERS
 
 _ORDER = ("certain", "conditional", "possible")
 FAILURES = ("wrong", "does not load")

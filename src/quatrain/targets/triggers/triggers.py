@@ -14,9 +14,9 @@ from quatrain.program.inspect.linears import find_linears
 from quatrain.program.inspect.report import activation_dtype
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, OtherScheme
 from quatrain.program.row_lookup import work_beside_delegate
-from quatrain.targets import linear_triggers, load_checks, operator_triggers
-from quatrain.targets.limits import attention_weights_beyond_buffer, beyond_gpu_limits
-from quatrain.targets.occurrence import (
+from quatrain.targets.triggers import linear_triggers, load_checks, operator_triggers
+from quatrain.targets.triggers.limits import attention_weights_beyond_buffer, beyond_gpu_limits
+from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Trigger,
     Where,

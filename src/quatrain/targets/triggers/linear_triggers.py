@@ -13,7 +13,7 @@ from quatrain.program.linear_kernels import (
     group_sums_are_right,
 )
 from quatrain.program.packed_weights import largest_one_sided_sum
-from quatrain.targets.occurrence import Occurrence, Where, is_constant, operators
+from quatrain.targets.triggers.occurrence import Occurrence, Where, is_constant, operators
 
 _FP16_MAX = 65504
 _MANY_ROWS = 1024  # the fewest that an Adreno was seen to compute wrongly

@@ -8,8 +8,8 @@ from quatrain.int4 import CHANNELS_TOGETHER, INPUTS_TOGETHER
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, VulkanGraph
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
 from quatrain.targets.catalogue import release
-from quatrain.targets.occurrence import Occurrence, Where, operators
 from quatrain.targets.runtimes import newest_release, shaders_of
+from quatrain.targets.triggers.occurrence import Occurrence, Where, operators
 
 ATTENTION = ("sdpa_with_kv_cache", "custom_sdpa")
 # What the runtime stores in another type than the program says.

@@ -8,8 +8,8 @@ from tests.support.findings import findings
 
 from quatrain.program import Tensor, open_program
 from quatrain.targets import examine, find_gpu
-from quatrain.targets.limits import image_extents
 from quatrain.targets.remedy import OF_RELEASE, remedy_text
+from quatrain.targets.triggers.limits import image_extents
 
 
 def test_an_unknown_limit_is_only_possible(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import math
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.program.edit.embedding_layout import misread_embeddings
 from quatrain.program.edit.resized_results import is_resized
-from quatrain.targets.occurrence import (
+from quatrain.targets.runtimes import newest_release, unknown_operators
+from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Where,
     is_constant,
@@ -13,7 +14,6 @@ from quatrain.targets.occurrence import (
     takes_calls_of_any_length,
     tensor_text,
 )
-from quatrain.targets.runtimes import newest_release, unknown_operators
 
 _LONG = 1024  # positions, from which on a weight may be less than float16 adds to a sum of 1
 # Operator -> the argument whose last dimension it sums over.

@@ -6,8 +6,14 @@ from typing import Any
 from quatrain.program import Program, Tensor, VulkanGraph
 from quatrain.program.inspect.sizes import cache_values
 from quatrain.targets.catalogue import GpuProfile
-from quatrain.targets.occurrence import Occurrence, Where, is_constant, operators, tensor_text
 from quatrain.targets.runtimes import needs_older_forms
+from quatrain.targets.triggers.occurrence import (
+    Occurrence,
+    Where,
+    is_constant,
+    operators,
+    tensor_text,
+)
 
 # What a GPU whose figure is unknown surely has: the Vulkan specification's minimum for
 # buffers, ExecuTorch's conservative limit (`small_texture_limits`) for images.
