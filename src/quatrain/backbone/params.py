@@ -5,7 +5,9 @@ Quatrain and ExecuTorch's own exporter.
 """
 
 import dataclasses
+import difflib
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from quatrain.backbone.config import ATTENTION_FACTOR, BackboneConfig
@@ -36,6 +38,12 @@ _FIELDS_READ_ELSEWHERE = {
 _REQUIRED = ("dim", "n_layers", "n_heads", "vocab_size")
 
 
+def _nearest(unknown: list[str], known: Iterable[str]) -> str:
+    """What to say of the known fields that may have been meant."""
+    near = {one: None for name in unknown for one in difflib.get_close_matches(name, known, 2)}
+    return f" (it has {', '.join(near)})" if near else ""
+
+
 def config_from_params(params: dict[str, Any], source: str) -> BackboneConfig:
     """Read a `params.json` mapping. `source` names the file in errors.
 
@@ -47,9 +55,8 @@ def config_from_params(params: dict[str, Any], source: str) -> BackboneConfig:
     unknown = sorted(set(params) - set(known) - _FIELDS_READ_ELSEWHERE)
     if unknown:
         raise InputError(
-            f"{source}: {', '.join(unknown)} is not a field that this backbone implements; "
-            f"known fields are {', '.join(sorted(known))}. "
-            "Remove it if the model does not depend on it."
+            f"{source}: {', '.join(unknown)} is not a field that this backbone implements"
+            f"{_nearest(unknown, known)}; remove it if the model does not depend on it"
         )
     for name in _REQUIRED:
         if params.get(name) is None:

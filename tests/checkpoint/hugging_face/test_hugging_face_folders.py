@@ -40,6 +40,35 @@ def test_a_whole_file_left_over_beside_shards(tmp_path):
     assert set(open_float_model(folder).tensors) == set(tiny.float_tensors())
 
 
+TORCHTUNE = {
+    "attention.w": "attn.w", "attention_norm.weight": "sa_norm.scale", "feed_forward": "mlp",
+    "ffn_norm.weight": "mlp_norm.scale",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [({}, "Meta's names .*its params.json"), (TORCHTUNE, "torchtune's names .*HFCheckpointer")],
+)
+@pytest.mark.parametrize("tied", [False, True])
+def test_names_of_other_programs_beside_a_config_json(tmp_path, names, message, tied):
+    folder = tiny.write_hugging_face(tmp_path, tie_word_embeddings=tied)
+    tensors = tiny.float_tensors(tied=tied)
+    for old, new in names.items():
+        tensors = {name.replace(old, new): tensor for name, tensor in tensors.items()}
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(InputError, match=message):
+        open_float_model(folder)
+
+
+def test_a_checkpoint_of_lightning(tmp_path):
+    folder = tiny.write_hugging_face(tmp_path)
+    state = {f"model.{name}": t for name, t in load_file(folder / "model.safetensors").items()}
+    (folder / "model.safetensors").unlink()
+    torch.save({"state_dict": state, "epoch": 3, "loops": {}}, folder / "last.ckpt")
+    assert set(open_float_model(folder).tensors) == set(tiny.float_tensors())
+
+
 def test_what_training_leaves_beside_a_model(tmp_path):
     """accelerate's FSDP calls the model pytorch_model_fsdp.bin."""
     folder = tiny.write_hugging_face(tmp_path)

@@ -1,6 +1,7 @@
 """The tensors of a Hugging Face folder, in one file or in shards, safetensors or pickled."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,16 @@ from quatrain.checkpoint.wrapped_names import unwrapped, with_model_prefix
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
 
+# What names by other programs have in them, whose they are, and what makes a model that is read.
+_OTHERS_NAMES = (
+    (".attention.wq.", "Meta's", "put its params.json in place of config.json"),
+    (".sa_norm.", "torchtune's", "save the model with torchtune's FullModelHFCheckpointer"),
+    ("blk.", "llama.cpp's", "give the GGUF file that they are from"),
+    ("transformer.", "another program's", "convert them with the program that wrote them"),
+)
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
-_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+_PICKLED = (".bin", ".pth", ".pt", ".ckpt")  # the last is Lightning's
 
 
 def tensor_files(folder: Path) -> list[Path]:
@@ -31,10 +39,10 @@ def tensor_files(folder: Path) -> list[Path]:
     numbered = _numbered_shards(folder)
     if numbered:
         return numbered
-    for suffixes in ((".safetensors",), (".bin", ".pth", ".pt")):
+    for suffixes in ((".safetensors",), _PICKLED):
         if any(file.suffix in suffixes for file in folder.iterdir()):
             return [only_file(folder, suffixes)]
-    return [only_file(folder, _SUFFIXES)]  # says what was expected
+    return [only_file(folder, (".safetensors", *_PICKLED))]  # says what was expected
 
 
 def _numbered_shards(folder: Path) -> list[Path]:
@@ -83,7 +91,22 @@ def read_folder(folder: Path) -> tuple[LazyTensors, dict[str, str]]:
         merged |= found
         metadata |= header_metadata(file)
     named = with_model_prefix(unwrapped(LazyTensors(merged), str(folder)))
+    _require_its_names(named, folder)
     return named, metadata
+
+
+def _require_its_names(stored: Iterable[str], folder: Path) -> None:
+    """Refuse a model that goes by the names of another program than transformers."""
+    names = sorted(stored)
+    if any("embed_tokens" in name or "self_attn" in name for name in names):
+        return
+    for mark, whose, remedy in _OTHERS_NAMES:
+        example = next((name for name in names if mark in name), None)
+        if example is not None:
+            raise InputError(
+                f"{folder}: its tensors have {whose} names ({example}), and config.json is for "
+                f"those of transformers; {remedy}"
+            )
 
 
 def _those_there(folder: Path, names: tuple[str, ...]) -> list[Path]:

@@ -71,7 +71,7 @@ def _whole_file(folder: Path) -> Path:
     for name in ("model.safetensors", "consolidated.safetensors"):
         if (folder / name).is_file():
             return folder / name
-    return only_file(folder, (".pth", ".pt", ".safetensors"))
+    return only_file(folder, (".pth", ".pt", ".ckpt", ".safetensors"))
 
 
 def _joined(name: str, parts: list[StoredTensor], dim: Any, folder: Path) -> StoredTensor:
