@@ -13,7 +13,7 @@ from quatrain.int4 import Scheme
 from quatrain.linear import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
 from quatrain.targets.catalogue import load_defects
-from quatrain.targets.limits import SURE_IMAGE
+from quatrain.targets.triggers.limits import SURE_IMAGE
 from quatrain.tokenizer.files import TOKENIZER, beside
 
 _FLOAT_ZERO_POINTS = "dq8ca-zp-binding-float"
