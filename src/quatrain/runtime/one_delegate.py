@@ -24,7 +24,7 @@ def input_places(program: Program) -> list[int]:
     """For each input of the only delegate's graph its place among the method's inputs, whose order
     may be another: whoever exported it may have read the position first."""
     graph = program.vulkan
-    (plan,) = [plan for plan in program.root.execution_plan or () if plan.delegates]
+    plan, *_ = [plan for plan in program.root.execution_plan or () if plan.delegates]
     (call,) = [each for each in program.instructions if each.kind == "delegate"]
     taken: list[int] = list(plan.inputs or ())
     given = call.args[: len(graph.inputs)]
