@@ -1,6 +1,7 @@
 """Whole models to checkpoints: what is written, what it reports, and what it refuses."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -105,13 +106,22 @@ def test_the_tokenizer_travels_along(tmp_path):
     assert tokenizer.decode(tokenizer.encode("hello 123")) == "hello 123"
 
 
-@pytest.mark.parametrize(("ends", "said"), [(9000, True), ([9000, 9001], True), ([1, 9000], False)])
-def test_an_end_that_the_model_cannot_give_is_said(tmp_path, ends, said):
-    model = tiny.write_hugging_face(tmp_path / "m", eos_token_id=ends)
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"eos_token_id": 9000}, "What ends a text is said to be token 9000, and .* go to 271"),
+        ({"eos_token_id": [9000, 9001]}, "What ends a text is said to be token 9000, 9001"),
+        ({"eos_token_id": [1, 9000]}, None),
+        ({"eos_token_id": None}, "Nothing says what ends a text"),
+        ({"bos_token_id": 9000}, "begins a text is said to be token 9000, .*beyond the embedding"),
+    ],
+)
+def test_an_end_or_begin_that_the_model_does_not_know_is_said(tmp_path, fields, said):
+    model = tiny.write_hugging_face(tmp_path / "m", **fields)
     (model / "tokenizer.json").write_text(EMPTY_TOKENIZER)
     report = quantize_model(model, tmp_path / "out", method="rtn")
-    notes = [note for note in report.notes if "said to be token 9000" in note]
-    assert bool(notes) == said and all("ids go to 271" in note for note in notes)
+    notes = [note for note in report.notes if " a text" in note]
+    assert len(notes) == bool(said) and all(re.search(str(said), note) for note in notes)
 
 
 def test_q4_0_is_kept(tmp_path):

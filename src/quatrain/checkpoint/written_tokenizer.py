@@ -48,8 +48,8 @@ def write_tokenizer_of(
 
 
 def _notes(files: list[Path], vocab_size: int) -> list[str]:
-    ends = _ends_beyond(files, vocab_size)
-    return [*_beyond(files, vocab_size), *ends, *_not_on_a_phone(files[0])]
+    around = _around_a_text(files, vocab_size)
+    return [*_beyond(files, vocab_size), *around, *_not_on_a_phone(files[0])]
 
 
 def _beyond(files: list[Path], vocab_size: int) -> list[str]:
@@ -67,17 +67,31 @@ def _beyond(files: list[Path], vocab_size: int) -> list[str]:
     ]
 
 
-def _ends_beyond(files: list[Path], vocab_size: int) -> list[str]:
-    """What there is to say where no token that ends a text is one that the model can give."""
-    ends = [end for file in files[1:] for end in token_ids(read_object(file).get("eos_token_id"))]
-    if not ends or min(ends) < vocab_size:
-        return []
-    named = ", ".join(map(str, ends))
-    return [
-        f"What ends a text is said to be token {named}, and the model's ids go to "
-        f"{vocab_size - 1}: it will write on until it is cut off. Correct eos_token_id in the "
-        "model's generation_config.json or config.json."
-    ]
+def _around_a_text(files: list[Path], vocab_size: int) -> list[str]:
+    """What there is to say where no token that ends a text is one that the model can give, or the
+    one that begins it is none that it can be given."""
+    stated = {k: value for file in files[1:] for k, value in read_object(file).items()}
+    ends, begins = (token_ids(stated.get(f"{name}_token_id")) for name in ("eos", "bos"))
+    last, remedy = vocab_size - 1, "in the model's generation_config.json or config.json"
+    notes = []
+    if not ends:
+        notes.append(
+            "Nothing says what ends a text: the model will write on until it is cut off. Where it "
+            f"learned to end one, state that token as eos_token_id {remedy}."
+        )
+    elif min(ends) > last:
+        notes.append(
+            f"What ends a text is said to be token {', '.join(map(str, ends))}, and the model's "
+            f"ids go to {last}: it will write on until it is cut off. Correct eos_token_id "
+            f"{remedy}."
+        )
+    if begins and begins[0] > last:
+        notes.append(
+            f"What begins a text is said to be token {begins[0]}, and the model's ids go to "
+            f"{last}: an app that puts it before a text reads beyond the embedding. Correct "
+            f"bos_token_id {remedy}."
+        )
+    return notes
 
 
 def _spaced(own: Path | None) -> list[str]:

@@ -117,7 +117,10 @@ def _require_what_its_index_names(whole: Path, index: Path) -> None:
     """Refuse a `whole` file that training left beside the shards of `index`, which hold more."""
     if not index.is_file():
         return
-    named = _weight_map(index)
+    try:
+        named = _weight_map(index)
+    except InputError:
+        return  # damaged, it is not read either
     missing = sorted(named.keys() - set(read_tensors(whole)))
     there = {file.name for file in whole.parent.iterdir()}
     if missing and there.issuperset(map(str, named.values())):
