@@ -99,10 +99,7 @@ def verify_program(
         fatal = fatal_findings(opened.program)
     with stages("build the eager backbone"):
         backbone, rounded = eager_for_program(source, info, graph, arithmetic)
-    with stages("run the eager backbone") as advance:
-        eager = EagerLogits(backbone, texts, new_tokens, lambda part: advance(part / 2))
-        nudge = _NUDGE[info.rounding]
-        floor = rounding_floor(backbone, eager, nudge, lambda part: advance((1 + part) / 2))
+    eager, floor = _run_eager(backbone, texts, new_tokens, info, stages)
     halves, checks = half_sums_error(graph, arithmetic) if graph else 0.0, []
     rounding = max(_LOGITS_ERROR[info.rounding], _FLOORS * floor.logits_error)
     allowed = rounding + _HALF_SUMS * halves
@@ -152,6 +149,17 @@ def _open(
         runners=runners,
         tokenizer=Tokenizer.load(chosen_tokenizer(tokenizer, program, folder)),
     )
+
+
+def _run_eager(
+    backbone: Backbone, texts: list[list[int]], new_tokens: int, info: ProgramInfo, stages: Stages
+) -> tuple[EagerLogits, Parity]:
+    """The backbone's logits, and how far rounding alone moves them."""
+    with stages("run the eager backbone") as advance:
+        eager = EagerLogits(backbone, texts, new_tokens, lambda part: advance(part / 2))
+        nudge = _NUDGE[info.rounding]
+        floor = rounding_floor(backbone, eager, nudge, lambda part: advance((1 + part) / 2))
+    return eager, floor
 
 
 def _check_device(

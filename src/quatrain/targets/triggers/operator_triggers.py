@@ -1,4 +1,4 @@
-"""Triggers of defects of embeddings, rotary embeddings, attention and smaller operators."""
+"""Triggers of defects of embeddings, rotary embeddings and smaller operators."""
 
 import math
 
@@ -15,12 +15,6 @@ from quatrain.targets.triggers.occurrence import (
     tensor_text,
 )
 
-_LONG = 1024  # positions, from which on a weight may be less than float16 adds to a sum of 1
-# Operator -> the argument whose last dimension it sums over.
-_SUMMED = {
-    "aten.bmm": "a", "aten.mm": "a", "aten.addmm": "a", "aten.linear": "x", "aten._softmax": "x",
-}  # fmt: skip
-_ATTENTION = ("sdpa_with_kv_cache", "custom_sdpa")
 _COPIES = ("et_vk.prepack", "aten.clone", "aten._to_copy")
 _FEWEST_CHANNELS, _MOST_CHANNELS = 168, 192  # that an Adreno 840 was seen to convolve wrongly
 _REDUCTIONS = (
@@ -81,65 +75,6 @@ def more_key_heads_than_query_heads(
         queries, keys = (graph.tensor(operator.named_args[x]).shape[-2] for x in ("xq", "xk"))
         if keys > queries:
             found.append(Occurrence(f"{place}: {keys} key heads, {queries} query heads"))
-    return found
-
-
-def attention_in_buffers_not_of_4(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
-    """Attention in buffers over heads whose width is not a multiple of 4."""
-    found = []
-    for place, operator in operators(graph, *_ATTENTION):
-        query = graph.tensor(operator.named_args["q"])
-        if query.storage == "buffer" and query.shape[-1] % 4:
-            found.append(Occurrence(f"{place}: heads {query.shape[-1]} wide"))
-    return found
-
-
-def attention_in_half_over_long_contexts(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
-    """Attention of prompts in float16 buffers over a context that float16 sums do not reach."""
-    found = []
-    for place, operator in operators(graph, *_ATTENTION):
-        names = operator.named_args
-        query = graph.tensor(names["q"])
-        cache = graph.values[names["k_cache" if "k_cache" in names else "k"]]
-        if (query.dtype, query.storage) != ("float16", "buffer") or query.shape[-3] == 1:
-            continue
-        if isinstance(cache, Tensor) and cache.shape[-3] > _LONG:
-            found.append(Occurrence(f"{place}: a context of {cache.shape[-3]}"))
-    return found
-
-
-def long_sums_in_half_buffers(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
-    """Products and softmax in float16 buffers over more terms than float16 sums reach."""
-    found = []
-    for place, operator in operators(graph, *_SUMMED):
-        out, names = graph.values[operator.out], operator.named_args
-        if not isinstance(out, Tensor) or (out.dtype, out.storage) != ("float16", "buffer"):
-            continue
-        terms = graph.tensor(names[_SUMMED[operator.kind]]).shape[-1]
-        if terms > _LONG:
-            found.append(Occurrence(f"{place}: sums of {terms}"))
-    return found
-
-
-def attention(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Attention operators that read a KV cache."""
-    return [Occurrence(place) for place, _ in operators(graph, *_ATTENTION)]
-
-
-def context_of_a_cache(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Attention over a KV cache, and how many tokens that holds."""
-    found = []
-    for place, operator in operators(graph, *_ATTENTION):
-        names = operator.named_args
-        cache = graph.values[names["k_cache" if "k_cache" in names else "k"]]
-        room = cache.shape[-3:] if isinstance(cache, Tensor) else ()
-        found.append(Occurrence(f"{place}: {room[0]} tokens" if len(room) == 3 else place))
     return found
 
 

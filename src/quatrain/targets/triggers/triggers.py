@@ -14,7 +14,12 @@ from quatrain.program.inspect.linears import find_linears
 from quatrain.program.inspect.report import activation_dtype
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, OtherScheme
 from quatrain.program.row_lookup import work_beside_delegate
-from quatrain.targets.triggers import linear_triggers, load_checks, operator_triggers
+from quatrain.targets.triggers import (
+    attention_triggers,
+    linear_triggers,
+    load_checks,
+    operator_triggers,
+)
 from quatrain.targets.triggers.limits import attention_weights_beyond_buffer, beyond_gpu_limits
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
@@ -199,11 +204,11 @@ TRIGGERS: dict[str, Trigger] = {
         operator_triggers.rotary_width_not_of_8,
         operator_triggers.interleaved_rotary_of_odd_fours,
         operator_triggers.more_key_heads_than_query_heads,
-        operator_triggers.attention_in_buffers_not_of_4,
-        operator_triggers.attention_in_half_over_long_contexts,
-        operator_triggers.long_sums_in_half_buffers,
-        operator_triggers.attention,
-        operator_triggers.context_of_a_cache,
+        attention_triggers.attention_in_buffers_not_of_4,
+        attention_triggers.attention_in_half_over_long_contexts,
+        attention_triggers.long_sums_in_half_buffers,
+        attention_triggers.attention,
+        attention_triggers.context_of_a_cache,
         operator_triggers.gelu,
         operator_triggers.gelu_by_erf,
         operator_triggers.convolution,
