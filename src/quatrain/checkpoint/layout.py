@@ -98,8 +98,13 @@ def check_shapes(
 
 def check_tables(found: Mapping[str, tuple[int, ...]], config: BackboneConfig, source: str) -> None:
     """Raise `InputError` where a table in `found` has an impossible shape."""
+    tables = {name: found.get(f"{name}.weight") for name in (EMBEDDING, OUTPUT)}
+    stored = {tuple(shape) for shape in tables.values() if shape is not None}
+    remedy = _WHOSE_PARAMETERS
+    if len(stored) == 1 and len(shape := stored.pop()) == 2 and shape[1] == config.dim:
+        remedy += f"; where the vocabulary was resized, state its vocab_size, {shape[0]}"
     for name, shapes in table_shapes(config).items():
-        _check_shape(found, f"{name}.weight", shapes, source)
+        _check_shape(found, f"{name}.weight", shapes, source, remedy)
 
 
 def _check_shape(
@@ -107,12 +112,13 @@ def _check_shape(
     name: str,
     shapes: Sequence[tuple[int, ...]],
     source: str,
+    remedy: str = _WHOSE_PARAMETERS,
 ) -> None:
     if name in found and tuple(found[name]) not in shapes:
         expected = " or ".join(str(list(shape)) for shape in shapes)
         raise InputError(
             f"{source}: {name} has shape {list(found[name])}, expected {expected} "
-            f"from the model's parameters; {_WHOSE_PARAMETERS}"
+            f"from the model's parameters; {remedy}"
         )
 
 
