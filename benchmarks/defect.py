@@ -14,8 +14,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from quatrain.atomic_files import whole_file
-from quatrain.runtime.generate import generate
-from quatrain.runtime.health import WatchedRunner, judge
+from quatrain.runtime.generation.generate import generate
+from quatrain.runtime.generation.health import WatchedRunner, judge
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 

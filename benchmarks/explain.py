@@ -31,9 +31,9 @@ from quatrain.program.edit.retarget import retarget
 from quatrain.quantize.calibration import DEFAULT_TEXT
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.defects import EmulatedDefect
-from quatrain.runtime.generate import generate
+from quatrain.runtime.generation.generate import generate
+from quatrain.runtime.generation.sampling import Sampling
 from quatrain.runtime.load import load_runner
-from quatrain.runtime.sampling import Sampling
 from quatrain.smollm2 import fetch_smollm2
 from quatrain.stages import Stages
 from quatrain.targets.doctor import examine

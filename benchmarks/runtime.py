@@ -28,8 +28,8 @@ import torch
 
 from measure import machine
 from quatrain.program import VulkanGraph
-from quatrain.runtime.generate import forward_in_parts
 from quatrain.runtime.reference import ReferenceRunner
+from quatrain.runtime.runner import forward_in_parts
 from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.device import Gpu
 from quatrain.runtime.wgpu.profile import by_operator

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from task import CODEC_SIZE, FIRST_CODE, KEPT_CODES, LENGTH, START, STOP
 
 from quatrain.backbone.pruned_vocabulary import ExpandLogits
-from quatrain.runtime.generate import Runner
+from quatrain.runtime.runner import Runner
 
 LONGEST = 3 * LENGTH  # codes, before a runaway is cut off
 

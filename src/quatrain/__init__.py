@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from quatrain.quantize.report import QuantizeReport
     from quatrain.release.release import Release, make_release
     from quatrain.release.spec import ReleaseSpec
-    from quatrain.runtime.conversation import Conversation, Turn
-    from quatrain.runtime.generate import Generation, Runner, generate
+    from quatrain.runtime.generation.conversation import Conversation, Turn
+    from quatrain.runtime.generation.generate import Generation, generate
+    from quatrain.runtime.generation.sampling import Sampling
+    from quatrain.runtime.generation.text_generation import TextGeneration, generate_text
     from quatrain.runtime.load import ProgramRunner, load_runner
-    from quatrain.runtime.sampling import Sampling
-    from quatrain.runtime.text_generation import TextGeneration, generate_text
+    from quatrain.runtime.runner import Runner
     from quatrain.tokenizer import Tokenizer, find_tokenizer
     from quatrain.verify.evaluate.divergence import Divergence
     from quatrain.verify.evaluate.evaluate import evaluate_models
@@ -62,11 +63,12 @@ _NAMES_OF_MODULE = {
     "quatrain.quantize.report": ("QuantizeReport",),
     "quatrain.release.release": ("Release", "make_release"),
     "quatrain.release.spec": ("ReleaseSpec",),
-    "quatrain.runtime.conversation": ("Conversation", "Turn"),
-    "quatrain.runtime.generate": ("Generation", "Runner", "generate"),
+    "quatrain.runtime.generation.conversation": ("Conversation", "Turn"),
+    "quatrain.runtime.generation.generate": ("Generation", "generate"),
+    "quatrain.runtime.generation.sampling": ("Sampling",),
+    "quatrain.runtime.generation.text_generation": ("TextGeneration", "generate_text"),
     "quatrain.runtime.load": ("ProgramRunner", "load_runner"),
-    "quatrain.runtime.sampling": ("Sampling",),
-    "quatrain.runtime.text_generation": ("TextGeneration", "generate_text"),
+    "quatrain.runtime.runner": ("Runner",),
     "quatrain.tokenizer": ("Tokenizer", "find_tokenizer"),
     "quatrain.verify.evaluate.divergence": ("Divergence",),
     "quatrain.verify.evaluate.evaluate": ("evaluate_models",),

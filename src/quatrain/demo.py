@@ -43,7 +43,7 @@ VARIANTS = (
 def main() -> None:
     """Fetch, quantize, export each variant, run each, and print the table.
 
-    Exits with 1 where a program's text is not healthy (`quatrain.runtime.health`).
+    Exits with 1 where a program's text is not healthy (`quatrain.runtime.generation.health`).
     """
     console = Console()
     started = time.perf_counter()
@@ -91,7 +91,7 @@ def _source_text() -> str:
     """What the source says, its Q4_1 blocks dequantized, greedily, in float32."""
     from quatrain.backbone.build import build_backbone
     from quatrain.checkpoint.open import open_float_model
-    from quatrain.runtime.generate import generate
+    from quatrain.runtime.generation.generate import generate
     from quatrain.smollm2 import fetch_smollm2
     from quatrain.tokenizer import Tokenizer
 

@@ -9,7 +9,7 @@ import pytest
 from tests.support.downloads import users_cache
 
 from quatrain.quantize.pipeline import quantize_model
-from quatrain.runtime.generate import generate
+from quatrain.runtime.generation.generate import generate
 from quatrain.smollm2 import fetch_smollm2
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.eager import load_eager

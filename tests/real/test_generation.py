@@ -13,8 +13,9 @@ from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.linear.int4 import compute_as
 from quatrain.program import open_program
-from quatrain.runtime.generate import Generation, Runner, generate
+from quatrain.runtime.generation.generate import Generation, generate
 from quatrain.runtime.load import load_runner
+from quatrain.runtime.runner import Runner
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.eager import load_eager
 

@@ -22,8 +22,8 @@ from quatrain.arithmetic import XNNPACK_ARITHMETIC
 from quatrain.backbone.model import Backbone
 from quatrain.export import export_checkpoint
 from quatrain.linear.affine import choose_token_qparams
-from quatrain.runtime.generate import Runner
 from quatrain.runtime.load import load_runner
+from quatrain.runtime.runner import Runner
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.eager import load_eager
 from quatrain.verify.evaluate.evaluate import DEFAULT_TEXT

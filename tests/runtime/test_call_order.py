@@ -6,7 +6,7 @@ from tests.support.devices import RUNNERS
 from tests.support.paths import CONFORMANCE
 
 from quatrain.errors import InputError
-from quatrain.runtime.kept_context import KeptContext
+from quatrain.runtime.generation.kept_context import KeptContext
 
 TEXT = list(range(20, 50))
 

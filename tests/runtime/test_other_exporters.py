@@ -7,7 +7,7 @@ from torch import nn
 
 from quatrain.errors import InputError
 from quatrain.runtime.executorch import ExecutorchRunner
-from quatrain.runtime.generate import generate
+from quatrain.runtime.generation.generate import generate
 from quatrain.verify.evaluate.windows import window_logits
 from quatrain.verify.explain.computed_program import ComputedProgram
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.support.tiny_programs import TEXT, Tiny
 
-from quatrain.runtime.generate import generate
+from quatrain.runtime.generation.generate import generate
 from quatrain.runtime.load import load_runner
 from quatrain.tokenizer import Tokenizer
 

@@ -15,7 +15,7 @@ from tests.support.peers import (
 from quatrain.backbone.layer_by_layer import LayerByLayer
 from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError
-from quatrain.runtime.kept_context import KeptContext
+from quatrain.runtime.generation.kept_context import KeptContext
 from quatrain.runtime.load import load_runner
 
 # Shorter than what is kept, as long, longer; steps from the first on.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from quatrain.runtime.generate import Runner
+from quatrain.runtime.runner import Runner
 
 
 @torch.inference_mode()

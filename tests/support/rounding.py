@@ -15,8 +15,8 @@ from unittest.mock import patch
 import torch
 
 from quatrain.backbone.model import Backbone
-from quatrain.runtime.generate import Runner
 from quatrain.runtime.reference import ReferenceRunner
+from quatrain.runtime.runner import Runner
 from quatrain.verify.verify import VerifyReport
 
 ROUNDING = 1e-5  # relative error of a call's logits where no step falls otherwise

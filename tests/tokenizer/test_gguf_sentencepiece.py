@@ -13,7 +13,7 @@ from tests.support.cpp_tokenizer import cpp_tokenizer
 
 from quatrain.checkpoint.gguf.file import read_gguf
 from quatrain.errors import InputError
-from quatrain.runtime.generate import generate
+from quatrain.runtime.generation.generate import generate
 from quatrain.tokenizer import Tokenizer
 from quatrain.tokenizer.end_tokens import end_ids_of_gguf
 from quatrain.tokenizer.from_gguf import tokenizer_files_from_gguf

@@ -19,7 +19,7 @@ from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.exporter import context_length
 from quatrain.linear.int4 import compute_as
-from quatrain.runtime.generate import generate
+from quatrain.runtime.generation.generate import generate
 from quatrain.runtime.load import load_runner
 from quatrain.verify.evaluate.evaluate import evaluate_models
 from quatrain.verify.explain.computed_program import ComputedProgram

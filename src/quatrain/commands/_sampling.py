@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from quatrain.runtime.stop_strings import TextUntil
+from quatrain.runtime.generation.stop_strings import TextUntil
 
 
 def _known_stops(stop: list[str] | None) -> list[str] | None:

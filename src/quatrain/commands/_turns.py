@@ -12,7 +12,7 @@ from quatrain.errors import InputError
 from quatrain.json_files import finite
 
 if TYPE_CHECKING:
-    from quatrain.runtime.conversation import Conversation, Turn
+    from quatrain.runtime.generation.conversation import Conversation, Turn
 
 _COMMANDS = {
     "/reset": "forget what was said",

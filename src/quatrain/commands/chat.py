@@ -34,7 +34,7 @@ from quatrain.commands._sampling import (
 )
 from quatrain.commands._turns import converse
 from quatrain.errors import Interrupted
-from quatrain.runtime.sampling import Sampling
+from quatrain.runtime.generation.sampling import Sampling
 from quatrain.text_files import read_text
 
 File = Annotated[
@@ -82,7 +82,7 @@ def chat(
     check_program(model)
     check_tokenizer(tokenizer)
     leave_cores_to_executorch([model])
-    from quatrain.runtime.conversation import Conversation
+    from quatrain.runtime.generation.conversation import Conversation
     from quatrain.targets.as_on import arithmetic_as_on
 
     with _no_files():

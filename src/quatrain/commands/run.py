@@ -38,10 +38,10 @@ from quatrain.commands._sampling import (
     TopK,
     TopP,
 )
-from quatrain.runtime.sampling import Sampling
+from quatrain.runtime.generation.sampling import Sampling
 
 if TYPE_CHECKING:
-    from quatrain.runtime.text_generation import TextGeneration
+    from quatrain.runtime.generation.text_generation import TextGeneration
 
 
 Prompt = Annotated[str, typer.Option(metavar="TEXT", help="What to continue.")]
@@ -89,7 +89,7 @@ def run(
     check_program(model)
     check_tokenizer(tokenizer)
     leave_cores_to_executorch([model])
-    from quatrain.runtime.text_generation import generate_text
+    from quatrain.runtime.generation.text_generation import generate_text
     from quatrain.targets.as_on import arithmetic_as_on
 
     found = generate_text(

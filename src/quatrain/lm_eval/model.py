@@ -27,8 +27,8 @@ from tqdm import tqdm
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.lm_eval.runner import open_lm_eval_runner
-from quatrain.runtime.generate import generate
-from quatrain.runtime.sampling import Sampling
+from quatrain.runtime.generation.generate import generate
+from quatrain.runtime.generation.sampling import Sampling
 from quatrain.tokenizer.chat import pick, render
 
 _LOG = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.open import is_program, open_float_model
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
-from quatrain.runtime.generate import Runner
+from quatrain.runtime.runner import Runner
 from quatrain.verify.eager import load_eager
 from quatrain.verify.evaluate.evaluated_models import (
     EvaluatedModel,

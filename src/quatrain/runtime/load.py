@@ -12,8 +12,8 @@ from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.automatic import Runtime, first_choice
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.devices import parse_device
-from quatrain.runtime.generate import NamedRunner
 from quatrain.runtime.one_delegate import require_only_delegate
+from quatrain.runtime.runner import NamedRunner
 from quatrain.runtime.unavailable import RuntimeUnavailable
 
 if TYPE_CHECKING:

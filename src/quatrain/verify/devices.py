@@ -4,8 +4,8 @@ from quatrain.arithmetic import Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Program
 from quatrain.runtime.devices import parse_device
-from quatrain.runtime.generate import Runner
 from quatrain.runtime.load import is_vulkan, load_runner
+from quatrain.runtime.runner import Runner
 from quatrain.runtime.unavailable import RuntimeUnavailable
 from quatrain.runtime.wgpu.adapters import list_adapters
 

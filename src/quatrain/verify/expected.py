@@ -23,8 +23,9 @@ from quatrain.atomic_files import whole_file
 from quatrain.errors import InputError
 from quatrain.json_files import read_object, write_json
 from quatrain.program import open_program
-from quatrain.runtime.generate import Runner, forward_in_parts, generate
+from quatrain.runtime.generation.generate import generate
 from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
+from quatrain.runtime.runner import Runner, forward_in_parts
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
 from quatrain.tokenizer.chat_prompt import ChatOptions, chat_prompt

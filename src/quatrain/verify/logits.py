@@ -12,7 +12,7 @@ from quatrain.atomic_files import whole_file
 from quatrain.checkpoint.open import is_program
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
-from quatrain.runtime.generate import check_prompt
+from quatrain.runtime.generation.generate import check_prompt
 from quatrain.stages import Stages
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.verify.evaluate.evaluated_models import EvaluatedModel, open_evaluated_model

@@ -17,8 +17,9 @@ from quatrain.export.xnnpack.positive_scales import RoundedAgain
 from quatrain.program import Program, VulkanGraph, open_program
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.devices import parse_device
-from quatrain.runtime.generate import Runner, check_prompt
+from quatrain.runtime.generation.generate import check_prompt
 from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
+from quatrain.runtime.runner import Runner
 from quatrain.runtime.token_ids import check_token_ids
 from quatrain.stages import Stages
 from quatrain.targets import fatal_findings

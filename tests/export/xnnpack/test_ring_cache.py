@@ -24,7 +24,7 @@ from quatrain.program import open_program
 from quatrain.program.inspect.report import inspect_program
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.executorch import ExecutorchRunner
-from quatrain.runtime.generate import generate
+from quatrain.runtime.generation.generate import generate
 from quatrain.verify.eager import eager_for_program
 from quatrain.verify.program_info import program_info
 

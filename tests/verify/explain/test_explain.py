@@ -17,10 +17,10 @@ from quatrain.arithmetic import (
     Arithmetic,
 )
 from quatrain.errors import InputError
-from quatrain.runtime.generate import generate
+from quatrain.runtime.generation.generate import generate
+from quatrain.runtime.generation.sampling import Sampling
 from quatrain.runtime.load import load_runner
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.runtime.sampling import Sampling
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.expected import ExpectedProgram, expected_answers, write_expected
 from quatrain.verify.explain.computed_program import ComputedProgram

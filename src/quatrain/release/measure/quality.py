@@ -13,8 +13,8 @@ from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
 from quatrain.release.measure.float_reference import Answered, FloatReference
-from quatrain.runtime.generate import NamedRunner
 from quatrain.runtime.load import is_vulkan
+from quatrain.runtime.runner import NamedRunner
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.evaluate.evaluated_models import (

@@ -11,7 +11,7 @@ from typing import Any
 from quatrain.errors import InputError
 from quatrain.program import open_program
 from quatrain.runtime.automatic import first_choice
-from quatrain.runtime.generate import Generation, generate
+from quatrain.runtime.generation.generate import Generation, generate
 from quatrain.runtime.load import is_vulkan, load_runner
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 

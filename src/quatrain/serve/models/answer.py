@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from quatrain.runtime.sampling import Sampling
+from quatrain.runtime.generation.sampling import Sampling
 from quatrain.serve.models.logprobs import Logprobs
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from quatrain.runtime.generate import Runner
+from quatrain.runtime.runner import Runner
 from quatrain.tokenizer import Tokenizer
 
 

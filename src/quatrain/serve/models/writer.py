@@ -4,10 +4,10 @@ import time
 
 import torch
 
-from quatrain.runtime.generate import generate
-from quatrain.runtime.kept_context import KeptContext
+from quatrain.runtime.generation.generate import generate
+from quatrain.runtime.generation.kept_context import KeptContext
+from quatrain.runtime.generation.stop_strings import TextUntil
 from quatrain.runtime.load import ProgramRunner
-from quatrain.runtime.stop_strings import TextUntil
 from quatrain.serve.metrics import Metrics
 from quatrain.serve.models.answer import Answer, ClientLeft, End, Piece
 from quatrain.serve.models.logprobs import LastLogits, Logprobs, logprobs_of

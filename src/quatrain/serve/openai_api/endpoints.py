@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from quatrain.runtime.sampling import Sampling
+from quatrain.runtime.generation.sampling import Sampling
 from quatrain.serve.errors import ApiError
 from quatrain.serve.limits import Limits
 from quatrain.serve.metrics import Metrics

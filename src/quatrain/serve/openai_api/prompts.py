@@ -3,7 +3,7 @@
 from typing import Any
 
 from quatrain.errors import InputError
-from quatrain.runtime.generate import check_prompt
+from quatrain.runtime.generation.generate import check_prompt
 from quatrain.runtime.token_ids import check_token_ids
 from quatrain.serve.errors import ApiError
 from quatrain.serve.models.served_models import ServedModel

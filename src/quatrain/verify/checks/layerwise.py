@@ -15,7 +15,7 @@ import torch
 from quatrain.backbone.model import Backbone
 from quatrain.program import VulkanGraph
 from quatrain.program.inspect.call_shapes import longest_call
-from quatrain.runtime.generate import parts_of
+from quatrain.runtime.runner import parts_of
 from quatrain.verify.checks.probes import Probe, eager_values, find_probes
 
 # Largest relative error of a probe, by the type in which the program keeps activations.

@@ -2,7 +2,7 @@
 
 import torch
 
-from quatrain.runtime.health import judge_logits
+from quatrain.runtime.generation.health import judge_logits
 from quatrain.verify.checks.parity import Parity
 
 

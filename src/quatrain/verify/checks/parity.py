@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from quatrain.backbone.kl_divergence import kl_divergence
 from quatrain.backbone.model import Backbone
-from quatrain.runtime.generate import Runner, forward_in_parts
+from quatrain.runtime.runner import Runner, forward_in_parts
 from quatrain.verify.checks.layerwise import relative_error
 
 

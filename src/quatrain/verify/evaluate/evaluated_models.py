@@ -14,8 +14,8 @@ from quatrain.int4 import Scheme
 from quatrain.program import Program, open_program
 from quatrain.program.edit.all_position_logits import give_all_position_logits
 from quatrain.program.edit.retarget import retarget
-from quatrain.runtime.generate import NamedRunner
 from quatrain.runtime.load import has_8da4w, is_vulkan, load_runner, require_tokens_to_logits
+from quatrain.runtime.runner import NamedRunner
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer
 from quatrain.verify.eager import load_eager
 from quatrain.verify.evaluate.side_by_side import (

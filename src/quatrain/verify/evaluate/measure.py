@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from quatrain.errors import InputError
-from quatrain.runtime.generate import NamedRunner
+from quatrain.runtime.runner import NamedRunner
 from quatrain.tokenizer import Tokenizer
 from quatrain.verify.evaluate.divergence import Comparer, FirstModel, Recorder
 from quatrain.verify.evaluate.evaluated_models import EvaluatedModel, Regime

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from quatrain.backbone.model import Backbone
-from quatrain.runtime.generate import Runner, longest_call
+from quatrain.runtime.runner import Runner, longest_call
 
 WINDOW = 64  # tokens of a call: 64 rows of 128,000 logits are 33 MB
 

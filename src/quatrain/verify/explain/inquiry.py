@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from quatrain.arithmetic import Arithmetic
-from quatrain.runtime.generate import check_prompt
+from quatrain.runtime.generation.generate import check_prompt
 from quatrain.runtime.token_ids import check_token_ids
 from quatrain.targets.doctor import Finding
 from quatrain.tokenizer import Tokenizer

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from quatrain.runtime.sampling import Sampling
+from quatrain.runtime.generation.sampling import Sampling
 
 
 class TokenChoice:

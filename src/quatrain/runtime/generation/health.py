@@ -1,10 +1,10 @@
 """Whether generated text looks like a model at work, or like a broken kernel.
 
-The thresholds were set on 103 generations of SmolLM2 (tests/runtime/generations.json): 50 healthy
-ones of both schemes, 50 garbled by the emulated defects, and 3 in which the intact model loops. On
-100 others (held_out.json) they raise no false alarm in 47 healthy ones, and catch all 50 garbled
-ones and 2 of 3 loops. At first they caught 44: garbled texts of 24 tokens passed, which is why
-`_STUTTER` is there. Its value is from the first set too.
+The thresholds were set on 103 generations of SmolLM2 (generations.json beside test_health.py): 50
+healthy ones of both schemes, 50 garbled by the emulated defects, and 3 in which the intact model
+loops. On 100 others (held_out.json) they raise no false alarm in 47 healthy ones, and catch all 50
+garbled ones and 2 of 3 loops. At first they caught 44: garbled texts of 24 tokens passed, which is
+why `_STUTTER` is there. Its value is from the first set too.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from quatrain.runtime.generate import Runner, Stopped, forward_in_parts
+from quatrain.runtime.generation.generate import Stopped
+from quatrain.runtime.runner import Runner, forward_in_parts
 
 _FEWEST = 8  # tokens that a judgement needs
 _LONGEST_RUN = 6  # one token so often in a row

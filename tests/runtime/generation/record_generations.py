@@ -1,6 +1,6 @@
 """Records the held-out generations of test_health.py with SmolLM2's two Vulkan programs.
 
-    python tests/runtime/record_generations.py 8da4w.pte weight-only.pte held_out.json
+    python tests/runtime/generation/record_generations.py 8da4w.pte weight-only.pte held_out.json
 
 Prompts, seeds, temperatures and lengths are others than those of generations.json, on which the
 thresholds were set. The intact programs answer each prompt once, by turns; the 8da4w program
@@ -15,10 +15,10 @@ from itertools import chain
 from pathlib import Path
 
 from quatrain.runtime.defects import EmulatedDefect
-from quatrain.runtime.generate import generate
-from quatrain.runtime.health import WatchedRunner
+from quatrain.runtime.generation.generate import generate
+from quatrain.runtime.generation.health import WatchedRunner
+from quatrain.runtime.generation.sampling import Sampling
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.runtime.sampling import Sampling
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 
 GARBLING = (EmulatedDefect.FLOAT_ZERO_POINTS, EmulatedDefect.INT8_ZERO_POINTS)

@@ -4,7 +4,7 @@ from itertools import takewhile
 
 import torch
 
-from quatrain.runtime.generate import Runner, forward_in_parts
+from quatrain.runtime.runner import Runner, forward_in_parts
 
 
 class KeptContext:

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
 
 from quatrain.errors import InputError
-from quatrain.runtime.generate import Generation, generate
-from quatrain.runtime.kept_context import KeptContext
-from quatrain.runtime.sampling import Sampling
-from quatrain.runtime.stop_strings import TextUntil
-from quatrain.runtime.token_choice import narrowed, penalized
+from quatrain.runtime.generation.generate import Generation, generate
+from quatrain.runtime.generation.kept_context import KeptContext
+from quatrain.runtime.generation.sampling import Sampling
+from quatrain.runtime.generation.stop_strings import TextUntil
+from quatrain.runtime.generation.token_choice import narrowed, penalized
 from quatrain.verify.eager import load_eager
 
 ROW = torch.randn(1, 300, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 3

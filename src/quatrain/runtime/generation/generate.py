@@ -1,43 +1,18 @@
 """Text generation over anything that maps tokens and a position to logits."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 
 from quatrain.errors import InputError
-from quatrain.runtime.sampling import GREEDY, Sampling
-from quatrain.runtime.token_choice import TokenChoice
+from quatrain.runtime.generation.sampling import GREEDY, Sampling
+from quatrain.runtime.generation.token_choice import TokenChoice
+from quatrain.runtime.runner import Runner, forward_in_parts
 
 Stopped = Literal["end of sequence", "length", "context", "stop string", "interrupted"]
-
-
-class Runner(Protocol):
-    """A model with its KV cache: a program on some runtime, or an eager backbone."""
-
-    def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
-        """Take tokens in, and give the logits after the last of them.
-
-        Args:
-            tokens: int64 [1, T].
-            input_pos: int64 [1], the position of the first of them in the context.
-
-        Returns:
-            Floating-point logits [1, vocabulary].
-        """
-        ...
-
-    def reset(self) -> None:
-        """Forget the context."""
-        ...
-
-
-class NamedRunner(Runner, Protocol):
-    """A `Runner` that knows what it runs on, in words for people."""
-
-    device: str
 
 
 @dataclass(frozen=True)
@@ -162,37 +137,6 @@ class _Written:
         self.tokens.append(token)
         self.logits.append(float(row[token]))
         self.logprobs.append(float(row.double().log_softmax(-1)[token]))
-
-
-def forward_in_parts(runner: Runner, tokens: torch.Tensor, start: int) -> torch.Tensor:
-    """The logits [1, vocabulary] after `tokens` int64 [1, T] from position `start` on.
-
-    In several calls where they are more than a program takes in one ("get_max_seq_len"), as
-    ExecuTorch's `TextPrefiller` gives them; but none of a single token, which 8da4w computes
-    otherwise (`quatrain.arithmetic`).
-    """
-    total = tokens.shape[1]
-    longest = longest_call(runner, total)
-    logits = torch.empty(0)
-    for part in parts_of(total, longest):
-        logits = runner.forward(tokens[:, part], torch.tensor([start + part.start]))
-    # Some programs give a row for each token.
-    return logits.reshape(-1, logits.shape[-1])[-1:]
-
-
-def longest_call(runner: Runner, length: int) -> int:
-    """`length`, or what a call of `runner` takes at most where that is less."""
-    return min(length, int(getattr(runner, "metadata", {}).get("get_max_seq_len") or length))
-
-
-def parts_of(total: int, longest: int) -> Iterator[slice]:
-    """So many tokens in calls of at most `longest`, none of a single one that can be helped."""
-    longest, at = max(longest, 1), 0
-    while at < total:
-        one_would_be_left = total - at == longest + 1 and longest > 2
-        part = slice(at, min(total, at + longest - one_would_be_left))
-        yield part
-        at = part.stop
 
 
 def check_prompt(tokens: Sequence[int], context: int) -> None:

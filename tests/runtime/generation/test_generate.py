@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from quatrain.runtime.generate import generate
-from quatrain.runtime.sampling import Sampling
+from quatrain.runtime.generation.generate import generate
+from quatrain.runtime.generation.sampling import Sampling
 
 
 class _Fixed:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from quatrain.runtime.generate import generate
-from quatrain.runtime.health import WatchedRunner, entropy, judge, judge_logits
+from quatrain.runtime.generation.generate import generate
+from quatrain.runtime.generation.health import WatchedRunner, entropy, judge, judge_logits
 
 RECORDED = json.loads((Path(__file__).parent / "generations.json").read_text())
 

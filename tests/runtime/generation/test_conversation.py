@@ -22,10 +22,10 @@ from quatrain.commands.chat import _typed
 from quatrain.commands.chat import chat as chat_verb
 from quatrain.errors import InputError, Interrupted
 from quatrain.program import open_program
-from quatrain.runtime.conversation import Conversation
-from quatrain.runtime.generate import Generation, generate
+from quatrain.runtime.generation.conversation import Conversation
+from quatrain.runtime.generation.generate import Generation, generate
+from quatrain.runtime.generation.sampling import Sampling
 from quatrain.runtime.load import load_runner
-from quatrain.runtime.sampling import Sampling
 from quatrain.tokenizer import Tokenizer
 from quatrain.tokenizer.chat_prompt import ChatOptions
 

@@ -1,0 +1,63 @@
+"""What every runtime is to those who use it, and calls of it that are not too long."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+
+
+class Runner(Protocol):
+    """A model with its KV cache: a program on some runtime, or an eager backbone."""
+
+    def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
+        """Take tokens in, and give the logits after the last of them.
+
+        Args:
+            tokens: int64 [1, T].
+            input_pos: int64 [1], the position of the first of them in the context.
+
+        Returns:
+            Floating-point logits [1, vocabulary].
+        """
+        ...
+
+    def reset(self) -> None:
+        """Forget the context."""
+        ...
+
+
+class NamedRunner(Runner, Protocol):
+    """A `Runner` that knows what it runs on, in words for people."""
+
+    device: str
+
+
+def forward_in_parts(runner: Runner, tokens: torch.Tensor, start: int) -> torch.Tensor:
+    """The logits [1, vocabulary] after `tokens` int64 [1, T] from position `start` on.
+
+    In several calls where they are more than a program takes in one ("get_max_seq_len"), as
+    ExecuTorch's `TextPrefiller` gives them; but none of a single token, which 8da4w computes
+    otherwise (`quatrain.arithmetic`).
+    """
+    total = tokens.shape[1]
+    longest = longest_call(runner, total)
+    logits = torch.empty(0)
+    for part in parts_of(total, longest):
+        logits = runner.forward(tokens[:, part], torch.tensor([start + part.start]))
+    # Some programs give a row for each token.
+    return logits.reshape(-1, logits.shape[-1])[-1:]
+
+
+def longest_call(runner: Runner, length: int) -> int:
+    """`length`, or what a call of `runner` takes at most where that is less."""
+    return min(length, int(getattr(runner, "metadata", {}).get("get_max_seq_len") or length))
+
+
+def parts_of(total: int, longest: int) -> Iterator[slice]:
+    """So many tokens in calls of at most `longest`, none of a single one that can be helped."""
+    longest, at = max(longest, 1), 0
+    while at < total:
+        one_would_be_left = total - at == longest + 1 and longest > 2
+        part = slice(at, min(total, at + longest - one_would_be_left))
+        yield part
+        at = part.stop
