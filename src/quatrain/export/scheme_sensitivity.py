@@ -26,7 +26,8 @@ class SchemeSensitivity:
     def __init__(self, backbone: Backbone, tokens: torch.Tensor) -> None:
         self._backbone = backbone
         self.linears = int4_linears(backbone)
-        backbone.make_room(*tokens.shape)
+        texts, length = tokens.shape
+        backbone.make_room(texts, length)
         self._switch(())
         x = backbone.embed(tokens)
         own = backbone.own_inputs(tokens, x)

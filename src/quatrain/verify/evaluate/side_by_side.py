@@ -75,7 +75,8 @@ def backbone_side_by_side(backbone: Backbone, device: str) -> SideBySide:
     """An eager backbone, whose KV caches have room for those texts alone."""
 
     def hidden(tokens: torch.Tensor) -> torch.Tensor:
-        backbone.make_room(*tokens.shape)
+        texts, length = tokens.shape
+        backbone.make_room(texts, length)
         return backbone.hidden(tokens, 0)
 
     return SideBySide(hidden, backbone.logits, device, _TOKENS_OF_WEIGHTS_IN_MEMORY)
