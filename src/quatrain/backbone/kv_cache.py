@@ -39,12 +39,13 @@ class CachedAttention(nn.Module):
         self.rounds_to_int8 = False
         for name in ("k_cache", "v_cache"):
             self.register_buffer(name, None, persistent=False)
-        self.make_room(1, config.max_seq_len, dtype)
+        self.make_room(1, config.max_seq_len, dtype=dtype)
 
     def make_room(
         self,
         texts: int,
         length: int,
+        *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:

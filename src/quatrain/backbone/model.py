@@ -150,13 +150,14 @@ class Backbone(nn.Module):
         self,
         texts: int,
         length: int,
+        *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
         """Empty every KV cache, for `texts` texts side by side of up to `length` tokens each."""
         for module in self.modules():
             if isinstance(module, CachedAttention):
-                module.make_room(texts, length, dtype, device)
+                module.make_room(texts, length, dtype=dtype, device=device)
 
     @property
     def rewinds(self) -> bool:

@@ -65,8 +65,7 @@ class Student:
         context; `int8`: computed as 8da4w."""
         self.layers.int8 = int8
         # Empty caches, which hold on to nothing that was computed before.
-        texts, length = tokens.shape
-        self.backbone.make_room(texts, length, self.layers.dtype, tokens.device)
+        self.backbone.make_room(*tokens.shape, dtype=self.layers.dtype, device=tokens.device)
         # Attention wants queries and keys of one type, whatever norms have made of them.
         wide = self.layers.dtype == torch.float32
         with (
