@@ -158,7 +158,8 @@ def test_a_damaged_tokenizer_shows_before_the_work(tmp_path, monkeypatch, write)
     source = tiny.write_hugging_face(tmp_path / "in")
     (source / "tokenizer.json").write_text("{}")
     monkeypatch.setattr(
-        "quatrain.quantize.writer.quantize_tensor", lambda *_: pytest.fail("a tensor was made")
+        "quatrain.quantize.output.writer.quantize_tensor",
+        lambda *_: pytest.fail("a tensor was made"),
     )
     with pytest.raises(InputError, match="tokenizer"):
         write(source, tmp_path / "out")

@@ -14,8 +14,8 @@ from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
+from quatrain.quantize.output.resumable import ResumableFile
 from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
-from quatrain.quantize.resumable import ResumableFile
 
 WQ = "layers.0.attention.wq"
 
@@ -103,7 +103,7 @@ def test_an_output_that_cannot_be_written(tmp_path):
 CTRL_C = """
 from quatrain.cli import main
 from quatrain.quantize import pipeline
-from quatrain.quantize.resumable import ResumableFile
+from quatrain.quantize.output.resumable import ResumableFile
 
 def interrupt(*_):
     raise KeyboardInterrupt

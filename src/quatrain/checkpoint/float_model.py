@@ -26,6 +26,8 @@ from quatrain.tokenizer.end_tokens import eos_idx_of
 # all that a model can take is rarely wanted on a phone. `max_context_len` states the rest.
 _USUAL_CONTEXT = 2048
 
+Q4_0_GROUP_SIZE = 32  # of `FloatModel.int4_blocks`
+
 
 @dataclass(frozen=True)
 class FloatModel:

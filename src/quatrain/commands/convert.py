@@ -94,8 +94,8 @@ def convert(
     check_arguments(source, output, group_size, params)
 
     from quatrain.commands._checkpoint_report import print_checkpoint
+    from quatrain.quantize.output.resumable import working_folder
     from quatrain.quantize.pipeline import ConvertOptions, convert_model
-    from quatrain.quantize.resumable import working_folder
 
     options = ConvertOptions(group_size, embedding, output_layer, requantize_asymmetric)
     try:

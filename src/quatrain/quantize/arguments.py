@@ -7,7 +7,7 @@ from quatrain.checkpoint.open import detect
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES
 from quatrain.json_files import read_object
-from quatrain.quantize.output_folder import check_output_folder
+from quatrain.quantize.output.output_folder import check_output_folder
 
 
 def check_arguments(

@@ -11,8 +11,8 @@ from quatrain.quantize.distill.method import MOST_TRAINED, Distill
 from quatrain.quantize.distill.recipe import recipe_on
 from quatrain.quantize.methods.gptq import Gptq
 from quatrain.quantize.opened_source import OpenedSource
+from quatrain.quantize.output.writer import one_thread
 from quatrain.quantize.tensor_formats import Rounding
-from quatrain.quantize.writer import one_thread
 from quatrain.stages import Stages, installed_memory_bytes
 
 # Those that look at activations: made for one model, and then a `Method`.

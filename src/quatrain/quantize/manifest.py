@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.quantize.opened_source import OpenedSource
-from quatrain.quantize.output_folder import WEIGHTS
+from quatrain.quantize.output.output_folder import WEIGHTS
+from quatrain.quantize.output.resumable import sha256_of
+from quatrain.quantize.output.writer import Written
 from quatrain.quantize.quantized_tensor import relative_rms
 from quatrain.quantize.report import rounded_linears
-from quatrain.quantize.resumable import sha256_of
-from quatrain.quantize.writer import Written
 
 
 def digested(file: Path) -> dict[str, Any]:

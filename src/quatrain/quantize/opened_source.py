@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quatrain.quantize.plan import Plan, Source
+from quatrain.quantize.plan.plan import Plan, Source
 from quatrain.quantize.quantized_tensor import RoundingError
 
 

@@ -28,14 +28,14 @@ from quatrain.quantize.manifest import digested, manifest
 from quatrain.quantize.methods import METHODS
 from quatrain.quantize.methods.gptq import Gptq
 from quatrain.quantize.opened_source import OpenedSource
-from quatrain.quantize.output_folder import MANIFEST, OWN_FILES, output_folder
-from quatrain.quantize.plan_checkpoint import plan_checkpoint
-from quatrain.quantize.plan_model import plan_model
+from quatrain.quantize.output.output_folder import MANIFEST, OWN_FILES, output_folder
+from quatrain.quantize.output.resumable import resumable_folder
+from quatrain.quantize.output.writer import write_checkpoint
+from quatrain.quantize.plan.plan_checkpoint import plan_checkpoint
+from quatrain.quantize.plan.plan_model import plan_model
 from quatrain.quantize.report import QuantizeReport, make_report
 from quatrain.quantize.requantize import Requantization
-from quatrain.quantize.resumable import resumable_folder
 from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat, Rounding
-from quatrain.quantize.writer import write_checkpoint
 from quatrain.stages import Stages
 from quatrain.tokenizer.files import files_of, require_tokenizer
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.quantize.cost import Cost
-from quatrain.quantize.growth import PartSize, part_sizes, why_it_grows
 from quatrain.quantize.opened_source import OpenedSource
-from quatrain.quantize.output_folder import OWN_FILES
+from quatrain.quantize.output.output_folder import OWN_FILES
+from quatrain.quantize.output.writer import Written
+from quatrain.quantize.plan.growth import PartSize, part_sizes, why_it_grows
 from quatrain.quantize.quantized_tensor import RoundingError, relative_rms
-from quatrain.quantize.writer import Written
 from quatrain.stages import Stages, peak_rss_bytes
 
 

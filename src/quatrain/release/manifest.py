@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.checkpoint.files.hub import is_on_hub
-from quatrain.quantize.resumable import sha256_of
+from quatrain.quantize.output.resumable import sha256_of
 from quatrain.release.spec import ReleaseSpec, key_of
 from quatrain.release.tasks.store import versions
 

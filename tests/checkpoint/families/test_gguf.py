@@ -14,7 +14,7 @@ from tests.support.gguf_models import write_gguf_model
 from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError
 from quatrain.quantize.methods import quantize_tensor
-from quatrain.quantize.plan_model import plan_model
+from quatrain.quantize.plan.plan_model import plan_model
 
 
 def test_fused_rows_that_do_not_add_up(tmp_path):

@@ -26,7 +26,7 @@ from quatrain.int4 import Scheme
 from quatrain.quantize.calibration import LENGTH, Calibration, rows_of_text, tokens_of_files
 from quatrain.quantize.methods.gptq import Gptq
 from quatrain.quantize.pipeline import quantize_model
-from quatrain.quantize.plan_model import plan_model
+from quatrain.quantize.plan.plan_model import plan_model
 
 OF_ITSELF = Calibration(self_generated=2048, scheme=Scheme.WEIGHT_ONLY)
 # Whose linears read something else, or stand elsewhere: rotations and windows change neither.

@@ -11,7 +11,7 @@ from quatrain.checkpoint.checkpoint import Checkpoint, checked_checkpoint
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.checkpoint.layout import EMBEDDING, OUTPUT
-from quatrain.quantize.plan import Plan
+from quatrain.quantize.plan.plan import Plan
 
 _Shapes = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 

@@ -17,9 +17,9 @@ from quatrain.export.plan.programs import ProgramPlan, programs_of
 from quatrain.export.request import ExportRequest
 from quatrain.int4 import Scheme
 from quatrain.quantize.calibration import Calibration
-from quatrain.quantize.growth import PartSize, part_sizes, why_it_grows
-from quatrain.quantize.plan import Plan
-from quatrain.quantize.plan_model import plan_model
+from quatrain.quantize.plan.growth import PartSize, part_sizes, why_it_grows
+from quatrain.quantize.plan.plan import Plan
+from quatrain.quantize.plan.plan_model import plan_model
 from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat, Rounding
 from quatrain.targets import TargetChoice, choose_for_target
 

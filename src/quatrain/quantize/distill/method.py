@@ -34,10 +34,10 @@ from quatrain.quantize.methods import METHODS, Method
 from quatrain.quantize.methods.gptq import Gptq, rounding_error
 from quatrain.quantize.methods.stored import keep_stored
 from quatrain.quantize.opened_source import OpenedSource
-from quatrain.quantize.plan import MethodName, Plan, Source, TensorPlan
+from quatrain.quantize.output.resumable import kept_folder, sha256_of
+from quatrain.quantize.output.writer import write_checkpoint
+from quatrain.quantize.plan.plan import MethodName, Plan, Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor
-from quatrain.quantize.resumable import kept_folder, sha256_of
-from quatrain.quantize.writer import write_checkpoint
 from quatrain.stages import Stages
 
 MOST_TRAINED = 65_536  # tokens of a text: their hidden states are in memory

@@ -8,7 +8,7 @@ from quatrain.errors import InputError
 from quatrain.quantize.methods.q4_0 import keep_q4_0
 from quatrain.quantize.methods.round_to_nearest import round_to_nearest
 from quatrain.quantize.methods.stored import keep_stored
-from quatrain.quantize.plan import MethodName, Source, TensorPlan
+from quatrain.quantize.plan.plan import MethodName, Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor
 
 # (the source, the plan of one of its tensors) -> what is written for that. Called for each tensor

@@ -19,7 +19,7 @@ from quatrain.int4 import Scheme
 from quatrain.quantize.methods.linear_inputs import LinearInputs
 from quatrain.quantize.methods.round_to_nearest import quantize_rows, squared_error
 from quatrain.quantize.methods.twin_layer import LEAST_TOKENS, Rounded, TwinLayer, dequantized
-from quatrain.quantize.plan import Plan, Source, TensorPlan
+from quatrain.quantize.plan.plan import Plan, Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor, RoundingError
 from quatrain.stages import Stages
 

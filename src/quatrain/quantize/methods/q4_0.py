@@ -9,12 +9,10 @@ does not have, and keeps its negative scale.
 
 import torch
 
-from quatrain.checkpoint.float_model import FloatModel
+from quatrain.checkpoint.float_model import Q4_0_GROUP_SIZE, FloatModel
 from quatrain.int4 import INT4_MIN
-from quatrain.quantize.plan import TensorPlan
+from quatrain.quantize.plan.plan import TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor, RoundingError
-
-GROUP_SIZE = 32
 
 _GROUPS_AT_ONCE = 1 << 14  # half a megabyte of integers
 
@@ -39,7 +37,7 @@ def layout_of_q4_0(values: torch.Tensor, scales: torch.Tensor) -> tuple[torch.Te
     """
     if not torch.isfinite(scales).all():
         raise ValueError("holds a NaN or an infinite scale")
-    groups = values.view(-1, GROUP_SIZE).clone()
+    groups = values.view(-1, Q4_0_GROUP_SIZE).clone()
     scale = scales.reshape(-1).clone()
     flipped = (scale < 0) & ~(groups == INT4_MIN).any(dim=-1)
     zero = scale == 0
@@ -55,7 +53,7 @@ def _make_layout(values: torch.Tensor, scales: torch.Tensor) -> float:
     """`layout_of_q4_0` in place, some groups at a time. Returns the sum of squared weights."""
     squared_weight = 0.0
     for groups, scale in zip(
-        values.view(-1, GROUP_SIZE).split(_GROUPS_AT_ONCE),
+        values.view(-1, Q4_0_GROUP_SIZE).split(_GROUPS_AT_ONCE),
         scales.view(-1, 1).split(_GROUPS_AT_ONCE),
         strict=True,
     ):

@@ -5,7 +5,7 @@ import torch
 from quatrain.checkpoint.files.lazy_tensors import RowsOf
 from quatrain.errors import InputError
 from quatrain.int4 import INT4_MAX, INT4_MIN
-from quatrain.quantize.plan import Source, TensorPlan
+from quatrain.quantize.plan.plan import Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor, RoundingError
 
 # What a group's largest magnitude may become. Whole numbers from 1, so that a group that is on a

@@ -3,7 +3,7 @@
 import torch
 
 from quatrain.checkpoint.checkpoint import Checkpoint
-from quatrain.quantize.plan import Source, TensorPlan
+from quatrain.quantize.plan.plan import Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor
 
 

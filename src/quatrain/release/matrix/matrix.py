@@ -15,7 +15,7 @@ from typing import Any
 from quatrain.atomic_files import whole_file
 from quatrain.errors import InputError
 from quatrain.json_files import read_object, write_json
-from quatrain.quantize.resumable import sha256_of
+from quatrain.quantize.output.resumable import sha256_of
 from quatrain.release.arguments import check_arguments, check_workers, require_own_folder
 from quatrain.release.matrix.cells import Cell
 from quatrain.release.matrix.page import matrix_markdown, matrix_web_page

@@ -22,7 +22,7 @@ from typing import Any
 from quatrain.atomic_files import whole_file
 from quatrain.errors import InputError
 from quatrain.json_files import write_json
-from quatrain.quantize.resumable import sha256_of
+from quatrain.quantize.output.resumable import sha256_of
 
 MANIFEST, WORK = "manifest.json", ".work"  # in the folder of a release
 RESULT = "result.json"

@@ -5,7 +5,7 @@ from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.files.safetensors import TensorSpec
 from quatrain.checkpoint.layout import EMBEDDING, OUTPUT
 from quatrain.errors import InputError
-from quatrain.quantize.plan import Part, Plan, TensorPlan, integers
+from quatrain.quantize.plan.plan import Part, Plan, TensorPlan, integers
 from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat
 
 _EMBEDDING, _OUTPUT = f"{EMBEDDING}.weight", f"{OUTPUT}.weight"

@@ -13,10 +13,10 @@ from quatrain.checkpoint.written_tokenizer import write_tokenizer_of
 from quatrain.json_files import write_json
 from quatrain.quantize.methods import METHODS, Method, quantize_tensor
 from quatrain.quantize.opened_source import OpenedSource
-from quatrain.quantize.output_folder import PARAMS, WEIGHTS
-from quatrain.quantize.plan import MethodName, Source, TensorPlan
+from quatrain.quantize.output.output_folder import PARAMS, WEIGHTS
+from quatrain.quantize.output.resumable import ResumableFile
+from quatrain.quantize.plan.plan import MethodName, Source, TensorPlan
 from quatrain.quantize.quantized_tensor import RoundingError
-from quatrain.quantize.resumable import ResumableFile
 from quatrain.stages import Stages
 from quatrain.tokenizer.copies import with_end_ids
 from quatrain.tokenizer.files import CONFIG, TOKENIZER

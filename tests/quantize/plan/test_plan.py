@@ -9,9 +9,9 @@ from tests.support import quantized_folders as folders
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.quantize.calibrated_method import CALIBRATED
 from quatrain.quantize.methods import METHODS
-from quatrain.quantize.plan import MethodName
-from quatrain.quantize.plan_checkpoint import plan_checkpoint
-from quatrain.quantize.plan_model import plan_model
+from quatrain.quantize.plan.plan import MethodName
+from quatrain.quantize.plan.plan_checkpoint import plan_checkpoint
+from quatrain.quantize.plan.plan_model import plan_model
 from quatrain.quantize.tensor_formats import Rounding
 
 

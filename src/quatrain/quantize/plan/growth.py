@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import prod
 
-from quatrain.quantize.plan import Part, Plan, TensorPlan
+from quatrain.quantize.plan.plan import Part, Plan, TensorPlan
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,11 @@
 import torch
 
 from quatrain.checkpoint.files.safetensors import TensorSpec
-from quatrain.checkpoint.float_model import FloatModel
+from quatrain.checkpoint.float_model import Q4_0_GROUP_SIZE, FloatModel
 from quatrain.checkpoint.layout import EMBEDDING, OUTPUT, PER_LAYER, linear_shapes, vector_shapes
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES, Scheme
-from quatrain.quantize.methods.q4_0 import GROUP_SIZE as Q4_0_GROUP_SIZE
-from quatrain.quantize.plan import Part, Plan, TensorPlan, integers
+from quatrain.quantize.plan.plan import Part, Plan, TensorPlan, integers
 from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat, Rounding
 
 _EMBEDDING, _OUTPUT = f"{EMBEDDING}.weight", f"{OUTPUT}.weight"
