@@ -166,7 +166,7 @@ def test_what_cannot_be_exported_is_refused_by_name(case, tmp_path):
     [
         ({"backend": "metal"}, "backend is 'metal', expected one of vulkan, xnnpack"),
         ({"backend": "xnnpack", "activation_dtype": "fp16"}, "fp16 is for the Vulkan backend"),
-        ({"max_seq_len": 1}, "--max-seq-len is 1, expected 2 or more"),
+        ({"max_seq_len": 2}, "--max-seq-len is 2, expected 3 or more"),
     ],
 )
 def test_options_that_make_no_sense(options, message):

@@ -24,7 +24,7 @@ REFUSED = {
     "half precision on the CPU": (
         {"backend": "xnnpack", "activation_dtype": "fp16"}, "fp16 is for the Vulkan backend",
     ),
-    "a context of nothing": ({"max_seq_len": 1}, "--max-seq-len is 1, expected 2 or more"),
+    "a context of nothing": ({"max_seq_len": 2}, "--max-seq-len is 2, expected 3 or more"),
 }  # fmt: skip
 
 

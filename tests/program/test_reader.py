@@ -1,5 +1,6 @@
 """Reading programs: what `Program` says, against ExecuTorch's own reader, and bad input."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -119,6 +120,13 @@ def test_reading_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(InputError, match=r"is a device or a pipe, .*write it to a file"):
+            open_program(path)
 
 
 def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:

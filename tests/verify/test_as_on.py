@@ -129,7 +129,9 @@ def test_a_program_whose_sums_leave_float16_fails_where_they_are_summed_in_it(tm
     export_checkpoint(checkpoint, program, options)
     check = partial(verify_program, program, checkpoint, prompts=(TEXT,), new_tokens=2)
     for device in DEVICES:
-        (found,) = check((device,)).devices
+        report = check((device,))
+        (found,) = report.devices
+        assert not report.note  # which says that sums are off by a little
         assert "linear layers.0.attention.wv, layer 0, is the first" in found.problems[0]
         assert any("leave what float16 holds" in problem for problem in found.problems)
     report = check(("reference",), as_on="mali-g715@1.3")

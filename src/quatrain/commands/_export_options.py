@@ -50,7 +50,7 @@ Runtime = Annotated[
 MaxSeqLen = Annotated[
     int | None,
     typer.Option(
-        metavar="N", help="Context in tokens; default: the model's own, at most 2048.", min=2
+        metavar="N", help="Context in tokens; default: the model's own, at most 2048.", min=3
     ),
 ]
 EmbeddingInput = Annotated[

@@ -10,6 +10,7 @@ from quatrain.int4 import Scheme
 from quatrain.targets import TargetChoice
 
 DEFAULT_MAX_SEQ_LEN = 2048
+LEAST_CONTEXT = 3  # of one of 2 torch.export makes a constant, or refuses it
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class ExportOptions:
         scheme: What int4 linears multiply their weights with.
         backend: "vulkan" for GPUs, "xnnpack" for CPUs.
         activation_dtype: What the Vulkan delegate computes and stores in, "fp32" or "fp16".
-        max_seq_len: The context in tokens, 2 or more; None is the model's own, at most 2048.
+        max_seq_len: The context in tokens, 3 or more; None is the model's own, at most 2048.
         embedding_input: Take embeddings, floating-point [1, T, dim], in place of tokens.
         hidden_output: Give each token's final hidden state, floating-point [1, T, dim], in place
             of logits.
@@ -95,8 +96,10 @@ class ExportOptions:
             )
         if self.scheme_plan is not None and self.scheme == Scheme.WEIGHT_ONLY:
             self._require_only(self.scheme_plan)
-        if self.max_seq_len is not None and self.max_seq_len < 2:
-            raise InputError(f"--max-seq-len is {self.max_seq_len}, expected 2 or more")
+        if self.max_seq_len is not None and self.max_seq_len < LEAST_CONTEXT:
+            raise InputError(
+                f"--max-seq-len is {self.max_seq_len}, expected {LEAST_CONTEXT} or more"
+            )
 
     def _require_only(self, plan: SchemePlan) -> None:
         if plan.only_scheme != self.scheme:

@@ -228,6 +228,11 @@ def open_program(path: Path | str) -> Program:
 
 def map_program(path: Path) -> mmap.mmap:
     """The bytes of the file. Raises `InputError` where it cannot be read, or is empty."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(
+            f"{path}: is a device or a pipe, and programs are memory-mapped; write it to a file, "
+            "and give that"
+        )
     try:
         with path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

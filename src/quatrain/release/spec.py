@@ -99,7 +99,7 @@ class ReleaseSpec:
             if getattr(self, name) not in values:
                 said = ", ".join(str(value) for value in values if value is not None)
                 raise InputError(f"{key_of(name)} is {getattr(self, name)!r}, expected {said}")
-        for name, least in (("tokens", 2), ("new_tokens", 1), ("max_seq_len", 2)):
+        for name, least in (("tokens", 2), ("new_tokens", 1), ("max_seq_len", 3)):
             found = getattr(self, name)
             if found is not None and found < least:
                 raise InputError(f"{key_of(name)} is {found}, expected {least} or more")

@@ -1,4 +1,4 @@
-"""What float16 sums change of a program whose prompts a phone sums in it."""
+"""What float16 changes of a program that computes in it, and whose prompts a phone sums in it."""
 
 import math
 
@@ -10,10 +10,6 @@ from quatrain.verify.checks.layerwise import LayerwiseComparison
 
 _HALF_A_UNIT = 2.0**-11  # of float16's last place, relatively
 
-LEAVES = (
-    "a prompt's sums leave what float16 holds on a phone, to 65504; export again with "
-    "--activation-dtype fp32"
-)
 NOTE = (
     "Prompts of its weight-only linears were summed in float16, as on a phone, which is most of "
     "what the worst probe is off by; --activation-dtype fp32 sums in float32"
@@ -38,6 +34,10 @@ def _in_half(graph: VulkanGraph, operator: int) -> bool:
     return math.prod(out.shape[:-1]) > 1
 
 
-def half_sums_problems(compared: LayerwiseComparison, allowed: float) -> list[str]:
-    """Where a program that may sum in float16 (`allowed` above 0) gave what is not finite."""
-    return [LEAVES] if allowed and math.isinf(compared.worst) else []
+def overflow_problems(compared: LayerwiseComparison, halves: float) -> list[str]:
+    """Where a float16 program, which may be off by `halves` for its sums, gave what is not
+    finite."""
+    if not math.isinf(compared.worst):
+        return []
+    what = "values, or the sums of a prompt on their way," if halves else "values"
+    return [f"{what} leave what float16 holds, to 65504; export again with --activation-dtype fp32"]
