@@ -4,7 +4,7 @@ from math import prod
 
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import InputError
-from quatrain.quantize.calibration import Calibration
+from quatrain.quantize.calibration import Calibration, writes
 from quatrain.quantize.distill.arithmetic import arithmetic_of
 from quatrain.quantize.distill.memory import fitted_to_memory
 from quatrain.quantize.distill.method import MOST_TRAINED, Distill
@@ -52,7 +52,8 @@ def calibrated_method(
         made = opened.plan, tokens, calibration.scheme, stages, whose
         if method == "distill":
             device, (texts, length) = arithmetic_of().device, tokens.shape
-            recipe = fitted_to_memory(recipe_on(device), model, texts, length, device)
+            recipe = recipe_on(device, writes(model.config))
+            recipe = fitted_to_memory(recipe, model, texts, length, device)
             return Distill(*made, recipe)
         _require_memory(model, tokens.numel())
         return Gptq(*made)

@@ -26,7 +26,7 @@ from quatrain.int4 import Scheme
 from quatrain.linear.int4 import compute_as
 from quatrain.quantize.calibration import Calibration, tokens_of_files
 from quatrain.quantize.distill.memory import fitted_to_memory
-from quatrain.quantize.distill.recipe import ON_GPU, Recipe
+from quatrain.quantize.distill.recipe import ON_GPU, ON_PROCESSOR, Recipe, recipe_on
 from quatrain.quantize.distill.training import Training
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.stages import Stages
@@ -37,7 +37,7 @@ INTEGERS_TOO = replace(SHORT, integer_rate=0.03, at_once=2, written=4096)
 
 def distilling(recipe: Recipe) -> pytest.MonkeyPatch:
     patched = pytest.MonkeyPatch()
-    patched.setattr("quatrain.quantize.calibrated_method.recipe_on", lambda device: recipe)
+    patched.setattr("quatrain.quantize.calibrated_method.recipe_on", lambda *_: recipe)
     return patched
 
 
@@ -249,6 +249,12 @@ def test_a_model_too_large_to_be_trained_is_refused_at_once(folder: Path, monkey
     with pytest.raises(InputError, match=r"--method distill needs about 1 GB .* use --method gptq"):
         distill(folder, folder / "large")
     assert not [file for file in folder.iterdir() if "large" in file.name]
+
+
+def test_a_model_that_writes_no_texts_keeps_its_integers() -> None:
+    gpu, processor = torch.device("cuda"), torch.device("cpu")
+    assert [recipe_on(gpu, True), recipe_on(gpu, False)] == [ON_GPU, ON_PROCESSOR]
+    assert recipe_on(processor, True) == ON_PROCESSOR and not ON_PROCESSOR.integer_rate
 
 
 @pytest.mark.parametrize(("memory", "at_once"), [(1e12, 32), (15e9, 32), (8e9, 8), (5e9, 1)])

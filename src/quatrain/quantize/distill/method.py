@@ -172,7 +172,7 @@ class Distill:
         kept = load(file)
         if kept is not None:
             return Read(**kept)
-        if self.recipe.written and calibration.writes(model.config):
+        if self.recipe.written:
             read = written_and_read(model, self.tokens, self.recipe.written, device, self.stages)
         else:
             with self.stages("read the text in floating point"):

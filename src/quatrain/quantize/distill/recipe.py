@@ -40,6 +40,6 @@ ON_GPU = Recipe(
 )  # fmt: skip
 
 
-def recipe_on(device: torch.device) -> Recipe:
-    """The recipe that a device has time for."""
-    return ON_PROCESSOR if device.type == "cpu" else ON_GPU
+def recipe_on(device: torch.device, writes: bool) -> Recipe:
+    """The recipe that a device has time for, for a model that `writes` texts or does not."""
+    return ON_GPU if device.type != "cpu" and writes else ON_PROCESSOR
