@@ -333,6 +333,7 @@ def test_logits_of_a_checkpoint(checkpoint, tmp_path):
         MemoryError(),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     ],
 )
 def test_out_of_memory_is_one_line(error, capsys):

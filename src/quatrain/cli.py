@@ -157,10 +157,11 @@ def _write_any_character() -> None:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Python, the system and torch each have their own error for it."""
+    """Python, the system and torch, for a processor and for a GPU, each have their own error."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    of_torch = "can't allocate memory", "CUDA out of memory"
+    return isinstance(error, MemoryError) or any(said in str(error) for said in of_torch)
 
 
 def _fail_to_install_completion(error: BaseException) -> None:
