@@ -261,7 +261,7 @@ def test_a_model_that_writes_no_texts_keeps_its_integers() -> None:
 def test_as_many_texts_are_computed_together_as_memory_holds(memory, at_once, monkeypatch) -> None:
     """Of a model of SmolLM2's shape, on a GPU."""
     monkeypatch.setattr(
-        "quatrain.quantize.distill.memory._memory_of", lambda device: (memory, "GPU")
+        "quatrain.quantize.distill.memory.memory_of", lambda device: (memory, "GPU")
     )
     config = SimpleNamespace(vocab_size=49152, dim=576, n_layers=30, hidden_dim=1536, expert_dim=0)
     stored = {"weights": SimpleNamespace(shape=(134_515_008,))}

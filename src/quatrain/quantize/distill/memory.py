@@ -22,7 +22,7 @@ def fitted_to_memory(
 
     Raises `InputError` where it cannot hold one.
     """
-    there, whose = _memory_of(device)
+    there, whose = memory_of(device)
     while recipe.at_once > 1 and _needed(recipe, model, texts, length, device) > there:
         recipe = replace(recipe, at_once=recipe.at_once // 2)
     needed = _needed(recipe, model, texts, length, device)
@@ -55,7 +55,7 @@ def _needed(
     return held + _OF_TORCH
 
 
-def _memory_of(device: torch.device) -> tuple[int, str]:
+def memory_of(device: torch.device) -> tuple[int, str]:
     """In bytes, and the name of what has it."""
     if device.type == "cpu":
         return installed_memory_bytes(), "machine"

@@ -30,11 +30,23 @@ def hidden_states(
 ) -> torch.Tensor:
     """The teacher's normed hidden states of `texts` int64 [B, T], bfloat16 [B, T, dim]."""
     layers = LayerByLayer(model.config, model.tensors, hidden_output=True)
-    parts = texts.split(max(1, _TOKENS_AT_ONCE // texts.shape[1]))
-    found = []
+    at_once = max(1, _TOKENS_AT_ONCE // texts.shape[1])
+    return in_parts(
+        texts, at_once, advance, lambda part, hear: layers.hidden(part, hear).bfloat16()
+    )
+
+
+def in_parts(
+    texts: torch.Tensor,
+    at_once: int,
+    advance: Callable[[float], None],
+    make: Callable[[torch.Tensor, Callable[[float], None]], torch.Tensor],
+) -> torch.Tensor:
+    """What `make` makes of `texts` [B, T], `at_once` of them at a time, in the processor's memory;
+    it is given what hears which part of its own is done."""
+    parts, found = texts.split(at_once), []
     for done, part in enumerate(parts):
-        found.append(
-            layers.hidden(part, lambda of_part, done=done: advance((done + of_part) / len(parts)))
-        )
-        found[-1] = found[-1].bfloat16()
+        made = make(part, lambda of_part, done=done: advance((done + of_part) / len(parts)))
+        found.append(made.cpu())
+        advance((done + 1) / len(parts))
     return torch.cat(found)

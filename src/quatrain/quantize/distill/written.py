@@ -1,6 +1,5 @@
 """What a floating-point model writes and predicts itself, with the whole of it on a GPU."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +8,8 @@ from quatrain.backbone.build import build_backbone
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.float_model import FloatModel
+from quatrain.quantize.distill.memory import memory_of
+from quatrain.quantize.distill.teacher import in_parts
 from quatrain.quantize.written_text import beginnings, write_on
 from quatrain.stages import Stages
 
@@ -32,17 +33,17 @@ def written_and_read(
     with what it makes of all."""
     length = texts.shape[1]
     backbone = build_backbone(model.config, model.tensors, max_seq_len=length).to(device)
-    at_once = _texts_at_once(model.config, length)
+    at_once = _texts_at_once(model.config, length, device)
     begin = beginnings(texts, tokens // length, torch.Generator().manual_seed(_SEED))
     generator = torch.Generator(device).manual_seed(_SEED)
     with stages("write texts") as advance:
-        written = _in_parts(
+        written = in_parts(
             begin.to(device), at_once, advance,
             lambda part, hear: write_on(backbone, part, length, generator, hear),
         )  # fmt: skip
     texts = torch.cat([texts, written])
     with stages("read the texts in floating point") as advance:
-        hidden = _in_parts(
+        hidden = in_parts(
             texts.to(device), at_once, advance, lambda part, _: _hidden(backbone, part)
         )
     return Read(texts, hidden)
@@ -54,22 +55,8 @@ def _hidden(backbone: Backbone, texts: torch.Tensor) -> torch.Tensor:
         return backbone.hidden(texts, 0).bfloat16()
 
 
-def _in_parts(
-    rows: torch.Tensor,
-    at_once: int,
-    advance: Callable[[float], None],
-    make: Callable[[torch.Tensor, Callable[[float], None]], torch.Tensor],
-) -> torch.Tensor:
-    """What `make` makes of `rows`, some at once, brought to the processor's memory."""
-    parts, found = rows.split(at_once), []
-    for done, part in enumerate(parts):
-        found.append(
-            make(part, lambda of_part, done=done: advance((done + of_part) / len(parts))).cpu()
-        )
-        advance((done + 1) / len(parts))
-    return torch.cat(found)
-
-
-def _texts_at_once(config: BackboneConfig, length: int) -> int:
+def _texts_at_once(config: BackboneConfig, length: int, device: torch.device) -> int:
+    """So many that their keys and values are an eighth of the memory of `device`, or less."""
+    room, _ = memory_of(device)
     of_text = 8 * config.n_layers * config.n_kv_heads * config.head_dim * length
-    return int(min(_MOST_AT_ONCE, max(1, _BYTES_OF_CACHES // of_text)))
+    return int(min(_MOST_AT_ONCE, max(1, min(room / 8, _BYTES_OF_CACHES) // of_text)))
