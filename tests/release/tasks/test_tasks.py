@@ -13,6 +13,7 @@ import pytest
 from tests.support.release_speed import as_fast_each_time
 from tests.support.releases import assert_same_files, copied, merged_spec, release_again, report_of
 from tests.support.thorough import thorough
+from tests.support.tiny_programs import shared_tiny, shared_tiny_xnnpack
 
 from quatrain.errors import InputError
 from quatrain.release.release import make_release
@@ -218,3 +219,13 @@ if __name__ == "__main__":
     while worker.exists() and time.monotonic() < end:
         time.sleep(0.05)
     assert done.returncode == -9 and not worker.exists()
+
+
+@pytest.mark.parametrize("device", ["reference", "executorch"])
+def test_verifying_says_how_far_it_is_to_its_end(shared: Path, tmp_path: Path, device: str) -> None:
+    tiny, heard = shared_tiny(shared), []
+    program = tiny.programs["8da4w"] if device == "reference" else shared_tiny_xnnpack(shared)
+    functions.FUNCTIONS["verify"](
+        tmp_path, program=program, checkpoint=tiny.checkpoint, device=device, advance=heard.append
+    )
+    assert heard == sorted(heard) and heard[-1] == 1

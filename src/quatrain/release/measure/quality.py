@@ -87,13 +87,14 @@ def measure_quality(
     length = min(_LENGTH, first.context, *(() if exact is None else (exact.context,)))
     ids = tokenizer.encode(text)[:tokens]
     chunks = [chunk.ids for chunk in cut_text(tokenizer, ids, length, None).chunks]
-    readings = sum(1 + (_opened(program, name).load_decode is not None) for name in as_on)
+    opened = [(name, _opened(program, name)) for name in as_on]
+    readings = sum(1 + (one.load_decode is not None) for _, one in opened)
     read = _ReadChunks((readings + (exact is not None)) * len(chunks), advance)
     with FloatReference(exact, chunks, answered, read.one_more) as truth:
         found = [
             _measured(runner, window, truth, chunks, name, regime, read)
-            for name in as_on
-            for runner, window, regime in _regimes(program, name)
+            for name, one in opened
+            for runner, window, regime in _regimes(one)
         ]
         differences = [] if exact is None else truth.differences(tokenizer)
     divergences = found[0][1]
@@ -108,10 +109,9 @@ def _opened(program: Path, as_on: str | None) -> EvaluatedModel:
     return open_evaluated_model(program, device, None, Scheme.DYNAMIC_INT8, "release", arithmetic)
 
 
-def _regimes(program: Path, as_on: str | None) -> Iterator[tuple[NamedRunner, int, str | None]]:
+def _regimes(opened: EvaluatedModel) -> Iterator[tuple[NamedRunner, int, str | None]]:
     """(the program as it computes, the tokens of a call, what that is called), one after another:
     only one is in memory."""
-    opened = _opened(program, as_on)
     yield opened.load(), opened.window, opened.regime
     if opened.load_decode is not None:
         yield opened.load_decode(), opened.window, "decode"
