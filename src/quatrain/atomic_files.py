@@ -12,6 +12,11 @@ from typing import BinaryIO
 from quatrain.errors import InputError
 
 
+def is_device_or_pipe(path: Path) -> bool:
+    """Whether `path` is there, and neither a file nor a folder."""
+    return path.exists() and not (path.is_file() or path.is_dir())
+
+
 def require_name(path: Path, named: str) -> None:
     """Refuse, with `InputError`, what names nothing that an output could replace whole: `-`, and a
     device or a pipe. `named`: `path` as the user gave it."""
@@ -19,8 +24,7 @@ def require_name(path: Path, named: str) -> None:
         raise InputError(
             f"{named}: no output goes to the standard output; give the name of what to write"
         )
-    special = path.exists() and not (path.is_file() or path.is_dir())
-    if special or path.parent.resolve() == Path("/dev"):
+    if is_device_or_pipe(path) or path.parent.resolve() == Path("/dev"):
         raise InputError(
             f"{named}: is a device or a pipe, and an output appears whole, in place of what was "
             "there; give the name of a file"

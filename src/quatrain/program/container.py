@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
+from quatrain.atomic_files import is_device_or_pipe
 from quatrain.errors import InputError
 from quatrain.program.flatbuffer import Record, decode
 from quatrain.program.graph import Constant, VulkanGraph
@@ -228,7 +229,7 @@ def open_program(path: Path | str) -> Program:
 
 def map_program(path: Path) -> mmap.mmap:
     """The bytes of the file. Raises `InputError` where it cannot be read, or is empty."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if is_device_or_pipe(path):
         raise InputError(
             f"{path}: is a device or a pipe, and programs are memory-mapped; write it to a file, "
             "and give that"

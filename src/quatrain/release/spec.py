@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from quatrain.errors import InputError
+from quatrain.export.options import LEAST_CONTEXT
 from quatrain.int4 import GROUP_SIZES, Scheme
 from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat, Rounding
 from quatrain.targets.runtimes import require_loadable
@@ -99,7 +100,7 @@ class ReleaseSpec:
             if getattr(self, name) not in values:
                 said = ", ".join(str(value) for value in values if value is not None)
                 raise InputError(f"{key_of(name)} is {getattr(self, name)!r}, expected {said}")
-        for name, least in (("tokens", 2), ("new_tokens", 1), ("max_seq_len", 3)):
+        for name, least in (("tokens", 2), ("new_tokens", 1), ("max_seq_len", LEAST_CONTEXT)):
             found = getattr(self, name)
             if found is not None and found < least:
                 raise InputError(f"{key_of(name)} is {found}, expected {least} or more")

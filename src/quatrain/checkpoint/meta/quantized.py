@@ -18,9 +18,9 @@ from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear, RoundAg
 from quatrain.checkpoint.quantizers.in_layout import in_layout
 from quatrain.checkpoint.quantizers.left_in_floating_point import with_all_quantized
 from quatrain.checkpoint.quantizers.read import quantized_tensors
+from quatrain.checkpoint.quantizers.unpacked import unpacked_linear
 from quatrain.checkpoint.wrapped_names import unwrapped
 from quatrain.errors import InputError
-from quatrain.linear.packing import is_int4
 
 
 def open_meta_checkpoint(
@@ -76,12 +76,4 @@ def _with_zeros(tensors: LazyTensors, name: str) -> GroupedLinear | None:
     groups = scales.shape[1] if len(scales.shape) == 2 else 1
     if scales.shape[:1] != (rows,) or not groups or columns % groups:
         return None
-    return GroupedLinear(
-        shape=(rows, columns),
-        groups=groups,
-        scales_dtype=scales.dtype,
-        values=weight.load,
-        scales=lambda: scales.load().view(rows, groups),
-        zeros=lambda: zeros.load().view(rows, groups),
-        bits=8 if name in (EMBEDDING, OUTPUT) and not is_int4(weight.load()) else 4,
-    )
+    return unpacked_linear(weight, scales, zeros, groups, is_table=name in (EMBEDDING, OUTPUT))

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import torch
 
+from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import groups_of_rows
 from quatrain.checkpoint.quantizers.int32_packing import expect_shape
@@ -43,6 +44,16 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
     groups = groups_of_rows(scales, (rows, columns), f"{name}.scales", source)
     if zeros is not None:
         expect_shape(zeros, parts["scales"].shape, f"{name}.zeros", source)
+    return unpacked_linear(weight, scales, zeros, groups, is_table="layers." not in name)
+
+
+def unpacked_linear(
+    weight: StoredTensor, scales: StoredTensor, zeros: StoredTensor | None, groups: int,
+    is_table: bool,
+) -> GroupedLinear:  # fmt: skip
+    """The matrix of `weight` int8 [N, K], whose scales and zero points have a column for each of
+    `groups` of a row, or are one for it; only a table may hold more than 4 bits."""
+    rows, columns = weight.shape
     return GroupedLinear(
         shape=(rows, columns),
         groups=groups,
@@ -50,7 +61,7 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
         values=weight.load,
         scales=lambda: scales.load().view(rows, groups),
         zeros=None if zeros is None else lambda: zeros.load().view(rows, groups),
-        bits=4 if "layers." in name or is_int4(weight.load()) else 8,
+        bits=8 if is_table and not is_int4(weight.load()) else 4,
     )
 
 

@@ -19,6 +19,7 @@ from quatrain.runtime.unavailable import RuntimeUnavailable
 _KERNELS: dict[str, Callable[..., Any]] = {
     **KERNELS, **ATTENTION_KERNELS, **QUANTIZED_KERNELS, **STATIC_INT8_KERNELS
 }  # fmt: skip
+_HALF_KERNELS: dict[str, Callable[..., Any]] = {**HALF_ATTENTION, **HALF_PRODUCTS}
 
 
 def kernel_of(operator: Operator, graph: VulkanGraph) -> tuple[Callable[..., Any], tuple[int, ...]]:
@@ -35,7 +36,7 @@ def _half_kernel(operator: Operator, graph: VulkanGraph) -> Callable[..., Any] |
     """The kernel of an operator that sums in float16 on a phone: its result is a buffer of it."""
     out = graph.values[operator.out]
     in_half = isinstance(out, Tensor) and (out.dtype, out.storage) == ("float16", "buffer")
-    return {**HALF_ATTENTION, **HALF_PRODUCTS}.get(operator.kind) if in_half else None
+    return _HALF_KERNELS.get(operator.kind) if in_half else None
 
 
 def require_kernels(graph: VulkanGraph, what: str) -> None:

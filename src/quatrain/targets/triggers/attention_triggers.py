@@ -1,6 +1,6 @@
 """Triggers of defects of attention, and of the products and softmax that it may be written in."""
 
-from quatrain.program import Program, Tensor, VulkanGraph
+from quatrain.program import Operator, Program, Tensor, Value, VulkanGraph
 from quatrain.targets.triggers.occurrence import Occurrence, Where, operators
 
 _LONG = 1024  # positions, from which on a weight may be less than float16 adds to a sum of 1
@@ -29,9 +29,7 @@ def attention_in_half_over_long_contexts(
     """Attention of prompts in float16 buffers over a context that float16 sums do not reach."""
     found = []
     for place, operator in operators(graph, *_ATTENTION):
-        names = operator.named_args
-        query = graph.tensor(names["q"])
-        cache = graph.values[names["k_cache" if "k_cache" in names else "k"]]
+        query, cache = graph.tensor(operator.named_args["q"]), _keys(graph, operator)
         if (query.dtype, query.storage) != ("float16", "buffer") or query.shape[-3] == 1:
             continue
         if isinstance(cache, Tensor) and cache.shape[-3] > _LONG:
@@ -63,8 +61,13 @@ def context_of_a_cache(program: Program, graph: VulkanGraph, where: Where) -> li
     """Attention over a KV cache, and how many tokens that holds."""
     found = []
     for place, operator in operators(graph, *_ATTENTION):
-        names = operator.named_args
-        cache = graph.values[names["k_cache" if "k_cache" in names else "k"]]
+        cache = _keys(graph, operator)
         room = cache.shape[-3:] if isinstance(cache, Tensor) else ()
         found.append(Occurrence(f"{place}: {room[0]} tokens" if len(room) == 3 else place))
     return found
+
+
+def _keys(graph: VulkanGraph, operator: Operator) -> Value:
+    """What the `operator` of attention reads its keys from, [1, context, heads, width]."""
+    names = operator.named_args
+    return graph.values[names["k_cache" if "k_cache" in names else "k"]]
