@@ -106,6 +106,22 @@ def whole_copies(sources: Mapping[Path, Path]) -> Iterator[None]:
         yield
 
 
+def hold(file: int, refusal: str) -> None:
+    """Lock the opened `file` or folder until it is closed, however the process ends.
+
+    Raises `InputError` with `refusal` where another process has done so. A disk that knows no locks
+    holds nobody up.
+    """
+    import fcntl  # Windows has none; there the command line says so, which imports this
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(refusal) from None
+    except OSError:
+        pass
+
+
 def take_room(file: BinaryIO, size: int) -> None:
     """Have `file` take all its room of `size` bytes at once: once it is mapped into memory, a full
     disk is fatal, and here it is an OSError."""

@@ -14,7 +14,7 @@ from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
-from quatrain.quantize.output.resumable import ResumableFile
+from quatrain.quantize.output.resumable import ResumableFile, held_alone, working_folder
 from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
 
 WQ = "layers.0.attention.wq"
@@ -64,6 +64,16 @@ def interrupted_conversion(monkeypatch, source, output):
     with monkeypatch.context() as patched, pytest.raises(Interrupted):
         patched.setattr(ResumableFile, "append", failing)
         convert_model(source, output)
+
+
+def test_another_conversion_to_the_same_folder_is_left_alone(tmp_path):
+    source = folders.write_quantized(tmp_path / "in", "gptq")
+    kept = working_folder(tmp_path / "out")
+    with held_alone(tmp_path / "out", kept):
+        with pytest.raises(InputError, match=r"out: is being made by another process"):
+            convert_model(source, tmp_path / "out")
+        assert kept.is_dir()
+    convert_model(source, tmp_path / "out")
 
 
 def test_what_another_version_wrote_is_thrown_away(tmp_path, monkeypatch):

@@ -26,9 +26,11 @@ from quatrain.int4 import Scheme
 from quatrain.linear.int4 import compute_as
 from quatrain.quantize.calibration import Calibration, tokens_of_files
 from quatrain.quantize.distill.memory import fitted_to_memory
+from quatrain.quantize.distill.method import working_folder
 from quatrain.quantize.distill.recipe import ON_GPU, ON_PROCESSOR, Recipe, recipe_on
 from quatrain.quantize.distill.training import Training
 from quatrain.quantize.distill.written import _texts_at_once
+from quatrain.quantize.output.resumable import held_alone
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.stages import Stages
 
@@ -206,6 +208,39 @@ def test_killed_it_goes_on_to_the_same_bytes(folder: Path) -> None:
     assert not (folder / ".killed.distilling").exists()
     distill(folder, folder / "whole")
     assert contents(folder / "killed") == contents(folder / "whole")
+
+
+def stopped(folder: Path, output: Path) -> Path:
+    """The folder kept of a training to `output` that was stopped at its last step."""
+
+    def stopping(self: Training, at: int) -> float:
+        if at == 3:
+            raise KeyboardInterrupt
+        return step(self, at)
+
+    step = Training._step
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Training, "_step", stopping)
+        patched.setattr("quatrain.quantize.distill.training._SECONDS_BETWEEN_SAVES", 0.0)
+        distill(folder, output)
+    return working_folder(output)
+
+
+def test_what_was_damaged_is_made_again(folder: Path) -> None:
+    """While another process works there, nothing is, and nothing is removed."""
+    distill(folder, folder / "sound")
+    (folder / "real").mkdir()
+    (folder / "link").symlink_to("real")
+    kept = stopped(folder, folder / "link")
+    assert kept == folder / ".real.distilling"
+    with held_alone(folder / "link", kept), pytest.raises(InputError, match="another process"):
+        distill(folder, folder / "link")
+    for name in ("training.pt", "teacher.pt", "rounded/model.safetensors"):
+        content = bytearray((kept / name).read_bytes())
+        content[len(content) * 2 // 3] ^= 1
+        (kept / name).write_bytes(content)
+    distill(folder, folder / "link")
+    assert contents(folder / "real") == contents(folder / "sound")
 
 
 def test_what_another_request_left_is_thrown_away(folder: Path, monkeypatch) -> None:

@@ -7,6 +7,7 @@ are as without.
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from quatrain.checkpoint.open import open_checkpoint
 from quatrain.int4 import Scheme
 from quatrain.quantize import calibration
 from quatrain.quantize.distill.arithmetic import arithmetic_of, fast_matmuls
-from quatrain.quantize.distill.kept import load, save
+from quatrain.quantize.distill.kept import is_sealed, load, save, seal
 from quatrain.quantize.distill.recipe import ON_PROCESSOR, Recipe
 from quatrain.quantize.distill.student import Student
 from quatrain.quantize.distill.teacher import Teacher, hidden_states
@@ -34,7 +35,7 @@ from quatrain.quantize.methods import METHODS, Method
 from quatrain.quantize.methods.gptq import Gptq, rounding_error
 from quatrain.quantize.methods.stored import keep_stored
 from quatrain.quantize.opened_source import OpenedSource
-from quatrain.quantize.output.resumable import kept_folder, sha256_of
+from quatrain.quantize.output.resumable import held_alone, kept_folder, sha256_of
 from quatrain.quantize.output.writer import write_checkpoint
 from quatrain.quantize.plan.plan import MethodName, Plan, Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor
@@ -76,13 +77,15 @@ class Distill:
 
         Raises `InputError` where the model overflows or the disk is full.
         """
-        with kept_folder(output, working_folder(output)) as folder:
-            self._begin(opened, folder)
-            self._round(opened, folder / _ROUNDED)
-            self._rounded = open_checkpoint(folder / _ROUNDED)
-            self._train(opened, folder)
-        yield
-        shutil.rmtree(folder)
+        folder = working_folder(output)
+        with held_alone(output, folder):
+            with kept_folder(output, folder):
+                self._begin(opened, folder)
+                self._round(opened, folder / _ROUNDED)
+                self._rounded = open_checkpoint(folder / _ROUNDED)
+                self._train(opened, folder)
+            yield
+            shutil.rmtree(folder)
 
     def __call__(self, source: Source, tensor: TensorPlan) -> QuantizedTensor:
         """As it was trained; what was not, as it was rounded."""
@@ -113,15 +116,17 @@ class Distill:
         content = encoded_header(self.plan.specs) + said.encode() + self.tokens.numpy().tobytes()
         key = hashlib.sha256(content).hexdigest()
         kept = folder / _KEY
-        if not kept.exists() or kept.read_text() != key:
-            shutil.rmtree(folder)
-            folder.mkdir()
+        if not kept.exists() or kept.read_bytes() != key.encode():
+            kept.unlink(missing_ok=True)  # first: half of what it stands for is none of it
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             kept.write_text(key)
 
     def _round(self, opened: OpenedSource, folder: Path) -> None:
         """Write the checkpoint that is trained to `folder`, unless it is there."""
-        if folder.exists():
+        if is_sealed(folder):
             return
+        shutil.rmtree(folder, ignore_errors=True)
         plan = Plan([_rounded(tensor) for tensor in self.plan.tensors], self.plan.quantization_args)
         count, length = self.tokens.shape
         kept = max(1, min(count, calibration.MOST_TOKENS // length))
@@ -132,6 +137,7 @@ class Distill:
         part.mkdir()
         methods: dict[MethodName, Method] = {**METHODS, "gptq": gptq}
         write_checkpoint(replace(opened, plan=plan, errors={}), part, "", self.stages, methods)
+        seal(part)
         part.rename(folder)
 
     def _train(self, opened: OpenedSource, folder: Path) -> None:
@@ -183,6 +189,7 @@ class Distill:
 
 def working_folder(output: Path) -> Path:
     """The folder beside `output` in which an unfinished training waits; it may not exist."""
+    output = Path(os.path.realpath(output))
     return output.parent / f".{output.name}.distilling"
 
 

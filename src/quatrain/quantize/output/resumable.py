@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from quatrain.atomic_files import publish_folder
+from quatrain.atomic_files import hold, publish_folder
 from quatrain.errors import InputError
 
 _BYTES_BETWEEN_NOTES = 64 << 20
@@ -23,7 +23,8 @@ def resumable_folder(output: Path, own: Collection[str]) -> Iterator[Path]:
     to go on with; by an `InputError` it goes: the same again would fail the same way. Raises
     `InputError` where something cannot be written.
     """
-    with kept_folder(output, working_folder(output)) as folder:
+    folder = working_folder(output)
+    with held_alone(output, folder), kept_folder(output, folder):
         yield folder
         publish_folder(folder, Path(os.path.realpath(output)), own)
 
@@ -35,12 +36,42 @@ def kept_folder(output: Path, folder: Path) -> Iterator[Path]:
 
     Raises `InputError` where something cannot be written.
     """
+    with _explained(output):
+        try:
+            yield folder
+        except InputError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def held_alone(output: Path, folder: Path) -> Iterator[None]:
+    """Work in `folder`, where something is made for `output`, as no other process does meanwhile.
+
+    Raises `InputError` where one does. The lock is on the folder itself, which may be moved or
+    removed in the block, and ends with the process, however that ends.
+    """
+    with _explained(output):
+        handle = _opened(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
-    except InputError:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        hold(
+            handle,
+            f"{output}: is being made by another process; wait for its end, or name another folder",
+        )
+        yield
+    finally:
+        os.close(handle)
+
+
+def _opened(folder: Path) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    return os.open(folder, os.O_RDONLY)
+
+
+@contextmanager
+def _explained(output: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(
             f"{output}: cannot be written: {error.strerror or error}. Free some space or choose "

@@ -8,7 +8,6 @@
 result.json comes last and in one rename: a task without it is none, whenever the work was stopped.
 """
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -19,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from quatrain.atomic_files import whole_file
+from quatrain.atomic_files import hold, whole_file
 from quatrain.errors import InputError
 from quatrain.json_files import write_json
 from quatrain.quantize.output.resumable import sha256_of
@@ -99,15 +98,11 @@ def held_alone(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"-o {folder.parent}: cannot be written: {error.strerror}") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"-o {folder.parent}: another release is being made there; wait for its end, or "
-                "name another folder"
-            ) from None
-        except OSError:  # a disk that knows no locks
-            pass
+        hold(
+            lock.fileno(),
+            f"-o {folder.parent}: another release is being made there; wait for its end, or name "
+            "another folder",
+        )
         yield
 
 
