@@ -33,6 +33,7 @@ def test_a_pipe_is_read_whole(tmp_path: Path) -> None:
         ("Caf\u00e9".encode("latin-1"), r"--text .*position 3.*save a text in UTF-8 \(iconv"),
         ("A text.".encode("utf-16-le"), r"--text .*much of it is NUL.*iconv -f UTF-16LE"),
         (b"ET12\x00\x00\xf0\x9f", r"--text .*is a binary file; give one of text"),
+        ("A caf\u00e9".encode()[:-1], r"--text .*cut within a character take its last 1 bytes off"),
         (b"\xff\xfea", r"--text .*truncated data.*iconv"),
     ],
 )
@@ -41,3 +42,13 @@ def test_another_encoding_is_answered_with_what_helps(tmp_path: Path, content: b
     file.write_bytes(content)
     with pytest.raises(InputError, match=message):
         read_text(file, "--text")
+
+
+def test_a_part_of_a_character_at_the_end_may_stand_for_it(tmp_path: Path) -> None:
+    """As in what a phone wrote until it was stopped; one elsewhere is another encoding."""
+    file = tmp_path / "text"
+    file.write_bytes("A \u4f60".encode()[:-1])
+    assert read_text(file, may_be_cut=True) == "A \ufffd"
+    file.write_bytes("A \u4f60".encode()[:-1] + b" B")
+    with pytest.raises(InputError, match="iconv"):
+        read_text(file, may_be_cut=True)

@@ -8,9 +8,10 @@ from quatrain.errors import InputError
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what PowerShell writes with `>`
 
 
-def read_text(path: Path, option: str = "") -> str:
+def read_text(path: Path, option: str = "", may_be_cut: bool = False) -> str:
     r"""The text of a UTF-8 file, or of a UTF-16 file that begins with a byte order mark, which is
     no part of the text; lines end in \n. `option`: what the user gave it with, for the message.
+    `may_be_cut`: a part of a character at its end becomes U+FFFD.
 
     Raises:
         InputError: Where it cannot be read as such.
@@ -19,12 +20,14 @@ def read_text(path: Path, option: str = "") -> str:
     content = b""
     try:
         content = path.read_bytes()  # once: a pipe gives it no second time
-        text = content.decode("utf-16" if content[:2] in _UTF16 else "utf-8-sig")
+        wide, cut = content[:2] in _UTF16, _cut_bytes(content) if may_be_cut else 0
+        text = content[: len(content) - cut].decode("utf-16" if wide else "utf-8-sig")
     except OSError as error:
         hint = "; the standard input is /dev/stdin" if str(path) == "-" else ""
         raise InputError(f"{named}: cannot be read as text: {error.strerror}{hint}") from error
     except UnicodeError as error:
         raise InputError(f"{named}: {_why_no_text(content, error)}") from error
+    text = text + "\ufffd" * bool(cut)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text.count("\0") * 3 > len(text):
         raise InputError(
@@ -38,4 +41,20 @@ def _why_no_text(content: bytes, error: UnicodeError) -> str:
     beginning = content[:1024]
     if b"\0" in beginning and beginning[:2] not in _UTF16:
         return "is a binary file; give one of text in UTF-8"
-    return f"cannot be read as text: {error}; save a text in UTF-8 (iconv -f ITS-ENCODING -t UTF-8)"
+    cut = _cut_bytes(content)
+    whole = (
+        f"where it was cut within a character take its last {cut} bytes off, else " if cut else ""
+    )
+    return (
+        f"cannot be read as text: {error}; {whole}save a text in UTF-8 "
+        "(iconv -f ITS-ENCODING -t UTF-8)"
+    )
+
+
+def _cut_bytes(content: bytes) -> int:
+    """How many bytes at the end of a UTF-8 text are a part of a character."""
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return len(content) - error.start if error.reason == "unexpected end of data" else 0
+    return 0

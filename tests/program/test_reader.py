@@ -127,6 +127,8 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe", Path(os.devnull)):
         with pytest.raises(InputError, match=r"is a device or a pipe, .*write it to a file"):
             open_program(path)
+    with pytest.raises(InputError, match=r"-: .*not come from the standard input: write it to a f"):
+        open_program("-")
 
 
 def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:

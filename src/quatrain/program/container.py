@@ -240,5 +240,14 @@ def map_program(path: Path) -> mmap.mmap:
     except ValueError as error:
         raise InputError(f"{path}: is empty, expected a .pte program") from error
     except OSError as error:
-        folder = "; give the .pte file of a program" if path.is_dir() else ""
-        raise InputError(f"{path}: cannot be read: {error.strerror}{folder}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror}{_instead_of(path)}") from error
+
+
+def _instead_of(path: Path) -> str:
+    """What to give in place of a `path` that cannot be read."""
+    if str(path) == "-" and not path.exists():
+        return (
+            "; programs are memory-mapped and do not come from the standard input: write it to a "
+            "file, and give that"
+        )
+    return "; give the .pte file of a program" if path.is_dir() else ""

@@ -104,6 +104,8 @@ def test_a_path_that_cannot_be(path, tmp_path):
         with pytest.raises(InputError, match=r"cannot be read|no such file") as caught:
             opened(tmp_path / path)
         assert len(str(caught.value)) < 1000
+        with pytest.raises(InputError, match=r"-: .*nothing is read from the standard input"):
+            opened("-")
 
 
 @pytest.mark.parametrize("settings", [{}, {"quant_method": "gptq", "checkpoint_format": "gptq"}])

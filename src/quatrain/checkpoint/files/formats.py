@@ -59,13 +59,16 @@ def first_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(9)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file or folder{_on_the_hub(path)}") from None
+        raise InputError(f"{path}: no such file or folder{_meant_by(path)}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _on_the_hub(path: Path) -> str:
-    """What to write where `path` may be meant as a repository: owner/name, of no folder here."""
+def _meant_by(path: Path) -> str:
+    """What to write where `path` may be meant as a repository: owner/name, of no folder here; or as
+    the standard input."""
+    if str(path) == "-":
+        return "; nothing is read from the standard input: write it to a file, and give that"
     if path.is_absolute() or len(path.parts) != 2 or path.parent.exists():
         return ""
     return f"; a repository on the Hugging Face hub is named as hf://{path}"

@@ -34,7 +34,7 @@ def read_phone_output(path: Path) -> PhoneOutput:
     Raises:
         InputError: Where it cannot be read, is empty, or its JSON object has neither.
     """
-    content = read_text(path)
+    content = read_text(path, may_be_cut=True)  # as at the last token that was asked for
     if not content.strip():
         raise InputError(f"{path}: is empty; put into it what the phone wrote")
     said = _json(content)
