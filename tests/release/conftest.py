@@ -19,6 +19,7 @@ from tests.support.tiny_programs import shared_tiny, shared_tiny_xnnpack
 from quatrain.export import ExportOptions
 from quatrain.release.release import make_release
 from quatrain.release.tasks import functions
+from quatrain.release.tasks.functions import Advance
 from quatrain.stages import Stages
 
 TEXT = " ".join(f"w{(7 * i) % 96}" for i in range(60))
@@ -40,7 +41,9 @@ def ready_made(shared: Path) -> Callable[..., dict]:
     """In place of `export`: the program that another test has exported from the checkpoint."""
     tiny, xnnpack = shared_tiny(shared), shared_tiny_xnnpack(shared)
 
-    def copy(folder: Path, checkpoint: Path, options: ExportOptions, tokenizer: None) -> dict:
+    def copy(
+        folder: Path, checkpoint: Path, options: ExportOptions, tokenizer: None, advance: Advance
+    ) -> dict:
         program = xnnpack if options.backend == "xnnpack" else tiny.programs["8da4w"]
         shutil.copy(program, folder / "model.pte")
         for name in ("tokenizer.json", "tokenizer_config.json"):

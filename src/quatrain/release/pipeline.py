@@ -150,7 +150,7 @@ class Pipeline:
         arguments = {
             "checkpoint": self.checkpoint, "options": options, "tokenizer": self.spec.tokenizer,
         }  # fmt: skip
-        return Task("export", f"export {planned.file}", said, arguments)
+        return Task("export", f"export {planned.file}", said, arguments, advances=True)
 
     def _verify(self, planned: PlannedFile, export: Made) -> Task:
         device = "reference" if planned.options.backend == "vulkan" else "executorch"

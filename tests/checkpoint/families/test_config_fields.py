@@ -11,12 +11,15 @@ from tests.support.families import (
     LLAMA3_ROPE,
     LLAMA4,
     LOCAL_MIXTURE,
+    LONGROPE,
     MIXTURE,
+    PHI4_MINI,
     QWEN3_MOE,
     ROWS,
 )
 from tests.support.peers import change_config, random_model, saved
 from tests.support.thorough import thorough
+from transformers import AutoConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from quatrain.checkpoint.families import FAMILIES, gguf_reading, refused
@@ -174,6 +177,16 @@ def test_rope_stated_twice_and_alike(tmp_path):
     older = {name: value for name, value in rope.items() if name != "rope_theta"}
     change_config(tmp_path, rope_scaling=older, rope_theta=500000.0)
     assert open_float_model(tmp_path).config.rope_scale_factor == 8.0
+
+
+@pytest.mark.parametrize("kind", ["su", "yarn"])
+def test_phi3_longrope_by_its_older_names(kind, tmp_path):
+    folder = saved(random_model("Phi3", **PHI4_MINI, max_position_embeddings=64), tmp_path)
+    expected = open_float_model(folder).config
+    older = {name: value for name, value in LONGROPE.items() if name != "rope_type"}
+    change_config(folder, ["rope_parameters"], rope_scaling=older | {"type": kind})
+    assert AutoConfig.from_pretrained(folder).rope_parameters["rope_type"] == "longrope"
+    assert open_float_model(folder).config == expected
 
 
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json"])

@@ -23,6 +23,7 @@ from quatrain.program.edit.lean import make_lean
 from quatrain.program.edit.replicated_layers import canonical
 from quatrain.program.inspect.linears import find_linears
 from quatrain.quiet import quiet
+from quatrain.release.tasks import functions
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.stages import Stages
 
@@ -128,10 +129,12 @@ def test_one_template_serves_both_schemes_and_other_weights(tmp_path, monkeypatc
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
-    checkpoint = write_checkpoint(tmp_path / "c")
-    for name in ("a.pte", "b.pte"):
-        export_checkpoint(checkpoint, tmp_path / name)
-    assert (tmp_path / "a.pte").read_bytes() == (tmp_path / "b.pte").read_bytes()
+    """In a release too, which hears what part of the weights is packed."""
+    checkpoint, heard = write_checkpoint(tmp_path / "c"), []
+    export_checkpoint(checkpoint, tmp_path / "a.pte", ExportOptions())
+    functions.export(tmp_path, checkpoint, ExportOptions(), None, heard.append)
+    assert (tmp_path / "a.pte").read_bytes() == (tmp_path / "model.pte").read_bytes()
+    assert len(heard) > 2 and heard == sorted(heard) and heard[-1] == 1
 
 
 def test_two_layers_are_lowered_in_full_and_said_so(tmp_path):

@@ -28,6 +28,7 @@ from quatrain.export.xnnpack.operator_modules import to_cpu_operators
 from quatrain.linear import Int8DynActInt4WeightLinear, Int8DynActInt8WeightLinear
 from quatrain.program import open_program
 from quatrain.quiet import quiet
+from quatrain.release.tasks import functions
 from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.stages import Stages
 from quatrain.verify.eager import load_eager
@@ -142,10 +143,12 @@ def test_a_tied_output_layer_shares_the_bytes_of_an_int4_embedding(tmp_path):
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
-    checkpoint = write_checkpoint(tmp_path / "c", embedding="int4")
-    for name in ("a.pte", "b.pte"):
-        export_checkpoint(checkpoint, tmp_path / name, XNNPACK)
-    assert (tmp_path / "a.pte").read_bytes() == (tmp_path / "b.pte").read_bytes()
+    """In a release too, which hears what part of the weights is packed."""
+    checkpoint, heard = write_checkpoint(tmp_path / "c", embedding="int4"), []
+    export_checkpoint(checkpoint, tmp_path / "a.pte", XNNPACK)
+    functions.export(tmp_path, checkpoint, XNNPACK, None, heard.append)
+    assert (tmp_path / "a.pte").read_bytes() == (tmp_path / "model.pte").read_bytes()
+    assert len(heard) > 2 and heard == sorted(heard) and heard[-1] == 1
 
 
 def test_layers_of_several_kinds_are_lowered_in_full_and_said_so(tmp_path):

@@ -13,7 +13,7 @@ from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields, integer, integer_or_none
 from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
 from quatrain.checkpoint.hugging_face.layer_types import window_of_all
-from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
+from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, rope_type
 
 
 def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
@@ -31,7 +31,13 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
 
 
 def _rope(fields: Fields, source: str) -> Params:
-    return rope_params(fields, source, partial=True)
+    """Releases of 2024 call LongRoPE "su" or "yarn", as their own code and transformers know."""
+    named = {
+        name: dict(scaling) | {"rope_type": "longrope"}
+        for name in ("rope_scaling", "rope_parameters")
+        if isinstance(scaling := fields.get(name), dict) and rope_type(scaling) == "yarn"
+    }
+    return rope_params(fields | named, source, partial=True)
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:

@@ -30,6 +30,7 @@ from quatrain.verify.expected import expected_answers
 from quatrain.verify.verify import verify_program
 
 Advance = Callable[[float], None]
+_PACKING = "pack the weights"  # the stage of an export that a large model takes longest for
 _VERIFY_STAGES = {"reference": 6, "executorch": 5}  # which shows no values to compare operators by
 
 
@@ -51,11 +52,19 @@ def quantize(folder: Path, source: Path, spec: ReleaseSpec, stages: Stages) -> d
 
 
 def export(
-    folder: Path, checkpoint: Path, options: ExportOptions, tokenizer: Path | None
-) -> dict[str, Any]:
-    """A program, and the tokenizer beside it as one for all programs of a release."""
+    folder: Path, checkpoint: Path, options: ExportOptions, tokenizer: Path | None,
+    advance: Advance,
+) -> dict[str, Any]:  # fmt: skip
+    """A program, and the tokenizer beside it as one for all programs of a release. `advance` hears
+    what part of its weights is packed: how long the compiler takes, nothing says."""
+
+    def progress(name: str, fraction: float, _left: float) -> None:
+        if name == _PACKING:
+            advance(fraction)
+
     program = folder / PROGRAM
-    report = export_checkpoint(checkpoint, program, options, None, Stages(), tokenizer)
+    stages = Stages(progress=progress)
+    report = export_checkpoint(checkpoint, program, options, None, stages, tokenizer)
     for name in (TOKENIZER, CONFIG):
         if (own := beside(program, name)).is_file():
             own.rename(folder / name)
