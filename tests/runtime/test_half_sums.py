@@ -1,9 +1,9 @@
 """Kernels that sum in float16, beside what ExecuTorch's own C++ Vulkan runtime computed.
 
 `conformance/half/linear.pte` is one weight-only linear of 2,048 inputs, `attention.pte` one
-attention over a cache of 2,400 tokens in buffers, `bmm.pte` and `softmax.pte` one operator of many
-terms in buffers; all in float16 and written by ExecuTorch's own partitioner. `*.npz` is what its
-runtime gave on lavapipe for `waves`.
+attention over a cache of 2,400 tokens in buffers, `bmm.pte`, `softmax.pte`, `layer_norm.pte` and
+`dynamic.pte` (8da4w) one operator in buffers; all in float16 and written by ExecuTorch's own
+partitioner. `*.npz` is what its runtime gave on lavapipe for `waves`.
 """
 
 import math
@@ -14,6 +14,7 @@ import torch
 from tests.support.devices import RUNNERS
 from tests.support.paths import CONFORMANCE
 
+from quatrain.program import open_program
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.targets.as_on import arithmetic_as_on
 
@@ -78,14 +79,14 @@ def test_inputs_are_taken_in_the_order_of_the_method(runner):
     np.testing.assert_allclose(found, expected, atol=5e-2)
 
 
-def test_attention_over_a_long_context_is_that_of_the_phone():
-    expected = np.load(ATTENTION.with_suffix(".npz"))
-    runner = ReferenceRunner(ATTENTION)
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_attention_over_a_long_context_is_that_of_the_phone(runner):
+    expected, opened = np.load(ATTENTION.with_suffix(".npz")), runner(ATTENTION)
     for at, last in zip((0, 800, 1600), expected["last"], strict=True):
-        found = runner.forward(*call_of_attention(at))[0, -1].float()
+        found = opened.forward(*call_of_attention(at))[0, -1].float()
         np.testing.assert_allclose(found, last, atol=1e-2)
     assert abs(expected["last"][1] - 1).max() > 0.05  # 1 in float32
-    step = runner.forward(*call_of_attention(LAST, 1))[0, 0].float()
+    step = opened.forward(*call_of_attention(LAST, 1))[0, 0].float()
     np.testing.assert_allclose(step, expected["step"], atol=5e-3)
 
 
@@ -96,14 +97,45 @@ OPERATORS = {
 }
 
 
+@pytest.mark.parametrize("runner", RUNNERS)
 @pytest.mark.parametrize("name", OPERATORS)
-def test_long_sums_in_buffers_are_those_of_the_phone(name):
+def test_long_sums_in_buffers_are_those_of_the_phone(name, runner):
     program = CONFORMANCE / "half" / f"{name}.pte"
     expected = np.load(program.with_suffix(".npz"))["expected"].astype(np.float32)
-    found = ReferenceRunner(program).forward(*OPERATORS[name]).float()
+    found = runner(program).forward(*OPERATORS[name]).float()
     if name == "softmax":
         found = found[..., ::256]
     np.testing.assert_allclose(found, expected, atol=3e-3 * expected.max())
     in_float32 = {"bmm": torch.bmm, "softmax": lambda x: x.softmax(-1)[..., ::256]}[name]
     exact = in_float32(*(x.float() for x in OPERATORS[name]))
     assert (exact - torch.from_numpy(expected)).abs().max() > 0.04 * expected.max()
+
+
+# Rows whose squares float16 holds, and rows whose squares it does not.
+NORMED = waves(1, 8, 128).float() * torch.tensor([1.0, 64.0]).repeat(4)[:, None]
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_layer_norm_in_buffers_is_its_bias_where_squares_leave_float16(runner):
+    program = CONFORMANCE / "half" / "layer_norm.pte"
+    expected = np.load(program.with_suffix(".npz"))["expected"].astype(np.float32)
+    found = runner(program).forward(NORMED)
+    np.testing.assert_allclose(found, expected, atol=2e-2)
+    graph = open_program(program).vulkan
+    bias = graph.constant(graph.operators[0].named_args["bias"])
+    assert (expected[0, 1::2] == bias).all() and (expected[0, ::2] != bias).any()
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_scales_of_8da4w_in_buffers_are_multiplied_in_float16(runner):
+    program = CONFORMANCE / "half" / "dynamic.pte"
+    expected = np.load(program.with_suffix(".npz"))["expected"]
+    rows = torch.round(waves(1, 8, 128).float() * 127) / 2**13
+    rows[..., 0], rows[..., 1] = 127 / 2**13, -128 / 2**13  # the scale is a power of two
+    rows *= torch.tensor([1.0, 64.0]).repeat(4)[:, None]
+    found, small = runner(program).forward(rows).numpy(), slice(0, None, 2)
+    np.testing.assert_allclose(found[0, small], expected[0, small], atol=2e-5)
+    np.testing.assert_allclose(found[0, 1::2], expected[0, 1::2], atol=2e-3)
+    one_by_one = ReferenceRunner(program)  # a row alone is not quantized
+    exact = torch.cat([one_by_one.forward(rows[:, i : i + 1]) for i in range(0, 8, 2)], 1).numpy()
+    assert np.abs(exact - expected[:, small]).max() > 0.1 * np.abs(exact).max()

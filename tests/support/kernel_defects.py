@@ -215,6 +215,8 @@ KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("sdpa-half-sums", "desktop", "1.5", measured("half/attention"), measured("llama16_w")),
     ("buffer-half-sums", "desktop", "1.5", measured("half/bmm"), measured("llama16_w")),
     ("buffer-half-sums", "desktop", "1.3", measured("half/softmax"), measured("half/attention")),
+    ("layer-norm-half-sums", "desktop", "1.5", measured("half/layer_norm"), measured("half/bmm")),
+    ("dq8ca-half-scales", "desktop", "1.5", measured("half/dynamic"), measured("llama16_d")),
     ("sdpa-adreno750-padding", "adreno-7xx", "1.0", attention(8), sigmoid()),
     ("dynamic-no-resize", "desktop", "1.5", select(3), select(1)),
     ("gelu-tanh-nan", "mali-g76", "1.5", _GELU, sigmoid()),

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from quatrain.program import Operator, Tensor, VulkanGraph
+from quatrain.program import Operator, VulkanGraph
+from quatrain.program.half_buffers import in_half_buffer
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.program.operator_schemas import argument_names
 from quatrain.runtime.operator_arguments import ignored_arguments, taken
@@ -34,9 +35,7 @@ def kernel_of(operator: Operator, graph: VulkanGraph) -> tuple[Callable[..., Any
 
 def _half_kernel(operator: Operator, graph: VulkanGraph) -> Callable[..., Any] | None:
     """The kernel of an operator that sums in float16 on a phone: its result is a buffer of it."""
-    out = graph.values[operator.out]
-    in_half = isinstance(out, Tensor) and (out.dtype, out.storage) == ("float16", "buffer")
-    return _HALF_KERNELS.get(operator.kind) if in_half else None
+    return _HALF_KERNELS.get(operator.kind) if in_half_buffer(graph, operator) else None
 
 
 def require_kernels(graph: VulkanGraph, what: str) -> None:

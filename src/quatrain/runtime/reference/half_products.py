@@ -1,8 +1,9 @@
-"""Products and softmax as the phone's runtime computes them in float16 buffers.
+"""Products, softmax and layer norms as the phone's runtime computes them in float16 buffers.
 
 There it sums in float16, one term after the other, so that a sum of many terms loses those that are
-small beside it. Sources: `linear_vec.glsl`, `matmul_vec.glsl` and `softmax_buffer.glsl` of
-ExecuTorch 1.5, whose accumulators are of a buffer's own type; those of a texture are float32.
+small beside it. Sources: `linear_vec.glsl`, `matmul_vec.glsl`, `softmax_buffer.glsl` and
+`native_layer_norm_buffer.glsl` of ExecuTorch 1.5, whose accumulators are of a buffer's own type;
+those of a texture are float32.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 _WORKERS = 4  # of softmax_buffer.glsl, which share each sum
+_NORM_WORKERS = 64  # of native_layer_norm_buffer.glsl, whose sums are joined two by two
 
 
 def summed(rows: torch.Tensor, terms: torch.Tensor) -> torch.Tensor:
@@ -40,6 +42,31 @@ def softmax(x: torch.Tensor, dim: int) -> torch.Tensor:
     return (powers / sum(sums)).movedim(0, dim)
 
 
+def layer_norm(
+    x: torch.Tensor, normalized_shape: Any, weight: Any, bias: Any, eps: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Layer norm over the last dimension, mean and 1 / std besides: a row whose squares leave
+    float16 becomes its bias."""
+    rows, width = x.half(), x.shape[-1]
+    mean = _shared_sum(rows) / width
+    apart = rows - mean
+    factor = (_shared_sum(apart * apart) / width + torch.tensor(eps).half()).pow(-0.5)
+    normed = apart * factor
+    normed = normed if weight is None else normed * weight.half()
+    return normed if bias is None else normed + bias.half(), mean, factor
+
+
+def _shared_sum(terms: torch.Tensor) -> torch.Tensor:
+    """Over the last dimension, kept: each worker its share, then these two by two."""
+    padded = torch.nn.functional.pad(terms, (0, -terms.shape[-1] % _NORM_WORKERS))
+    shares = padded.unflatten(-1, (-1, _NORM_WORKERS)).movedim(-2, 0)
+    total = _sum_of(shares)
+    while total.shape[-1] > 1:
+        half = total.shape[-1] // 2
+        total = total[..., :half] + total[..., half:]
+    return total
+
+
 def _sum_of(terms: torch.Tensor) -> torch.Tensor:
     total = torch.zeros(terms.shape[1:], dtype=torch.float16)
     for term in terms.contiguous():
@@ -47,10 +74,11 @@ def _sum_of(terms: torch.Tensor) -> torch.Tensor:
     return total
 
 
-HALF_PRODUCTS: dict[str, Callable[..., torch.Tensor]] = {
+HALF_PRODUCTS: dict[str, Callable[..., Any]] = {
     "aten.bmm": lambda a, b: summed(a, b),
     "aten.mm": lambda a, b: summed(a, b),
     "aten.addmm": addmm,
     "aten.linear": linear,
     "aten._softmax": softmax,
+    "aten.native_layer_norm": layer_norm,
 }

@@ -9,14 +9,17 @@ from quatrain.arithmetic import Arithmetic
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import Operator, VulkanGraph
+from quatrain.program.half_buffers import in_half_buffer
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.reference.defective_kernels import defective_linear_dynamic
 from quatrain.runtime.reference.quantized import (
     dense_weight,
     linear_dynamic,
+    linear_dynamic_in_half,
     linear_in_half,
     linear_weight_only,
+    unpack_int4,
 )
 
 
@@ -57,6 +60,9 @@ class Int4Linears:
         arguments = ("x", "input_scales", "input_zero_points", "bias")
         group = self.graph.plain(names["group_size"])
         weight_scales = values[names["weight_scales"]]
+        integers = None
+        if in_half_buffer(self.graph, operator):
+            integers = unpack_int4(values[names["weights"]]).unflatten(-1, (-1, group))
 
         def linear(x: Any, scales: Any, zeros: Any, bias: Any) -> torch.Tensor:
             if not self.arithmetic.quantizes(rows=x.numel() // columns):
@@ -65,6 +71,8 @@ class Int4Linears:
                 return defective_linear_dynamic(
                     self.defect, x, scales, zeros, dense, bias, weight_scales, group
                 )
+            if integers is not None:
+                return linear_dynamic_in_half(x, scales, zeros, integers, weight_scales, bias)
             return linear_dynamic(x, scales, zeros, dense, bias)
 
         return linear, tuple(names[name] for name in arguments)

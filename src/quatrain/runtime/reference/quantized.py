@@ -62,11 +62,36 @@ def linear_dynamic(
     return linear_weight_only(fake_quantize(x, scales, zero_points), dense, bias)
 
 
+def linear_dynamic_in_half(
+    x: torch.Tensor, scales: torch.Tensor, zero_points: torch.Tensor, integers: torch.Tensor,
+    weight_scales: torch.Tensor, bias: Any,
+) -> torch.Tensor:  # fmt: skip
+    """As `linear_dynamic`, for a result in a buffer of float16, from int8 `integers` [N, groups, G]
+    and `weight_scales` [>= groups, >= N]. Each group's exact sum, the product of both scales and
+    the sum over groups are rounded to float16. Source:
+    `linear_fp_output_tile_int8_int4_compute.glslh` of ExecuTorch 1.0 to 1.5.
+    """
+    rows, (count, groups, width) = x.reshape(-1, x.shape[-1]), integers.shape
+    scale, zero = scales.reshape(-1, 1).float(), zero_points.reshape(-1, 1).float()
+    shifted = quantized_rows(rows, scale, zero) - zero
+    shifted = F.pad(shifted, (0, groups * width - shifted.shape[1])).unflatten(-1, (groups, width))
+    total = torch.zeros(len(rows), count, dtype=torch.float16)
+    for group in range(groups):
+        sums = shifted[:, group] @ integers[:, group].float().t()
+        total.addcmul_(sums.half(), (scale * weight_scales[group, :count].float()).half())
+    total = total if bias is None else total + bias[:count].half()
+    return total.unflatten(0, x.shape[:-1])
+
+
+def quantized_rows(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
+    """x in int8, as floating-point integers."""
+    return torch.clamp(torch.round(x.float() * (1.0 / scale)) + zero, -128, 127)
+
+
 def fake_quantize(x: torch.Tensor, scales: torch.Tensor, zero_points: torch.Tensor) -> torch.Tensor:
     """torchao's quantize_affine then dequantize_affine to int8, step for step."""
     scale, zero = scales.float()[..., None], zero_points.float()[..., None]
-    quantized = torch.clamp(torch.round(x.float() * (1.0 / scale)) + zero, -128, 127)
-    return (quantized - zero) * scale
+    return (quantized_rows(x, scale, zero) - zero) * scale
 
 
 def choose_qparams_affine(

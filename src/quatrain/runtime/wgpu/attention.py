@@ -99,6 +99,22 @@ def attention(
     ]  # fmt: skip
 
 
+def attention_in_half(
+    q: Operand, k_cache: Operand, v_cache: Operand, y: Operand, start: int | Symbol,
+    scale: float | None = None,
+) -> Dispatch:  # fmt: skip
+    """As `attention`, of float16 and summed in it."""
+    _, tokens, heads, d = q.shape
+    kv_heads = k_cache.shape[2]
+    _check_heads(heads, kv_heads, d)
+    return dispatch(
+        "attention_half", [q, k_cache, v_cache, y], (tokens, start),
+        lambda p: (heads, p[0], 1),
+        T="f16", D=d, KV_HEADS=kv_heads, RATIO=heads // kv_heads, HALF=True,
+        SCALE=1 / math.sqrt(d) if scale is None else scale, WORKGROUP=64,
+    )  # fmt: skip
+
+
 def _check_heads(heads: int, kv_heads: int, d: int) -> None:
     if heads % kv_heads or d % 8:
         raise InputError(

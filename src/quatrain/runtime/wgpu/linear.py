@@ -27,11 +27,12 @@ class Weights:
 
 def int4_linear(
     x: Operand, weights: Weights, y: Operand, traits: Traits, int8: Quantized | None = None,
-    defect: EmulatedDefect | None = None, half_sums: bool = False,
+    defect: EmulatedDefect | None = None, half_sums: bool = False, half: bool = False,
 ) -> Dispatch:  # fmt: skip
     """y [M, N] = x [M, K] @ weights^T, from `int8` instead of x where given.
 
-    `half_sums`: several rows of float16 are summed in it, as `Arithmetic.half_sums` says.
+    `half_sums`: several rows of float16 are summed in it, as `Arithmetic.half_sums` says; `half`:
+    so are those of `int8`, as in a phone's float16 buffers.
 
     The shape and the device choose the kernel: one lane per channel (llvmpipe, and every
     prefill), several lanes per channel (decode on a GPU), or the plain one for odd groups.
@@ -45,6 +46,7 @@ def int4_linear(
         "QUANTIZED": int8 is not None, "BIAS": weights.bias.dtype if weights.bias else "",
         "CAPACITY": 0, "SUM_COUNTS": (),
         "HALF_SUMS": ("f32" if traits.cpu else "f16") if in_half else "",
+        "HALF": half and y.dtype == "f16" and int8 is not None and defect is None,
     }  # fmt: skip
     if int8 is not None:
         assert weights.sums is not None
@@ -76,19 +78,23 @@ def int4_channel_linear(x: Operand, packed: Operand, scales: Operand, y: Operand
         "linear_any", [packed, scales, y, x], (x.rows,), lambda p: (ceil_div(n, 64), p[0], 1),
         T=y.dtype, N=n, K=k, GROUP=k, W_SCALE=scales.dtype, SCALE_STRIDE=scales.count,
         QUANTIZED=False, BIAS="", CAPACITY=0, SUM_COUNTS=(), HALF_SUMS="",
-        ROW=2 * packed.shape[1], EVEN_LOW=False, WORKGROUP=64,
+        HALF=False,        ROW=2 * packed.shape[1], EVEN_LOW=False, WORKGROUP=64,
     )  # fmt: skip
 
 
-def float_linear(x: Operand, weight: Operand, bias: Operand | None, y: Operand) -> Dispatch:
-    """y [..., N] = x [..., K] @ weight [N, K]^T + bias [N], all floating point."""
+def float_linear(
+    x: Operand, weight: Operand, bias: Operand | None, y: Operand, half: bool = False
+) -> Dispatch:
+    """y [..., N] = x [..., K] @ weight [N, K]^T + bias [N], all floating point; summed in float16
+    where `half`."""
     n, k = weight.shape
     return dispatch(
         "linear_float",
         [x, weight, y] + ([bias] if bias else []),
         (x.rows,),
         lambda p: (ceil_div(n, 64), p[0], 1),
-        T=y.dtype, N=n, K=k, WEIGHT=weight.dtype, BIAS=bias.dtype if bias else "", WORKGROUP=64,
+        T=y.dtype, N=n, K=k, WEIGHT=weight.dtype, BIAS=bias.dtype if bias else "",
+        HALF=half and y.dtype == "f16", WORKGROUP=64,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from quatrain.errors import InputError
 from quatrain.program import Operator
+from quatrain.program.half_buffers import in_half_buffer
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
 from quatrain.runtime.defects import EmulatedDefect, is_misreadable_embedding
 from quatrain.runtime.wgpu import attention, linear, pointwise
@@ -85,6 +86,8 @@ def _attention(
     shape = attention.parts_shape(queries, k_cache, to.traits)
     parts = Operand(("parts", operator.out), "f32", shape)
     start = to.bounded(start_pos, queries.shape[1], k_cache.shape[1])
+    if queries.shape[1] > 1 and y.dtype == "f16" and in_half_buffer(to.graph, operator):
+        return [attention.attention_in_half(queries, k_cache, v_cache, y, start, to.plain(scale))]
     return attention.attention(
         queries, k_cache, v_cache, y, parts, start, to.traits, to.plain(scale)
     )
@@ -175,7 +178,9 @@ def _dynamic_linear(
         shape = (rows.rows, -(-rows.shape[-1] // 8) * 2)
         quantized = Quantized(Operand(("packed", operator.out), "u32", shape), scale, zero)
         made = [quantize_activation(rows, quantized)]
-    return [*made, linear.int4_linear(rows, int4, y, to.traits, quantized, to.defect)]
+    half = in_half_buffer(to.graph, operator)
+    made.append(linear.int4_linear(rows, int4, y, to.traits, quantized, to.defect, half=half))
+    return made
 
 
 def _int4_weights(
@@ -196,7 +201,7 @@ def _float_linear(
     rows, weight = to.operand(x), to.operand(weights)
     added = to.operand(bias) if to.has_tensor(bias) else None
     y = to.declare(operator.out, (*rows.shape[:-1], weight.shape[0]))
-    return [linear.float_linear(rows, weight, added, y)]
+    return [linear.float_linear(rows, weight, added, y, in_half_buffer(to.graph, operator))]
 
 
 # A handler's parameters after the first two are the arguments that it takes, as value ids.

@@ -7,6 +7,7 @@ import numpy as np
 
 from quatrain.errors import InputError
 from quatrain.program import Operator
+from quatrain.program.half_buffers import in_half_buffer
 from quatrain.runtime.wgpu import linear
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand
 from quatrain.runtime.wgpu.lowering import Lowering
@@ -26,7 +27,7 @@ from quatrain.runtime.wgpu.sums import (
 def _product(to: Lowering, operator: Operator, a: int, b: int) -> list[Dispatch]:
     left, right = to.operand(a), to.operand(b)
     y = to.declare(operator.out, (*left.shape[:-1], right.shape[-1]))
-    return [product(left, right, y)]
+    return [product(left, right, y, half=in_half_buffer(to.graph, operator))]
 
 
 def _addmm(
@@ -34,7 +35,8 @@ def _addmm(
 ) -> list[Dispatch]:
     left, right = to.operand(a), to.operand(b)
     y = to.declare(operator.out, (left.shape[0], right.shape[1]))
-    return [product(left, right, y, to.plain(alpha), Added(to.operand(bias), to.plain(beta)))]
+    added, half = Added(to.operand(bias), to.plain(beta)), in_half_buffer(to.graph, operator)
+    return [product(left, right, y, to.plain(alpha), added, half=half)]
 
 
 def _int8_linear(
@@ -58,7 +60,8 @@ def _softmax(to: Lowering, operator: Operator, x: int, dim: int) -> list[Dispatc
     whole = to.operand(x)
     y = to.declare(operator.out, whole.shape)
     along = to.number(dim) % len(whole.shape)
-    return [softmax(whole, along, y, log=operator.kind == "aten._log_softmax")]
+    log, half = operator.kind == "aten._log_softmax", in_half_buffer(to.graph, operator)
+    return [softmax(whole, along, y, log, half and not log)]
 
 
 def _layer_norm(
@@ -72,7 +75,8 @@ def _layer_norm(
         to.declare(y_id, whole.shape), to.declare(mean_id, kept), to.declare(factor_id, kept)
     )
     weights, biases = (to.operand(i) if to.has_tensor(i) else None for i in (weight, bias))
-    return [layer_norm(whole, weights, biases, to.plain(eps), out)]
+    half = in_half_buffer(to.graph, operator)
+    return [layer_norm(whole, weights, biases, to.plain(eps), out, half)]
 
 
 def _sdpa(

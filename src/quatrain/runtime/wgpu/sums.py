@@ -18,11 +18,11 @@ class Added:
 
 def product(
     a: Operand, b: Operand, y: Operand, factor: float = 1.0, added: Added | None = None,
-    b_turned: bool = False,
+    b_turned: bool = False, half: bool = False,
 ) -> Dispatch:  # fmt: skip
     """y [..., M, N] = factor * a [..., M, K] @ b [..., K, N], plus `added`; batches broadcast.
 
-    `b_turned`: b is [..., N, K].
+    `b_turned`: b is [..., N, K]. `half`: summed in float16.
     """
     *batch, m, n = y.shape
     k = a.shape[-1]
@@ -38,17 +38,17 @@ def product(
         lambda p: spread_grid(ceil_div(p[0], 64)),
         T=y.dtype, A_TYPE=a.dtype, B_TYPE=b.dtype, K=k, A=place([*a_axes, (n, 0)]), A_STEP=1,
         B=place([*b_axes[:-2], (m, 0), over]), B_STEP=along[1], FACTOR=float(factor), **constants,
-        WORKGROUP=64,
+        HALF=half and y.dtype == "f16", WORKGROUP=64,
     )  # fmt: skip
 
 
-def softmax(x: Operand, dim: int, y: Operand, log: bool = False) -> Dispatch:
-    """y = softmax of x along `dim`, or its logarithm."""
+def softmax(x: Operand, dim: int, y: Operand, log: bool = False, half: bool = False) -> Dispatch:
+    """y = softmax of x along `dim`, or its logarithm; in float16 where `half`."""
     others = [d for d in range(len(x.shape)) if d != dim]
     return dispatch(
         "softmax", [x, y], (x.count // x.shape[dim],), lambda p: spread_grid(ceil_div(p[0], 64)),
         T=y.dtype, X=x.dtype, K=x.shape[dim], STEP=strides(x.shape)[dim],
-        FIRST=place(axes(x.shape, others)), LOG=log, WORKGROUP=64,
+        FIRST=place(axes(x.shape, others)), LOG=log, HALF=half and y.dtype == "f16", WORKGROUP=64,
     )  # fmt: skip
 
 
@@ -62,9 +62,11 @@ class LayerNorm:
 
 
 def layer_norm(
-    x: Operand, weight: Operand | None, bias: Operand | None, eps: float, out: LayerNorm
-) -> Dispatch:
-    """The layer norm of rows x [M, K], as many as there are means; weight and bias [K]."""
+    x: Operand, weight: Operand | None, bias: Operand | None, eps: float, out: LayerNorm,
+    half: bool = False,
+) -> Dispatch:  # fmt: skip
+    """The layer norm of rows x [M, K], as many as there are means; weight and bias [K]. `half`: all
+    of it in float16."""
     affine = [(name, o) for name, o in (("weight", weight), ("bias", bias)) if o is not None]
     rows = out.means.count
     return dispatch(
@@ -72,6 +74,7 @@ def layer_norm(
         lambda p: spread_grid(p[0]),
         T=out.y.dtype, X=x.dtype, MEANS=out.means.dtype, FACTORS=out.factors.dtype,
         K=x.count // rows, EPS=eps, AFFINE=tuple((name, o.dtype) for name, o in affine),
+        HALF=half and out.y.dtype == "f16",
         WORKGROUP=64,
     )  # fmt: skip
 

@@ -1,6 +1,8 @@
-"""Triggers of defects of attention, and of the products and softmax that it may be written in."""
+"""Triggers of defects of attention, of the products and softmax that it may be written in, and of
+layer norms."""
 
 from quatrain.program import Operator, Program, Tensor, Value, VulkanGraph
+from quatrain.program.half_buffers import in_half_buffer
 from quatrain.targets.triggers.occurrence import Occurrence, Where, operators
 
 _LONG = 1024  # positions, from which on a weight may be less than float16 adds to a sum of 1
@@ -43,13 +45,23 @@ def long_sums_in_half_buffers(
     """Products and softmax in float16 buffers over more terms than float16 sums reach."""
     found = []
     for place, operator in operators(graph, *_SUMMED):
-        out, names = graph.values[operator.out], operator.named_args
-        if not isinstance(out, Tensor) or (out.dtype, out.storage) != ("float16", "buffer"):
+        if not in_half_buffer(graph, operator):
             continue
-        terms = graph.tensor(names[_SUMMED[operator.kind]]).shape[-1]
+        terms = graph.tensor(operator.named_args[_SUMMED[operator.kind]]).shape[-1]
         if terms > _LONG:
             found.append(Occurrence(f"{place}: sums of {terms}"))
     return found
+
+
+def layer_norms_in_half_buffers(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """Layer norms whose squares are summed in float16."""
+    return [
+        Occurrence(f"{place}: rows of {graph.tensor(operator.named_args['x']).shape[-1]}")
+        for place, operator in operators(graph, "aten.native_layer_norm")
+        if in_half_buffer(graph, operator)
+    ]
 
 
 def attention(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:

@@ -2,8 +2,11 @@
 
 import math
 
+import numpy as np
+
 from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
+from quatrain.program.half_buffers import in_half_buffer
 from quatrain.program.inspect.linears import Linear, find_linears
 from quatrain.program.linear_kernels import (
     DYNAMIC_LINEAR,
@@ -16,6 +19,7 @@ from quatrain.program.packed_weights import largest_one_sided_sum
 from quatrain.targets.triggers.occurrence import Occurrence, Where, is_constant, operators
 
 _FP16_MAX = 65504
+_SMALL_SCALE = 2**-10  # times that of a row of range 1, 1/255: float16 then rounds by 1 % and more
 _MANY_ROWS = 1024  # the fewest that an Adreno was seen to compute wrongly
 
 
@@ -56,6 +60,22 @@ def integer_sums_in_fp16(program: Program, graph: VulkanGraph, where: Where) -> 
             program.release_memory()
             if largest > _FP16_MAX:
                 found.append(Occurrence(f"{linear.name}: sums of up to {largest}"))
+    return found
+
+
+def small_scales_in_half_buffers(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """Dynamic int4 linears in float16 buffers of which half the weights' scales are so small that
+    their product with an activation's leaves few digits of float16."""
+    found = []
+    for linear, operator in _of_several_rows(graph, DYNAMIC_LINEAR):
+        scales = operator.named_args["weight_scales"]
+        if in_half_buffer(graph, operator) and is_constant(graph, scales):
+            middle = float(np.median(graph.constant(scales)))
+            program.release_memory()
+            if middle < _SMALL_SCALE:
+                found.append(Occurrence(f"{linear.name}: scales around {middle:.1g}"))
     return found
 
 

@@ -1,5 +1,5 @@
-// y[i] = FACTOR * sum_k a[A + k * A_STEP] * b[B + k * B_STEP] + ADDED * c[AT], accumulated in f32; a
-// lane per result.
+// y[i] = FACTOR * sum_k a[A + k * A_STEP] * b[B + k * B_STEP] + ADDED * c[AT], accumulated in f32, or
+// where HALF in float16; a lane per result.
 
 alias T = {{ T }};
 
@@ -11,6 +11,8 @@ alias T = {{ T }};
 @group(0) @binding(4) var<storage, read> c: array<{{ C_TYPE }}>;
 {% endif %}
 
+{% include "halves.wgsl" %}
+
 @compute @workgroup_size({{ WORKGROUP }})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
@@ -20,7 +22,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let b_first = {{ B }};
   var total = 0.0;
   for (var k = 0u; k < {{ K }}u; k++) {
-    total += f32(a[a_first + k * {{ A_STEP }}u]) * f32(b[b_first + k * {{ B_STEP }}u]);
+    total = rounded(total + f32(a[a_first + k * {{ A_STEP }}u]) * f32(b[b_first + k * {{ B_STEP }}u]));
   }
   y[i] = T({{ FACTOR }} * total{% if C_TYPE %} + {{ ADDED }} * f32(c[{{ AT }}]){% endif %});
 }

@@ -1,5 +1,5 @@
 // y = (x - mean) * factor * weight + bias for rows x [M, K], with factor = 1 / sqrt(variance + EPS);
-// mean and factor of each row besides. A workgroup per row.
+// mean and factor of each row besides. A workgroup per row. Where HALF all of it is in float16.
 
 alias T = {{ T }};
 const K = {{ K }}u;
@@ -16,11 +16,13 @@ const LANES = {{ WORKGROUP }}u;
 
 var<workgroup> parts: array<f32, {{ WORKGROUP }}>;
 
+{% include "halves.wgsl" %}
+
 fn joined(lane: u32, part: f32) -> f32 {
   parts[lane] = part;
   for (var half = LANES / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
-    if (lane < half) { parts[lane] += parts[lane + half]; }
+    if (lane < half) { parts[lane] = rounded(parts[lane] + parts[lane + half]); }
   }
   workgroupBarrier();
   let total = parts[0];
@@ -33,22 +35,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(local_invocation_index) lane: u32) {
   let m = min(group.y * groups.x + group.x, p.x - 1u);
   var sum = 0.0;
-  for (var k = lane; k < K; k += LANES) { sum += f32(x[m * K + k]); }
-  let mean = joined(lane, sum) / f32(K);
+  for (var k = lane; k < K; k += LANES) { sum = rounded(sum + f32(x[m * K + k])); }
+  let mean = rounded(joined(lane, sum) / f32(K));
   var squares = 0.0;
   for (var k = lane; k < K; k += LANES) {
-    let apart = f32(x[m * K + k]) - mean;
-    squares += apart * apart;
+    let apart = rounded(f32(x[m * K + k]) - mean);
+    squares = rounded(squares + rounded(apart * apart));
   }
-  let factor = inverseSqrt(joined(lane, squares) / f32(K) + {{ EPS }});
+  let variance = rounded(joined(lane, squares) / f32(K));
+  let factor = rounded(inverseSqrt(rounded(variance + rounded({{ EPS }}))));
   if (lane == 0u) {
     means[m] = {{ MEANS }}(mean);
     factors[m] = {{ FACTORS }}(factor);
   }
   for (var k = lane; k < K; k += LANES) {
-    var value = (f32(x[m * K + k]) - mean) * factor;
+    var value = rounded(rounded(f32(x[m * K + k]) - mean) * factor);
 {% for name, dtype in AFFINE %}
-    value {{ "*=" if name == "weight" else "+=" }} f32({{ name }}[k]);
+    value = rounded(value {{ "*" if name == "weight" else "+" }} f32({{ name }}[k]));
 {% endfor %}
     y[m * K + k] = T(value);
   }

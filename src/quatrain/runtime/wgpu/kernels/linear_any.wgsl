@@ -33,6 +33,8 @@ fn load_x(m: u32, k: u32) -> f32 {
 {% endif %}
 }
 
+{% include "halves.wgsl" %}
+
 fn nibble_of(at: u32) -> u32 { return extractBits(w[at / 8u], at % 8u * 4u, 4u); }
 
 {% if SUM_COUNTS %}
@@ -66,8 +68,12 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
 {% endif %}
 {% if not HALF_SUMS %}
+{% if HALF %}
+    total = rounded(total + rounded(f32(scales[group * {{ SCALE_STRIDE }}u + n]) * f32(x_scale[m])) * rounded(a));
+{% else %}
     total += a * f32(scales[group * {{ SCALE_STRIDE }}u + n]);
 {% endif %}
+{% endif %}
   }
-  y[m * N + n] = T(total{% if QUANTIZED %} * f32(x_scale[m]){% endif %}{% if BIAS %} + {{ "f16" if HALF_SUMS else "f32" }}(bias[n]){% endif %});
+  y[m * N + n] = T(total{% if QUANTIZED and not HALF %} * f32(x_scale[m]){% endif %}{% if BIAS %} + {{ "f16" if HALF_SUMS else "f32" }}(bias[n]){% endif %});
 }

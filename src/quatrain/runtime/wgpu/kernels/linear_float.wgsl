@@ -1,4 +1,5 @@
-// y[m, n] = sum_k x[m, k] * w[n, k] + bias[n], accumulated in f32; one lane per output.
+// y[m, n] = sum_k x[m, k] * w[n, k] + bias[n], accumulated in f32, or where HALF in float16;
+// one lane per output.
 
 alias T = {{ T }};
 const N = {{ N }}u;
@@ -12,14 +13,16 @@ const K = {{ K }}u;
 @group(0) @binding(4) var<storage, read> bias: array<{{ BIAS }}>;
 {% endif %}
 
+{% include "halves.wgsl" %}
+
 @compute @workgroup_size({{ WORKGROUP }})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let n = group.x * {{ WORKGROUP }}u + lane;
   let m = group.y;
   if (n >= N || m >= p.x) { return; }
-  var total = {% if BIAS %}f32(bias[n]){% else %}0.0{% endif %};
+  var total = {% if BIAS and not HALF %}f32(bias[n]){% else %}0.0{% endif %};
   for (var k = 0u; k < K; k++) {
-    total += f32(x[m * K + k]) * f32(w[n * K + k]);
+    total = rounded(total + f32(x[m * K + k]) * f32(w[n * K + k]));
   }
-  y[m * N + n] = T(total);
+  y[m * N + n] = T(total{% if BIAS and HALF %} + f32(bias[n]){% endif %});
 }

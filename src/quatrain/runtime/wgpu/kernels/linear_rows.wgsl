@@ -9,6 +9,7 @@
 // x       [M, K], or when QUANTIZED int8 [M, K/8] pairs of u32: (k0 k2 k4 k6), (k1 k3 k5 k7)
 // HALF_SUMS: each product and each sum rounded to float16, one k after the other, as on a phone: by
 //         "f16" itself, or by "f32" where a processor computes halves one at a time
+// HALF:   of 8da4w each group's sum, the product of both scales and the sum over groups likewise
 // sums    [K/GROUP, SUM_STRIDE] of w over each group, corrects for the zero point; under emulation
 //         of dq8ca-m-gt-k only within CAPACITY blocks of four rows
 alias T = {{ T }};
@@ -54,6 +55,8 @@ fn as_half(x: vec4<f32>) -> vec4<f32> {
 // Emulates dq8ca-group-sums: 8 is taken off as often as the group's sum counts a slice.
 const SUM_COUNTS = array<f32, STEPS>({{ SUM_COUNTS[::8] | join(", ") }});
 {% endif %}
+
+{% include "halves.wgsl" %}
 
 fn four(word: u32, half: u32{% if SUM_COUNTS %}, slice: u32{% endif %}) -> vec4<f32> {
 {% if QUANTIZED %}
@@ -130,14 +133,18 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>{% if SPREAD %},
     let sum{{ r }} = f32(sums[group * {{ SUM_STRIDE }}u + n{{ r }}]);
 {% endif %}
 {% for t in range(TOKENS) %}
+{% if HALF %}
+    y{{ r }}_{{ t }} = rounded(y{{ r }}_{{ t }} + rounded(s{{ r }} * f32(x_scale[m{{ t }}])) * rounded(a{{ r }}_{{ t }} - kept{{ t }} * sum{{ r }}));
+{% else %}
     y{{ r }}_{{ t }} += s{{ r }} * {% if QUANTIZED %}(a{{ r }}_{{ t }} - kept{{ t }} * sum{{ r }}){% else %}a{{ r }}_{{ t }}{% endif %};
+{% endif %}
 {% endfor %}
 {% endfor %}
   }
 
 {% for r in range(ROWS) %}{% for t in range(TOKENS) %}
   if (id.x < STRIDE && id.x + {{ r }}u * STRIDE < N && id.y * {{ TOKENS }}u + {{ t }}u < p.x) {
-    y[m{{ t }} * N + n{{ r }}] = T(y{{ r }}_{{ t }}{% if QUANTIZED %} * f32(x_scale[m{{ t }}]){% endif %}{% if BIAS %} + {{ HALF_SUMS or "f32" }}(bias[n{{ r }}]){% endif %});
+    y[m{{ t }} * N + n{{ r }}] = T(y{{ r }}_{{ t }}{% if QUANTIZED and not HALF %} * f32(x_scale[m{{ t }}]){% endif %}{% if BIAS %} + {{ HALF_SUMS or "f32" }}(bias[n{{ r }}]){% endif %});
   }
 {% endfor %}{% endfor %}
 }

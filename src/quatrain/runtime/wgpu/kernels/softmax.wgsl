@@ -1,4 +1,5 @@
 // y = softmax of K elements of x that lie STEP apart, or its logarithm (LOG); a lane per such row.
+// Where HALF it is computed in float16, every fourth exponential being summed by one worker.
 
 alias T = {{ T }};
 const K = {{ K }}u;
@@ -8,6 +9,8 @@ const STEP = {{ STEP }}u;
 @group(0) @binding(1) var<storage, read> x: array<{{ X }}>;
 @group(0) @binding(2) var<storage, read_write> y: array<T>;
 
+{% include "halves.wgsl" %}
+
 @compute @workgroup_size({{ WORKGROUP }})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
@@ -16,10 +19,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let first = {{ FIRST }};
   var top = f32(x[first]);
   for (var k = 1u; k < K; k++) { top = max(top, f32(x[first + k * STEP])); }
-  var total = 0.0;
-  for (var k = 0u; k < K; k++) { total += exp(f32(x[first + k * STEP]) - top); }
+  var parts = vec4<f32>(0.0);
+  for (var k = 0u; k < K; k++) {
+    let power = rounded(exp(rounded(f32(x[first + k * STEP]) - top)));
+    parts[k % 4u] = rounded(parts[k % 4u] + power);
+  }
+  let total = rounded(rounded(rounded(parts.x + parts.y) + parts.z) + parts.w);
   for (var k = 0u; k < K; k++) {
     let at = first + k * STEP;
-    y[at] = T({% if LOG %}f32(x[at]) - top - log(total){% else %}exp(f32(x[at]) - top) / total{% endif %});
+    y[at] = T({% if LOG %}f32(x[at]) - top - log(total){% else %}rounded(exp(rounded(f32(x[at]) - top))) / total{% endif %});
   }
 }
