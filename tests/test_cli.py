@@ -346,6 +346,20 @@ def test_out_of_memory_is_one_line(error, capsys):
     assert capsys.readouterr().err.startswith("error: out of memory; close other programs")
 
 
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, "free some space"), (errno.EACCES, "other permissions")]
+)
+def test_a_disk_that_refuses_is_one_line(number, advice, capsys):
+    def fail():
+        raise OSError(number, os.strerror(number), "some/file")
+
+    with pytest.raises(SystemExit) as left:
+        exit_cleanly(fail)
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and said.startswith(f"error: some/file: {os.strerror(number)}; ")
+    assert advice in said and said.count("\n") == 1
+
+
 def test_other_errors_of_the_system_are_not_taken_for_it():
     def fail():
         raise OSError(errno.EIO, "Input/output error")

@@ -107,6 +107,7 @@ def exit_cleanly(app: Callable[[], object]) -> None:
             _fail("out of memory; close other programs or use a smaller model", 1, error)
         if not _is_full_or_closed_stream(error):
             _fail_to_install_completion(error)
+            _fail_on_a_disk(error)
             raise
         _forget_output()
         if error.errno == errno.EPIPE:
@@ -168,6 +169,18 @@ def _fail_to_install_completion(error: BaseException) -> None:
     if isinstance(error, OSError) and "--install-completion" in sys.argv:
         why = f"{error.filename}: cannot be written: {error.strerror}"
         _fail(f"{why}; put what --show-completion prints where your shell reads it", 2, error)
+
+
+def _fail_on_a_disk(error: BaseException) -> None:
+    """Where a disk is full or refuses, and nobody who knew what is made there has said it."""
+    advice = {
+        errno.ENOSPC: "free some space, and run it again",
+        errno.EDQUOT: "free some space, and run it again",
+        errno.EROFS: "name an output on another disk",
+        errno.EACCES: "it needs another owner, or other permissions",
+    }
+    if isinstance(error, OSError) and error.filename and error.errno in advice:
+        _fail(f"{error.filename}: {error.strerror}; {advice[error.errno]}", 2, error)
 
 
 def _is_full_or_closed_stream(error: BaseException) -> TypeGuard[OSError]:
