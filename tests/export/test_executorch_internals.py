@@ -21,8 +21,8 @@ from quatrain import executorch_wheel
 from quatrain.errors import QuatrainError
 from quatrain.executorch_wheel import VERSIONS
 from quatrain.export import executorch_internals as internals
+from quatrain.export.compiler_shortcuts import compiler_shortcuts
 from quatrain.export.xnnpack import copied_delegate
-from quatrain.export.xnnpack.compiler_shortcuts import compiler_shortcuts
 from quatrain.linear import private_operators
 
 EXECUTORCH = rf"executorch \S+ is installed, .* written for {VERSIONS['executorch']}: pip install"
@@ -150,6 +150,21 @@ def test_a_list_of_operators_that_is_gone(monkeypatch):
         entered(compiler_shortcuts)
 
 
+def test_a_graph_is_compiled_when_it_is_called():
+    """As it is then, and those below it; what is left is put back."""
+    before = torch.fx.GraphModule.recompile
+    with compiler_shortcuts():
+        outer = torch.fx.symbolic_trace(nn.Sequential(nn.ReLU()))
+        inner = torch.fx.symbolic_trace(lambda x: torch.relu(x))
+        outer.add_module("0", inner)
+        assert "relu" not in inner.code
+        (call,) = inner.graph.find_nodes(op="call_function", target=torch.relu)
+        call.target = torch.neg
+        outer.recompile()
+    assert torch.fx.GraphModule.recompile is before
+    assert outer(torch.ones(1)) == -1 and "neg" in inner.code
+
+
 def test_a_delegate_that_is_built_otherwise(monkeypatch):
     monkeypatch.setattr(copied_delegate, "LoweredBackendModule", lambda edge_program, blob: None)
     with pytest.raises(
@@ -187,7 +202,7 @@ PUBLIC = {
 # The modules that hold what is private, each saying why.
 PRIVATE = (
     "export/executorch_internals.py",
-    "export/xnnpack/compiler_shortcuts.py",
+    "export/xnnpack/unused_patterns.py",
     "linear/private_operators.py",
 )
 

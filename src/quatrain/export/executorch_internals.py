@@ -6,7 +6,7 @@ others' tables it puts back. Told of in modules of their own are the schemas ins
 (`quatrain.executorch_wheel`), the operators that the eager layers call
 (`quatrain.linear.private_operators`), how an XNNPACK delegate is copied and which keys are in its
 bytes (`quatrain.export.xnnpack.copied_delegate` and `.delegate_keys`), and what compilers need not
-do for one (`quatrain.export.xnnpack.compiler_shortcuts`).
+do (`quatrain.export.compiler_shortcuts` and `quatrain.export.xnnpack.unused_patterns`).
 
 To move to another release: docs/contributing/move-to-a-new-executorch-release.md.
 """

@@ -7,6 +7,7 @@ from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPart
 from executorch.exir import to_edge
 
 from quatrain.backbone.model import Backbone
+from quatrain.export.compiler_shortcuts import compiler_shortcuts
 from quatrain.export.executorch_internals import (
     edge_config,
     forget_constants,
@@ -24,6 +25,7 @@ from quatrain.quiet import quiet
 from quatrain.stages import Stages
 
 
+@compiler_shortcuts()
 def write_vulkan_program(
     backbone: Backbone,
     compile_options: dict[str, Any],

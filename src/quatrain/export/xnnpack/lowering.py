@@ -8,15 +8,16 @@ from executorch.exir import ExecutorchBackendConfig, to_edge
 from torch import nn
 
 from quatrain.backbone.model import Backbone
+from quatrain.export.compiler_shortcuts import compiler_shortcuts
 from quatrain.export.constants import tensors_of
 from quatrain.export.executorch_internals import edge_config
 from quatrain.export.template import untouched_zeros
 from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
-from quatrain.export.xnnpack.compiler_shortcuts import compiler_shortcuts
 from quatrain.export.xnnpack.delegated_linears import delegate_linears
 from quatrain.export.xnnpack.delegated_parts import delegate_layers
 from quatrain.export.xnnpack.embedding import to_cpu_embedding
 from quatrain.export.xnnpack.ring_cache import longest_call
+from quatrain.export.xnnpack.unused_patterns import without_unused_patterns
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.shared_tables import share_tables
 from quatrain.quiet import quiet
@@ -24,6 +25,7 @@ from quatrain.stages import Stages
 
 
 @compiler_shortcuts()
+@without_unused_patterns()
 def write_xnnpack_program(
     backbone: Backbone, metadata: dict[str, Any], path: Path, stages: Stages
 ) -> None:
@@ -42,6 +44,7 @@ def write_xnnpack_program(
 
 
 @compiler_shortcuts()
+@without_unused_patterns()
 def write_named_program(
     backbone: Backbone, metadata: dict[str, Any], path: Path, stages: Stages
 ) -> None:
