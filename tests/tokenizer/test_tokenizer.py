@@ -6,7 +6,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import decoders, models, pre_tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from quatrain.errors import InputError
 from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
@@ -112,6 +112,28 @@ def test_a_template_that_fails_or_reaches_for_python(tmp_path, template, message
     tokenizer = Tokenizer.load(write(tmp_path, {"chat_template": template}))
     with pytest.raises(InputError, match=message):
         tokenizer.apply_chat([{"role": "judge", "content": "hi"}])
+
+
+def strips_its_token() -> tokenizers.Tokenizer:
+    """Its token is nothing once it is normalized, over which the library breaks."""
+    model = tokenizers.Tokenizer(models.BPE({"a": 0}, []))
+    model.normalizer = normalizers.Strip(left=False)
+    model.add_tokens([tokenizers.AddedToken("  ")])
+    return model
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        tokenizers.Tokenizer(models.WordLevel({"a": 0}, unk_token="<unk>")),
+        tokenizers.Tokenizer(models.Unigram([("a", 0.0)])),
+        strips_its_token(),
+    ],
+)
+def test_a_text_that_it_has_no_tokens_for(tmp_path, model):
+    model.save(str(file := tmp_path / "tokenizer.json"))
+    with pytest.raises(InputError, match=r"tokenizer.json: cannot cut 'é' into tokens: .*--token"):
+        Tokenizer.load(file).encode("é")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"model": 3}', "\udcff"])

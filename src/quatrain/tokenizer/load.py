@@ -65,7 +65,8 @@ class Tokenizer:
                 trained so. Not for the text of `apply_chat`, whose template writes its own.
 
         Raises:
-            InputError: Where it holds what Python makes of bytes that are not UTF-8.
+            InputError: Where it holds what Python makes of bytes that are not UTF-8, or what the
+                tokenizer has no token for.
         """
         try:
             text.encode()
@@ -74,7 +75,16 @@ class Tokenizer:
                 f"the text is not UTF-8: found {text[error.start]!r} after "
                 f"{text[max(0, error.start - 20) : error.start]!r}; give it in UTF-8"
             ) from error
-        return self.model.encode(text, add_special_tokens=add_special_tokens).ids
+        try:
+            return self.model.encode(text, add_special_tokens=add_special_tokens).ids
+        except BaseException as error:
+            # tokenizers raises bare Exception, and what is broken in it derives from BaseException.
+            if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+                raise InputError(
+                    f"{self.source}: cannot cut {text[:40]!r} into tokens: {error}; give the "
+                    "model's own tokenizer as --tokenizer, or leave out what this one lacks"
+                ) from error
+            raise
 
     def begin(self, ids: list[int]) -> list[int]:
         """The tokens, of a text's `ids` from `encode`, that stand before any text."""
