@@ -61,6 +61,7 @@ def test_why_a_checkpoint_is_larger_than_its_source(tmp_path):
         ({"use_hf_rope": True, "head_dim": 16, "partial_rotary_factor": 0.75}, {}),
         ({"head_dim": 12, "n_heads": 8}, {}),
         ({"group_size": 256, "dim": 256, "hidden_dim": 256}, {}),
+        ({"max_seq_len": 2}, {}),
     ],
 )
 def test_what_export_refuses_is_refused_alike(shape, options, tmp_path):

@@ -19,7 +19,7 @@ from quatrain.export.kernel_assignment import LinearRow, assign_kernels, dequant
 from quatrain.export.kernel_check import check_program
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.notes import notes_on, notes_on_tokenizer
-from quatrain.export.options import DEFAULT_MAX_SEQ_LEN, ExportOptions
+from quatrain.export.options import DEFAULT_MAX_SEQ_LEN, LEAST_CONTEXT, ExportOptions
 from quatrain.export.report import ExportReport
 from quatrain.export.vulkan.call_length import check_call_length
 from quatrain.export.vulkan.limits import check_limits
@@ -162,6 +162,12 @@ def backbone_of_operators(
     Raises `InputError` where the checkpoint cannot be what the options ask for.
     """
     context = context_length(opened, options.max_seq_len)
+    if context < LEAST_CONTEXT:
+        raise InputError(
+            f"the model's own context is {context} tokens, expected {LEAST_CONTEXT} or more: the "
+            "max_seq_len of params.json, which quantize takes from max_position_embeddings; state "
+            "there what the model was trained for"
+        )
     backbone = build_backbone(
         with_attention_sink(opened.config, options.attention_sink, context),
         opened.tensors,
