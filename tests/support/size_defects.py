@@ -27,6 +27,27 @@ def split(any_length: bool = True) -> Make:
     return make
 
 
+def viewed_split(length: int | None) -> Make:
+    """A part of [1, 8, 12] seen as [1, length, 2, 2]; None: as long as the call."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x, one = maker.input("float32", 1, 8, 12), maker.plain("int", 1)
+        tokens = maker.add(SymInt(8))
+        maker.call("sym_size.int", x, one, tokens)
+        parts = [maker.tensor("float32", 1, 8, channels) for channels in (4, 8)]
+        both, sizes = maker.add(ValueList(tuple(parts))), maker.add_shape(4, 8)
+        last, two = maker.plain("int", -1), maker.plain("int", 2)
+        maker.call("aten.split_with_sizes_copy.default", x, sizes, last, both)
+        seen = tokens if length is None else maker.plain("int", length)
+        shape = maker.add(ValueList((one, seen, two, two)))
+        out = maker.tensor("float32", 1, 8, 2, 2)
+        maker.call("aten.view_copy.default", parts[0], shape, out)
+        return maker.save(folder / "viewed_split.pte", [out])
+
+    return make
+
+
 def squeeze(dim: int, storage: str = "texture3d") -> Make:
     """[1, 1, 8, 4] without a dimension."""
 
@@ -71,6 +92,7 @@ def where(*condition: int) -> Make:
 # defect, the GPU and runtime to ask about, a program that has it, one that does not
 SIZE_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("results-not-resized", "mali-g715", "1.4", split(), split(any_length=False)),
+    ("results-not-resized", "desktop", "1.5", viewed_split(-1), viewed_split(None)),
     ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(1)),
     ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(0, "buffer")),
     ("gather-from-the-end", "desktop", "1.5", gather(-1), gather(2)),

@@ -8,7 +8,8 @@ step among them, computes on with rows of no token. Sources: `impl/Split.cpp`, `
 
 from itertools import accumulate
 
-from quatrain.program.graph import Operator, Plain, Tensor, ValueList, VulkanGraph
+from quatrain.program.def_use import DefUse
+from quatrain.program.graph import Operator, Plain, SymInt, Tensor, ValueList, VulkanGraph
 
 
 def is_resized(graph: VulkanGraph, operator: Operator) -> bool:
@@ -18,6 +19,27 @@ def is_resized(graph: VulkanGraph, operator: Operator) -> bool:
         in_texture = isinstance(x, Tensor) and x.storage != "buffer"
         return not (in_texture and _numbers(graph, operator.args[1]) == [0])
     return operator.kind != "aten.split_with_sizes_copy"
+
+
+def is_read_in_call_sizes(graph: VulkanGraph, split: Operator, def_use: DefUse) -> bool:
+    """Whether what reads the parts of a `split` takes a call's rows of them alone: views in sizes
+    that the graph computes, of parts whose rows of tokens lie in one run, the call's first."""
+    taken = [value.shape for i in graph.inputs if isinstance(value := graph.values[i], Tensor)]
+    length = next((shape[1] for shape in taken if len(shape) > 1), 0)
+    parts = graph.outputs_of(split)
+    readers = [index for part in parts for index in def_use.consumers.get(part, ())]
+    shapes = [part.shape for i in parts if isinstance(part := graph.values[i], Tensor)]
+    in_one_run = all(next((size for size in shape if size > 1), 0) == length for shape in shapes)
+    viewed = all(_is_view_in_call_sizes(graph, graph.operators[index]) for index in readers)
+    return in_one_run and viewed and not set(parts) & set(graph.outputs)
+
+
+def _is_view_in_call_sizes(graph: VulkanGraph, operator: Operator) -> bool:
+    sizes = graph.values[operator.args[1]] if operator.kind == "aten.view_copy" else None
+    items = [graph.values[item] for item in sizes.items] if isinstance(sizes, ValueList) else []
+    # One that is left open follows from how many elements there are: of the longest call.
+    open_size = any(isinstance(item, Plain) and item.value == -1 for item in items)
+    return any(isinstance(item, SymInt) for item in items) and not open_size
 
 
 def make_resized(graph: VulkanGraph) -> int:

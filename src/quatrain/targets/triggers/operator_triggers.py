@@ -3,8 +3,9 @@
 import math
 
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
+from quatrain.program.def_use import DefUse
 from quatrain.program.edit.embedding_layout import misread_embeddings
-from quatrain.program.edit.resized_results import is_resized
+from quatrain.program.edit.resized_results import is_read_in_call_sizes, is_resized
 from quatrain.targets.runtimes import newest_release, unknown_operators
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
@@ -136,13 +137,18 @@ def selects_computed_places(program: Program, graph: VulkanGraph, where: Where) 
 
 def results_not_resized(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Splits, and squeezes of the first dimension in textures, in programs that take calls of any
-    length."""
+    length; but splits whose parts are only seen in a call's sizes."""
     if not takes_calls_of_any_length(program, graph):
         return []
+    def_use = DefUse(graph)
     return [
         Occurrence(f"operator {index}, {operator.kind}")
         for index, operator in enumerate(graph.operators)
         if not is_resized(graph, operator)
+        and not (
+            operator.kind == "aten.split_with_sizes_copy"
+            and is_read_in_call_sizes(graph, operator, def_use)
+        )
     ]
 
 
