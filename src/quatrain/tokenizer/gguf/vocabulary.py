@@ -27,7 +27,8 @@ class GgufVocabulary:
         self.tokens = self.strings("tokens")
         for key in _IDS:
             token = self.get(key)
-            if token is not None and not (isinstance(token, int) and 0 <= token < len(self.tokens)):
+            numbered = isinstance(token, int) and not isinstance(token, bool)
+            if token is not None and not (numbered and 0 <= token < len(self.tokens)):
                 raise InputError(
                     f"{source}: tokenizer.ggml.{key} is {token!r}, "
                     f"expected below {len(self.tokens)}; the file is damaged"
