@@ -12,8 +12,10 @@ import tokenizers
 from tests.support.releases import copied, release_again, report_of
 
 from quatrain.release.measure import speed
+from quatrain.release.measure.float_reference import Answered, FloatReference
 from quatrain.release.measure.quality import measure_quality
 from quatrain.release.tasks import functions
+from quatrain.tokenizer import Tokenizer
 from quatrain.verify.evaluate.evaluate import evaluate_models
 
 
@@ -96,3 +98,13 @@ def test_figures_that_are_not_finite_are_null(
     assert report_of(copy)["files"][0]["quality"][0]["kl"] is None
     assert "not finite ± " in (copy / "out" / "report.html").read_text()
     assert "| not finite ± " in (copy / "out" / "report.md").read_text()
+
+
+def test_where_floating_point_would_have_ended_its_end_is_named(tmp_path: Path) -> None:
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+    words.add_special_tokens(["</s>"])
+    words.save(str(tmp_path / "tokenizer.json"))
+    with FloatReference(None, [], [Answered([0], [0, 1])], lambda: None) as reference:
+        reference.chosen = [[0, 2]]
+        (found,) = reference.differences(Tokenizer.load(tmp_path / "tokenizer.json"))
+    assert found is not None and (found["said"], found["instead"]) == (" b", "</s>")

@@ -72,6 +72,17 @@ def test_the_markdown_says_the_same(tiny_release: Path) -> None:
             assert before.count("|") == ruler.count("|")
 
 
+def test_nothing_that_was_said_is_markup_or_unseen(tiny_release: Path) -> None:
+    report = json.loads((tiny_release / "out" / "report.json").read_text())
+    differs = {"before": "<think>a|b", "said": "\n", "instead": " ", "after": "*c*\n# `d`"}
+    answer = report["samples"][0]["answers"][0] | {"differs": differs}
+    report["samples"] = [{"prompt": "<b>1</b>", "chat": False, "answers": [answer]}]
+    markdown, page = markdown_page(report), web_page(report)
+    assert r"**Prompt:** \<b\>1\</b\>" in markdown
+    assert r"| \<think\>a\|b **[\\n]** (floating point: ␣) \*c\* \# \`d\` |" in markdown
+    assert r"<mark>[\n]</mark> <em>(floating point: “␣”)</em>" in page
+
+
 @needs_chromium
 def test_in_a_browser_and_on_a_phone(page: Path, tmp_path: Path) -> None:
     picture = screenshot(page, tmp_path)

@@ -88,10 +88,15 @@ def _difference(tokenizer: Tokenizer, tokens: list[int], at: int, chosen: int) -
     before = tokenizer.decode(tokens[:at])
     upto, whole = tokenizer.decode(tokens[: at + 1]), tokenizer.decode(tokens)
     instead = tokenizer.decode([*tokens[:at], chosen])
+
+    def shown(text: str, token: int) -> str:
+        """A special token, such as the end, is no part of a text."""
+        return text[len(before) :] or tokenizer.decode([token], skip_special_tokens=False)
+
     return {
         "token": at,
         "before": before,
-        "said": upto[len(before) :],
-        "instead": instead[len(before) :],
+        "said": shown(upto, tokens[at]),
+        "instead": shown(instead, chosen),
         "after": whole[len(upto) :],
     }

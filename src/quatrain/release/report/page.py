@@ -1,5 +1,6 @@
 """The report as pages: one self-contained HTML file, and the same in Markdown."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ _MOST = 8  # tokens of a text that are named as those of the largest divergence
 _STEPS = (0.05, 0.2, 1.0)  # nats, from which on a token is underlined once, twice, thrice
 _HEIGHT = 60.0  # of the chart, in its own units: a token is one wide
 _ON_ANY_CPU = "the CPU's program runs on every phone"
+_MARKUP = re.compile(r"([\\`*_\[\]<>#&~$])")  # what Markdown, HTML or formulas begin with
 _CONTEXT = 6  # tokens shown before one that is named
 
 
@@ -29,10 +31,10 @@ def markdown_page(report: Mapping[str, Any]) -> str:
 def environment(markdown: bool = False) -> Environment:
     """What renders the templates of a release, as HTML or as Markdown."""
     found = page_environment("quatrain.release.report")
-    found.filters["figure"] = _figure
+    found.filters |= {"figure": _figure, "token": _token}
     if markdown:
         found = found.overlay(autoescape=False)
-        found.filters["cell"] = _cell
+        found.filters |= {"cell": _cell, "quoted": _quoted}
     return found
 
 
@@ -110,3 +112,14 @@ def _figure(value: float | None, form: str) -> str:
 def _cell(text: str) -> str:
     """`text` in a cell of a Markdown table."""
     return " ".join(text.replace("|", "\\|").split())
+
+
+def _quoted(text: str) -> str:
+    """What a person or a model wrote, none of which is Markdown's markup, in a cell."""
+    return _cell(_MARKUP.sub(r"\\\1", text))
+
+
+def _token(text: str) -> str:
+    """The text of one token, with what of it would not show."""
+    shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+    return shown if shown.strip() else shown.replace(" ", "\N{OPEN BOX}")
