@@ -171,6 +171,9 @@ def test_interrupted_it_leaves_nothing_half_and_goes_on(
     # What is damaged is made again; what is no longer asked for goes.
     (program,) = (tmp_path / "out" / ".work").glob("export-*/model.pte")
     program.write_bytes(b"other")
+    (result,) = (tmp_path / "out" / ".work").glob("verify-*/result.json")
+    result.write_text('{"files": {}}')
+    (tmp_path / "out" / ".work" / "digests.json").write_text("[1]")
     again = make_release(tiny_release / "model", tmp_path / "out", spec)
     assert again.report == found.report
     assert not (tmp_path / "out" / "tiny-8da4w-fp32.pte").exists()

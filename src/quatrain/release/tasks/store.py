@@ -122,7 +122,7 @@ class Store:
         """`task`, where it is made and its files are what they were; else None."""
         folder = self.place(task)
         said = _read(folder / RESULT)
-        if not said:
+        if not said.keys() >= {"files", "result"}:
             return None
         for name, digest in said["files"].items():
             if not (folder / name).is_file() or self.digest(folder / name) != digest:
@@ -156,6 +156,7 @@ class Store:
 def _read(path: Path) -> dict[str, Any]:
     """The object in `path`; empty where there is none that can be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        said = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return said if isinstance(said, dict) else {}
