@@ -107,6 +107,25 @@ def convolution(program: Program, graph: VulkanGraph, where: Where) -> list[Occu
     return found
 
 
+def convolution_past_the_call(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """Convolutions of signals, channels-packed, with padding of which not all is cut off again, in
+    programs that take calls of any length."""
+    if not takes_calls_of_any_length(program, graph):
+        return []
+    found, def_use = [], DefUse(graph)
+    for place, operator in operators(graph, "aten.convolution", "et_vk.conv_with_clamp"):
+        signal, padding = graph.values[operator.args[0]], graph.plain(operator.args[4])
+        if not isinstance(signal, Tensor) or len(signal.shape) != 3 or not any(padding or ()):
+            continue
+        readers = [graph.operators[i].kind for i in def_use.consumers.get(operator.out, ())]
+        cut_off = bool(readers) and set(readers) == {"aten.slice_copy"}
+        if signal.layout == "channels_packed" and not cut_off:
+            found.append(Occurrence(f"{place}: padding of {list(padding)}"))
+    return found
+
+
 def reduction(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Sums, means, extremes and softmax as operators of their own, in textures, where the rows of
     some call are not a multiple of the four that a group of the shader takes."""
