@@ -83,6 +83,21 @@ def padded_convolution(padding: int, layout: str = "channels_packed") -> Make:
     return make
 
 
+def memory(*of: int) -> Make:
+    """x, its sigmoid, the sigmoid of that and the sum of the last two, each in such memory."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x, first, second, out = (maker.tensor("float32", 1, 8, 4, mem_obj_id=i) for i in of)
+        maker.graph.inputs.append(x)
+        maker.call("aten.sigmoid.default", x, first)
+        maker.call("aten.sigmoid.default", first, second)
+        maker.call("aten.add.Tensor", first, second, maker.plain("int", 1), out)
+        return maker.save(folder / "memory.pte", [out])
+
+    return make
+
+
 def gather(dim: int) -> Make:
     def make(folder: Path) -> Path:
         maker = GraphMaker()
@@ -111,6 +126,8 @@ def where(*condition: int) -> Make:
 
 # defect, the GPU and runtime to ask about, a program that has it, one that does not
 SIZE_CASES: list[tuple[str, str, str, Make, Make]] = [
+    ("memory-still-read", "desktop", "1.5", memory(0, 1, 1, 2), memory(0, 1, 0, 2)),
+    ("memory-still-read", "desktop", "1.5", memory(0, 1, 1, 2), memory(0, 1, 2, 2)),
     ("conv1d-past-the-call", "desktop", "1.5", padded_convolution(1), padded_convolution(0)),
     (
         "conv1d-past-the-call",

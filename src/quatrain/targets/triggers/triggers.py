@@ -21,6 +21,7 @@ from quatrain.targets.triggers import (
     operator_triggers,
 )
 from quatrain.targets.triggers.limits import attention_weights_beyond_buffer, beyond_gpu_limits
+from quatrain.targets.triggers.memory_triggers import memory_still_read
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Trigger,
@@ -221,6 +222,7 @@ TRIGGERS: dict[str, Trigger] = {
         operator_triggers.gathers_from_the_end,
         operator_triggers.choices_by_lower_ranks,
         operator_triggers.textures,
+        memory_still_read,
         load_checks.missing_shader,
         load_checks.inputs_not_together,
         load_checks.scales_of_no_row,
