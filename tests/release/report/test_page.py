@@ -72,6 +72,13 @@ def test_the_markdown_says_the_same(tiny_release: Path) -> None:
             assert before.count("|") == ruler.count("|")
 
 
+def test_no_speed_has_an_exponent(tiny_release: Path) -> None:
+    report = json.loads((tiny_release / "out" / "report.json").read_text())
+    speed = {"runtime": "r", "machine": "m", "prompt": 1234.5, "decode": 98.76}
+    report["files"][0]["speed"] |= speed | {"not_measured": ""}
+    assert "| r, m | 1230 | 98.8 |" in markdown_page(report)
+
+
 def test_nothing_that_was_said_is_markup_or_unseen(tiny_release: Path) -> None:
     report = json.loads((tiny_release / "out" / "report.json").read_text())
     differs = {"before": "<think>a|b", "said": "\n", "instead": " ", "after": "*c*\n# `d`"}

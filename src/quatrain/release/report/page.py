@@ -105,8 +105,12 @@ def _most(tokens: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _figure(value: float | None, form: str) -> str:
-    """`value` in a `form` such as "%.2f"; report.json has None where it is not finite."""
-    return "not finite" if value is None else form % value
+    """`value` in a `form` such as "%.2f", without an exponent of thousands; report.json has None
+    where it is not finite."""
+    if value is None:
+        return "not finite"
+    shown = form % value
+    return f"{float(shown):.0f}" if "e+" in shown else shown
 
 
 def _cell(text: str) -> str:
