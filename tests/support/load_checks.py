@@ -53,6 +53,18 @@ def call(name: str, *args: Argument) -> Make:
 NULL, FALSE = ("null",), ("bool", False)
 
 
+def total(**more: str) -> Make:
+    """The sum of two textures, one of which has `more`."""
+    x = T((1, 8, 4))
+    return call("aten.add.Tensor", x, T((1, 8, 4), **more), ("int", 1), x)
+
+
+def turned(layout: str) -> Make:
+    """Queries and keys rotated by tables, all in textures of that layout."""
+    x, table = T((1, 8, 2, 16), layout=layout), T((8, 8), layout=layout)
+    return call("et_vk.apply_rotary_emb.default", x, x, table, table, [x, x])
+
+
 def norm(**more: str) -> Make:
     x = T((1, 8, 6), **more)
     return call("et_vk.rms_norm.default", x, T((6,), constant=True), ("double", 1e-5), x)
@@ -156,6 +168,9 @@ ROWS = T((1, 8, 64))
 
 # defect, the GPU and runtime to ask about, a program that has it, one that does not
 LOAD_CHECK_CASES: list[tuple[str, str, str | None, Make, Make]] = [
+    ("storage-mixed", "desktop", "1.5", total(storage="buffer"), total()),
+    ("layout-differs", "desktop", "1.5", total(layout="height_packed"), total()),
+    ("layout-not-width-packed", "desktop", "1.5", turned("height_packed"), turned("width_packed")),
     ("quantized-linear-k4", "desktop", "1.5", linear(6), linear(8)),
     ("quantized-linear-k4", "desktop", "1.0", linear(6, dynamic=True), linear(8, dynamic=True)),
     ("quantized-linear-k4", "desktop", "1.5", linear(12, dynamic=True), linear(12)),

@@ -16,6 +16,7 @@ from quatrain.program.linear_kernels import DYNAMIC_LINEAR, OtherScheme
 from quatrain.program.row_lookup import work_beside_delegate
 from quatrain.targets.triggers import (
     attention_triggers,
+    layout_checks,
     linear_triggers,
     load_checks,
     operator_triggers,
@@ -223,6 +224,9 @@ TRIGGERS: dict[str, Trigger] = {
         operator_triggers.choices_by_lower_ranks,
         operator_triggers.textures,
         memory_still_read,
+        layout_checks.mixed_storages,
+        layout_checks.not_width_packed,
+        layout_checks.layouts_differ,
         load_checks.missing_shader,
         load_checks.inputs_not_together,
         load_checks.scales_of_no_row,

@@ -1,0 +1,72 @@
+"""Triggers of storages and layouts that an operator does not take: exporters see to them, an edit
+of a program may not. Measured operator by operator on ExecuTorch's runtime."""
+
+from quatrain.program import Operator, Program, Tensor, ValueList, VulkanGraph
+from quatrain.program.linear_kernels import DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
+from quatrain.targets.triggers.occurrence import Occurrence, Where
+
+# What copies from the one storage to the other.
+_COPIES = {"aten.clone", "aten._to_copy", "dim_order_ops._to_dim_order_copy", "et_vk.prepack"}
+_NO_TENSORS_MADE = {"sym_size", "et_vk.select_as_symint"}
+# Operator -> its arguments that are in textures always.
+_ALWAYS_TEXTURES = {DYNAMIC_LINEAR: ("input_scales", "input_zero_points")}
+_WIDTH_PACKED = {
+    DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR, "et_vk.apply_rotary_emb", "et_vk.apply_rotary_emb_hf",
+    "sdpa_with_kv_cache", "custom_sdpa",
+}  # fmt: skip
+_BINARY = {
+    "aten.add", "aten.sub", "aten.mul", "aten.div", "aten.minimum", "aten.eq", "aten.lt",
+    "aten.le", "aten.gt", "aten.ge",
+}  # fmt: skip
+
+
+def mixed_storages(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Operators some of whose tensors are in buffers and some in textures."""
+    found = []
+    for index, operator in enumerate(graph.operators):
+        kind = operator.kind
+        if kind in _COPIES | _NO_TENSORS_MADE or kind == "torchao.choose_qparams_affine":
+            continue
+        always = {operator.named_args.get(name) for name in _ALWAYS_TEXTURES.get(kind, ())}
+        storages = {tensor.storage for i, tensor in _placed(graph, operator) if i not in always}
+        if len(storages) > 1:
+            found.append(Occurrence(f"operator {index}, {kind}: {' and '.join(sorted(storages))}"))
+    return found
+
+
+def not_width_packed(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Int4 linears, rotary embeddings and attention in textures of another layout."""
+    found = []
+    for index, operator in enumerate(graph.operators):
+        layouts = _layouts(graph, operator) - {"width_packed"}
+        if operator.kind in _WIDTH_PACKED and layouts:
+            what = ", ".join(sorted(layouts))
+            found.append(Occurrence(f"operator {index}, {operator.kind}: {what}"))
+    return found
+
+
+def layouts_differ(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Operators of two tensors whose layouts in textures are not alike."""
+    found = []
+    for index, operator in enumerate(graph.operators):
+        layouts = _layouts(graph, operator) if operator.kind in _BINARY else set()
+        if len(layouts) > 1:
+            what = " and ".join(sorted(layouts))
+            found.append(Occurrence(f"operator {index}, {operator.kind}: {what}"))
+    return found
+
+
+def _layouts(graph: VulkanGraph, operator: Operator) -> set[str]:
+    """Of the operator's textures, where they are stated."""
+    placed = [tensor for _, tensor in _placed(graph, operator) if tensor.storage != "buffer"]
+    return {tensor.layout for tensor in placed} - {"default"}
+
+
+def _placed(graph: VulkanGraph, operator: Operator) -> list[tuple[int, Tensor]]:
+    """The operator's tensors, by value id, whose storage is stated."""
+    ids: list[int] = []
+    for value_id in operator.args:
+        value = graph.values[value_id]
+        ids.extend(value.items if isinstance(value, ValueList) else (value_id,))
+    values = [(value_id, graph.values[value_id]) for value_id in ids]
+    return [(i, one) for i, one in values if isinstance(one, Tensor) and one.storage != "default"]
