@@ -68,7 +68,7 @@ WRITERS = {
     ),
 }
 FEW = settings(
-    max_examples=int(os.environ.get("QUATRAIN_FUZZ", 60)),
+    max_examples=int(os.environ.get("QUATRAIN_FUZZ", 40)),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

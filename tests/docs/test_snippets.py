@@ -15,6 +15,7 @@ from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
 from tests.support.paths import ROOT
 from tests.support.snippets import PAGES, RUN, SHOWN, run_shell, snippets
+from tests.support.tiny_checkpoint import FEW_SHAPES
 
 from quatrain import export_checkpoint, open_program, quantize_model, write_program
 from quatrain.program.edit.retarget import retarget
@@ -31,12 +32,8 @@ NEEDS_A_GPU = ("docs/gpu.md",)
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the pages name: models, their checkpoint and its program in both schemes."""
     folder = tmp_path_factory.mktemp("docs")
-    # Linears of few shapes, of which XNNPACK lowers one each.
-    tensors = tiny.float_tensors(n_layers=3, n_kv_heads=4, hidden_dim=64)
-    tiny.write_hugging_face(
-        folder / "my-model", tensors,
-        num_hidden_layers=3, num_key_value_heads=4, intermediate_size=64,
-    )  # fmt: skip
+    tensors = tiny.float_tensors(n_layers=3, **FEW_SHAPES)
+    tiny.write_hugging_face(folder / "my-model", tensors, num_hidden_layers=3, intermediate_size=64)
     words = tokenizers.models.WordLevel({f"w{i}": i for i in range(272)}, unk_token="w0")
     tokenizer = tokenizers.Tokenizer(words)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()

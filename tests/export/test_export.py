@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.support.planned import assert_as_planned
 from tests.support.rounding import assert_equal_but_for_rounding
-from tests.support.tiny_checkpoint import PARAMS, QWEN_LIKE, write_checkpoint
+from tests.support.tiny_checkpoint import FEW_SHAPES, PARAMS, QWEN_LIKE, write_checkpoint
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone
@@ -20,8 +20,6 @@ from quatrain.runtime.load import load_runner
 from quatrain.targets import choose_for_target
 
 TOKENS = torch.tensor([[3, 17, 90, 4, 55]])
-# Of its linears: XNNPACK lowers one of each.
-ONE_SHAPE = {"n_kv_heads": 4, "hidden_dim": 64}
 # Where layers copied from a template, as in vulkan/test_replicated_layers.py, do not matter.
 ONE_LAYER = {"n_layers": 1}
 CASES = {
@@ -35,11 +33,12 @@ CASES = {
         ExportOptions(allow_fallback=True), {"output": "int8", **ONE_LAYER},
     ),
     "xnnpack qwen-like, int8 output": (
-        ExportOptions(backend="xnnpack"), {"output": "int8", **ONE_LAYER, **ONE_SHAPE, **QWEN_LIKE},
+        ExportOptions(backend="xnnpack"),
+        {"output": "int8", **ONE_LAYER, **FEW_SHAPES, **QWEN_LIKE},
     ),
     "xnnpack weight-only, allowed": (
         ExportOptions(backend="xnnpack", scheme="weight-only", allow_fallback=True),
-        {"embedding": "int4", **ONE_LAYER, **ONE_SHAPE},
+        {"embedding": "int4", **ONE_LAYER, **FEW_SHAPES, "n_kv_heads": 4},
     ),
 }  # fmt: skip
 

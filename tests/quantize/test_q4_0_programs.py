@@ -10,6 +10,7 @@ from tests.support import gguf_files as ggufs
 from tests.support import tiny_models as tiny
 from tests.support.devices import DEVICES_OF
 from tests.support.rounding import follows_but_for_rounding
+from tests.support.tiny_checkpoint import FEW_SHAPES
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.export import ExportOptions, export_checkpoint
@@ -22,7 +23,7 @@ INT4 = ("tok_embeddings", "output", "attention.w", "feed_forward.w")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    tensors = tiny.float_tensors(n_layers=LAYERS)
+    tensors = tiny.float_tensors(n_layers=LAYERS, **FEW_SHAPES)
     return ggufs.write_gguf(tmp_path_factory.mktemp("gguf") / "m.gguf", tensors, kind="Q4_0")
 
 
@@ -105,7 +106,9 @@ def test_vulkan_programs_hold_the_files_weights(checkpoint, tmp_path, scheme):
 
 def test_xnnpack_says_what_it_rounds_and_computes_that(checkpoint, tmp_path):
     program = tmp_path / "m.pte"
-    report = export_checkpoint(checkpoint, program, ExportOptions(backend="xnnpack"))
+    report = export_checkpoint(
+        checkpoint, program, ExportOptions(backend="xnnpack", max_seq_len=64)
+    )
     (note,) = [note for note in report.notes if "positive scales only" in note]
     assert "are rounded again" in note and "relative RMS" in note
     verified = verify_program(program, checkpoint, ("executorch",), ("hello 123",), new_tokens=4)

@@ -13,6 +13,7 @@ import pytest
 from tests.support.made_once import made_once
 from tests.support.release_speed import as_fast_each_time
 from tests.support.releases import merged_spec
+from tests.support.tiny_checkpoint import FEW_SHAPES
 from tests.support.tiny_models import float_tensors, write_meta
 from tests.support.tiny_programs import shared_tiny, shared_tiny_xnnpack
 
@@ -70,8 +71,8 @@ def tiny_release(shared: Path, ready_made: Callable[..., dict]) -> Path:
     def make(folder: Path) -> None:
         model = shutil.copytree(shared_tiny(shared).checkpoint, folder / "model")
         (model / "README.md").write_text("---\nlicense: apache-2.0\nlanguage: en\n---\nA model.\n")
-        tensors = float_tensors(vocab_size=96)
-        write_meta(folder / "reference", tensors, vocab_size=96, max_seq_len=64)
+        tensors = float_tensors(vocab_size=96, **FEW_SHAPES)
+        write_meta(folder / "reference", tensors, vocab_size=96, max_seq_len=64, **FEW_SHAPES)
         (folder / "text.txt").write_text(TEXT)
         (folder / "release.toml").write_text(SPEC)
         with pytest.MonkeyPatch.context() as patch:

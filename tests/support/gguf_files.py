@@ -73,7 +73,7 @@ def _add_figures(writer: gguf.GGUFWriter, tensors, architecture: str, metadata: 
     writer.add_context_length(512)
     writer.add_embedding_length(64)
     writer.add_block_count(sum(name.endswith(".ffn_norm.weight") for name in tensors) or 2)
-    writer.add_feed_forward_length(96)
+    writer.add_feed_forward_length(_hidden_dim(tensors))
     writer.add_head_count(4)
     writer.add_head_count_kv(2)
     writer.add_layer_norm_rms_eps(1e-5)
@@ -86,6 +86,10 @@ def _add_figures(writer: gguf.GGUFWriter, tensors, architecture: str, metadata: 
             writer.add_float32(f"{architecture}.{key}", value)
         else:
             writer.add_uint32(f"{architecture}.{key}", value)
+
+
+def _hidden_dim(tensors) -> int:
+    return next((len(t) for name, t in tensors.items() if name.endswith(".w1.weight")), 96)
 
 
 def write_gguf_gemma2(path: Path) -> Path:

@@ -100,6 +100,9 @@ def _smaller(arguments: list[str]) -> list[str]:
         return [*arguments, "--method", "rtn"]
     if arguments[0] == "evaluate" and "--stride" not in arguments:
         return [*arguments, "--tokens", "48"]
+    if arguments[0] == "export" and "--max-seq-len" in arguments:
+        place = arguments.index("--max-seq-len") + 1
+        return [*arguments[:place], "64", *arguments[place + 1 :]]
     if arguments[0] == "run":
         return [*arguments, "--max-new-tokens", "9"]
     return arguments

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tokenizers
 from tests.support.made_once import made_once
-from tests.support.tiny_checkpoint import write_checkpoint
+from tests.support.tiny_checkpoint import FEW_SHAPES, write_checkpoint
 
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.program import Program, open_program, write_program
@@ -52,7 +52,9 @@ def tiny_in(folder: Path) -> Tiny:
 def write_tiny(folder: Path) -> None:
     """Write a checkpoint of two layers and its programs into `folder`."""
     tiny = tiny_in(folder)
-    write_checkpoint(tiny.checkpoint, embedding="int4", n_layers=2, vocab_size=_VOCABULARY)
+    write_checkpoint(
+        tiny.checkpoint, embedding="int4", n_layers=2, vocab_size=_VOCABULARY, **FEW_SHAPES
+    )
     write_word_tokenizer(tiny.checkpoint)
     export_checkpoint(tiny.checkpoint, tiny.programs["8da4w"])
     # Retargeting takes no time; exporting again takes as long as all tests that read them.

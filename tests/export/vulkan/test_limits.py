@@ -11,6 +11,7 @@ from tests.support.tiny_checkpoint import write_checkpoint
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint, plan_program
+from quatrain.export.plan.plan import plan_programs
 from quatrain.export.vulkan.limits import LARGEST_FLOAT_EMBEDDING, check_limits
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
@@ -65,9 +66,8 @@ def test_what_the_runtime_computes_is_not_refused(shape, tmp_path) -> None:
 
 # All that is refused above, in as few models as have it: linears of one shape, of which XNNPACK
 # lowers one.
-WIDE_ON_THE_CPU = "groups of 256, 12 rotated channels, windows and soft caps"
 ON_THE_CPU: dict[str, dict[str, Any]] = {
-    WIDE_ON_THE_CPU: {
+    "groups of 256, 12 rotated channels, windows and soft caps": {
         **WIDE, "n_heads": 32, "n_kv_heads": 32, "use_hf_rope": True, "head_dim": 16,
         "partial_rotary_factor": 0.75, "sliding_window": 8, "attn_logit_softcapping": 9.0,
     },
@@ -77,7 +77,14 @@ ON_THE_CPU: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", ["heads of 12 in Meta's layout", *thorough([WIDE_ON_THE_CPU])])
+@pytest.mark.parametrize("case", ON_THE_CPU)
+def test_no_group_and_width_is_refused_for_the_cpu(case, tmp_path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "c", **ON_THE_CPU[case])
+    (planned,) = plan_programs(checkpoint, backends=("xnnpack",)).programs
+    assert planned.refused is None and planned.bytes is not None
+
+
+@pytest.mark.parametrize("case", thorough(ON_THE_CPU))
 def test_the_cpu_takes_every_group_and_width(case, tmp_path) -> None:
     checkpoint = write_checkpoint(tmp_path / "c", **ON_THE_CPU[case])
     report = export_checkpoint(checkpoint, tmp_path / "m.pte", ExportOptions(backend="xnnpack"))

@@ -15,7 +15,7 @@ from quatrain.program import open_program, write_program
 from quatrain.program.edit.older_operators import write_older_operators
 from quatrain.program.memory import memory_conflicts
 from quatrain.runtime.load import load_runner
-from quatrain.targets import examine
+from quatrain.targets import choose_for_target, examine, require_target
 from quatrain.targets.runtimes import unknown_operators
 from quatrain.verify.eager import load_eager
 
@@ -82,8 +82,7 @@ def test_8da4w_is_rewritten_too(tmp_path: Path) -> None:
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
 
 
-def test_a_gpu_that_it_would_hang_on_is_refused(tmp_path: Path) -> None:
-    checkpoint = write_checkpoint(tmp_path / "c", n_layers=1)
-    asked = ExportRequest(target="mali-g76", runtime="1.2")
+def test_a_gpu_that_it_would_hang_on_is_refused(exported: tuple[Path, Path]) -> None:
+    choice = choose_for_target("mali-g76", "1.2")
     with pytest.raises(InputError, match=r"would fail on mali-g76, runtime 1\.2: reduce-barrier"):
-        export_for_target(checkpoint, tmp_path / "m.pte", asked)
+        require_target(open_program(exported[1]), choice, exported[1])

@@ -11,6 +11,7 @@ from tests.support.tiny_checkpoint import QWEN_LIKE, write_checkpoint
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.export.compiler_shortcuts import compiler_shortcuts
 from quatrain.export.executorch_internals import edge_config
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
@@ -86,7 +87,7 @@ def lower_eager_linears(backbone, path):
 
     One layer is enough: what is lowered in full is what a template gives, as seen above.
     """
-    with quiet():
+    with quiet(), compiler_shortcuts():
         edge = to_edge_transform_and_lower(
             trace(backbone, backbone.config.max_seq_len),
             partitioner=[VulkanPartitioner({})],

@@ -6,7 +6,7 @@ from tests.support.command_line import invoked
 from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
 from tests.support.rounding import assert_equal_but_for_rounding, largest_error
-from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
+from tests.support.tiny_checkpoint import FEW_SHAPES, PARAMS, write_checkpoint
 from tests.support.tiny_programs import TEXT, write_word_tokenizer
 
 from quatrain.arithmetic import XNNPACK_ARITHMETIC
@@ -25,15 +25,15 @@ from quatrain.verify.eager import load_eager
 from quatrain.verify.verify import verify_program
 
 INT8 = ExportOptions(backend="xnnpack", kv_cache="int8")
-CONTEXT, KV_HEADS, HEAD_DIM, LAYERS = PARAMS["max_seq_len"], 4, 16, 4
+CONTEXT, KV_HEADS, HEAD_DIM, LAYERS = PARAMS["max_seq_len"], 2, 16, 4
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Of layers enough to be replicated, and linears of few shapes, of which each is lowered."""
+    """Of layers enough to be replicated."""
     folder = write_checkpoint(
         tmp_path_factory.mktemp("int8") / "c", embedding="int4", output="tied",
-        n_layers=LAYERS, n_kv_heads=KV_HEADS, hidden_dim=64,
+        n_layers=LAYERS, **FEW_SHAPES,
     )  # fmt: skip
     write_word_tokenizer(folder, PARAMS["vocab_size"])
     return folder

@@ -11,6 +11,7 @@ from quatrain.backbone.params import config_from_params
 from quatrain.backbone.rope import Rope, rotary_for
 from quatrain.errors import QuatrainError
 from quatrain.export import ExportOptions
+from quatrain.export.compiler_shortcuts import compiler_shortcuts
 from quatrain.export.kernel_assignment import LinearRow
 from quatrain.export.kernel_check import check_program
 from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, keys_in
@@ -21,6 +22,7 @@ from quatrain.export.xnnpack.layer_parts import (
     part_layers,
 )
 from quatrain.export.xnnpack.small_linears import LinearRMSNorm, LinearRotary, WideRope
+from quatrain.export.xnnpack.unused_patterns import without_unused_patterns
 from quatrain.linear import Int8DynActInt4WeightLinear
 from quatrain.linear.int8 import Int8DynActInt8WeightLinear
 from quatrain.program import open_program
@@ -132,7 +134,8 @@ def test_a_norm_of_heads_without_a_weight_is_a_delegates():
     """Of Llama 4, whose layers are all alike here."""
     backbone = Backbone(config(n_layers=1, use_qk_norm=True, qk_norm_affine=False))
     part_layers(backbone)
-    delegate_layers(backbone)
+    with compiler_shortcuts(), without_unused_patterns():
+        delegate_layers(backbone)
     (layer,) = backbone.layers
     assert isinstance(layer, DelegatedBlock)
 
