@@ -67,18 +67,18 @@ def int4_embedding(width: int) -> Make:
 
 
 def weight_only(
-    rows: int = 8, channels: int = 64, dtype: str = "float32", bias: bool = False
+    rows: int = 8, channels: int = 64, dtype: str = "float32", bias: bool = False, batch: int = 1
 ) -> Make:
     """A weight-only linear of 64 inputs."""
 
     def make(folder: Path) -> Path:
         maker = GraphMaker()
-        x = maker.input(dtype, 1, rows, 64)
+        x = maker.input(dtype, batch, rows, 64)
         weights = maker.constant(np.zeros((channels, 32), dtype=np.uint8))
         scales = maker.constant(np.ones((2, channels), dtype=dtype))
         group = maker.plain("int", 32)
         last = maker.constant(np.ones(channels, dtype=dtype)) if bias else maker.plain("null")
-        out = maker.tensor(dtype, 1, rows, channels)
+        out = maker.tensor(dtype, batch, rows, channels)
         maker.call("et_vk.linear_q4gsw.default", x, weights, scales, group, last, out)
         return maker.save(folder / "weight-only.pte", [out])
 
@@ -203,6 +203,7 @@ KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
      dynamic(dtype="float16", group_size=64)),
     ("q4gsw-n4", "desktop", "1.4", weight_only(channels=98), weight_only(channels=96)),
     ("q4gsw-n4", "mali-g715", "1.5", measured("n98_w"), measured("llama_w")),
+    ("int4-linear-batches", "desktop", "1.5", weight_only(batch=3), weight_only()),
     ("q4gsw-bias-dropped", "desktop", "1.2", weight_only(bias=True), weight_only()),
     ("q4gsw-half-accumulation", "desktop", "1.4", weight_only(dtype="float16"), weight_only()),
     ("rotary-width-8", "desktop", "1.3", rotary(_HF, 12), rotary(_HF, 8)),

@@ -12,11 +12,13 @@ _NO_TENSORS_MADE = {"sym_size", "et_vk.select_as_symint"}
 _ALWAYS_TEXTURES = {DYNAMIC_LINEAR: ("input_scales", "input_zero_points")}
 _WIDTH_PACKED = {
     DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR, "et_vk.apply_rotary_emb", "et_vk.apply_rotary_emb_hf",
-    "sdpa_with_kv_cache", "custom_sdpa",
+    "sdpa_with_kv_cache", "custom_sdpa", "update_cache", "aten.bmm", "aten.mm",
 }  # fmt: skip
-_BINARY = {
+# Operators whose results are packed along the dimension that what they read is packed along.
+_ALIKE = {
     "aten.add", "aten.sub", "aten.mul", "aten.div", "aten.minimum", "aten.eq", "aten.lt",
-    "aten.le", "aten.gt", "aten.ge",
+    "aten.le", "aten.gt", "aten.ge", "aten.logical_and", "aten.permute_copy",
+    "aten.unsqueeze_copy",
 }  # fmt: skip
 
 
@@ -28,6 +30,8 @@ def mixed_storages(program: Program, graph: VulkanGraph, where: Where) -> list[O
         if kind in _COPIES | _NO_TENSORS_MADE or kind == "torchao.choose_qparams_affine":
             continue
         always = {operator.named_args.get(name) for name in _ALWAYS_TEXTURES.get(kind, ())}
+        if kind == "update_cache":
+            always.add(operator.out)  # nothing is there: the cache is what it writes
         storages = {tensor.storage for i, tensor in _placed(graph, operator) if i not in always}
         if len(storages) > 1:
             found.append(Occurrence(f"operator {index}, {kind}: {' and '.join(sorted(storages))}"))
@@ -35,7 +39,7 @@ def mixed_storages(program: Program, graph: VulkanGraph, where: Where) -> list[O
 
 
 def not_width_packed(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Int4 linears, rotary embeddings and attention in textures of another layout."""
+    """Int4 linears, products, rotary embeddings and attention in textures of another layout."""
     found = []
     for index, operator in enumerate(graph.operators):
         layouts = _layouts(graph, operator) - {"width_packed"}
@@ -46,10 +50,10 @@ def not_width_packed(program: Program, graph: VulkanGraph, where: Where) -> list
 
 
 def layouts_differ(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Operators of two tensors whose layouts in textures are not alike."""
+    """Operators that take tensors of one layout, in textures of several."""
     found = []
     for index, operator in enumerate(graph.operators):
-        layouts = _layouts(graph, operator) if operator.kind in _BINARY else set()
+        layouts = _layouts(graph, operator) if operator.kind in _ALIKE else set()
         if len(layouts) > 1:
             what = " and ".join(sorted(layouts))
             found.append(Occurrence(f"operator {index}, {operator.kind}: {what}"))

@@ -110,6 +110,16 @@ def weight_only_of_several_rows(
     return [Occurrence(linear.name) for linear, _ in _of_several_rows(graph, WEIGHT_ONLY_LINEAR)]
 
 
+def int4_linear_of_batches(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Int4 linears whose rows have more than one dimension."""
+    shapes = [
+        (linear.name, list(graph.tensor(graph.operators[linear.operator].named_args["x"]).shape))
+        for linear in find_linears(graph)
+        if linear.kernel in (DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR)
+    ]
+    return [Occurrence(f"{name}: {shape}") for name, shape in shapes if math.prod(shape[:-2]) > 1]
+
+
 def int4_linear(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Int4 linears of either scheme."""
     return [

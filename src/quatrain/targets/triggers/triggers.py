@@ -195,6 +195,7 @@ TRIGGERS: dict[str, Trigger] = {
         linear_triggers.weight_only_of_several_rows,
         linear_triggers.linear_of_several_rows,
         linear_triggers.int4_linear,
+        linear_triggers.int4_linear_of_batches,
         linear_triggers.weight_only_int8_linear,
         linear_triggers.channel_wise_int4_linear,
         linear_triggers.weight_only_prefill_in_fp16,
