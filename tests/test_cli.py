@@ -389,8 +389,12 @@ signal.signal(number, signal.SIG_DFL)  # nohup has one of them ignored
 def half():
     with whole_file(Path(sys.argv[1])) as file:
         file.write_text("half")
-        os.kill(os.getpid(), number)
-        time.sleep(60)
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        finally:
+            os.kill(os.getpid(), number)  # as timeout and shells send it twice
+            time.sleep(0.1)
 
 cli.build_app = lambda: half
 cli.main()

@@ -87,6 +87,23 @@ def test_a_terminal_shows_the_seconds_of_the_innermost_silent_stage(monkeypatch)
     assert not any("3 s ..." in line or "4 s ..." in line for line in shown)
 
 
+def test_a_line_that_is_written_over_is_no_wider_than_the_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    stages, name = (
+        shown_stages(),
+        "2 at a time: " + ", ".join(f"export m-{i}.pte" for i in range(9)),
+    )
+    assert stages.elapsed
+    with stages(name) as advance:
+        stages.elapsed(name, 2.0)
+        time.sleep(0.21)
+        advance(0.5)
+    begun, waited, half, ended = terminal.getvalue().replace("\r", "\n").splitlines()
+    assert max(map(len, (begun, waited, half))) < 60 and all("…" in one for one in (begun, half))
+    assert "…       2 s ..." in waited and "50%, " in half and name in ended
+
+
 def test_what_is_no_terminal_gets_a_line_a_stage(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Annotated, Any, TypeGuard
 
@@ -117,13 +118,19 @@ def exit_cleanly(app: Callable[[], object]) -> None:
 
 def clean_up_when_ended() -> None:
     """Have a closed terminal and `kill` leave nothing half written, as Ctrl-C does; a second such
-    signal ends the process at once."""
+    signal, a second later, ends the process at once. Sooner it is the same one: `timeout` and
+    shells send it to a process and to its group."""
     if sys.platform == "win32":  # there exit_cleanly says no
         return
+    began: list[float] = []
 
     def leave(number: int, _frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        sys.exit(128 + number)
+        if not began:
+            began.append(time.monotonic())
+            sys.exit(128 + number)
+        if time.monotonic() - began[0] > 1:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     for number in (signal.SIGHUP, signal.SIGTERM):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup has the first ignored

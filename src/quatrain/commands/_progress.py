@@ -1,5 +1,6 @@
 """How stages show themselves on standard error."""
 
+import shutil
 import sys
 import time
 from typing import TextIO
@@ -38,27 +39,41 @@ class _Line:
             self.silent = True
             self.written = time.monotonic()
             if self.terminal:
-                self._write(f"  {name} ...\r")
+                self._write_over(name, " ...", 0)
         else:
             self.running.remove(name)
-            self._write(f"  {name:<34}{seconds:8.1f} s{' ' * 20 * self.terminal}\n")
+            self._write(self._padded(f"  {name:<34}{seconds:8.1f} s") + "\n")
 
     def progress(self, name: str, fraction: float, left: float) -> None:
         """A stage is done by `fraction`, with so many seconds `left`."""
         self.silent = False
         if time.monotonic() - self.written >= self.between:
-            self._write_over(f"  {name:<34}{fraction:8.0%}, {left:.0f} s left")
+            self._write_over(name, f"{fraction:8.0%}, {left:.0f} s left")
 
     def elapsed(self, name: str, seconds: float) -> None:
         """A stage has taken so many `seconds`; what it says of its progress stands."""
         waited = self.terminal or time.monotonic() - self.written >= self.between
         if self.silent and waited and self.running[-1:] == [name]:
-            self._write_over(f"  {name:<34}{seconds:8.0f} s ...")
+            self._write_over(name, f"{seconds:8.0f} s ...")
 
-    def _write_over(self, line: str) -> None:
-        """Of a running stage: the next line comes in its place, on a terminal."""
-        self._write(f"{line}        \r" if self.terminal else f"{line}\n")
+    def _write_over(self, name: str, said: str, width: int = 34) -> None:
+        """Of a running stage: the next line comes in its place, on a terminal, so that it must not
+        be wider than that."""
+        if not self.terminal:
+            self._write(f"  {name:<{width}}{said}\n")
+            return
+        room = max(0, _columns() - len(said) - 3)
+        shown = name if len(name) <= room else f"{name[: room - 1]}\N{HORIZONTAL ELLIPSIS}"
+        self._write(self._padded(f"  {shown:<{min(width, room)}}{said}") + "\r")
+
+    def _padded(self, line: str) -> str:
+        """Over what stood there before, on a terminal."""
+        return f"{line:<{_columns() - 1}}" if self.terminal else line
 
     def _write(self, line: str) -> None:
         self.written = time.monotonic()
         print(line, end="", file=self.stream, flush=True)
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns

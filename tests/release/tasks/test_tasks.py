@@ -1,7 +1,9 @@
 """A release's tasks: made once, made again bit for bit, here, in processes and on a cluster."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -222,6 +224,38 @@ if __name__ == "__main__":
     while worker.exists() and time.monotonic() < end:
         time.sleep(0.05)
     assert done.returncode == -9 and not worker.exists()
+
+
+@pytest.mark.thorough
+def test_ctrl_c_pressed_twice_ends_the_processes(tmp_path: Path) -> None:
+    """A terminal sends it to all of them."""
+    slow = "import time\n\ndef slow(folder):\n    (folder / 'begun').touch()\n    time.sleep(600)\n"
+    (tmp_path / "slow.py").write_text(slow)
+    code = """
+import signal, sys
+from pathlib import Path
+from slow import slow
+from quatrain.release.tasks.store import Store, Task
+from quatrain.release.tasks.workers import FUNCTIONS, Workers, make_all
+from quatrain.stages import Stages
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    FUNCTIONS["slow"] = slow
+    tasks = [Task("slow", "slow", {"number": number}, {}) for number in range(2)]
+    make_all(Store(Path(sys.argv[1])), tasks, Workers(2, 0), Stages())
+"""
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    begun = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "work"], stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": path}, start_new_session=True,
+    )  # fmt: skip
+    while begun.poll() is None and len(list(tmp_path.glob("work/*/begun"))) < 2:
+        time.sleep(0.05)
+    for _ in range(2):
+        os.killpg(begun.pid, signal.SIGINT)
+        time.sleep(0.05)
+    said = begun.communicate()[1]
+    assert said.count("Traceback") == 1 and said.endswith("KeyboardInterrupt\n")
 
 
 @pytest.mark.parametrize("device", ["reference", "executorch"])

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -51,6 +52,7 @@ def _begin(threads: int, parts: "ctypes.Array[ctypes.c_double]") -> None:
     leave it waiting for ever. That one reads in `parts` what part of each task is done."""
     global _parts
     _parts = parts
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it here too
     parent = parent_process()
     assert parent is not None
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
@@ -74,11 +76,18 @@ def _in_processes(store: Store, tasks: Sequence[Task], jobs: int, stages: Stages
                     future.result()
                 advance(sum(parts) / len(tasks))
         except BaseException as error:
-            if isinstance(error, SystemExit):  # a signal that reached this process alone
+            if not isinstance(error, Exception):  # Ctrl-C, or another signal
+                _ignore_ctrl_c()
                 for worker in active_children():
                     worker.terminate()
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _ignore_ctrl_c() -> None:
+    """From now on: a second one would break what ends the processes, with a traceback."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _make(index: int, folder: Path, task: Task, function: Callable[..., dict[str, Any]]) -> None:
