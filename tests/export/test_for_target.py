@@ -50,7 +50,7 @@ def test_the_verb_checks_without_torch():
 def test_reasons_come_before_the_first_stage(tmp_path):
     said = []
     report = export_for_target(
-        write_checkpoint(tmp_path / "c", n_layers=1),
+        write_checkpoint(tmp_path / "c", n_layers=3),
         tmp_path / "m.pte",
         ExportRequest(target="mali-g715", runtime="1.3"),
         stages=Stages(lambda name, seconds: said.append(name)),
@@ -68,7 +68,7 @@ def test_reasons_come_before_the_first_stage(tmp_path):
 
 def test_what_is_asked_for_is_not_chosen(tmp_path):
     asked = ExportRequest(Scheme.WEIGHT_ONLY, activation_dtype="fp32", target="pixel-8")
-    checkpoint = write_checkpoint(tmp_path / "c", n_layers=1)
+    checkpoint = write_checkpoint(tmp_path / "c", n_layers=3)
     report = export_for_target(checkpoint, tmp_path / "m.pte", asked)
     assert report.options.scheme == Scheme.WEIGHT_ONLY
     assert report.options.activation_dtype == "fp32"

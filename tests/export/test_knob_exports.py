@@ -35,7 +35,7 @@ VULKAN_FLOAT = ExportOptions(scheme="weight-only")
 # Two layers that have, between them, all that Llama 4 has; 8 tokens to a chunk where that counts.
 SMALL_LLAMA4 = {
     **LLAMA4, "num_hidden_layers": 2, "no_rope_layer_interval": 2, "num_experts_per_tok": 2,
-    "floor_scale": 4,
+    "num_local_experts": 3, "floor_scale": 4,
 }  # fmt: skip
 # One layer of each kind; all linears of one shape: of XNNPACK each shape is lowered.
 SMALL_LFM2_MOE = {
@@ -154,14 +154,14 @@ def test_llama4_on_vulkan_is_one_delegate(tmp_path):
     checkpoint = _hub_checkpoint(tmp_path, "Llama4", SMALL_LLAMA4)
     report = _assert_program_equals_eager(checkpoint, VULKAN, tmp_path / "m.pte")
     assert_as_planned(report, checkpoint)
-    assert any("All 4 experts" in note for note in report.notes)
+    assert any("All 3 experts" in note for note in report.notes)
     names = [row.name for row in report.linears]
-    assert "layers.1.feed_forward.experts.3.w2" in names
-    assert len(names) == 2 * 4 + 3 + 5 * 3 + 1 + 1  # attention, dense, experts, router, output
+    assert "layers.1.feed_forward.experts.2.w2" in names
+    assert len(names) == 2 * 4 + 3 + 4 * 3 + 1 + 1  # attention, dense, experts, router, output
     program = open_program(tmp_path / "m.pte")
     assert len(program.delegates) == 1
     shown = _inspected(tmp_path / "m.pte")
-    assert "4 experts in layers 1, all computed" in shown and "4 × expert gate" in shown
+    assert "3 experts in layers 1, all computed" in shown and "3 × expert gate" in shown
     assert {linear.name for linear in find_linears(program.vulkan)} == set(names)
 
 

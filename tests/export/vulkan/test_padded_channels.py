@@ -81,16 +81,16 @@ def test_a_padded_program_equals_eager(made) -> None:
 
 
 @pytest.fixture(scope="module")
-def one_layer(tmp_path_factory):
-    """A checkpoint and its program in 8da4w."""
+def replicated(tmp_path_factory):
+    """A checkpoint and its program in 8da4w, of the template of that case."""
     folder = tmp_path_factory.mktemp("padded")
-    checkpoint = write_checkpoint(folder / "c", "int4", "tied", vocab_size=97, n_layers=1)
+    checkpoint = write_checkpoint(folder / "c", "int4", "tied", vocab_size=97, n_layers=3)
     export_checkpoint(checkpoint, folder / "m.pte")
     return checkpoint, folder / "m.pte"
 
 
-def test_the_other_scheme_of_a_padded_program_equals_eager(one_layer, tmp_path) -> None:
-    checkpoint, path = one_layer
+def test_the_other_scheme_of_a_padded_program_equals_eager(replicated, tmp_path) -> None:
+    checkpoint, path = replicated
     program = open_program(path)
     retarget(program, Scheme.WEIGHT_ONLY)
     write_program(program, tmp_path / "wo.pte")
@@ -103,15 +103,15 @@ def test_the_other_scheme_of_a_padded_program_equals_eager(one_layer, tmp_path) 
         ReferenceRunner(path).forward(torch.tensor([[97]]), torch.tensor([0]))
 
 
-def test_the_doctor_finds_padded_channels_right(one_layer) -> None:
-    program = open_program(one_layer[1])
+def test_the_doctor_finds_padded_channels_right(replicated) -> None:
+    program = open_program(replicated[1])
     for scheme in (Scheme.DYNAMIC_INT8, Scheme.WEIGHT_ONLY):
         retarget(program, scheme)
         assert [found.defect for found in examine(program) if "n4" in found.defect] == []
 
 
-def test_all_positions_of_a_padded_program(one_layer, tmp_path) -> None:
-    program = open_program(one_layer[1])
+def test_all_positions_of_a_padded_program(replicated, tmp_path) -> None:
+    program = open_program(replicated[1])
     retarget(program, Scheme.WEIGHT_ONLY)
     write_program(program, tmp_path / "m.pte")
     program = open_program(tmp_path / "m.pte")

@@ -162,11 +162,11 @@ def test_layers_of_several_kinds_are_lowered_in_full_and_said_so(tmp_path):
     "kind", [Int8DynActInt4WeightLinear, Int8DynActInt8WeightLinear, nn.Linear]
 )
 def test_a_linear_of_the_most_tokens_is_that_of_any_number(kind):
-    """Its delegate, equal byte for byte to one that ExecuTorch lowers for 1 to 40 tokens."""
+    """Its delegate, equal byte for byte to one that ExecuTorch lowers for 1 to 64 tokens."""
     group = 32 if kind is Int8DynActInt4WeightLinear else None
-    shape = Shape(kind, 48, 64, group, has_bias=False, tokens=40)
+    shape = Shape(kind, 64, 64, group, has_bias=False, tokens=64)
     like = delegated_linears.random_linear(shape)
-    tokens = torch.export.Dim("tokens", min=1, max=40)
+    tokens = torch.export.Dim("tokens", min=1, max=64)
     with torch.no_grad(), quiet(), compiler_shortcuts():
         ours = delegated_linears._lowered(shape).lowered
         program = torch.export.export(like, (torch.zeros(1, 3, 64),), dynamic_shapes=({1: tokens},))
