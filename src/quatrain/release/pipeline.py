@@ -53,6 +53,7 @@ class Pipeline:
         of_layers = self._layers(exported[0])
         measured = self._all([*of_files, *of_layers])
         self.layers = measured.pop() if of_layers else None
+        # What is made beside it would slow it down.
         timed = self._alone([self._speed(*one) for one in pairs])
         known = [doctored[one.file] for one in planned]
         every = zip(planned, exported, verified, expected, measured, timed, known, strict=True)
@@ -87,7 +88,7 @@ class Pipeline:
         return make_all(self.store, tasks, self.workers, self.stages)
 
     def _alone(self, tasks: Sequence[Task]) -> list[Made]:
-        """One after another here: what is made beside it would slow it down."""
+        """One after another, in this process: nothing is made beside it."""
         self.tasks += tasks
         return make_all(self.store, tasks, Workers(1, 0), self.stages)
 
@@ -122,7 +123,8 @@ class Pipeline:
         }
         self.plan = self.plan.shared(alike)
         planned = self.plan.files
-        made = self._all([self._doctor(one, exports[one.file]) for one in planned])
+        # Each takes less than a process takes to begin.
+        made = self._alone([self._doctor(one, exports[one.file]) for one in planned])
         doctored = {one.file: examined for one, examined in zip(planned, made, strict=True)}
         self.plan = self.plan.on_cpu(self._failing(doctored))
         return exports, doctored
