@@ -56,11 +56,12 @@ def export(
     advance: Advance,
 ) -> dict[str, Any]:  # fmt: skip
     """A program, and the tokenizer beside it as one for all programs of a release. `advance` hears
-    what part of its weights is packed: how long the compiler takes, nothing says."""
+    what part of its weights is packed as the second half: how long the compiler takes, which comes
+    before, nothing says."""
 
     def progress(name: str, fraction: float, _left: float) -> None:
         if name == _PACKING:
-            advance(fraction)
+            advance((1 + fraction) / 2)
 
     program = folder / PROGRAM
     stages = Stages(progress=progress)
