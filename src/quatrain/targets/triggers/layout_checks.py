@@ -8,8 +8,8 @@ from quatrain.targets.triggers.occurrence import Occurrence, Where
 # What copies from the one storage to the other.
 _COPIES = {"aten.clone", "aten._to_copy", "dim_order_ops._to_dim_order_copy", "et_vk.prepack"}
 _NO_TENSORS_MADE = {"sym_size", "et_vk.select_as_symint"}
-# Operator -> its arguments that are in textures always.
-_ALWAYS_TEXTURES = {DYNAMIC_LINEAR: ("input_scales", "input_zero_points")}
+# Operator -> its arguments that are textures of any layout, or that nothing is written to.
+_APART = {DYNAMIC_LINEAR: ("input_scales", "input_zero_points"), "update_cache": ("out",)}
 _WIDTH_PACKED = {
     DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR, "et_vk.apply_rotary_emb", "et_vk.apply_rotary_emb_hf",
     "sdpa_with_kv_cache", "custom_sdpa", "update_cache", "aten.bmm", "aten.mm",
@@ -29,10 +29,7 @@ def mixed_storages(program: Program, graph: VulkanGraph, where: Where) -> list[O
         kind = operator.kind
         if kind in _COPIES | _NO_TENSORS_MADE or kind == "torchao.choose_qparams_affine":
             continue
-        always = {operator.named_args.get(name) for name in _ALWAYS_TEXTURES.get(kind, ())}
-        if kind == "update_cache":
-            always.add(operator.out)  # nothing is there: the cache is what it writes
-        storages = {tensor.storage for i, tensor in _placed(graph, operator) if i not in always}
+        storages = {tensor.storage for tensor in _placed(graph, operator)}
         if len(storages) > 1:
             found.append(Occurrence(f"operator {index}, {kind}: {' and '.join(sorted(storages))}"))
     return found
@@ -62,15 +59,16 @@ def layouts_differ(program: Program, graph: VulkanGraph, where: Where) -> list[O
 
 def _layouts(graph: VulkanGraph, operator: Operator) -> set[str]:
     """Of the operator's textures, where they are stated."""
-    placed = [tensor for _, tensor in _placed(graph, operator) if tensor.storage != "buffer"]
+    placed = [tensor for tensor in _placed(graph, operator) if tensor.storage != "buffer"]
     return {tensor.layout for tensor in placed} - {"default"}
 
 
-def _placed(graph: VulkanGraph, operator: Operator) -> list[tuple[int, Tensor]]:
-    """The operator's tensors, by value id, whose storage is stated."""
+def _placed(graph: VulkanGraph, operator: Operator) -> list[Tensor]:
+    """The operator's tensors whose storage is stated, but for `_APART`."""
+    apart = {operator.named_args.get(name) for name in _APART.get(operator.kind, ())}
     ids: list[int] = []
     for value_id in operator.args:
         value = graph.values[value_id]
         ids.extend(value.items if isinstance(value, ValueList) else (value_id,))
-    values = [(value_id, graph.values[value_id]) for value_id in ids]
-    return [(i, one) for i, one in values if isinstance(one, Tensor) and one.storage != "default"]
+    values = [graph.values[value_id] for value_id in ids if value_id not in apart]
+    return [one for one in values if isinstance(one, Tensor) and one.storage != "default"]

@@ -70,12 +70,12 @@ def scales_of_no_row(program: Program, graph: VulkanGraph, where: Where) -> list
 
 
 def scales_not_in_a_texture(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Scales or zero points of activations in a buffer, or not width-packed."""
+    """Scales or zero points of activations in a buffer; a texture may have any layout."""
     found = []
     for place, operator in operators(graph, "torchao.choose_qparams_affine"):
         for value_id in graph.outputs_of(operator):
             tensor = graph.tensor(value_id)
-            if tensor.storage == "buffer" or not _width_packed(tensor):
+            if tensor.storage == "buffer":
                 found.append(Occurrence(f"{place}: {_layout(tensor)}"))
     return found
 
