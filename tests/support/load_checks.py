@@ -59,6 +59,12 @@ def total(**more: str) -> Make:
     return call("aten.add.Tensor", x, T((1, 8, 4), **more), ("int", 1), x)
 
 
+def halved(dtype: str) -> Make:
+    """An RMS norm of float32 whose result is of that type."""
+    x, weight = T((1, 8, 4)), T((4,), constant=True)
+    return call("et_vk.rms_norm.default", x, weight, ("double", 1e-5), T((1, 8, 4), dtype))
+
+
 def turned(layout: str) -> Make:
     """Queries and keys rotated by tables, all in textures of that layout."""
     x, table = T((1, 8, 2, 16), layout=layout), T((8, 8), layout=layout)
@@ -168,6 +174,7 @@ ROWS = T((1, 8, 64))
 
 # defect, the GPU and runtime to ask about, a program that has it, one that does not
 LOAD_CHECK_CASES: list[tuple[str, str, str | None, Make, Make]] = [
+    ("types-differ", "desktop", "1.5", halved("float16"), halved("float32")),
     ("storage-mixed", "desktop", "1.5", total(storage="buffer"), total()),
     ("layout-differs", "desktop", "1.5", total(layout="height_packed"), total()),
     ("layout-not-width-packed", "desktop", "1.5", turned("height_packed"), turned("width_packed")),

@@ -1,6 +1,6 @@
 """Names the operator that cannot be computed, such as one of a damaged program."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from quatrain.errors import InputError
@@ -22,3 +22,11 @@ def computing(what: str) -> Iterator[None]:
         yield
     except UNFIT as error:
         raise cannot_compute(what, error) from error
+
+
+def require_room(shape: Sequence[int], bound: Sequence[int]) -> None:
+    """Raise `ValueError` where a result is larger, or of another rank, than the program says, which
+    a phone refuses or cuts off."""
+    fits = len(shape) == len(bound) and all(a <= b for a, b in zip(shape, bound, strict=True))
+    if not fits:
+        raise ValueError(f"gives {list(shape)}, the program has room for {list(bound)}")

@@ -68,7 +68,7 @@ def sdpa_with_kv_cache(
     v_cache: torch.Tensor,
     start_pos: int,
     attn_mask: torch.Tensor | None,
-    is_causal: bool,
+    is_causal: bool | None,
     scale: float | None,
 ) -> torch.Tensor:
     """Append k, v to their caches and attend to all up to here.
@@ -86,18 +86,18 @@ def custom_sdpa(
     v: torch.Tensor,
     start_pos: int,
     attn_mask: torch.Tensor | None,
-    is_causal: bool,
+    is_causal: bool | None,
     scale: float | None,
 ) -> torch.Tensor:
-    """Causal grouped-query attention of q [B, T, H, D] over the first start_pos + T rows of the
-    caches k, v [B, context, Hkv, D]."""
+    """Grouped-query attention of q [B, T, H, D] over the first start_pos + T rows of the caches
+    k, v [B, context, Hkv, D]; causal unless that is denied, as on the phone."""
     length, total = q.shape[1], start_pos + q.shape[1]
     # [B, H, T, D] for torch; each key and value head serves H / Hkv query heads.
     keys, values = (cache[:, :total].transpose(1, 2).float() for cache in (k, v))
     mask = None
     if attn_mask is not None:
         mask = attn_mask[..., start_pos : start_pos + length, :total].float()
-    elif is_causal and length > 1:
+    elif is_causal is not False and length > 1:
         mask = torch.ones(length, total, dtype=torch.bool).tril(diagonal=start_pos)
     attended = F.scaled_dot_product_attention(
         q.transpose(1, 2).float(),

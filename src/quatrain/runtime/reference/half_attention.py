@@ -17,7 +17,7 @@ from quatrain.runtime.reference.half_products import summed
 
 def sdpa_with_kv_cache_in_half(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, k_cache: torch.Tensor,
-    v_cache: torch.Tensor, start_pos: int, attn_mask: torch.Tensor | None, is_causal: bool,
+    v_cache: torch.Tensor, start_pos: int, attn_mask: torch.Tensor | None, is_causal: bool | None,
     scale: float | None,
 ) -> torch.Tensor:  # fmt: skip
     """As `attention.sdpa_with_kv_cache`, in float16."""
@@ -28,7 +28,7 @@ def sdpa_with_kv_cache_in_half(
 
 def custom_sdpa_in_half(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start_pos: int,
-    attn_mask: torch.Tensor | None, is_causal: bool, scale: float | None,
+    attn_mask: torch.Tensor | None, is_causal: bool | None, scale: float | None,
 ) -> torch.Tensor:  # fmt: skip
     """As `attention.custom_sdpa`, in float16; a mask, which the phone refuses, in float32."""
     if q.shape[1] == 1 or attn_mask is not None:
@@ -40,7 +40,7 @@ def custom_sdpa_in_half(
         queries = q[0, :, head * group : (head + 1) * group].transpose(0, 1)  # [G, T, D]
         keys, values = (cache[0, :total, head] for cache in (k, v))  # [C, D]
         scores = summed(queries, keys.t()) * torch.tensor(scale, dtype=torch.float16)
-        if is_causal:
+        if is_causal is not False:
             later = torch.ones(scores.shape[1:], dtype=torch.bool).triu(start_pos + 1)
             scores.masked_fill_(later, -math.inf)
         heads.append(summed(_softmax(scores), values))

@@ -23,7 +23,7 @@ from quatrain.runtime.one_delegate import (
     method_outputs,
     require_only_delegate,
 )
-from quatrain.runtime.operator_errors import UNFIT, cannot_compute, computing
+from quatrain.runtime.operator_errors import UNFIT, cannot_compute, computing, require_room
 from quatrain.runtime.reference.attention import MUTATED
 from quatrain.runtime.reference.defective_kernels import embedding_of_first_in_four
 from quatrain.runtime.reference.find_kernel import kernel_of, require_kernels
@@ -183,10 +183,15 @@ class ReferenceRunner:
             return run_many
 
         target, dtype = targets[0], dtypes[0]
+        declared, bound = self.graph.values[target], None
+        if isinstance(declared, Tensor) and operator.kind != "update_cache":  # which gives nothing
+            bound = declared.shape
 
         def run_one(values: list[Any]) -> None:
             result = kernel(*read(values))
             values[target] = result if dtype is None else result.to(dtype)
+            if bound is not None:
+                require_room(values[target].shape, bound)
 
         return run_one
 

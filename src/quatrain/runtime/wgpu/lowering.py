@@ -134,7 +134,7 @@ class Lowering:
         """Memory for a result of `shape`."""
         tensor = self.graph.tensor(value_id)
         bound = tensor.shape
-        if len(bound) == len(shape) and any(s > b for s, b in zip(shape, bound, strict=True)):
+        if len(bound) != len(shape) or any(s > b for s, b in zip(shape, bound, strict=True)):
             raise InputError(
                 f"a tensor of shape {list(shape)} does not fit the program, which takes at most "
                 f"{list(bound)}; use a shorter prompt, or feed it in parts"

@@ -79,7 +79,7 @@ def _attention(
     scale: int,
 ) -> list[Dispatch]:  # fmt: skip
     """k and v are the caches."""
-    if not to.plain(is_causal):
+    if to.plain(is_causal) is False:
         raise InputError(f"{operator.name} that is not causal: use --device reference")
     queries, k_cache, v_cache = to.operand(q), to.cache(k), to.cache(v)
     y = to.declare(operator.out, queries.shape)

@@ -57,6 +57,18 @@ def layouts_differ(program: Program, graph: VulkanGraph, where: Where) -> list[O
     return found
 
 
+def types_differ(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Int4 linears and RMS norms of one floating-point type into another."""
+    found = []
+    for index, operator in enumerate(graph.operators):
+        if operator.kind in (DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR, "et_vk.rms_norm"):
+            ends = [graph.tensor(operator.named_args["x"]), graph.tensor(operator.out)]
+            types = [tensor.dtype for tensor in ends]
+            if types[0] != types[1]:
+                found.append(Occurrence(f"operator {index}, {operator.kind}: {' to '.join(types)}"))
+    return found
+
+
 def _layouts(graph: VulkanGraph, operator: Operator) -> set[str]:
     """Of the operator's textures, where they are stated."""
     placed = [tensor for tensor in _placed(graph, operator) if tensor.storage != "buffer"]

@@ -228,6 +228,7 @@ TRIGGERS: dict[str, Trigger] = {
         layout_checks.mixed_storages,
         layout_checks.not_width_packed,
         layout_checks.layouts_differ,
+        layout_checks.types_differ,
         load_checks.missing_shader,
         load_checks.inputs_not_together,
         load_checks.scales_of_no_row,

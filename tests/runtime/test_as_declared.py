@@ -1,0 +1,52 @@
+"""What a program says of its values counts here as on a phone, whose runtime was seen to refuse
+such edits of a program, or to compute so."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.support.devices import RUNNERS
+from tests.support.paths import CONFORMANCE
+
+from quatrain.errors import InputError
+from quatrain.program import Operator, Plain, VulkanGraph, open_program, write_program
+
+PROGRAM = CONFORMANCE / "llama_w.pte"
+CALL = torch.tensor([[5, 7, 9, 4, 2, 8, 1, 3, 6]]), torch.tensor([0])
+
+
+def edited(path: Path, kind: str, edit: Callable[[VulkanGraph, Operator], None]) -> Path:
+    """The program, `edit` having changed the first operator of that kind."""
+    program = open_program(PROGRAM)
+    graph = program.vulkan
+    edit(graph, next(operator for operator in graph.operators if operator.kind == kind))
+    write_program(program, path)
+    return path
+
+
+def causality_unsaid(graph: VulkanGraph, operator: Operator) -> None:
+    graph.values.append(Plain("null"))  # others may read the value that says so
+    place, unsaid = graph.operators.index(operator), len(graph.values) - 1
+    stated = operator.named_args["is_causal"]
+    args = tuple(unsaid if arg == stated else arg for arg in operator.args)
+    graph.operators[place] = replace(operator, args=args)
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_attention_is_causal_where_nothing_is_said(runner, tmp_path):
+    path = edited(tmp_path / "m.pte", "sdpa_with_kv_cache", causality_unsaid)
+    found, expected = runner(path).forward(*CALL), runner(PROGRAM).forward(*CALL)
+    assert torch.equal(torch.as_tensor(found), torch.as_tensor(expected))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 64), (64, 64)])
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_result_without_room_is_refused(runner, shape, tmp_path):
+    def shrink(graph: VulkanGraph, operator: Operator) -> None:
+        graph.values[operator.out] = replace(graph.tensor(operator.out), shape=shape)
+
+    path = edited(tmp_path / "m.pte", "et_vk.rms_norm", shrink)
+    with pytest.raises(InputError, match=r"room for|fit the program"):
+        runner(path).forward(*CALL)
