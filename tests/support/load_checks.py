@@ -65,6 +65,16 @@ def halved(dtype: str) -> Make:
     return call("et_vk.rms_norm.default", x, weight, ("double", 1e-5), T((1, 8, 4), dtype))
 
 
+def softmax(dim: int, *shape: int) -> Make:
+    x = T(shape)
+    return call("aten._softmax.default", x, ("int", dim), FALSE, x)
+
+
+def chosen(indices: int) -> Make:
+    x = T((4, 4, 8), storage="buffer")
+    return call("aten.index.Tensor", x, [T((2,), "int32", "buffer")] * indices, x)
+
+
 def turned(layout: str) -> Make:
     """Queries and keys rotated by tables, all in textures of that layout."""
     x, table = T((1, 8, 2, 16), layout=layout), T((8, 8), layout=layout)
@@ -174,6 +184,10 @@ ROWS = T((1, 8, 64))
 
 # defect, the GPU and runtime to ask about, a program that has it, one that does not
 LOAD_CHECK_CASES: list[tuple[str, str, str | None, Make, Make]] = [
+    ("softmax-past-the-end", "desktop", "1.5", softmax(-2, 1, 3, 8), softmax(-1, 1, 3, 2)),
+    ("softmax-past-the-end", "desktop", "1.5", softmax(1, 1, 3, 8), softmax(1, 1, 4, 8)),
+    ("softmax-of-batches", "desktop", "1.5", softmax(1, 2, 4, 8, 4), softmax(1, 1, 4, 8, 4)),
+    ("index-several", "desktop", "1.5", chosen(2), chosen(1)),
     ("types-differ", "desktop", "1.5", halved("float16"), halved("float32")),
     ("storage-mixed", "desktop", "1.5", total(storage="buffer"), total()),
     ("layout-differs", "desktop", "1.5", total(layout="height_packed"), total()),

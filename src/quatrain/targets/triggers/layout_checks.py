@@ -1,9 +1,10 @@
-"""Triggers of storages and layouts that an operator does not take: exporters see to them, an edit
-of a program may not. Measured operator by operator on ExecuTorch's runtime."""
+"""Triggers of storages, layouts and memory that an operator does not take: exporters see to them,
+an edit of a program may not. Measured operator by operator on ExecuTorch's runtime."""
 
 from quatrain.program import Operator, Program, Tensor, ValueList, VulkanGraph
+from quatrain.program.inspect.shared_memory import overlaps
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
-from quatrain.targets.triggers.occurrence import Occurrence, Where
+from quatrain.targets.triggers.occurrence import Occurrence, Where, tensor_text
 
 # What copies from the one storage to the other.
 _COPIES = {"aten.clone", "aten._to_copy", "dim_order_ops._to_dim_order_copy", "et_vk.prepack"}
@@ -20,6 +21,17 @@ _ALIKE = {
     "aten.le", "aten.gt", "aten.ge", "aten.logical_and", "aten.permute_copy",
     "aten.unsqueeze_copy",
 }  # fmt: skip
+
+
+def memory_still_read(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Values written into the memory of others that are still to be read."""
+    return [
+        Occurrence(
+            f"value {second}, {tensor_text(graph, second)}, is written over value {first}, "
+            f"{tensor_text(graph, first)}"
+        )
+        for first, second in overlaps(graph)
+    ]
 
 
 def mixed_storages(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
@@ -84,3 +96,6 @@ def _placed(graph: VulkanGraph, operator: Operator) -> list[Tensor]:
         ids.extend(value.items if isinstance(value, ValueList) else (value_id,))
     values = [graph.values[value_id] for value_id in ids if value_id not in apart]
     return [one for one in values if isinstance(one, Tensor) and one.storage != "default"]
+
+
+LAYOUT_CHECKS = (memory_still_read, mixed_storages, not_width_packed, layouts_differ, types_differ)

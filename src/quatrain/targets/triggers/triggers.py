@@ -16,13 +16,12 @@ from quatrain.program.linear_kernels import DYNAMIC_LINEAR, OtherScheme
 from quatrain.program.row_lookup import work_beside_delegate
 from quatrain.targets.triggers import (
     attention_triggers,
-    layout_checks,
     linear_triggers,
     load_checks,
     operator_triggers,
 )
+from quatrain.targets.triggers.layout_checks import LAYOUT_CHECKS
 from quatrain.targets.triggers.limits import attention_weights_beyond_buffer, beyond_gpu_limits
-from quatrain.targets.triggers.memory_triggers import memory_still_read
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Trigger,
@@ -32,6 +31,7 @@ from quatrain.targets.triggers.occurrence import (
     takes_calls_of_any_length,
     tensor_text,
 )
+from quatrain.targets.triggers.row_triggers import ROW_TRIGGERS
 
 _FP16_MAX = 65504.0
 _BLOCK = 1 << 22  # elements of a constant looked at together
@@ -224,11 +224,8 @@ TRIGGERS: dict[str, Trigger] = {
         operator_triggers.gathers_from_the_end,
         operator_triggers.choices_by_lower_ranks,
         operator_triggers.textures,
-        memory_still_read,
-        layout_checks.mixed_storages,
-        layout_checks.not_width_packed,
-        layout_checks.layouts_differ,
-        layout_checks.types_differ,
+        *LAYOUT_CHECKS,
+        *ROW_TRIGGERS,
         load_checks.missing_shader,
         load_checks.inputs_not_together,
         load_checks.scales_of_no_row,

@@ -1,0 +1,55 @@
+"""Triggers of softmax and selections over dimensions that the runtime misreads, or refuses."""
+
+from quatrain.program import Program, ValueList, VulkanGraph
+from quatrain.targets.triggers.occurrence import (
+    Occurrence,
+    Where,
+    operators,
+    takes_calls_of_any_length,
+)
+
+_WORKERS = 4  # of softmax.glsl, each of which reads one place whether or not there is one
+_PACKED = {"width_packed": 1, "height_packed": 2, "channels_packed": 3}  # counted from the end
+
+
+def softmax_past_the_end(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Softmax in textures along another dimension than the packed one, of fewer than four places in
+    some call."""
+    any_length, found = takes_calls_of_any_length(program, graph), []
+    for place, operator in operators(graph, "aten._softmax", "aten._log_softmax"):
+        x = graph.tensor(operator.named_args["x"])
+        along = -graph.plain(operator.named_args["dim"]) % len(x.shape) or len(x.shape)
+        packed = _PACKED.get(x.layout, along)
+        few = any_length or x.shape[-along] < _WORKERS
+        if x.storage == "texture3d" and along != packed and few:
+            found.append(Occurrence(f"{place}: of {list(x.shape)} along dimension -{along}"))
+    return found
+
+
+def softmax_of_channels_and_batches(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """Softmax of several batches of [N, C, H, W] along the channels, in textures."""
+    found = []
+    for place, operator in operators(graph, "aten._softmax", "aten._log_softmax"):
+        x = graph.tensor(operator.named_args["x"])
+        dim = graph.plain(operator.named_args["dim"]) % len(x.shape)
+        if x.storage == "texture3d" and len(x.shape) == 4 and x.shape[0] > 1 and dim < 2:
+            found.append(Occurrence(f"{place}: of {list(x.shape)} along dimension {dim}"))
+    return found
+
+
+def several_indices(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`aten.index` by several tensors, or of another dimension than the first."""
+    listed = [
+        (place, graph.values[operator.named_args["indices"]])
+        for place, operator in operators(graph, "aten.index")
+    ]
+    return [
+        Occurrence(f"{place}: {len(indices.items)} indices")
+        for place, indices in listed
+        if isinstance(indices, ValueList) and len(indices.items) != 1
+    ]
+
+
+ROW_TRIGGERS = (softmax_past_the_end, softmax_of_channels_and_batches, several_indices)
