@@ -158,11 +158,12 @@ def test_a_graph_is_compiled_when_it_is_called():
         inner = torch.fx.symbolic_trace(lambda x: torch.relu(x))
         outer.add_module("0", inner)
         assert "relu" not in inner.code
+        assert outer(torch.ones(1)) == 1 and "relu" in inner.code
         (call,) = inner.graph.find_nodes(op="call_function", target=torch.relu)
         call.target = torch.neg
         outer.recompile()
     assert torch.fx.GraphModule.recompile is before
-    assert outer(torch.ones(1)) == -1 and "neg" in inner.code
+    assert inner(torch.ones(1)) == outer(torch.ones(1)) == -1 and "neg" in inner.code
 
 
 def test_annotations_of_kernels_are_not_evaluated():
