@@ -1,5 +1,7 @@
 """A program edited to give every position's logits gives what it gives for as many prompts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.support.paths import ARTIFACTS as FOLDER
@@ -7,6 +9,8 @@ from tests.support.rounding import ROUNDING, rounding_explains
 
 from quatrain.program import Operator, Program, open_program
 from quatrain.program.edit.all_position_logits import give_all_position_logits
+from quatrain.program.graph import Plain
+from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.adapters import list_adapters
@@ -36,6 +40,25 @@ def test_one_call_equals_as_many_prefills(name: str) -> None:
         error = (found[0, 1:].float() - expected).norm() / expected.norm()
         whole = ReferenceRunner(program), tokens, [(0, len(TOKENS))]
         assert error < tolerance or rounding_explains(float(error), *whole)
+
+
+def test_a_copy_before_the_output_linear_is_no_obstacle() -> None:
+    """As programs in float16 with a large vocabulary have it, into another storage."""
+    program = open_program(FOLDER / "peer-8da4w-fp16-emb4.pte")
+    assert give_all_position_logits(program.vulkan)
+    expected = ReferenceRunner(program).forward(torch.tensor([TOKENS]), torch.tensor([0]))
+    program = open_program(FOLDER / "peer-8da4w-fp16-emb4.pte")
+    graph = program.vulkan
+    place = max(linear.operator for linear in find_linears(graph))
+    output = graph.operators[place]
+    graph.values += [replace(graph.tensor(output.args[0]), mem_obj_id=None), Plain("null")]
+    copy, memory_format = len(graph.values) - 2, len(graph.values) - 1
+    clone = Operator("aten.clone.default", (output.args[0], memory_format, copy))
+    read = replace(output, args=(copy, *output.args[1:]))
+    graph.operators[place:] = [clone, read, *graph.operators[place + 1 :]]
+    assert give_all_position_logits(graph)
+    found = ReferenceRunner(program).forward(torch.tensor([TOKENS]), torch.tensor([0]))
+    assert torch.equal(found, expected)
 
 
 def test_another_ending_is_left_as_it_is() -> None:

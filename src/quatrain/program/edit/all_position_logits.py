@@ -19,7 +19,7 @@ from quatrain.program.linear_kernels import CHOOSE_QPARAMS, INT4_LINEARS
 # Operators that treat each token by itself, whatever the dimensions before the last.
 _PER_TOKEN = {
     *INT4_LINEARS, CHOOSE_QPARAMS, "et_vk.rms_norm",
-    "aten.linear", "aten.mul", "aten.div", "aten.tanh",
+    "aten.linear", "aten.mul", "aten.div", "aten.tanh", "aten.clone",
 }  # fmt: skip
 
 
