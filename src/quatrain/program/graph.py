@@ -63,11 +63,16 @@ Value = Tensor | SymInt | ValueList | Plain
 
 @dataclass(frozen=True)
 class Operator:
-    """One call: `name` as stored ('aten.add.Tensor'), `args` value ids, the output last."""
+    """One call: `name` as stored ('aten.add.Tensor'), `args` value ids, the output last.
+
+    `row_by_row`: a linear that is to compute each row as if it were the only one; no program says
+    so, but one that was edited to be measured.
+    """
 
     name: str
     args: tuple[int, ...]
     node_id: int = 0
+    row_by_row: bool = False
 
     @property
     def kind(self) -> str:

@@ -42,6 +42,16 @@ def test_one_call_equals_as_many_prefills(name: str) -> None:
         assert error < tolerance or rounding_explains(float(error), *whole)
 
 
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if "fp16" in name])
+def test_the_output_linear_computes_rows_one_by_one(name: str) -> None:
+    """Float16 is summed as it is of one row on a phone, not as it is of several."""
+    program, given = open_program(FOLDER / name), (torch.tensor([TOKENS]), torch.tensor([0]))
+    expected = ReferenceRunner(program).forward(*given).reshape(-1)
+    give_all_position_logits(program.vulkan)
+    found = ReferenceRunner(program).forward(*given)[0, -1]
+    torch.testing.assert_close(found.float(), expected.float(), rtol=2e-4, atol=2e-4)
+
+
 def test_a_copy_before_the_output_linear_is_no_obstacle() -> None:
     """As programs in float16 with a large vocabulary have it, into another storage."""
     program = open_program(FOLDER / "peer-8da4w-fp16-emb4.pte")

@@ -3,8 +3,9 @@
 A program for a phone takes the last token of a prompt before its output linear, since generation
 needs no other. Measuring a text needs all of them; without this it would take a step a token.
 
-An 8da4w output linear becomes weight-only: the phone gives it one row at a time, which it computes
-so (`quatrain.arithmetic`), and with all rows of a text it would quantize them.
+An output linear is marked to compute rows one by one, as the phone has it do, and one in 8da4w
+becomes weight-only, which one row is there (`quatrain.arithmetic`): of all rows of a text it would
+quantize the inputs, or sum in float16.
 """
 
 from dataclasses import replace
@@ -46,7 +47,11 @@ def give_all_position_logits(graph: VulkanGraph) -> bool:
         shape = (tensor.shape[0], length, *tensor.shape[1:])
         graph.values[value_id] = replace(tensor, shape=shape)
     graph.operators[index:] = [
-        replace(operator, args=tuple(every if arg == select.out else arg for arg in operator.args))
+        replace(
+            operator,
+            args=tuple(every if arg == select.out else arg for arg in operator.args),
+            row_by_row=operator.kind in INT4_LINEARS,
+        )
         for operator in tail
     ]
     return True

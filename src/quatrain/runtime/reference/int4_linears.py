@@ -52,7 +52,7 @@ class Int4Linears:
 
             def weight_only(x: Any, bias: Any) -> torch.Tensor:
                 in_half = self.arithmetic.half_sums and x.dtype == torch.float16
-                one_row = x.numel() == columns
+                one_row = operator.row_by_row or x.numel() == columns
                 linear = linear_in_half if in_half and not one_row else linear_weight_only
                 return linear(x, dense, bias)
 

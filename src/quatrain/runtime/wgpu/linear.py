@@ -78,7 +78,7 @@ def int4_channel_linear(x: Operand, packed: Operand, scales: Operand, y: Operand
         "linear_any", [packed, scales, y, x], (x.rows,), lambda p: (ceil_div(n, 64), p[0], 1),
         T=y.dtype, N=n, K=k, GROUP=k, W_SCALE=scales.dtype, SCALE_STRIDE=scales.count,
         QUANTIZED=False, BIAS="", CAPACITY=0, SUM_COUNTS=(), HALF_SUMS="",
-        HALF=False,        ROW=2 * packed.shape[1], EVEN_LOW=False, WORKGROUP=64,
+        HALF=False, ROW=2 * packed.shape[1], EVEN_LOW=False, WORKGROUP=64,
     )  # fmt: skip
 
 

@@ -156,7 +156,8 @@ def _weight_only_linear(
     int4 = _int4_weights(to, weights, weight_scales, group_size, bias, weight_sums)
     rows = to.operand(x)
     y = to.declare(operator.out, (*rows.shape[:-1], int4.packed.shape[0]))
-    half = to.arithmetic.half_sums and operator.kind == WEIGHT_ONLY_LINEAR
+    several = operator.kind == WEIGHT_ONLY_LINEAR and not operator.row_by_row
+    half = to.arithmetic.half_sums and several
     return [linear.int4_linear(rows, int4, y, to.traits, half_sums=half)]
 
 
