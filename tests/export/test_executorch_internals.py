@@ -166,16 +166,6 @@ def test_a_graph_is_compiled_when_it_is_called():
     assert inner(torch.ones(1)) == outer(torch.ones(1)) == -1 and "neg" in inner.code
 
 
-def test_annotations_of_kernels_are_not_evaluated():
-    before = torch._ops.Callable
-    with compiler_shortcuts():
-        given = torch.ops.aten.relu.default.py_impl(torch._C.DispatchKey.IPU)
-        assert given.__annotations__["fn"] is torch._ops.Callable is not before
-        assert isinstance(given, torch._ops.Callable)
-        assert not isinstance(1, torch._ops.Callable)
-    assert torch._ops.Callable is before
-
-
 def test_a_delegate_that_is_built_otherwise(monkeypatch):
     monkeypatch.setattr(copied_delegate, "LoweredBackendModule", lambda edge_program, blob: None)
     with pytest.raises(
@@ -212,7 +202,6 @@ PUBLIC = {
 }  # fmt: skip
 # The modules that hold what is private, each saying why.
 PRIVATE = (
-    "export/compiler_shortcuts.py",
     "export/executorch_internals.py",
     "export/xnnpack/unused_patterns.py",
     "linear/private_operators.py",

@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
-import torch._ops
 import torch.export.decomp_utils
 import torch.export.exported_program
 from torch.fx import GraphModule
@@ -21,7 +20,7 @@ from quatrain.executorch_wheel import changed
 @contextmanager
 def compiler_shortcuts() -> Iterator[None]:
     """Trace and lower within it; also a decorator."""
-    with _operators_listed_once(), _graphs_compiled_when_called(), _unwritten_annotations():
+    with _operators_listed_once(), _graphs_compiled_when_called():
         yield
 
 
@@ -67,29 +66,6 @@ def _compiled_when_called(recompile: Callable[[Any], Any]) -> Callable[[Any], No
                 child.recompile()
 
     return postpone
-
-
-class _IsCallable(type):
-    def __instancecheck__(cls, instance: object) -> bool:
-        return callable(instance)
-
-
-class _Annotation(metaclass=_IsCallable):
-    """What `collections.abc.Callable` is to those who do not look into it."""
-
-    def __class_getitem__(cls, _: object) -> type:
-        return cls
-
-
-@contextmanager
-def _unwritten_annotations() -> Iterator[None]:
-    """Make no types that nobody reads.
-
-    Before each decomposition torch gives some thousand kernels to its operators, by functions that
-    it defines one by one, and evaluates their annotations.
-    """
-    with replaced("torch", torch._ops, "Callable", lambda _: _Annotation):
-        yield
 
 
 @contextmanager
