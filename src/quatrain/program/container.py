@@ -246,8 +246,5 @@ def map_program(path: Path) -> mmap.mmap:
 def _instead_of(path: Path) -> str:
     """What to give in place of a `path` that cannot be read."""
     if str(path) == "-" and not path.exists():
-        return (
-            "; programs are memory-mapped and do not come from the standard input: write it to a "
-            "file, and give that"
-        )
+        return "; the standard input cannot be memory-mapped: write it to a file, and give that"
     return "; give the .pte file of a program" if path.is_dir() else ""
