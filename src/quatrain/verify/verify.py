@@ -25,7 +25,6 @@ from quatrain.stages import Stages
 from quatrain.targets import fatal_findings
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer
-from quatrain.verify.checks.half_attention import half_attention_problems
 from quatrain.verify.checks.half_sums import NOTE, half_sums_error, overflow_problems
 from quatrain.verify.checks.layerwise import TOLERANCE, TracingRunner, compare_layerwise
 from quatrain.verify.checks.logits_problems import (
@@ -102,14 +101,13 @@ def verify_program(
     with stages("build the eager backbone"):
         backbone, rounded = eager_for_program(source, info, graph, arithmetic)
     eager, floor = _run_eager(backbone, texts, new_tokens, info, stages)
-    far = half_attention_problems(graph, backbone, opened.tokenizer) if graph else []
     halves, checks = half_sums_error(graph, arithmetic) if graph else 0.0, []
     rounding = max(_LOGITS_ERROR[info.rounding], _FLOORS * floor.logits_error)
     allowed = rounding + _HALF_SUMS * halves
     for device, runner in opened.runners.items():
         runner = runner or load_runner(opened.program, device, emulate, arithmetic=arithmetic)
         check = _check_device(device, runner, backbone, eager, floor, info, allowed, halves, stages)
-        checks.append(replace(check, problems=[*check.problems, *far]))
+        checks.append(check)
     report = VerifyReport(
         program, checkpoint, info.scheme_name, packed, floor, allowed, checks, stages.seconds,
         fatal=fatal,

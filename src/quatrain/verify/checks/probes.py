@@ -87,27 +87,23 @@ def _attention_probes(graph: VulkanGraph) -> Iterator[Probe]:
 
 @torch.inference_mode()
 def eager_values(
-    backbone: Backbone,
-    tokens: torch.Tensor,
-    position: torch.Tensor,
-    modules: tuple[str, ...] = _WATCHED,
+    backbone: Backbone, tokens: torch.Tensor, position: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """What the backbone has at each probe's name, for one call of it; of the `modules` whose paths
-    end so alone."""
+    """What the backbone has at each probe's name, for one call of it."""
     values: dict[str, torch.Tensor] = {}
 
     def watch(path: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def record(_module: nn.Module, given: tuple, result: torch.Tensor) -> None:
             values[f"{path}.in"], values[f"{path}.out"] = given[0].clone(), result.clone()
             if path.endswith(".attend"):
-                values.update({f"{path}.{name}": given[i].clone() for i, name in enumerate("qkv")})
+                values[f"{path}.q"], values[f"{path}.k"] = given[0].clone(), given[1].clone()
 
         return module.register_forward_hook(record)
 
     watched = [
         (path, module)
         for path, module in backbone.named_modules()
-        if path.endswith(modules) or (modules == _WATCHED and path == "output")
+        if path.endswith(_WATCHED) or path == "output"
     ]
     handles = [watch(path, module) for path, module in watched]
     try:
