@@ -39,8 +39,10 @@ def live_ranges(graph: VulkanGraph) -> dict[int, LiveRange]:
     return found
 
 
-def memory_conflicts(graph: VulkanGraph) -> list[tuple[int, int]]:
-    """Pairs of values that share memory although both are needed at the same time."""
+def memory_conflicts(graph: VulkanGraph, in_place: bool = False) -> list[tuple[int, int]]:
+    """Pairs of values that share memory although both are needed at the same time; with `in_place`
+    one may be written over another by the operator that reads this last, which is right where that
+    goes element by element."""
     groups: dict[int, list[tuple[LiveRange, int]]] = {}
     for value_id, live in live_ranges(graph).items():
         mem_obj_id = graph.tensor(value_id).mem_obj_id
@@ -48,10 +50,10 @@ def memory_conflicts(graph: VulkanGraph) -> list[tuple[int, int]]:
             groups.setdefault(mem_obj_id, []).append((live, value_id))
     conflicts = []
     for members in groups.values():
-        members.sort(key=lambda member: member[0].start)
+        members.sort(key=lambda member: (member[0].start, member[0].end))
         latest = members[0]
         for member in members[1:]:
-            if latest[0].overlaps(member[0]):
+            if member[0].start < latest[0].end + (not in_place):
                 conflicts.append((latest[1], member[1]))
             if member[0].end > latest[0].end:
                 latest = member

@@ -2,9 +2,9 @@
 an edit of a program may not. Measured operator by operator on ExecuTorch's runtime."""
 
 from quatrain.program import Operator, Program, Tensor, ValueList, VulkanGraph
-from quatrain.program.inspect.shared_memory import overlaps
-from quatrain.program.linear_kernels import DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
-from quatrain.targets.triggers.occurrence import Occurrence, Where, tensor_text
+from quatrain.program.linear_kernels import DYNAMIC_LINEAR, INT4_LINEARS
+from quatrain.program.memory import memory_conflicts
+from quatrain.targets.triggers.occurrence import Occurrence, Where, operators, tensor_text
 
 # What copies from the one storage to the other.
 _COPIES = {"aten.clone", "aten._to_copy", "dim_order_ops._to_dim_order_copy", "et_vk.prepack"}
@@ -12,7 +12,7 @@ _NO_TENSORS_MADE = {"sym_size", "et_vk.select_as_symint"}
 # Operator -> its arguments that are textures of any layout, or that nothing is written to.
 _APART = {DYNAMIC_LINEAR: ("input_scales", "input_zero_points"), "update_cache": ("out",)}
 _WIDTH_PACKED = {
-    DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR, "et_vk.apply_rotary_emb", "et_vk.apply_rotary_emb_hf",
+    *INT4_LINEARS, "et_vk.apply_rotary_emb", "et_vk.apply_rotary_emb_hf",
     "sdpa_with_kv_cache", "custom_sdpa", "update_cache", "aten.bmm", "aten.mm",
 }  # fmt: skip
 # Operators whose results are packed along the dimension that what they read is packed along.
@@ -30,7 +30,7 @@ def memory_still_read(program: Program, graph: VulkanGraph, where: Where) -> lis
             f"value {second}, {tensor_text(graph, second)}, is written over value {first}, "
             f"{tensor_text(graph, first)}"
         )
-        for first, second in overlaps(graph)
+        for first, second in memory_conflicts(graph, in_place=True)
     ]
 
 
@@ -49,35 +49,32 @@ def mixed_storages(program: Program, graph: VulkanGraph, where: Where) -> list[O
 
 def not_width_packed(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Int4 linears, products, rotary embeddings and attention in textures of another layout."""
-    found = []
-    for index, operator in enumerate(graph.operators):
-        layouts = _layouts(graph, operator) - {"width_packed"}
-        if operator.kind in _WIDTH_PACKED and layouts:
-            what = ", ".join(sorted(layouts))
-            found.append(Occurrence(f"operator {index}, {operator.kind}: {what}"))
-    return found
+    found = [
+        (place, _layouts(graph, operator) - {"width_packed"})
+        for place, operator in operators(graph, *_WIDTH_PACKED)
+    ]
+    return [
+        Occurrence(f"{place}: {', '.join(sorted(others))}") for place, others in found if others
+    ]
 
 
 def layouts_differ(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Operators that take tensors of one layout, in textures of several."""
-    found = []
-    for index, operator in enumerate(graph.operators):
-        layouts = _layouts(graph, operator) if operator.kind in _ALIKE else set()
-        if len(layouts) > 1:
-            what = " and ".join(sorted(layouts))
-            found.append(Occurrence(f"operator {index}, {operator.kind}: {what}"))
-    return found
+    found = [(place, _layouts(graph, operator)) for place, operator in operators(graph, *_ALIKE)]
+    return [
+        Occurrence(f"{place}: {' and '.join(sorted(layouts))}")
+        for place, layouts in found
+        if len(layouts) > 1
+    ]
 
 
 def types_differ(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Int4 linears and RMS norms of one floating-point type into another."""
     found = []
-    for index, operator in enumerate(graph.operators):
-        if operator.kind in (DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR, "et_vk.rms_norm"):
-            ends = [graph.tensor(operator.named_args["x"]), graph.tensor(operator.out)]
-            types = [tensor.dtype for tensor in ends]
-            if types[0] != types[1]:
-                found.append(Occurrence(f"operator {index}, {operator.kind}: {' to '.join(types)}"))
+    for place, operator in operators(graph, *INT4_LINEARS, "et_vk.rms_norm"):
+        given, made = graph.tensor(operator.named_args["x"]), graph.tensor(operator.out)
+        if given.dtype != made.dtype:
+            found.append(Occurrence(f"{place}: {given.dtype} to {made.dtype}"))
     return found
 
 
