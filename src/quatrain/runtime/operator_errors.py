@@ -24,9 +24,13 @@ def computing(what: str) -> Iterator[None]:
         raise cannot_compute(what, error) from error
 
 
+def has_room(shape: Sequence[int], bound: Sequence[int]) -> bool:
+    """Whether a result is as large as the program says, and of that rank: a phone refuses others,
+    or cuts them off."""
+    return len(shape) == len(bound) and all(a <= b for a, b in zip(shape, bound, strict=True))
+
+
 def require_room(shape: Sequence[int], bound: Sequence[int]) -> None:
-    """Raise `ValueError` where a result is larger, or of another rank, than the program says, which
-    a phone refuses or cuts off."""
-    fits = len(shape) == len(bound) and all(a <= b for a, b in zip(shape, bound, strict=True))
-    if not fits:
+    """Raise `ValueError` where a result has no room."""
+    if not has_room(shape, bound):
         raise ValueError(f"gives {list(shape)}, the program has room for {list(bound)}")

@@ -10,6 +10,7 @@ from quatrain.arithmetic import Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, ValueList, VulkanGraph
 from quatrain.runtime.defects import EmulatedDefect
+from quatrain.runtime.operator_errors import has_room
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Symbol, Traits
 from quatrain.runtime.wgpu.pointwise import BINARY
 from quatrain.runtime.wgpu.rows import Join, Quantized, Row
@@ -134,7 +135,7 @@ class Lowering:
         """Memory for a result of `shape`."""
         tensor = self.graph.tensor(value_id)
         bound = tensor.shape
-        if len(bound) != len(shape) or any(s > b for s, b in zip(shape, bound, strict=True)):
+        if not has_room(shape, bound):
             raise InputError(
                 f"a tensor of shape {list(shape)} does not fit the program, which takes at most "
                 f"{list(bound)}; use a shorter prompt, or feed it in parts"

@@ -113,18 +113,17 @@ def weight_only_of_several_rows(
 def int4_linear_of_batches(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Int4 linears whose rows have more than one dimension."""
     shapes = [
-        (linear.name, list(graph.tensor(graph.operators[linear.operator].named_args["x"]).shape))
-        for linear in find_linears(graph)
-        if linear.kernel in (DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR)
+        (linear.name, graph.tensor(operator.named_args["x"]).shape)
+        for linear, operator in _linears(graph, *INT4_LINEARS)
     ]
-    return [Occurrence(f"{name}: {shape}") for name, shape in shapes if math.prod(shape[:-2]) > 1]
+    return [
+        Occurrence(f"{name}: {list(shape)}") for name, shape in shapes if math.prod(shape[:-2]) > 1
+    ]
 
 
 def int4_linear(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Int4 linears of either scheme."""
-    return [
-        Occurrence(linear.name) for linear in find_linears(graph) if linear.kernel in INT4_LINEARS
-    ]
+    return [Occurrence(linear.name) for linear, _ in _linears(graph, *INT4_LINEARS)]
 
 
 def linear_of_several_rows(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
@@ -205,11 +204,11 @@ def _readers_of_several_rows(graph: VulkanGraph, choosing: Operator) -> int:
     )
 
 
-def _linears(graph: VulkanGraph, kernel: str) -> list[tuple[Linear, Operator]]:
+def _linears(graph: VulkanGraph, *kernels: str) -> list[tuple[Linear, Operator]]:
     return [
         (linear, graph.operators[linear.operator])
         for linear in find_linears(graph)
-        if linear.kernel == kernel
+        if linear.kernel in kernels
     ]
 
 

@@ -1,6 +1,8 @@
 """Triggers of softmax and selections over dimensions that the runtime misreads, or refuses."""
 
-from quatrain.program import Program, ValueList, VulkanGraph
+from collections.abc import Iterator
+
+from quatrain.program import Program, Tensor, ValueList, VulkanGraph
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Where,
@@ -16,12 +18,9 @@ def softmax_past_the_end(program: Program, graph: VulkanGraph, where: Where) -> 
     """Softmax in textures along another dimension than the packed one, of fewer than four places in
     some call."""
     any_length, found = takes_calls_of_any_length(program, graph), []
-    for place, operator in operators(graph, "aten._softmax", "aten._log_softmax"):
-        x = graph.tensor(operator.named_args["x"])
-        along = -graph.plain(operator.named_args["dim"]) % len(x.shape) or len(x.shape)
-        packed = _PACKED.get(x.layout, along)
-        few = any_length or x.shape[-along] < _WORKERS
-        if x.storage == "texture3d" and along != packed and few:
+    for place, x, dim in _softmax_in_textures(graph):
+        along = len(x.shape) - dim
+        if along != _PACKED.get(x.layout, along) and (any_length or x.shape[dim] < _WORKERS):
             found.append(Occurrence(f"{place}: of {list(x.shape)} along dimension -{along}"))
     return found
 
@@ -30,13 +29,11 @@ def softmax_of_channels_and_batches(
     program: Program, graph: VulkanGraph, where: Where
 ) -> list[Occurrence]:
     """Softmax of several batches of [N, C, H, W] along the channels, in textures."""
-    found = []
-    for place, operator in operators(graph, "aten._softmax", "aten._log_softmax"):
-        x = graph.tensor(operator.named_args["x"])
-        dim = graph.plain(operator.named_args["dim"]) % len(x.shape)
-        if x.storage == "texture3d" and len(x.shape) == 4 and x.shape[0] > 1 and dim < 2:
-            found.append(Occurrence(f"{place}: of {list(x.shape)} along dimension {dim}"))
-    return found
+    return [
+        Occurrence(f"{place}: of {list(x.shape)} along dimension {dim}")
+        for place, x, dim in _softmax_in_textures(graph)
+        if len(x.shape) == 4 and x.shape[0] > 1 and dim < 2
+    ]
 
 
 def several_indices(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
@@ -50,6 +47,14 @@ def several_indices(program: Program, graph: VulkanGraph, where: Where) -> list[
         for place, indices in listed
         if isinstance(indices, ValueList) and len(indices.items) != 1
     ]
+
+
+def _softmax_in_textures(graph: VulkanGraph) -> Iterator[tuple[str, Tensor, int]]:
+    """Where it is, of what, and along which dimension, counted from the first."""
+    for place, operator in operators(graph, "aten._softmax", "aten._log_softmax"):
+        x = graph.tensor(operator.named_args["x"])
+        if x.storage == "texture3d":
+            yield place, x, graph.plain(operator.named_args["dim"]) % len(x.shape)
 
 
 ROW_TRIGGERS = (softmax_past_the_end, softmax_of_channels_and_batches, several_indices)
