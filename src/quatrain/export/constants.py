@@ -17,6 +17,8 @@ from quatrain.linear.packing import group_sums, pack_int4, pack_int4_for_vulkan
 from quatrain.program import Constant, Program, Tensor
 from quatrain.program.edit.constant_source import ConstantSource, Form
 
+PACKING = "pack the weights"  # the stage of an export that a large model takes longest for
+
 _Item = TypeVar("_Item")
 
 _DTYPES = {

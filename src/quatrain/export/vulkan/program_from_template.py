@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.backbone.model import Backbone
-from quatrain.export.constants import constant_bytes, store_constants, tensors_of
+from quatrain.export.constants import PACKING, constant_bytes, store_constants, tensors_of
 from quatrain.export.vulkan.layer_template import vulkan_template
 from quatrain.int4 import Scheme
 from quatrain.program import Tensor, VulkanGraph, write_program
@@ -31,7 +31,7 @@ def write_vulkan_program_from_template(
     with stages("replicate the layers"):
         graph = replicate_layers(template.vulkan, len(backbone.layers))
         template.delegates[0].graph = graph
-    with stages("pack the weights") as advance:
+    with stages(PACKING) as advance:
         tensors = tensors_of(backbone)
         shapes = _shapes(graph)
         groups = _group_sizes(graph)

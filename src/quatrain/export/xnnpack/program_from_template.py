@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.backbone.model import Backbone
-from quatrain.export.constants import store_constants, tensors_of, xnnpack_bytes
+from quatrain.export.constants import PACKING, store_constants, tensors_of, xnnpack_bytes
 from quatrain.export.xnnpack.delegate_keys import DIGEST_LENGTH, with_keys
 from quatrain.export.xnnpack.embedding import NibbleEmbedding
 from quatrain.export.xnnpack.layer_template import xnnpack_template
@@ -39,7 +39,7 @@ def write_xnnpack_program_from_template(
             for renaming in replicate_instructions(plan, len(backbone.layers))
         ]
         constants = _take_sources(plan)
-    with stages("pack the weights") as advance:
+    with stages(PACKING) as advance:
         sources = {source for delegate in delegates for source in delegate.sources.values()}
         data = _packed(backbone, sorted(sources | set(constants.values())), template, advance)
     with stages("write"), path.open("wb") as target:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from quatrain.export.constants import PACKING
 from quatrain.export.exporter import export_checkpoint
 from quatrain.export.options import ExportOptions
 from quatrain.program import open_program
@@ -30,7 +31,6 @@ from quatrain.verify.expected import expected_answers
 from quatrain.verify.verify import verify_program
 
 Advance = Callable[[float], None]
-_PACKING = "pack the weights"  # the stage of an export that a large model takes longest for
 _VERIFY_STAGES = {"reference": 6, "executorch": 5}  # which shows no values to compare operators by
 
 
@@ -60,7 +60,7 @@ def export(
     before, nothing says."""
 
     def progress(name: str, fraction: float, _left: float) -> None:
-        if name == _PACKING:
+        if name == PACKING:
             advance((1 + fraction) / 2)
 
     program = folder / PROGRAM
