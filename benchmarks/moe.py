@@ -16,9 +16,9 @@ from executorch.extension.pybindings.portable_lib import _load_for_executorch_fr
 from torch import nn
 
 from measure import machine, print_table, write_json
-from quatrain.backbone.moe import MixtureOfExperts, skip_experts
-from quatrain.backbone.params import config_from_params
-from quatrain.export.executorch_internals import edge_config
+from quatrain.backbone.layers.moe import MixtureOfExperts, skip_experts
+from quatrain.backbone.params.params import config_from_params
+from quatrain.export.lowering.executorch_internals import edge_config
 from quatrain.export.xnnpack.delegated_linears import delegate_linears
 from quatrain.linear import Int8DynActInt4WeightLinear
 from quatrain.quiet import quiet

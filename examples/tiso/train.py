@@ -14,9 +14,9 @@ from task import CODEC_SIZE, INPUTS, KEPT_CODES, LENGTH, STOP, random_text, trai
 from torch import nn
 from torchao.quantization.qat.linear import Int8DynActInt4WeightQATQuantizer
 
-from quatrain.backbone.kv_cache import visible
+from quatrain.backbone.layers.kv_cache import visible
 from quatrain.backbone.model import Backbone, Block
-from quatrain.backbone.params import config_from_params
+from quatrain.backbone.params.params import config_from_params
 from quatrain.backbone.pruned_vocabulary import kept_rows
 
 GROUP_SIZE = 32

@@ -2,8 +2,9 @@
 
 The schemas of the `.pte` container and of a Vulkan delegate are files inside the executorch wheel;
 a release that moves or changes them changes the format that `quatrain.program` reads and writes.
-`export.executorch_internals` holds what exporting leans on, `linear.private_operators` what the
-eager layers do; both name the versions that this module holds where they find something changed.
+`export.lowering.executorch_internals` holds what exporting leans on, `linear.private_operators`
+what the eager layers do; both name the versions that this module holds where they find something
+changed.
 """
 
 import importlib.metadata

@@ -11,7 +11,7 @@ from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
-from quatrain.export.kernel_assignment import dequantize_fallbacks
+from quatrain.export.kernels.assignment import dequantize_fallbacks
 from quatrain.export.notes import notes_on
 from quatrain.export.xnnpack.positive_scales import RoundedAgain
 from quatrain.linear.int4 import compute_as

@@ -14,9 +14,10 @@ from tests.support.tiny_checkpoint import write_checkpoint
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.open import open_checkpoint
-from quatrain.export import ExportOptions, export_checkpoint, parallel
-from quatrain.export.parallel import in_order
-from quatrain.export.template import cached_template
+from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.export.template import parallel
+from quatrain.export.template.parallel import in_order
+from quatrain.export.template.template import cached_template
 from quatrain.int4 import Scheme
 
 EXPORT = "from quatrain.cli import main; main()"

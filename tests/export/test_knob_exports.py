@@ -15,7 +15,7 @@ from tests.support.thorough import thorough
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.model import Backbone
-from quatrain.backbone.params import config_from_params
+from quatrain.backbone.params.params import config_from_params
 from quatrain.checkpoint.layout import float_shapes, table_shapes
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint

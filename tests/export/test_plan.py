@@ -10,7 +10,7 @@ from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
 from tests.support.tiny_models import write_hugging_face
 
 from quatrain.backbone.model import Backbone
-from quatrain.backbone.params import config_from_params
+from quatrain.backbone.params.params import config_from_params
 from quatrain.checkpoint.files.lazy_tensors import AsFloat32
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, ExportRequest, export_checkpoint

@@ -11,8 +11,8 @@ from tests.support.tiny_checkpoint import write_checkpoint
 import quatrain
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint
-from quatrain.export import template_key
-from quatrain.export.template_key import code_digest, module_descriptions
+from quatrain.export.template import key as template_key
+from quatrain.export.template.key import code_digest, module_descriptions
 from quatrain.int4 import Scheme
 
 PACKAGE = Path(quatrain.__file__).parent
@@ -47,9 +47,9 @@ def test_a_byte_of_any_source_changes_the_key(package):
     assert len(digests) == 1 + len(sources)
     names = {file.relative_to(package).as_posix() for file in sources}
     assert {
-        "export/vulkan/packed_layers.py", "export/xnnpack/lowering.py", "export/template.py",
-        "program/writer.py", "program/edit/retarget.py", "linear/int4.py", "backbone/model.py",
-        "transform/pre_quantization.py", "int4.py",
+        "export/vulkan/packed_layers.py", "export/xnnpack/lowering.py",
+        "export/template/template.py", "program/writer.py", "program/edit/retarget.py",
+        "linear/int4.py", "backbone/model.py", "transform/pre_quantization.py", "int4.py",
     } <= names  # fmt: skip
 
 

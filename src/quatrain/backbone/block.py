@@ -3,19 +3,19 @@
 import torch
 from torch import nn
 
-from quatrain.backbone.alt_up import AltUp, Laurel
-from quatrain.backbone.attention import Attention
 from quatrain.backbone.config import BackboneConfig
-from quatrain.backbone.feed_forward import FeedForward
-from quatrain.backbone.gated_delta_net import GatedDeltaNet
-from quatrain.backbone.kv_cache import CachedAttention
-from quatrain.backbone.layer import Layer
-from quatrain.backbone.moe import MixtureOfExperts
-from quatrain.backbone.norm import InputScaledNorm, RMSNorm, stream_norm
-from quatrain.backbone.per_layer import LayerScalar, PerLayerBranch
-from quatrain.backbone.residual import GatedResidual
-from quatrain.backbone.scaling import factor_or_none
-from quatrain.backbone.short_conv import ShortConv
+from quatrain.backbone.layer_config import Layer
+from quatrain.backbone.layers.alt_up import AltUp, Laurel
+from quatrain.backbone.layers.attention import Attention
+from quatrain.backbone.layers.feed_forward import FeedForward
+from quatrain.backbone.layers.gated_delta_net import GatedDeltaNet
+from quatrain.backbone.layers.kv_cache import CachedAttention
+from quatrain.backbone.layers.moe import MixtureOfExperts
+from quatrain.backbone.layers.norm import InputScaledNorm, RMSNorm, stream_norm
+from quatrain.backbone.layers.per_layer import LayerScalar, PerLayerBranch
+from quatrain.backbone.layers.residual import GatedResidual
+from quatrain.backbone.layers.scaling import factor_or_none
+from quatrain.backbone.layers.short_conv import ShortConv
 
 
 class Block(nn.Module):

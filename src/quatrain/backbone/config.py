@@ -8,7 +8,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from quatrain.backbone.layer import Layer
+from quatrain.backbone.layer_config import Layer
 
 LayerType = Literal["full_attention", "sliding_attention", "conv", "linear_attention"]
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from quatrain.backbone.attention import Attention
 from quatrain.backbone.block import Block
 from quatrain.backbone.build import build_backbone, load_layer
 from quatrain.backbone.config import BackboneConfig
-from quatrain.backbone.kv_cache import CachedAttention
-from quatrain.backbone.rope import Rope
+from quatrain.backbone.layers.attention import Attention
+from quatrain.backbone.layers.kv_cache import CachedAttention
+from quatrain.backbone.layers.rope import Rope
 
 
 class LayerByLayer:

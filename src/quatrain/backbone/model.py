@@ -6,16 +6,16 @@ from typing import cast
 import torch
 from torch import nn
 
-from quatrain.backbone.alt_up import AltUpEnds
-from quatrain.backbone.attention import Attention
 from quatrain.backbone.block import Block
 from quatrain.backbone.config import BackboneConfig
-from quatrain.backbone.kv_cache import CachedAttention
-from quatrain.backbone.norm import RMSNorm, stream_norm
-from quatrain.backbone.per_layer import PerLayerInputs
+from quatrain.backbone.layers.alt_up import AltUpEnds
+from quatrain.backbone.layers.attention import Attention
+from quatrain.backbone.layers.kv_cache import CachedAttention
+from quatrain.backbone.layers.norm import RMSNorm, stream_norm
+from quatrain.backbone.layers.per_layer import PerLayerInputs
+from quatrain.backbone.layers.rope import Rope
+from quatrain.backbone.layers.scaling import SoftCap, factor_or_none
 from quatrain.backbone.pruned_vocabulary import ExpandLogits, embedding_rows, output_rows
-from quatrain.backbone.rope import Rope
-from quatrain.backbone.scaling import SoftCap, factor_or_none
 
 OwnInputs = Sequence[torch.Tensor] | None  # of each layer, where it has one besides the stream
 

@@ -57,7 +57,7 @@ output.weight                               [vocab_size, dim or the intermediate
 """
 
 from quatrain.backbone.config import BackboneConfig
-from quatrain.backbone.layer import Layer
+from quatrain.backbone.layer_config import Layer
 from quatrain.backbone.pruned_vocabulary import embedding_rows, output_rows
 
 

@@ -2,7 +2,7 @@
 point: what `tensor_shapes` lists and does not quantize."""
 
 from quatrain.backbone.config import BackboneConfig
-from quatrain.backbone.layer import Layer
+from quatrain.backbone.layer_config import Layer
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from quatrain.atomic_files import whole_file
 from quatrain.backbone.build import build_backbone
-from quatrain.backbone.kv_cache import quantize_kv_cache
+from quatrain.backbone.layers.kv_cache import quantize_kv_cache
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.files.memory_map import only_read, release_mapped
@@ -15,8 +15,8 @@ from quatrain.checkpoint.open import open_checkpoint
 from quatrain.checkpoint.written_tokenizer import write_tokenizer_of
 from quatrain.errors import InputError
 from quatrain.export.attention_sink import with_attention_sink
-from quatrain.export.kernel_assignment import LinearRow, assign_kernels, dequantize_fallbacks
-from quatrain.export.kernel_check import check_program
+from quatrain.export.kernels.assignment import LinearRow, assign_kernels, dequantize_fallbacks
+from quatrain.export.kernels.check import check_program
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.notes import notes_on, notes_on_tokenizer
 from quatrain.export.options import DEFAULT_MAX_SEQ_LEN, LEAST_CONTEXT, ExportOptions

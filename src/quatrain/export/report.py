@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quatrain.export.kernel_assignment import LinearRow
+from quatrain.export.kernels.assignment import LinearRow
 from quatrain.export.options import ExportOptions
 
 

@@ -13,9 +13,9 @@ import torch
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
 from quatrain.quiet import quiet
-from quatrain.runtime.call_inputs import CallInputs
-from quatrain.runtime.call_order import CallOrder
-from quatrain.runtime.token_ids import check_token_ids
+from quatrain.runtime.calls.inputs import CallInputs
+from quatrain.runtime.calls.order import CallOrder
+from quatrain.runtime.calls.token_ids import check_token_ids
 
 
 class ExecutorchRunner:

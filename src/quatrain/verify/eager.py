@@ -4,7 +4,7 @@ from pathlib import Path
 
 from quatrain.arithmetic import ARITHMETIC_OF, VULKAN_ARITHMETIC, Arithmetic
 from quatrain.backbone.build import build_backbone
-from quatrain.backbone.kv_cache import quantize_kv_cache
+from quatrain.backbone.layers.kv_cache import quantize_kv_cache
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.open import open_checkpoint

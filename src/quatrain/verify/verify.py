@@ -15,12 +15,12 @@ from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export.xnnpack.positive_scales import RoundedAgain
 from quatrain.program import Program, VulkanGraph, open_program
+from quatrain.runtime.calls.token_ids import check_token_ids
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.devices import parse_device
 from quatrain.runtime.generation.generate import check_prompt
 from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.runtime.runner import Runner
-from quatrain.runtime.token_ids import check_token_ids
 from quatrain.stages import Stages
 from quatrain.targets import fatal_findings
 from quatrain.targets.as_on import arithmetic_as_on

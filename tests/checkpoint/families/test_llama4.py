@@ -19,8 +19,8 @@ from tests.support.peers import (
     saved,
 )
 
-from quatrain.backbone.moe import MixtureOfExperts
-from quatrain.backbone.params import config_from_params
+from quatrain.backbone.layers.moe import MixtureOfExperts
+from quatrain.backbone.params.params import config_from_params
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.verify.eager import load_eager
 

@@ -9,7 +9,7 @@ from tests.support import gguf_files as ggufs
 from tests.support import tiny_models as tiny
 from tests.support.paths import WRITTEN_ELSEWHERE
 
-from quatrain.backbone.rope import Rope
+from quatrain.backbone.layers.rope import Rope
 from quatrain.checkpoint.gguf.file import read_gguf
 from quatrain.checkpoint.open import open_float_model
 from quatrain.checkpoint.source_files import source_files

@@ -12,7 +12,7 @@ from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
-from quatrain.export.kernel_assignment import dequantize_fallbacks
+from quatrain.export.kernels.assignment import dequantize_fallbacks
 from quatrain.int4 import Scheme
 from quatrain.linear.int4 import compute_as
 from quatrain.program import open_program, write_program

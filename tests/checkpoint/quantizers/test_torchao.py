@@ -55,7 +55,7 @@ def test_after_qat_convert(tmp_path):
     from torchao.quantization.qat import QATConfig
 
     from quatrain.backbone.model import Backbone
-    from quatrain.backbone.params import config_from_params
+    from quatrain.backbone.params.params import config_from_params
 
     torch.manual_seed(0)
     model = Backbone(config_from_params(tiny.PARAMS, "params.json"))

@@ -11,10 +11,10 @@ from tests.support.tiny_checkpoint import QWEN_LIKE, write_checkpoint
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
-from quatrain.export.compiler_shortcuts import compiler_shortcuts
-from quatrain.export.executorch_internals import edge_config
+from quatrain.export.lowering.compiler_shortcuts import compiler_shortcuts
+from quatrain.export.lowering.executorch_internals import edge_config
+from quatrain.export.lowering.tracing import EXECUTORCH_CONFIG, trace
 from quatrain.export.metadata import metadata_methods
-from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
 from quatrain.export.vulkan.lowering import write_vulkan_program
 from quatrain.export.vulkan.operator_modules import to_vulkan_operators
 from quatrain.export.vulkan.packed_layers import pack_layers

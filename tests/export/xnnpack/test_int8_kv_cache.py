@@ -10,8 +10,8 @@ from tests.support.tiny_checkpoint import FEW_SHAPES, PARAMS, write_checkpoint
 from tests.support.tiny_programs import TEXT, write_word_tokenizer
 
 from quatrain.arithmetic import XNNPACK_ARITHMETIC
-from quatrain.backbone.kv_cache import CachedAttention, quantize_kv_cache
-from quatrain.backbone.params import config_from_params
+from quatrain.backbone.layers.kv_cache import CachedAttention, quantize_kv_cache
+from quatrain.backbone.params.params import config_from_params
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.plan.plan import plan_programs

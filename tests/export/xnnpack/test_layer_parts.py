@@ -5,15 +5,15 @@ import torch
 from tests.support.tiny_checkpoint import PARAMS
 from tests.support.tiny_programs import shared_tiny_xnnpack
 
+from quatrain.backbone.layers.norm import RMSNorm
+from quatrain.backbone.layers.rope import Rope, rotary_for
 from quatrain.backbone.model import Backbone
-from quatrain.backbone.norm import RMSNorm
-from quatrain.backbone.params import config_from_params
-from quatrain.backbone.rope import Rope, rotary_for
+from quatrain.backbone.params.params import config_from_params
 from quatrain.errors import QuatrainError
 from quatrain.export import ExportOptions
-from quatrain.export.compiler_shortcuts import compiler_shortcuts
-from quatrain.export.kernel_assignment import LinearRow
-from quatrain.export.kernel_check import check_program
+from quatrain.export.kernels.assignment import LinearRow
+from quatrain.export.kernels.check import check_program
+from quatrain.export.lowering.compiler_shortcuts import compiler_shortcuts
 from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, keys_in
 from quatrain.export.xnnpack.delegated_parts import DelegatedBlock, delegate_layers
 from quatrain.export.xnnpack.layer_parts import (

@@ -19,8 +19,8 @@ from quatrain.arithmetic import XNNPACK_ARITHMETIC
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
-from quatrain.export.compiler_shortcuts import compiler_shortcuts
-from quatrain.export.executorch_internals import edge_config
+from quatrain.export.lowering.compiler_shortcuts import compiler_shortcuts
+from quatrain.export.lowering.executorch_internals import edge_config
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.xnnpack import delegated_linears
 from quatrain.export.xnnpack.delegated_linears import Shape

@@ -13,8 +13,8 @@ from tests.support.tiny_programs import write_word_tokenizer
 
 from quatrain.arithmetic import XNNPACK_ARITHMETIC
 from quatrain.backbone.build import build_backbone
-from quatrain.backbone.kv_cache import CachedAttention
-from quatrain.backbone.params import config_from_params
+from quatrain.backbone.layers.kv_cache import CachedAttention
+from quatrain.backbone.params.params import config_from_params
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from quatrain.backbone.params import config_from_params
+from quatrain.backbone.params.params import config_from_params
 from quatrain.checkpoint.families import gguf_reading
 from quatrain.checkpoint.families.family import GgufReading
 from quatrain.checkpoint.float_model import (

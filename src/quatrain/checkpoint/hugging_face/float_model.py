@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from quatrain.backbone.params import config_from_params
+from quatrain.backbone.params.params import config_from_params
 from quatrain.checkpoint.files.adapter_folder import unmerged_adapter
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.float_model import FloatModel, checked, params_of

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from quatrain.backbone.params import config_from_params
+from quatrain.backbone.params.params import config_from_params
 from quatrain.checkpoint.families import meta_reading
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.float_model import FloatModel, checked

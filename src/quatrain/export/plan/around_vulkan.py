@@ -9,16 +9,16 @@ from typing import Any
 
 from torch import nn
 
-from quatrain.backbone.attention import Attention
 from quatrain.backbone.block import Block
-from quatrain.backbone.feed_forward import FeedForward
+from quatrain.backbone.layers.attention import Attention
+from quatrain.backbone.layers.feed_forward import FeedForward
+from quatrain.backbone.layers.moe import MixtureOfExperts, SharedExpertGate
+from quatrain.backbone.layers.norm import InputScaledNorm, LayerNorm
+from quatrain.backbone.layers.per_layer import LayerScalar, PerLayerBranch, PerLayerInputs
+from quatrain.backbone.layers.residual import FixedResidual
+from quatrain.backbone.layers.scaling import Factor, SoftCap
 from quatrain.backbone.model import Backbone
-from quatrain.backbone.moe import MixtureOfExperts, SharedExpertGate
-from quatrain.backbone.norm import InputScaledNorm, LayerNorm
-from quatrain.backbone.per_layer import LayerScalar, PerLayerBranch, PerLayerInputs
-from quatrain.backbone.residual import FixedResidual
-from quatrain.backbone.scaling import Factor, SoftCap
-from quatrain.export.kept_conv import KeptConv
+from quatrain.export.operators.short_conv import KeptConv
 from quatrain.export.plan.sizes import Key, up_to
 from quatrain.export.vulkan.masked_attention import MaskedSdpa, PositionMask
 from quatrain.export.vulkan.operator_modules import VulkanRMSNorm

@@ -10,20 +10,20 @@ from typing import Any
 
 from torch import nn
 
-from quatrain.backbone.attention import Attention
 from quatrain.backbone.block import Block
-from quatrain.backbone.feed_forward import FeedForward
-from quatrain.backbone.gated_delta_net import GatedDeltaNet
+from quatrain.backbone.layers.attention import Attention
+from quatrain.backbone.layers.feed_forward import FeedForward
+from quatrain.backbone.layers.gated_delta_net import GatedDeltaNet
+from quatrain.backbone.layers.moe import MixtureOfExperts, SharedExpertGate
+from quatrain.backbone.layers.norm import InputScaledNorm, LayerNorm, RMSNorm
+from quatrain.backbone.layers.residual import FixedResidual
+from quatrain.backbone.layers.rope import InterleavedRotary
+from quatrain.backbone.layers.scaling import Factor, SoftCap
 from quatrain.backbone.model import Backbone
-from quatrain.backbone.moe import MixtureOfExperts, SharedExpertGate
-from quatrain.backbone.norm import InputScaledNorm, LayerNorm, RMSNorm
-from quatrain.backbone.residual import FixedResidual
-from quatrain.backbone.rope import InterleavedRotary
-from quatrain.backbone.scaling import Factor, SoftCap
-from quatrain.export.attention_operators import OwnCacheSdpa
-from quatrain.export.kept_conv import KeptConv
+from quatrain.export.operators.attention import OwnCacheSdpa
+from quatrain.export.operators.short_conv import KeptConv
 from quatrain.export.plan.sizes import Key, constants_of_linears, linears_of, up_to
-from quatrain.export.template import LAYERS
+from quatrain.export.template.template import LAYERS
 from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
 from quatrain.export.xnnpack.layer_parts import PartedBlock
 from quatrain.export.xnnpack.ring_cache import RingPlaces, RingSdpa

@@ -8,7 +8,7 @@ from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.errors import InputError
 from quatrain.export.exporter import backbone_of_operators, context_length
 from quatrain.export.for_target import planned_program
-from quatrain.export.kernel_assignment import assign_kernels, dequantize_fallbacks
+from quatrain.export.kernels.assignment import assign_kernels, dequantize_fallbacks
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.options import ExportOptions
 from quatrain.export.plan.around_older import around_older, is_older, older_constants

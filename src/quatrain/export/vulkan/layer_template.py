@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 from quatrain.backbone.model import Backbone
-from quatrain.export.constants import source_of, tensors_of
-from quatrain.export.template import cached_template
+from quatrain.export.template.constants import source_of, tensors_of
+from quatrain.export.template.template import cached_template
 from quatrain.export.vulkan.numbered_tensors import numbered, read_number
 from quatrain.int4 import Scheme
 from quatrain.program import Constant, Program, Tensor, open_program, write_program

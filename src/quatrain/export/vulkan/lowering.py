@@ -7,14 +7,14 @@ from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPart
 from executorch.exir import to_edge
 
 from quatrain.backbone.model import Backbone
-from quatrain.export.compiler_shortcuts import compiler_shortcuts
-from quatrain.export.executorch_internals import (
+from quatrain.export.lowering.compiler_shortcuts import compiler_shortcuts
+from quatrain.export.lowering.executorch_internals import (
     edge_config,
     forget_constants,
     partitioner_takes_packed_layers,
     shapes_of_vulkan_operators,
 )
-from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
+from quatrain.export.lowering.tracing import EXECUTORCH_CONFIG, trace
 from quatrain.export.vulkan.call_length import longest_call
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.compact import compact

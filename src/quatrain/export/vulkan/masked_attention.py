@@ -9,7 +9,7 @@ multiple of 4. So attention is products, a mask and a softmax here.
 import torch
 from torch import nn
 
-from quatrain.backbone.kv_cache import CachedAttention
+from quatrain.backbone.layers.kv_cache import CachedAttention
 
 # What is added to a score that is not to be seen: beyond any score, and exact in half precision.
 HIDDEN = -30000.0

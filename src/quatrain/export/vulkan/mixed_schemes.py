@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import nn
 
-from quatrain.export.kernel_assignment import LinearRow
-from quatrain.export.kernel_check import located_linears
+from quatrain.export.kernels.assignment import LinearRow
+from quatrain.export.kernels.check import located_linears
 from quatrain.export.options import ExportOptions
 from quatrain.int4 import Scheme
 from quatrain.program import open_program, write_program

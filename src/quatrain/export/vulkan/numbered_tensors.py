@@ -8,7 +8,7 @@ elements were put in another order, among zeros, is no number rather than anothe
 import numpy as np
 import torch
 
-from quatrain.export.template import untouched_zeros
+from quatrain.export.template.template import untouched_zeros
 
 _BASE = 127
 _DIGITS = 3  # numbers up to 2 million

@@ -1,16 +1,16 @@
-"""Backbone parts that trace to one Vulkan operator each, as `export.attention_operators`' do."""
+"""Backbone parts that trace to one Vulkan operator each, as `export.operators.attention`' do."""
 
 import torch
 from torch import nn
 
-from quatrain.backbone.kv_cache import CachedAttention
+from quatrain.backbone.layers.kv_cache import CachedAttention
+from quatrain.backbone.layers.norm import RMSNorm
+from quatrain.backbone.layers.residual import FixedResidual, GatedResidual
+from quatrain.backbone.layers.rope import HalfSplitRotary, InterleavedRotary, Rope
+from quatrain.backbone.layers.short_conv import CausalConv
 from quatrain.backbone.model import Backbone
-from quatrain.backbone.norm import RMSNorm
-from quatrain.backbone.residual import FixedResidual, GatedResidual
-from quatrain.backbone.rope import HalfSplitRotary, InterleavedRotary, Rope
-from quatrain.backbone.short_conv import CausalConv
-from quatrain.export.attention_operators import OwnCacheSdpa, SdpaWithKvCache
-from quatrain.export.kept_conv import KeptConv
+from quatrain.export.operators.attention import OwnCacheSdpa, SdpaWithKvCache
+from quatrain.export.operators.short_conv import KeptConv
 from quatrain.export.vulkan.cpu_table import CpuTable
 from quatrain.export.vulkan.masked_attention import MaskedSdpa, PositionMask, Window, masks_for
 from quatrain.linear.embedding import QuantizedGroupEmbedding

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.backbone.model import Backbone
-from quatrain.export.constants import PACKING, constant_bytes, store_constants, tensors_of
+from quatrain.export.template.constants import PACKING, constant_bytes, store_constants, tensors_of
 from quatrain.export.vulkan.layer_template import vulkan_template
 from quatrain.int4 import Scheme
 from quatrain.program import Tensor, VulkanGraph, write_program

@@ -1,5 +1,5 @@
 """An XNNPACK delegate as a copy of another: private to ExecuTorch, as
-`quatrain.export.executorch_internals` tells of the rest."""
+`quatrain.export.lowering.executorch_internals` tells of the rest."""
 
 import inspect
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from quatrain.executorch_wheel import changed
-from quatrain.export.executorch_internals import LoweredBackendModule, NamedDataStore
+from quatrain.export.lowering.executorch_internals import LoweredBackendModule, NamedDataStore
 
 
 def copied_delegate(

@@ -19,12 +19,12 @@ from torch import nn
 
 from quatrain.backbone.model import Backbone
 from quatrain.executorch_wheel import changed
-from quatrain.export.constants import xnnpack_bytes
-from quatrain.export.executorch_internals import (
+from quatrain.export.lowering.executorch_internals import (
     LoweredBackendModule,
     edge_config,
     lowered_parts,
 )
+from quatrain.export.template.constants import xnnpack_bytes
 from quatrain.export.xnnpack.copied_delegate import copied_delegate
 from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, constant_key, with_keys
 from quatrain.export.xnnpack.joined_linears import JoinedLinear

@@ -18,10 +18,14 @@ from torch import nn
 
 from quatrain.backbone.model import Backbone
 from quatrain.executorch_wheel import changed
-from quatrain.export.constants import tensors_of
-from quatrain.export.executorch_internals import LoweredBackendModule, edge_config, lowered_parts
-from quatrain.export.template import hollow
-from quatrain.export.template_key import module_descriptions
+from quatrain.export.lowering.executorch_internals import (
+    LoweredBackendModule,
+    edge_config,
+    lowered_parts,
+)
+from quatrain.export.template.constants import tensors_of
+from quatrain.export.template.key import module_descriptions
+from quatrain.export.template.template import hollow
 from quatrain.export.xnnpack.copied_delegate import copied_delegate
 from quatrain.export.xnnpack.delegate_keys import constant_key, with_keys
 from quatrain.export.xnnpack.delegated_linears import (

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from quatrain.backbone.delta_rule import DeltaRule
-from quatrain.export.kept_conv import goes_on
+from quatrain.backbone.layers.delta_rule import DeltaRule
+from quatrain.export.operators.short_conv import goes_on
 
 
 class FusedDeltaRule(nn.Module):

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from quatrain.backbone.kv_cache import CachedAttention
+from quatrain.backbone.layers.kv_cache import CachedAttention
 from quatrain.linear.affine import INT8_MAX, INT8_MIN
 
 PARTS = ("cache", "cache_scales", "cache_zero_points")
@@ -14,7 +14,8 @@ class Int8KvCacheSdpa(nn.Module):
 
     Mutable buffers: `k_cache` and `v_cache` int8 [1, context, n_kv_heads, head_dim], and of each
     token and head in them `k_cache_scales` float32 and `k_cache_zero_points` int8
-    [1, context, n_kv_heads, 1], likewise of v. The operators are registered by `export.tracing`.
+    [1, context, n_kv_heads, 1], likewise of v. The operators are registered by
+    `export.lowering.tracing`.
     """
 
     def __init__(self, attend: CachedAttention) -> None:

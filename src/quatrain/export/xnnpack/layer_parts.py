@@ -9,12 +9,12 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from quatrain.backbone.attention import Attention
 from quatrain.backbone.block import Block
-from quatrain.backbone.feed_forward import FeedForward, silu
+from quatrain.backbone.layers.attention import Attention
+from quatrain.backbone.layers.feed_forward import FeedForward, silu
+from quatrain.backbone.layers.norm import RMSNorm
+from quatrain.backbone.layers.rope import HalfSplitRotary
 from quatrain.backbone.model import Backbone
-from quatrain.backbone.norm import RMSNorm
-from quatrain.backbone.rope import HalfSplitRotary
 from quatrain.export.xnnpack.joined_linears import (
     GATE_AND_UP,
     QUERIES_KEYS_VALUES,

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from quatrain.backbone.layers.moe import MixtureOfExperts
 from quatrain.backbone.model import Backbone
-from quatrain.backbone.moe import MixtureOfExperts
-from quatrain.export.template import cached_template
+from quatrain.export.template.template import cached_template
 from quatrain.int4 import Scheme
 from quatrain.program import Program, open_program
 from quatrain.program.edit.replicated_layers import IrregularGraph

@@ -8,11 +8,11 @@ from executorch.exir import ExecutorchBackendConfig, to_edge
 from torch import nn
 
 from quatrain.backbone.model import Backbone
-from quatrain.export.compiler_shortcuts import compiler_shortcuts
-from quatrain.export.constants import tensors_of
-from quatrain.export.executorch_internals import edge_config
-from quatrain.export.template import untouched_zeros
-from quatrain.export.tracing import EXECUTORCH_CONFIG, trace
+from quatrain.export.lowering.compiler_shortcuts import compiler_shortcuts
+from quatrain.export.lowering.executorch_internals import edge_config
+from quatrain.export.lowering.tracing import EXECUTORCH_CONFIG, trace
+from quatrain.export.template.constants import tensors_of
+from quatrain.export.template.template import untouched_zeros
 from quatrain.export.xnnpack.delegated_linears import delegate_linears
 from quatrain.export.xnnpack.delegated_parts import delegate_layers
 from quatrain.export.xnnpack.embedding import to_cpu_embedding

@@ -2,14 +2,14 @@
 
 from torch import nn
 
-from quatrain.backbone.delta_rule import DeltaRule
-from quatrain.backbone.kv_cache import CachedAttention
+from quatrain.backbone.layers.delta_rule import DeltaRule
+from quatrain.backbone.layers.kv_cache import CachedAttention
+from quatrain.backbone.layers.moe import skip_experts
+from quatrain.backbone.layers.residual import FixedResidual, GatedResidual
+from quatrain.backbone.layers.short_conv import CausalConv
 from quatrain.backbone.model import Backbone
-from quatrain.backbone.moe import skip_experts
-from quatrain.backbone.residual import FixedResidual, GatedResidual
-from quatrain.backbone.short_conv import CausalConv
-from quatrain.export.attention_operators import OwnCacheSdpa, SdpaWithKvCache
-from quatrain.export.kept_conv import KeptConv
+from quatrain.export.operators.attention import OwnCacheSdpa, SdpaWithKvCache
+from quatrain.export.operators.short_conv import KeptConv
 from quatrain.export.xnnpack.gated_delta_rule import FusedDeltaRule
 from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
 from quatrain.export.xnnpack.layer_parts import part_layers

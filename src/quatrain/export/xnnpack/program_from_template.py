@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.backbone.model import Backbone
-from quatrain.export.constants import PACKING, store_constants, tensors_of, xnnpack_bytes
+from quatrain.export.template.constants import PACKING, store_constants, tensors_of, xnnpack_bytes
 from quatrain.export.xnnpack.delegate_keys import DIGEST_LENGTH, with_keys
 from quatrain.export.xnnpack.embedding import NibbleEmbedding
 from quatrain.export.xnnpack.layer_template import xnnpack_template

@@ -7,7 +7,7 @@ token still attends to. ExecuTorch's own exporter has two windows, and calls of 
 import torch
 from torch import nn
 
-from quatrain.backbone.kv_cache import CachedAttention
+from quatrain.backbone.layers.kv_cache import CachedAttention
 from quatrain.backbone.model import Backbone
 
 LEAST_CALL = 512  # tokens that a call may have where the window has no more: a prompt in few calls

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from quatrain.backbone.norm import RMSNorm
-from quatrain.backbone.rope import Rope
+from quatrain.backbone.layers.norm import RMSNorm
+from quatrain.backbone.layers.rope import Rope
 
 
 class FixedLinear(nn.Module):

@@ -1,14 +1,14 @@
 """Graphs that ExecuTorch's compiler looks for in every lowering for XNNPACK, and never finds.
 
-Private to ExecuTorch, as `quatrain.export.executorch_internals` has it: what is found changed is
-refused with a `QuatrainError`, and all is put back.
+Private to ExecuTorch, as `quatrain.export.lowering.executorch_internals` has it: what is found
+changed is refused with a `QuatrainError`, and all is put back.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from quatrain.executorch_wheel import changed
-from quatrain.export.compiler_shortcuts import replaced
+from quatrain.export.lowering.compiler_shortcuts import replaced
 
 try:
     from executorch.backends.xnnpack.partition.graphs import bilinear_2d, sdpa

@@ -1,7 +1,8 @@
 """What a constant of a layer template stands for: a tensor of the backbone, in some form.
 
-A template holds, in place of each constant's bytes, the key of its source. `export.constants` makes
-the bytes; here is the one place that turns a source into its key and back.
+A template holds, in place of each constant's bytes, the key of its source.
+`export.template.constants` makes the bytes; here is the one place that turns a source into its key
+and back.
 """
 
 import re

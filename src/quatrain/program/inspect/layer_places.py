@@ -26,7 +26,7 @@ def find_layers(def_use: DefUse) -> list[AttentionPlace | ConvolutionPlace]:
 
 
 def _convolutions(def_use: DefUse) -> Iterator[ConvolutionPlace]:
-    """As `quatrain.export.kept_conv` writes them."""
+    """As `quatrain.export.operators.short_conv` writes them."""
     values = def_use.graph.values
     for index, operator in enumerate(def_use.graph.operators):
         if operator.kind != "update_cache" or not isinstance(values[operator.args[2]], Plain):

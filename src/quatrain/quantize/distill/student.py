@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from quatrain.backbone.layers.norm import InputScaledNorm, LayerNorm, RMSNorm
 from quatrain.backbone.model import Backbone
-from quatrain.backbone.norm import InputScaledNorm, LayerNorm, RMSNorm
 from quatrain.linear.embedding import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
 from quatrain.linear.int8 import Int8DynActInt8WeightLinear

@@ -13,7 +13,7 @@ from torch import nn
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.backbone.block import Block
-from quatrain.backbone.moe import show_picked_tokens
+from quatrain.backbone.layers.moe import show_picked_tokens
 from quatrain.linear.affine import fake_quantize_rows
 from quatrain.quantize.methods.linear_inputs import LinearInputs, compute_linear
 from quatrain.quantize.methods.round_to_nearest import quantize_groups

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from quatrain.export.constants import PACKING
 from quatrain.export.exporter import export_checkpoint
 from quatrain.export.options import ExportOptions
+from quatrain.export.template.constants import PACKING
 from quatrain.program import open_program
 from quatrain.quantize.calibration import Calibration
 from quatrain.quantize.pipeline import quantize_model

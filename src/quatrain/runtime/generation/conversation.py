@@ -8,6 +8,7 @@ from typing import Any
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
+from quatrain.runtime.calls.token_ids import check_token_ids
 from quatrain.runtime.generation.generate import Generation
 from quatrain.runtime.generation.health import Health
 from quatrain.runtime.generation.kept_context import KeptContext
@@ -15,7 +16,6 @@ from quatrain.runtime.generation.sampling import GREEDY, Sampling
 from quatrain.runtime.generation.stop_strings import TextUntil
 from quatrain.runtime.generation.text_generation import write_text
 from quatrain.runtime.load import load_runner, require_tokens_to_logits
-from quatrain.runtime.token_ids import check_token_ids
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
 from quatrain.tokenizer.chat_prompt import ChatOptions, chat_prompt
 

@@ -10,13 +10,13 @@ import torch
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
+from quatrain.runtime.calls.token_ids import check_token_ids
 from quatrain.runtime.generation.generate import Generation, check_prompt, generate
 from quatrain.runtime.generation.health import Health, WatchedRunner, judge
 from quatrain.runtime.generation.sampling import GREEDY, Sampling
 from quatrain.runtime.generation.stop_strings import TextUntil
 from quatrain.runtime.load import load_runner, require_tokens_to_logits
 from quatrain.runtime.runner import Runner
-from quatrain.runtime.token_ids import check_token_ids
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
 from quatrain.tokenizer.chat_prompt import ChatOptions, chat_prompt
 

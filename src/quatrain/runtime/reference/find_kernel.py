@@ -7,7 +7,7 @@ from quatrain.program import Operator, VulkanGraph
 from quatrain.program.half_buffers import in_half_buffer
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.program.operator_schemas import argument_names
-from quatrain.runtime.operator_arguments import ignored_arguments, taken
+from quatrain.runtime.operators.arguments import ignored_arguments, taken
 from quatrain.runtime.reference.aten import aten_kernel
 from quatrain.runtime.reference.attention import ATTENTION_KERNELS
 from quatrain.runtime.reference.half_attention import HALF_ATTENTION

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from quatrain.errors import InputError
-from quatrain.runtime.token_ids import check_token_ids
+from quatrain.runtime.calls.token_ids import check_token_ids
 
 Kernel = Callable[..., Any]
 _TO_THE_END = 2**31 - 1  # ends from here on are how exporters write "no end"

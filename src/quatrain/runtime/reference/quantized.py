@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.errors import InputError
 from quatrain.linear.affine import INT8_MAX, INT8_MIN, choose_row_qparams
-from quatrain.runtime.token_ids import check_token_ids
+from quatrain.runtime.calls.token_ids import check_token_ids
 
 
 def unpack_int4(packed: torch.Tensor, even_low: bool = True) -> torch.Tensor:

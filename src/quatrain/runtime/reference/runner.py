@@ -12,7 +12,7 @@ from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, open_program
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.program.row_lookup import row_lookup
-from quatrain.runtime.call_order import CallOrder
+from quatrain.runtime.calls.order import CallOrder
 from quatrain.runtime.defects import (
     EmulatedDefect,
     emulated_defect,
@@ -23,7 +23,7 @@ from quatrain.runtime.one_delegate import (
     method_outputs,
     require_only_delegate,
 )
-from quatrain.runtime.operator_errors import UNFIT, cannot_compute, computing, require_room
+from quatrain.runtime.operators.errors import UNFIT, cannot_compute, computing, require_room
 from quatrain.runtime.reference.attention import MUTATED
 from quatrain.runtime.reference.defective_kernels import embedding_of_first_in_four
 from quatrain.runtime.reference.find_kernel import kernel_of, require_kernels

@@ -7,8 +7,8 @@ import numpy as np
 from quatrain.arithmetic import Arithmetic
 from quatrain.program import Operator, VulkanGraph
 from quatrain.runtime.defects import EmulatedDefect
-from quatrain.runtime.operator_arguments import ignored_arguments, taken
-from quatrain.runtime.operator_errors import computing
+from quatrain.runtime.operators.arguments import ignored_arguments, taken
+from quatrain.runtime.operators.errors import computing
 from quatrain.runtime.wgpu.dispatch import Traits
 from quatrain.runtime.wgpu.lowering import Lowered, Lowering
 from quatrain.runtime.wgpu.operators import HANDLERS

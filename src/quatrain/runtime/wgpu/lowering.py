@@ -10,7 +10,7 @@ from quatrain.arithmetic import Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, ValueList, VulkanGraph
 from quatrain.runtime.defects import EmulatedDefect
-from quatrain.runtime.operator_errors import has_room
+from quatrain.runtime.operators.errors import has_room
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Symbol, Traits
 from quatrain.runtime.wgpu.pointwise import BINARY
 from quatrain.runtime.wgpu.rows import Join, Quantized, Row

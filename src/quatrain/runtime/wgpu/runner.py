@@ -11,15 +11,15 @@ from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Operator, Program, Tensor, open_program
 from quatrain.program.row_lookup import row_lookup
-from quatrain.runtime.call_order import CallOrder
+from quatrain.runtime.calls.order import CallOrder
+from quatrain.runtime.calls.token_ids import check_token_ids, table_rows
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.one_delegate import (
     input_places,
     method_outputs,
     require_only_delegate,
 )
-from quatrain.runtime.operator_errors import computing
-from quatrain.runtime.token_ids import check_token_ids, table_rows
+from quatrain.runtime.operators.errors import computing
 from quatrain.runtime.unavailable import RuntimeUnavailable
 from quatrain.runtime.wgpu.buffers import ResidentBuffers, assign_buffers
 from quatrain.runtime.wgpu.device import Gpu, explained

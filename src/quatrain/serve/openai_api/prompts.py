@@ -3,8 +3,8 @@
 from typing import Any
 
 from quatrain.errors import InputError
+from quatrain.runtime.calls.token_ids import check_token_ids
 from quatrain.runtime.generation.generate import check_prompt
-from quatrain.runtime.token_ids import check_token_ids
 from quatrain.serve.errors import ApiError
 from quatrain.serve.models.served_models import ServedModel
 from quatrain.serve.openai_api.messages import Message

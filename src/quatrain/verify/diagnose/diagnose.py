@@ -19,9 +19,9 @@ from quatrain.linear.int4 import Int4Linear
 from quatrain.program import open_program
 from quatrain.program.inspect.call_shapes import longest_call
 from quatrain.program.inspect.linears import find_linears
+from quatrain.runtime.calls.token_ids import check_token_ids
 from quatrain.runtime.load import require_tokens_to_logits
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.runtime.token_ids import check_token_ids
 from quatrain.stages import Stages
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer
 from quatrain.verify.eager import load_eager

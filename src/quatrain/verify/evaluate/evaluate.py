@@ -13,9 +13,9 @@ from quatrain.checkpoint.open import is_program
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
+from quatrain.runtime.calls.token_ids import check_token_ids
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.load import is_vulkan
-from quatrain.runtime.token_ids import check_token_ids
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.verify.evaluate.divergence import FirstModel
 from quatrain.verify.evaluate.evaluated_models import (

@@ -10,7 +10,7 @@ import torch
 from quatrain.arithmetic import Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import open_program
-from quatrain.runtime.token_ids import check_token_ids
+from quatrain.runtime.calls.token_ids import check_token_ids
 from quatrain.stages import Stages
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.targets.doctor import examine

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from quatrain.arithmetic import Arithmetic
+from quatrain.runtime.calls.token_ids import check_token_ids
 from quatrain.runtime.generation.generate import check_prompt
-from quatrain.runtime.token_ids import check_token_ids
 from quatrain.targets.doctor import Finding
 from quatrain.tokenizer import Tokenizer
 from quatrain.verify.explain.computed_program import ComputedProgram

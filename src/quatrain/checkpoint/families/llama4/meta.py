@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from quatrain.backbone.param_types import typed_value
+from quatrain.backbone.params.field_types import typed_value
 from quatrain.checkpoint.families.family import MetaReading, Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.errors import InputError

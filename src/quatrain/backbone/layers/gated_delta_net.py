@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from quatrain.backbone.config import BackboneConfig
-from quatrain.backbone.delta_rule import DeltaRule
-from quatrain.backbone.feed_forward import silu
-from quatrain.backbone.norm import RMSNorm
-from quatrain.backbone.short_conv import CausalConv
+from quatrain.backbone.layers.delta_rule import DeltaRule
+from quatrain.backbone.layers.feed_forward import silu
+from quatrain.backbone.layers.norm import RMSNorm
+from quatrain.backbone.layers.short_conv import CausalConv
 
 _EPSILON = 1e-6  # beneath the squared length of a query or key
 

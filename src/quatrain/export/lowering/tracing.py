@@ -4,7 +4,7 @@ import torch
 from executorch.exir import ExecutorchBackendConfig
 
 from quatrain.backbone.model import Backbone
-from quatrain.export.executorch_internals import shapes_of_vulkan_operators
+from quatrain.export.lowering.executorch_internals import shapes_of_vulkan_operators
 from quatrain.quiet import quiet
 
 EXECUTORCH_CONFIG = ExecutorchBackendConfig()

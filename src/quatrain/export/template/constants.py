@@ -12,7 +12,7 @@ from torch import nn
 
 from quatrain.checkpoint.files.memory_map import was_read
 from quatrain.errors import QuatrainError
-from quatrain.export.parallel import in_order
+from quatrain.export.template.parallel import in_order
 from quatrain.linear.packing import group_sums, pack_int4, pack_int4_for_vulkan
 from quatrain.program import Constant, Program, Tensor
 from quatrain.program.edit.constant_source import ConstantSource, Form

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from quatrain.backbone.config import BackboneConfig
-from quatrain.backbone.norm import RMSNorm
-from quatrain.backbone.scaling import Factor
+from quatrain.backbone.layers.norm import RMSNorm
+from quatrain.backbone.layers.scaling import Factor
 
 _SMALLEST = 1e-5  # of a mean square
 

@@ -2,13 +2,13 @@
 
 ExecuTorch fuses its own traced patterns into these; calling them directly gives the same graph and
 leaves nothing to a pattern that might not match. The operators are registered by
-`export.tracing`, which alone calls these parts: to know their tensors needs no compiler.
+`export.lowering.tracing`, which alone calls these parts: to know their tensors needs no compiler.
 """
 
 import torch
 from torch import nn
 
-from quatrain.backbone.kv_cache import CachedAttention, capped_attention, visible
+from quatrain.backbone.layers.kv_cache import CachedAttention, capped_attention, visible
 
 
 class SdpaWithKvCache(nn.Module):

@@ -10,11 +10,11 @@ from torch import nn
 
 from quatrain.backbone.model import Backbone
 from quatrain.executorch_wheel import installed_versions
-from quatrain.export.constants import tensors_of
+from quatrain.export.template.constants import tensors_of
 from quatrain.int4 import Scheme
 from quatrain.linear.int4 import Int4Linear
 
-_PACKAGE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[2]
 # What decides a template's bytes: the modules that are traced, and what lowers and writes them.
 _CODE = (
     "backbone", "linear", "transform", "export", "program", "arithmetic.py", "int4.py",

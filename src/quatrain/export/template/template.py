@@ -17,8 +17,8 @@ from torch import nn
 from quatrain.atomic_files import cache_folder, whole_file
 from quatrain.backbone.model import Backbone
 from quatrain.errors import InputError
-from quatrain.export.constants import tensors_of
-from quatrain.export.template_key import template_key
+from quatrain.export.template.constants import tensors_of
+from quatrain.export.template.key import template_key
 from quatrain.int4 import Scheme
 from quatrain.program.edit.replicated_layers import IrregularGraph
 

@@ -12,7 +12,7 @@ from tests.support.programs import GraphMaker
 from quatrain.errors import QuatrainError
 from quatrain.program import VulkanGraph, open_program
 from quatrain.program.operator_schemas import ARGUMENTS, DEFAULTS
-from quatrain.runtime.operator_arguments import ignored_arguments
+from quatrain.runtime.operators.arguments import ignored_arguments
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.reference.find_kernel import _KERNELS as REFERENCE
 from quatrain.runtime.wgpu.lower import unsupported

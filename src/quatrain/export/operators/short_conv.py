@@ -7,7 +7,7 @@ wants channels before tokens, which would be two transpositions more, and XNNPAC
 import torch
 from torch import nn
 
-from quatrain.backbone.short_conv import CausalConv, shifted_sum
+from quatrain.backbone.layers.short_conv import CausalConv, shifted_sum
 
 
 class KeptConv(nn.Module):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from quatrain.backbone.config import BackboneConfig
-from quatrain.backbone.scaling import Factor
+from quatrain.backbone.layers.scaling import Factor
 
 
 def silu(x: torch.Tensor) -> torch.Tensor:

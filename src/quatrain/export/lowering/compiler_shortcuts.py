@@ -1,7 +1,7 @@
 """What torch's compiler does in every lowering and nobody needs, left out.
 
 The program is the same, and sooner there. Private to torch, as
-`quatrain.export.executorch_internals` has it: what is found changed is refused with a
+`quatrain.export.lowering.executorch_internals` has it: what is found changed is refused with a
 `QuatrainError`, and all is put back.
 """
 

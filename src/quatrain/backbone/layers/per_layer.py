@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from quatrain.backbone.config import BackboneConfig
-from quatrain.backbone.feed_forward import activation
-from quatrain.backbone.norm import RMSNorm
-from quatrain.backbone.scaling import Factor
+from quatrain.backbone.layers.feed_forward import activation
+from quatrain.backbone.layers.norm import RMSNorm
+from quatrain.backbone.layers.scaling import Factor
 
 
 class PerLayerInputs(nn.Module):

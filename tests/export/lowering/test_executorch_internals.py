@@ -14,14 +14,15 @@ import torch
 from executorch.backends.vulkan.op_registry import vulkan_supported_ops
 from executorch.backends.vulkan.patterns import pattern_registry
 from executorch.exir.dialects._ops import ops as exir_ops
+from tests.support.paths import ROOT
 from torch import nn
 from torch.export import decomp_utils
 
 from quatrain import executorch_wheel
 from quatrain.errors import QuatrainError
 from quatrain.executorch_wheel import VERSIONS
-from quatrain.export import executorch_internals as internals
-from quatrain.export.compiler_shortcuts import compiler_shortcuts
+from quatrain.export.lowering import executorch_internals as internals
+from quatrain.export.lowering.compiler_shortcuts import compiler_shortcuts
 from quatrain.export.xnnpack import copied_delegate
 from quatrain.linear import private_operators
 
@@ -131,7 +132,7 @@ def test_a_module_that_is_gone():
         "import sys\n"
         "sys.modules['executorch.exir._serialize._named_data_store'] = None\n"
         "from quatrain.errors import QuatrainError\n"
-        "try:\n    import quatrain.export.executorch_internals\n"
+        "try:\n    import quatrain.export.lowering.executorch_internals\n"
         "except QuatrainError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -187,7 +188,7 @@ def test_a_schema_that_has_moved():
 
 
 def test_the_versions_are_those_that_are_asked_for():
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     asked = dict(line.split("==") for line in project["project"]["dependencies"] if "==" in line)
     assert asked.items() <= VERSIONS.items()
     assert executorch_wheel.installed_versions().keys() == VERSIONS.keys()
@@ -202,7 +203,7 @@ PUBLIC = {
 }  # fmt: skip
 # The modules that hold what is private, each saying why.
 PRIVATE = (
-    "export/executorch_internals.py",
+    "export/lowering/executorch_internals.py",
     "export/xnnpack/unused_patterns.py",
     "linear/private_operators.py",
 )

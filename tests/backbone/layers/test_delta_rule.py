@@ -16,7 +16,7 @@ from tests.support.peers import (
 )
 from transformers.models.qwen3_5.modeling_qwen3_5 import torch_recurrent_gated_delta_rule
 
-from quatrain.backbone.delta_rule import CHUNK, DeltaRule
+from quatrain.backbone.layers.delta_rule import CHUNK, DeltaRule
 
 # transformers computes the rule in float32, whatever its weights are.
 BOUND = 3 * TOLERANCE

@@ -6,7 +6,7 @@ others' tables it puts back. Told of in modules of their own are the schemas ins
 (`quatrain.executorch_wheel`), the operators that the eager layers call
 (`quatrain.linear.private_operators`), how an XNNPACK delegate is copied and which keys are in its
 bytes (`quatrain.export.xnnpack.copied_delegate` and `.delegate_keys`), and what compilers need not
-do (`quatrain.export.compiler_shortcuts` and `quatrain.export.xnnpack.unused_patterns`).
+do (`quatrain.export.lowering.compiler_shortcuts` and `quatrain.export.xnnpack.unused_patterns`).
 
 To move to another release: docs/contributing/move-to-a-new-executorch-release.md.
 """
@@ -52,7 +52,7 @@ def edge_config() -> EdgeCompileConfig:
 
     The graphs are right by construction; the verifier would only re-interpret them. And with
     dim-order operators in place of `aten._to_copy`, the Vulkan partitioner would leave casts
-    outside the delegate, which `export.kernel_check` refuses.
+    outside the delegate, which `export.kernels.check` refuses.
     """
     fields = {field.name for field in dataclasses.fields(EdgeCompileConfig)}
     for name in ("_check_ir_validity", "_skip_dim_order"):

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from quatrain.backbone.config import ATTENTION_FACTOR, BackboneConfig
-from quatrain.backbone.contradictions import contradictions
-from quatrain.backbone.param_types import typed_value
+from quatrain.backbone.params.contradictions import contradictions
+from quatrain.backbone.params.field_types import typed_value
 from quatrain.errors import InputError
 
 # Other names that the same fields have in ExecuTorch's ModelArgs.

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from quatrain.backbone.config import BackboneConfig
-from quatrain.backbone.layer import Layer
+from quatrain.backbone.layer_config import Layer
 from quatrain.errors import InputError
 from quatrain.linear.affine import fake_quantize_tokens
 

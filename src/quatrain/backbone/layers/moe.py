@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from quatrain.backbone.config import BackboneConfig
-from quatrain.backbone.feed_forward import FeedForward
-from quatrain.backbone.scaling import factor_or_none
+from quatrain.backbone.layers.feed_forward import FeedForward
+from quatrain.backbone.layers.scaling import factor_or_none
 
 # expert, x [1, T, dim], score [1, T, 1]: what the expert adds, [1, T, dim].
 _Answer = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import nn
 
-from quatrain.backbone.alt_up import AltUp
+from quatrain.backbone.layers.alt_up import AltUp
 from quatrain.errors import QuatrainError
-from quatrain.export.kernel_assignment import LinearRow
+from quatrain.export.kernels.assignment import LinearRow
 from quatrain.export.options import ExportOptions
 from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, keys_in
 from quatrain.export.xnnpack.joined_linears import GATE_AND_UP, QUERIES_KEYS_VALUES

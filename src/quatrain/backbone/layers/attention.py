@@ -4,11 +4,11 @@ import torch
 from torch import nn
 
 from quatrain.backbone.config import BackboneConfig
-from quatrain.backbone.kv_cache import CachedAttention
-from quatrain.backbone.layer import Layer
-from quatrain.backbone.norm import RMSNorm
-from quatrain.backbone.rope import rotary_for
-from quatrain.backbone.scaling import factor_or_none
+from quatrain.backbone.layer_config import Layer
+from quatrain.backbone.layers.kv_cache import CachedAttention
+from quatrain.backbone.layers.norm import RMSNorm
+from quatrain.backbone.layers.rope import rotary_for
+from quatrain.backbone.layers.scaling import factor_or_none
 
 
 class Attention(nn.Module):

@@ -1,0 +1,1 @@
+"""A `params.json`, checked, as the shape of a backbone."""

@@ -1,0 +1,1 @@
+"""Which kernel each linear becomes, and that the program has it."""

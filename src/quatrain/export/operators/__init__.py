@@ -1,0 +1,1 @@
+"""Parts of a backbone as operators that both backends have."""

@@ -1,0 +1,1 @@
+"""A program lowered once per architecture, whose constants are filled in."""

@@ -1,0 +1,1 @@
+"""What both runtimes of Vulkan programs hold operators to."""
