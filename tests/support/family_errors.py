@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from tests.support.families import ROWS, Row
 from tests.support.gguf_models import write_gguf_model
+from tests.support.mlx_folders import write_mlx_model
 from tests.support.peers import (
     backbone_of,
     exact_logits,
@@ -22,6 +23,7 @@ from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.int4 import Scheme
+from quatrain.quantize.requantize import Requantization
 
 
 def model_of(row: Row, **fields) -> PreTrainedModel:
@@ -62,9 +64,20 @@ def quantized_error(name: str, method: str, folder: Path) -> float:
     return checkpoint_error(write_quantized_model(folder, model, method), model)
 
 
-def checkpoint_error(folder: Path, model: PreTrainedModel) -> float:
+def mlx_error(name: str, quantized: bool, folder: Path) -> float:
+    """Of the folder that mlx-lm saves."""
+    model = model_of(ROWS[name])
+    write_mlx_model(folder, model, quantized)
+    if quantized:
+        return checkpoint_error(folder, model, Requantization())
+    return _error(backbone_of(folder), model, 24, 9)
+
+
+def checkpoint_error(
+    folder: Path, model: PreTrainedModel, round_again: Requantization | None = None
+) -> float:
     """How far the checkpoint `folder` is from `model`, both in floating point."""
-    checkpoint = open_checkpoint(folder)
+    checkpoint = open_checkpoint(folder, round_again=round_again)
     checkpoint.check_values()
     backbone = build_backbone(checkpoint.config, checkpoint.tensors, Scheme.WEIGHT_ONLY)
     return _error(backbone, model, 24, 9)

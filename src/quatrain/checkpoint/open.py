@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from quatrain.checkpoint.float_model import FloatModel
     from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
 
-_QUANTIZED = ("quantization_config", "compression_config")  # fields of a config.json
-
 
 def detect(path: Path | str) -> Form:
     """What `path` is, by its content; nothing is fetched.
@@ -62,11 +60,11 @@ def is_quantized(path: Path) -> bool:
     if form in (Form.GGUF, Form.PROGRAM) or adapter_files(path):
         return False
     if form is Form.HUGGING_FACE:
-        fields = read_object(path / "config.json")
-        settings = next(filter(None, map(fields.get, _QUANTIZED)), None)
-        if settings is not None:
-            from quatrain.checkpoint.hugging_face.float8 import is_float8
+        from quatrain.checkpoint.hugging_face.float8 import is_float8
+        from quatrain.checkpoint.hugging_face.quantizer_settings import stated_settings
 
+        settings = stated_settings(read_object(path / "config.json"), str(path / "config.json"))
+        if settings is not None:
             return not is_float8(settings)
     from quatrain.checkpoint.files.tensor_file import read_tensors
     from quatrain.checkpoint.quantizers import quantizer_by_names

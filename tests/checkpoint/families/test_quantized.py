@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from tests.support import quantized_folders as folders
 from tests.support import quantized_models
 from tests.support.families import ROWS
-from tests.support.family_errors import checkpoint_error, model_of
+from tests.support.family_errors import checkpoint_error, mlx_error, model_of
 from tests.support.peers import TOLERANCE
 from tests.support.quantized_models import write_quantized_model
 from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
@@ -40,18 +40,29 @@ def test_matrices_of_one_row(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "matrix", "called"),
-    [
-        ("qwen2 moe", "shared_expert_gate", "feed_forward.shared_gate and 2 more is quantized"),
-        ("qwen3 next", "in_proj_ba", "attention.in_proj_a and 3 more is quantized"),
-    ],
+    ("name", "matrix"), [("qwen2 moe", "shared_expert_gate"), ("qwen3 next", "in_proj_ba")]
 )
-def test_a_matrix_that_stays_in_floating_point(name, matrix, called, tmp_path, monkeypatch):
-    linears = (*quantized_models.LINEARS, f"{matrix}.weight")
-    monkeypatch.setattr(quantized_models, "LINEARS", linears)
-    folder = write_quantized_model(tmp_path, model_of(ROWS[name]), "compressed-tensors")
-    with pytest.raises(InputError, match=f"{called}, .*modules_to_not_convert"):
-        open_checkpoint(folder)
+def test_a_matrix_that_is_computed_in_floating_point(name, matrix, tmp_path, monkeypatch):
+    """Which is what its integers stand for."""
+    monkeypatch.setattr(
+        quantized_models, "LINEARS", (*quantized_models.LINEARS, f"{matrix}.weight")
+    )
+    model = model_of(ROWS[name])
+    folder = write_quantized_model(tmp_path, model, "compressed-tensors")
+    assert checkpoint_error(folder, model) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("name", "quantized"),
+    [
+        ("lfm2", True), ("lfm2 moe", True), ("qwen3.5", True), ("qwen3 next", True),
+        ("granite moe", True), ("llama4", True), ("gemma3n", True), ("lfm2", False),
+        ("qwen3.5 moe", False),
+    ],
+)  # fmt: skip
+def test_mlx(name, quantized, tmp_path):
+    """What mlx-lm lays out otherwise than transformers: filters, norms, experts."""
+    assert mlx_error(name, quantized, tmp_path) < TOLERANCE
 
 
 def test_an_expert_that_is_missing(tmp_path):

@@ -337,10 +337,32 @@ def test_a_group_for_embeddings_before_the_linears(tmp_path):
 
 
 def test_a_mode_of_mlx_that_is_not_read(tmp_path):
+    """Which has no biases to be known by."""
     folder, _ = write_mlx(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        {name: tensor for name, tensor in tensors.items() if not name.endswith("biases")},
+        folder / "model.safetensors",
+    )
     change_config(folder, quantization={"group_size": 32, "bits": 4, "mode": "mxfp4"})
     with pytest.raises(InputError, match="MLX model in mode 'mxfp4'"):
         open_checkpoint(folder, round_again=Requantization())
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"quant_method": "fp8", "weight_block_size": [128, 128]},
+        {"quant_method": "auto-round", "packing_format": "mlx", "bits": 4},
+        {"group_size": 32, "bits": 8},
+    ],
+)
+def test_mlx_of_a_model_that_says_how_it_was_quantized_before(tmp_path, left):
+    folder, read = write_mlx(tmp_path)
+    change_config(folder, quantization_config=left)
+    assert is_quantized(folder)
+    found = weight_of(open_checkpoint(folder, round_again=Requantization()), W2)
+    assert float((found - read[f"{W2}.weight"]).norm() / found.norm()) < 0.12
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "compressed-tensors"])

@@ -26,6 +26,11 @@ _DENSE, _DENSE_GGUF = lfm2.LFM2.hugging_face, lfm2.LFM2.gguf
 assert _DENSE_GGUF is not None and _DENSE.tensors is not None
 _dense_gguf_params, _dense_tensors = _DENSE_GGUF.params, _DENSE.tensors
 _BIAS = ".feed_forward.expert_bias"
+_AS_MLX_HAS_THEM = {
+    "feed_forward.gate_proj": "feed_forward.w1",
+    "feed_forward.down_proj": "feed_forward.w2",
+    "feed_forward.up_proj": "feed_forward.w3",
+}
 _SIGMOID = 2  # of llama.cpp's gating functions
 
 
@@ -100,6 +105,7 @@ LFM2_MOE = Family(
         names={
             **_DENSE.names,
             **weighed_experts.names("feed_forward"),
+            **_AS_MLX_HAS_THEM,
             "feed_forward.expert_bias": "feed_forward.expert_bias",
             **{
                 f"feed_forward.experts.{part}": f"feed_forward.experts.{part}"

@@ -18,6 +18,7 @@ from quatrain.checkpoint.hugging_face.fields import integer
 from quatrain.checkpoint.hugging_face.float8 import has_float8, in_floating_point, is_float8
 from quatrain.checkpoint.hugging_face.folder import read_folder
 from quatrain.checkpoint.hugging_face.lora_adapter import with_adapter
+from quatrain.checkpoint.hugging_face.mlx_layout import as_transformers_has_them
 from quatrain.checkpoint.hugging_face.quantizer_settings import (
     quantization_settings,
     require_known_quantizer,
@@ -70,6 +71,7 @@ def _read(
     fields, reading, source = config_json.fields, config_json.reading, config_json.source
     whole, metadata = read_folder(folder)
     stored, notes = config_json.text_model(whole)
+    stored, _ = as_transformers_has_them(stored, source)
     settings = quantization_settings(fields, stored, folder)
     if is_float8(settings) or (settings is None and has_float8(stored)):
         stored, of_float8 = in_floating_point(stored, settings, str(folder))

@@ -19,12 +19,13 @@ from quatrain.checkpoint.hugging_face.config import (
 from quatrain.checkpoint.hugging_face.fields import integer
 from quatrain.checkpoint.hugging_face.float8 import is_float8
 from quatrain.checkpoint.hugging_face.folder import read_folder
+from quatrain.checkpoint.hugging_face.mlx_layout import as_transformers_has_them
 from quatrain.checkpoint.hugging_face.quantizer_settings import (
     quantization_settings,
     require_known_quantizer,
     stated_settings,
 )
-from quatrain.checkpoint.hugging_face.tensor_names import meta_name
+from quatrain.checkpoint.hugging_face.tensor_names import is_computed_in_floating_point, meta_name
 from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED
 from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
@@ -56,13 +57,18 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     stored, notes = config_json.text_model(whole)
     in_file = {id(tensor): name for name, tensor in whole.stored.items()}
     of_whole = {name: in_file.get(id(tensor), name) for name, tensor in stored.stored.items()}
+    stored, parts = as_transformers_has_them(stored, source)
+    of_whole |= {part: of_whole[name] for part, name in parts.items()}
     if output_is_tied(fields, family, set(stored), folder):
         stored, of_output = without_tied_output(stored)
         notes += of_output
     kept, of_unread = _without_unread(stored)
     notes += of_unread
     settings = quantization_settings(fields, kept, folder)
-    tensors, int4 = quantized_tensors(kept, metadata, settings, str(folder), round_again, of_whole)
+    tensors, int4 = quantized_tensors(
+        kept, metadata, settings, str(folder), round_again, of_whole,
+        stays_floating=lambda name: is_computed_in_floating_point(name, family.names),
+    )  # fmt: skip
     if family.tensors is not None:
         tensors = family.tensors(tensors, fields, source)
     names = {name: meta_name(name, family.names) for name in tensors}

@@ -22,6 +22,19 @@ _NAMES = {
 }
 _NAME = re.compile(r"(?:model\.layers\.(\d+)\.)?([\w.]+?)(\.(?:weight|bias|scales|zeros))?")
 
+_FLOATING = re.compile(
+    r".*\.(?:feed_forward\.(?:router|shared_gate)|attention\.in_proj_[ab]"
+    r"|alt_up\.(?:router|predict|correct)"
+    r"|in_proj_ba|router\.layer)"  # as their families have them before they are cut or renamed
+    r"\.weight"
+)
+
+
+def is_computed_in_floating_point(name: str, others: Mapping[str, str]) -> bool:
+    """Whether the backbone computes the matrix `name` in floating point, whatever a file has.
+    `others`: as of `meta_name`."""
+    return _FLOATING.fullmatch(meta_name(f"{name}.weight", others)) is not None
+
 
 def meta_name(name: str, others: Mapping[str, str] = MappingProxyType({})) -> str:
     """`name` in Meta's naming, or itself where it is not known. `others`: the names that its

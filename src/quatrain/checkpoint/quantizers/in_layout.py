@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors, RowsOf, StoredTensor
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.quantizers.dequantized import dequantized_rows, zeros_of
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear, RoundAgain
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES
@@ -135,11 +136,11 @@ def _rounded_again(
 
     def make() -> tuple[torch.Tensor, torch.Tensor]:
         scales = linear.scales().float()
-        zeros = linear.zeros().float() if linear.zeros else torch.zeros_like(scales)
+        zeros = zeros_of(linear, scales)
         fits = not groups % linear.groups and (linear.fits_int4 or not int4)
         if fits and not zeros.any() and not _is_act_order(linear):
             return linear.values(), _spread(scales, groups)
-        rows = _dequantized_rows(linear, scales, zeros)
+        rows = dequantized_rows(linear, scales, zeros)
         try:
             values, scales = round_again(name, rows, linear.shape, group_size, why)
         except ValueError as error:
@@ -160,22 +161,6 @@ def _rounded_again(
         f"{name}.weight": StoredTensor(linear.shape, torch.int8, weight),
         f"{name}.scales": StoredTensor((linear.shape[0], groups), torch.float32, scales),
     }
-
-
-def _dequantized_rows(linear: GroupedLinear, scales: torch.Tensor, zeros: torch.Tensor) -> RowsOf:
-    """Rows of the float32 [N, K] that scales and zeros [N, G] make of the values."""
-    columns = linear.shape[1]
-    group_of = (
-        linear.group_of()
-        if linear.group_of
-        else torch.arange(columns) // (columns // linear.groups)
-    )
-    values = linear.values()
-
-    def rows_of(rows: slice) -> torch.Tensor:
-        return (values[rows].float() - zeros[rows][:, group_of]) * scales[rows][:, group_of]
-
-    return rows_of
 
 
 def _is_act_order(linear: GroupedLinear) -> bool:

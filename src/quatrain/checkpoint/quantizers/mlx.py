@@ -39,8 +39,11 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
 def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
     own = settings.get(name)
     bits = {**settings, **(own if isinstance(own, dict) else {})}.get("bits")
-    if bits not in _BITS:
-        raise InputError(f"{source}: {name} has {bits!r} bits, expected one of {_BITS}")
+    if not isinstance(bits, int) or bits not in _BITS:
+        raise InputError(
+            f"{source}: {name} has {bits!r} bits by config.json's `quantization`, expected one of "
+            f"{_BITS}; take the config.json that was made with the model"
+        )
     weight, scales = parts["weight"], parts["scales"]
     if weight.dtype != torch.uint32 or len(weight.shape) != 2 or weight.shape[1] * 32 % bits:
         found = str(weight.dtype).removeprefix("torch.")

@@ -1,11 +1,12 @@
 """The tensors of a quantized model, its linears read by the quantizer that made them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor, put_once
 from quatrain.checkpoint.quantizers import QUANTIZERS, quantizer_by_names
+from quatrain.checkpoint.quantizers.dequantized import dequantized
 from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
 from quatrain.checkpoint.quantizers.in_layout import in_layout
 from quatrain.checkpoint.quantizers.quantizer import HEADERS, Quantizer
@@ -20,14 +21,16 @@ def quantized_tensors(
     source: str,
     round_again: RoundAgain | None,
     called: Mapping[str, str] = MappingProxyType({}),
+    stays_floating: Callable[[str], bool] = lambda name: False,
 ) -> tuple[LazyTensors, dict[str, bool]]:
     """(`stored` with every quantized matrix F as F.weight, F.scales and F.zeros, names kept; for
     each F whether its file has it in 4 bits or less).
 
     `settings`: config.json's quantization_config, or None, in which case the quantizer may be known
     by the tensors' names. `metadata`: of the files' headers. `called`: what the files call a
-    tensor, where that is something else, as settings and headers do. Raises `InputError`, naming
-    `source`, where nothing is quantized, or in a way that is not read.
+    tensor, where that is something else, as settings and headers do. `stays_floating`: of a
+    matrix's name, whether the model computes it in floating point, which it then becomes. Raises
+    `InputError`, naming `source`, where nothing is quantized, or in a way that is not read.
     """
     asymmetric = round_again is not None and round_again.asymmetric
     quantizer, settings = checked_quantizer(stored, metadata, settings, source, asymmetric)
@@ -44,6 +47,8 @@ def quantized_tensors(
         linears[name] = quantizer.read(parts, settings | {HEADERS: metadata}, own, source)
     if not linears:
         raise _none_of(stored, quantizer, source)
+    for name in [name for name in linears if stays_floating(name)]:
+        put_once(others, f"{name}.weight", dequantized(linears.pop(name)), source)
     columns = [
         tensor.shape[1]
         for name, tensor in others.items()
@@ -69,7 +74,8 @@ def not_quantized(name: str, source: str) -> InputError:
     """The error for a model in floating point whose settings say that `name` quantized it."""
     return InputError(
         f"{source}: says it is quantized by {name}, and all its tensors are in floating point; "
-        "remove quantization_config from its config.json, and run `quatrain quantize` on it"
+        "remove quantization_config (or quantization) from its config.json, and run `quatrain "
+        "quantize` on it"
     )
 
 

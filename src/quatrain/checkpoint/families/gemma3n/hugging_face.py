@@ -47,7 +47,7 @@ _DEFAULTS = {
 _SPARSE, _SPARSE_LAYERS = 0.95, 10  # where activation_sparsity_pattern is not stated
 MOST_STREAMS = 8
 _SCALE = re.compile(r"model\.layers\.\d+\.altup\.correct_output_scale")
-_TABLE = "model.embed_tokens_per_layer.weight"
+_TABLE = "model.embed_tokens_per_layer"
 
 
 def _params(fields: Fields, source: str) -> Params:
@@ -120,12 +120,14 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
     named = stored.renamed(
         {name: f"{name}.weight" if _SCALE.fullmatch(name) else name for name in stored}
     )
-    table = named.stored.get(_TABLE)
     rows = integer(fields, "vocab_size", source)
     stated = integer(fields, "vocab_size_per_layer_input", source)
-    if table is None or len(table.shape) != 2 or table.shape[0] != stated or stated >= rows:
-        return named
-    return LazyTensors({**named.stored, _TABLE: _with_rows(table, rows)})
+    fewer = {
+        name: _with_rows(named.stored[name], rows)
+        for name in (f"{_TABLE}.{part}" for part in ("weight", "scales", "zeros"))
+        if name in named and named.stored[name].shape[:1] == (stated,) and stated < rows
+    }
+    return LazyTensors({**named.stored, **fewer})
 
 
 def _with_rows(table: StoredTensor, rows: int) -> StoredTensor:
@@ -134,9 +136,9 @@ def _with_rows(table: StoredTensor, rows: int) -> StoredTensor:
 
     def load() -> torch.Tensor:
         found = table.load()
-        return torch.cat((found, found[:1].expand(rows - len(found), -1)))
+        return torch.cat((found, found[:1].repeat_interleave(rows - len(found), 0)))
 
-    return StoredTensor((rows, table.shape[1]), table.dtype, load)
+    return StoredTensor((rows, *table.shape[1:]), table.dtype, load)
 
 
 HUGGING_FACE = HuggingFaceReading(

@@ -1,0 +1,73 @@
+"""What mlx-lm lays out otherwise than transformers, quantized or not, as transformers has it.
+
+| of | transformers | mlx-lm (`sanitize` of its models) |
+|---|---|---|
+| filters | [channels, 1, taps] | [channels, taps, 1] |
+| norms about 0, of models with delta rules | weight | 1 + weight |
+| experts | one by one, or all in one tensor | `switch_mlp`: a tensor for each kind of matrix |
+"""
+
+import re
+
+import torch
+
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor, put_once
+
+_FILTER = re.compile(r".*\.(?:conv|conv1d)\.weight")
+_NORM = re.compile(
+    r".*\.(?:input_layernorm|post_attention_layernorm|q_norm|k_norm)\.weight|model\.norm\.weight"
+)
+_EXPERTS = re.compile(r"(.*)\.(switch_mlp|experts)\.(\w+_proj)\.(weight|scales|biases)")
+
+
+def as_transformers_has_them(
+    stored: LazyTensors, source: str
+) -> tuple[LazyTensors, dict[str, str]]:
+    """(`stored`, a text model's under its own names, as transformers lays it out; of each tensor
+    that is part of another the other's name)."""
+    filters = {name for name, tensor in stored.stored.items() if _is_mlx_filter(name, tensor)}
+    shifted = any(name.endswith(".conv1d.weight") for name in filters)
+    found: dict[str, StoredTensor] = {}
+    parts: dict[str, str] = {}
+    for name, tensor in stored.stored.items():
+        match = _EXPERTS.fullmatch(name)
+        if match and _is_of_all_experts(match, stored):
+            for index in range(tensor.shape[0]):
+                own = f"{match[1]}.experts.{index}.{match[3]}.{match[4]}"
+                put_once(found, own, _one(tensor, index), source)
+                parts[own] = name
+        elif name in filters:
+            found[name] = _transposed(tensor)
+        elif shifted and len(tensor.shape) == 1 and _NORM.fullmatch(name):
+            found[name] = _minus_one(tensor)
+        else:
+            put_once(found, name, tensor, source)
+    return LazyTensors(found), parts
+
+
+def _is_mlx_filter(name: str, tensor: StoredTensor) -> bool:
+    shape = tensor.shape
+    return bool(_FILTER.fullmatch(name)) and len(shape) == 3 and shape[2] == 1 != shape[1]
+
+
+def _is_of_all_experts(match: re.Match[str], stored: LazyTensors) -> bool:
+    """Llama 4's have the name that others' have one by one."""
+    weight = stored.stored.get(f"{match[1]}.{match[2]}.{match[3]}.weight")
+    if weight is None or len(weight.shape) != 3:
+        return False
+    return match[2] == "switch_mlp" or weight.dtype == torch.uint32
+
+
+def _one(tensor: StoredTensor, index: int) -> StoredTensor:
+    return StoredTensor(tensor.shape[1:], tensor.dtype, lambda: tensor.load()[index])
+
+
+def _transposed(tensor: StoredTensor) -> StoredTensor:
+    channels, taps, _ = tensor.shape
+    return StoredTensor(
+        (channels, 1, taps), tensor.dtype, lambda: tensor.load().transpose(1, 2).contiguous()
+    )
+
+
+def _minus_one(tensor: StoredTensor) -> StoredTensor:
+    return StoredTensor(tensor.shape, torch.float32, lambda: tensor.load().float() - 1.0)
