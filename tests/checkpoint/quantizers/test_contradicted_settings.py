@@ -32,6 +32,11 @@ def as_marlin(tensors):
             tensors[old.replace(ending, names[ending])] = tensor
 
 
+def without_order(tensors):
+    for name in [name for name in tensors if name.endswith(".g_idx")]:
+        del tensors[name]
+
+
 def rewritten(folder, change):
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
@@ -46,6 +51,11 @@ CONTRADICTED = [
     ("gptq", auto_round(act_bits=8, act_data_type="fp8"), None, "act_data_type 'fp8'"),
     ("gptq", {"is_marlin_format": True}, as_marlin, r"none of its tensors.*proj\.B.*otherwise"),
     ("gptq", {}, lambda tensors: tensors.pop(f"{Q}.qzeros"), "qzeros is missing.*download"),
+    ("gptq", {"rotation": "hadamard"}, None, "rotated .rotation hadamard.*as the model runs"),
+    ("awq", {"rotation": "random"}, None, "rotated .rotation random"),
+    ("gptq", auto_round(rotation_config={"algorithm": "hadamard"}), None, "rotated .rotation_conf"),
+    ("gptq", {"desc_act": True}, without_order, "g_idx is missing.*desc_act: true"),
+    ("gptq", {"quant_method": None}, None, "names no quant_method; add"),
     ("compressed-tensors", group(symmetric=False), None, "weight_zero_point.*symmetric: false"),
     ("compressed-tensors", group(actorder="group"), None, "weight_g_idx.*actorder: group"),
     ("compressed-tensors", group(num_bits=8), None, r"weight_shape.*\[64, 48\] numbers of 8 bits"),
@@ -88,6 +98,16 @@ def test_groups_of_compressed_tensors_that_were_never_put_in_order(tmp_path):
     checkpoint.check_values()
     name = "layers.0.attention.wq.weight"
     assert torch.equal(checkpoint.tensors[name], folders.expected_tensors()[name])
+
+
+def test_two_of_gptqs_formats(tmp_path):
+    folder = folders.write_quantized(tmp_path, "gptq_v2", settings={"checkpoint_format": "gptq_v2"})
+    beside = folder / "quantize_config.json"
+    beside.write_text('{"bits": 4, "checkpoint_format": "gptq_v2"}')
+    open_checkpoint(folder)
+    beside.write_text('{"bits": 4}')
+    with pytest.raises(InputError, match=r"quantize_config.json: its GPTQ format is 'gptq', and"):
+        open_checkpoint(folder)
 
 
 @pytest.mark.parametrize("settings", [folders.SETTINGS["gptq"], {"load_in_4bit": True}])

@@ -223,12 +223,17 @@ def test_activations_that_were_calibrated_are_refused(tmp_path):
         ("auto_round:gptqmodel", "gptq_v2"),
         ("auto_round", "gptq_v2"),
         ("auto_round:auto_awq", "awq"),
+        ("autoround:exllamav2", "gptq_v2"),
+        ("auto_round:gptq:exllamav2", "gptq"),
+        ("auto_round:awq:gemm", "awq"),
     ],
 )
-@pytest.mark.parametrize("name", ["auto-round", "intel/auto-round"])
-def test_auto_round_is_read_as_it_was_packed(tmp_path, packing, method, name):
+@pytest.mark.parametrize(
+    ("name", "field"), [("auto-round", "packing_format"), ("intel/auto-round", "backend")]
+)
+def test_auto_round_is_read_as_it_was_packed(tmp_path, packing, method, name, field):
     folder = folders.write_quantized(tmp_path, method)
-    settings = {"quant_method": name, "bits": 4, "group_size": 32, "packing_format": packing}
+    settings = {"quant_method": name, "bits": 4, "group_size": 32, field: packing}
     checkpoint = open_checkpoint(change_config(folder, quantization_config=settings))
     checkpoint.check_values()
     for expected, tensor in folders.expected_tensors().items():

@@ -7,6 +7,7 @@ from typing import Any
 from quatrain.checkpoint.hugging_face.fields import Fields, refusal
 from quatrain.checkpoint.hugging_face.float8 import is_float8
 from quatrain.checkpoint.hugging_face.folder import read_folder
+from quatrain.checkpoint.quantizers.gptq import format_of
 from quatrain.checkpoint.quantizers.read import (
     in_floating_point,
     method_of,
@@ -26,6 +27,8 @@ def quantization_settings(fields: Fields, names: Iterable[str], folder: Path) ->
     Raises `InputError` where they are, and nothing says how they were made.
     """
     settings = stated_settings(fields, str(folder))
+    if settings is not None:
+        _require_one_format(settings, folder)
     if settings is not None or not any(name.endswith(".qweight") for name in names):
         return settings
     for method, name in _OLDER_SETTINGS.items():
@@ -36,6 +39,21 @@ def quantization_settings(fields: Fields, names: Iterable[str], folder: Path) ->
         f"and there is no {' or '.join(_OLDER_SETTINGS.values())}; download that file, or add the "
         "quantizer's settings to config.json"
     )
+
+
+def _require_one_format(settings: dict[str, Any], folder: Path) -> None:
+    """Refuse a folder that states two of GPTQ's formats, of which GPTQModel and transformers read
+    one each: their zero points are one apart."""
+    beside = folder / _OLDER_SETTINGS["gptq"]
+    if method_of(settings) != "gptq" or not beside.is_file():
+        return
+    stated, other = format_of(settings), format_of(read_object(beside))
+    if stated != other:
+        raise InputError(
+            f"{beside}: its GPTQ format is {other!r}, and config.json's is {stated!r}: their zero "
+            "points are one apart; state in both what the model was made with, or remove "
+            f"{beside.name} where it is another model's"
+        )
 
 
 def require_known_quantizer(fields: Fields, folder: Path) -> None:

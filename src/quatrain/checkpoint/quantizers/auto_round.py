@@ -2,7 +2,8 @@
 
 `packing_format` (formerly `backend`) of its quantization_config says how: "auto_round:auto_gptq" as
 GPTQ with zero - 1 stored, "auto_round" and "auto_round:gptqmodel" as GPTQ with the zero itself,
-"auto_round:auto_awq" as AWQ. (AutoRound's `inference/backend.py`.)
+"auto_round:auto_awq" as AWQ. Its first releases put the kernel behind that, or in its place
+("autoround:exllamav2" as GPTQ with the zero itself). (AutoRound's `inference/backend.py`.)
 """
 
 from collections.abc import Mapping
@@ -11,15 +12,15 @@ from quatrain.checkpoint.quantizers.awq import AWQ
 from quatrain.checkpoint.quantizers.gptq import GPTQ
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
+from quatrain.checkpoint.quantizers.rotated import refuse_rotated
 from quatrain.errors import InputError
 
-_OURS = "auto_round:"
-# By what follows that; the exllamav2 of its first releases packed as GPTQ's own exporters did.
+_KERNELS = {"exllamav2", "exllamav1", "triton", "tritonv2", "cuda", "marlin", "gemm"}
+# By what follows "auto_round:".
 _PACKINGS: dict[str, tuple[Quantizer, str]] = {
     "auto_gptq": (GPTQ, "gptq"),
     "gptq": (GPTQ, "gptq"),
     "": (GPTQ, "gptq_v2"),
-    "auto_round": (GPTQ, "gptq_v2"),
     "gptqmodel": (GPTQ, "gptq_v2"),
     "auto_awq": (AWQ, "gemm"),
     "awq": (AWQ, "gemm"),
@@ -45,6 +46,7 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
             f"{source}: it quantizes activations to act_data_type {activations!r}, expected 'int', "
             "as 8da4w does; quantize the model without act_bits"
         )
+    refuse_rotated(settings, source)
     packer.check(as_theirs, metadata, source)
 
 
@@ -56,11 +58,13 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
 def _packing(settings: Settings, source: str) -> tuple[Quantizer, Settings]:
     """(who reads it, the settings as that expects them)."""
     stated = str(settings.get("packing_format") or settings.get("backend") or "auto_round")
-    known = _PACKINGS.get(stated.removeprefix(_OURS))
+    whose, *words = stated.replace("autoround", "auto_round").split(":")
+    words = [word for word in words if word not in _KERNELS]
+    known = _PACKINGS.get(":".join(words)) if whose == "auto_round" else None
     if known is None:
-        expected = ", ".join(_OURS + name for name in _PACKINGS if name)
+        expected = ", ".join(f"auto_round:{name}" for name in _PACKINGS if name)
         raise InputError(
-            f"{source}: AutoRound packed it as {stated[:100]!r}, expected one of {expected}; "
+            f"{source}: AutoRound packed it as {stated[:100]!r}, expected auto_round, {expected}; "
             "export it with --format auto_gptq"
         )
     packer, form = known

@@ -16,6 +16,7 @@ from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import groups_of_transposed
 from quatrain.checkpoint.quantizers.int32_packing import int32_matrix, unpack_columns
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
+from quatrain.checkpoint.quantizers.rotated import refuse_rotated
 from quatrain.errors import InputError
 
 _ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the feature in each nibble, lowest first
@@ -30,6 +31,7 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
             f"{source}: its quantization_config has bits {bits!r} and version {version!r}, "
             "expected 4 and 'gemm'; quantize the model that it was made from"
         )
+    refuse_rotated(settings, source)
 
 
 def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:

@@ -19,6 +19,7 @@ from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import group_indices, groups_of_transposed
 from quatrain.checkpoint.quantizers.int32_packing import int32_matrix, unpack_columns
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
+from quatrain.checkpoint.quantizers.rotated import refuse_rotated
 from quatrain.errors import InputError
 
 _BITS = (4, 8, 2)
@@ -30,11 +31,12 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
             f"{source}: its quantization_config has bits {settings.get('bits')!r}, expected 4, 8 "
             "or 2; quantize the model that it was made from"
         )
-    if _format(settings) not in ("gptq", "gptq_v2"):
+    if format_of(settings) not in ("gptq", "gptq_v2"):
         raise InputError(
-            f"{source}: its GPTQ format is {_format(settings)!r}, expected 'gptq' or 'gptq_v2': "
+            f"{source}: its GPTQ format is {format_of(settings)!r}, expected 'gptq' or 'gptq_v2': "
             "others are packed for one kernel; take the file that it was packed from"
         )
+    refuse_rotated(settings, source)
 
 
 def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
@@ -42,6 +44,11 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
     bits = _bits(parts["qzeros"], rows, name, source)
     shape = rows, words * (32 // bits)
     groups = groups_of_transposed(parts, shape, name, source, bits)
+    if settings.get("desc_act") is True and "g_idx" not in parts and groups > 1:
+        raise InputError(
+            f"{source}: {name}.g_idx is missing, and its settings say desc_act: true; download the "
+            "model's missing files, or quantize the model that it was made from"
+        )
 
     def values() -> torch.Tensor:
         # [K/n, N] words -> [N, K/n] -> [N, K]
@@ -49,7 +56,7 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
 
     def zeros() -> torch.Tensor:
         words = parts["qzeros"].load()  # [G, N/n]
-        if _format(settings) == "gptq":
+        if format_of(settings) == "gptq":
             # All of a word at once, as GPTQModel took it away.
             words = words + sum(1 << shift for shift in range(0, 32, bits))
         found = unpack_columns(words, bits=bits).t().contiguous()
@@ -83,18 +90,19 @@ def _bits(qzeros: StoredTensor, rows: int, name: str, source: str) -> int:
 def _check_format(zeros: torch.Tensor, settings: Settings, name: str, source: str) -> None:
     """The two formats are one apart: where all of a symmetric linear's zero points are beside their
     middle, the file states the other one."""
-    beside = 1 if _format(settings) == "gptq" else -1
+    beside = 1 if format_of(settings) == "gptq" else -1
     if settings.get("sym") is True and bool((zeros == beside).all()):
         where, other = ("above", "gptq_v2") if beside == 1 else ("below", "gptq")
         raise InputError(
             f"{source}: all zero points of {name} are one {where} the middle, and its settings say "
             f"that it is symmetric: they are stored as format {other!r} has them, not as "
-            f"{_format(settings)!r}; state that one in its settings (checkpoint_format, or "
+            f"{format_of(settings)!r}; state that one in its settings (checkpoint_format, or "
             "AutoRound's packing_format)"
         )
 
 
-def _format(settings: Settings) -> object:
+def format_of(settings: Settings) -> object:
+    """In which of its formats `settings` say that a file is."""
     return settings.get("checkpoint_format") or settings.get("format") or "gptq"
 
 

@@ -128,6 +128,11 @@ def quantizer_of(settings: Mapping[str, Any], source: str) -> Quantizer:
     """The one that `settings` name. Raises `InputError`, naming `source`, where it is not read."""
     method = method_of(settings)
     quantizer = QUANTIZERS.get(str(method))
+    if quantizer is None and method is None:
+        raise InputError(
+            f"{source}: its quantization_config names no quant_method; add the one that it was "
+            f"made with ({', '.join(QUANTIZERS)}), or take the model that it was made from"
+        )
     if quantizer is None:
         raise InputError(
             f"{source}: its quant_method is {method!r}, expected one of "
