@@ -3,12 +3,26 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
-from tests.support.devices import needs_gpu
+import torch
+from tests.support.devices import RUNNERS, needs_gpu
+from tests.support.edited_methods import (
+    Edit,
+    called_otherwise,
+    called_twice,
+    edited_method,
+    of_another_backend,
+    one_value_more,
+    result,
+    tokens_given_back,
+    tokens_of_one_length,
+)
 from tests.support.paths import ARTIFACTS as FOLDER
+from tests.support.paths import CONFORMANCE
 
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
@@ -160,3 +174,31 @@ def test_a_gpu_can_be_named() -> None:
 def test_an_unknown_device_is_refused_with_those_there_are(device: str) -> None:
     with pytest.raises(InputError, match="expected one of auto, gpu, reference, executorch"):
         load_runner(VULKAN, device)
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (one_value_more, "no runtime takes its call of its delegate: method forward hands it 4"),
+        (of_another_backend, "its backend is called VulkanBackend2, expected VulkanBackend"),
+        (result(1, 48), r"has room for \[1, 48\], and its graph gives \[1, 96\]"),
+        (called_twice, "2 instructions"),
+        (called_otherwise, "its methods are decode, expected forward alone"),
+        (tokens_given_back, "its method forward gives 2 results, expected one"),
+    ],
+)
+def test_a_method_that_a_phone_refuses_is_refused(
+    edit: Edit, expected: str, tmp_path: Path
+) -> None:
+    program = edited_method(CONFORMANCE / "llama_w.pte", edit)(tmp_path)
+    for device in ("auto", "reference", "gpu"):
+        with pytest.raises(InputError, match=expected):
+            load_runner(program, device)
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_calls_of_the_one_length_that_a_method_takes(runner: type, tmp_path: Path) -> None:
+    opened = runner(edited_method(CONFORMANCE / "llama_w.pte", tokens_of_one_length)(tmp_path))
+    with pytest.raises(InputError, match=r"takes \[1, 64\] alone"):
+        opened.forward(torch.ones(1, 5).long(), torch.tensor([0]))
+    assert opened.forward(torch.ones(1, 64).long(), torch.tensor([0])).shape == (1, 96)

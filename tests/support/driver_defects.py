@@ -5,6 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from tests.support.edited_methods import (
+    Edit,
+    called_twice,
+    edited_method,
+    of_another_backend,
+    one_value_more,
+    result,
+    tokens_given_back,
+    tokens_of_one_length,
+)
+from tests.support.paths import CONFORMANCE
 from tests.support.programs import GraphMaker, artifact
 
 from quatrain.program import open_program, write_program
@@ -15,6 +26,10 @@ Make = Callable[[Path], Path]
 
 def peer(name: str) -> Make:
     return lambda folder: artifact(name)
+
+
+def edited(edit: Edit) -> Make:
+    return edited_method(CONFORMANCE / "llama_w.pte", edit)
 
 
 def dynamic_zero_points(dtype: str) -> Make:
@@ -145,5 +160,9 @@ DRIVER_CASES: list[tuple[str, str, str | None, Make, Make]] = [
      linear("aten._weight_int8pack_mm.default", "float16", "int8"),
      linear("aten.linear.default", "float32", "float32")),
     ("buffer-limit", "llvmpipe", "1.5", huge(2**26, "buffer"), huge(2**25, "buffer")),
-    ("partial-delegation", "llvmpipe", "1.5", peer("partial"), peer("peer-8da4w-fp32")),
+    ("partial-delegation", "llvmpipe", "1.5", edited(called_twice), peer("peer-8da4w-fp32")),
+    ("delegate-call", "desktop", "1.5", edited(one_value_more), edited(called_twice)),
+    ("delegate-call", "desktop", "1.5", edited(of_another_backend), edited(result(1, 96))),
+    ("delegate-call", "desktop", "1.5", edited(result(1, 48)), edited(tokens_of_one_length)),
+    ("delegate-call", "desktop", "1.5", edited(result(96)), edited(tokens_given_back)),
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.support.driver_defects import DRIVER_CASES, Make, dynamic_zero_points, prepacks
+from tests.support.driver_defects import DRIVER_CASES, Make, dynamic_zero_points
 from tests.support.findings import findings
 from tests.support.kernel_defects import KERNEL_CASES, dynamic
 from tests.support.load_checks import LOAD_CHECK_CASES
@@ -17,32 +17,6 @@ from quatrain.targets.triggers.triggers import TRIGGERS
 CASES = [*DRIVER_CASES, *KERNEL_CASES, *LOAD_CHECK_CASES, *SIZE_CASES]
 
 
-@pytest.fixture
-def partial(tmp_path: Path) -> Path:
-    """A program whose method calls its delegate twice."""
-    from quatrain.program.flatbuffer import encode
-    from quatrain.program.schema import program_schema
-
-    path = prepacks(1)(tmp_path)
-    program = open_program(path)
-    chain = program.root.execution_plan[0].chains[0]
-    chain.instructions = chain.instructions * 2
-    body = encode(program.root, program_schema())
-    data = bytearray(path.read_bytes())
-    base = program.segment_base
-    segments = data[base:]
-    size = len(body) + 32
-    new_base = -(-size // 128) * 128
-    header = (
-        b"eh00" + (32).to_bytes(4, "little") + size.to_bytes(8, "little")
-        + new_base.to_bytes(8, "little") + len(segments).to_bytes(8, "little")
-    )  # fmt: skip
-    root = (int.from_bytes(body[:4], "little") + 32).to_bytes(4, "little")
-    head = root + body[4:8] + header + body[8:]
-    path.write_bytes(head + bytes(new_base - len(head)) + segments)
-    return path
-
-
 @pytest.mark.parametrize(("defect", "gpu", "runtime", "has", "lacks"), CASES)
 def test_each_defect_is_found_where_it_is(
     defect: str,
@@ -51,10 +25,8 @@ def test_each_defect_is_found_where_it_is(
     has: Make,
     lacks: Make,
     tmp_path: Path,
-    partial: Path,
 ) -> None:
-    sick = partial if defect == "partial-delegation" else has(tmp_path)
-    found = findings(sick, gpu, runtime)
+    found = findings(has(tmp_path), gpu, runtime)
     assert defect in found, list(found)
     assert found[defect].occurrences and found[defect].remedy and found[defect].source
     assert defect not in findings(lacks(tmp_path), gpu, runtime)

@@ -120,7 +120,7 @@ def check_output(path: Path, option: str) -> None:
 
 def check_program(model: Path) -> None:
     """Refuse, before torch is imported, a program that cannot be read."""
-    from quatrain.program.container import map_program
+    from quatrain.program.mapped_file import map_program
 
     map_program(model)
 

@@ -16,10 +16,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
-from quatrain.atomic_files import is_device_or_pipe
 from quatrain.errors import InputError
+from quatrain.program.delegate_call import delegate_call_problems
 from quatrain.program.flatbuffer import Record, decode
 from quatrain.program.graph import Constant, VulkanGraph
+from quatrain.program.mapped_file import map_program
 from quatrain.program.methods import Instruction, read_methods, stated_metadata, with_context
 from quatrain.program.schema import program_schema
 from quatrain.program.segments import EXTENDED_HEADER, FileRange
@@ -43,7 +44,8 @@ class Delegate:
 class Program:
     """An opened `.pte`. `delegates[i].graph` may be edited; `write_program` writes the whole.
 
-    `stated` is what its constant methods return, `metadata` the same with what follows from it.
+    `stated` is what its constant methods return, `metadata` the same with what follows from it;
+    `call_problems` what a runtime refuses of how it calls its Vulkan delegates, as stored.
     """
 
     def __init__(self, path: Path):
@@ -69,6 +71,7 @@ class Program:
             for record in plan.delegates or ()
         ]
         self.methods = read_methods(self.root, str(path))
+        self.call_problems = delegate_call_problems(self)
         self.stated = stated_metadata(self.methods)
         self.metadata = with_context(self.stated)
 
@@ -225,26 +228,3 @@ def open_program(path: Path | str) -> Program:
         InputError: Where it is missing, not a program, cut short or damaged.
     """
     return Program(Path(path))
-
-
-def map_program(path: Path) -> mmap.mmap:
-    """The bytes of the file. Raises `InputError` where it cannot be read, or is empty."""
-    if is_device_or_pipe(path):
-        raise InputError(
-            f"{path}: is a device or a pipe, and programs are memory-mapped; write it to a file, "
-            "and give that"
-        )
-    try:
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError as error:
-        raise InputError(f"{path}: is empty, expected a .pte program") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}{_instead_of(path)}") from error
-
-
-def _instead_of(path: Path) -> str:
-    """What to give in place of a `path` that cannot be read."""
-    if str(path) == "-" and not path.exists():
-        return "; the standard input cannot be memory-mapped: write it to a file, and give that"
-    return "; give the .pte file of a program" if path.is_dir() else ""

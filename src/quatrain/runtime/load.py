@@ -70,6 +70,8 @@ def load_runner(
         from quatrain.runtime.executorch import ExecutorchRunner
 
         return ExecutorchRunner(program)
+    require_only_delegate(program, "reference runtime" if device == "reference" else "GPU runtime")
+    _require_forward(program)
     if device == "gpu":
         return _gpu_runner(program, emulate, arithmetic, adapter)
     if device == "auto":
@@ -77,9 +79,24 @@ def load_runner(
     return _reference_runner(program, emulate, arithmetic)
 
 
+def _require_forward(program: Program) -> None:
+    """Refuse a program whose delegate is not the one result of `forward`, which apps call."""
+    calls = {m.name: m for m in program.methods.values() if m.instructions}
+    if list(calls) != ["forward"]:
+        raise InputError(
+            f"{program.path}: its methods are {', '.join(calls) or 'none'}, expected forward "
+            "alone, which apps call; export it so"
+        )
+    results = len(calls["forward"].outputs)
+    if results != 1:
+        raise InputError(
+            f"{program.path}: its method forward gives {results} results, expected one; export "
+            "it with that alone"
+        )
+
+
 def _automatic(program: Program, emulate: str | None, arithmetic: Arithmetic) -> ProgramRunner:
     """The runtime of the rule, or the other one where that lacks an operator."""
-    require_only_delegate(program, "reference runtime")
     load: dict[Runtime, Callable[..., ProgramRunner]] = {
         "gpu": _gpu_runner, "reference": _reference_runner
     }  # fmt: skip

@@ -1,15 +1,25 @@
 """What the runtimes of Vulkan programs here ask of a program: that it is one delegate call, ahead
 of which at most rows of a table are looked up."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from quatrain.errors import InputError
 from quatrain.program import Program
+from quatrain.program.delegate_call import STATIC
 from quatrain.program.row_lookup import work_beside_delegate
 
 
 def require_only_delegate(program: Program, runtime: str) -> None:
-    """Refuse, for `runtime`, a program that does work outside its only Vulkan delegate."""
+    """Refuse, for `runtime`, a program that does work outside its only Vulkan delegate, or whose
+    call of it no runtime takes."""
     if not program.vulkan.outputs:
         raise InputError(f"{program.path}: its delegate has no outputs")
+    for problem in program.call_problems:
+        raise InputError(
+            f"{program.path}: no runtime takes its call of its delegate: {problem}; "
+            "is the program damaged? Export it again"
+        )
     outside = work_beside_delegate(program)
     calls = [each for each in program.instructions if each.kind != "kernel"]
     if outside or len(calls) != 1:
@@ -20,20 +30,42 @@ def require_only_delegate(program: Program, runtime: str) -> None:
         )
 
 
-def input_places(program: Program) -> list[int]:
-    """For each input of the only delegate's graph its place among the method's inputs, whose order
-    may be another: whoever exported it may have read the position first."""
-    graph = program.vulkan
-    plan, *_ = [plan for plan in program.root.execution_plan or () if plan.delegates]
-    (call,) = [each for each in program.instructions if each.kind == "delegate"]
-    taken: list[int] = list(plan.inputs or ())
-    given = call.args[: len(graph.inputs)]
-    if not set(given) <= set(taken):
-        raise InputError(
-            f"{program.path}: its delegate is given values that are no inputs of its method; "
-            "export it so that the method is one delegate call"
-        )
-    return [taken.index(value) for value in given]
+class MethodInputs:
+    """What the method of `program` takes, in the order of the inputs of its only delegate's graph,
+    which may be another: whoever exported it may have read the position first."""
+
+    def __init__(self, program: Program) -> None:
+        graph = program.vulkan
+        plan, *_ = [plan for plan in program.root.execution_plan or () if plan.delegates]
+        (call,) = [each for each in program.instructions if each.kind == "delegate"]
+        taken: list[int] = list(plan.inputs or ())
+        given = call.args[: len(graph.inputs)]
+        if not set(given) <= set(taken):
+            raise InputError(
+                f"{program.path}: its delegate is given values that are no inputs of its method; "
+                "export it so that the method is one delegate call"
+            )
+        self._only = [_only_size(plan.values[value].val) for value in given]
+        self.places = [taken.index(value) for value in given]
+
+    def in_order(self, inputs: Sequence[Any]) -> list[Any]:
+        """`inputs`, tensors or arrays as the method takes them, as the graph takes them. Raises
+        `InputError` where one has another size than the only one that the method takes."""
+        ordered = [inputs[place] for place in self.places]
+        for given, only in zip(ordered, self._only, strict=True):
+            if only is not None and list(given.shape) != only:
+                raise InputError(
+                    f"an input of shape {list(given.shape)} does not fit the program, which takes "
+                    f"{only} alone; export it with a length that varies, or of 1"
+                )
+        return ordered
+
+
+def _only_size(value: Any) -> list[int] | None:
+    """The only size of an input that may have no other; None where it varies, or is not said."""
+    if value is None or value.table != "Tensor" or value.shape_dynamism != STATIC:
+        return None
+    return list(value.sizes or ())
 
 
 def method_outputs(program: Program) -> list[int]:

@@ -19,7 +19,7 @@ from quatrain.runtime.defects import (
     is_misreadable_embedding,
 )
 from quatrain.runtime.one_delegate import (
-    input_places,
+    MethodInputs,
     method_outputs,
     require_only_delegate,
 )
@@ -61,7 +61,7 @@ class ReferenceRunner:
         require_only_delegate(program, "reference runtime")
         self._output_id = method_outputs(program)[0]
         self._lookup = row_lookup(program)
-        self._places = [] if self._lookup else input_places(program)
+        self._inputs = None if self._lookup else MethodInputs(program)
         require_kernels(self.graph, str(program.path))
         self._linears = Int4Linears(self.graph, arithmetic, self._defect)
         self._values = [self._initial(i) for i in range(len(self.graph.values))]
@@ -137,8 +137,9 @@ class ReferenceRunner:
 
     def _given(self, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
         """What the delegate is given."""
-        if self._lookup is None:
-            return [inputs[place] for place in self._places]
+        if self._inputs is not None:
+            return self._inputs.in_order(inputs)
+        assert self._lookup is not None
         return [torch.as_tensor(each) for each in self._lookup.given(inputs)]
 
     def _initial(self, value_id: int) -> Any:
@@ -231,7 +232,7 @@ class ReferenceRunner:
 
     def _input_names(self) -> str:
         ids = self.graph.inputs
-        places = self._places or range(len(ids))
+        places = self._inputs.places if self._inputs else range(len(ids))
         tensors = [self.graph.tensor(i) for _, i in sorted(zip(places, ids, strict=True))]
         return ", ".join(f"{tensor.dtype}{list(tensor.shape)}" for tensor in tensors)
 

@@ -15,7 +15,7 @@ from quatrain.runtime.calls.order import CallOrder
 from quatrain.runtime.calls.token_ids import check_token_ids, table_rows
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.one_delegate import (
-    input_places,
+    MethodInputs,
     method_outputs,
     require_only_delegate,
 )
@@ -64,7 +64,7 @@ class WgpuRunner:
         require_only_delegate(program, "GPU runtime")
         self._output_id = method_outputs(program)[0]
         self._lookup = row_lookup(program)
-        self._places = [] if self._lookup else input_places(program)
+        self._inputs = None if self._lookup else MethodInputs(program)
         missing = unsupported(self.graph)
         if missing:
             reason = f"the GPU runtime has no kernel for {', '.join(missing)}"
@@ -193,10 +193,10 @@ class WgpuRunner:
         taken = len(self.graph.inputs) - (self._lookup is not None)
         if len(arrays) != taken:
             raise InputError(f"{len(arrays)} inputs given, the program takes {taken}")
-        if self._lookup is not None:
+        if self._inputs is not None:
+            arrays = self._inputs.in_order(arrays)
+        elif self._lookup is not None:
             arrays = self._lookup.given(arrays)
-        else:
-            arrays = [arrays[place] for place in self._places]
         given = dict(zip(self.graph.inputs, arrays, strict=True))
         for value_id, rows in self._table_rows.items():
             if value_id in given:

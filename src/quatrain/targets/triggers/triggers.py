@@ -13,11 +13,11 @@ from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.inspect.report import activation_dtype
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, OtherScheme
-from quatrain.program.row_lookup import work_beside_delegate
 from quatrain.targets.triggers import (
     attention_triggers,
     linear_triggers,
     load_checks,
+    method_triggers,
     operator_triggers,
 )
 from quatrain.targets.triggers.layout_checks import LAYOUT_CHECKS
@@ -161,15 +161,6 @@ def any_vulkan_program(program: Program, graph: VulkanGraph, where: Where) -> li
     return [Occurrence("the whole program")]
 
 
-def work_outside_delegate(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Operators outside the delegate, but for rows of a table that it is given, or more than one
-    delegate call."""
-    outside = work_beside_delegate(program)
-    occurrences = [Occurrence(f"{name}, {count} times") for name, count in outside.items()]
-    calls = sum(instruction.kind == "delegate" for instruction in program.instructions)
-    return occurrences + ([Occurrence(f"{calls} delegate calls")] if calls > 1 else [])
-
-
 TRIGGERS: dict[str, Trigger] = {
     function.__name__: function
     for function in (
@@ -184,7 +175,8 @@ TRIGGERS: dict[str, Trigger] = {
         any_vulkan_program,
         beyond_gpu_limits,
         attention_weights_beyond_buffer,
-        work_outside_delegate,
+        method_triggers.work_outside_delegate,
+        method_triggers.delegate_calls_refused,
         linear_triggers.groups_summed_wrongly,
         linear_triggers.dynamic_linear_of_several_rows,
         linear_triggers.dynamic_linear,

@@ -1,0 +1,70 @@
+"""What a method hands to its Vulkan delegate, held against what the delegate's graph takes.
+
+Sources: `VulkanBackend.cpp` (`execute`, `maybe_resize_output`) and `tensor_impl.cpp` of ExecuTorch
+1.5, which refuse the calls that do not fit.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from quatrain.program.flatbuffer import Record
+from quatrain.program.graph import Tensor, VulkanGraph
+
+if TYPE_CHECKING:
+    from quatrain.program.container import Delegate, Program
+
+_BACKEND = "VulkanBackend"
+STATIC = 0  # of TensorShapeDynamism
+
+
+def delegate_call_problems(program: "Program") -> list[str]:
+    """What a runtime refuses of how `program` calls its Vulkan delegates, in words for people."""
+    return [
+        problem
+        for delegate in program.delegates
+        if delegate.graph
+        for problem in (*_of_backend(delegate), *_of_calls(program, delegate, delegate.graph))
+    ]
+
+
+def _of_backend(delegate: "Delegate") -> Iterator[str]:
+    if delegate.backend != _BACKEND:
+        yield f"its backend is called {delegate.backend or 'nothing'}, expected {_BACKEND}"
+
+
+def _of_calls(program: "Program", delegate: "Delegate", graph: VulkanGraph) -> Iterator[str]:
+    index = next(i for i, each in enumerate(program.delegates) if each is delegate)
+    for name, plan, args in _calls(program, index):
+        takes = f"{len(graph.inputs)} inputs and {len(graph.outputs)} results"
+        if len(args) != len(graph.inputs) + len(graph.outputs):
+            yield f"method {name} hands it {len(args)} values, and its graph has {takes}"
+            continue
+        written = set(args[len(graph.inputs) :])
+        for value_id, given in zip((*graph.inputs, *graph.outputs), args, strict=True):
+            record = plan.values[given].val
+            problem = _misfit(graph.values[value_id], record, given in written)
+            if problem:
+                yield f"value {given} of method {name} has {problem}"
+
+
+def _calls(program: "Program", index: int) -> Iterator[tuple[str, Record, tuple[int, ...]]]:
+    """The calls of delegate `index`: the method's name, its plan, and the values handed over."""
+    for plan in program.root.execution_plan or ():
+        method = program.methods[plan.name or ""]
+        for each in method.instructions:
+            if each.kind == "delegate" and each.target == index:
+                yield method.name, plan, each.args
+
+
+def _misfit(taken: object, given: Record | None, written: bool) -> str | None:
+    """Why the method's value `given` is none for the graph's `taken`; one of which the method says
+    nothing is as it should be."""
+    if not isinstance(taken, Tensor) or given is None or given.table != "Tensor":
+        return None
+    sizes, needed = list(given.sizes or ()), list(taken.shape)
+    if len(sizes) != len(needed):
+        return f"the rank of {sizes}, and its graph that of {needed}"
+    if written and math.prod(sizes) < math.prod(needed):
+        return f"room for {sizes}, and its graph gives {needed}"
+    return None

@@ -1,0 +1,30 @@
+"""A program's file as memory, or why it is none."""
+
+import mmap
+from pathlib import Path
+
+from quatrain.atomic_files import is_device_or_pipe
+from quatrain.errors import InputError
+
+
+def map_program(path: Path) -> mmap.mmap:
+    """The bytes of the file. Raises `InputError` where it cannot be read, or is empty."""
+    if is_device_or_pipe(path):
+        raise InputError(
+            f"{path}: is a device or a pipe, and programs are memory-mapped; write it to a file, "
+            "and give that"
+        )
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError as error:
+        raise InputError(f"{path}: is empty, expected a .pte program") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}{_instead_of(path)}") from error
+
+
+def _instead_of(path: Path) -> str:
+    """What to give in place of a `path` that cannot be read."""
+    if str(path) == "-" and not path.exists():
+        return "; the standard input cannot be memory-mapped: write it to a file, and give that"
+    return "; give the .pte file of a program" if path.is_dir() else ""

@@ -1,0 +1,66 @@
+"""Programs whose method was edited: what it is called, takes, gives, and hands to its delegate."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from quatrain.program import open_program
+from quatrain.program.flatbuffer import Record, encode
+from quatrain.program.schema import program_schema
+from quatrain.program.segments import EXTENDED_HEADER
+
+Make = Callable[[Path], Path]
+Edit = Callable[[Record], None]
+
+
+def edited_method(source: Path, edit: Edit) -> Make:
+    """The program `source` after `edit` of the plan of its method with a delegate."""
+
+    def make(folder: Path) -> Path:
+        program = open_program(source)
+        edit(next(plan for plan in program.root.execution_plan if plan.delegates))
+        body = encode(program.root, program_schema())
+        size = len(body) + EXTENDED_HEADER.size
+        base = -(-size // 4096) * 4096
+        segments = source.read_bytes()[program.segment_base :]
+        header = EXTENDED_HEADER.pack(b"eh00", EXTENDED_HEADER.size, size, base, len(segments))
+        start = int.from_bytes(body[:4], "little") + EXTENDED_HEADER.size
+        head = start.to_bytes(4, "little") + body[4:8] + header + body[8:]
+        path = folder / "edited.pte"
+        path.write_bytes(head + bytes(base - len(head)) + segments)
+        return path
+
+    return make
+
+
+def called_twice(plan: Record) -> None:
+    plan.chains[0].instructions = plan.chains[0].instructions * 2
+
+
+def one_value_more(plan: Record) -> None:
+    call = plan.chains[0].instructions[-1].instr_args
+    call.args = [*call.args[:1], *call.args]
+
+
+def of_another_backend(plan: Record) -> None:
+    plan.delegates[0].id = "VulkanBackend2"
+
+
+def result(*sizes: int) -> Edit:
+    """The method's result has room for `sizes`."""
+
+    def edit(plan: Record) -> None:
+        plan.values[plan.outputs[0]].val.sizes = list(sizes)
+
+    return edit
+
+
+def tokens_of_one_length(plan: Record) -> None:
+    plan.values[plan.inputs[0]].val.shape_dynamism = 0
+
+
+def tokens_given_back(plan: Record) -> None:
+    plan.outputs = [plan.inputs[0], *plan.outputs]
+
+
+def called_otherwise(plan: Record) -> None:
+    plan.name = "decode"
