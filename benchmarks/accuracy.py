@@ -73,6 +73,9 @@ def make_all(work: Path) -> dict[str, dict[str, Any]]:
             model, path, embedding="int4", method="rtn", stages=Stages()
         ),
         "default (gptq)": lambda path: quantize_model(model, path, stages=Stages()),
+        "gptq, --backend vulkan": lambda path: quantize_model(
+            model, path, stages=Stages(), backend="vulkan"
+        ),
         "gptq, its table int8": lambda path: quantize_model(
             model, path, embedding="int8", output_layer="int8", stages=Stages()
         ),

@@ -24,6 +24,7 @@ def test_without_phones_there_is_the_cpus(checkpoint: Path) -> None:
     assert [one.file for one in _plan(checkpoint, cpu=False).files] == ["m-cpu.pte"]
     only = _plan(checkpoint, "pixel-8", cpu=False, runtime="1.5")
     assert [one.options.backend for one in only.files] == ["vulkan"]
+    assert (only.quantized_for, _plan(checkpoint, "pixel-8").quantized_for) == ("vulkan", "any")
 
 
 def test_a_phone_sold_with_either_chip_is_both(checkpoint: Path) -> None:

@@ -173,8 +173,8 @@ def test_a_model_in_floating_point_is_quantized(tmp_path: Path) -> None:
     """By `quantize`, whose checkpoint and cost are kept."""
     spec = merged_spec(None, {"method": "rtn"})
     source = write_meta(tmp_path / "model", max_seq_len=64)
-    made = functions.quantize(tmp_path / "made", source, spec, Stages())
-    quantize_model(source, tmp_path / "direct", method="rtn", output_layer="int4")
+    made = functions.quantize(tmp_path / "made", source, spec, "vulkan", Stages())
+    quantize_model(source, tmp_path / "direct", method="rtn", output_layer="int4", backend="vulkan")
     assert sha256(tmp_path / "made" / "model.safetensors") == sha256(
         tmp_path / "direct" / "model.safetensors"
     )

@@ -10,7 +10,7 @@ from quatrain.commands._common import Debug, Json, TokenizerFile, one_of, print_
 from quatrain.commands._progress import shown_stages
 from quatrain.errors import Interrupted
 from quatrain.int4 import GROUP_SIZES, Scheme
-from quatrain.quantize.tensor_formats import EmbeddingFormat, Rounding
+from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, Rounding
 
 if TYPE_CHECKING:
     from quatrain.quantize.calibration import Calibration
@@ -83,6 +83,14 @@ CalibrationText = Annotated[
         "itself writes.",
     ),
 ]
+ForBackendOption = Annotated[
+    ForBackend,
+    typer.Option(
+        "--backend",
+        help="Whose kernels are to take it. vulkan: scales of either sign, which loses less, and "
+        "is no checkpoint for XNNPACK, which would have half of the groups rounded again.",
+    ),
+]
 SelfGenerated = Annotated[
     int | None,
     typer.Option(metavar="N", help="In place of a text, N tokens that the model itself writes."),
@@ -99,6 +107,7 @@ def quantize(
     scheme: For = None,
     calibration: CalibrationText = None,
     self_generated: SelfGenerated = None,
+    backend: ForBackendOption = "any",
     tokenizer: TokenizerFile = None,
     base: Base = None,
     json: Json = False,
@@ -129,8 +138,9 @@ def quantize(
     text = _calibration(calibration, self_generated, scheme)
     try:
         report = quantize_model(
-            path, output, group_size, embedding, output_layer, stages, tokenizer, base, method, text
-        )
+            path, output, group_size, embedding, output_layer, stages, tokenizer, base, method,
+            text, backend,
+        )  # fmt: skip
     except KeyboardInterrupt:
         kept = working_folder(output)
         if method != "distill" or not kept.exists():
@@ -171,8 +181,8 @@ def _details(report: "QuantizeReport") -> list[str]:
         lines.append(f"  groups    {report.exact_groups} are the source's own int4, kept exactly")
     if report.negative_scales:
         lines.append(
-            f"            {report.negative_scales} of them have a negative scale, which Vulkan's "
-            "kernels take and XNNPACK's do not: export for XNNPACK rounds those again"
+            f"  groups    {report.negative_scales} have a negative scale, which Vulkan's kernels "
+            "take and XNNPACK's do not: export for XNNPACK rounds those again"
         )
     return lines
 

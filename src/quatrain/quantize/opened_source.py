@@ -1,11 +1,12 @@
 """A source that is opened, with what is to become of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quatrain.quantize.plan.plan import Plan, Source
 from quatrain.quantize.quantized_tensor import RoundingError
+from quatrain.tokenizer.files import files_of, require_tokenizer
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,15 @@ class OpenedSource:
     open_again: Callable[[], Source]
     errors: dict[str, RoundingError] = field(default_factory=dict)
     tokenizer: Path | None = None
+
+    def with_tokenizer(self, tokenizer: Path | None) -> "OpenedSource":
+        """The same, with `tokenizer` in place of the source's own. Raises `InputError` where it is
+        none."""
+        if tokenizer is None:
+            return self
+        require_tokenizer(tokenizer)
+        new = [file for file in files_of(tokenizer) if file not in self.files]
+        return replace(self, files=[*self.files, *new], tokenizer=tokenizer)
 
     def rounded(self) -> list[RoundingError]:
         """Of the matrices that are not exactly the source's."""

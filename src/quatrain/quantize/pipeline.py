@@ -35,12 +35,12 @@ from quatrain.quantize.plan.plan_checkpoint import plan_checkpoint
 from quatrain.quantize.plan.plan_model import plan_model
 from quatrain.quantize.report import QuantizeReport, make_report
 from quatrain.quantize.requantize import Requantization
-from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat, Rounding
+from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, OutputFormat, Rounding
 from quatrain.stages import Stages
-from quatrain.tokenizer.files import files_of, require_tokenizer
 
 _GROUP_SIZE = 32  # for a source in floating point, unless another is asked for
-_Asked = tuple[Path, int, EmbeddingFormat, OutputFormat, Path | None]  # as `_open_model` takes it
+# As `_open_model` takes it.
+_Asked = tuple[Path, int, EmbeddingFormat, OutputFormat, Path | None, ForBackend]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ def quantize_model(
     base: Path | str | None = None,
     method: Rounding | None = None,
     calibration: Calibration | None = None,
+    backend: ForBackend = "any",
 ) -> QuantizeReport:
     """Write a floating-point model as an int4 checkpoint.
 
@@ -99,6 +100,8 @@ def quantize_model(
             one.
         calibration: For "gptq" and "distill"; None is the text that ships with Quatrain, or, for a
             model without a tokenizer, what that writes itself; for both schemes.
+        backend: Whose kernels take it: "vulkan" alone takes scales of either sign, with which
+            rounding loses less.
 
     Raises:
         InputError: Where the model cannot be read or does not divide into groups, or `output`
@@ -108,7 +111,7 @@ def quantize_model(
     stages = stages or Stages()
     path = local_path(model)
     with stages("open the model"):
-        asked = path, group_size, embedding, output_layer, _local(base)
+        asked = path, group_size, embedding, output_layer, _local(base), backend
         opened, rounding = _open_for_method(asked, tokenizer, method, calibration)
         folder = output_folder(Path(output), opened.files)
     calibrated = calibrated_method(rounding, calibration, opened, stages)
@@ -163,8 +166,7 @@ def convert_model(
     check_arguments(source, target, options.group_size, params)
     with stages("open the source"):
         path, params = local_path(source), Path(params) if params else None
-        opened = _open_either(path, params, options, _local(base))
-        opened = _with_tokenizer(opened, tokenizer)
+        opened = _open_either(path, params, options, _local(base)).with_tokenizer(tokenizer)
         options = replace(options, group_size=opened.plan.group_size)
         output_folder(target, opened.files)
     with stages("digest the source"):
@@ -204,22 +206,14 @@ def _open_either(
     return _open_model(path, group_size, options.embedding, options.output_layer, base)
 
 
-def _with_tokenizer(opened: OpenedSource, tokenizer: Path | None) -> OpenedSource:
-    if tokenizer is None:
-        return opened
-    require_tokenizer(tokenizer)
-    files = [*opened.files, *(file for file in files_of(tokenizer) if file not in opened.files)]
-    return replace(opened, files=files, tokenizer=tokenizer)
-
-
 def _open_for_method(
     asked: _Asked, tokenizer: Path | None, method: Rounding | None, calibration: Calibration | None
 ) -> tuple[OpenedSource, Rounding]:
     """The model, planned for `method` or else for the usual one, and which that is."""
-    opened = _with_tokenizer(_open_model(*asked, method or "gptq"), tokenizer)
+    opened = _open_model(*asked, method or "gptq").with_tokenizer(tokenizer)
     rounding = method or usual_method(calibration, opened)
     if method is None and rounding == "rtn":  # planned for the other
-        opened = _with_tokenizer(_open_model(*asked, "rtn"), tokenizer)
+        opened = _open_model(*asked, "rtn").with_tokenizer(tokenizer)
     return opened, rounding
 
 
@@ -229,10 +223,11 @@ def _open_model(
     embedding: EmbeddingFormat,
     output_layer: OutputFormat,
     base: Path | None,
+    backend: ForBackend = "any",
     method: Rounding = "rtn",
 ) -> OpenedSource:
     model = open_float_model(path, base)
-    plan = plan_model(model, group_size, embedding, output_layer, method)
+    plan = plan_model(model, group_size, embedding, output_layer, method, backend)
     files = source_files(path, None, base)
     return OpenedSource(path, files, model, plan, lambda: open_float_model(path, base))
 

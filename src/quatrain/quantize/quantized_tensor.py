@@ -12,7 +12,7 @@ class RoundingError(NamedTuple):
     """What rounding changes in one tensor: sums over its weights as the source has them.
 
     `exact_groups`: how many groups the source held as int4 already (GGUF's Q4_0), which are kept
-    exactly; `negative_scales`: how many of those have a negative scale.
+    exactly; `negative_scales`: how many groups have a negative scale.
     `why`: what a linear of a quantized source was, that it had to be rounded.
     """
 

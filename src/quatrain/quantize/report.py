@@ -51,7 +51,7 @@ class QuantizeReport:
             output, for a source in floating point; empty for others.
         exact_groups: How many groups the source held as int4 already (GGUF's Q4_0), which are kept
             exactly.
-        negative_scales: How many of those have a negative scale.
+        negative_scales: How many groups have a negative scale.
         rounded_linears: Of a quantized source, each linear that is not as it was there.
         tokenizer: The names of its files, none where the source came without.
         notes: In whole sentences, what the source says that is not so, or lacks, and how it was

@@ -8,3 +8,4 @@ from typing import Literal
 EmbeddingFormat = Literal["keep", "int8", "int4", "fp"]
 OutputFormat = Literal["keep", "int8", "int4"]
 Rounding = Literal["gptq", "distill", "rtn"]
+ForBackend = Literal["any", "vulkan"]  # vulkan: scales may be negative, which XNNPACK does not take

@@ -93,13 +93,15 @@ class Pipeline:
         return make_all(self.store, tasks, Workers(1, 0), self.stages)
 
     def _quantize(self) -> Made:
-        spec = self.spec
+        spec, backend = self.spec, self.plan.quantized_for
         said = {
             "source": self._digests(self.source), "tokenizer": self._tokenizer(),
             "method": spec.method, "group_size": spec.group_size, "embedding": spec.embedding,
-            "output_layer": spec.output_layer, "scheme": spec.scheme,
+            "output_layer": spec.output_layer, "scheme": spec.scheme, "backend": backend,
         }  # fmt: skip
-        arguments = {"source": self.source, "spec": spec, "stages": self.stages}
+        arguments = {
+            "source": self.source, "spec": spec, "backend": backend, "stages": self.stages
+        }  # fmt: skip
         return self._all([Task("quantize", "quantize", said, arguments)])[0]
 
     @property

@@ -14,6 +14,7 @@ from quatrain.export.plan.plan import CheckpointPlan, QuantizeRequest, hollow_so
 from quatrain.export.plan.programs import PlannedBytes, programs_of
 from quatrain.export.request import ExportRequest
 from quatrain.int4 import Scheme
+from quatrain.quantize.tensor_formats import ForBackend
 from quatrain.release.spec import ReleaseSpec, key_of
 from quatrain.targets import TargetChoice, choose_for_target
 from quatrain.targets.as_on import arithmetic_as_on
@@ -105,6 +106,11 @@ class ReleasePlan:
     def cpu(self) -> str | None:
         """The program that every phone runs; None where there is none."""
         return next((one.file for one in self.files if one.options.backend == "xnnpack"), None)
+
+    @property
+    def quantized_for(self) -> ForBackend:
+        """Whose kernels take the checkpoint."""
+        return "vulkan" if self.cpu is None else "any"
 
     def shared(self, alike: Mapping[str, str]) -> "ReleasePlan":
         """The plan with one of the files whose bytes are `alike`, by the name of each."""

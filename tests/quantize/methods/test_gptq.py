@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from quatrain.quantize.calibration import LENGTH, Calibration, rows_of_text, tok
 from quatrain.quantize.methods.gptq import Gptq
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.quantize.plan.plan_model import plan_model
+from quatrain.quantize.tensor_formats import ForBackend, Rounding
 
 OF_ITSELF = Calibration(self_generated=2048, scheme=Scheme.WEIGHT_ONLY)
 # Whose linears read something else, or stand elsewhere: rotations and windows change neither.
@@ -74,6 +76,27 @@ def test_every_knob_comes_nearer(name, tmp_path):
     folder = write_meta_folder(tmp_path / "m", KNOBS[name], Peer(KNOBS[name]).state)
     gptq, rtn = errors(folder, tmp_path)
     assert gptq < rtn, (gptq, rtn)
+
+
+@pytest.mark.parametrize("method", ["gptq", "rtn"])
+def test_for_vulkan_alone_comes_nearer(method: Rounding, tmp_path: Path) -> None:
+    """With scales of either sign, in every int4 matrix, the tied table too."""
+    folder = ggufs.write_gguf(tmp_path / "m.gguf", tiny.float_tensors(tied=True))
+    model, calibration = open_float_model(folder), OF_ITSELF if method == "gptq" else None
+    found = {}
+    for backend in get_args(ForBackend):
+        report = quantize_model(
+            folder, tmp_path / backend, embedding="int4", method=method, calibration=calibration,
+            backend=backend,
+        )  # fmt: skip
+        written = open_checkpoint(tmp_path / backend)
+        scales = [written.tensors[n] for n in written.tensors if n.endswith(".scales")]
+        negative = [int((of_one < 0).sum()) for of_one in scales]
+        assert all(negative) == any(negative) == (backend == "vulkan")
+        assert report.negative_scales == sum(negative)
+        tokens = torch.randint(model.config.vocab_size, (8, 24))
+        found[backend] = error(model, tmp_path / backend, tokens)
+    assert found["vulkan"] < found["any"], found
 
 
 @pytest.fixture

@@ -28,6 +28,15 @@ def errors(weight, values, scales, group_size):
     return difference.square().view(-1, group_size).sum(-1)
 
 
+def test_a_negative_scale_where_the_largest_weight_is_positive():
+    grid = torch.arange(-7, 9).repeat(2)[None] * 0.25  # 8 is the largest
+    values, scales = quantize_groups(grid, 32, signed_scales=True)
+    assert torch.equal(values.float() * scales, grid) and bool(scales < 0)
+    positive = quantize_groups(grid, 32)
+    assert not torch.equal(positive[0] * positive[1], grid) and bool(positive[1] > 0)
+    assert torch.equal(quantize_groups(-grid, 32, signed_scales=True)[1], -scales)
+
+
 @st.composite
 def weights(draw):
     """Random shape, group size, spread, heavy tails, some groups of zeros."""
@@ -40,6 +49,18 @@ def weights(draw):
     if draw(st.booleans()):
         weight[0, :group_size] = 0
     return weight, group_size
+
+
+@FAST
+@given(weights())
+def test_either_sign_is_positive_scales_of_the_group_or_of_its_negative(case):
+    weight, group_size = case
+    values, scales = quantize_groups(weight, group_size, signed_scales=True)
+    sign = scales.sign().repeat_interleave(group_size, 1)
+    of_other = quantize_groups(weight * sign, group_size)
+    assert torch.equal(values, of_other[0]) and torch.equal(scales.abs(), of_other[1])
+    largest = weight.view(*scales.shape, group_size)
+    assert torch.equal(scales < 0, largest.amax(-1) > -largest.amin(-1))
 
 
 @FAST

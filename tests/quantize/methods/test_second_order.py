@@ -54,6 +54,15 @@ def test_less_is_lost_than_by_the_papers_algorithm(inputs, weight):
     assert ours < 0.8 * papers < papers < nearest
 
 
+def test_less_is_lost_with_scales_of_either_sign(inputs, weight):
+    moments = SecondMoments(inputs.T @ inputs / len(inputs), GROUP)
+    values, scales = moments.round(weight, signed_scales=True)
+    signed = output_error(inputs, weight, values, scales)
+    assert signed < 0.95 * output_error(inputs, weight, *moments.round(weight))
+    assert values.min() >= -8 and values.max() <= 7
+    assert 0.4 < (scales < 0).float().mean() < 0.6
+
+
 def test_integers_and_scales_are_as_the_layout_has_them(inputs, weight):
     values, scales = SecondMoments(inputs.T @ inputs, GROUP).round(weight)
     assert values.dtype == torch.int8 and values.min() >= -8 and values.max() <= 7

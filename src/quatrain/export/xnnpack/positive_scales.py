@@ -1,8 +1,9 @@
 """Int4 linears for kernels that take positive scales only, as XNNPACK's do.
 
-Some checkpoints have groups with a negative scale (see `quatrain.quantize.methods.q4_0`). One of
-those with a -8 holds eight times its scale's magnitude, which no positive scale says together with
-its other values: it is rounded again, and how many were, and what that changed, is counted.
+Some checkpoints have groups with a negative scale: those that are made for Vulkan alone, and what
+GGUF's Q4_0 is kept as (see `quatrain.quantize.methods.q4_0`). One of those with a -8 holds eight
+times its scale's magnitude, which no positive scale says together with its other values: it is
+rounded again, and how many were, and what that changed, is counted.
 """
 
 from dataclasses import dataclass
@@ -36,7 +37,8 @@ class RoundedAgain:
         return (
             f"XNNPACK's int4 kernels take positive scales only: {self.rounded} of {self.groups} "
             "groups, whose scale is negative, are rounded again. That changes the weights by "
-            f"{self.relative_rms_error:.2%} (relative RMS); Vulkan's kernels keep them"
+            f"{self.relative_rms_error:.2%} (relative RMS); Vulkan's kernels keep them. A model "
+            "that was quantized with --backend vulkan can be quantized without it"
         )
 
 

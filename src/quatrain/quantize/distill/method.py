@@ -111,7 +111,7 @@ class Distill:
         """Throw away what another request has left in `folder`."""
         said = json.dumps(
             [version("quatrain"), [sha256_of(file).hexdigest() for file in opened.files],
-             self.scheme, asdict(self.recipe)]
+             self.scheme, self.plan.signed_scales, asdict(self.recipe)]
         )  # fmt: skip
         content = encoded_header(self.plan.specs) + said.encode() + self.tokens.numpy().tobytes()
         key = hashlib.sha256(content).hexdigest()

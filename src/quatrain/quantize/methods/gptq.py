@@ -109,7 +109,9 @@ class Gptq:
             return dequantized(*(part[rows] for part in self._table))
         if embedding.method != "rtn":
             return exact  # kept as it is
-        made = quantize_rows(exact.__getitem__, tuple(exact.shape), embedding.group_size)
+        made = quantize_rows(
+            exact.__getitem__, tuple(exact.shape), embedding.group_size, embedding.signed_scales
+        )
         return dequantized(*made.tensors)
 
     def _round_layer(self, layers: LayerByLayer, source: Source) -> None:
@@ -120,7 +122,9 @@ class Gptq:
             for target, tensor in self._planned.items()
             if target.startswith(f"layers.{self._next}.") and len(tensor.shape) > 1
         }
-        layer = TwinLayer(block, methods, self.plan.group_size, self._int8_texts())
+        layer = TwinLayer(
+            block, methods, self.plan.group_size, self._int8_texts(), self.plan.signed_scales
+        )
         try:
             own = self._own[self._next] if self._own else None
             self._stream = layers.run(block, self._stream, own)
@@ -152,16 +156,17 @@ class Gptq:
         return _round_table(source, tensor, inputs)
 
 
-def _round_table(source: Source, tensor: TensorPlan, inputs: LinearInputs) -> Rounded:
+def _round_table(source: Source, table: TensorPlan, inputs: LinearInputs) -> Rounded:
     """A table [V, K], some rows at a time, for those inputs of an output layer."""
-    rows_of, (rows, columns) = source.tensors.rows_of(tensor.source), tensor.shape
+    rows_of, (rows, columns) = source.tensors.rows_of(table.source), table.shape
     values = torch.empty(rows, columns, dtype=torch.int8)
     scales = torch.empty(rows, columns // inputs.group_size)
     for first in range(0, rows, _ROWS_AT_ONCE):
         some = slice(first, first + _ROWS_AT_ONCE)
         weight = rows_of(some).float()
         try:
-            values[some], scales[some] = inputs.second_order.round(inputs.toward_float(weight))
+            toward = inputs.toward_float(weight)
+            values[some], scales[some] = inputs.second_order.round(toward, table.signed_scales)
         except ValueError as error:
             raise _damaged(source, "output", error) from error
     return values, scales
@@ -182,4 +187,4 @@ def rounding_error(rows_of: RowsOf, values: torch.Tensor, scales: torch.Tensor) 
         rows = slice(first, first + _ROWS_AT_ONCE)
         of_rows = squared_error(rows_of(rows), values[rows], scales[rows])
         error, total = error + of_rows[0], total + of_rows[1]
-    return RoundingError(error, total)
+    return RoundingError(error, total, negative_scales=int((scales < 0).sum()))

@@ -24,15 +24,20 @@ def round_to_nearest(source: Source, tensor: TensorPlan) -> QuantizedTensor:
 
     Raises `ValueError` where a weight is not finite.
     """
-    return quantize_rows(source.tensors.rows_of(tensor.source), tensor.shape, tensor.group_size)
+    rows_of = source.tensors.rows_of(tensor.source)
+    return quantize_rows(rows_of, tensor.shape, tensor.group_size, tensor.signed_scales)
 
 
-def quantize_groups(weight: torch.Tensor, group_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def quantize_groups(
+    weight: torch.Tensor, group_size: int, signed_scales: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Round each group of `group_size` neighbours in a row to symmetric int4.
 
-    `weight` is floating [..., K]. Returns int8 [..., K] in [-8, 7] and positive float32 scales
+    `weight` is floating [..., K]. Returns int8 [..., K] in [-8, 7] and float32 scales
     [..., K / group_size]; integers times scale approximates the weight. The scales are values of
-    bfloat16, as XNNPACK's kernels store them, so that every backend computes with the same.
+    bfloat16, as XNNPACK's kernels store them, so that every backend computes with the same; and
+    positive, but with `signed_scales`: negative where a group's largest weight is positive, so that
+    it is -8 that stands for the largest.
     Of a dozen scales per group, each improved by least squares, the one of the least squared
     error is taken: never worse than largest magnitude / 7.5, in bfloat16. Deterministic.
     Raises `InputError` where K is not a multiple of `group_size`, and `ValueError` where a
@@ -47,10 +52,11 @@ def quantize_groups(weight: torch.Tensor, group_size: int) -> tuple[torch.Tensor
     groups = weight.reshape(-1, group_size)
     values = torch.empty(groups.shape, dtype=torch.int8)
     scales = torch.empty(len(groups), dtype=torch.float32)
+    quantize = _quantize_signed if signed_scales else _quantize
     at_once = max(1, _ELEMENTS_AT_ONCE // group_size)
     for first in range(0, len(groups), at_once):
         part = slice(first, first + at_once)
-        values[part], scales[part] = _quantize(groups[part].float())
+        values[part], scales[part] = quantize(groups[part].float())
     return values.view(weight.shape), scales.view(*rows, -1)
 
 
@@ -72,7 +78,7 @@ def quantize_channels(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def quantize_rows(
-    rows_of: RowsOf, shape: tuple[int, ...], group_size: int | None
+    rows_of: RowsOf, shape: tuple[int, ...], group_size: int | None, signed_scales: bool = False
 ) -> QuantizedTensor:
     """`quantize_groups` of the weight of that `shape` [..., K], or `quantize_channels` where there
     is no group size: some rows at a time, the whole never in memory."""
@@ -86,11 +92,16 @@ def quantize_rows(
     for first in range(0, len(flat_values), at_once):
         part = slice(first, first + at_once)
         weight = rows_of(part)
-        rounded = quantize_groups(weight, group_size) if group_size else quantize_channels(weight)
+        rounded = (
+            quantize_groups(weight, group_size, signed_scales)
+            if group_size
+            else quantize_channels(weight)
+        )
         flat_values[part], flat_scales[part] = rounded[0], rounded[1].view(len(weight), -1)
         of_part = squared_error(weight, *rounded)
         error, total = error + of_part[0], total + of_part[1]
-    return QuantizedTensor((values, scales), RoundingError(error, total))
+    negative = int((scales < 0).sum())
+    return QuantizedTensor((values, scales), RoundingError(error, total, negative_scales=negative))
 
 
 def _quantize(w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -124,6 +135,15 @@ def _quantize(w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         chosen = torch.where(better, candidate, chosen)
         error = torch.where(better, found, error)
     return _round(w, chosen), chosen
+
+
+def _quantize_signed(w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same, each scale of the sign with which its group's largest weight is a negative
+    multiple of it."""
+    lowest, highest = w.aminmax(dim=-1)
+    sign = torch.where(highest > -lowest, -1.0, 1.0)
+    values, scales = _quantize(w * sign[:, None])
+    return values, scales * sign
 
 
 def _largest_magnitude(w: torch.Tensor) -> torch.Tensor:

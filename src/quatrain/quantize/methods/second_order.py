@@ -39,16 +39,19 @@ class SecondMoments:
         # Row j of the upper factor U of H^-1 = U^T U says how column j's error is passed on.
         self.passed_on = torch.linalg.cholesky(inverse, upper=True).float()
 
-    def round(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`weight` float32 [N, K] as int8 [N, K] in [-8, 7] and positive float32 scales
-        [N, K / group size], values of bfloat16."""
+    def round(
+        self, weight: torch.Tensor, signed_scales: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`weight` float32 [N, K] as int8 [N, K] in [-8, 7] and float32 scales [N, K / group size],
+        values of bfloat16: positive, or, as `signed_scales`, of the sign with which -8 stands for
+        a group's largest weight."""
         values = torch.empty(weight.shape, dtype=torch.int8)
         scales = torch.empty(len(weight), weight.shape[1] // self.group_size)
         groups = self.order[:: self.group_size] // self.group_size
         for first in range(0, len(weight), _ROWS_AT_ONCE):
             rows = slice(first, first + _ROWS_AT_ONCE)
             w = weight[rows].float().T[self.order].contiguous()
-            q, s = self._pass_errors_on(w)
+            q, s = self._pass_errors_on(w, signed_scales)
             for _ in range(_SWEEPS):
                 self._sweep(w, q, s)
             values[rows, self.order] = q.T.to(torch.int8)
@@ -59,14 +62,16 @@ class SecondMoments:
         size = self.group_size
         return [slice(at, at + size) for at in range(0, len(self.order), size)]
 
-    def _pass_errors_on(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _pass_errors_on(
+        self, weight: torch.Tensor, signed_scales: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The integers [K, N], in float32, and scales [groups, N]: of several scales for each
         group that with which it loses least."""
         w = weight.clone()
         values, scales = torch.empty_like(w), torch.empty(len(self._blocks()), w.shape[1])
         for group, block in enumerate(self._blocks()):
             factor = self.passed_on[block, block]
-            tried = _tried_scales(w[block])  # [C, N]
+            tried = _tried_scales(w[block], signed_scales)  # [C, N]
             q, errors = _round_block(w[block], tried, factor)
             best = errors.square().sum(0).argmin(0)  # [N], of errors [g, C, N]
             chosen = best.expand(len(q), 1, -1)
@@ -89,7 +94,8 @@ class SecondMoments:
             pull.addmm_(self.moments[:, block], moved)
             curvature = (q * (self.moments[block, block] @ q)).sum(0)
             fitted = s + (q * pull[block]).sum(0) / curvature.clamp(min=_SMALLEST_SCALE)
-            fitted = _as_stored(torch.where((curvature > 0) & (fitted > 0), fitted, s))
+            fits = (curvature > 0) & (fitted.sign() == s.sign())
+            fitted = _as_stored(torch.where(fits, fitted, s))
             pull.addmm_(self.moments[:, block], q * (s - fitted))
             scales[group] = fitted
 
@@ -101,15 +107,17 @@ def _order(diagonal: torch.Tensor, group_size: int) -> torch.Tensor:
     return columns[groups.mean(-1).argsort(dim=0, descending=True, stable=True)].flatten()
 
 
-def _tried_scales(block: torch.Tensor) -> torch.Tensor:
+def _tried_scales(block: torch.Tensor, signed: bool) -> torch.Tensor:
     """[C, N] for a group's weights [g, N]."""
     largest = block.abs().amax(0)
     largest = torch.where(largest > 0, largest, 1.0)
+    if signed:
+        largest = torch.where(block.amax(0) == largest, -largest, largest)
     return _as_stored(largest / torch.tensor(_LARGEST)[:, None])
 
 
 def _as_stored(scales: torch.Tensor) -> torch.Tensor:
-    return scales.clamp(min=_SMALLEST_SCALE).bfloat16().float()
+    return scales.abs().clamp(min=_SMALLEST_SCALE).copysign(scales).bfloat16().float()
 
 
 def _round_block(

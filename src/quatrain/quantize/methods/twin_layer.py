@@ -28,15 +28,21 @@ class TwinLayer:
 
     `methods`: that of each linear in the plan, by its name there; those of another method than
     gptq stay as they are. `int8_texts` bool [B]: those whose activations are rounded as 8da4w
-    does. `few`: the linears that saw too few tokens, rounded to nearest. `current`: the one that
-    is rounded, or was last.
+    does. `signed_scales`: whether scales may be negative. `few`: the linears that saw too few
+    tokens, rounded to nearest. `current`: the one that is rounded, or was last.
     """
 
     def __init__(
-        self, block: Block, methods: Mapping[str, str], group_size: int, int8_texts: torch.Tensor
+        self,
+        block: Block,
+        methods: Mapping[str, str],
+        group_size: int,
+        int8_texts: torch.Tensor,
+        signed_scales: bool = False,
     ) -> None:
         # Not the block itself, whose linears hold this: a circle would keep its memory.
         self.methods, self.group_size, self.int8_texts = methods, group_size, int8_texts
+        self.signed_scales = signed_scales
         self._factors = _factors_to_stream(block)
         self.few: list[str] = []
         self.current = ""
@@ -83,11 +89,11 @@ class TwinLayer:
             return weight
         if inputs.tokens < LEAST_TOKENS:
             self.few.append(name)
-            rounded = quantize_groups(weight, self.group_size)
+            rounded = quantize_groups(weight, self.group_size, self.signed_scales)
         else:
             # What a router sends to an expert differs between the two models.
             toward = weight if ".experts." in name else self._toward_float(name, weight, inputs)
-            rounded = inputs.second_order.round(toward)
+            rounded = inputs.second_order.round(toward, self.signed_scales)
         self._rounded.setdefault(name, []).append(rounded)
         return dequantized(*rounded)
 

@@ -20,7 +20,8 @@ class TensorPlan:
 
     `part` groups tensors for progress and for the error figures. `specs`: what is written,
     integers and then their scales, or the tensor as it is, or nothing. `group_size`: weights that
-    share a scale, None where a row does or where there is none.
+    share a scale, None where a row does or where there is none. `signed_scales`: whether scales of
+    groups may be negative.
     """
 
     part: Part
@@ -28,6 +29,7 @@ class TensorPlan:
     method: MethodName
     specs: tuple[TensorSpec, ...]
     group_size: int | None = None
+    signed_scales: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,6 +53,11 @@ class Plan:
     @property
     def group_size(self) -> int:
         return self.quantization_args["group_size"]
+
+    @property
+    def signed_scales(self) -> bool:
+        """Whether any scale may be negative."""
+        return any(tensor.signed_scales for tensor in self.tensors)
 
     @property
     def specs(self) -> list[TensorSpec]:

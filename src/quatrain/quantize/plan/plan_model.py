@@ -1,5 +1,7 @@
 """What becomes of each tensor of a model in floating point."""
 
+from dataclasses import replace
+
 import torch
 
 from quatrain.checkpoint.files.safetensors import TensorSpec
@@ -8,7 +10,7 @@ from quatrain.checkpoint.layout import EMBEDDING, OUTPUT, PER_LAYER, linear_shap
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES, Scheme
 from quatrain.quantize.plan.plan import Part, Plan, TensorPlan, integers
-from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat, Rounding
+from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, OutputFormat, Rounding
 
 _EMBEDDING, _OUTPUT = f"{EMBEDDING}.weight", f"{OUTPUT}.weight"
 
@@ -19,6 +21,7 @@ def plan_model(
     embedding: EmbeddingFormat,
     output_layer: OutputFormat,
     rounding: Rounding = "rtn",
+    backend: ForBackend = "any",
 ) -> Plan:
     """The plan for embedding, layers and output, in the order in which they are written.
 
@@ -26,8 +29,8 @@ def plan_model(
     it is int4 too, but int8 with rtn, unless the file holds it as int4 in such groups already. A
     table of an embedding for each layer becomes int4, with 'fp' for the embedding it stays. An
     output layer that is tied to the embedding gets integers of its own, which, but with rtn, are
-    the embedding's where both are int4. Raises `InputError` where the group size does not divide a
-    tensor's input features.
+    the embedding's where both are int4. For Vulkan alone scales may be negative. Raises
+    `InputError` where the group size does not divide a tensor's input features.
     """
     if embedding == "keep":
         embedding = _usual_embedding(model, group_size, rounding)
@@ -40,7 +43,8 @@ def plan_model(
     def add(
         part: Part, format: EmbeddingFormat, source: str, target: str, method: Rounding
     ) -> None:
-        tensors.append(_planned(model, part, format, (source, target), group_size, method))
+        planned = _planned(model, part, format, (source, target), group_size, method)
+        tensors.append(replace(planned, signed_scales=backend == "vulkan"))
 
     if _EMBEDDING in stored and config.apply_embedding:
         add("embedding", embedding, _EMBEDDING, _EMBEDDING, rounding if tied else "rtn")

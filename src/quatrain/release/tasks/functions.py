@@ -15,6 +15,7 @@ from quatrain.export.template.constants import PACKING
 from quatrain.program import open_program
 from quatrain.quantize.calibration import Calibration
 from quatrain.quantize.pipeline import quantize_model
+from quatrain.quantize.tensor_formats import ForBackend
 from quatrain.release.measure.float_reference import Answered
 from quatrain.release.measure.layers import measure_layers
 from quatrain.release.measure.quality import measure_quality
@@ -34,12 +35,14 @@ Advance = Callable[[float], None]
 _VERIFY_STAGES = {"reference": 6, "executorch": 5}  # which shows no values to compare operators by
 
 
-def quantize(folder: Path, source: Path, spec: ReleaseSpec, stages: Stages) -> dict[str, Any]:
+def quantize(
+    folder: Path, source: Path, spec: ReleaseSpec, backend: ForBackend, stages: Stages
+) -> dict[str, Any]:
     """The int4 checkpoint of a model in floating point."""
     calibration = Calibration(scheme=spec.scheme) if spec.scheme and spec.method != "rtn" else None
     report = quantize_model(
         source, folder, spec.group_size, spec.embedding, spec.output_layer, stages,
-        spec.tokenizer, None, spec.method, calibration,
+        spec.tokenizer, None, spec.method, calibration, backend,
     )  # fmt: skip
     cost = report.against_floating_point
     return {
