@@ -58,6 +58,7 @@ CONTRADICTED = [
     ("gptq", {"quant_method": None}, None, "names no quant_method; add"),
     ("compressed-tensors", group(symmetric=False), None, "weight_zero_point.*symmetric: false"),
     ("compressed-tensors", group(actorder="group"), None, "weight_g_idx.*actorder: group"),
+    ("compressed-tensors", group(actorder=True), None, "weight_g_idx.*actorder: True"),
     ("compressed-tensors", group(num_bits=8), None, r"weight_shape.*\[64, 48\] numbers of 8 bits"),
 ]
 

@@ -210,6 +210,24 @@ def test_w4a8_of_compressed_tensors_is_read(tmp_path, inputs):
         assert torch.equal(checkpoint.tensors[name], tensor), name
 
 
+@pytest.mark.parametrize(
+    ("strategy", "shape", "columns"), [("tensor", [1], 96), ("block", [4, 3], 32)]
+)
+def test_scales_that_rows_share(tmp_path, strategy, shape, columns):
+    values = folders.expected_tensors()[f"{W2}.weight"]
+    scale = torch.rand(shape, generator=torch.Generator().manual_seed(1)) + 0.5
+    folder = changed(int_quantized(tmp_path, None), DOWN, {"weight": values, "weight_scale": scale})
+    config = json.loads((folder / "config.json").read_text())["quantization_config"]
+    weights = {"num_bits": 4, "type": "int", "strategy": strategy}
+    config["config_groups"]["group_1"] = {"targets": ["re:.*down_proj"], "weights": weights}
+    checkpoint = open_checkpoint(change_config(folder, quantization_config=config))
+    whole = scale.view(-1, len(scale.flatten()) // len(scale)).repeat_interleave(
+        64 // len(scale), 0
+    )
+    expected = values * whole.repeat_interleave(columns, 1)
+    assert torch.equal(weight_of(checkpoint, W2), expected)
+
+
 def test_activations_that_were_calibrated_are_refused(tmp_path):
     folder = int_quantized(tmp_path, PER_TOKEN | {"dynamic": False, "strategy": "tensor"})
     with pytest.raises(InputError, match=r"quantizes activations as .*'tensor'.*W4A16"):

@@ -66,6 +66,23 @@ def test_asymmetric_is_refused_or_rounded_again(tmp_path, method):
     assert float(weight.square().sum()) == pytest.approx(error.squared_weight, rel=1e-4)
 
 
+def test_zero_points_of_older_compressed_tensors(tmp_path):
+    """Which it did not pack."""
+    folder = folders.write_quantized(tmp_path, "compressed-tensors", zeros=ASYMMETRIC)
+    packed = open_checkpoint(folder, round_again=Requantization()).tensors
+    expected = {name: packed[name].clone() for name in packed}
+    tensors = load_file(folder / "model.safetensors")
+    for name in [name for name in tensors if name.endswith("weight_zero_point")]:
+        rows = tensors[name.replace("zero_point", "scale")].shape
+        tensors[name] = torch.zeros(rows, dtype=torch.int8)
+        if name == "model.layers.0.self_attn.q_proj.weight_zero_point":
+            tensors[name] = ASYMMETRIC[WQ].to(torch.int8)
+    save_file(tensors, folder / "model.safetensors")
+    found = open_checkpoint(folder, round_again=Requantization()).tensors
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
 def test_act_order_is_refused_or_rounded_again(tmp_path):
     folder = folders.write_quantized(tmp_path, "gptq", settings={"desc_act": True})
     open_checkpoint(folder).check_values()  # its groups are in order all the same

@@ -35,7 +35,7 @@ from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 
 # How a runtime would quantize the KV cache, which ours keeps in floating point.
-_CACHE_SCALE = re.compile(r".*\.self_attn\.(?:attn\.)?[kv]_(?:scale|zero_point)")
+_CACHE_SCALE = re.compile(r".*\.self_attn\.(?:attn\.)?[qkv]_(?:scale|zero_point)")
 
 
 def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -> Checkpoint:

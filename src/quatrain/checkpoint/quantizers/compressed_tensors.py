@@ -3,12 +3,13 @@
 Format "pack-quantized", for a linear F with weight [N, K] of b bits in G groups, n = 32 // b:
 F.weight_packed     int32 [N, K/n]   n input features a word, the first in the low bits, + 2^(b-1)
 F.weight_shape      int64 [2]        N and K
-F.weight_zero_point int32 [N/n, G]   asymmetric files only: n output features a word, + 2^(b-1)
+F.weight_zero_point int32 [N/n, G]   asymmetric files only: n output features a word, + 2^(b-1);
+                                     of older releases int8 [N, G]
 Format "int-quantized" (or "naive-quantized"):
 F.weight            int8 [N, K]
 F.weight_zero_point int8 [N, G]      asymmetric files only
 Both:
-F.weight_scale      float [N, G]
+F.weight_scale      float [N, G], or fewer rows (strategy "block"), or one number ("tensor")
 F.weight_g_idx      int32 [K]        act-order files only
 
 `config_groups` say the bits of each linear, by its name, a pattern or its class, and how its
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 
+from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import group_indices, groups_of_rows
 from quatrain.checkpoint.quantizers.int32_packing import expect_shape, int32_matrix, unpack_columns
@@ -28,7 +30,6 @@ from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
 from quatrain.errors import InputError
 
 _FORMATS = ("pack-quantized", "int-quantized", "naive-quantized")
-_MIXED = "mixed-precision"  # each group then says its own
 _AGAIN = "quantize the model that it was made from"
 
 
@@ -39,9 +40,11 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
         raise InputError(f"{source}: its quantization_config has no 'config_groups'; {_AGAIN}")
     for name, group in groups.items():
         if not isinstance(group, dict):
-            raise InputError(f"{source}: its compressed-tensors group {name!r} is {group!r}")
-        stated = settings.get("format")
-        form = group.get("format") or stated if stated == _MIXED else stated
+            raise InputError(
+                f"{source}: its compressed-tensors group {name!r} is {str(group)[:100]}, expected "
+                f"an object that says how its weights were quantized; {_AGAIN}"
+            )
+        form = group.get("format") or settings.get("format")
         if form not in _FORMATS:
             raise InputError(
                 f"{source}: its compressed-tensors format is {form!r}, expected "
@@ -116,12 +119,15 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
         rows, columns = _int8_matrix(parts, name, source)
         rows_of_zeros = rows
     scale, zeros = parts["weight_scale"], parts.get("weight_zero_point")
+    if stated.get("strategy") in ("tensor", "block"):
+        scale = _scale_of_rows(scale, rows)
     groups = groups_of_rows(scale, (rows, columns), f"{name}.weight_scale", source)
     _check_shape(parts, (rows, columns), bits, name, source)
-    if zeros is not None:
+    if zeros is not None and zeros.dtype == torch.int8:
+        expect_shape(zeros, (rows, groups), f"{name}.weight_zero_point", source)
+    elif zeros is not None:
         expect_shape(zeros, (rows_of_zeros, groups), f"{name}.weight_zero_point", source)
-        if "weight_packed" in parts:
-            int32_matrix(zeros, f"{name}.weight_zero_point", source)
+        int32_matrix(zeros, f"{name}.weight_zero_point", source)
     return GroupedLinear(
         shape=(rows, columns),
         groups=groups,
@@ -136,11 +142,22 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
     )
 
 
+def _scale_of_rows(scale: StoredTensor, rows: int) -> StoredTensor:
+    """`scale` with a row for each of the weight's, where several share one."""
+    shape = (*scale.shape, 1, 1)[:2]
+    if len(scale.shape) > 2 or not shape[0] or shape[0] == rows or rows % shape[0]:
+        return scale
+    return StoredTensor(
+        (rows, shape[1]), scale.dtype,
+        lambda: scale.load().reshape(shape).repeat_interleave(rows // shape[0], 0),
+    )  # fmt: skip
+
+
 def _check_parts(parts: Parts, stated: Mapping[str, Any], name: str, source: str) -> None:
     """Refuse a linear without a tensor that its group `stated` tells of: it would be taken for a
     symmetric one, or one in order."""
     asymmetric = stated.get("symmetric", True) is False
-    act_order = stated.get("actorder") in ("group", "dynamic")
+    act_order = stated.get("actorder") in (True, "group", "dynamic")
     for part, told, how in (
         ("weight_zero_point", asymmetric, "symmetric: false"),
         ("weight_g_idx", act_order, f"actorder: {stated.get('actorder')}"),
@@ -169,7 +186,7 @@ def _values(parts: Parts, bits: int) -> torch.Tensor:
 
 def _zeros(parts: Parts, rows: int, bits: int) -> torch.Tensor:
     stored = parts["weight_zero_point"].load()
-    if "weight_packed" not in parts:
+    if stored.dtype == torch.int8:
         return stored
     return unpack_columns(stored.t(), bits=bits)[:, :rows].t().contiguous()
 
