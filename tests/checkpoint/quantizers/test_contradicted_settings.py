@@ -101,6 +101,15 @@ def test_groups_of_compressed_tensors_that_were_never_put_in_order(tmp_path):
     assert torch.equal(checkpoint.tensors[name], folders.expected_tensors()[name])
 
 
+def test_integers_that_nothing_tells_of(tmp_path):
+    """`quantize` refuses them too."""
+    folder = tiny.write_hugging_face(tmp_path)
+    others = {f"{Q}.weight": torch.ones(2048, 1, dtype=torch.uint8), f"{Q}.absmax": torch.ones(64)}
+    rewritten(folder, lambda tensors: tensors.update(others))
+    with pytest.raises(InputError, match=r"q_proj.weight is uint8, and its config.json does not"):
+        open_checkpoint(folder)
+
+
 def test_two_of_gptqs_formats(tmp_path):
     folder = folders.write_quantized(tmp_path, "gptq_v2", settings={"checkpoint_format": "gptq_v2"})
     beside = folder / "quantize_config.json"

@@ -244,6 +244,7 @@ def test_activations_that_were_calibrated_are_refused(tmp_path):
         ("autoround:exllamav2", "gptq_v2"),
         ("auto_round:gptq:exllamav2", "gptq"),
         ("auto_round:awq:gemm", "awq"),
+        ("auto", "gptq"),
     ],
 )
 @pytest.mark.parametrize(

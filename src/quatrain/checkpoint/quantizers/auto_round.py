@@ -16,6 +16,7 @@ from quatrain.checkpoint.quantizers.rotated import refuse_rotated
 from quatrain.errors import InputError
 
 _KERNELS = {"exllamav2", "exllamav1", "triton", "tritonv2", "cuda", "marlin", "gemm"}
+_BY_DEFAULT = "auto_round:auto_gptq"
 # By what follows "auto_round:".
 _PACKINGS: dict[str, tuple[Quantizer, str]] = {
     "auto_gptq": (GPTQ, "gptq"),
@@ -57,7 +58,8 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
 
 def _packing(settings: Settings, source: str) -> tuple[Quantizer, Settings]:
     """(who reads it, the settings as that expects them)."""
-    stated = str(settings.get("packing_format") or settings.get("backend") or "auto_round")
+    named = (settings.get(name) for name in ("packing_format", "backend"))
+    stated = str(next((name for name in named if name not in (None, "auto")), _BY_DEFAULT))
     whose, *words = stated.replace("autoround", "auto_round").split(":")
     words = [word for word in words if word not in _KERNELS]
     known = _PACKINGS.get(":".join(words)) if whose == "auto_round" else None

@@ -33,6 +33,8 @@ def quantized_tensors(
     `InputError`, naming `source`, where nothing is quantized, or in a way that is not read.
     """
     asymmetric = round_again is not None and round_again.asymmetric
+    if settings is None:
+        _require_known_integers(stored, source)
     quantizer, settings = checked_quantizer(stored, metadata, settings, source, asymmetric)
     modules, others = _by_module(stored, quantizer)
     linears = {}
@@ -57,6 +59,24 @@ def quantized_tensors(
     for name, tensor in in_layout(linears, source, round_again, columns).stored.items():
         put_once(others, name, tensor, source)
     return LazyTensors(others), {name: linear.fits_int4 for name, linear in linears.items()}
+
+
+def _require_known_integers(stored: LazyTensors, source: str) -> None:
+    """Refuse integers of a quantizer that nothing tells of."""
+    if quantizer_by_names(stored) or is_unpacked(stored):
+        return
+    integers = sorted(
+        name
+        for name, tensor in stored.stored.items()
+        if not tensor.dtype.is_floating_point and len(tensor.shape) > 1
+    )
+    if integers:
+        found = str(stored.stored[integers[0]].dtype).removeprefix("torch.")
+        raise InputError(
+            f"{source}: {integers[0]} is {found}, and its config.json does not say how it was "
+            "quantized (quantization_config); take the config.json that was made with it, or the "
+            "model that it was made from"
+        )
 
 
 def _none_of(stored: LazyTensors, quantizer: Quantizer, source: str) -> InputError:
