@@ -6,6 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.support import tiny_models as tiny
+from tests.support.families import ROWS
+from tests.support.family_errors import model_of
+from tests.support.peers import saved
 
 from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError
@@ -63,6 +66,21 @@ def test_a_model_without_its_output_layer(tmp_path):
     assert set(open_float_model(folder).tensors) == set(tiny.float_tensors(tied=True))
 
 
+@pytest.mark.parametrize("name", ["lfm2", "gemma3n"])
+def test_what_else_a_model_has_beside_its_output_layer(tmp_path, name):
+    folder = saved(model_of(ROWS[name]), tmp_path)
+    opened = open_float_model(folder).tensors
+    expected = {name: opened[name].clone() for name in opened}
+    bare = {
+        name.removeprefix("model."): tensor.clone()
+        for name, tensor in load_file(folder / "model.safetensors").items()
+    }
+    save_file(bare, folder / "model.safetensors")
+    found = open_float_model(folder).tensors
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
 def test_two_names_of_one_tensor(tmp_path):
     folder = tiny.write_hugging_face(tmp_path)
     tensors = load_file(folder / "model.safetensors")
@@ -77,7 +95,13 @@ def test_an_adapter_that_was_not_merged(tmp_path):
         return f"base_model.model.{name.replace('q_proj.', 'q_proj.base_layer.')}"
 
     with pytest.raises(InputError, match=r"q_proj\.base_layer.*merge_and_unload"):
-        open_float_model(written_with(tmp_path, adapted))
+        open_float_model(written_with(tmp_path / "lora", adapted))
+
+    def trained_whole(name):
+        return name.replace("lm_head.", "lm_head.modules_to_save.default.")
+
+    with pytest.raises(InputError, match=r"lm_head\.modules_to_save.*merge_and_unload"):
+        open_float_model(written_with(tmp_path / "head", trained_whole))
 
 
 @pytest.mark.parametrize("name", ["model", "state_dict", "model_state_dict", "module"])

@@ -14,8 +14,11 @@ _ANYWHERE = re.compile(
 # without an embedding: PEFT.
 _EMBEDDING = re.compile(r"((?:[\w-]+\.)*?)(?:model\.embed_tokens|embed_tokens|tok_embeddings)\.")
 _BEFORE_ALL = ("base_model.model.",)
-_ADAPTED = re.compile(r"\.(?:base_layer|lora_[AB])\.")
-_LAYER = re.compile(r"layers\.\d+\.|embed_tokens\.|norm\.weight$")
+_ADAPTED = re.compile(r"\.(?:base_layer|lora_[AB]|modules_to_save|original_module)\.")
+# All of a model but its output layer; of LFM2 a norm, of Gemma embeddings by layer and streams.
+_OF_MODEL = re.compile(
+    r"layers\.\d+\.|embed_tokens(?:_per_layer)?\.|(?:embedding_)?norm\.|per_layer_\w+\.|altup_\w+\."
+)
 
 
 def without_wrappers(name: str) -> str:
@@ -60,5 +63,5 @@ def with_model_prefix(stored: LazyTensors) -> LazyTensors:
     if "embed_tokens.weight" not in stored:
         return stored
     return stored.renamed(
-        {name: f"model.{name}" if _LAYER.match(name) else name for name in stored}
+        {name: f"model.{name}" if _OF_MODEL.match(name) else name for name in stored}
     )

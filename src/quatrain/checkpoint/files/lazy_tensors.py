@@ -98,10 +98,15 @@ class LazyTensors(Mapping[str, torch.Tensor]):
 
         Raises `InputError` where two get the same: one of them would go unread.
         """
-        renamed: dict[str, StoredTensor] = {}
+        renamed: dict[str, str] = {}
         for old, new in names.items():
-            put_once(renamed, new, self.stored[old], old)
-        return LazyTensors(renamed)
+            if new in renamed:
+                raise InputError(
+                    f"tensor {new} is there twice, as {renamed[new]} and as {old}; remove from the "
+                    "model the one that is not its own"
+                )
+            renamed[new] = old
+        return LazyTensors({new: self.stored[old] for new, old in renamed.items()})
 
     def as_float32(self, source: str) -> "LazyTensors":
         """The same tensors, each converted to float32 as it is read.
