@@ -149,6 +149,25 @@ def test_tokens_that_the_class_names_and_the_file_adds(tmp_path, name, config) -
     check(tmp_path, model, "llama", config | {"tokenizer_class": name}, texts)
 
 
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word", "normalized"])
+@pytest.mark.parametrize("name", ["Qwen2Tokenizer", "GPT2Tokenizer"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_properties_of_tokens_that_a_name_stands_for(byte_level, tmp_path, name, flag, listed):
+    """Qwen's class takes none of them."""
+    model = tokenizers.Tokenizer.from_str(byte_level)
+    token = tokenizers.AddedToken("<e>", special=True, **({"normalized": False} | {flag: True}))
+    model.add_tokens([token, tokenizers.AddedToken("<x>", special=True, **{flag: True})])
+    config = {"tokenizer_class": name, "eos_token": "<e>", "pad_token": None}
+    if listed:
+        flags = {"special": True, "lstrip": False, "rstrip": False, "single_word": False}
+        config["added_tokens_decoder"] = {
+            str(index): flags | {"content": added.content, "normalized": False, flag: True}
+            for index, added in model.get_added_tokens_decoder().items()
+            if added.content in ("<e>", "<x>")
+        }
+    check(tmp_path, model, "llama", config, ("a <e> b", "a <x> b", "<e>the", " <e> <x>\n"))
+
+
 @pytest.mark.parametrize("steps", ["prepended", "metaspace", "none"])
 @pytest.mark.parametrize(
     ("model_type", "config"),

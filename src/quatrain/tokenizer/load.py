@@ -10,8 +10,8 @@ import tokenizers
 from quatrain.errors import InputError
 from quatrain.tokenizer.chat import pick, render, templates_of
 from quatrain.tokenizer.end_tokens import end_ids_of_config, turn_end
-from quatrain.tokenizer.files import read_config_of, require_tokenizer
-from quatrain.tokenizer.named_tokens import add_named_tokens, special_texts
+from quatrain.tokenizer.files import read_config_of, require_tokenizer, tokenizer_class
+from quatrain.tokenizer.named_tokens import add_named_tokens, special_texts, without_flags_of_named
 from quatrain.tokenizer.rebuilt import build_as_class
 from quatrain.tokenizer.vocabulary_files import ends_added, is_vocabulary, read_vocabulary
 
@@ -147,7 +147,7 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], bo
     config, added = read_config_of(path)
     if is_vocabulary(path):
         model, config = read_vocabulary(path, config)
-        add_named_tokens(model, config, added, str(path))
+        config = _with_named(model, config, added, path)
         ends_added(model, config)
         return model, config, True
     try:
@@ -158,12 +158,21 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], bo
     changed = model.padding is not None or model.truncation is not None
     model, rebuilt, config = build_as_class(model, path, config)
     changed |= rebuilt
-    add_named_tokens(model, config, added, str(path))
+    config = _with_named(model, config, added, path)
     model.no_padding()
     model.no_truncation()
     # What a tokenizer.json cannot say: special tokens written out in a text are text.
     model.encode_special_tokens = config.get("split_special_tokens") is True
     return model, config, changed or _added(model) != before
+
+
+def _with_named(
+    model: tokenizers.Tokenizer, config: dict[str, Any], added: dict[str, Any], path: Path
+) -> dict[str, Any]:
+    """`config`, all of whose tokens `model` knows from here on."""
+    add_named_tokens(model, config, added, str(path))
+    own_class = tokenizer_class(path, config) == "Qwen2Tokenizer"
+    return without_flags_of_named(model, config) if own_class else config
 
 
 def _added(model: tokenizers.Tokenizer) -> dict[int, str]:

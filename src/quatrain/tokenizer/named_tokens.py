@@ -89,6 +89,21 @@ def add_named_tokens(
     model.add_tokens(tokens)
 
 
+def without_flags_of_named(model: tokenizers.Tokenizer, config: dict[str, Any]) -> dict[str, Any]:
+    """`config`, whose special tokens `model` looks for as they are written from here on, whatever
+    `lstrip` and the like say of them, which the result no longer does."""
+    texts = [*special_texts(config).values(), *map(token_text, _extra(config))]
+    named = {text for text in texts if text is not None}
+    model.add_tokens([AddedToken(text, special=True) for text in sorted(named)])
+    decoder = config.get("added_tokens_decoder", {})
+    plain = dict.fromkeys(_FLAGS[:-1], False)
+    without = {
+        index: token | plain if token_text(token) in named else token
+        for index, token in decoder.items()
+    }
+    return config | {"added_tokens_decoder": without} if decoder else config
+
+
 def _older(config: Mapping[str, Any], added: Mapping[str, Any]) -> dict[Any, Any]:
     """added_tokens.json's tokens as an `added_tokens_decoder`."""
     extra = config.get(_EXTRA)
