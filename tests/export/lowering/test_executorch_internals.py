@@ -2,6 +2,7 @@
 what we change of theirs is put back."""
 
 import ast
+import copy
 import re
 import subprocess
 import sys
@@ -16,7 +17,10 @@ from executorch.backends.vulkan.patterns import pattern_registry
 from executorch.exir.dialects._ops import ops as exir_ops
 from tests.support.paths import ROOT
 from torch import nn
-from torch.export import decomp_utils
+from torch._C import DispatchKey
+from torch._subclasses import fake_impls
+from torch.export import decomp_utils, exported_program
+from torch.fx.traceback import NodeSource
 
 from quatrain import executorch_wheel
 from quatrain.errors import QuatrainError
@@ -151,6 +155,36 @@ def test_a_list_of_operators_that_is_gone(monkeypatch):
         entered(compiler_shortcuts)
 
 
+def kernels_within(decompositions):
+    """The kernels in Python of each operator while those hold, and what knows its shapes."""
+    with exported_program._override_composite_implicit_decomp(decompositions):
+        shapes = fake_impls.op_implementations_dict
+        return [(dict(op.py_kernels), shapes[op]) for op in decompositions]
+
+
+def test_kernels_that_are_made_once_are_torchs():
+    ops = [torch.ops.aten.linear.default, torch.ops.aten.matmul.default]
+    state = [(dict(op.py_kernels), fake_impls.op_implementations_dict.get(op)) for op in ops]
+    first, second = (dict.fromkeys(ops, lambda *_, of=of: of) for of in (1, 2))
+    theirs = kernels_within(second)
+    with compiler_shortcuts():
+        kernels_within(first)
+        ours = kernels_within(second)
+        assert kernels_within(second)[0][0] == ours[0][0]  # made once
+    for op, (their, _), (our, shape) in zip(ops, theirs, ours, strict=True):
+        assert our.keys() == their.keys() and shape.func.__name__.startswith("_force")
+        assert our[DispatchKey.CompositeImplicitAutograd] is second[op]
+    assert state == [(op.py_kernels, fake_impls.op_implementations_dict.get(op)) for op in ops]
+
+
+def test_a_nodes_origins_are_copied_again():
+    with compiler_shortcuts():
+        pass
+    node = torch.fx.symbolic_trace(nn.ReLU()).graph.output_node()
+    source = NodeSource(node)
+    assert copy.deepcopy(source) is not source
+
+
 def test_a_graph_is_compiled_when_it_is_called():
     """As it is then, and those below it; what is left is put back."""
     before = torch.fx.GraphModule.recompile
@@ -203,6 +237,7 @@ PUBLIC = {
 }  # fmt: skip
 # The modules that hold what is private, each saying why.
 PRIVATE = (
+    "export/lowering/compiler_shortcuts.py",
     "export/lowering/executorch_internals.py",
     "export/xnnpack/unused_patterns.py",
     "linear/private_operators.py",
