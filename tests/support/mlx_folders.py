@@ -21,6 +21,8 @@ _RENAMED = {
                  ("w3.weight", "up_proj.weight")),
     "granitemoe": (("input_linear.weight", "experts.gate_up_proj"),
                    ("output_linear.weight", "experts.down_proj")),
+    "qwen3_vl": (("model.visual.", "vision_tower."), ("lm_head.", "language_model.lm_head."),
+                 ("model.language_model.", "language_model.model.")),  # mlx-vlm's
 }  # fmt: skip
 
 

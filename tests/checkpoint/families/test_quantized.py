@@ -56,8 +56,8 @@ def test_a_matrix_that_is_computed_in_floating_point(name, matrix, tmp_path, mon
     ("name", "quantized"),
     [
         ("lfm2", True), ("lfm2 moe", True), ("qwen3.5", True), ("qwen3 next", True),
-        ("granite moe", True), ("llama4", True), ("gemma3n", True), ("lfm2", False),
-        ("qwen3.5 moe", False),
+        ("granite moe", True), ("llama4", True), ("gemma3n", True), ("qwen3 vl", True),
+        ("lfm2", False), ("qwen3.5 moe", False),
     ],
 )  # fmt: skip
 def test_mlx(name, quantized, tmp_path):

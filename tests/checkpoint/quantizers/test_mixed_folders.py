@@ -324,6 +324,21 @@ def test_mlx_is_named_and_rounded_where_that_is_asked_for(tmp_path, bits):
         assert float((found - weight).norm() / weight.norm()) < (0.12 if bits == 4 else 0.1)
 
 
+def test_a_tied_output_layer_that_is_the_quantized_embedding_once_more(tmp_path):
+    """As mlx-vlm saves a Gemma 3."""
+    folder, _ = write_mlx(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    table = {name: tensor for name, tensor in tensors.items() if "embed_tokens" in name}
+    again = {name.replace("model.embed_tokens", "lm_head"): t.clone() for name, t in table.items()}
+    save_file(tensors | again, folder / "model.safetensors", {"format": "mlx"})
+    checkpoint = open_checkpoint(folder, round_again=Requantization())
+    assert (checkpoint.output_kind, checkpoint.notes) == ("tied", ())
+    again["lm_head.biases"] += 1
+    save_file(tensors | again, folder / "model.safetensors", {"format": "mlx"})
+    checkpoint = open_checkpoint(folder, round_again=Requantization())
+    assert checkpoint.output_kind == "int4" and "holds other values" in checkpoint.notes[0]
+
+
 def test_mlx_settings_by_the_names_of_a_model_that_sees(tmp_path):
     """As mlx-vlm writes them: of a module whose bits differ, under the whole model's name."""
     folder, read = write_mlx(tmp_path / "in", bits=8)

@@ -29,6 +29,7 @@ class Multimodal:
 
 _TOWER = ("vision_tower", "multi_modal_projector")
 _TOWER_AND_LINES = (*_TOWER, "image_newline")
+_SEES = ("visual", "vision_tower")  # the latter is mlx-vlm's name
 _CONNECTED = ("vision_model", "connector")
 _HEARS = ("audio_tower", "multi_modal_projector")
 _VOXTRAL = {
@@ -84,13 +85,13 @@ MULTIMODAL = {
     "llava_onevision": Multimodal(("qwen2",), _TOWER_AND_LINES),
     "mistral3": Multimodal(("mistral", "ministral3"), _TOWER, tied=True),
     "ovis2": Multimodal(("qwen2",), ("vision_tower", "visual_embeddings_table"), tied=True),
-    "qwen2_5_vl": Multimodal(("qwen2_5_vl_text",), ("visual",), flat=True),
+    "qwen2_5_vl": Multimodal(("qwen2_5_vl_text",), _SEES, flat=True),
     "qwen2_audio": Multimodal(("qwen2",), _HEARS),
-    "qwen2_vl": Multimodal(("qwen2_vl_text",), ("visual",), flat=True),
-    "qwen3_5": Multimodal(("qwen3_5_text",), ("visual",)),
-    "qwen3_5_moe": Multimodal(("qwen3_5_moe_text",), ("visual",)),
+    "qwen2_vl": Multimodal(("qwen2_vl_text",), _SEES, flat=True),
+    "qwen3_5": Multimodal(("qwen3_5_text",), _SEES),
+    "qwen3_5_moe": Multimodal(("qwen3_5_moe_text",), _SEES),
     "qwen3_asr": Multimodal(("qwen3",), _HEARS, tied=True),
-    "qwen3_vl": Multimodal(("qwen3_vl_text",), ("visual",)),
+    "qwen3_vl": Multimodal(("qwen3_vl_text",), _SEES),
     "smolvlm": Multimodal(("llama",), _CONNECTED),
     "video_llama_3": Multimodal(("qwen2",), ("vision_model", "projector")),
     "video_llava": Multimodal(("llama",), ("video_tower", "image_tower", "multi_modal_projector")),

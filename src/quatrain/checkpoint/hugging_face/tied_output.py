@@ -2,30 +2,36 @@
 
 import torch
 
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.memory_map import was_read
 
-_EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
+_EMBEDDING, _OUTPUT = "model.embed_tokens.", "lm_head."
 _ROWS_AT_ONCE = 1024
 
 
 def without_tied_output(stored: LazyTensors) -> tuple[LazyTensors, tuple[str, ...]]:
     """(`stored`, of a model whose output is said to be tied, without an output layer that is the
     embedding once more; what there is to say of one that is not, which counts, as it does for
-    transformers 5). Reads both where both are there."""
-    if _OUTPUT not in stored:
+    transformers 5). Reads both where both are there, with all that a quantizer made of them."""
+    output = sorted(name for name in stored if name.startswith(_OUTPUT))
+    if not output:
         return stored, ()
-    if _EMBEDDING in stored and _equal(stored):
-        return stored.renamed({name: name for name in stored if name != _OUTPUT}), ()
+    if all(_is_embeddings(name, stored) for name in output):
+        return stored.renamed({name: name for name in stored if name not in output}), ()
     return stored, (
-        f"config.json says that the output layer is tied to the embedding, but {_OUTPUT} holds "
-        "other values: they are its weights, as transformers has it (tie_word_embeddings: false "
-        "would say so).",
+        "config.json says that the output layer is tied to the embedding, but "
+        f"{output[-1]} holds other values: they are its weights, as transformers has it "
+        "(tie_word_embeddings: false would say so).",
     )
 
 
-def _equal(stored: LazyTensors) -> bool:
-    embedding, output = stored.stored[_EMBEDDING], stored.stored[_OUTPUT]
+def _is_embeddings(name: str, stored: LazyTensors) -> bool:
+    """Whether the output layer's tensor `name` is the embedding's of the same kind."""
+    embedding = stored.stored.get(name.replace(_OUTPUT, _EMBEDDING, 1))
+    return embedding is not None and _equal(embedding, stored.stored[name])
+
+
+def _equal(embedding: StoredTensor, output: StoredTensor) -> bool:
     floating = embedding.dtype.is_floating_point and output.dtype.is_floating_point
     if embedding.shape != output.shape or not (embedding.dtype == output.dtype or floating):
         return False
