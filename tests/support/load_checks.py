@@ -187,6 +187,7 @@ LOAD_CHECK_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("softmax-past-the-end", "desktop", "1.5", softmax(-2, 1, 3, 8), softmax(-1, 1, 3, 2)),
     ("softmax-past-the-end", "desktop", "1.5", softmax(1, 1, 3, 8), softmax(1, 1, 4, 8)),
     ("softmax-of-batches", "desktop", "1.5", softmax(1, 2, 4, 8, 4), softmax(1, 1, 4, 8, 4)),
+    ("softmax-of-batches", "desktop", "1.5", softmax(0, 1, 4, 8, 4), softmax(0, 4, 8, 4)),
     ("index-several", "desktop", "1.5", chosen(2), chosen(1)),
     ("types-differ", "desktop", "1.5", halved("float16"), halved("float32")),
     ("storage-mixed", "desktop", "1.5", total(storage="buffer"), total()),

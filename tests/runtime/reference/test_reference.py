@@ -1,5 +1,6 @@
 """The reference runtime against ExecuTorch's eager model and its own CPU operators."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -232,6 +233,8 @@ def test_a_convolution_that_is_clamped(et_vk) -> None:
         else:
             want = et_vk.conv_with_clamp(*given)
         assert kernel(*given).equal(want)
+    unbounded = sys.float_info.max  # what ExecuTorch's exporter writes where there is no bound
+    assert kernel(*given[:-2], 0.0, unbounded).equal(want.relu())
 
 
 def test_attention_over_the_cache() -> None:

@@ -23,13 +23,19 @@ def repair_program(program: Program) -> int:
 
 
 def misread_embeddings(graph: VulkanGraph) -> list[Operator]:
-    """The `aten.embedding` operators with indices or a result in a texture of another layout."""
+    """The `aten.embedding` operators with indices or a result in a texture of another layout; but
+    those channels-packed throughout, for which the runtime has a shader of its own."""
+    embeddings = [each for each in graph.operators if each.kind == "aten.embedding"]
     return [
         operator
-        for operator in graph.operators
-        if operator.kind == "aten.embedding"
-        and any(_is_misread(graph, operator.named_args[name]) for name in ("indices", "out"))
+        for operator in embeddings
+        if any(_is_misread(graph, i) for i in _places(operator))
+        and {graph.tensor(i).layout for i in _places(operator)} != {"channels_packed"}
     ]
+
+
+def _places(operator: Operator) -> list[int]:
+    return [operator.named_args[name] for name in ("indices", "out")]
 
 
 def repair_embedding_layouts(graph: VulkanGraph) -> int:

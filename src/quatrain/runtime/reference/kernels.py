@@ -118,7 +118,14 @@ def conv_with_clamp(
         wide(x), wide(weights), wide(bias), list(stride), list(padding), list(dilation),
         transposed, list(output_padding), groups,
     )  # fmt: skip
-    return y if output_min is None and output_max is None else y.clamp(output_min, output_max)
+    low, high = (None if end is None else _in_float32(end) for end in (output_min, output_max))
+    return y if low is None and high is None else y.clamp(low, high)
+
+
+def _in_float32(number: float) -> float:
+    """The nearest that float32 has: exporters write the largest float64 for "no bound"."""
+    most = torch.finfo(torch.float32).max
+    return min(max(number, -most), most)
 
 
 def grid_priors(x: torch.Tensor, stride: int, offset: float) -> torch.Tensor:

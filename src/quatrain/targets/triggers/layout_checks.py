@@ -4,13 +4,21 @@ an edit of a program may not. Measured operator by operator on ExecuTorch's runt
 from quatrain.program import Operator, Program, Tensor, ValueList, VulkanGraph
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, INT4_LINEARS
 from quatrain.program.memory import memory_conflicts
-from quatrain.targets.triggers.occurrence import Occurrence, Where, operators, tensor_text
+from quatrain.targets.triggers.occurrence import (
+    Occurrence,
+    Where,
+    operators,
+    tensor_text,
+    tensors_of,
+)
 
 # What copies from the one storage to the other.
 _COPIES = {"aten.clone", "aten._to_copy", "dim_order_ops._to_dim_order_copy", "et_vk.prepack"}
 _NO_TENSORS_MADE = {"sym_size", "et_vk.select_as_symint"}
 # Operator -> its arguments that are textures of any layout, or that nothing is written to.
 _APART = {DYNAMIC_LINEAR: ("input_scales", "input_zero_points"), "update_cache": ("out",)}
+# What the runtime wants in both storages.
+_OF_BOTH = {"aten.grid_sampler_2d", "aten.native_group_norm"}
 _WIDTH_PACKED = {
     *INT4_LINEARS, "et_vk.apply_rotary_emb", "et_vk.apply_rotary_emb_hf",
     "sdpa_with_kv_cache", "custom_sdpa", "update_cache", "aten.bmm", "aten.mm",
@@ -21,6 +29,10 @@ _ALIKE = {
     "aten.le", "aten.gt", "aten.ge", "aten.logical_and", "aten.permute_copy",
     "aten.unsqueeze_copy",
 }  # fmt: skip
+
+
+_ARITHMETIC = ("aten.add", "aten.sub", "aten.mul", "aten.div", "aten.minimum", "aten.pow")
+_COMPARISONS = ("aten.eq", "aten.ne", "aten.lt", "aten.le", "aten.gt", "aten.ge")
 
 
 def memory_still_read(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
@@ -39,7 +51,7 @@ def mixed_storages(program: Program, graph: VulkanGraph, where: Where) -> list[O
     found = []
     for index, operator in enumerate(graph.operators):
         kind = operator.kind
-        if kind in _COPIES | _NO_TENSORS_MADE or kind == "torchao.choose_qparams_affine":
+        if kind in _COPIES | _NO_TENSORS_MADE | _OF_BOTH or kind == "torchao.choose_qparams_affine":
             continue
         storages = {tensor.storage for tensor in _placed(graph, operator)}
         if len(storages) > 1:
@@ -69,12 +81,19 @@ def layouts_differ(program: Program, graph: VulkanGraph, where: Where) -> list[O
 
 
 def types_differ(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Int4 linears and RMS norms of one floating-point type into another."""
+    """Int4 linears and RMS norms of one floating-point type into another, and arithmetic of two."""
     found = []
     for place, operator in operators(graph, *INT4_LINEARS, "et_vk.rms_norm"):
         given, made = graph.tensor(operator.named_args["x"]), graph.tensor(operator.out)
         if given.dtype != made.dtype:
             found.append(Occurrence(f"{place}: {given.dtype} to {made.dtype}"))
+    for place, operator, first in tensors_of(graph, (*_ARITHMETIC, *_COMPARISONS)):
+        others = [graph.values[operator.args[1]]]
+        if operator.kind in _ARITHMETIC:
+            others.append(graph.tensor(operator.out))
+        dtypes = {first.dtype, *(one.dtype for one in others if isinstance(one, Tensor))}
+        if len(dtypes) > 1:
+            found.append(Occurrence(f"{place}: {' and '.join(sorted(dtypes))}"))
     return found
 
 

@@ -1,9 +1,10 @@
 """Where in a program a defect is triggered."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from quatrain.program import Operator, Program, Tensor, VulkanGraph
+from quatrain.program import Operator, Plain, Program, Tensor, VulkanGraph
 from quatrain.targets.catalogue import GpuProfile
 
 
@@ -27,12 +28,30 @@ class Occurrence:
 
 
 Trigger = Callable[[Program, VulkanGraph, Where], list[Occurrence]]
+Placed = tuple[str, Operator, Tensor]
 
 
 def is_constant(graph: VulkanGraph, value_id: int) -> bool:
     """Whether the value is a constant tensor."""
     value = graph.values[value_id]
     return isinstance(value, Tensor) and value.constant is not None
+
+
+def fixed_value(graph: VulkanGraph, operator: Operator, at: int) -> Any:
+    """The fixed value of the operator's argument at this place; None where there is none."""
+    value = graph.values[operator.args[at]] if at < len(operator.args) - 1 else None
+    return value.value if isinstance(value, Plain) else None
+
+
+def tensors_of(graph: VulkanGraph, kinds: Iterable[str], at: int = 0) -> list[Placed]:
+    """The operators of these kinds whose argument at this place is a tensor: where each is, it, and
+    that tensor."""
+    found = []
+    for place, operator in operators(graph, *kinds):
+        value = graph.values[operator.args[at]] if at < len(operator.args) else None
+        if isinstance(value, Tensor):
+            found.append((place, operator, value))
+    return found
 
 
 def tensor_text(graph: VulkanGraph, value_id: int) -> str:

@@ -18,7 +18,9 @@ def softmax_past_the_end(program: Program, graph: VulkanGraph, where: Where) -> 
     """Softmax in textures along another dimension than the packed one, of fewer than four places in
     some call."""
     any_length, found = takes_calls_of_any_length(program, graph), []
-    for place, x, dim in _softmax_in_textures(graph):
+    for place, x, dim in _softmax(graph):
+        if x.storage != "texture3d":
+            continue
         along = len(x.shape) - dim
         if along != _PACKED.get(x.layout, along) and (any_length or x.shape[dim] < _WORKERS):
             found.append(Occurrence(f"{place}: of {list(x.shape)} along dimension -{along}"))
@@ -28,11 +30,11 @@ def softmax_past_the_end(program: Program, graph: VulkanGraph, where: Where) -> 
 def softmax_of_channels_and_batches(
     program: Program, graph: VulkanGraph, where: Where
 ) -> list[Occurrence]:
-    """Softmax of several batches of [N, C, H, W] along the channels, in textures."""
+    """Softmax of [N, C, H, W] along the batches, or along the channels of several."""
     return [
         Occurrence(f"{place}: of {list(x.shape)} along dimension {dim}")
-        for place, x, dim in _softmax_in_textures(graph)
-        if len(x.shape) == 4 and x.shape[0] > 1 and dim < 2
+        for place, x, dim in _softmax(graph)
+        if len(x.shape) == 4 and (dim == 0 or (dim == 1 and x.shape[0] > 1))
     ]
 
 
@@ -49,12 +51,11 @@ def several_indices(program: Program, graph: VulkanGraph, where: Where) -> list[
     ]
 
 
-def _softmax_in_textures(graph: VulkanGraph) -> Iterator[tuple[str, Tensor, int]]:
+def _softmax(graph: VulkanGraph) -> Iterator[tuple[str, Tensor, int]]:
     """Where it is, of what, and along which dimension, counted from the first."""
     for place, operator in operators(graph, "aten._softmax", "aten._log_softmax"):
         x = graph.tensor(operator.named_args["x"])
-        if x.storage == "texture3d":
-            yield place, x, graph.plain(operator.named_args["dim"]) % len(x.shape)
+        yield place, x, graph.plain(operator.named_args["dim"]) % len(x.shape)
 
 
 ROW_TRIGGERS = (softmax_past_the_end, softmax_of_channels_and_batches, several_indices)

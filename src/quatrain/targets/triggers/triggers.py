@@ -20,6 +20,9 @@ from quatrain.targets.triggers import (
     method_triggers,
     operator_triggers,
 )
+from quatrain.targets.triggers.argument_checks import ARGUMENT_CHECKS
+from quatrain.targets.triggers.convolution_triggers import CONVOLUTION_TRIGGERS
+from quatrain.targets.triggers.form_checks import FORM_CHECKS
 from quatrain.targets.triggers.layout_checks import LAYOUT_CHECKS
 from quatrain.targets.triggers.limits import attention_weights_beyond_buffer, beyond_gpu_limits
 from quatrain.targets.triggers.occurrence import (
@@ -31,6 +34,7 @@ from quatrain.targets.triggers.occurrence import (
     takes_calls_of_any_length,
     tensor_text,
 )
+from quatrain.targets.triggers.reduction_triggers import REDUCTION_TRIGGERS
 from quatrain.targets.triggers.row_triggers import ROW_TRIGGERS
 
 _FP16_MAX = 65504.0
@@ -218,6 +222,10 @@ TRIGGERS: dict[str, Trigger] = {
         operator_triggers.textures,
         *LAYOUT_CHECKS,
         *ROW_TRIGGERS,
+        *ARGUMENT_CHECKS,
+        *CONVOLUTION_TRIGGERS,
+        *FORM_CHECKS,
+        *REDUCTION_TRIGGERS,
         load_checks.missing_shader,
         load_checks.inputs_not_together,
         load_checks.scales_of_no_row,

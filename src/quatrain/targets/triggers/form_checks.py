@@ -1,0 +1,186 @@
+"""Triggers of operators in a form that the runtime refuses, or computes as another.
+
+Each was measured on ExecuTorch's runtime; the sources stand in the catalogue.
+"""
+
+from quatrain.program import Operator, Program, Tensor, VulkanGraph
+from quatrain.targets.triggers.occurrence import (
+    Occurrence,
+    Where,
+    fixed_value,
+    operators,
+    tensors_of,
+)
+
+_BATCH_NORM, _GROUP_NORM = "aten._native_batch_norm_legit_no_training", "aten.native_group_norm"
+_NEAREST = "aten.upsample_nearest2d"
+_TAKEN = [0, 1, True]  # interpolation_mode, padding_mode, align_corners of grid_sampler_2d
+_PACKED = {"width_packed": 1, "height_packed": 2, "channels_packed": 3}  # counted from the end
+
+_CHANNELS_PACKED = (
+    "aten.flip", "aten.avg_pool2d", "aten.max_pool2d", "aten.max_pool2d_with_indices",
+    _BATCH_NORM, _GROUP_NORM, _NEAREST, "aten.upsample_bilinear2d",
+    "aten.grid_sampler_2d", "et_vk.grid_priors",
+)  # fmt: skip
+
+
+def norms_refused(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Layer norms over several dimensions, batch and group norms of other than [N, C, H, W], group
+    norms whose mean is in a texture."""
+    over = [
+        (place, fixed_value(graph, operator, 1))
+        for place, operator in operators(graph, "aten.native_layer_norm")
+    ]
+    several = [
+        Occurrence(f"{place}: over {list(dims)}")
+        for place, dims in over
+        if isinstance(dims, list | tuple) and len(dims) > 1
+    ]
+    return several + [
+        Occurrence(f"{place}: of {list(x.shape)}")
+        for place, operator, x in tensors_of(graph, (_BATCH_NORM, _GROUP_NORM))
+        if len(x.shape) != 4 or _has_mean_in_texture(graph, operator)
+    ]
+
+
+def _has_mean_in_texture(graph: VulkanGraph, operator: Operator) -> bool:
+    means = [graph.values[i] for i in graph.outputs_of(operator)[1:]]
+    return operator.kind == _GROUP_NORM and any(
+        isinstance(one, Tensor) and one.storage == "texture3d" for one in means
+    )
+
+
+def sampling_refused(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`aten.grid_sampler_2d` but bilinear, with its border repeated and corners aligned."""
+    options = [
+        (place, [fixed_value(graph, operator, at) for at in (2, 3, 4)])
+        for place, operator in operators(graph, "aten.grid_sampler_2d")
+    ]
+    return [Occurrence(f"{place}: options {given}") for place, given in options if given != _TAKEN]
+
+
+def not_channels_packed(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Operators of images that are in buffers, or in textures of another layout."""
+    return [
+        Occurrence(f"{place}: {x.layout} in a {x.storage}")
+        for place, _, x in tensors_of(graph, _CHANNELS_PACKED)
+        if x.storage == "buffer" or x.layout not in ("channels_packed", "default")
+    ]
+
+
+def linears_of_batches(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Floating-point linears of [N, C, H, W] with several N."""
+    return [
+        Occurrence(f"{place}: of {list(x.shape)}")
+        for place, _, x in tensors_of(graph, ("aten.linear",))
+        if len(x.shape) > 3 and x.shape[0] > 1
+    ]
+
+
+def choices_in_textures(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`aten.index` of tensors of two dimensions or more in textures."""
+    return [
+        Occurrence(f"{place}: of {list(x.shape)}")
+        for place, _, x in tensors_of(graph, ("aten.index",))
+        if x.storage == "texture3d" and len(x.shape) > 1
+    ]
+
+
+def uneven_upsampling(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Images to sizes that are no multiple of theirs, nor a part: to the nearest place, or by scale
+    factors that do not give the size exactly."""
+    found = []
+    for place, operator, x in tensors_of(graph, (_NEAREST, "aten.upsample_bilinear2d")):
+        out, scales = (
+            graph.tensor(operator.out),
+            fixed_value(graph, operator, -2 % len(operator.args)),
+        )
+        sizes = list(zip(x.shape[-2:], out.shape[-2:], strict=False))
+        uneven = operator.kind == _NEAREST and any(a % b and b % a for a, b in sizes if a and b)
+        inexact = isinstance(scales, list | tuple) and any(
+            a * scale != b for (a, b), scale in zip(sizes, scales, strict=False)
+        )
+        if uneven or inexact:
+            found.append(Occurrence(f"{place}: {list(x.shape)} to {list(out.shape)}"))
+    return found
+
+
+def _scales(operator: Operator) -> int:
+    """The place of an upsampling's scale factors, its last argument."""
+    return len(operator.args) - 2
+
+
+def added_columns(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`aten.addmm` in buffers that adds one number to each row."""
+    found = []
+    for place, operator, bias in tensors_of(graph, ("aten.addmm",)):
+        out = graph.tensor(operator.out)
+        unused = fixed_value(graph, operator, 3) == 0
+        one_wide = not unused and len(bias.shape) == 2 and bias.shape[0] > 1 and bias.shape[1] == 1
+        if one_wide and out.storage == "buffer" and out.shape[-1] > 1:
+            found.append(Occurrence(f"{place}: {list(bias.shape)} to {list(out.shape)}"))
+    return found
+
+
+def rounded_divisions(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Divisions rounded towards zero in floating point, or down in integers."""
+    found = []
+    for place, operator, x in tensors_of(graph, ("aten.div",)):
+        mode = fixed_value(graph, operator, 2)
+        if mode == ("trunc" if x.dtype.startswith("float") else "floor"):
+            found.append(Occurrence(f"{place}: rounding_mode {mode} of {x.dtype}{list(x.shape)}"))
+    return found
+
+
+def powers(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Powers by tensors, and of integers."""
+    found = []
+    for place, operator, x in tensors_of(graph, ("aten.pow",)):
+        number = fixed_value(graph, operator, 1)
+        integers = not x.dtype.startswith("float") and number is not None and number > 1
+        if number is None or integers:
+            found.append(Occurrence(f"{place}: of {x.dtype}{list(x.shape)}"))
+    return found
+
+
+def integers_made(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`aten.scalar_tensor` that gives integers."""
+    made = [
+        (place, graph.tensor(operator.out))
+        for place, operator in operators(graph, "aten.scalar_tensor")
+    ]
+    return [
+        Occurrence(f"{place}: {out.dtype}")
+        for place, out in made
+        if not out.dtype.startswith("float")
+    ]
+
+
+def repeated_batches(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`aten.repeat_interleave` of batches, or of the dimension that textures are packed along."""
+    found = []
+    for place, operator, x in tensors_of(graph, ("aten.repeat_interleave",)):
+        dim = fixed_value(graph, operator, 2) or 0
+        from_the_end = -dim if dim < 0 else len(x.shape) - dim
+        if from_the_end in (4, _PACKED.get(x.layout)):
+            found.append(Occurrence(f"{place}: {list(x.shape)} along -{from_the_end}, {x.layout}"))
+    return found
+
+
+def dim_orders_in_textures(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """`dim_order_ops._to_dim_order_copy` from or to a texture, or of numbers to bool."""
+    found = []
+    for place, operator, x in tensors_of(graph, ("dim_order_ops._to_dim_order_copy",)):
+        out = graph.tensor(operator.out)
+        to_bool = out.dtype in ("bool", "uint8") and x.dtype != out.dtype
+        if "texture3d" in (x.storage, out.storage) or to_bool:
+            text = f"{x.dtype} in a {x.storage} to {out.dtype} in a {out.storage}"
+            found.append(Occurrence(f"{place}: {text}"))
+    return found
+
+
+FORM_CHECKS = (
+    norms_refused, sampling_refused, not_channels_packed, linears_of_batches, choices_in_textures,
+    uneven_upsampling, added_columns, rounded_divisions, powers, integers_made, repeated_batches,
+    dim_orders_in_textures,
+)  # fmt: skip

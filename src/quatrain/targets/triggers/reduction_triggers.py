@@ -1,0 +1,70 @@
+"""Triggers of sums, means, extremes and variances over dimensions that the runtime does not take.
+
+Source: `Reduce.cpp`, `ArgReduce.cpp` and `Var.cpp` of ExecuTorch 1.5, each measured on its runtime.
+"""
+
+from collections.abc import Iterator
+
+from quatrain.program import Operator, Program, Tensor, VulkanGraph
+from quatrain.targets.triggers.occurrence import Occurrence, Where, fixed_value, tensors_of
+
+_SUMS = ("aten.mean", "aten.sum", "aten.amax", "aten.amin")
+_PLACES = ("aten.argmax", "aten.argmin")
+_PACKED = {"width_packed": 1, "height_packed": 2, "channels_packed": 3}  # counted from the end
+
+
+def reductions_refused(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Reductions over dimensions, or in a storage, that the runtime throws at."""
+    return [
+        Occurrence(f"{place}: of {list(x.shape)} along {list(dims)}, {problem}")
+        for place, operator, x, dims in _reductions(graph)
+        if (problem := _refused(operator.kind, x, dims))
+    ]
+
+
+def reductions_shifted(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Results of a lower rank than what they are of, where a dimension is kept that comes before
+    one that is left out; and variances of [N, C, H, W] along the channels in buffers."""
+    found = []
+    for place, operator, x, dims in _reductions(graph):
+        out = graph.values[operator.out]
+        of_channels = operator.kind == "aten.var" and x.storage == "buffer" and len(x.shape) == 4
+        if of_channels and 1 in dims:
+            found.append(Occurrence(f"{place}: of {list(x.shape)} along {list(dims)}, in a buffer"))
+            continue
+        by_row = operator.kind in (*_SUMS, *_PLACES) and x.storage == "buffer"
+        if not isinstance(out, Tensor) or len(out.shape) == len(x.shape) or by_row or not dims:
+            continue
+        before = [x.shape[dim] for dim in range(max(dims)) if dim not in dims]
+        if any(size > 1 for size in before):
+            found.append(Occurrence(f"{place}: of {list(x.shape)} along {list(dims)}"))
+    return found
+
+
+def _refused(kind: str, x: Tensor, dims: tuple[int, ...]) -> str | None:
+    rank, in_buffer = len(x.shape), x.storage == "buffer"
+    of_last = dims == (rank - 1,)
+    if kind in _PLACES:
+        return None if of_last and x.storage != "texture3d" else f"in a {x.storage}"
+    if kind in _SUMS and in_buffer:
+        return None if of_last else "in a buffer"
+    if len(dims) != 1 and (kind == "aten.var" or len(dims) != 2):
+        return f"{len(dims)} dimensions"
+    if rank == 4 and (0 in dims or (x.shape[0] > 1 and 1 in dims)):
+        return "of several batches" if x.shape[0] > 1 else "of batches"
+    packed = rank - _PACKED.get(x.layout, 0)
+    return f"{x.layout}" if len(dims) == 2 and packed in dims else None
+
+
+def _reductions(
+    graph: VulkanGraph,
+) -> Iterator[tuple[str, Operator, Tensor, tuple[int, ...]]]:
+    """Where each is, the operator, of what, and along which dimensions, counted from the first."""
+    for place, operator, x in tensors_of(graph, (*_SUMS, *_PLACES, "aten.var")):
+        dims = fixed_value(graph, operator, 1)
+        listed = dims if isinstance(dims, list | tuple) else [dims]
+        if x.shape and all(isinstance(dim, int) for dim in listed):
+            yield place, operator, x, tuple(sorted(dim % len(x.shape) for dim in listed))
+
+
+REDUCTION_TRIGGERS = (reductions_refused, reductions_shifted)

@@ -1,0 +1,209 @@
+"""Operators in a form that a phone's runtime refuses, or computes as another, beside ones that it
+takes. Each form was run on ExecuTorch's runtime."""
+
+from tests.support.kernel_defects import Make
+from tests.support.load_checks import FALSE, NULL, T, call
+
+TRUE = ("bool", True)
+EPS, NO_MOMENTUM = ("double", 1e-5), ("double", 0.1)
+
+
+_EIGHT = T((8,), constant=True)
+_DEPTHWISE = {"groups": 8}
+
+
+def image(*shape: int, **more: str) -> T:
+    return T(shape, **{"layout": "channels_packed", **more})  # type: ignore
+
+
+def weights(*shape: int) -> T:
+    return T(shape, constant=True)
+
+
+def ints(*values: int) -> tuple:
+    return ("int_list", values)
+
+
+def number(value: int) -> tuple:
+    return ("int", value)
+
+
+def convolution(
+    weight: tuple[int, ...], x: tuple[int, ...] = (1, 8, 9, 9), stride: int = 1, padding: int = 0,
+    dilation: int = 1, transposed: bool = False, groups: int = 1, **more: str,
+) -> Make:  # fmt: skip
+    places = len(weight) - 2
+    options = (ints(*(one,) * places) for one in (stride, padding, dilation))
+    rest = (("bool", transposed), ints(*(0,) * places), number(groups))
+    kernel, signal = weights(*weight), image(*x, **more)
+    return call("aten.convolution.default", signal, kernel, NULL, *options, *rest, signal)
+
+
+def reduced(
+    name: str, x: tuple[int, ...], dims: tuple[int, ...], out: tuple[int, ...], **more: str
+) -> Make:
+    keep = ("bool", len(out) == len(x))
+    tail = () if name in ("amax.default", "argmax.default") else (NULL,)
+    along = number(dims[0]) if name == "argmax.default" else ints(*dims)
+    return call(f"aten.{name}", T(x, **more), along, keep, *tail, T(out, **more))  # type: ignore
+
+
+def layer_norm(*over: int, weight: T | tuple = _EIGHT) -> Make:
+    x = T((2, 4, 8))
+    made = [x, T((2, 4, 1)), T((2, 4, 1))]
+    return call("aten.native_layer_norm.default", x, ints(*over), weight, _EIGHT, EPS, made)
+
+
+def batch_norm(*shape: int, layout: str = "channels_packed") -> Make:
+    x, each = image(*shape, layout=layout), [weights(4)] * 4
+    made = [x, T((0,)), T((0,))]
+    name = "aten._native_batch_norm_legit_no_training.default"
+    return call(name, x, *each, NO_MOMENTUM, EPS, made)
+
+
+def group_norm(storage: str, *shape: int) -> Make:
+    x, mean = image(*shape), T((1, 2), storage=storage)
+    sizes = (number(one) for one in (1, 8, 20, 2))
+    made = [x, mean, mean]
+    return call("aten.native_group_norm.default", x, _EIGHT, _EIGHT, *sizes, EPS, made)
+
+
+def pool(stride: tuple[int, ...], **more: str) -> Make:
+    x, none = image(1, 3, 8, 8, **more), ints(0, 0)
+    rest = (none, FALSE, TRUE, NULL)
+    name = "aten.avg_pool2d.default"
+    return call(name, x, ints(2, 2), ints(*stride), *rest, image(1, 3, 4, 4, **more))
+
+
+def sampled(padding_mode: int) -> Make:
+    grid, out = T((1, 4, 5, 2), storage="buffer"), image(1, 3, 4, 5)
+    options = (number(0), number(padding_mode), TRUE)
+    return call("aten.grid_sampler_2d.default", image(1, 3, 8, 8), grid, *options, out)
+
+
+def linear(*shape: int, constant: bool = True) -> Make:
+    out = T((*shape[:-1], 4))
+    return call("aten.linear.default", T(shape), T((4, shape[-1]), constant=constant), NULL, out)
+
+
+def chosen(storage: str) -> Make:
+    x, index = T((7, 8), storage=storage), T((3,), "int32", storage)
+    return call("aten.index.Tensor", x, [index], T((3, 8), storage=storage))
+
+
+def enlarged(height: int, width: int) -> Make:
+    x, out = image(1, 3, 4, 5), image(1, 3, height, width)
+    return call("aten.upsample_nearest2d.vec", x, ints(height, width), NULL, out)
+
+
+def addmm(*bias: int, storage: str = "buffer") -> Make:
+    parts = (T(shape, storage=storage) for shape in (bias, (4, 8), (8, 4)))
+    one = number(1)
+    return call("aten.addmm.default", *parts, one, one, T((4, 4), storage=storage))
+
+
+def divided(mode: str, dtype: str = "float32") -> Make:
+    x = T((2, 4), dtype)
+    return call("aten.div.Tensor_mode", x, x, ("string", mode), x)
+
+
+def power(exponent: T | tuple, dtype: str = "float32") -> Make:
+    x = T((2, 4), dtype)
+    return call("aten.pow.Tensor_Scalar", x, exponent, x)
+
+
+def scalar(dtype: str) -> Make:
+    return call("aten.scalar_tensor.default", number(7), *(NULL,) * 4, T((), dtype))
+
+
+def repeated(dim: int) -> Make:
+    x, out = T((2, 3, 4, 8)), T((2, 6, 4, 8))
+    return call("aten.repeat_interleave.self_int", x, number(2), number(dim), NULL, out)
+
+
+def ordered(storage: str, dtype: str = "int32") -> Make:
+    x, out = T((2, 4), storage=storage), T((2, 4), dtype, storage)
+    name = "dim_order_ops._to_dim_order_copy.default"
+    return call(name, x, *(NULL,) * 4, FALSE, ints(0, 1), out)
+
+
+def of_types(name: str, first: str, second: str, out: str, *more: tuple) -> Make:
+    x, y = T((2, 4), first), T((2, 4), second)
+    return call(f"aten.{name}", x, y, *more, T((2, 4), out))
+
+
+def joined(*tensors: T) -> Make:
+    return call("aten.cat.default", list(tensors), number(0), T((4, 4)))
+
+
+_FORMS: list[tuple[str, Make, Make]] = [
+    ("argument-missing", pool(()), pool((2, 2))),
+    ("argument-missing", layer_norm(8, weight=NULL), layer_norm(8)),
+    ("argument-missing", of_types("add.Tensor", *("float32",) * 3, NULL),
+     of_types("add.Tensor", *("float32",) * 3, number(1))),
+    ("weights-computed", linear(2, 8, constant=False), linear(2, 8)),
+    ("convolution-form", convolution((8, 8, 3, 3), (2, 8, 9, 9)), convolution((8, 8, 3, 3))),
+    ("convolution-form", convolution((8, 8, 3, 3), transposed=True, dilation=2),
+     convolution((8, 8, 3, 3), dilation=2)),
+    ("convolution-form", convolution((8, 1, 2, 2), stride=2, **_DEPTHWISE),
+     convolution((8, 1, 3, 3), stride=2, **_DEPTHWISE)),
+    ("convolution-form", convolution((8, 8, 3), (1, 8, 9), layout="width_packed"),
+     convolution((8, 8, 3), (1, 8, 9))),
+    ("convolution-form", convolution((8, 8, 3), (1, 8, 9), layout="height_packed"),
+     convolution((8, 8, 1), (1, 8, 9), layout="height_packed")),
+    ("convolution-groups", convolution((8, 2, 3, 3), groups=4),
+     convolution((8, 4, 3, 3), groups=2)),
+    ("convolution-groups", convolution((8, 4, 1, 1), groups=2),
+     convolution((8, 1, 1, 1), **_DEPTHWISE)),
+    ("convolution-groups", convolution((8, 4, 3, 3), groups=2, transposed=True),
+     convolution((8, 8, 3, 3), transposed=True)),
+    ("convolution-groups", convolution((8, 1, 7, 7), padding=3, **_DEPTHWISE),
+     convolution((8, 1, 7, 7), **_DEPTHWISE)),
+    ("convolution-groups", convolution((8, 8, 3), (1, 8, 9), transposed=True),
+     convolution((8, 2, 3), (1, 8, 9), groups=4)),
+    ("reduction-form", reduced("sum.dim_IntList", (3, 7, 10), (1,), (3, 1, 10), storage="buffer"),
+     reduced("sum.dim_IntList", (3, 7, 10), (-1,), (3, 7, 1), storage="buffer")),
+    ("reduction-form", reduced("mean.dim", (1, 6, 7, 10), (2, 3), (1, 6, 1, 1)),
+     reduced("mean.dim", (1, 6, 7, 10), (2, 3), (1, 6, 1, 1), layout="channels_packed")),
+    ("reduction-form", reduced("mean.dim", (2, 6, 7, 10), (1,), (2, 1, 7, 10)),
+     reduced("mean.dim", (1, 6, 7, 10), (1,), (1, 1, 7, 10))),
+    ("reduction-form", reduced("argmax.default", (3, 7, 10), (-1,), (3, 7, 1)),
+     reduced("argmax.default", (3, 7, 10), (-1,), (3, 7, 1), storage="buffer")),
+    ("reduction-without-keepdim", reduced("amax.default", (3, 7, 10), (-1,), (3, 7)),
+     reduced("amax.default", (3, 7, 10), (-1,), (3, 7, 1))),
+    ("reduction-without-keepdim", reduced("mean.dim", (3, 7, 10), (1,), (3, 10)),
+     reduced("mean.dim", (1, 7, 10), (1,), (1, 10))),
+    ("reduction-without-keepdim", reduced("var.dim", (3, 7, 10), (-1,), (3, 7), storage="buffer"),
+     reduced("mean.dim", (3, 7, 10), (-1,), (3, 7), storage="buffer")),
+    ("norm-form", layer_norm(4, 8), layer_norm(8)),
+    ("norm-form", batch_norm(2, 4, 8), batch_norm(2, 4, 8, 8)),
+    ("norm-form", group_norm("texture3d", 1, 8, 4, 5), group_norm("buffer", 1, 8, 4, 5)),
+    ("grid-sampler-form", sampled(0), sampled(1)),
+    ("layout-not-channels-packed", batch_norm(1, 4, 8, 8, layout="width_packed"),
+     batch_norm(1, 4, 8, 8)),
+    ("layout-not-channels-packed", pool((2, 2), storage="buffer"), pool((2, 2))),
+    ("linear-batches", linear(2, 3, 4, 8), linear(1, 3, 4, 8)),
+    ("index-in-textures", chosen("texture3d"), chosen("buffer")),
+    ("upsample-uneven", enlarged(7, 11), enlarged(8, 10)),
+    ("addmm-column", addmm(4, 1), addmm(1, 4)),
+    ("addmm-column", addmm(4, 1), addmm(4, 1, storage="texture3d")),
+    ("division-rounding", divided("trunc"), divided("floor")),
+    ("division-rounding", divided("floor", "int32"), divided("trunc", "int32")),
+    ("power", power(T((2, 4))), power(("double", 3.0))),
+    ("power", power(number(2), "int32"), power(number(1), "int32")),
+    ("scalar-integer", scalar("int32"), scalar("float32")),
+    ("repeat-interleave", repeated(0), repeated(1)),
+    ("repeat-interleave", repeated(3), repeated(2)),
+    ("dim-order-in-textures", ordered("texture3d"), ordered("buffer")),
+    ("dim-order-in-textures", ordered("buffer", "bool"), ordered("buffer")),
+    ("types-differ", of_types("mul.Tensor", "int32", "float32", "float32"),
+     of_types("mul.Tensor", *("float32",) * 3)),
+    ("types-differ", of_types("le.Tensor", "float32", "int32", "bool"),
+     of_types("le.Tensor", "float32", "float32", "bool")),
+    ("missing-shader", of_types("eq.Tensor", "int32", "int32", "bool"),
+     of_types("eq.Tensor", "float32", "float32", "bool")),
+    ("storage-mixed", joined(T((2, 4)), T((2, 4), storage="buffer")), sampled(1)),
+]  # fmt: skip
+FORM_CASES: list[tuple[str, str, str | None, Make, Make]] = [
+    (defect, "desktop", "1.5", has, lacks) for defect, has, lacks in _FORMS
+]
