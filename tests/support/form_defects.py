@@ -1,6 +1,7 @@
 """Operators in a form that a phone's runtime refuses, or computes as another, beside ones that it
 takes. Each form was run on ExecuTorch's runtime."""
 
+from tests.support.attention_forms import ATTENTION_FORMS
 from tests.support.kernel_defects import Make
 from tests.support.load_checks import FALSE, NULL, T, call
 
@@ -132,6 +133,18 @@ def of_types(name: str, first: str, second: str, out: str, *more: tuple) -> Make
     return call(f"aten.{name}", x, y, *more, T((2, 4), out))
 
 
+def int8_linear(*shape: int) -> Make:
+    kernel, scales = T((4, shape[-1]), "int8", constant=True), T((4,), constant=True)
+    return call("aten._weight_int8pack_mm.default", T(shape), kernel, scales, T((*shape[:-1], 4)))
+
+
+def int4_linear(inputs: int, outputs: int, batches: int = 1) -> Make:
+    """Weight-only, with a scale for each channel."""
+    x, out = T((batches, 5, inputs)), T((batches, 5, outputs))
+    kernel = T((outputs, inputs // 2), "uint8", constant=True)
+    return call("et_vk.linear_qcs4w.default", x, kernel, T((outputs,), constant=True), out)
+
+
 def joined(*tensors: T) -> Make:
     return call("aten.cat.default", list(tensors), number(0), T((4, 4)))
 
@@ -183,6 +196,9 @@ _FORMS: list[tuple[str, Make, Make]] = [
      batch_norm(1, 4, 8, 8)),
     ("layout-not-channels-packed", pool((2, 2), storage="buffer"), pool((2, 2))),
     ("linear-batches", linear(2, 3, 4, 8), linear(1, 3, 4, 8)),
+    ("linear-batches", int8_linear(2, 5, 8), int8_linear(1, 5, 8)),
+    ("qcs4w-form", int4_linear(64, 100), int4_linear(64, 32)),
+    ("qcs4w-form", int4_linear(64, 32, batches=2), int4_linear(60, 32)),
     ("index-in-textures", chosen("texture3d"), chosen("buffer")),
     ("upsample-uneven", enlarged(7, 11), enlarged(8, 10)),
     ("addmm-column", addmm(4, 1), addmm(1, 4)),
@@ -205,5 +221,5 @@ _FORMS: list[tuple[str, Make, Make]] = [
     ("storage-mixed", joined(T((2, 4)), T((2, 4), storage="buffer")), sampled(1)),
 ]  # fmt: skip
 FORM_CASES: list[tuple[str, str, str | None, Make, Make]] = [
-    (defect, "desktop", "1.5", has, lacks) for defect, has, lacks in _FORMS
+    (defect, "desktop", "1.5", has, lacks) for defect, has, lacks in (*_FORMS, *ATTENTION_FORMS)
 ]

@@ -3,7 +3,13 @@ layer norms."""
 
 from quatrain.program import Operator, Program, Tensor, Value, VulkanGraph
 from quatrain.program.half_buffers import in_half_buffer
-from quatrain.targets.triggers.occurrence import Occurrence, Where, operators
+from quatrain.targets.triggers.occurrence import (
+    Occurrence,
+    Where,
+    operators,
+    takes_calls_of_any_length,
+    tensors_of,
+)
 
 _LONG = 1024  # positions, from which on a weight may be less than float16 adds to a sum of 1
 # Operator -> the argument whose last dimension it sums over.
@@ -36,7 +42,11 @@ def attention_in_half_over_long_contexts(
             continue
         if isinstance(cache, Tensor) and cache.shape[-3] > _LONG:
             found.append(Occurrence(f"{place}: a context of {cache.shape[-3]}"))
-    return found
+    return found + [
+        Occurrence(f"{place}: a context of {key.shape[-2]}")
+        for place, operator, key in tensors_of(graph, ("et_vk.sdpa",), at=1)
+        if in_half_buffer(graph, operator) and key.shape[-2] > _LONG
+    ]
 
 
 def long_sums_in_half_buffers(
@@ -62,6 +72,22 @@ def layer_norms_in_half_buffers(
         for place, operator in operators(graph, "aten.native_layer_norm")
         if in_half_buffer(graph, operator)
     ]
+
+
+def fused_attention_in_buffers(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """`et_vk.sdpa` in buffers of keys whose number or width is not a multiple of 4, or may be; and
+    of values of another width than the keys."""
+    any_length, found = takes_calls_of_any_length(program, graph), []
+    for place, operator, key in tensors_of(graph, ("et_vk.sdpa",), at=1):
+        width, of_values = key.shape[-1], graph.tensor(operator.args[2]).shape[-1]
+        in_buffer, texels = key.storage == "buffer", any(size % 4 for size in key.shape[-2:])
+        if of_values > width or (in_buffer and (texels or of_values != width)):
+            found.append(Occurrence(f"{place}: keys {list(key.shape)}, values {of_values} wide"))
+        elif in_buffer and any_length:
+            found.append(Occurrence(f"{place}: keys {list(key.shape)} at most", "possible"))
+    return found
 
 
 def attention(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:

@@ -14,6 +14,8 @@ from quatrain.targets.triggers.occurrence import (
 
 _BATCH_NORM, _GROUP_NORM = "aten._native_batch_norm_legit_no_training", "aten.native_group_norm"
 _NEAREST = "aten.upsample_nearest2d"
+_INT8_LINEAR = "aten._weight_int8pack_mm"
+_INPUTS_OF_A_TEXEL, _OUTPUTS_TOGETHER = 4, 8  # of linear_qcs4w
 _TAKEN = [0, 1, True]  # interpolation_mode, padding_mode, align_corners of grid_sampler_2d
 _PACKED = {"width_packed": 1, "height_packed": 2, "channels_packed": 3}  # counted from the end
 
@@ -69,12 +71,25 @@ def not_channels_packed(program: Program, graph: VulkanGraph, where: Where) -> l
 
 
 def linears_of_batches(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Floating-point linears of [N, C, H, W] with several N."""
+    """Floating-point linears of [N, C, H, W] with several N, of int8 weights of several batches."""
     return [
         Occurrence(f"{place}: of {list(x.shape)}")
-        for place, _, x in tensors_of(graph, ("aten.linear",))
-        if len(x.shape) > 3 and x.shape[0] > 1
+        for place, operator, x in tensors_of(graph, ("aten.linear", _INT8_LINEAR))
+        if len(x.shape) > (2 if operator.kind == _INT8_LINEAR else 3) and x.shape[0] > 1
     ]
+
+
+def channel_wise_linears_refused(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """`et_vk.linear_qcs4w` of several batches, or of channels that do not fill its texels."""
+    found = []
+    for place, operator, x in tensors_of(graph, ("et_vk.linear_qcs4w",)):
+        inputs, outputs = x.shape[-1], graph.tensor(operator.out).shape[-1]
+        batches = len(x.shape) > 2 and x.shape[0] > 1
+        if batches or inputs % _INPUTS_OF_A_TEXEL or outputs % _OUTPUTS_TOGETHER:
+            found.append(Occurrence(f"{place}: {list(x.shape)} to {outputs} channels"))
+    return found
 
 
 def choices_in_textures(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
@@ -180,7 +195,8 @@ def dim_orders_in_textures(program: Program, graph: VulkanGraph, where: Where) -
 
 
 FORM_CHECKS = (
-    norms_refused, sampling_refused, not_channels_packed, linears_of_batches, choices_in_textures,
+    norms_refused, sampling_refused, not_channels_packed, linears_of_batches,
+    channel_wise_linears_refused, choices_in_textures,
     uneven_upsampling, added_columns, rounded_divisions, powers, integers_made, repeated_batches,
     dim_orders_in_textures,
 )  # fmt: skip

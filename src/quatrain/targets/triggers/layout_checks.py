@@ -18,7 +18,9 @@ _NO_TENSORS_MADE = {"sym_size", "et_vk.select_as_symint"}
 # Operator -> its arguments that are textures of any layout, or that nothing is written to.
 _APART = {DYNAMIC_LINEAR: ("input_scales", "input_zero_points"), "update_cache": ("out",)}
 # What the runtime wants in both storages.
-_OF_BOTH = {"aten.grid_sampler_2d", "aten.native_group_norm"}
+_OF_BOTH = {
+    "aten.grid_sampler_2d", "aten.native_group_norm", "et_vk.apply_rotary_emb_interleaved",
+}  # fmt: skip
 _WIDTH_PACKED = {
     *INT4_LINEARS, "et_vk.apply_rotary_emb", "et_vk.apply_rotary_emb_hf",
     "sdpa_with_kv_cache", "custom_sdpa", "update_cache", "aten.bmm", "aten.mm",

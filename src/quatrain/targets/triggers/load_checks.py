@@ -9,7 +9,7 @@ from quatrain.program import Operator, Plain, Program, Tensor, ValueList, Vulkan
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
 from quatrain.targets.catalogue import release
 from quatrain.targets.runtimes import newest_release, shaders_of
-from quatrain.targets.triggers.occurrence import Occurrence, Where, operators
+from quatrain.targets.triggers.occurrence import Occurrence, Where, operators, tensors_of
 
 ATTENTION = ("sdpa_with_kv_cache", "custom_sdpa")
 # What the runtime stores in another type than the program says.
@@ -118,7 +118,11 @@ def rotary_tables(program: Program, graph: VulkanGraph, where: Where) -> list[Oc
         if cos.shape[-2] < query.shape[-3]:
             rows, tokens = cos.shape[-2], query.shape[-3]
             found.append(Occurrence(f"{place}: tables of {rows} rows, calls of {tokens} tokens"))
-    return found
+    return found + [
+        Occurrence(f"{place}: tables in a texture")
+        for place, _, table in tensors_of(graph, ("et_vk.apply_rotary_emb_interleaved",), at=1)
+        if table.storage == "texture3d"
+    ]
 
 
 def attention_shapes(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:

@@ -70,9 +70,9 @@ def interleaved_rotary_of_odd_fours(
 def more_key_heads_than_query_heads(
     program: Program, graph: VulkanGraph, where: Where
 ) -> list[Occurrence]:
-    """`apply_rotary_emb_hf` of more key heads than query heads."""
+    """Rotary embedding of more key heads than query heads."""
     found = []
-    for place, operator in operators(graph, "et_vk.apply_rotary_emb_hf"):
+    for place, operator in operators(graph, "et_vk.apply_rotary_emb", "et_vk.apply_rotary_emb_hf"):
         queries, keys = (graph.tensor(operator.named_args[x]).shape[-2] for x in ("xq", "xk"))
         if keys > queries:
             found.append(Occurrence(f"{place}: {keys} key heads, {queries} query heads"))

@@ -1,0 +1,40 @@
+"""Attention and rotary embeddings in a form that a phone's runtime refuses, or computes as another,
+beside ones that it takes. Each form was run on ExecuTorch's runtime."""
+
+from tests.support.kernel_defects import Make
+from tests.support.load_checks import NULL, T, attention, call
+
+
+def fused_attention(
+    positions: int, width: int, of_values: int, storage: str = "buffer", dtype: str = "float32"
+) -> Make:
+    q, k, v = (
+        T((1, 2, rows, wide), dtype, storage)
+        for rows, wide in ((5, width), (positions, width), (positions, of_values))
+    )
+    out = T((1, 2, 5, of_values), dtype, storage)
+    return call("et_vk.sdpa.default", q, k, v, NULL, NULL, out)
+
+
+def rotated(query_heads: int, key_heads: int) -> Make:
+    q, k, table = T((1, 5, query_heads, 16)), T((1, 5, key_heads, 16)), T((5, 8))
+    return call("et_vk.apply_rotary_emb.default", q, k, table, table, [q, k])
+
+
+def interleaved(storage: str) -> Make:
+    x, table = T((2, 5, 16)), T((1, 5, 8, 2), storage=storage)
+    return call("et_vk.apply_rotary_emb_interleaved.default", x, table, x)
+
+
+# defect, a program that has it, one that does not
+ATTENTION_FORMS: list[tuple[str, Make, Make]] = [
+    ("sdpa-fused-buffers", fused_attention(6, 16, 16), fused_attention(8, 16, 16)),
+    ("sdpa-fused-buffers", fused_attention(8, 10, 10), fused_attention(6, 10, 10, "texture3d")),
+    ("sdpa-fused-buffers", fused_attention(8, 16, 24, "texture3d"),
+     fused_attention(8, 16, 8, "texture3d")),
+    ("sdpa-half-sums", fused_attention(1500, 64, 64, dtype="float16"),
+     fused_attention(512, 64, 64, dtype="float16")),
+    ("rotary-hf-kv-heads", rotated(2, 4), rotated(4, 2)),
+    ("rotary-hf-tables", interleaved("texture3d"), interleaved("buffer")),
+    ("storage-mixed", attention(cache=T((1, 32, 2, 8), storage="buffer")), interleaved("buffer")),
+]  # fmt: skip
