@@ -2,7 +2,6 @@
 what we change of theirs is put back."""
 
 import ast
-import copy
 import re
 import subprocess
 import sys
@@ -17,16 +16,11 @@ from executorch.backends.vulkan.patterns import pattern_registry
 from executorch.exir.dialects._ops import ops as exir_ops
 from tests.support.paths import ROOT
 from torch import nn
-from torch._C import DispatchKey
-from torch._subclasses import fake_impls
-from torch.export import decomp_utils, exported_program
-from torch.fx.traceback import NodeSource
 
 from quatrain import executorch_wheel
 from quatrain.errors import QuatrainError
 from quatrain.executorch_wheel import VERSIONS
 from quatrain.export.lowering import executorch_internals as internals
-from quatrain.export.lowering.compiler_shortcuts import compiler_shortcuts
 from quatrain.export.xnnpack import copied_delegate
 from quatrain.linear import private_operators
 
@@ -143,64 +137,6 @@ def test_a_module_that_is_gone():
     assert re.search(rf"_named_data_store.* {EXECUTORCH}", done.stdout), done.stderr
 
 
-def test_a_list_of_operators_that_is_gone(monkeypatch):
-    name = "_collect_all_valid_cia_ops"
-    before = getattr(decomp_utils, name)
-    with compiler_shortcuts():
-        assert getattr(decomp_utils, name) is not before
-    assert getattr(decomp_utils, name) is before
-    monkeypatch.delattr(decomp_utils, name)
-    message = rf"{name} of torch\.export\.decomp_utils: found None, .* torch 2\.\S+ is installed"
-    with pytest.raises(QuatrainError, match=message):
-        entered(compiler_shortcuts)
-
-
-def kernels_within(decompositions):
-    """The kernels in Python of each operator while those hold, and what knows its shapes."""
-    with exported_program._override_composite_implicit_decomp(decompositions):
-        shapes = fake_impls.op_implementations_dict
-        return [(dict(op.py_kernels), shapes[op]) for op in decompositions]
-
-
-def test_kernels_that_are_made_once_are_torchs():
-    ops = [torch.ops.aten.linear.default, torch.ops.aten.matmul.default]
-    state = [(dict(op.py_kernels), fake_impls.op_implementations_dict.get(op)) for op in ops]
-    first, second = (dict.fromkeys(ops, lambda *_, of=of: of) for of in (1, 2))
-    theirs = kernels_within(second)
-    with compiler_shortcuts():
-        kernels_within(first)
-        ours = kernels_within(second)
-        assert kernels_within(second)[0][0] == ours[0][0]  # made once
-    for op, (their, _), (our, shape) in zip(ops, theirs, ours, strict=True):
-        assert our.keys() == their.keys() and shape.func.__name__.startswith("_force")
-        assert our[DispatchKey.CompositeImplicitAutograd] is second[op]
-    assert state == [(op.py_kernels, fake_impls.op_implementations_dict.get(op)) for op in ops]
-
-
-def test_a_nodes_origins_are_copied_again():
-    with compiler_shortcuts():
-        pass
-    node = torch.fx.symbolic_trace(nn.ReLU()).graph.output_node()
-    source = NodeSource(node)
-    assert copy.deepcopy(source) is not source
-
-
-def test_a_graph_is_compiled_when_it_is_called():
-    """As it is then, and those below it; what is left is put back."""
-    before = torch.fx.GraphModule.recompile
-    with compiler_shortcuts():
-        outer = torch.fx.symbolic_trace(nn.Sequential(nn.ReLU()))
-        inner = torch.fx.symbolic_trace(lambda x: torch.relu(x))
-        outer.add_module("0", inner)
-        assert "relu" not in inner.code
-        assert outer(torch.ones(1)) == 1 and "relu" in inner.code
-        (call,) = inner.graph.find_nodes(op="call_function", target=torch.relu)
-        call.target = torch.neg
-        outer.recompile()
-    assert torch.fx.GraphModule.recompile is before
-    assert inner(torch.ones(1)) == outer(torch.ones(1)) == -1 and "neg" in inner.code
-
-
 def test_a_delegate_that_is_built_otherwise(monkeypatch):
     monkeypatch.setattr(copied_delegate, "LoweredBackendModule", lambda edge_program, blob: None)
     with pytest.raises(
@@ -239,6 +175,7 @@ PUBLIC = {
 PRIVATE = (
     "export/lowering/compiler_shortcuts.py",
     "export/lowering/executorch_internals.py",
+    "export/lowering/remembered_results.py",
     "export/xnnpack/unused_patterns.py",
     "linear/private_operators.py",
 )

@@ -6,7 +6,8 @@ others' tables it puts back. Told of in modules of their own are the schemas ins
 (`quatrain.executorch_wheel`), the operators that the eager layers call
 (`quatrain.linear.private_operators`), how an XNNPACK delegate is copied and which keys are in its
 bytes (`quatrain.export.xnnpack.copied_delegate` and `.delegate_keys`), and what compilers need not
-do (`quatrain.export.lowering.compiler_shortcuts` and `quatrain.export.xnnpack.unused_patterns`).
+do (`quatrain.export.lowering.compiler_shortcuts`, `.remembered_results` and
+`quatrain.export.xnnpack.unused_patterns`).
 
 To move to another release: docs/contributing/move-to-a-new-executorch-release.md.
 """

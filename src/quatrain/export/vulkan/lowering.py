@@ -14,6 +14,7 @@ from quatrain.export.lowering.executorch_internals import (
     partitioner_takes_packed_layers,
     shapes_of_vulkan_operators,
 )
+from quatrain.export.lowering.remembered_results import results_remembered
 from quatrain.export.lowering.tracing import EXECUTORCH_CONFIG, trace
 from quatrain.export.vulkan.call_length import longest_call
 from quatrain.program import open_program, write_program
@@ -26,6 +27,7 @@ from quatrain.stages import Stages
 
 
 @compiler_shortcuts()
+@results_remembered()
 def write_vulkan_program(
     backbone: Backbone,
     compile_options: dict[str, Any],

@@ -10,6 +10,7 @@ from torch import nn
 from quatrain.backbone.model import Backbone
 from quatrain.export.lowering.compiler_shortcuts import compiler_shortcuts
 from quatrain.export.lowering.executorch_internals import edge_config
+from quatrain.export.lowering.remembered_results import results_remembered
 from quatrain.export.lowering.tracing import EXECUTORCH_CONFIG, trace
 from quatrain.export.template.constants import tensors_of
 from quatrain.export.template.template import untouched_zeros
@@ -25,6 +26,7 @@ from quatrain.stages import Stages
 
 
 @compiler_shortcuts()
+@results_remembered()
 @without_unused_patterns()
 def write_xnnpack_program(
     backbone: Backbone, metadata: dict[str, Any], path: Path, stages: Stages
@@ -44,6 +46,7 @@ def write_xnnpack_program(
 
 
 @compiler_shortcuts()
+@results_remembered()
 @without_unused_patterns()
 def write_named_program(
     backbone: Backbone, metadata: dict[str, Any], path: Path, stages: Stages

@@ -1,0 +1,88 @@
+"""What an operator gives, remembered between passes of ExecuTorch.
+
+Every pass runs each operator of a graph on tensors without values, to know the shapes that it
+gives, and hardly any pass changes any. Private to ExecuTorch, as
+`quatrain.export.lowering.executorch_internals` has it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+
+from quatrain.executorch_wheel import changed
+from quatrain.export.lowering.compiler_shortcuts import replaced
+
+try:
+    from executorch.exir.pass_base import _ExportPassBase
+    from torch._subclasses.fake_tensor import FakeTensor
+except ImportError as error:
+    raise changed("executorch", "what its passes are made of", error, "to find it") from error
+
+
+@contextmanager
+def results_remembered() -> Iterator[None]:
+    """Within, a pass takes what an operator gave of the very same arguments. Also a decorator."""
+    with replaced("executorch", _ExportPassBase, "_fx", _remembering):
+        yield
+
+
+class _Known(NamedTuple):
+    """A result; what it was made of is held so that no other object has the identity of one."""
+
+    made_of: tuple[Any, ...]
+    result: Any
+
+
+class _Interpreter:
+    """What runs an operator for a pass, if nobody has run it yet."""
+
+    def __init__(self, runs: Any, mode: Any, known: dict[Any, _Known]) -> None:
+        self.runs, self.mode, self.known = runs, mode, known
+
+    def call_function(self, operator: Any, args: Any, kwargs: Any) -> Any:
+        key = _key((self.mode, operator, args, kwargs))
+        if key is not None and key in self.known:
+            return self.known[key].result
+        result = self.runs.call_function(operator, args, kwargs)
+        if key is not None and _holds_no_values(result):
+            self.known[key] = _Known((self.mode, operator, args, kwargs), result)
+        return result
+
+
+def _remembering(fx: Callable[..., Any]) -> Callable[..., Any]:
+    known: dict[Any, _Known] = {}
+
+    def quick(pass_: Any, kind: str, *call: Any) -> Any:
+        if kind != "call_function":
+            return fx(pass_, kind, *call)
+        runs = pass_.interpreter
+        pass_.interpreter = _Interpreter(runs, pass_.fake_tensor_mode, known)
+        try:
+            return fx(pass_, kind, *call)
+        finally:
+            pass_.interpreter = runs
+
+    return quick
+
+
+def _key(value: Any) -> Any:
+    """What two equal arguments have in common: their values, or that they are the same object.
+    None where a tensor with values is among them."""
+    if isinstance(value, (tuple, list)):
+        keys = tuple(_key(item) for item in value)
+        return None if None in keys else keys
+    if isinstance(value, dict):
+        return _key(list(value.items()))
+    if isinstance(value, (int, float, str)):
+        return type(value), repr(value)
+    if isinstance(value, torch.Tensor) and not isinstance(value, FakeTensor):
+        return None
+    return id(value)
+
+
+def _holds_no_values(result: Any) -> bool:
+    if isinstance(result, (tuple, list)):
+        return all(_holds_no_values(item) for item in result)
+    return isinstance(result, (FakeTensor, torch.SymInt))
