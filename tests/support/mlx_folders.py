@@ -36,7 +36,7 @@ def write_mlx_model(folder: Path, model: transformers.PreTrainedModel, quantized
             rows = parameter.transpose(1, 2).contiguous() if turned else parameter
             rounded = _read(*quantize_groups(rows.flatten(0, -2), GROUP)).view(rows.shape)
             parameter.copy_(rounded.transpose(1, 2) if turned else rounded)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_original_format=False)  # all experts of a kind in one
     file = folder / "model.safetensors"
     tensors = _sanitized(load_file(file), model.config.model_type)
     if quantized:

@@ -5,6 +5,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
+from tests.support.families import ROWS
+from tests.support.family_errors import model_of
+from tests.support.mlx_folders import write_mlx_model
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError
@@ -99,6 +102,19 @@ def test_groups_of_compressed_tensors_that_were_never_put_in_order(tmp_path):
     checkpoint.check_values()
     name = "layers.0.attention.wq.weight"
     assert torch.equal(checkpoint.tensors[name], folders.expected_tensors()[name])
+
+
+@pytest.mark.parametrize("part", ["weight", "switch_mlp.up_proj.biases"])
+def test_matrices_of_mlx_without_numbers(tmp_path, part):
+    """The whole, or a part of all experts' that is a number."""
+    folder = tmp_path / "mlx"
+    write_mlx_model(folder, model_of(ROWS["qwen3 moe"]), quantized=True)
+    tensors = load_file(folder / "model.safetensors")
+    name = "lm_head.weight" if part == "weight" else f"model.layers.0.mlp.{part}"
+    tensors[name] = tensors[name][:, :0] if part == "weight" else tensors[name].flatten()[0]
+    save_file({name: t.clone() for name, t in tensors.items()}, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"lm_head.weight is uint32 \[96, 0\]|up_proj.biases"):
+        open_checkpoint(folder, round_again=Requantization())
 
 
 def test_integers_that_nothing_tells_of(tmp_path):

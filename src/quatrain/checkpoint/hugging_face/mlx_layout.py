@@ -12,6 +12,7 @@ import re
 import torch
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor, put_once
+from quatrain.errors import InputError
 
 _FILTER = re.compile(r".*\.(?:conv|conv1d)\.weight")
 _NORM = re.compile(
@@ -24,7 +25,8 @@ def as_transformers_has_them(
     stored: LazyTensors, source: str
 ) -> tuple[LazyTensors, dict[str, str]]:
     """(`stored`, a text model's under its own names, as transformers lays it out; of each tensor
-    that is part of another the other's name)."""
+    that is part of another the other's name). Raises `InputError`, naming `source`, where one that
+    is of all experts is not."""
     filters = {name for name, tensor in stored.stored.items() if _is_mlx_filter(name, tensor)}
     shifted = any(name.endswith(".conv1d.weight") for name in filters)
     found: dict[str, StoredTensor] = {}
@@ -32,6 +34,11 @@ def as_transformers_has_them(
     for name, tensor in stored.stored.items():
         match = _EXPERTS.fullmatch(name)
         if match and _is_of_all_experts(match, stored):
+            if len(tensor.shape) != 3:
+                raise InputError(
+                    f"{source}: {name} has shape {list(tensor.shape)}, expected a matrix for each "
+                    "expert, as its weight has; download the model's files again"
+                )
             for index in range(tensor.shape[0]):
                 own = f"{match[1]}.experts.{index}.{match[3]}.{match[4]}"
                 put_once(found, own, _one(tensor, index), source)

@@ -77,6 +77,13 @@ def _check_transforms(settings: Settings, source: str) -> None:
 
 
 def _check_group(name: str, group: Mapping[str, Any], source: str) -> None:
+    targets = group.get("targets")
+    if targets is not None and not isinstance(targets, list):
+        raise InputError(
+            f"{source}: its compressed-tensors group {name!r} has targets {str(targets)[:100]}, "
+            "expected a list of modules, patterns or classes; take the config.json that was made "
+            "with the model"
+        )
     weights = group.get("weights")
     if not isinstance(weights, dict) or weights.get("num_bits") not in (2, 4, 8):
         raise InputError(
@@ -193,7 +200,8 @@ def _zeros(parts: Parts, rows: int, bits: int) -> torch.Tensor:
 
 def _int8_matrix(parts: Parts, name: str, source: str) -> tuple[int, int]:
     weight = parts.get("weight")
-    if weight is None or weight.dtype != torch.int8 or len(weight.shape) != 2:
+    is_matrix = weight is not None and len(weight.shape) == 2 and 0 not in weight.shape
+    if weight is None or weight.dtype != torch.int8 or not is_matrix:
         found = "missing" if weight is None else f"{weight.dtype} {list(weight.shape)}"
         raise InputError(
             f"{source}: {name}.weight is {found}, expected an int8 matrix, or {name}.weight_packed"

@@ -45,7 +45,8 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
             f"{_BITS}; take the config.json that was made with the model"
         )
     weight, scales = parts["weight"], parts["scales"]
-    if weight.dtype != torch.uint32 or len(weight.shape) != 2 or weight.shape[1] * 32 % bits:
+    is_matrix = weight.dtype == torch.uint32 and len(weight.shape) == 2 and 0 not in weight.shape
+    if not is_matrix or weight.shape[1] * 32 % bits:
         found = str(weight.dtype).removeprefix("torch.")
         raise InputError(
             f"{source}: {name}.weight is {found} {list(weight.shape)}, expected a uint32 matrix of "
