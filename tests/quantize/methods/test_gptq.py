@@ -29,6 +29,7 @@ from quatrain.quantize.methods.gptq import Gptq
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.quantize.plan.plan_model import plan_model
 from quatrain.quantize.tensor_formats import ForBackend, Rounding
+from quatrain.stages import Stages
 
 OF_ITSELF = Calibration(self_generated=2048, scheme=Scheme.WEIGHT_ONLY)
 # Whose linears read something else, or stand elsewhere: rotations and windows change neither.
@@ -118,6 +119,18 @@ def test_a_tied_table_is_one_table(tmp_path: Path, text: Path) -> None:
             written.tensors[f"{name}.{part}"] for name in ("tok_embeddings", "output")
         )
         assert torch.equal(embedding, output)
+
+
+def test_how_far_it_is_is_told_linear_by_linear(tmp_path: Path, text: Path) -> None:
+    """A layer may take minutes, and a table after its hidden states."""
+    told: dict[str, list[float]] = {}
+    stages = Stages(progress=lambda name, done, _: told.setdefault(name, []).append(done))
+    model = ggufs.write_gguf(tmp_path / "m.gguf", tiny.float_tensors(tied=True))
+    quantize_model(model, tmp_path / "out", stages=stages, calibration=Calibration((text,)))
+    assert told["quantize embedding"] == [0.25, 0.5, 1.0]
+    of_layers = [done for name, of in told.items() if "quantize layers" in name for done in of]
+    assert of_layers == sorted(of_layers) and of_layers[-1] == 1.0
+    assert len(set(of_layers)) == 14 and of_layers[0] < 0.2
 
 
 def test_int4_of_the_file_is_kept_and_the_rest_made_up_for_it(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ floating-point model would have given (`twin_layer`). An embedding that is also 
 rounded first, for the last hidden states of the floating-point model, and serves as both.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -53,6 +54,7 @@ class Gptq:
         self._stream = torch.empty(0)  # [2 texts, T, dim], as the two models have it
         self._own: OwnInputs = None
         self._next = 0
+        self._figure = ""  # how the layers up to there stand
         self._few: list[str] = []  # linears that saw too few tokens
         self._rounded: dict[str, Rounded] = {}  # of the layers up to there, until it is asked for
 
@@ -90,10 +92,12 @@ class Gptq:
         rows, places = self.tokens.unique(return_inverse=True)
         exact = layers.ends.tok_embeddings.weight[rows]
         if embedding.method == "gptq":
-            hidden = layers.hidden(self.tokens, self.stages.advance)
+            hidden = layers.hidden(self.tokens, lambda part: self.stages.advance(part / 2))
             layers.ends.tok_embeddings = None  # lets go of it
             inputs = LinearInputs(hidden, hidden, self.plan.group_size)
-            self._table = _round_table(source, embedding, inputs)
+            self._table = _round_table(
+                source, embedding, inputs, lambda part: self.stages.advance((1 + part) / 2)
+            )
         table = torch.cat([exact, self._seen_rows(embedding, exact, rows)])
         layers.ends.tok_embeddings = torch.nn.Embedding.from_pretrained(table)
         self._stream = layers.ends.embed(torch.cat([places, places + len(rows)]))
@@ -123,8 +127,9 @@ class Gptq:
             if target.startswith(f"layers.{self._next}.") and len(tensor.shape) > 1
         }
         layer = TwinLayer(
-            block, methods, self.plan.group_size, self._int8_texts(), self.plan.signed_scales
-        )
+            block, methods, self.plan.group_size, self._int8_texts(), self.plan.signed_scales,
+            self._show,
+        )  # fmt: skip
         try:
             own = self._own[self._next] if self._own else None
             self._stream = layers.run(block, self._stream, own)
@@ -136,8 +141,14 @@ class Gptq:
         self._next += 1
         exact, seen = self._stream.chunk(2)
         error = float((seen - exact).norm() / exact.norm())
-        count = layers.config.n_layers
-        self.stages.advance(self._next / count, f"layer {self._next}, error {error:.1%}")
+        self._figure = f"layer {self._next}, error {error:.1%}"
+        self._show(0)
+
+    def _show(self, part: float) -> None:
+        """Say that so much of the next layer is rounded."""
+        assert self._layers is not None
+        done = (self._next + part) / self._layers.config.n_layers
+        self.stages.advance(done, self._figure)
 
     def _int8_texts(self) -> torch.Tensor:
         """Which texts calibrate for 8da4w."""
@@ -153,11 +164,14 @@ class Gptq:
             hidden = hidden @ source.tensors["output_intermediate.weight"].T
         exact, seen = hidden.chunk(2)
         inputs = LinearInputs(exact, seen, self.plan.group_size)
-        return _round_table(source, tensor, inputs)
+        return _round_table(source, tensor, inputs, self.stages.advance)
 
 
-def _round_table(source: Source, table: TensorPlan, inputs: LinearInputs) -> Rounded:
-    """A table [V, K], some rows at a time, for those inputs of an output layer."""
+def _round_table(
+    source: Source, table: TensorPlan, inputs: LinearInputs, advance: Callable[[float], None]
+) -> Rounded:
+    """A table [V, K], some rows at a time, for those inputs of an output layer; `advance` hears
+    what part of the rows is done."""
     rows_of, (rows, columns) = source.tensors.rows_of(table.source), table.shape
     values = torch.empty(rows, columns, dtype=torch.int8)
     scales = torch.empty(rows, columns // inputs.group_size)
@@ -169,6 +183,7 @@ def _round_table(source: Source, table: TensorPlan, inputs: LinearInputs) -> Rou
             values[some], scales[some] = inputs.second_order.round(toward, table.signed_scales)
         except ValueError as error:
             raise _damaged(source, "output", error) from error
+        advance(min(some.stop, rows) / rows)
     return values, scales
 
 

@@ -6,7 +6,7 @@ quantized model and those that it should have had.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -28,8 +28,9 @@ class TwinLayer:
 
     `methods`: that of each linear in the plan, by its name there; those of another method than
     gptq stay as they are. `int8_texts` bool [B]: those whose activations are rounded as 8da4w
-    does. `signed_scales`: whether scales may be negative. `few`: the linears that saw too few
-    tokens, rounded to nearest. `current`: the one that is rounded, or was last.
+    does. `signed_scales`: whether scales may be negative. `advance` hears what part of the layer is
+    rounded. `few`: the linears that saw too few tokens, rounded to nearest. `current`: the one that
+    is rounded, or was last.
     """
 
     def __init__(
@@ -39,13 +40,16 @@ class TwinLayer:
         group_size: int,
         int8_texts: torch.Tensor,
         signed_scales: bool = False,
+        advance: Callable[[float], None] = lambda part: None,
     ) -> None:
         # Not the block itself, whose linears hold this: a circle would keep its memory.
         self.methods, self.group_size, self.int8_texts = methods, group_size, int8_texts
         self.signed_scales = signed_scales
         self._factors = _factors_to_stream(block)
+        self.advance = advance
         self.few: list[str] = []
         self.current = ""
+        self._work = self._done = 0
         self._rounded: dict[str, list[Rounded]] = {}
         self._inputs: tuple[torch.Tensor, LinearInputs] | None = None
         self._stream: torch.Tensor | None = None
@@ -54,6 +58,7 @@ class TwinLayer:
             name = _name_in_plan(module)
             if isinstance(linear, nn.Linear) and name in methods:
                 block.set_submodule(module, _TwinLinear(name, linear, self))
+                self._work += _work(linear.weight)
         for norm in (block.attention_norm, block.ffn_norm):
             if norm is not None:
                 norm.register_forward_pre_hook(self._see_stream)
@@ -95,6 +100,8 @@ class TwinLayer:
             toward = weight if ".experts." in name else self._toward_float(name, weight, inputs)
             rounded = inputs.second_order.round(toward, self.signed_scales)
         self._rounded.setdefault(name, []).append(rounded)
+        self._done += _work(weight)
+        self.advance(self._done / self._work)
         return dequantized(*rounded)
 
     def weigh(self, name: str, exact: torch.Tensor, inputs: LinearInputs) -> None:
@@ -155,6 +162,12 @@ class _TwinLinear(nn.Module):
         weight = layer.round(self.name, linear.weight, inputs)
         compute_linear(inputs.seen, weight, linear.bias, seen.flatten(0, 1))
         return made
+
+
+def _work(weight: torch.Tensor) -> int:
+    """What it takes to round a weight [N, K], beside others."""
+    rows, columns = weight.shape
+    return rows * columns**2
 
 
 def _name_in_plan(module: str) -> str:
