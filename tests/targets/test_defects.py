@@ -7,6 +7,7 @@ from tests.support.driver_defects import DRIVER_CASES, Make, dynamic_zero_points
 from tests.support.findings import findings
 from tests.support.form_defects import FORM_CASES
 from tests.support.kernel_defects import KERNEL_CASES, dynamic
+from tests.support.length_forms import LENGTH_CASES
 from tests.support.load_checks import LOAD_CHECK_CASES
 from tests.support.size_defects import SIZE_CASES
 
@@ -15,7 +16,9 @@ from quatrain.program.linear_kernels import group_sums_are_right
 from quatrain.targets import examine, fatal_findings, load_defects
 from quatrain.targets.triggers.triggers import TRIGGERS
 
-CASES = [*DRIVER_CASES, *FORM_CASES, *KERNEL_CASES, *LOAD_CHECK_CASES, *SIZE_CASES]
+CASES = [
+    *DRIVER_CASES, *FORM_CASES, *KERNEL_CASES, *LENGTH_CASES, *LOAD_CHECK_CASES, *SIZE_CASES,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("defect", "gpu", "runtime", "has", "lacks"), CASES)

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from quatrain.program import Program, Tensor, VulkanGraph
-from quatrain.targets.triggers.occurrence import Occurrence, Where, fixed_value, tensors_of
+from quatrain.program.def_use import DefUse
+from quatrain.targets.triggers.occurrence import (
+    Occurrence,
+    Where,
+    fixed_value,
+    operators,
+    takes_calls_of_any_length,
+    tensors_of,
+)
 
 KINDS = ("aten.convolution", "et_vk.conv_with_clamp")
 _TILED = ((3, 3), (5, 5))  # kernels that have a depthwise shader of their own
@@ -53,6 +61,31 @@ def convolutions_wrong(program: Program, graph: VulkanGraph, where: Where) -> li
         for place, form in _forms(graph)
         if (problem := _wrong_2d(form) if len(form.x.shape) == 4 else _wrong_1d(form))
     ]
+
+
+def convolution_past_the_call(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """Convolutions of signals, channels-packed, with padding of which not all is cut off again, and
+    depthwise ones of images, padded, with a stride that is not the dilation; in programs that take
+    calls of any length."""
+    if not takes_calls_of_any_length(program, graph):
+        return []
+    found, def_use = [], DefUse(graph)
+    for place, operator in operators(graph, *KINDS):
+        signal, padding = graph.values[operator.args[0]], graph.plain(operator.args[4])
+        if not isinstance(signal, Tensor) or len(signal.shape) != 3 or not any(padding or ()):
+            continue
+        readers = [graph.operators[i].kind for i in def_use.consumers.get(operator.out, ())]
+        cut_off = bool(readers) and set(readers) == {"aten.slice_copy"}
+        if signal.layout == "channels_packed" and not cut_off:
+            found.append(Occurrence(f"{place}: padding of {list(padding)}"))
+    return found + [
+        Occurrence(f"{place}: depthwise, padding of {list(form.padding)}")
+        for place, form in _forms(graph)
+        if len(form.x.shape) == 4 and form.depthwise and form.kernel in _TILED
+        and form.stride != form.dilation and any(form.padding)
+    ]  # fmt: skip
 
 
 def _refused_2d(form: _Form) -> str | None:
@@ -129,4 +162,4 @@ def _each(given: Any, usual: int, places: int) -> tuple[int, ...]:
     return tuple(given) if isinstance(given, list | tuple) and given else (usual,) * places
 
 
-CONVOLUTION_TRIGGERS = (convolutions_refused, convolutions_wrong)
+CONVOLUTION_TRIGGERS = (convolutions_refused, convolutions_wrong, convolution_past_the_call)

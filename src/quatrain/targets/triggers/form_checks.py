@@ -4,6 +4,7 @@ Each was measured on ExecuTorch's runtime; the sources stand in the catalogue.
 """
 
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
+from quatrain.targets.triggers.call_length_triggers import CALL_LENGTH_TRIGGERS
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Where,
@@ -198,5 +199,5 @@ FORM_CHECKS = (
     norms_refused, sampling_refused, not_channels_packed, linears_of_batches,
     channel_wise_linears_refused, choices_in_textures,
     uneven_upsampling, added_columns, rounded_divisions, powers, integers_made, repeated_batches,
-    dim_orders_in_textures,
+    dim_orders_in_textures, *CALL_LENGTH_TRIGGERS,
 )  # fmt: skip

@@ -75,3 +75,13 @@ def takes_calls_of_any_length(program: Program, graph: VulkanGraph) -> bool:
         any(delegate.compile_specs.get("require_dynamic_shapes", b""))
         for delegate in program.delegates
     )
+
+
+def longest_call(program: Program, graph: VulkanGraph) -> int:
+    """The places of the longest call, where they change with it: the second dimension of the first
+    input that has two; else 0."""
+    if not takes_calls_of_any_length(program, graph):
+        return 0
+    inputs = [graph.values[i] for i in graph.inputs]
+    shapes = [one.shape for one in inputs if isinstance(one, Tensor) and len(one.shape) > 1]
+    return shapes[0][1] if shapes else 0

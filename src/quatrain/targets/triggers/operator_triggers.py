@@ -10,10 +10,13 @@ from quatrain.targets.runtimes import newest_release, unknown_operators
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Where,
+    fixed_value,
     is_constant,
+    longest_call,
     operators,
     takes_calls_of_any_length,
     tensor_text,
+    tensors_of,
 )
 
 _COPIES = ("et_vk.prepack", "aten.clone", "aten._to_copy")
@@ -107,25 +110,6 @@ def convolution(program: Program, graph: VulkanGraph, where: Where) -> list[Occu
     return found
 
 
-def convolution_past_the_call(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
-    """Convolutions of signals, channels-packed, with padding of which not all is cut off again, in
-    programs that take calls of any length."""
-    if not takes_calls_of_any_length(program, graph):
-        return []
-    found, def_use = [], DefUse(graph)
-    for place, operator in operators(graph, "aten.convolution", "et_vk.conv_with_clamp"):
-        signal, padding = graph.values[operator.args[0]], graph.plain(operator.args[4])
-        if not isinstance(signal, Tensor) or len(signal.shape) != 3 or not any(padding or ()):
-            continue
-        readers = [graph.operators[i].kind for i in def_use.consumers.get(operator.out, ())]
-        cut_off = bool(readers) and set(readers) == {"aten.slice_copy"}
-        if signal.layout == "channels_packed" and not cut_off:
-            found.append(Occurrence(f"{place}: padding of {list(padding)}"))
-    return found
-
-
 def reduction(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Sums, means, extremes and softmax as operators of their own, in textures, where the rows of
     some call are not a multiple of the four that a group of the shader takes."""
@@ -145,13 +129,16 @@ def reduction(program: Program, graph: VulkanGraph, where: Where) -> list[Occurr
 
 
 def selects_computed_places(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """`index_select` by several indices that the graph computes or is given."""
-    return [
-        Occurrence(place)
-        for place, operator in operators(graph, "aten.index_select")
-        if not _is_fixed(graph, operator.named_args["index"])
-        and math.prod(graph.tensor(operator.named_args["index"]).shape) > 1
-    ]
+    """`index_select` by several indices that the graph computes or is given; and along another
+    dimension than one that changes with the call."""
+    found, longest = [], longest_call(program, graph)
+    for place, operator, x in tensors_of(graph, ("aten.index_select",)):
+        index, dim = operator.named_args["index"], fixed_value(graph, operator, 1) or 0
+        computed = not _is_fixed(graph, index) and math.prod(graph.tensor(index).shape) > 1
+        others = [size for at, size in enumerate(x.shape) if at != dim % max(1, len(x.shape))]
+        if computed or (longest > 1 and longest in others):
+            found.append(Occurrence(f"{place}: of {list(x.shape)} along dimension {dim}"))
+    return found
 
 
 def results_not_resized(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:

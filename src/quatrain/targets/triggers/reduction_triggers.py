@@ -6,7 +6,13 @@ Source: `Reduce.cpp`, `ArgReduce.cpp` and `Var.cpp` of ExecuTorch 1.5, each meas
 from collections.abc import Iterator
 
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
-from quatrain.targets.triggers.occurrence import Occurrence, Where, fixed_value, tensors_of
+from quatrain.targets.triggers.occurrence import (
+    Occurrence,
+    Where,
+    fixed_value,
+    takes_calls_of_any_length,
+    tensors_of,
+)
 
 _SUMS = ("aten.mean", "aten.sum", "aten.amax", "aten.amin")
 _PLACES = ("aten.argmax", "aten.argmin")
@@ -24,19 +30,23 @@ def reductions_refused(program: Program, graph: VulkanGraph, where: Where) -> li
 
 def reductions_shifted(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Results of a lower rank than what they are of, where a dimension is kept that comes before
-    one that is left out; and variances of [N, C, H, W] along the channels in buffers."""
-    found = []
+    one that is left out, or calls may be of any length; variances of [N, C, H, W] along the
+    channels in buffers, and of few rows in textures."""
+    any_length, found = takes_calls_of_any_length(program, graph), []
     for place, operator, x, dims in _reductions(graph):
         out = graph.values[operator.out]
         of_channels = operator.kind == "aten.var" and x.storage == "buffer" and len(x.shape) == 4
         if of_channels and 1 in dims:
             found.append(Occurrence(f"{place}: of {list(x.shape)} along {list(dims)}, in a buffer"))
             continue
+        if operator.kind == "aten.var" and x.storage != "buffer" and any_length:
+            found.append(Occurrence(f"{place}: of {list(x.shape)}, of which calls have few rows"))
+            continue
         by_row = operator.kind in (*_SUMS, *_PLACES) and x.storage == "buffer"
         if not isinstance(out, Tensor) or len(out.shape) == len(x.shape) or by_row or not dims:
             continue
         before = [x.shape[dim] for dim in range(max(dims)) if dim not in dims]
-        if any(size > 1 for size in before):
+        if any(size > 1 for size in before) or (any_length and operator.kind in _SUMS):
             found.append(Occurrence(f"{place}: of {list(x.shape)} along {list(dims)}"))
     return found
 

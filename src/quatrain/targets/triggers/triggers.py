@@ -214,7 +214,6 @@ TRIGGERS: dict[str, Trigger] = {
         operator_triggers.gelu,
         operator_triggers.gelu_by_erf,
         operator_triggers.convolution,
-        operator_triggers.convolution_past_the_call,
         operator_triggers.reduction,
         operator_triggers.selects_computed_places,
         operator_triggers.results_not_resized,
