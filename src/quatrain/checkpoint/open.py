@@ -63,9 +63,12 @@ def is_quantized(path: Path) -> bool:
         from quatrain.checkpoint.hugging_face.float8 import is_float8
         from quatrain.checkpoint.hugging_face.quantizer_settings import stated_settings
 
-        settings = stated_settings(read_object(path / "config.json"), str(path / "config.json"))
-        if settings is not None:
-            return not is_float8(settings)
+        fields = read_object(path / "config.json")
+        inside = fields.get("text_config")  # of a model that also sees, where either may say it
+        for part in (fields, inside if isinstance(inside, dict) else {}):
+            settings = stated_settings(part, str(path / "config.json"))
+            if settings is not None:
+                return not is_float8(settings)
     from quatrain.checkpoint.files.tensor_file import read_tensors
     from quatrain.checkpoint.quantizers import quantizer_by_names
 

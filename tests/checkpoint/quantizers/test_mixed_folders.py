@@ -498,6 +498,16 @@ def test_compressed_tensors_under_its_first_name(tmp_path):
     assert open_checkpoint(folder).group_size == 32
 
 
+def test_settings_of_the_text_model_of_one_that_also_sees(tmp_path):
+    folder = folders.write_quantized(tmp_path, "compressed-tensors")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({f"language_model.{n}": t for n, t in tensors.items()}, folder / "model.safetensors")
+    fields = json.loads((folder / "config.json").read_text())
+    change_config(folder, list(fields), model_type="llava", text_config=fields)
+    assert is_quantized(folder)
+    assert open_checkpoint(folder).group_size == 32
+
+
 def test_scales_of_a_quantized_cache_are_named(tmp_path):
     folder = folders.write_quantized(tmp_path, "compressed-tensors")
     tensors = load_file(folder / "model.safetensors")

@@ -71,7 +71,7 @@ def _read(
     fields, reading, source = config_json.fields, config_json.reading, config_json.source
     whole, metadata = read_folder(folder)
     stored, notes = config_json.text_model(whole)
-    stored, _ = as_transformers_has_them(stored, source)
+    stored, _ = as_transformers_has_them(stored, str(folder))
     settings = quantization_settings(fields, stored, folder)
     if is_float8(settings) or (settings is None and has_float8(stored)):
         stored, of_float8 = in_floating_point(stored, settings, str(folder))

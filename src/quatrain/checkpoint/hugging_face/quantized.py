@@ -57,7 +57,7 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     stored, notes = config_json.text_model(whole)
     in_file = {id(tensor): name for name, tensor in whole.stored.items()}
     of_whole = {name: in_file.get(id(tensor), name) for name, tensor in stored.stored.items()}
-    stored, parts = as_transformers_has_them(stored, source)
+    stored, parts = as_transformers_has_them(stored, str(folder))
     of_whole |= {part: of_whole[name] for part, name in parts.items()}
     if output_is_tied(fields, family, set(stored), folder):
         stored, of_output = without_tied_output(stored)
