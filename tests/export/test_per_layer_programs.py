@@ -27,7 +27,7 @@ from quatrain.program.row_lookup import row_lookup
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.load import load_runner
 from quatrain.targets import fatal_findings
-from quatrain.targets.triggers.triggers import work_outside_delegate
+from quatrain.targets.triggers.method_triggers import work_outside_delegate
 from quatrain.verify.eager import load_eager
 
 # Linears of few shapes: of XNNPACK each shape is lowered.

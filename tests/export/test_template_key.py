@@ -1,7 +1,7 @@
 """A template is kept under a key that says all that it depends on."""
 
+import importlib
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -59,17 +59,27 @@ def test_the_name_of_a_source_counts(package):
     assert code_digest(package) != before
 
 
-def test_all_that_lowers_and_writes_a_template_is_covered():
+def _imported_anew(names: list[str], monkeypatch) -> set[str]:
+    """All modules of ours that importing those brings, where none has been imported."""
+    with monkeypatch.context() as patch:
+        for name in list(sys.modules):
+            if name.partition(".")[0] == "quatrain":
+                patch.delitem(sys.modules, name)
+        for name in names:
+            importlib.import_module(name)
+        found = {name for name in sys.modules if name.startswith("quatrain.")}
+        for name in ["quatrain", *found]:
+            del sys.modules[name]
+    return found
+
+
+def test_all_that_lowers_and_writes_a_template_is_covered(monkeypatch):
     """Whatever of ours the compiler's way imports is in the key, or said not to decide bytes."""
-    program = (
-        "import sys, quatrain.export.vulkan.lowering, quatrain.export.xnnpack.lowering\n"
-        "print(*(name for name in sys.modules if name.startswith('quatrain.')))"
-    )
-    shown = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
+    names = ["quatrain.export.vulkan.lowering", "quatrain.export.xnnpack.lowering"]
     known = {*NO_BYTES, *(place.removesuffix(".py") for place in template_key._CODE)}
-    assert {name.split(".")[1] for name in shown.stdout.split()} <= known
+    found = _imported_anew(names, monkeypatch)
+    assert {*names, "quatrain.program.writer"} <= found
+    assert {name.split(".")[1] for name in found} <= known
 
 
 def _backbone(folder, scheme, **params):
