@@ -74,6 +74,11 @@ def prepacks(times: int) -> Make:
     return make
 
 
+def constant_given(folder: Path) -> Path:
+    maker = GraphMaker()
+    return maker.save(folder / "given.pte", [maker.constant(np.ones(4, dtype=np.float32))])
+
+
 def norm(dtype: str) -> Make:
     """RMS norm in parts: mean(x * x), rsqrt."""
 
@@ -165,4 +170,5 @@ DRIVER_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("delegate-call", "desktop", "1.5", edited(of_another_backend), edited(result(1, 96))),
     ("delegate-call", "desktop", "1.5", edited(result(1, 48)), edited(tokens_of_one_length)),
     ("delegate-call", "desktop", "1.5", edited(result(96)), edited(tokens_given_back)),
+    ("delegate-call", "desktop", "1.5", constant_given, prepacks(1)),
 ]  # fmt: skip

@@ -60,7 +60,11 @@ def _calls(program: "Program", index: int) -> Iterator[tuple[str, Record, tuple[
 def _misfit(taken: object, given: Record | None, written: bool) -> str | None:
     """Why the method's value `given` is none for the graph's `taken`; one of which the method says
     nothing is as it should be."""
-    if not isinstance(taken, Tensor) or given is None or given.table != "Tensor":
+    if not isinstance(taken, Tensor):
+        return None
+    if written and taken.constant is not None:
+        return "a constant of its graph as its result, which is never written"
+    if given is None or given.table != "Tensor":
         return None
     sizes, needed = list(given.sizes or ()), list(taken.shape)
     if len(sizes) != len(needed):
