@@ -49,6 +49,11 @@ def reduced(
     return call(f"aten.{name}", T(x, **more), along, keep, *tail, T(out, **more))  # type: ignore
 
 
+def variance_in_half(storage: str) -> Make:
+    shapes = (1, 3, 2048), (-1,), (1, 3, 1)
+    return reduced("var.dim", *shapes, storage=storage, dtype="float16")
+
+
 def layer_norm(*over: int, weight: T | tuple = _EIGHT) -> Make:
     x = T((2, 4, 8))
     made = [x, T((2, 4, 1)), T((2, 4, 1))]
@@ -188,6 +193,7 @@ _FORMS: list[tuple[str, Make, Make]] = [
      reduced("mean.dim", (1, 7, 10), (1,), (1, 10))),
     ("reduction-without-keepdim", reduced("var.dim", (3, 7, 10), (-1,), (3, 7), storage="buffer"),
      reduced("mean.dim", (3, 7, 10), (-1,), (3, 7), storage="buffer")),
+    ("layer-norm-half-sums", variance_in_half("buffer"), variance_in_half("texture3d")),
     ("norm-form", layer_norm(4, 8), layer_norm(8)),
     ("norm-form", batch_norm(2, 4, 8), batch_norm(2, 4, 8, 8)),
     ("norm-form", group_norm("texture3d", 1, 8, 4, 5), group_norm("buffer", 1, 8, 4, 5)),

@@ -66,11 +66,11 @@ def long_sums_in_half_buffers(
 def layer_norms_in_half_buffers(
     program: Program, graph: VulkanGraph, where: Where
 ) -> list[Occurrence]:
-    """Layer norms whose squares are summed in float16."""
+    """Layer norms and variances whose squares are summed in float16."""
     return [
-        Occurrence(f"{place}: rows of {graph.tensor(operator.named_args['x']).shape[-1]}")
-        for place, operator in operators(graph, "aten.native_layer_norm")
-        if in_half_buffer(graph, operator)
+        Occurrence(f"{place}: rows of {x.shape[-1]}")
+        for place, operator, x in tensors_of(graph, ("aten.native_layer_norm", "aten.var"))
+        if in_half_buffer(graph, operator) and x.shape
     ]
 
 
