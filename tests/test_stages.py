@@ -130,3 +130,18 @@ def test_what_is_no_terminal_hears_of_a_long_stage_now_and_then(monkeypatch):
     assert shown[:2] == [["measure", "10"], ["measure", "20"]]
     assert [percent for _, percent in shown[2:-1]] == ["54%,", "64%,", "74%,"]
     assert "\r" not in stream.getvalue()
+
+
+def test_what_a_stage_said_too_soon_after_a_line_is_shown_later(monkeypatch):
+    stream, now = io.StringIO(), [100.0]
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr("quatrain.commands._progress.time.monotonic", lambda: now[0])
+    stages = shown_stages()
+    with stages("quantize layers") as advance:
+        for second in range(1, 40):
+            now[0] += 1
+            stages.elapsed("quantize layers", second)
+            if second == 11:
+                advance(0.25)
+    shown = [" ".join(line.split()[:3]) for line in stream.getvalue().splitlines()]
+    assert shown[:-1] == ["quantize layers 10", "quantize layers 25%,"]

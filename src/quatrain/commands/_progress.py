@@ -31,9 +31,11 @@ class _Line:
         self.written = 0.0  # when it was written last, or the stage began
         self.running: list[str] = []  # the innermost last
         self.silent = True  # whether the running stage has not said how far it is
+        self.unshown: tuple[str, str] | None = None  # what it said last, too soon after a line
 
     def listen(self, name: str, seconds: float | None) -> None:
         """A stage begins, or has ended after so many `seconds`."""
+        self.unshown = None
         if seconds is None:
             self.running.append(name)
             self.silent = True
@@ -47,14 +49,24 @@ class _Line:
     def progress(self, name: str, fraction: float, left: float) -> None:
         """A stage is done by `fraction`, with so many seconds `left`."""
         self.silent = False
+        self.unshown = name, f"{fraction:8.0%}, {left:.0f} s left"
         if time.monotonic() - self.written >= self.between:
-            self._write_over(name, f"{fraction:8.0%}, {left:.0f} s left")
+            self._show()
 
     def elapsed(self, name: str, seconds: float) -> None:
         """A stage has taken so many `seconds`; what it says of its progress stands."""
         waited = self.terminal or time.monotonic() - self.written >= self.between
-        if self.silent and waited and self.running[-1:] == [name]:
+        if not waited or self.running[-1:] != [name]:
+            return
+        if self.silent:
             self._write_over(name, f"{seconds:8.0f} s ...")
+        elif self.unshown:
+            self._show()
+
+    def _show(self) -> None:
+        if self.unshown:
+            self._write_over(*self.unshown)
+        self.unshown = None
 
     def _write_over(self, name: str, said: str, width: int = 34) -> None:
         """Of a running stage: the next line comes in its place, on a terminal, so that it must not

@@ -32,6 +32,22 @@ def test_rows_of_zeros_are_no_tokens():
     assert torch.allclose(padded.moments, alone.moments, atol=1e-6)
 
 
+@pytest.mark.parametrize("rows", [5, 32, 50])
+@pytest.mark.parametrize("of_stream", [False, True])
+def test_what_can_be_told_of_floating_points_outputs_is_ridge_regression(rows, of_stream):
+    exact, noise, weight = torch.randn(400, 32), torch.randn(400, 32), torch.randn(rows, 32)
+    seen = exact + 0.3 * noise
+    missing = (torch.randn(400, rows), torch.randn(400, rows)) if of_stream else None
+    found = LinearInputs(exact, seen, 32).toward_float(weight, missing)
+    x, w = seen.double().numpy(), weight.double().numpy()
+    wanted = (exact - seen).double().numpy() @ w.T
+    wanted += (missing[0] - missing[1]).double().numpy() if missing else 0.0
+    moments = x.T @ x / 400
+    ridged = moments + 0.2 * np.trace(moments) / 32 * np.eye(32)
+    expected = w + 0.5 * np.linalg.solve(ridged, x.T @ wanted / 400).T
+    assert np.allclose(found.numpy(), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("bias", [None, torch.randn(5)])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_linear_in_two_threads(rows, bias):

@@ -43,29 +43,54 @@ class LinearInputs:
         return SecondMoments(self.moments, self.group_size)
 
     @cached_property
-    def _inverse(self) -> torch.Tensor:
-        """(H + l mean(diag H) I)^-1 in float64."""
+    def _missing(self) -> torch.Tensor:
+        """E[(exact - seen) seen^T], [K, K]."""
+        return self._mean_with_seen(lambda rows: self.exact[rows] - self.seen[rows])
+
+    @cached_property
+    def _factor(self) -> torch.Tensor:
+        """The lower Cholesky factor of H + l mean(diag H) I, in float64."""
         ridged = self.moments.double()
         ridged.diagonal().add_(_RIDGE * float(ridged.diagonal().mean()))
-        return torch.cholesky_inverse(torch.linalg.cholesky(ridged))
+        return torch.linalg.cholesky(ridged)
+
+    @cached_property
+    def _inverse(self) -> torch.Tensor:
+        """(H + l mean(diag H) I)^-1 in float64."""
+        return torch.cholesky_inverse(self._factor)
 
     @cached_property
     def _regression(self) -> torch.Tensor:
         """What of exact - seen can be told from seen, [K, K]: its rows times seen."""
-        missing = self._mean_with_seen(lambda rows: self.exact[rows] - self.seen[rows])
-        return (missing.double() @ self._inverse).float()
+        return (self._missing.double() @ self._inverse).float()
 
     def toward_float(
         self, weight: torch.Tensor, missing: tuple[torch.Tensor, torch.Tensor] | None = None
     ) -> torch.Tensor:
         """The weight [N, K] that, of `seen`, makes more of what `weight` makes of `exact`, and of
         the difference of the two of `missing`, [..., N] each, besides."""
-        change = weight @ self._regression
+        covariance = None
         if missing is not None:
             wished, there = (part.flatten(0, -2) for part in missing)
             covariance = self._mean_with_seen(lambda rows: wished[rows] - there[rows])
-            change += (covariance.double() @ self._inverse).float()
+        if len(weight) < weight.shape[1]:  # fewer rows to solve for than the inverse has
+            wanted = weight @ self._missing
+            wanted += 0.0 if covariance is None else covariance
+            change = self._solved(wanted)
+        else:
+            change = weight @ self._regression
+            if covariance is not None:
+                change += (covariance.double() @ self._inverse).float()
         return weight + _TOWARD_FLOAT * change
+
+    def _solved(self, wanted: torch.Tensor) -> torch.Tensor:
+        """`wanted` [N, K] times (H + l mean(diag H) I)^-1."""
+        factor = self._factor
+
+        def of_half(half: slice) -> torch.Tensor:
+            return torch.cholesky_solve(wanted[half].double().T, factor).T.float()
+
+        return torch.cat(in_two_threads(of_half, len(wanted)))
 
     def _mean_with_seen(self, left: Callable[[slice], torch.Tensor]) -> torch.Tensor:
         """E[left seen^T] over the tokens, [M, K]; `left` gives some of its rows [rows, M]."""
