@@ -143,8 +143,9 @@ def long_attention(tokens: int, storage: str = "buffer") -> Make:
     return attention(cache=T(shape, storage=storage), shape=shape, storage=storage)
 
 
-def select(layout: str, index_layout: str = "channels_packed") -> Make:
-    x, index = T((1, 8, 4), layout=layout), T((1,), "int32", layout=index_layout)
+def select(layout: str, index_layout: str = "channels_packed", constant: bool = False) -> Make:
+    x = T((1, 8, 4), layout=layout)
+    index = T((1,), "int32", layout=index_layout, constant=constant)
     out = T((1, 1, 4), layout=layout)
     return call("aten.index_select.default", x, ("int", 1), index, out)
 
@@ -228,6 +229,8 @@ LOAD_CHECK_CASES: list[tuple[str, str, str | None, Make, Make]] = [
      scales(ROWS, (1, 1, 64), T((1, 8), "int8", layout="height_packed"))),
     ("select-as-symint-dtype", "desktop", "1.1", position("float32"), position("int64")),
     ("index-select-layout", "desktop", "1.5", select("width_packed"), select("channels_packed")),
+    ("index-select-layout", "desktop", "1.5", select("channels_packed", constant=True),
+     select("channels_packed")),
     ("index-select-layout", "desktop", "1.0", select("channels_packed", "width_packed"),
      select("channels_packed")),
     ("missing-shader", "desktop", "1.5", cat("int8"), cat("int64")),

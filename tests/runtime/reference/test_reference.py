@@ -211,10 +211,13 @@ def test_rotary_embeddings(et_vk) -> None:
     got = ATTENTION_KERNELS["et_vk.apply_rotary_emb"](q, k, cos, sin)
     for ours, theirs in zip(got, et_vk.apply_rotary_emb(q, k, cos, sin), strict=True):
         assert ours.equal(theirs)
-    cos, sin = torch.randn(20, 12), torch.randn(20, 12)  # 12 of 16 channels are rotated
-    got = ATTENTION_KERNELS["et_vk.apply_rotary_emb_hf"](q, k, cos, sin, 3)
-    for ours, theirs in zip(got, et_vk.apply_rotary_emb_hf(q, k, cos, sin, 3), strict=True):
-        assert ours.equal(theirs)
+    cos, sin = (torch.randn(20, 6).repeat(1, 2) for _ in range(2))  # 12 of 16 channels are rotated
+    wanted = et_vk.apply_rotary_emb_hf(q, k, cos, sin, 3)
+    otherwise = torch.cat((cos[:, :6], torch.randn(20, 6)), dim=1)  # of no use to a phone
+    for table in (cos, otherwise):
+        got = ATTENTION_KERNELS["et_vk.apply_rotary_emb_hf"](q, k, table, sin, 3)
+        for ours, theirs in zip(got, wanted, strict=True):
+            assert ours.equal(theirs)
 
 
 def test_interleaved_rotary_embedding(et_vk) -> None:

@@ -38,10 +38,13 @@ def apply_rotary_emb_hf(
     freqs_sin: torch.Tensor,
     start_pos: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rotate halves (Hugging Face's order). freqs [context, R], R <= D rotated channels."""
+    """Rotate halves (Hugging Face's order). freqs [context, R], R <= D rotated channels, of which a
+    phone reads the first half for both (`rotary_embedding_hf.glsl` of ExecuTorch 1.5)."""
     check_positions(start_pos, start_pos + xq.shape[1], freqs_cos.shape[0])
-    positions = slice(start_pos, start_pos + xq.shape[1])
-    cos, sin = freqs_cos[positions].float()[:, None, :], freqs_sin[positions].float()[:, None, :]
+    positions, half = slice(start_pos, start_pos + xq.shape[1]), freqs_cos.shape[-1] // 2
+    cos, sin = (
+        table[positions, :half].float().repeat(1, 2)[:, None, :] for table in (freqs_cos, freqs_sin)
+    )
     return _rotate_halves(xq, cos, sin), _rotate_halves(xk, cos, sin)
 
 

@@ -9,7 +9,13 @@ from quatrain.program import Operator, Plain, Program, Tensor, ValueList, Vulkan
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
 from quatrain.targets.catalogue import release
 from quatrain.targets.runtimes import newest_release, shaders_of
-from quatrain.targets.triggers.occurrence import Occurrence, Where, operators, tensors_of
+from quatrain.targets.triggers.occurrence import (
+    Occurrence,
+    Where,
+    is_constant,
+    operators,
+    tensors_of,
+)
 
 ATTENTION = ("sdpa_with_kv_cache", "custom_sdpa")
 # What the runtime stores in another type than the program says.
@@ -172,8 +178,14 @@ def position_of_odd_type(program: Program, graph: VulkanGraph, where: Where) -> 
 
 
 def index_select_layout(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """`index_select` with input, indices or result that are not channels-packed."""
-    return _not_packed_along(
+    """`index_select` with input, indices or result that are not channels-packed, or with indices
+    that are a constant as it is stored."""
+    stored = [
+        Occurrence(f"{place}: indices that are not prepacked")
+        for place, operator in operators(graph, "aten.index_select")
+        if is_constant(graph, operator.named_args["index"])
+    ]
+    return stored + _not_packed_along(
         graph, ("aten.index_select",), ("x", "index", "out"), ("channels_packed",)
     )
 

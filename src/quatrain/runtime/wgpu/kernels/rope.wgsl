@@ -3,7 +3,7 @@
 //
 // Interleaved (Meta): pairs (2i, 2i+1), tables [M, D/2].
 // HALVES (Hugging Face): pairs (i, i + R/2) of the first R dimensions, the rest passes through;
-// tables [context, R], the token's row is START + m.
+// tables [context, R], of which a phone reads the first half, the token's row is START + m.
 
 alias T = {{ T }};
 const D = {{ D }}u;
@@ -33,10 +33,9 @@ fn turn_of(m: u32, i: u32) -> Turn {
     let at = R + (i - R / 2u) * 2u;
     return Turn(at, at + 1u, vec2(1.0, 0.0), vec2(0.0, 1.0));
   }
-  let low = (p.y + m) * R + i;
-  let high = low + R / 2u;
-  return Turn(i, i + R / 2u, vec2(f32(cosines[low]), -f32(sines[low])),
-              vec2(f32(sines[high]), f32(cosines[high])));
+  let c = f32(cosines[(p.y + m) * R + i]);
+  let s = f32(sines[(p.y + m) * R + i]);
+  return Turn(i, i + R / 2u, vec2(c, -s), vec2(s, c));
 {% else %}
   let c = f32(cosines[(p.y + m) * PAIRS + i]);
   let s = f32(sines[(p.y + m) * PAIRS + i]);

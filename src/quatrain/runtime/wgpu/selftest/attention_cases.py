@@ -126,7 +126,8 @@ def _rope_halves(
         k = bench.normal("k", dtype, 1, tokens, kv, d)
         cosines = bench.normal("cos", dtype, table + tokens + 2, rotated)
         sines = bench.normal("sin", dtype, table + tokens + 2, rotated)
-        cos, sin = (bench[n][table : table + tokens, None, :] for n in ("cos", "sin"))
+        halves = (bench[n][table : table + tokens, None, : rotated // 2] for n in ("cos", "sin"))
+        cos, sin = (np.tile(half, 2) for half in halves)  # the tables' other half is of no use
         want = {}
         for name in ("q", "k"):
             x, rest = bench[name][..., :rotated], bench[name][..., rotated:]
