@@ -81,12 +81,12 @@ def _holds_floating_point(folder: Path) -> bool:
 def stated_settings(fields: Fields, source: str) -> dict[str, Any] | None:
     """What config.json says of a quantizer; None where it says nothing. What MLX says counts before
     what was left of the model that it was given."""
-    # The third name is compressed-tensors' first.
-    names = ("quantization", "quantization_config", "compression_config")
+    of_mlx = fields.get("quantization")
+    if isinstance(of_mlx, dict) and ("bits" in of_mlx or "group_size" in of_mlx):
+        return {"quant_method": "mlx"} | of_mlx
+    # The last name is compressed-tensors' first.
+    names = ("quantization_config", "quantization", "compression_config")
     stated = next((name for name in names if fields.get(name)), None)
-    if stated is None:
-        return None
-    settings = fields[stated]
-    if not isinstance(settings, dict):
+    if stated is not None and not isinstance(fields[stated], dict):
         raise refusal(fields, stated, "an object of settings, or null", source)
-    return {"quant_method": "mlx"} | settings if stated == "quantization" else settings
+    return None if stated is None else fields[stated]

@@ -37,7 +37,7 @@ def int32_matrix(stored: StoredTensor, name: str, source: str) -> tuple[int, int
         found = str(stored.dtype).removeprefix("torch.")
         raise InputError(
             f"{source}: {name} is {found} {list(stored.shape)}, expected an int32 matrix of "
-            "packed numbers"
+            "packed numbers; quantize the model that it was made from"
         )
     return stored.shape[0], stored.shape[1]
 
