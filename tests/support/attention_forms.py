@@ -1,8 +1,18 @@
 """Attention and rotary embeddings in a form that a phone's runtime refuses, or computes as another,
 beside ones that it takes. Each form was run on ExecuTorch's runtime."""
 
-from tests.support.kernel_defects import Make
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from tests.support.kernel_defects import Make, measured
 from tests.support.load_checks import NULL, T, attention, call
+from tests.support.paths import CONFORMANCE
+from tests.support.programs import GraphMaker
+
+from quatrain.program import open_program, write_program
+
+_ATTENTION = "sdpa_with_kv_cache"
 
 
 def fused_attention(
@@ -14,6 +24,35 @@ def fused_attention(
     )
     out = T((1, 2, 5, of_values), dtype, storage)
     return call("et_vk.sdpa.default", q, k, v, NULL, NULL, out)
+
+
+def shared_caches(folder: Path) -> Path:
+    program = open_program(CONFORMANCE / "llama_w.pte")
+    graph = program.vulkan
+    first, second = (i for i, op in enumerate(graph.operators) if op.kind == _ATTENTION)
+    caches = {name: graph.operators[first].named_args[name] for name in ("k_cache", "v_cache")}
+    given = graph.operators[second].named_args | caches
+    graph.operators[second] = replace(graph.operators[second], args=tuple(given.values()))
+    write_program(program, folder / "shared.pte")
+    return folder / "shared.pte"
+
+
+def filled_cache(value: float) -> Make:
+    """Attention whose keys are stored as that number."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        q = maker.input("float32", 1, 8, 2, 8)
+        keys, values = (
+            maker.constant(np.full((1, 32, 2, 8), number, np.float32)) for number in (value, 0)
+        )
+        fixed = [("int", 0), ("int", 8), NULL, ("double", 0.0), ("bool", True), NULL]
+        options = [maker.plain(*one) for one in fixed]
+        out = maker.tensor("float32", 1, 8, 2, 8)
+        maker.call(f"{_ATTENTION}.default", q, q, q, keys, values, *options, out)
+        return maker.save(folder / "cache.pte", [out])
+
+    return make
 
 
 def rotated(query_heads: int, key_heads: int) -> Make:
@@ -28,6 +67,8 @@ def interleaved(storage: str) -> Make:
 
 # defect, a program that has it, one that does not
 ATTENTION_FORMS: list[tuple[str, Make, Make]] = [
+    ("sdpa-own-caches", shared_caches, measured("llama_w")),
+    ("sdpa-own-caches", filled_cache(0.5), filled_cache(0.0)),
     ("sdpa-fused-buffers", fused_attention(6, 16, 16), fused_attention(8, 16, 16)),
     ("sdpa-fused-buffers", fused_attention(8, 10, 10), fused_attention(6, 10, 10, "texture3d")),
     ("sdpa-fused-buffers", fused_attention(8, 16, 24, "texture3d"),

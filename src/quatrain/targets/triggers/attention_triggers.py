@@ -1,11 +1,14 @@
 """Triggers of defects of attention, of the products and softmax that it may be written in, and of
 layer norms."""
 
+from collections import Counter
+
 from quatrain.program import Operator, Program, Tensor, Value, VulkanGraph
 from quatrain.program.half_buffers import in_half_buffer
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Where,
+    is_constant,
     operators,
     takes_calls_of_any_length,
     tensors_of,
@@ -87,6 +90,25 @@ def fused_attention_in_buffers(
             found.append(Occurrence(f"{place}: keys {list(key.shape)}, values {of_values} wide"))
         elif in_buffer and any_length:
             found.append(Occurrence(f"{place}: keys {list(key.shape)} at most", "possible"))
+    return found
+
+
+def caches_of_their_own(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """KV caches of `sdpa_with_kv_cache` that others read too, or that hold more than zeros."""
+    readers = Counter(value for operator in graph.operators for value in operator.args[:-1])
+    found, held = [], dict[str, bool]()
+    for place, operator in operators(graph, "sdpa_with_kv_cache"):
+        for name in ("k_cache", "v_cache"):
+            cache = operator.named_args[name]
+            if readers[cache] > 1:
+                found.append(Occurrence(f"{place}: value {cache} is another's cache too"))
+            elif is_constant(graph, cache):
+                key = graph.constant_key(cache) or str(cache)
+                if key not in held:
+                    held[key] = bool(graph.constant(cache).any())
+                    program.release_memory()
+                if held[key]:
+                    found.append(Occurrence(f"{place}: {name} does not start with zeros"))
     return found
 
 

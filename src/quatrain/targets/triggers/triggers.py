@@ -209,6 +209,7 @@ TRIGGERS: dict[str, Trigger] = {
         attention_triggers.long_sums_in_half_buffers,
         attention_triggers.layer_norms_in_half_buffers,
         attention_triggers.fused_attention_in_buffers,
+        attention_triggers.caches_of_their_own,
         attention_triggers.attention,
         attention_triggers.context_of_a_cache,
         operator_triggers.gelu,
