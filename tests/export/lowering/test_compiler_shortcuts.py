@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from executorch.exir.pass_base import ExportPass
+from executorch.exir.passes import OpReplacePass
 from torch import nn
 from torch._C import DispatchKey
 from torch._subclasses import fake_impls
@@ -60,9 +61,11 @@ def test_a_nodes_origins_are_copied_again():
 
 
 def passed_twice(graph):
-    """What its operators give after a pass of ExecuTorch, and after another one."""
+    """What its operators give after a pass of ExecuTorch, and after another one, for which they
+    are those of its edge dialect."""
     once = ExportPass()(graph).graph_module
-    twice = ExportPass()(once).graph_module
+    edge = OpReplacePass()(copy.copy(once)).graph_module
+    twice = ExportPass()(edge).graph_module
     return [
         [node.meta["val"] for node in each.graph.nodes if node.op == "call_function"]
         for each in (once, twice)

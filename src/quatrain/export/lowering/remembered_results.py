@@ -15,6 +15,7 @@ from quatrain.executorch_wheel import changed
 from quatrain.export.lowering.compiler_shortcuts import replaced
 
 try:
+    from executorch.exir.dialects.edge._ops import EdgeOpOverload
     from executorch.exir.pass_base import _ExportPassBase
     from torch._subclasses.fake_tensor import FakeTensor
 except ImportError as error:
@@ -42,12 +43,14 @@ class _Interpreter:
         self.runs, self.mode, self.known = runs, mode, known
 
     def call_function(self, operator: Any, args: Any, kwargs: Any) -> Any:
-        key = _key((self.mode, operator, args, kwargs))
+        runs = operator._op if isinstance(operator, EdgeOpOverload) else operator
+        made_of = (self.mode, runs, args, kwargs)
+        key = _key(made_of)
         if key is not None and key in self.known:
             return self.known[key].result
         result = self.runs.call_function(operator, args, kwargs)
         if key is not None and _holds_no_values(result):
-            self.known[key] = _Known((self.mode, operator, args, kwargs), result)
+            self.known[key] = _Known(made_of, result)
         return result
 
 
