@@ -107,9 +107,10 @@ def uneven_upsampling(program: Program, graph: VulkanGraph, where: Where) -> lis
     factors that do not give the size exactly."""
     found = []
     for place, operator, x in tensors_of(graph, (_NEAREST, "aten.upsample_bilinear2d")):
+        # Scale factors are an upsampling's last argument, before its result.
         out, scales = (
             graph.tensor(operator.out),
-            fixed_value(graph, operator, -2 % len(operator.args)),
+            fixed_value(graph, operator, len(operator.args) - 2),
         )
         sizes = list(zip(x.shape[-2:], out.shape[-2:], strict=False))
         uneven = operator.kind == _NEAREST and any(a % b and b % a for a, b in sizes if a and b)
@@ -119,11 +120,6 @@ def uneven_upsampling(program: Program, graph: VulkanGraph, where: Where) -> lis
         if uneven or inexact:
             found.append(Occurrence(f"{place}: {list(x.shape)} to {list(out.shape)}"))
     return found
-
-
-def _scales(operator: Operator) -> int:
-    """The place of an upsampling's scale factors, its last argument."""
-    return len(operator.args) - 2
 
 
 def added_columns(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
