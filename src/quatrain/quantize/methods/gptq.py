@@ -9,6 +9,7 @@ rounded first, for the last hidden states of the floating-point model, and serve
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 
@@ -19,6 +20,7 @@ from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.quantize.methods.linear_inputs import LinearInputs
 from quatrain.quantize.methods.round_to_nearest import quantize_rows, squared_error
+from quatrain.quantize.methods.second_order import PASSES
 from quatrain.quantize.methods.twin_layer import LEAST_TOKENS, Rounded, TwinLayer, dequantized
 from quatrain.quantize.plan.plan import Plan, Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor, RoundingError
@@ -92,18 +94,28 @@ class Gptq:
         rows, places = self.tokens.unique(return_inverse=True)
         exact = layers.ends.tok_embeddings.weight[rows]
         if embedding.method == "gptq":
-            hidden = layers.hidden(self.tokens, lambda part: self.stages.advance(part / 2))
+            share = self._share_of_hidden(embedding)
+            hidden = layers.hidden(self.tokens, lambda part: self.stages.advance(share * part))
             layers.ends.tok_embeddings = None  # lets go of it
             inputs = LinearInputs(hidden, hidden, self.plan.group_size)
             self._table = _round_table(
-                source, embedding, inputs, lambda part: self.stages.advance((1 + part) / 2)
-            )
+                source, embedding, inputs,
+                lambda part: self.stages.advance(share + (1 - share) * part),
+            )  # fmt: skip
         table = torch.cat([exact, self._seen_rows(embedding, exact, rows)])
         layers.ends.tok_embeddings = torch.nn.Embedding.from_pretrained(table)
         self._stream = layers.ends.embed(torch.cat([places, places + len(rows)]))
         self._own = layers.ends.own_inputs(torch.cat([self.tokens, self.tokens]), self._stream)
         layers.ends.tok_embeddings = None  # lets go of it
         return layers
+
+    def _share_of_hidden(self, table: TensorPlan) -> float:
+        """What part of the time for a tied table [V, K] the last hidden states take before it is
+        rounded: by the multiplications of both."""
+        layers = sum(prod(tensor.shape) for tensor in self.plan.tensors if tensor.part == "layers")
+        rows, columns = table.shape
+        hidden = self.tokens.numel() * layers
+        return hidden / (hidden + rows * columns**2 * PASSES)
 
     def _seen_rows(
         self, embedding: TensorPlan, exact: torch.Tensor, rows: torch.Tensor

@@ -16,6 +16,7 @@ from quatrain.int4 import INT4_MAX, INT4_MIN
 _LARGEST = (6.0, 7.0, 7.5, 8.0, 8.75, 10.0)
 _DAMPING = 0.1  # of H's mean diagonal; other texts lose less by it than by 0.01
 _SWEEPS = 4
+PASSES = 1 + 2 * _SWEEPS  # of a weight [N, K] through H [K, K]: products of N K^2 each
 _ROWS_AT_ONCE = 2048
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny  # of the normal numbers
 
