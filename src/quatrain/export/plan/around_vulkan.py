@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from quatrain.backbone.block import Block
-from quatrain.backbone.layers.attention import Attention
+from quatrain.backbone.layers.attention import Attention, PositionTemperature
 from quatrain.backbone.layers.feed_forward import FeedForward
 from quatrain.backbone.layers.moe import MixtureOfExperts, SharedExpertGate
 from quatrain.backbone.layers.norm import InputScaledNorm, LayerNorm
@@ -33,7 +33,7 @@ _INT4_LINEAR, _SUMS, _BIAS, _CUT_CHANNELS, _FLOAT_LINEAR = 458, 172, 115, 130, 3
 _QPARAMS, _NORM, _ATTENTION, _ROTARY, _FEED_FORWARD, _BLOCK = 510, 259, 1_162, 228, 253, 228
 _MASKED, _OF_WINDOW, _CAPPED, _MASK = 3_600, 600, 280, 1_400  # what attention has beyond its own
 _EMBEDDING, _INT4_EMBEDDING, _ELEMENT_WISE, _FACTOR = 314, 442, 140, 400
-_LAYER_NORM, _CONV = 300, 3_100
+_LAYER_NORM, _CONV, _TEMPERATURE = 300, 3_100, 560
 _PER_LAYER, _PER_LAYER_BRANCH = 2_700, 533  # of embeddings for each layer: for all, and a layer's
 _ROUTED, _EXPERT, _PICK = 270, 464, 1_280  # of a mixture: scores; what an expert and a pick add
 # Linears that read what another one reads.
@@ -82,7 +82,7 @@ def _part_bytes(name: str, part: nn.Module) -> int:
         SoftCap: _ELEMENT_WISE, PositionMask: _MASK, KeptConv: _CONV,
         PerLayerInputs: _PER_LAYER, PerLayerBranch: _PER_LAYER_BRANCH, LayerScalar: _FACTOR,
         FixedResidual: _ELEMENT_WISE + _FACTOR, InputScaledNorm: _NORM + _FACTOR,
-        SharedExpertGate: 4 * _ELEMENT_WISE,
+        SharedExpertGate: 4 * _ELEMENT_WISE, PositionTemperature: _TEMPERATURE,
     }  # fmt: skip
     return kinds.get(type(part), 0)
 
