@@ -6,6 +6,7 @@ Each was measured on ExecuTorch's runtime; the sources stand in the catalogue.
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.targets.triggers.call_length_triggers import CALL_LENGTH_TRIGGERS
 from quatrain.targets.triggers.occurrence import (
+    PACKED_FROM_THE_END,
     Occurrence,
     Where,
     fixed_value,
@@ -18,7 +19,6 @@ _NEAREST = "aten.upsample_nearest2d"
 _INT8_LINEAR = "aten._weight_int8pack_mm"
 _INPUTS_OF_A_TEXEL, _OUTPUTS_TOGETHER = 4, 8  # of linear_qcs4w
 _TAKEN = [0, 1, True]  # interpolation_mode, padding_mode, align_corners of grid_sampler_2d
-_PACKED = {"width_packed": 1, "height_packed": 2, "channels_packed": 3}  # counted from the end
 
 _CHANNELS_PACKED = (
     "aten.flip", "aten.avg_pool2d", "aten.max_pool2d", "aten.max_pool2d_with_indices",
@@ -174,7 +174,7 @@ def repeated_batches(program: Program, graph: VulkanGraph, where: Where) -> list
     for place, operator, x in tensors_of(graph, ("aten.repeat_interleave",)):
         dim = fixed_value(graph, operator, 2) or 0
         from_the_end = -dim if dim < 0 else len(x.shape) - dim
-        if from_the_end in (4, _PACKED.get(x.layout)):
+        if from_the_end in (4, PACKED_FROM_THE_END.get(x.layout)):
             found.append(Occurrence(f"{place}: {list(x.shape)} along -{from_the_end}, {x.layout}"))
     return found
 

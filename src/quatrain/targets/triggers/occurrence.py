@@ -7,6 +7,9 @@ from typing import Any
 from quatrain.program import Operator, Plain, Program, Tensor, VulkanGraph
 from quatrain.targets.catalogue import GpuProfile
 
+# Layout -> the dimension that a texture is packed along, counted from the end.
+PACKED_FROM_THE_END = {"width_packed": 1, "height_packed": 2, "channels_packed": 3}
+
 
 @dataclass(frozen=True)
 class Where:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.targets.triggers.occurrence import (
+    PACKED_FROM_THE_END,
     Occurrence,
     Where,
     fixed_value,
@@ -16,7 +17,6 @@ from quatrain.targets.triggers.occurrence import (
 
 _SUMS = ("aten.mean", "aten.sum", "aten.amax", "aten.amin")
 _PLACES = ("aten.argmax", "aten.argmin")
-_PACKED = {"width_packed": 1, "height_packed": 2, "channels_packed": 3}  # counted from the end
 
 
 def reductions_refused(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
@@ -62,7 +62,7 @@ def _refused(kind: str, x: Tensor, dims: tuple[int, ...]) -> str | None:
         return f"{len(dims)} dimensions"
     if rank == 4 and (0 in dims or (x.shape[0] > 1 and 1 in dims)):
         return "of several batches" if x.shape[0] > 1 else "of batches"
-    packed = rank - _PACKED.get(x.layout, 0)
+    packed = rank - PACKED_FROM_THE_END.get(x.layout, 0)
     return f"{x.layout}" if len(dims) == 2 and packed in dims else None
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from quatrain.program import Program, Tensor, ValueList, VulkanGraph
 from quatrain.targets.triggers.occurrence import (
+    PACKED_FROM_THE_END,
     Occurrence,
     Where,
     operators,
@@ -11,7 +12,6 @@ from quatrain.targets.triggers.occurrence import (
 )
 
 _WORKERS = 4  # of softmax.glsl, each of which reads one place whether or not there is one
-_PACKED = {"width_packed": 1, "height_packed": 2, "channels_packed": 3}  # counted from the end
 
 
 def softmax_past_the_end(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
@@ -22,7 +22,8 @@ def softmax_past_the_end(program: Program, graph: VulkanGraph, where: Where) -> 
         if x.storage != "texture3d":
             continue
         along = len(x.shape) - dim
-        if along != _PACKED.get(x.layout, along) and (any_length or x.shape[dim] < _WORKERS):
+        packed = PACKED_FROM_THE_END.get(x.layout, along)
+        if along != packed and (any_length or x.shape[dim] < _WORKERS):
             found.append(Occurrence(f"{place}: of {list(x.shape)} along dimension -{along}"))
     return found
 
