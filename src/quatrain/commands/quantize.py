@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 _JSON_KEYS = (
     "source", "output", "group_size", "tensors", "bytes_in", "bytes_out", "parts", "why_larger",
     "relative_rms_error", "exact_groups", "negative_scales", "tokenizer", "notes", "seconds",
-    "peak_rss_bytes",
-    "source", "output", "group_size", "tensors", "bytes_in", "bytes_out", "relative_rms_error",
-    "exact_groups", "negative_scales", "tokenizer", "notes", "seconds", "peak_rss_bytes",
-    "against_floating_point",
+    "peak_rss_bytes", "against_floating_point",
 )  # fmt: skip
 
 

@@ -22,9 +22,9 @@ def delegate_call_problems(program: "Program") -> list[str]:
     """What a runtime refuses of how `program` calls its Vulkan delegates, in words for people."""
     return [
         problem
-        for delegate in program.delegates
+        for index, delegate in enumerate(program.delegates)
         if delegate.graph
-        for problem in (*_of_backend(delegate), *_of_calls(program, delegate, delegate.graph))
+        for problem in (*_of_backend(delegate), *_of_calls(program, index, delegate.graph))
     ]
 
 
@@ -33,8 +33,7 @@ def _of_backend(delegate: "Delegate") -> Iterator[str]:
         yield f"its backend is called {delegate.backend or 'nothing'}, expected {_BACKEND}"
 
 
-def _of_calls(program: "Program", delegate: "Delegate", graph: VulkanGraph) -> Iterator[str]:
-    index = next(i for i, each in enumerate(program.delegates) if each is delegate)
+def _of_calls(program: "Program", index: int, graph: VulkanGraph) -> Iterator[str]:
     for name, plan, args in _calls(program, index):
         takes = f"{len(graph.inputs)} inputs and {len(graph.outputs)} results"
         if len(args) != len(graph.inputs) + len(graph.outputs):

@@ -75,7 +75,8 @@ class LinearInputs:
             covariance = self._mean_with_seen(lambda rows: wished[rows] - there[rows])
         if len(weight) < weight.shape[1]:  # fewer rows to solve for than the inverse has
             wanted = weight @ self._missing
-            wanted += 0.0 if covariance is None else covariance
+            if covariance is not None:
+                wanted += covariance
             change = self._solved(wanted)
         else:
             change = weight @ self._regression
