@@ -159,6 +159,17 @@ MISTAKES = {
     "export, an unknown target": (
         ["export", "nowhere", "-o", "m.pte", "--target", "list"], "known are mali-g76, mali-g610",
     ),
+    "logits, in place of its checkpoint": (
+        ["logits", "{checkpoint}", "--tokens", "1", "-o", "{checkpoint}/model.safetensors"],
+        "would take the place of what is read",
+    ),
+    "inspect, in place of its program": (
+        ["inspect", "{checkpoint}/params.json", "--html", "{checkpoint}/params.json"],
+        "params.json: would take the place",
+    ),
+    "export, in place of its tokenizer": (
+        ["export", "nowhere", "--tokenizer", __file__, "-o", __file__], "would take the place",
+    ),
     "inspect, the standard output": (["inspect", "nowhere.pte", "--html", "-"], "--html -: no"),
     "convert, the standard output": (["convert", "{checkpoint}", "-"], "-: no output goes to the"),
     "release, the standard output": (["release", "{checkpoint}", "-o", "-"], "-o -: no output"),

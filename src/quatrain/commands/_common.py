@@ -109,13 +109,34 @@ def print_json(value: Any) -> None:
     print(json.dumps(finite(value), indent=2, default=str))
 
 
-def check_output(path: Path, option: str) -> None:
-    """Refuse, before any work, a file that could not be written after it."""
+# What files of a model's folder end in.
+_OF_A_MODEL = frozenset(
+    (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
+)
+
+
+def check_output(path: Path, option: str, *inputs: Path | None) -> None:
+    """Refuse, before any work, a file that could not be written after it, and one that would take
+    the place of one of `inputs`, or of what a folder of them holds of its model."""
     require_name(path, f"{option} {path}")
     if path.is_dir():
         raise InputError(f"{option} {path}: is a folder, expected the name of a file to write")
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: cannot be written: there is no folder {path.parent}")
+    for read in inputs:
+        if read is not None and _takes_its_place(path, read):
+            raise InputError(
+                f"{option} {path}: would take the place of what is read from {read}; give another "
+                "name"
+            )
+
+
+def _takes_its_place(path: Path, read: Path) -> bool:
+    if not (path.exists() and read.exists()):
+        return False
+    if read.is_dir():
+        return path.suffix in _OF_A_MODEL and path.parent.samefile(read)
+    return path.samefile(read)
 
 
 def check_program(model: Path) -> None:

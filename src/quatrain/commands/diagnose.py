@@ -45,7 +45,7 @@ def diagnose(
     from quatrain.verify.diagnose.heat_map import check_drawable, draw_heat_map
 
     if heat_map:
-        check_output(heat_map, "--heat-map")
+        check_output(heat_map, "--heat-map", model, text, tokenizer)
         check_drawable(heat_map)
     words = read_text(text) if text else None
     check_model(model)

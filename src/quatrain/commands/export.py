@@ -96,7 +96,7 @@ def export(
 
     Example: `quatrain export smollm2-int4 -o smollm2.pte --weight-only-linear`
     """
-    check_output(output, "-o")
+    check_output(output, "-o", checkpoint, params, scheme_plan, tokenizer)
     check_no_word(checkpoint, "export")
     scheme = _one_statement(weight_only_linear, linear_scheme, max_kl, scheme_plan)
     from quatrain.export import ExportRequest

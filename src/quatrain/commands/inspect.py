@@ -31,7 +31,7 @@ def inspect(
     if other is not None and html is not None:
         raise InputError("--html shows one program; leave out the second, or use --json")
     if html is not None:
-        check_output(html, "--html")
+        check_output(html, "--html", model)
     if other is None:
         _inspect(model, html, json_output)
     else:

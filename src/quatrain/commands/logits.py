@@ -39,7 +39,7 @@ def logits(
     Example: `quatrain logits smollm2.pte --tokens 1,2,3 -o out.npy`
     """
     ids = _token_ids(tokens)
-    check_output(output, "-o")
+    check_output(output, "-o", model)
     check_model(model)
     from quatrain.verify.logits import write_logits
 

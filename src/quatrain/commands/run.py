@@ -85,7 +85,7 @@ def run(
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     said = chat_options(chat, system, tools, template_var, chat_template)
     if profile:
-        check_output(profile, "--profile")
+        check_output(profile, "--profile", model, tokenizer, tools)
     check_program(model)
     check_tokenizer(tokenizer)
     leave_cores_to_executorch([model])
