@@ -37,6 +37,14 @@ def test_the_advice_fits_the_reason(tmp_path):
         whole_file(tmp_path / "file"),
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with (
+        pytest.raises(
+            InputError, match=r"^\S+/file: .*left on device.*; free some space, or wait\."
+        ),
+        whole_file(tmp_path / "file", instead="wait") as temporary,
+        whole_file(temporary),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert not list(tmp_path.iterdir())
 
 

@@ -21,7 +21,8 @@ from tests.support.tiny_models import float_tensors
 from tests.support.tiny_programs import shared_tiny_xnnpack
 
 from quatrain.cli import VERBS, exit_cleanly
-from quatrain.commands._common import leave_cores_to_executorch
+from quatrain.commands._common import check_output, leave_cores_to_executorch
+from quatrain.errors import InputError
 
 
 def quatrain(*arguments, module="quatrain") -> subprocess.CompletedProcess:
@@ -238,6 +239,12 @@ def test_a_mistake_is_one_message_and_exit_code_2(name, mistakes):
     done, folder = mistakes[name]
     assert MISTAKES[name][1] in refused(done)
     assert list(folder.iterdir()) == []
+
+
+def test_a_folder_that_is_read_only_is_refused_before_any_work(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match=r"^-o \S+m\.pte: cannot be written.* read-only"):
+        check_output(tmp_path / "m.pte", "-o")
 
 
 # What each verb reads, and that is not there: {folder} is, and {file} in it.

@@ -11,6 +11,9 @@ from typing import BinaryIO
 
 from quatrain.errors import InputError
 
+# Of each temporary sibling of a file: what it is to be, and what to choose where that fails.
+_becoming: dict[Path, tuple[Path, str]] = {}
+
 
 def is_device_or_pipe(path: Path) -> bool:
     """Whether `path` is there, and neither a file nor a folder."""
@@ -32,24 +35,28 @@ def require_name(path: Path, named: str) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, instead: str = "choose another place") -> Iterator[Path]:
     """Yield a temporary sibling of `path`; on success flush it and rename it to `path`.
 
     On any exception, KeyboardInterrupt included, the sibling is removed and what stood at
     `path` before is left as it was. Raises `InputError` where the folder cannot be written
-    or the disk is full, and as `require_name`.
+    or the disk is full, which advises to do something `instead`, and as `require_name`.
     """
     path = Path(path)
     require_name(path, str(path))
-    with _explained(path):
+    # What is written whole within another whole file is that file to the user.
+    named, instead = _becoming.get(path, (path, instead))
+    with _explained(named, instead):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         os.close(handle)
     temporary = Path(name)
+    _becoming[temporary] = named, instead
     try:
-        with _explained(path):
+        with _explained(named, instead):
             yield temporary
             _publish_file(temporary, path)
     finally:
+        del _becoming[temporary]
         temporary.unlink(missing_ok=True)
 
 
@@ -157,7 +164,7 @@ def _umask() -> int:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path, instead: str = "choose another place") -> Iterator[None]:
     """Turn an operating system error about an output into one that names it."""
     try:
         yield
@@ -166,7 +173,7 @@ def _explained(path: Path) -> Iterator[None]:
         if not path.parent.is_dir():
             reason += f" (there is no folder {path.parent})"
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = "free some space, or choose another place" if full else "choose another place"
+        advice = f"free some space, or {instead}" if full else instead
         raise InputError(
             f"{path}: cannot be written: {reason}. Nothing was changed; {advice}."
         ) from error

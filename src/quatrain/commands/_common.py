@@ -123,6 +123,11 @@ def check_output(path: Path, option: str, *inputs: Path | None) -> None:
         raise InputError(f"{option} {path}: is a folder, expected the name of a file to write")
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: cannot be written: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{option} {path}: cannot be written: the folder {path.parent.resolve()} is read-only; "
+            "choose another place"
+        )
     for read in inputs:
         if read is not None and _takes_its_place(path, read):
             raise InputError(

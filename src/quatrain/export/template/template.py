@@ -24,6 +24,8 @@ from quatrain.program.edit.replicated_layers import IrregularGraph
 
 LAYERS = 3  # the first, the last, and one between to copy
 
+_ANOTHER_CACHE = "set QUATRAIN_CACHE to a folder that can be written to"
+
 
 def cached_template(
     backbone: Backbone,
@@ -46,7 +48,7 @@ def cached_template(
     path = cache_folder() / "templates" / f"{template_key(backbone, scheme, settings)}.pte"
     if not path.is_file():
         _make_folder(path.parent)
-        with whole_file(path) as temporary:
+        with whole_file(path, instead=_ANOTHER_CACHE) as temporary:
             make(_hollow_twin(backbone), temporary)
     return path
 
@@ -56,8 +58,7 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{folder}: the cache cannot be made: {error.strerror}; "
-            "set QUATRAIN_CACHE to a folder that can be written to"
+            f"{folder}: the cache cannot be made: {error.strerror}; {_ANOTHER_CACHE}"
         ) from error
 
 
