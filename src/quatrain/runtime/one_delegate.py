@@ -7,7 +7,8 @@ from typing import Any
 from quatrain.errors import InputError
 from quatrain.program import Program
 from quatrain.program.delegate_call import STATIC
-from quatrain.program.row_lookup import work_beside_delegate
+from quatrain.program.row_lookup import row_lookup, work_beside_delegate
+from quatrain.program.row_tables import NAMES
 
 
 def require_only_delegate(program: Program, runtime: str) -> None:
@@ -31,8 +32,13 @@ def require_only_delegate(program: Program, runtime: str) -> None:
 
 
 class MethodInputs:
-    """What the method of `program` takes, in the order of the inputs of its only delegate's graph,
-    which may be another: whoever exported it may have read the position first."""
+    """What the method of `program` takes, turned into what its only delegate's graph does: in the
+    order of the graph, which may be another, since whoever exported it may have read the position
+    first, and rows of a table that the method looks up.
+
+    Attributes:
+        names: The inputs of the method, in words for people.
+    """
 
     def __init__(self, program: Program) -> None:
         graph = program.vulkan
@@ -40,25 +46,42 @@ class MethodInputs:
         (call,) = [each for each in program.instructions if each.kind == "delegate"]
         taken: list[int] = list(plan.inputs or ())
         given = call.args[: len(graph.inputs)]
-        if not set(given) <= set(taken):
+        self._lookup = row_lookup(program)
+        rows = self._lookup and self._lookup.result
+        if not set(given) <= {*taken, rows}:
             raise InputError(
                 f"{program.path}: its delegate is given values that are no inputs of its method; "
                 "export it so that the method is one delegate call"
             )
-        self._only = [_only_size(plan.values[value].val) for value in given]
-        self.places = [taken.index(value) for value in given]
+        records = [plan.values[value].val for value in taken]
+        self.names = [_name(record) for record in records]
+        self._only = [_only_size(record) for record in records]
+        # Of what the delegate is given: an input of the method, or the rows (None).
+        self._places = [None if value == rows else taken.index(value) for value in given]
 
     def in_order(self, inputs: Sequence[Any]) -> list[Any]:
-        """`inputs`, tensors or arrays as the method takes them, as the graph takes them. Raises
-        `InputError` where one has another size than the only one that the method takes."""
-        ordered = [inputs[place] for place in self.places]
-        for given, only in zip(ordered, self._only, strict=True):
+        """`inputs`, tensors or arrays as the method takes them, as the graph takes them; rows are a
+        numpy array. Raises `InputError` where there are more or fewer, one has another size than
+        the only one that the method takes, or a token has no row."""
+        if len(inputs) != len(self.names):
+            raise InputError(
+                f"{len(inputs)} inputs given, the program takes {', '.join(self.names)}"
+            )
+        for given, only in zip(inputs, self._only, strict=True):
             if only is not None and list(given.shape) != only:
                 raise InputError(
                     f"an input of shape {list(given.shape)} does not fit the program, which takes "
                     f"{only} alone; export it with a length that varies, or of 1"
                 )
-        return ordered
+        rows = self._lookup.rows(inputs) if self._lookup else None
+        return [rows if place is None else inputs[place] for place in self._places]
+
+
+def _name(value: Any) -> str:
+    """An input's type and its largest size, such as int64[1, 31]."""
+    if value is None or value.table != "Tensor":
+        return "nothing" if value is None else value.table
+    return f"{NAMES.get(value.scalar_type or 0, value.scalar_type)}{list(value.sizes or ())}"
 
 
 def _only_size(value: Any) -> list[int] | None:

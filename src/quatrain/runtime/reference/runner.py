@@ -11,7 +11,6 @@ from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, open_program
 from quatrain.program.linear_kernels import INT4_LINEARS
-from quatrain.program.row_lookup import row_lookup
 from quatrain.runtime.calls.order import CallOrder
 from quatrain.runtime.defects import (
     EmulatedDefect,
@@ -60,8 +59,7 @@ class ReferenceRunner:
         self.rewinds = self._order.rewinds
         require_only_delegate(program, "reference runtime")
         self._output_id = method_outputs(program)[0]
-        self._lookup = row_lookup(program)
-        self._inputs = None if self._lookup else MethodInputs(program)
+        self._inputs = MethodInputs(program)
         require_kernels(self.graph, str(program.path))
         self._linears = Int4Linears(self.graph, arithmetic, self._defect)
         self._values = [self._initial(i) for i in range(len(self.graph.values))]
@@ -111,12 +109,10 @@ class ReferenceRunner:
     ) -> torch.Tensor:
         """As `forward`, but the value of each id in `wanted` becomes what `observe(id, value)`
         returns as soon as it is computed."""
-        taken = len(self.graph.inputs) - (self._lookup is not None)
-        if len(inputs) != taken:
-            raise InputError(f"{len(inputs)} inputs given, the program takes {self._input_names()}")
-        values = self._values
-        for value_id, given in zip(self.graph.inputs, self._given(inputs), strict=True):
-            values[value_id] = self._checked_input(self.graph.tensor(value_id), given)
+        ordered = self._inputs.in_order(inputs)
+        for value_id, given in zip(self.graph.inputs, ordered, strict=True):
+            declared = self.graph.tensor(value_id)
+            self._values[value_id] = self._checked_input(declared, torch.as_tensor(given))
         with self._order.call(inputs):
             self._compute(wanted, observe)
         return self._output(self._output_id)
@@ -134,13 +130,6 @@ class ReferenceRunner:
                         values[target] = observe(target, values[target])
         except UNFIT as error:
             raise cannot_compute(self._step_names[done], error) from error
-
-    def _given(self, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
-        """What the delegate is given."""
-        if self._inputs is not None:
-            return self._inputs.in_order(inputs)
-        assert self._lookup is not None
-        return [torch.as_tensor(each) for each in self._lookup.given(inputs)]
 
     def _initial(self, value_id: int) -> Any:
         """What a value holds before the first step: a constant, or a fixed Python value."""
@@ -229,12 +218,6 @@ class ReferenceRunner:
         if isinstance(value, Tensor) and value.staging_dtype != "unset":
             return result.to(getattr(torch, value.staging_dtype))
         return result
-
-    def _input_names(self) -> str:
-        ids = self.graph.inputs
-        places = self._inputs.places if self._inputs else range(len(ids))
-        tensors = [self.graph.tensor(i) for _, i in sorted(zip(places, ids, strict=True))]
-        return ", ".join(f"{tensor.dtype}{list(tensor.shape)}" for tensor in tensors)
 
 
 def _torch_dtype(value: Any) -> torch.dtype | None:

@@ -10,7 +10,6 @@ import torch
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Operator, Program, Tensor, open_program
-from quatrain.program.row_lookup import row_lookup
 from quatrain.runtime.calls.order import CallOrder
 from quatrain.runtime.calls.token_ids import check_token_ids, table_rows
 from quatrain.runtime.defects import emulated_defect
@@ -63,8 +62,7 @@ class WgpuRunner:
         self._table_rows = table_rows(self.graph)
         require_only_delegate(program, "GPU runtime")
         self._output_id = method_outputs(program)[0]
-        self._lookup = row_lookup(program)
-        self._inputs = None if self._lookup else MethodInputs(program)
+        self._inputs = MethodInputs(program)
         missing = unsupported(self.graph)
         if missing:
             reason = f"the GPU runtime has no kernel for {', '.join(missing)}"
@@ -190,14 +188,7 @@ class WgpuRunner:
     def _given(self, inputs: tuple[torch.Tensor | np.ndarray, ...]) -> dict[int, np.ndarray]:
         """The inputs by value id."""
         arrays = [x.numpy() if isinstance(x, torch.Tensor) else np.asarray(x) for x in inputs]
-        taken = len(self.graph.inputs) - (self._lookup is not None)
-        if len(arrays) != taken:
-            raise InputError(f"{len(arrays)} inputs given, the program takes {taken}")
-        if self._inputs is not None:
-            arrays = self._inputs.in_order(arrays)
-        elif self._lookup is not None:
-            arrays = self._lookup.given(arrays)
-        given = dict(zip(self.graph.inputs, arrays, strict=True))
+        given = dict(zip(self.graph.inputs, self._inputs.in_order(arrays), strict=True))
         for value_id, rows in self._table_rows.items():
             if value_id in given:
                 check_token_ids(given[value_id], rows)
