@@ -41,12 +41,42 @@ def test_attention_is_causal_where_nothing_is_said(runner, tmp_path):
     assert torch.equal(torch.as_tensor(found), torch.as_tensor(expected))
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 64), (64, 64)])
 @pytest.mark.parametrize("runner", RUNNERS)
-def test_a_result_without_room_is_refused(runner, shape, tmp_path):
-    def shrink(graph: VulkanGraph, operator: Operator) -> None:
-        graph.values[operator.out] = replace(graph.tensor(operator.out), shape=shape)
+def test_an_int4_embedding_of_earlier_exporters_is_no_linears_weight(runner, tmp_path):
+    """They did not say whose weight it is packed as."""
 
-    path = edited(tmp_path / "m.pte", "et_vk.rms_norm", shrink)
+    def deny(graph: VulkanGraph, operator: Operator) -> None:
+        args = (*operator.args[:-2], len(graph.values), operator.out)
+        graph.values.append(Plain("bool", False))
+        graph.operators[graph.operators.index(operator)] = replace(operator, args=args)
+
+    def leave_out(graph: VulkanGraph, operator: Operator) -> None:
+        args = (*operator.args[:-2], operator.out)
+        graph.operators[graph.operators.index(operator)] = replace(operator, args=args)
+
+    found, expected = (
+        runner(edited(tmp_path / f"{edit.__name__}.pte", "et_vk.embedding_q4gsw", edit)).forward(
+            *CALL
+        )
+        for edit in (leave_out, deny)
+    )
+    assert torch.equal(torch.as_tensor(found), torch.as_tensor(expected))
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("et_vk.rms_norm", (1, 8, 64)),
+        ("et_vk.rms_norm", (64, 64)),
+        ("et_vk.apply_rotary_emb_hf", (1, 8, 4, 16)),  # one result of two
+    ],
+)
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_result_without_room_is_refused(runner, kind, shape, tmp_path):
+    def shrink(graph: VulkanGraph, operator: Operator) -> None:
+        result, *_ = graph.outputs_of(operator)
+        graph.values[result] = replace(graph.tensor(result), shape=shape)
+
+    path = edited(tmp_path / "m.pte", kind, shrink)
     with pytest.raises(InputError, match=r"room for|fit the program"):
         runner(path).forward(*CALL)

@@ -162,28 +162,25 @@ class ReferenceRunner:
             kernel, arguments = kernel_of(operator, self.graph)
         read = self._reader(arguments)
         targets = self.graph.outputs_of(operator)
-        dtypes = [_torch_dtype(self.graph.values[target]) for target in targets]
-        if isinstance(self.graph.values[operator.out], ValueList):
+        several = isinstance(self.graph.values[operator.out], ValueList)
+        declared = [self.graph.values[target] for target in targets]
+        dtypes = [_torch_dtype(value) for value in declared]
+        bounds = [
+            value.shape
+            if isinstance(value, Tensor) and operator.kind != "update_cache"  # gives nothing
+            else None
+            for value in declared
+        ]
 
-            def run_many(values: list[Any]) -> None:
-                results = kernel(*read(values))
-                for target, dtype, result in zip(targets, dtypes, results, strict=True):
-                    values[target] = result.to(dtype)
+        def run(values: list[Any]) -> None:
+            computed = kernel(*read(values))
+            results = computed if several else (computed,)
+            for target, dtype, bound, result in zip(targets, dtypes, bounds, results, strict=True):
+                values[target] = result if dtype is None else result.to(dtype)
+                if bound is not None:
+                    require_room(values[target].shape, bound)
 
-            return run_many
-
-        target, dtype = targets[0], dtypes[0]
-        declared, bound = self.graph.values[target], None
-        if isinstance(declared, Tensor) and operator.kind != "update_cache":  # which gives nothing
-            bound = declared.shape
-
-        def run_one(values: list[Any]) -> None:
-            result = kernel(*read(values))
-            values[target] = result if dtype is None else result.to(dtype)
-            if bound is not None:
-                require_room(values[target].shape, bound)
-
-        return run_one
+        return run
 
     def _reader(self, arguments: tuple[int, ...]) -> Callable[[list[Any]], list[Any]]:
         """A function that gathers an operator's arguments; lists of values item by item."""

@@ -33,12 +33,12 @@ def _embedding(to: Lowering, operator: Operator, weights: int, indices: int) -> 
 
 def _embedding_int4(
     to: Lowering, operator: Operator, weights: int, weight_scales: int, group_size: int,
-    indices: int, is_linear_weight: int,
+    indices: int, is_linear_weight: int | None = None,
 ) -> list[Dispatch]:  # fmt: skip
     tokens, table = to.operand(indices), to.operand(weights)
     y = to.declare(operator.out, (*tokens.shape, table.shape[1] * 2))
-    group, even_low = to.plain(group_size), to.plain(is_linear_weight)
-    scales = to.operand(weight_scales)
+    even_low = is_linear_weight is not None and to.plain(is_linear_weight)
+    group, scales = to.plain(group_size), to.operand(weight_scales)
     return [pointwise.embedding_int4(tokens, table, scales, y, group, even_low)]
 
 
