@@ -16,6 +16,19 @@ from quatrain.tokenizer import Tokenizer
 from quatrain.tokenizer.from_gguf import tokenizer_files_from_gguf
 
 PRES = ["smollm", "llama-bpe", "qwen2", "gpt-2", "gpt-4o", "tekken"]
+# Those that cut in a way of their own: a text, and its words as llama.cpp has them.
+OWN = {
+    "hunyuan-dense": (
+        "ab漢字12345 x.\n\n  9½", ["ab", "漢字", "123", "45", " x", ".\n\n", "  ", "9½"]
+    ),
+    "deepseek-coder": (
+        "ab漢字12 x+ y\n\n!  z",
+        ["ab", "漢字", "1", "2", " x", "+", " y", "\n", "\n", "!", " ", " z"],
+    ),
+    "minicpm5": ("a  12345  b", ["a", "  ", "123", "45", " ", " b"]),
+    "seed-coder": ("x.\n\ny 12", ["x", ".", "\n\n", "y", " ", "1", "2"]),
+    "tiny_aya": ("a 1234567 x", ["a", " ", "1", "234", "567", " x"]),
+}  # fmt: skip
 # Names of other families that cut text as one of these.
 ALIKE = {
     "refact": "smollm",
@@ -25,6 +38,13 @@ ALIKE = {
     "dbrx": "llama-bpe",
     "deepseek-r1-qwen": "qwen2",
     "llama4": "gpt-4o",
+    "falcon3": "llama-bpe",
+    "glm4": "llama-bpe",
+    "chatglm-bpe": "llama-bpe",
+    "stablelm2": "qwen2",
+    "command-r": "smollm",
+    "exaone4": "gpt-2",
+    "olmo": "gpt-2",
 }
 
 
@@ -65,6 +85,18 @@ PIECES = [
     "漢",
     "🙂",
 ]
+
+
+@pytest.mark.parametrize("pre", OWN)
+def test_families_that_cut_in_steps(tmp_path, pre):
+    """Here and on a phone, which drops what the pattern of a step does not match."""
+    tokenizer_files_from_gguf(metadata_of(tmp_path, pre), tmp_path, tmp_path)
+    tokenizer, (text, expected) = Tokenizer.load(tmp_path / "tokenizer.json"), OWN[pre]
+    shown = dict(enumerate(ggufs.byte_alphabet()))
+    words = [word for word, _ in tokenizer.model.pre_tokenizer.pre_tokenize_str(text)]
+    assert words == ["".join(shown[byte] for byte in word.encode()) for word in expected]
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert list(cpp_tokenizer(tmp_path).encode(text, 0, 0)) == ids
 
 
 @settings(max_examples=150, deadline=None)
@@ -176,7 +208,8 @@ def test_families_that_cut_alike(tmp_path, pre):
         files.append(json.loads((folder / "tokenizer.json").read_text()))
     assert files[0]["pre_tokenizer"] == files[1]["pre_tokenizer"]
     # That Granite, Phi, Qwen and SmolLM3 begin no text with a token of its own is in their files.
-    assert files[0]["model"]["ignore_merges"] == (pre not in ("refact", "dbrx", "deepseek-r1-qwen"))
+    ignoring = ("llama3", "lfm2", "smaug-bpe", "llama4", "falcon3")
+    assert files[0]["model"]["ignore_merges"] == (pre in ignoring)
 
 
 def test_special_tokens_and_merges(written):
@@ -203,7 +236,7 @@ def test_bos_only_where_the_model_was_trained_so(tmp_path, pre, stated):
     metadata = metadata_of(tmp_path, pre, add_bos_token=stated)
     tokenizer_files_from_gguf(metadata, tmp_path, tmp_path)
     tokenizer = Tokenizer.load(tmp_path / "tokenizer.json")
-    adds = pre in ("llama-bpe", "llama3", "lfm2", "tekken") if stated is None else stated
+    adds = pre in ("llama-bpe", "llama3", "lfm2", "falcon3", "tekken") if stated is None else stated
     assert (tokenizer.encode("x")[0] == 1) == adds
     assert tokenizer.encode("x", add_special_tokens=False)[0] != 1
 
@@ -235,7 +268,7 @@ def test_ends_that_a_file_does_not_state_are_known_by_their_text(tmp_path, text,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pre": "falcon"}, "tokenizer.ggml.pre is 'falcon', expected one of gpt-2, smollm"),
+        ({"pre": "falcon"}, "tokenizer.ggml.pre is 'falcon', expected one of gpt-2, exaone4"),
         ({"pre": None}, "tokenizer.ggml.pre is None"),
         ({"pre": ["a"]}, r"tokenizer.ggml.pre is \['a'\]"),
         ({"tokens": ["a", "b", "c", "a"], "merges": []}, "tokenizer.ggml.tokens has 'a' twice"),

@@ -8,6 +8,7 @@ from typing import Any
 from quatrain.json_files import read_object, write_json
 from quatrain.tokenizer.end_tokens import eos_idx_of, token_ids
 from quatrain.tokenizer.files import CONFIG, TOKENIZER, tokenizer_in
+from quatrain.tokenizer.for_a_phone import with_whole_splits, without_composing
 from quatrain.tokenizer.load import Tokenizer, read_tokenizer
 from quatrain.tokenizer.rebuilt import is_built_anew
 
@@ -18,16 +19,19 @@ def copy_tokenizer_files(
     """Write the tokenizer `source`, a file that holds one or a folder with such a file, to
     `folder`.
 
-    tokenizer.json gives the ids that transformers gives, and is `source`'s own where that does so
-    alone. tokenizer_config.json states what the files beside it say, and the ids that begin and
-    end a text: the given ones and the tokenizer's own. Returns what it wrote: nothing where a
-    folder has none. Raises `InputError` where a file is damaged.
+    tokenizer.json gives the ids that transformers gives, here and on a phone
+    (`quatrain.tokenizer.for_a_phone`), and is `source`'s own where that does so alone.
+    tokenizer_config.json states what the files beside it say, and the ids that begin and end a
+    text: the given ones and the tokenizer's own. Returns what it wrote: nothing where a folder has
+    none. Raises `InputError` where a file is damaged.
     """
     file = tokenizer_in(source) if source.is_dir() else source
     if file is None:
         return []
     model, config, changed = read_tokenizer(file)
     own = Tokenizer(model, config, str(file)).eos_ids
+    composed, split = without_composing(model, config), with_whole_splits(model)
+    changed |= composed or split
     ends = list(dict.fromkeys([*(eos_ids or []), *own]))
     if ends:
         config["eos_token_id"] = ends

@@ -37,10 +37,10 @@ def _cased_words(digits: str, short: str) -> str:
 class _Cut:
     """How one family cuts text into words before merging, and what goes with it.
 
-    `pattern`: of a word; None: GPT-2's own.
+    `patterns`: of a word, each for what those before it left between its words; none: GPT-2's own.
     """
 
-    pattern: str | None = None
+    patterns: tuple[str, ...] = ()
     single_digits: bool = False
     ignore_merges: bool = False  # a word that is a token is never taken apart
     adds_bos: bool = False
@@ -48,29 +48,53 @@ class _Cut:
 
 LLAMA3_WORDS, QWEN2_WORDS = _words("{1,3}"), _words("")
 QWEN3_5_WORDS = _words("", r"\p{L}\p{M}")
-_SINGLE_DIGITS = _Cut(single_digits=True)
-_LLAMA3 = _Cut(LLAMA3_WORDS, ignore_merges=True, adds_bos=True)
+_GPT4O_WORDS = _cased_words("{1,3}", f"{_SHORT}?")
+_ASCII_MARKS = r"[!-/:-@\[-`{-~]"
+# Numbers, then what is written in Chinese characters or Japanese syllables, then the rest.
+_DEEPSEEK3 = (
+    r"\p{N}{1,3}",
+    "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+    rf"{_ASCII_MARKS}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+"
+    rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_SPACES}",
+)
+_DEEPSEEK_CODER = (
+    r"[\r\n]",
+    r"\s?\p{L}+",
+    r"\s?\p{P}+",
+    "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+",
+    r"\p{N}",
+)
+
 # Qwen's own file also composes characters (NFC). llama.cpp does not, and ExecuTorch's C++ reads
 # "é" wrongly where it is asked to.
-_QWEN2 = _Cut(QWEN2_WORDS)
-_GPT4O = _Cut(_cased_words("{1,3}", f"{_SHORT}?"), ignore_merges=True)
-
-_CUTS = {
-    "gpt-2": _Cut(),
-    "smollm": _SINGLE_DIGITS,
-    "refact": _SINGLE_DIGITS,  # Granite 3
-    "llama-bpe": _LLAMA3,
-    "llama3": _LLAMA3,
-    "lfm2": _LLAMA3,
-    "smaug-bpe": _Cut(LLAMA3_WORDS, ignore_merges=True),  # SmolLM3: Llama 3's without its BOS
-    "dbrx": _Cut(LLAMA3_WORDS),  # Phi-4
-    "qwen2": _QWEN2,
-    "deepseek-r1-qwen": _QWEN2,
-    "qwen35": _Cut(QWEN3_5_WORDS),
-    "gpt-4o": _GPT4O,  # Phi-4-mini
-    "llama4": _GPT4O,
-    "tekken": _Cut(_cased_words("", ""), ignore_merges=True, adds_bos=True),  # Mistral Nemo
-}
+_FAMILIES = (
+    # Others: Exaone 4, OLMoE, A.X 4
+    (_Cut(), "gpt-2 exaone4 olmo a.x-4.0 mellum trillion granite-docling"),
+    # SmolLM2, Granite 3, Cohere
+    (_Cut(single_digits=True), "smollm refact command-r starcoder minerva-7b"),
+    (
+        _Cut((LLAMA3_WORDS,), ignore_merges=True, adds_bos=True),
+        "llama-bpe llama3 llama-v3 lfm2 falcon3 pixtral midm-2.0",
+    ),
+    # SmolLM3: Llama 3's without its BOS
+    (_Cut((LLAMA3_WORDS,), ignore_merges=True), "smaug-bpe"),
+    # Phi-4 and OLMo 2; GLM-4
+    (_Cut((LLAMA3_WORDS,)), "dbrx glm4 chatglm-bpe"),
+    (_Cut((QWEN2_WORDS,)), "qwen2 deepseek-r1-qwen stablelm2 megrez kormo"),
+    (_Cut((QWEN3_5_WORDS,)), "qwen35"),
+    # Phi-4-mini
+    (_Cut((_GPT4O_WORDS,), ignore_merges=True), "gpt-4o llama4 kanana2"),
+    # Mistral Nemo
+    (_Cut((_cased_words("", ""),), ignore_merges=True, adds_bos=True), "tekken"),
+    # Seed-OSS
+    (_Cut((QWEN2_WORDS.replace(r"]+[\r\n]*", "]+"),)), "seed-coder"),
+    (_Cut((r"\p{N}{1,3}", _words("+")), ignore_merges=True), "minicpm5"),
+    (_Cut(_DEEPSEEK3), "hunyuan-dense deepseek-v3"),
+    (_Cut(_DEEPSEEK_CODER), "deepseek-coder"),
+    # Cohere 2's: numbers in threes from their end
+    (_Cut((r"\d{1,3}(?=(?:\d{3})*\b)", _GPT4O_WORDS)), "tiny_aya"),
+)
+_CUTS = {name: cut for cut, names in _FAMILIES for name in names.split()}
 
 
 def byte_level_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Tokenizer, bool]:
@@ -100,11 +124,10 @@ def byte_level_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Tokeniz
 
 
 def _pre_tokenizer(cut: _Cut) -> Any:
-    whole = cut.pattern is None
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=whole)
-    if cut.pattern is not None:
-        split = pre_tokenizers.Split(Regex(cut.pattern), "isolated")
-        return pre_tokenizers.Sequence([split, byte_level])
+    steps: list[Any] = [
+        pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in cut.patterns
+    ]
     if cut.single_digits:
-        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
-    return byte_level
+        steps.append(pre_tokenizers.Digits(individual_digits=True))
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not cut.patterns))
+    return pre_tokenizers.Sequence(steps) if len(steps) > 1 else steps[0]

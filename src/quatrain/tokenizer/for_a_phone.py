@@ -1,0 +1,103 @@
+"""A tokenizer in the form that ExecuTorch's C++ tokenizer reads as it is meant.
+
+Tried with pytorch_tokenizers 1.5, which reads these without a word and otherwise:
+
+| a tokenizer.json says | it | so what is written |
+|---|---|---|
+| NFC: compose characters | takes accents away | says it in tokenizer_config.json, for us |
+| Split by a pattern, isolated | drops what lies between its words | takes that as words, too |
+| Split by a pattern, removed | keeps its words alone | is of what lies between them |
+"""
+
+import json
+from typing import Any
+
+import tokenizers
+from tokenizers import Regex, normalizers, pre_tokenizers
+
+NORMALIZATION = "unicode_normalization"  # in tokenizer_config.json
+_NFC = "NFC"
+# A character or two of every kind, and the places in which a pattern may treat them otherwise.
+_CHARACTERS = (
+    "aAé1٣²½Ⅷ_-(»«)!+$^~|`'\" \t\n\r\u00a0\u3000\u200d\u0301\u0903\u00ad\u0378\ue000\U0001f642"
+    "\u01c5\u02b0\u6f22\u0e01\u30a2\uac00\u309b\u30fb\u2014\u2026"
+)
+_PLACES = ("{0}", "{0}a", "a{0}", " {0}", "{0} ", "{0}1", "1{0}", "{0}{0}a", "{0}{0}1", "\n{0}")
+
+
+def without_composing(model: tokenizers.Tokenizer, config: dict[str, Any]) -> bool:
+    """Take NFC out of what `model` does to a text and state it in `config`; returns whether it was
+    there."""
+    steps = _steps(model)
+    kept = [step for step in steps if not isinstance(step, normalizers.NFC)]
+    if len(kept) == len(steps):
+        return False
+    model.normalizer = _sequence(kept)
+    config[NORMALIZATION] = _NFC
+    return True
+
+
+def with_composing(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    """Put NFC back into `model` where `config` states it."""
+    steps = _steps(model)
+    if config.get(NORMALIZATION) == _NFC and not any(
+        isinstance(step, normalizers.NFC) for step in steps
+    ):
+        model.normalizer = _sequence([normalizers.NFC(), *steps])
+
+
+def with_whole_splits(model: tokenizers.Tokenizer) -> bool:
+    """Have the patterns by which `model` splits a text match all of it, which changes no word;
+    returns whether one did not."""
+    cutter = model.pre_tokenizer
+    if isinstance(cutter, pre_tokenizers.Split):
+        whole = _whole_split(cutter)
+        if whole is not None:
+            model.pre_tokenizer = whole
+        return whole is not None
+    if not isinstance(cutter, pre_tokenizers.Sequence):
+        return False
+    changed = False
+    for index, step in enumerate(json.loads(cutter.__getstate__())["pretokenizers"]):
+        whole = _whole_split(cutter[index]) if step["type"] == "Split" else None
+        if whole is not None:
+            cutter[index] = whole
+            changed = True
+    return changed
+
+
+def _whole_split(split: Any) -> pre_tokenizers.Split | None:
+    """`split` with a pattern that matches all of a text; None where its own does, or is a text."""
+    state = json.loads(split.__getstate__())
+    pattern, behavior = state["pattern"].get("Regex"), state["behavior"]
+    if pattern is None:
+        return None
+    between = rf"(?:(?!{pattern})[\s\S])+"
+    if behavior == "Removed" and not state["invert"]:
+        return pre_tokenizers.Split(Regex(between), "removed", invert=True)
+    if behavior == "Isolated" and not _matches_all(pattern):
+        return pre_tokenizers.Split(Regex(f"{pattern}|{between}"), "isolated")
+    return None
+
+
+def _matches_all(pattern: str) -> bool:
+    """Whether nothing is left of any text where the words of `pattern` are taken out."""
+    remover = pre_tokenizers.Split(Regex(pattern), "removed")
+    return not any(
+        remover.pre_tokenize_str(place.format(character))
+        for character in _CHARACTERS
+        for place in _PLACES
+    )
+
+
+def _steps(model: tokenizers.Tokenizer) -> list[Any]:
+    whole = model.normalizer
+    if isinstance(whole, normalizers.Sequence):
+        return [whole[index] for index in range(len(whole))]
+    return [] if whole is None else [whole]
+
+
+def _sequence(steps: list[Any]) -> Any:
+    if len(steps) == 1:
+        return steps[0]
+    return normalizers.Sequence(steps) if steps else None

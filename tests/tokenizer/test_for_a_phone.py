@@ -1,0 +1,68 @@
+"""What ExecuTorch's C++ tokenizer reads otherwise than it is meant, and what is written for it."""
+
+import json
+
+import pytest
+import tokenizers
+from tests.support.cpp_tokenizer import cpp_tokenizer
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+
+from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
+
+ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
+TEXTS = ["café öl й 한국어", "cafe\u0301 o\u0308l", "ab12  cd!\n\n½", "x 1234567"]
+ALL = r" ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"
+
+
+def split(pattern, behavior="isolated", invert=False):
+    return pre_tokenizers.Split(Regex(pattern), behavior, invert)
+
+
+STEPS = {
+    "composed": (normalizers.NFC(), []),
+    "composed first": (
+        normalizers.Sequence([normalizers.NFC(), normalizers.Replace("l", "L")]),
+        [],
+    ),
+    "a part matched": (None, [split(r"\p{N}{1,3}")]),
+    "a part matched, then all": (None, [split(r"\p{N}{1,3}"), split(ALL)]),
+    "its inverse": (None, [split(r"\p{N}+", invert=True)]),
+    "removed": (None, [split(r"\s+", "removed")]),
+    "all matched": (None, [split(ALL)]),
+}
+
+
+def original(folder, normalizer, splits) -> tokenizers.Tokenizer:
+    pieces = {character: index for index, character in enumerate(ALPHABET)}
+    pairs = [(a, b) for a in "abcdefx12Ġ" for b in "abcdefx12Ġ"]
+    pieces |= {a + b: len(pieces) + index for index, (a, b) in enumerate(pairs)}
+    model = tokenizers.Tokenizer(models.BPE(pieces, pairs))
+    model.normalizer = normalizer
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    model.pre_tokenizer = pre_tokenizers.Sequence([*splits, byte_level])
+    model.decoder = decoders.ByteLevel()
+    model.save(str(folder / "tokenizer.json"))
+    return model
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_the_copy_gives_the_same_ids_here_and_there(tmp_path, steps):
+    model = original(tmp_path, *STEPS[steps])
+    for name in ("copy", "again"):
+        (tmp_path / name).mkdir()
+    copy_tokenizer_files(tmp_path, tmp_path / "copy")
+    copy_tokenizer_files(tmp_path / "copy", tmp_path / "again")
+    cpp = cpp_tokenizer(tmp_path / "again")
+    for text in TEXTS:
+        ids = model.encode(text).ids
+        for name in ("copy", "again"):
+            assert Tokenizer.load(tmp_path / name / "tokenizer.json").encode(text) == ids
+        # An app composes characters itself; those that came composed stay.
+        if "composed" not in steps or text.isascii() or text == TEXTS[0]:
+            assert list(cpp.encode(text, 0, 0)) == ids
+    same = (tmp_path / "copy/tokenizer.json").read_bytes() == (
+        tmp_path / "tokenizer.json"
+    ).read_bytes()
+    assert same == (steps == "all matched")
+    stated = json.loads((tmp_path / "again/tokenizer_config.json").read_text())
+    assert stated.get("unicode_normalization") == ("NFC" if "composed" in steps else None)
