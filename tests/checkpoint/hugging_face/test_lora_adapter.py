@@ -91,6 +91,7 @@ def test_without_its_base_it_is_named(tmp_path):
         ({"alora_invocation_tokens": [5, 6]}, "'alora_invocation_tokens' is"),
         ({"kasa_config": {"beta": 1e-4}}, "'kasa_config' is"),
         ({"monteclora_config": {}}, "'monteclora_config' is"),
+        ({"alpha_pattern": {"layers.[0-3": 4}}, r"json: its alpha_pattern 'layers\.\[0-3' is no p"),
     ],
 )
 def test_what_cannot_be_merged_is_named(tmp_path, fields, message):
@@ -107,6 +108,26 @@ def test_an_adapter_of_another_model(tmp_path):
     unknown = {name.replace("q_proj", "qkv"): tensor for name, tensor in wide.items()}
     with pytest.raises(InputError, match="which the model in --base does not have"):
         open_float_model(write_adapter(tmp_path / "b", unknown), base)
+
+
+@pytest.mark.parametrize(
+    ("part", "shape", "message"),
+    [
+        (f"{Q}.lora_A.weight", (), r"matrices \[\] and \[64, 8\] for .*q_proj"),
+        (f"{Q}.lora_A.weight", (64,), "do not fit"),
+        (f"{Q}.lora_A.weight", (0, 64), "do not fit"),
+        (f"{Q}.lora_B.weight", (64,), "do not fit"),
+        (f"{EMBEDDING}.lora_embedding_A", (), "do not fit"),
+        (f"{Q}.lora_A", (8, 64), "has lora_B of .*q_proj.weight alone"),
+    ],
+)
+def test_damaged_matrices_are_named(tmp_path, part, shape, message):
+    base = tiny.write_hugging_face(tmp_path / "base")
+    parts = matrices() | {part: torch.ones(shape)}
+    if part.endswith(".lora_A"):
+        parts = {name: tensor for name, tensor in parts.items() if not name.startswith(part)}
+    with pytest.raises(InputError, match=f"adapter: .*{message}"):
+        open_float_model(write_adapter(tmp_path / "adapter", parts), base)
 
 
 def test_matrices_that_are_no_numbers_are_the_adapters(tmp_path):

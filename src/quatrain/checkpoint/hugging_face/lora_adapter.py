@@ -76,9 +76,7 @@ def with_adapter(
     for module, parts in low_rank.items():
         name = f"{module}.weight"
         _require(stored, name, adapter)
-        merged[name] = _merged(
-            merged[name], parts, _scale(fields, module, parts, source), name, adapter
-        )
+        merged[name] = _merged(merged[name], parts, fields, name, adapter)
     return LazyTensors(merged), notes
 
 
@@ -171,39 +169,59 @@ def _require_shape(name: str, whole: StoredTensor, of_base: StoredTensor, adapte
     )
 
 
-def _scale(fields: Fields, module: str, parts: dict[str, StoredTensor], source: str) -> float:
-    """s, of which `alpha_pattern` may say otherwise for some modules; r is the matrices' own."""
-    first = next(iter(parts.values()))
-    rank = min(first.shape) if "lora_A" not in parts else parts["lora_A"].shape[0]
-    alphas = object_of(fields, "alpha_pattern", source)
-    own = next((name for name in alphas if re.match(rf"(.*\.)?({name})$", module)), None)
-    alpha = number(fields, "lora_alpha", source) if own is None else number(alphas, own, source)
-    return alpha / (rank**0.5 if flag(fields, "use_rslora", source) else rank)
-
-
 def _merged(
-    weight: StoredTensor, parts: dict[str, StoredTensor], scale: float, name: str, source: Path
+    weight: StoredTensor, parts: dict[str, StoredTensor], fields: Fields, name: str, adapter: Path
 ) -> StoredTensor:
-    linear = {"lora_A", "lora_B"}
-    if parts.keys() not in (linear, {"lora_embedding_A", "lora_embedding_B"}):
-        found = ", ".join(parts)
-        raise InputError(f"{name}: the adapter has {found} of it alone; download it again")
-    of_linear = parts.keys() == linear
-    a, b = (parts[f"lora_{'' if of_linear else 'embedding_'}{part}"] for part in "AB")
-    shape = (b.shape[0], a.shape[1]) if of_linear else (a.shape[1], b.shape[0])
-    if tuple(weight.shape) != shape or a.shape[0] != b.shape[1]:
-        raise InputError(
-            f"{name}: the adapter's matrices {list(a.shape)} and {list(b.shape)} do not fit its "
-            f"shape {list(weight.shape)}; give the model that the adapter was trained on"
-        )
+    of_linear = bool(parts.keys() & {"lora_A", "lora_B"})
+    a, b = _matrices(parts, of_linear, weight.shape, name, adapter)
+    scale = _scale(fields, name.removesuffix(".weight"), a.shape[0], str(adapter / ADAPTER_CONFIG))
 
     def load() -> torch.Tensor:
         change = b.load().float() @ a.load().float()
         if not change.isfinite().all():
             raise InputError(
-                f"{source}: its matrices for {name} hold a NaN or an infinite weight; the adapter "
+                f"{adapter}: its matrices for {name} hold a NaN or an infinite weight; the adapter "
                 "is damaged, or its training failed"
             )
         return weight.load().float() + scale * (change if of_linear else change.t())
 
-    return StoredTensor(shape, torch.float32, load)
+    return StoredTensor(weight.shape, torch.float32, load)
+
+
+def _matrices(
+    parts: dict[str, StoredTensor],
+    of_linear: bool,
+    shape: tuple[int, ...],
+    name: str,
+    adapter: Path,
+) -> tuple[StoredTensor, StoredTensor]:
+    """A and B. Raises `InputError` where one is missing, or they do not fit the weight `name` of
+    that `shape`."""
+    a, b = (parts.get(f"lora_{'' if of_linear else 'embedding_'}{part}") for part in "AB")
+    if a is None or b is None or len(parts) > 2:
+        raise InputError(f"{adapter}: has {', '.join(parts)} of {name} alone; download it again")
+    sides, rank = shape if of_linear else shape[::-1], (*a.shape, 0)[0]
+    if not rank or [b.shape, a.shape] != [(*sides[:1], rank), (rank, *sides[1:])]:
+        raise InputError(
+            f"{adapter}: its matrices {list(a.shape)} and {list(b.shape)} for {name} do not fit "
+            f"its shape {list(shape)}; give the model that the adapter was trained on"
+        )
+    return a, b
+
+
+def _scale(fields: Fields, module: str, rank: int, source: str) -> float:
+    """s, of which `alpha_pattern` may say otherwise for some modules; r is the matrices' own."""
+    alphas = object_of(fields, "alpha_pattern", source)
+    own = next((name for name in alphas if _is_of(module, name, source)), None)
+    alpha = number(fields, "lora_alpha", source) if own is None else number(alphas, own, source)
+    return alpha / (rank**0.5 if flag(fields, "use_rslora", source) else rank)
+
+
+def _is_of(module: str, pattern: str, source: str) -> bool:
+    try:
+        return re.match(rf"(.*\.)?({pattern})$", module) is not None
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InputError(
+            f"{source}: its alpha_pattern {pattern[:100]!r} is no pattern: {error}; take the "
+            f"{ADAPTER_CONFIG} that was saved with the adapter"
+        ) from error
