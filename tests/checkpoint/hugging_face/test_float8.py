@@ -26,6 +26,8 @@ FORMATS = {
     "in blocks": (compressed(block_structure=BLOCKS), "_scale", BLOCKS),
     "fbgemm": ({"quant_method": "fbgemm_fp8"}, "_scale", [1, 1000]),
     "modelopt": ({"quant_method": "modelopt", "quant_algo": "FP8"}, "_scale", None),
+    "no blocks": ({"quant_method": "fp8", "weight_block_size": [64]}, "_scale_inv", None),
+    "no group": ({"quant_method": "fp8", "config_groups": {"a": {"weights": 1}}}, "_scale", None),
     "nothing stated": (None, "_scale", [1, 1000]),
 }
 
@@ -73,6 +75,7 @@ def test_float8_is_floating_point(tmp_path, form):
         (torch.ones(5, 1), r"down_proj\.weight is in FP8 .*scales are float32 \[5, 1\], expected"),
         (torch.ones(2, 2, 2), r"scales are float32 \[2, 2, 2\], expected"),
         (torch.ones(64, 1).int(), r"scales are int32 \[64, 1\], expected"),
+        (torch.ones(0, 1), r"scales are float32 \[0, 1\], expected"),
     ],
 )
 def test_scales_that_are_missing_or_do_not_fit(tmp_path, scales, message):

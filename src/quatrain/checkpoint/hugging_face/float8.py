@@ -40,12 +40,14 @@ def is_float8(settings: Any) -> bool:
 
 
 def _has_float8(group: Any) -> bool:
+    weights = _weights_of(group)
+    return weights.get("type") == "float" and weights.get("num_bits") == 8
+
+
+def _weights_of(group: Any) -> Mapping[str, Any]:
+    """What a group of compressed-tensors says of weights; {} where that is nothing."""
     weights = group.get("weights") if isinstance(group, dict) else None
-    return (
-        isinstance(weights, dict)
-        and weights.get("type") == "float"
-        and weights.get("num_bits") == 8
-    )
+    return weights if isinstance(weights, dict) else {}
 
 
 def has_float8(stored: LazyTensors) -> bool:
@@ -89,10 +91,9 @@ def _scaled(
 ) -> StoredTensor:
     shape = matrix.shape
     grid = (*scales.shape, 1, 1)[:2]
-    if len(shape) != 2 or len(scales.shape) > 2 or not scales.dtype.is_floating_point:
-        raise _unfit(name, shape, scales, source)
-    blocks = _blocks(shape, grid, settings)
-    if blocks is None:
+    two_dimensions = len(shape) == 2 and len(scales.shape) <= 2 and 0 not in (*shape, *grid)
+    blocks = _blocks(shape, grid, settings) if two_dimensions else None
+    if blocks is None or not scales.dtype.is_floating_point:
         raise _unfit(name, shape, scales, source)
     of_rows, of_columns = (
         torch.arange(size) // block for size, block in zip(shape, blocks, strict=True)
@@ -112,19 +113,18 @@ def _blocks(
     stated = settings.get("weight_block_size")
     groups = settings.get("config_groups")
     for group in groups.values() if isinstance(groups, dict) else ():
-        stated = group["weights"].get("block_structure") or stated
-    if not isinstance(stated, list) or not all(isinstance(b, int) and b > 0 for b in stated):
-        stated = []
-    whole = [-(-size // count) for size, count in zip(shape, grid, strict=True)]
-    for blocks in (stated, whole):
-        counts = [-(-size // block) for size, block in zip(shape, blocks, strict=False)]
-        if counts == list(grid) and (blocks is stated or not any(map(_rest, shape, blocks))):
-            return blocks
-    return None
+        stated = _weights_of(group).get("block_structure") or stated
+    if isinstance(stated, list) and _counts(shape, stated) == list(grid):
+        return stated
+    whole = not any(size % count for size, count in zip(shape, grid, strict=True))
+    return [size // count for size, count in zip(shape, grid, strict=True)] if whole else None
 
 
-def _rest(size: int, block: int) -> int:
-    return size % block
+def _counts(shape: tuple[int, ...], blocks: list[Any]) -> list[int] | None:
+    """How many `blocks` lie in each dimension, a part of one counted; None where they are none."""
+    if len(blocks) != len(shape) or not all(isinstance(b, int) and b > 0 for b in blocks):
+        return None
+    return [-(-size // block) for size, block in zip(shape, blocks, strict=True)]
 
 
 def _unfit(name: str, shape: tuple[int, ...], scales: StoredTensor, source: str) -> InputError:
