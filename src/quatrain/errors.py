@@ -34,3 +34,7 @@ class CheckFailed(QuatrainError):
     """The request was carried out and what it checks does not hold."""
 
     exit_code = 1
+
+
+# What Python, numpy and torch raise where the arguments of a program's operator do not fit.
+UNFIT = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)

@@ -8,7 +8,9 @@ import torch
 import typer
 from tests.support.driver_defects import dynamic_zero_points
 from tests.support.findings import findings
+from tests.support.form_defects import TRUE, number
 from tests.support.kernel_defects import embedding, weight_only
+from tests.support.load_checks import FALSE, NULL, Argument, T, call
 from tests.support.programs import artifact
 from typer.testing import CliRunner, Result
 
@@ -19,6 +21,7 @@ from quatrain.program import open_program, write_program
 from quatrain.program.edit.retarget import retarget
 from quatrain.runtime.load import load_runner
 from quatrain.runtime.wgpu.adapters import list_adapters
+from quatrain.targets import examine
 
 
 def run(*arguments: object) -> Result:
@@ -77,6 +80,27 @@ def test_the_command_refuses_what_it_does_not_know() -> None:
     ):  # fmt: skip
         assert isinstance(run(artifact("peer-8da4w-fp32"), *options).exception, InputError)
     assert "Example:" in run("--help").output
+
+
+NUMBER = T(())
+ODD: dict[str, tuple[str, tuple[Argument, ...]]] = {
+    "a sum of all": ("aten.sum.dim_IntList", (T((2, 4)), NULL, TRUE, NULL, T((1, 1)))),
+    "a mean of a number": ("aten.mean.dim", (NUMBER, ("int_list", (0,)), TRUE, NULL, NUMBER)),
+    "softmax of a number": ("aten._softmax.default", (NUMBER, number(0), FALSE, NUMBER)),
+    "a gather along nothing": ("aten.gather.default", (T((2,)), NULL, T((2,)), FALSE, T((2,)))),
+}
+
+
+@pytest.mark.parametrize("form", ODD)
+def test_forms_that_torch_has_and_no_phone_are_examined(form: str, tmp_path: Path) -> None:
+    name, arguments = ODD[form]
+    assert "texture-metadata-limit" in findings(call(name, *arguments)(tmp_path), "desktop", None)
+
+
+def test_arguments_that_do_not_fit_are_one_message(tmp_path: Path) -> None:
+    linear = call("et_vk.linear_q4gsw.default", *(NUMBER,) * 3, number(32), NULL, NUMBER)
+    with pytest.raises(InputError, match=r"linear_q4gsw\) has arguments that do not fit it"):
+        examine(open_program(linear(tmp_path)))
 
 
 def test_what_is_slow_is_said_and_fails_no_check(tmp_path: Path) -> None:

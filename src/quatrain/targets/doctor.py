@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quatrain.errors import InputError
+from quatrain.errors import UNFIT, InputError
 from quatrain.program import Program, open_program
 from quatrain.targets.catalogue import (
     Defect,
@@ -219,18 +219,30 @@ def _cached_trigger(
     program: Program, defect: Defect, runtime: str | None
 ) -> Callable[[GpuProfile], list[Occurrence]]:
     """What the trigger finds, looked for once where that does not depend on the GPU."""
-    graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
-    trigger = TRIGGERS[defect.trigger]
     found: dict[str, list[Occurrence]] = {}
 
     def occurrences_on(gpu: GpuProfile) -> list[Occurrence]:
         key = gpu.id if defect.trigger in GPU_TRIGGERS else ""
         if key not in found:
-            where = Where(gpu, runtime)
-            found[key] = [each for graph in graphs for each in trigger(program, graph, where)]
+            found[key] = _occurrences(program, defect, Where(gpu, runtime))
         return found[key]
 
     return occurrences_on
+
+
+def _occurrences(program: Program, defect: Defect, where: Where) -> list[Occurrence]:
+    """Over all of the program's graphs. Raises `InputError` for one whose operators' arguments do
+    not fit them, such as a product of numbers."""
+    graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
+    trigger = TRIGGERS[defect.trigger]
+    try:
+        return [each for graph in graphs for each in trigger(program, graph, where)]
+    except UNFIT as error:
+        raise InputError(
+            f"{program.path}: an operator ({', '.join(defect.operators) or 'of any kind'}) has "
+            f"arguments that do not fit it, as was seen while looking for {defect.id} "
+            f"({type(error).__name__}: {error}); is the program damaged? Export it again"
+        ) from error
 
 
 def _gpus_with(defect: Defect, gpus: list[GpuProfile]) -> list[tuple[GpuProfile, str]]:

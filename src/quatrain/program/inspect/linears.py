@@ -121,7 +121,7 @@ def _linear(def_use: DefUse, index: int, role: LinearRole) -> Linear:
         role=role.role,
         kernel=operator.kind,
         scheme=LINEAR_SCHEMES[operator.kind],
-        out_features=out.shape[-1] if out.shape else weight.shape[0],
+        out_features=(out.shape[-1:] or weight.shape[:1] or (0,))[0],
         in_features=x.shape[-1] if x.shape else 0,
         group_size=group,
         has_bias=bias is not None and isinstance(graph.values[bias], Tensor),

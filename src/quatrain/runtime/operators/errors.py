@@ -3,10 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from quatrain.errors import InputError
-
-# What Python and torch raise where an operator's arguments do not fit.
-UNFIT = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
+from quatrain.errors import UNFIT, InputError
 
 
 def cannot_compute(what: str, error: Exception) -> InputError:

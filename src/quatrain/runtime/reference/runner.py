@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
-from quatrain.errors import InputError
+from quatrain.errors import UNFIT, InputError
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, open_program
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.runtime.calls.order import CallOrder
@@ -22,7 +22,7 @@ from quatrain.runtime.one_delegate import (
     method_outputs,
     require_only_delegate,
 )
-from quatrain.runtime.operators.errors import UNFIT, cannot_compute, computing, require_room
+from quatrain.runtime.operators.errors import cannot_compute, computing, require_room
 from quatrain.runtime.reference.attention import MUTATED
 from quatrain.runtime.reference.defective_kernels import embedding_of_first_in_four
 from quatrain.runtime.reference.find_kernel import kernel_of, require_kernels

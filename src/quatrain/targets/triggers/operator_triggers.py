@@ -21,9 +21,6 @@ from quatrain.targets.triggers.occurrence import (
 
 _COPIES = ("et_vk.prepack", "aten.clone", "aten._to_copy")
 _FEWEST_CHANNELS, _MOST_CHANNELS = 168, 192  # that an Adreno 840 was seen to convolve wrongly
-_REDUCTIONS = (
-    "aten.mean", "aten.sum", "aten.amax", "aten.amin", "aten._softmax", "aten.var",
-)  # fmt: skip
 
 
 def unknown_operator(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
@@ -110,24 +107,6 @@ def convolution(program: Program, graph: VulkanGraph, where: Where) -> list[Occu
     return found
 
 
-def reduction(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Sums, means, extremes and softmax as operators of their own, in textures, where the rows of
-    some call are not a multiple of the four that a group of the shader takes."""
-    any_length = takes_calls_of_any_length(program, graph)
-    found = []
-    for place, operator in operators(graph, *_REDUCTIONS):
-        if len(operator.args) < 3:
-            continue
-        x, dims = graph.tensor(operator.args[0]), graph.plain(operator.args[1])
-        reduced = {
-            dim % len(x.shape) for dim in (dims if isinstance(dims, list | tuple) else [dims])
-        }
-        kept = [size for dim, size in enumerate(x.shape) if dim not in reduced]
-        if x.storage != "buffer" and (any_length or max(kept[-3:], default=1) % 4):
-            found.append(Occurrence(f"{place}: of {list(x.shape)}"))
-    return found
-
-
 def selects_computed_places(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """`index_select` by several indices that the graph computes or is given; and along another
     dimension than one that changes with the call."""
@@ -161,10 +140,14 @@ def results_not_resized(program: Program, graph: VulkanGraph, where: Where) -> l
 def gathers_from_the_end(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """`aten.gather` along a dimension that is counted from the end."""
     dims = [
-        (place, graph.plain(operator.named_args["dim"]))
+        (place, fixed_value(graph, operator, 1))
         for place, operator in operators(graph, "aten.gather")
     ]
-    return [Occurrence(f"{place}: dimension {dim}") for place, dim in dims if dim < 0]
+    return [
+        Occurrence(f"{place}: dimension {dim}")
+        for place, dim in dims
+        if isinstance(dim, int) and dim < 0
+    ]
 
 
 def choices_by_lower_ranks(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:

@@ -1,4 +1,5 @@
-"""Triggers of sums, means, extremes and variances over dimensions that the runtime does not take.
+"""Triggers of sums, means, extremes and variances: over dimensions that the runtime does not take,
+and, with softmax, of rows that its shader leaves early.
 
 Source: `Reduce.cpp`, `ArgReduce.cpp` and `Var.cpp` of ExecuTorch 1.5, each measured on its runtime.
 """
@@ -17,13 +18,25 @@ from quatrain.targets.triggers.occurrence import (
 
 _SUMS = ("aten.mean", "aten.sum", "aten.amax", "aten.amin")
 _PLACES = ("aten.argmax", "aten.argmin")
+_OF_DIMENSIONS = (*_SUMS, *_PLACES, "aten.var")
+
+
+def reduction(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Sums, means, extremes and softmax as operators of their own, in textures, where the rows of
+    some call are not a multiple of the four that a group of the shader takes."""
+    any_length, found = takes_calls_of_any_length(program, graph), []
+    for place, _, x, dims in _reductions(graph, (*_SUMS, "aten._softmax", "aten.var")):
+        kept = [size for dim, size in enumerate(x.shape) if dim not in dims]
+        if x.storage != "buffer" and (any_length or max(kept[-3:], default=1) % 4):
+            found.append(Occurrence(f"{place}: of {list(x.shape)}"))
+    return found
 
 
 def reductions_refused(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Reductions over dimensions, or in a storage, that the runtime throws at."""
     return [
         Occurrence(f"{place}: of {list(x.shape)} along {list(dims)}, {problem}")
-        for place, operator, x, dims in _reductions(graph)
+        for place, operator, x, dims in _reductions(graph, _OF_DIMENSIONS)
         if (problem := _refused(operator.kind, x, dims))
     ]
 
@@ -33,7 +46,7 @@ def reductions_shifted(program: Program, graph: VulkanGraph, where: Where) -> li
     one that is left out, or calls may be of any length; variances of [N, C, H, W] along the
     channels in buffers, and of few rows in textures."""
     any_length, found = takes_calls_of_any_length(program, graph), []
-    for place, operator, x, dims in _reductions(graph):
+    for place, operator, x, dims in _reductions(graph, _OF_DIMENSIONS):
         out = graph.values[operator.out]
         of_channels = operator.kind == "aten.var" and x.storage == "buffer" and len(x.shape) == 4
         if of_channels and 1 in dims:
@@ -67,14 +80,14 @@ def _refused(kind: str, x: Tensor, dims: tuple[int, ...]) -> str | None:
 
 
 def _reductions(
-    graph: VulkanGraph,
+    graph: VulkanGraph, kinds: tuple[str, ...]
 ) -> Iterator[tuple[str, Operator, Tensor, tuple[int, ...]]]:
     """Where each is, the operator, of what, and along which dimensions, counted from the first."""
-    for place, operator, x in tensors_of(graph, (*_SUMS, *_PLACES, "aten.var")):
+    for place, operator, x in tensors_of(graph, kinds):
         dims = fixed_value(graph, operator, 1)
         listed = dims if isinstance(dims, list | tuple) else [dims]
         if x.shape and all(isinstance(dim, int) for dim in listed):
             yield place, operator, x, tuple(sorted(dim % len(x.shape) for dim in listed))
 
 
-REDUCTION_TRIGGERS = (reductions_refused, reductions_shifted)
+REDUCTION_TRIGGERS = (reduction, reductions_refused, reductions_shifted)

@@ -7,8 +7,10 @@ from quatrain.targets.triggers.occurrence import (
     PACKED_FROM_THE_END,
     Occurrence,
     Where,
+    fixed_value,
     operators,
     takes_calls_of_any_length,
+    tensors_of,
 )
 
 _WORKERS = 4  # of softmax.glsl, each of which reads one place whether or not there is one
@@ -54,9 +56,10 @@ def several_indices(program: Program, graph: VulkanGraph, where: Where) -> list[
 
 def _softmax(graph: VulkanGraph) -> Iterator[tuple[str, Tensor, int]]:
     """Where it is, of what, and along which dimension, counted from the first."""
-    for place, operator in operators(graph, "aten._softmax", "aten._log_softmax"):
-        x = graph.tensor(operator.named_args["x"])
-        yield place, x, graph.plain(operator.named_args["dim"]) % len(x.shape)
+    for place, operator, x in tensors_of(graph, ("aten._softmax", "aten._log_softmax")):
+        dim = fixed_value(graph, operator, 1)
+        if x.shape and isinstance(dim, int):
+            yield place, x, dim % len(x.shape)
 
 
 ROW_TRIGGERS = (softmax_past_the_end, softmax_of_channels_and_batches, several_indices)

@@ -215,7 +215,6 @@ TRIGGERS: dict[str, Trigger] = {
         operator_triggers.gelu,
         operator_triggers.gelu_by_erf,
         operator_triggers.convolution,
-        operator_triggers.reduction,
         operator_triggers.selects_computed_places,
         operator_triggers.results_not_resized,
         operator_triggers.gathers_from_the_end,
