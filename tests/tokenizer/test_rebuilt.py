@@ -172,6 +172,15 @@ def test_properties_of_tokens_that_a_name_stands_for(byte_level, tmp_path, name,
     check(tmp_path, model, "llama", config, ("a <e> b", "a <x> b", "<e>the", " <e> <x>\n"))
 
 
+def test_a_listed_token_that_is_its_text_alone(byte_level, tmp_path) -> None:
+    (tmp_path / "tokenizer.json").write_text(byte_level)
+    config = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<e>"}
+    config["added_tokens_decoder"] = {"330": "<e>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert tokenizer.encode("the<e>", add_special_tokens=False)[-1:] == tokenizer.eos_ids
+
+
 @pytest.mark.parametrize("steps", ["prepended", "metaspace", "none"])
 @pytest.mark.parametrize(
     ("model_type", "config"),

@@ -205,6 +205,29 @@ def test_tiktoken(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("decoder", "says"),
+    [
+        (["<s>"], "its added tokens are no ids and tokens"),
+        ({"<s>": 0}, "its added tokens are no ids and tokens"),
+        ({"1000000000000": "<s>"}, "999999999745 special tokens"),
+    ],
+)
+def test_what_names_no_tokens_of_tiktoken(tmp_path, decoder, says):
+    lines = (f"{base64.b64encode(bytes([byte])).decode()} {byte}\n" for byte in range(256))
+    files = {
+        "tokenizer.model": "".join(lines),
+        "tokenizer_config.json": {"added_tokens_decoder": decoder},
+    }
+    write(tmp_path, files)
+    with pytest.raises(InputError, match=says):
+        Tokenizer.load(tmp_path / "tokenizer.model")
+
+
+def tekken(**content) -> bytes:
+    return json.dumps({"config": {}, "special_tokens": [], "vocab": []} | content).encode()
+
+
+@pytest.mark.parametrize(
     ("name", "content", "says"),
     [
         ("tokenizer.model", b"\n\x03abc\x0a", "is no SentencePiece model, or damaged"),
@@ -212,7 +235,11 @@ def test_tiktoken(tmp_path):
         ("tokenizer.model", b"", "--tokenizer"),
         ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         ("vocab.json", b'{"a": 0}', "class is not stated.*--tokenizer"),
+        ("tokenizer.model", trained("small") + b"\x12\x05\x18\x02\xc2\x02\x00", "damaged: TypeErr"),
+        ("tokenizer.model", trained("small") + b"\x1a\x03\x12\x01a", "charsmap. cannot be r"),
         ("tekken.json", b"{}", "has no 'config'.*--tokenizer"),
+        ("tekken.json", tekken(vocab=[{"token_bytes": "é"}]), "or damaged: string.*ASCII"),
+        ("tekken.json", tekken(config={"default_num_special_tokens": 10**12}), "no model has"),
     ],
 )
 def test_what_cannot_be_read(tmp_path, name, content, says):

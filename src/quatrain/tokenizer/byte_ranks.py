@@ -7,7 +7,6 @@
 """
 
 import base64
-import binascii
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,9 @@ from quatrain.errors import InputError, UnknownTokenizer
 from quatrain.json_files import read_object
 from quatrain.tokenizer.gguf.byte_level import LLAMA3_WORDS
 from quatrain.tokenizer.llama3 import llama3_config
-from quatrain.tokenizer.named_tokens import token_text
+from quatrain.tokenizer.named_tokens import tokens_by_id
+
+_MOST_SPECIAL = 1 << 16  # which no model has
 
 
 def read_tekken(path: Path) -> tokenizers.Tokenizer:
@@ -26,17 +27,23 @@ def read_tekken(path: Path) -> tokenizers.Tokenizer:
     content = read_object(path)
     try:
         config, special = content["config"], content["special_tokens"]
-        names = [token["token_str"] for token in sorted(special, key=lambda one: one["rank"])]
+        names = [str(token["token_str"]) for token in sorted(special, key=lambda one: one["rank"])]
         count = config.get("default_num_special_tokens") or len(names)
+        _require_few_special(count, path)
         names += [f"<SPECIAL_{index}>" for index in range(len(names), count)]
         size = config.get("default_vocab_size")
         kept = content["vocab"][: None if size is None else size - count]
         ranks = [base64.b64decode(token["token_bytes"]) for token in kept]
         pattern = config["pattern"]
-    except (KeyError, TypeError, AttributeError, binascii.Error) as error:
+    except KeyError as error:
         raise UnknownTokenizer(
             f"{path}: has no {error}, as Mistral's first such files have not, or is damaged; give "
             "a tokenizer.json as --tokenizer"
+        ) from error
+    except (TypeError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{path}: is no tekken.json, or damaged: {error}; download it again, or give a "
+            "tokenizer.json as --tokenizer"
         ) from error
     return _from_ranks(ranks, names, 0, pattern, path)
 
@@ -48,7 +55,7 @@ def read_tiktoken(
     its tokenizer_config.json, or what goes without saying of Llama 3).
 
     Raises `UnknownTokenizer` where the file is no such one, or of a model whose special tokens
-    nothing names.
+    nothing names, and `InputError` where what names them is damaged.
     """
     try:
         lines = [line.split() for line in path.read_bytes().splitlines() if line]
@@ -68,12 +75,20 @@ def read_tiktoken(
             + ("not in order" if named else "and no tokenizer_config.json names its special tokens")
             + "; give the tokenizer.json of the model's Hugging Face folder as --tokenizer"
         )
-    special = {int(index): token_text(token) or "" for index, token in named.items()}
-    names = [
-        special.get(index, f"<|reserved_token_{index}|>")
-        for index in range(len(ranks), max(special, default=0) + 1)
-    ]
+    special = {index: token.content for index, token in tokens_by_id(named, str(path)).items()}
+    behind = range(len(ranks), max(special) + 1)
+    _require_few_special(len(behind), path)
+    names = [special.get(index, f"<|reserved_token_{index}|>") for index in behind]
     return _from_ranks(ranks, names, len(ranks), LLAMA3_WORDS, path), config
+
+
+def _require_few_special(count: int, path: Path) -> None:
+    """Raise `InputError` before a list of as many is made."""
+    if count > _MOST_SPECIAL:
+        raise InputError(
+            f"{path}: has {count} special tokens by what says so, which no model has: it, or the "
+            "tokenizer_config.json beside it, is damaged; download both again"
+        )
 
 
 def _from_ranks(

@@ -70,9 +70,13 @@ def turn_end(template: str, variables: Mapping[str, Any], tokens: Mapping[str, i
 
 
 def token_ids(stated: Any) -> list[int]:
-    """The ids in a field that holds one, several or none."""
-    several = isinstance(stated, list | tuple)
-    return [int(token) for token in (stated if several else [stated]) if token is not None]
+    """The ids in a field that holds one, several or none; what is no id is left out."""
+    several = stated if isinstance(stated, list | tuple) else [stated]
+    return [int(token) for token in several if isinstance(token, int) or _is_whole(token)]
+
+
+def _is_whole(token: Any) -> bool:
+    return isinstance(token, float) and token.is_integer()
 
 
 def eos_idx_of(ids: list[int]) -> int | list[int]:
@@ -83,9 +87,7 @@ def eos_idx_of(ids: list[int]) -> int | list[int]:
 def end_ids_of_config(config: Mapping[str, Any], eos_id: int | None) -> list[int]:
     """Those of a tokenizer_config.json: `eos_id`, its `eos_token`'s, and, in files that Quatrain
     wrote, all of `eos_token_id`. In order; what is no id is left out."""
-    listed = config.get("eos_token_id")
-    found = [eos_id, *(listed if isinstance(listed, list) else [listed])]
-    return sorted({token for token in found if isinstance(token, int)})
+    return sorted({*token_ids(eos_id), *token_ids(config.get("eos_token_id"))})
 
 
 def end_ids_of_gguf(metadata: Mapping[str, Any]) -> list[int]:

@@ -71,9 +71,9 @@ def add_named_tokens(
     padding = {} if model.padding is None else {"pad_token": model.padding["pad_token"]}
     named = special_texts(padding | dict(config))
     if "added_tokens_decoder" in config:
-        by_id = _by_id(config["added_tokens_decoder"], source)
+        by_id = tokens_by_id(config["added_tokens_decoder"], source)
     else:
-        by_id = _by_id(_older(config, added), source) | own
+        by_id = tokens_by_id(_older(config, added), source) | own
     tokens = [token for _, token in sorted(by_id.items())]
     known = {token.content for token in (*own.values(), *tokens)}
     stated = [*(config.get(key, text) for key, text in named.items()), *_extra(config)]
@@ -98,7 +98,7 @@ def without_flags_of_named(model: tokenizers.Tokenizer, config: dict[str, Any]) 
     decoder = config.get("added_tokens_decoder", {})
     plain = dict.fromkeys(_FLAGS[:-1], False)
     without = {
-        index: token | plain if token_text(token) in named else token
+        index: {**_written_out(token), **plain} if token_text(token) in named else token
         for index, token in decoder.items()
     }
     return config | {"added_tokens_decoder": without} if decoder else config
@@ -117,7 +117,9 @@ def _older(config: Mapping[str, Any], added: Mapping[str, Any]) -> dict[Any, Any
     }
 
 
-def _by_id(decoder: Any, source: str) -> dict[int, AddedToken]:
+def tokens_by_id(decoder: Any, source: str) -> dict[int, AddedToken]:
+    """The tokens of an `added_tokens_decoder`. Raises `InputError`, naming `source`, where it is
+    none."""
     try:
         return {int(index): _token(token, source, False) for index, token in decoder.items()}
     except (AttributeError, TypeError, ValueError) as error:
@@ -139,6 +141,10 @@ def _token(token: Any, source: str, special: bool = True) -> AddedToken:
     if not all(isinstance(value, bool) for value in flags.values()):
         raise InputError(f"{source}: the token {text!r} has {flags}, expected true and false")
     return AddedToken(text, **({"special": special} | flags))
+
+
+def _written_out(token: Any) -> dict[str, Any]:
+    return token if isinstance(token, dict) else {"content": token}
 
 
 def _is_token(value: Any) -> bool:

@@ -36,6 +36,7 @@ def sentencepiece_metadata(path: Path) -> dict[str, Any]:
         tokens = [piece[_TEXT].decode("utf-8") for piece in pieces]
         scores = [struct.unpack("<f", piece.get(_SCORE, bytes(4)))[0] for piece in pieces]
         types = [int(piece.get(_TYPE, 1)) for piece in pieces]
+        stated_ids = _stated_ids(trainer)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, struct.error) as error:
         raise InputError(
             f"{path}: is no SentencePiece model, or damaged: {error!r}; download it again, or give "
@@ -55,7 +56,7 @@ def sentencepiece_metadata(path: Path) -> dict[str, Any]:
         "add_space_prefix": bool(normalizer.get(_PREFIX, 1)),
         "remove_extra_whitespaces": bool(normalizer.get(_EXTRA_SPACES, 1)),
         "precompiled_charsmap": normalizer.get(_CHARACTERS, b""),
-        **_stated_ids(trainer),
+        **stated_ids,
     }
     return {f"tokenizer.ggml.{key}": value for key, value in values.items()}
 

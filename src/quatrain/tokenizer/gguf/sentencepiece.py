@@ -79,10 +79,7 @@ def _model(vocabulary: GgufVocabulary, tokens: list[str], types: np.ndarray) -> 
 
 
 def _normalizers(vocabulary: GgufVocabulary) -> list[normalizers.Normalizer]:
-    steps: list[normalizers.Normalizer] = []
-    characters = vocabulary.get("precompiled_charsmap")
-    if isinstance(characters, np.ndarray | bytes) and len(characters):
-        steps.append(normalizers.Precompiled(bytes(characters)))
+    steps = _composing(vocabulary)
     if vocabulary.flag("remove_extra_whitespaces", False):
         steps += [
             normalizers.Replace(Regex(r"\A +| +\z"), ""),
@@ -90,6 +87,19 @@ def _normalizers(vocabulary: GgufVocabulary) -> list[normalizers.Normalizer]:
         ]
     leading_is_prefix = vocabulary.flag("leading_space_is_prefix", False)
     return steps + space_steps(_has_prefix(vocabulary), leading_is_prefix)
+
+
+def _composing(vocabulary: GgufVocabulary) -> list[normalizers.Normalizer]:
+    """What composes characters, by SentencePiece's table of them, where there is one."""
+    table = vocabulary.get("precompiled_charsmap")
+    try:
+        characters = b"" if table is None else memoryview(table).tobytes()
+        return [normalizers.Precompiled(characters)] if characters else []
+    except Exception as error:  # tokenizers raises bare Exception
+        raise InputError(
+            f"{vocabulary.source}: its table of characters (precompiled_charsmap) cannot be read: "
+            f"{error}; the file is damaged, download it again"
+        ) from error
 
 
 def _has_prefix(vocabulary: GgufVocabulary) -> bool:
