@@ -14,7 +14,7 @@ other (`q4gsw_linear_gemm__tin__w_4x8.glsl`, from 1.4 on); others do in buffers 
 `quatrain.runtime.reference` knows.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Backend = Literal["vulkan", "xnnpack"]
@@ -50,6 +50,8 @@ VULKAN_ARITHMETIC = Arithmetic("Vulkan", 2, 6.1e-5, half_sums=True)
 VULKAN_WITHOUT_DOT_PRODUCTS = Arithmetic(
     "Vulkan without integer dot products", None, VULKAN_ARITHMETIC.smallest_scale, half_sums=True
 )
+# Of one row, where many rows, each decoded by itself on a phone, are computed at once.
+VULKAN_OF_ONE_ROW = replace(VULKAN_WITHOUT_DOT_PRODUCTS, half_sums=False)
 # By the backend that a program was exported for.
 ARITHMETIC_OF: dict[Backend, Arithmetic] = {
     "vulkan": VULKAN_ARITHMETIC,

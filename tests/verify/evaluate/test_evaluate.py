@@ -15,9 +15,14 @@ from tests.support.tiny_programs import Tiny
 
 from quatrain.backbone.model import Backbone
 from quatrain.errors import InputError
+from quatrain.int4 import Scheme
+from quatrain.runtime.load import load_runner
+from quatrain.verify.checks.layerwise import relative_error
 from quatrain.verify.eager import load_eager
 from quatrain.verify.evaluate.divergence import Divergence
 from quatrain.verify.evaluate.evaluate import evaluate_models
+from quatrain.verify.evaluate.evaluated_models import open_evaluated_model
+from quatrain.verify.evaluate.windows import window_logits
 
 TOKENS = [(i * 37 + i * i) % 96 for i in range(100)]  # longer than the context of 64
 TEXT = " ".join(f"w{token}" for token in TOKENS)
@@ -166,6 +171,16 @@ def test_8da4w_is_measured_as_it_prefills_and_as_it_decodes(tiny: Tiny, device: 
     assert dynamic.decode.against_first is not None and dynamic.decode.against_first.kl < 1e-7
     table = _run(*models, "--tokens", 40, device=device)
     assert table.count(" prefill") >= 2 and table.count(" decode") >= 2
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_decode_of_a_float16_program_is_what_its_steps_are(device: str) -> None:
+    """Of several rows the linears, weight-only then, would be summed in float16: off by 2e-3."""
+    program, tokens = ARTIFACTS / "peer-8da4w-fp16-emb4.pte", [token % 64 for token in TOKENS[:24]]
+    opened = open_evaluated_model(program, device, None, Scheme.DYNAMIC_INT8, "evaluate")
+    assert opened.load_decode is not None
+    found = torch.cat(list(window_logits(opened.load_decode(), tokens, opened.window)))
+    assert relative_error(found, step_logits(load_runner(program, device), tokens)) < 1e-3
 
 
 def test_a_checkpoint_beside_an_xnnpack_program_quantizes_every_row(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
+from quatrain.arithmetic import VULKAN_ARITHMETIC, VULKAN_OF_ONE_ROW, Arithmetic
 from quatrain.backbone.config import BackboneConfig
 from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.open import is_program, is_quantized, open_checkpoint, open_float_model
@@ -190,7 +190,9 @@ def _program(
         load=lambda: load_runner(program, device, emulate, arithmetic),
         regime=regime,
         load_decode=(
-            (lambda: load_runner(_decoding(path), device, emulate)) if regime == "prefill" else None
+            (lambda: load_runner(_decoding(path), device, emulate, VULKAN_OF_ONE_ROW))
+            if regime == "prefill"
+            else None
         ),
     )
 

@@ -12,6 +12,7 @@ import torch
 
 from quatrain.arithmetic import (
     VULKAN_ARITHMETIC,
+    VULKAN_OF_ONE_ROW,
     VULKAN_WITHOUT_DOT_PRODUCTS,
     XNNPACK_ARITHMETIC,
     Arithmetic,
@@ -74,7 +75,7 @@ class ComputedProgram:
         self._compute_as(arithmetic, defect)
         row = self._call(list(tokens), 0)[-1]
         if arithmetic and not arithmetic.quantizes(1):
-            arithmetic = VULKAN_WITHOUT_DOT_PRODUCTS
+            arithmetic = VULKAN_OF_ONE_ROW
         self._compute_as(arithmetic, None)
         return row
 
