@@ -8,6 +8,7 @@ from tests.support.cpp_tokenizer import cpp_tokenizer
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
+from quatrain.tokenizer.on_a_phone import taking_white_space
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 TEXTS = ["café öl й 한국어", "cafe\u0301 o\u0308l", "ab12  cd!\n\n½", "x 1234567"]
@@ -66,3 +67,13 @@ def test_the_copy_gives_the_same_ids_here_and_there(tmp_path, steps):
     assert same == (steps == "all matched")
     stated = json.loads((tmp_path / "again/tokenizer_config.json").read_text())
     assert stated.get("unicode_normalization") == ("NFC" if "composed" in steps else None)
+
+
+@pytest.mark.parametrize("flag", [None, "normalized", "lstrip", "rstrip", "single_word"])
+def test_tokens_that_a_phone_finds_otherwise_are_named(tmp_path, flag):
+    model = original(tmp_path, None, [split(ALL)])
+    model.add_special_tokens([tokenizers.AddedToken("<x>", **({flag: True} if flag else {}))])
+    model.save(str(tmp_path / "tokenizer.json"))
+    cpp, text = cpp_tokenizer(tmp_path), "ab <x>  c<x>d"
+    alike = list(cpp.encode(text, 0, 0)) == model.encode(text).ids
+    assert taking_white_space(tmp_path / "tokenizer.json") == ([] if alike else ["<x>"])

@@ -12,7 +12,11 @@ from quatrain.json_files import read_object
 from quatrain.tokenizer.copies import copy_tokenizer_files
 from quatrain.tokenizer.end_tokens import token_ids
 from quatrain.tokenizer.files import tokenizer_in
-from quatrain.tokenizer.on_a_phone import spaced_behind_special_tokens, unread_on_a_phone
+from quatrain.tokenizer.on_a_phone import (
+    spaced_behind_special_tokens,
+    taking_white_space,
+    unread_on_a_phone,
+)
 
 
 @dataclass(frozen=True)
@@ -106,11 +110,17 @@ def _spaced(own: Path | None) -> list[str]:
 
 
 def _not_on_a_phone(tokenizer: Path) -> list[str]:
-    unread = unread_on_a_phone(tokenizer)
-    if unread is None:
+    unread, taking = unread_on_a_phone(tokenizer), taking_white_space(tokenizer)
+    if unread is not None:
+        return [
+            f"ExecuTorch's tokenizer in an app does not read this tokenizer.json ({unread}), which "
+            "works here. For a phone give another form of it as --tokenizer, such as the model's "
+            "tokenizer.model."
+        ]
+    if not taking:
         return []
+    more = f" and {len(taking) - 1} more" if len(taking) > 1 else ""
     return [
-        f"ExecuTorch's tokenizer in an app does not read this tokenizer.json ({unread}), which "
-        "works here. For a phone give another form of it as --tokenizer, such as the model's "
-        "tokenizer.model."
+        f"White space beside {taking[0]}{more} belongs to that token here, and stays in the text "
+        "for ExecuTorch's tokenizer in an app: leave it out of the prompts there."
     ]

@@ -29,6 +29,15 @@ def unread_on_a_phone(tokenizer: Path) -> str | None:
     return None
 
 
+def taking_white_space(tokenizer: Path) -> list[str]:
+    """The tokens of the tokenizer.json `tokenizer` that take the white space beside them with them,
+    or stand for themselves between words alone: there each is found as it is written, and the white
+    space stays."""
+    flags = ("lstrip", "rstrip", "single_word")
+    added = read_object(tokenizer).get("added_tokens") or ()
+    return [str(one.get("content")) for one in added if any(one.get(flag) for flag in flags)]
+
+
 def spaced_behind_special_tokens(tokenizer: Path) -> bool:
     """Whether text behind a special token gets the space of a text's beginning here and on a phone,
     and none in transformers 5: there `LlamaTokenizer` without `legacy` puts one before the first
