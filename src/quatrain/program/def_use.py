@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from quatrain.program.graph import Operator, ValueList, VulkanGraph
+from quatrain.program.graph import VulkanGraph
 
 
 class DefUse:
@@ -14,18 +14,10 @@ class DefUse:
         self.producer: dict[int, int] = {}
         self.consumers: dict[int, list[int]] = defaultdict(list)
         for index, operator in enumerate(graph.operators):
-            for value in self.inputs_of(operator):
+            for value in graph.inputs_of(operator):
                 self.consumers[value].append(index)
             for value in graph.outputs_of(operator):
                 self.producer[value] = index
-
-    def inputs_of(self, operator: Operator) -> list[int]:
-        """The value ids that `operator` reads, lists flattened."""
-        ids: list[int] = []
-        for value_id in operator.args[:-1]:
-            value = self.graph.values[value_id]
-            ids.extend(value.items if isinstance(value, ValueList) else (value_id,))
-        return ids
 
     def upstream(self, values: Iterable[int], stop: Callable[[int], bool]) -> list[int]:
         """The nearest operators, in order, that `values` come from and for which `stop` holds."""
@@ -33,7 +25,7 @@ class DefUse:
             [self.producer[value] for value in values if value in self.producer],
             lambda index: [
                 self.producer[value]
-                for value in self.inputs_of(self.graph.operators[index])
+                for value in self.graph.inputs_of(self.graph.operators[index])
                 if value in self.producer
             ],
             stop,

@@ -1,7 +1,7 @@
 """A Vulkan delegate's graph as plain data: operators over numbered values, and constants."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +33,9 @@ class Tensor:
     @property
     def nbytes(self) -> int:
         """Bytes of the elements, without padding."""
-        return math.prod(self.shape) * (0 if self.dtype == "unset" else _itemsize(self.dtype))
+        if self.dtype == "unset":
+            return 0
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Operator:
 
     @property
     def named_args(self) -> dict[str, int]:
-        """Argument name -> value id; names as in `operators.ARGUMENTS`, else 'arg0', ..., 'out'."""
+        """Argument name -> value id; names as in `operator_schemas`, else 'arg0', ..., 'out'."""
         names = argument_names(self.kind, len(self.args))
         if names is None:
             names = (*(f"arg{i}" for i in range(len(self.args) - 1)), "out")
@@ -127,7 +129,8 @@ class VulkanGraph:
         return value
 
     def plain(self, value_id: int) -> Any:
-        """The Python value of the fixed value `value_id` (None, int, float, bool, str, list)."""
+        """The Python value of the fixed value `value_id` (None, int, float, bool, str, tuple);
+        `InputError` where it is another kind of value."""
         value = self.values[value_id]
         if not isinstance(value, Plain):
             raise InputError(f"value {value_id} of the graph is {value}, expected a fixed value")
@@ -140,10 +143,26 @@ class VulkanGraph:
             raise InputError(f"value {value_id} of the graph is {value!r}, expected an integer")
         return value
 
+    def add(self, value: Value) -> int:
+        """The id of `value`, which the graph has from now on."""
+        self.values.append(value)
+        return len(self.values) - 1
+
+    def flat(self, value_ids: Iterable[int]) -> list[int]:
+        """`value_ids`, of lists the ids of what they hold."""
+        found: list[int] = []
+        for value_id in value_ids:
+            value = self.values[value_id]
+            found += value.items if isinstance(value, ValueList) else (value_id,)
+        return found
+
+    def inputs_of(self, operator: Operator) -> list[int]:
+        """The value ids that `operator` reads, in order (lists flattened)."""
+        return self.flat(operator.args[:-1])
+
     def outputs_of(self, operator: Operator) -> tuple[int, ...]:
         """The value ids that `operator` writes, in order (a list output flattened)."""
-        value = self.values[operator.out]
-        return value.items if isinstance(value, ValueList) else (operator.out,)
+        return tuple(self.flat(operator.args[-1:]))
 
     def constant_key(self, value_id: int) -> str | None:
         """The named-data key of a constant tensor, None for any other value."""
@@ -153,7 +172,8 @@ class VulkanGraph:
         return self.constants[value.constant].key
 
     def constant(self, value_id: int) -> np.ndarray:
-        """A read-only view, in the tensor's shape and dtype, of a constant's bytes in the file."""
+        """A read-only view, in the tensor's shape and dtype, of a constant's bytes in the file;
+        `InputError` where it is another kind of value, or fewer bytes are stored."""
         tensor = self.tensor(value_id)
         if tensor.constant is None:
             raise InputError(f"value {value_id} of the graph is not a constant")
@@ -166,10 +186,6 @@ class VulkanGraph:
         view = np.frombuffer(raw[: tensor.nbytes], dtype=tensor.dtype).reshape(tensor.shape)
         view.flags.writeable = False
         return view
-
-
-def _itemsize(dtype: str) -> int:
-    return np.dtype(dtype).itemsize
 
 
 def check_graph(graph: VulkanGraph, what: str) -> None:

@@ -10,10 +10,7 @@ def compact(graph: VulkanGraph) -> None:
     used = {*graph.inputs, *graph.outputs}
     for operator in graph.operators:
         used.update(operator.args)
-    for value_id in list(used):
-        value = graph.values[value_id]
-        if isinstance(value, ValueList):
-            used.update(value.items)
+    used.update(graph.flat(used))
     new_id = {old: new for new, old in enumerate(sorted(used))}
     graph.values = [graph.values[old] for old in sorted(used)]
     graph.values = [
@@ -26,32 +23,23 @@ def compact(graph: VulkanGraph) -> None:
     ]
     graph.inputs = [new_id[i] for i in graph.inputs]
     graph.outputs = [new_id[i] for i in graph.outputs]
-    _compact_constants(graph)
-    _compact_memory(graph)
+    graph.constants = [graph.constants[old] for old in _renumber(graph, "constant")]
+    _renumber(graph, "mem_obj_id")
 
 
-def _compact_constants(graph: VulkanGraph) -> None:
-    used = {v.constant for v in graph.values if isinstance(v, Tensor) and v.constant is not None}
-    new_id = {old: new for new, old in enumerate(sorted(used))}
-    graph.constants = [graph.constants[old] for old in sorted(used)]
+def _renumber(graph: VulkanGraph, attribute: str) -> list[int]:
+    """Let the numbers that tensors have in `attribute` have no gaps, so that no memory is made for
+    nothing; those that there were, in order."""
+    tensors = [value for value in graph.values if isinstance(value, Tensor)]
+    used = sorted({getattr(tensor, attribute) for tensor in tensors} - {None})
+    new = {old: number for number, old in enumerate(used)}
     graph.values = [
-        replace(v, constant=new_id[v.constant])
-        if isinstance(v, Tensor) and v.constant is not None
-        else v
-        for v in graph.values
+        replace(value, **{attribute: new.get(getattr(value, attribute))})
+        if isinstance(value, Tensor)
+        else value
+        for value in graph.values
     ]
-
-
-def _compact_memory(graph: VulkanGraph) -> None:
-    """Number the shared memory objects without gaps, so that none is made for nothing."""
-    used = {v.mem_obj_id for v in graph.values if isinstance(v, Tensor)} - {None}
-    new_id = {old: new for new, old in enumerate(sorted(i for i in used if i is not None))}
-    graph.values = [
-        replace(v, mem_obj_id=new_id[v.mem_obj_id])
-        if isinstance(v, Tensor) and v.mem_obj_id is not None
-        else v
-        for v in graph.values
-    ]
+    return used
 
 
 def remove_unread(graph: VulkanGraph, *kinds: str) -> None:
@@ -61,9 +49,7 @@ def remove_unread(graph: VulkanGraph, *kinds: str) -> None:
         before = len(graph.operators)
         read = {*graph.outputs}
         for operator in graph.operators:
-            for value_id in operator.args[:-1]:
-                value = graph.values[value_id]
-                read.update(value.items if isinstance(value, ValueList) else (value_id,))
+            read.update(graph.inputs_of(operator))
         graph.operators = [
             operator
             for operator in graph.operators

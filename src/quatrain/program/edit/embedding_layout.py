@@ -74,8 +74,7 @@ def _keep_for_others(graph: VulkanGraph, embedding: Operator, before: Tensor) ->
     ]
     if not readers:
         return
-    graph.values += [replace(before, mem_obj_id=None), Plain("null")]
-    copy, memory_format = len(graph.values) - 2, len(graph.values) - 1
+    copy, memory_format = graph.add(replace(before, mem_obj_id=None)), graph.add(Plain("null"))
     for place, operator in enumerate(graph.operators):
         if any(operator is reader for reader in readers):
             args = tuple(copy if arg == embedding.out else arg for arg in operator.args)

@@ -58,8 +58,7 @@ def _free_sizes(graph: VulkanGraph, shape: int) -> int:
     if isinstance(value, Plain):
         sizes = list(value.value or ())
     else:
-        ids = value.items if isinstance(value, ValueList) else (shape,)
-        found = [graph.values[i] for i in ids]
+        found = [graph.values[i] for i in graph.flat([shape])]
         sizes = [size.value if isinstance(size, Plain) else -1 for size in found]
     return sum(size == -1 for size in sizes)
 

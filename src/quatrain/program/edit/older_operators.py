@@ -15,7 +15,7 @@ import numpy as np
 from quatrain.errors import InputError
 from quatrain.program.container import Program
 from quatrain.program.edit.qparams_of_prompts import choose_in_every_call
-from quatrain.program.graph import Operator, Plain, SymInt, Tensor, Value, ValueList, VulkanGraph
+from quatrain.program.graph import Operator, Plain, SymInt, Tensor, ValueList, VulkanGraph
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.program.memory import assign_memory
 from quatrain.program.packed_weights import embedding_rows
@@ -56,22 +56,18 @@ class _Rewriting:
         self.graph.operators = self.operators
         assign_memory(self.graph, self.made)
 
-    def _add(self, value: Value) -> int:
-        self.graph.values.append(value)
-        return len(self.graph.values) - 1
-
     def _plain(self, kind: str, value: object = None) -> int:
         """A fixed value, one for all who need it."""
         key = (kind, tuple(value) if isinstance(value, list) else value)
         if key not in self.shared:
-            self.shared[key] = self._add(Plain(kind, value))
+            self.shared[key] = self.graph.add(Plain(kind, value))
         return self.shared[key]
 
     def _tensor(self, like: int, *shape: int) -> int:
         """A tensor to compute, of the type and layout of another."""
         model = self.graph.tensor(like)
         made = replace(model, shape=shape or model.shape, constant=None, mem_obj_id=None)
-        self.made.append(self._add(made))
+        self.made.append(self.graph.add(made))
         return self.made[-1]
 
     def _call(self, name: str, *args: int) -> int:
@@ -88,7 +84,7 @@ class _Rewriting:
         if key not in self.shared:
             model = self.graph.tensor(like)
             packed = replace(model, shape=self.graph.tensor(constant).shape, mem_obj_id=None)
-            self.shared[key] = self._add(packed)
+            self.shared[key] = self.graph.add(packed)
             self._call("et_vk.prepack.default", constant, self.shared[key])
         return self.shared[key]
 
@@ -117,7 +113,7 @@ class _Rewriting:
     def _constant(self, array: np.ndarray) -> int:
         self.graph.constants.append(self.program.add_data(array.tobytes()))
         index, dtype = len(self.graph.constants) - 1, str(array.dtype)
-        return self._add(Tensor(dtype, array.shape, constant=index, staging_dtype=dtype))
+        return self.graph.add(Tensor(dtype, array.shape, constant=index, staging_dtype=dtype))
 
     def _rotary(self, operator: Operator) -> None:
         names = operator.named_args
@@ -132,11 +128,11 @@ class _Rewriting:
         if key not in self.shared:
             tokens, width = self.graph.tensor(x).shape[1], self.graph.tensor(table).shape[-1]
             length = self._call_length()
-            end = self._call("add", start, length, self._add(SymInt()))
+            end = self._call("add", start, length, self.graph.add(SymInt()))
             rows = self._tensor(table, tokens, width)
             zero, one = self._plain("int", 0), self._plain("int", 1)
             self._call("aten.slice_copy.Tensor", table, zero, start, end, one, rows)
-            size = self._add(ValueList((one, length, one, self._plain("int", width))))
+            size = self.graph.add(ValueList((one, length, one, self._plain("int", width))))
             view = self._tensor(table, 1, tokens, 1, width)
             self.shared[key] = self._call("aten.view_copy.default", rows, size, view)
         return self.shared[key]
@@ -172,7 +168,7 @@ class _Rewriting:
         return self._call("aten.slice_copy.Tensor", x, last, *bounds, one, part)
 
     def _joined(self, a: int, b: int, out: int) -> int:
-        pair = self._add(ValueList((a, b)))
+        pair = self.graph.add(ValueList((a, b)))
         return self._call("aten.cat.default", pair, self._plain("int", -1), out)
 
     def _embedding(self, operator: Operator) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from quatrain.program.edit.compact import remove_unread
 from quatrain.program.edit.shared_qparams import share_qparams
-from quatrain.program.graph import Operator, Plain, SymInt, Value, VulkanGraph
+from quatrain.program.graph import Operator, Plain, SymInt, VulkanGraph
 from quatrain.program.linear_kernels import CHOOSE_QPARAMS
 from quatrain.program.memory import reuse_memory
 
@@ -53,7 +53,7 @@ def choose_sparingly(graph: VulkanGraph) -> None:
         found = rows.get(operator)
         if found is not None:
             x = graph.tensor(operator.args[0])
-            rows_of_prompts = values.add(replace(x, mem_obj_id=None))
+            rows_of_prompts = graph.add(replace(x, mem_obj_id=None))
             sliced.append(rows_of_prompts)
             dim, one = values.integer(len(x.shape) - 2), values.integer(1)
             ids = (operator.args[0], dim, values.integer(0), ends[found], one, rows_of_prompts)
@@ -126,7 +126,7 @@ def _row_counts(values: "_Values", tokens: _Tokens) -> tuple[list[Operator], dic
     """Operators, and what they make of a call of n tokens: "all" is 0 where n is 1, else n; "one"
     is 0 or 1."""
     one, two = values.integer(1), values.integer(2)
-    more, single, every, last = (values.add(SymInt()) for _ in range(4))
+    more, single, every, last = (values.graph.add(SymInt()) for _ in range(4))
     return [
         Operator("add", (tokens.count, one, more)),
         Operator("floordiv", (two, more, single)),  # 1 of one token, else 0
@@ -142,13 +142,8 @@ class _Values:
         self.graph = graph
         self._integers: dict[int, int] = {}
 
-    def add(self, value: Value) -> int:
-        """The id of a new value."""
-        self.graph.values.append(value)
-        return len(self.graph.values) - 1
-
     def integer(self, number: int) -> int:
         """The id of a value of `number`."""
         if number not in self._integers:
-            self._integers[number] = self.add(Plain("int", number))
+            self._integers[number] = self.graph.add(Plain("int", number))
         return self._integers[number]

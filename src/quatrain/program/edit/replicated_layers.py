@@ -225,13 +225,13 @@ class _Copier:
 
     def _copied(self, value_id: int, value: Value) -> int:
         if isinstance(value, ValueList):
-            return self._add(ValueList(tuple(self.place(i) for i in value.items)))
+            return self.graph.add(ValueList(tuple(self.place(i) for i in value.items)))
         if isinstance(value, Plain) and value.kind not in _SHARED_KINDS:
-            return self._add(value)
+            return self.graph.add(value)
         if isinstance(value, Tensor) and value.constant is not None:
             return self._constant(value_id, value, value.constant)
         if value_id in self.computed:
-            return self._add(value)
+            return self.graph.add(value)
         return value_id  # made before: the position, the rotary tables' rows
 
     def _constant(self, value_id: int, value: Tensor, index: int) -> int:
@@ -243,8 +243,4 @@ class _Copier:
         copied = replace(value, constant=len(self.graph.constants) - 1)
         if value.mem_obj_id is not None:  # a KV cache has memory of its own in every layer
             copied = replace(copied, mem_obj_id=_free_memory(self.graph))
-        return self._add(copied)
-
-    def _add(self, value: Value) -> int:
-        self.graph.values.append(value)
-        return len(self.graph.values) - 1
+        return self.graph.add(copied)

@@ -58,7 +58,7 @@ def _written_anew(graph: VulkanGraph, operator: Operator) -> list[Operator]:
     if is_resized(graph, operator):
         return [operator]
     if operator.kind == "aten.squeeze_copy":
-        zero = _plain(graph, 0)
+        zero = graph.add(Plain("int", 0))
         args = (operator.args[0], zero, zero, operator.out)
         return [Operator("aten.select_copy.int", args)]
     sizes = _numbers(graph, operator.named_args["split_sizes"])
@@ -66,19 +66,13 @@ def _written_anew(graph: VulkanGraph, operator: Operator) -> list[Operator]:
 
 
 def _slices(graph: VulkanGraph, split: Operator, sizes: list[int]) -> list[Operator]:
-    names, ends, step = split.named_args, list(accumulate(sizes)), _plain(graph, 1)
-    return [
-        Operator(
-            "aten.slice_copy.Tensor",
-            (names["x"], names["dim"], _plain(graph, start), _plain(graph, end), step, part),
-        )
-        for part, start, end in zip(graph.outputs_of(split), [0, *ends], ends, strict=False)
-    ]
-
-
-def _plain(graph: VulkanGraph, value: int) -> int:
-    graph.values.append(Plain("int", value))
-    return len(graph.values) - 1
+    names, ends, slices = split.named_args, list(accumulate(sizes)), []
+    step = graph.add(Plain("int", 1))
+    for part, start, end in zip(graph.outputs_of(split), [0, *ends], ends, strict=False):
+        bounds = graph.add(Plain("int", start)), graph.add(Plain("int", end))
+        args = (names["x"], names["dim"], *bounds, step, part)
+        slices.append(Operator("aten.slice_copy.Tensor", args))
+    return slices
 
 
 def _numbers(graph: VulkanGraph, value_id: int) -> list[int] | None:

@@ -15,7 +15,7 @@ from quatrain.program.container import Program
 from quatrain.program.edit.compact import compact
 from quatrain.program.edit.qparams_of_prompts import choose_sparingly, remove_unread_qparams
 from quatrain.program.edit.selection import Selection, select_linears
-from quatrain.program.graph import Operator, Plain, Tensor, Value, ValueList, VulkanGraph
+from quatrain.program.graph import Operator, Plain, Tensor, ValueList, VulkanGraph
 from quatrain.program.inspect.linears import Linear
 from quatrain.program.linear_kernels import (
     CHOOSE_QPARAMS,
@@ -195,11 +195,6 @@ def _choose_qparams_of(
     choose_sparingly(graph)
 
 
-def _add(graph: VulkanGraph, value: Value) -> int:
-    graph.values.append(value)
-    return len(graph.values) - 1
-
-
 def _choose_qparams(graph: VulkanGraph, x_id: int, zero_point_dtype: str) -> Operator:
     """A `choose_qparams_affine` of x [..., K], one scale and zero point per row [...]."""
     x = graph.tensor(x_id)
@@ -210,21 +205,21 @@ def _choose_qparams(graph: VulkanGraph, x_id: int, zero_point_dtype: str) -> Ope
         x.dtype, rows, storage="texture3d", layout="width_packed", staging_dtype=x.staging_dtype
     )
     zero_point = replace(scale, dtype=zero_point_dtype, staging_dtype=zero_point_dtype)
-    null, no = _add(graph, Plain("null")), _add(graph, Plain("bool", False))
+    null, no = graph.add(Plain("null")), graph.add(Plain("bool", False))
     return Operator(
         f"{CHOOSE_QPARAMS}.default",
         (
             x_id,
-            _add(graph, Plain("string", "ASYMMETRIC")),
-            _add(graph, Plain("int_list", (*(1 for _ in rows), x.shape[-1]))),
+            graph.add(Plain("string", "ASYMMETRIC")),
+            graph.add(Plain("int_list", (*(1 for _ in rows), x.shape[-1]))),
             null,  # target dtype: the runtime has only int8
-            _add(graph, Plain("int", -128)),
-            _add(graph, Plain("int", 127)),
+            graph.add(Plain("int", -128)),
+            graph.add(Plain("int", 127)),
             null,  # eps: torchao's default
             null,
             null,
             no,
-            _add(graph, ValueList((_add(graph, scale), _add(graph, zero_point)))),
+            graph.add(ValueList((graph.add(scale), graph.add(zero_point)))),
         ),
     )
 
@@ -235,4 +230,4 @@ def _weight_sums(program: Program, graph: VulkanGraph, names: dict[str, int]) ->
     program.release_memory()
     graph.constants.append(program.add_data(sums.tobytes()))
     constant = len(graph.constants) - 1
-    return _add(graph, Tensor("int32", sums.shape, constant=constant, staging_dtype="int32"))
+    return graph.add(Tensor("int32", sums.shape, constant=constant, staging_dtype="int32"))

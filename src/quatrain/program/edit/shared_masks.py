@@ -77,5 +77,5 @@ def _kinds_before(graph: VulkanGraph, values: list[int]) -> set[str]:
         seen.add(place)
         operator = graph.operators[place]
         kinds.add(operator.kind)
-        waiting += def_use.inputs_of(operator)
+        waiting += graph.inputs_of(operator)
     return kinds

@@ -83,7 +83,7 @@ class CallShapes:
         if isinstance(self.graph.values[operator.out], SymInt):
             self._numbers[operator.out] = self._symbol(operator)
             return
-        counts = [self.count(i) for i in self._read(operator) if i in self._counts]
+        counts = [self.count(i) for i in self.graph.inputs_of(operator) if i in self._counts]
         if kind == "aten.slice_copy":
             sliced = self._sliced(operator)
             if sliced is not None:
@@ -141,13 +141,6 @@ class CallShapes:
             raise ValueError("a view of unknown sizes")
         rest = math.prod(number for number in known if number != -1)
         return [self.elements(x) // max(1, rest) if n == -1 else n for n in known]
-
-    def _read(self, operator: Operator) -> list[int]:
-        ids: list[int] = []
-        for value_id in operator.args[:-1]:
-            value = self.graph.values[value_id]
-            ids += value.items if isinstance(value, ValueList) else (value_id,)
-        return ids
 
     def _selects_token(self, args: tuple[int, ...]) -> bool:
         x = self.graph.tensor(args[0])

@@ -8,12 +8,12 @@ once as a program is loaded (`et_vk.prepack`, packed weights) is no part of a ca
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from quatrain.program.graph import Operator, Tensor, ValueList, VulkanGraph
+from quatrain.program.graph import Operator, Tensor, VulkanGraph
 from quatrain.program.inspect.call_shapes import CallShapes
-from quatrain.program.linear_kernels import CHOOSE_QPARAMS, DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
+from quatrain.program.linear_kernels import CHOOSE_QPARAMS, DYNAMIC_LINEAR, INT4_LINEARS
 
 PROMPT = 64  # tokens of the prompt that `inspect` counts
 COPIES = "inputs and outputs"
@@ -95,40 +95,29 @@ def call_cost(graph: VulkanGraph, tokens: int, start: int) -> CallCost:
 
 def _dispatches(shapes: CallShapes, operator: Operator) -> int:
     kind, graph = operator.kind, shapes.graph
-    outputs = [i for i in graph.outputs_of(operator) if isinstance(graph.values[i], Tensor)]
+    outputs = _tensors(graph, operator.args[-1:])
     if kind in _ON_THE_HOST or (outputs and not any(map(shapes.elements, outputs))):
         return 0
     if kind == CHOOSE_QPARAMS and not shapes.elements(operator.args[0]):
         return 0
-    special: dict[str, Callable[[], int]] = {
-        # Activations are quantized and packed first (QuantizedLinear.cpp), or transposed in
-        # half precision (Q4gswLinear.cpp); not those of one row.
-        DYNAMIC_LINEAR: lambda: 1 + (shapes.rows(operator.args[0]) > 1),
-        WEIGHT_ONLY_LINEAR: lambda: (
-            1
-            + (
-                shapes.rows(operator.args[0]) > 1
-                and graph.tensor(operator.args[0]).dtype == "float16"
-            )
-        ),
-        # Three inputs at a time, and after each batch where the next begins (Concat.cpp).
-        "aten.cat": lambda: 2 * math.ceil(_length(graph, operator.args[0]) / 3),
-    }
     if kind.startswith("aten.split"):
         return len(outputs)
-    return special.get(kind, lambda: _DISPATCHES.get(kind, 1))()
-
-
-def _length(graph: VulkanGraph, value_id: int) -> int:
-    value = graph.values[value_id]
-    return len(value.items) if isinstance(value, ValueList) else 1
+    if kind == "aten.cat":
+        # Three inputs at a time, and after each batch where the next begins (Concat.cpp).
+        return 2 * math.ceil(len(graph.flat(operator.args[:1])) / 3)
+    if kind in INT4_LINEARS and shapes.rows(operator.args[0]) > 1:
+        # Activations are quantized and packed first (QuantizedLinear.cpp), or transposed in half
+        # precision (Q4gswLinear.cpp).
+        half = graph.tensor(operator.args[0]).dtype == "float16"
+        return 1 + (kind == DYNAMIC_LINEAR or half)
+    return _DISPATCHES.get(kind, 1)
 
 
 def _bytes(shapes: CallShapes, operator: Operator) -> int:
     """The bytes that `operator` reads and writes."""
     graph, names = shapes.graph, operator.named_args
     unread = () if operator.kind != DYNAMIC_LINEAR or shapes.rows(operator.args[0]) > 1 else _CHOSEN
-    total = sum(map(shapes.nbytes, _tensors(graph, graph.outputs_of(operator))))
+    total = sum(map(shapes.nbytes, _tensors(graph, operator.args[-1:])))
     for name, argument in names.items():
         if name == "out" or name in unread:
             continue
@@ -144,13 +133,9 @@ def _bytes(shapes: CallShapes, operator: Operator) -> int:
     return total
 
 
-def _tensors(graph: VulkanGraph, ids: tuple[int, ...]) -> list[int]:
+def _tensors(graph: VulkanGraph, ids: Iterable[int]) -> list[int]:
     """The tensors among values, lists flattened."""
-    flat: list[int] = []
-    for value_id in ids:
-        value = graph.values[value_id]
-        flat += value.items if isinstance(value, ValueList) else (value_id,)
-    return [value_id for value_id in flat if isinstance(graph.values[value_id], Tensor)]
+    return [i for i in graph.flat(ids) if isinstance(graph.values[i], Tensor)]
 
 
 def _attended(shapes: CallShapes, cache: int, query: int) -> int:

@@ -210,11 +210,10 @@ def _connections(graph: VulkanGraph) -> list[Any]:
 def _numbers(graph: VulkanGraph) -> dict[int, int]:
     """A number for each tensor and symbolic integer, in the order of their first use."""
     numbers: dict[int, int] = {}
-    for i in (*graph.inputs, *(i for op in graph.operators for i in op.args), *graph.outputs):
-        value = graph.values[i]
-        for item in value.items if isinstance(value, ValueList) else (i,):
-            if not isinstance(graph.values[item], Plain):
-                numbers.setdefault(item, len(numbers))
+    used = (i for op in graph.operators for i in op.args)
+    for item in graph.flat((*graph.inputs, *used, *graph.outputs)):
+        if not isinstance(graph.values[item], Plain):
+            numbers.setdefault(item, len(numbers))
     return numbers
 
 

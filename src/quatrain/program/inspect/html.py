@@ -8,7 +8,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from quatrain.atomic_files import whole_file
 from quatrain.int4 import Scheme
 from quatrain.program.container import Program
-from quatrain.program.graph import Operator, ValueList, VulkanGraph
+from quatrain.program.graph import Operator, VulkanGraph
 from quatrain.program.inspect.linears import CONV_NAMES, Linear
 from quatrain.program.inspect.report import ProgramReport, inspect_program, only_graph, tensor_text
 from quatrain.program.linear_kernels import OtherScheme
@@ -120,12 +120,8 @@ def _title(linear: Linear | None) -> str:
 
 
 def _line(graph: VulkanGraph, index: int, operator: Operator) -> tuple[int, str, str, str]:
-    texts = [tensor_text(graph, value_id) for value_id in operator.args[:-1]]
-    value = graph.values[operator.out]
-    outputs = value.items if isinstance(value, ValueList) else (operator.out,)
-    return (
-        index,
-        operator.kind,
-        ", ".join(text for text in texts if text),
-        ", ".join(filter(None, (tensor_text(graph, i) for i in outputs))) or "integer",
+    read, written = (
+        ", ".join(filter(None, (tensor_text(graph, value_id) for value_id in ids)))
+        for ids in (operator.args[:-1], graph.outputs_of(operator))
     )
+    return index, operator.kind, read, written or "integer"

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from quatrain.program import Operator, ValueList, VulkanGraph
+from quatrain.program import Operator, VulkanGraph
 
 # What takes the place of the operator with that id(), and the ids of others that go.
 Fusion = tuple[int, list[Operator], set[int]]
@@ -20,9 +20,7 @@ def fuse(graph: VulkanGraph) -> list[Operator]:
     """
     reads = Counter(graph.outputs)
     for operator in graph.operators:
-        for arg in operator.args[:-1]:
-            value = graph.values[arg]
-            reads.update(value.items if isinstance(value, ValueList) else [arg])
+        reads.update(graph.inputs_of(operator))
     reader = {arg: op for op in graph.operators for arg in op.args[:-1] if reads[arg] == 1}
     replaced: dict[int, list[Operator]] = {}
     for place, operators, others in [*_gates(graph, reader), *_rotations(graph, reader)]:

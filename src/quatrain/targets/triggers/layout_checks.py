@@ -1,7 +1,7 @@
 """Triggers of storages, layouts and memory that an operator does not take: exporters see to them,
 an edit of a program may not. Measured operator by operator on ExecuTorch's runtime."""
 
-from quatrain.program import Operator, Program, Tensor, ValueList, VulkanGraph
+from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, INT4_LINEARS
 from quatrain.program.memory import memory_conflicts
 from quatrain.targets.triggers.occurrence import (
@@ -108,11 +108,7 @@ def _layouts(graph: VulkanGraph, operator: Operator) -> set[str]:
 def _placed(graph: VulkanGraph, operator: Operator) -> list[Tensor]:
     """The operator's tensors whose storage is stated, but for `_APART`."""
     apart = {operator.named_args.get(name) for name in _APART.get(operator.kind, ())}
-    ids: list[int] = []
-    for value_id in operator.args:
-        value = graph.values[value_id]
-        ids.extend(value.items if isinstance(value, ValueList) else (value_id,))
-    values = [graph.values[value_id] for value_id in ids if value_id not in apart]
+    values = [graph.values[i] for i in graph.flat(operator.args) if i not in apart]
     return [one for one in values if isinstance(one, Tensor) and one.storage != "default"]
 
 
