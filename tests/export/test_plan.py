@@ -73,6 +73,28 @@ def test_what_export_refuses_is_refused_alike(shape, options, tmp_path):
     assert program.refused == str(refused.value) and program.bytes is None
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--method", "gptq"], "method = 'gptq' is of a model in floating point"),
+        (["--group-size", 64], "group-size = 64 is of"),
+        (["--embedding", "fp"], "embedding = 'fp' is of"),
+        (["--output-layer", "int8"], "output-layer = 'int8' is of"),
+    ],
+)
+def test_how_to_quantize_is_refused_of_a_checkpoint(asked, said, tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "c")
+    with pytest.raises(InputError, match=said):
+        invoked(["plan", str(checkpoint), *map(str, asked)], catch_exceptions=False)
+
+
+def test_parameters_of_a_model_in_floating_point_are_its_own(tmp_path):
+    model, params = write_hugging_face(tmp_path / "m"), tmp_path / "params.json"
+    params.write_text("{}")
+    with pytest.raises(InputError, match=r"--params .*params.json: .* is in floating point"):
+        plan_programs(model, params=params)
+
+
 def test_a_target_chooses_one_program_and_refuses_what_fails_there(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "c")
     request = ExportRequest(target="mali-g715", runtime="1.3")

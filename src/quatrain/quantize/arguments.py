@@ -32,3 +32,13 @@ def check_arguments(
         read_object(Path(params))
     named = [readable(Path(path)) for path in (source, params) if path is not None]
     check_output_folder(Path(output), named)
+
+
+def refuse_params(model: Path, params: Path | str | None) -> None:
+    """Refuse, with `InputError`, parameters beside a `model` in floating point, which has its
+    own."""
+    if params is not None:
+        raise InputError(
+            f"--params {params}: {model} is in floating point, whose parameters are those in its "
+            "own folder; put the file there as params.json, or leave out the option"
+        )

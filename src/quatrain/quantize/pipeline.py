@@ -17,9 +17,8 @@ from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.files.safetensors import encoded_header
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
 from quatrain.checkpoint.source_files import source_files
-from quatrain.errors import InputError
 from quatrain.json_files import write_json
-from quatrain.quantize.arguments import check_arguments
+from quatrain.quantize.arguments import check_arguments, refuse_params
 from quatrain.quantize.calibrated_method import calibrated_method, usual_method
 from quatrain.quantize.calibration import Calibration
 from quatrain.quantize.cost import measured_cost
@@ -197,11 +196,7 @@ def _open_either(
 ) -> OpenedSource:
     if base is None and is_quantized(path):
         return _open_checkpoint(path, params, options)
-    if params is not None:
-        raise InputError(
-            f"--params {params}: {path} is in floating point, whose parameters are those in its "
-            "own folder; put the file there as params.json, or leave out the option"
-        )
+    refuse_params(path, params)
     group_size = options.group_size or _GROUP_SIZE
     return _open_model(path, group_size, options.embedding, options.output_layer, base)
 

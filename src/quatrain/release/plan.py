@@ -15,7 +15,7 @@ from quatrain.export.plan.programs import PlannedBytes, programs_of
 from quatrain.export.request import ExportRequest
 from quatrain.int4 import Scheme
 from quatrain.quantize.tensor_formats import ForBackend
-from quatrain.release.spec import ReleaseSpec, key_of
+from quatrain.release.spec import ReleaseSpec
 from quatrain.targets import TargetChoice, choose_for_target
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.targets.phones import Phone, by_chip, find_device, find_phone
@@ -147,26 +147,12 @@ def plan_release(source: Path, name: str, spec: ReleaseSpec) -> ReleasePlan:
         spec.group_size, spec.embedding, spec.output_layer, spec.method, None
     )
     hollow, checkpoint = hollow_source(source, quantizing)
-    if checkpoint is None:
-        _refuse_quantizing(source, spec)
     planner = _Planner(hollow, name, spec)
     named = dict.fromkeys(each.lower() for asked in spec.phones for each in by_chip(asked))
     phones = [planner.phone(each) for each in named]
     if spec.cpu or not planner.files:
         planner.cpu_file()
     return ReleasePlan(str(source), name, checkpoint, list(planner.files.values()), phones)
-
-
-def _refuse_quantizing(source: Path, spec: ReleaseSpec) -> None:
-    usual = ReleaseSpec()
-    for name in ("method", "group_size", "embedding", "output_layer"):
-        found = getattr(spec, name)
-        if found != getattr(usual, name):
-            raise InputError(
-                f"{key_of(name)} = {found!r} is of a model in floating point, and {source} is an "
-                "int4 checkpoint, which stays as it is; leave it out, or give the model that it "
-                "was made of"
-            )
 
 
 class _Planner:

@@ -10,12 +10,14 @@ from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.files.safetensors import encoded_header
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
 from quatrain.checkpoint.source_files import source_files
+from quatrain.errors import InputError
 from quatrain.export.for_target import planned_program
 from quatrain.export.options import ExportOptions
 from quatrain.export.plan.hollow import hollow_checkpoint, planned_checkpoint
 from quatrain.export.plan.programs import ProgramPlan, programs_of
 from quatrain.export.request import ExportRequest
 from quatrain.int4 import Scheme
+from quatrain.quantize.arguments import refuse_params
 from quatrain.quantize.calibration import Calibration
 from quatrain.quantize.plan.growth import PartSize, part_sizes, why_it_grows
 from quatrain.quantize.plan.plan import Plan
@@ -30,7 +32,7 @@ class QuantizeRequest:
 
     group_size: int = 32
     embedding: EmbeddingFormat = "keep"
-    output_layer: OutputFormat = "keep"
+    output_layer: OutputFormat = "int4"
     method: Rounding | None = None
     base: Path | str | None = None
 
@@ -95,7 +97,8 @@ def plan_programs(
         quantizing: What `quantize` is asked for, for a source in floating point.
 
     Raises:
-        InputError: Where the source cannot be read or quantized so, or an option is wrong.
+        InputError: Where the source cannot be read or quantized so, or an option is wrong or of
+            another kind of source.
     """
     path, request = local_path(source), request or ExportRequest()
     hollow, planned = hollow_source(path, quantizing or QuantizeRequest(), params)
@@ -108,10 +111,25 @@ def hollow_source(
     path: Path, quantizing: QuantizeRequest, params: Path | str | None = None
 ) -> tuple[Checkpoint, CheckpointPlan | None]:
     """(the checkpoint at `path`, or what `quantize` makes of the model there, without weights; how
-    large that is, None for a checkpoint). Raises `InputError` as `plan_programs`."""
+    large that is, None for a checkpoint). Raises `InputError` as `plan_programs`, and where
+    `params` or `quantizing` say something of the other kind of source."""
     if quantizing.base is None and is_quantized(path):
+        _refuse_quantizing(path, quantizing)
         return hollow_checkpoint(open_checkpoint(path, params)), None
+    refuse_params(path, params)
     return _quantized(path, quantizing)
+
+
+def _refuse_quantizing(path: Path, asked: QuantizeRequest) -> None:
+    usual = QuantizeRequest()
+    for name in ("method", "group_size", "embedding", "output_layer"):
+        found = getattr(asked, name)
+        if found not in (getattr(usual, name), "keep"):
+            raise InputError(
+                f"{name.replace('_', '-')} = {found!r} is of a model in floating point, and {path} "
+                "is an int4 checkpoint, which stays as it is; leave it out, or give the model that "
+                "it was made of"
+            )
 
 
 def _quantized(path: Path, asked: QuantizeRequest) -> tuple[Checkpoint, CheckpointPlan]:
