@@ -167,6 +167,9 @@ def test_a_release_of_older_operators_gets_fp32() -> None:
     scheme, said = reasons_of("adreno-8xx", "1.2")
     assert scheme == "weight-only" and "runtime 1.2 does not register RMS norm" in said
     assert choose_for_target("adreno-8xx", "1.2").activation_dtype == "fp32"
+    assert "and all in fp32" in said
+    asked = choose_for_target("adreno-8xx", "1.2", PlannedProgram(activation_dtype="fp16"))
+    assert not any("all in fp32" in reason for reason in asked.reasons)
 
 
 def test_a_phone_is_its_gpu_and_says_so() -> None:

@@ -35,7 +35,6 @@ from quatrain.program.edit.replicated_layers import IrregularGraph
 from quatrain.quiet import quiet
 from quatrain.stages import Stages, peak_rss_bytes
 from quatrain.targets import require_target
-from quatrain.targets.runtimes import needs_older_forms
 from quatrain.tokenizer.copies import with_end_ids
 from quatrain.tokenizer.files import written_beside
 
@@ -129,15 +128,12 @@ def _account(
 def _fit_to_target(path: Path, options: ExportOptions, output: Path) -> None:
     """Write the program at `path` in what the target's release registers; refuse one, to be called
     `output`, that fails there."""
-    target = options.target
-    if target is None:
-        return
-    if target.runtime is not None and needs_older_forms(target.runtime):
+    if options.older_forms:
         program = open_program(path)
         write_older_operators(program)
         write_program(program, path)
-    if options.examine:
-        require_target(open_program(path), target, output)
+    if options.target is not None and options.examine:
+        require_target(open_program(path), options.target, output)
 
 
 def context_length(opened: Checkpoint | FloatModel, asked: int | None) -> int:

@@ -8,6 +8,7 @@ from quatrain.errors import InputError
 from quatrain.export.scheme_plan import SchemePlan
 from quatrain.int4 import Scheme
 from quatrain.targets import TargetChoice
+from quatrain.targets.runtimes import needs_older_forms
 
 DEFAULT_MAX_SEQ_LEN = 2048
 LEAST_CONTEXT = 3  # of one of 2 torch.export makes a constant, or refuses it
@@ -35,7 +36,8 @@ class ExportOptions:
             that would fail there.
         scheme_plan: The scheme of each int4 linear on Vulkan; `scheme` is then 8da4w, or the only
             one that it has.
-        examine: Whether that is refused; False is for who asks the doctor afterwards.
+        examine: Whether a program that would fail on the target is refused; False is for who asks
+            the doctor afterwards.
 
     Raises:
         InputError: Where a value is not one of these, or they contradict each other.
@@ -59,6 +61,16 @@ class ExportOptions:
         """What ExecuTorch's Vulkan partitioner is asked for."""
         limits = self.target.partitioner if self.target else {}
         return {"force_fp16": self.activation_dtype == "fp16", **limits}
+
+    @property
+    def itemsize(self) -> int:
+        """The bytes of a number that the program computes in."""
+        return 2 if self.activation_dtype == "fp16" else 4
+
+    @property
+    def older_forms(self) -> bool:
+        """Whether the program is written in older operators, for the target's release."""
+        return self.target is not None and needs_older_forms(self.target.runtime)
 
     def __post_init__(self) -> None:
         for name, value, allowed in (

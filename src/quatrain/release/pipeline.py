@@ -16,7 +16,6 @@ from quatrain.release.spec import ReleaseSpec
 from quatrain.release.tasks.store import PROGRAM, Made, Store, Task
 from quatrain.release.tasks.workers import Workers, make_all
 from quatrain.stages import Stages, installed_memory_bytes
-from quatrain.targets.runtimes import needs_older_forms
 from quatrain.text_files import read_text
 from quatrain.tokenizer.files import TOKENIZER, files_of
 
@@ -143,13 +142,11 @@ class Pipeline:
 
     def _export(self, planned: PlannedFile) -> Task:
         options = planned.options
-        target = options.target
-        older = target is not None and target.runtime and needs_older_forms(target.runtime)
         said = {
             "checkpoint": self._checkpoint_digests(), "tokenizer": self._tokenizer(),
             "backend": options.backend, "scheme": options.scheme,
             "activation_dtype": options.activation_dtype, "max_seq_len": options.max_seq_len,
-            "compile_options": options.compile_options, "older_forms": bool(older),
+            "compile_options": options.compile_options, "older_forms": options.older_forms,
         }  # fmt: skip
         arguments = {
             "checkpoint": self.checkpoint, "options": options, "tokenizer": self.spec.tokenizer,

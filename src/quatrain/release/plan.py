@@ -220,6 +220,6 @@ class _Planner:
 
 def _need(choice: TargetChoice) -> str:
     """What decides on the bytes of a program for a phone."""
-    older = choice.runtime is not None and needs_older_forms(choice.runtime)
+    older = needs_older_forms(choice.runtime)
     said = [choice.scheme, choice.activation_dtype, choice.partitioner, older]
     return json.dumps(said, sort_keys=True)

@@ -76,7 +76,7 @@ def choose_for_target(
     defects = defects_on(profile, runtime)
     reasons = _Reasons([str(phone)] if phone else [])
     dtypes = _activation_dtypes(profile, planned, reasons)
-    if runtime is not None and needs_older_forms(runtime):
+    if needs_older_forms(runtime):
         dtypes = _in_older_forms(runtime, dtypes, planned, reasons)
     facts = speed_facts(profile, runtime)
     scheme, dtype = _scheme(_name(profile.id, runtime), defects, dtypes, planned, reasons)
@@ -96,13 +96,13 @@ def choose_for_target(
 
 
 def _in_older_forms(
-    runtime: str, dtypes: list[ActivationDtype], planned: PlannedProgram, reasons: list[str]
+    runtime: str | None, dtypes: list[ActivationDtype], planned: PlannedProgram, reasons: list[str]
 ) -> list[ActivationDtype]:
     """`dtypes` without float16, in which RMS norm in parts overflows, unless it was asked for."""
     reasons.append(
         f"runtime {runtime} does not register RMS norm, rotary embedding in Hugging Face's layout "
         "and int4 embeddings, which are written in older operators: an int4 embedding in floating "
-        "point, and all in fp32"
+        "point" + ("" if planned.activation_dtype else ", and all in fp32")
     )
     return dtypes if planned.activation_dtype else ["fp32"]
 

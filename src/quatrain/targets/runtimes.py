@@ -102,10 +102,10 @@ def require_loadable(version: str) -> None:
         )
 
 
-def needs_older_forms(version: str) -> bool:
-    """Whether programs for a release are written in older operators; `InputError` as
-    `require_release`."""
-    return _release_entry(version).get("older_forms", False)
+def needs_older_forms(version: str | None) -> bool:
+    """Whether programs for a release are written in older operators; None, any, is the newest.
+    `InputError` as `require_release`."""
+    return version is not None and _release_entry(version).get("older_forms", False)
 
 
 def _release_entry(version: str) -> dict[str, Any]:

@@ -5,22 +5,14 @@ Each figure is what one more of a kind adds, in bytes, as in `around_vulkan`: th
 """
 
 from quatrain.backbone.model import Backbone
-from quatrain.export.options import ExportOptions
 from quatrain.export.plan.around_vulkan import quantized_inputs
 from quatrain.export.vulkan.operator_modules import VulkanHalfSplitRotary, VulkanRMSNorm
 from quatrain.linear import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
-from quatrain.targets.runtimes import needs_older_forms
 
 _USUAL, _NORM, _BIAS = 440, 670, 226
 _TABLES, _ROTATED, _CUT_AND_JOINED = 513, 768, 460  # rows of cos and sin; queries, or keys, turned
 _QPARAMS, _GRAPH_OF_PROMPTS = -54, -386  # chosen in every call
-
-
-def is_older(options: ExportOptions) -> bool:
-    """Whether a program is written so."""
-    release = options.target.runtime if options.target else None
-    return release is not None and needs_older_forms(release)
 
 
 def older_constants(backbone: Backbone, itemsize: int) -> int:

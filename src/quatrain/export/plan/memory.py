@@ -26,7 +26,7 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
     programs for activations, which is exact for a plain Llama.
     """
     config = backbone.config
-    itemsize = 2 if options.activation_dtype == "fp16" else 4
+    itemsize = options.itemsize
     caches = cache_bytes(backbone, itemsize)
     vulkan = options.backend == "vulkan"
     tokens = longest_call(config) if vulkan else longest_xnnpack_call(backbone)

@@ -11,7 +11,7 @@ from quatrain.export.for_target import planned_program
 from quatrain.export.kernels.assignment import assign_kernels, dequantize_fallbacks
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.options import ExportOptions
-from quatrain.export.plan.around_older import around_older, is_older, older_constants
+from quatrain.export.plan.around_older import around_older, older_constants
 from quatrain.export.plan.around_vulkan import vulkan_bytes
 from quatrain.export.plan.around_xnnpack import xnnpack_bytes
 from quatrain.export.plan.memory import memory_of
@@ -90,8 +90,8 @@ def _program(hollow: Checkpoint, options: ExportOptions) -> ProgramPlan:
     metadata = metadata_methods(backbone, hollow.params, options.backend)
     around = vulkan_bytes if options.backend == "vulkan" else xnnpack_bytes
     file, stored = around(backbone, constants, metadata), sum(constants.values())
-    if is_older(options):
-        tables = older_constants(backbone, 2 if options.activation_dtype == "fp16" else 4)
+    if options.older_forms:
+        tables = older_constants(backbone, options.itemsize)
         file, stored = file + tables + around_older(backbone), stored + tables
     memory, caches = memory_of(backbone, options, stored)
     return ProgramPlan(*kind, PlannedBytes(file, stored, memory, caches))

@@ -32,13 +32,13 @@ def constants_of(backbone: Backbone, options: ExportOptions) -> dict[Key, int]:
     """The bytes of each constant of the program of `backbone`, whose parts are operators
     already."""
     found: dict[Key, int] = {}
-    itemsize = 2 if options.activation_dtype == "fp16" else 4
+    itemsize = options.itemsize
     for part in backbone.modules():
         constants = _on_vulkan(part, itemsize) if options.backend == "vulkan" else _on_cpu(part)
         for form, tensor, nbytes in constants:
             found[_key(form, tensor)] = nbytes
     if options.backend == "vulkan":  # where an empty cache is a constant of zeros
-        for _, cache in _caches(backbone):
+        for cache in _caches(backbone):
             found[Form.PLAIN, 0, cache.numel()] = cache.numel() * itemsize
     return found
 
@@ -70,12 +70,12 @@ def cache_bytes(backbone: Backbone, itemsize: int) -> int:
     """Of all keys and values that the program keeps."""
     return sum(
         cache.numel() * (itemsize if cache.is_floating_point() else cache.element_size())
-        for _, cache in _caches(backbone)
+        for cache in _caches(backbone)
     )
 
 
-def _caches(backbone: Backbone) -> list[tuple[str, torch.Tensor]]:
-    return [(name, each) for name, each in backbone.named_buffers() if name.endswith(_CACHES)]
+def _caches(backbone: Backbone) -> list[torch.Tensor]:
+    return [each for name, each in backbone.named_buffers() if name.endswith(_CACHES)]
 
 
 def _key(form: Form, tensor: torch.Tensor) -> Key:

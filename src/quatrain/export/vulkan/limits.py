@@ -81,12 +81,12 @@ def _attention_problem(config: BackboneConfig, options: ExportOptions, context: 
     layers = [in_context.layer(index) for index in range(config.n_layers)]
     masked = [layer for layer in layers if layer.attention_window or config.attn_logit_softcapping]
     release = options.target.runtime if options.target else None
-    if masked and release is not None and needs_older_forms(release):
+    if masked and needs_older_forms(release):
         return (
             "attention has a window, a chunk or a soft cap, for which ExecuTorch's Vulkan runtime "
             f"{release} lacks operators; ship a later runtime, or use {_on_the_cpu(options)}."
         )
-    if any(layer.conv for layer in layers) and release is not None and needs_older_forms(release):
+    if any(layer.conv for layer in layers) and needs_older_forms(release):
         return (
             "layers have short convolutions, for which ExecuTorch's Vulkan runtime "
             f"{release} lacks operators; ship a later runtime, or use {_on_the_cpu(options)}."
@@ -138,7 +138,7 @@ def _embedding_problem(opened: Checkpoint, options: ExportOptions) -> str | None
     if kind == "fp":
         remedy = "Convert the checkpoint with quatrain convert --embedding int4"
     release = options.target.runtime if options.target else None
-    if release is not None and needs_older_forms(release):
+    if needs_older_forms(release):
         remedy += f" and ship a runtime later than {release}, which has none in int4"
     return (
         f"the embedding, {rows} x {config.dim}, is {stored} in floating point, and "

@@ -27,8 +27,7 @@ def beyond_gpu_limits(program: Program, graph: VulkanGraph, where: Where) -> lis
 
     Where a figure is unknown, what exceeds the sure minimum is possible, not certain.
     """
-    buffer = where.gpu.max_storage_buffer if where.gpu else None
-    image = where.gpu.max_image_3d if where.gpu else None
+    buffer, image = where.gpu.max_storage_buffer, where.gpu.max_image_3d
     occurrences = []
     for value_id, value in enumerate(graph.values):
         if not isinstance(value, Tensor):
@@ -54,7 +53,7 @@ def attention_weights_beyond_buffer(
     They are no value of the graph: the runtime makes them, each of the two lengths rounded up
     to a multiple of 4.
     """
-    largest = where.gpu.max_storage_buffer if where.gpu else None
+    largest = where.gpu.max_storage_buffer
     found = []
     for place, operator in operators(graph, "sdpa_with_kv_cache", "custom_sdpa"):
         names = operator.named_args
@@ -77,7 +76,7 @@ def _smaller_buffer(graph: VulkanGraph, value_id: int, runtime: str | None) -> s
         return "export again with a shorter {max_seq_len}"
     readers = {operator.kind for operator in graph.operators if value_id in operator.args[:-1]}
     if "aten.embedding" in readers:
-        if runtime is not None and needs_older_forms(runtime):
+        if needs_older_forms(runtime):
             return f"quantize with --embedding int4 and export for a runtime later than {runtime}"
         return "quantize with --embedding int4 and export again"
     if readers & {"aten.linear", "aten.mm", "aten.addmm"}:

@@ -13,11 +13,11 @@ PACKED_FROM_THE_END = {"width_packed": 1, "height_packed": 2, "channels_packed":
 
 @dataclass(frozen=True)
 class Where:
-    """What a program is asked about: a GPU and a release of the runtime such as '1.3'; None: any
-    of either."""
+    """What a program is asked about: a GPU and a release of the runtime such as '1.3', None for
+    any."""
 
-    gpu: GpuProfile | None = None
-    runtime: str | None = None
+    gpu: GpuProfile
+    runtime: str | None
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def fp16_weights_without_16bit_storage(
     program: Program, graph: VulkanGraph, where: Where
 ) -> list[Occurrence]:
     """Floating-point linears with float16 weights, where 16-bit storage is missing."""
-    storage = where.gpu.storage_16bit if where.gpu else None
+    storage = where.gpu.storage_16bit
     if storage:
         return []
     lacking = storage is False
