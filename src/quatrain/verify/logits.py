@@ -56,12 +56,12 @@ def write_logits(
         stages: Hears of each stage.
 
     Raises:
-        InputError: Where `scheme` or `device` is for the other kind of model, a token is not in
-            the vocabulary, or there are more than the context holds.
+        InputError: Where `scheme`, `device` or `as_on` is for another kind of model, a token is
+            not in the vocabulary, or there are more than the context holds.
     """
     model, output, stages = Path(model), Path(output), stages or Stages()
     arithmetic = arithmetic_as_on(as_on)
-    _check_kind(model, scheme, device)
+    _check_kind(model, scheme, device, as_on)
     scheme = scheme or Scheme.DYNAMIC_INT8
     evaluated = open_evaluated_model(model, device, None, scheme, "logits", arithmetic)
     logits = _logits(evaluated, tokens, stages)
@@ -86,7 +86,7 @@ def _logits(evaluated: EvaluatedModel, tokens: Sequence[int], stages: Stages) ->
     return torch.cat(found).numpy()
 
 
-def _check_kind(model: Path, scheme: Scheme | None, device: str) -> None:
+def _check_kind(model: Path, scheme: Scheme | None, device: str, as_on: str | None) -> None:
     """Refuse what is for the other kind of model."""
     if not is_program(model) and device != "auto":
         raise InputError(f"--device {device} is for programs; a checkpoint runs eagerly")
@@ -94,4 +94,9 @@ def _check_kind(model: Path, scheme: Scheme | None, device: str) -> None:
         raise InputError(
             f"--scheme {scheme} is for checkpoints; {model} is a program and has its own, which "
             "`quatrain retarget` changes"
+        )
+    if as_on is not None and scheme == Scheme.WEIGHT_ONLY:
+        raise InputError(
+            f"--as-on {as_on}: a checkpoint that runs as weight-only is computed alike everywhere; "
+            "leave it out"
         )

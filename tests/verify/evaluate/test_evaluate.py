@@ -149,6 +149,8 @@ def test_wrong_requests_are_refused(tiny: Tiny, tmp_path: Path) -> None:
         evaluate_models([model], "w1")
     with pytest.raises(InputError, match="--scheme is for checkpoints, and none is given"):
         _run(model, "--scheme", "8da4w")
+    with pytest.raises(InputError, match="--as-on pixel-8 is for programs, and checkpoints in 8da"):
+        evaluate_models([tiny.checkpoint], TEXT, scheme=Scheme.WEIGHT_ONLY, as_on="pixel-8")
     with pytest.raises(InputError, match="cannot be emulated"):
         evaluate_models([model], TEXT, emulate="fire")
     with pytest.raises(InputError, match="cannot be read as text"):

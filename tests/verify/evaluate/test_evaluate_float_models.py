@@ -188,6 +188,8 @@ def test_what_cannot_be_evaluated_is_refused(model: Path, tmp_path: Path) -> Non
         evaluate_models([model], TEXT, stride=64)
     with pytest.raises(InputError, match="--scheme is for checkpoints, and none is given"):
         evaluate_models([model], TEXT, scheme=Scheme.WEIGHT_ONLY)
+    with pytest.raises(InputError, match="--as-on pixel-8 is for programs, and checkpoints in 8da"):
+        evaluate_models([model], TEXT, as_on="pixel-8")
     without = saved(random_model("Llama"), tmp_path / "model")
     with pytest.raises(InputError, match="came without a tokenizer, and evaluate needs the first"):
         evaluate_models([without], TEXT)

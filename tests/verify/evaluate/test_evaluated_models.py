@@ -60,6 +60,8 @@ def test_what_only_the_other_takes_is_refused(tiny: Tiny) -> None:
         _logits(tiny.programs["8da4w"], "--scheme", "8da4w")
     with pytest.raises(InputError, match="--device gpu is for programs"):
         _logits(tiny.checkpoint, "--device", "gpu")
+    with pytest.raises(InputError, match="--as-on pixel-8: a checkpoint that runs as weight-only"):
+        _logits(tiny.checkpoint, "--scheme", "weight-only", "--as-on", "pixel-8")
 
 
 def test_a_model_without_its_table_is_refused_by_verb(tiny: Tiny, tmp_path: Path) -> None:

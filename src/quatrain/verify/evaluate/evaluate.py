@@ -77,7 +77,7 @@ def evaluate_models(
             `resume` holds something else.
     """
     paths = [Path(model) for model in models]
-    _require_what_options_are_for(paths, device, emulate, scheme)
+    _require_what_options_are_for(paths, device, emulate, scheme, as_on)
     arithmetic = _arithmetic(paths) if as_on is None else arithmetic_as_on(as_on)
     chosen = scheme or Scheme.DYNAMIC_INT8
     alone = not any(map(is_program, paths))  # no program's rounding to have
@@ -103,7 +103,11 @@ def evaluate_models(
 
 
 def _require_what_options_are_for(
-    paths: Sequence[Path], device: str, emulate: str | None, scheme: Scheme | None
+    paths: Sequence[Path],
+    device: str,
+    emulate: str | None,
+    scheme: Scheme | None,
+    as_on: str | None,
 ) -> None:
     emulated_defect(emulate)
     if not any(map(is_program, paths)) and (emulate or device != "auto"):
@@ -112,6 +116,12 @@ def _require_what_options_are_for(
         raise InputError(
             "--scheme is for checkpoints, and none is given; a program has its own, which "
             "`quatrain retarget` changes"
+        )
+    eager_int8 = scheme != Scheme.WEIGHT_ONLY and not all(map(is_float, paths))
+    if as_on is not None and not (eager_int8 or any(map(is_program, paths))):
+        raise InputError(
+            f"--as-on {as_on} is for programs, and checkpoints in 8da4w, and none is given; what "
+            "else there is is computed alike everywhere, so leave it out"
         )
 
 
