@@ -160,8 +160,7 @@ def leave_cores_to_executorch(models: Iterable[Path]) -> None:
     """
     from quatrain.program import open_program
 
-    delegates = [each for model in models for each in open_program(model).delegates]
-    if not any(delegate.graph for delegate in delegates):
+    if not any(open_program(model).graphs for model in models):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

@@ -49,7 +49,7 @@ class Program:
     """
 
     def __init__(self, path: Path):
-        self.path = Path(path)
+        self.path = path
         self._map = map_program(self.path)
         self.data = memoryview(self._map)
         program_size, self.segment_base = self._extended_header()
@@ -80,15 +80,19 @@ class Program:
         """Holds what `add_data` was given, for as long as the program is open."""
         return tempfile.TemporaryFile()
 
+    @property
+    def graphs(self) -> list[VulkanGraph]:
+        """Those of its Vulkan delegates, in order."""
+        return [delegate.graph for delegate in self.delegates if delegate.graph]
+
     @cached_property
     def vulkan(self) -> VulkanGraph:
         """The graph of the program's only Vulkan delegate; `InputError` where there is not one."""
-        graphs = [delegate.graph for delegate in self.delegates if delegate.graph]
-        if len(graphs) == 1:
-            return graphs[0]
+        if len(self.graphs) == 1:
+            return self.graphs[0]
         backends = sorted({delegate.backend for delegate in self.delegates}) or ["none"]
         raise InputError(
-            f"{self.path}: has {len(graphs)} Vulkan delegates, expected one "
+            f"{self.path}: has {len(self.graphs)} Vulkan delegates, expected one "
             f"(backends found: {', '.join(backends)}). Export it with --backend vulkan."
         )
 

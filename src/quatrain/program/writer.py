@@ -1,6 +1,7 @@
 """Writes an edited program: the FlatBuffers anew, every segment streamed from file to file."""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -39,8 +40,7 @@ def write_program(program: Program, path: Path | str) -> None:
     """
     stored = {id(d): _stored_graph(program, d) for d in program.delegates if d.graph}
     changed = [d for d in program.delegates if d.graph and d.graph != stored[id(d)]]
-    now = [d.graph for d in program.delegates if d.graph]
-    dropped = program.dropped_keys | (_keys(list(stored.values())) - _keys(now))
+    dropped = program.dropped_keys | (_keys(stored.values()) - _keys(program.graphs))
     with (
         program.path.open("rb") as source,
         whole_file(Path(path)) as temporary,
@@ -58,7 +58,7 @@ def _stored_graph(program: Program, delegate: Delegate) -> VulkanGraph:
     return read_graph(delegate.blob, str(program.path))
 
 
-def _keys(graphs: list[VulkanGraph]) -> set[str]:
+def _keys(graphs: Iterable[VulkanGraph]) -> set[str]:
     return {constant.key for graph in graphs for constant in graph.constants if constant.key}
 
 

@@ -16,7 +16,7 @@ _OF_LINEARS = (
 def emulatable_defects(program: Program) -> list[EmulatedDefect]:
     """The defects under which `program` may compute something else; none of one for the CPU."""
     found: list[EmulatedDefect] = []
-    for graph in (one.graph for one in program.delegates if one.graph is not None):
+    for graph in program.graphs:
         dynamic = [one for one in find_linears(graph) if one.scheme == Scheme.DYNAMIC_INT8]
         found += _OF_LINEARS if dynamic else ()
         if any(one.group_size and not group_sums_are_right(one.group_size) for one in dynamic):

@@ -136,7 +136,7 @@ def _gpu_runner(
 
 def is_vulkan(program: Program) -> bool:
     """Whether `program` holds a Vulkan delegate."""
-    return any(delegate.graph is not None for delegate in program.delegates)
+    return bool(program.graphs)
 
 
 def has_8da4w(program: Program) -> bool:

@@ -132,8 +132,7 @@ def examine(
     any. Remedies call the program by its path, or by `name`, and options as `options` does. Raises
     `InputError` where the program has no Vulkan delegate, to which alone the catalogue applies.
     """
-    graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
-    if not graphs:
+    if not program.graphs:
         backends = sorted({delegate.backend for delegate in program.delegates}) or ["none"]
         raise InputError(
             f"{program.path}: has no Vulkan delegate (its backends: {', '.join(backends)}); "
@@ -158,7 +157,7 @@ def fatal_findings(program: Program) -> list[Finding]:
     A defect of a kernel that needs integer dot products counts, though GPUs without them run
     another.
     """
-    if not any(delegate.graph for delegate in program.delegates):
+    if not program.graphs:
         return []
     common = {gpu.id for gpu in load_gpus() if gpu.int8_dot_product is not False}
     return [
@@ -233,10 +232,9 @@ def _cached_trigger(
 def _occurrences(program: Program, defect: Defect, where: Where) -> list[Occurrence]:
     """Over all of the program's graphs. Raises `InputError` for one whose operators' arguments do
     not fit them, such as a product of numbers."""
-    graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
     trigger = TRIGGERS[defect.trigger]
     try:
-        return [each for graph in graphs for each in trigger(program, graph, where)]
+        return [each for graph in program.graphs for each in trigger(program, graph, where)]
     except UNFIT as error:
         raise InputError(
             f"{program.path}: an operator ({', '.join(defect.operators) or 'of any kind'}) has "

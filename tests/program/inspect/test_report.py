@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.support.programs import EVERY, artifact
+from tests.support.programs import EVERY, GraphMaker, artifact
 
 from quatrain.program import open_program, write_program
-from quatrain.program.inspect.report import ProgramReport, inspect_program
+from quatrain.program.flatbuffer import Record, decode
+from quatrain.program.inspect.report import ProgramReport, inspect_program, tensor_text
+from quatrain.program.schema import program_schema
+from quatrain.program.segments import Layout, Segment, write_layout
 
 
 def report(name: str) -> ProgramReport:
@@ -52,6 +55,29 @@ def test_a_program_of_another_backend() -> None:
     assert found.outside["llama.custom_sdpa.out"] == 2
     assert found.linears == [] and found.waste == []
     assert all(delegate.operators is None for delegate in found.delegates)
+
+
+def test_of_several_delegates_none_is_read_and_nothing_is_called_unused(tmp_path: Path) -> None:
+    program = open_program(artifact("peer-8da4w-fp32"))
+    root = decode(program.flatbuffer, program_schema(), "")
+    stored = [bytes(program.segment(index)) for index in range(len(root.segments))]
+    layout = Layout(root, [Segment([each]) for each in stored])
+    delegates = next(plan.delegates for plan in root.execution_plan if plan.delegates)
+    again = Record(**vars(delegates[0].processed))
+    again.index = layout.add(Segment([stored[again.index]]))
+    delegates.append(Record(**{**vars(delegates[0]), "processed": again}))
+    with (tmp_path / "two.pte").open("wb") as file:
+        write_layout(layout, file)
+    found = inspect_program(open_program(tmp_path / "two.pte"))
+    kinds = {"graph", "padding", "VulkanBackend delegates", "weights of VulkanBackend"}
+    assert set(found.bytes_by_kind) == kinds
+    assert sum(found.bytes_by_kind.values()) == found.nbytes
+
+
+def test_a_tensor_without_dimensions_has_no_size() -> None:
+    maker = GraphMaker()
+    assert tensor_text(maker.graph, maker.tensor("float32")) == "f32[]"
+    assert tensor_text(maker.graph, maker.tensor("int32", 1, 8)) == "i32[1×8]"
 
 
 def test_constants_in_another_file_do_not_stop_a_report(tmp_path: Path) -> None:

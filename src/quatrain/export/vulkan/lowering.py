@@ -58,9 +58,8 @@ def write_vulkan_program(
         forget_constants(manager)
         lowered = open_program(path)
         repair_program(lowered)
-        for delegate in lowered.delegates:
-            if delegate.graph:
-                make_resized(delegate.graph)
-                make_lean(delegate.graph)
-                compact(delegate.graph)
+        for graph in lowered.graphs:
+            make_resized(graph)
+            make_lean(graph)
+            compact(graph)
         write_program(lowered, path)

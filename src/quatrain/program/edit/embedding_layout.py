@@ -18,8 +18,7 @@ _WIDTH_PACKED = "width_packed"
 
 def repair_program(program: Program) -> int:
     """`repair_embedding_layouts` of every graph of `program`, in place; how many were repaired."""
-    graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
-    return sum(repair_embedding_layouts(graph) for graph in graphs)
+    return sum(repair_embedding_layouts(graph) for graph in program.graphs)
 
 
 def misread_embeddings(graph: VulkanGraph) -> list[Operator]:

@@ -28,10 +28,9 @@ def write_older_operators(program: Program) -> None:
 
     Raises `InputError` where an int4 embedding would take more than 1 GiB in floating point.
     """
-    for delegate in program.delegates:
-        if delegate.graph:
-            choose_in_every_call(delegate.graph)
-            _Rewriting(program, delegate.graph).run()
+    for graph in program.graphs:
+        choose_in_every_call(graph)
+        _Rewriting(program, graph).run()
 
 
 class _Rewriting:

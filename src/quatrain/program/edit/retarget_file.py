@@ -117,7 +117,7 @@ def retarget_file(
 def _repair(program: Program) -> tuple[int, int]:
     """How many embeddings were repaired, and how many other operators."""
     embeddings = repair_program(program)
-    sizes = sum(make_resized(each.graph) for each in program.delegates if each.graph)
+    sizes = sum(make_resized(graph) for graph in program.graphs)
     if not embeddings and not sizes:
         raise InputError(
             f"{program.path}: has nothing to repair: the kernel of each of its embeddings reads "

@@ -1,6 +1,5 @@
 """What a program is made of: its linears, its bytes by kind, and what it wastes."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -108,8 +107,7 @@ def _summary(delegate: Delegate) -> DelegateSummary:
 
 def only_graph(program: Program) -> VulkanGraph | None:
     """The graph of the program's Vulkan delegate; None where there is none, or several."""
-    graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
-    return graphs[0] if len(graphs) == 1 else None
+    return program.graphs[0] if len(program.graphs) == 1 else None
 
 
 def hidden_backends(report: ProgramReport) -> list[str]:
@@ -198,5 +196,5 @@ def tensor_text(graph: VulkanGraph, value_id: int) -> str:
     if isinstance(value, Tensor):
         short = value.dtype.replace("float", "f").replace("uint", "u").replace("int", "i")
         mark = "·const" if value.constant is not None else ""
-        return f"{short}[{'×'.join(map(str, value.shape)) or math.nan}]{mark}"
+        return f"{short}[{'×'.join(map(str, value.shape))}]{mark}"
     return ""

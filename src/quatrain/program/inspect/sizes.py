@@ -57,7 +57,8 @@ def bytes_by_kind(
 ) -> dict[str, int]:
     """Every byte of the file by what it is for, largest first; the sum is the file's size.
 
-    A constant that several values share counts once, for the first of its uses.
+    A constant that several values share counts once, for the first of its uses. What is none of
+    `graph`, of which there is none where a program has several, is told by its backend.
     """
     sizes: dict[str, int] = defaultdict(int)
     kinds = _constant_kinds(graph, linears) if graph else {}
@@ -69,7 +70,8 @@ def bytes_by_kind(
         if segment is None or segment not in counted:
             sizes[kind] += constant.nbytes if segment is None else program.segment_range(segment)[1]
             counted.update(() if segment is None else (segment,))
-    hidden = " and ".join(sorted({d.backend for d in program.delegates if d.graph is None}))
+    others = [d for d in program.delegates if graph is None or d.graph is not graph]
+    hidden = " and ".join(sorted({delegate.backend for delegate in others}))
     named = set(program.named_segments)
     for index in range(len(program.root.segments or ())):
         if index not in counted and index not in program.delegate_segments:
@@ -77,12 +79,11 @@ def bytes_by_kind(
             if index in named:
                 kind = f"weights of {hidden}" if hidden else "not used by a delegate"
             sizes[kind] += program.segment_range(index)[1]
-    inline = sum(constant.nbytes for constant in kinds if constant.key is None)
+    unread = sum(len(d.blob) for d in others if program.in_segment(d))
     blobs = sum(len(d.blob) for d in program.delegates if program.in_segment(d))
-    label = "graph" if graph else f"{hidden} delegates"
-    sizes[label] += blobs - inline + (len(program.flatbuffer) if graph else 0)
-    if not graph:
-        sizes["graph"] += len(program.flatbuffer)
+    inline = sum(constant.nbytes for constant in kinds if constant.key is None)
+    sizes[f"{hidden} delegates"] += unread
+    sizes["graph"] += blobs - unread - inline + len(program.flatbuffer)
     sizes["padding"] += len(program.data) - sum(sizes.values())
     ordered = sorted(sizes.items(), key=lambda item: -item[1])
     return {kind: size for kind, size in ordered if size > 0}
@@ -228,6 +229,7 @@ def _unused_data(program: Program) -> Waste:
 
 def unused_keys(program: Program) -> list[str]:
     """The named data that no delegate refers to; none where a delegate cannot be read."""
-    graphs = [delegate.graph for delegate in program.delegates]
-    used = {constant.key for graph in graphs if graph for constant in graph.constants}
-    return [key for key in program.named_data if key not in used] if all(graphs) else []
+    if len(program.graphs) < len(program.delegates):
+        return []
+    used = {constant.key for graph in program.graphs for constant in graph.constants}
+    return [key for key in program.named_data if key not in used]

@@ -14,9 +14,8 @@ class CallOrder:
     before or begins a text; of any other a call may go back (`rewinds`)."""
 
     def __init__(self, program: Program) -> None:
-        graphs = [delegate.graph for delegate in program.delegates if delegate.graph]
         says_so = bool(program.metadata.get("quatrain_keeps_last_inputs"))
-        self.rewinds = not says_so and not any(keeps_windows(graph) for graph in graphs)
+        self.rewinds = not says_so and not any(map(keeps_windows, program.graphs))
         self._next = 0
 
     @contextmanager
