@@ -12,6 +12,7 @@ from tokenizers import models
 
 from quatrain.errors import InputError
 from quatrain.tokenizer import Tokenizer
+from quatrain.tokenizer.chat import templates_of
 from quatrain.tokenizer.chat_prompt import ChatOptions, chat_prompt
 
 # What the families' templates are made of, each in one of our own.
@@ -176,3 +177,9 @@ def test_nothing_said_beside_a_prompt_is_ignored():
 def test_a_turn_ends_with_what_the_template_puts_behind_it(template, ends):
     found = tokenizer_of(CONFIG | {"chat_template": template}).eos_ids
     assert found == sorted({1, *ends})
+
+
+def test_what_is_no_template_is_left_out() -> None:
+    damaged = ["{{ x }}", {"name": ["a"], "template": "b"}, {"name": "c"}]
+    assert templates_of([*damaged, {"name": "rag", "template": "{{ y }}"}]) == {"rag": "{{ y }}"}
+    assert templates_of(3) == templates_of(damaged) == {}

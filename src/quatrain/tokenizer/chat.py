@@ -32,12 +32,13 @@ def templates_of(stated: Any) -> dict[str, str]:
     if isinstance(stated, str):
         return {"default": stated}
     if isinstance(stated, list):
-        stated = {entry.get("name"): entry.get("template") for entry in stated if _is_dict(entry)}
-    if not isinstance(stated, dict):
-        return {}
+        objects = (entry for entry in stated if isinstance(entry, dict))
+        named = [(entry.get("name"), entry.get("template")) for entry in objects]
+    else:
+        named = [*stated.items()] if isinstance(stated, dict) else []
     return {
         name: template
-        for name, template in stated.items()
+        for name, template in named
         if isinstance(name, str) and isinstance(template, str)
     }
 
@@ -112,10 +113,6 @@ def _plain(message: Message) -> Message:
     if reasoning is None:
         return message
     return {"thinking": reasoning, **message, "reasoning_content": reasoning}
-
-
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 class _Generation(jinja2.ext.Extension):

@@ -17,7 +17,7 @@ from quatrain.errors import UnknownTokenizer
 from quatrain.tokenizer.byte_ranks import cut_words
 from quatrain.tokenizer.files import tokenizer_class
 from quatrain.tokenizer.gguf.byte_level import QWEN2_WORDS, QWEN3_5_WORDS
-from quatrain.tokenizer.gguf.sentencepiece import space_steps
+from quatrain.tokenizer.gguf.sentencepiece import SPACE, space_steps, spaces_back
 from quatrain.tokenizer.named_tokens import special_texts
 
 _PARTS = ("normalizer", "pre_tokenizer", "decoder")
@@ -26,7 +26,6 @@ _MODEL = (*_FLAGS, "unk_token", "dropout", "continuing_subword_prefix", "end_of_
 # Of `ByteLevel`: what changes no id, or no text.
 _NO_MATTER = {"pre_tokenizer": {"trim_offsets"},
               "decoder": {"trim_offsets", "add_prefix_space", "use_regex"}}  # fmt: skip
-_SPACE = "▁"
 _AROUND = "post_processor"  # what is put around a text, which two of the classes decide
 # What a class calls its tokens where tokenizer_config.json does not.
 _INFILLING = {
@@ -109,6 +108,12 @@ def build_as_class(
     return model, changed, {**NAMED[name], **config}
 
 
+def prepare_as(name: str, model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    """Have `model` prepare and cut a text as the class `name` does by its tokenizer_config.json's
+    `config`."""
+    _CLASSES[name](model, config)
+
+
 def _without_added(model: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     bare = tokenizers.Tokenizer(model.model)
     for part in (*_PARTS, _AROUND):
@@ -157,9 +162,9 @@ def _gemma(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
     unknown = special_texts(config).get("unk_token", "<unk>")
     model.model.unk_token = unknown if model.token_to_id(unknown) is not None else None
     model.model.fuse_unk = model.model.byte_fallback = True
-    model.normalizer = normalizers.Replace(" ", _SPACE)
+    model.normalizer = normalizers.Replace(" ", SPACE)
     model.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    model.decoder = _spaces_back(strip=False)
+    model.decoder = spaces_back(strip=False)
 
 
 def _llama(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
@@ -169,29 +174,24 @@ def _llama(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
     if isinstance(model.pre_tokenizer, pre_tokenizers.Metaspace):
         scheme = "always" if config.get("legacy") else "first"
         model.normalizer = None
-        model.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, scheme if prefix else "never", False)
+        model.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, scheme if prefix else "never", False)
     else:
         model.normalizer = normalizers.Sequence(space_steps(prefix, leading_is_prefix=True))
         model.pre_tokenizer = None
-    model.decoder = _spaces_back(strip=prefix)
+    model.decoder = spaces_back(strip=prefix)
 
 
 def _code_llama(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
     """With what begins a text before it always. A text to fill in (`<FILL_ME>`) is not put in the
     order that transformers gives it."""
     _llama(model, {**config, "legacy": False})
-    model.decoder = _spaces_back(strip=True)
+    model.decoder = spaces_back(strip=True)
     begin = special_texts({**NAMED["CodeLlamaTokenizer"], **config})["bos_token"]
     index = model.token_to_id(begin)
     if index is not None:
         model.post_processor = processors.TemplateProcessing(
             f"{begin} $A", special_tokens=[(begin, index)]
         )
-
-
-def _spaces_back(strip: bool) -> decoders.Decoder:
-    steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    return decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if strip else steps)
 
 
 def _state(model: tokenizers.Tokenizer) -> str:

@@ -14,18 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import models, processors
 
 from quatrain.errors import InputError, UnknownTokenizer
 from quatrain.json_files import read_object
 from quatrain.lfs_pointer import refuse_lfs_pointer
-from quatrain.tokenizer.byte_ranks import cut_words, read_tekken, read_tiktoken
+from quatrain.tokenizer.byte_ranks import read_tekken, read_tiktoken
 from quatrain.tokenizer.files import MERGES, SENTENCEPIECE, TEKKEN, VOCABULARY, tokenizer_class
-from quatrain.tokenizer.gguf.byte_level import QWEN2_WORDS
 from quatrain.tokenizer.gguf.sentencepiece import sentencepiece_tokenizer
 from quatrain.tokenizer.gguf.vocabulary import GgufVocabulary
 from quatrain.tokenizer.named_tokens import special_texts
-from quatrain.tokenizer.rebuilt import NAMED
+from quatrain.tokenizer.rebuilt import NAMED, prepare_as
 from quatrain.tokenizer.sentencepiece_model import sentencepiece_metadata
 
 _Config = dict[str, Any]
@@ -103,13 +102,7 @@ def _byte_level(path: Path, name: str, config: _Config) -> tokenizers.Tokenizer:
         raise InputError(f"{path}: does not go with {MERGES}: {error}; download both again") from (
             error
         )
-    prefix = config.get("add_prefix_space") is True
-    if name == "Qwen2Tokenizer":
-        model.normalizer = normalizers.NFC()
-        cut_words(model, QWEN2_WORDS, prefix)
-    else:
-        model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
-    model.decoder = decoders.ByteLevel()
+    prepare_as(name, model, config)
     return model
 
 

@@ -20,11 +20,11 @@ from quatrain.tokenizer.gguf.vocabulary import (
 )
 
 WITH_MERGES = "gemma4"  # the tokenizer.ggml.model of files that state merges
-_SPACE = "▁"  # what stands for a space in a piece
+SPACE = "▁"  # what stands for a space in a piece
 _BYTES = {f"<0x{byte:02X}>": byte for byte in range(256)}
 # Phi-3's tokenizer.json drops white space after every other special token, llama.cpp with it; the
 # files say nothing of it. A chat template writes a line break there.
-_PHI3_KEEPS_SPACES_AFTER = {"<unk>", "<s>", "<|endoftext|>"}
+_PHI3_KEEPSSPACES_AFTER = {"<unk>", "<s>", "<|endoftext|>"}
 
 
 def sentencepiece_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Tokenizer, bool]:
@@ -37,18 +37,15 @@ def sentencepiece_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Toke
     types = vocabulary.numbers("token_type")
     tokens = [
         # They are found in the text as it came, where a space is a space.
-        token.replace(_SPACE, " ") if kind == USER_DEFINED else token
+        token.replace(SPACE, " ") if kind == USER_DEFINED else token
         for token, kind in zip(vocabulary.tokens, types, strict=True)
     ]
     tokenizer = tokenizers.Tokenizer(_model(vocabulary, tokens, types))
     steps = _normalizers(vocabulary)
     tokenizer.normalizer = steps[0] if len(steps) == 1 else normalizers.Sequence(steps)
-    back = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    if _has_prefix(vocabulary):
-        back.append(decoders.Strip(" ", 1, 0))
-    tokenizer.decoder = decoders.Sequence(back)
+    tokenizer.decoder = spaces_back(strip=_has_prefix(vocabulary))
     phi3 = vocabulary.metadata.get("general.architecture") == "phi3"
-    mark_special(tokenizer, tokens, types, _PHI3_KEEPS_SPACES_AFTER if phi3 else None)
+    mark_special(tokenizer, tokens, types, _PHI3_KEEPSSPACES_AFTER if phi3 else None)
     return tokenizer, True
 
 
@@ -110,11 +107,17 @@ def _has_prefix(vocabulary: GgufVocabulary) -> bool:
 def space_steps(prefix: bool, leading_is_prefix: bool) -> list[normalizers.Normalizer]:
     """What writes spaces as pieces have them, puts one before a text where `prefix`, and no second
     one where `leading_is_prefix`."""
-    steps: list[normalizers.Normalizer] = [normalizers.Prepend(_SPACE)] if prefix else []
-    steps.append(normalizers.Replace(" ", _SPACE))
+    steps: list[normalizers.Normalizer] = [normalizers.Prepend(SPACE)] if prefix else []
+    steps.append(normalizers.Replace(" ", SPACE))
     if prefix and leading_is_prefix:
-        steps.append(normalizers.Replace(Regex(rf"\A{_SPACE}{_SPACE}"), _SPACE))
+        steps.append(normalizers.Replace(Regex(rf"\A{SPACE}{SPACE}"), SPACE))
     return steps
+
+
+def spaces_back(strip: bool) -> decoders.Decoder:
+    """What makes text of pieces; `strip`: without the space that was put before it."""
+    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    return decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if strip else steps)
 
 
 def _require_bytes(vocabulary: GgufVocabulary, tokens: list[str]) -> None:
