@@ -44,11 +44,6 @@ def require_target(program: Program, choice: TargetChoice, output: Path) -> None
     Raises `InputError` naming each such finding, its first occurrence and its remedy.
     """
     found = examine(program, [find_gpu(choice.gpu)], choice.runtime, output)
-    lines = [
-        f"{finding.defect}: {finding.title} ({finding.occurrences[0]}): {finding.consequence}; "
-        f"{finding.remedy}"
-        for finding in found
-        if finding.applies
-    ]
+    lines = [str(finding) for finding in found if finding.applies]
     if lines:
-        raise InputError(f"{output}: would fail on {choice.name}: " + "; ".join(lines))
+        raise InputError(f"{output}: would fail on {choice.name}: {'; '.join(lines)}")

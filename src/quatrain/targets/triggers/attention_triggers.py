@@ -3,11 +3,13 @@ layer norms."""
 
 from collections import Counter
 
-from quatrain.program import Operator, Program, Tensor, Value, VulkanGraph
+from quatrain.program import Program, Tensor, VulkanGraph
 from quatrain.program.half_buffers import in_half_buffer
 from quatrain.targets.triggers.occurrence import (
+    CACHED_ATTENTION,
     Occurrence,
     Where,
+    attention_keys,
     is_constant,
     operators,
     takes_calls_of_any_length,
@@ -19,7 +21,6 @@ _LONG = 1024  # positions, from which on a weight may be less than float16 adds 
 _SUMMED = {
     "aten.bmm": "a", "aten.mm": "a", "aten.addmm": "a", "aten.linear": "x", "aten._softmax": "x",
 }  # fmt: skip
-_ATTENTION = ("sdpa_with_kv_cache", "custom_sdpa")
 
 
 def attention_in_buffers_not_of_4(
@@ -27,7 +28,7 @@ def attention_in_buffers_not_of_4(
 ) -> list[Occurrence]:
     """Attention in buffers over heads whose width is not a multiple of 4."""
     found = []
-    for place, operator in operators(graph, *_ATTENTION):
+    for place, operator in operators(graph, *CACHED_ATTENTION):
         query = graph.tensor(operator.named_args["q"])
         if query.storage == "buffer" and query.shape[-1] % 4:
             found.append(Occurrence(f"{place}: heads {query.shape[-1]} wide"))
@@ -39,8 +40,8 @@ def attention_in_half_over_long_contexts(
 ) -> list[Occurrence]:
     """Attention of prompts in float16 buffers over a context that float16 sums do not reach."""
     found = []
-    for place, operator in operators(graph, *_ATTENTION):
-        query, cache = graph.tensor(operator.named_args["q"]), _keys(graph, operator)
+    for place, operator in operators(graph, *CACHED_ATTENTION):
+        query, cache = graph.tensor(operator.named_args["q"]), attention_keys(graph, operator)
         if (query.dtype, query.storage) != ("float16", "buffer") or query.shape[-3] == 1:
             continue
         if isinstance(cache, Tensor) and cache.shape[-3] > _LONG:
@@ -114,20 +115,14 @@ def caches_of_their_own(program: Program, graph: VulkanGraph, where: Where) -> l
 
 def attention(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Attention operators that read a KV cache."""
-    return [Occurrence(place) for place, _ in operators(graph, *_ATTENTION)]
+    return [Occurrence(place) for place, _ in operators(graph, *CACHED_ATTENTION)]
 
 
 def context_of_a_cache(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Attention over a KV cache, and how many tokens that holds."""
     found = []
-    for place, operator in operators(graph, *_ATTENTION):
-        cache = _keys(graph, operator)
+    for place, operator in operators(graph, *CACHED_ATTENTION):
+        cache = attention_keys(graph, operator)
         room = cache.shape[-3:] if isinstance(cache, Tensor) else ()
         found.append(Occurrence(f"{place}: {room[0]} tokens" if len(room) == 3 else place))
     return found
-
-
-def _keys(graph: VulkanGraph, operator: Operator) -> Value:
-    """What the `operator` of attention reads its keys from, [1, context, heads, width]."""
-    names = operator.named_args
-    return graph.values[names["k_cache" if "k_cache" in names else "k"]]

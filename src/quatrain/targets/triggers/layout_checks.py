@@ -5,6 +5,7 @@ from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, INT4_LINEARS
 from quatrain.program.memory import memory_conflicts
 from quatrain.targets.triggers.occurrence import (
+    CACHED_ATTENTION,
     Occurrence,
     Where,
     operators,
@@ -23,7 +24,7 @@ _OF_BOTH = {
 }  # fmt: skip
 _WIDTH_PACKED = {
     *INT4_LINEARS, "et_vk.apply_rotary_emb", "et_vk.apply_rotary_emb_hf",
-    "sdpa_with_kv_cache", "custom_sdpa", "update_cache", "aten.bmm", "aten.mm",
+    *CACHED_ATTENTION, "update_cache", "aten.bmm", "aten.mm",
 }  # fmt: skip
 # Operators whose results are packed along the dimension that what they read is packed along.
 _ALIKE = {

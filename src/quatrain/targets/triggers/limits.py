@@ -8,8 +8,10 @@ from quatrain.program.inspect.sizes import cache_values
 from quatrain.targets.catalogue import GpuProfile
 from quatrain.targets.runtimes import needs_older_forms
 from quatrain.targets.triggers.occurrence import (
+    CACHED_ATTENTION,
     Occurrence,
     Where,
+    attention_keys,
     is_constant,
     operators,
     tensor_text,
@@ -55,10 +57,8 @@ def attention_weights_beyond_buffer(
     """
     largest = where.gpu.max_storage_buffer
     found = []
-    for place, operator in operators(graph, "sdpa_with_kv_cache", "custom_sdpa"):
-        names = operator.named_args
-        query = graph.tensor(names["q"])
-        cache = graph.values[names["k_cache" if "k_cache" in names else "k"]]
+    for place, operator in operators(graph, *CACHED_ATTENTION):
+        query, cache = graph.tensor(operator.named_args["q"]), attention_keys(graph, operator)
         if query.storage != "buffer" or not isinstance(cache, Tensor) or len(query.shape) < 3:
             continue
         tokens, context = (-(-each.shape[-3] // 4) * 4 for each in (query, cache))

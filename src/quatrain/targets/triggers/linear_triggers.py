@@ -8,6 +8,7 @@ from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.program.half_buffers import in_half_buffer
 from quatrain.program.inspect.linears import Linear, find_linears
+from quatrain.program.inspect.report import activation_dtype
 from quatrain.program.linear_kernels import (
     DYNAMIC_LINEAR,
     INT4_LINEARS,
@@ -19,6 +20,7 @@ from quatrain.program.packed_weights import largest_one_sided_sum
 from quatrain.targets.triggers.occurrence import Occurrence, Where, is_constant, operators
 
 _FP16_MAX = 65504
+_FLOAT = ("float16", "float32")
 _SMALL_SCALE = 2**-10  # times that of a row of range 1, 1/255: float16 then rounds by 1 % and more
 _MANY_ROWS = 1024  # the fewest that an Adreno was seen to compute wrongly
 
@@ -41,7 +43,7 @@ def dynamic_linear_of_several_rows(
 
 def dynamic_linear(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Every dynamic int4 linear."""
-    return [Occurrence(linear.name) for linear, _ in _linears(graph, DYNAMIC_LINEAR)]
+    return [Occurrence(linear.name) for linear, _ in linears(graph, DYNAMIC_LINEAR)]
 
 
 def integer_sums_in_fp16(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
@@ -79,12 +81,32 @@ def small_scales_in_half_buffers(
     return found
 
 
+def zero_points_float(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Dynamic int4 linears whose zero points are float16 or float32."""
+    return _with_zero_points(graph, *_FLOAT)
+
+
+def zero_points_int8_in_fp16(
+    program: Program, graph: VulkanGraph, where: Where
+) -> list[Occurrence]:
+    """Dynamic int4 linears whose zero points are int8 while the activations are float16."""
+    return _with_zero_points(graph, "int8") if activation_dtype(graph) == "float16" else []
+
+
 def odd_zero_points(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Dynamic int4 linears whose zero points are neither int8 nor floating point."""
     return [
         Occurrence(f"{linear.name}: {linear.zero_points}")
-        for linear, _ in _linears(graph, DYNAMIC_LINEAR)
-        if linear.zero_points not in ("int8", "float16", "float32")
+        for linear, _ in linears(graph, DYNAMIC_LINEAR)
+        if linear.zero_points not in ("int8", *_FLOAT)
+    ]
+
+
+def _with_zero_points(graph: VulkanGraph, *dtypes: str) -> list[Occurrence]:
+    return [
+        Occurrence(linear.name)
+        for linear, _ in linears(graph, DYNAMIC_LINEAR)
+        if linear.zero_points in dtypes
     ]
 
 
@@ -94,7 +116,7 @@ def weight_only_outputs_not_of_4(
     """Weight-only int4 linears whose output channels, padding included, are not a multiple of 4."""
     channels = [
         (linear.name, graph.tensor(operator.named_args["weights"]).shape[0])
-        for linear, operator in _linears(graph, WEIGHT_ONLY_LINEAR)
+        for linear, operator in linears(graph, WEIGHT_ONLY_LINEAR)
     ]
     return [
         Occurrence(f"{name}: {count} output channels")
@@ -114,7 +136,7 @@ def int4_linear_of_batches(program: Program, graph: VulkanGraph, where: Where) -
     """Int4 linears whose rows have more than one dimension."""
     shapes = [
         (linear.name, graph.tensor(operator.named_args["x"]).shape)
-        for linear, operator in _linears(graph, *INT4_LINEARS)
+        for linear, operator in linears(graph, *INT4_LINEARS)
     ]
     return [
         Occurrence(f"{name}: {list(shape)}") for name, shape in shapes if math.prod(shape[:-2]) > 1
@@ -123,7 +145,7 @@ def int4_linear_of_batches(program: Program, graph: VulkanGraph, where: Where) -
 
 def int4_linear(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Int4 linears of either scheme."""
-    return [Occurrence(linear.name) for linear, _ in _linears(graph, *INT4_LINEARS)]
+    return [Occurrence(linear.name) for linear, _ in linears(graph, *INT4_LINEARS)]
 
 
 def linear_of_several_rows(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
@@ -169,11 +191,8 @@ def weight_only_prefill_in_fp16(
 
 def int4_linear_with_bias(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Int4 linears that add a bias."""
-    return [
-        Occurrence(linear.name)
-        for linear in find_linears(graph)
-        if linear.kernel in (DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR) and linear.has_bias
-    ]
+    found = linears(graph, *INT4_LINEARS)
+    return [Occurrence(linear.name) for linear, _ in found if linear.has_bias]
 
 
 def many_rows_in_fp32(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
@@ -204,7 +223,8 @@ def _readers_of_several_rows(graph: VulkanGraph, choosing: Operator) -> int:
     )
 
 
-def _linears(graph: VulkanGraph, *kernels: str) -> list[tuple[Linear, Operator]]:
+def linears(graph: VulkanGraph, *kernels: str) -> list[tuple[Linear, Operator]]:
+    """The linears that these kernels compute, each with its operator."""
     return [
         (linear, graph.operators[linear.operator])
         for linear in find_linears(graph)
@@ -214,7 +234,7 @@ def _linears(graph: VulkanGraph, *kernels: str) -> list[tuple[Linear, Operator]]
 
 def _of_several_rows(graph: VulkanGraph, kernel: str) -> list[tuple[Linear, Operator]]:
     """Those that a call of several tokens gives several rows: not the output layer."""
-    return [(one, op) for one, op in _linears(graph, kernel) if _rows(graph, op) > 1]
+    return [(one, op) for one, op in linears(graph, kernel) if _rows(graph, op) > 1]
 
 
 def _rows(graph: VulkanGraph, operator: Operator) -> int:

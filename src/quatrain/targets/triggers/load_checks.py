@@ -10,6 +10,7 @@ from quatrain.program.linear_kernels import DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
 from quatrain.targets.catalogue import release
 from quatrain.targets.runtimes import newest_release, shaders_of
 from quatrain.targets.triggers.occurrence import (
+    CACHED_ATTENTION,
     Occurrence,
     Where,
     is_constant,
@@ -17,7 +18,6 @@ from quatrain.targets.triggers.occurrence import (
     tensors_of,
 )
 
-ATTENTION = ("sdpa_with_kv_cache", "custom_sdpa")
 # What the runtime stores in another type than the program says.
 _STORED_AS = {"int64": "int32", "bool": "uint8", "float64": "float32"}
 
@@ -88,16 +88,14 @@ def scales_not_in_a_texture(program: Program, graph: VulkanGraph, where: Where) 
 
 def int4_embedding_layout(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """`embedding_q4gsw` with indices or result that are not width-packed."""
-    return _not_packed_along(
-        graph, ("et_vk.embedding_q4gsw",), ("indices", "out"), ("width_packed",)
-    )
+    return _packed_otherwise(graph, "et_vk.embedding_q4gsw", ("indices", "out"), "width_packed")
 
 
 def embedding_not_channels_packed(
     program: Program, graph: VulkanGraph, where: Where
 ) -> list[Occurrence]:
     """`aten.embedding` with indices or result that are not channels-packed: 1.0 takes no other."""
-    found = _not_packed_along(graph, ("aten.embedding",), ("indices", "out"), ("channels_packed",))
+    found = _packed_otherwise(graph, "aten.embedding", ("indices", "out"), "channels_packed")
     sure = None if where.runtime else "possible"  # what no release is named for is rarely for 1.0
     return [Occurrence(one.where, sure) for one in found]
 
@@ -134,9 +132,9 @@ def rotary_tables(program: Program, graph: VulkanGraph, where: Where) -> list[Oc
 def attention_shapes(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Attention of several batches, caches of different shapes, or not width-packed."""
     found = []
-    for place, operator in operators(graph, *ATTENTION):
-        kind = operator.kind == "sdpa_with_kv_cache"
-        names = ("q", "k_cache", "v_cache") if kind else ("q", "k", "v")
+    for place, operator in operators(graph, *CACHED_ATTENTION):
+        has_caches = operator.kind == "sdpa_with_kv_cache"
+        names = ("q", "k_cache", "v_cache") if has_caches else ("q", "k", "v")
         query, key, value = (_tensor(graph, operator, name) for name in names)
         if query is None or key is None or value is None:
             continue
@@ -153,7 +151,7 @@ def attention_shapes(program: Program, graph: VulkanGraph, where: Where) -> list
 def attention_options(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Attention with a mask, a scale of its own, dropout, or that is not causal."""
     found = []
-    for place, operator in operators(graph, *ATTENTION):
+    for place, operator in operators(graph, *CACHED_ATTENTION):
         for name, taken in (
             ("attn_mask", (None,)),
             ("scale", (None,)),
@@ -185,19 +183,19 @@ def index_select_layout(program: Program, graph: VulkanGraph, where: Where) -> l
         for place, operator in operators(graph, "aten.index_select")
         if is_constant(graph, operator.named_args["index"])
     ]
-    return stored + _not_packed_along(
-        graph, ("aten.index_select",), ("x", "index", "out"), ("channels_packed",)
-    )
+    arguments = ("x", "index", "out")
+    return stored + _packed_otherwise(graph, "aten.index_select", arguments, "channels_packed")
 
 
-def _not_packed_along(
-    graph: VulkanGraph, kinds: tuple[str, ...], names: tuple[str, ...], taken: tuple[str, ...]
+def _packed_otherwise(
+    graph: VulkanGraph, kind: str, arguments: tuple[str, ...], layout: str
 ) -> list[Occurrence]:
+    """The operators of this kind of which one of `arguments` is in another layout."""
     return [
         Occurrence(f"{place}: {name} {_layout(tensor)}")
-        for place, operator in operators(graph, *kinds)
-        for name in names
-        if (tensor := _tensor(graph, operator, name)) and tensor.layout not in (*taken, "default")
+        for place, operator in operators(graph, kind)
+        for name in arguments
+        if (tensor := _tensor(graph, operator, name)) and tensor.layout not in (layout, "default")
     ]
 
 

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from quatrain.program import Operator, Plain, Program, Tensor, VulkanGraph
+from quatrain.program import Operator, Plain, Program, Tensor, Value, VulkanGraph
 from quatrain.targets.catalogue import GpuProfile
 
+CACHED_ATTENTION = ("sdpa_with_kv_cache", "custom_sdpa")
 # Layout -> the dimension that a texture is packed along, counted from the end.
 PACKED_FROM_THE_END = {"width_packed": 1, "height_packed": 2, "channels_packed": 3}
 
@@ -55,6 +56,12 @@ def tensors_of(graph: VulkanGraph, kinds: Iterable[str], at: int = 0) -> list[Pl
         if isinstance(value, Tensor):
             found.append((place, operator, value))
     return found
+
+
+def attention_keys(graph: VulkanGraph, operator: Operator) -> Value:
+    """What an operator of `CACHED_ATTENTION` reads its keys from, [1, context, heads, width]."""
+    names = operator.named_args
+    return graph.values[names["k_cache" if "k_cache" in names else "k"]]
 
 
 def tensor_text(graph: VulkanGraph, value_id: int) -> str:

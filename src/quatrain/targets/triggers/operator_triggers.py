@@ -157,7 +157,7 @@ def choices_by_lower_ranks(program: Program, graph: VulkanGraph, where: Where) -
         return []
     found = []
     for place, operator in operators(graph, "aten.where"):
-        shapes = [list(t.shape) for i in operator.args[:-1] if (t := graph.tensor(i))]
+        shapes = [list(graph.tensor(i).shape) for i in operator.args[:-1]]
         ranks = [len(shape) for shape in shapes]
         if ranks and any(rank < max(ranks) for rank in ranks[: ranks.index(max(ranks))]):
             found.append(Occurrence(f"{place} of {', '.join(map(str, shapes))}"))

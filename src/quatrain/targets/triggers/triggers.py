@@ -9,7 +9,7 @@ from collections import Counter
 
 import numpy as np
 
-from quatrain.program import Operator, Program, Tensor, VulkanGraph
+from quatrain.program import Program, Tensor, VulkanGraph
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.inspect.report import activation_dtype
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, OtherScheme
@@ -41,35 +41,17 @@ _FP16_MAX = 65504.0
 _BLOCK = 1 << 22  # elements of a constant looked at together
 
 
-def zero_points_float(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Dynamic int4 linears whose zero points are float16 or float32."""
-    return _zero_points(graph, ("float16", "float32"))
-
-
-def zero_points_int8_in_fp16(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
-    """Dynamic int4 linears whose zero points are int8 while the activations are float16."""
-    return _zero_points(graph, ("int8",)) if activation_dtype(graph) == "float16" else []
-
-
-def _zero_points(graph: VulkanGraph, dtypes: tuple[str, ...]) -> list[Occurrence]:
-    return [
-        Occurrence(name)
-        for name, operator in _dynamic_linears(graph)
-        if graph.tensor(operator.named_args["input_zero_points"]).dtype in dtypes
-    ]
-
-
 def more_rows_than_sums(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Dynamic int4 linears that may see more rows than their scratch buffer holds."""
     occurrences = []
-    for name, operator in _dynamic_linears(graph):
+    for linear, operator in linear_triggers.linears(graph, DYNAMIC_LINEAR):
         x = graph.tensor(operator.named_args["x"])
         rows, channels = math.prod(x.shape[:-1]), x.shape[-1]
         limit = rows_that_sums_hold(channels, np.dtype(graph.tensor(operator.out).dtype).itemsize)
         if rows > limit:
-            occurrences.append(Occurrence(f"{name}: up to {rows} rows, wrong beyond {limit}"))
+            occurrences.append(
+                Occurrence(f"{linear.name}: up to {rows} rows, wrong beyond {limit}")
+            )
     return occurrences
 
 
@@ -80,14 +62,6 @@ def rows_that_sums_hold(channels: int, itemsize: int) -> int:
     it holds while 4 * M <= itemsize * K.
     """
     return channels * itemsize // 4
-
-
-def _dynamic_linears(graph: VulkanGraph) -> list[tuple[str, Operator]]:
-    return [
-        (linear.name, graph.operators[linear.operator])
-        for linear in find_linears(graph)
-        if linear.kernel == DYNAMIC_LINEAR
-    ]
 
 
 def dynamic_int4_embedding(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
@@ -168,8 +142,6 @@ def any_vulkan_program(program: Program, graph: VulkanGraph, where: Where) -> li
 TRIGGERS: dict[str, Trigger] = {
     function.__name__: function
     for function in (
-        zero_points_float,
-        zero_points_int8_in_fp16,
         more_rows_than_sums,
         dynamic_int4_embedding,
         constant_prepacked_twice,
@@ -186,6 +158,8 @@ TRIGGERS: dict[str, Trigger] = {
         linear_triggers.dynamic_linear,
         linear_triggers.integer_sums_in_fp16,
         linear_triggers.small_scales_in_half_buffers,
+        linear_triggers.zero_points_float,
+        linear_triggers.zero_points_int8_in_fp16,
         linear_triggers.odd_zero_points,
         linear_triggers.weight_only_outputs_not_of_4,
         linear_triggers.weight_only_of_several_rows,
