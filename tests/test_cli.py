@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tests.support.command_line import invoked
 from tests.support.gguf_files import write_gguf
 from tests.support.programs import artifact
@@ -391,6 +392,12 @@ def test_a_terminal_without_a_character_gets_it_escaped(monkeypatch):
     monkeypatch.setattr("sys.stdout", terminal)
     exit_cleanly(lambda: print("4 × 2 → 8"))
     assert terminal.buffer.getvalue() == b"4 \xd7 2 \\u2192 8\n"
+
+
+def test_a_terminal_of_unknown_width_shows_all(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "0")
+    exit_cleanly(lambda: Console().print("a table"))
+    assert capsys.readouterr().out == "a table\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])

@@ -88,6 +88,7 @@ def exit_cleanly(app: Callable[[], object]) -> None:
     """Run `app` and leave with its exit code; an error is one message unless `--debug` is given."""
     _open_closed_streams()
     _write_any_character()
+    _forget_no_columns()
     if sys.platform == "win32":
         _fail("Quatrain needs Linux or macOS; on Windows use it in WSL 2 (wsl --install)", 2)
     try:
@@ -162,6 +163,12 @@ def _write_any_character() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
+
+
+def _forget_no_columns() -> None:
+    """COLUMNS=0, which says that the width is not known, has rich write nothing at all."""
+    if os.environ.get("COLUMNS") == "0":
+        del os.environ["COLUMNS"]
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -175,11 +175,23 @@ def test_a_killed_evaluation_goes_on_with_the_same_figures(model, int4, tmp_path
     assert not folder.exists()
 
 
+def test_two_evaluations_do_not_share_a_folder(model, tmp_path) -> None:
+    started = []
+
+    def meanwhile(*_):
+        started.append(True)
+        with pytest.raises(InputError, match=r"--resume .*state: another evaluation is being made"):
+            evaluate_models([model], TEXT, resume=tmp_path / "state")
+
+    evaluate_models([model], TEXT, resume=tmp_path / "state", progress=meanwhile)
+    assert started and not (tmp_path / "state").exists()
+
+
 def test_a_folder_with_other_files_is_left_alone(model, tmp_path) -> None:
     (tmp_path / "mine").write_text("")
     with pytest.raises(InputError, match="holds other files than those of an evaluation"):
         evaluate_models([model], TEXT, resume=tmp_path)
-    with pytest.raises(InputError, match="mine: cannot be written"):
+    with pytest.raises(InputError, match=r"--resume .*mine: cannot be written.*; name a folder"):
         evaluate_models([model], TEXT, resume=tmp_path / "mine")
 
 

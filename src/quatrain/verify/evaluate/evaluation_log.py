@@ -1,5 +1,6 @@
 """What an evaluation has done so far, for another attempt to go on with."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from quatrain.atomic_files import require_name, take_room
+from quatrain.atomic_files import hold, require_name, take_room
 from quatrain.errors import InputError, Interrupted
 
 _LOG = "progress.jsonl"
@@ -80,15 +81,34 @@ def evaluation_log(folder: Path | None, key: str) -> Iterator[EvaluationLog]:
             yield EvaluationLog(Path(temporary), None, {})
         return
     require_name(folder, f"--resume {folder}")
+    with _held(folder):
+        with _writing(folder):
+            log = _opened(folder, key)
+        try:
+            yield log
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted; what is done is in {folder}, and the same command goes on from there"
+            ) from None
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Work in `folder`, which is made, as no other process does meanwhile: the lock on it ends with
+    the process. Raises `InputError` where one does."""
     with _writing(folder):
-        log = _opened(folder, key)
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
     try:
-        yield log
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted; what is done is in {folder}, and the same command goes on from there"
-        ) from None
-    shutil.rmtree(folder)
+        hold(
+            handle,
+            f"--resume {folder}: another evaluation is being made there; wait for its end, or name "
+            "another folder",
+        )
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -97,14 +117,19 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"{folder}: cannot be written: {error.strerror or error}; free some space, or choose "
-            "another place with --resume"
+            f"--resume {folder}: cannot be written: {error.strerror or error}; {_advice(error)}"
         ) from error
+
+
+def _advice(error: OSError) -> str:
+    if isinstance(error, FileExistsError):
+        return "name a folder"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{'free some space, or ' if full else ''}choose another place"
 
 
 def _opened(folder: Path, key: str) -> EvaluationLog:
     file = folder / _LOG
-    folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not file.is_file():
         raise InputError(
             f"--resume {folder}: holds other files than those of an evaluation; name a new folder"
