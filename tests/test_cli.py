@@ -157,6 +157,7 @@ MISTAKES = {
     "export, a word of quantize's": (
         ["export", "smollm2", "-o", "m.pte"], "run `quatrain quantize smollm2 -o smollm2-int4`",
     ),
+    "diagnose, a word of quantize's": (["diagnose", "smollm2"], "and diagnose smollm2-int4"),
     "convert, a word of quantize's": (["convert", "smollm2", "c"], "run `quatrain quantize"),
     "export, an unknown target": (
         ["export", "nowhere", "-o", "m.pte", "--target", "list"], "known are mali-g76, mali-g610",
@@ -180,6 +181,9 @@ MISTAKES = {
     ),
     "explain, the standard input": (
         ["explain", "-", "--program", "nowhere.pte", "--prompt", "x"], "input is /dev/stdin",
+    ),
+    "export, an option before the verb": (
+        ["-o", "a.pte", "export", "nowhere"], "-o stands before export, whose option it may be",
     ),
     "export, an option of one value twice": (
         ["export", "nowhere", "-o", "a.pte", "--output", "b.pte"], "--output is given 2 times",

@@ -182,8 +182,8 @@ def check_no_word(model: Path | str, verb: str) -> None:
     """Refuse the word that `quantize` takes for a model where `verb` takes none."""
     if str(model) == "smollm2" and not Path(model).exists():
         raise InputError(
-            "smollm2: is a word for `quantize` alone, and nothing here is called so; run `quatrain "
-            f"quantize smollm2 -o smollm2-int4` and {verb} smollm2-int4"
+            "smollm2: is a word for `quantize`, `evaluate` and `release`, and nothing here is "
+            f"called so; run `quatrain quantize smollm2 -o smollm2-int4` and {verb} smollm2-int4"
         )
 
 

@@ -35,6 +35,19 @@ class PlainGroup(TyperGroup):
     def get_params(self, ctx: Any) -> Any:
         return _plain(super().get_params(ctx))
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer does, but that a verb's options before it are told where they belong."""
+        verb = next((one for one in args if one in self.commands), None)
+        known = {name for one in self.get_params(ctx) for name in one.opts}
+        if verb and not ctx.resilient_parsing:
+            for one in args[: args.index(verb)]:
+                if one.startswith("-") and one.split("=")[0] not in known:
+                    raise InputError(
+                        f"{one} stands before {verb}, whose option it may be: options come after "
+                        f"the verb, as in `quatrain {verb} ... {one}`"
+                    )
+        return super().parse_args(ctx, args)
+
 
 def _takes_one_value(parameter: Any) -> bool:
     option = parameter.param_type_name == "option"

@@ -11,6 +11,7 @@ from quatrain.commands._common import (
     Json,
     TokenizerFile,
     check_model,
+    check_no_word,
     check_output,
     print_json,
 )
@@ -48,6 +49,7 @@ def diagnose(
         check_output(heat_map, "--heat-map", model, text, tokenizer)
         check_drawable(heat_map)
     words = read_text(text) if text else None
+    check_no_word(model, "diagnose")
     check_model(model)
     from quatrain.verify.diagnose.diagnose import diagnose_activations
 

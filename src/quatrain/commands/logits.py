@@ -11,6 +11,7 @@ from quatrain.commands._common import (
     Device,
     Json,
     check_model,
+    check_no_word,
     check_output,
     print_json,
 )
@@ -40,6 +41,7 @@ def logits(
     """
     ids = _token_ids(tokens)
     check_output(output, "-o", model)
+    check_no_word(model, "take the logits of")
     check_model(model)
     from quatrain.verify.logits import write_logits
 

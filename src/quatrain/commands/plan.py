@@ -34,7 +34,7 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="CHECKPOINT|MODEL",
-        help="What `export` takes, or what `quantize` takes.",
+        help="What `export` takes, or `quantize` but for the word smollm2.",
     ),
 ]
 BackendOption = Annotated[

@@ -13,6 +13,7 @@ from quatrain.commands._common import (
     Json,
     Model,
     TokenizerFile,
+    check_no_word,
     check_program,
     known_devices,
     one_of,
@@ -66,6 +67,7 @@ def verify(
     Example: `quatrain verify smollm2.pte smollm2-int4`
     """
     check_program(model)
+    check_no_word(checkpoint, "verify against")
     detect(checkpoint)
     from quatrain.verify.verify import PROMPTS, verify_program
 

@@ -27,4 +27,8 @@ def _instead_of(path: Path) -> str:
     """What to give in place of a `path` that cannot be read."""
     if str(path) == "-" and not path.exists():
         return "; the standard input cannot be memory-mapped: write it to a file, and give that"
-    return "; give the .pte file of a program" if path.is_dir() else ""
+    return (
+        "; give a program, such as `quatrain export CHECKPOINT -o MODEL.pte` makes"
+        if path.is_dir()
+        else ""
+    )

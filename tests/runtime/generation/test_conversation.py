@@ -77,8 +77,9 @@ def test_each_turn_is_what_the_whole_prompt_gives_and_computes_what_is_new(progr
 def test_what_does_not_fit_is_refused_and_leaves_the_conversation_as_it_was(program):
     chat = Conversation(program, max_new_tokens=3, device="reference")
     first = chat.say("w5")
-    with pytest.raises(InputError, match=r"has 7\d tokens with this, .* holds 64; begin a new one"):
-        chat.say(" ".join(["w7"] * 70))
+    for words, advice in ((70, "shorten it, or"), (60, "begin a new one")):
+        with pytest.raises(InputError, match=rf"has \d\d tokens .* holds 64; {advice}"):
+            chat.say(" ".join(["w7"] * words))
     assert chat.turns == [first]
     chat.reset()
     assert chat.say("w5").text == first.text
@@ -193,7 +194,7 @@ def test_on_a_terminal(program):
     os.write(ours, b"w5 w17\r")
     read_until(ours, b"stopped at --max-new-tokens")
     os.write(ours, b"w5 " * 70 + b"\r")
-    read_until(ours, b"begin a new one")  # and the chat goes on
+    read_until(ours, b"shorten it, or")  # and the chat goes on
     os.write(ours, b"/exit\r")
     assert process.wait(60) == 0
     os.close(ours)

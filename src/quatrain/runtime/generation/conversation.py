@@ -113,6 +113,10 @@ class Conversation:
         self._eos_ids = end_ids(self._tokenizer.eos_ids, runner.metadata)
         self._kept = KeptContext(runner)
 
+    def _tokens(self, text: str, before: list[tuple[str, str]]) -> list[int]:
+        prompt = chat_prompt(self._tokenizer, text, self._options, before)
+        return self._tokenizer.encode(prompt, add_special_tokens=False)
+
     def say(self, text: str, on_text: Callable[[str], bool | None] | None = None) -> Turn:
         """The answer to `text`, which is part of the conversation from then on.
 
@@ -125,14 +129,13 @@ class Conversation:
             InputError: Where the conversation with `text` does not fit into the context, or has
                 tokens that the model does not know. It is then as it was before.
         """
-        before = [(turn.said, turn.text) for turn in self.turns]
-        prompt = chat_prompt(self._tokenizer, text, self._options, before)
-        tokens = self._tokenizer.encode(prompt, add_special_tokens=False)
+        tokens = self._tokens(text, [(turn.said, turn.text) for turn in self.turns])
         if len(tokens) > self.context:
+            alone = len(self._tokens(text, []))
+            advice = "begin a new one (/reset)" if alone <= self.context else "shorten it"
             raise InputError(
                 f"the conversation has {len(tokens)} tokens with this, and the program's context "
-                f"holds {self.context}; begin a new one (/reset), or export with a larger "
-                "--max-seq-len"
+                f"holds {self.context}; {advice}, or export with a larger --max-seq-len"
             )
         if self._vocabulary is not None:
             check_token_ids(tokens, self._vocabulary, self._tokenizer.model.id_to_token)
