@@ -21,12 +21,19 @@ from quatrain.program.delegate_call import delegate_call_problems
 from quatrain.program.flatbuffer import Record, decode
 from quatrain.program.graph import Constant, VulkanGraph
 from quatrain.program.mapped_file import map_program
-from quatrain.program.methods import Instruction, read_methods, stated_metadata, with_context
+from quatrain.program.methods import (
+    CONTEXT,
+    Instruction,
+    read_methods,
+    stated_metadata,
+    with_context,
+)
 from quatrain.program.schema import program_schema
 from quatrain.program.segments import EXTENDED_HEADER, FileRange
 from quatrain.program.vulkan_delegate import is_vulkan_blob, raw_section, read_graph
 
 _INLINE, _SEGMENT = 0, 1  # DataLocation
+_UNSTATED_CONTEXT = 1 << 30
 
 
 @dataclass
@@ -95,6 +102,11 @@ class Program:
             f"{self.path}: has {len(self.graphs)} Vulkan delegates, expected one "
             f"(backends found: {', '.join(backends)}). Export it with --backend vulkan."
         )
+
+    @property
+    def context(self) -> int:
+        """How many tokens its KV cache holds; without a bound where it does not say."""
+        return int(self.metadata.get(CONTEXT, _UNSTATED_CONTEXT))
 
     @property
     def instructions(self) -> list[Instruction]:

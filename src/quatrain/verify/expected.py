@@ -102,12 +102,11 @@ def expected_answers(
     device = "reference" if is_vulkan(opened) else "executorch"
     runner = load_runner(opened, device, arithmetic=arithmetic_as_on(as_on))
     noted = _NotedLogits(runner)
-    context = int(opened.metadata.get("get_max_context_len", 1 << 30))
     found = []
     for index, prompt in enumerate(prompts):
         whole, ids = asked_tokens(loaded, prompt, chat)
         given = generate(
-            noted, ids, context=context, max_new_tokens=max_new_tokens,
+            noted, ids, context=opened.context, max_new_tokens=max_new_tokens,
             eos_ids=end_ids(loaded.eos_ids, runner.metadata),
             on_token=lambda token, before=index: advance(
                 (before + len(noted.top) / max_new_tokens) / len(prompts)

@@ -35,13 +35,12 @@ def measure_speed(
         if choice != "gpu" or reason:
             return {"not_measured": f"no GPU is at hand here: {reason}"}
         device = "gpu"
-    context = int(opened.metadata.get("get_max_context_len", 1 << 30))
-    ids = Tokenizer.load(find_tokenizer(program)).encode(text)[: min(_PROMPT, context // 2)]
+    ids = Tokenizer.load(find_tokenizer(program)).encode(text)[: min(_PROMPT, opened.context // 2)]
     try:
         runner = load_runner(opened, device)
         runs = []
         for run in range(1 + _RUNS):
-            runs.append(generate(runner, ids, context=context, max_new_tokens=_NEW))
+            runs.append(generate(runner, ids, context=opened.context, max_new_tokens=_NEW))
             advance((run + 1) / (1 + _RUNS))
         del runs[0]
     except InputError as error:  # an operator that the runtime here lacks

@@ -107,7 +107,7 @@ class Conversation:
         TextUntil(stop)
         _require_template(self._tokenizer, self._options)
         runner = load_runner(program, device, emulate, arithmetic)
-        self.device, self.context = runner.device, int(program.metadata["get_max_context_len"])
+        self.device, self.context = runner.device, program.context
         self.turns: list[Turn] = []
         self._vocabulary = runner.metadata.get("get_vocab_size")
         self._eos_ids = end_ids(self._tokenizer.eos_ids, runner.metadata)

@@ -109,15 +109,14 @@ def generate_text(
     require_tokens_to_logits(program.path, program.metadata, "run")
     loaded = Tokenizer.load(chosen_tokenizer(tokenizer, program.path))
     tokens = _encode(loaded, prompt, chat, chat_options)
-    context = int(program.metadata.get("get_max_context_len", 1 << 30))
-    check_prompt(tokens, context)
+    check_prompt(tokens, program.context)
     if "get_vocab_size" in program.metadata:
         check_token_ids(tokens, program.metadata["get_vocab_size"], loaded.model.id_to_token)
     runner = load_runner(program, device, emulate, arithmetic)
     if profile:
         _check_timestamps(cast("WgpuRunner", runner))
     written = write_text(
-        runner, loaded, tokens, context=context, max_new_tokens=max_new_tokens,
+        runner, loaded, tokens, context=program.context, max_new_tokens=max_new_tokens,
         eos_ids=end_ids(loaded.eos_ids, runner.metadata), sampling=sampling, stop=stop,
         on_text=on_text,
     )  # fmt: skip

@@ -119,7 +119,7 @@ def _loaded(
         int(program.path.stat().st_mtime),
         runner,
         tokenizer,
-        int(program.metadata.get("get_max_context_len", 1 << 30)),
+        program.context,
         program.metadata.get("get_vocab_size"),
         defect,
         as_on,

@@ -119,8 +119,7 @@ def _program_inputs(
         program = open_program(path)
         require_tokens_to_logits(path, program.metadata, "diagnose")
         graph = program.vulkan
-        context = int(program.metadata.get("get_max_context_len", 1 << 30))
-        longest = min(context, longest_call(graph))
+        longest = min(program.context, longest_call(graph))
         vocab_size = int(program.metadata.get("get_vocab_size", 1 << 30))
         loaded = Tokenizer.load(chosen_tokenizer(tokenizer, path))
         tokens = _encode(loaded, text, longest, vocab_size)

@@ -185,7 +185,7 @@ def _program(
         path=path,
         beside=path,
         vocab_size=int(metadata["get_vocab_size"]),
-        context=int(metadata["get_max_context_len"]),
+        context=program.context,
         window=min(WINDOW, longest),
         load=lambda: load_runner(program, device, emulate, arithmetic),
         regime=regime,

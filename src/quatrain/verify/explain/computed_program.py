@@ -45,7 +45,7 @@ class ComputedProgram:
         program = open_program(path)
         require_tokens_to_logits(path, program.metadata, "explain")
         self.path, self.metadata = path, program.metadata
-        self.context = int(program.metadata.get("get_max_context_len", 1 << 30))
+        self.context = program.context
         self._longest = int(program.metadata.get("get_max_seq_len", self.context))
         self.own: Arithmetic | None = None
         self.arithmetics: tuple[Arithmetic, ...] = ()
