@@ -29,7 +29,6 @@ from quatrain.int4 import Scheme
 from quatrain.lm_eval.runner import open_lm_eval_runner
 from quatrain.runtime.generation.generate import generate
 from quatrain.runtime.generation.sampling import Sampling
-from quatrain.tokenizer.chat import pick, render
 
 _LOG = logging.getLogger(__name__)
 _USUAL_GENERATED = 256  # tokens, where a task does not say: as lm-eval's own models have it
@@ -193,8 +192,7 @@ class QuatrainLM(TemplateLM):
         assistant's, is one to go on with."""
         begun = "" if add_generation_prompt else chat_history[-1]["content"]
         messages = chat_history if add_generation_prompt else chat_history[:-1]
-        template = pick(self.words.chat_templates, None, False, self.words.source)
-        return render(template, messages, self.words.special_tokens, self.words.source) + begun
+        return self.words.apply_chat(messages) + begun
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """The template itself, for lm-eval's report; there is one."""

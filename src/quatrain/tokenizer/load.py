@@ -107,6 +107,7 @@ class Tokenizer:
         tools: list[dict[str, Any]] | None = None,
         variables: Mapping[str, Any] | None = None,
         template: str | None = None,
+        add_generation_prompt: bool = True,
     ) -> str:
         """The prompt that asks for the answer to a conversation, as transformers'
         `apply_chat_template` gives it.
@@ -117,13 +118,14 @@ class Tokenizer:
             variables: What the template reads besides, such as {"enable_thinking": False}.
             template: The name of one of several templates; None is `default`, or `tool_use` where
                 there are `tools`.
+            add_generation_prompt: Whether it is ready for the answer.
 
         Raises:
             InputError: Where the model has no such chat template, or it refuses the messages.
         """
         text = pick(self.chat_templates, template, tools is not None, self.source)
         given = self.special_tokens | dict(variables or {})
-        return render(text, messages, given, self.source, tools)
+        return render(text, messages, given, self.source, tools, add_generation_prompt)
 
     def _id_of(self, token: str | None) -> int | None:
         return None if token is None else self.model.token_to_id(token)

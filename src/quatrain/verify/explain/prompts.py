@@ -4,14 +4,13 @@ Each mistake is one that the app's template code or its tokenizer makes; the tok
 model would have read then.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from quatrain.errors import InputError
 from quatrain.tokenizer import Tokenizer
-from quatrain.tokenizer.chat import names_read, pick, render
-from quatrain.tokenizer.chat_prompt import ChatOptions, chat_prompt
+from quatrain.tokenizer.chat_prompt import ChatOptions, chat_prompt, variables_read
 
 _ASSISTANT = "You are a helpful assistant."  # what apps say of themselves
 _SWITCHES = ("enable_thinking", "thinking", "add_generation_prompt")
@@ -37,7 +36,7 @@ def prompts_of(tokenizer: Tokenizer, text: str, chat: bool, options: ChatOptions
 
     Raises `InputError` as `chat_prompt`.
     """
-    right = _chat_text(tokenizer, text, options) if chat else text
+    right = chat_prompt(tokenizer, text, options) if chat else text
     found = [Prompt("as-given", "the prompt as given", "", _ids(tokenizer, right, bos=not chat))]
     mistakes = list(_of_text(tokenizer, text, right, chat, options)) + list(
         _of_tokens(tokenizer, right, found[0].tokens)
@@ -59,7 +58,7 @@ def _of_text(
         for id_, what, fix, other in _other_templates(tokenizer, text, right, options):
             yield _template(id_, what, fix, _ids(tokenizer, other, bos=False))
     elif tokenizer.chat_templates and options == ChatOptions():
-        put = _try(lambda: _chat_text(tokenizer, text, options))
+        put = _try(lambda: chat_prompt(tokenizer, text, options))
         if put is not None:
             yield _template(
                 "template-applied", "the text in the model's chat template",
@@ -81,12 +80,12 @@ def _other_templates(
     yield (
         "template-doubled", "the prompt put into the chat template twice",
         "fill in the template once: the runner, or the app, does it already",
-        _chat_text(tokenizer, right, options),
+        chat_prompt(tokenizer, right, options),
     )  # fmt: skip
     fix = (
         "give the system message that --system says"
         if options.system
-        else ("give no system message, so that the template puts its own, if it has one")
+        else "give no system message, so that the template puts its own, if it has one"
     )
     for id_, what, system in (
         ("system-left-out", "the prompt without its system message", None),
@@ -94,7 +93,7 @@ def _other_templates(
         ("system-assistant", f"the prompt with the system message {_ASSISTANT!r}", _ASSISTANT),
     ):
         other = _try(
-            lambda system=system: _chat_text(tokenizer, text, replace(options, system=system))
+            lambda system=system: chat_prompt(tokenizer, text, replace(options, system=system))
         )
         if other is not None and system != options.system:
             yield id_, what, fix, other
@@ -103,7 +102,7 @@ def _other_templates(
         yield (
             "system-default-left-out",
             "the prompt without the template's own system message",
-            ("let the template put its own system message"),
+            "let the template put its own system message",
             bare,
         )
     for variables in _variables(tokenizer, options):
@@ -145,10 +144,7 @@ def _template(id_: str, what: str, fix: str, tokens: tuple[int, ...]) -> Prompt:
 
 def _variables(tokenizer: Tokenizer, options: ChatOptions) -> Iterator[dict[str, Any]]:
     """Each switch that the template reads, the other way."""
-    template = pick(
-        tokenizer.chat_templates, options.template, options.tools is not None, tokenizer.source
-    )
-    read = names_read(template, tokenizer.source)
+    read = variables_read(tokenizer, options.template, options.tools is not None)
     for name in _SWITCHES:
         if name in read:
             given = options.variables.get(name, name == "add_generation_prompt")
@@ -161,15 +157,29 @@ def _rendered(
     tokenizer: Tokenizer, text: str, options: ChatOptions, variables: dict[str, Any]
 ) -> str:
     """`variables` may have `add_generation_prompt`, which is no option of a chat."""
-    template = pick(
-        tokenizer.chat_templates, options.template, options.tools is not None, tokenizer.source
-    )
     messages = [{"role": "user", "content": text}]
     if options.system is not None:
         messages.insert(0, {"role": "system", "content": options.system})
-    given = tokenizer.special_tokens | dict(options.variables) | variables
+    given = {**options.variables, **variables}
     answer = bool(given.pop("add_generation_prompt", True))
-    return render(template, messages, given, tokenizer.source, options.tools, answer)
+    return _filled_in(tokenizer, messages, options, given, answer)
+
+
+def _filled_in(
+    tokenizer: Tokenizer,
+    messages: list[dict[str, Any]],
+    options: ChatOptions,
+    variables: Mapping[str, Any],
+    answer: bool = True,
+) -> str:
+    """`messages` in the template, whatever of them that reads; ready for an `answer`, or not."""
+    return tokenizer.apply_chat(
+        messages,
+        tools=options.tools,
+        variables=variables,
+        template=options.template,
+        add_generation_prompt=answer,
+    )
 
 
 def _without_system(tokenizer: Tokenizer, text: str, options: ChatOptions) -> str | None:
@@ -180,15 +190,9 @@ def _without_system(tokenizer: Tokenizer, text: str, options: ChatOptions) -> st
     """
     mark = "quatrain-first-question"
     both = [{"role": "user", "content": mark}, {"role": "assistant", "content": mark}]
-    template = pick(
-        tokenizer.chat_templates, options.template, options.tools is not None, tokenizer.source
-    )
-    given = tokenizer.special_tokens | dict(options.variables)
-    question = {"role": "user", "content": text}
-    whole = _try(
-        lambda: render(template, [*both, question], given, tokenizer.source, options.tools)
-    )
-    before = _try(lambda: render(template, both, given, tokenizer.source, options.tools, False))
+    all_three = [*both, {"role": "user", "content": text}]
+    whole = _try(lambda: _filled_in(tokenizer, all_three, options, options.variables))
+    before = _try(lambda: _filled_in(tokenizer, both, options, options.variables, answer=False))
     if whole is None or before is None or not whole.startswith(before):
         return None
     bare = whole[len(before) :]
@@ -196,11 +200,7 @@ def _without_system(tokenizer: Tokenizer, text: str, options: ChatOptions) -> st
     return bare if not bos or bare.startswith(bos) or not before.startswith(bos) else bos + bare
 
 
-def _chat_text(tokenizer: Tokenizer, text: str, options: ChatOptions) -> str:
-    return chat_prompt(tokenizer, text, options)
-
-
-def _try(make: Any) -> str | None:
+def _try(make: Callable[[], str]) -> str | None:
     """What `make` gives; None where the template refuses it."""
     try:
         return make()
