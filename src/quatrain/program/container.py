@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from quatrain.errors import InputError
-from quatrain.program.delegate_call import delegate_call_problems
+from quatrain.program.delegate_call import VULKAN_BACKEND, delegate_call_problems
 from quatrain.program.flatbuffer import Record, decode
 from quatrain.program.graph import Constant, VulkanGraph
 from quatrain.program.mapped_file import map_program
@@ -209,7 +209,7 @@ class Program:
         blob = self._delegate_blob(record.processed)
         specs = {spec.key or "": bytes(spec.value or b"") for spec in record.compile_specs or ()}
         delegate = Delegate(plan.name or "", record.id or "", blob, specs, record=record)
-        if delegate.backend == "VulkanBackend" or is_vulkan_blob(blob):
+        if delegate.backend == VULKAN_BACKEND or is_vulkan_blob(blob):
             delegate.graph = read_graph(blob, str(self.path))
             raw = raw_section(blob, str(self.path))
             delegate.graph.fetch = lambda constant: self._constant_bytes(constant, raw)

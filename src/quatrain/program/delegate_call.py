@@ -14,7 +14,7 @@ from quatrain.program.graph import Tensor, VulkanGraph
 if TYPE_CHECKING:
     from quatrain.program.container import Delegate, Program
 
-_BACKEND = "VulkanBackend"
+VULKAN_BACKEND = "VulkanBackend"
 STATIC = 0  # of TensorShapeDynamism
 
 
@@ -29,8 +29,8 @@ def delegate_call_problems(program: "Program") -> list[str]:
 
 
 def _of_backend(delegate: "Delegate") -> Iterator[str]:
-    if delegate.backend != _BACKEND:
-        yield f"its backend is called {delegate.backend or 'nothing'}, expected {_BACKEND}"
+    if delegate.backend != VULKAN_BACKEND:
+        yield f"its backend is called {delegate.backend or 'nothing'}, expected {VULKAN_BACKEND}"
 
 
 def _of_calls(program: "Program", index: int, graph: VulkanGraph) -> Iterator[str]:

@@ -184,8 +184,12 @@ def _pack_child(builder: flatbuffers.Builder, field: Field, value: Any, schema: 
         return _pack_table(builder, value, schema)
     if field.element == "scalar":
         return _pack_scalars(builder, field, value)
-    pack = builder.CreateString if field.element == "string" else None
-    items = [pack(item) if pack else _pack_table(builder, item, schema) for item in value]
+    items = [
+        builder.CreateString(item)
+        if field.element == "string"
+        else _pack_table(builder, item, schema)
+        for item in value
+    ]
     builder.StartVector(4, len(items), 4)
     for item in reversed(items):
         builder.PrependUOffsetTRelative(item)

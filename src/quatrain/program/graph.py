@@ -148,6 +148,11 @@ class VulkanGraph:
         self.values.append(value)
         return len(self.values) - 1
 
+    def add_constant(self, stored: Constant, dtype: str, shape: tuple[int, ...]) -> int:
+        """The id of a tensor whose bytes are `stored`, which the graph has from now on."""
+        self.constants.append(stored)
+        return self.add(Tensor(dtype, shape, len(self.constants) - 1, staging_dtype=dtype))
+
     def flat(self, value_ids: Iterable[int]) -> list[int]:
         """`value_ids`, of lists the ids of what they hold."""
         found: list[int] = []
@@ -164,20 +169,25 @@ class VulkanGraph:
         """The value ids that `operator` writes, in order (a list output flattened)."""
         return tuple(self.flat(operator.args[-1:]))
 
-    def constant_key(self, value_id: int) -> str | None:
-        """The named-data key of a constant tensor, None for any other value."""
+    def stored(self, value_id: int) -> Constant | None:
+        """Where the bytes of a constant tensor are; None for any other value."""
         value = self.values[value_id]
         if not isinstance(value, Tensor) or value.constant is None:
             return None
-        return self.constants[value.constant].key
+        return self.constants[value.constant]
+
+    def constant_key(self, value_id: int) -> str | None:
+        """The named-data key of a constant tensor, None for any other value."""
+        stored = self.stored(value_id)
+        return stored.key if stored else None
 
     def constant(self, value_id: int) -> np.ndarray:
         """A read-only view, in the tensor's shape and dtype, of a constant's bytes in the file;
         `InputError` where it is another kind of value, or fewer bytes are stored."""
-        tensor = self.tensor(value_id)
-        if tensor.constant is None:
+        tensor, stored = self.tensor(value_id), self.stored(value_id)
+        if stored is None:
             raise InputError(f"value {value_id} of the graph is not a constant")
-        raw = self.fetch(self.constants[tensor.constant])
+        raw = self.fetch(stored)
         if len(raw) < tensor.nbytes:
             raise InputError(
                 f"constant {value_id} of the graph: {len(raw)} bytes are stored, "

@@ -60,11 +60,15 @@ def memory_conflicts(graph: VulkanGraph, in_place: bool = False) -> list[tuple[i
     return conflicts
 
 
+def unused_memory(graph: VulkanGraph) -> int:
+    """A memory object id that no value of `graph` has, nor any above it."""
+    taken = [value.mem_obj_id for value in graph.values if isinstance(value, Tensor)]
+    return 1 + max((memory for memory in taken if memory is not None), default=-1)
+
+
 def assign_memory(graph: VulkanGraph, value_ids: list[int]) -> None:
     """Give `value_ids` memory objects of their own, as few as their live ranges allow."""
-    ids = [v.mem_obj_id for v in graph.values if isinstance(v, Tensor)]
-    taken = [i for i in ids if i is not None]
-    fresh = max(taken, default=-1) + 1
+    fresh = unused_memory(graph)
     found = live_ranges(graph)
     free_after: list[int] = []  # per new object: the last operator that needs it
     for value_id in sorted(value_ids, key=lambda i: found[i].start):

@@ -12,10 +12,19 @@ _ROWS = 1024  # rows unpacked at a time, so that memory stays small for any weig
 
 def dequantized_rows(packed: np.ndarray, scales: np.ndarray, rows: slice) -> np.ndarray:
     """Some rows of a linear's weight: uint8 [N, K/2], scales [K/group, N] -> float32 [rows, K]."""
-    block = packed[rows]
-    values = np.stack((block & 15, block >> 4), axis=-1).reshape(len(block), -1).astype(np.float32)
-    groups = scales[:, rows].T.astype(np.float32)
-    return (values - 8) * np.repeat(groups, values.shape[1] // groups.shape[1], axis=1)
+    return _scaled(_nibbles(packed[rows]), scales[:, rows].T)
+
+
+def _nibbles(packed: np.ndarray, even_low: bool = True) -> np.ndarray:
+    """uint8 [rows, K/2] -> uint8 [rows, K], 8 more than the int4 values."""
+    pair = (packed & 15, packed >> 4) if even_low else (packed >> 4, packed & 15)
+    return np.stack(pair, axis=-1).reshape(len(packed), -1)
+
+
+def _scaled(nibbles: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """uint8 [rows, K] from `_nibbles`, scales [rows, groups] -> float32 [rows, K]."""
+    spread = np.repeat(scales.astype(np.float32), nibbles.shape[1] // scales.shape[1], axis=1)
+    return (nibbles.astype(np.float32) - 8) * spread
 
 
 def group_sums(packed: np.ndarray, group_size: int) -> np.ndarray:
@@ -44,9 +53,8 @@ def largest_one_sided_sum(packed: np.ndarray, group_size: int) -> int:
     values or of the magnitudes of its negative ones."""
     largest = 0
     for first in range(0, packed.shape[0], _ROWS):
-        block = packed[first : first + _ROWS]
-        values = np.stack((block & 15, block >> 4), axis=-1).reshape(-1, group_size)
-        signed = values.astype(np.int16) - 8
+        nibbles = _nibbles(packed[first : first + _ROWS]).reshape(-1, group_size)
+        signed = nibbles.astype(np.int16) - 8
         for side in (np.maximum(signed, 0), np.maximum(-signed, 0)):
             largest = max(largest, int(side.sum(axis=1, dtype=np.int32).max(initial=0)))
     return largest
@@ -59,11 +67,6 @@ def embedding_rows(packed: np.ndarray, scales: np.ndarray, even_low: bool) -> np
     """
     table = np.empty((len(scales), packed.shape[1] * 2), dtype=np.float32)
     for first in range(0, len(scales), _ROWS):
-        block = packed[first : min(first + _ROWS, len(scales))]
-        nibbles = (block & 15, block >> 4) if even_low else (block >> 4, block & 15)
-        values = np.stack(nibbles, axis=-1).reshape(len(block), -1).astype(np.float32) - 8
-        groups = scales[first : first + len(block)].astype(np.float32)
-        table[first : first + len(block)] = values * np.repeat(
-            groups, values.shape[1] // groups.shape[1], axis=1
-        )
+        rows = slice(first, min(first + _ROWS, len(scales)))
+        table[rows] = _scaled(_nibbles(packed[rows], even_low), scales[rows])
     return table

@@ -40,12 +40,11 @@ class Field:
 
 @dataclass(frozen=True)
 class Schema:
-    """The tables, enums and unions of one schema and of those it includes."""
+    """The tables and unions of one schema and of those it includes; fields of an enum are of the
+    scalar that stores it."""
 
     tables: dict[str, tuple[Field, ...]]
     unions: dict[str, tuple[str, ...]]  # members; member i is number i + 1
-    enums: dict[str, dict[str, int]]
-    enum_types: dict[str, str]  # enum -> the scalar that stores it
     root: str
     identifier: bytes
 
@@ -67,7 +66,7 @@ def parse_schema(text: str) -> Schema:
     }
     root = _only(re.findall(r"root_type\s+(\w+)", text))
     identifier = _only(re.findall(r'file_identifier\s+"(\w+)"', text))
-    return Schema(tables, unions, enums, enum_types, root, identifier.encode())
+    return Schema(tables, unions, root, identifier.encode())
 
 
 def _only(found: list[str]) -> str:
@@ -86,9 +85,9 @@ def _table_fields(
     enums: dict[str, dict[str, int]],
     unions: dict[str, tuple[str, ...]],
 ) -> tuple[Field, ...]:
-    pattern = r"(\w+)\s*:\s*(\[?)(\w+)\]?\s*(?:=\s*([\w.\-]+))?\s*(?:\((.*?)\))?\s*(?:=\s*(\w+))?;"
+    pattern = r"(\w+)\s*:\s*(\[?)(\w+)\]?\s*(?:=\s*([\w.\-]+))?\s*(?:\((.*?)\))?\s*;"
     fields, slot = [], 0
-    for name, vector, type_, default, attributes, _ in re.findall(pattern, body):
+    for name, vector, type_, default, attributes in re.findall(pattern, body):
         element = _kind(type_, enum_types, unions)
         align = re.search(r"force_align:\s*(\d+)", attributes)
         slot += element == "union" and not vector  # its member number comes first

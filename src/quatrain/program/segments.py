@@ -36,6 +36,7 @@ class Segment:
 
     @property
     def size(self) -> int:
+        """Its bytes."""
         return sum(len(part) for part in self.parts)
 
 
@@ -56,6 +57,7 @@ class Layout:
     segments: list[Segment | SharedSegment] = field(default_factory=list)
 
     def add(self, segment: Segment | SharedSegment) -> int:
+        """The index of `segment`, which comes after those there are."""
         self.segments.append(segment)
         return len(self.segments) - 1
 

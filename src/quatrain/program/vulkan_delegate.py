@@ -32,6 +32,12 @@ STORAGES = {0: "buffer", 1: "texture3d", 2: "texture2d", 255: "default"}
 LAYOUTS = {0: "width_packed", 1: "height_packed", 2: "channels_packed", 3: "int8_4w4c",
            4: "int8_4h4w", 5: "int8_4w", 6: "int8_4c", 8: "int8_4c1w", 9: "int8_conv2d",
            255: "default"}  # fmt: skip
+# Of each kind of fixed value: its table, and the field that holds it.
+_PLAIN_TABLES = {
+    "int": ("Int", "int_val"), "double": ("Double", "double_val"), "bool": ("Bool", "bool_val"),
+    "string": ("String", "string_val"), "int_list": ("IntList", "items"),
+    "double_list": ("DoubleList", "items"), "bool_list": ("BoolList", "items"),
+}  # fmt: skip
 
 
 def is_vulkan_blob(blob: memoryview) -> bool:
@@ -111,20 +117,12 @@ def _read_value(record: Record | None, what: str) -> Value:
             return ValueList(tuple(record.items or ()))
         case "Null":
             return Plain("null")
-        case "Int":
-            return Plain("int", record.int_val)
-        case "Double":
-            return Plain("double", record.double_val)
-        case "Bool":
-            return Plain("bool", record.bool_val)
         case "String":
             return Plain("string", record.string_val or "")
-        case "IntList":
-            return Plain("int_list", tuple(record.items or ()))
-        case "DoubleList":
-            return Plain("double_list", tuple(record.items or ()))
-        case "BoolList":
-            return Plain("bool_list", tuple(record.items or ()))
+    for kind, (table, name) in _PLAIN_TABLES.items():
+        if table == record.table:
+            content = getattr(record, name)
+            return Plain(kind, tuple(content or ()) if name == "items" else content)
     raise InputError(f"{what}: a value of kind {record.table}, which Quatrain does not read")
 
 
@@ -169,13 +167,6 @@ def _graph_record(graph: VulkanGraph) -> Record:
         storage_type_override=_number(STORAGES, graph.storage_override),
         memory_layout_override=_number(LAYOUTS, graph.layout_override),
     )
-
-
-_PLAIN_TABLES = {
-    "int": ("Int", "int_val"), "double": ("Double", "double_val"), "bool": ("Bool", "bool_val"),
-    "string": ("String", "string_val"), "int_list": ("IntList", "items"),
-    "double_list": ("DoubleList", "items"), "bool_list": ("BoolList", "items"),
-}  # fmt: skip
 
 
 def _value_record(value: Value) -> Record:

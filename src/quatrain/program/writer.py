@@ -84,7 +84,7 @@ def _lay_out(
     for delegate, record in zip(program.delegates, records, strict=True):
         if delegate in changed:
             _store_blob(program, source, delegate, record, layout)
-        elif record.processed.location == 1:
+        elif program.in_segment(delegate):
             record.processed.index = kept(record.processed.index)
     if program.shares_delegates:
         for plan in root.execution_plan:
@@ -112,7 +112,7 @@ def _store_blob(
         raise ValueError("only a Vulkan delegate can be rebuilt")
     raw = raw_section(delegate.blob, str(program.path))
     head = write_graph(delegate.graph, len(raw))
-    if record.processed.location != 1:
+    if not program.in_segment(delegate):
         layout.root.backend_delegate_data[record.processed.index].data = head + bytes(raw)
         return
     parts: list[bytes | FileRange] = [head]

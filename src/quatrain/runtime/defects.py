@@ -66,8 +66,8 @@ def emulated_defect(name: str | None) -> EmulatedDefect | None:
 def sums_capacity(columns: int, group_size: int, fp16: bool) -> int:
     """How many blocks of four rows, over all groups, the undersized buffer of sums holds.
 
-    It has one per four input channels and group where it needs one per four rows; in fp16 it
-    is half as long again. Source: https://github.com/pytorch/executorch/issues/21423
+    It has one per four input channels and group where it needs one per four rows; in fp16 half as
+    many. Source: https://github.com/pytorch/executorch/issues/21423
     """
     return (columns // group_size) * math.ceil(columns / 4) // (2 if fp16 else 1)
 

@@ -15,11 +15,12 @@ import numpy as np
 from quatrain.errors import InputError
 from quatrain.program.container import Program
 from quatrain.program.edit.qparams_of_prompts import choose_in_every_call
-from quatrain.program.graph import Operator, Plain, SymInt, Tensor, ValueList, VulkanGraph
+from quatrain.program.graph import Operator, Plain, SymInt, ValueList, VulkanGraph
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.program.memory import assign_memory
 from quatrain.program.packed_weights import embedding_rows
 
+_TABLES = ("freqs_cos", "freqs_sin")
 _LARGEST_TABLE = 1 << 30  # bytes of an int4 embedding written in floating point
 
 
@@ -77,7 +78,7 @@ class _Rewriting:
         """A constant as a tensor in the layout of `like`, packed once for all who read it.
 
         It keeps memory of its own, since it lives as long as the program."""
-        if self.graph.tensor(constant).constant is None:
+        if self.graph.stored(constant) is None:
             return constant  # the exporter packed it already
         key = ("prepack", constant)
         if key not in self.shared:
@@ -110,9 +111,8 @@ class _Rewriting:
         return self.shared["epsilon", value]
 
     def _constant(self, array: np.ndarray) -> int:
-        self.graph.constants.append(self.program.add_data(array.tobytes()))
-        index, dtype = len(self.graph.constants) - 1, str(array.dtype)
-        return self.graph.add(Tensor(dtype, array.shape, constant=index, staging_dtype=dtype))
+        stored = self.program.add_data(array.tobytes())
+        return self.graph.add_constant(stored, str(array.dtype), array.shape)
 
     def _rotary(self, operator: Operator) -> None:
         names = operator.named_args
@@ -196,6 +196,3 @@ class _Rewriting:
         sums = self._call(operator.name, *args, self._tensor(out))
         packed = self._prepacked(bias, out)
         self._call("aten.add.Tensor", sums, packed, self._plain("int", 1), out)
-
-
-_TABLES = ("freqs_cos", "freqs_sin")

@@ -14,11 +14,8 @@ from quatrain.program.edit.replicated_layers import IrregularGraph
 from quatrain.program.flatbuffer import Record
 
 _ALIGNMENT = 16  # of a tensor in memory, bytes; ExecuTorch's own
-_ITEM_SIZES = {
-    1: 1,
-    5: 2,
-    6: 4,
-}  # ScalarType -> bytes, of what a KV cache may be: int8, half, float
+# ScalarType -> bytes, of what a KV cache may be: int8, half, float.
+_ITEM_SIZES = {1: 1, 5: 2, 6: 4}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from quatrain.errors import QuatrainError
 from quatrain.program import Constant, Operator, Plain, Tensor, Value, ValueList, VulkanGraph
 from quatrain.program.edit.constant_source import ConstantSource
-from quatrain.program.memory import memory_conflicts
+from quatrain.program.memory import memory_conflicts, unused_memory
 
 # Fixed values that a graph holds once however often they are used.
 _SHARED_KINDS = ("int", "double", "bool")
@@ -181,12 +181,6 @@ def _without_prepacks_of_layers(
     return kept, prepacked
 
 
-def _free_memory(graph: VulkanGraph) -> int:
-    """A memory object id that no value of `graph` has."""
-    taken = (value.mem_obj_id for value in graph.values if isinstance(value, Tensor))
-    return 1 + max((memory for memory in taken if memory is not None), default=-1)
-
-
 class _Copier:
     """Copies operators into `graph`, with the values that are theirs alone.
 
@@ -242,5 +236,5 @@ class _Copier:
         self.graph.constants.append(Constant(self.graph.constants[index].nbytes, own.key))
         copied = replace(value, constant=len(self.graph.constants) - 1)
         if value.mem_obj_id is not None:  # a KV cache has memory of its own in every layer
-            copied = replace(copied, mem_obj_id=_free_memory(self.graph))
+            copied = replace(copied, mem_obj_id=unused_memory(self.graph))
         return self.graph.add(copied)

@@ -228,6 +228,4 @@ def _weight_sums(program: Program, graph: VulkanGraph, names: dict[str, int]) ->
     """The value of the group sums of a linear's weights, added to the program's constants."""
     sums = group_sums(graph.constant(names["weights"]), graph.integer(names["group_size"]))
     program.release_memory()
-    graph.constants.append(program.add_data(sums.tobytes()))
-    constant = len(graph.constants) - 1
-    return graph.add(Tensor("int32", sums.shape, constant=constant, staging_dtype="int32"))
+    return graph.add_constant(program.add_data(sums.tobytes()), "int32", sums.shape)

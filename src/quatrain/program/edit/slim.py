@@ -53,9 +53,8 @@ def _share_constants(program: Program, graph: VulkanGraph) -> int:
     its first prepack (PR 18906), which is safe only while no two prepacks share a value.
     """
     by_size: dict[int, list[Constant]] = {}
-    for constant in filter(program.holds, graph.constants):
-        if constant not in by_size.setdefault(constant.nbytes, []):
-            by_size[constant.nbytes].append(constant)
+    for constant in dict.fromkeys(filter(program.holds, graph.constants)):
+        by_size.setdefault(constant.nbytes, []).append(constant)
     same: dict[Constant, Constant] = {}
     for constants in by_size.values():
         if len(constants) > 1:

@@ -21,15 +21,11 @@ class AttentionPlace:
     out: int
 
 
-def find_attentions(def_use: DefUse) -> list[AttentionPlace]:
+def find_attentions(def_use: DefUse) -> Iterator[AttentionPlace]:
     """The attentions of a graph in the order of its layers.
 
     Keys and values are those of the call's tokens, where an operator writes them to a cache first.
     """
-    return list(_attentions(def_use))
-
-
-def _attentions(def_use: DefUse) -> Iterator[AttentionPlace]:
     for index, operator in enumerate(def_use.graph.operators):
         if operator.kind in _OPERATORS:
             names = operator.named_args

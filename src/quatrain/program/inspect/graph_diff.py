@@ -82,7 +82,7 @@ class GraphDiff:
 
     def same_constant(self, first: int, second: int) -> bool:
         """Whether two values are constants of the same bytes; each pair is read once."""
-        a, b = _constant(self.first.graph, first), _constant(self.second.graph, second)
+        a, b = self.first.graph.stored(first), self.second.graph.stored(second)
         if a is None or b is None:
             return False
         if (a, b) not in self._equal:
@@ -110,7 +110,7 @@ class GraphDiff:
         for name in [name for name in one if name in two]:
             ids = one[name], two[name]
             texts = _text(self.first.graph, ids[0]), _text(self.second.graph, ids[1])
-            if _constant(self.first.graph, ids[0]) and _constant(self.second.graph, ids[1]):
+            if self.first.graph.stored(ids[0]) and self.second.graph.stored(ids[1]):
                 if texts[0] != texts[1]:
                     self.constants.append(Difference(f"{label}, {name}", *texts))
                 elif not self.same_constant(*ids):
@@ -172,13 +172,6 @@ def _label(linear: str, kind: str, count: int) -> str:
     if head == "layers":
         return f"layers.{layer}.{which} before {name}"
     return f"{which} before {linear}"
-
-
-def _constant(graph: VulkanGraph, value_id: int) -> Constant | None:
-    value = graph.values[value_id]
-    if not isinstance(value, Tensor) or value.constant is None:
-        return None
-    return graph.constants[value.constant]
 
 
 def _text(graph: VulkanGraph, value_id: int) -> str:

@@ -72,6 +72,7 @@ class LinearRoles:
         self._output()
 
     def of(self, index: int) -> LinearRole:
+        """That of the linear at `index` of the graph's operators."""
         return self.found.get(index, LinearRole())
 
     def _name(self, indices: list[int], layer: int | None, role: str) -> None:

@@ -63,9 +63,8 @@ def _is_linear(graph: VulkanGraph, operator: Operator) -> bool:
         return True
     if operator.kind not in LINEAR_SCHEMES:
         return False
-    weight = graph.values[weight_id(operator)]
-    constant = isinstance(weight, Tensor) and weight.constant is not None
-    return constant or operator.kind not in ("aten.mm", "aten.addmm")
+    is_constant = graph.stored(weight_id(operator)) is not None
+    return is_constant or operator.kind not in ("aten.mm", "aten.addmm")
 
 
 def weight_id(operator: Operator) -> int:

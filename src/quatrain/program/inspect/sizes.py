@@ -39,8 +39,7 @@ def cache_values(graph: VulkanGraph) -> list[int]:
             if value_id is None:
                 continue
             value_id = laid_out.get(value_id, value_id)
-            value = graph.values[value_id]
-            if isinstance(value, Tensor) and value.constant is not None:
+            if graph.stored(value_id):
                 found.append(value_id)
     return list(dict.fromkeys(found))
 
@@ -96,8 +95,8 @@ def _constant_kinds(graph: VulkanGraph, linears: list[Linear]) -> dict[Constant,
     kinds: dict[Constant, str] = {}
     for index, operator in enumerate(graph.operators):
         for name, value_id in operator.named_args.items():
-            value = graph.values[value_id]
-            if not isinstance(value, Tensor) or value.constant is None:
+            stored = graph.stored(value_id)
+            if stored is None:
                 continue
             kind = "other"
             if value_id in caches:
@@ -108,7 +107,7 @@ def _constant_kinds(graph: VulkanGraph, linears: list[Linear]) -> dict[Constant,
                 kind = _linear_kind(by_operator[index], name)
             elif operator.kind in ("et_vk.rms_norm", "aten.native_layer_norm"):
                 kind = "norms"
-            kinds.setdefault(graph.constants[value.constant], kind)
+            kinds.setdefault(stored, kind)
     for constant in graph.constants:
         kinds.setdefault(constant, "other")
     return kinds
@@ -155,9 +154,8 @@ def _tied_embedding(program: Program, graph: VulkanGraph, linears: list[Linear])
 
 
 def _is_stored(program: Program, graph: VulkanGraph, value_id: int) -> bool:
-    value = graph.values[value_id]
-    constant = value.constant if isinstance(value, Tensor) else None
-    return constant is not None and program.holds(graph.constants[constant])
+    stored = graph.stored(value_id)
+    return stored is not None and program.holds(stored)
 
 
 def _same_rows(table: np.ndarray, weights: np.ndarray, scales: np.ndarray) -> bool:

@@ -6,9 +6,10 @@ import torch
 
 from quatrain.errors import InputError
 from quatrain.program import Program
+from quatrain.program.delegate_call import STATIC
 from quatrain.program.methods import Method
 
-_INT32, _STATIC = 3, 0  # of ExecuTorch's ScalarType and TensorShapeDynamism
+_INT32 = 3  # of ExecuTorch's ScalarType
 
 
 class CallInputs:
@@ -30,7 +31,7 @@ class CallInputs:
         self._inputs = method.inputs
         tokens, position = (list(one.sizes or ()) for one in self._inputs)
         self.longest: int | None = tokens[1] or None
-        self._only = self.longest if self._inputs[0].shape_dynamism == _STATIC else None
+        self._only = self.longest if self._inputs[0].shape_dynamism == STATIC else None
         self._for_each = bool(position) and position[0] > 1
 
     def given(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -37,8 +37,7 @@ Placed = tuple[str, Operator, Tensor]
 
 def is_constant(graph: VulkanGraph, value_id: int) -> bool:
     """Whether the value is a constant tensor."""
-    value = graph.values[value_id]
-    return isinstance(value, Tensor) and value.constant is not None
+    return graph.stored(value_id) is not None
 
 
 def fixed_value(graph: VulkanGraph, operator: Operator, at: int) -> Any:
