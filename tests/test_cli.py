@@ -488,3 +488,17 @@ def test_cores_are_left_to_executorch(shared, monkeypatch):
             monkeypatch.setenv("OMP_NUM_THREADS", stated)
         leave_cores_to_executorch(models)
         assert os.environ.get("OMP_NUM_THREADS") == expected
+
+
+def test_the_word_smollm2_is_measured_against_and_a_folder_called_so_goes_before_it(
+    checkpoint, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    fetched = []
+    monkeypatch.setattr("quatrain.smollm2.fetch_smollm2", lambda: fetched.append(1) or checkpoint)
+    asked = ["release", str(checkpoint), "-o", "out", "--reference", "smollm2", "--dry-run"]
+    assert "smollm2" not in str(invoked(asked).exception) and fetched == [1]
+    (tmp_path / "smollm2").mkdir()
+    for arguments in (asked, ["quantize", "smollm2", "-o", "out"], ["evaluate", "smollm2"]):
+        assert "smollm2: " in str(invoked(arguments).exception)
+    assert fetched == [1]

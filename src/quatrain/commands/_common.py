@@ -178,9 +178,14 @@ def check_model(model: Path) -> None:
         check_program(model)
 
 
+def is_smollm2(model: Path | str | None) -> bool:
+    """Whether `model` is the word for SmolLM2, and no file or folder that is called so."""
+    return str(model) == "smollm2" and not Path("smollm2").exists()
+
+
 def check_no_word(model: Path | str, verb: str) -> None:
     """Refuse the word that `quantize` takes for a model where `verb` takes none."""
-    if str(model) == "smollm2" and not Path(model).exists():
+    if is_smollm2(model):
         raise InputError(
             "smollm2: is a word for `quantize`, `evaluate` and `release`, and nothing here is "
             f"called so; run `quatrain quantize smollm2 -o smollm2-int4` and {verb} smollm2-int4"

@@ -17,6 +17,7 @@ from quatrain.commands._common import (
     Json,
     TokenizerFile,
     check_model,
+    is_smollm2,
     print_json,
 )
 from quatrain.int4 import Scheme
@@ -88,7 +89,7 @@ def evaluate(
     words = None if text is None else read_text(text)
     paths = models if reference is None else [reference, *models]
     for path in paths:
-        if not _is_fetched(path):
+        if not is_smollm2(path):
             check_model(path)
     from quatrain.verify.evaluate.evaluate import DEFAULT_TEXT, evaluate_models
 
@@ -106,14 +107,10 @@ def evaluate(
         _print_table(found, labels)
 
 
-def _is_fetched(path: Path) -> bool:
-    return str(path) == "smollm2" and not path.exists()
-
-
 def _fetched(path: Path) -> Path:
     from quatrain.smollm2 import fetch_smollm2
 
-    return fetch_smollm2() if _is_fetched(path) else path
+    return fetch_smollm2() if is_smollm2(path) else path
 
 
 def _labels(paths: list[Path]) -> dict[Path, str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from quatrain.commands._common import Debug, Json, TokenizerFile, one_of, print_json
+from quatrain.commands._common import Debug, Json, TokenizerFile, is_smollm2, one_of, print_json
 from quatrain.commands._progress import shown_stages
 from quatrain.errors import Interrupted
 from quatrain.int4 import GROUP_SIZES, Scheme
@@ -117,7 +117,7 @@ def quantize(
     """
     from quatrain.quantize.arguments import check_arguments
 
-    fetched = model == "smollm2"
+    fetched = is_smollm2(model)
     check_arguments(None if fetched else model, output, group_size)
 
     from quatrain.commands._checkpoint_report import print_checkpoint

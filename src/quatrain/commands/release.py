@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, known_targets, print_json
+from quatrain.commands._common import Debug, Json, is_smollm2, known_targets, print_json
 from quatrain.commands._export_options import Runtime
 from quatrain.commands._print_release import print_matrix, print_plan, print_release
 from quatrain.commands._progress import shown_stages
@@ -144,7 +145,7 @@ def release(
         "phones": _listed(phones), "runtime": runtime, "method": method, "scheme": scheme,
         "reference": reference, "text": text, **gates,
     }  # fmt: skip
-    specs = merged_specs(spec, given)
+    specs = _with_smollm2(merged_specs(spec, given))
     if len(models) * len(specs) > 1:
         for option, value in (("--android", android), ("--run-on-phone", run_on_phone)):
             if value is not None:
@@ -166,11 +167,11 @@ def _one(
 ) -> "Release | None":  # fmt: skip
     from quatrain.release.arguments import check_arguments
 
-    check_arguments(None if model == SMOLLM2 else model, output, asked)
+    check_arguments(None if is_smollm2(model) else model, output, asked)
     from quatrain.release.release import make_release, planned_release
 
     stages = shown_stages()
-    if model == SMOLLM2:
+    if is_smollm2(model):
         model, asked = _fetched(stages), asked.called(SMOLLM2)
     if dry_run:
         plan = planned_release(model, asked)
@@ -191,9 +192,9 @@ def _several(
 
     stages = shown_stages()
     names = {}
-    if SMOLLM2 in models:
+    if any(map(is_smollm2, models)):
         names[fetched := _fetched(stages)] = SMOLLM2
-        models = [fetched if model == SMOLLM2 else model for model in models]
+        models = [fetched if is_smollm2(model) else model for model in models]
     cells = cells_of(models, specs, names)
     if dry_run:
         plans = planned_matrix(cells)
@@ -208,6 +209,16 @@ def _several(
         made = make_matrix(cells, output, jobs, stages, ray)
     print_json(made.as_dict()) if json else print_matrix(made)
     return made
+
+
+def _with_smollm2(specs: "list[ReleaseSpec]") -> "list[ReleaseSpec]":
+    """`specs`, with the file in place of the word as what is measured against."""
+    if not any(is_smollm2(spec.reference) for spec in specs):
+        return specs
+    fetched = _fetched(shown_stages())
+    return [
+        replace(spec, reference=fetched) if is_smollm2(spec.reference) else spec for spec in specs
+    ]
 
 
 def _fetched(stages: "Stages") -> str:
