@@ -108,6 +108,12 @@ def test_a_linear_that_a_defect_of_the_target_strikes_is_weight_only(checkpoint,
     linears = find_linears(open_program(tmp_path / "m.pte").vulkan)
     dynamic = {linear.name for linear in linears if linear.scheme == Scheme.DYNAMIC_INT8}
     assert dynamic == {f"layers.{index}.feed_forward.w2" for index in range(3)}
+    plan = read_scheme_plan(tmp_path / "m.schemes.toml")
+    asked = replace(request, scheme_plan=plan, activation_dtype="fp32")
+    assert [program.refused for program in plan_programs(checkpoint, asked).programs] == [None]
+    longer = replace(asked, max_seq_len=128)
+    (refused,) = plan_programs(checkpoint, longer).programs
+    assert "Make layers.0.feed_forward.w2 and its like weight-only" in str(refused.refused)
     assert "# dq8ca-m-gt-k" in (tmp_path / "m.schemes.toml").read_text()
     assert any("8da4w: in fp32 no known defect" in sentence for sentence in said)
 

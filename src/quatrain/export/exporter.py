@@ -22,7 +22,7 @@ from quatrain.export.notes import notes_on, notes_on_tokenizer
 from quatrain.export.options import DEFAULT_MAX_SEQ_LEN, LEAST_CONTEXT, ExportOptions
 from quatrain.export.report import ExportReport
 from quatrain.export.vulkan.call_length import check_call_length
-from quatrain.export.vulkan.limits import check_limits
+from quatrain.export.vulkan.limits import check_8da4w, check_limits
 from quatrain.export.vulkan.mixed_schemes import make_weight_only, planned_rows
 from quatrain.export.vulkan.operator_modules import to_vulkan_operators
 from quatrain.export.vulkan.program_from_template import write_vulkan_program_from_template
@@ -68,6 +68,8 @@ def export_checkpoint(
     with stages("build the backbone"):
         backbone, rows, rounded = _prepare(opened, options)
         planned = planned_rows(rows, options)
+        if options.examine:
+            check_8da4w(planned, backbone.config, options)
         notes = [*opened.notes, *notes_on(backbone, options, rounded)]
         release_mapped()
 

@@ -4,15 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import nn
-
-from quatrain.backbone.model import Backbone
+from quatrain.backbone.tensor_shapes import linear_shapes
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export.exporter import context_length, export_checkpoint
 from quatrain.export.report import ExportReport
 from quatrain.export.request import ExportRequest
+from quatrain.export.vulkan.call_length import longest_call
 from quatrain.stages import Stages
 from quatrain.targets import PlannedProgram, TargetChoice, choose_for_target
 
@@ -40,7 +38,8 @@ def export_for_target(
     Raises:
         InputError: As `export_checkpoint` does.
     """
-    choice = _choose(checkpoint, request, params)
+    opened = open_checkpoint(checkpoint, params) if request.target is not None else None
+    choice = None if opened is None else choose_for(opened, request)
     options = request.options(choice)
     if choice and explain:
         for reason in choice.reasons:
@@ -48,13 +47,13 @@ def export_for_target(
     return export_checkpoint(checkpoint, output, options, params, stages, tokenizer)
 
 
-def _choose(
-    checkpoint: Path | str, request: ExportRequest, params: Path | str | None
-) -> TargetChoice | None:
+def choose_for(opened: Checkpoint, request: ExportRequest) -> TargetChoice | None:
+    """What is chosen for the target of `request`, if it names one. Raises `InputError` as
+    `choose_for_target`, and for too long a context."""
     if request.target is None:
         return None
     planned = replace(
-        plan_program(checkpoint, params, request.max_seq_len),
+        planned_program(opened, request.max_seq_len),
         scheme=request.asked_scheme,
         activation_dtype=request.activation_dtype,
     )
@@ -70,9 +69,9 @@ def plan_program(
 
 def planned_program(opened: Checkpoint, max_seq_len: int | None) -> PlannedProgram:
     """The same, of a checkpoint that is opened. Raises `InputError` for too long a context."""
-    rows = context_length(opened, max_seq_len)
-    with torch.device("meta"):
-        backbone = Backbone(replace(opened.config, max_seq_len=rows))
-    linears = [part for part in backbone.modules() if isinstance(part, nn.Linear)]
-    channels = min(linear.in_features for linear in linears)
-    return PlannedProgram(rows=rows, channels=channels, group_size=opened.group_size)
+    config = replace(opened.config, max_seq_len=context_length(opened, max_seq_len))
+    return PlannedProgram(
+        rows=longest_call(config),
+        channels=min(shape[-1] for shape in linear_shapes(config).values()),
+        group_size=opened.group_size,
+    )

@@ -8,10 +8,9 @@ import torch
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.backbone.kl_divergence import kl_divergence
 from quatrain.backbone.model import Backbone
-from quatrain.linear.int4 import Int8DynActInt4WeightLinear
+from quatrain.linear.int4 import OF_LAST_TOKEN, Int8DynActInt4WeightLinear
 
 _FLOATING = replace(VULKAN_ARITHMETIC, least_quantized_rows=None)
-_ENDS = ("output", "output_intermediate")  # see one row at a time, which is never quantized
 
 
 class SchemeSensitivity:
@@ -50,7 +49,7 @@ class SchemeSensitivity:
         names = sorted(self.linears, key=_layer, reverse=True)
         found = {}
         for done, name in enumerate(names):
-            if name in _ENDS:
+            if name in OF_LAST_TOKEN:  # one row, which is never quantized
                 found[name] = 0.0
             else:
                 self._switch([name])
@@ -59,7 +58,7 @@ class SchemeSensitivity:
         return {name: found[name] for name in self.linears}
 
     def _switch(self, dynamic: Iterable[str]) -> None:
-        dynamic = set(dynamic).difference(_ENDS)
+        dynamic = set(dynamic).difference(OF_LAST_TOKEN)
         for name, linear in self.linears.items():
             linear.arithmetic = VULKAN_ARITHMETIC if name in dynamic else _FLOATING
 

@@ -19,6 +19,9 @@ from quatrain.linear.affine import (
     fake_quantize_tokens,
 )
 
+# The linears of a backbone that see the last token alone, however many a call has.
+OF_LAST_TOKEN = ("output", "output_intermediate")
+
 
 class Int4Linear(nn.Module):
     """The buffers that both schemes share; use one of the two classes below.
@@ -102,12 +105,11 @@ class Int8DynActInt4WeightLinear(Int4Linear):
 def compute_as(module: nn.Module, arithmetic: Arithmetic) -> nn.Module:
     """Let each 8da4w linear of `module` compute in `arithmetic`; returns `module`.
 
-    The output layer, `output`, sees one row at a time on a phone, however many it is given here.
+    Those of `OF_LAST_TOKEN` see one row at a time on a phone, however many they are given here.
     """
     for name, child in module.named_modules():
         if isinstance(child, Int8DynActInt4WeightLinear):
-            last_token_alone = name in ("output", "output_intermediate")
-            unquantized = last_token_alone and not arithmetic.quantizes(rows=1)
+            unquantized = name in OF_LAST_TOKEN and not arithmetic.quantizes(rows=1)
             child.arithmetic = (
                 replace(arithmetic, least_quantized_rows=None) if unquantized else arithmetic
             )

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from quatrain.arithmetic import ActivationDtype
 from quatrain.errors import InputError
-from quatrain.int4 import Scheme
 from quatrain.program import Program
 from quatrain.targets.catalogue import find_gpu
 from quatrain.targets.choice import TargetChoice
@@ -23,19 +22,6 @@ def met_by_8da4w(choice: TargetChoice, dtype: ActivationDtype, planned: PlannedP
     defects = defects_on(find_gpu(choice.gpu), choice.runtime)
     met = met_in_8da4w(defects, dtype, planned)
     return "; ".join(f"{defect_text(defect)}: {defect.consequence}" for defect in met)
-
-
-def refuse_planned(
-    choice: TargetChoice, scheme: Scheme, dtype: ActivationDtype, planned: PlannedProgram
-) -> None:
-    """Refuse, before it is made, a program to which the doctor would find that a defect of its
-    linears applies. Raises `InputError` naming each."""
-    found = met_by_8da4w(choice, dtype, planned) if scheme == Scheme.DYNAMIC_INT8 else ""
-    if found:
-        raise InputError(
-            f"would fail on {choice.name}: {found}. Export with --weight-only-linear, or leave "
-            "the choice to --target"
-        )
 
 
 def require_target(program: Program, choice: TargetChoice, output: Path) -> None:

@@ -2,15 +2,18 @@
 refused before the work."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.support.thorough import thorough
-from tests.support.tiny_checkpoint import write_checkpoint
+from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
 
+from quatrain.backbone.params.params import config_from_params
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint, plan_program
+from quatrain.export.for_target import planned_program
 from quatrain.export.plan.plan import plan_programs
 from quatrain.export.vulkan.limits import LARGEST_FLOAT_EMBEDDING, check_limits
 from quatrain.int4 import Scheme
@@ -102,6 +105,21 @@ def test_groups_of_256_are_exported_weight_only_and_stay_so(tmp_path) -> None:
     message = r"m\.pte: layers\.0\.attention\.wq has groups of 256.*Leave it weight-only"
     with pytest.raises(InputError, match=message):
         retarget(program, Scheme.DYNAMIC_INT8)
+
+
+def test_heads_of_layers_without_a_window_count_too(tmp_path) -> None:
+    opened = open_checkpoint(write_checkpoint(tmp_path / "c"))
+    config = replace(opened.config, use_hf_rope=True, global_head_dim=12)
+    with pytest.raises(InputError, match=r"12 channels of each head are rotated \(head_dim 12,"):
+        check_limits(replace(opened, config=config), ExportOptions(), 64)
+
+
+def test_what_decides_on_a_choice_is_of_int4_linears_and_of_the_longest_call() -> None:
+    """The predictions of Gemma 3n's streams read 3 channels, in floating point."""
+    gemma3n = {**PARAMS, "altup_num_inputs": 3, "per_layer_dim": 32, "max_seq_len": 4096}
+    model: Any = SimpleNamespace(config=config_from_params(gemma3n, ""), params={}, group_size=32)
+    planned = planned_program(model, 4096)
+    assert (planned.rows, planned.channels) == (2048, 32)
 
 
 # Gemma 3 270M: a float table of 167,772,160 elements, and a window of 512 tokens.

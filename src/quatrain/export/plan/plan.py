@@ -11,7 +11,7 @@ from quatrain.checkpoint.files.safetensors import encoded_header
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
 from quatrain.checkpoint.source_files import source_files
 from quatrain.errors import InputError
-from quatrain.export.for_target import planned_program
+from quatrain.export.for_target import choose_for
 from quatrain.export.options import ExportOptions
 from quatrain.export.plan.hollow import hollow_checkpoint, planned_checkpoint
 from quatrain.export.plan.programs import ProgramPlan, programs_of
@@ -23,7 +23,7 @@ from quatrain.quantize.plan.growth import PartSize, part_sizes, why_it_grows
 from quatrain.quantize.plan.plan import Plan
 from quatrain.quantize.plan.plan_model import plan_model
 from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat, Rounding
-from quatrain.targets import TargetChoice, choose_for_target
+from quatrain.targets import TargetChoice
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def plan_programs(
     """
     path, request = local_path(source), request or ExportRequest()
     hollow, planned = hollow_source(path, quantizing or QuantizeRequest(), params)
-    choice = _choice(hollow, request)
+    choice = choose_for(hollow, request)
     programs = programs_of(hollow, _options(request, choice, backends))
     return ProgramsPlan(str(path), planned, programs, choice.reasons if choice else [])
 
@@ -146,17 +146,6 @@ def _checkpoint_plan(plan: Plan, bytes_in: int) -> CheckpointPlan:
     weights = len(encoded_header(plan.specs)) + sum(spec.nbytes for spec in plan.specs)
     parts = part_sizes(plan)
     return CheckpointPlan(bytes_in, weights, parts, why_it_grows(parts, bytes_in, weights))
-
-
-def _choice(hollow: Checkpoint, request: ExportRequest) -> TargetChoice | None:
-    if request.target is None:
-        return None
-    planned = replace(
-        planned_program(hollow, request.max_seq_len),
-        scheme=request.asked_scheme,
-        activation_dtype=request.activation_dtype,
-    )
-    return choose_for_target(request.target, request.runtime, planned)
 
 
 def _options(

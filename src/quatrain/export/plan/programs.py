@@ -7,7 +7,6 @@ from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.errors import InputError
 from quatrain.export.exporter import backbone_of_operators, context_length
-from quatrain.export.for_target import planned_program
 from quatrain.export.kernels.assignment import assign_kernels, dequantize_fallbacks
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.options import ExportOptions
@@ -16,10 +15,9 @@ from quatrain.export.plan.around_vulkan import vulkan_bytes
 from quatrain.export.plan.around_xnnpack import xnnpack_bytes
 from quatrain.export.plan.memory import memory_of
 from quatrain.export.plan.sizes import constants_of
-from quatrain.export.vulkan.limits import check_limits
+from quatrain.export.vulkan.limits import check_8da4w, check_limits
 from quatrain.export.vulkan.mixed_schemes import planned_rows
 from quatrain.linear.int4 import Int4Linear, without_activation_rounding
-from quatrain.targets.refusals import refuse_planned
 
 
 @dataclass(frozen=True)
@@ -80,9 +78,6 @@ def _program(hollow: Checkpoint, options: ExportOptions) -> ProgramPlan:
     try:
         if options.backend == "vulkan":
             check_limits(hollow, options, context)
-        if options.target is not None:
-            planned = planned_program(hollow, options.max_seq_len)
-            refuse_planned(options.target, options.scheme, options.activation_dtype, planned)
         backbone = _backbone(hollow, options)
     except InputError as error:
         return ProgramPlan(*kind, refused=str(error))
@@ -98,11 +93,13 @@ def _program(hollow: Checkpoint, options: ExportOptions) -> ProgramPlan:
 
 
 def _backbone(hollow: Checkpoint, options: ExportOptions) -> Backbone:
-    """As the exporter writes it. Raises `InputError` where a linear has no kernel, or the scheme
-    plan does not fit."""
+    """As the exporter writes it. Raises `InputError` where a linear has no kernel or would fail on
+    the target, or the scheme plan does not fit."""
     backbone = backbone_of_operators(hollow, options, hollow.table_kinds)
     rows = assign_kernels(backbone, options)
-    for row, planned in zip(rows, planned_rows(rows, options), strict=True):
+    every = planned_rows(rows, options)
+    check_8da4w(every, backbone.config, options)
+    for row, planned in zip(rows, every, strict=True):
         linear = backbone.get_submodule(row.name)
         if planned != row and isinstance(linear, Int4Linear):
             backbone.set_submodule(row.name, without_activation_rounding(linear))

@@ -8,9 +8,18 @@ from quatrain.backbone.pruned_vocabulary import embedding_rows
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.layout import PER_LAYER
 from quatrain.errors import InputError
+from quatrain.export.kernels.assignment import LinearRow
 from quatrain.export.options import ExportOptions
+from quatrain.export.vulkan.call_length import longest_call
 from quatrain.int4 import Scheme
-from quatrain.program.linear_kernels import WRONG_GROUP_SUMS, group_sums_are_right
+from quatrain.linear.int4 import OF_LAST_TOKEN
+from quatrain.program.linear_kernels import (
+    DYNAMIC_LINEAR,
+    WRONG_GROUP_SUMS,
+    group_sums_are_right,
+)
+from quatrain.targets import PlannedProgram
+from quatrain.targets.refusals import met_by_8da4w
 from quatrain.targets.runtimes import needs_older_forms
 
 # Elements of a floating-point embedding that the partitioner takes: `register_embedding` of
@@ -31,6 +40,27 @@ def check_limits(opened: Checkpoint, options: ExportOptions, context: int) -> No
     found = [problem for problem in problems if problem]
     if found:
         raise InputError(f"{opened.source}: {' Besides, '.join(found)}")
+
+
+def check_8da4w(rows: list[LinearRow], config: BackboneConfig, options: ExportOptions) -> None:
+    """Raise `InputError` where the doctor would find that a defect of the target's runtime applies
+    to one of `rows` in 8da4w."""
+    dynamic = [row for row in rows if row.kernel == DYNAMIC_LINEAR]
+    if options.target is None or not dynamic:
+        return
+    of_prompts = [row for row in dynamic if row.name not in OF_LAST_TOKEN]
+    narrowest = min(of_prompts or dynamic, key=lambda row: row.in_features)
+    planned = PlannedProgram(
+        rows=longest_call(config) if of_prompts else 1, channels=narrowest.in_features
+    )
+    found = met_by_8da4w(options.target, options.activation_dtype, planned)
+    if found:
+        remedy = "Export with --weight-only-linear, or leave the choice to --target"
+        if options.scheme_plan is not None:
+            remedy = (
+                f"Make {narrowest.name} and its like weight-only in {options.scheme_plan.source}"
+            )
+        raise InputError(f"would fail on {options.target.name}: {found}. {remedy}")
 
 
 def _on_the_cpu(options: ExportOptions) -> str:
@@ -55,23 +85,22 @@ def _group_problem(opened: Checkpoint, options: ExportOptions) -> str | None:
 def _rotary_problem(config: BackboneConfig, options: ExportOptions) -> str | None:
     """Sources: `apply_rotary_emb_hf`, which checks for it, and `rotary_embedding.glsl`, whose
     threads write eight channels or nothing, of ExecuTorch 1.0 to 1.5."""
-    if all(config.layer(index).rope == "none" for index in range(config.n_layers)):
-        return None
-    if config.use_hf_rope:
-        rotated = int(config.head_dim * config.partial_rotary_factor)
-        if rotated % 8:
+    layers = [config.layer(index) for index in range(config.n_layers)]
+    for head_dim in sorted({layer.head_dim for layer in layers if layer.rope != "none"}):
+        rotated = int(head_dim * config.partial_rotary_factor)
+        if config.use_hf_rope and rotated % 8:
             return (
-                f"{rotated} channels of each head are rotated (head_dim {config.head_dim}, "
+                f"{rotated} channels of each head are rotated (head_dim {head_dim}, "
                 f"partial_rotary_factor {config.partial_rotary_factor:g}), and a phone does not "
                 "load a program with a rotary width that is not a multiple of 8. "
                 f"Use {_on_the_cpu(options)}."
             )
-    elif config.head_dim % 8:
-        return (
-            f"head_dim is {config.head_dim}, and a phone rotates heads in Meta's layout "
-            "(use_hf_rope false) wrongly unless head_dim is a multiple of 8. "
-            f"Use {_on_the_cpu(options)}."
-        )
+        if not config.use_hf_rope and head_dim % 8:
+            return (
+                f"head_dim is {head_dim}, and a phone rotates heads in Meta's layout "
+                "(use_hf_rope false) wrongly unless head_dim is a multiple of 8. "
+                f"Use {_on_the_cpu(options)}."
+            )
     return None
 
 

@@ -31,7 +31,7 @@ from quatrain.export.xnnpack.joined_linears import JoinedLinear
 from quatrain.export.xnnpack.ring_cache import longest_call
 from quatrain.export.xnnpack.small_linears import FixedLinear
 from quatrain.linear import Int8DynActInt8WeightLinear
-from quatrain.linear.int4 import Int4Linear
+from quatrain.linear.int4 import OF_LAST_TOKEN, Int4Linear
 from quatrain.program.edit.constant_source import ConstantSource, Form
 from quatrain.quiet import quiet
 
@@ -69,8 +69,7 @@ def delegate_linears(backbone: Backbone, by_name: bool = False) -> None:
     joined = {one for part in backbone.modules() if isinstance(part, JoinedLinear) for one in part}
     for name, linear in list(backbone.named_modules()):
         if isinstance(linear, Linear) and linear not in joined:
-            # The output layer sees the last token alone: [1, dim].
-            tokens = None if name in ("output", "output_intermediate") else longest
+            tokens = None if name in OF_LAST_TOKEN else longest
             template = _lowered(shape_of(linear, tokens))
             constants = names_of(linear, name) if by_name else constants_of(linear)
             parent, _, attribute = name.rpartition(".")
