@@ -44,7 +44,7 @@ class Yarn:
         low, high = max(low, 0), min(high, self.rotated - 1)
         width = high - low or 0.001
         slowed = (min(max((i - low) / width, 0.0), 1.0) for i in range(self.rotated // 2))
-        return [1 / (part / self.factor + 1 - part) for part in slowed]
+        return [1 / (part / self.factor + (1 - part)) for part in slowed]
 
     def _plane(self, turns: float) -> float:
         """The plane, counted as a fraction, that turns so often in the original context."""

@@ -1,5 +1,7 @@
 """GGUF models: every type of block, scaled rotary embeddings, and what is refused."""
 
+import math
+
 import gguf
 import numpy as np
 import pytest
@@ -149,11 +151,21 @@ def test_divisors_in_gguf_that_are_none(tmp_path, divisors, metadata, message):
         ({"attention.sliding_window": [4, 8]}, "sliding_window is .*layers that differ in it"),
         ({"attention.head_count_kv": [2, 1]}, "head_count_kv is .*layers that differ in it"),
         ({"attention.head_count_kv": [2, 2, 2]}, "head_count_kv is .*layers that differ in it"),
+        ({"logit_scale": [1, 2]}, "logit_scale is array.*not implement"),
+        ({"rope.scaling.type": [1, 2]}, "rope.scaling.type is array.*expected a text"),
+        ({"rope.freq_base": math.nan}, "rope.freq_base' is nan, expected a number"),
+        ({"rope.scaling.factor": math.inf}, "rope.scaling.factor' is inf, expected a number"),
     ],
 )
 def test_unsupported_gguf_metadata_is_named(tmp_path, metadata, message):
     with pytest.raises(InputError, match=message):
         open_float_model(ggufs.write_gguf(tmp_path / "m.gguf", metadata=metadata))
+
+
+def test_an_absurd_factor_of_yarn(tmp_path):
+    yarn = {"rope.scaling.type": "yarn", "rope.scaling.factor": 1e30}
+    config = open_float_model(ggufs.write_gguf(tmp_path / "m.gguf", metadata=yarn)).config
+    assert max(config.rope_scaling_long_factor) == pytest.approx(1e30)
 
 
 def test_one_number_for_each_layer(tmp_path):

@@ -43,7 +43,8 @@ def _cohere2(fields: Fields, source: str) -> Params:
 
 
 def _gguf_cohere(metadata: GgufMetadata) -> Params:
-    return _ONE_NORM | {"logits_scaling": 1.0 / metadata.decimal("logit_scale")}
+    """As in llama.cpp, a scale of 0 is none."""
+    return _ONE_NORM | {"logits_scaling": 1.0 / (metadata.decimal("logit_scale") or 1.0)}
 
 
 def _gguf_cohere2(metadata: GgufMetadata) -> Params:

@@ -9,7 +9,7 @@ from quatrain.checkpoint.families.family import (
     Params,
 )
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
-from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.gguf.metadata import GgufMetadata, is_count
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
     flag,
@@ -77,12 +77,12 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
 def _gguf_params(metadata: GgufMetadata) -> Params:
     """Layers without KV heads are those of convolutions."""
     key = "attention.head_count_kv"
-    by_layer = metadata.numbers(key, metadata.count("block_count"))
-    heads = {int(count) for count in by_layer} - {0}
-    if len(heads) != 1:
+    by_layer = metadata.numbers(key, metadata.layer_count())
+    heads, *others = {count for count in by_layer if count} or {0}
+    if others or not is_count(heads):
         raise metadata.refuse(key, "expected one number, and 0 for layers without attention")
     return {
-        "n_kv_heads": heads.pop(),
+        "n_kv_heads": int(heads),
         "layer_types": [FULL if count else CONV for count in by_layer],
         "conv_L_cache": metadata.count("shortconv.l_cache"),
         "use_qk_norm": True,

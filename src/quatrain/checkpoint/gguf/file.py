@@ -60,12 +60,11 @@ def read_gguf(path: Path) -> GgufFile:
     """
     parts = [_read_part(part) for part in part_files(path)]
     whole = parts[0]
-    count = whole.metadata.get("split.count", 0)
-    if (isinstance(count, int) and count > 1 and count != len(parts)) or (
-        whole.metadata.get("split.no", 0) != 0
-    ):
+    stated = (whole.metadata.get(f"split.{key}") for key in ("no", "count"))
+    index, count = (value if isinstance(value, int) else 0 for value in stated)
+    if index or (count > 1 and count != len(parts)):
         raise InputError(
-            f"{path}: is part {whole.metadata.get('split.no', 0) + 1} of {count} of a split model, "
+            f"{path}: is part {index + 1} of {count} of a split model, "
             "whose parts are found by their names (NAME-00001-of-00002.gguf and on); give them "
             "those, and the first one here"
         )

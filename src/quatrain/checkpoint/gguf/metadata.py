@@ -15,6 +15,11 @@ _BY_LAYER = {"attention.head_count", "attention.head_count_kv", "feed_forward_le
 _BLOCK = re.compile(r"blk\.(\d+)\..+")
 
 
+def is_count(number: float) -> bool:
+    """Whether `number` is a whole one, 1 or more."""
+    return 1 <= number < math.inf and not number % 1
+
+
 class GgufMetadata:
     """Looks up `{architecture}.{key}` in `file`."""
 
@@ -35,7 +40,7 @@ class GgufMetadata:
         return sorted(has - self._asked)
 
     def number(self, key: str, default: Any = None) -> Any:
-        """The number `key`, or `default`. Raises `InputError` where neither is one."""
+        """The finite number `key`, or `default`. Raises `InputError` where neither is one."""
         value = self.get(key)
         if value is None:
             value = default
@@ -43,11 +48,22 @@ class GgufMetadata:
             value = value[0].item()
         if not isinstance(value, str) and hasattr(value, "__len__"):
             raise self.refuse(key, "expected one number: layers that differ in it are not read")
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if (
+            not isinstance(value, int | float)
+            or isinstance(value, bool)
+            or not math.isfinite(value)
+        ):
             raise InputError(
                 f"{self.file.path}: the metadata '{self.architecture}.{key}' is {value!r}, "
                 "expected a number; the file is not a language model's, or is damaged"
             )
+        return value
+
+    def text(self, key: str) -> str | None:
+        """The text `key`, or None. Raises `InputError` for another value."""
+        value = self.get(key)
+        if not isinstance(value, str | None):
+            raise self.refuse(key, "expected a text; the file is damaged")
         return value
 
     def _same_in_all_layers(self, value: Any) -> bool:
@@ -91,7 +107,7 @@ class GgufMetadata:
     def of_all_layers(self, key: str) -> int:
         """The number `key`, one or the same for each layer. Raises `InputError` for another."""
         first, *others = self.numbers(key, self.layer_count())
-        if not 1 <= first < math.inf or first % 1 or any(number != first for number in others):
+        if not is_count(first) or any(number != first for number in others):
             raise self.refuse(key, "expected one number for all layers; no other is implemented")
         return int(first)
 

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from quatrain.backbone.params.params import config_from_params
 from quatrain.checkpoint.families import gguf_reading
 from quatrain.checkpoint.families.family import GgufReading
@@ -103,7 +105,9 @@ def _check_metadata(metadata: GgufMetadata, reading: GgufReading) -> None:
     """Raise `InputError` for a figure that the family's reading leaves out."""
     for key, neutral in _NEUTRAL.items():
         value = metadata.get(key)
-        if key not in reading.reads and value is not None and value not in neutral:
+        if key in reading.reads or value is None:
+            continue
+        if isinstance(value, np.ndarray) or value not in neutral:
             raise metadata.refuse(key, "which this backbone does not implement")
     head_dim = metadata.head_dim()
     for key in ("attention.value_length", "rope.dimension_count"):

@@ -32,7 +32,7 @@ def rope_scaling(metadata: GgufMetadata) -> dict[str, Any]:
     """
     if LONGROPE_FACTORS["long"] in metadata.file.tensors:
         return _longrope(metadata)
-    kind = metadata.get("rope.scaling.type") or "linear"  # as in llama.cpp
+    kind = metadata.text("rope.scaling.type") or "linear"  # as in llama.cpp
     if FREQUENCY_FACTORS in metadata.file.tensors and kind == "yarn":
         raise metadata.refuse("rope.scaling.type", f"beside {FREQUENCY_FACTORS} expected no other")
     if kind != "yarn" and metadata.number("rope.scaling.attn_factor", 1.0) != 1.0:

@@ -1,11 +1,10 @@
 """Gemma 4's text model in a GGUF file, and what one of Gemma 3n states alike."""
 
-import math
 import re
 from collections.abc import Iterable
 
 from quatrain.checkpoint.families.family import GgufReading, Params
-from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.gguf.metadata import GgufMetadata, is_count
 from quatrain.checkpoint.gguf.rope_scaling import FREQUENCY_FACTORS
 from quatrain.errors import InputError
 
@@ -80,10 +79,8 @@ def _widths(metadata: GgufMetadata) -> Params:
     widths = metadata.numbers(key, layers)
     narrow = layers - min(_shared_layers(metadata), layers)
     wide = widths[-1] == 2 * widths[0]
-    whole = 1 <= widths[0] < math.inf and not widths[0] % 1
-    if not whole or widths != [widths[0]] * narrow + [widths[-1] if wide else widths[0]] * (
-        layers - narrow
-    ):
+    last = widths[-1] if wide else widths[0]
+    if not is_count(widths[0]) or widths != [widths[0]] * narrow + [last] * (layers - narrow):
         expected = f"one number, or twice it for the last {layers - narrow} layers"
         raise metadata.refuse(key, f"expected {expected}; no other is implemented")
     return {"hidden_dim": int(widths[0]), "double_wide_shared_ffn": wide}
@@ -91,7 +88,7 @@ def _widths(metadata: GgufMetadata) -> Params:
 
 def _rope(metadata: GgufMetadata) -> Params:
     """What divides frequencies in layers without a window: 1, or so much that nothing turns."""
-    if metadata.get("rope.scaling.type") not in (None, "none"):
+    if metadata.text("rope.scaling.type") not in (None, "none"):
         raise metadata.refuse("rope.scaling.type", "which this backbone does not implement for it")
     path, tensors = metadata.file.path, metadata.file.float_tensors()
     if FREQUENCY_FACTORS not in tensors:

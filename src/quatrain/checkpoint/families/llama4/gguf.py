@@ -4,6 +4,7 @@ from quatrain.checkpoint.families import weighed_experts
 from quatrain.checkpoint.families.family import GgufReading, Params
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 
+_CHUNK = 8192  # whatever a file says, unless it is 0
 _NAMES = weighed_experts.GGUF_NAMES | weighed_experts.GGUF_SHARED_NAMES
 
 
@@ -17,10 +18,10 @@ def _params(metadata: GgufMetadata) -> Params:
         "qk_norm_without_rope": False,
         "use_qk_norm": experts != 128,  # Maverick has none
     }
-    if metadata.get("attention.sliding_window") != 0:
+    if metadata.number("attention.sliding_window", _CHUNK):
         params |= {
             "no_rope_layer_interval": 4,
-            "attention_chunk_size": 8192,
+            "attention_chunk_size": _CHUNK,
             "attn_temperature_tuning": True,
         }
     if experts:
