@@ -62,10 +62,23 @@ def without(name):
     return {key: value for key, value in tiny.float_tensors().items() if key != name}
 
 
-@pytest.mark.parametrize("write", [tiny.write_hugging_face, tiny.write_meta])
-def test_missing_tensor_is_named(tmp_path, write):
-    with pytest.raises(InputError, match=r"layers\.1\.attention\.wo\.weight is missing"):
-        open_float_model(write(tmp_path, without("layers.1.attention.wo.weight")))
+WO = "layers.1.attention.wo.weight"
+# What each format calls that.
+WRITERS = [
+    (tiny.write_hugging_face, r"tensor model\.layers\.1\.self_attn\.o_proj\.weight"),
+    (tiny.write_meta, r"tensor layers\.1\.attention\.wo\.weight"),
+    (lambda folder, tensors: ggufs.write_gguf(folder / "m.gguf", tensors),
+     r"tensor blk\.1\.attn_output\.weight"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("write", "name"), WRITERS)
+def test_a_tensor_is_named_as_the_file_does(tmp_path, write, name):
+    with pytest.raises(InputError, match=f"{name} is missing"):
+        open_float_model(write(tmp_path, without(WO)))
+    wrong = tiny.float_tensors() | {WO: torch.zeros(64, 32)}
+    with pytest.raises(InputError, match=name.partition(" ")[2] + r" has shape \[64, 32\]"):
+        open_float_model(write(tmp_path, wrong))
 
 
 def test_extra_tensor_is_named(tmp_path):
@@ -75,7 +88,7 @@ def test_extra_tensor_is_named(tmp_path):
 
 
 def test_integers_are_not_a_float_model(tmp_path):
-    with pytest.raises(InputError, match="is int8, expected floating point"):
+    with pytest.raises(InputError, match=r"lm_head\.weight is int8, expected floating point"):
         open_float_model(tiny.write_hugging_face(tmp_path, dtype=torch.int8))
 
 

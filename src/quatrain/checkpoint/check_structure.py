@@ -18,6 +18,7 @@ from quatrain.checkpoint.layout import (
     table_shapes,
     vector_shapes,
 )
+from quatrain.checkpoint.names_in_file import InFile
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES
 
@@ -29,8 +30,10 @@ def check_structure(
     config: BackboneConfig,
     params: Mapping[str, Any],
     source: str,
+    in_file: InFile = str,
 ) -> int:
-    """The linears' group size. Raises `InputError` naming what does not fit the layout."""
+    """The linears' group size. Raises `InputError` naming what does not fit the layout, as it is
+    called `in_file`."""
     check_layer_count(config, stored, source)
     linears, vectors = linear_shapes(config), vector_shapes(config)
     tables = table_shapes(config).keys()
@@ -40,15 +43,15 @@ def check_structure(
     optional = {f"{name}.zeros" for name in (*linears, *tables)}
     optional |= {f"{name}.{part}" for name in tables for part in ("weight", "scales")}
     optional |= {f"{name}.adaptor.{part}.weight" for name in linears for part in "AB"}
-    check_names(stored, required, optional - required, source)
+    check_names(stored, required, optional - required, source, in_file)
     for name in sorted(tables):
         if f"{name}.scales" in stored and f"{name}.weight" not in stored:
             raise InputError(f"{source}: {name}.scales has no {name}.weight beside it")
 
     matrices = {f"{name}.weight": shape for name, shape in linears.items()}
     shapes = {name: tensor.shape for name, tensor in stored.items()}
-    check_shapes(shapes, matrices | vectors, source)
-    check_tables(shapes, config, source)
+    check_shapes(shapes, matrices | vectors, source, in_file)
+    check_tables(shapes, config, source, in_file)
     for name in vectors:
         _check_dtype(stored, name, _FLOATING, source)
 

@@ -20,6 +20,7 @@ from quatrain.checkpoint.check_values import check_tensor_values
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.files.memory_map import was_read
 from quatrain.checkpoint.layout import EMBEDDING, OUTPUT
+from quatrain.checkpoint.names_in_file import InFile
 from quatrain.int4 import Scheme
 from quatrain.linear.packing import is_int4
 from quatrain.stages import Stages
@@ -132,13 +133,14 @@ def checked_checkpoint(
     config: BackboneConfig,
     source: Path,
     folder: Path,
+    in_file: InFile = str,
 ) -> Checkpoint:
     """The checkpoint of `tensors`, whose names, shapes and dtypes fit `config`, that of `params`.
 
-    `source` is named in errors; the tokenizer is looked for in `folder`. Raises `InputError` where
-    something does not fit.
+    `source` is named in errors, and tensors as they are called `in_file`; the tokenizer is looked
+    for in `folder`. Raises `InputError` where something does not fit.
     """
-    group_size = check_structure(tensors.stored, config, params, str(source))
+    group_size = check_structure(tensors.stored, config, params, str(source), in_file)
     arguments = params.get("quantization_args")
     stated = arguments if isinstance(arguments, dict) else {"scheme": Scheme.DYNAMIC_INT8}
     return Checkpoint(

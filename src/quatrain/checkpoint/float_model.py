@@ -19,6 +19,7 @@ from quatrain.checkpoint.layout import (
     optional_tables,
     table_shapes,
 )
+from quatrain.checkpoint.names_in_file import InFile
 from quatrain.tokenizer import Tokenizer
 from quatrain.tokenizer.end_tokens import eos_idx_of
 
@@ -65,17 +66,18 @@ class FloatModel:
             return Tokenizer.load(files[0]) if files else None
 
 
-def checked(model: FloatModel) -> FloatModel:
-    """`model`, whose tensors are those of its config. Raises `InputError` where they are not."""
+def checked(model: FloatModel, in_file: InFile = str) -> FloatModel:
+    """`model`, whose tensors are those of its config. Raises `InputError` where they are not,
+    naming each as it is called `in_file`."""
     source, stored = str(model.source), model.tensors.stored
     check_layer_count(model.config, stored, source)
     expected = float_shapes(model.config)
     optional = {f"{name}.weight" for name in optional_tables(model.config)}
     tables = {f"{name}.weight" for name in table_shapes(model.config)}
-    check_names(stored, set(expected) | tables - optional, optional, source)
+    check_names(stored, set(expected) | tables - optional, optional, source, in_file)
     shapes = {name: tensor.shape for name, tensor in stored.items()}
-    check_shapes(shapes, expected, source)
-    check_tables(shapes, model.config, source)
+    check_shapes(shapes, expected, source, in_file)
+    check_tables(shapes, model.config, source, in_file)
     return model
 
 

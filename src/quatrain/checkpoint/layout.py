@@ -14,6 +14,7 @@ from quatrain.backbone.tensor_shapes import (
     per_layer_shapes,
 )
 from quatrain.backbone.vector_shapes import vector_shapes
+from quatrain.checkpoint.names_in_file import InFile
 from quatrain.errors import InputError
 
 EMBEDDING = "tok_embeddings"
@@ -72,31 +73,43 @@ def check_layer_count(config: BackboneConfig, names: Iterable[str], source: str)
 
 
 def check_names(
-    found: Iterable[str], required: Iterable[str], optional: Iterable[str], source: str
+    found: Iterable[str],
+    required: Iterable[str],
+    optional: Iterable[str],
+    source: str,
+    in_file: InFile = str,
 ) -> None:
     """Raise `InputError` naming what is missing from `found`, or is there and not known."""
     present = {name for name in found if not IGNORED.fullmatch(name)}
     missing = sorted(set(required) - present)
     if missing:
-        raise InputError(f"{source}: {_listed(missing)} missing; {_WHOSE_PARAMETERS}")
+        raise InputError(f"{source}: {_listed(missing, in_file)} missing; {_WHOSE_PARAMETERS}")
     extra = sorted(present - set(required) - set(optional))
     if extra:
         raise InputError(
-            f"{source}: {_listed(extra)} not known to this architecture; "
+            f"{source}: {_listed(extra, in_file)} not known to this architecture; "
             "a backbone that ignored a tensor would compute something else. Where it serves "
             "training or speculation alone (a value head, MTP), save the model without it."
         )
 
 
 def check_shapes(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], source: str
+    found: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+    source: str,
+    in_file: InFile = str,
 ) -> None:
     """Raise `InputError` naming the first tensor of `expected` whose shape in `found` differs."""
     for name, shape in expected.items():
-        _check_shape(found, name, [shape], source)
+        _check_shape(found, name, [shape], source, in_file)
 
 
-def check_tables(found: Mapping[str, tuple[int, ...]], config: BackboneConfig, source: str) -> None:
+def check_tables(
+    found: Mapping[str, tuple[int, ...]],
+    config: BackboneConfig,
+    source: str,
+    in_file: InFile = str,
+) -> None:
     """Raise `InputError` where a table in `found` has an impossible shape."""
     tables = {name: found.get(f"{name}.weight") for name in (EMBEDDING, OUTPUT)}
     stored = {tuple(shape) for shape in tables.values() if shape is not None}
@@ -104,7 +117,7 @@ def check_tables(found: Mapping[str, tuple[int, ...]], config: BackboneConfig, s
     if len(stored) == 1 and len(shape := stored.pop()) == 2 and shape[1] == config.dim:
         remedy += f"; where the vocabulary was resized, state its vocab_size, {shape[0]}"
     for name, shapes in table_shapes(config).items():
-        _check_shape(found, f"{name}.weight", shapes, source, remedy)
+        _check_shape(found, f"{name}.weight", shapes, source, in_file, remedy)
 
 
 def _check_shape(
@@ -112,18 +125,19 @@ def _check_shape(
     name: str,
     shapes: Sequence[tuple[int, ...]],
     source: str,
+    in_file: InFile,
     remedy: str = _WHOSE_PARAMETERS,
 ) -> None:
     if name in found and tuple(found[name]) not in shapes:
         expected = " or ".join(str(list(shape)) for shape in shapes)
         raise InputError(
-            f"{source}: {name} has shape {list(found[name])}, expected {expected} "
+            f"{source}: {in_file(name)} has shape {list(found[name])}, expected {expected} "
             f"from the model's parameters; {remedy}"
         )
 
 
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:4])
+def _listed(names: list[str], in_file: InFile) -> str:
+    shown = ", ".join(map(in_file, names[:4]))
     if len(names) > 4:
         shown += f" and {len(names) - 4} more"
     return f"tensor {shown} is" if len(names) == 1 else f"tensors {shown} are"

@@ -108,7 +108,7 @@ A_LOG = "model.layers.1.linear_attn.A_log"
         ("qwen3.5", {"ssm_inner_size": 97}, {}, "inner_size is 97, expected a multiple of 4"),
         ("qwen3.5", {"head_count": 2}, {}, r"attn_q\.weight has 256 rows, expected 128"),
         ("qwen3.5", {"nextn_predict_layers": 4}, {}, "nextn_predict_layers is 4, expected a whole"),
-        ("qwen3.5", {"ssm_state_size": 16}, {}, "in_proj_qkv.weight has shape"),
+        ("qwen3.5", {"ssm_state_size": 16}, {}, r"blk\.0\.attn_qkv\.weight has shape"),
         ("qwen3 next", {"ssm_group_count": 3}, {}, r"ssm_ba\.weight has 8 rows, expected 6"),
         ("qwen3.5 moe", {"expert_shared_feed_forward_length": 0}, {}, "is 0, expected one or more"),
         ("qwen3.5", {}, {A_LOG: torch.zeros(4)}, r"blk\.1\.ssm_a has values that are not below 0"),

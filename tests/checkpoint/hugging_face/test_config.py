@@ -22,7 +22,7 @@ def test_llama3_scaling_from_config(tmp_path, field):
         ({"model_type": "gpt_neox"}, "model_type is 'gpt_neox'"),
         ({"model_type": None}, "has no model_type.* add it"),
         ({"hidden_act": "gelu"}, "'hidden_act' is 'gelu'"),
-        ({"mlp_bias": True}, "w1.bias, .* missing"),
+        ({"mlp_bias": True}, "gate_proj.bias, .* missing"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
         ({"rope_scaling": {"type": "axial", "factor": 4.0}}, "axial"),
         ({"rope_scaling": {"type": "yarn", "beta_fast": "32"}}, "'beta_fast' is '32'"),

@@ -77,6 +77,10 @@ def test_settings_that_the_tensors_contradict(tmp_path, method, settings, change
             open_checkpoint(folder, round_again=round_again).tensors[
                 "layers.0.feed_forward.w2.weight"
             ]
+    # That is said where `quantize` is given it, too; what values contradict, where they are read.
+    in_values = message.startswith(("one below", "one above"))
+    with pytest.raises(InputError, match="quantized already" if in_values else message):
+        open_float_model(folder)
 
 
 @pytest.mark.parametrize(

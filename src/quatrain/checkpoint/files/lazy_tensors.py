@@ -108,17 +108,17 @@ class LazyTensors(Mapping[str, torch.Tensor]):
             renamed[new] = old
         return LazyTensors({new: self.stored[old] for new, old in renamed.items()})
 
-    def as_float32(self, source: str) -> "LazyTensors":
+    def as_float32(self, source: str, in_file: Callable[[str], str] = str) -> "LazyTensors":
         """The same tensors, each converted to float32 as it is read.
 
-        Raises `InputError`, naming `source`, where one holds integers: what they stand for is not
-        known here.
+        Raises `InputError`, naming `source` and what it is called `in_file`, where one holds
+        integers: what they stand for is not known here.
         """
         for name, tensor in self.stored.items():
             if not tensor.dtype.is_floating_point:
                 found = str(tensor.dtype).removeprefix("torch.")
                 raise InputError(
-                    f"{source}: {name} is {found}, expected floating point; "
+                    f"{source}: {in_file(name)} is {found}, expected floating point; "
                     "quantize the model that this one was made from"
                 )
         return LazyTensors(

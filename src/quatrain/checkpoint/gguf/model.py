@@ -20,7 +20,7 @@ from quatrain.checkpoint.gguf.blocks import GgufTensor, keeps_q4_0_blocks, q4_0_
 from quatrain.checkpoint.gguf.file import GgufFile, read_gguf
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.rope_scaling import rope_factors
-from quatrain.checkpoint.gguf.tensor_names import meta_name
+from quatrain.checkpoint.gguf.tensor_names import in_file, meta_name
 from quatrain.errors import InputError
 from quatrain.tokenizer.end_tokens import end_ids_of_gguf
 from quatrain.tokenizer.from_gguf import tokenizer_files_from_gguf
@@ -75,7 +75,8 @@ def open_gguf_model(path: Path) -> FloatModel:
                 if keeps_q4_0_blocks(tensor) and name in names
             },
             notes=(*_quantized_already(file), *said_of_unused, *_unused_metadata(metadata)),
-        )
+        ),
+        in_file({new: old for old, new in names.items()}, reading.names),
     )
 
 

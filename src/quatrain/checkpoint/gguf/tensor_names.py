@@ -3,6 +3,8 @@
 import re
 from collections.abc import Mapping
 
+from quatrain.checkpoint.names_in_file import InFile, names_in_file
+
 _NAMES = {
     "token_embd": "tok_embeddings",
     "output_norm": "norm",
@@ -34,3 +36,9 @@ def meta_name(name: str, others: Mapping[str, str]) -> str:
         return f"{layer}{others[whole]}"
     known = {**_NAMES, **others}
     return f"{layer}{known[module]}{kind}" if kind and module in known else name
+
+
+def in_file(called: Mapping[str, str], others: Mapping[str, str]) -> InFile:
+    """What a file calls the tensor of a name of Meta's, where `called` has what it holds. `others`:
+    as of `meta_name`."""
+    return names_in_file(called, {**_NAMES, **others}, "blk.")

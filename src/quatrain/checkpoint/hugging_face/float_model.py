@@ -19,11 +19,12 @@ from quatrain.checkpoint.hugging_face.float8 import has_float8, in_floating_poin
 from quatrain.checkpoint.hugging_face.folder import read_folder
 from quatrain.checkpoint.hugging_face.lora_adapter import with_adapter
 from quatrain.checkpoint.hugging_face.mlx_layout import as_transformers_has_them
+from quatrain.checkpoint.hugging_face.quantized import require_convertible
 from quatrain.checkpoint.hugging_face.quantizer_settings import (
     quantization_settings,
     require_known_quantizer,
 )
-from quatrain.checkpoint.hugging_face.tensor_names import meta_name
+from quatrain.checkpoint.hugging_face.tensor_names import in_file, meta_name
 from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED
 from quatrain.checkpoint.quantizers.read import checked_quantizer, not_quantized
@@ -46,6 +47,7 @@ def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatM
     stored, notes = _read(folder, config_json, adapter)
     names = {name: meta_name(name, reading.names) for name in stored if not IGNORED.fullmatch(name)}
     called = {new: old for old, new in names.items()}
+    named = in_file(called, reading.names)
     tensors = stated_biases(stored.renamed(names), called, fields, reading, source)
     params = params_of_config(fields, source, set(tensors))
     config = config_from_params(params, source)
@@ -55,12 +57,13 @@ def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatM
     return checked(
         FloatModel(
             source=folder,
-            tensors=tensors.as_float32(str(folder)),
+            tensors=tensors.as_float32(str(folder), named),
             config=config,
             params=params_of(config, trained_context, bos_id, eos_ids),
             write_tokenizer=lambda output: copy_tokenizer_files(tokens, output, bos_id, eos_ids),
             notes=notes,
-        )
+        ),
+        named,
     )
 
 
@@ -96,6 +99,8 @@ def _read(
 
 
 def _quantized_already(folder: Path, adapter: Path | None) -> InputError:
+    if adapter is None:
+        require_convertible(folder)
     remedy = f"export it, or run `quatrain convert {folder} DIR`"
     if adapter is not None:
         remedy = f"to merge {adapter} give the model that it was made from, in floating point"

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from quatrain.backbone.params.params import config_from_params
 from quatrain.checkpoint.checkpoint import Checkpoint, checked_checkpoint
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, RowsOf
 from quatrain.checkpoint.float_model import params_of
 from quatrain.checkpoint.hugging_face.biases import stated_biases
 from quatrain.checkpoint.hugging_face.config import (
@@ -25,7 +27,11 @@ from quatrain.checkpoint.hugging_face.quantizer_settings import (
     require_known_quantizer,
     stated_settings,
 )
-from quatrain.checkpoint.hugging_face.tensor_names import is_computed_in_floating_point, meta_name
+from quatrain.checkpoint.hugging_face.tensor_names import (
+    in_file,
+    is_computed_in_floating_point,
+    meta_name,
+)
 from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED
 from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
@@ -55,8 +61,8 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
         )
     whole, metadata = read_folder(folder)
     stored, notes = config_json.text_model(whole)
-    in_file = {id(tensor): name for name, tensor in whole.stored.items()}
-    of_whole = {name: in_file.get(id(tensor), name) for name, tensor in stored.stored.items()}
+    own = {id(tensor): name for name, tensor in whole.stored.items()}
+    of_whole = {name: own.get(id(tensor), name) for name, tensor in stored.stored.items()}
     stored, parts = as_transformers_has_them(stored, str(folder))
     of_whole |= {part: of_whole[name] for part, name in parts.items()}
     if output_is_tied(fields, family, set(stored), folder):
@@ -82,7 +88,24 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     bos_id, eos_ids = end_tokens(folder, fields)
     params = params_of(config, trained_context, bos_id, eos_ids)
     params["quantization_args"] = {"scheme": Scheme.DYNAMIC_INT8} | _table_kinds(int4)
-    return replace(checked_checkpoint(tensors, params, config, folder, folder), notes=notes)
+    named = in_file(called, family.names)
+    return replace(checked_checkpoint(tensors, params, config, folder, folder, named), notes=notes)
+
+
+class _Rounds:
+    """Takes all that may be rounded anew, and is not asked to."""
+
+    asymmetric = True
+
+    def __call__(
+        self, name: str, rows_of: RowsOf, shape: tuple[int, ...], group_size: int | None, why: str
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        raise NotImplementedError
+
+
+def require_convertible(folder: Path) -> None:
+    """Raise `InputError` where `convert` would refuse the quantized `folder`, from headers."""
+    open_hugging_face_checkpoint(folder, _Rounds())
 
 
 def _without_unread(stored: LazyTensors) -> tuple[LazyTensors, tuple[str, ...]]:

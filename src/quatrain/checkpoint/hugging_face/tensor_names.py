@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from quatrain.checkpoint.names_in_file import InFile, names_in_file
+
 _NAMES = {
     "model.embed_tokens": "tok_embeddings",
     "model.norm": "norm",
@@ -45,3 +47,9 @@ def meta_name(name: str, others: Mapping[str, str] = MappingProxyType({})) -> st
         return name  # reported by name, later
     layer = f"layers.{match[1]}." if match[1] else ""
     return f"{layer}{known[match[2]]}{match[3] or ''}"
+
+
+def in_file(called: Mapping[str, str], others: Mapping[str, str]) -> InFile:
+    """What a folder calls the tensor of a name of Meta's, where `called` has what it holds.
+    `others`: as of `meta_name`."""
+    return names_in_file(called, {**_NAMES, **others}, "model.layers.")
