@@ -14,6 +14,7 @@ from tests.support.edited_methods import (
     result,
     tokens_given_back,
     tokens_of_one_length,
+    under_names,
 )
 from tests.support.paths import CONFORMANCE
 from tests.support.programs import GraphMaker, artifact
@@ -30,6 +31,10 @@ def peer(name: str) -> Make:
 
 def edited(edit: Edit) -> Make:
     return edited_method(CONFORMANCE / "llama_w.pte", edit)
+
+
+def methods(*names: str) -> Make:
+    return under_names(CONFORMANCE / "llama_w.pte", *names)
 
 
 def dynamic_zero_points(dtype: str) -> Make:
@@ -165,7 +170,8 @@ DRIVER_CASES: list[tuple[str, str, str | None, Make, Make]] = [
      linear("aten._weight_int8pack_mm.default", "float16", "int8"),
      linear("aten.linear.default", "float32", "float32")),
     ("buffer-limit", "llvmpipe", "1.5", huge(2**26, "buffer"), huge(2**25, "buffer")),
-    ("partial-delegation", "llvmpipe", "1.5", edited(called_twice), peer("peer-8da4w-fp32")),
+    ("partial-delegation", "llvmpipe", "1.5", edited(called_twice), methods("prefill", "decode")),
+    ("caches-per-method", "llvmpipe", "1.5", methods("prefill", "decode"), edited(called_twice)),
     ("delegate-call", "desktop", "1.5", edited(one_value_more), edited(called_twice)),
     ("delegate-call", "desktop", "1.5", edited(of_another_backend), edited(result(1, 96))),
     ("delegate-call", "desktop", "1.5", edited(result(1, 48)), edited(tokens_of_one_length)),

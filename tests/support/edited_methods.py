@@ -14,10 +14,29 @@ Edit = Callable[[Record], None]
 
 def edited_method(source: Path, edit: Edit) -> Make:
     """The program `source` after `edit` of the plan of its method with a delegate."""
+    return _edited(source, lambda root: edit(_with_delegate(root)))
 
+
+def under_names(source: Path, *names: str) -> Make:
+    """The program `source` whose method with a delegate is there once under each of `names`."""
+
+    def edit(root: Record) -> None:
+        plan = _with_delegate(root)
+        copies = [Record(**{**vars(plan), "name": name}) for name in names]
+        others = [each for each in root.execution_plan if each is not plan]
+        root.execution_plan = sorted([*copies, *others], key=lambda each: each.name)
+
+    return _edited(source, edit)
+
+
+def _with_delegate(root: Record) -> Record:
+    return next(plan for plan in root.execution_plan if plan.delegates)
+
+
+def _edited(source: Path, edit: Edit) -> Make:
     def make(folder: Path) -> Path:
         program = open_program(source)
-        edit(next(plan for plan in program.root.execution_plan if plan.delegates))
+        edit(program.root)
         body = encode(program.root, program_schema())
         size = len(body) + EXTENDED_HEADER.size
         base = -(-size // 4096) * 4096
@@ -34,6 +53,14 @@ def edited_method(source: Path, edit: Edit) -> Make:
 
 def called_twice(plan: Record) -> None:
     plan.chains[0].instructions = plan.chains[0].instructions * 2
+
+
+def of_two_delegates(plan: Record) -> None:
+    """The second one's call is as the first one's."""
+    (step,) = plan.chains[0].instructions
+    call = Record(**{**vars(step.instr_args), "delegate_index": 1})
+    plan.delegates = plan.delegates * 2
+    plan.chains[0].instructions = [step, Record(**{**vars(step), "instr_args": call})]
 
 
 def one_value_more(plan: Record) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 import typer
 from tests.support.driver_defects import dynamic_zero_points
+from tests.support.edited_methods import edited_method, of_two_delegates, under_names
 from tests.support.findings import findings
 from tests.support.form_defects import TRUE, number
 from tests.support.kernel_defects import embedding, weight_only
@@ -44,6 +45,18 @@ def test_the_command_says_what_where_and_how_to_fix(tmp_path: Path) -> None:
     done = run(fixed, "--device", "mali-g715", "--runtime", "1.3", "--json")
     assert done.exit_code == 0
     assert json.loads(done.output)["ok"] is True
+
+
+def test_places_say_in_which_of_several_delegates(tmp_path: Path) -> None:
+    """All delegates are examined, and what is told of an only one is told of each by its name."""
+    sick = dynamic_zero_points("float32")(tmp_path)
+    alone = findings(sick, "mali-g715", "1.3")["dq8ca-zp-binding-float"].occurrences
+    for make, places in (
+        (under_names(sick, "decode", "prefill"), ("decode: ", "prefill: ")),
+        (edited_method(sick, of_two_delegates), ("delegate 0, ", "delegate 1, ")),
+    ):
+        found = findings(make(tmp_path), "mali-g715", "1.3")["dq8ca-zp-binding-float"]
+        assert found.occurrences == [place + each for place in places for each in alone]
 
 
 def test_int8_zero_points_keep_8da4w_where_it_would_fail(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import IO
 
 from quatrain.errors import InputError
 from quatrain.program.delegate_call import VULKAN_BACKEND, delegate_call_problems
+from quatrain.program.delegate_counts import no_vulkan_delegate, several_vulkan_delegates
 from quatrain.program.flatbuffer import Record, decode
 from quatrain.program.graph import Constant, VulkanGraph
 from quatrain.program.mapped_file import map_program
@@ -92,16 +93,19 @@ class Program:
         """Those of its Vulkan delegates, in order."""
         return [delegate.graph for delegate in self.delegates if delegate.graph]
 
+    def require_graphs(self) -> list[VulkanGraph]:
+        """Those of its Vulkan delegates; `InputError` where there is none."""
+        if not self.graphs:
+            raise no_vulkan_delegate(self.path, self.delegates)
+        return self.graphs
+
     @cached_property
     def vulkan(self) -> VulkanGraph:
         """The graph of the program's only Vulkan delegate; `InputError` where there is not one."""
-        if len(self.graphs) == 1:
-            return self.graphs[0]
-        backends = sorted({delegate.backend for delegate in self.delegates}) or ["none"]
-        raise InputError(
-            f"{self.path}: has {len(self.graphs)} Vulkan delegates, expected one "
-            f"(backends found: {', '.join(backends)}). Export it with --backend vulkan."
-        )
+        first, *others = self.require_graphs()
+        if others:
+            raise several_vulkan_delegates(self.path, self.delegates)
+        return first
 
     @property
     def context(self) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from quatrain.errors import InputError
 from quatrain.program.container import Program
-from quatrain.program.methods import Instruction
+from quatrain.program.methods import Instruction, Method
 from quatrain.program.row_tables import indices_of, is_lookup, table_of
 
 
@@ -21,6 +21,7 @@ class RowLookup:
 
     Attributes:
         result: The method's value that the rows become.
+        table: What they are rows of.
 
     Raises:
         InputError: As `table_of`; where the rows are not those of an input of the method.
@@ -30,7 +31,7 @@ class RowLookup:
         self._path = program.path
         plan = next(plan for plan in program.root.execution_plan if plan.delegates)
         self.result = call.args[-1]
-        self._table = table_of(program, [value.val for value in plan.values], call)
+        self.table = table_of(program, [value.val for value in plan.values], call)
         if indices_of(call) not in plan.inputs:
             raise InputError(
                 f"{self._path}: looks up rows of something else than an input of its method"
@@ -41,33 +42,38 @@ class RowLookup:
         """Those [..., width] of the token ids [...] among `inputs` of the method. Raises
         `InputError` where one has no row."""
         tokens = np.asarray(inputs[self._tokens])
-        outside = tokens[(tokens < 0) | (tokens >= len(self._table))]
+        outside = tokens[(tokens < 0) | (tokens >= len(self.table))]
         if outside.size:
             raise InputError(
                 f"token {int(outside[0])} is outside the table of {self._path}, which has "
-                f"{len(self._table)} rows; is the tokenizer another model's?"
+                f"{len(self.table)} rows; is the tokenizer another model's?"
             )
-        return self._table.rows(tokens)
+        return self.table.rows(tokens)
 
 
 def row_lookup(program: Program) -> RowLookup | None:
-    """The lookup of rows that `program` begins with, if it does. Raises as `RowLookup`."""
-    call = _call_of(program)
-    return None if call is None else RowLookup(program, call)
+    """The lookup of rows that the method of the only delegate of `program` begins with, if it does.
+    Raises as `RowLookup`."""
+    calls = [call for method in program.methods.values() if (call := _lookup_of(method))]
+    return RowLookup(program, calls[0]) if calls else None
 
 
 def work_beside_delegate(program: Program) -> dict[str, int]:
-    """The operators outside of any delegate, and how often each is called, but for a lookup of rows
-    that the only delegate is given."""
-    kernels = [each for each in program.instructions if each.kind == "kernel"]
-    looked_up = _call_of(program)
-    return dict(Counter(str(each.target) for each in kernels if each is not looked_up))
+    """The operators outside of any delegate, of methods that have delegates, and how often each is
+    called, but for a lookup of rows that a method's only delegate is given."""
+    found: Counter[str] = Counter()
+    for method in program.methods.values():
+        kernels = [each for each in method.instructions if each.kind == "kernel"]
+        if len(kernels) < len(method.instructions):
+            looked_up = _lookup_of(method)
+            found.update(str(each.target) for each in kernels if each is not looked_up)
+    return dict(found)
 
 
-def _call_of(program: Program) -> Instruction | None:
+def _lookup_of(method: Method) -> Instruction | None:
     """The lookup, where all else is a delegate call behind it that reads its result."""
-    kinds = [each.kind for each in program.instructions]
+    kinds = [each.kind for each in method.instructions]
     if kinds[:2] != ["kernel", "delegate"] or kinds.count("delegate") != 1:
         return None
-    first, delegate = program.instructions[:2]
+    first, delegate = method.instructions[:2]
     return first if is_lookup(first) and first.args[-1] in delegate.args else None

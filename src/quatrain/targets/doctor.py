@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quatrain.errors import UNFIT, InputError
+from quatrain.errors import InputError
 from quatrain.program import Program, open_program
 from quatrain.targets.catalogue import (
     Defect,
@@ -17,8 +17,8 @@ from quatrain.targets.cpu import CpuExamination, examine_for_cpu
 from quatrain.targets.phones import Phone, find_devices
 from quatrain.targets.remedy import OF_EXPORT, OptionName, remedy_text
 from quatrain.targets.runtimes import newest_release, require_release
-from quatrain.targets.triggers.occurrence import Occurrence, Where
-from quatrain.targets.triggers.triggers import GPU_TRIGGERS, TRIGGERS
+from quatrain.targets.triggers.look import cached_trigger
+from quatrain.targets.triggers.occurrence import Occurrence
 
 _ORDER = ("certain", "conditional", "possible")
 FAILURES = ("wrong", "does not load")
@@ -187,7 +187,7 @@ def _examine_defect(
 ) -> list[Finding]:
     """At most one finding per certainty, over all GPUs that have it; its remedy as it is `said`."""
     levels: dict[str, _Level] = {}
-    occurrences_on = _cached_trigger(program, defect, runtime)
+    occurrences_on = cached_trigger(program, defect, runtime)
     for gpu, certainty in _gpus_with(defect, gpus):
         for occurrence in occurrences_on(gpu):
             level = levels.setdefault(_weaker(certainty, occurrence), _Level())
@@ -212,35 +212,6 @@ def _examine_defect(
         )
         for certainty, level in levels.items()
     ]
-
-
-def _cached_trigger(
-    program: Program, defect: Defect, runtime: str | None
-) -> Callable[[GpuProfile], list[Occurrence]]:
-    """What the trigger finds, looked for once where that does not depend on the GPU."""
-    found: dict[str, list[Occurrence]] = {}
-
-    def occurrences_on(gpu: GpuProfile) -> list[Occurrence]:
-        key = gpu.id if defect.trigger in GPU_TRIGGERS else ""
-        if key not in found:
-            found[key] = _occurrences(program, defect, Where(gpu, runtime))
-        return found[key]
-
-    return occurrences_on
-
-
-def _occurrences(program: Program, defect: Defect, where: Where) -> list[Occurrence]:
-    """Over all of the program's graphs. Raises `InputError` for one whose operators' arguments do
-    not fit them, such as a product of numbers."""
-    trigger = TRIGGERS[defect.trigger]
-    try:
-        return [each for graph in program.graphs for each in trigger(program, graph, where)]
-    except UNFIT as error:
-        raise InputError(
-            f"{program.path}: an operator ({', '.join(defect.operators) or 'of any kind'}) has "
-            f"arguments that do not fit it, as was seen while looking for {defect.id} "
-            f"({type(error).__name__}: {error}); is the program damaged? Export it again"
-        ) from error
 
 
 def _gpus_with(defect: Defect, gpus: list[GpuProfile]) -> list[tuple[GpuProfile, str]]:

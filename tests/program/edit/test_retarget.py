@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.support.edited_methods import edited_method, of_two_delegates, under_names
 from tests.support.load_checks import linear as linear_of
 from tests.support.programs import artifact, run_tokens
 
@@ -187,12 +188,38 @@ def test_bad_requests_are_refused() -> None:
         retarget(program, "4da8w")
     with pytest.raises(InputError, match="is no zero-point type"):
         retarget(program, "8da4w", zero_point_dtype="int4")
-    with pytest.raises(InputError, match="Vulkan delegates"):
+    with pytest.raises(InputError, match="no Vulkan delegate"):
         retarget(open_program(artifact("peer-xnnpack-8da4w")), "8da4w")
     for text in ("", "a", "1-", "-3", "1,,2", "0-99999999999"):
         with pytest.raises(InputError, match="expected numbers and ranges"):
             parse_layers(text)
     assert parse_layers("0-2, 5") == {0, 1, 2, 5}
+
+
+def test_all_delegates_of_a_program_change(tmp_path: Path) -> None:
+    """As the only one of a program does; layers are told of methods that are one delegate each."""
+    source = artifact("peer-8da4w-fp32")
+    for layers in (None, frozenset([1])):
+        alone, both = (
+            open_program(source),
+            open_program(under_names(source, "decode", "prefill")(tmp_path)),
+        )
+        for program in (alone, both):
+            retarget(program, "weight-only", Selection(layers))
+            slim(program)
+        write_program(both, tmp_path / "both.pte")
+        written = open_program(tmp_path / "both.pte")
+        assert [delegate.method for delegate in written.delegates] == ["decode", "prefill"]
+        assert written.graphs == [alone.vulkan, alone.vulkan]
+
+
+def test_layers_of_a_method_of_several_delegates_are_not_told(tmp_path: Path) -> None:
+    program = open_program(edited_method(artifact("peer-8da4w-fp32"), of_two_delegates)(tmp_path))
+    before = [list(graph.operators) for graph in program.graphs]
+    with pytest.raises(InputError, match=r"method forward is 2 Vulkan delegates.*leave --layers"):
+        retarget(program, "weight-only", Selection(patterns=("q",)))
+    assert [graph.operators for graph in program.graphs] == before
+    assert len(retarget(program, "weight-only")) == 30
 
 
 def test_output_channels_that_a_phone_does_not_load_weight_only_are_refused() -> None:

@@ -4,13 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.support.edited_methods import edited_method, of_two_delegates, under_names
 from tests.support.programs import EVERY, GraphMaker, artifact
 
 from quatrain.program import open_program, write_program
-from quatrain.program.flatbuffer import Record, decode
 from quatrain.program.inspect.report import ProgramReport, inspect_program, tensor_text
-from quatrain.program.schema import program_schema
-from quatrain.program.segments import Layout, Segment, write_layout
 
 
 def report(name: str) -> ProgramReport:
@@ -39,6 +37,23 @@ def test_what_a_report_holds() -> None:
     assert found.bytes_by_kind["int4 weights"] == 2 * (4096 + 2 * 2048 + 4096 + 3 * 6144) // 2
 
 
+def test_several_delegates_are_all_in_a_report(tmp_path: Path) -> None:
+    source = artifact("peer-8da4w-fp16-emb4")
+    alone = report("peer-8da4w-fp16-emb4")
+    for make, place in (
+        (under_names(source, "decode", "prefill"), "prefill: layers.0.attention.wq"),
+        (edited_method(source, of_two_delegates), "delegate 1, operator_"),
+    ):
+        path = make(tmp_path)
+        found = inspect_program(open_program(path))
+        assert sum(found.bytes_by_kind.values()) == path.stat().st_size
+        assert found.schemes == {"8da4w": 30}
+        assert any(linear.name.startswith(place) for linear in found.linears)
+        assert found.kv_cache.nbytes == 2 * alone.kv_cache.nbytes  # each delegate has its own
+        assert (found.embedding, found.activation_dtype) == (alone.embedding, "float16")
+        assert "not used by a delegate" not in found.bytes_by_kind
+
+
 def test_a_context_that_is_not_stated_is_no_metadata(tmp_path: Path) -> None:
     """It is as long as a call, and what says so is named."""
     assert report("peer-8da4w-fp32").context_from == "get_max_context_len"
@@ -55,23 +70,6 @@ def test_a_program_of_another_backend() -> None:
     assert found.outside["llama.custom_sdpa.out"] == 2
     assert found.linears == [] and found.waste == []
     assert all(delegate.operators is None for delegate in found.delegates)
-
-
-def test_of_several_delegates_none_is_read_and_nothing_is_called_unused(tmp_path: Path) -> None:
-    program = open_program(artifact("peer-8da4w-fp32"))
-    root = decode(program.flatbuffer, program_schema(), "")
-    stored = [bytes(program.segment(index)) for index in range(len(root.segments))]
-    layout = Layout(root, [Segment([each]) for each in stored])
-    delegates = next(plan.delegates for plan in root.execution_plan if plan.delegates)
-    again = Record(**vars(delegates[0].processed))
-    again.index = layout.add(Segment([stored[again.index]]))
-    delegates.append(Record(**{**vars(delegates[0]), "processed": again}))
-    with (tmp_path / "two.pte").open("wb") as file:
-        write_layout(layout, file)
-    found = inspect_program(open_program(tmp_path / "two.pte"))
-    kinds = {"graph", "padding", "VulkanBackend delegates", "weights of VulkanBackend"}
-    assert set(found.bytes_by_kind) == kinds
-    assert sum(found.bytes_by_kind.values()) == found.nbytes
 
 
 def test_a_tensor_without_dimensions_has_no_size() -> None:

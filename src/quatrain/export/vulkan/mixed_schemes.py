@@ -11,7 +11,8 @@ from quatrain.export.options import ExportOptions
 from quatrain.int4 import Scheme
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.compact import compact
-from quatrain.program.edit.retarget import require_whole_channels, to_weight_only
+from quatrain.program.edit.convertible import require_whole_channels
+from quatrain.program.edit.retarget import to_weight_only
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, INT4_LINEARS, WEIGHT_ONLY_LINEAR
 
 _KERNEL_OF = {Scheme.DYNAMIC_INT8: DYNAMIC_LINEAR, Scheme.WEIGHT_ONLY: WEIGHT_ONLY_LINEAR}
@@ -46,7 +47,7 @@ def make_weight_only(
         for row, wanted in zip(rows, planned, strict=True)
         if row.kernel != wanted.kernel
     ]
-    require_whole_channels(program, changing)
+    require_whole_channels(program, program.vulkan, changing)
     to_weight_only(program.vulkan, changing)
     compact(program.vulkan)
     write_program(program, path)

@@ -10,9 +10,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from quatrain.errors import InputError
-from quatrain.int4 import CHANNELS_TOGETHER, INPUTS_TOGETHER, Scheme
+from quatrain.int4 import Scheme
 from quatrain.program.container import Program
 from quatrain.program.edit.compact import compact
+from quatrain.program.edit.convertible import (
+    require_packable_inputs,
+    require_right_groups,
+    require_whole_channels,
+)
 from quatrain.program.edit.qparams_of_prompts import choose_sparingly, remove_unread_qparams
 from quatrain.program.edit.selection import Selection, select_linears
 from quatrain.program.graph import Operator, Plain, Tensor, ValueList, VulkanGraph
@@ -21,8 +26,6 @@ from quatrain.program.linear_kernels import (
     CHOOSE_QPARAMS,
     DYNAMIC_LINEAR,
     WEIGHT_ONLY_LINEAR,
-    WRONG_GROUP_SUMS,
-    group_sums_are_right,
 )
 from quatrain.program.memory import assign_memory
 from quatrain.program.packed_weights import group_sums
@@ -49,79 +52,70 @@ def retarget(
     selection: Selection | None = None,
     zero_point_dtype: str | None = None,
 ) -> list[Linear]:
-    """Change the selected int4 linears of `program`, in place, to `scheme`.
+    """Change the selected int4 linears of `program`, of all its Vulkan delegates, in place, to
+    `scheme`.
 
     zero_point_dtype: the type in which 8da4w keeps its activations' zero points, of linears that
     are 8da4w already too; None leaves those there are, and is int8 for new ones. int8 is what
     ExecuTorch's own export of this scheme writes, and `quatrain export` in fp32.
 
     Returns the linears that it changed, as they were. Raises `InputError` where a layer or a
-    pattern names nothing, nothing is selected, the program has no int4 linears, one that would
+    pattern names nothing, nothing is selected or a method is several delegates, whose layers are
+    not known, the program has no int4 linears, one that would
     become 8da4w has groups that its kernel sums wrongly or inputs that are no multiple of 8, or one
     that would become weight-only has output channels that are no multiple of 4.
     """
     scheme = parse_scheme(scheme, zero_point_dtype)
-    graph = program.vulkan
-    selected = select_linears(program, selection or Selection())
-    changing = [linear for linear in selected if linear.scheme != scheme]
-    retyped = [
-        linear
-        for linear in selected
-        if zero_point_dtype and linear.zero_points not in (None, zero_point_dtype)
+    changes = [
+        _Change(program, graph, selected, scheme, zero_point_dtype)
+        for graph, selected in select_linears(program, selection or Selection())
     ]
-    if scheme == Scheme.WEIGHT_ONLY:
-        require_whole_channels(program, changing)
-        to_weight_only(graph, changing)
-    else:
-        _require_right_groups(program, changing)
-        _require_packable_inputs(program, changing)
-        new = zero_point_dtype or "int8"
-        _to_dynamic(program, graph, changing)
-        shared = _set_zero_points(graph, retyped, new)
-        if changing or shared:
-            _choose_qparams_of(graph, [*changing, *shared], new)
-    compact(graph)
-    return changing + retyped
+    return [linear for change in changes for linear in change.make()]
+
+
+class _Change:
+    """What becomes of the `selected` linears of a graph. Raises as `retarget`, ahead of `make`, so
+    that nothing is changed where another graph's are refused."""
+
+    def __init__(
+        self,
+        program: Program,
+        graph: VulkanGraph,
+        selected: list[Linear],
+        scheme: Scheme,
+        zero_point_dtype: str | None,
+    ) -> None:
+        self._program, self._graph, self._scheme = program, graph, scheme
+        self._dtype = zero_point_dtype or "int8"
+        self._changing = [linear for linear in selected if linear.scheme != scheme]
+        self._retyped = [
+            linear
+            for linear in selected
+            if zero_point_dtype and linear.zero_points not in (None, zero_point_dtype)
+        ]
+        if scheme == Scheme.WEIGHT_ONLY:
+            require_whole_channels(program, graph, self._changing)
+        else:
+            require_right_groups(program, self._changing)
+            require_packable_inputs(program, graph, self._changing)
+
+    def make(self) -> list[Linear]:
+        """Change the graph; the linears that it changed, as they were."""
+        graph = self._graph
+        if self._scheme == Scheme.WEIGHT_ONLY:
+            to_weight_only(graph, self._changing)
+        else:
+            _to_dynamic(self._program, graph, self._changing)
+            shared = _set_zero_points(graph, self._retyped, self._dtype)
+            if self._changing or shared:
+                _choose_qparams_of(graph, [*self._changing, *shared], self._dtype)
+        compact(graph)
+        return self._changing + self._retyped
 
 
 def _require(value: str, known: tuple[str, ...], what: str) -> None:
     if value not in known:
         raise InputError(f"{value!r} is no {what}; choose one of {', '.join(known)}")
-
-
-def _require_right_groups(program: Program, linears: list[Linear]) -> None:
-    for linear in linears:
-        if linear.group_size and not group_sums_are_right(linear.group_size):
-            raise InputError(
-                f"{program.path}: {linear.name} has groups of {linear.group_size}, and "
-                f"{WRONG_GROUP_SUMS}. Leave it weight-only, or make the checkpoint again with "
-                "quatrain quantize or convert --group-size 128."
-            )
-
-
-def _require_packable_inputs(program: Program, linears: list[Linear]) -> None:
-    graph = program.vulkan
-    for linear in linears:
-        inputs = graph.tensor(graph.operators[linear.operator].named_args["x"]).shape[-1]
-        if inputs % INPUTS_TOGETHER:
-            raise InputError(
-                f"{program.path}: {linear.name} has {inputs} input channels, and ExecuTorch loads "
-                f"8da4w linears with a multiple of {INPUTS_TOGETHER} alone. Leave it weight-only."
-            )
-
-
-def require_whole_channels(program: Program, linears: Iterable[Linear]) -> None:
-    """Refuse, with `InputError`, `linears` that cannot become weight-only as they are."""
-    graph = program.vulkan
-    for linear in linears:
-        channels = graph.tensor(graph.operators[linear.operator].named_args["weights"]).shape[0]
-        if channels % CHANNELS_TOGETHER:
-            raise InputError(
-                f"{program.path}: {linear.name} has {channels} output channels, and ExecuTorch 1.4 "
-                "and later load weight-only linears with a multiple of 4 alone. Export the "
-                "checkpoint with --weight-only-linear, which fills them up, or leave this linear "
-                "out with --linears."
-            )
 
 
 def to_weight_only(graph: VulkanGraph, linears: Iterable[Linear]) -> None:

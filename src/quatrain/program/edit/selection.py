@@ -1,10 +1,12 @@
 """Which linears of a program an edit is to change."""
 
+from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from quatrain.errors import InputError
 from quatrain.program.container import Program
+from quatrain.program.graph import VulkanGraph
 from quatrain.program.inspect.linears import Linear, find_linears
 from quatrain.program.linear_kernels import INT4_LINEARS
 
@@ -42,14 +44,43 @@ def parse_layers(text: str) -> frozenset[int]:
     return frozenset(numbers)
 
 
-def select_linears(program: Program, selection: Selection) -> list[Linear]:
-    """The selected int4 linears; `InputError` where a part of the selection names nothing."""
-    linears = find_linears(program.vulkan)
+def select_linears(
+    program: Program, selection: Selection
+) -> list[tuple[VulkanGraph, list[Linear]]]:
+    """The selected int4 linears of each Vulkan delegate. Raises `InputError` where a part of the
+    selection names nothing, or layers are told of a method in several delegates."""
+    found = [(graph, find_linears(graph)) for graph in program.require_graphs()]
+    linears = [linear for _, these in found for linear in these]
     int4 = [linear for linear in linears if linear.kernel in INT4_LINEARS]
     if not int4:
         raise InputError(
             f"{program.path}: has no int4 linears, of which alone there are two schemes"
         )
+    if selection != Selection():
+        _require_whole_methods(program)
+        _require_named(program, selection, linears, int4)
+    return [
+        (
+            graph,
+            [each for each in these if each.kernel in INT4_LINEARS and selection.includes(each)],
+        )
+        for graph, these in found
+    ]
+
+
+def _require_whole_methods(program: Program) -> None:
+    methods = Counter(delegate.method for delegate in program.delegates if delegate.graph)
+    for method, count in methods.items():
+        if count > 1:
+            raise InputError(
+                f"{program.path}: the method {method} is {count} Vulkan delegates, between which "
+                "its layers cannot be told; leave --layers and --linears out to change all linears"
+            )
+
+
+def _require_named(
+    program: Program, selection: Selection, linears: list[Linear], int4: list[Linear]
+) -> None:
     layers = {linear.layer for linear in linears if linear.layer is not None}
     unknown = sorted((selection.layers or frozenset()) - layers)
     if unknown:
@@ -64,10 +95,8 @@ def select_linears(program: Program, selection: Selection) -> list[Linear]:
                 f"{program.path}: no int4 linear matches {pattern!r}; the roles are {roles}, "
                 f"and the names like {int4[0].name}"
             )
-    selected = [linear for linear in int4 if selection.includes(linear)]
-    if not selected:
+    if not any(selection.includes(linear) for linear in int4):
         raise InputError(
             f"{program.path}: no int4 linear of the layers given matches "
             f"{', '.join(selection.patterns)}; the roles are {roles}"
         )
-    return selected

@@ -29,15 +29,17 @@ class Slimmed:
 
 def slim(program: Program) -> Slimmed:
     """Slim `program` in place; says what went. See the module's docstring for what it does."""
-    graph = program.vulkan
-    before = _computing(graph)
     unused = unused_keys(program)
     saved = sum(len(program.named_bytes(key)) for key in unused)
     program.dropped_keys.update(unused)
-    make_lean(graph)
-    saved += _share_constants(program, graph)
-    compact(graph)
-    return Slimmed(before - _computing(graph), saved)
+    removed = 0
+    for graph in program.require_graphs():
+        before = _computing(graph)
+        make_lean(graph)
+        saved += _share_constants(program, graph)
+        compact(graph)
+        removed += before - _computing(graph)
+    return Slimmed(removed, saved)
 
 
 def _computing(graph: VulkanGraph) -> int:

@@ -29,10 +29,11 @@ class KvCache:
     nbytes: int
 
 
-def find_kv_cache(program: Program, graph: VulkanGraph | None) -> KvCache | None:
-    """The cache of a program whose Vulkan delegate is `graph`, if it has one; None where there is
-    no cache."""
-    tensors = _in_delegate(graph) if graph else _outside_delegates(program)
+def find_kv_cache(program: Program, graphs: list[VulkanGraph]) -> KvCache | None:
+    """The cache of a program whose Vulkan delegates are `graphs`, each of which has its own; None
+    where there is no cache."""
+    inside = [each for graph in graphs for each in _in_delegate(graph)]
+    tensors = inside if graphs else _outside_delegates(program)
     nbytes: dict[str, int] = {}
     for dtype, elements in tensors:
         nbytes[dtype] = nbytes.get(dtype, 0) + elements * _SIZES.get(dtype, 4)

@@ -1,17 +1,19 @@
 """What a program is made of: its linears, its bytes by kind, and what it wastes."""
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from quatrain.program.container import Delegate, Program
-from quatrain.program.graph import Tensor, VulkanGraph
+from quatrain.program.delegate_places import delegate_places
+from quatrain.program.graph import Operator, Tensor, VulkanGraph
 from quatrain.program.inspect.dispatches import CallCost, call_costs
 from quatrain.program.inspect.kv_cache import KvCache, find_kv_cache
 from quatrain.program.inspect.linears import Linear, find_linears
 from quatrain.program.inspect.sizes import Waste, bytes_by_kind, cache_values, find_waste
 from quatrain.program.methods import CALL, CONTEXT
+from quatrain.program.row_lookup import row_lookup
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,17 @@ class ProgramReport:
 
 
 def inspect_program(program: Program) -> ProgramReport:
-    """The report on `program`; a program without a Vulkan delegate has no linears in it."""
-    graph = only_graph(program)
-    linears = find_linears(graph) if graph else []
-    context, context_from = _context(program, graph)
+    """The report on `program`; a program without a Vulkan delegate has no linears in it. What a
+    call takes is told of an only delegate."""
+    places = delegate_places(program)
+    graphs, graph = [graph for _, graph in places], only_graph(program)
+    parts = [(graph, _linears(place, graph)) for place, graph in places]
+    linears = [
+        replace(linear, name=place + linear.name)
+        for (place, _), (_, found) in zip(places, parts, strict=True)
+        for linear in found
+    ]
+    context, context_from = _context(program, graphs)
     return ProgramReport(
         path=str(program.path),
         nbytes=len(program.data),
@@ -77,22 +86,32 @@ def inspect_program(program: Program) -> ProgramReport:
         outside=program.calls_outside_delegates(),
         inputs=[_signature(graph, i) for i in graph.inputs] if graph else [],
         outputs=[_signature(graph, i) for i in graph.outputs] if graph else [],
-        activation_dtype=activation_dtype(graph) if graph else None,
+        activation_dtype=activation_dtype(*graphs),
         context_length=context,
         context_from=context_from,
-        kv_cache=find_kv_cache(program, graph),
-        dynamic_shapes=_dynamic(program, graph),
+        kv_cache=find_kv_cache(program, graphs),
+        dynamic_shapes=_dynamic(program, graphs),
         layers=len({linear.layer for linear in linears if linear.layer is not None}),
         experts=_experts(linears),
         jumps=sum(instruction.kind == "jump" for instruction in program.instructions),
-        embedding=_embedding(graph) if graph else None,
-        embedding_layout=_embedding_layout(graph) if graph else None,
-        operators=dict(Counter(op.kind for op in graph.operators).most_common()) if graph else {},
+        embedding=_embedding(program, graphs),
+        embedding_layout=_embedding_layout(graphs),
+        operators=dict(Counter(op.kind for each in graphs for op in each.operators).most_common()),
         calls=call_costs(graph) if graph else [],
         linears=linears,
-        bytes_by_kind=bytes_by_kind(program, graph, linears),
-        waste=find_waste(program, graph, linears) if graph else [],
+        bytes_by_kind=bytes_by_kind(program, parts),
+        waste=find_waste(program, parts) if parts else [],
     )
+
+
+def _linears(place: str, graph: VulkanGraph) -> list[Linear]:
+    """Those of the delegate at `place`; one of a method's several does not tell what they are."""
+    found = find_linears(graph)
+    if "delegate" not in place:
+        return found
+    return [
+        replace(each, name=f"operator_{each.operator}", role="other", layer=None) for each in found
+    ]
 
 
 def _summary(delegate: Delegate) -> DelegateSummary:
@@ -125,29 +144,30 @@ def counts_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} × {name}" for name, count in counts.items())
 
 
-def activation_dtype(graph: VulkanGraph) -> str | None:
+def activation_dtype(*graphs: VulkanGraph) -> str | None:
     """The type most floating-point values are computed in."""
     counts = Counter(
         value.dtype
+        for graph in graphs
         for value in graph.values
         if isinstance(value, Tensor) and value.constant is None and value.dtype.startswith("float")
     )
     return counts.most_common(1)[0][0] if counts else None
 
 
-def _context(program: Program, graph: VulkanGraph | None) -> tuple[int | None, str | None]:
+def _context(program: Program, graphs: list[VulkanGraph]) -> tuple[int | None, str | None]:
     """(how many tokens the KV cache holds, what says so): the metadata, else the cache's shape."""
     for name in (CONTEXT, CALL):
         if isinstance(program.stated.get(name), int):
             return program.stated[name], name
-    caches = [graph.tensor(i) for i in cache_values(graph)] if graph else []
+    caches = [graph.tensor(i) for graph in graphs for i in cache_values(graph)]
     known = caches and len(caches[0].shape) == 4
     return (caches[0].shape[1], "KV cache") if known else (None, None)
 
 
-def _dynamic(program: Program, graph: VulkanGraph | None) -> bool:
+def _dynamic(program: Program, graphs: list[VulkanGraph]) -> bool:
     asked = any(any(d.compile_specs.get("require_dynamic_shapes", b"")) for d in program.delegates)
-    symbolic = graph is not None and any(op.kind == "sym_size" for op in graph.operators)
+    symbolic = any(op.kind == "sym_size" for graph in graphs for op in graph.operators)
     return asked or symbolic or program.metadata.get("enable_dynamic_shape") is True
 
 
@@ -168,25 +188,31 @@ def _signature(graph: VulkanGraph, value_id: int) -> str:
     return type(value).__name__
 
 
-def _embedding(graph: VulkanGraph) -> str | None:
-    for operator in graph.operators:
+def _embeddings(graphs: list[VulkanGraph]) -> Iterator[tuple[VulkanGraph, Operator]]:
+    for graph in graphs:
+        for operator in graph.operators:
+            if operator.kind in ("et_vk.embedding_q4gsw", "aten.embedding"):
+                yield graph, operator
+
+
+def _embedding(program: Program, graphs: list[VulkanGraph]) -> str | None:
+    """The first table that a delegate looks rows up in, else the one that it is given rows of."""
+    for graph, operator in _embeddings(graphs):
         names = operator.named_args
+        weight = graph.tensor(names["weights"])
+        if operator.kind == "aten.embedding" and weight.constant is not None:
+            return f"{weight.dtype} {list(weight.shape)}"
         if operator.kind == "et_vk.embedding_q4gsw":
-            shape = graph.tensor(names["weights"]).shape
-            groups = graph.integer(names["group_size"])
+            shape, groups = weight.shape, graph.integer(names["group_size"])
             return f"int4 [{shape[0]}, {shape[-1] * 2}], groups of {groups}" if shape else None
-        if operator.kind == "aten.embedding":
-            weight = graph.tensor(names["weights"])
-            if weight.constant is not None:
-                return f"{weight.dtype} {list(weight.shape)}"
-    return None
+    found = row_lookup(program) if len(graphs) == 1 else None
+    return f"{found.table}, looked up on the CPU" if found else None
 
 
-def _embedding_layout(graph: VulkanGraph) -> str | None:
-    for operator in graph.operators:
-        if operator.kind in ("et_vk.embedding_q4gsw", "aten.embedding"):
-            result = graph.tensor(operator.out)
-            return f"{result.layout} in {result.storage}"
+def _embedding_layout(graphs: list[VulkanGraph]) -> str | None:
+    for graph, operator in _embeddings(graphs):
+        result = graph.tensor(operator.out)
+        return f"{result.layout} in {result.storage}"
     return None
 
 

@@ -20,6 +20,9 @@ _LINEAR_PARTS = {
 }  # fmt: skip
 
 
+Part = tuple[VulkanGraph, list[Linear]]  # of a program: a delegate, and its linears
+
+
 @dataclass(frozen=True)
 class Waste:
     """Bytes that are stored without need: what, how many, and what would help."""
@@ -51,25 +54,25 @@ def keeps_windows(graph: VulkanGraph) -> bool:
     return any(isinstance(graph.values[op.args[2]], Plain) for op in updates)
 
 
-def bytes_by_kind(
-    program: Program, graph: VulkanGraph | None, linears: list[Linear]
-) -> dict[str, int]:
+def bytes_by_kind(program: Program, parts: list[Part]) -> dict[str, int]:
     """Every byte of the file by what it is for, largest first; the sum is the file's size.
 
     A constant that several values share counts once, for the first of its uses. What is none of
-    `graph`, of which there is none where a program has several, is told by its backend.
+    `parts` is told by its backend.
     """
     sizes: dict[str, int] = defaultdict(int)
-    kinds = _constant_kinds(graph, linears) if graph else {}
     counted: set[int] = set()
-    for constant, kind in kinds.items():
-        segment = program.segment_of(constant)
-        if not program.holds(constant):
-            continue
-        if segment is None or segment not in counted:
-            sizes[kind] += constant.nbytes if segment is None else program.segment_range(segment)[1]
-            counted.update(() if segment is None else (segment,))
-    others = [d for d in program.delegates if graph is None or d.graph is not graph]
+    inline = 0
+    for graph, linears in parts:
+        for constant, kind in _constant_kinds(graph, linears).items():
+            segment = program.segment_of(constant)
+            if segment is None and program.holds(constant):
+                sizes[kind] += constant.nbytes
+                inline += constant.nbytes
+            elif segment is not None and segment not in counted:
+                sizes[kind] += program.segment_range(segment)[1]
+                counted.add(segment)
+    others = [delegate for delegate in program.delegates if delegate.graph is None]
     hidden = " and ".join(sorted({delegate.backend for delegate in others}))
     named = set(program.named_segments)
     for index in range(len(program.root.segments or ())):
@@ -78,9 +81,11 @@ def bytes_by_kind(
             if index in named:
                 kind = f"weights of {hidden}" if hidden else "not used by a delegate"
             sizes[kind] += program.segment_range(index)[1]
-    unread = sum(len(d.blob) for d in others if program.in_segment(d))
-    blobs = sum(len(d.blob) for d in program.delegates if program.in_segment(d))
-    inline = sum(constant.nbytes for constant in kinds if constant.key is None)
+    hidden_segments = {d.record.processed.index for d in others if program.in_segment(d)}
+    unread, blobs = (
+        sum(program.segment_range(index)[1] for index in segments)
+        for segments in (hidden_segments, program.delegate_segments)
+    )
     sizes[f"{hidden} delegates"] += unread
     sizes["graph"] += blobs - unread - inline + len(program.flatbuffer)
     sizes["padding"] += len(program.data) - sum(sizes.values())
@@ -122,16 +127,14 @@ def _linear_kind(linear: Linear, argument: str) -> str:
     return f"int4 {part}"
 
 
-def find_waste(program: Program, graph: VulkanGraph, linears: list[Linear]) -> list[Waste]:
-    """The bytes that `graph`'s program could do without, by reason."""
-    found = [
-        _tied_embedding(program, graph, linears),
-        _zero_caches(program, graph),
-        _stored_twice(program),
-        _wide_constants(graph),
-        _unused_data(program),
-    ]
-    return [waste for waste in found if waste.nbytes > 0]
+def find_waste(program: Program, parts: list[Part]) -> list[Waste]:
+    """The bytes that `program` could do without, by reason."""
+    found = [_stored_twice(program), _unused_data(program)]
+    for graph, linears in parts:
+        found.append(_tied_embedding(program, graph, linears))
+        found.append(_zero_caches(program, graph))
+        found.append(_wide_constants(graph))
+    return [waste for waste in dict.fromkeys(found) if waste.nbytes > 0]
 
 
 def _tied_embedding(program: Program, graph: VulkanGraph, linears: list[Linear]) -> Waste:

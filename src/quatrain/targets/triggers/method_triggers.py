@@ -1,19 +1,39 @@
 """Triggers of what a program's methods do with their delegates."""
 
 from quatrain.program import Program, VulkanGraph
+from quatrain.program.inspect.sizes import cache_values
 from quatrain.program.row_lookup import work_beside_delegate
 from quatrain.targets.triggers.occurrence import Occurrence, Where
 
+_RUN_IN_TURN = {"prefill", "decode"}  # by ExecuTorch's text runner
+
 
 def work_outside_delegate(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Operators outside the delegate, but for rows of a table that it is given, or more than one
-    delegate call."""
+    """Operators outside the delegate of a method, but for rows of a table that it is given, or more
+    than one delegate call of a method."""
     outside = work_beside_delegate(program)
     occurrences = [Occurrence(f"{name}, {count} times") for name, count in outside.items()]
-    calls = sum(instruction.kind == "delegate" for instruction in program.instructions)
-    return occurrences + ([Occurrence(f"{calls} delegate calls")] if calls > 1 else [])
+    for method in program.methods.values():
+        calls = sum(instruction.kind == "delegate" for instruction in method.instructions)
+        if calls > 1:
+            occurrences.append(Occurrence(f"{method.name}: {calls} delegate calls"))
+    return occurrences
+
+
+def caches_of_each_method(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """KV caches in the delegates of several methods: each has its own. Two that take turns in one
+    text are certain to read what the other never wrote."""
+    keeping = {each.method for each in program.delegates if each.graph and cache_values(each.graph)}
+    if len(keeping) < 2:
+        return []
+    certainty = None if keeping >= _RUN_IN_TURN else "possible"
+    return [Occurrence(f"methods {', '.join(sorted(keeping))}", certainty)]
 
 
 def delegate_calls_refused(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Calls that hand the delegate other values than its graph takes."""
     return [Occurrence(problem) for problem in program.call_problems]
+
+
+METHOD_TRIGGERS = (work_outside_delegate, caches_of_each_method, delegate_calls_refused)
+"""Those that look at what the methods do, not at one delegate."""

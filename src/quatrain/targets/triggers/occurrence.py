@@ -83,6 +83,7 @@ def takes_calls_of_any_length(program: Program, graph: VulkanGraph) -> bool:
     return any(operator.kind == "sym_size" for operator in graph.operators) or any(
         any(delegate.compile_specs.get("require_dynamic_shapes", b""))
         for delegate in program.delegates
+        if delegate.graph is graph
     )
 
 

@@ -17,7 +17,6 @@ from quatrain.targets.triggers import (
     attention_triggers,
     linear_triggers,
     load_checks,
-    method_triggers,
     operator_triggers,
 )
 from quatrain.targets.triggers.argument_checks import ARGUMENT_CHECKS
@@ -25,6 +24,7 @@ from quatrain.targets.triggers.convolution_triggers import CONVOLUTION_TRIGGERS
 from quatrain.targets.triggers.form_checks import FORM_CHECKS
 from quatrain.targets.triggers.layout_checks import LAYOUT_CHECKS
 from quatrain.targets.triggers.limits import attention_weights_beyond_buffer, beyond_gpu_limits
+from quatrain.targets.triggers.method_triggers import METHOD_TRIGGERS
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Trigger,
@@ -151,8 +151,6 @@ TRIGGERS: dict[str, Trigger] = {
         any_vulkan_program,
         beyond_gpu_limits,
         attention_weights_beyond_buffer,
-        method_triggers.work_outside_delegate,
-        method_triggers.delegate_calls_refused,
         linear_triggers.groups_summed_wrongly,
         linear_triggers.dynamic_linear_of_several_rows,
         linear_triggers.dynamic_linear,
@@ -194,6 +192,7 @@ TRIGGERS: dict[str, Trigger] = {
         operator_triggers.gathers_from_the_end,
         operator_triggers.choices_by_lower_ranks,
         operator_triggers.textures,
+        *METHOD_TRIGGERS,
         *LAYOUT_CHECKS,
         *ROW_TRIGGERS,
         *ARGUMENT_CHECKS,

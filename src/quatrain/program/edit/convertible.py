@@ -1,0 +1,47 @@
+"""Which linears cannot turn from one activation scheme into the other."""
+
+from collections.abc import Iterable
+
+from quatrain.errors import InputError
+from quatrain.int4 import CHANNELS_TOGETHER, INPUTS_TOGETHER
+from quatrain.program.container import Program
+from quatrain.program.graph import VulkanGraph
+from quatrain.program.inspect.linears import Linear
+from quatrain.program.linear_kernels import WRONG_GROUP_SUMS, group_sums_are_right
+
+
+def require_right_groups(program: Program, linears: Iterable[Linear]) -> None:
+    """Refuse, with `InputError`, those whose groups 8da4w's kernel sums wrongly."""
+    for linear in linears:
+        if linear.group_size and not group_sums_are_right(linear.group_size):
+            raise InputError(
+                f"{program.path}: {linear.name} has groups of {linear.group_size}, and "
+                f"{WRONG_GROUP_SUMS}. Leave it weight-only, or make the checkpoint again with "
+                "quatrain quantize or convert --group-size 128."
+            )
+
+
+def require_packable_inputs(
+    program: Program, graph: VulkanGraph, linears: Iterable[Linear]
+) -> None:
+    """Refuse, with `InputError`, those with inputs that 8da4w is not loaded with."""
+    for linear in linears:
+        inputs = graph.tensor(graph.operators[linear.operator].named_args["x"]).shape[-1]
+        if inputs % INPUTS_TOGETHER:
+            raise InputError(
+                f"{program.path}: {linear.name} has {inputs} input channels, and ExecuTorch loads "
+                f"8da4w linears with a multiple of {INPUTS_TOGETHER} alone. Leave it weight-only."
+            )
+
+
+def require_whole_channels(program: Program, graph: VulkanGraph, linears: Iterable[Linear]) -> None:
+    """Refuse, with `InputError`, `linears` that cannot become weight-only as they are."""
+    for linear in linears:
+        channels = graph.tensor(graph.operators[linear.operator].named_args["weights"]).shape[0]
+        if channels % CHANNELS_TOGETHER:
+            raise InputError(
+                f"{program.path}: {linear.name} has {channels} output channels, and ExecuTorch 1.4 "
+                "and later load weight-only linears with a multiple of 4 alone. Export the "
+                "checkpoint with --weight-only-linear, which fills them up, or leave this linear "
+                "out with --linears."
+            )
