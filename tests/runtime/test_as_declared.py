@@ -5,10 +5,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.support.devices import RUNNERS
 from tests.support.paths import CONFORMANCE
+from tests.support.programs import GraphMaker
 
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, VulkanGraph, open_program, write_program
@@ -39,6 +41,22 @@ def test_attention_is_causal_where_nothing_is_said(runner, tmp_path):
     path = edited(tmp_path / "m.pte", "sdpa_with_kv_cache", causality_unsaid)
     found, expected = runner(path).forward(*CALL), runner(PROGRAM).forward(*CALL)
     assert torch.equal(torch.as_tensor(found), torch.as_tensor(expected))
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_bytes_may_be_constants_of_two_types(runner, tmp_path):
+    """As `retarget --slim` stores them once where they are equal."""
+    maker, numbers = GraphMaker(), np.array([1, 2, 3, 4], np.float32)
+    x, floats = maker.input("float32", 1, 4), maker.constant(numbers)
+    integers = maker.tensor("int8", 4, 4, constant=0)
+    product, wide = maker.tensor("float32", 1, 4), maker.tensor("float32", 4, 4)
+    out, unsaid = maker.tensor("float32", 4, 4), [maker.plain("null") for _ in range(6)]
+    maker.call("aten.mul.Tensor", x, floats, product)
+    maker.call("aten._to_copy.default", integers, *unsaid, wide)
+    maker.call("aten.add.Tensor", product, wide, maker.plain("int", 1), out)
+    path = maker.save(tmp_path / "m.pte", [out])
+    expected = 2 * numbers + numbers.view(np.int8).reshape(4, 4)
+    assert torch.equal(runner(path).forward(torch.full((1, 4), 2.0)), torch.as_tensor(expected))
 
 
 @pytest.mark.parametrize("runner", RUNNERS)

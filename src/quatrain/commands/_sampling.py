@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from quatrain.runtime.generation.stop_strings import TextUntil
+from quatrain.runtime.generation.stop_strings import check_stops
 
 
 def _known_stops(stop: list[str] | None) -> list[str] | None:
     """`stop`, refused as it is parsed where one ends every text."""
-    TextUntil(stop or ())
+    check_stops(stop or ())
     return stop
 
 

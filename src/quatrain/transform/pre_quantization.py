@@ -37,7 +37,7 @@ def transform_linear_for_pre_quantization(
 
     Raises `InputError` naming the tensor, what was found and what was expected.
     """
-    _check_group_size(group_size, allowed=GROUP_SIZES)
+    _check_group_size(group_size)
     kind = WeightOnlyInt4Linear if weight_only else Int8DynActInt4WeightLinear
 
     def int4_linear(name: str, linear: nn.Module) -> nn.Module:
@@ -109,7 +109,7 @@ def transform_embedding_for_pre_quantization(
     Raises `InputError` as `transform_linear_for_pre_quantization` does.
     """
     if group_size:
-        _check_group_size(group_size, allowed=GROUP_SIZES)
+        _check_group_size(group_size)
     scales_dtype = scales_precision or torch.float32
 
     def quantized_embedding(name: str, embedding: nn.Module) -> nn.Module:
@@ -175,9 +175,9 @@ def _children(module: nn.Module) -> Iterator[tuple[nn.Module, str, str, nn.Modul
             yield parent, attribute, f"{prefix}.{attribute}" if prefix else attribute, child
 
 
-def _check_group_size(group_size: int, allowed: tuple[int, ...]) -> None:
-    if group_size not in allowed:
-        sizes = ", ".join(map(str, allowed))
+def _check_group_size(group_size: int) -> None:
+    if group_size not in GROUP_SIZES:
+        sizes = ", ".join(map(str, GROUP_SIZES))
         raise InputError(f"group size is {group_size}, expected one of {sizes}")
 
 

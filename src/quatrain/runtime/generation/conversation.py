@@ -13,7 +13,7 @@ from quatrain.runtime.generation.generate import Generation
 from quatrain.runtime.generation.health import Health
 from quatrain.runtime.generation.kept_context import KeptContext
 from quatrain.runtime.generation.sampling import GREEDY, Sampling
-from quatrain.runtime.generation.stop_strings import TextUntil
+from quatrain.runtime.generation.stop_strings import check_stops
 from quatrain.runtime.generation.text_generation import write_text
 from quatrain.runtime.load import load_runner, require_tokens_to_logits
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
@@ -104,7 +104,7 @@ class Conversation:
         self._tokenizer = Tokenizer.load(chosen_tokenizer(tokenizer, program.path))
         self._options, self._sampling = options or ChatOptions(), sampling
         self._stop, self._max_new_tokens = tuple(stop), max_new_tokens
-        TextUntil(stop)
+        check_stops(stop)
         _require_template(self._tokenizer, self._options)
         runner = load_runner(program, device, emulate, arithmetic)
         self.device, self.context = runner.device, program.context

@@ -5,16 +5,20 @@ from collections.abc import Sequence
 from quatrain.errors import InputError
 
 
+def check_stops(stops: Sequence[str]) -> None:
+    """Refuse, with `InputError`, an empty stop string, which would end every text."""
+    if not all(stops):
+        raise InputError("--stop is an empty text, which every text begins with; leave it out")
+
+
 class TextUntil:
     """Passes text on up to the one of `stops` that is whole first; holds back what may become one.
 
-    `found` is the one that ended the text, None until one does. Raises `InputError` for an empty
-    one, which would end every text.
+    `found` is the one that ended the text, None until one does. Raises as `check_stops`.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        if not all(stops):
-            raise InputError("--stop is an empty text, which every text begins with; leave it out")
+        check_stops(stops)
         self.stops = tuple(stops)
         self.found: str | None = None
         self._held = ""

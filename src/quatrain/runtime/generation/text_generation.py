@@ -14,7 +14,7 @@ from quatrain.runtime.calls.token_ids import check_token_ids
 from quatrain.runtime.generation.generate import Generation, check_prompt, generate
 from quatrain.runtime.generation.health import Health, WatchedRunner, judge
 from quatrain.runtime.generation.sampling import GREEDY, Sampling
-from quatrain.runtime.generation.stop_strings import TextUntil
+from quatrain.runtime.generation.stop_strings import TextUntil, check_stops
 from quatrain.runtime.load import load_runner, require_tokens_to_logits
 from quatrain.runtime.runner import Runner
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
@@ -102,7 +102,7 @@ def generate_text(
     Raises:
         InputError: Where an argument is wrong, before the program is loaded; and as `load_runner`.
     """
-    TextUntil(stop)
+    check_stops(stop)
     if profile:
         device = _device_to_profile(device)
     program = program if isinstance(program, Program) else open_program(program)

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from quatrain.runtime.reference.kernels import wide
+
 
 def aten_kernel(name: str, arguments: int) -> Callable[..., Any] | None:
     """What computes `name`, such as 'aten.max_pool2d.default', from its `arguments` by position.
@@ -38,8 +40,6 @@ def _wide(value: Any) -> Any:
     no others as an index. The runner rounds a result to the type that the graph declares."""
     if isinstance(value, list):
         return [_wide(item) for item in value]
-    if not isinstance(value, torch.Tensor):
-        return value
-    if value.is_floating_point():
-        return value.float()
-    return value.long() if value.dtype == torch.int32 else value
+    if isinstance(value, torch.Tensor) and value.dtype == torch.int32:
+        return value.long()
+    return wide(value)

@@ -1,7 +1,5 @@
 """Rotary embedding and attention over the KV cache."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 
@@ -103,12 +101,7 @@ def custom_sdpa(
     elif is_causal is not False and length > 1:
         mask = torch.ones(length, total, dtype=torch.bool).tril(diagonal=start_pos)
     attended = F.scaled_dot_product_attention(
-        q.transpose(1, 2).float(),
-        keys,
-        values,
-        attn_mask=mask,
-        scale=scale if scale is not None else 1 / math.sqrt(q.shape[-1]),
-        enable_gqa=True,
+        q.transpose(1, 2).float(), keys, values, attn_mask=mask, scale=scale, enable_gqa=True
     )
     return attended.transpose(1, 2)
 

@@ -3,9 +3,9 @@
 import math
 
 import torch
-import torch.nn.functional as F
 
 from quatrain.runtime.defects import EmulatedDefect, sum_multiplicity, sums_capacity
+from quatrain.runtime.reference.quantized import linear_weight_only, quantized_rows
 
 # Read through an integer view, a negative zero point -k comes back as -2^23 - k.
 # Source: https://github.com/pytorch/executorch/pull/20491
@@ -37,7 +37,7 @@ def defective_linear_dynamic(
     """
     scale = scales.float()[..., None]
     zero = zero_points_as_read(zero_points.float(), defect)[..., None]
-    integers = torch.clamp(torch.round(x.float() * (1.0 / scale)) + zero, -128, 127)
+    integers = quantized_rows(x, scale, zero)
     rows, columns = math.prod(x.shape[:-1]), x.shape[-1]
     kept = torch.ones(rows, columns)
     if defect == EmulatedDefect.MORE_ROWS_THAN_SUMS:
@@ -45,7 +45,7 @@ def defective_linear_dynamic(
         block = group * math.ceil(rows / 4) + torch.arange(rows)[:, None] // 4
         kept = (block < sums_capacity(columns, group_size, x.dtype == torch.float16)).float()
     activation = (integers - zero * kept.reshape(x.shape)) * scale
-    result = F.linear(activation, dense, None if bias is None else bias[: dense.shape[0]].float())
+    result = linear_weight_only(activation, dense, bias)
     if defect == EmulatedDefect.GROUP_SUMS:
         result -= _excess_of_sums(integers, dense.shape[0], weight_scales, group_size) * scale
     return result

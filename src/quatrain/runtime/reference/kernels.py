@@ -72,12 +72,12 @@ def reduce_sum(x: torch.Tensor, dims: Any, keepdim: bool) -> torch.Tensor:
     return x.float().sum(tuple(dims), keepdim=keepdim)
 
 
-def add(a: Any, b: Any, alpha: Any = 1) -> Any:
+def add(a: Any, b: Any, alpha: Any) -> Any:
     """a + alpha * b."""
     return wide(a) + wide(b) if alpha == 1 else wide(a) + alpha * wide(b)
 
 
-def sub(a: Any, b: Any, alpha: Any = 1) -> Any:
+def sub(a: Any, b: Any, alpha: Any) -> Any:
     """a - alpha * b."""
     return wide(a) - wide(b) if alpha == 1 else wide(a) - alpha * wide(b)
 
@@ -172,7 +172,7 @@ KERNELS: dict[str, Kernel] = {
     "aten._to_copy": lambda x: x,
     "dim_order_ops._to_dim_order_copy": lambda x: x,
     "dim_order_ops._clone_dim_order": lambda x: x,
-    "aten.cat": lambda tensors, dim=0: torch.cat(tensors, dim),
+    "aten.cat": lambda tensors, dim: torch.cat(tensors, dim),
     "aten.split_with_sizes_copy": split_with_sizes,
     "aten.split_copy": lambda x, split_size, dim: torch.split(x, split_size, dim),
     "aten.full": lambda size, fill_value: torch.full(list(size), fill_value),
@@ -193,11 +193,11 @@ KERNELS: dict[str, Kernel] = {
     "aten.tanh": _unary(torch.tanh),
     "aten.relu": _unary(torch.relu),
     "aten.silu": _unary(F.silu),
-    "aten.gelu": lambda x, approximate="none": F.gelu(wide(x), approximate=approximate),
+    "aten.gelu": lambda x, approximate: F.gelu(wide(x), approximate=approximate),
     "aten.sigmoid": _unary(torch.sigmoid),
     "aten.mean": reduce_mean,
     "aten.sum": reduce_sum,
-    "aten.amax": lambda x, dims, keepdim=False: x.amax(tuple(dims), keepdim=keepdim),
+    "aten.amax": lambda x, dims, keepdim: x.amax(tuple(dims), keepdim=keepdim),
     "aten._softmax": softmax,
     "aten.mm": lambda a, b: wide(a) @ wide(b),
     "aten.bmm": lambda a, b: wide(a) @ wide(b),

@@ -40,7 +40,7 @@ def linear_of_int8(
 def linear_to_int8(
     x: torch.Tensor, input_scale: float, input_zero_point: int, weights: torch.Tensor,
     weight_scales: torch.Tensor, output_scale: float, output_zero_point: int,
-    bias: torch.Tensor | None, activation: str = "none",
+    bias: torch.Tensor | None, activation: str,
 ) -> torch.Tensor:  # fmt: skip
     """`linear_of_int8`, its result in int8 again."""
     y = linear_of_int8(x, input_scale, input_zero_point, weights, weight_scales, bias)

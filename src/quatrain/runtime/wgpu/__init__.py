@@ -1,11 +1,11 @@
 """Runs a Vulkan program on any GPU that WebGPU reaches, or on llvmpipe where there is none.
 
-device.py opens the adapter and caches pipelines; dispatch.py says what a dispatch is;
-linear.py, attention.py and pointwise.py turn one operator into dispatches of the kernels in
-kernels/; lower.py does so for a whole graph, operator by operator (operators.py,
-shape_operators.py), with its state in lowering.py; buffers.py gives it memory, sequence.py records
-it; plan.py holds all that for one set of input shapes; runner.py runs it. selftest/ proves the
-kernels.
+device.py opens the adapter and caches pipelines; dispatch.py says what a dispatch is; linear.py,
+attention.py, sums.py, rows.py, pointwise.py and movement.py make dispatches of the kernels in
+kernels/; lower.py does so for a whole graph, operator by operator (operators.py, *_operators.py,
+symbols.py) as fuse.py joins them, with its state in lowering.py; buffers.py gives it memory,
+sequence.py records it; plan.py holds all that for one set of input shapes; runner.py runs it,
+trace.py operator by operator. selftest/ proves the kernels.
 """
 
 from quatrain.runtime.wgpu.profile import Timing

@@ -101,10 +101,9 @@ class Gpu:
         with explained(f"allocating {what}"):
             return self.device.create_buffer(size=nbytes, usage=_STORAGE)
 
-    def upload(self, data: np.ndarray | memoryview, what: str) -> Any:
+    def upload(self, data: np.ndarray, what: str) -> Any:
         """A storage buffer holding `data`, written straight into the buffer's mapped memory."""
-        source = np.frombuffer(data, np.uint8) if isinstance(data, memoryview) else data
-        source = source.reshape(-1).view(np.uint8)
+        source = data.reshape(-1).view(np.uint8)
         size = max(16, -(-source.nbytes // 16) * 16)
         self._check_size(size, what)
         with explained(f"uploading {what}"):

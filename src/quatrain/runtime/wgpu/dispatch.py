@@ -27,7 +27,7 @@ class Traits:
     spread: bool
 
 
-# What names a piece of memory: ("constant", its key in the file), ("value", its id), ...
+# What names a piece of memory: ("constant", its key in the file, its type), ("value", its id), ...
 Key = tuple[Hashable, ...]
 
 

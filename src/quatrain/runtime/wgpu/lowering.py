@@ -30,8 +30,8 @@ _MAKERS = (BINARY["aten.add"], BINARY["silu_mul"])
 class Lowered:
     """A graph's dispatches at one set of input shapes.
 
-    `operands` maps value ids to memory; keys are ("constant", key), ("cache", value id) or
-    ("value", value id). `origins` holds, per dispatch, the operator it came from.
+    `operands` maps value ids to memory; keys are ("constant", key, type), ("cache", value id)
+    or ("value", value id). `origins` holds, per dispatch, the operator it came from.
     """
 
     dispatches: list[Dispatch] = field(default_factory=list)
@@ -119,9 +119,10 @@ class Lowering:
             if tensor.constant is None:
                 raise InputError(f"value {value_id} of the graph is read before it is computed")
             key = self.graph.constant_key(value_id) or f"offset {tensor.constant}"
-            # Bytes are uploaded as they are, int8 and uint8 included, but halves may widen.
             dtype = storage_dtype(tensor.dtype, self.fp16)
-            self.result.operands[value_id] = Operand(("constant", key), dtype, tensor.shape)
+            # The same bytes may be a constant of another type, too.
+            named = ("constant", key, tensor.dtype)
+            self.result.operands[value_id] = Operand(named, dtype, tensor.shape)
         return self.result.operands[value_id]
 
     def cache(self, value_id: int) -> Operand:

@@ -136,6 +136,11 @@ def elementwise(expression: str, y: Operand, *inputs: Operand | float) -> Dispat
     )  # fmt: skip
 
 
+def filled(y: Operand, value: float) -> Dispatch:
+    """y = `value` throughout."""
+    return elementwise("a", y, int(value) if y.dtype == "i32" else float(value))
+
+
 def _whole(*values: Operand | float) -> bool:
     return all(
         value.dtype == "i32" if isinstance(value, Operand) else isinstance(value, int)

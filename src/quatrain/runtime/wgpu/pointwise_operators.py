@@ -17,6 +17,7 @@ from quatrain.runtime.wgpu.pointwise import (
     UNARY,
     WHERE,
     elementwise,
+    filled,
     reduction,
 )
 
@@ -137,8 +138,7 @@ def _dequantize(
 
 
 def _filled(to: Lowering, operator: Operator, shape: tuple[int, ...], value: float) -> list:
-    y = to.declare(operator.out, shape)
-    return [elementwise("a", y, int(value) if y.dtype == "i32" else float(value))]
+    return [filled(to.declare(operator.out, shape), value)]
 
 
 def _full(to: Lowering, operator: Operator, size: int, fill_value: int) -> list[Dispatch]:

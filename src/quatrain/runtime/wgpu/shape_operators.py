@@ -10,7 +10,7 @@ from quatrain.runtime.wgpu import movement
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand
 from quatrain.runtime.wgpu.indexing import Axis, axes, broadcast_axes, strides
 from quatrain.runtime.wgpu.lowering import Lowering
-from quatrain.runtime.wgpu.pointwise import elementwise
+from quatrain.runtime.wgpu.pointwise import filled
 
 
 def _permute(to: Lowering, operator: Operator, x: int, dims: int) -> list[Dispatch]:
@@ -103,9 +103,7 @@ def _pad(to: Lowering, operator: Operator, x: int, pad: int, value: int) -> list
         dim = len(whole.shape) - 1 - number
         starts[dim], more[dim] = around[2 * number], sum(around[2 * number : 2 * number + 2])
     y = to.declare(operator.out, tuple(np.add(whole.shape, more).tolist()))
-    number = to.plain(value)
-    empty = elementwise("a", y, int(number) if y.dtype == "i32" else float(number))
-    return [empty, movement.paste(whole, starts, y)]
+    return [filled(y, to.plain(value)), movement.paste(whole, starts, y)]
 
 
 def _view(to: Lowering, operator: Operator, x: int, size: int) -> None:

@@ -61,9 +61,9 @@ class Case:
         return f"{self.kernel}-{self.dtype}-{self.shape}"
 
 
-def run_case(gpu: Gpu, case: Case, traits: Traits | None = None) -> float:
+def run_case(gpu: Gpu, case: Case) -> float:
     """The largest normalized squared error among the case's outputs (infinite where NaN)."""
-    bench = Bench(np.random.default_rng(len(case.shape)), traits or gpu.traits)
+    bench = Bench(np.random.default_rng(len(case.shape)), gpu.traits)
     dispatches, expected = case.make(bench)
     memory = {}
     for name, operand in bench.operands.items():

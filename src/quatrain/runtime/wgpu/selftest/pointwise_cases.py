@@ -13,6 +13,7 @@ from quatrain.runtime.wgpu.pointwise import (
     elementwise,
     embedding,
     embedding_int4,
+    filled,
     reduction,
 )
 from quatrain.runtime.wgpu.selftest.bench import Bench, Case
@@ -162,7 +163,7 @@ def _where(rows: int, k: int, dtype: str):
 def _full_like(count: int, dtype: str):
     def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
         y = bench.out("y", dtype, count)
-        return [elementwise("a", y, -0.375)], {"y": np.full(count, -0.375)}
+        return [filled(y, -0.375)], {"y": np.full(count, -0.375)}
 
     return make
 
