@@ -11,6 +11,14 @@ from quatrain.export.xnnpack.ring_cache import longest_call as longest_xnnpack_c
 from quatrain.tokenizer.end_tokens import token_ids
 
 
+def longest_call(backbone: Backbone, backend: Backend) -> int:
+    """The tokens of the longest call of the program of `backbone`, whose parts are operators
+    already."""
+    if backend == "vulkan":
+        return longest_vulkan_call(backbone.config)
+    return longest_xnnpack_call(backbone)
+
+
 def metadata_methods(
     backbone: Backbone, params: dict[str, Any], backend: Backend
 ) -> dict[str, Any]:
@@ -19,11 +27,9 @@ def metadata_methods(
     Source: `extension/llm/runner/constants.h` and `llm_runner_helper.cpp` in ExecuTorch.
     """
     config = backbone.config
-    on_vulkan = backend == "vulkan"
-    longest = longest_vulkan_call(config) if on_vulkan else longest_xnnpack_call(backbone)
     eos_ids = token_ids(params.get("eos_idx"))
     methods: dict[str, Any] = {
-        "get_max_seq_len": longest,
+        "get_max_seq_len": longest_call(backbone, backend),
         "get_max_context_len": config.max_seq_len,
         "get_vocab_size": config.vocab_size,
         "get_n_layers": config.n_layers,

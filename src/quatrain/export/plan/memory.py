@@ -2,11 +2,10 @@
 
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone
+from quatrain.export.metadata import longest_call
 from quatrain.export.options import ExportOptions
 from quatrain.export.plan.sizes import cache_bytes, constants_of_linears, cpu_table_bytes
-from quatrain.export.vulkan.call_length import longest_call
 from quatrain.export.xnnpack.layer_parts import PartedBlock
-from quatrain.export.xnnpack.ring_cache import longest_call as longest_xnnpack_call
 
 
 def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tuple[int, int]:
@@ -29,7 +28,7 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
     itemsize = options.itemsize
     caches = cache_bytes(backbone, itemsize)
     vulkan = options.backend == "vulkan"
-    tokens = longest_call(config) if vulkan else longest_xnnpack_call(backbone)
+    tokens = longest_call(backbone, options.backend)
     layers = [config.layer(index) for index in range(config.n_layers)]
     head_dim = max(layer.head_dim for layer in layers)
     queries, keys = config.n_heads * head_dim, config.n_kv_heads * head_dim

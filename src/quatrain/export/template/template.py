@@ -62,6 +62,15 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
+def replace_tensor(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    """Put `tensor` in place of the one that is called `name` below `module`, as a parameter where
+    that is one."""
+    path, _, own = name.rpartition(".")
+    parent = module.get_submodule(path)
+    is_parameter = isinstance(getattr(parent, own), nn.Parameter)
+    setattr(parent, own, nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor)
+
+
 def untouched_zeros(like: torch.Tensor) -> torch.Tensor:
     """Zeros of the shape and dtype of `like`, which take no memory until they are written to."""
     bytes_ = np.zeros(like.numel() * like.element_size(), dtype=np.uint8)

@@ -8,11 +8,9 @@ graph without the activations' quantization (`program.edit.retarget`).
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from quatrain.backbone.model import Backbone
 from quatrain.export.template.constants import source_of, tensors_of
-from quatrain.export.template.template import cached_template
+from quatrain.export.template.template import cached_template, replace_tensor
 from quatrain.export.vulkan.numbered_tensors import numbered, read_number
 from quatrain.int4 import Scheme
 from quatrain.program import Constant, Program, Tensor, open_program, write_program
@@ -61,14 +59,11 @@ def _number_tensors(twin: Backbone) -> list[ConstantSource]:
     tensors = sorted(tensors_of(twin).items(), key=lambda item: item[1].numel())
     sources = []
     for name, tensor in tensors:
-        path, _, own = name.rpartition(".")
         sources.append(source_of(twin, name))
         replacement = numbered(tensor, len(sources))
         if replacement is None:
             raise IrregularGraph(f"{name} has too few elements for the number {len(sources)}")
-        if isinstance(tensor, nn.Parameter):
-            replacement = nn.Parameter(replacement, requires_grad=False)
-        setattr(twin.get_submodule(path), own, replacement)
+        replace_tensor(twin, name, replacement)
     return sources
 
 

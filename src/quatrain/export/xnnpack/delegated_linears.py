@@ -5,7 +5,6 @@ is lowered, with random weights, and its delegate is copied for the others with 
 their own constants in it; lowering 211 linears costs what lowering 5 does.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -14,26 +13,23 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
     XnnpackDynamicallyQuantizedPartitioner,
     XnnpackPartitioner,
 )
-from executorch.exir import to_edge_transform_and_lower
 from torch import nn
 
 from quatrain.backbone.model import Backbone
-from quatrain.executorch_wheel import changed
-from quatrain.export.lowering.executorch_internals import (
-    LoweredBackendModule,
-    edge_config,
-    lowered_parts,
-)
+from quatrain.export.lowering.executorch_internals import LoweredBackendModule
 from quatrain.export.template.constants import xnnpack_bytes
-from quatrain.export.xnnpack.copied_delegate import copied_delegate
-from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, constant_key, with_keys
+from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX
 from quatrain.export.xnnpack.joined_linears import JoinedLinear
+from quatrain.export.xnnpack.lowered_template import (
+    Constants,
+    LoweredTemplate,
+    lowered_template,
+)
 from quatrain.export.xnnpack.ring_cache import longest_call
 from quatrain.export.xnnpack.small_linears import FixedLinear
 from quatrain.linear import Int8DynActInt8WeightLinear
 from quatrain.linear.int4 import OF_LAST_TOKEN, Int4Linear
 from quatrain.program.edit.constant_source import ConstantSource, Form
-from quatrain.quiet import quiet
 
 Linear = Int4Linear | Int8DynActInt8WeightLinear | nn.Linear | FixedLinear | JoinedLinear
 
@@ -73,7 +69,7 @@ def delegate_linears(backbone: Backbone, by_name: bool = False) -> None:
             template = _lowered(shape_of(linear, tokens))
             constants = names_of(linear, name) if by_name else constants_of(linear)
             parent, _, attribute = name.rpartition(".")
-            delegated = DelegatedLinear(template.for_constants(constants))
+            delegated = DelegatedLinear(template.with_constants(constants))
             setattr(backbone.get_submodule(parent), attribute, delegated)
 
 
@@ -91,22 +87,8 @@ def _members(linear: Linear) -> list[Any]:
     return list(linear) if isinstance(linear, JoinedLinear) else [linear]
 
 
-@dataclass
-class _Template:
-    """A lowered linear and the keys of its constants, in the order of `_parts`."""
-
-    lowered: LoweredBackendModule
-    keys: list[str]
-
-    def for_constants(self, constants: list[tuple[str, bytes]]) -> LoweredBackendModule:
-        """The same delegate with other constants: (key prefix, bytes), each under its hash."""
-        stored = [(constant_key(data, prefix), data) for prefix, data in constants]
-        keys = dict(zip(self.keys, (key for key, _ in stored), strict=True))
-        return copied_delegate(self.lowered, with_keys(self.lowered.processed_bytes, keys), stored)
-
-
 @cache
-def _lowered(shape: Shape) -> _Template:
+def _lowered(shape: Shape) -> LoweredTemplate:
     """Lower a linear of that shape with random constants, which no two parts have in common."""
     like = random_linear(shape)
     # XNNPACK's graph has the most tokens in it and takes fewer too: the same bytes as for a
@@ -118,22 +100,8 @@ def _lowered(shape: Shape) -> _Template:
         if isinstance(like, nn.Linear)
         else XnnpackDynamicallyQuantizedPartitioner()
     )
-    with torch.no_grad(), quiet():
-        program = torch.export.export(like, (example,))
-        edge = to_edge_transform_and_lower(
-            program, partitioner=[partitioner], compile_config=edge_config()
-        )
-    graph = edge.exported_program().graph_module
-    lowered = lowered_parts(graph)
-    calls = [node for node in graph.graph.nodes if node.op == "call_function"]
-    keys = [constant_key(data, prefix) for prefix, data in constants_of(like)]
-    # One delegate call and the getitem that takes its result: nothing is left outside.
-    whole = len(lowered) == 1 and len(calls) == 2
-    if not whole or any(lowered[0].processed_bytes.count(key.encode()) != 1 for key in keys):
-        what = f"XNNPACK's lowering of a linear of {shape.rows} x {shape.columns}"
-        found = f"{len(lowered)} delegates in {len(calls)} calls"
-        raise changed("executorch", what, found, "one delegate with its constants, in 2 calls")
-    return _Template(lowered[0], keys)
+    what = f"a linear of {shape.rows} x {shape.columns}"
+    return lowered_template(like, (example,), partitioner, constants_of(like), what)
 
 
 def random_linear(shape: Shape, seed: int = 0) -> Linear:
@@ -171,13 +139,13 @@ def _parts(linear: Linear) -> list[tuple[str, ConstantSource]]:
     return [(prefix, ConstantSource(form, tensor)) for prefix, form, tensor in forms]
 
 
-def names_of(linear: Linear, path: str) -> list[tuple[str, bytes]]:
+def names_of(linear: Linear, path: str) -> Constants:
     """The names of the constants of the linear at `path`: (key prefix, name)."""
     parts = _parts(_members(linear)[0])
     return [(prefix, source.below(path).key.encode()) for prefix, source in parts]
 
 
-def constants_of(linear: Linear) -> list[tuple[str, bytes]]:
+def constants_of(linear: Linear) -> Constants:
     """A linear's constants: (key prefix, bytes)."""
     every = _members(linear)
     return [

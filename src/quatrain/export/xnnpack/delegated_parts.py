@@ -13,21 +13,13 @@ from typing import Any
 
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.exir import to_edge_transform_and_lower
 from torch import nn
 
 from quatrain.backbone.model import Backbone
-from quatrain.executorch_wheel import changed
-from quatrain.export.lowering.executorch_internals import (
-    LoweredBackendModule,
-    edge_config,
-    lowered_parts,
-)
+from quatrain.export.lowering.executorch_internals import LoweredBackendModule
 from quatrain.export.template.constants import tensors_of
 from quatrain.export.template.key import module_descriptions
 from quatrain.export.template.template import hollow
-from quatrain.export.xnnpack.copied_delegate import copied_delegate
-from quatrain.export.xnnpack.delegate_keys import constant_key, with_keys
 from quatrain.export.xnnpack.delegated_linears import (
     Linear,
     constants_of,
@@ -37,10 +29,10 @@ from quatrain.export.xnnpack.delegated_linears import (
 )
 from quatrain.export.xnnpack.joined_linears import GATE_AND_UP, QUERIES_KEYS_VALUES, join
 from quatrain.export.xnnpack.layer_parts import Gated, Heads, NormedSum, PartedBlock, Sum
+from quatrain.export.xnnpack.lowered_template import LoweredTemplate, lowered_template
 from quatrain.export.xnnpack.ring_cache import longest_call
 from quatrain.export.xnnpack.small_linears import FixedLinear, LinearRMSNorm
 from quatrain.int4 import Scheme
-from quatrain.quiet import quiet
 
 
 class DelegatedPart(nn.Module):
@@ -145,16 +137,15 @@ def _parts_of(block: PartedBlock, longest: int) -> list[tuple[nn.Module, Example
 
 
 @dataclass
-class _Template:
-    """A lowered part, the keys of its constants in order, and how it is called."""
+class _LoweredPart:
+    """A lowered part, and its `inputs` and `outputs` as of `DelegatedPart`."""
 
-    lowered: LoweredBackendModule
-    keys: list[str]
+    template: LoweredTemplate
     inputs: list[int | str]
     outputs: list[int]
 
 
-_templates: dict[str, _Template] = {}  # of this process, by what tells parts apart
+_lowered_parts: dict[str, _LoweredPart] = {}  # of this process, by what tells parts apart
 
 
 def _delegated(part: nn.Module, examples: Examples, path: str | None) -> DelegatedPart:
@@ -163,47 +154,32 @@ def _delegated(part: nn.Module, examples: Examples, path: str | None) -> Delegat
     shapes = [(name, *tensor.shape) for name, tensor in tensors_of(part).items()]
     given = [tuple(example.shape) for example in examples]
     alike = json.dumps([described, shapes, given], default=str)
-    if alike not in _templates:
-        _templates[alike] = _lowered(part, examples)
-    template = _templates[alike]
+    if alike not in _lowered_parts:
+        _lowered_parts[alike] = _lowered(part, examples)
+    lowered = _lowered_parts[alike]
     constants = []
     for name, linear in _linears_of(part).items():
         constants += constants_of(linear) if path is None else names_of(linear, f"{path}.{name}")
-    stored = [(constant_key(data, prefix), data) for prefix, data in constants]
-    keys = dict(zip(template.keys, (key for key, _ in stored), strict=True))
-    blob = with_keys(template.lowered.processed_bytes, keys)
-    delegate = copied_delegate(template.lowered, blob, stored)
-    return DelegatedPart(delegate, template.inputs, template.outputs)
+    delegate = lowered.template.with_constants(constants)
+    return DelegatedPart(delegate, lowered.inputs, lowered.outputs)
 
 
-def _lowered(part: nn.Module, examples: Examples) -> _Template:
+def _lowered(part: nn.Module, examples: Examples) -> _LoweredPart:
     """Lower a part like `part`, of random constants, which no two linears have in common."""
     twin = copy.deepcopy(part, {id(t): hollow(t) for t in tensors_of(part).values()})
     for seed, (name, linear) in enumerate(_linears_of(part).items()):
         twin.set_submodule(name, random_linear(shape_of(linear, None), seed))
-    with torch.no_grad(), quiet():
-        program = torch.export.export(twin, examples)
-        edge = to_edge_transform_and_lower(
-            program, partitioner=[XnnpackPartitioner()], compile_config=edge_config()
-        ).exported_program()
-    found = lowered_parts(edge.graph_module)
-    calls: list[Any] = [
-        node for node in edge.graph_module.graph.nodes if node.op == "call_function"
-    ]
-    results: Any = edge.graph_module.graph.output_node().args[0]
-    keys = [
-        constant_key(data, p) for m in _linears_of(twin).values() for p, data in constants_of(m)
-    ]
-    whole = len(found) == 1 and len(calls) == 1 + len(results)
-    if not whole or any(found[0].processed_bytes.count(key.encode()) != 1 for key in keys):
-        what = f"XNNPACK's lowering of {type(part).__name__}"
-        expected = f"one delegate with its constants, in {1 + len(results)} calls"
-        raise changed("executorch", what, f"{len(found)} delegates in {len(calls)} calls", expected)
-    signature = edge.graph_signature
+    constants = [each for one in _linears_of(twin).values() for each in constants_of(one)]
+    template = lowered_template(
+        twin, examples, XnnpackPartitioner(), constants, type(part).__name__
+    )
+    graph, signature = template.program.graph, template.program.graph_signature
+    call: Any = next(node for node in graph.nodes if node.op == "call_function")
+    results: Any = graph.output_node().args[0]
     tensors = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     given = {name: index for index, name in enumerate(signature.user_inputs)}
-    inputs = [tensors[n.name] if n.name in tensors else given[n.name] for n in calls[0].args[1:]]
-    return _Template(found[0], keys, inputs, [node.args[1] for node in results])
+    inputs = [tensors[n.name] if n.name in tensors else given[n.name] for n in call.args[1:]]
+    return _LoweredPart(template, inputs, [node.args[1] for node in results])
 
 
 def _linears_of(part: nn.Module, kind: Any = Linear) -> dict[str, Any]:

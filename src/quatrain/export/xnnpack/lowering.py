@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from executorch.exir import ExecutorchBackendConfig, to_edge
-from torch import nn
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.lowering.compiler_shortcuts import compiler_shortcuts
@@ -13,7 +12,7 @@ from quatrain.export.lowering.executorch_internals import edge_config
 from quatrain.export.lowering.remembered_results import results_remembered
 from quatrain.export.lowering.tracing import EXECUTORCH_CONFIG, trace
 from quatrain.export.template.constants import tensors_of
-from quatrain.export.template.template import untouched_zeros
+from quatrain.export.template.template import replace_tensor, untouched_zeros
 from quatrain.export.xnnpack.delegated_linears import delegate_linears
 from quatrain.export.xnnpack.delegated_parts import delegate_layers
 from quatrain.export.xnnpack.embedding import to_cpu_embedding
@@ -61,14 +60,7 @@ def write_named_program(
         delegate_linears(backbone, by_name=True)
     to_cpu_embedding(backbone)
     for name, tensor in tensors_of(backbone).items():
-        part, _, own = name.rpartition(".")
-        zeros = untouched_zeros(tensor)
-        is_parameter = isinstance(tensor, nn.Parameter)
-        setattr(
-            backbone.get_submodule(part),
-            own,
-            nn.Parameter(zeros, requires_grad=False) if is_parameter else zeros,
-        )
+        replace_tensor(backbone, name, untouched_zeros(tensor))
     named = replace(EXECUTORCH_CONFIG, external_constants=True, emit_mutable_buffer_names=True)
     write_lowered(backbone, metadata, path, stages, named)
 

@@ -1,0 +1,65 @@
+"""A module lowered to one XNNPACK delegate, which is copied with other constants in it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from executorch.exir import to_edge_transform_and_lower
+from torch import nn
+
+from quatrain.executorch_wheel import changed
+from quatrain.export.lowering.executorch_internals import (
+    LoweredBackendModule,
+    edge_config,
+    lowered_parts,
+)
+from quatrain.export.xnnpack.copied_delegate import copied_delegate
+from quatrain.export.xnnpack.delegate_keys import constant_key, with_keys
+from quatrain.quiet import quiet
+
+Constants = list[tuple[str, bytes]]  # (key prefix, bytes) of each
+
+
+@dataclass(frozen=True)
+class LoweredTemplate:
+    """The delegate, the keys of its constants in order, and the graph that calls it."""
+
+    delegate: LoweredBackendModule
+    keys: list[str]
+    program: torch.export.ExportedProgram
+
+    def with_constants(self, constants: Constants) -> LoweredBackendModule:
+        """The same delegate with others in their place, each under its hash."""
+        stored = [(constant_key(data, prefix), data) for prefix, data in constants]
+        keys = dict(zip(self.keys, (key for key, _ in stored), strict=True))
+        blob = with_keys(self.delegate.processed_bytes, keys)
+        return copied_delegate(self.delegate, blob, stored)
+
+
+def lowered_template(
+    part: nn.Module,
+    examples: tuple[torch.Tensor, ...],
+    partitioner: Any,
+    constants: Constants,
+    what: str,
+) -> LoweredTemplate:
+    """Lower `part`, which has these constants and no two alike, by ExecuTorch's `partitioner`.
+
+    Raises `QuatrainError`, naming `what` it is, where that is not one delegate that holds them.
+    """
+    with torch.no_grad(), quiet():
+        program = torch.export.export(part, examples)
+        edge = to_edge_transform_and_lower(
+            program, partitioner=[partitioner], compile_config=edge_config()
+        ).exported_program()
+    delegates = lowered_parts(edge.graph_module)
+    calls = [node for node in edge.graph.nodes if node.op == "call_function"]
+    results: Any = edge.graph.output_node().args[0]
+    keys = [constant_key(data, prefix) for prefix, data in constants]
+    # One delegate call and the getitems that take its results: nothing is left outside.
+    whole = len(delegates) == 1 and len(calls) == 1 + len(results)
+    if not whole or any(delegates[0].processed_bytes.count(key.encode()) != 1 for key in keys):
+        found = f"{len(delegates)} delegates in {len(calls)} calls"
+        expected = f"one delegate with its constants, in {1 + len(results)} calls"
+        raise changed("executorch", f"XNNPACK's lowering of {what}", found, expected)
+    return LoweredTemplate(delegates[0], keys, edge)
