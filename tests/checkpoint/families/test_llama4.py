@@ -21,6 +21,8 @@ from tests.support.peers import (
 
 from quatrain.backbone.layers.moe import MixtureOfExperts
 from quatrain.backbone.params.params import config_from_params
+from quatrain.checkpoint.open import open_float_model
+from quatrain.errors import InputError
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.verify.eager import load_eager
 
@@ -90,6 +92,18 @@ def test_text_model_of_one_that_also_sees(prefix, tmp_path):
     save_file(tensors | {"vision_model.a.weight": torch.ones(2)}, folder / "model.safetensors")
     ours = prefill_then_decode(backbone_of(folder), random_tokens(20), 7)
     assert relative_error(ours, expected) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"), [((), "columns, r"), ((4, 8), "columns, r"), ((4, 8, 3), "as many of up")]
+)
+def test_experts_that_are_no_matrices(shape, message, tmp_path):
+    file = saved(llama4(), tmp_path) / "model.safetensors"
+    tensors = load_file(file)
+    name = "model.layers.1.feed_forward.experts.gate_up_proj"
+    save_file(tensors | {name: torch.ones(shape)}, file)
+    with pytest.raises(InputError, match=rf"experts\.gate_up_proj has shape.*{message}"):
+        open_float_model(tmp_path)
 
 
 def test_meta_shards(tmp_path):

@@ -154,6 +154,7 @@ OUTPUTS = {"g": {"weights": {"num_bits": 4}, "output_activations": {"num_bits": 
         ("compressed-tensors", {"format": "marlin-24"}, "'marlin-24'"),
         ("compressed-tensors", {"config_groups": []}, "config_groups"),
         ("compressed-tensors", {"config_groups": {"g": {"weights": {"num_bits": 3}}}}, "4-bit"),
+        ("compressed-tensors", {"config_groups": {"g": {"weights": {"num_bits": 4.0}}}}, "4-bit"),
         ("compressed-tensors", {"config_groups": {"g": {"targets": "Linear"}}}, "targets Linear"),
         ("compressed-tensors", {"config_groups": {"g": {"weights": {"num_bits": 8}}}}, "8 bits"),
         ("awq", {"quant_method": "gptq"}, "groups|int32|expected"),

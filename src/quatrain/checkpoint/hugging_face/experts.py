@@ -9,10 +9,10 @@ from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor, pu
 from quatrain.errors import InputError
 
 _EXPERT = re.compile(r"(.*\.experts)\.(\d+)\.(\w+\.(?:weight|scales|zeros))")
-_ALL = re.compile(r"(.*\.experts)\.(gate_up_proj|down_proj)")
+FUSED = re.compile(r"(.*\.experts)\.(gate_up_proj|down_proj)")
 
 
-def stacked_experts(stored: LazyTensors, source: str) -> LazyTensors:
+def _stacked(stored: LazyTensors, source: str) -> LazyTensors:
     """`...experts.0.gate_proj.weight` [N, K] and so on as `...experts.gate_proj.weight` [experts,
     N, K].
 
@@ -43,8 +43,8 @@ def experts_apart(stored: LazyTensors, source: str) -> LazyTensors:
     both ways.
     """
     apart: dict[str, StoredTensor] = {}
-    for name, tensor in stacked_experts(stored, source).stored.items():
-        match = _ALL.fullmatch(name)
+    for name, tensor in _stacked(stored, source).stored.items():
+        match = FUSED.fullmatch(name)
         if not match:
             put_once(apart, name, tensor, source)
         elif match[2] == "down_proj":

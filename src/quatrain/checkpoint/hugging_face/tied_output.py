@@ -35,7 +35,7 @@ def _equal(embedding: StoredTensor, output: StoredTensor) -> bool:
     floating = embedding.dtype.is_floating_point and output.dtype.is_floating_point
     if embedding.shape != output.shape or not (embedding.dtype == output.dtype or floating):
         return False
-    a, b = embedding.load(), output.load()
+    a, b = (torch.atleast_1d(table.load()) for table in (embedding, output))
     for first in range(0, len(a), _ROWS_AT_ONCE):
         rows = slice(first, first + _ROWS_AT_ONCE)
         # Adapters are trained, and saved, in a wider type than their model.

@@ -85,7 +85,8 @@ def _check_group(name: str, group: Mapping[str, Any], source: str) -> None:
             "with the model"
         )
     weights = group.get("weights")
-    if not isinstance(weights, dict) or weights.get("num_bits") not in (2, 4, 8):
+    bits = weights.get("num_bits") if isinstance(weights, dict) else None
+    if not isinstance(weights, dict) or not isinstance(bits, int) or bits not in (2, 4, 8):
         raise InputError(
             f"{source}: its compressed-tensors group {name!r} has weights {weights!r}, "
             f"expected 4-bit integers (or 8, or 2); {_AGAIN}"

@@ -65,11 +65,11 @@ def _bits(parts: Parts, settings: Settings, name: str) -> int:
     of an embedding and an output layer the values tell."""
     said = _description(settings.get(HEADERS, {}).get(f"{name}.weight", "")).get("_data", {})
     dtype = said.get("target_dtype") if isinstance(said, dict) else None
-    stated = dtype.get("_data") if isinstance(dtype, dict) else None
+    stated = DTYPE_BITS.get(str(dtype.get("_data"))) if isinstance(dtype, dict) else None
     if BITS in parts:
         return int(parts[BITS].load())
-    if stated in DTYPE_BITS:
-        return DTYPE_BITS[stated]
+    if stated is not None:
+        return stated
     return 4 if "layers." in name or is_int4(parts["_weight_qdata"].load()) else 8
 
 

@@ -1,12 +1,8 @@
 """Llama 4 as the Hugging Face hub has it."""
 
-import re
-
-import torch
-
 from quatrain.checkpoint.families.family import HuggingFaceReading, Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
-from quatrain.checkpoint.hugging_face.experts import stacked_experts
+from quatrain.checkpoint.hugging_face.experts import FUSED, experts_apart
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
     flag,
@@ -19,6 +15,7 @@ from quatrain.checkpoint.hugging_face.fields import (
 )
 from quatrain.checkpoint.hugging_face.layer_types import interval_of, no_rope_interval
 from quatrain.checkpoint.nth_layers import FULL, is_nth
+from quatrain.errors import InputError
 
 # As the part of a model that also sees, a configuration may leave out any of these.
 _DEFAULTS = {
@@ -56,7 +53,6 @@ _NAMES = {
     "feed_forward.experts.up_proj": "feed_forward.experts.w3",
     "feed_forward.router": "feed_forward.router",
 }
-_EXPERTS = re.compile(r"(.*\.experts)\.(gate_up_proj|down_proj)")
 
 
 def _params(fields: Fields, source: str) -> Params:
@@ -101,30 +97,24 @@ def _experts(fields: Fields, source: str) -> Params:
 
 
 def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
-    """Experts as [experts, N, K], gate and up apart: the hub has them as [experts, K, N], or,
-    where they were quantized, one by one."""
-    apart: dict[str, StoredTensor] = {}
-    for name, tensor in stacked_experts(stored, source).stored.items():
-        match = _EXPERTS.fullmatch(name)
-        if not match:
-            apart[name] = tensor
-        elif match[2] == "down_proj":
-            apart[f"{match[1]}.down_proj.weight"] = _turned(tensor, 0, tensor.shape[-1])
-        else:
-            half = tensor.shape[-1] // 2
-            apart[f"{match[1]}.gate_proj.weight"] = _turned(tensor, 0, half)
-            apart[f"{match[1]}.up_proj.weight"] = _turned(tensor, half, half)
-    return LazyTensors(apart)
+    """The hub has experts as [experts, K, N], or, where they were quantized, one by one."""
+    turned = {
+        name: _turned(tensor, name, source) if FUSED.fullmatch(name) else tensor
+        for name, tensor in stored.stored.items()
+    }
+    return experts_apart(LazyTensors(turned), source)
 
 
-def _turned(tensor: StoredTensor, first: int, count: int) -> StoredTensor:
-    """Columns first .. first + count - 1 of [experts, K, N], as [experts, count, K]."""
-    experts, rows, _ = tensor.shape
-
-    def load() -> torch.Tensor:
-        return tensor.load()[..., first : first + count].transpose(1, 2).contiguous()
-
-    return StoredTensor((experts, count, rows), tensor.dtype, load)
+def _turned(tensor: StoredTensor, name: str, source: str) -> StoredTensor:
+    if len(tensor.shape) != 3:
+        raise InputError(
+            f"{source}: {name} has shape {list(tensor.shape)}, expected [experts, columns, rows]; "
+            "download the model's files again"
+        )
+    experts, columns, rows = tensor.shape
+    return StoredTensor(
+        (experts, rows, columns), tensor.dtype, lambda: tensor.load().transpose(1, 2)
+    )
 
 
 HUGGING_FACE = HuggingFaceReading(
