@@ -12,7 +12,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from quatrain.commands._common import plain_console
 from quatrain.int4 import Scheme
 
 PROMPT = "Explain in two sentences why the sky is blue."
@@ -45,7 +47,7 @@ def main() -> None:
 
     Exits with 1 where a program's text is not healthy (`quatrain.runtime.generation.health`).
     """
-    console = Console()
+    console = plain_console()
     started = time.perf_counter()
     checkpoint = FOLDER / "checkpoint"
     console.rule("quantize SmolLM2-135M-Instruct")
@@ -67,8 +69,8 @@ def main() -> None:
     reference = _source_text()
     console.print(_table(made))
     _print_cost(console, quantized["against_floating_point"])
-    console.print(f"\n[bold]{PROMPT}[/bold]\n")
-    console.print(f"[bold]the source, in float32:[/bold] {reference}\n", highlight=False)
+    console.print(f"\n{PROMPT}\n", style="bold")
+    console.print(_headed("the source, in float32:", f"{reference}\n"))
     for variant, report, run in made:
         _print_answer(console, variant, report, run)
     console.print(f"{time.perf_counter() - started:.0f} s in all. Go on with, for one,")
@@ -145,9 +147,13 @@ def _print_answer(
 ) -> None:
     kernels = Counter(row["kernel"] for row in report["linears"])
     became = ", ".join(f"{count} x {kernel}" for kernel, count in kernels.items())
-    console.print(f"[bold]{variant.program}:[/bold] {run['text']}", highlight=False)
+    console.print(_headed(f"{variant.program}:", run["text"]))
     health = "; ".join(run["health"]["problems"]) or "healthy"
     console.print(f"({became}; {health})\n", highlight=False)
+
+
+def _headed(heading: str, text: str) -> Text:
+    return Text.assemble((heading, "bold"), f" {text}")
 
 
 if __name__ == "__main__":

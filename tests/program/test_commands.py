@@ -10,6 +10,7 @@ from tests.support.browser import dom, needs_chromium, screenshot, width_on_a_ph
 from tests.support.programs import artifact
 from typer.testing import CliRunner, Result
 
+from quatrain.commands.doctor import doctor
 from quatrain.commands.inspect import inspect
 from quatrain.commands.retarget import retarget
 from quatrain.errors import InputError
@@ -54,6 +55,16 @@ def test_inspect_compares_two() -> None:
     found = json.loads(run(inspect, DYNAMIC, DYNAMIC, "--json").output)
     assert found["same"] is True
     assert "nothing differs" in run(inspect, DYNAMIC, DYNAMIC).output
+
+
+def test_names_with_brackets_are_no_markup(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("a[/b]", "m[x].pte")
+    path.parent.mkdir(parents=True)
+    shutil.copy(artifact("peer-8da4w-fp16-emb4"), path)
+    assert f"{path}  84.0 kB" in run(inspect, path).output
+    assert str(path) in run(inspect, path, DYNAMIC).output
+    assert f"fix: quatrain retarget {path} --linear-scheme" in run(doctor, path).output
 
 
 def test_inspect_of_another_backend_says_what_it_does_not_show() -> None:

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from quatrain.errors import InputError
 from quatrain.json_files import finite
 from quatrain.runtime.defects import EmulatedDefect, emulated_defect
 from quatrain.runtime.devices import DEVICES, parse_device
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def one_of(*values: object) -> Callable[[], list[str]]:
@@ -113,6 +116,14 @@ def print_json(value: Any) -> None:
 _OF_A_MODEL = frozenset(
     (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
 )
+
+
+def plain_console() -> "Console":
+    """Prints texts as they are: names of files, or what a model wrote, may have brackets, which
+    rich would take for markup."""
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False)
 
 
 def check_output(path: Path, option: str, *inputs: Path | None) -> None:

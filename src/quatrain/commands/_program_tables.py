@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from quatrain.commands._call_table import call_table
-from quatrain.commands._common import human_bytes
+from quatrain.commands._common import human_bytes, plain_console
 from quatrain.program.inspect.diff import Difference, ProgramDiff
 from quatrain.program.inspect.report import ProgramReport, counts_text, hidden_backends
 from quatrain.program.methods import CONTEXT
@@ -17,8 +16,8 @@ _MOST_ROWS = 60  # of one table of differences
 
 def print_report(report: ProgramReport) -> None:
     """Print what a program is made of."""
-    console = Console()
-    console.print(f"[bold]{report.path}[/]  {human_bytes(report.nbytes)}")
+    console = plain_console()
+    console.print(Text.assemble((str(report.path), "bold"), f"  {human_bytes(report.nbytes)}"))
     for line in _delegate_lines(report):
         console.print(f"  {line}")
     console.print(f"  outside the delegate: {counts_text(report.outside) or 'nothing'}")
@@ -150,7 +149,7 @@ def _table(title: str, rows: dict[str, str]) -> Table:
 
 def print_diff(diff: ProgramDiff, first: Path, second: Path) -> None:
     """Print what differs between the programs at `first` and `second`."""
-    console = Console()
+    console = plain_console()
     sections = {
         "summary": diff.summary,
         "outside the delegates": diff.outside,
@@ -165,7 +164,7 @@ def print_diff(diff: ProgramDiff, first: Path, second: Path) -> None:
             table = Table("", str(first), str(second), title=title, title_justify="left")
             rows = _merged(differences)
             for row in rows[:_MOST_ROWS]:
-                table.add_row(*map(escape, row))
+                table.add_row(*row)
             console.print(table)
             if len(rows) > _MOST_ROWS:
                 console.print(f"and {len(rows) - _MOST_ROWS} more; --json lists all")

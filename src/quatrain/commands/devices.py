@@ -2,7 +2,7 @@
 
 import typer
 
-from quatrain.commands._common import Debug, Json, human_bytes, print_json
+from quatrain.commands._common import Debug, Json, human_bytes, plain_console, print_json
 
 
 def devices(json: Json = False, debug: Debug = False) -> None:
@@ -13,7 +13,6 @@ def devices(json: Json = False, debug: Debug = False) -> None:
 
     Example: `quatrain devices`
     """
-    from rich.console import Console
     from rich.table import Table
 
     from quatrain.runtime.wgpu.adapters import list_adapters
@@ -33,4 +32,4 @@ def devices(json: Json = False, debug: Debug = False) -> None:
         offered = [name for name in ("fp16", "subgroups", "timestamps") if getattr(a, name)]
         size = human_bytes(min(a.max_binding, a.max_buffer))
         table.add_row(str(i), a.name, a.kind, a.backend, a.driver, "\n".join(offered), size)
-    Console().print(table)
+    plain_console().print(table)

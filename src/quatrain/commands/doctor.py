@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, Model, known_targets, print_json
+from quatrain.commands._common import (
+    Debug,
+    Json,
+    Model,
+    known_targets,
+    plain_console,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from quatrain.targets import Examination
@@ -60,9 +67,9 @@ def _print_cpu(cpu: "CpuExamination") -> None:
 
 
 def _print_findings(examination: "Examination") -> None:
-    from rich.console import Console
+    from rich.text import Text
 
-    console = Console()
+    console = plain_console()
     gpus = ", ".join(examination.gpus) or "any known device"
     where = f"{gpus}, runtime {examination.runtime or 'unknown'}"
     for phone in examination.phones:
@@ -73,10 +80,9 @@ def _print_findings(examination: "Examination") -> None:
         colours = {"certain": "red", "conditional": "yellow"} if finding.applies else {}
         colour = colours.get(finding.certainty, "dim")
         fixed = f"fixed in {finding.fixed_in}" if finding.fixed_in else "no fixed release known"
-        console.print(
-            f"\n[{colour} bold]{finding.certainty}[/] [bold]{finding.defect}[/] "
-            f"({finding.kind}; {fixed})"
-        )
+        certain, named = (finding.certainty, f"{colour} bold"), (finding.defect, "bold")
+        console.print()
+        console.print(Text.assemble(certain, " ", named, f" ({finding.kind}; {fixed})"))
         console.print(f"  {finding.title}: {finding.consequence}", highlight=False)
         if finding.condition:
             console.print(f"  condition: {finding.condition}", highlight=False)
