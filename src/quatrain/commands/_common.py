@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 from quatrain.atomic_files import require_name
 from quatrain.checkpoint.open import is_program
-from quatrain.errors import InputError
+from quatrain.errors import InputError, Interrupted
 from quatrain.json_files import finite
 from quatrain.runtime.defects import EmulatedDefect, emulated_defect
 from quatrain.runtime.devices import DEVICES, parse_device
@@ -201,6 +202,20 @@ def check_no_word(model: Path | str, verb: str) -> None:
             "smollm2: is a word for `quantize`, `evaluate` and `release`, and nothing here is "
             f"called so; run `quatrain quantize smollm2 -o smollm2-int4` and {verb} smollm2-int4"
         )
+
+
+@contextmanager
+def goes_on_with(kept: Path) -> Iterator[None]:
+    """An interrupt says that the same command goes on with what is in the folder `kept`, if that is
+    there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not kept.exists():
+            raise
+        raise Interrupted(
+            f"interrupted; the same command goes on where it was, with what is kept in {kept}"
+        ) from None
 
 
 def human_bytes(count: int) -> str:

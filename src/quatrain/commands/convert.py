@@ -11,12 +11,12 @@ from quatrain.commands._common import (
     Json,
     TokenizerFile,
     check_no_word,
+    goes_on_with,
     one_of,
     print_json,
 )
 from quatrain.commands._progress import shown_stages
 from quatrain.commands.quantize import Base
-from quatrain.errors import Interrupted
 from quatrain.int4 import GROUP_SIZES
 from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat
 
@@ -98,15 +98,8 @@ def convert(
     from quatrain.quantize.pipeline import ConvertOptions, convert_model
 
     options = ConvertOptions(group_size, embedding, output_layer, requantize_asymmetric)
-    try:
+    with goes_on_with(working_folder(output)):
         report = convert_model(source, output, options, params, shown_stages(), tokenizer, base)
-    except KeyboardInterrupt:
-        kept = working_folder(output)
-        if not kept.exists():
-            raise
-        raise Interrupted(
-            f"interrupted; the same command goes on where it was, with what is kept in {kept}"
-        ) from None
     if json:
         # This verb's bytes_out is the weights' alone.
         said = asdict(report) | {"bytes_out": report.weights_bytes}

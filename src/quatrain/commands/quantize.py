@@ -1,14 +1,22 @@
 """`quatrain quantize`: a floating-point model to an int4 checkpoint."""
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from quatrain.commands._common import Debug, Json, TokenizerFile, is_smollm2, one_of, print_json
+from quatrain.commands._common import (
+    Debug,
+    Json,
+    TokenizerFile,
+    goes_on_with,
+    is_smollm2,
+    one_of,
+    print_json,
+)
 from quatrain.commands._progress import shown_stages
-from quatrain.errors import Interrupted
 from quatrain.int4 import GROUP_SIZES, Scheme
 from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, Rounding
 
@@ -133,18 +141,11 @@ def quantize(
         with stages("fetch SmolLM2"):
             path = fetch_smollm2()
     text = _calibration(calibration, self_generated, scheme)
-    try:
+    with goes_on_with(working_folder(output)) if method == "distill" else nullcontext():
         report = quantize_model(
             path, output, group_size, embedding, output_layer, stages, tokenizer, base, method,
             text, backend,
         )  # fmt: skip
-    except KeyboardInterrupt:
-        kept = working_folder(output)
-        if method != "distill" or not kept.exists():
-            raise
-        raise Interrupted(
-            f"interrupted; the same command goes on where it was, with what is kept in {kept}"
-        ) from None
     programs = plan_programs(output).programs
     if json:
         said = asdict(report) | {"relative_rms_error": report.relative_rms_error_by_part}

@@ -1,19 +1,24 @@
 """`quatrain release`: from a model to the files that ship."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, is_smollm2, known_targets, print_json
+from quatrain.commands._common import (
+    Debug,
+    Json,
+    goes_on_with,
+    is_smollm2,
+    known_targets,
+    print_json,
+)
 from quatrain.commands._export_options import Runtime
 from quatrain.commands._print_release import print_matrix, print_plan, print_release
 from quatrain.commands._progress import shown_stages
 from quatrain.commands.quantize import Method
-from quatrain.errors import InputError, Interrupted
+from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 
 if TYPE_CHECKING:
@@ -169,6 +174,7 @@ def _one(
 
     check_arguments(None if is_smollm2(model) else model, output, asked)
     from quatrain.release.release import make_release, planned_release
+    from quatrain.release.tasks.store import WORK
 
     stages = shown_stages()
     if is_smollm2(model):
@@ -177,7 +183,7 @@ def _one(
         plan = planned_release(model, asked)
         print_json(plan.as_dict()) if json else print_plan(plan)
         return None
-    with _kept_where_interrupted(output):
+    with goes_on_with(output / WORK):
         made = make_release(model, output, asked, jobs, stages, android, run_on_phone, ray)
     print_json(made.as_dict()) if json else print_release(made, android)
     return made
@@ -189,6 +195,7 @@ def _several(
 ) -> "Matrix | None":  # fmt: skip
     from quatrain.release.matrix.cells import cells_of
     from quatrain.release.matrix.matrix import make_matrix, planned_matrix
+    from quatrain.release.tasks.store import WORK
 
     stages = shown_stages()
     names = {}
@@ -205,7 +212,7 @@ def _several(
             print(f"{name}:")
             print_plan(plan)
         return None
-    with _kept_where_interrupted(output):
+    with goes_on_with(output / WORK):
         made = make_matrix(cells, output, jobs, stages, ray)
     print_json(made.as_dict()) if json else print_matrix(made)
     return made
@@ -226,18 +233,6 @@ def _fetched(stages: "Stages") -> str:
 
     with stages("fetch SmolLM2"):
         return str(fetch_smollm2())
-
-
-@contextmanager
-def _kept_where_interrupted(output: Path) -> Iterator[None]:
-    from quatrain.release.tasks.store import WORK
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted; what is made is kept in {output / WORK}: the same command goes on there"
-        ) from None
 
 
 def _listed(text: str | None) -> tuple[str, ...] | None:
