@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 from tests.support.command_line import invoked
 from tests.support.gguf_files import write_gguf
@@ -21,7 +22,7 @@ from tests.support.tiny_checkpoint import write_checkpoint
 from tests.support.tiny_models import float_tensors
 from tests.support.tiny_programs import shared_tiny_xnnpack
 
-from quatrain.cli import VERBS, exit_cleanly
+from quatrain.cli import VERBS, build_app, exit_cleanly
 from quatrain.commands._common import check_output, leave_cores_to_executorch
 from quatrain.errors import InputError
 
@@ -92,6 +93,12 @@ def test_help_shows_an_example_and_the_common_options(verb, shown):
         assert "Example" in shown[verb, flag]
         assert "--json" in shown[verb, flag]
         assert "--debug" in shown[verb, flag]
+
+
+def test_every_option_says_what_it_is() -> None:
+    verbs = typer.main.get_command(build_app()).commands
+    without = [(name, one.name) for name in verbs for one in verbs[name].params if not one.help]
+    assert not without
 
 
 @pytest.mark.parametrize("arguments", [[], *([verb] for verb in VERBS)])

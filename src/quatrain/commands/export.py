@@ -120,10 +120,13 @@ def export(
     if params is not None:
         read_object(params)
     check_tokenizer(tokenizer)
-    max_kl = DEFAULT_MAX_KL if max_kl is None else max_kl
-    run_export(
-        checkpoint, output, request, params, tokenizer, json, max_kl if scheme == "auto" else None
-    )
+    if scheme == "auto":
+        max_kl = DEFAULT_MAX_KL if max_kl is None else max_kl
+    report = _exported(checkpoint, output, request, params, tokenizer, max_kl)
+    if json:
+        print_json(report.as_dict())
+    else:
+        _print_report(report)
 
 
 def _one_statement(
@@ -143,17 +146,16 @@ def _one_statement(
     return Scheme.WEIGHT_ONLY if weight_only else scheme
 
 
-def run_export(
+def _exported(
     checkpoint: Path,
     output: Path,
     request: "ExportRequest",
     params: Path | None,
     tokenizer: Path | None,
-    json: bool,
-    auto_max_kl: float | None = None,
-) -> None:
-    """Export with progress on standard error, and print the report; choose each linear's scheme
-    where `auto_max_kl` says what int8 activations may cost."""
+    auto_max_kl: float | None,
+) -> "ExportReport":
+    """Export with progress on standard error; choose each linear's scheme where `auto_max_kl` says
+    what int8 activations may cost."""
     from quatrain.export import export_for_target, export_with_auto_schemes
 
     def explain(reason: str) -> None:
@@ -161,15 +163,10 @@ def run_export(
 
     stages = shown_stages()
     if auto_max_kl is None:
-        report = export_for_target(checkpoint, output, request, params, stages, explain, tokenizer)
-    else:
-        report = export_with_auto_schemes(
-            checkpoint, output, request, auto_max_kl, params, stages, explain, tokenizer
-        )
-    if json:
-        print_json(report.as_dict())
-    else:
-        _print_report(report)
+        return export_for_target(checkpoint, output, request, params, stages, explain, tokenizer)
+    return export_with_auto_schemes(
+        checkpoint, output, request, auto_max_kl, params, stages, explain, tokenizer
+    )
 
 
 def _print_report(report: "ExportReport") -> None:

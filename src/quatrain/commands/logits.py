@@ -26,7 +26,10 @@ def logits(
         typer.Argument(metavar="MODEL", help="A program, or a checkpoint for the eager model."),
     ],
     tokens: Annotated[str, typer.Option(metavar="1,2,3", help="Token ids, comma-separated.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.NPY")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="OUT.NPY", help="The NumPy file to write."),
+    ],
     scheme: Annotated[
         Scheme | None, typer.Option(help="For a checkpoint: how it runs; default 8da4w.")
     ] = None,

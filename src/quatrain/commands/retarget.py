@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from quatrain.program.edit.retarget_file import RetargetReport
 
 
-Output = Annotated[Path, typer.Option("-o", "--output", metavar="OUT.PTE")]
+Output = Annotated[
+    Path, typer.Option("-o", "--output", metavar="OUT.PTE", help="The program to write.")
+]
 LinearScheme = Annotated[
     str | None,
     typer.Option(

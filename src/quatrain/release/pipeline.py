@@ -192,7 +192,7 @@ class Pipeline:
         return Task("quality", f"measure {planned.file}", said, arguments, advances=True)
 
     def _layers(self, export: Made) -> list[Task]:
-        """None where there is no model in floating point."""
+        """The task of the layers; none where there is no model in floating point."""
         reference = reference_of(self.source, self.spec)
         if reference is None:
             return []
