@@ -13,7 +13,7 @@ from tests.support.paths import CONFORMANCE
 from tests.support.programs import GraphMaker
 
 from quatrain.errors import InputError
-from quatrain.program import Operator, Plain, VulkanGraph, open_program, write_program
+from quatrain.program import Operator, Plain, SymInt, VulkanGraph, open_program, write_program
 
 PROGRAM = CONFORMANCE / "llama_w.pte"
 CALL = torch.tensor([[5, 7, 9, 4, 2, 8, 1, 3, 6]]), torch.tensor([0])
@@ -41,6 +41,28 @@ def test_attention_is_causal_where_nothing_is_said(runner, tmp_path):
     path = edited(tmp_path / "m.pte", "sdpa_with_kv_cache", causality_unsaid)
     found, expected = runner(path).forward(*CALL), runner(PROGRAM).forward(*CALL)
     assert torch.equal(torch.as_tensor(found), torch.as_tensor(expected))
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, None), (None, 8)])
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_how_many_rows_are_taken_follows_the_position(runner, first, last, tmp_path):
+    """Of calls of one length, too."""
+    maker, rows = GraphMaker(), np.arange(32, dtype=np.float32).reshape(8, 4)
+    x, position = maker.input("float32", 1, 4), maker.input("int32", 1)
+    zero, one, at = maker.plain("int", 0), maker.plain("int", 1), maker.add(SymInt())
+    maker.call("et_vk.select_as_symint.default", position, zero, zero, at)
+    start, end = (at if number is None else maker.plain("int", number) for number in (first, last))
+    taken, total = maker.tensor("float32", 8, 4), maker.tensor("float32", 4)
+    maker.call("aten.slice_copy.Tensor", maker.constant(rows), zero, start, end, one, taken)
+    dims, no, unsaid = maker.add_shape(0), maker.plain("bool", False), maker.plain("null")
+    maker.call("aten.sum.dim_IntList", taken, dims, no, unsaid, total)
+    out = maker.tensor("float32", 1, 4)
+    maker.call("aten.add.Tensor", x, total, one, out)
+    found = runner(maker.save(tmp_path / "m.pte", [out]))
+    for place in (1, 3, 2):
+        expected = rows[:place] if last is None else rows[place:]
+        given = torch.zeros(1, 4), torch.tensor([place], dtype=torch.int32)
+        assert torch.equal(found.forward(*given)[0], torch.as_tensor(expected.sum(0)))
 
 
 @pytest.mark.parametrize("runner", RUNNERS)

@@ -1,4 +1,4 @@
-"""Which positions a call may begin at."""
+"""Which positions a call may begin at, and reach."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,6 +7,29 @@ from typing import Any
 from quatrain.errors import InputError
 from quatrain.program import Program
 from quatrain.program.inspect.sizes import keeps_windows
+
+_TO_THE_END = 2**31 - 1  # ends from here on are how exporters write "no end"
+
+
+def check_positions(start: int, end: int, context: int) -> None:
+    """Refuse positions from `start` up to `end` (not included) beyond the program's context."""
+    if start < 0 or end > context:
+        raise InputError(
+            f"positions {start} to {end - 1} do not fit the program's context of {context} "
+            "tokens; use a shorter prompt or export a longer --max-seq-len"
+        )
+
+
+def sliced(start: int | None, end: int | None, size: int) -> tuple[int, int]:
+    """Where a slice of `size` rows begins and ends, by Python's rules for what lies outside.
+
+    Only an end past the table that is no stand-in for "the last" is refused, with `InputError`:
+    rows of a rotary embedding that do not exist.
+    """
+    if start is not None and end is not None and start >= 0 and size < end < _TO_THE_END:
+        check_positions(start, end, size)
+    begin, stop, _ = slice(start, end).indices(size)
+    return begin, stop
 
 
 class CallOrder:

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from quatrain.runtime.reference.kernels import check_positions
+from quatrain.runtime.calls.order import check_positions
 
 # The arguments that an operator writes to, by position.
 MUTATED = {"sdpa_with_kv_cache": (3, 4), "update_cache": (1,)}

@@ -12,26 +12,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from quatrain.errors import InputError
+from quatrain.runtime.calls.order import sliced
 from quatrain.runtime.calls.token_ids import check_token_ids
 
 Kernel = Callable[..., Any]
-_TO_THE_END = 2**31 - 1  # ends from here on are how exporters write "no end"
 
 
 def embedding(weights: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     """weights [V, D], indices [...] -> [..., D]."""
     check_token_ids(indices, weights.shape[0])
     return F.embedding(indices.long(), weights)
-
-
-def check_positions(start: int, end: int, context: int) -> None:
-    """Refuse positions from `start` up to `end` (not included) beyond the program's context."""
-    if start < 0 or end > context:
-        raise InputError(
-            f"positions {start} to {end - 1} do not fit the program's context of {context} "
-            "tokens; use a shorter prompt or export a longer --max-seq-len"
-        )
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -43,15 +33,8 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 def slice_copy(
     x: torch.Tensor, dim: int, start: int | None, end: int | None, step: int
 ) -> torch.Tensor:
-    """x[start:end:step] along `dim`, with Python's rules for what lies outside.
-
-    Only an end past the table that is no stand-in for "the last" is refused: rows of a rotary
-    embedding that do not exist.
-    """
-    size = x.shape[dim]
-    if start is not None and end is not None and start >= 0 and size < end < _TO_THE_END:
-        check_positions(start, end, size)
-    begin, stop, _ = slice(start, end).indices(size)
+    """x[start:end:step] along `dim`, with Python's rules for what lies outside: `sliced`."""
+    begin, stop = sliced(start, end, x.shape[dim])
     if step == 1:
         return x.narrow(dim, begin, max(0, stop - begin))
     return x.index_select(dim, torch.arange(begin, stop, step))

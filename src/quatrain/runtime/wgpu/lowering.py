@@ -1,14 +1,14 @@
 """The state of a graph that is being lowered: what was made so far, and what its values became."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from quatrain.arithmetic import Arithmetic
 from quatrain.errors import InputError
-from quatrain.program import Operator, Plain, ValueList, VulkanGraph
+from quatrain.program import Operator, Plain, SymInt, ValueList, VulkanGraph
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.operators.errors import has_room
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Symbol, Traits
@@ -20,7 +20,7 @@ _DTYPES = {
     "float32": "f32", "float16": "f16", "int32": "i32", "int64": "i32", "int8": "i32",
     "uint8": "u8", "bool": "i32",
 }  # fmt: skip
-
+T = TypeVar("T")
 
 # What joins two activations into one that is normalized or quantized next.
 _MAKERS = (BINARY["aten.add"], BINARY["silu_mul"])
@@ -40,6 +40,12 @@ class Lowered:
     symbols: dict[int, int] = field(default_factory=dict)
     # (symbol, length, limit): a step is refused where the symbol's value + length > limit.
     bounds: set[tuple[int, int, int]] = field(default_factory=set)
+    # What was read of the symbols, and what it was: where it is another, this is of no use.
+    assumed: list[tuple[Callable[[Mapping[int, int]], Any], Any]] = field(default_factory=list)
+
+    def holds(self, symbols: Mapping[int, int]) -> bool:
+        """Whether it is right for a step with these `symbols` (SymInt value id -> number)."""
+        return all(read(symbols) == found for read, found in self.assumed)
 
 
 def storage_dtype(dtype: str, fp16: bool) -> str:
@@ -160,9 +166,18 @@ class Lowering:
         """A fixed value."""
         return self.graph.plain(value_id)
 
+    def assume(self, read: Callable[[Mapping[int, int]], T]) -> T:
+        """What `read` makes of the symbols, as they are now; a step in which it makes something
+        else of them is lowered anew."""
+        found = read(self.result.symbols)
+        self.result.assumed.append((read, found))
+        return found
+
     def number(self, value_id: int) -> int:
-        """An integer, fixed or symbolic, as it is at these input shapes."""
-        return number(self.graph, value_id, self.result.symbols)
+        """An integer, fixed or, as it is in this step, symbolic."""
+        if isinstance(self.graph.values[value_id], SymInt):
+            return self.assume(lambda symbols: number(self.graph, value_id, symbols))
+        return number(self.graph, value_id, {})
 
     def sizes(self, value_id: int) -> tuple[int, ...]:
         """A list of integers, such as a shape; each fixed or symbolic."""

@@ -10,7 +10,7 @@ import torch
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Operator, Program, Tensor, open_program
-from quatrain.runtime.calls.order import CallOrder
+from quatrain.runtime.calls.order import CallOrder, check_positions
 from quatrain.runtime.calls.token_ids import check_token_ids, table_rows
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.one_delegate import (
@@ -157,19 +157,18 @@ class WgpuRunner:
 
     def symbols(self, lowered: Lowered, given: dict[int, np.ndarray]) -> dict[int, int]:
         """The step's symbols; `InputError` where a position passes the program's context."""
+        symbols = self._symbols(lowered, given)
+        for symbol, length, limit in lowered.bounds:
+            check_positions(symbols[symbol], symbols[symbol] + length, limit)
+        return symbols
+
+    def _symbols(self, lowered: Lowered, given: dict[int, np.ndarray]) -> dict[int, int]:
         symbols: dict[int, int] = {}
         operands = lowered.operands
         for op in self._symbol_operators:
             shape = lambda value_id: operands[value_id].shape  # noqa: E731
             with computing(op.name):
                 symbols[op.out] = symbol_of(self.graph, op, symbols, shape, given)
-        for symbol, length, limit in lowered.bounds:
-            start = symbols[symbol]
-            if start < 0 or start + length > limit:
-                raise InputError(
-                    f"positions {start} to {start + length - 1} do not fit the program's context "
-                    f"of {limit} tokens; use a shorter prompt or export a longer --max-seq-len"
-                )
         return symbols
 
     def plan(
@@ -178,12 +177,13 @@ class WgpuRunner:
         """The plan for the shapes of `inputs`, made if need be, and the inputs by value id."""
         given = self._given(inputs)
         key = tuple(array.shape for array in given.values())
-        if key not in self._plans:
-            while len(self._plans) >= _PLANS_KEPT:
-                self._plans.pop(next(iter(self._plans)))
-            self._plans[key] = self._make_plan(given)
-        self._plans[key] = self._plans.pop(key)  # most recently used last
-        return self._plans[key], given
+        plan = self._plans.pop(key, None)
+        if plan is None or not plan.lowered.holds(self._symbols(plan.lowered, given)):
+            plan = self._make_plan(given)
+        while len(self._plans) >= _PLANS_KEPT:
+            self._plans.pop(next(iter(self._plans)))
+        self._plans[key] = plan  # most recently used last
+        return plan, given
 
     def _given(self, inputs: tuple[torch.Tensor | np.ndarray, ...]) -> dict[int, np.ndarray]:
         """The inputs by value id."""

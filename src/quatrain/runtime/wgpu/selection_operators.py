@@ -1,14 +1,16 @@
 """Handlers, as in operators.py, of operators that take parts of tensors or put tensors together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, ValueList
+from quatrain.runtime.calls.order import sliced
 from quatrain.runtime.wgpu import movement
 from quatrain.runtime.wgpu.dispatch import Dispatch
 from quatrain.runtime.wgpu.lowering import Lowering
+from quatrain.runtime.wgpu.symbols import number
 
 
 def _slice(
@@ -17,12 +19,16 @@ def _slice(
     whole, stride = to.operand(x), to.number(step)
     along = to.number(dim) % len(whole.shape)
 
-    def end_of(value_id: int) -> int | None:
-        absent = isinstance(to.graph.values[value_id], Plain) and to.plain(value_id) is None
-        return None if absent else to.number(value_id)
+    def taken(symbols: Mapping[int, int]) -> range:
+        first, last = (
+            None if to.graph.values[i] == Plain("null") else number(to.graph, i, symbols)
+            for i in (start, end)
+        )
+        begin, stop = sliced(first, last, whole.shape[along])
+        return range(begin, stop, stride)
 
-    begin, stop, _ = slice(end_of(start), end_of(end)).indices(whole.shape[along])
-    length = len(range(begin, stop, stride))
+    begin = taken(to.result.symbols).start
+    length = to.assume(lambda symbols: len(taken(symbols)))
     fixed = isinstance(to.graph.values[start], Plain)
     if fixed and (begin, length) == (0, whole.shape[along]):
         return to.alias(operator, whole, whole.shape) or []
