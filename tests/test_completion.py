@@ -49,6 +49,7 @@ def test_values() -> None:
     assert complete("quatrain export c --backend x") == ["xnnpack"]
     assert complete("quatrain export c --target mali-g71") == ["mali-g710", "mali-g715"]
     assert complete("quatrain doctor m.pte --device llv") == ["llvmpipe"]
+    assert complete("quatrain doctor m.pte --runtime 1.0") == ["1.0"]
     assert complete("quatrain evaluate c --scheme ") == ["8da4w", "weight-only"]
     assert complete("quatrain retarget m.pte --linear-scheme w") == ["weight-only"]
     assert complete("quatrain retarget m.pte --zero-point-dtype i") == ["int8"]

@@ -33,6 +33,13 @@ def known_targets() -> list[tuple[str, str]]:
     return [(one.id, one.name) for one in (*load_gpus(), *load_phones())]
 
 
+def known_runtimes() -> list[str]:
+    """The releases of ExecuTorch of which something is known."""
+    from quatrain.targets.runtimes import known_releases
+
+    return list(known_releases())
+
+
 def known_device(device: str) -> str:
     """`device`, refused as it is parsed where no runtime is called so."""
     parse_device(device)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from quatrain.arithmetic import ActivationDtype, Backend, KvCache
-from quatrain.commands._common import known_targets
+from quatrain.commands._common import known_runtimes, known_targets
 from quatrain.errors import InputError
 
 Params = Annotated[
@@ -45,7 +45,11 @@ Target = Annotated[
 ]
 Runtime = Annotated[
     str | None,
-    typer.Option(metavar="VERSION", help="The ExecuTorch release in the app, such as 1.3."),
+    typer.Option(
+        metavar="VERSION",
+        help="The ExecuTorch release in the app, such as 1.3.",
+        autocompletion=known_runtimes,
+    ),
 ]
 MaxSeqLen = Annotated[
     int | None,

@@ -8,6 +8,7 @@ from quatrain.commands._common import (
     Debug,
     Json,
     Model,
+    known_runtimes,
     known_targets,
     plain_console,
     print_json,
@@ -31,7 +32,11 @@ def doctor(
     ] = None,
     runtime: Annotated[
         str | None,
-        typer.Option(metavar="1.3", help="ExecuTorch version on the device; without it, any."),
+        typer.Option(
+            metavar="1.3",
+            help="ExecuTorch version on the device; without it, any.",
+            autocompletion=known_runtimes,
+        ),
     ] = None,
     json_output: Json = False,
     debug: Debug = False,

@@ -19,6 +19,7 @@ from quatrain.commands._common import (
     TokenizerFile,
     check_program,
     check_tokenizer,
+    known_runtimes,
     known_targets,
     print_json,
 )
@@ -50,7 +51,11 @@ Phone = Annotated[
 ]
 Runtime = Annotated[
     str | None,
-    typer.Option(metavar="1.3", help="ExecuTorch version on the phone; without it, any."),
+    typer.Option(
+        metavar="1.3",
+        help="ExecuTorch version on the phone; without it, any.",
+        autocompletion=known_runtimes,
+    ),
 ]
 Expected = Annotated[
     Path | None,

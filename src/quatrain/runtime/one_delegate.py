@@ -41,6 +41,7 @@ class MethodInputs:
     """
 
     def __init__(self, program: Program) -> None:
+        self._path = program.path
         graph = program.vulkan
         plan, *_ = [plan for plan in program.root.execution_plan or () if plan.delegates]
         (call,) = [each for each in program.instructions if each.kind == "delegate"]
@@ -65,12 +66,12 @@ class MethodInputs:
         the only one that the method takes, or a token has no row."""
         if len(inputs) != len(self.names):
             raise InputError(
-                f"{len(inputs)} inputs given, the program takes {', '.join(self.names)}"
+                f"{self._path}: {len(inputs)} inputs given, expected {', '.join(self.names)}"
             )
         for given, only in zip(inputs, self._only, strict=True):
             if only is not None and list(given.shape) != only:
                 raise InputError(
-                    f"an input of shape {list(given.shape)} does not fit the program, which takes "
+                    f"{self._path}: an input of shape {list(given.shape)} does not fit; it takes "
                     f"{only} alone; export it with a length that varies, or of 1"
                 )
         rows = self._lookup.rows(inputs) if self._lookup else None

@@ -74,7 +74,7 @@ def test_metadata_comes_along() -> None:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        (([[1, 2]],), "1 inputs given"),
+        (([[1, 2]],), r"8da4w-fp32.*\.pte: 1 inputs given, expected int"),
         (([[1] * 40], [0]), "shape .1, 40. does not fit"),
         (([1, 2], [0]), "does not fit"),
         (([[1] * 30], [20]), "positions 20 to 49 do not fit the program's context of 32"),
