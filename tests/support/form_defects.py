@@ -74,6 +74,13 @@ def group_norm(storage: str, *shape: int) -> Make:
     return call("aten.native_group_norm.default", x, _EIGHT, _EIGHT, *sizes, EPS, made)
 
 
+def quantized(*shape: int) -> Make:
+    """As ExecuTorch's static int8 begins, packed in a buffer of a texture."""
+    packed = T(shape, dtype="int8", storage="buffer", layout="int8_4h4w")
+    how = (("double", 0.02), *(number(one) for one in (-17, -128, 127)), NULL)
+    return call("quantized_decomposed.quantize_per_tensor.default", image(*shape), *how, packed)
+
+
 def pool(stride: tuple[int, ...], **more: str) -> Make:
     x, none = image(1, 3, 8, 8, **more), ints(0, 0)
     rest = (none, FALSE, TRUE, NULL)
@@ -225,6 +232,7 @@ _FORMS: list[tuple[str, Make, Make]] = [
     ("missing-shader", of_types("eq.Tensor", "int32", "int32", "bool"),
      of_types("eq.Tensor", "float32", "float32", "bool")),
     ("storage-mixed", joined(T((2, 4)), T((2, 4), storage="buffer")), sampled(1)),
+    ("storage-mixed", joined(T((2, 4)), T((2, 4), storage="buffer")), quantized(7, 32)),
 ]  # fmt: skip
 FORM_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     (defect, "desktop", "1.5", has, lacks) for defect, has, lacks in (*_FORMS, *ATTENTION_FORMS)

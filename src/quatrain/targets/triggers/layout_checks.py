@@ -50,13 +50,15 @@ def memory_still_read(program: Program, graph: VulkanGraph, where: Where) -> lis
 
 
 def mixed_storages(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
-    """Operators some of whose tensors are in buffers and some in textures."""
+    """Operators some of whose tensors are in buffers and some in textures; int8 ones packed in
+    blocks (`int8_4h4w`) lie in buffers, whatever the others are in."""
     found = []
     for index, operator in enumerate(graph.operators):
         kind = operator.kind
         if kind in _COPIES | _NO_TENSORS_MADE | _OF_BOTH or kind == "torchao.choose_qparams_affine":
             continue
-        storages = {tensor.storage for tensor in _placed(graph, operator)}
+        placed = _placed(graph, operator)
+        storages = {one.storage for one in placed if not one.layout.startswith("int8_")}
         if len(storages) > 1:
             found.append(Occurrence(f"operator {index}, {kind}: {' and '.join(sorted(storages))}"))
     return found
