@@ -10,7 +10,10 @@ from typing import Protocol
 
 import torch
 
-from quatrain.checkpoint.files.lazy_tensors import RowsOf
+from quatrain.checkpoint.files.lazy_tensors import RowsOf, StoredTensor
+from quatrain.errors import InputError
+
+USUAL_GROUP_SIZE = 32  # of linears that no group size is known of
 
 
 class RoundAgain(Protocol):
@@ -29,6 +32,39 @@ class RoundAgain(Protocol):
         """int8 [..., K] and float32 scales [..., K / group size] of the linear `name` of that
         shape [..., K]; without a group size int8 by row, with scales [...]. `why`: what it was."""
         ...
+
+
+def rounded_when_read(
+    name: str,
+    shape: tuple[int, ...],
+    groups: tuple[int, ...],
+    rounded: Callable[[], tuple[torch.Tensor, torch.Tensor]],
+    whose: str,
+) -> dict[str, StoredTensor]:
+    """F.weight int8 of `shape` and F.scales float32 of the shape `groups` of the linear F called
+    `name`, which `rounded` gives together. The scales are kept: an eighth of the values' bytes.
+
+    Where `rounded` raises ValueError, reading them raises `InputError`, which begins with `whose`.
+    """
+    kept: list[torch.Tensor] = []
+
+    def weight() -> torch.Tensor:
+        try:
+            values, made = rounded()
+        except ValueError as error:
+            raise InputError(f"{whose} {error}; the file is damaged") from error
+        kept[:] = [made]
+        return values
+
+    def scales() -> torch.Tensor:
+        if not kept:
+            weight()
+        return kept[0]
+
+    return {
+        f"{name}.weight": StoredTensor(shape, torch.int8, weight),
+        f"{name}.scales": StoredTensor(groups, torch.float32, scales),
+    }
 
 
 @dataclass(frozen=True)

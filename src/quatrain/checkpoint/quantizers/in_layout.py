@@ -7,11 +7,14 @@ import torch
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.quantizers.dequantized import dequantized_rows, zeros_of
-from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear, RoundAgain
+from quatrain.checkpoint.quantizers.grouped_linear import (
+    USUAL_GROUP_SIZE,
+    GroupedLinear,
+    RoundAgain,
+    rounded_when_read,
+)
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES
-
-_USUAL_GROUP_SIZE = 32  # of linears that no group size is known of
 
 
 def in_layout(
@@ -63,7 +66,7 @@ def _group_size(
     odd = {width for width in widths if width % GROUP_SIZES[0]}
     widths -= odd
     if not int4 or (odd and not widths):
-        widths = {_USUAL_GROUP_SIZE}
+        widths = {USUAL_GROUP_SIZE}
     rows = {linear.shape[1] for linear in linears.values() if linear.fits_int4}
     rows |= {linear.shape[1] for linear in layers.values()}
     common = math.gcd(*widths, *rows, *floating_columns)
@@ -132,35 +135,19 @@ def _rounded_again(
 ) -> dict[str, StoredTensor]:
     int4 = linear.fits_int4 or _is_of_layer(name)
     group_size = linear.shape[1] // groups if int4 else None
-    kept_scales: list[torch.Tensor] = []  # once they are made: an eighth of the values' bytes
 
-    def make() -> tuple[torch.Tensor, torch.Tensor]:
+    def rounded() -> tuple[torch.Tensor, torch.Tensor]:
         scales = linear.scales().float()
         zeros = zeros_of(linear, scales)
         fits = not groups % linear.groups and (linear.fits_int4 or not int4)
         if fits and not zeros.any() and not _is_act_order(linear):
             return linear.values(), _spread(scales, groups)
         rows = dequantized_rows(linear, scales, zeros)
-        try:
-            values, scales = round_again(name, rows, linear.shape, group_size, why)
-        except ValueError as error:
-            raise InputError(f"{source}: {name} {error}; the file is damaged") from error
+        values, scales = round_again(name, rows, linear.shape, group_size, why)
         return values, _spread(scales.view(linear.shape[0], -1), groups)
 
-    def weight() -> torch.Tensor:
-        values, made = make()
-        kept_scales[:] = [made]
-        return values
-
-    def scales() -> torch.Tensor:
-        if not kept_scales:
-            kept_scales[:] = [make()[1]]
-        return kept_scales[0]
-
-    return {
-        f"{name}.weight": StoredTensor(linear.shape, torch.int8, weight),
-        f"{name}.scales": StoredTensor((linear.shape[0], groups), torch.float32, scales),
-    }
+    shape = (linear.shape[0], groups)
+    return rounded_when_read(name, linear.shape, shape, rounded, f"{source}: {name}")
 
 
 def _is_act_order(linear: GroupedLinear) -> bool:

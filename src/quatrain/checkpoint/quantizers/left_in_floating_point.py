@@ -13,10 +13,12 @@ from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.tensor_shapes import linear_shapes
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.layout import check_layer_count
-from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
+from quatrain.checkpoint.quantizers.grouped_linear import (
+    USUAL_GROUP_SIZE,
+    RoundAgain,
+    rounded_when_read,
+)
 from quatrain.errors import InputError
-
-_USUAL_GROUP_SIZE = 32  # where no linear of a layer has scales
 
 
 def with_all_quantized(
@@ -62,7 +64,7 @@ def _group_size(tensors: LazyTensors, config: BackboneConfig) -> int:
         weight, scales = (tensors.stored.get(f"{name}.{part}") for part in ("weight", "scales"))
         if weight and scales and len(scales.shape) == len(weight.shape) and scales.shape[-1]:
             return weight.shape[-1] // scales.shape[-1]
-    return _USUAL_GROUP_SIZE
+    return USUAL_GROUP_SIZE
 
 
 def _rounded(
@@ -80,25 +82,10 @@ def _rounded(
             f"a multiple of the other linears' group size {group_size}; quantize the model that "
             "this one was made from"
         )
-    kept: list[torch.Tensor] = []  # its scales, once they are made
 
-    def make() -> tuple[torch.Tensor, torch.Tensor]:
+    def rounded() -> tuple[torch.Tensor, torch.Tensor]:
         rows = tensors.rows_of(f"{name}.weight")
-        try:
-            return round_again(called, rows, shape, group_size, "in floating point")
-        except ValueError as error:
-            raise InputError(f"{source}: {called} {error}; the file is damaged") from error
-
-    def weight() -> torch.Tensor:
-        values, scales = make()
-        kept[:] = [scales]
-        return values
-
-    def scales() -> torch.Tensor:
-        return kept[0] if kept else make()[1]
+        return round_again(called, rows, shape, group_size, "in floating point")
 
     groups = (*shape[:-1], shape[-1] // group_size)
-    return {
-        f"{name}.weight": StoredTensor(shape, torch.int8, weight),
-        f"{name}.scales": StoredTensor(groups, torch.float32, scales),
-    }
+    return rounded_when_read(name, shape, groups, rounded, f"{source}: {called}")
