@@ -6,6 +6,8 @@ from typing import Any
 import torch
 
 from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.tensor_shapes import linear_shapes
+from quatrain.backbone.vector_shapes import vector_shapes
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.layout import (
     OUTPUT,
@@ -13,10 +15,8 @@ from quatrain.checkpoint.layout import (
     check_names,
     check_shapes,
     check_tables,
-    linear_shapes,
     optional_tables,
     table_shapes,
-    vector_shapes,
 )
 from quatrain.checkpoint.names_in_file import InFile
 from quatrain.errors import InputError

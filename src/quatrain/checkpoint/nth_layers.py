@@ -8,7 +8,7 @@ def is_nth(index: int, interval: int | None) -> bool:
     return interval is not None and (index + 1) % interval == 0
 
 
-def full_every(interval: int | None, layers: int) -> list[str]:
+def full_every(interval: int | None, layers: int, other: str = SLIDING) -> list[str]:
     """The layer_types of a model of which every `interval`-th layer sees all tokens, and all others
-    have a window."""
-    return [FULL if is_nth(index, interval) else SLIDING for index in range(layers)]
+    have a window, or are of the kind `other`."""
+    return [FULL if is_nth(index, interval) else other for index in range(layers)]

@@ -1,5 +1,5 @@
-"""ERNIE 4.5 dense: a Llama that rotates pairs of neighbours, with bias on every linear or on none
-(seen from the tensors that are there)."""
+"""ERNIE 4.5 dense: a Llama that rotates pairs of neighbours, with bias on every linear or on
+none."""
 
 from quatrain.checkpoint.families.family import Biases, Family, GgufReading, HuggingFaceReading
 

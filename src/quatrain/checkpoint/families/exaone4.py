@@ -12,8 +12,10 @@ from quatrain.checkpoint.families.family import (
     sizes,
 )
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.gguf.tensor_names import POST_NORMS as GGUF_POST_NORMS
 from quatrain.checkpoint.hugging_face.fields import Fields, integer_or_none, layer_count
 from quatrain.checkpoint.hugging_face.layer_types import window_or_no_rope, window_where
+from quatrain.checkpoint.hugging_face.tensor_names import POST_NORMS
 
 _NORMS = {"pre_norm": False, "post_attention_norm": True, "post_ffn_norm": True}
 
@@ -60,15 +62,12 @@ EXAONE4 = Family(
         },
         sizes=sizes(4096, 16384, 32),
         params=_params,
-        names={
-            "post_attention_layernorm": "post_attention_norm",
-            "post_feedforward_layernorm": "post_ffn_norm",
-        },
+        names=POST_NORMS,
     ),
     gguf=GgufReading(
         "exaone4",
         half_split=True,
         params=_gguf_params,
-        names={"post_attention_norm": "post_attention_norm", "post_ffw_norm": "post_ffn_norm"},
+        names=GGUF_POST_NORMS,
     ),
 )

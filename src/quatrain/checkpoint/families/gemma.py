@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.gguf.tensor_names import POST_NORMS as GGUF_POST_NORMS
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
     flag,
@@ -20,6 +21,7 @@ from quatrain.checkpoint.hugging_face.fields import (
 from quatrain.checkpoint.hugging_face.layer_types import layer_types
 from quatrain.checkpoint.hugging_face.norms import norms_plus_one
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_type, scaled_rope
+from quatrain.checkpoint.hugging_face.tensor_names import POST_NORMS
 from quatrain.checkpoint.nth_layers import FULL, SLIDING, full_every
 from quatrain.errors import InputError
 
@@ -59,12 +61,7 @@ _DEFAULTS3 = _DEFAULTS | {
     "attn_logit_softcapping": None,
     "final_logit_softcapping": None,
 }
-_NAMES = {
-    "post_attention_layernorm": "post_attention_norm",
-    "pre_feedforward_layernorm": "ffn_norm",
-    "post_feedforward_layernorm": "post_ffn_norm",
-}
-_GGUF_NAMES = {"post_attention_norm": "post_attention_norm", "post_ffw_norm": "post_ffn_norm"}
+NAMES = POST_NORMS | {"pre_feedforward_layernorm": "ffn_norm"}
 ACTIVATIONS: dict[str | None, str] = {"gelu_pytorch_tanh": "gelu_approx", "gelu": "gelu"}
 
 
@@ -153,7 +150,7 @@ _HUGGING_FACE2 = HuggingFaceReading(
     model_type="gemma2",
     defaults=_DEFAULTS,
     params=_gemma2,
-    names=_NAMES,
+    names=NAMES,
     tensors=norms_plus_one,
     activations=ACTIVATIONS,
     tied=True,
@@ -179,9 +176,9 @@ GEMMA1 = Family(
 )
 GEMMA2 = Family(
     hugging_face=_HUGGING_FACE2,
-    gguf=GgufReading("gemma2", half_split=True, params=_gguf_gemma2, names=_GGUF_NAMES),
+    gguf=GgufReading("gemma2", half_split=True, params=_gguf_gemma2, names=GGUF_POST_NORMS),
 )
 GEMMA3 = Family(
     hugging_face=_HUGGING_FACE3,
-    gguf=GgufReading("gemma3", half_split=True, params=_gguf_gemma3, names=_GGUF_NAMES),
+    gguf=GgufReading("gemma3", half_split=True, params=_gguf_gemma3, names=GGUF_POST_NORMS),
 )

@@ -10,6 +10,7 @@ from quatrain.checkpoint.families.family import (
 )
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.gguf.tensor_names import POST_NORMS as GGUF_POST_NORMS
 from quatrain.checkpoint.hugging_face.fields import Fields, integer
 from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
 from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
@@ -70,7 +71,7 @@ GLM4 = Family(
         "glm4",
         half_split=False,
         params=lambda metadata: metadata.rotated_part() | _MORE_NORMS,
-        names={"post_attention_norm": "post_attention_norm", "post_ffw_norm": "post_ffn_norm"},
+        names=GGUF_POST_NORMS,
         fused=_gguf_fused,
         reads=frozenset({"rope.dimension_count"}),
     ),

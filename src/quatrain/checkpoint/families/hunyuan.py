@@ -3,8 +3,7 @@
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
-    integer,
-    integer_or_none,
+    head_width,
     number,
     object_of,
     refusal,
@@ -24,9 +23,7 @@ def _rope(fields: Fields, source: str) -> Params:
         return params
     if any(other.get("alpha") != stated[0]["alpha"] for other in stated):
         raise refusal(stated[-1], "alpha", f"that of {names[0]}, {stated[0]['alpha']!r}", source)
-    width = integer_or_none(fields, "head_dim", source) or (
-        integer(fields, "hidden_size", source) // integer(fields, "num_attention_heads", source)
-    )
+    width = head_width(fields, source)
     if width < 4:
         raise refusal(fields, "head_dim", "4 or more with an alpha", source)
     stretch = number(stated[0], "alpha", source) ** (width / (width - 2))

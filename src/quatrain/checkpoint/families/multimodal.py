@@ -31,6 +31,7 @@ _TOWER = ("vision_tower", "multi_modal_projector")
 _TOWER_AND_LINES = (*_TOWER, "image_newline")
 _SEES = ("visual", "vision_tower")  # the latter is mlx-vlm's name
 _CONNECTED = ("vision_model", "connector")
+_SEES_AND_HEARS = ("vision_tower", "embed_vision", "audio_tower", "embed_audio")
 _HEARS = ("audio_tower", "multi_modal_projector")
 _VOXTRAL = {
     "vocab_size": 131072,
@@ -60,16 +61,8 @@ MULTIMODAL = {
     "cohere2_vision": Multimodal(("cohere2",), _TOWER, tied=True),
     "exaone4_5": Multimodal(("exaone4",), ("visual",)),
     "gemma3": Multimodal(("gemma3_text",), _TOWER, tied=True),
-    "gemma3n": Multimodal(
-        ("gemma3n_text",),
-        ("vision_tower", "embed_vision", "audio_tower", "embed_audio"),
-        tied=True,
-    ),
-    "gemma4": Multimodal(
-        ("gemma4_text",),
-        ("vision_tower", "embed_vision", "audio_tower", "embed_audio"),
-        tied=True,
-    ),
+    "gemma3n": Multimodal(("gemma3n_text",), _SEES_AND_HEARS, tied=True),
+    "gemma4": Multimodal(("gemma4_text",), _SEES_AND_HEARS, tied=True),
     "glmasr": Multimodal(("llama",), _HEARS, tied=True, defaults=_GLM_ASR),
     "got_ocr2": Multimodal(("qwen2",), _TOWER, tied=True),
     "granite_speech": Multimodal(("granite",), ("encoder", "projector"), tied=True),

@@ -4,9 +4,11 @@ rotary embedding that is not scaled."""
 
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.gguf.tensor_names import POST_NORMS as GGUF_POST_NORMS
 from quatrain.checkpoint.hugging_face.fields import Fields, layer_count, object_of, refusal
 from quatrain.checkpoint.hugging_face.layer_types import window_where
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, scaled_rope
+from quatrain.checkpoint.hugging_face.tensor_names import POST_NORMS
 from quatrain.checkpoint.nth_layers import FULL, SLIDING, is_nth
 
 _DEFAULTS = {
@@ -23,10 +25,6 @@ _NORMS = {
     "post_attention_norm": True,
     "post_ffn_norm": True,
     "qk_norm_whole": True,
-}
-_NAMES = {
-    "post_attention_layernorm": "post_attention_norm",
-    "post_feedforward_layernorm": "post_ffn_norm",
 }
 
 
@@ -64,16 +62,16 @@ def _gguf_params(metadata: GgufMetadata) -> Params:
 
 OLMO2 = Family(
     hugging_face=HuggingFaceReading(
-        "olmo2", _DEFAULTS, params=lambda fields, source: _NORMS, names=_NAMES
+        "olmo2", _DEFAULTS, params=lambda fields, source: _NORMS, names=POST_NORMS
     ),
     gguf=GgufReading(
         "olmo2",
         half_split=True,
         params=_gguf_params,
-        names={"post_attention_norm": "post_attention_norm", "post_ffw_norm": "post_ffn_norm"},
+        names=GGUF_POST_NORMS,
     ),
 )
 # A GGUF file of one calls it an olmo2, and is read as such.
 OLMO3 = Family(
-    HuggingFaceReading("olmo3", _DEFAULTS3, params=_olmo3, rope=_olmo3_rope, names=_NAMES)
+    HuggingFaceReading("olmo3", _DEFAULTS3, params=_olmo3, rope=_olmo3_rope, names=POST_NORMS)
 )

@@ -10,7 +10,7 @@ from quatrain.checkpoint.families.family import (
 )
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.hugging_face.fields import Fields, integer, integer_or_none
+from quatrain.checkpoint.hugging_face.fields import Fields, head_width, integer, integer_or_none
 from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
 from quatrain.checkpoint.hugging_face.layer_types import window_of_all
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, rope_type
@@ -19,14 +19,12 @@ from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, rope_t
 def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
     heads = integer(fields, "num_attention_heads", source)
     keys = integer_or_none(fields, "num_key_value_heads", source) or heads
-    head_dim = integer_or_none(fields, "head_dim", source)
-    head_dim = head_dim or integer(fields, "hidden_size", source) // heads
+    width = head_width(fields, source)
     hidden = integer(fields, "intermediate_size", source)
     parts = {
-        "qkv_proj": {"q_proj": heads * head_dim, "k_proj": keys * head_dim,
-                     "v_proj": keys * head_dim},
+        "qkv_proj": {"q_proj": heads * width, "k_proj": keys * width, "v_proj": keys * width},
         "gate_up_proj": {"gate_proj": hidden, "up_proj": hidden},
-    }  # fmt: skip
+    }
     return rows_apart(stored, parts, source)
 
 

@@ -1,5 +1,5 @@
-"""Qwen 2.5 and Qwen 3, dense: bias on Q, K and V, or RMS norm of each query and key head (both
-seen from the tensors that are there). The text models of Qwen 2 VL, 2.5 VL and 3 VL are those, but
+"""Qwen 2.5 and Qwen 3, dense: bias on Q, K and V, or RMS norm of each query and key head (seen
+from the tensors that are there). The text models of Qwen 2 VL, 2.5 VL and 3 VL are those, but
 for their rotary embedding: by three positions, which of text are one and the same (M-RoPE; Wang et
 al., 2024, "Qwen2-VL", section 2.1)."""
 

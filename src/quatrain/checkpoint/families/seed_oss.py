@@ -1,4 +1,4 @@
-"""Seed-OSS: a Llama with bias on Q, K and V (seen from the tensors that are there)."""
+"""Seed-OSS: a Llama with bias on Q, K and V, and of some on attention's output."""
 
 from quatrain.checkpoint.families.family import Biases, Family, GgufReading, HuggingFaceReading
 

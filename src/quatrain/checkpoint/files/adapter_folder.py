@@ -15,13 +15,17 @@ _OF_A_MODEL = (".safetensors", ".pth", ".pt", ".bin", ".gguf")
 def adapter_files(folder: Path) -> list[Path]:
     """The files of the adapter in `folder`, its settings and its tensors; [] where it holds none,
     or a whole model too."""
-    names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    names = _names_in(folder)
     weights = [name for name in _WEIGHTS if name in names]
     if ADAPTER_CONFIG not in names or not weights:
         return []
-    return (
-        [] if _of_a_model(names - {*_WEIGHTS}) else [folder / ADAPTER_CONFIG, folder / weights[0]]
-    )
+    if _of_a_model(names - {*_WEIGHTS}):
+        return []
+    return [folder / ADAPTER_CONFIG, folder / weights[0]]
+
+
+def _names_in(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()} if folder.is_dir() else set()
 
 
 def _of_a_model(names: set[str]) -> bool:
@@ -32,7 +36,7 @@ def _of_a_model(names: set[str]) -> bool:
 def refuse_unread_adapter(folder: Path) -> None:
     """Raise `InputError` where `folder` holds an adapter of MLX's, or half of one of PEFT's, and no
     model."""
-    names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    names = _names_in(folder)
     weights = [name for name in _WEIGHTS if name in names]
     of_mlx = _MLX_WEIGHTS in names and not weights
     if "config.json" in names or _of_a_model(names - {*_WEIGHTS, _MLX_WEIGHTS}):

@@ -71,11 +71,7 @@ def read_pth(path: Path) -> LazyTensors:
         # The unpickler of a damaged file raises nearly anything: KeyError, EOFError,
         # RuntimeError, UnpicklingError, struct.error ...
         first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise InputError(
-            f"{path}: cannot be read as tensors alone: {first_line} "
-            "Such a file is damaged or would run code when loaded, so it is refused; "
-            "save the model's plain state dict, or use .safetensors."
-        ) from error
+        raise _not_tensors_alone(path, first_line) from error
     return LazyTensors(
         {name: _stored(tensor) for name, tensor in _state_dict(path, content).items()}
     )
@@ -129,15 +125,19 @@ def _check_names(path: Path, pickle: bytes) -> bool:
                 continue
             if not _TORCHAO_NAMES.fullmatch(str(argument)):
                 _refuse_other_tensor(path, str(argument))
-                raise ValueError(f"it names {str(argument)[:100]!r}, which is no part of a tensor.")
+                raise ValueError(f"it names {str(argument)[:100]!r}, which is no part of a tensor")
             torchao = True
     except (ValueError, IndexError, UnicodeError) as error:
-        raise InputError(
-            f"{path}: cannot be read as tensors alone: {error} "
-            "Such a file is damaged or would run code when loaded, so it is refused; "
-            "save the model's plain state dict, or use .safetensors."
-        ) from error
+        raise _not_tensors_alone(path, str(error)) from error
     return torchao
+
+
+def _not_tensors_alone(path: Path, why: str) -> InputError:
+    return InputError(
+        f"{path}: cannot be read as tensors alone: {why.removesuffix('.')}. Such a file is damaged "
+        "or would run code when loaded, so it is refused; save the model's plain state dict, or "
+        "use .safetensors."
+    )
 
 
 def _refuse_other_tensor(path: Path, named: str) -> None:

@@ -21,6 +21,8 @@ _NAMES = {
     "ffn_down": "feed_forward.w2",
     "ffn_up": "feed_forward.w3",
 }
+# Of families that norm what attention and feed-forward give; others call another norm so.
+POST_NORMS = {"post_attention_norm": "post_attention_norm", "post_ffw_norm": "post_ffn_norm"}
 _NAME = re.compile(r"(?:blk\.(\d+)\.)?(([\w.]+?)(\.weight|\.bias)?)")
 
 

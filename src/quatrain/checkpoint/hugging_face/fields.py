@@ -88,6 +88,13 @@ def object_of(fields: Fields, name: str, source: str) -> Fields:
     raise refusal(fields, name, "an object or null", source)
 
 
+def head_width(fields: Fields, source: str) -> int:
+    """The channels of a head: head_dim, or what hidden_size leaves each of the heads."""
+    return integer_or_none(fields, "head_dim", source) or (
+        integer(fields, "hidden_size", source) // integer(fields, "num_attention_heads", source)
+    )
+
+
 def layer_count(fields: Fields, source: str) -> int:
     """num_hidden_layers, so few that a list of as many entries is no danger."""
     layers = integer(fields, "num_hidden_layers", source)

@@ -27,8 +27,7 @@ from quatrain.checkpoint.hugging_face.quantizer_settings import (
 from quatrain.checkpoint.hugging_face.tensor_names import in_file, meta_name
 from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED
-from quatrain.checkpoint.quantizers.read import checked_quantizer, not_quantized
-from quatrain.checkpoint.quantizers.read import in_floating_point as all_floating
+from quatrain.checkpoint.quantizers.read import all_floating, checked_quantizer, not_quantized
 from quatrain.checkpoint.quantizers.unpacked import is_unpacked
 from quatrain.errors import InputError
 from quatrain.tokenizer.copies import copy_tokenizer_files

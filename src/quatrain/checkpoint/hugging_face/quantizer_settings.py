@@ -9,7 +9,7 @@ from quatrain.checkpoint.hugging_face.float8 import is_float8
 from quatrain.checkpoint.hugging_face.folder import read_folder
 from quatrain.checkpoint.quantizers.gptq import format_of
 from quatrain.checkpoint.quantizers.read import (
-    in_floating_point,
+    all_floating,
     method_of,
     not_quantized,
     quantizer_of,
@@ -73,7 +73,7 @@ def require_known_quantizer(fields: Fields, folder: Path) -> None:
 
 def _holds_floating_point(folder: Path) -> bool:
     try:
-        return in_floating_point(read_folder(folder)[0])
+        return all_floating(read_folder(folder)[0])
     except InputError:
         return False
 

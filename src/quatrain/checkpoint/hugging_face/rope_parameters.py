@@ -6,8 +6,8 @@ from typing import Any
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
     flag,
+    head_width,
     integer,
-    integer_or_none,
     number,
     number_or_none,
     numbers,
@@ -138,9 +138,7 @@ def _yarn(fields: Fields, scaling: Fields, rope: dict[str, Any], source: str) ->
     longest = integer(fields, "max_position_embeddings", source)
     original = _original_context(fields, scaling, source)
     factor = number_or_none(scaling, "factor", source) or longest / original
-    width = integer_or_none(fields, "head_dim", source) or (
-        integer(fields, "hidden_size", source) // integer(fields, "num_attention_heads", source)
-    )
+    width = head_width(fields, source)
     if width > _WIDEST_HEAD:  # before a list of as many entries
         raise refusal(fields, "head_dim", f"at most {_WIDEST_HEAD}", source)
     if rope["rope_theta"] <= 1:

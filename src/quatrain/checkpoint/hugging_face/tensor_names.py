@@ -22,6 +22,11 @@ _NAMES = {
     "input_layernorm": "attention_norm",
     "post_attention_layernorm": "ffn_norm",
 }
+# Of families that norm what attention and feed-forward give; others call another norm so.
+POST_NORMS = {
+    "post_attention_layernorm": "post_attention_norm",
+    "post_feedforward_layernorm": "post_ffn_norm",
+}
 _NAME = re.compile(r"(?:model\.layers\.(\d+)\.)?([\w.]+?)(\.(?:weight|bias|scales|zeros))?")
 
 _FLOATING = re.compile(

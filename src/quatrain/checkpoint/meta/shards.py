@@ -42,8 +42,8 @@ def read_meta_files(
     """The tensors of the one .pth or .safetensors file in `folder`, or of all its shards.
 
     `dim`: the model's width, which tells how its embedding is split. `renamed` gives those of a
-    file the backbone's names. Raises `InputError` where a
-    shard is missing, or does not hold the same tensors as the first.
+    file the backbone's names. Raises `InputError` where a shard is missing, or does not hold the
+    same tensors as the first.
     """
     shards = sorted(folder.glob(_SHARDS))
     if len(shards) < 2:

@@ -80,7 +80,7 @@ def _require_known_integers(stored: LazyTensors, source: str) -> None:
 
 
 def _none_of(stored: LazyTensors, quantizer: Quantizer, source: str) -> InputError:
-    if in_floating_point(stored):
+    if all_floating(stored):
         return not_quantized(quantizer.name, source)
     others = sorted(name for name in stored if "layers." in name and not _is_floating(stored, name))
     return InputError(
@@ -99,7 +99,7 @@ def not_quantized(name: str, source: str) -> InputError:
     )
 
 
-def in_floating_point(stored: LazyTensors) -> bool:
+def all_floating(stored: LazyTensors) -> bool:
     """Whether no tensor of `stored` is of integers or of 8 bits, as quantizers' are."""
     return all(_is_floating(stored, name) for name in stored)
 

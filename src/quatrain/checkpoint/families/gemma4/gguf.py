@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from quatrain.checkpoint.families.family import GgufReading, Params
 from quatrain.checkpoint.gguf.metadata import GgufMetadata, is_count
 from quatrain.checkpoint.gguf.rope_scaling import FREQUENCY_FACTORS
+from quatrain.checkpoint.gguf.tensor_names import POST_NORMS
 from quatrain.errors import InputError
 
 _OWN_KEYS = re.compile(r"blk\.(\d+)\.attn_(?:k|v|k_norm)\.weight")
 _NOT_TURNED = 1e30  # what divides the frequency of a plane that does not turn
 NAMES = {
-    "post_attention_norm": "post_attention_norm",
-    "post_ffw_norm": "post_ffn_norm",
+    **POST_NORMS,
     "inp_gate": "per_layer.gate",
     "proj": "per_layer.projection",
     "post_norm": "per_layer.norm",

@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
+from quatrain.checkpoint.families import gemma
 from quatrain.checkpoint.families.family import HuggingFaceReading, Params
-from quatrain.checkpoint.families.gemma import ACTIVATIONS
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.hugging_face.fields import (
     Fields,
@@ -154,9 +154,7 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
 
 # Those of Gemma 3n too.
 NAMES = {
-    "post_attention_layernorm": "post_attention_norm",
-    "pre_feedforward_layernorm": "ffn_norm",
-    "post_feedforward_layernorm": "post_ffn_norm",
+    **gemma.NAMES,
     "per_layer_input_gate": "per_layer.gate",
     "per_layer_projection": "per_layer.projection",
     "post_per_layer_input_norm": "per_layer.norm",
@@ -173,7 +171,7 @@ HUGGING_FACE = HuggingFaceReading(
     names=NAMES | {"layer_scalar": "layer_scalar"},
     tensors=_tensors,
     unused=unused_keys,
-    activations=ACTIVATIONS,
+    activations=gemma.ACTIVATIONS,
     by_layer=True,
     tied=True,
 )

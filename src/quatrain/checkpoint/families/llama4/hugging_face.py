@@ -14,7 +14,7 @@ from quatrain.checkpoint.hugging_face.fields import (
     refusal,
 )
 from quatrain.checkpoint.hugging_face.layer_types import interval_of, no_rope_interval
-from quatrain.checkpoint.nth_layers import FULL, is_nth
+from quatrain.checkpoint.nth_layers import full_every
 from quatrain.errors import InputError
 
 # As the part of a model that also sees, a configuration may leave out any of these.
@@ -57,8 +57,7 @@ _NAMES = {
 
 def _params(fields: Fields, source: str) -> Params:
     interval = no_rope_interval(fields, source)
-    chunked = [FULL if is_nth(index, interval) else "chunked_attention"
-               for index in range(layer_count(fields, source))]  # fmt: skip
+    chunked = full_every(interval, layer_count(fields, source), "chunked_attention")
     if fields.get("layer_types") not in (None, chunked):
         raise refusal(
             fields, "layer_types", "chunked attention where there is rotary embedding", source

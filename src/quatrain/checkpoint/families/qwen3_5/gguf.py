@@ -9,7 +9,7 @@ from quatrain.checkpoint.families.family import GgufReading, Params
 from quatrain.checkpoint.families.qwen3_5.hugging_face import DELTA, INTERVAL
 from quatrain.checkpoint.gguf.blocks import GgufTensor, dequantizer
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.nth_layers import FULL, is_nth
+from quatrain.checkpoint.nth_layers import FULL, full_every
 from quatrain.errors import InputError
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
@@ -63,7 +63,7 @@ def _layer_types(metadata: GgufMetadata) -> list[str]:
     recurrent = metadata.get(key)
     if recurrent is None:
         interval = metadata.count("full_attention_interval", INTERVAL)
-        return [FULL if is_nth(index, interval) else DELTA for index in range(layers)]
+        return full_every(interval, layers, DELTA)
     if not isinstance(recurrent, np.ndarray) or len(recurrent) < layers:
         raise metadata.refuse(key, f"expected {layers} truth values, one for each layer")
     return [DELTA if each else FULL for each in recurrent[:layers]]

@@ -14,7 +14,7 @@ from quatrain.checkpoint.hugging_face.fields import (
 from quatrain.checkpoint.hugging_face.layer_types import layer_types
 from quatrain.checkpoint.hugging_face.norms import norms_plus_one
 from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
-from quatrain.checkpoint.nth_layers import FULL, is_nth
+from quatrain.checkpoint.nth_layers import full_every
 
 DELTA = "linear_attention"
 INTERVAL = 4  # of attention, where config.json says nothing
@@ -58,8 +58,7 @@ def _layer_types(fields: Fields, source: str) -> list[str]:
     if kinds is not None:
         return kinds
     interval = integer_or_none(fields, "full_attention_interval", source) or INTERVAL
-    layers = range(layer_count(fields, source))
-    return [FULL if is_nth(index, interval) else DELTA for index in layers]
+    return full_every(interval, layer_count(fields, source), DELTA)
 
 
 def rope(fields: Fields, source: str) -> Params:
