@@ -168,7 +168,7 @@ def test_a_linear_of_the_most_tokens_is_that_of_any_number(kind):
     like = delegated_linears.random_linear(shape)
     tokens = torch.export.Dim("tokens", min=1, max=64)
     with torch.no_grad(), quiet(), compiler_shortcuts():
-        ours = delegated_linears._lowered(shape).lowered
+        ours = delegated_linears._lowered(shape).delegate
         program = torch.export.export(like, (torch.zeros(1, 3, 64),), dynamic_shapes=({1: tokens},))
         partitioner = (
             XnnpackPartitioner() if kind is nn.Linear else XnnpackDynamicallyQuantizedPartitioner()
