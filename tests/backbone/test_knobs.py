@@ -122,7 +122,7 @@ def test_a_tied_table_that_was_cut_too_far(output, tmp_path):
         (DELTA | {"linear_conv_kernel_dim": 1}, "linear_conv_kernel_dim 1, expected 2 or more"),
         (DELTA | {"num_kv_shared_layers": 1}, "layers that all attend, and layer_types has others"),
         ({"per_layer_dim": 8, "apply_embedding": False}, "needs token ids"),
-        ({"global_rotary_planes": 0.5}, "expected at most 1, and use_hf_rope"),
+        ({"global_rotary_planes": 0.5}, "global_rotary_planes below 1 .* needs use_hf_rope"),
         ({"global_head_dim": 15}, "is odd"),
         (
             {

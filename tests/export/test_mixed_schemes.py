@@ -98,6 +98,12 @@ def test_auto_keeps_to_what_it_may_cost_and_its_plan_makes_the_same_program(chec
     assert (tmp_path / "again.pte").read_bytes() == (tmp_path / "m.pte").read_bytes()
 
 
+def test_auto_refuses_a_plan_beside_it(checkpoint, tmp_path):
+    request = ExportRequest(scheme_plan=SchemePlan({}, Scheme.WEIGHT_ONLY))
+    with pytest.raises(InputError, match="and the scheme plan states it; leave one of them out"):
+        export_with_auto_schemes(checkpoint, tmp_path / "m.pte", request)
+
+
 def test_a_linear_that_a_defect_of_the_target_strikes_is_weight_only(checkpoint, tmp_path):
     """dq8ca-m-gt-k: a prompt may have more tokens, 96, than narrow linears have inputs, 64."""
     request = ExportRequest(target="mali-g715", runtime="1.4", max_seq_len=96)

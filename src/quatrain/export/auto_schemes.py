@@ -71,6 +71,12 @@ def export_with_auto_schemes(
             f"--linear-scheme auto: --backend {request.backend} has 8da4w kernels alone, so there "
             "is nothing to choose; leave one of them out"
         )
+    stated = request.scheme or (request.scheme_plan and request.scheme_plan.source)
+    if stated:
+        raise InputError(
+            f"--linear-scheme auto chooses each linear's scheme, and {stated} states it; leave "
+            "one of them out"
+        )
     opened = open_checkpoint(checkpoint, params)
     scheme = Scheme.DYNAMIC_INT8 if group_sums_are_right(opened.group_size) else Scheme.WEIGHT_ONLY
     options = replace(request.options(), scheme=scheme)

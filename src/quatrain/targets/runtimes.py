@@ -7,6 +7,7 @@ from typing import Any
 
 from quatrain.errors import InputError
 from quatrain.program import VulkanGraph
+from quatrain.program.linear_kernels import DYNAMIC_LINEAR
 from quatrain.targets.catalogue import as_fields, load_toml, release
 
 # What PEP 440 writes behind a number for what is not yet a release, as in 1.4.0rc1 or 1.5.0.dev3.
@@ -140,7 +141,7 @@ def quantizes_activations(rows: str, dot_products: bool, runtime: str) -> bool:
     return any(
         path["quantizes"]
         for path in load_toml("runtimes.toml")["paths"]
-        if path["operator"] == "et_vk.linear_dq8ca_q4gsw"
+        if path["operator"] == DYNAMIC_LINEAR
         and (path["rows"], path["dot_products"]) == (rows, dot_products)
         and _spans(runtime, path["since"], path.get("until"))
     )

@@ -27,9 +27,7 @@ class CachedAttention(nn.Module):
     k_cache: torch.Tensor
     v_cache: torch.Tensor
 
-    def __init__(
-        self, config: BackboneConfig, layer: Layer, dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, config: BackboneConfig, layer: Layer) -> None:
         super().__init__()
         self.attention_window = layer.attention_window
         self.attention_sinks = layer.attention_sinks
@@ -39,7 +37,7 @@ class CachedAttention(nn.Module):
         self.rounds_to_int8 = False
         for name in ("k_cache", "v_cache"):
             self.register_buffer(name, None, persistent=False)
-        self.make_room(1, config.max_seq_len, dtype=dtype)
+        self.make_room(1, config.max_seq_len)
 
     def make_room(
         self,
@@ -51,7 +49,7 @@ class CachedAttention(nn.Module):
     ) -> None:
         """Empty caches, for `texts` texts side by side of up to `length` tokens each."""
         for name in ("k_cache", "v_cache"):
-            # On the CPU even where the module is built on the meta device: never loaded.
+            # On that device even where the module is built on the meta device: never loaded.
             shape = (texts, length, *self.head_shape)
             setattr(self, name, torch.zeros(shape, dtype=dtype, device=device))
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from quatrain.backbone.config import BackboneConfig
+from quatrain.linear.affine import cast
 
 
 def stream_norm(config: BackboneConfig) -> nn.Module:
@@ -34,9 +35,9 @@ class RMSNorm(nn.Module):
             self.register_buffer("weight", torch.ones(dim, device="cpu"), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        wide = x.float() if x.dtype != torch.float32 else x
+        wide = cast(x, torch.float32)
         normed = wide * torch.rsqrt((wide * wide).mean(-1, keepdim=True) + self.eps)
-        return (normed if x.dtype == torch.float32 else normed.to(x.dtype)) * self.weight
+        return cast(normed, x.dtype) * self.weight
 
 
 class LayerNorm(nn.Module):

@@ -8,7 +8,9 @@ from quatrain.backbone.config import BackboneConfig
 def contradictions(config: BackboneConfig) -> Iterator[str]:
     """Each pair of fields that do not go together, as a sentence."""
     yield from _of_attention(config)
+    yield from _of_rotations(config)
     yield from _of_norms(config)
+    yield from _of_feed_forward(config)
     yield from _of_experts(config)
     yield from _of_vocabulary(config)
     yield from _of_shared_keys(config)
@@ -20,24 +22,31 @@ def _of_per_layer_embeddings(config: BackboneConfig) -> Iterator[str]:
         yield "per_layer_dim needs token ids: apply_embedding true, and no input_prune_map"
     if config.altup_num_inputs > 1 and not config.per_layer_dim:
         yield "altup_num_inputs is for models with an embedding for each layer, per_layer_dim"
-    if config.activation_sparsity >= 1:
-        yield f"activation_sparsity is {config.activation_sparsity}, expected less than 1"
-    if config.global_rotary_planes > 1 or (
-        config.global_rotary_planes < 1 and not config.use_hf_rope
-    ):
-        yield (
-            f"global_rotary_planes is {config.global_rotary_planes}, expected at most 1, and "
-            "use_hf_rope"
-        )
-    if (config.global_head_dim or 0) % 2:
-        yield f"global_head_dim {config.global_head_dim} is odd; rotary embedding needs even"
 
 
 def _of_attention(config: BackboneConfig) -> Iterator[str]:
     if config.n_heads % config.n_kv_heads:
         yield f"n_heads {config.n_heads} is not a multiple of n_kv_heads {config.n_kv_heads}"
-    if config.head_dim % 2:
-        yield f"head_dim {config.head_dim} is odd; rotary embedding needs even"
+    if config.scale_query_by != 1.0 and not config.use_qk_norm:
+        yield "scale_query_by scales normed queries, so it needs use_qk_norm"
+    if config.layer_types is not None and len(config.layer_types) != config.n_layers:
+        yield f"layer_types has {len(config.layer_types)} entries, n_layers is {config.n_layers}"
+    if "conv" in (config.layer_types or ()):
+        yield from _of_convolutions(config)
+    if "linear_attention" in (config.layer_types or ()):
+        yield from _of_delta_rules(config)
+    if config.num_kv_shared_layers >= config.n_layers:
+        yield f"num_kv_shared_layers {config.num_kv_shared_layers} leaves no layer with keys"
+
+
+def _of_rotations(config: BackboneConfig) -> Iterator[str]:
+    for name in ("head_dim", "global_head_dim"):
+        if (getattr(config, name) or 0) % 2:
+            yield f"{name} {getattr(config, name)} is odd; rotary embedding needs even"
+    if config.global_rotary_planes > 1:
+        yield f"global_rotary_planes is {config.global_rotary_planes}, expected at most 1"
+    if config.global_rotary_planes < 1 and not config.use_hf_rope:
+        yield "global_rotary_planes below 1 is for rotations in halves, so it needs use_hf_rope"
     if config.partial_rotary_factor > 1:
         yield f"partial_rotary_factor is {config.partial_rotary_factor}, expected at most 1"
     rotated = int(config.head_dim * config.partial_rotary_factor)
@@ -49,16 +58,6 @@ def _of_attention(config: BackboneConfig) -> Iterator[str]:
             yield f"rope_scaling_{name}_factor has {len(factors)} figures, expected {rotated // 2}"
     if (config.rope_scaling_short_factor is None) != (config.rope_scaling_long_factor is None):
         yield "rope_scaling_short_factor and rope_scaling_long_factor belong together"
-    if config.scale_query_by != 1.0 and not config.use_qk_norm:
-        yield "scale_query_by scales normed queries, so it needs use_qk_norm"
-    if config.layer_types is not None and len(config.layer_types) != config.n_layers:
-        yield f"layer_types has {len(config.layer_types)} entries, n_layers is {config.n_layers}"
-    if "conv" in (config.layer_types or ()):
-        yield from _of_convolutions(config)
-    if "linear_attention" in (config.layer_types or ()):
-        yield from _of_delta_rules(config)
-    if config.num_kv_shared_layers >= config.n_layers:
-        yield f"num_kv_shared_layers {config.num_kv_shared_layers} leaves no layer with keys"
 
 
 def _of_convolutions(config: BackboneConfig) -> Iterator[str]:
@@ -106,6 +105,11 @@ def _follows_branches(config: BackboneConfig) -> bool:
         or config.use_ffn_learnable_scales
         or config.use_residual_gate
     )
+
+
+def _of_feed_forward(config: BackboneConfig) -> Iterator[str]:
+    if config.activation_sparsity >= 1:
+        yield f"activation_sparsity is {config.activation_sparsity}, expected less than 1"
 
 
 def _of_experts(config: BackboneConfig) -> Iterator[str]:

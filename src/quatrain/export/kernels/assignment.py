@@ -12,11 +12,12 @@ from quatrain.linear import (
     WeightOnlyInt4Linear,
 )
 from quatrain.linear.int4 import Int4Linear
+from quatrain.program.linear_kernels import DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
 
 # (backend, what the checkpoint holds) -> the kernel that computes it.
 _KERNELS: dict[tuple[str, type[nn.Module]], str] = {
-    ("vulkan", Int8DynActInt4WeightLinear): "et_vk.linear_dq8ca_q4gsw",
-    ("vulkan", WeightOnlyInt4Linear): "et_vk.linear_q4gsw",
+    ("vulkan", Int8DynActInt4WeightLinear): DYNAMIC_LINEAR,
+    ("vulkan", WeightOnlyInt4Linear): WEIGHT_ONLY_LINEAR,
     ("vulkan", nn.Linear): "aten.linear",
     ("xnnpack", Int8DynActInt4WeightLinear): "xnnpack.qd8_f32_qb4w",
     ("xnnpack", Int8DynActInt8WeightLinear): "xnnpack.qd8_f32_qc8w",
