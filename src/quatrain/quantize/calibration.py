@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import InputError, UnknownTokenizer
 from quatrain.int4 import Scheme
 from quatrain.quantize.written_text import write_on
-from quatrain.stages import Stages
+from quatrain.stages import Stages, installed_memory_bytes
 from quatrain.text_files import read_text
 from quatrain.tokenizer import Tokenizer
 
@@ -120,7 +121,7 @@ def tokens_of_itself(model: FloatModel, count: int, stages: Stages) -> torch.Ten
     """`count` tokens that the model itself writes, int64 [texts, T]: side by side, each drawn
     from what it predicts, from the token on that begins a text, or from any where none does.
 
-    Raises `InputError` where `count` is too small.
+    Raises `InputError` where `count` is too small, or the memory for the whole model.
     """
     if count < LEAST_TOKENS:
         raise InputError(
@@ -133,6 +134,7 @@ def tokens_of_itself(model: FloatModel, count: int, stages: Stages) -> torch.Ten
         )
     length = min(LENGTH, config.max_seq_len)
     texts = max(1, count // length)
+    _require_memory_to_write(model, texts, length)
     backbone = build_backbone(config, model.tensors, max_seq_len=length)
     generator = torch.Generator().manual_seed(_SEED)
     begin = model.params.get("bos_idx", config.vocab_size)
@@ -141,6 +143,22 @@ def tokens_of_itself(model: FloatModel, count: int, stages: Stages) -> torch.Ten
         first = torch.full_like(first, begin)
     with stages("write the calibration text") as advance:
         return write_on(backbone, first, length, generator, advance)
+
+
+def _require_memory_to_write(model: FloatModel, texts: int, length: int) -> None:
+    """Refuse, before any work, what this machine's memory cannot hold: about what is needed."""
+    config = model.config
+    floats = sum(prod(tensor.shape) for tensor in model.tensors.stored.values())
+    floats += 2 * texts * length * config.n_layers * config.n_kv_heads * config.head_dim
+    floats += 3 * texts * config.vocab_size  # logits, and what is drawn by
+    there = installed_memory_bytes()
+    if (needed := 4 * floats) > there:
+        raise InputError(
+            f"{model.source}: needs about {needed / 1e9:.0f} GB of memory to write its own "
+            f"calibration text, whole and in float32, of which this machine has {there / 1e9:.0f}; "
+            "have it read a text, a layer at a time (--calibration, and --tokenizer where the "
+            "model came without one), or use --method rtn"
+        )
 
 
 def writes(config: BackboneConfig) -> bool:

@@ -254,13 +254,19 @@ def test_a_model_that_overflows_is_named(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["m"]
 
 
-def test_a_model_too_large_for_this_machine_is_refused(tmp_path: Path, monkeypatch) -> None:
+def test_a_model_too_large_for_this_machine_is_refused(
+    tmp_path: Path, monkeypatch, text: Path
+) -> None:
     model = ggufs.write_gguf(tmp_path / "m.gguf")
-    sizes = {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
+    sizes = {"SC_PHYS_PAGES": 10, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr("quatrain.stages.os.sysconf", sizes.__getitem__)
-    with pytest.raises(InputError, match=r"needs about .* GB of memory .* use --method rtn"):
-        quantize_model(model, tmp_path / "out", calibration=OF_ITSELF)
-    assert [file.name for file in tmp_path.iterdir()] == ["m.gguf"]
+    for calibration, why in (
+        (Calibration((text,)), "for its layers"),
+        (OF_ITSELF, r"to write its own .* read a text, a layer at a time"),
+    ):
+        with pytest.raises(InputError, match=rf"GB of memory {why}.* use --method rtn"):
+            quantize_model(model, tmp_path / "out", calibration=calibration)
+    assert {file.name for file in tmp_path.iterdir()} == {"m.gguf", text.name}
 
 
 def run(monkeypatch, *arguments) -> None:
