@@ -27,6 +27,15 @@ def test_without_phones_there_is_the_cpus(checkpoint: Path) -> None:
     assert (only.quantized_for, _plan(checkpoint, "pixel-8").quantized_for) == ("vulkan", "any")
 
 
+def test_where_there_can_be_none_for_the_cpu_it_says_who_needs_one(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "short", max_seq_len=2)
+    why = "no program for the CPU can be made: the model's own context is 2 .* trained for"
+    with pytest.raises(InputError, match=f"{why}$"):
+        _plan(checkpoint)
+    with pytest.raises(InputError, match=f"{why}; or leave out pixel-8, which needs it$"):
+        _plan(checkpoint, "pixel-8", cpu=False)
+
+
 def test_a_phone_sold_with_either_chip_is_both(checkpoint: Path) -> None:
     plan = _plan(checkpoint, "galaxy-s24", runtime="1.5")
     assert [one.id for one in plan.phones] == ["galaxy-s24-exynos", "galaxy-s24-snapdragon"]

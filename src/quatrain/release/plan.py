@@ -163,16 +163,18 @@ class _Planner:
         self.planned = replace(planned_program(hollow, spec.max_seq_len), scheme=spec.scheme)
         self.files: dict[str, PlannedFile] = {}  # by what is asked of each
 
-    def cpu_file(self) -> str:
-        """The file for the CPU."""
+    def cpu_file(self, phone: str | None = None) -> str:
+        """The file for the CPU, which `phone` needs."""
         request = ExportRequest(
             scheme=Scheme.DYNAMIC_INT8, backend="xnnpack", max_seq_len=self.spec.max_seq_len
         )
         planned = self._file(CPU, request.options(), CPU)
         if isinstance(planned, str):
-            raise InputError(
-                f"no program for the CPU can be made: {planned} Without one: cpu = false in --spec"
-            )
+            remedy = f"; or leave out {phone}, which needs it" if phone else ""
+            if phone is None and self.files:
+                remedy = "; or have those for GPUs alone: cpu = false in --spec"
+            said = planned.rstrip(".")
+            raise InputError(f"no program for the CPU can be made: {said}{remedy}")
         return planned.file
 
     def phone(self, asked: str) -> PhonePlan:
@@ -201,7 +203,7 @@ class _Planner:
     def _on_cpu(self, phone: Phone | str, gpu: str | None, why: str) -> PhonePlan:
         said = f"the CPU's program: {why}"
         name, known = (phone, phone) if isinstance(phone, str) else (phone.name, phone.id)
-        return PhonePlan(known.lower(), name, gpu, self.cpu_file(), [said], said)
+        return PhonePlan(known.lower(), name, gpu, self.cpu_file(known), [said], said)
 
     def _file(self, need: str, options: ExportOptions, gpu: str) -> PlannedFile | str:
         """The file for what is needed; or why there can be none."""
