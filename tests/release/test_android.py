@@ -83,6 +83,9 @@ def test_the_assets_are_laid_out(tiny_release: Path, report: dict, tmp_path: Pat
     (assets / "phones.json").unlink()
     with pytest.raises(InputError, match="holds other files"):
         lay_out(tiny_release / "out", report, tmp_path / "app")
+    (assets / "phones.json").write_text("{}")
+    with pytest.raises(InputError, match=r"phones.json is not a release's, which names its prog"):
+        lay_out(tiny_release / "out", report, tmp_path / "app")
     with pytest.raises(InputError, match="there is no such folder"):
         lay_out(tiny_release / "out", report, tmp_path / "nowhere")
 

@@ -136,6 +136,14 @@ def test_folders_that_hold_something_else_are_refused(tiny_release: Path, tmp_pa
         make_release(tiny_release / "model", tmp_path)
     with pytest.raises(InputError, match="holds the model itself"):
         make_release(tiny_release / "model", tiny_release / "model")
+    (tmp_path / "out").mkdir()
+    for manifest, message in (
+        ({"format": "quatrain-release-1"}, "manifest.json is damaged: 'files' is no object"),
+        ({"name": "a page"}, "holds another manifest.json; name a new folder"),
+    ):
+        (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(InputError, match=message):
+            make_release(tiny_release / "model", tmp_path / "out")
 
 
 def test_a_gate_against_floating_point_needs_a_model_in_it(tiny_release: Path) -> None:

@@ -45,6 +45,11 @@ def check_module(module: Path) -> None:
         raise InputError(
             f"--android {module}: {ASSETS} holds other files ({names[0]}); move them elsewhere"
         )
+    if names and not isinstance(read_object(assets / PHONES).get("programs"), dict):
+        raise InputError(
+            f"--android {module}: {ASSETS / PHONES} is not a release's, which names its programs; "
+            "move what is there elsewhere"
+        )
 
 
 def lay_out(release: Path, report: Mapping[str, Any], module: Path) -> Path:

@@ -8,6 +8,7 @@ from quatrain.checkpoint.open import detect
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
 from quatrain.release.manifest import FORMAT as RELEASE
+from quatrain.release.manifest import SEVERAL
 from quatrain.release.spec import ReleaseSpec
 from quatrain.release.tasks.store import MANIFEST, WORK
 from quatrain.text_files import read_text
@@ -55,6 +56,19 @@ def require_own_folder(folder: Path, source: Path | None, kind: str = RELEASE) -
         raise InputError(
             f"-o {folder}: holds other files ({names[0]}); name a new folder for the release"
         )
-    if MANIFEST in names and (found := read_object(folder / MANIFEST).get("format")) != kind:
-        several = "one release" if found == RELEASE else "several releases"
-        raise InputError(f"-o {folder}: holds {several}; name a new folder for this")
+    if MANIFEST in names:
+        _require_kind(folder, kind)
+
+
+def _require_kind(folder: Path, kind: str) -> None:
+    said = read_object(folder / MANIFEST)
+    if (found := said.get("format")) != kind:
+        held = {RELEASE: "one release", SEVERAL: "several releases"}
+        what = held.get(str(found), f"another {MANIFEST}")
+        raise InputError(f"-o {folder}: holds {what}; name a new folder for this")
+    parts = "files" if kind == RELEASE else "cells"
+    if not isinstance(said.get(parts), dict):
+        raise InputError(
+            f"-o {folder}: its {MANIFEST} is damaged: {parts!r} is no object; name a new folder "
+            "for the release"
+        )

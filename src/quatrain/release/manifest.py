@@ -10,7 +10,7 @@ from quatrain.quantize.output.resumable import sha256_of
 from quatrain.release.spec import ReleaseSpec, key_of
 from quatrain.release.tasks.store import versions
 
-FORMAT = "quatrain-release-1"
+FORMAT, SEVERAL = "quatrain-release-1", "quatrain-matrix-1"  # of one release, and of several
 
 
 def manifest(

@@ -19,6 +19,7 @@ from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.verify.evaluate.evaluate import evaluate_models
+from quatrain.verify.evaluate.evaluation_log import evaluation_log
 from quatrain.verify.evaluate.windows import cut
 
 TOKENS = [(i * 37 + i * i) % 96 for i in range(150)]  # longer than the context of 64
@@ -173,6 +174,16 @@ def test_a_killed_evaluation_goes_on_with_the_same_figures(model, int4, tmp_path
         replace(one, seconds=0.0) for one in whole
     ]
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("lines", ["{", '{"key": "k"}\n[]', '{"key": "k"}\n{"row": "0"}'])
+def test_a_damaged_log_is_named(lines: str, tmp_path: Path) -> None:
+    (tmp_path / "progress.jsonl").write_text(f"{lines}\n")
+    with (
+        pytest.raises(InputError, match=r"--resume .*progress.jsonl is damaged .* delete this one"),
+        evaluation_log(tmp_path, "k"),
+    ):
+        pass
 
 
 def test_two_evaluations_do_not_share_a_folder(model, tmp_path) -> None:

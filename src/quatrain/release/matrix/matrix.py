@@ -17,6 +17,7 @@ from quatrain.errors import InputError
 from quatrain.json_files import read_object, write_json
 from quatrain.quantize.output.resumable import sha256_of
 from quatrain.release.arguments import check_arguments, check_workers, require_own_folder
+from quatrain.release.manifest import SEVERAL
 from quatrain.release.matrix.cells import Cell
 from quatrain.release.matrix.page import matrix_markdown, matrix_web_page
 from quatrain.release.matrix.report import matrix_report
@@ -24,8 +25,6 @@ from quatrain.release.plan import ReleasePlan
 from quatrain.release.release import Release, make_release, planned_release
 from quatrain.release.tasks.store import MANIFEST, WORK, held_alone, versions
 from quatrain.stages import Stages
-
-FORMAT = "quatrain-matrix-1"
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def make_matrix(
     work on the first.
     """
     check_workers(jobs, ray)
-    require_own_folder(output, None, FORMAT)
+    require_own_folder(output, None, SEVERAL)
     for cell in cells:
         check_arguments(cell.model, output / cell.name, cell.spec)
     stages = stages or Stages()
@@ -125,7 +124,7 @@ def _publish(folder: Path, cells: Sequence[Cell], report: dict[str, Any]) -> Non
             write_json(temporary, report)
         for name in set(earlier) - set(said):
             _remove(folder / Path(name).name)
-        manifest = {"format": FORMAT, "made_with": versions(), "cells": said}
+        manifest = {"format": SEVERAL, "made_with": versions(), "cells": said}
         with whole_file(folder / MANIFEST) as temporary:
             write_json(temporary, manifest)
     except OSError as error:

@@ -134,7 +134,8 @@ def _opened(folder: Path, key: str) -> EvaluationLog:
         raise InputError(
             f"--resume {folder}: holds other files than those of an evaluation; name a new folder"
         )
-    whole, length = _whole_lines(file) if file.is_file() else ([], 0)
+    with _undamaged(folder):
+        whole, length = _whole_lines(file) if file.is_file() else ([], 0)
     if not whole:
         file.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8")
         return EvaluationLog(folder, file, {})
@@ -145,9 +146,21 @@ def _opened(folder: Path, key: str) -> EvaluationLog:
         )
     os.truncate(file, length)
     steps: dict[str, list[Step]] = {}
-    for line in whole[1:]:
-        steps.setdefault(line.pop("row"), []).append(Step(**line))
+    with _undamaged(folder):
+        for line in whole[1:]:
+            steps.setdefault(line.pop("row"), []).append(Step(**line))
     return EvaluationLog(folder, file, steps)
+
+
+@contextmanager
+def _undamaged(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"--resume {folder}: its {_LOG} is damaged ({error}); name another folder, or delete "
+            "this one"
+        ) from error
 
 
 def _whole_lines(file: Path) -> tuple[list[dict], int]:
