@@ -36,6 +36,7 @@ from quatrain.targets.triggers.occurrence import (
 )
 from quatrain.targets.triggers.reduction_triggers import REDUCTION_TRIGGERS
 from quatrain.targets.triggers.row_triggers import ROW_TRIGGERS
+from quatrain.targets.triggers.static_int8_triggers import STATIC_INT8_TRIGGERS
 
 _FP16_MAX = 65504.0
 _BLOCK = 1 << 22  # elements of a constant looked at together
@@ -199,6 +200,7 @@ TRIGGERS: dict[str, Trigger] = {
         *CONVOLUTION_TRIGGERS,
         *FORM_CHECKS,
         *REDUCTION_TRIGGERS,
+        *STATIC_INT8_TRIGGERS,
         load_checks.missing_shader,
         load_checks.inputs_not_together,
         load_checks.scales_of_no_row,

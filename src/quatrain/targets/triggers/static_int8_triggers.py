@@ -1,0 +1,26 @@
+"""Triggers of operators whose activations are int8 by scales that are fixed at export."""
+
+import math
+
+from quatrain.program import Program, VulkanGraph
+from quatrain.targets.triggers.occurrence import Occurrence, Where, tensors_of
+
+# Operator -> how many of the last dimensions of what it reads are of one batch.
+_LINEARS = ("et_vk.linear_q8ta_q8csw", "et_vk.q8ta_linear", "et_vk.q8ta_linear_gemv")
+_CONVOLUTIONS = (
+    "et_vk.q8ta_conv2d", "et_vk.q8ta_conv2d_pw", "et_vk.q8ta_conv2d_dw",
+    "et_vk.q8ta_conv2d_transposed",
+)  # fmt: skip
+_OF_ONE_BATCH = {**dict.fromkeys(_LINEARS, 2), **dict.fromkeys(_CONVOLUTIONS, 3)}
+
+
+def static_int8_of_batches(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Convolutions and linears of int8 activations over several batches."""
+    return [
+        Occurrence(f"{place}: {list(x.shape)}")
+        for place, operator, x in tensors_of(graph, _OF_ONE_BATCH)
+        if math.prod(x.shape[: -_OF_ONE_BATCH[operator.kind]]) > 1
+    ]
+
+
+STATIC_INT8_TRIGGERS = (static_int8_of_batches,)
