@@ -5,10 +5,12 @@ import json
 import pytest
 import tokenizers
 from tests.support.cpp_tokenizer import cpp_tokenizer
+from tests.support.sentencepiece_models import trained
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
 from quatrain.tokenizer.on_a_phone import taking_white_space
+from quatrain.tokenizer.vocabulary_files import read_vocabulary
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 TEXTS = ["café öl й 한국어", "cafe\u0301 o\u0308l", "ab12  cd!\n\n½", "x 1234567"]
@@ -67,6 +69,29 @@ def test_the_copy_gives_the_same_ids_here_and_there(tmp_path, steps):
     assert same == (steps == "all matched")
     stated = json.loads((tmp_path / "again/tokenizer_config.json").read_text())
     assert stated.get("unicode_normalization") == ("NFC" if "composed" in steps else None)
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("scheme", ["first", "always", "never"])
+def test_metaspace_in_steps(tmp_path, scheme, split):
+    (tmp_path / "tokenizer.model").write_bytes(trained("small"))
+    read = {"tokenizer_class": "LlamaTokenizer"}
+    model = read_vocabulary(tmp_path / "tokenizer.model", read)[0]
+    model.normalizer = None
+    model.pre_tokenizer = pre_tokenizers.Metaspace("\u2581", scheme, split)
+    model.decoder = decoders.Metaspace("\u2581", scheme, split)
+    model.save(str(tmp_path / "tokenizer.json"))
+    for name in ("copy", "again"):
+        (tmp_path / name).mkdir()
+    copy_tokenizer_files(tmp_path / "tokenizer.json", tmp_path / "copy")
+    copy_tokenizer_files(tmp_path / "copy", tmp_path / "again")
+    cpp, ours = cpp_tokenizer(tmp_path / "again"), Tokenizer.load(tmp_path / "again/tokenizer.json")
+    for text in ("the quick  fox", " the", "  the \u2581fox ", "\n the", "<s>the</s> fox"):
+        ids = model.encode(text, add_special_tokens=False).ids
+        assert ours.encode(text, add_special_tokens=False) == ids
+        assert ours.decode(ids) == model.decode(ids)
+        if "<s>" not in text or scheme != "first":
+            assert list(cpp.encode(text, 0, 0)) == ids
 
 
 @pytest.mark.parametrize("flag", [None, "normalized", "lstrip", "rstrip", "single_word"])

@@ -12,6 +12,7 @@ from quatrain.json_files import read_object
 from quatrain.tokenizer.copies import copy_tokenizer_files
 from quatrain.tokenizer.end_tokens import token_ids
 from quatrain.tokenizer.files import tokenizer_in
+from quatrain.tokenizer.for_a_phone import METASPACE
 from quatrain.tokenizer.on_a_phone import (
     spaced_behind_special_tokens,
     taking_white_space,
@@ -53,7 +54,7 @@ def write_tokenizer_of(
 
 def _notes(files: list[Path], vocab_size: int) -> list[str]:
     around = _around_a_text(files, vocab_size)
-    return [*_beyond(files, vocab_size), *around, *_not_on_a_phone(files[0])]
+    return [*_beyond(files, vocab_size), *around, *_not_on_a_phone(files[0]), *_parts(files[1])]
 
 
 def _beyond(files: list[Path], vocab_size: int) -> list[str]:
@@ -106,6 +107,16 @@ def _spaced(own: Path | None) -> list[str]:
         "Text behind a special token gets a space here and on a phone, as SentencePiece and "
         "transformers' `legacy` have it; LlamaTokenizer of transformers 5 puts none there, so that "
         "its ids of a chat may be others."
+    ]
+
+
+def _parts(config: Path) -> list[str]:
+    """What there is to say where the parts of a chat begin otherwise on a phone."""
+    if (read_object(config).get(METASPACE) or {}).get("prepend_scheme") != "first":
+        return []
+    return [
+        "ExecuTorch's tokenizer in an app puts a space before the text behind each special token, "
+        "as SentencePiece does; this one, and transformers, before the first part of a text alone."
     ]
 
 

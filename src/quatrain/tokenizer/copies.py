@@ -8,7 +8,11 @@ from typing import Any
 from quatrain.json_files import read_object, write_json
 from quatrain.tokenizer.end_tokens import eos_idx_of, token_ids
 from quatrain.tokenizer.files import CONFIG, TOKENIZER, tokenizer_in
-from quatrain.tokenizer.for_a_phone import with_whole_splits, without_composing
+from quatrain.tokenizer.for_a_phone import (
+    with_whole_splits,
+    without_composing,
+    without_metaspace,
+)
 from quatrain.tokenizer.load import Tokenizer, read_tokenizer
 from quatrain.tokenizer.rebuilt import is_built_anew
 
@@ -30,8 +34,8 @@ def copy_tokenizer_files(
         return []
     model, config, changed = read_tokenizer(file)
     own = Tokenizer(model, config, str(file)).eos_ids
-    composed, split = without_composing(model, config), with_whole_splits(model)
-    changed |= composed or split
+    spaced, composed = without_metaspace(model, config), without_composing(model, config)
+    changed |= with_whole_splits(model) or spaced or composed
     ends = list(dict.fromkeys([*(eos_ids or []), *own]))
     if ends:
         config["eos_token_id"] = ends

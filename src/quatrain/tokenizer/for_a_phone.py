@@ -1,11 +1,12 @@
 """A tokenizer in the form that ExecuTorch's C++ tokenizer reads as it is meant.
 
-Tried with pytorch_tokenizers 1.5, which reads these without a word and otherwise:
+Tried with pytorch_tokenizers 1.5, which reads these otherwise, most without a word:
 
 | a tokenizer.json says | it | so what is written |
 |---|---|---|
 | NFC: compose characters | takes accents away | says it in tokenizer_config.json, for us |
 | Split by a pattern, isolated | drops what lies between its words | takes that as words, too |
+| Metaspace, for spaces | does not load it | has its steps, and says it, for us |
 | Split by a pattern, removed | keeps its words alone | is of what lies between them |
 """
 
@@ -13,8 +14,12 @@ import json
 from typing import Any
 
 import tokenizers
-from tokenizers import Regex, normalizers, pre_tokenizers
+from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 
+from quatrain.tokenizer.gguf.sentencepiece import space_steps
+
+METASPACE = "metaspace"  # in tokenizer_config.json, as the one below
+_SPACE = "\u2581"
 NORMALIZATION = "unicode_normalization"  # in tokenizer_config.json
 _NFC = "NFC"
 # A character or two of every kind, and the places in which a pattern may treat them otherwise.
@@ -44,6 +49,46 @@ def with_composing(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
         isinstance(step, normalizers.NFC) for step in steps
     ):
         model.normalizer = _sequence([normalizers.NFC(), *steps])
+
+
+def without_metaspace(model: tokenizers.Tokenizer, config: dict[str, Any]) -> bool:
+    """Have `model` write spaces in steps that a phone reads, and state the Metaspace that it had in
+    `config`; returns whether it had one that this may be done to.
+
+    The steps put a space before the text behind each special token, as Metaspace's "always" does.
+    """
+    metaspace = model.pre_tokenizer
+    if not isinstance(metaspace, pre_tokenizers.Metaspace) or metaspace.replacement != _SPACE:
+        return False
+    if any(token.normalized for token in model.get_added_tokens_decoder().values()):
+        return False  # the steps would change what is looked for
+    config[METASPACE] = {"prepend_scheme": metaspace.prepend_scheme, "split": metaspace.split}
+    model.normalizer = _sequence([*_steps(model), *_spaces(config)])
+    cut = pre_tokenizers.Split(Regex(f"{_SPACE}[^{_SPACE}]*|[^{_SPACE}]+"), "isolated")
+    model.pre_tokenizer = cut if metaspace.split else None
+    if isinstance(model.decoder, decoders.Metaspace):
+        stripped = [decoders.Strip(" ", 1, 0)] if _has_prefix(config) else []
+        model.decoder = decoders.Sequence(
+            [decoders.Replace(_SPACE, " "), decoders.Fuse(), *stripped]
+        )
+    return True
+
+
+def with_metaspace(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    """Put the Metaspace back into `model` that `config` states."""
+    if METASPACE not in config or isinstance(model.pre_tokenizer, pre_tokenizers.Metaspace):
+        return
+    steps = _steps(model)
+    model.normalizer = _sequence(steps[: len(steps) - len(_spaces(config))])
+    model.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, **config[METASPACE])
+
+
+def _has_prefix(config: dict[str, Any]) -> bool:
+    return config[METASPACE]["prepend_scheme"] != "never"
+
+
+def _spaces(config: dict[str, Any]) -> list[Any]:
+    return space_steps(_has_prefix(config), leading_is_prefix=True)
 
 
 def with_whole_splits(model: tokenizers.Tokenizer) -> bool:

@@ -75,6 +75,10 @@ def _yarn(metadata: GgufMetadata) -> dict[str, Any]:
 
 
 def _longrope(metadata: GgufMetadata) -> dict[str, Any]:
+    if metadata.get("rope.scaling.type") == "yarn":
+        raise metadata.refuse(
+            "rope.scaling.type", f"beside {LONGROPE_FACTORS['long']} expected 'longrope'"
+        )
     tensors = metadata.file.float_tensors()
     missing = [name for name in LONGROPE_FACTORS.values() if name not in tensors]
     if missing:
