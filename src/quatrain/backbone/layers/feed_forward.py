@@ -37,7 +37,7 @@ def activation(config: BackboneConfig) -> Callable[[torch.Tensor], torch.Tensor]
 
 
 class FeedForward(nn.Module):
-    """`w2(act(w1(x)) * w3(x))`, or `w2(act(w1(x)))` without a gate: x [1, T, dim] through
+    """`w2(act(w1(x)) * w3(x))`, or `w2(act(w1(x)))` without a gate: x [B, T, dim] through
     hidden_dim and back. With `sparsity` that part of w1(x) is cut to 0."""
 
     def __init__(
@@ -55,7 +55,7 @@ class FeedForward(nn.Module):
         return self.w2(self._hidden(x))
 
     def _hidden(self, x: torch.Tensor) -> torch.Tensor:
-        """[1, T, hidden_dim]. What it is made of is let go of: of many texts that is much."""
+        """[B, T, hidden_dim]. What it is made of is let go of: of many texts that is much."""
         hidden = self.activate(self.w1(x) if self.cut is None else self.cut(self.w1(x)))
         return hidden if self.w3 is None else hidden * self.w3(x)
 

@@ -10,7 +10,7 @@ from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.layers.feed_forward import FeedForward
 from quatrain.backbone.layers.scaling import factor_or_none
 
-# expert, x [1, T, dim], score [1, T, 1]: what the expert adds, [1, T, dim].
+# expert, x [B, T, dim], score [B, T, 1]: what the expert adds, [B, T, dim].
 _Answer = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 # Beside the sum of sigmoids, all of which may be near 0: `Lfm2MoeTopKRouter` of transformers.
 _SMALLEST_SUM = 1e-6
@@ -20,7 +20,7 @@ class MixtureOfExperts(nn.Module):
     """The few experts that a router picks for a token, and perhaps a shared one for every token,
     whose answer a gate of its own may weigh.
 
-    What x [1, T, dim] is to an expert, or what that answers (`weigh_experts`), is multiplied by its
+    What x [B, T, dim] is to an expert, or what that answers (`weigh_experts`), is multiplied by its
     score: of the sigmoids, or the softmax, of the router's logits those of the
     `num_activated_experts` largest, made to sum to 1 with `norm_topk_prob` and multiplied by
     `routed_scaling_factor`, and 0 for the rest. With `use_expert_bias` the largest are those of the
@@ -76,7 +76,7 @@ class MixtureOfExperts(nn.Module):
         return result
 
     def scores(self, x: torch.Tensor) -> torch.Tensor:
-        """What each expert is weighed by: [1, T, num_experts], 0 for those not picked. Of experts
+        """What each expert is weighed by: [B, T, num_experts], 0 for those not picked. Of experts
         that are equal the first is."""
         logits = self.router(x)
         all_scores = torch.softmax(logits, -1) if self.is_softmax else torch.sigmoid(logits)
@@ -100,8 +100,8 @@ class MixtureOfExperts(nn.Module):
 
 
 class SharedExpertGate(nn.Module):
-    """`sigmoid(x . weight)`, what a shared expert's answer is weighed by: x [1, T, dim], weight
-    [dim]; returns [1, T, 1].
+    """`sigmoid(x . weight)`, what a shared expert's answer is weighed by: x [B, T, dim], weight
+    [dim]; returns [B, T, 1].
 
     Source: `Qwen3_5MoeSparseMoeBlock` of transformers' `modeling_qwen3_5_moe.py`.
     """
@@ -117,7 +117,7 @@ class SharedExpertGate(nn.Module):
 class ExpertBias(nn.Module):
     """`scores + bias`, a learned number for each expert that balances how often each is picked
     (Wang et al., 2024, "Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts"):
-    scores [1, T, num_experts], bias [num_experts]."""
+    scores [B, T, num_experts], bias [num_experts]."""
 
     def __init__(self, experts: int) -> None:
         super().__init__()

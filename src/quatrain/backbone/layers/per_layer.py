@@ -15,7 +15,7 @@ class PerLayerInputs(nn.Module):
     """What each layer gets of each token: `(norm(projection(x) / sqrt(dim)) + embeddings(token) *
     sqrt(P)) / sqrt(2)`, P being `per_layer_dim`.
 
-    tokens int64 [1, T], x [1, T, dim] what the first layer sees; returns [1, T, n_layers, P].
+    tokens int64 [B, T], x [B, T, dim] what the first layer sees; returns [B, T, n_layers, P].
     embeddings [vocab_size, n_layers * P], projection [n_layers * P, dim].
     Source: `Gemma4TextModel` in transformers 5.
     """
@@ -40,7 +40,7 @@ class PerLayerInputs(nn.Module):
 class PerLayerBranch(nn.Module):
     """What a layer makes of its own input: `norm(projection(act(gate(x)) * per_layer))`.
 
-    x [1, T, dim], per_layer [1, T, P]; returns [1, T, dim]. gate [P, dim], projection [dim, P].
+    x [B, T, dim], per_layer [B, T, P]; returns [B, T, dim]. gate [P, dim], projection [dim, P].
     """
 
     def __init__(self, config: BackboneConfig) -> None:

@@ -11,7 +11,7 @@ class GatedResidual(nn.Module):
     """`alpha * stream + beta * branch` by channel, alpha and beta from one learned `gate` [dim].
 
     beta = sigmoid(gate / 0.3) and alpha = sqrt(1 - beta^2), so that the norm of the stream is
-    kept where the branch is orthogonal to it. stream and branch [1, T, dim]. Source:
+    kept where the branch is orthogonal to it. stream and branch [B, T, dim]. Source:
     `NormPreservingResidualConnection` in ExecuTorch's `llama_transformer.py`.
     """
 

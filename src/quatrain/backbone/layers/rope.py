@@ -53,7 +53,7 @@ class Rope(nn.Module):
 class InterleavedRotary(nn.Module):
     """Rotates neighbouring pairs (0, 1), (2, 3), ... of each head: Meta's layout.
 
-    q [1, T, n_heads, head_dim], k [1, T, n_kv_heads, head_dim], cos and sin [T, head_dim / 2].
+    q [B, T, n_heads, head_dim], k [B, T, n_kv_heads, head_dim], cos and sin [T, head_dim / 2].
     """
 
     def forward(
@@ -65,7 +65,7 @@ class InterleavedRotary(nn.Module):
 class HalfSplitRotary(nn.Module):
     """Rotates element i of a head with element i + rotated / 2: Hugging Face's layout.
 
-    q [1, T, n_heads, head_dim], k [1, T, n_kv_heads, head_dim], cos and sin [T, rotated]. The
+    q [B, T, n_heads, head_dim], k [B, T, n_kv_heads, head_dim], cos and sin [T, rotated]. The
     channels of a head from `rotated` on stay as they are.
     """
 
@@ -80,7 +80,7 @@ def rotary_for(config: BackboneConfig) -> nn.Module:
 
 
 def _rotate_pairs(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    # x as [1, T, heads, head_dim / 2, 2]; the tables broadcast over heads.
+    # x as [B, T, heads, head_dim / 2, 2]; the tables broadcast over heads.
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
     turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
