@@ -4,7 +4,15 @@ import math
 from dataclasses import dataclass
 
 from quatrain.errors import InputError
-from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Symbol, Traits, ceil_div, dispatch
+from quatrain.runtime.wgpu.dispatch import (
+    Dispatch,
+    Operand,
+    Symbol,
+    Traits,
+    ceil_div,
+    dispatch,
+    per_row,
+)
 
 CHUNK = 64  # positions that one workgroup scores at a time
 MOST_SPLITS = 64  # of the context in decode
@@ -33,13 +41,10 @@ def rope(
     _, tokens, heads, d = q.shape
     pairs = (heads + k.shape[2] * (2 if caches else 1)) * (d // 2)
     written = [q, k, cosines, sines, q_out, k_out] + ([caches.v, caches.v_cache] if caches else [])
-    return dispatch(
-        "rope",
-        written,
-        (tokens, table, caches.start if caches else 0),
-        lambda p: (ceil_div(pairs, 64), p[0], 1),
+    return per_row(
+        "rope", written, (tokens, table, caches.start if caches else 0), pairs,
         T=q.dtype, D=d, Q_HEADS=heads, K_HEADS=k.shape[2], TABLE=cosines.dtype,
-        HALVES=halves, R=cosines.shape[-1], CACHE=caches is not None, WORKGROUP=64,
+        HALVES=halves, R=cosines.shape[-1], CACHE=caches is not None,
     )  # fmt: skip
 
 
@@ -48,12 +53,9 @@ def cache_update(
 ) -> Dispatch:
     """Writes k and v [1, T, KV, D] into the caches [1, C, KV, D] from position `start`."""
     width = k.shape[2] * k.shape[3]
-    return dispatch(
-        "cache_update",
-        [k, v, k_cache, v_cache],
-        (k.shape[1], start),
-        lambda p: (ceil_div(width, 64), p[0], 1),
-        T=k.dtype, WIDTH=width, WORKGROUP=64,
+    return per_row(
+        "cache_update", [k, v, k_cache, v_cache], (k.shape[1], start), width,
+        T=k.dtype, WIDTH=width,
     )  # fmt: skip
 
 

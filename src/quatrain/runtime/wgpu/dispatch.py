@@ -14,6 +14,9 @@ NUMPY = {
 }  # fmt: skip
 
 
+_LANES = 64  # of a workgroup, where nothing asks for another number
+
+
 @dataclass(frozen=True)
 class Traits:
     """What of a device decides which kernel serves.
@@ -91,6 +94,30 @@ def dispatch(
     """A `Dispatch`, with `params` filled up with zeros to four."""
     filled = (*params, 0, 0, 0, 0)[:4]
     return Dispatch(kernel, tuple(constants.items()), tuple(operands), filled, grid)
+
+
+def per_element(
+    kernel: str, operands: list[Operand], params: tuple[int | Symbol, ...], **constants: Any
+) -> Dispatch:
+    """A lane for each of as many elements as the first of `params` says."""
+    return dispatch(
+        kernel, operands, params, lambda p: spread_grid(ceil_div(p[0], _LANES)), **constants,
+        WORKGROUP=_LANES,
+    )  # fmt: skip
+
+
+def per_row(
+    kernel: str,
+    operands: list[Operand],
+    params: tuple[int | Symbol, ...],
+    width: int,
+    **constants: Any,
+) -> Dispatch:
+    """A lane for each of `width` elements of each of as many rows as the first of `params` says."""
+    return dispatch(
+        kernel, operands, params, lambda p: (ceil_div(width, _LANES), p[0], 1), **constants,
+        WORKGROUP=_LANES,
+    )  # fmt: skip
 
 
 def ceil_div(a: int, b: int) -> int:

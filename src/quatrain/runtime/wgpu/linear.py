@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from quatrain.runtime.defects import EmulatedDefect, sum_multiplicity, sums_capacity
-from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Traits, ceil_div, dispatch
+from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Traits, ceil_div, dispatch, per_row
 from quatrain.runtime.wgpu.rows import Quantized
 
 MOST_WORKGROUPS = 65535  # along one dimension of a grid
@@ -60,9 +60,9 @@ def int4_linear(
         operands.append(weights.bias)
 
     if weights.group % 32:
-        return dispatch(
-            "linear_any", operands, (m,), lambda p: (ceil_div(n, 64), p[0], 1),
-            **constants, ROW=weights.packed.shape[1] * 2, EVEN_LOW=True, WORKGROUP=64,
+        return per_row(
+            "linear_any", operands, (m,), n,
+            **constants, ROW=weights.packed.shape[1] * 2, EVEN_LOW=True,
         )  # fmt: skip
     fits = ceil_div(n, _LANES_CHANNELS) <= MOST_WORKGROUPS
     if m == 1 and int8 is None and fits and not traits.cpu:
@@ -74,11 +74,11 @@ def int4_channel_linear(x: Operand, packed: Operand, scales: Operand, y: Operand
     """y [..., N] = x [..., K] @ weights^T, packed u8 [N, K/2] with the even k in the high nibble,
     and one scale per channel, scales [>= N]."""
     n, k = y.shape[-1], x.shape[-1]
-    return dispatch(
-        "linear_any", [packed, scales, y, x], (x.rows,), lambda p: (ceil_div(n, 64), p[0], 1),
+    return per_row(
+        "linear_any", [packed, scales, y, x], (x.rows,), n,
         T=y.dtype, N=n, K=k, GROUP=k, W_SCALE=scales.dtype, SCALE_STRIDE=scales.count,
         QUANTIZED=False, BIAS="", CAPACITY=0, SUM_COUNTS=(), HALF_SUMS="",
-        HALF=False, ROW=2 * packed.shape[1], EVEN_LOW=False, WORKGROUP=64,
+        HALF=False, ROW=2 * packed.shape[1], EVEN_LOW=False,
     )  # fmt: skip
 
 
@@ -88,13 +88,10 @@ def float_linear(
     """y [..., N] = x [..., K] @ weight [N, K]^T + bias [N], all floating point; summed in float16
     where `half`."""
     n, k = weight.shape
-    return dispatch(
-        "linear_float",
-        [x, weight, y] + ([bias] if bias else []),
-        (x.rows,),
-        lambda p: (ceil_div(n, 64), p[0], 1),
+    return per_row(
+        "linear_float", [x, weight, y] + ([bias] if bias else []), (x.rows,), n,
         T=y.dtype, N=n, K=k, WEIGHT=weight.dtype, BIAS=bias.dtype if bias else "",
-        HALF=half and y.dtype == "f16", WORKGROUP=64,
+        HALF=half and y.dtype == "f16",
     )  # fmt: skip
 
 

@@ -2,14 +2,7 @@
 
 import math
 
-from quatrain.runtime.wgpu.dispatch import (
-    Dispatch,
-    Operand,
-    Symbol,
-    ceil_div,
-    dispatch,
-    spread_grid,
-)
+from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Symbol, per_element
 from quatrain.runtime.wgpu.indexing import Axis, axes, place, strides
 
 
@@ -17,21 +10,17 @@ def take(x: Operand, dim: int, start: int | Symbol, step: int, y: Operand) -> Di
     """y = x[start :: step] along `dim`, as long as y is there (1 for a select)."""
     outer, inner = math.prod(x.shape[:dim]), math.prod(x.shape[dim + 1 :])
     length = y.count // (outer * inner)
-    return dispatch(
-        "slice", [x, y], (outer * length, length, start),
-        lambda p: (ceil_div(inner, 64), p[0], 1),
-        T=x.dtype, INNER=inner, SIZE=x.shape[dim], STEP=step, WORKGROUP=64,
+    return per_element(
+        "slice", [x, y], (y.count, length, start),
+        T=x.dtype, INNER=inner, SIZE=x.shape[dim], STEP=step,
     )  # fmt: skip
 
 
 def put(x: Operand, dim: int, start: int | Symbol, y: Operand) -> Dispatch:
     """y[start : start + length] = x along `dim`, as long as x is there."""
-    inner = math.prod(x.shape[dim + 1 :])
-    length = x.shape[dim]
-    return dispatch(
-        "cat", [x, y], (math.prod(x.shape[:dim]) * length, length, start, y.shape[dim]),
-        lambda p: (ceil_div(inner, 64), p[0], 1),
-        T=y.dtype, X=x.dtype, INNER=inner, WORKGROUP=64,
+    return per_element(
+        "cat", [x, y], (x.count, x.shape[dim], start, y.shape[dim]),
+        T=y.dtype, X=x.dtype, INNER=math.prod(x.shape[dim + 1 :]),
     )  # fmt: skip
 
 
@@ -76,8 +65,7 @@ def _strided(
     index: str = "", size: int = 0, step: int = 0,
 ) -> Dispatch:  # fmt: skip
     x, y = operands[:2]
-    return dispatch(
-        "strided", operands, (count,), lambda p: spread_grid(ceil_div(p[0], 64)),
+    return per_element(
+        "strided", operands, (count,),
         T=y.dtype, X=x.dtype, FROM=origin, TO=goal, INDEX=index, SIZE=size, STEP=step,
-        WORKGROUP=64,
     )  # fmt: skip

@@ -2,13 +2,7 @@
 
 import math
 
-from quatrain.runtime.wgpu.dispatch import (
-    Dispatch,
-    Operand,
-    ceil_div,
-    dispatch,
-    spread_grid,
-)
+from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, per_element, per_row
 from quatrain.runtime.wgpu.indexing import axes, broadcast_axes, merged, place
 
 # WGSL of each element-wise operator over `a`, `b` and `c`, which are f32 or, in an operator on
@@ -89,10 +83,9 @@ def embedding(tokens: Operand, table: Operand, y: Operand, first_in_four: bool =
     `first_in_four` emulates the defect embedding-height-packed.
     """
     rows, k = table.shape
-    return dispatch(
-        "embedding", [tokens, table, y], (tokens.count,),
-        lambda p: (ceil_div(k, 64), p[0], 1),
-        T=y.dtype, K=k, ROWS=rows, TABLE=table.dtype, FIRST_IN_FOUR=first_in_four, WORKGROUP=64,
+    return per_row(
+        "embedding", [tokens, table, y], (tokens.count,), k,
+        T=y.dtype, K=k, ROWS=rows, TABLE=table.dtype, FIRST_IN_FOUR=first_in_four,
     )  # fmt: skip
 
 
@@ -104,11 +97,9 @@ def embedding_int4(
     `even_low`: the table is shared with a linear, whose even elements are the low nibbles.
     """
     rows, k = scales.shape[0], table.shape[1] * 2
-    return dispatch(
-        "embedding_q4gsw", [tokens, table, scales, y], (tokens.count,),
-        lambda p: (ceil_div(k, 64), p[0], 1),
+    return per_row(
+        "embedding_q4gsw", [tokens, table, scales, y], (tokens.count,), k,
         T=y.dtype, K=k, ROWS=rows, GROUP=group, W_SCALE=scales.dtype, EVEN_LOW=even_low,
-        WORKGROUP=64,
     )  # fmt: skip
 
 
@@ -127,12 +118,11 @@ def elementwise(expression: str, y: Operand, *inputs: Operand | float) -> Dispat
         for name, x in named
         if not isinstance(x, Operand)
     ]
-    return dispatch(
+    return per_element(
         "elementwise", [*(x for _, x in tensors), y], (y.count, *(x.count for _, x in tensors)),
-        lambda p: spread_grid(ceil_div(p[0], 64)),
         T=y.dtype, C=computed,
         INPUTS=tuple((name, x.dtype, _index(x, y, count)) for (name, x), count in counts),
-        NUMBERS=tuple(numbers), EXPRESSION=expression, WORKGROUP=64,
+        NUMBERS=tuple(numbers), EXPRESSION=expression,
     )  # fmt: skip
 
 
@@ -176,9 +166,9 @@ def reduction(kind: str, x: Operand, dims: list[int], y: Operand) -> Dispatch:
     """
     join, finish = REDUCTIONS[kind]
     kept = [dim for dim in range(len(x.shape)) if dim not in dims]
-    return dispatch(
-        "reduce", [x, y], (y.count,), lambda p: spread_grid(ceil_div(p[0], 64)),
+    return per_element(
+        "reduce", [x, y], (y.count,),
         T=y.dtype, C="i32" if _whole(x, y) else "f32", X=x.dtype,
         K=math.prod(x.shape[dim] for dim in dims), FIRST=place(axes(x.shape, kept)),
-        NEXT=place(axes(x.shape, dims), "k"), JOIN=join, FINISH=finish, WORKGROUP=64,
+        NEXT=place(axes(x.shape, dims), "k"), JOIN=join, FINISH=finish,
     )  # fmt: skip

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.runtime.defects import EmulatedDefect
-from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Traits, ceil_div, dispatch
+from quatrain.runtime.wgpu.dispatch import (
+    Dispatch,
+    Operand,
+    Traits,
+    ceil_div,
+    dispatch,
+    per_row,
+    spread_grid,
+)
 
 # WGSL of what reads back of a zero point `chosen`, by the defect that is emulated.
 _READ_ZERO: dict[EmulatedDefect | None, str] = {
@@ -88,7 +96,7 @@ class Row:
             "row",
             [operand for *_, operand in buffers],
             (x.rows,),
-            lambda p: (p[0], 1, 1),
+            lambda p: spread_grid(p[0]),
             **constants,
             BUFFERS=tuple(buffer[:3] for buffer in buffers),
         )
@@ -96,11 +104,8 @@ class Row:
 
 def quantize_activation(x: Operand, out: Quantized) -> Dispatch:
     """Packs x with the scales and zero points that `out` holds already."""
-    words = ceil_div(x.shape[-1], 8)
-    return dispatch(
-        "quantize_activation",
-        [x, out.scale, out.zero, out.packed],
-        (x.rows,),
-        lambda p: (ceil_div(words, 64), p[0], 1),
-        T=x.dtype, K=x.shape[-1], X_SCALE=out.scale.dtype, WORKGROUP=64,
+    k = x.shape[-1]
+    return per_row(
+        "quantize_activation", [x, out.scale, out.zero, out.packed], (x.rows,), ceil_div(k, 8),
+        T=x.dtype, K=k, X_SCALE=out.scale.dtype,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, ceil_div, dispatch, spread_grid
+from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, dispatch, per_element, spread_grid
 from quatrain.runtime.wgpu.indexing import axes, broadcast_axes, place, strides
 from quatrain.runtime.wgpu.pointwise import LARGEST
 
@@ -33,22 +33,21 @@ def product(
     if added is not None:
         at = place(broadcast_axes(added.x.shape, y.shape))
         constants = {"C_TYPE": added.x.dtype, "ADDED": float(added.times), "AT": at}
-    return dispatch(
+    return per_element(
         "contraction", [a, b, y] + ([added.x] if added else []), (y.count,),
-        lambda p: spread_grid(ceil_div(p[0], 64)),
         T=y.dtype, A_TYPE=a.dtype, B_TYPE=b.dtype, K=k, A=place([*a_axes, (n, 0)]), A_STEP=1,
         B=place([*b_axes[:-2], (m, 0), over]), B_STEP=along[1], FACTOR=float(factor), **constants,
-        HALF=half and y.dtype == "f16", WORKGROUP=64,
+        HALF=half and y.dtype == "f16",
     )  # fmt: skip
 
 
 def softmax(x: Operand, dim: int, y: Operand, log: bool = False, half: bool = False) -> Dispatch:
     """y = softmax of x along `dim`, or its logarithm; in float16 where `half`."""
     others = [d for d in range(len(x.shape)) if d != dim]
-    return dispatch(
-        "softmax", [x, y], (x.count // x.shape[dim],), lambda p: spread_grid(ceil_div(p[0], 64)),
+    return per_element(
+        "softmax", [x, y], (x.count // x.shape[dim],),
         T=y.dtype, X=x.dtype, K=x.shape[dim], STEP=strides(x.shape)[dim],
-        FIRST=place(axes(x.shape, others)), LOG=log, HALF=half and y.dtype == "f16", WORKGROUP=64,
+        FIRST=place(axes(x.shape, others)), LOG=log, HALF=half and y.dtype == "f16",
     )  # fmt: skip
 
 
@@ -109,23 +108,20 @@ def convolution(
     clamped = "clamp(total, LOW, HIGH)" if clamp != (-math.inf, math.inf) else "total"
     low, high = (max(-LARGEST, min(LARGEST, bound)) for bound in clamp)
     # A signal [L] is an image of one row.
-    return dispatch(
+    return per_element(
         "convolution", [x, weight, y] + ([bias] if bias else []), (y.count,),
-        lambda p: spread_grid(ceil_div(p[0], 64)),
         T=y.dtype, X=x.dtype, W=weight.dtype, BIAS=bias.dtype if bias else "",
         SIZE=(1, *x.shape[2:])[-2:], OUT=(1, *y.shape[2:])[-2:],
         KERNEL=(1, *weight.shape[2:])[-2:], STRIDE=(1, *window.stride)[-2:],
         PADDING=(0, *window.padding)[-2:], DILATION=(1, *window.dilation)[-2:],
         TRANSPOSED=window.transposed, CHANNELS=x.shape[1] // groups,
         OUTPUTS=y.shape[1] // groups, GROUPS=groups, RESULT=clamped, LOW=low, HIGH=high,
-        WORKGROUP=64,
     )  # fmt: skip
 
 
 def rotate_pairs(x: Operand, angles: Operand, y: Operand) -> Dispatch:
     """y = x [B, N, C] with its pairs (2j, 2j + 1) rotated by N * C / 2 pairs (cos, sin)."""
-    return dispatch(
+    return per_element(
         "rope_pairs", [x, angles, y], (x.count // 2,),
-        lambda p: spread_grid(ceil_div(p[0], 64)),
-        T=y.dtype, TABLE=angles.dtype, ANGLES=angles.count // 2, WORKGROUP=64,
+        T=y.dtype, TABLE=angles.dtype, ANGLES=angles.count // 2,
     )  # fmt: skip

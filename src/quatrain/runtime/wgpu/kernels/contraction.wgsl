@@ -13,11 +13,7 @@ alias T = {{ T }};
 
 {% include "halves.wgsl" %}
 
-@compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) lane: u32) {
-  let i = (group.y * groups.x + group.x) * {{ WORKGROUP }}u + lane;
-  if (i >= p.x) { return; }
+fn element(i: u32) {
   let a_first = {{ A }};
   let b_first = {{ B }};
   var total = 0.0;
@@ -26,3 +22,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   }
   y[i] = T({{ FACTOR }} * total{% if C_TYPE %} + {{ ADDED }} * f32(c[{{ AT }}]){% endif %});
 }
+
+{% include "element.wgsl" %}

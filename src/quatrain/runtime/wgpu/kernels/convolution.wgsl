@@ -25,11 +25,7 @@ const GROUPS = {{ GROUPS }}u;
 @group(0) @binding(4) var<storage, read> bias: array<{{ BIAS }}>;
 {% endif %}
 
-@compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) lane: u32) {
-  let i = (group.y * groups.x + group.x) * {{ WORKGROUP }}u + lane;
-  if (i >= p.x) { return; }
+fn element(i: u32) {
   let at = vec2<i32>(vec2(i / OUT.y % OUT.x, i % OUT.y));
   let o = i / (OUT.x * OUT.y) % (OUTPUTS * GROUPS);
   let first = (i / (OUT.x * OUT.y * OUTPUTS * GROUPS) * GROUPS + o / OUTPUTS) * CHANNELS;
@@ -58,3 +54,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   }
   y[i] = T({{ RESULT }});
 }
+
+{% include "element.wgsl" %}

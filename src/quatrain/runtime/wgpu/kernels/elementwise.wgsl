@@ -11,11 +11,7 @@ alias C = {{ C }};
 
 {% include "numbers.wgsl" %}
 
-@compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) lane: u32) {
-  let i = (group.y * groups.x + group.x) * {{ WORKGROUP }}u + lane;
-  if (i >= p.x) { return; }
+fn element(i: u32) {
 {% for name, dtype, index in INPUTS %}
   let {{ name }} = C({{ name }}_in[{{ index }}]);
 {% endfor %}
@@ -24,3 +20,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 {% endfor %}
   y[i] = T({{ EXPRESSION }});
 }
+
+{% include "element.wgsl" %}

@@ -11,11 +11,7 @@ const K = {{ K }}u;
 
 {% include "numbers.wgsl" %}
 
-@compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) lane: u32) {
-  let i = (group.y * groups.x + group.x) * {{ WORKGROUP }}u + lane;
-  if (i >= p.x) { return; }
+fn element(i: u32) {
   let first = {{ FIRST }};
   var sum = C(x[first]);
   var best = 0u;
@@ -25,3 +21,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   }
   y[i] = T({{ FINISH }});
 }
+
+{% include "element.wgsl" %}

@@ -7,14 +7,12 @@ alias T = {{ T }};
 @group(0) @binding(2) var<storage, read> angles: array<{{ TABLE }}>;
 @group(0) @binding(3) var<storage, read_write> y: array<T>;
 
-@compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) lane: u32) {
-  let i = (group.y * groups.x + group.x) * {{ WORKGROUP }}u + lane;
-  if (i >= p.x) { return; }
+fn element(i: u32) {
   let pair = vec2<f32>(f32(x[2u * i]), f32(x[2u * i + 1u]));
   let at = i % {{ ANGLES }}u * 2u;
   let turn = vec2<f32>(f32(angles[at]), f32(angles[at + 1u]));
   y[2u * i] = T(pair.x * turn.x - pair.y * turn.y);
   y[2u * i + 1u] = T(pair.x * turn.y + pair.y * turn.x);
 }
+
+{% include "element.wgsl" %}

@@ -27,8 +27,9 @@ var<workgroup> highs: array<f32, {{ WORKGROUP }}>;
 {% endif %}
 
 @compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let m = min(group.x, p.x - 1u);
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+  let m = min(group.y * groups.x + group.x, p.x - 1u);
   var low = 0.0;
   var high = 0.0;
 {% if NORM %}

@@ -3,13 +3,14 @@
 alias T = {{ T }};
 const INNER = {{ INNER }}u;
 
-@group(0) @binding(0) var<uniform> p: vec4<u32>;  // outer * length, length, start, -
+@group(0) @binding(0) var<uniform> p: vec4<u32>;  // elements of y, length, start, -
 @group(0) @binding(1) var<storage, read> x: array<T>;
 @group(0) @binding(2) var<storage, read_write> y: array<T>;
 
-@compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  if (id.x >= INNER || id.y >= p.x) { return; }
-  let s = p.z + id.y % p.y * {{ STEP }}u;
-  y[id.y * INNER + id.x] = x[(id.y / p.y * {{ SIZE }}u + s) * INNER + id.x];
+fn element(i: u32) {
+  let row = i / INNER;
+  let s = p.z + row % p.y * {{ STEP }}u;
+  y[i] = x[(row / p.y * {{ SIZE }}u + s) * INNER + i % INNER];
 }
+
+{% include "element.wgsl" %}

@@ -11,11 +11,7 @@ const STEP = {{ STEP }}u;
 
 {% include "halves.wgsl" %}
 
-@compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) lane: u32) {
-  let i = (group.y * groups.x + group.x) * {{ WORKGROUP }}u + lane;
-  if (i >= p.x) { return; }
+fn element(i: u32) {
   let first = {{ FIRST }};
   var top = f32(x[first]);
   for (var k = 1u; k < K; k++) { top = max(top, f32(x[first + k * STEP])); }
@@ -30,3 +26,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     y[at] = T({% if LOG %}f32(x[at]) - top - log(total){% else %}rounded(exp(rounded(f32(x[at]) - top))) / total{% endif %});
   }
 }
+
+{% include "element.wgsl" %}

@@ -10,14 +10,12 @@ alias T = {{ T }};
 @group(0) @binding(3) var<storage, read> index: array<i32>;
 {% endif %}
 
-@compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) lane: u32) {
-  let i = (group.y * groups.x + group.x) * {{ WORKGROUP }}u + lane;
-  if (i >= p.x) { return; }
+fn element(i: u32) {
 {% if INDEX %}
   let at = index[{{ INDEX }}];
   let row = u32(clamp(at + select(0, {{ SIZE }}, at < 0), 0, {{ SIZE - 1 }}));
 {% endif %}
   y[{{ TO }}] = T(x[{{ FROM }}{% if INDEX %} + row * {{ STEP }}u{% endif %}]);
 }
+
+{% include "element.wgsl" %}

@@ -14,6 +14,7 @@ def movement_cases(dtype: str) -> Iterator[Case]:
     for shape, dim, start, step, length in [
         ((10, 6), 0, 3, 1, 5), ((1, 9, 65), 1, 8, 1, 1),
         ((3, 7, 2), 1, 1, 2, 3), ((4, 9), 1, 0, 1, 9),
+        ((70_000, 1), 0, 1, 1, 69_999),  # more rows than a grid has places along a dimension
     ]:  # fmt: skip
         text = f"{_text(shape)}-d{dim}-{start}-{step}-{length}"
         yield Case("slice", text, dtype, _take(shape, dim, start, step, length, dtype))
@@ -21,7 +22,7 @@ def movement_cases(dtype: str) -> Iterator[Case]:
         text = f"{_text(shape)}-d{dim}-{length}"
         yield Case("index_select", text, dtype, _gather(shape, dim, length, dtype))
     for shapes, dim in [([(3, 5), (1, 5)], 0), ([(2, 3, 65), (2, 1, 65), (2, 4, 65)], 1),
-                        ([(1, 66), (1, 1)], 1)]:  # fmt: skip
+                        ([(1, 66), (1, 1)], 1), ([(70_000, 1), (1, 1)], 0)]:  # fmt: skip
         text = f"{' '.join(map(_text, shapes))}-d{dim}"
         yield Case("cat", text, dtype, _cat(shapes, dim, dtype))
     for shape, order in [((3, 5), (1, 0)), ((1, 7, 3, 8), (0, 2, 1, 3)), ((2, 3, 23), (2, 0, 1))]:

@@ -26,6 +26,8 @@ def row_cases(dtype: str) -> Iterator[Case]:
         yield Case("rms_norm", f"{shape}-sum", dtype, _row(m, k, dtype, "aten.add", norm=True))
         yield Case("choose_qparams", shape, dtype, _row(m, k, dtype, int8=True))
         yield Case("quantize_activation", shape, dtype, _given(m, k, dtype))
+    # The norms of many heads of a long prompt: more rows than a grid has places along a dimension.
+    yield Case("rms_norm", "m70000-k1", dtype, _row(70_000, 1, dtype, norm=True))
     # Where what is quantized is computed here, one integer of many may fall the other way.
     for m, k in [(1, 2049), (70, 64)]:
         shape = f"m{m}-k{k}"
