@@ -114,8 +114,9 @@ def per_row(
     **constants: Any,
 ) -> Dispatch:
     """A lane for each of `width` elements of each of as many rows as the first of `params` says."""
+    groups = ceil_div(width, _LANES)
     return dispatch(
-        kernel, operands, params, lambda p: (ceil_div(width, _LANES), p[0], 1), **constants,
+        kernel, operands, params, lambda p: (groups, *spread_grid(p[0])[:2]), **constants,
         WORKGROUP=_LANES,
     )  # fmt: skip
 

@@ -9,11 +9,12 @@ const WIDTH = {{ WIDTH }}u;  // KV heads * head_dim
 @group(0) @binding(3) var<storage, read_write> k_cache: array<T>;
 @group(0) @binding(4) var<storage, read_write> v_cache: array<T>;
 
-@compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  if (id.x >= WIDTH || id.y >= p.x) { return; }
-  let source = id.y * WIDTH + id.x;
-  let goal = (p.y + id.y) * WIDTH + id.x;
+fn element(m: u32, i: u32) {
+  if (i >= WIDTH) { return; }
+  let source = m * WIDTH + i;
+  let goal = (p.y + m) * WIDTH + i;
   k_cache[goal] = k[source];
   v_cache[goal] = v[source];
 }
+
+{% include "row_element.wgsl" %}

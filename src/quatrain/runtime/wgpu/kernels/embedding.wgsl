@@ -10,15 +10,15 @@ const K = {{ K }}u;
 @group(0) @binding(2) var<storage, read> table: array<{{ TABLE }}>;
 @group(0) @binding(3) var<storage, read_write> y: array<T>;
 
-@compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  let k = id.x;
-  if (k >= K || id.y >= p.x) { return; }
+fn element(m: u32, k: u32) {
+  if (k >= K) { return; }
 {% if FIRST_IN_FOUR %}
-  let row = min(u32(tokens[id.y / 4u * 4u]), {{ ROWS }}u - 1u);
-  y[id.y * K + k] = T(table[min(row * K + k + id.y % 4u, {{ ROWS }}u * K - 1u)]);
+  let row = min(u32(tokens[m / 4u * 4u]), {{ ROWS }}u - 1u);
+  y[m * K + k] = T(table[min(row * K + k + m % 4u, {{ ROWS }}u * K - 1u)]);
 {% else %}
-  let row = min(u32(tokens[id.y]), {{ ROWS }}u - 1u);
-  y[id.y * K + k] = T(table[row * K + k]);
+  let row = min(u32(tokens[m]), {{ ROWS }}u - 1u);
+  y[m * K + k] = T(table[row * K + k]);
 {% endif %}
 }
+
+{% include "row_element.wgsl" %}

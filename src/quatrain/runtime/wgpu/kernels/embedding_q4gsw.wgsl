@@ -12,13 +12,13 @@ const K = {{ K }}u;
 @group(0) @binding(3) var<storage, read> scales: array<{{ W_SCALE }}>;
 @group(0) @binding(4) var<storage, read_write> y: array<T>;
 
-@compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  let k = id.x;
-  if (k >= K || id.y >= p.x) { return; }
-  let row = min(u32(tokens[id.y]), {{ ROWS }}u - 1u);
+fn element(m: u32, k: u32) {
+  if (k >= K) { return; }
+  let row = min(u32(tokens[m]), {{ ROWS }}u - 1u);
   let nibble_at = k{% if not EVEN_LOW %} ^ 1u{% endif %};
   let at = row * K + nibble_at;
   let value = f32(extractBits(table[at / 8u], at % 8u * 4u, 4u)) - 8.0;
-  y[id.y * K + k] = T(value * f32(scales[row * {{ K // GROUP }}u + k / {{ GROUP }}u]));
+  y[m * K + k] = T(value * f32(scales[row * {{ K // GROUP }}u + k / {{ GROUP }}u]));
 }
+
+{% include "row_element.wgsl" %}

@@ -42,11 +42,8 @@ fn nibble_of(at: u32) -> u32 { return extractBits(w[at / 8u], at % 8u * 4u, 4u);
 const SUM_COUNTS = array<f32, {{ SUM_COUNTS | length }}>({{ SUM_COUNTS | join(", ") }});
 {% endif %}
 
-@compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  let n = id.x;
-  let m = id.y;
-  if (n >= N || m >= p.x) { return; }
+fn element(m: u32, n: u32) {
+  if (n >= N) { return; }
   var total{% if HALF_SUMS %}: f16{% endif %} = 0.0;
   for (var group = 0u; group < K / {{ GROUP }}u; group++) {
 {% if HALF_SUMS %}
@@ -77,3 +74,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   }
   y[m * N + n] = T(total{% if QUANTIZED and not HALF %} * f32(x_scale[m]){% endif %}{% if BIAS %} + {{ "f16" if HALF_SUMS else "f32" }}(bias[n]){% endif %});
 }
+
+{% include "row_element.wgsl" %}

@@ -15,14 +15,13 @@ const K = {{ K }}u;
 
 {% include "halves.wgsl" %}
 
-@compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let n = group.x * {{ WORKGROUP }}u + lane;
-  let m = group.y;
-  if (n >= N || m >= p.x) { return; }
+fn element(m: u32, n: u32) {
+  if (n >= N) { return; }
   var total = {% if BIAS and not HALF %}f32(bias[n]){% else %}0.0{% endif %};
   for (var k = 0u; k < K; k++) {
     total = rounded(total + f32(x[m * K + k]) * f32(w[n * K + k]));
   }
   y[m * N + n] = T(total{% if BIAS and HALF %} + f32(bias[n]){% endif %});
 }
+
+{% include "row_element.wgsl" %}

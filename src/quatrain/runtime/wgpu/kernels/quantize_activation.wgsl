@@ -12,11 +12,10 @@ const WORDS = {{ (K + 7) // 8 }}u;
 
 {% with SOURCE = "x" %}{% include "quantize_word.wgsl" %}{% endwith %}
 
-@compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  let j = id.x;
-  let m = id.y;
-  if (j < WORDS && m < p.x) {
+fn element(m: u32, j: u32) {
+  if (j < WORDS) {
     packed[m * WORDS + j] = quantize_word(m, j, 1.0 / f32(x_scale[m]), f32(x_zero[m]));
   }
 }
+
+{% include "row_element.wgsl" %}

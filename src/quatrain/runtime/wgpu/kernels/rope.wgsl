@@ -43,20 +43,18 @@ fn turn_of(m: u32, i: u32) -> Turn {
 {% endif %}
 }
 
-@compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  let m = id.y;
-  let head = id.x / PAIRS;
-  if (head >= Q_HEADS + {{ 2 if CACHE else 1 }}u * K_HEADS || m >= p.x) { return; }
+fn element(m: u32, pair_of_m: u32) {
+  let head = pair_of_m / PAIRS;
+  if (head >= Q_HEADS + {{ 2 if CACHE else 1 }}u * K_HEADS) { return; }
 {% if CACHE %}
   if (head >= Q_HEADS + K_HEADS) {
-    let at = (head - Q_HEADS - K_HEADS) * D + id.x % PAIRS * 2u;
+    let at = (head - Q_HEADS - K_HEADS) * D + pair_of_m % PAIRS * 2u;
     v_out[(p.z + m) * K_HEADS * D + at] = v[m * K_HEADS * D + at];
     v_out[(p.z + m) * K_HEADS * D + at + 1u] = v[m * K_HEADS * D + at + 1u];
     return;
   }
 {% endif %}
-  let turn = turn_of(m, id.x % PAIRS);
+  let turn = turn_of(m, pair_of_m % PAIRS);
   if (head < Q_HEADS) {
     let at = (m * Q_HEADS + head) * D;
     let pair = vec2<f32>(f32(q[at + turn.first]), f32(q[at + turn.second]));
@@ -70,3 +68,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     k_out[goal + turn.second] = T(dot(pair, turn.from_second));
   }
 }
+
+{% include "row_element.wgsl" %}

@@ -45,7 +45,8 @@ def linear_cases(dtype: str) -> Iterator[Case]:
                 shape = f"m{m}-k{k}-n{n}-g{group}-other"
                 make = _linear(m, k, n, group, dtype, int8, False, other=True)
                 yield Case(name, shape, dtype, make)
-    for m, k, n in [(1, 1, 1), (1, 576, 65), (3, 7, 66), (66, 33, 5)]:
+    # The last one has more rows than a grid has places along a dimension.
+    for m, k, n in [(1, 1, 1), (1, 576, 65), (3, 7, 66), (66, 33, 5), (70_000, 1, 1)]:
         for bias in (False, True):
             shape = f"m{m}-k{k}-n{n}" + ("-bias" * bias)
             yield Case("linear", shape, dtype, _float_linear(m, k, n, dtype, bias))
