@@ -124,7 +124,7 @@ def test_past_the_context_is_refused() -> None:
         runner.forward(torch.tensor([[1]]), at(10_000))
     with pytest.raises(InputError, match="shorter prompt"):
         runner.forward(torch.zeros(1, 10_000, dtype=torch.int64), at(0))
-    with pytest.raises(InputError, match=r"takes int64\[1, 31\], int64\[1\]"):
+    with pytest.raises(InputError, match=r"expected int64\[1, 31\], int64\[1\]"):
         runner.forward(torch.zeros(1, 1, dtype=torch.int64))
 
 
