@@ -41,6 +41,8 @@ def print_release(made: "Release", android: Path | None = None) -> None:
             if row["kl"] is not None:
                 ratio = f"{row['ratio']:.3f} +- {row['ratio_error']:.3f}"
                 print(f"    {where}: perplexity {ratio} x floating point, KL {row['kl']:.3f} nats")
+        for note in file["notes"]:
+            print(f"    note: {note}")
     _print_phones(made.plan)
     if android is not None:
         print(f"assets: {android / ASSETS}")

@@ -72,6 +72,15 @@ def test_the_markdown_says_the_same(tiny_release: Path) -> None:
             assert before.count("|") == ruler.count("|")
 
 
+def test_what_an_export_changed_stands_beside_its_file(tiny_release: Path) -> None:
+    report = json.loads((tiny_release / "out" / "report.json").read_text())
+    report["files"][0]["notes"] = ["groups are rounded again"]
+    report["quantized"] = (report["quantized"] or {}) | {"notes": ["of an int4 source"]}
+    markdown = markdown_page(report)
+    assert f"\n- `{report['files'][0]['file']}`: groups are rounded again\n" in markdown
+    assert "\n- quantized: of an int4 source\n" in markdown
+
+
 def test_no_speed_has_an_exponent(tiny_release: Path) -> None:
     report = json.loads((tiny_release / "out" / "report.json").read_text())
     speed = {"runtime": "r", "machine": "m", "prompt": 1234.5, "decode": 98.76}
