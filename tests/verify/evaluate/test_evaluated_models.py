@@ -9,11 +9,15 @@ import pytest
 import torch
 from tests.support.command_line import invoked
 from tests.support.logits import step_logits
+from tests.support.paths import ARTIFACTS
 from tests.support.tiny_programs import Tiny
 
 from quatrain.checkpoint.open import is_program
 from quatrain.errors import InputError
+from quatrain.int4 import Scheme
 from quatrain.verify.eager import load_eager
+from quatrain.verify.evaluate.evaluated_models import open_evaluated_model
+from quatrain.verify.evaluate.windows import window_logits
 
 TOKENS = [1, 90, 17, 4, 33]
 
@@ -32,6 +36,15 @@ def test_logits_of_a_program(tiny: Tiny, tmp_path: Path, name: str) -> None:
     expected = step_logits(load_eager(tiny.checkpoint, "weight-only"), TOKENS)
     assert found.dtype == np.float32
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_logits_of_more_tokens_than_a_call_takes() -> None:
+    """ExecuTorch's own exporter states one more than its programs take: 32, not 31."""
+    program, tokens = ARTIFACTS / "peer-8da4w-fp32.pte", [1 + i % 60 for i in range(32)]
+    opened = open_evaluated_model(program, "reference", None, Scheme.DYNAMIC_INT8, "logits")
+    assert opened.window == 31
+    found = torch.cat(list(window_logits(opened.load(), tokens, opened.window)))
+    assert found.shape == (32, opened.vocab_size)
 
 
 def test_logits_of_a_checkpoint_of_another_name(tiny: Tiny, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ _EXACT = {
 
 def longest_call(graph: VulkanGraph) -> int:
     """The most tokens that a call of `graph` takes, whether it is given them or the position
-    first."""
+    first; 1 where it takes neither."""
     shapes = [graph.tensor(value_id).shape for value_id in graph.inputs]
-    return next(shape[1] for shape in shapes if len(shape) > 1)
+    return next((shape[1] for shape in shapes if len(shape) > 1), 1)
 
 
 class CallShapes:

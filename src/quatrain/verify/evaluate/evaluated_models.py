@@ -14,6 +14,7 @@ from quatrain.int4 import Scheme
 from quatrain.program import Program, open_program
 from quatrain.program.edit.all_position_logits import give_all_position_logits
 from quatrain.program.edit.retarget import retarget
+from quatrain.program.inspect.call_shapes import longest_call
 from quatrain.runtime.load import has_8da4w, is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.runtime.runner import NamedRunner
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer
@@ -178,6 +179,7 @@ def _program(
     longest = int(metadata.get("get_max_seq_len", 1)) if metadata.get("enable_dynamic_shape") else 1
     regime: Regime | None = None
     if is_vulkan(program):
+        longest = min(longest, longest_call(program.vulkan))  # less in ExecuTorch's own exports
         in_blocks = give_all_position_logits(program.vulkan) and longest > 1
         if has_8da4w(program) and _has_two_regimes(arithmetic):
             regime = "prefill" if in_blocks else "decode"
