@@ -4,6 +4,7 @@ A function's name is the kind of its `store.Task`; what it gives is plain data, 
 nothing but speed depends on where or when.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -72,13 +73,10 @@ def export(
     for name in (TOKENIZER, CONFIG):
         if (own := beside(program, name)).is_file():
             own.rename(folder / name)
-    kernels: dict[str, int] = {}
-    for row in report.linears:
-        kernels[row.kernel] = kernels.get(row.kernel, 0) + 1
     return {
         "bytes": report.bytes,
         "max_seq_len": report.max_seq_len,
-        "kernels": kernels,
+        "kernels": dict(Counter(row.kernel for row in report.linears)),
         "notes": report.notes,
     }
 

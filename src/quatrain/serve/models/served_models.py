@@ -115,14 +115,14 @@ def _loaded(
     as_on = as_on if is_vulkan(program) else None
     runner = load_runner(program, device, defect, arithmetic_as_on(as_on))
     return ServedModel(
-        _name(program.path, defect),
-        int(program.path.stat().st_mtime),
-        runner,
-        tokenizer,
-        program.context,
-        program.metadata.get("get_vocab_size"),
-        defect,
-        as_on,
-        () if defect else tuple(emulatable_defects(program)),
-        partial(_loaded, program, tokenizer, device, as_on),
+        name=_name(program.path, defect),
+        created=int(program.path.stat().st_mtime),
+        runner=runner,
+        tokenizer=tokenizer,
+        context=program.context,
+        vocab_size=program.metadata.get("get_vocab_size"),
+        emulates=defect,
+        as_on=as_on,
+        can_emulate=() if defect else tuple(emulatable_defects(program)),
+        with_defect=partial(_loaded, program, tokenizer, device, as_on),
     )

@@ -88,8 +88,7 @@ class EagerLogits:
 def compare_logits(expected: list[list[torch.Tensor]], found: list[list[torch.Tensor]]) -> Parity:
     """`expected` and `found`: per prompt, the logits [V] of each step."""
     pairs = [
-        [(want, got) for want, got in zip(wants, gots, strict=True)]
-        for wants, gots in zip(expected, found, strict=True)
+        list(zip(wants, gots, strict=True)) for wants, gots in zip(expected, found, strict=True)
     ]
     flat = [pair for prompt in pairs for pair in prompt]
     same = [[bool(w.argmax() == g.argmax()) for w, g in prompt] for prompt in pairs]
