@@ -4,6 +4,7 @@ takes. Each form was run on ExecuTorch's runtime."""
 from tests.support.attention_forms import ATTENTION_FORMS
 from tests.support.kernel_defects import Make
 from tests.support.load_checks import FALSE, NULL, T, call
+from tests.support.static_int8_forms import STATIC_INT8_FORMS
 
 TRUE = ("bool", True)
 EPS, NO_MOMENTUM = ("double", 1e-5), ("double", 0.1)
@@ -72,35 +73,6 @@ def group_norm(storage: str, *shape: int) -> Make:
     sizes = (number(one) for one in (1, 8, 20, 2))
     made = [x, mean, mean]
     return call("aten.native_group_norm.default", x, _EIGHT, _EIGHT, *sizes, EPS, made)
-
-
-def packed(*shape: int) -> T:
-    """Integers of static int8, which lie in buffers whatever the others are in."""
-    return T(shape, dtype="int8", storage="buffer", layout="int8_4h4w")
-
-
-def quantized(*shape: int, dtype: str = "float32") -> Make:
-    """As ExecuTorch's static int8 begins."""
-    how = (("double", 0.02), *(number(one) for one in (-17, -128, 127)), NULL)
-    name = "quantized_decomposed.quantize_per_tensor.default"
-    return call(name, image(*shape, dtype=dtype), *how, packed(*shape))
-
-
-def linear_of_int8(*shape: int) -> Make:
-    scaled = (("double", 0.02), number(-17))
-    out = packed(*shape[:-1], 8)
-    return call(
-        "et_vk.q8ta_linear.default", packed(*shape), *scaled, weights(8, 32), _EIGHT, _EIGHT,
-        *scaled, NULL, ("string", "none"), out,
-    )  # fmt: skip
-
-
-def convolution_of_int8(*shape: int) -> Make:
-    scaled, one, none = (("double", 0.02), number(-17)), ints(1, 1), ints(0, 0)
-    return call(
-        "et_vk.q8ta_conv2d_pw.default", packed(*shape), *scaled, weights(8, 8), _EIGHT, _EIGHT,
-        *scaled, NULL, one, one, none, one, number(1), ("string", "none"), packed(*shape),
-    )  # fmt: skip
 
 
 def pool(stride: tuple[int, ...], **more: str) -> Make:
@@ -254,11 +226,8 @@ _FORMS: list[tuple[str, Make, Make]] = [
     ("missing-shader", of_types("eq.Tensor", "int32", "int32", "bool"),
      of_types("eq.Tensor", "float32", "float32", "bool")),
     ("storage-mixed", joined(T((2, 4)), T((2, 4), storage="buffer")), sampled(1)),
-    ("storage-mixed", joined(T((2, 4)), T((2, 4), storage="buffer")), quantized(7, 32)),
-    ("missing-shader", quantized(7, 32, dtype="float16"), quantized(7, 32)),
-    ("static-int8-batches", linear_of_int8(3, 5, 32), linear_of_int8(1, 5, 32)),
-    ("static-int8-batches", convolution_of_int8(2, 8, 6, 5), convolution_of_int8(1, 8, 6, 5)),
 ]  # fmt: skip
+_ALL_FORMS = (*_FORMS, *ATTENTION_FORMS, *STATIC_INT8_FORMS)
 FORM_CASES: list[tuple[str, str, str | None, Make, Make]] = [
-    (defect, "desktop", "1.5", has, lacks) for defect, has, lacks in (*_FORMS, *ATTENTION_FORMS)
+    (defect, "desktop", "1.5", has, lacks) for defect, has, lacks in _ALL_FORMS
 ]

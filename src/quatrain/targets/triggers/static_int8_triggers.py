@@ -23,4 +23,14 @@ def static_int8_of_batches(program: Program, graph: VulkanGraph, where: Where) -
     ]
 
 
-STATIC_INT8_TRIGGERS = (static_int8_of_batches,)
+def static_int8_broadcast(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Sums of int8 tensors of different sizes."""
+    found = []
+    for place, operator, a in tensors_of(graph, ("et_vk.q8ta_add",)):
+        b = graph.tensor(operator.args[1])
+        if a.shape != b.shape:
+            found.append(Occurrence(f"{place}: {list(a.shape)} and {list(b.shape)}"))
+    return found
+
+
+STATIC_INT8_TRIGGERS = (static_int8_of_batches, static_int8_broadcast)
