@@ -278,6 +278,11 @@ def part(name: str) -> tuple[str, object]:
     kind, _, of = name.partition(" ")
     module = {"normalizer": normalizers, "pre_tokenizer": pre_tokenizers, "decoder": decoders}[kind]
     arguments = {"Split": (" ", "isolated"), "Replace": (" ", "_"), "Prepend": ("_",)}
+    if of.startswith("Split "):
+        behaviors = {"MergedWithNext": "merged_with_next", "Contiguous": "contiguous"}
+        behavior = of.removeprefix("Split ")
+        inverted = behavior not in behaviors
+        return kind, module.Split(" ", behaviors.get(behavior, "isolated"), invert=inverted)
     if of == "Sequence":
         return kind, module.Sequence([module.NFC() if kind == "normalizer" else module.ByteLevel()])
     if of == "Strip" and kind == "decoder":
@@ -289,6 +294,8 @@ PARTS = [
     "normalizer NFC", "normalizer NFKC", "normalizer Lowercase", "normalizer Prepend",
     "normalizer Replace", "normalizer Strip", "normalizer Sequence", "pre_tokenizer Metaspace",
     "pre_tokenizer Whitespace", "pre_tokenizer Digits", "pre_tokenizer Split",
+    "pre_tokenizer Split MergedWithNext", "pre_tokenizer Split Contiguous",
+    "pre_tokenizer Split Isolated",
     "pre_tokenizer ByteLevel", "pre_tokenizer Sequence", "decoder Metaspace", "decoder WordPiece",
     "decoder Fuse", "decoder Strip", "decoder ByteFallback",
 ]  # fmt: skip

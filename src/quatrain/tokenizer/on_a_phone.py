@@ -16,6 +16,7 @@ _READ = {
     "pre_tokenizer": {"ByteLevel", "Digits", "Split", "Sequence"},
     "decoder": {"ByteFallback", "ByteLevel", "Fuse", "Replace", "Strip", "Sequence"},
 }
+_UNREAD_SPLITS = ("Contiguous", "MergedWithNext")  # nor what a text parts, inverted
 
 
 def unread_on_a_phone(tokenizer: Path) -> str | None:
@@ -60,7 +61,10 @@ def spaced_behind_special_tokens(tokenizer: Path) -> bool:
 def _kinds(part: Any) -> Iterator[str]:
     if not isinstance(part, dict):
         return
-    yield str(part.get("type", "BPE"))
+    unread_split = part.get("behavior") in _UNREAD_SPLITS or (
+        part.get("invert") and "String" in part.get("pattern", {})
+    )
+    yield f"Split {part.get('behavior')}" if unread_split else str(part.get("type", "BPE"))
     for inner in ("normalizers", "pretokenizers", "decoders"):
         for one in part.get(inner) or ():
             yield from _kinds(one)
