@@ -408,7 +408,7 @@ def test_mlx_of_a_model_that_says_how_it_was_quantized_before(tmp_path, left):
 def test_a_group_as_wide_as_the_row(tmp_path, method):
     """group_size -1, on rows of 64 and of 96: 32 divides both."""
     expected = folders.expected_tensors()
-    folder = folders.write_quantized(tmp_path, method)
+    folder = folders.write_quantized(tmp_path, method, settings={"group_size": -1})
     for name in folders.layer_linears(expected):
         module = tiny.renamed(f"{name}.x", tiny.HF_NAMES, "model.layers").removesuffix(".x")
         values, scales = (expected[f"{name}.{part}"] for part in ("weight", "scales"))

@@ -13,7 +13,7 @@ import torch
 
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
-from quatrain.checkpoint.quantizers.groups import groups_of_transposed
+from quatrain.checkpoint.quantizers.groups import check_stated_size, groups_of_transposed
 from quatrain.checkpoint.quantizers.int32_packing import int32_matrix, unpack_columns
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
 from quatrain.checkpoint.quantizers.rotated import refuse_rotated
@@ -37,9 +37,12 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
 def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
     columns, words = int32_matrix(parts["qweight"], f"{name}.qweight", source)
     shape = words * 8, columns
+    groups = groups_of_transposed(parts, shape, name, source)
+    size = settings.get("group_size", settings.get("q_group_size"))
+    check_stated_size(size, shape, groups, name, source)
     return GroupedLinear(
         shape=shape,
-        groups=groups_of_transposed(parts, shape, name, source),
+        groups=groups,
         scales_dtype=parts["scales"].dtype,
         values=lambda: _transposed(parts["qweight"]),
         scales=lambda: parts["scales"].load().t().contiguous(),

@@ -24,7 +24,7 @@ import torch
 
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
-from quatrain.checkpoint.quantizers.groups import group_indices, groups_of_rows
+from quatrain.checkpoint.quantizers.groups import check_stated_size, group_indices, groups_of_rows
 from quatrain.checkpoint.quantizers.int32_packing import expect_shape, int32_matrix, unpack_columns
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
 from quatrain.errors import InputError
@@ -130,6 +130,8 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
     if stated.get("strategy") in ("tensor", "block"):
         scale = _scale_of_rows(scale, rows)
     groups = groups_of_rows(scale, (rows, columns), f"{name}.weight_scale", source)
+    if stated.get("strategy") in ("group", None):
+        check_stated_size(stated.get("group_size"), (rows, columns), groups, name, source)
     _check_shape(parts, (rows, columns), bits, name, source)
     if zeros is not None and zeros.dtype == torch.int8:
         expect_shape(zeros, (rows, groups), f"{name}.weight_zero_point", source)

@@ -16,7 +16,11 @@ import torch
 
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
-from quatrain.checkpoint.quantizers.groups import group_indices, groups_of_transposed
+from quatrain.checkpoint.quantizers.groups import (
+    check_stated_size,
+    group_indices,
+    groups_of_transposed,
+)
 from quatrain.checkpoint.quantizers.int32_packing import int32_matrix, unpack_columns
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
 from quatrain.checkpoint.quantizers.rotated import refuse_rotated
@@ -44,6 +48,8 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
     bits = _bits(parts["qzeros"], rows, name, source)
     shape = rows, words * (32 // bits)
     groups = groups_of_transposed(parts, shape, name, source, bits)
+    if not settings.get("dynamic") and "g_idx" not in parts:  # which say it of each linear
+        check_stated_size(settings.get("group_size"), shape, groups, name, source)
     if settings.get("desc_act") is True and "g_idx" not in parts and groups > 1:
         raise InputError(
             f"{source}: {name}.g_idx is missing, and its settings say desc_act: true; download the "

@@ -47,6 +47,25 @@ def groups_of_transposed(
     return groups
 
 
+def check_stated_size(
+    stated: object, shape: tuple[int, int], groups: int, name: str, source: str
+) -> None:
+    """Refuse the linear `name` of `shape` [N, K] in G = `groups` where its settings state another
+    group size: evenly cut, its groups would not be those that it was quantized in.
+
+    `stated` is as it stands there, -1 and others for a whole row among it, which say nothing.
+    """
+    columns = shape[1]
+    if not isinstance(stated, int) or stated <= 0 or -(-columns // stated) == groups == 1:
+        return
+    if stated * groups != columns:
+        raise InputError(
+            f"{source}: {name} has {groups} scales a row for {columns} input features, groups of "
+            f"{columns / groups:g}, and its settings state group_size {stated}; state there what "
+            "its weights were quantized in, or quantize the model that it was made from"
+        )
+
+
 def group_indices(
     stored: StoredTensor | None,
     columns: int,
