@@ -143,6 +143,8 @@ def test_options_that_could_not_be_followed_are_refused(tmp_path):
     model = tiny.write_meta(tmp_path / "meta")
     with pytest.raises(InputError, match=r"--params .*is in floating point"):
         convert_model(model, tmp_path / "other", params=model / "params.json")
+    with pytest.raises(InputError, match=r"--requantize-asymmetric: .* is in floating point"):
+        convert_model(model, tmp_path / "other", ConvertOptions(requantize_asymmetric=True))
     with pytest.raises(InputError, match="give the folder"):
         convert_model(model / "consolidated.00.pth", tmp_path / "other")
     safetensors = tiny.write_hugging_face(tmp_path / "hf") / "model.safetensors"

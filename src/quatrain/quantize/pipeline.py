@@ -17,6 +17,7 @@ from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.files.safetensors import encoded_header
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
 from quatrain.checkpoint.source_files import source_files
+from quatrain.errors import InputError
 from quatrain.json_files import write_json
 from quatrain.quantize.arguments import check_arguments, refuse_params
 from quatrain.quantize.calibrated_method import calibrated_method, usual_method
@@ -197,6 +198,11 @@ def _open_either(
     if base is None and is_quantized(path):
         return _open_checkpoint(path, params, options)
     refuse_params(path, params)
+    if options.requantize_asymmetric:
+        raise InputError(
+            f"--requantize-asymmetric: {path} is in floating point, all of which is rounded; leave "
+            "out the option"
+        )
     group_size = options.group_size or _GROUP_SIZE
     return _open_model(path, group_size, options.embedding, options.output_layer, base)
 

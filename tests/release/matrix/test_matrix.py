@@ -182,8 +182,8 @@ def test_cells_are_called_by_what_differs(tmp_path: Path) -> None:
             merged_specs(tmp_path / "r.toml", {})
 
 
-def _report(kl: float, backend: str, failed: str | None) -> dict:
-    row = {"kl": kl, "kl_error": 0.01, "ratio": 1 + kl}
+def _report(kl: float | None, backend: str, failed: str | None) -> dict:
+    row = {"kl": kl, "kl_error": 0.01, "ratio": None if kl is None else 1 + kl}
     file = {"file": "f.pte", "backend": backend, "bytes": 1000, "quality": [row]}
     gate = {"gate": "max-mb", "of": "f.pte", "passed": failed is None, "said": failed}
     phones = [{"id": "p", "name": "P", "file": "f.pte"}]
@@ -201,11 +201,11 @@ def test_the_best_holds_runs_on_the_gpu_and_is_nearest_to_floating_point() -> No
             [
                 _report(0.01, "vulkan", "f.pte: 9 MB, allowed 8"), _report(0.02, "xnnpack", None),
                 _report(0.2, "vulkan", None), _report(0.1, "vulkan", None),
-                _report(0.3, "vulkan", None), _report(0.4, "vulkan", None),
+                _report(0.3, "vulkan", None), _report(None, "vulkan", None),  # not finite
             ],
             strict=True,
         )
     )  # fmt: skip
     (phone,) = matrix_report(cells, reports)["models"][0]["phones"]
     assert phone["why"] == "5 of 6 hold; it runs on the GPU; KL 0.1000 nats, the least of 4"
-    assert [choice["kl"] for choice in phone["choices"]] == [0.1, 0.2, 0.3, 0.4, 0.02, 0.01]
+    assert [choice["kl"] for choice in phone["choices"]] == [0.1, 0.2, 0.3, None, 0.02, 0.01]

@@ -1,5 +1,6 @@
 """Which cell's file goes to which phone, for each model: what several releases come to."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -87,7 +88,7 @@ def _choice(cell: str, report: Mapping[str, Any], phone: str | None) -> dict[str
         for gate in report["gates"]
         if not gate["passed"] and (gate["of"] in about or gate["of"].startswith(about[1]))
     ]
-    worst = max(file["quality"], key=lambda row: -1 if row["kl"] is None else row["kl"])
+    worst = max(file["quality"], key=_divergence)
     kept = ("kl", "kl_error", "ratio")
     said = {"cell": cell, "file": f"{cell}/{file['file']}", "backend": file["backend"]}
     figures = {"bytes": file["bytes"], **{key: worst[key] for key in kept}}
@@ -95,8 +96,12 @@ def _choice(cell: str, report: Mapping[str, Any], phone: str | None) -> dict[str
 
 
 def _rank(choice: Mapping[str, Any]) -> tuple[bool, bool, float]:
-    unknown = choice["kl"] is None
-    return bool(choice["failures"]), choice["backend"] != "vulkan", 0.0 if unknown else choice["kl"]
+    return bool(choice["failures"]), choice["backend"] != "vulkan", _divergence(choice)
+
+
+def _divergence(row: Mapping[str, Any]) -> float:
+    """The KL; without a bound where it is null, as JSON has what is not finite."""
+    return math.inf if row["kl"] is None else row["kl"]
 
 
 def _why(best: Mapping[str, Any], choices: Sequence[Mapping[str, Any]]) -> str:
