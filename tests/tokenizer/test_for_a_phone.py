@@ -86,7 +86,14 @@ def test_metaspace_in_steps(tmp_path, scheme, split):
     copy_tokenizer_files(tmp_path / "tokenizer.json", tmp_path / "copy")
     copy_tokenizer_files(tmp_path / "copy", tmp_path / "again")
     cpp, ours = cpp_tokenizer(tmp_path / "again"), Tokenizer.load(tmp_path / "again/tokenizer.json")
-    for text in ("the quick  fox", " the", "  the \u2581fox ", "\n the", "<s>the</s> fox"):
+    for text in (
+        "the quick  fox",
+        " the",
+        "  the \u2581fox ",
+        "\n the",
+        "     the",
+        "<s>the</s> fox",
+    ):
         ids = model.encode(text, add_special_tokens=False).ids
         assert ours.encode(text, add_special_tokens=False) == ids
         assert ours.decode(ids) == model.decode(ids)

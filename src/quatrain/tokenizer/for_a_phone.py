@@ -16,10 +16,9 @@ from typing import Any
 import tokenizers
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 
-from quatrain.tokenizer.gguf.sentencepiece import space_steps
+from quatrain.tokenizer.gguf.sentencepiece import SPACE, space_steps
 
 METASPACE = "metaspace"  # in tokenizer_config.json, as the one below
-_SPACE = "\u2581"
 NORMALIZATION = "unicode_normalization"  # in tokenizer_config.json
 _NFC = "NFC"
 # A character or two of every kind, and the places in which a pattern may treat them otherwise.
@@ -58,18 +57,18 @@ def without_metaspace(model: tokenizers.Tokenizer, config: dict[str, Any]) -> bo
     The steps put a space before the text behind each special token, as Metaspace's "always" does.
     """
     metaspace = model.pre_tokenizer
-    if not isinstance(metaspace, pre_tokenizers.Metaspace) or metaspace.replacement != _SPACE:
+    if not isinstance(metaspace, pre_tokenizers.Metaspace) or metaspace.replacement != SPACE:
         return False
     if any(token.normalized for token in model.get_added_tokens_decoder().values()):
         return False  # the steps would change what is looked for
     config[METASPACE] = {"prepend_scheme": metaspace.prepend_scheme, "split": metaspace.split}
     model.normalizer = _sequence([*_steps(model), *_spaces(config)])
-    cut = pre_tokenizers.Split(Regex(f"{_SPACE}[^{_SPACE}]*|[^{_SPACE}]+"), "isolated")
+    cut = pre_tokenizers.Split(Regex(f"{SPACE}[^{SPACE}]*|[^{SPACE}]+"), "isolated")
     model.pre_tokenizer = cut if metaspace.split else None
     if isinstance(model.decoder, decoders.Metaspace):
         stripped = [decoders.Strip(" ", 1, 0)] if _has_prefix(config) else []
         model.decoder = decoders.Sequence(
-            [decoders.Replace(_SPACE, " "), decoders.Fuse(), *stripped]
+            [decoders.Replace(SPACE, " "), decoders.Fuse(), *stripped]
         )
     return True
 
@@ -80,7 +79,7 @@ def with_metaspace(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
         return
     steps = _steps(model)
     model.normalizer = _sequence(steps[: len(steps) - len(_spaces(config))])
-    model.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, **config[METASPACE])
+    model.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, **config[METASPACE])
 
 
 def _has_prefix(config: dict[str, Any]) -> bool:
