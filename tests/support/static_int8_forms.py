@@ -26,6 +26,13 @@ def linear(*shape: int) -> Make:
     return call("et_vk.q8ta_linear.default", packed(*shape), *how, packed(*shape[:-1], 8))
 
 
+def linear_to_float() -> Make:
+    """Of integers, as ExecuTorch exports it; the runtime would quantize floating point."""
+    x = T((5, 32), dtype="int8")
+    rest = (_WEIGHT, _EIGHT, _EIGHT, NULL, T((5, 8)))
+    return call("et_vk.linear_q8ta_q8csw.default", x, *_SCALED, *rest)
+
+
 def convolution(*shape: int) -> Make:
     one, none = ("int_list", (1, 1)), ("int_list", (0, 0))
     options = (one, one, none, one, ("int", 1), ("string", "none"))
@@ -42,6 +49,7 @@ def added(*b: int) -> Make:
 STATIC_INT8_FORMS = [
     ("storage-mixed", total(storage="buffer"), quantized(7, 32)),
     ("missing-shader", quantized(7, 32, dtype="float16"), quantized(7, 32)),
+    ("missing-shader", linear_to_float(), linear(5, 32)),
     ("static-int8-broadcast", added(1, 8, 1, 1), added(1, 8, 6, 5)),
     ("static-int8-batches", linear(3, 5, 32), linear(1, 5, 32)),
     ("static-int8-batches", convolution(2, 8, 6, 5), convolution(1, 8, 6, 5)),
