@@ -68,7 +68,8 @@ def check_layer_count(config: BackboneConfig, names: Iterable[str], source: str)
     if len(layers) != config.n_layers:
         raise InputError(
             f"{source}: holds {len(layers)} layers, its parameters say n_layers is "
-            f"{config.n_layers}; {_WHOSE_PARAMETERS}"
+            f"{config.n_layers} (num_hidden_layers in a config.json, block_count in a GGUF file); "
+            f"{_WHOSE_PARAMETERS}"
         )
 
 
