@@ -18,6 +18,7 @@ from quatrain.program.edit.slim import slim
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.memory import memory_conflicts
 from quatrain.program.packed_weights import group_sums
+from quatrain.runtime.load import load_runner
 
 DYNAMIC = [
     "peer-8da4w-fp32", "peer-8da4w-fp32-emb4", "peer-8da4w-fp16-emb4", "peer-qwen-8da4w-fp32",
@@ -220,6 +221,8 @@ def test_layers_of_a_method_of_several_delegates_are_not_told(tmp_path: Path) ->
         retarget(program, "weight-only", Selection(patterns=("q",)))
     assert [graph.operators for graph in program.graphs] == before
     assert len(retarget(program, "weight-only")) == 30
+    with pytest.raises(InputError, match=r"has 2 Vulkan delegates \(2 of forward\), expected one"):
+        load_runner(program)
 
 
 def test_output_channels_that_a_phone_does_not_load_weight_only_are_refused() -> None:
