@@ -46,8 +46,8 @@ Checkpoint = Annotated[
     Path,
     typer.Argument(
         metavar="CHECKPOINT",
-        help="A folder that quatrain quantize wrote, or a .safetensors or .pth file in the "
-        "pre-quantized layout.",
+        help="A folder that `quantize` or `convert` wrote, or another int4 checkpoint: GPTQ, AWQ, "
+        "compressed-tensors, torchao or Meta's, a .safetensors or .pth file, or hf://owner/name.",
     ),
 ]
 Output = Annotated[

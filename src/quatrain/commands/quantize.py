@@ -59,7 +59,7 @@ Base = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="The Hugging Face model that MODEL, a LoRA adapter, is merged into.",
+        help="The Hugging Face model into which a LoRA adapter, given as the model, is merged.",
     ),
 ]
 OutputLayer = Annotated[
