@@ -86,10 +86,11 @@ def _require_backends(program: Program, registered: Any) -> None:
     needed = {delegate.backend for delegate in program.delegates}
     missing = sorted(needed - set(registered))
     if missing:
+        otherwise = " It runs here with --device reference or gpu."
         raise InputError(
             f"{program.path}: needs {', '.join(missing)}, which the installed ExecuTorch does not "
-            f"have (it has {', '.join(sorted(registered))}). A Vulkan program runs here with "
-            "--device reference or gpu."
+            f"have (it has {', '.join(sorted(registered))})."
+            + (otherwise if len(program.graphs) == len(program.delegates) == 1 else "")
         )
 
 

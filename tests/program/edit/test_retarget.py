@@ -223,6 +223,8 @@ def test_layers_of_a_method_of_several_delegates_are_not_told(tmp_path: Path) ->
     assert len(retarget(program, "weight-only")) == 30
     with pytest.raises(InputError, match=r"has 2 Vulkan delegates \(2 of forward\), expected one"):
         load_runner(program)
+    with pytest.raises(InputError, match=r"does not have \(it has [^)]*\)\.$"):
+        load_runner(program, "executorch")
 
 
 def test_output_channels_that_a_phone_does_not_load_weight_only_are_refused() -> None:
