@@ -173,6 +173,10 @@ MISTAKES = {
         ["logits", "{checkpoint}", "--tokens", "1", "-o", "{checkpoint}/model.safetensors"],
         "would take the place of what is read",
     ),
+    "inspect, in place of what lies beside": (
+        ["inspect", "{checkpoint}/model.safetensors", "--html", "{checkpoint}/params.json"],
+        "params.json: would take the place of what is read from",
+    ),
     "inspect, in place of its program": (
         ["inspect", "{checkpoint}/params.json", "--html", "{checkpoint}/params.json"],
         "params.json: would take the place",

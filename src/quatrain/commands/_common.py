@@ -134,6 +134,9 @@ def plain_console() -> "Console":
     return Console(markup=False, emoji=False)
 
 
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+
+
 def check_output(path: Path, option: str, *inputs: Path | None) -> None:
     """Refuse, before any work, a file that could not be written after it, and one that would take
     the place of one of `inputs`, or of what a folder of them holds of its model."""
@@ -160,7 +163,8 @@ def _takes_its_place(path: Path, read: Path) -> bool:
         return False
     if read.is_dir():
         return path.suffix in _OF_A_MODEL and path.parent.samefile(read)
-    return path.samefile(read)
+    beside = {"params.json", *_TOKENIZER, *(f"{read.stem}.{name}" for name in _TOKENIZER)}
+    return path.samefile(read) or (path.parent.samefile(read.parent) and path.name in beside)
 
 
 def check_program(model: Path) -> None:

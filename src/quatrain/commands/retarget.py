@@ -87,7 +87,7 @@ def retarget(
     Example: `quatrain retarget model.pte --linear-scheme weight-only -o model-wo.pte`
     """
     _check_options(linear_scheme, layers, linears, zero_point_dtype, slim or repair)
-    check_output(output, "-o")
+    check_output(output, "-o", None if output == model else model)
     from quatrain.program.edit.retarget_file import retarget_file
     from quatrain.program.edit.selection import Selection, parse_layers
 
