@@ -5,6 +5,9 @@ import io
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
+
+import pytest
 
 import quatrain.stages as stages_module
 from quatrain.commands._progress import shown_stages
@@ -114,10 +117,18 @@ def test_what_is_no_terminal_gets_a_line_a_stage(monkeypatch):
     assert stream.getvalue().count("\n") == 1
 
 
-def test_what_is_no_terminal_hears_of_a_long_stage_now_and_then(monkeypatch):
-    stream, now = io.StringIO(), [100.0]
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the clock shows to progress, and to nothing else: a server may run beside the test."""
+    seconds = [100.0]
+    clock = SimpleNamespace(monotonic=lambda: seconds[0])
+    monkeypatch.setattr("quatrain.commands._progress.time", clock)
+    return seconds
+
+
+def test_what_is_no_terminal_hears_of_a_long_stage_now_and_then(monkeypatch, now):
+    stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr("quatrain.commands._progress.time.monotonic", lambda: now[0])
     stages = shown_stages()
     with stages("measure") as advance:
         for second in range(1, 26):
@@ -132,10 +143,9 @@ def test_what_is_no_terminal_hears_of_a_long_stage_now_and_then(monkeypatch):
     assert "\r" not in stream.getvalue()
 
 
-def test_what_a_stage_said_too_soon_after_a_line_is_shown_later(monkeypatch):
-    stream, now = io.StringIO(), [100.0]
+def test_what_a_stage_said_too_soon_after_a_line_is_shown_later(monkeypatch, now):
+    stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr("quatrain.commands._progress.time.monotonic", lambda: now[0])
     stages = shown_stages()
     with stages("quantize layers") as advance:
         for second in range(1, 40):
