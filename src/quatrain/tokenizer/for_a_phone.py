@@ -19,6 +19,7 @@ from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 from quatrain.tokenizer.gguf.sentencepiece import SPACE, space_steps
 
 METASPACE = "metaspace"  # in tokenizer_config.json, as the one below
+_STATED_OF_METASPACE = {"prepend_scheme", "split"}
 NORMALIZATION = "unicode_normalization"  # in tokenizer_config.json
 _NFC = "NFC"
 # A character or two of every kind, and the places in which a pattern may treat them otherwise.
@@ -75,11 +76,14 @@ def without_metaspace(model: tokenizers.Tokenizer, config: dict[str, Any]) -> bo
 
 def with_metaspace(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
     """Put the Metaspace back into `model` that `config` states."""
-    if METASPACE not in config or isinstance(model.pre_tokenizer, pre_tokenizers.Metaspace):
+    stated = config.get(METASPACE)
+    if not isinstance(stated, dict) or stated.keys() != _STATED_OF_METASPACE:
+        return  # it is none that was written here
+    if isinstance(model.pre_tokenizer, pre_tokenizers.Metaspace):
         return
     steps = _steps(model)
     model.normalizer = _sequence(steps[: len(steps) - len(_spaces(config))])
-    model.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, **config[METASPACE])
+    model.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, **stated)
 
 
 def _has_prefix(config: dict[str, Any]) -> bool:

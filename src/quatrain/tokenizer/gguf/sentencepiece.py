@@ -24,7 +24,7 @@ SPACE = "▁"  # what stands for a space in a piece
 _BYTES = {f"<0x{byte:02X}>": byte for byte in range(256)}
 # Phi-3's tokenizer.json drops white space after every other special token, llama.cpp with it; the
 # files say nothing of it. A chat template writes a line break there.
-_PHI3_KEEPSSPACES_AFTER = {"<unk>", "<s>", "<|endoftext|>"}
+_PHI3_KEEPS_SPACES_AFTER = {"<unk>", "<s>", "<|endoftext|>"}
 
 
 def sentencepiece_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Tokenizer, bool]:
@@ -45,7 +45,7 @@ def sentencepiece_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Toke
     tokenizer.normalizer = steps[0] if len(steps) == 1 else normalizers.Sequence(steps)
     tokenizer.decoder = spaces_back(strip=_has_prefix(vocabulary))
     phi3 = vocabulary.metadata.get("general.architecture") == "phi3"
-    mark_special(tokenizer, tokens, types, _PHI3_KEEPSSPACES_AFTER if phi3 else None)
+    mark_special(tokenizer, tokens, types, _PHI3_KEEPS_SPACES_AFTER if phi3 else None)
     return tokenizer, True
 
 
