@@ -119,5 +119,5 @@ def test_a_program_that_looks_rows_up_runs(tmp_path):
             torch.testing.assert_close(runner.forward(*call), expected.forward(*call))
         with pytest.raises(InputError, match=f"token {ROWS} is outside the table"):
             runner.forward(torch.tensor([[1, ROWS]]), torch.tensor([0]))
-        with pytest.raises(InputError, match=r"takes int64\[1, 8\], int64\[1\]"):
+        with pytest.raises(InputError, match=r"expected int64\[1, 8\], int64\[1\]"):
             runner.forward(torch.tensor([[1]]))
