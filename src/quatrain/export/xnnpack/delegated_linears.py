@@ -101,7 +101,8 @@ def _lowered(shape: Shape) -> LoweredTemplate:
         else XnnpackDynamicallyQuantizedPartitioner()
     )
     what = f"a linear of {shape.rows} x {shape.columns}"
-    return lowered_template(like, (example,), partitioner, constants_of(like), what)
+    template, _ = lowered_template(like, (example,), partitioner, constants_of(like), what)
+    return template
 
 
 def random_linear(shape: Shape, seed: int = 0) -> Linear:

@@ -170,10 +170,10 @@ def _lowered(part: nn.Module, examples: Examples) -> _LoweredPart:
     for seed, (name, linear) in enumerate(_linears_of(part).items()):
         twin.set_submodule(name, random_linear(shape_of(linear, None), seed))
     constants = [each for one in _linears_of(twin).values() for each in constants_of(one)]
-    template = lowered_template(
+    template, program = lowered_template(
         twin, examples, XnnpackPartitioner(), constants, type(part).__name__
     )
-    graph, signature = template.program.graph, template.program.graph_signature
+    graph, signature = program.graph, program.graph_signature
     call: Any = next(node for node in graph.nodes if node.op == "call_function")
     results: Any = graph.output_node().args[0]
     tensors = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}

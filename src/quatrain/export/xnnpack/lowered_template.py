@@ -22,11 +22,10 @@ Constants = list[tuple[str, bytes]]  # (key prefix, bytes) of each
 
 @dataclass(frozen=True)
 class LoweredTemplate:
-    """The delegate, the keys of its constants in order, and the graph that calls it."""
+    """The delegate, and the keys of its constants in order."""
 
     delegate: LoweredBackendModule
     keys: list[str]
-    program: torch.export.ExportedProgram
 
     def with_constants(self, constants: Constants) -> LoweredBackendModule:
         """The same delegate with others in their place, each under its hash."""
@@ -42,8 +41,9 @@ def lowered_template(
     partitioner: Any,
     constants: Constants,
     what: str,
-) -> LoweredTemplate:
-    """Lower `part`, which has these constants and no two alike, by ExecuTorch's `partitioner`.
+) -> tuple[LoweredTemplate, torch.export.ExportedProgram]:
+    """Lower `part`, which has these constants and no two alike, by ExecuTorch's `partitioner`; the
+    program that calls the delegate is no part of the template, which is kept.
 
     Raises `QuatrainError`, naming `what` it is, where that is not one delegate that holds them.
     """
@@ -62,4 +62,4 @@ def lowered_template(
         found = f"{len(delegates)} delegates in {len(calls)} calls"
         expected = f"one delegate with its constants, in {1 + len(results)} calls"
         raise changed("executorch", f"XNNPACK's lowering of {what}", found, expected)
-    return LoweredTemplate(delegates[0], keys, edge)
+    return LoweredTemplate(delegates[0], keys), edge
