@@ -120,12 +120,6 @@ def print_json(value: Any) -> None:
     print(json.dumps(finite(value), indent=2, default=str))
 
 
-# What files of a model's folder end in.
-_OF_A_MODEL = frozenset(
-    (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
-)
-
-
 def plain_console() -> "Console":
     """Prints texts as they are: names of files, or what a model wrote, may have brackets, which
     rich would take for markup."""
@@ -134,7 +128,10 @@ def plain_console() -> "Console":
     return Console(markup=False, emoji=False)
 
 
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+# What files of a model's folder end in.
+_OF_A_MODEL = frozenset(
+    (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
+)
 
 
 def check_output(path: Path, option: str, *inputs: Path | None) -> None:
@@ -163,8 +160,11 @@ def _takes_its_place(path: Path, read: Path) -> bool:
         return False
     if read.is_dir():
         return path.suffix in _OF_A_MODEL and path.parent.samefile(read)
-    beside = {"params.json", *_TOKENIZER, *(f"{read.stem}.{name}" for name in _TOKENIZER)}
-    return path.samefile(read) or (path.parent.samefile(read.parent) and path.name in beside)
+    from quatrain.tokenizer.files import CONFIG, TOKENIZER, beside
+
+    own = [beside(read, name).name for name in (TOKENIZER, CONFIG)]
+    named = {"params.json", TOKENIZER, CONFIG, *own}
+    return path.samefile(read) or (path.parent.samefile(read.parent) and path.name in named)
 
 
 def check_program(model: Path) -> None:
