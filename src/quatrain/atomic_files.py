@@ -129,6 +129,23 @@ def hold(file: int, refusal: str) -> None:
         pass
 
 
+@contextmanager
+def held_folder(folder: Path, refusal: str) -> Iterator[None]:
+    """Work in `folder`, which is made, as no other process does meanwhile.
+
+    The lock is on the folder itself, which may be moved or removed in the block, and ends with the
+    process, however that ends. Raises `InputError` as `hold`, and `OSError` where the folder cannot
+    be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        hold(handle, refusal)
+        yield
+    finally:
+        os.close(handle)
+
+
 def take_room(file: BinaryIO, size: int) -> None:
     """Have `file` take all its room of `size` bytes at once: once it is mapped into memory, a full
     disk is fatal, and here it is an OSError."""

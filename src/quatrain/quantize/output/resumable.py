@@ -5,11 +5,11 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from quatrain.atomic_files import hold, publish_folder
+from quatrain.atomic_files import held_folder, publish_folder
 from quatrain.errors import InputError
 
 _BYTES_BETWEEN_NOTES = 64 << 20
@@ -48,24 +48,15 @@ def kept_folder(output: Path, folder: Path) -> Iterator[Path]:
 def held_alone(output: Path, folder: Path) -> Iterator[None]:
     """Work in `folder`, where something is made for `output`, as no other process does meanwhile.
 
-    Raises `InputError` where one does. The lock is on the folder itself, which may be moved or
-    removed in the block, and ends with the process, however that ends.
+    Raises `InputError` where one does, or the folder cannot be made.
     """
-    with _explained(output):
-        handle = _opened(folder)
-    try:
-        hold(
-            handle,
-            f"{output}: is being made by another process; wait for its end, or name another folder",
-        )
+    refusal = (
+        f"{output}: is being made by another process; wait for its end, or name another folder"
+    )
+    with ExitStack() as held:
+        with _explained(output):
+            held.enter_context(held_folder(folder, refusal))
         yield
-    finally:
-        os.close(handle)
-
-
-def _opened(folder: Path) -> int:
-    folder.mkdir(parents=True, exist_ok=True)
-    return os.open(folder, os.O_RDONLY)
 
 
 @contextmanager

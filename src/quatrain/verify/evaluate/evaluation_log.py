@@ -6,11 +6,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from quatrain.atomic_files import hold, require_name, take_room
+from quatrain.atomic_files import held_folder, require_name, take_room
 from quatrain.errors import InputError, Interrupted
 
 _LOG = "progress.jsonl"
@@ -95,20 +95,16 @@ def evaluation_log(folder: Path | None, key: str) -> Iterator[EvaluationLog]:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Work in `folder`, which is made, as no other process does meanwhile: the lock on it ends with
-    the process. Raises `InputError` where one does."""
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    try:
-        hold(
-            handle,
-            f"--resume {folder}: another evaluation is being made there; wait for its end, or name "
-            "another folder",
-        )
+    """As `held_folder`. Raises `InputError` where another evaluation works there, or the folder
+    cannot be made."""
+    refusal = (
+        f"--resume {folder}: another evaluation is being made there; wait for its end, or name "
+        "another folder"
+    )
+    with ExitStack() as held:
+        with _writing(folder):
+            held.enter_context(held_folder(folder, refusal))
         yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager
