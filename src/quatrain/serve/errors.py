@@ -45,6 +45,12 @@ def error_body(
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+def too_busy(message: str, seconds: int) -> ApiError:
+    """Why a request is not taken now, and when to come back."""
+    headers = {"Retry-After": str(seconds)}
+    return ApiError(429, f"{message}; try again in {seconds} s", code="queue_full", headers=headers)
+
+
 def refusal(error: ApiError) -> JSONResponse:
     """The answer that says `error`."""
     body = error_body(error.status, error.message, error.param, error.code)

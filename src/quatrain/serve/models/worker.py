@@ -5,7 +5,7 @@ import threading
 import time
 from collections import deque
 
-from quatrain.serve.errors import ApiError
+from quatrain.serve.errors import too_busy
 from quatrain.serve.metrics import Metrics
 from quatrain.serve.models.answer import Answer, ClientLeft
 from quatrain.serve.models.served_models import ServedModel
@@ -38,22 +38,12 @@ class Worker:
         was put away for another one meanwhile."""
         with self._changed:
             if self._stopped:
-                raise ApiError(
-                    429,
-                    f"{self.model.name}: was put away for another program; ask again",
-                    code="queue_full",
-                    headers={"Retry-After": "1"},
-                )
+                raise too_busy(f"{self.model.name}: was put away for another program", 1)
             waiting = len(self._waiting) + self._busy
             if waiting > self._max_queue:
                 seconds = min(math.ceil(self._seconds * waiting), _LONGEST_WAIT)
-                raise ApiError(
-                    429,
-                    f"{self.model.name}: {len(self._waiting)} requests wait already; try again in "
-                    f"{seconds} s",
-                    code="queue_full",
-                    headers={"Retry-After": str(seconds)},
-                )
+                said = f"{self.model.name}: {len(self._waiting)} requests wait already"
+                raise too_busy(said, seconds)
             self._waiting.append(answer)
             self._changed.notify()
 

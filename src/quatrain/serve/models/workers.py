@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from quatrain.serve.errors import ApiError
+from quatrain.serve.errors import ApiError, too_busy
 from quatrain.serve.limits import Limits
 from quatrain.serve.metrics import Metrics
 from quatrain.serve.models.served_models import ServedModel
@@ -83,10 +83,8 @@ class Workers:
                     del self._variants[name]
                     return
             await asyncio.sleep(_PAUSE)
-        raise ApiError(
-            429,
+        raise too_busy(
             f"{len(self._variants)} programs with emulated defects are at work already, which is "
-            "as many as this server loads (--max-variants); try again in 10 s",
-            code="queue_full",
-            headers={"Retry-After": "10"},
+            "as many as this server loads (--max-variants)",
+            10,
         )

@@ -17,89 +17,51 @@ _REFUSALS = {
     429: "Too many requests wait; Retry-After says when to come back",
     500: "The model could not be computed",
 }
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
-_MODEL = {
-    "type": "object",
-    "required": [
-        "id",
-        "object",
-        "created",
-        "owned_by",
-        "context",
-        "device",
-        "emulates",
-        "can_emulate",
-        "as_on",
-        "chat",
-    ],
-    "properties": {
-        "id": {"type": "string"},
-        "object": {"const": "model"},
-        "created": {"type": "integer"},
-        "owned_by": {"type": "string"},
-        "context": {"type": "integer"},
-        "device": {"type": "string"},
-        "emulates": {"type": ["string", "null"]},
-        "can_emulate": {"type": "array", "items": {"type": "string"}},
-        "as_on": {"type": ["string", "null"]},
-        "chat": {"type": "boolean"},
-    },
-}
-_MODELS = {
-    "type": "object",
-    "required": ["object", "data"],
-    "properties": {
-        "object": {"const": "list"},
-        "data": {"type": "array", "items": {"$ref": "#/components/schemas/Model"}},
-    },
-}
+
+
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an object that has all of these."""
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+_TEXT, _WHOLE, _TEXT_OR_NULL = {"type": "string"}, {"type": "integer"}, {"type": ["string", "null"]}
+_ERROR = _object(error=_object(message=_TEXT, type=_TEXT, param=_TEXT_OR_NULL, code=_TEXT_OR_NULL))
+_MODEL = _object(
+    id=_TEXT,
+    object={"const": "model"},
+    created=_WHOLE,
+    owned_by=_TEXT,
+    context=_WHOLE,
+    device=_TEXT,
+    emulates=_TEXT_OR_NULL,
+    can_emulate={"type": "array", "items": _TEXT},
+    as_on=_TEXT_OR_NULL,
+    chat={"type": "boolean"},
+)
+_MODELS = _object(
+    object={"const": "list"},
+    data={"type": "array", "items": {"$ref": "#/components/schemas/Model"}},
+)
 _USAGE = {
     "type": "object",
     "required": ["prompt_tokens", "completion_tokens", "total_tokens"],
     "additionalProperties": {},
 }
-_ANSWER = {
+_CHOICE = {
     "type": "object",
-    "required": ["id", "object", "created", "model", "choices", "usage"],
-    "properties": {
-        "id": {"type": "string"},
-        "object": {"enum": ["chat.completion", "text_completion"]},
-        "created": {"type": "integer"},
-        "model": {"type": "string"},
-        "choices": {
-            "type": "array",
-            "minItems": 1,
-            "maxItems": 1,
-            "items": {
-                "type": "object",
-                "required": ["index", "finish_reason", "logprobs"],
-                "properties": {"finish_reason": {"enum": ["stop", "length", "tool_calls"]}},
-            },
-        },
-        "usage": _USAGE,
-    },
+    "required": ["index", "finish_reason", "logprobs"],
+    "properties": {"finish_reason": {"enum": ["stop", "length", "tool_calls"]}},
 }
-
-_EVENT = {
-    "type": "object",
-    "description": "An event of the stream: a chunk in JSON, and [DONE] at the end",
-    "required": ["data"],
-    "properties": {"data": {"type": "string"}},
+_ANSWER = _object(
+    id=_TEXT,
+    object={"enum": ["chat.completion", "text_completion"]},
+    created=_WHOLE,
+    model=_TEXT,
+    choices={"type": "array", "minItems": 1, "maxItems": 1, "items": _CHOICE},
+    usage=_USAGE,
+)
+_EVENT = _object(data=_TEXT) | {
+    "description": "An event of the stream: a chunk in JSON, and [DONE] at the end"
 }
 
 
@@ -156,7 +118,7 @@ def _get(summary: str, schema: str, *refusals: int) -> dict[str, Any]:
 
 
 def _text(summary: str, media_type: str) -> dict[str, Any]:
-    content = {media_type: {"schema": {"type": "string"}}}
+    content = {media_type: {"schema": _TEXT}}
     return {
         "summary": summary,
         "responses": {"200": {"description": summary, "content": content}},
