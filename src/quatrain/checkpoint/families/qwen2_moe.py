@@ -57,7 +57,7 @@ QWEN2_MOE = Family(
         },
         sizes=sizes(2048, 5632, 24),
         params=_params,
-        names={**weighed_experts.names("mlp"), **weighed_experts.shared_names("mlp")},
+        names={**weighed_experts.names("mlp"), **weighed_experts.SHARED_NAMES},
         tensors=_tensors,
     ),
     gguf=GgufReading(

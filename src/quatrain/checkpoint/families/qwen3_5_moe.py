@@ -48,7 +48,7 @@ GGUF_NAMES = {
     **weighed_experts.GGUF_NAMES,
     **weighed_experts.GGUF_SHARED_NAMES,
 }
-NAMES = {**dense.NAMES, **weighed_experts.names("mlp"), **weighed_experts.shared_names("mlp")}
+NAMES = {**dense.NAMES, **weighed_experts.names("mlp"), **weighed_experts.SHARED_NAMES}
 
 QWEN3_5_MOE = Family(
     hugging_face=HuggingFaceReading(

@@ -23,6 +23,13 @@ GGUF_SHARED_NAMES = {
     "ffn_up_shexp": "feed_forward.shared_expert.w3",
     "ffn_gate_inp_shexp": "feed_forward.shared_gate",
 }
+# Of a Hugging Face folder, in Meta's: an expert for every token, and its gate.
+SHARED_NAMES = {
+    "mlp.shared_expert_gate": "feed_forward.shared_gate",
+    "mlp.shared_expert.gate_proj": "feed_forward.shared_expert.w1",
+    "mlp.shared_expert.down_proj": "feed_forward.shared_expert.w2",
+    "mlp.shared_expert.up_proj": "feed_forward.shared_expert.w3",
+}
 _SHARED = {"use_shared_expert": True, "use_shared_expert_gate": True}
 _WEIGHED = {"use_shared_expert": False, "router_scores": "softmax", "weigh_experts": "outputs"}
 
@@ -36,18 +43,6 @@ def names(module: str, router: str = "gate") -> dict[str, str]:
         "experts.up_proj": "experts.w3",
     }
     return {f"{module}.{theirs}": f"feed_forward.{ours}" for theirs, ours in parts.items()}
-
-
-def shared_names(module: str) -> dict[str, str]:
-    """Likewise of an expert for every token, and its gate."""
-    parts = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
-    return {
-        f"{module}.shared_expert_gate": "feed_forward.shared_gate",
-        **{
-            f"{module}.shared_expert.{theirs}": f"feed_forward.shared_expert.{ours}"
-            for theirs, ours in parts.items()
-        },
-    }
 
 
 def with_shared_gates(stored: LazyTensors) -> LazyTensors:
