@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from quatrain.quantize.calibration import Calibration
     from quatrain.quantize.cost import Cost
     from quatrain.quantize.report import QuantizeReport
+    from quatrain.stages import Stages
 
 _JSON_KEYS = (
     "source", "output", "group_size", "tensors", "bytes_in", "bytes_out", "parts", "why_larger",
@@ -133,13 +134,9 @@ def quantize(
     from quatrain.export.plan.plan import plan_programs
     from quatrain.quantize.distill.method import working_folder
     from quatrain.quantize.pipeline import quantize_model
-    from quatrain.smollm2 import fetch_smollm2
 
     stages = shown_stages()
-    path = Path(model)
-    if fetched:
-        with stages("fetch SmolLM2"):
-            path = fetch_smollm2()
+    path = fetched_smollm2(stages) if fetched else model
     text = _calibration(calibration, self_generated, scheme)
     with goes_on_with(working_folder(output)) if method == "distill" else nullcontext():
         report = quantize_model(
@@ -154,6 +151,14 @@ def quantize(
     else:
         print_checkpoint(report, report.bytes_out, _details(report), "model")
         print_programs(programs)
+
+
+def fetched_smollm2(stages: "Stages") -> str:
+    """The file that the word smollm2 stands for."""
+    from quatrain.smollm2 import fetch_smollm2
+
+    with stages("fetch SmolLM2"):
+        return str(fetch_smollm2())
 
 
 def _calibration(

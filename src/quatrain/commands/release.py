@@ -17,7 +17,7 @@ from quatrain.commands._common import (
 from quatrain.commands._export_options import Runtime
 from quatrain.commands._print_release import print_matrix, print_plan, print_release
 from quatrain.commands._progress import shown_stages
-from quatrain.commands.quantize import Method
+from quatrain.commands.quantize import Method, fetched_smollm2
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from quatrain.release.matrix.matrix import Matrix
     from quatrain.release.release import Release
     from quatrain.release.spec import ReleaseSpec
-    from quatrain.stages import Stages
 
 SMOLLM2 = "smollm2"
 
@@ -178,7 +177,7 @@ def _one(
 
     stages = shown_stages()
     if is_smollm2(model):
-        model, asked = _fetched(stages), asked.called(SMOLLM2)
+        model, asked = fetched_smollm2(stages), asked.called(SMOLLM2)
     if dry_run:
         plan = planned_release(model, asked)
         print_json(plan.as_dict()) if json else print_plan(plan)
@@ -200,7 +199,7 @@ def _several(
     stages = shown_stages()
     names = {}
     if any(map(is_smollm2, models)):
-        names[fetched := _fetched(stages)] = SMOLLM2
+        names[fetched := fetched_smollm2(stages)] = SMOLLM2
         models = [fetched if is_smollm2(model) else model for model in models]
     cells = cells_of(models, specs, names)
     if dry_run:
@@ -222,17 +221,10 @@ def _with_smollm2(specs: "list[ReleaseSpec]") -> "list[ReleaseSpec]":
     """`specs`, with the file in place of the word as what is measured against."""
     if not any(is_smollm2(spec.reference) for spec in specs):
         return specs
-    fetched = _fetched(shown_stages())
+    fetched = fetched_smollm2(shown_stages())
     return [
         replace(spec, reference=fetched) if is_smollm2(spec.reference) else spec for spec in specs
     ]
-
-
-def _fetched(stages: "Stages") -> str:
-    from quatrain.smollm2 import fetch_smollm2
-
-    with stages("fetch SmolLM2"):
-        return str(fetch_smollm2())
 
 
 def _listed(text: str | None) -> tuple[str, ...] | None:
