@@ -29,14 +29,14 @@ def test_hadamard_takes_powers_of_two():
         Hadamard(96)
 
 
-def linear_and_state(rank=16):
+def linear_and_state():
     generator = torch.Generator().manual_seed(0)
     state = {
         "f.weight": torch.randint(-8, 8, (64, 128), dtype=torch.int8, generator=generator),
         "f.scales": torch.rand(64, 4, generator=generator) * 0.1,
         "f.zeros": torch.zeros(64, 4),
-        "f.adaptor.A.weight": torch.randn(rank, 128, generator=generator).bfloat16(),
-        "f.adaptor.B.weight": torch.randn(64, rank, generator=generator).bfloat16(),
+        "f.adaptor.A.weight": torch.randn(16, 128, generator=generator).bfloat16(),
+        "f.adaptor.B.weight": torch.randn(64, 16, generator=generator).bfloat16(),
     }
     module = nn.ModuleDict({"f": Int8DynActInt4WeightLinear(128, 64, bias=False, groupsize=32)})
     return module, state

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from tests.support.paths import ARTIFACTS
 
-from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.program import Constant, Plain, Tensor, Value, VulkanGraph
 from quatrain.program.flatbuffer import Record, encode
 from quatrain.program.graph import Operator
@@ -26,9 +25,9 @@ def artifact(name: str) -> Path:
     return ARTIFACTS / f"{name}.pte"
 
 
-def run_tokens(path: Path, arithmetic: Arithmetic = VULKAN_ARITHMETIC) -> torch.Tensor:
+def run_tokens(path: Path) -> torch.Tensor:
     """Logits of the reference runtime for TOKENS: a prompt, then one by one."""
-    runner = ReferenceRunner(path, arithmetic=arithmetic)
+    runner = ReferenceRunner(path)
     rows = [runner.forward(torch.tensor([TOKENS[:PROMPT]]), torch.tensor([0]))]
     for i, token in enumerate(TOKENS[PROMPT:]):
         rows.append(runner.forward(torch.tensor([[token]]), torch.tensor([PROMPT + i])))

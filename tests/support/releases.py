@@ -20,9 +20,9 @@ def sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def release_again(folder: Path, out: str = "out", **given) -> Release:
+def release_again(folder: Path, **given) -> Release:
     spec = merged_spec(folder / "release.toml", given)
-    return make_release(folder / "model", folder / out, spec)
+    return make_release(folder / "model", folder / "out", spec)
 
 
 def report_of(folder: Path) -> dict:

@@ -81,16 +81,15 @@ def test_q4_0_of_the_gguf_package_round_trips(tmp_path):
         assert torch.equal(product, model.tensors[name])
 
 
-def llama3_divisors(theta=500000.0, head_dim=16):
+def llama3_divisors():
     """As transformers computes Llama 3's frequencies, over the plain ones."""
     from transformers import LlamaConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    config = LlamaConfig(
-        head_dim=head_dim, rope_parameters=tiny.LLAMA3_ROPE | {"rope_theta": theta}
-    )
+    rope = tiny.LLAMA3_ROPE | {"rope_theta": 500000.0}
+    config = LlamaConfig(head_dim=16, rope_parameters=rope)
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, device="cpu")
-    plain = 1.0 / theta ** (torch.arange(0, head_dim, 2) / head_dim)
+    plain = 1.0 / 500000.0 ** (torch.arange(0, 16, 2) / 16)
     return plain / scaled
 
 
