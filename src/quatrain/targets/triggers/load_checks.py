@@ -6,7 +6,7 @@ Sources: the checks (VK_CHECK_COND, VK_THROW) of ExecuTorch 1.0 to 1.5, by file 
 
 from quatrain.int4 import CHANNELS_TOGETHER, INPUTS_TOGETHER
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, VulkanGraph
-from quatrain.program.linear_kernels import DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
+from quatrain.program.linear_kernels import INT4_LINEARS, WEIGHT_ONLY_LINEAR
 from quatrain.targets.catalogue import release
 from quatrain.targets.runtimes import newest_release, shaders_of
 from quatrain.targets.triggers.occurrence import (
@@ -44,10 +44,9 @@ def inputs_not_together(program: Program, graph: VulkanGraph, where: Where) -> l
     """Int4 linears whose input channels are not a multiple of what the release (none given: the
     newest) packs their weights by."""
     found = []
-    for place, operator in operators(graph, DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR):
-        x = _tensor(graph, operator, "x")
+    for place, operator, x in tensors_of(graph, INT4_LINEARS):
         by = _inputs_together(operator.kind, where.runtime or newest_release())
-        if x is not None and x.shape[-1] % by:
+        if x.shape[-1] % by:
             found.append(Occurrence(f"{place}: {x.shape[-1]} input channels, no multiple of {by}"))
     return found
 
@@ -60,10 +59,8 @@ def _inputs_together(kind: str, runtime: str) -> int:
 def scales_of_no_row(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """`choose_qparams_affine` over other blocks than whole rows, or of no contiguous matrix."""
     found = []
-    for place, operator in operators(graph, "torchao.choose_qparams_affine"):
-        x, block = _tensor(graph, operator, "x"), graph.values[operator.named_args["block_size"]]
-        if x is None:
-            continue
+    for place, operator, x in tensors_of(graph, ("torchao.choose_qparams_affine",)):
+        block = graph.values[operator.named_args["block_size"]]
         if isinstance(block, Plain) and isinstance(block.value, list | tuple):
             whole_rows = (*(1 for _ in x.shape[:-1]), x.shape[-1])
             if tuple(block.value)[-len(x.shape) :] != whole_rows:
@@ -169,9 +166,9 @@ def attention_options(program: Program, graph: VulkanGraph, where: Where) -> lis
 def position_of_odd_type(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """`select_as_symint` of what is neither int32 nor int64."""
     return [
-        Occurrence(f"{place}: {tensor.dtype}")
-        for place, operator in operators(graph, "et_vk.select_as_symint")
-        if (tensor := _tensor(graph, operator, "x")) and tensor.dtype not in ("int32", "int64")
+        Occurrence(f"{place}: {x.dtype}")
+        for place, _, x in tensors_of(graph, ("et_vk.select_as_symint",))
+        if x.dtype not in ("int32", "int64")
     ]
 
 
