@@ -43,7 +43,13 @@ def tokenizer_of(config: dict) -> Tokenizer:
     messages=st.lists(MESSAGE, min_size=1, max_size=5),
     tools=st.sampled_from((None, [TOOL], [TOOL, TOOL])),
     variables=st.fixed_dictionaries(
-        {}, optional={"enable_thinking": st.booleans(), "date_string": TEXT, "reasoning": TEXT}
+        {},
+        optional={
+            "enable_thinking": st.booleans(),
+            "date_string": TEXT,
+            "reasoning": TEXT,
+            "documents": st.lists(st.fixed_dictionaries({"title": TEXT, "text": TEXT})),
+        },
     ),
 )
 def test_any_conversation(name, messages, tools, variables):
@@ -152,6 +158,9 @@ def test_nothing_said_beside_a_prompt_is_ignored():
     assert "system\nBe brief." in told and '"name": "now"' in told
     with pytest.raises(InputError, match=r"enable_thinkin: .*no such variable, but .*enable_think"):
         chat_prompt(thinking, "hi", ChatOptions(variables={"enable_thinkin": False}))
+    for name in ("messages", "tools", "add_generation_prompt"):
+        with pytest.raises(InputError, match=rf"--template-var {name}: is said by "):
+            chat_prompt(thinking, "hi", ChatOptions(variables={name: False}))
     deaf = tokenizer_of({"chat_template": "{{ messages[-1].content }}"})
     with pytest.raises(InputError, match="takes no tools"):
         chat_prompt(deaf, "hi", ChatOptions(tools=[TOOL]))

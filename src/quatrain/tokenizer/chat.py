@@ -86,9 +86,10 @@ def render(
     `InputError`, naming `source`, where the template is damaged, reaches for Python or refuses the
     messages.
     """
-    given = dict(variables) | {
-        "tools": tools,
+    given = {
         "documents": None,
+        **variables,
+        "tools": tools,
         "add_generation_prompt": add_generation_prompt,
     }
     try:

@@ -8,6 +8,13 @@ from quatrain.errors import InputError
 from quatrain.tokenizer.chat import Message, names_read, pick
 from quatrain.tokenizer.load import Tokenizer
 
+# What is no variable of a template's own, with where it is said.
+_SAID_ELSEWHERE = {
+    "messages": "by --prompt and --system",
+    "tools": "by --tools",
+    "add_generation_prompt": "by what is asked for, an answer",
+}
+
 
 @dataclass(frozen=True)
 class ChatOptions:
@@ -120,8 +127,12 @@ def _check_read(tokenizer: Tokenizer, options: ChatOptions) -> None:
     has_tools, source = options.tools is not None, tokenizer.source
     read = variables_read(tokenizer, options.template, has_tools)
     for name in options.variables:
+        if name in _SAID_ELSEWHERE:
+            raise InputError(
+                f"--template-var {name}: is said {_SAID_ELSEWHERE[name]}; leave the variable out"
+            )
         if name not in read:
-            others = sorted(read - {"messages", "message", "loop"})
+            others = sorted(read - {*_SAID_ELSEWHERE, "message", "loop"})
             raise InputError(
                 f"--template-var {name}: {source}: its chat template reads no such variable, but "
                 f"{', '.join(others) or 'none'}"
