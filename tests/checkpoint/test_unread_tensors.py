@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file, save_model
 from tests.support import gguf_files as ggufs
 from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
@@ -67,8 +67,10 @@ def test_a_tensor_that_no_part_takes_is_named(tmp_path, names):
 
 
 def test_buffers_that_every_model_computes_are_harmless(tmp_path):
-    names = ("model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.0.attn.masked_bias")
-    opened(with_more(tiny.write_hugging_face(tmp_path / "a"), **dict.fromkeys(names, EXTRA)))
+    names = ("model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.0.attn.masked_bias",
+             "model.rotary_emb.cos_cached", "model.layers.0.mlp._extra_state")  # fmt: skip
+    more = dict.fromkeys(names, EXTRA) | {"model.position_ids": torch.arange(4)}
+    opened(with_more(tiny.write_hugging_face(tmp_path / "a"), **more))
     angles = {"freqs_cis": torch.ones(8, dtype=torch.complex64)}  # torchtitan's
     (tmp_path / "params.json").write_text(json.dumps(tiny.PARAMS))
     torch.save(tiny.float_tensors() | angles, tmp_path / "model.pt")
@@ -95,6 +97,17 @@ def test_an_output_layer_that_is_not_the_embedding_counts(tmp_path):
         assert relative_error(ours, exact_logits(model, tokens)[:, -1:]) < TOLERANCE
     (note,) = open_float_model(tmp_path).notes
     assert "lm_head.weight holds other values" in note
+
+
+def test_a_tied_table_that_is_called_the_output_layer(tmp_path):
+    """By safetensors' `save_model`, which keeps one of the names of one tensor."""
+    tensors = tiny.float_tensors(tied=True)
+    folder = tiny.write_hugging_face(tmp_path, tensors, tie_word_embeddings=True)
+    save_model(AutoModelForCausalLM.from_pretrained(folder), str(folder / "model.safetensors"))
+    assert "model.embed_tokens.weight" not in load_file(folder / "model.safetensors")
+    found = open_float_model(folder).tensors
+    assert set(found) == set(tensors)
+    assert torch.equal(found["tok_embeddings.weight"], tensors["tok_embeddings.weight"])
 
 
 def test_an_output_layer_that_is_the_embedding_in_a_wider_type(tmp_path):

@@ -183,14 +183,29 @@ def test_a_git_lfs_pointer_of_other_formats(tmp_path, name):
         open_float_model(tmp_path / name if name == "m.gguf" else tmp_path)
 
 
-def test_shards_whose_index_is_not_there(tmp_path):
+# transformers', Qwen 3.5's and torchtune's.
+@pytest.mark.parametrize("name", ["model", "model.safetensors", "ft-model"])
+def test_shards_whose_index_is_not_there(tmp_path, name):
     folder = tiny.write_hugging_face(tmp_path, shards=3)
     (folder / "model.safetensors.index.json").unlink()
+    for shard in folder.glob("model-*"):
+        shard.rename(folder / shard.name.replace("model", name, 1))
     save_file({"other": torch.ones(1)}, folder / "consolidated.safetensors")
     assert set(open_float_model(folder).tensors) == set(tiny.float_tensors())
-    (folder / "model-00002-of-00003.safetensors").unlink()
+    (folder / f"{name}-00002-of-00003.safetensors").unlink()
     with pytest.raises(InputError, match=r"holds 2 of 3 shards"):
         open_float_model(folder)
+
+
+def test_a_consolidated_model_in_several_files(tmp_path):
+    """As Mistral's larger ones are, whose tensors are whole in each."""
+    (tmp_path / "params.json").write_text(json.dumps(tiny.PARAMS))
+    tensors = tiny.float_tensors()
+    for number in (1, 2):
+        part = {name: tensors[name] for name in sorted(tensors)[number - 1 :: 2]}
+        save_file(part, tmp_path / f"consolidated-0000{number}-of-00002.safetensors")
+    found = open_float_model(tmp_path).tensors
+    assert set(found) == set(tensors) and torch.equal(found[WQ], tensors[WQ])
 
 
 def test_a_consolidated_file_beside_shards_of_other_names(tmp_path):

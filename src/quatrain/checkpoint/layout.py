@@ -21,11 +21,12 @@ EMBEDDING = "tok_embeddings"
 OUTPUT = "output"
 PER_LAYER = "per_layer.embeddings"  # of models that have an embedding for each layer
 
-# Buffers that some files carry and every model computes for itself: frequencies, and the causal
-# mask of older attention. With what sees or hears (`hugging_face.multimodal`), which the notes
-# name, all that may go unread.
+# Buffers that some files carry and every model computes for itself: frequencies, positions, and the
+# causal mask of older attention; and what TransformerEngine keeps for itself. With what sees or
+# hears (`hugging_face.multimodal`), which the notes name, all that may go unread.
 IGNORED = re.compile(
-    r"rope\.freqs|(?:rope\.)?freqs_cis|.*\.rotary_emb\.inv_freq|.*\.(?:attn|attention)\.masked_bias"
+    r"rope\.freqs|(?:rope\.)?freqs_cis|.*\.rotary_emb\.\w+|.*\.(?:attn|attention)\.masked_bias"
+    r"|(?:.*\.)?position_ids|.*\._extra_state"
 )
 
 # A checkpoint's parameters are in params.json or config.json, a GGUF file's in itself.

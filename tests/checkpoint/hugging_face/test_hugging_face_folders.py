@@ -61,6 +61,24 @@ def test_names_of_other_programs_beside_a_config_json(tmp_path, names, message, 
         open_float_model(folder)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"attention.wq": "self_attn.q_proj"}, "transformers' names .*the model's config.json"),
+        (TORCHTUNE, "torchtune's names .*FullModelMetaCheckpointer"),
+    ],
+)
+def test_names_of_other_programs_beside_a_params_json(tmp_path, names, message):
+    names = names | {"attention": "attn", "feed_forward": "mlp"}
+    tensors = tiny.float_tensors()
+    for old, new in names.items():
+        tensors = {name.replace(old, new): tensor for name, tensor in tensors.items()}
+    folder = tiny.write_meta(tmp_path, tensors)
+    for opened in (open_float_model, open_checkpoint):
+        with pytest.raises(InputError, match=message):
+            opened(folder)
+
+
 def test_a_checkpoint_of_lightning(tmp_path):
     folder = tiny.write_hugging_face(tmp_path)
     state = {f"model.{name}": t for name, t in load_file(folder / "model.safetensors").items()}

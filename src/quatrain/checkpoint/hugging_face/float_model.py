@@ -25,7 +25,7 @@ from quatrain.checkpoint.hugging_face.quantizer_settings import (
     require_known_quantizer,
 )
 from quatrain.checkpoint.hugging_face.tensor_names import in_file, meta_name
-from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
+from quatrain.checkpoint.hugging_face.tied_output import with_embedding, without_tied_output
 from quatrain.checkpoint.layout import IGNORED
 from quatrain.checkpoint.quantizers.read import all_floating, checked_quantizer, not_quantized
 from quatrain.checkpoint.quantizers.unpacked import is_unpacked
@@ -85,6 +85,8 @@ def _read(
                 raise not_quantized(quantizer.name, str(folder))
         raise _quantized_already(folder, adapter)
     tied = output_is_tied(fields, reading, set(stored), folder)
+    if tied:
+        stored = with_embedding(stored)
     if adapter is not None:
         stored, of_adapter = with_adapter(stored, adapter, config_json.multimodal, tied)
         notes += of_adapter

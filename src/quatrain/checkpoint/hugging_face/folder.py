@@ -1,24 +1,17 @@
 """The tensors of a Hugging Face folder, in one file or in shards, safetensors or pickled."""
 
-import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from quatrain.checkpoint.files.formats import only_file
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
-from quatrain.checkpoint.files.tensor_file import header_metadata, read_tensors
+from quatrain.checkpoint.files.shards import numbered_shards, read_merged
+from quatrain.checkpoint.files.tensor_file import read_tensors
+from quatrain.checkpoint.names_of_others import TRANSFORMERS, require_names_of
 from quatrain.checkpoint.wrapped_names import unwrapped, with_model_prefix
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
 
-# What names by other programs have in them, whose they are, and what makes a model that is read.
-_OTHERS_NAMES = (
-    (".attention.wq.", "Meta's", "put its params.json in place of config.json"),
-    (".sa_norm.", "torchtune's", "save the model with torchtune's FullModelHFCheckpointer"),
-    ("blk.", "llama.cpp's", "give the GGUF file that they are from"),
-    ("transformer.", "another program's", "convert them with the program that wrote them"),
-)
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 _PICKLED = (".bin", ".pth", ".pt", ".ckpt")  # the last is Lightning's
@@ -36,36 +29,13 @@ def tensor_files(folder: Path) -> list[Path]:
             return [folder / whole]
         if (folder / index).is_file():
             return _shards(folder, folder / index)
-    numbered = _numbered_shards(folder)
+    numbered = numbered_shards(folder)
     if numbered:
         return numbered
     for suffixes in ((".safetensors",), _PICKLED):
         if any(file.suffix in suffixes for file in folder.iterdir()):
             return [only_file(folder, suffixes)]
     return [only_file(folder, (".safetensors", *_PICKLED))]  # says what was expected
-
-
-def _numbered_shards(folder: Path) -> list[Path]:
-    """model-00001-of-0000N and on, where their index was not downloaded; [] where there are none.
-
-    Raises `InputError` where one is missing.
-    """
-    for suffix in ("safetensors", "bin"):
-        found = {
-            match[0]: int(match[1])
-            for file in folder.iterdir()
-            if (match := re.fullmatch(rf"(?:pytorch_)?model-\d+-of-(\d+)\.{suffix}", file.name))
-        }
-        if not found:
-            continue
-        count = max(found.values())
-        if len(found) != count:
-            raise InputError(
-                f"{folder}: holds {len(found)} of {count} shards ({', '.join(sorted(found)[:4])}); "
-                "download the model's missing files"
-            )
-        return [folder / name for name in sorted(found)]
-    return []
 
 
 def source_files(folder: Path) -> list[Path]:
@@ -79,34 +49,10 @@ def source_files(folder: Path) -> list[Path]:
 
 def read_folder(folder: Path) -> tuple[LazyTensors, dict[str, str]]:
     """The tensors of all the folder's files by name, memory-mapped, and their headers' metadata."""
-    merged, metadata = {}, {}
-    for file in tensor_files(folder):
-        found = read_tensors(file).stored
-        twice = sorted(merged.keys() & found.keys())
-        if twice:
-            raise InputError(
-                f"{file}: holds {twice[0]}, which another shard holds too; download the shards of "
-                "one model again, into an empty folder"
-            )
-        merged |= found
-        metadata |= header_metadata(file)
-    named = with_model_prefix(unwrapped(LazyTensors(merged), str(folder)))
-    _require_its_names(named, folder)
+    stored, metadata = read_merged(tensor_files(folder))
+    named = with_model_prefix(unwrapped(stored, str(folder)))
+    require_names_of(TRANSFORMERS, named, folder)
     return named, metadata
-
-
-def _require_its_names(stored: Iterable[str], folder: Path) -> None:
-    """Refuse a model that goes by the names of another program than transformers."""
-    names = sorted(stored)
-    if any("embed_tokens" in name or "self_attn" in name for name in names):
-        return
-    for mark, whose, remedy in _OTHERS_NAMES:
-        example = next((name for name in names if mark in name), None)
-        if example is not None:
-            raise InputError(
-                f"{folder}: its tensors have {whose} names ({example}), and config.json is for "
-                f"those of transformers; {remedy}"
-            )
 
 
 def _those_there(folder: Path, names: tuple[str, ...]) -> list[Path]:

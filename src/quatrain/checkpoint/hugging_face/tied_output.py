@@ -9,6 +9,15 @@ _EMBEDDING, _OUTPUT = "model.embed_tokens.", "lm_head."
 _ROWS_AT_ONCE = 1024
 
 
+def with_embedding(stored: LazyTensors) -> LazyTensors:
+    """`stored`, of a model whose output is said to be tied, its one table called the embedding: of
+    the two names safetensors' `save_model` keeps the first by the alphabet."""
+    embedding, output = (f"{name}weight" for name in (_EMBEDDING, _OUTPUT))
+    if embedding in stored or output not in stored:
+        return stored
+    return stored.renamed({name: embedding if name == output else name for name in stored})
+
+
 def without_tied_output(stored: LazyTensors) -> tuple[LazyTensors, tuple[str, ...]]:
     """(`stored`, of a model whose output is said to be tied, without an output layer that is the
     embedding once more; what there is to say of one that is not, which counts, as it does for

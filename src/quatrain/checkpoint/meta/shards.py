@@ -17,7 +17,9 @@ import torch
 
 from quatrain.checkpoint.files.formats import only_file
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.files.shards import numbered_shards, read_merged
 from quatrain.checkpoint.files.tensor_file import read_tensors
+from quatrain.checkpoint.names_of_others import META, require_names_of
 from quatrain.checkpoint.wrapped_names import unwrapped
 from quatrain.errors import InputError
 
@@ -31,15 +33,14 @@ _WHOLE = re.compile(r"(.*\.)?(\w*norm|feed_forward\.router)\.weight|rope\.freqs"
 
 
 def tensor_files(folder: Path) -> list[Path]:
-    """Meta's shards, or the one file there is."""
-    shards = sorted(folder.glob(_SHARDS))
-    return shards or [_whole_file(folder)]
+    """Meta's shards, or the files whose tensors are whole."""
+    return sorted(folder.glob(_SHARDS)) or _whole_files(folder)
 
 
 def read_meta_files(
     folder: Path, dim: Any, renamed: Callable[[LazyTensors], LazyTensors]
 ) -> LazyTensors:
-    """The tensors of the one .pth or .safetensors file in `folder`, or of all its shards.
+    """The tensors of the .pth or .safetensors files in `folder`, or of all its shards.
 
     `dim`: the model's width, which tells how its embedding is split. `renamed` gives those of a
     file the backbone's names. Raises `InputError` where a shard is missing, or does not hold the
@@ -47,8 +48,10 @@ def read_meta_files(
     """
     shards = sorted(folder.glob(_SHARDS))
     if len(shards) < 2:
-        file = shards[0] if shards else _whole_file(folder)
-        return renamed(unwrapped(read_tensors(file), str(file)))
+        whole, _ = read_merged(shards or _whole_files(folder))
+        stored = unwrapped(whole, str(folder))
+        require_names_of(META, stored, folder)
+        return renamed(stored)
     expected = [f"consolidated.{index:02}.pth" for index in range(len(shards))]
     if [shard.name for shard in shards] != expected:
         raise InputError(
@@ -65,13 +68,13 @@ def read_meta_files(
     )
 
 
-def _whole_file(folder: Path) -> Path:
-    """Quatrain's own, Mistral's (which lies beside shards in Hugging Face's names), or the one
-    there is."""
+def _whole_files(folder: Path) -> list[Path]:
+    """Quatrain's own, Mistral's (which lies beside shards in Hugging Face's names), numbered ones,
+    or the one there is."""
     for name in ("model.safetensors", "consolidated.safetensors"):
         if (folder / name).is_file():
-            return folder / name
-    return only_file(folder, (".pth", ".pt", ".ckpt", ".safetensors"))
+            return [folder / name]
+    return numbered_shards(folder) or [only_file(folder, (".pth", ".pt", ".ckpt", ".safetensors"))]
 
 
 def _joined(name: str, parts: list[StoredTensor], dim: Any, folder: Path) -> StoredTensor:

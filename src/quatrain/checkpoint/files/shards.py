@@ -1,0 +1,55 @@
+"""A model in several files, NAME-00001-of-0000N and on, each tensor whole in one of them."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.files.tensor_file import header_metadata, read_tensors
+from quatrain.errors import InputError
+
+_SHARD = re.compile(r"(.+)-\d+-of-(\d+)\.(safetensors|bin)")
+_USUAL = ("model", "pytorch_model")
+
+
+def numbered_shards(folder: Path) -> list[Path]:
+    """The shards in `folder`, those of transformers' NAMEs if there are several; [] where there are
+    none, or it cannot be told which.
+
+    Raises `InputError` where one is missing.
+    """
+    found: dict[tuple[str, str], dict[Path, int]] = {}
+    for file in sorted(folder.iterdir()):
+        if match := _SHARD.fullmatch(file.name):
+            found.setdefault((match[3], match[1]), {})[file] = int(match[2])
+    usual = [(suffix, name) for suffix in ("safetensors", "bin") for name in _USUAL]
+    chosen = next((key for key in usual if key in found), None)
+    if chosen is None and len(found) != 1:
+        return []
+    files = found[chosen or next(iter(found))]
+    count = max(files.values())
+    if len(files) != count:
+        raise InputError(
+            f"{folder}: holds {len(files)} of {count} shards "
+            f"({', '.join(file.name for file in [*files][:4])}); download the model's missing files"
+        )
+    return [*files]
+
+
+def read_merged(files: Iterable[Path]) -> tuple[LazyTensors, dict[str, str]]:
+    """The tensors of all `files` by name, memory-mapped, and their headers' metadata.
+
+    Raises `InputError` where two hold a tensor of one name.
+    """
+    merged, metadata = {}, {}
+    for file in files:
+        found = read_tensors(file).stored
+        twice = sorted(merged.keys() & found.keys())
+        if twice:
+            raise InputError(
+                f"{file}: holds {twice[0]}, which another shard holds too; download the shards of "
+                "one model again, into an empty folder"
+            )
+        merged |= found
+        metadata |= header_metadata(file)
+    return LazyTensors(merged), metadata
