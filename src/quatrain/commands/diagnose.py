@@ -65,10 +65,10 @@ def diagnose(
 
 
 def _print_table(found: "list[ActivationStatistics]") -> None:
-    columns = f"{'zero pt < 0':>12}{'lowest':>10}{'highest':>10}{'outlier':>9}{'clipped':>9}"
+    columns = f"{'zero pt < 0':>12}{'lowest':>10}{'highest':>10}{'outlier':>9}"
     print(f"{'linear':<32}{columns}{'to zero':>9}")
     for a in found:
-        shares = f"{a.outlier:>8.0f}x{a.clipped:>9.2%}{a.to_zero:>9.1%}"
+        shares = f"{a.outlier:>8.0f}x{a.to_zero:>9.1%}"
         ranges = f"{a.negative_zero_points:>12.0%}{a.lowest:>10.2f}{a.highest:>10.2f}"
         print(f"{a.linear:<32}{ranges}{shares}")
     negative = sum(a.negative_zero_points for a in found) / max(1, len(found))

@@ -14,7 +14,7 @@ from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.checkpoint.open import is_program
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
-from quatrain.linear.affine import INT8_MAX, INT8_MIN, choose_token_qparams
+from quatrain.linear.affine import choose_token_qparams
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program import open_program
 from quatrain.program.inspect.call_shapes import longest_call
@@ -39,10 +39,9 @@ class ActivationStatistics:
     """The input of one linear over some tokens, as asymmetric int8 per token sees it.
 
     Shares are of 1. `negative_zero_points`: of tokens. `outlier`: the largest magnitude over the
-    root mean square. `clipped`: of values that int8 cuts off. `to_zero`: of values that round
-    to the zero point, although they are not zero. `quantized_in_prefill`: whether a phone rounds
-    this input to int8 in 8da4w: the output layer, which sees one row, never; nor any linear in
-    decode (`quatrain.arithmetic`).
+    root mean square. `to_zero`: of values that round to the zero point, although they are not zero.
+    `quantized_in_prefill`: whether a phone rounds this input to int8 in 8da4w: the output layer,
+    which sees one row, never; nor any linear in decode (`quatrain.arithmetic`).
     """
 
     linear: str
@@ -50,7 +49,6 @@ class ActivationStatistics:
     lowest: float
     highest: float
     outlier: float
-    clipped: float
     to_zero: float
     quantized_in_prefill: bool
 
@@ -85,7 +83,6 @@ def activation_statistics(name: str, x: torch.Tensor) -> ActivationStatistics:
         lowest=float(x.min()),
         highest=float(x.max()),
         outlier=float(x.abs().max() / x.square().mean().sqrt().clamp(min=1e-30)),
-        clipped=float(((integers < INT8_MIN) | (integers > INT8_MAX)).float().mean()),
         to_zero=float(((integers == zero[:, None]) & (x != 0)).float().mean()),
         quantized_in_prefill=VULKAN_ARITHMETIC.quantizes(len(x)),
     )
