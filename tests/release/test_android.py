@@ -49,7 +49,8 @@ def adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
 
 
 def _runner(tmp_path: Path, expected: Path, wrong: str = "") -> Path:
-    """Answers as llama_main does, with the prompt before and figures after; `wrong` at times."""
+    """Answers as llama_main does, with the prompt before and figures after; from its fifth
+    character on `wrong`, where that is given."""
     runner = tmp_path / "llama_main"
     runner.write_text(
         "#!/usr/bin/env python3\n"
@@ -57,7 +58,7 @@ def _runner(tmp_path: Path, expected: Path, wrong: str = "") -> Path:
         "given = dict(word[2:].split('=', 1) for word in sys.argv[1:])\n"
         f"said = json.load(open({str(expected)!r}))['programs'][given['model_path']]\n"
         "answers = {one['input']: one['text'] for one in said['prompts']}\n"
-        f"answer = {wrong!r} or answers[given['prompt']]\n"
+        f"answer = answers[given['prompt']][: 4 if {wrong!r} else None] + {wrong!r}\n"
         "print(given['prompt'] + answer + '\\nPyTorchObserver {\"prompt_tokens\":3}')\n"
     )
     return runner
@@ -133,7 +134,8 @@ def test_on_a_phone_that_is_wrong(
     runner = _runner(tmp_path, tiny_release / "out" / "expected.json", wrong="lingoubtedoubted")
     found = run_on_phone(tiny_release / "out", report, runner)
     assert len(found.failures) == 2
-    assert "Pixel 8, Mali-G715" in found.failures[0] and "lingoubtedoubted" in found.failures[0]
+    assert "Pixel 8, Mali-G715" in found.failures[0]
+    assert "on: 'lingoubtedoubted" in found.failures[0] and found.answers[0]["characters"] > 0
 
 
 def test_without_a_phone_it_says_so(
