@@ -158,8 +158,6 @@ DRIVER_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("dq8ca-zp-binding-int8", "mali-g715", "1.3", peer("peer-8da4w-fp16-emb4"),
      peer("peer-8da4w-fp32")),
     ("dq8ca-m-gt-k", "adreno-7xx", "1.4", rows(65), rows(64)),
-    ("embedding-q4-dynamic-oob", "mali-g710", None, peer("peer-8da4w-fp32-emb4"),
-     peer("peer-8da4w-fp32")),
     ("shared-constant-uaf", "desktop", "1.2", prepacks(2), prepacks(1)),
     ("rms-norm-fp16-overflow", "adreno-8xx", "1.2", norm("float16"), norm("float32")),
     ("fp16-constant-overflow", "mali-g715", "1.5", mask(-1e5), mask(-6e4)),

@@ -1,6 +1,7 @@
 """Operators in a form that a phone's runtime refuses, or computes as another, beside ones that it
 takes. Each form was run on ExecuTorch's runtime."""
 
+from tests.support import load_checks
 from tests.support.attention_forms import ATTENTION_FORMS
 from tests.support.kernel_defects import Make
 from tests.support.load_checks import FALSE, NULL, T, call
@@ -109,9 +110,9 @@ def addmm(*bias: int, storage: str = "buffer") -> Make:
     return call("aten.addmm.default", *parts, one, one, T((4, 4), storage=storage))
 
 
-def divided(mode: str, dtype: str = "float32") -> Make:
+def divided(mode: str | None, dtype: str = "float32") -> Make:
     x = T((2, 4), dtype)
-    return call("aten.div.Tensor_mode", x, x, ("string", mode), x)
+    return call("aten.div.Tensor_mode", x, x, ("string", mode) if mode else NULL, x)
 
 
 def power(exponent: T | tuple, dtype: str = "float32") -> Make:
@@ -160,7 +161,9 @@ _FORMS: list[tuple[str, Make, Make]] = [
     ("argument-missing", layer_norm(8, weight=NULL), layer_norm(8)),
     ("argument-missing", of_types("add.Tensor", *("float32",) * 3, NULL),
      of_types("add.Tensor", *("float32",) * 3, number(1))),
+    ("argument-missing", divided(None), divided("floor")),
     ("weights-computed", linear(2, 8, constant=False), linear(2, 8)),
+    ("weights-computed", load_checks.linear(8, constant=False), load_checks.linear(8)),
     ("convolution-form", convolution((8, 8, 3, 3), (2, 8, 9, 9)), convolution((8, 8, 3, 3))),
     ("convolution-form", convolution((8, 8, 3, 3), transposed=True, dilation=2),
      convolution((8, 8, 3, 3), dilation=2)),
@@ -169,6 +172,10 @@ _FORMS: list[tuple[str, Make, Make]] = [
     ("convolution-form", convolution((8, 8, 3), (1, 8, 9), layout="width_packed"),
      convolution((8, 8, 3), (1, 8, 9))),
     ("convolution-form", convolution((8, 8, 3), (1, 8, 9), layout="height_packed"),
+     convolution((8, 8, 1), (1, 8, 9), layout="height_packed")),
+    ("convolution-form", convolution((8, 4, 1), (1, 8, 9), groups=2, layout="height_packed"),
+     convolution((8, 8, 1), (1, 8, 9), layout="height_packed")),
+    ("convolution-groups", convolution((8, 8, 1), (1, 8, 9), stride=2, layout="height_packed"),
      convolution((8, 8, 1), (1, 8, 9), layout="height_packed")),
     ("convolution-groups", convolution((8, 2, 3, 3), groups=4),
      convolution((8, 4, 3, 3), groups=2)),
@@ -184,6 +191,8 @@ _FORMS: list[tuple[str, Make, Make]] = [
      reduced("sum.dim_IntList", (3, 7, 10), (-1,), (3, 7, 1), storage="buffer")),
     ("reduction-form", reduced("mean.dim", (1, 6, 7, 10), (2, 3), (1, 6, 1, 1)),
      reduced("mean.dim", (1, 6, 7, 10), (2, 3), (1, 6, 1, 1), layout="channels_packed")),
+    ("reduction-form", reduced("var.dim", (1, 6, 7, 10), (2, 3), (1, 6, 1, 1)),
+     reduced("mean.dim", (1, 6, 7, 10), (2, 3), (1, 6, 1, 1), layout="channels_packed")),
     ("reduction-form", reduced("mean.dim", (2, 6, 7, 10), (1,), (2, 1, 7, 10)),
      reduced("mean.dim", (1, 6, 7, 10), (1,), (1, 1, 7, 10))),
     ("reduction-form", reduced("argmax.default", (3, 7, 10), (-1,), (3, 7, 1)),
@@ -194,6 +203,9 @@ _FORMS: list[tuple[str, Make, Make]] = [
      reduced("mean.dim", (1, 7, 10), (1,), (1, 10))),
     ("reduction-without-keepdim", reduced("var.dim", (3, 7, 10), (-1,), (3, 7), storage="buffer"),
      reduced("mean.dim", (3, 7, 10), (-1,), (3, 7), storage="buffer")),
+    ("reduction-without-keepdim",
+     reduced("var.dim", (1, 6, 7, 10), (1,), (1, 1, 7, 10), storage="buffer"),
+     reduced("var.dim", (6, 7, 10), (1,), (6, 1, 10), storage="buffer")),
     ("layer-norm-half-sums", variance_in_half("buffer"), variance_in_half("texture3d")),
     ("norm-form", layer_norm(4, 8), layer_norm(8)),
     ("norm-form", batch_norm(2, 4, 8), batch_norm(2, 4, 8, 8)),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.driver_defects import Make
+from tests.support.driver_defects import Make, peer
 from tests.support.paths import CONFORMANCE, REAL_RUNTIME
 from tests.support.programs import GraphMaker, artifact
 
@@ -182,9 +182,6 @@ def on_the_cpu(folder: Path) -> Path:
 
 _HF, _INTERLEAVED = "et_vk.apply_rotary_emb_hf", "et_vk.apply_rotary_emb"
 _GELU = call("aten.gelu.default", ("float32", 1, 4), plain=(("string", "tanh"),))
-_MEAN = call(
-    "aten.mean.dim", ("float32", 1, 4), plain=(("int_list", (-1,)), ("bool", True), ("null",))
-)
 _CONVOLUTION = call("aten.convolution.default", ("float32", 1, 4, 4, 4), plain=(("null",),) * 8)
 
 # defect, the GPU and runtime to ask about, a program that has it, one that does not
@@ -201,6 +198,8 @@ KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("dq8ca-zp-dtype", "desktop", "1.4", dynamic(zero_points="int32"), dynamic()),
     ("dq8ca-half-sums", "desktop", "1.5", dynamic(dtype="float16", storage="buffer", group_size=64),
      dynamic(dtype="float16", group_size=64)),
+    ("dq8ca-half-sums", "desktop", "1.5", dynamic(dtype="float16", storage="buffer", group_size=64),
+     dynamic(dtype="float16", storage="buffer")),
     ("q4gsw-n4", "desktop", "1.4", weight_only(channels=98), weight_only(channels=96)),
     ("q4gsw-n4", "mali-g715", "1.5", measured("n98_w"), measured("llama_w")),
     ("int4-linear-batches", "desktop", "1.5", weight_only(batch=3), weight_only()),
@@ -211,18 +210,21 @@ KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("rotary-interleaved-tail", "desktop", "1.0", rotary(_INTERLEAVED, head=12),
      rotary(_INTERLEAVED, head=16)),
     ("rotary-hf-kv-heads", "desktop", "1.3", rotary(_HF, keys=4), rotary(_HF, keys=2)),
+    ("embedding-q4-dynamic-oob", "mali-g710", None, peer("peer-8da4w-fp32-emb4"),
+     int4_embedding(64)),
     ("embedding-q4-width-32", "desktop", "1.3", int4_embedding(48), int4_embedding(64)),
     ("sdpa-head-dim-4", "desktop", "1.5", attention(6), attention(8)),
     ("sdpa-half-sums", "desktop", "1.5", measured("half/attention"), measured("llama16_w")),
     ("buffer-half-sums", "desktop", "1.5", measured("half/bmm"), measured("llama16_w")),
     ("buffer-half-sums", "desktop", "1.3", measured("half/softmax"), measured("half/attention")),
     ("layer-norm-half-sums", "desktop", "1.5", measured("half/layer_norm"), measured("half/bmm")),
-    ("dq8ca-half-scales", "desktop", "1.5", measured("half/dynamic"), measured("llama16_d")),
+    ("dq8ca-half-scales", "desktop", "1.5", measured("half/dynamic"),
+     dynamic(dtype="float16", storage="buffer")),
     ("sdpa-adreno750-padding", "adreno-7xx", "1.0", attention(8), sigmoid()),
     ("dynamic-no-resize", "desktop", "1.5", select(3), select(1)),
     ("gelu-tanh-nan", "mali-g76", "1.5", _GELU, sigmoid()),
-    ("reduce-barrier", "mali-g76", "1.5", _MEAN, sigmoid()),
     ("adreno-linear-rows", "adreno-8xx", "1.5", linear_rows(1024), linear_rows(1023)),
+    ("adreno-linear-rows", "adreno-8xx", "1.5", linear_rows(1024), weight_only(1024)),
     ("adreno-convolution", "adreno-8xx", "1.5", _CONVOLUTION, sigmoid()),
     ("texture-metadata-limit", "desktop", "1.1", sigmoid(), sigmoid("buffer")),
     ("powervr-unsupported", "powervr", "1.3", sigmoid(), on_the_cpu),

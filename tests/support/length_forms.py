@@ -3,6 +3,7 @@ computes otherwise, beside ones that it computes for any. Each was run on ExecuT
 
 from pathlib import Path
 
+from tests.support.attention_forms import fused_attention
 from tests.support.form_defects import convolution, image, ints, number, reduced
 from tests.support.kernel_defects import Make
 from tests.support.load_checks import FALSE, NULL, T, call
@@ -69,6 +70,8 @@ LENGTH_FORMS: list[tuple[str, Make, Make]] = [
     ("dynamic-no-resize", of_any_length(selected(2)), of_any_length(selected(1))),
     ("conv1d-past-the-call", of_any_length(depthwise(2)), of_any_length(depthwise(1))),
     ("conv1d-past-the-call", of_any_length(depthwise(2)), of_any_length(depthwise(2, padding=0))),
+    ("conv1d-past-the-call", of_any_length(depthwise(2)), depthwise(2)),
+    ("sdpa-fused-buffers", of_any_length(fused_attention(8, 16, 16)), fused_attention(8, 16, 16)),
     ("reduction-without-keepdim", of_any_length(reduced(_SUM, (3, 8, 4), (0,), (8, 4))),
      reduced(_SUM, (3, 8, 4), (0,), (8, 4))),
     ("reduction-without-keepdim", of_any_length(_VARIANCE), _VARIANCE),

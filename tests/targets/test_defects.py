@@ -3,12 +3,18 @@
 from pathlib import Path
 
 import pytest
-from tests.support.driver_defects import DRIVER_CASES, Make, dynamic_zero_points
+from tests.support.driver_defects import DRIVER_CASES, Make, dynamic_zero_points, linear, methods
 from tests.support.findings import findings
-from tests.support.form_defects import FORM_CASES
+from tests.support.form_defects import FORM_CASES, int4_linear
 from tests.support.kernel_defects import KERNEL_CASES, dynamic
 from tests.support.length_forms import LENGTH_CASES
-from tests.support.load_checks import LOAD_CHECK_CASES
+from tests.support.load_checks import (
+    LOAD_CHECK_CASES,
+    convolution,
+    float_embedding,
+    long_attention,
+    qcs4w,
+)
 from tests.support.size_defects import SIZE_CASES
 
 from quatrain.program import open_program
@@ -39,6 +45,32 @@ def test_each_defect_is_found_where_it_is(
 def test_every_defect_has_a_case_and_a_trigger() -> None:
     assert {defect.id for defect in load_defects()} == {case[0] for case in CASES}
     assert {defect.trigger for defect in load_defects()} == set(TRIGGERS)
+
+
+HALF_LINEAR = linear("aten.linear.default", "float16", "float16")
+# What fails a check where it is certain alone: defect, GPU, runtime, program, how sure it is.
+HOW_SURE: list[tuple[str, str, str | None, Make, str]] = [
+    ("adreno-convolution", "adreno-8xx", "1.5", convolution(168), "certain"),
+    ("adreno-convolution", "adreno-8xx", "1.5", convolution(192), "certain"),
+    ("adreno-convolution", "adreno-8xx", "1.5", convolution(193), "possible"),
+    ("caches-per-method", "llvmpipe", "1.5", methods("prefill", "decode"), "certain"),
+    ("caches-per-method", "llvmpipe", "1.5", methods("prefill", "forward"), "possible"),
+    ("embedding-channels-packed", "desktop", "1.0", float_embedding("width_packed"), "certain"),
+    ("embedding-channels-packed", "desktop", None, float_embedding("width_packed"), "possible"),
+    ("no-16bit-storage", "no-16bit", "1.2", HALF_LINEAR, "certain"),
+    ("no-16bit-storage", "xclipse", "1.2", HALF_LINEAR, "possible"),
+    ("qcs4w-missing-shader", "desktop", "1.5", qcs4w, "certain"),
+    ("qcs4w-missing-shader", "desktop", "1.5", int4_linear(64, 32), "possible"),
+    ("sdpa-attention-weights", "llvmpipe", "1.5", long_attention(2052), "conditional"),
+    ("sdpa-attention-weights", "xclipse", "1.5", long_attention(2052), "possible"),
+]
+
+
+@pytest.mark.parametrize(("defect", "gpu", "runtime", "make", "certainty"), HOW_SURE)
+def test_how_sure_a_defect_is_hangs_on_where_it_is_met(
+    defect: str, gpu: str, runtime: str | None, make: Make, certainty: str, tmp_path: Path
+) -> None:
+    assert findings(make(tmp_path), gpu, runtime)[defect].certainty == certainty
 
 
 FIXED = {defect.id: defect.fixed_in for defect in load_defects() if defect.fixed_in}
