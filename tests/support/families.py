@@ -434,6 +434,13 @@ ROWS = {
         "OLMo 3", "Olmo3", OLMO3, quantized=True, fuzzed=True,
         gguf=Conversion("olmo2", figures=lambda config: window(config) | olmo3_rope(config)),
     ),
+    "exaone": Row(
+        "EXAONE 3, 3.5, Deep", "Exaone", {"rope_parameters": LLAMA3_ROPE}, quantized=True,
+        fuzzed=True,
+    ),
+    "exaone tied": Row(
+        "EXAONE 3, 3.5, Deep", "Exaone", {"tie_word_embeddings": True}, gguf=Conversion("exaone"),
+    ),
     "exaone4": Row(
         "EXAONE 4", "Exaone4", {"sliding_window": 8, "num_hidden_layers": 4},
         quantized=True, fuzzed=True, gguf=Conversion("exaone4", figures=window),
@@ -480,6 +487,23 @@ ROWS = {
     "granite 4 without rotation": Row(
         "Granite 4 dense", "GraniteMoeHybrid", GRANITE4 | {"position_embedding_type": None}
     ),
+    "internlm3": Row("InternLM3", "InternLM3", {"head_dim": 16}, quantized=True, fuzzed=True),
+    "internlm3 with every bias": Row(
+        "InternLM3", "InternLM3", {"head_dim": 16, "attention_bias": True, "mlp_bias": True}
+    ),
+    "starcoder2": Row(
+        "StarCoder2", "Starcoder2", quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "starcoder2",
+            figures=lambda config: {
+                "layer_norm_eps": config.norm_epsilon, "layer_norm_rms_eps": None,
+            },
+        ),
+    ),
+    "starcoder2 with a window": Row(
+        "StarCoder2", "Starcoder2", {"use_bias": False, "sliding_window": 8}
+    ),
+    "vaultgemma": Row("VaultGemma", "VaultGemma", GEMMA, quantized=True, fuzzed=True),
     "cwm": Row(
         "CWM", "Cwm", {"head_dim": 16, "sliding_window": 8, "num_hidden_layers": 5},
         quantized=True, fuzzed=True,

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import transformers
 from tests.support.multimodal import multimodal_model
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
@@ -34,6 +35,8 @@ def random_model(kind: str, seed: int = 0, **fields) -> transformers.PreTrainedM
     config = config_class(kind)(**{**TINY, **fields})
     if hasattr(transformers, f"{kind}ForCausalLM"):
         return with_random_weights(getattr(transformers, f"{kind}ForCausalLM")(config))
+    if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:  # another family's class
+        return with_random_weights(transformers.AutoModelForCausalLM.from_config(config))
     whole = getattr(transformers, f"{kind}Config").model_type
     tied = {"tie_word_embeddings": config.tie_word_embeddings}
     return with_random_weights(multimodal_model(whole, config.to_dict(), **tied))

@@ -21,6 +21,7 @@ LINEARS = (
     ".in_proj_qkvz.weight",
     ".in_proj_z.weight",
     "_linear.weight",
+    ".c_fc.weight",
     ".w1.weight",
     ".w2.weight",
     ".w3.weight",

@@ -6,6 +6,8 @@ import time
 
 import gguf
 import pytest
+import torch
+from safetensors.torch import save_file
 from tests.support.families import (
     LFM2_MOE,
     LLAMA3_ROPE,
@@ -52,6 +54,7 @@ FUZZED = {name: row.kind for name, row in ROWS.items() if row.fuzzed}
 ALIKE = {
     "Qwen2VL": "Qwen2", "Qwen2_5_VL": "Qwen2", "Qwen3VL": "Qwen3",
     **dict.fromkeys(("Olmoe", "GraniteMoe", "Mixtral"), "Qwen3Moe"),
+    "InternLM3": "Llama", "Exaone": "Llama", "VaultGemma": "Gemma2",
     **dict.fromkeys(("Qwen3_5Moe", "Qwen3Next"), "Qwen3_5"),
 }  # fmt: skip
 FIRST = [*{ALIKE.get(kind, kind): name for name, kind in reversed(FUZZED.items())}.values()]
@@ -142,6 +145,25 @@ def test_exaones_pattern_of_windows_is_a_word_or_a_number(tmp_path):
     assert open_float_model(change_config(folder, ["layer_types"])).config == expected
     with pytest.raises(InputError, match="'sliding_window_pattern' is 'LGLG'"):
         open_float_model(change_config(folder, sliding_window_pattern="LGLG"))
+
+
+def test_exaone_as_the_hub_has_it(tmp_path):
+    """Its fields and tensors by other names than transformers', and an adapter that was trained so;
+    transformers saves the tensors so, too."""
+    folder = saved(random_model("Exaone", num_key_value_heads=4), tmp_path / "hub")
+    expected = open_float_model(folder)
+    named = {"num_layers": 3, "layer_norm_epsilon": 1e-5, "activation_function": "silu"}
+    found = open_float_model(change_config(folder, ["num_hidden_layers", "hidden_act"], **named))
+    assert found.params == expected.params and set(found.tensors) == set(expected.tensors)
+    query = "base_model.model.transformer.h.1.attn.attention.q_proj.lora"
+    adapter = {f"{query}_A.weight": torch.ones(1, 64), f"{query}_B.weight": torch.ones(64, 1)}
+    (tmp_path / "adapter").mkdir()
+    save_file(adapter, tmp_path / "adapter" / "adapter_model.safetensors")
+    said = '{"peft_type": "LORA", "lora_alpha": 1}'
+    (tmp_path / "adapter" / "adapter_config.json").write_text(said)
+    merged = open_float_model(tmp_path / "adapter", folder).tensors
+    name = "layers.1.attention.wq.weight"
+    assert torch.allclose(merged[name], expected.tensors[name] + 1)
 
 
 def test_another_model_type_is_refused(tmp_path):

@@ -51,7 +51,8 @@ class HuggingFaceReading:
     not compute with, which are left out and told of.
     `activations`: the values of `hidden_act` that are implemented, to those of `act_fn`; None is
     one that config.json does not state. `aliases`: fields that its configuration class takes in
-    place of others where they are there, to those.
+    place of others where they are there, to those. `on_hub`: parts of its tensors' names as the hub
+    has them, where transformers reads them under others, to those; in order.
     `by_layer`: whether `params` reads `per_layer_config`, fields of some layers alone.
     `tied`: whether the embedding serves as a missing output layer where config.json does not
     say. `biases`: which linears have one."""
@@ -65,12 +66,19 @@ class HuggingFaceReading:
     tensors: Callable[[LazyTensors, Fields, str], LazyTensors] | None = None
     unused: Callable[[LazyTensors, Fields, str], set[str]] = lambda stored, fields, source: set()
     aliases: Mapping[str, str] = field(default_factory=dict)
+    on_hub: Mapping[str, str] = field(default_factory=dict)
     activations: Mapping[str | None, str] = field(
         default_factory=lambda: {"silu": "silu", "swish": "silu"}
     )
     by_layer: bool = False
     tied: bool = False
     biases: Biases = Biases()
+
+    def called(self, name: str) -> str:
+        """What transformers calls the tensor `name` of a file of the hub."""
+        for part, own in self.on_hub.items():
+            name = name.replace(part, own)
+        return name
 
 
 def sizes(hidden: int, intermediate: int, layers: int) -> dict[str, int]:

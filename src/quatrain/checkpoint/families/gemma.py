@@ -89,6 +89,12 @@ def _gemma2(fields: Fields, source: str) -> Params:
     return _params(fields, source, pattern=2)
 
 
+def _vault_gemma(fields: Fields, source: str) -> Params:
+    """A Gemma 2 without norms of what attention and feed-forward give."""
+    without = {"post_attention_norm": False, "post_ffn_norm": False}
+    return _params(fields, source, pattern=2) | without
+
+
 def _gemma3(fields: Fields, source: str) -> Params:
     if fields.get("attn_logit_softcapping") is not None:
         raise refusal(fields, "attn_logit_softcapping", "null: no Gemma 3 has one", source)
@@ -177,6 +183,14 @@ GEMMA1 = Family(
 GEMMA2 = Family(
     hugging_face=_HUGGING_FACE2,
     gguf=GgufReading("gemma2", half_split=True, params=_gguf_gemma2, names=GGUF_POST_NORMS),
+)
+VAULT_GEMMA = Family(
+    replace(
+        _HUGGING_FACE2,
+        model_type="vaultgemma",
+        params=_vault_gemma,
+        names={"pre_feedforward_layernorm": "ffn_norm"},
+    )
 )
 GEMMA3 = Family(
     hugging_face=_HUGGING_FACE3,

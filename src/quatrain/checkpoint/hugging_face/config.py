@@ -21,6 +21,7 @@ from quatrain.checkpoint.hugging_face.fields import (
     refusal,
 )
 from quatrain.checkpoint.hugging_face.multimodal import left_out, text_fields, text_tensors
+from quatrain.checkpoint.names_of_others import TRANSFORMERS, require_names_of
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
 
@@ -47,6 +48,8 @@ class Config:
         """(of the tensors `stored` those that the text model computes with, under the names that
         it has by itself; what there is to say of the others)."""
         tensors, others = text_tensors(stored, self.multimodal)
+        tensors = tensors.renamed({name: self.reading.called(name) for name in tensors})
+        require_names_of(TRANSFORMERS, tensors, Path(self.source).parent)
         notes: tuple[str, ...] = ()
         if self.multimodal is not None:
             notes = left_out(self.model_type, self.reading.model_type, others)
@@ -121,7 +124,7 @@ def _stated_bias(fields: Fields, reading: HuggingFaceReading, source: str) -> di
 
 
 def _norm_eps(reading: HuggingFaceReading) -> str:
-    names = ("layer_norm_eps", "norm_eps")
+    names = ("layer_norm_eps", "norm_eps", "norm_epsilon")
     return next((name for name in names if name in reading.defaults), "rms_norm_eps")
 
 

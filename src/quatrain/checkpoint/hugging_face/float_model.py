@@ -88,7 +88,9 @@ def _read(
     if tied:
         stored = with_embedding(stored)
     if adapter is not None:
-        stored, of_adapter = with_adapter(stored, adapter, config_json.multimodal, tied)
+        stored, of_adapter = with_adapter(
+            stored, adapter, config_json.multimodal, tied, reading.called
+        )
         notes += of_adapter
     if reading.tensors is not None:
         stored = reading.tensors(stored, fields, source)

@@ -7,7 +7,6 @@ from quatrain.checkpoint.files.formats import only_file
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.files.shards import numbered_shards, read_merged
 from quatrain.checkpoint.files.tensor_file import read_tensors
-from quatrain.checkpoint.names_of_others import TRANSFORMERS, require_names_of
 from quatrain.checkpoint.wrapped_names import unwrapped, with_model_prefix
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
@@ -50,9 +49,7 @@ def source_files(folder: Path) -> list[Path]:
 def read_folder(folder: Path) -> tuple[LazyTensors, dict[str, str]]:
     """The tensors of all the folder's files by name, memory-mapped, and their headers' metadata."""
     stored, metadata = read_merged(tensor_files(folder))
-    named = with_model_prefix(unwrapped(stored, str(folder)))
-    require_names_of(TRANSFORMERS, named, folder)
-    return named, metadata
+    return with_model_prefix(unwrapped(stored, str(folder))), metadata
 
 
 def _those_there(folder: Path, names: tuple[str, ...]) -> list[Path]:

@@ -8,6 +8,7 @@ lora_alpha / sqrt(r) with `use_rslora` (Hu et al., 2021; Kalajdzievski, 2023).
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,16 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 def with_adapter(
-    stored: LazyTensors, adapter: Path, whole: Multimodal | None = None, tied: bool = False
+    stored: LazyTensors,
+    adapter: Path,
+    whole: Multimodal | None = None,
+    tied: bool = False,
+    called: Callable[[str], str] = str,
 ) -> tuple[LazyTensors, tuple[str, ...]]:
     """(the model's tensors, by Hugging Face name, with `adapter` merged in as they are read; what
     there is to say of what it changes beside the text model, in a model of the kind `whole`, and
-    of an output layer that it parts from the embedding). `tied`: whether the two are one.
+    of an output layer that it parts from the embedding). `tied`: whether the two are one. `called`:
+    what `stored` calls a tensor of that name on the hub.
 
     Raises `InputError` where the adapter is of another kind than LoRA, or of another model.
     """
@@ -63,7 +69,7 @@ def with_adapter(
     for name, neutral in _NEUTRAL.items():
         if fields.get(name) not in neutral:
             raise refusal(fields, name, f"{neutral[-1]!r}; merge it with peft", source)
-    low_rank, trained, notes = _parts(adapter, whole)
+    low_rank, trained, notes = _parts(adapter, whole, called)
     if tied:
         apart, of_output = _output_apart(stored, low_rank, trained, fields, source)
         stored, notes = apart, notes + of_output
@@ -81,13 +87,13 @@ def with_adapter(
 
 
 def _parts(
-    adapter: Path, kind: Multimodal | None
+    adapter: Path, kind: Multimodal | None, called: Callable[[str], str]
 ) -> tuple[dict[str, dict[str, StoredTensor]], dict[str, StoredTensor], tuple[str, ...]]:
     """(by module the matrices of low rank, by name the tensors that are whole, what there is to say
     of those of no text model)."""
     file = adapter_files(adapter)[1]
     found = read_tensors(file)
-    plain = {name: without_wrappers(name).removeprefix(_PREFIX) for name in found}
+    plain = {name: called(without_wrappers(name).removeprefix(_PREFIX)) for name in found}
     named = {name: own.removesuffix(".weight") for name, own in plain.items()}
     low_rank: dict[str, dict[str, StoredTensor]] = {}
     whole: dict[str, str] = {}
