@@ -5,7 +5,7 @@ import torch
 from tests.support import gguf_files as ggufs
 from tests.support import tiny_models as tiny
 
-from quatrain.checkpoint.open import open_float_model
+from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError
 
 
@@ -105,5 +105,7 @@ def test_nothing_there(tmp_path):
 
 
 def test_llama2_leaves_the_vocabulary_to_its_tokenizer(tmp_path):
-    folder = tiny.write_meta(tmp_path, vocab_size=-1)
+    folder = tiny.write_meta(tmp_path / "float", vocab_size=-1)
     assert open_float_model(folder).config.vocab_size == 272
+    int4 = tiny.write_checkpoint(tmp_path / "int4", vocab_size=-1)
+    assert open_checkpoint(int4).params["vocab_size"] == 272

@@ -7,8 +7,8 @@ from quatrain.backbone.params.params import config_from_params
 from quatrain.checkpoint.families import meta_reading
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.float_model import FloatModel, checked
-from quatrain.checkpoint.layout import EMBEDDING, IGNORED
-from quatrain.checkpoint.meta.params import read_meta_params, with_meta_defaults
+from quatrain.checkpoint.layout import IGNORED
+from quatrain.checkpoint.meta.params import read_meta_params, with_meta_defaults, with_vocabulary
 from quatrain.checkpoint.meta.pruned_output import with_own_output
 from quatrain.checkpoint.meta.shards import read_meta_files
 from quatrain.errors import InputError
@@ -32,11 +32,7 @@ def open_meta_model(folder: Path) -> FloatModel:
             "export it, or quantize the floating-point model it came from"
         )
     params = reading.params(params, tensors, str(params_path))
-    embedding = tensors.stored.get(f"{EMBEDDING}.weight")
-    if params.get("vocab_size") in (None, -1) and embedding and len(embedding.shape) == 2:
-        # Llama 2's params.json leaves it to the tokenizer.
-        params["vocab_size"] = embedding.shape[0]
-    params = with_meta_defaults(params)
+    params = with_meta_defaults(with_vocabulary(params, tensors))
     config = config_from_params(params, str(params_path))
     kept = {name: name for name in tensors if not IGNORED.fullmatch(name)}
     model = checked(

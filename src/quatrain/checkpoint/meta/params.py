@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.checkpoint.families import meta_reading
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.layout import EMBEDDING
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
 
@@ -29,6 +31,15 @@ def read_meta_params(path: Path) -> dict[str, Any]:
             f"{path}: quantization_args has spinquant {spinquant!r}, expected true, false or null"
         )
     return params
+
+
+def with_vocabulary(params: dict[str, Any], tensors: LazyTensors) -> dict[str, Any]:
+    """`params` that states the embedding's rows where it leaves `vocab_size` to the tokenizer, as
+    Llama 2's does."""
+    embedding = tensors.stored.get(f"{EMBEDDING}.weight")
+    if params.get("vocab_size") not in (None, -1) or not embedding or len(embedding.shape) != 2:
+        return params
+    return params | {"vocab_size": embedding.shape[0]}
 
 
 def with_meta_defaults(params: dict[str, Any]) -> dict[str, Any]:

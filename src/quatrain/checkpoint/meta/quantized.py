@@ -11,7 +11,7 @@ from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.files.tensor_file import header_metadata, read_tensors
 from quatrain.checkpoint.layout import EMBEDDING, IGNORED, OUTPUT
 from quatrain.checkpoint.meta.adaptations import config_params, with_folded_scale
-from quatrain.checkpoint.meta.params import read_meta_params, with_meta_defaults
+from quatrain.checkpoint.meta.params import read_meta_params, with_meta_defaults, with_vocabulary
 from quatrain.checkpoint.meta.pruned_output import with_own_output
 from quatrain.checkpoint.names_of_others import META, require_names_of
 from quatrain.checkpoint.quantizers import quantizer_by_names
@@ -47,7 +47,7 @@ def open_meta_checkpoint(
         tensors = made[0]
     elif round_again is not None and round_again.asymmetric:
         tensors = _symmetric(tensors, str(file), round_again)
-    values = with_meta_defaults(read_meta_params(params_path))
+    values = with_meta_defaults(with_vocabulary(read_meta_params(params_path), tensors))
     tensors, values = with_folded_scale(tensors, values, str(file))
     config = config_from_params(config_params(values), str(params_path))
     tensors = with_all_quantized(tensors, config, str(file), round_again, {})
