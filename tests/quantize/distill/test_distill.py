@@ -44,7 +44,7 @@ def distilling(recipe: Recipe) -> pytest.MonkeyPatch:
     return patched
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def short(request: pytest.FixtureRequest) -> None:
     patched = distilling(replace(SHORT, steps=4))
     request.addfinalizer(patched.undo)
@@ -168,6 +168,13 @@ def distill(folder: Path, output: Path, scheme: Scheme | None = None) -> None:
     )
 
 
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> dict[str, bytes]:
+    """What is written without an interruption."""
+    distill(folder, folder / "whole")
+    return contents(folder / "whole")
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -191,7 +198,7 @@ distill(folder, folder / "killed")
 """
 
 
-def test_killed_it_goes_on_to_the_same_bytes(folder: Path) -> None:
+def test_killed_it_goes_on_to_the_same_bytes(folder: Path, whole: dict[str, bytes]) -> None:
     """Both schemes by turns; it neither rounds anew nor begins again with the first step."""
     threads = str(torch.get_num_threads())
     arguments = [sys.executable, "-c", KILLED, threads, Path(__file__).parent, folder]
@@ -206,8 +213,7 @@ def test_killed_it_goes_on_to_the_same_bytes(folder: Path) -> None:
         distill(folder, folder / "killed")
     assert steps == [3]
     assert not (folder / ".killed.distilling").exists()
-    distill(folder, folder / "whole")
-    assert contents(folder / "killed") == contents(folder / "whole")
+    assert contents(folder / "killed") == whole
 
 
 def stopped(folder: Path, output: Path) -> Path:
@@ -226,9 +232,8 @@ def stopped(folder: Path, output: Path) -> Path:
     return working_folder(output)
 
 
-def test_what_was_damaged_is_made_again(folder: Path) -> None:
+def test_what_was_damaged_is_made_again(folder: Path, whole: dict[str, bytes]) -> None:
     """While another process works there, nothing is, and nothing is removed."""
-    distill(folder, folder / "sound")
     (folder / "real").mkdir()
     (folder / "link").symlink_to("real")
     kept = stopped(folder, folder / "link")
@@ -240,7 +245,7 @@ def test_what_was_damaged_is_made_again(folder: Path) -> None:
         content[len(content) * 2 // 3] ^= 1
         (kept / name).write_bytes(content)
     distill(folder, folder / "link")
-    assert contents(folder / "real") == contents(folder / "sound")
+    assert contents(folder / "real") == whole
 
 
 def test_what_another_request_left_is_thrown_away(folder: Path, monkeypatch) -> None:
