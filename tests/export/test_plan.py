@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tests.support.command_line import invoked
+from tests.support.gguf_files import write_gguf
 from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
-from tests.support.tiny_models import write_hugging_face
+from tests.support.tiny_models import float_tensors, write_hugging_face
 
 from quatrain.backbone.model import Backbone
 from quatrain.backbone.params.params import config_from_params
@@ -38,19 +40,27 @@ def test_a_model_is_planned_as_it_is_quantized_and_nothing_is_read(tmp_path, mon
     assert planned.checkpoint.weights_bytes == report.weights_bytes
     assert planned.checkpoint.bytes_in == report.bytes_in
     assert planned.checkpoint.parts == report.parts
-    assert sum(part.bytes for part in report.parts) < report.weights_bytes  # and a header
+    written = load_file(tmp_path / "c" / "model.safetensors")
+    integers = sum(one.nbytes for one in written.values() if one.dtype == torch.int8)
+    scales = sum(one.nbytes for name, one in written.items() if name.endswith(".scales"))
+    assert sum(part.integers for part in report.parts) == integers
+    assert sum(part.scales for part in report.parts) == scales
+    assert sum(part.bytes for part in report.parts) == sum(one.nbytes for one in written.values())
     assert planned.checkpoint.why_larger == report.why_larger
     assert planned.programs == made.programs
     assert kinds(made) == [("vulkan", "8da4w"), ("vulkan", "weight-only"), ("xnnpack", "8da4w")]
 
 
 def test_why_a_checkpoint_is_larger_than_its_source(tmp_path):
-    """Two tied tables of bfloat16 become integers of their own, a byte each, and their scales."""
-    model = write_hugging_face(tmp_path / "m", dtype=torch.bfloat16, tie_word_embeddings=True)
+    """Four and a half bits a weight become a byte and a scale, a tied table two."""
+    model = write_gguf(tmp_path / "m.gguf", float_tensors(tied=True), kind="Q4_0")
     planned = plan_programs(model, quantizing=QuantizeRequest(embedding="fp", method="rtn"))
     assert planned.checkpoint is not None
     layers = next(part for part in planned.checkpoint.parts if part.part == "layers")
     assert layers.integers == layers.weights and layers.scales == layers.weights / 32 * 4
+    values, tables, norms = planned.checkpoint.why_larger
+    assert "one to a byte" in values and "stay in float32" in norms
+    assert "(int4, 0.0 MB and fp, 0.1 MB)" in tables and tables.endswith("store them each.")
 
 
 @pytest.mark.parametrize(

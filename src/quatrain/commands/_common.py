@@ -58,10 +58,6 @@ def _known_target(as_on: str | None) -> str | None:
     return as_on
 
 
-def _known_defect(emulate: str | None) -> str | None:
-    return emulated_defect(emulate)
-
-
 _DEFECTS = tuple(EmulatedDefect)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
@@ -86,7 +82,7 @@ Emulate = Annotated[
         help="Compute 8da4w as a phone with a known defect does: "
         f"{', '.join(_DEFECTS[:-1])} or {_DEFECTS[-1]} (docs/devices.md).",
         autocompletion=one_of(*_DEFECTS),
-        callback=_known_defect,
+        callback=emulated_defect,
     ),
 ]
 

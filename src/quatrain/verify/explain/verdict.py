@@ -83,7 +83,7 @@ def _cause(best: Computed, right: Computed, vocab_size: int) -> tuple[Cause, int
 
 def _statement(cause: Cause, best: Computed, count: int, decoding: DecodingMistake | None) -> str:
     fit, way = best.fit, best.way
-    chosen = "" if fit.greedy else f", sampled at a temperature of about {_degrees(fit)}"
+    chosen = "" if fit.greedy else f", sampled at a temperature of about {fit.temperature:.2g}"
     if cause == "tokenizer" and way.cause == "right" and decoding:
         return f"The tokens are right, the text is not: {decoding.what}."
     if cause == "right":
@@ -197,7 +197,3 @@ def _same(fit: Fit, right: Fit) -> bool:
     largest = (fit.first_row - right.first_row).abs().max()
     logs = torch.stack(fit.logs) - torch.stack(right.logs)
     return bool(largest <= _SAME_LOGITS) and bool(logs[:, -1].abs().max() <= _SAME_LOGITS)
-
-
-def _degrees(fit: Fit) -> str:
-    return f"{fit.temperature:.2g}"
