@@ -102,6 +102,10 @@ LFM2_MOE = {
     "layer_types": ["conv", "full_attention", "conv"], "moe_intermediate_size": 64,
     "num_dense_layers": 1, "num_experts": 4, "num_experts_per_tok": 2, "tie_word_embeddings": True,
 }  # fmt: skip
+LFM3 = {
+    "num_hidden_layers": 5, "num_attention_heads": 8, "head_dim": 16, "sliding_window": 8,
+    "pad_token_id": 0, "tie_word_embeddings": True,
+}  # fmt: skip
 # Where the delta rule's sums nearly cancel, the norm after them enlarges what processors round
 # otherwise, without bound at the usual epsilon.
 QWEN3_5 = {
@@ -517,6 +521,12 @@ ROWS = {
     "lfm2": Row(
         "LFM2, LFM2.5", "Lfm2", LFM2, quantized=True, fuzzed=True,
         gguf=Conversion("lfm2", figures=lfm2_figures),
+    ),
+    "lfm3": Row("LFM3", "Lfm3", LFM3, quantized=True, fuzzed=True),
+    "lfm3 without gates, norms and windows": Row(
+        "LFM3", "Lfm3",
+        {"head_dim": 16, "pad_token_id": 0, "use_sandwich_norm": False, "use_attention_gate": False,
+         "conv_L_cache": 3, "layer_types": ["conv", "full_attention", "conv"]},
     ),
     "lfm2, four taps, all of the feed-forward": Row(
         "LFM2, LFM2.5", "Lfm2",

@@ -70,6 +70,7 @@ MULTIMODAL = {
     "idefics3": Multimodal(("llama",), _CONNECTED),
     "internvl": Multimodal(("qwen2",), _TOWER, tied=True),
     "lfm2_vl": Multimodal(("lfm2",), _TOWER, tied=True),
+    "lfm3_vl": Multimodal(("lfm3",), _TOWER, tied=True),
     "lighton_ocr": Multimodal(("qwen3",), ("vision_encoder", "vision_projection"), tied=True),
     "llama4": Multimodal(("llama4_text",), ("vision_model", "multi_modal_projector")),
     "llava": Multimodal(("llama",), _TOWER),

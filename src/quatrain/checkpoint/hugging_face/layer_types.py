@@ -62,18 +62,20 @@ def window_or_no_rope(fields: Fields, interval: int | None, source: str) -> dict
     return windows | {"no_rope_layer_interval": without_rope}
 
 
-def layer_types(fields: Fields, source: str, other: str = SLIDING) -> list[str] | None:
-    """config.json's layer_types, for each layer full attention or the `other` kind, or None where
-    it has none."""
+def layer_types(fields: Fields, source: str, *others: str) -> list[str] | None:
+    """config.json's layer_types, for each layer full attention or one of the `others` (a window),
+    or None where it has none."""
+    known = [FULL, *(others or (SLIDING,))]
     kinds, layers = fields.get("layer_types"), layer_count(fields, source)
     if kinds is None:
         return None
     if (
         not isinstance(kinds, list)
         or len(kinds) != layers
-        or any(kind not in (FULL, other) for kind in kinds)
+        or any(kind not in known for kind in kinds)
     ):
-        expected = f"{layers} of '{FULL}' and '{other}'; nothing else is implemented"
+        named = " and ".join(map(repr, known))
+        expected = f"{layers} of {named}; nothing else is implemented"
         raise refusal(fields, "layer_types", expected, source)
     return kinds
 

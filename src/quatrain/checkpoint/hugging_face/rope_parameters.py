@@ -14,6 +14,7 @@ from quatrain.checkpoint.hugging_face.fields import (
     object_of,
     refusal,
 )
+from quatrain.checkpoint.nth_layers import FULL, SLIDING
 from quatrain.checkpoint.yarn import Yarn, attention_scale
 from quatrain.errors import InputError
 
@@ -81,6 +82,27 @@ def scaled_rope(
         return params
     expected = "'default', 'linear', 'llama3', 'longrope', 'yarn' or 'dynamic'"
     raise refusal({"rope_type": kind}, "rope_type", expected, source)
+
+
+def proportional_rope(fields: Fields, default: Fields, source: str) -> dict[str, Any]:
+    """What `rope_parameters`, or the `default` in their place, say of a family whose layers without
+    a window may turn a part of all planes only, as fast as they do where all turn."""
+    by_layer = object_of(fields, "rope_parameters", source) or default
+    full, sliding = (object_of(by_layer, name, source) for name in (FULL, SLIDING))
+    if by_layer.keys() != default.keys() or rope_type(sliding) != "default":
+        expected = f"'{FULL}' and '{SLIDING}', the second of rope_type 'default'"
+        raise refusal(fields, "rope_parameters", expected, source)
+    kind = rope_type(full)
+    if kind not in ("default", "proportional") or full.get("factor") not in (None, 1, 1.0):
+        raise refusal(by_layer, FULL, "rope_type 'proportional' or 'default', no factor", source)
+    planes = number_or_none(full, "partial_rotary_factor", source) or 1.0
+    if planes > 1:
+        raise refusal(full, "partial_rotary_factor", "at most 1", source)
+    return {
+        "rope_theta": number(full, "rope_theta", source),
+        "local_rope_theta": number(sliding, "rope_theta", source),
+        "global_rotary_planes": planes if kind == "proportional" else 1.0,
+    }
 
 
 def rope_type(scaling: Fields) -> Any:

@@ -12,13 +12,12 @@ from quatrain.checkpoint.hugging_face.fields import (
     integer,
     integer_or_none,
     layer_count,
-    number,
     number_or_none,
     object_of,
     refusal,
 )
 from quatrain.checkpoint.hugging_face.layer_types import layer_types
-from quatrain.checkpoint.hugging_face.rope_parameters import rope_type
+from quatrain.checkpoint.hugging_face.rope_parameters import proportional_rope
 from quatrain.checkpoint.nth_layers import FULL, SLIDING, full_every
 from quatrain.errors import InputError
 
@@ -113,25 +112,6 @@ def _is_number(key: str) -> bool:
     return key.isdecimal() and len(key) < 10
 
 
-def _rope(fields: Fields, source: str) -> Params:
-    by_layer = object_of(fields, "rope_parameters", source) or _ROPE
-    full, sliding = (object_of(by_layer, name, source) for name in (FULL, SLIDING))
-    if by_layer.keys() != _ROPE.keys() or rope_type(sliding) != "default":
-        expected = f"'{FULL}' and '{SLIDING}', the second of rope_type 'default'"
-        raise refusal(fields, "rope_parameters", expected, source)
-    kind = rope_type(full)
-    if kind not in ("default", "proportional") or full.get("factor") not in (None, 1, 1.0):
-        raise refusal(by_layer, FULL, "rope_type 'proportional' or 'default', no factor", source)
-    planes = number_or_none(full, "partial_rotary_factor", source) or 1.0
-    if planes > 1:
-        raise refusal(full, "partial_rotary_factor", "at most 1", source)
-    return {
-        "rope_theta": number(full, "rope_theta", source),
-        "local_rope_theta": number(sliding, "rope_theta", source),
-        "global_rotary_planes": planes if kind == "proportional" else 1.0,
-    }
-
-
 def shared_layers(fields: Fields, source: str) -> int:
     """How many layers, the last ones, read others' keys and values."""
     if fields.get("num_kv_shared_layers") is None:
@@ -167,7 +147,7 @@ HUGGING_FACE = HuggingFaceReading(
     model_type="gemma4_text",
     defaults=_DEFAULTS,
     params=_params,
-    rope=_rope,
+    rope=lambda fields, source: proportional_rope(fields, _ROPE, source),
     names=NAMES | {"layer_scalar": "layer_scalar"},
     tensors=_tensors,
     unused=unused_keys,

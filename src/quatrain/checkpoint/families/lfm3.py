@@ -1,0 +1,89 @@
+"""LFM3: an LFM2 in whose attention some layers have a window, with a gate for each head and norms
+behind attention, convolution and feed-forward."""
+
+from quatrain.checkpoint.families import lfm2
+from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params, sizes
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.hugging_face.fields import Fields, flag, head_width, integer, layer_count
+from quatrain.checkpoint.hugging_face.layer_types import layer_types
+from quatrain.checkpoint.hugging_face.rope_parameters import proportional_rope
+from quatrain.checkpoint.nth_layers import FULL, SLIDING
+
+_LFM2 = lfm2.LFM2.hugging_face
+assert _LFM2.tensors is not None
+_convolutions_apart = _LFM2.tensors
+_ROPE = {
+    SLIDING: {"rope_type": "default", "rope_theta": 10000.0},
+    FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.5, "rope_theta": 1000000.0},
+}
+_GATE = ".self_attn.g_proj."
+
+
+def _params(fields: Fields, source: str) -> Params:
+    kinds = layer_types(fields, source, SLIDING, lfm2.CONV)
+    normed = flag(fields, "use_sandwich_norm", source)
+    return lfm2.convolutions(fields, source) | {
+        "layer_types": kinds or [_usual(index) for index in range(layer_count(fields, source))],
+        "sliding_window": integer(fields, "sliding_window", source),
+        "post_attention_norm": normed,
+        "post_ffn_norm": normed,
+        "use_attn_o_gate": flag(fields, "use_attention_gate", source),
+    }
+
+
+def _usual(index: int) -> str:
+    if index % 4 == 2:
+        return FULL
+    return SLIDING if index and index % 4 == 0 else lfm2.CONV
+
+
+def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+    """With the gate of a head for each of its channels, as the backbone has it."""
+    width = head_width(fields, source)
+    apart = _convolutions_apart(stored, fields, source).stored
+    return LazyTensors(
+        {
+            name: _repeated(tensor, width) if _GATE in name else tensor
+            for name, tensor in apart.items()
+        }
+    )
+
+
+def _repeated(gates: StoredTensor, times: int) -> StoredTensor:
+    shape = (gates.shape[0] * times, *gates.shape[1:]) if gates.shape else ()
+    return StoredTensor(shape, gates.dtype, lambda: gates.load().repeat_interleave(times, dim=0))
+
+
+LFM3 = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="lfm3",
+        defaults={
+            "num_attention_heads": 16,
+            "num_key_value_heads": 4,
+            "head_dim": 128,
+            "vocab_size": 128_000,
+            "max_position_embeddings": 128_000,
+            "norm_eps": 1e-5,
+            "sliding_window": 256,
+            "conv_L_cache": 7,
+            "use_sandwich_norm": True,
+            "use_attention_gate": True,
+        },
+        sizes=sizes(2048, 7680, 24),
+        params=_params,
+        rope=lambda fields, source: proportional_rope(fields, _ROPE, source),
+        names={
+            **_LFM2.names,
+            "self_attn.o_proj": "attention.wo",
+            "self_attn.q_norm": "attention.q_norm_fn",
+            "self_attn.k_norm": "attention.k_norm_fn",
+            "self_attn.g_proj": "attention.og",
+            "post_operator_norm": "post_attention_norm",
+            "post_ffn_norm": "post_ffn_norm",
+        },
+        tensors=_tensors,
+        on_hub={".self_attn.gate_proj.": _GATE},
+        activations=_LFM2.activations,
+        tied=True,
+    ),
+)
