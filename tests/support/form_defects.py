@@ -3,11 +3,9 @@ takes. Each form was run on ExecuTorch's runtime."""
 
 from tests.support import load_checks
 from tests.support.attention_forms import ATTENTION_FORMS
-from tests.support.kernel_defects import Make
-from tests.support.load_checks import FALSE, NULL, T, call
+from tests.support.one_operator import FALSE, NULL, TRUE, Make, T, call, ints, number
 from tests.support.static_int8_forms import STATIC_INT8_FORMS
 
-TRUE = ("bool", True)
 EPS, NO_MOMENTUM = ("double", 1e-5), ("double", 0.1)
 
 
@@ -21,14 +19,6 @@ def image(*shape: int, **more: str) -> T:
 
 def weights(*shape: int) -> T:
     return T(shape, constant=True)
-
-
-def ints(*values: int) -> tuple:
-    return ("int_list", values)
-
-
-def number(value: int) -> tuple:
-    return ("int", value)
 
 
 def convolution(
@@ -87,6 +77,11 @@ def sampled(padding_mode: int) -> Make:
     grid, out = T((1, 4, 5, 2), storage="buffer"), image(1, 3, 4, 5)
     options = (number(0), number(padding_mode), TRUE)
     return call("aten.grid_sampler_2d.default", image(1, 3, 8, 8), grid, *options, out)
+
+
+def gather(dim: int) -> Make:
+    x, index = T((1, 8, 4)), T((1, 8, 2), "int32")
+    return call("aten.gather.default", x, number(dim), index, FALSE, T((1, 8, 2)))
 
 
 def linear(*shape: int, constant: bool = True) -> Make:
@@ -210,6 +205,7 @@ _FORMS: list[tuple[str, Make, Make]] = [
     ("norm-form", layer_norm(4, 8), layer_norm(8)),
     ("norm-form", batch_norm(2, 4, 8), batch_norm(2, 4, 8, 8)),
     ("norm-form", group_norm("texture3d", 1, 8, 4, 5), group_norm("buffer", 1, 8, 4, 5)),
+    ("gather-from-the-end", gather(-1), gather(2)),
     ("grid-sampler-form", sampled(0), sampled(1)),
     ("layout-not-channels-packed", batch_norm(1, 4, 8, 8, layout="width_packed"),
      batch_norm(1, 4, 8, 8)),

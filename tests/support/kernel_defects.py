@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.driver_defects import Make, peer
+from tests.support.driver_defects import peer
+from tests.support.one_operator import FALSE, NULL, Make, T, call, number
 from tests.support.paths import CONFORMANCE, REAL_RUNTIME
 from tests.support.programs import GraphMaker, artifact
 
-from quatrain.program import ValueList
+from quatrain.program import ValueList, open_program, write_program
+from quatrain.program.edit.retarget import retarget
 
 
 def measured(name: str) -> Make:
@@ -23,64 +25,39 @@ def measured(name: str) -> Make:
     return make
 
 
-def call(kind: str, *tensors: tuple, plain: tuple = (), out: tuple = (1, 4)) -> Make:
-    """One operator on inputs, given as (dtype, shape), and null or fixed values after them."""
-
-    def make(folder: Path) -> Path:
-        maker = GraphMaker()
-        args = [maker.input(dtype, *shape) for dtype, *shape in tensors]
-        args += [maker.plain(*value) for value in plain]
-        result = maker.tensor(tensors[0][0], *out)
-        maker.call(kind, *args, result)
-        return maker.save(folder / "call.pte", [result])
-
-    return make
-
-
 def embedding(layout: str, tokens: int = 8) -> Make:
-    def make(folder: Path) -> Path:
-        maker = GraphMaker()
-        table = maker.constant(np.zeros((16, 4), dtype=np.float32))
-        indices = maker.tensor("int32", 1, tokens, storage="texture3d", layout=layout)
-        maker.graph.inputs.append(indices)
-        out = maker.tensor("float32", 1, tokens, 4, storage="texture3d", layout=layout)
-        null, false = maker.plain("null"), maker.plain("bool", False)
-        maker.call("aten.embedding.default", table, indices, null, false, false, out)
-        return maker.save(folder / "embedding.pte", [out])
-
-    return make
+    indices, out = T((1, tokens), "int32", layout=layout), T((1, tokens, 4), layout=layout)
+    table = T((16, 4), constant=True)
+    return call("aten.embedding.default", table, indices, NULL, FALSE, FALSE, out)
 
 
-def int4_embedding(width: int) -> Make:
-    def make(folder: Path) -> Path:
-        maker = GraphMaker()
-        weights = maker.constant(np.zeros((16, width // 2), dtype=np.uint8))
-        scales = maker.constant(np.ones((16, 1), dtype=np.float32))
-        indices = maker.input("int32", 1, 8)
-        out = maker.tensor("float32", 1, 8, width)
-        group, tied = maker.plain("int", width), maker.plain("bool", False)
-        name = "et_vk.embedding_q4gsw.default"
-        maker.call(name, weights, scales, group, indices, tied, out)
-        return maker.save(folder / "embedding.pte", [out])
-
-    return make
+def int4_embedding(width: int = 32, layout: str = "width_packed") -> Make:
+    weights, scales = T((16, width // 2), "uint8", constant=True), T((16, 1), constant=True)
+    indices, out = T((1, 8), "int32", layout=layout), T((1, 8, width))
+    name = "et_vk.embedding_q4gsw.default"
+    return call(name, weights, scales, number(width), indices, FALSE, out)
 
 
 def weight_only(
     rows: int = 8, channels: int = 64, dtype: str = "float32", bias: bool = False, batch: int = 1
 ) -> Make:
     """A weight-only linear of 64 inputs."""
+    x, out = (T((batch, rows, wide), dtype) for wide in (64, channels))
+    weights = T((channels, 32), "uint8", constant=True)
+    scales = T((2, channels), dtype, constant=True, fill=1)
+    last = T((channels,), dtype, constant=True) if bias else NULL
+    return call("et_vk.linear_q4gsw.default", x, weights, scales, number(32), last, out)
+
+
+def dynamic_rows(count: int) -> Make:
+    """A dynamic int4 linear of 64 inputs that may see `count` rows."""
 
     def make(folder: Path) -> Path:
-        maker = GraphMaker()
-        x = maker.input(dtype, batch, rows, 64)
-        weights = maker.constant(np.zeros((channels, 32), dtype=np.uint8))
-        scales = maker.constant(np.ones((2, channels), dtype=dtype))
-        group = maker.plain("int", 32)
-        last = maker.constant(np.ones(channels, dtype=dtype)) if bias else maker.plain("null")
-        out = maker.tensor(dtype, batch, rows, channels)
-        maker.call("et_vk.linear_q4gsw.default", x, weights, scales, group, last, out)
-        return maker.save(folder / "weight-only.pte", [out])
+        path = weight_only(count)(folder)
+        program = open_program(path)
+        retarget(program, "8da4w")
+        write_program(program, path)
+        return path
 
     return make
 
@@ -116,64 +93,29 @@ def dynamic(
 
 
 def rotary(kind: str, width: int = 8, head: int = 16, keys: int = 2) -> Make:
-    def make(folder: Path) -> Path:
-        maker = GraphMaker()
-        x = maker.input("float32", 1, 8, 2, head)
-        k = maker.input("float32", 1, 8, keys, head)
-        tables = [maker.input("float32", 8, width) for _ in range(2)]
-        more = [maker.plain("int", 0)] if kind.endswith("hf") else []
-        out = maker.tensor("float32", 1, 8, 2, head)
-        maker.call(f"{kind}.default", x, k, *tables, *more, out)
-        return maker.save(folder / "rotary.pte", [out])
-
-    return make
+    q, k, table = T((1, 8, 2, head)), T((1, 8, keys, head)), T((8, width))
+    more = [number(0)] if kind.endswith("hf") else []
+    return call(f"{kind}.default", q, k, table, table, *more, [q, k])
 
 
-def attention(head: int, storage: str = "buffer") -> Make:
-    def make(folder: Path) -> Path:
-        maker = GraphMaker()
-        q = maker.tensor("float32", 1, 8, 2, head, storage=storage)
-        maker.graph.inputs.append(q)
-        null = maker.plain("null")
-        out = maker.tensor("float32", 1, 8, 2, head, storage=storage)
-        maker.call("sdpa_with_kv_cache.default", q, *(null for _ in range(10)), out)
-        return maker.save(folder / "attention.pte", [out])
-
-    return make
+def attention(head: int) -> Make:
+    q = T((1, 8, 2, head), storage="buffer")
+    return call("sdpa_with_kv_cache.default", q, *(NULL,) * 10, q)
 
 
 def select(places: int) -> Make:
-    def make(folder: Path) -> Path:
-        maker = GraphMaker()
-        x, index = maker.input("float32", 1, 8, 4), maker.input("int32", places)
-        out = maker.tensor("float32", 1, places, 4)
-        maker.call("aten.index_select.default", x, maker.plain("int", 1), index, out)
-        return maker.save(folder / "select.pte", [out])
-
-    return make
+    x, index, out = T((1, 8, 4)), T((places,), "int32"), T((1, places, 4))
+    return call("aten.index_select.default", x, number(1), index, out)
 
 
 def linear_rows(rows: int) -> Make:
-    def make(folder: Path) -> Path:
-        maker = GraphMaker()
-        x, out = maker.input("float32", 1, rows, 8), maker.tensor("float32", 1, rows, 8)
-        weight = maker.constant(np.ones((8, 8), dtype=np.float32))
-        maker.call("aten.linear.default", x, weight, maker.plain("null"), out)
-        return maker.save(folder / "linear.pte", [out])
-
-    return make
+    x = T((1, rows, 8))
+    return call("aten.linear.default", x, T((8, 8), constant=True), NULL, x)
 
 
-def sigmoid(storage: str = "texture3d", name: str = "aten.sigmoid.default") -> Make:
-    def make(folder: Path) -> Path:
-        maker = GraphMaker()
-        x = maker.tensor("float32", 4, storage=storage)
-        maker.graph.inputs.append(x)
-        out = maker.tensor("float32", 4, storage=storage)
-        maker.call(name, x, out)
-        return maker.save(folder / "sigmoid.pte", [out])
-
-    return make
+def sigmoid(storage: str = "texture3d") -> Make:
+    x = T((4,), storage=storage)
+    return call("aten.sigmoid.default", x, x)
 
 
 def on_the_cpu(folder: Path) -> Path:
@@ -181,8 +123,8 @@ def on_the_cpu(folder: Path) -> Path:
 
 
 _HF, _INTERLEAVED = "et_vk.apply_rotary_emb_hf", "et_vk.apply_rotary_emb"
-_GELU = call("aten.gelu.default", ("float32", 1, 4), plain=(("string", "tanh"),))
-_CONVOLUTION = call("aten.convolution.default", ("float32", 1, 4, 4, 4), plain=(("null",),) * 8)
+_GELU = call("aten.gelu.default", T((1, 4)), ("string", "tanh"), T((1, 4)))
+_CONVOLUTION = call("aten.convolution.default", T((1, 4, 4, 4)), *(NULL,) * 8, T((1, 4, 4, 4)))
 
 # defect, the GPU and runtime to ask about, a program that has it, one that does not
 KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
@@ -195,6 +137,7 @@ KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("dq8ca-group-sums", "adreno-8xx", "1.0", dynamic(group_size=256), dynamic(group_size=128)),
     ("dq8ca-group-sums", "xclipse", "1.5", measured("g256_d"), measured("g128_d")),
     ("dq8ca-group-sums", "xclipse", "1.5", dynamic(group_size=256), dynamic(1, group_size=256)),
+    ("dq8ca-m-gt-k", "adreno-7xx", "1.4", dynamic_rows(65), dynamic_rows(64)),
     ("dq8ca-zp-dtype", "desktop", "1.4", dynamic(zero_points="int32"), dynamic()),
     ("dq8ca-half-sums", "desktop", "1.5", dynamic(dtype="float16", storage="buffer", group_size=64),
      dynamic(dtype="float16", group_size=64)),

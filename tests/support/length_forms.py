@@ -4,9 +4,8 @@ computes otherwise, beside ones that it computes for any. Each was run on ExecuT
 from pathlib import Path
 
 from tests.support.attention_forms import fused_attention
-from tests.support.form_defects import convolution, image, ints, number, reduced
-from tests.support.kernel_defects import Make
-from tests.support.load_checks import FALSE, NULL, T, call
+from tests.support.form_defects import convolution, image, reduced
+from tests.support.one_operator import FALSE, NULL, TRUE, Make, T, call, ints, number
 
 from quatrain.program import Plain, SymInt, open_program, write_program
 from quatrain.program.graph import Operator
@@ -53,9 +52,19 @@ def depthwise(stride: int, padding: int = 1) -> Make:
     return convolution((8, 1, 3, 3), stride=stride, padding=padding, groups=8)
 
 
+def signal(padding: int, layout: str = "channels_packed") -> Make:
+    return of_any_length(convolution((4, 4, 3), (1, 4, 8), padding=padding, layout=layout))
+
+
+def where(*condition: int) -> Make:
+    """A choice between [1, 8, 8] and a number."""
+    x = T((1, 8, 8))
+    return call("aten.where.self", T(condition, "bool"), x, T((1,)), x)
+
+
 _END, _TWICE = 2**31 - 1, ("double_list", (2.0, 2.0))
 _SUM = "sum.dim_IntList"
-_VARIANCE = call("aten.var.dim", T((3, 8, 4)), ints(-1), FALSE, ("bool", True), T((3, 8, 1)))
+_VARIANCE = call("aten.var.dim", T((3, 8, 4)), ints(-1), FALSE, TRUE, T((3, 8, 1)))
 # defect, a program that has it, one that does not
 LENGTH_FORMS: list[tuple[str, Make, Make]] = [
     ("permute-from-the-end", of_any_length(permuted(0, -1, 1)), of_any_length(permuted(0, 2, 1))),
@@ -68,6 +77,8 @@ LENGTH_FORMS: list[tuple[str, Make, Make]] = [
     ("slice-past-the-call", of_any_length(cut(1, _END)), of_any_length(cut(1, _END, dim=2))),
     ("slice-past-the-call", of_any_length(cut(0, -2)), cut(0, -2)),
     ("dynamic-no-resize", of_any_length(selected(2)), of_any_length(selected(1))),
+    ("conv1d-past-the-call", signal(1), signal(0)),
+    ("conv1d-past-the-call", signal(1), signal(1, "height_packed")),
     ("conv1d-past-the-call", of_any_length(depthwise(2)), of_any_length(depthwise(1))),
     ("conv1d-past-the-call", of_any_length(depthwise(2)), of_any_length(depthwise(2, padding=0))),
     ("conv1d-past-the-call", of_any_length(depthwise(2)), depthwise(2)),
@@ -75,6 +86,8 @@ LENGTH_FORMS: list[tuple[str, Make, Make]] = [
     ("reduction-without-keepdim", of_any_length(reduced(_SUM, (3, 8, 4), (0,), (8, 4))),
      reduced(_SUM, (3, 8, 4), (0,), (8, 4))),
     ("reduction-without-keepdim", of_any_length(_VARIANCE), _VARIANCE),
+    ("where-lower-rank", of_any_length(where(8, 8)), of_any_length(where(1, 8, 8))),
+    ("where-lower-rank", of_any_length(where(8, 8)), where(8, 8)),
 ]  # fmt: skip
 LENGTH_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     (defect, "desktop", "1.5", has, lacks) for defect, has, lacks in LENGTH_FORMS

@@ -1,56 +1,9 @@
 """Programs that a release refuses to load, or has no shader for, beside ones that it takes."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from tests.support.kernel_defects import Make, on_the_cpu, sigmoid
-from tests.support.programs import GraphMaker
-
-from quatrain.program import Tensor, ValueList
-
-
-@dataclass(frozen=True)
-class T:
-    """A tensor of a program; a constant where `constant` says so."""
-
-    shape: tuple[int, ...]
-    dtype: str = "float32"
-    storage: str = "texture3d"
-    layout: str = "width_packed"
-    constant: bool = False
-
-    def add_to(self, maker: GraphMaker) -> int:
-        if self.constant:
-            return maker.constant(np.zeros(self.shape, dtype=self.dtype))
-        tensor = Tensor(self.dtype, self.shape, storage=self.storage, layout=self.layout)
-        return maker.add(tensor)
-
-
-Argument = T | tuple | list  # a tensor, a fixed value (kind, value), a list of tensors
-
-
-def call(name: str, *args: Argument) -> Make:
-    """A program of one operator; its arguments, the result last."""
-
-    def make(folder: Path) -> Path:
-        maker = GraphMaker()
-        ids = []
-        for arg in args:
-            if isinstance(arg, T):
-                ids.append(arg.add_to(maker))
-            elif isinstance(arg, list):
-                ids.append(maker.add(ValueList(tuple(tensor.add_to(maker) for tensor in arg))))
-            else:
-                ids.append(maker.plain(*arg))
-        outs = [each for arg in args[-1:] for each in ids[-1:] if isinstance(arg, T)]
-        maker.call(name, *ids)
-        return maker.save(folder / "call.pte", outs)
-
-    return make
-
-
-NULL, FALSE = ("null",), ("bool", False)
+from tests.support.kernel_defects import embedding, int4_embedding, on_the_cpu, sigmoid
+from tests.support.one_operator import FALSE, NULL, Make, T, call
 
 
 def total(**more: str) -> Make:
@@ -97,23 +50,13 @@ def linear(inputs: int, dynamic: bool = False, constant: bool = True) -> Make:
     return call(name, x, row, row, weights, sums, scales, group, NULL, out)
 
 
-def scales(x: T, block: tuple[int, ...], zeros: T = T((1, 8), "int8")) -> Make:
+_ZERO_POINTS, _CACHE = T((1, 8), "int8"), T((1, 32, 2, 8))
+
+
+def scales(x: T, block: tuple[int, ...], zeros: T = _ZERO_POINTS) -> Make:
     plain = (NULL, ("int_list", block), *(NULL for _ in range(7)))
     outs = [T((1, 8)), zeros]
     return call("torchao.choose_qparams_affine.default", x, *plain, outs)
-
-
-def float_embedding(layout: str) -> Make:
-    indices, out = T((1, 8), "int32", layout=layout), T((1, 8, 4), layout=layout)
-    table = T((16, 4), constant=True)
-    return call("aten.embedding.default", table, indices, NULL, FALSE, FALSE, out)
-
-
-def int4_embedding(layout: str) -> Make:
-    weights, table_scales = T((16, 16), "uint8", constant=True), T((16, 1), constant=True)
-    indices, out = T((1, 8), "int32", layout=layout), T((1, 8, 32))
-    name = "et_vk.embedding_q4gsw.default"
-    return call(name, weights, table_scales, ("int", 32), indices, FALSE, out)
 
 
 def rotary(rows: int, width: int = 8, storage: str = "texture3d") -> Make:
@@ -122,9 +65,7 @@ def rotary(rows: int, width: int = 8, storage: str = "texture3d") -> Make:
     return call(name, x, x, table, table, ("int", 0), [x, x])
 
 
-def attention(
-    kind: str = "sdpa_with_kv_cache", cache: T = T((1, 32, 2, 8)), **more: object
-) -> Make:  # fmt: skip
+def attention(kind: str = "sdpa_with_kv_cache", cache: T = _CACHE, **more: object) -> Make:
     """8 tokens, 2 heads of 8; `more` changes the query's fields and the options."""
     fixed = {
         "attn_mask": NULL, "dropout_p": ("double", 0.0), "is_causal": ("bool", True),
@@ -199,10 +140,10 @@ LOAD_CHECK_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("rms-norm-layout", "desktop", "1.3", norm(layout="channels_packed"), norm()),
     ("rms-norm-layout", "desktop", "1.5", norm(layout="height_packed"),
      norm(layout="height_packed", storage="buffer")),
-    ("embedding-q4-layout", "desktop", "1.3", int4_embedding("height_packed"),
-     int4_embedding("width_packed")),
-    ("embedding-channels-packed", "desktop", "1.0", float_embedding("width_packed"),
-     float_embedding("channels_packed")),
+    ("embedding-q4-layout", "desktop", "1.3", int4_embedding(layout="height_packed"),
+     int4_embedding()),
+    ("embedding-channels-packed", "desktop", "1.0", embedding("width_packed"),
+     embedding("channels_packed")),
     ("rotary-hf-tables", "desktop", "1.3", rotary(4), rotary(8)),
     ("rotary-hf-tables", "desktop", "1.5", rotary(8, width=16), rotary(16)),
     ("sdpa-shapes", "desktop", "1.0", attention(shape=(2, 8, 2, 8)), attention()),

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-import numpy as np
-from tests.support.driver_defects import Make
+from tests.support.one_operator import Make
 from tests.support.programs import GraphMaker
 
 from quatrain.program import SymInt, ValueList
@@ -64,25 +63,6 @@ def squeeze(dim: int, storage: str = "texture3d") -> Make:
     return make
 
 
-def padded_convolution(padding: int, layout: str = "channels_packed") -> Make:
-    """Of a signal [1, 4, 8] of any length, by a kernel of 3."""
-
-    def make(folder: Path) -> Path:
-        maker = GraphMaker()
-        x = maker.tensor("float32", 1, 4, 8, layout=layout)
-        maker.graph.inputs.append(x)
-        maker.call("sym_size.int", x, maker.plain("int", 2), maker.add(SymInt(8)))
-        weight = maker.constant(np.ones((4, 4, 3), np.float32))
-        out = maker.tensor("float32", 1, 4, 6 + 2 * padding, layout=layout)
-        plain = [maker.plain("null"), maker.add_shape(1), maker.add_shape(padding)]
-        rest = [maker.add_shape(1), maker.plain("bool", False), maker.add_shape(0)]
-        groups = maker.plain("int", 1)
-        maker.call("aten.convolution.default", x, weight, *plain, *rest, groups, out)
-        return maker.save(folder / "convolution.pte", [out])
-
-    return make
-
-
 def memory(*of: int) -> Make:
     """x, its sigmoid, the sigmoid of that and the sum of the last two, each in such memory."""
 
@@ -98,48 +78,12 @@ def memory(*of: int) -> Make:
     return make
 
 
-def gather(dim: int) -> Make:
-    def make(folder: Path) -> Path:
-        maker = GraphMaker()
-        x, index = maker.input("float32", 1, 8, 4), maker.input("int32", 1, 8, 2)
-        out = maker.tensor("float32", 1, 8, 2)
-        name = "aten.gather.default"
-        maker.call(name, x, maker.plain("int", dim), index, maker.plain("bool", False), out)
-        return maker.save(folder / "gather.pte", [out])
-
-    return make
-
-
-def where(*condition: int) -> Make:
-    """A choice between [1, 8, 8] and a number."""
-
-    def make(folder: Path) -> Path:
-        maker = GraphMaker()
-        x, chosen = maker.input("float32", 1, 8, 8), maker.input("bool", *condition)
-        maker.call("sym_size.int", x, maker.plain("int", 1), maker.add(SymInt(8)))
-        number, out = maker.input("float32", 1), maker.tensor("float32", 1, 8, 8)
-        maker.call("aten.where.self", chosen, x, number, out)
-        return maker.save(folder / "where.pte", [out])
-
-    return make
-
-
 # defect, the GPU and runtime to ask about, a program that has it, one that does not
 SIZE_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("memory-still-read", "desktop", "1.5", memory(0, 1, 1, 2), memory(0, 1, 0, 2)),
     ("memory-still-read", "desktop", "1.5", memory(0, 1, 1, 2), memory(0, 1, 2, 2)),
-    ("conv1d-past-the-call", "desktop", "1.5", padded_convolution(1), padded_convolution(0)),
-    (
-        "conv1d-past-the-call",
-        "desktop",
-        "1.5",
-        padded_convolution(1),
-        padded_convolution(1, "height_packed"),
-    ),
     ("results-not-resized", "mali-g715", "1.4", split(), split(any_length=False)),
     ("results-not-resized", "desktop", "1.5", viewed_split(-1), viewed_split(None)),
     ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(1)),
     ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(0, "buffer")),
-    ("gather-from-the-end", "desktop", "1.5", gather(-1), gather(2)),
-    ("where-lower-rank", "desktop", "1.5", where(8, 8), where(1, 8, 8)),
 ]

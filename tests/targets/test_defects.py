@@ -3,18 +3,18 @@
 from pathlib import Path
 
 import pytest
-from tests.support.driver_defects import DRIVER_CASES, Make, dynamic_zero_points, linear, methods
+from tests.support.driver_defects import DRIVER_CASES, dynamic_zero_points, linear, methods
 from tests.support.findings import findings
 from tests.support.form_defects import FORM_CASES, int4_linear
-from tests.support.kernel_defects import KERNEL_CASES, dynamic
+from tests.support.kernel_defects import KERNEL_CASES, dynamic, embedding
 from tests.support.length_forms import LENGTH_CASES
 from tests.support.load_checks import (
     LOAD_CHECK_CASES,
     convolution,
-    float_embedding,
     long_attention,
     qcs4w,
 )
+from tests.support.one_operator import Make
 from tests.support.size_defects import SIZE_CASES
 
 from quatrain.program import open_program
@@ -55,8 +55,8 @@ HOW_SURE: list[tuple[str, str, str | None, Make, str]] = [
     ("adreno-convolution", "adreno-8xx", "1.5", convolution(193), "possible"),
     ("caches-per-method", "llvmpipe", "1.5", methods("prefill", "decode"), "certain"),
     ("caches-per-method", "llvmpipe", "1.5", methods("prefill", "forward"), "possible"),
-    ("embedding-channels-packed", "desktop", "1.0", float_embedding("width_packed"), "certain"),
-    ("embedding-channels-packed", "desktop", None, float_embedding("width_packed"), "possible"),
+    ("embedding-channels-packed", "desktop", "1.0", embedding("width_packed"), "certain"),
+    ("embedding-channels-packed", "desktop", None, embedding("width_packed"), "possible"),
     ("no-16bit-storage", "no-16bit", "1.2", HALF_LINEAR, "certain"),
     ("no-16bit-storage", "xclipse", "1.2", HALF_LINEAR, "possible"),
     ("qcs4w-missing-shader", "desktop", "1.5", qcs4w, "certain"),

@@ -9,9 +9,8 @@ import typer
 from tests.support.driver_defects import dynamic_zero_points
 from tests.support.edited_methods import edited_method, of_two_delegates, under_names
 from tests.support.findings import findings
-from tests.support.form_defects import TRUE, number
 from tests.support.kernel_defects import embedding, weight_only
-from tests.support.load_checks import FALSE, NULL, Argument, T, call
+from tests.support.one_operator import FALSE, NULL, TRUE, Argument, T, call, number
 from tests.support.programs import artifact
 from typer.testing import CliRunner, Result
 
