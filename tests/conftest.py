@@ -2,10 +2,14 @@
 
 import gc
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from tests.support.downloads import use_new_cache
+
+if TYPE_CHECKING:
+    from tests.support.tiny_programs import Tiny
 
 # Files of few tests that take long, and folders of such: a worker begins with these, so that none
 # is left with one when all others are done.
@@ -43,3 +47,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A folder that all workers of this run share, for `made_once`."""
     base = tmp_path_factory.getbasetemp()
     return (base if worker_id == "master" else base.parent) / "shared"
+
+
+@pytest.fixture(scope="session")
+def tiny(shared: Path) -> "Tiny":
+    """A tiny int4 checkpoint, and its programs, made once for all tests."""
+    from tests.support.tiny_programs import shared_tiny  # takes the exporters, which few tests need
+
+    return shared_tiny(shared)

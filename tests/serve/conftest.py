@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import openai
 import pytest
 import torch
 from tests.support.servers import client_of, served
-from tests.support.tiny_programs import Tiny, shared_tiny
+from tests.support.tiny_programs import Tiny
 
 from quatrain.serve.models.served_models import ServedModel, load_models
 from quatrain.tokenizer import Tokenizer
@@ -27,11 +26,6 @@ class _Slow:
         return torch.eye(96)[[7]]
 
     def reset(self) -> None: ...
-
-
-@pytest.fixture(scope="session")
-def tiny(shared: Path) -> Tiny:
-    return shared_tiny(shared)
 
 
 @pytest.fixture(scope="session")

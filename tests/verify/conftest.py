@@ -1,14 +1,9 @@
-"""A tiny int4 checkpoint, and its programs, made once for all tests of this folder."""
+"""A tiny program for the CPU, made once for all tests of this folder."""
 
 from pathlib import Path
 
 import pytest
-from tests.support.tiny_programs import Tiny, shared_tiny, shared_tiny_xnnpack
-
-
-@pytest.fixture(scope="session")
-def tiny(shared: Path) -> Tiny:
-    return shared_tiny(shared)
+from tests.support.tiny_programs import shared_tiny_xnnpack
 
 
 @pytest.fixture(scope="session")
