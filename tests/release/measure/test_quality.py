@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ def test_the_quality_is_what_evaluate_says(tiny_release: Path) -> None:
             assert row["perplexity"] == pytest.approx(one.perplexity, rel=1e-5)
             assert row["ratio"] == pytest.approx(one.perplexity_ratio, rel=1e-5)
             assert row["ratio_error"] == pytest.approx(one.perplexity_ratio_error, rel=1e-4)
+            assert row["reference_perplexity"] * row["ratio"] == pytest.approx(row["perplexity"])
             # evaluate counts the last token, which has no successor, too.
             assert row["kl"] == pytest.approx(one.against_first.kl, rel=0.1)
 
@@ -59,7 +61,9 @@ def test_the_text_shown_has_the_divergence_that_is_averaged(tiny_release: Path) 
         shown = report["shown"][file["file"]]
         assert "".join(one["text"] for one in shown[:3]) == "w0w7w14"
         values = [one["kl"] for one in shown[1:]]
-        assert sum(values) / len(values) == pytest.approx(file["quality"][0]["kl"])
+        assert mean(values) == pytest.approx(file["quality"][0]["kl"])
+        error = stdev(values) / math.sqrt(len(values))
+        assert error == pytest.approx(file["quality"][0]["kl_error"])
 
 
 def test_speed_is_of_this_machine_and_its_runtime(

@@ -24,9 +24,11 @@ TOKENS = [1, 90, 17, 4, 33]
 
 def _logits(model: Path, *options: str) -> np.ndarray:
     out = model.parent / "out.npy"
-    words = ["logits", str(model), "--tokens", ",".join(map(str, TOKENS)), "-o", str(out)]
-    invoked([*words, *options], catch_exceptions=False)
-    return np.load(out)
+    words = ["logits", str(model), "--tokens", ",".join(map(str, TOKENS)), "-o", str(out), "--json"]
+    said = json.loads(invoked([*words, *options], catch_exceptions=False).stdout)
+    found = np.load(out)
+    assert said["most_likely_next"] == found.argmax(-1).tolist()
+    return found
 
 
 @pytest.mark.parametrize("name", ["model.pte", "model.pt", "model"])
