@@ -82,6 +82,9 @@ def test_defaults_are_those_of_transformers(model_type):
     stated = {*family.defaults, *dense, *SIZES, "rope_local_base_freq"}
     for name in fields.asked - stated:
         assert class_default(kind, name) in (None, False, model_type), name
+    # Other names that its class takes for fields.
+    named = {alias: name for alias, name in kind.attribute_map.items() if name in stated}
+    assert named.items() <= family.aliases.items()
 
 
 def error_without(kind, fields, drop, folder, **changed):

@@ -13,7 +13,7 @@ _DENSE = "the dense ones of Granite 4.0 are 350m, 1b and micro, without an h"
 
 def _check_dense(fields: Fields, source: str) -> None:
     """Raise `InputError` where some layers are Mamba's, or there are experts."""
-    kinds = fields.get("layer_types", fields.get("layers_block_type"))
+    kinds = fields.get("layer_types")
     layers = layer_count(fields, source)
     if kinds not in (["attention"] * layers, ["full_attention"] * layers):
         raise InputError(
@@ -52,6 +52,7 @@ GRANITE4 = Family(
             "num_local_experts": 8,
             "shared_intermediate_size": 1024,
         },
+        aliases={"layers_block_type": "layer_types"},
         params=_params,
         names={
             "shared_mlp.gate_proj": "feed_forward.w1",

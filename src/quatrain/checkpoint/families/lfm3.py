@@ -70,6 +70,7 @@ LFM3 = Family(
             "use_attention_gate": True,
         },
         sizes=sizes(2048, 7680, 24),
+        aliases={"rms_norm_eps": "norm_eps"},
         params=_params,
         rope=lambda fields, source: proportional_rope(fields, _ROPE, source),
         names={

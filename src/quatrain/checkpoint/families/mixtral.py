@@ -28,6 +28,7 @@ MIXTRAL = Family(
             "num_experts_per_tok": 2,
         },
         sizes=sizes(4096, 14336, 32),
+        aliases={"num_experts": "num_local_experts"},
         params=_params,
         # As transformers 5 has them, and as the hub does.
         names=weighed_experts.names("mlp")

@@ -40,6 +40,7 @@ OLMOE = Family(
             "norm_topk_prob": False,
         },
         sizes=sizes(2048, 2048, 16),
+        aliases={"num_local_experts": "num_experts"},
         params=_params,
         names=weighed_experts.names("mlp"),
         tensors=weighed_experts.tensors,
