@@ -93,6 +93,26 @@ def test_a_repository_without_hf_is_told_how_it_is_named(
             is_quantized(Path(name))
 
 
+@pytest.mark.parametrize(
+    ("models", "meant"),
+    [
+        (["snapshots/0b5c"], "snapshots/0b5c"),  # in the hub's cache
+        (["checkpoint-500", "checkpoint-1000"], "checkpoint-1000"),  # what a Trainer writes to
+    ],
+)
+def test_a_folder_above_the_models(tmp_path: Path, models: list[str], meant: str) -> None:
+    for model in models:
+        (tmp_path / model).mkdir(parents=True)
+        (tmp_path / model / "config.json").write_text("{}")
+    for opened in (open_float_model, open_checkpoint, is_quantized):
+        with pytest.raises(InputError, match=rf"[gG]ive .*{tmp_path / meant},"):
+            opened(tmp_path)
+    file = tmp_path / meant / "config.json"
+    for opened in (open_float_model, open_checkpoint, is_quantized):
+        with pytest.raises(InputError, match=rf"is a JSON file; .*folder, {file.parent}$"):
+            opened(file)
+
+
 def test_telling_takes_no_torch() -> None:
     """So that options that fit only a program, or only a checkpoint, are checked at once."""
     code = (

@@ -19,7 +19,7 @@ from quatrain.checkpoint.files.adapter_folder import (
     base_is_missing,
     refuse_unread_adapter,
 )
-from quatrain.checkpoint.files.formats import Form, form_of_file, is_a_program
+from quatrain.checkpoint.files.formats import Form, form_of_file, is_a_program, model_below
 from quatrain.checkpoint.files.hub import is_on_hub, local_path, readable
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
@@ -145,9 +145,11 @@ def open_float_model(path: Path | str, base: Path | str | None = None) -> "Float
 def _no_float_model(path: Path, form: Form) -> InputError:
     if form is Form.META:
         inside = next((str(file) for file in sorted(path.glob("*.gguf"))), "a GGUF file")
+        below = model_below(path)
+        such = f", such as {below}," if below else ""
         return InputError(
             f"{path}: holds neither config.json (Hugging Face) nor params.json (Meta); "
-            f"give a model's folder or {inside}"
+            f"give a model's folder{such} or {inside}"
         )
     if form is Form.PROGRAM:
         return is_a_program(path)

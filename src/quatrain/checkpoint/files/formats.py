@@ -39,6 +39,8 @@ def form_of_file(path: Path) -> Form:
             "is not read; save it again with torch.save(state_dict, path) in a current PyTorch"
         )
     refuse_lfs_pointer(path)
+    if path.suffix == ".json":
+        raise InputError(f"{path}: is a JSON file; if of a model, give its folder, {path.parent}")
     raise InputError(
         f"{path}: is neither a .safetensors, a .pth nor a GGUF file (it starts with {start!r}); "
         "it may be cut short or of another format"
@@ -90,6 +92,18 @@ def _parts_to_merge(folder: Path) -> str | None:
     return None
 
 
+def model_below(folder: Path) -> Path | None:
+    """Where a model is that `folder` may be meant for: the last of a Trainer's checkpoints, a
+    snapshot in the hub's cache, or another folder one further down."""
+    found = [
+        file.parent
+        for beside in ("*", "snapshots/*")
+        for name in ("config.json", "params.json")
+        for file in folder.glob(f"{beside}/{name}")
+    ]
+    return max(found, key=lambda each: (len(each.name), each.name), default=None)
+
+
 def is_of_training(name: str) -> bool:
     """Whether `name` is a file that transformers' Trainer or accelerate write beside a model."""
     return _OF_TRAINING.fullmatch(name) is not None
@@ -110,7 +124,9 @@ def only_file(folder: Path, suffixes: tuple[str, ...], preferred: str = "") -> P
     remedy = "keep the model's own, or merge the parts of a sharded model first"
     if not found:
         there = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
-        remedy = f"the folder holds {there}. {_parts_to_merge(folder) or _DOWNLOAD}"
+        below = model_below(folder)
+        otherwise = f"Give {below}, which holds a model" if below else _DOWNLOAD
+        remedy = f"the folder holds {there}. {_parts_to_merge(folder) or otherwise}"
         gguf = next(iter(sorted(folder.glob("*.gguf"))), None)
         if gguf is not None:
             remedy += f", or give {gguf} itself"
