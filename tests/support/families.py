@@ -507,6 +507,7 @@ ROWS = {
     "starcoder2 with a window": Row(
         "StarCoder2", "Starcoder2", {"use_bias": False, "sliding_window": 8}
     ),
+    "nanochat": Row("NanoChat", "NanoChat", quantized=True, fuzzed=True),
     "vaultgemma": Row("VaultGemma", "VaultGemma", GEMMA, quantized=True, fuzzed=True),
     "cwm": Row(
         "CWM", "Cwm", {"head_dim": 16, "sliding_window": 8, "num_hidden_layers": 5},

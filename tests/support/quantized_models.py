@@ -22,6 +22,8 @@ LINEARS = (
     ".in_proj_z.weight",
     "_linear.weight",
     ".c_fc.weight",
+    ".fc1.weight",
+    ".fc2.weight",
     ".w1.weight",
     ".w2.weight",
     ".w3.weight",

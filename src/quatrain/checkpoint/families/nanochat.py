@@ -1,0 +1,88 @@
+"""NanoChat: a Llama whose norms have no weights, one of them over the embedding, whose heads turn
+the other way, and whose feed-forward has no gate and squares its relu."""
+
+from collections.abc import Callable
+
+import torch
+
+from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.hugging_face.fields import (
+    Fields,
+    integer,
+    integer_or_none,
+    layer_count,
+    number_or_none,
+)
+from quatrain.errors import InputError
+
+_TURNED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
+
+
+def _params(fields: Fields, source: str) -> Params:
+    return {
+        "normalize_tok_embeddings": True,
+        "use_qk_norm": True,
+        "qk_norm_affine": False,
+        "qk_norm_before_rope": False,
+        "feed_forward_gate": False,
+        "output_soft_cap_temp": number_or_none(fields, "final_logit_softcapping", source),
+    }
+
+
+def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+    """With norms of ones, and the halves of query and key heads exchanged: what transformers turns
+    by an angle is then turned by the opposite one, and all products of the two are as they were."""
+    width = integer(fields, "hidden_size", source)
+    made = dict(stored.stored)
+    for name, tensor in stored.stored.items():
+        part = name.split(".")[-2] if name.count(".") > 1 else ""
+        if part in _TURNED:
+            heads = integer_or_none(fields, _TURNED[part], source)
+            all_heads = integer(fields, "num_attention_heads", source)
+            made[name] = _exchanged(tensor, heads or all_heads, name, source)
+    norms = [
+        f"model.layers.{index}.{norm}.weight"
+        for index in range(layer_count(fields, source))
+        for norm in ("input_layernorm", "post_attention_layernorm")
+    ]
+    for name in [*norms, "model.norm.weight"]:
+        made[name] = StoredTensor((width,), torch.float32, _ones(width))
+    return LazyTensors(made)
+
+
+def _exchanged(tensor: StoredTensor, heads: int, name: str, source: str) -> StoredTensor:
+    rows = tensor.shape[0] if tensor.shape else 0
+    if rows % (2 * heads):
+        raise InputError(
+            f"{source}: {name} has {rows} rows, expected an even number for each of {heads} heads"
+        )
+    return StoredTensor(
+        tensor.shape,
+        tensor.dtype,
+        lambda: tensor.load().unflatten(0, (heads, 2, -1)).flip(1).flatten(0, 2),
+    )
+
+
+def _ones(width: int) -> Callable[[], torch.Tensor]:
+    return lambda: torch.ones(width)
+
+
+NANOCHAT = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="nanochat",
+        defaults={
+            "num_attention_heads": 6,
+            "vocab_size": 50304,
+            "hidden_act": "relu2",
+            "max_position_embeddings": 2048,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10000.0,
+            "final_logit_softcapping": 15.0,
+        },
+        params=_params,
+        names={"mlp.fc1": "feed_forward.w1", "mlp.fc2": "feed_forward.w2"},
+        tensors=_tensors,
+        activations={"relu2": "relu2"},
+    ),
+)
