@@ -507,6 +507,16 @@ ROWS = {
     "starcoder2 with a window": Row(
         "StarCoder2", "Starcoder2", {"use_bias": False, "sliding_window": 8}
     ),
+    "jais2": Row("Jais 2", "Jais2", quantized=True, fuzzed=True),
+    "hyperclovax": Row(
+        "HyperCLOVA X SEED Think", "HyperCLOVAX",
+        {"embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.4,
+         "logits_scaling": 0.4},
+        quantized=True, fuzzed=True,
+    ),
+    "hyperclovax without norms after": Row(
+        "HyperCLOVA X SEED Think", "HyperCLOVAX", {"use_post_norm": False}
+    ),
     "nanochat": Row("NanoChat", "NanoChat", quantized=True, fuzzed=True),
     "vaultgemma": Row("VaultGemma", "VaultGemma", GEMMA, quantized=True, fuzzed=True),
     "cwm": Row(

@@ -35,7 +35,8 @@ _FORMS = (TOKENIZER, TEKKEN, SENTENCEPIECE, VOCABULARY)
 _GENERIC = (
     "mistral", "ministral", "ministral3", "mistral3", "mixtral", "phi3", "granite", "granitemoe",
     "granitemoehybrid", "ernie4_5", "glm", "glm4", "olmo2", "olmo3", "stablelm", "nemotron",
-    "internlm3", "glmasr", "got_ocr2", "llava", "llava_next", "smolvlm", "vipllava", "voxtral",
+    "hyperclovax", "internlm3", "glmasr", "got_ocr2", "llava", "llava_next", "smolvlm", "vipllava",
+    "voxtral",
 )  # fmt: skip
 _QWEN2 = (
     "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl",
@@ -49,7 +50,7 @@ _CLASSES: dict[str, str] = {
     **dict.fromkeys(("cohere", "cohere2", "aya_vision"), "CohereTokenizer"),
     "idefics2": "LlamaTokenizer",
     "olmoe": "GPTNeoXTokenizer",
-    "starcoder2": "GPT2Tokenizer",
+    **dict.fromkeys(("starcoder2", "jais2"), "GPT2Tokenizer"),
     **dict.fromkeys(
         ("qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"), "Qwen3_5Tokenizer"
     ),

@@ -54,7 +54,7 @@ FUZZED = {name: row.kind for name, row in ROWS.items() if row.fuzzed}
 ALIKE = {
     "Qwen2VL": "Qwen2", "Qwen2_5_VL": "Qwen2", "Qwen3VL": "Qwen3",
     **dict.fromkeys(("Olmoe", "GraniteMoe", "Mixtral"), "Qwen3Moe"),
-    "InternLM3": "Llama", "Exaone": "Llama", "VaultGemma": "Gemma2",
+    "InternLM3": "Llama", "Exaone": "Llama", "VaultGemma": "Gemma2", "Jais2": "Nemotron",
     **dict.fromkeys(("Qwen3_5Moe", "Qwen3Next"), "Qwen3_5"),
 }  # fmt: skip
 FIRST = [*{ALIKE.get(kind, kind): name for name, kind in reversed(FUZZED.items())}.values()]
