@@ -1,4 +1,4 @@
-"""Quatrain exports int4 Llama-family backbones to on-device programs and proves them right.
+"""Quatrain exports int4 language models to on-device programs and proves them right.
 
 The names in `__all__` are the library. Each is imported from its module when it is first used, so
 that `import quatrain` takes no time and a program can be read without torch.

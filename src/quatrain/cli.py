@@ -51,7 +51,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",
         context_settings=HELP_OPTIONS,
-        help="Export int4 Llama-family backbones to on-device programs, and prove them right.",
+        help="Export int4 language models to on-device programs, and prove them right.",
     )
     app.callback()(_options)
     for verb in VERBS:

@@ -46,9 +46,9 @@ ZeroPointDtype = Annotated[
     str | None,
     typer.Option(
         metavar="TYPE",
-        help="Of 8da4w activations' zero points: int8 (as in ExecuTorch's own exports; "
-        "what new ones get), float16 or float32 (as in Quatrain's). Changes the zero points "
-        "of linears that are 8da4w already too.",
+        help="Of 8da4w activations' zero points: int8 (as in ExecuTorch's own exports and "
+        "Quatrain's in fp32; what new ones get), float16 (as in Quatrain's in fp16) or float32. "
+        "Changes the zero points of linears that are 8da4w already too.",
         autocompletion=one_of("int8", "float16", "float32"),
     ),
 ]

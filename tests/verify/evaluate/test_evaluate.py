@@ -145,6 +145,9 @@ def test_models_of_one_name_are_told_apart(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_wrong_requests_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     model = tiny.programs["8da4w"]
+    for no_list in ([], str(model)):
+        with pytest.raises(InputError, match="expected a list of one path or more"):
+            evaluate_models(no_list, TEXT)
     with pytest.raises(InputError, match="fewer than two tokens"):
         evaluate_models([model], "w1")
     with pytest.raises(InputError, match="--scheme is for checkpoints, and none is given"):

@@ -209,7 +209,7 @@ def many_rows_in_fp32(program: Program, graph: VulkanGraph, where: Where) -> lis
 def activation_scales(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Where scales of activations are chosen for linears that read them."""
     return [
-        Occurrence(f"{place}, read by {readers} linears")
+        Occurrence(f"{place}, read by {readers} linear{'s' * (readers > 1)}")
         for place, operator in operators(graph, "torchao.choose_qparams_affine")
         if (readers := _readers_of_several_rows(graph, operator))
     ]

@@ -73,9 +73,11 @@ def evaluate_models(
         One for each model, in their order.
 
     Raises:
-        InputError: Where a model, its tokenizer or the text cannot be used, vocabularies differ, or
-            `resume` holds something else.
+        InputError: Where `models` is no list or empty, a model, its tokenizer or the text cannot be
+            used, vocabularies differ, or `resume` holds something else.
     """
+    if isinstance(models, str) or not models:
+        raise InputError(f"models is {models!r}, expected a list of one path or more")
     paths = [Path(model) for model in models]
     _require_what_options_are_for(paths, device, emulate, scheme, as_on)
     arithmetic = _arithmetic(paths) if as_on is None else arithmetic_as_on(as_on)
