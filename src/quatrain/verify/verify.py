@@ -86,6 +86,8 @@ def verify_program(
         InputError: For a wrong request. What the program computes wrongly is in the report.
     """
     program, checkpoint, stages = Path(program), Path(checkpoint), stages or Stages()
+    if isinstance(prompts, str) or not prompts:
+        raise InputError(f"prompts is {prompts!r}, expected a tuple of one text or more")
     emulated_defect(emulate)
     arithmetic = arithmetic_as_on(as_on)
     for device in devices:
