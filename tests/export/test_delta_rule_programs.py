@@ -10,8 +10,15 @@ from tests.support.planned import assert_as_planned
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.export.vulkan.chunked_delta_rule import CHUNK
+from quatrain.program import open_program, write_program
+from quatrain.program.edit.retarget import retarget
+from quatrain.program.edit.slim import slim
+from quatrain.program.inspect.linears import find_linears
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.load import load_runner
+from quatrain.targets import choose_for_target
+from quatrain.verify.checks.layerwise import compare_layerwise
 from quatrain.verify.eager import load_eager
 
 # What a head reads is normed: where it is near 0, so is what rounding leaves of it.
@@ -34,9 +41,31 @@ def checkpoint(tmp_path_factory):
     return folder / "int4"
 
 
-def test_vulkan_refuses_before_the_work(checkpoint, tmp_path):
-    with pytest.raises(InputError, match="gated delta rule, which is not yet exported"):
-        export_checkpoint(checkpoint, tmp_path / "m.pte")
+def test_one_vulkan_delegate_equals_eager(checkpoint, tmp_path):
+    """Weight-only and slim, made of the 8da4w program; that one layer by layer."""
+    report = export_checkpoint(checkpoint, tmp_path / "m.pte")
+    assert_as_planned(report, checkpoint)
+    program = open_program(report.output)
+    assert len(program.delegates) == 1 and program.metadata["get_max_seq_len"] == CHUNK
+    names = {linear.name for linear in find_linears(program.vulkan)}
+    assert names == {row.name for row in report.linears}
+    assert {"layers.0.attention.in_proj_a", "layers.0.attention.out_proj"} < names
+    eager = load_eager(checkpoint, "8da4w", ARITHMETIC_OF["vulkan"])
+    runner = load_runner(report.output, "reference")
+    compared = compare_layerwise(runner, eager, list(range(9)), BOUND)
+    assert compared.first is None and compared.probes > 15
+    assert_calls_follow(runner)
+    retarget(program, "weight-only")
+    slim(program)
+    write_program(program, tmp_path / "float.pte")
+    eager = load_eager(checkpoint, "weight-only", ARITHMETIC_OF["vulkan"])
+    assert_texts_agree(tmp_path / "float.pte", eager, DEVICES_OF["vulkan"], BOUND)
+
+
+def test_older_vulkan_runtimes_refuse_before_the_work(checkpoint, tmp_path):
+    target = choose_for_target("mali-g715", "1.2")
+    with pytest.raises(InputError, match="gated delta rules, for which ExecuTorch's Vulkan"):
+        export_checkpoint(checkpoint, tmp_path / "m.pte", ExportOptions(target=target))
 
 
 def test_xnnpack_equals_eager(checkpoint, tmp_path):

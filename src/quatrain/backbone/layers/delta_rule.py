@@ -66,10 +66,11 @@ def _by_head(x: torch.Tensor) -> torch.Tensor:
 class CallMasks(NamedTuple):
     """Which of T tokens (rows) see which (columns), as ones and zeros [T, T].
 
-    `seen`: their own and those before; `before`: without their own. `blocks`: of all pairs of
+    `own`: themselves; `before`: those before; `seen`: both. `blocks`: of all pairs of
     blocks of 1, 2, 4, ... tokens, what the second sees of the first.
     """
 
+    own: torch.Tensor
     seen: torch.Tensor
     before: torch.Tensor
     blocks: list[torch.Tensor]
@@ -83,7 +84,8 @@ def call_masks(length: int) -> CallMasks:
         same_pair = rows // (2 * size) == columns // (2 * size)
         blocks.append((same_pair & (rows // size > columns // size)).float())
         size *= 2
-    return CallMasks((columns <= rows).float(), (columns < rows).float(), blocks)
+    own, seen, before = columns == rows, columns <= rows, columns < rows
+    return CallMasks(own.float(), seen.float(), before.float(), blocks)
 
 
 def delta_rule(
@@ -101,29 +103,32 @@ def delta_rule(
     D_ij the decay from token j to i and A = strict lower part of (beta k) k' D, what is written are
     U = (I + A)^-1 beta (v - exp(c) k S), c the sums of g (section 3.3 of the paper).
     """
-    decayed = masks.seen * log_decay.transpose(1, 2)  # row i: g of the tokens up to i
+    steps = log_decay.transpose(1, 2)
+    decayed = masks.seen * steps  # row i: g of the tokens up to i
     # Sums of the g between, not differences of sums, which would cancel.
     between = torch.bmm(decayed, masks.before.expand_as(decayed))
     decay = torch.exp(between) * masks.seen
     from_start = torch.exp(decayed.sum(-1, keepdim=True))
-    to_end = decay[:, -1:].transpose(1, 2)
+    to_end = torch.exp((masks.before.T * steps).sum(-1, keepdim=True))
     keys = k.transpose(1, 2)
     written_keys = k * strength
-    inverse = _inverse(torch.bmm(written_keys, keys) * decay, masks.blocks)
+    inverse = _inverse(torch.bmm(written_keys, keys) * decay, masks)
     written = torch.bmm(inverse, v * strength - torch.bmm(written_keys * from_start, state))
     read = torch.bmm(q * from_start, state) + torch.bmm(torch.bmm(q, keys) * decay, written)
-    after = state * from_start[:, -1:] + torch.bmm((k * to_end).transpose(1, 2), written)
+    after = state * torch.exp(log_decay.sum(1, keepdim=True)) + torch.bmm(
+        (k * to_end).transpose(1, 2), written
+    )
     return read, after
 
 
-def _inverse(a: torch.Tensor, blocks: list[torch.Tensor]) -> torch.Tensor:
+def _inverse(a: torch.Tensor, masks: CallMasks) -> torch.Tensor:
     """(I + A)^-1 of the strict lower part A of `a` [N, T, T].
 
     Blocks of b on the diagonal are inverted already: of two, joined by M, the inverse X of both has
     -X M X beneath. (I - A)(I + A^2)(I + A^4)..., as many products, would overflow: powers of A grow
     beyond all bounds where keys are alike.
     """
-    inverse = torch.eye(a.shape[1]) - a * blocks[0] if blocks else torch.ones_like(a)
-    for mask in blocks[1:]:
+    inverse = masks.own - a * masks.blocks[0] if masks.blocks else torch.ones_like(a)
+    for mask in masks.blocks[1:]:
         inverse = inverse - torch.bmm(torch.bmm(inverse, a * mask), inverse)
     return inverse

@@ -12,6 +12,7 @@ from torch import nn
 from quatrain.backbone.block import Block
 from quatrain.backbone.layers.attention import Attention, PositionTemperature
 from quatrain.backbone.layers.feed_forward import FeedForward
+from quatrain.backbone.layers.gated_delta_net import GatedDeltaNet
 from quatrain.backbone.layers.moe import MixtureOfExperts, SharedExpertGate
 from quatrain.backbone.layers.norm import InputScaledNorm, LayerNorm
 from quatrain.backbone.layers.per_layer import LayerScalar, PerLayerBranch, PerLayerInputs
@@ -34,6 +35,7 @@ _QPARAMS, _NORM, _ATTENTION, _ROTARY, _FEED_FORWARD, _BLOCK = 510, 259, 1_162, 2
 _MASKED, _OF_WINDOW, _CAPPED, _MASK = 3_600, 600, 280, 1_400  # what attention has beyond its own
 _EMBEDDING, _INT4_EMBEDDING, _ELEMENT_WISE, _FACTOR = 314, 442, 140, 400
 _LAYER_NORM, _CONV, _TEMPERATURE = 300, 3_100, 560
+_DELTA_RULE, _KEYS_FOR_VALUES = 17_300, 1_900  # of a gated delta rule
 _PER_LAYER, _PER_LAYER_BRANCH = 2_700, 533  # of embeddings for each layer: for all, and a layer's
 _ROUTED, _EXPERT, _PICK = 270, 464, 1_280  # of a mixture: scores; what an expert and a pick add
 # Linears that read what another one reads.
@@ -67,6 +69,8 @@ def _part_bytes(name: str, part: nn.Module) -> int:
     if isinstance(part, Attention):
         gate = 2 * _ELEMENT_WISE * (part.og is not None)
         return _ATTENTION + _ROTARY * (part.rotary is not None) + gate
+    if isinstance(part, GatedDeltaNet):
+        return _DELTA_RULE + _KEYS_FOR_VALUES * (part.heads > part.key_heads)
     if isinstance(part, MaskedSdpa):
         of_window, capped = part.mask.before > 0, part.mask.cap is not None
         return _MASKED + _OF_WINDOW * of_window + _CAPPED * capped

@@ -80,7 +80,8 @@ def _caches(backbone: Backbone) -> list[torch.Tensor]:
 
 def _key(form: Form, tensor: torch.Tensor) -> Key:
     if not tensor.is_meta:  # of no checkpoint, such as a norm's ones: those that are alike are one
-        return form, hash(tensor.detach().numpy().tobytes()), tensor.numel()
+        alike = hash(tensor.detach().numpy().tobytes()) if tensor.any() else 0
+        return form, alike, tensor.numel()
     return form, tensor.untyped_storage()._cdata, int(tensor.storage_offset())
 
 

@@ -4,6 +4,7 @@ from torch import nn
 
 from quatrain.backbone.config import BackboneConfig
 from quatrain.errors import QuatrainError
+from quatrain.export.vulkan.chunked_delta_rule import CHUNK
 from quatrain.export.vulkan.masked_attention import PositionMask
 from quatrain.program import Program
 
@@ -24,6 +25,8 @@ def longest_call(config: BackboneConfig) -> int:
         layer.attention_window for layer in layers
     )
     beside = max(config.n_kv_heads, config.n_heads // config.n_kv_heads) if masked else 1
+    if any(layer.delta for layer in layers):
+        return min(config.max_seq_len, CHUNK)
     return min(config.max_seq_len, LONGEST_SIDE // beside)
 
 

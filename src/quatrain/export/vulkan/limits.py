@@ -115,15 +115,11 @@ def _attention_problem(config: BackboneConfig, options: ExportOptions, context: 
             "attention has a window, a chunk or a soft cap, for which ExecuTorch's Vulkan runtime "
             f"{release} lacks operators; ship a later runtime, or use {_on_the_cpu(options)}."
         )
-    if any(layer.conv for layer in layers) and needs_older_forms(release):
+    if any(layer.conv or layer.delta for layer in layers) and needs_older_forms(release):
         return (
-            "layers have short convolutions, for which ExecuTorch's Vulkan runtime "
-            f"{release} lacks operators; ship a later runtime, or use {_on_the_cpu(options)}."
-        )
-    if any(layer.delta for layer in layers):
-        return (
-            "layers have a gated delta rule, which is not yet exported to Vulkan: its delegate has "
-            f"no operator for the recurrence; use {_on_the_cpu(options)}."
+            "layers have short convolutions or gated delta rules, for which ExecuTorch's Vulkan "
+            f"runtime {release} lacks operators; ship a later runtime, or use "
+            f"{_on_the_cpu(options)}."
         )
     if any(layer.attention_sinks for layer in layers):
         return (

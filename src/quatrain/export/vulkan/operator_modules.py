@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from quatrain.backbone.layers.delta_rule import DeltaRule
 from quatrain.backbone.layers.kv_cache import CachedAttention
 from quatrain.backbone.layers.norm import RMSNorm
 from quatrain.backbone.layers.residual import FixedResidual, GatedResidual
@@ -11,6 +12,7 @@ from quatrain.backbone.layers.short_conv import CausalConv
 from quatrain.backbone.model import Backbone
 from quatrain.export.operators.attention import OwnCacheSdpa, SdpaWithKvCache
 from quatrain.export.operators.short_conv import KeptConv
+from quatrain.export.vulkan.chunked_delta_rule import Chunk, ChunkedDeltaRule
 from quatrain.export.vulkan.cpu_table import CpuTable
 from quatrain.export.vulkan.masked_attention import MaskedSdpa, PositionMask, Window, masks_for
 from quatrain.linear.embedding import QuantizedGroupEmbedding
@@ -68,9 +70,14 @@ def to_vulkan_operators(backbone: Backbone) -> None:
     """Replace, in place, the parts of a backbone that Vulkan has an operator for, but for its
     quantized layers (see `packed_layers`)."""
     masks, context = _masks(backbone), backbone.config.max_seq_len
+    rule = next((part for part in backbone.modules() if isinstance(part, DeltaRule)), None)
+    chunk = None if rule is None else Chunk(rule)
     for parent in list(backbone.modules()):
         for name, child in list(parent.named_children()):
-            replacement = _vulkan_form(child, masks, context)
+            if isinstance(child, DeltaRule) and chunk is not None:
+                replacement = ChunkedDeltaRule(child, chunk, context)
+            else:
+                replacement = _vulkan_form(child, masks, context)
             if replacement is not None:
                 setattr(parent, name, replacement)
     if backbone.per_layer is not None:

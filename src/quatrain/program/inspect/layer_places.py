@@ -1,4 +1,4 @@
-"""Where each layer of a graph begins to mix tokens: by attention, or by a short convolution."""
+"""Where each layer of a graph mixes tokens: by attention, a short convolution or a delta rule."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,18 +19,44 @@ class ConvolutionPlace:
     inputs: int
 
 
-def find_layers(def_use: DefUse) -> list[AttentionPlace | ConvolutionPlace]:
-    """The attentions and short convolutions of a graph, in the order of its layers."""
-    found = [*find_attentions(def_use), *_convolutions(def_use)]
+@dataclass(frozen=True)
+class DeltaRulePlace:
+    """Operator `operator`, by index, keeps the `state` of a gated delta rule, to which the call has
+    `written` (value ids)."""
+
+    operator: int
+    state: int
+    written: int
+
+
+def find_layers(def_use: DefUse) -> list[AttentionPlace | ConvolutionPlace | DeltaRulePlace]:
+    """The layers of a graph in their order, by how they mix tokens."""
+    found = [*find_attentions(def_use), *_convolutions(def_use), *_delta_rules(def_use)]
     return sorted(found, key=lambda place: place.operator)
+
+
+def _written_anew(def_use: DefUse) -> Iterator[tuple[int, Operator]]:
+    """The operators, with their indices, that write what is kept as a whole."""
+    values = def_use.graph.values
+    for index, operator in enumerate(def_use.graph.operators):
+        if operator.kind == "update_cache" and isinstance(values[operator.args[2]], Plain):
+            yield index, operator
+
+
+def _delta_rules(def_use: DefUse) -> Iterator[DeltaRulePlace]:
+    """As `quatrain.export.vulkan.chunked_delta_rule` writes them."""
+    for index, operator in _written_anew(def_use):
+        state = _producer(def_use, operator.args[0], "aten.unsqueeze_copy")
+        added = _producer(def_use, state.args[0], "aten.add") if state else None
+        product = _producer(def_use, added.args[1], "aten.bmm") if added else None
+        if added and product:
+            yield DeltaRulePlace(index, added.out, product.args[1])
 
 
 def _convolutions(def_use: DefUse) -> Iterator[ConvolutionPlace]:
     """As `quatrain.export.operators.short_conv` writes them."""
     values = def_use.graph.values
-    for index, operator in enumerate(def_use.graph.operators):
-        if operator.kind != "update_cache" or not isinstance(values[operator.args[2]], Plain):
-            continue
+    for index, operator in _written_anew(def_use):
         last = _producer(def_use, operator.args[0], "aten.slice_copy")
         joined = _producer(def_use, last.args[0], "aten.cat") if last else None
         parts = values[joined.args[0]] if joined else None

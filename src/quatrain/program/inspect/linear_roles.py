@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from quatrain.program.def_use import DefUse
 from quatrain.program.graph import Operator
 from quatrain.program.inspect.attentions import AttentionPlace
-from quatrain.program.inspect.layer_places import ConvolutionPlace, find_layers
+from quatrain.program.inspect.layer_places import ConvolutionPlace, DeltaRulePlace, find_layers
 
 _ACTIVATIONS = {"aten.sigmoid", "aten.silu", "aten.gelu", "aten.relu"}
 # Role -> the parameter's name in Meta's checkpoints.
@@ -16,6 +16,11 @@ META_NAMES = {
 CONV_NAMES = {
     "conv B": "conv.B_proj", "conv C": "conv.C_proj", "conv x": "conv.x_proj",
     "conv out": "conv.out_proj",
+}  # fmt: skip
+_DELTA_NAMES = {
+    "delta qkv": "attention.in_proj_qkv", "delta decay": "attention.in_proj_a",
+    "delta strength": "attention.in_proj_b", "delta gate": "attention.in_proj_z",
+    "delta out": "attention.out_proj",
 }  # fmt: skip
 _OTHER_NAMES = {
     "output gate": "attention.og", "router": "feed_forward.router",
@@ -38,15 +43,14 @@ class LinearRole:
         if self.layer is None:
             return None if self.role == "other" else self.role
         role = self.role.rpartition(" ")[2] if self.block else self.role
-        name = {**META_NAMES, **CONV_NAMES, **_OTHER_NAMES}.get(role, role)
+        name = {**META_NAMES, **CONV_NAMES, **_DELTA_NAMES, **_OTHER_NAMES}.get(role, role)
         if self.block:
             name = name.replace("feed_forward", f"feed_forward.{self.block}")
         return f"layers.{self.layer}.{name}"
 
 
 class LinearRoles:
-    """The layer and role of each linear, from where attention, convolutions and gated activations
-    are."""
+    """The layer and role of each linear, from what mixes tokens and from gated activations."""
 
     def __init__(self, def_use: DefUse, linears: set[int]):
         self.def_use = def_use
@@ -54,17 +58,19 @@ class LinearRoles:
         self.found: dict[int, LinearRole] = {}
         # Layer -> its gated blocks, in order: the linears of each.
         self.blocks: dict[int, list[list[int]]] = {}
-        layer = -1
-        places = {found.operator: found for found in find_layers(def_use)}
-        for index, operator in enumerate(def_use.graph.operators):
-            found = places.get(index)
-            if found is not None:
-                layer += 1
+        begins = {}
+        for layer, found in enumerate(find_layers(def_use)):
+            begins[found.operator] = layer
             if isinstance(found, AttentionPlace):
                 self._attention(found, layer)
             elif isinstance(found, ConvolutionPlace):
                 self._convolution(found, layer)
-            elif operator.kind in _ACTIVATIONS and layer >= 0:
+            else:
+                self._delta_rule(found, layer)
+        layer = -1
+        for index, operator in enumerate(def_use.graph.operators):
+            layer = begins.get(index, layer)
+            if operator.kind in _ACTIVATIONS and layer >= 0:
                 self._feed_forward(operator, layer)
         for layer, blocks in self.blocks.items():
             if len(blocks) > 1:
@@ -99,6 +105,18 @@ class LinearRoles:
             product = self._sources(self.def_use.graph.operators[index].args[0])
             self._name([i for i in product if i not in (*b, *x)], layer, "conv C")
 
+    def _delta_rule(self, found: DeltaRulePlace, layer: int) -> None:
+        """Before the state three linears, in the order in which they are computed; behind what
+        is written the last, and one that gates its input."""
+        before = sorted(self._sources(found.state))
+        for index, role in zip(before, list(_DELTA_NAMES)[:3], strict=False):
+            self._name([index], layer, role)
+        out = self._targets(found.written)
+        self._name(out, layer, "delta out")
+        for index in out:
+            gated = self._sources(self.def_use.graph.operators[index].args[0])
+            self._name([i for i in gated if i not in before], layer, "delta gate")
+
     def _through_rotary(self, value: int) -> int:
         """The value that a rotary embedding turned into `value`; it handles q and k at once."""
         graph = self.def_use.graph
@@ -117,6 +135,8 @@ class LinearRoles:
         """`down(activation(gate) * up)`, where `activation` may be x * sigmoid(x); without a gate
         `down(relu(gate) * relu(gate))`."""
         gate = self._sources(operator.args[0])
+        if any(self.of(index).role in _DELTA_NAMES for index in gate):
+            return
         product = self._multiplication(operator.out)
         if operator.kind == "aten.sigmoid" and product is not None:
             gated = self._targets(self.def_use.graph.operators[product].out)
