@@ -1,6 +1,8 @@
 """Programs with gated delta rules, and with experts of which one is every token's, behind a gate:
 text after text, in pieces and steps."""
 
+from dataclasses import replace
+
 import pytest
 from tests.support.devices import DEVICES_OF
 from tests.support.kept_state import assert_calls_follow, assert_texts_agree
@@ -11,7 +13,7 @@ from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.vulkan.chunked_delta_rule import CHUNK
-from quatrain.program import open_program, write_program
+from quatrain.program import Operator, open_program, write_program
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.edit.slim import slim
 from quatrain.program.inspect.linears import find_linears
@@ -50,6 +52,7 @@ def test_one_vulkan_delegate_equals_eager(checkpoint, tmp_path):
     names = {linear.name for linear in find_linears(program.vulkan)}
     assert names == {row.name for row in report.linears}
     assert {"layers.0.attention.in_proj_a", "layers.0.attention.out_proj"} < names
+    assert {linear.name for linear in find_linears(laid_out_otherwise(report.output))} == names
     eager = load_eager(checkpoint, "8da4w", ARITHMETIC_OF["vulkan"])
     runner = load_runner(report.output, "reference")
     compared = compare_layerwise(runner, eager, list(range(9)), BOUND)
@@ -60,6 +63,21 @@ def test_one_vulkan_delegate_equals_eager(checkpoint, tmp_path):
     write_program(program, tmp_path / "float.pte")
     eager = load_eager(checkpoint, "weight-only", ARITHMETIC_OF["vulkan"])
     assert_texts_agree(tmp_path / "float.pte", eager, DEVICES_OF["vulkan"], BOUND)
+
+
+def laid_out_otherwise(path):
+    """The graph of a program, where each product takes what goes from a texture to a buffer, as
+    where the output layer is wide."""
+    graph = open_program(path).vulkan
+    operators = []
+    for operator in graph.operators:
+        args = list(operator.args)
+        if operator.kind == "aten.bmm":
+            args[1] = graph.add(graph.tensor(args[1]))
+            operators.append(Operator("aten.clone.default", (operator.args[1], args[1])))
+        operators.append(replace(operator, args=tuple(args)))
+    graph.operators = operators
+    return graph
 
 
 def test_older_vulkan_runtimes_refuse_before_the_work(checkpoint, tmp_path):

@@ -50,7 +50,7 @@ def _delta_rules(def_use: DefUse) -> Iterator[DeltaRulePlace]:
         added = _producer(def_use, state.args[0], "aten.add") if state else None
         product = _producer(def_use, added.args[1], "aten.bmm") if added else None
         if added and product:
-            yield DeltaRulePlace(index, added.out, product.args[1])
+            yield DeltaRulePlace(index, added.out, _laid_out(def_use, product.args[1]))
 
 
 def _convolutions(def_use: DefUse) -> Iterator[ConvolutionPlace]:
@@ -70,6 +70,18 @@ def _convolutions(def_use: DefUse) -> Iterator[ConvolutionPlace]:
 
 def _producer(def_use: DefUse, value: int, kind: str) -> Operator | None:
     """The operator that gives `value`, if it is of that kind."""
-    index = def_use.producer.get(value)
+    index = def_use.producer.get(_laid_out(def_use, value))
     operator = None if index is None else def_use.graph.operators[index]
     return operator if operator is not None and operator.kind == kind else None
+
+
+def _laid_out(def_use: DefUse, value: int) -> int:
+    """What `value` is where it is laid out otherwise, in a buffer or a texture."""
+    seen: set[int] = set()  # a damaged graph may run in a circle
+    while (index := def_use.producer.get(value)) is not None and index not in seen:
+        operator = def_use.graph.operators[index]
+        if operator.kind != "aten.clone":
+            break
+        seen.add(index)
+        value = operator.args[0]
+    return value
