@@ -87,3 +87,14 @@ def test_integers_that_are_one_off_are_found() -> None:
         (linear(x) - x @ wished.T).square().mean().backward()
         optimizer.step()
     assert (weight.integers() == right).float().mean() > 0.99 > (begun == right).float().mean()
+
+
+def test_rows_of_a_table_are_those_of_its_weight() -> None:
+    """Also where what its integers are rounded from has left the range of int4."""
+    table = ScaledIntegers(torch.zeros(4, 64, dtype=torch.int8), torch.ones(4, 2), trained=False)
+    table.learn(torch.linspace(-12, 12, 64).repeat(4, 1))
+    assert table.latent is not None
+    with torch.no_grad():
+        table.latent += torch.linspace(-12, 12, 64)
+    picked = torch.tensor([2, 0])
+    assert torch.equal(table.rows(picked), table.weight(torch.float32)[picked])
