@@ -103,21 +103,18 @@ def delta_rule(
     D_ij the decay from token j to i and A = strict lower part of (beta k) k' D, what is written are
     U = (I + A)^-1 beta (v - exp(c) k S), c the sums of g (section 3.3 of the paper).
     """
-    steps = log_decay.transpose(1, 2)
-    decayed = masks.seen * steps  # row i: g of the tokens up to i
+    decayed = masks.seen * log_decay.transpose(1, 2)  # row i: g of the tokens up to i
     # Sums of the g between, not differences of sums, which would cancel.
     between = torch.bmm(decayed, masks.before.expand_as(decayed))
     decay = torch.exp(between) * masks.seen
     from_start = torch.exp(decayed.sum(-1, keepdim=True))
-    to_end = torch.exp((masks.before.T * steps).sum(-1, keepdim=True))
+    to_end = decay[:, -1:].transpose(1, 2)
     keys = k.transpose(1, 2)
     written_keys = k * strength
     inverse = _inverse(torch.bmm(written_keys, keys) * decay, masks)
     written = torch.bmm(inverse, v * strength - torch.bmm(written_keys * from_start, state))
     read = torch.bmm(q * from_start, state) + torch.bmm(torch.bmm(q, keys) * decay, written)
-    after = state * torch.exp(log_decay.sum(1, keepdim=True)) + torch.bmm(
-        (k * to_end).transpose(1, 2), written
-    )
+    after = state * from_start[:, -1:] + torch.bmm((k * to_end).transpose(1, 2), written)
     return read, after
 
 

@@ -74,10 +74,7 @@ def to_vulkan_operators(backbone: Backbone) -> None:
     chunk = None if rule is None else Chunk(rule)
     for parent in list(backbone.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, DeltaRule) and chunk is not None:
-                replacement = ChunkedDeltaRule(child, chunk, context)
-            else:
-                replacement = _vulkan_form(child, masks, context)
+            replacement = _vulkan_form(child, masks, chunk, context)
             if replacement is not None:
                 setattr(parent, name, replacement)
     if backbone.per_layer is not None:
@@ -93,7 +90,7 @@ def _masks(backbone: Backbone) -> dict[Window, PositionMask]:
 
 
 def _vulkan_form(
-    part: nn.Module, masks: dict[Window, PositionMask], context: int
+    part: nn.Module, masks: dict[Window, PositionMask], chunk: Chunk | None, context: int
 ) -> nn.Module | None:
     if isinstance(part, RMSNorm):
         return VulkanRMSNorm(part)
@@ -103,6 +100,9 @@ def _vulkan_form(
         if part.attention_window is not None or part.soft_cap is not None:
             return MaskedSdpa(part, masks[part.attention_window])
         return OwnCacheSdpa(part) if part.shares_kv else SdpaWithKvCache(part)
+    if isinstance(part, DeltaRule):
+        assert chunk is not None
+        return ChunkedDeltaRule(part, chunk, context)
     if isinstance(part, CausalConv):
         return KeptConv(part, context, tuple(part.conv_state.shape))
     if isinstance(part, InterleavedRotary):
