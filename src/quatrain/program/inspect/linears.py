@@ -86,7 +86,7 @@ def result_id(def_use: DefUse, linear: int) -> int:
     if operator.kind not in INT4_LINEARS or cut is None or cut.kind != "aten.slice_copy":
         return operator.out
     whole, kept = graph.tensor(operator.out).shape, graph.tensor(cut.out).shape
-    start = graph.values[cut.named_args["start"]]
+    start = graph.values[cut.named_args.get("start", cut.out)]  # the result: no such argument
     from_first = isinstance(start, Plain) and start.value in (None, 0)
     padding = whole[-1] - kept[-1] if whole[:-1] == kept[:-1] and whole else 0
     return cut.out if from_first and 0 < padding < CHANNELS_TOGETHER else operator.out
