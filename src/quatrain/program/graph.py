@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from quatrain.errors import InputError
+from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.program.operator_schemas import STRICT, argument_names, operator_kind
 
 _MAX_DIMS = 8
@@ -199,7 +200,8 @@ class VulkanGraph:
 
 
 def check_graph(graph: VulkanGraph, what: str) -> None:
-    """Refuse, with `InputError`, ids out of range, lists inside lists, and absurd shapes."""
+    """Refuse, with `InputError`, ids out of range, lists inside lists, absurd shapes, and int4
+    weights that are no matrix."""
 
     def require(ok: bool, reason: str) -> None:
         if not ok:
@@ -226,5 +228,9 @@ def check_graph(graph: VulkanGraph, what: str) -> None:
         )
         for item in operator.args:
             require(0 <= item < count, f"{operator.name}: value id {item} of {count}")
+        if operator.kind in INT4_LINEARS:
+            weights = graph.values[operator.named_args["weights"]]
+            matrix = isinstance(weights, Tensor) and len(weights.shape) == 2
+            require(matrix, f"{operator.name}: its weights are {weights}, expected a matrix")
     for item in (*graph.inputs, *graph.outputs):
         require(item < count, f"input or output {item} of {count} values")

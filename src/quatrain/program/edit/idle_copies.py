@@ -56,7 +56,7 @@ def _free_sizes(graph: VulkanGraph, shape: int) -> int:
     """How many sizes of a view's shape are not fixed: with one, the view cannot change any."""
     value = graph.values[shape]
     if isinstance(value, Plain):
-        sizes = list(value.value or ())
+        sizes = value.value if isinstance(value.value, tuple) else ()
     else:
         found = [graph.values[i] for i in graph.flat([shape])]
         sizes = [size.value if isinstance(size, Plain) else -1 for size in found]
