@@ -40,8 +40,16 @@ from quatrain.checkpoint.quantizers.read import quantized_tensors
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 
-# How a runtime would quantize the KV cache, which ours keeps in floating point.
-_CACHE_SCALE = re.compile(r".*\.self_attn\.(?:attn\.)?[qkv]_(?:scale|zero_point)")
+# How a runtime would round what is computed, and what of that there is to say.
+_UNREAD = {
+    re.compile(
+        r".*\.self_attn\.(?:(?:attn\.)?[qkv]_(?:scale|zero_point)|[kv]_cache_scale)"
+    ): "an 8-bit KV cache ({} and the like), which go unread: the cache is in floating point.",
+    re.compile(r".*\.(?:input|output)_activation_scale"): (
+        "the inputs and outputs of linears ({} and the like), which go unread: those are in "
+        "floating point, and in 8da4w inputs are rounded token by token."
+    ),
+}
 
 
 def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -> Checkpoint:
@@ -110,15 +118,13 @@ def require_convertible(folder: Path) -> None:
 
 def _without_unread(stored: LazyTensors) -> tuple[LazyTensors, tuple[str, ...]]:
     """(`stored` without what every model computes for itself or does not use, what to say of it)"""
-    cache_scales = [name for name in stored if _CACHE_SCALE.fullmatch(name)]
-    unread = {name for name in stored if IGNORED.fullmatch(name)}.union(cache_scales)
-    kept = stored.renamed({name: name for name in stored if name not in unread})
-    if not cache_scales:
-        return kept, ()
-    return kept, (
-        f"It has scales for an 8-bit KV cache ({cache_scales[0]} and the like), which go "
-        "unread: the cache is in floating point.",
-    )
+    unread = {name for name in stored if IGNORED.fullmatch(name)}
+    notes = []
+    for pattern, of_what in _UNREAD.items():
+        scales = [name for name in stored if pattern.fullmatch(name)]
+        unread.update(scales)
+        notes += [f"It has scales for {of_what.format(scales[0])}"] if scales else []
+    return stored.renamed({name: name for name in stored if name not in unread}), tuple(notes)
 
 
 def _table_kinds(int4: Mapping[str, bool]) -> dict[str, str]:

@@ -16,6 +16,8 @@ from quatrain.checkpoint.quantizers.grouped_linear import (
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES
 
+_LARGEST_OF_ROWS = 128  # into which rows are cut: 8da4w is wrong on phones where groups are wider
+
 
 def in_layout(
     linears: Mapping[str, GroupedLinear],
@@ -70,7 +72,9 @@ def _group_size(
     rows = {linear.shape[1] for linear in linears.values() if linear.fits_int4}
     rows |= {linear.shape[1] for linear in layers.values()}
     common = math.gcd(*widths, *rows, *floating_columns)
-    return max((size for size in GROUP_SIZES if common % size == 0), default=None)
+    fitting = [size for size in GROUP_SIZES if common % size == 0]
+    free = [size for size in fitting if size <= _LARGEST_OF_ROWS] if not widths else fitting
+    return max(free, default=None)
 
 
 def _is_of_layer(name: str) -> bool:

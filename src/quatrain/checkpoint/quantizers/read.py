@@ -83,9 +83,10 @@ def _none_of(stored: LazyTensors, quantizer: Quantizer, source: str) -> InputErr
     if all_floating(stored):
         return not_quantized(quantizer.name, source)
     others = sorted(name for name in stored if "layers." in name and not _is_floating(stored, name))
+    parts = ", ".join(quantizer.required or quantizer.parts)
     return InputError(
         f"{source}: says it is quantized by {quantizer.name}, and has none of its tensors "
-        f"({', '.join(quantizer.required)}) but {', '.join(others[:2])} and the like, which are "
+        f"({parts}) but {', '.join(others[:2])} and the like, which are "
         "packed otherwise; take the model that it was made from"
     )
 
@@ -179,10 +180,12 @@ def _by_module(
     """(the quantized matrices' tensors by module and part, all other tensors by name)."""
     modules: dict[str, dict[str, StoredTensor]] = {}
     others = {}
-    # A weight alone is no quantized one, whose name it may have.
-    split = [name.rpartition(".") for name in stored]
+    # A weight alone, in floating point, is no quantized one, whose name it may have.
     quantized = {
-        module for module, _, part in split if part in quantizer.parts and part != "weight"
+        name.rpartition(".")[0]
+        for name, tensor in stored.stored.items()
+        if (part := name.rpartition(".")[2]) in quantizer.parts
+        and (part != "weight" or not tensor.dtype.is_floating_point)
     }
     for name, tensor in stored.stored.items():
         module, _, part = name.rpartition(".")

@@ -1,0 +1,110 @@
+"""Reads what Google trained Gemma 4 to for phones: 2, 4 and 8 bits with one scale a row.
+
+For a linear F [N, K]:
+F.weight        uint8 [N, K * b / 8]   2 or 4 bits, the first in the low ones; int8 [N, K] for 8
+F.weight_scale  float [N, 1]
+For an embedding F [N, K]: F.embedding_quantized likewise, F.embedding_scale float [N, G].
+weight = scale * (number - 2^(b - 1)), of 8 bits scale * number.
+
+config.json's `quantization_config` states num_bits, and by patterns for modules what differs.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+
+from quatrain.checkpoint.files.lazy_tensors import StoredTensor
+from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
+from quatrain.checkpoint.quantizers.groups import groups_of_rows
+from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
+from quatrain.errors import InputError
+
+_AGAIN = "take the config.json that was made with the model"
+_NAMES = (("weight", "weight_scale"), ("embedding_quantized", "embedding_scale"))
+
+
+def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
+    by_module = settings.get("module_quant_configs")
+    if by_module is not None and not isinstance(by_module, dict):
+        raise InputError(
+            f"{source}: its module_quant_configs is {str(by_module)[:100]}, expected an object of "
+            f"settings by patterns; {_AGAIN}"
+        )
+
+
+def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
+    weight, scale, part = _weight_and_scale(parts, name, source)
+    bits = _bits(settings, name, source)
+    expected = torch.int8 if bits == 8 else torch.uint8
+    if weight.dtype != expected or len(weight.shape) != 2 or 0 in weight.shape:
+        found = str(weight.dtype).removeprefix("torch.")
+        raise InputError(
+            f"{source}: {name}.{part} is {found} {list(weight.shape)}, expected a matrix of "
+            f"{str(expected).removeprefix('torch.')}, as its quantization_config has it in {bits} "
+            f"bits; {_AGAIN}"
+        )
+    shape = weight.shape[0], weight.shape[1] * 8 // bits
+    return GroupedLinear(
+        shape=shape,
+        groups=groups_of_rows(scale, shape, f"{name}.{part}'s scale", source),
+        scales_dtype=scale.dtype,
+        values=lambda: _numbers(weight.load(), bits),
+        scales=scale.load,
+        bits=bits,
+    )
+
+
+def _weight_and_scale(
+    parts: Parts, name: str, source: str
+) -> tuple[StoredTensor, StoredTensor, str]:
+    """(the two tensors of the matrix `name`, what the first is called)"""
+    for weight, scale in _NAMES:
+        if weight in parts and scale in parts:
+            return parts[weight], parts[scale], weight
+    raise InputError(
+        f"{source}: of {name} there is {', '.join(parts)} alone, expected a weight and its scale; "
+        "download the model's missing files"
+    )
+
+
+def _bits(settings: Settings, name: str, source: str) -> int:
+    """Those of the first pattern that finds something in `name`, else of all."""
+    stated: object = settings.get("num_bits", 4)
+    for pattern, own in (settings.get("module_quant_configs") or {}).items():
+        try:
+            found = re.search(pattern, name)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise InputError(
+                f"{source}: its module_quant_configs {pattern[:100]!r} is no pattern: {error}; "
+                f"{_AGAIN}"
+            ) from error
+        if found:
+            stated = own.get("num_bits", stated) if isinstance(own, dict) else own
+            break
+    if isinstance(stated, bool) or stated not in (2, 4, 8) or not isinstance(stated, int):
+        raise InputError(
+            f"{source}: its quantization_config states num_bits {stated!r} for {name}, expected 2, "
+            f"4 or 8; {_AGAIN}"
+        )
+    return stated
+
+
+def _numbers(packed: torch.Tensor, bits: int) -> torch.Tensor:
+    """uint8 [N, K * bits / 8] to int8 [N, K]; of 8 bits as they are."""
+    if bits == 8:
+        return packed
+    middle, mask = 1 << (bits - 1), (1 << bits) - 1
+    values = torch.empty((*packed.shape, 8 // bits), dtype=torch.int8)
+    for place in range(8 // bits):
+        values[..., place] = (packed >> (bits * place) & mask).to(torch.int8) - middle
+    return values.flatten(1)
+
+
+GEMMA_MOBILE = Quantizer(
+    name="gemma",
+    required=(),
+    optional=tuple(name for names in _NAMES for name in names),
+    check=_check,
+    read=_read,
+)
