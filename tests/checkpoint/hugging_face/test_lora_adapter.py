@@ -1,6 +1,7 @@
 """LoRA adapters: merged into their model as PEFT does, or named where that is not given."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,69 @@ def test_merged_weights(tmp_path, fields, of_query, of_embedding):
     assert torch.equal(found[other], before[other])
 
 
+def test_lengths_that_were_trained(tmp_path):
+    """DoRA's; the same of peft 0.21's merged models, of both to 4e-7 in logits."""
+    base = tiny.write_hugging_face(tmp_path / "base")
+    lengths = {f"{Q}.lora_magnitude_vector": torch.linspace(1, 2, 64)}
+    lengths |= {f"{EMBEDDING}.lora_magnitude_vector": torch.linspace(3, 4, 64)}
+    plain = open_float_model(write_adapter(tmp_path / "plain"), base).tensors
+    adapter = write_adapter(tmp_path / "adapter", matrices() | lengths, use_dora=True)
+    found = open_float_model(adapter, base).tensors
+    for name, dim in (("layers.0.attention.wq.weight", 1), ("tok_embeddings.weight", 0)):
+        expected = torch.nn.functional.normalize(plain[name], dim=dim)
+        of = lengths[f"{Q if dim else EMBEDDING}.lora_magnitude_vector"]
+        assert torch.allclose(found[name], expected * (of[:, None] if dim else of), atol=1e-5)
+    for shape, said in ((8, "[8]"), (0, "[0]")):
+        wrong = matrices() | lengths | {f"{Q}.lora_magnitude_vector": torch.ones(shape)}
+        with pytest.raises(InputError, match=re.escape(f"{said} for {Q}.weight")):
+            open_float_model(write_adapter(tmp_path / said, wrong, use_dora=True), base)
+    with pytest.raises(InputError, match=r"has a lora_magnitude_vector .*use_dora is None"):
+        open_float_model(write_adapter(tmp_path / "unsaid", matrices() | lengths), base)
+
+
+ROWS = f"{EMBEDDING}.token_adapter.trainable_tokens_delta"
+
+
+@pytest.mark.parametrize("stated", [[3, 270], {"embed_tokens": [3, 270]}])
+@pytest.mark.parametrize("tied", [False, True])
+def test_tokens_that_were_trained_alone(tmp_path, stated, tied):
+    """Of a tied model they are the output layer's too, as in peft 0.21."""
+    tensors = tiny.float_tensors(tied=tied)
+    base = tiny.write_hugging_face(tmp_path / "base", tensors, tie_word_embeddings=tied)
+    low_rank = {name: tensor for name, tensor in matrices().items() if name.startswith(Q)}
+    rows = {ROWS: torch.ones(2, 64)}
+    adapter = write_adapter(tmp_path / "a", low_rank | rows, trainable_token_indices=stated)
+    expected = tensors["tok_embeddings.weight"].clone()
+    expected[[3, 270]] = 1
+    found = open_float_model(adapter, base).tensors
+    assert torch.equal(found["tok_embeddings.weight"], expected)
+    assert ("output.weight" in found) is not tied
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ([3, 272], r"\[2, 64\] for the 2 tokens .* do not fit .*resized"),
+        ([3], r"\[2, 64\] for the 1 tokens"),
+        ({"lm_head": [3, 4]}, "expected a list of the tokens of model.embed_tokens.weight"),
+        (["3", "4"], "expected a list of the tokens"),
+    ],
+)
+def test_tokens_that_do_not_fit_are_named(tmp_path, stated, message):
+    base = tiny.write_hugging_face(tmp_path / "base")
+    rows = {ROWS: torch.ones(2, 64)}
+    with pytest.raises(InputError, match=message):
+        open_float_model(write_adapter(tmp_path / "a", rows, trainable_token_indices=stated), base)
+
+
+def test_trained_tokens_beside_a_changed_output_layer(tmp_path):
+    tied = tiny.float_tensors(tied=True)
+    base = tiny.write_hugging_face(tmp_path / "base", tied, tie_word_embeddings=True)
+    changes = {ROWS: torch.ones(1, 64), "lm_head.weight": torch.ones(272, 64)}
+    with pytest.raises(InputError, match=r"'trainable_token_indices' is .*merge it with peft"):
+        open_float_model(write_adapter(tmp_path / "a", changes, trainable_token_indices=[3]), base)
+
+
 def test_it_is_quantized_with_its_base(tmp_path):
     base, adapter = tiny.write_hugging_face(tmp_path / "base"), write_adapter(tmp_path / "adapter")
     quantize_model(adapter, tmp_path / "out", base=base, method="rtn")
@@ -84,7 +148,9 @@ def test_without_its_base_it_is_named(tmp_path):
     ("fields", "message"),
     [
         ({"peft_type": "LOHA"}, "'peft_type' is 'LOHA'"),
-        ({"use_dora": True}, "'use_dora' is True"),
+        ({"use_dora": True}, r"has no lora_magnitude_vector for .*use_dora is True"),
+        ({"trainable_token_indices": [3]}, r"names tokens whose rows .* does not hold"),
+        ({"target_parameters": ["mlp.experts.down_proj"]}, "'target_parameters' is"),
         ({"init_lora_weights": "pissa"}, "'init_lora_weights' is 'pissa'.*merge it with peft"),
         ({"lora_alpha": "16"}, "'lora_alpha' is '16'"),
         ({"layer_replication": [[0, 2], [1, 2]]}, "'layer_replication' is"),

@@ -2,9 +2,10 @@
 
 A folder of adapter_config.json and adapter_model.safetensors (or .bin): for a linear F of weight
 [N, K], `base_model.model.F.lora_A.weight` [r, K] and `base_model.model.F.lora_B.weight` [N, r]; for
-an embedding [N, K], `lora_embedding_A` [r, N] and `lora_embedding_B` [K, r]; and whole tensors that
-were trained, under their names. The merged weight is W + s B A with s = lora_alpha / r, or
-lora_alpha / sqrt(r) with `use_rslora` (Hu et al., 2021; Kalajdzievski, 2023).
+an embedding [N, K], `lora_embedding_A` [r, N] and `lora_embedding_B` [K, r]; with `use_dora` beside
+them `lora_magnitude_vector`; for tokens that were trained alone
+`token_adapter.trainable_tokens_delta`, their rows; and whole tensors that were trained, under their
+names. `adapted_weight` says what becomes of a weight.
 """
 
 import re
@@ -12,28 +13,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from quatrain.checkpoint.families.multimodal import Multimodal
 from quatrain.checkpoint.files.adapter_folder import ADAPTER_CONFIG, adapter_files
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.tensor_file import read_tensors
-from quatrain.checkpoint.hugging_face.fields import Fields, flag, number, object_of, refusal
+from quatrain.checkpoint.hugging_face.adapted_weight import TOKENS, adapted_weight
+from quatrain.checkpoint.hugging_face.fields import Fields, flag, refusal
 from quatrain.checkpoint.hugging_face.multimodal import text_tensors
 from quatrain.checkpoint.wrapped_names import without_wrappers
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
 
 _PREFIX = "base_model.model."
-_PART = re.compile(r"(.+)\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B)(?:\.default)?")
+_PART = re.compile(
+    r"(.+)\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector"
+    rf"|token_adapter\.{TOKENS})(?:\.default)?"
+)
 _SAVED = re.compile(r"\.(?:modules_to_save(?:\.default)?|base_layer|original_module)\.")
 _EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 # What PEFT can do besides, with the values under which it does nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "use_dora": (None, False),
     "fan_in_fan_out": (None, False),
     "megatron_config": (None,),
-    "trainable_token_indices": (None,),
     "target_parameters": (None, []),
     "layer_replication": (None, []),
     "alora_invocation_tokens": (None, []),
@@ -70,6 +71,12 @@ def with_adapter(
         if fields.get(name) not in neutral:
             raise refusal(fields, name, f"{neutral[-1]!r}; merge it with peft", source)
     low_rank, trained, notes = _parts(adapter, whole, called)
+    stated = fields.get("trainable_token_indices")
+    if stated and not any(TOKENS in parts for parts in low_rank.values()):
+        raise InputError(
+            f"{adapter}: trainable_token_indices names tokens whose rows ({TOKENS}) it does not "
+            "hold; download its files again"
+        )
     if tied:
         apart, of_output = _output_apart(stored, low_rank, trained, fields, source)
         stored, notes = apart, notes + of_output
@@ -82,7 +89,7 @@ def with_adapter(
     for module, parts in low_rank.items():
         name = f"{module}.weight"
         _require(stored, name, adapter)
-        merged[name] = _merged(merged[name], parts, fields, name, adapter)
+        merged[name] = adapted_weight(merged[name], parts, fields, name, adapter)
     return LazyTensors(merged), notes
 
 
@@ -108,7 +115,8 @@ def _parts(
         of_one, others = text_tensors(LazyTensors({f"{match[1]}.weight": found.stored[name]}), kind)
         beside |= others
         for module in of_one:
-            low_rank.setdefault(module.removesuffix(".weight"), {})[match[2]] = found.stored[name]
+            part = match[2].removeprefix("token_adapter.")
+            low_rank.setdefault(module.removesuffix(".weight"), {})[part] = found.stored[name]
     of_text, others = text_tensors(found.renamed(whole), kind)
     beside |= others
     if not low_rank and not of_text:
@@ -127,7 +135,9 @@ def _output_apart(
     where an adapter changes the one or the other: PEFT changes each by itself; what there is to say
     of one that stays as it was). Where the adapter keeps the two tied (`ensure_weight_tying`) what
     it has of the output layer, the embedding's once more, is taken out."""
-    changed = {*trained, *(f"{module}.weight" for module in low_rank)}
+    # Tokens that were trained alone are of both.
+    apart = {module for module, parts in low_rank.items() if parts.keys() != {TOKENS}}
+    changed = {*trained, *(f"{module}.weight" for module in apart)}
     if flag(fields, "ensure_weight_tying", source) and _EMBEDDING in changed:
         low_rank.pop(_OUTPUT.removesuffix(".weight"), None)
         trained.pop(_OUTPUT, None)
@@ -135,10 +145,13 @@ def _output_apart(
         return stored.renamed({name: name for name in others}), ()
     if not changed & {_EMBEDDING, _OUTPUT} or _EMBEDDING not in stored:
         return stored, ()
-    apart = LazyTensors({_OUTPUT: stored.stored[_EMBEDDING], **stored.stored})
+    if any(TOKENS in parts for parts in low_rank.values()):
+        expected = "null beside other changes of an output layer tied to it; merge it with peft"
+        raise refusal(fields, "trainable_token_indices", expected, source)
+    with_output = LazyTensors({_OUTPUT: stored.stored[_EMBEDDING], **stored.stored})
     if _OUTPUT in changed:
-        return apart, ()
-    return apart, (
+        return with_output, ()
+    return with_output, (
         "The adapter changes the embedding and not the output layer that is tied to it, which "
         "keeps the base's weights, as it has them in training with PEFT.",
     )
@@ -173,61 +186,3 @@ def _require_shape(name: str, whole: StoredTensor, of_base: StoredTensor, adapte
     raise InputError(
         f"{adapter}: holds {name} of shape {found}, the model in --base {expected}; {remedy}"
     )
-
-
-def _merged(
-    weight: StoredTensor, parts: dict[str, StoredTensor], fields: Fields, name: str, adapter: Path
-) -> StoredTensor:
-    of_linear = bool(parts.keys() & {"lora_A", "lora_B"})
-    a, b = _matrices(parts, of_linear, weight.shape, name, adapter)
-    scale = _scale(fields, name.removesuffix(".weight"), a.shape[0], str(adapter / ADAPTER_CONFIG))
-
-    def load() -> torch.Tensor:
-        change = b.load().float() @ a.load().float()
-        if not change.isfinite().all():
-            raise InputError(
-                f"{adapter}: its matrices for {name} hold a NaN or an infinite weight; the adapter "
-                "is damaged, or its training failed"
-            )
-        return weight.load().float() + scale * (change if of_linear else change.t())
-
-    return StoredTensor(weight.shape, torch.float32, load)
-
-
-def _matrices(
-    parts: dict[str, StoredTensor],
-    of_linear: bool,
-    shape: tuple[int, ...],
-    name: str,
-    adapter: Path,
-) -> tuple[StoredTensor, StoredTensor]:
-    """A and B. Raises `InputError` where one is missing, or they do not fit the weight `name` of
-    that `shape`."""
-    a, b = (parts.get(f"lora_{'' if of_linear else 'embedding_'}{part}") for part in "AB")
-    if a is None or b is None or len(parts) > 2:
-        raise InputError(f"{adapter}: has {', '.join(parts)} of {name} alone; download it again")
-    sides, rank = shape if of_linear else shape[::-1], (*a.shape, 0)[0]
-    if not rank or [b.shape, a.shape] != [(*sides[:1], rank), (rank, *sides[1:])]:
-        raise InputError(
-            f"{adapter}: its matrices {list(a.shape)} and {list(b.shape)} for {name} do not fit "
-            f"its shape {list(shape)}; give the model that the adapter was trained on"
-        )
-    return a, b
-
-
-def _scale(fields: Fields, module: str, rank: int, source: str) -> float:
-    """s, of which `alpha_pattern` may say otherwise for some modules; r is the matrices' own."""
-    alphas = object_of(fields, "alpha_pattern", source)
-    own = next((name for name in alphas if _is_of(module, name, source)), None)
-    alpha = number(fields, "lora_alpha", source) if own is None else number(alphas, own, source)
-    return alpha / (rank**0.5 if flag(fields, "use_rslora", source) else rank)
-
-
-def _is_of(module: str, pattern: str, source: str) -> bool:
-    try:
-        return re.match(rf"(.*\.)?({pattern})$", module) is not None
-    except (re.error, RecursionError, OverflowError) as error:
-        raise InputError(
-            f"{source}: its alpha_pattern {pattern[:100]!r} is no pattern: {error}; take the "
-            f"{ADAPTER_CONFIG} that was saved with the adapter"
-        ) from error

@@ -1,0 +1,137 @@
+"""What an adapter makes of a weight: W + s B A, the rows of tokens in their place.
+
+s is lora_alpha / r, or lora_alpha / sqrt(r) with `use_rslora` (Hu et al., 2021; Kalajdzievski,
+2023). With `use_dora` each row of that, of an embedding each column, becomes as long as the
+magnitude trained for it (Liu et al., 2024).
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quatrain.checkpoint.files.adapter_folder import ADAPTER_CONFIG
+from quatrain.checkpoint.files.lazy_tensors import StoredTensor
+from quatrain.checkpoint.hugging_face.fields import Fields, flag, number, object_of, refusal
+from quatrain.errors import InputError
+
+TOKENS, _MAGNITUDE = "trainable_tokens_delta", "lora_magnitude_vector"
+_INDICES = "trainable_token_indices"
+
+
+def adapted_weight(
+    weight: StoredTensor, parts: dict[str, StoredTensor], fields: Fields, name: str, adapter: Path
+) -> StoredTensor:
+    """`weight`, the base's tensor `name`, with the adapter's `parts` for it.
+
+    Raises `InputError` where they do not fit it, or what the adapter's config `fields` say.
+    """
+    low_rank = {part: tensor for part, tensor in parts.items() if part != TOKENS}
+    if low_rank:
+        weight = _merged(weight, low_rank, fields, name, adapter)
+    if TOKENS in parts:
+        weight = _with_rows(weight, parts[TOKENS], fields, name, adapter)
+    return weight
+
+
+def _merged(
+    weight: StoredTensor, parts: dict[str, StoredTensor], fields: Fields, name: str, adapter: Path
+) -> StoredTensor:
+    of_linear = bool(parts.keys() & {"lora_A", "lora_B"})
+    config = str(adapter / ADAPTER_CONFIG)
+    magnitude = parts.get(_MAGNITUDE)
+    if flag(fields, "use_dora", config) != (magnitude is not None):
+        raise InputError(
+            f"{adapter}: has {'a' if magnitude else 'no'} {_MAGNITUDE} for {name}, and its "
+            f"use_dora is {fields.get('use_dora')}; download both files again"
+        )
+    matrices = {part: tensor for part, tensor in parts.items() if part != _MAGNITUDE}
+    a, b = _matrices(matrices, of_linear, weight.shape, name, adapter)
+    if magnitude is not None and magnitude.shape != weight.shape[: 1 if of_linear else None][-1:]:
+        raise InputError(
+            f"{adapter}: its {_MAGNITUDE} {list(magnitude.shape)} for {name} does not fit its "
+            f"shape {list(weight.shape)}; give the model that the adapter was trained on"
+        )
+    scale = _scale(fields, name.removesuffix(".weight"), a.shape[0], config)
+
+    def load() -> torch.Tensor:
+        change = b.load().float() @ a.load().float()
+        if not change.isfinite().all():
+            raise InputError(
+                f"{adapter}: its matrices for {name} hold a NaN or an infinite weight; the adapter "
+                "is damaged, or its training failed"
+            )
+        merged = weight.load().float() + scale * (change if of_linear else change.t())
+        if magnitude is None:
+            return merged
+        length = merged.norm(dim=1 if of_linear else 0, keepdim=True)
+        return merged * (magnitude.load().float().view(length.shape) / length)
+
+    return StoredTensor(weight.shape, torch.float32, load)
+
+
+def _with_rows(
+    weight: StoredTensor, rows: StoredTensor, fields: Fields, name: str, adapter: Path
+) -> StoredTensor:
+    """`weight` with `rows` for the tokens that `trainable_token_indices` names: of the embedding,
+    or by module."""
+    config = str(adapter / ADAPTER_CONFIG)
+    stated: Any = fields.get(_INDICES)
+    if isinstance(stated, dict):
+        module = name.removesuffix(".weight")
+        stated = next((stated[own] for own in stated if f".{module}".endswith(f".{own}")), None)
+    if not isinstance(stated, list) or not all(type(index) is int for index in stated):
+        raise refusal(fields, _INDICES, f"a list of the tokens of {name}", config)
+    if rows.shape != (len(stated), *weight.shape[1:]) or any(
+        not 0 <= index < weight.shape[0] for index in stated
+    ):
+        raise InputError(
+            f"{adapter}: its {TOKENS} {list(rows.shape)} for the {len(stated)} tokens of {_INDICES}"
+            f" do not fit {name} {list(weight.shape)}; give the model that the adapter was trained "
+            "on, its embedding resized as it was there"
+        )
+
+    def load() -> torch.Tensor:
+        return weight.load().float().index_copy(0, torch.tensor(stated), rows.load().float())
+
+    return StoredTensor(weight.shape, torch.float32, load)
+
+
+def _matrices(
+    parts: dict[str, StoredTensor],
+    of_linear: bool,
+    shape: tuple[int, ...],
+    name: str,
+    adapter: Path,
+) -> tuple[StoredTensor, StoredTensor]:
+    """A and B. Raises `InputError` where one is missing, or they do not fit the weight `name` of
+    that `shape`."""
+    a, b = (parts.get(f"lora_{'' if of_linear else 'embedding_'}{part}") for part in "AB")
+    if a is None or b is None or len(parts) > 2:
+        raise InputError(f"{adapter}: has {', '.join(parts)} of {name} alone; download it again")
+    sides, rank = shape if of_linear else shape[::-1], (*a.shape, 0)[0]
+    if not rank or [b.shape, a.shape] != [(*sides[:1], rank), (rank, *sides[1:])]:
+        raise InputError(
+            f"{adapter}: its matrices {list(a.shape)} and {list(b.shape)} for {name} do not fit "
+            f"its shape {list(shape)}; give the model that the adapter was trained on"
+        )
+    return a, b
+
+
+def _scale(fields: Fields, module: str, rank: int, source: str) -> float:
+    """s, of which `alpha_pattern` may say otherwise for some modules; r is the matrices' own."""
+    alphas = object_of(fields, "alpha_pattern", source)
+    own = next((name for name in alphas if _is_of(module, name, source)), None)
+    alpha = number(fields, "lora_alpha", source) if own is None else number(alphas, own, source)
+    return alpha / (rank**0.5 if flag(fields, "use_rslora", source) else rank)
+
+
+def _is_of(module: str, pattern: str, source: str) -> bool:
+    try:
+        return re.match(rf"(.*\.)?({pattern})$", module) is not None
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InputError(
+            f"{source}: its alpha_pattern {pattern[:100]!r} is no pattern: {error}; take the "
+            f"{ADAPTER_CONFIG} that was saved with the adapter"
+        ) from error
