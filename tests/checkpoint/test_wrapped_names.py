@@ -197,6 +197,22 @@ def test_shards_whose_index_is_not_there(tmp_path, name):
         open_float_model(folder)
 
 
+@pytest.mark.parametrize("pickled", [False, True])
+def test_several_files_that_share_no_tensor(tmp_path, pickled):
+    """As torchtune writes an epoch; those of two epochs are told."""
+    folder = tiny.write_hugging_face(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    suffix, save = ("pt", torch.save) if pickled else ("safetensors", save_file)
+    for number in (1, 2):
+        part = {name: tensors[name] for name in sorted(tensors)[number - 1 :: 2]}
+        save(part, folder / f"hf_model_000{number}_0.{suffix}")
+    assert set(open_float_model(folder).tensors) == set(tiny.float_tensors())
+    save(part, folder / f"hf_model_0002_1.{suffix}")
+    with pytest.raises(InputError, match=r"found hf_model_0001_0.*, hf_model_0002_1.*keep"):
+        open_float_model(folder)
+
+
 def test_a_consolidated_model_in_several_files(tmp_path):
     """As Mistral's larger ones are, whose tensors are whole in each."""
     (tmp_path / "params.json").write_text(json.dumps(tiny.PARAMS))

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from quatrain.checkpoint.files.formats import is_of_training
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.files.tensor_file import header_metadata, read_tensors
 from quatrain.errors import InputError
@@ -34,6 +35,18 @@ def numbered_shards(folder: Path) -> list[Path]:
             f"({', '.join(file.name for file in [*files][:4])}); download the model's missing files"
         )
     return [*files]
+
+
+def parts_of_one_model(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files in `folder` with one of `suffixes`, if there are several and no two of them hold a
+    tensor of one name, as torchtune's hf_model_0001_0.pt and on do; [] otherwise."""
+    files = sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix in suffixes and file.is_file() and not is_of_training(file.name)
+    )
+    names = [name for file in files for name in read_tensors(file)] if len(files) > 1 else []
+    return files if len(names) == len(set(names)) and names else []
 
 
 def read_merged(files: Iterable[Path]) -> tuple[LazyTensors, dict[str, str]]:

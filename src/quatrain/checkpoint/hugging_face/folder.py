@@ -5,7 +5,7 @@ from typing import Any
 
 from quatrain.checkpoint.files.formats import only_file
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
-from quatrain.checkpoint.files.shards import numbered_shards, read_merged
+from quatrain.checkpoint.files.shards import numbered_shards, parts_of_one_model, read_merged
 from quatrain.checkpoint.files.tensor_file import read_tensors
 from quatrain.checkpoint.wrapped_names import unwrapped, with_model_prefix
 from quatrain.errors import InputError
@@ -33,7 +33,7 @@ def tensor_files(folder: Path) -> list[Path]:
         return numbered
     for suffixes in ((".safetensors",), _PICKLED):
         if any(file.suffix in suffixes for file in folder.iterdir()):
-            return [only_file(folder, suffixes)]
+            return parts_of_one_model(folder, suffixes) or [only_file(folder, suffixes)]
     return [only_file(folder, (".safetensors", *_PICKLED))]  # says what was expected
 
 
