@@ -1,9 +1,11 @@
 """`import quatrain`: what it shows, how little it imports, and that a type checker agrees."""
 
+import inspect
 import json
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,40 @@ def test_a_type_checker_sees_the_same(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_where_a_path_is_taken_a_text_is_too() -> None:
+    """As docs/reference.md says, of what is called and what is filled in."""
+    for name in quatrain.__all__:
+        shown = getattr(quatrain, name)
+        if inspect.isclass(shown) and name not in ("Calibration", "Conversation", "ReleaseSpec"):
+            continue
+        for parameter in inspect.signature(shown).parameters.values():
+            kind = str(parameter.annotation)
+            assert "str" in kind or "Callable" in kind or "Path" not in kind, f"{name}: {parameter}"
+
+
+def test_paths_as_text_are_read(tmp_path: Path) -> None:
+    (tmp_path / "phone.txt").write_text("1 2 3")
+    assert quatrain.read_phone_output(f"{tmp_path}/phone.txt").tokens == [1, 2, 3]
+    (tmp_path / "tokenizer.json").write_text("{}")
+    found = quatrain.find_tokenizer(tmp_path / "else/m.pte", str(tmp_path))
+    assert found == tmp_path / "tokenizer.json"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: quatrain.ReleaseSpec(phones="pixel-8"),  # pyright: ignore[reportArgumentType]
+        lambda: quatrain.ReleaseSpec(prompts="Hello"),  # pyright: ignore[reportArgumentType]
+        lambda: quatrain.Calibration(files="a.txt"),  # pyright: ignore[reportArgumentType]
+        lambda: quatrain.generate_text("m.pte", "x", stop="###"),
+        lambda: quatrain.Conversation("m.pte", stop="###"),
+    ],
+)
+def test_a_text_where_a_list_is_expected_is_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(quatrain.InputError, match="expected a list or tuple, such as "):
+        make()
 
 
 def test_its_types_are_shipped() -> None:

@@ -4,6 +4,8 @@ The command line prints the message alone and exits with `exit_code`; a tracebac
 shown only under `--debug`.
 """
 
+from typing import Any
+
 
 class QuatrainError(Exception):
     """Any failure with a message meant for the person who ran the command."""
@@ -38,3 +40,10 @@ class CheckFailed(QuatrainError):
 
 # What Python, numpy and torch raise where the arguments of a program's operator do not fit.
 UNFIT = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
+
+
+def require_several(name: str, value: Any) -> None:
+    """Refuse, with `InputError`, one thing where several are expected, `value` of the argument
+    `name`: a text would be read letter by letter."""
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise InputError(f"{name} is {value!r}, expected a list or tuple, such as [{value!r}]")

@@ -8,7 +8,7 @@ from quatrain.errors import InputError
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what PowerShell writes with `>`
 
 
-def read_text(path: Path, option: str = "", may_be_cut: bool = False) -> str:
+def read_text(path: Path | str, option: str = "", may_be_cut: bool = False) -> str:
     r"""The text of a UTF-8 file, or of a UTF-16 file that begins with a byte order mark, which is
     no part of the text; lines end in \n. `option`: what the user gave it with, for the message.
     `may_be_cut`: a part of a character at its end becomes U+FFFD.
@@ -16,7 +16,7 @@ def read_text(path: Path, option: str = "", may_be_cut: bool = False) -> str:
     Raises:
         InputError: Where it cannot be read as such.
     """
-    named = f"{option} {path}".strip()
+    path, named = Path(path), f"{option} {path}".strip()
     content = b""
     try:
         content = path.read_bytes()  # once: a pipe gives it no second time

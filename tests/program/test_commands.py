@@ -112,7 +112,7 @@ def test_retarget_and_slim(tmp_path: Path) -> None:
 def test_retarget_says_what_became_of_zero_points(tmp_path: Path) -> None:
     options = ("--linear-scheme", "8da4w", "--zero-point-dtype", "float32", "-o")
     done = run(retarget, DYNAMIC, *options, tmp_path / "out.pte")
-    assert "0 linears changed to 8da4w, the zero points of 15 others to float32" in done.output
+    assert "the zero points of 15 changed to float32" in done.output
     found = json.loads(run(retarget, DYNAMIC, *options, tmp_path / "out.pte", "--json").output)
     assert len(found["changed"]) == 15 and found["zero_point_dtype"] == "float32"
 

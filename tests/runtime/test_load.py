@@ -130,7 +130,7 @@ def test_an_operator_without_a_gpu_kernel_is_named_in_the_reason(
 
 def test_other_programs_run_on_executorch() -> None:
     assert load_runner(XNNPACK).device == "executorch"
-    with pytest.raises(InputError, match="--emulate works with"):
+    with pytest.raises(InputError, match="--emulate is for Vulkan programs"):
         load_runner(XNNPACK, emulate="dq8ca-zp-binding-float")
     with pytest.raises(InputError, match="expected one of auto, gpu"):
         load_runner(XNNPACK, "phone")

@@ -10,9 +10,10 @@ from tests.support.programs import artifact
 from tests.support.servers import client_of, served
 from tests.support.tiny_programs import Tiny
 
+from quatrain.errors import InputError
 from quatrain.program import open_program
 from quatrain.runtime.defects import EmulatedDefect
-from quatrain.runtime.emulatable import emulatable_defects
+from quatrain.runtime.emulatable import emulatable_defects, why_unchanged
 from quatrain.serve.limits import Limits
 from quatrain.serve.models.served_models import ServedModel, load_models
 
@@ -35,6 +36,25 @@ def test_a_program_says_which_defects_change_it(tiny: Tiny, tmp_path: Path) -> N
     assert of(tiny.programs["weight-only"]) == of(artifact("peer-xnnpack-8da4w")) == []
     assert of(dynamic(group_size=256)(tmp_path)) == [FLOAT, INT8, ROWS, "dq8ca-group-sums"]
     assert of(embedding("height_packed")(tmp_path)) == ["embedding-height-packed"]
+
+
+def test_what_a_defect_leaves_as_it_is_is_said(tiny: Tiny) -> None:
+    dynamic, other = map(open_program, (tiny.programs["8da4w"], tiny.programs["weight-only"]))
+    said = f"{FLOAT} changes nothing of {other.path}: no operator there has it"
+    assert why_unchanged(other, FLOAT) == said
+    for defect, least in ((FLOAT, 2), (ROWS, 33)):  # its linears have 64 inputs
+        said = f"{defect} changes no prompt of fewer than {least} tokens; this one has {least - 1}"
+        assert why_unchanged(dynamic, defect, least - 1) == said
+        assert why_unchanged(dynamic, defect, least) is None
+
+
+def test_a_program_that_a_defect_leaves_as_it_is_is_loaded_once(tiny: Tiny) -> None:
+    words, programs = tiny.checkpoint / "tokenizer.json", tiny.programs
+    both = [programs["8da4w"], programs["weight-only"]]
+    found = load_models(both, tokenizer=words, device="reference", emulate=[FLOAT])
+    assert [model.name for model in found] == ["8da4w", f"8da4w+{FLOAT}", "weight-only"]
+    with pytest.raises(InputError, match=f"--emulate {FLOAT}: changes nothing"):
+        load_models(both[1:], tokenizer=words, device="reference", emulate=[FLOAT])
 
 
 def test_each_program_is_offered_with_its_defects(client: openai.OpenAI) -> None:

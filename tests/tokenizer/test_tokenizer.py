@@ -38,6 +38,12 @@ def test_round_trip(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+@pytest.mark.parametrize("wrong", [-1, 2**32])
+def test_what_is_no_id_is_refused(tokenizer, wrong):
+    with pytest.raises(InputError, match=f"^{wrong} is not a token id; .* go from 0 to 257$"):
+        tokenizer.decode([7, wrong])
+
+
 @settings(deadline=None)
 @given(ids=st.lists(st.integers(0, 257)))
 def test_streamed_pieces_joined_are_the_whole_decoded(tokenizer, ids):

@@ -230,9 +230,11 @@ def test_wrong_requests_are_refused(tiny: Tiny) -> None:
         )
     with pytest.raises(InputError, match="--new-tokens leaves no room"):
         verify_program(tiny.programs["8da4w"], tiny.checkpoint, ("reference",), (TEXT,), 4000)
-    for no_tuple in ((), TEXT):
-        with pytest.raises(InputError, match="expected a tuple of one text or more"):
+    for no_tuple, message in (((), "prompts is empty"), (TEXT, "prompts is .*expected a list")):
+        with pytest.raises(InputError, match=message):
             verify_program(tiny.programs["8da4w"], tiny.checkpoint, ("reference",), no_tuple)
+    with pytest.raises(InputError, match="devices is 'executorch', expected a list or tuple"):
+        verify_program(tiny.programs["8da4w"], tiny.checkpoint, "executorch")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="one token"):
         verify_program(tiny.programs["8da4w"], tiny.checkpoint, ("reference",), ("w1",), 4)
 

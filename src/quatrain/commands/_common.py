@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -233,3 +234,13 @@ def human_bytes(count: int) -> str:
             return f"{size:.1f} {unit}" if unit != "B" else f"{count} B"
         size /= 1000
     return f"{size:.1f} GB"
+
+
+def warn_of_an_idle_defect(model: Path, emulate: str | None, tokens: int | None = None) -> None:
+    """Say where the defect changed nothing, on prompts of `tokens`: what was asked for did not
+    show."""
+    from quatrain.program import open_program
+    from quatrain.runtime.emulatable import why_unchanged
+
+    if emulate and (reason := why_unchanged(open_program(model), emulate, tokens)):
+        print(f"warning: {reason}", file=sys.stderr)

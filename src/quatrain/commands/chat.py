@@ -21,6 +21,7 @@ from quatrain.commands._common import (
     check_program,
     check_tokenizer,
     leave_cores_to_executorch,
+    warn_of_an_idle_defect,
 )
 from quatrain.commands._sampling import (
     MaxNewTokens,
@@ -92,6 +93,7 @@ def chat(
             arithmetic=arithmetic_as_on(as_on),
         )  # fmt: skip
         print(f"[{conversation.device}, context {conversation.context} tokens]", file=sys.stderr)
+        warn_of_an_idle_defect(model, emulate)
         if said is not None:
             converse(conversation, said, json, echo=not json)
         elif sys.stdin.isatty():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quatrain.checkpoint.open import is_program
 from quatrain.commands._common import (
     AsOn,
     Debug,
@@ -19,6 +20,7 @@ from quatrain.commands._common import (
     check_model,
     is_smollm2,
     print_json,
+    warn_of_an_idle_defect,
 )
 from quatrain.int4 import Scheme
 from quatrain.text_files import read_text
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 Models = Annotated[
     list[Path],
     typer.Argument(
-        metavar="MODEL...",
+        metavar="MODEL",
         help="Programs, int4 checkpoints and floating-point models; the word smollm2 is one.",
     ),
 ]
@@ -81,8 +83,8 @@ def evaluate(
 ) -> None:
     """Measure perplexity, and against the first model its ratio, KL divergence and top-1 agreement.
 
-    The story is long enough to tell broken from whole and to compare two programs; for a figure
-    to quote, give a long text and a large --tokens.
+    Without --text it reads a story that comes with Quatrain: enough to tell broken from whole and
+    to compare two programs. For a figure to quote, give a long text and a large --tokens.
 
     Example: `quatrain evaluate smollm2-int4 smollm2.pte --reference smollm2`
     """
@@ -105,6 +107,8 @@ def evaluate(
         print_json({"text": text or "built-in", "models": [asdict(one) for one in found]})
     else:
         _print_table(found, labels)
+    for path in filter(is_program, paths if emulate else ()):
+        warn_of_an_idle_defect(path, emulate)
 
 
 def _fetched(path: Path) -> Path:

@@ -31,7 +31,7 @@ SMOLLM2 = "smollm2"
 Models = Annotated[
     list[str],
     typer.Argument(
-        metavar="MODEL...",
+        metavar="MODEL",
         help="What `quantize` takes, the word smollm2 included, or `export`; of several each has "
         "a release in a folder of its own.",
     ),

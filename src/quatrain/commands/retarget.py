@@ -145,8 +145,8 @@ def _print_report(report: "RetargetReport") -> None:
 
 def _changes(report: "RetargetReport") -> str:
     other = sum(linear.scheme != report.scheme for linear in report.changed)
-    text = f"{other} linears changed to {report.scheme}"
-    if report.zero_point_dtype:
-        others = len(report.changed) - other
-        text += f", the zero points of {others} others to {report.zero_point_dtype}"
-    return text
+    alike = len(report.changed) - other
+    parts = [f"{other} linears changed to {report.scheme}"] if other else []
+    if alike:
+        parts.append(f"the zero points of {alike} changed to {report.zero_point_dtype}")
+    return "; ".join(parts) or f"no linear changed: they are {report.scheme} already"

@@ -27,6 +27,7 @@ from quatrain.commands._common import (
     check_tokenizer,
     leave_cores_to_executorch,
     print_json,
+    warn_of_an_idle_defect,
 )
 from quatrain.commands._sampling import (
     MaxNewTokens,
@@ -104,6 +105,7 @@ def run(
     else:
         print()
         _print_figures(found)
+    warn_of_an_idle_defect(model, emulate, len(found.generation.prompt))
 
 
 def _print_figures(found: "TextGeneration") -> None:

@@ -32,9 +32,7 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 Models = Annotated[
     list[Path],
-    typer.Argument(
-        metavar="MODEL.PTE...", help="Programs; clients ask for each by its file's name."
-    ),
+    typer.Argument(metavar="MODEL.PTE", help="Programs; clients ask for each by its file's name."),
 ]
 Host = Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")]
 Port = Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0: a free one.")]

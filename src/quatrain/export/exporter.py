@@ -45,7 +45,7 @@ def export_checkpoint(
     options: ExportOptions | None = None,
     params: Path | str | None = None,
     stages: Stages | None = None,
-    tokenizer: Path | None = None,
+    tokenizer: Path | str | None = None,
 ) -> ExportReport:
     """Write the program of an int4 checkpoint, its tokenizer beside it.
 
@@ -74,7 +74,7 @@ def export_checkpoint(
         release_mapped()
 
     def write_tokenizer(folder: Path) -> list[Path]:
-        written = write_tokenizer_of(opened, folder, tokenizer)
+        written = write_tokenizer_of(opened, folder, Path(tokenizer) if tokenizer else None)
         notes.extend(written.notes)
         return written.files
 

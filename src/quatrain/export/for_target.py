@@ -22,7 +22,7 @@ def export_for_target(
     params: Path | str | None = None,
     stages: Stages | None = None,
     explain: Callable[[str], None] | None = None,
-    tokenizer: Path | None = None,
+    tokenizer: Path | str | None = None,
 ) -> ExportReport:
     """Write the program of an int4 checkpoint with what its target wants, where one is named.
 

@@ -23,7 +23,7 @@ def check_arguments(
     """
     if group_size is not None and group_size not in GROUP_SIZES:
         raise InputError(
-            f"group size {group_size} is not supported, expected one of "
+            f"group size {group_size!r} is not supported, expected one of "
             f"{', '.join(map(str, GROUP_SIZES))}"
         )
     if source is not None:

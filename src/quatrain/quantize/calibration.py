@@ -10,7 +10,7 @@ import torch
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.config import BackboneConfig
 from quatrain.checkpoint.float_model import FloatModel
-from quatrain.errors import InputError, UnknownTokenizer
+from quatrain.errors import InputError, UnknownTokenizer, require_several
 from quatrain.int4 import Scheme
 from quatrain.quantize.written_text import write_on
 from quatrain.stages import Stages, installed_memory_bytes
@@ -34,9 +34,12 @@ class Calibration:
         scheme: For which scheme the checkpoint is made; None is both.
     """
 
-    files: tuple[Path, ...] = ()
+    files: tuple[Path | str, ...] = ()
     self_generated: int | None = None
     scheme: Scheme | None = None
+
+    def __post_init__(self) -> None:
+        require_several("files", self.files)
 
     def tokens(
         self, model: FloatModel, tokenizer: Path | None, stages: Stages, most: int | None = None
@@ -64,7 +67,7 @@ class Calibration:
 
 def tokens_of_files(
     model: FloatModel,
-    files: Sequence[Path],
+    files: Sequence[Path | str],
     tokenizer: Path | None = None,
     most: int | None = None,
 ) -> torch.Tensor:

@@ -70,7 +70,7 @@ def quantize_model(
     embedding: EmbeddingFormat = "keep",
     output_layer: OutputFormat = "keep",
     stages: Stages | None = None,
-    tokenizer: Path | None = None,
+    tokenizer: Path | str | None = None,
     base: Path | str | None = None,
     method: Rounding | None = None,
     calibration: Calibration | None = None,
@@ -112,7 +112,7 @@ def quantize_model(
     path = local_path(model)
     with stages("open the model"):
         asked = path, group_size, embedding, output_layer, _local(base), backend
-        opened, rounding = _open_for_method(asked, tokenizer, method, calibration)
+        opened, rounding = _open_for_method(asked, _local(tokenizer), method, calibration)
         folder = output_folder(Path(output), opened.files)
     calibrated = calibrated_method(rounding, calibration, opened, stages)
     methods = dict(METHODS)
@@ -138,7 +138,7 @@ def convert_model(
     options: ConvertOptions | None = None,
     params: Path | str | None = None,
     stages: Stages | None = None,
-    tokenizer: Path | None = None,
+    tokenizer: Path | str | None = None,
     base: Path | str | None = None,
 ) -> QuantizeReport:
     """Write any model or checkpoint in the pre-quantized layout.
@@ -166,7 +166,8 @@ def convert_model(
     check_arguments(source, target, options.group_size, params)
     with stages("open the source"):
         path, params = local_path(source), Path(params) if params else None
-        opened = _open_either(path, params, options, _local(base)).with_tokenizer(tokenizer)
+        opened = _open_either(path, params, options, _local(base))
+        opened = opened.with_tokenizer(_local(tokenizer))
         options = replace(options, group_size=opened.plan.group_size)
         output_folder(target, opened.files)
     with stages("digest the source"):

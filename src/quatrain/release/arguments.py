@@ -35,7 +35,10 @@ def check_arguments(model: Path | str | None, output: Path, spec: ReleaseSpec) -
 
 
 def check_workers(jobs: int | None, ray: str | None) -> None:
-    """Raise `InputError` where both are given, of which one would count for nothing."""
+    """Raise `InputError` where both are given, of which one would count for nothing, or `jobs` is
+    no number of programs."""
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs is {jobs}, expected 1 or more")
     if jobs is not None and ray is not None:
         raise InputError(
             f"--jobs {jobs} is of this machine, and with --ray {ray} the cluster works on as many "

@@ -58,6 +58,10 @@ def planned_release(model: Path | str, spec: ReleaseSpec) -> ReleasePlan:
     return _planned(model, spec)[0]
 
 
+def _path(given: Path | str | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
 def _planned(model: Path | str, spec: ReleaseSpec) -> tuple[ReleasePlan, bool]:
     """The plan, and whether prompts are put into the model's chat template."""
     source = local_path(model)
@@ -76,8 +80,8 @@ def make_release(
     spec: ReleaseSpec | None = None,
     jobs: int | None = None,
     stages: Stages | None = None,
-    android: Path | None = None,
-    runner: Path | None = None,
+    android: Path | str | None = None,
+    runner: Path | str | None = None,
     ray: str | None = None,
 ) -> Release:
     """Make the files that ship of `model`: a program for each distinct need of the phones, the
@@ -105,6 +109,7 @@ def make_release(
             is asked for and there is none.
     """
     spec, stages, folder = spec or ReleaseSpec(), stages or Stages(), Path(output)
+    android, runner = _path(android), _path(runner)
     check_arguments(model, folder, spec)
     check_workers(jobs, ray)
     if android is not None:

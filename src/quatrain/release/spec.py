@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
-from quatrain.errors import InputError
+from quatrain.errors import InputError, require_several
 from quatrain.export.options import LEAST_CONTEXT
 from quatrain.int4 import GROUP_SIZES, Scheme
 from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat, Rounding
@@ -76,9 +76,9 @@ class ReleaseSpec:
     scheme: Scheme | None = None
     max_seq_len: int | None = None
     cpu: bool = True
-    tokenizer: Path | None = None
+    tokenizer: Path | str | None = None
     reference: str | None = None
-    text: Path | None = None
+    text: Path | str | None = None
     tokens: int = 512
     prompts: tuple[str, ...] = PROMPTS
     chat: bool | None = None
@@ -89,6 +89,8 @@ class ReleaseSpec:
     no_hazards: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("phones", "prompts"):
+            require_several(name, getattr(self, name))
         allowed: dict[str, tuple[Any, ...]] = {
             "method": (None, *get_args(Rounding)),
             "group_size": GROUP_SIZES,

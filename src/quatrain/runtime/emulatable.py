@@ -24,3 +24,25 @@ def emulatable_defects(program: Program) -> list[EmulatedDefect]:
         if any(is_misreadable_embedding(graph, one) for one in graph.operators):
             found.append(EmulatedDefect.HEIGHT_PACKED_EMBEDDING)
     return list(dict.fromkeys(found))
+
+
+def why_unchanged(program: Program, emulate: str | None, tokens: int | None = None) -> str | None:
+    """Why `program` computes with the defect `emulate` what it does without, where it does, in a
+    sentence; `tokens` of the longest prompt, None where that is not known."""
+    if emulate is None:
+        return None
+    if emulate not in emulatable_defects(program):
+        return f"{emulate} changes nothing of {program.path}: no operator there has it"
+    least = _shortest_prompt(program, EmulatedDefect(emulate))
+    if tokens is not None and tokens < least:
+        return f"{emulate} changes no prompt of fewer than {least} tokens; this one has {tokens}"
+    return None
+
+
+def _shortest_prompt(program: Program, defect: EmulatedDefect) -> int:
+    """Of how many tokens a prompt is at least that `defect` may strike."""
+    if defect != EmulatedDefect.MORE_ROWS_THAN_SUMS:
+        return 2
+    dynamic = Scheme.DYNAMIC_INT8
+    linears = [one for graph in program.graphs for one in find_linears(graph)]
+    return min(one.in_features // 2 for one in linears if one.scheme == dynamic) + 1

@@ -61,7 +61,10 @@ def load_runner(
         device = "executorch"
     if device == "executorch":
         if emulate:
-            raise InputError("--emulate works with --device gpu and reference")
+            raise InputError(
+                "--emulate is for Vulkan programs on --device gpu and reference; ExecuTorch's "
+                "runtime computes as it does, so leave it out"
+            )
         if arithmetic.asked_for:
             raise InputError(
                 f"{program.path}: --as-on is for Vulkan programs on --device gpu and reference; "

@@ -72,17 +72,17 @@ def beside(program: Path, name: str) -> Path:
     return program.with_name(f"{program.stem}.{name}")
 
 
-def require_tokenizer(path: Path) -> None:
+def require_tokenizer(path: Path | str) -> None:
     """Raise `InputError` unless the file `path` can be opened."""
     try:
-        path.open("rb").close()
+        Path(path).open("rb").close()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give the model's tokenizer.json") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: is not a tokenizer.json: {error}") from error
 
 
-def find_tokenizer(model: Path | str, *folders: Path) -> Path:
+def find_tokenizer(model: Path | str, *folders: Path | str) -> Path:
     """Find the tokenizer.json that goes with a program, or another form of a tokenizer.
 
     Args:
@@ -96,7 +96,7 @@ def find_tokenizer(model: Path | str, *folders: Path) -> Path:
     own = beside(model, TOKENIZER)
     if own.is_file():
         return own
-    for folder in (model.parent, *folders):
+    for folder in (model.parent, *map(Path, folders)):
         if file := tokenizer_in(folder):
             return file
     elsewhere = "".join(f", none in {folder}" for folder in folders)

@@ -93,8 +93,20 @@ class Tokenizer:
         return ids[: sum(takewhile(bool, same))]
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
-        """The text of `ids`; bytes that are not UTF-8 become U+FFFD."""
-        return self.model.decode(ids, skip_special_tokens=skip_special_tokens)
+        """The text of `ids`; bytes that are not UTF-8 become U+FFFD, and what is beyond the
+        vocabulary nothing.
+
+        Raises:
+            InputError: Where one is no token of any vocabulary: it is negative, or beyond 2^32.
+        """
+        try:
+            return self.model.decode(ids, skip_special_tokens=skip_special_tokens)
+        except OverflowError as error:
+            wrong = next(one for one in ids if not 0 <= one < 2**32)
+            raise InputError(
+                f"{wrong} is not a token id; those of {self.source} go from 0 to "
+                f"{self.model.get_vocab_size() - 1}"
+            ) from error
 
     def stream(self) -> "TextStream":
         """A decoder that takes one id at a time."""

@@ -12,7 +12,7 @@ from quatrain.arithmetic import Arithmetic
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.open import open_checkpoint
-from quatrain.errors import InputError
+from quatrain.errors import InputError, require_several
 from quatrain.export.xnnpack.positive_scales import RoundedAgain
 from quatrain.program import Program, VulkanGraph, open_program
 from quatrain.runtime.calls.token_ids import check_token_ids
@@ -86,8 +86,10 @@ def verify_program(
         InputError: For a wrong request. What the program computes wrongly is in the report.
     """
     program, checkpoint, stages = Path(program), Path(checkpoint), stages or Stages()
-    if isinstance(prompts, str) or not prompts:
-        raise InputError(f"prompts is {prompts!r}, expected a tuple of one text or more")
+    require_several("devices", devices)
+    require_several("prompts", prompts)
+    if not prompts:
+        raise InputError("prompts is empty, expected one text or more")
     emulated_defect(emulate)
     arithmetic = arithmetic_as_on(as_on)
     for device in devices:

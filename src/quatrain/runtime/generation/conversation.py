@@ -99,12 +99,12 @@ class Conversation:
             InputError: Where the model has no chat template, an argument is wrong, or as
                 `load_runner`.
         """
+        check_stops(stop)
         program = program if isinstance(program, Program) else open_program(program)
         _require_context(program)
         self._tokenizer = Tokenizer.load(chosen_tokenizer(tokenizer, program.path))
         self._options, self._sampling = options or ChatOptions(), sampling
         self._stop, self._max_new_tokens = tuple(stop), max_new_tokens
-        check_stops(stop)
         _require_template(self._tokenizer, self._options)
         runner = load_runner(program, device, emulate, arithmetic)
         self.device, self.context = runner.device, program.context

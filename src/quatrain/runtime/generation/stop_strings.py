@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
-from quatrain.errors import InputError
+from quatrain.errors import InputError, require_several
 
 
 def check_stops(stops: Sequence[str]) -> None:
-    """Refuse, with `InputError`, an empty stop string, which would end every text."""
+    """Refuse, with `InputError`, what is no list, and an empty stop string, which would end every
+    text."""
+    require_several("stop", stops)
     if not all(stops):
         raise InputError("--stop is an empty text, which every text begins with; leave it out")
 

@@ -59,7 +59,7 @@ def load_models(
     as_on: str | None = None,
     stages: Stages | None = None,
 ) -> list[ServedModel]:
-    """Load `programs`, and each Vulkan program among them once more for each defect in `emulate`.
+    """Load `programs`, and each once more for each defect in `emulate` that changes it.
 
     Args:
         programs: Paths of .pte files.
@@ -84,11 +84,17 @@ def load_models(
             f"{asked}: no program here is for Vulkan, whose kernels it is about; leave it out, or "
             f"serve a Vulkan program beside {programs[0]}"
         )
+    for defect in emulate:
+        if not any(defect in emulatable_defects(program) for program in opened):
+            raise InputError(
+                f"--emulate {defect}: changes nothing of what the programs here compute; leave it "
+                "out"
+            )
     tokenizers = [Tokenizer.load(chosen_tokenizer(tokenizer, program.path)) for program in opened]
     stages = stages or Stages()
     models = []
     for program, its_tokenizer in zip(opened, tokenizers, strict=True):
-        for defect in [None, *(emulate if is_vulkan(program) else ())]:
+        for defect in [None, *(one for one in emulate if one in emulatable_defects(program))]:
             with stages(f"load {_name(program.path, defect)}"):
                 models.append(_loaded(program, its_tokenizer, device, as_on, defect))
     return models

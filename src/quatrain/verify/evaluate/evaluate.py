@@ -10,7 +10,7 @@ from typing import Any
 from quatrain.arithmetic import VULKAN_ARITHMETIC, XNNPACK_ARITHMETIC, Arithmetic
 from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.open import is_program
-from quatrain.errors import InputError
+from quatrain.errors import InputError, require_several
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
 from quatrain.runtime.calls.token_ids import check_token_ids
@@ -42,7 +42,7 @@ def evaluate_models(
     as_on: str | None = None,
     tokenizer: Path | str | None = None,
     stride: int | None = None,
-    resume: Path | None = None,
+    resume: Path | str | None = None,
 ) -> list[Evaluation]:
     """Measure programs, int4 checkpoints and floating-point models on a text, and how far they are
     from the first.
@@ -76,8 +76,9 @@ def evaluate_models(
         InputError: Where `models` is no list or empty, a model, its tokenizer or the text cannot be
             used, vocabularies differ, or `resume` holds something else.
     """
-    if isinstance(models, str) or not models:
-        raise InputError(f"models is {models!r}, expected a list of one path or more")
+    require_several("models", models)
+    if not models:
+        raise InputError("models is empty, expected one path or more")
     paths = [Path(model) for model in models]
     _require_what_options_are_for(paths, device, emulate, scheme, as_on)
     arithmetic = _arithmetic(paths) if as_on is None else arithmetic_as_on(as_on)
@@ -96,7 +97,7 @@ def evaluate_models(
     context = min(_CONTEXT, *(one.context for one in evaluated))
     read = cut_text(loaded, ids, context, stride)
     said = [read.chunks, device, emulate, chosen, arithmetic.name, as_on]
-    with evaluation_log(resume, _key(paths, said)) as log:
+    with evaluation_log(Path(resume) if resume else None, _key(paths, said)) as log:
         first = FirstModel(evaluated, read.counted(), log)
         return [
             measure_both_regimes(f"{index}", model, read, first, log, progress)

@@ -22,7 +22,7 @@ class PhoneOutput:
     tokens: list[int] | None = None
 
 
-def read_phone_output(path: Path) -> PhoneOutput:
+def read_phone_output(path: Path | str) -> PhoneOutput:
     """What the text file `path` holds.
 
     A JSON list of integers, or two or more integers between white space, are token ids; a JSON
@@ -39,7 +39,7 @@ def read_phone_output(path: Path) -> PhoneOutput:
         raise InputError(f"{path}: is empty; put into it what the phone wrote")
     said = _json(content)
     if isinstance(said, dict):
-        return _from_object(said, path)
+        return _from_object(said, Path(path))
     if _is_ids(said):
         return PhoneOutput(tokens=said)
     words = content.split()
