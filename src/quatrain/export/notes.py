@@ -7,6 +7,8 @@ from torch import nn
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone
 from quatrain.export.options import ExportOptions
+from quatrain.export.vulkan.call_length import longest_call
+from quatrain.export.vulkan.chunked_delta_rule import ChunkedDeltaRule
 from quatrain.export.xnnpack.positive_scales import RoundedAgain
 from quatrain.export.xnnpack.ring_cache import RingPlaces
 from quatrain.int4 import Scheme
@@ -119,7 +121,12 @@ def _kept_inputs(backbone: Backbone) -> str:
     kept = f"Of short convolutions the last {config.conv_L_cache - 1} tokens' inputs are kept"
     if any(config.layer(index).delta for index in range(config.n_layers)):
         kept = "Of gated delta rules the last state is kept"
-    return f"{kept}: a call goes on where the last one ended, or begins a text at position 0."
+    takes = ""
+    if any(isinstance(part, ChunkedDeltaRule) for part in backbone.modules()):
+        takes = f"takes up to {longest_call(config)} tokens, and "
+    return (
+        f"{kept}: a call {takes}goes on where the last one ended, or begins a text at position 0."
+    )
 
 
 def _longrope_factors(config: BackboneConfig) -> str:

@@ -2,6 +2,7 @@
 
 import torch
 from executorch.exir import ExecutorchBackendConfig
+from torch.export.graph_signature import InputKind
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.lowering.executorch_internals import shapes_of_vulkan_operators
@@ -19,8 +20,25 @@ def trace(backbone: Backbone, longest_call: int) -> torch.export.ExportedProgram
         example = torch.zeros(1, 3, dtype=torch.long)
     tokens = torch.export.Dim("tokens", min=1, max=longest_call)
     with torch.no_grad(), quiet(), shapes_of_vulkan_operators():
-        return torch.export.export(
+        traced = torch.export.export(
             backbone,
             (example, torch.zeros(1, dtype=torch.long)),
             dynamic_shapes=({1: tokens}, {}),
         )
+    _remove_unread_tensors(traced)
+    return traced
+
+
+def _remove_unread_tensors(traced: torch.export.ExportedProgram) -> None:
+    """Remove the tensors that nothing reads: the further names of what several parts share, each
+    of which ExecuTorch would store once more, outside of the delegate."""
+    graph, signature = traced.graph_module.graph, traced.graph_signature
+    kept = []
+    for spec, node in zip(signature.input_specs, graph.find_nodes(op="placeholder"), strict=True):
+        if spec.kind == InputKind.USER_INPUT or node.users:
+            kept.append(spec)
+        else:
+            traced.state_dict.pop(spec.target, None)
+            graph.erase_node(node)
+    signature.input_specs[:] = kept
+    traced.graph_module.recompile()

@@ -13,11 +13,12 @@ CHUNK = 16
 
 class Chunk(nn.Module):
     """What the rules of a backbone share: `call_masks` of a chunk, and zeros in place of tokens
-    [1, CHUNK, heads, ...]."""
+    [1, CHUNK, heads, ...] and of a state [heads, d_k, d_v]."""
 
     no_keys: torch.Tensor
     no_values: torch.Tensor
     no_gates: torch.Tensor
+    no_state: torch.Tensor
 
     def __init__(self, rule: DeltaRule) -> None:
         super().__init__()
@@ -27,7 +28,9 @@ class Chunk(nn.Module):
         self.pairs = [f"block_{index}" for index in range(len(masks.blocks))]
         for name, mask in zip(self.pairs, masks.blocks, strict=True):
             self.register_buffer(name, mask)
-        _, heads, key_dim, value_dim = rule.recurrent_state.shape
+        state = rule.recurrent_state[0]
+        heads, key_dim, value_dim = state.shape
+        self.register_buffer("no_state", torch.zeros_like(state))
         self.register_buffer("no_keys", torch.zeros(1, CHUNK, heads, key_dim))
         self.register_buffer("no_values", torch.zeros(1, CHUNK, heads, value_dim))
         self.register_buffer("no_gates", torch.zeros(1, CHUNK, heads))
@@ -46,18 +49,15 @@ class ChunkedDeltaRule(nn.Module):
     whatever the memory held, and may be no number.
 
     The state [1, heads, d_k, d_v] is written anew by each call; at position 0 zeros are read in its
-    place. They are each rule's own, as what several share is in the file once more, outside of the
-    delegate.
+    place.
     """
 
     recurrent_state: torch.Tensor
-    no_state: torch.Tensor
 
     def __init__(self, rule: DeltaRule, chunk: Chunk, context: int) -> None:
         super().__init__()
         self.chunk, self.context = chunk, context
         self.register_buffer("recurrent_state", torch.zeros_like(rule.recurrent_state))
-        self.register_buffer("no_state", torch.zeros_like(rule.recurrent_state[0]))
 
     def forward(
         self,
@@ -71,7 +71,7 @@ class ChunkedDeltaRule(nn.Module):
         """As `DeltaRule.forward`, of one text."""
         _, length, heads, _ = v.shape
         chunk = self.chunk
-        either = torch.cat((self.no_state, self.recurrent_state.squeeze(0)), dim=0)
+        either = torch.cat((chunk.no_state, self.recurrent_state.squeeze(0)), dim=0)
         state = either.narrow(0, goes_on(start, self.context) * heads, heads)
         read, after = delta_rule(
             _by_head(_filled(q, chunk.no_keys)),
