@@ -15,6 +15,7 @@ from tests.support.load_checks import (
     qcs4w,
 )
 from tests.support.one_operator import Make
+from tests.support.padding_forms import HOW_SURE_OF_PADDING, PADDING_CASES
 from tests.support.size_defects import SIZE_CASES
 
 from quatrain.program import open_program
@@ -23,7 +24,8 @@ from quatrain.targets import examine, fatal_findings, load_defects
 from quatrain.targets.triggers.triggers import TRIGGERS
 
 CASES = [
-    *DRIVER_CASES, *FORM_CASES, *KERNEL_CASES, *LENGTH_CASES, *LOAD_CHECK_CASES, *SIZE_CASES,
+    *DRIVER_CASES, *FORM_CASES, *KERNEL_CASES, *LENGTH_CASES, *LOAD_CHECK_CASES, *PADDING_CASES,
+    *SIZE_CASES,
 ]  # fmt: skip
 
 
@@ -63,6 +65,7 @@ HOW_SURE: list[tuple[str, str, str | None, Make, str]] = [
     ("qcs4w-missing-shader", "desktop", "1.5", int4_linear(64, 32), "possible"),
     ("sdpa-attention-weights", "llvmpipe", "1.5", long_attention(2052), "conditional"),
     ("sdpa-attention-weights", "xclipse", "1.5", long_attention(2052), "possible"),
+    *HOW_SURE_OF_PADDING,
 ]
 
 

@@ -38,7 +38,7 @@ def _remove_unread_tensors(traced: torch.export.ExportedProgram) -> None:
         if spec.kind == InputKind.USER_INPUT or node.users:
             kept.append(spec)
         else:
-            traced.state_dict.pop(spec.target, None)
+            traced.state_dict.pop(str(spec.target), None)
             graph.erase_node(node)
     signature.input_specs[:] = kept
     traced.graph_module.recompile()

@@ -34,6 +34,7 @@ from quatrain.targets.triggers.occurrence import (
     takes_calls_of_any_length,
     tensor_text,
 )
+from quatrain.targets.triggers.padding_triggers import products_of_padding
 from quatrain.targets.triggers.reduction_triggers import REDUCTION_TRIGGERS
 from quatrain.targets.triggers.row_triggers import ROW_TRIGGERS
 from quatrain.targets.triggers.static_int8_triggers import STATIC_INT8_TRIGGERS
@@ -193,6 +194,7 @@ TRIGGERS: dict[str, Trigger] = {
         operator_triggers.gathers_from_the_end,
         operator_triggers.choices_by_lower_ranks,
         operator_triggers.textures,
+        products_of_padding,
         *METHOD_TRIGGERS,
         *LAYOUT_CHECKS,
         *ROW_TRIGGERS,
