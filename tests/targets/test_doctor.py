@@ -110,9 +110,9 @@ def test_forms_that_torch_has_and_no_phone_are_examined(form: str, tmp_path: Pat
 
 
 def test_arguments_that_do_not_fit_are_one_message(tmp_path: Path) -> None:
-    linear = call("et_vk.linear_q4gsw.default", *(NUMBER,) * 3, number(32), NULL, NUMBER)
-    with pytest.raises(InputError, match=r"linear_q4gsw\) has arguments that do not fit it"):
-        examine(open_program(linear(tmp_path)))
+    rotary = call("et_vk.apply_rotary_emb.default", *(NUMBER,) * 4, [NUMBER, NUMBER])
+    with pytest.raises(InputError, match=r"apply_rotary_emb\) has arguments that do not fit it"):
+        examine(open_program(rotary(tmp_path)))
 
 
 def test_what_is_slow_is_said_and_fails_no_check(tmp_path: Path) -> None:
