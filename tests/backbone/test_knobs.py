@@ -145,6 +145,7 @@ def test_a_tied_table_that_was_cut_too_far(output, tmp_path):
         ({"use_ffn_learnable_scales": True, "post_ffn_norm": True}, "two norms in one place"),
         ({"use_residual_gate": "yes"}, "expected a bool"),
         ({"num_kv_shared_layers": -1}, "positive finite"),
+        ({"yarn": {"factor": 16}}, r"yarn is not a field .*Mistral's own .* its config\.json"),
         ({"logit_scaling": 2.0}, r"logit_scaling is not a field .*\(it has logits_scaling"),
         ({"input_prune_map": {str(row): 95 - row for row in range(96)}}, "in another order"),
         (

@@ -35,13 +35,25 @@ _FIELDS_READ_ELSEWHERE = {
     "_comment",
 }
 
+# What only Mistral's own files state, beside folders of Hugging Face's with the same model.
+_OF_MISTRAL = {
+    "yarn", "llama_4_scaling", "tied_embeddings", "vision_encoder", "quantization", "moe",
+    "_sliding_window", "q_lora_rank", "kv_lora_rank", "model_type",
+}  # fmt: skip
+
 _REQUIRED = ("dim", "n_layers", "n_heads", "vocab_size")
 
 
-def _nearest(unknown: list[str], known: Iterable[str]) -> str:
-    """What to say of the known fields that may have been meant."""
+def _instead(unknown: list[str], known: Iterable[str]) -> str:
+    """What to do without them: the known fields that may have been meant, or another folder."""
+    if not _OF_MISTRAL.isdisjoint(unknown):
+        return (
+            "; it is of Mistral's own format, and the same repository holds the model in Hugging "
+            "Face's: give a folder with its config.json and the files of tensors that go with it"
+        )
     near = {one: None for name in unknown for one in difflib.get_close_matches(name, known, 2)}
-    return f" (it has {', '.join(near)})" if near else ""
+    meant = f" (it has {', '.join(near)})" if near else ""
+    return f"{meant}; remove it if the model does not depend on it"
 
 
 def config_from_params(params: dict[str, Any], source: str) -> BackboneConfig:
@@ -52,11 +64,12 @@ def config_from_params(params: dict[str, Any], source: str) -> BackboneConfig:
     """
     params = _by_one_name(params, source)
     known = {field.name: field for field in dataclasses.fields(BackboneConfig)}
-    unknown = sorted(set(params) - set(known) - _FIELDS_READ_ELSEWHERE)
+    stated = {name for name, value in params.items() if value is not None}
+    unknown = sorted(stated - set(known) - _FIELDS_READ_ELSEWHERE)
     if unknown:
         raise InputError(
             f"{source}: {', '.join(unknown)} is not a field that this backbone implements"
-            f"{_nearest(unknown, known)}; remove it if the model does not depend on it"
+            f"{_instead(unknown, known)}"
         )
     for name in _REQUIRED:
         if params.get(name) is None:
