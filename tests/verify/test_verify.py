@@ -239,25 +239,57 @@ def test_wrong_requests_are_refused(tiny: Tiny) -> None:
         verify_program(tiny.programs["8da4w"], tiny.checkpoint, ("reference",), ("w1",), 4)
 
 
-def test_an_xnnpack_program_is_verified_by_its_logits(tiny: Tiny, tiny_xnnpack: Path) -> None:
+def test_an_xnnpack_program_is_verified_by_what_it_stores_and_its_logits(
+    tiny: Tiny, tiny_xnnpack: Path
+) -> None:
     report = _verify(tiny, tiny_xnnpack, ("auto",))
-    assert report.passed and report.packed == []
+    assert report.passed and len(report.packed) == 15
     (check,) = report.devices
     assert check.device == "executorch" and check.layerwise is None
     assert 0 < check.parity.logits_error <= report.allowed_error
 
 
+GATE_AND_UP = ("layers.0.feed_forward.w1", "layers.0.feed_forward.w3")
+
+
+def _of_all_scales(tensors: dict[str, torch.Tensor]) -> None:
+    for name in tensors:
+        if name.endswith("scales"):
+            tensors[name] *= 1.5
+
+
+def _of_one_scale(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["layers.1.attention.wo.scales"][3, 1] *= 1.01
+
+
+def _of_one_integer(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["layers.0.feed_forward.w1.weight"][5, 7] ^= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "told_by_logits"),
+    [
+        (_of_all_scales, {}, True),
+        (_of_one_scale, {"layers.1.attention.wo": "scales"}, False),
+        (_of_one_integer, dict.fromkeys(GATE_AND_UP, "integers, in one matrix of w1, w3,"), False),
+    ],
+)
 def test_an_xnnpack_program_of_other_weights_fails(
-    tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path
-) -> None:
+    change: Callable[[dict[str, torch.Tensor]], None], where: dict[str, str],
+    told_by_logits: bool, tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path,
+) -> None:  # fmt: skip
     other = tmp_path / "checkpoint"
     shutil.copytree(tiny.checkpoint, other)
     tensors = load_file(other / "model.safetensors")
-    tensors["layers.1.attention.wo.scales"] *= 1.5
+    change(tensors)
     save_file(tensors, other / "model.safetensors")
     report = verify_program(tiny_xnnpack, other, ("executorch",), (TEXT,), 4)
     assert not report.passed
-    assert "rounding explains" in report.devices[0].problems[0]
+    problems = [(one.linear, one.problem) for one in report.packed if one.problem]
+    assert problems == [
+        (name, f"its {part} are not the checkpoint's") for name, part in where.items()
+    ]
+    assert any("rounding explains" in one for one in report.devices[0].problems) == told_by_logits
 
 
 def test_auto_is_every_device_that_can_run_the_program(tiny: Tiny) -> None:

@@ -62,7 +62,7 @@ def verify(
 
     Exits with 1 where it does not compute what the checkpoint means, and names the first
     operator and layer that is wrong, or the known defect by which it fails on every phone. On
-    ExecuTorch (XNNPACK programs) logits alone are compared.
+    ExecuTorch (XNNPACK programs) no operators are compared, but bytes and logits.
 
     Example: `quatrain verify smollm2.pte smollm2-int4`
     """
@@ -99,7 +99,7 @@ def _print_report(report: "VerifyReport") -> None:
     right = len(report.packed) - len(wrong)
     linears = f"{right} of {len(report.packed)} linears hold the checkpoint's bytes"
     if not report.packed:
-        linears = "its delegates do not show their linears"
+        linears = "what it stores of linears is not known"
     print(f"{report.program}: {report.scheme}, {linears}")
     for check in wrong:
         print(f"  {check.linear}: {check.problem}")

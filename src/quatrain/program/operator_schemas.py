@@ -219,6 +219,7 @@ STRICT = {
     "et_vk.sdpa",
     "update_cache",
     "aten.embedding",
+    "aten.view_copy",
 }
 
 _NAMESPACES = ("aten", "et_vk", "torchao", "quantized_decomposed", "dim_order_ops", "llama")

@@ -35,6 +35,7 @@ from quatrain.verify.checks.logits_problems import (
 from quatrain.verify.checks.packed_constants import check_packed
 from quatrain.verify.checks.parity import EagerLogits, Parity, compare_logits, rounding_floor
 from quatrain.verify.checks.same_model import require_same_model
+from quatrain.verify.checks.stored_constants import check_stored
 from quatrain.verify.devices import open_devices
 from quatrain.verify.eager import eager_for_program
 from quatrain.verify.program_info import ProgramInfo, program_info
@@ -66,7 +67,7 @@ def verify_program(
 ) -> VerifyReport:
     """Compare a program with the eager backbone of its checkpoint, in the program's scheme.
 
-    A Vulkan program's packed constants must be the checkpoint's. On each device every value that
+    The packed constants of its linears must be the checkpoint's. On each device every value that
     both sides know must be within tolerance, where the device shows it, and the logits must be as
     close as rounding allows. A defect of the newest release of ExecuTorch's Vulkan runtime that the
     program meets for certain on every GPU is a problem too.
@@ -98,12 +99,16 @@ def verify_program(
         opened = _open(program, checkpoint, devices, emulate, arithmetic, tokenizer)
         texts = _encode(prompts, opened, new_tokens)
     source, info = opened.checkpoint, opened.info
-    with stages("compare packed weights"):
-        graph = opened.graph
-        packed = check_packed(graph, source.tensors, source.group_size) if graph else []
-        fatal = fatal_findings(opened.program)
+    graph = opened.graph
     with stages("build the eager backbone"):
         backbone, rounded = eager_for_program(source, info, graph, arithmetic)
+    with stages("compare packed weights"):
+        packed = (
+            check_packed(graph, source.tensors, source.group_size)
+            if graph
+            else check_stored(opened.program, backbone)
+        )
+        fatal = fatal_findings(opened.program)
     eager, floor = _run_eager(backbone, texts, new_tokens, info, stages)
     halves, checks = half_sums_error(graph, arithmetic) if graph else 0.0, []
     rounding = max(_LOGITS_ERROR[info.rounding], _FLOORS * floor.logits_error)
