@@ -1,6 +1,7 @@
 """Which files of a Hugging Face folder are read, and what is said where they do not fit."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -143,6 +144,33 @@ def test_settings_of_an_older_autogptq(settings, tmp_path):
         open_float_model(folder)
 
 
+def with_settings(folder: Path, settings: dict) -> Path:
+    """A model with a tensor that is not in floating point, and a quantizer's `settings`."""
+    change_config(tiny.write_hugging_face(folder), quantization_config=settings)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.float8_e4m3fn)
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("field", ["quantization_config", "quantization", "compression_config"])
+@pytest.mark.parametrize(
+    ("settings", "by"),
+    [
+        ({"num_bits": 4, "weights": {}}, "and not by what"),  # trained for int4
+        ({"quant_method": "compressed-tensors"}, "by compressed-tensors"),
+        ({"quant_method": "hqq"}, "by hqq"),
+    ],
+)
+def test_settings_of_a_quantizer_in_a_model_in_floating_point(tmp_path, field, settings, by):
+    """Whatever they lack; without them it is read."""
+    folder = change_config(tiny.write_hugging_face(tmp_path), **{field: settings})
+    for opened in (open_checkpoint, open_float_model):
+        with pytest.raises(InputError, match=f"quantized {by}, and all .* floating point; remove"):
+            opened(folder)
+    open_float_model(change_config(folder, drop=[field]))
+
+
 @pytest.mark.parametrize(
     ("method", "settings"),
     [(name, {"quant_method": name}) for name in ("hqq", "mxfp4", "exl2")]
@@ -150,10 +178,7 @@ def test_settings_of_an_older_autogptq(settings, tmp_path):
 )
 def test_a_quantizer_that_is_not_read_is_named_before_its_tensors(tmp_path, method, settings):
     """And no verb advises another one that refuses it too."""
-    folder = change_config(tiny.write_hugging_face(tmp_path), quantization_config=settings)
-    tensors = load_file(folder / "model.safetensors")
-    tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.float8_e4m3fn)
-    save_file(tensors, folder / "model.safetensors")
+    folder = with_settings(tmp_path, settings)
     for opened in (open_checkpoint, open_float_model):
         with pytest.raises(
             InputError, match=f"quant_method is '{method}'.*quatrain quantize MODEL"
@@ -169,9 +194,8 @@ def test_a_quantizer_that_is_not_read_is_named_before_its_tensors(tmp_path, meth
     ],
 )
 def test_quantize_advises_no_verb_that_refuses_the_folder_too(tmp_path, settings, message):
-    folder = change_config(tiny.write_hugging_face(tmp_path), quantization_config=settings)
     with pytest.raises(InputError, match=message) as caught:
-        open_float_model(folder)
+        open_float_model(with_settings(tmp_path, settings))
     assert "quantized already" not in str(caught.value)
 
 

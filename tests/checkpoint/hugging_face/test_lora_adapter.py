@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
@@ -290,7 +291,7 @@ def test_an_embedding_and_the_output_layer_tied_to_it_are_changed_apart(tmp_path
 
 
 def test_a_quantized_base_is_named(tmp_path):
-    base = tiny.write_hugging_face(tmp_path / "base", quantization_config={"quant_method": "gptq"})
+    base = folders.write_quantized(tmp_path / "base", "gptq")
     with pytest.raises(InputError, match=r"to merge .*give the model that it was made from"):
         open_float_model(write_adapter(tmp_path / "adapter"), base)
 

@@ -57,18 +57,18 @@ def _require_one_format(settings: dict[str, Any], folder: Path) -> None:
 
 
 def require_known_quantizer(fields: Fields, folder: Path) -> None:
-    """Refuse a folder whose config.json names a quantizer that is not read, before its tensors,
-    which may be of types that are not read either."""
+    """Refuse a folder whose config.json states a quantizer that is not read, before its tensors,
+    which may be of types that are not read either; and one whose tensors are none of a quantizer's.
+    """
     settings = stated_settings(fields, str(folder))
-    if settings is None or method_of(settings) is None or is_float8(settings):
+    if settings is None or is_float8(settings):
         return
-    try:
+    # Fine-tuning keeps the settings of a base that was loaded in 4 bits, and saves all of it; so do
+    # models that were trained for int4 alone.
+    if _holds_floating_point(folder):
+        raise not_quantized(method_of(settings), str(folder))
+    if method_of(settings) is not None:
         quantizer_of(settings, str(folder))
-    except InputError as unread:
-        # Fine-tuning keeps the settings of a base that was loaded in 4 bits, and saves all of it.
-        if _holds_floating_point(folder):
-            raise not_quantized(str(method_of(settings)), str(folder)) from None
-        raise unread
 
 
 def _holds_floating_point(folder: Path) -> bool:

@@ -91,12 +91,13 @@ def _none_of(stored: LazyTensors, quantizer: Quantizer, source: str) -> InputErr
     )
 
 
-def not_quantized(name: str, source: str) -> InputError:
+def not_quantized(name: str | None, source: str) -> InputError:
     """The error for a model in floating point whose settings say that `name` quantized it."""
+    by = f"by {name}" if name else "and not by what"
     return InputError(
-        f"{source}: says it is quantized by {name}, and all its tensors are in floating point; "
-        "remove quantization_config (or quantization) from its config.json, and run `quatrain "
-        "quantize` on it"
+        f"{source}: says it is quantized {by}, and all its tensors are in floating point; remove "
+        "quantization_config (or quantization, compression_config) from its config.json, and run "
+        "`quatrain quantize` on it"
     )
 
 
