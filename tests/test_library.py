@@ -140,6 +140,18 @@ def test_a_text_where_a_list_is_expected_is_refused(make: Callable[[], object]) 
         make()
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: quatrain.ReleaseSpec(runtime=1.5),  # pyright: ignore[reportArgumentType]
+        lambda: quatrain.evaluate_models(["c"], "x", scheme="w4"),  # pyright: ignore[reportArgumentType]
+    ],
+)
+def test_what_would_run_as_something_else_is_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(quatrain.InputError, match=r"is (1\.5|'w4'), expected "):
+        make()
+
+
 def test_its_types_are_shipped() -> None:
     assert Path(quatrain.__file__).with_name("py.typed").is_file()
     with (ROOT / "pyproject.toml").open("rb") as file:

@@ -86,6 +86,15 @@ def test_a_repository_without_hf_is_told_how_it_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
+    hub = "https://huggingface.co/HuggingFaceTB/SmolLM2-135M"
+    for address, said in (
+        (hub, "hub is named as hf://HuggingFaceTB/SmolLM2-135M$"),
+        (f"{hub}/tree/main", "hub is named as hf://HuggingFaceTB/SmolLM2-135M$"),
+        ("http://x.org/model.gguf", "nothing is fetched from web addresses"),
+        ("https://huggingface.co", "nothing is fetched from web addresses"),
+    ):
+        with pytest.raises(InputError, match=said):
+            is_quantized(Path(address))
     with pytest.raises(InputError, match="hub is named as hf://HuggingFaceTB/SmolLM2-135M"):
         is_quantized(Path("HuggingFaceTB/SmolLM2-135M"))
     for name in ("models/none", "none", str(tmp_path / "none")):

@@ -41,6 +41,8 @@ def test_a_phone_sold_with_either_chip_is_both(checkpoint: Path) -> None:
     assert [one.id for one in plan.phones] == ["galaxy-s24-exynos", "galaxy-s24-snapdragon"]
     twice = _plan(checkpoint, "galaxy-s24", "Galaxy-S24-Exynos", "galaxy-s24", runtime="1.5")
     assert twice.phones == plan.phones
+    with pytest.raises(InputError, match="device 'pixel-8 pixel-7'; several have commas between"):
+        _plan(checkpoint, "pixel-8 pixel-7")
     with pytest.raises(InputError, match=r"device 'galaxy-s99'; most like it are galaxy-s"):
         _plan(checkpoint, "galaxy-s99")
 

@@ -94,6 +94,12 @@ def test_a_dry_run_says_what_comes_and_writes_nothing(tiny_release: Path, tmp_pa
 
 def test_what_is_printed_says_who_gets_which_file_and_why(tiny_release: Path) -> None:
     words = ["release", str(tiny_release / "model"), "-o", "none", "--dry-run"]
+    for wrong, said in (
+        (["--android", "nowhere"], "--android nowhere: there is no such folder"),
+        (["--jobs", "2", "--ray", "auto"], "--jobs 2 is of this machine"),
+    ):
+        found = invoked([*words, *wrong])
+        assert isinstance(found.exception, InputError) and said in str(found.exception)
     lines = invoked(words).stdout.splitlines()
     assert lines[-1] == "every phone: model-cpu.pte"
     named = ["--phones", "pixel-6", "--runtime", "1.5"]

@@ -139,6 +139,8 @@ def release(
 
     Example: `quatrain release smollm2 -o release --phones pixel-8,galaxy-s24 --max-kl 0.2`
     """
+    from quatrain.release.android import check_module
+    from quatrain.release.arguments import check_workers
     from quatrain.release.spec import merged_specs
 
     gates = {
@@ -149,6 +151,9 @@ def release(
         "phones": _listed(phones), "runtime": runtime, "method": method, "scheme": scheme,
         "reference": reference, "text": text, **gates,
     }  # fmt: skip
+    check_workers(jobs, ray)
+    if android is not None:
+        check_module(android)
     specs = _with_smollm2(merged_specs(spec, given))
     if len(models) * len(specs) > 1:
         for option, value in (("--android", android), ("--run-on-phone", run_on_phone)):

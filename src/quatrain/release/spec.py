@@ -116,6 +116,8 @@ class ReleaseSpec:
                 "digit first: files are called so"
             )
         if self.runtime is not None:
+            if not isinstance(self.runtime, str):
+                raise InputError(f"runtime is {self.runtime!r}, expected a text, such as '1.5'")
             require_loadable(self.runtime)
         if not self.prompts:
             raise InputError("prompts is empty; name one or more, or leave it out for the usual")

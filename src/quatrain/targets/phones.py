@@ -89,7 +89,10 @@ def _unknown(name: str) -> InputError:
     asked = name.lower()
     near = [known for known in gpus + phones if known.startswith(f"{asked}-")]
     near = ", ".join(near or get_close_matches(asked, gpus + phones))
+    near = f"; most like it are {near}" if near else ""
+    if set(asked.split()) & {*gpus, *phones}:
+        near = "; several have commas between"
     return InputError(
-        f"no profile of a device {name!r}{f'; most like it are {near}' if near else ''}; "
+        f"no profile of a device {name!r}{near}; "
         f"known are {', '.join(gpus)}, and the phones {', '.join(phones)}"
     )

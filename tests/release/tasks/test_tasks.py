@@ -184,6 +184,8 @@ def test_interrupted_it_leaves_nothing_half_and_goes_on(
 def test_jobs_here_are_not_for_a_cluster(tiny_release: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--jobs 2 is of this machine, and with --ray auto the"):
         make_release(tiny_release / "model", tmp_path / "out", jobs=2, ray="auto")
+    with pytest.raises(InputError, match="--jobs is 0, expected 1 or more"):
+        make_release(tiny_release / "model", tmp_path / "out", jobs=0)
 
 
 def test_without_a_cluster_it_says_so(

@@ -67,10 +67,14 @@ def first_bytes(path: Path) -> bytes:
 
 
 def _meant_by(path: Path) -> str:
-    """What to write where `path` may be meant as a repository: owner/name, of no folder here; or as
-    the standard input."""
+    """What to write where `path` may be meant as a repository: owner/name, of no folder here, or a
+    web address; or as the standard input."""
     if str(path) == "-":
         return "; nothing is read from the standard input: write it to a file, and give that"
+    if path.parts[:1] in (("https:",), ("http:",)):
+        if path.parts[1:2] == ("huggingface.co",) and len(path.parts) > 3:
+            return f"; a repository on the hub is named as hf://{'/'.join(path.parts[2:4])}"
+        return "; nothing is fetched from web addresses: give a file or folder, or hf://owner/name"
     if path.is_absolute() or len(path.parts) != 2 or path.parent.exists():
         return ""
     return f"; a repository on the Hugging Face hub is named as hf://{path}"

@@ -113,6 +113,8 @@ def _require_what_options_are_for(
     as_on: str | None,
 ) -> None:
     emulated_defect(emulate)
+    if scheme is not None and scheme not in tuple(Scheme):
+        raise InputError(f"scheme is {scheme!r}, expected {' or '.join(Scheme)}")
     if not any(map(is_program, paths)) and (emulate or device != "auto"):
         raise InputError("--device and --emulate are for programs, and none is given")
     if scheme and all(is_program(path) or is_float(path) for path in paths):
