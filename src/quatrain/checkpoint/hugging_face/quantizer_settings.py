@@ -7,6 +7,7 @@ from typing import Any
 from quatrain.checkpoint.hugging_face.fields import Fields, refusal
 from quatrain.checkpoint.hugging_face.float8 import is_float8
 from quatrain.checkpoint.hugging_face.folder import read_folder
+from quatrain.checkpoint.quantizers.bitnet import BITNET
 from quatrain.checkpoint.quantizers.gptq import format_of
 from quatrain.checkpoint.quantizers.read import (
     all_floating,
@@ -64,8 +65,8 @@ def require_known_quantizer(fields: Fields, folder: Path) -> None:
     if settings is None or is_float8(settings):
         return
     # Fine-tuning keeps the settings of a base that was loaded in 4 bits, and saves all of it; so do
-    # models that were trained for int4 alone.
-    if _holds_floating_point(folder):
+    # models that were trained for int4 alone. Of BitNet they say what becomes of the weights.
+    if method_of(settings) != BITNET.name and _holds_floating_point(folder):
         raise not_quantized(method_of(settings), str(folder))
     if method_of(settings) is not None:
         quantizer_of(settings, str(folder))

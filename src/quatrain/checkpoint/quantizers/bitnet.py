@@ -1,0 +1,85 @@
+"""Reads ternary models (BitNet, Ma et al., 2024) as transformers packs them.
+
+For a linear F [N, K]:
+F.weight        uint8 [N / 4, K]   numbers of 2 bits: row r in the lowest, r + N / 4 in the next
+F.weight_scale  float [1]
+weight = (number - 1) / scale, of transformers' AutoBitLinear (number - 1) * scale.
+
+Activations are rounded to int8 by token as it runs, symmetrically; 8da4w has a zero point.
+"""
+
+from collections.abc import Mapping
+
+import torch
+
+from quatrain.checkpoint.files.lazy_tensors import StoredTensor
+from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
+from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
+from quatrain.errors import InputError
+
+_CLASSES = ("bitlinear", "autobitlinear")
+_PACKED = 4  # rows in one
+
+
+def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
+    kind = settings.get("linear_class", _CLASSES[0])
+    if kind not in _CLASSES:
+        raise InputError(
+            f"{source}: its linear_class is {str(kind)[:80]!r}, expected {' or '.join(_CLASSES)}; "
+            "take the config.json that was made with the model"
+        )
+    if kind == _CLASSES[1] and settings.get("quantization_mode") == "online":
+        raise InputError(
+            f"{source}: its weights are in floating point, and made ternary as the model runs "
+            "(quantization_mode 'online'), which no program does; take the same model packed"
+        )
+    if settings.get("use_rms_norm"):
+        raise InputError(
+            f"{source}: its linears norm their inputs (use_rms_norm), and this backbone's do not; "
+            "take another model"
+        )
+
+
+def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
+    weight, scale = parts["weight"], parts["weight_scale"]
+    if weight.dtype != torch.uint8 or len(weight.shape) != 2 or 0 in weight.shape:
+        found = str(weight.dtype).removeprefix("torch.")
+        raise InputError(
+            f"{source}: {name}.weight is {found} {list(weight.shape)}, expected a uint8 matrix of "
+            "packed ternary numbers; take the model as it was packed"
+        )
+    if tuple(scale.shape) not in ((), (1,)) or not scale.dtype.is_floating_point:
+        found = str(scale.dtype).removeprefix("torch.")
+        raise InputError(
+            f"{source}: {name}.weight_scale is {found} {list(scale.shape)}, expected one number in "
+            "floating point; download it again"
+        )
+    rows = weight.shape[0] * _PACKED
+    divides = settings.get("linear_class", _CLASSES[0]) == _CLASSES[0]
+
+    def scales() -> torch.Tensor:
+        one = scale.load().float()
+        return (1 / one if divides else one).expand(rows, 1).contiguous()
+
+    return GroupedLinear(
+        shape=(rows, weight.shape[1]),
+        groups=1,
+        scales_dtype=torch.float32,
+        values=lambda: _numbers(weight),
+        scales=scales,
+        bits=2,
+    )
+
+
+def _numbers(weight: StoredTensor) -> torch.Tensor:
+    """uint8 [N / 4, K] to int8 [N, K]."""
+    packed = weight.load()
+    return torch.cat([(packed >> 2 * row & 3).to(torch.int8) - 1 for row in range(_PACKED)])
+
+
+BITNET = Quantizer(
+    name="bitnet",
+    required=("weight_scale", "weight"),
+    check=_check,
+    read=_read,
+)
