@@ -82,6 +82,11 @@ def test_a_program_is_read_without_torch() -> None:
     assert "torch" not in _imported_by(code).split()
 
 
+def test_what_releases_does_not_import_the_compiler_meanwhile() -> None:
+    """It takes seconds, and says things of its own where it is not held back."""
+    assert "executorch" not in _imported_by("import quatrain.release.release").split()
+
+
 def test_every_name_is_there_and_no_other() -> None:
     assert dir(quatrain) == sorted(quatrain.__all__)
     for name in quatrain.__all__:

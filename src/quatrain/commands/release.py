@@ -139,7 +139,6 @@ def release(
 
     Example: `quatrain release smollm2 -o release --phones pixel-8,galaxy-s24 --max-kl 0.2`
     """
-    from quatrain.release.android import check_module
     from quatrain.release.arguments import check_workers
     from quatrain.release.spec import merged_specs
 
@@ -152,8 +151,6 @@ def release(
         "reference": reference, "text": text, **gates,
     }  # fmt: skip
     check_workers(jobs, ray)
-    if android is not None:
-        check_module(android)
     specs = _with_smollm2(merged_specs(spec, given))
     if len(models) * len(specs) > 1:
         for option, value in (("--android", android), ("--run-on-phone", run_on_phone)):
@@ -177,9 +174,11 @@ def _one(
     from quatrain.release.arguments import check_arguments
 
     check_arguments(None if is_smollm2(model) else model, output, asked)
-    from quatrain.release.release import make_release, planned_release
+    from quatrain.release.release import check_module, make_release, planned_release
     from quatrain.release.tasks.store import WORK
 
+    if android is not None:
+        check_module(android)
     stages = shown_stages()
     if is_smollm2(model):
         model, asked = fetched_smollm2(stages), asked.called(SMOLLM2)

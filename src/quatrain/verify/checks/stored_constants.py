@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from torch import nn
 
 from quatrain.backbone.model import Backbone
-from quatrain.export.xnnpack.delegated_linears import constants_of
 from quatrain.export.xnnpack.joined_linears import (
     GATE_AND_UP,
     QUERIES_KEYS_VALUES,
@@ -21,6 +20,7 @@ from quatrain.export.xnnpack.joined_linears import (
 from quatrain.linear import Int8DynActInt8WeightLinear
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program import Program
+from quatrain.quiet import quiet
 from quatrain.verify.checks.packed_constants import PackedCheck
 
 _Quantized = Int4Linear | Int8DynActInt8WeightLinear
@@ -60,6 +60,8 @@ def _joined(backbone: nn.Module) -> Iterator[tuple[list[str], JoinedLinear]]:
 
 def _missing(linear: _Quantized | JoinedLinear, stored: set[str], of_which: str = "") -> str | None:
     """What of the constants of `linear`, `of_which` that is said, is not `stored`."""
+    with quiet():  # it imports ExecuTorch's compiler
+        from quatrain.export.xnnpack.delegated_linears import constants_of
     parts = zip(("integers", "scales", "bias"), constants_of(linear), strict=False)
     absent = [part for part, (_, data) in parts if _digest(data) not in stored]
     return f"its {' and '.join(absent)}{of_which} are not the checkpoint's" if absent else None
