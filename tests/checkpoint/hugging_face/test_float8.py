@@ -29,11 +29,21 @@ FORMATS = {
     "no blocks": ({"quant_method": "fp8", "weight_block_size": [64]}, "_scale_inv", None),
     "no group": ({"quant_method": "fp8", "config_groups": {"a": {"weights": 1}}}, "_scale", None),
     "nothing stated": (None, "_scale", [1, 1000]),
-}
+    "ue8m0": (
+        {"quant_method": "fp8", "weight_block_size": BLOCKS, "scale_fmt": "ue8m0"}, "_scale_inv",
+        BLOCKS, torch.float8_e8m0fnu,
+    ),
+    "mxfp8": ({"quant_method": "mxfp8"}, "_scale_inv", [1, 32], torch.uint8),
+    "modelopt's": (
+        {"quant_method": "modelopt", "quant_algo": "MXFP8"}, "_scale", [1, 32], torch.uint8
+    ),
+    "compressed-tensors'": (compressed(group_size=32), "_scale", [1, 32], torch.uint8),
+}  # fmt: skip
 
 
-def write_float8(folder, settings, suffix, blocks):
-    """(a folder, what its matrices stand for by Meta name)."""
+def write_float8(folder, settings, suffix, blocks, kind=torch.float32):
+    """(a folder, what its matrices stand for by Meta name). Scales of another `kind` are powers of
+    2."""
     generator = torch.Generator().manual_seed(0)
     named, read = {}, {}
     for name, tensor in tiny.float_tensors().items():
@@ -44,10 +54,13 @@ def write_float8(folder, settings, suffix, blocks):
         rows, columns = tensor.shape
         high, wide = blocks or tensor.shape
         grid = torch.rand(-(-rows // high), -(-columns // wide), generator=generator) + 0.5
+        if kind != torch.float32:
+            grid = (4 * grid - 4).round().exp2()
         numbers = (tensor * 8).to(torch.float8_e4m3fn)
         spread = torch.kron(grid, torch.ones(high, wide))[:rows, :columns]
         read[name] = numbers.float() * spread
-        scales = grid.reshape(()) if blocks is None else grid
+        stored = grid.log2() + 127 if kind == torch.uint8 else grid
+        scales = stored.reshape(()) if blocks is None else stored.to(kind)
         of_activations = {theirs.removesuffix("weight") + "input_scale": torch.ones(())}
         named |= {theirs: numbers, theirs + suffix: scales, **of_activations}
     tiny.write_hugging_face(folder)

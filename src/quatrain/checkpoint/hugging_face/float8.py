@@ -2,13 +2,14 @@
 
 | quant_method | scales of F.weight, float8 [N, K] |
 |---|---|
-| `fp8` (DeepSeek, Qwen, Ministral 3) | F.weight_scale_inv, of blocks (weight_block_size), or one |
+| `fp8` (DeepSeek, Qwen, Ministral 3), `mxfp8` | F.weight_scale_inv, of blocks, or one |
 | `compressed-tensors`, 8 bits of type float | F.weight_scale, one, [N, 1] or of blocks |
 | `fbgemm_fp8` | F.weight_scale [N, 1] |
-| `modelopt`, quant_algo `FP8` | F.weight_scale, one |
+| `modelopt`, quant_algo `FP8`, `MXFP8` | F.weight_scale, one, or of blocks |
 | none stated, as modelopt's first files | as those, where there are scales |
 
-Scales of activations beside them say how a runtime would round those, and change no weight.
+Scales of blocks may be powers of 2 in 8 bits (`scale_fmt` `ue8m0`), as a type of their own or as
+uint8. Scales of activations beside them say how a runtime would round those, and change no weight.
 """
 
 import re
@@ -35,8 +36,8 @@ def is_float8(settings: Any) -> bool:
     if method == "compressed-tensors" and isinstance(groups, dict) and groups:
         return all(_has_float8(group) for group in groups.values())
     if method == "modelopt":
-        return settings.get("quant_algo") == "FP8"
-    return method in ("fp8", "fbgemm_fp8")
+        return settings.get("quant_algo") in ("FP8", "MXFP8")
+    return method in ("fp8", "fbgemm_fp8", "mxfp8")
 
 
 def _has_float8(group: Any) -> bool:
@@ -93,17 +94,23 @@ def _scaled(
     grid = (*scales.shape, 1, 1)[:2]
     two_dimensions = len(shape) == 2 and len(scales.shape) <= 2 and 0 not in (*shape, *grid)
     blocks = _blocks(shape, grid, settings) if two_dimensions else None
-    if blocks is None or not scales.dtype.is_floating_point:
+    are_scales = scales.dtype.is_floating_point or scales.dtype == torch.uint8
+    if blocks is None or not are_scales:
         raise _unfit(name, shape, scales, source)
     of_rows, of_columns = (
         torch.arange(size) // block for size, block in zip(shape, blocks, strict=True)
     )
 
     def rows(some: slice) -> torch.Tensor:
-        factors = scales.load().float().reshape(grid)[of_rows[some]][:, of_columns]
+        factors = _factors(scales.load()).reshape(grid)[of_rows[some]][:, of_columns]
         return matrix.load()[some].float() * factors
 
     return StoredTensor(shape, torch.float32, MadeByRows(shape, rows))
+
+
+def _factors(scales: torch.Tensor) -> torch.Tensor:
+    """What `scales` stand for; in uint8 they are exponents."""
+    return (scales.float() - 127).exp2() if scales.dtype == torch.uint8 else scales.float()
 
 
 def _blocks(
