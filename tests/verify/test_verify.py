@@ -46,7 +46,7 @@ def _verify(tiny: Tiny, program: Path, devices: tuple[str, ...] = DEVICES) -> Ve
 def test_a_right_program_passes_on_every_device(tiny: Tiny, scheme: str) -> None:
     report = _verify(tiny, tiny.programs[scheme])
     assert report.passed and report.scheme == scheme
-    assert len(report.packed) == 15
+    assert len(report.packed) == 16
     for check in report.devices:
         # Two layers: embedding, norms, linears, rotations, attention, activation, output.
         assert check.layerwise.probes >= 30
@@ -243,7 +243,7 @@ def test_an_xnnpack_program_is_verified_by_what_it_stores_and_its_logits(
     tiny: Tiny, tiny_xnnpack: Path
 ) -> None:
     report = _verify(tiny, tiny_xnnpack, ("auto",))
-    assert report.passed and len(report.packed) == 15
+    assert report.passed and len(report.packed) == 16
     (check,) = report.devices
     assert check.device == "executorch" and check.layerwise is None
     assert 0 < check.parity.logits_error <= report.allowed_error
@@ -266,29 +266,62 @@ def _of_one_integer(tensors: dict[str, torch.Tensor]) -> None:
     tensors["layers.0.feed_forward.w1.weight"][5, 7] ^= 1
 
 
-@pytest.mark.parametrize(
-    ("change", "where", "told_by_logits"),
-    [
-        (_of_all_scales, {}, True),
-        (_of_one_scale, {"layers.1.attention.wo": "scales"}, False),
-        (_of_one_integer, dict.fromkeys(GATE_AND_UP, "integers, in one matrix of w1, w3,"), False),
-    ],
-)
-def test_an_xnnpack_program_of_other_weights_fails(
-    change: Callable[[dict[str, torch.Tensor]], None], where: dict[str, str],
-    told_by_logits: bool, tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path,
-) -> None:  # fmt: skip
-    other = tmp_path / "checkpoint"
+def _of_a_row(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["tok_embeddings.scales"][77] *= 1.01  # of a token that no prompt has
+
+
+ROW = {"tok_embeddings": "1 row differs from the checkpoint's, the first that of token 77"}
+
+
+@pytest.mark.parametrize("scheme", ["8da4w", "weight-only"])
+def test_a_row_that_no_prompt_reads_is_compared(tiny: Tiny, scheme: str, tmp_path: Path) -> None:
+    report = verify_program(
+        tiny.programs[scheme], _changed(tiny, _of_a_row, tmp_path), ("reference",), (TEXT,), 4
+    )
+    assert not report.passed and not report.devices[0].problems
+    assert _problems(report) == ROW
+
+
+def _changed(tiny: Tiny, change: Callable[[dict[str, torch.Tensor]], None], folder: Path) -> Path:
+    other = folder / "checkpoint"
     shutil.copytree(tiny.checkpoint, other)
     tensors = load_file(other / "model.safetensors")
     change(tensors)
     save_file(tensors, other / "model.safetensors")
+    return other
+
+
+def _problems(report: VerifyReport) -> dict[str, str]:
+    return {one.linear: one.problem for one in report.packed if one.problem}
+
+
+@pytest.mark.parametrize(
+    ("change", "problems", "told_by_logits"),
+    [
+        (_of_all_scales, {}, True),
+        (
+            _of_one_scale,
+            {"layers.1.attention.wo": "its scales are not the checkpoint's"},
+            False,
+        ),
+        (
+            _of_one_integer,
+            dict.fromkeys(
+                GATE_AND_UP, "its integers, in one matrix of w1, w3, are not the checkpoint's"
+            ),
+            False,
+        ),
+        (_of_a_row, ROW, False),
+    ],
+)
+def test_an_xnnpack_program_of_other_weights_fails(
+    change: Callable[[dict[str, torch.Tensor]], None], problems: dict[str, str],
+    told_by_logits: bool, tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    other = _changed(tiny, change, tmp_path)
     report = verify_program(tiny_xnnpack, other, ("executorch",), (TEXT,), 4)
     assert not report.passed
-    problems = [(one.linear, one.problem) for one in report.packed if one.problem]
-    assert problems == [
-        (name, f"its {part} are not the checkpoint's") for name, part in where.items()
-    ]
+    assert _problems(report) == problems
     assert any("rounding explains" in one for one in report.devices[0].problems) == told_by_logits
 
 
@@ -314,7 +347,7 @@ def test_a_vulkan_program_on_executorch_needs_its_backend(
     # Where it is registered, here by the reference in its place, logits are compared.
     monkeypatch.setattr("quatrain.runtime.executorch.ExecutorchRunner", ReferenceRunner)
     report = _verify(tiny, program, ("executorch",))
-    assert report.passed and len(report.packed) == 15 and report.devices[0].layerwise is None
+    assert report.passed and len(report.packed) == 16 and report.devices[0].layerwise is None
 
 
 def test_another_models_checkpoint_is_refused_before_anything_is_computed(

@@ -25,6 +25,7 @@ from quatrain.stages import Stages
 from quatrain.targets import fatal_findings
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer
+from quatrain.verify.checks.embedding_tables import check_tables
 from quatrain.verify.checks.half_sums import NOTE, half_sums_error, overflow_problems
 from quatrain.verify.checks.layerwise import TOLERANCE, TracingRunner, compare_layerwise
 from quatrain.verify.checks.logits_problems import (
@@ -108,6 +109,7 @@ def verify_program(
             if graph
             else check_stored(opened.program, backbone)
         )
+        packed += check_tables(opened.program, graph, backbone)
         fatal = fatal_findings(opened.program)
     eager, floor = _run_eager(backbone, texts, new_tokens, info, stages)
     halves, checks = half_sums_error(graph, arithmetic) if graph else 0.0, []

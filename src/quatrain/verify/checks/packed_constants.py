@@ -16,7 +16,8 @@ from quatrain.program.packed_weights import group_sums
 
 @dataclass(frozen=True)
 class PackedCheck:
-    """What one linear's constants gave; `problem` is None where they are the checkpoint's."""
+    """What the constants of one `linear`, or embedding, gave; `problem` is None where they are the
+    checkpoint's."""
 
     linear: str
     problem: str | None
