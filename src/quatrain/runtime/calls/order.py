@@ -53,8 +53,8 @@ class CallOrder:
             goes_on = f"goes on at position {self._next} or " if self._next else ""
             raise InputError(
                 f"a call at position {start} after {self._next} tokens: the program keeps what "
-                "the last tokens gave its windows or convolutions alone, so that a call "
-                f"{goes_on}begins a text at position 0"
+                "the last tokens gave its windows, convolutions or delta rules alone, so that "
+                f"a call {goes_on}begins a text at position 0"
             )
         yield
         self._next = start + length
