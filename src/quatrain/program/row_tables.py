@@ -54,11 +54,15 @@ class RowTable:
     def __len__(self) -> int:
         return len(self.stored)
 
+    @property
+    def width(self) -> int:
+        """How many numbers a row has."""
+        return self.stored.shape[1] * 8 // (self.bits or 8)
+
     def __str__(self) -> str:
-        width = self.stored.shape[1] * 8 // (self.bits or 8)
         kind = f"int{self.bits}" if self.bits else str(self.stored.dtype)
-        groups = "" if self.scales is None else f", groups of {width // self.scales.shape[1]}"
-        return f"{kind} [{len(self)}, {width}]{groups}"
+        groups = "" if self.scales is None else f", groups of {self.width // self.scales.shape[1]}"
+        return f"{kind} [{len(self)}, {self.width}]{groups}"
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
         """Those [..., width] of `indices` [...], each of which is one of the table's."""

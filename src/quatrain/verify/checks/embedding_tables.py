@@ -1,6 +1,7 @@
 """A program's embedding tables against the checkpoint's, row by row: prompts read few of them."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,10 +10,10 @@ import torch
 from torch import nn
 
 from quatrain.backbone.model import Backbone
+from quatrain.errors import InputError
 from quatrain.linear.embedding import QuantizedGroupEmbedding
 from quatrain.program import Operator, Program, VulkanGraph
 from quatrain.program.row_tables import RowTable, is_lookup, table_of
-from quatrain.runtime.reference.kernels import embedding
 from quatrain.runtime.reference.quantized import embedding_q4gsw
 from quatrain.verify.checks.packed_constants import PackedCheck
 
@@ -85,29 +86,39 @@ def _of_graph(graph: VulkanGraph) -> Iterator[_Table]:
 
 
 def _table_of_operator(graph: VulkanGraph, operator: Operator) -> _Table:
-    names = operator.named_args
-    weights = torch.tensor(graph.constant(names["weights"]))
-    width = graph.tensor(operator.out).shape[-1]
+    names, width = operator.named_args, graph.tensor(operator.out).shape[-1]
+    weights = graph.constant(names["weights"])
     if operator.kind == "aten.embedding":
-        return _Table(len(weights), width, lambda at: embedding(weights, at))
-    scales = torch.tensor(graph.constant(names["weight_scales"]))
+        return _Table(len(weights), width, partial(_rows, weights))
+    scales = graph.constant(names["weight_scales"])
     group, linear = graph.integer(names["group_size"]), names.get("is_linear_weight")
     as_linear = linear is not None and bool(graph.plain(linear))
 
     def rows(at: torch.Tensor) -> torch.Tensor:
-        return embedding_q4gsw(weights, scales, group, at, as_linear).to(scales.dtype)
+        packed, of_rows = _rows(weights, at), _rows(scales, at)
+        each = torch.arange(len(at), device="cpu")
+        return embedding_q4gsw(packed, of_rows, group, each, as_linear).to(of_rows.dtype)
 
     return _Table(len(scales), width, rows)
 
 
+def _rows(table: np.ndarray, at: torch.Tensor) -> torch.Tensor:
+    """Those of a mapped `table`, which may be of some GB."""
+    return torch.from_numpy(table[at.numpy()])
+
+
 def _beside_delegates(program: Program) -> Iterator[_Table]:
     for plan, method in zip(program.root.execution_plan, program.methods.values(), strict=True):
+        values = [value.val for value in plan.values]
         for call in method.instructions:
             if call.kind == "kernel" and is_lookup(call):
-                table = table_of(program, [value.val for value in plan.values], call)
-                width = table.rows(np.zeros(1, dtype=np.int64)).shape[-1]
-                for turned in (False, True) if table.bits == 4 else (False,):
-                    yield _Table(len(table), width, partial(_looked_up, table, turned))
+                with suppress(InputError):  # of a form that is not read here, but may run
+                    yield from _forms(table_of(program, values, call))
+
+
+def _forms(table: RowTable) -> Iterator[_Table]:
+    for turned in (False, True) if table.bits == 4 else (False,):
+        yield _Table(len(table), table.width, partial(_looked_up, table, turned))
 
 
 def _looked_up(table: RowTable, turned: bool, at: torch.Tensor) -> torch.Tensor:
