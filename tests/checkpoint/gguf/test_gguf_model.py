@@ -209,12 +209,23 @@ def test_a_window_that_no_model_of_its_kind_has_is_named(tmp_path):
         open_float_model(path)
 
 
-@pytest.mark.parametrize("kind", ["adapter", "imatrix", "mmproj"])
-def test_what_is_no_model_is_named(tmp_path, kind):
-    with ggufs.gguf_file(tmp_path / "m.gguf", "llama") as writer:
-        writer.add_type(kind)
+@pytest.mark.parametrize(
+    ("architecture", "kind", "message"),
+    [
+        ("llama", "adapter", "is an adapter.*`llama-export-lora -m"),
+        ("llama", "imatrix", "is what llama.cpp measured.*; give the model's own file$"),
+        ("clip", "mmproj", "is what encodes.*; give the model's own file$"),
+        ("clip", None, "is what encodes.*; give the model's own file$"),
+        ("controlvector", None, "to steer it.*; give the model's own file$"),
+        ("llama", "new", "is no model.*; give the model's own file$"),
+    ],
+)
+def test_what_is_no_model_is_named(tmp_path, architecture, kind, message):
+    with ggufs.gguf_file(tmp_path / "m.gguf", architecture) as writer:
+        if kind:
+            writer.add_type(kind)
         writer.add_tensor("blk.0.attn_q.weight.lora_a", np.ones((4, 64), np.float32))
-    with pytest.raises(InputError, match=f"of the type '{kind}'.*the model's own file"):
+    with pytest.raises(InputError, match=message):
         open_float_model(tmp_path / "m.gguf")
 
 
