@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
@@ -64,10 +65,10 @@ def pick(templates: Mapping[str, str], name: str | None, tools: bool, source: st
 
 
 def names_read(template: str, source: str) -> set[str]:
-    """The variables that `template` reads. Raises `InputError` where it is damaged."""
+    """The variables that `template` reads from outside, those that it sets itself left out. Raises
+    `InputError` where it is damaged."""
     try:
-        names = _environment().parse(template).find_all(jinja2.nodes.Name)
-        return {name.name for name in names if name.ctx == "load"}
+        return jinja2.meta.find_undeclared_variables(_environment().parse(template))
     except jinja2.TemplateError as error:
         raise InputError(f"{source}: its chat template failed: {error}") from error
 

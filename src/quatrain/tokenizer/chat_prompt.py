@@ -132,7 +132,7 @@ def _check_read(tokenizer: Tokenizer, options: ChatOptions) -> None:
                 f"--template-var {name}: is said {_SAID_ELSEWHERE[name]}; leave the variable out"
             )
         if name not in read:
-            others = sorted(read - {*_SAID_ELSEWHERE, "message", "loop"})
+            others = sorted(read - _SAID_ELSEWHERE.keys())
             raise InputError(
                 f"--template-var {name}: {source}: its chat template reads no such variable, but "
                 f"{', '.join(others) or 'none'}"
