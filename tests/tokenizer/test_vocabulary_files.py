@@ -274,6 +274,23 @@ def test_unigram_is_refused_by_name(tmp_path):
         Tokenizer.load(tmp_path / "tokenizer.model")
 
 
+def test_a_class_that_is_not_known_is_read_as_transformers_saves_it(tmp_path):
+    from transformers import AutoTokenizer
+
+    files = {"tokenizer.model": trained("llama")}
+    files["tokenizer_config.json"] = {"tokenizer_class": "T5Tokenizer"}
+    write(tmp_path, files)
+    with pytest.raises(UnknownTokenizer, match=r"its class, T5Tokenizer.*save_pretrained\(OUT\)"):
+        Tokenizer.load(tmp_path / "tokenizer.model")
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    theirs.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    write(
+        tmp_path, {"tokenizer_config.json": saved | {"tokenizer_class": "PreTrainedTokenizerFast"}}
+    )
+    assert Tokenizer.load(tmp_path / "tokenizer.json").encode("the fox") == theirs.encode("the fox")
+
+
 def part(name: str) -> tuple[str, object]:
     kind, _, of = name.partition(" ")
     module = {"normalizer": normalizers, "pre_tokenizer": pre_tokenizers, "decoder": decoders}[kind]

@@ -86,13 +86,12 @@ def build_as_class(
     `UnknownTokenizer` for a class that does so in a way that is not known here.
     """
     name = tokenizer_class(path, config)
-    if name in _OTHERS:
-        raise UnknownTokenizer(
-            f"{path}: its class, {name}, prepares and cuts texts in a way of its own whatever the "
-            "file says, which is not known here; give another tokenizer.json as --tokenizer, or "
-            'state "tokenizer_class": "PreTrainedTokenizerFast" in tokenizer_config.json for what '
-            "this one says"
-        )
+    refuse_unknown(
+        name,
+        path,
+        'another tokenizer.json as --tokenizer, or state "tokenizer_class": '
+        '"PreTrainedTokenizerFast" in tokenizer_config.json for what this one says',
+    )
     build = _CLASSES.get(name)
     if build is None or not isinstance(model.model, models.BPE):
         return model, False, config
@@ -106,6 +105,16 @@ def build_as_class(
     if "added_tokens_decoder" in config:
         model = _without_added(model)
     return model, changed, {**NAMED[name], **config}
+
+
+def refuse_unknown(name: str, path: Path, give: str) -> None:
+    """Raise `UnknownTokenizer`, which says to `give` something else, where the class `name`, of the
+    tokenizer in `path`, does so in a way that is not known here."""
+    if name in _OTHERS:
+        raise UnknownTokenizer(
+            f"{path}: its class, {name}, prepares and cuts texts in a way of its own whatever the "
+            f"file says, which is not known here; give {give}"
+        )
 
 
 def prepare_as(name: str, model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from quatrain.tokenizer.files import MERGES, SENTENCEPIECE, TEKKEN, VOCABULARY, 
 from quatrain.tokenizer.gguf.sentencepiece import sentencepiece_tokenizer
 from quatrain.tokenizer.gguf.vocabulary import GgufVocabulary
 from quatrain.tokenizer.named_tokens import special_texts
-from quatrain.tokenizer.rebuilt import NAMED, prepare_as
+from quatrain.tokenizer.rebuilt import NAMED, prepare_as, refuse_unknown
 from quatrain.tokenizer.sentencepiece_model import sentencepiece_metadata
 
 _Config = dict[str, Any]
@@ -70,6 +70,13 @@ def ends_added(model: tokenizers.Tokenizer, config: _Config) -> None:
 
 
 def _sentencepiece(path: Path, name: str, config: _Config) -> tuple[tokenizers.Tokenizer, _Config]:
+    refuse_unknown(
+        name,
+        path,
+        "as --tokenizer the tokenizer.json that transformers' AutoTokenizer.from_pretrained(FOLDER)"
+        '.save_pretrained(OUT) writes, its tokenizer_config.json stating "tokenizer_class": '
+        '"PreTrainedTokenizerFast"',
+    )
     metadata = sentencepiece_metadata(path)
     llama = name == "LlamaTokenizer"
     if llama:  # which prepares a text itself
