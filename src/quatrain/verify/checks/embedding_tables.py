@@ -18,8 +18,9 @@ from quatrain.runtime.reference.quantized import embedding_q4gsw
 from quatrain.verify.checks.packed_constants import PackedCheck
 
 _ROWS_AT_ONCE = 4096
-# Of a row's largest magnitude: what float32 and float16 may be off by.
-_TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3}
+# Of a row's largest magnitude, what float32 and float16 may be off by; and of any, 128 of float16's
+# smallest steps: half of one in a scale, times an int8.
+_FLOAT32, _FLOAT16, _STEPS = 1e-5, 2e-3, 2.0**-17
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,20 @@ def _wrong_rows(
     if table.width != module.embedding_dim or table.count < count:
         return None
     rows = torch.arange(count, device="cpu").split(_ROWS_AT_ONCE)
-    wrong = torch.cat([_differing(table, module, at) for at in rows])
-    return wrong if len(wrong) < count else None
+    found = [_differing(table, module, at) for at in rows]
+    wrong = torch.cat([differing for differing, _ in found])
+    # A row of zeros, such as one that fills up a vocabulary, is alike in tables of any form.
+    return wrong if len(wrong) < sum(filled for _, filled in found) else None
 
 
-def _differing(table: _Table, module: nn.Module, at: torch.Tensor) -> torch.Tensor:
+def _differing(table: _Table, module: nn.Module, at: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """(the rows that differ, int64 [n]; how many are not all zeros) of those `at` int64 [N]"""
     expected, found = module(at).float(), table.rows(at)
-    allowed = _TOLERANCE[found.dtype] * expected.abs().amax(1)
+    largest = expected.abs().amax(1)
+    exact = found.dtype == torch.float32
+    allowed = largest * _FLOAT32 if exact else (largest * _FLOAT16).clamp(min=_STEPS)
     differs = ~((found.float() - expected).abs().amax(1) <= allowed)
-    return at[differs]
+    return at[differs], int((largest > 0).sum())
 
 
 def _of_graph(graph: VulkanGraph) -> Iterator[_Table]:
