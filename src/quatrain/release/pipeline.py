@@ -32,6 +32,7 @@ class Pipeline:
     ) -> None:  # fmt: skip
         self.source, self.plan, self.spec, self.chat = source, plan, spec, chat
         self.store, self.stages, self.workers = store, stages, workers
+        self.tokenizer = None if spec.tokenizer is None else Path(spec.tokenizer)
         self.tasks: list[Task] = []
         self.quantized: Made | None = None
         self.layers: Made | None = None  # of the whole model; None without one in floating point
@@ -79,7 +80,7 @@ class Pipeline:
         return [self.store.digest(file) for file in source_files(path, None)]
 
     def _tokenizer(self) -> list[str]:
-        given = self.spec.tokenizer
+        given = self.tokenizer
         return [] if given is None else [self.store.digest(file) for file in files_of(given)]
 
     def _all(self, tasks: Sequence[Task]) -> list[Made]:
@@ -149,7 +150,7 @@ class Pipeline:
             "compile_options": options.compile_options, "older_forms": options.older_forms,
         }  # fmt: skip
         arguments = {
-            "checkpoint": self.checkpoint, "options": options, "tokenizer": self.spec.tokenizer,
+            "checkpoint": self.checkpoint, "options": options, "tokenizer": self.tokenizer,
         }  # fmt: skip
         return Task("export", f"export {planned.file}", said, arguments, advances=True)
 

@@ -104,7 +104,8 @@ def _portable(task: Task) -> Task:
         if isinstance(value, Path):
             return value.absolute()
         if isinstance(value, ReleaseSpec):
-            return replace(value, tokenizer=value.tokenizer and value.tokenizer.absolute())
+            own = value.tokenizer
+            return replace(value, tokenizer=own and Path(own).absolute())
         return Stages() if isinstance(value, Stages) else value
 
     return replace(
