@@ -33,7 +33,10 @@ def constants_of(backbone: Backbone, options: ExportOptions) -> dict[Key, int]:
     already."""
     found: dict[Key, int] = {}
     itemsize = options.itemsize
+    unread = _unread_tables(backbone)
     for part in backbone.modules():
+        if part in unread:
+            continue
         constants = _on_vulkan(part, itemsize) if options.backend == "vulkan" else _on_cpu(part)
         for form, tensor, nbytes in constants:
             found[_key(form, tensor)] = nbytes
@@ -41,6 +44,13 @@ def constants_of(backbone: Backbone, options: ExportOptions) -> dict[Key, int]:
         for cache in _caches(backbone):
             found[Form.PLAIN, 0, cache.numel()] = cache.numel() * itemsize
     return found
+
+
+def _unread_tables(backbone: Backbone) -> set[nn.Module]:
+    """The rotary tables of layers that attend to everything, where there is no such layer: what
+    nothing reads is not stored."""
+    unread = all(layer.rope != "global" for layer in backbone.layers)
+    return set(backbone.rope.modules()) if unread else set()
 
 
 def linears_of(part: nn.Module) -> list[nn.Module]:
