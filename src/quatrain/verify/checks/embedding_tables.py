@@ -63,7 +63,7 @@ def _wrong_rows(
     table: _Table, module: nn.Embedding | QuantizedGroupEmbedding
 ) -> torch.Tensor | None:
     """The rows, int64 [n], in which `table` differs from `module`; None of another size, or where
-    all do."""
+    all do that are not zeros."""
     count = len(module.weight)
     if table.width != module.embedding_dim or table.count < count:
         return None
@@ -105,7 +105,8 @@ def _table_of_operator(graph: VulkanGraph, operator: Operator) -> _Table:
         each = torch.arange(len(at), device="cpu")
         return embedding_q4gsw(packed, of_rows, group, each, as_linear).to(of_rows.dtype)
 
-    return _Table(len(scales), width, rows)
+    # Weights that an output layer shares may have more rows; a damaged file's have fewer.
+    return _Table(min(len(weights), len(scales)), width, rows)
 
 
 def _rows(table: np.ndarray, at: torch.Tensor) -> torch.Tensor:
