@@ -254,6 +254,9 @@ def test_asymmetric(tmp_path):
     manifest = json.loads((tmp_path / "out" / "quatrain_manifest.json").read_text())
     assert manifest["rounded"]["tensors"] == 1
     open_checkpoint(tmp_path / "out").check_values()
+    even = folders.write_quantized(tmp_path / "even", "awq")
+    report = convert_model(even, tmp_path / "same", ConvertOptions(requantize_asymmetric=True))
+    assert "nothing in the source is asymmetric" in report.notes[0]
 
 
 def test_command(tmp_path):

@@ -85,6 +85,8 @@ REFUSED = {
     "a text for a number": ("completions", {"max_tokens": "7"}, "max_tokens", "found '7'"),
     "no tokens": ("completions", {"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
     "too hot": ("completions", {"temperature": 3}, "temperature", "found 3"),
+    "a stop that every text has": ("completions", {"stop": ""}, "stop", "at least 1 character"),
+    "one among others": ("completions", {"stop": ["w", ""]}, "stop[1]", "at least 1 character"),
     "two names of a limit": (
         "chat/completions", {"max_completion_tokens": 3}, "max_completion_tokens", "give one",
     ),

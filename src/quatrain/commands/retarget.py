@@ -19,6 +19,7 @@ from quatrain.int4 import Scheme
 
 if TYPE_CHECKING:
     from quatrain.program.edit.retarget_file import RetargetReport
+    from quatrain.program.edit.slim import Slimmed
 
 
 Output = Annotated[
@@ -137,10 +138,16 @@ def _print_report(report: "RetargetReport") -> None:
         what = "operator" if report.repaired_sizes == 1 else "operators"
         print(f"{report.repaired_sizes} {what} replaced: results follow the length of a call")
     if report.slimmed:
-        saved = human_bytes(report.slimmed.constant_bytes)
-        print(f"{report.slimmed.operators} operators and {saved} of constants removed")
+        print(_removed(report.slimmed))
     sizes = f"{human_bytes(report.bytes_after)}, was {human_bytes(report.bytes_before)}"
     print(f"{report.output}: {sizes}")
+
+
+def _removed(slimmed: "Slimmed") -> str:
+    if not slimmed.operators and not slimmed.constant_bytes:
+        return "nothing removed: no operator and no constant is there twice"
+    saved = human_bytes(slimmed.constant_bytes)
+    return f"{slimmed.operators} operators and {saved} of constants removed"
 
 
 def _changes(report: "RetargetReport") -> str:

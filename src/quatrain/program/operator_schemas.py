@@ -4,6 +4,7 @@ Source: the operators' schemas in ATen, torchao and `executorch/backends/vulkan`
 (`custom_ops_lib.py`) of ExecuTorch 1.5; a delegate graph stores the values alone.
 """
 
+from functools import cache
 from typing import Any
 
 _INT8_WEIGHTED = (
@@ -233,6 +234,7 @@ def argument_names(kind: str, count: int) -> tuple[str, ...] | None:
     return None
 
 
+@cache
 def operator_kind(name: str) -> str:
     """`name` without its overload: 'aten.add.Tensor' -> 'aten.add', 'sym_size.int' -> 'sym_size'.
 

@@ -16,6 +16,7 @@ from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.files.safetensors import encoded_header
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
+from quatrain.checkpoint.quantizers.in_layout import ASYMMETRIC
 from quatrain.checkpoint.source_files import source_files
 from quatrain.errors import InputError
 from quatrain.json_files import write_json
@@ -39,6 +40,11 @@ from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, Output
 from quatrain.stages import Stages
 
 _GROUP_SIZE = 32  # for a source in floating point, unless another is asked for
+_NOTHING_ASYMMETRIC = (
+    f"--requantize-asymmetric changed no integer: nothing in the source is {ASYMMETRIC}; without "
+    "it scales keep their type"
+)
+
 # As `_open_model` takes it.
 _Asked = tuple[Path, int, EmbeddingFormat, OutputFormat, Path | None, ForBackend]
 
@@ -178,7 +184,10 @@ def convert_model(
         with stages("write the tensors"):
             written = write_checkpoint(opened, folder, key, Stages())
         write_json(folder / MANIFEST, manifest(opened, files, asdict(options), written))
-    return make_report(opened, target, written, stages)
+    report = make_report(opened, target, written, stages)
+    if options.requantize_asymmetric and ASYMMETRIC not in {e.why for e in opened.errors.values()}:
+        report = replace(report, notes=[*report.notes, _NOTHING_ASYMMETRIC])
+    return report
 
 
 def _trained(

@@ -128,3 +128,4 @@ def test_repair_goes_with_a_scheme_and_with_slim(tmp_path) -> None:
     without = json.loads(run(broken, "--slim", "--json", "-o", tmp_path / "slim.pte").output)
     assert without["repaired_embeddings"] == 0
     assert repair_program(open_program(tmp_path / "slim.pte")) == 1
+    assert "nothing removed" in run(fixed, "--slim", "-o", tmp_path / "again.pte").output

@@ -16,6 +16,7 @@ from quatrain.checkpoint.quantizers.grouped_linear import (
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES
 
+ASYMMETRIC = "asymmetric or in act-order"
 _LARGEST_OF_ROWS = 128  # into which rows are cut: 8da4w is wrong on phones where groups are wider
 
 
@@ -97,7 +98,7 @@ def _why_rounded(
     if linear.fits_int4 and groups % linear.groups:
         return f"in groups of {linear.shape[1] // linear.groups}"
     takes = round_again is not None and round_again.asymmetric
-    return "asymmetric or in act-order" if takes and (linear.zeros or linear.group_of) else ""
+    return ASYMMETRIC if takes and (linear.zeros or linear.group_of) else ""
 
 
 def _as_they_are(

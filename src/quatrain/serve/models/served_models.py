@@ -84,8 +84,9 @@ def load_models(
             f"{asked}: no program here is for Vulkan, whose kernels it is about; leave it out, or "
             f"serve a Vulkan program beside {programs[0]}"
         )
+    changing = [tuple(emulatable_defects(program)) for program in opened]
     for defect in emulate:
-        if not any(defect in emulatable_defects(program) for program in opened):
+        if not any(defect in found for found in changing):
             raise InputError(
                 f"--emulate {defect}: changes nothing of what the programs here compute; leave it "
                 "out"
@@ -93,10 +94,11 @@ def load_models(
     tokenizers = [Tokenizer.load(chosen_tokenizer(tokenizer, program.path)) for program in opened]
     stages = stages or Stages()
     models = []
-    for program, its_tokenizer in zip(opened, tokenizers, strict=True):
-        for defect in [None, *(one for one in emulate if one in emulatable_defects(program))]:
+    for program, its_tokenizer, found in zip(opened, tokenizers, changing, strict=True):
+        load = partial(_loaded, program, its_tokenizer, device, as_on, found)
+        for defect in [None, *(one for one in emulate if one in found)]:
             with stages(f"load {_name(program.path, defect)}"):
-                models.append(_loaded(program, its_tokenizer, device, as_on, defect))
+                models.append(load(defect))
     return models
 
 
@@ -116,8 +118,9 @@ def _name(path: Path, defect: str | None) -> str:
 
 
 def _loaded(
-    program: Program, tokenizer: Tokenizer, device: str, as_on: str | None, defect: str | None
-) -> ServedModel:
+    program: Program, tokenizer: Tokenizer, device: str, as_on: str | None,
+    changing: tuple[EmulatedDefect, ...], defect: str | None,
+) -> ServedModel:  # fmt: skip
     as_on = as_on if is_vulkan(program) else None
     runner = load_runner(program, device, defect, arithmetic_as_on(as_on))
     return ServedModel(
@@ -129,6 +132,6 @@ def _loaded(
         vocab_size=program.metadata.get("get_vocab_size"),
         emulates=defect,
         as_on=as_on,
-        can_emulate=() if defect else tuple(emulatable_defects(program)),
-        with_defect=partial(_loaded, program, tokenizer, device, as_on),
+        can_emulate=() if defect else changing,
+        with_defect=partial(_loaded, program, tokenizer, device, as_on, changing),
     )

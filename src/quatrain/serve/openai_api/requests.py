@@ -24,6 +24,7 @@ _Whole = BeforeValidator(_whole)
 One = Annotated[int, Field(ge=1, le=1), _Whole]
 Zero = Annotated[float, Field(ge=0, le=0)]
 Count = Annotated[int, Field(ge=1), _Whole]
+Text = Annotated[str, Field(min_length=1)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31), _Whole]
 
 
@@ -50,7 +51,7 @@ class GenerationRequest(Strict):
     model: str
     max_tokens: Count | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63), _Whole] | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -68,9 +69,8 @@ class GenerationRequest(Strict):
     user: str | None = None
 
     def stop_strings(self) -> list[str]:
-        """What ends an answer, none of them empty."""
-        stated = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return [text for text in stated if text]
+        """What ends an answer."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
 
 class CompletionRequest(GenerationRequest):

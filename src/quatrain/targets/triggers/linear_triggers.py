@@ -208,19 +208,12 @@ def many_rows_in_fp32(program: Program, graph: VulkanGraph, where: Where) -> lis
 
 def activation_scales(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Where scales of activations are chosen for linears that read them."""
+    read = [set(operator.args) for _, operator in _of_several_rows(graph, DYNAMIC_LINEAR)]
     return [
         Occurrence(f"{place}, read by {readers} linear{'s' * (readers > 1)}")
         for place, operator in operators(graph, "torchao.choose_qparams_affine")
-        if (readers := _readers_of_several_rows(graph, operator))
+        if (readers := sum(not args.isdisjoint(graph.outputs_of(operator)) for args in read))
     ]
-
-
-def _readers_of_several_rows(graph: VulkanGraph, choosing: Operator) -> int:
-    written = set(graph.outputs_of(choosing))
-    return sum(
-        bool(written & set(operator.args))
-        for _, operator in _of_several_rows(graph, DYNAMIC_LINEAR)
-    )
 
 
 def linears(graph: VulkanGraph, *kernels: str) -> list[tuple[Linear, Operator]]:
