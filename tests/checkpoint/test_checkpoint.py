@@ -254,7 +254,8 @@ def test_a_pth_before_pytorch_1_6_is_refused(tmp_path):
     ("file", "remedy"),
     [
         ("zero_to_fp32.py", r"python zero_to_fp32\.py \. OUTPUT-DIR"),
-        ("pytorch_model_fsdp_0/.metadata", r"accelerate merge-weights .*_fsdp_0 OUTPUT-DIR"),
+        ("pytorch_model_fsdp_0/.metadata", r"dcp_to_torch .*/pytorch_model_fsdp_0 .*/model\.pt`"),
+        (".metadata", r"dcp_to_torch \S+ \S+/model\.pt`"),
     ],
 )
 def test_weights_that_training_left_in_parts(tmp_path, file, remedy):

@@ -108,7 +108,8 @@ def test_an_adapter_that_was_not_merged(tmp_path):
 @pytest.mark.parametrize("prefix", ["", "_orig_mod.", "module.", "model."])
 def test_a_training_scripts_checkpoint(tmp_path, name, prefix):
     tensors = {prefix + name: tensor for name, tensor in tiny.float_tensors().items()}
-    torch.save({name: tensors, "iter_num": 5, "config": {"lr": 1.0}}, tmp_path / "ckpt.pt")
+    beside = {"iter_num": 5, "config": {"lr": 1.0}, "sparse_tensor_module_names": {"x"}}
+    torch.save({name: tensors} | beside, tmp_path / "ckpt.pt")
     (tmp_path / "params.json").write_text(json.dumps(tiny.PARAMS))
     model = open_float_model(tmp_path)
     assert torch.equal(model.tensors[WQ], tiny.float_tensors()[WQ])

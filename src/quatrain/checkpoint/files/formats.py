@@ -90,9 +90,10 @@ def _parts_to_merge(folder: Path) -> str | None:
     """What makes a file of weights that training on several devices left in parts."""
     if (folder / "zero_to_fp32.py").is_file():
         return f"Merge DeepSpeed's parts: `cd {folder} && python zero_to_fp32.py . OUTPUT-DIR`"
-    parts = next((file.parent for file in sorted(folder.glob("*/.metadata"))), None)
-    if parts is not None:
-        return f"Merge FSDP's parts: `accelerate merge-weights {parts} OUTPUT-DIR`"
+    of_parts = [*folder.glob(".metadata"), *sorted(folder.glob("*/.metadata"))]
+    if of_parts:
+        merge = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
+        return f"Merge the parts: `{merge} {of_parts[0].parent} {folder / 'model.pt'}`"
     return None
 
 

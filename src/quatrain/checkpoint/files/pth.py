@@ -19,9 +19,11 @@ from quatrain.checkpoint.files.torchao_tensor import EXPECTED, TYPE, apart
 from quatrain.errors import InputError
 from quatrain.quiet import quiet
 
-# What the pickle of a state dict may name: containers, tensors, storages and dtypes.
+# What the pickle of a state dict may name: containers (DeepSpeed's has a set beside it), tensors,
+# storages and dtypes.
 _NAMES = re.compile(
     r"""collections\ OrderedDict
+    | (builtins|__builtin__)\ set
     | torch\._utils\ _rebuild_(tensor|tensor_v2|parameter|wrapper_subclass)
     | torch\._tensor\ _rebuild_from_type_v2
     | torch\.storage\ (Untyped|Typed)Storage
