@@ -1,5 +1,6 @@
 """Which rows of a table count as another than the checkpoint's."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -7,11 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from quatrain.verify.checks.embedding_tables import _rows, _Table, _wrong_rows
+from quatrain.verify.checks import embedding_tables
+from quatrain.verify.checks.embedding_tables import _rows, _Table
 
 
 def table(weight: torch.Tensor, dtype: type = np.float16) -> _Table:
-    return _Table(len(weight), weight.shape[1], partial(_rows, weight.numpy().astype(dtype)))
+    return _Table(len(weight), weight.shape[1], None, partial(_rows, weight.numpy().astype(dtype)))
+
+
+def _wrong_rows(one: _Table, embedding: nn.Embedding) -> torch.Tensor | None:
+    return embedding_tables._wrong_rows([one], embedding, lambda part: None)
 
 
 @pytest.fixture
@@ -36,7 +42,19 @@ def test_what_float16_cannot_hold_is_no_difference(embedding: nn.Embedding) -> N
 
 
 def test_a_table_of_another_form_says_nothing(embedding: nn.Embedding) -> None:
-    """Such as one that holds what its rows are multiplied with: only its zeros are the same."""
+    """Such as one that holds what its rows are multiplied with: only its zeros are the same; or of
+    integers, or of a damaged file whose rows cannot be read."""
     assert _wrong_rows(table(embedding.weight * 8, np.float32), embedding) is None
     assert _wrong_rows(table(embedding.weight[:, :4]), embedding) is None
     assert _wrong_rows(table(embedding.weight[:5]), embedding) is None
+    rounded = table(embedding.weight.mul(8).round() / 8)
+    assert _wrong_rows(replace(rounded, bits=4), embedding) is None
+    short = replace(table(embedding.weight), rows=partial(_rows, np.zeros((2, 8), np.float32)))
+    assert _wrong_rows(short, embedding) is None
+
+
+def test_a_table_whose_every_row_differs_is_told(embedding: nn.Embedding) -> None:
+    """Of the same model before it was trained further."""
+    noise = torch.rand(6, 8, generator=torch.Generator().manual_seed(0))
+    wrong = _wrong_rows(table(embedding.weight * (1 + noise / 10), np.float32), embedding)
+    assert wrong is not None and wrong.tolist() == [0, 1, 2, 3, 4]

@@ -97,9 +97,9 @@ def verify(
 def _print_report(report: "VerifyReport") -> None:
     wrong = [check for check in report.packed if check.problem]
     right = len(report.packed) - len(wrong)
-    linears = f"{right} of {len(report.packed)} linears and tables hold the checkpoint's values"
+    linears = f"{right} of {len(report.packed)} linears and other tensors hold the checkpoint's values"
     if not report.packed:
-        linears = "what it stores of linears and tables is not known"
+        linears = "its linears and other tensors are stored in a form that is not compared"
     print(f"{report.program}: {report.scheme}, {linears}")
     for check in wrong:
         print(f"  {check.linear}: {check.problem}")

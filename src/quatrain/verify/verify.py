@@ -103,13 +103,14 @@ def verify_program(
     graph = opened.graph
     with stages("build the eager backbone"):
         backbone, rounded = eager_for_program(source, info, graph, arithmetic)
-    with stages("compare packed weights"):
+    with stages("compare packed weights") as advance:
         packed = (
             check_packed(graph, source.tensors, source.group_size)
             if graph
-            else check_stored(opened.program, backbone)
+            else check_stored(opened.program, backbone, advance)
         )
-        packed += check_tables(opened.program, graph, backbone)
+    with stages("compare embeddings") as advance:
+        packed += check_tables(opened.program, graph, backbone, advance)
         fatal = fatal_findings(opened.program)
     eager, floor = _run_eager(backbone, texts, new_tokens, info, stages)
     halves, checks = half_sums_error(graph, arithmetic) if graph else 0.0, []

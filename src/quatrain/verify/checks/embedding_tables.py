@@ -1,5 +1,6 @@
 """A program's embedding tables against the checkpoint's, row by row: prompts read few of them."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,44 +11,50 @@ import torch
 from torch import nn
 
 from quatrain.backbone.model import Backbone
-from quatrain.errors import InputError
+from quatrain.errors import UNFIT, InputError
 from quatrain.linear.embedding import QuantizedGroupEmbedding
 from quatrain.program import Operator, Program, VulkanGraph
 from quatrain.program.row_tables import RowTable, is_lookup, table_of
 from quatrain.runtime.reference.quantized import embedding_q4gsw
 from quatrain.verify.checks.packed_constants import PackedCheck
 
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE, _ROWS_COMPARED_FIRST = 4096, 256
 # Of a row's largest magnitude, what float32 and float16 may be off by; and of any, 128 of float16's
 # smallest steps: half of one in a scale, times an int8.
 _FLOAT32, _FLOAT16, _STEPS = 1e-5, 2e-3, 2.0**-17
+_UNRELATED = 0.5  # of a row's length, what no other rounding of the same model is off by
+
+_Embedding = nn.Embedding | QuantizedGroupEmbedding
 
 
 @dataclass(frozen=True)
 class _Table:
-    """A table [count, width] of a program; `rows` gives those of some indices, int64 [n]."""
+    """A table [count, width] of a program, its numbers of so many `bits`, None in floating point;
+    `rows` gives those of some indices, int64 [n]."""
 
     count: int
     width: int
+    bits: int | None
     rows: Callable[[torch.Tensor], torch.Tensor]
 
 
 def check_tables(
-    program: Program, graph: VulkanGraph | None, backbone: Backbone
+    program: Program,
+    graph: VulkanGraph | None,
+    backbone: Backbone,
+    advance: Callable[[float], None],
 ) -> list[PackedCheck]:
     """Compare each embedding of `backbone` with the table of `program` that is most like it.
 
-    None is said of an embedding that no table has a row of: another form, such as a table that was
-    multiplied by what follows, which the logits tell.
+    Nothing is said of one that has none, or in another form: rounded once more, or multiplied by
+    what follows. Those the logits tell.
     """
     tables = [*(_of_graph(graph) if graph else ()), *_beside_delegates(program)]
     checks = []
     for name, module in backbone.named_modules():
-        if isinstance(module, nn.Embedding | QuantizedGroupEmbedding):
-            wrong = [rows for table in tables if (rows := _wrong_rows(table, module)) is not None]
-            fewest = min(wrong, key=len, default=None)
-            if fewest is not None:
-                checks.append(PackedCheck(name, _problem(fewest)))
+        if isinstance(module, _Embedding):
+            wrong = _wrong_rows(tables, module, advance)
+            checks += [] if wrong is None else [PackedCheck(name, _problem(wrong))]
     return checks
 
 
@@ -60,21 +67,44 @@ def _problem(wrong: torch.Tensor) -> str | None:
 
 @torch.inference_mode()
 def _wrong_rows(
-    table: _Table, module: nn.Embedding | QuantizedGroupEmbedding
+    tables: list[_Table], module: _Embedding, advance: Callable[[float], None]
 ) -> torch.Tensor | None:
-    """The rows, int64 [n], in which `table` differs from `module`; None of another size, or where
-    all do that are not zeros."""
+    """The rows, int64 [n], in which the table that is most like `module` differs from it; None
+    where most do, and its form may be why."""
+    off = {table: _off(table, module) for table in tables}
+    closest = min(off, key=off.__getitem__, default=None)
+    if closest is None or off[closest] == math.inf:
+        return None
+    count, wrong, filled = len(module.weight), [], 0
+    for at in torch.arange(count, device="cpu").split(_ROWS_AT_ONCE):
+        differing, not_zeros = _differing(closest, module, at)
+        wrong.append(differing)
+        filled += not_zeros
+        advance(int(at[-1] + 1) / count)
+    found = torch.cat(wrong)
+    bits = module.bit_width if isinstance(module, QuantizedGroupEmbedding) else None
+    same_form = closest.bits == bits and _FLOAT16 < off[closest] < _UNRELATED
+    # Rows of zeros, or of less than float16 holds, are alike in tables of any form.
+    return found if 2 * len(found) < filled or same_form else None
+
+
+def _off(table: _Table, module: _Embedding) -> float:
+    """By how much of their size some rows of `table` are off from those of `module` times whatever
+    number fits best; infinite where they cannot be compared."""
     count = len(module.weight)
     if table.width != module.embedding_dim or table.count < count:
-        return None
-    rows = torch.arange(count, device="cpu").split(_ROWS_AT_ONCE)
-    found = [_differing(table, module, at) for at in rows]
-    wrong = torch.cat([differing for differing, _ in found])
-    # A row of zeros, such as one that fills up a vocabulary, is alike in tables of any form.
-    return wrong if len(wrong) < sum(filled for _, filled in found) else None
+        return math.inf
+    some = torch.linspace(0, count - 1, min(count, _ROWS_COMPARED_FIRST), device="cpu").long()
+    try:
+        found, expected = table.rows(some).double(), module(some).double()
+        factor = (found * expected).sum() / (expected * expected).sum()
+        off = float((found - factor * expected).norm() / found.norm())
+    except UNFIT:  # of a damaged file
+        return math.inf
+    return math.inf if math.isnan(off) else off
 
 
-def _differing(table: _Table, module: nn.Module, at: torch.Tensor) -> tuple[torch.Tensor, int]:
+def _differing(table: _Table, module: _Embedding, at: torch.Tensor) -> tuple[torch.Tensor, int]:
     """(the rows that differ, int64 [n]; how many are not all zeros) of those `at` int64 [N]"""
     expected, found = module(at).float(), table.rows(at)
     largest = expected.abs().amax(1)
@@ -95,7 +125,7 @@ def _table_of_operator(graph: VulkanGraph, operator: Operator) -> _Table:
     names, width = operator.named_args, graph.tensor(operator.out).shape[-1]
     weights = graph.constant(names["weights"])
     if operator.kind == "aten.embedding":
-        return _Table(len(weights), width, partial(_rows, weights))
+        return _Table(len(weights), width, None, partial(_rows, weights))
     scales = graph.constant(names["weight_scales"])
     group, linear = graph.integer(names["group_size"]), names.get("is_linear_weight")
     as_linear = linear is not None and bool(graph.plain(linear))
@@ -106,7 +136,7 @@ def _table_of_operator(graph: VulkanGraph, operator: Operator) -> _Table:
         return embedding_q4gsw(packed, of_rows, group, each, as_linear).to(of_rows.dtype)
 
     # Weights that an output layer shares may have more rows; a damaged file's have fewer.
-    return _Table(min(len(weights), len(scales)), width, rows)
+    return _Table(min(len(weights), len(scales)), width, 4, rows)
 
 
 def _rows(table: np.ndarray, at: torch.Tensor) -> torch.Tensor:
@@ -119,13 +149,13 @@ def _beside_delegates(program: Program) -> Iterator[_Table]:
         values = [value.val for value in plan.values]
         for call in method.instructions:
             if call.kind == "kernel" and is_lookup(call):
-                with suppress(InputError):  # of a form that is not read here, but may run
+                with suppress(InputError, *UNFIT):  # of a form that is not read here, but may run
                     yield from _forms(table_of(program, values, call))
 
 
 def _forms(table: RowTable) -> Iterator[_Table]:
     for turned in (False, True) if table.bits == 4 else (False,):
-        yield _Table(len(table), table.width, partial(_looked_up, table, turned))
+        yield _Table(len(table), table.width, table.bits, partial(_looked_up, table, turned))
 
 
 def _looked_up(table: RowTable, turned: bool, at: torch.Tensor) -> torch.Tensor:

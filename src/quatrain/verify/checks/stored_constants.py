@@ -1,13 +1,14 @@
-"""An XNNPACK program's constants against the checkpoint's integers and scales, linear by linear.
+"""An XNNPACK program's constants against the checkpoint's tensors.
 
 Its delegates are not read, so which linear reads which constant is for the logits to tell; here it
-is whether each linear's bytes are among what the program stores, alone or with the rows of those
-that `quatrain.export.xnnpack.joined_linears` lowers it with.
+is whether the bytes of each linear are among what the program stores, alone or with the rows of
+those that `quatrain.export.xnnpack.joined_linears` lowers it with, and those of each norm.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import torch
 from torch import nn
 
 from quatrain.backbone.model import Backbone
@@ -17,35 +18,79 @@ from quatrain.export.xnnpack.joined_linears import (
     JoinedLinear,
     are_alike,
 )
-from quatrain.linear import Int8DynActInt8WeightLinear
+from quatrain.linear import Int8DynActInt8WeightLinear, QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program import Program
 from quatrain.quiet import quiet
 from quatrain.verify.checks.packed_constants import PackedCheck
 
 _Quantized = Int4Linear | Int8DynActInt8WeightLinear
+_Constants = dict[str, bytes]  # by what of a linear they are
 
 
-def check_stored(program: Program, backbone: Backbone) -> list[PackedCheck]:
-    """Look for the constants of each quantized linear of `backbone` in `program`.
+class _Stored:
+    """What a program stores, for its delegates and beside them."""
 
-    Empty where it has those of none: another exporter's form, or another model, which the logits
-    tell.
+    def __init__(self, program: Program) -> None:
+        self._digests: set[str] = set()
+        self._sizes: set[int] = set()
+        for key in program.named_data:
+            data = program.named_bytes(key)
+            self._digests.add(_digest(data))
+            self._sizes.add(len(data))
+        place = program.root.constant_segment
+        self._offsets: list[int] = list(place.offsets or ()) if place is not None else []
+        self._beside = program.segment(place.segment_index) if self._offsets else memoryview(b"")
+
+    def has(self, data: bytes) -> bool:
+        # A slice past the end is shorter, and so another.
+        beside = any(self._beside[at : at + len(data)] == data for at in self._offsets)
+        return beside or _digest(data) in self._digests
+
+    def problem(self, constants: _Constants, of_which: str = "") -> str | None:
+        """What of `constants`, `of_which` that is said, is not stored."""
+        absent = [what for what, data in constants.items() if _digest(data) not in self._digests]
+        return f"its {' and '.join(absent)}{of_which} are not the checkpoint's" if absent else None
+
+    def has_sizes_of(self, constants: _Constants) -> bool:
+        return all(len(data) in self._sizes for data in constants.values())
+
+
+def check_stored(
+    program: Program, backbone: Backbone, advance: Callable[[float], None]
+) -> list[PackedCheck]:
+    """Look for the constants of each quantized linear of `backbone` in `program`, and for its other
+    tensors of one dimension or two.
+
+    Those are left out where the program has few of them, and linears where it has none, not even of
+    their sizes: another exporter's form.
     """
-    stored = {_digest(program.named_bytes(key)) for key in program.named_data}
-    missing = {
-        name: _missing(linear, stored)
-        for name, linear in backbone.named_modules()
-        if isinstance(linear, _Quantized)
-    }
-    for names, joined in _joined(backbone):
-        if all(missing[name] for name in names):
-            rows = ", ".join(name.rpartition(".")[2] for name in names)
-            as_one = f", in one matrix of {rows},"
-            missing |= dict.fromkeys(names, _missing(joined, stored, as_one))
-    if all(missing.values()):
+    stored = _Stored(program)
+    return _linears(stored, backbone, advance) + _others(stored, backbone)
+
+
+def _linears(
+    stored: _Stored, backbone: Backbone, advance: Callable[[float], None]
+) -> list[PackedCheck]:
+    linears = {name: one for name, one in backbone.named_modules() if isinstance(one, _Quantized)}
+    problems: dict[str, str | None] = {}
+    other_form = set()
+    for done, (name, linear) in enumerate(linears.items(), 1):
+        constants = _constants(linear)
+        problems[name] = stored.problem(constants)
+        if problems[name] and not stored.has_sizes_of(constants):
+            other_form.add(name)
+        advance(done / len(linears))
+    for names, linear in _joined(backbone):
+        if all(problems[name] for name in names):
+            rows, constants = ", ".join(n.rpartition(".")[2] for n in names), _constants(linear)
+            found = stored.problem(constants, f", in one matrix of {rows},")
+            if not found or stored.has_sizes_of(constants):
+                problems |= dict.fromkeys(names, found)
+                other_form.difference_update(names)
+    if other_form and all(problems.values()):
         return []
-    return [PackedCheck(name, problem) for name, problem in missing.items()]
+    return [PackedCheck(name, problem) for name, problem in problems.items()]
 
 
 def _joined(backbone: nn.Module) -> Iterator[tuple[list[str], JoinedLinear]]:
@@ -58,13 +103,29 @@ def _joined(backbone: nn.Module) -> Iterator[tuple[list[str], JoinedLinear]]:
                 yield [f"{path}.{name}" for name in members], JoinedLinear(linears)
 
 
-def _missing(linear: _Quantized | JoinedLinear, stored: set[str], of_which: str = "") -> str | None:
-    """What of the constants of `linear`, `of_which` that is said, is not `stored`."""
+def _constants(linear: _Quantized | JoinedLinear) -> _Constants:
     with quiet():  # it imports ExecuTorch's compiler
         from quatrain.export.xnnpack.delegated_linears import constants_of
-    parts = zip(("integers", "scales", "bias"), constants_of(linear), strict=False)
-    absent = [part for part, (_, data) in parts if _digest(data) not in stored]
-    return f"its {' and '.join(absent)}{of_which} are not the checkpoint's" if absent else None
+    parts = [data for _, data in constants_of(linear)]
+    return dict(zip(("integers", "scales", "bias"), parts, strict=False))
+
+
+def _others(stored: _Stored, backbone: Backbone) -> list[PackedCheck]:
+    """Those of which there is more to say than that most are not there, as they are."""
+    read_elsewhere = (*_Quantized.__args__, nn.Embedding, QuantizedGroupEmbedding)
+    checks = []
+    for path, module in backbone.named_modules():
+        if not isinstance(module, read_elsewhere):
+            for name, tensor in module.named_parameters(recurse=False):
+                if tensor.dim() <= 2:
+                    problem = None if stored.has(_bytes(tensor)) else "is not the checkpoint's"
+                    checks.append(PackedCheck(f"{path}.{name}", problem))
+    wrong = sum(check.problem is not None for check in checks)
+    return checks if 2 * wrong < len(checks) else []
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().float().contiguous().numpy().tobytes()
 
 
 def _digest(data: bytes | memoryview) -> str:
