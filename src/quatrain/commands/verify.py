@@ -96,11 +96,11 @@ def verify(
 
 def _print_report(report: "VerifyReport") -> None:
     wrong = [check for check in report.packed if check.problem]
-    right = len(report.packed) - len(wrong)
-    linears = f"{right} of {len(report.packed)} linears and other tensors hold the checkpoint's values"
+    right = f"{len(report.packed) - len(wrong)} of {len(report.packed)}"
+    stored = f"{right} linears and other tensors hold the checkpoint's values"
     if not report.packed:
-        linears = "its linears and other tensors are stored in a form that is not compared"
-    print(f"{report.program}: {report.scheme}, {linears}")
+        stored = "its linears and other tensors are stored in a form that is not compared"
+    print(f"{report.program}: {report.scheme}, {stored}")
     for check in wrong:
         print(f"  {check.linear}: {check.problem}")
     rows = [("rounding alone", report.floor), *((c.device, c.parity) for c in report.devices)]

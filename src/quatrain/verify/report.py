@@ -38,8 +38,8 @@ class VerifyReport:
         program: The program's path.
         checkpoint: The checkpoint's path.
         scheme: "8da4w", "weight-only", or "mixed" where its linears differ.
-        packed: A check for each int4 linear of a Vulkan program, for each quantized one of an
-            XNNPACK program that stores them as `quatrain export` does, and for each embedding.
+        packed: A check for each int4 linear of a Vulkan program, for each quantized one and each
+            norm of an XNNPACK program that stores them as ExecuTorch does, and for each embedding.
         floor: How far rounding alone moves the logits.
         allowed_error: The relative error that the logits may have.
         devices: What each device gave.
