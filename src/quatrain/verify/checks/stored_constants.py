@@ -38,9 +38,10 @@ class _Stored:
             data = program.named_bytes(key)
             self._digests.add(_digest(data))
             self._sizes.add(len(data))
-        place = program.root.constant_segment
-        self._offsets: list[int] = list(place.offsets or ()) if place is not None else []
-        self._beside = program.segment(place.segment_index) if self._offsets else memoryview(b"")
+        self._offsets: list[int] = []
+        self._beside = memoryview(b"")
+        if (place := program.root.constant_segment) and place.offsets:
+            self._offsets, self._beside = place.offsets, program.segment(place.segment_index)
 
     def has(self, data: bytes) -> bool:
         # A slice past the end is shorter, and so another.
