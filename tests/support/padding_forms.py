@@ -48,15 +48,17 @@ def second(*first: int) -> Step:
     return add
 
 
-def steps(x: tuple[int, ...], *all_steps: Step, any_length: bool = False) -> Make:
-    """A program of an input and these steps after each other."""
+def steps(x: tuple[int, ...], *all_steps: Step, any_length: int | None = None) -> Make:
+    """A program of an input and these steps after each other. `any_length`: the dimension of the
+    input that changes with the call."""
 
     def make(folder: Path) -> Path:
         maker = GraphMaker()
         value = T(x, storage="texture3d").add_to(maker)
         maker.graph.inputs.append(value)
-        if any_length:
-            maker.call("sym_size.int", value, maker.plain("int", 1), maker.add(SymInt(x[1])))
+        if any_length is not None:
+            size = maker.add(SymInt(x[any_length]))
+            maker.call("sym_size.int", value, maker.plain("int", any_length), size)
         for each in all_steps:
             value = each(maker, value)
         return maker.save(folder / "steps.pte", [value])
@@ -79,14 +81,15 @@ def transposed(*out: int) -> Step:
 X, LOG, RSQRT, BMM = (2, 5, 6), unary("log10.default"), unary("rsqrt.default"), product(6)
 LINEAR = step("linear.default", (2, 5, 4), T((4, 6), constant=True), ("null",))
 ONE_MORE = step("add.Tensor", X, T((1,), constant=True, fill=1), number(1))
+BY_ONE, BY_MANY = step("mul.Tensor", X, T((2, 5, 1))), step("mul.Tensor", X, T(X))
 AFTER = {
-    "mul": step("mul.Tensor", X, T(X)),
+    "mul": BY_MANY,
     "div": step("div.Tensor", X, T(X)),
     "sigmoid": unary("sigmoid.default"),
     "view": step("view_copy.default", X, ints(*X)),
 }
 ROWS, TURNED = (2, 16, 5), (2, 5, 16)
-BY_ROWS = steps(ROWS, transposed(*TURNED), product(16), any_length=True)
+BY_ROWS = steps(ROWS, transposed(*TURNED), product(16), any_length=1)
 SWAPPED = step("permute_copy.default", (16, 2, 6), ints(1, 0, 2))
 FIRST_16 = (number(1), number(0), number(16), number(1))
 FILLED = joined(1, 2, 32, 5), step("slice_copy.Tensor", ROWS, *FIRST_16)
@@ -101,10 +104,13 @@ PADDING_FORMS: list[tuple[Make, Make]] = [
     (steps(X, LOG, second(2, 6, 5), product(6)), steps(X, LOG, second(2, 6, 5))),
     (steps((2, 5, 3), joined(2, *X), BMM), steps((2, 5, 4), joined(2, 2, 5, 8), product(8))),
     (steps((2, 5, 3), joined(2, *X), BMM), steps((2, 3, 6), joined(1, 2, 6, 6), BMM)),
+    (steps(X, RSQRT, BY_ONE, BMM), steps((2, 5, 1), unary("rsqrt.default", 1), BY_MANY, BMM)),
+    (steps((2, 5, 1), unary("rsqrt.default", 1), BY_MANY, LOG, BMM), steps(X, ONE_MORE, LOG, BMM)),
     (BY_ROWS, steps(ROWS, transposed(*TURNED), product(16))),
-    (BY_ROWS, steps(ROWS, transposed(*TURNED), SOFTMAX, product(16), any_length=True)),
-    (BY_ROWS, steps((2, 16, 6), SWAPPED, BMM, any_length=True)),
-    (BY_ROWS, steps(ROWS, *FILLED, transposed(*TURNED), product(16), any_length=True)),
+    (BY_ROWS, steps(ROWS, transposed(*TURNED), product(16), any_length=0)),
+    (BY_ROWS, steps(ROWS, transposed(*TURNED), SOFTMAX, product(16), any_length=1)),
+    (BY_ROWS, steps((2, 16, 6), SWAPPED, BMM, any_length=1)),
+    (BY_ROWS, steps(ROWS, *FILLED, transposed(*TURNED), product(16), any_length=1)),
 ]  # fmt: skip
 PADDING_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("product-padding", "desktop", "1.5", has, lacks) for has, lacks in PADDING_FORMS

@@ -65,8 +65,15 @@ class _Behind:
         self._changing: dict[int, set[int]] = {}
         for value in graph.inputs:
             shape = self._shape(value)
-            if len(shape) > 1 and shape[1] == longest:
-                self._changing[value] = {1}
+            first = {1} if len(shape) > 1 and shape[1] == longest else set()
+            self._changing[value] = self._asked_for(value) or first
+
+    def _asked_for(self, value: int) -> set[int]:
+        """The dimensions of `value` whose size an operator asks for."""
+        rank = max(len(self._shape(value)), 1)
+        asked = [op for op in self._graph.operators if op.kind == "sym_size"]
+        dims = [fixed_value(self._graph, op, 1) for op in asked if op.args[0] == value]
+        return {dim % rank for dim in dims if isinstance(dim, int)}
 
     def of(self, value: int) -> Padding:
         return self._padding.get(value, Padding.ZERO)
@@ -86,12 +93,10 @@ class _Behind:
         kind, worst = operator.kind, max(map(self.of, tensors), default=Padding.ZERO)
         if kind in _INFINITE_AT_ZERO and worst == Padding.ZERO:
             return Padding.INFINITE
-        if kind == "aten.mul" and worst < Padding.UNWRITTEN:
-            return min(map(self.of, tensors), default=Padding.ZERO)
         if kind in _OF_EACH_LANE:
-            wide = self._shape(out)[-1:]
-            one = any(self._shape(i)[-1:] != wide for i in tensors)
-            return max(worst, Padding.FINITE) if one and kind != "et_vk.rms_norm" else worst
+            lanes = [self._lane(value, out) for value in tensors]
+            is_zero = kind == "aten.mul" and max(lanes, default=worst) < Padding.UNWRITTEN
+            return (min if is_zero else max)(lanes, default=worst)
         if kind in _COPIES:
             return worst if self._is_alike(tensors[0], out) else Padding.ZERO
         if kind in ("aten.bmm", "aten.mm") and len(tensors) > 1:
@@ -104,6 +109,11 @@ class _Behind:
             return Padding.ZERO
         unwritten = kind in _BOUNDED and worst == Padding.UNWRITTEN
         return Padding.UNWRITTEN if unwritten else Padding.FINITE
+
+    def _lane(self, value: int, out: int) -> Padding:
+        """What of `value` is read behind the last column of `out`: of one column, that column."""
+        alike = self._shape(value)[-1:] == self._shape(out)[-1:]
+        return self.of(value) if alike else Padding.FINITE
 
     def _permuted(self, operator: Operator, out: int) -> Padding:
         order = list(fixed_value(self._graph, operator, 1) or ())
