@@ -8,6 +8,7 @@ from typing import Any
 from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.open import is_quantized
 from quatrain.checkpoint.source_files import source_files
+from quatrain.errors import InputError
 from quatrain.quantize.cost import HELD_OUT_TEXT
 from quatrain.release.measure.speed import here
 from quatrain.release.plan import PlannedFile, ReleasePlan, cpus_reason
@@ -34,6 +35,7 @@ class Pipeline:
         self.store, self.stages, self.workers = store, stages, workers
         self.tokenizer = None if spec.tokenizer is None else Path(spec.tokenizer)
         self.tasks: list[Task] = []
+        self._digests_at_first: dict[Path, list[str]] = {}
         self.quantized: Made | None = None
         self.layers: Made | None = None  # of the whole model; None without one in floating point
 
@@ -61,23 +63,29 @@ class Pipeline:
 
     def sources(self) -> dict[str, list[dict[str, Any]]]:
         """Name, bytes and SHA-256 of the files of the model, and of the one it is held against."""
-        found = {"source": source_files(self.source, None), "reference": []}
         reference = reference_of(self.source, self.spec)
-        if reference is not None and reference != self.source:
-            found["reference"] = source_files(reference, None)
-        return {name: [self._digested(file) for file in of] for name, of in found.items()}
+        apart = None if reference == self.source else reference
+        return {"source": self._digested(self.source), "reference": self._digested(apart)}
 
     def checkpoint_files(self) -> dict[str, str] | None:
         """The SHA-256 of what was quantized, by file; None where nothing was."""
         return self.quantized.files if self.quantized else None
 
-    def _digested(self, file: Path) -> dict[str, Any]:
-        return {
-            "name": file.name, "bytes": file.stat().st_size, "sha256": self.store.digest(file)
-        }  # fmt: skip
+    def _digested(self, path: Path | None) -> list[dict[str, Any]]:
+        files = source_files(path, None) if path else []
+        return [
+            {"name": file.name, "bytes": file.stat().st_size, "sha256": digest}
+            for file, digest in zip(files, self._digests(path) if path else [], strict=True)
+        ]
 
     def _digests(self, path: Path) -> list[str]:
-        return [self.store.digest(file) for file in source_files(path, None)]
+        """Of the files of a model. Raises `InputError` where they are others than before."""
+        found = [self.store.digest(file) for file in source_files(path, None)]
+        if self._digests_at_first.setdefault(path, found) != found:
+            raise InputError(
+                f"{path}: was changed while the release was made of it; run the same again"
+            )
+        return found
 
     def _tokenizer(self) -> list[str]:
         given = self.tokenizer

@@ -1,8 +1,9 @@
 """Prints the figures of docs/families.md: how far each family is from its model in transformers.
 
-OMP_NUM_THREADS=1 python -m tests.checkpoint.families.measure_families
+OMP_NUM_THREADS=1 python -m tests.checkpoint.families.measure_families ["Granite 3 dense" ...]
 """
 
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +17,13 @@ from tests.support.quantized_models import METHODS
 def main() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    for title in dict.fromkeys(row.documented for row in ROWS.values()):
+    titles = sys.argv[1:]
+    for title in titles or dict.fromkeys(row.documented for row in ROWS.values()):
         names = [name for name, row in ROWS.items() if row.documented == title]
         # Of the tests' models that a row stands for, the largest error.
         print(f"| {title} | {max(measured(float_error, name) for name in names):.1e} |", flush=True)
+    if titles:
+        return
     errors = [measured(gguf_error, name) for name, row in ROWS.items() if row.gguf]
     print(f"GGUF: {min(errors):.1e} to {max(errors):.1e}")
     errors = [

@@ -181,6 +181,22 @@ def test_interrupted_it_leaves_nothing_half_and_goes_on(
     assert not (tmp_path / "out" / "tiny-8da4w-fp32.pte").exists()
 
 
+def test_a_model_that_is_changed_meanwhile_is_refused(
+    tiny_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = copied(tiny_release, tmp_path)
+
+    def change(folder: Path, **arguments) -> dict:
+        with (copy / "model" / "params.json").open("a") as params:
+            params.write("\n")
+        return {}
+
+    monkeypatch.setitem(functions.FUNCTIONS, "doctor", change)
+    spec = merged_spec(copy / "release.toml", {})
+    with pytest.raises(InputError, match="model: was changed while the release was made of it"):
+        make_release(copy / "model", tmp_path / "new", spec)
+
+
 def test_jobs_here_are_not_for_a_cluster(tiny_release: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--jobs 2 is of this machine, and with --ray auto the"):
         make_release(tiny_release / "model", tmp_path / "out", jobs=2, ray="auto")
