@@ -1,9 +1,10 @@
-"""Folders with matrices in FP8 open in floating point: each number times its scale."""
+"""Folders with matrices in FP8 or FP4 open in floating point: each number times its scale."""
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.support import tiny_models as tiny
+from tests.support.paths import WRITTEN_ELSEWHERE
 from tests.support.peers import change_config
 
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
@@ -106,3 +107,89 @@ def test_float8_without_settings_or_scales_is_what_it_says(tmp_path):
     name = "layers.0.feed_forward.w2.weight"
     expected = tiny.float_tensors()[name].to(torch.float8_e5m2).float()
     assert torch.equal(open_float_model(folder).tensors[name], expected)
+
+
+def mlx(mode, group_size, bits):
+    return {"quantization": {"mode": mode, "group_size": group_size, "bits": bits}}
+
+
+def of_auto_round(**fields):
+    return {"quantization_config": {"quant_method": "auto-round", "data_type": "mx_fp", **fields}}
+
+
+# What float4.safetensors calls a matrix, as its writer wrote it; what config.json says.
+WRITTEN = {
+    "mxfp4": ("mxfp4", mlx("mxfp4", 32, 4)),
+    "nvfp4": ("nvfp4", mlx("nvfp4", 16, 4)),
+    "mxfp8": ("mxfp8", mlx("mxfp8", 32, 8)),
+    "NVFP4": ("NVFP4A16", {"quantization_config": compressed(num_bits=4, group_size=16)}),
+    "MXFP4": ("MXFP4A16", {"quantization_config": compressed(num_bits=4, group_size=32)}),
+    "auto-round": ("MXFP4A16", of_auto_round()),
+    "modelopt": (
+        "NVFP4A16", {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}
+    ),
+    "nothing stated": ("NVFP4A16", {}),
+}  # fmt: skip
+
+
+def write_written(folder, form, **other):
+    """(a folder with a matrix in that form, what its writer reads of it)"""
+    kind, said = WRITTEN[form]
+    made = load_file(WRITTEN_ELSEWHERE / "float4.safetensors")
+    parts = {
+        name.removeprefix(f"{kind}."): part
+        for name, part in made.items()
+        if name.startswith(f"{kind}.")
+    } | other
+    if form == "modelopt":
+        parts["weight"] = parts.pop("weight_packed")
+        parts["weight_scale_2"] = 1 / parts.pop("weight_global_scale")
+    read = parts.pop("read")
+    tiny.write_hugging_face(folder)
+    tensors = load_file(folder / "model.safetensors")
+    module = "model.layers.0.self_attn.k_proj"
+    del tensors[f"{module}.weight"]
+    tensors |= {f"{module}.{part}": tensor for part, tensor in parts.items()}
+    save_file(tensors, folder / "model.safetensors")
+    return change_config(folder, **said), read
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+def test_float4_as_its_writer_reads_it(tmp_path, form):
+    folder, read = write_written(tmp_path, form, input_global_scale=torch.ones(1))
+    assert not is_quantized(folder)
+    model = open_float_model(folder)
+    found = model.tensors["layers.0.attention.wk.weight"]
+    torch.testing.assert_close(found, read, rtol=1e-6, atol=0)
+    rows = model.tensors.rows_of("layers.0.attention.wk.weight")(slice(3, 5))
+    assert torch.equal(rows, found[3:5])
+    assert f"matrices are in FP{8 if form == 'mxfp8' else 4}. " in model.notes[0]
+
+
+@pytest.mark.parametrize("scale", [torch.ones(2), torch.ones(1).int()])
+def test_a_scale_of_a_matrix_that_is_no_number(tmp_path, scale):
+    folder, _ = write_written(tmp_path, "NVFP4", weight_global_scale=scale)
+    with pytest.raises(
+        InputError, match=r"k_proj\.weight_global_scale is \w+ \[\d\], expected one"
+    ):
+        open_float_model(folder)
+
+
+TURNED = {"u": {"apply": [{"location": "input"}]}}
+
+
+@pytest.mark.parametrize(
+    ("form", "settings", "message"),
+    [
+        ("NVFP4", {"transform_config": {"config_groups": TURNED}}, "turns activations as the"),
+        ("NVFP4", {"sparsity_config": {"format": "sparse-24-bitmask"}}, "stored as 'sparse-24-bit"),
+        ("auto-round", {"rotation_config": {"hadamard": True}}, "weights are rotated"),
+    ],
+)
+def test_weights_that_are_not_the_models_as_they_are(tmp_path, form, settings, message):
+    """Whose activations are turned, or that are sparse."""
+    folder, _ = write_written(tmp_path, form)
+    stated = WRITTEN[form][1]["quantization_config"] | settings
+    change_config(folder, quantization_config=stated)
+    with pytest.raises(InputError, match=message):
+        open_float_model(folder)

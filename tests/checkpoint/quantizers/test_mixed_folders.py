@@ -375,15 +375,10 @@ def test_a_group_for_embeddings_before_the_linears(tmp_path):
     )
 
 
-def test_a_mode_of_mlx_that_is_not_read(tmp_path):
-    """Which has no biases to be known by."""
+def test_a_mode_of_mlx_beside_another(tmp_path):
     folder, _ = write_mlx(tmp_path)
-    tensors = load_file(folder / "model.safetensors")
-    save_file(
-        {name: tensor for name, tensor in tensors.items() if not name.endswith("biases")},
-        folder / "model.safetensors",
-    )
-    change_config(folder, quantization={"group_size": 32, "bits": 4, "mode": "mxfp4"})
+    of_one = {"model.layers.0.self_attn.k_proj": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}
+    change_config(folder, quantization={"group_size": 32, "bits": 4, **of_one})
     with pytest.raises(InputError, match="MLX model in mode 'mxfp4'"):
         open_checkpoint(folder, round_again=Requantization())
 

@@ -1,4 +1,4 @@
-"""Matrices in FP8, as floating point: each number times its scale.
+"""Matrices in FP8 or FP4, as floating point: each number times its scale.
 
 | quant_method | scales of F.weight, float8 [N, K] |
 |---|---|
@@ -6,10 +6,12 @@
 | `compressed-tensors`, 8 bits of type float | F.weight_scale, one, [N, 1] or of blocks |
 | `fbgemm_fp8` | F.weight_scale [N, 1] |
 | `modelopt`, quant_algo `FP8`, `MXFP8` | F.weight_scale, one, or of blocks |
+| `auto-round`, data_type `mx_fp8` | the same |
 | none stated, as modelopt's first files | as those, where there are scales |
 
-Scales of blocks may be powers of 2 in 8 bits (`scale_fmt` `ue8m0`), as a type of their own or as
-uint8. Scales of activations beside them say how a runtime would round those, and change no weight.
+FP4 is read as FP8 first (`quatrain.checkpoint.hugging_face.float4`). Scales of blocks may be powers
+of 2 in 8 bits (`scale_fmt` `ue8m0`), as a type of their own or as uint8. Scales of activations
+beside them say how a runtime would round those, and change no weight.
 """
 
 import re
@@ -19,30 +21,42 @@ from typing import Any
 import torch
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, StoredTensor
+from quatrain.checkpoint.hugging_face.float4 import as_float8, factors_of
+from quatrain.checkpoint.quantizers.auto_round import AUTO_ROUND
+from quatrain.checkpoint.quantizers.compressed_tensors import refuse_transformed
+from quatrain.checkpoint.quantizers.rotated import refuse_rotated
 from quatrain.errors import InputError
 
 _FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 _SCALES = ("_scale_inv", "_scale")  # behind the weight's own name
 _OF_ACTIVATIONS = re.compile(
-    r".*\.(?:input_scale|activation_scale|output_scale|input_scale_ub|[kv]_scale)"
+    r".*\.(?:input_scale|input_global_scale|activation_scale|output_scale|input_scale_ub|[kv]_scale)"
 )
+_OF_MODELOPT = {"FP8", "MXFP8", "NVFP4", "W4A16_NVFP4", "MXFP4", "W4A8_MXFP4_FP8"}
+_OF_MLX = {"mxfp4", "nvfp4", "mxfp8"}
+_OF_AUTO_ROUND = re.compile(r"(?:mx|nv)_fp(?!.*e5m3)")
 
 
 def is_float8(settings: Any) -> bool:
-    """Whether config.json's quantization_config `settings` are of matrices in FP8 alone."""
+    """Whether config.json's quantization_config `settings` are of matrices in FP8 or FP4 alone."""
     if not isinstance(settings, dict):
         return False
     method, groups = settings.get("quant_method"), settings.get("config_groups")
     if method == "compressed-tensors" and isinstance(groups, dict) and groups:
         return all(_has_float8(group) for group in groups.values())
     if method == "modelopt":
-        return settings.get("quant_algo") in ("FP8", "MXFP8")
+        return settings.get("quant_algo") in _OF_MODELOPT
+    if method == "mlx":
+        modules = [settings, *(value for value in settings.values() if isinstance(value, dict))]
+        return all(module.get("mode") in _OF_MLX for module in modules)
+    if method in (AUTO_ROUND.name, *AUTO_ROUND.other_names):
+        return _OF_AUTO_ROUND.match(str(settings.get("data_type"))) is not None
     return method in ("fp8", "fbgemm_fp8", "mxfp8")
 
 
 def _has_float8(group: Any) -> bool:
     weights = _weights_of(group)
-    return weights.get("type") == "float" and weights.get("num_bits") == 8
+    return weights.get("type") == "float" and weights.get("num_bits") in (4, 8)
 
 
 def _weights_of(group: Any) -> Mapping[str, Any]:
@@ -59,12 +73,16 @@ def has_float8(stored: LazyTensors) -> bool:
 def in_floating_point(
     stored: LazyTensors, settings: Mapping[str, Any] | None, source: str
 ) -> tuple[LazyTensors, tuple[str, ...]]:
-    """(`stored` with each matrix in FP8 times its scales, which it has no more; what there is to
-    say of it).
+    """(`stored` with each matrix in FP8 or FP4 times its scales, which it has no more; what there
+    is to say of it).
 
-    Raises `InputError`, naming `source`, where scales are missing or do not fit.
+    Raises `InputError`, naming `source`, where scales are missing or do not fit, or what linears
+    read is turned as the model runs.
     """
-    tensors = dict(stored.stored)
+    refuse_rotated(settings or {}, source)
+    refuse_transformed(settings or {}, source)
+    in_float8, of_float4 = as_float8(stored, source)
+    tensors = in_float8.stored
     for name in [name for name in tensors if _OF_ACTIVATIONS.fullmatch(name)]:
         del tensors[name]
     matrices = [name for name in tensors if tensors[name].dtype in _FLOAT8]
@@ -81,8 +99,8 @@ def in_floating_point(
     if not matrices:
         return stored, ()
     note = (
-        "The source is not an unquantized model: its matrices are in FP8. Errors are against what "
-        "those hold, and what they lost already is lost."
+        f"The source is not an unquantized model: its matrices are in FP{4 if of_float4 else 8}. "
+        "Errors are against what those hold, and what they lost already is lost."
     )
     return LazyTensors(tensors), (note,)
 
@@ -102,15 +120,10 @@ def _scaled(
     )
 
     def rows(some: slice) -> torch.Tensor:
-        factors = _factors(scales.load()).reshape(grid)[of_rows[some]][:, of_columns]
-        return matrix.load()[some].float() * factors
+        factors = factors_of(scales.load()).reshape(grid)[of_rows[some]][:, of_columns]
+        return LazyTensors({name: matrix}).rows_of(name)(some).float() * factors
 
     return StoredTensor(shape, torch.float32, MadeByRows(shape, rows))
-
-
-def _factors(scales: torch.Tensor) -> torch.Tensor:
-    """What `scales` stand for; in uint8 they are exponents."""
-    return (scales.float() - 127).exp2() if scales.dtype == torch.uint8 else scales.float()
 
 
 def _blocks(

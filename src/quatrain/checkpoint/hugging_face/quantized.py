@@ -64,8 +64,8 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     require_known_quantizer(fields, folder)
     if is_float8(stated_settings(fields, str(folder))):
         raise InputError(
-            f"{folder}: is in floating point (FP8), not int4; run `quatrain quantize {folder} -o "
-            "DIR` first"
+            f"{folder}: is in floating point (FP8 or FP4), not int4; "
+            f"run `quatrain quantize {folder} -o DIR` first"
         )
     whole, metadata = read_folder(folder)
     stored, notes = config_json.text_model(whole)

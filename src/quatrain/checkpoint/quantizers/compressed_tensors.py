@@ -51,17 +51,18 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
                 f"{', '.join(map(repr, _FORMATS))}; {_AGAIN}"
             )
         _check_group(name, group, source)
-    _check_transforms(settings, source)
+    refuse_transformed(settings, source)
+
+
+def refuse_transformed(settings: Settings, source: str) -> None:
+    """Raise `InputError` where weights are stored sparse, or activations are turned as the model
+    runs. Transforms of weights are in the weights already."""
     sparsity = settings.get("sparsity_config") or {}
     if isinstance(sparsity, dict) and sparsity.get("format") not in (None, "dense"):
         raise InputError(
             f"{source}: its weights are stored as {sparsity['format']!r} (sparsity_config), "
             f"expected 'dense'; {_AGAIN}"
         )
-
-
-def _check_transforms(settings: Settings, source: str) -> None:
-    """Those of weights are in the weights already; those of activations run with the model."""
     stated = settings.get("transform_config")
     schemes = stated.get("config_groups") if isinstance(stated, dict) else None
     for name, scheme in schemes.items() if isinstance(schemes, dict) else ():

@@ -1,0 +1,94 @@
+"""Matrices in FP4 (E2M1), and MLX's in FP8, as FP8 with scales in float32.
+
+| of | F [N, K] | scales of F |
+|---|---|---|
+| `compressed-tensors`, `auto-round` | F.weight_packed uint8 [N, K / 2] | F.weight_scale, divided by F.weight_global_scale |
+| `modelopt` | F.weight uint8 [N, K / 2] | F.weight_scale times F.weight_scale_2 |
+| `mlx` | F.weight uint32 [N, K / 8], in FP8 [N, K / 4] | F.scales uint8 |
+
+The first of two numbers lies in the low bits. NVFP4 has FP8 scales for 16 columns each, and one for
+the matrix outside MLX; MXFP4 and MXFP8 have powers of 2 for 32, by which MLX's words are told apart.
+"""  # noqa: E501
+
+import math
+
+import torch
+
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, StoredTensor
+from quatrain.errors import InputError
+
+_POSITIVE = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+_NUMBERS = torch.cat([_POSITIVE, -_POSITIVE]).to(torch.float8_e4m3fn).view(torch.uint8)
+_OCTETS = torch.arange(256)
+_PAIRS = torch.stack((_NUMBERS[_OCTETS & 15], _NUMBERS[_OCTETS >> 4]), 1).view(torch.int16)[:, 0]
+_PACKED, _SCALES = ("weight_packed", "weight"), ("weight_scale", "scales")
+_ABOVE, _BELOW = "weight_scale_2", "weight_global_scale"
+# How many of MLX's words share a scale.
+_IN_MXFP8, _IN_NVFP4 = 8, 2
+
+
+def as_float8(stored: LazyTensors, source: str) -> tuple[LazyTensors, bool]:
+    """(`stored` with each matrix F in FP4, or in MLX's words, as F.weight and F.weight_scale;
+    whether one is in FP4). Raises `InputError`, naming `source`, where a matrix' own scale is no
+    single number."""
+    tensors, of_float4 = dict(stored.stored), False
+    for name, packed in stored.stored.items():
+        module, _, part = name.rpartition(".")
+        scales = next((f"{module}.{one}" for one in _SCALES if f"{module}.{one}" in tensors), None)
+        is_packed = packed.dtype in (torch.uint8, torch.uint32) and len(packed.shape) == 2
+        if part not in _PACKED or not is_packed or scales is None:
+            continue
+        of_groups = tensors.pop(scales)
+        words = packed.shape[1] // (math.prod(of_groups.shape[1:]) or 1)
+        words *= packed.dtype == torch.uint32
+        above, below = (_taken(tensors, f"{module}.{one}", source) for one in (_ABOVE, _BELOW))
+        del tensors[name]
+        tensors[f"{module}.weight"] = _numbers(packed, in_float8=words == _IN_MXFP8)
+        octets = of_groups.dtype == torch.uint8
+        kind = torch.float8_e4m3fn if octets and words == _IN_NVFP4 else of_groups.dtype
+        tensors[f"{module}.weight_scale"] = _product(of_groups, kind, above, below)
+        of_float4 |= words != _IN_MXFP8
+    return LazyTensors(tensors), of_float4
+
+
+def factors_of(scales: torch.Tensor) -> torch.Tensor:
+    """What `scales` stand for; in uint8 they are exponents."""
+    return (scales.float() - 127).exp2() if scales.dtype == torch.uint8 else scales.float()
+
+
+def _taken(tensors: dict[str, StoredTensor], name: str, source: str) -> StoredTensor | None:
+    """The one number `name`, which `tensors` has no more."""
+    number = tensors.pop(name, None)
+    if number is not None and (math.prod(number.shape) != 1 or not number.dtype.is_floating_point):
+        raise InputError(
+            f"{source}: {name} is {str(number.dtype).removeprefix('torch.')} {list(number.shape)}, "
+            "expected one number; take the model that it was made from"
+        )
+    return number
+
+
+def _product(
+    scales: StoredTensor, kind: torch.dtype, above: StoredTensor | None, below: StoredTensor | None
+) -> StoredTensor:
+    """`scales`, which are of `kind`, times what is `above` and divided by what is `below`."""
+
+    def load() -> torch.Tensor:
+        product = factors_of(scales.load().view(kind))
+        if above is not None:
+            product = product * above.load().float()
+        return product if below is None else product / below.load().float()
+
+    read = kind.is_floating_point or kind == torch.uint8
+    return StoredTensor(scales.shape, torch.float32 if read else kind, load)
+
+
+def _numbers(packed: StoredTensor, in_float8: bool) -> StoredTensor:
+    """The numbers in `packed`: one in each octet `in_float8`, else two in FP4."""
+    octets = packed.shape[1] * packed.dtype.itemsize
+    shape = (packed.shape[0], octets if in_float8 else 2 * octets)
+
+    def rows(some: slice) -> torch.Tensor:
+        found = packed.load()[some].contiguous().view(torch.uint8)
+        return (found if in_float8 else _PAIRS[found.int()]).view(torch.float8_e4m3fn)
+
+    return StoredTensor(shape, torch.float8_e4m3fn, MadeByRows(shape, rows))
