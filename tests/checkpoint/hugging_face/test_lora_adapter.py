@@ -288,6 +288,26 @@ def test_an_embedding_and_the_output_layer_tied_to_it_are_changed_apart(tmp_path
     both = parts | of_output
     kept = write_adapter(tmp_path / "kept", both, ensure_weight_tying=True)
     assert "output.weight" not in open_float_model(kept, base).tensors
+    lengths = torch.linspace(1, 2, 272)
+    of_output["lm_head.lora_magnitude_vector"] = lengths
+    own = {name: matrix for name, matrix in parts.items() if name.startswith(EMBEDDING)}
+    own[f"{EMBEDDING}.lora_magnitude_vector"] = torch.ones(64)
+    fields = {"ensure_weight_tying": True, "use_dora": True}
+    found = open_float_model(write_adapter(tmp_path / "dora", own | of_output, **fields), base)
+    assert torch.allclose(found.tensors["output.weight"].norm(dim=1), lengths, atol=1e-5)
+    assert torch.allclose(found.tensors["tok_embeddings.weight"].norm(dim=0), torch.ones(64))
+
+
+def test_tokens_of_an_output_layer_alone_are_not_of_the_embedding_tied_to_it(tmp_path):
+    """The logits of peft 0.21's model before it is merged."""
+    tied = tiny.float_tensors(tied=True)
+    base = tiny.write_hugging_face(tmp_path / "base", tied, tie_word_embeddings=True)
+    rows = {"lm_head.token_adapter.trainable_tokens_delta": torch.ones(1, 64)}
+    adapter = write_adapter(tmp_path / "a", rows, trainable_token_indices={"lm_head": [3]})
+    found, before = open_float_model(adapter, base).tensors, tied["tok_embeddings.weight"]
+    assert torch.equal(found["tok_embeddings.weight"], before)
+    assert torch.equal(found["output.weight"][3], torch.ones(64))
+    assert torch.equal(found["output.weight"][4:], before[4:])
 
 
 def test_a_quantized_base_is_named(tmp_path):

@@ -16,7 +16,7 @@ from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.hugging_face.fields import Fields, flag, number, object_of, refusal
 from quatrain.errors import InputError
 
-TOKENS, _MAGNITUDE = "trainable_tokens_delta", "lora_magnitude_vector"
+TOKENS, MAGNITUDE = "trainable_tokens_delta", "lora_magnitude_vector"
 _INDICES = "trainable_token_indices"
 
 
@@ -40,17 +40,17 @@ def _merged(
 ) -> StoredTensor:
     of_linear = bool(parts.keys() & {"lora_A", "lora_B"})
     config = str(adapter / ADAPTER_CONFIG)
-    magnitude = parts.get(_MAGNITUDE)
+    magnitude = parts.get(MAGNITUDE)
     if flag(fields, "use_dora", config) != (magnitude is not None):
         raise InputError(
-            f"{adapter}: has {'a' if magnitude else 'no'} {_MAGNITUDE} for {name}, and its "
+            f"{adapter}: has {'a' if magnitude else 'no'} {MAGNITUDE} for {name}, and its "
             f"use_dora is {fields.get('use_dora')}; download both files again"
         )
-    matrices = {part: tensor for part, tensor in parts.items() if part != _MAGNITUDE}
+    matrices = {part: tensor for part, tensor in parts.items() if part != MAGNITUDE}
     a, b = _matrices(matrices, of_linear, weight.shape, name, adapter)
     if magnitude is not None and magnitude.shape != weight.shape[: 1 if of_linear else None][-1:]:
         raise InputError(
-            f"{adapter}: its {_MAGNITUDE} {list(magnitude.shape)} for {name} does not fit its "
+            f"{adapter}: its {MAGNITUDE} {list(magnitude.shape)} for {name} does not fit its "
             f"shape {list(weight.shape)}; give the model that the adapter was trained on"
         )
     scale = _scale(fields, name.removesuffix(".weight"), a.shape[0], config)

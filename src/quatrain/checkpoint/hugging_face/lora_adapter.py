@@ -17,7 +17,7 @@ from quatrain.checkpoint.families.multimodal import Multimodal
 from quatrain.checkpoint.files.adapter_folder import ADAPTER_CONFIG, adapter_files
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.tensor_file import read_tensors
-from quatrain.checkpoint.hugging_face.adapted_weight import TOKENS, adapted_weight
+from quatrain.checkpoint.hugging_face.adapted_weight import MAGNITUDE, TOKENS, adapted_weight
 from quatrain.checkpoint.hugging_face.fields import Fields, flag, refusal
 from quatrain.checkpoint.hugging_face.multimodal import text_tensors
 from quatrain.checkpoint.wrapped_names import without_wrappers
@@ -134,18 +134,22 @@ def _output_apart(
     """(`stored` with an output layer of its own, the embedding's weights as they are in the base,
     where an adapter changes the one or the other: PEFT changes each by itself; what there is to say
     of one that stays as it was). Where the adapter keeps the two tied (`ensure_weight_tying`) what
-    it has of the output layer, the embedding's once more, is taken out."""
-    # Tokens that were trained alone are of both.
+    it has of the output layer, the embedding's once more, is taken out: but not where the two have
+    lengths of their own (`use_dora`)."""
+    output = low_rank.get(_OUTPUT.removesuffix(".weight"), {})
+    tokens_of_both = TOKENS in low_rank.get(_EMBEDDING.removesuffix(".weight"), {})
+    # Tokens of an embedding that were trained alone are the output layer's too.
     apart = {module for module, parts in low_rank.items() if parts.keys() != {TOKENS}}
-    changed = {*trained, *(f"{module}.weight" for module in apart)}
-    if flag(fields, "ensure_weight_tying", source) and _EMBEDDING in changed:
+    changed = {*trained, *(f"{module}.weight" for module in apart), *([_OUTPUT] if output else ())}
+    kept_tied = flag(fields, "ensure_weight_tying", source) and MAGNITUDE not in output
+    if kept_tied and _EMBEDDING in changed:
         low_rank.pop(_OUTPUT.removesuffix(".weight"), None)
         trained.pop(_OUTPUT, None)
         others = [name for name in stored if name != _OUTPUT]
         return stored.renamed({name: name for name in others}), ()
     if not changed & {_EMBEDDING, _OUTPUT} or _EMBEDDING not in stored:
         return stored, ()
-    if any(TOKENS in parts for parts in low_rank.values()):
+    if tokens_of_both:
         expected = "null beside other changes of an output layer tied to it; merge it with peft"
         raise refusal(fields, "trainable_token_indices", expected, source)
     with_output = LazyTensors({_OUTPUT: stored.stored[_EMBEDDING], **stored.stored})
