@@ -14,6 +14,7 @@ from quatrain.errors import InputError
 from quatrain.quantize.requantize import Requantization
 
 BITS = {
+    r"mlp\.": {"num_bits": 8},  # of layers\.\d+\.mlp, which is found further to the left
     r"^lm_head$": {"num_bits": 2},
     r"embed_tokens$": {"num_bits": 8},
     r"layers\.0\.mlp\.": {},
@@ -44,7 +45,8 @@ def folder(tmp_path):
     tensors = load_file(folder / "model.safetensors")
     for name in [name for name, tensor in tensors.items() if tensor.ndim == 2]:
         module = name.removesuffix(".weight")
-        own = next((own for pattern, own in BITS.items() if re.search(pattern, module)), {})
+        found = {m.start(): own for p, own in reversed(BITS.items()) if (m := re.search(p, module))}
+        own = found[min(found)] if found else {}
         numbers, scale = packed(tensors.pop(name), own.get("num_bits", 4))
         if "embed" in name:
             tensors |= {f"{module}.embedding_quantized": numbers}

@@ -69,8 +69,10 @@ def _weight_and_scale(
 
 
 def _bits(settings: Settings, name: str, source: str) -> int:
-    """Those of the first pattern that finds something in `name`, else of all."""
-    stated: object = settings.get("num_bits", 4)
+    """Those of the pattern that finds something the furthest to the left in `name`, else of all."""
+    of_all = settings.get("num_bits", 4)
+    stated: object = of_all
+    furthest = len(name) + 1
     for pattern, own in (settings.get("module_quant_configs") or {}).items():
         try:
             found = re.search(pattern, name)
@@ -79,9 +81,9 @@ def _bits(settings: Settings, name: str, source: str) -> int:
                 f"{source}: its module_quant_configs {pattern[:100]!r} is no pattern: {error}; "
                 f"{_AGAIN}"
             ) from error
-        if found:
-            stated = own.get("num_bits", stated) if isinstance(own, dict) else own
-            break
+        if found and found.start() < furthest:
+            furthest = found.start()
+            stated = own.get("num_bits", of_all) if isinstance(own, dict) else own
     if isinstance(stated, bool) or stated not in (2, 4, 8) or not isinstance(stated, int):
         raise InputError(
             f"{source}: its quantization_config states num_bits {stated!r} for {name}, expected 2, "
