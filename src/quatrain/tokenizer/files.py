@@ -35,7 +35,8 @@ _FORMS = (TOKENIZER, TEKKEN, SENTENCEPIECE, VOCABULARY)
 _GENERIC = (
     "mistral", "ministral", "ministral3", "mistral3", "mixtral", "phi3", "granite", "granitemoe",
     "granitemoehybrid", "ernie4_5", "glm", "glm4", "olmo2", "olmo3", "stablelm", "nemotron",
-    "hyperclovax", "internlm3", "glmasr", "got_ocr2", "llava", "llava_next", "smolvlm", "vipllava",
+    "hyperclovax", "internlm3", "glmasr", "got_ocr2", "llava", "llava_next", "minicpmv4_6",
+    "minicpmv4_7", "smolvlm", "vipllava",
     "voxtral",
 )  # fmt: skip
 _QWEN2 = (

@@ -73,8 +73,9 @@ LOGITS = {"aya_vision": 0.5, "cohere2_vision": 0.5, "granite_speech": 1 / 4}
 USUAL = ("granite_speech", "idefics3", "internvl", "llama4", "llava", "llava_next",
          "mistral3", "qwen2_audio", "voxtral", "cohere2_vision", "lfm2_vl")  # fmt: skip
 # What tests/support/families.py compares already, or has its tensors named as one of USUAL.
-# transformers makes no vision tower of Gemma 3n without timm: see test_gemma_3n_as_the_hub_has_it.
-OTHERS = sorted(MULTIMODAL.keys() - {*USUAL, "gemma3n"})
+# transformers makes no vision tower of Gemma 3n and FastVLM without timm: see
+# test_gemma_3n_as_the_hub_has_it and test_fast_vlm_is_a_llava.
+OTHERS = sorted(MULTIMODAL.keys() - {*USUAL, "gemma3n", "fast_vlm"})
 
 
 def text_of(model_type, text_type=None, **fields):
@@ -136,6 +137,12 @@ def test_what_is_known_of_it_is_what_transformers_has(model_type):
 def test_a_llava_of_another_text_model(text_type, tmp_path):
     model = tiny("llava_next", text_type)
     assert error(model, saved(model, tmp_path)) < TOLERANCE
+
+
+def test_fast_vlm_is_a_llava(tmp_path):
+    model = tiny("llava", "qwen2")
+    folder = change_config(saved(model, tmp_path), model_type="fast_vlm")
+    assert error(model, folder) < TOLERANCE
 
 
 @pytest.mark.parametrize("model_type", ["smolvlm", "qwen2_vl"])
