@@ -39,3 +39,20 @@ def test_what_parts_share_is_one_tensor() -> None:
     assert len(traced.graph_signature.buffers) == 1
     x = torch.ones(1, 3, 4)
     assert torch.equal(traced.module()(x, torch.zeros(1, dtype=torch.long)), 4 * x)
+
+
+class WithRowsUnread(TwoScaled):
+    """A model that takes the rows of its positions, as one does whose layers rotate nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("cos", torch.ones(16, 4))
+
+    def forward(self, x: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+        self.get_buffer("cos")[: x.shape[1]].reshape(1, -1)
+        return self.parts(x)
+
+
+def test_a_table_whose_rows_nothing_uses_is_left_out() -> None:
+    traced = trace(cast(Any, WithRowsUnread()), 8)
+    assert len(traced.graph_signature.buffers) == 1

@@ -31,8 +31,10 @@ def trace(backbone: Backbone, longest_call: int) -> torch.export.ExportedProgram
 
 def _remove_unread_tensors(traced: torch.export.ExportedProgram) -> None:
     """Remove the tensors that nothing reads: the further names of what several parts share, each
-    of which ExecuTorch would store once more, outside of the delegate."""
+    of which ExecuTorch would store once more, outside of the delegate, and tables of positions
+    whose rows no layer uses."""
     graph, signature = traced.graph_module.graph, traced.graph_signature
+    graph.eliminate_dead_code()
     kept = []
     for spec, node in zip(signature.input_specs, graph.find_nodes(op="placeholder"), strict=True):
         if spec.kind == InputKind.USER_INPUT or node.users:
