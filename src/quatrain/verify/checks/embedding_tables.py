@@ -18,7 +18,7 @@ from quatrain.program.row_tables import RowTable, is_lookup, table_of
 from quatrain.runtime.reference.quantized import embedding_q4gsw
 from quatrain.verify.checks.packed_constants import PackedCheck
 
-_ROWS_AT_ONCE, _ROWS_COMPARED_FIRST = 4096, 256
+_ROWS_AT_ONCE = 256  # of 7,680 numbers, in the processor's cache
 # Of a row's largest magnitude, what float32 and float16 may be off by; and of any, 128 of float16's
 # smallest steps: half of one in a scale, times an int8.
 _FLOAT32, _FLOAT16, _STEPS = 1e-5, 2e-3, 2.0**-17
@@ -94,7 +94,7 @@ def _off(table: _Table, module: _Embedding) -> float:
     count = len(module.weight)
     if table.width != module.embedding_dim or table.count < count:
         return math.inf
-    some = torch.linspace(0, count - 1, min(count, _ROWS_COMPARED_FIRST), device="cpu").long()
+    some = torch.linspace(0, count - 1, min(count, _ROWS_AT_ONCE), device="cpu").long()
     try:
         found, expected = table.rows(some).double(), module(some).double()
         factor = (found * expected).sum() / (expected * expected).sum()
