@@ -43,6 +43,10 @@ def _shortest_prompt(program: Program, defect: EmulatedDefect) -> int:
     """Of how many tokens a prompt is at least that `defect` may strike."""
     if defect != EmulatedDefect.MORE_ROWS_THAN_SUMS:
         return 2
-    dynamic = Scheme.DYNAMIC_INT8
-    linears = [one for graph in program.graphs for one in find_linears(graph)]
-    return min(one.in_features // 2 for one in linears if one.scheme == dynamic) + 1
+    linears = [(graph, one) for graph in program.graphs for one in find_linears(graph)]
+    rows = []
+    for graph, one in linears:
+        if one.scheme == Scheme.DYNAMIC_INT8:
+            in_half = graph.tensor(graph.operators[one.operator].out).dtype == "float16"
+            rows.append(one.in_features // (2 if in_half else 1))
+    return min(rows) + 1
