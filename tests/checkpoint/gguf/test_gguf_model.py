@@ -59,6 +59,37 @@ def test_other_blocks_read_as_the_gguf_package_reads_them(tmp_path, kind):
     assert np.array_equal(found.numpy(), gguf.quants.dequantize(packed, wanted))
 
 
+def test_q1_0_is_a_sign_for_each_weight(tmp_path):
+    """As llama.cpp has it; the gguf package knows its size alone."""
+    rng = np.random.default_rng(0)
+    signs = rng.choice([-1, 1], (4, 2, 128))
+    scales = rng.random((4, 2, 1), np.float32).astype(np.float16)
+    octets = np.zeros((4, 2, 16), np.uint8)
+    for weight in range(128):
+        octets[..., weight // 8] |= (signs[..., weight] > 0).astype(np.uint8) << (weight % 8)
+    packed = np.concatenate([scales.view(np.uint8), octets], -1).reshape(4, -1)
+    with ggufs.gguf_file(tmp_path / "m.gguf") as writer:
+        kind = gguf.GGMLQuantizationType.Q1_0
+        writer.add_tensor("blk.0.ffn_up.weight", packed, raw_dtype=kind)
+    found = read_gguf(tmp_path / "m.gguf").float_tensors()["blk.0.ffn_up.weight"]
+    assert np.array_equal(found.numpy(), (signs * scales.astype(np.float32)).reshape(4, 256))
+
+
+@pytest.mark.parametrize("kind", [gguf.GGMLQuantizationType.NVFP4, gguf.GGMLQuantizationType.F32])
+def test_a_type_of_another_size_than_its_number_says(tmp_path, kind):
+    """As of a fork of llama.cpp, which gave the number to a type of its own."""
+    path = tmp_path / "m.gguf"
+    with ggufs.gguf_file(path) as writer:
+        for name in ("up", "gate"):
+            writer.add_tensor(f"blk.0.ffn_{name}.weight", np.zeros((64, 64), np.float16))
+    content = path.read_bytes()
+    kind_at = content.index(b"ffn_up.weight") + len("ffn_up.weight") + 4 + 16
+    changed = content[:kind_at] + int(kind).to_bytes(4, "little") + content[kind_at + 4 :]
+    path.write_bytes(changed + bytes(1 << 16))
+    with pytest.raises(InputError, match=r"ffn_gate\.weight begins at 8192, expected .* behind"):
+        read_gguf(path)
+
+
 def test_q4_0_integers_are_the_files_own(tmp_path):
     rng = np.random.default_rng(0)
     values = rng.integers(-8, 8, (64, 64))

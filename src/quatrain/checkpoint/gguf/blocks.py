@@ -1,5 +1,5 @@
-"""A GGUF tensor, and what its blocks hold: of each type what the gguf package says, and of Q4_0 the
-integers."""
+"""A GGUF tensor, and what its blocks hold: of each type what the gguf package says, of Q1_0 what it
+does not say yet, and of Q4_0 the integers."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -37,13 +37,24 @@ class GgufTensor:
 
 @cache
 def readable_types() -> list[gguf.GGMLQuantizationType]:
-    """The types that the gguf package dequantizes, found by giving it an empty block of each."""
+    """The types that can be dequantized, found by an empty block of each."""
     found = []
     for kind, (_, block_bytes) in GGML_QUANT_SIZES.items():
         with suppress(NotImplementedError):
-            gguf.quants.dequantize(np.zeros((1, block_bytes), np.uint8), kind)
+            _dequantized(np.zeros((1, block_bytes), np.uint8), kind)
             found.append(kind)
     return found
+
+
+def _dequantized(packed: np.ndarray, kind: gguf.GGMLQuantizationType) -> np.ndarray:
+    """The float32 values of rows of blocks. Raises `NotImplementedError` for an unknown `kind`."""
+    if kind != gguf.GGMLQuantizationType.Q1_0:
+        return gguf.quants.dequantize(packed, kind)
+    # A float16 scale and 128 bits, the lowest first: the scale, or its negative where a bit is 0.
+    blocks = packed.reshape(len(packed), -1, 18)
+    scales = blocks[..., :2].copy().view("<f2").astype(np.float32)
+    bits = np.unpackbits(blocks[..., 2:], axis=-1, bitorder="little")
+    return np.where(bits, scales, -scales).reshape(len(packed), -1)
 
 
 def dequantizer(tensor: GgufTensor) -> MadeByRows:
@@ -55,7 +66,7 @@ def dequantizer(tensor: GgufTensor) -> MadeByRows:
         values = np.empty((len(packed), tensor.shape[-1]), np.float32)
         for some in _blocks_of_rows(values):
             with np.errstate(all="ignore"):  # a damaged scale's NaN is refused by who reads it
-                found = gguf.quants.dequantize(packed[some], kind)
+                found = _dequantized(packed[some], kind)
             values[some] = found if tensor.columns is None else found[:, tensor.columns]
         return torch.from_numpy(values)
 

@@ -158,10 +158,18 @@ def _parse(path: Path, mapped: mmap.mmap) -> GgufFile:
         raise ValueError(f"general.alignment is {alignment!r}, expected a power of two")
     base = -(-cursor.position // alignment) * alignment
     tensors: dict[str, GgufTensor] = {}
+    end = 0
     for name, shape, kind, offset in headers:
         if name in tensors:
             raise ValueError(f"tensor {name} is there twice")
+        if offset != end:
+            raise InputError(
+                f"{path}: tensor {name} begins at {offset}, expected {end}, behind the one before "
+                "it, which is damaged or of a type whose number llama.cpp has for another; take a "
+                "file that llama.cpp reads"
+            )
         tensors[name] = _locate(path, mapped, name, shape, kind, base + offset)
+        end += -(-tensors[name].data.nbytes // alignment) * alignment
     return GgufFile(path, metadata, tensors)
 
 
