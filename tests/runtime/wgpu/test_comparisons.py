@@ -27,7 +27,7 @@ def test_comparisons(name: str, scalar: bool, tmp_path: Path) -> None:
     assert runner.forward(*([x] if scalar else [x, y])).equal(compare(x, y))
 
 
-@pytest.mark.parametrize("source", ["float32", "int32", "bool"])
+@pytest.mark.parametrize("source", ["float32", "float16", "int32", "bool"])
 @pytest.mark.parametrize("target", ["float32", "int32", "bool"])
 def test_changes_of_type(source: str, target: str, tmp_path: Path) -> None:
     runner = WgpuRunner(converting(source, target, tmp_path))

@@ -183,4 +183,9 @@ _TEMPLATES = jinja2.Environment(
 def render(kernel: str, constants: tuple[tuple[str, Any], ...]) -> str:
     """The WGSL of kernels/`kernel`.wgsl with `constants` filled in."""
     code = _TEMPLATES.get_template(f"{kernel}.wgsl").render(dict(constants))
-    return f"enable f16;\n{code}" if any(value == "f16" for _, value in constants) else code
+    return f"enable f16;\n{code}" if _has_half(constants) else code
+
+
+def _has_half(value: Any) -> bool:
+    """Whether a constant of a kernel, or one within it, is the type f16."""
+    return value == "f16" or (isinstance(value, tuple) and any(map(_has_half, value)))
