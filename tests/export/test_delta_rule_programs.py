@@ -5,7 +5,11 @@ from dataclasses import replace
 
 import pytest
 from tests.support.devices import DEVICES_OF
-from tests.support.kept_state import assert_calls_follow, assert_texts_agree
+from tests.support.kept_state import (
+    assert_answers_are_read_anew,
+    assert_calls_follow,
+    assert_texts_agree,
+)
 from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
 
@@ -59,6 +63,7 @@ def test_one_vulkan_delegate_equals_eager(checkpoint, tmp_path):
     compared = compare_layerwise(runner, eager, list(range(9)), BOUND)
     assert compared.first is None and compared.probes > 15
     assert_calls_follow(runner)
+    assert_answers_are_read_anew(report.output)
     retarget(program, "weight-only")
     slim(program)
     write_program(program, tmp_path / "float.pte")

@@ -2,7 +2,11 @@
 
 import pytest
 from tests.support.devices import DEVICES_OF
-from tests.support.kept_state import assert_calls_follow, assert_texts_agree
+from tests.support.kept_state import (
+    assert_answers_are_read_anew,
+    assert_calls_follow,
+    assert_texts_agree,
+)
 from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
 
@@ -67,6 +71,7 @@ def test_xnnpack_equals_eager(checkpoint, tmp_path):
     eager = load_eager(checkpoint, "weight-only", ARITHMETIC_OF["xnnpack"])
     assert_texts_agree(report.output, eager, DEVICES_OF["xnnpack"])
     assert_calls_follow(load_runner(report.output, "executorch"))
+    assert_answers_are_read_anew(report.output)
 
 
 def test_calls_of_a_vulkan_program_follow_on_each_other(on_vulkan):

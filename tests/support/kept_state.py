@@ -17,6 +17,7 @@ from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError
 from quatrain.runtime.generation.kept_context import KeptContext
 from quatrain.runtime.load import load_runner
+from quatrain.verify.explain.computed_program import ComputedProgram
 
 # Shorter than what is kept, as long, longer; steps from the first on.
 TEXTS = ([7, 1, 1, 2, 9], [20], [1] * 6, [1, 2, 1, 5])
@@ -47,6 +48,17 @@ def assert_calls_follow(runner):
     kept.reset()
     kept.forward(torch.cat([text[:, :9], text[:, :1]], 1), torch.tensor([0]))
     assert kept.computed == 10
+
+
+def assert_answers_are_read_anew(path):
+    """As `explain` reads them: several after one prompt, some from where they differ on."""
+    model, fresh = ComputedProgram(path), ComputedProgram(path)
+    for each in (model, fresh):
+        each.read_prompt([1, 2, 3, 4], each.own)
+    model.read_answer([5, 6, 7], 4)
+    expected, bounds = fresh.read_answer([5, 8], 4), {"rtol": 1e-4, "atol": 1e-4}
+    torch.testing.assert_close(model.read_answer([8], 5), expected[1:], **bounds)
+    torch.testing.assert_close(model.read_answer([5, 8], 4), expected, **bounds)
 
 
 def assert_equals_executorch(folder, fields, prefills):

@@ -27,9 +27,11 @@ class ProgramRunner(NamedRunner, Protocol):
         device: What it runs on, in words for people.
         metadata: What each constant method of the program returns, such as `get_max_context_len`
             (tokens), `get_vocab_size` and `get_eos_ids`.
+        rewinds: Whether a call may go back in the text (`CallOrder`).
     """
 
     metadata: dict[str, Any]
+    rewinds: bool
 
 
 def load_runner(

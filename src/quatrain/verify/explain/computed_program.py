@@ -52,6 +52,8 @@ class ComputedProgram:
         self._reference: ReferenceRunner | None = None
         self._rounds_single_rows = False
         self._nudge: Callable[[int, torch.Tensor], torch.Tensor] | None = None
+        self._prompt: tuple[list[int], Arithmetic | None, str | None] = [], None, None
+        self._answer: list[int] = []  # read after it
         if not is_vulkan(program):
             self._runner, self._many = load_runner(program, "executorch"), False
             self._longest = longest_call(self._runner, self.context)
@@ -59,9 +61,11 @@ class ComputedProgram:
         self.own = VULKAN_ARITHMETIC if has_8da4w(program) else VULKAN_WITHOUT_DOT_PRODUCTS
         can_be_any = _has_all_arithmetics(program)
         self._many = give_all_position_logits(program.vulkan)
-        if can_be_any:
-            self.arithmetics = _ALL if self._many else _ALL[:2]
         self._runner = self._reference = ReferenceRunner(program)
+        if can_be_any:
+            # As XNNPACK a single row is computed twice, of which such a program keeps both.
+            twice = self._many and self._runner.rewinds
+            self.arithmetics = _ALL if twice else _ALL[:2]
         graph = program.vulkan
         self._linears = {one.out for one in graph.operators if one.kind in INT4_LINEARS}
         dtypes = {graph.tensor(out).dtype for out in self._linears}
@@ -71,6 +75,7 @@ class ComputedProgram:
         self, tokens: Sequence[int], arithmetic: Arithmetic | None, defect: str | None = None
     ) -> torch.Tensor:
         """Read `tokens` from an empty context; the logits [V] after the last of them."""
+        self._prompt, self._answer = (list(tokens), arithmetic, defect), []
         self._runner.reset()
         self._compute_as(arithmetic, defect)
         row = self._call(list(tokens), 0)[-1]
@@ -81,10 +86,22 @@ class ComputedProgram:
 
     def read_answer(self, tokens: Sequence[int], at: int) -> torch.Tensor:
         """Read `tokens` at position `at`, as one call each; the logits [n, V] after each."""
+        self._go_back(at)
+        self._answer += tokens
         if self._many:
             return self._call(list(tokens), at)
         rows = [self._call([token], at + i)[-1] for i, token in enumerate(tokens)]
         return torch.stack(rows)
+
+    def _go_back(self, at: int) -> None:
+        """To position `at` of what was read; anew, where the program cannot."""
+        kept = self._answer[: at - len(self._prompt[0])]
+        if len(kept) == len(self._answer) or self._runner.rewinds:
+            self._answer = kept
+            return
+        self.read_prompt(*self._prompt)
+        if kept:
+            self.read_answer(kept, len(self._prompt[0]))
 
     def spread(self, prompt: Sequence[int], arithmetic: Arithmetic | None) -> float:
         """How far rounding moves a logit after `prompt`, in nats: the root mean square over a row's
