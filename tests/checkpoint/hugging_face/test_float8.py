@@ -175,6 +175,14 @@ def test_a_scale_of_a_matrix_that_is_no_number(tmp_path, scale):
         open_float_model(folder)
 
 
+@pytest.mark.parametrize("mode", [[], {}, None, 4])
+def test_a_mode_of_mlx_that_is_no_name(tmp_path, mode):
+    folder, _ = write_written(tmp_path, "mxfp4")
+    change_config(folder, quantization={"mode": mode, "bits": 4, "group_size": 32})
+    with pytest.raises(InputError, match=r"in mode .*expected .affine."):
+        open_float_model(folder)
+
+
 TURNED = {"u": {"apply": [{"location": "input"}]}}
 
 
