@@ -81,7 +81,8 @@ def _meant_by(path: Path) -> str:
 
 
 _OF_TRAINING = re.compile(
-    r"(optimizer|scheduler|scaler|training_args|rng_state(_\d+)?|random_states_\d+)\.(pth?|bin)"
+    r"(optimizer|scheduler|scaler|training_args|recipe_state|rng_state(_\d+)?|random_states_\d+)"
+    r"\.(pth?|bin)"
 )
 _DOWNLOAD = "Download the model's weights"
 
@@ -110,7 +111,8 @@ def model_below(folder: Path) -> Path | None:
 
 
 def is_of_training(name: str) -> bool:
-    """Whether `name` is a file that transformers' Trainer or accelerate write beside a model."""
+    """Whether `name` is a file that transformers' Trainer, accelerate or torchtune write beside a
+    model."""
     return _OF_TRAINING.fullmatch(name) is not None
 
 
