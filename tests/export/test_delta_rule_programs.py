@@ -22,8 +22,10 @@ from quatrain.program.edit.retarget import retarget
 from quatrain.program.edit.slim import slim
 from quatrain.program.inspect.linears import find_linears
 from quatrain.quantize.pipeline import quantize_model
+from quatrain.release.plan import plan_release
+from quatrain.release.spec import ReleaseSpec
 from quatrain.runtime.load import load_runner
-from quatrain.targets import choose_for_target
+from quatrain.targets import choose_for_target, examine_file
 from quatrain.verify.checks.layerwise import compare_layerwise
 from quatrain.verify.eager import load_eager
 
@@ -100,3 +102,9 @@ def test_xnnpack_equals_eager(checkpoint, tmp_path):
     eager = load_eager(checkpoint, "weight-only", ARITHMETIC_OF["xnnpack"])
     assert_texts_agree(report.output, eager, DEVICES_OF["xnnpack"], BOUND)
     assert_calls_follow(load_runner(report.output, "executorch"))
+    asked = [examine_file(report.output, (), runtime) for runtime in (None, "1.5", "1.4")]
+    assert [one.ok for one in asked] == [True, True, False]
+    why = "runtime 1.4 lacks llama.gated_delta_rule, which came with 1.5"
+    assert asked[-1].cpu.lacking == [why]
+    with pytest.raises(InputError, match=f"no program for the CPU can be made: {why}"):
+        plan_release(checkpoint, "m", ReleaseSpec(runtime="1.4"))

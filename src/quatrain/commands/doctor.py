@@ -64,6 +64,8 @@ def doctor(
 
 def _print_cpu(cpu: "CpuExamination") -> None:
     print(f"A program for the CPU: {cpu.delegates} calls of {cpu.backend}.")
+    for lacking in cpu.lacking:
+        print(f"It does not load there: {lacking}; ship a later runtime")
     print("None of the known defects is met: they are those of the Vulkan runtime.")
     if cpu.operators:
         calls = ", ".join(f"{name} ({count})" for name, count in cpu.operators.items())

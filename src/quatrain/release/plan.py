@@ -18,6 +18,7 @@ from quatrain.quantize.tensor_formats import ForBackend
 from quatrain.release.spec import ReleaseSpec
 from quatrain.targets import TargetChoice, choose_for_target
 from quatrain.targets.as_on import arithmetic_as_on
+from quatrain.targets.cpu import GATED_DELTA_RULE, lacking_on_cpu
 from quatrain.targets.phones import Phone, by_chip, find_device, find_phone
 from quatrain.targets.runtimes import needs_older_forms
 
@@ -168,7 +169,7 @@ class _Planner:
         request = ExportRequest(
             scheme=Scheme.DYNAMIC_INT8, backend="xnnpack", max_seq_len=self.spec.max_seq_len
         )
-        planned = self._file(CPU, request.options(), CPU)
+        planned = self._lacking_on_cpu() or self._file(CPU, request.options(), CPU)
         if isinstance(planned, str):
             remedy = f"; or leave out {phone}, which needs it" if phone else ""
             if phone is None and self.files:
@@ -176,6 +177,13 @@ class _Planner:
             said = planned.rstrip(".")
             raise InputError(f"no program for the CPU can be made: {said}{remedy}")
         return planned.file
+
+    def _lacking_on_cpu(self) -> str | None:
+        config = self.hollow.config
+        lacking = lacking_on_cpu(GATED_DELTA_RULE, self.spec.runtime)
+        if lacking and any(config.layer(index).delta for index in range(config.n_layers)):
+            return f"{lacking}; name a later --runtime"
+        return None
 
     def phone(self, asked: str) -> PhonePlan:
         """What the phone `asked` gets: its GPU's program, or the CPU's where none is right."""

@@ -4,10 +4,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from quatrain.program import Program
+from quatrain.targets.catalogue import release
 
 XNNPACK = "XnnpackBackend"
+GATED_DELTA_RULE = "llama.gated_delta_rule"
 # In every ExecuTorch runtime: kernels/prim_ops/register_prim_ops.cpp.
 _BUILT_IN = ("executorch_prim", "aten.sym_size", "aten.sym_numel", "aten._local_scalar_dense")
+# The others that our programs call are in every release of which something is known.
+_SINCE = {GATED_DELTA_RULE: "1.5"}
 _NOT_KNOWN = (
     "No catalogue of XNNPACK's defects is kept: which releases of ExecuTorch run these delegates, "
     "and on which CPUs, was not checked. Run the program here: quatrain verify MODEL.PTE CHECKPOINT"
@@ -23,17 +27,28 @@ class CpuExamination:
         delegates: How many calls go to it.
         operators: Those outside that are not part of every runtime, with how often each is called:
             the app must link their kernels.
+        lacking: Those that the release which was asked about does not have, a sentence each.
         not_known: What was not checked, a sentence.
     """
 
     backend: str
     delegates: int
     operators: dict[str, int] = field(default_factory=dict)
+    lacking: list[str] = field(default_factory=list)
     not_known: str = _NOT_KNOWN
 
 
-def examine_for_cpu(program: Program) -> CpuExamination | None:
-    """What `program` asks of an app; None where not all its delegates are XNNPACK's."""
+def lacking_on_cpu(operator: str, runtime: str | None) -> str | None:
+    """Says that the release `runtime` lacks `operator`, where it does."""
+    since = _SINCE.get(operator)
+    if runtime is None or since is None or release(since) <= release(runtime):
+        return None
+    return f"runtime {runtime} lacks {operator}, which came with {since}"
+
+
+def examine_for_cpu(program: Program, runtime: str | None = None) -> CpuExamination | None:
+    """What `program` asks of an app with that release; None where not all its delegates are
+    XNNPACK's."""
     if {delegate.backend for delegate in program.delegates} != {XNNPACK}:
         return None
     called = Counter(
@@ -42,4 +57,6 @@ def examine_for_cpu(program: Program) -> CpuExamination | None:
         for step in method.instructions
         if step.kind == "kernel" and not str(step.target).startswith(_BUILT_IN)
     )
-    return CpuExamination(XNNPACK, len(program.delegates), dict(sorted(called.items())))
+    kinds = dict.fromkeys(name.rpartition(".")[0] for name in sorted(called))
+    lacking = [said for kind in kinds if (said := lacking_on_cpu(kind, runtime))]
+    return CpuExamination(XNNPACK, len(program.delegates), dict(sorted(called.items())), lacking)

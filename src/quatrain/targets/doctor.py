@@ -81,8 +81,9 @@ class Examination:
 
     @property
     def ok(self) -> bool:
-        """Whether no known defect applies."""
-        return not any(finding.applies for finding in self.findings)
+        """Whether no known defect applies, and the runtime has what a program for the CPU calls."""
+        lacking = self.cpu is not None and self.cpu.lacking
+        return not lacking and not any(finding.applies for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
         """The examination as plain data, ready for JSON, where GPUs are "devices"."""
@@ -109,7 +110,7 @@ def examine_file(
     if runtime is not None:
         require_release(runtime)
     program = open_program(model)
-    cpu = examine_for_cpu(program)
+    cpu = examine_for_cpu(program, runtime)
     if cpu and devices:
         raise InputError(
             f"--device {devices[0]} is a GPU, and {model} is a program for the CPU "
