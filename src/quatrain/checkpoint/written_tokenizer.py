@@ -67,8 +67,8 @@ def _beyond(files: list[Path], vocab_size: int) -> list[str]:
     named = f"{token!r} ({index})" + (f" and {more} more" if more else "")
     return [
         f"The tokenizer has tokens that the model has no row for, whose ids go to {vocab_size - 1}:"
-        f" {named}. A prompt that has one is refused. Where prompts need them, quantize the model "
-        "whose embedding was resized to this tokenizer."
+        f" {named}. A prompt that has one is refused, a calibration text is read without them. "
+        "Where prompts need them, quantize the model whose embedding was resized to this tokenizer."
     ]
 
 

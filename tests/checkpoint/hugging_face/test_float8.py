@@ -7,6 +7,7 @@ from tests.support import tiny_models as tiny
 from tests.support.paths import WRITTEN_ELSEWHERE
 from tests.support.peers import change_config
 
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, StoredTensor
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
 from quatrain.errors import InputError
 
@@ -164,6 +165,18 @@ def test_float4_as_its_writer_reads_it(tmp_path, form):
     rows = model.tensors.rows_of("layers.0.attention.wk.weight")(slice(3, 5))
     assert torch.equal(rows, found[3:5])
     assert f"matrices are in FP{8 if form == 'mxfp8' else 4}. " in model.notes[0]
+
+
+def test_rows_are_made_without_the_others():
+    asked = []
+
+    def rows(some):
+        asked.append(some)
+        return torch.ones(4, 2)[some]
+
+    stored = StoredTensor((4, 2), torch.float32, MadeByRows((4, 2), rows))
+    LazyTensors({"a": stored}).as_float32("m").rows_of("a")(slice(1, 2))
+    assert asked == [slice(1, 2)]
 
 
 @pytest.mark.parametrize("scale", [torch.ones(2), torch.ones(1).int()])

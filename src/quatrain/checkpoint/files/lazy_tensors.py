@@ -89,8 +89,9 @@ class LazyTensors(Mapping[str, torch.Tensor]):
         """What gives some rows of the tensor `name`, in its file's own dtype: no copy of the whole,
         for work that goes block by block."""
         load = self.stored[name].load
-        if isinstance(load, MadeByRows):
-            return load.rows
+        made = load.original if isinstance(load, AsFloat32) else load
+        if isinstance(made, MadeByRows):
+            return made.rows
         return self.unconverted(name).flatten(0, -2).__getitem__
 
     def renamed(self, names: Mapping[str, str]) -> "LazyTensors":
