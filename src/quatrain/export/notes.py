@@ -9,6 +9,7 @@ from quatrain.backbone.model import Backbone
 from quatrain.export.options import ExportOptions
 from quatrain.export.vulkan.call_length import longest_call
 from quatrain.export.vulkan.chunked_delta_rule import ChunkedDeltaRule
+from quatrain.export.xnnpack.gated_delta_rule import FusedDeltaRule
 from quatrain.export.xnnpack.positive_scales import RoundedAgain
 from quatrain.export.xnnpack.ring_cache import RingPlaces
 from quatrain.int4 import Scheme
@@ -124,8 +125,12 @@ def _kept_inputs(backbone: Backbone) -> str:
     takes = ""
     if any(isinstance(part, ChunkedDeltaRule) for part in backbone.modules()):
         takes = f"takes up to {longest_call(config)} tokens, and "
+    needs = ""
+    if any(isinstance(part, FusedDeltaRule) for part in backbone.modules()):
+        needs = " Runtimes before 1.5 do not load it."
     return (
         f"{kept}: a call {takes}goes on where the last one ended, or begins a text at position 0."
+        f"{needs}"
     )
 
 
