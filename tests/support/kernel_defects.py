@@ -68,6 +68,8 @@ def dynamic(
     dtype: str = "float32",
     zero_points: str = "int8",
     storage: str = "texture3d",
+    channels: int = 8,
+    sums_apart: int = 8,
 ) -> Make:
     """A dynamic int4 linear of 256 inputs and the choice of its scales."""
 
@@ -77,10 +79,10 @@ def dynamic(
         scales = maker.tensor(dtype, 1, rows)
         zeros = maker.tensor(zero_points, 1, rows)
         groups = 256 // group_size
-        weights = maker.constant(np.zeros((8, 128), dtype=np.uint8))
-        sums = maker.constant(np.zeros((groups, 8), dtype=np.int32))
-        weight_scales = maker.constant(np.ones((groups, 8), dtype=dtype))
-        out = maker.tensor(dtype, 1, rows, 8, storage=storage)
+        weights = maker.constant(np.zeros((channels, 128), dtype=np.uint8))
+        sums = maker.constant(np.zeros((groups, sums_apart), dtype=np.int32))
+        weight_scales = maker.constant(np.ones((groups, channels), dtype=dtype))
+        out = maker.tensor(dtype, 1, rows, channels, storage=storage)
         null, group = maker.plain("null"), maker.plain("int", group_size)
         chosen = [x, *(null for _ in range(9))]
         maker.call("torchao.choose_qparams_affine.default", *chosen,
@@ -125,6 +127,7 @@ def on_the_cpu(folder: Path) -> Path:
 _HF, _INTERLEAVED = "et_vk.apply_rotary_emb_hf", "et_vk.apply_rotary_emb"
 _GELU = call("aten.gelu.default", T((1, 4)), ("string", "tanh"), T((1, 4)))
 _CONVOLUTION = call("aten.convolution.default", T((1, 4, 4, 4)), *(NULL,) * 8, T((1, 4, 4, 4)))
+SUMS_APART = dynamic(channels=12, sums_apart=16)
 
 # defect, the GPU and runtime to ask about, a program that has it, one that does not
 KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
@@ -137,6 +140,10 @@ KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("dq8ca-group-sums", "adreno-8xx", "1.0", dynamic(group_size=256), dynamic(group_size=128)),
     ("dq8ca-group-sums", "xclipse", "1.5", measured("g256_d"), measured("g128_d")),
     ("dq8ca-group-sums", "xclipse", "1.5", dynamic(group_size=256), dynamic(1, group_size=256)),
+    ("dq8ca-sums-apart", "adreno-8xx", "1.5", SUMS_APART, dynamic(channels=12, sums_apart=12)),
+    ("dq8ca-sums-apart", "desktop", "1.1", SUMS_APART, dynamic(1, channels=12, sums_apart=16)),
+    ("dq8ca-sums-apart", "desktop", "1.5", SUMS_APART,
+     dynamic(group_size=256, channels=12, sums_apart=16)),
     ("dq8ca-m-gt-k", "adreno-7xx", "1.4", dynamic_rows(65), dynamic_rows(64)),
     ("dq8ca-zp-dtype", "desktop", "1.4", dynamic(zero_points="int32"), dynamic()),
     ("dq8ca-half-sums", "desktop", "1.5", dynamic(dtype="float16", storage="buffer", group_size=64),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.support.one_operator import Make
+from tests.support.one_operator import FALSE, Make, T, call, ints, number
 from tests.support.programs import GraphMaker
 
 from quatrain.program import SymInt, ValueList
@@ -78,6 +78,23 @@ def memory(*of: int) -> Make:
     return make
 
 
+def norm(*shape: int, **more: str) -> Make:
+    x, each = T(shape, **more), T(shape[-1:], constant=True)  # type: ignore
+    means = [T((*shape[:-1], 1))] * 2
+    over, epsilon = ints(shape[-1]), ("double", 1e-5)
+    return call("aten.native_layer_norm.default", x, over, each, each, epsilon, [x, *means])
+
+
+def summed(first: T, second: T, out: T) -> Make:
+    return call("aten.add.Tensor", first, second, number(1), out)
+
+
+def softmax(x: T) -> Make:
+    return call("aten._softmax.default", x, number(-1), FALSE, x)
+
+
+NUMBER, ONE = T(()), T((1,))
+
 # defect, the GPU and runtime to ask about, a program that has it, one that does not
 SIZE_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("memory-still-read", "desktop", "1.5", memory(0, 1, 1, 2), memory(0, 1, 0, 2)),
@@ -86,4 +103,17 @@ SIZE_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("results-not-resized", "desktop", "1.5", viewed_split(-1), viewed_split(None)),
     ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(1)),
     ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(0, "buffer")),
+    ("layer-norm-three-workers", "desktop", "1.5", norm(2, 4, 9), norm(2, 3, 9)),
+    ("layer-norm-three-workers", "desktop", "1.5", norm(2, 4, 9), norm(2, 4, 8)),
+    ("layer-norm-three-workers", "desktop", "1.5", norm(3, 5, 8), norm(1, 4, 9)),
+    ("layer-norm-three-workers", "mali-g715", "1.5", norm(2, 4, 9), norm(4, 2, 9)),
+    ("layer-norm-three-workers", "desktop", "1.5", norm(3, 3, 8), norm(2, 4, 9, storage="buffer")),
+    (
+        "number-arithmetic",
+        "desktop",
+        "1.5",
+        summed(NUMBER, NUMBER, NUMBER),
+        summed(NUMBER, ONE, ONE),
+    ),
+    ("number-arithmetic", "desktop", "1.5", softmax(NUMBER), softmax(ONE)),
 ]

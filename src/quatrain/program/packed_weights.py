@@ -6,6 +6,7 @@ Layout: `executorch/backends/vulkan/patterns/weight_packing_utils.py` and `quant
 import numpy as np
 
 from quatrain.errors import InputError
+from quatrain.int4 import CHANNELS_TOGETHER
 
 _ROWS = 1024  # rows unpacked at a time, so that memory stays small for any weight
 
@@ -30,7 +31,7 @@ def _scaled(nibbles: np.ndarray, scales: np.ndarray) -> np.ndarray:
 def group_sums(packed: np.ndarray, group_size: int) -> np.ndarray:
     """The sum of each group of a packed weight: uint8 [N, K/2] -> int32 [K/group, N].
 
-    N is padded with zeros to a multiple of 8, as the 8da4w kernel reads them. Raises
+    N is padded with zeros to a multiple of 4: the 8da4w kernel steps from group to group so. Raises
     `InputError` where the groups do not fill the rows.
     """
     if packed.ndim != 2 or packed.dtype != np.uint8:
@@ -38,7 +39,8 @@ def group_sums(packed: np.ndarray, group_size: int) -> np.ndarray:
     rows, columns = packed.shape[0], packed.shape[1] * 2
     if group_size < 2 or columns % group_size:
         raise InputError(f"groups of {group_size} do not fill rows of {columns} int4 weights")
-    sums = np.zeros((columns // group_size, -(-rows // 8) * 8), dtype=np.int32)
+    across = rows + -rows % CHANNELS_TOGETHER
+    sums = np.zeros((columns // group_size, across), dtype=np.int32)
     for first in range(0, rows, _ROWS):
         block = packed[first : first + _ROWS]
         # Each byte holds two values plus 8 each: low nibble + high nibble - 16.

@@ -103,7 +103,7 @@ def _on_vulkan(part: nn.Module, itemsize: int) -> Iterator[tuple[Form, torch.Ten
         yield Form.PACKED, part.weight, rows * part.in_features // 2
         yield Form.TRANSPOSED, part.scales, rows * groups * itemsize
         if isinstance(part, Int8DynActInt4WeightLinear):
-            yield Form.SUMS, part.weight, up_to(part.out_features, 8) * groups * 4
+            yield Form.SUMS, part.weight, rows * groups * 4
         if part.bias is not None:
             yield Form.PLAIN, part.bias, rows * itemsize
     elif isinstance(part, QuantizedGroupEmbedding) and part.bit_width == 4:

@@ -24,7 +24,7 @@ class PackedLinear(nn.Module):
     """An int4 linear as `et_vk::linear_dq8ca_q4gsw` or `et_vk::linear_q4gsw`.
 
     Buffers: `packed` uint8 [N padded to 4, K/2]; `scales` [K/group, N padded to 4]; `bias` [N
-    padded to 4] or None; for dynamic activations `sums` int32 [K/group, N padded to 8]. Where N
+    padded to 4] or None; for dynamic activations `sums` int32 [K/group, N padded to 4]. Where N
     is no multiple of 4 the operator computes some channels more, which are cut off again.
     """
 
@@ -45,7 +45,8 @@ class PackedLinear(nn.Module):
         self.out_features = linear.out_features
         self.register_buffer("packed", pack_int4_for_vulkan(linear.weight))
         if self.dynamic:
-            self.register_buffer("sums", _padded(group_sums(linear.weight, self.group_size), 8))
+            sums = group_sums(linear.weight, self.group_size)
+            self.register_buffer("sums", _padded(sums, CHANNELS_TOGETHER))
         self.register_buffer("scales", _padded(linear.scales.T, CHANNELS_TOGETHER))
         bias = None if linear.bias is None else _padded(linear.bias, CHANNELS_TOGETHER)
         self.register_buffer("bias", bias)

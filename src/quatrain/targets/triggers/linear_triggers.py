@@ -34,6 +34,17 @@ def groups_summed_wrongly(program: Program, graph: VulkanGraph, where: Where) ->
     ]
 
 
+def group_sums_apart(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Dynamic int4 linears whose groups' sums are further apart than the channels read together."""
+    found = []
+    for linear, operator in _of_several_rows(graph, DYNAMIC_LINEAR):
+        groups, stored = graph.tensor(operator.named_args["weight_sums"]).shape
+        channels = graph.tensor(operator.out).shape[-1]
+        if groups > 1 and stored != channels + -channels % CHANNELS_TOGETHER:
+            found.append(Occurrence(f"{linear.name}: {channels} output channels, {stored} sums"))
+    return found
+
+
 def dynamic_linear_of_several_rows(
     program: Program, graph: VulkanGraph, where: Where
 ) -> list[Occurrence]:

@@ -37,6 +37,7 @@ from quatrain.targets.triggers.occurrence import (
 from quatrain.targets.triggers.padding_triggers import products_of_padding
 from quatrain.targets.triggers.reduction_triggers import REDUCTION_TRIGGERS
 from quatrain.targets.triggers.row_triggers import ROW_TRIGGERS
+from quatrain.targets.triggers.shape_triggers import SHAPE_TRIGGERS
 from quatrain.targets.triggers.static_int8_triggers import STATIC_INT8_TRIGGERS
 
 _FP16_MAX = 65504.0
@@ -154,6 +155,7 @@ TRIGGERS: dict[str, Trigger] = {
         beyond_gpu_limits,
         attention_weights_beyond_buffer,
         linear_triggers.groups_summed_wrongly,
+        linear_triggers.group_sums_apart,
         linear_triggers.dynamic_linear_of_several_rows,
         linear_triggers.dynamic_linear,
         linear_triggers.integer_sums_in_fp16,
@@ -202,6 +204,7 @@ TRIGGERS: dict[str, Trigger] = {
         *CONVOLUTION_TRIGGERS,
         *FORM_CHECKS,
         *REDUCTION_TRIGGERS,
+        *SHAPE_TRIGGERS,
         *STATIC_INT8_TRIGGERS,
         load_checks.missing_shader,
         load_checks.inputs_not_together,

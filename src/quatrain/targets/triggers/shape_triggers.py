@@ -1,0 +1,68 @@
+"""Triggers of shapes for which the runtime reads other numbers, or refuses a program.
+
+Each was measured on ExecuTorch's runtime; the sources stand in the catalogue.
+"""
+
+from quatrain.program import Program, Tensor, VulkanGraph
+from quatrain.targets.triggers.occurrence import (
+    PACKED_FROM_THE_END,
+    Occurrence,
+    Where,
+    longest_call,
+    tensors_of,
+)
+
+_OF_TWO = (
+    "aten.add", "aten.sub", "aten.mul", "aten.div", "aten.minimum", "aten.pow", "aten.eq",
+    "aten.lt", "aten.le", "aten.gt", "aten.ge", "aten.logical_and", "aten.logical_or",
+    "aten.bitwise_and", "aten.bitwise_or",
+)  # fmt: skip
+_SOFTMAX = ("aten._softmax", "aten._log_softmax")
+_TEXEL = 4
+
+
+def numbers_computed(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Arithmetic on two tensors without dimensions, and softmax of one."""
+    found = [
+        Occurrence(f"{place}: of {x.dtype}[]")
+        for place, operator, x in tensors_of(graph, _OF_TWO)
+        if _is_number(graph, operator.args[0]) and _is_number(graph, operator.args[1])
+    ]
+    return found + [
+        Occurrence(f"{place}: of {x.dtype}[]")
+        for place, _, x in tensors_of(graph, _SOFTMAX)
+        if not x.shape
+    ]
+
+
+def norms_by_three_workers(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+    """Layer norms in textures for which the runtime takes groups of three workers to a row."""
+    found, longest = [], longest_call(program, graph)
+    for place, _, x in tensors_of(graph, ("aten.native_layer_norm",)):
+        calls = [longest, 3, 2] if longest in x.shape else [longest]
+        shapes = [
+            tuple(min(call, size) if size == longest else size for size in x.shape)
+            for call in calls
+        ]
+        if x.storage != "buffer" and any(_has_three_workers(x, shape) for shape in shapes):
+            found.append(Occurrence(f"{place}: of {list(x.shape)}"))
+    return found
+
+
+def _has_three_workers(x: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether a texture is higher than wide and at least as high as deep, and the larger of width
+    and depth 3, the other 2 or 3."""
+    sizes = [*(1,) * (4 - len(shape)), *shape]
+    packed = -PACKED_FROM_THE_END.get(x.layout, 1)
+    sizes[packed] = -(-sizes[packed] // _TEXEL)
+    width, height, depth = sizes[3], sizes[2], sizes[0] * sizes[1]
+    three = max(width, depth) == 3 and min(width, depth) > 1
+    return three and height > width and height >= depth
+
+
+def _is_number(graph: VulkanGraph, value_id: int) -> bool:
+    value = graph.values[value_id]
+    return isinstance(value, Tensor) and not value.shape
+
+
+SHAPE_TRIGGERS = (numbers_computed, norms_by_three_workers)
