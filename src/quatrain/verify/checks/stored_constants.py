@@ -48,10 +48,12 @@ class _Stored:
         beside = any(self._beside[at : at + len(data)] == data for at in self._offsets)
         return beside or _digest(data) in self._digests
 
-    def problem(self, constants: _Constants, of_which: str = "") -> str | None:
-        """What of `constants`, `of_which` that is said, is not stored."""
+    def problem(self, constants: _Constants, names: list[str]) -> str | None:
+        """What of the `constants` of those linears is not stored."""
         absent = [what for what, data in constants.items() if _digest(data) not in self._digests]
-        return f"its {' and '.join(absent)}{of_which} are not the checkpoint's" if absent else None
+        rows = ", ".join(name.rpartition(".")[2] for name in names)
+        where = f", in one matrix of {rows}," if len(names) > 1 else ""
+        return f"its {' and '.join(absent)}{where} are not the checkpoint's" if absent else None
 
     def has_sizes_of(self, constants: _Constants) -> bool:
         return all(len(data) in self._sizes for data in constants.values())
@@ -73,28 +75,30 @@ def check_stored(
 def _linears(
     stored: _Stored, backbone: Backbone, advance: Callable[[float], None]
 ) -> list[PackedCheck]:
-    linears = {name: one for name, one in backbone.named_modules() if isinstance(one, _Quantized)}
+    every = [*_alone(backbone), *_joined(backbone)]
     problems: dict[str, str | None] = {}
-    other_form = set()
-    for done, (name, linear) in enumerate(linears.items(), 1):
-        constants = _constants(linear)
-        problems[name] = stored.problem(constants)
-        if problems[name] and not stored.has_sizes_of(constants):
-            other_form.add(name)
-        advance(done / len(linears))
-    for names, linear in _joined(backbone):
-        if all(problems[name] for name in names):
-            rows, constants = ", ".join(n.rpartition(".")[2] for n in names), _constants(linear)
-            found = stored.problem(constants, f", in one matrix of {rows},")
-            if not found or stored.has_sizes_of(constants):
-                problems |= dict.fromkeys(names, found)
-                other_form.difference_update(names)
-    if other_form and all(problems.values()):
+    known: set[str] = set()
+    for done, (names, linear) in enumerate(every, 1):
+        if all(problems.get(name, "not looked for") for name in names):
+            constants = _constants(linear)
+            problem = stored.problem(constants, names)
+            if problem is None or stored.has_sizes_of(constants):
+                problems |= dict.fromkeys(names, problem)
+                known.update(names)
+            else:
+                problems = dict.fromkeys(names, problem) | problems
+        advance(done / len(every))
+    if known != problems.keys() and all(problems.values()):
         return []
     return [PackedCheck(name, problem) for name, problem in problems.items()]
 
 
-def _joined(backbone: nn.Module) -> Iterator[tuple[list[str], JoinedLinear]]:
+def _alone(backbone: Backbone) -> list[tuple[list[str], _Quantized]]:
+    modules = backbone.named_modules()
+    return [([name], linear) for name, linear in modules if isinstance(linear, _Quantized)]
+
+
+def _joined(backbone: Backbone) -> Iterator[tuple[list[str], JoinedLinear]]:
     """(their names, as one) of all linears that may be one."""
     for path, module in backbone.named_modules():
         for members in (QUERIES_KEYS_VALUES, GATE_AND_UP):
