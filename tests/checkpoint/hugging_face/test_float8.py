@@ -118,6 +118,10 @@ def of_auto_round(**fields):
     return {"quantization_config": {"quant_method": "auto-round", "data_type": "mx_fp", **fields}}
 
 
+def of_bitsandbytes(**fields):
+    return {"quantization_config": {"quant_method": "bitsandbytes", **fields}}
+
+
 # What float4.safetensors calls a matrix, as its writer wrote it; what config.json says.
 WRITTEN = {
     "mxfp4": ("mxfp4", mlx("mxfp4", 32, 4)),
@@ -130,6 +134,9 @@ WRITTEN = {
         "NVFP4A16", {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}
     ),
     "nothing stated": ("NVFP4A16", {}),
+    "bitsandbytes": ("nf4", of_bitsandbytes(load_in_4bit=True)),
+    "bitsandbytes' fp4": ("fp4", of_bitsandbytes(load_in_4bit=True)),
+    "bitsandbytes of 8 bits": ("int8", of_bitsandbytes(load_in_8bit=True)),
 }  # fmt: skip
 
 
@@ -157,14 +164,16 @@ def write_written(folder, form, **other):
 
 @pytest.mark.parametrize("form", WRITTEN)
 def test_float4_as_its_writer_reads_it(tmp_path, form):
-    folder, read = write_written(tmp_path, form, input_global_scale=torch.ones(1))
+    beside = {} if form.startswith("bits") else {"input_global_scale": torch.ones(1)}
+    folder, read = write_written(tmp_path, form, **beside)
     assert not is_quantized(folder)
     model = open_float_model(folder)
     found = model.tensors["layers.0.attention.wk.weight"]
     torch.testing.assert_close(found, read, rtol=1e-6, atol=0)
     rows = model.tensors.rows_of("layers.0.attention.wk.weight")(slice(3, 5))
     assert torch.equal(rows, found[3:5])
-    assert f"matrices are in FP{8 if form == 'mxfp8' else 4}. " in model.notes[0]
+    kind = "rounded by bitsandbytes" if form.startswith("bits") else "in FP4"
+    assert f"matrices are {'in FP8' if form == 'mxfp8' else kind}. " in model.notes[0]
 
 
 def test_rows_are_made_without_the_others():
@@ -177,6 +186,29 @@ def test_rows_are_made_without_the_others():
     stored = StoredTensor((4, 2), torch.float32, MadeByRows((4, 2), rows))
     LazyTensors({"a": stored}).as_float32("m").rows_of("a")(slice(1, 2))
     assert asked == [slice(1, 2)]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"SCB": torch.ones(3)},
+        {"weight": torch.zeros(3, 1, dtype=torch.uint8)},
+        {"weight.absmax": torch.zeros(31, dtype=torch.uint8)},
+        {"weight.nested_quant_map": torch.zeros(16)},
+        {"weight.quant_map": torch.zeros(4, 4)},
+        {"weight.quant_state.bitsandbytes__nf4": torch.zeros(4, dtype=torch.uint8)},
+        {
+            "weight.quant_state.bitsandbytes__nf4": torch.tensor(
+                list(b'{"shape": [32, 64], "blocksize": 0}'), dtype=torch.uint8
+            )
+        },
+    ],
+)
+def test_parts_of_bitsandbytes_that_do_not_fit(tmp_path, part):
+    form = "bitsandbytes of 8 bits" if "SCB" in part else "bitsandbytes"
+    folder, _ = write_written(tmp_path, form, **part)
+    with pytest.raises(InputError, match=r"k_proj\.weight is bitsandbytes'.*do not fit"):
+        open_float_model(folder)
 
 
 @pytest.mark.parametrize("scale", [torch.ones(2), torch.ones(1).int()])

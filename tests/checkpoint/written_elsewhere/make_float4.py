@@ -1,12 +1,13 @@
-"""Makes float4.safetensors with MLX and compressed-tensors themselves; not run by the tests.
+"""Makes float4.safetensors with the formats' own writers; not run by the tests.
 
 pip install --no-deps --target DIR mlx==0.32.4 mlx-cpu==0.32.4 compressed-tensors==0.20.1 \
-    loguru psutil
+    bitsandbytes==0.50.2 loguru psutil
 PYTHONPATH=DIR python make_float4.py float4.safetensors
 """
 
 import sys
 
+import bitsandbytes.functional as bnb
 import mlx.core as mx
 import numpy as np
 import torch
@@ -46,4 +47,17 @@ for preset in ("NVFP4A16", "MXFP4A16"):
     else:
         made[f"{preset}.weight_scale"] = scale.to(torch.float8_e4m3fn)
         made[f"{preset}.weight_global_scale"] = own.reshape(1)
+weight = torch.randn(ROWS, COLUMNS, generator=torch.Generator().manual_seed(0))
+for kind, nested in (("nf4", True), ("fp4", False)):
+    packed, state = bnb.quantize_4bit(weight, None, None, 64, nested, kind)
+    parts = {f"weight.{name}": part for name, part in state.as_dict(packed=True).items()}
+    parts |= {"weight": packed, "read": bnb.dequantize_4bit(packed, state)}
+    made |= {f"{kind}.{name}": part for name, part in parts.items()}
+packed, scales, _ = bnb.int8_vectorwise_quant(weight.half())
+made |= {
+    "int8.weight": packed,
+    "int8.SCB": scales,
+    "int8.weight_format": torch.zeros((), dtype=torch.uint8),
+}
+made["int8.read"] = packed * (scales / 127)[:, None]
 save_file({name: part.contiguous() for name, part in made.items()}, sys.argv[1])

@@ -1,4 +1,4 @@
-"""Matrices in FP8 or FP4, as floating point: each number times its scale.
+"""Matrices in FP8, FP4 or bitsandbytes' formats, as floating point: each number times its scale.
 
 | quant_method | scales of F.weight, float8 [N, K] |
 |---|---|
@@ -9,9 +9,9 @@
 | `auto-round`, data_type `mx_fp8` | the same |
 | none stated, as modelopt's first files | as those, where there are scales |
 
-FP4 is read as FP8 first (`quatrain.checkpoint.hugging_face.float4`). Scales of blocks may be powers
-of 2 in 8 bits (`scale_fmt` `ue8m0`), as a type of their own or as uint8. Scales of activations
-beside them say how a runtime would round those, and change no weight.
+FP4 is read as FP8 first (`float4`), what bitsandbytes rounded by itself (`bitsandbytes`). Scales of
+blocks may be powers of 2 in 8 bits (`scale_fmt` `ue8m0`), as a type of their own or as uint8. Those
+of activations beside them say how a runtime would round those, and change no weight.
 """
 
 import re
@@ -21,9 +21,11 @@ from typing import Any
 import torch
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, StoredTensor
+from quatrain.checkpoint.hugging_face.bitsandbytes import in_float32
 from quatrain.checkpoint.hugging_face.float4 import as_float8, factors_of
 from quatrain.checkpoint.quantizers.auto_round import AUTO_ROUND
 from quatrain.checkpoint.quantizers.compressed_tensors import refuse_transformed
+from quatrain.checkpoint.quantizers.read import method_of
 from quatrain.checkpoint.quantizers.rotated import refuse_rotated
 from quatrain.errors import InputError
 
@@ -34,14 +36,20 @@ _OF_ACTIVATIONS = re.compile(
 )
 _OF_MODELOPT = ("FP8", "MXFP8", "NVFP4", "W4A16_NVFP4", "MXFP4", "W4A8_MXFP4_FP8")
 _OF_MLX = ("mxfp4", "nvfp4", "mxfp8")
+BITSANDBYTES = "bitsandbytes"
 _OF_AUTO_ROUND = re.compile(r"(?:mx|nv)_fp(?!.*e5m3)")
+_NOTE = (
+    "The source is not an unquantized model: its matrices are {}. Errors are against what those "
+    "hold, and what they lost already is lost."
+)
 
 
 def is_float8(settings: Any) -> bool:
-    """Whether config.json's quantization_config `settings` are of matrices in FP8 or FP4 alone."""
+    """Whether config.json's quantization_config `settings` are of matrices in FP8 or FP4 alone, or
+    bitsandbytes'."""
     if not isinstance(settings, dict):
         return False
-    method, groups = settings.get("quant_method"), settings.get("config_groups")
+    method, groups = method_of(settings), settings.get("config_groups")
     if method == "compressed-tensors" and isinstance(groups, dict) and groups:
         return all(_has_float8(group) for group in groups.values())
     if method == "modelopt":
@@ -51,7 +59,7 @@ def is_float8(settings: Any) -> bool:
         return all(module.get("mode") in _OF_MLX for module in modules)
     if method in (AUTO_ROUND.name, *AUTO_ROUND.other_names):
         return _OF_AUTO_ROUND.match(str(settings.get("data_type"))) is not None
-    return method in ("fp8", "fbgemm_fp8", "mxfp8")
+    return method in ("fp8", "fbgemm_fp8", "mxfp8", BITSANDBYTES)
 
 
 def _has_float8(group: Any) -> bool:
@@ -81,6 +89,8 @@ def in_floating_point(
     """
     refuse_rotated(settings or {}, source)
     refuse_transformed(settings or {}, source)
+    if method_of(settings or {}) == BITSANDBYTES:
+        return in_float32(stored, source), (_NOTE.format("rounded by bitsandbytes"),)
     in_float8, of_float4 = as_float8(stored, source)
     tensors = in_float8.stored
     for name in [name for name in tensors if _OF_ACTIVATIONS.fullmatch(name)]:
@@ -98,11 +108,7 @@ def in_floating_point(
         tensors[name] = _scaled(name, tensors[name], tensors.pop(scales), settings or {}, source)
     if not matrices:
         return stored, ()
-    note = (
-        f"The source is not an unquantized model: its matrices are in FP{4 if of_float4 else 8}. "
-        "Errors are against what those hold, and what they lost already is lost."
-    )
-    return LazyTensors(tensors), (note,)
+    return LazyTensors(tensors), (_NOTE.format(f"in FP{4 if of_float4 else 8}"),)
 
 
 def _scaled(

@@ -64,7 +64,7 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     require_known_quantizer(fields, folder)
     if is_float8(stated_settings(fields, str(folder))):
         raise InputError(
-            f"{folder}: is in floating point (FP8 or FP4), not int4; "
+            f"{folder}: is read as floating point (FP8, FP4, bitsandbytes), not int4; "
             f"run `quatrain quantize {folder} -o DIR` first"
         )
     whole, metadata = read_folder(folder)

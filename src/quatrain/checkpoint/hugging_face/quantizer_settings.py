@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.checkpoint.hugging_face.fields import Fields, refusal
-from quatrain.checkpoint.hugging_face.float8 import is_float8
+from quatrain.checkpoint.hugging_face.float8 import BITSANDBYTES, is_float8
 from quatrain.checkpoint.hugging_face.folder import read_folder
 from quatrain.checkpoint.quantizers.bitnet import BITNET
 from quatrain.checkpoint.quantizers.gptq import format_of
@@ -62,13 +62,13 @@ def require_known_quantizer(fields: Fields, folder: Path) -> None:
     which may be of types that are not read either; and one whose tensors are none of a quantizer's.
     """
     settings = stated_settings(fields, str(folder))
-    if settings is None or is_float8(settings):
+    if settings is None or (is_float8(settings) and method_of(settings) != BITSANDBYTES):
         return
     # Fine-tuning keeps the settings of a base that was loaded in 4 bits, and saves all of it; so do
     # models that were trained for int4 alone. Of BitNet they say what becomes of the weights.
     if method_of(settings) != BITNET.name and _holds_floating_point(folder):
         raise not_quantized(method_of(settings), str(folder))
-    if method_of(settings) is not None:
+    if method_of(settings) not in (None, BITSANDBYTES):
         quantizer_of(settings, str(folder))
 
 

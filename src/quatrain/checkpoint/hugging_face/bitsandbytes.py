@@ -1,0 +1,136 @@
+"""Matrices that bitsandbytes rounded (Dettmers et al., 2022 and 2023), as floating point.
+
+| F [N, K] | |
+|---|---|
+| in 8 bits | F.weight int8 [N, K], F.SCB [N]: each number times its row's of SCB, divided by 127 |
+| in NF4 or FP4 | F.weight uint8, two numbers of the matrix, row after row, an octet, the first in the high bits: places in F.weight.quant_map, times F.weight.absmax of its block |
+| blocks | F.weight.absmax float32, or uint8, places in F.weight.nested_quant_map, times F.weight.nested_absmax of their own block, and an offset added |
+| shape, sizes of blocks, offset | F.weight.quant_state.bitsandbytes__nf4, or __fp4: JSON |
+"""  # noqa: E501
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, StoredTensor
+from quatrain.errors import InputError
+
+_STATES = tuple(f".weight.quant_state.bitsandbytes__{kind}" for kind in ("nf4", "fp4"))
+_PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
+_SCALES, _FORM = "SCB", "weight_format"
+
+
+def in_float32(stored: LazyTensors, source: str) -> LazyTensors:
+    """`stored` with each matrix that bitsandbytes rounded as what it stands for. Raises
+    `InputError`, naming `source`, where its parts do not fit one another."""
+    tensors = dict(stored.stored)
+    for name in stored:
+        module, _, part = name.rpartition(".")
+        if part == _SCALES:
+            tensors.pop(f"{module}.{_FORM}", None)
+            tensors[f"{module}.weight"] = _of_8_bits(tensors, module, source)
+        elif name.endswith(_STATES):
+            module = name.partition(".weight.quant_state.")[0]
+            tensors[f"{module}.weight"] = _of_4_bits(tensors, module, name, source)
+    return LazyTensors(tensors)
+
+
+def _of_8_bits(tensors: dict[str, StoredTensor], module: str, source: str) -> StoredTensor:
+    scales, weight = tensors.pop(f"{module}.{_SCALES}"), tensors.get(f"{module}.weight")
+    fits = weight is not None and weight.dtype == torch.int8 and len(weight.shape) == 2
+    if weight is None or not fits or scales.shape != weight.shape[:1]:
+        raise _unfit(module, source)
+
+    def rows(some: slice) -> torch.Tensor:
+        return weight.load()[some].float() * (scales.load().float()[some] / 127)[:, None]
+
+    return StoredTensor(weight.shape, torch.float32, MadeByRows(weight.shape, rows))
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Numbers in blocks of one scale each, `size` long: `scales` of them, as stored or, where they
+    are rounded themselves, as `nested` gives them."""
+
+    size: int
+    scales: StoredTensor
+    nested: Callable[[torch.Tensor], torch.Tensor] | None
+
+    def scales_of(self, numbers: torch.Tensor) -> torch.Tensor:
+        """The scale of each of the `numbers`, by their places in the matrix."""
+        blocks = numbers // self.size
+        return self.nested(blocks) if self.nested else self.scales.load().float()[blocks]
+
+
+def _of_4_bits(
+    tensors: dict[str, StoredTensor], module: str, state_name: str, source: str
+) -> StoredTensor:
+    try:
+        state = json.loads(bytes(tensors.pop(state_name).load().flatten().tolist()))
+        rows, columns = map(_count, state["shape"])
+        packed = tensors[f"{module}.weight"]
+        quant_map, blocks = _taken(tensors, module, state, rows * columns)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise _unfit(module, source) from error
+    octets = math.prod(packed.shape) * packed.dtype.itemsize
+    if columns % 2 or 2 * octets != rows * columns:
+        raise _unfit(module, source)
+
+    def some_rows(some: slice) -> torch.Tensor:
+        first, last, _ = some.indices(rows)
+        found = packed.load().view(torch.uint8).flatten()
+        found = found[first * columns // 2 : last * columns // 2]
+        places = torch.stack((found >> 4, found & 15), -1).flatten().int()
+        scales = blocks.scales_of(torch.arange(first * columns, last * columns))
+        return (quant_map.load().float()[places] * scales).view(-1, columns)
+
+    return StoredTensor((rows, columns), torch.float32, MadeByRows((rows, columns), some_rows))
+
+
+def _taken(
+    tensors: dict[str, StoredTensor], module: str, state: Mapping[str, Any], count: int
+) -> tuple[StoredTensor, _Blocks]:
+    """(the numbers that places stand for, the blocks), which `tensors` has no more. Raises
+    `ValueError` or `KeyError` where they do not fit a matrix of `count` numbers."""
+    own = {
+        name: tensors.pop(f"{module}.weight.{name}")
+        for name in _PARTS
+        if f"{module}.weight.{name}" in tensors
+    }
+    absmax, size = own["absmax"], _count(state["blocksize"])
+    _require(own["quant_map"], 16)
+    _require(absmax, -(-count // size))
+    if absmax.dtype.is_floating_point:
+        return own["quant_map"], _Blocks(size, absmax, None)
+    outer, places = own["nested_absmax"], own["nested_quant_map"]
+    size_of_outer, offset = _count(state["nested_blocksize"]), float(state["nested_offset"])
+    _require(places, 256)
+    _require(outer, -(-math.prod(absmax.shape) // size_of_outer))
+
+    def nested(blocks: torch.Tensor) -> torch.Tensor:
+        factors = outer.load().float()[blocks // size_of_outer]
+        return places.load().float()[absmax.load()[blocks].int()] * factors + offset
+
+    return own["quant_map"], _Blocks(size, absmax, nested)
+
+
+def _count(stated: Any) -> int:
+    if type(stated) is not int or stated < 1:
+        raise ValueError(f"{stated}, expected a whole number")
+    return stated
+
+
+def _require(tensor: StoredTensor, count: int) -> None:
+    if tensor.shape != (count,):
+        raise ValueError(f"{tensor.shape}, expected {count}")
+
+
+def _unfit(module: str, source: str) -> InputError:
+    return InputError(
+        f"{source}: {module}.weight is bitsandbytes', and its parts do not fit one another; "
+        "download the model's files again, or take the model that it was made from"
+    )
