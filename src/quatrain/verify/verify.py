@@ -18,6 +18,7 @@ from quatrain.program import Program, VulkanGraph, open_program
 from quatrain.runtime.calls.token_ids import check_token_ids
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.devices import parse_device
+from quatrain.runtime.emulatable import why_unchanged
 from quatrain.runtime.generation.generate import check_prompt
 from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.runtime.runner import Runner
@@ -124,7 +125,10 @@ def verify_program(
         program, checkpoint, info.scheme_name, packed, floor, allowed, checks, stages.seconds,
         fatal=fatal,
     )  # fmt: skip
-    return replace(report, note=_note(report.passed, emulate, rounded, info, halves))
+    if emulate and report.passed:
+        reason = why_unchanged(opened.program, emulate, max(map(len, texts)))
+        return replace(report, note=reason or f"{emulate} changed nothing here")
+    return replace(report, note=_note(report.passed, rounded, info, halves))
 
 
 @dataclass(frozen=True)
@@ -196,15 +200,8 @@ def _check_device(
     return DeviceCheck(device, parity, layerwise, problems)
 
 
-def _note(
-    passed: bool, emulate: str | None, rounded: RoundedAgain, info: ProgramInfo, halves: float
-) -> str:
+def _note(passed: bool, rounded: RoundedAgain, info: ProgramInfo, halves: float) -> str:
     """What a reader of the verdict should know."""
-    if emulate and passed:
-        return (
-            f"{emulate} changed nothing here. It concerns 8da4w linears alone, and dq8ca-m-gt-k "
-            "those only that meet a --prompt of more tokens than they have inputs"
-        )
     notes = [NOTE] if halves and passed else []
     if info.int8_kv_cache:
         notes.append("Keys and values are in int8, in the backbone beside the program too")
