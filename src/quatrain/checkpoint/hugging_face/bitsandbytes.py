@@ -22,6 +22,7 @@ from quatrain.errors import InputError
 _STATES = tuple(f".weight.quant_state.bitsandbytes__{kind}" for kind in ("nf4", "fp4"))
 _PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
 _SCALES, _FORM = "SCB", "weight_format"
+_AT_ONCE = 1 << 20  # numbers
 
 
 def in_float32(stored: LazyTensors, source: str) -> LazyTensors:
@@ -82,11 +83,16 @@ def _of_4_bits(
 
     def some_rows(some: slice) -> torch.Tensor:
         first, last, _ = some.indices(rows)
-        found = packed.load().view(torch.uint8).flatten()
-        found = found[first * columns // 2 : last * columns // 2]
-        places = torch.stack((found >> 4, found & 15), -1).flatten().int()
-        scales = blocks.scales_of(torch.arange(first * columns, last * columns))
-        return (quant_map.load().float()[places] * scales).view(-1, columns)
+        values = torch.empty((last - first, columns))
+        octets = packed.load().view(torch.uint8).flatten()
+        for piece in values.split(max(1, _AT_ONCE // columns)):
+            end = first + len(piece)
+            found = octets[first * columns // 2 : end * columns // 2]
+            places = torch.stack((found >> 4, found & 15), -1).flatten().int()
+            scales = blocks.scales_of(torch.arange(first * columns, end * columns))
+            piece.copy_((quant_map.load().float()[places] * scales).view_as(piece))
+            first = end
+        return values
 
     return StoredTensor((rows, columns), torch.float32, MadeByRows((rows, columns), some_rows))
 
