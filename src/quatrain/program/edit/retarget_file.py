@@ -13,6 +13,7 @@ from quatrain.program.edit.resized_results import make_resized
 from quatrain.program.edit.retarget import parse_scheme, retarget
 from quatrain.program.edit.selection import Selection
 from quatrain.program.edit.slim import Slimmed, slim
+from quatrain.program.edit.sums_apart import join_sums
 from quatrain.program.inspect.linears import Linear
 from quatrain.program.writer import write_program
 from quatrain.tokenizer.files import copies_for
@@ -29,6 +30,7 @@ class RetargetReport:
         zero_point_dtype: What their zero points are now, where that was asked for.
         repaired_embeddings: How many embeddings got another memory layout.
         repaired_sizes: How many operators were replaced whose results do not follow a call.
+        repaired_sums: Of how many 8da4w linears the sums of groups are stored as they are read.
         slimmed: What was removed; None where that was not asked for.
         bytes_before: The size of the program that it read.
         bytes_after: The size of the one that it wrote.
@@ -41,6 +43,7 @@ class RetargetReport:
     zero_point_dtype: str | None
     repaired_embeddings: int
     repaired_sizes: int
+    repaired_sums: int
     slimmed: Slimmed | None
     bytes_before: int
     bytes_after: int
@@ -56,6 +59,7 @@ class RetargetReport:
             "zero_point_dtype": self.zero_point_dtype,
             "repaired_embeddings": self.repaired_embeddings,
             "repaired_sizes": self.repaired_sizes,
+            "repaired_sums": self.repaired_sums,
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "removed_operators": removed.operators,
@@ -82,8 +86,8 @@ def retarget_file(
         selection: Which linears.
         zero_point_dtype: Of the zero points of their activations.
         slim_it: Compute and store nothing twice.
-        repair: Give embeddings the memory layout that their kernel reads, and replace
-            operators whose results keep the sizes of the longest call.
+        repair: Give embeddings the memory layout that their kernel reads, replace operators
+            whose results keep the sizes of the longest call, and store sums of groups as read.
 
     Raises:
         InputError: As `parse_scheme`, before the program is opened, and as `retarget`; where
@@ -92,7 +96,7 @@ def retarget_file(
     if scheme is not None:
         scheme = parse_scheme(scheme, zero_point_dtype)
     program = open_program(model)
-    embeddings, sizes = _repair(program) if repair else (0, 0)
+    embeddings, sizes, sums = _repair(program) if repair else (0, 0, 0)
     changed = []
     if scheme is not None:
         changed = retarget(program, scheme, selection, zero_point_dtype)
@@ -107,6 +111,7 @@ def retarget_file(
         zero_point_dtype=zero_point_dtype,
         repaired_embeddings=embeddings,
         repaired_sizes=sizes,
+        repaired_sums=sums,
         slimmed=slimmed,
         bytes_before=len(program.data),
         bytes_after=output.stat().st_size,
@@ -114,14 +119,15 @@ def retarget_file(
     )
 
 
-def _repair(program: Program) -> tuple[int, int]:
-    """How many embeddings were repaired, and how many other operators."""
+def _repair(program: Program) -> tuple[int, int, int]:
+    """How many embeddings were repaired, other operators, and sums of groups."""
     embeddings = repair_program(program)
     sizes = sum(make_resized(graph) for graph in program.graphs)
-    if not embeddings and not sizes:
+    sums = join_sums(program)
+    if not embeddings and not sizes and not sums:
         raise InputError(
             f"{program.path}: has nothing to repair: the kernel of each of its embeddings reads "
-            "the memory layout that it has, and all results follow a call's length; leave --repair "
-            "out"
+            "the memory layout that it has, all results follow a call's length, and sums of "
+            "groups are stored as they are read; leave --repair out"
         )
-    return embeddings, sizes
+    return embeddings, sizes, sums

@@ -6,6 +6,7 @@ import numpy as np
 
 from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
+from quatrain.program.edit.sums_apart import are_sums_apart
 from quatrain.program.half_buffers import in_half_buffer
 from quatrain.program.inspect.linears import Linear, find_linears
 from quatrain.program.inspect.report import activation_dtype
@@ -36,13 +37,11 @@ def groups_summed_wrongly(program: Program, graph: VulkanGraph, where: Where) ->
 
 def group_sums_apart(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
     """Dynamic int4 linears whose groups' sums are further apart than the channels read together."""
-    found = []
-    for linear, operator in _of_several_rows(graph, DYNAMIC_LINEAR):
-        groups, stored = graph.tensor(operator.named_args["weight_sums"]).shape
-        channels = graph.tensor(operator.out).shape[-1]
-        if groups > 1 and stored != channels + -channels % CHANNELS_TOGETHER:
-            found.append(Occurrence(f"{linear.name}: {channels} output channels, {stored} sums"))
-    return found
+    return [
+        Occurrence(f"{linear.name}: {graph.tensor(operator.out).shape[-1]} output channels")
+        for linear, operator in _of_several_rows(graph, DYNAMIC_LINEAR)
+        if are_sums_apart(graph, operator)
+    ]
 
 
 def dynamic_linear_of_several_rows(
