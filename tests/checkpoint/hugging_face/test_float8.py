@@ -28,6 +28,9 @@ FORMATS = {
     "in blocks": (compressed(block_structure=BLOCKS), "_scale", BLOCKS),
     "fbgemm": ({"quant_method": "fbgemm_fp8"}, "_scale", [1, 1000]),
     "modelopt": ({"quant_method": "modelopt", "quant_algo": "FP8"}, "_scale", None),
+    "modelopt, by row": (
+        {"quant_method": "modelopt", "quant_algo": "FP8_PER_CHANNEL_PER_TOKEN"}, "_scale", [1, 1000]
+    ),
     "no blocks": ({"quant_method": "fp8", "weight_block_size": [64]}, "_scale_inv", None),
     "no group": ({"quant_method": "fp8", "config_groups": {"a": {"weights": 1}}}, "_scale", None),
     "nothing stated": (None, "_scale", [1, 1000]),

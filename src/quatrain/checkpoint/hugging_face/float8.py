@@ -34,7 +34,9 @@ _SCALES = ("_scale_inv", "_scale")  # behind the weight's own name
 _OF_ACTIVATIONS = re.compile(
     r".*\.(?:input_scale|input_global_scale|activation_scale|output_scale|input_scale_ub|[kv]_scale)"
 )
-_OF_MODELOPT = ("FP8", "MXFP8", "NVFP4", "W4A16_NVFP4", "MXFP4", "W4A8_MXFP4_FP8")
+_OF_MODELOPT = (
+    "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "MXFP8", "NVFP4", "W4A16_NVFP4", "MXFP4", "W4A8_MXFP4_FP8",
+)  # fmt: skip
 _OF_MLX = ("mxfp4", "nvfp4", "mxfp8")
 BITSANDBYTES = "bitsandbytes"
 _OF_AUTO_ROUND = re.compile(r"(?:mx|nv)_fp(?!.*e5m3)")
