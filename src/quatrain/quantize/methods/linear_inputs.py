@@ -14,8 +14,11 @@ from quatrain.quantize.methods.second_order import SecondMoments
 _TOWARD_FLOAT = 0.5  # how much of the difference to the floating-point outputs is made good
 _RIDGE = 0.2  # of H's mean diagonal, in that regression
 _TOKENS_AT_ONCE = 2048
+_PANEL = 256  # rows of a symmetric product that are computed from the diagonal on
 _POOL = ThreadPoolExecutor(2, thread_name_prefix="quantize")
 _Made = TypeVar("_Made")
+# Adds a product [M, rows] [rows, K] to its first argument [M, K], in place.
+_AddProduct = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], object]
 
 
 class LinearInputs:
@@ -33,7 +36,8 @@ class LinearInputs:
     @cached_property
     def moments(self) -> torch.Tensor:
         """H = E[seen seen^T], [K, K]. Raises `ValueError` where that is not finite."""
-        moments = self._mean_with_seen(lambda rows: self.seen[rows])
+        panels = self._mean_with_seen(lambda rows: self.seen[rows], _add_upper_panels)
+        moments = panels.triu() + panels.triu(1).T
         if not torch.isfinite(moments).all():
             raise ValueError("gets inputs that are not finite")
         return moments
@@ -45,7 +49,7 @@ class LinearInputs:
     @cached_property
     def _missing(self) -> torch.Tensor:
         """E[(exact - seen) seen^T], [K, K]."""
-        return self._mean_with_seen(lambda rows: self.exact[rows] - self.seen[rows])
+        return self._mean_with_seen(_difference((self.exact, self.seen)))
 
     @cached_property
     def _factor(self) -> torch.Tensor:
@@ -69,20 +73,23 @@ class LinearInputs:
     ) -> torch.Tensor:
         """The weight [N, K] that, of `seen`, makes more of what `weight` makes of `exact`, and of
         the difference of the two of `missing`, [..., N] each, besides."""
-        covariance = None
-        if missing is not None:
-            wished, there = (part.flatten(0, -2) for part in missing)
-            covariance = self._mean_with_seen(lambda rows: wished[rows] - there[rows])
         if len(weight) < weight.shape[1]:  # fewer rows to solve for than the inverse has
-            wanted = weight @ self._missing
-            if covariance is not None:
-                wanted += covariance
-            change = self._solved(wanted)
+            change = self._solved(self._missing_results(weight, missing))
         else:
             change = weight @ self._regression
-            if covariance is not None:
-                change += (covariance.double() @ self._inverse).float()
+            if missing is not None:
+                lacking = self._mean_with_seen(_difference(missing))
+                change += (lacking.double() @ self._inverse).float()
         return weight + _TOWARD_FLOAT * change
+
+    def _missing_results(
+        self, weight: torch.Tensor, missing: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> torch.Tensor:
+        """E[(weight (exact - seen) + what `missing` differ by) seen^T], [N, K]."""
+        if missing is None:
+            return weight @ self._missing  # which linears of this input share
+        inputs, results = _difference((self.exact, self.seen)), _difference(missing)
+        return self._mean_with_seen(lambda rows: inputs(rows) @ weight.T + results(rows))
 
     def _solved(self, wanted: torch.Tensor) -> torch.Tensor:
         """`wanted` [N, K] times (H + l mean(diag H) I)^-1."""
@@ -93,20 +100,39 @@ class LinearInputs:
 
         return torch.cat(in_two_threads(of_half, len(wanted)))
 
-    def _mean_with_seen(self, left: Callable[[slice], torch.Tensor]) -> torch.Tensor:
-        """E[left seen^T] over the tokens, [M, K]; `left` gives some of its rows [rows, M]."""
+    def _mean_with_seen(
+        self, left: Callable[[slice], torch.Tensor], add: _AddProduct = torch.Tensor.addmm_
+    ) -> torch.Tensor:
+        """E[left seen^T] over the tokens, [M, K]; `left` gives some of its rows [rows, M], whose
+        products are summed by `add`."""
 
         def of_half(half: slice) -> torch.Tensor:
             total: torch.Tensor | None = None
             for first in range(half.start, half.stop, _TOKENS_AT_ONCE):
                 rows = slice(first, min(first + _TOKENS_AT_ONCE, half.stop))
-                part = left(rows).T @ (self.seen[rows] * self.weights[rows])
-                total = part if total is None else total.add_(part)
+                some, seen = left(rows), self.seen[rows] * self.weights[rows]
+                if total is None:
+                    total = torch.zeros(some.shape[1], seen.shape[1])
+                add(total, some.T, seen)
             assert total is not None
             return total
 
         of_halves = in_two_threads(of_half, len(self.seen))
         return torch.stack(of_halves).sum(0) / self.weights.sum()
+
+
+def _difference(pair: tuple[torch.Tensor, torch.Tensor]) -> Callable[[slice], torch.Tensor]:
+    """Some rows [rows, N] of what a pair [..., N] differs by."""
+    left, right = (part.flatten(0, -2) for part in pair)
+    return lambda rows: left[rows] - right[rows]
+
+
+def _add_upper_panels(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    """Add `left` [K, rows] times `right` [rows, K] to `total`, but for most of what lies below the
+    diagonal, in place."""
+    for top in range(0, len(total), _PANEL):
+        panel = slice(top, top + _PANEL)
+        total[panel, top:].addmm_(left[panel], right[:, top:])
 
 
 def compute_linear(
