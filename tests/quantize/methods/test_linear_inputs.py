@@ -11,14 +11,13 @@ from quatrain.quantize.methods.linear_inputs import LinearInputs, compute_linear
 from quatrain.quantize.methods.twin_layer import TwinLayer
 
 
-@pytest.mark.parametrize("rows", [1, 2, 7, 5000])
-def test_moments_are_weighted_means(rows):
-    seen, weights = torch.randn(rows, 32), torch.rand(rows, 1) + 0.1
+@pytest.mark.parametrize(("rows", "columns"), [(1, 32), (2, 32), (5000, 32), (7, 544)])
+def test_moments_are_weighted_means(rows, columns):
+    seen, weights = torch.randn(rows, columns), torch.rand(rows, 1) + 0.1
     inputs = LinearInputs(seen, seen, 32)
     inputs.weights = weights
-    expected = np.einsum(
-        "ti,tj->ij", (seen * weights).double().numpy(), seen.double().numpy()
-    ) / float(weights.double().sum())
+    summed = (seen * weights).double().numpy().T @ seen.double().numpy()
+    expected = summed / float(weights.double().sum())
     assert np.allclose(inputs.moments.numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
