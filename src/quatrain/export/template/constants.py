@@ -52,7 +52,7 @@ def constant_bytes(
     """The bytes of a constant of shape and dtype `like`.
 
     PACKED: int4 weight [N, K] -> uint8 [N padded to 4, K/2]; SUMS of each group of one -> int32
-    [K/group, N padded to 8]; TRANSPOSED: scales [N, groups] -> [groups, N]; PLAIN: the tensor as
+    [K/group, N padded to 4]; TRANSPOSED: scales [N, groups] -> [groups, N]; PLAIN: the tensor as
     it is. Rows are padded with zeros to the width of `like`, and floating-point values clamped to
     its dtype, as ExecuTorch's Vulkan lowering does.
     """

@@ -92,8 +92,8 @@ def _weights(
 ) -> tuple[Weights, np.ndarray]:
     """Random weights as the artifact stores them, and dense in float64 [N, K]."""
     integers = bench.rng.integers(-8, 8, (n, k))
-    groups, padded_n = k // group, -(-n // 8) * 8
-    scales = np.full((groups, -(-n // 4) * 4), np.nan)
+    groups, padded_n = k // group, -(-n // 4) * 4
+    scales = np.full((groups, padded_n), np.nan)
     scales[:, :n] = bench.rng.uniform(0.01, 0.1, (groups, n))
     sums = np.zeros((groups, padded_n))
     sums[:, :n] = integers.reshape(n, groups, group).sum(-1).T
