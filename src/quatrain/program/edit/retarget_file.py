@@ -123,7 +123,7 @@ def _repair(program: Program) -> tuple[int, int, int]:
     """How many embeddings were repaired, other operators, and sums of groups."""
     embeddings = repair_program(program)
     sizes = sum(make_resized(graph) for graph in program.graphs)
-    sums = join_sums(program)
+    sums = sum(join_sums(program, graph) for graph in program.graphs)
     if not embeddings and not sizes and not sums:
         raise InputError(
             f"{program.path}: has nothing to repair: the kernel of each of its embeddings reads "

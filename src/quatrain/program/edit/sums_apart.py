@@ -16,20 +16,19 @@ def are_sums_apart(graph: VulkanGraph, operator: Operator) -> bool:
     return groups > 1 and stored != _stepped_over(graph, operator)
 
 
-def join_sums(program: Program) -> int:
-    """Store sums of groups as they are read, in place; of how many linears."""
+def join_sums(program: Program, graph: VulkanGraph) -> int:
+    """Store sums of groups as they are read, in place; of how many linears of `graph`."""
     found = 0
-    for graph in program.graphs:
-        for index, operator in enumerate(graph.operators):
-            if operator.kind == DYNAMIC_LINEAR and are_sums_apart(graph, operator):
-                old = operator.named_args["weight_sums"]
-                sums = graph.constant(old)[:, : _stepped_over(graph, operator)].copy()
-                new = graph.add_constant(program.add_data(sums.tobytes()), "int32", sums.shape)
-                args = tuple(new if value == old else value for value in operator.args)
-                graph.operators[index] = replace(operator, args=args)
-                found += 1
-        if found:
-            compact(graph)
+    for index, operator in enumerate(graph.operators):
+        if operator.kind == DYNAMIC_LINEAR and are_sums_apart(graph, operator):
+            old = operator.named_args["weight_sums"]
+            sums = graph.constant(old)[:, : _stepped_over(graph, operator)].copy()
+            new = graph.add_constant(program.add_data(sums.tobytes()), "int32", sums.shape)
+            args = tuple(new if value == old else value for value in operator.args)
+            graph.operators[index] = replace(operator, args=args)
+            found += 1
+    if found:
+        compact(graph)
     return found
 
 
