@@ -36,8 +36,7 @@ _GENERIC = (
     "mistral", "ministral", "ministral3", "mistral3", "mixtral", "phi3", "granite", "granitemoe",
     "granitemoehybrid", "ernie4_5", "glm", "glm4", "olmo2", "olmo3", "stablelm", "nemotron",
     "hyperclovax", "internlm3", "glmasr", "got_ocr2", "llava", "llava_next", "minicpmv4_6",
-    "minicpmv4_7", "smolvlm", "vipllava",
-    "voxtral",
+    "minicpmv4_7", "smolvlm", "vipllava", "voxtral",
 )  # fmt: skip
 _QWEN2 = (
     "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl",
