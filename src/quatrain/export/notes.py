@@ -16,6 +16,7 @@ from quatrain.int4 import Scheme
 from quatrain.linear import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
 from quatrain.targets.catalogue import load_defects
+from quatrain.targets.cpu import GATED_DELTA_RULE, SINCE
 from quatrain.targets.triggers.limits import SURE_IMAGE
 from quatrain.tokenizer.files import TOKENIZER, beside
 
@@ -127,7 +128,7 @@ def _kept_inputs(backbone: Backbone) -> str:
         takes = f"takes up to {longest_call(config)} tokens, and "
     needs = ""
     if any(isinstance(part, FusedDeltaRule) for part in backbone.modules()):
-        needs = " Runtimes before 1.5 do not load it."
+        needs = f" Runtimes before {SINCE[GATED_DELTA_RULE]} do not load it."
     return (
         f"{kept}: a call {takes}goes on where the last one ended, or begins a text at position 0."
         f"{needs}"

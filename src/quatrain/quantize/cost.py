@@ -1,6 +1,5 @@
 """What rounding cost a model: its predictions of a held-out text, against floating point."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 
 from quatrain.backbone.kl_divergence import kl_divergence
 from quatrain.backbone.layer_by_layer import LayerByLayer
+from quatrain.backbone.perplexity import perplexity_ratio, token_losses
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.files.memory_map import only_read, release_mapped
@@ -105,18 +105,18 @@ def cost_of(
             part = slice(at, at + rows)
             want = exact.ends.logits(wanted[part]).log_softmax(-1)
             got = rounded.ends.logits(found[part]).log_softmax(-1)
-            costs = [-logs.gather(1, targets[part, None])[:, 0] for logs in (want, got)]
+            costs = [token_losses(logs, targets[part]) for logs in (want, got)]
             losses.append(torch.stack(costs).double())
             divergence += float(kl_divergence(want, got).sum())
             same += int((want.argmax(-1) == got.argmax(-1)).sum())
             advance(0.8 + 0.2 * min(1.0, (at + rows) / len(targets)))
     before, after = torch.cat(losses, 1)
-    ratio = float((after - before).mean().exp())
+    ratio, ratio_error = perplexity_ratio(after, before)
     return Cost(
         tokens=len(targets),
         perplexity=float(before.mean().exp()),
         perplexity_ratio=ratio,
-        perplexity_ratio_error=ratio * float((after - before).std()) / math.sqrt(len(targets)),
+        perplexity_ratio_error=ratio_error,
         kl=max(0.0, divergence / len(targets)),
         top1_agreement=same / len(targets),
     )

@@ -10,8 +10,9 @@ XNNPACK = "XnnpackBackend"
 GATED_DELTA_RULE = "llama.gated_delta_rule"
 # In every ExecuTorch runtime: kernels/prim_ops/register_prim_ops.cpp.
 _BUILT_IN = ("executorch_prim", "aten.sym_size", "aten.sym_numel", "aten._local_scalar_dense")
-# The others that our programs call are in every release of which something is known.
-_SINCE = {GATED_DELTA_RULE: "1.5"}
+# The release that an operator came with; the others that our programs call are in every one of
+# which something is known.
+SINCE = {GATED_DELTA_RULE: "1.5"}
 _NOT_KNOWN = (
     "No catalogue of XNNPACK's defects is kept: which releases of ExecuTorch run these delegates, "
     "and on which CPUs, was not checked. Run the program here: quatrain verify MODEL.PTE CHECKPOINT"
@@ -40,7 +41,7 @@ class CpuExamination:
 
 def lacking_on_cpu(operator: str, runtime: str | None) -> str | None:
     """Says that the release `runtime` lacks `operator`, where it does."""
-    since = _SINCE.get(operator)
+    since = SINCE.get(operator)
     if runtime is None or since is None or release(since) <= release(runtime):
         return None
     return f"runtime {runtime} lacks {operator}, which came with {since}"

@@ -1,6 +1,5 @@
 """How far a program is from floating point: over a text, token by token, and in what it answers."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from quatrain.backbone.kl_divergence import kl_divergence
+from quatrain.backbone.perplexity import mean_and_error, perplexity_ratio, token_losses
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
@@ -139,10 +139,10 @@ def _measured(
     for chunk in chunks:
         rows = torch.cat(list(window_logits(runner, chunk, window))).log_softmax(-1)[:-1]
         targets = torch.tensor(chunk[1:])
-        losses.append(-rows.gather(1, targets[:, None])[:, 0].double())
+        losses.append(token_losses(rows, targets).double())
         if truth.logs is not None:
             want = truth.logs[at : at + len(rows)]
-            exact.append(-want.gather(1, targets[:, None])[:, 0].double())
+            exact.append(token_losses(want, targets).double())
             divergences.append(kl_divergence(want, rows).clamp(min=0))
             same += int((want.argmax(-1) == rows.argmax(-1)).sum())
         at += len(chunk)
@@ -151,23 +151,19 @@ def _measured(
     found = Quality(as_on, regime, len(loss), float(loss.mean().exp()))
     if truth.logs is None:
         return found, None
-    wanted, divergence = torch.cat(exact), torch.cat(divergences)
-    ratio = float((loss - wanted).mean().exp())
+    wanted = torch.cat(exact)
+    ratio, ratio_error = perplexity_ratio(loss, wanted)
+    kl, kl_error = mean_and_error(torch.cat(divergences))
     compared = Quality(
         as_on, regime, len(loss), found.perplexity,
         reference_perplexity=float(wanted.mean().exp()),
         ratio=ratio,
-        ratio_error=ratio * _error(loss - wanted),
-        kl=float(divergence.mean()),
-        kl_error=_error(divergence),
+        ratio_error=ratio_error,
+        kl=kl,
+        kl_error=kl_error,
         top1_agreement=same / len(loss),
     )  # fmt: skip
     return compared, divergences[0]
-
-
-def _error(values: torch.Tensor) -> float:
-    """The standard error of the mean of `values`; 0 of a single one, which says nothing of it."""
-    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def _shown(tokenizer: Tokenizer, ids: list[int], divergences: torch.Tensor) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ class Recorder:
         """None: the first model is not compared with itself."""
         return None
 
-    def loss_differences(self) -> None:
+    def first_losses(self) -> None:
         """None, likewise."""
         return None
 
@@ -69,7 +69,6 @@ class Comparer:
         self.kept = kept
         self.divergence = 0.0
         self.same = self.seen = 0
-        self.losses: list[torch.Tensor] = []
 
     def see(self, at: int, logs: torch.Tensor, losses: torch.Tensor) -> None:
         """Take those of the tokens from `at` on, float32 [n, V], and what the next ones cost."""
@@ -77,11 +76,9 @@ class Comparer:
         self.divergence += float(kl_divergence(want, logs).sum())
         self.same += int((want.argmax(-1) == logs.argmax(-1)).sum())
         self.seen += len(logs)
-        self.losses.append(losses)
 
     def restore(self, losses: list[torch.Tensor], steps: Sequence[Step], seen: int) -> None:
         """Go on after `steps`, of `seen` predictions, which cost `losses`."""
-        self.losses.extend(losses)
         self.seen = seen
         for step in steps[-1:]:
             self.divergence, self.same = step.divergence, step.same
@@ -95,9 +92,9 @@ class Comparer:
         kl = self.divergence / self.seen
         return Divergence(max(0.0, kl) if math.isfinite(kl) else math.inf, self.same / self.seen)
 
-    def loss_differences(self) -> torch.Tensor:
-        """By how much each token cost more than it cost the first model, float64 [n]."""
-        return torch.cat(self.losses).double() - torch.cat(self.kept.losses).double()
+    def first_losses(self) -> torch.Tensor:
+        """What each token cost the first model, float64 [n]."""
+        return torch.cat(self.kept.losses).double()
 
 
 class FirstModel:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from quatrain.backbone.perplexity import mean_and_error, perplexity_ratio
 from quatrain.verify.evaluate.divergence import Comparer, Divergence, Recorder
 from quatrain.verify.evaluate.evaluated_models import Regime
 
@@ -56,10 +57,9 @@ def summarize(
     listener: Recorder | Comparer | None,
 ) -> Evaluation:
     """Of what each token cost, float64 [n]; `byte_count`: how long they are in UTF-8."""
-    loss, loss_error = _mean(losses)
-    differences = None if listener is None else listener.loss_differences()
-    difference, difference_error = (0.0, 0.0) if differences is None else _mean(differences)
-    ratio = float(torch.tensor(difference).double().exp())
+    loss, loss_error = mean_and_error(losses)
+    first = None if listener is None else listener.first_losses()
+    ratio, ratio_error = (None, None) if first is None else perplexity_ratio(losses, first)
     return Evaluation(
         model=path,
         runtime=runtime,
@@ -70,12 +70,6 @@ def summarize(
         seconds=seconds,
         against_first=None if listener is None else listener.result(),
         bits_per_byte=loss * len(losses) / max(1, byte_count) / math.log(2),
-        perplexity_ratio=None if differences is None else ratio,
-        perplexity_ratio_error=None if differences is None else ratio * difference_error,
+        perplexity_ratio=ratio,
+        perplexity_ratio_error=ratio_error,
     )
-
-
-def _mean(values: torch.Tensor) -> tuple[float, float]:
-    """The mean, and its standard error."""
-    error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
-    return float(values.mean()), error
