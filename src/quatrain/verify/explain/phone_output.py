@@ -35,8 +35,11 @@ def read_phone_output(path: Path | str) -> PhoneOutput:
         InputError: Where it cannot be read, is empty, or its JSON object has neither.
     """
     content = read_text(path, may_be_cut=True)  # as at the last token that was asked for
-    if not content.strip():
-        raise InputError(f"{path}: is empty; put into it what the phone wrote")
+    if content.strip() in ("", "[]"):
+        raise InputError(
+            f"{path}: is empty; put into it what the phone wrote, of an answer that ended at once "
+            "the id of the token that ended it, such as [2]"
+        )
     said = _json(content)
     if isinstance(said, dict):
         return _from_object(said, Path(path))
