@@ -80,7 +80,7 @@ def whole_folder(path: Path, own: Collection[str] = ()) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def publish_folder(folder: Path, path: Path, own: Collection[str] = ()) -> None:
+def publish_folder(folder: Path, path: Path, own: Collection[str]) -> None:
     """Flush the files in `folder` and move them to `path`, on the same disk.
 
     A new `path` appears in one rename. In an existing folder each file is replaced by a rename of

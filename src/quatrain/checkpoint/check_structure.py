@@ -30,7 +30,7 @@ def check_structure(
     config: BackboneConfig,
     params: Mapping[str, Any],
     source: str,
-    in_file: InFile = str,
+    in_file: InFile,
 ) -> int:
     """The linears' group size. Raises `InputError` naming what does not fit the layout, as it is
     called `in_file`."""

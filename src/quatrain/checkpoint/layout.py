@@ -79,7 +79,7 @@ def check_names(
     required: Iterable[str],
     optional: Iterable[str],
     source: str,
-    in_file: InFile = str,
+    in_file: InFile,
 ) -> None:
     """Raise `InputError` naming what is missing from `found`, or is there and not known."""
     present = {name for name in found if not IGNORED.fullmatch(name)}
@@ -99,7 +99,7 @@ def check_shapes(
     found: Mapping[str, tuple[int, ...]],
     expected: Mapping[str, tuple[int, ...]],
     source: str,
-    in_file: InFile = str,
+    in_file: InFile,
 ) -> None:
     """Raise `InputError` naming the first tensor of `expected` whose shape in `found` differs."""
     for name, shape in expected.items():
@@ -110,7 +110,7 @@ def check_tables(
     found: Mapping[str, tuple[int, ...]],
     config: BackboneConfig,
     source: str,
-    in_file: InFile = str,
+    in_file: InFile,
 ) -> None:
     """Raise `InputError` where a table in `found` has an impossible shape."""
     tables = {name: found.get(f"{name}.weight") for name in (EMBEDDING, OUTPUT)}

@@ -38,7 +38,7 @@ def doctor(
             autocompletion=known_runtimes,
         ),
     ] = None,
-    json_output: Json = False,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Check a program against known defects of the Vulkan runtime and limits of devices.
@@ -52,7 +52,7 @@ def doctor(
     from quatrain.targets import examine_file
 
     examination = examine_file(model, device or (), runtime)
-    if json_output:
+    if json:
         print_json(examination.as_dict())
     elif examination.cpu:
         _print_cpu(examination.cpu)

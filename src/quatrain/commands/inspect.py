@@ -18,7 +18,7 @@ def inspect(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the report as one HTML page.")
     ] = None,
-    json_output: Json = False,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Show what a program is made of: kernels by layer, dispatches, bytes by kind, waste.
@@ -33,9 +33,9 @@ def inspect(
     if html is not None:
         check_output(html, "--html", model)
     if other is None:
-        _inspect(model, html, json_output)
+        _inspect(model, html, json)
     else:
-        _compare(model, other, json_output)
+        _compare(model, other, json)
 
 
 def _inspect(model: Path, html: Path | None, json: bool) -> None:

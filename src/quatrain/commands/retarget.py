@@ -76,7 +76,7 @@ def retarget(
     zero_point_dtype: ZeroPointDtype = None,
     slim: Slim = False,
     repair: Repair = False,
-    json_output: Json = False,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Turn a finished Vulkan program from one activation scheme into the other.
@@ -97,7 +97,7 @@ def retarget(
         patterns=tuple(part.strip() for part in (linears or "*").split(",")),
     )
     report = retarget_file(model, output, linear_scheme, selection, zero_point_dtype, slim, repair)
-    if json_output:
+    if json:
         print_json(report.as_dict())
     else:
         _print_report(report)

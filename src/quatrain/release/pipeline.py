@@ -72,10 +72,11 @@ class Pipeline:
         return self.quantized.files if self.quantized else None
 
     def _digested(self, path: Path | None) -> list[dict[str, Any]]:
-        files = source_files(path, None) if path else []
+        if path is None:
+            return []
         return [
             {"name": file.name, "bytes": file.stat().st_size, "sha256": digest}
-            for file, digest in zip(files, self._digests(path) if path else [], strict=True)
+            for file, digest in zip(source_files(path, None), self._digests(path), strict=True)
         ]
 
     def _digests(self, path: Path) -> list[str]:
@@ -164,10 +165,10 @@ class Pipeline:
 
     def _verify(self, planned: PlannedFile, export: Made) -> Task:
         device = "reference" if planned.options.backend == "vulkan" else "executorch"
-        said = {**self._program(export), "checkpoint": self._checkpoint_digests()}
+        digests = self._checkpoint_digests()
+        said = self._program(export) | {"checkpoint": digests, "device": device}
         program = export.folder / PROGRAM
         arguments = {"program": program, "checkpoint": self.checkpoint, "device": device}
-        said |= {"device": device}
         return Task("verify", f"verify {planned.file}", said, arguments, advances=True)
 
     def _expect(self, planned: PlannedFile, export: Made) -> Task:
@@ -206,16 +207,15 @@ class Pipeline:
         if reference is None:
             return []
         asked = {"text": self._text(), "tokens": self.spec.tokens}
-        said = {
+        said = asked | {
             "checkpoint": self._checkpoint_digests(), "reference": self._digests(reference),
             "tokenizer": export.files[TOKENIZER],
         }  # fmt: skip
-        arguments = {
+        arguments = asked | {
             "checkpoint": self.checkpoint, "reference": reference,
             "tokenizer": export.folder / TOKENIZER,
         }  # fmt: skip
-        arguments |= asked
-        return [Task("layers", "measure the layers", said | asked, arguments, advances=True)]
+        return [Task("layers", "measure the layers", said, arguments, advances=True)]
 
     def _speed(self, planned: PlannedFile, export: Made) -> Task:
         asked = {"text": self._text()}
@@ -231,9 +231,7 @@ class Pipeline:
         return {"program": export.files}
 
 
-def usual_workers(
-    files: Sequence[PlannedFile], jobs: int | None = None, ray: str | None = None
-) -> Workers:
+def usual_workers(files: Sequence[PlannedFile], jobs: int | None, ray: str | None) -> Workers:
     """Those for programs of these sizes; `jobs` is None where it is to be chosen."""
     sizes = [one.bytes.file for one in files]
     memory = _HELD * max(sizes)

@@ -51,9 +51,9 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 def with_adapter(
     stored: LazyTensors,
     adapter: Path,
-    whole: Multimodal | None = None,
-    tied: bool = False,
-    called: Callable[[str], str] = str,
+    whole: Multimodal | None,
+    tied: bool,
+    called: Callable[[str], str],
 ) -> tuple[LazyTensors, tuple[str, ...]]:
     """(the model's tensors, by Hugging Face name, with `adapter` merged in as they are read; what
     there is to say of what it changes beside the text model, in a model of the kind `whole`, and

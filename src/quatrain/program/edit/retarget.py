@@ -34,7 +34,7 @@ _UNCHOSEN = 0  # any value: stands in for parameters that are yet to be chosen
 ZERO_POINT_DTYPES = ("int8", "float16", "float32")
 
 
-def parse_scheme(scheme: Scheme | str, zero_point_dtype: str | None = None) -> Scheme:
+def parse_scheme(scheme: Scheme | str, zero_point_dtype: str | None) -> Scheme:
     """The scheme called so; `InputError` for an unknown one, or one without such zero points."""
     _require(scheme, tuple(Scheme), "linear scheme")
     _require(zero_point_dtype or "int8", ZERO_POINT_DTYPES, "zero-point type")
@@ -61,9 +61,9 @@ def retarget(
 
     Returns the linears that it changed, as they were. Raises `InputError` where a layer or a
     pattern names nothing, nothing is selected or a method is several delegates, whose layers are
-    not known, the program has no int4 linears, one that would
-    become 8da4w has groups that its kernel sums wrongly or inputs that are no multiple of 8, or one
-    that would become weight-only has output channels that are no multiple of 4.
+    not known, the program has no int4 linears, one that would become 8da4w has groups that its
+    kernel sums wrongly or inputs that are no multiple of 8, or one that would become weight-only
+    has output channels that are no multiple of 4.
     """
     scheme = parse_scheme(scheme, zero_point_dtype)
     changes = [

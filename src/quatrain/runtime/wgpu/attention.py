@@ -103,7 +103,7 @@ def attention(
 
 def attention_in_half(
     q: Operand, k_cache: Operand, v_cache: Operand, y: Operand, start: int | Symbol,
-    scale: float | None = None,
+    scale: float | None,
 ) -> Dispatch:  # fmt: skip
     """As `attention`, of float16 and summed in it."""
     _, tokens, heads, d = q.shape

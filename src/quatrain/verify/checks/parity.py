@@ -63,7 +63,7 @@ class EagerLogits:
         backbone: Backbone,
         texts: list[list[int]],
         new_tokens: int,
-        advance: Callable[[float], None] = lambda part: None,
+        advance: Callable[[float], None],
     ):
         self.texts = texts
         self.follows: list[list[int]] = []
@@ -75,7 +75,7 @@ class EagerLogits:
             advance(len(self.logits) / len(texts))
 
     def followed_by(
-        self, runner: Runner, advance: Callable[[float], None] = lambda part: None
+        self, runner: Runner, advance: Callable[[float], None]
     ) -> list[list[torch.Tensor]]:
         """The logits of `runner` for the same tokens; `advance` hears what part is done."""
         found = []

@@ -96,7 +96,7 @@ def fit(
     start: int,
     written: WrittenTokens,
     rounding: Rounding,
-    hopeless: Callable[[float], bool] = lambda _log_likelihood: False,
+    hopeless: Callable[[float], bool],
 ) -> Fit:
     """How what was `written` fits after a prompt of `start` tokens that `model` has read and gave
     `row` [V] for; not to its end where the log likelihood becomes `hopeless`."""
