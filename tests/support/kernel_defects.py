@@ -140,6 +140,7 @@ KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("dq8ca-group-sums", "adreno-8xx", "1.0", dynamic(group_size=256), dynamic(group_size=128)),
     ("dq8ca-group-sums", "xclipse", "1.5", measured("g256_d"), measured("g128_d")),
     ("dq8ca-group-sums", "xclipse", "1.5", dynamic(group_size=256), dynamic(1, group_size=256)),
+    ("dq8ca-sums-apart", "mali-g715", "1.5", measured("apart_d"), measured("llama_d")),
     ("dq8ca-sums-apart", "adreno-8xx", "1.5", SUMS_APART, dynamic(channels=12, sums_apart=12)),
     ("dq8ca-sums-apart", "desktop", "1.1", SUMS_APART, dynamic(1, channels=12, sums_apart=16)),
     ("dq8ca-sums-apart", "desktop", "1.5", SUMS_APART,

@@ -28,19 +28,46 @@ def _scaled(nibbles: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return (nibbles.astype(np.float32) - 8) * spread
 
 
+def stepped_over(channels: int) -> int:
+    """How many stored sums the 8da4w kernel steps over from group to group: its output channels,
+    filled up to a multiple of 4. Source: `linear_int_weight_sums_load.glslh` of ExecuTorch."""
+    return channels + -channels % CHANNELS_TOGETHER
+
+
+def sums_as_read(stored: np.ndarray, channels: int) -> np.ndarray:
+    """Stored sums of groups, [groups, any], as the 8da4w kernel reads them, [groups, channels].
+
+    Raises `InputError` as `check_sums`.
+    """
+    check_sums(stored.shape, channels)
+    starts = stepped_over(channels) * np.arange(len(stored))
+    return stored.reshape(-1)[starts[:, None] + np.arange(channels)]
+
+
+def check_sums(shape: tuple[int, ...], channels: int) -> None:
+    """Refuse, with `InputError`, sums of groups [groups, any] past whose end the kernel reads: what
+    it finds there nobody knows."""
+    (groups, stored), step = shape, stepped_over(channels)
+    if groups * stored < (groups - 1) * step + channels:
+        raise InputError(
+            f"sums of {groups} groups are stored for {stored} output channels; the kernel steps "
+            f"over {step} and reads past their end, so that a phone's answer to a prompt is "
+            "undefined: quatrain retarget MODEL.PTE --repair -o FIXED.PTE stores them as read"
+        )
+
+
 def group_sums(packed: np.ndarray, group_size: int) -> np.ndarray:
     """The sum of each group of a packed weight: uint8 [N, K/2] -> int32 [K/group, N].
 
-    N is padded with zeros to a multiple of 4: the 8da4w kernel steps from group to group so. Raises
-    `InputError` where the groups do not fill the rows.
+    N is padded with zeros to what the kernel steps over (`stepped_over`). Raises `InputError` where
+    the groups do not fill the rows.
     """
     if packed.ndim != 2 or packed.dtype != np.uint8:
         raise InputError(f"a packed weight is {packed.dtype}{list(packed.shape)}, not uint8 [N, K]")
     rows, columns = packed.shape[0], packed.shape[1] * 2
     if group_size < 2 or columns % group_size:
         raise InputError(f"groups of {group_size} do not fill rows of {columns} int4 weights")
-    across = rows + -rows % CHANNELS_TOGETHER
-    sums = np.zeros((columns // group_size, across), dtype=np.int32)
+    sums = np.zeros((columns // group_size, stepped_over(rows)), dtype=np.int32)
     for first in range(0, rows, _ROWS):
         block = packed[first : first + _ROWS]
         # Each byte holds two values plus 8 each: low nibble + high nibble - 16.

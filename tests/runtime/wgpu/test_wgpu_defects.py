@@ -1,5 +1,7 @@
 """Emulated defects: the GPU and the reference compute the same wrong thing, where it is wrong."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from quatrain.errors import InputError
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.reference.defective_kernels import defective_linear_dynamic
+from quatrain.runtime.reference.int4_linears import misread_sums
 from quatrain.runtime.reference.quantized import dense_weight
 from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.device import Gpu
@@ -42,11 +45,13 @@ def test_8da4w_is_garbled_and_weight_only_untouched(defect: str) -> None:
 
 @pytest.mark.parametrize("kernel", ["rows", "any"])
 @pytest.mark.parametrize("defect", [d for d in EmulatedDefect if d.startswith("dq8ca")])
+@pytest.mark.parametrize("apart", [0, 4])
 def test_each_kernel_makes_the_same_mistake_as_the_reference(
-    defect: EmulatedDefect, kernel: str
+    defect: EmulatedDefect, kernel: str, apart: int
 ) -> None:
     """M = 70 rows of K = 32 or 36 channels: past the undersized buffer of sums. Groups of 68 and
-    256: summed by a worker in more than one round."""
+    256: summed by a worker in more than one round. Sums of groups as the kernel steps over them,
+    or `apart` places further from each other."""
     k, group = (36, 12) if kernel == "any" else (32, 32)
     if defect == EmulatedDefect.GROUP_SUMS:
         k, group = (136, 68) if kernel == "any" else (512, 256)
@@ -55,6 +60,8 @@ def test_each_kernel_makes_the_same_mistake_as_the_reference(
     def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
         x = bench.normal("x", "f32", m, k)
         weights, _ = _weights(bench, n, k, group, "f32", False)
+        sums = np.pad(bench.arrays["sums"], ((0, 0), (0, apart)))
+        weights = replace(weights, sums=bench.put("sums", "i32", sums))
         y = bench.out("y", "f32", m, n)
         scale, zero, _ = quantized(bench.arrays["x"])
         packed, scales = (torch.from_numpy(bench.arrays[name]) for name in ("w", "scales"))
@@ -69,6 +76,7 @@ def test_each_kernel_makes_the_same_mistake_as_the_reference(
             None,
             scales,
             group,
+            misread_sums(torch.from_numpy(sums), packed, group),
         )
         out = int8_operands(bench, m, k, "f32")
         dispatches = [

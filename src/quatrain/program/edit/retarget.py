@@ -20,6 +20,7 @@ from quatrain.program.edit.convertible import (
 )
 from quatrain.program.edit.qparams_of_prompts import choose_sparingly, remove_unread_qparams
 from quatrain.program.edit.selection import Selection, select_linears
+from quatrain.program.edit.sums_apart import add_sums
 from quatrain.program.graph import Operator, Plain, Tensor, ValueList, VulkanGraph
 from quatrain.program.inspect.linears import Linear
 from quatrain.program.linear_kernels import (
@@ -28,7 +29,6 @@ from quatrain.program.linear_kernels import (
     WEIGHT_ONLY_LINEAR,
 )
 from quatrain.program.memory import assign_memory
-from quatrain.program.packed_weights import group_sums
 
 _UNCHOSEN = 0  # any value: stands in for parameters that are yet to be chosen
 ZERO_POINT_DTYPES = ("int8", "float16", "float32")
@@ -137,7 +137,7 @@ def _to_dynamic(program: Program, graph: VulkanGraph, linears: Iterable[Linear])
     for linear in linears:
         operator = graph.operators[linear.operator]
         names = operator.named_args
-        sums = _weight_sums(program, graph, names)
+        sums = add_sums(program, graph, operator)
         args = (names["x"], _UNCHOSEN, _UNCHOSEN, names["weights"], sums)
         rest = ("weight_scales", "group_size", "bias", "out")
         graph.operators[linear.operator] = replace(
@@ -216,10 +216,3 @@ def _choose_qparams(graph: VulkanGraph, x_id: int, zero_point_dtype: str) -> Ope
             graph.add(ValueList((graph.add(scale), graph.add(zero_point)))),
         ),
     )
-
-
-def _weight_sums(program: Program, graph: VulkanGraph, names: dict[str, int]) -> int:
-    """The value of the group sums of a linear's weights, added to the program's constants."""
-    sums = group_sums(graph.constant(names["weights"]), graph.integer(names["group_size"]))
-    program.release_memory()
-    return graph.add_constant(program.add_data(sums.tobytes()), "int32", sums.shape)

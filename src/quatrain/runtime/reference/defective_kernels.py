@@ -5,7 +5,11 @@ import math
 import torch
 
 from quatrain.runtime.defects import EmulatedDefect, sum_multiplicity, sums_capacity
-from quatrain.runtime.reference.quantized import linear_weight_only, quantized_rows
+from quatrain.runtime.reference.quantized import (
+    linear_weight_only,
+    quantized_rows,
+    scaled_sums,
+)
 
 # Read through an integer view, a negative zero point -k comes back as -2^23 - k.
 # Source: https://github.com/pytorch/executorch/pull/20491
@@ -30,10 +34,11 @@ def defective_linear_dynamic(
     bias: torch.Tensor | None,
     weight_scales: torch.Tensor,
     group_size: int,
+    misread: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The 8da4w linear of x [..., M, K] with dense [N, K] as `defect` computes it.
 
-    `weight_scales` [K / group_size, >= N] are a factor of `dense`.
+    `weight_scales` [K / group_size, >= N] are a factor of `dense`; `misread` as `linear_dynamic`'s.
     """
     scale = scales.float()[..., None]
     zero = zero_points_as_read(zero_points.float(), defect)[..., None]
@@ -44,8 +49,10 @@ def defective_linear_dynamic(
         group = torch.arange(columns)[None] // group_size
         block = group * math.ceil(rows / 4) + torch.arange(rows)[:, None] // 4
         kept = (block < sums_capacity(columns, group_size, x.dtype == torch.float16)).float()
-    activation = (integers - zero * kept.reshape(x.shape)) * scale
-    result = linear_weight_only(activation, dense, bias)
+    shifts = zero * kept.reshape(x.shape)
+    result = linear_weight_only((integers - shifts) * scale, dense, bias)
+    if misread is not None:
+        result -= (shifts * scale)[..., ::group_size] @ scaled_sums(misread, weight_scales)
     if defect == EmulatedDefect.GROUP_SUMS:
         result -= _excess_of_sums(integers, dense.shape[0], weight_scales, group_size) * scale
     return result

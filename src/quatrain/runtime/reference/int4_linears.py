@@ -1,6 +1,7 @@
 """The int4 linears of a graph, each around its weight unpacked to float32."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from quatrain.int4 import Scheme
 from quatrain.program import Operator, VulkanGraph
 from quatrain.program.half_buffers import in_half_buffer
 from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.program.packed_weights import group_sums, sums_as_read
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.reference.defective_kernels import defective_linear_dynamic
 from quatrain.runtime.reference.quantized import (
@@ -59,7 +61,10 @@ class Int4Linears:
             return weight_only, (names["x"], names["bias"])
         arguments = ("x", "input_scales", "input_zero_points", "bias")
         group = self.graph.plain(names["group_size"])
-        weight_scales = values[names["weight_scales"]]
+        weight_scales, sums = values[names["weight_scales"]], values[names["weight_sums"]]
+        if not isinstance(sums, torch.Tensor):
+            raise InputError("an int4 linear's sums of groups are not constants of the program")
+        misread = cache(lambda: misread_sums(sums, values[names["weights"]], group))
         integers = None
         if in_half_buffer(self.graph, operator):
             integers = unpack_int4(values[names["weights"]]).unflatten(-1, (-1, group))
@@ -69,11 +74,13 @@ class Int4Linears:
                 return linear_weight_only(x, dense, bias)
             if self.defect is not None:
                 return defective_linear_dynamic(
-                    self.defect, x, scales, zeros, dense, bias, weight_scales, group
+                    self.defect, x, scales, zeros, dense, bias, weight_scales, group, misread()
                 )
             if integers is not None:
-                return linear_dynamic_in_half(x, scales, zeros, integers, weight_scales, bias)
-            return linear_dynamic(x, scales, zeros, dense, bias)
+                return linear_dynamic_in_half(
+                    x, scales, zeros, integers, weight_scales, bias, misread()
+                )
+            return linear_dynamic(x, scales, zeros, dense, bias, weight_scales, misread())
 
         return linear, tuple(names[name] for name in arguments)
 
@@ -88,6 +95,14 @@ class Int4Linears:
         if key not in self._dense:
             self._dense[key] = dense_weight(packed, scales, group, columns)
         return self._dense[key]
+
+
+def misread_sums(sums: torch.Tensor, packed: torch.Tensor, group_size: int) -> torch.Tensor | None:
+    """What the kernel reads as the sum of each group less what it is, float32 [groups, N]; None
+    where that is nothing."""
+    read = sums_as_read(sums.numpy(), len(packed))
+    right = group_sums(packed.numpy(), group_size)[: len(read), : len(packed)]
+    return torch.from_numpy(read - right).float() if (read != right).any() else None
 
 
 def _check_packing(

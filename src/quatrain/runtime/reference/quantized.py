@@ -56,15 +56,29 @@ def linear_in_half(x: torch.Tensor, dense: torch.Tensor, bias: Any) -> torch.Ten
 
 
 def linear_dynamic(
-    x: torch.Tensor, scales: torch.Tensor, zero_points: torch.Tensor, dense: torch.Tensor, bias: Any
-) -> torch.Tensor:
-    """As above, x [..., K] first rounded to int8 with one scale and zero point per row [...]."""
-    return linear_weight_only(fake_quantize(x, scales, zero_points), dense, bias)
+    x: torch.Tensor, scales: torch.Tensor, zero_points: torch.Tensor, dense: torch.Tensor,
+    bias: Any, weight_scales: torch.Tensor, misread: torch.Tensor | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """As above, x [..., K] first rounded to int8 with one scale and zero point per row [...].
+
+    `misread` [groups, N]: what the kernel reads as sums of groups of the weights, times each zero
+    point, less what they are; `weight_scales` [>= groups, >= N].
+    """
+    result = linear_weight_only(fake_quantize(x, scales, zero_points), dense, bias)
+    if misread is not None:
+        shifts = zero_points.float() * scales.float()
+        result -= shifts[..., None] * scaled_sums(misread, weight_scales).sum(0)
+    return result
+
+
+def scaled_sums(misread: torch.Tensor, weight_scales: torch.Tensor) -> torch.Tensor:
+    """What a zero point of 1, with an activation's scale of 1, takes off for each group."""
+    return misread * weight_scales[: len(misread), : misread.shape[1]].float()
 
 
 def linear_dynamic_in_half(
     x: torch.Tensor, scales: torch.Tensor, zero_points: torch.Tensor, integers: torch.Tensor,
-    weight_scales: torch.Tensor, bias: Any,
+    weight_scales: torch.Tensor, bias: Any, misread: torch.Tensor | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """As `linear_dynamic`, for a result in a buffer of float16, from int8 `integers` [N, groups, G]
     and `weight_scales` [>= groups, >= N]. Each group's exact sum, the product of both scales and
@@ -78,6 +92,8 @@ def linear_dynamic_in_half(
     total = torch.zeros(len(rows), count, dtype=torch.float16)
     for group in range(groups):
         sums = shifted[:, group] @ integers[:, group].float().t()
+        if misread is not None:
+            sums -= zero * misread[group]
         total.addcmul_(sums.half(), (scale * weight_scales[group, :count].float()).half())
     total = total if bias is None else total + bias[:count].half()
     return total.unflatten(0, x.shape[:-1])

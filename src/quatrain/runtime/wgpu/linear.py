@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from quatrain.program.packed_weights import check_sums, stepped_over
 from quatrain.runtime.defects import EmulatedDefect, sum_multiplicity, sums_capacity
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Traits, ceil_div, dispatch, per_row
 from quatrain.runtime.wgpu.rows import Quantized
@@ -15,7 +16,8 @@ class Weights:
     """An int4 linear's constants, the artifact's own bytes.
 
     `packed` u8 [N, ceil(K/8)*4]; `scales` [K/group, >= N]; `sums` i32 [K/group, >= N], the sum
-    of the integers of each group, needed by the int8 scheme alone; `bias` [>= N] or None.
+    of the integers of each group, needed by the int8 scheme alone and read as a phone's kernel
+    steps over them (`stepped_over`); `bias` [>= N] or None.
     """
 
     packed: Operand
@@ -50,8 +52,9 @@ def int4_linear(
     }  # fmt: skip
     if int8 is not None:
         assert weights.sums is not None
+        check_sums(weights.sums.shape, n)
         operands[3:] = [int8.packed, int8.scale, int8.zero, weights.sums]
-        constants |= {"X_SCALE": int8.scale.dtype, "SUM_STRIDE": weights.sums.shape[-1]}
+        constants |= {"X_SCALE": int8.scale.dtype, "SUM_STRIDE": stepped_over(n)}
         if defect == EmulatedDefect.MORE_ROWS_THAN_SUMS:
             constants["CAPACITY"] = sums_capacity(k, weights.group, x.dtype == "f16")
         elif defect == EmulatedDefect.GROUP_SUMS:
