@@ -8,6 +8,7 @@ from tests.support.paths import WRITTEN_ELSEWHERE
 from tests.support.peers import change_config
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, StoredTensor
+from quatrain.checkpoint.hugging_face.float8 import in_floating_point
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
 from quatrain.errors import InputError
 
@@ -43,6 +44,7 @@ FORMATS = {
         {"quant_method": "modelopt", "quant_algo": "MXFP8"}, "_scale", [1, 32], torch.uint8
     ),
     "compressed-tensors'": (compressed(group_size=32), "_scale", [1, 32], torch.uint8),
+    "auto-round": ({"quant_method": "auto-round", "data_type": "fp"}, "_scale", [1, 1000]),
 }  # fmt: skip
 
 
@@ -117,6 +119,10 @@ def mlx(mode, group_size, bits):
     return {"quantization": {"mode": mode, "group_size": group_size, "bits": bits}}
 
 
+def of_modelopt(**fields):
+    return {"quantization_config": {"quant_method": "modelopt", **fields}}
+
+
 def of_auto_round(**fields):
     return {"quantization_config": {"quant_method": "auto-round", "data_type": "mx_fp", **fields}}
 
@@ -133,8 +139,14 @@ WRITTEN = {
     "NVFP4": ("NVFP4A16", {"quantization_config": compressed(num_bits=4, group_size=16)}),
     "MXFP4": ("MXFP4A16", {"quantization_config": compressed(num_bits=4, group_size=32)}),
     "auto-round": ("MXFP4A16", of_auto_round()),
-    "modelopt": (
-        "NVFP4A16", {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}
+    "modelopt": ("NVFP4A16", of_modelopt(quant_algo="NVFP4")),
+    "modelopt's mxfp4": ("MXFP4A16", of_modelopt(quant_algo="mxfp4")),
+    "modelopt's mixed": (
+        "NVFP4A16",
+        of_modelopt(
+            quant_algo="MIXED_PRECISION",
+            quantized_layers={"k": {"quant_algo": "NVFP4"}, "v": {"quant_algo": "FP8"}},
+        ),
     ),
     "nothing stated": ("NVFP4A16", {}),
     "bitsandbytes": ("nf4", of_bitsandbytes(load_in_4bit=True)),
@@ -152,8 +164,9 @@ def write_written(folder, form, **other):
         for name, part in made.items()
         if name.startswith(f"{kind}.")
     } | other
-    if form == "modelopt":
+    if form.startswith("modelopt"):
         parts["weight"] = parts.pop("weight_packed")
+    if form.startswith("modelopt") and kind == "NVFP4A16":
         parts["weight_scale_2"] = 1 / parts.pop("weight_global_scale")
     read = parts.pop("read")
     tiny.write_hugging_face(folder)
@@ -177,6 +190,31 @@ def test_float4_as_its_writer_reads_it(tmp_path, form):
     assert torch.equal(rows, found[3:5])
     kind = "rounded by bitsandbytes" if form.startswith("bits") else "in FP4"
     assert f"matrices are {'in FP8' if form == 'mxfp8' else kind}. " in model.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "blocks"),
+    [
+        (of_modelopt(quant_algo="fp8_pb_wo"), (128, 128)),
+        (of_auto_round(), (1, 32)),
+        (of_modelopt(quant_algo="NVFP4"), (1, 16)),
+    ],
+)
+def test_the_last_block_of_a_writer_that_states_none_may_be_a_part(settings, blocks):
+    """192 = 128 + 64 columns, not twice 96; ModelOpt's scales have the blocks' own dimensions."""
+    shape, generator = (200, 3 * blocks[1] // 2), torch.Generator().manual_seed(0)
+    numbers = torch.randn(shape, generator=generator).to(torch.float8_e4m3fn)
+    grid = torch.rand([-(-n // b) for n, b in zip(shape, blocks, strict=True)], generator=generator)
+    scales = grid[:, None, :, None] if blocks == (128, 128) else grid
+    spread = grid.repeat_interleave(blocks[0], 0).repeat_interleave(blocks[1], 1)
+    stored = LazyTensors(
+        {
+            name: StoredTensor(tuple(tensor.shape), tensor.dtype, lambda tensor=tensor: tensor)
+            for name, tensor in {"a.weight": numbers, "a.weight_scale": scales}.items()
+        }
+    )
+    read, _ = in_floating_point(stored, settings["quantization_config"], "m")
+    assert torch.equal(read["a.weight"], numbers.float() * spread[: shape[0], : shape[1]])
 
 
 def test_rows_are_made_without_the_others():
@@ -214,6 +252,13 @@ def test_parts_of_bitsandbytes_that_do_not_fit(tmp_path, part):
         open_float_model(folder)
 
 
+def test_integers_of_bitsandbytes_that_lie_as_a_gpu_wants_them(tmp_path):
+    tiles = {"weight_format": torch.ones((), dtype=torch.uint8)}
+    folder, _ = write_written(tmp_path, "bitsandbytes of 8 bits", **tiles)
+    with pytest.raises(InputError, match=r"k_proj\.weight_format is 1, expected 0, rows: .*; take"):
+        open_float_model(folder)
+
+
 @pytest.mark.parametrize("scale", [torch.ones(2), torch.ones(1).int()])
 def test_a_scale_of_a_matrix_that_is_no_number(tmp_path, scale):
     folder, _ = write_written(tmp_path, "NVFP4", weight_global_scale=scale)
@@ -240,10 +285,13 @@ TURNED = {"u": {"apply": [{"location": "input"}]}}
         ("NVFP4", {"transform_config": {"config_groups": TURNED}}, "turns activations as the"),
         ("NVFP4", {"sparsity_config": {"format": "sparse-24-bitmask"}}, "stored as 'sparse-24-bit"),
         ("auto-round", {"rotation_config": {"hadamard": True}}, "weights are rotated"),
+        ("auto-round", {"data_type": "nvfp4_v2"}, "data_type 'nvfp4_v2', expected .*; take"),
+        ("NVFP4", {"format": "nvfp4-e5m3-pack-quantized"}, "format is 'nvfp4-e5m3-pack-quantized'"),
+        ("modelopt", {"quant_algo": "NVFP4_AWQ"}, "'modelopt' with quant_algo 'NVFP4_AWQ'"),
     ],
 )
 def test_weights_that_are_not_the_models_as_they_are(tmp_path, form, settings, message):
-    """Whose activations are turned, or that are sparse."""
+    """Whose activations are turned, or that are sparse, or whose scales are of another kind."""
     folder, _ = write_written(tmp_path, form)
     stated = WRITTEN[form][1]["quantization_config"] | settings
     change_config(folder, quantization_config=stated)

@@ -32,12 +32,21 @@ def in_float32(stored: LazyTensors, source: str) -> LazyTensors:
     for name in stored:
         module, _, part = name.rpartition(".")
         if part == _SCALES:
-            tensors.pop(f"{module}.{_FORM}", None)
+            _require_rows(tensors.pop(f"{module}.{_FORM}", None), module, source)
             tensors[f"{module}.weight"] = _of_8_bits(tensors, module, source)
         elif name.endswith(_STATES):
             module = name.partition(".weight.quant_state.")[0]
             tensors[f"{module}.weight"] = _of_4_bits(tensors, module, name, source)
     return LazyTensors(tensors)
+
+
+def _require_rows(form: StoredTensor | None, module: str, source: str) -> None:
+    """Refuse a matrix in the order of one generation of GPUs, as older releases saved it."""
+    if form is not None and form.load().any():
+        raise InputError(
+            f"{source}: {module}.{_FORM} is {form.load().tolist()}, expected 0, rows: "
+            "bitsandbytes no longer reads it either; take the model that it was made from"
+        )
 
 
 def _of_8_bits(tensors: dict[str, StoredTensor], module: str, source: str) -> StoredTensor:

@@ -5,8 +5,8 @@
 | `fp8` (DeepSeek, Qwen, Ministral 3), `mxfp8` | F.weight_scale_inv, of blocks, or one |
 | `compressed-tensors`, 8 bits of type float | F.weight_scale, one, [N, 1] or of blocks |
 | `fbgemm_fp8` | F.weight_scale [N, 1] |
-| `modelopt`, quant_algo `FP8`, `MXFP8` | F.weight_scale, one, or of blocks |
-| `auto-round`, data_type `mx_fp8` | the same |
+| `modelopt`, quant_algo `FP8`, `MXFP8`, `fp8_pb_wo` | F.weight_scale, one, [N], or of blocks |
+| `auto-round`, data_type `fp`, `mx_fp` | the same |
 | none stated, as modelopt's first files | as those, where there are scales |
 
 FP4 is read as FP8 first (`float4`), what bitsandbytes rounded by itself (`bitsandbytes`). Scales of
@@ -32,14 +32,22 @@ from quatrain.errors import InputError
 _FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 _SCALES = ("_scale_inv", "_scale")  # behind the weight's own name
 _OF_ACTIVATIONS = re.compile(
-    r".*\.(?:input_scale|input_global_scale|activation_scale|output_scale|input_scale_ub|[kv]_scale)"
+    r".*\.(?:input_scale|input_global_scale|activation_scale|output_scale|input_scale_ub"
+    r"|[kv]_(?:scale|bias))"
 )
+_OF_COMPRESSED_TENSORS = (
+    None, "float-quantized", "naive-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized",
+    "mxfp8-quantized", "mixed-precision",
+)  # fmt: skip
 _OF_MODELOPT = (
-    "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "MXFP8", "NVFP4", "W4A16_NVFP4", "MXFP4", "W4A8_MXFP4_FP8",
+    "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "MXFP8", "NVFP4", "W4A16_NVFP4",
+    "W4A8_NVFP4_FP8", "MXFP4", "W4A8_MXFP4_FP8",
 )  # fmt: skip
 _OF_MLX = ("mxfp4", "nvfp4", "mxfp8")
 BITSANDBYTES = "bitsandbytes"
-_OF_AUTO_ROUND = re.compile(r"(?:mx|nv)_fp(?!.*e5m3)")
+_OF_AUTO_ROUND = re.compile(r"(?:(?:mx|nv)_)?fp(?!.*e5m3)")
+# Of writers that state none. The last block of a row or column may be a part of one.
+_USUAL_BLOCKS = ([128, 128], [1, 32], [1, 16])
 _NOTE = (
     "The source is not an unquantized model: its matrices are {}. Errors are against what those "
     "hold, and what they lost already is lost."
@@ -53,9 +61,11 @@ def is_float8(settings: Any) -> bool:
         return False
     method, groups = method_of(settings), settings.get("config_groups")
     if method == "compressed-tensors" and isinstance(groups, dict) and groups:
-        return all(_has_float8(group) for group in groups.values())
+        return all(_has_float8(group, settings.get("format")) for group in groups.values())
     if method == "modelopt":
-        return settings.get("quant_algo") in _OF_MODELOPT
+        mixed = settings.get("quantized_layers")
+        layers = list(mixed.values()) if isinstance(mixed, dict) else []
+        return all(_is_of_modelopt(layer) for layer in layers or [settings])
     if method == "mlx":
         modules = [settings, *(value for value in settings.values() if isinstance(value, dict))]
         return all(module.get("mode") in _OF_MLX for module in modules)
@@ -64,9 +74,15 @@ def is_float8(settings: Any) -> bool:
     return method in ("fp8", "fbgemm_fp8", "mxfp8", BITSANDBYTES)
 
 
-def _has_float8(group: Any) -> bool:
+def _has_float8(group: Any, form: Any) -> bool:
     weights = _weights_of(group)
-    return weights.get("type") == "float" and weights.get("num_bits") in (4, 8)
+    known = weights and (group.get("format") or form) in _OF_COMPRESSED_TENSORS
+    return bool(known) and weights.get("type") == "float" and weights.get("num_bits") in (4, 8)
+
+
+def _is_of_modelopt(layer: Any) -> bool:
+    """Some of its names are in small letters."""
+    return isinstance(layer, dict) and str(layer.get("quant_algo")).upper() in _OF_MODELOPT
 
 
 def _weights_of(group: Any) -> Mapping[str, Any]:
@@ -117,8 +133,10 @@ def _scaled(
     name: str, matrix: StoredTensor, scales: StoredTensor, settings: Mapping[str, Any], source: str
 ) -> StoredTensor:
     shape = matrix.shape
-    grid = (*scales.shape, 1, 1)[:2]
-    two_dimensions = len(shape) == 2 and len(scales.shape) <= 2 and 0 not in (*shape, *grid)
+    # ModelOpt's have a dimension within each block too.
+    of_blocks = scales.shape[::2] if scales.shape[1::2] == (1, 1) else scales.shape
+    grid = (*of_blocks, 1, 1)[:2]
+    two_dimensions = len(shape) == 2 and len(of_blocks) <= 2 and 0 not in (*shape, *grid)
     blocks = _blocks(shape, grid, settings) if two_dimensions else None
     are_scales = scales.dtype.is_floating_point or scales.dtype == torch.uint8
     if blocks is None or not are_scales:
@@ -142,8 +160,9 @@ def _blocks(
     groups = settings.get("config_groups")
     for group in groups.values() if isinstance(groups, dict) else ():
         stated = _weights_of(group).get("block_structure") or stated
-    if isinstance(stated, list) and _counts(shape, stated) == list(grid):
-        return stated
+    for blocks in (stated, *_USUAL_BLOCKS):
+        if isinstance(blocks, list) and _counts(shape, blocks) == list(grid):
+            return blocks
     whole = not any(size % count for size, count in zip(shape, grid, strict=True))
     return [size // count for size, count in zip(shape, grid, strict=True)] if whole else None
 

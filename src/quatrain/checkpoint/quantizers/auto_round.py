@@ -29,12 +29,12 @@ _PACKINGS: dict[str, tuple[Quantizer, str]] = {
 
 
 def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
-    packer, as_theirs = _packing(settings, source)
     if settings.get("data_type", "int") != "int":
         raise InputError(
             f"{source}: its quantization_config has data_type {settings['data_type']!r}, expected "
-            "'int'"
+            "'int', 'fp', 'mx_fp' or 'nv_fp'; take the model that it was made from"
         )
+    packer, as_theirs = _packing(settings, source)
     bits, dynamic = settings.get("act_bits") or 16, settings.get("act_dynamic", True)
     if not isinstance(bits, int) or (bits < 16 and not (bits == 8 and dynamic is True)):
         raise InputError(

@@ -156,8 +156,10 @@ def quantizer_of(settings: Mapping[str, Any], source: str) -> Quantizer:
             f"made with ({', '.join(QUANTIZERS)}), or take the model that it was made from"
         )
     if quantizer is None:
+        algorithm = settings.get("quant_algo")  # of ModelOpt, some of whose are read
+        which = f" with quant_algo {str(algorithm)[:100]!r}" if algorithm else ""
         raise InputError(
-            f"{source}: its quant_method is {method!r}, expected one of "
+            f"{source}: its quant_method is {method!r}{which}, expected one of "
             f"{', '.join(QUANTIZERS)}; take the model that it was made from, in floating point, "
             "and run `quatrain quantize MODEL -o DIR`"
         )
