@@ -78,13 +78,17 @@ def test_weight_only_equals_dequantize_then_linear(layer):
     )
     ours = build(WeightOnlyInt4Linear, state, group, dtype)
     assert torch.equal(ours(x), F.linear(x, weight, state.get("bias")))
+    freeze_weights(ours)
+    assert torch.equal(ours.dequantized_weight(), weight)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", [WeightOnlyInt4Linear, Int8DynActInt4WeightLinear])
-def test_frozen_weights_change_no_bit_and_no_state(kind):
-    linear = kind(64, 8, groupsize=32)
+def test_frozen_weights_change_no_bit_and_no_state(kind, dtype):
+    linear = kind(64, 8, groupsize=32, precision=dtype)
     linear.weight.random_(-8, 8)
     linear.scales.uniform_(0.1, 1.0)
+    linear.zeros.random_(-3, 4)
     x = torch.randn(3, 64)
     before, names = linear(x), set(linear.state_dict())
     freeze_weights(linear)

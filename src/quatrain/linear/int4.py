@@ -15,6 +15,7 @@ from quatrain.arithmetic import XNNPACK_ARITHMETIC, Arithmetic
 from quatrain.linear.affine import (
     cast,
     dequantize_groups,
+    dequantize_untraced,
     fake_quantize_rows,
     fake_quantize_tokens,
 )
@@ -134,5 +135,7 @@ def freeze_weights(module: nn.Module) -> nn.Module:
     """
     for child in module.modules():
         if isinstance(child, Int4Linear):
-            child.frozen_weight = child.dequantized_weight()
+            child.frozen_weight = dequantize_untraced(
+                child.weight, child.scales, child.zeros, child.groupsize, child.precision
+            )
     return module
