@@ -266,7 +266,7 @@ def test_a_packing_of_auto_round_that_is_not_read(tmp_path):
         open_checkpoint(change_config(folder, quantization_config=settings))
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 8])
 def test_mlx_numbers_are_read_as_mlx_reads_them(bits):
     made = load_file(WRITTEN_ELSEWHERE / "mlx.safetensors")
     parts = {

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 made = {}
-for bits in (2, 3, 4, 5, 6, 8):
+for bits in (1, 2, 3, 4, 5, 6, 8):
     weight = mx.array(np.random.default_rng(bits).standard_normal((8, 128)).astype(np.float32))
     weight = mx.concatenate([weight[:7], mx.full((1, 128), 0.25)])  # a row of equal weights too
     packed, scales, biases = mx.quantize(weight, group_size=64, bits=bits)

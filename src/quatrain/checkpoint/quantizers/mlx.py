@@ -20,7 +20,7 @@ from quatrain.checkpoint.quantizers.int32_packing import expect_shape
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
 from quatrain.errors import InputError
 
-_BITS = (2, 3, 4, 5, 6, 8)
+_BITS = (1, 2, 3, 4, 5, 6, 8)
 _ROWS_AT_ONCE = 1024
 _NO_STEP = 1e-12  # in place of 0, of a group of equal weights: it leaves the bias alone
 
