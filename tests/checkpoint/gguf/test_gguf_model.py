@@ -12,6 +12,7 @@ from tests.support import tiny_models as tiny
 from tests.support.paths import WRITTEN_ELSEWHERE
 
 from quatrain.backbone.layers.rope import Rope
+from quatrain.checkpoint.gguf.blocks import dequantizer, with_scales
 from quatrain.checkpoint.gguf.file import read_gguf
 from quatrain.checkpoint.open import open_float_model
 from quatrain.checkpoint.source_files import source_files
@@ -57,6 +58,44 @@ def test_other_blocks_read_as_the_gguf_package_reads_them(tmp_path, kind):
     found = read_gguf(path).float_tensors()["blk.0.ffn_up.weight"]
     assert found.shape == (4, 512)
     assert np.array_equal(found.numpy(), gguf.quants.dequantize(packed, wanted))
+
+
+@pytest.mark.parametrize("kind", ["MXFP4", "Q4_0"])
+def test_a_scale_beside_a_matrix_multiplies_it_as_in_llama_cpp(tmp_path, kind):
+    tensors = tiny.float_tensors()
+    name, other = "layers.0.feed_forward.w2.weight", "layers.1.feed_forward.w2.weight"
+    scales = {
+        "blk.0.ffn_down.scale": torch.tensor([0.125]),
+        "blk.0.ffn_down.input_scale": torch.tensor([3.0]),
+    }
+    path = ggufs.write_gguf(tmp_path / "m.gguf", tensors, kind=kind, extra=scales)
+    model = open_float_model(path)
+    wanted = gguf.GGMLQuantizationType[kind]
+    stored = {
+        each: gguf.quants.dequantize(gguf.quants.quantize(tensors[each].numpy(), wanted), wanted)
+        for each in (name, other)
+    }
+    assert np.array_equal(model.tensors[name].numpy(), stored[name] * 0.125)
+    assert np.array_equal(model.tensors[other].numpy(), stored[other])
+    assert np.array_equal(model.tensors.rows_of(name)(slice(3, 5)).numpy(), stored[name][3:5] / 8)
+    assert (name in model.int4_blocks, other in model.int4_blocks) == (False, kind == "Q4_0")
+
+
+def test_experts_have_a_scale_each(tmp_path):
+    weight, scales = np.random.rand(3, 4, 32).astype(np.float32), np.float32([2, 0.5, 3])
+    with ggufs.gguf_file(tmp_path / "m.gguf") as writer:
+        writer.add_tensor("blk.0.ffn_up_exps.weight", weight)
+        writer.add_tensor("blk.0.ffn_up_exps.scale", scales)
+        writer.add_tensor("blk.0.ffn_gate_inp.weight", weight[0])
+        writer.add_tensor("blk.0.ffn_gate_inp.scale", scales)  # of something else: not one number
+    tensors = with_scales(read_gguf(tmp_path / "m.gguf").tensors)
+    assert set(tensors) == {
+        "blk.0.ffn_up_exps.weight", "blk.0.ffn_gate_inp.weight", "blk.0.ffn_gate_inp.scale"
+    }  # fmt: skip
+    experts = tensors["blk.0.ffn_up_exps.weight"]
+    assert np.array_equal(dequantizer(experts)().numpy(), weight * scales[:, None, None])
+    second = dequantizer(experts.part("b", 4, (4, 32)))()
+    assert np.array_equal(second.numpy(), weight[1] * 0.5)
 
 
 def test_q1_0_is_a_sign_for_each_weight(tmp_path):

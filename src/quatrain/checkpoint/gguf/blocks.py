@@ -1,9 +1,10 @@
 """A GGUF tensor, and what its blocks hold: of each type what the gguf package says, of Q1_0 what it
 does not say yet, and of Q4_0 the integers."""
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import gguf
@@ -21,7 +22,7 @@ class GgufTensor:
     """One tensor's description: `shape` outermost first, `data` its raw bytes [rows, row bytes].
 
     `rows`: which of those rows it has, in which order. `columns`: in which order it has the values
-    of each. None: all, as they lie."""
+    of each. None: all, as they lie. `factors`: what each row of `data` is to be multiplied by."""
 
     name: str
     type_name: str
@@ -29,6 +30,13 @@ class GgufTensor:
     data: np.ndarray
     rows: np.ndarray | None = None
     columns: np.ndarray | None = None
+    factors: np.ndarray | None = None
+
+    def part(self, name: str, first: int, shape: tuple[int, ...]) -> "GgufTensor":
+        """The tensor `name` of that `shape` that begins at the row `first` of `data`."""
+        rows = slice(first, first + math.prod(shape[:-1]))
+        factors = None if self.factors is None else self.factors[rows]
+        return replace(self, name=name, shape=shape, data=self.data[rows], factors=factors)
 
     def packed(self, wanted: slice = slice(None)) -> np.ndarray:
         """The bytes of the `wanted` of its rows, their values as they lie."""
@@ -68,14 +76,38 @@ def dequantizer(tensor: GgufTensor) -> MadeByRows:
             with np.errstate(all="ignore"):  # a damaged scale's NaN is refused by who reads it
                 found = _dequantized(packed[some], kind)
             values[some] = found if tensor.columns is None else found[:, tensor.columns]
+        if tensor.factors is not None:
+            factors = tensor.factors if tensor.rows is None else tensor.factors[tensor.rows]
+            values *= factors[wanted, None]
         return torch.from_numpy(values)
 
     return MadeByRows(tensor.shape, rows)
 
 
+def with_scales(tensors: dict[str, GgufTensor]) -> dict[str, GgufTensor]:
+    """`tensors` with each matrix F.weight that has F.scale beside it, one number or one for each
+    expert, as llama.cpp's converter takes them from NVFP4, to be multiplied by that; and without
+    F.input_scale, by which a runtime would round what F reads."""
+    found = dict(tensors)
+    for name, tensor in tensors.items():
+        module, _, part = name.rpartition(".")
+        weight = tensors.get(f"{module}.weight")
+        if weight is None or part not in ("scale", "input_scale"):
+            continue
+        counts = (1, weight.shape[0]) if len(weight.shape) == 3 else (1,)
+        if tensor.type_name != "F32" or math.prod(tensor.shape) not in counts:
+            continue  # it is no such scale, and unknown
+        del found[name]
+        if part == "scale":
+            each = dequantizer(tensor)().flatten().numpy()
+            factors = each.repeat(len(weight.data) // len(each))
+            found[weight.name] = replace(weight, factors=factors)
+    return found
+
+
 def keeps_q4_0_blocks(tensor: GgufTensor) -> bool:
     """Whether `tensor` is a matrix, or several, of Q4_0 whose blocks stay whole."""
-    if tensor.type_name != "Q4_0" or len(tensor.shape) < 2:
+    if tensor.type_name != "Q4_0" or len(tensor.shape) < 2 or tensor.factors is not None:
         return False
     if tensor.columns is None:
         return True

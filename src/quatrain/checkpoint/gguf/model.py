@@ -16,7 +16,12 @@ from quatrain.checkpoint.float_model import (
     params_of,
     usual_context,
 )
-from quatrain.checkpoint.gguf.blocks import GgufTensor, keeps_q4_0_blocks, q4_0_blocks
+from quatrain.checkpoint.gguf.blocks import (
+    GgufTensor,
+    keeps_q4_0_blocks,
+    q4_0_blocks,
+    with_scales,
+)
 from quatrain.checkpoint.gguf.file import GgufFile, read_gguf
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.rope_scaling import rope_factors
@@ -62,6 +67,7 @@ def open_gguf_model(path: Path) -> FloatModel:
     _check_metadata(metadata, reading)
     unused = metadata.predicts_further() | reading.unused(file.tensors, metadata)
     file, said_of_unused = _used(file, unused)
+    file = replace(file, tensors=with_scales(file.tensors))
     file = _with_fused_apart(_with_filters(file, reading.filters), reading.fused(metadata))
     file = replace(file, tensors=reading.tensors(file.tensors, metadata))
     unnamed = file.tensors.keys() - rope_factors(file.tensors)
@@ -177,11 +183,10 @@ def _with_fused_apart(file: GgufFile, fused: dict[str, dict[str, int]]) -> GgufF
             )
         first = 0
         for part, rows in parts.items():
-            data = tensor.data[first : first + rows]
             named = f"{block}.{part}.weight"
             if named != name and named in file.tensors:  # Phi: ffn_up is gate and up
                 raise InputError(f"{file.path}: holds {named}, and {name}, which has it too")
-            tensors[named] = GgufTensor(named, tensor.type_name, (rows, *tensor.shape[1:]), data)
+            tensors[named] = tensor.part(named, first, (rows, *tensor.shape[1:]))
             first += rows
     return replace(file, tensors=tensors)
 

@@ -65,8 +65,7 @@ def _tensors(tensors: dict[str, GgufTensor], metadata: GgufMetadata) -> dict[str
         rows = tensor.shape[1]
         for index in range(others):
             own = f"altup_{module}.{index}.weight"
-            data = tensor.data[index * rows : (index + 1) * rows]
-            apart[own] = GgufTensor(own, tensor.type_name, tensor.shape[1:], data)
+            apart[own] = tensor.part(own, index * rows, tensor.shape[1:])
     return apart
 
 
