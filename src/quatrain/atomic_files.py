@@ -88,7 +88,7 @@ def publish_folder(folder: Path, path: Path, own: Collection[str]) -> None:
     Raises OSError.
     """
     for file in folder.iterdir():
-        _flush(file)
+        flush_to_disk(file)
     if not path.exists():
         folder.chmod(0o777 & ~_umask())
         folder.rename(path)
@@ -163,12 +163,13 @@ def cache_folder() -> Path:
 
 
 def _publish_file(temporary: Path, path: Path) -> None:
-    _flush(temporary)
+    flush_to_disk(temporary)
     temporary.chmod(0o666 & ~_umask())
     temporary.replace(path)
 
 
-def _flush(file: Path) -> None:
+def flush_to_disk(file: Path) -> None:
+    """Return once what was written to `file` would outlast a loss of power."""
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
 

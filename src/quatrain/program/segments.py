@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from quatrain.errors import InputError
+from quatrain.multiples import up_to
 from quatrain.program.flatbuffer import Record, encode
 from quatrain.program.schema import program_schema
 
@@ -69,7 +70,7 @@ def write_layout(layout: Layout, target: IO[bytes], alignment: int = ALIGNMENT) 
         if isinstance(segment, SharedSegment):
             start = records[segment.segment].offset + segment.offset
         else:
-            start = _aligned(offset, alignment)
+            start = up_to(offset, alignment)
             offset = start + segment.size
         records.append(Record(table="DataSegment", offset=start, size=segment.size))
     layout.root.segments = records
@@ -78,7 +79,7 @@ def write_layout(layout: Layout, target: IO[bytes], alignment: int = ALIGNMENT) 
         target.write(body)
         return
     size = len(body) + _HEADER_SPACE
-    base = _aligned(size, alignment)
+    base = up_to(size, alignment)
     target.write(_with_header(body, size, base, offset))
     for record, segment in zip(records, layout.segments, strict=True):
         if isinstance(segment, Segment):
@@ -96,10 +97,6 @@ def _with_header(body: bytes, size: int, base: int, segments_size: int) -> bytes
     header = EXTENDED_HEADER.pack(b"eh00", EXTENDED_HEADER.size, size, base, segments_size)
     padded = header + bytes(_HEADER_SPACE - len(header))
     return root.to_bytes(4, "little") + body[4:8] + padded + body[8:]
-
-
-def _aligned(offset: int, alignment: int) -> int:
-    return -(-offset // alignment) * alignment
 
 
 def copy_range(part: FileRange, target: IO[bytes]) -> None:

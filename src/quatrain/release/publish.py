@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from quatrain.atomic_files import flush_to_disk
 from quatrain.checkpoint.files.hub import is_on_hub
 from quatrain.errors import InputError
 from quatrain.json_files import read_object, write_json
@@ -102,8 +103,7 @@ def _replace(file: Path, target: Path) -> None:
     ):  # fmt: skip
         file.unlink()
         return
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
+    flush_to_disk(file)
     file.replace(target)
 
 

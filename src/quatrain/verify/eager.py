@@ -60,7 +60,7 @@ def eager_for_program(
 def _match_schemes(backbone: Backbone, graph: VulkanGraph) -> None:
     """Make weight-only, in an 8da4w `backbone`, the linears that are so in a mixed program."""
     for linear in find_linears(graph):
-        if linear.scheme == Scheme.WEIGHT_ONLY and linear.name is not None:
+        if linear.scheme == Scheme.WEIGHT_ONLY:
             module = backbone.get_submodule(linear.name)
             if isinstance(module, Int4Linear):
                 backbone.set_submodule(linear.name, without_activation_rounding(module))

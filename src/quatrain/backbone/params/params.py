@@ -14,6 +14,7 @@ from quatrain.backbone.config import ATTENTION_FACTOR, BackboneConfig
 from quatrain.backbone.params.contradictions import contradictions
 from quatrain.backbone.params.field_types import typed_value
 from quatrain.errors import InputError
+from quatrain.multiples import up_to
 
 # Other names that the same fields have in ExecuTorch's ModelArgs.
 _ALIASES = {
@@ -140,7 +141,7 @@ def _hidden_dim(params: dict[str, Any], dim: int, source: str) -> int:
             f"{source}: ffn_dim_multiplier is {stated['ffn_dim_multiplier']!r}, which no model has"
         )
     multiple = int(stated["multiple_of"])
-    return -(-int(hidden) // multiple) * multiple
+    return up_to(int(hidden), multiple)
 
 
 def _attention_factor(params: dict[str, Any], source: str) -> float:

@@ -21,6 +21,7 @@ from quatrain.checkpoint.hugging_face.fields import (
 )
 from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
 from quatrain.checkpoint.hugging_face.layer_types import FULL, layer_types
+from quatrain.multiples import up_to
 
 CONV = "conv"
 _GATES = ("B_proj", "C_proj", "x_proj")  # one matrix in the files
@@ -55,7 +56,7 @@ def _hidden_dim(fields: Fields, source: str) -> int:
     if multiplier is None:
         return hidden
     multiple = integer(fields, "block_multiple_of", source)
-    return -(-int(multiplier * hidden) // multiple) * multiple
+    return up_to(int(multiplier * hidden), multiple)
 
 
 def _layer_types(fields: Fields, source: str) -> list[str]:

@@ -26,11 +26,9 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
     """Queries, keys, values and gate of a key head lie side by side, and so do what writes and what
     decays of its value heads."""
     keys, heads = (integer(fields, f"linear_num_{kind}_heads", source) for kind in ("key", "value"))
+    key, value = (integer(fields, f"linear_{kind}_head_dim", source) for kind in ("key", "value"))
     each = heads // keys
-    key, values = (
-        integer(fields, "linear_key_head_dim", source),
-        each * integer(fields, "linear_value_head_dim", source),
-    )
+    values = each * value
     apart: dict[str, StoredTensor] = {}
     for name, tensor in stored.stored.items():
         before, is_mixed, kind = name.partition("in_proj_qkvz.")

@@ -17,9 +17,7 @@ def adapter_files(folder: Path) -> list[Path]:
     or a whole model too."""
     names = _names_in(folder)
     weights = [name for name in _WEIGHTS if name in names]
-    if ADAPTER_CONFIG not in names or not weights:
-        return []
-    if _of_a_model(names - {*_WEIGHTS}):
+    if ADAPTER_CONFIG not in names or not weights or _of_a_model(names - {*_WEIGHTS}):
         return []
     return [folder / ADAPTER_CONFIG, folder / weights[0]]
 

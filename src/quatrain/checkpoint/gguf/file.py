@@ -22,6 +22,7 @@ from quatrain.checkpoint.files.memory_map import map_file
 from quatrain.checkpoint.gguf.blocks import GgufTensor, dequantizer, readable_types
 from quatrain.checkpoint.gguf.parts import part_files
 from quatrain.errors import InputError
+from quatrain.multiples import up_to
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
 _SCALARS |= {12: "d"}
@@ -156,7 +157,7 @@ def _parse(path: Path, mapped: mmap.mmap) -> GgufFile:
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
         raise ValueError(f"general.alignment is {alignment!r}, expected a power of two")
-    base = -(-cursor.position // alignment) * alignment
+    base = up_to(cursor.position, alignment)
     tensors: dict[str, GgufTensor] = {}
     end = 0
     for name, shape, kind, offset in headers:
@@ -169,7 +170,7 @@ def _parse(path: Path, mapped: mmap.mmap) -> GgufFile:
                 "file that llama.cpp reads"
             )
         tensors[name] = _locate(path, mapped, name, shape, kind, base + offset)
-        end += -(-tensors[name].data.nbytes // alignment) * alignment
+        end += up_to(tensors[name].data.nbytes, alignment)
     return GgufFile(path, metadata, tensors)
 
 

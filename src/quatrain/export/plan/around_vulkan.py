@@ -20,12 +20,13 @@ from quatrain.backbone.layers.residual import FixedResidual
 from quatrain.backbone.layers.scaling import Factor, SoftCap
 from quatrain.backbone.model import Backbone
 from quatrain.export.operators.short_conv import KeptConv
-from quatrain.export.plan.sizes import Key, up_to
+from quatrain.export.plan.sizes import Key
 from quatrain.export.vulkan.masked_attention import MaskedSdpa, PositionMask
 from quatrain.export.vulkan.operator_modules import VulkanRMSNorm
 from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.linear import Int8DynActInt4WeightLinear, QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
+from quatrain.multiples import up_to
 from quatrain.program.segments import ALIGNMENT
 
 # Of the Vulkan delegate's graph.

@@ -22,12 +22,13 @@ from quatrain.backbone.layers.scaling import Factor, SoftCap
 from quatrain.backbone.model import Backbone
 from quatrain.export.operators.attention import OwnCacheSdpa
 from quatrain.export.operators.short_conv import KeptConv
-from quatrain.export.plan.sizes import Key, constants_of_linears, linears_of, up_to
+from quatrain.export.plan.sizes import Key, constants_of_linears, linears_of
 from quatrain.export.template.template import LAYERS
 from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
 from quatrain.export.xnnpack.layer_parts import PartedBlock
 from quatrain.export.xnnpack.ring_cache import RingPlaces, RingSdpa
 from quatrain.export.xnnpack.small_linears import LinearRMSNorm, WideRope
+from quatrain.multiples import up_to
 from quatrain.program.segments import ALIGNMENT
 
 _DELEGATE, _FLOAT_DELEGATE, _BIAS = 912, 576, 160

@@ -18,6 +18,7 @@ from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.linear import Int8DynActInt4WeightLinear, QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
 from quatrain.linear.int8 import Int8DynActInt8WeightLinear
+from quatrain.multiples import up_to
 from quatrain.program.edit.constant_source import Form
 
 # What tells constants apart: those of one form and tensor are stored once.
@@ -143,8 +144,3 @@ def _own(part: nn.Module, itemsize: int) -> Iterator[tuple[Form, torch.Tensor, i
         if name not in _CACHES:
             size = itemsize if tensor.is_floating_point() else tensor.element_size()
             yield Form.PLAIN, tensor, prod(tensor.shape) * size
-
-
-def up_to(count: int, multiple: int) -> int:
-    """`count`, or the next larger multiple."""
-    return -(-count // multiple) * multiple

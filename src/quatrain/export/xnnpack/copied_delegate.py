@@ -33,7 +33,7 @@ def copied_delegate(
     specs, stored = template.compile_specs, store.get_named_data_store_output()
     delegate = LoweredBackendModule(program, template.backend_id, blob, specs, stored)
     # Passes copy graphs with all in them; nothing in this one changes.
-    delegate.__deepcopy__ = lambda memo: delegate  # type: ignore[method-assign]
+    delegate.__deepcopy__ = lambda memo: delegate
     return delegate
 
 

@@ -9,6 +9,7 @@ import copy
 import math
 from dataclasses import dataclass
 
+from quatrain.multiples import up_to
 from quatrain.program.edit.constant_source import ConstantSource, in_layer, layer_of
 from quatrain.program.edit.replicated_layers import IrregularGraph
 from quatrain.program.flatbuffer import Record
@@ -222,7 +223,7 @@ class _Copier:
         """A place for `tensor` at the end of the memory it is in."""
         place = copy.copy(tensor.allocation_info)
         sizes = self.plan.non_const_buffer_sizes
-        offset = -(-sizes[place.memory_id] // _ALIGNMENT) * _ALIGNMENT
+        offset = up_to(sizes[place.memory_id], _ALIGNMENT)
         nbytes = math.prod(tensor.sizes) * _ITEM_SIZES[tensor.scalar_type]
         sizes[place.memory_id] = offset + nbytes
         place.memory_offset_low, place.memory_offset_high = offset & 0xFFFFFFFF, offset >> 32

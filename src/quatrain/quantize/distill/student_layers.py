@@ -77,7 +77,7 @@ class ScaledIntegers(nn.Module):
 
     def weight(self, dtype: torch.dtype) -> torch.Tensor:
         """What they stand for, [N, K] in `dtype`."""
-        return _Dequantize.apply(self.latent, self.integers(), self.scales(), dtype)  # type: ignore[no-any-return]
+        return _Dequantize.apply(self.latent, self.integers(), self.scales(), dtype)
 
     def rows(self, picked: torch.Tensor) -> torch.Tensor:
         """What the rows `picked` int64 [...] stand for, float32 [..., K]."""
@@ -116,7 +116,7 @@ class StudentLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         dtype = self.activations.dtype
         if self.activations.int8:
-            x = _RoundRows.apply(x)  # type: ignore[assignment]
+            x = _RoundRows.apply(x)
         bias = None if self.bias is None else self.bias.to(dtype)
         weight = self.weight.weight(dtype) if self._held is None else self._held
         return F.linear(x.to(dtype), weight, bias)

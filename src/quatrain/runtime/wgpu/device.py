@@ -11,6 +11,7 @@ import numpy.typing as npt
 import wgpu
 
 from quatrain.errors import InputError, QuatrainError
+from quatrain.multiples import up_to
 from quatrain.runtime.wgpu.adapters import pick_adapter
 from quatrain.runtime.wgpu.dispatch import Dispatch, Traits
 
@@ -104,7 +105,7 @@ class Gpu:
     def upload(self, data: np.ndarray, what: str) -> Any:
         """A storage buffer holding `data`, written straight into the buffer's mapped memory."""
         source = data.reshape(-1).view(np.uint8)
-        size = max(16, -(-source.nbytes // 16) * 16)
+        size = max(16, up_to(source.nbytes, 16))
         self._check_size(size, what)
         with explained(f"uploading {what}"):
             buffer = self.device.create_buffer(size=size, usage=_STORAGE, mapped_at_creation=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from quatrain.multiples import up_to
+
 # The types that operands are stored in, in WGSL's names, as numpy has them.
 NUMPY = {
     "f32": np.dtype("float32"), "f16": np.dtype("float16"), "i32": np.dtype("int32"),
@@ -50,7 +52,7 @@ class Operand:
     @property
     def nbytes(self) -> int:
         """The size in bytes, rounded up to the 16 that a kernel's widest load needs."""
-        return max(16, -(-self.count * NUMPY[self.dtype].itemsize // 16) * 16)
+        return max(16, up_to(self.count * NUMPY[self.dtype].itemsize, 16))
 
     @property
     def rows(self) -> int:

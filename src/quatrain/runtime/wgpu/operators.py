@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from quatrain.errors import InputError
+from quatrain.multiples import up_to
 from quatrain.program import Operator
 from quatrain.program.half_buffers import in_half_buffer
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
@@ -132,7 +133,7 @@ def _choose_qparams(
     scale = to.declare(scale_id, rows.shape[:-1])
     zero = replace(to.declare(zero_id, rows.shape[:-1]), dtype="i32")
     to.result.operands[zero_id] = zero
-    packed = Operand(("packed", operator.out), "u32", (rows.rows, -(-rows.shape[-1] // 8) * 2))
+    packed = Operand(("packed", operator.out), "u32", (rows.rows, up_to(rows.shape[-1], 8) // 4))
     quantized = Quantized(packed, scale, zero)
     to.quantized[rows.key] = quantized
     return [to.add_row(Row(rows, quantized=quantized))]
@@ -176,7 +177,7 @@ def _dynamic_linear(
     quantized = to.quantized.get(rows.key)
     made = []
     if quantized is None or (quantized.scale.key, quantized.zero.key) != (scale.key, zero.key):
-        shape = (rows.rows, -(-rows.shape[-1] // 8) * 2)
+        shape = (rows.rows, up_to(rows.shape[-1], 8) // 4)
         quantized = Quantized(Operand(("packed", operator.out), "u32", shape), scale, zero)
         made = [quantize_activation(rows, quantized)]
     half = in_half_buffer(to.graph, operator)

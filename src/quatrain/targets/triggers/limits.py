@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from quatrain.multiples import up_to
 from quatrain.program import Program, Tensor, VulkanGraph
 from quatrain.program.inspect.sizes import cache_values
 from quatrain.targets.catalogue import GpuProfile
@@ -61,7 +62,7 @@ def attention_weights_beyond_buffer(
         query, cache = graph.tensor(operator.named_args["q"]), attention_keys(graph, operator)
         if query.storage != "buffer" or not isinstance(cache, Tensor) or len(query.shape) < 3:
             continue
-        tokens, context = (-(-each.shape[-3] // 4) * 4 for each in (query, cache))
+        tokens, context = (up_to(each.shape[-3], 4) for each in (query, cache))
         itemsize = query.nbytes // math.prod(query.shape)
         nbytes = query.shape[-2] * tokens * context * itemsize
         if nbytes > (largest or SURE_STORAGE_BUFFER):

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from quatrain.atomic_files import held_folder, require_name, take_room
+from quatrain.atomic_files import flush_to_disk, held_folder, require_name, take_room
 from quatrain.errors import InputError, Interrupted
 
 _LOG = "progress.jsonl"
@@ -52,7 +52,7 @@ class EvaluationLog:
         with _writing(self.folder):
             for left in self.folder.iterdir():
                 if left != self._file:
-                    _sync(left)
+                    flush_to_disk(left)
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"row": row, **asdict(step)}) + "\n")
                 file.flush()
@@ -164,8 +164,3 @@ def _whole_lines(file: Path) -> tuple[list[dict], int]:
     lines = file.read_bytes().splitlines(keepends=True)
     whole = [line for line in lines if line.endswith(b"\n")]
     return [json.loads(line) for line in whole], sum(map(len, whole))
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

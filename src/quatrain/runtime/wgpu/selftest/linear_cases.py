@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from quatrain.multiples import up_to
 from quatrain.runtime.wgpu.dispatch import Dispatch, Traits
 from quatrain.runtime.wgpu.linear import Weights, float_linear, int4_linear
 from quatrain.runtime.wgpu.rows import Row
@@ -92,12 +93,12 @@ def _weights(
 ) -> tuple[Weights, np.ndarray]:
     """Random weights as the artifact stores them, and dense in float64 [N, K]."""
     integers = bench.rng.integers(-8, 8, (n, k))
-    groups, padded_n = k // group, -(-n // 4) * 4
+    groups, padded_n = k // group, up_to(n, 4)
     scales = np.full((groups, padded_n), np.nan)
     scales[:, :n] = bench.rng.uniform(0.01, 0.1, (groups, n))
     sums = np.zeros((groups, padded_n))
     sums[:, :n] = integers.reshape(n, groups, group).sum(-1).T
-    nibbles = np.full((n, -(-k // 8) * 8), 8)
+    nibbles = np.full((n, up_to(k, 8)), 8)
     nibbles[:, :k] = integers + 8
     weights = Weights(
         packed=bench.put("w", "u8", nibbles[:, 1::2] << 4 | nibbles[:, ::2]),

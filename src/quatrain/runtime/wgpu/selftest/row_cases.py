@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC
+from quatrain.multiples import up_to
 from quatrain.runtime.wgpu.dispatch import Dispatch
 from quatrain.runtime.wgpu.pointwise import BINARY
 from quatrain.runtime.wgpu.rows import Join, Norm, Quantized, Row, quantize_activation
@@ -80,7 +81,7 @@ def _given(m: int, k: int, dtype: str):
 def int8_operands(bench: Bench, m: int, k: int, dtype: str) -> Quantized:
     """Operands for x [m, k] in int8, to be written."""
     return Quantized(
-        packed=bench.out("packed", "u32", m, -(-k // 8) * 2),
+        packed=bench.out("packed", "u32", m, up_to(k, 8) // 4),
         scale=bench.out("x_scale", dtype, m),
         zero=bench.out("x_zero", "i32", m),
     )
@@ -89,7 +90,7 @@ def int8_operands(bench: Bench, m: int, k: int, dtype: str) -> Quantized:
 def _packed(integers: np.ndarray) -> np.ndarray:
     """int8 [M, K] in the order of the kernels: of each eight, the even and then the odd ones."""
     m, k = integers.shape
-    padded = np.zeros((m, -(-k // 8) * 8), np.int8)
+    padded = np.zeros((m, up_to(k, 8)), np.int8)
     padded[:, :k] = integers
     return padded.reshape(m, -1, 4, 2).swapaxes(2, 3).reshape(m, -1)
 
