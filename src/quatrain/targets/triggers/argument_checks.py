@@ -7,7 +7,13 @@ Each was left out, or computed, on ExecuTorch's runtime, whose C++ asks for it (
 from quatrain.program import Operator, Plain, Program, VulkanGraph
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.program.operator_schemas import argument_names
-from quatrain.targets.triggers.occurrence import Occurrence, Where, is_constant, operators
+from quatrain.targets.triggers.occurrence import (
+    Occurrence,
+    Occurrences,
+    Where,
+    is_constant,
+    operators,
+)
 
 _BATCH_NORM = "aten._native_batch_norm_legit_no_training"
 # Operator -> the places of the arguments that may not be left out.
@@ -27,7 +33,7 @@ _WEIGHTS = {
 _WEIGHTS_BY_NAME = ("weights", "weight_sums", "weight_scales", "bias")
 
 
-def arguments_missing(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def arguments_missing(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Arguments that are null, or an empty list, where the runtime has no default."""
     return [
         Occurrence(f"{place}: {_name(operator, at)} is missing")
@@ -37,7 +43,7 @@ def arguments_missing(program: Program, graph: VulkanGraph, where: Where) -> lis
     ]
 
 
-def weights_computed(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def weights_computed(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Weights and biases that are no constants of the program."""
     return [
         Occurrence(f"{place}: {_name(operator, at)} is computed")

@@ -8,6 +8,7 @@ from quatrain.program.half_buffers import in_half_buffer
 from quatrain.targets.triggers.occurrence import (
     CACHED_ATTENTION,
     Occurrence,
+    Occurrences,
     Where,
     attention_keys,
     is_constant,
@@ -25,51 +26,40 @@ _SUMMED = {
 
 def attention_in_buffers_not_of_4(
     program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+) -> Occurrences:
     """Attention in buffers over heads whose width is not a multiple of 4."""
-    found = []
     for place, operator in operators(graph, *CACHED_ATTENTION):
         query = graph.tensor(operator.named_args["q"])
         if query.storage == "buffer" and query.shape[-1] % 4:
-            found.append(Occurrence(f"{place}: heads {query.shape[-1]} wide"))
-    return found
+            yield Occurrence(f"{place}: heads {query.shape[-1]} wide")
 
 
 def attention_in_half_over_long_contexts(
     program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+) -> Occurrences:
     """Attention of prompts in float16 buffers over a context that float16 sums do not reach."""
-    found = []
     for place, operator in operators(graph, *CACHED_ATTENTION):
         query, cache = graph.tensor(operator.named_args["q"]), attention_keys(graph, operator)
         if (query.dtype, query.storage) != ("float16", "buffer") or query.shape[-3] == 1:
             continue
         if isinstance(cache, Tensor) and cache.shape[-3] > _LONG:
-            found.append(Occurrence(f"{place}: a context of {cache.shape[-3]}"))
-    return found + [
-        Occurrence(f"{place}: a context of {key.shape[-2]}")
-        for place, operator, key in tensors_of(graph, ("et_vk.sdpa",), at=1)
-        if in_half_buffer(graph, operator) and key.shape[-2] > _LONG
-    ]
+            yield Occurrence(f"{place}: a context of {cache.shape[-3]}")
+    for place, operator, key in tensors_of(graph, ("et_vk.sdpa",), at=1):
+        if in_half_buffer(graph, operator) and key.shape[-2] > _LONG:
+            yield Occurrence(f"{place}: a context of {key.shape[-2]}")
 
 
-def long_sums_in_half_buffers(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+def long_sums_in_half_buffers(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Products and softmax in float16 buffers over more terms than float16 sums reach."""
-    found = []
     for place, operator in operators(graph, *_SUMMED):
         if not in_half_buffer(graph, operator):
             continue
         terms = graph.tensor(operator.named_args[_SUMMED[operator.kind]]).shape[-1]
         if terms > _LONG:
-            found.append(Occurrence(f"{place}: sums of {terms}"))
-    return found
+            yield Occurrence(f"{place}: sums of {terms}")
 
 
-def layer_norms_in_half_buffers(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+def layer_norms_in_half_buffers(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Layer norms and variances whose squares are summed in float16."""
     return [
         Occurrence(f"{place}: rows of {x.shape[-1]}")
@@ -78,51 +68,45 @@ def layer_norms_in_half_buffers(
     ]
 
 
-def fused_attention_in_buffers(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+def fused_attention_in_buffers(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`et_vk.sdpa` in buffers of keys whose number or width is not a multiple of 4, or may be; and
     of values of another width than the keys."""
-    any_length, found = takes_calls_of_any_length(program, graph), []
+    any_length = takes_calls_of_any_length(program, graph)
     for place, operator, key in tensors_of(graph, ("et_vk.sdpa",), at=1):
         width, of_values = key.shape[-1], graph.tensor(operator.args[2]).shape[-1]
         in_buffer, texels = key.storage == "buffer", any(size % 4 for size in key.shape[-2:])
         if of_values > width or (in_buffer and (texels or of_values != width)):
-            found.append(Occurrence(f"{place}: keys {list(key.shape)}, values {of_values} wide"))
+            yield Occurrence(f"{place}: keys {list(key.shape)}, values {of_values} wide")
         elif in_buffer and any_length:
-            found.append(Occurrence(f"{place}: keys {list(key.shape)} at most", "possible"))
-    return found
+            yield Occurrence(f"{place}: keys {list(key.shape)} at most", "possible")
 
 
-def caches_of_their_own(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def caches_of_their_own(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """KV caches of `sdpa_with_kv_cache` that others read too, or that hold more than zeros."""
     readers = Counter(value for operator in graph.operators for value in operator.args[:-1])
-    found, held = [], dict[str, bool]()
+    held = dict[str, bool]()
     for place, operator in operators(graph, "sdpa_with_kv_cache"):
         for name in ("k_cache", "v_cache"):
             cache = operator.named_args[name]
             if readers[cache] > 1:
-                found.append(Occurrence(f"{place}: value {cache} is another's cache too"))
+                yield Occurrence(f"{place}: value {cache} is another's cache too")
             elif is_constant(graph, cache):
                 key = graph.constant_key(cache) or str(cache)
                 if key not in held:
                     held[key] = bool(graph.constant(cache).any())
                     program.release_memory()
                 if held[key]:
-                    found.append(Occurrence(f"{place}: {name} does not start with zeros"))
-    return found
+                    yield Occurrence(f"{place}: {name} does not start with zeros")
 
 
-def attention(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def attention(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Attention operators that read a KV cache."""
     return [Occurrence(place) for place, _ in operators(graph, *CACHED_ATTENTION)]
 
 
-def context_of_a_cache(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def context_of_a_cache(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Attention over a KV cache, and how many tokens that holds."""
-    found = []
     for place, operator in operators(graph, *CACHED_ATTENTION):
         cache = attention_keys(graph, operator)
         room = cache.shape[-3:] if isinstance(cache, Tensor) else ()
-        found.append(Occurrence(f"{place}: {room[0]} tokens" if len(room) == 3 else place))
-    return found
+        yield Occurrence(f"{place}: {room[0]} tokens" if len(room) == 3 else place)

@@ -4,6 +4,7 @@ otherwise, for a shorter one. Each was measured on ExecuTorch's runtime."""
 from quatrain.program import Program, VulkanGraph
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
+    Occurrences,
     Where,
     fixed_value,
     longest_call,
@@ -14,9 +15,7 @@ from quatrain.targets.triggers.occurrence import (
 _SIZES, _ALIGNED = 1, 2  # places of arguments of upsampling
 
 
-def permutations_from_the_end(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+def permutations_from_the_end(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Dimensions that are counted from the end, in programs that take calls of any length."""
     if not takes_calls_of_any_length(program, graph):
         return []
@@ -31,32 +30,28 @@ def permutations_from_the_end(
     ]
 
 
-def upsampling_of_any_length(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+def upsampling_of_any_length(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Images made of a fixed size, or with aligned corners, of sizes that change with the call."""
     if not takes_calls_of_any_length(program, graph):
-        return []
-    found, kinds = [], ("aten.upsample_nearest2d", "aten.upsample_bilinear2d")
+        return
+    kinds = ("aten.upsample_nearest2d", "aten.upsample_bilinear2d")
     for place, operator, x in tensors_of(graph, kinds):
         sizes = fixed_value(graph, operator, _SIZES)
         aligned = operator.kind == kinds[1] and fixed_value(graph, operator, _ALIGNED)
         if sizes or aligned:
-            found.append(Occurrence(f"{place}: of {list(x.shape)} at most"))
-    return found
+            yield Occurrence(f"{place}: of {list(x.shape)} at most")
 
 
-def slices_past_the_call(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def slices_past_the_call(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Slices of a call's places that begin or end further in than a short call is long."""
-    found, longest = [], longest_call(program, graph)
+    longest = longest_call(program, graph)
     for place, operator, x in tensors_of(graph, ("aten.slice_copy",)):
         dim, start, end = (fixed_value(graph, operator, at) for at in (1, 2, 3))
         along = x.shape[(dim or 0) % len(x.shape)] if x.shape else 0
         begins = isinstance(start, int) and (start > 0 or start < -1)
         ends = isinstance(end, int) and end < -1
         if longest > 1 and along == longest and (begins or ends):
-            found.append(Occurrence(f"{place}: {start} to {end} of {along} at most"))
-    return found
+            yield Occurrence(f"{place}: {start} to {end} of {along} at most")
 
 
 CALL_LENGTH_TRIGGERS = (permutations_from_the_end, upsampling_of_any_length, slices_past_the_call)

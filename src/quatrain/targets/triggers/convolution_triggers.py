@@ -12,6 +12,7 @@ from quatrain.program import Program, Tensor, VulkanGraph
 from quatrain.program.def_use import DefUse
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
+    Occurrences,
     Where,
     fixed_value,
     operators,
@@ -45,7 +46,7 @@ class _Form:
         return self.weight[2:]
 
 
-def convolutions_refused(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def convolutions_refused(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Convolutions of a form, or in a layout, that the runtime does not take."""
     return [
         Occurrence(f"{place}: {problem}")
@@ -54,7 +55,7 @@ def convolutions_refused(program: Program, graph: VulkanGraph, where: Where) -> 
     ]
 
 
-def convolutions_wrong(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def convolutions_wrong(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Convolutions of a form that the runtime takes and computes as another."""
     return [
         Occurrence(f"{place}: {problem}")
@@ -63,15 +64,13 @@ def convolutions_wrong(program: Program, graph: VulkanGraph, where: Where) -> li
     ]
 
 
-def convolution_past_the_call(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+def convolution_past_the_call(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Convolutions of signals, channels-packed, with padding of which not all is cut off again, and
     depthwise ones of images, padded, with a stride that is not the dilation; in programs that take
     calls of any length."""
     if not takes_calls_of_any_length(program, graph):
-        return []
-    found, def_use = [], DefUse(graph)
+        return
+    def_use = DefUse(graph)
     for place, operator in operators(graph, *KINDS):
         signal, padding = graph.values[operator.args[0]], graph.plain(operator.args[4])
         if not isinstance(signal, Tensor) or len(signal.shape) != 3 or not any(padding or ()):
@@ -79,13 +78,11 @@ def convolution_past_the_call(
         readers = [graph.operators[i].kind for i in def_use.consumers.get(operator.out, ())]
         cut_off = bool(readers) and set(readers) == {"aten.slice_copy"}
         if signal.layout == "channels_packed" and not cut_off:
-            found.append(Occurrence(f"{place}: padding of {list(padding)}"))
-    return found + [
-        Occurrence(f"{place}: depthwise, padding of {list(form.padding)}")
-        for place, form in _forms(graph)
-        if len(form.x.shape) == 4 and form.depthwise and form.kernel in _TILED
-        and form.stride != form.dilation and any(form.padding)
-    ]  # fmt: skip
+            yield Occurrence(f"{place}: padding of {list(padding)}")
+    for place, form in _forms(graph):
+        tiled = len(form.x.shape) == 4 and form.depthwise and form.kernel in _TILED
+        if tiled and form.stride != form.dilation and any(form.padding):
+            yield Occurrence(f"{place}: depthwise, padding of {list(form.padding)}")
 
 
 def _refused_2d(form: _Form) -> str | None:

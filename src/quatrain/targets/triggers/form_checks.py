@@ -8,6 +8,7 @@ from quatrain.targets.triggers.call_length_triggers import CALL_LENGTH_TRIGGERS
 from quatrain.targets.triggers.occurrence import (
     PACKED_FROM_THE_END,
     Occurrence,
+    Occurrences,
     Where,
     fixed_value,
     operators,
@@ -27,7 +28,7 @@ _CHANNELS_PACKED = (
 )  # fmt: skip
 
 
-def norms_refused(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def norms_refused(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Layer norms over several dimensions, batch and group norms of other than [N, C, H, W], group
     norms whose mean is in a texture."""
     over = [
@@ -53,7 +54,7 @@ def _has_mean_in_texture(graph: VulkanGraph, operator: Operator) -> bool:
     )
 
 
-def sampling_refused(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def sampling_refused(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`aten.grid_sampler_2d` but bilinear, with its border repeated and corners aligned."""
     options = [
         (place, [fixed_value(graph, operator, at) for at in (2, 3, 4)])
@@ -62,7 +63,7 @@ def sampling_refused(program: Program, graph: VulkanGraph, where: Where) -> list
     return [Occurrence(f"{place}: options {given}") for place, given in options if given != _TAKEN]
 
 
-def not_channels_packed(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def not_channels_packed(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Operators of images that are in buffers, or in textures of another layout."""
     return [
         Occurrence(f"{place}: {x.layout} in a {x.storage}")
@@ -71,7 +72,7 @@ def not_channels_packed(program: Program, graph: VulkanGraph, where: Where) -> l
     ]
 
 
-def linears_of_batches(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def linears_of_batches(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Floating-point linears of [N, C, H, W] with several N, of int8 weights of several batches."""
     return [
         Occurrence(f"{place}: of {list(x.shape)}")
@@ -80,20 +81,16 @@ def linears_of_batches(program: Program, graph: VulkanGraph, where: Where) -> li
     ]
 
 
-def channel_wise_linears_refused(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+def channel_wise_linears_refused(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`et_vk.linear_qcs4w` of several batches, or of channels that do not fill its texels."""
-    found = []
     for place, operator, x in tensors_of(graph, ("et_vk.linear_qcs4w",)):
         inputs, outputs = x.shape[-1], graph.tensor(operator.out).shape[-1]
         batches = len(x.shape) > 2 and x.shape[0] > 1
         if batches or inputs % _INPUTS_OF_A_TEXEL or outputs % _OUTPUTS_TOGETHER:
-            found.append(Occurrence(f"{place}: {list(x.shape)} to {outputs} channels"))
-    return found
+            yield Occurrence(f"{place}: {list(x.shape)} to {outputs} channels")
 
 
-def choices_in_textures(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def choices_in_textures(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`aten.index` of tensors of two dimensions or more in textures."""
     return [
         Occurrence(f"{place}: of {list(x.shape)}")
@@ -102,10 +99,9 @@ def choices_in_textures(program: Program, graph: VulkanGraph, where: Where) -> l
     ]
 
 
-def uneven_upsampling(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def uneven_upsampling(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Images to sizes that are no multiple of theirs, nor a part: to the nearest place, or by scale
     factors that do not give the size exactly."""
-    found = []
     for place, operator, x in tensors_of(graph, (_NEAREST, "aten.upsample_bilinear2d")):
         # Scale factors are an upsampling's last argument, before its result.
         out, scales = (
@@ -118,44 +114,37 @@ def uneven_upsampling(program: Program, graph: VulkanGraph, where: Where) -> lis
             a * scale != b for (a, b), scale in zip(sizes, scales, strict=False)
         )
         if uneven or inexact:
-            found.append(Occurrence(f"{place}: {list(x.shape)} to {list(out.shape)}"))
-    return found
+            yield Occurrence(f"{place}: {list(x.shape)} to {list(out.shape)}")
 
 
-def added_columns(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def added_columns(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`aten.addmm` in buffers that adds one number to each row."""
-    found = []
     for place, operator, bias in tensors_of(graph, ("aten.addmm",)):
         out = graph.tensor(operator.out)
         unused = fixed_value(graph, operator, 3) == 0
         one_wide = not unused and len(bias.shape) == 2 and bias.shape[0] > 1 and bias.shape[1] == 1
         if one_wide and out.storage == "buffer" and out.shape[-1] > 1:
-            found.append(Occurrence(f"{place}: {list(bias.shape)} to {list(out.shape)}"))
-    return found
+            yield Occurrence(f"{place}: {list(bias.shape)} to {list(out.shape)}")
 
 
-def rounded_divisions(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def rounded_divisions(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Divisions rounded towards zero in floating point, or down in integers."""
-    found = []
     for place, operator, x in tensors_of(graph, ("aten.div",)):
         mode = fixed_value(graph, operator, 2)
         if mode == ("trunc" if x.dtype.startswith("float") else "floor"):
-            found.append(Occurrence(f"{place}: rounding_mode {mode} of {x.dtype}{list(x.shape)}"))
-    return found
+            yield Occurrence(f"{place}: rounding_mode {mode} of {x.dtype}{list(x.shape)}")
 
 
-def powers(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def powers(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Powers by tensors, and of integers."""
-    found = []
     for place, operator, x in tensors_of(graph, ("aten.pow",)):
         number = fixed_value(graph, operator, 1)
         integers = not x.dtype.startswith("float") and number is not None and number > 1
         if number is None or integers:
-            found.append(Occurrence(f"{place}: of {x.dtype}{list(x.shape)}"))
-    return found
+            yield Occurrence(f"{place}: of {x.dtype}{list(x.shape)}")
 
 
-def integers_made(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def integers_made(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`aten.scalar_tensor` that gives integers."""
     made = [
         (place, graph.tensor(operator.out))
@@ -168,27 +157,23 @@ def integers_made(program: Program, graph: VulkanGraph, where: Where) -> list[Oc
     ]
 
 
-def repeated_batches(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def repeated_batches(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`aten.repeat_interleave` of batches, or of the dimension that textures are packed along."""
-    found = []
     for place, operator, x in tensors_of(graph, ("aten.repeat_interleave",)):
         dim = fixed_value(graph, operator, 2) or 0
         from_the_end = -dim if dim < 0 else len(x.shape) - dim
         if from_the_end in (4, PACKED_FROM_THE_END.get(x.layout)):
-            found.append(Occurrence(f"{place}: {list(x.shape)} along -{from_the_end}, {x.layout}"))
-    return found
+            yield Occurrence(f"{place}: {list(x.shape)} along -{from_the_end}, {x.layout}")
 
 
-def dim_orders_in_textures(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def dim_orders_in_textures(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`dim_order_ops._to_dim_order_copy` from or to a texture, or of numbers to bool."""
-    found = []
     for place, operator, x in tensors_of(graph, ("dim_order_ops._to_dim_order_copy",)):
         out = graph.tensor(operator.out)
         to_bool = out.dtype in ("bool", "uint8") and x.dtype != out.dtype
         if "texture3d" in (x.storage, out.storage) or to_bool:
             text = f"{x.dtype} in a {x.storage} to {out.dtype} in a {out.storage}"
-            found.append(Occurrence(f"{place}: {text}"))
-    return found
+            yield Occurrence(f"{place}: {text}")
 
 
 FORM_CHECKS = (

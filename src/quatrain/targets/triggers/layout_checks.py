@@ -7,6 +7,7 @@ from quatrain.program.memory import memory_conflicts
 from quatrain.targets.triggers.occurrence import (
     CACHED_ATTENTION,
     Occurrence,
+    Occurrences,
     Where,
     operators,
     tensor_text,
@@ -38,7 +39,7 @@ _ARITHMETIC = ("aten.add", "aten.sub", "aten.mul", "aten.div", "aten.minimum", "
 _COMPARISONS = ("aten.eq", "aten.ne", "aten.lt", "aten.le", "aten.gt", "aten.ge")
 
 
-def memory_still_read(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def memory_still_read(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Values written into the memory of others that are still to be read."""
     return [
         Occurrence(
@@ -49,10 +50,9 @@ def memory_still_read(program: Program, graph: VulkanGraph, where: Where) -> lis
     ]
 
 
-def mixed_storages(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def mixed_storages(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Operators some of whose tensors are in buffers and some in textures; int8 ones packed in
     blocks (`int8_4h4w`) lie in buffers, whatever the others are in."""
-    found = []
     for index, operator in enumerate(graph.operators):
         kind = operator.kind
         if kind in _COPIES | _NO_TENSORS_MADE | _OF_BOTH or kind == "torchao.choose_qparams_affine":
@@ -60,11 +60,10 @@ def mixed_storages(program: Program, graph: VulkanGraph, where: Where) -> list[O
         placed = _placed(graph, operator)
         storages = {one.storage for one in placed if not one.layout.startswith("int8_")}
         if len(storages) > 1:
-            found.append(Occurrence(f"operator {index}, {kind}: {' and '.join(sorted(storages))}"))
-    return found
+            yield Occurrence(f"operator {index}, {kind}: {' and '.join(sorted(storages))}")
 
 
-def not_width_packed(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def not_width_packed(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Int4 linears, products, rotary embeddings and attention in textures of another layout."""
     found = [
         (place, _layouts(graph, operator) - {"width_packed"})
@@ -75,7 +74,7 @@ def not_width_packed(program: Program, graph: VulkanGraph, where: Where) -> list
     ]
 
 
-def layouts_differ(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def layouts_differ(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Operators that take tensors of one layout, in textures of several."""
     found = [(place, _layouts(graph, operator)) for place, operator in operators(graph, *_ALIKE)]
     return [
@@ -85,21 +84,19 @@ def layouts_differ(program: Program, graph: VulkanGraph, where: Where) -> list[O
     ]
 
 
-def types_differ(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def types_differ(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Int4 linears and RMS norms of one floating-point type into another, and arithmetic of two."""
-    found = []
     for place, operator in operators(graph, *INT4_LINEARS, "et_vk.rms_norm"):
         given, made = graph.tensor(operator.named_args["x"]), graph.tensor(operator.out)
         if given.dtype != made.dtype:
-            found.append(Occurrence(f"{place}: {given.dtype} to {made.dtype}"))
+            yield Occurrence(f"{place}: {given.dtype} to {made.dtype}")
     for place, operator, first in tensors_of(graph, (*_ARITHMETIC, *_COMPARISONS)):
         others = [graph.values[operator.args[1]]]
         if operator.kind in _ARITHMETIC:
             others.append(graph.tensor(operator.out))
         dtypes = {first.dtype, *(one.dtype for one in others if isinstance(one, Tensor))}
         if len(dtypes) > 1:
-            found.append(Occurrence(f"{place}: {' and '.join(sorted(dtypes))}"))
-    return found
+            yield Occurrence(f"{place}: {' and '.join(sorted(dtypes))}")
 
 
 def _layouts(graph: VulkanGraph, operator: Operator) -> set[str]:

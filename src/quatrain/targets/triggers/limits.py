@@ -11,6 +11,7 @@ from quatrain.targets.runtimes import needs_older_forms
 from quatrain.targets.triggers.occurrence import (
     CACHED_ATTENTION,
     Occurrence,
+    Occurrences,
     Where,
     attention_keys,
     is_constant,
@@ -25,13 +26,12 @@ SURE_IMAGE = 2048
 _IN_A_BUFFER = "export again with --target DEVICE, which keeps so large a tensor in a buffer"
 
 
-def beyond_gpu_limits(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def beyond_gpu_limits(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Tensors larger than a storage buffer or an image may be on the GPU.
 
     Where a figure is unknown, what exceeds the sure minimum is possible, not certain.
     """
     buffer, image = where.gpu.max_storage_buffer, where.gpu.max_image_3d
-    occurrences = []
     for value_id, value in enumerate(graph.values):
         if not isinstance(value, Tensor):
             continue
@@ -40,24 +40,22 @@ def beyond_gpu_limits(program: Program, graph: VulkanGraph, where: Where) -> lis
             largest = max(image_extents(value))
             if largest > (image or SURE_IMAGE):
                 place += f": an image of {largest} texels"
-                occurrences.append(Occurrence(place, None if image else "possible", _IN_A_BUFFER))
+                yield Occurrence(place, None if image else "possible", _IN_A_BUFFER)
         elif value.nbytes > (buffer or SURE_STORAGE_BUFFER):
             place += f": {value.nbytes} bytes"
             remedy = _smaller_buffer(graph, value_id, where.runtime)
-            occurrences.append(Occurrence(place, None if buffer else "possible", remedy))
-    return occurrences
+            yield Occurrence(place, None if buffer else "possible", remedy)
 
 
 def attention_weights_beyond_buffer(
     program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+) -> Occurrences:
     """Attention in buffers whose weights, heads x tokens x context, exceed a storage buffer.
 
     They are no value of the graph: the runtime makes them, each of the two lengths rounded up
     to a multiple of 4.
     """
     largest = where.gpu.max_storage_buffer
-    found = []
     for place, operator in operators(graph, *CACHED_ATTENTION):
         query, cache = graph.tensor(operator.named_args["q"]), attention_keys(graph, operator)
         if query.storage != "buffer" or not isinstance(cache, Tensor) or len(query.shape) < 3:
@@ -67,8 +65,7 @@ def attention_weights_beyond_buffer(
         nbytes = query.shape[-2] * tokens * context * itemsize
         if nbytes > (largest or SURE_STORAGE_BUFFER):
             said = f"{place}: {nbytes} bytes for calls of {tokens} tokens"
-            found.append(Occurrence(said, None if largest else "possible"))
-    return found
+            yield Occurrence(said, None if largest else "possible")
 
 
 def _smaller_buffer(graph: VulkanGraph, value_id: int, runtime: str | None) -> str | None:

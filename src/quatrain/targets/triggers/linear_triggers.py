@@ -18,7 +18,13 @@ from quatrain.program.linear_kernels import (
     group_sums_are_right,
 )
 from quatrain.program.packed_weights import largest_one_sided_sum
-from quatrain.targets.triggers.occurrence import Occurrence, Where, is_constant, operators
+from quatrain.targets.triggers.occurrence import (
+    Occurrence,
+    Occurrences,
+    Where,
+    is_constant,
+    operators,
+)
 
 _FP16_MAX = 65504
 _FLOAT = ("float16", "float32")
@@ -26,7 +32,7 @@ _SMALL_SCALE = 2**-10  # times that of a row of range 1, 1/255: float16 then rou
 _MANY_ROWS = 1024  # the fewest that an Adreno was seen to compute wrongly
 
 
-def groups_summed_wrongly(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def groups_summed_wrongly(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Dynamic int4 linears of several rows with groups of 65 to 127, or above 128."""
     return [
         Occurrence(f"{linear.name}: groups of {linear.group_size}")
@@ -35,7 +41,7 @@ def groups_summed_wrongly(program: Program, graph: VulkanGraph, where: Where) ->
     ]
 
 
-def group_sums_apart(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def group_sums_apart(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Dynamic int4 linears whose groups' sums are further apart than the channels read together."""
     return [
         Occurrence(f"{linear.name}: {graph.tensor(operator.out).shape[-1]} output channels")
@@ -46,23 +52,22 @@ def group_sums_apart(program: Program, graph: VulkanGraph, where: Where) -> list
 
 def dynamic_linear_of_several_rows(
     program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+) -> Occurrences:
     """Dynamic int4 linears that may quantize activations."""
     return [Occurrence(linear.name) for linear, _ in _of_several_rows(graph, DYNAMIC_LINEAR)]
 
 
-def dynamic_linear(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def dynamic_linear(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Every dynamic int4 linear."""
     return [Occurrence(linear.name) for linear, _ in linears(graph, DYNAMIC_LINEAR)]
 
 
-def integer_sums_in_fp16(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def integer_sums_in_fp16(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Dynamic int4 linears in float16 buffers whose weights allow for sums beyond float16.
 
     Activations minus their zero point are 0 to 255 or -255 to 0 at the widest, so that a group's
     sum is at most 255 times the larger of its positive and its negative weights' sums.
     """
-    found = []
     for linear, operator in _of_several_rows(graph, DYNAMIC_LINEAR):
         out, weights = graph.tensor(operator.out), operator.named_args["weights"]
         if out.dtype != "float16" or out.storage != "buffer" or not linear.group_size:
@@ -71,39 +76,32 @@ def integer_sums_in_fp16(program: Program, graph: VulkanGraph, where: Where) -> 
             largest = 255 * largest_one_sided_sum(graph.constant(weights), linear.group_size)
             program.release_memory()
             if largest > _FP16_MAX:
-                found.append(Occurrence(f"{linear.name}: sums of up to {largest}"))
-    return found
+                yield Occurrence(f"{linear.name}: sums of up to {largest}")
 
 
-def small_scales_in_half_buffers(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+def small_scales_in_half_buffers(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Dynamic int4 linears in float16 buffers of which half the weights' scales are so small that
     their product with an activation's leaves few digits of float16."""
-    found = []
     for linear, operator in _of_several_rows(graph, DYNAMIC_LINEAR):
         scales = operator.named_args["weight_scales"]
         if in_half_buffer(graph, operator) and is_constant(graph, scales):
             middle = float(np.median(graph.constant(scales)))
             program.release_memory()
             if middle < _SMALL_SCALE:
-                found.append(Occurrence(f"{linear.name}: scales around {middle:.1g}"))
-    return found
+                yield Occurrence(f"{linear.name}: scales around {middle:.1g}")
 
 
-def zero_points_float(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def zero_points_float(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Dynamic int4 linears whose zero points are float16 or float32."""
     return _with_zero_points(graph, *_FLOAT)
 
 
-def zero_points_int8_in_fp16(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+def zero_points_int8_in_fp16(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Dynamic int4 linears whose zero points are int8 while the activations are float16."""
     return _with_zero_points(graph, "int8") if activation_dtype(graph) == "float16" else []
 
 
-def odd_zero_points(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def odd_zero_points(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Dynamic int4 linears whose zero points are neither int8 nor floating point."""
     return [
         Occurrence(f"{linear.name}: {linear.zero_points}")
@@ -112,7 +110,7 @@ def odd_zero_points(program: Program, graph: VulkanGraph, where: Where) -> list[
     ]
 
 
-def _with_zero_points(graph: VulkanGraph, *dtypes: str) -> list[Occurrence]:
+def _with_zero_points(graph: VulkanGraph, *dtypes: str) -> Occurrences:
     return [
         Occurrence(linear.name)
         for linear, _ in linears(graph, DYNAMIC_LINEAR)
@@ -120,9 +118,7 @@ def _with_zero_points(graph: VulkanGraph, *dtypes: str) -> list[Occurrence]:
     ]
 
 
-def weight_only_outputs_not_of_4(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+def weight_only_outputs_not_of_4(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Weight-only int4 linears whose output channels, padding included, are not a multiple of 4."""
     channels = [
         (linear.name, graph.tensor(operator.named_args["weights"]).shape[0])
@@ -135,14 +131,12 @@ def weight_only_outputs_not_of_4(
     ]
 
 
-def weight_only_of_several_rows(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+def weight_only_of_several_rows(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Weight-only int4 linears that see prompts."""
     return [Occurrence(linear.name) for linear, _ in _of_several_rows(graph, WEIGHT_ONLY_LINEAR)]
 
 
-def int4_linear_of_batches(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def int4_linear_of_batches(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Int4 linears whose rows have more than one dimension."""
     shapes = [
         (linear.name, graph.tensor(operator.named_args["x"]).shape)
@@ -153,12 +147,12 @@ def int4_linear_of_batches(program: Program, graph: VulkanGraph, where: Where) -
     ]
 
 
-def int4_linear(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def int4_linear(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Int4 linears of either scheme."""
     return [Occurrence(linear.name) for linear, _ in linears(graph, *INT4_LINEARS)]
 
 
-def linear_of_several_rows(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def linear_of_several_rows(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Linears that see prompts."""
     return [
         Occurrence(linear.name)
@@ -167,30 +161,26 @@ def linear_of_several_rows(program: Program, graph: VulkanGraph, where: Where) -
     ]
 
 
-def weight_only_int8_linear(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def weight_only_int8_linear(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Linears of int8 weights that lack their shader: certainly in float16, else where the scales
     do not fit a texture."""
     kinds = ("aten._weight_int8pack_mm", "et_vk.linear_qcs8w", "etvk.linear_qcs8w")
     return _without_shader(graph, *kinds)
 
 
-def channel_wise_int4_linear(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+def channel_wise_int4_linear(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Linears of int4 weights with a scale per channel that lack their shader, as those of int8."""
     return _without_shader(graph, "et_vk.linear_qcs4w")
 
 
-def _without_shader(graph: VulkanGraph, *kinds: str) -> list[Occurrence]:
+def _without_shader(graph: VulkanGraph, *kinds: str) -> Occurrences:
     return [
         Occurrence(place, None if graph.tensor(operator.out).dtype == "float16" else "possible")
         for place, operator in operators(graph, *kinds)
     ]
 
 
-def weight_only_prefill_in_fp16(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+def weight_only_prefill_in_fp16(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Weight-only int4 linears that see prompts in float16."""
     return [
         Occurrence(linear.name)
@@ -199,13 +189,13 @@ def weight_only_prefill_in_fp16(
     ]
 
 
-def int4_linear_with_bias(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def int4_linear_with_bias(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Int4 linears that add a bias."""
     found = linears(graph, *INT4_LINEARS)
     return [Occurrence(linear.name) for linear, _ in found if linear.has_bias]
 
 
-def many_rows_in_fp32(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def many_rows_in_fp32(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Floating-point linears in float32 that may see 1,024 rows or more."""
     return [
         Occurrence(f"{linear.name}: up to {rows} rows")
@@ -216,7 +206,7 @@ def many_rows_in_fp32(program: Program, graph: VulkanGraph, where: Where) -> lis
     ]
 
 
-def activation_scales(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def activation_scales(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Where scales of activations are chosen for linears that read them."""
     read = [set(operator.args) for _, operator in _of_several_rows(graph, DYNAMIC_LINEAR)]
     return [

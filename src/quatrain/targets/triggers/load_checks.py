@@ -12,6 +12,7 @@ from quatrain.targets.runtimes import newest_release, shaders_of
 from quatrain.targets.triggers.occurrence import (
     CACHED_ATTENTION,
     Occurrence,
+    Occurrences,
     Where,
     is_constant,
     operators,
@@ -22,10 +23,9 @@ from quatrain.targets.triggers.occurrence import (
 _STORED_AS = {"int64": "int32", "bool": "uint8", "float64": "float32"}
 
 
-def missing_shader(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def missing_shader(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Operators on a storage and type for which the release (none given: the newest) has no
     shader."""
-    found = []
     for index, operator in enumerate(graph.operators):
         built = shaders_of(operator.kind, where.runtime or newest_release())
         if not built:
@@ -36,19 +36,16 @@ def missing_shader(program: Program, graph: VulkanGraph, where: Where) -> list[O
         dtype = _STORED_AS.get(tensor.dtype, tensor.dtype)
         if not any(one.takes(tensor.storage, dtype) for one in built):
             what = f"operator {index}, {operator.kind}: {tensor.dtype} in a {tensor.storage}"
-            found.append(Occurrence(what))
-    return found
+            yield Occurrence(what)
 
 
-def inputs_not_together(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def inputs_not_together(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Int4 linears whose input channels are not a multiple of what the release (none given: the
     newest) packs their weights by."""
-    found = []
     for place, operator, x in tensors_of(graph, INT4_LINEARS):
         by = _inputs_together(operator.kind, where.runtime or newest_release())
         if x.shape[-1] % by:
-            found.append(Occurrence(f"{place}: {x.shape[-1]} input channels, no multiple of {by}"))
-    return found
+            yield Occurrence(f"{place}: {x.shape[-1]} input channels, no multiple of {by}")
 
 
 def _inputs_together(kind: str, runtime: str) -> int:
@@ -56,79 +53,70 @@ def _inputs_together(kind: str, runtime: str) -> int:
     return CHANNELS_TOGETHER if of_its_own else INPUTS_TOGETHER
 
 
-def scales_of_no_row(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def scales_of_no_row(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`choose_qparams_affine` over other blocks than whole rows, or of no contiguous matrix."""
-    found = []
     for place, operator, x in tensors_of(graph, ("torchao.choose_qparams_affine",)):
         block = graph.values[operator.named_args["block_size"]]
         if isinstance(block, Plain) and isinstance(block.value, list | tuple):
             whole_rows = (*(1 for _ in x.shape[:-1]), x.shape[-1])
             if tuple(block.value)[-len(x.shape) :] != whole_rows:
-                found.append(Occurrence(f"{place}: blocks of {list(block.value)}"))
+                yield Occurrence(f"{place}: blocks of {list(block.value)}")
         if any(size > 1 for size in x.shape[:-2]):
-            found.append(Occurrence(f"{place}: of {list(x.shape)}"))
+            yield Occurrence(f"{place}: of {list(x.shape)}")
         elif not _width_packed(x) or (x.storage == "buffer" and x.shape[-1] % 4):
-            found.append(Occurrence(f"{place}: {x.shape[-1]} wide, {_layout(x)}"))
-    return found
+            yield Occurrence(f"{place}: {x.shape[-1]} wide, {_layout(x)}")
 
 
-def scales_not_in_a_texture(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def scales_not_in_a_texture(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Scales or zero points of activations in a buffer; a texture may have any layout."""
-    found = []
     for place, operator in operators(graph, "torchao.choose_qparams_affine"):
         for value_id in graph.outputs_of(operator):
             tensor = graph.tensor(value_id)
             if tensor.storage == "buffer":
-                found.append(Occurrence(f"{place}: {_layout(tensor)}"))
-    return found
+                yield Occurrence(f"{place}: {_layout(tensor)}")
 
 
-def int4_embedding_layout(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def int4_embedding_layout(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`embedding_q4gsw` with indices or result that are not width-packed."""
     return _packed_otherwise(graph, "et_vk.embedding_q4gsw", ("indices", "out"), "width_packed")
 
 
 def embedding_not_channels_packed(
     program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+) -> Occurrences:
     """`aten.embedding` with indices or result that are not channels-packed: 1.0 takes no other."""
     found = _packed_otherwise(graph, "aten.embedding", ("indices", "out"), "channels_packed")
     sure = None if where.runtime else "possible"  # what no release is named for is rarely for 1.0
     return [Occurrence(one.where, sure) for one in found]
 
 
-def rms_norm_layout(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def rms_norm_layout(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`rms_norm` in textures that are not width-packed."""
-    found = []
     for place, operator in operators(graph, "et_vk.rms_norm"):
         tensors = [_tensor(graph, operator, name) for name in ("x", "out")]
         odd = [t for t in tensors if t and t.storage != "buffer" and not _width_packed(t)]
-        found += [Occurrence(f"{place}: {_layout(tensor)}") for tensor in odd[:1]]
-    return found
+        if odd:
+            yield Occurrence(f"{place}: {_layout(odd[0])}")
 
 
-def rotary_tables(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def rotary_tables(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`apply_rotary_emb_hf` with tables wider than a head, or shorter than the longest call."""
-    found = []
     for place, operator in operators(graph, "et_vk.apply_rotary_emb_hf"):
         query, cos = (_tensor(graph, operator, name) for name in ("xq", "freqs_cos"))
         if query is None or cos is None or len(query.shape) < 3:
             continue
         if cos.shape[-1] > query.shape[-1]:
-            found.append(Occurrence(f"{place}: tables {cos.shape[-1]}, heads {query.shape[-1]}"))
+            yield Occurrence(f"{place}: tables {cos.shape[-1]}, heads {query.shape[-1]}")
         if cos.shape[-2] < query.shape[-3]:
             rows, tokens = cos.shape[-2], query.shape[-3]
-            found.append(Occurrence(f"{place}: tables of {rows} rows, calls of {tokens} tokens"))
-    return found + [
-        Occurrence(f"{place}: tables in a texture")
-        for place, _, table in tensors_of(graph, ("et_vk.apply_rotary_emb_interleaved",), at=1)
-        if table.storage == "texture3d"
-    ]
+            yield Occurrence(f"{place}: tables of {rows} rows, calls of {tokens} tokens")
+    for place, _, table in tensors_of(graph, ("et_vk.apply_rotary_emb_interleaved",), at=1):
+        if table.storage == "texture3d":
+            yield Occurrence(f"{place}: tables in a texture")
 
 
-def attention_shapes(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def attention_shapes(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Attention of several batches, caches of different shapes, or not width-packed."""
-    found = []
     for place, operator in operators(graph, *CACHED_ATTENTION):
         has_caches = operator.kind == "sdpa_with_kv_cache"
         names = ("q", "k_cache", "v_cache") if has_caches else ("q", "k", "v")
@@ -136,18 +124,16 @@ def attention_shapes(program: Program, graph: VulkanGraph, where: Where) -> list
         if query is None or key is None or value is None:
             continue
         if any(len(t.shape) > 3 and t.shape[-4] != 1 for t in (query, key, value)):
-            found.append(Occurrence(f"{place}: batches of {query.shape[-4]}"))
+            yield Occurrence(f"{place}: batches of {query.shape[-4]}")
         if key.shape != value.shape or query.shape[-1] != key.shape[-1]:
             shapes = ", ".join(str(list(t.shape)) for t in (query, key, value))
-            found.append(Occurrence(f"{place}: query, keys and values of {shapes}"))
+            yield Occurrence(f"{place}: query, keys and values of {shapes}")
         if not all(_width_packed(t) for t in (query, key, value)):
-            found.append(Occurrence(f"{place}: {_layout(query)}, caches {_layout(key)}"))
-    return found
+            yield Occurrence(f"{place}: {_layout(query)}, caches {_layout(key)}")
 
 
-def attention_options(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def attention_options(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Attention with a mask, a scale of its own, dropout, or that is not causal."""
-    found = []
     for place, operator in operators(graph, *CACHED_ATTENTION):
         for name, taken in (
             ("attn_mask", (None,)),
@@ -157,13 +143,12 @@ def attention_options(program: Program, graph: VulkanGraph, where: Where) -> lis
         ):
             value = graph.values[operator.named_args[name]]
             if not isinstance(value, Plain):
-                found.append(Occurrence(f"{place}: {name} is a tensor"))
+                yield Occurrence(f"{place}: {name} is a tensor")
             elif value.value not in taken:
-                found.append(Occurrence(f"{place}: {name} is {value.value}"))
-    return found
+                yield Occurrence(f"{place}: {name} is {value.value}")
 
 
-def position_of_odd_type(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def position_of_odd_type(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`select_as_symint` of what is neither int32 nor int64."""
     return [
         Occurrence(f"{place}: {x.dtype}")
@@ -172,21 +157,19 @@ def position_of_odd_type(program: Program, graph: VulkanGraph, where: Where) -> 
     ]
 
 
-def index_select_layout(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def index_select_layout(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`index_select` with input, indices or result that are not channels-packed, or with indices
     that are a constant as it is stored."""
-    stored = [
-        Occurrence(f"{place}: indices that are not prepacked")
-        for place, operator in operators(graph, "aten.index_select")
-        if is_constant(graph, operator.named_args["index"])
-    ]
-    arguments = ("x", "index", "out")
-    return stored + _packed_otherwise(graph, "aten.index_select", arguments, "channels_packed")
+    kind, arguments = "aten.index_select", ("x", "index", "out")
+    for place, operator in operators(graph, kind):
+        if is_constant(graph, operator.named_args["index"]):
+            yield Occurrence(f"{place}: indices that are not prepacked")
+    yield from _packed_otherwise(graph, kind, arguments, "channels_packed")
 
 
 def _packed_otherwise(
     graph: VulkanGraph, kind: str, arguments: tuple[str, ...], layout: str
-) -> list[Occurrence]:
+) -> Occurrences:
     """The operators of this kind of which one of `arguments` is in another layout."""
     return [
         Occurrence(f"{place}: {name} {_layout(tensor)}")

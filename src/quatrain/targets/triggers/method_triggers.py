@@ -3,24 +3,23 @@
 from quatrain.program import Program, VulkanGraph
 from quatrain.program.inspect.sizes import cache_values
 from quatrain.program.row_lookup import work_beside_delegate
-from quatrain.targets.triggers.occurrence import Occurrence, Where
+from quatrain.targets.triggers.occurrence import Occurrence, Occurrences, Where
 
 _RUN_IN_TURN = {"prefill", "decode"}  # by ExecuTorch's text runner
 
 
-def work_outside_delegate(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def work_outside_delegate(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Operators outside the delegate of a method, but for rows of a table that it is given, or more
     than one delegate call of a method."""
-    outside = work_beside_delegate(program)
-    occurrences = [Occurrence(f"{name}, {count} times") for name, count in outside.items()]
+    for name, count in work_beside_delegate(program).items():
+        yield Occurrence(f"{name}, {count} times")
     for method in program.methods.values():
         calls = sum(instruction.kind == "delegate" for instruction in method.instructions)
         if calls > 1:
-            occurrences.append(Occurrence(f"{method.name}: {calls} delegate calls"))
-    return occurrences
+            yield Occurrence(f"{method.name}: {calls} delegate calls")
 
 
-def caches_of_each_method(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def caches_of_each_method(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """KV caches in the delegates of several methods: each has its own. Two that take turns in one
     text are certain to read what the other never wrote."""
     keeping = {each.method for each in program.delegates if each.graph and cache_values(each.graph)}
@@ -30,7 +29,7 @@ def caches_of_each_method(program: Program, graph: VulkanGraph, where: Where) ->
     return [Occurrence(f"methods {', '.join(sorted(keeping))}", certainty)]
 
 
-def delegate_calls_refused(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def delegate_calls_refused(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Calls that hand the delegate other values than its graph takes."""
     return [Occurrence(problem) for problem in program.call_problems]
 

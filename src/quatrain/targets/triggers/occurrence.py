@@ -31,7 +31,8 @@ class Occurrence:
     remedy: str | None = None
 
 
-Trigger = Callable[[Program, VulkanGraph, Where], list[Occurrence]]
+Occurrences = Iterable[Occurrence]
+Trigger = Callable[[Program, VulkanGraph, Where], Occurrences]
 Placed = tuple[str, Operator, Tensor]
 
 

@@ -9,6 +9,7 @@ from quatrain.program.edit.resized_results import is_read_in_call_sizes, is_resi
 from quatrain.targets.runtimes import newest_release, unknown_operators
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
+    Occurrences,
     Where,
     fixed_value,
     is_constant,
@@ -23,14 +24,14 @@ _COPIES = ("et_vk.prepack", "aten.clone", "aten._to_copy")
 _FEWEST_CHANNELS, _MOST_CHANNELS = 168, 192  # that an Adreno 840 was seen to convolve wrongly
 
 
-def unknown_operator(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def unknown_operator(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """What the release does not know: operators, numbers of arguments; none given: the newest."""
     return [
         Occurrence(what) for what in unknown_operators(graph, where.runtime or newest_release())
     ]
 
 
-def embedding_misread(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def embedding_misread(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`aten.embedding` of several tokens with indices or result not width-packed in a texture."""
     return [
         Occurrence(
@@ -44,7 +45,7 @@ def embedding_misread(program: Program, graph: VulkanGraph, where: Where) -> lis
 
 def int4_embedding_width_not_of_32(
     program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+) -> Occurrences:
     """Int4 embeddings whose width is not a multiple of 32."""
     widths = [
         (place, 2 * graph.tensor(operator.named_args["weights"]).shape[-1])
@@ -53,7 +54,7 @@ def int4_embedding_width_not_of_32(
     return [Occurrence(f"{place}: width {width}") for place, width in widths if width % 32]
 
 
-def rotary_width_not_of_8(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def rotary_width_not_of_8(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`apply_rotary_emb_hf` that rotates a number of channels that is not a multiple of 8."""
     widths = _last(graph, "et_vk.apply_rotary_emb_hf", "freqs_cos")
     return [Occurrence(f"{place}: rotary width {width}") for place, width in widths if width % 8]
@@ -61,7 +62,7 @@ def rotary_width_not_of_8(program: Program, graph: VulkanGraph, where: Where) ->
 
 def interleaved_rotary_of_odd_fours(
     program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+) -> Occurrences:
     """`apply_rotary_emb` of heads that are a multiple of 4 wide and not of 8."""
     widths = _last(graph, "et_vk.apply_rotary_emb", "xq")
     return [Occurrence(f"{place}: heads {wide} wide") for place, wide in widths if wide % 8 == 4]
@@ -69,22 +70,20 @@ def interleaved_rotary_of_odd_fours(
 
 def more_key_heads_than_query_heads(
     program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+) -> Occurrences:
     """Rotary embedding of more key heads than query heads."""
-    found = []
     for place, operator in operators(graph, "et_vk.apply_rotary_emb", "et_vk.apply_rotary_emb_hf"):
         queries, keys = (graph.tensor(operator.named_args[x]).shape[-2] for x in ("xq", "xk"))
         if keys > queries:
-            found.append(Occurrence(f"{place}: {keys} key heads, {queries} query heads"))
-    return found
+            yield Occurrence(f"{place}: {keys} key heads, {queries} query heads")
 
 
-def gelu(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def gelu(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`aten.gelu`."""
     return [Occurrence(place) for place, _ in operators(graph, "aten.gelu")]
 
 
-def gelu_by_erf(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def gelu_by_erf(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`aten.gelu` that asks for the exact function."""
     return [
         Occurrence(place)
@@ -93,34 +92,29 @@ def gelu_by_erf(program: Program, graph: VulkanGraph, where: Where) -> list[Occu
     ]
 
 
-def convolution(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def convolution(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Convolutions of 168 to 192 output channels; others are possible, at a low rate."""
     kinds = ("aten.convolution", "et_vk.conv_with_clamp", "et_vk.conv2d_gemm")
-    found = []
     for place, operator in operators(graph, *kinds):
         weight = graph.values[operator.args[1]]
         channels = weight.shape[0] if isinstance(weight, Tensor) else 0
         sure = _FEWEST_CHANNELS <= channels <= _MOST_CHANNELS
-        found.append(
-            Occurrence(f"{place}: {channels} output channels", None if sure else "possible")
-        )
-    return found
+        yield Occurrence(f"{place}: {channels} output channels", None if sure else "possible")
 
 
-def selects_computed_places(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def selects_computed_places(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`index_select` by several indices that the graph computes or is given; and along another
     dimension than one that changes with the call."""
-    found, longest = [], longest_call(program, graph)
+    longest = longest_call(program, graph)
     for place, operator, x in tensors_of(graph, ("aten.index_select",)):
         index, dim = operator.named_args["index"], fixed_value(graph, operator, 1) or 0
         computed = not _is_fixed(graph, index) and math.prod(graph.tensor(index).shape) > 1
         others = [size for at, size in enumerate(x.shape) if at != dim % max(1, len(x.shape))]
         if computed or (longest > 1 and longest in others):
-            found.append(Occurrence(f"{place}: of {list(x.shape)} along dimension {dim}"))
-    return found
+            yield Occurrence(f"{place}: of {list(x.shape)} along dimension {dim}")
 
 
-def results_not_resized(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def results_not_resized(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Splits, and squeezes of the first dimension in textures, in programs that take calls of any
     length; but splits whose parts are only seen in a call's sizes."""
     if not takes_calls_of_any_length(program, graph):
@@ -137,7 +131,7 @@ def results_not_resized(program: Program, graph: VulkanGraph, where: Where) -> l
     ]
 
 
-def gathers_from_the_end(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def gathers_from_the_end(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`aten.gather` along a dimension that is counted from the end."""
     dims = [
         (place, fixed_value(graph, operator, 1))
@@ -150,18 +144,16 @@ def gathers_from_the_end(program: Program, graph: VulkanGraph, where: Where) -> 
     ]
 
 
-def choices_by_lower_ranks(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def choices_by_lower_ranks(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`aten.where` of a lower rank first and a higher one after it, in programs that take calls of
     any length."""
     if not takes_calls_of_any_length(program, graph):
-        return []
-    found = []
+        return
     for place, operator in operators(graph, "aten.where"):
         shapes = [list(graph.tensor(i).shape) for i in operator.args[:-1]]
         ranks = [len(shape) for shape in shapes]
         if ranks and any(rank < max(ranks) for rank in ranks[: ranks.index(max(ranks))]):
-            found.append(Occurrence(f"{place} of {', '.join(map(str, shapes))}"))
-    return found
+            yield Occurrence(f"{place} of {', '.join(map(str, shapes))}")
 
 
 def _is_fixed(graph: VulkanGraph, value_id: int) -> bool:
@@ -172,7 +164,7 @@ def _is_fixed(graph: VulkanGraph, value_id: int) -> bool:
     return is_constant(graph, value_id)
 
 
-def textures(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def textures(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Programs that compute in textures."""
     count = sum(
         isinstance(value, Tensor) and value.constant is None and value.storage == "texture3d"

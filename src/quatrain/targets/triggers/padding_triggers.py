@@ -9,7 +9,13 @@ from enum import IntEnum
 from math import prod
 
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
-from quatrain.targets.triggers.occurrence import Occurrence, Where, fixed_value, longest_call
+from quatrain.targets.triggers.occurrence import (
+    Occurrence,
+    Occurrences,
+    Where,
+    fixed_value,
+    longest_call,
+)
 
 # Operator -> where its first factor is among its arguments.
 _PRODUCTS = {"aten.mm": 0, "aten.bmm": 0, "aten.linear": 0, "aten.addmm": 1}
@@ -38,10 +44,10 @@ class Padding(IntEnum):
     INFINITE = 3
 
 
-def products_of_padding(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def products_of_padding(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Products in textures over a number of terms that is no multiple of 4, whose first factor has
     something else than finite numbers behind its last column."""
-    found, behind = [], _Behind(graph, longest_call(program, graph))
+    behind = _Behind(graph, longest_call(program, graph))
     for index, operator in enumerate(graph.operators):
         if operator.kind in _PRODUCTS:
             factor = operator.args[_PRODUCTS[operator.kind]]
@@ -50,9 +56,8 @@ def products_of_padding(program: Program, graph: VulkanGraph, where: Where) -> l
             if x.storage != "buffer" and padding > Padding.FINITE and ends_within:
                 text = f"operator {index}, {operator.kind}: over {x.shape[-1]} terms"
                 sure = padding == Padding.INFINITE
-                found.append(Occurrence(text, None if sure else "possible"))
+                yield Occurrence(text, None if sure else "possible")
         behind.add(operator)
-    return found
 
 
 class _Behind:

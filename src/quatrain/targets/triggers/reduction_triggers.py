@@ -10,6 +10,7 @@ from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.targets.triggers.occurrence import (
     PACKED_FROM_THE_END,
     Occurrence,
+    Occurrences,
     Where,
     fixed_value,
     takes_calls_of_any_length,
@@ -21,18 +22,17 @@ _PLACES = ("aten.argmax", "aten.argmin")
 _OF_DIMENSIONS = (*_SUMS, *_PLACES, "aten.var")
 
 
-def reduction(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def reduction(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Sums, means, extremes and softmax as operators of their own, in textures, where the rows of
     some call are not a multiple of the four that a group of the shader takes."""
-    any_length, found = takes_calls_of_any_length(program, graph), []
+    any_length = takes_calls_of_any_length(program, graph)
     for place, _, x, dims in _reductions(graph, (*_SUMS, "aten._softmax", "aten.var")):
         kept = [size for dim, size in enumerate(x.shape) if dim not in dims]
         if x.storage != "buffer" and (any_length or max(kept[-3:], default=1) % 4):
-            found.append(Occurrence(f"{place}: of {list(x.shape)}"))
-    return found
+            yield Occurrence(f"{place}: of {list(x.shape)}")
 
 
-def reductions_refused(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def reductions_refused(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Reductions over dimensions, or in a storage, that the runtime throws at."""
     return [
         Occurrence(f"{place}: of {list(x.shape)} along {list(dims)}, {problem}")
@@ -41,27 +41,26 @@ def reductions_refused(program: Program, graph: VulkanGraph, where: Where) -> li
     ]
 
 
-def reductions_shifted(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def reductions_shifted(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Results of a lower rank than what they are of, where a dimension is kept that comes before
     one that is left out, or calls may be of any length; variances of [N, C, H, W] along the
     channels in buffers, and of few rows in textures."""
-    any_length, found = takes_calls_of_any_length(program, graph), []
+    any_length = takes_calls_of_any_length(program, graph)
     for place, operator, x, dims in _reductions(graph, _OF_DIMENSIONS):
         out = graph.values[operator.out]
         of_channels = operator.kind == "aten.var" and x.storage == "buffer" and len(x.shape) == 4
         if of_channels and 1 in dims:
-            found.append(Occurrence(f"{place}: of {list(x.shape)} along {list(dims)}, in a buffer"))
+            yield Occurrence(f"{place}: of {list(x.shape)} along {list(dims)}, in a buffer")
             continue
         if operator.kind == "aten.var" and x.storage != "buffer" and any_length:
-            found.append(Occurrence(f"{place}: of {list(x.shape)}, of which calls have few rows"))
+            yield Occurrence(f"{place}: of {list(x.shape)}, of which calls have few rows")
             continue
         by_row = operator.kind in (*_SUMS, *_PLACES) and x.storage == "buffer"
         if not isinstance(out, Tensor) or len(out.shape) == len(x.shape) or by_row or not dims:
             continue
         before = [x.shape[dim] for dim in range(max(dims)) if dim not in dims]
         if any(size > 1 for size in before) or (any_length and operator.kind in _SUMS):
-            found.append(Occurrence(f"{place}: of {list(x.shape)} along {list(dims)}"))
-    return found
+            yield Occurrence(f"{place}: of {list(x.shape)} along {list(dims)}")
 
 
 def _refused(kind: str, x: Tensor, dims: tuple[int, ...]) -> str | None:

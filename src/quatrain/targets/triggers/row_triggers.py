@@ -6,6 +6,7 @@ from quatrain.program import Program, Tensor, ValueList, VulkanGraph
 from quatrain.targets.triggers.occurrence import (
     PACKED_FROM_THE_END,
     Occurrence,
+    Occurrences,
     Where,
     fixed_value,
     operators,
@@ -16,23 +17,22 @@ from quatrain.targets.triggers.occurrence import (
 _WORKERS = 4  # of softmax.glsl, each of which reads one place whether or not there is one
 
 
-def softmax_past_the_end(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def softmax_past_the_end(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Softmax in textures along another dimension than the packed one, of fewer than four places in
     some call."""
-    any_length, found = takes_calls_of_any_length(program, graph), []
+    any_length = takes_calls_of_any_length(program, graph)
     for place, x, dim in _softmax(graph):
         if x.storage != "texture3d":
             continue
         along = len(x.shape) - dim
         packed = PACKED_FROM_THE_END.get(x.layout, along)
         if along != packed and (any_length or x.shape[dim] < _WORKERS):
-            found.append(Occurrence(f"{place}: of {list(x.shape)} along dimension -{along}"))
-    return found
+            yield Occurrence(f"{place}: of {list(x.shape)} along dimension -{along}")
 
 
 def softmax_of_channels_and_batches(
     program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+) -> Occurrences:
     """Softmax of [N, C, H, W] along the batches, or along the channels of several."""
     return [
         Occurrence(f"{place}: of {list(x.shape)} along dimension {dim}")
@@ -41,7 +41,7 @@ def softmax_of_channels_and_batches(
     ]
 
 
-def several_indices(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def several_indices(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`aten.index` by several tensors, or of another dimension than the first."""
     listed = [
         (place, graph.values[operator.named_args["indices"]])

@@ -7,6 +7,7 @@ from quatrain.program import Program, Tensor, VulkanGraph
 from quatrain.targets.triggers.occurrence import (
     PACKED_FROM_THE_END,
     Occurrence,
+    Occurrences,
     Where,
     longest_call,
     tensors_of,
@@ -21,7 +22,7 @@ _SOFTMAX = ("aten._softmax", "aten._log_softmax")
 _TEXEL = 4
 
 
-def numbers_computed(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def numbers_computed(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Arithmetic on two tensors without dimensions, and softmax of one."""
     found = [
         Occurrence(f"{place}: of {x.dtype}[]")
@@ -35,9 +36,9 @@ def numbers_computed(program: Program, graph: VulkanGraph, where: Where) -> list
     ]
 
 
-def norms_by_three_workers(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def norms_by_three_workers(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Layer norms in textures for which the runtime takes groups of three workers to a row."""
-    found, longest = [], longest_call(program, graph)
+    longest = longest_call(program, graph)
     for place, _, x in tensors_of(graph, ("aten.native_layer_norm",)):
         calls = [longest, 3, 2] if longest in x.shape else [longest]
         shapes = [
@@ -45,8 +46,7 @@ def norms_by_three_workers(program: Program, graph: VulkanGraph, where: Where) -
             for call in calls
         ]
         if x.storage != "buffer" and any(_has_three_workers(x, shape) for shape in shapes):
-            found.append(Occurrence(f"{place}: of {list(x.shape)}"))
-    return found
+            yield Occurrence(f"{place}: of {list(x.shape)}")
 
 
 def _has_three_workers(x: Tensor, shape: tuple[int, ...]) -> bool:

@@ -27,6 +27,7 @@ from quatrain.targets.triggers.limits import attention_weights_beyond_buffer, be
 from quatrain.targets.triggers.method_triggers import METHOD_TRIGGERS
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
+    Occurrences,
     Trigger,
     Where,
     is_constant,
@@ -44,18 +45,14 @@ _FP16_MAX = 65504.0
 _BLOCK = 1 << 22  # elements of a constant looked at together
 
 
-def more_rows_than_sums(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def more_rows_than_sums(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Dynamic int4 linears that may see more rows than their scratch buffer holds."""
-    occurrences = []
     for linear, operator in linear_triggers.linears(graph, DYNAMIC_LINEAR):
         x = graph.tensor(operator.named_args["x"])
         rows, channels = math.prod(x.shape[:-1]), x.shape[-1]
         limit = rows_that_sums_hold(channels, np.dtype(graph.tensor(operator.out).dtype).itemsize)
         if rows > limit:
-            occurrences.append(
-                Occurrence(f"{linear.name}: up to {rows} rows, wrong beyond {limit}")
-            )
-    return occurrences
+            yield Occurrence(f"{linear.name}: up to {rows} rows, wrong beyond {limit}")
 
 
 def rows_that_sums_hold(channels: int, itemsize: int) -> int:
@@ -67,16 +64,14 @@ def rows_that_sums_hold(channels: int, itemsize: int) -> int:
     return channels * itemsize // 4
 
 
-def dynamic_int4_embedding(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def dynamic_int4_embedding(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """An int4 embedding in a program of dynamic sequence length."""
     if not takes_calls_of_any_length(program, graph):
         return []
     return [Occurrence(place) for place, _ in operators(graph, "et_vk.embedding_q4gsw")]
 
 
-def constant_prepacked_twice(
-    program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+def constant_prepacked_twice(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Constants that more than one operator prepacks: each that reads one does so."""
     readers = Counter(
         value_id
@@ -91,7 +86,7 @@ def constant_prepacked_twice(
     ]
 
 
-def decomposed_norm_in_fp16(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def decomposed_norm_in_fp16(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """`rsqrt` of a float16 tensor in a graph that also takes means: RMS norm in parts."""
     if not any(op.kind == "aten.mean" for op in graph.operators):
         return []
@@ -102,17 +97,15 @@ def decomposed_norm_in_fp16(program: Program, graph: VulkanGraph, where: Where) 
     ]
 
 
-def constant_beyond_fp16(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def constant_beyond_fp16(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Floating-point constants of a float16 program with values beyond +-65504."""
     if activation_dtype(graph) != "float16":
-        return []
-    occurrences = []
+        return
     for value_id, value in enumerate(graph.values):
         if is_constant(graph, value_id) and isinstance(value, Tensor):
             if value.dtype.startswith("float") and _exceeds_fp16(graph.constant(value_id)):
-                occurrences.append(Occurrence(f"value {value_id}, {tensor_text(graph, value_id)}"))
+                yield Occurrence(f"value {value_id}, {tensor_text(graph, value_id)}")
             program.release_memory()
-    return occurrences
 
 
 def _exceeds_fp16(constant: np.ndarray) -> bool:
@@ -123,7 +116,7 @@ def _exceeds_fp16(constant: np.ndarray) -> bool:
 
 def fp16_weights_without_16bit_storage(
     program: Program, graph: VulkanGraph, where: Where
-) -> list[Occurrence]:
+) -> Occurrences:
     """Floating-point linears with float16 weights, where 16-bit storage is missing."""
     storage = where.gpu.storage_16bit
     if storage:
@@ -137,7 +130,7 @@ def fp16_weights_without_16bit_storage(
     ]
 
 
-def any_vulkan_program(program: Program, graph: VulkanGraph, where: Where) -> list[Occurrence]:
+def any_vulkan_program(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
     """Every program: the defect leaves no trace in the graph."""
     return [Occurrence("the whole program")]
 
