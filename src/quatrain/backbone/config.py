@@ -174,18 +174,13 @@ class BackboneConfig:
         kv_source, shares_kv = self._shared_keys(index)
         window = self._attention_window(slides, has_rope)
         wide = kv_source is not None and self.double_wide_shared_ffn
+        rope = "local" if slides and self.local_rope_theta else "global"
+        # Up to the first step of the scale all factors are 1.
+        grows = self.attn_temperature_tuning and self.max_seq_len >= self.floor_scale
         return Layer(
-            rope="none"
-            if not has_rope
-            else "local"
-            if slides and self.local_rope_theta
-            else "global",
+            rope=rope if has_rope else "none",
             qk_norm=self.use_qk_norm and attends and (has_rope or self.qk_norm_without_rope),
-            # Up to the first step of the scale all factors are 1.
-            temperature=self.attn_temperature_tuning
-            and attends
-            and (self.attn_temperature_with_rope or not has_rope)
-            and self.max_seq_len >= self.floor_scale,
+            temperature=grows and attends and (self.attn_temperature_with_rope or not has_rope),
             attention_window=window,
             attention_sinks=self.attention_sinks if window and window[0] == "window" else 0,
             kv_source=kv_source,

@@ -4,8 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from quatrain.checkpoint.checkpoint import Checkpoint
+from quatrain.checkpoint.open import open_checkpoint, open_float_model
+from quatrain.checkpoint.source_files import source_files
 from quatrain.quantize.plan.plan import Plan, Source
+from quatrain.quantize.plan.plan_checkpoint import plan_checkpoint
+from quatrain.quantize.plan.plan_model import plan_model
 from quatrain.quantize.quantized_tensor import RoundingError
+from quatrain.quantize.requantize import Requantization
+from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, OutputFormat, Rounding
 from quatrain.tokenizer.files import files_of, require_tokenizer
 
 
@@ -35,3 +42,41 @@ class OpenedSource:
     def rounded(self) -> list[RoundingError]:
         """Of the matrices that are not exactly the source's."""
         return [error for error in self.errors.values() if error.squared_error]
+
+
+def open_model(
+    path: Path,
+    group_size: int,
+    embedding: EmbeddingFormat,
+    output_layer: OutputFormat,
+    base: Path | None,
+    backend: ForBackend = "any",
+    method: Rounding = "rtn",
+) -> OpenedSource:
+    """A model in floating point, planned for `method`. Raises `InputError` as `open_float_model`
+    and `plan_model`."""
+    model = open_float_model(path, base)
+    plan = plan_model(model, group_size, embedding, output_layer, method, backend)
+    files = source_files(path, None, base)
+    return OpenedSource(path, files, model, plan, lambda: open_float_model(path, base))
+
+
+def open_quantized(
+    path: Path,
+    params: Path | None,
+    group_size: int | None,
+    embedding: EmbeddingFormat,
+    output_layer: OutputFormat,
+    round_again: bool,
+) -> OpenedSource:
+    """A checkpoint; `round_again`: the linears that the layout cannot hold are rounded anew. Raises
+    `InputError` as `open_checkpoint` and `plan_checkpoint`."""
+    requantization = Requantization(round_again)
+
+    def open_again() -> Checkpoint:
+        return open_checkpoint(path, params, requantization)
+
+    checkpoint = open_again()
+    plan = plan_checkpoint(checkpoint, group_size, embedding, output_layer)
+    files = source_files(path, params)
+    return OpenedSource(path, files, checkpoint, plan, open_again, requantization.errors)

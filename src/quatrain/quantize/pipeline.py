@@ -6,18 +6,18 @@ turn comes, one writer puts them into a file, and one report says what that chan
 
 import hashlib
 import json
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from quatrain.atomic_files import whole_folder
-from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.files.safetensors import encoded_header
-from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
+from quatrain.checkpoint.open import is_quantized
 from quatrain.checkpoint.quantizers.in_layout import ASYMMETRIC
-from quatrain.checkpoint.source_files import source_files
 from quatrain.errors import InputError
 from quatrain.json_files import write_json
 from quatrain.quantize.arguments import check_arguments, refuse_params
@@ -28,14 +28,11 @@ from quatrain.quantize.distill.method import Distill
 from quatrain.quantize.manifest import digested, manifest
 from quatrain.quantize.methods import METHODS
 from quatrain.quantize.methods.gptq import Gptq
-from quatrain.quantize.opened_source import OpenedSource
+from quatrain.quantize.opened_source import OpenedSource, open_model, open_quantized
 from quatrain.quantize.output.output_folder import MANIFEST, OWN_FILES, output_folder
 from quatrain.quantize.output.resumable import resumable_folder
 from quatrain.quantize.output.writer import write_checkpoint
-from quatrain.quantize.plan.plan_checkpoint import plan_checkpoint
-from quatrain.quantize.plan.plan_model import plan_model
 from quatrain.quantize.report import QuantizeReport, make_report
-from quatrain.quantize.requantize import Requantization
 from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, OutputFormat, Rounding
 from quatrain.stages import Stages
 
@@ -44,9 +41,6 @@ _NOTHING_ASYMMETRIC = (
     f"--requantize-asymmetric changed no integer: nothing in the source is {ASYMMETRIC}; without "
     "it scales keep their type"
 )
-
-# As `_open_model` takes it.
-_Asked = tuple[Path, int, EmbeddingFormat, OutputFormat, Path | None, ForBackend]
 
 
 @dataclass(frozen=True)
@@ -117,8 +111,10 @@ def quantize_model(
     stages = stages or Stages()
     path = local_path(model)
     with stages("open the model"):
-        asked = path, group_size, embedding, output_layer, _local(base), backend
-        opened, rounding = _open_for_method(asked, _local(tokenizer), method, calibration)
+        planned_for = partial(
+            open_model, path, group_size, embedding, output_layer, _local(base), backend
+        )
+        opened, rounding = _open_for_method(planned_for, _local(tokenizer), method, calibration)
         folder = output_folder(Path(output), opened.files)
     calibrated = calibrated_method(rounding, calibration, opened, stages)
     methods = dict(METHODS)
@@ -206,7 +202,10 @@ def _open_either(
     path: Path, params: Path | None, options: ConvertOptions, base: Path | None
 ) -> OpenedSource:
     if base is None and is_quantized(path):
-        return _open_checkpoint(path, params, options)
+        return open_quantized(
+            path, params, options.group_size, options.embedding, options.output_layer,
+            options.requantize_asymmetric,
+        )  # fmt: skip
     refuse_params(path, params)
     if options.requantize_asymmetric:
         raise InputError(
@@ -214,42 +213,18 @@ def _open_either(
             "out the option"
         )
     group_size = options.group_size or _GROUP_SIZE
-    return _open_model(path, group_size, options.embedding, options.output_layer, base)
+    return open_model(path, group_size, options.embedding, options.output_layer, base)
 
 
 def _open_for_method(
-    asked: _Asked, tokenizer: Path | None, method: Rounding | None, calibration: Calibration | None
+    planned_for: Callable[[Rounding], OpenedSource],
+    tokenizer: Path | None,
+    method: Rounding | None,
+    calibration: Calibration | None,
 ) -> tuple[OpenedSource, Rounding]:
     """The model, planned for `method` or else for the usual one, and which that is."""
-    opened = _open_model(*asked, method or "gptq").with_tokenizer(tokenizer)
+    opened = planned_for(method or "gptq").with_tokenizer(tokenizer)
     rounding = method or usual_method(calibration, opened)
     if method is None and rounding == "rtn":  # planned for the other
-        opened = _open_model(*asked, "rtn").with_tokenizer(tokenizer)
+        opened = planned_for("rtn").with_tokenizer(tokenizer)
     return opened, rounding
-
-
-def _open_model(
-    path: Path,
-    group_size: int,
-    embedding: EmbeddingFormat,
-    output_layer: OutputFormat,
-    base: Path | None,
-    backend: ForBackend = "any",
-    method: Rounding = "rtn",
-) -> OpenedSource:
-    model = open_float_model(path, base)
-    plan = plan_model(model, group_size, embedding, output_layer, method, backend)
-    files = source_files(path, None, base)
-    return OpenedSource(path, files, model, plan, lambda: open_float_model(path, base))
-
-
-def _open_checkpoint(path: Path, params: Path | None, options: ConvertOptions) -> OpenedSource:
-    requantization = Requantization(options.requantize_asymmetric)
-
-    def open_again() -> Checkpoint:
-        return open_checkpoint(path, params, requantization)
-
-    checkpoint = open_again()
-    plan = plan_checkpoint(checkpoint, options.group_size, options.embedding, options.output_layer)
-    files = source_files(path, params)
-    return OpenedSource(path, files, checkpoint, plan, open_again, requantization.errors)

@@ -106,9 +106,8 @@ def _byte_level(path: Path, name: str, config: _Config) -> tokenizers.Tokenizer:
     try:
         model = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     except Exception as error:  # tokenizers raises bare Exception
-        raise InputError(f"{path}: does not go with {MERGES}: {error}; download both again") from (
-            error
-        )
+        said = f"{path}: does not go with {MERGES}: {error}; download both again"
+        raise InputError(said) from error
     prepare_as(name, model, config)
     return model
 

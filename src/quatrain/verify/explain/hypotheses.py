@@ -27,6 +27,10 @@ _OTHER_ARITHMETIC, _OTHER_PROMPT = 8.0, 12.0
 # A defect that doctor finds in this program on this phone, and one that it does not.
 _DEFECT_FOUND, _DEFECT_NOT_FOUND = 10.0, 14.0
 
+_ELSEWHERE = (
+    "doctor does not find this defect here: the phone runs another file, such as an older export, "
+    "or another runtime than was said; compare file digests, or "
+)
 _COMPUTED_AS = {
     VULKAN_ARITHMETIC.name: (
         "8da4w",
@@ -99,19 +103,13 @@ def _with_defects(
     prompt: tuple[int, ...], findings: Mapping[str, Finding], model: str, own: Arithmetic
 ) -> Iterator[Hypothesis]:
     catalogue = {defect.id: defect for defect in load_defects()}
+    # On a GPU or in a program that quantizes nothing the defect is another file's.
+    arithmetic = own if own.quantizes(2) else VULKAN_ARITHMETIC
     for defect in EmulatedDefect:
         finding = findings.get(defect)
         fix = (
-            finding.remedy
-            if finding
-            else (
-                "doctor does not find this defect here: the phone runs another file, such as an "
-                "older export, or another runtime than was said; compare file digests, or "
-                + remedy_text(catalogue[defect].remedy, model)
-            )
+            finding.remedy if finding else _ELSEWHERE + remedy_text(catalogue[defect].remedy, model)
         )
-        # On a GPU or in a program that quantizes nothing the defect is another file's.
-        arithmetic = own if own.quantizes(2) else VULKAN_ARITHMETIC
         penalty = _DEFECT_FOUND if finding else _DEFECT_NOT_FOUND
         what = f"{defect}: {defect.effect}"
         yield Hypothesis(defect.value, "defect", what, fix, prompt, arithmetic, defect, penalty)
