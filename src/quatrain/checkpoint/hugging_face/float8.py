@@ -33,7 +33,7 @@ _FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 _SCALES = ("_scale_inv", "_scale")  # behind the weight's own name
 _OF_ACTIVATIONS = re.compile(
     r".*\.(?:input_scale|input_global_scale|activation_scale|output_scale|input_scale_ub"
-    r"|[kv]_(?:scale|bias))"
+    r"|[qkv]_(?:scale|zero_point)|[kv]_proj\.[kv]_bias)"
 )
 _OF_COMPRESSED_TENSORS = (
     None, "float-quantized", "naive-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized",
