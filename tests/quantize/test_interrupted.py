@@ -112,7 +112,7 @@ def test_an_output_that_cannot_be_written(tmp_path):
 
 CTRL_C = """
 from quatrain.cli import main
-from quatrain.quantize import pipeline
+from quatrain.quantize import opened_source
 from quatrain.quantize.output.resumable import ResumableFile
 
 def interrupt(*_):
@@ -127,7 +127,7 @@ main()
     ("patched", "said"),
     [
         ("ResumableFile.append", "interrupted; the same command goes on where it was, with what"),
-        ("pipeline.source_files", "interrupted; nothing was written"),
+        ("opened_source.source_files", "interrupted; nothing was written"),
     ],
 )
 def test_ctrl_c(tmp_path, patched, said):
