@@ -108,6 +108,15 @@ def test_scales_that_are_missing_or_do_not_fit(tmp_path, scales, message):
         open_float_model(folder)
 
 
+def test_a_scale_that_is_missing_where_nothing_is_stated(tmp_path):
+    folder, _ = write_float8(tmp_path, *FORMATS["nothing stated"])
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop("model.layers.1.mlp.up_proj.weight_scale")
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"1\.mlp\.up_proj\.weight is in FP8, .*_scale is missing"):
+        open_float_model(folder)
+
+
 def test_float8_without_settings_or_scales_is_what_it_says(tmp_path):
     folder = tiny.write_hugging_face(tmp_path, dtype=torch.float8_e5m2)
     name = "layers.0.feed_forward.w2.weight"
@@ -250,6 +259,17 @@ def test_parts_of_bitsandbytes_that_do_not_fit(tmp_path, part):
     form = "bitsandbytes of 8 bits" if "SCB" in part else "bitsandbytes"
     folder, _ = write_written(tmp_path, form, **part)
     with pytest.raises(InputError, match=r"k_proj\.weight is bitsandbytes'.*do not fit"):
+        open_float_model(folder)
+
+
+@pytest.mark.parametrize("form", ["NVFP4", "modelopt"])
+def test_nvfp4_without_the_scale_of_a_matrix(tmp_path, form):
+    folder, _ = write_written(tmp_path, form)
+    tensors = load_file(folder / "model.safetensors")
+    others = ("weight_global_scale", "weight_scale_2")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.endswith(others)}
+    save_file(kept, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"k_proj\.weight\S* is in NVFP4, .* is missing; download"):
         open_float_model(folder)
 
 

@@ -29,8 +29,8 @@ _IN_MXFP8, _IN_NVFP4 = 8, 2
 
 def as_float8(stored: LazyTensors, source: str) -> tuple[LazyTensors, bool]:
     """(`stored` with each matrix F in FP4, or in MLX's words, as F.weight and F.weight_scale;
-    whether one is in FP4). Raises `InputError`, naming `source`, where a matrix' own scale is no
-    single number."""
+    whether one is in FP4). Raises `InputError`, naming `source`, where a matrix' own scale is
+    missing or no single number."""
     tensors, of_float4 = dict(stored.stored), False
     for name, packed in stored.stored.items():
         module, _, part = name.rpartition(".")
@@ -42,6 +42,12 @@ def as_float8(stored: LazyTensors, source: str) -> tuple[LazyTensors, bool]:
         words = packed.shape[1] // (math.prod(of_groups.shape[1:]) or 1)
         words *= packed.dtype == torch.uint32
         above, below = (_taken(tensors, f"{module}.{one}", source) for one in (_ABOVE, _BELOW))
+        in_nvfp4 = packed.dtype == torch.uint8 and of_groups.dtype == torch.float8_e4m3fn
+        if in_nvfp4 and above is None and below is None:
+            raise InputError(
+                f"{source}: {name} is in NVFP4, and {module}.{_BELOW} or {module}.{_ABOVE} is "
+                "missing; download the model's missing files"
+            )
         del tensors[name]
         tensors[f"{module}.weight"] = _numbers(packed, in_float8=words == _IN_MXFP8)
         octets = of_groups.dtype == torch.uint8

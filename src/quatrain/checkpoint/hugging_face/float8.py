@@ -114,10 +114,10 @@ def in_floating_point(
     for name in [name for name in tensors if _OF_ACTIVATIONS.fullmatch(name)]:
         del tensors[name]
     matrices = [name for name in tensors if tensors[name].dtype in _FLOAT8]
-    for name in matrices:
+    scaled = [name for name in matrices if any(name + end in tensors for end in _SCALES)]
+    # Without settings and scales they were cast, as other floating point is.
+    for name in scaled if settings is None and not scaled else matrices:
         scales = next((name + end for end in _SCALES if name + end in tensors), None)
-        if scales is None and settings is None:
-            continue  # cast, as other floating point is
         if scales is None:
             raise InputError(
                 f"{source}: {name} is in FP8, and {name}{_SCALES[0]} or {name}{_SCALES[1]} is "
