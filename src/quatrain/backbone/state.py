@@ -1,5 +1,6 @@
 """A checkpoint's tensors as a backbone takes them: those that it has a place for, in its shapes."""
 
+import re
 from collections.abc import Callable, Mapping
 
 import torch
@@ -93,6 +94,12 @@ def experts_apart(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         else:
             apart[name] = tensor
     return apart
+
+
+def stored_name(module: str) -> str:
+    """What a checkpoint calls a module of a backbone, its ".weight" left out: experts are one
+    tensor there, and a rotated linear has its own inside."""
+    return re.sub(r"\.experts\.\d+\.", ".experts.", module.removesuffix(".base"))
 
 
 def as_float32(tensor: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 
 from quatrain.backbone.layers.norm import InputScaledNorm, LayerNorm, RMSNorm
 from quatrain.backbone.model import Backbone
+from quatrain.backbone.state import stored_name
 from quatrain.linear.embedding import QuantizedGroupEmbedding
 from quatrain.linear.int4 import Int4Linear
 from quatrain.linear.int8 import Int8DynActInt8WeightLinear
@@ -85,7 +86,7 @@ class Student:
         of bfloat16, and integers int8."""
         found: dict[str, list[torch.Tensor]] = {}
         for module, integers in self._integers.items():
-            name = _name_in_checkpoint(module)
+            name = stored_name(module)
             if integers.factor.log.requires_grad:
                 scales = integers.scales().bfloat16().float().cpu()
                 found.setdefault(f"{name}.scales", []).append(scales)
@@ -125,7 +126,7 @@ class Student:
         if name == "output" and embedding and torch.equal(embedding.first_integers, integers):
             self._integers[name] = embedding
         else:
-            weight = f"{_name_in_checkpoint(name)}.weight"
+            weight = f"{stored_name(name)}.weight"
             trained = weight in self._trained
             made = self._integers[name] = ScaledIntegers(integers, scales, trained)
             if trained and self._floats:
@@ -133,8 +134,3 @@ class Student:
                 expert = re.search(r"\.experts\.(\d+)\.", name)
                 made.learn(exact[int(expert[1])] if expert else exact)
         return self._integers[name]
-
-
-def _name_in_checkpoint(module: str) -> str:
-    """Experts are one tensor there; a rotated linear has its own inside."""
-    return re.sub(r"\.experts\.\d+\.", ".experts.", module.removesuffix(".base"))

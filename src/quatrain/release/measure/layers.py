@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from quatrain.backbone.layer_by_layer import LayerByLayer
+from quatrain.backbone.state import stored_name
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.files.memory_map import was_read
 from quatrain.checkpoint.float_model import FloatModel
@@ -106,7 +107,7 @@ def _ranges(
     for index in range(model.config.n_layers):
         block = layers.load(index, 1, len(ids))
         for name, module in block.named_modules():
-            linear = f"layers.{index}." + re.sub(r"\.experts\.\d+\.", ".experts.", name)
+            linear = stored_name(f"layers.{index}.{name}")
             if isinstance(module, nn.Linear) and linear in linears:
                 module.register_forward_pre_hook(noting(f"{linear}.weight"))
         x = layers.run(block, x, own[index] if own else None)
