@@ -46,7 +46,10 @@ SPECIAL = st.fixed_dictionaries(
     optional={name: st.sampled_from(TEXTS) | as_object(marked=False) for name in NAMED[:4]}
     | {"additional_special_tokens": st.lists(st.sampled_from(TEXTS), max_size=3)},
 )
-ADDED = st.dictionaries(st.sampled_from(TEXTS), st.integers(256, 300), max_size=3)
+# An id is one token's: of two that state it transformers keeps one here, the other there.
+ADDED = st.dictionaries(st.sampled_from(TEXTS), st.integers(256, 300), max_size=3).filter(
+    lambda added: len(set(added.values())) == len(added)
+)
 PROMPTS = st.lists(
     st.sampled_from((*TEXTS, " ", "the quick", "\n", "é")) | st.text(max_size=4), max_size=8
 ).map("".join)
@@ -81,10 +84,16 @@ TWICE = {
     "split_special_tokens": True,
 }
 
+# No names count as none stated, where the older name stands beside them.
+NAMELESS = {"extra_special_tokens": {}, "additional_special_tokens": ["<s>"]}
+
 
 @settings(deadline=None, max_examples=60)
 @example([], False, False, TWICE, None, None, ["the"])
 @example([], False, False, {"extra_special_tokens": [OBJECT]}, None, {"</s>": 256}, ["</s>"])
+@example([], False, False, NAMELESS, {"additional_special_tokens": ["<mask>"]}, None, ["<mask>"])
+@example([], False, False, NAMELESS, None, {"<s>": 256}, ["<s>"])
+@example([], False, False, {"image_token": "t"}, None, {"the": 256, "t": 257}, ["the"])
 @given(
     added=st.lists(st.sampled_from(TEXTS), max_size=3),
     padded=st.booleans(),

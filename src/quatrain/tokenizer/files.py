@@ -17,7 +17,7 @@ from typing import Any
 from quatrain.atomic_files import whole_copies
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
-from quatrain.tokenizer.named_tokens import with_special_tokens_map
+from quatrain.tokenizer.named_tokens import with_flags, with_special_tokens_map
 
 TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
 _SPECIAL, _ADDED = "special_tokens_map.json", "added_tokens.json"
@@ -153,8 +153,8 @@ def tokenizer_class(tokenizer: Path, config: dict[str, Any]) -> str:
 
 
 def read_config_of(tokenizer: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(what the files beside `tokenizer` say of it, as one tokenizer_config.json; the texts and
-    ids in added_tokens.json).
+    """(what the files beside `tokenizer` say of it, as one tokenizer_config.json; the tokens of
+    added_tokens.json, as an `added_tokens_decoder`).
 
     Raises `InputError` where one is damaged.
     """
@@ -163,6 +163,7 @@ def read_config_of(tokenizer: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         for name in (CONFIG, _SPECIAL, _ADDED, _PROCESSOR, _PROCESSOR_CONFIG)
     ]
     config, special, added, processor, older = read
+    added = with_flags(added, config, special)
     config = with_special_tokens_map(config, special)
     templates = _templates_in_files(tokenizer)
     of_processor = older.get("chat_template") or processor.get("chat_template")

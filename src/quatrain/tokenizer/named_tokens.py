@@ -28,7 +28,8 @@ def with_special_tokens_map(config: dict[str, Any], special: Mapping[str, Any]) 
     if "added_tokens_decoder" in config:
         return config
     extra = config.get(_EXTRA)
-    if (_EXTRA in config or _ADDITIONAL in config) and not isinstance(extra, dict):
+    have_names = isinstance(extra, dict) and (extra or _ADDITIONAL not in config)
+    if (_EXTRA in config or _ADDITIONAL in config) and not have_names:
         # Under one name, beside which the map's of the older name do not count.
         config = config | {_EXTRA: extra or config.get(_ADDITIONAL) or []}
         config.pop(_ADDITIONAL, None)
@@ -41,6 +42,28 @@ def with_special_tokens_map(config: dict[str, Any], special: Mapping[str, Any]) 
     if isinstance(special.get(_EXTRA), list):
         merged[_EXTRA] = [*(config.get(_EXTRA) or []), *special[_EXTRA]]
     return merged
+
+
+def with_flags(
+    added: Mapping[str, Any], config: dict[str, Any], special: Mapping[str, Any]
+) -> dict[Any, Any]:
+    """added_tokens.json's `added`, texts and ids, as an `added_tokens_decoder`. Special are those
+    that a tokenizer_config.json's `config` or special_tokens_map.json's `special` names.
+
+    transformers takes an object of a config for no token here, which it has not read yet; nor a
+    token by a name that is a model's own, such as image_token.
+    """
+    named = {name: token for name, token in config.items() if isinstance(token, str)}
+    named |= special
+    usual = [token_text(named.get(f"{name}_token")) for name in _NAMES]
+    extra = with_special_tokens_map(config, special).get(_EXTRA)
+    listed = extra if isinstance(extra, list) else []
+    others = [token_text(one) for one in listed if not (_is_token(one) and "__type" in one)]
+    texts = {*usual, *others}
+    return {
+        index: {"content": text, "special": text in texts, "normalized": text not in texts}
+        for text, index in added.items()
+    }
 
 
 def special_texts(config: Mapping[str, Any]) -> dict[str, str]:
@@ -62,7 +85,7 @@ def token_text(token: Any) -> str | None:
 def add_named_tokens(
     model: tokenizers.Tokenizer, config: Mapping[str, Any], added: Mapping[str, Any], source: str
 ) -> None:
-    """Have `model` know every token that `config` or added_tokens.json's `added` (texts and ids)
+    """Have `model` know every token that `config` or added_tokens.json's `added` (`with_flags`)
     names. Those it knows already get the properties that `config` states.
 
     Raises `InputError`, naming `source`, where one is no token.
@@ -73,7 +96,7 @@ def add_named_tokens(
     if "added_tokens_decoder" in config:
         by_id = tokens_by_id(config["added_tokens_decoder"], source)
     else:
-        by_id = tokens_by_id(_older(config, added), source) | own
+        by_id = tokens_by_id(added, source) | own
     tokens = [token for _, token in sorted(by_id.items())]
     known = {token.content for token in (*own.values(), *tokens)}
     stated = [*(config.get(key, text) for key, text in named.items()), *_extra(config)]
@@ -102,19 +125,6 @@ def without_flags_of_named(model: tokenizers.Tokenizer, config: dict[str, Any]) 
         for index, token in decoder.items()
     }
     return config | {"added_tokens_decoder": without} if decoder else config
-
-
-def _older(config: Mapping[str, Any], added: Mapping[str, Any]) -> dict[Any, Any]:
-    """added_tokens.json's tokens as an `added_tokens_decoder`."""
-    extra = config.get(_EXTRA)
-    listed = extra if isinstance(extra, list) else []
-    # transformers takes an object of a config for none of them: it is not read yet.
-    texts = [token_text(one) for one in listed if not (_is_token(one) and "__type" in one)]
-    special = {*special_texts(config).values(), *texts}
-    return {
-        index: {"content": text, "special": text in special, "normalized": text not in special}
-        for text, index in added.items()
-    }
 
 
 def tokens_by_id(decoder: Any, source: str) -> dict[int, AddedToken]:
