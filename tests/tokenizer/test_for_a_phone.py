@@ -27,6 +27,7 @@ STEPS = {
         normalizers.Sequence([normalizers.NFC(), normalizers.Replace("l", "L")]),
         [],
     ),
+    "no steps": (normalizers.Sequence([]), [split(ALL)]),
     "a part matched": (None, [split(r"\p{N}{1,3}")]),
     "a part matched, then all": (None, [split(r"\p{N}{1,3}"), split(ALL)]),
     "its inverse": (None, [split(r"\p{N}+", invert=True)]),
@@ -99,6 +100,27 @@ def test_metaspace_in_steps(tmp_path, scheme, split):
         assert ours.decode(ids) == model.decode(ids)
         if "<s>" not in text or scheme != "first":
             assert list(cpp.encode(text, 0, 0)) == ids
+
+
+def test_runs_of_spaces_that_are_added_tokens(tmp_path):
+    """As Gemma's: given by merges to a text with spaces, and found where one has the character."""
+    pieces = {piece: index for index, piece in enumerate(["▁▁", "▁▁▁", "a", "b", "▁", "▁b"])}
+    pairs = [("▁▁", "▁"), ("▁", "▁"), ("▁", "b")]
+    model = tokenizers.Tokenizer(models.BPE(pieces, pairs))
+    model.normalizer = normalizers.Replace(" ", "▁")
+    model.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    runs = [tokenizers.AddedToken(run, normalized=False) for run in ("▁▁", "▁▁▁")]
+    model.add_tokens([*runs, tokenizers.AddedToken("<x>", normalized=False)])
+    model.save(str(tmp_path / "tokenizer.json"))
+    for name in ("copy", "again"):
+        (tmp_path / name).mkdir()
+    copy_tokenizer_files(tmp_path, tmp_path / "copy")
+    copy_tokenizer_files(tmp_path / "copy", tmp_path / "again")
+    cpp, ours = cpp_tokenizer(tmp_path / "again"), Tokenizer.load(tmp_path / "again/tokenizer.json")
+    for text in ("a b", "a  b", "  a", "b   a<x>  b", "    a", "a ▁▁ b▁b"):
+        ids = model.encode(text).ids
+        assert ours.encode(text) == ids
+        assert "▁" in text or list(cpp.encode(text, 0, 0)) == ids
 
 
 @pytest.mark.parametrize("flag", [None, "normalized", "lstrip", "rstrip", "single_word"])

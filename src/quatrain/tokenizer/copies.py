@@ -10,7 +10,9 @@ from quatrain.tokenizer.end_tokens import eos_idx_of, token_ids
 from quatrain.tokenizer.files import CONFIG, TOKENIZER, tokenizer_in
 from quatrain.tokenizer.for_a_phone import (
     with_whole_splits,
+    without_added_runs,
     without_composing,
+    without_empty_steps,
     without_metaspace,
 )
 from quatrain.tokenizer.load import Tokenizer, read_tokenizer
@@ -35,7 +37,10 @@ def copy_tokenizer_files(
     model, config, changed = read_tokenizer(file)
     own = Tokenizer(model, config, str(file)).eos_ids
     spaced, composed = without_metaspace(model, config), without_composing(model, config)
-    changed |= with_whole_splits(model) or spaced or composed
+    emptied, whole = without_empty_steps(model), with_whole_splits(model)
+    changed |= spaced or composed or emptied or whole
+    if (fewer_added := without_added_runs(model, config)) is not None:
+        model, changed = fewer_added, True
     ends = list(dict.fromkeys([*(eos_ids or []), *own]))
     if ends:
         config["eos_token_id"] = ends

@@ -8,6 +8,8 @@ Tried with pytorch_tokenizers 1.5, which reads these otherwise, most without a w
 | Split by a pattern, isolated | drops what lies between its words | takes that as words, too |
 | Metaspace, for spaces | does not load it | has its steps, and says it, for us |
 | Split by a pattern, removed | keeps its words alone | is of what lies between them |
+| a Sequence of nothing | does not load it | leaves it out |
+| added tokens that are runs of `▁` | finds no run of spaces | are pieces alone, added for us |
 """
 
 import json
@@ -21,6 +23,7 @@ from quatrain.tokenizer.gguf.sentencepiece import SPACE, space_steps
 METASPACE = "metaspace"  # in tokenizer_config.json, as the one below
 _STATED_OF_METASPACE = {"prepend_scheme", "split"}
 NORMALIZATION = "unicode_normalization"  # in tokenizer_config.json
+_RUNS = "added_runs_of_spaces"  # in tokenizer_config.json
 _NFC = "NFC"
 # A character or two of every kind, and the places in which a pattern may treat them otherwise.
 _CHARACTERS = (
@@ -94,6 +97,56 @@ def _spaces(config: dict[str, Any]) -> list[Any]:
     return space_steps(_has_prefix(config), leading_is_prefix=True)
 
 
+def without_empty_steps(model: tokenizers.Tokenizer) -> bool:
+    """Take out of `model` each sequence that has no steps; returns whether there was one."""
+    no_changes = model.normalizer is not None and not _steps(model)
+    if no_changes:
+        model.normalizer = None
+    cutter = model.pre_tokenizer
+    no_cuts = isinstance(cutter, pre_tokenizers.Sequence) and not _states_in(cutter)
+    if no_cuts:
+        model.pre_tokenizer = None
+    return no_changes or no_cuts
+
+
+def without_added_runs(
+    model: tokenizers.Tokenizer, config: dict[str, Any]
+) -> tokenizers.Tokenizer | None:
+    """`model` with its runs of spaces among the pieces of its vocabulary alone, and stated in
+    `config`; None where none of them is an added token too (as Gemma's are).
+
+    Merges give them to a text all the same: an added token is looked for before spaces become `▁`,
+    and so found where a text has this character itself.
+    """
+    if model.normalizer is None or SPACE not in model.normalizer.normalize_str("a b"):
+        return None
+    runs = [
+        token.content
+        for token in model.get_added_tokens_decoder().values()
+        if _is_run(model, token.content) and not token.special and not token.normalized
+    ]
+    if not runs:
+        return None
+    config[_RUNS] = runs
+    state = json.loads(model.to_str())
+    state["added_tokens"] = [
+        token for token in state["added_tokens"] if token["content"] not in runs
+    ]
+    return tokenizers.Tokenizer.from_str(json.dumps(state))
+
+
+def with_added_runs(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    """Make added tokens again of the runs of spaces that `config` states."""
+    stated = config.get(_RUNS)
+    for run in stated if isinstance(stated, list) else []:
+        if isinstance(run, str) and _is_run(model, run):
+            model.add_tokens([tokenizers.AddedToken(run, normalized=False)])
+
+
+def _is_run(model: tokenizers.Tokenizer, token: str) -> bool:
+    return set(token) == {SPACE} and model.model.token_to_id(token) is not None
+
+
 def with_whole_splits(model: tokenizers.Tokenizer) -> bool:
     """Have the patterns by which `model` splits a text match all of it, which changes no word;
     returns whether one did not."""
@@ -106,12 +159,17 @@ def with_whole_splits(model: tokenizers.Tokenizer) -> bool:
     if not isinstance(cutter, pre_tokenizers.Sequence):
         return False
     changed = False
-    for index, step in enumerate(json.loads(cutter.__getstate__())["pretokenizers"]):
+    for index, step in enumerate(_states_in(cutter)):
         whole = _whole_split(cutter[index]) if step["type"] == "Split" else None
         if whole is not None:
             cutter[index] = whole
             changed = True
     return changed
+
+
+def _states_in(sequence: pre_tokenizers.Sequence) -> list[dict[str, Any]]:
+    """The steps of `sequence` as a file has them."""
+    return json.loads(sequence.__getstate__())["pretokenizers"]
 
 
 def _whole_split(split: Any) -> pre_tokenizers.Split | None:

@@ -11,7 +11,7 @@ from quatrain.errors import InputError
 from quatrain.tokenizer.chat import pick, render, templates_of
 from quatrain.tokenizer.end_tokens import end_ids_of_config, turn_end
 from quatrain.tokenizer.files import read_config_of, require_tokenizer, tokenizer_class
-from quatrain.tokenizer.for_a_phone import with_composing, with_metaspace
+from quatrain.tokenizer.for_a_phone import with_added_runs, with_composing, with_metaspace
 from quatrain.tokenizer.named_tokens import add_named_tokens, special_texts, without_flags_of_named
 from quatrain.tokenizer.rebuilt import build_as_class
 from quatrain.tokenizer.vocabulary_files import ends_added, is_vocabulary, read_vocabulary
@@ -175,6 +175,7 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], bo
     changed |= rebuilt
     with_metaspace(model, config)
     with_composing(model, config)
+    with_added_runs(model, config)
     config = _with_named(model, config, added, path)
     model.no_padding()
     model.no_truncation()
