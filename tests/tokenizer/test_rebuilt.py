@@ -214,6 +214,20 @@ def test_pieces(pieces, tmp_path, model_type, config, steps) -> None:
         assert unread_on_a_phone(tmp_path / "out" / "tokenizer.json") is None
 
 
+def test_added_tokens_that_are_to_be_looked_for_behind_the_steps(pieces, tmp_path) -> None:
+    """As files of 2023 state them: `LlamaTokenizer` finds them in a text as it came."""
+    content = json.loads(pieces)
+    for token in content["added_tokens"]:
+        token["normalized"] = True
+    model = tokenizers.Tokenizer.from_str(json.dumps(content))
+    model.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    end = {"__type": "AddedToken", "content": "</s>", "normalized": True}
+    config = {"tokenizer_class": "LlamaTokenizer", "eos_token": end}
+    check(tmp_path, model, "llama", config, ("the</s>", "the <unk>", " </s>", "the"))
+
+
 def test_what_code_llama_names_itself(pieces, tmp_path) -> None:
     model = tokenizers.Tokenizer.from_str(pieces)
     model.normalizer = None
