@@ -107,6 +107,19 @@ def quantize_rows(
 def _quantize(w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Groups w [G, g] to (values float [G, g], scales [G])."""
     largest = _largest_magnitude(w)
+    unit = _unit(largest)
+    scales = _fitted(w / unit[:, None], largest / unit) * unit
+    scales.clamp_(min=_SMALLEST_SCALE)
+    return _round(w, scales), scales
+
+
+def _unit(largest: torch.Tensor) -> torch.Tensor:
+    """A power of two near `largest` [G], and so exact: in it no square of small weights is lost."""
+    return torch.exp2(torch.frexp(largest).exponent.clamp(-126, 127).float())
+
+
+def _fitted(w: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
+    """The scales [G], in bfloat16, of groups w [G, g] whose largest magnitudes are `largest`."""
     best_gain = torch.zeros_like(largest)
     best_scale = torch.ones_like(largest)
     best_fit = torch.ones_like(largest)
@@ -134,7 +147,7 @@ def _quantize(w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         better = found < error
         chosen = torch.where(better, candidate, chosen)
         error = torch.where(better, found, error)
-    return _round(w, chosen), chosen
+    return chosen
 
 
 def _quantize_signed(w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
