@@ -5,22 +5,30 @@
 
 Milliseconds of a decode step and of a prompt of 128 tokens, the sums of each event's median: int4
 linears, attention, what else delegates compute and their calls, ExecuTorch's own kernels, and what
-lies between instructions. Needs `pip install pandas tabulate`, as `executorch.devtools` does.
+lies between instructions. And at what speed a step's int4 linears read their weights, beside what
+the machine's memory is read and copied at. Needs `pip install pandas tabulate`, as
+`executorch.devtools` does.
 """
 
 import argparse
+import os
 import re
+import statistics
 import tempfile
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from decode import PROMPT, export_ours
 from measure import machine, print_table, write_json
+from quatrain.program import open_program
 from quatrain.smollm2 import fetch_smollm2
 
 RESULTS = Path(__file__).parent / "results" / "cpu_profile.json"
+_MEMORY = 512 << 20  # bytes that are read and copied: more than caches hold
 KINDS = ("int4 linears", "attention", "the rest of delegates", "other kernels", "between", "all")
 
 
@@ -35,9 +43,16 @@ def main() -> None:
             "decode": profile(program, 1, 40, Path(folder)),
             f"prefill of {PROMPT}": profile(program, PROMPT, 8, Path(folder)),
         }
-    write_json(RESULTS, {"machine": where, "milliseconds": found})
+        opened = open_program(program)
+        weights = sum(len(opened.named_bytes(key)) for key in opened.named_data)
+    speeds = {
+        "int4 linears of a step": weights / found["decode"]["int4 linears"] / 1e6,
+        **memory_speeds(),
+    }
+    write_json(RESULTS, {"machine": where, "milliseconds": found, "gb_per_s": speeds})
     rows = [[kind, *(f"{one[kind]:.1f}" for one in found.values())] for kind in KINDS]
     print_table(f"ms on {where['cpu']}, {where['cores']} cores", ["", *found], rows)
+    print_table("GB/s", ["", "read"], [[name, f"{speed:.1f}"] for name, speed in speeds.items()])
 
 
 def profile(program: Path, length: int, calls: int, folder: Path) -> dict[str, float]:
@@ -75,6 +90,29 @@ def by_kind(spent: Counter[str]) -> dict[str, float]:
         "between": whole - delegates - kernels,
         "all": whole,
     }
+
+
+def memory_speeds() -> dict[str, float]:
+    """GB/s at which all cores read memory, and copy it: read and written bytes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    source = torch.ones(_MEMORY // 4)
+    target = torch.empty_like(source)
+    speeds = {
+        "memory, read": _MEMORY / median_seconds(source.sum) / 1e9,
+        "memory, copied": 2 * _MEMORY / median_seconds(lambda: target.copy_(source)) / 1e9,
+    }
+    torch.set_num_threads(threads)
+    return speeds
+
+
+def median_seconds(work: Callable[[], object]) -> float:
+    found = []
+    for _ in range(9):
+        begun = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - begun)
+    return statistics.median(found)
 
 
 if __name__ == "__main__":
