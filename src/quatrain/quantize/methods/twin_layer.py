@@ -5,7 +5,6 @@ Each linear is rounded when its turn comes, when the inputs are there that it wi
 quantized model and those that it should have had.
 """
 
-import re
 from collections.abc import Callable, Mapping
 
 import torch
@@ -14,6 +13,7 @@ from torch import nn
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.backbone.block import Block
 from quatrain.backbone.layers.moe import show_picked_tokens
+from quatrain.backbone.state import stored_name
 from quatrain.linear.affine import fake_quantize_rows
 from quatrain.quantize.methods.linear_inputs import LinearInputs, compute_linear
 from quatrain.quantize.methods.round_to_nearest import quantize_groups
@@ -55,7 +55,7 @@ class TwinLayer:
         self._stream: torch.Tensor | None = None
         show_picked_tokens(block)
         for module, linear in list(block.named_modules()):
-            name = _name_in_plan(module)
+            name = stored_name(module)
             if isinstance(linear, nn.Linear) and name in methods:
                 block.set_submodule(module, _TwinLinear(name, linear, self))
                 self._work += _work(linear.weight)
@@ -168,11 +168,6 @@ def _work(weight: torch.Tensor) -> int:
     """What it takes to round a weight [N, K], beside others."""
     rows, columns = weight.shape
     return rows * columns**2
-
-
-def _name_in_plan(module: str) -> str:
-    """Experts are one tensor there; a rotated linear has its own inside."""
-    return re.sub(r"\.experts\.\d+\.", ".experts.", module.removesuffix(".base"))
 
 
 def dequantized(values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
