@@ -7,6 +7,7 @@ import numpy as np
 
 from quatrain.errors import InputError
 from quatrain.int4 import CHANNELS_TOGETHER
+from quatrain.multiples import up_to
 
 _ROWS = 1024  # rows unpacked at a time, so that memory stays small for any weight
 
@@ -31,7 +32,7 @@ def _scaled(nibbles: np.ndarray, scales: np.ndarray) -> np.ndarray:
 def stepped_over(channels: int) -> int:
     """How many stored sums the 8da4w kernel steps over from group to group: its output channels,
     filled up to a multiple of 4. Source: `linear_int_weight_sums_load.glslh` of ExecuTorch."""
-    return channels + -channels % CHANNELS_TOGETHER
+    return up_to(channels, CHANNELS_TOGETHER)
 
 
 def sums_as_read(stored: np.ndarray, channels: int) -> np.ndarray:
