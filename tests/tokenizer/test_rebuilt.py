@@ -219,6 +219,8 @@ def test_added_tokens_that_are_to_be_looked_for_behind_the_steps(pieces, tmp_pat
     content = json.loads(pieces)
     for token in content["added_tokens"]:
         token["normalized"] = True
+    vocabulary = content["model"]["vocab"]
+    vocabulary["normalized"] = len(vocabulary)  # a piece, and no flag of a token
     model = tokenizers.Tokenizer.from_str(json.dumps(content))
     model.normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]

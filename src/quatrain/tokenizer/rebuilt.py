@@ -130,7 +130,8 @@ def prepare_as(name: str, model: tokenizers.Tokenizer, config: dict[str, Any]) -
 def _finding_as_written(model: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     """`model` read anew: a token added again keeps the form in which it was looked for."""
     content = json.loads(model.to_str())
-    return tokenizers.Tokenizer.from_str(json.dumps(found_as_written(content)))
+    content["added_tokens"] = found_as_written(content["added_tokens"])
+    return tokenizers.Tokenizer.from_str(json.dumps(content))
 
 
 def _without_added(model: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
