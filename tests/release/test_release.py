@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from tests.support.releases import copied, merged_spec, report_of, sha256
 from tests.support.tiny_models import write_meta
 from typer.testing import Result
 
+from quatrain.commands._print_release import print_release
 from quatrain.commands.release import release as release_verb
 from quatrain.errors import InputError, Interrupted
 from quatrain.quantize.pipeline import quantize_model
@@ -27,6 +29,18 @@ def test_each_phone_has_its_file_and_those_alike_share_one(tiny_release: Path) -
     assert not phones["pixel-8"]["hazards"]["1.3"]["fails"]
     failing = {one["hazard"] for one in phones["pixel-8"]["hazards"]["1.0"]["fails"]}
     assert "unknown-operator" in failing
+
+
+def test_of_one_token_there_is_no_error_to_print(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--tokens 2`, of which one is predicted."""
+    measured = {"regime": None, "as_on": None, "kl": 0.1, "ratio": 1.1, "ratio_error": None}
+    file = {"file": "a.pte", "bytes": 1, "quality": [measured], "notes": []}
+    made: Any = SimpleNamespace(
+        folder=Path("out"), report={"files": [file]}, phone=None, failures=[],
+        plan=SimpleNamespace(phones=[], cpu=None),
+    )  # fmt: skip
+    print_release(made)
+    assert "perplexity 1.100 +- not finite x floating point" in capsys.readouterr().out
 
 
 def test_the_manifest_has_every_file_and_its_digest(tiny_release: Path) -> None:

@@ -32,6 +32,7 @@ def _print_phones(plan: "ReleasePlan") -> None:
 def print_release(made: "Release", android: Path | None = None) -> None:
     """What was written, into the assets of the module `android` too, and what does not hold."""
     from quatrain.release.android import ASSETS
+    from quatrain.release.report.page import figure
 
     print(f"{made.folder}: {len(made.report['files'])} programs")
     for file in made.report["files"]:
@@ -39,7 +40,7 @@ def print_release(made: "Release", android: Path | None = None) -> None:
         for row in file["quality"]:
             where = f"{row['regime'] or 'any call'}{' on ' + row['as_on'] if row['as_on'] else ''}"
             if row["kl"] is not None:
-                ratio = f"{row['ratio']:.3f} +- {row['ratio_error']:.3f}"
+                ratio = f"{figure(row['ratio'], '%.3f')} +- {figure(row['ratio_error'], '%.3f')}"
                 print(f"    {where}: perplexity {ratio} x floating point, KL {row['kl']:.3f} nats")
         for note in file["notes"]:
             print(f"    note: {note}")

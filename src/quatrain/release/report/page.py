@@ -31,7 +31,7 @@ def markdown_page(report: Mapping[str, Any]) -> str:
 def environment(markdown: bool = False) -> Environment:
     """What renders the templates of a release, as HTML or as Markdown."""
     found = page_environment("quatrain.release.report")
-    found.filters |= {"figure": _figure, "token": _token}
+    found.filters |= {"figure": figure, "token": _token}
     if markdown:
         found = found.overlay(autoescape=False)
         found.filters |= {"cell": _cell, "quoted": _quoted}
@@ -104,7 +104,7 @@ def _most(tokens: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _figure(value: float | None, form: str) -> str:
+def figure(value: float | None, form: str) -> str:
     """`value` in a `form` such as "%.2f", without an exponent of thousands; report.json has None
     where it is not finite."""
     if value is None:
