@@ -4,11 +4,13 @@ import json
 import tempfile
 from pathlib import Path
 
+import pytest
 import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, processors
 
+from quatrain.errors import InputError
 from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
 
 TEXTS = ("<s>", "</s>", "<pad>", "<a>", "<|im_end|>", "the", "t", "<b> ", "<mask>")
@@ -132,3 +134,14 @@ def test_any_folder(added, padded, begins, config, special, named, prompts):
             if not config.get("split_special_tokens"):
                 assert alone.encode(prompt, add_special_tokens=specials).ids == expected
         assert ours.decode(expected) == theirs.decode(expected, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("index", [[1], {"id": 1}, "first", None])
+def test_an_added_token_whose_id_is_none(tmp_path, index):
+    write_tokenizer(tmp_path, [], padded=False, begins=False)
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<a>": index}))
+    with pytest.raises(InputError, match="its added tokens are no ids and tokens"):
+        Tokenizer.load(tmp_path / "tokenizer.json")
+    # Where the decoder is stated it counts, and this file is not read.
+    (tmp_path / "tokenizer_config.json").write_text('{"added_tokens_decoder": {}}')
+    assert Tokenizer.load(tmp_path / "tokenizer.json").encode("the")

@@ -60,8 +60,10 @@ def with_flags(
     listed = extra if isinstance(extra, list) else []
     others = [token_text(one) for one in listed if not (_is_token(one) and "__type" in one)]
     texts = {*usual, *others}
+    flags = {text: {"special": text in texts, "normalized": text not in texts} for text in added}
     return {
-        index: {"content": text, "special": text in texts, "normalized": text not in texts}
+        # What is no id is refused where the ids are read.
+        str(index) if isinstance(index, list | dict) else index: {"content": text, **flags[text]}
         for text, index in added.items()
     }
 
