@@ -16,13 +16,13 @@ from quatrain.program.linear_kernels import DYNAMIC_LINEAR, OtherScheme
 from quatrain.targets.triggers import (
     attention_triggers,
     linear_triggers,
-    load_checks,
+    load_triggers,
     operator_triggers,
 )
-from quatrain.targets.triggers.argument_checks import ARGUMENT_CHECKS
+from quatrain.targets.triggers.argument_triggers import ARGUMENT_TRIGGERS
 from quatrain.targets.triggers.convolution_triggers import CONVOLUTION_TRIGGERS
-from quatrain.targets.triggers.form_checks import FORM_CHECKS
-from quatrain.targets.triggers.layout_checks import LAYOUT_CHECKS
+from quatrain.targets.triggers.form_triggers import FORM_TRIGGERS
+from quatrain.targets.triggers.layout_triggers import LAYOUT_TRIGGERS
 from quatrain.targets.triggers.limits import attention_weights_beyond_buffer, beyond_gpu_limits
 from quatrain.targets.triggers.method_triggers import METHOD_TRIGGERS
 from quatrain.targets.triggers.occurrence import (
@@ -191,26 +191,26 @@ TRIGGERS: dict[str, Trigger] = {
         operator_triggers.textures,
         products_of_padding,
         *METHOD_TRIGGERS,
-        *LAYOUT_CHECKS,
+        *LAYOUT_TRIGGERS,
         *ROW_TRIGGERS,
-        *ARGUMENT_CHECKS,
+        *ARGUMENT_TRIGGERS,
         *CONVOLUTION_TRIGGERS,
-        *FORM_CHECKS,
+        *FORM_TRIGGERS,
         *REDUCTION_TRIGGERS,
         *SHAPE_TRIGGERS,
         *STATIC_INT8_TRIGGERS,
-        load_checks.missing_shader,
-        load_checks.inputs_not_together,
-        load_checks.scales_of_no_row,
-        load_checks.scales_not_in_a_texture,
-        load_checks.int4_embedding_layout,
-        load_checks.embedding_not_channels_packed,
-        load_checks.rms_norm_layout,
-        load_checks.rotary_tables,
-        load_checks.attention_shapes,
-        load_checks.attention_options,
-        load_checks.position_of_odd_type,
-        load_checks.index_select_layout,
+        load_triggers.missing_shader,
+        load_triggers.inputs_not_together,
+        load_triggers.scales_of_no_row,
+        load_triggers.scales_not_in_a_texture,
+        load_triggers.int4_embedding_layout,
+        load_triggers.embedding_not_channels_packed,
+        load_triggers.rms_norm_layout,
+        load_triggers.rotary_tables,
+        load_triggers.attention_shapes,
+        load_triggers.attention_options,
+        load_triggers.position_of_odd_type,
+        load_triggers.index_select_layout,
     )
 }
 

@@ -78,4 +78,4 @@ def _name(operator: Operator, at: int) -> str:
     return names[at] if names else f"argument {at}"
 
 
-ARGUMENT_CHECKS = (arguments_missing, weights_computed)
+ARGUMENT_TRIGGERS = (arguments_missing, weights_computed)

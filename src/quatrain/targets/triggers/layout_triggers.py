@@ -112,4 +112,10 @@ def _placed(graph: VulkanGraph, operator: Operator) -> list[Tensor]:
     return [one for one in values if isinstance(one, Tensor) and one.storage != "default"]
 
 
-LAYOUT_CHECKS = (memory_still_read, mixed_storages, not_width_packed, layouts_differ, types_differ)
+LAYOUT_TRIGGERS = (
+    memory_still_read,
+    mixed_storages,
+    not_width_packed,
+    layouts_differ,
+    types_differ,
+)

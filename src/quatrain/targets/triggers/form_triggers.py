@@ -176,7 +176,7 @@ def dim_orders_in_textures(program: Program, graph: VulkanGraph, where: Where) -
             yield Occurrence(f"{place}: {text}")
 
 
-FORM_CHECKS = (
+FORM_TRIGGERS = (
     norms_refused, sampling_refused, not_channels_packed, linears_of_batches,
     channel_wise_linears_refused, choices_in_textures,
     uneven_upsampling, added_columns, rounded_divisions, powers, integers_made, repeated_batches,
