@@ -8,7 +8,7 @@ import torch
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.tensor_shapes import linear_shapes
 from quatrain.backbone.vector_shapes import vector_shapes
-from quatrain.checkpoint.files.lazy_tensors import StoredTensor
+from quatrain.checkpoint.files.lazy_tensors import StoredTensor, dtype_name
 from quatrain.checkpoint.layout import (
     OUTPUT,
     check_layer_count,
@@ -159,6 +159,6 @@ def _check_dtype(
     stored: Mapping[str, StoredTensor], name: str, dtypes: tuple[torch.dtype, ...], source: str
 ) -> None:
     if stored[name].dtype not in dtypes:
-        expected = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-        found = str(stored[name].dtype).removeprefix("torch.")
+        expected = " or ".join(map(dtype_name, dtypes))
+        found = dtype_name(stored[name].dtype)
         raise InputError(f"{source}: {name} is {found}, expected {expected}")

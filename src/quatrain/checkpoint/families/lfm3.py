@@ -40,18 +40,13 @@ def _usual(index: int) -> str:
 def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
     """With the gate of a head for each of its channels, as the backbone has it."""
     width = head_width(fields, source)
-    apart = _convolutions_apart(stored, fields, source).stored
-    return LazyTensors(
-        {
-            name: _repeated(tensor, width) if _GATE in name else tensor
-            for name, tensor in apart.items()
-        }
-    )
+    apart = _convolutions_apart(stored, fields, source)
+    return apart.each(lambda name, tensor: _repeated(tensor, width) if _GATE in name else tensor)
 
 
 def _repeated(gates: StoredTensor, times: int) -> StoredTensor:
     shape = (gates.shape[0] * times, *gates.shape[1:]) if gates.shape else ()
-    return StoredTensor(shape, gates.dtype, lambda: gates.load().repeat_interleave(times, dim=0))
+    return gates.changed(lambda each: each.repeat_interleave(times, dim=0), shape)
 
 
 LFM3 = Family(

@@ -1,8 +1,6 @@
 """NanoChat: a Llama whose norms have no weights, one of them over the embedding, whose heads turn
 the other way, and whose feed-forward has no gate and squares its relu."""
 
-from collections.abc import Callable
-
 import torch
 
 from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
@@ -46,9 +44,8 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
         for index in range(layer_count(fields, source))
         for norm in ("input_layernorm", "post_attention_layernorm")
     ]
-    for name in [*norms, "model.norm.weight"]:
-        made[name] = StoredTensor((width,), torch.float32, _ones(width))
-    return LazyTensors(made)
+    ones = StoredTensor((width,), torch.float32, lambda: torch.ones(width))
+    return LazyTensors(made | dict.fromkeys([*norms, "model.norm.weight"], ones))
 
 
 def _exchanged(tensor: StoredTensor, heads: int, name: str, source: str) -> StoredTensor:
@@ -57,15 +54,7 @@ def _exchanged(tensor: StoredTensor, heads: int, name: str, source: str) -> Stor
         raise InputError(
             f"{source}: {name} has {rows} rows, expected an even number for each of {heads} heads"
         )
-    return StoredTensor(
-        tensor.shape,
-        tensor.dtype,
-        lambda: tensor.load().unflatten(0, (heads, 2, -1)).flip(1).flatten(0, 2),
-    )
-
-
-def _ones(width: int) -> Callable[[], torch.Tensor]:
-    return lambda: torch.ones(width)
+    return tensor.changed(lambda whole: whole.unflatten(0, (heads, 2, -1)).flip(1).flatten(0, 2))
 
 
 NANOCHAT = Family(

@@ -63,8 +63,7 @@ def _rows_of_parts(rows: int, heads: int, widths: list[int]) -> list[torch.Tenso
 
 
 def _rows(tensor: StoredTensor, order: torch.Tensor) -> StoredTensor:
-    shape = (len(order), *tensor.shape[1:])
-    return StoredTensor(shape, tensor.dtype, lambda: tensor.load()[order])
+    return tensor.changed(lambda whole: whole[order], (len(order), *tensor.shape[1:]))
 
 
 def _gguf_tensors(tensors: dict[str, GgufTensor], metadata: GgufMetadata) -> dict[str, GgufTensor]:

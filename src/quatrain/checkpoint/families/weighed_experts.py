@@ -47,17 +47,13 @@ def names(module: str, router: str = "gate") -> dict[str, str]:
 
 def with_shared_gates(stored: LazyTensors) -> LazyTensors:
     """`stored` with gates of shared experts, [1, dim], as [dim]."""
-    return LazyTensors(
-        {
-            name: _flat(tensor) if name.endswith(".shared_expert_gate.weight") else tensor
-            for name, tensor in stored.stored.items()
-        }
-    )
+    return stored.each(_flat_gate)
 
 
-def _flat(tensor: StoredTensor) -> StoredTensor:
-    shape = tensor.shape[1:] if tensor.shape[:1] == (1,) else tensor.shape
-    return StoredTensor(shape, tensor.dtype, lambda: tensor.load().reshape(shape))
+def _flat_gate(name: str, tensor: StoredTensor) -> StoredTensor:
+    if not name.endswith(".shared_expert_gate.weight") or tensor.shape[:1] != (1,):
+        return tensor
+    return tensor.changed(lambda gate: gate[0], tensor.shape[1:])
 
 
 def tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:

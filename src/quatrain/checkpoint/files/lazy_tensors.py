@@ -1,6 +1,6 @@
 """Named tensors that stay in their file until they are asked for."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,28 @@ class StoredTensor:
     dtype: torch.dtype
     load: Callable[[], torch.Tensor]
 
+    def __str__(self) -> str:
+        """As errors name it: "int8 [2, 4]"."""
+        return f"{dtype_name(self.dtype)} {list(self.shape)}"
+
+    def changed(
+        self,
+        change: Callable[[torch.Tensor], torch.Tensor],
+        shape: tuple[int, ...] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> "StoredTensor":
+        """What `change` makes of the tensor when it is loaded: of that `shape` and `dtype`, or of
+        the same."""
+        return StoredTensor(
+            self.shape if shape is None else shape,
+            self.dtype if dtype is None else dtype,
+            lambda: change(self.load()),
+        )
+
+    def rows(self, first: int, count: int) -> "StoredTensor":
+        """`count` of its rows, from the `first` on."""
+        return self.changed(lambda whole: whole[first : first + count], (count, *self.shape[1:]))
+
 
 @dataclass(frozen=True)
 class AsFloat32:
@@ -43,6 +65,11 @@ class MadeByRows:
 
     def __call__(self) -> torch.Tensor:
         return self.rows(slice(None)).reshape(self.shape)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As users know it: "int8"."""
+    return str(dtype).removeprefix("torch.")
 
 
 def put_once(
@@ -109,6 +136,14 @@ class LazyTensors(Mapping[str, torch.Tensor]):
             renamed[new] = old
         return LazyTensors({new: self.stored[old] for new, old in renamed.items()})
 
+    def without(self, names: Container[str]) -> "LazyTensors":
+        """The tensors but those called one of `names`."""
+        return LazyTensors({name: self.stored[name] for name in self.stored if name not in names})
+
+    def each(self, change: Callable[[str, StoredTensor], StoredTensor]) -> "LazyTensors":
+        """What `change` makes of each tensor, by its name."""
+        return LazyTensors({name: change(name, tensor) for name, tensor in self.stored.items()})
+
     def as_float32(self, source: str, in_file: Callable[[str], str] = str) -> "LazyTensors":
         """The same tensors, each converted to float32 as it is read.
 
@@ -117,14 +152,10 @@ class LazyTensors(Mapping[str, torch.Tensor]):
         """
         for name, tensor in self.stored.items():
             if not tensor.dtype.is_floating_point:
-                found = str(tensor.dtype).removeprefix("torch.")
                 raise InputError(
-                    f"{source}: {in_file(name)} is {found}, expected floating point; "
-                    "quantize the model that this one was made from"
+                    f"{source}: {in_file(name)} is {dtype_name(tensor.dtype)}, expected "
+                    "floating point; quantize the model that this one was made from"
                 )
-        return LazyTensors(
-            {
-                name: StoredTensor(tensor.shape, torch.float32, AsFloat32(tensor.load))
-                for name, tensor in self.stored.items()
-            }
+        return self.each(
+            lambda _, tensor: StoredTensor(tensor.shape, torch.float32, AsFloat32(tensor.load))
         )

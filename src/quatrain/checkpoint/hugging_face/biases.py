@@ -36,7 +36,7 @@ def stated_biases(
             if tensors[name].any():
                 raise _refused(called.get(name, name), _stated(reading, part), source)
             unused.add(name)
-    return tensors.renamed({name: name for name in tensors if name not in unused})
+    return tensors.without(unused)
 
 
 def has_bias(part: str, fields: Fields, reading: HuggingFaceReading, source: str) -> bool:

@@ -55,9 +55,8 @@ class Config:
             notes = left_out(self.model_type, self.reading.model_type, others)
         unused = self.reading.unused(tensors, self.fields, self.source)
         if unused:
-            used = tensors.renamed({name: name for name in tensors if name not in unused})
-            return used, (*notes, f"Not used, as in transformers: {', '.join(sorted(unused))}.")
-        return tensors, notes
+            notes += (f"Not used, as in transformers: {', '.join(sorted(unused))}.",)
+        return tensors.without(unused), notes
 
 
 def read_config(folder: Path) -> Config:

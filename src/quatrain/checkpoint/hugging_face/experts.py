@@ -68,4 +68,4 @@ def _stack(parts: list[StoredTensor]) -> StoredTensor:
 
 def _rows(tensor: StoredTensor, first: int, count: int) -> StoredTensor:
     shape = (tensor.shape[0], count, tensor.shape[2])
-    return StoredTensor(shape, tensor.dtype, lambda: tensor.load()[:, first : first + count])
+    return tensor.changed(lambda whole: whole[:, first : first + count], shape)

@@ -67,8 +67,8 @@ def _taken(tensors: dict[str, StoredTensor], name: str, source: str) -> StoredTe
     number = tensors.pop(name, None)
     if number is not None and (math.prod(number.shape) != 1 or not number.dtype.is_floating_point):
         raise InputError(
-            f"{source}: {name} is {str(number.dtype).removeprefix('torch.')} {list(number.shape)}, "
-            "expected one number; take the model that it was made from"
+            f"{source}: {name} is {number}, expected one number; take the model that it was made "
+            "from"
         )
     return number
 

@@ -176,7 +176,7 @@ def _counts(shape: tuple[int, ...], blocks: list[Any]) -> list[int] | None:
 
 def _unfit(name: str, shape: tuple[int, ...], scales: StoredTensor, source: str) -> InputError:
     return InputError(
-        f"{source}: {name} is in FP8 of shape {list(shape)}, its scales are "
-        f"{str(scales.dtype).removeprefix('torch.')} {list(scales.shape)}, expected one, one a row "
-        "or one for each block of weight_block_size; take the model that it was made from"
+        f"{source}: {name} is in FP8 of shape {list(shape)}, its scales are {scales}, expected "
+        "one, one a row or one for each block of weight_block_size; take the model that it was "
+        "made from"
     )

@@ -32,11 +32,6 @@ def rows_apart(
         first = 0
         for part, count in rows.items():
             named = f"{match[1]}.{part}.{match[3]}"
-            put_once(apart, named, _rows(tensor, first, count), source)
+            put_once(apart, named, tensor.rows(first, count), source)
             first += count
     return LazyTensors(apart)
-
-
-def _rows(tensor: StoredTensor, first: int, count: int) -> StoredTensor:
-    shape = (count, *tensor.shape[1:])
-    return StoredTensor(shape, tensor.dtype, lambda: tensor.load()[first : first + count])

@@ -145,8 +145,7 @@ def _output_apart(
     if kept_tied and _EMBEDDING in changed:
         low_rank.pop(_OUTPUT.removesuffix(".weight"), None)
         trained.pop(_OUTPUT, None)
-        others = [name for name in stored if name != _OUTPUT]
-        return stored.renamed({name: name for name in others}), ()
+        return stored.without([_OUTPUT]), ()
     if not changed & {_EMBEDDING, _OUTPUT} or _EMBEDDING not in stored:
         return stored, ()
     if tokens_of_both:

@@ -41,12 +41,16 @@ def as_transformers_has_them(
                 )
             for index in range(tensor.shape[0]):
                 own = f"{match[1]}.experts.{index}.{match[3]}.{match[4]}"
-                put_once(found, own, _one(tensor, index), source)
+                one = tensor.changed(lambda experts, index=index: experts[index], tensor.shape[1:])
+                put_once(found, own, one, source)
                 parts[own] = name
         elif name in filters:
-            found[name] = _transposed(tensor)
+            channels, taps, _ = tensor.shape
+            found[name] = tensor.changed(
+                lambda filters: filters.transpose(1, 2).contiguous(), (channels, 1, taps)
+            )
         elif shifted and len(tensor.shape) == 1 and _NORM.fullmatch(name):
-            found[name] = _minus_one(tensor)
+            found[name] = tensor.changed(lambda norm: norm.float() - 1.0, dtype=torch.float32)
         else:
             put_once(found, name, tensor, source)
     return LazyTensors(found), parts
@@ -63,18 +67,3 @@ def _is_of_all_experts(match: re.Match[str], stored: LazyTensors) -> bool:
     if weight is None or len(weight.shape) != 3:
         return False
     return match[2] == "switch_mlp" or weight.dtype == torch.uint32
-
-
-def _one(tensor: StoredTensor, index: int) -> StoredTensor:
-    return StoredTensor(tensor.shape[1:], tensor.dtype, lambda: tensor.load()[index])
-
-
-def _transposed(tensor: StoredTensor) -> StoredTensor:
-    channels, taps, _ = tensor.shape
-    return StoredTensor(
-        (channels, 1, taps), tensor.dtype, lambda: tensor.load().transpose(1, 2).contiguous()
-    )
-
-
-def _minus_one(tensor: StoredTensor) -> StoredTensor:
-    return StoredTensor(tensor.shape, torch.float32, lambda: tensor.load().float() - 1.0)

@@ -8,13 +8,10 @@ from quatrain.checkpoint.hugging_face.fields import Fields
 
 def norms_plus_one(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
     """`stored` with 1 added to the weights of norms, in float32."""
-    return LazyTensors(
-        {
-            name: _plus_one(tensor) if name.endswith("norm.weight") else tensor
-            for name, tensor in stored.stored.items()
-        }
-    )
+    return stored.each(_plus_one)
 
 
-def _plus_one(tensor: StoredTensor) -> StoredTensor:
-    return StoredTensor(tensor.shape, torch.float32, lambda: tensor.load().float() + 1.0)
+def _plus_one(name: str, tensor: StoredTensor) -> StoredTensor:
+    if not name.endswith("norm.weight"):
+        return tensor
+    return tensor.changed(lambda weight: weight.float() + 1.0, dtype=torch.float32)

@@ -124,7 +124,7 @@ def _without_unread(stored: LazyTensors) -> tuple[LazyTensors, tuple[str, ...]]:
         scales = [name for name in stored if pattern.fullmatch(name)]
         unread.update(scales)
         notes += [f"It has scales for {of_what.format(scales[0])}"] if scales else []
-    return stored.renamed({name: name for name in stored if name not in unread}), tuple(notes)
+    return stored.without(unread), tuple(notes)
 
 
 def _table_kinds(int4: Mapping[str, bool]) -> dict[str, str]:

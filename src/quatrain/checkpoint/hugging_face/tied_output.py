@@ -26,7 +26,7 @@ def without_tied_output(stored: LazyTensors) -> tuple[LazyTensors, tuple[str, ..
     if not output:
         return stored, ()
     if all(_is_embeddings(name, stored) for name in output):
-        return stored.renamed({name: name for name in stored if name not in output}), ()
+        return stored.without(output), ()
     return stored, (
         "config.json says that the output layer is tied to the embedding, but "
         f"{output[-1]} holds other values: they are its weights, as transformers has it "

@@ -8,12 +8,12 @@ projection. (Meta's `llama_models`, quantize_impls and its loader; ExecuTorch's
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.errors import InputError
 
 _ADAPTOR = re.compile(r"(.+)\.adaptor\.([AB])\.weight")
@@ -43,7 +43,7 @@ def with_folded_scale(
                 f"{source}: {name} has shape {list(shape)}, lora_args say the rank is {rank}"
             )
         if part == "B" and scale != 1:
-            stored[name] = StoredTensor(shape, torch.float32, _scaled(stored[name].load, scale))
+            stored[name] = stored[name].changed(lambda b: b.float() * scale, dtype=torch.float32)
     return LazyTensors(stored), params | {"lora_args": {"rank": rank, "scale": 1.0}}
 
 
@@ -73,7 +73,3 @@ def _rank_and_scale(arguments: Any, source: str) -> tuple[int, float]:
             "for the file's adaptors"
         )
     return rank, float(scale)
-
-
-def _scaled(load: Callable[[], torch.Tensor], scale: float) -> Callable[[], torch.Tensor]:
-    return lambda: load().float() * scale

@@ -34,11 +34,11 @@ def open_meta_model(folder: Path) -> FloatModel:
     params = reading.params(params, tensors, str(params_path))
     params = with_meta_defaults(with_vocabulary(params, tensors))
     config = config_from_params(params, str(params_path))
-    kept = {name: name for name in tensors if not IGNORED.fullmatch(name)}
+    kept = tensors.without([name for name in tensors if IGNORED.fullmatch(name)])
     model = checked(
         FloatModel(
             source=folder,
-            tensors=tensors.renamed(kept).as_float32(str(folder)),
+            tensors=kept.as_float32(str(folder)),
             config=config,
             params={**params, **config.to_params()},
             write_tokenizer=lambda output: copy_tokenizer_files(

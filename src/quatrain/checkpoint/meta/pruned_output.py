@@ -41,6 +41,4 @@ def with_own_output(tensors: LazyTensors, config: BackboneConfig, source: str) -
 
 
 def _picked(table: StoredTensor, rows: list[int]) -> StoredTensor:
-    return StoredTensor(
-        (len(rows), *table.shape[1:]), table.dtype, lambda: table.load()[torch.tensor(rows)]
-    )
+    return table.changed(lambda whole: whole[torch.tensor(rows)], (len(rows), *table.shape[1:]))

@@ -41,7 +41,7 @@ def open_meta_checkpoint(
         raise InputError(
             f"{params_path}: no such file; {file} needs its params.json beside it or in --params"
         )
-    tensors = stored.renamed({name: name for name in stored if not IGNORED.fullmatch(name)})
+    tensors = stored.without([name for name in stored if IGNORED.fullmatch(name)])
     if quantizer_by_names(tensors):
         made = quantized_tensors(tensors, header_metadata(file), None, str(file), round_again)
         tensors = made[0]

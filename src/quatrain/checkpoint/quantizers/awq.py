@@ -14,9 +14,10 @@ import torch
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import check_stated_size, groups_of_transposed
-from quatrain.checkpoint.quantizers.int32_packing import int32_matrix, unpack_columns
+from quatrain.checkpoint.quantizers.int32_packing import unpack_columns
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
 from quatrain.checkpoint.quantizers.rotated import refuse_rotated
+from quatrain.checkpoint.quantizers.stored_shapes import words_of
 from quatrain.errors import InputError
 
 _ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the feature in each nibble, lowest first
@@ -35,7 +36,7 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
 
 
 def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
-    columns, words = int32_matrix(parts["qweight"], f"{name}.qweight", source)
+    columns, words = words_of(parts["qweight"], f"{name}.qweight", source)
     shape = words * 8, columns
     groups = groups_of_transposed(parts, shape, name, source)
     size = settings.get("group_size", settings.get("q_group_size"))

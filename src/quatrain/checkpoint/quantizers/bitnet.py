@@ -15,6 +15,7 @@ import torch
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
+from quatrain.checkpoint.quantizers.stored_shapes import matrix_of
 from quatrain.errors import InputError
 
 _CLASSES = ("bitlinear", "autobitlinear")
@@ -42,19 +43,14 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
 
 def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
     weight, scale = parts["weight"], parts["weight_scale"]
-    if weight.dtype != torch.uint8 or len(weight.shape) != 2 or 0 in weight.shape:
-        found = str(weight.dtype).removeprefix("torch.")
-        raise InputError(
-            f"{source}: {name}.weight is {found} {list(weight.shape)}, expected a uint8 matrix of "
-            "packed ternary numbers; take the model as it was packed"
-        )
+    expected = "a uint8 matrix of packed ternary numbers; take the model as it was packed"
+    packed, columns = matrix_of(torch.uint8, weight, f"{name}.weight", expected, source)
     if tuple(scale.shape) not in ((), (1,)) or not scale.dtype.is_floating_point:
-        found = str(scale.dtype).removeprefix("torch.")
         raise InputError(
-            f"{source}: {name}.weight_scale is {found} {list(scale.shape)}, expected one number in "
-            "floating point; download it again"
+            f"{source}: {name}.weight_scale is {scale}, expected one number in floating point; "
+            "download it again"
         )
-    rows = weight.shape[0] * _PACKED
+    rows = packed * _PACKED
     divides = settings.get("linear_class", _CLASSES[0]) == _CLASSES[0]
 
     def scales() -> torch.Tensor:
@@ -62,7 +58,7 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
         return (1 / one if divides else one).expand(rows, 1).contiguous()
 
     return GroupedLinear(
-        shape=(rows, weight.shape[1]),
+        shape=(rows, columns),
         groups=1,
         scales_dtype=torch.float32,
         values=lambda: _numbers(weight),

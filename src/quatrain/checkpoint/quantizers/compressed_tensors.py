@@ -25,8 +25,9 @@ import torch
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import check_stated_size, group_indices, groups_of_rows
-from quatrain.checkpoint.quantizers.int32_packing import expect_shape, int32_matrix, unpack_columns
+from quatrain.checkpoint.quantizers.int32_packing import unpack_columns
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
+from quatrain.checkpoint.quantizers.stored_shapes import expect_shape, matrix_of, words_of
 from quatrain.errors import InputError
 
 _FORMATS = ("pack-quantized", "int-quantized", "naive-quantized")
@@ -122,7 +123,7 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
     _check_parts(parts, stated, name, source)
     bits = stated["num_bits"]
     if "weight_packed" in parts:
-        rows, words = int32_matrix(parts["weight_packed"], f"{name}.weight_packed", source)
+        rows, words = words_of(parts["weight_packed"], f"{name}.weight_packed", source)
         rows_of_zeros, columns = -(-rows * bits // 32), words * (32 // bits)
     else:
         rows, columns = _int8_matrix(parts, name, source)
@@ -138,7 +139,7 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
         expect_shape(zeros, (rows, groups), f"{name}.weight_zero_point", source)
     elif zeros is not None:
         expect_shape(zeros, (rows_of_zeros, groups), f"{name}.weight_zero_point", source)
-        int32_matrix(zeros, f"{name}.weight_zero_point", source)
+        words_of(zeros, f"{name}.weight_zero_point", source)
     return GroupedLinear(
         shape=(rows, columns),
         groups=groups,
@@ -158,10 +159,9 @@ def _scale_of_rows(scale: StoredTensor, rows: int) -> StoredTensor:
     shape = (*scale.shape, 1, 1)[:2]
     if len(scale.shape) > 2 or not shape[0] or shape[0] == rows or rows % shape[0]:
         return scale
-    return StoredTensor(
-        (rows, shape[1]), scale.dtype,
-        lambda: scale.load().reshape(shape).repeat_interleave(rows // shape[0], 0),
-    )  # fmt: skip
+    return scale.changed(
+        lambda few: few.reshape(shape).repeat_interleave(rows // shape[0], 0), (rows, shape[1])
+    )
 
 
 def _check_parts(parts: Parts, stated: Mapping[str, Any], name: str, source: str) -> None:
@@ -203,14 +203,10 @@ def _zeros(parts: Parts, rows: int, bits: int) -> torch.Tensor:
 
 
 def _int8_matrix(parts: Parts, name: str, source: str) -> tuple[int, int]:
-    weight = parts.get("weight")
-    is_matrix = weight is not None and len(weight.shape) == 2 and 0 not in weight.shape
-    if weight is None or weight.dtype != torch.int8 or not is_matrix:
-        found = "missing" if weight is None else f"{weight.dtype} {list(weight.shape)}"
-        raise InputError(
-            f"{source}: {name}.weight is {found}, expected an int8 matrix, or {name}.weight_packed"
-        )
-    return weight.shape[0], weight.shape[1]
+    expected = f"an int8 matrix, or {name}.weight_packed"
+    if "weight" not in parts:
+        raise InputError(f"{source}: {name}.weight is missing, expected {expected}")
+    return matrix_of(torch.int8, parts["weight"], f"{name}.weight", expected, source)
 
 
 def _weights(settings: Settings, name: str, source: str) -> Mapping[str, Any]:

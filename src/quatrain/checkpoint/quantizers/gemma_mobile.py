@@ -14,10 +14,11 @@ from collections.abc import Mapping
 
 import torch
 
-from quatrain.checkpoint.files.lazy_tensors import StoredTensor
+from quatrain.checkpoint.files.lazy_tensors import StoredTensor, dtype_name
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import groups_of_rows
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
+from quatrain.checkpoint.quantizers.stored_shapes import matrix_of
 from quatrain.errors import InputError
 
 _AGAIN = "take the config.json that was made with the model"
@@ -36,15 +37,13 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
 def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
     weight, scale, part = _weight_and_scale(parts, name, source)
     bits = _bits(settings, name, source)
-    expected = torch.int8 if bits == 8 else torch.uint8
-    if weight.dtype != expected or len(weight.shape) != 2 or 0 in weight.shape:
-        found = str(weight.dtype).removeprefix("torch.")
-        raise InputError(
-            f"{source}: {name}.{part} is {found} {list(weight.shape)}, expected a matrix of "
-            f"{str(expected).removeprefix('torch.')}, as its quantization_config has it in {bits} "
-            f"bits; {_AGAIN}"
-        )
-    shape = weight.shape[0], weight.shape[1] * 8 // bits
+    dtype = torch.int8 if bits == 8 else torch.uint8
+    expected = (
+        f"a matrix of {dtype_name(dtype)}, as its quantization_config has it in {bits} bits; "
+        f"{_AGAIN}"
+    )
+    rows, octets = matrix_of(dtype, weight, f"{name}.{part}", expected, source)
+    shape = rows, octets * 8 // bits
     return GroupedLinear(
         shape=shape,
         groups=groups_of_rows(scale, shape, f"{name}.{part}'s scale", source),

@@ -21,9 +21,10 @@ from quatrain.checkpoint.quantizers.groups import (
     group_indices,
     groups_of_transposed,
 )
-from quatrain.checkpoint.quantizers.int32_packing import int32_matrix, unpack_columns
+from quatrain.checkpoint.quantizers.int32_packing import unpack_columns
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
 from quatrain.checkpoint.quantizers.rotated import refuse_rotated
+from quatrain.checkpoint.quantizers.stored_shapes import words_of
 from quatrain.errors import InputError
 
 _BITS = (4, 8, 2)
@@ -44,7 +45,7 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
 
 
 def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
-    words, rows = int32_matrix(parts["qweight"], f"{name}.qweight", source)
+    words, rows = words_of(parts["qweight"], f"{name}.qweight", source)
     bits = _bits(parts["qzeros"], rows, name, source)
     shape = rows, words * (32 // bits)
     groups = groups_of_transposed(parts, shape, name, source, bits)

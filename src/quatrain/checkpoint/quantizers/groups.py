@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
-from quatrain.checkpoint.quantizers.int32_packing import expect_shape, int32_matrix
 from quatrain.checkpoint.quantizers.quantizer import Parts
+from quatrain.checkpoint.quantizers.stored_shapes import expect_shape, words_of
 from quatrain.errors import InputError
 
 
@@ -43,7 +43,7 @@ def groups_of_transposed(
         )
     expect_shape(parts["scales"], (groups, rows), f"{name}.scales", source, floating=True)
     expect_shape(parts["qzeros"], (groups, rows * bits // 32), f"{name}.qzeros", source)
-    int32_matrix(parts["qzeros"], f"{name}.qzeros", source)
+    words_of(parts["qzeros"], f"{name}.qzeros", source)
     return groups
 
 

@@ -2,9 +2,6 @@
 
 import torch
 
-from quatrain.checkpoint.files.lazy_tensors import StoredTensor
-from quatrain.errors import InputError
-
 _ELEMENTS_AT_ONCE = 1 << 22
 
 
@@ -29,27 +26,3 @@ def unpack_columns(
         numbers = (block >> shifts) & ((1 << bits) - 1)
         values[first : first + step] = (numbers - middle).to(torch.int8)
     return values.view(rows, words * count)
-
-
-def int32_matrix(stored: StoredTensor, name: str, source: str) -> tuple[int, int]:
-    """The shape of `stored`. Raises `InputError` unless it is an int32 matrix."""
-    if stored.dtype != torch.int32 or len(stored.shape) != 2 or 0 in stored.shape:
-        found = str(stored.dtype).removeprefix("torch.")
-        raise InputError(
-            f"{source}: {name} is {found} {list(stored.shape)}, expected an int32 matrix of "
-            "packed numbers; quantize the model that it was made from"
-        )
-    return stored.shape[0], stored.shape[1]
-
-
-def expect_shape(
-    stored: StoredTensor, shape: tuple[int, ...], name: str, source: str, floating: bool = False
-) -> None:
-    """Raise `InputError` unless `stored` has `shape` and is floating where it must be."""
-    if tuple(stored.shape) != shape or (floating and not stored.dtype.is_floating_point):
-        found = str(stored.dtype).removeprefix("torch.")
-        raise InputError(
-            f"{source}: {name} is {found} {list(stored.shape)}, expected {list(shape)}"
-            f"{' of floating point' if floating else ''}; the file is damaged, or its "
-            "quantization_config is another model's"
-        )

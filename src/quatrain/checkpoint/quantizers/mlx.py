@@ -16,8 +16,8 @@ import torch
 
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import groups_of_rows
-from quatrain.checkpoint.quantizers.int32_packing import expect_shape
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
+from quatrain.checkpoint.quantizers.stored_shapes import expect_shape, matrix_of
 from quatrain.errors import InputError
 
 _BITS = (1, 2, 3, 4, 5, 6, 8)
@@ -45,14 +45,11 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
             f"{_BITS}; take the config.json that was made with the model"
         )
     weight, scales = parts["weight"], parts["scales"]
-    is_matrix = weight.dtype == torch.uint32 and len(weight.shape) == 2 and 0 not in weight.shape
-    if not is_matrix or weight.shape[1] * 32 % bits:
-        found = str(weight.dtype).removeprefix("torch.")
-        raise InputError(
-            f"{source}: {name}.weight is {found} {list(weight.shape)}, expected a uint32 matrix of "
-            f"{bits}-bit numbers"
-        )
-    rows, columns = weight.shape[0], weight.shape[1] * 32 // bits
+    expected = f"a uint32 matrix of {bits}-bit numbers"
+    rows, words = matrix_of(torch.uint32, weight, f"{name}.weight", expected, source)
+    if words * 32 % bits:
+        raise InputError(f"{source}: {name}.weight is {weight}, expected {expected}")
+    columns = words * 32 // bits
     groups = groups_of_rows(scales, (rows, columns), f"{name}.scales", source)
     expect_shape(parts["biases"], (rows, groups), f"{name}.biases", source, floating=True)
     middle = 1 << (bits - 1)

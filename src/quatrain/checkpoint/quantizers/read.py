@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor, put_once
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor, dtype_name, put_once
 from quatrain.checkpoint.quantizers import QUANTIZERS, quantizer_by_names
 from quatrain.checkpoint.quantizers.dequantized import dequantized
 from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
@@ -71,7 +71,7 @@ def _require_known_integers(stored: LazyTensors, source: str) -> None:
         if not tensor.dtype.is_floating_point and len(tensor.shape) > 1
     )
     if integers:
-        found = str(stored.stored[integers[0]].dtype).removeprefix("torch.")
+        found = dtype_name(stored.stored[integers[0]].dtype)
         raise InputError(
             f"{source}: {integers[0]} is {found}, and its config.json does not say how it was "
             "quantized (quantization_config); take the config.json that was made with it, or the "

@@ -14,8 +14,8 @@ import torch
 from quatrain.checkpoint.files.torchao_tensor import BITS, DTYPE_BITS, EXPECTED, PARTS, TYPE
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import groups_of_rows
-from quatrain.checkpoint.quantizers.int32_packing import expect_shape
 from quatrain.checkpoint.quantizers.quantizer import HEADERS, Parts, Quantizer, Settings
+from quatrain.checkpoint.quantizers.stored_shapes import expect_shape, matrix_of
 from quatrain.errors import InputError
 from quatrain.linear.packing import is_int4
 
@@ -39,12 +39,8 @@ def _description(text: str) -> dict[str, Any]:
 def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
     """A linear or an embedding."""
     qdata, scale = parts["_weight_qdata"], parts["_weight_scale"]
-    if qdata.dtype != torch.int8 or len(qdata.shape) != 2 or 0 in qdata.shape:
-        raise InputError(
-            f"{source}: {name}._weight_qdata is {qdata.dtype} {list(qdata.shape)}, expected an "
-            "int8 matrix"
-        )
-    rows, columns = qdata.shape
+    own_name = f"{name}._weight_qdata"
+    rows, columns = matrix_of(torch.int8, qdata, own_name, "an int8 matrix", source)
     groups = groups_of_rows(scale, (rows, columns), f"{name}._weight_scale", source)
     zero_point = parts.get("_weight_zero_point")
     if zero_point is not None:

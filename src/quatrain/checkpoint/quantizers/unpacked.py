@@ -12,9 +12,8 @@ import torch
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import groups_of_rows
-from quatrain.checkpoint.quantizers.int32_packing import expect_shape
 from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
-from quatrain.errors import InputError
+from quatrain.checkpoint.quantizers.stored_shapes import expect_shape, matrix_of
 from quatrain.linear.packing import is_int4
 
 
@@ -31,14 +30,11 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
 
 def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
     weight, scales, zeros = parts["weight"], parts["scales"], parts.get("zeros")
-    if weight.dtype != torch.int8 or len(weight.shape) != 2:
-        found = str(weight.dtype).removeprefix("torch.")
-        raise InputError(
-            f"{source}: {name}.weight is {found} {list(weight.shape)} beside {name}.scales, "
-            "expected an int8 matrix; where a quantizer wrote it, take the model that it was made "
-            "from"
-        )
-    rows, columns = weight.shape
+    expected = (
+        f"an int8 matrix beside {name}.scales; where a quantizer wrote it, take the model that it "
+        "was made from"
+    )
+    rows, columns = matrix_of(torch.int8, weight, f"{name}.weight", expected, source)
     if list(scales.shape) == [rows]:  # of a table
         scales = replace(scales, shape=(rows, 1))
     groups = groups_of_rows(scales, (rows, columns), f"{name}.scales", source)

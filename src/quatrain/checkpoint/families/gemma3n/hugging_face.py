@@ -133,12 +133,10 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
 def _with_rows(table: StoredTensor, rows: int) -> StoredTensor:
     """`table` with its first row for each token behind it, as transformers reads it: tokens that
     stand for images and sounds."""
-
-    def load() -> torch.Tensor:
-        found = table.load()
-        return torch.cat((found, found[:1].repeat_interleave(rows - len(found), 0)))
-
-    return StoredTensor((rows, *table.shape[1:]), table.dtype, load)
+    return table.changed(
+        lambda found: torch.cat((found, found[:1].repeat_interleave(rows - len(found), 0))),
+        (rows, *table.shape[1:]),
+    )
 
 
 HUGGING_FACE = HuggingFaceReading(

@@ -97,23 +97,20 @@ def _experts(fields: Fields, source: str) -> Params:
 
 def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
     """The hub has experts as [experts, K, N], or, where they were quantized, one by one."""
-    turned = {
-        name: _turned(tensor, name, source) if FUSED.fullmatch(name) else tensor
-        for name, tensor in stored.stored.items()
-    }
-    return experts_apart(LazyTensors(turned), source)
+    turned = stored.each(lambda name, tensor: _turned(name, tensor, source))
+    return experts_apart(turned, source)
 
 
-def _turned(tensor: StoredTensor, name: str, source: str) -> StoredTensor:
+def _turned(name: str, tensor: StoredTensor, source: str) -> StoredTensor:
+    if not FUSED.fullmatch(name):
+        return tensor
     if len(tensor.shape) != 3:
         raise InputError(
             f"{source}: {name} has shape {list(tensor.shape)}, expected [experts, columns, rows]; "
             "download the model's files again"
         )
     experts, columns, rows = tensor.shape
-    return StoredTensor(
-        (experts, rows, columns), tensor.dtype, lambda: tensor.load().transpose(1, 2)
-    )
+    return tensor.changed(lambda each: each.transpose(1, 2), (experts, rows, columns))
 
 
 HUGGING_FACE = HuggingFaceReading(

@@ -6,9 +6,6 @@ joined.
 """
 
 import re
-from collections.abc import Callable
-
-import torch
 
 from quatrain.backbone.params.field_types import typed_value
 from quatrain.checkpoint.families.family import MetaReading, Params
@@ -116,8 +113,9 @@ def _tensors(stored: LazyTensors, params: Params, source: str) -> LazyTensors:
             result[f"{layer}.{_EXPERTS[part]}"] = _experts(tensor, experts)
         elif part == "feed_forward.router_DE":
             _check_rows(name, tensor, 1, "", source)
-            shape = (tensor.shape[1], tensor.shape[0])
-            result[f"{layer}.feed_forward.router.weight"] = _with(tensor, shape, _transposed)
+            result[f"{layer}.feed_forward.router.weight"] = tensor.changed(
+                lambda whole: whole.T.contiguous(), tensor.shape[::-1]
+            )
         elif part == "attention.wqkv.weight":
             parts = {"attention.wq": heads, "attention.wk": keys, "attention.wv": keys}
             _check_rows(name, tensor, heads + 2 * keys, "heads of queries, keys, values", source)
@@ -157,32 +155,18 @@ def _apart(tensor: StoredTensor, layer: str, parts: dict[str, int]) -> dict[str,
     share = tensor.shape[0] // sum(parts.values())
     apart, first = {}, 0
     for name, shares in parts.items():
-        rows = slice(first, first + shares * share)
-        apart[f"{layer}.{name}.weight"] = _with(
-            tensor, (shares * share, tensor.shape[1]), lambda whole, rows=rows: whole[rows]
-        )
-        first = rows.stop
+        apart[f"{layer}.{name}.weight"] = tensor.rows(first, shares * share)
+        first += shares * share
     return apart
 
 
 def _experts(tensor: StoredTensor, count: int) -> StoredTensor:
     """[experts * K, N] as [experts, N, K]."""
     columns = tensor.shape[0] // count
-    return _with(
-        tensor,
-        (count, tensor.shape[1], columns),
+    return tensor.changed(
         lambda whole: whole.view(count, columns, -1).transpose(1, 2).contiguous(),
+        (count, tensor.shape[1], columns),
     )
-
-
-def _transposed(whole: torch.Tensor) -> torch.Tensor:
-    return whole.T.contiguous()
-
-
-def _with(
-    tensor: StoredTensor, shape: tuple[int, ...], change: Callable[[torch.Tensor], torch.Tensor]
-) -> StoredTensor:
-    return StoredTensor(shape, tensor.dtype, lambda: change(tensor.load()))
 
 
 META = MetaReading(

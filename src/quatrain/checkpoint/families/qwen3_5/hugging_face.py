@@ -94,11 +94,10 @@ def _of_heads(tensor: StoredTensor, heads: int, index: int, name: str, source: s
     if rows % (2 * heads):
         expected = f"queries and a gate for each of {heads} heads"
         raise refusal({name: f"[{rows}, ...]"}, name, expected, source)
-    shape = (rows // 2, *tensor.shape[1:])
-    return StoredTensor(
-        shape, tensor.dtype,
-        lambda: tensor.load().unflatten(0, (heads, 2, -1))[:, index].flatten(0, 1),
-    )  # fmt: skip
+    return tensor.changed(
+        lambda whole: whole.unflatten(0, (heads, 2, -1))[:, index].flatten(0, 1),
+        (rows // 2, *tensor.shape[1:]),
+    )
 
 
 NAMES = {
