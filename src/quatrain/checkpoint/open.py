@@ -22,7 +22,6 @@ from quatrain.checkpoint.files.adapter_folder import (
 from quatrain.checkpoint.files.formats import Form, form_of_file, is_a_program, model_below
 from quatrain.checkpoint.files.hub import is_on_hub, local_path, readable
 from quatrain.errors import InputError
-from quatrain.json_files import read_object
 
 if TYPE_CHECKING:
     from quatrain.checkpoint.checkpoint import Checkpoint
@@ -60,15 +59,17 @@ def is_quantized(path: Path) -> bool:
     if form in (Form.GGUF, Form.PROGRAM) or adapter_files(path):
         return False
     if form is Form.HUGGING_FACE:
+        from quatrain.checkpoint.hugging_face.fields import read_fields
         from quatrain.checkpoint.hugging_face.float8 import is_float8
         from quatrain.checkpoint.hugging_face.quantizer_settings import stated_settings
 
-        fields = read_object(path / "config.json")
+        fields = read_fields(path / "config.json")
         inside = fields.get("text_config")  # of a model that also sees, where either may say it
-        for part in (fields, inside if isinstance(inside, dict) else {}):
-            settings = stated_settings(part, str(path / "config.json"))
-            if settings is not None:
-                return not is_float8(settings)
+        settings = stated_settings(fields)
+        if settings is None and isinstance(inside, dict):
+            settings = stated_settings(fields | inside)
+        if settings is not None:
+            return not is_float8(settings)
     from quatrain.checkpoint.files.tensor_file import read_tensors
     from quatrain.checkpoint.quantizers import quantizer_by_names
 

@@ -28,6 +28,7 @@ from transformers import (
 
 from quatrain.checkpoint.families import FAMILIES
 from quatrain.checkpoint.hugging_face.config import params_of_config
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError
 
@@ -42,11 +43,11 @@ DENSE = {
 GEMMA3_THETA = {"rope_theta": "global", "rope_local_base_freq": "local"}
 
 
-class Recorded(dict):
+class Recorded(Fields):
     """Fields of a config.json, and which of them were asked for."""
 
     def __init__(self, fields):
-        super().__init__(fields)
+        super().__init__(fields, "config.json")
         self.asked = set()
 
     def get(self, name, default=None):
@@ -78,7 +79,7 @@ def test_defaults_are_those_of_transformers(model_type):
     sizes = {name: class_default(kind, name) for name in SIZES}
     dense = DENSE.get(model_type, {})
     fields = Recorded({**sizes, **family.defaults, **dense, "model_type": model_type})
-    params_of_config(fields, "config.json", set())
+    params_of_config(fields, set())
     stated = {*family.defaults, *dense, *SIZES, "rope_local_base_freq"}
     for name in fields.asked - stated:
         assert class_default(kind, name) in (None, False, model_type), name

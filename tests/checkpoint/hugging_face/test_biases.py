@@ -10,6 +10,7 @@ from transformers import AutoModel
 
 from quatrain.checkpoint.families import hugging_face_reading
 from quatrain.checkpoint.hugging_face.biases import has_bias
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError
 
@@ -34,11 +35,11 @@ def test_families_have_the_biases_of_transformers(model_type):
         config = config_class(row.kind)(**{**fields, **said})
         with torch.device("meta"):
             names = list(AutoModel.from_config(config).state_dict())
-        reading = hugging_face_reading({"model_type": model_type}, "config.json")
-        known = {**reading.defaults, **row.fields, **said}
+        reading = hugging_face_reading(Fields({"model_type": model_type}, "config.json"))
+        known = Fields({**reading.defaults, **row.fields, **said}, "config.json")
         for part, ends in PARTS.items():
             theirs = any(name.endswith(ends) for name in names)
-            ours = has_bias(part, known, reading, "config.json")
+            ours = has_bias(part, known, reading)
             dense = any(part in name for name in names for part in ("mlp.down_proj", "mlp.c_proj"))
             experts = part == "feed_forward" and not dense
             assert ours == theirs or experts, (part, stated)

@@ -15,6 +15,7 @@ from quatrain.checkpoint.families.family import (
     MetaReading,
 )
 from quatrain.checkpoint.families.refused import lacking
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.errors import InputError
 
 
@@ -32,19 +33,18 @@ _BY_ARCHITECTURE = {family.gguf.architecture: family.gguf for family in FAMILIES
 _META = [family.meta for family in FAMILIES if family.meta]
 
 
-def hugging_face_reading(fields: dict[str, Any], source: str) -> HuggingFaceReading:
-    """The reading that config.json's `model_type` names. Raises `InputError`, naming `source`,
-    for another."""
+def hugging_face_reading(fields: Fields) -> HuggingFaceReading:
+    """The reading that config.json's `model_type` names. Raises `InputError` for another."""
     model_type = fields.get("model_type")
     if model_type is None:
         raise InputError(
-            f"{source}: has no model_type, by which models are told apart; add it as the model's "
-            'own config.json has it, such as "model_type": "llama" for a LlamaForCausalLM '
+            f"{fields.source}: has no model_type, by which models are told apart; add it as the "
+            'model\'s own config.json has it, such as "model_type": "llama" for a LlamaForCausalLM '
             f"(architectures is {str(fields.get('architectures'))[:80]})"
         )
     if not isinstance(model_type, str) or model_type not in _BY_MODEL_TYPE:
         raise InputError(
-            f"{source}: model_type is {model_type!r}{lacking(str(model_type))}, "
+            f"{fields.source}: model_type is {model_type!r}{lacking(str(model_type))}, "
             f"expected one of {', '.join(_BY_MODEL_TYPE)}"
         )
     return _BY_MODEL_TYPE[model_type]

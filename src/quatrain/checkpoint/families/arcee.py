@@ -14,7 +14,7 @@ ARCEE = Family(
             "mlp_bias": False,
             "rope_theta": 10000.0,
         },
-        params=lambda fields, source: {"feed_forward_gate": False},
+        params=lambda fields: {"feed_forward_gate": False},
         names={"mlp.up_proj": "feed_forward.w1"},
         activations={"relu2": "relu2"},
     ),

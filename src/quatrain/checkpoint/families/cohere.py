@@ -10,7 +10,7 @@ from quatrain.checkpoint.families.family import (
     sizes,
 )
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.hugging_face.fields import Fields, flag, integer_or_none, number
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_or_no_rope
 from quatrain.errors import InputError
 
@@ -27,19 +27,19 @@ _DEFAULTS2 = _DEFAULTS | {"rope_theta": 10000.0, "sliding_window": 4096}
 _ONE_NORM = {"norm_type": "layer", "parallel_residual": True}
 
 
-def _cohere(fields: Fields, source: str) -> Params:
-    if flag(fields, "use_qk_norm", source):
+def _cohere(fields: Fields) -> Params:
+    if fields.flag("use_qk_norm"):
         raise InputError(
-            f"{source}: use_qk_norm is true: a layer norm of its own for each head, which this "
-            "backbone does not implement; Command R7B (cohere2) has none"
+            f"{fields.source}: use_qk_norm is true: a layer norm of its own for each head, which "
+            "this backbone does not implement; Command R7B (cohere2) has none"
         )
-    scale = number(fields, "logit_scale", source)
+    scale = fields.number("logit_scale")
     return _ONE_NORM | {"use_hf_rope": False, "logits_scaling": 1.0 / scale}
 
 
-def _cohere2(fields: Fields, source: str) -> Params:
-    pattern = integer_or_none(fields, "sliding_window_pattern", source) or 4
-    return _cohere(fields, source) | window_or_no_rope(fields, pattern, source)
+def _cohere2(fields: Fields) -> Params:
+    pattern = fields.integer_or_none("sliding_window_pattern") or 4
+    return _cohere(fields) | window_or_no_rope(fields, pattern)
 
 
 def _gguf_cohere(metadata: GgufMetadata) -> Params:

@@ -1,7 +1,7 @@
 """Code World Model (Meta, 2025): a Llama whose layers, but for every fourth, have a window."""
 
 from quatrain.checkpoint.families.family import NO_BIASES, Family, HuggingFaceReading, Params
-from quatrain.checkpoint.hugging_face.fields import Fields, layer_count, object_of
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_where
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, scaled_rope
 
@@ -15,16 +15,16 @@ _ROPE = {
 }
 
 
-def _params(fields: Fields, source: str) -> Params:
-    slides = [index % 4 != 0 for index in range(layer_count(fields, source))]
-    return window_where(fields, slides, source)
+def _params(fields: Fields) -> Params:
+    slides = [index % 4 != 0 for index in range(fields.layer_count())]
+    return window_where(fields, slides)
 
 
-def _rope(fields: Fields, source: str) -> Params:
+def _rope(fields: Fields) -> Params:
     """That of Llama 3.1 with figures of its own, where none is stated."""
-    if any(object_of(fields, name, source) for name in ("rope_scaling", "rope_parameters")):
-        return rope_params(fields, source)
-    return scaled_rope(fields, _ROPE, source)
+    if any(fields.object_of(name) for name in ("rope_scaling", "rope_parameters")):
+        return rope_params(fields)
+    return scaled_rope(fields, Fields(_ROPE, fields.source))
 
 
 CWM = Family(

@@ -17,7 +17,7 @@ ERNIE4_5 = Family(
             "rms_norm_eps": 1e-5,
             "rope_theta": 500000.0,
         },
-        params=lambda fields, source: {"use_hf_rope": False},
+        params=lambda fields: {"use_hf_rope": False},
         tied=True,
     ),
     gguf=GgufReading("ernie4_5", half_split=False),

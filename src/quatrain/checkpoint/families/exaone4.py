@@ -13,25 +13,25 @@ from quatrain.checkpoint.families.family import (
 )
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.tensor_names import POST_NORMS as GGUF_POST_NORMS
-from quatrain.checkpoint.hugging_face.fields import Fields, integer_or_none, layer_count
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_or_no_rope, window_where
 from quatrain.checkpoint.hugging_face.tensor_names import POST_NORMS
 
 _NORMS = {"pre_norm": False, "post_attention_norm": True, "post_ffn_norm": True}
 
 
-def _params(fields: Fields, source: str) -> Params:
+def _params(fields: Fields) -> Params:
     if fields.get("sliding_window") is None:
-        return _NORMS | window_where(fields, [False] * layer_count(fields, source), source)
-    return _NORMS | window_or_no_rope(fields, _pattern(fields, source), source)
+        return _NORMS | window_where(fields, [False] * fields.layer_count())
+    return _NORMS | window_or_no_rope(fields, _pattern(fields))
 
 
-def _pattern(fields: Fields, source: str) -> int | None:
+def _pattern(fields: Fields) -> int | None:
     """Every how manieth layer has no window: "LLLG", as releases state it, is 4."""
     stated = fields.get("sliding_window_pattern")
     if isinstance(stated, str) and re.fullmatch("L*G", stated):
         return len(stated)
-    return integer_or_none(fields, "sliding_window_pattern", source)
+    return fields.integer_or_none("sliding_window_pattern")
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:

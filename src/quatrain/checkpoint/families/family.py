@@ -42,13 +42,13 @@ class HuggingFaceReading:
     it leaves them out, as transformers' configuration of that `model_type` has them. `sizes`:
     likewise of those that every config.json states, except of a text model that is the part of
     another (`families.multimodal`), which states differences only.
-    `params(fields, source)`: of config.json's fields, those of params.json that are not read
-    for every family, in place of what was read; `rope`: likewise, of the rotary embedding.
-    `names`: of its tensors' modules, those called otherwise, to Meta's. `tensors(stored, fields,
-    source)`: its tensors, cut or changed where Meta's naming has them otherwise, under Hugging
-    Face names still; a quantized matrix F is F.weight, F.scales and perhaps F.zeros by then.
-    `unused(stored, fields, source)`: the names of tensors that files may have and the model does
-    not compute with, which are left out and told of.
+    `params(fields)`: of config.json's fields, those of params.json that are not read for every
+    family, in place of what was read; `rope`: likewise, of the rotary embedding.
+    `names`: of its tensors' modules, those called otherwise, to Meta's. `tensors(stored, fields)`:
+    its tensors, cut or changed where Meta's naming has them otherwise, under Hugging Face names
+    still; a quantized matrix F is F.weight, F.scales and perhaps F.zeros by then.
+    `unused(stored, fields)`: the names of tensors that files may have and the model does not
+    compute with, which are left out and told of.
     `activations`: the values of `hidden_act` that are implemented, to those of `act_fn`; None is
     one that config.json does not state. `aliases`: fields that its configuration class takes in
     place of others where they are there, to those. `on_hub`: parts of its tensors' names as the hub
@@ -60,11 +60,11 @@ class HuggingFaceReading:
     model_type: str
     defaults: Mapping[str, Any]
     sizes: Mapping[str, int] = field(default_factory=dict)
-    params: Callable[[Fields, str], Params] = lambda fields, source: {}
-    rope: Callable[[Fields, str], Params] = rope_params
+    params: Callable[[Fields], Params] = lambda fields: {}
+    rope: Callable[[Fields], Params] = rope_params
     names: Mapping[str, str] = field(default_factory=dict)
-    tensors: Callable[[LazyTensors, Fields, str], LazyTensors] | None = None
-    unused: Callable[[LazyTensors, Fields, str], set[str]] = lambda stored, fields, source: set()
+    tensors: Callable[[LazyTensors, Fields], LazyTensors] = lambda stored, fields: stored
+    unused: Callable[[LazyTensors, Fields], set[str]] = lambda stored, fields: set()
     aliases: Mapping[str, str] = field(default_factory=dict)
     on_hub: Mapping[str, str] = field(default_factory=dict)
     activations: Mapping[str | None, str] = field(

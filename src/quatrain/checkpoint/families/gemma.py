@@ -7,17 +7,7 @@ from dataclasses import replace
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.tensor_names import POST_NORMS as GGUF_POST_NORMS
-from quatrain.checkpoint.hugging_face.fields import (
-    Fields,
-    flag,
-    integer,
-    integer_or_none,
-    layer_count,
-    number,
-    number_or_none,
-    object_of,
-    refusal,
-)
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import layer_types
 from quatrain.checkpoint.hugging_face.norms import norms_plus_one
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_type, scaled_rope
@@ -65,57 +55,57 @@ NAMES = POST_NORMS | {"pre_feedforward_layernorm": "ffn_norm"}
 ACTIVATIONS: dict[str | None, str] = {"gelu_pytorch_tanh": "gelu_approx", "gelu": "gelu"}
 
 
-def _gemma1(fields: Fields, source: str) -> Params:
-    if flag(fields, "use_bidirectional_attention", source):
-        raise InputError(f"{source}: use_bidirectional_attention is not implemented")
-    return {"embedding_scale_factor": integer(fields, "hidden_size", source) ** 0.5}
+def _gemma1(fields: Fields) -> Params:
+    if fields.flag("use_bidirectional_attention"):
+        raise InputError(f"{fields.source}: use_bidirectional_attention is not implemented")
+    return {"embedding_scale_factor": fields.integer("hidden_size") ** 0.5}
 
 
-def _params(fields: Fields, source: str, pattern: int) -> Params:
-    pattern = integer_or_none(fields, "sliding_window_pattern", source) or pattern
-    kinds = layer_types(fields, source) or full_every(pattern, layer_count(fields, source))
-    return _gemma1(fields, source) | {
-        "attention_multiplier": number(fields, "query_pre_attn_scalar", source) ** -0.5,
+def _params(fields: Fields, pattern: int) -> Params:
+    pattern = fields.integer_or_none("sliding_window_pattern") or pattern
+    kinds = layer_types(fields) or full_every(pattern, fields.layer_count())
+    return _gemma1(fields) | {
+        "attention_multiplier": fields.number("query_pre_attn_scalar") ** -0.5,
         "post_attention_norm": True,
         "post_ffn_norm": True,
-        "sliding_window": integer(fields, "sliding_window", source),
+        "sliding_window": fields.integer("sliding_window"),
         "layer_types": kinds,
-        "attn_logit_softcapping": number_or_none(fields, "attn_logit_softcapping", source),
-        "output_soft_cap_temp": number_or_none(fields, "final_logit_softcapping", source),
+        "attn_logit_softcapping": fields.number_or_none("attn_logit_softcapping"),
+        "output_soft_cap_temp": fields.number_or_none("final_logit_softcapping"),
     }
 
 
-def _gemma2(fields: Fields, source: str) -> Params:
-    return _params(fields, source, pattern=2)
+def _gemma2(fields: Fields) -> Params:
+    return _params(fields, pattern=2)
 
 
-def _vault_gemma(fields: Fields, source: str) -> Params:
+def _vault_gemma(fields: Fields) -> Params:
     """A Gemma 2 without norms of what attention and feed-forward give."""
     without = {"post_attention_norm": False, "post_ffn_norm": False}
-    return _params(fields, source, pattern=2) | without
+    return _params(fields, pattern=2) | without
 
 
-def _gemma3(fields: Fields, source: str) -> Params:
+def _gemma3(fields: Fields) -> Params:
     if fields.get("attn_logit_softcapping") is not None:
-        raise refusal(fields, "attn_logit_softcapping", "null: no Gemma 3 has one", source)
-    return _params(fields, source, pattern=6)
+        raise fields.refusal("attn_logit_softcapping", "null: no Gemma 3 has one")
+    return _params(fields, pattern=6)
 
 
-def _gemma3_rope(fields: Fields, source: str) -> Params:
+def _gemma3_rope(fields: Fields) -> Params:
     """Layers that see all tokens may be scaled, by `rope_scaling` or, since transformers 5, in
     their part of `rope_parameters`; sliding layers have a frequency base of their own."""
-    by_layer = object_of(fields, "rope_parameters", source)
+    by_layer = fields.object_of("rope_parameters")
     if by_layer.keys() - {FULL, SLIDING}:
-        raise refusal(fields, "rope_parameters", f"'{FULL}' and '{SLIDING}' alone", source)
-    full, sliding = (object_of(by_layer, name, source) for name in (FULL, SLIDING))
-    full = full | object_of(fields, "rope_scaling", source)
+        raise fields.refusal("rope_parameters", f"'{FULL}' and '{SLIDING}' alone")
+    full, sliding = (by_layer.object_of(name) for name in (FULL, SLIDING))
+    full = full | fields.object_of("rope_scaling")
     if rope_type(sliding) != "default" or sliding.get("partial_rotary_factor") not in (None, 1):
-        raise refusal(by_layer, SLIDING, "rope_type 'default' and rope_theta alone", source)
+        raise by_layer.refusal(SLIDING, "rope_type 'default' and rope_theta alone")
     if sliding.get("rope_theta") is None:
-        local = number(fields, "rope_local_base_freq", source)
+        local = fields.number("rope_local_base_freq")
     else:
-        local = number(sliding, "rope_theta", source)
-    return scaled_rope(fields, full, source) | {"local_rope_theta": local}
+        local = sliding.number("rope_theta")
+    return scaled_rope(fields, full) | {"local_rope_theta": local}
 
 
 def _gguf_gemma1(metadata: GgufMetadata) -> Params:

@@ -11,7 +11,7 @@ from quatrain.checkpoint.families.family import (
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.tensor_names import POST_NORMS as GGUF_POST_NORMS
-from quatrain.checkpoint.hugging_face.fields import Fields, integer
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
 from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
 
@@ -30,13 +30,15 @@ _BIASES = Biases("attention_bias", False)
 _MORE_NORMS = {"post_attention_norm": True, "post_ffn_norm": True}
 
 
-def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
-    hidden = integer(fields, "intermediate_size", source)
-    return rows_apart(stored, {"gate_up_proj": {"gate_proj": hidden, "up_proj": hidden}}, source)
+def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
+    hidden = fields.integer("intermediate_size")
+    return rows_apart(
+        stored, {"gate_up_proj": {"gate_proj": hidden, "up_proj": hidden}}, fields.source
+    )
 
 
-def _rope(fields: Fields, source: str) -> Params:
-    return partial_rope_params(fields, source, rotated=0.5) | {"use_hf_rope": False}
+def _rope(fields: Fields) -> Params:
+    return partial_rope_params(fields, rotated=0.5) | {"use_hf_rope": False}
 
 
 def _gguf_fused(metadata: GgufMetadata) -> dict[str, dict[str, int]]:
@@ -59,7 +61,7 @@ GLM4 = Family(
         "glm4",
         _DEFAULTS,
         biases=_BIASES,
-        params=lambda fields, source: _MORE_NORMS,
+        params=lambda fields: _MORE_NORMS,
         rope=_rope,
         names={
             "post_self_attn_layernorm": "post_attention_norm",

@@ -8,15 +8,15 @@ from quatrain.checkpoint.families.family import (
     sizes,
 )
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.hugging_face.fields import Fields, number
+from quatrain.checkpoint.hugging_face.fields import Fields
 
 
-def _params(fields: Fields, source: str) -> Params:
+def _params(fields: Fields) -> Params:
     return {
-        "embedding_scale_factor": number(fields, "embedding_multiplier", source),
-        "attention_multiplier": number(fields, "attention_multiplier", source),
-        "residual_multiplier": number(fields, "residual_multiplier", source),
-        "logits_scaling": number(fields, "logits_scaling", source),
+        "embedding_scale_factor": fields.number("embedding_multiplier"),
+        "attention_multiplier": fields.number("attention_multiplier"),
+        "residual_multiplier": fields.number("residual_multiplier"),
+        "logits_scaling": fields.number("logits_scaling"),
     }
 
 

@@ -4,44 +4,46 @@ shared expert alone."""
 from quatrain.checkpoint.families import granite
 from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
-from quatrain.checkpoint.hugging_face.fields import Fields, integer, layer_count, refusal
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
 from quatrain.errors import InputError
 
 _DENSE = "the dense ones of Granite 4.0 are 350m, 1b and micro, without an h"
 
 
-def _check_dense(fields: Fields, source: str) -> None:
+def _check_dense(fields: Fields) -> None:
     """Raise `InputError` where some layers are Mamba's, or there are experts."""
     kinds = fields.get("layer_types")
-    layers = layer_count(fields, source)
+    layers = fields.layer_count()
     if kinds not in (["attention"] * layers, ["full_attention"] * layers):
         raise InputError(
-            f"{source}: some layers are Mamba's (layer_types), which this backbone does not "
+            f"{fields.source}: some layers are Mamba's (layer_types), which this backbone does not "
             f"implement; {_DENSE}"
         )
-    if integer(fields, "num_local_experts", source, least=0):
+    if fields.integer("num_local_experts", least=0):
         raise InputError(
-            f"{source}: num_local_experts is {fields['num_local_experts']}, and experts beside a "
-            f"shared one are not implemented in this family; {_DENSE}"
+            f"{fields.source}: num_local_experts is {fields['num_local_experts']}, and experts "
+            f"beside a shared one are not implemented in this family; {_DENSE}"
         )
 
 
-def _params(fields: Fields, source: str) -> Params:
-    _check_dense(fields, source)
+def _params(fields: Fields) -> Params:
+    _check_dense(fields)
     rotated = fields.get("position_embedding_type")
     if rotated not in (None, "rope", "nope"):
-        raise refusal(fields, "position_embedding_type", "'rope', 'nope' or null", source)
-    return granite.GRANITE.hugging_face.params(fields, source) | {
-        "hidden_dim": integer(fields, "shared_intermediate_size", source),
+        raise fields.refusal("position_embedding_type", "'rope', 'nope' or null")
+    return granite.GRANITE.hugging_face.params(fields) | {
+        "hidden_dim": fields.integer("shared_intermediate_size"),
         "no_rope_layer_interval": None if rotated == "rope" else 1,
     }
 
 
-def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
-    _check_dense(fields, source)  # before a tensor's rows are what is wrong
-    hidden = integer(fields, "shared_intermediate_size", source)
-    return rows_apart(stored, {"input_linear": {"gate_proj": hidden, "up_proj": hidden}}, source)
+def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
+    _check_dense(fields)  # before a tensor's rows are what is wrong
+    hidden = fields.integer("shared_intermediate_size")
+    return rows_apart(
+        stored, {"input_linear": {"gate_proj": hidden, "up_proj": hidden}}, fields.source
+    )
 
 
 GRANITE4 = Family(

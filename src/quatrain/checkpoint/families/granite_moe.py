@@ -24,17 +24,17 @@ _ON_THE_HUB = {
 }
 
 
-def _params(fields: Fields, source: str) -> Params:
-    mixture = weighed_experts.hugging_face_params(fields, source, normalized=True)
-    return _DENSE.params(fields, source) | mixture
+def _params(fields: Fields) -> Params:
+    mixture = weighed_experts.hugging_face_params(fields, normalized=True)
+    return _DENSE.params(fields) | mixture
 
 
-def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     names = {}
     for name in stored:
         module, mixture, part = name.rpartition(".block_sparse_moe.")
         names[name] = f"{module}{mixture}{_ON_THE_HUB.get(part, part)}"
-    return experts_apart(stored.renamed(names), source)
+    return experts_apart(stored.renamed(names), fields.source)
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:

@@ -17,6 +17,6 @@ HELIUM = Family(
             "mlp_bias": False,
             "rope_theta": 100000.0,
         },
-        params=lambda fields, source: {"use_hf_rope": False},
+        params=lambda fields: {"use_hf_rope": False},
     )
 )

@@ -1,32 +1,26 @@
 """HunYuan dense: QK norm after the rotation, whose frequencies a fixed `alpha` stretches."""
 
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
-from quatrain.checkpoint.hugging_face.fields import (
-    Fields,
-    head_width,
-    number,
-    object_of,
-    refusal,
-)
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, rope_type
 
 _AFTER_ROPE = {"qk_norm_before_rope": False}
 
 
-def _rope(fields: Fields, source: str) -> Params:
+def _rope(fields: Fields) -> Params:
     """NTK-aware scaling (bloc97, 2023) by `alpha`: the base times alpha ^ (width / (width - 2)).
     Files call it dynamic, which it is without an alpha alone."""
-    params = rope_params(fields, source)
+    params = rope_params(fields)
     names = ("rope_scaling", "rope_parameters")
-    stated = [scaling for name in names if (scaling := object_of(fields, name, source))]
+    stated = [scaling for name in names if (scaling := fields.object_of(name))]
     if not stated or rope_type(stated[0]) != "dynamic" or not stated[0].get("alpha"):
         return params
     if any(other.get("alpha") != stated[0]["alpha"] for other in stated):
-        raise refusal(stated[-1], "alpha", f"that of {names[0]}, {stated[0]['alpha']!r}", source)
-    width = head_width(fields, source)
+        raise stated[-1].refusal("alpha", f"that of {names[0]}, {stated[0]['alpha']!r}")
+    width = fields.head_width()
     if width < 4:
-        raise refusal(fields, "head_dim", "4 or more with an alpha", source)
-    stretch = number(stated[0], "alpha", source) ** (width / (width - 2))
+        raise fields.refusal("head_dim", "4 or more with an alpha")
+    stretch = stated[0].number("alpha") ** (width / (width - 2))
     return params | {"rope_theta": params["rope_theta"] * stretch}
 
 
@@ -41,7 +35,7 @@ HUNYUAN = Family(
             "rms_norm_eps": 1e-5,
             "rope_theta": 10000.0,
         },
-        params=lambda fields, source: _AFTER_ROPE,
+        params=lambda fields: _AFTER_ROPE,
         rope=_rope,
         names={
             "self_attn.query_layernorm": "attention.q_norm_fn",

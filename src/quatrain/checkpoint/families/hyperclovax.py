@@ -3,18 +3,18 @@ are multiplied where Granite's are divided."""
 
 from quatrain.checkpoint.families import granite
 from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
-from quatrain.checkpoint.hugging_face.fields import Fields, flag, head_width, number
+from quatrain.checkpoint.hugging_face.fields import Fields
 
 _GRANITE = granite.GRANITE.hugging_face
 
 
-def _params(fields: Fields, source: str) -> Params:
+def _params(fields: Fields) -> Params:
     multiplier = fields.get("attention_multiplier")
-    usual = head_width(fields, source) ** -0.5
+    usual = fields.head_width() ** -0.5
     stated = fields | {"attention_multiplier": usual if multiplier is None else multiplier}
-    normed = flag(fields, "use_post_norm", source)
-    return _GRANITE.params(stated, source) | {
-        "logits_scaling": 1.0 / number(fields, "logits_scaling", source),
+    normed = fields.flag("use_post_norm")
+    return _GRANITE.params(stated) | {
+        "logits_scaling": 1.0 / fields.number("logits_scaling"),
         "post_attention_norm": normed,
         "post_ffn_norm": normed,
     }

@@ -18,7 +18,7 @@ JAIS2 = Family(
             "mlp_bias": True,
             "rope_theta": 10000.0,
         },
-        params=lambda fields, source: _UNLIKE_LLAMA,
+        params=lambda fields: _UNLIKE_LLAMA,
         names={"mlp.up_proj": "feed_forward.w1"},
         activations={"relu2": "relu2"},
     ),

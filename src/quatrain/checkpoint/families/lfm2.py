@@ -10,15 +10,7 @@ from quatrain.checkpoint.families.family import (
 )
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata, is_count
-from quatrain.checkpoint.hugging_face.fields import (
-    Fields,
-    flag,
-    integer,
-    integers_or_none,
-    layer_count,
-    number_or_none,
-    refusal,
-)
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
 from quatrain.checkpoint.hugging_face.layer_types import FULL, layer_types
 from quatrain.multiples import up_to
@@ -27,52 +19,50 @@ CONV = "conv"
 _GATES = ("B_proj", "C_proj", "x_proj")  # one matrix in the files
 
 
-def convolutions(fields: Fields, source: str) -> Params:
+def convolutions(fields: Fields) -> Params:
     """The fields of params.json that config.json states alike for all that have convolutions.
 
     Raises `InputError` where these have a bias."""
-    if flag(fields, "conv_bias", source):
-        raise refusal(fields, "conv_bias", "false: convolutions with a bias are not there", source)
+    if fields.flag("conv_bias"):
+        raise fields.refusal("conv_bias", "false: convolutions with a bias are not there")
     return {
-        "conv_L_cache": integer(fields, "conv_L_cache", source, least=2),
+        "conv_L_cache": fields.integer("conv_L_cache", least=2),
         "use_qk_norm": True,
     }
 
 
-def _params(fields: Fields, source: str) -> Params:
-    return convolutions(fields, source) | {
-        "hidden_dim": _hidden_dim(fields, source),
-        "layer_types": _layer_types(fields, source),
+def _params(fields: Fields) -> Params:
+    return convolutions(fields) | {
+        "hidden_dim": _hidden_dim(fields),
+        "layer_types": _layer_types(fields),
     }
 
 
-def _hidden_dim(fields: Fields, source: str) -> int:
+def _hidden_dim(fields: Fields) -> int:
     """As `Lfm2MLP` of transformers has it."""
-    hidden = integer(fields, "intermediate_size", source)
-    if not flag(fields, "block_auto_adjust_ff_dim", source):
+    hidden = fields.integer("intermediate_size")
+    if not fields.flag("block_auto_adjust_ff_dim"):
         return hidden
     hidden = int(2 * hidden / 3)
-    multiplier = number_or_none(fields, "block_ffn_dim_multiplier", source)
+    multiplier = fields.number_or_none("block_ffn_dim_multiplier")
     if multiplier is None:
         return hidden
-    multiple = integer(fields, "block_multiple_of", source)
+    multiple = fields.integer("block_multiple_of")
     return up_to(int(multiplier * hidden), multiple)
 
 
-def _layer_types(fields: Fields, source: str) -> list[str]:
-    kinds = layer_types(fields, source, CONV)
+def _layer_types(fields: Fields) -> list[str]:
+    kinds = layer_types(fields, CONV)
     if kinds is not None:
         return kinds
-    attending = integers_or_none(fields, "full_attn_idxs", source)
-    attends = [
-        attending is None or index in attending for index in range(layer_count(fields, source))
-    ]
+    attending = fields.integers_or_none("full_attn_idxs")
+    attends = [attending is None or index in attending for index in range(fields.layer_count())]
     return [FULL if each else CONV for each in attends]
 
 
-def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
-    width = integer(fields, "hidden_size", source)
-    return rows_apart(stored, {"in_proj": dict.fromkeys(_GATES, width)}, source)
+def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
+    width = fields.integer("hidden_size")
+    return rows_apart(stored, {"in_proj": dict.fromkeys(_GATES, width)}, fields.source)
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:

@@ -12,19 +12,12 @@ from quatrain.checkpoint.families.family import (
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.experts import experts_apart
-from quatrain.checkpoint.hugging_face.fields import (
-    Fields,
-    flag,
-    integer,
-    layer_count,
-    number,
-    refusal,
-)
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import FULL, layer_types
 
 _DENSE, _DENSE_GGUF = lfm2.LFM2.hugging_face, lfm2.LFM2.gguf
-assert _DENSE_GGUF is not None and _DENSE.tensors is not None
-_dense_gguf_params, _dense_tensors = _DENSE_GGUF.params, _DENSE.tensors
+assert _DENSE_GGUF is not None
+_dense_gguf_params = _DENSE_GGUF.params
 _BIAS = ".feed_forward.expert_bias"
 _AS_MLX_HAS_THEM = {
     "feed_forward.gate_proj": "feed_forward.w1",
@@ -34,32 +27,32 @@ _AS_MLX_HAS_THEM = {
 _SIGMOID = 2  # of llama.cpp's gating functions
 
 
-def _params(fields: Fields, source: str) -> Params:
-    kinds = layer_types(fields, source, lfm2.CONV)
+def _params(fields: Fields) -> Params:
+    kinds = layer_types(fields, lfm2.CONV)
     if kinds is None:  # with which transformers' class computes nothing
-        expected = f"{layer_count(fields, source)} of '{FULL}' and '{lfm2.CONV}'"
-        raise refusal(fields, "layer_types", expected, source)
-    stated = lfm2.convolutions(fields, source) | {"layer_types": kinds}
-    return stated | _experts(fields, source)
+        expected = f"{fields.layer_count()} of '{FULL}' and '{lfm2.CONV}'"
+        raise fields.refusal("layer_types", expected)
+    stated = lfm2.convolutions(fields) | {"layer_types": kinds}
+    return stated | _experts(fields)
 
 
-def _experts(fields: Fields, source: str) -> Params:
-    dense = integer(fields, "num_dense_layers", source, least=0)
-    if dense >= layer_count(fields, source):
+def _experts(fields: Fields) -> Params:
+    dense = fields.integer("num_dense_layers", least=0)
+    if dense >= fields.layer_count():
         return {}
-    normalized = flag(fields, "norm_topk_prob", source)
-    return weighed_experts.hugging_face_params(fields, source, normalized) | {
+    normalized = fields.flag("norm_topk_prob")
+    return weighed_experts.hugging_face_params(fields, normalized) | {
         "router_scores": "sigmoid",
         "num_dense_layers": dense,
-        "moe_hidden_dim": integer(fields, "moe_intermediate_size", source),
-        "use_expert_bias": flag(fields, "use_expert_bias", source),
-        "routed_scaling_factor": number(fields, "routed_scaling_factor", source),
+        "moe_hidden_dim": fields.integer("moe_intermediate_size"),
+        "use_expert_bias": fields.flag("use_expert_bias"),
+        "routed_scaling_factor": fields.number("routed_scaling_factor"),
     }
 
 
-def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     names = {name: f"{name}.bias" if name.endswith(_BIAS) else name for name in stored}
-    return experts_apart(_dense_tensors(stored.renamed(names), fields, source), source)
+    return experts_apart(_DENSE.tensors(stored.renamed(names), fields), fields.source)
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:

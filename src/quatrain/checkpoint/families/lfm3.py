@@ -4,14 +4,12 @@ behind attention, convolution and feed-forward."""
 from quatrain.checkpoint.families import lfm2
 from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params, sizes
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
-from quatrain.checkpoint.hugging_face.fields import Fields, flag, head_width, integer, layer_count
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import layer_types
 from quatrain.checkpoint.hugging_face.rope_parameters import proportional_rope
 from quatrain.checkpoint.nth_layers import FULL, SLIDING
 
 _LFM2 = lfm2.LFM2.hugging_face
-assert _LFM2.tensors is not None
-_convolutions_apart = _LFM2.tensors
 _ROPE = {
     SLIDING: {"rope_type": "default", "rope_theta": 10000.0},
     FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.5, "rope_theta": 1000000.0},
@@ -19,15 +17,15 @@ _ROPE = {
 _GATE = ".self_attn.g_proj."
 
 
-def _params(fields: Fields, source: str) -> Params:
-    kinds = layer_types(fields, source, SLIDING, lfm2.CONV)
-    normed = flag(fields, "use_sandwich_norm", source)
-    return lfm2.convolutions(fields, source) | {
-        "layer_types": kinds or [_usual(index) for index in range(layer_count(fields, source))],
-        "sliding_window": integer(fields, "sliding_window", source),
+def _params(fields: Fields) -> Params:
+    kinds = layer_types(fields, SLIDING, lfm2.CONV)
+    normed = fields.flag("use_sandwich_norm")
+    return lfm2.convolutions(fields) | {
+        "layer_types": kinds or [_usual(index) for index in range(fields.layer_count())],
+        "sliding_window": fields.integer("sliding_window"),
         "post_attention_norm": normed,
         "post_ffn_norm": normed,
-        "use_attn_o_gate": flag(fields, "use_attention_gate", source),
+        "use_attn_o_gate": fields.flag("use_attention_gate"),
     }
 
 
@@ -37,10 +35,10 @@ def _usual(index: int) -> str:
     return SLIDING if index and index % 4 == 0 else lfm2.CONV
 
 
-def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     """With the gate of a head for each of its channels, as the backbone has it."""
-    width = head_width(fields, source)
-    apart = _convolutions_apart(stored, fields, source)
+    width = fields.head_width()
+    apart = _LFM2.tensors(stored, fields)
     return apart.each(lambda name, tensor: _repeated(tensor, width) if _GATE in name else tensor)
 
 
@@ -67,7 +65,7 @@ LFM3 = Family(
         sizes=sizes(2048, 7680, 24),
         aliases={"rms_norm_eps": "norm_eps"},
         params=_params,
-        rope=lambda fields, source: proportional_rope(fields, _ROPE, source),
+        rope=lambda fields: proportional_rope(fields, _ROPE),
         names={
             **_LFM2.names,
             "self_attn.o_proj": "attention.wo",

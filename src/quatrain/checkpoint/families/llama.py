@@ -10,7 +10,7 @@ from quatrain.checkpoint.families.family import (
     sizes,
 )
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.hugging_face.fields import Fields, flag
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.errors import InputError
 
 # Meta's params.json of Llama 3.1 and 3.2 both say `use_scaled_rope` alone, for a factor of 8 and
@@ -19,10 +19,10 @@ from quatrain.errors import InputError
 _LLAMA_32_WIDTHS = (2048, 3072)
 
 
-def _params(fields: Fields, source: str) -> Params:
-    if flag(fields, "use_sliding_window", source) and fields.get("sliding_window") is not None:
+def _params(fields: Fields) -> Params:
+    if fields.flag("use_sliding_window") and fields.get("sliding_window") is not None:
         raise InputError(
-            f"{source}: sliding_window is {fields['sliding_window']}, which no Llama has; "
+            f"{fields.source}: sliding_window is {fields['sliding_window']}, which no Llama has; "
             "its model_type may be wrong"
         )
     return {}

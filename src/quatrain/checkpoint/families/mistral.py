@@ -2,7 +2,7 @@
 none does; queries grow with their position, and YaRN is the default."""
 
 from quatrain.checkpoint.families.family import NO_BIASES, Family, HuggingFaceReading, Params, sizes
-from quatrain.checkpoint.hugging_face.fields import Fields, integer, layer_count, number, object_of
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_of_all, window_where
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
 
@@ -35,22 +35,20 @@ _ROPE3 = {
 }
 
 
-def _ministral(fields: Fields, source: str) -> Params:
+def _ministral(fields: Fields) -> Params:
     slides = fields.get("sliding_window") is not None
-    return window_where(fields, [slides] * layer_count(fields, source), source)
+    return window_where(fields, [slides] * fields.layer_count())
 
 
-def _ministral3_rope(fields: Fields, source: str) -> Params:
+def _ministral3_rope(fields: Fields) -> Params:
     """With the rotary embedding's figures stands by what queries grow."""
-    stated = object_of(fields, "rope_scaling", source) | object_of(
-        fields, "rope_parameters", source
-    )
-    scaling = stated or _ROPE3
-    return rope_params(fields if stated else fields | {"rope_parameters": _ROPE3}, source) | {
+    stated = fields.object_of("rope_scaling") | fields.object_of("rope_parameters")
+    scaling = stated or Fields(_ROPE3, fields.source)
+    return rope_params(fields if stated else fields | {"rope_parameters": _ROPE3}) | {
         "attn_temperature_tuning": True,
         "attn_temperature_with_rope": True,
-        "floor_scale": integer(scaling, "original_max_position_embeddings", source),
-        "attn_scale": number(scaling, "llama_4_scaling_beta", source),
+        "floor_scale": scaling.integer("original_max_position_embeddings"),
+        "attn_scale": scaling.number("llama_4_scaling_beta"),
     }
 
 

@@ -6,9 +6,9 @@ from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_of_all
 
 
-def _params(fields: Fields, source: str) -> Params:
-    mixture = weighed_experts.hugging_face_params(fields, source, normalized=True)
-    return window_of_all(fields, source) | mixture
+def _params(fields: Fields) -> Params:
+    mixture = weighed_experts.hugging_face_params(fields, normalized=True)
+    return window_of_all(fields) | mixture
 
 
 # A GGUF file of one calls it a llama, and is read as such.

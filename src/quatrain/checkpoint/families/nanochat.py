@@ -5,43 +5,37 @@ import torch
 
 from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
-from quatrain.checkpoint.hugging_face.fields import (
-    Fields,
-    integer,
-    integer_or_none,
-    layer_count,
-    number_or_none,
-)
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.errors import InputError
 
 _TURNED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
 
 
-def _params(fields: Fields, source: str) -> Params:
+def _params(fields: Fields) -> Params:
     return {
         "normalize_tok_embeddings": True,
         "use_qk_norm": True,
         "qk_norm_affine": False,
         "qk_norm_before_rope": False,
         "feed_forward_gate": False,
-        "output_soft_cap_temp": number_or_none(fields, "final_logit_softcapping", source),
+        "output_soft_cap_temp": fields.number_or_none("final_logit_softcapping"),
     }
 
 
-def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     """With norms of ones, and the halves of query and key heads exchanged: what transformers turns
     by an angle is then turned by the opposite one, and all products of the two are as they were."""
-    width = integer(fields, "hidden_size", source)
+    width = fields.integer("hidden_size")
     made = dict(stored.stored)
     for name, tensor in stored.stored.items():
         part = name.split(".")[-2] if name.count(".") > 1 else ""
         if part in _TURNED:
-            heads = integer_or_none(fields, _TURNED[part], source)
-            all_heads = integer(fields, "num_attention_heads", source)
-            made[name] = _exchanged(tensor, heads or all_heads, name, source)
+            heads = fields.integer_or_none(_TURNED[part])
+            all_heads = fields.integer("num_attention_heads")
+            made[name] = _exchanged(tensor, heads or all_heads, name, fields.source)
     norms = [
         f"model.layers.{index}.{norm}.weight"
-        for index in range(layer_count(fields, source))
+        for index in range(fields.layer_count())
         for norm in ("input_layernorm", "post_attention_layernorm")
     ]
     ones = StoredTensor((width,), torch.float32, lambda: torch.ones(width))

@@ -10,8 +10,8 @@ from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
 _UNLIKE_LLAMA = {"norm_type": "layer", "norm_bias": True, "feed_forward_gate": False}
 
 
-def _rope(fields: Fields, source: str) -> Params:
-    return partial_rope_params(fields, source, rotated=0.5)
+def _rope(fields: Fields) -> Params:
+    return partial_rope_params(fields, rotated=0.5)
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:
@@ -30,7 +30,7 @@ NEMOTRON = Family(
             "mlp_bias": False,
             "rope_theta": 10000.0,
         },
-        params=lambda fields, source: _UNLIKE_LLAMA,
+        params=lambda fields: _UNLIKE_LLAMA,
         rope=_rope,
         names={"mlp.up_proj": "feed_forward.w1"},
         tensors=norms_plus_one,

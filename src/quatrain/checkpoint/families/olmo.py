@@ -5,7 +5,7 @@ rotary embedding that is not scaled."""
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.tensor_names import POST_NORMS as GGUF_POST_NORMS
-from quatrain.checkpoint.hugging_face.fields import Fields, layer_count, object_of, refusal
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_where
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, scaled_rope
 from quatrain.checkpoint.hugging_face.tensor_names import POST_NORMS
@@ -28,23 +28,23 @@ _NORMS = {
 }
 
 
-def _olmo3(fields: Fields, source: str) -> Params:
-    slides = [not is_nth(index, 4) for index in range(layer_count(fields, source))]
-    return _NORMS | window_where(fields, slides, source)
+def _olmo3(fields: Fields) -> Params:
+    slides = [not is_nth(index, 4) for index in range(fields.layer_count())]
+    return _NORMS | window_where(fields, slides)
 
 
-def _olmo3_rope(fields: Fields, source: str) -> Params:
+def _olmo3_rope(fields: Fields) -> Params:
     """Layers that see all tokens may be scaled, by `rope_scaling` or, since transformers 5, in
     their part of `rope_parameters`; sliding layers have the same base, unscaled."""
-    by_layer = object_of(fields, "rope_parameters", source)
+    by_layer = fields.object_of("rope_parameters")
     if by_layer and not by_layer.keys() & {FULL, SLIDING}:
-        full = rope_params(fields, source)
+        full = rope_params(fields)
         return full | {"local_rope_theta": full["rope_theta"]}
-    scaling = object_of(by_layer, FULL, source) | object_of(fields, "rope_scaling", source)
-    full = scaled_rope(fields, scaling, source)
-    local = scaled_rope(fields, object_of(by_layer, SLIDING, source), source)
+    scaling = by_layer.object_of(FULL) | fields.object_of("rope_scaling")
+    full = scaled_rope(fields, scaling)
+    local = scaled_rope(fields, by_layer.object_of(SLIDING))
     if local.keys() != {"rope_theta", "partial_rotary_factor"}:
-        raise refusal(by_layer, SLIDING, "rope_type 'default' and rope_theta alone", source)
+        raise by_layer.refusal(SLIDING, "rope_type 'default' and rope_theta alone")
     return full | {"local_rope_theta": local["rope_theta"]}
 
 
@@ -62,7 +62,7 @@ def _gguf_params(metadata: GgufMetadata) -> Params:
 
 OLMO2 = Family(
     hugging_face=HuggingFaceReading(
-        "olmo2", _DEFAULTS, params=lambda fields, source: _NORMS, names=POST_NORMS
+        "olmo2", _DEFAULTS, params=lambda fields: _NORMS, names=POST_NORMS
     ),
     gguf=GgufReading(
         "olmo2",

@@ -10,14 +10,14 @@ from quatrain.checkpoint.families.family import (
     sizes,
 )
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.hugging_face.fields import Fields, flag, refusal
+from quatrain.checkpoint.hugging_face.fields import Fields
 
 
-def _params(fields: Fields, source: str) -> Params:
+def _params(fields: Fields) -> Params:
     if fields.get("clip_qkv") is not None:
-        raise refusal(fields, "clip_qkv", "null: queries are not clipped here", source)
-    normalized = flag(fields, "norm_topk_prob", source)
-    mixture = weighed_experts.hugging_face_params(fields, source, normalized)
+        raise fields.refusal("clip_qkv", "null: queries are not clipped here")
+    normalized = fields.flag("norm_topk_prob")
+    mixture = weighed_experts.hugging_face_params(fields, normalized)
     return mixture | {"qk_norm_whole": True}
 
 

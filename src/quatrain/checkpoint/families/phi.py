@@ -10,32 +10,32 @@ from quatrain.checkpoint.families.family import (
 )
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.hugging_face.fields import Fields, head_width, integer, integer_or_none
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
 from quatrain.checkpoint.hugging_face.layer_types import window_of_all
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, rope_type
 
 
-def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
-    heads = integer(fields, "num_attention_heads", source)
-    keys = integer_or_none(fields, "num_key_value_heads", source) or heads
-    width = head_width(fields, source)
-    hidden = integer(fields, "intermediate_size", source)
+def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
+    heads = fields.integer("num_attention_heads")
+    keys = fields.integer_or_none("num_key_value_heads") or heads
+    width = fields.head_width()
+    hidden = fields.integer("intermediate_size")
     parts = {
         "qkv_proj": {"q_proj": heads * width, "k_proj": keys * width, "v_proj": keys * width},
         "gate_up_proj": {"gate_proj": hidden, "up_proj": hidden},
     }
-    return rows_apart(stored, parts, source)
+    return rows_apart(stored, parts, fields.source)
 
 
-def _rope(fields: Fields, source: str) -> Params:
+def _rope(fields: Fields) -> Params:
     """Releases of 2024 call LongRoPE "su" or "yarn", as their own code and transformers know."""
     named = {
         name: dict(scaling) | {"rope_type": "longrope"}
         for name in ("rope_scaling", "rope_parameters")
         if isinstance(scaling := fields.get(name), dict) and rope_type(scaling) == "yarn"
     }
-    return rope_params(fields | named, source, partial=True)
+    return rope_params(fields | named, partial=True)
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:

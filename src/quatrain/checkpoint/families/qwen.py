@@ -13,7 +13,7 @@ from quatrain.checkpoint.families.family import (
     Params,
     sizes,
 )
-from quatrain.checkpoint.hugging_face.fields import Fields, integer, layer_count, object_of
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_of_some
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, rope_type
 
@@ -49,18 +49,18 @@ _DEFAULTS3_VL = {
 _OF_THREE_POSITIONS = ("mrope_section", "mrope_interleaved")
 
 
-def _params(fields: Fields, source: str) -> Params:
-    first = integer(fields, "max_window_layers", source, least=0)
-    slides = [index >= first for index in range(layer_count(fields, source))]
-    return window_of_some(fields, slides, source)
+def _params(fields: Fields) -> Params:
+    first = fields.integer("max_window_layers", least=0)
+    slides = [index >= first for index in range(fields.layer_count())]
+    return window_of_some(fields, slides)
 
 
-def of_one_position(fields: Fields, source: str) -> Fields:
+def of_one_position(fields: Fields) -> Fields:
     """`fields`, whose rotary embedding is as that of any text: which planes turn by which of the
     three positions makes no difference where all are one."""
     plain = {}
     for name in ("rope_scaling", "rope_parameters"):
-        stated = object_of(fields, name, source)
+        stated = fields.object_of(name)
         plain[name] = {key: stated[key] for key in stated if key not in _OF_THREE_POSITIONS}
         if rope_type(stated) == "mrope":
             plain[name] = {key: plain[name][key] for key in plain[name] if key != "type"}
@@ -68,8 +68,8 @@ def of_one_position(fields: Fields, source: str) -> Fields:
     return fields | plain
 
 
-def _rope_of_text(fields: Fields, source: str) -> Params:
-    return rope_params(of_one_position(fields, source), source)
+def _rope_of_text(fields: Fields) -> Params:
+    return rope_params(of_one_position(fields))
 
 
 QWEN2 = Family(

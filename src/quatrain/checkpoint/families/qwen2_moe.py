@@ -12,25 +12,25 @@ from quatrain.checkpoint.families.family import (
 )
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.hugging_face.experts import experts_apart
-from quatrain.checkpoint.hugging_face.fields import Fields, integer, layer_count
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_of_some
 
 
-def _params(fields: Fields, source: str) -> Params:
-    experts = qwen3_moe.experts(fields, source)
-    shared = weighed_experts.shared_params(fields, source) if experts else {}
-    return _windows(fields, source) | experts | shared
+def _params(fields: Fields) -> Params:
+    experts = qwen3_moe.experts(fields)
+    shared = weighed_experts.shared_params(fields) if experts else {}
+    return _windows(fields) | experts | shared
 
 
-def _windows(fields: Fields, source: str) -> Params:
+def _windows(fields: Fields) -> Params:
     """Of every other layer, in the first ones."""
-    last = integer(fields, "max_window_layers", source, least=0)
-    slides = [index % 2 == 0 and index < last for index in range(layer_count(fields, source))]
-    return window_of_some(fields, slides, source)
+    last = fields.integer("max_window_layers", least=0)
+    slides = [index % 2 == 0 and index < last for index in range(fields.layer_count())]
+    return window_of_some(fields, slides)
 
 
-def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
-    return weighed_experts.with_shared_gates(experts_apart(stored, source))
+def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
+    return weighed_experts.with_shared_gates(experts_apart(stored, fields.source))
 
 
 QWEN2_MOE = Family(

@@ -9,22 +9,22 @@ from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.blocks import GgufTensor
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.experts import experts_apart
-from quatrain.checkpoint.hugging_face.fields import Fields, integer
+from quatrain.checkpoint.hugging_face.fields import Fields
 
 
-def _params(fields: Fields, source: str) -> Params:
-    width = integer(fields, "moe_intermediate_size", source)
+def _params(fields: Fields) -> Params:
+    width = fields.integer("moe_intermediate_size")
     return (
-        dense.params(fields, source)
-        | weighed_experts.hugging_face_params(fields, source, normalized=True)
-        | weighed_experts.shared_params(fields, source)
+        dense.params(fields)
+        | weighed_experts.hugging_face_params(fields, normalized=True)
+        | weighed_experts.shared_params(fields)
         | {"hidden_dim": width, "moe_hidden_dim": width}
     )
 
 
-def tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+def tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     """As a dense model's, each expert's matrices apart."""
-    apart = experts_apart(dense.tensors(stored, fields, source), source)
+    apart = experts_apart(dense.tensors(stored, fields), fields.source)
     return weighed_experts.with_shared_gates(apart)
 
 

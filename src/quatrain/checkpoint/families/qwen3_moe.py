@@ -8,36 +8,30 @@ from quatrain.checkpoint.families.family import (
     Params,
     sizes,
 )
-from quatrain.checkpoint.hugging_face.fields import (
-    Fields,
-    flag,
-    integer,
-    integers_or_none,
-    layer_count,
-)
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import interval_of, window_of_all
 from quatrain.checkpoint.nth_layers import is_nth
 
 
-def _params(fields: Fields, source: str) -> Params:
-    used = flag(fields, "use_sliding_window", source)
-    window = window_of_all(fields, source) if used else {}
-    return window | experts(fields, source)
+def _params(fields: Fields) -> Params:
+    used = fields.flag("use_sliding_window")
+    window = window_of_all(fields) if used else {}
+    return window | experts(fields)
 
 
-def experts(fields: Fields, source: str) -> Params:
+def experts(fields: Fields) -> Params:
     """The fields of params.json of a mixture in every n-th layer, or none where no layer has."""
-    step = integer(fields, "decoder_sparse_step", source)
-    dense = integers_or_none(fields, "mlp_only_layers", source) or []
-    layers = range(layer_count(fields, source))
+    step = fields.integer("decoder_sparse_step")
+    dense = fields.integers_or_none("mlp_only_layers") or []
+    layers = range(fields.layer_count())
     mixed = [index for index in layers if is_nth(index, step) and index not in dense]
-    interval = interval_of(mixed, "mlp_only_layers", fields, source)
+    interval = interval_of(mixed, "mlp_only_layers", fields)
     if interval is None:
         return {}
-    normalized = flag(fields, "norm_topk_prob", source)
-    return weighed_experts.hugging_face_params(fields, source, normalized) | {
+    normalized = fields.flag("norm_topk_prob")
+    return weighed_experts.hugging_face_params(fields, normalized) | {
         "interleave_moe_layer_step": interval,
-        "moe_hidden_dim": integer(fields, "moe_intermediate_size", source),
+        "moe_hidden_dim": fields.integer("moe_intermediate_size"),
     }
 
 

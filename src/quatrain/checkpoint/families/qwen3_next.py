@@ -12,21 +12,21 @@ from quatrain.checkpoint.families.qwen3_5 import hugging_face as dense
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.gguf.blocks import GgufTensor
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.hugging_face.fields import Fields, integer, refusal
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.errors import InputError
 
 
-def _params(fields: Fields, source: str) -> Params:
-    experts = qwen3_moe.experts(fields, source)
-    shared = weighed_experts.shared_params(fields, source) if experts else {}
-    return dense.params(fields, source) | experts | shared
+def _params(fields: Fields) -> Params:
+    experts = qwen3_moe.experts(fields)
+    shared = weighed_experts.shared_params(fields) if experts else {}
+    return dense.params(fields) | experts | shared
 
 
-def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     """Queries, keys, values and gate of a key head lie side by side, and so do what writes and what
     decays of its value heads."""
-    keys, heads = (integer(fields, f"linear_num_{kind}_heads", source) for kind in ("key", "value"))
-    key, value = (integer(fields, f"linear_{kind}_head_dim", source) for kind in ("key", "value"))
+    keys, heads = (fields.integer(f"linear_num_{kind}_heads") for kind in ("key", "value"))
+    key, value = (fields.integer(f"linear_{kind}_head_dim") for kind in ("key", "value"))
     each = heads // keys
     values = each * value
     apart: dict[str, StoredTensor] = {}
@@ -34,16 +34,16 @@ def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
         before, is_mixed, kind = name.partition("in_proj_qkvz.")
         also_before, is_strength, also_kind = name.partition("in_proj_ba.")
         if is_mixed:
-            q, k, v, z = _parts(tensor, name, keys, [key, key, values, values], source)
+            q, k, v, z = _parts(tensor, name, keys, [key, key, values, values], fields.source)
             apart[f"{before}in_proj_qkv.{kind}"] = _rows(tensor, torch.cat((q, k, v)))
             apart[f"{before}in_proj_z.{kind}"] = _rows(tensor, z)
         elif is_strength:
-            b, a = _parts(tensor, name, keys, [each, each], source)
+            b, a = _parts(tensor, name, keys, [each, each], fields.source)
             apart[f"{also_before}in_proj_b.{also_kind}"] = _rows(tensor, b)
             apart[f"{also_before}in_proj_a.{also_kind}"] = _rows(tensor, a)
         else:
             apart[name] = tensor
-    return qwen3_5_moe.tensors(LazyTensors(apart), fields, source)
+    return qwen3_5_moe.tensors(LazyTensors(apart), fields)
 
 
 def _parts(
@@ -53,7 +53,7 @@ def _parts(
     rows = tensor.shape[0] if tensor.shape else 0
     if rows != heads * sum(widths):
         expected = f"{sum(widths)} rows for each of {heads} heads"
-        raise refusal({name: f"[{rows}, ...]"}, name, expected, source)
+        raise Fields({name: f"[{rows}, ...]"}, source).refusal(name, expected)
     return _rows_of_parts(rows, heads, widths)
 
 

@@ -1,15 +1,15 @@
 """SmolLM3: every fourth layer without rotary embedding."""
 
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
-from quatrain.checkpoint.hugging_face.fields import Fields, layer_count
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import no_rope_interval, window_of_some
 from quatrain.checkpoint.nth_layers import is_nth
 
 
-def _params(fields: Fields, source: str) -> Params:
-    interval = no_rope_interval(fields, source)
-    without_rope = [is_nth(index, interval) for index in range(layer_count(fields, source))]
-    return {"no_rope_layer_interval": interval} | window_of_some(fields, without_rope, source)
+def _params(fields: Fields) -> Params:
+    interval = no_rope_interval(fields)
+    without_rope = [is_nth(index, interval) for index in range(fields.layer_count())]
+    return {"no_rope_layer_interval": interval} | window_of_some(fields, without_rope)
 
 
 SMOLLM3 = Family(

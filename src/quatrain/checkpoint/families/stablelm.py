@@ -9,24 +9,24 @@ from quatrain.checkpoint.families.family import (
     Params,
 )
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.hugging_face.fields import Fields, flag
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
 from quatrain.errors import InputError
 
 _LAYER_NORMS = {"norm_type": "layer", "norm_bias": True}
 
 
-def _params(fields: Fields, source: str) -> Params:
-    if flag(fields, "qk_layernorm", source):
+def _params(fields: Fields) -> Params:
+    if fields.flag("qk_layernorm"):
         raise InputError(
-            f"{source}: qk_layernorm is true: a layer norm of its own for each head, which this "
-            "backbone does not implement; StableLM 2 1.6B has none"
+            f"{fields.source}: qk_layernorm is true: a layer norm of its own for each head, which "
+            "this backbone does not implement; StableLM 2 1.6B has none"
         )
-    return _LAYER_NORMS | {"parallel_residual": flag(fields, "use_parallel_residual", source)}
+    return _LAYER_NORMS | {"parallel_residual": fields.flag("use_parallel_residual")}
 
 
-def _rope(fields: Fields, source: str) -> Params:
-    return partial_rope_params(fields, source, rotated=0.25)
+def _rope(fields: Fields) -> Params:
+    return partial_rope_params(fields, rotated=0.25)
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:

@@ -19,7 +19,7 @@ STARCODER2 = Family(
             "rope_theta": 10000.0,
             "use_bias": True,
         },
-        params=lambda fields, source: _UNLIKE_LLAMA | window_of_all(fields, source),
+        params=lambda fields: _UNLIKE_LLAMA | window_of_all(fields),
         names={"mlp.c_fc": "feed_forward.w1", "mlp.c_proj": "feed_forward.w2"},
         activations={"gelu_pytorch_tanh": "gelu_approx"},
         tied=True,

@@ -9,7 +9,7 @@ from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.gguf.blocks import GgufTensor
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.experts import experts_apart
-from quatrain.checkpoint.hugging_face.fields import Fields, integer
+from quatrain.checkpoint.hugging_face.fields import Fields
 
 GGUF_NAMES = {
     "ffn_gate_inp": "feed_forward.router",
@@ -56,31 +56,27 @@ def _flat_gate(name: str, tensor: StoredTensor) -> StoredTensor:
     return tensor.changed(lambda gate: gate[0], tensor.shape[1:])
 
 
-def tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+def tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     """As `HuggingFaceReading.tensors`: each expert's matrices apart."""
-    return experts_apart(stored, source)
+    return experts_apart(stored, fields.source)
 
 
-def hugging_face_params(fields: Fields, source: str, normalized: bool) -> Params:
+def hugging_face_params(fields: Fields, normalized: bool) -> Params:
     """The fields of params.json of a mixture in every layer. `normalized`: whether the scores of
     the picked experts sum to 1."""
     # Either name is read, and in transformers 5 written, for the other.
     stated = fields.get("num_local_experts") is not None
     return _WEIGHED | {
         # A mixture of one was tried on no runtime.
-        "num_experts": integer(
-            fields, "num_local_experts" if stated else "num_experts", source, least=2
-        ),
-        "num_activated_experts": integer(fields, "num_experts_per_tok", source),
+        "num_experts": fields.integer("num_local_experts" if stated else "num_experts", least=2),
+        "num_activated_experts": fields.integer("num_experts_per_tok"),
         "norm_topk_prob": normalized,
     }
 
 
-def shared_params(fields: Fields, source: str) -> Params:
+def shared_params(fields: Fields) -> Params:
     """Likewise those of an expert for every token, behind a gate of its own."""
-    return _SHARED | {
-        "shared_hidden_dim": integer(fields, "shared_expert_intermediate_size", source)
-    }
+    return _SHARED | {"shared_hidden_dim": fields.integer("shared_expert_intermediate_size")}
 
 
 def gguf_params(metadata: GgufMetadata, normalized: bool, shared: bool = False) -> Params:

@@ -13,7 +13,7 @@ import torch
 
 from quatrain.checkpoint.files.adapter_folder import ADAPTER_CONFIG
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
-from quatrain.checkpoint.hugging_face.fields import Fields, flag, number, object_of, refusal
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.errors import InputError
 
 TOKENS, MAGNITUDE = "trainable_tokens_delta", "lora_magnitude_vector"
@@ -39,9 +39,8 @@ def _merged(
     weight: StoredTensor, parts: dict[str, StoredTensor], fields: Fields, name: str, adapter: Path
 ) -> StoredTensor:
     of_linear = bool(parts.keys() & {"lora_A", "lora_B"})
-    config = str(adapter / ADAPTER_CONFIG)
     magnitude = parts.get(MAGNITUDE)
-    if flag(fields, "use_dora", config) != (magnitude is not None):
+    if fields.flag("use_dora") != (magnitude is not None):
         raise InputError(
             f"{adapter}: has {'a' if magnitude else 'no'} {MAGNITUDE} for {name}, and its "
             f"use_dora is {fields.get('use_dora')}; download both files again"
@@ -53,7 +52,7 @@ def _merged(
             f"{adapter}: its {MAGNITUDE} {list(magnitude.shape)} for {name} does not fit its "
             f"shape {list(weight.shape)}; give the model that the adapter was trained on"
         )
-    scale = _scale(fields, name.removesuffix(".weight"), a.shape[0], config)
+    scale = _scale(fields, name.removesuffix(".weight"), a.shape[0])
 
     def load() -> torch.Tensor:
         change = b.load().float() @ a.load().float()
@@ -76,13 +75,12 @@ def _with_rows(
 ) -> StoredTensor:
     """`weight` with `rows` for the tokens that `trainable_token_indices` names: of the embedding,
     or by module."""
-    config = str(adapter / ADAPTER_CONFIG)
     stated: Any = fields.get(_INDICES)
     if isinstance(stated, dict):
         module = name.removesuffix(".weight")
         stated = next((stated[own] for own in stated if f".{module}".endswith(f".{own}")), None)
     if not isinstance(stated, list) or not all(type(index) is int for index in stated):
-        raise refusal(fields, _INDICES, f"a list of the tokens of {name}", config)
+        raise fields.refusal(_INDICES, f"a list of the tokens of {name}")
     if rows.shape != (len(stated), *weight.shape[1:]) or any(
         not 0 <= index < weight.shape[0] for index in stated
     ):
@@ -119,12 +117,12 @@ def _matrices(
     return a, b
 
 
-def _scale(fields: Fields, module: str, rank: int, source: str) -> float:
+def _scale(fields: Fields, module: str, rank: int) -> float:
     """s, of which `alpha_pattern` may say otherwise for some modules; r is the matrices' own."""
-    alphas = object_of(fields, "alpha_pattern", source)
-    own = next((name for name in alphas if _is_of(module, name, source)), None)
-    alpha = number(fields, "lora_alpha", source) if own is None else number(alphas, own, source)
-    return alpha / (rank**0.5 if flag(fields, "use_rslora", source) else rank)
+    alphas = fields.object_of("alpha_pattern")
+    own = next((name for name in alphas if _is_of(module, name, fields.source)), None)
+    alpha = fields.number("lora_alpha") if own is None else alphas.number(own)
+    return alpha / (rank**0.5 if fields.flag("use_rslora") else rank)
 
 
 def _is_of(module: str, pattern: str, source: str) -> bool:

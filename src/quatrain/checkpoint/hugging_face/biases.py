@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from quatrain.checkpoint.families.family import HuggingFaceReading
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
-from quatrain.checkpoint.hugging_face.fields import Fields, flag
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.errors import InputError
 
 _BIAS = re.compile(
@@ -18,13 +18,12 @@ def stated_biases(
     called: Mapping[str, str],
     fields: Fields,
     reading: HuggingFaceReading,
-    source: str,
 ) -> LazyTensors:
     """`tensors`, by Meta name, without biases of nothing but 0 that the model does not have, which
     quantizers write. `called`: what the file calls a tensor.
 
-    Raises `InputError`, naming `source`, for others that it does not have: transformers would leave
-    them out, llama.cpp would not.
+    Raises `InputError` for others that it does not have: transformers would leave them out,
+    llama.cpp would not.
     """
     unused = set()
     for name in tensors:
@@ -32,18 +31,18 @@ def stated_biases(
         if match is None:
             continue
         part = match[1] or match[2] or "qkv"
-        if not has_bias(part, fields, reading, source):
+        if not has_bias(part, fields, reading):
             if tensors[name].any():
-                raise _refused(called.get(name, name), _stated(reading, part), source)
+                raise _refused(called.get(name, name), _stated(reading, part), fields.source)
             unused.add(name)
     return tensors.without(unused)
 
 
-def has_bias(part: str, fields: Fields, reading: HuggingFaceReading, source: str) -> bool:
+def has_bias(part: str, fields: Fields, reading: HuggingFaceReading) -> bool:
     """Whether the linears of `part` ("qkv", "wo" or "feed_forward") have a bias, as config.json's
     `fields` say."""
     stated = _stated(reading, part)
-    return flag(fields, stated, source) if isinstance(stated, str) else stated
+    return fields.flag(stated) if isinstance(stated, str) else stated
 
 
 def _stated(reading: HuggingFaceReading, part: str) -> str | bool:

@@ -11,19 +11,10 @@ from quatrain.checkpoint.families.multimodal import Multimodal, multimodal_of
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.float_model import bias_params, usual_context
 from quatrain.checkpoint.hugging_face.biases import has_bias
-from quatrain.checkpoint.hugging_face.fields import (
-    Fields,
-    flag,
-    integer,
-    integer_of_layers,
-    integer_or_none,
-    number,
-    refusal,
-)
+from quatrain.checkpoint.hugging_face.fields import Fields, read_fields
 from quatrain.checkpoint.hugging_face.multimodal import left_out, text_fields, text_tensors
 from quatrain.checkpoint.names_of_others import TRANSFORMERS, require_names_of
 from quatrain.errors import InputError
-from quatrain.json_files import read_object
 
 
 @dataclass(frozen=True)
@@ -33,14 +24,12 @@ class Config:
     Attributes:
         fields: Its fields and, where it leaves one out, its family's default.
         reading: That family's.
-        source: The file's name, for errors.
         model_type: What the file calls the whole model.
         multimodal: What is known of that, where it also sees or hears.
     """
 
     fields: Fields
     reading: HuggingFaceReading
-    source: str
     model_type: str
     multimodal: Multimodal | None
 
@@ -49,11 +38,11 @@ class Config:
         it has by itself; what there is to say of the others)."""
         tensors, others = text_tensors(stored, self.multimodal)
         tensors = tensors.renamed({name: self.reading.called(name) for name in tensors})
-        require_names_of(TRANSFORMERS, tensors, Path(self.source).parent)
+        require_names_of(TRANSFORMERS, tensors, Path(self.fields.source).parent)
         notes: tuple[str, ...] = ()
         if self.multimodal is not None:
             notes = left_out(self.model_type, self.reading.model_type, others)
-        unused = self.reading.unused(tensors, self.fields, self.source)
+        unused = self.reading.unused(tensors, self.fields)
         if unused:
             notes += (f"Not used, as in transformers: {', '.join(sorted(unused))}.",)
         return tensors.without(unused), notes
@@ -61,65 +50,63 @@ class Config:
 
 def read_config(folder: Path) -> Config:
     """What `folder`'s config.json says. Raises `InputError` for a model that is not read."""
-    source = str(folder / "config.json")
-    fields = read_object(folder / "config.json")
+    fields = read_fields(folder / "config.json")
     model_type, multimodal = str(fields.get("model_type")), multimodal_of(fields.get("model_type"))
     if multimodal is not None:
-        fields = text_fields(fields, multimodal, source)
-    reading = hugging_face_reading(fields, source)
+        fields = text_fields(fields, multimodal)
+    reading = hugging_face_reading(fields)
     if multimodal is not None:
         reading = replace(reading, tied=multimodal.tied)
-        fields = {**reading.sizes, **fields}
+        fields = Fields(reading.sizes, fields.source) | fields
     named = {name: fields[alias] for alias, name in reading.aliases.items() if alias in fields}
-    fields = {**reading.defaults, **fields, **named}
-    _check_attention(fields, source)
+    fields = Fields(reading.defaults, fields.source) | fields | named
+    _check_attention(fields)
     if fields.get("per_layer_config") and not reading.by_layer:
         expected = "null: a model_type in which layers differ so is not read"
-        raise refusal(fields, "per_layer_config", expected, source)
-    return Config(fields, reading, source, model_type, multimodal)
+        raise fields.refusal("per_layer_config", expected)
+    return Config(fields, reading, model_type, multimodal)
 
 
-def _check_attention(fields: Fields, source: str) -> None:
+def _check_attention(fields: Fields) -> None:
     """Models that embed texts may be a family's, but for tokens that see those behind them."""
-    if "is_causal" in fields and not flag(fields, "is_causal", source):
+    if "is_causal" in fields and not fields.flag("is_causal"):
         expected = (
             "true: tokens that see those behind them are not implemented, nor write they text"
         )
-        raise refusal(fields, "is_causal", expected, source)
+        raise fields.refusal("is_causal", expected)
 
 
-def params_of_config(fields: Fields, source: str, names: set[str]) -> dict[str, Any]:
+def params_of_config(fields: Fields, names: set[str]) -> dict[str, Any]:
     """The params of config.json's `fields`, for a model that holds the Meta tensors `names`.
 
-    Raises `InputError`, naming `source`, where the backbone does not implement one.
+    Raises `InputError` where the backbone does not implement one.
     """
-    reading = hugging_face_reading(fields, source)
-    own = reading.params(fields, source)
+    reading = hugging_face_reading(fields)
+    own = reading.params(fields)
     params = {
-        "dim": integer(fields, "hidden_size", source),
-        "n_layers": integer(fields, "num_hidden_layers", source),
-        "n_heads": integer(fields, "num_attention_heads", source),
-        "n_kv_heads": integer_or_none(fields, "num_key_value_heads", source),
-        "head_dim": integer_or_none(fields, "head_dim", source),
-        "hidden_dim": own.get("hidden_dim")
-        or integer_of_layers(fields, "intermediate_size", source),
-        "vocab_size": integer(fields, "vocab_size", source),
-        "norm_eps": number(fields, _norm_eps(reading), source),
-        "act_fn": _activation(fields, reading, source),
+        "dim": fields.integer("hidden_size"),
+        "n_layers": fields.integer("num_hidden_layers"),
+        "n_heads": fields.integer("num_attention_heads"),
+        "n_kv_heads": fields.integer_or_none("num_key_value_heads"),
+        "head_dim": fields.integer_or_none("head_dim"),
+        "hidden_dim": own.get("hidden_dim") or fields.integer_of_layers("intermediate_size"),
+        "vocab_size": fields.integer("vocab_size"),
+        "norm_eps": fields.number(_norm_eps(reading)),
+        "act_fn": _activation(fields, reading),
         "use_hf_rope": True,
         **bias_params(names),
-        **_stated_bias(fields, reading, source),
+        **_stated_bias(fields, reading),
         "use_qk_norm": "layers.0.attention.q_norm_fn.weight" in names,
-        "max_seq_len": usual_context(integer(fields, "max_position_embeddings", source)),
+        "max_seq_len": usual_context(fields.integer("max_position_embeddings")),
     }
-    return params | reading.rope(fields, source) | own
+    return params | reading.rope(fields) | own
 
 
-def _stated_bias(fields: Fields, reading: HuggingFaceReading, source: str) -> dict[str, bool]:
+def _stated_bias(fields: Fields, reading: HuggingFaceReading) -> dict[str, bool]:
     """The biases that must be there. Of attention's output one may lack, as in Llamas made of a
     Qwen: transformers takes 0 for it."""
     named = {"attention_qkv_bias": "qkv", "feed_forward_bias": "feed_forward"}
-    return {name: True for name, part in named.items() if has_bias(part, fields, reading, source)}
+    return {name: True for name, part in named.items() if has_bias(part, fields, reading)}
 
 
 def _norm_eps(reading: HuggingFaceReading) -> str:
@@ -127,11 +114,11 @@ def _norm_eps(reading: HuggingFaceReading) -> str:
     return next((name for name in names if name in reading.defaults), "rms_norm_eps")
 
 
-def _activation(fields: Fields, reading: HuggingFaceReading, source: str) -> str:
+def _activation(fields: Fields, reading: HuggingFaceReading) -> str:
     name = "hidden_activation" if "hidden_activation" in reading.defaults else "hidden_act"
     activation = fields.get(name)
     if not isinstance(activation, str | None) or activation not in reading.activations:
-        raise refusal(fields, name, " or ".join(map(repr, reading.activations)), source)
+        raise fields.refusal(name, " or ".join(map(repr, reading.activations)))
     return reading.activations[activation]
 
 
@@ -146,7 +133,7 @@ def output_is_tied(
     if fields.get("tie_word_embeddings") is None:
         tied = reading.tied and not has_output
     else:
-        tied = flag(fields, "tie_word_embeddings", str(folder / "config.json"))
+        tied = fields.flag("tie_word_embeddings")
     if not tied and not has_output:
         raise _no_output(fields, names, folder)
     return tied
@@ -178,21 +165,18 @@ def end_tokens(folder: Path, fields: Fields) -> tuple[int | None, list[int]]:
     """The ids that begin and end a text: generation_config.json's, where it says. A null there
     says nothing, or no text would end."""
     generation = folder / "generation_config.json"
-    own = read_object(generation) if generation.is_file() else {}
-
-    def said(name: str) -> list[int]:
-        if own.get(name) is not None:
-            return _tokens(own, name, str(generation))
-        return _tokens(fields, name, str(folder / "config.json"))
-
-    bos_ids = said("bos_token_id")
-    return bos_ids[0] if bos_ids else None, said("eos_token_id")
+    own = read_fields(generation) if generation.is_file() else fields
+    bos_ids, eos_ids = (
+        _tokens(own if own.get(name) is not None else fields, name)
+        for name in ("bos_token_id", "eos_token_id")
+    )
+    return bos_ids[0] if bos_ids else None, eos_ids
 
 
-def _tokens(fields: Fields, name: str, source: str) -> list[int]:
+def _tokens(fields: Fields, name: str) -> list[int]:
     """The field `name`, a token id, several, or null. Some files have -1 for none."""
     value = fields.get(name)
     tokens = value if isinstance(value, list) else [] if value is None else [value]
     if not all(isinstance(token, int) and not isinstance(token, bool) for token in tokens):
-        raise refusal(fields, name, "a token id, a list of them, or null", source)
+        raise fields.refusal(name, "a token id, a list of them, or null")
     return [token for token in tokens if token >= 0]

@@ -1,11 +1,12 @@
 """config.json's fields, each of the type and in the range that it must have."""
 
 import reprlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeGuard
 
 from quatrain.errors import InputError
-
-Fields = dict[str, Any]  # of a config.json, or of an object in one
+from quatrain.json_files import read_object
 
 _MOST_LAYERS = 10_000  # a list of as many entries is no danger
 _LARGEST_INTEGER = 2**31 - 1
@@ -16,91 +17,108 @@ _shortened.maxlevel, _shortened.maxlist, _shortened.maxdict = 3, 64, 16
 _shortened.maxstring = _shortened.maxlong = _shortened.maxother = 80
 
 
-def refusal(fields: Fields, name: str, expected: str, source: str) -> InputError:
-    """An error that names the field, says what it is (cut short), and what it should be."""
-    value = _shortened.repr(fields.get(name))
-    return InputError(f"{source}: the field '{name}' is {value}, expected {expected}")
+class Fields(Mapping[str, Any]):
+    """The fields of a config.json, or of an object in one, by name.
+
+    What looks one up as a number, a flag and so on raises `InputError`, naming the file `source`,
+    where it is something else.
+    """
+
+    def __init__(self, values: Mapping[str, Any], source: str) -> None:
+        self._values, self.source = dict(values), source
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __or__(self, others: Mapping[str, Any]) -> "Fields":
+        """These fields, and `others` in place of those of the same names."""
+        return Fields({**self, **others}, self.source)
+
+    def refusal(self, name: str, expected: str) -> InputError:
+        """An error that names the field, says what it is (cut short), and what it should be."""
+        value = _shortened.repr(self.get(name))
+        return InputError(f"{self.source}: the field '{name}' is {value}, expected {expected}")
+
+    def number(self, name: str) -> float:
+        """The field `name`, a positive number."""
+        value = self.get(name)
+        if _is_number(value):
+            return value
+        raise self.refusal(name, "a positive number")
+
+    def number_or_none(self, name: str) -> float | None:
+        return None if self.get(name) is None else self.number(name)
+
+    def numbers(self, name: str) -> list[float]:
+        """The field `name`, a list of positive numbers."""
+        value = self.get(name)
+        if isinstance(value, list) and all(map(_is_number, value)):
+            return value
+        raise self.refusal(name, "a list of positive numbers")
+
+    def integer(self, name: str, least: int = 1) -> int:
+        """The field `name`, a whole number, `least` or more."""
+        value = self.get(name)
+        if _is_integer(value) and least <= value <= _LARGEST_INTEGER:
+            return value
+        raise self.refusal(name, f"a whole number from {least} to {_LARGEST_INTEGER}")
+
+    def integer_of_layers(self, name: str) -> int:
+        """The field `name`, a whole number, or a list of the same one for each layer."""
+        value = self.get(name)
+        if isinstance(value, list) and value and value == [value[0]] * self.layer_count():
+            return (self | {name: value[0]}).integer(name)
+        return self.integer(name)
+
+    def integer_or_none(self, name: str) -> int | None:
+        return None if self.get(name) is None else self.integer(name)
+
+    def integers_or_none(self, name: str) -> list[int] | None:
+        """The field `name`, a list of whole numbers or null."""
+        value = self.get(name)
+        if value is None or (
+            isinstance(value, list) and all(isinstance(item, int) for item in value)
+        ):
+            return value
+        raise self.refusal(name, "a list of whole numbers")
+
+    def flag(self, name: str) -> bool:
+        """The field `name`, true or false; null is false, and a number true unless it is 0."""
+        value = self.get(name)
+        if value is None or isinstance(value, int):  # Llama 4 was released with a 4 for true
+            return bool(value)
+        raise self.refusal(name, "true or false")
+
+    def object_of(self, name: str) -> "Fields":
+        """The field `name`, an object; one without fields where it is absent or null."""
+        value = self.get(name)
+        if not isinstance(value, dict | None):
+            raise self.refusal(name, "an object or null")
+        return Fields(value or {}, self.source)
+
+    def head_width(self) -> int:
+        """The channels of a head: head_dim, or what hidden_size leaves each of the heads."""
+        return self.integer_or_none("head_dim") or (
+            self.integer("hidden_size") // self.integer("num_attention_heads")
+        )
+
+    def layer_count(self) -> int:
+        """num_hidden_layers, so few that a list of as many entries is no danger."""
+        layers = self.integer("num_hidden_layers")
+        if layers > _MOST_LAYERS:
+            raise InputError(f"{self.source}: num_hidden_layers is {layers}, which no model has")
+        return layers
 
 
-def number(fields: Fields, name: str, source: str) -> float:
-    """The field `name`, a positive number. Raises `InputError` for anything else."""
-    value = fields.get(name)
-    if _is_number(value):
-        return value
-    raise refusal(fields, name, "a positive number", source)
-
-
-def number_or_none(fields: Fields, name: str, source: str) -> float | None:
-    return None if fields.get(name) is None else number(fields, name, source)
-
-
-def numbers(fields: Fields, name: str, source: str) -> list[float]:
-    """The field `name`, a list of positive numbers."""
-    value = fields.get(name)
-    if isinstance(value, list) and all(map(_is_number, value)):
-        return value
-    raise refusal(fields, name, "a list of positive numbers", source)
-
-
-def integer(fields: Fields, name: str, source: str, least: int = 1) -> int:
-    """The field `name`, a whole number, `least` or more."""
-    value = fields.get(name)
-    if _is_integer(value) and least <= value <= _LARGEST_INTEGER:
-        return value
-    raise refusal(fields, name, f"a whole number from {least} to {_LARGEST_INTEGER}", source)
-
-
-def integer_of_layers(fields: Fields, name: str, source: str) -> int:
-    """The field `name`, a whole number, or a list of the same one for each layer."""
-    value = fields.get(name)
-    if isinstance(value, list) and value and value == [value[0]] * layer_count(fields, source):
-        return integer({name: value[0]}, name, source)
-    return integer(fields, name, source)
-
-
-def integer_or_none(fields: Fields, name: str, source: str) -> int | None:
-    return None if fields.get(name) is None else integer(fields, name, source)
-
-
-def integers_or_none(fields: Fields, name: str, source: str) -> list[int] | None:
-    """The field `name`, a list of whole numbers or null."""
-    value = fields.get(name)
-    if value is None or (isinstance(value, list) and all(isinstance(item, int) for item in value)):
-        return value
-    raise refusal(fields, name, "a list of whole numbers", source)
-
-
-def flag(fields: Fields, name: str, source: str) -> bool:
-    """The field `name`, true or false; null is false, and a number true unless it is 0."""
-    value = fields.get(name)
-    if value is None or isinstance(value, int):  # Llama 4 was released with a 4 for true
-        return bool(value)
-    raise refusal(fields, name, "true or false", source)
-
-
-def object_of(fields: Fields, name: str, source: str) -> Fields:
-    """The field `name`, an object; {} where it is absent or null."""
-    value = fields.get(name)
-    if value is None:
-        return {}
-    if isinstance(value, dict):
-        return value
-    raise refusal(fields, name, "an object or null", source)
-
-
-def head_width(fields: Fields, source: str) -> int:
-    """The channels of a head: head_dim, or what hidden_size leaves each of the heads."""
-    return integer_or_none(fields, "head_dim", source) or (
-        integer(fields, "hidden_size", source) // integer(fields, "num_attention_heads", source)
-    )
-
-
-def layer_count(fields: Fields, source: str) -> int:
-    """num_hidden_layers, so few that a list of as many entries is no danger."""
-    layers = integer(fields, "num_hidden_layers", source)
-    if layers > _MOST_LAYERS:
-        raise InputError(f"{source}: num_hidden_layers is {layers}, which no model has")
-    return layers
+def read_fields(path: Path) -> Fields:
+    """The fields of the object in the file `path`. Raises `InputError` where it is none."""
+    return Fields(read_object(path), str(path))
 
 
 def _is_integer(value: Any) -> TypeGuard[int]:

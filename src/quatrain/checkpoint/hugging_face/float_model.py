@@ -14,7 +14,6 @@ from quatrain.checkpoint.hugging_face.config import (
     params_of_config,
     read_config,
 )
-from quatrain.checkpoint.hugging_face.fields import integer
 from quatrain.checkpoint.hugging_face.float8 import has_float8, in_floating_point, is_float8
 from quatrain.checkpoint.hugging_face.folder import read_folder
 from quatrain.checkpoint.hugging_face.lora_adapter import with_adapter
@@ -41,16 +40,16 @@ def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatM
     The rows of Q and K stay in Hugging Face's half-split order, which `use_hf_rope` states.
     """
     config_json = read_config(folder)
-    fields, reading, source = config_json.fields, config_json.reading, config_json.source
+    fields, reading = config_json.fields, config_json.reading
     require_known_quantizer(fields, folder)
     stored, notes = _read(folder, config_json, adapter)
     names = {name: meta_name(name, reading.names) for name in stored if not IGNORED.fullmatch(name)}
     called = {new: old for old, new in names.items()}
     named = in_file(called, reading.names)
-    tensors = stated_biases(stored.renamed(names), called, fields, reading, source)
-    params = params_of_config(fields, source, set(tensors))
-    config = config_from_params(params, source)
-    trained_context = integer(fields, "max_position_embeddings", source)
+    tensors = stated_biases(stored.renamed(names), called, fields, reading)
+    params = params_of_config(fields, set(tensors))
+    config = config_from_params(params, fields.source)
+    trained_context = fields.integer("max_position_embeddings")
     tokens = adapter if adapter is not None and tokenizer_in(adapter) else folder
     bos_id, eos_ids = end_tokens(folder, fields)
     return checked(
@@ -70,7 +69,7 @@ def _read(
     folder: Path, config_json: Config, adapter: Path | None
 ) -> tuple[LazyTensors, tuple[str, ...]]:
     """(the tensors, the adapter merged into them, what there is to say of them)"""
-    fields, reading, source = config_json.fields, config_json.reading, config_json.source
+    fields, reading = config_json.fields, config_json.reading
     whole, metadata = read_folder(folder)
     stored, notes = config_json.text_model(whole)
     stored, _ = as_transformers_has_them(stored, str(folder))
@@ -92,8 +91,7 @@ def _read(
             stored, adapter, config_json.multimodal, tied, reading.called
         )
         notes += of_adapter
-    if reading.tensors is not None:
-        stored = reading.tensors(stored, fields, source)
+    stored = reading.tensors(stored, fields)
     notes += unmerged_adapter(folder)
     if tied:
         stored, of_output = without_tied_output(stored)

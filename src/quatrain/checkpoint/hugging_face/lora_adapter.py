@@ -18,11 +18,10 @@ from quatrain.checkpoint.files.adapter_folder import ADAPTER_CONFIG, adapter_fil
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.tensor_file import read_tensors
 from quatrain.checkpoint.hugging_face.adapted_weight import MAGNITUDE, TOKENS, adapted_weight
-from quatrain.checkpoint.hugging_face.fields import Fields, flag, refusal
+from quatrain.checkpoint.hugging_face.fields import Fields, read_fields
 from quatrain.checkpoint.hugging_face.multimodal import text_tensors
 from quatrain.checkpoint.wrapped_names import without_wrappers
 from quatrain.errors import InputError
-from quatrain.json_files import read_object
 
 _PREFIX = "base_model.model."
 _PART = re.compile(
@@ -62,14 +61,13 @@ def with_adapter(
 
     Raises `InputError` where the adapter is of another kind than LoRA, or of another model.
     """
-    source = str(adapter / ADAPTER_CONFIG)
-    fields = read_object(adapter / ADAPTER_CONFIG)
+    fields = read_fields(adapter / ADAPTER_CONFIG)
     if fields.get("peft_type") != "LORA":
         expected = "'LORA': no other adapter is merged here; merge it with peft, where that can"
-        raise refusal(fields, "peft_type", expected, source)
+        raise fields.refusal("peft_type", expected)
     for name, neutral in _NEUTRAL.items():
         if fields.get(name) not in neutral:
-            raise refusal(fields, name, f"{neutral[-1]!r}; merge it with peft", source)
+            raise fields.refusal(name, f"{neutral[-1]!r}; merge it with peft")
     low_rank, trained, notes = _parts(adapter, whole, called)
     stated = fields.get("trainable_token_indices")
     if stated and not any(TOKENS in parts for parts in low_rank.values()):
@@ -78,7 +76,7 @@ def with_adapter(
             "hold; download its files again"
         )
     if tied:
-        apart, of_output = _output_apart(stored, low_rank, trained, fields, source)
+        apart, of_output = _output_apart(stored, low_rank, trained, fields)
         stored, notes = apart, notes + of_output
     merged = dict(stored.stored)
     for name, tensor in trained.items():
@@ -129,7 +127,6 @@ def _output_apart(
     low_rank: dict[str, dict[str, StoredTensor]],
     trained: dict[str, StoredTensor],
     fields: Fields,
-    source: str,
 ) -> tuple[LazyTensors, tuple[str, ...]]:
     """(`stored` with an output layer of its own, the embedding's weights as they are in the base,
     where an adapter changes the one or the other: PEFT changes each by itself; what there is to say
@@ -141,7 +138,7 @@ def _output_apart(
     # Tokens of an embedding that were trained alone are the output layer's too.
     apart = {module for module, parts in low_rank.items() if parts.keys() != {TOKENS}}
     changed = {*trained, *(f"{module}.weight" for module in apart), *([_OUTPUT] if output else ())}
-    kept_tied = flag(fields, "ensure_weight_tying", source) and MAGNITUDE not in output
+    kept_tied = fields.flag("ensure_weight_tying") and MAGNITUDE not in output
     if kept_tied and _EMBEDDING in changed:
         low_rank.pop(_OUTPUT.removesuffix(".weight"), None)
         trained.pop(_OUTPUT, None)
@@ -150,7 +147,7 @@ def _output_apart(
         return stored, ()
     if tokens_of_both:
         expected = "null beside other changes of an output layer tied to it; merge it with peft"
-        raise refusal(fields, "trainable_token_indices", expected, source)
+        raise fields.refusal("trainable_token_indices", expected)
     with_output = LazyTensors({_OUTPUT: stored.stored[_EMBEDDING], **stored.stored})
     if _OUTPUT in changed:
         return with_output, ()

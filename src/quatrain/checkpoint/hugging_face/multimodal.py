@@ -7,7 +7,7 @@ from typing import Any
 
 from quatrain.checkpoint.families.multimodal import Multimodal
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
-from quatrain.checkpoint.hugging_face.fields import Fields, refusal
+from quatrain.checkpoint.hugging_face.fields import Fields
 
 # As the model's own classes have it, and as transformers 5 has those that once had a whole text
 # model (with its output layer) inside.
@@ -19,24 +19,25 @@ _OF_THE_WHOLE = {
 }  # fmt: skip
 
 
-def text_fields(fields: Fields, whole: Multimodal, source: str) -> Fields:
+def text_fields(fields: Fields, whole: Multimodal) -> Fields:
     """The fields of the text model, of those of a config.json of the kind `whole`."""
-    nested = fields.get("text_config")
-    if nested is None and whole.flat:
+    stated_text = fields.get("text_config")
+    if stated_text is None and whole.flat:
         return fields | {"model_type": whole.texts[0]}
-    if not isinstance(nested, dict):
-        raise refusal(fields, "text_config", "an object with the text model's fields", source)
+    if not isinstance(stated_text, dict):
+        raise fields.refusal("text_config", "an object with the text model's fields")
+    nested = Fields(stated_text, fields.source)
     # Some releases have the whole's there.
     stated = nested.get("model_type") if nested.get("model_type") != fields["model_type"] else None
     first, *several = whole.texts
     if stated is None and several:
         expected = " or ".join(map(repr, whole.texts))
-        raise refusal(nested, "model_type", f"{expected} in text_config", source)
+        raise nested.refusal("model_type", f"{expected} in text_config")
     outer = {name: value for name, value in fields.items() if name in _OF_THE_WHOLE}
     inner = {name: nested[name] for name in nested if nested[name] is not None or name not in outer}
     model_type = first if stated is None else stated
     own = {"model_type": model_type, "tie_word_embeddings": _tied(fields, nested)}
-    return {**outer, **whole.defaults, **inner, **own}
+    return Fields({**outer, **whole.defaults, **inner, **own}, fields.source)
 
 
 def _tied(fields: Fields, nested: Fields) -> Any:

@@ -6,7 +6,7 @@ from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.hugging_face.fields import Fields
 
 
-def norms_plus_one(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+def norms_plus_one(stored: LazyTensors, fields: Fields) -> LazyTensors:
     """`stored` with 1 added to the weights of norms, in float32."""
     return stored.each(_plus_one)
 

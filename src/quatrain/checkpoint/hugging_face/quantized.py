@@ -18,7 +18,6 @@ from quatrain.checkpoint.hugging_face.config import (
     params_of_config,
     read_config,
 )
-from quatrain.checkpoint.hugging_face.fields import integer
 from quatrain.checkpoint.hugging_face.float8 import is_float8
 from quatrain.checkpoint.hugging_face.folder import read_folder
 from quatrain.checkpoint.hugging_face.mlx_layout import as_transformers_has_them
@@ -60,9 +59,9 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     way that the layout cannot hold.
     """
     config_json = read_config(folder)
-    fields, family, source = config_json.fields, config_json.reading, config_json.source
+    fields, family = config_json.fields, config_json.reading
     require_known_quantizer(fields, folder)
-    if is_float8(stated_settings(fields, str(folder))):
+    if is_float8(stated_settings(fields)):
         raise InputError(
             f"{folder}: is read as floating point (FP8, FP4, bitsandbytes), not int4; "
             f"run `quatrain quantize {folder} -o DIR` first"
@@ -83,16 +82,15 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
         kept, metadata, settings, str(folder), round_again, of_whole,
         stays_floating=lambda name: is_computed_in_floating_point(name, family.names),
     )  # fmt: skip
-    if family.tensors is not None:
-        tensors = family.tensors(tensors, fields, source)
+    tensors = family.tensors(tensors, fields)
     names = {name: meta_name(name, family.names) for name in tensors}
     tensors = tensors.renamed(names)
     called = {new: old for old, new in names.items()}
-    tensors = stated_biases(tensors, called, fields, family, source)
-    params = params_of_config(fields, source, set(tensors))
-    config = config_from_params(params, source)
+    tensors = stated_biases(tensors, called, fields, family)
+    params = params_of_config(fields, set(tensors))
+    config = config_from_params(params, fields.source)
     tensors = with_all_quantized(tensors, config, str(folder), round_again, called)
-    trained_context = integer(fields, "max_position_embeddings", source)
+    trained_context = fields.integer("max_position_embeddings")
     bos_id, eos_ids = end_tokens(folder, fields)
     params = params_of(config, trained_context, bos_id, eos_ids)
     params["quantization_args"] = {"scheme": Scheme.DYNAMIC_INT8} | _table_kinds(int4)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from quatrain.checkpoint.hugging_face.fields import Fields, refusal
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.float8 import BITSANDBYTES, is_float8
 from quatrain.checkpoint.hugging_face.folder import read_folder
 from quatrain.checkpoint.quantizers.bitnet import BITNET
@@ -27,7 +27,7 @@ def quantization_settings(fields: Fields, names: Iterable[str], folder: Path) ->
 
     Raises `InputError` where they are, and nothing says how they were made.
     """
-    settings = stated_settings(fields, str(folder))
+    settings = stated_settings(fields)
     if settings is not None:
         _require_one_format(settings, folder)
     if settings is not None or not any(name.endswith(".qweight") for name in names):
@@ -61,7 +61,7 @@ def require_known_quantizer(fields: Fields, folder: Path) -> None:
     """Refuse a folder whose config.json states a quantizer that is not read, before its tensors,
     which may be of types that are not read either; and one whose tensors are none of a quantizer's.
     """
-    settings = stated_settings(fields, str(folder))
+    settings = stated_settings(fields)
     if settings is None or (is_float8(settings) and method_of(settings) != BITSANDBYTES):
         return
     # Fine-tuning keeps the settings of a base that was loaded in 4 bits, and saves all of it; so do
@@ -79,7 +79,7 @@ def _holds_floating_point(folder: Path) -> bool:
         return False
 
 
-def stated_settings(fields: Fields, source: str) -> dict[str, Any] | None:
+def stated_settings(fields: Fields) -> dict[str, Any] | None:
     """What config.json says of a quantizer; None where it says nothing. What MLX says counts before
     what was left of the model that it was given."""
     of_mlx = fields.get("quantization")
@@ -89,5 +89,5 @@ def stated_settings(fields: Fields, source: str) -> dict[str, Any] | None:
     names = ("quantization_config", "quantization", "compression_config")
     stated = next((name for name in names if fields.get(name)), None)
     if stated is not None and not isinstance(fields[stated], dict):
-        raise refusal(fields, stated, "an object of settings, or null", source)
+        raise fields.refusal(stated, "an object of settings, or null")
     return None if stated is None else fields[stated]

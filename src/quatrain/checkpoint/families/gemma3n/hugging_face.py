@@ -8,15 +8,7 @@ from quatrain.checkpoint.families.family import HuggingFaceReading, Params
 from quatrain.checkpoint.families.gemma import ACTIVATIONS
 from quatrain.checkpoint.families.gemma4.hugging_face import NAMES, shared_layers, unused_keys
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
-from quatrain.checkpoint.hugging_face.fields import (
-    Fields,
-    flag,
-    integer,
-    layer_count,
-    number_or_none,
-    object_of,
-    refusal,
-)
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import layer_types
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_type
 from quatrain.checkpoint.nth_layers import FULL, SLIDING, full_every
@@ -50,33 +42,33 @@ _SCALE = re.compile(r"model\.layers\.\d+\.altup\.correct_output_scale")
 _TABLE = "model.embed_tokens_per_layer"
 
 
-def _params(fields: Fields, source: str) -> Params:
-    if integer(fields, "altup_active_idx", source, least=0):
-        raise refusal(fields, "altup_active_idx", "0: another stream's is not implemented", source)
-    if not flag(fields, "altup_correct_scale", source):
-        raise refusal(fields, "altup_correct_scale", "true", source)
-    streams = integer(fields, "altup_num_inputs", source, least=2)
+def _params(fields: Fields) -> Params:
+    if fields.integer("altup_active_idx", least=0):
+        raise fields.refusal("altup_active_idx", "0: another stream's is not implemented")
+    if not fields.flag("altup_correct_scale"):
+        raise fields.refusal("altup_correct_scale", "true")
+    streams = fields.integer("altup_num_inputs", least=2)
     if streams > MOST_STREAMS:
-        raise refusal(fields, "altup_num_inputs", f"at most {MOST_STREAMS}", source)
-    layers = layer_count(fields, source)
-    return _sparsity(fields, layers, source) | {
-        "embedding_scale_factor": integer(fields, "hidden_size", source) ** 0.5,
+        raise fields.refusal("altup_num_inputs", f"at most {MOST_STREAMS}")
+    layers = fields.layer_count()
+    return _sparsity(fields, layers) | {
+        "embedding_scale_factor": fields.integer("hidden_size") ** 0.5,
         "attention_multiplier": 1.0,
         "use_v_norm": True,
         "post_attention_norm": True,
         "post_ffn_norm": True,
-        "sliding_window": integer(fields, "sliding_window", source),
-        "layer_types": layer_types(fields, source) or full_every(5, layers),
-        "num_kv_shared_layers": shared_layers(fields, source),
+        "sliding_window": fields.integer("sliding_window"),
+        "layer_types": layer_types(fields) or full_every(5, layers),
+        "num_kv_shared_layers": shared_layers(fields),
         "kv_shared_by_type": True,
-        "per_layer_dim": integer(fields, "hidden_size_per_layer_input", source),
+        "per_layer_dim": fields.integer("hidden_size_per_layer_input"),
         "altup_num_inputs": streams,
-        "laurel_rank": integer(fields, "laurel_rank", source),
-        "output_soft_cap_temp": number_or_none(fields, "final_logit_softcapping", source),
+        "laurel_rank": fields.integer("laurel_rank"),
+        "output_soft_cap_temp": fields.number_or_none("final_logit_softcapping"),
     }
 
 
-def _sparsity(fields: Fields, layers: int, source: str) -> Params:
+def _sparsity(fields: Fields, layers: int) -> Params:
     """The part of the gates that is cut in the first layers, and how many those are."""
     pattern = fields.get("activation_sparsity_pattern")
     if pattern is None:
@@ -85,7 +77,7 @@ def _sparsity(fields: Fields, layers: int, source: str) -> Params:
     cut = cut_first(pattern, layers)
     if cut is None:
         expected = f"{layers} numbers: one from 0 to 1 for the first layers, then 0"
-        raise refusal(fields, "activation_sparsity_pattern", expected, source)
+        raise fields.refusal("activation_sparsity_pattern", expected)
     return cut
 
 
@@ -101,27 +93,26 @@ def cut_first(pattern: object, layers: int) -> Params | None:
     return {"activation_sparsity": float(first), "num_sparse_layers": count} if count else {}
 
 
-def _rope(fields: Fields, source: str) -> Params:
-    by_layer = object_of(fields, "rope_parameters", source)
-    full, sliding = (object_of(by_layer, name, source) for name in (FULL, SLIDING))
-    scaled = rope_type(full | object_of(fields, "rope_scaling", source)) != "default"
+def _rope(fields: Fields) -> Params:
+    by_layer = fields.object_of("rope_parameters")
+    full, sliding = (by_layer.object_of(name) for name in (FULL, SLIDING))
+    scaled = rope_type(full | fields.object_of("rope_scaling")) != "default"
     if by_layer.keys() - {FULL, SLIDING} or scaled or rope_type(sliding) != "default":
         expected = f"'{FULL}' and '{SLIDING}', neither of them scaled"
-        raise refusal(fields, "rope_parameters", expected, source)
+        raise fields.refusal("rope_parameters", expected)
     return {
-        "rope_theta": number_or_none(full, "rope_theta", source)
-        or number_or_none(fields, "rope_theta", source),
-        "local_rope_theta": number_or_none(sliding, "rope_theta", source)
-        or number_or_none(fields, "rope_local_base_freq", source),
+        "rope_theta": full.number_or_none("rope_theta") or fields.number_or_none("rope_theta"),
+        "local_rope_theta": sliding.number_or_none("rope_theta")
+        or fields.number_or_none("rope_local_base_freq"),
     }
 
 
-def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     named = stored.renamed(
         {name: f"{name}.weight" if _SCALE.fullmatch(name) else name for name in stored}
     )
-    rows = integer(fields, "vocab_size", source)
-    stated = integer(fields, "vocab_size_per_layer_input", source)
+    rows = fields.integer("vocab_size")
+    stated = fields.integer("vocab_size_per_layer_input")
     fewer = {
         name: _with_rows(named.stored[name], rows)
         for name in (f"{_TABLE}.{part}" for part in ("weight", "scales", "zeros"))

@@ -6,16 +6,7 @@ from typing import Any
 from quatrain.checkpoint.families import gemma
 from quatrain.checkpoint.families.family import HuggingFaceReading, Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
-from quatrain.checkpoint.hugging_face.fields import (
-    Fields,
-    flag,
-    integer,
-    integer_or_none,
-    layer_count,
-    number_or_none,
-    object_of,
-    refusal,
-)
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import layer_types
 from quatrain.checkpoint.hugging_face.rope_parameters import proportional_rope
 from quatrain.checkpoint.nth_layers import FULL, SLIDING, full_every
@@ -45,57 +36,57 @@ _OWN_KEYS = re.compile(r"model\.layers\.(\d+)\.self_attn\.(?:k_proj|v_proj|k_nor
 _SCALAR = re.compile(r"model\.layers\.\d+\.layer_scalar")
 
 
-def _params(fields: Fields, source: str) -> Params:
-    _refuse_what_larger_ones_have(fields, source)
-    kinds = _kinds(fields, source)
+def _params(fields: Fields) -> Params:
+    _refuse_what_larger_ones_have(fields)
+    kinds = _kinds(fields)
     width, vocabulary = (
-        integer(fields, name, source, least=0)
+        fields.integer(name, least=0)
         for name in ("hidden_size_per_layer_input", "vocab_size_per_layer_input")
     )
-    if width and vocabulary != integer(fields, "vocab_size", source):
+    if width and vocabulary != fields.integer("vocab_size"):
         expected = f"vocab_size, {fields['vocab_size']}"
-        raise refusal(fields, "vocab_size_per_layer_input", expected, source)
+        raise fields.refusal("vocab_size_per_layer_input", expected)
     return {
-        "embedding_scale_factor": integer(fields, "hidden_size", source) ** 0.5,
+        "embedding_scale_factor": fields.integer("hidden_size") ** 0.5,
         "attention_multiplier": 1.0,
         "use_v_norm": True,
         "post_attention_norm": True,
         "post_ffn_norm": True,
-        "sliding_window": integer(fields, "sliding_window", source),
+        "sliding_window": fields.integer("sliding_window"),
         "layer_types": kinds,
-        "global_head_dim": _global_head_dim(fields, kinds, source),
-        "num_kv_shared_layers": shared_layers(fields, source),
+        "global_head_dim": _global_head_dim(fields, kinds),
+        "num_kv_shared_layers": shared_layers(fields),
         "kv_shared_by_type": True,
-        "double_wide_shared_ffn": flag(fields, "use_double_wide_mlp", source),
+        "double_wide_shared_ffn": fields.flag("use_double_wide_mlp"),
         "per_layer_dim": width,
         "use_layer_scalar": True,
-        "output_soft_cap_temp": number_or_none(fields, "final_logit_softcapping", source),
+        "output_soft_cap_temp": fields.number_or_none("final_logit_softcapping"),
     }
 
 
-def _refuse_what_larger_ones_have(fields: Fields, source: str) -> None:
+def _refuse_what_larger_ones_have(fields: Fields) -> None:
     lacking = {
         "attention_k_eq_v": "values that are the keys",
         "enable_moe_block": "experts whose answers, not inputs, are weighed",
     }
     for name, has in lacking.items():
-        if flag(fields, name, source):
-            raise InputError(f"{source}: {name} is true: {has}, which this backbone has not")
+        if fields.flag(name):
+            raise InputError(f"{fields.source}: {name} is true: {has}, which this backbone has not")
     if fields.get("use_bidirectional_attention") not in (None, "vision", False):
-        raise refusal(fields, "use_bidirectional_attention", "null or 'vision'", source)
+        raise fields.refusal("use_bidirectional_attention", "null or 'vision'")
 
 
-def _kinds(fields: Fields, source: str) -> list[str]:
+def _kinds(fields: Fields) -> list[str]:
     """The last layer sees all tokens whatever is said, as transformers has it."""
-    kinds = layer_types(fields, source) or full_every(6, layer_count(fields, source))
+    kinds = layer_types(fields) or full_every(6, fields.layer_count())
     return [*kinds[:-1], FULL]
 
 
-def _global_head_dim(fields: Fields, kinds: list[str], source: str) -> int:
+def _global_head_dim(fields: Fields, kinds: list[str]) -> int:
     """That of the layers without a window, as transformers 5 writes it or as releases state it."""
-    by_layer = object_of(fields, "per_layer_config", source)
+    by_layer = fields.object_of("per_layer_config")
     if not by_layer:
-        return integer_or_none(fields, "global_head_dim", source) or _GLOBAL_HEAD_DIM
+        return fields.integer_or_none("global_head_dim") or _GLOBAL_HEAD_DIM
     full = [index for index, kind in enumerate(kinds) if kind == FULL]
     # Of models with ten layers and more their numbers are written with as many digits: "05".
     by_index = {int(key): value for key, value in by_layer.items() if _is_number(key)}
@@ -104,29 +95,29 @@ def _global_head_dim(fields: Fields, kinds: list[str], source: str) -> int:
     if not stated or not isinstance(first, dict) or first.keys() != {"head_dim"}:
         layers = ", ".join(map(str, full))
         expected = f"one head_dim and nothing else for the layers of '{FULL}', {layers}"
-        raise refusal(fields, "per_layer_config", expected, source)
-    return integer(first, "head_dim", source)
+        raise fields.refusal("per_layer_config", expected)
+    return Fields(first, fields.source).integer("head_dim")
 
 
 def _is_number(key: str) -> bool:
     return key.isdecimal() and len(key) < 10
 
 
-def shared_layers(fields: Fields, source: str) -> int:
+def shared_layers(fields: Fields) -> int:
     """How many layers, the last ones, read others' keys and values."""
     if fields.get("num_kv_shared_layers") is None:
         return 0
-    return integer(fields, "num_kv_shared_layers", source, least=0)
+    return fields.integer("num_kv_shared_layers", least=0)
 
 
-def unused_keys(stored: LazyTensors, fields: Fields, source: str) -> set[str]:
+def unused_keys(stored: LazyTensors, fields: Fields) -> set[str]:
     """The keys and values of layers that read others': transformers drops them, too."""
-    first = layer_count(fields, source) - shared_layers(fields, source)
+    first = fields.layer_count() - shared_layers(fields)
     own = {name: _OWN_KEYS.fullmatch(name) for name in stored}
     return {name for name, match in own.items() if match and int(match[1]) >= first}
 
 
-def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     return stored.renamed(
         {name: f"{name}.weight" if _SCALAR.fullmatch(name) else name for name in stored}
     )
@@ -147,7 +138,7 @@ HUGGING_FACE = HuggingFaceReading(
     model_type="gemma4_text",
     defaults=_DEFAULTS,
     params=_params,
-    rope=lambda fields, source: proportional_rope(fields, _ROPE, source),
+    rope=lambda fields: proportional_rope(fields, _ROPE),
     names=NAMES | {"layer_scalar": "layer_scalar"},
     tensors=_tensors,
     unused=unused_keys,

@@ -3,16 +3,7 @@
 from quatrain.checkpoint.families.family import HuggingFaceReading, Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.hugging_face.experts import FUSED, experts_apart
-from quatrain.checkpoint.hugging_face.fields import (
-    Fields,
-    flag,
-    integer,
-    integer_or_none,
-    integers_or_none,
-    layer_count,
-    number,
-    refusal,
-)
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import interval_of, no_rope_interval
 from quatrain.checkpoint.nth_layers import full_every
 from quatrain.errors import InputError
@@ -55,50 +46,48 @@ _NAMES = {
 }
 
 
-def _params(fields: Fields, source: str) -> Params:
-    interval = no_rope_interval(fields, source)
-    chunked = full_every(interval, layer_count(fields, source), "chunked_attention")
+def _params(fields: Fields) -> Params:
+    interval = no_rope_interval(fields)
+    chunked = full_every(interval, fields.layer_count(), "chunked_attention")
     if fields.get("layer_types") not in (None, chunked):
-        raise refusal(
-            fields, "layer_types", "chunked attention where there is rotary embedding", source
-        )
+        raise fields.refusal("layer_types", "chunked attention where there is rotary embedding")
     return {
         "use_hf_rope": False,  # pairs of neighbours, unlike the other families of the hub
         "no_rope_layer_interval": interval,
-        "attention_chunk_size": integer_or_none(fields, "attention_chunk_size", source),
-        "use_qk_norm": flag(fields, "use_qk_norm", source),
+        "attention_chunk_size": fields.integer_or_none("attention_chunk_size"),
+        "use_qk_norm": fields.flag("use_qk_norm"),
         "qk_norm_affine": False,
         "qk_norm_before_rope": False,
         "qk_norm_without_rope": False,
-        "attn_temperature_tuning": flag(fields, "attn_temperature_tuning", source),
-        "floor_scale": integer(fields, "floor_scale", source),
-        "attn_scale": number(fields, "attn_scale", source),
-        "hidden_dim": integer(fields, "intermediate_size_mlp", source),
-    } | _experts(fields, source)
+        "attn_temperature_tuning": fields.flag("attn_temperature_tuning"),
+        "floor_scale": fields.integer("floor_scale"),
+        "attn_scale": fields.number("attn_scale"),
+        "hidden_dim": fields.integer("intermediate_size_mlp"),
+    } | _experts(fields)
 
 
-def _experts(fields: Fields, source: str) -> Params:
-    listed = integers_or_none(fields, "moe_layers", source)
+def _experts(fields: Fields) -> Params:
+    listed = fields.integers_or_none("moe_layers")
     if listed is None:
-        step = integer(fields, "interleave_moe_layer_step", source)
+        step = fields.integer("interleave_moe_layer_step")
     else:
-        mixed = [index for index in range(layer_count(fields, source)) if index in listed]
-        step = interval_of(mixed, "moe_layers", fields, source)
+        mixed = [index for index in range(fields.layer_count()) if index in listed]
+        step = interval_of(mixed, "moe_layers", fields)
     if step is None:
         return {}
     return {
         # What a router has one row for is lost where tensors of one row become vectors.
-        "num_experts": integer(fields, "num_local_experts", source, least=2),
-        "num_activated_experts": integer(fields, "num_experts_per_tok", source),
+        "num_experts": fields.integer("num_local_experts", least=2),
+        "num_activated_experts": fields.integer("num_experts_per_tok"),
         "interleave_moe_layer_step": step,
-        "moe_hidden_dim": integer(fields, "intermediate_size", source),
+        "moe_hidden_dim": fields.integer("intermediate_size"),
     }
 
 
-def _tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     """The hub has experts as [experts, K, N], or, where they were quantized, one by one."""
-    turned = stored.each(lambda name, tensor: _turned(name, tensor, source))
-    return experts_apart(turned, source)
+    turned = stored.each(lambda name, tensor: _turned(name, tensor, fields.source))
+    return experts_apart(turned, fields.source)
 
 
 def _turned(name: str, tensor: StoredTensor, source: str) -> StoredTensor:

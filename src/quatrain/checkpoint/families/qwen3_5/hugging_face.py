@@ -3,14 +3,7 @@
 from quatrain.checkpoint.families.family import HuggingFaceReading, Params, sizes
 from quatrain.checkpoint.families.qwen import of_one_position
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
-from quatrain.checkpoint.hugging_face.fields import (
-    Fields,
-    flag,
-    integer,
-    integer_or_none,
-    layer_count,
-    refusal,
-)
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import layer_types
 from quatrain.checkpoint.hugging_face.norms import norms_plus_one
 from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
@@ -40,50 +33,51 @@ DEFAULTS = {
 }
 
 
-def params(fields: Fields, source: str) -> Params:
-    if flag(fields, "attention_bias", source):
-        raise refusal(fields, "attention_bias", "false: gates with a bias are not there", source)
+def params(fields: Fields) -> Params:
+    if fields.flag("attention_bias"):
+        raise fields.refusal("attention_bias", "false: gates with a bias are not there")
     sizes = ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim",
              "linear_value_head_dim")  # fmt: skip
-    return {name: integer(fields, name, source) for name in sizes} | {
-        "linear_conv_kernel_dim": integer(fields, "linear_conv_kernel_dim", source, least=2),
-        "layer_types": _layer_types(fields, source),
+    return {name: fields.integer(name) for name in sizes} | {
+        "linear_conv_kernel_dim": fields.integer("linear_conv_kernel_dim", least=2),
+        "layer_types": _layer_types(fields),
         "use_qk_norm": True,
         "use_attn_o_gate": True,
     }
 
 
-def _layer_types(fields: Fields, source: str) -> list[str]:
-    kinds = layer_types(fields, source, DELTA)
+def _layer_types(fields: Fields) -> list[str]:
+    kinds = layer_types(fields, DELTA)
     if kinds is not None:
         return kinds
-    interval = integer_or_none(fields, "full_attention_interval", source) or INTERVAL
-    return full_every(interval, layer_count(fields, source), DELTA)
+    interval = fields.integer_or_none("full_attention_interval") or INTERVAL
+    return full_every(interval, fields.layer_count(), DELTA)
 
 
-def rope(fields: Fields, source: str) -> Params:
-    return partial_rope_params(of_one_position(fields, source), source, rotated=0.25)
+def rope(fields: Fields) -> Params:
+    return partial_rope_params(of_one_position(fields), rotated=0.25)
 
 
-def tensors(stored: LazyTensors, fields: Fields, source: str) -> LazyTensors:
+def tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     """Each head's queries and gate lie side by side; norms are about 0, but that of what a delta
     rule reads."""
-    heads = integer(fields, "num_attention_heads", source)
+    heads = fields.integer("num_attention_heads")
     about_0, others = {}, {}
     for name, tensor in stored.stored.items():
         before, is_queries, kind = name.partition(f"{_QUERIES}.")
         if is_queries:
             for index, part in enumerate((_QUERIES, _GATE)):
-                others[f"{before}{part}.{kind}"] = _of_heads(tensor, heads, index, name, source)
+                own = f"{before}{part}.{kind}"
+                others[own] = _of_heads(tensor, heads, index, name, fields.source)
         elif name.endswith("linear_attn.norm.weight"):
             others[name] = tensor
         else:
             about_0[name] = tensor
-    about_1 = norms_plus_one(LazyTensors(about_0), fields, source)
+    about_1 = norms_plus_one(LazyTensors(about_0), fields)
     return LazyTensors(about_1.stored | others)
 
 
-def predicts_further(stored: LazyTensors, fields: Fields, source: str) -> set[str]:
+def predicts_further(stored: LazyTensors, fields: Fields) -> set[str]:
     """What writes several tokens at once (multi-token prediction)."""
     return {name for name in stored if name.startswith("mtp.")}
 
@@ -93,7 +87,7 @@ def _of_heads(tensor: StoredTensor, heads: int, index: int, name: str, source: s
     rows = tensor.shape[0] if tensor.shape else 0
     if rows % (2 * heads):
         expected = f"queries and a gate for each of {heads} heads"
-        raise refusal({name: f"[{rows}, ...]"}, name, expected, source)
+        raise Fields({name: f"[{rows}, ...]"}, source).refusal(name, expected)
     return tensor.changed(
         lambda whole: whole.unflatten(0, (heads, 2, -1))[:, index].flatten(0, 1),
         (rows // 2, *tensor.shape[1:]),
