@@ -58,15 +58,11 @@ def _gguf_cohere2(metadata: GgufMetadata) -> Params:
 
 COHERE = Family(
     hugging_face=HuggingFaceReading("cohere", _DEFAULTS, params=_cohere, tied=True),
-    gguf=GgufReading(
-        "command-r", half_split=False, params=_gguf_cohere, reads=frozenset({"logit_scale"})
-    ),
+    gguf=GgufReading("command-r", half_split=False, params=_gguf_cohere),
 )
 COHERE2 = Family(
     hugging_face=HuggingFaceReading(
         "cohere2", _DEFAULTS2, sizes=sizes(8192, 22528, 40), params=_cohere2, tied=True
     ),
-    gguf=GgufReading(
-        "cohere2", half_split=False, params=_gguf_cohere2, reads=frozenset({"logit_scale"})
-    ),
+    gguf=GgufReading("cohere2", half_split=False, params=_gguf_cohere2),
 )

@@ -99,13 +99,14 @@ class GgufReading:
 
     `architecture`: the file's general.architecture. `half_split`: whether its Q and K rows are in
     that order (interleaved otherwise). `params(metadata)`: fields of params.json beyond a plain
-    Llama's; `rope`: likewise, of the rotary embedding. `names`: of its tensors, those called
-    otherwise, to Meta's. `fused(metadata)`: of each tensor that is several in one, the parts' names
-    and rows. `filters`: tensors [channels, taps] of a filter for each channel, [channels, 1, taps]
-    elsewhere. `tensors(tensors, metadata)`: its tensors by name, those cut or put in order that
-    Meta's naming has otherwise. `unused(names, metadata)`: those that files may have and the model
-    does not compute with, which are left out and told of. `reads`: keys that would be refused where
-    nothing reads them. `biased`: whether Q, K and V always have a bias."""
+    Llama's; a key that changes what is computed is refused where this does not look it up. `rope`:
+    likewise, of the rotary embedding. `names`: of its tensors, those called otherwise, to Meta's.
+    `fused(metadata)`: of each tensor that is several in one, the parts' names and rows. `filters`:
+    tensors [channels, taps] of a filter for each channel, [channels, 1, taps] elsewhere.
+    `tensors(tensors, metadata)`: its tensors by name, those cut or put in order that Meta's naming
+    has otherwise. `unused(names, metadata)`: those that files may have and the model does not
+    compute with, which are left out and told of. `biased`: whether Q, K and V always have a
+    bias."""
 
     architecture: str
     half_split: bool
@@ -118,7 +119,6 @@ class GgufReading:
         lambda tensors, metadata: tensors
     )
     unused: Callable[[Iterable[str], GgufMetadata], set[str]] = lambda names, metadata: set()
-    reads: frozenset[str] = frozenset()
     biased: bool = False
 
 

@@ -53,7 +53,6 @@ GLM = Family(
         half_split=False,
         params=GgufMetadata.rotated_part,
         fused=_gguf_fused,
-        reads=frozenset({"rope.dimension_count"}),
     ),
 )
 GLM4 = Family(
@@ -75,6 +74,5 @@ GLM4 = Family(
         params=lambda metadata: metadata.rotated_part() | _MORE_NORMS,
         names=GGUF_POST_NORMS,
         fused=_gguf_fused,
-        reads=frozenset({"rope.dimension_count"}),
     ),
 )

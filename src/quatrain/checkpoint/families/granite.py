@@ -52,7 +52,6 @@ GRANITE = Family(
         "granite",
         half_split=False,
         params=_gguf_params,
-        reads=frozenset({"attention.scale", "logit_scale", "residual_scale", "embedding_scale"}),
     ),
 )
 # Of the mixtures, which have no biases in their feed-forwards.

@@ -55,6 +55,5 @@ GRANITE_MOE = Family(
         half_split=False,
         params=_gguf_params,
         names=weighed_experts.GGUF_NAMES,
-        reads=_DENSE_GGUF.reads | {"expert_count"},
     ),
 )

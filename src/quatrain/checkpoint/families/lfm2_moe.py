@@ -120,6 +120,5 @@ LFM2_MOE = Family(
         },
         fused=_DENSE_GGUF.fused,
         filters=_DENSE_GGUF.filters,
-        reads=frozenset({"expert_count"}),
     ),
 )

@@ -61,7 +61,6 @@ LLAMA = Family(
         half_split=False,
         params=_gguf_params,
         names=weighed_experts.GGUF_NAMES,
-        reads=frozenset({"expert_count"}),
     ),
     meta=MetaReading(defaults=_meta_defaults),
 )

@@ -42,6 +42,5 @@ NEMOTRON = Family(
         half_split=True,
         params=_gguf_params,
         names={"ffn_up": "feed_forward.w1"},
-        reads=frozenset({"rope.dimension_count"}),
     ),
 )

@@ -50,6 +50,5 @@ OLMOE = Family(
         half_split=True,
         params=_gguf_params,
         names=weighed_experts.GGUF_NAMES,
-        reads=frozenset({"expert_count"}),
     ),
 )

@@ -75,6 +75,5 @@ PHI = Family(
         half_split=True,
         params=_gguf_params,
         fused=_gguf_fused,
-        reads=frozenset({"rope.dimension_count"}),
     ),
 )

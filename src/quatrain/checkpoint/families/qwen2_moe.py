@@ -69,6 +69,5 @@ QWEN2_MOE = Family(
         ),
         names={**weighed_experts.GGUF_NAMES, **weighed_experts.GGUF_SHARED_NAMES},
         tensors=lambda tensors, metadata: weighed_experts.gguf_with_shared_gates(tensors),
-        reads=frozenset({"expert_count"}),
     ),
 )

@@ -75,6 +75,5 @@ QWEN3_5_MOE = Family(
         names=GGUF_NAMES,
         filters=dense_gguf.FILTERS,
         tensors=_gguf_tensors,
-        reads=frozenset({"rope.dimension_count", "expert_count"}),
     ),
 )

@@ -63,6 +63,5 @@ QWEN3_MOE = Family(
         half_split=True,
         params=lambda metadata: weighed_experts.gguf_params(metadata, normalized=True),
         names=weighed_experts.GGUF_NAMES,
-        reads=frozenset({"expert_count"}),
     ),
 )

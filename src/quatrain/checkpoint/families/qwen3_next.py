@@ -133,6 +133,5 @@ QWEN3_NEXT = Family(
         names=qwen3_5_moe.GGUF_NAMES,
         filters=dense_gguf.FILTERS,
         tensors=_gguf_tensors,
-        reads=frozenset({"rope.dimension_count", "expert_count"}),
     ),
 )

@@ -30,7 +30,8 @@ def _rope(fields: Fields) -> Params:
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:
-    """llama.cpp has both in parallel where a layer has no second norm."""
+    """llama.cpp has both in parallel where a layer has no second norm, and asks nothing else."""
+    metadata.get("use_parallel_residual")  # so that it is not refused
     parallel = "blk.0.ffn_norm.weight" not in metadata.file.tensors
     return _LAYER_NORMS | {"parallel_residual": parallel} | metadata.rotated_part()
 
@@ -55,6 +56,5 @@ STABLELM = Family(
         "stablelm",
         half_split=True,
         params=_gguf_params,
-        reads=frozenset({"rope.dimension_count", "use_parallel_residual"}),
     ),
 )

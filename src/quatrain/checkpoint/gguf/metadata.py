@@ -33,6 +33,10 @@ class GgufMetadata:
         self._asked.add(key)
         return self.file.metadata.get(f"{self.architecture}.{key}")
 
+    def is_asked(self, key: str) -> bool:
+        """Whether `key` was looked up."""
+        return key in self._asked
+
     def unasked(self) -> list[str]:
         """The keys that the file has and nothing looked up."""
         prefix = f"{self.architecture}."

@@ -64,7 +64,8 @@ def open_gguf_model(path: Path) -> FloatModel:
     _require_model(file)
     metadata = GgufMetadata(file)
     reading = gguf_reading(metadata.architecture, str(path))
-    _check_metadata(metadata, reading)
+    own = reading.params(metadata)
+    _check_metadata(metadata)
     unused = metadata.predicts_further() | reading.unused(file.tensors, metadata)
     file, said_of_unused = _used(file, unused)
     file = replace(file, tensors=with_scales(file.tensors))
@@ -72,7 +73,7 @@ def open_gguf_model(path: Path) -> FloatModel:
     file = replace(file, tensors=reading.tensors(file.tensors, metadata))
     unnamed = file.tensors.keys() - rope_factors(file.tensors)
     names = {name: meta_name(name, reading.names) for name in unnamed}
-    params = _params(file, metadata, reading, set(names.values()))
+    params = _params(file, metadata, reading, own, set(names.values()))
     config = config_from_params(params, str(path))
     trained_context = metadata.number("context_length", 2048)
     bos_id = file.metadata.get("tokenizer.ggml.bos_token_id")
@@ -125,17 +126,17 @@ def _quantized_already(file: GgufFile) -> tuple[str, ...]:
     )
 
 
-def _check_metadata(metadata: GgufMetadata, reading: GgufReading) -> None:
-    """Raise `InputError` for a figure that the family's reading leaves out."""
+def _check_metadata(metadata: GgufMetadata) -> None:
+    """Raise `InputError` for a figure that the family's reading did not look up."""
     for key, neutral in _NEUTRAL.items():
-        value = metadata.get(key)
-        if key in reading.reads or value is None:
+        if metadata.is_asked(key):
             continue
-        if isinstance(value, np.ndarray) or value not in neutral:
+        value = metadata.get(key)
+        if isinstance(value, np.ndarray) or value not in (None, *neutral):
             raise metadata.refuse(key, "which this backbone does not implement")
     head_dim = metadata.head_dim()
     for key in ("attention.value_length", "rope.dimension_count"):
-        if key not in reading.reads and metadata.number(key, head_dim) != head_dim:
+        if not metadata.is_asked(key) and metadata.number(key, head_dim) != head_dim:
             raise metadata.refuse(
                 key, f"expected the head dimension {head_dim}; no other is implemented"
             )
@@ -198,12 +199,15 @@ def _norm_eps(metadata: GgufMetadata) -> str:
 
 
 def _params(
-    file: GgufFile, metadata: GgufMetadata, reading: GgufReading, names: set[str]
+    file: GgufFile,
+    metadata: GgufMetadata,
+    reading: GgufReading,
+    own: dict[str, Any],
+    names: set[str],
 ) -> dict[str, Any]:
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None:
         raise InputError(f"{file.path}: tensor token_embd.weight is missing")
-    own = reading.params(metadata)
     if metadata.window() and "sliding_window" not in own and "attention_chunk_size" not in own:
         raise metadata.refuse("attention.sliding_window", "which is not implemented for it")
     heads = metadata.number("attention.head_count")

@@ -34,6 +34,4 @@ def _params(metadata: GgufMetadata) -> Params:
     return params
 
 
-GGUF = GgufReading(
-    "llama4", half_split=False, params=_params, names=_NAMES, reads=frozenset({"expert_count"})
-)
+GGUF = GgufReading("llama4", half_split=False, params=_params, names=_NAMES)

@@ -154,5 +154,4 @@ GGUF = GgufReading(
     names=NAMES,
     filters=FILTERS,
     tensors=tensors,
-    reads=frozenset({"rope.dimension_count"}),
 )
