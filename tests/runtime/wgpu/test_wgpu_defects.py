@@ -16,10 +16,9 @@ from quatrain.runtime.reference.int4_linears import misread_sums
 from quatrain.runtime.reference.quantized import dense_weight
 from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.device import Gpu
-from quatrain.runtime.wgpu.dispatch import Dispatch
 from quatrain.runtime.wgpu.linear import int4_linear
 from quatrain.runtime.wgpu.rows import Row
-from quatrain.runtime.wgpu.selftest.bench import Bench, Case, run_case
+from quatrain.runtime.wgpu.selftest.bench import Bench, Case, Made, run_case
 from quatrain.runtime.wgpu.selftest.linear_cases import _weights
 from quatrain.runtime.wgpu.selftest.row_cases import int8_operands, quantized
 
@@ -57,12 +56,12 @@ def test_each_kernel_makes_the_same_mistake_as_the_reference(
         k, group = (136, 68) if kernel == "any" else (512, 256)
     m, n = 70, 9
 
-    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        x = bench.normal("x", "f32", m, k)
-        weights, _ = _weights(bench, n, k, group, "f32", False)
+    def make(bench: Bench) -> Made:
+        x = bench.normal("x", m, k)
+        weights, _ = _weights(bench, n, k, group, False)
         sums = np.pad(bench.arrays["sums"], ((0, 0), (0, apart)))
-        weights = replace(weights, sums=bench.put("sums", "i32", sums))
-        y = bench.out("y", "f32", m, n)
+        weights = replace(weights, sums=bench.put("sums", sums, dtype="i32"))
+        y = bench.out("y", m, n)
         scale, zero, _ = quantized(bench.arrays["x"])
         packed, scales = (torch.from_numpy(bench.arrays[name]) for name in ("w", "scales"))
         if k % 8:
@@ -78,7 +77,7 @@ def test_each_kernel_makes_the_same_mistake_as_the_reference(
             group,
             misread_sums(torch.from_numpy(sums), packed, group),
         )
-        out = int8_operands(bench, m, k, "f32")
+        out = int8_operands(bench, m, k)
         dispatches = [
             Row(x, quantized=out).dispatch(bench.traits, defect),
             int4_linear(x, weights, y, bench.traits, out, defect),

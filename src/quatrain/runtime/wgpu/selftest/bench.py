@@ -19,27 +19,33 @@ TOLERANCE = {"f32": 1e-6, "f16": 1e-4}
 _POISON = 0xFF  # four or two such bytes are a NaN
 
 
+# Dispatches, and what each of the operands that they write must hold.
+Made = tuple[list[Dispatch], dict[str, np.ndarray]]
+
+
 @dataclass
 class Bench:
-    """The operands of one case: `put` gives one its data, `out` makes one to be written."""
+    """The operands of one case, stored in the case's `dtype` unless another is given: `put` gives
+    one its data, `out` makes one to be written."""
 
+    dtype: str
     rng: np.random.Generator
     traits: Traits
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     operands: dict[str, Operand] = field(default_factory=dict)
 
-    def put(self, name: str, dtype: str, data: Any) -> Operand:
-        """An operand holding `data`, rounded to `dtype`."""
-        self.arrays[name] = np.ascontiguousarray(data, dtype=NUMPY[dtype])
-        return self.out(name, dtype, *self.arrays[name].shape)
+    def put(self, name: str, data: Any, dtype: str = "") -> Operand:
+        """An operand holding `data`, rounded to its type."""
+        self.arrays[name] = np.ascontiguousarray(data, dtype=NUMPY[dtype or self.dtype])
+        return self.out(name, *self.arrays[name].shape, dtype=dtype)
 
-    def normal(self, name: str, dtype: str, *shape: int) -> Operand:
+    def normal(self, name: str, *shape: int, dtype: str = "") -> Operand:
         """An operand of normally distributed numbers."""
-        return self.put(name, dtype, self.rng.standard_normal(shape))
+        return self.put(name, self.rng.standard_normal(shape), dtype)
 
-    def out(self, name: str, dtype: str, *shape: int) -> Operand:
+    def out(self, name: str, *shape: int, dtype: str = "") -> Operand:
         """An operand to be written."""
-        self.operands[name] = Operand((name,), dtype, shape)
+        self.operands[name] = Operand((name,), dtype or self.dtype, shape)
         return self.operands[name]
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -55,7 +61,7 @@ class Case:
     kernel: str
     shape: str
     dtype: str
-    make: Callable[[Bench], tuple[list[Dispatch], dict[str, np.ndarray]]]
+    make: Callable[[Bench], Made]
 
     def __str__(self) -> str:
         return f"{self.kernel}-{self.dtype}-{self.shape}"
@@ -63,7 +69,7 @@ class Case:
 
 def run_case(gpu: Gpu, case: Case) -> float:
     """The largest normalized squared error among the case's outputs (infinite where NaN)."""
-    bench = Bench(np.random.default_rng(len(case.shape)), gpu.traits)
+    bench = Bench(case.dtype, np.random.default_rng(len(case.shape)), gpu.traits)
     dispatches, expected = case.make(bench)
     memory = {}
     for name, operand in bench.operands.items():

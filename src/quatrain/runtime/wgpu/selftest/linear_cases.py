@@ -1,14 +1,15 @@
 """The linears, over shapes that break them."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from quatrain.multiples import up_to
-from quatrain.runtime.wgpu.dispatch import Dispatch, Traits
+from quatrain.runtime.wgpu.dispatch import Traits
 from quatrain.runtime.wgpu.linear import Weights, float_linear, int4_linear
 from quatrain.runtime.wgpu.rows import Row
-from quatrain.runtime.wgpu.selftest.bench import Bench, Case
+from quatrain.runtime.wgpu.selftest.bench import Bench, Case, Made
 from quatrain.runtime.wgpu.selftest.row_cases import int8_operands, quantized
 
 # (M, K, N, group): tokens, inputs, outputs, group.
@@ -38,59 +39,51 @@ def linear_cases(dtype: str) -> Iterator[Case]:
             name = "linear_dq8ca_q4gsw" if int8 else "linear_q4gsw"
             for bias in (False, True) if n in (7, 33, 10) else (False,):
                 shape = f"m{m}-k{k}-n{n}-g{group}" + ("-bias" * bias)
-                yield Case(name, shape, dtype, _linear(m, k, n, group, dtype, int8, bias))
+                yield Case(name, shape, dtype, partial(_linear, m, k, n, group, int8, bias))
             if m > 1 and dtype == "f16" and not int8:
-                make = _linear(m, k, n, group, dtype, int8, n == 33, half_sums=True)
+                make = partial(_linear, m, k, n, group, int8, n == 33, half_sums=True)
                 yield Case(name, f"m{m}-k{k}-n{n}-g{group}-half-sums", dtype, make)
             if m == 1 and group % 32 == 0:
                 shape = f"m{m}-k{k}-n{n}-g{group}-other"
-                make = _linear(m, k, n, group, dtype, int8, False, other=True)
+                make = partial(_linear, m, k, n, group, int8, False, other=True)
                 yield Case(name, shape, dtype, make)
     # The last one has more rows than a grid has places along a dimension.
     for m, k, n in [(1, 1, 1), (1, 576, 65), (3, 7, 66), (66, 33, 5), (70_000, 1, 1)]:
         for bias in (False, True):
             shape = f"m{m}-k{k}-n{n}" + ("-bias" * bias)
-            yield Case("linear", shape, dtype, _float_linear(m, k, n, dtype, bias))
+            yield Case("linear", shape, dtype, partial(_float_linear, m, k, n, bias))
 
 
 def _linear(
-    m: int, k: int, n: int, group: int, dtype: str, int8: bool, bias: bool, other=False,
-    half_sums=False,
-):  # fmt: skip
-    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        traits = bench.traits
-        if other:  # the kernels that this device would not choose
-            traits = Traits(cpu=not traits.cpu, spread=False)
-        x = bench.normal("x", dtype, m, k)
-        weights, dense = _weights(bench, n, k, group, dtype, bias)
-        y = bench.out("y", dtype, m, n)
-        if not int8:
-            want = bench["x"] @ dense.T + (bench["bias"][:n] if bias else 0)
-            return [int4_linear(x, weights, y, traits, half_sums=half_sums)], {"y": want}
-        scale, zero, integers = quantized(bench.arrays["x"])
-        out = int8_operands(bench, m, k, dtype)
-        real = scale.astype(np.float64)[:, None] * (integers - zero[:, None])
-        want = real @ dense.T + (bench["bias"][:n] if bias else 0)
-        first = Row(x, quantized=out).dispatch(traits)
-        return [first, int4_linear(x, weights, y, traits, out)], {"y": want}
-
-    return make
+    m: int, k: int, n: int, group: int, int8: bool, bias: bool, bench: Bench,
+    other: bool = False, half_sums: bool = False,
+) -> Made:  # fmt: skip
+    traits = bench.traits
+    if other:  # the kernels that this device would not choose
+        traits = Traits(cpu=not traits.cpu, spread=False)
+    x = bench.normal("x", m, k)
+    weights, dense = _weights(bench, n, k, group, bias)
+    y = bench.out("y", m, n)
+    if not int8:
+        want = bench["x"] @ dense.T + (bench["bias"][:n] if bias else 0)
+        return [int4_linear(x, weights, y, traits, half_sums=half_sums)], {"y": want}
+    scale, zero, integers = quantized(bench.arrays["x"])
+    out = int8_operands(bench, m, k)
+    real = scale.astype(np.float64)[:, None] * (integers - zero[:, None])
+    want = real @ dense.T + (bench["bias"][:n] if bias else 0)
+    first = Row(x, quantized=out).dispatch(traits)
+    return [first, int4_linear(x, weights, y, traits, out)], {"y": want}
 
 
-def _float_linear(m: int, k: int, n: int, dtype: str, bias: bool):
-    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        x, weight = bench.normal("x", dtype, m, k), bench.normal("weight", dtype, n, k)
-        added = bench.normal("bias", dtype, n) if bias else None
-        y = bench.out("y", dtype, m, n)
-        want = bench["x"] @ bench["weight"].T + (bench["bias"] if bias else 0)
-        return [float_linear(x, weight, added, y)], {"y": want}
-
-    return make
+def _float_linear(m: int, k: int, n: int, bias: bool, bench: Bench) -> Made:
+    x, weight = bench.normal("x", m, k), bench.normal("weight", n, k)
+    added = bench.normal("bias", n) if bias else None
+    y = bench.out("y", m, n)
+    want = bench["x"] @ bench["weight"].T + (bench["bias"] if bias else 0)
+    return [float_linear(x, weight, added, y)], {"y": want}
 
 
-def _weights(
-    bench: Bench, n: int, k: int, group: int, dtype: str, bias: bool
-) -> tuple[Weights, np.ndarray]:
+def _weights(bench: Bench, n: int, k: int, group: int, bias: bool) -> tuple[Weights, np.ndarray]:
     """Random weights as the artifact stores them, and dense in float64 [N, K]."""
     integers = bench.rng.integers(-8, 8, (n, k))
     groups, padded_n = k // group, up_to(n, 4)
@@ -101,10 +94,10 @@ def _weights(
     nibbles = np.full((n, up_to(k, 8)), 8)
     nibbles[:, :k] = integers + 8
     weights = Weights(
-        packed=bench.put("w", "u8", nibbles[:, 1::2] << 4 | nibbles[:, ::2]),
-        scales=bench.put("scales", dtype, scales),
+        packed=bench.put("w", nibbles[:, 1::2] << 4 | nibbles[:, ::2], dtype="u8"),
+        scales=bench.put("scales", scales),
         group=group,
-        sums=bench.put("sums", "i32", sums),
-        bias=bench.normal("bias", dtype, padded_n) if bias else None,
+        sums=bench.put("sums", sums, dtype="i32"),
+        bias=bench.normal("bias", padded_n) if bias else None,
     )
     return weights, integers * np.repeat(bench["scales"][:, :n].T, group, axis=1)

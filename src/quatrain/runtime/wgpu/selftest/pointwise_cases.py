@@ -1,10 +1,10 @@
 """Embeddings, element-wise operators and reductions, over shapes that break them."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
-from quatrain.runtime.wgpu.dispatch import Dispatch
 from quatrain.runtime.wgpu.pointwise import (
     BINARY,
     REDUCTIONS,
@@ -16,7 +16,7 @@ from quatrain.runtime.wgpu.pointwise import (
     filled,
     reduction,
 )
-from quatrain.runtime.wgpu.selftest.bench import Bench, Case
+from quatrain.runtime.wgpu.selftest.bench import Bench, Case, Made
 
 _FUNCTIONS = {
     "aten.sigmoid": lambda a: 1 / (1 + np.exp(-a)),
@@ -30,7 +30,7 @@ _FUNCTIONS = {
     "aten.round": np.round,
     "aten.hardswish": lambda a: a * np.clip(a + 3, 0, 6) / 6,
     "aten.logical_not": np.logical_not,
-    "aten.sqrt": lambda a: np.sqrt(a),
+    "aten.sqrt": np.sqrt,
     "aten.rsqrt": lambda a: 1 / np.sqrt(a),
     "aten.tanh": np.tanh,
     "aten.relu": lambda a: np.maximum(a, 0),
@@ -72,51 +72,45 @@ _POSITIVE = (
 def pointwise_cases(dtype: str) -> Iterator[Case]:
     """One case per operator and breaking shape."""
     for count, k, rows in [(1, 1, 3), (1, 576, 49), (7, 65, 5), (66, 64, 300)]:
-        make = _embedding(count, k, rows, dtype)
+        make = partial(_embedding, count, k, rows)
         yield Case("embedding", f"n{count}-k{k}", dtype, make)
     for count, k, group in [(1, 32, 32), (3, 96, 32), (65, 256, 128), (2, 64, 64)]:
         for even_low in (False, True):
             shape = f"n{count}-k{k}-g{group}" + ("-shared" * even_low)
-            make = _embedding_int4(count, k, group, even_low, dtype)
+            make = partial(_embedding_int4, count, k, group, even_low)
             yield Case("embedding_q4gsw", shape, dtype, make)
     for name in UNARY:
         for count in (1, 65):
-            yield Case(name, f"n{count}", dtype, _unary(name, count, dtype))
+            yield Case(name, f"n{count}", dtype, partial(_unary, name, count))
     for name in BINARY:
         for a, b in [((1,), (1,)), ((3, 43), (3, 43)), ((5, 64), (64,)), ((2, 33), (1, 1)),
                      ((1, 7), (3, 7)), ((4, 3, 5), (3, 1)), ((1, 9, 1), (9, 70))]:  # fmt: skip
             shape = " ".join("x".join(map(str, each)) for each in (a, b))
-            yield Case(name, shape, dtype, _binary(name, a, b, dtype))
+            yield Case(name, shape, dtype, partial(_binary, name, a, b))
     for rows, k in [(1, 1), (3, 65), (66, 4)]:
-        yield Case("aten.where", f"m{rows}-k{k}", dtype, _where(rows, k, dtype))
+        yield Case("aten.where", f"m{rows}-k{k}", dtype, partial(_where, rows, k))
         for name in REDUCTIONS:
-            yield Case(name, f"m{rows}-k{k}", dtype, _reduction(name, rows, k, dtype))
-    yield Case("aten.full_like", "n65", dtype, _full_like(65, dtype))
+            yield Case(name, f"m{rows}-k{k}", dtype, partial(_reduction, name, rows, k))
+    yield Case("aten.full_like", "n65", dtype, partial(_full_like, 65))
 
 
-def _embedding(count: int, k: int, rows: int, dtype: str):
-    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        tokens = bench.put("tokens", "i32", bench.rng.integers(0, rows, count))
-        table = bench.normal("table", dtype, rows, k)
-        y = bench.out("y", dtype, count, k)
-        return [embedding(tokens, table, y)], {"y": bench["table"][bench["tokens"]]}
-
-    return make
+def _embedding(count: int, k: int, rows: int, bench: Bench) -> Made:
+    tokens = bench.put("tokens", bench.rng.integers(0, rows, count), dtype="i32")
+    table = bench.normal("table", rows, k)
+    y = bench.out("y", count, k)
+    return [embedding(tokens, table, y)], {"y": bench["table"][bench["tokens"]]}
 
 
-def _embedding_int4(count: int, k: int, group: int, even_low: bool, dtype: str):
-    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        tokens = bench.put("tokens", "i32", bench.rng.integers(0, 50, count))
-        nibbles = bench.rng.integers(0, 16, (50, k))
-        even, odd = nibbles[:, ::2], nibbles[:, 1::2]
-        table = bench.put("table", "u8", odd << 4 | even if even_low else even << 4 | odd)
-        scales = bench.put("scales", dtype, bench.rng.uniform(0.01, 0.1, (50, k // group)))
-        y = bench.out("y", dtype, count, k)
-        dense = (nibbles - 8) * np.repeat(bench["scales"], group, axis=1)
-        dispatches = [embedding_int4(tokens, table, scales, y, group, even_low)]
-        return dispatches, {"y": dense[bench["tokens"]]}
-
-    return make
+def _embedding_int4(count: int, k: int, group: int, even_low: bool, bench: Bench) -> Made:
+    tokens = bench.put("tokens", bench.rng.integers(0, 50, count), dtype="i32")
+    nibbles = bench.rng.integers(0, 16, (50, k))
+    even, odd = nibbles[:, ::2], nibbles[:, 1::2]
+    table = bench.put("table", odd << 4 | even if even_low else even << 4 | odd, dtype="u8")
+    scales = bench.put("scales", bench.rng.uniform(0.01, 0.1, (50, k // group)))
+    y = bench.out("y", count, k)
+    dense = (nibbles - 8) * np.repeat(bench["scales"], group, axis=1)
+    dispatches = [embedding_int4(tokens, table, scales, y, group, even_low)]
+    return dispatches, {"y": dense[bench["tokens"]]}
 
 
 def _numbers(bench: Bench, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -126,52 +120,36 @@ def _numbers(bench: Bench, name: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.abs(drawn) + 0.1 if name in _POSITIVE else drawn
 
 
-def _unary(name: str, count: int, dtype: str):
-    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        a = bench.put("a", dtype, _numbers(bench, name, (count,)))
-        y = bench.out("y", dtype, count)
-        return [elementwise(UNARY[name], y, a)], {"y": _FUNCTIONS[name](bench["a"])}
-
-    return make
+def _unary(name: str, count: int, bench: Bench) -> Made:
+    a = bench.put("a", _numbers(bench, name, (count,)))
+    y = bench.out("y", count)
+    return [elementwise(UNARY[name], y, a)], {"y": _FUNCTIONS[name](bench["a"])}
 
 
-def _binary(name: str, a_shape: tuple[int, ...], b_shape: tuple[int, ...], dtype: str):
-    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        of = "i32" if "bitwise" in name else dtype
-        a = bench.put("a", of, _numbers(bench, name, a_shape))
-        b = bench.put("b", of, _numbers(bench, name, b_shape))
-        want = _FUNCTIONS[name](bench["a"], bench["b"])
-        y = bench.out("y", of, *want.shape)
-        return [elementwise(BINARY[name], y, a, b)], {"y": want}
-
-    return make
+def _binary(name: str, a_shape: tuple[int, ...], b_shape: tuple[int, ...], bench: Bench) -> Made:
+    of = "i32" if "bitwise" in name else bench.dtype
+    a = bench.put("a", _numbers(bench, name, a_shape), dtype=of)
+    b = bench.put("b", _numbers(bench, name, b_shape), dtype=of)
+    want = _FUNCTIONS[name](bench["a"], bench["b"])
+    y = bench.out("y", *want.shape, dtype=of)
+    return [elementwise(BINARY[name], y, a, b)], {"y": want}
 
 
-def _where(rows: int, k: int, dtype: str):
+def _where(rows: int, k: int, bench: Bench) -> Made:
     """The condition per row, as integers; one number for wherever it does not hold."""
-
-    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        condition = bench.put("condition", "i32", bench.rng.integers(0, 2, (rows, 1)))
-        a, b = bench.normal("a", dtype, rows, k), bench.normal("b", dtype, 1)
-        y = bench.out("y", dtype, rows, k)
-        want = np.where(bench["condition"] != 0, bench["a"], bench["b"])
-        return [elementwise(WHERE, y, condition, a, b)], {"y": want}
-
-    return make
+    condition = bench.put("condition", bench.rng.integers(0, 2, (rows, 1)), dtype="i32")
+    a, b = bench.normal("a", rows, k), bench.normal("b", 1)
+    y = bench.out("y", rows, k)
+    want = np.where(bench["condition"] != 0, bench["a"], bench["b"])
+    return [elementwise(WHERE, y, condition, a, b)], {"y": want}
 
 
-def _full_like(count: int, dtype: str):
-    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        y = bench.out("y", dtype, count)
-        return [filled(y, -0.375)], {"y": np.full(count, -0.375)}
-
-    return make
+def _full_like(count: int, bench: Bench) -> Made:
+    y = bench.out("y", count)
+    return [filled(y, -0.375)], {"y": np.full(count, -0.375)}
 
 
-def _reduction(name: str, rows: int, k: int, dtype: str):
-    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        x = bench.normal("x", dtype, rows, k)
-        y = bench.out("y", "i32" if "arg" in name else dtype, rows, 1)
-        return [reduction(name, x, [1], y)], {"y": _FUNCTIONS[name](bench["x"])[:, None]}
-
-    return make
+def _reduction(name: str, rows: int, k: int, bench: Bench) -> Made:
+    x = bench.normal("x", rows, k)
+    y = bench.out("y", rows, 1, dtype="i32" if "arg" in name else bench.dtype)
+    return [reduction(name, x, [1], y)], {"y": _FUNCTIONS[name](bench["x"])[:, None]}

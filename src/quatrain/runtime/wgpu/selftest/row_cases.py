@@ -1,15 +1,15 @@
 """Norms and the quantization of activations, joined and apart, over shapes that break them."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.multiples import up_to
-from quatrain.runtime.wgpu.dispatch import Dispatch
 from quatrain.runtime.wgpu.pointwise import BINARY
 from quatrain.runtime.wgpu.rows import Join, Norm, Quantized, Row, quantize_activation
-from quatrain.runtime.wgpu.selftest.bench import NUMPY, Bench, Case
+from quatrain.runtime.wgpu.selftest.bench import NUMPY, Bench, Case, Made
 
 # (M, K): tokens, channels.
 _SHAPES = [(1, 1), (1, 7), (2, 31), (3, 33), (1, 576), (5, 129), (70, 16), (1, 2049)]
@@ -23,67 +23,64 @@ def row_cases(dtype: str) -> Iterator[Case]:
     """Each step alone, and all that may be joined with it."""
     for m, k in _SHAPES:
         shape = f"m{m}-k{k}"
-        yield Case("rms_norm", shape, dtype, _row(m, k, dtype, norm=True))
-        yield Case("rms_norm", f"{shape}-sum", dtype, _row(m, k, dtype, "aten.add", norm=True))
-        yield Case("choose_qparams", shape, dtype, _row(m, k, dtype, int8=True))
-        yield Case("quantize_activation", shape, dtype, _given(m, k, dtype))
+        yield Case("rms_norm", shape, dtype, partial(_row, m, k, norm=True))
+        summed = partial(_row, m, k, join="aten.add", norm=True)
+        yield Case("rms_norm", f"{shape}-sum", dtype, summed)
+        yield Case("choose_qparams", shape, dtype, partial(_row, m, k, int8=True))
+        yield Case("quantize_activation", shape, dtype, partial(_given, m, k))
     # The norms of many heads of a long prompt: more rows than a grid has places along a dimension.
-    yield Case("rms_norm", "m70000-k1", dtype, _row(70_000, 1, dtype, norm=True))
+    yield Case("rms_norm", "m70000-k1", dtype, partial(_row, 70_000, 1, norm=True))
     # Where what is quantized is computed here, one integer of many may fall the other way.
     for m, k in [(1, 2049), (70, 64)]:
         shape = f"m{m}-k{k}"
-        make = _row(m, k, dtype, "silu_mul", int8=True)
+        make = partial(_row, m, k, join="silu_mul", int8=True)
         yield Case("choose_qparams", f"{shape}-gated", dtype, make)
         for join in ("", "aten.add"):
-            make = _row(m, k, dtype, join, norm=True, int8=True)
+            make = partial(_row, m, k, join=join, norm=True, int8=True)
             yield Case("choose_qparams", f"{shape}-norm" + "-sum" * bool(join), dtype, make)
 
 
-def _row(m: int, k: int, dtype: str, join: str = "", norm: bool = False, int8: bool = False):
-    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        want: dict[str, np.ndarray] = {}
-        made = None
-        if join:
-            made = Join(BINARY[join], *(bench.normal(name, dtype, m, k) for name in "ab"))
-            x = bench.out("x", dtype, m, k)
-            last = want["x"] = _JOINED[join](bench["a"], bench["b"])
-        else:
-            x = bench.normal("x", dtype, m, k)
-            last = bench["x"]
-        normed = None
-        if norm:
-            weight = bench.normal("weight", dtype, k)
-            normed = Norm(weight, 1e-5, bench.out("y", dtype, m, k))
-            mean = np.square(last).mean(-1, keepdims=True)
-            last = want["y"] = last / np.sqrt(mean + 1e-5) * bench["weight"]
-        out = None
-        if int8:
-            out = int8_operands(bench, m, k, dtype)
-            scale, zero, integers = quantized(last.astype(NUMPY[dtype]))
-            want |= {"packed": _packed(integers), "x_scale": scale, "x_zero": zero}
-        return [Row(x, made, normed, out).dispatch(bench.traits)], want
-
-    return make
-
-
-def _given(m: int, k: int, dtype: str):
-    def make(bench: Bench) -> tuple[list[Dispatch], dict[str, np.ndarray]]:
-        x = bench.normal("x", dtype, m, k)
-        scale, zero, integers = quantized(bench.arrays["x"])
-        out = int8_operands(bench, m, k, dtype)
-        bench.put("x_scale", dtype, scale)
-        bench.put("x_zero", "i32", zero)
-        return [quantize_activation(x, out)], {"packed": _packed(integers)}
-
-    return make
+def _row(
+    m: int, k: int, bench: Bench, join: str = "", norm: bool = False, int8: bool = False
+) -> Made:
+    want: dict[str, np.ndarray] = {}
+    made = None
+    if join:
+        made = Join(BINARY[join], *(bench.normal(name, m, k) for name in "ab"))
+        x = bench.out("x", m, k)
+        last = want["x"] = _JOINED[join](bench["a"], bench["b"])
+    else:
+        x = bench.normal("x", m, k)
+        last = bench["x"]
+    normed = None
+    if norm:
+        weight = bench.normal("weight", k)
+        normed = Norm(weight, 1e-5, bench.out("y", m, k))
+        mean = np.square(last).mean(-1, keepdims=True)
+        last = want["y"] = last / np.sqrt(mean + 1e-5) * bench["weight"]
+    out = None
+    if int8:
+        out = int8_operands(bench, m, k)
+        scale, zero, integers = quantized(last.astype(NUMPY[bench.dtype]))
+        want |= {"packed": _packed(integers), "x_scale": scale, "x_zero": zero}
+    return [Row(x, made, normed, out).dispatch(bench.traits)], want
 
 
-def int8_operands(bench: Bench, m: int, k: int, dtype: str) -> Quantized:
+def _given(m: int, k: int, bench: Bench) -> Made:
+    x = bench.normal("x", m, k)
+    scale, zero, integers = quantized(bench.arrays["x"])
+    out = int8_operands(bench, m, k)
+    bench.put("x_scale", scale)
+    bench.put("x_zero", zero, dtype="i32")
+    return [quantize_activation(x, out)], {"packed": _packed(integers)}
+
+
+def int8_operands(bench: Bench, m: int, k: int) -> Quantized:
     """Operands for x [m, k] in int8, to be written."""
     return Quantized(
-        packed=bench.out("packed", "u32", m, up_to(k, 8) // 4),
-        scale=bench.out("x_scale", dtype, m),
-        zero=bench.out("x_zero", "i32", m),
+        packed=bench.out("packed", m, up_to(k, 8) // 4, dtype="u32"),
+        scale=bench.out("x_scale", m),
+        zero=bench.out("x_zero", m, dtype="i32"),
     )
 
 
