@@ -70,6 +70,7 @@ def dynamic(
     storage: str = "texture3d",
     channels: int = 8,
     sums_apart: int = 8,
+    scales_apart: int | None = None,
 ) -> Make:
     """A dynamic int4 linear of 256 inputs and the choice of its scales."""
 
@@ -81,7 +82,8 @@ def dynamic(
         groups = 256 // group_size
         weights = maker.constant(np.zeros((channels, 128), dtype=np.uint8))
         sums = maker.constant(np.zeros((groups, sums_apart), dtype=np.int32))
-        weight_scales = maker.constant(np.ones((groups, channels), dtype=dtype))
+        apart = channels if scales_apart is None else scales_apart
+        weight_scales = maker.constant(np.ones((groups, apart), dtype=dtype))
         out = maker.tensor(dtype, 1, rows, channels, storage=storage)
         null, group = maker.plain("null"), maker.plain("int", group_size)
         chosen = [x, *(null for _ in range(9))]
@@ -145,6 +147,10 @@ KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("dq8ca-sums-apart", "desktop", "1.1", SUMS_APART, dynamic(1, channels=12, sums_apart=16)),
     ("dq8ca-sums-apart", "desktop", "1.5", SUMS_APART,
      dynamic(group_size=256, channels=12, sums_apart=16)),
+    ("q4gsw-scales-apart", "mali-g715", "1.5", measured("apart_w"), measured("llama_w")),
+    ("q4gsw-scales-apart", "desktop", "1.1", dynamic(1, scales_apart=12), dynamic(1)),
+    ("q4gsw-scales-apart", "desktop", "1.5", dynamic(scales_apart=12),
+     dynamic(group_size=256, scales_apart=12)),
     ("dq8ca-m-gt-k", "adreno-7xx", "1.4", dynamic_rows(65), dynamic_rows(64)),
     ("dq8ca-zp-dtype", "desktop", "1.4", dynamic(zero_points="int32"), dynamic()),
     ("dq8ca-half-sums", "desktop", "1.5", dynamic(dtype="float16", storage="buffer", group_size=64),

@@ -39,15 +39,19 @@ def norm(**more: str) -> Make:
     return call("et_vk.rms_norm.default", x, T((6,), constant=True), ("double", 1e-5), x)
 
 
-def linear(inputs: int, dynamic: bool = False, constant: bool = True) -> Make:
-    x, weights = T((1, 8, inputs)), T((8, inputs // 2), "uint8", constant=constant)
-    row, scales = T((1, 8)), T((1, 8), constant=True)
-    group, out = ("int", inputs), T((1, 8, 8))
+def linear(
+    inputs: int, dynamic: bool = False, constant: bool = True, dtype: str = "float32",
+    scales_in: str = "float32", bias_in: str = "",
+) -> Make:  # fmt: skip
+    x, weights = T((1, 8, inputs), dtype), T((8, inputs // 2), "uint8", constant=constant)
+    row, scales = T((1, 8), dtype), T((1, 8), scales_in, constant=True)
+    group, out = ("int", inputs), T((1, 8, 8), dtype)
+    bias = T((8,), bias_in, constant=True) if bias_in else NULL
     if not dynamic:
-        return call("et_vk.linear_q4gsw.default", x, weights, scales, group, NULL, out)
+        return call("et_vk.linear_q4gsw.default", x, weights, scales, group, bias, out)
     sums = T((1, 8), "int32", constant=True)
     name = "et_vk.linear_dq8ca_q4gsw.default"
-    return call(name, x, row, row, weights, sums, scales, group, NULL, out)
+    return call(name, x, row, row, weights, sums, scales, group, bias, out)
 
 
 _ZERO_POINTS, _CACHE = T((1, 8), "int8"), T((1, 32, 2, 8))
@@ -132,6 +136,11 @@ LOAD_CHECK_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("softmax-of-batches", "desktop", "1.5", softmax(0, 1, 4, 8, 4), softmax(0, 4, 8, 4)),
     ("index-several", "desktop", "1.5", chosen(2), chosen(1)),
     ("types-differ", "desktop", "1.5", halved("float16"), halved("float32")),
+    ("types-differ", "desktop", "1.5", linear(64, True, scales_in="float16"), linear(64, True)),
+    ("types-differ", "desktop", "1.5", linear(64, True, dtype="float16"),
+     linear(64, dtype="float16")),
+    ("types-differ", "desktop", "1.5", linear(64, bias_in="float16"),
+     linear(64, bias_in="float32")),
     ("layout-differs", "desktop", "1.5", total(layout="height_packed"), total()),
     ("layout-not-width-packed", "desktop", "1.5", turned("height_packed"), turned("width_packed")),
     ("quantized-linear-k4", "desktop", "1.4", linear(6), linear(12)),

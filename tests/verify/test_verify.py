@@ -100,6 +100,16 @@ def wrong_scale(program: Program) -> None:
     _change(program, names["weight_scales"], double)
 
 
+def scales_apart(program: Program) -> None:
+    """Each group's scales of a linear lie 4 places further from the next one's."""
+    graph, place = program.vulkan, find_linears(program.vulkan)[5].operator
+    old = graph.operators[place].named_args["weight_scales"]
+    apart = np.pad(graph.constant(old), ((0, 0), (0, 4)))
+    new = graph.add_constant(program.add_data(apart.tobytes()), apart.dtype.name, apart.shape)
+    args = tuple(new if value == old else value for value in graph.operators[place].args)
+    graph.operators[place] = replace(graph.operators[place], args=args)
+
+
 def missing_residual(program: Program) -> None:
     """Layer 1's feed-forward gets attention's result without the stream it is added to."""
     graph = program.vulkan
@@ -148,6 +158,7 @@ def off_by_one_position(program: Program) -> None:
     [
         (swapped_nibble, 1, "linear layers.1.attention.wk"),
         (wrong_scale, 0, "linear layers.0.feed_forward.w3"),
+        (scales_apart, 0, "linear layers.0.feed_forward.w3"),
         (missing_residual, 1, "residual addition"),
         (wrong_rope_base, 0, "rotary embedding"),
         (off_by_one_position, 0, "rotary embedding"),
@@ -173,7 +184,7 @@ def test_a_planted_error_is_traced_to_its_layer(
     assert first is not None
     assert first.layer == layer and first.operator.startswith(operator)
     differing = [check.linear for check in report.packed if check.problem]
-    in_bytes = plant in (swapped_nibble, wrong_scale)
+    in_bytes = plant in (swapped_nibble, wrong_scale, scales_apart)
     assert differing == ([operator.removeprefix("linear ")] if in_bytes else [])
 
 

@@ -137,9 +137,12 @@ def _print_report(report: "RetargetReport") -> None:
     if report.repaired_sizes:
         what = "operator" if report.repaired_sizes == 1 else "operators"
         print(f"{report.repaired_sizes} {what} replaced: results follow the length of a call")
-    if report.repaired_sums:
-        what = "linear" if report.repaired_sums == 1 else "linears"
-        print(f"{report.repaired_sums} {what} repaired: sums of groups are stored as they are read")
+    if report.repaired_linears:
+        what = "linear" if report.repaired_linears == 1 else "linears"
+        print(
+            f"{report.repaired_linears} {what} repaired: scales and sums of groups are stored as "
+            "they are read"
+        )
     if report.slimmed:
         print(_removed(report.slimmed))
     sizes = f"{human_bytes(report.bytes_after)}, was {human_bytes(report.bytes_before)}"

@@ -30,31 +30,9 @@ def _scaled(nibbles: np.ndarray, scales: np.ndarray) -> np.ndarray:
 
 
 def stepped_over(channels: int) -> int:
-    """How many stored sums the 8da4w kernel steps over from group to group: its output channels,
-    filled up to a multiple of 4. Source: `linear_int_weight_sums_load.glslh` of ExecuTorch."""
+    """How many stored scales or sums the kernels of int4 linears step over from group to group:
+    their output channels, filled up to a multiple of 4."""
     return up_to(channels, CHANNELS_TOGETHER)
-
-
-def sums_as_read(stored: np.ndarray, channels: int) -> np.ndarray:
-    """Stored sums of groups, [groups, any], as the 8da4w kernel reads them, [groups, channels].
-
-    Raises `InputError` as `check_sums`.
-    """
-    check_sums(stored.shape, channels)
-    starts = stepped_over(channels) * np.arange(len(stored))
-    return stored.reshape(-1)[starts[:, None] + np.arange(channels)]
-
-
-def check_sums(shape: tuple[int, ...], channels: int) -> None:
-    """Refuse, with `InputError`, sums of groups [groups, any] past whose end the kernel reads: what
-    it finds there nobody knows."""
-    (groups, stored), step = shape, stepped_over(channels)
-    if groups * stored < (groups - 1) * step + channels:
-        raise InputError(
-            f"sums of {groups} groups are stored for {stored} output channels; the kernel steps "
-            f"over {step} and reads past their end, so that a phone's answer to a prompt is "
-            "undefined: quatrain retarget MODEL.PTE --repair -o FIXED.PTE stores them as read"
-        )
 
 
 def group_sums(packed: np.ndarray, group_size: int) -> np.ndarray:

@@ -143,7 +143,7 @@ def test_weight_only_linear(et_vk, group: int, bias: bool) -> None:
     packed, scales = packed_linear(24, 128, group)
     x, added = torch.randn(5, 128), torch.randn(24) if bias else None
     wanted = et_vk.linear_q4gsw(x, packed, scales, group, added)
-    got = linear_weight_only(x, dense_weight(packed, scales, group, 128), added)
+    got = linear_weight_only(x, dense_weight(packed, scales, group), added)
     assert got.equal(wanted)
 
 

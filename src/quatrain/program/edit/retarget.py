@@ -18,9 +18,9 @@ from quatrain.program.edit.convertible import (
     require_right_groups,
     require_whole_channels,
 )
+from quatrain.program.edit.groups_apart import add_sums
 from quatrain.program.edit.qparams_of_prompts import choose_sparingly, remove_unread_qparams
 from quatrain.program.edit.selection import Selection, select_linears
-from quatrain.program.edit.sums_apart import add_sums
 from quatrain.program.graph import Operator, Plain, Tensor, ValueList, VulkanGraph
 from quatrain.program.inspect.linears import Linear
 from quatrain.program.linear_kernels import (

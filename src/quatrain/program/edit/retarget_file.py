@@ -9,11 +9,11 @@ from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program.container import Program, open_program
 from quatrain.program.edit.embedding_layout import repair_program
+from quatrain.program.edit.groups_apart import join_groups
 from quatrain.program.edit.resized_results import make_resized
 from quatrain.program.edit.retarget import parse_scheme, retarget
 from quatrain.program.edit.selection import Selection
 from quatrain.program.edit.slim import Slimmed, slim
-from quatrain.program.edit.sums_apart import join_sums
 from quatrain.program.inspect.linears import Linear
 from quatrain.program.writer import write_program
 from quatrain.tokenizer.files import copies_for
@@ -30,7 +30,8 @@ class RetargetReport:
         zero_point_dtype: What their zero points are now, where that was asked for.
         repaired_embeddings: How many embeddings got another memory layout.
         repaired_sizes: How many operators were replaced whose results do not follow a call.
-        repaired_sums: Of how many 8da4w linears the sums of groups are stored as they are read.
+        repaired_linears: Of how many int4 linears scales or sums of groups are stored as they are
+            read now.
         slimmed: What was removed; None where that was not asked for.
         bytes_before: The size of the program that it read.
         bytes_after: The size of the one that it wrote.
@@ -43,7 +44,7 @@ class RetargetReport:
     zero_point_dtype: str | None
     repaired_embeddings: int
     repaired_sizes: int
-    repaired_sums: int
+    repaired_linears: int
     slimmed: Slimmed | None
     bytes_before: int
     bytes_after: int
@@ -59,7 +60,7 @@ class RetargetReport:
             "zero_point_dtype": self.zero_point_dtype,
             "repaired_embeddings": self.repaired_embeddings,
             "repaired_sizes": self.repaired_sizes,
-            "repaired_sums": self.repaired_sums,
+            "repaired_linears": self.repaired_linears,
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "removed_operators": removed.operators,
@@ -87,7 +88,8 @@ def retarget_file(
         zero_point_dtype: Of the zero points of their activations.
         slim_it: Compute and store nothing twice.
         repair: Give embeddings the memory layout that their kernel reads, replace operators
-            whose results keep the sizes of the longest call, and store sums of groups as read.
+            whose results keep the sizes of the longest call, and store scales and sums of groups as
+            they are read.
 
     Raises:
         InputError: As `parse_scheme`, before the program is opened, and as `retarget`; where
@@ -96,7 +98,7 @@ def retarget_file(
     if scheme is not None:
         scheme = parse_scheme(scheme, zero_point_dtype)
     program = open_program(model)
-    embeddings, sizes, sums = _repair(program) if repair else (0, 0, 0)
+    embeddings, sizes, linears = _repair(program) if repair else (0, 0, 0)
     changed = []
     if scheme is not None:
         changed = retarget(program, scheme, selection, zero_point_dtype)
@@ -111,7 +113,7 @@ def retarget_file(
         zero_point_dtype=zero_point_dtype,
         repaired_embeddings=embeddings,
         repaired_sizes=sizes,
-        repaired_sums=sums,
+        repaired_linears=linears,
         slimmed=slimmed,
         bytes_before=len(program.data),
         bytes_after=output.stat().st_size,
@@ -120,14 +122,14 @@ def retarget_file(
 
 
 def _repair(program: Program) -> tuple[int, int, int]:
-    """How many embeddings were repaired, other operators, and sums of groups."""
+    """How many embeddings were repaired, other operators, and int4 linears."""
     embeddings = repair_program(program)
     sizes = sum(make_resized(graph) for graph in program.graphs)
-    sums = sum(join_sums(program, graph) for graph in program.graphs)
-    if not embeddings and not sizes and not sums:
+    linears = sum(join_groups(program, graph) for graph in program.graphs)
+    if not embeddings and not sizes and not linears:
         raise InputError(
             f"{program.path}: has nothing to repair: the kernel of each of its embeddings reads "
-            "the memory layout that it has, all results follow a call's length, and sums of "
-            "groups are stored as they are read; leave --repair out"
+            "the memory layout that it has, all results follow a call's length, and scales and "
+            "sums of groups are stored as they are read; leave --repair out"
         )
-    return embeddings, sizes, sums
+    return embeddings, sizes, linears

@@ -8,7 +8,6 @@ from quatrain.runtime.defects import EmulatedDefect, sum_multiplicity, sums_capa
 from quatrain.runtime.reference.quantized import (
     linear_weight_only,
     quantized_rows,
-    scaled_sums,
 )
 
 # Read through an integer view, a negative zero point -k comes back as -2^23 - k.
@@ -38,7 +37,7 @@ def defective_linear_dynamic(
 ) -> torch.Tensor:
     """The 8da4w linear of x [..., M, K] with dense [N, K] as `defect` computes it.
 
-    `weight_scales` [K / group_size, >= N] are a factor of `dense`; `misread` as `linear_dynamic`'s.
+    `weight_scales` [K / group_size, N] are a factor of `dense`; `misread` as `linear_dynamic`'s.
     """
     scale = scales.float()[..., None]
     zero = zero_points_as_read(zero_points.float(), defect)[..., None]
@@ -52,20 +51,20 @@ def defective_linear_dynamic(
     shifts = zero * kept.reshape(x.shape)
     result = linear_weight_only((integers - shifts) * scale, dense, bias)
     if misread is not None:
-        result -= (shifts * scale)[..., ::group_size] @ scaled_sums(misread, weight_scales)
+        result -= (shifts * scale)[..., ::group_size] @ (misread * weight_scales.float())
     if defect == EmulatedDefect.GROUP_SUMS:
-        result -= _excess_of_sums(integers, dense.shape[0], weight_scales, group_size) * scale
+        result -= _excess_of_sums(integers, weight_scales, group_size) * scale
     return result
 
 
 def _excess_of_sums(
-    integers: torch.Tensor, rows: int, weight_scales: torch.Tensor, group_size: int
+    integers: torch.Tensor, weight_scales: torch.Tensor, group_size: int
 ) -> torch.Tensor:
     """What is taken off too much [..., rows]: weights are stored as w + 8, so the kernel subtracts
     8 times each group's sum of activations, which counts some of them more than once."""
     counts = torch.tensor(sum_multiplicity(group_size)).repeat_interleave(4)
     excess = (integers.unflatten(-1, (-1, group_size)) * (counts - 1)).sum(-1)  # [..., groups]
-    return 8 * (excess @ weight_scales[: excess.shape[-1], :rows].float())
+    return 8 * (excess @ weight_scales.float())
 
 
 def embedding_of_first_in_four(weights: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from quatrain.int4 import Scheme
 from quatrain.program import Operator, VulkanGraph
 from quatrain.program.half_buffers import in_half_buffer
 from quatrain.program.linear_kernels import INT4_LINEARS
-from quatrain.program.packed_weights import group_sums, sums_as_read
+from quatrain.program.packed_weights import group_sums, stepped_over
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.reference.defective_kernels import defective_linear_dynamic
 from quatrain.runtime.reference.quantized import (
@@ -45,11 +45,17 @@ class Int4Linears:
         """The kernel of `operator` and the ids of the arguments that it takes.
 
         `values` holds the graph's constants by id. Raises `InputError` where those of this linear
-        are none, or do not fit together.
+        are none.
         """
         names = operator.named_args
-        dense = self._dense_weight(names, values)
-        columns = dense.shape[1]
+        columns = self.graph.tensor(names["x"]).shape[-1]
+        group = self.graph.integer(names["group_size"])
+        packed, weight_scales = values[names["weights"]], values[names["weight_scales"]]
+        if not isinstance(packed, torch.Tensor) or not isinstance(weight_scales, torch.Tensor):
+            raise InputError("an int4 linear's weights are not constants of the program")
+        packed = packed[:, : columns // 2]
+        weight_scales = as_read(weight_scales, columns // group, len(packed))
+        dense = self._dense_weight(packed, weight_scales, group)
         if INT4_LINEARS[operator.kind] == Scheme.WEIGHT_ONLY:
 
             def weight_only(x: Any, bias: Any) -> torch.Tensor:
@@ -60,14 +66,13 @@ class Int4Linears:
 
             return weight_only, (names["x"], names["bias"])
         arguments = ("x", "input_scales", "input_zero_points", "bias")
-        group = self.graph.plain(names["group_size"])
-        weight_scales, sums = values[names["weight_scales"]], values[names["weight_sums"]]
+        sums = values[names["weight_sums"]]
         if not isinstance(sums, torch.Tensor):
             raise InputError("an int4 linear's sums of groups are not constants of the program")
-        misread = cache(lambda: misread_sums(sums, values[names["weights"]], group))
+        misread = cache(lambda: misread_sums(sums, packed, group))
         integers = None
         if in_half_buffer(self.graph, operator):
-            integers = unpack_int4(values[names["weights"]]).unflatten(-1, (-1, group))
+            integers = unpack_int4(packed).unflatten(-1, (-1, group))
 
         def linear(x: Any, scales: Any, zeros: Any, bias: Any) -> torch.Tensor:
             if not self.arithmetic.quantizes(rows=x.numel() // columns):
@@ -84,40 +89,23 @@ class Int4Linears:
 
         return linear, tuple(names[name] for name in arguments)
 
-    def _dense_weight(self, names: dict[str, int], values: Sequence[Any]) -> torch.Tensor:
-        columns = self.graph.tensor(names["x"]).shape[-1]
-        packed, scales = values[names["weights"]], values[names["weight_scales"]]
-        if not isinstance(packed, torch.Tensor) or not isinstance(scales, torch.Tensor):
-            raise InputError("an int4 linear's weights are not constants of the program")
-        group = self.graph.integer(names["group_size"])
-        _check_packing(packed, scales, group, columns)
-        key = (packed.data_ptr(), scales.data_ptr(), tuple(packed.shape), group, columns)
+    def _dense_weight(
+        self, packed: torch.Tensor, scales: torch.Tensor, group_size: int
+    ) -> torch.Tensor:
+        key = (packed.data_ptr(), scales.data_ptr(), tuple(packed.shape), group_size)
         if key not in self._dense:
-            self._dense[key] = dense_weight(packed, scales, group, columns)
+            self._dense[key] = dense_weight(packed, scales, group_size)
         return self._dense[key]
+
+
+def as_read(stored: torch.Tensor, groups: int, channels: int) -> torch.Tensor:
+    """Scales or sums of groups, of any shape, as a phone's kernel reads them [groups, channels]."""
+    return stored.as_strided((groups, channels), (stepped_over(channels), 1))
 
 
 def misread_sums(sums: torch.Tensor, packed: torch.Tensor, group_size: int) -> torch.Tensor | None:
     """What the kernel reads as the sum of each group less what it is, float32 [groups, N]; None
     where that is nothing."""
-    read = sums_as_read(sums.numpy(), len(packed))
-    right = group_sums(packed.numpy(), group_size)[: len(read), : len(packed)]
-    return torch.from_numpy(read - right).float() if (read != right).any() else None
-
-
-def _check_packing(
-    packed: torch.Tensor, scales: torch.Tensor, group_size: int, columns: int
-) -> None:
-    fits = (
-        packed.dim() == scales.dim() == 2
-        and group_size > 0
-        and packed.shape[1] * 2 >= columns
-        and packed.shape[1] * 2 % group_size == 0
-        and scales.shape[0] * group_size >= packed.shape[1] * 2
-        and scales.shape[1] >= packed.shape[0]
-    )
-    if not fits:
-        raise InputError(
-            f"an int4 linear of {columns} inputs has packed weights {list(packed.shape)} and "
-            f"scales {list(scales.shape)} for groups of {group_size}: they do not fit together"
-        )
+    right = torch.from_numpy(group_sums(packed.numpy(), group_size)[:, : len(packed)])
+    misread = as_read(sums, *right.shape) - right
+    return misread.float() if misread.any() else None

@@ -24,15 +24,10 @@ def unpack_int4(packed: torch.Tensor, even_low: bool = True) -> torch.Tensor:
     return torch.stack(pair, dim=-1).flatten(-2)
 
 
-def dense_weight(
-    packed: torch.Tensor, scales: torch.Tensor, group_size: int, columns: int
-) -> torch.Tensor:
-    """The float32 weight [N, columns]; rows and columns added as padding are dropped."""
-    weight = unpack_int4(packed).float()
-    rows, padded = weight.shape
-    scales = scales[: padded // group_size, :rows].t().float()  # [N, groups]
-    weight = weight.unflatten(-1, (-1, group_size)) * scales[..., None]
-    return weight.flatten(-2)[:, :columns].contiguous()
+def dense_weight(packed: torch.Tensor, scales: torch.Tensor, group_size: int) -> torch.Tensor:
+    """The float32 weight [N, K] of packed uint8 [N, K/2] with scales [K/group_size, N]."""
+    weight = unpack_int4(packed).float().unflatten(-1, (-1, group_size))
+    return (weight * scales.t().float()[..., None]).flatten(-2)
 
 
 def linear_weight_only(x: torch.Tensor, dense: torch.Tensor, bias: Any) -> torch.Tensor:
@@ -62,18 +57,13 @@ def linear_dynamic(
     """As above, x [..., K] first rounded to int8 with one scale and zero point per row [...].
 
     `misread` [groups, N]: what the kernel reads as sums of groups of the weights, times each zero
-    point, less what they are; `weight_scales` [>= groups, >= N].
+    point, less what they are; `weight_scales` [groups, N].
     """
     result = linear_weight_only(fake_quantize(x, scales, zero_points), dense, bias)
     if misread is not None:
         shifts = zero_points.float() * scales.float()
-        result -= shifts[..., None] * scaled_sums(misread, weight_scales).sum(0)
+        result -= shifts[..., None] * (misread * weight_scales.float()).sum(0)
     return result
-
-
-def scaled_sums(misread: torch.Tensor, weight_scales: torch.Tensor) -> torch.Tensor:
-    """What a zero point of 1, with an activation's scale of 1, takes off for each group."""
-    return misread * weight_scales[: len(misread), : misread.shape[1]].float()
 
 
 def linear_dynamic_in_half(
@@ -81,20 +71,19 @@ def linear_dynamic_in_half(
     weight_scales: torch.Tensor, bias: Any, misread: torch.Tensor | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """As `linear_dynamic`, for a result in a buffer of float16, from int8 `integers` [N, groups, G]
-    and `weight_scales` [>= groups, >= N]. Each group's exact sum, the product of both scales and
+    and `weight_scales` [groups, N]. Each group's exact sum, the product of both scales and
     the sum over groups are rounded to float16. Source:
     `linear_fp_output_tile_int8_int4_compute.glslh` of ExecuTorch 1.0 to 1.5.
     """
     rows, (count, groups, width) = x.reshape(-1, x.shape[-1]), integers.shape
     scale, zero = scales.reshape(-1, 1).float(), zero_points.reshape(-1, 1).float()
-    shifted = quantized_rows(rows, scale, zero) - zero
-    shifted = F.pad(shifted, (0, groups * width - shifted.shape[1])).unflatten(-1, (groups, width))
+    shifted = (quantized_rows(rows, scale, zero) - zero).unflatten(-1, (groups, width))
     total = torch.zeros(len(rows), count, dtype=torch.float16)
     for group in range(groups):
         sums = shifted[:, group] @ integers[:, group].float().t()
         if misread is not None:
             sums -= zero * misread[group]
-        total.addcmul_(sums.half(), (scale * weight_scales[group, :count].float()).half())
+        total.addcmul_(sums.half(), (scale * weight_scales[group].float()).half())
     total = total if bias is None else total + bias[:count].half()
     return total.unflatten(0, x.shape[:-1])
 
@@ -145,8 +134,8 @@ def embedding_q4gsw(
     )  # weights shared with a linear may have more rows
     rows = indices.long()
     table = unpack_int4(weights[rows], even_low=is_linear_weight).float()
-    grouped = table.unflatten(-1, (-1, group_size)) * weight_scales[rows].float()[..., None]
-    return grouped.flatten(-2)
+    groups = (weight_scales.shape[1], group_size)
+    return (table.unflatten(-1, groups) * weight_scales[rows].float()[..., None]).flatten(-2)
 
 
 def weight_int8pack_mm(x: torch.Tensor, weights: torch.Tensor, weight_scales: torch.Tensor) -> Any:

@@ -10,6 +10,7 @@ import torch
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import UNFIT, InputError
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, open_program
+from quatrain.program.int4_constants import check_int4_constants
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.runtime.calls.order import CallOrder
 from quatrain.runtime.defects import (
@@ -55,6 +56,7 @@ class ReferenceRunner:
         self.path = program.path
         self.metadata = program.metadata
         self.graph = program.vulkan
+        check_int4_constants(self.graph, str(self.path))
         self._order = CallOrder(program)
         self.rewinds = self._order.rewinds
         require_only_delegate(program, "reference runtime")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from quatrain.program.packed_weights import check_sums, stepped_over
+from quatrain.program.packed_weights import stepped_over
 from quatrain.runtime.defects import EmulatedDefect, sum_multiplicity, sums_capacity
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Traits, ceil_div, dispatch, per_row
 from quatrain.runtime.wgpu.rows import Quantized
@@ -15,8 +15,8 @@ _LANES_CHANNELS = 4  # output channels of a workgroup of linear_lanes.wgsl
 class Weights:
     """An int4 linear's constants, the artifact's own bytes.
 
-    `packed` u8 [N, ceil(K/8)*4]; `scales` [K/group, >= N]; `sums` i32 [K/group, >= N], the sum
-    of the integers of each group, needed by the int8 scheme alone and read as a phone's kernel
+    `packed` u8 [N, ceil(K/8)*4]; `scales` [K/group, >= N] and `sums` i32 [K/group, >= N], the sum
+    of the integers of each group, needed by the int8 scheme alone, are read as a phone's kernel
     steps over them (`stepped_over`); `bias` [>= N] or None.
     """
 
@@ -44,7 +44,7 @@ def int4_linear(
     in_half = half_sums and y.dtype == "f16" and m > 1 and int8 is None
     constants = {
         "T": y.dtype, "N": n, "K": k, "GROUP": weights.group, "W_SCALE": weights.scales.dtype,
-        "SCALE_STRIDE": weights.scales.shape[-1],
+        "SCALE_STRIDE": stepped_over(n),
         "QUANTIZED": int8 is not None, "BIAS": weights.bias.dtype if weights.bias else "",
         "CAPACITY": 0, "SUM_COUNTS": (),
         "HALF_SUMS": ("f32" if traits.cpu else "f16") if in_half else "",
@@ -52,7 +52,6 @@ def int4_linear(
     }  # fmt: skip
     if int8 is not None:
         assert weights.sums is not None
-        check_sums(weights.sums.shape, n)
         operands[3:] = [int8.packed, int8.scale, int8.zero, weights.sums]
         constants |= {"X_SCALE": int8.scale.dtype, "SUM_STRIDE": stepped_over(n)}
         if defect == EmulatedDefect.MORE_ROWS_THAN_SUMS:

@@ -96,7 +96,9 @@ def embedding_int4(
 
     `even_low`: the table is shared with a linear, whose even elements are the low nibbles.
     """
-    rows, k = scales.shape[0], table.shape[1] * 2
+    (rows, groups), k = scales.shape, table.shape[1] * 2
+    if groups * group != k:
+        raise ValueError(f"{groups} scales a row for {k} columns in groups of {group}")
     return per_row(
         "embedding_q4gsw", [tokens, table, scales, y], (tokens.count,), k,
         T=y.dtype, K=k, ROWS=rows, GROUP=group, W_SCALE=scales.dtype, EVEN_LOW=even_low,

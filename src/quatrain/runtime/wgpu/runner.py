@@ -10,6 +10,7 @@ import torch
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Operator, Program, Tensor, open_program
+from quatrain.program.int4_constants import check_int4_constants
 from quatrain.runtime.calls.order import CallOrder, check_positions
 from quatrain.runtime.calls.token_ids import check_token_ids, table_rows
 from quatrain.runtime.defects import emulated_defect
@@ -57,6 +58,7 @@ class WgpuRunner:
             program = open_program(program)
         self.metadata = program.metadata
         self.graph = program.vulkan
+        check_int4_constants(self.graph, str(program.path))
         self._order = CallOrder(program)
         self.rewinds = self._order.rewinds
         self._table_rows = table_rows(self.graph)

@@ -2,6 +2,7 @@
 an edit of a program may not. Measured operator by operator on ExecuTorch's runtime."""
 
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
+from quatrain.program.int4_constants import misread_types
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, INT4_LINEARS
 from quatrain.program.memory import memory_conflicts
 from quatrain.targets.triggers.occurrence import (
@@ -85,11 +86,15 @@ def layouts_differ(program: Program, graph: VulkanGraph, where: Where) -> Occurr
 
 
 def types_differ(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
-    """Int4 linears and RMS norms of one floating-point type into another, and arithmetic of two."""
+    """Int4 linears and RMS norms of one floating-point type into another, int4 linears whose scales
+    or biases are of another, and arithmetic of two."""
     for place, operator in operators(graph, *INT4_LINEARS, "et_vk.rms_norm"):
         given, made = graph.tensor(operator.named_args["x"]), graph.tensor(operator.out)
         if given.dtype != made.dtype:
             yield Occurrence(f"{place}: {given.dtype} to {made.dtype}")
+        elif operator.kind in INT4_LINEARS:
+            for types in misread_types(graph, operator):
+                yield Occurrence(f"{place}: {types}")
     for place, operator, first in tensors_of(graph, (*_ARITHMETIC, *_COMPARISONS)):
         others = [graph.values[operator.args[1]]]
         if operator.kind in _ARITHMETIC:

@@ -6,10 +6,10 @@ import numpy as np
 
 from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
-from quatrain.program.edit.sums_apart import are_sums_apart
 from quatrain.program.half_buffers import in_half_buffer
 from quatrain.program.inspect.linears import Linear, find_linears
 from quatrain.program.inspect.report import activation_dtype
+from quatrain.program.int4_constants import are_apart
 from quatrain.program.linear_kernels import (
     DYNAMIC_LINEAR,
     INT4_LINEARS,
@@ -46,7 +46,16 @@ def group_sums_apart(program: Program, graph: VulkanGraph, where: Where) -> Occu
     return [
         Occurrence(f"{linear.name}: {graph.tensor(operator.out).shape[-1]} output channels")
         for linear, operator in _of_several_rows(graph, DYNAMIC_LINEAR)
-        if are_sums_apart(graph, operator)
+        if are_apart(graph, operator, "weight_sums")
+    ]
+
+
+def scales_apart(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+    """Int4 linears whose groups' scales are further apart than the channels read together."""
+    return [
+        Occurrence(f"{linear.name}: {graph.tensor(operator.out).shape[-1]} output channels")
+        for linear, operator in linears(graph, *INT4_LINEARS)
+        if are_apart(graph, operator, "weight_scales")
     ]
 
 

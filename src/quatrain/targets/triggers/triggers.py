@@ -149,6 +149,7 @@ TRIGGERS: dict[str, Trigger] = {
         attention_weights_beyond_buffer,
         linear_triggers.groups_summed_wrongly,
         linear_triggers.group_sums_apart,
+        linear_triggers.scales_apart,
         linear_triggers.dynamic_linear_of_several_rows,
         linear_triggers.dynamic_linear,
         linear_triggers.integer_sums_in_fp16,

@@ -11,7 +11,13 @@ from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.linear.packing import PACKED_ZEROS
 from quatrain.program import VulkanGraph
 from quatrain.program.inspect.linears import Linear, find_linears
+from quatrain.program.int4_constants import are_apart, misread_types
 from quatrain.program.packed_weights import group_sums
+
+_APART = (
+    "scales of groups are stored for other output channels than the kernel steps over: quatrain "
+    "retarget MODEL.PTE --repair -o FIXED.PTE stores them as read"
+)
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,14 @@ def _problem(
         weights, scales = weights[expert], scales[expert]
     weight = weights.numpy()
     scales = scales.float().reshape(weight.shape[0], -1).numpy()
-    names = graph.operators[linear.operator].named_args
+    operator = graph.operators[linear.operator]
+    names = operator.named_args
     packed = graph.constant(names["weights"])
     return (
         _integers(packed, weight)
         or _scales(graph.constant(names["weight_scales"]), scales)
+        or (are_apart(graph, operator, "weight_scales") and _APART)
+        or next(misread_types(graph, operator), None)
         or _sums(graph, names, packed, group_size)
     )
 

@@ -1,0 +1,57 @@
+"""Scales and sums of groups that are stored for more output channels, or fewer, than the kernels of
+int4 linears step over."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from quatrain.errors import InputError
+from quatrain.program.container import Program
+from quatrain.program.edit.compact import compact
+from quatrain.program.graph import Operator, VulkanGraph
+from quatrain.program.int4_constants import are_apart
+from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.program.packed_weights import group_sums, stepped_over
+
+
+def join_groups(program: Program, graph: VulkanGraph) -> int:
+    """Store scales and sums of groups as they are read, in place; of how many linears of `graph`.
+
+    Sums are made anew from the weights, whatever is stored. Raises `InputError` where scales are
+    stored for fewer channels than there are.
+    """
+    found = 0
+    for index, operator in enumerate(graph.operators):
+        if operator.kind in INT4_LINEARS:
+            names, joined = operator.named_args, {}
+            for name, add in (("weight_scales", _add_scales), ("weight_sums", add_sums)):
+                if name in names and are_apart(graph, operator, name):
+                    joined[names[name]] = add(program, graph, operator)
+            args = tuple(joined.get(value, value) for value in operator.args)
+            graph.operators[index] = replace(operator, args=args)
+            found += bool(joined)
+    if found:
+        compact(graph)
+    return found
+
+
+def _add_scales(program: Program, graph: VulkanGraph, operator: Operator) -> int:
+    """The value of the scales of an int4 linear, added to the program's constants as read."""
+    stored = graph.constant(operator.named_args["weight_scales"])
+    channels = graph.tensor(operator.out).shape[-1]
+    if stored.shape[1] < channels:
+        raise InputError(
+            f"{program.path}: an int4 linear of {channels} output channels has scales "
+            f"{list(stored.shape)}, none for its last ones; export the model again"
+        )
+    scales = np.pad(stored[:, :channels], ((0, 0), (0, stepped_over(channels) - channels)))
+    return graph.add_constant(program.add_data(scales.tobytes()), scales.dtype.name, scales.shape)
+
+
+def add_sums(program: Program, graph: VulkanGraph, operator: Operator) -> int:
+    """The value of the sums of groups of an int4 linear's weights, added to the program's constants
+    as the 8da4w kernel reads them."""
+    names = operator.named_args
+    sums = group_sums(graph.constant(names["weights"]), graph.integer(names["group_size"]))
+    program.release_memory()
+    return graph.add_constant(program.add_data(sums.tobytes()), "int32", sums.shape)

@@ -1,0 +1,77 @@
+"""Constants of int4 linears against what the kernels read, whatever they are stored as.
+
+Scales and sums of groups are read one group after the other, `stepped_over` the output channels,
+scales and biases in the type of the result. Sources: `linear_fp_weight_scales_load.glslh`,
+`linear_int_weight_sums_load.glslh` and `q4gsw_linear_gemm__w_4x8.glsl` of ExecuTorch.
+"""
+
+import math
+from collections.abc import Iterator
+
+from quatrain.errors import InputError
+from quatrain.int4 import INPUTS_TOGETHER
+from quatrain.multiples import up_to
+from quatrain.program.graph import Operator, Tensor, VulkanGraph
+from quatrain.program.inspect.linears import find_linears
+from quatrain.program.linear_kernels import INT4_LINEARS, WEIGHT_ONLY_LINEAR
+from quatrain.program.packed_weights import stepped_over
+
+
+def are_apart(graph: VulkanGraph, operator: Operator, name: str) -> bool:
+    """Whether all groups of an int4 linear but the first get others' scales or sums: `name`, in
+    rows further from each other, or nearer, than the kernel steps."""
+    shape = graph.tensor(operator.named_args[name]).shape
+    step = stepped_over(graph.tensor(operator.out).shape[-1])
+    return len(shape) == 2 and shape[0] > 1 and shape[1] != step
+
+
+def misread_types(graph: VulkanGraph, operator: Operator) -> Iterator[str]:
+    """Scales and biases of an int4 linear in another type than its result, in which they are read,
+    and sums that are not int32; a weight-only linear's float32 scales are converted as it loads."""
+    names, made = operator.named_args, graph.tensor(operator.out).dtype
+    for name, read in (("weight_scales", made), ("bias", made), ("weight_sums", "int32")):
+        stored = graph.values[names[name]] if name in names else None
+        converted = operator.kind == WEIGHT_ONLY_LINEAR and name == "weight_scales"
+        if isinstance(stored, Tensor) and stored.dtype not in (read, "float32" * converted):
+            yield f"{name} of {stored.dtype}, read as {read}"
+
+
+def check_int4_constants(graph: VulkanGraph, what: str) -> None:
+    """Refuse, with an `InputError` that names `what` and the linear, int4 linears whose constants
+    do not fit together, or past whose end, or in another type than which, their kernel reads."""
+    for index, operator in enumerate(graph.operators):
+        if operator.kind in INT4_LINEARS:
+            for problem in _problems(graph, operator):
+                names = {linear.operator: linear.name for linear in find_linears(graph)}
+                raise InputError(f"{what}: {names[index]}: {problem}")
+
+
+def _problems(graph: VulkanGraph, operator: Operator) -> Iterator[str]:
+    names = operator.named_args
+    x, packed = graph.tensor(names["x"]), graph.tensor(names["weights"])
+    group, columns = graph.integer(names["group_size"]), x.shape[-1]
+    fits = (
+        packed.dtype == "uint8"
+        and packed.shape[1] == up_to(columns, INPUTS_TOGETHER) // 2
+        and group > 0
+        and columns % group == 0
+    )
+    if not fits:
+        yield (
+            f"{columns} inputs in groups of {group} do not fit packed weights of {packed.dtype}"
+            f"{list(packed.shape)}"
+        )
+        return
+    channels, groups = packed.shape[0], columns // group
+    read = (groups - 1) * stepped_over(channels) + channels
+    for name, count in (("weight_scales", read), ("weight_sums", read), ("bias", channels)):
+        stored = graph.values[names[name]] if name in names else None
+        unread = name == "weight_sums" and math.prod(x.shape[:-1]) == 1
+        if isinstance(stored, Tensor) and math.prod(stored.shape) < count and not unread:
+            yield (
+                f"{name} {list(stored.shape)} of {groups} groups and {channels} output channels: "
+                f"the kernel reads {count} and past their end, so that what a phone computes is "
+                "undefined; quatrain retarget MODEL.PTE --repair -o FIXED.PTE mends sums, another "
+                "export the rest"
+            )
+    yield from (f"{types}: export the model again" for types in misread_types(graph, operator))
