@@ -227,6 +227,27 @@ def test_the_last_block_of_a_writer_that_states_none_may_be_a_part(settings, blo
     assert torch.equal(read["a.weight"], numbers.float() * spread[: shape[0], : shape[1]])
 
 
+@pytest.mark.parametrize("rows, read", [(96, False), (128, True)])
+def test_blocks_that_nothing_states(rows, read):
+    """Two in 96 rows may be of 64 each, or of 48; two in 128 are of 64."""
+    stored = {
+        "a.weight": torch.ones(rows, 64).to(torch.float8_e4m3fn),
+        "a.weight_scale_inv": torch.tensor([[1.0], [2.0]]),
+    }
+    lazy = LazyTensors(
+        {
+            name: StoredTensor(tuple(tensor.shape), tensor.dtype, lambda tensor=tensor: tensor)
+            for name, tensor in stored.items()
+        }
+    )
+    if not read:
+        with pytest.raises(InputError, match=r"weight_block_size, which has to be stated where"):
+            in_floating_point(lazy, {"quant_method": "fp8"}, "m")
+    stated = {"quant_method": "fp8"} | ({} if read else {"weight_block_size": [64, 64]})
+    found, _ = in_floating_point(lazy, stated, "m")
+    assert found["a.weight"][:, 0].tolist() == [1.0] * 64 + [2.0] * (rows - 64)
+
+
 def test_rows_are_made_without_the_others():
     asked = []
 

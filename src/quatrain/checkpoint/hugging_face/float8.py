@@ -155,7 +155,8 @@ def _scaled(
 def _blocks(
     shape: tuple[int, ...], grid: tuple[int, ...], settings: Mapping[str, Any]
 ) -> list[int] | None:
-    """The rows and columns that share a scale, of a matrix with a `grid` of scales."""
+    """The rows and columns that share a scale, of a matrix with a `grid` of scales: as stated, as
+    usual, or as many as are a power of 2, of which no other lies as often in a row or column."""
     stated = settings.get("weight_block_size")
     groups = settings.get("config_groups")
     for group in groups.values() if isinstance(groups, dict) else ():
@@ -163,8 +164,10 @@ def _blocks(
     for blocks in (stated, *_USUAL_BLOCKS):
         if isinstance(blocks, list) and _counts(shape, blocks) == list(grid):
             return blocks
-    whole = not any(size % count for size, count in zip(shape, grid, strict=True))
-    return [size // count for size, count in zip(shape, grid, strict=True)] if whole else None
+    found = [size // count for size, count in zip(shape, grid, strict=True)]
+    cut = [block for block, count in zip(found, grid, strict=True) if count > 1]
+    whole = _counts(shape, found) == list(grid) and not any(block & (block - 1) for block in cut)
+    return found if whole else None
 
 
 def _counts(shape: tuple[int, ...], blocks: list[Any]) -> list[int] | None:
@@ -177,6 +180,6 @@ def _counts(shape: tuple[int, ...], blocks: list[Any]) -> list[int] | None:
 def _unfit(name: str, shape: tuple[int, ...], scales: StoredTensor, source: str) -> InputError:
     return InputError(
         f"{source}: {name} is in FP8 of shape {list(shape)}, its scales are {scales}, expected "
-        "one, one a row or one for each block of weight_block_size; take the model that it was "
-        "made from"
+        "one, one a row or one for each block of weight_block_size, which has to be stated where a "
+        "row or column has a part of one; state it, or take the model that it was made from"
     )
