@@ -34,7 +34,15 @@ def write_adapter(folder: Path, tensors=None, **fields) -> Path:
     tensors = matrices() if tensors is None else tensors
     named = {f"base_model.model.{name}": tensor for name, tensor in tensors.items()}
     save_file(named, folder / "adapter_model.safetensors")
-    said = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "base_model_name_or_path": "a/llama"}
+    ranks = {
+        name.partition(".lora_")[0]: len(matrix)
+        for name, matrix in tensors.items()
+        if name.partition(".lora_")[2].startswith(("A", "embedding_A")) and matrix.ndim
+    }
+    said = {
+        "peft_type": "LORA", "r": 8, "rank_pattern": ranks, "lora_alpha": 16,
+        "base_model_name_or_path": "a/llama",
+    }  # fmt: skip
     (folder / "adapter_config.json").write_text(json.dumps(said | fields))
     return folder
 
@@ -159,6 +167,9 @@ def test_without_its_base_it_is_named(tmp_path):
         ({"kasa_config": {"beta": 1e-4}}, "'kasa_config' is"),
         ({"monteclora_config": {}}, "'monteclora_config' is"),
         ({"alpha_pattern": {"layers.[0-3": 4}}, r"json: its alpha_pattern 'layers\.\[0-3' is no p"),
+        ({"rank_pattern": {"(": 4}}, r"json: its rank_pattern '\(' is no pattern"),
+        ({"rank_pattern": {"q_proj": 16, "embed_tokens": 4}}, "q_proj is 16, and its .* of rank 8"),
+        ({"rank_pattern": {"embed_tokens": 4}, "r": 4}, "self_attn.q_proj is 4, and its .* rank 8"),
     ],
 )
 def test_what_cannot_be_merged_is_named(tmp_path, fields, message):

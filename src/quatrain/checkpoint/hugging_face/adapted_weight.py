@@ -52,7 +52,9 @@ def _merged(
             f"{adapter}: its {MAGNITUDE} {list(magnitude.shape)} for {name} does not fit its "
             f"shape {list(weight.shape)}; give the model that the adapter was trained on"
         )
-    scale = _scale(fields, name.removesuffix(".weight"), a.shape[0])
+    module = name.removesuffix(".weight")
+    _require_rank(fields, module, a.shape[0])
+    scale = _scale(fields, module, a.shape[0])
 
     def load() -> torch.Tensor:
         change = b.load().float() @ a.load().float()
@@ -117,19 +119,36 @@ def _matrices(
     return a, b
 
 
+def _require_rank(fields: Fields, module: str, rank: int) -> None:
+    """Refuse matrices of another `rank` than is stated: lora_alpha was meant for that one."""
+    stated = _of_module(fields, "rank_pattern", "r", module)
+    if stated != rank:
+        raise InputError(
+            f"{fields.source}: its r (or rank_pattern) says that the rank of {module} is "
+            f"{stated:g}, and its matrices are of rank {rank}; take both files of one adapter"
+        )
+
+
 def _scale(fields: Fields, module: str, rank: int) -> float:
-    """s, of which `alpha_pattern` may say otherwise for some modules; r is the matrices' own."""
-    alphas = fields.object_of("alpha_pattern")
-    own = next((name for name in alphas if _is_of(module, name, fields.source)), None)
-    alpha = fields.number("lora_alpha") if own is None else alphas.number(own)
+    alpha = _of_module(fields, "alpha_pattern", "lora_alpha", module)
     return alpha / (rank**0.5 if fields.flag("use_rslora") else rank)
 
 
-def _is_of(module: str, pattern: str, source: str) -> bool:
+def _of_module(fields: Fields, patterns: str, of_all: str, module: str) -> float:
+    """The number that the field `patterns` has for `module`, else that of all, PEFT's 8 where a
+    file states none."""
+    by_pattern = fields.object_of(patterns)
+    own = next((name for name in by_pattern if _is_of(module, name, patterns, fields.source)), None)
+    if own is not None:
+        return by_pattern.number(own)
+    return (Fields({of_all: 8}, fields.source) | fields).number(of_all)
+
+
+def _is_of(module: str, pattern: str, field: str, source: str) -> bool:
     try:
         return re.match(rf"(.*\.)?({pattern})$", module) is not None
     except (re.error, RecursionError, OverflowError) as error:
         raise InputError(
-            f"{source}: its alpha_pattern {pattern[:100]!r} is no pattern: {error}; take the "
+            f"{source}: its {field} {pattern[:100]!r} is no pattern: {error}; take the "
             f"{ADAPTER_CONFIG} that was saved with the adapter"
         ) from error
