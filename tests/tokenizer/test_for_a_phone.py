@@ -9,7 +9,7 @@ from tests.support.sentencepiece_models import trained
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
-from quatrain.tokenizer.on_a_phone import taking_white_space
+from quatrain.tokenizer.on_a_phone import found_once_prepared, taking_white_space
 from quatrain.tokenizer.vocabulary_files import read_vocabulary
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -131,3 +131,33 @@ def test_tokens_that_a_phone_finds_otherwise_are_named(tmp_path, flag):
     cpp, text = cpp_tokenizer(tmp_path), "ab <x>  c<x>d"
     alike = list(cpp.encode(text, 0, 0)) == model.encode(text).ids
     assert taking_white_space(tmp_path / "tokenizer.json") == ([] if alike else ["<x>"])
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("steps", [[], [("▁", "Prepend")], [(" ", "Replace")]])
+def test_tokens_that_are_looked_for_in_a_prepared_text_are_named(tmp_path, steps, normalized):
+    model = original(tmp_path, None, [split(ALL)])
+    kinds = {"Prepend": lambda it: normalizers.Prepend(it),
+             "Replace": lambda it: normalizers.Replace(it, "▁")}  # fmt: skip
+    model.normalizer = normalizers.Sequence([kinds[kind](it) for it, kind in steps])
+    model.add_tokens([tokenizers.AddedToken("<x>", normalized=normalized)])
+    model.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "copy").mkdir()
+    copied = copy_tokenizer_files(tmp_path, tmp_path / "copy")[0]
+    alike = (
+        list(cpp_tokenizer(tmp_path / "copy").encode("ab<x>d", 0, 0)) == model.encode("ab<x>d").ids
+    )
+    assert found_once_prepared(copied) == ([] if alike else ["<x>"])
+
+
+def test_merges_that_are_left_out_by_chance(tmp_path):
+    """As a training script leaves a file behind: a phone never does so."""
+    model = original(tmp_path, None, [split(ALL)])
+    ids = model.encode("a bb c dd").ids
+    model.model.dropout = 0.7
+    model.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "copy").mkdir()
+    copied = copy_tokenizer_files(tmp_path, tmp_path / "copy")[0]
+    for file in (tmp_path / "tokenizer.json", copied):
+        assert all(Tokenizer.load(file).encode("a bb c dd") == ids for _ in range(8))
+    assert tokenizers.Tokenizer.from_file(str(copied)).encode("a bb c dd").ids == ids

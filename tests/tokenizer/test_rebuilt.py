@@ -230,6 +230,20 @@ def test_added_tokens_that_are_to_be_looked_for_behind_the_steps(pieces, tmp_pat
     check(tmp_path, model, "llama", config, ("the</s>", "the <unk>", " </s>", "the"))
 
 
+@pytest.mark.parametrize("name", ["LlamaTokenizer", "CodeLlamaTokenizer"])
+@pytest.mark.parametrize("stated", ["added_tokens.json", "added_tokens_decoder"])
+def test_added_tokens_that_the_files_beside_it_name(pieces, tmp_path, name, stated) -> None:
+    """They are looked for as they are written, too."""
+    model = tokenizers.Tokenizer.from_str(pieces)
+    config: dict = {"tokenizer_class": name}
+    index = model.get_vocab_size()
+    if stated == "added_tokens.json":
+        (tmp_path / stated).write_text(json.dumps({"<x>": index}))
+    else:
+        config[stated] = {str(index): {"content": "<x>", "special": False}}
+    check(tmp_path, model, "llama", config, ("the<x>", "the <x>", "x\n<x>", "<x>"))
+
+
 def test_what_code_llama_names_itself(pieces, tmp_path) -> None:
     model = tokenizers.Tokenizer.from_str(pieces)
     model.normalizer = None

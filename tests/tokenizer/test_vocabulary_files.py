@@ -15,7 +15,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from quatrain.errors import InputError, UnknownTokenizer
 from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
 from quatrain.tokenizer.files import tokenizer_files_in
-from quatrain.tokenizer.on_a_phone import unread_on_a_phone
+from quatrain.tokenizer.on_a_phone import spaced_behind_special_tokens, unread_on_a_phone
 
 LETTERS = "abcdefgh THE  \n\t.,é四🙂12'st"
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -96,6 +96,29 @@ def test_sentencepiece(tmp_path, kind, model_type, config):
     model = sentencepiece.SentencePieceProcessor(model_proto=trained(kind))
     assert copied.bos_id == (model.bos_id() if model_type != "none" else None)
     assert copied.eos_ids == [model.eos_id()]
+
+
+@pytest.mark.parametrize("stated", ["added_tokens.json", "added_tokens_decoder"])
+@pytest.mark.parametrize(
+    ("model_type", "config"),
+    [
+        ("llama", LLAMA),
+        ("llama", {"tokenizer_class": "CodeLlamaTokenizer"}),
+        ("llama", {}),
+        ("mistral", {"legacy": True}),
+    ],
+)
+def test_tokens_that_were_added_to_sentencepieces(tmp_path, model_type, config, stated):
+    """As many models of 2023 have them: found in a text as it came, not behind a space alone."""
+    files: dict[str, object] = {"tokenizer.model": trained("small")}
+    index = sentencepiece.SentencePieceProcessor(model_proto=trained("small")).vocab_size()
+    if stated == "added_tokens.json":
+        files |= {stated: {"<x>": index}, "tokenizer_config.json": config}
+    else:
+        added = {str(index): {"content": "<x>", "special": False}}
+        files["tokenizer_config.json"] = config | {stated: added}
+    prompts = ["the<x>", "the <x>", "x\n<x>", "<x>", "the quick"]
+    check_as_auto_tokenizer(write(tmp_path, files, model_type), prompts)
 
 
 @pytest.mark.parametrize("class_name", [None, "LlamaTokenizer"])
@@ -389,3 +412,21 @@ def test_llama_3_itself_names_fewer_special_tokens_and_others_are_not_taken(meta
     (tmp_path / "params.json").write_text(json.dumps({"vocab_size": first + 2048}))
     with pytest.raises(UnknownTokenizer, match=r"no tokenizer_config.json names.*--tokenizer"):
         Tokenizer.load(tmp_path / "tokenizer.model")
+
+
+@pytest.mark.parametrize("legacy", [None, False, True])
+@pytest.mark.parametrize(
+    ("model_type", "name"),
+    [("llama", "LlamaTokenizer"), ("llama", None), ("mistral", "LlamaTokenizer")],
+)
+def test_a_space_behind_a_special_token(tmp_path, model_type, name, legacy):
+    """Where ids are not AutoTokenizer's, that is known, to be said."""
+    from transformers import AutoTokenizer
+
+    stated = {"tokenizer_class": name, "legacy": legacy}
+    config = {key: value for key, value in stated.items() if value is not None}
+    files = {"tokenizer.model": trained("small"), "tokenizer_config.json": config}
+    folder = write(tmp_path, files, model_type)
+    theirs = AutoTokenizer.from_pretrained(folder).encode("the</s>the")
+    ours = Tokenizer.load(folder / "tokenizer.model").encode("the</s>the")
+    assert spaced_behind_special_tokens(folder / "tokenizer.model") is (ours != theirs)

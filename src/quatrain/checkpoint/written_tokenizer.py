@@ -14,6 +14,7 @@ from quatrain.tokenizer.end_tokens import token_ids
 from quatrain.tokenizer.files import tokenizer_in
 from quatrain.tokenizer.for_a_phone import METASPACE
 from quatrain.tokenizer.on_a_phone import (
+    found_once_prepared,
     spaced_behind_special_tokens,
     taking_white_space,
     unread_on_a_phone,
@@ -105,8 +106,8 @@ def _spaced(own: Path | None) -> list[str]:
         return []
     return [
         "Text behind a special token gets a space here and on a phone, as SentencePiece and "
-        "transformers' `legacy` have it; LlamaTokenizer of transformers 5 puts none there, so that "
-        "its ids of a chat may be others."
+        "transformers' `legacy` have it; transformers 5 puts none there, so that its ids of a chat "
+        "may be others."
     ]
 
 
@@ -128,10 +129,21 @@ def _not_on_a_phone(tokenizer: Path) -> list[str]:
             "works here. For a phone give another form of it as --tokenizer, such as the model's "
             "tokenizer.model."
         ]
-    if not taking:
-        return []
-    more = f" and {len(taking) - 1} more" if len(taking) > 1 else ""
-    return [
-        f"White space beside {taking[0]}{more} belongs to that token here, and stays in the text "
-        "for ExecuTorch's tokenizer in an app: leave it out of the prompts there."
-    ]
+    notes = []
+    if taking:
+        notes.append(
+            f"White space beside {_first_of(taking)} belongs to that token here, and stays in the "
+            "text for ExecuTorch's tokenizer in an app: leave it out of the prompts there."
+        )
+    if prepared := found_once_prepared(tokenizer):
+        notes.append(
+            f"{_first_of(prepared)} is looked for here, as in transformers, once a space is put "
+            "before the text, and so found at the beginning of a word alone; ExecuTorch's "
+            'tokenizer in an app finds it as it is written. With "normalized": false of it in '
+            "the source's tokenizer.json both do."
+        )
+    return notes
+
+
+def _first_of(tokens: list[str]) -> str:
+    return tokens[0] + (f" and {len(tokens) - 1} more" if len(tokens) > 1 else "")

@@ -6,13 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
+from tokenizers import models
 
 from quatrain.errors import InputError
 from quatrain.tokenizer.chat import pick, render, templates_of
 from quatrain.tokenizer.end_tokens import end_ids_of_config, turn_end
-from quatrain.tokenizer.files import read_config_of, require_tokenizer, tokenizer_class
+from quatrain.tokenizer.files import (
+    SENTENCEPIECE,
+    read_config_of,
+    require_tokenizer,
+    tokenizer_class,
+)
 from quatrain.tokenizer.for_a_phone import with_added_runs, with_composing, with_metaspace
-from quatrain.tokenizer.named_tokens import add_named_tokens, special_texts, without_flags_of_named
+from quatrain.tokenizer.named_tokens import (
+    add_named_tokens,
+    found_as_written,
+    special_texts,
+    without_flags_of_named,
+)
 from quatrain.tokenizer.rebuilt import build_as_class
 from quatrain.tokenizer.vocabulary_files import ends_added, is_vocabulary, read_vocabulary
 
@@ -162,6 +173,8 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], bo
     config, added = read_config_of(path)
     if is_vocabulary(path):
         model, config = read_vocabulary(path, config)
+        if path.name == SENTENCEPIECE:  # to which spaces become `▁` behind the added tokens
+            config, added = found_as_written(config), found_as_written(added)
         config = _with_named(model, config, added, path)
         ends_added(model, config)
         return model, config, True
@@ -171,7 +184,9 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], bo
         raise InputError(f"{path}: is not a tokenizer.json: {error}") from error
     before = _added(model)
     changed = model.padding is not None or model.truncation is not None
-    model, rebuilt, config = build_as_class(model, path, config)
+    if isinstance(model.model, models.BPE) and model.model.dropout:
+        model.model.dropout, changed = None, True  # merges left out by chance, for training
+    model, rebuilt, config, added = build_as_class(model, path, config, added)
     changed |= rebuilt
     with_metaspace(model, config)
     with_composing(model, config)

@@ -130,14 +130,14 @@ def without_flags_of_named(model: tokenizers.Tokenizer, config: dict[str, Any]) 
 
 
 def found_as_written(stated: Any) -> Any:
-    """What a tokenizer_config.json states, each of its tokens looked for in a text as it came, not
-    as it is once spaces became `▁`."""
+    """What a tokenizer's files state, each of its tokens looked for in a text as it came, not as it
+    is once spaces became `▁`."""
     if isinstance(stated, list):
         return [found_as_written(each) for each in stated]
     if not isinstance(stated, dict):
         return stated
     inside = {key: found_as_written(value) for key, value in stated.items()}
-    return inside | {"normalized": False} if "normalized" in inside else inside
+    return inside | {"normalized": False} if _is_token(inside) else inside
 
 
 def tokens_by_id(decoder: Any, source: str) -> dict[int, AddedToken]:

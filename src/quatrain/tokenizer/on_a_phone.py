@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import tokenizers
+
 from quatrain.json_files import read_object
 from quatrain.tokenizer.files import SENTENCEPIECE, TOKENIZER, read_config_of, tokenizer_class
 
@@ -39,19 +41,31 @@ def taking_white_space(tokenizer: Path) -> list[str]:
     return [str(one.get("content")) for one in added if any(one.get(flag) for flag in flags)]
 
 
+def found_once_prepared(tokenizer: Path) -> list[str]:
+    """The tokens of the tokenizer.json `tokenizer` that are looked for in a text as its steps make
+    it, which make another of the token too: there each is found as it is written."""
+    added = read_object(tokenizer).get("added_tokens") or ()
+    named = [str(one.get("content")) for one in added if one.get("normalized")]
+    steps = tokenizers.Tokenizer.from_file(str(tokenizer)).normalizer if named else None
+    return [] if steps is None else [one for one in named if steps.normalize_str(one) != one]
+
+
 def spaced_behind_special_tokens(tokenizer: Path) -> bool:
     """Whether text behind a special token gets the space of a text's beginning here and on a phone,
-    and none in transformers 5: there `LlamaTokenizer` without `legacy` puts one before the first
-    part of a text alone, which no file that a phone reads can say. Raises `InputError` where a file
-    is damaged."""
+    and none in transformers 5: there `LlamaTokenizer` without `legacy`, and what is made of a
+    tokenizer.model that denies it, put one before the first part of a text alone, which no file
+    that a phone reads can say. Raises `InputError` where a file is damaged."""
     config, _ = read_config_of(tokenizer)
     name = tokenizer_class(tokenizer, config)
-    first_alone = name == "CodeLlamaTokenizer" or (
-        name == "LlamaTokenizer" and not config.get("legacy")
+    from_pieces = tokenizer.name == SENTENCEPIECE
+    first_alone = (
+        name == "CodeLlamaTokenizer"
+        or (name == "LlamaTokenizer" and not config.get("legacy"))
+        or (from_pieces and name != "GemmaTokenizer" and config.get("legacy") is False)
     )
     if not first_alone or config.get("add_prefix_space") is False:
         return False
-    if tokenizer.name == SENTENCEPIECE:
+    if from_pieces:
         return True
     content = read_object(tokenizer) if tokenizer.name.endswith(TOKENIZER) else {}
     kinds = {kind for part in _READ for kind in _kinds(content.get(part))}

@@ -76,11 +76,12 @@ _OTHERS = frozenset({
 
 
 def build_as_class(
-    model: tokenizers.Tokenizer, path: Path, config: dict[str, Any]
-) -> tuple[tokenizers.Tokenizer, bool, dict[str, Any]]:
+    model: tokenizers.Tokenizer, path: Path, config: dict[str, Any], added: dict[Any, Any]
+) -> tuple[tokenizers.Tokenizer, bool, dict[str, Any], dict[Any, Any]]:
     """(`model`, read from the tokenizer.json `path`, preparing and cutting a text as the class does
     that transformers takes for it; whether that is otherwise than the file says; the `config` of
-    its tokenizer_config.json with the tokens that the class names).
+    its tokenizer_config.json with the tokens that the class names; added_tokens.json's `added`, as
+    the class looks for them).
 
     Tokens that the file adds are left out where `config` lists those that are added. Raises
     `UnknownTokenizer` for a class that does so in a way that is not known here.
@@ -94,10 +95,10 @@ def build_as_class(
     )
     build = _CLASSES.get(name)
     if build is None or not isinstance(model.model, models.BPE):
-        return model, False, config
+        return model, False, config, added
     before = _state(model)
     if build is _llama and "ByteLevel" in before:  # transformers takes the file as it is
-        return model, False, config
+        return model, False, config, added
     for option in _MODEL:
         setattr(model.model, option, False if option in _FLAGS else None)
     build(model, config)
@@ -107,8 +108,8 @@ def build_as_class(
     if build in (_llama, _code_llama):  # to which spaces become `▁` behind the added tokens
         if any(token.normalized for token in model.get_added_tokens_decoder().values()):
             model = _finding_as_written(model)
-        config = found_as_written(config)
-    return model, changed, {**NAMED[name], **config}
+        config, added = found_as_written(config), found_as_written(added)
+    return model, changed, {**NAMED[name], **config}, added
 
 
 def refuse_unknown(name: str, path: Path, give: str) -> None:

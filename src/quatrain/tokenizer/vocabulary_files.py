@@ -90,6 +90,8 @@ def _sentencepiece(path: Path, name: str, config: _Config) -> tuple[tokenizers.T
     model, _ = sentencepiece_tokenizer(vocabulary)
     if llama:
         model.model.unk_token = None  # it leaves out what it has no piece for
+    if name == "CodeLlamaTokenizer":
+        prepare_as(name, model, config)
     stated = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown"}
     ids = {key: vocabulary.get(f"{which}_token_id") for key, which in stated.items()}
     return model, {key: vocabulary.tokens[index] for key, index in ids.items() if index is not None}
