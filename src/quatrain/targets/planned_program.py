@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from quatrain.arithmetic import ActivationDtype
 from quatrain.int4 import Scheme
 from quatrain.targets.catalogue import Defect, GpuProfile, load_defects
-from quatrain.targets.triggers.triggers import rows_that_sums_hold
+from quatrain.targets.triggers.program_triggers import rows_that_sums_hold
 
 _ITEM_SIZE: dict[ActivationDtype, int] = {"fp16": 2, "fp32": 4}
 

@@ -4,13 +4,12 @@ Each was left out, or computed, on ExecuTorch's runtime, whose C++ asks for it (
 `get_tref`, `prepack_standard`).
 """
 
-from quatrain.program import Operator, Plain, Program, VulkanGraph
+from quatrain.program import Operator, Plain, VulkanGraph
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.program.operator_schemas import argument_names
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Occurrences,
-    Where,
     is_constant,
     operators,
 )
@@ -33,7 +32,7 @@ _WEIGHTS = {
 _WEIGHTS_BY_NAME = ("weights", "weight_sums", "weight_scales", "bias")
 
 
-def arguments_missing(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def arguments_missing(graph: VulkanGraph) -> Occurrences:
     """Arguments that are null, or an empty list, where the runtime has no default."""
     return [
         Occurrence(f"{place}: {_name(operator, at)} is missing")
@@ -43,7 +42,7 @@ def arguments_missing(program: Program, graph: VulkanGraph, where: Where) -> Occ
     ]
 
 
-def weights_computed(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def weights_computed(graph: VulkanGraph) -> Occurrences:
     """Weights and biases that are no constants of the program."""
     return [
         Occurrence(f"{place}: {_name(operator, at)} is computed")
@@ -76,6 +75,3 @@ def _name(operator: Operator, at: int) -> str:
     """What the argument at this place is called, for people."""
     names = argument_names(operator.kind, len(operator.args))
     return names[at] if names else f"argument {at}"
-
-
-ARGUMENT_TRIGGERS = (arguments_missing, weights_computed)

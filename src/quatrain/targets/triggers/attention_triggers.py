@@ -9,7 +9,6 @@ from quatrain.targets.triggers.occurrence import (
     CACHED_ATTENTION,
     Occurrence,
     Occurrences,
-    Where,
     attention_keys,
     is_constant,
     operators,
@@ -24,9 +23,7 @@ _SUMMED = {
 }  # fmt: skip
 
 
-def attention_in_buffers_not_of_4(
-    program: Program, graph: VulkanGraph, where: Where
-) -> Occurrences:
+def attention_in_buffers_not_of_4(graph: VulkanGraph) -> Occurrences:
     """Attention in buffers over heads whose width is not a multiple of 4."""
     for place, operator in operators(graph, *CACHED_ATTENTION):
         query = graph.tensor(operator.named_args["q"])
@@ -34,9 +31,7 @@ def attention_in_buffers_not_of_4(
             yield Occurrence(f"{place}: heads {query.shape[-1]} wide")
 
 
-def attention_in_half_over_long_contexts(
-    program: Program, graph: VulkanGraph, where: Where
-) -> Occurrences:
+def attention_in_half_over_long_contexts(graph: VulkanGraph) -> Occurrences:
     """Attention of prompts in float16 buffers over a context that float16 sums do not reach."""
     for place, operator in operators(graph, *CACHED_ATTENTION):
         query, cache = graph.tensor(operator.named_args["q"]), attention_keys(graph, operator)
@@ -49,7 +44,7 @@ def attention_in_half_over_long_contexts(
             yield Occurrence(f"{place}: a context of {key.shape[-2]}")
 
 
-def long_sums_in_half_buffers(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def long_sums_in_half_buffers(graph: VulkanGraph) -> Occurrences:
     """Products and softmax in float16 buffers over more terms than float16 sums reach."""
     for place, operator in operators(graph, *_SUMMED):
         if not in_half_buffer(graph, operator):
@@ -59,7 +54,7 @@ def long_sums_in_half_buffers(program: Program, graph: VulkanGraph, where: Where
             yield Occurrence(f"{place}: sums of {terms}")
 
 
-def layer_norms_in_half_buffers(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def layer_norms_in_half_buffers(graph: VulkanGraph) -> Occurrences:
     """Layer norms and variances whose squares are summed in float16."""
     return [
         Occurrence(f"{place}: rows of {x.shape[-1]}")
@@ -68,7 +63,7 @@ def layer_norms_in_half_buffers(program: Program, graph: VulkanGraph, where: Whe
     ]
 
 
-def fused_attention_in_buffers(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def fused_attention_in_buffers(program: Program, graph: VulkanGraph) -> Occurrences:
     """`et_vk.sdpa` in buffers of keys whose number or width is not a multiple of 4, or may be; and
     of values of another width than the keys."""
     any_length = takes_calls_of_any_length(program, graph)
@@ -81,7 +76,7 @@ def fused_attention_in_buffers(program: Program, graph: VulkanGraph, where: Wher
             yield Occurrence(f"{place}: keys {list(key.shape)} at most", "possible")
 
 
-def caches_of_their_own(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def caches_of_their_own(program: Program, graph: VulkanGraph) -> Occurrences:
     """KV caches of `sdpa_with_kv_cache` that others read too, or that hold more than zeros."""
     readers = Counter(value for operator in graph.operators for value in operator.args[:-1])
     held = dict[str, bool]()
@@ -99,12 +94,12 @@ def caches_of_their_own(program: Program, graph: VulkanGraph, where: Where) -> O
                     yield Occurrence(f"{place}: {name} does not start with zeros")
 
 
-def attention(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def attention(graph: VulkanGraph) -> Occurrences:
     """Attention operators that read a KV cache."""
     return [Occurrence(place) for place, _ in operators(graph, *CACHED_ATTENTION)]
 
 
-def context_of_a_cache(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def context_of_a_cache(graph: VulkanGraph) -> Occurrences:
     """Attention over a KV cache, and how many tokens that holds."""
     for place, operator in operators(graph, *CACHED_ATTENTION):
         cache = attention_keys(graph, operator)

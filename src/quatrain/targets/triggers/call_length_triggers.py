@@ -5,7 +5,6 @@ from quatrain.program import Program, VulkanGraph
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Occurrences,
-    Where,
     fixed_value,
     longest_call,
     takes_calls_of_any_length,
@@ -15,7 +14,7 @@ from quatrain.targets.triggers.occurrence import (
 _SIZES, _ALIGNED = 1, 2  # places of arguments of upsampling
 
 
-def permutations_from_the_end(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def permutations_from_the_end(program: Program, graph: VulkanGraph) -> Occurrences:
     """Dimensions that are counted from the end, in programs that take calls of any length."""
     if not takes_calls_of_any_length(program, graph):
         return []
@@ -30,7 +29,7 @@ def permutations_from_the_end(program: Program, graph: VulkanGraph, where: Where
     ]
 
 
-def upsampling_of_any_length(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def upsampling_of_any_length(program: Program, graph: VulkanGraph) -> Occurrences:
     """Images made of a fixed size, or with aligned corners, of sizes that change with the call."""
     if not takes_calls_of_any_length(program, graph):
         return
@@ -42,7 +41,7 @@ def upsampling_of_any_length(program: Program, graph: VulkanGraph, where: Where)
             yield Occurrence(f"{place}: of {list(x.shape)} at most")
 
 
-def slices_past_the_call(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def slices_past_the_call(program: Program, graph: VulkanGraph) -> Occurrences:
     """Slices of a call's places that begin or end further in than a short call is long."""
     longest = longest_call(program, graph)
     for place, operator, x in tensors_of(graph, ("aten.slice_copy",)):
@@ -52,6 +51,3 @@ def slices_past_the_call(program: Program, graph: VulkanGraph, where: Where) -> 
         ends = isinstance(end, int) and end < -1
         if longest > 1 and along == longest and (begins or ends):
             yield Occurrence(f"{place}: {start} to {end} of {along} at most")
-
-
-CALL_LENGTH_TRIGGERS = (permutations_from_the_end, upsampling_of_any_length, slices_past_the_call)

@@ -13,7 +13,6 @@ from quatrain.program.def_use import DefUse
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Occurrences,
-    Where,
     fixed_value,
     operators,
     takes_calls_of_any_length,
@@ -46,7 +45,7 @@ class _Form:
         return self.weight[2:]
 
 
-def convolutions_refused(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def convolutions_refused(graph: VulkanGraph) -> Occurrences:
     """Convolutions of a form, or in a layout, that the runtime does not take."""
     return [
         Occurrence(f"{place}: {problem}")
@@ -55,7 +54,7 @@ def convolutions_refused(program: Program, graph: VulkanGraph, where: Where) -> 
     ]
 
 
-def convolutions_wrong(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def convolutions_wrong(graph: VulkanGraph) -> Occurrences:
     """Convolutions of a form that the runtime takes and computes as another."""
     return [
         Occurrence(f"{place}: {problem}")
@@ -64,7 +63,7 @@ def convolutions_wrong(program: Program, graph: VulkanGraph, where: Where) -> Oc
     ]
 
 
-def convolution_past_the_call(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def convolution_past_the_call(program: Program, graph: VulkanGraph) -> Occurrences:
     """Convolutions of signals, channels-packed, with padding of which not all is cut off again, and
     depthwise ones of images, padded, with a stride that is not the dilation; in programs that take
     calls of any length."""
@@ -157,6 +156,3 @@ def _forms(graph: VulkanGraph) -> Iterator[tuple[str, _Form]]:
 def _each(given: Any, usual: int, places: int) -> tuple[int, ...]:
     """An option for each dimension."""
     return tuple(given) if isinstance(given, list | tuple) and given else (usual,) * places
-
-
-CONVOLUTION_TRIGGERS = (convolutions_refused, convolutions_wrong, convolution_past_the_call)

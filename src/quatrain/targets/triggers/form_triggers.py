@@ -3,13 +3,11 @@
 Each was measured on ExecuTorch's runtime; the sources stand in the catalogue.
 """
 
-from quatrain.program import Operator, Program, Tensor, VulkanGraph
-from quatrain.targets.triggers.call_length_triggers import CALL_LENGTH_TRIGGERS
+from quatrain.program import Operator, Tensor, VulkanGraph
 from quatrain.targets.triggers.occurrence import (
     PACKED_FROM_THE_END,
     Occurrence,
     Occurrences,
-    Where,
     fixed_value,
     operators,
     tensors_of,
@@ -28,7 +26,7 @@ _CHANNELS_PACKED = (
 )  # fmt: skip
 
 
-def norms_refused(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def norms_refused(graph: VulkanGraph) -> Occurrences:
     """Layer norms over several dimensions, batch and group norms of other than [N, C, H, W], group
     norms whose mean is in a texture."""
     over = [
@@ -54,7 +52,7 @@ def _has_mean_in_texture(graph: VulkanGraph, operator: Operator) -> bool:
     )
 
 
-def sampling_refused(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def sampling_refused(graph: VulkanGraph) -> Occurrences:
     """`aten.grid_sampler_2d` but bilinear, with its border repeated and corners aligned."""
     options = [
         (place, [fixed_value(graph, operator, at) for at in (2, 3, 4)])
@@ -63,7 +61,7 @@ def sampling_refused(program: Program, graph: VulkanGraph, where: Where) -> Occu
     return [Occurrence(f"{place}: options {given}") for place, given in options if given != _TAKEN]
 
 
-def not_channels_packed(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def not_channels_packed(graph: VulkanGraph) -> Occurrences:
     """Operators of images that are in buffers, or in textures of another layout."""
     return [
         Occurrence(f"{place}: {x.layout} in a {x.storage}")
@@ -72,7 +70,7 @@ def not_channels_packed(program: Program, graph: VulkanGraph, where: Where) -> O
     ]
 
 
-def linears_of_batches(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def linears_of_batches(graph: VulkanGraph) -> Occurrences:
     """Floating-point linears of [N, C, H, W] with several N, of int8 weights of several batches."""
     return [
         Occurrence(f"{place}: of {list(x.shape)}")
@@ -81,7 +79,7 @@ def linears_of_batches(program: Program, graph: VulkanGraph, where: Where) -> Oc
     ]
 
 
-def channel_wise_linears_refused(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def channel_wise_linears_refused(graph: VulkanGraph) -> Occurrences:
     """`et_vk.linear_qcs4w` of several batches, or of channels that do not fill its texels."""
     for place, operator, x in tensors_of(graph, ("et_vk.linear_qcs4w",)):
         inputs, outputs = x.shape[-1], graph.tensor(operator.out).shape[-1]
@@ -90,7 +88,7 @@ def channel_wise_linears_refused(program: Program, graph: VulkanGraph, where: Wh
             yield Occurrence(f"{place}: {list(x.shape)} to {outputs} channels")
 
 
-def choices_in_textures(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def choices_in_textures(graph: VulkanGraph) -> Occurrences:
     """`aten.index` of tensors of two dimensions or more in textures."""
     return [
         Occurrence(f"{place}: of {list(x.shape)}")
@@ -99,7 +97,7 @@ def choices_in_textures(program: Program, graph: VulkanGraph, where: Where) -> O
     ]
 
 
-def uneven_upsampling(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def uneven_upsampling(graph: VulkanGraph) -> Occurrences:
     """Images to sizes that are no multiple of theirs, nor a part: to the nearest place, or by scale
     factors that do not give the size exactly."""
     for place, operator, x in tensors_of(graph, (_NEAREST, "aten.upsample_bilinear2d")):
@@ -117,7 +115,7 @@ def uneven_upsampling(program: Program, graph: VulkanGraph, where: Where) -> Occ
             yield Occurrence(f"{place}: {list(x.shape)} to {list(out.shape)}")
 
 
-def added_columns(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def added_columns(graph: VulkanGraph) -> Occurrences:
     """`aten.addmm` in buffers that adds one number to each row."""
     for place, operator, bias in tensors_of(graph, ("aten.addmm",)):
         out = graph.tensor(operator.out)
@@ -127,7 +125,7 @@ def added_columns(program: Program, graph: VulkanGraph, where: Where) -> Occurre
             yield Occurrence(f"{place}: {list(bias.shape)} to {list(out.shape)}")
 
 
-def rounded_divisions(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def rounded_divisions(graph: VulkanGraph) -> Occurrences:
     """Divisions rounded towards zero in floating point, or down in integers."""
     for place, operator, x in tensors_of(graph, ("aten.div",)):
         mode = fixed_value(graph, operator, 2)
@@ -135,7 +133,7 @@ def rounded_divisions(program: Program, graph: VulkanGraph, where: Where) -> Occ
             yield Occurrence(f"{place}: rounding_mode {mode} of {x.dtype}{list(x.shape)}")
 
 
-def powers(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def powers(graph: VulkanGraph) -> Occurrences:
     """Powers by tensors, and of integers."""
     for place, operator, x in tensors_of(graph, ("aten.pow",)):
         number = fixed_value(graph, operator, 1)
@@ -144,7 +142,7 @@ def powers(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
             yield Occurrence(f"{place}: of {x.dtype}{list(x.shape)}")
 
 
-def integers_made(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def integers_made(graph: VulkanGraph) -> Occurrences:
     """`aten.scalar_tensor` that gives integers."""
     made = [
         (place, graph.tensor(operator.out))
@@ -157,7 +155,7 @@ def integers_made(program: Program, graph: VulkanGraph, where: Where) -> Occurre
     ]
 
 
-def repeated_batches(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def repeated_batches(graph: VulkanGraph) -> Occurrences:
     """`aten.repeat_interleave` of batches, or of the dimension that textures are packed along."""
     for place, operator, x in tensors_of(graph, ("aten.repeat_interleave",)):
         dim = fixed_value(graph, operator, 2) or 0
@@ -166,7 +164,7 @@ def repeated_batches(program: Program, graph: VulkanGraph, where: Where) -> Occu
             yield Occurrence(f"{place}: {list(x.shape)} along -{from_the_end}, {x.layout}")
 
 
-def dim_orders_in_textures(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def dim_orders_in_textures(graph: VulkanGraph) -> Occurrences:
     """`dim_order_ops._to_dim_order_copy` from or to a texture, or of numbers to bool."""
     for place, operator, x in tensors_of(graph, ("dim_order_ops._to_dim_order_copy",)):
         out = graph.tensor(operator.out)
@@ -174,11 +172,3 @@ def dim_orders_in_textures(program: Program, graph: VulkanGraph, where: Where) -
         if "texture3d" in (x.storage, out.storage) or to_bool:
             text = f"{x.dtype} in a {x.storage} to {out.dtype} in a {out.storage}"
             yield Occurrence(f"{place}: {text}")
-
-
-FORM_TRIGGERS = (
-    norms_refused, sampling_refused, not_channels_packed, linears_of_batches,
-    channel_wise_linears_refused, choices_in_textures,
-    uneven_upsampling, added_columns, rounded_divisions, powers, integers_made, repeated_batches,
-    dim_orders_in_textures, *CALL_LENGTH_TRIGGERS,
-)  # fmt: skip

@@ -1,7 +1,7 @@
 """Triggers of storages, layouts and memory that an operator does not take: exporters see to them,
 an edit of a program may not. Measured operator by operator on ExecuTorch's runtime."""
 
-from quatrain.program import Operator, Program, Tensor, VulkanGraph
+from quatrain.program import Operator, Tensor, VulkanGraph
 from quatrain.program.int4_constants import misread_types
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, INT4_LINEARS
 from quatrain.program.memory import memory_conflicts
@@ -9,7 +9,6 @@ from quatrain.targets.triggers.occurrence import (
     CACHED_ATTENTION,
     Occurrence,
     Occurrences,
-    Where,
     operators,
     tensor_text,
     tensors_of,
@@ -40,7 +39,7 @@ _ARITHMETIC = ("aten.add", "aten.sub", "aten.mul", "aten.div", "aten.minimum", "
 _COMPARISONS = ("aten.eq", "aten.ne", "aten.lt", "aten.le", "aten.gt", "aten.ge")
 
 
-def memory_still_read(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def memory_still_read(graph: VulkanGraph) -> Occurrences:
     """Values written into the memory of others that are still to be read."""
     return [
         Occurrence(
@@ -51,7 +50,7 @@ def memory_still_read(program: Program, graph: VulkanGraph, where: Where) -> Occ
     ]
 
 
-def mixed_storages(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def mixed_storages(graph: VulkanGraph) -> Occurrences:
     """Operators some of whose tensors are in buffers and some in textures; int8 ones packed in
     blocks (`int8_4h4w`) lie in buffers, whatever the others are in."""
     for index, operator in enumerate(graph.operators):
@@ -64,7 +63,7 @@ def mixed_storages(program: Program, graph: VulkanGraph, where: Where) -> Occurr
             yield Occurrence(f"operator {index}, {kind}: {' and '.join(sorted(storages))}")
 
 
-def not_width_packed(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def not_width_packed(graph: VulkanGraph) -> Occurrences:
     """Int4 linears, products, rotary embeddings and attention in textures of another layout."""
     found = [
         (place, _layouts(graph, operator) - {"width_packed"})
@@ -75,7 +74,7 @@ def not_width_packed(program: Program, graph: VulkanGraph, where: Where) -> Occu
     ]
 
 
-def layouts_differ(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def layouts_differ(graph: VulkanGraph) -> Occurrences:
     """Operators that take tensors of one layout, in textures of several."""
     found = [(place, _layouts(graph, operator)) for place, operator in operators(graph, *_ALIKE)]
     return [
@@ -85,7 +84,7 @@ def layouts_differ(program: Program, graph: VulkanGraph, where: Where) -> Occurr
     ]
 
 
-def types_differ(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def types_differ(graph: VulkanGraph) -> Occurrences:
     """Int4 linears and RMS norms of one floating-point type into another, int4 linears whose scales
     or biases are of another, and arithmetic of two."""
     for place, operator in operators(graph, *INT4_LINEARS, "et_vk.rms_norm"):
@@ -115,12 +114,3 @@ def _placed(graph: VulkanGraph, operator: Operator) -> list[Tensor]:
     apart = {operator.named_args.get(name) for name in _APART.get(operator.kind, ())}
     values = [graph.values[i] for i in graph.flat(operator.args) if i not in apart]
     return [one for one in values if isinstance(one, Tensor) and one.storage != "default"]
-
-
-LAYOUT_TRIGGERS = (
-    memory_still_read,
-    mixed_storages,
-    not_width_packed,
-    layouts_differ,
-    types_differ,
-)

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from quatrain.multiples import up_to
-from quatrain.program import Program, Tensor, VulkanGraph
+from quatrain.program import Tensor, VulkanGraph
 from quatrain.program.inspect.sizes import cache_values
 from quatrain.targets.catalogue import GpuProfile
 from quatrain.targets.runtimes import needs_older_forms
@@ -12,7 +12,6 @@ from quatrain.targets.triggers.occurrence import (
     CACHED_ATTENTION,
     Occurrence,
     Occurrences,
-    Where,
     attention_keys,
     is_constant,
     operators,
@@ -26,12 +25,12 @@ SURE_IMAGE = 2048
 _IN_A_BUFFER = "export again with --target DEVICE, which keeps so large a tensor in a buffer"
 
 
-def beyond_gpu_limits(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def beyond_gpu_limits(graph: VulkanGraph, gpu: GpuProfile, runtime: str | None) -> Occurrences:
     """Tensors larger than a storage buffer or an image may be on the GPU.
 
     Where a figure is unknown, what exceeds the sure minimum is possible, not certain.
     """
-    buffer, image = where.gpu.max_storage_buffer, where.gpu.max_image_3d
+    buffer, image = gpu.max_storage_buffer, gpu.max_image_3d
     for value_id, value in enumerate(graph.values):
         if not isinstance(value, Tensor):
             continue
@@ -43,19 +42,17 @@ def beyond_gpu_limits(program: Program, graph: VulkanGraph, where: Where) -> Occ
                 yield Occurrence(place, None if image else "possible", _IN_A_BUFFER)
         elif value.nbytes > (buffer or SURE_STORAGE_BUFFER):
             place += f": {value.nbytes} bytes"
-            remedy = _smaller_buffer(graph, value_id, where.runtime)
+            remedy = _smaller_buffer(graph, value_id, runtime)
             yield Occurrence(place, None if buffer else "possible", remedy)
 
 
-def attention_weights_beyond_buffer(
-    program: Program, graph: VulkanGraph, where: Where
-) -> Occurrences:
+def attention_weights_beyond_buffer(graph: VulkanGraph, gpu: GpuProfile) -> Occurrences:
     """Attention in buffers whose weights, heads x tokens x context, exceed a storage buffer.
 
     They are no value of the graph: the runtime makes them, each of the two lengths rounded up
     to a multiple of 4.
     """
-    largest = where.gpu.max_storage_buffer
+    largest = gpu.max_storage_buffer
     for place, operator in operators(graph, *CACHED_ATTENTION):
         query, cache = graph.tensor(operator.named_args["q"]), attention_keys(graph, operator)
         if query.storage != "buffer" or not isinstance(cache, Tensor) or len(query.shape) < 3:

@@ -21,7 +21,6 @@ from quatrain.program.packed_weights import largest_one_sided_sum
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Occurrences,
-    Where,
     is_constant,
     operators,
 )
@@ -32,7 +31,7 @@ _SMALL_SCALE = 2**-10  # times that of a row of range 1, 1/255: float16 then rou
 _MANY_ROWS = 1024  # the fewest that an Adreno was seen to compute wrongly
 
 
-def groups_summed_wrongly(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def groups_summed_wrongly(graph: VulkanGraph) -> Occurrences:
     """Dynamic int4 linears of several rows with groups of 65 to 127, or above 128."""
     return [
         Occurrence(f"{linear.name}: groups of {linear.group_size}")
@@ -41,7 +40,7 @@ def groups_summed_wrongly(program: Program, graph: VulkanGraph, where: Where) ->
     ]
 
 
-def group_sums_apart(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def group_sums_apart(graph: VulkanGraph) -> Occurrences:
     """Dynamic int4 linears whose groups' sums are further apart than the channels read together."""
     return [
         Occurrence(f"{linear.name}: {graph.tensor(operator.out).shape[-1]} output channels")
@@ -50,7 +49,7 @@ def group_sums_apart(program: Program, graph: VulkanGraph, where: Where) -> Occu
     ]
 
 
-def scales_apart(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def scales_apart(graph: VulkanGraph) -> Occurrences:
     """Int4 linears whose groups' scales are further apart than the channels read together."""
     return [
         Occurrence(f"{linear.name}: {graph.tensor(operator.out).shape[-1]} output channels")
@@ -59,19 +58,17 @@ def scales_apart(program: Program, graph: VulkanGraph, where: Where) -> Occurren
     ]
 
 
-def dynamic_linear_of_several_rows(
-    program: Program, graph: VulkanGraph, where: Where
-) -> Occurrences:
+def dynamic_linear_of_several_rows(graph: VulkanGraph) -> Occurrences:
     """Dynamic int4 linears that may quantize activations."""
     return [Occurrence(linear.name) for linear, _ in _of_several_rows(graph, DYNAMIC_LINEAR)]
 
 
-def dynamic_linear(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def dynamic_linear(graph: VulkanGraph) -> Occurrences:
     """Every dynamic int4 linear."""
     return [Occurrence(linear.name) for linear, _ in linears(graph, DYNAMIC_LINEAR)]
 
 
-def integer_sums_in_fp16(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def integer_sums_in_fp16(program: Program, graph: VulkanGraph) -> Occurrences:
     """Dynamic int4 linears in float16 buffers whose weights allow for sums beyond float16.
 
     Activations minus their zero point are 0 to 255 or -255 to 0 at the widest, so that a group's
@@ -88,7 +85,7 @@ def integer_sums_in_fp16(program: Program, graph: VulkanGraph, where: Where) -> 
                 yield Occurrence(f"{linear.name}: sums of up to {largest}")
 
 
-def small_scales_in_half_buffers(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def small_scales_in_half_buffers(program: Program, graph: VulkanGraph) -> Occurrences:
     """Dynamic int4 linears in float16 buffers of which half the weights' scales are so small that
     their product with an activation's leaves few digits of float16."""
     for linear, operator in _of_several_rows(graph, DYNAMIC_LINEAR):
@@ -100,17 +97,17 @@ def small_scales_in_half_buffers(program: Program, graph: VulkanGraph, where: Wh
                 yield Occurrence(f"{linear.name}: scales around {middle:.1g}")
 
 
-def zero_points_float(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def zero_points_float(graph: VulkanGraph) -> Occurrences:
     """Dynamic int4 linears whose zero points are float16 or float32."""
     return _with_zero_points(graph, *_FLOAT)
 
 
-def zero_points_int8_in_fp16(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def zero_points_int8_in_fp16(graph: VulkanGraph) -> Occurrences:
     """Dynamic int4 linears whose zero points are int8 while the activations are float16."""
     return _with_zero_points(graph, "int8") if activation_dtype(graph) == "float16" else []
 
 
-def odd_zero_points(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def odd_zero_points(graph: VulkanGraph) -> Occurrences:
     """Dynamic int4 linears whose zero points are neither int8 nor floating point."""
     return [
         Occurrence(f"{linear.name}: {linear.zero_points}")
@@ -127,7 +124,7 @@ def _with_zero_points(graph: VulkanGraph, *dtypes: str) -> Occurrences:
     ]
 
 
-def weight_only_outputs_not_of_4(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def weight_only_outputs_not_of_4(graph: VulkanGraph) -> Occurrences:
     """Weight-only int4 linears whose output channels, padding included, are not a multiple of 4."""
     channels = [
         (linear.name, graph.tensor(operator.named_args["weights"]).shape[0])
@@ -140,12 +137,12 @@ def weight_only_outputs_not_of_4(program: Program, graph: VulkanGraph, where: Wh
     ]
 
 
-def weight_only_of_several_rows(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def weight_only_of_several_rows(graph: VulkanGraph) -> Occurrences:
     """Weight-only int4 linears that see prompts."""
     return [Occurrence(linear.name) for linear, _ in _of_several_rows(graph, WEIGHT_ONLY_LINEAR)]
 
 
-def int4_linear_of_batches(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def int4_linear_of_batches(graph: VulkanGraph) -> Occurrences:
     """Int4 linears whose rows have more than one dimension."""
     shapes = [
         (linear.name, graph.tensor(operator.named_args["x"]).shape)
@@ -156,12 +153,12 @@ def int4_linear_of_batches(program: Program, graph: VulkanGraph, where: Where) -
     ]
 
 
-def int4_linear(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def int4_linear(graph: VulkanGraph) -> Occurrences:
     """Int4 linears of either scheme."""
     return [Occurrence(linear.name) for linear, _ in linears(graph, *INT4_LINEARS)]
 
 
-def linear_of_several_rows(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def linear_of_several_rows(graph: VulkanGraph) -> Occurrences:
     """Linears that see prompts."""
     return [
         Occurrence(linear.name)
@@ -170,14 +167,14 @@ def linear_of_several_rows(program: Program, graph: VulkanGraph, where: Where) -
     ]
 
 
-def weight_only_int8_linear(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def weight_only_int8_linear(graph: VulkanGraph) -> Occurrences:
     """Linears of int8 weights that lack their shader: certainly in float16, else where the scales
     do not fit a texture."""
     kinds = ("aten._weight_int8pack_mm", "et_vk.linear_qcs8w", "etvk.linear_qcs8w")
     return _without_shader(graph, *kinds)
 
 
-def channel_wise_int4_linear(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def channel_wise_int4_linear(graph: VulkanGraph) -> Occurrences:
     """Linears of int4 weights with a scale per channel that lack their shader, as those of int8."""
     return _without_shader(graph, "et_vk.linear_qcs4w")
 
@@ -189,7 +186,7 @@ def _without_shader(graph: VulkanGraph, *kinds: str) -> Occurrences:
     ]
 
 
-def weight_only_prefill_in_fp16(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def weight_only_prefill_in_fp16(graph: VulkanGraph) -> Occurrences:
     """Weight-only int4 linears that see prompts in float16."""
     return [
         Occurrence(linear.name)
@@ -198,13 +195,13 @@ def weight_only_prefill_in_fp16(program: Program, graph: VulkanGraph, where: Whe
     ]
 
 
-def int4_linear_with_bias(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def int4_linear_with_bias(graph: VulkanGraph) -> Occurrences:
     """Int4 linears that add a bias."""
     found = linears(graph, *INT4_LINEARS)
     return [Occurrence(linear.name) for linear, _ in found if linear.has_bias]
 
 
-def many_rows_in_fp32(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def many_rows_in_fp32(graph: VulkanGraph) -> Occurrences:
     """Floating-point linears in float32 that may see 1,024 rows or more."""
     return [
         Occurrence(f"{linear.name}: up to {rows} rows")
@@ -215,7 +212,7 @@ def many_rows_in_fp32(program: Program, graph: VulkanGraph, where: Where) -> Occ
     ]
 
 
-def activation_scales(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def activation_scales(graph: VulkanGraph) -> Occurrences:
     """Where scales of activations are chosen for linears that read them."""
     read = [set(operator.args) for _, operator in _of_several_rows(graph, DYNAMIC_LINEAR)]
     return [

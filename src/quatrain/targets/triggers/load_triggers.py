@@ -5,7 +5,7 @@ Sources: the checks (VK_CHECK_COND, VK_THROW) of ExecuTorch 1.0 to 1.5, by file 
 """
 
 from quatrain.int4 import CHANNELS_TOGETHER, INPUTS_TOGETHER
-from quatrain.program import Operator, Plain, Program, Tensor, ValueList, VulkanGraph
+from quatrain.program import Operator, Plain, Tensor, ValueList, VulkanGraph
 from quatrain.program.linear_kernels import INT4_LINEARS, WEIGHT_ONLY_LINEAR
 from quatrain.targets.catalogue import release
 from quatrain.targets.runtimes import newest_release, shaders_of
@@ -13,7 +13,6 @@ from quatrain.targets.triggers.occurrence import (
     CACHED_ATTENTION,
     Occurrence,
     Occurrences,
-    Where,
     is_constant,
     operators,
     tensors_of,
@@ -23,11 +22,11 @@ from quatrain.targets.triggers.occurrence import (
 _STORED_AS = {"int64": "int32", "bool": "uint8", "float64": "float32"}
 
 
-def missing_shader(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def missing_shader(graph: VulkanGraph, runtime: str | None) -> Occurrences:
     """Operators on a storage and type for which the release (none given: the newest) has no
     shader."""
     for index, operator in enumerate(graph.operators):
-        built = shaders_of(operator.kind, where.runtime or newest_release())
+        built = shaders_of(operator.kind, runtime or newest_release())
         if not built:
             continue
         tensor = _tensor(graph, operator, built[0].of)
@@ -39,11 +38,11 @@ def missing_shader(program: Program, graph: VulkanGraph, where: Where) -> Occurr
             yield Occurrence(what)
 
 
-def inputs_not_together(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def inputs_not_together(graph: VulkanGraph, runtime: str | None) -> Occurrences:
     """Int4 linears whose input channels are not a multiple of what the release (none given: the
     newest) packs their weights by."""
     for place, operator, x in tensors_of(graph, INT4_LINEARS):
-        by = _inputs_together(operator.kind, where.runtime or newest_release())
+        by = _inputs_together(operator.kind, runtime or newest_release())
         if x.shape[-1] % by:
             yield Occurrence(f"{place}: {x.shape[-1]} input channels, no multiple of {by}")
 
@@ -53,7 +52,7 @@ def _inputs_together(kind: str, runtime: str) -> int:
     return CHANNELS_TOGETHER if of_its_own else INPUTS_TOGETHER
 
 
-def scales_of_no_row(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def scales_of_no_row(graph: VulkanGraph) -> Occurrences:
     """`choose_qparams_affine` over other blocks than whole rows, or of no contiguous matrix."""
     for place, operator, x in tensors_of(graph, ("torchao.choose_qparams_affine",)):
         block = graph.values[operator.named_args["block_size"]]
@@ -67,7 +66,7 @@ def scales_of_no_row(program: Program, graph: VulkanGraph, where: Where) -> Occu
             yield Occurrence(f"{place}: {x.shape[-1]} wide, {_layout(x)}")
 
 
-def scales_not_in_a_texture(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def scales_not_in_a_texture(graph: VulkanGraph) -> Occurrences:
     """Scales or zero points of activations in a buffer; a texture may have any layout."""
     for place, operator in operators(graph, "torchao.choose_qparams_affine"):
         for value_id in graph.outputs_of(operator):
@@ -76,21 +75,19 @@ def scales_not_in_a_texture(program: Program, graph: VulkanGraph, where: Where) 
                 yield Occurrence(f"{place}: {_layout(tensor)}")
 
 
-def int4_embedding_layout(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def int4_embedding_layout(graph: VulkanGraph) -> Occurrences:
     """`embedding_q4gsw` with indices or result that are not width-packed."""
     return _packed_otherwise(graph, "et_vk.embedding_q4gsw", ("indices", "out"), "width_packed")
 
 
-def embedding_not_channels_packed(
-    program: Program, graph: VulkanGraph, where: Where
-) -> Occurrences:
+def embedding_not_channels_packed(graph: VulkanGraph, runtime: str | None) -> Occurrences:
     """`aten.embedding` with indices or result that are not channels-packed: 1.0 takes no other."""
     found = _packed_otherwise(graph, "aten.embedding", ("indices", "out"), "channels_packed")
-    sure = None if where.runtime else "possible"  # what no release is named for is rarely for 1.0
+    sure = None if runtime else "possible"  # what no release is named for is rarely for 1.0
     return [Occurrence(one.where, sure) for one in found]
 
 
-def rms_norm_layout(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def rms_norm_layout(graph: VulkanGraph) -> Occurrences:
     """`rms_norm` in textures that are not width-packed."""
     for place, operator in operators(graph, "et_vk.rms_norm"):
         tensors = [_tensor(graph, operator, name) for name in ("x", "out")]
@@ -99,7 +96,7 @@ def rms_norm_layout(program: Program, graph: VulkanGraph, where: Where) -> Occur
             yield Occurrence(f"{place}: {_layout(odd[0])}")
 
 
-def rotary_tables(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def rotary_tables(graph: VulkanGraph) -> Occurrences:
     """`apply_rotary_emb_hf` with tables wider than a head, or shorter than the longest call."""
     for place, operator in operators(graph, "et_vk.apply_rotary_emb_hf"):
         query, cos = (_tensor(graph, operator, name) for name in ("xq", "freqs_cos"))
@@ -115,7 +112,7 @@ def rotary_tables(program: Program, graph: VulkanGraph, where: Where) -> Occurre
             yield Occurrence(f"{place}: tables in a texture")
 
 
-def attention_shapes(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def attention_shapes(graph: VulkanGraph) -> Occurrences:
     """Attention of several batches, caches of different shapes, or not width-packed."""
     for place, operator in operators(graph, *CACHED_ATTENTION):
         has_caches = operator.kind == "sdpa_with_kv_cache"
@@ -132,7 +129,7 @@ def attention_shapes(program: Program, graph: VulkanGraph, where: Where) -> Occu
             yield Occurrence(f"{place}: {_layout(query)}, caches {_layout(key)}")
 
 
-def attention_options(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def attention_options(graph: VulkanGraph) -> Occurrences:
     """Attention with a mask, a scale of its own, dropout, or that is not causal."""
     for place, operator in operators(graph, *CACHED_ATTENTION):
         for name, taken in (
@@ -148,7 +145,7 @@ def attention_options(program: Program, graph: VulkanGraph, where: Where) -> Occ
                 yield Occurrence(f"{place}: {name} is {value.value}")
 
 
-def position_of_odd_type(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def position_of_odd_type(graph: VulkanGraph) -> Occurrences:
     """`select_as_symint` of what is neither int32 nor int64."""
     return [
         Occurrence(f"{place}: {x.dtype}")
@@ -157,7 +154,7 @@ def position_of_odd_type(program: Program, graph: VulkanGraph, where: Where) -> 
     ]
 
 
-def index_select_layout(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def index_select_layout(graph: VulkanGraph) -> Occurrences:
     """`index_select` with input, indices or result that are not channels-packed, or with indices
     that are a constant as it is stored."""
     kind, arguments = "aten.index_select", ("x", "index", "out")

@@ -1,15 +1,39 @@
 """Looks for a defect's trigger in all of a program's Vulkan delegates."""
 
-from collections.abc import Callable
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from quatrain.errors import UNFIT, InputError
 from quatrain.program import Program
 from quatrain.program.delegate_places import delegate_places
+from quatrain.targets import triggers
 from quatrain.targets.catalogue import Defect, GpuProfile
-from quatrain.targets.triggers.method_triggers import METHOD_TRIGGERS
-from quatrain.targets.triggers.occurrence import Occurrence, Where
-from quatrain.targets.triggers.triggers import GPU_TRIGGERS, TRIGGERS
+from quatrain.targets.triggers.occurrence import Occurrence, Occurrences
+
+Trigger = Callable[..., Occurrences]
+
+
+def _defined() -> Iterator[tuple[str, Trigger]]:
+    """The triggers by name: the public functions beside this module that return `Occurrences`."""
+    for found in pkgutil.iter_modules(triggers.__path__, f"{triggers.__name__}."):
+        for name, value in vars(importlib.import_module(found.name)).items():
+            own = inspect.isfunction(value) and value.__module__ == found.name
+            if own and not name.startswith("_") and _returns_occurrences(value):
+                yield name, value
+
+
+def _returns_occurrences(function: Callable[..., Any]) -> bool:
+    return inspect.signature(function).return_annotation is Occurrences
+
+
+# By what defects call them. A trigger's parameters are what it looks at: the `program`, the `graph`
+# of a delegate, and the `gpu` and release of the `runtime` asked about, None for any.
+TRIGGERS = dict(_defined())
+_LOOKED_AT = {name: inspect.signature(trigger).parameters for name, trigger in TRIGGERS.items()}
 
 
 def cached_trigger(
@@ -19,25 +43,27 @@ def cached_trigger(
     found: dict[str, list[Occurrence]] = {}
 
     def occurrences_on(gpu: GpuProfile) -> list[Occurrence]:
-        key = gpu.id if defect.trigger in GPU_TRIGGERS else ""
+        key = gpu.id if "gpu" in _LOOKED_AT[defect.trigger] else ""
         if key not in found:
-            found[key] = _occurrences(program, defect, Where(gpu, runtime))
+            found[key] = _occurrences(program, defect, gpu, runtime)
         return found[key]
 
     return occurrences_on
 
 
-def _occurrences(program: Program, defect: Defect, where: Where) -> list[Occurrence]:
+def _occurrences(
+    program: Program, defect: Defect, gpu: GpuProfile, runtime: str | None
+) -> list[Occurrence]:
     """Over all of the program's graphs. Raises `InputError` for one whose operators' arguments do
     not fit them, such as a product of numbers."""
-    trigger, places = TRIGGERS[defect.trigger], delegate_places(program)
-    if trigger in METHOD_TRIGGERS:
-        places = [("", places[0][1])]
+    trigger, names = TRIGGERS[defect.trigger], _LOOKED_AT[defect.trigger]
+    asked: dict[str, Any] = {"program": program, "gpu": gpu, "runtime": runtime}
+    places = delegate_places(program) if "graph" in names else [("", None)]
     try:
         return [
             replace(each, where=place + each.where)
             for place, graph in places
-            for each in trigger(program, graph, where)
+            for each in trigger(**{name: (asked | {"graph": graph})[name] for name in names})
         ]
     except UNFIT as error:
         raise InputError(

@@ -1,14 +1,14 @@
 """Triggers of what a program's methods do with their delegates."""
 
-from quatrain.program import Program, VulkanGraph
+from quatrain.program import Program
 from quatrain.program.inspect.sizes import cache_values
 from quatrain.program.row_lookup import work_beside_delegate
-from quatrain.targets.triggers.occurrence import Occurrence, Occurrences, Where
+from quatrain.targets.triggers.occurrence import Occurrence, Occurrences
 
 _RUN_IN_TURN = {"prefill", "decode"}  # by ExecuTorch's text runner
 
 
-def work_outside_delegate(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def work_outside_delegate(program: Program) -> Occurrences:
     """Operators outside the delegate of a method, but for rows of a table that it is given, or more
     than one delegate call of a method."""
     for name, count in work_beside_delegate(program).items():
@@ -19,7 +19,7 @@ def work_outside_delegate(program: Program, graph: VulkanGraph, where: Where) ->
             yield Occurrence(f"{method.name}: {calls} delegate calls")
 
 
-def caches_of_each_method(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def caches_of_each_method(program: Program) -> Occurrences:
     """KV caches in the delegates of several methods: each has its own. Two that take turns in one
     text are certain to read what the other never wrote."""
     keeping = {each.method for each in program.delegates if each.graph and cache_values(each.graph)}
@@ -29,10 +29,6 @@ def caches_of_each_method(program: Program, graph: VulkanGraph, where: Where) ->
     return [Occurrence(f"methods {', '.join(sorted(keeping))}", certainty)]
 
 
-def delegate_calls_refused(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def delegate_calls_refused(program: Program) -> Occurrences:
     """Calls that hand the delegate other values than its graph takes."""
     return [Occurrence(problem) for problem in program.call_problems]
-
-
-METHOD_TRIGGERS = (work_outside_delegate, caches_of_each_method, delegate_calls_refused)
-"""Those that look at what the methods do, not at one delegate."""

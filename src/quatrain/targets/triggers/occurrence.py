@@ -1,24 +1,14 @@
 """Where in a program a defect is triggered."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from quatrain.program import Operator, Plain, Program, Tensor, Value, VulkanGraph
-from quatrain.targets.catalogue import GpuProfile
 
 CACHED_ATTENTION = ("sdpa_with_kv_cache", "custom_sdpa")
 # Layout -> the dimension that a texture is packed along, counted from the end.
 PACKED_FROM_THE_END = {"width_packed": 1, "height_packed": 2, "channels_packed": 3}
-
-
-@dataclass(frozen=True)
-class Where:
-    """What a program is asked about: a GPU and a release of the runtime such as '1.3', None for
-    any."""
-
-    gpu: GpuProfile
-    runtime: str | None
 
 
 @dataclass(frozen=True)
@@ -32,7 +22,6 @@ class Occurrence:
 
 
 Occurrences = Iterable[Occurrence]
-Trigger = Callable[[Program, VulkanGraph, Where], Occurrences]
 Placed = tuple[str, Operator, Tensor]
 
 

@@ -10,7 +10,6 @@ from quatrain.targets.runtimes import newest_release, unknown_operators
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Occurrences,
-    Where,
     fixed_value,
     is_constant,
     longest_call,
@@ -24,14 +23,12 @@ _COPIES = ("et_vk.prepack", "aten.clone", "aten._to_copy")
 _FEWEST_CHANNELS, _MOST_CHANNELS = 168, 192  # that an Adreno 840 was seen to convolve wrongly
 
 
-def unknown_operator(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def unknown_operator(graph: VulkanGraph, runtime: str | None) -> Occurrences:
     """What the release does not know: operators, numbers of arguments; none given: the newest."""
-    return [
-        Occurrence(what) for what in unknown_operators(graph, where.runtime or newest_release())
-    ]
+    return [Occurrence(what) for what in unknown_operators(graph, runtime or newest_release())]
 
 
-def embedding_misread(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def embedding_misread(graph: VulkanGraph) -> Occurrences:
     """`aten.embedding` of several tokens with indices or result not width-packed in a texture."""
     return [
         Occurrence(
@@ -43,9 +40,7 @@ def embedding_misread(program: Program, graph: VulkanGraph, where: Where) -> Occ
     ]
 
 
-def int4_embedding_width_not_of_32(
-    program: Program, graph: VulkanGraph, where: Where
-) -> Occurrences:
+def int4_embedding_width_not_of_32(graph: VulkanGraph) -> Occurrences:
     """Int4 embeddings whose width is not a multiple of 32."""
     widths = [
         (place, 2 * graph.tensor(operator.named_args["weights"]).shape[-1])
@@ -54,23 +49,19 @@ def int4_embedding_width_not_of_32(
     return [Occurrence(f"{place}: width {width}") for place, width in widths if width % 32]
 
 
-def rotary_width_not_of_8(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def rotary_width_not_of_8(graph: VulkanGraph) -> Occurrences:
     """`apply_rotary_emb_hf` that rotates a number of channels that is not a multiple of 8."""
     widths = _last(graph, "et_vk.apply_rotary_emb_hf", "freqs_cos")
     return [Occurrence(f"{place}: rotary width {width}") for place, width in widths if width % 8]
 
 
-def interleaved_rotary_of_odd_fours(
-    program: Program, graph: VulkanGraph, where: Where
-) -> Occurrences:
+def interleaved_rotary_of_odd_fours(graph: VulkanGraph) -> Occurrences:
     """`apply_rotary_emb` of heads that are a multiple of 4 wide and not of 8."""
     widths = _last(graph, "et_vk.apply_rotary_emb", "xq")
     return [Occurrence(f"{place}: heads {wide} wide") for place, wide in widths if wide % 8 == 4]
 
 
-def more_key_heads_than_query_heads(
-    program: Program, graph: VulkanGraph, where: Where
-) -> Occurrences:
+def more_key_heads_than_query_heads(graph: VulkanGraph) -> Occurrences:
     """Rotary embedding of more key heads than query heads."""
     for place, operator in operators(graph, "et_vk.apply_rotary_emb", "et_vk.apply_rotary_emb_hf"):
         queries, keys = (graph.tensor(operator.named_args[x]).shape[-2] for x in ("xq", "xk"))
@@ -78,12 +69,12 @@ def more_key_heads_than_query_heads(
             yield Occurrence(f"{place}: {keys} key heads, {queries} query heads")
 
 
-def gelu(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def gelu(graph: VulkanGraph) -> Occurrences:
     """`aten.gelu`."""
     return [Occurrence(place) for place, _ in operators(graph, "aten.gelu")]
 
 
-def gelu_by_erf(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def gelu_by_erf(graph: VulkanGraph) -> Occurrences:
     """`aten.gelu` that asks for the exact function."""
     return [
         Occurrence(place)
@@ -92,7 +83,7 @@ def gelu_by_erf(program: Program, graph: VulkanGraph, where: Where) -> Occurrenc
     ]
 
 
-def convolution(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def convolution(graph: VulkanGraph) -> Occurrences:
     """Convolutions of 168 to 192 output channels; others are possible, at a low rate."""
     kinds = ("aten.convolution", "et_vk.conv_with_clamp", "et_vk.conv2d_gemm")
     for place, operator in operators(graph, *kinds):
@@ -102,7 +93,7 @@ def convolution(program: Program, graph: VulkanGraph, where: Where) -> Occurrenc
         yield Occurrence(f"{place}: {channels} output channels", None if sure else "possible")
 
 
-def selects_computed_places(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def selects_computed_places(program: Program, graph: VulkanGraph) -> Occurrences:
     """`index_select` by several indices that the graph computes or is given; and along another
     dimension than one that changes with the call."""
     longest = longest_call(program, graph)
@@ -114,7 +105,7 @@ def selects_computed_places(program: Program, graph: VulkanGraph, where: Where) 
             yield Occurrence(f"{place}: of {list(x.shape)} along dimension {dim}")
 
 
-def results_not_resized(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def results_not_resized(program: Program, graph: VulkanGraph) -> Occurrences:
     """Splits, and squeezes of the first dimension in textures, in programs that take calls of any
     length; but splits whose parts are only seen in a call's sizes."""
     if not takes_calls_of_any_length(program, graph):
@@ -131,7 +122,7 @@ def results_not_resized(program: Program, graph: VulkanGraph, where: Where) -> O
     ]
 
 
-def gathers_from_the_end(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def gathers_from_the_end(graph: VulkanGraph) -> Occurrences:
     """`aten.gather` along a dimension that is counted from the end."""
     dims = [
         (place, fixed_value(graph, operator, 1))
@@ -144,7 +135,7 @@ def gathers_from_the_end(program: Program, graph: VulkanGraph, where: Where) -> 
     ]
 
 
-def choices_by_lower_ranks(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def choices_by_lower_ranks(program: Program, graph: VulkanGraph) -> Occurrences:
     """`aten.where` of a lower rank first and a higher one after it, in programs that take calls of
     any length."""
     if not takes_calls_of_any_length(program, graph):
@@ -164,7 +155,7 @@ def _is_fixed(graph: VulkanGraph, value_id: int) -> bool:
     return is_constant(graph, value_id)
 
 
-def textures(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def textures(graph: VulkanGraph) -> Occurrences:
     """Programs that compute in textures."""
     count = sum(
         isinstance(value, Tensor) and value.constant is None and value.storage == "texture3d"

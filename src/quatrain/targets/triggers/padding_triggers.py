@@ -12,7 +12,6 @@ from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Occurrences,
-    Where,
     fixed_value,
     longest_call,
 )
@@ -44,7 +43,7 @@ class Padding(IntEnum):
     INFINITE = 3
 
 
-def products_of_padding(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def products_of_padding(program: Program, graph: VulkanGraph) -> Occurrences:
     """Products in textures over a number of terms that is no multiple of 4, whose first factor has
     something else than finite numbers behind its last column."""
     behind = _Behind(graph, longest_call(program, graph))

@@ -11,7 +11,6 @@ from quatrain.targets.triggers.occurrence import (
     PACKED_FROM_THE_END,
     Occurrence,
     Occurrences,
-    Where,
     fixed_value,
     takes_calls_of_any_length,
     tensors_of,
@@ -22,7 +21,7 @@ _PLACES = ("aten.argmax", "aten.argmin")
 _OF_DIMENSIONS = (*_SUMS, *_PLACES, "aten.var")
 
 
-def reduction(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def reduction(program: Program, graph: VulkanGraph) -> Occurrences:
     """Sums, means, extremes and softmax as operators of their own, in textures, where the rows of
     some call are not a multiple of the four that a group of the shader takes."""
     any_length = takes_calls_of_any_length(program, graph)
@@ -32,7 +31,7 @@ def reduction(program: Program, graph: VulkanGraph, where: Where) -> Occurrences
             yield Occurrence(f"{place}: of {list(x.shape)}")
 
 
-def reductions_refused(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def reductions_refused(graph: VulkanGraph) -> Occurrences:
     """Reductions over dimensions, or in a storage, that the runtime throws at."""
     return [
         Occurrence(f"{place}: of {list(x.shape)} along {list(dims)}, {problem}")
@@ -41,7 +40,7 @@ def reductions_refused(program: Program, graph: VulkanGraph, where: Where) -> Oc
     ]
 
 
-def reductions_shifted(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def reductions_shifted(program: Program, graph: VulkanGraph) -> Occurrences:
     """Results of a lower rank than what they are of, where a dimension is kept that comes before
     one that is left out, or calls may be of any length; variances of [N, C, H, W] along the
     channels in buffers, and of few rows in textures."""
@@ -87,6 +86,3 @@ def _reductions(
         listed = dims if isinstance(dims, list | tuple) else [dims]
         if x.shape and all(isinstance(dim, int) for dim in listed):
             yield place, operator, x, tuple(sorted(dim % len(x.shape) for dim in listed))
-
-
-REDUCTION_TRIGGERS = (reduction, reductions_refused, reductions_shifted)

@@ -7,7 +7,6 @@ from quatrain.targets.triggers.occurrence import (
     PACKED_FROM_THE_END,
     Occurrence,
     Occurrences,
-    Where,
     fixed_value,
     operators,
     takes_calls_of_any_length,
@@ -17,7 +16,7 @@ from quatrain.targets.triggers.occurrence import (
 _WORKERS = 4  # of softmax.glsl, each of which reads one place whether or not there is one
 
 
-def softmax_past_the_end(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def softmax_past_the_end(program: Program, graph: VulkanGraph) -> Occurrences:
     """Softmax in textures along another dimension than the packed one, of fewer than four places in
     some call."""
     any_length = takes_calls_of_any_length(program, graph)
@@ -30,9 +29,7 @@ def softmax_past_the_end(program: Program, graph: VulkanGraph, where: Where) -> 
             yield Occurrence(f"{place}: of {list(x.shape)} along dimension -{along}")
 
 
-def softmax_of_channels_and_batches(
-    program: Program, graph: VulkanGraph, where: Where
-) -> Occurrences:
+def softmax_of_channels_and_batches(graph: VulkanGraph) -> Occurrences:
     """Softmax of [N, C, H, W] along the batches, or along the channels of several."""
     return [
         Occurrence(f"{place}: of {list(x.shape)} along dimension {dim}")
@@ -41,7 +38,7 @@ def softmax_of_channels_and_batches(
     ]
 
 
-def several_indices(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def several_indices(graph: VulkanGraph) -> Occurrences:
     """`aten.index` by several tensors, or of another dimension than the first."""
     listed = [
         (place, graph.values[operator.named_args["indices"]])
@@ -60,6 +57,3 @@ def _softmax(graph: VulkanGraph) -> Iterator[tuple[str, Tensor, int]]:
         dim = fixed_value(graph, operator, 1)
         if x.shape and isinstance(dim, int):
             yield place, x, dim % len(x.shape)
-
-
-ROW_TRIGGERS = (softmax_past_the_end, softmax_of_channels_and_batches, several_indices)

@@ -8,7 +8,6 @@ from quatrain.targets.triggers.occurrence import (
     PACKED_FROM_THE_END,
     Occurrence,
     Occurrences,
-    Where,
     longest_call,
     tensors_of,
 )
@@ -22,7 +21,7 @@ _SOFTMAX = ("aten._softmax", "aten._log_softmax")
 _TEXEL = 4
 
 
-def numbers_computed(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def numbers_computed(graph: VulkanGraph) -> Occurrences:
     """Arithmetic on two tensors without dimensions, and softmax of one."""
     found = [
         Occurrence(f"{place}: of {x.dtype}[]")
@@ -36,7 +35,7 @@ def numbers_computed(program: Program, graph: VulkanGraph, where: Where) -> Occu
     ]
 
 
-def norms_by_three_workers(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def norms_by_three_workers(program: Program, graph: VulkanGraph) -> Occurrences:
     """Layer norms in textures for which the runtime takes groups of three workers to a row."""
     longest = longest_call(program, graph)
     for place, _, x in tensors_of(graph, ("aten.native_layer_norm",)):
@@ -63,6 +62,3 @@ def _has_three_workers(x: Tensor, shape: tuple[int, ...]) -> bool:
 def _is_number(graph: VulkanGraph, value_id: int) -> bool:
     value = graph.values[value_id]
     return isinstance(value, Tensor) and not value.shape
-
-
-SHAPE_TRIGGERS = (numbers_computed, norms_by_three_workers)

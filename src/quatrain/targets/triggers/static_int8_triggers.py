@@ -2,8 +2,8 @@
 
 import math
 
-from quatrain.program import Program, VulkanGraph
-from quatrain.targets.triggers.occurrence import Occurrence, Occurrences, Where, tensors_of
+from quatrain.program import VulkanGraph
+from quatrain.targets.triggers.occurrence import Occurrence, Occurrences, tensors_of
 
 # Operator -> how many of the last dimensions of what it reads are of one batch.
 _LINEARS = ("et_vk.linear_q8ta_q8csw", "et_vk.q8ta_linear", "et_vk.q8ta_linear_gemv")
@@ -14,7 +14,7 @@ _CONVOLUTIONS = (
 _OF_ONE_BATCH = {**dict.fromkeys(_LINEARS, 2), **dict.fromkeys(_CONVOLUTIONS, 3)}
 
 
-def static_int8_of_batches(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def static_int8_of_batches(graph: VulkanGraph) -> Occurrences:
     """Convolutions and linears of int8 activations over several batches."""
     return [
         Occurrence(f"{place}: {list(x.shape)}")
@@ -23,12 +23,9 @@ def static_int8_of_batches(program: Program, graph: VulkanGraph, where: Where) -
     ]
 
 
-def static_int8_broadcast(program: Program, graph: VulkanGraph, where: Where) -> Occurrences:
+def static_int8_broadcast(graph: VulkanGraph) -> Occurrences:
     """Sums of int8 tensors of different sizes."""
     for place, operator, a in tensors_of(graph, ("et_vk.q8ta_add",)):
         b = graph.tensor(operator.args[1])
         if a.shape != b.shape:
             yield Occurrence(f"{place}: {list(a.shape)} and {list(b.shape)}")
-
-
-STATIC_INT8_TRIGGERS = (static_int8_of_batches, static_int8_broadcast)
