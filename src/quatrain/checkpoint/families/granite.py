@@ -48,11 +48,7 @@ GRANITE = Family(
         sizes=sizes(4096, 11008, 32),
         params=_params,
     ),
-    gguf=GgufReading(
-        "granite",
-        half_split=False,
-        params=_gguf_params,
-    ),
+    gguf=GgufReading("granite", half_split=False, params=_gguf_params),
 )
 # Of the mixtures, which have no biases in their feed-forwards.
 MIXTURE_DEFAULTS = {
