@@ -88,6 +88,17 @@ def test_float8_is_floating_point(tmp_path, form):
         open_checkpoint(folder)
 
 
+@pytest.mark.parametrize("form", ["fp8", "ue8m0"])
+def test_float8_in_a_pickled_file(tmp_path, form):
+    """PyTorch pickles tensors of its newer types otherwise."""
+    folder, read = write_float8(tmp_path, *FORMATS[form])
+    file = folder / "model.safetensors"
+    torch.save(load_file(file), folder / "pytorch_model.bin")
+    file.unlink()
+    model = open_float_model(folder)
+    assert all(torch.equal(model.tensors[name], tensor) for name, tensor in read.items())
+
+
 @pytest.mark.parametrize(
     ("scales", "message"),
     [

@@ -24,12 +24,12 @@ from quatrain.quiet import quiet
 _NAMES = re.compile(
     r"""collections\ OrderedDict
     | (builtins|__builtin__)\ set
-    | torch\._utils\ _rebuild_(tensor|tensor_v2|parameter|wrapper_subclass)
+    | torch\._utils\ _rebuild_(tensor|tensor_v[23]|parameter|wrapper_subclass)
     | torch\._tensor\ _rebuild_from_type_v2
     | torch\.storage\ (Untyped|Typed)Storage
     | torch\.serialization\ _get_layout
     | torch\.nn\.parameter\ Parameter
-    | torch\ (\w+Storage|Size|Tensor|device|strided|bool|bfloat16|float\d+|u?int\d+)""",
+    | torch\ (\w+Storage|Size|Tensor|device|strided|bool|bfloat16|float\d+(_e\dm\w+)?|u?int\d+)""",
     re.VERBOSE,
 )
 # How often the file's bytes may appear among its tensors: a tied output is the embedding's again.
