@@ -5,6 +5,7 @@ import torch
 from tests.support.planned import assert_as_planned
 from tests.support.rounding import assert_equal_but_for_rounding
 from tests.support.tiny_checkpoint import FEW_SHAPES, PARAMS, QWEN_LIKE, write_checkpoint
+from tests.support.verified import assert_verified
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone
@@ -49,6 +50,8 @@ def test_prefill_and_decode_equal_eager(case, tmp_path):
     checkpoint = write_checkpoint(tmp_path / "c", **shape)
     report = export_checkpoint(checkpoint, tmp_path / "m.pte", options)
     assert_as_planned(report, checkpoint)
+    if not options.hidden_output:
+        assert_verified(report.output, checkpoint)
     opened = open_checkpoint(checkpoint)
     eager = build_backbone(
         opened.config,

@@ -12,6 +12,7 @@ from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
 from tests.support.rounding import assert_equal_but_for_rounding
 from tests.support.thorough import thorough
+from tests.support.verified import assert_verified
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.model import Backbone
@@ -202,6 +203,7 @@ def test_experts_that_are_picked_with_a_bias(options, tmp_path):
     checkpoint = _hub_checkpoint(tmp_path, "Lfm2Moe", SMALL_LFM2_MOE)
     report = _assert_program_equals_eager(checkpoint, options, tmp_path / "m.pte")
     assert_as_planned(report, checkpoint)
+    assert_verified(report.output, checkpoint)
 
 
 @pytest.mark.thorough

@@ -13,6 +13,7 @@ from tests.support.peers import (
     saved,
 )
 from tests.support.planned import assert_as_planned
+from tests.support.verified import assert_verified
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone
@@ -89,6 +90,7 @@ def test_vulkan_is_one_delegate_that_is_given_rows_of_the_table(checkpoint, on_v
     """Weight-only, retargeted, equals eager beyond the window, in pieces and steps; layers that
     read others' keys read those of the call, which no ring holds any more."""
     assert_as_planned(on_vulkan, checkpoint)
+    assert_verified(on_vulkan.output, checkpoint)
     program = open_program(on_vulkan.output)
     assert program.calls_outside_delegates() == {"quantized_decomposed.embedding_4bit.out": 1}
     assert len(program.delegates) == 1 and not list(
@@ -152,6 +154,7 @@ def test_programs_of_several_streams(backend, tmp_path):
     report = export_checkpoint(tmp_path / "int4", tmp_path / "m.pte", options)
     if backend == "vulkan":
         assert not fatal_findings(open_program(report.output))
+    assert_verified(report.output, tmp_path / "int4")
     eager = load_eager(tmp_path / "int4", Scheme.WEIGHT_ONLY, ARITHMETIC_OF[backend])
     for device in DEVICES_OF[backend]:
         _assert_equals_eager(load_runner(report.output, device), eager)

@@ -9,6 +9,7 @@ from tests.support.kept_state import (
 )
 from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
+from tests.support.verified import assert_one_number_is_told
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.export import ExportOptions, export_checkpoint
@@ -72,6 +73,7 @@ def test_xnnpack_equals_eager(checkpoint, tmp_path):
     assert_texts_agree(report.output, eager, DEVICES_OF["xnnpack"])
     assert_calls_follow(load_runner(report.output, "executorch"))
     assert_answers_are_read_anew(report.output)
+    assert_one_number_is_told(report.output, checkpoint, "layers.0.conv.conv.weight")
 
 
 def test_calls_of_a_vulkan_program_follow_on_each_other(on_vulkan):

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from executorch.examples.models.llama.export_llama_lib import export_llama
 from executorch.examples.models.llama.llama_transformer import construct_transformer
-from executorch.examples.models.llama.model_args import ModelArgs
 from executorch.examples.models.llama.source_transformation.quantize import (
     get_quant_embedding_transform,
     quantize,
@@ -24,16 +23,10 @@ from executorch.examples.models.llama.source_transformation.quantize import (
 from executorch.extension.llm.export.builder import DType
 from executorch.extension.llm.export.config.llm_config import DtypeOverride, LlmConfig
 from tests.support.paths import ARTIFACTS as FOLDER
+from tests.support.peer_models import CONTEXT, LLAMA, QWEN, model_args, random_weights
 
 TOKENS = [3, 17, 40, 9, 22, 61, 5, 33, 12]
 PROMPT = 6
-CONTEXT = 32
-LLAMA = {
-    "dim": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "vocab_size": 64,
-    "hidden_dim": 96, "norm_eps": 1e-5, "rope_theta": 10000.0, "multiple_of": 1,
-}  # fmt: skip
-QWEN = LLAMA | {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True,
-                "qk_norm_before_rope": True, "n_layers": 1}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,21 +61,6 @@ def make(name: str, recipe: Recipe) -> None:
         export_llama(llm_config(recipe, params, checkpoint, FOLDER / f"{name}.pte"))
         if recipe.backend == "vulkan":
             np.save(FOLDER / f"{name}.npy", eager_logits(recipe, torch.load(checkpoint)))
-
-
-def model_args(params: dict[str, Any]) -> ModelArgs:
-    limits = {"max_seq_len": CONTEXT, "max_context_len": CONTEXT}
-    return ModelArgs(**params, **limits, use_kv_cache=True, enable_dynamic_shape=True)
-
-
-def random_weights(params: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Weights large enough that logits differ clearly, norms around one."""
-    generator = torch.Generator().manual_seed(0)
-    return {
-        name: torch.randn(value.shape, generator=generator) * 0.08 + ("norm" in name)
-        for name, value in construct_transformer(model_args(params)).state_dict().items()
-        if "cache" not in name
-    }
 
 
 def llm_config(recipe: Recipe, params: Path, checkpoint: Path, output: Path) -> LlmConfig:

@@ -16,8 +16,10 @@ def table(weight: torch.Tensor, dtype: type = np.float16) -> _Table:
     return _Table(len(weight), weight.shape[1], None, partial(_rows, weight.numpy().astype(dtype)))
 
 
-def _wrong_rows(one: _Table, embedding: nn.Embedding) -> torch.Tensor | None:
-    return embedding_tables._wrong_rows([one], embedding, lambda part: None)
+def _wrong_rows(
+    one: _Table, embedding: nn.Embedding, strict: bool = False, folded: float | None = None
+) -> torch.Tensor | None:
+    return embedding_tables._wrong_rows([one], embedding, strict, folded, lambda part: None)
 
 
 @pytest.fixture
@@ -44,13 +46,27 @@ def test_what_float16_cannot_hold_is_no_difference(embedding: nn.Embedding) -> N
 def test_a_table_of_another_form_says_nothing(embedding: nn.Embedding) -> None:
     """Such as one that holds what its rows are multiplied with: only its zeros are the same; or of
     integers, or of a damaged file whose rows cannot be read."""
-    assert _wrong_rows(table(embedding.weight * 8, np.float32), embedding) is None
+    eightfold = table(embedding.weight * 8, np.float32)
+    assert _wrong_rows(eightfold, embedding, folded=8.0) is None
+    assert _wrong_rows(table(embedding.weight * 8.1, np.float32), embedding, folded=8.0) is not None
     assert _wrong_rows(table(embedding.weight[:, :4]), embedding) is None
     assert _wrong_rows(table(embedding.weight[:5]), embedding) is None
     rounded = table(embedding.weight.mul(8).round() / 8)
     assert _wrong_rows(replace(rounded, bits=4), embedding) is None
     short = replace(table(embedding.weight), rows=partial(_rows, np.zeros((2, 8), np.float32)))
     assert _wrong_rows(short, embedding) is None
+
+
+@pytest.mark.parametrize("factor", [1.0005, 1.01, 8.0])
+def test_a_table_of_one_factor_that_nothing_makes_good_is_told(
+    factor: float, embedding: nn.Embedding
+) -> None:
+    """Whoever exported it; a program of ours holds the rows as they are even where the model
+    multiplies them by as much."""
+    off = table(embedding.weight * factor, np.float32)
+    for strict, folded in ((False, None), (False, 2.0), (True, factor)):
+        wrong = _wrong_rows(off, embedding, strict, folded)
+        assert wrong is not None and wrong.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_table_whose_every_row_differs_is_told(embedding: nn.Embedding) -> None:

@@ -58,11 +58,11 @@ def verify(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Compare a program with its checkpoint: packed bytes, logits, every operator.
+    """Compare a program with its checkpoint: constants, logits, every operator.
 
     Exits with 1 where it does not compute what the checkpoint means, and names the first
     operator and layer that is wrong, or the known defect by which it fails on every phone. On
-    ExecuTorch (XNNPACK programs) no operators are compared, but bytes and logits.
+    ExecuTorch (XNNPACK programs) no operators are compared, but constants and logits.
 
     Example: `quatrain verify smollm2.pte smollm2-int4`
     """
@@ -97,9 +97,7 @@ def verify(
 def _print_report(report: "VerifyReport") -> None:
     wrong = [check for check in report.packed if check.problem]
     right = f"{len(report.packed) - len(wrong)} of {len(report.packed)}"
-    stored = f"{right} linears and other tensors hold the checkpoint's values"
-    if not report.packed:
-        stored = "its linears and other tensors are stored in a form that is not compared"
+    stored = f"{right} linears and other constants are the checkpoint's"
     print(f"{report.program}: {report.scheme}, {stored}")
     for check in wrong:
         print(f"  {check.linear}: {check.problem}")
@@ -122,8 +120,11 @@ def _print_report(report: "VerifyReport") -> None:
     print("passed" if report.passed else "FAILED")
     if report.passed:
         print(
-            f"  It computes what {report.checkpoint} means, to rounding. How well that int4\n"
-            "  checkpoint itself does is not said by this; `quatrain evaluate` measures it."
+            f"  It computes what {report.checkpoint} means, to rounding, over texts of up to\n"
+            f"  {report.tokens} tokens. How well that int4 checkpoint itself does is not said by\n"
+            "  this; `quatrain evaluate` measures it."
         )
+        for what in report.not_compared:
+            print(f"not compared: {what}")
     if report.note:
         print(f"note: {report.note}")

@@ -9,12 +9,16 @@ from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export.attention_sink import with_attention_sink
+from quatrain.export.kernels.assignment import dequantized
 from quatrain.export.xnnpack.positive_scales import RoundedAgain, make_scales_positive
 from quatrain.int4 import Scheme
+from quatrain.linear import Int8DynActInt8WeightLinear
 from quatrain.linear.int4 import Int4Linear, compute_as, freeze_weights, without_activation_rounding
 from quatrain.program import VulkanGraph
 from quatrain.program.inspect.linears import find_linears
 from quatrain.verify.program_info import ProgramInfo
+
+_QUANTIZED = (Int4Linear, Int8DynActInt8WeightLinear)
 
 
 def load_eager(
@@ -49,7 +53,7 @@ def eager_for_program(
     )
     if info.int8_kv_cache:
         quantize_kv_cache(backbone)
-    if graph and info.scheme is None:
+    if graph:
         _match_schemes(backbone, graph)
     rounded = RoundedAgain() if graph else make_scales_positive(backbone)
     compute_as(backbone, arithmetic if graph else ARITHMETIC_OF["xnnpack"])
@@ -58,9 +62,12 @@ def eager_for_program(
 
 
 def _match_schemes(backbone: Backbone, graph: VulkanGraph) -> None:
-    """Make weight-only, in an 8da4w `backbone`, the linears that are so in a mixed program."""
+    """Let the linears of `backbone` be weight-only, or in floating point, that are so in a
+    program: one that is mixed, or has no kernel for what is stored (`--allow-fallback`)."""
+    modules = dict(backbone.named_modules())
     for linear in find_linears(graph):
-        if linear.scheme == Scheme.WEIGHT_ONLY:
-            module = backbone.get_submodule(linear.name)
-            if isinstance(module, Int4Linear):
-                backbone.set_submodule(linear.name, without_activation_rounding(module))
+        module = modules.get(linear.name)
+        if linear.scheme == Scheme.WEIGHT_ONLY and isinstance(module, Int4Linear):
+            backbone.set_submodule(linear.name, without_activation_rounding(module))
+        elif linear.group_size is None and isinstance(module, _QUANTIZED):
+            backbone.set_submodule(linear.name, dequantized(module))

@@ -65,3 +65,8 @@ def _cache_length(program: Program) -> int:
         if operator.kind == "sdpa_with_kv_cache":
             return graph.tensor(operator.named_args["k_cache"]).shape[1]
     raise InputError(f"{program.path}: has no attention with a KV cache")
+
+
+def is_ours(program: Program) -> bool:
+    """Whether Quatrain exported `program`: it holds each tensor of its checkpoint as it is."""
+    return any(name.startswith("quatrain_") for name in program.stated)

@@ -38,14 +38,16 @@ class VerifyReport:
         program: The program's path.
         checkpoint: The checkpoint's path.
         scheme: "8da4w", "weight-only", or "mixed" where its linears differ.
-        packed: A check for each int4 linear of a Vulkan program, for each quantized one and each
-            norm of an XNNPACK program that stores them as ExecuTorch does, and for each embedding.
+        packed: A check for each linear, embedding and other tensor that could be compared, and for
+            what the program states of itself.
         floor: How far rounding alone moves the logits.
         allowed_error: The relative error that the logits may have.
         devices: What each device gave.
         seconds: Wall time by stage.
         note: What a reader of the verdict should know.
         fatal: Known defects by which the program fails on every GPU, in the newest runtime.
+        not_compared: What was not held against the checkpoint; whole phrases.
+        tokens: How many the longest text has, greedy ones too.
     """
 
     program: Path
@@ -58,6 +60,8 @@ class VerifyReport:
     seconds: dict[str, float]
     note: str = ""
     fatal: list[Finding] = field(default_factory=list)
+    not_compared: list[str] = field(default_factory=list)
+    tokens: int = 0
 
     @property
     def passed(self) -> bool:

@@ -26,7 +26,7 @@ from quatrain.stages import Stages
 from quatrain.targets import fatal_findings
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer
-from quatrain.verify.checks.embedding_tables import check_tables
+from quatrain.verify.checks.constants import compare_constants
 from quatrain.verify.checks.half_sums import NOTE, half_sums_error, overflow_problems
 from quatrain.verify.checks.layerwise import TOLERANCE, TracingRunner, compare_layerwise
 from quatrain.verify.checks.logits_problems import (
@@ -34,10 +34,10 @@ from quatrain.verify.checks.logits_problems import (
     health_problems,
     logits_problems,
 )
-from quatrain.verify.checks.packed_constants import check_packed
+from quatrain.verify.checks.not_compared import not_compared
 from quatrain.verify.checks.parity import EagerLogits, Parity, compare_logits, rounding_floor
 from quatrain.verify.checks.same_model import require_same_model
-from quatrain.verify.checks.stored_constants import check_stored
+from quatrain.verify.checks.stated import compare_stated
 from quatrain.verify.devices import open_devices
 from quatrain.verify.eager import eager_for_program
 from quatrain.verify.program_info import ProgramInfo, program_info
@@ -69,10 +69,10 @@ def verify_program(
 ) -> VerifyReport:
     """Compare a program with the eager backbone of its checkpoint, in the program's scheme.
 
-    The packed constants of its linears must be the checkpoint's. On each device every value that
-    both sides know must be within tolerance, where the device shows it, and the logits must be as
-    close as rounding allows. A defect of the newest release of ExecuTorch's Vulkan runtime that the
-    program meets for certain on every GPU is a problem too.
+    Its constants, and what it states of itself, must be the checkpoint's. On each device every
+    value that both sides know must be within tolerance, where the device shows it, and the logits
+    must be as close as rounding allows. A defect of the newest release of ExecuTorch's Vulkan
+    runtime that the program meets for certain on every GPU is a problem too.
 
     Args:
         program: A .pte file.
@@ -104,14 +104,10 @@ def verify_program(
     graph = opened.graph
     with stages("build the eager backbone"):
         backbone, rounded = eager_for_program(source, info, graph, arithmetic)
-    with stages("compare packed weights") as advance:
-        packed = (
-            check_packed(graph, source.tensors, source.group_size)
-            if graph
-            else check_stored(opened.program, backbone, advance)
-        )
-    with stages("compare embeddings") as advance:
-        packed += check_tables(opened.program, graph, backbone, advance)
+    with stages("compare constants") as advance:
+        packed, unknown = compare_constants(opened.program, graph, source, backbone, advance)
+        compared = prompts if tokenizer is None else None
+        packed += compare_stated(opened.program, source, opened.tokenizer, compared)
         fatal = fatal_findings(opened.program)
     eager, floor = _run_eager(backbone, texts, new_tokens, info, stages)
     halves, checks = half_sums_error(graph, arithmetic) if graph else 0.0, []
@@ -121,9 +117,10 @@ def verify_program(
         runner = runner or load_runner(opened.program, device, emulate, arithmetic=arithmetic)
         check = _check_device(device, runner, backbone, eager, floor, info, allowed, halves, stages)
         checks.append(check)
+    tokens = max(map(len, texts)) + new_tokens - 1
     report = VerifyReport(
         program, checkpoint, info.scheme_name, packed, floor, allowed, checks, stages.seconds,
-        fatal=fatal,
+        fatal=fatal, not_compared=not_compared(unknown, backbone, tokens), tokens=tokens,
     )  # fmt: skip
     if emulate and report.passed:
         reason = why_unchanged(opened.program, emulate, max(map(len, texts)))

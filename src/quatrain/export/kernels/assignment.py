@@ -96,11 +96,15 @@ def dequantize_fallbacks(backbone: nn.Module, rows: list[LinearRow]) -> None:
         if row.fallback:
             quantized = backbone.get_submodule(row.name)
             assert isinstance(quantized, Int4Linear | Int8DynActInt8WeightLinear)
-            bias = getattr(quantized, "bias", None)
-            linear = nn.Linear(1, 1, bias=bias is not None, device="meta")
-            linear.in_features, linear.out_features = row.in_features, row.out_features
-            linear.weight = nn.Parameter(quantized.dequantized_weight(), requires_grad=False)
-            if bias is not None:
-                linear.bias = nn.Parameter(bias, requires_grad=False)
-            parent, _, attribute = row.name.rpartition(".")
-            setattr(backbone.get_submodule(parent), attribute, linear)
+            backbone.set_submodule(row.name, dequantized(quantized))
+
+
+def dequantized(quantized: Int4Linear | Int8DynActInt8WeightLinear) -> nn.Linear:
+    """The floating-point linear that stands in for `quantized`."""
+    bias = getattr(quantized, "bias", None)
+    linear = nn.Linear(1, 1, bias=bias is not None, device="meta")
+    linear.in_features, linear.out_features = quantized.in_features, quantized.out_features
+    linear.weight = nn.Parameter(quantized.dequantized_weight(), requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias, requires_grad=False)
+    return linear

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from quatrain.backbone.model import Backbone
+from quatrain.checkpoint.layout import EMBEDDING
 from quatrain.errors import UNFIT, InputError
 from quatrain.linear.embedding import QuantizedGroupEmbedding
 from quatrain.program import Operator, Program, VulkanGraph
@@ -42,20 +43,31 @@ def check_tables(
     program: Program,
     graph: VulkanGraph | None,
     backbone: Backbone,
+    strict: bool,
     advance: Callable[[float], None],
-) -> list[PackedCheck]:
+) -> tuple[list[PackedCheck], list[str]]:
     """Compare each embedding of `backbone` with the table of `program` that is most like it.
 
-    Nothing is said of one that has none, or in another form: rounded once more, or multiplied by
-    what follows. Those the logits tell.
+    Returns the checks, and the names of those that cannot be compared. `strict`: the program is
+    one of ours, whose tables hold the checkpoint's rows. Another's may hold them rounded once more,
+    or multiplied by what a model multiplies its embeddings by. Those the logits tell.
     """
     tables = [*(_of_graph(graph) if graph else ()), *_beside_delegates(program)]
-    checks = []
+    checks, unknown = [], []
     for name, module in backbone.named_modules():
         if isinstance(module, _Embedding):
-            wrong = _wrong_rows(tables, module, advance)
-            checks += [] if wrong is None else [PackedCheck(name, _problem(wrong))]
-    return checks
+            wrong = _wrong_rows(tables, module, strict, _folded(backbone, name), advance)
+            if wrong is None:
+                unknown.append(name)
+            else:
+                checks.append(PackedCheck(name, _problem(wrong)))
+    return checks, unknown
+
+
+def _folded(backbone: Backbone, name: str) -> float | None:
+    """What the model multiplies the rows of that embedding by, if by anything."""
+    of = backbone if name == EMBEDDING else backbone.per_layer
+    return None if of is None or of.scale_embedding is None else float(of.scale_embedding.factor)
 
 
 def _problem(wrong: torch.Tensor) -> str | None:
@@ -67,14 +79,20 @@ def _problem(wrong: torch.Tensor) -> str | None:
 
 @torch.inference_mode()
 def _wrong_rows(
-    tables: list[_Table], module: _Embedding, advance: Callable[[float], None]
+    tables: list[_Table],
+    module: _Embedding,
+    strict: bool,
+    folded: float | None,
+    advance: Callable[[float], None],
 ) -> torch.Tensor | None:
     """The rows, int64 [n], in which the table that is most like `module` differs from it; None
-    where most do, and its form may be why."""
-    off = {table: _off(table, module) for table in tables}
-    closest = min(off, key=off.__getitem__, default=None)
-    if closest is None or off[closest] == math.inf:
+    where most do, and, unless `strict`, its form may be why: rounded to other bits, or all rows
+    `folded` times the checkpoint's."""
+    fits = {table: _fit(table, module) for table in tables}
+    closest = min(fits, key=lambda table: fits[table][0], default=None)
+    if closest is None or fits[closest][0] == math.inf:
         return None
+    off, factor = fits[closest]
     count, wrong, filled = len(module.weight), [], 0
     for at in torch.arange(count, device="cpu").split(_ROWS_AT_ONCE):
         differing, not_zeros = _differing(closest, module, at)
@@ -83,25 +101,27 @@ def _wrong_rows(
         advance(int(at[-1] + 1) / count)
     found = torch.cat(wrong)
     bits = module.bit_width if isinstance(module, QuantizedGroupEmbedding) else None
-    same_form = closest.bits == bits and _FLOAT16 < off[closest] < _UNRELATED
+    is_rounded = closest.bits not in (None, bits)
+    is_folded = folded is not None and math.isclose(factor, folded, rel_tol=_FLOAT16)
+    in_other_form = is_rounded or off >= _UNRELATED or (is_folded and off < _FLOAT16)
     # Rows of zeros, or of less than float16 holds, are alike in tables of any form.
-    return found if 2 * len(found) < filled or same_form else None
+    return found if 2 * len(found) < filled or strict or not in_other_form else None
 
 
-def _off(table: _Table, module: _Embedding) -> float:
-    """By how much of their size some rows of `table` are off from those of `module` times whatever
-    number fits best; infinite where they cannot be compared."""
-    count = len(module.weight)
+def _fit(table: _Table, module: _Embedding) -> tuple[float, float]:
+    """(by how much of their size some rows of `table` are off from those of `module` times the
+    number that fits best, that number); infinite where they cannot be compared."""
+    count, none = len(module.weight), (math.inf, 1.0)
     if table.width != module.embedding_dim or table.count < count:
-        return math.inf
+        return none
     some = torch.linspace(0, count - 1, min(count, _ROWS_AT_ONCE), device="cpu").long()
     try:
         found, expected = table.rows(some).double(), module(some).double()
         factor = (found * expected).sum() / (expected * expected).sum()
         off = float((found - factor * expected).norm() / found.norm())
     except UNFIT:  # of a damaged file
-        return math.inf
-    return math.inf if math.isnan(off) else off
+        return none
+    return none if math.isnan(off) else (off, float(factor))
 
 
 def _differing(table: _Table, module: _Embedding, at: torch.Tensor) -> tuple[torch.Tensor, int]:

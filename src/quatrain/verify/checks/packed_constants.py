@@ -1,7 +1,7 @@
 """A program's int4 constants against the checkpoint's integers and scales, linear by linear."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,24 +30,47 @@ class PackedCheck:
 
 
 def check_packed(
-    graph: VulkanGraph, tensors: Mapping[str, torch.Tensor], group_size: int
+    graph: VulkanGraph,
+    tensors: Mapping[str, torch.Tensor],
+    group_size: int,
+    names: Collection[str] = (),
 ) -> list[PackedCheck]:
     """Compare each int4 linear of `graph` with `tensors`, in the pre-quantized layout.
 
     Integers and sums must be equal; scales equal once rounded to the program's type. A linear
-    that the checkpoint does not hold, or that was not recognised, is a problem too.
+    that the checkpoint does not hold is a problem too. Which one it is the graph's shape tells;
+    where that does not (in Gemma 3n, say), it may be any of `names` that no other one is.
     """
-    return [
-        PackedCheck(linear.name, _problem(graph, linear, tensors, group_size))
-        for linear in find_linears(graph)
-        if linear.group_size is not None
-    ]
+    linears = [linear for linear in find_linears(graph) if linear.group_size is not None]
+
+    def problem(linear: Linear, name: str, rows: int | None = None) -> str | None:
+        return _problem(graph, linear, name, tensors, group_size, rows)
+
+    checks = [PackedCheck(linear.name, problem(linear, linear.name)) for linear in linears]
+    right = {check.linear for check in checks if check.problem is None}
+    left = [name for name in names if name not in right]
+    for place, linear in enumerate(linears):
+        if checks[place].problem is not None:
+            # One row first: of many linears, all of which are wrong, each is held against all.
+            alike = (name for name in left if problem(linear, name, 1) is None)
+            name = next((name for name in alike if problem(linear, name) is None), None)
+            if name is not None:
+                checks[place] = PackedCheck(name, None)
+                left.remove(name)
+    known = {check.linear for check in checks}
+    return checks + [PackedCheck(name, "no linear has it") for name in left if name not in known]
 
 
 def _problem(
-    graph: VulkanGraph, linear: Linear, tensors: Mapping[str, torch.Tensor], group_size: int
+    graph: VulkanGraph,
+    linear: Linear,
+    source: str,
+    tensors: Mapping[str, torch.Tensor],
+    group_size: int,
+    rows: int | None,
 ) -> str | None:
-    source = linear.name
+    """What of `linear` is not that of `source` in `tensors`, all or so many of its first rows."""
+    name = source
     if source == "output" and "output.weight" not in tensors:
         source = "tok_embeddings"  # tied
     # A checkpoint has all experts as one tensor.
@@ -56,17 +79,21 @@ def _problem(
     if stacked:
         source = f"{stacked[1]}.{stacked[3]}"
     if f"{source}.scales" not in tensors or not _has(tensors[f"{source}.scales"], expert):
-        return f"the checkpoint has no {source if expert is None else linear.name}.scales"
+        return f"the checkpoint has no {source if expert is None else name}.scales"
     if linear.group_size != group_size:
         return f"groups of {linear.group_size}, the checkpoint has {group_size}"
     weights, scales = (tensors[f"{source}.{part}"] for part in ("weight", "scales"))
     if expert is not None:
         weights, scales = weights[expert], scales[expert]
+    if list(weights.shape) != [linear.out_features, linear.in_features] and rows is not None:
+        return "of another shape"
     weight = weights.numpy()
     scales = scales.float().reshape(weight.shape[0], -1).numpy()
     operator = graph.operators[linear.operator]
     names = operator.named_args
     packed = graph.constant(names["weights"])
+    if rows is not None:
+        return _integers(packed[:rows], weight[:rows])
     return (
         _integers(packed, weight)
         or _scales(graph.constant(names["weight_scales"]), scales)

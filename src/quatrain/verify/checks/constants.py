@@ -1,0 +1,41 @@
+"""All of a program's constants against its checkpoint's."""
+
+from collections.abc import Callable
+
+from quatrain.backbone.model import Backbone
+from quatrain.checkpoint.checkpoint import Checkpoint
+from quatrain.linear.int4 import Int4Linear
+from quatrain.program import Program, VulkanGraph
+from quatrain.verify.checks.embedding_tables import check_tables
+from quatrain.verify.checks.other_tensors import check_others
+from quatrain.verify.checks.packed_constants import PackedCheck, check_packed
+from quatrain.verify.checks.stored_constants import check_stored
+from quatrain.verify.checks.stored_data import StoredData
+from quatrain.verify.program_info import is_ours
+
+
+def compare_constants(
+    program: Program,
+    graph: VulkanGraph | None,
+    checkpoint: Checkpoint,
+    backbone: Backbone,
+    advance: Callable[[float], None],
+) -> tuple[list[PackedCheck], list[str]]:
+    """Compare linears, embeddings and all other tensors of `backbone`, that of `checkpoint`, with
+    what `program` stores, of a Vulkan one in `graph`.
+
+    Returns the checks, and the names of what cannot be compared, since another exporter may have
+    it in a form that is not known here.
+    """
+    strict, stored, unknown = is_ours(program), StoredData(program, graph), []
+    if graph:
+        names = [name for name, one in backbone.named_modules() if isinstance(one, Int4Linear)]
+        checks = check_packed(graph, checkpoint.tensors, checkpoint.group_size, names)
+    else:
+        checks = check_stored(stored, backbone, strict, lambda part: advance(part / 2))
+        unknown += [] if checks else ["its quantized linears"]
+    tables, other_tables = check_tables(
+        program, graph, backbone, strict, lambda part: advance((1 + part) / 2)
+    )
+    others, folded = check_others(stored, backbone, strict, biases=graph is not None)
+    return checks + tables + others, unknown + other_tables + folded

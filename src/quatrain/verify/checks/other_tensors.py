@@ -1,0 +1,127 @@
+"""What a program stores beside quantized linears and tables: norms, biases, convolutions, routers,
+factors and the tables of rotations, against the checkpoint's, bytes with bytes.
+
+A program of ours stores each of them, and so does one of ExecuTorch's own exporter. Another's may
+have a norm's weight less 1, or what follows from it; what is neither found nor told apart is said.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from quatrain.backbone.layers.residual import GatedResidual
+from quatrain.backbone.model import Backbone
+from quatrain.int4 import CHANNELS_TOGETHER
+from quatrain.linear import Int8DynActInt8WeightLinear, QuantizedGroupEmbedding
+from quatrain.linear.adapted import Hadamard
+from quatrain.linear.int4 import Int4Linear
+from quatrain.verify.checks.packed_constants import PackedCheck
+from quatrain.verify.checks.stored_data import StoredData
+
+_READ_ELSEWHERE = (
+    Int4Linear, Int8DynActInt8WeightLinear, nn.Embedding, QuantizedGroupEmbedding,
+)  # fmt: skip
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+# Of the backbone's own tensors, those that follow from params.json.
+_FROM_PARAMETERS = ("cos", "sin", "factor")
+_ROUNDING = 2.0**-8  # of a number, bfloat16's at most
+_UNRELATED = 0.5  # of its length, what no other version of a tensor is off by
+_PROBLEM = "is not the checkpoint's"
+
+
+def check_others(
+    stored: StoredData, backbone: Backbone, strict: bool, biases: bool
+) -> tuple[list[PackedCheck], list[str]]:
+    """Look for each tensor of `backbone` that is no quantized linear's and no embedding's, and for
+    the epsilons of its norms. Returns the checks, and the names of what cannot be compared.
+
+    `biases`: look for those of quantized linears too.
+    `strict`: of a program of ours all are there. In another's, what is not there, and nothing like
+    it either, may be folded into something else.
+    """
+    looked_for = list(_looked_for(backbone, biases))
+    found = [any(all(_has(stored, part) for part in way) for way in ways) for _, ways in looked_for]
+    checks, unknown = [], []
+    for (name, ways), is_there in zip(looked_for, found, strict=True):
+        is_wrong = not is_there and (strict or _is_another(stored, ways))
+        if is_wrong is None:
+            unknown.append(name)
+        else:
+            checks.append(PackedCheck(name, _PROBLEM if is_wrong else None))
+    epsilons = {getattr(module, "eps", None) for module in backbone.modules()}
+    for eps in sorted(eps for eps in epsilons if isinstance(eps, float)):
+        name, is_there = f"the norms' epsilon, {eps:g}", stored.has_number(eps)
+        if is_there or strict:
+            checks.append(PackedCheck(name, None if is_there else _PROBLEM))
+        else:
+            unknown.append(name)
+    return checks, unknown
+
+
+_Ways = list[list[torch.Tensor]]  # in each of which a tensor may be stored, in parts
+
+
+def _looked_for(backbone: Backbone, biases: bool) -> Iterator[tuple[str, _Ways]]:
+    rotations = {
+        part for one in backbone.modules() if isinstance(one, Hadamard) for part in one.modules()
+    }
+    for path, module in backbone.named_modules():
+        if biases and isinstance(module, Int4Linear) and module.bias is not None:
+            filled_up = F.pad(module.bias, (0, -len(module.bias) % CHANNELS_TOGETHER))
+            yield f"{path}.bias", [[module.bias], [filled_up]]
+        if isinstance(module, _READ_ELSEWHERE) or module in rotations:
+            continue
+        tensors = dict(module.named_parameters(recurse=False))
+        buffers = dict(module.named_buffers(recurse=False))
+        tensors |= {name: buffers[name] for name in _FROM_PARAMETERS if name in buffers}
+        for name, tensor in tensors.items():
+            yield f"{path}.{name}", _ways(module, tensor)
+
+
+def _ways(module: nn.Module, tensor: torch.Tensor) -> _Ways:
+    if isinstance(module, GatedResidual):
+        return [[tensor], list(module.weights())]
+    # Of a convolution by channel, [C, 1, K], each tap.
+    return [[tensor], list(tensor[:, 0].T)] if tensor.dim() == 3 else [[tensor]]
+
+
+def _is_another(stored: StoredData, ways: _Ways) -> bool | None:
+    """Whether what is stored in the place of a tensor that is not there is another one; None where
+    that cannot be told."""
+    answers = [[_is_like(stored, part) for part in way] for way in ways]
+    if any(all(answer is False for answer in each) for each in answers):
+        return False
+    return True if any(True in each for each in answers) else None
+
+
+def _is_like(stored: StoredData, tensor: torch.Tensor) -> bool | None:
+    """Whether something is stored that is like `tensor`, but another; False where `tensor` is
+    stored, rounded to a type of two bytes or less 1; None where there is nothing like it, or only
+    what it is but for one factor."""
+    expected, like = tensor.detach().double().flatten(), None
+    for found in stored.of_length(len(expected)):
+        if _are_equal(found, expected) or _are_equal(found, expected - 1):
+            return False
+        if bool((found == found[0]).all()):
+            continue  # such as what a norm is whose weight is folded into linears
+        scaled = expected * (found * expected).sum() / (expected * expected).sum()
+        off = float((found - scaled).norm() / found.norm())
+        if off < _UNRELATED and not _are_equal(found, scaled):
+            like = True
+    return like
+
+
+def _are_equal(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    return bool(((found - expected).abs() <= _ROUNDING * expected.abs()).all())
+
+
+def _has(stored: StoredData, tensor: torch.Tensor) -> bool:
+    return any(stored.has(_bytes(tensor, dtype)) for dtype in _DTYPES)
+
+
+def _bytes(tensor: torch.Tensor, dtype: torch.dtype) -> bytes:
+    limits = torch.finfo(dtype)
+    rounded = tensor.detach().clamp(limits.min, limits.max).to(dtype)
+    return rounded.contiguous().view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,47 @@
+"""Programs held against their checkpoint, which is right, and against one of another number."""
+
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from tests.support.tiny_programs import write_word_tokenizer
+
+from quatrain.program import open_program
+from quatrain.verify.verify import VerifyReport, verify_program
+
+_TEXT = "w5 w17 w40 w9 w22 w61 w33"
+
+
+def assert_verified(program: Path, checkpoint: Path) -> VerifyReport:
+    """That `program`, one of ours, holds and computes what `checkpoint` means."""
+    report = _verify(program, checkpoint)
+    problems = [one for one in report.packed if one.problem]
+    assert report.passed, (problems, [check.problems for check in report.devices])
+    return report
+
+
+def assert_one_number_is_told(program: Path, checkpoint: Path, tensor: str) -> None:
+    """That `program` is right, and wrong beside a checkpoint with 1 % more in the last number of
+    `tensor`."""
+    names = {one.linear for one in assert_verified(program, checkpoint).packed}
+    assert tensor in names
+    other = Path(shutil.copytree(checkpoint, program.parent / "other"))
+    tensors = load_file(other / "model.safetensors")
+    tensors[tensor].view(-1)[-1] *= 1.01
+    save_file(tensors, other / "model.safetensors")
+    wrong = [one.linear for one in _verify(program, other).packed if one.problem]
+    assert wrong == [tensor]
+
+
+def _verify(program: Path, checkpoint: Path) -> VerifyReport:
+    words = program.parent / "words"
+    words.mkdir(exist_ok=True)
+    write_word_tokenizer(words)
+    device = "executorch" if _is_for_the_cpu(program) else "reference"
+    return verify_program(
+        program, checkpoint, (device,), (_TEXT,), 3, tokenizer=words / "tokenizer.json"
+    )
+
+
+def _is_for_the_cpu(program: Path) -> bool:
+    return not open_program(program).graphs
