@@ -48,18 +48,20 @@ def check_int4_constants(graph: VulkanGraph, what: str) -> None:
 
 def _problems(graph: VulkanGraph, operator: Operator) -> Iterator[str]:
     names = operator.named_args
-    x, packed = graph.tensor(names["x"]), graph.tensor(names["weights"])
+    x, packed, scales = (graph.tensor(names[name]) for name in ("x", "weights", "weight_scales"))
     group, columns = graph.integer(names["group_size"]), x.shape[-1]
     fits = (
         packed.dtype == "uint8"
         and packed.shape[1] == up_to(columns, INPUTS_TOGETHER) // 2
         and group > 0
         and columns % group == 0
+        and len(scales.shape) == 2
+        and scales.shape[0] * group >= columns  # as many sums of activations have room
     )
     if not fits:
         yield (
             f"{columns} inputs in groups of {group} do not fit packed weights of {packed.dtype}"
-            f"{list(packed.shape)}"
+            f"{list(packed.shape)} with scales {list(scales.shape)}"
         )
         return
     channels, groups = packed.shape[0], columns // group
