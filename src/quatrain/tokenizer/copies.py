@@ -36,9 +36,11 @@ def copy_tokenizer_files(
         return []
     model, config, changed = read_tokenizer(file)
     own = Tokenizer(model, config, str(file)).eos_ids
-    spaced, composed = without_metaspace(model, config), without_composing(model, config)
+    if (spaced := without_metaspace(model, config)) is not None:
+        model, changed = spaced, True
+    composed = without_composing(model, config)
     emptied, whole = without_empty_steps(model), with_whole_splits(model)
-    changed |= spaced or composed or emptied or whole
+    changed |= composed or emptied or whole
     if (fewer_added := without_added_runs(model, config)) is not None:
         model, changed = fewer_added, True
     ends = list(dict.fromkeys([*(eos_ids or []), *own]))

@@ -19,6 +19,7 @@ import tokenizers
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 
 from quatrain.tokenizer.gguf.sentencepiece import SPACE, space_steps
+from quatrain.tokenizer.named_tokens import finding_as_written
 
 METASPACE = "metaspace"  # in tokenizer_config.json, as the one below
 _STATED_OF_METASPACE = {"prepend_scheme", "split"}
@@ -54,17 +55,21 @@ def with_composing(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
         model.normalizer = _sequence([normalizers.NFC(), *steps])
 
 
-def without_metaspace(model: tokenizers.Tokenizer, config: dict[str, Any]) -> bool:
-    """Have `model` write spaces in steps that a phone reads, and state the Metaspace that it had in
-    `config`; returns whether it had one that this may be done to.
+def without_metaspace(
+    model: tokenizers.Tokenizer, config: dict[str, Any]
+) -> tokenizers.Tokenizer | None:
+    """`model` with steps that a phone reads in place of its Metaspace, which `config` states from
+    here on; None where it has none that this may be done to.
 
     The steps put a space before the text behind each special token, as Metaspace's "always" does.
     """
     metaspace = model.pre_tokenizer
     if not isinstance(metaspace, pre_tokenizers.Metaspace) or metaspace.replacement != SPACE:
-        return False
+        return None
     if any(token.normalized for token in model.get_added_tokens_decoder().values()):
-        return False  # the steps would change what is looked for
+        if _steps(model):
+            return None  # those to come would change what is looked for
+        model = finding_as_written(model)
     config[METASPACE] = {"prepend_scheme": metaspace.prepend_scheme, "split": metaspace.split}
     model.normalizer = _sequence([*_steps(model), *_spaces(config)])
     cut = pre_tokenizers.Split(Regex(f"{SPACE}[^{SPACE}]*|[^{SPACE}]+"), "isolated")
@@ -74,7 +79,7 @@ def without_metaspace(model: tokenizers.Tokenizer, config: dict[str, Any]) -> bo
         model.decoder = decoders.Sequence(
             [decoders.Replace(SPACE, " "), decoders.Fuse(), *stripped]
         )
-    return True
+    return model
 
 
 def with_metaspace(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ does.
 | added_tokens.json | texts and ids; read without `added_tokens_decoder` |
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -138,6 +139,14 @@ def found_as_written(stated: Any) -> Any:
         return stated
     inside = {key: found_as_written(value) for key, value in stated.items()}
     return inside | {"normalized": False} if _is_token(inside) else inside
+
+
+def finding_as_written(model: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """`model`, its added tokens looked for so: read anew, since a token that is added again keeps
+    the form in which it was looked for."""
+    content = json.loads(model.to_str())
+    content["added_tokens"] = found_as_written(content["added_tokens"])
+    return tokenizers.Tokenizer.from_str(json.dumps(content))
 
 
 def tokens_by_id(decoder: Any, source: str) -> dict[int, AddedToken]:

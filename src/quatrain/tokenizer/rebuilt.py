@@ -18,7 +18,7 @@ from quatrain.tokenizer.byte_ranks import cut_words
 from quatrain.tokenizer.files import tokenizer_class
 from quatrain.tokenizer.gguf.byte_level import QWEN2_WORDS, QWEN3_5_WORDS
 from quatrain.tokenizer.gguf.sentencepiece import SPACE, space_steps, spaces_back
-from quatrain.tokenizer.named_tokens import found_as_written, special_texts
+from quatrain.tokenizer.named_tokens import finding_as_written, found_as_written, special_texts
 
 _PARTS = ("normalizer", "pre_tokenizer", "decoder")
 _FLAGS = ("fuse_unk", "byte_fallback", "ignore_merges")  # of the BPE, as those that follow
@@ -107,7 +107,7 @@ def build_as_class(
         model = _without_added(model)
     if build in (_llama, _code_llama):  # to which spaces become `▁` behind the added tokens
         if any(token.normalized for token in model.get_added_tokens_decoder().values()):
-            model = _finding_as_written(model)
+            model = finding_as_written(model)
         config, added = found_as_written(config), found_as_written(added)
     return model, changed, {**NAMED[name], **config}, added
 
@@ -126,13 +126,6 @@ def prepare_as(name: str, model: tokenizers.Tokenizer, config: dict[str, Any]) -
     """Have `model` prepare and cut a text as the class `name` does by its tokenizer_config.json's
     `config`."""
     _CLASSES[name](model, config)
-
-
-def _finding_as_written(model: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """`model` read anew: a token added again keeps the form in which it was looked for."""
-    content = json.loads(model.to_str())
-    content["added_tokens"] = found_as_written(content["added_tokens"])
-    return tokenizers.Tokenizer.from_str(json.dumps(content))
 
 
 def _without_added(model: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
