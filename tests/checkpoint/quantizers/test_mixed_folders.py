@@ -16,6 +16,7 @@ from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
 from quatrain.checkpoint.quantizers.mlx import MLX
+from quatrain.checkpoint.quantizers.parts import Parts
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.quantize.methods.round_to_nearest import quantize_channels, quantize_groups
@@ -274,7 +275,7 @@ def test_mlx_numbers_are_read_as_mlx_reads_them(bits):
         for name in MLX.required
         if (part := made[f"{bits}.{name}"]) is not None
     }
-    linear = MLX.read(parts, {"bits": bits, "group_size": 64}, "f", "file")
+    linear = MLX.read(Parts(parts, "f", "file"), {"bits": bits, "group_size": 64})
     assert linear.zeros is not None
     groups = linear.values().float().view(8, 2, 64) - linear.zeros()[..., None]
     read = (groups * linear.scales()[..., None]).view(8, 128)

@@ -7,6 +7,7 @@ from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
+from quatrain.checkpoint.quantizers.parts import Parts
 from quatrain.errors import InputError
 from quatrain.quantize.quantized_tensor import relative_rms
 from quatrain.quantize.requantize import Requantization
@@ -125,15 +126,13 @@ def test_one_group_a_row_is_written_as_several(tmp_path):
     from quatrain.checkpoint.files.lazy_tensors import StoredTensor
     from quatrain.checkpoint.quantizers.compressed_tensors import COMPRESSED_TENSORS
     from quatrain.checkpoint.quantizers.in_layout import in_layout
-
     stored = {
         name: StoredTensor(tuple(part.shape), part.dtype, lambda part=part: part)
         for name, part in linear.items()
     }
-    tensors = in_layout(
-        {"f": COMPRESSED_TENSORS.read(stored, folders.SETTINGS["compressed-tensors"], "f", "file")},
-        "file",
-    )
+    settings = folders.SETTINGS["compressed-tensors"]
+    linear = COMPRESSED_TENSORS.read(Parts(stored, "f", "file"), settings)
+    tensors = in_layout({"f": linear}, "file")
     assert tensors.stored["f.scales"].shape == (8, 8)
     assert torch.equal(tensors["f.scales"], torch.ones(8, 8))
 

@@ -8,6 +8,7 @@ from tests.support.paths import WRITTEN_ELSEWHERE
 
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers import QUANTIZERS
+from quatrain.checkpoint.quantizers.parts import Parts
 
 PACK = {
     "gptq": folders.pack_gptq,
@@ -31,7 +32,7 @@ def read(tensors, method, kind):
         name: StoredTensor(tuple(part.shape), part.dtype, lambda part=part: part)
         for name, part in parts_of(tensors, method, kind).items()
     }
-    return QUANTIZERS[method].read(stored, folders.SETTINGS[method], "linear", "file")
+    return QUANTIZERS[method].read(Parts(stored, "linear", "file"), folders.SETTINGS[method])
 
 
 @pytest.mark.parametrize("method", PACK)

@@ -6,12 +6,11 @@ GPTQ with zero - 1 stored, "auto_round" and "auto_round:gptqmodel" as GPTQ with 
 ("autoround:exllamav2" as GPTQ with the zero itself). (AutoRound's `inference/backend.py`.)
 """
 
-from collections.abc import Mapping
-
 from quatrain.checkpoint.quantizers.awq import AWQ
 from quatrain.checkpoint.quantizers.gptq import GPTQ
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
-from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
+from quatrain.checkpoint.quantizers.parts import Parts
+from quatrain.checkpoint.quantizers.quantizer import Quantizer, Settings
 from quatrain.checkpoint.quantizers.rotated import refuse_rotated
 from quatrain.errors import InputError
 
@@ -28,7 +27,7 @@ _PACKINGS: dict[str, tuple[Quantizer, str]] = {
 }
 
 
-def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
+def _check(settings: Settings, source: str) -> None:
     if settings.get("data_type", "int") != "int":
         raise InputError(
             f"{source}: its quantization_config has data_type {settings['data_type']!r}, expected "
@@ -48,12 +47,12 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
             "as 8da4w does; quantize the model without act_bits"
         )
     refuse_rotated(settings, source)
-    packer.check(as_theirs, metadata, source)
+    packer.check(as_theirs, source)
 
 
-def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
-    packer, as_theirs = _packing(settings, source)
-    return packer.read(parts, as_theirs, name, source)
+def _read(parts: Parts, settings: Settings) -> GroupedLinear:
+    packer, as_theirs = _packing(settings, parts.source)
+    return packer.read(parts, as_theirs)
 
 
 def _packing(settings: Settings, source: str) -> tuple[Quantizer, Settings]:

@@ -7,23 +7,21 @@ F.scales  float [G, N]
 weight = scale * (number - zero), the numbers 0 to 15; symmetric files have every zero at 8.
 """
 
-from collections.abc import Mapping
-
 import torch
 
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import check_stated_size, groups_of_transposed
 from quatrain.checkpoint.quantizers.int32_packing import unpack_columns
-from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
+from quatrain.checkpoint.quantizers.parts import Parts
+from quatrain.checkpoint.quantizers.quantizer import Quantizer, Settings
 from quatrain.checkpoint.quantizers.rotated import refuse_rotated
-from quatrain.checkpoint.quantizers.stored_shapes import words_of
 from quatrain.errors import InputError
 
 _ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the feature in each nibble, lowest first
 
 
-def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
+def _check(settings: Settings, source: str) -> None:
     bits = settings.get("bits") or settings.get("w_bit")
     named = (settings.get(name) for name in ("version", "checkpoint_format", "format"))
     version = str(next(filter(None, named), "gemm")).lower()
@@ -35,12 +33,12 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
     refuse_rotated(settings, source)
 
 
-def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
-    columns, words = words_of(parts["qweight"], f"{name}.qweight", source)
+def _read(parts: Parts, settings: Settings) -> GroupedLinear:
+    columns, words = parts.words("qweight")
     shape = words * 8, columns
-    groups = groups_of_transposed(parts, shape, name, source)
+    groups = groups_of_transposed(parts, shape)
     size = settings.get("group_size", settings.get("q_group_size"))
-    check_stated_size(size, shape, groups, name, source)
+    check_stated_size(size, shape, groups, parts)
     return GroupedLinear(
         shape=shape,
         groups=groups,

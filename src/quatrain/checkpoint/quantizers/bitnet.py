@@ -8,21 +8,19 @@ weight = (number - 1) / scale, of transformers' AutoBitLinear (number - 1) * sca
 Activations are rounded to int8 by token as it runs, symmetrically; 8da4w has a zero point.
 """
 
-from collections.abc import Mapping
-
 import torch
 
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
-from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
-from quatrain.checkpoint.quantizers.stored_shapes import matrix_of
+from quatrain.checkpoint.quantizers.parts import Parts
+from quatrain.checkpoint.quantizers.quantizer import Quantizer, Settings
 from quatrain.errors import InputError
 
 _CLASSES = ("bitlinear", "autobitlinear")
 _PACKED = 4  # rows in one
 
 
-def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
+def _check(settings: Settings, source: str) -> None:
     kind = settings.get("linear_class", _CLASSES[0])
     if kind not in _CLASSES:
         raise InputError(
@@ -41,13 +39,13 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
         )
 
 
-def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
+def _read(parts: Parts, settings: Settings) -> GroupedLinear:
     weight, scale = parts["weight"], parts["weight_scale"]
     expected = "a uint8 matrix of packed ternary numbers; take the model as it was packed"
-    packed, columns = matrix_of(torch.uint8, weight, f"{name}.weight", expected, source)
+    packed, columns = parts.matrix("weight", torch.uint8, expected)
     if tuple(scale.shape) not in ((), (1,)) or not scale.dtype.is_floating_point:
         raise InputError(
-            f"{source}: {name}.weight_scale is {scale}, expected one number in floating point; "
+            f"{parts.called('weight_scale')} is {scale}, expected one number in floating point; "
             "download it again"
         )
     rows = packed * _PACKED

@@ -26,15 +26,15 @@ from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import check_stated_size, group_indices, groups_of_rows
 from quatrain.checkpoint.quantizers.int32_packing import unpack_columns
-from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
-from quatrain.checkpoint.quantizers.stored_shapes import expect_shape, matrix_of, words_of
+from quatrain.checkpoint.quantizers.parts import Parts
+from quatrain.checkpoint.quantizers.quantizer import Quantizer, Settings
 from quatrain.errors import InputError
 
 _FORMATS = ("pack-quantized", "int-quantized", "naive-quantized")
 _AGAIN = "quantize the model that it was made from"
 
 
-def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
+def _check(settings: Settings, source: str) -> None:
     """Activations that were quantized in calibration would be lost in silence."""
     groups = settings.get("config_groups")
     if not isinstance(groups, dict) or not groups:
@@ -118,28 +118,28 @@ def _check_group(name: str, group: Mapping[str, Any], source: str) -> None:
         )
 
 
-def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
-    stated = _weights(settings, name, source)
-    _check_parts(parts, stated, name, source)
+def _read(parts: Parts, settings: Settings) -> GroupedLinear:
+    stated = _weights(settings, parts.name, parts.source)
+    _check_parts(parts, stated)
     bits = stated["num_bits"]
     if "weight_packed" in parts:
-        rows, words = words_of(parts["weight_packed"], f"{name}.weight_packed", source)
+        rows, words = parts.words("weight_packed")
         rows_of_zeros, columns = -(-rows * bits // 32), words * (32 // bits)
     else:
-        rows, columns = _int8_matrix(parts, name, source)
+        rows, columns = _int8_matrix(parts)
         rows_of_zeros = rows
     scale, zeros = parts["weight_scale"], parts.get("weight_zero_point")
     if stated.get("strategy") in ("tensor", "block"):
         scale = _scale_of_rows(scale, rows)
-    groups = groups_of_rows(scale, (rows, columns), f"{name}.weight_scale", source)
+    groups = groups_of_rows(parts, "weight_scale", (rows, columns), scale)
     if stated.get("strategy") in ("group", None):
-        check_stated_size(stated.get("group_size"), (rows, columns), groups, name, source)
-    _check_shape(parts, (rows, columns), bits, name, source)
+        check_stated_size(stated.get("group_size"), (rows, columns), groups, parts)
+    _check_shape(parts, (rows, columns), bits)
     if zeros is not None and zeros.dtype == torch.int8:
-        expect_shape(zeros, (rows, groups), f"{name}.weight_zero_point", source)
+        parts.expect_shape("weight_zero_point", (rows, groups))
     elif zeros is not None:
-        expect_shape(zeros, (rows_of_zeros, groups), f"{name}.weight_zero_point", source)
-        words_of(zeros, f"{name}.weight_zero_point", source)
+        parts.expect_shape("weight_zero_point", (rows_of_zeros, groups))
+        parts.words("weight_zero_point")
     return GroupedLinear(
         shape=(rows, columns),
         groups=groups,
@@ -147,9 +147,7 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
         values=lambda: _values(parts, bits),
         scales=scale.load,
         zeros=None if zeros is None else lambda: _zeros(parts, rows, bits),
-        group_of=group_indices(
-            parts.get("weight_g_idx"), columns, groups, f"{name}.weight_g_idx", source, none=-1
-        ),
+        group_of=group_indices(parts, "weight_g_idx", columns, groups, none=-1),
         bits=bits,
     )
 
@@ -164,7 +162,7 @@ def _scale_of_rows(scale: StoredTensor, rows: int) -> StoredTensor:
     )
 
 
-def _check_parts(parts: Parts, stated: Mapping[str, Any], name: str, source: str) -> None:
+def _check_parts(parts: Parts, stated: Mapping[str, Any]) -> None:
     """Refuse a linear without a tensor that its group `stated` tells of: it would be taken for a
     symmetric one, or one in order."""
     asymmetric = stated.get("symmetric", True) is False
@@ -175,17 +173,17 @@ def _check_parts(parts: Parts, stated: Mapping[str, Any], name: str, source: str
     ):
         if told and part not in parts:
             raise InputError(
-                f"{source}: {name}.{part} is missing, and its group says {how}; download the "
+                f"{parts.called(part)} is missing, and its group says {how}; download the "
                 "model's missing files, or quantize the model that it was made from"
             )
 
 
-def _check_shape(parts: Parts, shape: tuple[int, int], bits: int, name: str, source: str) -> None:
+def _check_shape(parts: Parts, shape: tuple[int, int], bits: int) -> None:
     stated = parts["weight_shape"].load().tolist() if "weight_shape" in parts else None
     if stated not in (None, list(shape)):
         raise InputError(
-            f"{source}: {name}.weight_shape says {stated}, its words hold {list(shape)} numbers of "
-            f"{bits} bits, as its group says; {_AGAIN}"
+            f"{parts.called('weight_shape')} says {stated}, its words hold {list(shape)} numbers "
+            f"of {bits} bits, as its group says; {_AGAIN}"
         )
 
 
@@ -202,11 +200,11 @@ def _zeros(parts: Parts, rows: int, bits: int) -> torch.Tensor:
     return unpack_columns(stored.t(), bits=bits)[:, :rows].t().contiguous()
 
 
-def _int8_matrix(parts: Parts, name: str, source: str) -> tuple[int, int]:
-    expected = f"an int8 matrix, or {name}.weight_packed"
+def _int8_matrix(parts: Parts) -> tuple[int, int]:
+    expected = f"an int8 matrix, or {parts.name}.weight_packed"
     if "weight" not in parts:
-        raise InputError(f"{source}: {name}.weight is missing, expected {expected}")
-    return matrix_of(torch.int8, parts["weight"], f"{name}.weight", expected, source)
+        raise InputError(f"{parts.called('weight')} is missing, expected {expected}")
+    return parts.matrix("weight", torch.int8, expected)
 
 
 def _weights(settings: Settings, name: str, source: str) -> Mapping[str, Any]:

@@ -10,22 +10,21 @@ config.json's `quantization_config` states num_bits, and by patterns for modules
 """
 
 import re
-from collections.abc import Mapping
 
 import torch
 
-from quatrain.checkpoint.files.lazy_tensors import StoredTensor, dtype_name
+from quatrain.checkpoint.files.lazy_tensors import dtype_name
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import groups_of_rows
-from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
-from quatrain.checkpoint.quantizers.stored_shapes import matrix_of
+from quatrain.checkpoint.quantizers.parts import Parts
+from quatrain.checkpoint.quantizers.quantizer import Quantizer, Settings
 from quatrain.errors import InputError
 
 _AGAIN = "take the config.json that was made with the model"
 _NAMES = (("weight", "weight_scale"), ("embedding_quantized", "embedding_scale"))
 
 
-def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
+def _check(settings: Settings, source: str) -> None:
     by_module = settings.get("module_quant_configs")
     if by_module is not None and not isinstance(by_module, dict):
         raise InputError(
@@ -34,36 +33,34 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
         )
 
 
-def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
-    weight, scale, part = _weight_and_scale(parts, name, source)
-    bits = _bits(settings, name, source)
+def _read(parts: Parts, settings: Settings) -> GroupedLinear:
+    part, scale = _weight_and_scale(parts)
+    weight, bits = parts[part], _bits(settings, parts.name, parts.source)
     dtype = torch.int8 if bits == 8 else torch.uint8
     expected = (
         f"a matrix of {dtype_name(dtype)}, as its quantization_config has it in {bits} bits; "
         f"{_AGAIN}"
     )
-    rows, octets = matrix_of(dtype, weight, f"{name}.{part}", expected, source)
+    rows, octets = parts.matrix(part, dtype, expected)
     shape = rows, octets * 8 // bits
     return GroupedLinear(
         shape=shape,
-        groups=groups_of_rows(scale, shape, f"{name}.{part}'s scale", source),
-        scales_dtype=scale.dtype,
+        groups=groups_of_rows(parts, scale, shape),
+        scales_dtype=parts[scale].dtype,
         values=lambda: _numbers(weight.load(), bits),
-        scales=scale.load,
+        scales=parts[scale].load,
         bits=bits,
     )
 
 
-def _weight_and_scale(
-    parts: Parts, name: str, source: str
-) -> tuple[StoredTensor, StoredTensor, str]:
-    """(the two tensors of the matrix `name`, what the first is called)"""
+def _weight_and_scale(parts: Parts) -> tuple[str, str]:
+    """What the two tensors of the matrix are called."""
     for weight, scale in _NAMES:
         if weight in parts and scale in parts:
-            return parts[weight], parts[scale], weight
+            return weight, scale
     raise InputError(
-        f"{source}: of {name} there is {', '.join(parts)} alone, expected a weight and its scale; "
-        "download the model's missing files"
+        f"{parts.source}: of {parts.name} there is {', '.join(parts)} alone, expected a weight "
+        "and its scale; download the model's missing files"
     )
 
 

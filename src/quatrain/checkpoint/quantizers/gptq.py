@@ -10,11 +10,8 @@ weight = scale * (number - zero), the numbers 0 to 2^b - 1; symmetric files have
 their middle. A file's linears may differ in bits (GPTQModel's `dynamic`): their shapes tell.
 """
 
-from collections.abc import Mapping
-
 import torch
 
-from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import (
     check_stated_size,
@@ -22,15 +19,15 @@ from quatrain.checkpoint.quantizers.groups import (
     groups_of_transposed,
 )
 from quatrain.checkpoint.quantizers.int32_packing import unpack_columns
-from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
+from quatrain.checkpoint.quantizers.parts import Parts
+from quatrain.checkpoint.quantizers.quantizer import Quantizer, Settings
 from quatrain.checkpoint.quantizers.rotated import refuse_rotated
-from quatrain.checkpoint.quantizers.stored_shapes import words_of
 from quatrain.errors import InputError
 
 _BITS = (4, 8, 2)
 
 
-def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
+def _check(settings: Settings, source: str) -> None:
     if settings.get("bits") not in _BITS:
         raise InputError(
             f"{source}: its quantization_config has bits {settings.get('bits')!r}, expected 4, 8 "
@@ -44,17 +41,17 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
     refuse_rotated(settings, source)
 
 
-def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
-    words, rows = words_of(parts["qweight"], f"{name}.qweight", source)
-    bits = _bits(parts["qzeros"], rows, name, source)
+def _read(parts: Parts, settings: Settings) -> GroupedLinear:
+    words, rows = parts.words("qweight")
+    bits = _bits(parts, rows)
     shape = rows, words * (32 // bits)
-    groups = groups_of_transposed(parts, shape, name, source, bits)
+    groups = groups_of_transposed(parts, shape, bits)
     if not settings.get("dynamic") and "g_idx" not in parts:  # which say it of each linear
-        check_stated_size(settings.get("group_size"), shape, groups, name, source)
+        check_stated_size(settings.get("group_size"), shape, groups, parts)
     if settings.get("desc_act") is True and "g_idx" not in parts and groups > 1:
         raise InputError(
-            f"{source}: {name}.g_idx is missing, and its settings say desc_act: true; download the "
-            "model's missing files, or quantize the model that it was made from"
+            f"{parts.called('g_idx')} is missing, and its settings say desc_act: true; download "
+            "the model's missing files, or quantize the model that it was made from"
         )
 
     def values() -> torch.Tensor:
@@ -67,7 +64,7 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
             # All of a word at once, as GPTQModel took it away.
             words = words + sum(1 << shift for shift in range(0, 32, bits))
         found = unpack_columns(words, bits=bits).t().contiguous()
-        _check_format(found, settings, name, source)
+        _check_format(found, settings, parts)
         return found
 
     return GroupedLinear(
@@ -77,33 +74,34 @@ def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLi
         values=values,
         scales=lambda: parts["scales"].load().t().contiguous(),
         zeros=zeros,
-        group_of=group_indices(parts.get("g_idx"), shape[1], groups, f"{name}.g_idx", source),
+        group_of=group_indices(parts, "g_idx", shape[1], groups),
         bits=bits,
     )
 
 
-def _bits(qzeros: StoredTensor, rows: int, name: str, source: str) -> int:
+def _bits(parts: Parts, rows: int) -> int:
     """Of a number, by how many of the zero points of N rows share a word."""
+    qzeros = parts["qzeros"]
     words = qzeros.shape[1] if len(qzeros.shape) == 2 else 0
     for bits in _BITS:
         if words * 32 == rows * bits:
             return bits
     raise InputError(
-        f"{source}: {name}.qzeros has shape {list(qzeros.shape)} for {rows} output features, "
+        f"{parts.called('qzeros')} has shape {list(qzeros.shape)} for {rows} output features, "
         f"expected {rows * 4 // 32} words of 4 bits a number, or those of 8 or 2 bits"
     )
 
 
-def _check_format(zeros: torch.Tensor, settings: Settings, name: str, source: str) -> None:
+def _check_format(zeros: torch.Tensor, settings: Settings, parts: Parts) -> None:
     """The two formats are one apart: where all of a symmetric linear's zero points are beside their
     middle, the file states the other one."""
     beside = 1 if format_of(settings) == "gptq" else -1
     if settings.get("sym") is True and bool((zeros == beside).all()):
         where, other = ("above", "gptq_v2") if beside == 1 else ("below", "gptq")
         raise InputError(
-            f"{source}: all zero points of {name} are one {where} the middle, and its settings say "
-            f"that it is symmetric: they are stored as format {other!r} has them, not as "
-            f"{format_of(settings)!r}; state that one in its settings (checkpoint_format, or "
+            f"{parts.source}: all zero points of {parts.name} are one {where} the middle, and its "
+            f"settings say that it is symmetric: they are stored as format {other!r} has them, not "
+            f"as {format_of(settings)!r}; state that one in its settings (checkpoint_format, or "
             "AutoRound's packing_format)"
         )
 

@@ -10,14 +10,12 @@ rarely a whole number, so nearly every group has to be rounded anew.
 config.json's `quantization` states group_size and bits, and by a module's name what differs.
 """
 
-from collections.abc import Mapping
-
 import torch
 
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import groups_of_rows
-from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
-from quatrain.checkpoint.quantizers.stored_shapes import expect_shape, matrix_of
+from quatrain.checkpoint.quantizers.parts import Parts
+from quatrain.checkpoint.quantizers.quantizer import HEADERS, Quantizer, Settings
 from quatrain.errors import InputError
 
 _BITS = (1, 2, 3, 4, 5, 6, 8)
@@ -25,9 +23,9 @@ _ROWS_AT_ONCE = 1024
 _NO_STEP = 1e-12  # in place of 0, of a group of equal weights: it leaves the bias alone
 
 
-def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
-    stated = [settings, *(value for value in settings.values() if isinstance(value, dict))]
-    for of_module in stated:
+def _check(settings: Settings, source: str) -> None:
+    modules = (value for name, value in settings.items() if name != HEADERS)
+    for of_module in (settings, *(value for value in modules if isinstance(value, dict))):
         mode = of_module.get("mode", "affine")
         if mode != "affine":
             raise InputError(
@@ -36,22 +34,22 @@ def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None
             )
 
 
-def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
-    own = settings.get(name)
+def _read(parts: Parts, settings: Settings) -> GroupedLinear:
+    own = settings.get(parts.name)
     bits = {**settings, **(own if isinstance(own, dict) else {})}.get("bits")
     if not isinstance(bits, int) or bits not in _BITS:
         raise InputError(
-            f"{source}: {name} has {bits!r} bits by config.json's `quantization`, expected one of "
-            f"{_BITS}; take the config.json that was made with the model"
+            f"{parts.source}: {parts.name} has {bits!r} bits by config.json's `quantization`, "
+            f"expected one of {_BITS}; take the config.json that was made with the model"
         )
     weight, scales = parts["weight"], parts["scales"]
     expected = f"a uint32 matrix of {bits}-bit numbers"
-    rows, words = matrix_of(torch.uint32, weight, f"{name}.weight", expected, source)
+    rows, words = parts.matrix("weight", torch.uint32, expected)
     if words * 32 % bits:
-        raise InputError(f"{source}: {name}.weight is {weight}, expected {expected}")
+        raise InputError(f"{parts.called('weight')} is {weight}, expected {expected}")
     columns = words * 32 // bits
-    groups = groups_of_rows(scales, (rows, columns), f"{name}.scales", source)
-    expect_shape(parts["biases"], (rows, groups), f"{name}.biases", source, floating=True)
+    groups = groups_of_rows(parts, "scales", (rows, columns))
+    parts.expect_shape("biases", (rows, groups), floating=True)
     middle = 1 << (bits - 1)
 
     def steps() -> torch.Tensor:

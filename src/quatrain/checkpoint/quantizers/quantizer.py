@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
+from quatrain.checkpoint.quantizers.parts import Parts
 
-Parts = Mapping[str, StoredTensor]  # a linear's stored tensors, by what their names end in
+# config.json's quantization_config, and under HEADERS the metadata of the files' headers.
+Settings = Mapping[str, Any]
 HEADERS = "headers"
-Settings = Mapping[str, Any]  # config.json's quantization_config
 
 
 @dataclass(frozen=True)
@@ -17,19 +17,18 @@ class Quantizer:
     """How one program stores int4 linears.
 
     `name`: config.json's quant_method. `required` and `optional`: what the names of a linear's
-    tensors end in, after the linear's own. `read(parts, settings, name, source)`: the linear
-    `name` from its stored parts; reads no data before the linear's own functions are called.
-    `check(settings, metadata, source)`: raises `InputError` where the settings, or the metadata of
-    the files' headers, say something that cannot be read; `read` finds that metadata under
-    `HEADERS` of the settings. `other_names`: more values of quant_method that mean it. `marked_by`:
+    tensors end in, after the linear's own. `read(parts, settings)`: the linear from
+    its stored parts; reads no data before the linear's own functions are called. `check(settings,
+    source)`: raises `InputError` where the settings say something that cannot be read.
+    `other_names`: more values of quant_method that mean it. `marked_by`:
     a part that no other stores, so that a file without settings can be told by it. `asymmetric`:
     whether it knows no other groups.
     """
 
     name: str
     required: tuple[str, ...]
-    read: Callable[[Parts, Settings, str, str], GroupedLinear]
-    check: Callable[[Settings, Mapping[str, str], str], None]
+    read: Callable[[Parts, Settings], GroupedLinear]
+    check: Callable[[Settings, str], None] = lambda settings, source: None
     optional: tuple[str, ...] = ()
     other_names: tuple[str, ...] = ()
     marked_by: str = ""

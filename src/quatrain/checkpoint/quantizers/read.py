@@ -9,6 +9,7 @@ from quatrain.checkpoint.quantizers import QUANTIZERS, quantizer_by_names
 from quatrain.checkpoint.quantizers.dequantized import dequantized
 from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
 from quatrain.checkpoint.quantizers.in_layout import in_layout
+from quatrain.checkpoint.quantizers.parts import Parts
 from quatrain.checkpoint.quantizers.quantizer import HEADERS, Quantizer
 from quatrain.checkpoint.quantizers.unpacked import UNPACKED, is_unpacked
 from quatrain.errors import InputError
@@ -46,7 +47,7 @@ def quantized_tensors(
                 "the model's missing files, or quantize the model that it was made from"
             )
         own = _own_name(name, next(iter(parts)), called)
-        linears[name] = quantizer.read(parts, settings | {HEADERS: metadata}, own, source)
+        linears[name] = quantizer.read(Parts(parts, own, source), settings)
     if not linears:
         raise _none_of(stored, quantizer, source)
     for name in [name for name in linears if stays_floating(name)]:
@@ -126,7 +127,7 @@ def checked_quantizer(
     names = set(names)
     known = quantizer_by_names(names)
     if known is None and settings is None and is_unpacked(names):
-        return UNPACKED, {}
+        return UNPACKED, {HEADERS: metadata}
     if known and (settings is None or (isinstance(settings, dict) and not method_of(settings))):
         settings = {**(settings or {}), "quant_method": known.name}
     if not isinstance(settings, dict):
@@ -135,7 +136,8 @@ def checked_quantizer(
             f"run `quatrain quantize {source} -o DIR` first"
         )
     quantizer = quantizer_of(settings, source)
-    quantizer.check(settings, metadata, source)
+    settings = settings | {HEADERS: metadata}
+    quantizer.check(settings, source)
     if quantizer.asymmetric and not asymmetric:
         raise InputError(
             f"{source}: is a model of {quantizer.name.upper()}, whose groups have a zero point "

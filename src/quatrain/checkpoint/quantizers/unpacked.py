@@ -4,7 +4,7 @@ makes it of a model of transformers (`Int8DynActInt4WeightQATQuantizer.convert`)
 F.weight int8 [N, K], F.scales float [N, G] and, where stored, F.zeros [N, G].
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -12,8 +12,8 @@ import torch
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import groups_of_rows
-from quatrain.checkpoint.quantizers.quantizer import Parts, Quantizer, Settings
-from quatrain.checkpoint.quantizers.stored_shapes import expect_shape, matrix_of
+from quatrain.checkpoint.quantizers.parts import Parts
+from quatrain.checkpoint.quantizers.quantizer import Quantizer, Settings
 from quatrain.linear.packing import is_int4
 
 
@@ -24,23 +24,19 @@ def is_unpacked(names: Iterable[str]) -> bool:
     return any(f"{module}weight" in names for module in scaled)
 
 
-def _check(settings: Settings, metadata: Mapping[str, str], source: str) -> None:
-    """There are no settings."""
-
-
-def _read(parts: Parts, settings: Settings, name: str, source: str) -> GroupedLinear:
+def _read(parts: Parts, settings: Settings) -> GroupedLinear:
     weight, scales, zeros = parts["weight"], parts["scales"], parts.get("zeros")
     expected = (
-        f"an int8 matrix beside {name}.scales; where a quantizer wrote it, take the model that it "
-        "was made from"
+        f"an int8 matrix beside {parts.name}.scales; where a quantizer wrote it, take the model "
+        "that it was made from"
     )
-    rows, columns = matrix_of(torch.int8, weight, f"{name}.weight", expected, source)
+    rows, columns = parts.matrix("weight", torch.int8, expected)
     if list(scales.shape) == [rows]:  # of a table
         scales = replace(scales, shape=(rows, 1))
-    groups = groups_of_rows(scales, (rows, columns), f"{name}.scales", source)
+    groups = groups_of_rows(parts, "scales", (rows, columns), scales)
     if zeros is not None:
-        expect_shape(zeros, parts["scales"].shape, f"{name}.zeros", source)
-    return unpacked_linear(weight, scales, zeros, groups, is_table="layers." not in name)
+        parts.expect_shape("zeros", parts["scales"].shape)
+    return unpacked_linear(weight, scales, zeros, groups, is_table="layers." not in parts.name)
 
 
 def unpacked_linear(
@@ -65,6 +61,5 @@ UNPACKED = Quantizer(
     name="torchao's QAT",
     required=("weight", "scales"),
     optional=("zeros",),
-    check=_check,
     read=_read,
 )
