@@ -93,13 +93,14 @@ def called_otherwise(plan: Record) -> None:
     plan.name = "decode"
 
 
-def edited_constants(source: Path, values: dict[str, int]) -> Make:
-    """The program `source` whose constant methods of those names return those integers."""
+def edited_constants(source: Path, values: dict[str, int | bool]) -> Make:
+    """The program `source` whose constant methods of those names return those numbers."""
 
     def edit(root: Record) -> None:
         for plan in root.execution_plan:
             for value in plan.values if plan.name in values else ():
-                if value.val is not None and hasattr(value.val, "int_val"):
-                    value.val.int_val = values[plan.name]
+                field = "bool_val" if isinstance(values[plan.name], bool) else "int_val"
+                if value.val is not None and hasattr(value.val, field):
+                    setattr(value.val, field, values[plan.name])
 
     return _edited(source, edit)

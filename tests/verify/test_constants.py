@@ -140,12 +140,20 @@ def test_parameters_that_few_tokens_tell_are_told(
     assert not report.devices[0].problems or backend == "vulkan"
 
 
-def test_calls_longer_than_its_inputs_are_told(tiny: Tiny, tmp_path: Path) -> None:
-    """Of a program that says that it takes them."""
-    edit = edited_constants(tiny.programs["weight-only"], {"get_max_seq_len": 65})
+@pytest.mark.parametrize(
+    ("method", "value", "problem"),
+    [
+        ("get_max_seq_len", 65, "is 65, and a call takes 64 tokens"),
+        ("use_kv_cache", False, "is not stated"),
+    ],
+)
+def test_what_a_program_of_ours_states_is_compared(
+    method: str, value: int, problem: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    edit = edited_constants(tiny.programs["weight-only"], {method: value})
     report = _verify(edit(tmp_path), tiny.checkpoint)
     problems = {one.linear: one.problem for one in report.packed if one.problem}
-    assert problems == {"get_max_seq_len": "is 65, and a call takes 64 tokens"}
+    assert problems == {method: problem}
 
 
 def test_another_tokenizer_beside_the_program_is_told(tiny: Tiny, tmp_path: Path) -> None:
@@ -156,7 +164,11 @@ def test_another_tokenizer_beside_the_program_is_told(tiny: Tiny, tmp_path: Path
     (tmp_path / "tokenizer.json").write_text(json.dumps(words))
     report = _verify(program, tiny.checkpoint)
     (wrong,) = (one.problem for one in report.packed if one.problem)
-    assert wrong == "has 'w81' as token 80, the checkpoint's has 'w80'"
+    assert wrong.startswith("has 'w81' as token 80, the checkpoint's has 'w80'; give ")
+    vocabulary |= {f"w{i}": (i + 1) % 96 for i in range(96)}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(words))
+    (wrong,) = (one.problem for one in _verify(program, tiny.checkpoint).packed if one.problem)
+    assert wrong.startswith("gives the prompts other tokens than the checkpoint's")
     given = verify_program(
         program, tiny.checkpoint, ("reference",), (SHORT,), 3,
         tokenizer=tiny.checkpoint / "tokenizer.json",

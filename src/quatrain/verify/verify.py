@@ -107,7 +107,8 @@ def verify_program(
     with stages("compare constants") as advance:
         packed, unknown = compare_constants(opened.program, graph, source, backbone, advance)
         compared = prompts if tokenizer is None else None
-        packed += compare_stated(opened.program, source, opened.tokenizer, compared)
+        rewinds, words = backbone.rewinds, opened.tokenizer
+        packed += compare_stated(opened.program, source, rewinds, words, compared)
         fatal = fatal_findings(opened.program)
     eager, floor = _run_eager(backbone, texts, new_tokens, info, stages)
     halves, checks = half_sums_error(graph, arithmetic) if graph else 0.0, []

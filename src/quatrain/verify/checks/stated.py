@@ -11,24 +11,34 @@ from quatrain.tokenizer.files import tokenizer_in
 from quatrain.verify.checks.packed_constants import PackedCheck
 from quatrain.verify.program_info import is_ours
 
+_KEEPS = "quatrain_keeps_last_inputs"
+
 
 def compare_stated(
-    program: Program, checkpoint: Checkpoint, tokenizer: Tokenizer, texts: Sequence[str] | None
+    program: Program,
+    checkpoint: Checkpoint,
+    rewinds: bool,
+    tokenizer: Tokenizer,
+    texts: Sequence[str] | None,
 ) -> list[PackedCheck]:
-    """Compare what `program`, if it is one of ours, states with `checkpoint`, and the `tokenizer`
-    beside it, unless there are no `texts` for that, with the checkpoint's."""
-    checks = _stated(program, checkpoint, tokenizer) if is_ours(program) else []
-    source = checkpoint.source
-    own = tokenizer_in(source if source.is_dir() else source.parent)
+    """Compare what `program`, if it is one of ours, states with `checkpoint`, whose model may go
+    back in its context if it `rewinds`, and the `tokenizer` beside it, unless there are no `texts`
+    for that, with the checkpoint's."""
+    checks = _stated(program, checkpoint, rewinds, tokenizer) if is_ours(program) else []
+    files = checkpoint.tokenizer_files
+    own = tokenizer_in(files[0].parent) if files else None
     if own is not None and texts is not None:
         ids = range(checkpoint.config.vocab_size)
-        checks.append(_same_tokenizer(tokenizer, Tokenizer.load(own), texts, ids))
+        problem = _tokenizer_problem(tokenizer, Tokenizer.load(own), texts, ids)
+        checks.append(PackedCheck("tokenizer", problem))
     return checks
 
 
-def _stated(program: Program, checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[PackedCheck]:
-    """Which tokens begin and end a text, those of the `tokenizer` among them, and how long a call
-    may be, which the program's inputs say too."""
+def _stated(
+    program: Program, checkpoint: Checkpoint, rewinds: bool, tokenizer: Tokenizer
+) -> list[PackedCheck]:
+    """Which tokens begin and end a text, those of the `tokenizer` among them, what a call keeps of
+    a text, and how long it may be, which the program's inputs say too."""
     stated, params = program.stated, checkpoint.params
     ends, meant = token_ids(stated.get("get_eos_ids")), token_ids(params.get("eos_idx"))
     wrong = [i for i in meant if i not in ends]
@@ -39,6 +49,10 @@ def _stated(program: Program, checkpoint: Checkpoint, tokenizer: Tokenizer) -> l
     if None not in (begin, at_first):
         different = f"is {begin}, the checkpoint's is {at_first}"
         checks.append(PackedCheck("get_bos_id", None if begin == at_first else different))
+    # Of windows that are kept in rings it is stated too.
+    for name, is_meant in ((_KEEPS, not rewinds), ("use_kv_cache", True)):
+        if is_meant:
+            checks.append(PackedCheck(name, None if stated.get(name) else "is not stated"))
     takes = [list(value.sizes) for value in program.methods["forward"].inputs]
     longest = max((sizes[1] for sizes in takes if len(sizes) > 1), default=stated.get(CALL))
     if CALL in stated:
@@ -47,15 +61,18 @@ def _stated(program: Program, checkpoint: Checkpoint, tokenizer: Tokenizer) -> l
     return checks
 
 
-def _same_tokenizer(
+def _tokenizer_problem(
     tokenizer: Tokenizer, checkpoints: Tokenizer, texts: Sequence[str], ids: Iterable[int]
-) -> PackedCheck:
-    """The words that both have at those `ids`, and the tokens of `texts`."""
-    pairs = ((i, tokenizer.model.id_to_token(i), checkpoints.model.id_to_token(i)) for i in ids)
-    first = next((pair for pair in pairs if None not in pair and pair[1] != pair[2]), None)
-    problem = None
-    if first is not None:
-        problem = f"has {first[1]!r} as token {first[0]}, the checkpoint's has {first[2]!r}"
+) -> str | None:
+    """What the first has otherwise than the `checkpoints`: the tokens of `texts`, and, where it is
+    of the same form and so most are alike, the words at those `ids`."""
+    named = ((i, tokenizer.model.id_to_token(i), checkpoints.model.id_to_token(i)) for i in ids)
+    pairs = [pair for pair in named if None not in pair]
+    others = [pair for pair in pairs if pair[1] != pair[2]]
+    what = None
+    if others and 2 * len(others) < len(pairs):
+        index, found, expected = others[0]
+        what = f"has {found!r} as token {index}, the checkpoint's has {expected!r}"
     elif any(tokenizer.encode(text) != checkpoints.encode(text) for text in texts):
-        problem = "gives the prompts other tokens than the checkpoint's"
-    return PackedCheck("tokenizer", problem)
+        what = "gives the prompts other tokens than the checkpoint's"
+    return what and f"{what}; give the one that is meant as --tokenizer"
