@@ -47,7 +47,8 @@ def _lower(to: Lowering, operator: Operator) -> None:
         symbols[operator.out] = symbol_of(to.graph, operator, symbols, shape, to.inputs)
         return
     handler = HANDLERS[operator.kind]
-    made = handler(to, operator, **taken(handler, operator)) or []
+    to.operator = operator
+    made = handler(to, **taken(handler, operator)) or []
     to.result.dispatches += made
     to.result.origins += [operator] * len(made)
 

@@ -9,6 +9,7 @@ import numpy as np
 from quatrain.arithmetic import Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, SymInt, ValueList, VulkanGraph
+from quatrain.program.half_buffers import in_half_buffer
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.operators.errors import has_room
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Symbol, Traits
@@ -56,7 +57,12 @@ def storage_dtype(dtype: str, fp16: bool) -> str:
 
 
 class Lowering:
-    """What the handlers of operators (operators.py and *_operators.py) read and add to."""
+    """What the handlers of operators (operators.py and *_operators.py) read and add to.
+
+    `operator`: the one that is being lowered.
+    """
+
+    operator: Operator
 
     def __init__(
         self,
@@ -151,12 +157,26 @@ class Lowering:
         self.result.operands[value_id] = Operand(("value", value_id), dtype, tuple(shape))
         return self.result.operands[value_id]
 
-    def alias(self, operator: Operator, x: Operand, shape: tuple[int, ...]) -> None:
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """The value ids of the operator's results."""
+        return self.graph.outputs_of(self.operator)
+
+    @property
+    def in_half(self) -> bool:
+        """Whether a phone computes the operator in float16 throughout."""
+        return in_half_buffer(self.graph, self.operator)
+
+    def output(self, shape: tuple[int, ...]) -> Operand:
+        """Memory for the operator's only result, of `shape`."""
+        return self.declare(self.operator.out, shape)
+
+    def alias(self, x: Operand, shape: tuple[int, ...]) -> None:
         """Let the output be x's memory seen in another shape; a KV cache has memory of its own."""
-        if operator.out in self._written:
-            self.cache(operator.out)
+        if self.operator.out in self._written:
+            self.cache(self.operator.out)
         else:
-            self.result.operands[operator.out] = replace(x, shape=tuple(shape))
+            self.result.operands[self.operator.out] = replace(x, shape=tuple(shape))
 
     def has_tensor(self, value_id: int) -> bool:
         """Whether an optional argument, such as a bias, is given."""
@@ -178,6 +198,10 @@ class Lowering:
         if isinstance(self.graph.values[value_id], SymInt):
             return self.assume(lambda symbols: number(self.graph, value_id, symbols))
         return number(self.graph, value_id, {})
+
+    def axis(self, value_id: int, x: Operand) -> int:
+        """A dimension of `x`, which may be counted from the end, from the first one on."""
+        return self.number(value_id) % len(x.shape)
 
     def sizes(self, value_id: int) -> tuple[int, ...]:
         """A list of integers, such as a shape; each fixed or symbolic."""

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from itertools import zip_longest
 
 from quatrain.errors import InputError
-from quatrain.program import Operator
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand
 from quatrain.runtime.wgpu.lowering import Lowering
 from quatrain.runtime.wgpu.pointwise import (
@@ -29,11 +28,11 @@ _CONVERSIONS = {
 _POWERS = {2: "a * a", 3: "a * a * a", 0.5: "sqrt(a)", -0.5: "inverseSqrt(a)"}
 
 
-def _elementwise(to: Lowering, operator: Operator, expression: str, *values: int) -> list[Dispatch]:
+def _elementwise(to: Lowering, expression: str, *values: int) -> list[Dispatch]:
     """The values, tensors or fixed numbers, are a, b and c of `expression`."""
     inputs = [to.operand(i) if to.has_tensor(i) else to.plain(i) for i in values]
     shape = _broadcast([x for x in inputs if isinstance(x, Operand)])
-    return [elementwise(expression, to.declare(operator.out, shape), *inputs)]
+    return [elementwise(expression, to.output(shape), *inputs)]
 
 
 def _broadcast(inputs: list[Operand]) -> tuple[int, ...]:
@@ -43,131 +42,124 @@ def _broadcast(inputs: list[Operand]) -> tuple[int, ...]:
     return tuple(reversed(sizes))
 
 
-def _unary(to: Lowering, operator: Operator, x: int) -> list[Dispatch]:
-    return _elementwise(to, operator, UNARY[operator.kind], x)
+def _unary(to: Lowering, x: int) -> list[Dispatch]:
+    return _elementwise(to, UNARY[to.operator.kind], x)
 
 
-def _binary(to: Lowering, operator: Operator, a: int, b: int) -> list[Dispatch]:
-    return _elementwise(to, operator, BINARY[operator.kind], a, b)
+def _binary(to: Lowering, a: int, b: int) -> list[Dispatch]:
+    return _elementwise(to, BINARY[to.operator.kind], a, b)
 
 
-def _bitwise_not(to: Lowering, operator: Operator, x: int) -> list[Dispatch]:
+def _bitwise_not(to: Lowering, x: int) -> list[Dispatch]:
     truth = to.graph.tensor(x).dtype == "bool"
-    return _elementwise(to, operator, "a == C(0)" if truth else "~a", x)
+    return _elementwise(to, "a == C(0)" if truth else "~a", x)
 
 
-def _sum_or_difference(
-    to: Lowering, operator: Operator, a: int, b: int, alpha: int
-) -> list[Dispatch]:
+def _sum_or_difference(to: Lowering, a: int, b: int, alpha: int) -> list[Dispatch]:
     if to.plain(alpha) == 1:
-        return _binary(to, operator, a, b)
-    return _elementwise(to, operator, SCALED[operator.kind], a, b, alpha)
+        return _binary(to, a, b)
+    return _elementwise(to, SCALED[to.operator.kind], a, b, alpha)
 
 
-def _divide(
-    to: Lowering, operator: Operator, a: int, b: int, rounding_mode: int | None = None
-) -> list[Dispatch]:
+def _divide(to: Lowering, a: int, b: int, rounding_mode: int | None = None) -> list[Dispatch]:
     mode = None if rounding_mode is None else to.plain(rounding_mode)
-    return _elementwise(to, operator, BINARY[DIVISIONS[mode]], a, b)
+    return _elementwise(to, BINARY[DIVISIONS[mode]], a, b)
 
 
-def _power(to: Lowering, operator: Operator, x: int, exponent: int) -> list[Dispatch]:
+def _power(to: Lowering, x: int, exponent: int) -> list[Dispatch]:
     known = None if to.has_tensor(exponent) else _POWERS.get(to.plain(exponent))
     if known:
-        return _elementwise(to, operator, known, x)
-    return _elementwise(to, operator, BINARY["aten.pow"], x, exponent)
+        return _elementwise(to, known, x)
+    return _elementwise(to, BINARY["aten.pow"], x, exponent)
 
 
-def _leaky_relu(to: Lowering, operator: Operator, x: int, negative_slope: int) -> list[Dispatch]:
-    return _elementwise(to, operator, BINARY[operator.kind], x, negative_slope)
+def _leaky_relu(to: Lowering, x: int, negative_slope: int) -> list[Dispatch]:
+    return _elementwise(to, BINARY[to.operator.kind], x, negative_slope)
 
 
-def _hardshrink(to: Lowering, operator: Operator, x: int, lambd: int) -> list[Dispatch]:
-    return _elementwise(to, operator, BINARY[operator.kind], x, lambd)
+def _hardshrink(to: Lowering, x: int, lambd: int) -> list[Dispatch]:
+    return _elementwise(to, BINARY[to.operator.kind], x, lambd)
 
 
-def _clamp(to: Lowering, operator: Operator, x: int, low: int, high: int) -> list[Dispatch]:
+def _clamp(to: Lowering, x: int, low: int, high: int) -> list[Dispatch]:
     bounds = [("higher", low), ("lower", high)]
     given = [(name, i) for name, i in bounds if to.has_tensor(i) or to.plain(i) is not None]
     expression = "a"
     for letter, (name, _) in zip("bc", given, strict=False):
         expression = f"{name}({expression}, {letter})"
-    return _elementwise(to, operator, expression, x, *(i for _, i in given))
+    return _elementwise(to, expression, x, *(i for _, i in given))
 
 
-def _where(to: Lowering, operator: Operator, condition: int, a: int, b: int) -> list[Dispatch]:
-    return _elementwise(to, operator, WHERE, condition, a, b)
+def _where(to: Lowering, condition: int, a: int, b: int) -> list[Dispatch]:
+    return _elementwise(to, WHERE, condition, a, b)
 
 
-def _silu_mul(to: Lowering, operator: Operator) -> list[Dispatch]:
+def _silu_mul(to: Lowering) -> list[Dispatch]:
     """See `fuse.fuse`."""
-    return _elementwise(to, operator, BINARY["silu_mul"], *operator.args[:-1])
+    return _elementwise(to, BINARY["silu_mul"], *to.operator.args[:-1])
 
 
-def _gelu(to: Lowering, operator: Operator, x: int, approximate: int) -> list[Dispatch]:
+def _gelu(to: Lowering, x: int, approximate: int) -> list[Dispatch]:
     exact = to.plain(approximate) == "none"
-    return _elementwise(to, operator, EXACT_GELU if exact else UNARY[operator.kind], x)
+    return _elementwise(to, EXACT_GELU if exact else UNARY[to.operator.kind], x)
 
 
-def _converted(to: Lowering, operator: Operator, x: int) -> list[Dispatch]:
+def _converted(to: Lowering, x: int) -> list[Dispatch]:
     """x in the type that the graph declares for the output."""
-    source, target = to.graph.tensor(x).dtype, to.graph.tensor(operator.out).dtype
+    source, target = to.graph.tensor(x).dtype, to.graph.tensor(to.operator.out).dtype
     whole = to.operand(x)
     if source == target:
-        return to.alias(operator, whole, whole.shape) or []
+        return to.alias(whole, whole.shape) or []
     if source == "uint8" or target not in _CONVERSIONS:
-        raise InputError(f"{operator.name} of {source} to {target}: use --device reference")
-    return _elementwise(to, operator, _CONVERSIONS[target], x)
+        raise InputError(f"{to.operator.name} of {source} to {target}: use --device reference")
+    return _elementwise(to, _CONVERSIONS[target], x)
 
 
 def _quantize(
-    to: Lowering, operator: Operator, x: int, scale: int, zero_point: int, quant_min: int,
-    quant_max: int,
-) -> list[Dispatch]:  # fmt: skip
+    to: Lowering, x: int, scale: int, zero_point: int, quant_min: int, quant_max: int
+) -> list[Dispatch]:
     low, high = float(to.plain(quant_min)), float(to.plain(quant_max))
     whole = to.operand(x)
-    y = to.declare(operator.out, whole.shape)
+    y = to.output(whole.shape)
     expression = f"clamp(round(a * b) + c, {low}, {high})"
     return [elementwise(expression, y, whole, 1.0 / to.plain(scale), to.plain(zero_point))]
 
 
-def _dequantize(
-    to: Lowering, operator: Operator, x: int, scale: int, zero_point: int
-) -> list[Dispatch]:
-    return _elementwise(to, operator, "(a - c) * b", x, scale, zero_point)
+def _dequantize(to: Lowering, x: int, scale: int, zero_point: int) -> list[Dispatch]:
+    return _elementwise(to, "(a - c) * b", x, scale, zero_point)
 
 
-def _filled(to: Lowering, operator: Operator, shape: tuple[int, ...], value: float) -> list:
-    return [filled(to.declare(operator.out, shape), value)]
+def _filled(to: Lowering, shape: tuple[int, ...], value: float) -> list:
+    return [filled(to.output(shape), value)]
 
 
-def _full(to: Lowering, operator: Operator, size: int, fill_value: int) -> list[Dispatch]:
-    return _filled(to, operator, to.sizes(size), to.plain(fill_value))
+def _full(to: Lowering, size: int, fill_value: int) -> list[Dispatch]:
+    return _filled(to, to.sizes(size), to.plain(fill_value))
 
 
-def _full_like(to: Lowering, operator: Operator, x: int, fill_value: int) -> list[Dispatch]:
-    return _filled(to, operator, to.operand(x).shape, to.plain(fill_value))
+def _full_like(to: Lowering, x: int, fill_value: int) -> list[Dispatch]:
+    return _filled(to, to.operand(x).shape, to.plain(fill_value))
 
 
-def _ones_or_zeros(to: Lowering, operator: Operator, size: int) -> list[Dispatch]:
-    return _filled(to, operator, to.sizes(size), operator.kind == "aten.ones")
+def _ones_or_zeros(to: Lowering, size: int) -> list[Dispatch]:
+    return _filled(to, to.sizes(size), to.operator.kind == "aten.ones")
 
 
-def _ones_or_zeros_like(to: Lowering, operator: Operator, x: int) -> list[Dispatch]:
-    return _filled(to, operator, to.operand(x).shape, operator.kind == "aten.ones_like")
+def _ones_or_zeros_like(to: Lowering, x: int) -> list[Dispatch]:
+    return _filled(to, to.operand(x).shape, to.operator.kind == "aten.ones_like")
 
 
-def _scalar_tensor(to: Lowering, operator: Operator, value: int) -> list[Dispatch]:
-    return _filled(to, operator, (), to.plain(value))
+def _scalar_tensor(to: Lowering, value: int) -> list[Dispatch]:
+    return _filled(to, (), to.plain(value))
 
 
-def _arange(to: Lowering, operator: Operator, start: int, end: int, step: int) -> list[Dispatch]:
+def _arange(to: Lowering, start: int, end: int, step: int) -> list[Dispatch]:
     first, by = to.plain(start), to.plain(step)
     count = math.ceil((to.plain(end) - first) / by)
-    return [elementwise("a + b * C(i)", to.declare(operator.out, (count,)), first, by)]
+    return [elementwise("a + b * C(i)", to.output((count,)), first, by)]
 
 
-def _reduce(to: Lowering, operator: Operator, x: int, dims: int, keepdim: int) -> list[Dispatch]:
+def _reduce(to: Lowering, x: int, dims: int, keepdim: int) -> list[Dispatch]:
     whole, over = to.operand(x), to.plain(dims)
     rank, keep = len(whole.shape), to.plain(keepdim)
     if over is None or over == () or over == []:
@@ -175,7 +167,7 @@ def _reduce(to: Lowering, operator: Operator, x: int, dims: int, keepdim: int) -
     reduced = sorted({dim % rank for dim in ([over] if isinstance(over, int) else over)})
     sizes = [1 if dim in reduced else size for dim, size in enumerate(whole.shape)]
     shape = tuple(size for dim, size in enumerate(sizes) if keep or dim not in reduced)
-    return [reduction(operator.kind, whole, reduced, to.declare(operator.out, shape))]
+    return [reduction(to.operator.kind, whole, reduced, to.output(shape))]
 
 
 _COMPARISONS = ("aten.ge", "aten.gt", "aten.le", "aten.lt", "aten.eq", "aten.ne")

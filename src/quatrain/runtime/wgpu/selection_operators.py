@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from quatrain.errors import InputError
-from quatrain.program import Operator, Plain, ValueList
+from quatrain.program import Plain, ValueList
 from quatrain.runtime.calls.order import sliced
 from quatrain.runtime.wgpu import movement
 from quatrain.runtime.wgpu.dispatch import Dispatch
@@ -13,11 +13,9 @@ from quatrain.runtime.wgpu.lowering import Lowering
 from quatrain.runtime.wgpu.symbols import number
 
 
-def _slice(
-    to: Lowering, operator: Operator, x: int, dim: int, start: int, end: int, step: int
-) -> list[Dispatch]:
+def _slice(to: Lowering, x: int, dim: int, start: int, end: int, step: int) -> list[Dispatch]:
     whole, stride = to.operand(x), to.number(step)
-    along = to.number(dim) % len(whole.shape)
+    along = to.axis(dim, whole)
 
     def taken(symbols: Mapping[int, int]) -> range:
         first, last = (
@@ -31,82 +29,78 @@ def _slice(
     length = to.assume(lambda symbols: len(taken(symbols)))
     fixed = isinstance(to.graph.values[start], Plain)
     if fixed and (begin, length) == (0, whole.shape[along]):
-        return to.alias(operator, whole, whole.shape) or []
-    y = to.declare(operator.out, (*whole.shape[:along], length, *whole.shape[along + 1 :]))
+        return to.alias(whole, whole.shape) or []
+    y = to.output((*whole.shape[:along], length, *whole.shape[along + 1 :]))
     if y.count == 0:
         return []
     first = begin if fixed else to.bounded(start, length * stride, whole.shape[along])
     return [movement.take(whole, along, first, stride, y)]
 
 
-def _select(to: Lowering, operator: Operator, x: int, dim: int, index: int) -> list[Dispatch]:
+def _select(to: Lowering, x: int, dim: int, index: int) -> list[Dispatch]:
     whole = to.operand(x)
-    along = to.number(dim) % len(whole.shape)
+    along = to.axis(dim, whole)
     at = to.number(index) % whole.shape[along]
     shape = (*whole.shape[:along], *whole.shape[along + 1 :])
     if whole.shape[along] == 1:
-        return to.alias(operator, whole, shape) or []
-    return [movement.take(whole, along, at, 1, to.declare(operator.out, shape))]
+        return to.alias(whole, shape) or []
+    return [movement.take(whole, along, at, 1, to.output(shape))]
 
 
-def _index_select(to: Lowering, operator: Operator, x: int, dim: int, index: int) -> list[Dispatch]:
+def _index_select(to: Lowering, x: int, dim: int, index: int) -> list[Dispatch]:
     whole, places = to.operand(x), to.operand(index)
-    along = to.number(dim) % len(whole.shape)
+    along = to.axis(dim, whole)
     shape = (*whole.shape[:along], places.count, *whole.shape[along + 1 :])
-    return [movement.gather(whole, along, places, to.declare(operator.out, shape))]
+    return [movement.gather(whole, along, places, to.output(shape))]
 
 
-def _index(to: Lowering, operator: Operator, x: int, indices: int) -> list[Dispatch]:
+def _index(to: Lowering, x: int, indices: int) -> list[Dispatch]:
     """By one tensor of positions, along any dimension."""
     listed = to.graph.values[indices]
     items = listed.items if isinstance(listed, ValueList) else ()
     given = [dim for dim, item in enumerate(items) if to.has_tensor(item)]
     if len(given) != 1 or to.graph.tensor(items[given[0]]).dtype == "bool":
         raise InputError(
-            f"{operator.name} by other than one tensor of positions: use --device reference"
+            f"{to.operator.name} by other than one tensor of positions: use --device reference"
         )
     whole, along, places = to.operand(x), given[0], to.operand(items[given[0]])
     shape = (*whole.shape[:along], *places.shape, *whole.shape[along + 1 :])
-    return [movement.gather(whole, along, places, to.declare(operator.out, shape))]
+    return [movement.gather(whole, along, places, to.output(shape))]
 
 
-def _gather(to: Lowering, operator: Operator, x: int, dim: int, index: int) -> list[Dispatch]:
+def _gather(to: Lowering, x: int, dim: int, index: int) -> list[Dispatch]:
     whole, places = to.operand(x), to.operand(index)
-    along = to.number(dim) % len(whole.shape)
-    return [movement.gather_each(whole, along, places, to.declare(operator.out, places.shape))]
+    along = to.axis(dim, whole)
+    return [movement.gather_each(whole, along, places, to.output(places.shape))]
 
 
-def _cat(to: Lowering, operator: Operator, tensors: int, dim: int) -> list[Dispatch]:
+def _cat(to: Lowering, tensors: int, dim: int) -> list[Dispatch]:
     listed = to.graph.values[tensors]
     if not isinstance(listed, ValueList):
-        raise InputError(f"{operator.name} of {listed}, expected a list of tensors")
+        raise InputError(f"{to.operator.name} of {listed}, expected a list of tensors")
     parts = [to.operand(value_id) for value_id in listed.items]
     shape = list(parts[0].shape)
     along = to.number(dim) % len(shape)
     shape[along] = sum(part.shape[along] for part in parts)
-    y = to.declare(operator.out, tuple(shape))
+    y = to.output(tuple(shape))
     starts = np.cumsum([0, *(part.shape[along] for part in parts[:-1])]).tolist()
     return [movement.put(part, along, at, y) for part, at in zip(parts, starts, strict=True)]
 
 
-def _split(to: Lowering, operator: Operator, x: int, split_sizes: int, dim: int) -> list[Dispatch]:
-    return _pieces(to, operator, x, to.sizes(split_sizes), dim)
+def _split(to: Lowering, x: int, split_sizes: int, dim: int) -> list[Dispatch]:
+    return _pieces(to, x, to.sizes(split_sizes), dim)
 
 
-def _split_evenly(
-    to: Lowering, operator: Operator, x: int, split_size: int, dim: int
-) -> list[Dispatch]:
+def _split_evenly(to: Lowering, x: int, split_size: int, dim: int) -> list[Dispatch]:
     whole, size = to.operand(x), to.number(split_size)
     length = whole.shape[to.number(dim)]
-    return _pieces(to, operator, x, [min(size, length - at) for at in range(0, length, size)], dim)
+    return _pieces(to, x, [min(size, length - at) for at in range(0, length, size)], dim)
 
 
-def _pieces(
-    to: Lowering, operator: Operator, x: int, sizes: Sequence[int], dim: int
-) -> list[Dispatch]:
+def _pieces(to: Lowering, x: int, sizes: Sequence[int], dim: int) -> list[Dispatch]:
     whole, start, made = to.operand(x), 0, []
-    along = to.number(dim) % len(whole.shape)
-    for out, size in zip(to.graph.outputs_of(operator), sizes, strict=True):
+    along = to.axis(dim, whole)
+    for out, size in zip(to.outputs, sizes, strict=True):
         y = to.declare(out, (*whole.shape[:along], size, *whole.shape[along + 1 :]))
         made.append(movement.take(whole, along, start, 1, y))
         start += size

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from quatrain.errors import InputError
-from quatrain.program import Operator
-from quatrain.program.half_buffers import in_half_buffer
 from quatrain.runtime.wgpu import linear
 from quatrain.runtime.wgpu.dispatch import Dispatch, Operand
 from quatrain.runtime.wgpu.lowering import Lowering
@@ -24,70 +22,61 @@ from quatrain.runtime.wgpu.sums import (
 )
 
 
-def _product(to: Lowering, operator: Operator, a: int, b: int) -> list[Dispatch]:
+def _product(to: Lowering, a: int, b: int) -> list[Dispatch]:
     left, right = to.operand(a), to.operand(b)
-    y = to.declare(operator.out, (*left.shape[:-1], right.shape[-1]))
-    return [product(left, right, y, half=in_half_buffer(to.graph, operator))]
+    y = to.output((*left.shape[:-1], right.shape[-1]))
+    return [product(left, right, y, half=to.in_half)]
 
 
-def _addmm(
-    to: Lowering, operator: Operator, bias: int, a: int, b: int, beta: int, alpha: int
-) -> list[Dispatch]:
+def _addmm(to: Lowering, bias: int, a: int, b: int, beta: int, alpha: int) -> list[Dispatch]:
     left, right = to.operand(a), to.operand(b)
-    y = to.declare(operator.out, (left.shape[0], right.shape[1]))
-    added, half = Added(to.operand(bias), to.plain(beta)), in_half_buffer(to.graph, operator)
+    y = to.output((left.shape[0], right.shape[1]))
+    added, half = Added(to.operand(bias), to.plain(beta)), to.in_half
     return [product(left, right, y, to.plain(alpha), added, half=half)]
 
 
-def _int8_linear(
-    to: Lowering, operator: Operator, x: int, weights: int, weight_scales: int
-) -> list[Dispatch]:
+def _int8_linear(to: Lowering, x: int, weights: int, weight_scales: int) -> list[Dispatch]:
     rows, weight, scales = (to.operand(i) for i in (x, weights, weight_scales))
-    y = to.declare(operator.out, (*rows.shape[:-1], weight.shape[0]))
-    sums = Operand(("sums", operator.out), "f32", y.shape)
+    y = to.output((*rows.shape[:-1], weight.shape[0]))
+    sums = Operand(("sums", to.operator.out), "f32", y.shape)
     return [product(rows, weight, sums, b_turned=True), elementwise("a * b", y, sums, scales)]
 
 
-def _int4_channel_linear(
-    to: Lowering, operator: Operator, x: int, weights: int, weight_scales: int
-) -> list[Dispatch]:
+def _int4_channel_linear(to: Lowering, x: int, weights: int, weight_scales: int) -> list[Dispatch]:
     rows, packed = to.operand(x), to.operand(weights)
-    y = to.declare(operator.out, (*rows.shape[:-1], packed.shape[0]))
+    y = to.output((*rows.shape[:-1], packed.shape[0]))
     return [linear.int4_channel_linear(rows, packed, to.operand(weight_scales), y)]
 
 
-def _softmax(to: Lowering, operator: Operator, x: int, dim: int) -> list[Dispatch]:
+def _softmax(to: Lowering, x: int, dim: int) -> list[Dispatch]:
     whole = to.operand(x)
-    y = to.declare(operator.out, whole.shape)
-    along = to.number(dim) % len(whole.shape)
-    log, half = operator.kind == "aten._log_softmax", in_half_buffer(to.graph, operator)
+    y = to.output(whole.shape)
+    along = to.axis(dim, whole)
+    log, half = to.operator.kind == "aten._log_softmax", to.in_half
     return [softmax(whole, along, y, log, half and not log)]
 
 
 def _layer_norm(
-    to: Lowering, operator: Operator, x: int, normalized_shape: int, weight: int, bias: int,
-    eps: int,
-) -> list[Dispatch]:  # fmt: skip
+    to: Lowering, x: int, normalized_shape: int, weight: int, bias: int, eps: int
+) -> list[Dispatch]:
     whole, count = to.operand(x), len(to.plain(normalized_shape))
-    y_id, mean_id, factor_id = to.graph.outputs_of(operator)
+    y_id, mean_id, factor_id = to.outputs
     kept = (*whole.shape[: len(whole.shape) - count], *(1,) * count)
     out = LayerNorm(
         to.declare(y_id, whole.shape), to.declare(mean_id, kept), to.declare(factor_id, kept)
     )
     weights, biases = (to.operand(i) if to.has_tensor(i) else None for i in (weight, bias))
-    half = in_half_buffer(to.graph, operator)
+    half = to.in_half
     return [layer_norm(whole, weights, biases, to.plain(eps), out, half)]
 
 
-def _sdpa(
-    to: Lowering, operator: Operator, q: int, k: int, v: int, attn_mask: int, scale: int
-) -> list[Dispatch]:
+def _sdpa(to: Lowering, q: int, k: int, v: int, attn_mask: int, scale: int) -> list[Dispatch]:
     """q, k, v [..., T, D], with an additive mask where there is one."""
     queries, keys, values = (to.operand(i) for i in (q, k, v))
-    y = to.declare(operator.out, (*queries.shape[:-1], values.shape[-1]))
+    y = to.output((*queries.shape[:-1], values.shape[-1]))
     shape = (*queries.shape[:-1], keys.shape[-2])
-    scores = Operand(("scores", operator.out), "f32", shape)
-    weights = Operand(("weights", operator.out), "f32", shape)
+    scores = Operand(("scores", to.operator.out), "f32", shape)
+    weights = Operand(("weights", to.operator.out), "f32", shape)
     given = to.plain(scale)
     factor = 1 / math.sqrt(queries.shape[-1]) if given is None else given
     mask = Added(to.operand(attn_mask)) if to.has_tensor(attn_mask) else None
@@ -98,26 +87,26 @@ def _sdpa(
     ]
 
 
-def _rope_interleaved(to: Lowering, operator: Operator, x: int, freqs_cis: int) -> list[Dispatch]:
+def _rope_interleaved(to: Lowering, x: int, freqs_cis: int) -> list[Dispatch]:
     whole, angles = to.operand(x), to.operand(freqs_cis)
     if angles.count != int(np.prod(whole.shape[1:])):
         raise InputError(
-            f"{operator.name} of {list(whole.shape)} by angles of {list(angles.shape)}, expected "
-            "as many as an element of the batch has"
+            f"{to.operator.name} of {list(whole.shape)} by angles of {list(angles.shape)}, "
+            "expected as many as an element of the batch has"
         )
-    return [rotate_pairs(whole, angles, to.declare(operator.out, whole.shape))]
+    return [rotate_pairs(whole, angles, to.output(whole.shape))]
 
 
 def _convolution(
-    to: Lowering, operator: Operator, x: int, weights: int, bias: int, stride: int, padding: int,
-    dilation: int, transposed: int, output_padding: int, groups: int,
-    output_min: int | None = None, output_max: int | None = None,
+    to: Lowering, x: int, weights: int, bias: int, stride: int, padding: int, dilation: int,
+    transposed: int, output_padding: int, groups: int, output_min: int | None = None,
+    output_max: int | None = None,
 ) -> list[Dispatch]:  # fmt: skip
     image, kernel = to.operand(x), to.operand(weights)
     rank = len(image.shape) - 2
     if rank not in (1, 2) or len(kernel.shape) != rank + 2:
         raise InputError(
-            f"{operator.name} of {list(image.shape)} with {list(kernel.shape)}: the GPU kernel "
+            f"{to.operator.name} of {list(image.shape)} with {list(kernel.shape)}: the GPU kernel "
             "takes [B, I, L] and [B, I, H, W]. Use --device reference"
         )
     steps, around, apart, more = (
@@ -126,7 +115,7 @@ def _convolution(
     window = Window(steps, around, apart, to.number(groups), to.plain(transposed))
     channels = kernel.shape[1] * window.groups if window.transposed else kernel.shape[0]
     sizes = window.sizes(image.shape[2:], kernel.shape[2:], more)
-    y = to.declare(operator.out, (image.shape[0], channels, *sizes))
+    y = to.output((image.shape[0], channels, *sizes))
     added = to.operand(bias) if to.has_tensor(bias) else None
     clamp = (_bound(to, output_min, -math.inf), _bound(to, output_max, math.inf))
     return [convolution(image, kernel, added, window, y, clamp)]
