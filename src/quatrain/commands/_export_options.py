@@ -57,6 +57,16 @@ MaxSeqLen = Annotated[
         metavar="N", help="Context in tokens; default: the model's own, at most 2048.", min=3
     ),
 ]
+PrefillChunkSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="The most tokens of a call: a longer prompt is fed in parts, as ExecuTorch's runner "
+        "does it, and attention takes less memory; default: 512, or fewer in a context so long "
+        "that some GPUs could not bind its attention.",
+        min=3,
+    ),
+]
 EmbeddingInput = Annotated[
     bool, typer.Option("--embedding-input", help="Take [1, T, dim] embeddings, not tokens.")
 ]

@@ -27,6 +27,7 @@ from quatrain.commands._export_options import (
     KvCacheOption,
     MaxSeqLen,
     Params,
+    PrefillChunkSize,
     Runtime,
     SchemePlanFile,
     Target,
@@ -81,6 +82,7 @@ def export(
     backend: BackendOption = "vulkan",
     activation_dtype: DtypeOption = None,
     max_seq_len: MaxSeqLen = None,
+    prefill_chunk_size: PrefillChunkSize = None,
     embedding_input: EmbeddingInput = False,
     hidden_output: HiddenOutput = False,
     kv_cache: KvCacheOption = None,
@@ -110,6 +112,7 @@ def export(
         target=target,
         runtime=runtime,
         max_seq_len=max_seq_len,
+        prefill_chunk_size=prefill_chunk_size,
         embedding_input=embedding_input,
         hidden_output=hidden_output,
         kv_cache=kv_cache,
@@ -173,7 +176,13 @@ def _print_report(report: "ExportReport") -> None:
     from collections import Counter
 
     seconds = sum(report.seconds.values())
-    print(f"{report.output}: {human_bytes(report.bytes)}, context {report.max_seq_len} tokens")
+    calls = (
+        ""
+        if report.prefill_chunk_size == report.max_seq_len
+        else (f", {report.prefill_chunk_size} in a call at most")
+    )
+    context = f"context {report.max_seq_len} tokens{calls}"
+    print(f"{report.output}: {human_bytes(report.bytes)}, {context}")
     kernels = Counter((row.kernel, row.fallback) for row in report.linears)
     for (kernel, fallback), count in kernels.items():
         print(f"  {count:>4} x {kernel}{' (fallback: dequantized)' if fallback else ''}")

@@ -144,7 +144,8 @@ def _struck(
     if request.target is None:
         return kept, None
     planned = replace(
-        planned_program(opened, request.max_seq_len), activation_dtype=request.activation_dtype
+        planned_program(opened, request.max_seq_len, request.prefill_chunk_size),
+        activation_dtype=request.activation_dtype,
     )
     widest = max(linear.in_features for linear in linears.values())
     choice = choose_for_target(request.target, request.runtime, replace(planned, channels=widest))

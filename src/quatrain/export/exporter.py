@@ -1,11 +1,13 @@
 """From a checkpoint on disk to a program on disk."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from quatrain.atomic_files import whole_file
 from quatrain.backbone.build import build_backbone
+from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.layers.kv_cache import quantize_kv_cache
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
@@ -17,7 +19,7 @@ from quatrain.errors import InputError
 from quatrain.export.attention_sink import with_attention_sink
 from quatrain.export.kernels.assignment import LinearRow, assign_kernels, dequantize_fallbacks
 from quatrain.export.kernels.check import check_program
-from quatrain.export.metadata import metadata_methods
+from quatrain.export.metadata import longest_call, metadata_methods
 from quatrain.export.notes import notes_on, notes_on_tokenizer
 from quatrain.export.options import DEFAULT_MAX_SEQ_LEN, LEAST_CONTEXT, ExportOptions
 from quatrain.export.report import ExportReport
@@ -90,6 +92,7 @@ def export_checkpoint(
         output=output,
         options=options,
         max_seq_len=backbone.config.max_seq_len,
+        prefill_chunk_size=longest_call(backbone.config, options.backend),
         bytes=output.stat().st_size,
         linears=planned,
         seconds=stages.seconds,
@@ -166,8 +169,10 @@ def backbone_of_operators(
             "max_seq_len of params.json, which quantize takes from max_position_embeddings; state "
             "there what the model was trained for"
         )
+    config = replace(opened.config, prefill_chunk_size=options.prefill_chunk_size)
+    _check_prefill_chunk(replace(config, max_seq_len=context), options)
     backbone = build_backbone(
-        with_attention_sink(opened.config, options.attention_sink, context),
+        with_attention_sink(config, options.attention_sink, context),
         opened.tensors,
         options.scheme,
         group_size=opened.group_size,
@@ -180,6 +185,17 @@ def backbone_of_operators(
         quantize_kv_cache(backbone)
     (to_vulkan_operators if options.backend == "vulkan" else to_cpu_operators)(backbone)
     return backbone
+
+
+def _check_prefill_chunk(config: BackboneConfig, options: ExportOptions) -> None:
+    """Raise `InputError` where a call is to take more tokens than it can."""
+    asked, longest = options.prefill_chunk_size, longest_call(config, options.backend)
+    if asked is not None and asked > longest:
+        why = "as many as the context" if longest == config.max_seq_len else "as its layers allow"
+        raise InputError(
+            f"--prefill-chunk-size is {asked}, but a call takes {longest} tokens at most, {why}; "
+            "ask for at most that, or leave it out"
+        )
 
 
 def _prepare(

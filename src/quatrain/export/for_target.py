@@ -53,7 +53,7 @@ def choose_for(opened: Checkpoint, request: ExportRequest) -> TargetChoice | Non
     if request.target is None:
         return None
     planned = replace(
-        planned_program(opened, request.max_seq_len),
+        planned_program(opened, request.max_seq_len, request.prefill_chunk_size),
         scheme=request.asked_scheme,
         activation_dtype=request.activation_dtype,
     )
@@ -61,15 +61,21 @@ def choose_for(opened: Checkpoint, request: ExportRequest) -> TargetChoice | Non
 
 
 def plan_program(
-    checkpoint: Path | str, params: Path | str | None = None, max_seq_len: int | None = None
+    checkpoint: Path | str,
+    params: Path | str | None = None,
+    max_seq_len: int | None = None,
+    prefill_chunk_size: int | None = None,
 ) -> PlannedProgram:
     """What decides on defects of the program of `checkpoint`, known without reading its tensors."""
-    return planned_program(open_checkpoint(checkpoint, params), max_seq_len)
+    return planned_program(open_checkpoint(checkpoint, params), max_seq_len, prefill_chunk_size)
 
 
-def planned_program(opened: Checkpoint, max_seq_len: int | None) -> PlannedProgram:
+def planned_program(
+    opened: Checkpoint, max_seq_len: int | None, prefill_chunk_size: int | None = None
+) -> PlannedProgram:
     """The same, of a checkpoint that is opened. Raises `InputError` for too long a context."""
-    config = replace(opened.config, max_seq_len=context_length(opened, max_seq_len))
+    context = context_length(opened, max_seq_len)
+    config = replace(opened.config, max_seq_len=context, prefill_chunk_size=prefill_chunk_size)
     return PlannedProgram(
         rows=longest_call(config),
         channels=min(shape[-1] for shape in linear_shapes(config).values()),

@@ -7,8 +7,6 @@ from torch import nn
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone
 from quatrain.export.options import ExportOptions
-from quatrain.export.vulkan.call_length import longest_call
-from quatrain.export.vulkan.chunked_delta_rule import ChunkedDeltaRule
 from quatrain.export.xnnpack.gated_delta_rule import FusedDeltaRule
 from quatrain.export.xnnpack.positive_scales import RoundedAgain
 from quatrain.export.xnnpack.ring_cache import RingPlaces
@@ -107,12 +105,10 @@ def _rings(backbone: Backbone) -> str:
     if not rings:
         return ""
     kept = " and ".join(str(rings[window].size) for window in sorted(rings))
-    call = min(places.longest_call for places in rings.values())
     sinks = f" and the first {each.sinks}" if (each := rings[min(rings)]).sinks else ""
     return (
-        f"Of layers with a window the last {kept} tokens' keys{sinks} are kept: a call takes up "
-        f"to {call} tokens, and goes on where the last one ended, or begins a text at "
-        "position 0."
+        f"Of layers with a window the last {kept} tokens' keys{sinks} are kept: a call goes on "
+        "where the last one ended, or begins a text at position 0."
     )
 
 
@@ -123,15 +119,11 @@ def _kept_inputs(backbone: Backbone) -> str:
     kept = f"Of short convolutions the last {config.conv_L_cache - 1} tokens' inputs are kept"
     if any(config.layer(index).delta for index in range(config.n_layers)):
         kept = "Of gated delta rules the last state is kept"
-    takes = ""
-    if any(isinstance(part, ChunkedDeltaRule) for part in backbone.modules()):
-        takes = f"takes up to {longest_call(config)} tokens, and "
     needs = ""
     if any(isinstance(part, FusedDeltaRule) for part in backbone.modules()):
         needs = f" Runtimes before {SINCE[GATED_DELTA_RULE]} do not load it."
     return (
-        f"{kept}: a call {takes}goes on where the last one ended, or begins a text at position 0."
-        f"{needs}"
+        f"{kept}: a call goes on where the last one ended, or begins a text at position 0.{needs}"
     )
 
 

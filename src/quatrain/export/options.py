@@ -11,6 +11,7 @@ from quatrain.targets import TargetChoice
 from quatrain.targets.runtimes import needs_older_forms
 
 DEFAULT_MAX_SEQ_LEN = 2048
+DEFAULT_PREFILL_CHUNK_SIZE = 512
 LEAST_CONTEXT = 3  # of one of 2 torch.export makes a constant, or refuses it
 
 
@@ -23,6 +24,9 @@ class ExportOptions:
         backend: "vulkan" for GPUs, "xnnpack" for CPUs.
         activation_dtype: What the Vulkan delegate computes and stores in, "fp32" or "fp16".
         max_seq_len: The context in tokens, 3 or more; None is the model's own, at most 2048.
+        prefill_chunk_size: The most tokens of a call, 3 or more: ExecuTorch's runner feeds a longer
+            prompt in parts. None is 512, or fewer where attention over so many would be larger than
+            a buffer that every GPU binds.
         embedding_input: Take embeddings, floating-point [1, T, dim], in place of tokens.
         hidden_output: Give each token's final hidden state, floating-point [1, T, dim], in place
             of logits.
@@ -47,6 +51,7 @@ class ExportOptions:
     backend: Backend = "vulkan"
     activation_dtype: ActivationDtype = "fp32"
     max_seq_len: int | None = None
+    prefill_chunk_size: int | None = None
     embedding_input: bool = False
     hidden_output: bool = False
     kv_cache: KvCache | None = None
@@ -108,10 +113,12 @@ class ExportOptions:
             )
         if self.scheme_plan is not None and self.scheme == Scheme.WEIGHT_ONLY:
             self._require_only(self.scheme_plan)
-        if self.max_seq_len is not None and self.max_seq_len < LEAST_CONTEXT:
-            raise InputError(
-                f"--max-seq-len is {self.max_seq_len}, expected {LEAST_CONTEXT} or more"
-            )
+        for option, value in (
+            ("--max-seq-len", self.max_seq_len),
+            ("--prefill-chunk-size", self.prefill_chunk_size),
+        ):
+            if value is not None and value < LEAST_CONTEXT:
+                raise InputError(f"{option} is {value}, expected {LEAST_CONTEXT} or more")
 
     def _require_only(self, plan: SchemePlan) -> None:
         if plan.only_scheme != self.scheme:

@@ -16,6 +16,7 @@ class ExportReport:
         output: The program's path.
         options: What was asked for.
         max_seq_len: The program's context, in tokens.
+        prefill_chunk_size: The most tokens of a call; a longer prompt is fed in parts.
         bytes: The program's size.
         linears: A row per linear: its name and the kernel that computes it.
         seconds: Wall time by stage.
@@ -27,6 +28,7 @@ class ExportReport:
     output: Path
     options: ExportOptions
     max_seq_len: int
+    prefill_chunk_size: int
     bytes: int
     linears: list[LinearRow]
     seconds: dict[str, float]

@@ -36,6 +36,7 @@ class ExportRequest:
     runtime: str | None = None
     scheme_plan: SchemePlan | None = None
     max_seq_len: int | None = None
+    prefill_chunk_size: int | None = None
     embedding_input: bool = False
     hidden_output: bool = False
     kv_cache: KvCache | None = None
@@ -75,6 +76,7 @@ class ExportRequest:
             target=choice,
             scheme_plan=self.scheme_plan,
             max_seq_len=self.max_seq_len,
+            prefill_chunk_size=self.prefill_chunk_size,
             embedding_input=self.embedding_input,
             hidden_output=self.hidden_output,
             kv_cache=self.kv_cache,

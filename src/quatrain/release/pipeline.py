@@ -156,6 +156,7 @@ class Pipeline:
             "checkpoint": self._checkpoint_digests(), "tokenizer": self._tokenizer(),
             "backend": options.backend, "scheme": options.scheme,
             "activation_dtype": options.activation_dtype, "max_seq_len": options.max_seq_len,
+            "prefill_chunk_size": options.prefill_chunk_size,
             "compile_options": options.compile_options, "older_forms": options.older_forms,
         }  # fmt: skip
         arguments = {

@@ -161,14 +161,16 @@ class _Planner:
 
     def __init__(self, hollow: Checkpoint, name: str, spec: ReleaseSpec) -> None:
         self.hollow, self.name, self.spec = hollow, name, spec
-        self.planned = replace(planned_program(hollow, spec.max_seq_len), scheme=spec.scheme)
+        planned = planned_program(hollow, spec.max_seq_len, spec.prefill_chunk_size)
+        self.planned = replace(planned, scheme=spec.scheme)
         self.files: dict[str, PlannedFile] = {}  # by what is asked of each
 
     def cpu_file(self, phone: str | None = None) -> str:
         """The file for the CPU, which `phone` needs."""
         request = ExportRequest(
-            scheme=Scheme.DYNAMIC_INT8, backend="xnnpack", max_seq_len=self.spec.max_seq_len
-        )
+            scheme=Scheme.DYNAMIC_INT8, backend="xnnpack", max_seq_len=self.spec.max_seq_len,
+            prefill_chunk_size=self.spec.prefill_chunk_size,
+        )  # fmt: skip
         planned = self._lacking_on_cpu() or self._file(CPU, request.options(), CPU)
         if isinstance(planned, str):
             remedy = f"; or leave out {phone}, which needs it" if phone else ""
@@ -195,7 +197,7 @@ class _Planner:
         choice = choose_for_target(asked, runtime, self.planned)
         request = ExportRequest(
             scheme=self.spec.scheme, target=asked, runtime=runtime,
-            max_seq_len=self.spec.max_seq_len,
+            max_seq_len=self.spec.max_seq_len, prefill_chunk_size=self.spec.prefill_chunk_size,
         )  # fmt: skip
         # The doctor is asked afterwards, of every phone that gets the file.
         options = replace(request.options(choice), examine=False)

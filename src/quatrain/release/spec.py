@@ -23,6 +23,9 @@ from quatrain.targets.runtimes import require_loadable
 from quatrain.text_files import read_text
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_LEAST = {  # that a whole number may be
+    "tokens": 2, "new_tokens": 1, "max_seq_len": LEAST_CONTEXT, "prefill_chunk_size": LEAST_CONTEXT,
+}  # fmt: skip
 _DIGEST = "sha256:"  # what the name of a model that release.toml knows by its files begins with
 AXES = ("method", "scheme")  # what a release.toml may list several of
 ANY = "any"  # in place of a release that is not named
@@ -48,6 +51,7 @@ class ReleaseSpec:
         output_layer: What the output layer is stored as.
         scheme: Of the GPUs' programs; None is what suits each.
         max_seq_len: The context in tokens; None is the model's own, at most 2048.
+        prefill_chunk_size: As in `quatrain.export.ExportOptions`: the most tokens of a call.
         cpu: Whether to make a program for the CPU too, which every phone runs.
         tokenizer: A tokenizer.json in place of the model's own.
         reference: The model in floating point that a checkpoint is measured against; None is the
@@ -75,6 +79,7 @@ class ReleaseSpec:
     output_layer: OutputFormat = "int4"
     scheme: Scheme | None = None
     max_seq_len: int | None = None
+    prefill_chunk_size: int | None = None
     cpu: bool = True
     tokenizer: Path | str | None = None
     reference: str | None = None
@@ -102,7 +107,7 @@ class ReleaseSpec:
             if getattr(self, name) not in values:
                 said = ", ".join(str(value) for value in values if value is not None)
                 raise InputError(f"{key_of(name)} is {getattr(self, name)!r}, expected {said}")
-        for name, least in (("tokens", 2), ("new_tokens", 1), ("max_seq_len", LEAST_CONTEXT)):
+        for name, least in _LEAST.items():
             found = getattr(self, name)
             if found is not None and found < least:
                 raise InputError(f"{key_of(name)} is {found}, expected {least} or more")
@@ -234,7 +239,7 @@ def _kind_of(name: str) -> str:
         return "texts"
     if name in ("cpu", "chat", "no_hazards"):
         return "flag"
-    if name in ("group_size", "max_seq_len", "tokens", "new_tokens"):
+    if name in ("group_size", *_LEAST):
         return "whole"
     return "number" if name.startswith("max_") else "text"
 

@@ -14,7 +14,7 @@ _ITEM_SIZE: dict[ActivationDtype, int] = {"fp16": 2, "fp32": 4}
 class PlannedProgram:
     """What is known of a program before it is made; None is what is not.
 
-    `scheme` and `activation_dtype` where somebody asked for them, `rows` the longest prompt,
+    `scheme` and `activation_dtype` where somebody asked for them, `rows` the most tokens of a call,
     `channels` the inputs of the narrowest int4 linear, `group_size` of all of them.
     """
 
@@ -58,7 +58,7 @@ def way_to_8da4w(met: list[Defect], dtype: ActivationDtype, planned: PlannedProg
     triggers = {defect.trigger for defect in met}
     if triggers == {"more_rows_than_sums"} and planned.channels is not None:
         limit = rows_that_sums_hold(planned.channels, _ITEM_SIZE[dtype])
-        return f"in {dtype} with --max-seq-len {limit} or less" if limit > 1 else None
+        return f"in {dtype} with --prefill-chunk-size {limit} or less" if limit > 1 else None
     return None
 
 

@@ -16,8 +16,14 @@ class OptionName:
         return f"{self.before}{value and f' {value}'}{self.after}"
 
 
-OF_EXPORT = {"max_seq_len": OptionName("--max-seq-len")}
-OF_RELEASE = {"max_seq_len": OptionName("max-seq-len", " in release.toml (--spec)")}
+OF_EXPORT = {
+    "max_seq_len": OptionName("--max-seq-len"),
+    "prefill_chunk_size": OptionName("--prefill-chunk-size"),
+}
+OF_RELEASE = {
+    "max_seq_len": OptionName("max-seq-len", " in release.toml (--spec)"),
+    "prefill_chunk_size": OptionName("prefill-chunk-size", " in release.toml (--spec)"),
+}
 
 
 def remedy_text(

@@ -64,7 +64,11 @@ def config_from_params(params: dict[str, Any], source: str) -> BackboneConfig:
     inconsistent with another, or not one this backbone implements.
     """
     params = _by_one_name(params, source)
-    known = {field.name: field for field in dataclasses.fields(BackboneConfig)}
+    known = {
+        field.name: field
+        for field in dataclasses.fields(BackboneConfig)
+        if field.name != "prefill_chunk_size"  # which a program has, and no model
+    }
     stated = {name for name, value in params.items() if value is not None}
     unknown = sorted(stated - set(known) - _FIELDS_READ_ELSEWHERE)
     if unknown:
