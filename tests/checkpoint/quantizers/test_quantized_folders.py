@@ -126,6 +126,7 @@ def test_one_group_a_row_is_written_as_several(tmp_path):
     from quatrain.checkpoint.files.lazy_tensors import StoredTensor
     from quatrain.checkpoint.quantizers.compressed_tensors import COMPRESSED_TENSORS
     from quatrain.checkpoint.quantizers.in_layout import in_layout
+
     stored = {
         name: StoredTensor(tuple(part.shape), part.dtype, lambda part=part: part)
         for name, part in linear.items()
