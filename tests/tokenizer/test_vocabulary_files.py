@@ -121,6 +121,26 @@ def test_tokens_that_were_added_to_sentencepieces(tmp_path, model_type, config, 
     check_as_auto_tokenizer(write(tmp_path, files, model_type), prompts)
 
 
+@pytest.mark.parametrize("legacy", [True, False])
+@pytest.mark.parametrize("token", [None, "<x>"])
+def test_what_transformers_saves_of_sentencepieces(tmp_path, token, legacy):
+    """A tokenizer.json with a Metaspace behind other steps. Where its add_tokens added one, which
+    it looks for behind those, no steps that a phone reads do the same."""
+    from transformers import AutoTokenizer
+
+    files = {"tokenizer.model": trained("small"), "tokenizer_config.json": {"legacy": legacy}}
+    made = AutoTokenizer.from_pretrained(write(tmp_path, files, "mistral"))
+    if token is not None:
+        made.add_tokens([token])
+    made.save_pretrained(tmp_path / "saved")
+    folder = write(tmp_path / "saved", {}, "mistral")
+    prompts = [*texts(), "the<x>", "x\n<x> the", "▁the", "<s>the</s>the"]
+    # Without `legacy` a phone puts a space behind special tokens, which is said.
+    check_as_auto_tokenizer(folder, prompts, on_a_phone=legacy and token is None)
+    unread = unread_on_a_phone(folder / "out" / "tokenizer.json")
+    assert unread == ("pre_tokenizer Metaspace" if token else None)
+
+
 @pytest.mark.parametrize("class_name", [None, "LlamaTokenizer"])
 def test_sentencepiece_as_its_trainer_has_it_by_default(tmp_path, class_name):
     """Characters composed, spaces taken away, and no bytes for what has no piece."""

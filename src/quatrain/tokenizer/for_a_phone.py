@@ -23,6 +23,12 @@ from quatrain.tokenizer.named_tokens import finding_as_written
 
 METASPACE = "metaspace"  # in tokenizer_config.json, as the one below
 _STATED_OF_METASPACE = {"prepend_scheme", "split"}
+# With which transformers 5 saves what it made of a tokenizer.model: Metaspace puts no space before
+# a text that begins with one.
+_FIRST_DOUBLED = [
+    {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
+    {"type": "Replace", "pattern": {"Regex": rf"\A{SPACE}"}, "content": 2 * SPACE},
+]
 NORMALIZATION = "unicode_normalization"  # in tokenizer_config.json
 _RUNS = "added_runs_of_spaces"  # in tokenizer_config.json
 _NFC = "NFC"
@@ -63,23 +69,41 @@ def without_metaspace(
 
     The steps put a space before the text behind each special token, as Metaspace's "always" does.
     """
-    metaspace = model.pre_tokenizer
-    if not isinstance(metaspace, pre_tokenizers.Metaspace) or metaspace.replacement != SPACE:
+    metaspace = _metaspace_of(model)
+    if metaspace is None:
         return None
+    steps = [json.loads(step.__getstate__()) for step in _steps(model)]
+    doubled = steps == _FIRST_DOUBLED
+    if doubled and metaspace.prepend_scheme != "always":
+        return None  # a phone finds \A again behind what it has replaced
     if any(token.normalized for token in model.get_added_tokens_decoder().values()):
-        if _steps(model):
+        if steps:
             return None  # those to come would change what is looked for
         model = finding_as_written(model)
-    config[METASPACE] = {"prepend_scheme": metaspace.prepend_scheme, "split": metaspace.split}
-    model.normalizer = _sequence([*_steps(model), *_spaces(config)])
+    if doubled:  # what follows is the same, wherever a text begins
+        model.normalizer = _sequence(space_steps(prefix=True, leading_is_prefix=False))
+    else:
+        config[METASPACE] = {"prepend_scheme": metaspace.prepend_scheme, "split": metaspace.split}
+        model.normalizer = _sequence([*_steps(model), *_spaces(config)])
     cut = pre_tokenizers.Split(Regex(f"{SPACE}[^{SPACE}]*|[^{SPACE}]+"), "isolated")
     model.pre_tokenizer = cut if metaspace.split else None
     if isinstance(model.decoder, decoders.Metaspace):
-        stripped = [decoders.Strip(" ", 1, 0)] if _has_prefix(config) else []
+        prefix = metaspace.prepend_scheme != "never"
+        stripped = [decoders.Strip(" ", 1, 0)] if prefix else []
         model.decoder = decoders.Sequence(
             [decoders.Replace(SPACE, " "), decoders.Fuse(), *stripped]
         )
     return model
+
+
+def _metaspace_of(model: tokenizers.Tokenizer) -> pre_tokenizers.Metaspace | None:
+    """Its Metaspace for spaces, where nothing else cuts a text."""
+    cutter = model.pre_tokenizer
+    if isinstance(cutter, pre_tokenizers.Sequence) and len(_states_in(cutter)) == 1:
+        cutter = cutter[0]
+    if not isinstance(cutter, pre_tokenizers.Metaspace) or cutter.replacement != SPACE:
+        return None
+    return cutter
 
 
 def with_metaspace(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
@@ -94,12 +118,9 @@ def with_metaspace(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
     model.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, **stated)
 
 
-def _has_prefix(config: dict[str, Any]) -> bool:
-    return config[METASPACE]["prepend_scheme"] != "never"
-
-
 def _spaces(config: dict[str, Any]) -> list[Any]:
-    return space_steps(_has_prefix(config), leading_is_prefix=True)
+    prefix = config[METASPACE]["prepend_scheme"] != "never"
+    return space_steps(prefix, leading_is_prefix=True)
 
 
 def without_empty_steps(model: tokenizers.Tokenizer) -> bool:
