@@ -118,10 +118,10 @@ def verify_program(
         runner = runner or load_runner(opened.program, device, emulate, arithmetic=arithmetic)
         check = _check_device(device, runner, backbone, eager, floor, info, allowed, halves, stages)
         checks.append(check)
-    tokens = max(map(len, texts)) + new_tokens - 1
+    tokens, shown = max(map(len, texts)) + new_tokens - 1, any(c.layerwise for c in checks)
     report = VerifyReport(
         program, checkpoint, info.scheme_name, packed, floor, allowed, checks, stages.seconds,
-        fatal=fatal, not_compared=not_compared(unknown, backbone, tokens), tokens=tokens,
+        fatal=fatal, not_compared=not_compared(unknown, backbone, tokens, shown), tokens=tokens,
     )  # fmt: skip
     if emulate and report.passed:
         reason = why_unchanged(opened.program, emulate, max(map(len, texts)))

@@ -5,11 +5,19 @@ from collections.abc import Sequence
 from quatrain.backbone.layers.kv_cache import CachedAttention
 from quatrain.backbone.model import Backbone
 
+_BETWEEN = (
+    "what is computed between constants and logits: ExecuTorch shows no values there, and the "
+    "logits tell of it as far as rounding lets them"
+)
 
-def not_compared(unknown: Sequence[str], backbone: Backbone, tokens: int) -> list[str]:
+
+def not_compared(
+    unknown: Sequence[str], backbone: Backbone, tokens: int, shows_values: bool
+) -> list[str]:
     """Of a program held against `backbone` over texts of so many `tokens` at most: the `unknown`
-    constants, and the windows and chunks of attention that no text leaves."""
-    said = []
+    constants, the windows and chunks of attention that no text leaves, and all operators where no
+    device `shows_values`."""
+    said = [] if shows_values else [_BETWEEN]
     if unknown:
         known = "which the program holds in another form, if at all: the logits alone tell of it"
         said.append(f"{', '.join(unknown)}, {known}")
