@@ -235,13 +235,16 @@ def test_added_tokens_that_are_to_be_looked_for_behind_the_steps(pieces, tmp_pat
 def test_added_tokens_that_the_files_beside_it_name(pieces, tmp_path, name, stated) -> None:
     """They are looked for as they are written, too."""
     model = tokenizers.Tokenizer.from_str(pieces)
-    config: dict = {"tokenizer_class": name}
+    schema = {"properties": {"content": {"type": "string"}}}  # which is no token
+    config: dict = {"tokenizer_class": name, "response_schema": schema}
     index = model.get_vocab_size()
     if stated == "added_tokens.json":
         (tmp_path / stated).write_text(json.dumps({"<x>": index}))
     else:
         config[stated] = {str(index): {"content": "<x>", "special": False}}
     check(tmp_path, model, "llama", config, ("the<x>", "the <x>", "x\n<x>", "<x>"))
+    copied = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    assert copied["response_schema"] == schema
 
 
 def test_what_code_llama_names_itself(pieces, tmp_path) -> None:

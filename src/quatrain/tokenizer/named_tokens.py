@@ -138,7 +138,7 @@ def found_as_written(stated: Any) -> Any:
     if not isinstance(stated, dict):
         return stated
     inside = {key: found_as_written(value) for key, value in stated.items()}
-    return inside | {"normalized": False} if _is_token(inside) else inside
+    return inside | {"normalized": False} if token_text(inside) is not None else inside
 
 
 def finding_as_written(model: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
