@@ -1,7 +1,5 @@
 """How many tokens one call of a program takes: a longer prompt is fed in parts."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from tests.support.planned import assert_as_planned
@@ -11,19 +9,18 @@ from tests.support.tiny_programs import TEXT, Tiny
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone
-from quatrain.backbone.params.params import config_from_params
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.export.exporter import backbone_of_operators
 from quatrain.export.metadata import longest_call
 from quatrain.export.plan.hollow import hollow_checkpoint
 from quatrain.export.plan.programs import programs_of
+from quatrain.export.xnnpack.ring_cache import RingSdpa
 from quatrain.linear.int4 import compute_as
 from quatrain.program import open_program
 from quatrain.runtime.load import load_runner
 from quatrain.verify.verify import verify_program
-
-CONFIG = config_from_params({**PARAMS, "max_seq_len": 8192}, "params.json")
 
 
 @pytest.mark.parametrize("backend", ["vulkan", "xnnpack"])
@@ -31,6 +28,7 @@ def test_a_prompt_in_parts_equals_eager(tiny: Tiny, backend, tmp_path):
     options = ExportOptions(backend=backend, prefill_chunk_size=5)
     report = export_checkpoint(tiny.checkpoint, tmp_path / "m.pte", options)
     assert (report.prefill_chunk_size, report.max_seq_len) == (5, 64)
+    assert any("up to 5 tokens" in note and "are 64 tokens" in note for note in report.notes)
     assert_as_planned(report, tiny.checkpoint)
     runner = load_runner(report.output)
     assert runner.metadata["get_max_seq_len"] == 5
@@ -50,14 +48,13 @@ def _tokens(generator):
     return torch.randint(96, (1, 14), generator=generator)
 
 
-def test_usually_512_or_what_attention_fits_the_buffers_of_any_gpu():
-    assert longest_call(replace(CONFIG, max_seq_len=100), "vulkan") == 100
-    assert longest_call(CONFIG, "vulkan") == longest_call(CONFIG, "xnnpack") == 512
-    wide = replace(CONFIG, n_heads=32, n_kv_heads=8)
-    assert longest_call(wide, "vulkan") == 2**27 // (32 * 8192 * 4) == 128
-    assert longest_call(wide, "xnnpack") == 512
-    for backend in ("vulkan", "xnnpack"):
-        assert longest_call(replace(wide, prefill_chunk_size=2000), backend) == 2000
+def test_a_ring_has_room_for_a_window_and_a_call(tmp_path):
+    folder = write_checkpoint(tmp_path / "c", n_layers=1, max_seq_len=96, sliding_window=6)
+    hollow = hollow_checkpoint(open_checkpoint(folder))
+    options = ExportOptions(backend="xnnpack", prefill_chunk_size=10)
+    backbone = backbone_of_operators(hollow, options, hollow.table_kinds)
+    (ring,) = (part for part in backbone.modules() if isinstance(part, RingSdpa))
+    assert ring.k_cache.shape[1] == 16 and longest_call(backbone, "xnnpack") == 10
 
 
 def test_less_memory(tmp_path):

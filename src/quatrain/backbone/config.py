@@ -28,7 +28,7 @@ class BackboneConfig:
     norm_type: Literal["rms", "layer"] = "rms"  # of the residual stream; of heads always rms
     norm_bias: bool = False  # of layer norms
     max_seq_len: int = 2048
-    # Of a program, and of no model: the most tokens of a call; None is the exporter's choice.
+    # Of a program, and of no model: the most tokens of a call; None is the context.
     prefill_chunk_size: int | None = None
 
     # Rotary embedding: `use_hf_rope=False` rotates neighbouring pairs (Meta's layout, Q/K rows

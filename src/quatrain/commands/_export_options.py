@@ -61,9 +61,9 @@ PrefillChunkSize = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="The most tokens of a call: a longer prompt is fed in parts, as ExecuTorch's runner "
-        "does it, and attention takes less memory; default: 512, or fewer in a context so long "
-        "that some GPUs could not bind its attention.",
+        help="The most tokens of a call, such as 512: ExecuTorch's runner feeds a longer prompt in "
+        "parts, and attention takes less memory, but from 1.3 on it no longer stops where the "
+        "context ends; default: the context.",
         min=3,
     ),
 ]

@@ -7,7 +7,6 @@ from typing import Any
 
 from quatrain.atomic_files import whole_file
 from quatrain.backbone.build import build_backbone
-from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.layers.kv_cache import quantize_kv_cache
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
@@ -92,7 +91,7 @@ def export_checkpoint(
         output=output,
         options=options,
         max_seq_len=backbone.config.max_seq_len,
-        prefill_chunk_size=longest_call(backbone.config, options.backend),
+        prefill_chunk_size=longest_call(backbone, options.backend),
         bytes=output.stat().st_size,
         linears=planned,
         seconds=stages.seconds,
@@ -170,7 +169,6 @@ def backbone_of_operators(
             "there what the model was trained for"
         )
     config = replace(opened.config, prefill_chunk_size=options.prefill_chunk_size)
-    _check_prefill_chunk(replace(config, max_seq_len=context), options)
     backbone = build_backbone(
         with_attention_sink(config, options.attention_sink, context),
         opened.tensors,
@@ -184,14 +182,16 @@ def backbone_of_operators(
     if options.kv_cache is not None:
         quantize_kv_cache(backbone)
     (to_vulkan_operators if options.backend == "vulkan" else to_cpu_operators)(backbone)
+    _check_prefill_chunk(backbone, options)
     return backbone
 
 
-def _check_prefill_chunk(config: BackboneConfig, options: ExportOptions) -> None:
+def _check_prefill_chunk(backbone: Backbone, options: ExportOptions) -> None:
     """Raise `InputError` where a call is to take more tokens than it can."""
-    asked, longest = options.prefill_chunk_size, longest_call(config, options.backend)
+    asked, longest = options.prefill_chunk_size, longest_call(backbone, options.backend)
     if asked is not None and asked > longest:
-        why = "as many as the context" if longest == config.max_seq_len else "as its layers allow"
+        is_context = longest == backbone.config.max_seq_len
+        why = "as many as the context" if is_context else "as its layers allow"
         raise InputError(
             f"--prefill-chunk-size is {asked}, but a call takes {longest} tokens at most, {why}; "
             "ask for at most that, or leave it out"

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone
 from quatrain.export.options import Backend
 from quatrain.export.vulkan.call_length import longest_call as longest_vulkan_call
@@ -12,10 +11,12 @@ from quatrain.export.xnnpack.ring_cache import longest_call as longest_xnnpack_c
 from quatrain.tokenizer.end_tokens import token_ids
 
 
-def longest_call(config: BackboneConfig, backend: Backend) -> int:
-    """The tokens of the longest call of a program."""
-    longest = longest_vulkan_call if backend == "vulkan" else longest_xnnpack_call
-    return longest(config)
+def longest_call(backbone: Backbone, backend: Backend) -> int:
+    """The tokens of the longest call of the program of `backbone`, whose parts are operators
+    already."""
+    if backend == "vulkan":
+        return longest_vulkan_call(backbone.config)
+    return longest_xnnpack_call(backbone)
 
 
 def metadata_methods(
@@ -28,7 +29,7 @@ def metadata_methods(
     config = backbone.config
     eos_ids = token_ids(params.get("eos_idx"))
     methods: dict[str, Any] = {
-        "get_max_seq_len": longest_call(config, backend),
+        "get_max_seq_len": longest_call(backbone, backend),
         "get_max_context_len": config.max_seq_len,
         "get_vocab_size": config.vocab_size,
         "get_n_layers": config.n_layers,

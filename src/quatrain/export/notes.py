@@ -6,6 +6,7 @@ from torch import nn
 
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone
+from quatrain.export.metadata import longest_call
 from quatrain.export.options import ExportOptions
 from quatrain.export.xnnpack.gated_delta_rule import FusedDeltaRule
 from quatrain.export.xnnpack.positive_scales import RoundedAgain
@@ -38,6 +39,7 @@ def notes_on(backbone: Backbone, options: ExportOptions, rounded: RoundedAgain) 
     if options.backend == "xnnpack":
         notes.append(_rings(backbone))
         notes.append(_bfloat16_scales(backbone))
+    notes.append(_shorter_calls(backbone, options))
     return [note for note in notes if note]
 
 
@@ -124,6 +126,19 @@ def _kept_inputs(backbone: Backbone) -> str:
         needs = f" Runtimes before {SINCE[GATED_DELTA_RULE]} do not load it."
     return (
         f"{kept}: a call goes on where the last one ended, or begins a text at position 0.{needs}"
+    )
+
+
+def _shorter_calls(backbone: Backbone, options: ExportOptions) -> str:
+    """Source: `TextLLMRunner::generate` of ExecuTorch 1.3 and 1.4, which takes such programs for
+    ones whose window slides without end."""
+    context, longest = backbone.config.max_seq_len, longest_call(backbone, options.backend)
+    if longest == context:
+        return ""
+    return (
+        f"A call takes up to {longest} tokens: ExecuTorch's runner feeds a longer prompt in parts. "
+        "From 1.3 on it does not stop where the context of such a program ends: reset it before "
+        f"prompts and answers are {context} tokens together."
     )
 
 

@@ -11,7 +11,6 @@ from quatrain.targets import TargetChoice
 from quatrain.targets.runtimes import needs_older_forms
 
 DEFAULT_MAX_SEQ_LEN = 2048
-DEFAULT_PREFILL_CHUNK_SIZE = 512
 LEAST_CONTEXT = 3  # of one of 2 torch.export makes a constant, or refuses it
 
 
@@ -25,8 +24,7 @@ class ExportOptions:
         activation_dtype: What the Vulkan delegate computes and stores in, "fp32" or "fp16".
         max_seq_len: The context in tokens, 3 or more; None is the model's own, at most 2048.
         prefill_chunk_size: The most tokens of a call, 3 or more: ExecuTorch's runner feeds a longer
-            prompt in parts. None is 512, or fewer where attention over so many would be larger than
-            a buffer that every GPU binds.
+            prompt in parts. None is the whole context, or what layers take at once.
         embedding_input: Take embeddings, floating-point [1, T, dim], in place of tokens.
         hidden_output: Give each token's final hidden state, floating-point [1, T, dim], in place
             of logits.

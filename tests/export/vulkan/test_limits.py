@@ -119,7 +119,7 @@ def test_what_decides_on_a_choice_is_of_int4_linears_and_of_the_longest_call() -
     gemma3n = {**PARAMS, "altup_num_inputs": 3, "per_layer_dim": 32, "max_seq_len": 4096}
     model: Any = SimpleNamespace(config=config_from_params(gemma3n, ""), params={}, group_size=32)
     planned = planned_program(model, 4096)
-    assert (planned.rows, planned.channels) == (512, 32)
+    assert (planned.rows, planned.channels) == (2048, 32)
 
 
 # Gemma 3 270M: a float table of 167,772,160 elements, and a window of 512 tokens.

@@ -28,7 +28,7 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
     itemsize = options.itemsize
     caches = cache_bytes(backbone, itemsize)
     vulkan = options.backend == "vulkan"
-    tokens = longest_call(config, options.backend)
+    tokens = longest_call(backbone, options.backend)
     layers = [config.layer(index) for index in range(config.n_layers)]
     head_dim = max(layer.head_dim for layer in layers)
     queries, keys = config.n_heads * head_dim, config.n_kv_heads * head_dim

@@ -4,25 +4,21 @@ from torch import nn
 
 from quatrain.backbone.config import BackboneConfig
 from quatrain.errors import QuatrainError
-from quatrain.export.options import DEFAULT_PREFILL_CHUNK_SIZE, LEAST_CONTEXT
 from quatrain.export.vulkan.chunked_delta_rule import CHUNK
 from quatrain.export.vulkan.masked_attention import PositionMask
 from quatrain.program import Program
-from quatrain.targets.triggers.limits import SURE_STORAGE_BUFFER
 
 # The texels along any side of a texture that ExecuTorch's partitioner counts on in the third
 # dimension everywhere (DEFAULT_TEXTURE_LIMITS of utils.py, ExecuTorch 1.5): where tokens lie.
 LONGEST_SIDE = 2048
-_FLOAT_BYTES = 4
 
 
 def longest_call(config: BackboneConfig) -> int:
     """The tokens of the longest call: ExecuTorch's runner feeds a longer prompt in parts.
 
-    As many as are asked for, else so many that attention's weights, heads x tokens x context, fit a
-    buffer of any GPU. The partitioner takes every tensor of up to `LONGEST_SIDE` for a texture and
-    forbids longer calls in silence (`extents_are_valid`). Where attention is masked, tokens lie
-    side by side once for each KV head, and once for each query head of one.
+    The partitioner takes every tensor of up to `LONGEST_SIDE` for a texture and forbids longer
+    calls in silence (`extents_are_valid`). Where attention is masked, tokens lie side by side once
+    for each KV head, and once for each query head of one.
     """
     layers = [config.layer(index) for index in range(config.n_layers)]
     masked = config.attn_logit_softcapping is not None or any(
@@ -30,9 +26,7 @@ def longest_call(config: BackboneConfig) -> int:
     )
     beside = max(config.n_kv_heads, config.n_heads // config.n_kv_heads) if masked else 1
     most = CHUNK if any(layer.delta for layer in layers) else LONGEST_SIDE // beside
-    fitting = SURE_STORAGE_BUFFER // (config.n_heads * config.max_seq_len * _FLOAT_BYTES)
-    usual = min(DEFAULT_PREFILL_CHUNK_SIZE, max(fitting, LEAST_CONTEXT))
-    return min(config.max_seq_len, config.prefill_chunk_size or usual, most)
+    return min(config.max_seq_len, config.prefill_chunk_size or most, most)
 
 
 def check_call_length(program: Program, backbone: nn.Module) -> None:

@@ -61,7 +61,7 @@ def delegate_linears(backbone: Backbone, by_name: bool = False) -> None:
 
     With `by_name` a delegate holds, in place of each constant, the key of its `ConstantSource`.
     """
-    longest = longest_call(backbone.config)
+    longest = longest_call(backbone)
     joined = {one for part in backbone.modules() if isinstance(part, JoinedLinear) for one in part}
     for name, linear in list(backbone.named_modules()):
         if isinstance(linear, Linear) and linear not in joined:

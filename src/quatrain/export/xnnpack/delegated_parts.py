@@ -103,7 +103,7 @@ class DelegatedBlock(nn.Module):
 def delegate_layers(backbone: Backbone, by_name: bool = False) -> None:
     """Replace, in place, each `PartedBlock` of `backbone`; `by_name` as `delegate_linears` has
     it."""
-    longest = longest_call(backbone.config)
+    longest = longest_call(backbone)
 
     def delegated(part: nn.Module, examples: Examples, path: str) -> DelegatedPart:
         return _delegated(part, examples, path if by_name else None)

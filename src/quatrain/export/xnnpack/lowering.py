@@ -74,7 +74,7 @@ def write_lowered(
 ) -> None:
     """Trace, lower and write `backbone`, whose linears are delegates already."""
     with stages("trace"):
-        program = trace(backbone, longest_call(backbone.config))
+        program = trace(backbone, longest_call(backbone))
     with stages("lower the rest"), quiet():
         edge = to_edge(program, constant_methods=metadata, compile_config=edge_config())
         manager = edge.to_executorch(config)

@@ -16,7 +16,7 @@ from quatrain.export.xnnpack.layer_parts import part_layers
 from quatrain.export.xnnpack.ring_cache import (
     RingPlaces,
     RingSdpa,
-    longest_call,
+    longest_call_of,
     ring_window,
 )
 from quatrain.linear.adapted import to_fast_hadamard
@@ -33,13 +33,12 @@ def to_cpu_operators(backbone: Backbone) -> None:
     """
     to_fast_hadamard(backbone)
     skip_experts(backbone)
-    config = backbone.config
-    context, longest = config.max_seq_len, longest_call(config)
+    context, chunk = backbone.config.max_seq_len, backbone.config.prefill_chunk_size
     rings: Rings = {}
     for parent in list(backbone.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, CachedAttention):
-                setattr(parent, name, _cpu_attention(child, rings, longest))
+                setattr(parent, name, _cpu_attention(child, rings, chunk))
             elif isinstance(child, GatedResidual):
                 setattr(parent, name, FixedResidual(child))
             elif isinstance(child, CausalConv):
@@ -49,13 +48,14 @@ def to_cpu_operators(backbone: Backbone) -> None:
     part_layers(backbone)
 
 
-def _cpu_attention(attend: CachedAttention, rings: Rings, longest_call: int) -> nn.Module:
+def _cpu_attention(attend: CachedAttention, rings: Rings, chunk: int | None) -> nn.Module:
     if attend.rounds_to_int8:
         return Int8KvCacheSdpa(attend)
-    window = ring_window(attend, longest_call)
+    window = ring_window(attend, chunk)
     if window is not None:
         key = window, attend.attention_sinks
-        return RingSdpa(attend, rings.setdefault(key, RingPlaces(*key, longest_call)))
+        places = RingPlaces(*key, longest_call_of(window, chunk))
+        return RingSdpa(attend, rings.setdefault(key, places))
     plain = attend.attention_window is None and attend.soft_cap is None and not attend.shares_kv
     return SdpaWithKvCache(attend) if plain else OwnCacheSdpa(attend)
 

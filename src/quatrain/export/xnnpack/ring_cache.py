@@ -7,31 +7,41 @@ token still attends to. ExecuTorch's own exporter has two windows, and calls of 
 import torch
 from torch import nn
 
-from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.layers.kv_cache import CachedAttention
 from quatrain.backbone.model import Backbone
-from quatrain.export.options import DEFAULT_PREFILL_CHUNK_SIZE
+
+LEAST_CALL = 512  # tokens that a call may have where the window has no more: a prompt in few calls
 
 
-def longest_call(config: BackboneConfig) -> int:
-    """The tokens of the longest call of an XNNPACK program."""
-    return min(config.max_seq_len, config.prefill_chunk_size or DEFAULT_PREFILL_CHUNK_SIZE)
+def longest_call_of(window: int, chunk: int | None) -> int:
+    """The tokens of the longest call where a layer keeps `window` of them in a ring: `chunk` where
+    that is asked for."""
+    return chunk or max(window, LEAST_CALL)
 
 
-def ring_window(attend: CachedAttention, longest_call: int) -> int | None:
+def ring_window(attend: CachedAttention, chunk: int | None = None) -> int | None:
     """The window of a layer that keeps its keys in a ring; None where it keeps the whole context:
     without a window, where a ring would be as large, and where there is a soft cap or other layers
-    read its keys."""
+    read its keys. `chunk`: of `longest_call_of`."""
     if attend.attention_window is None or attend.soft_cap is not None or attend.shares_kv:
         return None
     kind, size = attend.attention_window
-    saves = attend.attention_sinks + size + longest_call < attend.k_cache.shape[1]
+    saves = attend.attention_sinks + size + longest_call_of(size, chunk) < attend.k_cache.shape[1]
     return size if kind == "window" and saves else None
 
 
 def keeps_rings(backbone: Backbone) -> bool:
     """Whether a layer of `backbone`, whose parts are CPU operators already, has a ring."""
     return any(isinstance(part, RingSdpa) for part in backbone.modules())
+
+
+def longest_call(backbone: Backbone) -> int:
+    """The tokens of the longest call of the XNNPACK program of `backbone`, whose parts are CPU
+    operators already: what is asked for, or the smallest ring has room for, else the context."""
+    config = backbone.config
+    rings = [part for part in backbone.modules() if isinstance(part, RingPlaces)]
+    most = config.prefill_chunk_size or config.max_seq_len
+    return min([config.max_seq_len, most, *(places.longest_call for places in rings)])
 
 
 class _LastCall:
