@@ -72,6 +72,27 @@ def test_merged_weights(tmp_path, fields, of_query, of_embedding):
     assert torch.equal(found[other], before[other])
 
 
+def test_patterns_name_modules_as_they_are_called_in_training(tmp_path):
+    """Of a model that also sees by its own names, not by those of its text model."""
+    base, text = tmp_path / "base", "model.language_model.layers.0.self_attn.q_proj"
+    theirs = {
+        tiny.renamed(name, tiny.HF_NAMES, "model.language_model.layers"): tensor
+        for name, tensor in tiny.float_tensors().items()
+    }
+    tiny.write_hugging_face(base)
+    save_file(theirs, base / "model.safetensors")
+    inside = {"text_config": tiny.HUGGING_FACE, "model_type": "llava"}
+    (base / "config.json").write_text(json.dumps(inside | {"tie_word_embeddings": False}))
+    parts = {
+        f"{text}.{part}": matrices()[f"{Q}.{part}"] for part in ("lora_A.weight", "lora_B.weight")
+    }
+    stated = {"r": 4, "rank_pattern": {text: 8}, "alpha_pattern": {text: 32}}
+    found = open_float_model(write_adapter(tmp_path / "adapter", parts, **stated), base).tensors
+    query = "layers.0.attention.wq.weight"
+    change = parts[f"{text}.lora_B.weight"] @ parts[f"{text}.lora_A.weight"]
+    assert torch.allclose(found[query], tiny.float_tensors()[query] + 32 / 8 * change, atol=1e-5)
+
+
 def test_lengths_that_were_trained(tmp_path):
     """DoRA's; the same of peft 0.21's merged models, of both to 4e-7 in logits."""
     base = tiny.write_hugging_face(tmp_path / "base")

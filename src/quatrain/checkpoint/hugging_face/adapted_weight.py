@@ -6,6 +6,7 @@ magnitude trained for it (Liu et al., 2024).
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +21,34 @@ TOKENS, MAGNITUDE = "trainable_tokens_delta", "lora_magnitude_vector"
 _INDICES = "trainable_token_indices"
 
 
-def adapted_weight(
-    weight: StoredTensor, parts: dict[str, StoredTensor], fields: Fields, name: str, adapter: Path
-) -> StoredTensor:
-    """`weight`, the base's tensor `name`, with the adapter's `parts` for it.
+@dataclass(frozen=True)
+class Adapted:
+    """The base's tensor `name` that the folder `adapter` changes, whose config says `fields`; its
+    module was called `in_training`, by which patterns and lists there know it."""
 
-    Raises `InputError` where they do not fit it, or what the adapter's config `fields` say.
+    name: str
+    in_training: str
+    fields: Fields
+    adapter: Path
+
+
+def adapted_weight(
+    weight: StoredTensor, parts: dict[str, StoredTensor], adapted: Adapted
+) -> StoredTensor:
+    """`weight`, which is to be `adapted`, with the adapter's `parts` for it.
+
+    Raises `InputError` where they do not fit it, or what the adapter's config says.
     """
     low_rank = {part: tensor for part, tensor in parts.items() if part != TOKENS}
     if low_rank:
-        weight = _merged(weight, low_rank, fields, name, adapter)
+        weight = _merged(weight, low_rank, adapted)
     if TOKENS in parts:
-        weight = _with_rows(weight, parts[TOKENS], fields, name, adapter)
+        weight = _with_rows(weight, parts[TOKENS], adapted)
     return weight
 
 
-def _merged(
-    weight: StoredTensor, parts: dict[str, StoredTensor], fields: Fields, name: str, adapter: Path
-) -> StoredTensor:
+def _merged(weight: StoredTensor, parts: dict[str, StoredTensor], adapted: Adapted) -> StoredTensor:
+    name, fields, adapter = adapted.name, adapted.fields, adapted.adapter
     of_linear = bool(parts.keys() & {"lora_A", "lora_B"})
     magnitude = parts.get(MAGNITUDE)
     if fields.flag("use_dora") != (magnitude is not None):
@@ -52,9 +63,8 @@ def _merged(
             f"{adapter}: its {MAGNITUDE} {list(magnitude.shape)} for {name} does not fit its "
             f"shape {list(weight.shape)}; give the model that the adapter was trained on"
         )
-    module = name.removesuffix(".weight")
-    _require_rank(fields, module, a.shape[0])
-    scale = _scale(fields, module, a.shape[0])
+    _require_rank(fields, adapted.in_training, a.shape[0])
+    scale = _scale(fields, adapted.in_training, a.shape[0])
 
     def load() -> torch.Tensor:
         change = b.load().float() @ a.load().float()
@@ -72,14 +82,13 @@ def _merged(
     return StoredTensor(weight.shape, torch.float32, load)
 
 
-def _with_rows(
-    weight: StoredTensor, rows: StoredTensor, fields: Fields, name: str, adapter: Path
-) -> StoredTensor:
+def _with_rows(weight: StoredTensor, rows: StoredTensor, adapted: Adapted) -> StoredTensor:
     """`weight` with `rows` for the tokens that `trainable_token_indices` names: of the embedding,
     or by module."""
+    name, fields, adapter = adapted.name, adapted.fields, adapted.adapter
     stated: Any = fields.get(_INDICES)
     if isinstance(stated, dict):
-        module = name.removesuffix(".weight")
+        module = adapted.in_training
         stated = next((stated[own] for own in stated if f".{module}".endswith(f".{own}")), None)
     if not isinstance(stated, list) or not all(type(index) is int for index in stated):
         raise fields.refusal(_INDICES, f"a list of the tokens of {name}")

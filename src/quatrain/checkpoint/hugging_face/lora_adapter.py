@@ -17,7 +17,12 @@ from quatrain.checkpoint.families.multimodal import Multimodal
 from quatrain.checkpoint.files.adapter_folder import ADAPTER_CONFIG, adapter_files
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.tensor_file import read_tensors
-from quatrain.checkpoint.hugging_face.adapted_weight import MAGNITUDE, TOKENS, adapted_weight
+from quatrain.checkpoint.hugging_face.adapted_weight import (
+    MAGNITUDE,
+    TOKENS,
+    Adapted,
+    adapted_weight,
+)
 from quatrain.checkpoint.hugging_face.fields import Fields, read_fields
 from quatrain.checkpoint.hugging_face.multimodal import text_tensors
 from quatrain.checkpoint.wrapped_names import without_wrappers
@@ -68,7 +73,7 @@ def with_adapter(
     for name, neutral in _NEUTRAL.items():
         if fields.get(name) not in neutral:
             raise fields.refusal(name, f"{neutral[-1]!r}; merge it with peft")
-    low_rank, trained, notes = _parts(adapter, whole, called)
+    low_rank, trained, in_training, notes = _parts(adapter, whole, called)
     stated = fields.get("trainable_token_indices")
     if stated and not any(TOKENS in parts for parts in low_rank.values()):
         raise InputError(
@@ -87,15 +92,18 @@ def with_adapter(
     for module, parts in low_rank.items():
         name = f"{module}.weight"
         _require(stored, name, adapter)
-        merged[name] = adapted_weight(merged[name], parts, fields, name, adapter)
+        adapted = Adapted(name, in_training[module], fields, adapter)
+        merged[name] = adapted_weight(merged[name], parts, adapted)
     return LazyTensors(merged), notes
 
 
 def _parts(
     adapter: Path, kind: Multimodal | None, called: Callable[[str], str]
-) -> tuple[dict[str, dict[str, StoredTensor]], dict[str, StoredTensor], tuple[str, ...]]:
-    """(by module the matrices of low rank, by name the tensors that are whole, what there is to say
-    of those of no text model)."""
+) -> tuple[
+    dict[str, dict[str, StoredTensor]], dict[str, StoredTensor], dict[str, str], tuple[str, ...]
+]:
+    """(by module the matrices of low rank, by name the tensors that are whole, what each module was
+    called in training, what there is to say of those of no text model)."""
     file = adapter_files(adapter)[1]
     found = read_tensors(file)
     plain = {name: called(without_wrappers(name).removeprefix(_PREFIX)) for name in found}
@@ -103,6 +111,7 @@ def _parts(
     low_rank: dict[str, dict[str, StoredTensor]] = {}
     whole: dict[str, str] = {}
     beside: dict[str, StoredTensor] = {}
+    in_training: dict[str, str] = {}
     for name, short in named.items():
         match = _PART.fullmatch(short)
         if match is None and "lora_" in short:
@@ -113,13 +122,21 @@ def _parts(
         of_one, others = text_tensors(LazyTensors({f"{match[1]}.weight": found.stored[name]}), kind)
         beside |= others
         for module in of_one:
-            part = match[2].removeprefix("token_adapter.")
-            low_rank.setdefault(module.removesuffix(".weight"), {})[part] = found.stored[name]
+            module, part = module.removesuffix(".weight"), match[2].removeprefix("token_adapter.")
+            low_rank.setdefault(module, {})[part] = found.stored[name]
+            in_training[module] = _in_training(name)
     of_text, others = text_tensors(found.renamed(whole), kind)
     beside |= others
     if not low_rank and not of_text:
         raise InputError(f"{file}: holds no tensor" + (" of the text model" if beside else ""))
-    return low_rank, of_text.stored, _unmerged(beside)
+    return low_rank, of_text.stored, in_training, _unmerged(beside)
+
+
+def _in_training(name: str) -> str:
+    """What the module of the adapter's tensor `name` was called where it was trained."""
+    own = without_wrappers(name).removeprefix(_PREFIX).removesuffix(".weight")
+    match = _PART.fullmatch(own)
+    return match[1] if match else own
 
 
 def _output_apart(
