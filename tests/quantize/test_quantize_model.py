@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import typer
 from safetensors.torch import load_file
@@ -122,6 +123,25 @@ def test_an_end_or_begin_that_the_model_does_not_know_is_said(tmp_path, fields, 
     report = quantize_model(model, tmp_path / "out", method="rtn")
     notes = [note for note in report.notes if " a text" in note]
     assert len(notes) == bool(said) and all(re.search(str(said), note) for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"lstrip": True, "normalized": False}, "White space beside <x> and 1 more belongs to"),
+        ({"normalized": True}, 'This tokenizer looks for <x> and 1 more, .* "normalized": false'),
+        ({"normalized": False}, None),
+    ],
+)
+def test_tokens_that_a_phone_finds_otherwise_are_said(tmp_path, flags, said):
+    model = tiny.write_hugging_face(tmp_path / "m")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.normalizer = tokenizers.normalizers.Prepend("▁")
+    tokenizer.add_tokens([tokenizers.AddedToken(text, **flags) for text in ("<x>", "<y>")])
+    tokenizer.save(str(model / "tokenizer.json"))
+    report = quantize_model(model, tmp_path / "out", method="rtn")
+    notes = [note for note in report.notes if "<x>" in note]
+    assert len(notes) == bool(said) and all(re.match(str(said), note) for note in notes)
 
 
 def test_q4_0_is_kept(tmp_path):

@@ -137,10 +137,10 @@ def _not_on_a_phone(tokenizer: Path) -> list[str]:
         )
     if prepared := found_once_prepared(tokenizer):
         notes.append(
-            f"{_first_of(prepared)} is looked for here, as in transformers, once a space is put "
-            "before the text, and so found at the beginning of a word alone; ExecuTorch's "
-            'tokenizer in an app finds it as it is written. With "normalized": false of it in '
-            "the source's tokenizer.json both do."
+            f"This tokenizer looks for {_first_of(prepared)}, as transformers does, once a space "
+            "is put before the text, and so finds it at the beginning of a word alone; "
+            "ExecuTorch's tokenizer in an app finds it as it is written. With "
+            '"normalized": false in the source\'s tokenizer.json both do.'
         )
     return notes
 
