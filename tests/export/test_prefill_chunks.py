@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.support.findings import findings
 from tests.support.planned import assert_as_planned
 from tests.support.rounding import assert_equal_but_for_rounding
 from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
@@ -92,3 +93,14 @@ def test_a_program_of_chunks_is_not_taken_from_another_template(tiny: Tiny, tmp_
         export_checkpoint(tiny.checkpoint, path, ExportOptions(prefill_chunk_size=size))
         graph = open_program(path).vulkan
         assert graph.tensor(graph.inputs[0]).shape == (1, size)
+
+
+def test_the_doctor_says_how_many_tokens_fit_a_buffer(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "c", n_layers=1, max_seq_len=8192)
+    path = tmp_path / "m.pte"
+    export_checkpoint(checkpoint, path, ExportOptions(max_seq_len=8192))
+    remedy = findings(path, "adreno-7xx", "1.5")["sdpa-attention-weights"].remedy
+    assert remedy.endswith(f"--prefill-chunk-size {2**27 // (PARAMS['n_heads'] * 8192 * 4)}")
+    size = int(remedy.rpartition(" ")[2])
+    export_checkpoint(checkpoint, path, ExportOptions(max_seq_len=8192, prefill_chunk_size=size))
+    assert "sdpa-attention-weights" not in findings(path, "adreno-7xx", "1.5")

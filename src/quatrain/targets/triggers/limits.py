@@ -59,10 +59,17 @@ def attention_weights_beyond_buffer(graph: VulkanGraph, gpu: GpuProfile) -> Occu
             continue
         tokens, context = (up_to(each.shape[-3], 4) for each in (query, cache))
         itemsize = query.nbytes // math.prod(query.shape)
-        nbytes = query.shape[-2] * tokens * context * itemsize
-        if nbytes > (largest or SURE_STORAGE_BUFFER):
-            said = f"{place}: {nbytes} bytes for calls of {tokens} tokens"
-            yield Occurrence(said, None if largest else "possible")
+        of_a_token, most = query.shape[-2] * context * itemsize, largest or SURE_STORAGE_BUFFER
+        if tokens * of_a_token > most:
+            said = f"{place}: {tokens * of_a_token} bytes for calls of {tokens} tokens"
+            fitting = most // of_a_token // 4 * 4
+            remedy = (
+                f"feed prompts in parts of {fitting} tokens, or export again with "
+                f"{{prefill_chunk_size:{fitting}}}"
+                if fitting
+                else "export again with a smaller {max_seq_len}"
+            )
+            yield Occurrence(said, None if largest else "possible", remedy)
 
 
 def _smaller_buffer(graph: VulkanGraph, value_id: int, runtime: str | None) -> str | None:
