@@ -3,6 +3,7 @@ after attention and feed-forward too, soft caps (Gemma 2), QK norm and another r
 sliding-window layers (Gemma 3)."""
 
 from dataclasses import replace
+from functools import partial
 
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
@@ -75,10 +76,6 @@ def _params(fields: Fields, pattern: int) -> Params:
     }
 
 
-def _gemma2(fields: Fields) -> Params:
-    return _params(fields, pattern=2)
-
-
 def _vault_gemma(fields: Fields) -> Params:
     """A Gemma 2 without norms of what attention and feed-forward give."""
     without = {"post_attention_norm": False, "post_ffn_norm": False}
@@ -133,10 +130,6 @@ def _gguf_params(metadata: GgufMetadata, period: int, largest: int) -> Params:
     }
 
 
-def _gguf_gemma2(metadata: GgufMetadata) -> Params:
-    return _gguf_params(metadata, period=2, largest=46)
-
-
 def _gguf_gemma3(metadata: GgufMetadata) -> Params:
     local = metadata.decimal("rope.freq_base_swa", 10000.0)
     return _gguf_params(metadata, period=6, largest=62) | {"local_rope_theta": local}
@@ -145,7 +138,7 @@ def _gguf_gemma3(metadata: GgufMetadata) -> Params:
 _HUGGING_FACE2 = HuggingFaceReading(
     model_type="gemma2",
     defaults=_DEFAULTS,
-    params=_gemma2,
+    params=partial(_params, pattern=2),
     names=NAMES,
     tensors=norms_plus_one,
     activations=ACTIVATIONS,
@@ -172,7 +165,12 @@ GEMMA1 = Family(
 )
 GEMMA2 = Family(
     hugging_face=_HUGGING_FACE2,
-    gguf=GgufReading("gemma2", half_split=True, params=_gguf_gemma2, names=GGUF_POST_NORMS),
+    gguf=GgufReading(
+        "gemma2",
+        half_split=True,
+        params=partial(_gguf_params, period=2, largest=46),
+        names=GGUF_POST_NORMS,
+    ),
 )
 VAULT_GEMMA = Family(
     replace(

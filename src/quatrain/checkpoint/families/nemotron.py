@@ -1,17 +1,14 @@
 """Nemotron 3 and Minitron: layer norms whose weights are told from 1, half of each head rotated, a
 feed-forward without a gate that squares its relu."""
 
+from functools import partial
+
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.norms import norms_plus_one
 from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
 
 _UNLIKE_LLAMA = {"norm_type": "layer", "norm_bias": True, "feed_forward_gate": False}
-
-
-def _rope(fields: Fields) -> Params:
-    return partial_rope_params(fields, rotated=0.5)
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:
@@ -31,7 +28,7 @@ NEMOTRON = Family(
             "rope_theta": 10000.0,
         },
         params=lambda fields: _UNLIKE_LLAMA,
-        rope=_rope,
+        rope=partial(partial_rope_params, rotated=0.5),
         names={"mlp.up_proj": "feed_forward.w1"},
         tensors=norms_plus_one,
         activations={"relu2": "relu2"},

@@ -1,6 +1,8 @@
 """StableLM 2: layer norms with bias, and a quarter of each head rotated; of some attention and
 feed-forward read one norm."""
 
+from functools import partial
+
 from quatrain.checkpoint.families.family import (
     Biases,
     Family,
@@ -25,10 +27,6 @@ def _params(fields: Fields) -> Params:
     return _LAYER_NORMS | {"parallel_residual": fields.flag("use_parallel_residual")}
 
 
-def _rope(fields: Fields) -> Params:
-    return partial_rope_params(fields, rotated=0.25)
-
-
 def _gguf_params(metadata: GgufMetadata) -> Params:
     """llama.cpp has both in parallel where a layer has no second norm, and asks nothing else."""
     metadata.get("use_parallel_residual")  # so that it is not refused
@@ -50,7 +48,7 @@ STABLELM = Family(
             "rope_theta": 10000.0,
         },
         params=_params,
-        rope=_rope,
+        rope=partial(partial_rope_params, rotated=0.25),
     ),
     gguf=GgufReading(
         "stablelm",

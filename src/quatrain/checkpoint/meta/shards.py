@@ -95,7 +95,9 @@ def _joined(name: str, parts: list[StoredTensor], dim: Any, folder: Path) -> Sto
         raise InputError(f"{folder}: {name} has shape {list(first.shape)}, expected a matrix")
     shape = list(first.shape)
     shape[axis] *= len(parts)
-    return StoredTensor(tuple(shape), first.dtype, _load_joined(parts, axis))
+    return StoredTensor(
+        tuple(shape), first.dtype, lambda: torch.cat([part.load() for part in parts], dim=axis)
+    )
 
 
 def _same(name: str, parts: list[StoredTensor], folder: Path) -> torch.Tensor:
@@ -107,7 +109,3 @@ def _same(name: str, parts: list[StoredTensor], folder: Path) -> torch.Tensor:
             "the shards of one model again"
         )
     return first
-
-
-def _load_joined(parts: list[StoredTensor], axis: int) -> Callable[[], torch.Tensor]:
-    return lambda: torch.cat([part.load() for part in parts], dim=axis)
