@@ -5,88 +5,72 @@ from typing import Any
 
 import torch
 
-from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.tensor_shapes import linear_shapes
 from quatrain.backbone.vector_shapes import vector_shapes
-from quatrain.checkpoint.files.lazy_tensors import StoredTensor, dtype_name
+from quatrain.checkpoint.files.lazy_tensors import dtype_name
 from quatrain.checkpoint.layout import (
     OUTPUT,
-    check_layer_count,
-    check_names,
-    check_shapes,
-    check_tables,
+    StoredModel,
+    float_shapes,
     optional_tables,
     table_shapes,
 )
-from quatrain.checkpoint.names_in_file import InFile
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES
 
 _FLOATING = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def check_structure(
-    stored: Mapping[str, StoredTensor],
-    config: BackboneConfig,
-    params: Mapping[str, Any],
-    source: str,
-    in_file: InFile,
-) -> int:
-    """The linears' group size. Raises `InputError` naming what does not fit the layout, as it is
-    called `in_file`."""
-    check_layer_count(config, stored, source)
+def check_structure(model: StoredModel, params: Mapping[str, Any]) -> int:
+    """The linears' group size. Raises `InputError` naming what does not fit the layout."""
+    config = model.config
+    model.check_layer_count()
     linears, vectors = linear_shapes(config), vector_shapes(config)
     tables = table_shapes(config).keys()
-    _check_left_in_floating_point(stored, vectors, source)
+    _check_left_in_floating_point(model, vectors)
     required = {f"{name}.weight" for name in tables - optional_tables(config)} | set(vectors)
     required |= {f"{name}.{part}" for name in linears for part in ("weight", "scales")}
     optional = {f"{name}.zeros" for name in (*linears, *tables)}
     optional |= {f"{name}.{part}" for name in tables for part in ("weight", "scales")}
     optional |= {f"{name}.adaptor.{part}.weight" for name in linears for part in "AB"}
-    check_names(stored, required, optional - required, source, in_file)
+    model.check_names(required, optional)
     for name in sorted(tables):
-        if f"{name}.scales" in stored and f"{name}.weight" not in stored:
-            raise InputError(f"{source}: {name}.scales has no {name}.weight beside it")
+        if f"{name}.scales" in model.stored and f"{name}.weight" not in model.stored:
+            raise InputError(f"{model.source}: {name}.scales has no {name}.weight beside it")
 
-    matrices = {f"{name}.weight": shape for name, shape in linears.items()}
-    shapes = {name: tensor.shape for name, tensor in stored.items()}
-    check_shapes(shapes, matrices | vectors, source, in_file)
-    check_tables(shapes, config, source, in_file)
+    model.check_shapes(float_shapes(config))
+    model.check_tables()
     for name in vectors:
-        _check_dtype(stored, name, _FLOATING, source)
+        _check_dtype(model, name, _FLOATING)
 
-    group_size = _group_size(stored, next(iter(linears)), params, source)
+    group_size = _group_size(model, next(iter(linears)), params)
     for name, shape in linears.items():
-        _check_quantized(stored, name, [_grouped(shape, group_size)], source)
-        _check_adaptor(stored, name, shape, source)
-    _check_table(stored, OUTPUT, [group_size], source)
+        _check_quantized(model, name, [_grouped(shape, group_size)])
+        _check_adaptor(model, name, shape)
+    _check_table(model, OUTPUT, [group_size])
     # An embedding's groups may be of another size than the linears'.
     for name in tables - {OUTPUT}:
-        _check_table(stored, name, list(GROUP_SIZES), source)
+        _check_table(model, name, list(GROUP_SIZES))
     return group_size
 
 
-def _check_left_in_floating_point(
-    stored: Mapping[str, StoredTensor], vectors: Mapping[str, Any], source: str
-) -> None:
+def _check_left_in_floating_point(model: StoredModel, vectors: Mapping[str, Any]) -> None:
     """Raise `InputError` where something of `vectors` is quantized, which files may have that this
     layout has not: routers, gates of one row and the like."""
     modules = [name.removesuffix(".weight") for name in vectors]
-    found = [name for name in modules if f"{name}.scales" in stored]
+    found = [name for name in modules if f"{name}.scales" in model.stored]
     if found:
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         raise InputError(
-            f"{source}: {found[0]}{more} is quantized, and is computed in floating point here; "
-            "leave such matrices out where the model is quantized (modules_to_not_convert, "
+            f"{model.source}: {found[0]}{more} is quantized, and is computed in floating point "
+            "here; leave such matrices out where the model is quantized (modules_to_not_convert, "
             "ignore), or run `quatrain quantize` on the model that it was made from"
         )
 
 
-def _group_size(
-    stored: Mapping[str, StoredTensor], linear: str, params: Mapping[str, Any], source: str
-) -> int:
+def _group_size(model: StoredModel, linear: str, params: Mapping[str, Any]) -> int:
     """What params.json says, or else what the first linear's scales say."""
-    weight, scales = stored[f"{linear}.weight"].shape, stored[f"{linear}.scales"].shape
+    weight, scales = (model.stored[f"{linear}.{part}"].shape for part in ("weight", "scales"))
     columns = scales[1] if len(scales) == 2 else 0
     inferred = weight[1] // columns if columns and weight[1] % columns == 0 else None
     arguments = params.get("quantization_args")
@@ -94,7 +78,7 @@ def _group_size(
     group_size = inferred if declared is None else declared
     if group_size not in GROUP_SIZES or isinstance(group_size, bool):
         raise InputError(
-            f"{source}: the group size is {group_size!r} ({linear}.scales has shape "
+            f"{model.source}: the group size is {group_size!r} ({linear}.scales has shape "
             f"{list(scales)}), expected one of {', '.join(map(str, GROUP_SIZES))}"
         )
     return group_size
@@ -105,60 +89,52 @@ def _grouped(shape: tuple[int, ...], group_size: int) -> tuple[int, ...]:
     return (*shape[:-1], shape[-1] // group_size) if shape[-1] % group_size == 0 else ()
 
 
-def _check_table(
-    stored: Mapping[str, StoredTensor], name: str, group_sizes: list[int], source: str
-) -> None:
+def _check_table(model: StoredModel, name: str, group_sizes: list[int]) -> None:
     """An embedding or output layer: quantized where it has scales, per channel or in groups of
     one of `group_sizes`, else floating point."""
-    if f"{name}.scales" in stored:
-        shape = stored[f"{name}.weight"].shape
+    if f"{name}.scales" in model.stored:
+        shape = model.stored[f"{name}.weight"].shape
         scales = [(shape[0],), (shape[0], 1), *(_grouped(shape, size) for size in group_sizes)]
-        _check_quantized(stored, name, scales, source)
-    elif f"{name}.weight" in stored:
-        _check_dtype(stored, f"{name}.weight", _FLOATING, source)
+        _check_quantized(model, name, scales)
+    elif f"{name}.weight" in model.stored:
+        _check_dtype(model, f"{name}.weight", _FLOATING)
 
 
-def _check_quantized(
-    stored: Mapping[str, StoredTensor], name: str, scales: list[tuple[int, ...]], source: str
-) -> None:
+def _check_quantized(model: StoredModel, name: str, scales: list[tuple[int, ...]]) -> None:
     """`scales`: the shapes that `name`'s may have, () standing for one that is impossible."""
-    _check_dtype(stored, f"{name}.weight", (torch.int8,), source)
-    _check_dtype(stored, f"{name}.scales", _FLOATING, source)
+    _check_dtype(model, f"{name}.weight", (torch.int8,))
+    _check_dtype(model, f"{name}.scales", _FLOATING)
     possible = [list(shape) for shape in dict.fromkeys(scales) if shape]
     for part in ("scales", "zeros"):
-        tensor = stored.get(f"{name}.{part}")
+        tensor = model.stored.get(f"{name}.{part}")
         if tensor is not None and list(tensor.shape) not in possible:
             expected = " or ".join(map(str, possible)) or "a group size that divides it"
             raise InputError(
-                f"{source}: {name}.{part} has shape {list(tensor.shape)}, expected {expected} for "
-                f"a weight of {list(stored[f'{name}.weight'].shape)}; a file has one group size, "
-                "that of params.json's quantization_args where there is one and else of its first "
-                "linear: those are another file's, or this one is damaged"
+                f"{model.source}: {name}.{part} has shape {list(tensor.shape)}, expected "
+                f"{expected} for a weight of {list(model.stored[f'{name}.weight'].shape)}; a file "
+                "has one group size, that of params.json's quantization_args where there is one "
+                "and else of its first linear: those are another file's, or this one is damaged"
             )
 
 
-def _check_adaptor(
-    stored: Mapping[str, StoredTensor], name: str, shape: tuple[int, ...], source: str
-) -> None:
+def _check_adaptor(model: StoredModel, name: str, shape: tuple[int, ...]) -> None:
     """A linear [N, K] may have A [rank, K] and B [N, rank], both or neither."""
-    a, b = (stored.get(f"{name}.adaptor.{part}.weight") for part in "AB")
+    a, b = (model.stored.get(f"{name}.adaptor.{part}.weight") for part in "AB")
     if a is None and b is None:
         return
     found = [list(part.shape) if part else None for part in (a, b)]
     rank = a.shape[0] if a and len(a.shape) == 2 else 0
     if not rank or found != [[rank, shape[-1]], [shape[0], rank]]:
         raise InputError(
-            f"{source}: {name}.adaptor has A {found[0]} and B {found[1]}, expected "
+            f"{model.source}: {name}.adaptor has A {found[0]} and B {found[1]}, expected "
             f"[rank, {shape[-1]}] and [{shape[0]}, rank]"
         )
     for part in "AB":
-        _check_dtype(stored, f"{name}.adaptor.{part}.weight", _FLOATING, source)
+        _check_dtype(model, f"{name}.adaptor.{part}.weight", _FLOATING)
 
 
-def _check_dtype(
-    stored: Mapping[str, StoredTensor], name: str, dtypes: tuple[torch.dtype, ...], source: str
-) -> None:
-    if stored[name].dtype not in dtypes:
+def _check_dtype(model: StoredModel, name: str, dtypes: tuple[torch.dtype, ...]) -> None:
+    if model.stored[name].dtype not in dtypes:
         expected = " or ".join(map(dtype_name, dtypes))
-        found = dtype_name(stored[name].dtype)
-        raise InputError(f"{source}: {name} is {found}, expected {expected}")
+        found = dtype_name(model.stored[name].dtype)
+        raise InputError(f"{model.source}: {name} is {found}, expected {expected}")

@@ -19,7 +19,7 @@ from quatrain.checkpoint.check_structure import check_structure
 from quatrain.checkpoint.check_values import check_tensor_values
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.files.memory_map import was_read
-from quatrain.checkpoint.layout import EMBEDDING, OUTPUT
+from quatrain.checkpoint.layout import EMBEDDING, OUTPUT, StoredModel
 from quatrain.checkpoint.names_in_file import InFile
 from quatrain.int4 import Scheme
 from quatrain.linear.packing import is_int4
@@ -140,7 +140,7 @@ def checked_checkpoint(
     `source` is named in errors, and tensors as they are called `in_file`; the tokenizer is looked
     for in `folder`. Raises `InputError` where something does not fit.
     """
-    group_size = check_structure(tensors.stored, config, params, str(source), in_file)
+    group_size = check_structure(StoredModel(tensors.stored, config, str(source), in_file), params)
     arguments = params.get("quantization_args")
     stated = arguments if isinstance(arguments, dict) else {"scheme": Scheme.DYNAMIC_INT8}
     return Checkpoint(

@@ -11,10 +11,7 @@ import torch
 from quatrain.backbone.config import BackboneConfig
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.layout import (
-    check_layer_count,
-    check_names,
-    check_shapes,
-    check_tables,
+    StoredModel,
     float_shapes,
     optional_tables,
     table_shapes,
@@ -69,15 +66,14 @@ class FloatModel:
 def checked(model: FloatModel, in_file: InFile = str) -> FloatModel:
     """`model`, whose tensors are those of its config. Raises `InputError` where they are not,
     naming each as it is called `in_file`."""
-    source, stored = str(model.source), model.tensors.stored
-    check_layer_count(model.config, stored, source)
+    stored = StoredModel(model.tensors.stored, model.config, str(model.source), in_file)
+    stored.check_layer_count()
     expected = float_shapes(model.config)
     optional = {f"{name}.weight" for name in optional_tables(model.config)}
     tables = {f"{name}.weight" for name in table_shapes(model.config)}
-    check_names(stored, set(expected) | tables - optional, optional, source, in_file)
-    shapes = {name: tensor.shape for name, tensor in stored.items()}
-    check_shapes(shapes, expected, source, in_file)
-    check_tables(shapes, model.config, source, in_file)
+    stored.check_names(set(expected) | tables - optional, optional)
+    stored.check_shapes(expected)
+    stored.check_tables()
     return model
 
 

@@ -4,7 +4,8 @@ The names and shapes are those of `quatrain.backbone.tensor_shapes` and `vector_
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.tensor_shapes import (
@@ -14,6 +15,7 @@ from quatrain.backbone.tensor_shapes import (
     per_layer_shapes,
 )
 from quatrain.backbone.vector_shapes import vector_shapes
+from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.names_in_file import InFile
 from quatrain.errors import InputError
 
@@ -52,94 +54,81 @@ def optional_tables(config: BackboneConfig) -> set[str]:
     return {OUTPUT} if config.apply_embedding else {EMBEDDING, OUTPUT}
 
 
-def check_layer_count(config: BackboneConfig, names: Iterable[str], source: str) -> None:
-    """Raise `InputError` where the number of layers in a file is not `config.n_layers`.
+@dataclass(frozen=True)
+class StoredModel:
+    """A model's tensors by Meta name, held from their headers against what `config` asks for.
 
-    Comes before anything that builds a list of `n_layers` entries, so that an absurd count
-    costs nothing.
+    What checks them raises `InputError`, which begins with `source` and calls a tensor as it is
+    called `in_file`.
     """
-    names = list(names)
-    layers = {match[1] for match in map(_LAYER.match, names) if match}
-    elsewhere = next((name for name in names if _LAYER.search(name)), None)
-    if not layers and elsewhere is not None:
-        raise InputError(
-            f"{source}: has no layer of the model's own names (layers.0. and on), but {elsewhere} "
-            "and the like: the model is a part of another one; save that part alone"
-        )
-    if len(layers) != config.n_layers:
-        raise InputError(
-            f"{source}: holds {len(layers)} layers, its parameters say n_layers is "
-            f"{config.n_layers} (num_hidden_layers in a config.json, block_count in a GGUF file); "
-            f"{_WHOSE_PARAMETERS}"
-        )
 
+    stored: Mapping[str, StoredTensor]
+    config: BackboneConfig
+    source: str
+    in_file: InFile = str
 
-def check_names(
-    found: Iterable[str],
-    required: Iterable[str],
-    optional: Iterable[str],
-    source: str,
-    in_file: InFile,
-) -> None:
-    """Raise `InputError` naming what is missing from `found`, or is there and not known."""
-    present = {name for name in found if not IGNORED.fullmatch(name)}
-    missing = sorted(set(required) - present)
-    if missing:
-        raise InputError(f"{source}: {_listed(missing, in_file)} missing; {_WHOSE_PARAMETERS}")
-    extra = sorted(present - set(required) - set(optional))
-    if extra:
-        raise InputError(
-            f"{source}: {_listed(extra, in_file)} not known to this architecture; "
-            "a backbone that ignored a tensor would compute something else. Where it serves "
-            "training or speculation alone (a value head, MTP), save the model without it."
-        )
+    def check_layer_count(self) -> None:
+        """Refuse another number of layers than `config.n_layers`.
 
+        Comes before anything that builds a list of `n_layers` entries, so that an absurd count
+        costs nothing.
+        """
+        layers = {match[1] for match in map(_LAYER.match, self.stored) if match}
+        elsewhere = next((name for name in self.stored if _LAYER.search(name)), None)
+        if not layers and elsewhere is not None:
+            raise InputError(
+                f"{self.source}: has no layer of the model's own names (layers.0. and on), but "
+                f"{elsewhere} and the like: the model is a part of another one; save that part "
+                "alone"
+            )
+        if len(layers) != self.config.n_layers:
+            raise InputError(
+                f"{self.source}: holds {len(layers)} layers, its parameters say n_layers is "
+                f"{self.config.n_layers} (num_hidden_layers in a config.json, block_count in a "
+                f"GGUF file); {_WHOSE_PARAMETERS}"
+            )
 
-def check_shapes(
-    found: Mapping[str, tuple[int, ...]],
-    expected: Mapping[str, tuple[int, ...]],
-    source: str,
-    in_file: InFile,
-) -> None:
-    """Raise `InputError` naming the first tensor of `expected` whose shape in `found` differs."""
-    for name, shape in expected.items():
-        _check_shape(found, name, [shape], source, in_file)
+    def check_names(self, required: set[str], optional: set[str]) -> None:
+        """Refuse a model where something is missing, or is there and not known."""
+        present = {name for name in self.stored if not IGNORED.fullmatch(name)}
+        missing = sorted(required - present)
+        if missing:
+            raise InputError(f"{self.source}: {self._listed(missing)} missing; {_WHOSE_PARAMETERS}")
+        extra = sorted(present - required - optional)
+        if extra:
+            raise InputError(
+                f"{self.source}: {self._listed(extra)} not known to this architecture; a backbone "
+                "that ignored a tensor would compute something else. Where it serves training or "
+                "speculation alone (a value head, MTP), save the model without it."
+            )
 
+    def check_shapes(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse a tensor of `expected` that is of another shape."""
+        for name, shape in expected.items():
+            self._check_shape(name, [shape])
 
-def check_tables(
-    found: Mapping[str, tuple[int, ...]],
-    config: BackboneConfig,
-    source: str,
-    in_file: InFile,
-) -> None:
-    """Raise `InputError` where a table in `found` has an impossible shape."""
-    tables = {name: found.get(f"{name}.weight") for name in (EMBEDDING, OUTPUT)}
-    stored = {tuple(shape) for shape in tables.values() if shape is not None}
-    remedy = _WHOSE_PARAMETERS
-    if len(stored) == 1 and len(shape := stored.pop()) == 2 and shape[1] == config.dim:
-        remedy += f"; where the vocabulary was resized, state its vocab_size, {shape[0]}"
-    for name, shapes in table_shapes(config).items():
-        _check_shape(found, f"{name}.weight", shapes, source, in_file, remedy)
+    def check_tables(self) -> None:
+        """Refuse a table of an impossible shape."""
+        tables = (self.stored.get(f"{name}.weight") for name in (EMBEDDING, OUTPUT))
+        shapes = {tuple(table.shape) for table in tables if table is not None}
+        remedy = _WHOSE_PARAMETERS
+        if len(shapes) == 1 and len(shape := shapes.pop()) == 2 and shape[1] == self.config.dim:
+            remedy += f"; where the vocabulary was resized, state its vocab_size, {shape[0]}"
+        for name, possible in table_shapes(self.config).items():
+            self._check_shape(f"{name}.weight", possible, remedy)
 
+    def _check_shape(
+        self, name: str, shapes: Sequence[tuple[int, ...]], remedy: str = _WHOSE_PARAMETERS
+    ) -> None:
+        if name in self.stored and tuple(self.stored[name].shape) not in shapes:
+            expected = " or ".join(str(list(shape)) for shape in shapes)
+            raise InputError(
+                f"{self.source}: {self.in_file(name)} has shape {list(self.stored[name].shape)}, "
+                f"expected {expected} from the model's parameters; {remedy}"
+            )
 
-def _check_shape(
-    found: Mapping[str, tuple[int, ...]],
-    name: str,
-    shapes: Sequence[tuple[int, ...]],
-    source: str,
-    in_file: InFile,
-    remedy: str = _WHOSE_PARAMETERS,
-) -> None:
-    if name in found and tuple(found[name]) not in shapes:
-        expected = " or ".join(str(list(shape)) for shape in shapes)
-        raise InputError(
-            f"{source}: {in_file(name)} has shape {list(found[name])}, expected {expected} "
-            f"from the model's parameters; {remedy}"
-        )
-
-
-def _listed(names: list[str], in_file: InFile) -> str:
-    shown = ", ".join(map(in_file, names[:4]))
-    if len(names) > 4:
-        shown += f" and {len(names) - 4} more"
-    return f"tensor {shown} is" if len(names) == 1 else f"tensors {shown} are"
+    def _listed(self, names: list[str]) -> str:
+        shown = ", ".join(map(self.in_file, names[:4]))
+        if len(names) > 4:
+            shown += f" and {len(names) - 4} more"
+        return f"tensor {shown} is" if len(names) == 1 else f"tensors {shown} are"

@@ -12,7 +12,7 @@ import torch
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.tensor_shapes import linear_shapes
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
-from quatrain.checkpoint.layout import check_layer_count
+from quatrain.checkpoint.layout import StoredModel
 from quatrain.checkpoint.quantizers.grouped_linear import (
     USUAL_GROUP_SIZE,
     RoundAgain,
@@ -34,7 +34,7 @@ def with_all_quantized(
     where there are such linears and no `round_again`, groups do not divide one, or there are not as
     many layers as the config says.
     """
-    check_layer_count(config, tensors, source)
+    StoredModel(tensors.stored, config, source).check_layer_count()
     left = [
         name
         for name in linear_shapes(config)

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import torch
 
+from quatrain.backbone.tensor_shapes import linear_shapes
+from quatrain.backbone.vector_shapes import vector_shapes
 from quatrain.checkpoint.files.safetensors import TensorSpec
 from quatrain.checkpoint.float_model import Q4_0_GROUP_SIZE, FloatModel
-from quatrain.checkpoint.layout import EMBEDDING, OUTPUT, PER_LAYER, linear_shapes, vector_shapes
+from quatrain.checkpoint.layout import EMBEDDING, OUTPUT, PER_LAYER
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES, Scheme
 from quatrain.quantize.plan.plan import Part, Plan, TensorPlan, integers
