@@ -159,7 +159,7 @@ def test_exaone_as_the_hub_has_it(tmp_path):
     adapter = {f"{query}_A.weight": torch.ones(1, 64), f"{query}_B.weight": torch.ones(64, 1)}
     (tmp_path / "adapter").mkdir()
     save_file(adapter, tmp_path / "adapter" / "adapter_model.safetensors")
-    said = '{"peft_type": "LORA", "lora_alpha": 1}'
+    said = '{"peft_type": "LORA", "r": 1, "lora_alpha": 1}'
     (tmp_path / "adapter" / "adapter_config.json").write_text(said)
     merged = open_float_model(tmp_path / "adapter", folder).tensors
     name = "layers.1.attention.wq.weight"
