@@ -93,9 +93,7 @@ def test_vulkan_is_one_delegate_that_is_given_rows_of_the_table(checkpoint, on_v
     assert_verified(on_vulkan.output, checkpoint)
     program = open_program(on_vulkan.output)
     assert program.calls_outside_delegates() == {"quantized_decomposed.embedding_4bit.out": 1}
-    assert len(program.delegates) == 1 and not list(
-        work_outside_delegate(program, program.vulkan, None)
-    )
+    assert len(program.delegates) == 1 and not list(work_outside_delegate(program))
     shapes = [program.vulkan.tensor(value).shape for value in program.vulkan.inputs]
     assert sorted(shapes) == [(1,), (1, 64), (1, 64, 256)]
     kinds = [operator.kind for operator in program.vulkan.operators]

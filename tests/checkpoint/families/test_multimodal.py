@@ -221,7 +221,7 @@ def test_a_tensor_of_no_part_is_named(tmp_path):
 def write_adapter(folder, *modules):
     """A LoRA adapter of rank 2 on `modules` of a LLaVA, whose widths are 64 or 32."""
     folder.mkdir()
-    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "lora_alpha": 2}')
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 2}')
     tensors = {}
     for module in modules:
         width = 32 if "vision" in module else 64
