@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +178,22 @@ def test_another_tokenizer_beside_the_program_is_told(tiny: Tiny, tmp_path: Path
         tokenizer=tiny.checkpoint / "tokenizer.json",
     )  # fmt: skip
     assert given.passed
+
+
+def test_a_tokenizer_of_the_checkpoints_that_is_not_read_is_said(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    """Llama 3's folders from Meta hold tiktoken's ranks alone; the program got another form."""
+    program = Path(shutil.copy(tiny.programs["weight-only"], tmp_path))
+    shutil.copy(tiny.checkpoint / "tokenizer.json", tmp_path)
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(tiny.checkpoint, folder, ignore=shutil.ignore_patterns("tokenizer*"))
+    ranks = b"\n".join(b64encode(bytes([byte])) + b" %d" % byte for byte in range(96))
+    (folder / "tokenizer.model").write_bytes(ranks)
+    report = _verify(program, folder)
+    assert report.passed
+    (said,) = report.not_compared
+    assert said.startswith(f"the tokenizer: the checkpoint's own, {folder / 'tokenizer.model'}, is")
 
 
 class _Stored:

@@ -108,7 +108,7 @@ def verify_program(
         packed, unknown = compare_constants(opened.program, graph, source, backbone, advance)
         compared = prompts if tokenizer is None else None
         rewinds, words = backbone.rewinds, opened.tokenizer
-        packed += compare_stated(opened.program, source, rewinds, words, compared)
+        stated, unread = compare_stated(opened.program, source, rewinds, words, compared)
         fatal = fatal_findings(opened.program)
     eager, floor = _run_eager(backbone, texts, new_tokens, info, stages)
     halves, checks = half_sums_error(graph, arithmetic) if graph else 0.0, []
@@ -120,8 +120,9 @@ def verify_program(
         checks.append(check)
     tokens, shown = max(map(len, texts)) + new_tokens - 1, any(c.layerwise for c in checks)
     report = VerifyReport(
-        program, checkpoint, info.scheme_name, packed, floor, allowed, checks, stages.seconds,
-        fatal=fatal, not_compared=not_compared(unknown, backbone, tokens, shown), tokens=tokens,
+        program, checkpoint, info.scheme_name, packed + stated, floor, allowed, checks,
+        stages.seconds, fatal=fatal, tokens=tokens,
+        not_compared=not_compared(unknown, backbone, tokens, shown) + unread,
     )  # fmt: skip
     if emulate and report.passed:
         reason = why_unchanged(opened.program, emulate, max(map(len, texts)))

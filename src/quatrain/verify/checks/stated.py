@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from quatrain.checkpoint.checkpoint import Checkpoint
+from quatrain.errors import UnknownTokenizer
 from quatrain.program import Program
 from quatrain.program.methods import CALL
 from quatrain.tokenizer import Tokenizer
@@ -20,18 +21,26 @@ def compare_stated(
     rewinds: bool,
     tokenizer: Tokenizer,
     texts: Sequence[str] | None,
-) -> list[PackedCheck]:
+) -> tuple[list[PackedCheck], list[str]]:
     """Compare what `program`, if it is one of ours, states with `checkpoint`, whose model may go
     back in its context if it `rewinds`, and the `tokenizer` beside it, unless there are no `texts`
-    for that, with the checkpoint's."""
+    for that, with the checkpoint's.
+
+    Returns the checks, and phrases of what was not compared: a tokenizer with one that is not read,
+    such as Llama 3's own, to which another form was given.
+    """
     checks = _stated(program, checkpoint, rewinds, tokenizer) if is_ours(program) else []
     files = checkpoint.tokenizer_files
     own = tokenizer_in(files[0].parent) if files else None
-    if own is not None and texts is not None:
-        ids = range(checkpoint.config.vocab_size)
-        problem = _tokenizer_problem(tokenizer, Tokenizer.load(own), texts, ids)
-        checks.append(PackedCheck("tokenizer", problem))
-    return checks
+    if own is None or texts is None:
+        return checks, []
+    try:
+        checkpoints = Tokenizer.load(own)
+    except UnknownTokenizer:
+        return checks, [f"the tokenizer: the checkpoint's own, {own}, is of a kind not read here"]
+    ids = range(checkpoint.config.vocab_size)
+    problem = _tokenizer_problem(tokenizer, checkpoints, texts, ids)
+    return [*checks, PackedCheck("tokenizer", problem)], []
 
 
 def _stated(
