@@ -2,6 +2,7 @@
 groups; and quantizers that pack as another one does, or have zero points alone."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,14 @@ def test_a_linear_left_in_floating_point_is_rounded_by_name(tmp_path, method):
     assert report.rounded_linears[0].relative_rms_error == pytest.approx(error, rel=1e-3)
     manifest = json.loads((tmp_path / "out" / "quatrain_manifest.json").read_text())
     assert manifest["rounded"]["linears"].keys() == {DOWN}
+
+
+@pytest.mark.parametrize("shape", [(), (96,), (64, 95), (1, 64, 96)])
+def test_a_linear_left_in_floating_point_of_another_shape(tmp_path, shape):
+    folder = changed(folders.write_quantized(tmp_path, "gptq"), DOWN, {"weight": torch.ones(shape)})
+    found = rf"{DOWN}\.weight has shape {re.escape(str(list(shape)))}, expected \[64, 96\]"
+    with pytest.raises(InputError, match=found):
+        open_checkpoint(folder, round_again=symmetric_only())
 
 
 def test_a_linear_that_groups_of_64_do_not_divide(tmp_path):

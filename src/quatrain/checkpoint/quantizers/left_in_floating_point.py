@@ -31,13 +31,15 @@ def with_all_quantized(
     """`tensors`, by Meta name, with the linears in floating point rounded when they are read.
 
     `called`: what the file itself calls a tensor, for errors and the report. Raises `InputError`
-    where there are such linears and no `round_again`, groups do not divide one, or there are not as
-    many layers as the config says.
+    where there are such linears and no `round_again`, one has another shape than the config says,
+    groups do not divide one, or there are not as many layers as the config says.
     """
-    StoredModel(tensors.stored, config, source).check_layer_count()
+    model = StoredModel(tensors.stored, config, source, lambda name: called.get(name, name))
+    model.check_layer_count()
+    shapes = linear_shapes(config)
     left = [
         name
-        for name in linear_shapes(config)
+        for name in shapes
         if f"{name}.scales" not in tensors
         and (stored := tensors.stored.get(f"{name}.weight")) is not None
         and stored.dtype.is_floating_point
@@ -52,6 +54,7 @@ def with_all_quantized(
             f"`quatrain convert {source} DIR`, which rounds such linears too and says what that "
             "costs"
         )
+    model.check_shapes({f"{name}.weight": shapes[name] for name in left})
     group_size = _group_size(tensors, config)
     stored = dict(tensors.stored)
     for name in left:
