@@ -5,10 +5,13 @@ import re
 
 import pytest
 import tokenizers
+from tests.support import tiny_models as tiny
 from tests.support.cpp_tokenizer import cpp_tokenizer
 from tests.support.sentencepiece_models import trained
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
+from quatrain.checkpoint.open import open_checkpoint
+from quatrain.checkpoint.written_tokenizer import write_tokenizer_of
 from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
 from quatrain.tokenizer.on_a_phone import found_once_prepared, taking_white_space
 from quatrain.tokenizer.vocabulary_files import read_vocabulary
@@ -104,6 +107,27 @@ def test_metaspace_in_steps(tmp_path, scheme, split):
         assert ours.decode(ids) == model.decode(ids)
         if not re.search("<(s|x)>.", text, re.DOTALL) or scheme != "first":
             assert list(cpp.encode(text, 0, 0)) == ids
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        True,
+        {"prepend_scheme": "first"},
+        {"prepend_scheme": 0, "split": True},
+        {"prepend_scheme": "some", "split": True},
+        {"prepend_scheme": "first", "split": None},
+    ],
+)
+def test_a_metaspace_that_was_not_written_here(tmp_path, stated):
+    model = tokenizers.Tokenizer(models.BPE({"a": 0, "b": 1}, []))
+    model.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"metaspace": stated}))
+    checkpoint = open_checkpoint(tiny.write_checkpoint(tmp_path / "checkpoint"))
+    (tmp_path / "out").mkdir()
+    written = write_tokenizer_of(checkpoint, tmp_path / "out", tmp_path / "tokenizer.json")
+    assert Tokenizer.load(written.files[0]).encode("ba") == model.encode("ba").ids
+    assert not any("special token" in note for note in written.notes)
 
 
 def test_runs_of_spaces_that_are_added_tokens(tmp_path):

@@ -142,7 +142,18 @@ def test_a_text_that_it_has_no_tokens_for(tmp_path, model):
         Tokenizer.load(file).encode("é")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"model": 3}', "\udcff"])
+# The package panics at merges of tokens shorter than the prefix.
+PREFIX = json.dumps(
+    {
+        "model": {
+            "type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]],
+            "continuing_subword_prefix": "abc",
+        }
+    }
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"model": 3}', "\udcff", PREFIX])
 def test_damaged_files(tmp_path, content):
     path = write(tmp_path, {})
     path.write_bytes(content.encode("utf-8", "surrogateescape"))

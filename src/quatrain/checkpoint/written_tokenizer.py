@@ -12,7 +12,7 @@ from quatrain.json_files import read_object
 from quatrain.tokenizer.copies import copy_tokenizer_files
 from quatrain.tokenizer.end_tokens import token_ids
 from quatrain.tokenizer.files import tokenizer_in
-from quatrain.tokenizer.for_a_phone import METASPACE
+from quatrain.tokenizer.for_a_phone import stated_metaspace
 from quatrain.tokenizer.on_a_phone import (
     found_once_prepared,
     spaced_behind_special_tokens,
@@ -113,7 +113,8 @@ def _spaced(own: Path | None) -> list[str]:
 
 def _parts(config: Path) -> list[str]:
     """What there is to say where the parts of a chat begin otherwise on a phone."""
-    if (read_object(config).get(METASPACE) or {}).get("prepend_scheme") != "first":
+    stated = stated_metaspace(read_object(config))
+    if stated is None or stated["prepend_scheme"] != "first":
         return []
     return [
         "ExecuTorch's tokenizer in an app puts a space before the text behind each special token, "

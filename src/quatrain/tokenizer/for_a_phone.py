@@ -22,7 +22,6 @@ from quatrain.tokenizer.gguf.sentencepiece import SPACE, space_steps
 from quatrain.tokenizer.named_tokens import finding_as_written
 
 METASPACE = "metaspace"  # in tokenizer_config.json, as the one below
-_STATED_OF_METASPACE = {"prepend_scheme", "split"}
 # With which transformers 5 saves what it made of a tokenizer.model: Metaspace puts no space before
 # a text that begins with one.
 _FIRST_DOUBLED = [
@@ -106,12 +105,20 @@ def _metaspace_of(model: tokenizers.Tokenizer) -> pre_tokenizers.Metaspace | Non
     return cutter
 
 
+def stated_metaspace(config: dict[str, Any]) -> dict[str, Any] | None:
+    """The Metaspace that a tokenizer_config.json's `config` states, None where it states none as
+    it is written here."""
+    stated = config.get(METASPACE)
+    if not isinstance(stated, dict) or stated.keys() != {"prepend_scheme", "split"}:
+        return None
+    known = stated["prepend_scheme"] in ("always", "first", "never")
+    return stated if known and isinstance(stated["split"], bool) else None
+
+
 def with_metaspace(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
     """Put the Metaspace back into `model` that `config` states."""
-    stated = config.get(METASPACE)
-    if not isinstance(stated, dict) or stated.keys() != _STATED_OF_METASPACE:
-        return  # it is none that was written here
-    if isinstance(model.pre_tokenizer, pre_tokenizers.Metaspace):
+    stated = stated_metaspace(config)
+    if stated is None or isinstance(model.pre_tokenizer, pre_tokenizers.Metaspace):
         return
     steps = _steps(model)
     model.normalizer = _sequence(steps[: len(steps) - len(_spaces(config))])

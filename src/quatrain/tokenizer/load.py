@@ -90,13 +90,12 @@ class Tokenizer:
         try:
             return self.model.encode(text, add_special_tokens=add_special_tokens).ids
         except BaseException as error:
-            # tokenizers raises bare Exception, and what is broken in it derives from BaseException.
-            if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-                raise InputError(
-                    f"{self.source}: cannot cut {text[:40]!r} into tokens: {error}; give the "
-                    "model's own tokenizer as --tokenizer, or leave out what this one lacks"
-                ) from error
-            raise
+            if not _is_of_tokenizers(error):
+                raise
+            raise InputError(
+                f"{self.source}: cannot cut {text[:40]!r} into tokens: {error}; give the "
+                "model's own tokenizer as --tokenizer, or leave out what this one lacks"
+            ) from error
 
     def begin(self, ids: list[int]) -> list[int]:
         """The tokens, of a text's `ids` from `encode`, that stand before any text."""
@@ -180,7 +179,9 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], bo
         return model, config, True
     try:
         model = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception as error:  # tokenizers raises bare Exception
+    except BaseException as error:
+        if not _is_of_tokenizers(error):
+            raise
         raise InputError(f"{path}: is not a tokenizer.json: {error}") from error
     before = _added(model)
     changed = model.padding is not None or model.truncation is not None
@@ -197,6 +198,11 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], bo
     # What a tokenizer.json cannot say: special tokens written out in a text are text.
     model.encode_special_tokens = config.get("split_special_tokens") is True
     return model, config, changed or _added(model) != before
+
+
+def _is_of_tokenizers(error: BaseException) -> bool:
+    """It raises bare Exception, and what is broken in it derives from BaseException."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def _with_named(
