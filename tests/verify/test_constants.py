@@ -17,6 +17,8 @@ from tests.support.paths import ARTIFACTS
 from tests.support.peer_models import LLAMA, QWEN, write_peer_checkpoint
 from tests.support.tiny_programs import Tiny
 
+from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.int4 import Scheme
 from quatrain.program import open_program
 from quatrain.verify.checks import packed_constants
 from quatrain.verify.checks.other_tensors import _is_like
@@ -256,3 +258,25 @@ def test_linears_that_the_graphs_shape_does_not_name_are_found_by_their_weights(
     tensors["layers.1.attention.wk.weight"][0, 3] ^= 1
     wrong = [one for one in check_packed(graph, tensors, 32, names) if one.problem]
     assert [one.linear for one in wrong] == ["operator_8", "layers.1.attention.wk"]
+
+
+def test_ends_of_the_programs_own_tokenizer_are_no_others(tiny: Tiny, tmp_path: Path) -> None:
+    """With a --tokenizer of which nothing says what ends a text."""
+    checkpoint = Path(shutil.copytree(tiny.checkpoint, tmp_path / "checkpoint"))
+    config = checkpoint / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"eos_token": "w5"}))
+    program = tmp_path / "m.pte"
+    export_checkpoint(checkpoint, program, ExportOptions(Scheme.WEIGHT_ONLY))
+    assert open_program(program).stated["get_eos_ids"] == 5
+    (tmp_path / "given").mkdir()
+    given = shutil.copy(checkpoint / "tokenizer.json", tmp_path / "given")
+
+    def problems() -> set[str]:
+        prompts = (SHORT,)
+        return _problems(
+            verify_program(program, checkpoint, ("reference",), prompts, 3, tokenizer=given)
+        )
+
+    assert not problems()
+    (tmp_path / "m.tokenizer_config.json").unlink()
+    assert problems() == {"get_eos_ids"}

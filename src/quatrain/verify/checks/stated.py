@@ -7,8 +7,9 @@ from quatrain.errors import UnknownTokenizer
 from quatrain.program import Program
 from quatrain.program.methods import CALL
 from quatrain.tokenizer import Tokenizer
+from quatrain.tokenizer.copies import with_end_ids
 from quatrain.tokenizer.end_tokens import token_ids
-from quatrain.tokenizer.files import tokenizer_in
+from quatrain.tokenizer.files import CONFIG, beside, tokenizer_in
 from quatrain.verify.checks.packed_constants import PackedCheck
 from quatrain.verify.program_info import is_ours
 
@@ -46,12 +47,15 @@ def compare_stated(
 def _stated(
     program: Program, checkpoint: Checkpoint, rewinds: bool, tokenizer: Tokenizer
 ) -> list[PackedCheck]:
-    """Which tokens begin and end a text, those of the `tokenizer` among them, what a call keeps of
-    a text, and how long it may be, which the program's inputs say too."""
+    """Which tokens begin and end a text, those of the `tokenizer` and of what was written beside
+    the program among them, what a call keeps of a text, and how long it may be, which the program's
+    inputs say too."""
     stated, params = program.stated, checkpoint.params
     ends, meant = token_ids(stated.get("get_eos_ids")), token_ids(params.get("eos_idx"))
     wrong = [i for i in meant if i not in ends]
-    wrong += [i for i in ends if i not in (*meant, *tokenizer.eos_ids)]
+    written = beside(program.path, CONFIG)
+    brought = with_end_ids({}, [written] if written.is_file() else []).get("eos_idx")
+    wrong += [i for i in ends if i not in (*meant, *tokenizer.eos_ids, *token_ids(brought))]
     known = f"are {ends}, the checkpoint's are {meant}" if wrong else None
     checks = [PackedCheck("get_eos_ids", known)]
     begin, at_first = stated.get("get_bos_id"), params.get("bos_idx")
