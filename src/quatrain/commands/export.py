@@ -176,12 +176,9 @@ def _print_report(report: "ExportReport") -> None:
     from collections import Counter
 
     seconds = sum(report.seconds.values())
-    calls = (
-        ""
-        if report.prefill_chunk_size == report.max_seq_len
-        else (f", {report.prefill_chunk_size} in a call at most")
-    )
-    context = f"context {report.max_seq_len} tokens{calls}"
+    context = f"context {report.max_seq_len} tokens"
+    if report.prefill_chunk_size < report.max_seq_len:
+        context += f", {report.prefill_chunk_size} in a call at most"
     print(f"{report.output}: {human_bytes(report.bytes)}, {context}")
     kernels = Counter((row.kernel, row.fallback) for row in report.linears)
     for (kernel, fallback), count in kernels.items():

@@ -71,7 +71,7 @@ def plan_program(
 
 
 def planned_program(
-    opened: Checkpoint, max_seq_len: int | None, prefill_chunk_size: int | None = None
+    opened: Checkpoint, max_seq_len: int | None, prefill_chunk_size: int | None
 ) -> PlannedProgram:
     """The same, of a checkpoint that is opened. Raises `InputError` for too long a context."""
     context = context_length(opened, max_seq_len)

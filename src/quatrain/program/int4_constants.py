@@ -32,7 +32,8 @@ def misread_types(graph: VulkanGraph, operator: Operator) -> Iterator[str]:
     for name, read in (("weight_scales", made), ("bias", made), ("weight_sums", "int32")):
         stored = graph.values[names[name]] if name in names else None
         converted = operator.kind == WEIGHT_ONLY_LINEAR and name == "weight_scales"
-        if isinstance(stored, Tensor) and stored.dtype not in (read, "float32" * converted):
+        taken = (read, "float32") if converted else (read,)
+        if isinstance(stored, Tensor) and stored.dtype not in taken:
             yield f"{name} of {stored.dtype}, read as {read}"
 
 

@@ -118,7 +118,7 @@ def test_what_decides_on_a_choice_is_of_int4_linears_and_of_the_longest_call() -
     """The predictions of Gemma 3n's streams read 3 channels, in floating point."""
     gemma3n = {**PARAMS, "altup_num_inputs": 3, "per_layer_dim": 32, "max_seq_len": 4096}
     model: Any = SimpleNamespace(config=config_from_params(gemma3n, ""), params={}, group_size=32)
-    planned = planned_program(model, 4096)
+    planned = planned_program(model, 4096, None)
     assert (planned.rows, planned.channels) == (2048, 32)
 
 

@@ -43,7 +43,7 @@ def test_a_ring_holds_what_its_window_sees(sinks):
     fields = {**PARAMS, "max_seq_len": CONTEXT, "sliding_window": WINDOW, "attention_sinks": sinks}
     config = config_from_params(fields, "params.json")
     whole = CachedAttention(config, config.layer(0))
-    assert ring_window(whole) == WINDOW
+    assert ring_window(whole, None) == WINDOW
     ring = RingSdpa(whole, RingPlaces(WINDOW, sinks, longest_call=6))
     assert ring.k_cache.shape[1] == sinks + 2 * WINDOW
     generator = torch.Generator().manual_seed(0)

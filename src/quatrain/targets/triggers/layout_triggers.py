@@ -85,8 +85,8 @@ def layouts_differ(graph: VulkanGraph) -> Occurrences:
 
 
 def types_differ(graph: VulkanGraph) -> Occurrences:
-    """Int4 linears and RMS norms of one floating-point type into another, int4 linears whose scales
-    or biases are of another, and arithmetic of two."""
+    """Int4 linears and RMS norms of one floating-point type into another, int4 linears whose
+    scales, sums or biases are of another type than they are read in, and arithmetic of two."""
     for place, operator in operators(graph, *INT4_LINEARS, "et_vk.rms_norm"):
         given, made = graph.tensor(operator.named_args["x"]), graph.tensor(operator.out)
         if given.dtype != made.dtype:
