@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.support.command_line import invoked
-from tests.support.releases import copied, merged_spec, report_of, sha256
+from tests.support.releases import copied, merged_spec, release_again, report_of, sha256
 from tests.support.tiny_models import write_meta
 from typer.testing import Result
 
@@ -61,6 +61,16 @@ def test_what_is_expected_is_of_these_files(tiny_release: Path) -> None:
         assert program.sha256 == sha256(tiny_release / "out" / name)
         assert [one.prompt for one in program.prompts] == ["w5 w17 w40", "w22 w61"]
         assert all(one.chat and len(one.tokens) <= 6 for one in program.prompts)
+
+
+def test_a_prompt_that_is_named_twice_moves_no_answer(tiny_release: Path, tmp_path: Path) -> None:
+    copy = copied(tiny_release, tmp_path)
+    made = release_again(copy, prompts=("w5 w17 w40", "w5 w17 w40", "w22 w61"), new_tokens=2)
+    for name, program in read_expected(copy / "out" / "expected.json").items():
+        texts = {one.prompt: one.text for one in program.prompts}
+        for sample in made.report["samples"]:
+            (shown,) = [one["text"] for one in sample["answers"] if one["file"] == name]
+            assert shown == texts[sample["prompt"]]
 
 
 def _cli(folder: Path, *options: str) -> Result:

@@ -58,7 +58,7 @@ def report_data(
         "measured_against": "the model in floating point" if _compared(files) else None,
         "shown": {made.planned.file: made.quality.result["shown"] for made in files},
         "layers": layers,
-        "samples": _samples(files),
+        "samples": _samples(files, len(spec.prompts)),
         "licence": licence,
     }
     gates = gates_of(spec, said)
@@ -114,19 +114,18 @@ def _file(made: MadeFile, plan: ReleasePlan) -> dict[str, Any]:
     }
 
 
-def _samples(files: Sequence[MadeFile]) -> list[dict[str, Any]]:
-    """The prompts, each with what every program answers, in the first of its arithmetics."""
-    prompts = files[0].expect.result["prompts"]
-    asked = dict.fromkeys((one["prompt"], one["chat"]) for one in prompts)
+def _samples(files: Sequence[MadeFile], count: int) -> list[dict[str, Any]]:
+    """The `count` prompts, each with what every program answers, in the first of its
+    arithmetics."""
     samples = []
-    for index, (prompt, chat) in enumerate(asked):
+    for index, asked in enumerate(files[0].expect.result["prompts"][:count]):
         answers = [
             {
                 "file": made.planned.file,
                 "text": made.expect.result["prompts"][index]["text"],
-                "differs": (made.quality.result["answers"] or [None] * len(asked))[index],
+                "differs": (made.quality.result["answers"] or [None] * count)[index],
             }
             for made in files
         ]
-        samples.append({"prompt": prompt, "chat": chat, "answers": answers})
+        samples.append({"prompt": asked["prompt"], "chat": asked["chat"], "answers": answers})
     return samples
