@@ -72,6 +72,17 @@ def test_the_markdown_says_the_same(tiny_release: Path) -> None:
             assert before.count("|") == ruler.count("|")
 
 
+def test_without_floating_point_too_it_says_whose_arithmetic_a_figure_is_of(
+    tiny_release: Path,
+) -> None:
+    report = json.loads((tiny_release / "out" / "report.json").read_text())
+    (row, *_) = report["files"][0]["quality"]
+    report["files"][0]["quality"] = [row, row | {"as_on": "mali-g76"}]
+    alone = markdown_page(report | {"measured_against": None})
+    for text in (markdown_page(report), alone, web_page(report)):
+        assert f"{row['regime']} on mali-g76" in text
+
+
 def test_what_an_export_changed_stands_beside_its_file(tiny_release: Path) -> None:
     report = json.loads((tiny_release / "out" / "report.json").read_text())
     report["files"][0]["notes"] = ["groups are rounded again"]
