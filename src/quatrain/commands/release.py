@@ -207,7 +207,7 @@ def _several(
         models = [fetched if is_smollm2(model) else model for model in models]
     cells = cells_of(models, specs, names)
     if dry_run:
-        plans = planned_matrix(cells)
+        plans = planned_matrix(cells, output)
         if json:
             print_json({"cells": {name: plan.as_dict() for name, plan in plans.items()}})
             return None

@@ -46,8 +46,11 @@ class Matrix:
         return said | self.report | {"failures": self.failures}
 
 
-def planned_matrix(cells: Sequence[Cell]) -> dict[str, ReleasePlan]:
+def planned_matrix(cells: Sequence[Cell], output: Path) -> dict[str, ReleasePlan]:
     """What `make_matrix` would write, by cell; raises `InputError` as it does."""
+    require_own_folder(output, None, SEVERAL)
+    for cell in cells:
+        check_arguments(cell.model, output / cell.name, cell.spec)
     return {cell.name: planned_release(cell.model, cell.spec) for cell in cells}
 
 
@@ -66,12 +69,9 @@ def make_matrix(
     work on the first.
     """
     check_workers(jobs, ray)
-    require_own_folder(output, None, SEVERAL)
-    for cell in cells:
-        check_arguments(cell.model, output / cell.name, cell.spec)
     stages = stages or Stages()
     with stages("plan"):
-        planned_matrix(cells)
+        planned_matrix(cells, output)
     with held_alone(output / WORK):
         releases = _made(cells, output, jobs, stages, ray)
         report = matrix_report(cells, {name: made.report for name, made in releases.items()})
