@@ -153,8 +153,8 @@ def merged_specs(file: Path | None, given: dict[str, Any]) -> list[ReleaseSpec]:
     values = said | {name: value for name, value in given.items() if value is not None}
     if str(values.get("reference", "")).startswith(_DIGEST):
         raise InputError(
-            f"{file}: was measured against the model with the digest {values['reference']}, whose "
-            "files manifest.json names; say where it lies: --reference MODEL"
+            f"reference is the digest {values['reference']}, of a model whose files manifest.json "
+            "names; say where it lies: --reference MODEL"
         )
     axes = [_several(values.pop(axis, None)) for axis in AXES]
     return [
