@@ -19,7 +19,7 @@ from quatrain.release.spec import ReleaseSpec
 from quatrain.targets import TargetChoice, choose_for_target
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.targets.cpu import GATED_DELTA_RULE, lacking_on_cpu
-from quatrain.targets.phones import Phone, by_chip, find_device, find_phone
+from quatrain.targets.phones import by_chip, find_device, find_phone
 from quatrain.targets.runtimes import needs_older_forms
 
 CPU = "cpu"
@@ -189,10 +189,12 @@ class _Planner:
 
     def phone(self, asked: str) -> PhonePlan:
         """What the phone `asked` gets: its GPU's program, or the CPU's where none is right."""
-        known = find_phone(asked)
-        if known is not None and known.gpu_id is None:
-            return self._on_cpu(known, None, f"there is no profile of its GPU, a {known.gpu}")
-        gpu, phone = find_device(asked)
+        phone = find_phone(asked)
+        if phone is not None and phone.gpu_id is None:
+            why = f"there is no profile of its GPU, a {phone.gpu}"
+            return self._on_cpu(asked, phone.name, None, why)
+        gpu, _ = find_device(asked)
+        name = phone.name if phone else gpu.name
         runtime = self.spec.runtime
         choice = choose_for_target(asked, runtime, self.planned)
         request = ExportRequest(
@@ -203,17 +205,15 @@ class _Planner:
         options = replace(request.options(choice), examine=False)
         planned = self._file(_need(choice), options, gpu.id)
         if isinstance(planned, str):
-            return self._on_cpu(phone or asked, gpu.id, planned)
+            return self._on_cpu(asked, name, gpu.id, planned)
         usual = arithmetic_as_on(gpu.id) == arithmetic_as_on(None)
         as_on = None if usual or choice.scheme == Scheme.WEIGHT_ONLY else gpu.id
-        name = phone.name if phone else gpu.name
         file, reasons, why = planned.file, choice.reasons, choice.decided
-        return PhonePlan(asked.lower(), name, gpu.id, file, reasons, why, as_on)
+        return PhonePlan(asked, name, gpu.id, file, reasons, why, as_on)
 
-    def _on_cpu(self, phone: Phone | str, gpu: str | None, why: str) -> PhonePlan:
+    def _on_cpu(self, asked: str, name: str, gpu: str | None, why: str) -> PhonePlan:
         said = f"the CPU's program: {why}"
-        name, known = (phone, phone) if isinstance(phone, str) else (phone.name, phone.id)
-        return PhonePlan(known.lower(), name, gpu, self.cpu_file(known), [said], said)
+        return PhonePlan(asked, name, gpu, self.cpu_file(asked), [said], said)
 
     def _file(self, need: str, options: ExportOptions, gpu: str) -> PlannedFile | str:
         """The file for what is needed; or why there can be none."""
