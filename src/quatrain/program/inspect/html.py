@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from quatrain.atomic_files import whole_file
 from quatrain.int4 import Scheme
@@ -66,7 +66,10 @@ def page_environment(package: str) -> Environment:
     """
     loaders = [PackageLoader(name, "") for name in (package, "quatrain.program.inspect")]
     environment = Environment(
-        loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=ChoiceLoader(loaders),
+        autoescape=select_autoescape(),  # of HTML, not of Markdown
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
     environment.filters["size"] = _size
     return environment

@@ -19,10 +19,10 @@ from quatrain.quantize.output.resumable import sha256_of
 from quatrain.release.arguments import check_arguments, check_workers, require_own_folder
 from quatrain.release.manifest import SEVERAL
 from quatrain.release.matrix.cells import Cell
-from quatrain.release.matrix.page import matrix_markdown, matrix_web_page
-from quatrain.release.matrix.report import matrix_report
+from quatrain.release.matrix.report import matrix_report, phones_of
 from quatrain.release.plan import ReleasePlan
 from quatrain.release.release import Release, make_release, planned_release
+from quatrain.release.report.page import rendered
 from quatrain.release.tasks.store import MANIFEST, WORK, held_alone, versions
 from quatrain.stages import Stages
 
@@ -115,11 +115,10 @@ def _publish(folder: Path, cells: Sequence[Cell], report: dict[str, Any]) -> Non
         for cell in cells
     }
     try:
-        for name, text in (
-            ("report.md", matrix_markdown(report)), ("report.html", matrix_web_page(report))
-        ):  # fmt: skip
-            with whole_file(folder / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        for kind in ("md", "html"):
+            page = rendered(f"matrix.{kind}", {"report": report, "phones_of": phones_of})
+            with whole_file(folder / f"report.{kind}") as temporary:
+                temporary.write_text(page, encoding="utf-8")
         with whole_file(folder / "report.json") as temporary:
             write_json(temporary, report)
         for name in set(earlier) - set(said):

@@ -4,8 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment
-
 from quatrain.program.inspect.html import page_environment
 from quatrain.release.report.heat_maps import heat_maps
 from quatrain.release.spec import ANY
@@ -20,22 +18,19 @@ _CONTEXT = 6  # tokens shown before one that is named
 
 def web_page(report: Mapping[str, Any]) -> str:
     """The report as HTML text, which loads nothing and runs nothing."""
-    return environment().get_template("page.html").render(**_shown(report))
+    return rendered("page.html", _shown(report))
 
 
 def markdown_page(report: Mapping[str, Any]) -> str:
     """The report as Markdown."""
-    return environment(markdown=True).get_template("page.md").render(**_shown(report))
+    return rendered("page.md", _shown(report))
 
 
-def environment(markdown: bool = False) -> Environment:
-    """What renders the templates of a release, as HTML or as Markdown."""
-    found = page_environment("quatrain.release.report")
-    found.filters |= {"figure": figure, "token": _token}
-    if markdown:
-        found = found.overlay(autoescape=False)
-        found.filters |= {"cell": _cell, "quoted": _quoted}
-    return found
+def rendered(template: str, shown: Mapping[str, Any]) -> str:
+    """The `template` of this folder, HTML or Markdown by its name, filled in with `shown`."""
+    environment = page_environment("quatrain.release.report")
+    environment.filters |= {"figure": figure, "token": _token, "cell": _cell, "quoted": _quoted}
+    return environment.get_template(template).render(**shown)
 
 
 def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
