@@ -96,7 +96,8 @@ def serve(
     _require_extra()
     leave_cores_to_executorch(models)
     from quatrain.serve.limits import Limits
-    from quatrain.serve.server import serve_programs
+    from quatrain.serve.models.served_models import load_models
+    from quatrain.serve.server import serve_models
 
     key = os.environ.get(_KEY) or None
     if key is None and host not in _LOCAL:
@@ -112,12 +113,14 @@ def serve(
             _print_ready(url, served)
         sys.stdout.flush()
 
-    serve_programs(
-        models, host=host, port=port, api_key=key,
-        limits=Limits(max_body, max_prompt_tokens, max_queue, max_variants),
-        tokenizer=tokenizer, device=device, emulate=emulate or (), as_on=as_on,
-        stages=shown_stages(), on_ready=ready,
-    )  # fmt: skip
+    def load() -> "list[ServedModel]":
+        return load_models(
+            models, tokenizer=tokenizer, device=device, emulate=emulate or (), as_on=as_on,
+            stages=shown_stages(),
+        )  # fmt: skip
+
+    limits = Limits(max_body, max_prompt_tokens, max_queue, max_variants)
+    serve_models(load, host=host, port=port, api_key=key, limits=limits, on_ready=ready)
 
 
 def _require_extra() -> None:

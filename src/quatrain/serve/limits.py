@@ -1,4 +1,4 @@
-"""What a server takes at most; torch-free, for `--help`."""
+"""What a server takes at most."""
 
 from dataclasses import dataclass
 

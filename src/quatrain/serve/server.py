@@ -1,9 +1,8 @@
 """Listens on an address and answers there until it is told to end."""
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -11,59 +10,39 @@ from starlette.types import ASGIApp
 from quatrain.errors import InputError
 from quatrain.serve.app import build_app
 from quatrain.serve.limits import Limits
-from quatrain.serve.models.served_models import ServedModel, load_models
-from quatrain.stages import Stages
+from quatrain.serve.models.served_models import ServedModel
 
 _LAST_SECONDS = 3  # that answers have to come to their end once the server is told to
 
 
-def serve_programs(
-    programs: Sequence[Path],
+def serve_models(
+    load: Callable[[], list[ServedModel]],
     *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    api_key: str | None = None,
-    limits: Limits | None = None,
-    tokenizer: Path | None = None,
-    device: str = "auto",
-    emulate: Sequence[str] = (),
-    as_on: str | None = None,
-    stages: Stages | None = None,
-    on_ready: Callable[[str, list[ServedModel]], None] | None = None,
+    host: str,
+    port: int,
+    api_key: str | None,
+    limits: Limits,
+    on_ready: Callable[[str, list[ServedModel]], None],
 ) -> None:
-    """Serve `programs` over HTTP until the process is interrupted.
+    """Serve what `load` loads over HTTP until the process is interrupted.
 
     Args:
-        programs: Paths of .pte files from tokens to logits.
+        load: Gives the models; called once the address is held.
         host: The address to listen on, a name or number.
         port: The port; 0 takes a free one.
         api_key: What clients have to send, or None for no key.
         limits: What is taken at most.
-        tokenizer: As in `load_models`.
-        device: As in `load_runner`.
-        emulate: As in `load_models`.
-        as_on: As in `load_models`.
-        stages: As in `load_models`.
         on_ready: Called once connections are taken, with the server's URL and its models.
 
     Raises:
-        InputError: Where the address cannot be listened on, before anything is loaded; and as
-            `load_models`.
+        InputError: Where the address cannot be listened on; and as `load`.
     """
     with listening(host, port) as sock:
-        models = load_models(
-            programs,
-            tokenizer=tokenizer,
-            device=device,
-            emulate=emulate,
-            as_on=as_on,
-            stages=stages,
-        )
+        models = load()
         sock.listen()
-        if on_ready:
-            on_ready(url_of(sock), models)
+        on_ready(url_of(sock), models)
         with suppress(KeyboardInterrupt):  # how a server is ended
-            server(build_app(models, limits or Limits(), api_key)).run([sock])
+            server(build_app(models, limits, api_key)).run([sock])
 
 
 def listening(host: str, port: int) -> socket.socket:
