@@ -51,7 +51,7 @@ def test_what_a_defect_leaves_as_it_is_is_said(tiny: Tiny) -> None:
 def test_a_program_that_a_defect_leaves_as_it_is_is_loaded_once(tiny: Tiny) -> None:
     words, programs = tiny.checkpoint / "tokenizer.json", tiny.programs
     both = [programs["8da4w"], programs["weight-only"]]
-    found = load_models(both, tokenizer=words, device="reference", emulate=[FLOAT])
+    found = load_models(both, tokenizer=words, device="reference", emulate=[FLOAT, FLOAT])
     assert [model.name for model in found] == ["8da4w", f"8da4w+{FLOAT}", "weight-only"]
     with pytest.raises(InputError, match=f"--emulate {FLOAT}: changes nothing"):
         load_models(both[1:], tokenizer=words, device="reference", emulate=[FLOAT])

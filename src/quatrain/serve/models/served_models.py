@@ -96,7 +96,7 @@ def load_models(
     models = []
     for program, its_tokenizer, found in zip(opened, tokenizers, changing, strict=True):
         load = partial(_loaded, program, its_tokenizer, device, as_on, found)
-        for defect in [None, *(one for one in emulate if one in found)]:
+        for defect in [None, *(one for one in dict.fromkeys(emulate) if one in found)]:
             with stages(f"load {_name(program.path, defect)}"):
                 models.append(load(defect))
     return models
