@@ -81,8 +81,9 @@ def test_an_address_that_is_taken_is_refused() -> None:
         port = other.getsockname()[1]
         with pytest.raises(InputError, match=f"--port {port}: cannot be listened on: .* in use"):
             listening("127.0.0.1", port)
-    with pytest.raises(InputError, match="--host nowhere --port 1: cannot be listened on"):
-        listening("nowhere", 1)
+    for host in ("nowhere", "no..where"):
+        with pytest.raises(InputError, match=f"--host {host} --port 1: cannot be listened on"):
+            listening(host, 1)
 
 
 def test_without_its_extra_it_says_what_to_install(

@@ -52,9 +52,10 @@ def listening(host: str, port: int) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of a name with an empty part
+        reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"--host {host} --port {port}: cannot be listened on: {error.strerror}; "
+            f"--host {host} --port {port}: cannot be listened on: {reason}; "
             "give another --port, such as 0 for a free one, or an address of this machine"
         ) from error
     return sock
