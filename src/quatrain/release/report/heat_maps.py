@@ -2,7 +2,7 @@
 larger it is."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,33 +38,28 @@ def heat_maps(layers: Mapping[str, Any]) -> list[HeatMap]:
     """
     tables = [(name, error) for name, error in layers["tables"].items() if error is not None]
     of_tables = "".join(f"; {name} {_short(100 * error)}" for name, error in tables)
-    percent = _times(layers["weight_error"] or {}, 100)
-    weights = HeatMap(
+    weights = _drawn(
         "weights",
         "Weight error",
         f"In percent of the weights, root mean squares; by layer and linear{of_tables}.",
-        *_drawn(percent, _evenly(percent)),
+        _percent(layers["weight_error"] or {}),
+        level=float,
     )
-    largest = _largest(layers["lowest"], layers["highest"])
-    activations = HeatMap(
+    activations = _drawn(
         "activations",
         "Activations",
         f"The largest magnitude that goes into a linear, over {layers['tokens']} tokens in "
         "floating point; darker by orders of magnitude. float16 ends at 65504.",
-        *_drawn(largest, _by_orders(largest)),
+        _largest(layers["lowest"], layers["highest"]),
+        level=lambda value: math.log10(max(value, 1e-9)),
     )
     return [one for one in (weights, activations) if one.rows]
 
 
 def _drawn(
-    figures: Figures, heats: Mapping[float, int]
-) -> tuple[str, list[str], list[list[Cell | None]]]:
-    """Where the largest is, the roles, and the rows of a heat map."""
-
-    def cell(value: float | None) -> Cell | None:
-        return None if value is None else Cell(_short(value), heats[value])
-
-    rows = [[cell(value) for value in row] for row in zip(*figures.values(), strict=True)]
+    id: str, title: str, said: str, figures: Figures, level: Callable[[float], float]
+) -> HeatMap:
+    """The map of `figures`, each as dark as its `level` lies between the lowest and the highest."""
     places = [
         (value, f"layer {layer}, {role}")
         for role, column in figures.items()
@@ -72,7 +67,17 @@ def _drawn(
         if value is not None
     ]
     value, place = max(places, default=(0.0, "none"))
-    return f"Largest: {_short(value)}, {place}.", list(figures), rows
+    levels = [level(one) for one, _ in places]
+    low = min(levels, default=0.0)
+    span = max(levels, default=0.0) - low or 1.0
+
+    def cell(value: float | None) -> Cell | None:
+        if value is None:
+            return None
+        return Cell(_short(value), round(_DARKEST * (level(value) - low) / span))
+
+    rows = [[cell(value) for value in row] for row in zip(*figures.values(), strict=True)]
+    return HeatMap(id, title, said, f"Largest: {_short(value)}, {place}.", list(figures), rows)
 
 
 def _short(value: float) -> str:
@@ -82,14 +87,14 @@ def _short(value: float) -> str:
     return f"{value:.{1 if value < 100 else 0}f}" if value < 100_000 else f"{value:.0e}"
 
 
-def _times(figures: Figures, factor: float) -> dict[str, list[float | None]]:
+def _percent(figures: Figures) -> Figures:
     return {
-        role: [None if value is None else value * factor for value in column]
+        role: [None if value is None else 100 * value for value in column]
         for role, column in figures.items()
     }
 
 
-def _largest(lowest: Figures, highest: Figures) -> dict[str, list[float | None]]:
+def _largest(lowest: Figures, highest: Figures) -> Figures:
     return {
         role: [
             None if low is None or high is None else max(-low, high)
@@ -97,23 +102,3 @@ def _largest(lowest: Figures, highest: Figures) -> dict[str, list[float | None]]
         ]
         for role in highest
     }
-
-
-def _evenly(figures: Figures) -> dict[float, int]:
-    """How dark each value is, from none at the smallest."""
-    return _darkness({value: value for value in _values(figures)})
-
-
-def _by_orders(figures: Figures) -> dict[float, int]:
-    """The same where the logarithm counts."""
-    return _darkness({value: math.log10(max(value, 1e-9)) for value in _values(figures)})
-
-
-def _darkness(places: Mapping[float, float]) -> dict[float, int]:
-    low = min(places.values(), default=0.0)
-    span = max(places.values(), default=0.0) - low or 1.0
-    return {value: round(_DARKEST * (place - low) / span) for value, place in places.items()}
-
-
-def _values(figures: Figures) -> set[float]:
-    return {value for column in figures.values() for value in column if value is not None}
