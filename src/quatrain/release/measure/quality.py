@@ -1,7 +1,7 @@
 """How far a program is from floating point: over a text, token by token, and in what it answers."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,15 +154,15 @@ def _measured(
     wanted = torch.cat(exact)
     ratio, ratio_error = perplexity_ratio(loss, wanted)
     kl, kl_error = mean_and_error(torch.cat(divergences))
-    compared = Quality(
-        as_on, regime, len(loss), found.perplexity,
+    compared = replace(
+        found,
         reference_perplexity=float(wanted.mean().exp()),
         ratio=ratio,
         ratio_error=ratio_error,
         kl=kl,
         kl_error=kl_error,
         top1_agreement=same / len(loss),
-    )  # fmt: skip
+    )
     return compared, divergences[0]
 
 
