@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from quatrain.commands._common import human_bytes
+from quatrain.human_bytes import human_bytes
 from quatrain.program.inspect.dispatches import CallCost
 
 

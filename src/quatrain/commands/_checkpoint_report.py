@@ -1,6 +1,6 @@
 """How `quantize` and `convert` print the checkpoint that they wrote."""
 
-from quatrain.commands._common import human_bytes
+from quatrain.human_bytes import human_bytes
 from quatrain.quantize.report import QuantizeReport
 
 

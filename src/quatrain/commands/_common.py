@@ -1,4 +1,4 @@
-"""What every verb shares: its common options, how it prints, and how it shows progress."""
+"""What several verbs share: options, what is refused before any work, and how they print."""
 
 import json
 import os
@@ -224,16 +224,6 @@ def goes_on_with(kept: Path) -> Iterator[None]:
         raise Interrupted(
             f"interrupted; the same command goes on where it was, with what is kept in {kept}"
         ) from None
-
-
-def human_bytes(count: int) -> str:
-    """`count` bytes as text in decimal units: 93_500_000 is '93.5 MB'."""
-    size = float(count)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.1f} {unit}" if unit != "B" else f"{count} B"
-        size /= 1000
-    return f"{size:.1f} GB"
 
 
 def warn_of_an_idle_defect(model: Path, emulate: str | None, tokens: int | None = None) -> None:

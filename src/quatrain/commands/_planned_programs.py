@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from quatrain.commands._common import human_bytes
+from quatrain.human_bytes import human_bytes
 
 if TYPE_CHECKING:
     from quatrain.export.plan.programs import ProgramPlan

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quatrain.commands._common import human_bytes
+from quatrain.human_bytes import human_bytes
 
 if TYPE_CHECKING:
     from quatrain.release.matrix.matrix import Matrix

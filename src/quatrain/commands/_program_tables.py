@@ -6,7 +6,8 @@ from rich.table import Table
 from rich.text import Text
 
 from quatrain.commands._call_table import call_table
-from quatrain.commands._common import human_bytes, plain_console
+from quatrain.commands._common import plain_console
+from quatrain.human_bytes import human_bytes
 from quatrain.program.inspect.diff import Difference, ProgramDiff
 from quatrain.program.inspect.report import ProgramReport, counts_text, hidden_backends
 from quatrain.program.methods import CONTEXT

@@ -2,7 +2,8 @@
 
 import typer
 
-from quatrain.commands._common import Debug, Json, human_bytes, plain_console, print_json
+from quatrain.commands._common import Debug, Json, plain_console, print_json
+from quatrain.human_bytes import human_bytes
 
 
 def devices(json: Json = False, debug: Debug = False) -> None:

@@ -14,7 +14,6 @@ from quatrain.commands._common import (
     check_no_word,
     check_output,
     check_tokenizer,
-    human_bytes,
     print_json,
 )
 from quatrain.commands._export_options import (
@@ -36,6 +35,7 @@ from quatrain.commands._export_options import (
 )
 from quatrain.commands._progress import shown_stages
 from quatrain.errors import InputError
+from quatrain.human_bytes import human_bytes
 from quatrain.int4 import Scheme
 from quatrain.json_files import read_object
 

@@ -6,7 +6,7 @@ import typer
 
 from quatrain.arithmetic import Backend
 from quatrain.checkpoint.open import detect
-from quatrain.commands._common import Debug, Json, check_no_word, human_bytes, one_of, print_json
+from quatrain.commands._common import Debug, Json, check_no_word, one_of, print_json
 from quatrain.commands._export_options import (
     AllowFallback,
     AttentionSink,
@@ -25,6 +25,7 @@ from quatrain.commands._export_options import (
 )
 from quatrain.commands._planned_programs import print_programs
 from quatrain.commands.quantize import Base, Embedding, GroupSize, Method, OutputLayer
+from quatrain.human_bytes import human_bytes
 from quatrain.int4 import Scheme
 from quatrain.json_files import read_object
 

@@ -5,16 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import (
-    Debug,
-    Json,
-    Model,
-    check_output,
-    human_bytes,
-    one_of,
-    print_json,
-)
+from quatrain.commands._common import Debug, Json, Model, check_output, one_of, print_json
 from quatrain.errors import InputError
+from quatrain.human_bytes import human_bytes
 from quatrain.int4 import Scheme
 
 if TYPE_CHECKING:

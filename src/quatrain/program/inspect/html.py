@@ -6,6 +6,7 @@ from pathlib import Path
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from quatrain.atomic_files import whole_file
+from quatrain.human_bytes import human_bytes
 from quatrain.int4 import Scheme
 from quatrain.program.container import Program
 from quatrain.program.graph import Operator, VulkanGraph
@@ -71,7 +72,7 @@ def page_environment(package: str) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters["size"] = _size
+    environment.filters["size"] = human_bytes
     return environment
 
 
@@ -79,13 +80,6 @@ def write_page(program: Program, path: Path) -> None:
     """Write the page for `program` to `path`, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(render_page(program), encoding="utf-8")
-
-
-def _size(count: int) -> str:
-    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}"
-    return f"{count} B"
 
 
 def _slices(report: ProgramReport) -> list[Slice]:
