@@ -5,10 +5,10 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from quatrain.commands._call_table import call_table
 from quatrain.commands._common import plain_console
 from quatrain.human_bytes import human_bytes
 from quatrain.program.inspect.diff import Difference, ProgramDiff
+from quatrain.program.inspect.dispatches import CallCost
 from quatrain.program.inspect.report import ProgramReport, counts_text, hidden_backends
 from quatrain.program.methods import CONTEXT
 
@@ -38,7 +38,7 @@ def print_report(report: ProgramReport) -> None:
     if report.linears:
         console.print(_linear_table(report))
     if report.calls:
-        console.print(call_table(report.calls))
+        console.print(_call_table(report.calls))
     console.print(_table("bytes", {k: human_bytes(n) for k, n in report.bytes_by_kind.items()}))
     for waste in report.waste:
         console.print(f"waste: {waste.what}, {human_bytes(waste.nbytes)} ({waste.remedy})")
@@ -113,6 +113,32 @@ def _linear_table(report: ProgramReport) -> Table:
         each = len(layers) // max(len(distinct), 1)  # experts
         table.add_row(_ranges(distinct), f"{each} × {role}" if each > 1 else role, *cells)
     return table
+
+
+def _call_table(calls: list[CallCost]) -> Table:
+    """A row for each kind of operator, two columns for each call."""
+    table = Table(title="dispatches on a phone, and the bytes they touch", title_justify="left")
+    table.add_column("operator")
+    for call in calls:
+        table.add_column(_heading(call), justify="right")
+        table.add_column("", justify="right")
+    kinds = dict.fromkeys(kind for call in calls for kind in call.operators)
+    for kind in kinds:
+        costs = [call.operators.get(kind) for call in calls]
+        cells = [
+            (str(cost.dispatches), human_bytes(cost.nbytes)) if cost else ("", "") for cost in costs
+        ]
+        table.add_row(kind, *(text for pair in cells for text in pair))
+    table.add_section()
+    totals = [(str(call.dispatches), human_bytes(call.nbytes)) for call in calls]
+    table.add_row("all", *(text for pair in totals for text in pair))
+    return table
+
+
+def _heading(call: CallCost) -> str:
+    if call.tokens == 1:
+        return f"decode at {call.start}"
+    return f"prompt of {call.tokens}"
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -15,6 +15,7 @@ from quatrain.commands._common import (
     one_of,
     print_json,
 )
+from quatrain.commands._print_checkpoint import print_checkpoint
 from quatrain.commands._progress import shown_stages
 from quatrain.commands.quantize import Base
 from quatrain.int4 import GROUP_SIZES
@@ -93,7 +94,6 @@ def convert(
     check_no_word(source, "convert")
     check_arguments(source, output, group_size, params)
 
-    from quatrain.commands._checkpoint_report import print_checkpoint
     from quatrain.quantize.output.resumable import working_folder
     from quatrain.quantize.pipeline import ConvertOptions, convert_model
 

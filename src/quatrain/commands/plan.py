@@ -23,7 +23,7 @@ from quatrain.commands._export_options import (
     WeightOnlyLinear,
     sinks_and_window,
 )
-from quatrain.commands._planned_programs import print_programs
+from quatrain.commands._print_checkpoint import print_programs
 from quatrain.commands.quantize import Base, Embedding, GroupSize, Method, OutputLayer
 from quatrain.human_bytes import human_bytes
 from quatrain.int4 import Scheme

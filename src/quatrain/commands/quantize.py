@@ -16,6 +16,7 @@ from quatrain.commands._common import (
     one_of,
     print_json,
 )
+from quatrain.commands._print_checkpoint import print_checkpoint, print_programs
 from quatrain.commands._progress import shown_stages
 from quatrain.int4 import GROUP_SIZES, Scheme
 from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, Rounding
@@ -129,8 +130,6 @@ def quantize(
     fetched = is_smollm2(model)
     check_arguments(None if fetched else model, output, group_size)
 
-    from quatrain.commands._checkpoint_report import print_checkpoint
-    from quatrain.commands._planned_programs import print_programs
     from quatrain.export.plan.plan import plan_programs
     from quatrain.quantize.distill.method import working_folder
     from quatrain.quantize.pipeline import quantize_model

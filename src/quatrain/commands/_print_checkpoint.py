@@ -1,0 +1,40 @@
+"""How `quantize` and `convert` print the checkpoint that they wrote, and `quantize` and `plan` the
+programs that export would write of one."""
+
+from typing import TYPE_CHECKING
+
+from quatrain.human_bytes import human_bytes
+
+if TYPE_CHECKING:
+    from quatrain.export.plan.programs import ProgramPlan
+    from quatrain.quantize.report import QuantizeReport
+
+
+def print_checkpoint(
+    report: "QuantizeReport", bytes_out: int, details: list[str], read_from: str
+) -> None:
+    """Print `details` between what every checkpoint has; `read_from`: what the source is called."""
+    print(f"{report.output}: {report.tensors} tensors, group size {report.group_size}")
+    print(f"  size      {human_bytes(report.bytes_in)} -> {human_bytes(bytes_out)}")
+    for reason in report.why_larger:
+        print(f"            {reason}")
+    for line in details:
+        print(line)
+    if not report.tokenizer:
+        print(f"  tokenizer none: the {read_from} came without a tokenizer that is read")
+    for note in report.notes:
+        print(f"  note: {note}")
+    seconds = sum(report.seconds.values())
+    print(f"  {seconds:.1f} s, peak memory {human_bytes(report.peak_rss_bytes)}")
+
+
+def print_programs(programs: "list[ProgramPlan]") -> None:
+    """Print a line for each program: its size and memory, or why it is refused."""
+    print(f"{'program':<28}{'context':>8}{'file':>12}{'memory':>12}")
+    for program in programs:
+        name = f"{program.scheme} {program.backend} {program.activation_dtype}"
+        if program.bytes is None:
+            print(f"{name:<28}{program.max_seq_len:>8}  refused: {program.refused}")
+            continue
+        file, memory = human_bytes(program.bytes.file), human_bytes(program.bytes.memory)
+        print(f"{name:<28}{program.max_seq_len:>8}{file:>12}{memory:>12}")
