@@ -110,6 +110,8 @@ def test_a_processors_template(tmp_path):
     tokenizer_of({}).model.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "chat_template.json").write_text('{"chat_template": "its own"}')
     assert Tokenizer.load(tmp_path / "tokenizer.json").chat_template == "its own"
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": null}')
+    assert Tokenizer.load(tmp_path / "tokenizer.json").chat_template == "its own"
     # Where transformers of 2024 kept it, which counts before that.
     (tmp_path / "processor_config.json").write_text('{"chat_template": "older"}')
     assert Tokenizer.load(tmp_path / "tokenizer.json").chat_template == "older"

@@ -167,7 +167,7 @@ def read_config_of(tokenizer: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     config = with_special_tokens_map(config, special)
     templates = _templates_in_files(tokenizer)
     of_processor = older.get("chat_template") or processor.get("chat_template")
-    if not templates and "chat_template" not in config and of_processor:
+    if not templates and not config.get("chat_template") and of_processor:
         config["chat_template"] = of_processor
     if templates.keys() == {"default"}:
         config["chat_template"] = templates["default"]

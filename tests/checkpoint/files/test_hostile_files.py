@@ -126,7 +126,9 @@ def test_an_index_that_leads_elsewhere(tmp_path, shard, quantized):
         (open_checkpoint if quantized else open_float_model)(folder)
 
 
-@pytest.mark.parametrize("index", [[], {"weight_map": []}, {"weight_map": {"x": 3}}, {}])
+@pytest.mark.parametrize(
+    "index", [[], {"weight_map": []}, {"weight_map": {}}, {"weight_map": {"x": 3}}, {}]
+)
 def test_an_index_of_another_shape(tmp_path, index):
     folder = folders.write_quantized(tmp_path, "gptq", shards=2)
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))

@@ -78,6 +78,27 @@ def test_one_form_of_the_weights_is_fetched(tmp_path, monkeypatch, weights, fetc
     assert {file.name for file in tmp_path.iterdir()} == {*fetched, *said}
 
 
+def test_chat_templates_with_names_are_fetched_and_nothing_else_further_down(tmp_path, monkeypatch):
+    named = "additional_chat_templates/tool_use.jinja"
+    there = [
+        "model.safetensors", "chat_template.jinja", named, "onnx/model.onnx", "onnx/config.json",
+        "original/consolidated.00.pth", "original/tokenizer.model", "gguf/m.q4.safetensors",
+    ]  # fmt: skip
+    fetched = set()
+
+    def download(name, revision, allow_patterns, ignore_patterns):
+        fetched.update(
+            filter_repo_objects(
+                there, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
+            )
+        )
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    local_path("hf://someone/model")
+    assert fetched == {"model.safetensors", "chat_template.jinja", named}
+
+
 def test_what_is_not_there_is_one_error(tmp_path):
     done = run(tmp_path, "convert", "hf://someone/absent", str(tmp_path / "a"))
     assert done.returncode == 2

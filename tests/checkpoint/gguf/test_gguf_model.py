@@ -1,6 +1,8 @@
 """GGUF models: every type of block, scaled rotary embeddings, and what is refused."""
 
 import math
+import re
+import subprocess
 
 import gguf
 import numpy as np
@@ -58,6 +60,50 @@ def test_other_blocks_read_as_the_gguf_package_reads_them(tmp_path, kind):
     found = read_gguf(path).float_tensors()["blk.0.ffn_up.weight"]
     assert found.shape == (4, 512)
     assert np.array_equal(found.numpy(), gguf.quants.dequantize(packed, wanted))
+
+
+def test_a_scale_beside_a_norm_is_none_of_llama_cpp(tmp_path):
+    path = ggufs.write_gguf(
+        tmp_path / "m.gguf", extra={"blk.0.attn_norm.scale": torch.tensor([2.0])}
+    )
+    with pytest.raises(InputError, match=r"blk\.0\.attn_norm\.scale .*not known"):
+        open_float_model(path)
+
+
+def test_a_file_that_states_no_context_says_what_is_taken_for_it(tmp_path):
+    stated, path = ggufs.write_gguf(tmp_path / "stated.gguf"), tmp_path / "m.gguf"
+    assert not any("context" in note for note in open_float_model(stated).notes)
+    path.write_bytes(stated.read_bytes().replace(b"llama.context_length", b"llama.context_leng__"))
+    model = open_float_model(path)
+    assert any("llama.context_length: 2048 tokens" in note for note in model.notes)
+    assert model.params["max_context_len"] == 2048
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("m.gguf.part1of2", "m.gguf.part2of2"),
+        ("m.gguf-split-a", "m.gguf-split-b"),
+        tuple(f"m.gguf.part{number}of11" for number in range(1, 12)),
+    ],
+)
+def test_a_file_cut_in_pieces_says_how_they_are_joined(tmp_path, names):
+    whole = ggufs.write_gguf(tmp_path / "m.gguf")
+    content = whole.read_bytes()
+    size = -(-len(content) // len(names))
+    for index, name in enumerate(names):
+        (tmp_path / name).write_bytes(content[index * size : (index + 1) * size])
+    whole.unlink()
+    for name in names[:2]:
+        with pytest.raises(InputError, match=r"a piece of m\.gguf") as caught:
+            open_float_model(tmp_path / name)
+    command = re.search(r"\(`(cat .*)`\)", str(caught.value))
+    assert command
+    subprocess.run(command[1], shell=True, check=True)
+    assert whole.read_bytes() == content
+    (tmp_path / "m.gguf.part").write_bytes(content[:100])  # a browser's, of a download cut short
+    with pytest.raises(InputError, match="Download it again"):
+        open_float_model(tmp_path / "m.gguf.part")
 
 
 @pytest.mark.parametrize("kind", ["MXFP4", "Q4_0"])

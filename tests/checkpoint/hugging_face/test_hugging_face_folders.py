@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from tests.support import gguf_files as ggufs
 from tests.support import quantized_folders as folders
@@ -241,6 +242,23 @@ def test_nothing_is_said_of_a_params_json_that_there_is_none_of(tmp_path):
         with pytest.raises(InputError, match="its parameters are another model's") as caught:
             open_float_model(source)
         assert "params.json" not in str(caught.value)
+
+
+@pytest.mark.parametrize("below", ["weights/", "./", "a/b/"])
+def test_shards_below_the_folder_are_read_as_transformers_reads_them(tmp_path, below):
+    folder = tiny.write_hugging_face(tmp_path, shards=2)
+    index = folder / "model.safetensors.index.json"
+    names = json.loads(index.read_text())["weight_map"]
+    (folder / below).mkdir(parents=True, exist_ok=True)
+    for file in set(names.values()):
+        (folder / file).rename(folder / below / file)
+    moved = {name: below + file for name, file in names.items()}
+    index.write_text(json.dumps({"metadata": {}, "weight_map": moved}))
+    found = open_float_model(folder).tensors
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    assert torch.equal(found["norm.weight"], theirs["model.norm.weight"])
+    query = "self_attn.q_proj.weight"
+    assert torch.equal(found["layers.1.attention.wq.weight"], theirs[f"model.layers.1.{query}"])
 
 
 def test_a_shard_that_is_missing_or_elsewhere_is_named(tmp_path):

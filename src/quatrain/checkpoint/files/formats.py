@@ -4,6 +4,7 @@ import re
 from enum import StrEnum
 from pathlib import Path
 
+from quatrain.checkpoint.files.pieces import how_to_join
 from quatrain.errors import InputError
 from quatrain.lfs_pointer import refuse_lfs_pointer
 
@@ -41,10 +42,10 @@ def form_of_file(path: Path) -> Form:
     refuse_lfs_pointer(path)
     if path.suffix == ".json":
         raise InputError(f"{path}: is a JSON file; if of a model, give its folder, {path.parent}")
-    raise InputError(
-        f"{path}: is neither a .safetensors, a .pth nor a GGUF file (it starts with {start!r}); "
-        "it may be cut short or of another format"
-    )
+    what = f"is neither a .safetensors, a .pth nor a GGUF file (it starts with {start!r})"
+    if remedy := how_to_join(path):
+        raise InputError(f"{path}: {what}. {remedy}")
+    raise InputError(f"{path}: {what}; it may be cut short or of another format")
 
 
 def is_a_program(path: Path) -> InputError:

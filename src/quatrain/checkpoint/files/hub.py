@@ -7,6 +7,8 @@ from quatrain.errors import InputError
 
 _HUB = re.compile(r"hf://(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
+# Of what lies further down, chat templates alone: additional_chat_templates holds those with names.
+_BELOW = ("*/*.[!j]*", "*/*.json")
 # Other forms of the same weights, which many repositories hold beside model*.safetensors: together
 # they are twice or three times the download.
 _MODEL, _META, _PICKLED = "model*.safetensors", "consolidated*", ("*.bin", "*.pth")
@@ -40,7 +42,7 @@ def local_path(path: Path | str) -> Path:
             match[1],
             revision=match[2],
             allow_patterns=list(wanted),
-            ignore_patterns=["*/*", *unwanted],
+            ignore_patterns=[*_BELOW, *unwanted],
         )
         return Path(folder)
 

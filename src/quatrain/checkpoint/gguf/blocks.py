@@ -92,7 +92,7 @@ def with_scales(tensors: dict[str, GgufTensor]) -> dict[str, GgufTensor]:
     for name, tensor in tensors.items():
         module, _, part = name.rpartition(".")
         weight = tensors.get(f"{module}.weight")
-        if weight is None or part not in ("scale", "input_scale"):
+        if weight is None or len(weight.shape) < 2 or part not in ("scale", "input_scale"):
             continue
         counts = (1, weight.shape[0]) if len(weight.shape) == 3 else (1,)
         if tensor.type_name != "F32" or math.prod(tensor.shape) not in counts:

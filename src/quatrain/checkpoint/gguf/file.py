@@ -19,6 +19,7 @@ from gguf.constants import GGML_QUANT_SIZES
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.memory_map import map_file
+from quatrain.checkpoint.files.pieces import how_to_join
 from quatrain.checkpoint.gguf.blocks import GgufTensor, dequantizer, readable_types
 from quatrain.checkpoint.gguf.parts import part_files
 from quatrain.errors import InputError
@@ -82,9 +83,8 @@ def _read_part(path: Path) -> GgufFile:
     try:
         return _parse(path, map_file(path))
     except (OSError, ValueError, struct.error) as error:
-        raise InputError(
-            f"{path}: is not a whole GGUF file: {error}. Download it again."
-        ) from error
+        remedy = how_to_join(path) or "Download it again."
+        raise InputError(f"{path}: is not a whole GGUF file: {error}. {remedy}") from error
 
 
 class _Cursor:

@@ -12,6 +12,8 @@ from quatrain.errors import InputError
 
 # What llama.cpp reads as one number or as one for each layer.
 _BY_LAYER = {"attention.head_count", "attention.head_count_kv", "feed_forward_length"}
+# A GGUF file must state its context, without which llama.cpp refuses it.
+_UNSTATED_CONTEXT = 2048
 _BLOCK = re.compile(r"blk\.(\d+)\..+")
 
 
@@ -132,10 +134,24 @@ class GgufMetadata:
         dim, heads = self.count("embedding_length"), self.count("attention.head_count")
         return self.count("attention.key_length", dim // heads)
 
+    def trained_context(self) -> int:
+        """The longest context that the model was trained on, in tokens."""
+        return self.count("context_length", _UNSTATED_CONTEXT)
+
+    def unstated_context(self) -> tuple[str, ...]:
+        """What there is to say where the file states none."""
+        if self.get("context_length") is not None:
+            return ()
+        return (
+            f"The file has no {self.architecture}.context_length: {_UNSTATED_CONTEXT} tokens are "
+            "taken for it. Where the model was trained on another, correct max_context_len in the "
+            "params.json that is written.",
+        )
+
     def window(self) -> int | None:
         """The sliding window, where it is shorter than the context."""
         window = self.number("attention.sliding_window", 0)
-        return window if 0 < window < self.number("context_length", 2048) else None
+        return window if 0 < window < self.trained_context() else None
 
     def window_of_all(self) -> dict[str, Any]:
         """The window, as a field of params.json, of a family in which every layer has one, or

@@ -75,21 +75,27 @@ def open_gguf_model(path: Path) -> FloatModel:
     names = {name: meta_name(name, reading.names) for name in unnamed}
     params = _params(file, metadata, reading, own, set(names.values()))
     config = config_from_params(params, str(path))
-    trained_context = metadata.number("context_length", 2048)
     bos_id = file.metadata.get("tokenizer.ggml.bos_token_id")
     return checked(
         FloatModel(
             source=path,
             tensors=file.float_tensors().renamed(names),
             config=config,
-            params=params_of(config, trained_context, bos_id, end_ids_of_gguf(file.metadata)),
+            params=params_of(
+                config, metadata.trained_context(), bos_id, end_ids_of_gguf(file.metadata)
+            ),
             write_tokenizer=lambda folder: tokenizer_files_from_gguf(file.metadata, path, folder),
             int4_blocks={
                 names[name]: lambda tensor=tensor: q4_0_blocks(tensor)
                 for name, tensor in file.tensors.items()
                 if keeps_q4_0_blocks(tensor) and name in names
             },
-            notes=(*_quantized_already(file), *said_of_unused, *_unused_metadata(metadata)),
+            notes=(
+                *_quantized_already(file),
+                *metadata.unstated_context(),
+                *said_of_unused,
+                *_unused_metadata(metadata),
+            ),
         ),
         in_file({new: old for old, new in names.items()}, reading.names),
     )
@@ -226,6 +232,6 @@ def _params(
         **bias_params(names),
         **({"attention_qkv_bias": True} if reading.biased else {}),
         "use_qk_norm": "layers.0.attention.q_norm_fn.weight" in names,
-        "max_seq_len": usual_context(metadata.number("context_length", 2048)),
+        "max_seq_len": usual_context(metadata.trained_context()),
     }
     return params | reading.rope(metadata) | own

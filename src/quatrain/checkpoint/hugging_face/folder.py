@@ -75,18 +75,25 @@ def _require_what_its_index_names(whole: Path, index: Path) -> None:
 
 def _weight_map(index: Path) -> dict[str, Any]:
     weight_map = read_object(index).get("weight_map")
-    if not isinstance(weight_map, dict):
+    if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"{index}: has no 'weight_map' of tensor names to files")
     return weight_map
 
 
 def _shards(folder: Path, index: Path) -> list[Path]:
-    shards = sorted(set(map(str, _weight_map(index).values())))
-    there = {file.name for file in folder.iterdir() if file.is_file()}
+    shards = sorted({Path(str(name)) for name in _weight_map(index).values()})
     for shard in shards:
-        if shard not in there:
+        leads_out = shard.is_absolute() or ".." in shard.parts
+        if leads_out or not _is_file(folder / shard):
             raise InputError(
-                f"{index}: names the file {shard[:300]!r}, which is not in the folder; "
+                f"{index}: names the file {str(shard)[:300]!r}, which is not in the folder; "
                 "download the model's missing files"
             )
     return [folder / shard for shard in shards]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # its name is too long
+        return False

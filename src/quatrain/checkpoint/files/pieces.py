@@ -1,0 +1,27 @@
+"""A large file that was cut in pieces, NAME.gguf.part1of2 or NAME.gguf-split-a and on, to be joined
+byte by byte: none of them is a model."""
+
+import re
+import shlex
+from pathlib import Path
+
+_PIECE = re.compile(r"(.+\.gguf)[.-](?:part|split)[-_.]?(?:\d+|[a-z]{1,2})(?:[-_.]?of[-_.]?\d+)?")
+
+
+def how_to_join(piece: Path) -> str | None:
+    """What makes one file of `piece` and those beside it; None where its name is not a piece's."""
+    whole = _whole(piece)
+    if whole is None:
+        return None
+    beside = [file for file in piece.parent.iterdir() if _whole(file) == whole]
+    in_order = sorted(beside, key=lambda file: (len(file.name), file.name))
+    files = " ".join(shlex.quote(str(file)) for file in in_order)
+    return (
+        f"It is a piece of {whole.name}: once all its pieces are here, join them in order "
+        f"(`cat {files} > {shlex.quote(str(whole))}`) and give that file."
+    )
+
+
+def _whole(piece: Path) -> Path | None:
+    match = _PIECE.fullmatch(piece.name)
+    return piece.with_name(match[1]) if match else None
