@@ -13,7 +13,7 @@ import tokenizers
 from tests.support.releases import copied, release_again, report_of
 
 from quatrain.release.measure import speed
-from quatrain.release.measure.float_reference import Answered, FloatReference
+from quatrain.release.measure.float_reference import first_difference
 from quatrain.release.measure.quality import measure_quality
 from quatrain.release.tasks import functions
 from quatrain.tokenizer import Tokenizer
@@ -108,7 +108,5 @@ def test_where_floating_point_would_have_ended_its_end_is_named(tmp_path: Path) 
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
     words.add_special_tokens(["</s>"])
     words.save(str(tmp_path / "tokenizer.json"))
-    with FloatReference(None, [], [Answered([0], [0, 1])], lambda: None) as reference:
-        reference.chosen = [[0, 2]]
-        (found,) = reference.differences(Tokenizer.load(tmp_path / "tokenizer.json"))
+    found = first_difference(Tokenizer.load(tmp_path / "tokenizer.json"), [0, 1], [0, 2])
     assert found is not None and (found["said"], found["instead"]) == (" b", "</s>")

@@ -1,8 +1,10 @@
 """How far a program is from floating point: over a text, token by token, and in what it answers."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from quatrain.backbone.perplexity import mean_and_error, perplexity_ratio, token
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
-from quatrain.release.measure.float_reference import Answered, FloatReference
+from quatrain.release.measure.float_reference import Answered, first_difference, read_reference
 from quatrain.runtime.load import is_vulkan
 from quatrain.runtime.runner import NamedRunner
 from quatrain.targets.as_on import arithmetic_as_on
@@ -89,14 +91,23 @@ def measure_quality(
     chunks = [chunk.ids for chunk in cut_text(tokenizer, ids, length, None).chunks]
     opened = [(name, _opened(program, name)) for name in as_on]
     readings = sum(1 + (one.load_decode is not None) for _, one in opened)
-    read = _ReadChunks((readings + (exact is not None)) * len(chunks), advance)
-    with FloatReference(exact, chunks, answered, read.one_more) as truth:
+    count, done = (readings + (exact is not None)) * len(chunks), itertools.count(1)
+
+    def chunk_was_read() -> None:
+        advance(next(done) / count)
+
+    logs, chosen = None, []
+    with TemporaryDirectory(prefix="quatrain-") as folder:
+        if exact is not None:
+            file = Path(folder) / "log-probabilities"
+            logs, chosen = read_reference(exact, chunks, answered, file, chunk_was_read)
         found = [
-            _measured(runner, window, truth, chunks, name, regime, read)
+            _measured(runner, window, logs, chunks, name, regime, chunk_was_read)
             for name, one in opened
             for runner, window, regime in _regimes(one)
         ]
-        differences = [] if exact is None else truth.differences(tokenizer)
+    compared = [] if exact is None else zip(answered, chosen, strict=True)
+    differences = [first_difference(tokenizer, one.tokens, said) for one, said in compared]
     divergences = found[0][1]
     shown = None if divergences is None else _shown(tokenizer, chunks[0], divergences)
     rows = [asdict(row) for row, _ in found]
@@ -117,39 +128,28 @@ def _regimes(opened: EvaluatedModel) -> Iterator[tuple[NamedRunner, int, str | N
         yield opened.load_decode(), opened.window, "decode"
 
 
-class _ReadChunks:
-    """Tells `advance` what part of `count` chunks is read, as each is."""
-
-    def __init__(self, count: int, advance: Callable[[float], None]) -> None:
-        self._count, self._advance, self._done = count, advance, 0
-
-    def one_more(self) -> None:
-        """Another is read."""
-        self._done += 1
-        self._advance(self._done / self._count)
-
-
 @torch.inference_mode()
 def _measured(
-    runner: NamedRunner, window: int, truth: FloatReference, chunks: Sequence[list[int]],
-    as_on: str | None, regime: str | None, read: _ReadChunks,
+    runner: NamedRunner, window: int, logs: torch.Tensor | None, chunks: Sequence[list[int]],
+    as_on: str | None, regime: str | None, chunk_was_read: Callable[[], None],
 ) -> tuple[Quality, torch.Tensor | None]:  # fmt: skip
-    """The figures, and the divergence before each token of the first chunk but its first."""
+    """The figures, and of each token of the first chunk but its first the divergence before it;
+    `logs` are floating point's log-probabilities, None without a model."""
     losses, exact, divergences, same, at = [], [], [], 0, 0
     for chunk in chunks:
         rows = torch.cat(list(window_logits(runner, chunk, window))).log_softmax(-1)[:-1]
         targets = torch.tensor(chunk[1:])
         losses.append(token_losses(rows, targets).double())
-        if truth.logs is not None:
-            want = truth.logs[at : at + len(rows)]
+        if logs is not None:
+            want = logs[at : at + len(rows)]
             exact.append(token_losses(want, targets).double())
             divergences.append(kl_divergence(want, rows).clamp(min=0))
             same += int((want.argmax(-1) == rows.argmax(-1)).sum())
         at += len(chunk)
-        read.one_more()
+        chunk_was_read()
     loss = torch.cat(losses)
     found = Quality(as_on, regime, len(loss), float(loss.mean().exp()))
-    if truth.logs is None:
+    if logs is None:
         return found, None
     wanted = torch.cat(exact)
     ratio, ratio_error = perplexity_ratio(loss, wanted)
