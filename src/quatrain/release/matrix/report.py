@@ -10,26 +10,19 @@ from quatrain.release.tasks.store import versions
 FORMAT = "quatrain-matrix-report-1"
 EVERY = "every phone"  # where none is named: what the CPU's program is for
 OTHER = "any other phone"  # where some are
+_Report = Mapping[str, Any]  # a release's
 
 
-def matrix_report(
-    cells: Sequence[Cell], reports: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
+def matrix_report(cells: Sequence[Cell], reports: Mapping[str, _Report]) -> dict[str, Any]:
     """The content of report.json over the `reports` of `cells`, by their names."""
-    by_model = dict.fromkeys(cell.model for cell in cells)
-    models = [[cell for cell in cells if cell.model == model] for model in by_model]
+    by_model: dict[str, dict[str, _Report]] = {}
+    for cell in cells:
+        by_model.setdefault(cell.model, {})[cell.name] = reports[cell.name]
     return {
         "format": FORMAT,
         "made_with": versions(),
         "cells": [_cell(cell, reports[cell.name]) for cell in cells],
-        "models": [
-            {
-                "model": reports[own[0].name]["name"],
-                "phones": _phones(own, reports),
-                "other": _other(own, reports),
-            }
-            for own in models
-        ],
+        "models": [_model(own) for own in by_model.values()],
     }
 
 
@@ -38,7 +31,7 @@ def phones_of(model: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [*model["phones"], *([model["other"]] if model["other"] else [])]
 
 
-def _cell(cell: Cell, report: Mapping[str, Any]) -> dict[str, Any]:
+def _cell(cell: Cell, report: _Report) -> dict[str, Any]:
     return {
         "cell": cell.name,
         "model": report["name"],
@@ -50,32 +43,28 @@ def _cell(cell: Cell, report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _phones(
-    cells: Sequence[Cell], reports: Mapping[str, Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Each phone with what every cell has for it, the best first."""
-    named = {one["id"]: one["name"] for one in reports[cells[0].name]["phones"]}
-    return [_phone(id, name, cells, reports) for id, name in (named or {None: EVERY}).items()]
+def _model(reports: Mapping[str, _Report]) -> dict[str, Any]:
+    """Each phone with what every cell of one model has for it, the best first; "other": the same
+    for phones that are not named, the CPU's programs; None without them."""
+    first = next(iter(reports.values()))
+    named = {one["id"]: one["name"] for one in first["phones"]}
+    on_cpu = all(
+        any(file["backend"] == "xnnpack" for file in one["files"]) for one in reports.values()
+    )
+    return {
+        "model": first["name"],
+        "phones": [_phone(id, name, reports) for id, name in (named or {None: EVERY}).items()],
+        "other": _phone(None, OTHER, reports) if on_cpu and named else None,
+    }
 
 
-def _other(
-    cells: Sequence[Cell], reports: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any] | None:
-    """The same for phones that are not named: the CPU's programs; None without them."""
-    own = [reports[cell.name] for cell in cells]
-    on_cpu = all(any(file["backend"] == "xnnpack" for file in one["files"]) for one in own)
-    return _phone(None, OTHER, cells, reports) if on_cpu and own[0]["phones"] else None
-
-
-def _phone(
-    id: str | None, name: str, cells: Sequence[Cell], reports: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    choices = [_choice(cell.name, reports[cell.name], id) for cell in cells]
+def _phone(id: str | None, name: str, reports: Mapping[str, _Report]) -> dict[str, Any]:
+    choices = [_choice(cell, report, id) for cell, report in reports.items()]
     choices.sort(key=_rank)  # as named, where nothing tells them apart
     return {"phone": name, "id": id, "why": _why(choices[0], choices), "choices": choices}
 
 
-def _choice(cell: str, report: Mapping[str, Any], phone: str | None) -> dict[str, Any]:
+def _choice(cell: str, report: _Report, phone: str | None) -> dict[str, Any]:
     """What `phone` gets in one cell, and how good that is: the largest KL of its arithmetics."""
     if phone is None:
         (file,) = [one for one in report["files"] if one["backend"] == "xnnpack"][:1]
