@@ -23,6 +23,7 @@ from quatrain.commands._common import (
 from quatrain.commands._progress import shown_stages
 from quatrain.errors import InputError
 from quatrain.runtime.defects import EmulatedDefect, emulated_defect
+from quatrain.serve.limits import Limits
 
 if TYPE_CHECKING:
     from quatrain.serve.models.served_models import ServedModel
@@ -77,10 +78,10 @@ def serve(
     device: Device = "auto",
     emulate: Emulated = None,
     as_on: AsOn = None,
-    max_body: MaxBody = 1_000_000,
-    max_prompt_tokens: MaxPromptTokens = None,
-    max_queue: MaxQueue = 32,
-    max_variants: MaxVariants = 2,
+    max_body: MaxBody = Limits.body_bytes,
+    max_prompt_tokens: MaxPromptTokens = Limits.prompt_tokens,
+    max_queue: MaxQueue = Limits.queue,
+    max_variants: MaxVariants = Limits.variants,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -95,7 +96,6 @@ def serve(
     check_tokenizer(tokenizer)
     _require_extra()
     leave_cores_to_executorch(models)
-    from quatrain.serve.limits import Limits
     from quatrain.serve.models.served_models import load_models
     from quatrain.serve.server import serve_models
 

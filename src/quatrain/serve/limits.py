@@ -1,4 +1,4 @@
-"""What a server takes at most."""
+"""What a server takes at most, apart for `--help`, which imports nothing heavy."""
 
 from dataclasses import dataclass
 
