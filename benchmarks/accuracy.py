@@ -76,6 +76,9 @@ def make_all(work: Path) -> dict[str, dict[str, Any]]:
         "gptq, --backend vulkan": lambda path: quantize_model(
             model, path, stages=Stages(), backend="vulkan"
         ),
+        "gptq, --backend vulkan --group-size 16": lambda path: quantize_model(
+            model, path, 16, stages=Stages(), backend="vulkan"
+        ),
         "gptq, its table int8": lambda path: quantize_model(
             model, path, embedding="int8", output_layer="int8", stages=Stages()
         ),

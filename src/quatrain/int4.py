@@ -3,14 +3,19 @@
 from enum import StrEnum
 
 INT4_MIN, INT4_MAX = -8, 7
-# Weights that share a scale: the sizes that the kernels take.
-GROUP_SIZES = (32, 64, 128, 256)
+# Weights that share a scale: the sizes that Vulkan's kernels take.
+GROUP_SIZES = (16, 32, 64, 128, 256)
+# XNNPACK's: multiples of 32.
+XNNPACK_GROUP_SIZES = GROUP_SIZES[1:]
 # Output channels that a Vulkan kernel computes together: ExecuTorch 1.4 and later do not load a
 # weight-only linear of another multiple. Source: `impl/Q4gswLinear.cpp` of its Vulkan runtime.
 CHANNELS_TOGETHER = 4
 # Input channels that the weights of an 8da4w linear are packed by, and those of any int4 linear up
 # to ExecuTorch 1.3: it loads no other multiple. Source: `impl/QuantizedLinear.cpp` there.
 INPUTS_TOGETHER = 8
+# Values of a row that Vulkan's embedding reads together: it loads no other multiple. Source:
+# `impl/EmbeddingQ4gsw.cpp` there.
+EMBEDDED_TOGETHER = 32
 
 
 class Scheme(StrEnum):

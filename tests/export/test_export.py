@@ -26,6 +26,13 @@ ONE_LAYER = {"n_layers": 1}
 CASES = {
     "vulkan 8da4w": (ExportOptions(), {}),
     "vulkan weight-only": (ExportOptions(scheme="weight-only"), {"embedding": "int4", **ONE_LAYER}),
+    "vulkan groups of 16, 48 wide": (
+        ExportOptions(), {"dim": 48, "n_heads": 3, "n_kv_heads": 3, "group_size": 16, **ONE_LAYER},
+    ),
+    "vulkan weight-only, groups of 16": (
+        ExportOptions(scheme="weight-only"),
+        {"embedding": "int4", "group_size": 16, "hidden_dim": 80, **ONE_LAYER},
+    ),
     "vulkan qwen-like": (ExportOptions(), {**ONE_LAYER, **QWEN_LIKE}),
     "vulkan embedding to hidden": (
         ExportOptions(embedding_input=True, hidden_output=True), ONE_LAYER,
@@ -57,6 +64,7 @@ def test_prefill_and_decode_equal_eager(case, tmp_path):
         opened.config,
         opened.tensors,
         options.scheme,
+        group_size=opened.group_size,
         embedding_input=options.embedding_input,
         hidden_output=options.hidden_output,
     )
@@ -147,6 +155,10 @@ REFUSED = {
     "weight-only on XNNPACK": (
         ExportOptions(backend="xnnpack", scheme="weight-only"), {},
         r"layers\.0\.attention\.wq and 28 more: XNNPACK .* no int4 group-wise kernel.* 8 times",
+    ),
+    "groups of 16 on XNNPACK": (
+        ExportOptions(backend="xnnpack"), {"group_size": 16},
+        r"wq and 28 more: is in groups of fewer than 32 .*--group-size 32.*vulkan.* 8 times",
     ),
     "a longer context than the model's": (
         ExportOptions(max_seq_len=65), {}, "--max-seq-len is 65, but .* context of 64",

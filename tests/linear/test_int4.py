@@ -19,7 +19,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 @st.composite
 def layers(draw):
     """A pre-quantized state dict, its sizes and dtype, and an input with a wide range."""
-    group = draw(st.sampled_from([32, 64, 128, 256]))
+    group = draw(st.sampled_from([16, 32, 64, 128, 256]))
     columns = group * draw(st.integers(1, 3))
     rows = draw(st.integers(1, 40))
     tokens = draw(st.integers(1, 5))

@@ -201,7 +201,10 @@ def test_the_report(tmp_path):
     ("options", "message"),
     [
         ({"group_size": 48}, "group size 48 is not supported, expected one of 32, 64, 128, 256"),
-        ({"group_size": 64}, r"w2\.weight has 96 input features.*divide it: 32$"),
+        (
+            {"group_size": 64},
+            r"w2\.weight has 96 input features.*divide it: 16 with --backend vulkan, 32$",
+        ),
     ],
 )
 def test_a_group_size_that_does_not_fit(tmp_path, options, message):

@@ -18,7 +18,7 @@ from quatrain.commands._common import (
 from quatrain.commands._print_checkpoint import print_checkpoint
 from quatrain.commands._progress import shown_stages
 from quatrain.commands.quantize import Base
-from quatrain.int4 import GROUP_SIZES
+from quatrain.int4 import XNNPACK_GROUP_SIZES
 from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ GroupSize = Annotated[
     int | None,
     typer.Option(
         help="For a floating-point source: 32 (the default), 64, 128 or 256.",
-        autocompletion=one_of(*GROUP_SIZES),
+        autocompletion=one_of(*XNNPACK_GROUP_SIZES),
     ),
 ]
 Embedding = Annotated[

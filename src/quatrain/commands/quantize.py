@@ -18,7 +18,7 @@ from quatrain.commands._common import (
 )
 from quatrain.commands._print_checkpoint import print_checkpoint, print_programs
 from quatrain.commands._progress import shown_stages
-from quatrain.int4 import GROUP_SIZES, Scheme
+from quatrain.int4 import GROUP_SIZES, XNNPACK_GROUP_SIZES, Scheme
 from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, Rounding
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The
 GroupSize = Annotated[
     int,
     typer.Option(
-        help="Weights that share a scale: 32, 64, 128 or 256.",
+        help="Weights that share a scale: 32, 64, 128 or 256, or for --backend vulkan 16, which "
+        "loses less and is larger.",
         autocompletion=one_of(*GROUP_SIZES),
     ),
 ]
@@ -128,7 +129,7 @@ def quantize(
     from quatrain.quantize.arguments import check_arguments
 
     fetched = is_smollm2(model)
-    check_arguments(None if fetched else model, output, group_size)
+    check_arguments(None if fetched else model, output, group_size, backend=backend)
 
     from quatrain.export.plan.plan import plan_programs
     from quatrain.quantize.distill.method import working_folder
@@ -142,7 +143,7 @@ def quantize(
             path, output, group_size, embedding, output_layer, stages, tokenizer, base, method,
             text, backend,
         )  # fmt: skip
-    programs = plan_programs(output).programs
+    programs = plan_programs(output, backends=("vulkan",) if backend == "vulkan" else None).programs
     if json:
         said = asdict(report) | {"relative_rms_error": report.relative_rms_error_by_part}
         planned = {"programs": [program.as_dict() for program in programs]}
@@ -182,9 +183,10 @@ def _details(report: "QuantizeReport") -> list[str]:
     if report.exact_groups:
         lines.append(f"  groups    {report.exact_groups} are the source's own int4, kept exactly")
     if report.negative_scales:
+        again = report.group_size in XNNPACK_GROUP_SIZES
         lines.append(
             f"  groups    {report.negative_scales} have a negative scale, which Vulkan's kernels "
-            "take and XNNPACK's do not: export for XNNPACK rounds those again"
+            "take and XNNPACK's do not" + (": export for XNNPACK rounds those again" * again)
         )
     return lines
 

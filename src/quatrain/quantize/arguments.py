@@ -8,6 +8,7 @@ from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES
 from quatrain.json_files import read_object
 from quatrain.quantize.output.output_folder import check_output_folder
+from quatrain.quantize.tensor_formats import ForBackend, group_sizes_for
 
 
 def check_arguments(
@@ -15,23 +16,32 @@ def check_arguments(
     output: Path | str,
     group_size: int | None,
     params: Path | str | None = None,
+    backend: ForBackend = "any",
 ) -> None:
-    """Raise `InputError` where no kernel takes groups of `group_size`, `source` is nothing that is
-    read, `params` is no JSON object, or no checkpoint made of both may go to `output`.
+    """Raise `InputError` where kernels of `backend` do not take groups of `group_size`, `source` is
+    nothing that is read, `params` is no JSON object, or no checkpoint made of both may go to
+    `output`.
 
     `source` is None where it is still to be fetched, `group_size` where it is to be chosen.
     """
-    if group_size is not None and group_size not in GROUP_SIZES:
-        raise InputError(
-            f"group size {group_size!r} is not supported, expected one of "
-            f"{', '.join(map(str, GROUP_SIZES))}"
-        )
+    if group_size is not None:
+        _check_group_size(group_size, backend)
     if source is not None:
         detect(source)
     if params is not None:
         read_object(Path(params))
     named = [readable(Path(path)) for path in (source, params) if path is not None]
     check_output_folder(Path(output), named)
+
+
+def _check_group_size(group_size: int, backend: ForBackend) -> None:
+    sizes = group_sizes_for(backend)
+    if group_size in sizes:
+        return
+    expected = f"expected one of {', '.join(map(str, sizes))}"
+    if group_size in GROUP_SIZES:
+        expected += f", or quantize with --backend vulkan, whose kernels alone take {group_size}"
+    raise InputError(f"group size {group_size!r} is not supported, {expected}")
 
 
 def refuse_params(model: Path, params: Path | str | None) -> None:

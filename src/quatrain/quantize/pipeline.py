@@ -86,7 +86,7 @@ def quantize_model(
     Args:
         model: As `open_float_model` takes it.
         output: The folder to write. An earlier checkpoint there is replaced, its tokenizer too.
-        group_size: Weights of a row that share a scale: 32, 64, 128 or 256.
+        group_size: Weights of a row that share a scale: 32, 64, 128 or 256, or 16 for Vulkan.
         embedding: "int4" in groups, "int8" per row, or "fp"; "keep" is int8 with "rtn", but where a
             GGUF file has it as Q4_0, and int4 elsewhere.
         output_layer: "int4" in groups or "int8" per channel; "keep" is int4.
@@ -107,7 +107,7 @@ def quantize_model(
         InputError: Where the model cannot be read or does not divide into groups, or `output`
             cannot be written or holds something else.
     """
-    check_arguments(model, output, group_size)
+    check_arguments(model, output, group_size, backend=backend)
     stages = stages or Stages()
     path = local_path(model)
     with stages("open the model"):

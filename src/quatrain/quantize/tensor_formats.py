@@ -5,7 +5,15 @@
 
 from typing import Literal
 
+from quatrain.int4 import GROUP_SIZES, XNNPACK_GROUP_SIZES
+
 EmbeddingFormat = Literal["keep", "int8", "int4", "fp"]
 OutputFormat = Literal["keep", "int8", "int4"]
 Rounding = Literal["gptq", "distill", "rtn"]
-ForBackend = Literal["any", "vulkan"]  # vulkan: scales may be negative, which XNNPACK does not take
+# vulkan: scales may be negative and groups be of 16, neither of which XNNPACK takes
+ForBackend = Literal["any", "vulkan"]
+
+
+def group_sizes_for(backend: ForBackend) -> tuple[int, ...]:
+    """Those that all kernels of `backend` take, the smallest first."""
+    return GROUP_SIZES if backend == "vulkan" else XNNPACK_GROUP_SIZES

@@ -29,6 +29,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         r"the group size is 256, and 8da4w prefill, of two rows or more, is wrong on every GPU "
         r"with groups above 128.*--weight-only-linear.*--group-size 128",
     ),
+    "an int4 embedding 48 wide": (
+        {"dim": 48, "group_size": 16, "embedding": "int4", "n_heads": 3, "n_kv_heads": 3},
+        r"int4 embedding has rows of 48.*multiples of 32.*--embedding int8",
+    ),
     "12 rotated channels": (
         {"use_hf_rope": True, "head_dim": 16, "partial_rotary_factor": 0.75},
         r"12 channels of each head are rotated \(head_dim 16, partial_rotary_factor 0\.75\).*"

@@ -14,7 +14,7 @@ from quatrain.checkpoint.quantizers.grouped_linear import (
     rounded_when_read,
 )
 from quatrain.errors import InputError
-from quatrain.int4 import GROUP_SIZES
+from quatrain.int4 import XNNPACK_GROUP_SIZES
 
 ASYMMETRIC = "asymmetric or in act-order"
 _LARGEST_OF_ROWS = 128  # into which rows are cut: 8da4w is wrong on phones where groups are wider
@@ -61,19 +61,19 @@ def _group_size(
     linears: Mapping[str, GroupedLinear], floating_columns: Iterable[int]
 ) -> int | None:
     """The one group size of the layers: None where none fits, which is refused with the rest of
-    the structure. Of a row that is one group, only its length counts, and of groups that no kernel
-    reads, too: those are rounded anew."""
+    the structure. Of a row that is one group, only its length counts, and of groups that not all
+    kernels read, too: those are rounded anew."""
     layers = {name: linear for name, linear in linears.items() if _is_of_layer(name)}
     int4 = [linear for linear in (layers or linears).values() if linear.fits_int4]
     widths = {linear.shape[1] // linear.groups for linear in int4 if linear.groups > 1}
-    odd = {width for width in widths if width % GROUP_SIZES[0]}
+    odd = {width for width in widths if width % XNNPACK_GROUP_SIZES[0]}
     widths -= odd
     if not int4 or (odd and not widths):
         widths = {USUAL_GROUP_SIZE}
     rows = {linear.shape[1] for linear in linears.values() if linear.fits_int4}
     rows |= {linear.shape[1] for linear in layers.values()}
     common = math.gcd(*widths, *rows, *floating_columns)
-    fitting = [size for size in GROUP_SIZES if common % size == 0]
+    fitting = [size for size in XNNPACK_GROUP_SIZES if common % size == 0]
     free = [size for size in fitting if size <= _LARGEST_OF_ROWS] if not widths else fitting
     return max(free, default=None)
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from quatrain.errors import InputError
 from quatrain.export.options import ExportOptions
+from quatrain.int4 import XNNPACK_GROUP_SIZES
 from quatrain.linear import (
     Int8DynActInt4WeightLinear,
     Int8DynActInt8WeightLinear,
@@ -34,7 +35,20 @@ _WHY_NOT = {
         "XNNPACK in ExecuTorch has no int4 group-wise kernel for floating-point activations; "
         "export 8da4w, or use --backend vulkan"
     ),
+    # Source: `_check_per_channel_group_params` of ExecuTorch's `backends/xnnpack`.
+    ("xnnpack", Int8DynActInt4WeightLinear): (
+        "is in groups of fewer than 32 weights, and XNNPACK's kernels take multiples of 32; "
+        "quantize the floating-point model again with --group-size 32, or use --backend vulkan"
+    ),
 }
+
+
+def _kernel(linear: nn.Module, options: ExportOptions) -> str | None:
+    """What computes `linear` as it is stored, if anything does."""
+    is_int4 = isinstance(linear, Int8DynActInt4WeightLinear)
+    if is_int4 and options.backend == "xnnpack" and linear.groupsize not in XNNPACK_GROUP_SIZES:
+        return None
+    return _KERNELS.get((options.backend, type(linear)))
 
 
 @dataclass(frozen=True)
@@ -59,8 +73,7 @@ def assign_kernels(backbone: nn.Module, options: ExportOptions) -> list[LinearRo
     stuck: list[tuple[str, nn.Module]] = []
     for name, module in backbone.named_modules():
         if isinstance(module, Int4Linear | Int8DynActInt8WeightLinear | nn.Linear):
-            place = (options.backend, type(module))
-            kernel = _KERNELS.get(place)
+            kernel = _kernel(module, options)
             if kernel is None:
                 stuck.append((name, module))
             rows.append(

@@ -11,7 +11,7 @@ from quatrain.errors import InputError
 from quatrain.export.kernels.assignment import LinearRow
 from quatrain.export.options import ExportOptions
 from quatrain.export.vulkan.call_length import longest_call
-from quatrain.int4 import Scheme
+from quatrain.int4 import EMBEDDED_TOGETHER, Scheme
 from quatrain.linear.int4 import OF_LAST_TOKEN
 from quatrain.program.linear_kernels import (
     DYNAMIC_LINEAR,
@@ -35,6 +35,7 @@ def check_limits(opened: Checkpoint, options: ExportOptions, context: int) -> No
         _rotary_problem(opened.config, options),
         _attention_problem(opened.config, options, context),
         _embedding_problem(opened, options),
+        _embedding_width_problem(opened, options),
         _per_layer_problem(opened, options),
     ]
     found = [problem for problem in problems if problem]
@@ -169,4 +170,19 @@ def _embedding_problem(opened: Checkpoint, options: ExportOptions) -> str | None
         f"the embedding, {rows} x {config.dim}, is {stored} in floating point, and "
         f"ExecuTorch's Vulkan delegate takes none of more than {LARGEST_FLOAT_EMBEDDING} elements. "
         f"{remedy}; or use {_on_the_cpu(options)}."
+    )
+
+
+def _embedding_width_problem(opened: Checkpoint, options: ExportOptions) -> str | None:
+    """An int4 table whose rows the kernel does not read, which groups of 16 may be cut from."""
+    config = opened.config
+    is_read = not options.embedding_input and config.apply_embedding
+    older = needs_older_forms(options.target.runtime if options.target else None)
+    if older or not is_read or opened.embedding_kind != "int4":
+        return None
+    if config.dim % EMBEDDED_TOGETHER == 0:
+        return None
+    return (
+        f"the int4 embedding has rows of {config.dim}, and ExecuTorch's Vulkan runtime takes "
+        f"multiples of {EMBEDDED_TOGETHER}. Quantize the model again with --embedding int8."
     )

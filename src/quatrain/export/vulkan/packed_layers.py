@@ -72,8 +72,7 @@ class PackedEmbedding(nn.Module):
     """An int4 embedding as `et_vk::embedding_q4gsw`.
 
     Buffers: `packed` uint8 [vocab_size padded to 4, dim/2], padded so that a tied output shares
-    it; `scales` [vocab_size, dim/group]. The kernel wants a dim that is a multiple of 32: so it
-    is where linears of groups of 32 or more take it.
+    it; `scales` [vocab_size, dim/group]. The dim is a multiple of `EMBEDDED_TOGETHER`.
     """
 
     sources: ClassVar[dict[str, ConstantSource]] = {

@@ -10,7 +10,7 @@ from quatrain.checkpoint.files.safetensors import TensorSpec
 from quatrain.checkpoint.float_model import Q4_0_GROUP_SIZE, FloatModel
 from quatrain.checkpoint.layout import EMBEDDING, OUTPUT, PER_LAYER
 from quatrain.errors import InputError
-from quatrain.int4 import GROUP_SIZES, Scheme
+from quatrain.int4 import GROUP_SIZES, XNNPACK_GROUP_SIZES, Scheme
 from quatrain.quantize.plan.plan import Part, Plan, TensorPlan, integers
 from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, OutputFormat, Rounding
 
@@ -85,7 +85,11 @@ def _planned(
     if format == "int8":
         return integers(part, names, shape, None)
     if shape[-1] % group_size:
-        fitting = [str(size) for size in GROUP_SIZES if shape[-1] % size == 0]
+        fitting = [
+            f"{size}" if size in XNNPACK_GROUP_SIZES else f"{size} with --backend vulkan"
+            for size in GROUP_SIZES
+            if shape[-1] % size == 0
+        ]
         raise InputError(
             f"{source} has {shape[-1]} input features, not a multiple of the group size "
             f"{group_size}; group sizes that divide it: {', '.join(fitting) or 'none'}"

@@ -9,6 +9,7 @@ from quatrain.runtime.wgpu.rows import Quantized
 
 MOST_WORKGROUPS = 65535  # along one dimension of a grid
 _LANES_CHANNELS = 4  # output channels of a workgroup of linear_lanes.wgsl
+_LEAST_SLICE = 16  # weights that a lane of linear_rows.wgsl reads together
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def int4_linear(
     if weights.bias is not None:
         operands.append(weights.bias)
 
-    if weights.group % 32:
+    if weights.group % _LEAST_SLICE:
         return per_row(
             "linear_any", operands, (m,), n,
             **constants, ROW=weights.packed.shape[1] * 2, EVEN_LOW=True,
@@ -108,6 +109,7 @@ def _rows(operands: list[Operand], m: int, constants: dict, traits: Traits) -> D
         (m,),
         lambda p: (ceil_div(per_row, workgroup), ceil_div(p[0], tokens), 1),
         **constants, ROWS=rows, TOKENS=tokens, WORKGROUP=workgroup, SPREAD=traits.spread,
+        SLICE=_LEAST_SLICE if constants["GROUP"] % 32 else 32,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+from quatrain.int4 import EMBEDDED_TOGETHER
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.program.def_use import DefUse
 from quatrain.program.edit.embedding_layout import misread_embeddings
@@ -41,12 +42,16 @@ def embedding_misread(graph: VulkanGraph) -> Occurrences:
 
 
 def int4_embedding_width_not_of_32(graph: VulkanGraph) -> Occurrences:
-    """Int4 embeddings whose width is not a multiple of 32."""
+    """Int4 embeddings whose width is no multiple of what is read together."""
     widths = [
         (place, 2 * graph.tensor(operator.named_args["weights"]).shape[-1])
         for place, operator in operators(graph, "et_vk.embedding_q4gsw")
     ]
-    return [Occurrence(f"{place}: width {width}") for place, width in widths if width % 32]
+    return [
+        Occurrence(f"{place}: width {width}")
+        for place, width in widths
+        if width % EMBEDDED_TOGETHER
+    ]
 
 
 def rotary_width_not_of_8(graph: VulkanGraph) -> Occurrences:

@@ -1,10 +1,11 @@
 // int4 linear, one lane per output channel: y[m, n] = sum_k x[m, k] * w[n, k] * scale[k/GROUP, n] + bias[n]
 //
 // A lane owns ROWS channels and TOKENS tokens, so each weight is unpacked once per tile and each
-// activation read once per ROWS. With SPREAD, eight lanes load one 32-wide slice of x together
+// activation read once per ROWS. With SPREAD, the lanes load one slice of x, SLICE wide, together
 // and hand it round by subgroup broadcast, which on llvmpipe is 5x cheaper than a load.
 //
-// w       [N, K/32] vec4<u32>: 32 weights, nibble i of a u32 holds w[8j + i] + 8
+// SLICE   weights read together: 32, or 16 in groups of as many
+// w       [N, K/SLICE] vectors of u32, in which nibble i of the j-th holds w[8j + i] + 8
 // scales  [K/GROUP, SCALE_STRIDE]
 // x       [M, K], or when QUANTIZED int8 [M, K/8] pairs of u32: (k0 k2 k4 k6), (k1 k3 k5 k7)
 // HALF_SUMS: each product and each sum rounded to float16, one k after the other, as on a phone: by
@@ -12,14 +13,15 @@
 // HALF:   of 8da4w each group's sum, the product of both scales and the sum over groups likewise
 // sums    [K/GROUP, SUM_STRIDE] of w over each group, corrects for the zero point; under emulation
 //         of dq8ca-m-gt-k only within CAPACITY blocks of four rows
+{% set PARTS = SLICE // 4 -%}
 alias T = {{ T }};
 const N = {{ N }}u;
 const K = {{ K }}u;
-const STEPS = {{ GROUP // 32 }}u;  // 32-wide slices per group
+const STEPS = {{ GROUP // SLICE }}u;  // slices per group
 const STRIDE = {{ (N + ROWS - 1) // ROWS }}u;  // a lane's channels are this far apart
 
 @group(0) @binding(0) var<uniform> p: vec4<u32>;  // M, -, -, -
-@group(0) @binding(1) var<storage, read> w: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> w: array<vec{{ SLICE // 8 }}<u32>>;
 @group(0) @binding(2) var<storage, read> scales: array<{{ W_SCALE }}>;
 @group(0) @binding(3) var<storage, read_write> y: array<T>;
 {% if QUANTIZED %}
@@ -34,9 +36,9 @@ const STRIDE = {{ (N + ROWS - 1) // ROWS }}u;  // a lane's channels are this far
 @group(0) @binding({{ 8 if QUANTIZED else 5 }}) var<storage, read> bias: array<{{ BIAS }}>;
 {% endif %}
 
-// Four of x at [m, 32 * slice + 4 * part ...] in the order in which `four` unpacks weights.
+// Four of x at [m, SLICE * slice + 4 * part ...] in the order in which `four` unpacks weights.
 fn load_x(m: u32, slice: u32, part: u32) -> vec4<f32> {
-  return vec4<f32>({{ "unpack4xI8" if QUANTIZED else "" }}(x[m * (K / 4u) + slice * 8u + part]));
+  return vec4<f32>({{ "unpack4xI8" if QUANTIZED else "" }}(x[m * (K / 4u) + slice * {{ PARTS }}u + part]));
 }
 
 {% if HALF_SUMS == "f32" %}
@@ -53,7 +55,7 @@ fn as_half(x: vec4<f32>) -> vec4<f32> {
 {% endif %}
 {% if SUM_COUNTS %}
 // Emulates dq8ca-group-sums: 8 is taken off as often as the group's sum counts a slice.
-const SUM_COUNTS = array<f32, STEPS>({{ SUM_COUNTS[::8] | join(", ") }});
+const SUM_COUNTS = array<f32, STEPS>({{ SUM_COUNTS[::PARTS] | join(", ") }});
 {% endif %}
 
 {% include "halves.wgsl" %}
@@ -92,12 +94,12 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>{% if SPREAD %},
 {% endfor %}{% endfor %}{% endif %}
     for (var slice = group * STEPS; slice < (group + 1u) * STEPS; slice++) {
 {% for r in range(ROWS) %}
-      let w{{ r }} = w[n{{ r }} * (K / 32u) + slice];
+      let w{{ r }} = w[n{{ r }} * (K / {{ SLICE }}u) + slice];
 {% endfor %}
 {% if SPREAD %}{% for t in range(TOKENS) %}
-      let mine{{ t }} = load_x(m{{ t }}, slice, lane & 7u);
+      let mine{{ t }} = load_x(m{{ t }}, slice, lane & {{ PARTS - 1 }}u);
 {% endfor %}{% endif %}
-{% for part in range(8) %}
+{% for part in range(PARTS) %}
 {% for r in range(ROWS) %}
       let w{{ r }}_{{ part }} = four(w{{ r }}.{{ "xyzw"[part // 2] }}, {{ part % 2 }}u{% if SUM_COUNTS %}, slice{% endif %});
 {% endfor %}

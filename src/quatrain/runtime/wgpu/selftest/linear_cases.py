@@ -19,6 +19,9 @@ _SHAPES = [
     (1, 576, 192, 32),
     (1, 96, 257, 32),
     (1, 512, 130, 256),
+    (1, 48, 66, 16),
+    (2, 80, 33, 16),
+    (7, 96, 10, 48),
     (1, 1536, 66, 64),
     (2, 128, 33, 128),
     (3, 256, 64, 64),
@@ -43,7 +46,7 @@ def linear_cases(dtype: str) -> Iterator[Case]:
             if m > 1 and dtype == "f16" and not int8:
                 make = partial(_linear, m, k, n, group, int8, n == 33, half_sums=True)
                 yield Case(name, f"m{m}-k{k}-n{n}-g{group}-half-sums", dtype, make)
-            if m == 1 and group % 32 == 0:
+            if m == 1 and group % 16 == 0:
                 shape = f"m{m}-k{k}-n{n}-g{group}-other"
                 make = partial(_linear, m, k, n, group, int8, False, other=True)
                 yield Case(name, shape, dtype, make)
