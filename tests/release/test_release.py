@@ -197,14 +197,21 @@ def test_another_model_to_measure_against_is_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_prompt_without_room_is_refused_before_any_work(
+def test_texts_that_cannot_be_asked_or_measured_are_refused_before_any_work(
     tiny_release: Path, tmp_path: Path
 ) -> None:
-    spec = merged_spec(None, {"max_seq_len": 4, "prompts": ("w5 w17", "w5 w17 w40 w22 w61")})
-    message = r"prompts: 'w5 w17 w40 w22 w61' has 6 tokens in the chat template, and the"
-    with pytest.raises(InputError, match=message):
-        make_release(tiny_release / "model", tmp_path / "out", spec)
-    assert not (tmp_path / "out").exists()
+    (tmp_path / "one.txt").write_text("w5")
+    for given, message in (
+        (
+            {"max_seq_len": 4, "prompts": ("w5 w17", "w5 w17 w40 w22 w61")},
+            r"prompts: 'w5 w17 w40 w22 w61' has 6 tokens in the chat template, and the",
+        ),
+        ({"chat": False, "prompts": ("w5", "")}, r"prompts: '' has no tokens; give some text"),
+        ({"text": tmp_path / "one.txt"}, r"--text .*one.txt: has fewer than two tokens"),
+    ):
+        with pytest.raises(InputError, match=message):
+            make_release(tiny_release / "model", tmp_path / "out", merged_spec(None, given))
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_model_in_floating_point_is_quantized(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from quatrain.release.report.report import report_data
 from quatrain.release.spec import ReleaseSpec
 from quatrain.release.tasks.store import WORK, Store, held_alone
 from quatrain.stages import Stages
+from quatrain.text_files import read_text
 from quatrain.tokenizer import Tokenizer
 from quatrain.tokenizer.files import TOKENIZER
 from quatrain.verify.expected import asked_tokens
@@ -70,7 +71,7 @@ def _planned(model: Path | str, spec: ReleaseSpec) -> tuple[ReleasePlan, bool]:
     opened = _opened(source)
     tokenizer = _tokenizer(opened, source, spec)
     chat = tokenizer.chat_template is not None if spec.chat is None else spec.chat
-    _require_room(tokenizer, spec, chat, context_length(opened, spec.max_seq_len))
+    _require_texts(tokenizer, spec, chat, context_length(opened, spec.max_seq_len))
     return plan, chat
 
 
@@ -184,10 +185,17 @@ def _tokenizer(opened: Checkpoint | FloatModel, source: Path, spec: ReleaseSpec)
         return Tokenizer.load(files[0])
 
 
-def _require_room(tokenizer: Tokenizer, spec: ReleaseSpec, chat: bool, context: int) -> None:
-    """Refuse a prompt that the programs, of so many tokens, will have no room for."""
+def _require_texts(tokenizer: Tokenizer, spec: ReleaseSpec, chat: bool, context: int) -> None:
+    """Refuse a prompt without tokens, or with more than the programs' `context`, and a text in
+    which there is nothing to predict."""
+    if spec.text is not None and len(tokenizer.encode(read_text(spec.text))) < 2:
+        raise InputError(
+            f"--text {spec.text}: has fewer than two tokens; there is nothing to predict"
+        )
     for prompt in spec.prompts:
         count = len(asked_tokens(tokenizer, prompt, chat)[1])
+        if not count:
+            raise InputError(f"prompts: {prompt!r} has no tokens; give some text")
         if count > context:
             raise InputError(
                 f"prompts: {prompt!r} has {count} tokens{' in the chat template' * chat}, and the "
