@@ -119,8 +119,9 @@ def _fetched(path: Path) -> Path:
 
 def _labels(paths: list[Path]) -> dict[Path, str]:
     """What to call each model: its name, or its whole path where another has that name."""
-    names = [path.name for path in set(paths)]
-    return {path: path.name if names.count(path.name) == 1 else str(path) for path in paths}
+    name_of = {path: path.absolute().name for path in paths}  # of ".", which has none, too
+    names = list(name_of.values())
+    return {path: name if names.count(name) == 1 else str(path) for path, name in name_of.items()}
 
 
 def _print_table(found: "list[Evaluation]", labels: dict[Path, str]) -> None:

@@ -119,7 +119,9 @@ def _run(*arguments: object, device: str = "reference") -> str:
     return invoked(words, catch_exceptions=False).stdout
 
 
-def test_the_verb_prints_a_table_and_json(tiny: Tiny, tmp_path: Path) -> None:
+def test_the_verb_prints_a_table_and_json(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = tmp_path / "text.txt"
     text.write_text(TEXT)
     arguments = (tiny.programs["8da4w"], "--reference", tiny.checkpoint, "--text", text)
@@ -128,6 +130,8 @@ def test_the_verb_prints_a_table_and_json(tiny: Tiny, tmp_path: Path) -> None:
     found = json.loads(_run(*arguments, "--json"))["models"]
     assert [Path(one["model"]) for one in found] == [tiny.checkpoint, tiny.programs["8da4w"]]
     assert found[0]["against_first"] is None and found[1]["against_first"]["kl"] < 1e-2
+    monkeypatch.chdir(tiny.checkpoint)
+    assert "\ncheckpoint  prefill " in _run(".", "--text", text, device="auto")
 
 
 def test_the_built_in_text_is_read_without_one(tiny: Tiny) -> None:
