@@ -149,9 +149,18 @@ def test_a_prefix_of_some_of_metas_names_alone(tmp_path):
 @pytest.mark.parametrize("other", ["state_dict", "ema"])
 def test_two_models_in_one_checkpoint(tmp_path, other):
     tensors = tiny.float_tensors()
-    torch.save({"model": tensors, other: tensors}, tmp_path / "ckpt.pt")
     (tmp_path / "params.json").write_text(json.dumps(tiny.PARAMS))
-    with pytest.raises(InputError, match=f"holds model and {other}, of which one"):
+    for prefix in ("", "module.", "_orig_mod."):  # an average is taken of the model as it is, too
+        twin = {prefix + name: tensor for name, tensor in tensors.items()}
+        torch.save({"model": tensors, other: twin}, tmp_path / "ckpt.pt")
+        with pytest.raises(InputError, match=f"holds model and {other}, of which one"):
+            open_float_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["stories.pt", "model.safetensors"])
+def test_weights_without_what_says_their_shape(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match=f"put the one of {name} beside it"):
         open_float_model(tmp_path)
 
 

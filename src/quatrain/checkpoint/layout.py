@@ -27,7 +27,7 @@ PER_LAYER = "per_layer.embeddings"  # of models that have an embedding for each 
 # causal mask of older attention; and what TransformerEngine keeps for itself. With what sees or
 # hears (`hugging_face.multimodal`), which the notes name, all that may go unread.
 IGNORED = re.compile(
-    r"rope\.freqs|(?:rope\.)?freqs_cis|.*\.rotary_emb\.\w+|.*\.(?:attn|attention)\.masked_bias"
+    r"(?:.*\.)?rope\.freqs|(?:rope\.)?freqs_cis|.*\.rotary_emb\.\w+|.*\.(?:attn|attention)\.masked_bias"
     r"|(?:.*\.)?position_ids|.*\._extra_state"
 )
 

@@ -148,9 +148,12 @@ def _no_float_model(path: Path, form: Form) -> InputError:
         inside = next((str(file) for file in sorted(path.glob("*.gguf"))), "a GGUF file")
         below = model_below(path)
         such = f", such as {below}," if below else ""
+        weights = next((file.name for file in sorted(path.iterdir()) if _has_weights(file)), None)
+        remedy = f"give a model's folder{such} or {inside}"
+        if weights is not None:
+            remedy = f"put the one of {weights} beside it, which says the model's shape"
         return InputError(
-            f"{path}: holds neither config.json (Hugging Face) nor params.json (Meta); "
-            f"give a model's folder{such} or {inside}"
+            f"{path}: holds neither config.json (Hugging Face) nor params.json (Meta); {remedy}"
         )
     if form is Form.PROGRAM:
         return is_a_program(path)
@@ -158,6 +161,10 @@ def _no_float_model(path: Path, form: Form) -> InputError:
         f"{path}: a single file must be GGUF; for .safetensors or .pth give the folder, "
         "which also says the model's shape (config.json or params.json)"
     )
+
+
+def _has_weights(file: Path) -> bool:
+    return file.suffix in (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 
 
 def _open_adapted(adapter: Path, base: Path | str | None) -> "FloatModel":

@@ -1,5 +1,6 @@
 """Meta's model-parallel shards are joined to the tensors they were cut from."""
 
+import gguf
 import pytest
 import torch
 from tests.support import tiny_models as tiny
@@ -32,6 +33,17 @@ def test_meta_shards(tmp_path, count, embedding_axis):
     assert set(tensors) == set(expected)
     for name, tensor in expected.items():
         assert torch.equal(tensors[name], tensor), name
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_frequencies_in_every_layer_as_llama_1_has_them(tmp_path, count):
+    """The gguf package knows their name, and llama.cpp's converter leaves them out."""
+    name = "layers.0.attention.inner_attention.rope.freqs"
+    assert gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2).get_name(name)
+    folder = write_meta_shards(tmp_path, count, 0)
+    for shard in folder.glob("*.pth"):
+        torch.save(torch.load(shard) | {name: torch.ones(8)}, shard)
+    assert set(open_float_model(folder).tensors) == set(tiny.float_tensors())
 
 
 def test_a_missing_meta_shard_is_named(tmp_path):

@@ -16,6 +16,7 @@ import torch
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.torchao_tensor import EXPECTED, TYPE, apart
+from quatrain.checkpoint.wrapped_names import without_wrappers
 from quatrain.errors import InputError
 from quatrain.quiet import quiet
 
@@ -199,10 +200,11 @@ def _innermost(path: Path, content: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def _same_names(content: dict[Any, Any], found: list[Any]) -> list[Any]:
-    """What of `content` is a state dict of the same names as the first that was `found`."""
-    names = content[found[0]].keys()
-    others = [name for name, value in content.items() if isinstance(value, dict)]
-    twins = [name for name in others if name not in found and content[name].keys() == names]
+    """What of `content` is a state dict of the same names as the first that was `found`, but for
+    what wraps them."""
+    dicts = {name: value for name, value in content.items() if isinstance(value, dict)}
+    names = {name: {without_wrappers(str(key)) for key in dicts[name]} for name in dicts}
+    twins = [name for name in names if name not in found and names[name] == names[found[0]]]
     return twins if _has_weights(content[found[0]]) else []
 
 

@@ -29,7 +29,7 @@ _BY_ROWS = re.compile(
     rf"layers\.\d+\.(attention\.w[qkv]|{_FEED_FORWARD}w[13])\.weight|output\.weight"
 )
 _BY_COLUMNS = re.compile(rf"layers\.\d+\.(attention\.wo|{_FEED_FORWARD}w2)\.weight")
-_WHOLE = re.compile(r"(.*\.)?(\w*norm|feed_forward\.router)\.weight|rope\.freqs")
+_WHOLE = re.compile(r"(.*\.)?((\w*norm|feed_forward\.router)\.weight|rope\.freqs)")
 
 
 def tensor_files(folder: Path) -> list[Path]:
