@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from quatrain.checkpoint.files.adapter_folder import (
     adapter_files,
     base_is_missing,
+    no_adapter,
     refuse_unread_adapter,
 )
 from quatrain.checkpoint.files.formats import Form, form_of_file, is_a_program, model_below
@@ -171,13 +172,13 @@ def _open_adapted(adapter: Path, base: Path | str | None) -> "FloatModel":
     if base is None:
         raise base_is_missing(adapter)
     if not adapter_files(adapter):
-        raise InputError(
-            f"--base {base}: {adapter} holds no adapter (adapter_config.json and adapter_model."
-            "safetensors alone) that could be merged into it; leave out the option"
-        )
+        raise no_adapter(adapter, base)
     folder = local_path(base)
     if detect(folder) is not Form.HUGGING_FACE:
-        raise InputError(f"--base {base}: is no Hugging Face folder, to which adapters belong")
+        raise InputError(
+            f"--base {base}: is no Hugging Face folder, to which adapters belong; give "
+            "that of the model that the adapter was trained on"
+        )
     from quatrain.checkpoint.hugging_face.float_model import open_hugging_face_model
 
     return open_hugging_face_model(folder, adapter)

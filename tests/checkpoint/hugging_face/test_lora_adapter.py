@@ -271,8 +271,22 @@ def test_what_training_leaves_beside_an_adapter_is_no_model(tmp_path):
 
 def test_a_base_for_what_is_no_adapter(tmp_path):
     model = tiny.write_hugging_face(tmp_path / "model")
-    with pytest.raises(InputError, match="holds no adapter"):
+    with pytest.raises(InputError, match=r"holds no adapter.*leave out the option"):
         open_float_model(model, model)
+
+
+def test_an_adapter_nearby_is_pointed_at(tmp_path):
+    """By its file, or by the folder of training's checkpoints."""
+    base = tiny.write_hugging_face(tmp_path / "base")
+    (tmp_path / "out").mkdir()
+    write_adapter(tmp_path / "out" / "checkpoint-500")
+    newest = write_adapter(tmp_path / "out" / "checkpoint-1000")
+    for given in (newest / "adapter_model.safetensors", newest.parent):
+        with pytest.raises(InputError, match=r"give .*/checkpoint-1000, which holds one"):
+            open_float_model(given, base)
+    with pytest.raises(InputError, match=r"such as .*/checkpoint-1000"):
+        open_float_model(newest.parent)
+    assert open_float_model(newest, base).tensors
 
 
 @pytest.mark.parametrize(

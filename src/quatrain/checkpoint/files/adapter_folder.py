@@ -63,6 +63,19 @@ def unmerged_adapter(folder: Path) -> tuple[str, ...]:
     )
 
 
+def no_adapter(path: Path, base: Path | str) -> InputError:
+    """The error for a `path` that holds no adapter, where `--base` asks for one: a file of it, or a
+    folder of training's checkpoints, may be meant for one that does."""
+    nearby = [path.parent, *(config.parent for config in path.glob(f"*/{ADAPTER_CONFIG}"))]
+    found = [folder for folder in nearby if adapter_files(folder)]
+    newest = max(found, key=lambda folder: (len(folder.name), folder.name), default=None)
+    remedy = "leave out the option" if newest is None else f"give {newest}, which holds one"
+    return InputError(
+        f"--base {base}: {path} holds no adapter ({ADAPTER_CONFIG} and {_WEIGHTS[0]} alone) that "
+        f"could be merged into it; {remedy}"
+    )
+
+
 def base_is_missing(adapter: Path) -> InputError:
     """The error for a folder of an adapter where a model is expected."""
     base = read_object(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")

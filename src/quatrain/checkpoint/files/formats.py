@@ -105,7 +105,7 @@ def model_below(folder: Path) -> Path | None:
     found = [
         file.parent
         for beside in ("*", "snapshots/*")
-        for name in ("config.json", "params.json")
+        for name in ("config.json", "params.json", "adapter_config.json")
         for file in folder.glob(f"{beside}/{name}")
     ]
     return max(found, key=lambda each: (len(each.name), each.name), default=None)
