@@ -33,6 +33,7 @@ from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.load import load_runner
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu.operators import HANDLERS
+from quatrain.verify.checks.parity import Parity
 from quatrain.verify.verify import VerifyReport, verify_program
 
 DEVICES = DEVICES_OF["vulkan"]
@@ -55,6 +56,20 @@ def test_a_right_program_passes_on_every_device(tiny: Tiny, scheme: str) -> None
         assert check.layerwise.probes >= 30
     reference = partial(_verify, tiny, tiny.programs[scheme], ("reference",))
     assert follows_but_for_rounding(report, reference)
+
+
+@pytest.mark.parametrize(("scheme", "floor"), [("8da4w", 6e-3), ("weight-only", 1e-5)])
+def test_a_draw_that_moves_no_int8_activation_is_drawn_again(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, scheme: str, floor: float
+) -> None:
+    """A Gemma 3 of six layers was said to be wrong for one int8 step, of which one of three such
+    draws had none."""
+
+    def drawn(backbone: object, eager: object, nudge: float, seed: int, advance: object) -> Parity:
+        return Parity(1e-5 if seed < 3 else 6e-3, 1.0, 0.0, None)
+
+    monkeypatch.setattr("quatrain.verify.verify.rounding_floor", drawn)
+    assert _verify(tiny, tiny.programs[scheme], ("reference",)).floor.logits_error == floor
 
 
 def test_a_program_that_fails_on_every_phone_does_not_pass(tiny: Tiny, tmp_path: Path) -> None:

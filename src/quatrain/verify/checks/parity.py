@@ -113,15 +113,16 @@ def rounding_floor(
     backbone: Backbone,
     eager: EagerLogits,
     nudge: float,
-    advance: Callable[[float], None] = lambda part: None,
+    seed: int,
+    advance: Callable[[float], None],
 ) -> Parity:
     """What the backbone's logits, those of `eager`, change by when its embedding changes by
-    `nudge`, relatively. `advance` hears what part is done.
+    `nudge`, relatively, as drawn by `seed`. `advance` hears what part is done.
 
     No runtime that rounds in another order can be asked to come closer. In 8da4w it is large:
     a value at a rounding boundary becomes another int8, and later layers amplify that.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
 
     def shake(_module: object, _given: object, result: torch.Tensor) -> torch.Tensor:
         return result * (1 + nudge * torch.randn(result.shape, generator=generator))
