@@ -16,7 +16,12 @@ REFUSED = {
     "a target for another backend": (
         {"target": "mali-g715", "backend": "xnnpack"}, "--target mali-g715 is a GPU, for the Vul",
     ),
-    "a runtime without a target": ({"runtime": "1.3"}, "--runtime says nothing without --target"),
+    "a runtime without a target": (
+        {"runtime": "1.3"}, "--runtime says nothing without --target; name the device",
+    ),
+    "a runtime for a CPU": (
+        {"runtime": "1.3", "backend": "xnnpack"}, "without --target; leave it out: --backend xnn",
+    ),
     "a runtime that is none": ({"target": "mali-g715", "runtime": "new"}, "no ExecuTorch version"),
     "a runtime that cannot run what is written": (
         {"target": "pixel-8", "runtime": "1.1"}, "1.1: nothing is exported for it: it registers no",

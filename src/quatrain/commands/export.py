@@ -143,7 +143,9 @@ def _one_statement(
     }
     given = [option for option, value in stated.items() if value]
     if len(given) > 1 and not (weight_only and scheme == Scheme.WEIGHT_ONLY and not plan):
-        raise InputError(f"{' and '.join(given)} say the same thing twice; leave one of them out")
+        raise InputError(
+            f"{' and '.join(given)} each say which scheme a linear has; leave one of them out"
+        )
     if max_kl is not None and scheme != "auto":
         raise InputError("--max-kl is what --linear-scheme auto allows; give that with it")
     return Scheme.WEIGHT_ONLY if weight_only else scheme

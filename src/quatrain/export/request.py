@@ -48,7 +48,10 @@ class ExportRequest:
             find_device(self.target)
             check_gpu_backend(self.target, self.backend)
         elif self.runtime is not None:
-            raise InputError("--runtime says nothing without --target; name the device")
+            remedy = "name the device"
+            if self.backend != "vulkan":
+                remedy = f"leave it out: --backend {self.backend} writes the same for every release"
+            raise InputError(f"--runtime says nothing without --target; {remedy}")
         if self.runtime is not None:
             require_loadable(self.runtime)
         if self.scheme is not None and self.scheme_plan is not None:

@@ -209,6 +209,13 @@ def test_a_folder_with_other_files_is_left_alone(model, tmp_path) -> None:
 def test_what_cannot_be_evaluated_is_refused(model: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--stride 64: expected 1 to 63; a chunk has 64 tokens"):
         evaluate_models([model], TEXT, stride=64)
+    with pytest.raises(InputError, match="--stride 32: the 64 tokens that are read are one chunk"):
+        evaluate_models([model], TEXT, tokens=64, stride=32)
+    for option, said in ({"device": "gpu"}, "--device gpu"), (
+        {"emulate": "dq8ca-m-gt-k"}, "--emulate dq8ca-m-gt-k",
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"{said} is for programs, and none is given; leave"):
+            evaluate_models([model], TEXT, **option)
     with pytest.raises(InputError, match="--scheme is for checkpoints, and none is given"):
         evaluate_models([model], TEXT, scheme=Scheme.WEIGHT_ONLY)
     with pytest.raises(InputError, match="--as-on pixel-8 is for programs, and checkpoints in 8da"):

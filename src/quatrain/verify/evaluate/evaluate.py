@@ -115,8 +115,11 @@ def _require_what_options_are_for(
     emulated_defect(emulate)
     if scheme is not None and scheme not in tuple(Scheme):
         raise InputError(f"scheme is {scheme!r}, expected {' or '.join(Scheme)}")
-    if not any(map(is_program, paths)) and (emulate or device != "auto"):
-        raise InputError("--device and --emulate are for programs, and none is given")
+    for option, given in (("--device", device != "auto" and device), ("--emulate", emulate)):
+        if given and not any(map(is_program, paths)):
+            raise InputError(
+                f"{option} {given} is for programs, and none is given; leave it out, or name one"
+            )
     if scheme and all(is_program(path) or is_float(path) for path in paths):
         raise InputError(
             "--scheme is for checkpoints, and none is given; a program has its own, which "

@@ -50,6 +50,11 @@ def cut_text(tokenizer: Tokenizer, ids: list[int], length: int, stride: int | No
     chunks = cut(begin, ids[len(begin) :], length, stride)
     if not chunks:
         raise InputError("the text (--text) has fewer than two tokens; there is nothing to predict")
+    if stride is not None and len(chunks) == 1:
+        raise InputError(
+            f"--stride {stride}: the {len(ids)} tokens that are read are one chunk, with no other "
+            "to overlap; give more --tokens or a longer --text, or leave it out"
+        )
     predicted = [chunk.ids[chunk.first + 1 : chunk.last + 1] for chunk in chunks]
     return ReadText(chunks, sum(len(tokenizer.decode(ids).encode()) for ids in predicted))
 
