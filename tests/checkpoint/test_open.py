@@ -97,7 +97,7 @@ def test_a_repository_without_hf_is_told_how_it_is_named(
             is_quantized(Path(address))
     with pytest.raises(InputError, match="hub is named as hf://HuggingFaceTB/SmolLM2-135M"):
         is_quantized(Path("HuggingFaceTB/SmolLM2-135M"))
-    for name in ("models/none", "none", str(tmp_path / "none")):
+    for name in ("models/none", "none", str(tmp_path / "none"), "~/none", "hf:owner/name"):
         with pytest.raises(InputError, match=r"no such file or folder$"):
             is_quantized(Path(name))
 

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import tokenizers
+import transformers
 from tests.support import tiny_models as tiny
 from tests.support.cpp_tokenizer import cpp_tokenizer
 from tests.support.sentencepiece_models import trained
@@ -128,6 +129,28 @@ def test_a_metaspace_that_was_not_written_here(tmp_path, stated):
     written = write_tokenizer_of(checkpoint, tmp_path / "out", tmp_path / "tokenizer.json")
     assert Tokenizer.load(written.files[0]).encode("ba") == model.encode("ba").ids
     assert not any("special token" in note for note in written.notes)
+
+
+def test_special_tokens_that_are_text_where_a_text_has_them(tmp_path):
+    model = tokenizers.Tokenizer(
+        models.BPE({letter: index for index, letter in enumerate(ALPHABET)}, [])
+    )
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.add_special_tokens(["<|x|>"])
+    model.save(str(tmp_path / "tokenizer.json"))
+    checkpoint = open_checkpoint(tiny.write_checkpoint(tmp_path / "checkpoint"))
+    special = model.token_to_id("<|x|>")
+    for split in (False, True):
+        config = {"split_special_tokens": split, "tokenizer_class": "PreTrainedTokenizerFast"}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)("a<|x|>b")["input_ids"]
+        assert (special in theirs) != split
+        out = tmp_path / str(split)
+        out.mkdir()
+        written = write_tokenizer_of(checkpoint, out, tmp_path / "tokenizer.json")
+        assert Tokenizer.load(written.files[0]).encode("a<|x|>b") == theirs
+        assert special in cpp_tokenizer(out).encode("a<|x|>b", 0, 0)
+        assert any("split_special_tokens" in note for note in written.notes) == split
 
 
 def test_runs_of_spaces_that_are_added_tokens(tmp_path):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
@@ -54,8 +55,14 @@ def write_tokenizer_of(
 
 
 def _notes(files: list[Path], vocab_size: int) -> list[str]:
-    around = _around_a_text(files, vocab_size)
-    return [*_beyond(files, vocab_size), *around, *_not_on_a_phone(files[0]), *_parts(files[1])]
+    config = read_object(files[1])
+    return [
+        *_beyond(files, vocab_size),
+        *_around_a_text(files, vocab_size),
+        *_not_on_a_phone(files[0]),
+        *_parts(config),
+        *_split_tokens(config),
+    ]
 
 
 def _beyond(files: list[Path], vocab_size: int) -> list[str]:
@@ -111,9 +118,20 @@ def _spaced(own: Path | None) -> list[str]:
     ]
 
 
-def _parts(config: Path) -> list[str]:
+def _split_tokens(config: dict[str, Any]) -> list[str]:
+    """What there is to say where special tokens written out in a text are text."""
+    if config.get("split_special_tokens") is not True:
+        return []
+    return [
+        "Special tokens written out in a text are text here and in transformers "
+        "(split_special_tokens in tokenizer_config.json), and themselves for ExecuTorch's "
+        "tokenizer in an app."
+    ]
+
+
+def _parts(config: dict[str, Any]) -> list[str]:
     """What there is to say where the parts of a chat begin otherwise on a phone."""
-    stated = stated_metaspace(read_object(config))
+    stated = stated_metaspace(config)
     if stated is None or stated["prepend_scheme"] != "first":
         return []
     return [

@@ -8,6 +8,7 @@ from quatrain.checkpoint.files.pieces import how_to_join
 from quatrain.errors import InputError
 from quatrain.lfs_pointer import refuse_lfs_pointer
 
+_OWNER_AND_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _PROGRAM = b"ET12"  # at byte 4 of every .pte file
 
 
@@ -76,7 +77,7 @@ def _meant_by(path: Path) -> str:
         if path.parts[1:2] == ("huggingface.co",) and len(path.parts) > 3:
             return f"; a repository on the hub is named as hf://{'/'.join(path.parts[2:4])}"
         return "; nothing is fetched from web addresses: give a file or folder, or hf://owner/name"
-    if path.is_absolute() or len(path.parts) != 2 or path.parent.exists():
+    if not _OWNER_AND_NAME.fullmatch(str(path)) or path.parent.exists():
         return ""
     return f"; a repository on the Hugging Face hub is named as hf://{path}"
 
