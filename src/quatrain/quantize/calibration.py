@@ -95,8 +95,8 @@ def tokens_of_files(
 def rows_of_text(
     config: BackboneConfig, words: Tokenizer, text: str
 ) -> tuple[list[int], list[int]]:
-    """(the tokens with which `words` begins a text, the rows of the embedding for those of
-    `text`); tokens that the embedding has no row for are left out.
+    """The rows of the embedding for the tokens with which `words` begins a text, and for those of
+    `text`; tokens that it has no row for are left out.
 
     Raises `InputError` where the model's context has no room for more than the first.
     """
@@ -107,7 +107,7 @@ def rows_of_text(
             f"{words.source}: begins a text with {len(begin)} tokens, and the model has room for "
             f"{config.max_seq_len} (max_seq_len); give the model's own with --tokenizer"
         )
-    return begin, _known_rows(config, ids[len(begin) :])
+    return _known_rows(config, begin), _known_rows(config, ids[len(begin) :])
 
 
 def spread_texts(begin: list[int], ids: list[int], length: int, most: int) -> list[list[int]]:
@@ -140,9 +140,9 @@ def tokens_of_itself(model: FloatModel, count: int, stages: Stages) -> torch.Ten
     _require_memory_to_write(model, texts, length)
     backbone = build_backbone(config, model.tensors, max_seq_len=length)
     generator = torch.Generator().manual_seed(_SEED)
-    begin = model.params.get("bos_idx", config.vocab_size)
+    begin = model.params.get("bos_idx")
     first = torch.randint(config.vocab_size, (texts, 1), generator=generator)
-    if begin < config.vocab_size:
+    if begin is not None and begin < config.vocab_size:
         first = torch.full_like(first, begin)
     with stages("write the calibration text") as advance:
         return write_on(backbone, first, length, generator, advance)

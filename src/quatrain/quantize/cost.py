@@ -15,7 +15,7 @@ from quatrain.checkpoint.files.memory_map import only_read, release_mapped
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
-from quatrain.quantize.calibration import Calibration, tokens_of_files
+from quatrain.quantize.calibration import Calibration, tokens_of_files, writes
 from quatrain.quantize.methods.twin_layer import dequantized
 from quatrain.quantize.opened_source import OpenedSource
 from quatrain.stages import Stages
@@ -73,8 +73,9 @@ def measured_cost(
     """What `output`, made of the model `opened`, costs; and a note where that cannot be said."""
     model, tokenizer = opened.source, opened.tokenizer
     assert isinstance(model, FloatModel)
-    if not model.config.apply_output:
-        return None, ["What it costs was not measured: it has no output layer."]
+    if not writes(model.config):
+        lacks = "it has no output layer, or a pruned vocabulary"
+        return None, [f"What it costs was not measured: {lacks}."]
     usual = Calibration.usual(model, tokenizer)
     if usual is None or usual.self_generated is not None:
         return None, ["What it costs was not measured: it came without a tokenizer."]
@@ -90,7 +91,7 @@ def measured_cost(
 def cost_of(
     model: FloatModel, checkpoint: Checkpoint, tokens: torch.Tensor, stages: Stages
 ) -> Cost:
-    """Both read `tokens`, int64 [texts, T], a layer in memory at a time."""
+    """Both, of a whole vocabulary, read `tokens`, int64 [texts, T], a layer in memory at a time."""
     losses, divergence, same = [], 0.0, 0
     with stages("measure what it costs") as advance:
         rounded = LayerByLayer(checkpoint.config, Dequantized(_tables_once(checkpoint)))
@@ -148,17 +149,15 @@ class _OutputByRows(torch.nn.Module):
 
 def _read_output_by_rows(rounded: LayerByLayer, checkpoint: Checkpoint) -> None:
     """A large one would be in memory in floating point beside that of the model."""
-    tensors, config = checkpoint.tensors, checkpoint.config
-    values, scales = (tensors.stored.get(f"output.{part}") for part in ("weight", "scales"))
-    if values is not None and scales is not None and not config.output_prune_map:
+    stored = checkpoint.tensors.stored
+    values, scales = (stored.get(f"output.{part}") for part in ("weight", "scales"))
+    if values is not None and scales is not None:
         rounded.ends.add_module("output", _OutputByRows(values.load(), scales.load()))
 
 
 def _tables_once(checkpoint: Checkpoint) -> LazyTensors:
     """Its tensors, without an output layer that is the embedding."""
-    tensors, config = checkpoint.tensors, checkpoint.config
-    if config.input_prune_map or config.output_prune_map:
-        return tensors  # rows of one table may stand for other tokens than those of the other
+    tensors = checkpoint.tensors
     for part in ("scales", "weight"):
         one, two = (tensors.stored.get(f"{at}.{part}") for at in ("output", "tok_embeddings"))
         if one is None or two is None or (one.shape, one.dtype) != (two.shape, two.dtype):

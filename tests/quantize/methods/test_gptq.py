@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import tokenizers
 import torch
 import typer
 from tests.support import gguf_files as ggufs
@@ -30,6 +31,7 @@ from quatrain.quantize.pipeline import quantize_model
 from quatrain.quantize.plan.plan_model import plan_model
 from quatrain.quantize.tensor_formats import ForBackend, Rounding
 from quatrain.stages import Stages
+from quatrain.tokenizer import Tokenizer
 
 OF_ITSELF = Calibration(self_generated=2048, scheme=Scheme.WEIGHT_ONLY)
 # Whose linears read something else, or stand elsewhere: rotations and windows change neither.
@@ -119,6 +121,37 @@ def test_a_tied_table_is_one_table(tmp_path: Path, text: Path) -> None:
             written.tensors[f"{name}.{part}"] for name in ("tok_embeddings", "output")
         )
         assert torch.equal(embedding, output)
+
+
+@pytest.mark.parametrize("begins_with", [250, 251])
+def test_a_pruned_vocabulary_is_read_by_its_rows(begins_with: int, tmp_path: Path, text: Path):
+    """What begins a text has another row than its id, or none; the tied table holds all tokens."""
+    kept = {row: 2 * row for row in range(100)} | {100: 250}
+    model = tiny.write_meta(tmp_path / "m", tiny.float_tensors(tied=True), input_prune_map=kept)
+    vocabulary = {"[other]": 0} | {str(word): word + 1 for word in range(200)}
+    words = tokenizers.models.WordLevel(vocabulary | {"<s>": begins_with}, unk_token="[other]")
+    tokenizer = tokenizers.Tokenizer(words)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", begins_with)]
+    )
+    tokenizer.save(str(model / "tokenizer.json"))
+    opened = open_float_model(model)
+    begin, rows = rows_of_text(opened.config, Tokenizer.load(model / "tokenizer.json"), "1 7 8 190")
+    assert (begin, rows) == ([100] if begins_with == 250 else [], [1, 4])
+    report = quantize_model(model, tmp_path / "gptq", calibration=Calibration((text,)))
+    quantize_model(model, tmp_path / "rtn", embedding="int4", method="rtn")
+    tokens = torch.randint(len(kept), (8, 24), generator=torch.Generator().manual_seed(0))
+    gptq, rtn = (error(opened, tmp_path / name, tokens) for name in ("gptq", "rtn"))
+    assert gptq < rtn, (gptq, rtn)
+    # Rows are no ids of tokens, of which logits are.
+    assert report.against_floating_point is None
+    assert "was not measured: it has no output layer, or a pruned vocabulary" in report.notes[-1]
+
+
+def test_a_model_that_states_no_first_token_writes_from_any(tmp_path: Path) -> None:
+    model = tiny.write_meta(tmp_path / "m", bos_idx=None)
+    assert len(Calibration(self_generated=1024).tokens(open_float_model(model), None, Stages()))
 
 
 def test_how_far_it_is_is_told_linear_by_linear(tmp_path: Path, text: Path) -> None:

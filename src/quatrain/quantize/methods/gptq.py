@@ -13,8 +13,10 @@ from math import prod
 
 import torch
 
+from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.layer_by_layer import LayerByLayer
 from quatrain.backbone.model import OwnInputs
+from quatrain.backbone.pruned_vocabulary import kept_rows
 from quatrain.checkpoint.files.lazy_tensors import RowsOf
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
@@ -102,7 +104,7 @@ class Gptq:
                 source, embedding, inputs,
                 lambda part: self.stages.advance(share + (1 - share) * part),
             )  # fmt: skip
-        table = torch.cat([exact, self._seen_rows(embedding, exact, rows)])
+        table = torch.cat([exact, self._seen_rows(source.config, embedding, exact, rows)])
         layers.ends.tok_embeddings = torch.nn.Embedding.from_pretrained(table)
         self._stream = layers.ends.embed(torch.cat([places, places + len(rows)]))
         self._own = layers.ends.own_inputs(torch.cat([self.tokens, self.tokens]), self._stream)
@@ -118,11 +120,12 @@ class Gptq:
         return hidden / (hidden + rows * columns**2 * PASSES)
 
     def _seen_rows(
-        self, embedding: TensorPlan, exact: torch.Tensor, rows: torch.Tensor
+        self, config: BackboneConfig, embedding: TensorPlan, exact: torch.Tensor, rows: torch.Tensor
     ) -> torch.Tensor:
         """The embedding's `rows`, `exact` [n, dim], as the quantized model has them."""
         if self._table is not None:
-            return dequantized(*(part[rows] for part in self._table))
+            of = config.input_prune_map, config.vocab_size
+            return dequantized(*(kept_rows(part, *of)[rows] for part in self._table))
         if embedding.method != "rtn":
             return exact  # kept as it is
         made = quantize_rows(
