@@ -137,4 +137,8 @@ def _check_dtype(model: StoredModel, name: str, dtypes: tuple[torch.dtype, ...])
     if model.stored[name].dtype not in dtypes:
         expected = " or ".join(map(dtype_name, dtypes))
         found = dtype_name(model.stored[name].dtype)
-        raise InputError(f"{model.source}: {name} is {found}, expected {expected}")
+        remedy = "write the checkpoint again from its source"
+        module = name.removesuffix(".weight")
+        if model.stored[name].dtype in _FLOATING and f"{module}.scales" in model.stored:
+            remedy += f", without {module}.scales if it was left in floating point"
+        raise InputError(f"{model.source}: {name} is {found}, expected {expected}; {remedy}")
