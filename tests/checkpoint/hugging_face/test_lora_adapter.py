@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import save_file
 from tests.support import quantized_folders as folders
@@ -267,6 +268,22 @@ def test_what_training_leaves_beside_an_adapter_is_no_model(tmp_path):
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"):
         torch.save({}, adapter / name)
     assert open_float_model(adapter, base).tensors
+
+
+def test_a_chat_template_without_a_tokenizer_is_said_to_be_unread(tmp_path):
+    base = tiny.write_hugging_face(tmp_path / "base")
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, "a"))
+    model.save(str(base / "tokenizer.json"))
+    adapter = write_adapter(tmp_path / "adapter")
+    (adapter / "chat_template.jinja").write_text("its own")
+    for copied in (False, True):  # as the note has it
+        if copied:
+            (adapter / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
+        opened = open_float_model(adapter, base)
+        assert any("has chat_template.jinja and no" in note for note in opened.notes) != copied
+        tokenizer = opened.tokenizer()
+        assert tokenizer
+        assert tokenizer.chat_template == ("its own" if copied else None)
 
 
 def test_a_base_for_what_is_no_adapter(tmp_path):

@@ -30,7 +30,7 @@ from quatrain.checkpoint.quantizers.read import all_floating, checked_quantizer,
 from quatrain.checkpoint.quantizers.unpacked import is_unpacked
 from quatrain.errors import InputError
 from quatrain.tokenizer.copies import copy_tokenizer_files
-from quatrain.tokenizer.files import tokenizer_in
+from quatrain.tokenizer.files import TOKENIZER, files_of, tokenizer_in
 
 
 def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatModel:
@@ -90,13 +90,24 @@ def _read(
         stored, of_adapter = with_adapter(
             stored, adapter, config_json.multimodal, tied, reading.called
         )
-        notes += of_adapter
+        notes += (*of_adapter, *_without_tokenizer(adapter))
     stored = reading.tensors(stored, fields)
     notes += unmerged_adapter(folder)
     if tied:
         stored, of_output = without_tied_output(stored)
         notes += of_output
     return stored, notes
+
+
+def _without_tokenizer(adapter: Path) -> tuple[str, ...]:
+    """What there is to say of files for a tokenizer in a folder that holds none."""
+    beside = [file.name for file in files_of(adapter / TOKENIZER)[1:]]
+    if not beside or tokenizer_in(adapter):
+        return ()
+    return (
+        f"The base's tokenizer is taken as it is: {adapter} has {' and '.join(beside)} and no "
+        f"{TOKENIZER}. Where the adapter was trained with those, put the base's {TOKENIZER} there.",
+    )
 
 
 def _quantized_already(folder: Path, adapter: Path | None) -> InputError:
