@@ -199,6 +199,13 @@ MISTAKES = {
     "export, an option of one value twice": (
         ["export", "nowhere", "-o", "a.pte", "--output", "b.pte"], "--output is given 2 times",
     ),
+    "export, two schemes": (
+        ["export", "nowhere", "-o", "m.pte", "--weight-only-linear", "--linear-scheme", "8da4w"],
+        "--linear-scheme 8da4w each say which scheme a linear has",
+    ),
+    "release, phones that are none": (
+        ["release", "{checkpoint}", "-o", "out", "--phones", ""], "--phones names no phone",
+    ),
     "evaluate, a phone that is two": (
         ["evaluate", "nowhere", "--as-on", "galaxy-s24"], "name galaxy-s24-exynos or galaxy-s24-s",
     ),

@@ -264,4 +264,5 @@ def test_command(tmp_path):
     arguments = ["convert", str(source), str(tmp_path / "out"), "--output-layer", "int4", "--json"]
     done = invoked(arguments)
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["rounded"] == 1
+    said, files = json.loads(done.stdout), (tmp_path / "out").iterdir()
+    assert said["rounded"] == 1 and said["bytes_out"] == sum(file.stat().st_size for file in files)

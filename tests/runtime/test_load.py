@@ -53,6 +53,12 @@ def _openable_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "_gpu_runner", gpu_runner)
 
 
+@pytest.mark.parametrize("device", ["reference", "gpu"])
+def test_where_a_program_for_the_cpu_runs_is_said(device: str) -> None:
+    with pytest.raises(InputError, match=f"no Vulkan .*{device} .*here with --device executorch"):
+        load_runner(XNNPACK, device)
+
+
 def test_a_real_gpu_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     _adapters(monkeypatch, "DiscreteGPU", "CPU")
     _openable_gpu(monkeypatch)

@@ -10,12 +10,10 @@ if TYPE_CHECKING:
     from quatrain.quantize.report import QuantizeReport
 
 
-def print_checkpoint(
-    report: "QuantizeReport", bytes_out: int, details: list[str], read_from: str
-) -> None:
+def print_checkpoint(report: "QuantizeReport", details: list[str], read_from: str) -> None:
     """Print `details` between what every checkpoint has; `read_from`: what the source is called."""
     print(f"{report.output}: {report.tensors} tensors, group size {report.group_size}")
-    print(f"  size      {human_bytes(report.bytes_in)} -> {human_bytes(bytes_out)}")
+    print(f"  size      {human_bytes(report.bytes_in)} -> {human_bytes(report.bytes_out)}")
     for reason in report.why_larger:
         print(f"            {reason}")
     for line in details:

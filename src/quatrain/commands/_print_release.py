@@ -34,7 +34,8 @@ def print_release(made: "Release", android: Path | None = None) -> None:
     from quatrain.release.android import ASSETS
     from quatrain.release.report.page import figure
 
-    print(f"{made.folder}: {len(made.report['files'])} programs")
+    count = len(made.report["files"])
+    print(f"{made.folder}: {count} {'program' if count == 1 else 'programs'}")
     for file in made.report["files"]:
         print(f"  {file['file']}: {human_bytes(file['bytes'])}")
         for row in file["quality"]:

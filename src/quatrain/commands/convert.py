@@ -101,11 +101,10 @@ def convert(
     with goes_on_with(working_folder(output)):
         report = convert_model(source, output, options, params, shown_stages(), tokenizer, base)
     if json:
-        # This verb's bytes_out is the weights' alone.
-        said = asdict(report) | {"bytes_out": report.weights_bytes}
+        said = asdict(report)
         print_json({key: said[key] for key in _JSON_KEYS})
     else:
-        print_checkpoint(report, report.weights_bytes, _details(report), "source")
+        print_checkpoint(report, _details(report), "source")
 
 
 def _details(report: "QuantizeReport") -> list[str]:

@@ -82,7 +82,9 @@ def _print_findings(examination: "Examination") -> None:
     for phone in examination.phones:
         console.print(str(phone), highlight=False, soft_wrap=True)
     applying = [finding for finding in examination.findings if finding.applies]
-    console.print(f"{len(applying)} known defects apply ({where})")
+    count = len(applying)
+    said = "1 known defect applies" if count == 1 else f"{count} known defects apply"
+    console.print(f"{said} ({where})")
     for finding in examination.findings:
         colours = {"certain": "red", "conditional": "yellow"} if finding.applies else {}
         colour = colours.get(finding.certainty, "dim")

@@ -149,7 +149,7 @@ def quantize(
         planned = {"programs": [program.as_dict() for program in programs]}
         print_json({key: said[key] for key in _JSON_KEYS} | planned)
     else:
-        print_checkpoint(report, report.bytes_out, _details(report), "model")
+        print_checkpoint(report, _details(report), "model")
         print_programs(programs)
 
 

@@ -231,5 +231,11 @@ def _with_smollm2(specs: "list[ReleaseSpec]") -> "list[ReleaseSpec]":
     ]
 
 
-def _listed(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(one.strip() for one in text.split(",") if one.strip())
+def _listed(phones: str | None) -> tuple[str, ...] | None:
+    """What --phones names. Raises `InputError` where that is nothing, as of an empty variable."""
+    if phones is None:
+        return None
+    named = tuple(one.strip() for one in phones.split(",") if one.strip())
+    if not named:
+        raise InputError("--phones names no phone; name some, such as pixel-8, or leave it out")
+    return named

@@ -110,8 +110,9 @@ def run(
 
 def _print_figures(found: "TextGeneration") -> None:
     generation = found.generation
+    prompt = len(generation.prompt)
     print(
-        f"[{found.device}: prefill {len(generation.prompt)} tokens at "
+        f"[{found.device}: prefill {prompt} {'token' if prompt == 1 else 'tokens'} at "
         f"{generation.prefill_tokens_per_second:.1f}/s, decode {len(generation.tokens)} at "
         f"{generation.decode_tokens_per_second:.1f}/s, stopped by {generation.stopped}]",
         file=sys.stderr,

@@ -91,7 +91,8 @@ def verify(
     if report.fatal:
         met = ", ".join(finding.defect for finding in report.fatal)
         raise CheckFailed(f"{model}: fails on every phone ({met}); {report.fatal[0].remedy}")
-    raise CheckFailed(f"{model}: does not compute what {checkpoint} means")
+    emulated = f" under --emulate {emulate}" if emulate else ""
+    raise CheckFailed(f"{model}: does not compute what {checkpoint} means{emulated}")
 
 
 def _print_report(report: "VerifyReport") -> None:

@@ -75,6 +75,11 @@ def load_runner(
         from quatrain.runtime.executorch import ExecutorchRunner
 
         return ExecutorchRunner(program)
+    if not is_vulkan(program):
+        raise InputError(
+            f"{program.path}: has no Vulkan delegate, which --device {device} computes. It runs "
+            "here with --device executorch; for a GPU export it with --backend vulkan."
+        )
     require_only_delegate(program, "reference runtime" if device == "reference" else "GPU runtime")
     _require_forward(program)
     if device == "gpu":
