@@ -14,6 +14,7 @@ from tests.support.knobs import ALL, KNOBS, TINY, Peer, write_meta_folder
 from tests.support.made_once import made_once
 from tests.support.rounding import assert_equal_but_for_rounding
 from tests.support.thorough import thorough
+from tests.support.verified import assert_verified
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.checkpoint.open import open_checkpoint
@@ -127,6 +128,13 @@ def test_retargeted_is_as_exported(case, checkpoint_of, on_vulkan, tmp_path):
     retargeted = open_program(tmp_path / "retargeted.pte")
     assert canonical(retargeted.vulkan) == canonical(exported.vulkan)
     assert set(retargeted.named_data) == set(exported.named_data)  # keys are digests
+
+
+@pytest.mark.parametrize("case", TOGETHER)
+def test_verify_passes_with_a_pruned_vocabulary(case, checkpoint_of, on_vulkan):
+    """Whose tokens are rows of the embedding, and those without a row in the output are -inf."""
+    checked = assert_verified(on_vulkan(case)[1], checkpoint_of(case)).packed
+    assert {"output", "tok_embeddings"} <= {one.linear for one in checked}
 
 
 @pytest.mark.parametrize("case", [*FEW, *MORE])

@@ -1,6 +1,6 @@
 """A vocabulary that keeps some of its tokens: the maps from a table's rows to token ids."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -16,6 +16,15 @@ def embedding_rows(config: BackboneConfig) -> int:
 def output_rows(config: BackboneConfig) -> int:
     """How many tokens the output layer has a row for."""
     return len(config.output_prune_map or ()) or config.vocab_size
+
+
+def known_rows(config: BackboneConfig, ids: Sequence[int]) -> list[int]:
+    """The rows of the embedding for those token `ids` that have one."""
+    kept = config.input_prune_map
+    if kept is None:
+        return [token for token in ids if token < config.vocab_size]
+    row_of = {token: row for row, token in kept.items()}
+    return [row_of[token] for token in ids if token in row_of]
 
 
 def kept_rows(

@@ -9,6 +9,7 @@ import torch
 
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.pruned_vocabulary import known_rows
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import InputError, UnknownTokenizer, require_several
 from quatrain.int4 import Scheme
@@ -107,7 +108,7 @@ def rows_of_text(
             f"{words.source}: begins a text with {len(begin)} tokens, and the model has room for "
             f"{config.max_seq_len} (max_seq_len); give the model's own with --tokenizer"
         )
-    return _known_rows(config, begin), _known_rows(config, ids[len(begin) :])
+    return known_rows(config, begin), known_rows(config, ids[len(begin) :])
 
 
 def spread_texts(begin: list[int], ids: list[int], length: int, most: int) -> list[list[int]]:
@@ -188,11 +189,3 @@ def _tokenizer(model: FloatModel) -> Tokenizer:
             "use --self-generated 8192, or --method rtn"
         )
     return tokenizer
-
-
-def _known_rows(config: BackboneConfig, ids: list[int]) -> list[int]:
-    kept = config.input_prune_map
-    if kept is None:
-        return [token for token in ids if token < config.vocab_size]
-    row_of = {token: row for row, token in kept.items()}
-    return [row_of[token] for token in ids if token in row_of]

@@ -66,8 +66,10 @@ def _match_schemes(backbone: Backbone, graph: VulkanGraph) -> None:
     program: one that is mixed, or has no kernel for what is stored (`--allow-fallback`)."""
     modules = dict(backbone.named_modules())
     for linear in find_linears(graph):
-        module = modules.get(linear.name)
+        inside = f"{linear.name}.base"  # of one with an adaptor or a rotation
+        name = inside if inside in modules else linear.name
+        module = modules.get(name)
         if linear.scheme == Scheme.WEIGHT_ONLY and isinstance(module, Int4Linear):
-            backbone.set_submodule(linear.name, without_activation_rounding(module))
+            backbone.set_submodule(name, without_activation_rounding(module))
         elif linear.group_size is None and isinstance(module, _QUANTIZED):
-            backbone.set_submodule(linear.name, dequantized(module))
+            backbone.set_submodule(name, dequantized(module))

@@ -10,6 +10,7 @@ from typing import cast
 
 from quatrain.arithmetic import Arithmetic
 from quatrain.backbone.model import Backbone
+from quatrain.backbone.pruned_vocabulary import known_rows
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError, require_several
@@ -223,8 +224,11 @@ def _note(passed: bool, rounded: RoundedAgain, info: ProgramInfo, halves: float)
 
 def _encode(prompts: tuple[str, ...], opened: _Opened, new_tokens: int) -> list[list[int]]:
     context, tokenizer = opened.info.context, opened.tokenizer
-    room = context - new_tokens
+    room, config = context - new_tokens, opened.checkpoint.config
     encoded = [tokenizer.encode(prompt) for prompt in prompts]
+    for tokens in encoded:
+        check_token_ids(tokens, config.vocab_size, tokenizer.model.id_to_token)
+    encoded = [known_rows(config, tokens) for tokens in encoded]
     if room < 2:
         raise InputError(
             f"--new-tokens leaves no room for a prompt in the program's context of {context} "
@@ -242,6 +246,4 @@ def _encode(prompts: tuple[str, ...], opened: _Opened, new_tokens: int) -> list[
         check_prompt(tokens, context)
         if len(tokens) < 2:
             raise InputError("a prompt of one token has no prefill to verify; give a longer one")
-        vocab_size = opened.checkpoint.config.vocab_size
-        check_token_ids(tokens, vocab_size, tokenizer.model.id_to_token)
     return encoded

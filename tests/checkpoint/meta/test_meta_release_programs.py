@@ -7,6 +7,7 @@ from tests.support import tiny_models as tiny
 from tests.support.devices import DEVICES_OF
 from tests.support.rounding import assert_equal_but_for_rounding
 from tests.support.thorough import thorough
+from tests.support.verified import assert_verified
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone
@@ -47,11 +48,15 @@ def test_vulkan_programs_equal_eager(release, tmp_path):
     assert_equal_eager(tmp_path / "m.pte", folder, Scheme.DYNAMIC_INT8, report)
     program = open_program(tmp_path / "m.pte")
     assert len(program.delegates) == 1
-    shapes = {linear.name: linear.in_features for linear in find_linears(program.vulkan)}
-    assert shapes["layers.1.feed_forward.w2"] == releases.HIDDEN
+    linears = {linear.name: linear for linear in find_linears(program.vulkan)}
+    assert linears["layers.1.feed_forward.w2"].in_features == releases.HIDDEN
+    beside = [name for name in linears if ".adaptor." in name]
+    assert len(beside) == {"qlora": 2 * 7 * 2, "spinquant": 0}[name]
+    assert_verified(tmp_path / "m.pte", folder)
     retarget(program, "weight-only")
     write_program(program, tmp_path / "float.pte")
     assert_equal_eager(tmp_path / "float.pte", folder, Scheme.WEIGHT_ONLY, report)
+    assert_verified(tmp_path / "float.pte", folder)
 
 
 def test_xnnpack_programs_equal_eager(release, tmp_path):

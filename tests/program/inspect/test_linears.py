@@ -64,6 +64,36 @@ def test_roles_come_from_dataflow_not_from_order(tmp_path: Path) -> None:
     assert {lin.role: lin.operator for lin in find_linears(graph)} == made
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_adaptors_are_no_linears_of_the_model(beside: bool) -> None:
+    """`output(x) + B(A(x))` in QLoRA's layout; not where A takes something else, as a residual."""
+    maker = GraphMaker()
+    x, null = maker.input("float32", 1, 4, 8), maker.plain("null")
+
+    def linear(source: int, rows: int, columns: int) -> int:
+        weight = maker.constant(np.ones((rows, columns), dtype=np.float32))
+        out = maker.tensor("float32", 1, 4, rows)
+        maker.call("aten.linear.default", source, weight, null, out)
+        return out
+
+    flat, other, summed = (maker.tensor("float32", 1, 4, 8) for _ in range(3))
+    maker.call("aten.view_copy.default", x, maker.add_shape(1, 4, 8), flat)
+    maker.call("aten.neg.default", x, other)
+    whole = linear(x, 8, 8)
+    part = linear(linear(flat if beside else other, 2, 8), 8, 2)
+    maker.call("aten.add.Tensor", whole, part, maker.plain("int", 1), summed)
+    maker.graph.outputs = [summed]
+    found = [(one.name, one.role) for one in find_linears(maker.graph)]
+    if beside:
+        assert found == [
+            ("output", "output"),
+            ("output.adaptor.A", "adaptor of output"),
+            ("output.adaptor.B", "adaptor of output"),
+        ]
+    else:
+        assert [name for name, _ in found] == ["output", "output_intermediate", "output"]
+
+
 def test_linears_in_a_circle_have_an_end() -> None:
     """As in a damaged program: what looks like a rotation before `down` feeds itself."""
     maker = GraphMaker()

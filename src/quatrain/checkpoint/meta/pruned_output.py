@@ -1,4 +1,4 @@
-"""An output layer that is tied to an embedding whose rows were cut already."""
+"""An output layer of some of a vocabulary's tokens, or tied to an embedding of some."""
 
 import torch
 
@@ -32,12 +32,28 @@ def with_own_output(tensors: LazyTensors, config: BackboneConfig, source: str) -
     rows = [row_of[token] for token in tokens]
     if rows == list(range(table.shape[0])):
         return tensors
-    parts = {
-        f"{OUTPUT}.{part}": _picked(tensors.stored[f"{EMBEDDING}.{part}"], rows)
+    return LazyTensors(tensors.stored | _output_of(tensors, EMBEDDING, rows))
+
+
+def with_kept_output(tensors: LazyTensors, config: BackboneConfig) -> LazyTensors:
+    """`tensors`, with the output layer of the rows that `output_prune_map` keeps, in its order,
+    where what is stored, or the embedding that it is tied to, has all."""
+    kept = config.output_prune_map
+    name = OUTPUT if f"{OUTPUT}.weight" in tensors else EMBEDDING
+    table = tensors.stored.get(f"{name}.weight")
+    if kept is None or table is None or table.shape[0] != config.vocab_size:
+        return tensors
+    rows = [kept[row] for row in range(len(kept))]
+    return LazyTensors(tensors.stored | _output_of(tensors, name, rows))
+
+
+def _output_of(tensors: LazyTensors, name: str, rows: list[int]) -> dict[str, StoredTensor]:
+    """The output layer's tensors of those `rows` of the table `name`."""
+    return {
+        f"{OUTPUT}.{part}": _picked(tensors.stored[f"{name}.{part}"], rows)
         for part in ("weight", "scales", "zeros")
-        if f"{EMBEDDING}.{part}" in tensors
+        if f"{name}.{part}" in tensors
     }
-    return LazyTensors(tensors.stored | parts)
 
 
 def _picked(table: StoredTensor, rows: list[int]) -> StoredTensor:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from quatrain.program.def_use import DefUse
 from quatrain.program.graph import Operator
+from quatrain.program.inspect.adaptors import find_adaptors
 from quatrain.program.inspect.attentions import AttentionPlace
 from quatrain.program.inspect.layer_places import ConvolutionPlace, DeltaRulePlace, find_layers
 
@@ -31,22 +32,25 @@ _OTHER_NAMES = {
 @dataclass(frozen=True)
 class LinearRole:
     """A linear's layer and role. `block`: where in a mixture of experts it is, such as
-    experts.3 or shared_expert."""
+    experts.3 or shared_expert. `of_adaptor`: A or B, where it is of one beside the linear of that
+    role."""
 
     layer: int | None = None
     role: str = "other"
     block: str = ""
+    of_adaptor: str = ""
 
     @property
     def name(self) -> str | None:
         """The parameter's name in Meta's checkpoints; None where it has none."""
+        adaptor = f".adaptor.{self.of_adaptor}" if self.of_adaptor else ""
         if self.layer is None:
-            return None if self.role == "other" else self.role
+            return None if self.role == "other" else self.role + adaptor
         role = self.role.rpartition(" ")[2] if self.block else self.role
         name = {**META_NAMES, **CONV_NAMES, **_DELTA_NAMES, **_OTHER_NAMES}.get(role, role)
         if self.block:
             name = name.replace("feed_forward", f"feed_forward.{self.block}")
-        return f"layers.{self.layer}.{name}"
+        return f"layers.{self.layer}.{name}{adaptor}"
 
 
 class LinearRoles:
@@ -55,6 +59,8 @@ class LinearRoles:
     def __init__(self, def_use: DefUse, linears: set[int]):
         self.def_use = def_use
         self.linears = linears
+        self.adaptors = find_adaptors(def_use, linears)
+        self._of_adaptors = {index for one in self.adaptors for index in (one.a, one.b)}
         self.found: dict[int, LinearRole] = {}
         # Layer -> its gated blocks, in order: the linears of each.
         self.blocks: dict[int, list[list[int]]] = {}
@@ -76,6 +82,9 @@ class LinearRoles:
             if len(blocks) > 1:
                 self._experts(layer, blocks)
         self._output()
+        for one in self.adaptors:
+            for part, index in (("A", one.a), ("B", one.b)):
+                self.found[index] = replace(self.of(one.base), of_adaptor=part)
 
     def of(self, index: int) -> LinearRole:
         """That of the linear at `index` of the graph's operators."""
@@ -178,7 +187,8 @@ class LinearRoles:
         return found[0] if found and found[0] not in self.linears else None
 
     def _sources(self, value: int) -> list[int]:
-        return self.def_use.upstream([value], lambda index: index in self.linears)
+        found = self.def_use.upstream([value], lambda index: index in self.linears)
+        return [index for index in found if index not in self._of_adaptors]
 
     def _targets(self, value: int) -> list[int]:
         return self.def_use.downstream([value], lambda index: index in self.linears)[:1]
@@ -213,7 +223,7 @@ class LinearRoles:
     def _output(self) -> None:
         """The unnamed linears that reach the program's outputs without meeting another."""
         outputs = self.def_use.graph.outputs
-        last = self.def_use.upstream(outputs, lambda index: index in self.linears)
+        last = [index for value in outputs for index in self._sources(value)]
         outputs = [index for index in last if index not in self.found]
         self._name(outputs, None, "output")
         for index in outputs:

@@ -117,7 +117,7 @@ def _linear(def_use: DefUse, index: int, role: LinearRole) -> Linear:
         operator=index,
         name=role.name or f"operator_{index}",
         layer=role.layer,
-        role=role.role,
+        role=f"adaptor of {role.role}" if role.of_adaptor else role.role,
         kernel=operator.kind,
         scheme=LINEAR_SCHEMES[operator.kind],
         out_features=(out.shape[-1:] or weight.shape[:1] or (0,))[0],

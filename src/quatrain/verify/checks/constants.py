@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
+from quatrain.checkpoint.meta.pruned_output import with_kept_output
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program import Program, VulkanGraph
 from quatrain.verify.checks.embedding_tables import check_tables
@@ -29,8 +30,10 @@ def compare_constants(
     """
     strict, stored, unknown = is_ours(program), StoredData(program, graph), []
     if graph:
-        names = [name for name, one in backbone.named_modules() if isinstance(one, Int4Linear)]
-        checks = check_packed(graph, checkpoint.tensors, checkpoint.group_size, names)
+        linears = (name for name, one in backbone.named_modules() if isinstance(one, Int4Linear))
+        names = [name.removesuffix(".base") for name in linears]
+        tensors = with_kept_output(checkpoint.tensors, checkpoint.config)
+        checks = check_packed(graph, tensors, checkpoint.group_size, names)
     else:
         checks = check_stored(stored, backbone, strict, lambda part: advance(part / 2))
         unknown += [] if checks else ["its quantized linears"]

@@ -42,15 +42,18 @@ def greedy_logits(
 
 @torch.inference_mode()
 def continue_greedily(
-    backbone: Runner, prompt: Sequence[int], count: int
+    backbone: Backbone, prompt: Sequence[int], count: int
 ) -> tuple[list[int], list[torch.Tensor]]:
-    """`count` tokens that `backbone` finds most likely, and the logits [V] of each."""
+    """`count` tokens that `backbone` finds most likely, of those that its embedding has a row for
+    and as that row, and the logits [V] of each."""
+    kept = backbone.config.input_prune_map
+    ids = [kept[row] for row in range(len(kept))] if kept else slice(None)
     rows = greedy_logits(backbone, prompt, [])
-    tokens = [int(rows[0].argmax())]
+    tokens = [int(rows[0][ids].argmax())]
     while len(tokens) < count:
         at = torch.tensor([len(prompt) + len(tokens) - 1])
         rows.append(backbone.forward(torch.tensor([[tokens[-1]]]), at).reshape(-1).float())
-        tokens.append(int(rows[-1].argmax()))
+        tokens.append(int(rows[-1][ids].argmax()))
     return tokens, rows
 
 
@@ -90,7 +93,7 @@ def compare_logits(expected: list[list[torch.Tensor]], found: list[list[torch.Te
     pairs = [
         list(zip(wants, gots, strict=True)) for wants, gots in zip(expected, found, strict=True)
     ]
-    flat = [pair for prompt in pairs for pair in prompt]
+    flat = [_left_in(*pair) for prompt in pairs for pair in prompt]
     same = [[bool(w.argmax() == g.argmax()) for w, g in prompt] for prompt in pairs]
     parted = [agree.index(False) for agree in same if False in agree]
     return Parity(
@@ -99,6 +102,13 @@ def compare_logits(expected: list[list[torch.Tensor]], found: list[list[torch.Te
         kl=sum(divergence(want, got) for want, got in flat) / len(flat),
         first_difference=min(parted, default=None),
     )
+
+
+def _left_in(expected: torch.Tensor, found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both logits [V] without those of -inf, the tokens that an output layer has no row for; as
+    they are where one has others of those."""
+    rest = expected != -torch.inf
+    return (expected[rest], found[rest]) if rest.equal(found != -torch.inf) else (expected, found)
 
 
 def divergence(expected: torch.Tensor, found: torch.Tensor) -> float:

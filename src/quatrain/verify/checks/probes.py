@@ -9,6 +9,7 @@ from torch import nn
 from quatrain.backbone.model import Backbone
 from quatrain.program import VulkanGraph
 from quatrain.program.def_use import DefUse
+from quatrain.program.inspect.adaptors import find_adaptors
 from quatrain.program.inspect.attentions import AttentionPlace
 from quatrain.program.inspect.layer_places import find_layers
 from quatrain.program.inspect.linears import CONV_NAMES, META_NAMES, find_linears, result_id
@@ -22,7 +23,7 @@ _READS = {
     "down": "gated activation", "o": "attention over the KV cache",
     "conv out": "gated short convolution",
 }  # fmt: skip
-_WATCHED = ("norm", ".attend", ".wq", ".wk", ".wv", ".wo", ".w1", ".w2", ".w3", "_proj")
+_WATCHED = ("norm", ".attend", ".wq", ".wk", ".wv", ".wo", ".w1", ".w2", ".w3", "_proj", ".base")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,10 @@ def find_probes(graph: VulkanGraph) -> list[Probe]:
 
 
 def _linear_probes(graph: VulkanGraph, def_use: DefUse) -> Iterator[Probe]:
-    for linear in find_linears(graph):
+    linears = find_linears(graph)
+    adaptors = find_adaptors(def_use, {linear.operator for linear in linears})
+    with_adaptors = {one.base: one.result for one in adaptors}
+    for linear in linears:
         operator = graph.operators[linear.operator]
         x, layer = operator.named_args["x"], linear.layer
         if linear.role in _READS_NORM:
@@ -68,7 +72,8 @@ def _linear_probes(graph: VulkanGraph, def_use: DefUse) -> Iterator[Probe]:
         if linear.role in _READS:
             yield Probe(x, f"{linear.name}.in", layer, _READS[linear.role])
         if linear.role in (*META_NAMES, *CONV_NAMES, "output"):
-            result = result_id(def_use, linear.operator)
+            alone = result_id(def_use, linear.operator)
+            result = with_adaptors.get(linear.operator, alone)
             yield Probe(result, f"{linear.name}.out", layer, f"linear {linear.name}")
 
 
@@ -94,7 +99,11 @@ def eager_values(
 
     def watch(path: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def record(_module: nn.Module, given: tuple, result: torch.Tensor) -> None:
-            values[f"{path}.in"], values[f"{path}.out"] = given[0].clone(), result.clone()
+            # Of a linear with a rotation before it, or an adaptor beside it, that one is inside:
+            # it takes what is rotated, and is computed before what has it gives its result.
+            name = path.removesuffix(".base")
+            values.setdefault(f"{name}.in", given[0].clone())
+            values[f"{name}.out"] = result.clone()
             if path.endswith(".attend"):
                 values[f"{path}.q"], values[f"{path}.k"] = given[0].clone(), given[1].clone()
 

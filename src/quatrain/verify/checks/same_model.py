@@ -2,6 +2,7 @@
 
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.layout import EMBEDDING, OUTPUT
+from quatrain.checkpoint.meta.pruned_output import with_kept_output
 from quatrain.errors import InputError
 from quatrain.program import Program, VulkanGraph
 from quatrain.program.inspect.linears import find_linears
@@ -16,11 +17,12 @@ def require_same_model(program: Program, graph: VulkanGraph | None, checkpoint: 
     for method, (what, expected) in sizes.items():
         if method in stated and int(stated[method]) != expected:
             _refuse(program, checkpoint, f"its {what} is {stated[method]}", str(expected))
+    tensors = with_kept_output(checkpoint.tensors, config).stored
     for linear in find_linears(graph) if graph else ():
         shape = [linear.out_features, linear.in_features]
-        stored = checkpoint.tensors.stored.get(f"{linear.name}.weight")
+        stored = tensors.get(f"{linear.name}.weight")
         if stored is None and linear.name == OUTPUT:
-            stored = checkpoint.tensors.stored.get(f"{EMBEDDING}.weight")
+            stored = tensors.get(f"{EMBEDDING}.weight")
         if stored is not None and len(stored.shape) == 2 and list(stored.shape) != shape:
             _refuse(program, checkpoint, f"{linear.name} is {shape}", str(list(stored.shape)))
 
