@@ -116,4 +116,11 @@ SIZE_CASES: list[tuple[str, str, str, Make, Make]] = [
         summed(NUMBER, ONE, ONE),
     ),
     ("number-arithmetic", "desktop", "1.5", softmax(NUMBER), softmax(ONE)),
+    (
+        "sizes-differ",
+        "desktop",
+        "1.5",
+        summed(T((4, 8)), T((8,)), T((5, 8))),
+        summed(T((4, 1)), T((8,)), T((4, 8))),
+    ),
 ]

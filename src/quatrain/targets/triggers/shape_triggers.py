@@ -3,6 +3,8 @@
 Each was measured on ExecuTorch's runtime; the sources stand in the catalogue.
 """
 
+from itertools import zip_longest
+
 from quatrain.program import Program, Tensor, VulkanGraph
 from quatrain.targets.triggers.occurrence import (
     PACKED_FROM_THE_END,
@@ -33,6 +35,20 @@ def numbers_computed(graph: VulkanGraph) -> Occurrences:
         for place, _, x in tensors_of(graph, _SOFTMAX)
         if not x.shape
     ]
+
+
+def results_of_other_sizes(graph: VulkanGraph) -> Occurrences:
+    """Arithmetic on two tensors whose result has other sizes than the two have together: each the
+    larger one's, from the last on."""
+    for place, operator, a in tensors_of(graph, _OF_TWO):
+        b, made = graph.values[operator.args[1]], graph.values[operator.out]
+        if not isinstance(b, Tensor) or not isinstance(made, Tensor):
+            continue
+        sizes = zip_longest(reversed(a.shape), reversed(b.shape), fillvalue=1)
+        together = [max(pair) for pair in sizes][::-1]
+        if together != list(made.shape):
+            of = f"{list(a.shape)} and {list(b.shape)}"
+            yield Occurrence(f"{place}: {list(made.shape)} of {of}")
 
 
 def norms_by_three_workers(program: Program, graph: VulkanGraph) -> Occurrences:
