@@ -7,12 +7,11 @@ all of them where 8da4w is measured to be the slower on the target.
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from quatrain.arithmetic import ActivationDtype
 from quatrain.atomic_files import whole_file
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
@@ -81,28 +80,18 @@ def export_with_auto_schemes(
     scheme = Scheme.DYNAMIC_INT8 if group_sums_are_right(opened.group_size) else Scheme.WEIGHT_ONLY
     options = replace(request.options(), scheme=scheme)
     check_limits(opened, options, context_length(opened, request.max_seq_len))
-    chosen = _choose(opened, request, max_kl, stages, tokenizer)
+    plan, choice = _choose(opened, request, max_kl, stages, tokenizer)
     if explain:
-        for reason in (*chosen.reasons, *chosen.plan.notes):
+        for reason in (*(choice.reasons if choice else ()), *plan.notes):
             explain(reason)
-    planned = replace(
-        request, scheme_plan=chosen.plan, activation_dtype=chosen.dtype or request.activation_dtype
-    )
+    dtype = choice.activation_dtype if choice else request.activation_dtype
+    planned = replace(request, scheme_plan=plan, activation_dtype=dtype)
     written = beside(output, "schemes.toml")
     with whole_file(written) as temporary:
-        temporary.write_text(chosen.plan.as_toml(), encoding="utf-8")
+        temporary.write_text(plan.as_toml(), encoding="utf-8")
         report = export_for_target(checkpoint, output, planned, params, stages, None, tokenizer)
     report.notes.append(f"{written.name} says which linear has which scheme, and why.")
     return report
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    """The plan; the type to compute in, where a target decides; and its reasons, sentences."""
-
-    plan: SchemePlan
-    dtype: ActivationDtype | None = None
-    reasons: tuple[str, ...] = ()
 
 
 def _choose(
@@ -111,10 +100,11 @@ def _choose(
     max_kl: float,
     stages: Stages,
     tokenizer: Path | None,
-) -> _Chosen:
+) -> tuple[SchemePlan, TargetChoice | None]:
+    """The plan; and what is chosen for a target, where one decides."""
     if not group_sums_are_right(opened.group_size):
         note = f"Weight-only: groups of {opened.group_size}: {WRONG_GROUP_SUMS}."
-        return _Chosen(SchemePlan({}, Scheme.WEIGHT_ONLY, [note]))
+        return SchemePlan({}, Scheme.WEIGHT_ONLY, [note]), None
     tokens = _tokens(opened, tokenizer)
     _require_memory(opened)
     with stages("build the backbone"):
@@ -123,16 +113,12 @@ def _choose(
         )
     kept, choice = _struck(opened, request, int4_linears(backbone))
     if choice and choice.scheme == Scheme.WEIGHT_ONLY:
-        plan = SchemePlan({}, Scheme.WEIGHT_ONLY, [f"Weight-only on {choice.name}."])
-        return _Chosen(plan, choice.activation_dtype, tuple(choice.reasons))
+        return SchemePlan({}, Scheme.WEIGHT_ONLY, [f"Weight-only on {choice.name}."]), choice
     with stages("measure each linear in 8da4w") as advance:
         freeze_weights(backbone)
         sensitivity = SchemeSensitivity(backbone, tokens)
         costs = sensitivity.of_each(advance)
-    plan = _plan(sensitivity, costs, kept, max_kl)
-    if choice is None:
-        return _Chosen(plan)
-    return _Chosen(plan, choice.activation_dtype, tuple(choice.reasons))
+    return _plan(sensitivity, costs, kept, max_kl), choice
 
 
 def _struck(
@@ -163,7 +149,8 @@ def _plan(
 ) -> SchemePlan:
     """The fewest of the costliest linears weight-only, so that the rest costs `max_kl` or less."""
     fixed = _unfilled(sensitivity.linears)
-    free = sorted(costs.keys() - kept.keys() - fixed, key=costs.__getitem__, reverse=True)
+    free = [name for name in costs if name not in kept and name not in fixed]
+    free.sort(key=costs.__getitem__, reverse=True)
     always = fixed - kept.keys()
 
     def cost(weight_only: int) -> float:

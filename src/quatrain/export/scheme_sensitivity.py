@@ -40,7 +40,7 @@ class SchemeSensitivity:
     def of_all(self, names: Iterable[str]) -> float:
         """With the linears of these names in 8da4w."""
         self._switch(names)
-        return self._divergence(0)
+        return self._divergence(-1)
 
     @torch.inference_mode()
     def of_each(self, advance: Callable[[float], None]) -> dict[str, float]:
@@ -65,8 +65,8 @@ class SchemeSensitivity:
     def _divergence(self, first: int) -> float:
         """With the linears switched from layer `first` on, or, at -1, before the layers."""
         own = self._backbone.own_inputs(self._tokens, self._inputs[0])
-        first = max(first, 0)
-        x = self._backbone.run_layers(self._inputs[first], 0, first, own=own)
+        x = self._backbone.embed(self._tokens) if first < 0 else self._inputs[first]
+        x = self._backbone.run_layers(x, 0, max(first, 0), own=own)
         return max(0.0, float(kl_divergence(self._wanted, self._log_probabilities(x)).mean()))
 
     def _log_probabilities(self, x: torch.Tensor) -> torch.Tensor:
