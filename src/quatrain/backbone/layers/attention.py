@@ -1,5 +1,7 @@
 """Grouped-query self-attention."""
 
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -37,21 +39,14 @@ class Attention(nn.Module):
             self.q_norm_fn = _head_norm(config, layer, queries)
             if owns_keys:
                 self.k_norm_fn = _head_norm(config, layer, keys)
-        self.v_norm = (
-            RMSNorm(layer.head_dim, config.norm_eps, affine=False)
-            if config.use_v_norm and owns_keys
-            else None
-        )
+        plain_norm = partial(RMSNorm, layer.head_dim, config.norm_eps, affine=False)
+        self.v_norm = plain_norm() if config.use_v_norm and owns_keys else None
         self.norm_whole = config.qk_norm_whole
         self.rotary = rotary_for(config) if layer.rope != "none" else None
         self.temperature = PositionTemperature(config) if layer.temperature else None
         self.scale_query = factor_or_none(_query_factor(config, layer))
         self.attend = CachedAttention(config, layer) if owns_keys else None
-        self.o_norm = (
-            RMSNorm(layer.head_dim, config.norm_eps, affine=False)
-            if config.use_attn_o_norm
-            else None
-        )
+        self.o_norm = plain_norm() if config.use_attn_o_norm else None
         self.og = nn.Linear(config.dim, queries, bias=False) if config.use_attn_o_gate else None
 
     def forward(

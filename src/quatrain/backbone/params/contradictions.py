@@ -136,13 +136,12 @@ def _is_identity(tokens: dict[int, int]) -> bool:
 def _of_shared_keys(config: BackboneConfig) -> Iterator[str]:
     """Layers that read another's keys, and attend to other positions or rotate otherwise."""
     kv_source = config.n_layers - config.num_kv_shared_layers - 1
-    if kv_source == config.n_layers - 1:
+    if not config.num_kv_shared_layers:
         return
     kinds = config.layer_types
     if config.kv_shared_by_type:
-        missing = sorted(
-            {*(kinds or ())[kv_source + 1 :]}.difference((kinds or ())[: kv_source + 1])
-        )
+        every = kinds or ()
+        missing = sorted(set(every[kv_source + 1 :]).difference(every[: kv_source + 1]))
         if missing:
             yield (
                 f"num_kv_shared_layers {config.num_kv_shared_layers} leaves no layer of "

@@ -35,9 +35,7 @@ class Recipe:
 ON_PROCESSOR = Recipe()
 # Thirty times the tokens, of which the integers can learn too: the calibration text alone they
 # would learn by heart.
-ON_GPU = Recipe(
-    steps=1000, texts=32, at_once=32, integer_rate=5e-3, warm=30, written=1 << 21
-)  # fmt: skip
+ON_GPU = Recipe(steps=1000, texts=32, at_once=32, integer_rate=5e-3, warm=30, written=1 << 21)
 
 
 def recipe_on(device: torch.device, writes: bool) -> Recipe:
