@@ -22,9 +22,7 @@ from quatrain.backbone.state import (
 )
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
-from quatrain.linear.embedding import QuantizedGroupEmbedding
-from quatrain.linear.int4 import Int4Linear
-from quatrain.linear.int8 import Int8DynActInt8WeightLinear
+from quatrain.linear import Int4Linear, Int8DynActInt8WeightLinear, QuantizedGroupEmbedding
 from quatrain.transform.adaptation import (
     transform_down_projection_for_spinquant,
     transform_linear_for_lora_after_quantization,

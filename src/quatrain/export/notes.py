@@ -12,8 +12,7 @@ from quatrain.export.xnnpack.gated_delta_rule import FusedDeltaRule
 from quatrain.export.xnnpack.positive_scales import RoundedAgain
 from quatrain.export.xnnpack.ring_cache import RingPlaces
 from quatrain.int4 import Scheme
-from quatrain.linear import QuantizedGroupEmbedding
-from quatrain.linear.int4 import Int4Linear
+from quatrain.linear import Int4Linear, QuantizedGroupEmbedding
 from quatrain.targets.catalogue import load_defects
 from quatrain.targets.cpu import GATED_DELTA_RULE, SINCE
 from quatrain.targets.triggers.limits import SURE_IMAGE

@@ -7,8 +7,7 @@ Each figure is what one more of a kind adds, in bytes, as in `around_vulkan`: th
 from quatrain.backbone.model import Backbone
 from quatrain.export.plan.around_vulkan import quantized_inputs
 from quatrain.export.vulkan.operator_modules import VulkanHalfSplitRotary, VulkanRMSNorm
-from quatrain.linear import QuantizedGroupEmbedding
-from quatrain.linear.int4 import Int4Linear
+from quatrain.linear import Int4Linear, QuantizedGroupEmbedding
 
 _USUAL, _NORM, _BIAS = 440, 670, 226
 _TABLES, _ROTATED, _CUT_AND_JOINED = 513, 768, 460  # rows of cos and sin; queries, or keys, turned

@@ -24,8 +24,7 @@ from quatrain.export.plan.sizes import Key
 from quatrain.export.vulkan.masked_attention import MaskedSdpa, PositionMask
 from quatrain.export.vulkan.operator_modules import VulkanRMSNorm
 from quatrain.int4 import CHANNELS_TOGETHER
-from quatrain.linear import Int8DynActInt4WeightLinear, QuantizedGroupEmbedding
-from quatrain.linear.int4 import Int4Linear
+from quatrain.linear import Int4Linear, Int8DynActInt4WeightLinear, QuantizedGroupEmbedding
 from quatrain.multiples import up_to
 from quatrain.program.segments import ALIGNMENT
 

@@ -13,9 +13,8 @@ from torch import nn
 
 from quatrain.export.vulkan.cpu_table import CpuTable, PackedCpuTable
 from quatrain.int4 import CHANNELS_TOGETHER
-from quatrain.linear import Int8DynActInt4WeightLinear, QuantizedGroupEmbedding
+from quatrain.linear import Int4Linear, Int8DynActInt4WeightLinear, QuantizedGroupEmbedding
 from quatrain.linear.affine import choose_token_qparams
-from quatrain.linear.int4 import Int4Linear
 from quatrain.linear.packing import group_sums, pack_int4_for_vulkan
 from quatrain.program.edit.constant_source import ConstantSource, Form
 

@@ -22,8 +22,7 @@ from quatrain.export.xnnpack.joined_linears import (
     cut,
 )
 from quatrain.export.xnnpack.small_linears import LinearRMSNorm, LinearRotary, WideRope
-from quatrain.linear import Int8DynActInt4WeightLinear
-from quatrain.linear.int8 import Int8DynActInt8WeightLinear
+from quatrain.linear import Int8DynActInt4WeightLinear, Int8DynActInt8WeightLinear
 
 _LINEARS = (Int8DynActInt4WeightLinear, Int8DynActInt8WeightLinear, nn.Linear)
 

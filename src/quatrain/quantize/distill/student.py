@@ -11,9 +11,7 @@ from torch.nn.utils import parametrize
 from quatrain.backbone.layers.norm import InputScaledNorm, LayerNorm, RMSNorm
 from quatrain.backbone.model import Backbone
 from quatrain.backbone.state import stored_name
-from quatrain.linear.embedding import QuantizedGroupEmbedding
-from quatrain.linear.int4 import Int4Linear
-from quatrain.linear.int8 import Int8DynActInt8WeightLinear
+from quatrain.linear import Int4Linear, Int8DynActInt8WeightLinear, QuantizedGroupEmbedding
 from quatrain.quantize.distill.student_layers import (
     Activations,
     Factor,

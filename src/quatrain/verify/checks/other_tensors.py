@@ -14,9 +14,8 @@ from torch import nn
 from quatrain.backbone.layers.residual import GatedResidual
 from quatrain.backbone.model import Backbone
 from quatrain.int4 import CHANNELS_TOGETHER
-from quatrain.linear import Int8DynActInt8WeightLinear, QuantizedGroupEmbedding
+from quatrain.linear import Int4Linear, Int8DynActInt8WeightLinear, QuantizedGroupEmbedding
 from quatrain.linear.adapted import Hadamard
-from quatrain.linear.int4 import Int4Linear
 from quatrain.verify.checks.packed_constants import PackedCheck
 from quatrain.verify.checks.stored_data import StoredData
 

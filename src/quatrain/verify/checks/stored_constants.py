@@ -14,8 +14,7 @@ from quatrain.export.xnnpack.joined_linears import (
     JoinedLinear,
     are_alike,
 )
-from quatrain.linear import Int8DynActInt8WeightLinear
-from quatrain.linear.int4 import Int4Linear
+from quatrain.linear import Int4Linear, Int8DynActInt8WeightLinear
 from quatrain.quiet import quiet
 from quatrain.verify.checks.packed_constants import PackedCheck
 from quatrain.verify.checks.stored_data import StoredData
