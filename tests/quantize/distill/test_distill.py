@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tokenizers
 import torch
 import torch.nn.functional as F
 from tests.support import gguf_files as ggufs
@@ -145,6 +146,26 @@ def test_integers_stay_and_floats_move(made, folder: Path, scheme: Scheme) -> No
         if name.endswith(".scales"):
             assert torch.equal(tensor, tensor.bfloat16().float()), name
     assert torch.equal(found["tok_embeddings.scales"], found["output.scales"])
+
+
+@pytest.mark.parametrize("table", ["input", "output"])
+def test_of_tables_of_all_tokens_the_kept_rows_are_trained(table, folder: Path, tmp_path: Path):
+    """The others are as they were rounded, and the checkpoint is read."""
+    kept = {row: 2 * row for row in range(101)}
+    pruned = {f"{table}_prune_map": kept}
+    model = tiny.write_meta(tmp_path / "m", tiny.float_tensors(tied=True), **pruned)
+    letters = {letter: index for index, letter in enumerate(string.printable)}
+    words = tokenizers.Tokenizer(tokenizers.models.BPE(letters, []))
+    words.save(str(model / "tokenizer.json"))
+    made = {}
+    for method in ("gptq", "distill"):
+        quantize_model(model, tmp_path / method, method=method, calibration=calibration(folder))
+        opened = open_checkpoint(tmp_path / method)
+        made[method] = {name: opened.tensors[name] for name in opened.tensors}
+    name = {"input": "tok_embeddings.scales", "output": "output.scales"}[table]
+    moved = (made["gptq"][name] != made["distill"][name]).any(-1)
+    rows = torch.tensor(list(kept.values()))
+    assert moved[rows].any() and moved.sum() == moved[rows].sum()
 
 
 def test_integers_too(made, folder: Path) -> None:

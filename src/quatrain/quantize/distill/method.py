@@ -93,15 +93,23 @@ class Distill:
             if tensor.target in self._trained:
                 return QuantizedTensor((self._trained[tensor.target],), None)
             return keep_stored(source, tensor)
-        assert self._rounded is not None
-        integers, scales = (
-            self._trained[spec.name]
-            if spec.name in self._trained
-            else self._rounded.tensors[spec.name]
-            for spec in tensor.specs
-        )
+        integers, scales = (self._quantized(spec.name) for spec in tensor.specs)
         error = rounding_error(source.tensors.rows_of(tensor.source), integers, scales)
         return QuantizedTensor((integers, scales), error)
+
+    def _quantized(self, name: str) -> torch.Tensor:
+        """As it was trained; of a table of all tokens the rows that a pruned vocabulary keeps."""
+        assert self._rounded is not None
+        config, whole = self._rounded.config, self._rounded.tensors[name]
+        trained = self._trained.get(name, whole)
+        if trained.shape == whole.shape:
+            return trained
+        of_input = name.startswith("tok_embeddings.")
+        kept = config.input_prune_map if of_input else config.output_prune_map
+        assert kept is not None
+        made = whole.clone()
+        made[list(kept.values())] = trained
+        return made
 
     def notes(self) -> list[str]:
         """How it was rounded and trained, for people."""
