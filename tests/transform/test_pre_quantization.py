@@ -159,7 +159,7 @@ def test_errors_name_the_tensor_what_was_found_and_what_was_expected(name):
 
 
 def test_group_sizes_are_the_documented_ones():
-    with pytest.raises(InputError, match="group size is 48, expected one of 32, 64, 128, 256"):
+    with pytest.raises(InputError, match="group size is 48, expected one of 16, 32, 64, 128, 256"):
         transform_linear_for_pre_quantization(Tiny(), checkpoint(), 48, torch.float32)
 
 
