@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,25 @@ def test_on_a_phone_that_is_right(
     assert [one["same"] for one in found.answers] == [True, True]
     assert found.speed("decode") is None
     assert (phone / "tiny-8da4w-fp32.pte").is_file() and (phone / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize(("renderer", "same"), [("Mali-G715", True), ("Mali-G76", False)])
+def test_a_file_for_phones_of_two_arithmetics_is_held_against_the_phones_own(
+    tiny_release: Path, report: dict, tmp_path: Path, adb: Callable[..., Path],
+    renderer: str, same: bool,
+) -> None:  # fmt: skip
+    """The runner answers as GPUs with integer dot products do."""
+    adb(renderer)
+    out, file = tmp_path / "out", "tiny-8da4w-fp32.pte"
+    shutil.copytree(tiny_release / "out", out, ignore=shutil.ignore_patterns(".work"))
+    expected = json.loads((out / "expected.json").read_text())
+    usual = expected["programs"][file]["prompts"]
+    other = [one | {"as_on": "mali-g76", "text": f"not {one['text']}"} for one in usual]
+    expected["programs"][file]["prompts"] = [*other, *usual]
+    (out / "expected.json").write_text(json.dumps(expected))
+    report["phones"].insert(0, {"id": "mali-g76", "file": file, "as_on": "mali-g76"})
+    found = run_on_phone(out, report, _runner(tmp_path, out / "expected.json"))
+    assert [one["same"] for one in found.answers] == [same] * len(usual)
 
 
 def test_speed_is_what_the_runner_tells() -> None:

@@ -6,13 +6,13 @@ import shlex
 import shutil
 import statistics
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from quatrain.errors import InputError
-from quatrain.release.android import file_for, phones_of
+from quatrain.release.android import file_for, is_gpu_of, phones_of
 from quatrain.release.publish import EXPECTED
 from quatrain.stages import Stages
 from quatrain.tokenizer.files import TOKENIZER
@@ -90,7 +90,9 @@ def run_on_phone(
         for pushed in (release / file, release / TOKENIZER, runner):
             _adb("push", str(pushed), f"{_FOLDER}/{pushed.name}")
         _adb("shell", f"chmod 755 {_FOLDER}/{shlex.quote(runner.name)}")
-    as_there = _of_one_arithmetic(expected.prompts)
+    own = (one for one in report["phones"] if is_gpu_of(one["id"], renderer))
+    as_on = next((one["as_on"] for one in own if one["file"] == file), None)
+    as_there = [one for one in expected.prompts if one.as_on == as_on]
     answers = []
     for number, answer in enumerate(as_there, 1):
         with stages(f"prompt {number} of {len(as_there)} on the phone"):
@@ -98,11 +100,6 @@ def run_on_phone(
             answers.append(_compared(answer, output) | speed_in(output))
     model = _adb("shell", "getprop ro.product.model").strip()
     return PhoneRun(model, renderer, file, answers)
-
-
-def _of_one_arithmetic(answers: Sequence[ExpectedAnswer]) -> list[ExpectedAnswer]:
-    """Those of the first arithmetic: which one a phone has, its name does not say."""
-    return [one for one in answers if one.as_on == answers[0].as_on]
 
 
 def _ask(runner: str, file: str, answer: ExpectedAnswer) -> str:
