@@ -30,6 +30,7 @@ def manifest(
         checkpoint: The SHA-256 of what was quantized, by file; None where nothing was.
         files: All files of the release but this one.
     """
+    reference = " --reference REFERENCE" if spec.reference and not is_on_hub(spec.reference) else ""
     return {
         "format": FORMAT,
         "name": report["name"],
@@ -39,23 +40,18 @@ def manifest(
         "options": _options(spec),
         "checkpoint": checkpoint,
         "programs": {file["file"]: file["phones"] for file in report["files"]},
-        "files": {file.name: _digested(file) for file in files},
-        "rebuild": f"quatrain release {_asked(spec)}, with these versions",
+        "files": {
+            file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file).hexdigest()}
+            for file in files
+        },
+        "rebuild": f"quatrain release SOURCE -o NEW --spec release.toml{reference}, with these "
+        "versions",
         # Another time they tell other speeds; all other files are the same bytes.
         "tell_speed": sorted(file.name for file in files if file.stem == "report"),
     }
-
-
-def _asked(spec: ReleaseSpec) -> str:
-    reference = " --reference REFERENCE" if spec.reference and not is_on_hub(spec.reference) else ""
-    return f"SOURCE -o NEW --spec release.toml{reference}"
 
 
 def _options(spec: ReleaseSpec) -> dict[str, Any]:
     """By the names that they have on the command line; of a path its name alone."""
     values = {key_of(field.name): getattr(spec, field.name) for field in fields(spec)}
     return {key: v.name if isinstance(v, Path) else v for key, v in values.items()}
-
-
-def _digested(file: Path) -> dict[str, Any]:
-    return {"bytes": file.stat().st_size, "sha256": sha256_of(file).hexdigest()}

@@ -156,15 +156,13 @@ def merged_specs(file: Path | None, given: dict[str, Any]) -> list[ReleaseSpec]:
             f"reference is the digest {values['reference']}, of a model whose files manifest.json "
             "names; say where it lies: --reference MODEL"
         )
-    axes = [_several(values.pop(axis, None)) for axis in AXES]
+    stated = [values.pop(axis, None) for axis in AXES]
+    axes = [value if isinstance(value, tuple) else (value,) for value in stated]
+    known = {str(scheme): scheme for scheme in Scheme}  # release.toml has texts
     return [
-        ReleaseSpec(**values, method=method, scheme=None if scheme is None else _scheme(scheme))
+        ReleaseSpec(**values, method=method, scheme=known.get(scheme, scheme))
         for method, scheme in product(*axes)
     ]
-
-
-def _several(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
 
 
 def digest_name(digests: Iterable[str]) -> str:
@@ -242,9 +240,3 @@ def _kind_of(name: str) -> str:
     if name in ("group_size", *_LEAST):
         return "whole"
     return "number" if name.startswith("max_") else "text"
-
-
-def _scheme(value: str) -> Scheme:
-    if value not in tuple(Scheme):
-        raise InputError(f"scheme is {value!r}, expected {' or '.join(Scheme)}")
-    return Scheme(value)

@@ -44,6 +44,8 @@ def report_data(
 
     Numbers that are not finite, which JSON has no word for, are None.
     """
+    rows = (row for made in files for row in made.quality.result["rows"])
+    compared = any(row["kl"] is not None for row in rows)
     of_file = {made.planned.file: made for made in files}
     phones = [_phone(phone, of_file[phone.file], spec) for phone in plan.phones]
     said = {
@@ -55,7 +57,7 @@ def report_data(
         "phones": phones,
         "files": [_file(made, plan) for made in files],
         "quantized": quantized,
-        "measured_against": "the model in floating point" if _compared(files) else None,
+        "measured_against": "the model in floating point" if compared else None,
         "shown": {made.planned.file: made.quality.result["shown"] for made in files},
         "layers": layers,
         "samples": _samples(files, len(spec.prompts)),
@@ -71,10 +73,6 @@ def report_data(
 def asked_about(spec: ReleaseSpec) -> str:
     """The release line whose defects decide; ANY where none is named."""
     return ANY if spec.runtime is None else release_line(spec.runtime)
-
-
-def _compared(files: Sequence[MadeFile]) -> bool:
-    return any(row["kl"] is not None for made in files for row in made.quality.result["rows"])
 
 
 def _phone(phone: PhonePlan, made: MadeFile, spec: ReleaseSpec) -> dict[str, Any]:
