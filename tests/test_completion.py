@@ -53,7 +53,7 @@ def test_values() -> None:
     assert complete("quatrain evaluate c --scheme ") == ["8da4w", "weight-only"]
     assert complete("quatrain retarget m.pte --linear-scheme w") == ["weight-only"]
     assert complete("quatrain retarget m.pte --zero-point-dtype i") == ["int8"]
-    assert complete("quatrain quantize m --group-size ") == ["32", "64", "128", "256"]
+    assert complete("quatrain quantize m --group-size ") == ["16", "32", "64", "128", "256"]
     assert complete("quatrain convert m c --embedding int") == ["int8", "int4"]
     assert complete("export_llm_backbone --activation-dtype ") == ["fp32", "fp16"]
 

@@ -182,8 +182,9 @@ def _run_eager(
         eager = EagerLogits(backbone, texts, new_tokens, lambda part: advance(part / 2))
         nudge, floors = _NUDGE[info.rounding], list[Parity]()
         for seed in range(1 if info.scheme is Scheme.WEIGHT_ONLY else _DRAWS):
+            left = 0.5 ** (seed + 1)  # each draw is half of it: how many it takes, nothing says
             drawn = rounding_floor(
-                backbone, eager, nudge, seed, lambda part: advance((1 + part) / 2)
+                backbone, eager, nudge, seed, lambda part, left=left: advance(1 - left / (1 + part))
             )
             floors.append(drawn)
             if _FLOORS * drawn.logits_error > _LOGITS_ERROR[info.rounding]:

@@ -122,8 +122,11 @@ def test_the_plan_of_several(tiny_release: Path, both: Path, tmp_path: Path) -> 
     schemes = {name: plan["files"][0]["scheme"] for name, plan in plans.items()}
     assert schemes == {"model-8da4w": "8da4w", "model-weight-only": "weight-only"}
     assert not (tmp_path / "out").exists()
+    phoneless = tmp_path / "phoneless.toml"
+    phoneless.write_text('scheme = ["8da4w", "weight-only"]')
+    words = ["release", str(tiny_release / "model"), "-o", str(tmp_path / "out")]
     for option in ("--dry-run", "--json"):
-        refused = _run(tiny_release, tmp_path / "out", option, "--phones", "")
+        refused = invoked([*words, "--spec", str(phoneless), option])
         assert "is of the GPUs' programs, and no phone is named" in str(refused.exception)
     refused = _run(tiny_release, tmp_path / "out", "--android", str(tmp_path))
     assert "--android takes one release, and this makes 2" in str(refused.exception)
