@@ -139,7 +139,7 @@ class BackboneConfig:
     output_linear_intermediate_dim: int = 0
     output_soft_cap_temp: float | None = None
     logits_scaling: float = 1.0  # what logits are divided by
-    input_prune_map: dict[int, int] | None = None
+    input_prune_map: dict[int, int] | None = None  # row to token id, in the order of the rows
     output_prune_map: dict[int, int] | None = None
 
     @property

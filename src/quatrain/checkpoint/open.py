@@ -20,7 +20,7 @@ from quatrain.checkpoint.files.adapter_folder import (
     no_adapter,
     refuse_unread_adapter,
 )
-from quatrain.checkpoint.files.formats import Form, form_of_file, is_a_program, model_below
+from quatrain.checkpoint.files.formats import PICKLED, Form, form_of_file, is_a_program, model_below
 from quatrain.checkpoint.files.hub import is_on_hub, local_path, readable
 from quatrain.errors import InputError
 
@@ -149,10 +149,12 @@ def _no_float_model(path: Path, form: Form) -> InputError:
         inside = next((str(file) for file in sorted(path.glob("*.gguf"))), "a GGUF file")
         below = model_below(path)
         such = f", such as {below}," if below else ""
-        weights = next((file.name for file in sorted(path.iterdir()) if _has_weights(file)), None)
+        files = [
+            file for file in sorted(path.iterdir()) if file.suffix in (".safetensors", *PICKLED)
+        ]
         remedy = f"give a model's folder{such} or {inside}"
-        if weights is not None:
-            remedy = f"put the one of {weights} beside it, which says the model's shape"
+        if files:
+            remedy = f"put the one of {files[0].name} beside it, which says the model's shape"
         return InputError(
             f"{path}: holds neither config.json (Hugging Face) nor params.json (Meta); {remedy}"
         )
@@ -162,10 +164,6 @@ def _no_float_model(path: Path, form: Form) -> InputError:
         f"{path}: a single file must be GGUF; for .safetensors or .pth give the folder, "
         "which also says the model's shape (config.json or params.json)"
     )
-
-
-def _has_weights(file: Path) -> bool:
-    return file.suffix in (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 
 
 def _open_adapted(adapter: Path, base: Path | str | None) -> "FloatModel":

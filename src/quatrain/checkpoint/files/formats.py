@@ -9,6 +9,7 @@ from quatrain.errors import InputError
 from quatrain.lfs_pointer import refuse_lfs_pointer
 
 _OWNER_AND_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+PICKLED = (".bin", ".pth", ".pt", ".ckpt")  # suffixes; the last is Lightning's
 _PROGRAM = b"ET12"  # at byte 4 of every .pte file
 
 

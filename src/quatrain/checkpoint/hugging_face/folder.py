@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from quatrain.checkpoint.files.formats import only_file
+from quatrain.checkpoint.files.formats import PICKLED, only_file
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.files.shards import numbered_shards, parts_of_one_model, read_merged
 from quatrain.checkpoint.files.tensor_file import read_tensors
@@ -13,7 +13,6 @@ from quatrain.json_files import read_object
 
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
-_PICKLED = (".bin", ".pth", ".pt", ".ckpt")  # the last is Lightning's
 
 
 def tensor_files(folder: Path) -> list[Path]:
@@ -31,10 +30,10 @@ def tensor_files(folder: Path) -> list[Path]:
     numbered = numbered_shards(folder)
     if numbered:
         return numbered
-    for suffixes in ((".safetensors",), _PICKLED):
+    for suffixes in ((".safetensors",), PICKLED):
         if any(file.suffix in suffixes for file in folder.iterdir()):
             return parts_of_one_model(folder, suffixes) or [only_file(folder, suffixes)]
-    return [only_file(folder, (".safetensors", *_PICKLED))]  # says what was expected
+    return [only_file(folder, (".safetensors", *PICKLED))]  # says what was expected
 
 
 def source_files(folder: Path) -> list[Path]:

@@ -43,8 +43,7 @@ def with_kept_output(tensors: LazyTensors, config: BackboneConfig) -> LazyTensor
     table = tensors.stored.get(f"{name}.weight")
     if kept is None or table is None or table.shape[0] != config.vocab_size:
         return tensors
-    rows = [kept[row] for row in range(len(kept))]
-    return LazyTensors(tensors.stored | _output_of(tensors, name, rows))
+    return LazyTensors(tensors.stored | _output_of(tensors, name, list(kept.values())))
 
 
 def _output_of(tensors: LazyTensors, name: str, rows: list[int]) -> dict[str, StoredTensor]:

@@ -21,6 +21,7 @@ from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.files.safetensors import encoded_header
 from quatrain.checkpoint.float_model import FloatModel
+from quatrain.checkpoint.layout import EMBEDDING
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.int4 import Scheme
 from quatrain.quantize import calibration
@@ -104,7 +105,7 @@ class Distill:
         trained = self._trained.get(name, whole)
         if trained.shape == whole.shape:
             return trained
-        of_input = name.startswith("tok_embeddings.")
+        of_input = name.startswith(f"{EMBEDDING}.")
         kept = config.input_prune_map if of_input else config.output_prune_map
         assert kept is not None
         made = whole.clone()

@@ -47,7 +47,7 @@ def continue_greedily(
     """`count` tokens that `backbone` finds most likely, of those that its embedding has a row for
     and as that row, and the logits [V] of each."""
     kept = backbone.config.input_prune_map
-    ids = [kept[row] for row in range(len(kept))] if kept else slice(None)
+    ids = list(kept.values()) if kept else slice(None)
     rows = greedy_logits(backbone, prompt, [])
     tokens = [int(rows[0][ids].argmax())]
     while len(tokens) < count:
