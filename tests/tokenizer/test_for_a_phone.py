@@ -14,7 +14,11 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.checkpoint.written_tokenizer import write_tokenizer_of
 from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
-from quatrain.tokenizer.on_a_phone import found_once_prepared, taking_white_space
+from quatrain.tokenizer.on_a_phone import (
+    dropped_with_unknown,
+    found_once_prepared,
+    taking_white_space,
+)
 from quatrain.tokenizer.vocabulary_files import read_vocabulary
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -182,6 +186,30 @@ def test_tokens_that_a_phone_finds_otherwise_are_named(tmp_path, flag):
     cpp, text = cpp_tokenizer(tmp_path), "ab <x>  c<x>d"
     alike = list(cpp.encode(text, 0, 0)) == model.encode(text).ids
     assert taking_white_space(tmp_path / "tokenizer.json") == ([] if alike else ["<x>"])
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize(
+    "pieces", ["bytes", "a byte less", "fallback", "half of it", "no fallback"]
+)
+def test_characters_that_a_phone_drops_a_text_for_are_said(tmp_path, pieces, cut):
+    """ExecuTorch's C++ tokenizer gives nothing for what holds one, the unknown token neither."""
+    byte_level = "byte" in pieces
+    count = {"fallback": 256, "half of it": 128}.get(pieces, 0)
+    names = ["<unk>", *(ALPHABET[: -1 if "less" in pieces else None] if byte_level else "ab▁")]
+    names += [f"<0x{byte:02X}>" for byte in range(count)]
+    vocabulary = {name: index for index, name in enumerate(names)}
+    model = tokenizers.Tokenizer(
+        models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=count > 0)
+    )
+    steps = [split(r"ab|[\s\S]")] if cut else []
+    steps += [pre_tokenizers.ByteLevel(False, use_regex=False)] if byte_level else []
+    model.pre_tokenizer = pre_tokenizers.Sequence(steps) if steps else None
+    model.save(str(tmp_path / "tokenizer.json"))
+    cpp, text = cpp_tokenizer(tmp_path), "ab\u00ada"
+    found, whole = list(cpp.encode(text, 0, 0)), model.encode(text).ids
+    lost = None if found == whole else "its word" if found or byte_level else "all of the text"
+    assert dropped_with_unknown(tmp_path / "tokenizer.json") == lost
 
 
 @pytest.mark.parametrize("normalized", [False, True])

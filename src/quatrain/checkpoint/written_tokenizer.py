@@ -15,6 +15,7 @@ from quatrain.tokenizer.end_tokens import token_ids
 from quatrain.tokenizer.files import tokenizer_in
 from quatrain.tokenizer.for_a_phone import stated_metaspace
 from quatrain.tokenizer.on_a_phone import (
+    dropped_with_unknown,
     found_once_prepared,
     spaced_behind_special_tokens,
     taking_white_space,
@@ -149,6 +150,12 @@ def _not_on_a_phone(tokenizer: Path) -> list[str]:
             "tokenizer.model."
         ]
     notes = []
+    if lost := dropped_with_unknown(tokenizer):
+        notes.append(
+            "This tokenizer has tokens of the characters that it was trained on alone, and not of "
+            f"all bytes: where another character stands, ExecuTorch's tokenizer in an app drops "
+            f"{lost}. Take such characters out of prompts there."
+        )
     if taking:
         notes.append(
             f"White space beside {_first_of(taking)} belongs to that token here, and stays in the "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
+from tokenizers import pre_tokenizers
 
 from quatrain.json_files import read_object
 from quatrain.tokenizer.files import SENTENCEPIECE, TOKENIZER, read_config_of, tokenizer_class
@@ -18,6 +19,7 @@ _READ = {
     "pre_tokenizer": {"ByteLevel", "Digits", "Split", "Sequence"},
     "decoder": {"ByteFallback", "ByteLevel", "Fuse", "Replace", "Strip", "Sequence"},
 }
+_BYTES = [f"<0x{byte:02X}>" for byte in range(256)]  # of byte fallback
 _UNREAD_SPLITS = ("Contiguous", "MergedWithNext")  # nor what a text parts, inverted
 
 
@@ -48,6 +50,21 @@ def found_once_prepared(tokenizer: Path) -> list[str]:
     named = [str(one.get("content")) for one in added if one.get("normalized")]
     steps = tokenizers.Tokenizer.from_file(str(tokenizer)).normalizer if named else None
     return [] if steps is None else [one for one in named if steps.normalize_str(one) != one]
+
+
+def dropped_with_unknown(tokenizer: Path) -> str | None:
+    """What is lost there of a text with a character that the BPE of the tokenizer.json `tokenizer`
+    has a token neither of nor of its bytes, such as "its word"; None where it has them of all.
+
+    A vocabulary that was trained without byte fallback has them of the characters it met alone.
+    """
+    content = read_object(tokenizer)
+    model, steps = content["model"], list(_kinds(content.get("pre_tokenizer")))
+    byte_level = "ByteLevel" in steps
+    pieces = pre_tokenizers.ByteLevel.alphabet() if byte_level else _BYTES
+    if (byte_level or model.get("byte_fallback")) and model["vocab"].keys() >= set(pieces):
+        return None
+    return "its word" if steps else "all of the text"
 
 
 def spaced_behind_special_tokens(tokenizer: Path) -> bool:
