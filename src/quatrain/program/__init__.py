@@ -1,6 +1,7 @@
 """Reads and writes finished programs (`.pte`), ours or ExecuTorch's own, without torch."""
 
-from quatrain.program.container import Delegate, Program, open_program
+from quatrain.program.container import Program, open_program
+from quatrain.program.delegate import Delegate
 from quatrain.program.graph import (
     Constant,
     Operator,

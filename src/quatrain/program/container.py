@@ -11,13 +11,13 @@ import mmap
 import os
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import IO
 
 from quatrain.errors import InputError
-from quatrain.program.delegate_call import VULKAN_BACKEND, delegate_call_problems
+from quatrain.program.delegate import VULKAN_BACKEND, Delegate
+from quatrain.program.delegate_call import delegate_call_problems
 from quatrain.program.delegate_counts import no_vulkan_delegate, several_vulkan_delegates
 from quatrain.program.flatbuffer import Record, decode
 from quatrain.program.graph import Constant, VulkanGraph
@@ -35,18 +35,6 @@ from quatrain.program.vulkan_delegate import is_vulkan_blob, raw_section, read_g
 
 _INLINE, _SEGMENT = 0, 1  # DataLocation
 _UNSTATED_CONTEXT = 1 << 30
-
-
-@dataclass
-class Delegate:
-    """A part of a method that a backend runs; `blob` is a view of its bytes in the file."""
-
-    method: str
-    backend: str
-    blob: memoryview = field(repr=False)
-    compile_specs: dict[str, bytes]
-    graph: VulkanGraph | None = None
-    record: Record = field(repr=False, default_factory=Record)
 
 
 class Program:
@@ -79,7 +67,7 @@ class Program:
             for record in plan.delegates or ()
         ]
         self.methods = read_methods(self.root, str(path))
-        self.call_problems = delegate_call_problems(self)
+        self.call_problems = delegate_call_problems(self.delegates, self.root, self.methods)
         self.stated = stated_metadata(self.methods)
         self.metadata = with_context(self.stated)
 

@@ -5,36 +5,40 @@ Sources: `VulkanBackend.cpp` (`execute`, `maybe_resize_output`) and `tensor_impl
 """
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
 
+from quatrain.program.delegate import VULKAN_BACKEND, Delegate
 from quatrain.program.flatbuffer import Record
 from quatrain.program.graph import Tensor, VulkanGraph
+from quatrain.program.methods import Method
 
-if TYPE_CHECKING:
-    from quatrain.program.container import Delegate, Program
-
-VULKAN_BACKEND = "VulkanBackend"
 STATIC = 0  # of TensorShapeDynamism
 
 
-def delegate_call_problems(program: "Program") -> list[str]:
-    """What a runtime refuses of how `program` calls its Vulkan delegates, in words for people."""
+def delegate_call_problems(
+    delegates: Sequence[Delegate], root: Record, methods: Mapping[str, Method]
+) -> list[str]:
+    """What a runtime refuses of how a program calls its Vulkan delegates, in words for people.
+
+    `root`: the program's table in its FlatBuffer, whose plans hold the values of `methods`.
+    """
     return [
         problem
-        for index, delegate in enumerate(program.delegates)
+        for index, delegate in enumerate(delegates)
         if delegate.graph
-        for problem in (*_of_backend(delegate), *_of_calls(program, index, delegate.graph))
+        for problem in (*_of_backend(delegate), *_of_calls(root, methods, index, delegate.graph))
     ]
 
 
-def _of_backend(delegate: "Delegate") -> Iterator[str]:
+def _of_backend(delegate: Delegate) -> Iterator[str]:
     if delegate.backend != VULKAN_BACKEND:
         yield f"its backend is called {delegate.backend or 'nothing'}, expected {VULKAN_BACKEND}"
 
 
-def _of_calls(program: "Program", index: int, graph: VulkanGraph) -> Iterator[str]:
-    for name, plan, args in _calls(program, index):
+def _of_calls(
+    root: Record, methods: Mapping[str, Method], index: int, graph: VulkanGraph
+) -> Iterator[str]:
+    for name, plan, args in _calls(root, methods, index):
         takes = f"{len(graph.inputs)} inputs and {len(graph.outputs)} results"
         if len(args) != len(graph.inputs) + len(graph.outputs):
             yield f"method {name} hands it {len(args)} values, and its graph has {takes}"
@@ -47,10 +51,12 @@ def _of_calls(program: "Program", index: int, graph: VulkanGraph) -> Iterator[st
                 yield f"value {given} of method {name} has {problem}"
 
 
-def _calls(program: "Program", index: int) -> Iterator[tuple[str, Record, tuple[int, ...]]]:
+def _calls(
+    root: Record, methods: Mapping[str, Method], index: int
+) -> Iterator[tuple[str, Record, tuple[int, ...]]]:
     """The calls of delegate `index`: the method's name, its plan, and the values handed over."""
-    for plan in program.root.execution_plan or ():
-        method = program.methods[plan.name or ""]
+    for plan in root.execution_plan or ():
+        method = methods[plan.name or ""]
         for each in method.instructions:
             if each.kind == "delegate" and each.target == index:
                 yield method.name, plan, each.args

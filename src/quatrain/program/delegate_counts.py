@@ -3,15 +3,12 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from quatrain.errors import InputError
-
-if TYPE_CHECKING:
-    from quatrain.program.container import Delegate
+from quatrain.program.delegate import Delegate
 
 
-def no_vulkan_delegate(path: Path, delegates: "Sequence[Delegate]") -> InputError:
+def no_vulkan_delegate(path: Path, delegates: Sequence[Delegate]) -> InputError:
     """Of the program at `path`, none of whose `delegates` is Vulkan's."""
     backends = sorted({delegate.backend for delegate in delegates}) or ["none"]
     return InputError(
@@ -20,7 +17,7 @@ def no_vulkan_delegate(path: Path, delegates: "Sequence[Delegate]") -> InputErro
     )
 
 
-def several_vulkan_delegates(path: Path, delegates: "Sequence[Delegate]") -> InputError:
+def several_vulkan_delegates(path: Path, delegates: Sequence[Delegate]) -> InputError:
     """Of the program at `path`, of whose `delegates` several are Vulkan's."""
     counts = Counter(delegate.method for delegate in delegates if delegate.graph)
     of_each = ", ".join(f"{count} of {method}" for method, count in counts.items())

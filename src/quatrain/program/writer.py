@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import IO
 
 from quatrain.atomic_files import whole_file
-from quatrain.program.container import Delegate, Program
+from quatrain.program.container import Program
+from quatrain.program.delegate import Delegate
 from quatrain.program.flatbuffer import Record, decode
 from quatrain.program.graph import VulkanGraph
 from quatrain.program.schema import program_schema

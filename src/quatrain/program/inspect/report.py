@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from quatrain.program.container import Delegate, Program
+from quatrain.program.container import Program
+from quatrain.program.delegate import Delegate
 from quatrain.program.delegate_places import delegate_places
 from quatrain.program.graph import Operator, Tensor, VulkanGraph
 from quatrain.program.inspect.dispatches import CallCost, call_costs
