@@ -220,6 +220,14 @@ MISTAKES = {
         ["run", "nowhere.pte", "--prompt", "x", "--chat", "--template-var", "thinking"],
         "--template-var thinking: expected NAME=VALUE",
     ),
+    "run, a seed of what is not drawn": (
+        ["run", "nowhere.pte", "--prompt", "x", "--seed", "0"], "--seed 0 is for tokens that are",
+    ),
+    "chat, a seed of what is not drawn": (["chat", "nowhere.pte", "--seed", "7"], "--seed 7 is"),
+    "plan, a phone's GPU and a cache of the CPU's": (
+        ["plan", "nowhere", "--target", "mali-g715", "--kv-cache", "int8"],
+        "--kv-cache int8 is for --backend xnnpack",
+    ),
     "run, no list of tools": (
         ["run", "nowhere.pte", "--prompt", "x", "--chat", "--tools", "{checkpoint}/params.json"],
         "expected a JSON list of tools",

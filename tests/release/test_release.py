@@ -126,6 +126,8 @@ def test_what_is_printed_says_who_gets_which_file_and_why(tiny_release: Path) ->
         assert isinstance(found.exception, InputError) and said in str(found.exception)
     lines = invoked(words).stdout.splitlines()
     assert lines[-1] == "every phone: model-cpu.pte"
+    said = invoked([*words, "--jobs", "2", "--run-on-phone", "llama_main"]).stderr
+    assert "stops before the work that --jobs and --run-on-phone are for" in said
     named = ["--phones", "pixel-6", "--runtime", "1.5"]
     lines = invoked([*words, *named]).stdout.splitlines()
     assert lines[-2:] == [

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import openai
 import pytest
+from tests.support.command_line import invoked
 from tests.support.kernel_defects import dynamic, embedding
 from tests.support.programs import artifact
 from tests.support.servers import client_of, served
@@ -46,6 +47,11 @@ def test_what_a_defect_leaves_as_it_is_is_said(tiny: Tiny) -> None:
         said = f"{defect} changes no prompt of fewer than {least} tokens; this one has {least - 1}"
         assert why_unchanged(dynamic, defect, least - 1) == said
         assert why_unchanged(dynamic, defect, least) is None
+    words = invoked(
+        ["run", dynamic.path, "--prompt", "w5 w17", "--emulate", FLOAT, "--as-on", "mali-g76",
+         "--device", "reference", "--max-new-tokens", "1"]
+    ).stderr  # fmt: skip
+    assert f"warning: {FLOAT} changes nothing of {dynamic.path} as on Vulkan without" in words
 
 
 def test_a_program_that_a_defect_leaves_as_it_is_is_loaded_once(tiny: Tiny) -> None:
@@ -53,8 +59,9 @@ def test_a_program_that_a_defect_leaves_as_it_is_is_loaded_once(tiny: Tiny) -> N
     both = [programs["8da4w"], programs["weight-only"]]
     found = load_models(both, tokenizer=words, device="reference", emulate=[FLOAT, FLOAT])
     assert [model.name for model in found] == ["8da4w", f"8da4w+{FLOAT}", "weight-only"]
-    with pytest.raises(InputError, match=f"--emulate {FLOAT}: changes nothing"):
-        load_models(both[1:], tokenizer=words, device="reference", emulate=[FLOAT])
+    for paths, as_on in ((both[1:], None), (both, "mali-g76")):
+        with pytest.raises(InputError, match=f"--emulate {FLOAT}: changes nothing"):
+            load_models(paths, tokenizer=words, emulate=[FLOAT], as_on=as_on)
 
 
 def test_each_program_is_offered_with_its_defects(client: openai.OpenAI) -> None:

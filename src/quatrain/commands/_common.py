@@ -226,11 +226,17 @@ def goes_on_with(kept: Path) -> Iterator[None]:
         ) from None
 
 
-def warn_of_an_idle_defect(model: Path, emulate: str | None, tokens: int | None = None) -> None:
+def warn_of_an_idle_defect(
+    model: Path, emulate: str | None, as_on: str | None, tokens: int | None = None
+) -> None:
     """Say where the defect changed nothing, on prompts of `tokens`: what was asked for did not
     show."""
     from quatrain.program import open_program
     from quatrain.runtime.emulatable import why_unchanged
+    from quatrain.targets.as_on import arithmetic_as_on
 
-    if emulate and (reason := why_unchanged(open_program(model), emulate, tokens)):
+    if emulate is None:
+        return
+    reason = why_unchanged(open_program(model), emulate, tokens, arithmetic_as_on(as_on))
+    if reason:
         print(f"warning: {reason}", file=sys.stderr)

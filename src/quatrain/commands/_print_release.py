@@ -1,5 +1,6 @@
 """What `quatrain release` says of plans and releases."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,17 @@ if TYPE_CHECKING:
     from quatrain.release.matrix.matrix import Matrix
     from quatrain.release.plan import ReleasePlan
     from quatrain.release.release import Release
+
+
+def warn_of_no_work(**options: object) -> None:
+    """Say which of the `options` that were given a dry run leaves unused."""
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if given:
+        verb = "is" if len(given) == 1 else "are"
+        print(
+            f"warning: --dry-run stops before the work that {' and '.join(given)} {verb} for",
+            file=sys.stderr,
+        )
 
 
 def print_plan(plan: "ReleasePlan") -> None:

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from quatrain.errors import InputError
+from quatrain.runtime.generation.sampling import Sampling
 from quatrain.runtime.generation.stop_strings import check_stops
 
 
@@ -31,7 +33,8 @@ RepetitionPenalty = Annotated[
     typer.Option(metavar="X", help="Above 1: tokens of the prompt and the answer less likely."),
 ]
 Seed = Annotated[
-    int, typer.Option(metavar="S", help="For a temperature above 0: from 0 to 2^64 - 1.")
+    int | None,
+    typer.Option(metavar="S", help="For a temperature above 0: from 0, the default, to 2^64 - 1."),
 ]
 Stop = Annotated[
     list[str] | None,
@@ -39,3 +42,21 @@ Stop = Annotated[
         metavar="TEXT", help="End before this text; may be repeated.", callback=_known_stops
     ),
 ]
+
+
+def sampling_of(
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    repetition_penalty: float,
+    seed: int | None,
+) -> Sampling:
+    """The options as one. Raises `InputError` where one is wrong, or changes nothing."""
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed or 0)
+    if seed is not None and temperature == 0:
+        raise InputError(
+            f"--seed {seed} is for tokens that are drawn, and with --temperature 0 the most likely "
+            "one is taken; give a --temperature above 0, or leave it out"
+        )
+    return sampling

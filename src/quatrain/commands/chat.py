@@ -32,10 +32,10 @@ from quatrain.commands._sampling import (
     Temperature,
     TopK,
     TopP,
+    sampling_of,
 )
 from quatrain.commands._turns import converse
 from quatrain.errors import Interrupted
-from quatrain.runtime.generation.sampling import Sampling
 from quatrain.text_files import read_text
 
 File = Annotated[
@@ -61,7 +61,7 @@ def chat(
     top_p: TopP = 1.0,
     min_p: MinP = 0.0,
     repetition_penalty: RepetitionPenalty = 1.0,
-    seed: Seed = 0,
+    seed: Seed = None,
     stop: Stop = None,
     device: Device = "auto",
     emulate: Emulate = None,
@@ -76,7 +76,7 @@ def chat(
 
     Example: `quatrain chat smollm2.pte --system "You answer in one sentence."`
     """
-    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    sampling = sampling_of(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     options = chat_options(True, system, tools, template_var, chat_template)
     # Not splitlines, for which characters within a turn end a line too.
     said = None if file is None else read_text(file).split("\n")
@@ -93,7 +93,7 @@ def chat(
             arithmetic=arithmetic_as_on(as_on),
         )  # fmt: skip
         print(f"[{conversation.device}, context {conversation.context} tokens]", file=sys.stderr)
-        warn_of_an_idle_defect(model, emulate)
+        warn_of_an_idle_defect(model, emulate, as_on)
         if said is not None:
             converse(conversation, said, json, echo=not json)
         elif sys.stdin.isatty():

@@ -108,7 +108,7 @@ def evaluate(
     else:
         _print_table(found, labels)
     for path in filter(is_program, paths if emulate else ()):
-        warn_of_an_idle_defect(path, emulate)
+        warn_of_an_idle_defect(path, emulate, as_on)
 
 
 def _fetched(path: Path) -> Path:

@@ -77,10 +77,11 @@ def plan(
     from quatrain.export import ExportRequest
     from quatrain.export.scheme_plan import read_scheme_plan
 
+    on_cpu = target is None and (kv_cache or attention_sink)
     request = ExportRequest(
         scheme=Scheme.WEIGHT_ONLY if weight_only_linear else None,
         scheme_plan=None if scheme_plan is None else read_scheme_plan(scheme_plan),
-        backend=backend or ("xnnpack" if kv_cache or attention_sink else "vulkan"),
+        backend=backend or ("xnnpack" if on_cpu else "vulkan"),
         activation_dtype=activation_dtype,
         target=target,
         runtime=runtime,

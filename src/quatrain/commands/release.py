@@ -15,7 +15,12 @@ from quatrain.commands._common import (
     print_json,
 )
 from quatrain.commands._export_options import Runtime
-from quatrain.commands._print_release import print_matrix, print_plan, print_release
+from quatrain.commands._print_release import (
+    print_matrix,
+    print_plan,
+    print_release,
+    warn_of_no_work,
+)
 from quatrain.commands._progress import shown_stages
 from quatrain.commands.quantize import Method, fetched_smollm2
 from quatrain.errors import InputError
@@ -151,6 +156,8 @@ def release(
         "reference": reference, "text": text, **gates,
     }  # fmt: skip
     check_workers(jobs, ray)
+    if dry_run:
+        warn_of_no_work(jobs=jobs, ray=ray, android=android, run_on_phone=run_on_phone)
     specs = _with_smollm2(merged_specs(spec, given))
     if len(models) * len(specs) > 1:
         for option, value in (("--android", android), ("--run-on-phone", run_on_phone)):

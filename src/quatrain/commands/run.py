@@ -38,8 +38,8 @@ from quatrain.commands._sampling import (
     Temperature,
     TopK,
     TopP,
+    sampling_of,
 )
-from quatrain.runtime.generation.sampling import Sampling
 
 if TYPE_CHECKING:
     from quatrain.runtime.generation.text_generation import TextGeneration
@@ -70,7 +70,7 @@ def run(
     top_p: TopP = 1.0,
     min_p: MinP = 0.0,
     repetition_penalty: RepetitionPenalty = 1.0,
-    seed: Seed = 0,
+    seed: Seed = None,
     stop: Stop = None,
     device: Device = "auto",
     emulate: Emulate = None,
@@ -83,7 +83,7 @@ def run(
 
     Example: `quatrain run smollm2.pte --chat --prompt "Why is the sky blue?"`
     """
-    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    sampling = sampling_of(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     said = chat_options(chat, system, tools, template_var, chat_template)
     if profile:
         check_output(profile, "--profile", model, tokenizer, tools)
@@ -105,7 +105,7 @@ def run(
     else:
         print()
         _print_figures(found)
-    warn_of_an_idle_defect(model, emulate, len(found.generation.prompt))
+    warn_of_an_idle_defect(model, emulate, as_on, len(found.generation.prompt))
 
 
 def _print_figures(found: "TextGeneration") -> None:

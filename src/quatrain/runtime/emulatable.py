@@ -1,5 +1,6 @@
 """Which of the defects that can be emulated change what a program computes."""
 
+from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.int4 import Scheme
 from quatrain.program import Program
 from quatrain.program.inspect.linears import find_linears
@@ -13,11 +14,16 @@ _OF_LINEARS = (
 )
 
 
-def emulatable_defects(program: Program) -> list[EmulatedDefect]:
-    """The defects under which `program` may compute something else; none of one for the CPU."""
+def emulatable_defects(
+    program: Program, arithmetic: Arithmetic = VULKAN_ARITHMETIC
+) -> list[EmulatedDefect]:
+    """The defects under which `program`, computed in `arithmetic`, may give something else; none
+    of a program for the CPU, nor one of 8da4w linears where no activation is quantized."""
     found: list[EmulatedDefect] = []
+    quantizes = arithmetic.least_quantized_rows is not None
     for graph in program.graphs:
-        dynamic = [one for one in find_linears(graph) if one.scheme == Scheme.DYNAMIC_INT8]
+        linears = find_linears(graph) if quantizes else []
+        dynamic = [one for one in linears if one.scheme == Scheme.DYNAMIC_INT8]
         found += _OF_LINEARS if dynamic else ()
         if any(one.group_size and not group_sums_are_right(one.group_size) for one in dynamic):
             found.append(EmulatedDefect.GROUP_SUMS)
@@ -26,12 +32,22 @@ def emulatable_defects(program: Program) -> list[EmulatedDefect]:
     return list(dict.fromkeys(found))
 
 
-def why_unchanged(program: Program, emulate: str | None, tokens: int | None = None) -> str | None:
+def why_unchanged(
+    program: Program,
+    emulate: str | None,
+    tokens: int | None = None,
+    arithmetic: Arithmetic = VULKAN_ARITHMETIC,
+) -> str | None:
     """Why `program` computes with the defect `emulate` what it does without, where it does, in a
     sentence; `tokens` of the longest prompt, None where that is not known."""
     if emulate is None:
         return None
-    if emulate not in emulatable_defects(program):
+    if emulate not in emulatable_defects(program, arithmetic):
+        if emulate in emulatable_defects(program):
+            return (
+                f"{emulate} changes nothing of {program.path} as on {arithmetic.name}: no "
+                "activation is quantized there"
+            )
         return f"{emulate} changes nothing of {program.path}: no operator there has it"
     least = _shortest_prompt(program, EmulatedDefect(emulate))
     if tokens is not None and tokens < least:

@@ -64,8 +64,8 @@ def load_runner(
     if device == "executorch":
         if emulate:
             raise InputError(
-                "--emulate is for Vulkan programs on --device gpu and reference; ExecuTorch's "
-                "runtime computes as it does, so leave it out"
+                f"{program.path}: --emulate is for Vulkan programs on --device gpu and reference; "
+                "ExecuTorch's runtime computes as it does, so leave it out"
             )
         if arithmetic.asked_for:
             raise InputError(

@@ -128,7 +128,7 @@ def verify_program(
         not_compared=not_compared(unknown, backbone, tokens, shown) + unread,
     )  # fmt: skip
     if emulate and report.passed:
-        reason = why_unchanged(opened.program, emulate, max(map(len, texts)))
+        reason = why_unchanged(opened.program, emulate, max(map(len, texts)), arithmetic)
         return replace(report, note=reason or f"{emulate} changed nothing here")
     return replace(report, note=_note(report.passed, rounded, info, halves))
 

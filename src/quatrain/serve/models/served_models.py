@@ -84,7 +84,8 @@ def load_models(
             f"{asked}: no program here is for Vulkan, whose kernels it is about; leave it out, or "
             f"serve a Vulkan program beside {programs[0]}"
         )
-    changing = [tuple(emulatable_defects(program)) for program in opened]
+    arithmetic = arithmetic_as_on(as_on)
+    changing = [tuple(emulatable_defects(program, arithmetic)) for program in opened]
     for defect in emulate:
         if not any(defect in found for found in changing):
             raise InputError(
