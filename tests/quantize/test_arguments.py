@@ -14,7 +14,7 @@ from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_m
 # message -> (output, group size)
 MISTAKES = {
     "group size 48 is not supported, expected one of 32, 64, 128, 256": ("out", 48),
-    "group size 16 is not supported, expected one of 32, 64, 128, 256, or quantize with "
+    "group size 16 is not supported, expected one of 32, 64, 128, 256, or "
     "--backend vulkan, whose kernels alone take 16": ("out", 16),
     "is a file, expected a folder": ("file", 32),
     "is a link to": ("link", 32),

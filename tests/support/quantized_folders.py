@@ -129,7 +129,7 @@ def write_quantized(folder: Path, method: str, zeros=None, settings=None, shards
     return folder
 
 
-def torchao_model(symmetric=True, dynamic=True, embedding=True):
+def torchao_model(symmetric=True, dynamic=True, embedding=True, group=GROUP):
     """A tiny transformers Llama quantized by torchao's own `quantize_`."""
     from torchao.quantization import (
         Int8DynamicActivationIntxWeightConfig,
@@ -148,12 +148,12 @@ def torchao_model(symmetric=True, dynamic=True, embedding=True):
     if dynamic:
         config = Int8DynamicActivationIntxWeightConfig(
             weight_dtype=torch.int4,
-            weight_granularity=PerGroup(GROUP),
+            weight_granularity=PerGroup(group),
             weight_mapping_type=mapping,
         )
     else:
         config = IntxWeightOnlyConfig(
-            weight_dtype=torch.int4, granularity=PerGroup(GROUP), mapping_type=mapping
+            weight_dtype=torch.int4, granularity=PerGroup(group), mapping_type=mapping
         )
     quantize_(model, config)
     if embedding:

@@ -18,8 +18,8 @@ from quatrain.commands._common import (
 from quatrain.commands._print_checkpoint import print_checkpoint
 from quatrain.commands._progress import shown_stages
 from quatrain.commands.quantize import Base
-from quatrain.int4 import XNNPACK_GROUP_SIZES
-from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat
+from quatrain.int4 import GROUP_SIZES
+from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, OutputFormat
 
 if TYPE_CHECKING:
     from quatrain.quantize.report import QuantizeReport
@@ -47,8 +47,9 @@ Params = Annotated[
 GroupSize = Annotated[
     int | None,
     typer.Option(
-        help="For a floating-point source: 32 (the default), 64, 128 or 256.",
-        autocompletion=one_of(*XNNPACK_GROUP_SIZES),
+        help="For a floating-point source: 32 (the default), 64, 128 or 256, or for --backend "
+        "vulkan 16.",
+        autocompletion=one_of(*GROUP_SIZES),
     ),
 ]
 Embedding = Annotated[
@@ -69,6 +70,13 @@ RequantizeAsymmetric = Annotated[
         help="Round asymmetric and act-order linears anew, and say what that costs.",
     ),
 ]
+Backend = Annotated[
+    ForBackend,
+    typer.Option(
+        help="Whose kernels are to take it. vulkan keeps int4 in groups of 16, which are rounded "
+        "anew for XNNPACK's; for a floating-point source as in `quantize`."
+    ),
+]
 
 
 def convert(
@@ -79,6 +87,7 @@ def convert(
     embedding: Embedding = "keep",
     output_layer: OutputLayer = "keep",
     requantize_asymmetric: RequantizeAsymmetric = False,
+    backend: Backend = "any",
     tokenizer: TokenizerFile = None,
     base: Base = None,
     json: Json = False,
@@ -97,7 +106,7 @@ def convert(
     from quatrain.quantize.output.resumable import working_folder
     from quatrain.quantize.pipeline import ConvertOptions, convert_model
 
-    options = ConvertOptions(group_size, embedding, output_layer, requantize_asymmetric)
+    options = ConvertOptions(group_size, embedding, output_layer, requantize_asymmetric, backend)
     with goes_on_with(working_folder(output)):
         report = convert_model(source, output, options, params, shown_stages(), tokenizer, base)
     if json:

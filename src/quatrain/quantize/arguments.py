@@ -40,7 +40,7 @@ def _check_group_size(group_size: int, backend: ForBackend) -> None:
         return
     expected = f"expected one of {', '.join(map(str, sizes))}"
     if group_size in GROUP_SIZES:
-        expected += f", or quantize with --backend vulkan, whose kernels alone take {group_size}"
+        expected += f", or --backend vulkan, whose kernels alone take {group_size}"
     raise InputError(f"group size {group_size!r} is not supported, {expected}")
 
 

@@ -12,7 +12,13 @@ from quatrain.quantize.plan.plan_checkpoint import plan_checkpoint
 from quatrain.quantize.plan.plan_model import plan_model
 from quatrain.quantize.quantized_tensor import RoundingError
 from quatrain.quantize.requantize import Requantization
-from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, OutputFormat, Rounding
+from quatrain.quantize.tensor_formats import (
+    EmbeddingFormat,
+    ForBackend,
+    OutputFormat,
+    Rounding,
+    group_sizes_for,
+)
 from quatrain.tokenizer.files import files_of, require_tokenizer
 
 
@@ -68,10 +74,12 @@ def open_quantized(
     embedding: EmbeddingFormat,
     output_layer: OutputFormat,
     round_again: bool,
+    backend: ForBackend,
 ) -> OpenedSource:
-    """A checkpoint; `round_again`: the linears that the layout cannot hold are rounded anew. Raises
-    `InputError` as `open_checkpoint` and `plan_checkpoint`."""
-    requantization = Requantization(round_again)
+    """A checkpoint; `round_again`: the linears that the layout cannot hold are rounded anew, as are
+    those in groups that `backend` does not take. Raises `InputError` as `open_checkpoint` and
+    `plan_checkpoint`."""
+    requantization = Requantization(round_again, group_sizes_for(backend))
 
     def open_again() -> Checkpoint:
         return open_checkpoint(path, params, requantization)

@@ -17,7 +17,7 @@ from quatrain.atomic_files import whole_folder
 from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.files.safetensors import encoded_header
 from quatrain.checkpoint.open import is_quantized
-from quatrain.checkpoint.quantizers.in_layout import ASYMMETRIC
+from quatrain.checkpoint.quantizers.in_layout import ASYMMETRIC, IN_GROUPS_OF
 from quatrain.errors import InputError
 from quatrain.json_files import write_json
 from quatrain.quantize.arguments import check_arguments, refuse_params
@@ -41,6 +41,10 @@ _NOTHING_ASYMMETRIC = (
     f"--requantize-asymmetric changed no integer: nothing in the source is {ASYMMETRIC}; without "
     "it scales keep their type"
 )
+_NARROW = (
+    "Linears in groups that are no whole number of 32 were rounded anew, as XNNPACK's kernels take "
+    "no others. Vulkan's take whole numbers of 16: with --backend vulkan such are kept."
+)
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,22 @@ class ConvertOptions:
     """What `convert_model` is to change.
 
     Attributes:
-        group_size: Weights of a row that share a scale: 32, 64, 128 or 256, for a source in
-            floating point alone. None is 32, or a quantized source's own.
+        group_size: Weights of a row that share a scale: 32, 64, 128 or 256, or 16 for Vulkan, for
+            a source in floating point alone. None is 32, or a quantized source's own.
         embedding: "int4" in groups, "int8" per row, or "fp"; "keep" is a quantized source's own,
             and as in `quantize_model` for others.
         output_layer: "int4" in groups or "int8" per channel; "keep" likewise.
         requantize_asymmetric: Round anew the linears that the layout cannot hold: those with zero
             points, and those in act-order.
+        backend: Whose kernels take it: "vulkan" alone takes a quantized source's groups of 16, and
+            of one in floating point what `quantize_model` says.
     """
 
     group_size: int | None = None
     embedding: EmbeddingFormat = "keep"
     output_layer: OutputFormat = "keep"
     requantize_asymmetric: bool = False
+    backend: ForBackend = "any"
 
 
 def quantize_model(
@@ -165,7 +172,7 @@ def convert_model(
             something else.
     """
     options, stages, target = options or ConvertOptions(), stages or Stages(), Path(output)
-    check_arguments(source, target, options.group_size, params)
+    check_arguments(source, target, options.group_size, params, options.backend)
     with stages("open the source"):
         path, params = local_path(source), Path(params) if params else None
         opened = _open_either(path, params, options, _local(base))
@@ -181,9 +188,12 @@ def convert_model(
             written = write_checkpoint(opened, folder, key, Stages())
         write_json(folder / MANIFEST, manifest(opened, files, asdict(options), written))
     report = make_report(opened, target, written, stages)
-    if options.requantize_asymmetric and ASYMMETRIC not in {e.why for e in opened.errors.values()}:
-        report = replace(report, notes=[*report.notes, _NOTHING_ASYMMETRIC])
-    return report
+    was, said = {error.why for error in opened.errors.values()}, []
+    if options.requantize_asymmetric and ASYMMETRIC not in was:
+        said = [_NOTHING_ASYMMETRIC]
+    if options.backend == "any" and any(why.startswith(IN_GROUPS_OF) for why in was):
+        said.append(_NARROW)
+    return replace(report, notes=[*report.notes, *said])
 
 
 def _trained(
@@ -204,7 +214,7 @@ def _open_either(
     if base is None and is_quantized(path):
         return open_quantized(
             path, params, options.group_size, options.embedding, options.output_layer,
-            options.requantize_asymmetric,
+            options.requantize_asymmetric, options.backend,
         )  # fmt: skip
     refuse_params(path, params)
     if options.requantize_asymmetric:
@@ -213,7 +223,9 @@ def _open_either(
             "out the option"
         )
     group_size = options.group_size or _GROUP_SIZE
-    return open_model(path, group_size, options.embedding, options.output_layer, base)
+    return open_model(
+        path, group_size, options.embedding, options.output_layer, base, options.backend
+    )
 
 
 def _open_for_method(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 
 from quatrain.checkpoint.files.lazy_tensors import RowsOf
+from quatrain.int4 import XNNPACK_GROUP_SIZES
 from quatrain.quantize.methods.round_to_nearest import quantize_rows
 from quatrain.quantize.quantized_tensor import RoundingError
 
@@ -13,11 +14,12 @@ from quatrain.quantize.quantized_tensor import RoundingError
 class Requantization:
     """Rounds linears for `open_checkpoint` and notes what that changes.
 
-    `asymmetric`: as in `RoundAgain`. `errors`: by linear, against the weights as the source's own
-    integers, zero points and scales have them.
+    `asymmetric`, `group_sizes`: as in `RoundAgain`. `errors`: by linear, against the weights as the
+    source's own integers, zero points and scales have them.
     """
 
     asymmetric: bool = True
+    group_sizes: tuple[int, ...] = XNNPACK_GROUP_SIZES
     errors: dict[str, RoundingError] = field(default_factory=dict)
 
     def __call__(

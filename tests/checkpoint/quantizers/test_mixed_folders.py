@@ -452,37 +452,57 @@ def test_an_embedding_of_one_int4_group_a_row_is_int4(tmp_path):
 
 
 @pytest.mark.parametrize("group", [8, 16, 48])
-def test_groups_that_no_kernel_reads_are_rounded_by_name(tmp_path, group):
-    """Narrow ones, and ones that are no whole number of 32."""
+def test_groups_that_xnnpack_does_not_read_are_rounded_by_name(tmp_path, group):
+    """Narrow ones, and ones that are no whole number of 32; Vulkan takes whole numbers of 16."""
     folder = folders.write_quantized(tmp_path / "in", "compressed-tensors")
     values = torch.randint(-8, 8, (64, 96), generator=torch.Generator().manual_seed(1)).to(
         torch.int8
     )
     scales = torch.linspace(0.1, 0.4, 64 * 96 // group).view(64, -1)
     changed(folder, DOWN, folders.pack_compressed(values, scales))
-    with pytest.raises(InputError, match=rf"{DOWN} is in groups of {group} .*quatrain convert"):
-        open_checkpoint(folder)
+    weight = (values.unflatten(1, (-1, group)) * scales[..., None]).flatten(1)
+    other = "layers.1.feed_forward.w2"
+    if group % 16:
+        with pytest.raises(InputError, match=rf"{DOWN} is in groups of {group} .*quatrain convert"):
+            open_checkpoint(folder)
+    else:
+        kept = open_checkpoint(folder)
+        kept.check_values()
+        assert kept.group_size == 16 and torch.equal(weight_of(kept, W2), weight)
+        plain = open_checkpoint(folders.write_quantized(tmp_path / "plain", "compressed-tensors"))
+        assert torch.equal(weight_of(kept, other), weight_of(plain, other))
     checkpoint = open_checkpoint(folder, round_again=symmetric_only())
     checkpoint.check_values()
     assert checkpoint.group_size == 32
-    weight = (values.unflatten(1, (-1, group)) * scales[..., None]).flatten(1)
     rounded, its_scales = quantize_groups(weight, 32)
     assert torch.equal(checkpoint.tensors[f"{W2}.weight"], rounded)
     assert torch.equal(checkpoint.tensors[f"{W2}.scales"], its_scales)
-    other = "layers.1.feed_forward.w2.weight"
-    assert torch.equal(checkpoint.tensors[other], folders.expected_tensors()[other])
+    expected = folders.expected_tensors()[f"{other}.weight"]
+    assert torch.equal(checkpoint.tensors[f"{other}.weight"], expected)
 
 
-def test_a_model_all_in_narrow_groups(tmp_path):
-    folder = folders.write_quantized(tmp_path / "in", "compressed-tensors")
+@pytest.mark.parametrize("method", ["gptq", "awq", "compressed-tensors"])
+def test_a_model_all_in_groups_of_16(tmp_path, method):
+    """Rounded where all kernels are to take it, and kept where Vulkan's are."""
+    settings = {"group_size": 16} if method != "compressed-tensors" else {}
+    folder = folders.write_quantized(tmp_path / "in", method, settings=settings)
+    weights = {}
     for name in folders.layer_linears(folders.expected_tensors()):
         module = tiny.renamed(f"{name}.x", tiny.HF_NAMES, "model.layers").removesuffix(".x")
         values = folders.expected_tensors()[f"{name}.weight"]
         scales = torch.linspace(0.1, 0.4, values.numel() // 16).view(len(values), -1)
-        changed(folder, module, folders.pack_compressed(values, scales))
+        changed(folder, module, folders.PACK[method](values, scales))
+        weights[name] = (values.unflatten(1, (-1, 16)) * scales[..., None]).flatten(1)
     report = convert_model(folder, tmp_path / "out")
     assert {one.was for one in report.rounded_linears} == {"in groups of 16"}
     assert len(report.rounded_linears) == 14
+    assert "with --backend vulkan such are kept" in report.notes[-1]
+    report = convert_model(folder, tmp_path / "vulkan", ConvertOptions(backend="vulkan"))
+    assert (report.group_size, report.rounded, report.rounded_linears) == (16, 0, [])
+    assert not any("--backend vulkan" in note for note in report.notes)
+    for path in (folder, tmp_path / "vulkan"):
+        kept = open_checkpoint(path)
+        assert all(torch.equal(weight_of(kept, name), weights[name]) for name in weights)
 
 
 def test_an_older_awq_states_its_settings_beside(tmp_path):

@@ -19,10 +19,10 @@ WQ = "layers.0.attention.wq"
 
 @pytest.mark.parametrize("pickled", [False, True])
 @pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize("settings", [False, True])
-def test_values_and_scales_are_kept(tmp_path, pickled, dynamic, settings):
+@pytest.mark.parametrize(("settings", "group"), [(False, 32), (True, 32), (False, 16)])
+def test_values_and_scales_are_kept(tmp_path, pickled, dynamic, settings, group):
     folder, state = folders.write_torchao(
-        tmp_path, pickled=pickled, dynamic=dynamic, settings=settings
+        tmp_path, pickled=pickled, dynamic=dynamic, settings=settings, group=group
     )
     checkpoint = open_checkpoint(folder)
     checkpoint.check_values()
@@ -33,7 +33,7 @@ def test_values_and_scales_are_kept(tmp_path, pickled, dynamic, settings):
     assert (checkpoint.embedding_kind, checkpoint.output_kind) == ("int8", "int4")
     if dynamic and not settings:  # down to the logits' own numbers, once
         backbone = build_backbone(
-            checkpoint.config, checkpoint.tensors, "weight-only", group_size=32
+            checkpoint.config, checkpoint.tensors, "weight-only", group_size=group
         )
         found = backbone.layers[0].attention.wq.dequantized_weight()
         assert torch.equal(found.bfloat16(), weight.dequantize())

@@ -37,7 +37,7 @@ from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
 from quatrain.checkpoint.quantizers.left_in_floating_point import with_all_quantized
 from quatrain.checkpoint.quantizers.read import quantized_tensors
 from quatrain.errors import InputError
-from quatrain.int4 import Scheme
+from quatrain.int4 import GROUP_SIZES, Scheme
 
 # How a runtime would round what is computed, and what of that there is to say.
 _UNREAD = {
@@ -102,6 +102,7 @@ class _Rounds:
     """Takes all that may be rounded anew, and is not asked to."""
 
     asymmetric = True
+    group_sizes: tuple[int, ...] = GROUP_SIZES
 
     def __call__(
         self, name: str, rows_of: RowsOf, shape: tuple[int, ...], group_size: int | None, why: str

@@ -20,11 +20,13 @@ class RoundAgain(Protocol):
     """Rounds linears that are not as the layout has them.
 
     `asymmetric`: whether those with zero points and those in act-order are for it, too; those of
-    more than 4 bits and those in floating point always are. The same linear may be given more than
+    more than 4 bits and those in floating point always are. `group_sizes`: those that the layers
+    may have, the smallest first; others are rounded anew. The same linear may be given more than
     once, and must give the same.
     """
 
     asymmetric: bool
+    group_sizes: tuple[int, ...]
 
     def __call__(
         self, name: str, rows_of: RowsOf, shape: tuple[int, ...], group_size: int | None, why: str

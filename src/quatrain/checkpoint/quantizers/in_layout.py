@@ -14,9 +14,10 @@ from quatrain.checkpoint.quantizers.grouped_linear import (
     rounded_when_read,
 )
 from quatrain.errors import InputError
-from quatrain.int4 import XNNPACK_GROUP_SIZES
+from quatrain.int4 import GROUP_SIZES
 
 ASYMMETRIC = "asymmetric or in act-order"
+IN_GROUPS_OF = "in groups of "  # and their size: ones that no kernel asked for takes
 _LARGEST_OF_ROWS = 128  # into which rows are cut: 8da4w is wrong on phones where groups are wider
 
 
@@ -37,7 +38,8 @@ def in_layout(
     still to be rounded.
     """
     stored: dict[str, StoredTensor] = {}
-    group_size = _group_size(linears, floating_columns)
+    sizes = GROUP_SIZES if round_again is None else round_again.group_sizes
+    group_size = _group_size(linears, floating_columns, sizes)
     for name, linear in linears.items():
         groups = linear.groups
         if (linear.fits_int4 or _is_of_layer(name)) and group_size:
@@ -58,22 +60,22 @@ def in_layout(
 
 
 def _group_size(
-    linears: Mapping[str, GroupedLinear], floating_columns: Iterable[int]
+    linears: Mapping[str, GroupedLinear], floating_columns: Iterable[int], sizes: tuple[int, ...]
 ) -> int | None:
-    """The one group size of the layers: None where none fits, which is refused with the rest of
-    the structure. Of a row that is one group, only its length counts, and of groups that not all
-    kernels read, too: those are rounded anew."""
+    """The one group size of the layers, of `sizes`: None where none fits, which is refused with
+    the rest of the structure. Of a row that is one group, only its length counts, and of groups
+    that none of `sizes` divides, too: those are rounded anew."""
     layers = {name: linear for name, linear in linears.items() if _is_of_layer(name)}
     int4 = [linear for linear in (layers or linears).values() if linear.fits_int4]
     widths = {linear.shape[1] // linear.groups for linear in int4 if linear.groups > 1}
-    odd = {width for width in widths if width % XNNPACK_GROUP_SIZES[0]}
+    odd = {width for width in widths if width % sizes[0]}
     widths -= odd
     if not int4 or (odd and not widths):
         widths = {USUAL_GROUP_SIZE}
     rows = {linear.shape[1] for linear in linears.values() if linear.fits_int4}
     rows |= {linear.shape[1] for linear in layers.values()}
     common = math.gcd(*widths, *rows, *floating_columns)
-    fitting = [size for size in XNNPACK_GROUP_SIZES if common % size == 0]
+    fitting = [size for size in sizes if common % size == 0]
     free = [size for size in fitting if size <= _LARGEST_OF_ROWS] if not widths else fitting
     return max(free, default=None)
 
@@ -96,7 +98,7 @@ def _why_rounded(
     if not linear.fits_int4 and (_is_of_layer(name) or in_groups):
         return f"{linear.bits} bits"
     if linear.fits_int4 and groups % linear.groups:
-        return f"in groups of {linear.shape[1] // linear.groups}"
+        return f"{IN_GROUPS_OF}{linear.shape[1] // linear.groups}"
     takes = round_again is not None and round_again.asymmetric
     return ASYMMETRIC if takes and (linear.zeros or linear.group_of) else ""
 
