@@ -179,7 +179,8 @@ def test_weights_convert_without_a_tokenizer_that_is_not_read(tmp_path, write, p
     given.write_text(EMPTY_TOKENIZER)
     report = write(source, tmp_path / "out", tokenizer=given)
     assert report.tokenizer == ["tokenizer.json", "tokenizer_config.json"]
-    assert all(note.startswith("Nothing says what ends a text") for note in report.notes)
+    of_the_tokenizer = ("Nothing says what ends a text", "This tokenizer has tokens of the")
+    assert all(note.startswith(of_the_tokenizer) for note in report.notes)
     assert (tmp_path / "out" / "tokenizer.json").read_text() == EMPTY_TOKENIZER
 
 
