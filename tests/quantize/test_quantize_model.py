@@ -4,6 +4,7 @@ import json
 import re
 import sys
 
+import gguf
 import numpy as np
 import pytest
 import tokenizers
@@ -165,6 +166,30 @@ def test_q4_0_is_kept(tmp_path):
     assert report.exact_groups == 64 * 2 + 96 * 2
     negative = (mixed[1] < 0) & (mixed[0].reshape(96, 2, 32) == -8).any(-1)
     assert report.negative_scales == int(negative.sum())
+
+
+@pytest.mark.parametrize(("kind", "group"), [("Q3_K", 16), ("Q4_0", 32)])
+def test_int4_is_kept_in_groups_of_16_for_vulkan(tmp_path, kind, group):
+    """As the gguf package reads it; in wider groups it is rounded anew, which is said."""
+    w2, wanted = "layers.0.feed_forward.w2", gguf.GGMLQuantizationType[kind]
+    block, block_bytes = gguf.GGML_QUANT_SIZES[wanted]
+    packed = np.random.default_rng(0).integers(0, 40, (64, 256 // block * block_bytes), np.uint8)
+    source = ggufs.write_gguf(
+        tmp_path / "m.gguf",
+        tiny.float_tensors(hidden_dim=256),
+        raw={f"{w2}.weight": packed},
+        raw_kind=kind,
+    )
+    report = quantize_model(source, tmp_path / "out", 16, method="rtn", backend="vulkan")
+    found = open_checkpoint(tmp_path / "out").tensors
+    values, scales = found[f"{w2}.weight"], found[f"{w2}.scales"]
+    weights = (values.unflatten(1, (16, 16)) * scales[..., None]).flatten(1)
+    assert np.array_equal(weights.numpy(), gguf.quants.dequantize(packed, wanted))
+    assert report.exact_groups == 64 * 16
+    anew = f"int4 in groups of {group} was rounded anew; it is kept with --group-size {group}"
+    assert not any("rounded anew" in note for note in report.notes)
+    notes = quantize_model(source, tmp_path / "wide", 64, method="rtn").notes
+    assert any(anew in note and ("vulkan" in note) == (group == 16) for note in notes)
 
 
 def test_what_is_kept_counts_among_the_weights(tmp_path):

@@ -47,11 +47,13 @@ def write_gguf(
     kind="F32",
     metadata=None,
     raw=None,
+    raw_kind="Q4_0",
     tokenizer="smollm",
     extra=None,
 ) -> Path:
-    """A GGUF file. `kind`: the type of its matrices; `raw`: name -> Q4_0 bytes to use instead;
-    `extra`: tensors under their GGUF names; `metadata`: {architecture}.key -> value."""
+    """A GGUF file. `kind`: the type of its matrices; `raw`: name -> bytes of the type
+    `raw_kind` to use instead; `extra`: tensors under their GGUF names; `metadata`:
+    {architecture}.key -> value."""
     tensors = float_tensors() if tensors is None else tensors
     with gguf_file(path, architecture) as writer:
         _add_figures(writer, tensors, architecture, metadata or {})
@@ -60,7 +62,7 @@ def write_gguf(
         for name, tensor in tensors.items():
             wanted = gguf.GGMLQuantizationType[kind if tensor.ndim == 2 else "F32"]
             if raw and name in raw:
-                wanted, packed = gguf.GGMLQuantizationType.Q4_0, raw[name]
+                wanted, packed = gguf.GGMLQuantizationType[raw_kind], raw[name]
             else:
                 packed = gguf.quants.quantize(tensor.numpy(), wanted)
             writer.add_tensor(renamed(name, GGUF_NAMES, "blk"), packed, raw_dtype=wanted)

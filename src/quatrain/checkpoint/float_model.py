@@ -24,7 +24,18 @@ from quatrain.tokenizer.end_tokens import eos_idx_of
 # all that a model can take is rarely wanted on a phone. `max_context_len` states the rest.
 _USUAL_CONTEXT = 2048
 
-Q4_0_GROUP_SIZE = 32  # of `FloatModel.int4_blocks`
+
+@dataclass(frozen=True)
+class Int4Blocks:
+    """What a file holds as symmetric int4 in groups of `group_size`: called, it gives the
+    integers, int8 [..., K] in [-8, 7], and scales, float32 [..., K / group size], which may be
+    negative."""
+
+    group_size: int
+    read: Callable[[], tuple[torch.Tensor, torch.Tensor]]
+
+    def __call__(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.read()
 
 
 @dataclass(frozen=True)
@@ -39,9 +50,7 @@ class FloatModel:
         params: What its params.json should say.
         write_tokenizer: Called with a folder, writes tokenizer.json and tokenizer_config.json
             there, or nothing where the model came with none, and returns what it wrote.
-        int4_blocks: For a tensor that its file holds as symmetric int4 (GGUF's Q4_0), a function
-            that gives those integers, int8 [..., K] in [-8, 7], and scales, float32 [..., K / 32],
-            which may be negative.
+        int4_blocks: Of the tensors that its file holds as symmetric int4 (GGUF's Q4_0 and Q3_K).
         notes: In whole sentences, what its files say that is not so.
     """
 
@@ -50,9 +59,7 @@ class FloatModel:
     config: BackboneConfig
     params: dict[str, Any]
     write_tokenizer: Callable[[Path], list[Path]]
-    int4_blocks: Mapping[str, Callable[[], tuple[torch.Tensor, torch.Tensor]]] = field(
-        default_factory=dict
-    )
+    int4_blocks: Mapping[str, Int4Blocks] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def tokenizer(self) -> Tokenizer | None:

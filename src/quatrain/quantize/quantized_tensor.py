@@ -11,8 +11,8 @@ import torch
 class RoundingError(NamedTuple):
     """What rounding changes in one tensor: sums over its weights as the source has them.
 
-    `exact_groups`: how many groups the source held as int4 already (GGUF's Q4_0), which are kept
-    exactly; `negative_scales`: how many groups have a negative scale.
+    `exact_groups`: how many groups the source held as int4 already (GGUF's Q4_0, Q3_K), which are
+    kept exactly; `negative_scales`: how many groups have a negative scale.
     `why`: what a linear of a quantized source was, that it had to be rounded.
     """
 

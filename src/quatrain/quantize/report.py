@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quatrain.checkpoint.float_model import FloatModel
+from quatrain.int4 import XNNPACK_GROUP_SIZES
 from quatrain.quantize.cost import Cost
 from quatrain.quantize.opened_source import OpenedSource
 from quatrain.quantize.output.output_folder import OWN_FILES
@@ -49,8 +50,8 @@ class QuantizeReport:
             that of squared weights.
         relative_rms_error_by_part: The same over all weights of the embedding, the layers and the
             output, for a source in floating point; empty for others.
-        exact_groups: How many groups the source held as int4 already (GGUF's Q4_0), which are kept
-            exactly.
+        exact_groups: How many groups the source held as int4 already (GGUF's Q4_0, Q3_K), which are
+            kept exactly.
         negative_scales: How many groups have a negative scale.
         rounded_linears: Of a quantized source, each linear that is not as it was there.
         tokenizer: The names of its files, none where the source came without.
@@ -94,6 +95,23 @@ def rounded_linears(opened: OpenedSource) -> list[RoundedLinear]:
     ]
 
 
+def _wider_groups(opened: OpenedSource) -> list[str]:
+    """What there is to say where int4 of the source is rounded anew into wider groups."""
+    source, plan = opened.source, opened.plan
+    if not isinstance(source, FloatModel):
+        return []
+    sizes = {
+        blocks.group_size
+        for tensor in plan.tensors
+        if (blocks := source.int4_blocks.get(tensor.source)) and blocks.group_size < plan.group_size
+    }
+    return [
+        f"Its int4 in groups of {size} was rounded anew; it is kept with --group-size {size}"
+        f"{'' if size in XNNPACK_GROUP_SIZES else ' --backend vulkan'}."
+        for size in sorted(sizes)
+    ]
+
+
 def make_report(
     opened: OpenedSource, output: Path, written: Written, stages: Stages
 ) -> QuantizeReport:
@@ -125,7 +143,7 @@ def make_report(
         negative_scales=sum(error.negative_scales for error in errors.values()),
         rounded_linears=rounded_linears(opened),
         tokenizer=written.tokenizer,
-        notes=written.notes,
+        notes=[*written.notes, *_wider_groups(opened)],
         seconds=dict(stages.seconds),
         peak_rss_bytes=peak_rss_bytes(),
     )

@@ -3,6 +3,7 @@
 import math
 import re
 import subprocess
+from dataclasses import replace
 
 import gguf
 import numpy as np
@@ -14,7 +15,13 @@ from tests.support import tiny_models as tiny
 from tests.support.paths import WRITTEN_ELSEWHERE
 
 from quatrain.backbone.layers.rope import Rope
-from quatrain.checkpoint.gguf.blocks import dequantizer, with_scales
+from quatrain.checkpoint.gguf.blocks import (
+    GgufTensor,
+    dequantizer,
+    int4_blocks,
+    int4_group_size,
+    with_scales,
+)
 from quatrain.checkpoint.gguf.file import read_gguf
 from quatrain.checkpoint.open import open_float_model
 from quatrain.checkpoint.source_files import source_files
@@ -40,6 +47,24 @@ def test_k_quants_read_as_ggml_reads_them(tmp_path, kind):
     found = read_gguf(path).float_tensors()["blk.0.ffn_up.weight"]
     assert found.shape == (4, 512)
     assert torch.allclose(found, made[f"{kind}.read"], rtol=1e-6, atol=1e-7)
+
+
+def test_q3_k_is_int4_in_groups_of_16():
+    made = load_file(WRITTEN_ELSEWHERE / "k_quants.safetensors")
+    tensor = GgufTensor("blk.0.ffn_up.weight", "Q3_K", (4, 512), made["Q3_K.packed"].numpy())
+    values, scales = int4_blocks(tensor)
+    assert (values.dtype, int(values.min()), int(values.max())) == (torch.int8, -4, 3)
+    assert int4_group_size(tensor) == 16 and scales.shape == (4, 32)
+    weights = (values.unflatten(1, (32, 16)) * scales[..., None]).flatten(1)
+    assert torch.equal(weights, dequantizer(tensor)())
+    assert torch.allclose(weights, made["Q3_K.read"], rtol=1e-6, atol=1e-7)
+    inside, across = np.arange(512).reshape(-1, 16)[::-1].ravel(), np.arange(512)[::-1]
+    turned = replace(tensor, columns=inside)
+    assert (
+        int4_group_size(turned) == 16 and int4_group_size(replace(tensor, columns=across)) is None
+    )
+    assert torch.equal(int4_blocks(turned)[0], values[:, inside])
+    assert torch.equal(int4_blocks(turned)[1], scales.flip(1))
 
 
 _BLOCKS = [

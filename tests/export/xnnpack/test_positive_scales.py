@@ -8,13 +8,13 @@ from tests.support.q4_0_blocks import blocks_of, blocks_of_ggml, weight_of
 
 from quatrain.export.xnnpack.positive_scales import make_scales_positive, positive_scales
 from quatrain.linear.int4 import WeightOnlyInt4Linear
-from quatrain.quantize.methods.q4_0 import layout_of_q4_0
+from quatrain.quantize.methods.int4_blocks import layout_of_blocks
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_only_negative_groups_are_rounded_again(seed):
-    values, scales = layout_of_q4_0(*blocks_of(seed))
+    values, scales = layout_of_blocks(*blocks_of(seed))
     new_values, new_scales = positive_scales(values, scales)
     assert bool((new_scales > 0).all())
     assert int(new_values.min()) >= -8 and int(new_values.max()) <= 7
@@ -27,14 +27,14 @@ def test_rounding_again_costs_little():
     """Against the best that int4 with a positive scale does on such a block: about one step of
     the one extreme weight."""
     *blocks, source = blocks_of_ggml()
-    values, scales = layout_of_q4_0(*blocks)
+    values, scales = layout_of_blocks(*blocks)
     added = (weight_of(*positive_scales(values, scales)) - source).norm() / source.norm()
     assert added < 0.055
 
 
 def test_a_backbone_is_counted_and_other_linears_stay():
     *blocks, source = blocks_of_ggml()
-    values, scales = layout_of_q4_0(*blocks)
+    values, scales = layout_of_blocks(*blocks)
     signed, plain = (WeightOnlyInt4Linear(256, 512, bias=False, groupsize=32) for _ in range(2))
     signed.weight, signed.scales = values, scales
     plain.weight, plain.scales = values, scales.abs()

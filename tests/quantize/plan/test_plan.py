@@ -36,8 +36,8 @@ def test_the_files_own_int4_is_kept_in_its_own_groups(tmp_path):
     methods = {
         tensor.target: tensor.method for tensor in plan_model(model, 32, "keep", "keep").tensors
     }
-    assert methods["tok_embeddings.weight"] == "q4_0"
-    assert methods["layers.0.attention.wq.weight"] == "q4_0"
+    assert methods["tok_embeddings.weight"] == "int4_blocks"
+    assert methods["layers.0.attention.wq.weight"] == "int4_blocks"
     assert methods["norm.weight"] == "stored"
     rounded = plan_model(model, 32, "int8", "keep").tensors[0]
     assert (rounded.method, rounded.group_size) == ("rtn", None)

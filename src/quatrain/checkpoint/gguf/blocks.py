@@ -1,5 +1,5 @@
 """A GGUF tensor, and what its blocks hold: of each type what the gguf package says, of Q1_0 what it
-does not say yet, and of Q4_0 the integers."""
+does not say yet, and of symmetric int4 the integers."""
 
 import math
 from collections.abc import Iterator
@@ -41,6 +41,31 @@ class GgufTensor:
     def packed(self, wanted: slice = slice(None)) -> np.ndarray:
         """The bytes of the `wanted` of its rows, their values as they lie."""
         return self.data[wanted if self.rows is None else self.rows[wanted]]
+
+
+@dataclass(frozen=True)
+class _Int4:
+    """A type of symmetric int4: how many weights share a scale, and which bytes of a block say 1,
+    as all its scales and as all its integers: where they begin, and what they are."""
+
+    group_size: int
+    scales: tuple[int, bytes]
+    integers: tuple[int, bytes]
+
+    def with_ones(self, data: np.ndarray, part: tuple[int, bytes]) -> np.ndarray:
+        """`data`, rows of blocks, in which `part` of each says 1."""
+        first, ones = part
+        block = len(self.scales[1]) + len(self.integers[1])
+        blocks = data.reshape(len(data), -1, block).copy()
+        blocks[..., first : first + len(ones)] = np.frombuffer(ones, np.uint8)
+        return blocks.reshape(data.shape)
+
+
+_ONE = np.float16(1).tobytes()
+_INT4 = {
+    "Q4_0": _Int4(32, (0, _ONE), (2, b"\x99" * 16)),
+    "Q3_K": _Int4(16, (96, b"\x11" * 8 + b"\xaa" * 4 + _ONE), (0, b"\xff" * 32 + b"\x55" * 64)),
+}
 
 
 @cache
@@ -105,36 +130,37 @@ def with_scales(tensors: dict[str, GgufTensor]) -> dict[str, GgufTensor]:
     return found
 
 
-def keeps_q4_0_blocks(tensor: GgufTensor) -> bool:
-    """Whether `tensor` is a matrix, or several, of Q4_0 whose blocks stay whole."""
-    if tensor.type_name != "Q4_0" or len(tensor.shape) < 2 or tensor.factors is not None:
-        return False
-    if tensor.columns is None:
-        return True
-    blocks = tensor.columns.reshape(-1, 32)
-    firsts = blocks[:, :1]
-    return not (firsts % 32).any() and bool((blocks == firsts + np.arange(32)).all())
-
-
-def q4_0_blocks(tensor: GgufTensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A Q4_0 tensor's own integers, int8 [..., K] in [-8, 7], and scales, float32 [..., K/32], of
-    one that `keeps_q4_0_blocks`.
-
-    Exact: the scales are the file's float16 values, which may be negative. A block is a float16
-    scale and 16 bytes; byte j holds element j in its low half and element j + 16 in its high
-    half, both offset by 8.
-    """
-    packed_rows = tensor.packed()
-    blocks = packed_rows.reshape(len(packed_rows), -1, 18)
+def int4_group_size(tensor: GgufTensor) -> int | None:
+    """How many weights share a scale in `tensor` where it is a matrix, or several, of symmetric
+    int4 whose groups stay whole; None for others."""
+    if tensor.type_name not in _INT4 or len(tensor.shape) < 2 or tensor.factors is not None:
+        return None
+    size = _INT4[tensor.type_name].group_size
     if tensor.columns is not None:
-        blocks = blocks[:, tensor.columns[::32] // 32]
-    scales = blocks[..., :2].copy().view("<f2")[..., 0].astype(np.float32)
-    values = np.empty((len(blocks), tensor.shape[-1]), np.int8)
+        groups = tensor.columns.reshape(-1, size)
+        firsts = groups[:, :1]
+        if (firsts % size).any() or (groups != firsts + np.arange(size)).any():
+            return None
+    return size
+
+
+def int4_blocks(tensor: GgufTensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The own integers, int8 [..., K] in [-8, 7], and scales, float32 [..., K / group size], of a
+    tensor that has an `int4_group_size`.
+
+    Exact: the weights where all scales are 1, and where all integers are; scales may be negative.
+    """
+    form, kind = _INT4[tensor.type_name], gguf.GGMLQuantizationType[tensor.type_name]
+    rows, columns = math.prod(tensor.shape[:-1]), tensor.shape[-1]
+    values = np.empty((rows, columns), np.int8)
+    scales = np.empty((rows, columns // form.group_size), np.float32)
+    order = slice(None) if tensor.columns is None else tensor.columns
     for some in _blocks_of_rows(values):
-        packed = blocks[some, :, 2:]
-        halves = values[some].reshape(*packed.shape[:2], 2, 16)
-        halves[:, :, 0], halves[:, :, 1] = packed & 15, packed >> 4
-        halves -= 8
+        packed = tensor.packed(some)
+        with np.errstate(all="ignore"):  # a damaged scale's NaN is refused by who reads it
+            values[some] = _dequantized(form.with_ones(packed, form.scales), kind)[:, order]
+            weights = _dequantized(form.with_ones(packed, form.integers), kind)[:, order]
+        scales[some] = weights[:, :: form.group_size]
     return (
         torch.from_numpy(values.reshape(tensor.shape)),
         torch.from_numpy(scales.reshape(*tensor.shape[:-1], -1)),

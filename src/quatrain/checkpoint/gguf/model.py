@@ -11,6 +11,7 @@ from quatrain.checkpoint.families import gguf_reading
 from quatrain.checkpoint.families.family import GgufReading
 from quatrain.checkpoint.float_model import (
     FloatModel,
+    Int4Blocks,
     bias_params,
     checked,
     params_of,
@@ -18,8 +19,8 @@ from quatrain.checkpoint.float_model import (
 )
 from quatrain.checkpoint.gguf.blocks import (
     GgufTensor,
-    keeps_q4_0_blocks,
-    q4_0_blocks,
+    int4_blocks,
+    int4_group_size,
     with_scales,
 )
 from quatrain.checkpoint.gguf.file import GgufFile, read_gguf
@@ -86,9 +87,9 @@ def open_gguf_model(path: Path) -> FloatModel:
             ),
             write_tokenizer=lambda folder: tokenizer_files_from_gguf(file.metadata, path, folder),
             int4_blocks={
-                names[name]: lambda tensor=tensor: q4_0_blocks(tensor)
+                names[name]: Int4Blocks(size, lambda tensor=tensor: int4_blocks(tensor))
                 for name, tensor in file.tensors.items()
-                if keeps_q4_0_blocks(tensor) and name in names
+                if (size := int4_group_size(tensor)) and name in names
             },
             notes=(
                 *_quantized_already(file),

@@ -1,9 +1,9 @@
 """Int4 linears for kernels that take positive scales only, as XNNPACK's do.
 
 Some checkpoints have groups with a negative scale: those that are made for Vulkan alone, and what
-GGUF's Q4_0 is kept as (see `quatrain.quantize.methods.q4_0`). One of those with a -8 holds eight
-times its scale's magnitude, which no positive scale says together with its other values: it is
-rounded again, and how many were, and what that changed, is counted.
+GGUF's Q4_0 is kept as (see `quatrain.quantize.methods.int4_blocks`). One of those with a -8 holds
+eight times its scale's magnitude, which no positive scale says together with its other values: it
+is rounded again, and how many were, and what that changed, is counted.
 """
 
 from dataclasses import dataclass

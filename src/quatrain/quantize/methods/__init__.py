@@ -5,7 +5,7 @@ from typing import Any
 
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.errors import InputError
-from quatrain.quantize.methods.q4_0 import keep_q4_0
+from quatrain.quantize.methods.int4_blocks import keep_int4_blocks
 from quatrain.quantize.methods.round_to_nearest import round_to_nearest
 from quatrain.quantize.methods.stored import keep_stored
 from quatrain.quantize.plan.plan import MethodName, Source, TensorPlan
@@ -18,7 +18,7 @@ Method = Callable[[Any, TensorPlan], QuantizedTensor]
 
 METHODS: dict[MethodName, Method] = {
     "rtn": round_to_nearest,
-    "q4_0": keep_q4_0,
+    "int4_blocks": keep_int4_blocks,
     "stored": keep_stored,
 }
 

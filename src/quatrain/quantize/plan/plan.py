@@ -11,7 +11,7 @@ from quatrain.checkpoint.float_model import FloatModel
 
 Source = FloatModel | Checkpoint
 Part = Literal["embedding", "layers", "output"]
-MethodName = Literal["rtn", "gptq", "distill", "q4_0", "stored"]
+MethodName = Literal["rtn", "gptq", "distill", "int4_blocks", "stored"]
 
 
 @dataclass(frozen=True)

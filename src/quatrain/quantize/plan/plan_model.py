@@ -7,7 +7,7 @@ import torch
 from quatrain.backbone.tensor_shapes import linear_shapes
 from quatrain.backbone.vector_shapes import vector_shapes
 from quatrain.checkpoint.files.safetensors import TensorSpec
-from quatrain.checkpoint.float_model import Q4_0_GROUP_SIZE, FloatModel
+from quatrain.checkpoint.float_model import FloatModel
 from quatrain.checkpoint.layout import EMBEDDING, OUTPUT, PER_LAYER
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES, XNNPACK_GROUP_SIZES, Scheme
@@ -65,7 +65,7 @@ def plan_model(
 
 
 def _usual_embedding(model: FloatModel, group_size: int, rounding: Rounding) -> EmbeddingFormat:
-    int4 = rounding != "rtn" or _is_q4_0(model, _EMBEDDING, group_size)
+    int4 = rounding != "rtn" or _is_int4(model, _EMBEDDING, group_size)
     return "int4" if int4 else "int8"
 
 
@@ -94,10 +94,11 @@ def _planned(
             f"{source} has {shape[-1]} input features, not a multiple of the group size "
             f"{group_size}; group sizes that divide it: {', '.join(fitting) or 'none'}"
         )
-    method = "q4_0" if _is_q4_0(model, source, group_size) else rounding
+    method = "int4_blocks" if _is_int4(model, source, group_size) else rounding
     return integers(part, names, shape, group_size, method)
 
 
-def _is_q4_0(model: FloatModel, source: str, group_size: int) -> bool:
-    """Whether the file holds the tensor as int4 in groups of that size."""
-    return group_size == Q4_0_GROUP_SIZE and source in model.int4_blocks
+def _is_int4(model: FloatModel, source: str, group_size: int) -> bool:
+    """Whether the file holds the tensor as int4 in groups of that size, or of several such."""
+    blocks = model.int4_blocks.get(source)
+    return blocks is not None and blocks.group_size % group_size == 0
