@@ -12,6 +12,7 @@ from tests.support.kept_state import (
 )
 from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
+from tests.support.verified import wrong_beside
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.errors import InputError
@@ -94,6 +95,12 @@ def test_older_vulkan_runtimes_refuse_before_the_work(checkpoint, tmp_path):
         export_checkpoint(checkpoint, tmp_path / "m.pte", ExportOptions(target=target))
 
 
+def _exchange_numbers_of_heads(tensors):
+    names = [f"layers.0.attention.{name}" for name in ("A_log", "dt_bias")]
+    for name, tensor in zip(names, [tensors[name] for name in names[::-1]], strict=True):
+        tensors[name] = tensor
+
+
 def test_xnnpack_equals_eager(checkpoint, tmp_path):
     options = ExportOptions("weight-only", "xnnpack", allow_fallback=True)
     report = export_checkpoint(checkpoint, tmp_path / "m.pte", options)
@@ -102,6 +109,8 @@ def test_xnnpack_equals_eager(checkpoint, tmp_path):
     eager = load_eager(checkpoint, "weight-only", ARITHMETIC_OF["xnnpack"])
     assert_texts_agree(report.output, eager, DEVICES_OF["xnnpack"], BOUND)
     assert_calls_follow(load_runner(report.output, "executorch"))
+    wrong = wrong_beside(report.output, checkpoint, _exchange_numbers_of_heads)
+    assert wrong == ["layers.0.attention.dt_bias"]
     asked = [examine_file(report.output, (), runtime) for runtime in (None, "1.5", "1.4")]
     assert [one.ok for one in asked] == [True, True, False]
     why = "runtime 1.4 lacks llama.gated_delta_rule, which came with 1.5"

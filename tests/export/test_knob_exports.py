@@ -12,7 +12,7 @@ from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
 from tests.support.rounding import assert_equal_but_for_rounding
 from tests.support.thorough import thorough
-from tests.support.verified import assert_verified
+from tests.support.verified import assert_verified, exchange_experts, wrong_beside
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.model import Backbone
@@ -187,12 +187,17 @@ def test_weighed_experts_on_vulkan(weighed_experts, tmp_path):
     assert len(choices) == 2 + 1 + 3 + 1
     shown = _inspected(tmp_path / "m.pte")
     assert "3 experts in layers 0, all computed" in shown and "3 × expert gate" in shown
+    # Whether or not a text is routed to one of the two.
+    wrong = wrong_beside(tmp_path / "m.pte", weighed_experts, exchange_experts)
+    assert wrong == ["layers.0.feed_forward.experts.2.w2"]
 
 
 def test_weighed_experts_on_xnnpack(weighed_experts, tmp_path):
     """The first expert's answer is still there when the next one was skipped or computed."""
     report = _assert_program_equals_eager(weighed_experts, XNNPACK, tmp_path / "m.pte")
     assert_as_planned(report, weighed_experts)
+    wrong = wrong_beside(tmp_path / "m.pte", weighed_experts, exchange_experts)
+    assert wrong == ["layers.0.feed_forward.experts.2.w2"]
     assert "6 jumps: experts that no token" in _inspected(tmp_path / "m.pte")
 
 

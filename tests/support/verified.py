@@ -1,14 +1,17 @@
-"""Programs held against their checkpoint, which is right, and against one of another number."""
+"""Programs held against their checkpoint, which is right, and against others."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from tests.support.tiny_programs import write_word_tokenizer
 
 from quatrain.program import open_program
 from quatrain.verify.verify import VerifyReport, verify_program
 
+Tensors = dict[str, torch.Tensor]
 _TEXT = "w5 w17 w40 w9 w22 w61 w33"
 
 
@@ -25,12 +28,29 @@ def assert_one_number_is_told(program: Path, checkpoint: Path, tensor: str) -> N
     `tensor`."""
     names = {one.linear for one in assert_verified(program, checkpoint).packed}
     assert tensor in names
+
+    def change(tensors: Tensors) -> None:
+        tensors[tensor].view(-1)[-1] *= 1.01
+
+    assert wrong_beside(program, checkpoint, change) == [tensor]
+
+
+def wrong_beside(program: Path, checkpoint: Path, change: Callable[[Tensors], None]) -> list[str]:
+    """Whose constants `program` has wrong beside `checkpoint` after a `change` of its tensors."""
     other = Path(shutil.copytree(checkpoint, program.parent / "other"))
     tensors = load_file(other / "model.safetensors")
-    tensors[tensor].view(-1)[-1] *= 1.01
+    change(tensors)
     save_file(tensors, other / "model.safetensors")
-    wrong = [one.linear for one in _verify(program, other).packed if one.problem]
-    assert wrong == [tensor]
+    return [one.linear for one in _verify(program, other).packed if one.problem]
+
+
+def exchange_experts(tensors: Tensors) -> None:
+    """The last two of the first layer that has any."""
+    name = next(name for name in sorted(tensors) if ".experts." in name)
+    experts = name[: name.index(".experts.") + len(".experts.")]
+    for name in tensors:
+        if name.startswith(experts):
+            tensors[name] = torch.cat([tensors[name][:-2], tensors[name][-2:].flip(0)])
 
 
 def _verify(program: Path, checkpoint: Path) -> VerifyReport:

@@ -7,9 +7,11 @@ from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.meta.pruned_output import with_kept_output
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program import Program, VulkanGraph
+from quatrain.program.inspect.linears import find_linears
 from quatrain.verify.checks.embedding_tables import check_tables
 from quatrain.verify.checks.other_tensors import check_others
 from quatrain.verify.checks.packed_constants import PackedCheck, check_packed
+from quatrain.verify.checks.reading_order import check_order, names_read
 from quatrain.verify.checks.stored_constants import check_stored
 from quatrain.verify.checks.stored_data import StoredData
 from quatrain.verify.program_info import is_ours
@@ -29,11 +31,14 @@ def compare_constants(
     it in a form that is not known here.
     """
     strict, stored, unknown = is_ours(program), StoredData(program, graph), []
+    operators: dict[int, str] = {}
     if graph:
         linears = (name for name, one in backbone.named_modules() if isinstance(one, Int4Linear))
         names = [name.removesuffix(".base") for name in linears]
         tensors = with_kept_output(checkpoint.tensors, checkpoint.config)
         checks = check_packed(graph, tensors, checkpoint.group_size, names)
+        packed = [one.operator for one in find_linears(graph) if one.group_size is not None]
+        operators = {at: one.linear for at, one in zip(packed, checks, strict=False)}
     else:
         checks = check_stored(stored, backbone, strict, lambda part: advance(part / 2))
         unknown += [] if checks else ["its quantized linears"]
@@ -41,4 +46,6 @@ def compare_constants(
         program, graph, backbone, strict, lambda part: advance((1 + part) / 2)
     )
     others, folded = check_others(stored, backbone, strict, biases=graph is not None)
-    return checks + tables + others, unknown + other_tables + folded
+    read = names_read(program, graph, stored, operators)
+    out_of_order = check_order(read, backbone) if strict else []
+    return checks + tables + others + out_of_order, unknown + other_tables + folded

@@ -41,7 +41,10 @@ def check_others(
     it either, may be folded into something else.
     """
     looked_for = list(_looked_for(backbone, biases))
-    found = [any(all(_has(stored, part) for part in way) for way in ways) for _, ways in looked_for]
+    found = [
+        any(all(_has(stored, part, name) for part in way) for way in ways)
+        for name, ways in looked_for
+    ]
     checks, unknown = [], []
     for (name, ways), is_there in zip(looked_for, found, strict=True):
         is_wrong = not is_there and (strict or _is_another(stored, ways))
@@ -116,8 +119,8 @@ def _are_equal(found: torch.Tensor, expected: torch.Tensor) -> bool:
     return bool(((found - expected).abs() <= _ROUNDING * expected.abs()).all())
 
 
-def _has(stored: StoredData, tensor: torch.Tensor) -> bool:
-    return any(stored.has(_bytes(tensor, dtype)) for dtype in _DTYPES)
+def _has(stored: StoredData, tensor: torch.Tensor, name: str) -> bool:
+    return any(stored.has(_bytes(tensor, dtype), name) for dtype in _DTYPES)
 
 
 def _bytes(tensor: torch.Tensor, dtype: torch.dtype) -> bytes:

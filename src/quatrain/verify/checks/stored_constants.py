@@ -1,8 +1,8 @@
 """An XNNPACK program's quantized linears against the checkpoint's.
 
-Its delegates are not read, so which linear reads which constant is for the logits to tell; here it
-is whether the bytes of each linear are among what the program stores, alone or with the rows of
-those that `quatrain.export.xnnpack.joined_linears` lowers it with.
+Its delegates are not read. Here it is whether the bytes of each linear are among what the program
+stores, alone or with the rows of those that `quatrain.export.xnnpack.joined_linears` lowers it
+with; `reading_order` tells whether they are read in their place.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ def check_stored(
         if all(problems.get(name, "not looked for") for name in names):
             constants = _constants(linear)
             problem = _problem(stored, constants, names)
-            if problem and _is_dequantized(stored, linear):
+            if problem and _is_dequantized(stored, linear, names[0]):
                 problem = None
             if problem is None or all(stored.has_size(len(data)) for data in constants.values()):
                 problems |= dict.fromkeys(names, problem)
@@ -53,18 +53,18 @@ def check_stored(
 
 def _problem(stored: StoredData, constants: _Constants, names: list[str]) -> str | None:
     """What of the `constants` of those linears is not stored."""
-    absent = [what for what, data in constants.items() if not stored.for_delegates(data)]
+    absent = [what for what, data in constants.items() if not stored.for_delegates(data, names[0])]
     rows = ", ".join(name.rpartition(".")[2] for name in names)
     where = f", in one matrix of {rows}," if len(names) > 1 else ""
     return f"its {' and '.join(absent)}{where} are not the checkpoint's" if absent else None
 
 
-def _is_dequantized(stored: StoredData, linear: _Quantized | JoinedLinear) -> bool:
+def _is_dequantized(stored: StoredData, linear: _Quantized | JoinedLinear, name: str) -> bool:
     """Whether its weight is stored in floating point, as one that no kernel takes is."""
     if isinstance(linear, JoinedLinear):
         return False
     weight = linear.dequantized_weight().float().contiguous()
-    return stored.for_delegates(weight.numpy().tobytes())
+    return stored.for_delegates(weight.numpy().tobytes(), name)
 
 
 def _alone(backbone: Backbone) -> list[tuple[list[str], _Quantized]]:

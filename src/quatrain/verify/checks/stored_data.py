@@ -1,4 +1,4 @@
-"""The constants of a program by their bytes, wherever it stores them."""
+"""The constants of a program by their bytes, wherever it stores them, and whose each one is."""
 
 import hashlib
 from collections import defaultdict
@@ -10,54 +10,70 @@ import torch
 from quatrain.program import Plain, Program, VulkanGraph
 
 _FLOATS = (np.float32, np.float16)
+Key = str | int  # of named data, or the index of a Vulkan graph's constant
 
 
 class StoredData:
     """What a program stores for its delegates, and beside them; of a Vulkan program, `graph`."""
 
     def __init__(self, program: Program, graph: VulkanGraph | None = None) -> None:
+        self._views: dict[Key, memoryview] = {}
         if graph:
-            views = [graph.fetch(constant) for constant in graph.constants]
+            self._views |= dict(enumerate(map(graph.fetch, graph.constants)))
         else:
-            views = [program.named_bytes(key) for key in program.named_data]
-        self._by_size: defaultdict[int, list[memoryview]] = defaultdict(list)
-        for view in views:
-            self._by_size[len(view)].append(view)
-        self._digests: dict[int, set[str]] = {}
-        self._found: set[str] = set()  # what was asked for and is stored
+            self._views |= {key: program.named_bytes(key) for key in program.named_data}
+        self._by_size: defaultdict[int, list[Key]] = defaultdict(list)
+        for key, view in self._views.items():
+            self._by_size[len(view)].append(key)
+        self._of_size: dict[int, set[str]] = {}  # the digests of each size that was asked for
+        self._digests: dict[Key, str] = {}  # of the same
+        self._names: defaultdict[str, set[str]] = defaultdict(set)  # of what was asked for, by it
+        self._digests_beside: dict[int, str] = {}  # of what was asked for, by its offset
         self._offsets: list[int] = []
         self._beside = memoryview(b"")
         if (place := program.root.constant_segment) and place.offsets:
             self._offsets, self._beside = place.offsets, program.segment(place.segment_index)
         self._numbers = {np.float32(number) for number in _numbers(program, graph)}
 
-    def for_delegates(self, data: bytes) -> bool:
-        """Whether `data` is stored for a delegate."""
+    def for_delegates(self, data: bytes, name: str) -> bool:
+        """Whether `data`, that of `name`, is stored for a delegate."""
         size, digest = len(data), _digest(data)
-        if size not in self._digests:
-            self._digests[size] = {_digest(view) for view in self._by_size.get(size, ())}
-        if digest not in self._digests[size]:
+        if size not in self._of_size:
+            digests = {key: _digest(self._views[key]) for key in self._by_size.get(size, ())}
+            self._digests |= digests
+            self._of_size[size] = set(digests.values())
+        if digest not in self._of_size[size]:
             return False
-        self._found.add(digest)
+        self._names[digest].add(name)
         return True
 
     def has_size(self, size: int) -> bool:
         """Whether a delegate has a constant of so many bytes."""
         return size in self._by_size
 
-    def has(self, data: bytes) -> bool:
-        """Whether `data` is stored, for a delegate or beside them."""
-        if self.for_delegates(data):
+    def has(self, data: bytes, name: str) -> bool:
+        """Whether `data`, that of `name`, is stored, for a delegate or beside them."""
+        if self.for_delegates(data, name):
             return True
-        # A slice past the end is shorter, and so another.
-        beside = any(self._beside[at : at + len(data)] == data for at in self._offsets)
-        if beside:
-            self._found.add(_digest(data))
-        return beside
+        digest, is_there = _digest(data), False
+        for at in self._offsets:
+            if self._beside[at : at + len(data)] == data:  # past the end it is shorter
+                self._names[digest].add(name)
+                self._digests_beside[at], is_there = digest, True
+        return is_there
+
+    def names_of(self, key: Key) -> set[str]:
+        """Those of what is stored for a delegate under `key`, as far as they were asked for."""
+        return self._names.get(self._digests.get(key, ""), set())
+
+    def names_beside(self, index: int) -> set[str]:
+        """Those of constant `index` beside the delegates, as far as they were asked for."""
+        at = self._offsets[index] if 0 < index < len(self._offsets) else -1
+        return self._names.get(self._digests_beside.get(at, ""), set())
 
     def has_number(self, number: float) -> bool:
         """Whether some operator is given `number`, to float32, or it is stored by itself."""
-        return np.float32(number) in self._numbers or self.has(np.float32(number).tobytes())
+        return np.float32(number) in self._numbers or self.has(np.float32(number).tobytes(), "")
 
     def of_length(self, count: int) -> Iterator[torch.Tensor]:
         """What is stored as so many numbers of 4 bytes or 2, float64 [count], and is nothing that
@@ -65,9 +81,9 @@ class StoredData:
         for dtype in _FLOATS:
             size = count * np.dtype(dtype).itemsize
             beside = (self._beside[at : at + size] for at in self._offsets)
-            views = [*self._by_size.get(size, ()), *(v for v in beside if len(v) == size)]
-            for view in views:
-                if _digest(view) in self._found:
+            views = [self._views[key] for key in self._by_size.get(size, ())]
+            for view in (*views, *(one for one in beside if len(one) == size)):
+                if _digest(view) in self._names:
                     continue
                 yield torch.from_numpy(np.frombuffer(view, dtype).astype(np.float64))
 

@@ -1,0 +1,134 @@
+"""Whether a program reads constants in the order in which the model computes with them.
+
+Of two of a shape that are exchanged both are stored, and the logits may tell of neither: no text is
+routed to some experts, and what two norms are off by may be within rounding.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from quatrain.backbone.model import Backbone
+from quatrain.export.xnnpack.delegate_keys import keys_in
+from quatrain.program import Program, VulkanGraph
+from quatrain.verify.checks.packed_constants import PackedCheck
+from quatrain.verify.checks.stored_data import StoredData
+
+_FORWARD = "forward"
+_OF_ROTATIONS = (".cos", ".sin")  # of which a graph reads a part where it rotates, not before
+
+
+def check_order(names: Iterable[str], backbone: Backbone) -> list[PackedCheck]:
+    """The first of those `names`, of modules of `backbone` or of their tensors in the order in
+    which a program reads them first, that is read too early: of two that are exchanged the one."""
+    spans, latest = _spans(backbone), None
+    for name in dict.fromkeys(names):
+        span = spans.get(name) or spans.get(name.rpartition(".")[0])
+        if span is None:
+            continue
+        if latest is not None and span.end < latest[1].begin:
+            why = f"is read before {name}, with which the model computes first: are two exchanged?"
+            return [PackedCheck(latest[0], why)]
+        if latest is None or span.begin > latest[1].begin:
+            latest = name, span
+    return []
+
+
+def names_read(
+    program: Program, graph: VulkanGraph | None, stored: StoredData, linears: dict[int, str]
+) -> Iterator[str]:
+    """Whose constants the forward method reads, in order; of a Vulkan program its `graph`, whose
+    int4 linears are named by operator in `linears`. Those of which several are equal are left out.
+    """
+    found = _in_graph(graph, stored, linears) if graph else _in_method(program, stored)
+    return (name for names in found if len(names) == 1 for name in names)
+
+
+def _in_graph(
+    graph: VulkanGraph, stored: StoredData, linears: dict[int, str]
+) -> Iterator[set[str]]:
+    copied = {op.out: op.args[0] for op in graph.operators if op.kind == "et_vk.prepack"}
+    constants = {id(constant): index for index, constant in enumerate(graph.constants)}
+    for index, operator in enumerate(graph.operators):
+        if index in linears:
+            yield {linears[index]}
+        elif operator.kind != "et_vk.prepack":
+            for value in graph.inputs_of(operator):
+                constant = graph.stored(copied.get(value, value))
+                if constant is not None:
+                    names = stored.names_of(constants[id(constant)])
+                    yield {name for name in names if not name.endswith(_OF_ROTATIONS)}
+
+
+def _in_method(program: Program, stored: StoredData) -> Iterator[set[str]]:
+    for plan in program.root.execution_plan:
+        if plan.name != _FORWARD:
+            continue
+        for step in program.methods[_FORWARD].instructions:
+            for value in (plan.values[each].val for each in step.args):
+                yield stored.names_beside(getattr(value, "data_buffer_idx", 0))
+            if step.kind == "delegate":
+                for key in keys_in(bytes(program.delegates[int(step.target)].blob)):
+                    yield stored.names_of(key)
+
+
+@dataclass
+class _Span:
+    """From when to when a module's first call computes, or when a tensor is first read."""
+
+    begin: int
+    end: int = 0
+
+
+class _Reads(TorchFunctionMode):
+    """Notes in `spans` when a tensor of a backbone is first read, and counts what it sees."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.spans: dict[str, _Span] = {}
+        self.now = 0
+        tensors = [*backbone.named_parameters(), *backbone.named_buffers()]
+        self._names = {id(tensor): name for name, tensor in tensors}
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.now += 1
+        for name in (self._names.get(id(arg)) for arg in args):
+            if name is not None and func.__name__ != "__get__":  # such as that of its shape
+                self.spans.setdefault(name, _Span(self.now, self.now))
+        return func(*args, **(kwargs or {}))
+
+    def watch(self, path: str, module: nn.Module) -> list[torch.utils.hooks.RemovableHandle]:
+        """Note when the first call of `module` begins and ends."""
+
+        def begins(*_given: object) -> None:
+            self.now += 1
+            self.spans.setdefault(path, _Span(self.now))
+
+        def ends(*_given: object) -> None:
+            self.spans[path].end = self.spans[path].end or self.now
+
+        return [module.register_forward_pre_hook(begins), module.register_forward_hook(ends)]
+
+
+@torch.inference_mode()
+def _spans(backbone: Backbone) -> dict[str, _Span]:
+    """Of each module that a call of one token runs, and each tensor that it reads, by name."""
+    reads = _Reads(backbone)
+    handles = [
+        one for path, module in backbone.named_modules() for one in reads.watch(path, module)
+    ]
+    try:
+        backbone.reset()
+        with reads:
+            backbone(torch.tensor([[0]]), torch.tensor([0]))
+        backbone.reset()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return reads.spans
