@@ -4,6 +4,9 @@ from pathlib import Path
 
 from tests.support.kernel_defects import embedding, int4_embedding, on_the_cpu, sigmoid
 from tests.support.one_operator import FALSE, NULL, Make, T, call
+from tests.support.programs import GraphMaker
+
+from quatrain.program import Tensor
 
 
 def total(**more: str) -> Make:
@@ -120,10 +123,27 @@ def convolution(channels: int) -> Make:
     return call("aten.convolution.default", T((1, 4, 8, 8)), weight, *rest, T((1, 4, 8, 8)))
 
 
-def mean(rows: int, storage: str = "texture3d") -> Make:
-    x, out = T((1, rows, 8), storage=storage), T((1, rows, 1), storage=storage)
+def mean(rows: int, storage: str = "texture3d", dtype: str = "float32") -> Make:
+    x, out = T((1, rows, 8), storage=storage), T((1, rows, 1), dtype, storage)
     dims = ("int_list", (-1,))
     return call("aten.mean.dim", x, dims, ("bool", True), NULL, out)
+
+
+def packed(dtype: str) -> Make:
+    """A constant of float16 as that type."""
+    return call("et_vk.prepack.default", T((4, 8), "float16", constant=True), T((4, 8), dtype))
+
+
+def handed_over(dtype: str, given_as: str) -> Make:
+    """A tensor that a call hands over in another type, and that is given back as it is."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x = maker.add(Tensor(dtype, (4, 8), storage="buffer", staging_dtype=given_as))
+        maker.graph.inputs.append(x)
+        return maker.save(folder / "handed_over.pte", [x])
+
+    return make
 
 
 ROWS = T((1, 8, 64))
@@ -136,6 +156,7 @@ LOAD_CHECK_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("softmax-of-batches", "desktop", "1.5", softmax(0, 1, 4, 8, 4), softmax(0, 4, 8, 4)),
     ("index-several", "desktop", "1.5", chosen(2), chosen(1)),
     ("types-differ", "desktop", "1.5", halved("float16"), halved("float32")),
+    ("types-differ", "desktop", "1.5", mean(4, dtype="float16"), mean(4)),
     ("types-differ", "desktop", "1.5", linear(64, True, scales_in="float16"), linear(64, True)),
     ("types-differ", "desktop", "1.5", linear(64, True, dtype="float16"),
      linear(64, dtype="float16")),
@@ -184,6 +205,14 @@ LOAD_CHECK_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("missing-shader", "desktop", "1.5", cat("int8"), cat("int64")),
     ("missing-shader", "desktop", "1.2", mean(4, "texture2d"), mean(4, "buffer")),
     ("missing-shader", "desktop", "1.0", mean(4, "buffer"), mean(4)),
+    ("missing-shader", "desktop", "1.5", packed("int8"), packed("float16")),
+    ("missing-shader", "desktop", "1.5", packed("bool"), packed("float16")),
+    ("missing-shader", "desktop", "1.5", handed_over("float32", "int32"),
+     handed_over("float16", "float32")),
+    ("missing-shader", "desktop", "1.5", handed_over("int32", "int64"),
+     handed_over("int32", "int32")),
+    ("missing-shader", "desktop", "1.5", handed_over("float32", "float16"),
+     handed_over("bool", "uint8")),
     ("qcs4w-missing-shader", "desktop", "1.5", qcs4w, sigmoid()),
     ("gelu-approximate", "desktop", "1.5", gelu("none"), gelu("tanh")),
     ("reduce-barrier", "mali-g76", "1.4", mean(6), mean(8)),

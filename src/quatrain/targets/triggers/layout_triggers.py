@@ -9,13 +9,14 @@ from quatrain.targets.triggers.occurrence import (
     CACHED_ATTENTION,
     Occurrence,
     Occurrences,
+    is_constant,
     operators,
     tensor_text,
-    tensors_of,
 )
 
 # What copies from the one storage to the other.
 _COPIES = {"aten.clone", "aten._to_copy", "dim_order_ops._to_dim_order_copy", "et_vk.prepack"}
+_QUANTIZING = ("torchao.", "quantized_decomposed.")  # have scales of a type of their own
 _NO_TENSORS_MADE = {"sym_size", "et_vk.select_as_symint"}
 # Operator -> its arguments that are textures of any layout, or that nothing is written to.
 _APART = {DYNAMIC_LINEAR: ("input_scales", "input_zero_points"), "update_cache": ("out",)}
@@ -85,22 +86,31 @@ def layouts_differ(graph: VulkanGraph) -> Occurrences:
 
 
 def types_differ(graph: VulkanGraph) -> Occurrences:
-    """Int4 linears and RMS norms of one floating-point type into another, int4 linears whose
-    scales, sums or biases are of another type than they are read in, and arithmetic of two."""
-    for place, operator in operators(graph, *INT4_LINEARS, "et_vk.rms_norm"):
-        given, made = graph.tensor(operator.named_args["x"]), graph.tensor(operator.out)
-        if given.dtype != made.dtype:
-            yield Occurrence(f"{place}: {given.dtype} to {made.dtype}")
-        elif operator.kind in INT4_LINEARS:
-            for types in misread_types(graph, operator):
-                yield Occurrence(f"{place}: {types}")
-    for place, operator, first in tensors_of(graph, (*_ARITHMETIC, *_COMPARISONS)):
-        others = [graph.values[operator.args[1]]]
-        if operator.kind in _ARITHMETIC:
-            others.append(graph.tensor(operator.out))
-        dtypes = {first.dtype, *(one.dtype for one in others if isinstance(one, Tensor))}
+    """Operators of several floating-point types, but what converts them or quantizes; arithmetic
+    of two types; int4 linears whose scales, sums or biases are of another than they are read in."""
+    for place, operator in operators(graph, *INT4_LINEARS):
+        for types in misread_types(graph, operator):
+            yield Occurrence(f"{place}: {types}")
+    for index, operator in enumerate(graph.operators):
+        dtypes = _types(graph, operator)
         if len(dtypes) > 1:
-            yield Occurrence(f"{place}: {' and '.join(sorted(dtypes))}")
+            what = " and ".join(sorted(dtypes))
+            yield Occurrence(f"operator {index}, {operator.kind}: {what}")
+
+
+def _types(graph: VulkanGraph, operator: Operator) -> set[str]:
+    """Those that an operator must have alike: of what it reads and its first result. Constants
+    that it packs itself may be of others."""
+    kind, read = operator.kind, graph.inputs_of(operator)
+    if kind in _COPIES or kind.startswith(_QUANTIZING):
+        return set()
+    if kind in INT4_LINEARS:
+        read = [operator.named_args["x"]]
+    of_any = kind in (*_ARITHMETIC, *_COMPARISONS)
+    made = [] if kind in _COMPARISONS else graph.outputs_of(operator)[:1]
+    found = [graph.values[i] for i in (*read, *made) if of_any or not is_constant(graph, i)]
+    dtypes = {one.dtype for one in found if isinstance(one, Tensor)}
+    return {dtype for dtype in dtypes if of_any or dtype.startswith("float")}
 
 
 def _layouts(graph: VulkanGraph, operator: Operator) -> set[str]:

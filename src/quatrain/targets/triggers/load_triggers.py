@@ -4,6 +4,8 @@ Sources: the checks (VK_CHECK_COND, VK_THROW) of ExecuTorch 1.0 to 1.5, by file 
 `runtimes.toml`.
 """
 
+from collections.abc import Iterator
+
 from quatrain.int4 import CHANNELS_TOGETHER, INPUTS_TOGETHER
 from quatrain.program import Operator, Plain, Tensor, ValueList, VulkanGraph
 from quatrain.program.linear_kernels import INT4_LINEARS, WEIGHT_ONLY_LINEAR
@@ -18,13 +20,19 @@ from quatrain.targets.triggers.occurrence import (
     tensors_of,
 )
 
+# A tensor's type and that of what it is moved from or to, which may be others than each other.
+_CONVERTED = {("float16", "float32"), ("bool", "uint8"), ("uint8", "bool")}
 # What the runtime stores in another type than the program says.
 _STORED_AS = {"int64": "int32", "bool": "uint8", "float64": "float32"}
 
 
 def missing_shader(graph: VulkanGraph, runtime: str | None) -> Occurrences:
     """Operators on a storage and type for which the release (none given: the newest) has no
-    shader."""
+    shader, and tensors that are moved from or to another type than their own, for which none has
+    one but from float16 to float32 and back."""
+    for place, tensor, dtype in _moved(graph):
+        if tensor.dtype != dtype and (tensor.dtype, dtype) not in _CONVERTED:
+            yield Occurrence(f"{place}: {tensor.dtype} in a {tensor.storage}, given as {dtype}")
     for index, operator in enumerate(graph.operators):
         built = shaders_of(operator.kind, runtime or newest_release())
         if not built:
@@ -36,6 +44,20 @@ def missing_shader(graph: VulkanGraph, runtime: str | None) -> Occurrences:
         if not any(one.takes(tensor.storage, dtype) for one in built):
             what = f"operator {index}, {operator.kind}: {tensor.dtype} in a {tensor.storage}"
             yield Occurrence(what)
+
+
+def _moved(graph: VulkanGraph) -> Iterator[tuple[str, Tensor, str]]:
+    """Where a tensor is moved from or to, it, and the type of what is there: what a call hands over
+    and gets back, and constants that are packed."""
+    for what, ids in (("input", graph.inputs), ("result", graph.outputs)):
+        for index, tensor in enumerate(graph.values[i] for i in ids):
+            if isinstance(tensor, Tensor) and not tensor.layout.startswith("int8_"):
+                dtype = tensor.dtype if tensor.staging_dtype == "unset" else tensor.staging_dtype
+                yield f"{what} {index}", tensor, dtype
+    for place, operator, constant in tensors_of(graph, ("et_vk.prepack",)):
+        made = graph.values[operator.out]
+        if isinstance(made, Tensor) and not made.layout.startswith("int8_"):
+            yield place, made, constant.dtype
 
 
 def inputs_not_together(graph: VulkanGraph, runtime: str | None) -> Occurrences:
