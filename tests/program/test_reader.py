@@ -8,10 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support.edited_methods import returned_twice
 from tests.support.programs import VULKAN, GraphMaker, artifact, write_new_program
 
 from quatrain.errors import InputError
-from quatrain.program import Plain, SymInt, Tensor, ValueList, open_program
+from quatrain.program import (
+    Operator,
+    Plain,
+    SymInt,
+    Tensor,
+    ValueList,
+    VulkanGraph,
+    open_program,
+)
 from quatrain.program.graph import Value
 
 
@@ -75,6 +84,13 @@ def test_methods_and_metadata() -> None:
     assert [(step.kind, step.target) for step in steps] == [("delegate", 0)]
     assert program.delegates[0].backend == "VulkanBackend"
     assert program.delegates[0].compile_specs["force_fp16"] == b"\0"
+
+
+def test_a_size_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    program = returned_twice(artifact("peer-8da4w-fp32"), "get_max_seq_len")(tmp_path)
+    expected = r"its method get_max_seq_len returns \[32, 32\], expected one whole number"
+    with pytest.raises(InputError, match=expected):
+        open_program(program)
 
 
 def test_arguments_have_names_and_types() -> None:
@@ -152,6 +168,10 @@ def _graph() -> GraphMaker:
     return maker
 
 
+def _packed(graph: VulkanGraph, *shapes: tuple[int, ...]) -> Operator:
+    return Operator("et_vk.prepack.default", tuple(graph.add(Tensor("int8", x)) for x in shapes))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -163,6 +183,7 @@ def _graph() -> GraphMaker:
         (lambda g: g.values.append(Tensor("float32", (2**31, 2**31))), "a tensor of shape"),
         (lambda g: g.values.append(Tensor("float32", (1,) * 9)), "9 dimensions"),
         (lambda g: g.values.append(Tensor("float32", (1,), constant=3)), "constant id"),
+        (lambda g: g.operators.append(_packed(g, (2, 4), (2, 3))), r"prepack.* of \[2, 4\] into"),
     ],
 )
 def test_impossible_graphs_are_refused(damage, message: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from tests.support.devices import RUNNERS, needs_gpu
 from tests.support.edited_methods import (
     Edit,
+    beyond_its_memory,
     called_otherwise,
     called_twice,
     edited_method,
@@ -186,6 +187,7 @@ def test_an_unknown_device_is_refused_with_those_there_are(device: str) -> None:
     ("edit", "expected"),
     [
         (one_value_more, "no runtime takes its call of its delegate: method forward hands it 4"),
+        (beyond_its_memory, "value 0 of method forward lies past the end of its planned memory"),
         (of_another_backend, "its backend is called VulkanBackend2, expected VulkanBackend"),
         (result(1, 48), r"has room for \[1, 48\], and its graph gives \[1, 96\]"),
         (called_twice, "2 instructions"),

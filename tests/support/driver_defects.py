@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from tests.support.edited_methods import (
     Edit,
+    beyond_its_memory,
     called_twice,
     edited_method,
     of_another_backend,
@@ -120,6 +121,7 @@ DRIVER_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("caches-per-method", "llvmpipe", "1.5", methods("prefill", "decode"), edited(called_twice)),
     ("delegate-call", "desktop", "1.5", edited(one_value_more), edited(called_twice)),
     ("delegate-call", "desktop", "1.5", edited(of_another_backend), edited(result(1, 96))),
+    ("delegate-call", "desktop", "1.5", edited(beyond_its_memory), edited(result(1, 96))),
     ("delegate-call", "desktop", "1.5", edited(result(1, 48)), edited(tokens_of_one_length)),
     ("delegate-call", "desktop", "1.5", edited(result(96)), edited(tokens_given_back)),
     ("delegate-call", "desktop", "1.5", constant_given, prepacks(1)),

@@ -68,6 +68,11 @@ def one_value_more(plan: Record) -> None:
     call.args = [*call.args[:1], *call.args]
 
 
+def beyond_its_memory(plan: Record) -> None:
+    """4 GiB further."""
+    plan.values[plan.inputs[0]].val.allocation_info.memory_offset_high += 1
+
+
 def of_another_backend(plan: Record) -> None:
     plan.delegates[0].id = "VulkanBackend2"
 
@@ -102,5 +107,15 @@ def edited_constants(source: Path, values: dict[str, int | bool]) -> Make:
                 field = "bool_val" if isinstance(values[plan.name], bool) else "int_val"
                 if value.val is not None and hasattr(value.val, field):
                     setattr(value.val, field, values[plan.name])
+
+    return _edited(source, edit)
+
+
+def returned_twice(source: Path, name: str) -> Make:
+    """The program `source` whose constant method `name` returns its value twice."""
+
+    def edit(root: Record) -> None:
+        plan = next(plan for plan in root.execution_plan if plan.name == name)
+        plan.outputs = [*plan.outputs, *plan.outputs]
 
     return _edited(source, edit)

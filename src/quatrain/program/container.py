@@ -68,7 +68,7 @@ class Program:
         ]
         self.methods = read_methods(self.root, str(path))
         self.call_problems = delegate_call_problems(self.delegates, self.root, self.methods)
-        self.stated = stated_metadata(self.methods)
+        self.stated = stated_metadata(self.methods, str(path))
         self.metadata = with_context(self.stated)
 
     @cached_property

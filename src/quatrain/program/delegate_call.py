@@ -27,7 +27,20 @@ def delegate_call_problems(
         for index, delegate in enumerate(delegates)
         if delegate.graph
         for problem in (*_of_backend(delegate), *_of_calls(root, methods, index, delegate.graph))
-    ]
+    ] + [problem for plan in root.execution_plan or () for problem in _of_memory(plan)]
+
+
+def _of_memory(plan: Record) -> Iterator[str]:
+    """Values that begin past the end of the memory that is planned for them."""
+    sizes = plan.non_const_buffer_sizes or []
+    for index, value in enumerate(each.val for each in plan.values or ()):
+        place = getattr(value, "allocation_info", None)
+        if place is None:
+            continue
+        offset = (place.memory_offset_high << 32) + place.memory_offset_low
+        if place.memory_id >= len(sizes) or offset > sizes[place.memory_id]:
+            name = plan.name or ""
+            yield f"value {index} of method {name} lies past the end of its planned memory"
 
 
 def _of_backend(delegate: Delegate) -> Iterator[str]:

@@ -200,8 +200,8 @@ class VulkanGraph:
 
 
 def check_graph(graph: VulkanGraph, what: str) -> None:
-    """Refuse, with `InputError`, ids out of range, lists inside lists, absurd shapes, and int4
-    weights that are no matrix."""
+    """Refuse, with `InputError`, ids out of range, lists inside lists, absurd shapes, int4 weights
+    that are no matrix, and constants packed into more or fewer numbers than they have."""
 
     def require(ok: bool, reason: str) -> None:
         if not ok:
@@ -232,5 +232,9 @@ def check_graph(graph: VulkanGraph, what: str) -> None:
             weights = graph.values[operator.named_args["weights"]]
             matrix = isinstance(weights, Tensor) and len(weights.shape) == 2
             require(matrix, f"{operator.name}: its weights are {weights}, expected a matrix")
+        if operator.kind == "et_vk.prepack":
+            shapes = [getattr(graph.values[i], "shape", ()) for i in operator.args]
+            alike = math.prod(shapes[0]) == math.prod(shapes[-1])
+            require(alike, f"{operator.name} of {list(shapes[0])} into {list(shapes[-1])}")
     for item in (*graph.inputs, *graph.outputs):
         require(item < count, f"input or output {item} of {count} values")

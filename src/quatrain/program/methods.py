@@ -8,6 +8,7 @@ from quatrain.errors import InputError
 from quatrain.program.flatbuffer import Record
 
 CONTEXT, CALL = "get_max_context_len", "get_max_seq_len"  # the most tokens of each
+_NUMBERS = (CONTEXT, CALL, "get_vocab_size")
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,20 @@ def _pick(items: Sequence[Any], index: int, what: str) -> Any:
     return items[index]
 
 
-def stated_metadata(methods: dict[str, Method]) -> dict[str, Any]:
-    """What the methods without inputs and instructions return: one value, or a list."""
+def stated_metadata(methods: dict[str, Method], what: str) -> dict[str, Any]:
+    """What the methods without inputs and instructions return: one value, or a list. `InputError`
+    naming `what` where a size is no number."""
     metadata = {}
     for method in methods.values():
         if not method.inputs and not method.instructions and method.outputs:
             values = [plain(output) for output in method.outputs]
             metadata[method.name] = values[0] if len(values) == 1 else values
+    for name in _NUMBERS:
+        if not isinstance(metadata.get(name, 0), int):
+            raise InputError(
+                f"{what}: its method {name} returns {metadata[name]!r}, expected one whole number; "
+                "it is damaged: export it again"
+            )
     return metadata
 
 
