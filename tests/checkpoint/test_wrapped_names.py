@@ -146,15 +146,38 @@ def test_a_prefix_of_some_of_metas_names_alone(tmp_path):
         open_float_model(tmp_path)
 
 
-@pytest.mark.parametrize("other", ["state_dict", "ema"])
-def test_two_models_in_one_checkpoint(tmp_path, other):
+@pytest.mark.parametrize(
+    ("other", "inside"),
+    [("state_dict", None), ("ema", None), ("ema", "shadow"), ("ema", "shadow_params")],
+)
+def test_two_models_in_one_checkpoint(tmp_path, other, inside):
     tensors = tiny.float_tensors()
     (tmp_path / "params.json").write_text(json.dumps(tiny.PARAMS))
     for prefix in ("", "module.", "_orig_mod."):  # an average is taken of the model as it is, too
         twin = {prefix + name: tensor for name, tensor in tensors.items()}
-        torch.save({"model": tensors, other: twin}, tmp_path / "ckpt.pt")
+        held = twin if inside is None else {"decay": 0.99, inside: twin}
+        if inside == "shadow_params":  # of torch_ema
+            held[inside] = list(twin.values())
+        torch.save({"model": tensors, other: held}, tmp_path / "ckpt.pt")
         with pytest.raises(InputError, match=f"holds model and {other}, of which one"):
             open_float_model(tmp_path)
+
+
+def test_queries_keys_and_values_in_one(tmp_path):
+    """As gpt-fast has them, with Meta's other names."""
+    tensors = tiny.float_tensors()
+    for layer in range(2):
+        parts = [tensors.pop(f"layers.{layer}.attention.w{part}.weight") for part in "qkv"]
+        tensors[f"layers.{layer}.attention.wqkv.weight"] = torch.cat(parts)
+    torch.save(tensors, tmp_path / "model.pth")
+    (tmp_path / "params.json").write_text(json.dumps(tiny.PARAMS))
+    model = open_float_model(tmp_path)
+    for name, weight in tiny.float_tensors().items():
+        assert torch.equal(model.tensors[name], weight), name
+    (tmp_path / "params.json").rename(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text(json.dumps(tiny.HUGGING_FACE))
+    with pytest.raises(InputError, match=r"have gpt-fast's names \(layers\.0\.attention\.wqkv"):
+        open_float_model(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["stories.pt", "model.safetensors"])

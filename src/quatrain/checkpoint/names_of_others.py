@@ -27,6 +27,7 @@ TRANSFORMERS = Namer(
     ("embed_tokens", "self_attn"),
     (
         (".attention.wq.", "Meta's", "put its params.json in place of config.json"),
+        (".attention.wqkv.", "gpt-fast's", "give the model that it was converted from"),
         (".sa_norm.", "torchtune's", "save the model with torchtune's FullModelHFCheckpointer"),
         _GGUF,
         _ANOTHER,

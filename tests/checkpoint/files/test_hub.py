@@ -79,9 +79,9 @@ def test_one_form_of_the_weights_is_fetched(tmp_path, monkeypatch, weights, fetc
 
 
 def test_chat_templates_with_names_are_fetched_and_nothing_else_further_down(tmp_path, monkeypatch):
-    named = "additional_chat_templates/tool_use.jinja"
+    named = [f"additional_chat_templates/{name}.jinja" for name in ("tool_use", "v1.5", "j.x-y")]
     there = [
-        "model.safetensors", "chat_template.jinja", named, "onnx/model.onnx", "onnx/config.json",
+        "model.safetensors", "chat_template.jinja", *named, "onnx/model.onnx", "onnx/config.json",
         "original/consolidated.00.pth", "original/tokenizer.model", "gguf/m.q4.safetensors",
     ]  # fmt: skip
     fetched = set()
@@ -96,7 +96,7 @@ def test_chat_templates_with_names_are_fetched_and_nothing_else_further_down(tmp
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     local_path("hf://someone/model")
-    assert fetched == {"model.safetensors", "chat_template.jinja", named}
+    assert fetched == {"model.safetensors", "chat_template.jinja", *named}
 
 
 def test_what_is_not_there_is_one_error(tmp_path):

@@ -464,6 +464,14 @@ def test_a_split_model_is_read_whole(tmp_path):
         open_float_model(model.source)
 
 
+def test_parts_that_were_joined_byte_by_byte(tmp_path):
+    write_split(tmp_path)
+    whole = tmp_path / "whole.gguf"
+    whole.write_bytes(b"".join(part.read_bytes() for part in sorted(tmp_path.glob("m-*"))))
+    with pytest.raises(InputError, match=r"a second GGUF file behind.*--merge"):
+        open_float_model(whole)
+
+
 def test_a_part_under_another_name(tmp_path):
     with pytest.raises(InputError, match=r"is part 1 of 2 .* found by their names"):
         open_float_model(write_split(tmp_path, ("a.gguf", "b.gguf")))

@@ -334,6 +334,14 @@ def test_mlx_is_named_and_rounded_where_that_is_asked_for(tmp_path, bits):
         assert float((found - weight).norm() / weight.norm()) < (0.12 if bits == 4 else 0.1)
 
 
+@pytest.mark.parametrize(("bits", "said"), [(4, 8), (4, 3), (8, 4)])
+def test_bits_of_mlx_that_its_tensors_contradict(tmp_path, bits, said):
+    folder = write_mlx(tmp_path / "in", bits)[0]
+    change_config(folder, quantization={"group_size": 32, "bits": said})
+    with pytest.raises(InputError, match=f"has {bits} bits in groups of 32, .* says {said};"):
+        open_checkpoint(folder, round_again=Requantization())
+
+
 def test_a_tied_output_layer_that_is_the_quantized_embedding_once_more(tmp_path):
     """As mlx-vlm saves a Gemma 3."""
     folder, _ = write_mlx(tmp_path)

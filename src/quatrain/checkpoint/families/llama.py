@@ -9,8 +9,10 @@ from quatrain.checkpoint.families.family import (
     Params,
     sizes,
 )
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
+from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
 from quatrain.errors import InputError
 
 # Meta's params.json of Llama 3.1 and 3.2 both say `use_scaled_rope` alone, for a factor of 8 and
@@ -40,6 +42,17 @@ def _meta_defaults(params: Params) -> Params:
     return {"rope_scale_factor": 32 if params.get("dim") in _LLAMA_32_WIDTHS else 8}
 
 
+def _queries_keys_and_values(stored: LazyTensors, params: Params, source: str) -> LazyTensors:
+    """`stored` with what gpt-fast has in one apart: as many queries as the output reads."""
+    fused = next((name for name in stored if name.endswith(".attention.wqkv.weight")), None)
+    output = stored.stored.get(fused.replace("wqkv", "wo")) if fused else None
+    if fused is None or output is None:
+        return stored
+    queries = output.shape[-1]
+    keys = (stored.stored[fused].shape[0] - queries) // 2
+    return rows_apart(stored, {"wqkv": {"wq": queries, "wk": keys, "wv": keys}}, source)
+
+
 LLAMA = Family(
     hugging_face=HuggingFaceReading(
         model_type="llama",
@@ -62,5 +75,5 @@ LLAMA = Family(
         params=_gguf_params,
         names=weighed_experts.GGUF_NAMES,
     ),
-    meta=MetaReading(defaults=_meta_defaults),
+    meta=MetaReading(defaults=_meta_defaults, tensors=_queries_keys_and_values),
 )

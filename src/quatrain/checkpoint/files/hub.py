@@ -7,8 +7,8 @@ from quatrain.errors import InputError
 
 _HUB = re.compile(r"hf://(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
-# Of what lies further down, chat templates alone: additional_chat_templates holds those with names.
-_BELOW = ("*/*.[!j]*", "*/*.json")
+# What lies further down, but for chat templates: additional_chat_templates holds those with names.
+_BELOW = ("*/*.safetensors", "*/*.json", "*/*.bin", "*/*.pth")
 # Other forms of the same weights, which many repositories hold beside model*.safetensors: together
 # they are twice or three times the download.
 _MODEL, _META, _PICKLED = "model*.safetensors", "consolidated*", ("*.bin", "*.pth")

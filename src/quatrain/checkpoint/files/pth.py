@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.files.nested_state import innermost
 from quatrain.checkpoint.files.torchao_tensor import EXPECTED, TYPE, apart
-from quatrain.checkpoint.wrapped_names import without_wrappers
 from quatrain.errors import InputError
 from quatrain.quiet import quiet
 
@@ -35,10 +35,6 @@ _NAMES = re.compile(
 )
 # How often the file's bytes may appear among its tensors: a tied output is the embedding's again.
 _MOST_TIES = 4
-# Where training scripts keep the state dict: nanoGPT, llama2.c; Lightning; DeepSpeed, FSDP. Under
-# another name it counts where it is the only one.
-_NESTED = ("model", "state_dict", "model_state_dict", "module")
-_DEEPEST = 5  # dicts within dicts; a hostile file's may hold itself
 _TORCHAO_NAMES = re.compile(
     rf"torchao\.quantization {TYPE}|torchao\.quantization\.quantize_\.workflows\.intx\.\w+ \w+"
 )
@@ -155,7 +151,7 @@ def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:
         raise InputError(
             f"{path}: holds a {type(content).__name__}, expected a state dict of tensors by name"
         )
-    content = _innermost(path, content)
+    content = innermost(path, content)
     tensors = {}
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
@@ -177,50 +173,6 @@ def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:
             "fill your disk, do not trust it"
         )
     return tensors
-
-
-def _innermost(path: Path, content: dict[Any, Any]) -> dict[Any, Any]:
-    """The state dict itself, of a training script's checkpoint, which holds it beside counters, an
-    optimizer's state and the like."""
-    for _ in range(_DEEPEST):
-        nested = [name for name in _NESTED if isinstance(content.get(name), dict)]
-        if not nested and not _has_weights(content):
-            nested = [name for name, value in content.items() if _holds_weights(value)]
-        elif nested:  # and a second time, as a moving average is
-            nested += _same_names(content, nested)
-        if not nested:
-            return content
-        if len(nested) > 1:
-            raise InputError(
-                f"{path}: holds {' and '.join(map(str, nested))}, of which one is the model; save "
-                "that alone"
-            )
-        content = content[nested[0]]
-    raise InputError(f"{path}: its dicts are nested deeper than a checkpoint's; do not trust it")
-
-
-def _same_names(content: dict[Any, Any], found: list[Any]) -> list[Any]:
-    """What of `content` is a state dict of the same names as the first that was `found`, but for
-    what wraps them."""
-    dicts = {name: value for name, value in content.items() if isinstance(value, dict)}
-    names = {name: {without_wrappers(str(key)) for key in dicts[name]} for name in dicts}
-    twins = [name for name in names if name not in found and names[name] == names[found[0]]]
-    return twins if _has_weights(content[found[0]]) else []
-
-
-def _has_weights(value: dict[Any, Any]) -> bool:
-    return any(
-        isinstance(name, str) and name.endswith(".weight") and isinstance(tensor, torch.Tensor)
-        for name, tensor in value.items()
-    )
-
-
-def _holds_weights(value: Any, deepest: int = _DEEPEST) -> bool:
-    """Whether `value` is a state dict, or holds one."""
-    if not isinstance(value, dict) or not deepest:
-        return False
-    within = (_holds_weights(inner, deepest - 1) for inner in value.values())
-    return _has_weights(value) or any(within)
 
 
 def _check_plain(path: Path, name: str, tensor: torch.Tensor) -> None:

@@ -171,6 +171,12 @@ def _parse(path: Path, mapped: mmap.mmap) -> GgufFile:
             )
         tensors[name] = _locate(path, mapped, name, shape, kind, base + offset)
         end += up_to(tensors[name].data.nbytes, alignment)
+    if mapped[base + end : base + end + 4] == magic:
+        raise InputError(
+            f"{path}: holds a second GGUF file behind the first, as parts of a split model do that "
+            "were joined byte by byte; give the first part as it was, beside the others, or join "
+            "them with llama.cpp's `llama-gguf-split --merge FIRST_PART OUT`"
+        )
     return GgufFile(path, metadata, tensors)
 
 

@@ -36,7 +36,8 @@ def _check(settings: Settings, source: str) -> None:
 
 def _read(parts: Parts, settings: Settings) -> GroupedLinear:
     own = settings.get(parts.name)
-    bits = {**settings, **(own if isinstance(own, dict) else {})}.get("bits")
+    stated = {**settings, **(own if isinstance(own, dict) else {})}
+    bits, size = stated.get("bits"), stated.get("group_size")
     if not isinstance(bits, int) or bits not in _BITS:
         raise InputError(
             f"{parts.source}: {parts.name} has {bits!r} bits by config.json's `quantization`, "
@@ -45,6 +46,13 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
     weight, scales = parts["weight"], parts["scales"]
     expected = f"a uint32 matrix of {bits}-bit numbers"
     rows, words = parts.matrix("weight", torch.uint32, expected)
+    groups = scales.shape[1] if len(scales.shape) == 2 else 0
+    if isinstance(size, int) and size * groups and words * 32 != size * groups * bits:
+        raise InputError(
+            f"{parts.source}: {parts.name} has {words * 32 / (size * groups):g} bits in groups of "
+            f"{size}, and config.json's `quantization` says {bits}; take the config.json that was "
+            "made with the model"
+        )
     if words * 32 % bits:
         raise InputError(f"{parts.called('weight')} is {weight}, expected {expected}")
     columns = words * 32 // bits
