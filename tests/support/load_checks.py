@@ -60,6 +60,12 @@ def linear(
 _ZERO_POINTS, _CACHE = T((1, 8), "int8"), T((1, 32, 2, 8))
 
 
+def float_linear(layout: str) -> Make:
+    """One whose result has that layout."""
+    weights, out = T((8, 64), constant=True), T((1, 8, 8), layout=layout)
+    return call("aten.linear.default", T((1, 8, 64)), weights, NULL, out)
+
+
 def scales(x: T, block: tuple[int, ...], zeros: T = _ZERO_POINTS) -> Make:
     plain = (NULL, ("int_list", block), *(NULL for _ in range(7)))
     outs = [T((1, 8)), zeros]
@@ -164,6 +170,8 @@ LOAD_CHECK_CASES: list[tuple[str, str, str | None, Make, Make]] = [
      linear(64, bias_in="float32")),
     ("layout-differs", "desktop", "1.5", total(layout="height_packed"), total()),
     ("layout-not-width-packed", "desktop", "1.5", turned("height_packed"), turned("width_packed")),
+    ("layout-not-width-packed", "desktop", "1.5", float_linear("height_packed"),
+     float_linear("width_packed")),
     ("quantized-linear-k4", "desktop", "1.4", linear(6), linear(12)),
     ("quantized-linear-k4", "desktop", "1.5", linear(12, dynamic=True), linear(12)),
     ("quantized-linear-k4", "desktop", "1.3", linear(12), linear(16)),

@@ -26,7 +26,7 @@ _OF_BOTH = {
 }  # fmt: skip
 _WIDTH_PACKED = {
     *INT4_LINEARS, "et_vk.apply_rotary_emb", "et_vk.apply_rotary_emb_hf",
-    *CACHED_ATTENTION, "update_cache", "aten.bmm", "aten.mm",
+    *CACHED_ATTENTION, "update_cache", "aten.bmm", "aten.mm", "aten.addmm", "aten.linear",
 }  # fmt: skip
 # Operators whose results are packed along the dimension that what they read is packed along.
 _ALIKE = {
@@ -65,7 +65,7 @@ def mixed_storages(graph: VulkanGraph) -> Occurrences:
 
 
 def not_width_packed(graph: VulkanGraph) -> Occurrences:
-    """Int4 linears, products, rotary embeddings and attention in textures of another layout."""
+    """Linears, products, rotary embeddings and attention in textures of another layout."""
     found = [
         (place, _layouts(graph, operator) - {"width_packed"})
         for place, operator in operators(graph, *_WIDTH_PACKED)
