@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.edited_methods import returned_twice
+from tests.support.edited_methods import returned_twice, under_names
 from tests.support.programs import VULKAN, GraphMaker, artifact, write_new_program
 
 from quatrain.errors import InputError
@@ -20,6 +20,7 @@ from quatrain.program import (
     ValueList,
     VulkanGraph,
     open_program,
+    operator_schemas,
 )
 from quatrain.program.graph import Value
 
@@ -90,6 +91,12 @@ def test_a_size_that_is_no_number_is_refused(tmp_path: Path) -> None:
     program = returned_twice(artifact("peer-8da4w-fp32"), "get_max_seq_len")(tmp_path)
     expected = r"its method get_max_seq_len returns \[32, 32\], expected one whole number"
     with pytest.raises(InputError, match=expected):
+        open_program(program)
+
+
+def test_two_methods_of_one_name_are_refused(tmp_path: Path) -> None:
+    program = under_names(artifact("peer-8da4w-fp32"), "forward", "forward")(tmp_path)
+    with pytest.raises(InputError, match="two of its methods are called 'forward'"):
         open_program(program)
 
 
@@ -168,6 +175,12 @@ def _graph() -> GraphMaker:
     return maker
 
 
+def _looked_up(graph: VulkanGraph, dtype: str) -> Operator:
+    names = operator_schemas.argument_names("et_vk.embedding_q4gsw", 6)
+    ids = tuple(graph.add(Tensor(dtype, (4, 16))) for _ in names or ())
+    return Operator("et_vk.embedding_q4gsw.default", ids)
+
+
 def _packed(graph: VulkanGraph, *shapes: tuple[int, ...]) -> Operator:
     return Operator("et_vk.prepack.default", tuple(graph.add(Tensor("int8", x)) for x in shapes))
 
@@ -183,6 +196,7 @@ def _packed(graph: VulkanGraph, *shapes: tuple[int, ...]) -> Operator:
         (lambda g: g.values.append(Tensor("float32", (2**31, 2**31))), "a tensor of shape"),
         (lambda g: g.values.append(Tensor("float32", (1,) * 9)), "9 dimensions"),
         (lambda g: g.values.append(Tensor("float32", (1,), constant=3)), "constant id"),
+        (lambda g: g.operators.append(_looked_up(g, "int64")), "expected a matrix of bytes"),
         (lambda g: g.operators.append(_packed(g, (2, 4), (2, 3))), r"prepack.* of \[2, 4\] into"),
     ],
 )

@@ -201,7 +201,7 @@ class VulkanGraph:
 
 def check_graph(graph: VulkanGraph, what: str) -> None:
     """Refuse, with `InputError`, ids out of range, lists inside lists, absurd shapes, int4 weights
-    that are no matrix, and constants packed into more or fewer numbers than they have."""
+    that are no matrix of bytes, and constants packed into more or fewer numbers than they have."""
 
     def require(ok: bool, reason: str) -> None:
         if not ok:
@@ -228,10 +228,12 @@ def check_graph(graph: VulkanGraph, what: str) -> None:
         )
         for item in operator.args:
             require(0 <= item < count, f"{operator.name}: value id {item} of {count}")
-        if operator.kind in INT4_LINEARS:
+        if operator.kind in (*INT4_LINEARS, "et_vk.embedding_q4gsw"):
             weights = graph.values[operator.named_args["weights"]]
-            matrix = isinstance(weights, Tensor) and len(weights.shape) == 2
-            require(matrix, f"{operator.name}: its weights are {weights}, expected a matrix")
+            is_tensor = isinstance(weights, Tensor)
+            fits = is_tensor and len(weights.shape) == 2 and weights.dtype in ("uint8", "int8")
+            expected = "expected a matrix of bytes"
+            require(fits, f"{operator.name}: its weights are {weights}, {expected}")
         if operator.kind == "et_vk.prepack":
             shapes = [getattr(graph.values[i], "shape", ()) for i in operator.args]
             alike = math.prod(shapes[0]) == math.prod(shapes[-1])

@@ -34,13 +34,16 @@ class Method:
 
 
 def read_methods(root: Record, what: str) -> dict[str, Method]:
-    """The methods of the decoded program `root`; `InputError` naming `what` where ids are wrong."""
+    """The methods of the decoded program `root`; `InputError` naming `what` where ids are wrong, or
+    two have one name."""
     methods: dict[str, Method] = {}
     first_delegate = 0
     for plan in root.execution_plan or ():
-        values = [value.val for value in plan.values or ()]
-        methods[plan.name or ""] = Method(
-            name=plan.name or "",
+        values, name = [value.val for value in plan.values or ()], plan.name or ""
+        if name in methods:
+            raise InputError(f"{what}: damaged: two of its methods are called {name!r}")
+        methods[name] = Method(
+            name=name,
             inputs=[_pick(values, i, what) for i in plan.inputs or ()],
             outputs=[_pick(values, i, what) for i in plan.outputs or ()],
             instructions=[
