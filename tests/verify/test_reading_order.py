@@ -4,8 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from tests.support.tiny_programs import Tiny
 from tests.support.verified import Tensors, wrong_beside
+
+from quatrain.program import open_program
+from quatrain.verify.checks.other_tensors import check_others
+from quatrain.verify.checks.stored_data import StoredData
+from quatrain.verify.eager import load_eager
 
 
 @pytest.mark.parametrize("backend", ["vulkan", "xnnpack"])
@@ -30,3 +36,23 @@ def test_two_that_are_exchanged_are_told(
     program = Path(shutil.copy(source, tmp_path))
     (wrong,) = wrong_beside(program, tiny.checkpoint, exchange)
     assert wrong.removesuffix(".weight") == other
+
+
+def test_what_other_things_may_be_equal_to_has_no_place(tiny: Tiny) -> None:
+    """A factor of the model's may be that of attention too, which is read before it."""
+    backbone = load_eager(tiny.checkpoint)
+    norm = backbone.layers[0].attention_norm
+    norm.weight = torch.nn.Parameter(torch.tensor([0.25]), requires_grad=False)
+    asked: dict[str, bytes] = {}
+
+    class Asked(StoredData):
+        def has(self, data: bytes, name: str) -> bool:
+            asked[name] = data
+            return True
+
+    program = open_program(tiny.programs["weight-only"])
+    check_others(Asked(program, program.vulkan), backbone, strict=True, biases=False)
+    places = {name for name in asked if name}
+    assert places == {"norm.weight", "layers.0.ffn_norm.weight"} | {
+        f"layers.1.{name}.weight" for name in ("attention_norm", "ffn_norm")
+    }

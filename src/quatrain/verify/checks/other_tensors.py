@@ -42,7 +42,7 @@ def check_others(
     """
     looked_for = list(_looked_for(backbone, biases))
     found = [
-        any(all(_has(stored, part, name) for part in way) for way in ways)
+        any(all(_has(stored, part, _known_by(name, part)) for part in way) for way in ways)
         for name, ways in looked_for
     ]
     checks, unknown = [], []
@@ -117,6 +117,13 @@ def _is_like(stored: StoredData, tensor: torch.Tensor) -> bool | None:
 
 def _are_equal(found: torch.Tensor, expected: torch.Tensor) -> bool:
     return bool(((found - expected).abs() <= _ROUNDING * expected.abs()).all())
+
+
+def _known_by(name: str, tensor: torch.Tensor) -> str:
+    """By what name a program is known to read `tensor`: by none where other things may be equal, as
+    a number alone or what follows from params.json, of which graphs also read tables late."""
+    from_parameters = name.rpartition(".")[2] in _FROM_PARAMETERS
+    return "" if from_parameters or tensor.numel() == 1 else name
 
 
 def _has(stored: StoredData, tensor: torch.Tensor, name: str) -> bool:

@@ -19,7 +19,6 @@ from quatrain.verify.checks.packed_constants import PackedCheck
 from quatrain.verify.checks.stored_data import StoredData
 
 _FORWARD = "forward"
-_OF_ROTATIONS = (".cos", ".sin")  # of which a graph reads a part where it rotates, not before
 
 
 def check_order(names: Iterable[str], backbone: Backbone) -> list[PackedCheck]:
@@ -45,7 +44,7 @@ def names_read(
     int4 linears are named by operator in `linears`. Those of which several are equal are left out.
     """
     found = _in_graph(graph, stored, linears) if graph else _in_method(program, stored)
-    return (name for names in found if len(names) == 1 for name in names)
+    return (name for names in found if len(names) == 1 for name in names if name)
 
 
 def _in_graph(
@@ -60,8 +59,7 @@ def _in_graph(
             for value in graph.inputs_of(operator):
                 constant = graph.stored(copied.get(value, value))
                 if constant is not None:
-                    names = stored.names_of(constants[id(constant)])
-                    yield {name for name in names if not name.endswith(_OF_ROTATIONS)}
+                    yield stored.names_of(constants[id(constant)])
 
 
 def _in_method(program: Program, stored: StoredData) -> Iterator[set[str]]:
