@@ -70,7 +70,7 @@ def costs(program: Path) -> dict:
         name: {
             "tokens": call.tokens,
             "dispatches": call.dispatches,
-            "bytes": call.nbytes,
+            "bytes": call.bytes,
             "by_operator": {kind: cost.dispatches for kind, cost in call.operators.items()},
         }
         for name, call in (("prompt", prompt), ("decode", step))

@@ -100,7 +100,7 @@ def figures(path: Path) -> dict[str, Any]:
     (found,) = evaluate_models([path], DEFAULT_TEXT.read_text(encoding="utf-8"), 1000)
     assert cache is not None
     return {
-        "cache, MB": cache.nbytes / 1e6,
+        "cache, MB": cache.bytes / 1e6,
         "perplexity": found.perplexity,
         "file, MB": path.stat().st_size / 1e6,
     }

@@ -8,8 +8,10 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -20,7 +22,7 @@ from tests.support.programs import artifact
 from tests.support.thorough import thorough
 from tests.support.tiny_checkpoint import write_checkpoint
 from tests.support.tiny_models import float_tensors
-from tests.support.tiny_programs import shared_tiny_xnnpack
+from tests.support.tiny_programs import Tiny, shared_tiny_xnnpack
 
 from quatrain.cli import VERBS, build_app, exit_cleanly
 from quatrain.commands._common import check_output, leave_cores_to_executorch
@@ -120,6 +122,47 @@ def test_help_names_the_defects_that_can_be_emulated(shown):
         text = " ".join(shown[verb, "--help"].replace("│", " ").split())
         *others, last = EmulatedDefect
         assert f"{', '.join(others)} or {last}" in text
+
+
+# What a key of --json is not called, since something else in the list says it.
+OTHER_NAMES = {
+    "path": "program", "nbytes": "bytes", "bytes_before": "bytes_in", "bytes_after": "bytes_out",
+    "linear_scheme": "scheme", "ok": "passed", "hazard": "defect", "hazards": "fatal",
+    "places": "occurrences", "fix": "remedy", "linear": "name", "note": "notes",
+    "tokenizer": "tokenizer_files",
+}  # fmt: skip
+
+
+def test_json_has_one_name_for_one_thing(tiny: Tiny, tmp_path: Path) -> None:
+    program, checkpoint = tiny.programs["8da4w"], tiny.checkpoint
+    (tmp_path / "phone.txt").write_text("w3 w4")
+    for words in (
+        ["convert", checkpoint, tmp_path / "int4"],
+        ["plan", checkpoint],
+        ["run", program, "--prompt", "w5", "--max-new-tokens", "1", "--device", "reference"],
+        ["inspect", program],
+        ["retarget", program, "-o", tmp_path / "m.pte", "--linear-scheme", "weight-only"],
+        ["doctor", program, "--device", "mali-g715", "--runtime", "1.3"],
+        ["verify", program, checkpoint, "--device", "reference", "--new-tokens", "1"],
+        ["evaluate", checkpoint, "--tokens", "9"],
+        ["diagnose", program],
+        ["explain", tmp_path / "phone.txt", "--program", program, "--prompt", "w5"],
+    ):
+        done = invoked([*words, "--json"])
+        assert done.exit_code == 0, done.output
+        found = OTHER_NAMES.keys() & _keys(json.loads(done.stdout))
+        assert not found, words[0]
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """Of the objects in `value`, but not the names that a program or a stage has."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _keys(one)
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield key
+            yield from _keys(one) if key not in ("metadata", "seconds") else ()
 
 
 def test_a_closed_standard_error_is_no_crash(tmp_path):

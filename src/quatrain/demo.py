@@ -128,7 +128,7 @@ def _table(made: list[tuple[Variant, dict[str, Any], dict[str, Any]]]) -> Table:
             f"{sum(report['seconds'].values()):.1f}",
             f"{report['peak_rss_bytes'] / 1e6:.0f}",
             f"{run['decode_tokens_per_second']:.1f}",
-            run["runtime"].partition(" (")[0],
+            run["device"].partition(" (")[0],
         )
     return table
 

@@ -134,7 +134,7 @@ def test_retargeted_is_as_exported(case, checkpoint_of, on_vulkan, tmp_path):
 def test_verify_passes_with_a_pruned_vocabulary(case, checkpoint_of, on_vulkan):
     """Whose tokens are rows of the embedding, and those without a row in the output are -inf."""
     checked = assert_verified(on_vulkan(case)[1], checkpoint_of(case)).packed
-    assert {"output", "tok_embeddings"} <= {one.linear for one in checked}
+    assert {"output", "tok_embeddings"} <= {one.name for one in checked}
 
 
 @pytest.mark.parametrize("case", [*FEW, *MORE])

@@ -65,8 +65,8 @@ def test_a_plan_by_hand_is_what_the_program_computes(checkpoint, tmp_path):
     kernels = {row.name for row in report.linears if row.kernel == "et_vk.linear_q4gsw"}
     assert kernels == WEIGHT_ONLY_BY_HAND
     (planned,) = plan_programs(checkpoint, request).programs
-    assert planned.scheme == "mixed" and planned.bytes is not None
-    assert planned.bytes.file == pytest.approx(report.bytes, rel=0.01)
+    assert planned.scheme == "mixed" and planned.predicted_bytes is not None
+    assert planned.predicted_bytes.file == pytest.approx(report.bytes, rel=0.01)
     program = open_program(tmp_path / "m.pte")
     eager, _ = eager_for_program(
         open_checkpoint(checkpoint), program_info(program), program.vulkan, VULKAN_ARITHMETIC

@@ -80,7 +80,7 @@ def test_what_export_refuses_is_refused_alike(shape, options, tmp_path):
         export_checkpoint(checkpoint, tmp_path / "m.pte", ExportOptions(**options))
     request = ExportRequest(**{"scheme": Scheme.DYNAMIC_INT8, **options})
     (program,) = plan_programs(checkpoint, request, (request.backend,)).programs
-    assert program.refused == str(refused.value) and program.bytes is None
+    assert program.refused == str(refused.value) and program.predicted_bytes is None
 
 
 @pytest.mark.parametrize(
@@ -125,13 +125,13 @@ def test_the_verb_prints_a_line_for_each_program(tmp_path: Path) -> None:
     done = invoked(["plan", str(checkpoint), "--json"])
     found = json.loads(done.stdout)
     assert found["checkpoint"] is None
-    dynamic, weight_only, _ = (program["bytes"] for program in found["programs"])
+    dynamic, weight_only, _ = (program["predicted_bytes"] for program in found["programs"])
     assert dynamic["file"] > weight_only["file"] > weight_only["constants"]
     assert dynamic["memory"] > dynamic["constants"] + dynamic["caches"]
     half = ["plan", str(checkpoint), "--json", "--activation-dtype", "fp16"]
     programs = json.loads(invoked(half).stdout)["programs"]
     assert {program["backend"] for program in programs} == {"vulkan"}
-    assert programs[0]["bytes"]["caches"] == dynamic["caches"] / 2
+    assert programs[0]["predicted_bytes"]["caches"] == dynamic["caches"] / 2
 
 
 def test_a_wide_expert_of_every_token_counts_in_memory() -> None:

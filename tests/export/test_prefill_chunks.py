@@ -62,7 +62,7 @@ def test_less_memory(tmp_path):
     """Of attention on a GPU: two tensors of heads x tokens x context."""
     hollow = hollow_checkpoint(open_checkpoint(write_checkpoint(tmp_path / "c", max_seq_len=2048)))
     options = [ExportOptions(prefill_chunk_size=size) for size in (2048, 512)]
-    whole, parts = (plan.bytes.memory for plan in programs_of(hollow, options))
+    whole, parts = (plan.predicted_bytes.memory for plan in programs_of(hollow, options))
     assert whole - parts > 2 * PARAMS["n_heads"] * (2048 - 512) * 2048 * 4
 
 

@@ -44,7 +44,7 @@ def test_inspect_as_json() -> None:
     found = json.loads(run(inspect, DYNAMIC, "--json").output)
     assert len(found["linears"]) == 15
     assert found["linears"][0]["kernel"] == "et_vk.linear_dq8ca_q4gsw"
-    assert sum(found["bytes_by_kind"].values()) == found["nbytes"]
+    assert sum(found["bytes_by_kind"].values()) == found["bytes"]
 
 
 def test_inspect_compares_two() -> None:
@@ -103,7 +103,7 @@ def test_retarget_and_slim(tmp_path: Path) -> None:
     done = run(retarget, DYNAMIC, "--linear-scheme", "weight-only", "-o", output, *options)
     found = json.loads(done.output)
     assert found["changed"] == ["layers.0.attention.wq", "layers.0.feed_forward.w2"]
-    assert found["bytes_after"] == output.stat().st_size < found["bytes_before"]
+    assert found["bytes_out"] == output.stat().st_size < found["bytes_in"]
     done = run(retarget, DYNAMIC, "--slim", "-o", output)
     assert "8 operators" in done.output
     assert isinstance(run(retarget, DYNAMIC, "-o", output).exception, InputError)

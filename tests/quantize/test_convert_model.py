@@ -174,11 +174,11 @@ def test_weights_convert_without_a_tokenizer_that_is_not_read(tmp_path, write, p
     """And it is said, or another one is given."""
     source = ggufs.write_gguf(tmp_path / "m.gguf", tokenizer=pre)
     report = write(source, tmp_path / "out")
-    assert report.tokenizer == [] and "as --tokenizer" in report.notes[-1]
+    assert report.tokenizer_files == [] and "as --tokenizer" in report.notes[-1]
     given = tmp_path / "tokenizer.json"
     given.write_text(EMPTY_TOKENIZER)
     report = write(source, tmp_path / "out", tokenizer=given)
-    assert report.tokenizer == ["tokenizer.json", "tokenizer_config.json"]
+    assert report.tokenizer_files == ["tokenizer.json", "tokenizer_config.json"]
     of_the_tokenizer = ("Nothing says what ends a text", "This tokenizer has tokens of the")
     assert all(note.startswith(of_the_tokenizer) for note in report.notes)
     assert (tmp_path / "out" / "tokenizer.json").read_text() == EMPTY_TOKENIZER

@@ -98,9 +98,9 @@ def test_vulkan_programs_hold_the_files_weights(checkpoint, tmp_path, scheme):
     assert all(note.startswith("On a Mali") for note in report.notes)  # of no rounding
     verify = partial(verify_program, program, checkpoint, prompts=("hello 123",), new_tokens=4)
     verified = verify(devices=DEVICES_OF["vulkan"])
-    assert verified.passed and not verified.note
+    assert verified.passed and not verified.notes
     # By verify's own reading, integers, sums and scales are equal.
-    names = [one.linear for one in verified.packed if not one.linear.endswith(".weight")]
+    names = [one.name for one in verified.packed if not one.name.endswith(".weight")]
     assert sum(name.startswith("layers.") for name in names) == LAYERS * 7
     assert {"output", "tok_embeddings"} <= {*names}
     assert follows_but_for_rounding(verified, partial(verify, devices=("reference",)))
@@ -115,4 +115,4 @@ def test_xnnpack_says_what_it_rounds_and_computes_that(checkpoint, tmp_path):
     assert "are rounded again" in note and "relative RMS" in note
     verified = verify_program(program, checkpoint, ("executorch",), ("hello 123",), new_tokens=4)
     assert verified.passed
-    assert "positive scales only" in verified.note
+    assert "positive scales only" in verified.notes[-1]

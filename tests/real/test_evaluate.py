@@ -39,7 +39,7 @@ def test_xnnpack_is_as_good_as_the_checkpoint(smollm2: RealModel) -> None:
     text = DEFAULT_TEXT.read_text(encoding="utf-8")
     models = [smollm2.checkpoint, smollm2.program("8da4w-xnnpack")]
     eager, program = evaluate_models(models, text, MANY_TOKENS)
-    assert program.runtime == "executorch"
+    assert program.device == "executorch"
     assert program.perplexity == pytest.approx(eager.perplexity, rel=0.1)
     assert program.against_first is not None
     assert program.against_first.kl < 0.1 and program.against_first.top1_agreement > 0.8

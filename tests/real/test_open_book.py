@@ -53,4 +53,4 @@ def test_every_linear_and_every_byte_is_reported(smollm2: RealModel) -> None:
     report = inspect_program(open_program(smollm2.program("8da4w")))
     assert report.schemes == {"8da4w": 211}
     assert (report.layers, report.context_length, report.outside) == (30, 512, {})
-    assert sum(report.bytes_by_kind.values()) == report.nbytes
+    assert sum(report.bytes_by_kind.values()) == report.bytes

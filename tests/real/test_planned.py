@@ -13,19 +13,20 @@ from quatrain.program import Tensor, open_program
 def test_smollm2_is_as_planned(name, smollm2):
     options, path = PROGRAMS[name], smollm2.program(name)
     (planned,) = programs_of(hollow_checkpoint(open_checkpoint(smollm2.checkpoint)), [options])
-    assert planned.bytes is not None
-    assert planned.bytes.file == pytest.approx(path.stat().st_size, rel=1e-3)
+    assert planned.predicted_bytes is not None
+    assert planned.predicted_bytes.file == pytest.approx(path.stat().st_size, rel=1e-3)
     program = open_program(path)
     if options.backend == "xnnpack":
         linears = sum(len(program.named_bytes(key)) for key in program.named_data)
         buffers = sum(program.root.execution_plan[0].non_const_buffer_sizes)
         within = 3 * 512 * 1536 * 4  # what XNNPACK itself holds between a feed-forward's operators
-        assert linears + buffers < planned.bytes.memory < linears + buffers + within
+        assert linears + buffers < planned.predicted_bytes.memory < linears + buffers + within
     else:
         heads, context = 9, 512
         attention = 2 * heads * context * context * 4
-        held = planned.bytes.constants + planned.bytes.caches + attention + _activations(program)
-        assert planned.bytes.memory == pytest.approx(held, rel=1e-3)
+        predicted = planned.predicted_bytes
+        held = predicted.constants + predicted.caches + attention + _activations(program)
+        assert planned.predicted_bytes.memory == pytest.approx(held, rel=1e-3)
 
 
 def _activations(program):

@@ -26,8 +26,8 @@ def test_each_phone_has_its_file_and_those_alike_share_one(tiny_release: Path) -
     assert phones["pixel-8"]["file"] == phones["pixel-8-pro"]["file"] == "tiny-8da4w-fp32.pte"
     assert phones["pixel-6"]["file"] == "tiny-cpu.pte"
     assert "no profile of its GPU, a Mali-G78" in phones["pixel-6"]["reasons"][0]
-    assert not phones["pixel-8"]["hazards"]["1.3"]["fails"]
-    failing = {one["hazard"] for one in phones["pixel-8"]["hazards"]["1.0"]["fails"]}
+    assert not phones["pixel-8"]["defects"]["1.3"]["fails"]
+    failing = {one["defect"] for one in phones["pixel-8"]["defects"]["1.0"]["fails"]}
     assert "unknown-operator" in failing
 
 

@@ -13,6 +13,6 @@ from quatrain.export.plan.programs import programs_of
 def assert_as_planned(report: ExportReport, checkpoint: Path) -> None:
     """The program of `report` is as large as its checkpoint's headers said, within 1 %."""
     (planned,) = programs_of(hollow_checkpoint(open_checkpoint(checkpoint)), [report.options])
-    assert planned.refused is None and planned.bytes is not None
-    assert planned.bytes.file == pytest.approx(report.bytes, rel=0.01)
+    assert planned.refused is None and planned.predicted_bytes is not None
+    assert planned.predicted_bytes.file == pytest.approx(report.bytes, rel=0.01)
     assert planned.max_seq_len == report.max_seq_len

@@ -8,6 +8,6 @@ def as_fast_each_time(folder: Path, program: Path, text: str, advance: object) -
     if b"VulkanBackend" in program.read_bytes():
         return {"not_measured": "no GPU is at hand here"}
     return {
-        "not_measured": None, "machine": "a machine, 2 cores", "runtime": "executorch",
+        "not_measured": None, "machine": "a machine, 2 cores", "device": "executorch",
         "prompt_tokens": 20, "new_tokens": 32, "prompt": 118.0, "decode": 24.5,
     }  # fmt: skip

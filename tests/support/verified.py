@@ -26,7 +26,7 @@ def assert_verified(program: Path, checkpoint: Path) -> VerifyReport:
 def assert_one_number_is_told(program: Path, checkpoint: Path, tensor: str) -> None:
     """That `program` is right, and wrong beside a checkpoint with 1 % more in the last number of
     `tensor`."""
-    names = {one.linear for one in assert_verified(program, checkpoint).packed}
+    names = {one.name for one in assert_verified(program, checkpoint).packed}
     assert tensor in names
 
     def change(tensors: Tensors) -> None:
@@ -41,7 +41,7 @@ def wrong_beside(program: Path, checkpoint: Path, change: Callable[[Tensors], No
     tensors = load_file(other / "model.safetensors")
     change(tensors)
     save_file(tensors, other / "model.safetensors")
-    return [one.linear for one in _verify(program, other).packed if one.problem]
+    return [one.name for one in _verify(program, other).packed if one.problem]
 
 
 def exchange_experts(tensors: Tensors) -> None:

@@ -43,7 +43,7 @@ def test_the_command_says_what_where_and_how_to_fix(tmp_path: Path) -> None:
     write_program(program, fixed)
     done = run(fixed, "--device", "mali-g715", "--runtime", "1.3", "--json")
     assert done.exit_code == 0
-    assert json.loads(done.output)["ok"] is True
+    assert json.loads(done.output)["passed"] is True
 
 
 def test_places_say_in_which_of_several_delegates(tmp_path: Path) -> None:
@@ -75,12 +75,12 @@ def test_several_devices_are_asked_about_together_and_a_phone_by_both_its_chips(
     apart = [json.loads(done.output) for done in asked]
     done = run(model, "--device", "galaxy-s24", "--device", "pixel-8", "--runtime", "1.3", "--json")
     together = json.loads(done.output)
-    assert together["devices"] == ["xclipse", "adreno-7xx", "mali-g715"]
-    assert together["devices"] == [gpu for one in apart for gpu in one["devices"]]
+    assert together["gpus"] == ["xclipse", "adreno-7xx", "mali-g715"]
+    assert together["gpus"] == [gpu for one in apart for gpu in one["gpus"]]
     assert together["phones"] == [phone for one in apart for phone in one["phones"]]
     for found in together["findings"]:
-        alone = [f for one in apart for f in one["findings"] if f["hazard"] == found["hazard"]]
-        assert found["devices"] == [gpu for f in alone for gpu in f["devices"]]
+        alone = [f for one in apart for f in one["findings"] if f["defect"] == found["defect"]]
+        assert found["gpus"] == [gpu for f in alone for gpu in f["gpus"]]
     shown = run(model, "--device", "galaxy-s24", "--device", "pixel-8").output
     assert "(xclipse, adreno-7xx, mali-g715, runtime unknown)" in shown
     assert shown.count("Samsung Galaxy S24, S24+") == 2
@@ -119,7 +119,7 @@ def test_what_is_slow_is_said_and_fails_no_check(tmp_path: Path) -> None:
     slow = weight_only()(tmp_path)
     done = run(slow, "--device", "mali-g76", "--runtime", "1.3", "--json")
     assert done.exit_code == 0
-    (found,) = [f for f in json.loads(done.output)["findings"] if f["hazard"] == "mali-q4-tile"]
+    (found,) = [f for f in json.loads(done.output)["findings"] if f["defect"] == "mali-q4-tile"]
     assert (found["kind"], found["certainty"], found["applies"]) == ("slow", "certain", False)
 
 
@@ -131,7 +131,7 @@ def test_inspect_says_what_fails_on_every_phone(tmp_path: Path) -> None:
     assert "fails on every phone: embedding-height-packed, wrong" in shown
     assert "height_packed in texture3d" in shown
     report = json.loads(CliRunner().invoke(app, [str(sick), "--json"]).output)
-    assert [hazard["hazard"] for hazard in report["hazards"]] == ["embedding-height-packed"]
+    assert [defect["defect"] for defect in report["fatal"]] == ["embedding-height-packed"]
 
 
 def test_more_tokens_than_the_context_is_a_note_that_says_how_many() -> None:

@@ -39,7 +39,7 @@ def _verify(program: Path, checkpoint: Path) -> VerifyReport:
 
 
 def _problems(report: VerifyReport) -> set[str]:
-    return {one.linear for one in report.packed if one.problem}
+    return {one.name for one in report.packed if one.problem}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_a_right_program_of_executorchs_own_exporter_passes(name: str, peer: Cal
     # Of delegates that ExecuTorch runs no values are seen.
     between = ["what is computed between constants and logits"] * ("xnnpack" in name)
     assert [said.partition(":")[0] for said in report.not_compared] == between
-    names = {one.linear for one in report.packed}
+    names = {one.name for one in report.packed}
     assert {"norm.weight", "rope.cos", "tok_embeddings", "layers.0.attention.wq"} <= names
 
 
@@ -158,7 +158,7 @@ def test_what_a_program_of_ours_states_is_compared(
 ) -> None:
     edit = edited_constants(tiny.programs["weight-only"], {method: value})
     report = _verify(edit(tmp_path), tiny.checkpoint)
-    problems = {one.linear: one.problem for one in report.packed if one.problem}
+    problems = {one.name: one.problem for one in report.packed if one.problem}
     assert problems == {method: problem}
 
 
@@ -254,10 +254,10 @@ def test_linears_that_the_graphs_shape_does_not_name_are_found_by_their_weights(
     ]
     monkeypatch.setattr(packed_constants, "find_linears", lambda graph: unnamed)
     checks = check_packed(graph, tensors, 32, names)
-    assert [(one.linear, one.problem) for one in checks] == [(name, None) for name in names]
+    assert [(one.name, one.problem) for one in checks] == [(name, None) for name in names]
     tensors["layers.1.attention.wk.weight"][0, 3] ^= 1
     wrong = [one for one in check_packed(graph, tensors, 32, names) if one.problem]
-    assert [one.linear for one in wrong] == ["operator_8", "layers.1.attention.wk"]
+    assert [one.name for one in wrong] == ["operator_8", "layers.1.attention.wk"]
 
 
 def test_ends_of_the_programs_own_tokenizer_are_no_others(tiny: Tiny, tmp_path: Path) -> None:

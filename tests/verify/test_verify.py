@@ -82,9 +82,9 @@ def test_a_program_that_fails_on_every_phone_does_not_pass(tiny: Tiny, tmp_path:
     report = _verify(tiny, tmp_path / "unknown.pte", ("reference",))
     assert [check.problems for check in report.devices] == [[]] and not report.passed
     assert [finding.defect for finding in report.fatal] == ["unknown-operator"]
-    hazard = report.as_dict()["hazards"][0]
-    assert hazard["places"] == ["aten.sigmoid.fast, which no release registers"]
-    assert hazard["remedy"]
+    defect = report.as_dict()["fatal"][0]
+    assert defect["occurrences"] == ["aten.sigmoid.fast, which no release registers"]
+    assert defect["remedy"]
 
 
 def _linear(graph: VulkanGraph, name: str) -> dict[str, int]:
@@ -201,7 +201,7 @@ def test_a_planted_error_is_traced_to_its_layer(
     first = report.devices[0].layerwise.first
     assert first is not None
     assert first.layer == layer and first.operator.startswith(operator)
-    differing = [check.linear for check in report.packed if check.problem]
+    differing = [check.name for check in report.packed if check.problem]
     if plant is wrong_rope_base:
         assert differing == ["rope.cos", "rope.sin"]
     else:
@@ -221,8 +221,8 @@ def test_an_emulated_defect_fails_8da4w_and_spares_weight_only(tiny: Tiny, devic
     assert not broken.passed and broken.devices[0].layerwise.first is not None
     assert broken.devices[0].layerwise.first.operator == "linear layers.0.attention.wq"
     spared = run("weight-only")
-    assert spared.passed and "no operator there has it" in spared.note
-    assert not broken.note
+    assert spared.passed and "no operator there has it" in spared.notes[0]
+    assert not broken.notes
 
 
 def test_the_verb_exits_with_one_on_a_defect(tiny: Tiny) -> None:
@@ -342,7 +342,7 @@ def _changed(tiny: Tiny, change: Callable[[dict[str, torch.Tensor]], None], fold
 
 
 def _problems(report: VerifyReport) -> dict[str, str]:
-    return {one.linear: one.problem for one in report.packed if one.problem}
+    return {one.name: one.problem for one in report.packed if one.problem}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def print_checkpoint(report: "QuantizeReport", details: list[str], read_from: st
         print(f"            {reason}")
     for line in details:
         print(line)
-    if not report.tokenizer:
+    if not report.tokenizer_files:
         print(f"  tokenizer none: the {read_from} came without a tokenizer that is read")
     for note in report.notes:
         print(f"  note: {note}")
@@ -31,8 +31,11 @@ def print_programs(programs: "list[ProgramPlan]") -> None:
     print(f"{'program':<28}{'context':>8}{'file':>12}{'memory':>12}")
     for program in programs:
         name = f"{program.scheme} {program.backend} {program.activation_dtype}"
-        if program.bytes is None:
+        if program.predicted_bytes is None:
             print(f"{name:<28}{program.max_seq_len:>8}  refused: {program.refused}")
             continue
-        file, memory = human_bytes(program.bytes.file), human_bytes(program.bytes.memory)
+        file, memory = (
+            human_bytes(program.predicted_bytes.file),
+            human_bytes(program.predicted_bytes.memory),
+        )
         print(f"{name:<28}{program.max_seq_len:>8}{file:>12}{memory:>12}")

@@ -29,7 +29,8 @@ def print_plan(plan: "ReleasePlan") -> None:
         before, after = plan.checkpoint.bytes_in, plan.checkpoint.weights_bytes
         print(f"quantize {plan.source}: {human_bytes(before)} -> {human_bytes(after)}")
     for file in plan.files:
-        size, memory = human_bytes(file.bytes.file), human_bytes(file.bytes.memory)
+        predicted = file.predicted_bytes
+        size, memory = human_bytes(predicted.file), human_bytes(predicted.memory)
         print(f"{file.file}: {size}, memory {memory} (predicted)")
     _print_phones(plan)
 

@@ -18,7 +18,7 @@ _MOST_ROWS = 60  # of one table of differences
 def print_report(report: ProgramReport) -> None:
     """Print what a program is made of."""
     console = plain_console()
-    console.print(Text.assemble((str(report.path), "bold"), f"  {human_bytes(report.nbytes)}"))
+    console.print(Text.assemble((str(report.program), "bold"), f"  {human_bytes(report.bytes)}"))
     for line in _delegate_lines(report):
         console.print(f"  {line}")
     console.print(f"  outside the delegate: {counts_text(report.outside) or 'nothing'}")
@@ -41,7 +41,7 @@ def print_report(report: ProgramReport) -> None:
         console.print(_call_table(report.calls))
     console.print(_table("bytes", {k: human_bytes(n) for k, n in report.bytes_by_kind.items()}))
     for waste in report.waste:
-        console.print(f"waste: {waste.what}, {human_bytes(waste.nbytes)} ({waste.remedy})")
+        console.print(f"waste: {waste.what}, {human_bytes(waste.bytes)} ({waste.remedy})")
     if report.metadata:
         console.print(_table("metadata", {k: str(v) for k, v in report.metadata.items()}))
 
@@ -55,7 +55,7 @@ def _delegate_lines(report: ProgramReport) -> list[str]:
             method, backend = delegate.method, delegate.backend
             lines.append(f"{method}: {backend}, {delegate.operators} operators")
         else:
-            sizes.setdefault((delegate.method, delegate.backend), []).append(delegate.nbytes)
+            sizes.setdefault((delegate.method, delegate.backend), []).append(delegate.bytes)
     for (method, backend), found in sizes.items():
         weights = report.bytes_by_kind.get(f"weights of {backend}", 0)
         size = human_bytes(sum(found) + weights)
@@ -72,7 +72,7 @@ def _embedding(report: ProgramReport) -> str:
 def _context(report: ProgramReport) -> str:
     shapes = "dynamic shapes" if report.dynamic_shapes else "static shapes"
     cache = report.kv_cache
-    kept = f", KV cache {cache.dtype}, {human_bytes(cache.nbytes)}" if cache else ""
+    kept = f", KV cache {cache.dtype}, {human_bytes(cache.bytes)}" if cache else ""
     derived = report.context_from not in (None, CONTEXT)
     source = f" (by {report.context_from}; {CONTEXT} is not stated)" if derived else ""
     return f"context {report.context_length or 'unknown'}{source}, {shapes}{kept}"
@@ -103,7 +103,7 @@ def _linear_table(report: ProgramReport) -> Table:
         shape = f"{linear.out_features}×{linear.in_features}"
         group = str(linear.group_size or "")
         role = linear.name if linear.layer is None else linear.role
-        key = (role, shape, linear.scheme, group, human_bytes(linear.nbytes))
+        key = (role, shape, linear.scheme, group, human_bytes(linear.bytes))
         rows.setdefault(key, []).extend([] if linear.layer is None else [linear.layer])
     table = Table(title=f"linears: {counts}", title_justify="left")
     for heading in ("layers", "role", "shape", "scheme", "group", "bytes each"):
@@ -126,11 +126,11 @@ def _call_table(calls: list[CallCost]) -> Table:
     for kind in kinds:
         costs = [call.operators.get(kind) for call in calls]
         cells = [
-            (str(cost.dispatches), human_bytes(cost.nbytes)) if cost else ("", "") for cost in costs
+            (str(cost.dispatches), human_bytes(cost.bytes)) if cost else ("", "") for cost in costs
         ]
         table.add_row(kind, *(text for pair in cells for text in pair))
     table.add_section()
-    totals = [(str(call.dispatches), human_bytes(call.nbytes)) for call in calls]
+    totals = [(str(call.dispatches), human_bytes(call.bytes)) for call in calls]
     table.add_row("all", *(text for pair in totals for text in pair))
     return table
 

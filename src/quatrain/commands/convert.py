@@ -28,7 +28,8 @@ _SHOWN = 4  # names of linears in a line
 
 _JSON_KEYS = (
     "source", "output", "group_size", "tensors", "resumed_at", "bytes_in", "bytes_out", "rounded",
-    "relative_rms_error", "rounded_linears", "tokenizer", "notes", "seconds", "peak_rss_bytes",
+    "relative_rms_error", "rounded_linears", "tokenizer_files", "notes", "seconds",
+    "peak_rss_bytes",
 )  # fmt: skip
 
 

@@ -70,11 +70,11 @@ def _print_table(found: "list[ActivationStatistics]") -> None:
     for a in found:
         shares = f"{a.outlier:>8.0f}x{a.to_zero:>9.1%}"
         ranges = f"{a.negative_zero_points:>12.0%}{a.lowest:>10.2f}{a.highest:>10.2f}"
-        print(f"{a.linear:<32}{ranges}{shares}")
+        print(f"{a.name:<32}{ranges}{shares}")
     negative = sum(a.negative_zero_points for a in found) / max(1, len(found))
     print(f"{len(found)} linears; {negative:.0%} of all zero points are negative")
     print("in 8da4w a phone rounds them to int8 in prefill alone, in calls of two tokens or more,")
     print("and never in decode")
-    one_row = [a.linear for a in found if not a.quantized_in_prefill]
+    one_row = [a.name for a in found if not a.quantized_in_prefill]
     if one_row:
         print(f"never rounded, not in prefill either, as they see one row: {', '.join(one_row)}")

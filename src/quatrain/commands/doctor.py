@@ -58,7 +58,7 @@ def doctor(
         _print_cpu(examination.cpu)
     else:
         _print_findings(examination)
-    if not examination.ok:
+    if not examination.passed:
         raise typer.Exit(1)
 
 

@@ -132,12 +132,12 @@ def _print_table(found: "list[Evaluation]", labels: dict[Path, str]) -> None:
         f"{'perplexity':>20}{'ratio':>18}{'KL, nats':>11}{'same top-1':>12}{'bits/byte':>11}"
         f"{'tokens/s':>10}"
     )
-    print(f"{'':<{width + 8 * regimes}}{columns}  runtime")
+    print(f"{'':<{width + 8 * regimes}}{columns}  device")
     for row in rows:
         name = f"{labels[row.model]:<{width}}" + f"{row.regime or '':<8}" * regimes
         speed = f"{row.predicted / row.seconds:.1f}"
         measures = f"{_perplexity(row):>20}{_distance(row)}{row.bits_per_byte:>11.3f}{speed:>10}"
-        print(f"{name}{measures}  {row.runtime}")
+        print(f"{name}{measures}  {row.device}")
     print(f"{found[0].predicted} tokens predicted")
     if regimes:
         print(

@@ -114,8 +114,8 @@ def _print(found: "Explanation") -> None:
     print(found.statement)
     for line in found.evidence:
         print(f"  {line}")
-    if found.fix:
-        print(f"fix: {found.fix}")
+    if found.remedy:
+        print(f"fix: {found.remedy}")
     for note in found.notes:
         print(f"note: {note}")
     print(f"{'computed':<32}{'log likelihood':>15}{'likeliest tokens':>18}{'temperature':>13}")

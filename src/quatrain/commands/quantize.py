@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _JSON_KEYS = (
     "source", "output", "group_size", "tensors", "bytes_in", "bytes_out", "parts", "why_larger",
-    "relative_rms_error", "exact_groups", "negative_scales", "tokenizer", "notes", "seconds",
+    "relative_rms_error", "exact_groups", "negative_scales", "tokenizer_files", "notes", "seconds",
     "peak_rss_bytes", "against_floating_point",
 )  # fmt: skip
 

@@ -138,7 +138,7 @@ def _print_report(report: "RetargetReport") -> None:
         )
     if report.slimmed:
         print(_removed(report.slimmed))
-    sizes = f"{human_bytes(report.bytes_after)}, was {human_bytes(report.bytes_before)}"
+    sizes = f"{human_bytes(report.bytes_out)}, was {human_bytes(report.bytes_in)}"
     print(f"{report.output}: {sizes}")
 
 

@@ -101,7 +101,7 @@ def _print_report(report: "VerifyReport") -> None:
     stored = f"{right} linears and other constants are the checkpoint's"
     print(f"{report.program}: {report.scheme}, {stored}")
     for check in wrong:
-        print(f"  {check.linear}: {check.problem}")
+        print(f"  {check.name}: {check.problem}")
     rows = [("rounding alone", report.floor), *((c.device, c.parity) for c in report.devices)]
     print(f"  {'':<16}{'logits error':>14}{'same top-1':>12}{'KL, nats':>12}{'first differs':>16}")
     for name, p in rows:
@@ -127,5 +127,5 @@ def _print_report(report: "VerifyReport") -> None:
         )
         for what in report.not_compared:
             print(f"not compared: {what}")
-    if report.note:
-        print(f"note: {report.note}")
+    for note in report.notes:
+        print(f"note: {note}")

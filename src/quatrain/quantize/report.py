@@ -54,7 +54,7 @@ class QuantizeReport:
             kept exactly.
         negative_scales: How many groups have a negative scale.
         rounded_linears: Of a quantized source, each linear that is not as it was there.
-        tokenizer: The names of its files, none where the source came without.
+        tokenizer_files: The names of its files, none where the source came without.
         notes: In whole sentences, what the source says that is not so, or lacks, and how it was
             rounded.
         seconds: Wall time by stage.
@@ -79,7 +79,7 @@ class QuantizeReport:
     exact_groups: int
     negative_scales: int
     rounded_linears: list[RoundedLinear]
-    tokenizer: list[str]
+    tokenizer_files: list[str]
     notes: list[str]
     seconds: dict[str, float]
     peak_rss_bytes: int
@@ -142,7 +142,7 @@ def make_report(
         exact_groups=sum(error.exact_groups for error in errors.values()),
         negative_scales=sum(error.negative_scales for error in errors.values()),
         rounded_linears=rounded_linears(opened),
-        tokenizer=written.tokenizer,
+        tokenizer_files=written.tokenizer,
         notes=[*written.notes, *_wider_groups(opened)],
         seconds=dict(stages.seconds),
         peak_rss_bytes=peak_rss_bytes(),

@@ -46,11 +46,11 @@ def _of_quality(spec: ReleaseSpec, name: str, row: Mapping[str, Any]) -> Iterato
 
 
 def _of_phone(spec: ReleaseSpec, phone: Mapping[str, Any], asked: str) -> Iterator[_Gate]:
-    there = (phone["hazards"] or {}).get(asked, {"fails": [], "other": []})
-    failing = [f"{one['hazard']}: {one['consequence']}" for one in there["fails"]]
+    there = (phone["defects"] or {}).get(asked, {"fails": [], "other": []})
+    failing = [f"{one['defect']}: {one['consequence']}" for one in there["fails"]]
     said = "; ".join(failing) or "no known defect applies"
     yield _gate("phone", phone["id"], not failing, said)
     if spec.no_hazards:
-        possible = [one["hazard"] for one in there["other"] if one["kind"] in FAILURES]
+        possible = [one["defect"] for one in there["other"] if one["kind"] in FAILURES]
         said = f"possible: {', '.join(possible)}" if possible else "no known defect is possible"
         yield _gate("no-hazards", phone["id"], not (failing or possible), said)

@@ -234,7 +234,7 @@ class Pipeline:
 
 def usual_workers(files: Sequence[PlannedFile], jobs: int | None, ray: str | None) -> Workers:
     """Those for programs of these sizes; `jobs` is None where it is to be chosen."""
-    sizes = [one.bytes.file for one in files]
+    sizes = [one.predicted_bytes.file for one in files]
     memory = _HELD * max(sizes)
     if jobs is None and sum(sizes) < _PAYS_FROM:
         jobs = 1

@@ -31,7 +31,7 @@ class PlannedFile:
 
     file: str
     options: ExportOptions
-    bytes: PlannedBytes
+    predicted_bytes: PlannedBytes
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class PhonePlan:
 
 def cpus_reason(gpu: str | None, findings: Sequence[Mapping[str, Any]]) -> str:
     """Why a phone gets the CPU's program: the doctor's `findings` that apply on its `gpu`."""
-    said = [f"{one['hazard']}: {one['consequence']}; {one['remedy']}" for one in findings]
+    said = [f"{one['defect']}: {one['consequence']}; {one['remedy']}" for one in findings]
     return f"the CPU's program: on its GPU, {gpu}, {'; '.join(said)}"
 
 
@@ -93,7 +93,7 @@ class ReleasePlan:
                 "backend": one.options.backend,
                 "scheme": one.options.scheme,
                 "activation_dtype": one.options.activation_dtype,
-                "predicted_bytes": asdict(one.bytes),
+                "predicted_bytes": asdict(one.predicted_bytes),
                 "phones": [phone.id for phone in self.phones if phone.file == one.file],
             }
             for one in self.files
@@ -220,13 +220,13 @@ class _Planner:
         if need in self.files:
             return self.files[need]
         (program,) = programs_of(self.hollow, [options])
-        if program.bytes is None:
+        if program.predicted_bytes is None:
             return str(program.refused)
         kind = CPU if need == CPU else f"{program.scheme}-{program.activation_dtype}"
         file, taken = f"{self.name}-{kind}.pte", [one.file for one in self.files.values()]
         if file in taken:
             file = f"{self.name}-{kind}-{gpu}.pte"
-        self.files[need] = PlannedFile(file, options, program.bytes)
+        self.files[need] = PlannedFile(file, options, program.predicted_bytes)
         return self.files[need]
 
 

@@ -60,19 +60,17 @@ class Finding:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The finding as plain data, ready for JSON, in the words of the command line."""
-        names = {"defect": "hazard", "occurrences": "places", "gpus": "devices"}
-        fields = {names.get(name, name): value for name, value in asdict(self).items()}
-        return fields | {"applies": self.applies}
+        """The finding as plain data, ready for JSON."""
+        return asdict(self) | {"applies": self.applies}
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What the doctor found in the program `model`, for GPUs (profiles' ids, none for any), the
+    """What the doctor found in `program`, for GPUs (profiles' ids, none for any), the
     phones among what was asked, and a release of the runtime, None for any. `cpu`: what is known of
     a program that is the CPU's."""
 
-    model: Path
+    program: Path
     gpus: list[str]
     runtime: str | None
     findings: list[Finding]
@@ -80,19 +78,19 @@ class Examination:
     cpu: CpuExamination | None = None
 
     @property
-    def ok(self) -> bool:
+    def passed(self) -> bool:
         """Whether no known defect applies, and the runtime has what a program for the CPU calls."""
         lacking = self.cpu is not None and self.cpu.lacking
         return not lacking and not any(finding.applies for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """The examination as plain data, ready for JSON, where GPUs are "devices"."""
+        """The examination as plain data, ready for JSON."""
         return {
-            "model": self.model,
-            "devices": self.gpus,
+            "program": self.program,
+            "gpus": self.gpus,
             "phones": [asdict(phone) for phone in self.phones],
             "runtime": self.runtime,
-            "ok": self.ok,
+            "passed": self.passed,
             "findings": [finding.as_dict() for finding in self.findings],
         } | ({"cpu": asdict(self.cpu)} if self.cpu else {})
 

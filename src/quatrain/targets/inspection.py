@@ -18,8 +18,8 @@ class Inspection:
     fatal: list[Finding]
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain data, ready for JSON, where fatal defects are "hazards"."""
-        return self.report.as_dict() | {"hazards": [finding.as_dict() for finding in self.fatal]}
+        """The report as plain data, ready for JSON."""
+        return self.report.as_dict() | {"fatal": [finding.as_dict() for finding in self.fatal]}
 
 
 def inspect_file(model: Path, html: Path | None = None) -> Inspection:

@@ -20,15 +20,6 @@ class DeviceCheck:
     layerwise: LayerwiseComparison | None
     problems: list[str]
 
-    def as_dict(self) -> dict[str, Any]:
-        """The check as plain data, ready for JSON, where the layerwise comparison is the "walk"."""
-        return {
-            "device": self.device,
-            "parity": asdict(self.parity),
-            "walk": None if self.layerwise is None else self.layerwise.as_dict(),
-            "problems": self.problems,
-        }
-
 
 @dataclass(frozen=True)
 class VerifyReport:
@@ -44,7 +35,7 @@ class VerifyReport:
         allowed_error: The relative error that the logits may have.
         devices: What each device gave.
         seconds: Wall time by stage.
-        note: What a reader of the verdict should know.
+        notes: What a reader of the verdict should know.
         fatal: Known defects by which the program fails on every GPU, in the newest runtime.
         not_compared: What was not held against the checkpoint; whole phrases.
         tokens: How many the longest text has, greedy ones too.
@@ -58,7 +49,7 @@ class VerifyReport:
     allowed_error: float
     devices: list[DeviceCheck]
     seconds: dict[str, float]
-    note: str = ""
+    notes: list[str] = field(default_factory=list)
     fatal: list[Finding] = field(default_factory=list)
     not_compared: list[str] = field(default_factory=list)
     tokens: int = 0
@@ -70,11 +61,8 @@ class VerifyReport:
         return not self.fatal and not any(problems)
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain data, ready for JSON, where fatal defects are "hazards"."""
-        fields = asdict(self)
-        del fields["fatal"]
-        return fields | {
-            "devices": [check.as_dict() for check in self.devices],
-            "hazards": [finding.as_dict() for finding in self.fatal],
+        """The report as plain data, ready for JSON."""
+        return asdict(self) | {
+            "fatal": [finding.as_dict() for finding in self.fatal],
             "passed": self.passed,
         }

@@ -129,8 +129,8 @@ def verify_program(
     )  # fmt: skip
     if emulate and report.passed:
         reason = why_unchanged(opened.program, emulate, max(map(len, texts)), arithmetic)
-        return replace(report, note=reason or f"{emulate} changed nothing here")
-    return replace(report, note=_note(report.passed, rounded, info, halves))
+        return replace(report, notes=[reason or f"{emulate} changed nothing here"])
+    return replace(report, notes=_notes(report.passed, rounded, info, halves))
 
 
 @dataclass(frozen=True)
@@ -213,14 +213,14 @@ def _check_device(
     return DeviceCheck(device, parity, layerwise, problems)
 
 
-def _note(passed: bool, rounded: RoundedAgain, info: ProgramInfo, halves: float) -> str:
+def _notes(passed: bool, rounded: RoundedAgain, info: ProgramInfo, halves: float) -> list[str]:
     """What a reader of the verdict should know."""
     notes = [NOTE] if halves and passed else []
     if info.int8_kv_cache:
         notes.append("Keys and values are in int8, in the backbone beside the program too")
     if rounded.rounded:
         notes.append(f"{rounded}. The backbone beside it was rounded alike")
-    return ". ".join(notes)
+    return notes
 
 
 def _encode(prompts: tuple[str, ...], opened: _Opened, new_tokens: int) -> list[list[int]]:

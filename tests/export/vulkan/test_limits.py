@@ -88,7 +88,7 @@ ON_THE_CPU: dict[str, dict[str, Any]] = {
 def test_no_group_and_width_is_refused_for_the_cpu(case, tmp_path) -> None:
     checkpoint = write_checkpoint(tmp_path / "c", **ON_THE_CPU[case])
     (planned,) = plan_programs(checkpoint, backends=("xnnpack",)).programs
-    assert planned.refused is None and planned.bytes is not None
+    assert planned.refused is None and planned.predicted_bytes is not None
 
 
 @pytest.mark.parametrize("case", thorough(ON_THE_CPU))

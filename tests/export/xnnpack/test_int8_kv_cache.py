@@ -80,7 +80,7 @@ def test_a_program_equals_eager(checkpoint, report):
 def test_verify_compares_with_the_same_arithmetic_and_says_so(checkpoint, report):
     verified = verify_program(report.output, checkpoint, ("executorch",), (TEXT,), new_tokens=4)
     assert verified.passed
-    assert verified.note == "Keys and values are in int8, in the backbone beside the program too"
+    assert verified.notes == ["Keys and values are in int8, in the backbone beside the program too"]
 
 
 def test_its_bytes_are_inspected_and_planned(checkpoint, report):
@@ -88,12 +88,12 @@ def test_its_bytes_are_inspected_and_planned(checkpoint, report):
     nbytes = LAYERS * 2 * CONTEXT * KV_HEADS * (HEAD_DIM + 4 + 1)
     program = open_program(report.output)
     cache = inspect_program(program).kv_cache
-    assert (cache.dtype, cache.nbytes) == ("int8", nbytes)
+    assert (cache.dtype, cache.bytes) == ("int8", nbytes)
     assert program.metadata["quatrain_int8_kv_cache"] is True
     (planned,) = plan_programs(
         checkpoint, ExportRequest(backend="xnnpack", kv_cache="int8")
     ).programs
-    assert planned.bytes is not None and planned.bytes.caches == nbytes
+    assert planned.predicted_bytes is not None and planned.predicted_bytes.caches == nbytes
     (plain,) = plan_programs(checkpoint, ExportRequest(backend="xnnpack"), ("xnnpack",)).programs
     assert plain.bytes is not None and plain.bytes.caches == LAYERS * 2 * CONTEXT * KV_HEADS * 64
     shown = invoked(["inspect", str(report.output)]).output

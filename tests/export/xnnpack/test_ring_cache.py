@@ -99,7 +99,7 @@ def test_a_program_equals_eager_without_a_reset(checkpoint, report):
     program = open_program(report.output)
     assert program.metadata["quatrain_attention_sink"] == [SINKS, WINDOW]
     assert program.metadata["get_max_seq_len"] == 512
-    assert inspect_program(program).kv_cache.nbytes == 4 * 2 * (SINKS + RING) * 4 * 16 * 4
+    assert inspect_program(program).kv_cache.bytes == 4 * 2 * (SINKS + RING) * 4 * 16 * 4
     assert program.calls_outside_delegates()["aten.remainder.Scalar_out"] == 2  # for all layers
     # What verify holds it against, but for the scheme, which this one shows as every XNNPACK one.
     info = replace(program_info(program), scheme=SINK.scheme)

@@ -23,7 +23,7 @@ def _wasteful(tmp_path: Path) -> Path:
 
 def test_equal_constants_are_stored_once_and_unused_ones_go(tmp_path: Path) -> None:
     program = open_program(_wasteful(tmp_path))
-    waste = {w.what: w.nbytes for w in inspect_program(program).waste}
+    waste = {w.what: w.bytes for w in inspect_program(program).waste}
     assert waste == {
         "constants stored more than once": 4000,
         "constants that nothing uses": 500,
@@ -56,4 +56,4 @@ def test_an_embedding_that_the_output_layer_repeats_is_waste(tied: bool, tmp_pat
     group, null = maker.plain("int", 32), maker.plain("null")
     maker.call("et_vk.linear_q4gsw.default", rows, output, scales, group, null, logits)
     report = inspect_program(open_program(maker.save(tmp_path / "tied.pte", [logits])))
-    assert [waste.nbytes for waste in report.waste] == ([32 * 64 * 4] if tied else [])
+    assert [waste.bytes for waste in report.waste] == ([32 * 64 * 4] if tied else [])

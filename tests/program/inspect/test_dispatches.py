@@ -48,7 +48,7 @@ def test_sums_and_calls(name: str) -> None:
     for call in calls:
         costs = call.operators.values()
         assert call.dispatches == sum(cost.dispatches for cost in costs)
-        assert call.nbytes == sum(cost.nbytes for cost in costs)
+        assert call.bytes == sum(cost.bytes for cost in costs)
         assert call.operators[COPIES].dispatches == 3  # tokens, position, logits
 
 
@@ -59,18 +59,18 @@ def test_the_bytes_of_a_linear_are_its_constants_its_rows_and_its_results() -> N
     # 64 channels of 64 in groups of 32: weights, scales, a row in and out; sums and the row's
     # scale and zero point (int8) where it is quantized.
     weights, scales, sums = 64 * 32, 2 * 64 * 4, 2 * 64 * 4
-    assert call_cost(graph, 1, 0).operators[LINEAR].nbytes == weights + scales + 2 * 64 * 4
+    assert call_cost(graph, 1, 0).operators[LINEAR].bytes == weights + scales + 2 * 64 * 4
     rows = 5 * (2 * 64 * 4 + 4 + 1)
-    assert call_cost(graph, 5, 0).operators[LINEAR].nbytes == weights + scales + sums + rows
+    assert call_cost(graph, 5, 0).operators[LINEAR].bytes == weights + scales + sums + rows
 
 
 def test_attention_reads_as_far_as_it_sees() -> None:
     graph = open_program(artifact("peer-8da4w-fp32")).vulkan
     kind = "sdpa_with_kv_cache"
-    early, late = (call_cost(graph, 1, start).operators[kind].nbytes for start in (0, 20))
+    early, late = (call_cost(graph, 1, start).operators[kind].bytes for start in (0, 20))
     assert late - early == 2 * 20 * (2 * 2 * 16 * 4)  # layers, rows, both caches of two heads
-    end = call_cost(graph, 1, 31).operators[kind].nbytes
-    assert call_cost(graph, 1, 500).operators[kind].nbytes == end  # a cache has no more rows
+    end = call_cost(graph, 1, 31).operators[kind].bytes
+    assert call_cost(graph, 1, 500).operators[kind].bytes == end  # a cache has no more rows
 
 
 def test_inspect_prints_them() -> None:

@@ -49,7 +49,7 @@ def test_several_delegates_are_all_in_a_report(tmp_path: Path) -> None:
         assert sum(found.bytes_by_kind.values()) == path.stat().st_size
         assert found.schemes == {"8da4w": 30}
         assert any(linear.name.startswith(place) for linear in found.linears)
-        assert found.kv_cache.nbytes == 2 * alone.kv_cache.nbytes  # each delegate has its own
+        assert found.kv_cache.bytes == 2 * alone.kv_cache.bytes  # each delegate has its own
         assert (found.embedding, found.activation_dtype) == (alone.embedding, "float16")
         assert "not used by a delegate" not in found.bytes_by_kind
 
@@ -85,4 +85,4 @@ def test_constants_in_another_file_do_not_stop_a_report(tmp_path: Path) -> None:
     found = inspect_program(open_program(tmp_path / "external.pte"))
     assert len(found.linears) == 15
     assert set(found.bytes_by_kind) <= {"graph", "padding"}
-    assert sum(found.bytes_by_kind.values()) == found.nbytes
+    assert sum(found.bytes_by_kind.values()) == found.bytes

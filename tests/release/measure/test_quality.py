@@ -74,7 +74,7 @@ def test_speed_is_of_this_machine_and_its_runtime(
     (cpu,) = [one for one in programs if b"VulkanBackend" not in one.read_bytes()]
     (gpu,) = [one for one in programs if one != cpu]
     found = speed.measure_speed(cpu, text)
-    assert found["runtime"] == "executorch" and f"{os.cpu_count()} cores" in found["machine"]
+    assert found["device"] == "executorch" and f"{os.cpu_count()} cores" in found["machine"]
     assert (found["prompt_tokens"], found["new_tokens"]) == (32, 32)
     assert found["prompt"] > 0 and found["decode"] > 0
     monkeypatch.setattr(speed, "first_choice", lambda graph: ("reference", "none was found"))

@@ -94,7 +94,7 @@ def test_what_an_export_changed_stands_beside_its_file(tiny_release: Path) -> No
 
 def test_no_speed_has_an_exponent(tiny_release: Path) -> None:
     report = json.loads((tiny_release / "out" / "report.json").read_text())
-    speed = {"runtime": "r", "machine": "m", "prompt": 1234.5, "decode": 98.76}
+    speed = {"device": "r", "machine": "m", "prompt": 1234.5, "decode": 98.76}
     report["files"][0]["speed"] |= speed | {"not_measured": ""}
     assert "| r, m | 1230 | 98.8 |" in markdown_page(report)
 

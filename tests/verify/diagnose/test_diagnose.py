@@ -13,8 +13,8 @@ from quatrain.verify.diagnose.heat_map import draw_heat_map
 
 
 def test_a_program_shows_what_its_checkpoint_shows(tiny: Tiny) -> None:
-    eager = {a.linear: a for a in diagnose_activations(tiny.checkpoint, TEXT)}
-    program = {a.linear: a for a in diagnose_activations(tiny.programs["8da4w"], TEXT)}
+    eager = {a.name: a for a in diagnose_activations(tiny.checkpoint, TEXT)}
+    program = {a.name: a for a in diagnose_activations(tiny.programs["8da4w"], TEXT)}
     assert len(program) == 15 and program.keys() == eager.keys()
     for name, found in program.items():
         assert found.negative_zero_points == pytest.approx(eager[name].negative_zero_points)
@@ -36,7 +36,7 @@ def test_figures_of_a_known_activation() -> None:
 @pytest.mark.parametrize("kind", ["program", "checkpoint"])
 def test_the_output_layer_is_never_quantized_and_the_verb_says_so(tiny: Tiny, kind: str) -> None:
     model = tiny.programs["8da4w"] if kind == "program" else tiny.checkpoint
-    rounded = {a.linear: a.quantized_in_prefill for a in diagnose_activations(model, TEXT)}
+    rounded = {a.name: a.quantized_in_prefill for a in diagnose_activations(model, TEXT)}
     assert [name for name, quantized in rounded.items() if not quantized] == ["output"]
     said = invoked(["diagnose", str(model)]).output
     assert "rounds them to int8 in prefill alone" in said and "and never in decode" in said

@@ -64,7 +64,7 @@ def test_a_program_and_its_checkpoint_are_as_good(tiny: Tiny, scheme: str, devic
     models = [tiny.checkpoint, tiny.programs[scheme]]
     eager, program = evaluate_models(models, TEXT, device=device, scheme=scheme)
     assert eager.predicted == program.predicted == 98
-    assert eager.runtime == f"eager, {scheme}" and eager.against_first is None
+    assert eager.device == f"eager, {scheme}" and eager.against_first is None
     expected = _perplexity(_eager_logits(tiny, scheme))
     # In 8da4w a sum that rounds the other way, as in a step of another length, moves an int8.
     rounding = 1e-2 if scheme == "8da4w" else 1e-5
@@ -108,7 +108,7 @@ def test_an_emulated_defect_changes_8da4w_and_spares_weight_only(tiny: Tiny, dev
 
 def test_an_xnnpack_program_runs_on_executorch(tiny_xnnpack: Path, tiny: Tiny) -> None:
     eager, program = evaluate_models([tiny.checkpoint, tiny_xnnpack], TEXT)
-    assert program.runtime == "executorch"
+    assert program.device == "executorch"
     assert program.perplexity == pytest.approx(eager.perplexity, rel=0.05)
     with pytest.raises(InputError, match="--emulate is for Vulkan programs"):
         evaluate_models([tiny_xnnpack], TEXT, emulate=DEFECT)
@@ -197,5 +197,5 @@ def test_a_checkpoint_beside_an_xnnpack_program_quantizes_every_row(
     tiny: Tiny, tiny_xnnpack: Path
 ) -> None:
     checkpoint, program = evaluate_models([tiny.checkpoint, tiny_xnnpack], TEXT)
-    assert checkpoint.runtime == "eager, 8da4w as on XNNPACK"
+    assert checkpoint.device == "eager, 8da4w as on XNNPACK"
     assert checkpoint.decode is None and program.decode is None

@@ -61,7 +61,7 @@ def test_the_loss_is_that_of_transformers(peer, model: Path) -> None:
     assert found.predicted == len(expected) == 147
     assert found.loss == pytest.approx(float(expected.mean()), abs=1e-4)
     assert found.perplexity == pytest.approx(math.exp(expected.mean()), rel=1e-4)
-    assert found.runtime == "eager, floating point"
+    assert found.device == "eager, floating point"
     read = sum(len(" ".join(f"w{i}" for i in TOKENS[at + 1 : at + 64])) for at in (0, 64, 128))
     bits = float(expected.sum()) / math.log(2)
     assert found.bits_per_byte == pytest.approx(bits / read, rel=1e-4)

@@ -62,9 +62,9 @@ def test_a_defect_is_named_with_what_mends_it(
 ) -> None:
     found = explain_output(shown(words, writes(defect=defect)), tiny.programs["8da4w"], TEXT)
     assert (found.cause, found.candidate) == ("defect", defect)
-    assert found.fix is not None and "--linear-scheme weight-only" in found.fix
+    assert found.remedy is not None and "--linear-scheme weight-only" in found.remedy
     # 8da4w in fp32 has int8 zero points, which no release reads wrongly.
-    assert found.fix.startswith("doctor does not find this defect here")
+    assert found.remedy.startswith("doctor does not find this defect here")
     assert found.evidence[0] == f"24 of 24 tokens are the likeliest ones under {defect}"
 
 
@@ -76,7 +76,7 @@ def test_health_is_health(
     ids = writes(scheme, temperature=temperature)
     found = explain_output(shown(words, ids), tiny.programs[scheme], TEXT)
     assert (found.cause, found.candidate) == (cause, "right")
-    assert found.fix is None or "nothing is broken" in found.fix
+    assert found.remedy is None or "nothing is broken" in found.remedy
     if cause == "sampling":  # else none can be likelier, and none is computed
         unchanged = {one.id for one in found.candidates if one.changes_nothing}
         # The tiny prompts and groups have the trigger of neither.
@@ -121,7 +121,7 @@ def test_a_template_left_out_is_named(tiny: Tiny, words: Tokenizer, writes: Writ
     doubled = writes(prompt=f"w1 w1 {TEXT}")
     found = explain_output(shown(words, doubled), program, TEXT, chat=True)
     assert (found.cause, found.candidate) == ("template", "template-doubled")
-    assert found.fix is not None and "once" in found.fix
+    assert found.remedy is not None and "once" in found.remedy
 
 
 def test_what_was_pasted_may_be_cut_and_hold_the_prompt(
@@ -153,7 +153,7 @@ def test_ids_and_a_text_that_do_not_belong_together(
     output = PhoneOutput(text="sea of zebras, on and on", tokens=ids)
     found = explain_output(output, tiny.programs["8da4w"], TEXT)
     assert (found.cause, found.candidate) == ("tokenizer", "right")
-    assert found.fix is not None and str(find_tokenizer(tiny.programs["8da4w"])) in found.fix
+    assert found.remedy is not None and str(find_tokenizer(tiny.programs["8da4w"])) in found.remedy
 
 
 def test_pieces_of_a_vocabulary_are_read() -> None:

@@ -66,7 +66,7 @@ def test_tokens_decoded_one_by_one_are_named(words: Tokenizer) -> None:
     assert one_by_one(words).count("\ufffd") == 12
     found = explained(words, one_by_one(words))
     assert (found.cause, found.tokens) == ("tokenizer", len(words.encode(WRITTEN)))
-    assert "decoded one by one" in found.statement and "together" in str(found.fix)
+    assert "decoded one by one" in found.statement and "together" in str(found.remedy)
 
 
 def test_characters_that_were_lost_on_the_way_are_named(words: Tokenizer) -> None:

@@ -46,7 +46,7 @@ class ProgramPlan:
         scheme: "8da4w" or "weight-only", or "mixed" with a scheme plan that has both.
         activation_dtype: "fp32" or "fp16".
         max_seq_len: The context, in tokens.
-        bytes: None where it is refused.
+        predicted_bytes: None where it is refused.
         refused: Why, and what to do.
     """
 
@@ -54,7 +54,7 @@ class ProgramPlan:
     scheme: str
     activation_dtype: str
     max_seq_len: int
-    bytes: PlannedBytes | None = None
+    predicted_bytes: PlannedBytes | None = None
     refused: str | None = None
 
     def as_dict(self) -> dict[str, Any]:

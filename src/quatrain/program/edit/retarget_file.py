@@ -33,8 +33,8 @@ class RetargetReport:
         repaired_linears: Of how many int4 linears scales or sums of groups are stored as they are
             read now.
         slimmed: What was removed; None where that was not asked for.
-        bytes_before: The size of the program that it read.
-        bytes_after: The size of the one that it wrote.
+        bytes_in: The size of the program that it read.
+        bytes_out: The size of the one that it wrote.
         tokenizer_files: The copies that it wrote beside the output.
     """
 
@@ -46,8 +46,8 @@ class RetargetReport:
     repaired_sizes: int
     repaired_linears: int
     slimmed: Slimmed | None
-    bytes_before: int
-    bytes_after: int
+    bytes_in: int
+    bytes_out: int
     tokenizer_files: list[Path]
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,13 +56,13 @@ class RetargetReport:
         return {
             "output": self.output,
             "changed": [linear.name for linear in self.changed],
-            "linear_scheme": self.scheme,
+            "scheme": self.scheme,
             "zero_point_dtype": self.zero_point_dtype,
             "repaired_embeddings": self.repaired_embeddings,
             "repaired_sizes": self.repaired_sizes,
             "repaired_linears": self.repaired_linears,
-            "bytes_before": self.bytes_before,
-            "bytes_after": self.bytes_after,
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
             "removed_operators": removed.operators,
             "removed_constant_bytes": removed.constant_bytes,
             "tokenizer_files": self.tokenizer_files,
@@ -115,8 +115,8 @@ def retarget_file(
         repaired_sizes=sizes,
         repaired_linears=linears,
         slimmed=slimmed,
-        bytes_before=len(program.data),
-        bytes_after=output.stat().st_size,
+        bytes_in=len(program.data),
+        bytes_out=output.stat().st_size,
         tokenizer_files=list(copies),
     )
 

@@ -78,7 +78,7 @@ def diff_programs(first: Program, second: Program) -> ProgramDiff:
 
 def _summary(first: ProgramReport, second: ProgramReport) -> list[Difference]:
     rows = {
-        "bytes": (first.nbytes, second.nbytes),
+        "bytes": (first.bytes, second.bytes),
         "backends": (backends_text(first), backends_text(second)),
         "context length": (first.context_length, second.context_length),
         "dynamic shapes": (first.dynamic_shapes, second.dynamic_shapes),

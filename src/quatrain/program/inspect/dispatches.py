@@ -41,7 +41,7 @@ class OperatorCost:
     """The dispatches of all operators of one kind in a call, and the bytes they read and write."""
 
     dispatches: int
-    nbytes: int
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class CallCost:
         tokens: How many tokens it takes.
         start: The position of the first.
         dispatches: How often a shader is dispatched.
-        nbytes: What the dispatches read and write at least: constants and activations once for
+        bytes: What the dispatches read and write at least: constants and activations once for
             each operator, of tables and KV caches the rows that the call needs.
         operators: The same for each kind of operator, most dispatches first.
     """
@@ -60,7 +60,7 @@ class CallCost:
     tokens: int
     start: int
     dispatches: int
-    nbytes: int
+    bytes: int
     operators: dict[str, OperatorCost]
 
 

@@ -28,7 +28,7 @@ class Slice:
     """One bar of the size chart; `share` is in percent of the file."""
 
     kind: str
-    nbytes: int
+    bytes: int
     share: float
 
 
@@ -83,7 +83,7 @@ def write_page(program: Program, path: Path) -> None:
 
 
 def _slices(report: ProgramReport) -> list[Slice]:
-    total = max(report.nbytes, 1)
+    total = max(report.bytes, 1)
     return [Slice(k, n, round(100 * n / total, 2)) for k, n in report.bytes_by_kind.items()]
 
 

@@ -26,7 +26,7 @@ class KvCache:
     """
 
     dtype: str
-    nbytes: int
+    bytes: int
 
 
 def find_kv_cache(program: Program, graphs: list[VulkanGraph]) -> KvCache | None:

@@ -45,7 +45,7 @@ class Linear:
     group_size: int | None
     has_bias: bool
     zero_points: str | None
-    nbytes: int
+    bytes: int
     weights_key: str | None
 
 
@@ -125,6 +125,6 @@ def _linear(def_use: DefUse, index: int, role: LinearRole) -> Linear:
         group_size=group,
         has_bias=bias is not None and isinstance(graph.values[bias], Tensor),
         zero_points=graph.tensor(zero_points).dtype if zero_points is not None else None,
-        nbytes=sum(constants.values()),
+        bytes=sum(constants.values()),
         weights_key=graph.constant_key(weight_id(operator)),
     )

@@ -24,7 +24,7 @@ class DelegateSummary:
     backend: str
     method: str
     operators: int | None  # None where the backend's format is not read
-    nbytes: int
+    bytes: int
     options: dict[str, str]
 
 
@@ -32,8 +32,8 @@ class DelegateSummary:
 class ProgramReport:
     """Everything `quatrain inspect` shows; `as_dict` is its JSON."""
 
-    path: str
-    nbytes: int
+    program: str
+    bytes: int
     methods: list[str]
     metadata: dict[str, Any]  # as the program states it
     delegates: list[DelegateSummary]
@@ -79,8 +79,8 @@ def inspect_program(program: Program) -> ProgramReport:
     ]
     context, context_from = _context(program, graphs)
     return ProgramReport(
-        path=str(program.path),
-        nbytes=len(program.data),
+        program=str(program.path),
+        bytes=len(program.data),
         methods=list(program.methods),
         metadata=program.stated,
         delegates=[_summary(delegate) for delegate in program.delegates],
@@ -120,7 +120,7 @@ def _summary(delegate: Delegate) -> DelegateSummary:
         backend=delegate.backend,
         method=delegate.method,
         operators=len(delegate.graph.operators) if delegate.graph else None,
-        nbytes=len(delegate.blob),
+        bytes=len(delegate.blob),
         options={key: value.hex() for key, value in delegate.compile_specs.items()},
     )
 

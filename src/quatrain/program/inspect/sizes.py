@@ -28,7 +28,7 @@ class Waste:
     """Bytes that are stored without need: what, how many, and what would help."""
 
     what: str
-    nbytes: int
+    bytes: int
     remedy: str
 
 
@@ -134,7 +134,7 @@ def find_waste(program: Program, parts: list[Part]) -> list[Waste]:
         found.append(_tied_embedding(program, graph, linears))
         found.append(_zero_caches(program, graph))
         found.append(_wide_constants(graph))
-    return [waste for waste in dict.fromkeys(found) if waste.nbytes > 0]
+    return [waste for waste in dict.fromkeys(found) if waste.bytes > 0]
 
 
 def _tied_embedding(program: Program, graph: VulkanGraph, linears: list[Linear]) -> Waste:

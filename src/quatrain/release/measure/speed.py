@@ -24,7 +24,7 @@ def measure_speed(
 ) -> dict[str, Any]:
     """Time `program` on the beginning of `text`, where a device for it is at hand.
 
-    Gives plain data: the "machine" and "runtime" it ran on, "prompt_tokens" and "new_tokens", and
+    Gives plain data: the "machine" and "device" it ran on, "prompt_tokens" and "new_tokens", and
     tokens per second as "prompt" and "decode"; or "not_measured", why there is none of
     these. `advance` hears what part is done.
     """
@@ -48,7 +48,7 @@ def measure_speed(
     return {
         "not_measured": None,
         "machine": machine(),
-        "runtime": runner.device,
+        "device": runner.device,
         "prompt_tokens": len(ids),
         "new_tokens": len(runs[0].tokens),
         "prompt": _median(runs, "prefill_tokens_per_second"),

@@ -54,7 +54,7 @@ def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _releases(report: Mapping[str, Any]) -> list[str]:
-    found = next((list(one["hazards"]) for one in report["phones"] if one["hazards"]), [])
+    found = next((list(one["defects"]) for one in report["phones"] if one["defects"]), [])
     return [release for release in found if release != ANY]
 
 
@@ -62,10 +62,10 @@ def _known(phones: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Every defect that is named in the table, once."""
     found: dict[str, dict[str, Any]] = {}
     for phone in phones:
-        for hazards in (phone["hazards"] or {}).values():
-            for one in [*hazards["fails"], *hazards["other"]]:
-                found.setdefault(one["hazard"], one)
-    return sorted(found.values(), key=lambda one: (not one["fails"], one["hazard"]))
+        for defects in (phone["defects"] or {}).values():
+            for one in [*defects["fails"], *defects["other"]]:
+                found.setdefault(one["defect"], one)
+    return sorted(found.values(), key=lambda one: (not one["fails"], one["defect"]))
 
 
 def _levelled(tokens: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -78,13 +78,13 @@ def asked_about(spec: ReleaseSpec) -> str:
 def _phone(phone: PhonePlan, made: MadeFile, spec: ReleaseSpec) -> dict[str, Any]:
     found = made.doctor.result.get(phone.gpu or "", {})
     releases = dict.fromkeys((*known_releases(), asked_about(spec)))
-    hazards = {release: _hazards(found.get(release, [])) for release in releases}
-    return asdict(phone) | {"hazards": hazards if found else None}
+    defects = {release: _defects(found.get(release, [])) for release in releases}
+    return asdict(phone) | {"defects": defects if found else None}
 
 
-def _hazards(findings: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def _defects(findings: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """What fails there, and what else there is to know."""
-    keys = ("hazard", "title", "kind", "certainty", "consequence", "remedy", "fixed_in")
+    keys = ("defect", "title", "kind", "certainty", "consequence", "remedy", "fixed_in")
     short = [{key: one[key] for key in keys} | {"fails": one["applies"]} for one in findings]
     return {
         "fails": [one for one in short if one["fails"]],
@@ -102,7 +102,7 @@ def _file(made: MadeFile, plan: ReleasePlan) -> dict[str, Any]:
         "scheme": str(options.scheme),
         "activation_dtype": options.activation_dtype,
         "max_seq_len": made.export.result["max_seq_len"],
-        "memory": planned.bytes.memory,
+        "memory": planned.predicted_bytes.memory,
         "kernels": made.export.result["kernels"],
         "notes": made.export.result["notes"],
         "verify": made.verify.result,

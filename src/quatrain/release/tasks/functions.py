@@ -87,7 +87,7 @@ def verify(
     """Whether the program computes what its checkpoint means."""
     stages = Stages.of_parts(_VERIFY_STAGES[device], advance)
     report = verify_program(program, checkpoint, (device,), stages=stages)
-    problems = [f"{one.linear}: {one.problem}" for one in report.packed if one.problem]
+    problems = [f"{one.name}: {one.problem}" for one in report.packed if one.problem]
     problems += [problem for check in report.devices for problem in check.problems]
     problems += [str(finding) for finding in report.fatal]
     return {
@@ -96,7 +96,7 @@ def verify(
         "logits_error": report.devices[0].parity.logits_error,
         "allowed_error": report.allowed_error,
         "problems": problems,
-        "note": report.note,
+        "notes": report.notes,
     }
 
 

@@ -52,7 +52,7 @@ class Turn:
             "logprobs": generation.logprobs,
             "stopped": generation.stopped,
             "stop_string": self.stop_string,
-            "prompt_tokens": len(generation.prompt),
+            "prompt_tokens": generation.prompt,
             "computed_tokens": self.computed,
             "prefill_seconds": generation.prefill_seconds,
             "decode_tokens_per_second": generation.decode_tokens_per_second,

@@ -46,7 +46,7 @@ class TextGeneration:
     stop_string: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The generation as plain data, ready for JSON, where the device is the "runtime"."""
+        """The generation as plain data, ready for JSON."""
         generation = self.generation
         fields = {
             "text": self.text,
@@ -56,7 +56,7 @@ class TextGeneration:
             "prompt_tokens": generation.prompt,
             "stopped": generation.stopped,
             "stop_string": self.stop_string,
-            "runtime": self.device,
+            "device": self.device,
             "prefill_tokens_per_second": generation.prefill_tokens_per_second,
             "decode_tokens_per_second": generation.decode_tokens_per_second,
             "health": asdict(self.health),

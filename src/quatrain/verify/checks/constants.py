@@ -38,7 +38,7 @@ def compare_constants(
         tensors = with_kept_output(checkpoint.tensors, checkpoint.config)
         checks = check_packed(graph, tensors, checkpoint.group_size, names)
         packed = [one.operator for one in find_linears(graph) if one.group_size is not None]
-        operators = {at: one.linear for at, one in zip(packed, checks, strict=False)}
+        operators = {at: one.name for at, one in zip(packed, checks, strict=False)}
     else:
         checks = check_stored(stored, backbone, strict, lambda part: advance(part / 2))
         unknown += [] if checks else ["its quantized linears"]

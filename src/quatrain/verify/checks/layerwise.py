@@ -7,8 +7,8 @@ of the logits although every operator is right.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -54,11 +54,6 @@ class Deviation:
             f"relative error {self.error:.2g} at {self.probe}"
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """The deviation as plain data, ready for JSON, where the probe is the "point"."""
-        fields = asdict(self)
-        return {"point": fields.pop("probe"), **fields}
-
 
 @dataclass(frozen=True)
 class LayerwiseComparison:
@@ -67,11 +62,6 @@ class LayerwiseComparison:
     probes: int
     worst: float
     first: Deviation | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The comparison as plain data, ready for JSON, where probes are "points"."""
-        first = None if self.first is None else self.first.as_dict()
-        return {"points": self.probes, "worst": self.worst, "first": first}
 
 
 def compare_layerwise(

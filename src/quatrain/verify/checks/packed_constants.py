@@ -25,7 +25,7 @@ class PackedCheck:
     """What the constants of one `linear`, or embedding, gave; `problem` is None where they are the
     checkpoint's."""
 
-    linear: str
+    name: str
     problem: str | None
 
 
@@ -47,7 +47,7 @@ def check_packed(
         return _problem(graph, linear, name, tensors, group_size, rows)
 
     checks = [PackedCheck(linear.name, problem(linear, linear.name)) for linear in linears]
-    right = {check.linear for check in checks if check.problem is None}
+    right = {check.name for check in checks if check.problem is None}
     left = [name for name in names if name not in right]
     for place, linear in enumerate(linears):
         if checks[place].problem is not None:
@@ -57,7 +57,7 @@ def check_packed(
             if name is not None:
                 checks[place] = PackedCheck(name, None)
                 left.remove(name)
-    known = {check.linear for check in checks}
+    known = {check.name for check in checks}
     return checks + [PackedCheck(name, "no linear has it") for name in left if name not in known]
 
 

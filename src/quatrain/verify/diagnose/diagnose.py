@@ -44,7 +44,7 @@ class ActivationStatistics:
     which sees one row, never; nor any linear in decode (`quatrain.arithmetic`).
     """
 
-    linear: str
+    name: str
     negative_zero_points: float
     lowest: float
     highest: float
@@ -78,7 +78,7 @@ def activation_statistics(name: str, x: torch.Tensor) -> ActivationStatistics:
     scale, zero = choose_token_qparams(x, torch.finfo(torch.float32).eps)
     integers = torch.round(x * (1.0 / scale[:, None])) + zero[:, None]
     return ActivationStatistics(
-        linear=name,
+        name=name,
         negative_zero_points=float((zero < 0).float().mean()),
         lowest=float(x.min()),
         highest=float(x.max()),

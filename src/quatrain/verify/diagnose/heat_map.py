@@ -28,7 +28,7 @@ def draw_heat_map(statistics: "list[ActivationStatistics]", path: Path) -> None:
     check_drawable(path)
     from matplotlib.figure import Figure
 
-    of_linear = {a.linear: a for a in statistics if a.linear.startswith("layers.")}
+    of_linear = {a.name: a for a in statistics if a.name.startswith("layers.")}
     if not of_linear:
         raise InputError("no linear belongs to a layer; there is nothing to draw")
     convolutions = any(name.endswith(tuple(CONV_NAMES.values())) for name in of_linear)

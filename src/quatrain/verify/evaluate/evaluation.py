@@ -17,7 +17,7 @@ class Evaluation:
 
     Attributes:
         model: The model's path.
-        runtime: What it ran on, in words for people.
+        device: What it ran on, in words for people.
         predicted: How many tokens it predicted.
         loss: What each cost it on average, in nats.
         loss_error: The standard error of `loss`.
@@ -34,7 +34,7 @@ class Evaluation:
     """
 
     model: Path
-    runtime: str
+    device: str
     predicted: int
     loss: float
     loss_error: float
@@ -50,7 +50,7 @@ class Evaluation:
 
 def summarize(
     path: Path,
-    runtime: str,
+    device: str,
     losses: torch.Tensor,
     byte_count: int,
     seconds: float,
@@ -62,7 +62,7 @@ def summarize(
     ratio, ratio_error = (None, None) if first is None else perplexity_ratio(losses, first)
     return Evaluation(
         model=path,
-        runtime=runtime,
+        device=device,
         predicted=len(losses),
         loss=loss,
         loss_error=loss_error,

@@ -48,7 +48,7 @@ class Explanation:
         candidate: The `id` of the candidate that it is, None where none fits.
         statement: The cause in a sentence.
         evidence: What speaks for it, a line each.
-        fix: What to do; None where nothing is to be done.
+        remedy: What to do; None where nothing is to be done.
         tokens: How many tokens were compared.
         candidates: All that was computed, the likeliest first.
         notes: What else there is to know.
@@ -59,7 +59,7 @@ class Explanation:
     candidate: str | None
     statement: str
     evidence: list[str]
-    fix: str | None
+    remedy: str | None
     tokens: int
     candidates: list[Candidate]
     notes: list[str]

@@ -61,7 +61,7 @@ def explained(
         candidate=None if unknown else best.way.id,
         statement=_statement(cause, best, count, decoding),
         evidence=_evidence(cause, best, right, ranked, inquiry),
-        fix=_fix(cause, best, decoding, inquiry),
+        remedy=_fix(cause, best, decoding, inquiry),
         tokens=len(right.fit.tokens),
         candidates=[_candidate(one, _changes_nothing(one, computed)) for one in ranked],
         notes=_notes(written, computed, inquiry),
