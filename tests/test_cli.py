@@ -395,6 +395,8 @@ def test_the_seeds_script_exports_like_the_verb(checkpoint, tmp_path):
     verb = invoked(asked)
     assert verb.exit_code == 0, verb.output
     assert "29 x et_vk.linear_q4gsw" in verb.stdout
+    said = verb.stdout.splitlines()[-1]
+    assert said == shlex.join(["next:", "quatrain", "verify", asked[3], str(checkpoint)])
     seed = quatrain(
         "--checkpoint", checkpoint / "model.safetensors", "--params", checkpoint / "params.json",
         "--output", tmp_path / "seed.pte", "--weight-only-linear", "--json",
@@ -407,6 +409,16 @@ def test_the_seeds_script_exports_like_the_verb(checkpoint, tmp_path):
     assert report["bytes"] == (tmp_path / "seed.pte").stat().st_size
     assert report["seconds"] and report["peak_rss_bytes"] > 0
     assert (tmp_path / "verb.pte").read_bytes() == (tmp_path / "seed.pte").read_bytes()
+
+
+def test_what_makes_something_says_how_to_go_on(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    program = tiny.programs["8da4w"]
+    for words, said in (
+        (["convert", tiny.checkpoint, "an int4"], "export 'an int4' -o 'an int4.pte'"),
+        (["retarget", program, "-o", "m.pte", "--linear-scheme", "weight-only"], "doctor m.pte"),
+    ):
+        assert invoked(words).stdout.splitlines()[-1] == f"next: quatrain {said}"
 
 
 def test_logits_of_a_checkpoint(checkpoint, tmp_path):

@@ -128,6 +128,8 @@ def test_the_verb_prints_a_line_for_each_program(tmp_path: Path) -> None:
     dynamic, weight_only, _ = (program["predicted_bytes"] for program in found["programs"])
     assert dynamic["file"] > weight_only["file"] > weight_only["constants"]
     assert dynamic["memory"] > dynamic["constants"] + dynamic["caches"]
+    one = invoked(["plan", str(checkpoint), "--linear-scheme", "weight-only", "--json"])
+    assert json.loads(one.stdout)["programs"][0]["predicted_bytes"] == weight_only
     half = ["plan", str(checkpoint), "--json", "--activation-dtype", "fp16"]
     programs = json.loads(invoked(half).stdout)["programs"]
     assert {program["backend"] for program in programs} == {"vulkan"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -123,6 +124,11 @@ def plain_console() -> "Console":
     from rich.console import Console
 
     return Console(markup=False, emoji=False)
+
+
+def print_next(*words: object) -> None:
+    """The command that goes on with what was made."""
+    print(f"next: quatrain {shlex.join(map(str, words))}")
 
 
 # What files of a model's folder end in.

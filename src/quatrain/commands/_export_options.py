@@ -8,6 +8,7 @@ import typer
 from quatrain.arithmetic import ActivationDtype, Backend, KvCache
 from quatrain.commands._common import known_runtimes, known_targets
 from quatrain.errors import InputError
+from quatrain.int4 import Scheme
 
 Params = Annotated[
     Path | None, typer.Option(metavar="FILE", help="params.json, if not beside the checkpoint.")
@@ -94,6 +95,21 @@ AllowFallback = Annotated[
         "--allow-fallback", help="Let a linear without a kernel run dequantized, and say so."
     ),
 ]
+
+
+def one_scheme(weight_only: bool, scheme: str | None, plan: Path | None) -> str | None:
+    """The scheme of all linears, "auto", or None. Raises `InputError` where options disagree."""
+    stated = {
+        "--weight-only-linear": weight_only,
+        f"--linear-scheme {scheme}": scheme,
+        "--scheme-plan": plan,
+    }
+    given = [option for option, value in stated.items() if value]
+    if len(given) > 1 and not (weight_only and scheme == Scheme.WEIGHT_ONLY and not plan):
+        raise InputError(
+            f"{' and '.join(given)} each say which scheme a linear has; leave one of them out"
+        )
+    return Scheme.WEIGHT_ONLY if weight_only else scheme
 
 
 def sinks_and_window(given: str | None) -> tuple[int, int] | None:

@@ -1,8 +1,10 @@
 """How `quantize` and `convert` print the checkpoint that they wrote, and `quantize` and `plan` the
 programs that export would write of one."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quatrain.commands._common import print_next
 from quatrain.human_bytes import human_bytes
 
 if TYPE_CHECKING:
@@ -24,6 +26,11 @@ def print_checkpoint(report: "QuantizeReport", details: list[str], read_from: st
         print(f"  note: {note}")
     seconds = sum(report.seconds.values())
     print(f"  {seconds:.1f} s, peak memory {human_bytes(report.peak_rss_bytes)}")
+
+
+def print_export(checkpoint: Path) -> None:
+    """Print how to go on with the checkpoint that was written."""
+    print_next("export", checkpoint, "-o", f"{checkpoint.absolute().name}.pte")
 
 
 def print_programs(programs: "list[ProgramPlan]") -> None:

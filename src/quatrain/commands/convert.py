@@ -15,7 +15,7 @@ from quatrain.commands._common import (
     one_of,
     print_json,
 )
-from quatrain.commands._print_checkpoint import print_checkpoint
+from quatrain.commands._print_checkpoint import print_checkpoint, print_export
 from quatrain.commands._progress import shown_stages
 from quatrain.commands.quantize import Base
 from quatrain.int4 import GROUP_SIZES
@@ -115,6 +115,7 @@ def convert(
         print_json({key: said[key] for key in _JSON_KEYS})
     else:
         print_checkpoint(report, _details(report), "source")
+        print_export(output)
 
 
 def _details(report: "QuantizeReport") -> list[str]:

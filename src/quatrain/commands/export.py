@@ -15,6 +15,7 @@ from quatrain.commands._common import (
     check_output,
     check_tokenizer,
     print_json,
+    print_next,
 )
 from quatrain.commands._export_options import (
     AllowFallback,
@@ -31,6 +32,7 @@ from quatrain.commands._export_options import (
     SchemePlanFile,
     Target,
     WeightOnlyLinear,
+    one_scheme,
     sinks_and_window,
 )
 from quatrain.commands._progress import shown_stages
@@ -100,7 +102,9 @@ def export(
     """
     check_output(output, "-o", checkpoint, params, scheme_plan, tokenizer)
     check_no_word(checkpoint, "export")
-    scheme = _one_statement(weight_only_linear, linear_scheme, max_kl, scheme_plan)
+    scheme = one_scheme(weight_only_linear, linear_scheme, scheme_plan)
+    if max_kl is not None and scheme != "auto":
+        raise InputError("--max-kl is what --linear-scheme auto allows; give that with it")
     from quatrain.export import ExportRequest
     from quatrain.export.scheme_plan import DEFAULT_MAX_KL, read_scheme_plan
 
@@ -130,25 +134,10 @@ def export(
         print_json(report.as_dict())
     else:
         _print_report(report)
-
-
-def _one_statement(
-    weight_only: bool, scheme: str | None, max_kl: float | None, plan: Path | None
-) -> str | None:
-    """The scheme of all linears, "auto", or None. Raises `InputError` where options disagree."""
-    stated = {
-        "--weight-only-linear": weight_only,
-        f"--linear-scheme {scheme}": scheme,
-        "--scheme-plan": plan,
-    }
-    given = [option for option, value in stated.items() if value]
-    if len(given) > 1 and not (weight_only and scheme == Scheme.WEIGHT_ONLY and not plan):
-        raise InputError(
-            f"{' and '.join(given)} each say which scheme a linear has; leave one of them out"
-        )
-    if max_kl is not None and scheme != "auto":
-        raise InputError("--max-kl is what --linear-scheme auto allows; give that with it")
-    return Scheme.WEIGHT_ONLY if weight_only else scheme
+        if params or embedding_input or hidden_output:  # which verify does not take
+            print_next("inspect", output)
+        else:
+            print_next("verify", output, checkpoint)
 
 
 def _exported(

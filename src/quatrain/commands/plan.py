@@ -21,6 +21,7 @@ from quatrain.commands._export_options import (
     SchemePlanFile,
     Target,
     WeightOnlyLinear,
+    one_scheme,
     sinks_and_window,
 )
 from quatrain.commands._print_checkpoint import print_programs
@@ -39,6 +40,14 @@ Source = Annotated[
         help="What `export` takes, or `quantize` but for the word smollm2.",
     ),
 ]
+PlannedScheme = Annotated[
+    Scheme | None,
+    typer.Option(
+        "--linear-scheme",
+        help="Of all int4 linears; what auto would choose, export measures. Default: both, or "
+        "the target's.",
+    ),
+]
 BackendOption = Annotated[
     Backend | None,
     typer.Option(help="Default: both.", autocompletion=one_of(*get_args(Backend))),
@@ -48,6 +57,7 @@ BackendOption = Annotated[
 def plan(
     source: Source,
     weight_only_linear: WeightOnlyLinear = False,
+    linear_scheme: PlannedScheme = None,
     scheme_plan: SchemePlanFile = None,
     backend: BackendOption = None,
     activation_dtype: DtypeOption = None,
@@ -77,9 +87,10 @@ def plan(
     from quatrain.export import ExportRequest
     from quatrain.export.scheme_plan import read_scheme_plan
 
+    scheme = one_scheme(weight_only_linear, linear_scheme, scheme_plan)
     on_cpu = target is None and (kv_cache or attention_sink)
     request = ExportRequest(
-        scheme=Scheme.WEIGHT_ONLY if weight_only_linear else None,
+        scheme=None if scheme is None else Scheme(scheme),
         scheme_plan=None if scheme_plan is None else read_scheme_plan(scheme_plan),
         backend=backend or ("xnnpack" if on_cpu else "vulkan"),
         activation_dtype=activation_dtype,

@@ -16,7 +16,7 @@ from quatrain.commands._common import (
     one_of,
     print_json,
 )
-from quatrain.commands._print_checkpoint import print_checkpoint, print_programs
+from quatrain.commands._print_checkpoint import print_checkpoint, print_export, print_programs
 from quatrain.commands._progress import shown_stages
 from quatrain.int4 import GROUP_SIZES, XNNPACK_GROUP_SIZES, Scheme
 from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, Rounding
@@ -151,6 +151,7 @@ def quantize(
     else:
         print_checkpoint(report, _details(report), "model")
         print_programs(programs)
+        print_export(output)
 
 
 def fetched_smollm2(stages: "Stages") -> str:

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, Model, check_output, one_of, print_json
+from quatrain.commands._common import (
+    Debug,
+    Json,
+    Model,
+    check_output,
+    one_of,
+    print_json,
+    print_next,
+)
 from quatrain.errors import InputError
 from quatrain.human_bytes import human_bytes
 from quatrain.int4 import Scheme
@@ -94,6 +102,7 @@ def retarget(
         print_json(report.as_dict())
     else:
         _print_report(report)
+        print_next("doctor", output)
 
 
 def _check_options(
