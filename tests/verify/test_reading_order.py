@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.edited_methods import edited_method
 from tests.support.tiny_programs import Tiny
 from tests.support.verified import Tensors, wrong_beside
 
 from quatrain.program import open_program
+from quatrain.program.flatbuffer import Record
 from quatrain.verify.checks.other_tensors import check_others
 from quatrain.verify.checks.stored_data import StoredData
 from quatrain.verify.eager import load_eager
@@ -36,6 +38,19 @@ def test_two_that_are_exchanged_are_told(
     program = Path(shutil.copy(source, tmp_path))
     (wrong,) = wrong_beside(program, tiny.checkpoint, exchange)
     assert wrong.removesuffix(".weight") == other
+
+
+def test_one_that_is_read_for_another_is_told(
+    tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path
+) -> None:
+    def edit(plan: Record) -> None:
+        tensors = [each.val for each in plan.values if getattr(each.val, "data_buffer_idx", 0)]
+        norms = [one for one in tensors if len(one.sizes or ()) == 1 and one.sizes[0] > 1]
+        norms[1].data_buffer_idx = norms[0].data_buffer_idx
+
+    program = edited_method(tiny_xnnpack, edit)(tmp_path)
+    (wrong,) = wrong_beside(program, tiny.checkpoint, lambda tensors: None)
+    assert wrong.endswith("norm.weight")
 
 
 def test_what_other_things_may_be_equal_to_has_no_place(tiny: Tiny) -> None:

@@ -11,7 +11,7 @@ from quatrain.program.inspect.linears import find_linears
 from quatrain.verify.checks.embedding_tables import check_tables
 from quatrain.verify.checks.other_tensors import check_others
 from quatrain.verify.checks.packed_constants import PackedCheck, check_packed
-from quatrain.verify.checks.reading_order import check_order, names_read
+from quatrain.verify.checks.reading_order import check_order, check_read, names_read
 from quatrain.verify.checks.stored_constants import check_stored
 from quatrain.verify.checks.stored_data import StoredData
 from quatrain.verify.program_info import is_ours
@@ -46,6 +46,7 @@ def compare_constants(
         program, graph, backbone, strict, lambda part: advance((1 + part) / 2)
     )
     others, folded = check_others(stored, backbone, strict, biases=graph is not None)
-    read = names_read(program, graph, stored, operators)
-    out_of_order = check_order(read, backbone) if strict else []
-    return checks + tables + others + out_of_order, unknown + other_tables + folded
+    if strict:
+        read = list(names_read(program, graph, stored, operators))
+        others += check_order(read, backbone) + check_read(read, stored)
+    return checks + tables + others, unknown + other_tables + folded

@@ -37,6 +37,15 @@ def check_order(names: Iterable[str], backbone: Backbone) -> list[PackedCheck]:
     return []
 
 
+def check_read(names: Iterable[str], stored: StoredData) -> list[PackedCheck]:
+    """The problems of what is stored and is none of the `names` whose constants a program reads: in
+    its place another is read."""
+    return [
+        PackedCheck(name, "is stored and never read: another may be read in its place")
+        for name in sorted(stored.known.difference(names))
+    ]
+
+
 def names_read(
     program: Program, graph: VulkanGraph | None, stored: StoredData, linears: dict[int, str]
 ) -> Iterator[str]:
@@ -55,7 +64,7 @@ def _in_graph(
     for index, operator in enumerate(graph.operators):
         if index in linears:
             yield {linears[index]}
-        elif operator.kind != "et_vk.prepack":
+        if operator.kind != "et_vk.prepack":
             for value in graph.inputs_of(operator):
                 constant = graph.stored(copied.get(value, value))
                 if constant is not None:

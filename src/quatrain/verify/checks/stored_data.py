@@ -53,9 +53,7 @@ class StoredData:
 
     def has(self, data: bytes, name: str) -> bool:
         """Whether `data`, that of `name`, is stored, for a delegate or beside them."""
-        if self.for_delegates(data, name):
-            return True
-        digest, is_there = _digest(data), False
+        digest, is_there = _digest(data), self.for_delegates(data, name)
         for at in self._offsets:
             if self._beside[at : at + len(data)] == data:  # past the end it is shorter
                 self._names[digest].add(name)
@@ -70,6 +68,11 @@ class StoredData:
         """Those of constant `index` beside the delegates, as far as they were asked for."""
         at = self._offsets[index] if 0 < index < len(self._offsets) else -1
         return self._names.get(self._digests_beside.get(at, ""), set())
+
+    @property
+    def known(self) -> set[str]:
+        """Those of what was asked for and is stored, but where several are equal."""
+        return {name for names in self._names.values() if len(names) == 1 for name in names if name}
 
     def has_number(self, number: float) -> bool:
         """Whether some operator is given `number`, to float32, or it is stored by itself."""
