@@ -93,7 +93,7 @@ TokenizerFile = Annotated[
     typer.Option(
         "--tokenizer",
         metavar="FILE",
-        help="tokenizer.json, tokenizer.model, vocab.json or tekken.json; default: the one beside "
+        help="tokenizer.json, tokenizer.model, vocab.json or tekken.json. Default: the one beside "
         "the model.",
     ),
 ]

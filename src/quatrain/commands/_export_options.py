@@ -32,15 +32,15 @@ BackendOption = Annotated[Backend, typer.Option(help="What runs the program.")]
 DtypeOption = Annotated[
     ActivationDtype | None,
     typer.Option(
-        help="What the Vulkan delegate computes and stores in; default fp32, or the target's."
+        help="What the Vulkan delegate computes and stores in. Default: fp32, or the target's."
     ),
 ]
 Target = Annotated[
     str | None,
     typer.Option(
-        metavar="DEVICE",
-        help="Choose scheme, dtype and limits for a GPU, such as mali-g715, or a phone, say why, "
-        "and refuse what would fail there. An unknown name is answered with all that are known.",
+        metavar="ID",
+        help="Choose scheme, dtype and limits for a phone or its GPU, such as pixel-8, say why, "
+        "and refuse what would fail there. An unknown id is answered with all that are known.",
         autocompletion=known_targets,
     ),
 ]
@@ -55,7 +55,7 @@ Runtime = Annotated[
 MaxSeqLen = Annotated[
     int | None,
     typer.Option(
-        metavar="N", help="Context in tokens; default: the model's own, at most 2048.", min=3
+        metavar="N", help="Context in tokens. Default: the model's own, at most 2048.", min=3
     ),
 ]
 PrefillChunkSize = Annotated[
@@ -64,7 +64,7 @@ PrefillChunkSize = Annotated[
         metavar="N",
         help="The most tokens of a call, such as 512: ExecuTorch's runner feeds a longer prompt in "
         "parts, and attention takes less memory, but from 1.3 on it no longer stops where the "
-        "context ends; default: the context.",
+        "context ends. Default: the context.",
         min=3,
     ),
 ]

@@ -43,7 +43,7 @@ Source = Annotated[
 ]
 Output = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")]
 Params = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="params.json, if not beside the file.")
+    Path | None, typer.Option(metavar="FILE", help="params.json, if not beside the checkpoint.")
 ]
 GroupSize = Annotated[
     int | None,

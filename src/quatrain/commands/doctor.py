@@ -25,16 +25,16 @@ def doctor(
         list[str] | None,
         typer.Option(
             metavar="ID",
-            help="Such as mali-g715 or pixel-8; may be repeated; without it, every known device. "
-            "An unknown id is answered with all that are known.",
+            help="A phone or its GPU, such as pixel-8 or mali-g715; may be repeated. Default: all "
+            "that are known. An unknown id is answered with them.",
             autocompletion=known_targets,
         ),
     ] = None,
     runtime: Annotated[
         str | None,
         typer.Option(
-            metavar="1.3",
-            help="ExecuTorch version on the device; without it, any.",
+            metavar="VERSION",
+            help="The ExecuTorch release in the app, such as 1.3. Default: any.",
             autocompletion=known_runtimes,
         ),
     ] = None,

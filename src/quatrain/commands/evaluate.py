@@ -39,7 +39,7 @@ Models = Annotated[
 ]
 Reference = Annotated[
     Path | None,
-    typer.Option(metavar="MODEL", help="Compare with it. Default: the first of several."),
+    typer.Option(metavar="MODEL", help="Compare with it. Default: the first MODEL of several."),
 ]
 Text = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Default: a story that comes with Quatrain.")
@@ -62,7 +62,7 @@ Resume = Annotated[
     ),
 ]
 SchemeOption = Annotated[
-    Scheme | None, typer.Option(help="For checkpoints: how they run; default 8da4w.")
+    Scheme | None, typer.Option(help="For checkpoints: how they run. Default: 8da4w.")
 ]
 
 

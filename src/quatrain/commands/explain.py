@@ -45,15 +45,15 @@ Phone = Annotated[
     str | None,
     typer.Option(
         metavar="ID",
-        help="The phone or its GPU, such as pixel-8 or mali-g715; without it, any.",
+        help="The phone or its GPU, such as pixel-8 or mali-g715. Default: any.",
         autocompletion=known_targets,
     ),
 ]
 Runtime = Annotated[
     str | None,
     typer.Option(
-        metavar="1.3",
-        help="ExecuTorch version on the phone; without it, any.",
+        metavar="VERSION",
+        help="The ExecuTorch release in the app, such as 1.3. Default: any.",
         autocompletion=known_runtimes,
     ),
 ]

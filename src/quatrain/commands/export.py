@@ -68,7 +68,7 @@ MaxKl = Annotated[
     typer.Option(
         metavar="NATS",
         min=0.0,
-        help="With --linear-scheme auto: what int8 activations may cost a prompt; default 0.005.",
+        help="With --linear-scheme auto: what int8 activations may cost a prompt. Default: 0.005.",
     ),
 ]
 

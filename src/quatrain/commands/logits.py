@@ -31,7 +31,7 @@ def logits(
         typer.Option("-o", "--output", metavar="OUT.NPY", help="The NumPy file to write."),
     ],
     scheme: Annotated[
-        Scheme | None, typer.Option(help="For a checkpoint: how it runs; default 8da4w.")
+        Scheme | None, typer.Option(help="For a checkpoint: how it runs. Default: 8da4w.")
     ] = None,
     device: Device = "auto",
     as_on: AsOn = None,
