@@ -416,6 +416,7 @@ def test_what_makes_something_says_how_to_go_on(tiny, tmp_path, monkeypatch):
     program = tiny.programs["8da4w"]
     for words, said in (
         (["convert", tiny.checkpoint, "an int4"], "export 'an int4' -o 'an int4.pte'"),
+        (["convert", tiny.checkpoint, "--", "-x"], "export ./-x -o ./-x.pte"),
         (["retarget", program, "-o", "m.pte", "--linear-scheme", "weight-only"], "doctor m.pte"),
     ):
         assert invoked(words).stdout.splitlines()[-1] == f"next: quatrain {said}"

@@ -127,8 +127,9 @@ def plain_console() -> "Console":
 
 
 def print_next(*words: object) -> None:
-    """The command that goes on with what was made."""
-    print(f"next: quatrain {shlex.join(map(str, words))}")
+    """The command that goes on with what was made; a path is no option."""
+    said = [f"./{one}" if isinstance(one, Path) and str(one)[0] == "-" else one for one in words]
+    print(f"next: quatrain {shlex.join(map(str, said))}")
 
 
 # What files of a model's folder end in.

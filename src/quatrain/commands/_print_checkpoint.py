@@ -30,7 +30,7 @@ def print_checkpoint(report: "QuantizeReport", details: list[str], read_from: st
 
 def print_export(checkpoint: Path) -> None:
     """Print how to go on with the checkpoint that was written."""
-    print_next("export", checkpoint, "-o", f"{checkpoint.absolute().name}.pte")
+    print_next("export", checkpoint, "-o", Path(f"{checkpoint.absolute().name}.pte"))
 
 
 def print_programs(programs: "list[ProgramPlan]") -> None:
