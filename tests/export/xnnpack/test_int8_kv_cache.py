@@ -95,7 +95,8 @@ def test_its_bytes_are_inspected_and_planned(checkpoint, report):
     ).programs
     assert planned.predicted_bytes is not None and planned.predicted_bytes.caches == nbytes
     (plain,) = plan_programs(checkpoint, ExportRequest(backend="xnnpack"), ("xnnpack",)).programs
-    assert plain.bytes is not None and plain.bytes.caches == LAYERS * 2 * CONTEXT * KV_HEADS * 64
+    assert plain.predicted_bytes is not None
+    assert plain.predicted_bytes.caches == LAYERS * 2 * CONTEXT * KV_HEADS * 64
     shown = invoked(["inspect", str(report.output)]).output
     assert "KV cache int8, " in shown
     shown = invoked(["plan", str(checkpoint), "--kv-cache", "int8"]).output
