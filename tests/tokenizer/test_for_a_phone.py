@@ -240,3 +240,12 @@ def test_merges_that_are_left_out_by_chance(tmp_path):
     for file in (tmp_path / "tokenizer.json", copied):
         assert all(Tokenizer.load(file).encode("a bb c dd") == ids for _ in range(8))
     assert tokenizers.Tokenizer.from_file(str(copied)).encode("a bb c dd").ids == ids
+
+
+def test_bytes_that_no_text_has_may_lack_tokens(tmp_path):
+    """SmolLM2 has none of some control characters and of bytes that UTF-8 or Unicode leave out."""
+    unused = (0x04, 0x1D, 0xC0, 0xC1, 0xF1, 0xF2, 0xF5, 0xFF)
+    vocabulary = {f"<0x{byte:02X}>": byte for byte in range(256) if byte not in unused}
+    model = tokenizers.Tokenizer(models.BPE(vocabulary, [], byte_fallback=True))
+    model.save(str(tmp_path / "tokenizer.json"))
+    assert dropped_with_unknown(tmp_path / "tokenizer.json") is None

@@ -3,7 +3,9 @@
 Tried with pytorch_tokenizers 1.5: a file that has anything else does not load there.
 """
 
+import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,6 @@ _READ = {
     "pre_tokenizer": {"ByteLevel", "Digits", "Split", "Sequence"},
     "decoder": {"ByteFallback", "ByteLevel", "Fuse", "Replace", "Strip", "Sequence"},
 }
-_BYTES = [f"<0x{byte:02X}>" for byte in range(256)]  # of byte fallback
 _UNREAD_SPLITS = ("Contiguous", "MergedWithNext")  # nor what a text parts, inverted
 
 
@@ -54,17 +55,37 @@ def found_once_prepared(tokenizer: Path) -> list[str]:
 
 def dropped_with_unknown(tokenizer: Path) -> str | None:
     """What is lost there of a text with a character that the BPE of the tokenizer.json `tokenizer`
-    has a token neither of nor of its bytes, such as "its word"; None where it has them of all.
+    has a token neither of nor of its bytes, such as "its word"; None where it has them of all that
+    texts are written with.
 
     A vocabulary that was trained without byte fallback has them of the characters it met alone.
     """
     content = read_object(tokenizer)
     model, steps = content["model"], list(_kinds(content.get("pre_tokenizer")))
     byte_level = "ByteLevel" in steps
-    pieces = pre_tokenizers.ByteLevel.alphabet() if byte_level else _BYTES
-    if (byte_level or model.get("byte_fallback")) and model["vocab"].keys() >= set(pieces):
-        return None
+    if byte_level or model.get("byte_fallback"):
+        pieces = _byte_level_alphabet() if byte_level else {f"<0x{one:02X}>" for one in _bytes()}
+        if model["vocab"].keys() >= pieces:
+            return None
     return "its word" if steps else "all of the text"
+
+
+@cache
+def _written() -> str:
+    """Every character that Unicode gives a meaning, but control characters and the like: SmolLM2's
+    vocabulary lacks some of those, and lead bytes of planes that are empty."""
+    every = map(chr, range(sys.maxunicode + 1))
+    return "".join(one for one in every if one.isprintable() or one in "\t\n\r")
+
+
+def _bytes() -> set[int]:
+    return set(_written().encode())
+
+
+def _byte_level_alphabet() -> set[str]:
+    """What byte-level BPE writes for those bytes."""
+    written = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return set().union(*(piece for piece, _ in written.pre_tokenize_str(_written())))
 
 
 def spaced_behind_special_tokens(tokenizer: Path) -> bool:
