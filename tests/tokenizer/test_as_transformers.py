@@ -14,14 +14,15 @@ from quatrain.errors import InputError
 from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
 
 TEXTS = ("<s>", "</s>", "<pad>", "<a>", "<|im_end|>", "the", "t", "<b> ", "<mask>")
-FLAGS = ("lstrip", "rstrip", "normalized", "single_word", "special")
+FLAGS = ("lstrip", "rstrip", "normalized", "single_word")
 
 
 def as_object(marked: bool) -> st.SearchStrategy[dict]:
     """An added token as the files hold it, `marked` as transformers marks one in a config."""
     flags = {flag: st.booleans() for flag in FLAGS}
     mark = {"__type": st.just("AddedToken")} if marked else {}
-    return st.fixed_dictionaries({"content": st.sampled_from(TEXTS)} | flags | mark)
+    stated = {"content": st.sampled_from(TEXTS)} | flags | mark
+    return st.fixed_dictionaries(stated, optional={"special": st.booleans()})
 
 
 TOKEN = st.sampled_from(TEXTS) | as_object(marked=True)
@@ -90,12 +91,17 @@ TWICE = {
 NAMELESS = {"extra_special_tokens": {}, "additional_special_tokens": ["<s>"]}
 
 
+# Files of 2023 mark a token so, and say nothing of "special".
+UNSAID = {"additional_special_tokens": [{"__type": "AddedToken", "content": "<a>"}]}
+
+
 @settings(deadline=None, max_examples=60)
 @example([], False, False, TWICE, None, None, ["the"])
 @example([], False, False, {"extra_special_tokens": [OBJECT]}, None, {"</s>": 256}, ["</s>"])
 @example([], False, False, NAMELESS, {"additional_special_tokens": ["<mask>"]}, None, ["<mask>"])
 @example([], False, False, NAMELESS, None, {"<s>": 256}, ["<s>"])
 @example([], False, False, {"image_token": "t"}, None, {"the": 256, "t": 257}, ["the"])
+@example([], False, False, UNSAID, None, None, ["<a>t"])
 @given(
     added=st.lists(st.sampled_from(TEXTS), max_size=3),
     padded=st.booleans(),

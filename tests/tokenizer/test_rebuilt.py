@@ -118,6 +118,7 @@ def test_the_class_by_model_type(model_type, tmp_path) -> None:
         ("llama", {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": True}),
         ("smollm3", {"tokenizer_class": "Qwen2Tokenizer", "add_bos_token": False}),
         ("mistral", {"tokenizer_class": "GPT2Tokenizer"}),
+        ("mistral", {"tokenizer_class": "BertTokenizerFast"}),
         ("granite", {"tokenizer_class": "GPT2Tokenizer"}),
         ("ernie4_5", {"tokenizer_class": "Qwen2Tokenizer"}),
         ("llama", {}),
@@ -198,6 +199,7 @@ def test_a_listed_token_that_is_its_text_alone(byte_level, tmp_path) -> None:
         ("phi3", {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": False}),
         ("llama", {"tokenizer_class": "CodeLlamaTokenizer"}),
         ("llama", {"tokenizer_class": "CodeLlamaTokenizerFast", "add_prefix_space": False}),
+        ("llama", {"tokenizer_class": "CodeLlamaTokenizer", "bos_token": None}),
     ],
 )
 def test_pieces(pieces, tmp_path, model_type, config, steps) -> None:

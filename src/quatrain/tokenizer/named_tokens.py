@@ -104,7 +104,8 @@ def add_named_tokens(
     known = {token.content for token in (*own.values(), *tokens)}
     stated = [*(config.get(key, text) for key, text in named.items()), *_extra(config)]
     for number, one in enumerate(stated):
-        token = _token(one, source)
+        # What is marked as a token in a config is special where it says so, or has a name.
+        token = _token(one, source, special=not (_is_token(one) and "__type" in one))
         # Of several that differ in their properties alone the last counts.
         if token.content not in known and one not in stated[:number]:
             tokens.append(token)

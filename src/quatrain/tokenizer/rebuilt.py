@@ -138,7 +138,7 @@ def _without_added(model: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
 def is_built_anew(config: dict[str, Any]) -> bool:
     """Whether the class that a tokenizer_config.json's `config` states is one of those."""
     stated = config.get("tokenizer_class")
-    return isinstance(stated, str) and stated.removesuffix("Fast") in _CLASSES
+    return isinstance(stated, str) and stated.removesuffix("Fast") in (*_CLASSES, *_OTHERS)
 
 
 def _qwen2(model: tokenizers.Tokenizer, config: dict[str, Any], words: str = QWEN2_WORDS) -> None:
@@ -200,8 +200,8 @@ def _code_llama(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
     order that transformers gives it."""
     _llama(model, {**config, "legacy": False})
     model.decoder = spaces_back(strip=True)
-    begin = special_texts({**NAMED["CodeLlamaTokenizer"], **config})["bos_token"]
-    index = model.token_to_id(begin)
+    begin = special_texts({**NAMED["CodeLlamaTokenizer"], **config}).get("bos_token")
+    index = None if begin is None else model.token_to_id(begin)
     if index is not None:
         model.post_processor = processors.TemplateProcessing(
             f"{begin} $A", special_tokens=[(begin, index)]
