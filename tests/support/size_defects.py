@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from tests.support.one_operator import FALSE, Make, T, call, ints, number
+import numpy as np
+from tests.support.one_operator import FALSE, NULL, Make, T, call, ints, number
 from tests.support.programs import GraphMaker
 
 from quatrain.program import SymInt, ValueList
@@ -78,6 +79,51 @@ def memory(*of: int) -> Make:
     return make
 
 
+def in_place(name: str, *args: tuple, dtype: str = "float32") -> Make:
+    """An operator of x [1, 4, 4] and `args`, whose result, of `dtype`, is in the memory of x."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x, out = (maker.tensor(each, 1, 4, 4, mem_obj_id=0) for each in ("float32", dtype))
+        maker.graph.inputs.append(x)
+        maker.call(name, x, *(maker.plain(*arg) for arg in args), out)
+        return maker.save(folder / "in_place.pte", [out])
+
+    return make
+
+
+def prepacked(*of: int) -> Make:
+    """x, its sigmoid, a constant and the sum of the last two, each but the constant's first form in
+    such memory."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x, first, laid_out, out = (maker.tensor("float32", 1, 4, 4, mem_obj_id=i) for i in of)
+        maker.graph.inputs.append(x)
+        stored = maker.constant(np.ones((1, 4, 4), np.float32))
+        maker.call("aten.sigmoid.default", x, first)
+        maker.call("et_vk.prepack.default", stored, laid_out)
+        maker.call("aten.add.Tensor", first, laid_out, maker.plain("int", 1), out)
+        return maker.save(folder / "prepacked.pte", [out])
+
+    return make
+
+
+def halves(*of: int) -> Make:
+    """The halves of x [1, 4, 8], each in such memory, of which the second alone is used."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x = maker.input("float32", 1, 4, 8)
+        parts = tuple(maker.tensor("float32", 1, 4, 4, mem_obj_id=i) for i in of)
+        sizes, last = maker.add_shape(4, 4), maker.plain("int", -1)
+        both = maker.add(ValueList(parts))
+        maker.call("aten.split_with_sizes_copy.default", x, sizes, last, both)
+        return maker.save(folder / "halves.pte", [parts[1]])
+
+    return make
+
+
 def norm(*shape: int, **more: str) -> Make:
     x, each = T(shape, **more), T(shape[-1:], constant=True)  # type: ignore
     means = [T((*shape[:-1], 1))] * 2
@@ -94,11 +140,21 @@ def softmax(x: T) -> Make:
 
 
 NUMBER, ONE = T(()), T((1,))
+TURNED = in_place("aten.permute_copy.default", ints(0, 2, 1))
+SOFTMAX = in_place("aten._softmax.default", number(-1), FALSE)
+CONVERTED = in_place("aten._to_copy.default", *[NULL] * 6, dtype="float16")
+SIGMOID = in_place("aten.sigmoid.default")
 
 # defect, the GPU and runtime to ask about, a program that has it, one that does not
 SIZE_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("memory-still-read", "desktop", "1.5", memory(0, 1, 1, 2), memory(0, 1, 0, 2)),
     ("memory-still-read", "desktop", "1.5", memory(0, 1, 1, 2), memory(0, 1, 2, 2)),
+    ("memory-still-read", "desktop", "1.5", TURNED, SIGMOID),
+    ("memory-still-read", "desktop", "1.5", SOFTMAX, SIGMOID),
+    ("memory-still-read", "desktop", "1.5", CONVERTED, SIGMOID),
+    ("memory-still-read", "desktop", "1.5", prepacked(0, 1, 2, 2), prepacked(0, 1, 2, 0)),
+    ("memory-still-read", "desktop", "1.5", prepacked(0, 1, 0, 2), prepacked(0, 1, 2, 1)),
+    ("memory-still-read", "desktop", "1.5", halves(0, 0), halves(0, 1)),
     ("results-not-resized", "mali-g715", "1.4", split(), split(any_length=False)),
     ("results-not-resized", "desktop", "1.5", viewed_split(-1), viewed_split(None)),
     ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(1)),

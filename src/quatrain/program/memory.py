@@ -1,12 +1,14 @@
 """The live range of each value, and which values may share memory.
 
 Values of one `mem_obj_id` share one memory object in the runtime, so their live ranges must not
-overlap. An operator's output must not share with its inputs either.
+overlap. An operator's output must not share with its inputs either, and never does in what
+ExecuTorch plans.
 """
 
 from dataclasses import dataclass, replace
 
 from quatrain.program.def_use import DefUse
+from quatrain.program.elementwise import may_write_over
 from quatrain.program.graph import Tensor, VulkanGraph
 
 
@@ -23,7 +25,8 @@ class LiveRange:
 
 
 def live_ranges(graph: VulkanGraph) -> dict[int, LiveRange]:
-    """Of each tensor that is computed or given; constants live outside of this."""
+    """Of each tensor that is computed or given; constants live outside of this. What is prepacked
+    is written as the program is loaded, and read in every call from then on."""
     def_use = DefUse(graph)
     end_of_run = len(graph.operators)
     found: dict[int, LiveRange] = {}
@@ -34,15 +37,17 @@ def live_ranges(graph: VulkanGraph) -> dict[int, LiveRange]:
         start = -1 if value_id in graph.inputs else def_use.producer.get(value_id)
         if start is None:
             continue
-        end = end_of_run if value_id in graph.outputs else max([start, *users])
-        found[value_id] = LiveRange(start, end)
+        is_prepacked = start >= 0 and graph.operators[start].kind == "et_vk.prepack"
+        if is_prepacked:
+            start = -1
+        stays = is_prepacked or value_id in graph.outputs
+        found[value_id] = LiveRange(start, end_of_run if stays else max([start, *users]))
     return found
 
 
 def memory_conflicts(graph: VulkanGraph, in_place: bool = False) -> list[tuple[int, int]]:
     """Pairs of values that share memory although both are needed at the same time; with `in_place`
-    one may be written over another by the operator that reads this last, which is right where that
-    goes element by element."""
+    one may be written over another by the operator that reads this last, if element by element."""
     groups: dict[int, list[tuple[LiveRange, int]]] = {}
     for value_id, live in live_ranges(graph).items():
         mem_obj_id = graph.tensor(value_id).mem_obj_id
@@ -53,9 +58,13 @@ def memory_conflicts(graph: VulkanGraph, in_place: bool = False) -> list[tuple[i
         members.sort(key=lambda member: (member[0].start, member[0].end))
         latest = members[0]
         for member in members[1:]:
-            if member[0].start < latest[0].end + (not in_place):
-                conflicts.append((latest[1], member[1]))
-            if member[0].end > latest[0].end:
+            live, value_id = member
+            is_last_read = in_place and live.start == latest[0].end >= 0
+            if live.start <= latest[0].end and not (
+                is_last_read and may_write_over(graph, graph.operators[live.start], latest[1])
+            ):
+                conflicts.append((latest[1], value_id))
+            if live.end >= latest[0].end:
                 latest = member
     return conflicts
 
