@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.edited_methods import returned_twice, under_names
+from tests.support.edited_methods import ids, returning, text, truth, under_names, whole
 from tests.support.programs import VULKAN, GraphMaker, artifact, write_new_program
 
 from quatrain.errors import InputError
@@ -22,6 +22,7 @@ from quatrain.program import (
     open_program,
     operator_schemas,
 )
+from quatrain.program.flatbuffer import Record
 from quatrain.program.graph import Value
 
 
@@ -87,11 +88,61 @@ def test_methods_and_metadata() -> None:
     assert program.delegates[0].compile_specs["force_fp16"] == b"\0"
 
 
-def test_a_size_that_is_no_number_is_refused(tmp_path: Path) -> None:
-    program = returned_twice(artifact("peer-8da4w-fp32"), "get_max_seq_len")(tmp_path)
-    expected = r"its method get_max_seq_len returns \[32, 32\], expected one whole number"
+@pytest.mark.parametrize(
+    "name", ["get_max_context_len", "get_max_seq_len", "get_vocab_size", "get_n_layers"]
+)
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ((whole(32), whole(32)), r"\[32, 32\]"),
+        ((whole(0),), "0"),
+        ((whole(-1),), "-1"),
+        ((truth(True),), "True"),
+        ((text("32"),), "'32'"),
+        ((None,), "nothing"),
+        ((ids(0),), "one IntList"),
+    ],
+)
+def test_a_size_that_is_no_number_is_refused(
+    name: str, values: tuple[Record | None, ...], found: str, tmp_path: Path
+) -> None:
+    program = returning(artifact("peer-8da4w-fp32"), name, *values)(tmp_path)
+    expected = f"its method {name} returns {found}, expected one whole number above 0"
     with pytest.raises(InputError, match=expected):
         open_program(program)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("get_bos_id", (whole(1), whole(1)), r"returns \[1, 1\], expected one whole number"),
+        ("get_eos_ids", (ids(0, 1),), "returns one IntList, expected one whole number or several"),
+        ("get_eos_ids", (whole(1), text("2")), r"returns \[1, '2'\], expected one whole number or"),
+        ("quatrain_attention_sink", (whole(4),), "returns 4, expected two whole numbers above 0"),
+        ("quatrain_attention_sink", (whole(4), whole(0)), r"returns \[4, 0\], expected two whole"),
+        ("quatrain_keeps_last_inputs", (text(""),), "returns '', expected true or false"),
+        ("quatrain_hidden_output", (truth(False),) * 2, r"returns \[False, False\], expected true"),
+        ("quatrain_embedding_input", (None,), "returns nothing, expected true or false"),
+        ("use_kv_cache", (whole(2),), "returns 2, expected true or false"),
+        ("enable_dynamic_shape", (text("yes"),), "returns 'yes', expected true or false"),
+    ],
+)
+def test_what_a_program_cannot_mean_of_itself_is_refused(
+    name: str, values: tuple[Record | None, ...], expected: str, tmp_path: Path
+) -> None:
+    program = returning(artifact("peer-8da4w-fp32"), name, *values)(tmp_path)
+    with pytest.raises(InputError, match=f"its method {name} {expected}"):
+        open_program(program)
+
+
+def test_what_a_program_may_state_of_itself_is_read(tmp_path: Path) -> None:
+    source = artifact("peer-8da4w-fp32")
+    several = returning(source, "get_eos_ids", whole(1), whole(2))(tmp_path)
+    assert open_program(several).metadata["get_eos_ids"] == [1, 2]
+    flag = returning(source, "use_kv_cache", whole(1))(tmp_path)
+    assert open_program(flag).metadata["use_kv_cache"] == 1
+    unknown = returning(source, "get_anything", ids(0))(tmp_path)
+    assert open_program(unknown).metadata["get_anything"].table == "IntList"
 
 
 def test_two_methods_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -111,11 +111,32 @@ def edited_constants(source: Path, values: dict[str, int | bool]) -> Make:
     return _edited(source, edit)
 
 
-def returned_twice(source: Path, name: str) -> Make:
-    """The program `source` whose constant method `name` returns its value twice."""
+def returning(source: Path, name: str, *values: Record | None) -> Make:
+    """The program `source` with a constant method `name` that returns `values` (None: nothing)."""
 
     def edit(root: Record) -> None:
-        plan = next(plan for plan in root.execution_plan if plan.name == name)
-        plan.outputs = [*plan.outputs, *plan.outputs]
+        plans = [plan for plan in root.execution_plan if not plan.delegates]
+        stated = [Record(table="EValue", val=value) for value in values]
+        made = {"name": name, "values": stated, "outputs": list(range(len(stated)))}
+        plan = Record(**{**vars(plans[0]), **made})
+        others = [each for each in root.execution_plan if each.name != name]
+        root.execution_plan = sorted([plan, *others], key=lambda each: each.name)
 
     return _edited(source, edit)
+
+
+def whole(value: int) -> Record:
+    return Record(table="Int", int_val=value)
+
+
+def truth(value: bool) -> Record:
+    return Record(table="Bool", bool_val=value)
+
+
+def text(value: str) -> Record:
+    return Record(table="String", string_val=value)
+
+
+def ids(*values: int) -> Record:
+    """A list of other values, by their ids."""
+    return Record(table="IntList", items=list(values))

@@ -1,6 +1,6 @@
 """The methods of a program: what each takes, does and returns, and what it says about itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,44 @@ from quatrain.errors import InputError
 from quatrain.program.flatbuffer import Record
 
 CONTEXT, CALL = "get_max_context_len", "get_max_seq_len"  # the most tokens of each
-_NUMBERS = (CONTEXT, CALL, "get_vocab_size")
+
+_Check = Callable[[Any], bool]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return _is_whole(value) and value > 0
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, int) and value in (0, 1)  # True and False too
+
+
+def _are(check: _Check, value: Any) -> bool:
+    return isinstance(value, list) and all(map(check, value))
+
+
+# What is read of what a method returns: the method, whether that is so, and in words for people.
+_COUNT = (_is_count, "one whole number above 0")
+_FLAG = (_is_flag, "true or false")
+_EXPECTED: dict[str, tuple[_Check, str]] = {
+    **dict.fromkeys((CONTEXT, CALL, "get_vocab_size", "get_n_layers"), _COUNT),
+    **dict.fromkeys(("use_kv_cache", "enable_dynamic_shape"), _FLAG),
+    **dict.fromkeys(("quatrain_embedding_input", "quatrain_hidden_output"), _FLAG),
+    "quatrain_keeps_last_inputs": _FLAG,
+    "quatrain_attention_sink": (
+        lambda value: _are(_is_count, value) and len(value) == 2,
+        "two whole numbers above 0, the sinks and the window",
+    ),
+    "get_bos_id": (_is_whole, "one whole number"),
+    "get_eos_ids": (
+        lambda value: _is_whole(value) or _are(_is_whole, value),
+        "one whole number or several",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -86,19 +123,27 @@ def _pick(items: Sequence[Any], index: int, what: str) -> Any:
 
 def stated_metadata(methods: dict[str, Method], what: str) -> dict[str, Any]:
     """What the methods without inputs and instructions return: one value, or a list. `InputError`
-    naming `what` where a size is no number."""
+    naming `what` where one that is read here returns something else than it should."""
     metadata = {}
     for method in methods.values():
         if not method.inputs and not method.instructions and method.outputs:
             values = [plain(output) for output in method.outputs]
             metadata[method.name] = values[0] if len(values) == 1 else values
-    for name in _NUMBERS:
-        if not isinstance(metadata.get(name, 0), int):
+    for name, (is_right, expected) in _EXPECTED.items():
+        if name in metadata and not is_right(metadata[name]):
             raise InputError(
-                f"{what}: its method {name} returns {metadata[name]!r}, expected one whole number; "
-                "it is damaged: export it again"
+                f"{what}: its method {name} returns {_in_words(metadata[name])}, expected "
+                f"{expected}; it is damaged: export it again"
             )
     return metadata
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_in_words, value))}]"
+    if isinstance(value, Record):
+        return f"one {value.table}"
+    return "nothing" if value is None else repr(value)
 
 
 def with_context(stated: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,10 +154,10 @@ def with_context(stated: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain(value: Record | None) -> Any:
-    """A value as Python has it; a tensor stays its record."""
+    """A value as Python has it; a tensor stays its record, and so do lists of other values' ids."""
     names = {"Int": "int_val", "Bool": "bool_val", "Double": "double_val", "String": "string_val"}
     if value is None or value.table == "Null":
         return None
     if value.table in names:
         return getattr(value, names[value.table])
-    return value.items if value.table.endswith("List") else value
+    return value.items if value.table in ("BoolList", "DoubleList") else value
