@@ -480,6 +480,32 @@ def test_a_terminal_without_a_character_gets_it_escaped(monkeypatch):
     assert terminal.buffer.getvalue() == b"4 \xd7 2 \\u2192 8\n"
 
 
+def test_an_ascii_locale_takes_utf_8():
+    said = subprocess.run(
+        [sys.executable, "-m", "quatrain", "inspect", "größe.pte"], capture_output=True,
+        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"},
+    )  # fmt: skip
+    assert said.returncode == 2
+    assert said.stderr.decode() == "error: größe.pte: cannot be read: No such file or directory\n"
+
+
+def test_bytes_that_are_no_text_are_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["quatrain", "run", "gr\udcf6sse.pte"])
+    with pytest.raises(SystemExit) as left:
+        exit_cleanly(lambda: print(sys.argv[2].encode()))
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert (
+        said.startswith(r"error: 'gr\udcf6sse.pte' is not UTF-8; rename") and said.count("\n") == 1
+    )
+
+
+@pytest.mark.parametrize("columns", [20, 40, 79])
+def test_a_narrow_terminal_shows_options_whole(columns):
+    shown = invoked(["export", "--help"], env={"COLUMNS": str(columns)}).stdout
+    assert "--weight-only-linear" in shown and "\N{HORIZONTAL ELLIPSIS}" not in shown
+
+
 def test_a_terminal_of_unknown_width_shows_all(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "0")
     exit_cleanly(lambda: Console().print("a table"))

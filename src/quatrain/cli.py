@@ -17,6 +17,7 @@ import typer
 
 from quatrain.commands._plain_command import PlainCommand, PlainGroup
 from quatrain.errors import QuatrainError
+from quatrain.text_files import is_utf8
 
 VERBS = (
     "quantize",
@@ -79,9 +80,19 @@ def _options(
 
 def main() -> None:
     """Entry point of the installed `quatrain` script."""
+    restart_in_utf8()
     sys.unraisablehook = _interrupt_again
     clean_up_when_ended()
     exit_cleanly(build_app())
+
+
+def restart_in_utf8() -> None:
+    """Where Python takes everything for ASCII (LC_ALL=C and PYTHONUTF8=0), run the same command in
+    UTF-8, as Python itself does for LC_ALL=C alone: torch's own files are in UTF-8, as are the
+    names of files and the texts that people give."""
+    options = ["-X", "utf8"]
+    if sys.getfilesystemencoding() == "ascii" and sys.orig_argv[1:3] != options:
+        os.execv(sys.executable, [sys.executable, *options, *sys.orig_argv[1:]])
 
 
 def exit_cleanly(app: Callable[[], object]) -> None:
@@ -104,6 +115,9 @@ def exit_cleanly(app: Callable[[], object]) -> None:
         _fail("interrupted; nothing was written", 130)
     except QuatrainError as error:
         _fail(str(error), error.exit_code, error)
+    except UnicodeEncodeError as error:
+        _fail_on_bytes(error)
+        raise
     except (MemoryError, OSError, RuntimeError) as error:
         if _is_out_of_memory(error):
             _fail("out of memory; close other programs or use a smaller model", 1, error)
@@ -195,6 +209,14 @@ def _fail_on_a_disk(error: BaseException) -> None:
     }
     if isinstance(error, OSError) and error.filename and error.errno in advice:
         _fail(f"{error.filename}: {error.strerror}; {advice[error.errno]}", 2, error)
+
+
+def _fail_on_bytes(error: UnicodeEncodeError) -> None:
+    """Where what was given is not UTF-8, and nobody who knew what it names has said it."""
+    given = [one for one in sys.argv if not is_utf8(one)]
+    if given:
+        named = ascii(given[0])
+        _fail(f"{named} is not UTF-8; rename what is called so, or give a text in UTF-8", 2, error)
 
 
 def _is_full_or_closed_stream(error: BaseException) -> TypeGuard[OSError]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from quatrain.cli import HELP_OPTIONS, clean_up_when_ended, exit_cleanly
+from quatrain.cli import HELP_OPTIONS, clean_up_when_ended, exit_cleanly, restart_in_utf8
 from quatrain.commands._common import Debug, Json, TokenizerFile
 from quatrain.commands._export_options import (
     AllowFallback,
@@ -77,6 +77,7 @@ def export_llm_backbone(
 
 def main() -> None:
     """Entry point of the installed script `export_llm_backbone`."""
+    restart_in_utf8()
     app = typer.Typer(pretty_exceptions_enable=False, context_settings=HELP_OPTIONS)
     app.command(cls=PlainCommand)(export_llm_backbone)
     clean_up_when_ended()

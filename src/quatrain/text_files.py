@@ -37,6 +37,11 @@ def read_text(path: Path | str, option: str = "", may_be_cut: bool = False) -> s
     return text
 
 
+def is_utf8(text: str) -> bool:
+    """Whether `text`, such as the name of a file, has no bytes that are not UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _why_no_text(content: bytes, error: UnicodeError) -> str:
     beginning = content[:1024]
     if b"\0" in beginning and beginning[:2] not in _UTF16:

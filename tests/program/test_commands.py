@@ -15,7 +15,7 @@ from quatrain.commands.inspect import inspect
 from quatrain.commands.retarget import retarget
 from quatrain.errors import InputError
 from quatrain.program import open_program
-from quatrain.program.inspect.html import render_page
+from quatrain.program.inspect.html import render_page, write_page
 
 DYNAMIC, WEIGHT_ONLY = artifact("peer-8da4w-fp32"), artifact("peer-weight-only-fp32")
 
@@ -38,6 +38,20 @@ def test_inspect_prints_a_report() -> None:
     ):
         assert text in done.output
     assert "outside the delegate: nothing" in done.output
+
+
+def test_a_narrow_table_cuts_no_name(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(inspect)
+    shown = CliRunner().invoke(app, [str(DYNAMIC)], env={"COLUMNS": "60"}).output
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+
+
+def test_a_page_of_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
+    program = tmp_path / "gr\udcf6sse.pte"
+    shutil.copy(DYNAMIC, program)
+    write_page(open_program(program), tmp_path / "page.html")
+    assert r"gr\udcf6sse.pte" in (tmp_path / "page.html").read_text()
 
 
 def test_inspect_as_json() -> None:

@@ -68,7 +68,7 @@ def _notes(files: list[Path], vocab_size: int) -> list[str]:
 
 def _beyond(files: list[Path], vocab_size: int) -> list[str]:
     """What there is to say where the tokenizer has tokens that the embedding has no row for."""
-    vocabulary = tokenizers.Tokenizer.from_file(str(files[0])).get_vocab()
+    vocabulary = tokenizers.Tokenizer.from_buffer(files[0].read_bytes()).get_vocab()
     beyond = sorted((index, token) for token, index in vocabulary.items() if index >= vocab_size)
     if not beyond:
         return []

@@ -20,6 +20,7 @@ from quatrain.runtime.devices import DEVICES, parse_device
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 def one_of(*values: object) -> Callable[[], list[str]]:
@@ -124,6 +125,14 @@ def plain_console() -> "Console":
     from rich.console import Console
 
     return Console(markup=False, emoji=False)
+
+
+def print_table(table: "Table") -> None:
+    """Print `table` with each cell whole: what a column has no room for goes on in a line below,
+    where rich would cut the names of operators."""
+    for column in table.columns:
+        column.overflow = "fold"
+    plain_console().print(table)
 
 
 def print_next(*words: object) -> None:

@@ -1,12 +1,16 @@
-"""Help that shows a flag as it is written: `--json`, where typer shows `--json <bool>`; and an
-option that takes one value is refused where it is given twice, of which typer takes the last."""
+"""Help that shows a flag as it is written: `--json`, where typer shows `--json <bool>`, and every
+option whole in a narrow terminal, where typer's boxes cut it; and an option that takes one value is
+refused where it is given twice, of which typer takes the last."""
 
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
 from quatrain.errors import InputError
+
+_BOXED = 80  # columns that the boxes of help need: the longest option beside its words
 
 
 class PlainCommand(TyperCommand):
@@ -15,6 +19,12 @@ class PlainCommand(TyperCommand):
     def get_params(self, ctx: Any) -> Any:
         """Also of `--help` and `--install-completion`, which typer adds by itself."""
         return _plain(super().get_params(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """In boxes where these are wide enough."""
+        if shutil.get_terminal_size().columns < _BOXED:
+            self.rich_markup_mode = None
+        super().format_help(ctx, formatter)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As typer does, but that nothing given is ignored."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from quatrain.commands._common import plain_console
+from quatrain.commands._common import plain_console, print_table
 from quatrain.human_bytes import human_bytes
 from quatrain.program.inspect.diff import Difference, ProgramDiff
 from quatrain.program.inspect.dispatches import CallCost
@@ -36,14 +36,14 @@ def print_report(report: ProgramReport) -> None:
     for line in _expert_lines(report):
         console.print(f"  {line}")
     if report.linears:
-        console.print(_linear_table(report))
+        print_table(_linear_table(report))
     if report.calls:
-        console.print(_call_table(report.calls))
-    console.print(_table("bytes", {k: human_bytes(n) for k, n in report.bytes_by_kind.items()}))
+        print_table(_call_table(report.calls))
+    print_table(_table("bytes", {k: human_bytes(n) for k, n in report.bytes_by_kind.items()}))
     for waste in report.waste:
         console.print(f"waste: {waste.what}, {human_bytes(waste.bytes)} ({waste.remedy})")
     if report.metadata:
-        console.print(_table("metadata", {k: str(v) for k, v in report.metadata.items()}))
+        print_table(_table("metadata", {k: str(v) for k, v in report.metadata.items()}))
 
 
 def _delegate_lines(report: ProgramReport) -> list[str]:
@@ -192,7 +192,7 @@ def print_diff(diff: ProgramDiff, first: Path, second: Path) -> None:
             rows = _merged(differences)
             for row in rows[:_MOST_ROWS]:
                 table.add_row(*row)
-            console.print(table)
+            print_table(table)
             if len(rows) > _MOST_ROWS:
                 console.print(f"and {len(rows) - _MOST_ROWS} more; --json lists all")
     if diff.compared_weights:

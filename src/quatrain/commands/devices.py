@@ -2,7 +2,7 @@
 
 import typer
 
-from quatrain.commands._common import Debug, Json, plain_console, print_json
+from quatrain.commands._common import Debug, Json, print_json, print_table
 from quatrain.human_bytes import human_bytes
 
 
@@ -33,4 +33,4 @@ def devices(json: Json = False, debug: Debug = False) -> None:
         offered = [name for name in ("fp16", "subgroups", "timestamps") if getattr(a, name)]
         size = human_bytes(min(a.max_binding, a.max_buffer))
         table.add_row(str(i), a.name, a.kind, a.backend, a.driver, "\n".join(offered), size)
-    plain_console().print(table)
+    print_table(table)

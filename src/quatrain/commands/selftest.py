@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, plain_console, print_json
+from quatrain.commands._common import Debug, Json, print_json, print_table
 from quatrain.commands._progress import shown_stages
 
 if TYPE_CHECKING:
@@ -54,6 +54,6 @@ def _print_table(report: "SelftestReport") -> None:
         verdict = Text("wrong", style="red") if r.failures else "ok"
         error = f"{r.worst:.1e}" if r.cases else "-"
         table.add_row(r.kernel, r.dtype, str(r.cases), error, f"{r.allowed:.0e}", verdict)
-    plain_console().print(table)
+    print_table(table)
     if not report.adapter.fp16:
         typer.echo("This adapter has no fp16; programs in fp16 run widened to fp32 on it.")

@@ -49,7 +49,7 @@ def found_once_prepared(tokenizer: Path) -> list[str]:
     it, which make another of the token too: there each is found as it is written."""
     added = read_object(tokenizer).get("added_tokens") or ()
     named = [str(one.get("content")) for one in added if one.get("normalized")]
-    steps = tokenizers.Tokenizer.from_file(str(tokenizer)).normalizer if named else None
+    steps = tokenizers.Tokenizer.from_buffer(tokenizer.read_bytes()).normalizer if named else None
     return [] if steps is None else [one for one in named if steps.normalize_str(one) != one]
 
 

@@ -165,3 +165,9 @@ def test_a_tied_output_may_be_the_embeddings_bytes(tmp_path):
     tensors = tiny.float_tensors(tied=True)
     tensors["output.weight"] = tensors["tok_embeddings.weight"]
     open_float_model(tiny.write_meta(tmp_path, tensors=tensors))
+
+
+def test_a_name_that_is_no_utf_8_is_what_is_wrong(tmp_path):
+    folder = tiny.write_checkpoint(tmp_path / "gr\udcf6sse")
+    with pytest.raises(InputError, match="its name is not UTF-8"):
+        open_checkpoint(folder)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.memory_map import map_file
 from quatrain.errors import InputError
+from quatrain.text_files import is_utf8
 
 _DTYPES = {
     "I8": torch.int8,
@@ -38,7 +39,12 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def read_safetensors(path: Path) -> LazyTensors:
-    """The tensors of `path`, memory-mapped. Raises `InputError` where the file is not whole."""
+    """The tensors of `path`, memory-mapped. Raises `InputError` where the file is not whole,
+    or its name not UTF-8."""
+    if not is_utf8(str(path)):
+        raise InputError(
+            f"{str(path)!r}: its name is not UTF-8, as the safetensors library wants it; rename it"
+        )
     try:
         with safe_open(path, framework="pt") as file:  # checks the header, and it the file
             names = list(file.keys())

@@ -79,7 +79,8 @@ def page_environment(package: str) -> Environment:
 def write_page(program: Program, path: Path) -> None:
     """Write the page for `program` to `path`, whole or not at all."""
     with whole_file(path) as temporary:
-        temporary.write_text(render_page(program), encoding="utf-8")
+        # The name of a file may be no UTF-8.
+        temporary.write_text(render_page(program), encoding="utf-8", errors="backslashreplace")
 
 
 def _slices(report: ProgramReport) -> list[Slice]:

@@ -22,7 +22,7 @@ _SIZES = dict(_TYPES.values())
 class KvCache:
     """All caches of a program, and what short convolutions keep beside them.
 
-    `dtype`: of most of it. `nbytes`: in memory, with the scales and zero points of an int8 cache.
+    `dtype`: of most of it. `bytes`: in memory, with the scales and zero points of an int8 cache.
     """
 
     dtype: str

@@ -30,7 +30,7 @@ class Linear:
     `out_features` without channels that were added for the kernel and are cut off again.
     `scheme`: what it computes in; `group_size` is None where scales are not grouped.
     `zero_points` is the type of an 8da4w linear's activations' zero points.
-    `nbytes` counts its constants as they are stored; `weights_key` is its weight's key in the
+    `bytes` counts its constants as they are stored; `weights_key` is its weight's key in the
     program's named data, equal for equal weights.
     """
 
