@@ -130,13 +130,14 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
         rows_of_zeros = rows
     scale, zeros = parts["weight_scale"], parts.get("weight_zero_point")
     if stated.get("strategy") in ("tensor", "block"):
-        scale = _scale_of_rows(scale, rows)
+        scale = _of_rows(scale, rows)
+        zeros = _of_rows(zeros, rows) if zeros is not None and zeros.dtype == torch.int8 else zeros
     groups = groups_of_rows(parts, "weight_scale", (rows, columns), scale)
     if stated.get("strategy") in ("group", None):
         check_stated_size(stated.get("group_size"), (rows, columns), groups, parts)
     _check_shape(parts, (rows, columns), bits)
     if zeros is not None and zeros.dtype == torch.int8:
-        parts.expect_shape("weight_zero_point", (rows, groups))
+        parts.expect_shape("weight_zero_point", (rows, groups), of=zeros)
     elif zeros is not None:
         parts.expect_shape("weight_zero_point", (rows_of_zeros, groups))
         parts.words("weight_zero_point")
@@ -146,19 +147,20 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
         scales_dtype=scale.dtype,
         values=lambda: _values(parts, bits),
         scales=scale.load,
-        zeros=None if zeros is None else lambda: _zeros(parts, rows, bits),
+        zeros=None if zeros is None else lambda: _zeros(zeros, rows, bits),
         group_of=group_indices(parts, "weight_g_idx", columns, groups, none=-1),
         bits=bits,
     )
 
 
-def _scale_of_rows(scale: StoredTensor, rows: int) -> StoredTensor:
-    """`scale` with a row for each of the weight's, where several share one."""
-    shape = (*scale.shape, 1, 1)[:2]
-    if len(scale.shape) > 2 or not shape[0] or shape[0] == rows or rows % shape[0]:
-        return scale
-    return scale.changed(
-        lambda few: few.reshape(shape).repeat_interleave(rows // shape[0], 0), (rows, shape[1])
+def _of_rows(few: StoredTensor, rows: int) -> StoredTensor:
+    """The scales or zero points `few` with a row for each of the weight's, where several share
+    one."""
+    shape = (*few.shape, 1, 1)[:2]
+    if len(few.shape) > 2 or not shape[0] or shape[0] == rows or rows % shape[0]:
+        return few
+    return few.changed(
+        lambda stored: stored.reshape(shape).repeat_interleave(rows // shape[0], 0), (rows, shape[1])
     )
 
 
@@ -193,8 +195,8 @@ def _values(parts: Parts, bits: int) -> torch.Tensor:
     return unpack_columns(parts["weight_packed"].load(), bits=bits)
 
 
-def _zeros(parts: Parts, rows: int, bits: int) -> torch.Tensor:
-    stored = parts["weight_zero_point"].load()
+def _zeros(zeros: StoredTensor, rows: int, bits: int) -> torch.Tensor:
+    stored = zeros.load()
     if stored.dtype == torch.int8:
         return stored
     return unpack_columns(stored.t(), bits=bits)[:, :rows].t().contiguous()
