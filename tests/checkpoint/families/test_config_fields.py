@@ -18,6 +18,7 @@ from tests.support.families import (
     PHI4_MINI,
     QWEN3_MOE,
     ROWS,
+    SLIDING,
 )
 from tests.support.peers import change_config, config_class, random_model, saved
 from tests.support.thorough import thorough
@@ -103,6 +104,9 @@ REFUSED = [
     ("Qwen3", {"layer_types": ["sliding_attention"] * 3}, "give them no window"),
     ("Gemma3", {"attn_logit_softcapping": 50.0}, "expected null: no Gemma 3 has one"),
     ("Gemma3", {"rope_parameters": {"rope_theta": 1e6}}, "'full_attention' and 'sliding_att"),
+    ("Olmo3", {"rope_parameters": {"rope_theta": 1e6}}, "'full_attention' and 'sliding_att"),
+    ("Qwen2", {"max_window_layers": None, "use_sliding_window": True, "layer_types": None},
+     "'max_window_layers' is None, expected a whole number"),
     ("Gemma3", {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 4.0}}},
      "'sliding_attention' is {.*linear.*}, expected rope_type 'default'"),
     ("Gemma3", {"rope_parameters": {"sliding_attention": {"partial_rotary_factor": 0.5}}},
@@ -135,6 +139,13 @@ def test_what_is_not_implemented_is_refused(kind, fields, message, tmp_path):
     saved(random_model(kind, **fields), tmp_path)
     with pytest.raises(InputError, match=message):
         open_float_model(tmp_path)
+
+
+def test_windows_that_layer_types_names_need_no_other_field(tmp_path):
+    folder = saved(random_model("Qwen2", **SLIDING), tmp_path)
+    expected = open_float_model(folder).config
+    assert "sliding_attention" in expected.layer_types
+    assert open_float_model(change_config(folder, max_window_layers=None)).config == expected
 
 
 def test_exaones_pattern_of_windows_is_a_word_or_a_number(tmp_path):

@@ -7,7 +7,7 @@ from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.tensor_names import POST_NORMS as GGUF_POST_NORMS
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_where
-from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, scaled_rope
+from quatrain.checkpoint.hugging_face.rope_parameters import scaled_rope
 from quatrain.checkpoint.hugging_face.tensor_names import POST_NORMS
 from quatrain.checkpoint.nth_layers import FULL, SLIDING, is_nth
 
@@ -37,9 +37,8 @@ def _olmo3_rope(fields: Fields) -> Params:
     """Layers that see all tokens may be scaled, by `rope_scaling` or, since transformers 5, in
     their part of `rope_parameters`; sliding layers have the same base, unscaled."""
     by_layer = fields.object_of("rope_parameters")
-    if by_layer and not by_layer.keys() & {FULL, SLIDING}:
-        full = rope_params(fields)
-        return full | {"local_rope_theta": full["rope_theta"]}
+    if by_layer.keys() - {FULL, SLIDING}:  # of which transformers reads nothing
+        raise fields.refusal("rope_parameters", f"'{FULL}' and '{SLIDING}' alone")
     scaling = by_layer.object_of(FULL) | fields.object_of("rope_scaling")
     full = scaled_rope(fields, scaling)
     local = scaled_rope(fields, by_layer.object_of(SLIDING))

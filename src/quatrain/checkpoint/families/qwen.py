@@ -50,9 +50,11 @@ _OF_THREE_POSITIONS = ("mrope_section", "mrope_interleaved")
 
 
 def _params(fields: Fields) -> Params:
-    first = fields.integer("max_window_layers", least=0)
-    slides = [index >= first for index in range(fields.layer_count())]
-    return window_of_some(fields, slides)
+    layers = fields.layer_count()
+    # A file that names the windows of each layer, or uses none, may have null here.
+    needed = fields.flag("use_sliding_window") and fields.get("layer_types") is None
+    first = fields.integer("max_window_layers", least=0) if needed else layers
+    return window_of_some(fields, [index >= first for index in range(layers)])
 
 
 def of_one_position(fields: Fields) -> Fields:

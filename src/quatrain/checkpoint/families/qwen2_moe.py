@@ -24,8 +24,10 @@ def _params(fields: Fields) -> Params:
 
 def _windows(fields: Fields) -> Params:
     """Of every other layer, in the first ones."""
-    last = fields.integer("max_window_layers", least=0)
-    slides = [index % 2 == 0 and index < last for index in range(fields.layer_count())]
+    layers = fields.layer_count()
+    needed = fields.flag("use_sliding_window") and fields.get("layer_types") is None
+    last = fields.integer("max_window_layers", least=0) if needed else 0
+    slides = [index % 2 == 0 and index < last for index in range(layers)]
     return window_of_some(fields, slides)
 
 

@@ -12,6 +12,7 @@ from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.float_model import bias_params, usual_context
 from quatrain.checkpoint.hugging_face.biases import has_bias
 from quatrain.checkpoint.hugging_face.fields import Fields, read_fields
+from quatrain.checkpoint.hugging_face.generation_settings import GENERATION_CONFIG
 from quatrain.checkpoint.hugging_face.multimodal import left_out, text_fields, text_tensors
 from quatrain.checkpoint.names_of_others import TRANSFORMERS, require_names_of
 from quatrain.errors import InputError
@@ -164,7 +165,7 @@ def _no_output(fields: Fields, names: set[str], folder: Path) -> InputError:
 def end_tokens(folder: Path, fields: Fields) -> tuple[int | None, list[int]]:
     """The ids that begin and end a text: generation_config.json's, where it says. A null there
     says nothing, or no text would end."""
-    generation = folder / "generation_config.json"
+    generation = folder / GENERATION_CONFIG
     own = read_fields(generation) if generation.is_file() else fields
     bos_ids, eos_ids = (
         _tokens(own if own.get(name) is not None else fields, name)

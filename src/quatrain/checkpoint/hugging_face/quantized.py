@@ -20,6 +20,7 @@ from quatrain.checkpoint.hugging_face.config import (
 )
 from quatrain.checkpoint.hugging_face.float8 import is_float8
 from quatrain.checkpoint.hugging_face.folder import read_folder
+from quatrain.checkpoint.hugging_face.generation_settings import generation_notes
 from quatrain.checkpoint.hugging_face.mlx_layout import as_transformers_has_them
 from quatrain.checkpoint.hugging_face.quantizer_settings import (
     quantization_settings,
@@ -76,7 +77,7 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
         stored, of_output = without_tied_output(stored)
         notes += of_output
     kept, of_unread = _without_unread(stored)
-    notes += of_unread
+    notes += (*of_unread, *generation_notes(folder))
     settings = quantization_settings(fields, kept, folder)
     tensors, int4 = quantized_tensors(
         kept, metadata, settings, str(folder), round_again, of_whole,

@@ -160,7 +160,8 @@ def _of_rows(few: StoredTensor, rows: int) -> StoredTensor:
     if len(few.shape) > 2 or not shape[0] or shape[0] == rows or rows % shape[0]:
         return few
     return few.changed(
-        lambda stored: stored.reshape(shape).repeat_interleave(rows // shape[0], 0), (rows, shape[1])
+        lambda stored: stored.reshape(shape).repeat_interleave(rows // shape[0], 0),
+        (rows, shape[1]),
     )
 
 
