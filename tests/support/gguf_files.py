@@ -53,7 +53,7 @@ def write_gguf(
 ) -> Path:
     """A GGUF file. `kind`: the type of its matrices; `raw`: name -> bytes of the type
     `raw_kind` to use instead; `extra`: tensors under their GGUF names; `metadata`:
-    {architecture}.key -> value."""
+    {architecture}.key -> value, or general.key -> value."""
     tensors = float_tensors() if tensors is None else tensors
     with gguf_file(path, architecture) as writer:
         _add_figures(writer, tensors, architecture, metadata or {})
@@ -80,14 +80,15 @@ def _add_figures(writer: gguf.GGUFWriter, tensors, architecture: str, metadata: 
     writer.add_head_count_kv(2)
     writer.add_layer_norm_rms_eps(1e-5)
     for key, value in metadata.items():
+        whole = key if key.startswith("general.") else f"{architecture}.{key}"
         if isinstance(value, list):
-            writer.add_array(f"{architecture}.{key}", value)
+            writer.add_array(whole, value)
         elif isinstance(value, str):
-            writer.add_string(f"{architecture}.{key}", value)
+            writer.add_string(whole, value)
         elif isinstance(value, float):
-            writer.add_float32(f"{architecture}.{key}", value)
+            writer.add_float32(whole, value)
         else:
-            writer.add_uint32(f"{architecture}.{key}", value)
+            writer.add_uint32(whole, value)
 
 
 def _hidden_dim(tensors) -> int:

@@ -1,5 +1,8 @@
 """Quantized folders of families whose tensors the hub lays out otherwise than Llama's."""
 
+import json
+import re
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -7,13 +10,14 @@ from tests.support import quantized_folders as folders
 from tests.support import quantized_models
 from tests.support.families import ROWS
 from tests.support.family_errors import checkpoint_error, mlx_error, model_of
-from tests.support.peers import TOLERANCE
+from tests.support.peers import TOLERANCE, change_config
 from tests.support.quantized_models import write_quantized_model
 from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
 from torchao.quantization import IntxWeightOnlyConfig, PerGroup, quantize_
 
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
+from quatrain.quantize.requantize import Requantization
 
 
 @pytest.mark.parametrize("name", ["phi4 mini", "gemma3"])
@@ -70,8 +74,35 @@ def test_an_expert_that_is_missing(tmp_path):
     file = folder / "model.safetensors"
     tensors = {n: t for n, t in load_file(file).items() if ".experts.2.gate_proj" not in n}
     save_file(tensors, file)
-    with pytest.raises(InputError, match=r"experts\.gate_proj\.\w+ are incomplete"):
+    with pytest.raises(InputError, match=r"experts\.gate_proj\.\w+ are incomplete: 2 is missing"):
         open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_an_expert_that_is_unlike_the_others_of_its_mixture(tmp_path, bits):
+    """Of more bits than they, or as a filter of a quantizer leaves one that few tokens reach."""
+    model = model_of(ROWS["qwen3 moe"])
+    folder = write_quantized_model(tmp_path, model, "compressed-tensors")
+    file, expert = folder / "model.safetensors", "model.layers.1.mlp.experts.2.up_proj"
+    tensors = {n: t for n, t in load_file(file).items() if not n.startswith(expert)}
+    weight = model.state_dict()["model.layers.1.mlp.experts.gate_up_proj"][2].chunk(2)[1]
+    scale = weight.abs().amax(1, keepdim=True) / 127
+    of_8_bits = {"weight": (weight / scale).round().to(torch.int8), "weight_scale": scale.half()}
+    parts = of_8_bits if bits == 8 else {"weight": weight.half()}
+    save_file(tensors | {f"{expert}.{part}": it.contiguous() for part, it in parts.items()}, file)
+    settings = json.loads((folder / "config.json").read_text())["quantization_config"]
+    settings["config_groups"]["group_1"] = {
+        "targets": [expert], "weights": {"num_bits": 8, "type": "int", "strategy": "channel"},
+    }  # fmt: skip
+    change_config(folder, quantization_config=settings)
+    with pytest.raises(InputError, match=rf"{re.escape(expert)} is .*; run `quatrain convert"):
+        open_checkpoint(folder)
+    checkpoint = open_checkpoint(folder, round_again=Requantization(asymmetric=False))
+    checkpoint.check_values()
+    name = "layers.1.feed_forward.experts.w3"
+    values, scales = (checkpoint.tensors[f"{name}.{part}"][2] for part in ("weight", "scales"))
+    found = (values.unflatten(1, (scales.shape[1], -1)) * scales[..., None].float()).flatten(1)
+    assert (found - weight).norm() < 0.1 * weight.norm()
 
 
 def test_experts_that_were_left_in_floating_point(tmp_path):

@@ -343,6 +343,15 @@ def test_metadata_that_nothing_reads_is_named(tmp_path):
     assert model.notes == ("Not used of its metadata: llama.attention.new_kind (3).",)
 
 
+def test_how_answers_are_drawn_is_said(tmp_path):
+    figures = {"temp": 0.6, "top_k": 20, "penalty_repeat": 1.0, "xtc_probability": 0.5}
+    figures = {f"general.sampling.{key}": value for key, value in figures.items()}
+    model = open_float_model(ggufs.write_gguf(tmp_path / "m.gguf", metadata=figures))
+    drawn, unread = model.notes
+    assert drawn.endswith("as --temperature 0.6 --top-k 20.")
+    assert "has general.sampling.xtc_probability, which no verb follows" in unread
+
+
 def test_a_window_that_no_model_of_its_kind_has_is_named(tmp_path):
     window = {"attention.sliding_window": 64}
     path = ggufs.write_gguf(tmp_path / "m.gguf", architecture="qwen2", metadata=window)

@@ -24,7 +24,7 @@ def notes_of(tmp_path, settings) -> list[str]:
     ("settings", "options"),
     [
         (DRAWN, "--temperature 0.6 --top-k 20 --top-p 0.95"),
-        ({"do_sample": True}, "--temperature 1.0 --top-k 50"),  # transformers' own
+        ({"do_sample": True}, "--temperature 1 --top-k 50"),  # transformers' own
         ({"temperature": 0.6, "repetition_penalty": 1.1}, "--repetition-penalty 1.1"),
         ({"stop_strings": ["User:", "a b"]}, "--stop User: --stop 'a b'"),
     ],

@@ -26,6 +26,7 @@ from quatrain.checkpoint.gguf.blocks import (
 from quatrain.checkpoint.gguf.file import GgufFile, read_gguf
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.rope_scaling import rope_factors
+from quatrain.checkpoint.gguf.sampling import sampling_notes
 from quatrain.checkpoint.gguf.tensor_names import in_file, meta_name
 from quatrain.errors import InputError
 from quatrain.tokenizer.end_tokens import end_ids_of_gguf
@@ -96,6 +97,7 @@ def open_gguf_model(path: Path) -> FloatModel:
                 *metadata.unstated_context(),
                 *said_of_unused,
                 *_unused_metadata(metadata),
+                *sampling_notes(file.metadata),
             ),
         ),
         in_file({new: old for old, new in names.items()}, reading.names),

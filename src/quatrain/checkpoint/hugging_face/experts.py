@@ -2,6 +2,7 @@
 them, or all in one tensor, as transformers 5 computes."""
 
 import re
+from collections.abc import Mapping
 
 import torch
 
@@ -27,11 +28,25 @@ def _stacked(stored: LazyTensors, source: str) -> LazyTensors:
         else:
             stacked[name] = tensor
     for name, parts in experts.items():
-        kinds = {(part.shape, part.dtype) for part in parts.values()}
-        if sorted(parts) != list(range(len(parts))) or len(kinds) != 1:
-            raise InputError(f"{source}: the experts of {name} are incomplete, or not alike")
+        _require_all_alike(name, parts, source)
         put_once(stacked, name, _stack([parts[index] for index in range(len(parts))]), source)
     return LazyTensors(stacked)
+
+
+def _require_all_alike(name: str, parts: Mapping[int, StoredTensor], source: str) -> None:
+    missing = sorted(set(range(max(parts))) - set(parts))
+    if missing:
+        raise InputError(
+            f"{source}: the experts of {name} are incomplete: {missing[0]} is missing, {max(parts)}"
+            " is there; download the model's missing files"
+        )
+    for index, part in parts.items():
+        floating = part.dtype.is_floating_point and parts[0].dtype.is_floating_point
+        if part.shape != parts[0].shape or not (floating or part.dtype == parts[0].dtype):
+            raise InputError(
+                f"{source}: the experts of {name} are not alike: {index} is {part}, 0 is "
+                f"{parts[0]}; take the model that it was made from"
+            )
 
 
 def experts_apart(stored: LazyTensors, source: str) -> LazyTensors:
@@ -62,8 +77,12 @@ def experts_apart(stored: LazyTensors, source: str) -> LazyTensors:
 
 
 def _stack(parts: list[StoredTensor]) -> StoredTensor:
-    shape = (len(parts), *parts[0].shape)
-    return StoredTensor(shape, parts[0].dtype, lambda: torch.stack([part.load() for part in parts]))
+    """All in one, in float32 where they are in floating point of several types."""
+    shape, dtypes = (len(parts), *parts[0].shape), {part.dtype for part in parts}
+    dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32
+    return StoredTensor(
+        shape, dtype, lambda: torch.stack([part.load().to(dtype) for part in parts])
+    )
 
 
 def _rows(tensor: StoredTensor, first: int, count: int) -> StoredTensor:

@@ -1,20 +1,17 @@
 """What generation_config.json says of answers besides the tokens that begin and end a text.
 
-A program holds nothing of it. Defaults are those of transformers' `GenerationConfig`.
+Defaults are those of transformers' `GenerationConfig`.
 """
 
-import shlex
 from pathlib import Path
 from typing import Any
 
+from quatrain.checkpoint.drawing import notes_on_drawing
 from quatrain.checkpoint.hugging_face.fields import Fields, read_fields
 
 GENERATION_CONFIG = "generation_config.json"
-# Options of verbs that generate text, by the field, with the values under which it does nothing.
-_OF_DRAWING = {"top_k": (0,), "top_p": (1,), "min_p": (0,)}
-_OF_ANY = {"repetition_penalty": (1,)}
-_STOPS = "stop_strings"
-# What no verb does.
+_OF_DRAWING = {"temperature": 1.0, "top_k": 50, "top_p": None, "min_p": None}
+# What no verb does, with the values under which it does nothing.
 _UNREAD: dict[str, tuple[Any, ...]] = {
     "num_beams": (1,),
     "penalty_alpha": (0,),
@@ -42,38 +39,16 @@ def generation_notes(folder: Path) -> tuple[str, ...]:
     if not file.is_file():
         return ()
     fields = read_fields(file)
-    options = " ".join(_options(fields))
-    unread = [name for name, neutral in _UNREAD.items() if _says(fields, name, neutral)]
-    notes = []
-    if options:
-        notes.append(
-            f"{GENERATION_CONFIG} says how answers are generated, which no program holds: give it "
-            f"to `quatrain run` or `chat` as {options}."
-        )
-    if unread:
-        notes.append(f"{GENERATION_CONFIG} has {', '.join(unread)}, which no verb follows.")
-    return tuple(notes)
-
-
-def _options(fields: Fields) -> list[str]:
-    """What verbs that generate text are to be given for `fields`."""
-    stated: dict[str, Any] = {}
+    stated: dict[str, Any] = {"repetition_penalty": fields.get("repetition_penalty")}
     if fields.get("do_sample") is True:
-        stated = {"temperature": 1.0, "top_k": 50} | {
-            name: fields[name]
-            for name in ("temperature", *_OF_DRAWING)
-            if fields.get(name) is not None
+        stated |= {
+            name: usual if fields.get(name) is None else fields[name]
+            for name, usual in _OF_DRAWING.items()
         }
-    stated |= {name: fields.get(name) for name in _OF_ANY}
-    neutral = {"temperature": (), **_OF_DRAWING, **_OF_ANY}
-    options = [
-        f"--{name.replace('_', '-')} {value}"
-        for name, value in stated.items()
-        if type(value) in (int, float) and value not in neutral[name]
-    ]
-    stops = fields.get(_STOPS)
+    stops = fields.get("stop_strings")
+    unread = [name for name, neutral in _UNREAD.items() if _says(fields, name, neutral)]
     stops = stops if isinstance(stops, list) else [stops]
-    return options + [f"--stop {shlex.quote(stop)}" for stop in stops if isinstance(stop, str)]
+    return notes_on_drawing(GENERATION_CONFIG, stated, stops, unread)
 
 
 def _says(fields: Fields, name: str, neutral: tuple[Any, ...]) -> bool:

@@ -5,6 +5,7 @@ torchao's `quantize_` all do. The layout has no such linear, so it is rounded as
 are.
 """
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -19,6 +20,8 @@ from quatrain.checkpoint.quantizers.grouped_linear import (
     rounded_when_read,
 )
 from quatrain.errors import InputError
+
+_EXPERT = re.compile(r"(.*\.experts\.)\d+(\.\w+)\.weight")
 
 
 def with_all_quantized(
@@ -48,18 +51,58 @@ def with_all_quantized(
         return tensors
     names = {name: called.get(f"{name}.weight", name).removesuffix(".weight") for name in left}
     if round_again is None:
-        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-        raise InputError(
-            f"{source}: {names[left[0]]}{more} is left in floating point beside int4 linears; run "
-            f"`quatrain convert {source} DIR`, which rounds such linears too and says what that "
-            "costs"
-        )
+        raise _left(names[left[0]], len(left) - 1, source)
     model.check_shapes({f"{name}.weight": shapes[name] for name in left})
     group_size = _group_size(tensors, config)
     stored = dict(tensors.stored)
     for name in left:
         stored |= _rounded(name, names[name], tensors, group_size, source, round_again)
     return LazyTensors(stored)
+
+
+def with_experts_quantized(
+    tensors: LazyTensors, source: str, round_again: RoundAgain | None, called: Mapping[str, str]
+) -> LazyTensors:
+    """`tensors`, by Hugging Face name, with experts in floating point rounded, when they are read,
+    as others of their mixture are, which is one matrix of all.
+
+    `called`: what the file itself calls a tensor. Raises `InputError` where there are such experts
+    and no `round_again`, or groups do not divide one.
+    """
+    quantized: dict[str, str] = {}
+    left = []
+    for name, tensor in tensors.stored.items():
+        match = _EXPERT.fullmatch(name)
+        if match and not tensor.dtype.is_floating_point:
+            quantized[match[1] + match[2]] = name
+        elif match:
+            left.append((name, match[1] + match[2]))
+    stored = dict(tensors.stored)
+    for name, mixture in left:
+        like = quantized.get(mixture, "").removesuffix(".weight")
+        if not like:
+            continue
+        module = name.removesuffix(".weight")
+        own = called.get(name, name).removesuffix(".weight")
+        if round_again is None:
+            raise _left(own, 0, source)
+        columns, groups = tensors.stored[f"{like}.weight"].shape[1], f"{like}.scales"
+        size = columns // tensors.stored[groups].shape[1]
+        stored |= _rounded(module, own, tensors, size, source, round_again)
+        if f"{like}.zeros" in stored:
+            shape = stored[f"{module}.scales"].shape
+            stored[f"{module}.zeros"] = StoredTensor(
+                shape, torch.float32, lambda shape=shape: torch.zeros(shape)
+            )
+    return LazyTensors(stored)
+
+
+def _left(name: str, others: int, source: str) -> InputError:
+    more = f" and {others} more" if others else ""
+    return InputError(
+        f"{source}: {name}{more} is left in floating point beside int4 linears; run `quatrain "
+        f"convert {source} DIR`, which rounds such linears too and says what that costs"
+    )
 
 
 def _group_size(tensors: LazyTensors, config: BackboneConfig) -> int:

@@ -9,6 +9,7 @@ from quatrain.checkpoint.quantizers import QUANTIZERS, quantizer_by_names
 from quatrain.checkpoint.quantizers.dequantized import dequantized
 from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
 from quatrain.checkpoint.quantizers.in_layout import in_layout
+from quatrain.checkpoint.quantizers.left_in_floating_point import with_experts_quantized
 from quatrain.checkpoint.quantizers.parts import Parts
 from quatrain.checkpoint.quantizers.quantizer import HEADERS, Quantizer
 from quatrain.checkpoint.quantizers.unpacked import UNPACKED, is_unpacked
@@ -59,7 +60,8 @@ def quantized_tensors(
     ]
     for name, tensor in in_layout(linears, source, round_again, columns).stored.items():
         put_once(others, name, tensor, source)
-    return LazyTensors(others), {name: linear.fits_int4 for name, linear in linears.items()}
+    whole = with_experts_quantized(LazyTensors(others), source, round_again, called)
+    return whole, {name: linear.fits_int4 for name, linear in linears.items()}
 
 
 def _require_known_integers(stored: LazyTensors, source: str) -> None:

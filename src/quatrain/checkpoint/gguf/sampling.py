@@ -1,0 +1,26 @@
+"""What a GGUF file's `general.sampling.*` says of how answers are drawn."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from quatrain.checkpoint.drawing import notes_on_drawing
+
+_PREFIX = "general.sampling."
+_OPTIONS = {
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_repeat": "repetition_penalty",
+}
+
+
+def sampling_notes(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """What there is to say of a file with this `metadata`."""
+    found = {
+        key.removeprefix(_PREFIX): value
+        for key, value in metadata.items()
+        if key.startswith(_PREFIX)
+    }
+    stated = {option: found.pop(key, None) for key, option in _OPTIONS.items()}
+    return notes_on_drawing("The file", stated, (), (f"{_PREFIX}{key}" for key in sorted(found)))
