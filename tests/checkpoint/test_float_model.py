@@ -97,6 +97,23 @@ def test_a_checkpoint_is_not_a_float_model(tmp_path):
         open_float_model(tiny.write_checkpoint(tmp_path))
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_float_model_of_metas_is_not_a_checkpoint(tmp_path, whole):
+    folder = tiny.write_meta(tmp_path / "meta")
+    with pytest.raises(InputError, match=r"floating-point model.*quatrain quantize .*meta -o DIR"):
+        open_checkpoint(folder if whole else folder / "consolidated.00.pth")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_folder_is_named_where_a_linear_of_a_checkpoint_was_left(tmp_path, whole):
+    tensors = tiny.int4_tensors()
+    tensors.pop("layers.0.feed_forward.w2.scales")
+    tensors["layers.0.feed_forward.w2.weight"] = torch.randn(64, 96)
+    folder = tiny.write_checkpoint(tmp_path / "left", tensors)
+    with pytest.raises(InputError, match=r"w2 is left in .*`quatrain convert .*left DIR`"):
+        open_checkpoint(folder if whole else folder / "model.safetensors")
+
+
 def test_nothing_there(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         open_float_model(tmp_path / "absent.gguf")

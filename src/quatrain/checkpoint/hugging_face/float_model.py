@@ -114,7 +114,10 @@ def _without_tokenizer(adapter: Path) -> tuple[str, ...]:
 def _quantized_already(folder: Path, adapter: Path | None) -> InputError:
     if adapter is None:
         require_convertible(folder)
-    remedy = f"export it, or run `quatrain convert {folder} DIR`"
+    remedy = (
+        f"export it, or run `quatrain convert {folder} DIR` (where its groups have zero points "
+        "with --requantize-asymmetric)"
+    )
     if adapter is not None:
         remedy = f"to merge {adapter} give the model that it was made from, in floating point"
     return InputError(

@@ -42,15 +42,21 @@ def open_meta_checkpoint(
             f"{params_path}: no such file; {file} needs its params.json beside it or in --params"
         )
     tensors = stored.without([name for name in stored if IGNORED.fullmatch(name)])
+    folder = str(path if path.is_dir() else file.parent)  # what `quantize` and `convert` take
     if quantizer_by_names(tensors):
-        made = quantized_tensors(tensors, header_metadata(file), None, str(file), round_again)
+        made = quantized_tensors(tensors, header_metadata(file), None, folder, round_again)
         tensors = made[0]
+    elif not any(name.endswith(".scales") for name in tensors):
+        raise InputError(
+            f"{file}: is a floating-point model (no tensor of it has scales); run `quatrain "
+            f"quantize {folder} -o DIR` first"
+        )
     elif round_again is not None and round_again.asymmetric:
         tensors = _symmetric(tensors, str(file), round_again)
     values = with_meta_defaults(with_vocabulary(read_meta_params(params_path), tensors))
     tensors, values = with_folded_scale(tensors, values, str(file))
     config = config_from_params(config_params(values), str(params_path))
-    tensors = with_all_quantized(tensors, config, str(file), round_again, {})
+    tensors = with_all_quantized(tensors, config, folder, round_again, {})
     opened = checked_checkpoint(tensors, values, config, file, file.parent)
     return replace(opened, tensors=with_own_output(opened.tensors, opened.config, str(file)))
 
