@@ -24,7 +24,7 @@ from tests.support.tiny_checkpoint import write_checkpoint
 from tests.support.tiny_models import float_tensors
 from tests.support.tiny_programs import Tiny, shared_tiny_xnnpack
 
-from quatrain.cli import VERBS, build_app, exit_cleanly
+from quatrain.cli import VERBS, build_app, exit_cleanly, main
 from quatrain.commands._common import check_output, leave_cores_to_executorch
 from quatrain.errors import InputError
 
@@ -539,6 +539,19 @@ cli.main()
     command = [sys.executable, "-c", code, str(tmp_path / "m.pte"), str(int(number))]
     assert subprocess.run(command).returncode == 128 + number
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_while_verbs_are_imported_is_one_line(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("quatrain.cli.build_app", interrupted)
+    monkeypatch.setattr("quatrain.cli.clean_up_when_ended", lambda: None)
+    monkeypatch.setattr("sys.unraisablehook", sys.unraisablehook)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "error: interrupted; nothing was written\n"
 
 
 def test_ctrl_c_in_a_destructor_is_not_lost():

@@ -83,7 +83,7 @@ def main() -> None:
     restart_in_utf8()
     sys.unraisablehook = _interrupt_again
     clean_up_when_ended()
-    exit_cleanly(build_app())
+    exit_cleanly(lambda: build_app()())  # an interrupt while verbs are imported, too
 
 
 def restart_in_utf8() -> None:

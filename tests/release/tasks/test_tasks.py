@@ -20,7 +20,7 @@ from tests.support.tiny_programs import shared_tiny, shared_tiny_xnnpack
 from quatrain.errors import InputError
 from quatrain.release.release import make_release
 from quatrain.release.tasks import functions
-from quatrain.release.tasks.store import Store, Task, held_alone
+from quatrain.release.tasks.store import Store, Task, code_digest, held_alone
 from quatrain.release.tasks.workers import Workers, make_all
 from quatrain.stages import Stages
 
@@ -40,6 +40,20 @@ def test_a_second_run_does_nothing(tiny_release: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in out.iterdir() if file.is_file()}
     assert release_again(tiny_release).failures == []
     assert {file: file.stat().st_mtime_ns for file in out.iterdir() if file.is_file()} == before
+
+
+def test_what_another_build_made_is_made_again(tmp_path: Path, monkeypatch) -> None:
+    task = Task("doctor", "known defects", {}, {})
+    package = tmp_path / "quatrain"
+    package.mkdir()
+    monkeypatch.setattr("quatrain.__file__", str(package / "__init__.py"))
+    keys = set()
+    for code in ("1", "2", "2"):
+        (package / "__init__.py").write_text(code)
+        code_digest.cache_clear()
+        keys.add(task.key)
+    code_digest.cache_clear()
+    assert len(keys) == 2
 
 
 def test_it_is_made_again_bit_for_bit(tiny_release: Path, tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import quatrain
 from quatrain.atomic_files import hold, whole_file
 from quatrain.errors import InputError
 from quatrain.json_files import write_json
@@ -32,6 +34,18 @@ MADE_WITH = ("quatrain", "executorch", "torch", "torchao", "tokenizers")
 def versions() -> dict[str, str]:
     """Of what decides on the bytes of a release."""
     return {name: version(name) for name in MADE_WITH}
+
+
+@cache
+def code_digest() -> str:
+    """SHA-256 of Quatrain itself: between two releases the version says nothing of what a task
+    does, nor by which names its result has what it says."""
+    package, digest = Path(quatrain.__file__).parent, hashlib.sha256()
+    for file in sorted(package.rglob("*")):
+        if file.is_file() and file.suffix != ".pyc":
+            digest.update(f"{file.relative_to(package)}\0{file.stat().st_size}\0".encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,8 @@ class Task:
     @property
     def key(self) -> str:
         """Stands for all that decides on it."""
-        said = json.dumps([versions(), self.kind, self.follows_from], sort_keys=True, default=str)
+        made_by = versions() | {"quatrain": code_digest()}
+        said = json.dumps([made_by, self.kind, self.follows_from], sort_keys=True, default=str)
         return f"{self.kind}-{hashlib.sha256(said.encode()).hexdigest()[:20]}"
 
 
