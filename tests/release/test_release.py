@@ -81,14 +81,14 @@ def _cli(folder: Path, *options: str) -> Result:
 
 def test_a_gate_that_does_not_hold_is_the_exit_code(tiny_release: Path, tmp_path: Path) -> None:
     copy = copied(tiny_release, tmp_path)
-    done = _cli(copy, "--max-mb", "0.001", "--max-kl", "0.000001", "--no-hazards", "--json")
+    done = _cli(copy, "--max-mb", "0.001", "--max-kl", "0.000001", "--no-defects", "--json")
     assert done.exit_code == 1
     found = json.loads(done.stdout)
     assert not found["passed"]
     failed = {(one["gate"], one["of"]) for one in found["gates"] if not one["passed"]}
     assert ("max-mb", "tiny-cpu.pte") in failed
     assert ("max-kl", "tiny-8da4w-fp32.pte (decode)") in failed
-    assert not any(gate == "no-hazards" for gate, _ in failed)
+    assert not any(gate == "no-defects" for gate, _ in failed)
     assert "FAILED: 5 of" in (copy / "out" / "report.html").read_text()
     assert _cli(copy).exit_code == 0
 

@@ -81,9 +81,9 @@ MaxRatio = Annotated[
 MaxMb = Annotated[
     float | None, typer.Option(metavar="MB", help="Gate: the size of the largest program.")
 ]
-NoHazards = Annotated[
+NoDefects = Annotated[
     bool | None,
-    typer.Option("--no-hazards", help="Gate: no known defect is even possible on a phone."),
+    typer.Option("--no-defects", help="Gate: no known defect is even possible on a phone."),
 ]
 Ray = Annotated[
     str | None,
@@ -127,7 +127,7 @@ def release(
     max_kl: MaxKl = None,
     max_perplexity_ratio: MaxRatio = None,
     max_mb: MaxMb = None,
-    no_hazards: NoHazards = None,
+    no_defects: NoDefects = None,
     android: Android = None,
     run_on_phone: RunOnPhone = None,
     jobs: Jobs = None,
@@ -149,7 +149,7 @@ def release(
 
     gates = {
         "max_kl": max_kl, "max_perplexity_ratio": max_perplexity_ratio, "max_mb": max_mb,
-        "no_hazards": no_hazards,
+        "no_defects": no_defects,
     }  # fmt: skip
     given = {
         "phones": _listed(phones), "runtime": runtime, "method": method, "scheme": scheme,

@@ -50,7 +50,7 @@ def _of_phone(spec: ReleaseSpec, phone: Mapping[str, Any], asked: str) -> Iterat
     failing = [f"{one['defect']}: {one['consequence']}" for one in there["fails"]]
     said = "; ".join(failing) or "no known defect applies"
     yield _gate("phone", phone["id"], not failing, said)
-    if spec.no_hazards:
+    if spec.no_defects:
         possible = [one["defect"] for one in there["other"] if one["kind"] in FAILURES]
         said = f"possible: {', '.join(possible)}" if possible else "no known defect is possible"
-        yield _gate("no-hazards", phone["id"], not (failing or possible), said)
+        yield _gate("no-defects", phone["id"], not (failing or possible), said)

@@ -64,7 +64,7 @@ class ReleaseSpec:
         max_kl: Gate: the largest KL divergence from floating point, in nats.
         max_perplexity_ratio: Gate: the largest perplexity over floating point's.
         max_mb: Gate: the largest program, in megabytes (10^6 bytes).
-        no_hazards: Gate: no known defect may be even possible on any of the phones.
+        no_defects: Gate: no known defect may be even possible on any of the phones.
 
     Raises:
         InputError: Where a value is not one of these.
@@ -91,7 +91,7 @@ class ReleaseSpec:
     max_kl: float | None = None
     max_perplexity_ratio: float | None = None
     max_mb: float | None = None
-    no_hazards: bool = False
+    no_defects: bool = False
 
     def __post_init__(self) -> None:
         for name in ("phones", "prompts"):
@@ -235,7 +235,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 def _kind_of(name: str) -> str:
     if name in ("phones", "prompts"):
         return "texts"
-    if name in ("cpu", "chat", "no_hazards"):
+    if name in ("cpu", "chat", "no_defects"):
         return "flag"
     if name in ("group_size", *_LEAST):
         return "whole"

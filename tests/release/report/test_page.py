@@ -115,7 +115,7 @@ def test_in_a_browser_and_on_a_phone(page: Path, tmp_path: Path) -> None:
     picture = screenshot(page, tmp_path)
     assert picture[:4] == b"\x89PNG" and len(picture) > 20_000
     tree = dom(page, tmp_path)
-    for id in ("phones", "quality", "speed", "hazards", "weights", "activations"):
+    for id in ("phones", "quality", "speed", "defects", "weights", "activations"):
         assert f'id="{id}"' in tree
     assert "Google Pixel 8 Pro" in tree
     assert width_on_a_phone(page, tmp_path) <= 360
