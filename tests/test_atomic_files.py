@@ -26,6 +26,14 @@ def test_where_the_cache_is(monkeypatch, variables, expected):
     assert cache_folder() == Path(expected)
 
 
+def test_without_a_home_the_cache_is_to_be_named(monkeypatch):
+    for name in ("QUATRAIN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # of a user without a name
+    with pytest.raises(InputError, match="set QUATRAIN_CACHE"):
+        cache_folder()
+
+
 def test_the_advice_fits_the_reason(tmp_path):
     with (
         pytest.raises(InputError, match=r"\(there is no folder .*no\).* changed; choose another"),

@@ -155,10 +155,16 @@ def take_room(file: BinaryIO, size: int) -> None:
 
 def cache_folder() -> Path:
     """Where what can be made again is kept: $QUATRAIN_CACHE, or quatrain/ in $XDG_CACHE_HOME or
-    ~/.cache. It may not exist yet."""
+    ~/.cache. It may not exist yet. Raises `InputError` where nothing says which folder that is."""
     if os.environ.get("QUATRAIN_CACHE"):
         return Path(os.environ["QUATRAIN_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:  # a user without a name, as in some containers
+        raise InputError(
+            "the cache: neither $HOME nor the system names a home folder; set QUATRAIN_CACHE to a "
+            "folder for it"
+        ) from error
     return Path(base) / "quatrain"
 
 

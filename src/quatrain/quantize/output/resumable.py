@@ -1,5 +1,6 @@
 """A folder with a large file written in steps, which an interruption does not undo."""
 
+import errno
 import hashlib
 import json
 import os
@@ -64,9 +65,14 @@ def _explained(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = (
+            "Free some space, and run it again: it goes on where it was; or choose another place."
+            if full
+            else "Choose another place."
+        )
         raise InputError(
-            f"{output}: cannot be written: {error.strerror or error}. Free some space or choose "
-            "another place, and run it again: it goes on where it was."
+            f"{output}: cannot be written: {error.strerror or error}. {advice}"
         ) from error
 
 
