@@ -1,5 +1,6 @@
 """Programs of backbones that are no plain Llama compute what those do, on both backends."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -23,6 +24,7 @@ from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.notes import notes_on
 from quatrain.export.xnnpack.positive_scales import RoundedAgain
 from quatrain.program import open_program
+from quatrain.program.def_use import DefUse
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.inspect.sizes import cache_values
 from quatrain.quantize.pipeline import quantize_model
@@ -190,6 +192,53 @@ def test_weighed_experts_on_vulkan(weighed_experts, tmp_path):
     # Whether or not a text is routed to one of the two.
     wrong = wrong_beside(tmp_path / "m.pte", weighed_experts, exchange_experts)
     assert wrong == ["layers.0.feed_forward.experts.2.w2"]
+    _assert_an_expert_that_no_text_reaches_is_told(tmp_path / "m.pte", weighed_experts)
+
+
+def _assert_an_expert_that_no_text_reaches_is_told(path, checkpoint):
+    """Its answer is never added."""
+    eager, program = load_eager(checkpoint), open_program(path)
+    mixture = eager.layers[0].feed_forward
+    picked = set()
+    handle = mixture.router.register_forward_hook(
+        lambda _module, _given, logits: picked.update(
+            logits.topk(mixture.activated).indices.flatten().tolist()
+        )
+    )
+    for tokens in ([token, token + 1] for token in range(90)):
+        picked.clear()
+        eager.reset()
+        eager(torch.tensor([tokens]), torch.tensor([0]))
+        if left := {1, 2} - picked:
+            break
+    handle.remove()
+    runner = load_runner(program, "reference")
+    assert compare_layerwise(runner, eager, tokens, TOLERANCE["float32"]).first is None
+    _leave_out(program.vulkan, min(left))
+    told = compare_layerwise(load_runner(program, "reference"), eager, tokens, TOLERANCE["float32"])
+    assert told.first is not None and told.first.step == "a call to every expert"
+
+
+def _leave_out(graph, expert):
+    """The sum with the answer of that expert becomes what it is added to."""
+    edges = DefUse(graph)
+    cut = next(
+        operator
+        for operator in graph.operators
+        if operator.kind == "aten.slice_copy"
+        and graph.tensor(operator.out).shape[-1] == 1
+        and graph.plain(operator.named_args["start"]) == expert
+    )
+    (weighed,) = edges.consumers[cut.out]
+    answer = graph.operators[weighed].out
+    (place,) = edges.consumers[answer]
+    added = graph.operators[place]
+    (before,) = {added.named_args["a"], added.named_args["b"]} - {answer}
+    del graph.operators[place]
+    graph.operators = [
+        replace(one, args=tuple(before if arg == added.out else arg for arg in one.args))
+        for one in graph.operators
+    ]
 
 
 def test_weighed_experts_on_xnnpack(weighed_experts, tmp_path):

@@ -1,7 +1,9 @@
 """Where a program and its eager backbone can be compared: the same value on both sides."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -52,6 +54,13 @@ def find_probes(graph: VulkanGraph) -> list[Probe]:
     return sorted(made.values(), key=lambda probe: def_use.producer.get(probe.value_id, -1))
 
 
+def find_routers(graph: VulkanGraph) -> dict[int, str]:
+    """What the routers of mixtures of experts in `graph` give, by value, and their modules."""
+    def_use = DefUse(graph)
+    routers = [linear for linear in find_linears(graph) if linear.role == "router"]
+    return {result_id(def_use, linear.operator): linear.name for linear in routers}
+
+
 def _linear_probes(graph: VulkanGraph, def_use: DefUse) -> Iterator[Probe]:
     linears = find_linears(graph)
     adaptors = find_adaptors(def_use, {linear.operator for linear in linears})
@@ -59,8 +68,9 @@ def _linear_probes(graph: VulkanGraph, def_use: DefUse) -> Iterator[Probe]:
     for linear in linears:
         operator = graph.operators[linear.operator]
         x, layer = operator.named_args["x"], linear.layer
-        if linear.role in _READS_NORM:
-            norm = _READS_NORM[linear.role]
+        role = linear.role.removeprefix("expert ").removeprefix("shared ")
+        if role in _READS_NORM:
+            norm = _READS_NORM[role]
             name = norm if layer is None else f"layers.{layer}.{norm}"
             producers = def_use.upstream([x], lambda i: graph.operators[i].kind == _NORM)
             if len(producers) == 1:
@@ -69,9 +79,9 @@ def _linear_probes(graph: VulkanGraph, def_use: DefUse) -> Iterator[Probe]:
                 before = "embedding" if first else "residual addition"
                 yield Probe(normed.named_args["x"], f"{name}.in", layer, before)
                 yield Probe(normed.out, f"{name}.out", layer, f"RMS norm {norm}")
-        if linear.role in _READS:
-            yield Probe(x, f"{linear.name}.in", layer, _READS[linear.role])
-        if linear.role in (*META_NAMES, *CONV_NAMES, "output"):
+        if role in _READS:
+            yield Probe(x, f"{linear.name}.in", layer, _READS[role])
+        if role in (*META_NAMES, *CONV_NAMES, "output"):
             alone = result_id(def_use, linear.operator)
             result = with_adaptors.get(linear.operator, alone)
             yield Probe(result, f"{linear.name}.out", layer, f"linear {linear.name}")
@@ -92,9 +102,13 @@ def _attention_probes(graph: VulkanGraph) -> Iterator[Probe]:
 
 @torch.inference_mode()
 def eager_values(
-    backbone: Backbone, tokens: torch.Tensor, position: torch.Tensor
+    backbone: Backbone,
+    tokens: torch.Tensor,
+    position: torch.Tensor,
+    routed: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> dict[str, torch.Tensor]:
-    """What the backbone has at each probe's name, for one call of it."""
+    """What the backbone has at each probe's name, for one call of it, in which the modules that are
+    `routed` give that in place of what they compute."""
     values: dict[str, torch.Tensor] = {}
 
     def watch(path: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
@@ -115,9 +129,17 @@ def eager_values(
         if path.endswith(_WATCHED) or path == "output"
     ]
     handles = [watch(path, module) for path, module in watched]
+    modules = dict(backbone.named_modules())
+    for path, given in routed.items():
+        answer = partial(_answer, given)
+        handles.append(modules[path].register_forward_hook(answer))
     try:
         backbone(tokens, position)
     finally:
         for handle in handles:
             handle.remove()
     return values
+
+
+def _answer(given: torch.Tensor, *_called: object) -> torch.Tensor:
+    return given
