@@ -140,3 +140,20 @@ def text(value: str) -> Record:
 def ids(*values: int) -> Record:
     """A list of other values, by their ids."""
     return Record(table="IntList", items=list(values))
+
+
+def planned_over(written: str, read: str) -> Edit:
+    """The result of the first call of the operator `written` lies where that of the first call of
+    `read` does."""
+
+    def edit(plan: Record) -> None:
+        names = [each.name for each in plan.operators]
+        calls = [
+            (names[call.op_index], plan.values[call.args[-1]].val)
+            for each in plan.chains[0].instructions
+            if (call := each.instr_args).table == "KernelCall"
+        ]
+        place = next(value for name, value in calls if name == read).allocation_info
+        next(value for name, value in calls if name == written).allocation_info = place
+
+    return edit

@@ -151,6 +151,7 @@ def test_parameters_that_few_tokens_tell_are_told(
     [
         ("get_max_seq_len", 65, "is 65, and a call takes 64 tokens"),
         ("use_kv_cache", False, "is not stated"),
+        ("enable_dynamic_shape", False, "is not stated"),
     ],
 )
 def test_what_a_program_of_ours_states_is_compared(

@@ -1,11 +1,11 @@
-"""A constant in another's place is told, although the program holds both."""
+"""A constant in another's place is told, although the program holds both, and so is a value."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from tests.support.edited_methods import edited_method
+from tests.support.edited_methods import edited_method, planned_over
 from tests.support.tiny_programs import Tiny
 from tests.support.verified import Tensors, wrong_beside
 
@@ -51,6 +51,15 @@ def test_one_that_is_read_for_another_is_told(
     program = edited_method(tiny_xnnpack, edit)(tmp_path)
     (wrong,) = wrong_beside(program, tiny.checkpoint, lambda tensors: None)
     assert wrong.endswith("norm.weight")
+
+
+def test_memory_that_is_still_to_be_read_is_told(
+    tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path
+) -> None:
+    """Whatever the texts show of it."""
+    edit = planned_over("aten::slice_copy", "aten::flip")
+    program = edited_method(tiny_xnnpack, edit)(tmp_path)
+    assert set(wrong_beside(program, tiny.checkpoint, lambda tensors: None)) == {"memory"}
 
 
 def test_what_other_things_may_be_equal_to_has_no_place(tiny: Tiny) -> None:

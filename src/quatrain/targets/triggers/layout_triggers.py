@@ -1,10 +1,11 @@
 """Triggers of storages, layouts and memory that an operator does not take: exporters see to them,
 an edit of a program may not. Measured operator by operator on ExecuTorch's runtime."""
 
-from quatrain.program import Operator, Tensor, VulkanGraph
+from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.program.int4_constants import misread_types
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, INT4_LINEARS
 from quatrain.program.memory import memory_conflicts
+from quatrain.program.method_memory import method_memory_problems
 from quatrain.targets.triggers.occurrence import (
     CACHED_ATTENTION,
     Occurrence,
@@ -40,9 +41,11 @@ _ARITHMETIC = ("aten.add", "aten.sub", "aten.mul", "aten.div", "aten.minimum", "
 _COMPARISONS = ("aten.eq", "aten.ne", "aten.lt", "aten.le", "aten.gt", "aten.ge")
 
 
-def memory_still_read(graph: VulkanGraph) -> Occurrences:
-    """Values written into the memory of others that are still to be read."""
-    return [
+def memory_still_read(program: Program, graph: VulkanGraph) -> Occurrences:
+    """Values written into the memory of others that are still to be read, in a delegate or in the
+    method that calls it."""
+    problems = method_memory_problems(program) if graph is program.graphs[0] else []
+    return [Occurrence(problem) for problem in problems] + [
         Occurrence(
             f"value {second}, {tensor_text(graph, second)}, is written over value {first}, "
             f"{tensor_text(graph, first)}"

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.errors import UnknownTokenizer
 from quatrain.program import Program
+from quatrain.program.method_memory import method_memory_problems
 from quatrain.program.methods import CALL
 from quatrain.tokenizer import Tokenizer
 from quatrain.tokenizer.copies import with_end_ids
@@ -27,10 +28,14 @@ def compare_stated(
     back in its context if it `rewinds`, and the `tokenizer` beside it, unless there are no `texts`
     for that, with the checkpoint's.
 
+    Where the program plans its values' memory is compared with what it does with them.
+
     Returns the checks, and phrases of what was not compared: a tokenizer with one that is not read,
     such as Llama 3's own, to which another form was given.
     """
     checks = _stated(program, checkpoint, rewinds, tokenizer) if is_ours(program) else []
+    if not program.graphs:  # of a Vulkan program it is one of the defects
+        checks += [PackedCheck("memory", one) for one in method_memory_problems(program)]
     files = checkpoint.tokenizer_files
     own = tokenizer_in(files[0].parent) if files else None
     if own is None or texts is None:
@@ -63,7 +68,8 @@ def _stated(
         different = f"is {begin}, the checkpoint's is {at_first}"
         checks.append(PackedCheck("get_bos_id", None if begin == at_first else different))
     # Of windows that are kept in rings it is stated too.
-    for name, is_meant in ((_KEEPS, not rewinds), ("use_kv_cache", True)):
+    always = ("use_kv_cache", True), ("enable_dynamic_shape", True)
+    for name, is_meant in ((_KEEPS, not rewinds), *always):
         if is_meant:
             checks.append(PackedCheck(name, None if stated.get(name) else "is not stated"))
     takes = [list(value.sizes) for value in program.methods["forward"].inputs]

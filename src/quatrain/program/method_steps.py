@@ -1,0 +1,94 @@
+"""What each instruction of a method reads and writes."""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quatrain.program.delegate import Delegate
+from quatrain.program.flatbuffer import Record
+from quatrain.program.methods import Instruction, Method
+from quatrain.program.operator_schemas import operator_kind
+
+_VIEW = "executorch_prim.et_view.default"
+_XNNPACK = "XnnpackBackend"
+# Of XNNGraph in `backends/xnnpack/serialization/schema.fbs` of ExecuTorch, behind what tables begin
+# with: the place in its table that says where `output_ids` is.
+_OUTPUT_IDS = 4 + 2 * 5
+
+
+@dataclass(frozen=True)
+class Step:
+    """An instruction: the values that it reads and writes, and where it may go on but at the next.
+
+    `operator`: its kind, as "aten.add", of a kernel. `is_alias`: what it writes is another name of
+    what it reads.
+    """
+
+    read: frozenset[int] = frozenset()
+    written: frozenset[int] = frozenset()
+    operator: str = ""
+    goes_to: int | None = None
+    is_alias: bool = False
+
+
+def method_steps(plan: Record, method: Method, delegates: Sequence[Delegate]) -> list[Step] | None:
+    """The steps of `method`, whose plan that is; None where it calls one of `delegates` of which
+    it is not known how many results it gives."""
+    values = [value.val for value in plan.values or ()]
+    steps = [_step(each, values, delegates) for each in method.instructions]
+    known = [step for step in steps if step is not None]
+    return known if len(known) == len(steps) else None
+
+
+def _step(
+    each: Instruction, values: list[Record | None], delegates: Sequence[Delegate]
+) -> Step | None:
+    given = [frozenset(_flat(index, values)) for index in each.args]
+    match each.kind:
+        case "kernel" if given:
+            return _kernel(given, str(each.target))
+        case "delegate":
+            results = _results(delegates[int(each.target)])
+            first = len(given) - (results or 0)
+            split = frozenset().union(*given[:first]), frozenset().union(*given[first:])
+            return None if results is None else Step(*split)
+        case "move":
+            return Step(given[0], given[1], is_alias=True)
+        case "jump":
+            return Step(goes_to=int(each.target))
+        case _:
+            return Step()
+
+
+def _kernel(given: list[frozenset[int]], name: str) -> Step:
+    """Of `x.out` results are given twice: each as it is to be written, and as it is then, as one
+    list if there are several."""
+    written = given[-1]
+    read = frozenset().union(*(one - written for one in given))
+    changed = frozenset().union(*(one & written for one in given[: -1 - len(written)]))
+    return Step(read | changed, written, operator_kind(name), is_alias=name == _VIEW)
+
+
+def _flat(index: int, values: list[Record | None]) -> list[int]:
+    value = values[index]
+    is_list = value is not None and value.table in ("TensorList", "OptionalTensorList")
+    return [i for i in value.items if 0 <= i < len(values)] if is_list else [index]
+
+
+def _results(delegate: Delegate) -> int | None:
+    """How many results it gives; None where that is not known here."""
+    if delegate.graph:
+        return len(delegate.graph.outputs)
+    blob = delegate.blob
+    if delegate.backend != _XNNPACK or bytes(blob[4:8]) != b"XH00" or len(blob) < 18:
+        return None
+    (start,) = struct.unpack_from("<I", blob, 10)
+    graph = blob[start:]
+    try:
+        (table,) = struct.unpack_from("<I", graph)
+        fields = table - struct.unpack_from("<i", graph, table)[0]
+        field = table + struct.unpack_from("<H", graph, fields + _OUTPUT_IDS)[0]
+        (ids,) = struct.unpack_from("<I", graph, field)
+        return struct.unpack_from("<I", graph, field + ids)[0]
+    except struct.error:
+        return None

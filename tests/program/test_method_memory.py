@@ -1,0 +1,52 @@
+"""What a method plans into one place of its memory, and needs there at the same time, is told."""
+
+from pathlib import Path
+
+import pytest
+from tests.support.edited_methods import Edit, edited_method, planned_over
+from tests.support.paths import CONFORMANCE
+from tests.support.programs import EVERY, artifact
+
+from quatrain.program import open_program
+from quatrain.program.flatbuffer import Record
+from quatrain.program.method_memory import method_memory_problems
+from quatrain.targets import fatal_findings
+
+
+@pytest.mark.parametrize(
+    "path", [*map(artifact, EVERY), *sorted(CONFORMANCE.glob("*.pte"))], ids=lambda path: path.stem
+)
+def test_what_executorch_planned_is_right(path: Path) -> None:
+    """Views of one value too, which are in its place."""
+    assert method_memory_problems(open_program(path)) == []
+
+
+def _inputs_in_one_place(plan: Record) -> None:
+    tokens, position = (plan.values[i].val for i in plan.inputs)
+    position.allocation_info = tokens.allocation_info
+
+
+def _over_a_cache(plan: Record) -> None:
+    """The method's result, behind which that call reads nothing more."""
+    update = [each.name for each in plan.operators].index("llama::update_cache")
+    calls = [each.instr_args for each in plan.chains[0].instructions]
+    cache = next(c.args[1] for c in calls if c.table == "KernelCall" and c.op_index == update)
+    place = plan.values[cache].val.allocation_info
+    plan.values[plan.outputs[0]].val.allocation_info = place
+
+
+@pytest.mark.parametrize(
+    "edit", [_over_a_cache, planned_over("aten::slice_copy", "aten::embedding")]
+)
+def test_what_is_written_over_another_is_told(edit: Edit, tmp_path: Path) -> None:
+    program = edited_method(artifact("peer-xnnpack-8da4w"), edit)(tmp_path)
+    problems = method_memory_problems(open_program(program))
+    assert problems and all("is written over value" in one for one in problems)
+
+
+def test_inputs_of_a_vulkan_program_in_one_place_are_a_defect(tmp_path: Path) -> None:
+    program = edited_method(CONFORMANCE / "llama_w.pte", _inputs_in_one_place)(tmp_path)
+    (finding,) = fatal_findings(open_program(program))
+    assert finding.defect == "memory-still-read"
+    (place,) = finding.occurrences
+    assert place.startswith("value 1, int64[1] of method forward, is written over value 0")
