@@ -26,13 +26,34 @@ def _inputs_in_one_place(plan: Record) -> None:
     position.allocation_info = tokens.allocation_info
 
 
-def _over_a_cache(plan: Record) -> None:
-    """The method's result, behind which that call reads nothing more."""
+def _caches(plan: Record) -> list[Record]:
     update = [each.name for each in plan.operators].index("llama::update_cache")
     calls = [each.instr_args for each in plan.chains[0].instructions]
-    cache = next(c.args[1] for c in calls if c.table == "KernelCall" and c.op_index == update)
-    place = plan.values[cache].val.allocation_info
+    of_caches = [c for c in calls if c.table == "KernelCall" and c.op_index == update]
+    return [plan.values[call.args[1]].val for call in of_caches]
+
+
+def _over_a_cache(plan: Record) -> None:
+    """The method's result, behind which that call reads nothing more."""
+    place = _caches(plan)[0].allocation_info
     plan.values[plan.outputs[0]].val.allocation_info = place
+
+
+def _overlapping_caches(plan: Record) -> None:
+    places = [each.allocation_info for each in _caches(plan)[:2]]
+    low, high = sorted(places, key=lambda place: place.memory_offset_low)
+    high.memory_offset_low = low.memory_offset_low + 4
+
+
+def _one_cache_for_two(plan: Record) -> None:
+    first, second = _caches(plan)[:2]
+    first.allocation_info = second.allocation_info
+
+
+@pytest.mark.parametrize("edit", [_overlapping_caches, _one_cache_for_two])
+def test_caches_in_one_place_are_told(edit: Edit, tmp_path: Path) -> None:
+    program = edited_method(artifact("peer-xnnpack-8da4w"), edit)(tmp_path)
+    assert method_memory_problems(open_program(program))
 
 
 @pytest.mark.parametrize(

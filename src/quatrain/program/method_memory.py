@@ -8,7 +8,7 @@ of ExecuTorch 1.5).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -39,17 +39,33 @@ _Places = dict[int, list[_Place]]  # by value
 
 
 def method_memory_problems(program: Program) -> list[str]:
-    """What methods write over something else that is still to be read, in words for people."""
+    """What methods write over something else that is still to be read, and caches of several
+    operators, in words for people."""
     problems = []
     for plan in program.root.execution_plan or ():
         method = program.methods[plan.name or ""]
-        steps = method_steps(plan, method, program.delegates)
-        for first, written in _conflicts(plan, steps) if steps else ():
+        steps = method_steps(plan, method, program.delegates) or []
+        problems += [
+            f"{_text(plan, value)} of method {method.name}, is the cache of several operators"
+            for value in _shared_caches(plan, steps)
+        ]
+        for first, written in _conflicts(plan, steps):
             problems.append(
                 f"{_text(plan, written)} of method {method.name}, is written over "
                 f"{_text(plan, first)}, which is still to be read"
             )
     return problems
+
+
+def _shared_caches(plan: Record, steps: list[Step]) -> list[int]:
+    """Caches that are changed where an earlier instruction changes one."""
+    places, shared = list[_Place | None](), list[int]()
+    for value in (value for step in steps for value in sorted(step.changed)):
+        place = _place(plan.values[value].val)
+        if place is not None and place in places:
+            shared.append(value)
+        places.append(place)
+    return shared
 
 
 def _conflicts(plan: Record, steps: list[Step]) -> list[tuple[int, int]]:
@@ -61,8 +77,15 @@ def _conflicts(plan: Record, steps: list[Step]) -> list[tuple[int, int]]:
     _add_aliases(places, steps)
     needed = _needed_after(steps, {*(plan.outputs or ())}, lasting)
     found: set[tuple[int, int]] = set()
-    for index, written in enumerate(inputs):
-        found |= {*_over(places, written, {*inputs[:index], *lasting})}
+    at_first = [*inputs, *sorted(lasting)]  # there before anything is computed
+    for index, written in enumerate(at_first):
+        pairs = _over(places, written, {*at_first[:index]})
+        # Several views of one cache are in one place.
+        found |= {
+            pair
+            for pair in pairs
+            if not lasting.issuperset(pair) or places[pair[0]] != places[written]
+        }
     for step, after in zip(steps, needed, strict=True):
         for written in () if step.is_alias else step.written:
             beside = (after | step.read | step.written) - {written}
@@ -116,11 +139,11 @@ def _needed_after(steps: list[Step], at_the_end: set[int], lasting: set[int]) ->
         after[index] = set(before[index + 1])
         if step.goes_to is not None and index < step.goes_to <= len(steps):
             after[index] |= before[step.goes_to]
-        before[index] = step.read | (after[index] - step.written) | lasting
+        before[index] = (after[index] - step.written) | step.read | lasting
     return after
 
 
-def _over(places: _Places, written: int, needed: set[int]) -> Iterator[tuple[int, int]]:
+def _over(places: _Places, written: int, needed: Set[int]) -> Iterator[tuple[int, int]]:
     """The `needed` values over which `written` is."""
     for value in needed if written in places else ():
         pairs = product(places.get(value, ()), places[written])

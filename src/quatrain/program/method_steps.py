@@ -10,6 +10,8 @@ from quatrain.program.methods import Instruction, Method
 from quatrain.program.operator_schemas import operator_kind
 
 _VIEW = "executorch_prim.et_view.default"
+# Kernel -> which of its arguments are caches that it writes into.
+_CHANGED = {"sdpa_with_kv_cache": (3, 4), "update_cache": (1,)}
 _XNNPACK = "XnnpackBackend"
 # Of XNNGraph in `backends/xnnpack/serialization/schema.fbs` of ExecuTorch, behind what tables begin
 # with: the place in its table that says where `output_ids` is.
@@ -20,13 +22,14 @@ _OUTPUT_IDS = 4 + 2 * 5
 class Step:
     """An instruction: the values that it reads and writes, and where it may go on but at the next.
 
-    `operator`: its kind, as "aten.add", of a kernel. `is_alias`: what it writes is another name of
-    what it reads.
+    `operator`: its kind, as "aten.add", of a kernel. `changed`: the caches among what it reads that
+    it writes into. `is_alias`: what it writes is another name of what it reads.
     """
 
     read: frozenset[int] = frozenset()
     written: frozenset[int] = frozenset()
     operator: str = ""
+    changed: frozenset[int] = frozenset()
     goes_to: int | None = None
     is_alias: bool = False
 
@@ -65,14 +68,17 @@ def _kernel(given: list[frozenset[int]], name: str) -> Step:
     list if there are several."""
     written = given[-1]
     read = frozenset().union(*(one - written for one in given))
-    changed = frozenset().union(*(one & written for one in given[: -1 - len(written)]))
-    return Step(read | changed, written, operator_kind(name), is_alias=name == _VIEW)
+    in_place = frozenset().union(*(one & written for one in given[: -1 - len(written)]))
+    kind = operator_kind(name)
+    caches = frozenset().union(*(given[place] for place in _CHANGED.get(kind, ())))
+    return Step(read | in_place, written, kind, caches, is_alias=name == _VIEW)
 
 
 def _flat(index: int, values: list[Record | None]) -> list[int]:
     value = values[index]
-    is_list = value is not None and value.table in ("TensorList", "OptionalTensorList")
-    return [i for i in value.items if 0 <= i < len(values)] if is_list else [index]
+    if value is None or value.table not in ("TensorList", "OptionalTensorList"):
+        return [index]
+    return [i for i in value.items if 0 <= i < len(values)]
 
 
 def _results(delegate: Delegate) -> int | None:
