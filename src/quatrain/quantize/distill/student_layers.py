@@ -8,17 +8,20 @@ and none its sign.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.int4 import INT4_MAX, INT4_MIN
-from quatrain.linear.affine import fake_quantize_rows
+from quatrain.quantize.distill.straight_through import (
+    Dequantize,
+    HeldLinear,
+    QuantizedLinear,
+    RoundRows,
+    round_int4,
+)
 
-_ELEMENTS_AT_ONCE = 1 << 18
 _WITHIN = 0.45  # of an integer, beyond 0.5 of which is the next
 
 
@@ -77,7 +80,7 @@ class ScaledIntegers(nn.Module):
 
     def weight(self, dtype: torch.dtype) -> torch.Tensor:
         """What they stand for, [N, K] in `dtype`."""
-        return _Dequantize.apply(self.latent, self.integers(), self.scales(), dtype)
+        return Dequantize.apply(self.latent, self.integers(), self.scales(), dtype)
 
     def rows(self, picked: torch.Tensor) -> torch.Tensor:
         """What the rows `picked` int64 [...] stand for, float32 [..., K]."""
@@ -86,7 +89,7 @@ class ScaledIntegers(nn.Module):
         if self.latent is None:
             integers = self.first_integers[picked]
         else:
-            integers = _round_int4(F.embedding(picked, self.latent))
+            integers = round_int4(F.embedding(picked, self.latent))
         return (integers.unflatten(-1, (scales.shape[-1], -1)) * scales[..., None]).flatten(-2)
 
 
@@ -101,25 +104,30 @@ class StudentLinear(nn.Module):
         super().__init__()
         self.weight, self.activations = weight, activations
         self.register_buffer("bias", bias)
-        self._held: torch.Tensor | None = None
+        self._held: tuple[torch.Tensor, torch.Tensor | None] | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Make the weight once for several calls, each with a backward pass of its own."""
         weight = self.weight.weight(self.activations.dtype)
-        self._held = weight.detach().requires_grad_(weight.requires_grad)
+        grad = torch.zeros_like(weight) if weight.requires_grad else None
+        self._held = weight.detach(), grad
         yield
-        if weight.requires_grad:
-            weight.backward(self._held.grad)
+        if grad is not None:
+            weight.backward(grad)
         self._held = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         dtype = self.activations.dtype
         if self.activations.int8:
-            x = _RoundRows.apply(x)
-        bias = None if self.bias is None else self.bias.to(dtype)
-        weight = self.weight.weight(dtype) if self._held is None else self._held
-        return F.linear(x.to(dtype), weight, bias)
+            x = RoundRows.apply(x)
+        x = x.to(dtype)
+        if self._held is not None:
+            made = HeldLinear.apply(x, *self._held)
+        else:
+            of = self.weight
+            made = QuantizedLinear.apply(x, of.latent, of.integers(), of.scales())
+        return made if self.bias is None else made + self.bias.to(dtype)
 
 
 class StudentEmbedding(nn.Module):
@@ -131,59 +139,3 @@ class StudentEmbedding(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.weight.rows(tokens)
-
-
-def _round_int4(latent: torch.Tensor) -> torch.Tensor:
-    """The integers of int4: a rounding that the gradient passes by."""
-    return latent + (latent.round().clamp(INT4_MIN, INT4_MAX) - latent).detach()
-
-
-def _blocks(groups: torch.Tensor) -> list[slice]:
-    """Rows of [N, groups, g]: on a processor those that a core's cache holds."""
-    rows = max(1, _ELEMENTS_AT_ONCE // groups[0].numel()) if groups.is_cpu else len(groups)
-    return [slice(first, first + rows) for first in range(0, len(groups), rows)]
-
-
-class _Dequantize(torch.autograd.Function):
-    """Integers times scales, these in bfloat16's values as they will be stored: a rounding that the
-    gradient passes by, as it does that of `latent`, None or what the integers were rounded from."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        latent: torch.Tensor | None,
-        integers: torch.Tensor,
-        scales: torch.Tensor,
-        dtype: torch.dtype,
-    ) -> torch.Tensor:
-        groups = integers.view(*scales.shape, -1)
-        stored = scales.bfloat16().to(dtype)[..., None]
-        ctx.save_for_backward(groups, stored)
-        weight = torch.empty(groups.shape, dtype=dtype, device=groups.device)
-        for rows in _blocks(groups):
-            torch.mul(groups[rows], stored[rows], out=weight[rows])
-        return weight.flatten(1)
-
-    @staticmethod
-    def backward(
-        ctx: Any, *grads: torch.Tensor
-    ) -> tuple[torch.Tensor | None, None, torch.Tensor, None]:
-        groups, stored = ctx.saved_tensors
-        grad = grads[0].view(groups.shape)
-        of_scales = torch.empty(groups.shape[:2], device=groups.device)
-        for rows in _blocks(groups):
-            of_scales[rows] = (grad[rows] * groups[rows]).sum(-1, dtype=torch.float32)
-        of_latent = (grad * stored).flatten(1).float() if ctx.needs_input_grad[0] else None
-        return of_latent, None, of_scales, None
-
-
-class _RoundRows(torch.autograd.Function):
-    """Each row rounded to int8 and back: a rounding that the gradient passes by."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        return fake_quantize_rows(x.float(), VULKAN_ARITHMETIC.smallest_scale)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
-        return grads[0]
