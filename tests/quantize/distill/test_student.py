@@ -1,5 +1,6 @@
 """What is trained computes what the checkpoint's own backbone does, and learns everywhere."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,33 @@ def test_rows_of_a_table_are_those_of_its_weight() -> None:
         table.latent += torch.linspace(-12, 12, 64)
     picked = torch.tensor([2, 0])
     assert torch.equal(table.rows(picked), table.weight(torch.float32)[picked])
+
+
+@pytest.mark.parametrize("integers_too", [False, True])
+@pytest.mark.parametrize("held", [False, True])
+def test_gradients_are_those_of_the_weight_that_it_stands_for(held, integers_too) -> None:
+    """Of a product with it as autograd has them, in two calls or more."""
+    generator = torch.Generator().manual_seed(0)
+    integers = torch.randint(-8, 8, (16, 64), generator=generator).to(torch.int8)
+    # Of few bits, so that the order of a sum changes nothing.
+    scales = torch.randint(1, 8, (16, 2), generator=generator) / 8
+    bias = torch.randint(-4, 5, (16,), generator=generator).float()
+    calls = torch.randint(-4, 5, (3, 2, 5, 64), generator=generator).float()
+    wished = torch.randint(-4, 5, (3, 2, 5, 16), generator=generator).float()
+    found = []
+    for by_hand in (False, True):
+        weight = ScaledIntegers(integers, scales, trained=True)
+        if integers_too:
+            weight.learn(integers * scales.repeat_interleave(32, 1))
+        linear = StudentLinear(weight, bias, Activations(torch.float32))
+        inputs = calls.clone().requires_grad_()
+        if by_hand:
+            product = inputs @ weight.weight(torch.float32).T + bias
+            (product * wished).sum().backward()
+        else:
+            with linear.held() if held else nullcontext():
+                for x, wish in zip(inputs, wished, strict=True):
+                    (linear(x) * wish).sum().backward()
+        latent = weight.latent
+        found.append([inputs.grad, weight.factor.log.grad, None if latent is None else latent.grad])
+    torch.testing.assert_close(*found, rtol=0, atol=0)

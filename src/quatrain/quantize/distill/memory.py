@@ -42,8 +42,8 @@ def _needed(
     config = model.config
     weights = sum(prod(tensor.shape) for tensor in model.tensors.stored.values())
     table = config.vocab_size * config.dim
-    # int8 and, while they are multiplied, bfloat16; the output layer's twice in float32.
-    held = 3 * weights + 8 * table
+    # int8; the output layer in float32: the student's and its gradient, and the teacher's.
+    held = weights + 12 * table
     held += 4 * _COPIES_OF_SCALES * weights // 32
     if recipe.integer_rate:
         held += _BYTES_OF_A_LATENT * weights

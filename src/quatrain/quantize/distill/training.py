@@ -98,9 +98,9 @@ class Training:
         exact = self.teacher.hidden[part]
         tokens = self.recipe.texts * self.texts.shape[1]
         total = 0.0
-        logits = _LOGITS_AT_ONCE[seen.device.type]
-        at_once = max(1, logits // self.student.backbone.config.vocab_size)
-        parts = (both.flatten(0, 1).split(at_once) for both in (seen, exact))
+        logits = part.numel() * self.texts.shape[1] * self.student.backbone.config.vocab_size
+        count = -(-logits // _LOGITS_AT_ONCE[seen.device.type])
+        parts = (both.flatten(0, 1).chunk(count) for both in (seen, exact))
         with self.student.held_output():
             for rows, wished in zip(*parts, strict=True):
                 divergence = self._divergence(rows, wished)
