@@ -108,15 +108,33 @@ def test_an_int4_embedding_of_earlier_exporters_is_no_linears_weight(runner, tmp
     [
         ("et_vk.rms_norm", (1, 8, 64)),
         ("et_vk.rms_norm", (64, 64)),
+        ("et_vk.rms_norm", (1, 65, 64)),
         ("et_vk.apply_rotary_emb_hf", (1, 8, 4, 16)),  # one result of two
+        ("et_vk.linear_q4gsw", (1, 63, 64)),
+        ("sdpa_with_kv_cache", (1, 64, 4, 17)),
+        ("aten.view_copy", (1, 64, 4, 17)),
+        ("aten.sigmoid", (1, 65, 96)),
     ],
 )
-@pytest.mark.parametrize("runner", RUNNERS)
-def test_a_result_without_room_is_refused(runner, kind, shape, tmp_path):
-    def shrink(graph: VulkanGraph, operator: Operator) -> None:
+def test_a_result_of_other_sizes_than_its_operator_gives_is_refused(kind, shape, tmp_path):
+    """In the calls of any length, and as the program is opened."""
+
+    def change(graph: VulkanGraph, operator: Operator) -> None:
         result, *_ = graph.outputs_of(operator)
         graph.values[result] = replace(graph.tensor(result), shape=shape)
 
-    path = edited(tmp_path / "m.pte", kind, shrink)
+    path = edited(tmp_path / "m.pte", kind, change)
+    with pytest.raises(InputError, match=r"damaged: operator .* its result is said to be"):
+        open_program(path)
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_result_without_room_is_refused(runner, tmp_path):
+    maker = GraphMaker()
+    x = maker.input("float32", 8, 4)
+    dims, out = maker.add_shape(1, 0), maker.tensor("float32", 4, 6)
+    maker.call("aten.permute_copy.default", x, dims, out)
+    loaded = runner(maker.save(tmp_path / "m.pte", [out]))
+    assert torch.as_tensor(loaded.forward(torch.ones(6, 4))).shape == (4, 6)
     with pytest.raises(InputError, match=r"room for|fit the program"):
-        runner(path).forward(*CALL)
+        loaded.forward(torch.ones(8, 4))

@@ -8,6 +8,7 @@ Source: `executorch/backends/vulkan/serialization` (schema.fbs, vulkan_graph_ser
 import struct
 
 from quatrain.errors import InputError
+from quatrain.program.declared_sizes import misdeclared_sizes
 from quatrain.program.flatbuffer import Record, decode, encode
 from quatrain.program.graph import (
     Constant,
@@ -65,6 +66,8 @@ def read_graph(blob: memoryview, what: str) -> VulkanGraph:
     if root.shaders:
         raise InputError(f"{what}: carries its own shaders, which Quatrain does not read")
     check_graph(graph, what)
+    for problem in misdeclared_sizes(graph):
+        raise InputError(f"{what}: damaged: {problem}")
     return graph
 
 
